@@ -1,0 +1,1 @@
+"""Realtime worlds for rtcore."""

@@ -1,0 +1,1 @@
+"""rtcore: runtime for realtime reinforcement learning with staggered asynchronous inference."""

@@ -1,0 +1,1 @@
+"""Process entries of rtcore: environment, inference, policies."""
