@@ -1,0 +1,165 @@
+"""Time: integer nanoseconds of CLOCK_MONOTONIC. The only module that reads the time or sleeps.
+
+CLOCK_MONOTONIC counts from boot, is the same for every process of the machine, and never jumps when
+somebody sets the date. Deadlines are absolute: a late wake-up never moves the deadlines after it.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import NamedTuple, Protocol
+
+NS_PER_S = 1_000_000_000
+NS_PER_MS = 1_000_000
+NS_PER_US = 1_000
+
+
+class Clock(Protocol):
+    """What the runtime needs of a clock. Tests and simulations inject their own."""
+
+    def now_ns(self) -> int:
+        """Nanoseconds of CLOCK_MONOTONIC (one host, one boot)."""
+        ...
+
+    def sleep_until_ns(self, deadline_ns: int) -> None:
+        """Return at `deadline_ns` or as soon after it as the system allows; at once if it has passed."""
+        ...
+
+
+def cpu_time_ns() -> int:
+    """CPU time this process has used, over all its threads [ns]."""
+    return time.process_time_ns()
+
+
+class MonotonicClock:
+    """The machine's clock. Sleeps without spinning: right for workers, too coarse for the tick."""
+
+    now_ns = staticmethod(time.monotonic_ns)
+
+    def sleep_until_ns(self, deadline_ns: int) -> None:
+        """Sleep to an absolute deadline; signals do not cut it short."""
+        while (left_ns := deadline_ns - time.monotonic_ns()) > 0:
+            time.sleep(left_ns / NS_PER_S)
+
+
+class TickClock:
+    """Sleeps to just before a deadline, then spins the rest: the clock of the env process.
+
+    The margin left for spinning follows the oversleep this machine shows: it grows at once to cover a late
+    wake-up and shrinks slowly, within [`min_spin_ns`, `max_spin_ns`]. Allocates nothing that outlives a call.
+    """
+
+    def __init__(self, max_spin_ns: int, min_spin_ns: int = 60 * NS_PER_US) -> None:
+        self._max_spin_ns = max(max_spin_ns, min_spin_ns)
+        self._min_spin_ns = min_spin_ns
+        self.spin_ns = min(4 * min_spin_ns, self._max_spin_ns)
+
+    now_ns = staticmethod(time.monotonic_ns)
+
+    def sleep_until_ns(self, deadline_ns: int) -> None:
+        """Return within about a microsecond after `deadline_ns`, unless the machine is taken away."""
+        now_ns = time.monotonic_ns
+        wake_ns = deadline_ns - self.spin_ns
+        left_ns = wake_ns - now_ns()
+        if left_ns > 0:
+            time.sleep(left_ns / NS_PER_S)
+            self._learn(now_ns() - wake_ns)
+        while now_ns() < deadline_ns:
+            pass
+
+    def _learn(self, oversleep_ns: int) -> None:
+        wanted_ns = oversleep_ns + (oversleep_ns >> 1) + 20 * NS_PER_US
+        if wanted_ns > self.spin_ns:
+            self.spin_ns = min(wanted_ns, self._max_spin_ns)
+        else:
+            # 1/512 a tick: the margin forgets a bad moment within some ten seconds at 60 Hz.
+            self.spin_ns = max(self._min_spin_ns, self.spin_ns - ((self.spin_ns - wanted_ns) >> 9))
+
+
+class ManualClock:
+    """A clock that stands still until told otherwise. For tests and the virtual-clock simulator."""
+
+    def __init__(self, now_ns: int = 0) -> None:
+        self._now_ns = now_ns
+
+    def now_ns(self) -> int:
+        return self._now_ns
+
+    def sleep_until_ns(self, deadline_ns: int) -> None:
+        """Jump to the deadline; never backwards."""
+        self._now_ns = max(self._now_ns, deadline_ns)
+
+    def advance_ns(self, delta_ns: int) -> None:
+        self._now_ns += delta_ns
+
+
+@dataclass(frozen=True)
+class TickGrid:
+    """Absolute deadlines at an exact rational rate, such as the Game Boy's 4194304/70224 Hz.
+
+    Tick k is due at `epoch_ns + floor(k * period)`: the period need not be a whole number of nanoseconds and
+    the rounding never adds up (a tick is at most 1 ns early, after a year as after a second).
+    """
+
+    epoch_ns: int
+    rate_hz: Fraction
+
+    def __post_init__(self) -> None:
+        if self.rate_hz <= 0:
+            raise ValueError(f"rate_hz={self.rate_hz} must be positive")
+        object.__setattr__(self, "_num", NS_PER_S * self.rate_hz.denominator)
+        object.__setattr__(self, "_den", self.rate_hz.numerator)
+
+    _num: int = 0
+    _den: int = 1
+
+    @property
+    def period_ns(self) -> Fraction:
+        """The exact tick period [ns]."""
+        return Fraction(self._num, self._den)
+
+    def deadline_ns(self, tick: int) -> int:
+        """When `tick` is due [ns of the clock the epoch was read from]."""
+        return self.epoch_ns + tick * self._num // self._den
+
+    def tick_at(self, now_ns: int) -> int:
+        """The last tick whose deadline is not after `now_ns` (negative before the epoch)."""
+        return ((now_ns - self.epoch_ns + 1) * self._den - 1) // self._num
+
+
+class TickPlan(NamedTuple):
+    """The next tick to run: its number, its absolute deadline, and how many were passed over."""
+
+    tick: int
+    deadline_ns: int
+    skipped_ticks: int
+
+
+def plan_next_tick(grid: TickGrid, last_tick: int, now_ns: int) -> TickPlan:
+    """The tick after `last_tick`; ticks whose whole period has gone by already are skipped, and counted.
+
+    A tick that is merely late still runs, and the grid does not move: after an overrun the next deadline is
+    where it always was.
+    """
+    next_tick = last_tick + 1
+    tick = max(next_tick, grid.tick_at(now_ns))
+    return TickPlan(tick, grid.deadline_ns(tick), tick - next_tick)
+
+
+def ceil_ticks(duration_ns: int, rate_hz: Fraction) -> int:
+    """The fewest ticks that last at least `duration_ns`."""
+    return -(-duration_ns * rate_hz.numerator // (NS_PER_S * rate_hz.denominator))
+
+
+def rate_from(fps: float | str | Fraction) -> Fraction:
+    """An exact rate from "59.7275", "4194304/70224" or a float such as a world's `render_fps`.
+
+    A float stands for the simplest fraction near it (denominator at most 1e6), which for the Game Boy's rate
+    as a float gives back 262144/4389 exactly.
+    """
+    rate = Fraction(fps) if isinstance(fps, (str, Fraction)) else Fraction(fps).limit_denominator(1_000_000)
+    if rate <= 0:
+        raise ValueError(f"fps={fps} must be positive")
+    return rate

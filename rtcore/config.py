@@ -1,0 +1,229 @@
+"""The one configuration: frozen, closed, units in the names. From TOML, flags or Python."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from rtcore.clock import rate_from
+from rtcore.dispatch import OnLate
+from rtcore.errors import ConfigError
+from rtcore.schedule import Stagger, TauEstimate
+from rtcore.tickloop import OnReset
+from rtcore.world import OnMissing
+
+Wait = Literal["auto", "hybrid", "block", "spin"]
+
+
+def _parse_fps(value: Any) -> Any:
+    if value is None:
+        return None
+    try:
+        rate_from(value)
+    except (ValueError, ZeroDivisionError, TypeError) as error:
+        raise ValueError(f"got {value!r}; expected a rate in Hz such as 60, 59.7275 or 4194304/70224") from error
+    return str(value)
+
+
+class RuntimeConfig(BaseModel):
+    """Everything a run needs to know. Every default is said here and nowhere else."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    # -- the world
+    env_id: str = Field("rtcore/Blocks-v0", description="Gymnasium id, or module:factory of an own world.")
+    env_args: dict[str, Any] = Field(
+        default_factory=dict, description="Keyword arguments of the world: k=v,... (rom=my.gb for a Game Boy world)."
+    )
+    fps: Annotated[str | None, BeforeValidator(_parse_fps)] = Field(
+        None, description="Tick rate [Hz], exact: 60, 59.7275 or 4194304/70224. Default: the world's render_fps."
+    )
+    on_missing: OnMissing = Field("noop", description="What acts at a tick without a policy action.")
+    noop_action: int | None = Field(None, description="The no-op of a discrete world that names none itself.")
+    on_reset: OnReset = Field(
+        "hold", description="After a reset: hold the first frame until the first action is due, or let the world run."
+    )
+    seed: NonNegativeInt = Field(0, description="Seeds the world, the policy's weights and every random choice.")
+
+    # -- the policy
+    policy: str = Field(
+        "impala", description="impala, nature, mlp, random, synthetic, or module:factory returning an nn.Module."
+    )
+    policy_args: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Arguments of the policy: k=v,... Any policy takes pad_ms=T: it then takes at least T ms.",
+    )
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:0 or cuda:0,cuda:1: worker w uses number w mod n.")
+    chunk: PositiveInt = Field(1, description="Actions per inference, for the ticks due, due+1, ...")
+
+    # -- the schedule
+    workers: Annotated[PositiveInt | Literal["auto"], Field(union_mode="left_to_right")] = Field(
+        "auto", description="Inference processes, or auto: as many as give an action every tick."
+    )
+    max_workers: PositiveInt = Field(128, description="Most workers that auto may start.")
+    stagger: Stagger = Field("max-time", description="How starts are spread over the workers.")
+    tau_estimate: TauEstimate = Field(
+        "quantile", description="Longest inference: high quantile of a window, or the paper's ratchet (never falls)."
+    )
+    on_late: OnLate = Field("apply", description="An action after its due tick, if it is still the newest.")
+    guard_ms: NonNegativeFloat | None = Field(
+        None, description="Slack added to the inference time when the delay is planned. Default: an eighth of a tick."
+    )
+
+    # -- the run
+    ticks: PositiveInt | None = Field(None, description="Stop after so many ticks.")
+    duration: PositiveFloat | None = Field(None, description="Stop after so many seconds (default 30 if no --ticks).")
+    clock: Literal["wall", "virtual"] = Field(
+        "wall", description="wall: real processes in real time. virtual: simulated, no sleeping, deterministic."
+    )
+    latency: str | None = Field(
+        None,
+        description="Virtual clock only: inference time as constant:MS, normal:MEAN,STD, lognormal:MEDIAN,SIGMA or "
+        "trace:FILE (one ms per line, or a run's jobs.csv). Default: that of a synthetic or padded policy.",
+    )
+    warmup: NonNegativeInt = Field(3, description="Inferences of each worker before tick 0, not counted.")
+
+    # -- shared memory and waiting
+    wait: Wait = Field(
+        "auto", description="How a worker waits for its frame: hybrid (short spin, then semaphore), block or spin."
+    )
+    spin_us: NonNegativeInt = Field(600, description="Longest spin of a hybrid wait [us].")
+    ring_slots: PositiveInt | None = Field(
+        None, description="Frames the ring keeps. Default: 4096, fewer for large frames (256 MB)."
+    )
+
+    # -- faults
+    startup_timeout_s: PositiveFloat = Field(120.0, description="Longest start-up of the world or of a worker [s].")
+    env_timeout_s: PositiveFloat = Field(10.0, description="A world silent for so long is killed; the run fails [s].")
+    hang_timeout_s: PositiveFloat = Field(
+        5.0, description="An inference that takes longer, and 10 times longer than planned, is a hang [s]."
+    )
+    max_restarts: NonNegativeInt = Field(3, description="Restarts of one worker before the run fails.")
+
+    # -- realtime
+    realtime: Literal["auto", "off"] = Field(
+        "auto", description="Ask for SCHED_FIFO, locked memory and fine timers for the env process; goes on without."
+    )
+    env_cpu: NonNegativeInt | None = Field(None, description="Pin the env process to this CPU, workers to the others.")
+
+    # -- output
+    out: Path | None = Field(None, description="Folder for config.json, summary.json, actions.csv, timeline.png.")
+    live: bool = Field(True, description="Live terminal view (plain lines where there is no terminal).")
+
+    @model_validator(mode="after")
+    def _ring_outlives_the_workers(self) -> Self:
+        if self.ring_slots is not None and self.workers != "auto" and self.ring_slots <= self.workers:
+            raise ValueError(
+                f"ring_slots={self.ring_slots} must exceed workers={self.workers}: a worker reads a frame that is "
+                "as many ticks old"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _virtual_latency(self) -> Self:
+        if self.latency is not None and self.clock != "virtual":
+            raise ValueError("latency is for --clock virtual: on the wall clock inference takes the time it takes")
+        return self
+
+    @model_validator(mode="after")
+    def _workers_within_max(self) -> Self:
+        if self.workers != "auto" and self.workers > self.max_workers:
+            object.__setattr__(self, "max_workers", self.workers)
+        return self
+
+    # -- derived -------------------------------------------------------------------------------------------
+
+    def rate_hz(self, world_fps: float | Fraction | None) -> Fraction:
+        """The exact tick rate: `fps`, else the world's own."""
+        if self.fps is not None:
+            return rate_from(float(self.fps) if "/" not in self.fps else self.fps)
+        if world_fps is None:
+            raise ConfigError(f"{self.env_id} states no render_fps in its metadata; give the tick rate with --fps")
+        return rate_from(world_fps)
+
+    def guard_ns(self, rate_hz: Fraction) -> int:
+        """Slack for the plan [ns]."""
+        if self.guard_ms is not None:
+            return int(self.guard_ms * 1e6)
+        return int(1_000_000_000 / rate_hz / 8)
+
+    def num_ticks(self, rate_hz: Fraction) -> int:
+        """How many ticks the run lasts: the smaller of `ticks` and `duration`."""
+        duration_s = self.duration if self.duration is not None or self.ticks is not None else 30.0
+        limits = [self.ticks] if self.ticks is not None else []
+        if duration_s is not None:
+            limits.append(max(1, int(duration_s * rate_hz)))
+        return min(limits)
+
+    def resolved_wait(self) -> Literal["hybrid", "block", "spin"]:
+        """`auto` spins only where another CPU can publish meanwhile."""
+        if self.wait != "auto":
+            return self.wait
+        return "hybrid" if (len(os.sched_getaffinity(0)) > 1) else "block"
+
+    def resolved_ring_slots(self, frame_bytes: int) -> int:
+        """Ring capacity [frames]."""
+        if self.ring_slots is not None:
+            return self.ring_slots
+        budget = 256 * 1024 * 1024 // max(1, frame_bytes)
+        return max(64, 2 * self.worker_places + 8, min(4096, budget))
+
+    @property
+    def worker_places(self) -> int:
+        """Workers the shared memory has room for."""
+        return self.max_workers if self.workers == "auto" else self.workers
+
+
+def load_toml(path: Path) -> dict[str, Any]:
+    """The keys of a config file. Kebab-case keys are accepted."""
+    try:
+        with path.open("rb") as file:
+            raw = tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"config {path}: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"config {path} is not TOML: {error}") from error
+    return {key.replace("-", "_"): value for key, value in raw.items()}
+
+
+def make_config(**fields: Any) -> RuntimeConfig:
+    """A config, or a `ConfigError` that names each wrong field and suggests the right one for a typo."""
+    try:
+        return RuntimeConfig(**fields)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(problem) for problem in error.errors())) from error
+
+
+def _explain(problem: Any) -> str:
+    field = ".".join(str(part) for part in problem["loc"][:1])
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key {field!r}. {suggest(field)}"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    given = "" if not field or isinstance(problem.get("input"), dict) else f" (got {problem['input']!r})"
+    return f"{field.replace('_', '-')}: {message}{given}" if field else message
+
+
+def suggest(name: str) -> str:
+    """Which option was probably meant."""
+    known = list(RuntimeConfig.model_fields)
+    close = difflib.get_close_matches(name.replace("-", "_").lower(), known, n=2, cutoff=0.5)
+    if close:
+        return f"Did you mean {' or '.join(repr(key) for key in close)}?"
+    return "`rtcore-run --help` lists every option"

@@ -1,0 +1,197 @@
+"""Which action is applied at which tick, and what became of every other one. Pure: no process, no clock.
+
+Rule: at tick k, of all actions due by k, apply the one with the newest observation. Every job that was ever
+booked ends in exactly one counted `Outcome`; every tick is of exactly one `TickKind`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import IntEnum
+from typing import Any, Literal, NamedTuple
+
+from rtcore.schedule import Job
+
+OnLate = Literal["apply", "drop"]
+
+
+class Outcome(IntEnum):
+    """How a job ended."""
+
+    ON_TIME = 0  #: first applied at its due tick (without a due tick: the first tick after it was ready)
+    LATE = 1  #: first applied after its due tick: it came late, or the tick itself was skipped
+    SUPERSEDED = 2  #: never applied: an action from a newer observation took its place
+    STALE_EPISODE = 3  #: never applied: its episode was over
+    DROPPED_DEAD_WORKER = 4  #: never delivered: its worker died, hung or was stopped
+    DROPPED_LATE = 5  #: never applied: it came late and `on_late` is "drop"
+    UNFINISHED = 6  #: still under way when the run ended
+
+
+class TickKind(IntEnum):
+    """What governed a tick."""
+
+    ACTED = 0  #: a policy action
+    MISSED = 1  #: one was due and was not there: `on_missing` acted
+    IDLE = 2  #: none was due: `on_missing` acted
+    LEAD_IN = 3  #: no action for this episode could be due yet (the world is held, or `on_missing` acted)
+    RESET = 4  #: the world was reset
+
+
+class Entry(NamedTuple):
+    """A worker's answer to one job, as the dispatcher sees it.
+
+    `chunk_ticks` actions for the ticks due, due + 1, ...; `payload` is whatever the caller wants back.
+    `obs_tick` is the tick of the frame that was really used (with `hold` always the booked one).
+    """
+
+    job: Job
+    obs_tick: int
+    episode: int
+    chunk_ticks: int = 1
+    payload: Any = None
+
+
+class Decision(NamedTuple):
+    """What to do at a tick: `entry` and the `index` into its chunk, or nothing (`entry is None`)."""
+
+    kind: TickKind
+    entry: Entry | None
+    index: int
+    due_tick: int
+
+
+class Resolution(NamedTuple):
+    """The one outcome of a job; `entry` is None where no answer ever came."""
+
+    job: Job
+    entry: Entry | None
+    outcome: Outcome
+    tick: int
+
+
+class Dispatcher:
+    """Due-time dispatch with provenance. Call order within a tick: `offer`s, `decide`, then `expect`s.
+
+    `resolutions` collects the outcomes since the caller last cleared it; `outcomes` counts them all.
+    """
+
+    def __init__(self, on_late: OnLate = "apply") -> None:
+        self.outcomes = [0] * len(Outcome)
+        self.resolutions: list[Resolution] = []
+        self.episode = 0
+        self._on_late = on_late
+        self._jobs: dict[int, Job] = {}
+        self._pending: list[tuple[int, Entry]] = []
+        self._active: tuple[int, Entry] | None = None
+        self._newest_obs_tick = -1
+        self._due: deque[tuple[int, int]] = deque()
+        self._covered_until = -1
+        self._lead_in_until: int | None = None
+
+    # -- what happened -------------------------------------------------------------------------------------
+
+    def expect(self, job: Job, chunk_ticks: int = 1) -> None:
+        """A job was booked."""
+        self._jobs[job.worker] = job
+        if job.hold:
+            self._due.append((job.due_tick, job.due_tick + chunk_ticks - 1))
+        if self._lead_in_until is None:
+            self._lead_in_until = job.due_tick
+
+    def offer(self, entry: Entry, tick: int) -> None:
+        """An answer was found in a slot at `tick`."""
+        if self._jobs.pop(entry.job.worker, None) is None:
+            return
+        if entry.episode != self.episode:
+            self._resolve(entry.job, entry, Outcome.STALE_EPISODE, tick)
+        elif entry.obs_tick < self._newest_obs_tick:
+            self._resolve(entry.job, entry, Outcome.SUPERSEDED, tick)
+        else:
+            due_tick = entry.job.due_tick if entry.job.hold else tick
+            self._pending.append((due_tick, entry))
+
+    def lose(self, job: Job, tick: int) -> None:
+        """The worker of `job` is gone. Its due tick stays due: it will be `MISSED`, not `IDLE`."""
+        if self._jobs.pop(job.worker, None) is not None:
+            self._resolve(job, None, Outcome.DROPPED_DEAD_WORKER, tick)
+
+    def new_episode(self, tick: int) -> None:
+        """The world was reset at `tick`: whatever is pending or on its way fits the old episode."""
+        self.episode += 1
+        for _, entry in self._pending:
+            self._resolve(entry.job, entry, Outcome.STALE_EPISODE, tick)
+        self._pending.clear()
+        self._active = None
+        self._newest_obs_tick = -1
+        self._due.clear()
+        self._covered_until = -1
+        self._lead_in_until = None
+
+    def finish(self, tick: int) -> None:
+        """The run is over: what is still under way ends as `UNFINISHED`."""
+        for job in list(self._jobs.values()):
+            self._resolve(job, None, Outcome.UNFINISHED, tick)
+        for _, entry in self._pending:
+            self._resolve(entry.job, entry, Outcome.UNFINISHED, tick)
+        self._jobs.clear()
+        self._pending.clear()
+
+    # -- what to do ----------------------------------------------------------------------------------------
+
+    def decide(self, tick: int) -> Decision:
+        """The action for `tick`. Call once for every tick that runs, in order."""
+        was_due = self._pop_due(tick)
+        chosen = self._choose(tick)
+        if chosen is not None:
+            due_tick, entry = chosen
+            self._lead_in_until = -1
+            index = min(tick - due_tick, entry.chunk_ticks - 1)
+            return Decision(TickKind.ACTED, entry, index, due_tick)
+        if self._lead_in_until is None or tick < self._lead_in_until:
+            return Decision(TickKind.LEAD_IN, None, 0, -1)
+        return Decision(TickKind.MISSED if was_due else TickKind.IDLE, None, 0, -1)
+
+    def _pop_due(self, tick: int) -> bool:
+        was_due = False
+        while self._due and self._due[0][0] <= tick:
+            self._covered_until = max(self._covered_until, self._due.popleft()[1])
+            was_due = True
+        return was_due or tick <= self._covered_until
+
+    def _choose(self, tick: int) -> tuple[int, Entry] | None:
+        """The newest of what is due, else the rest of the chunk that is being played."""
+        best: tuple[int, Entry] | None = None
+        if self._pending:
+            waiting: list[tuple[int, Entry]] = []
+            for candidate in self._pending:
+                due_tick, entry = candidate
+                if due_tick > tick:
+                    waiting.append(candidate)
+                elif self._on_late == "drop" and tick >= due_tick + entry.chunk_ticks:
+                    self._resolve(entry.job, entry, Outcome.DROPPED_LATE, tick)
+                elif best is None or (entry.obs_tick, due_tick) > (best[1].obs_tick, best[0]):
+                    if best is not None:
+                        self._resolve(best[1].job, best[1], Outcome.SUPERSEDED, tick)
+                    best = candidate
+                else:
+                    self._resolve(entry.job, entry, Outcome.SUPERSEDED, tick)
+            self._pending = waiting
+        if best is not None and best[1].obs_tick < self._newest_obs_tick:
+            self._resolve(best[1].job, best[1], Outcome.SUPERSEDED, tick)
+            best = None
+        if best is not None:
+            due_tick, entry = best
+            self._newest_obs_tick = entry.obs_tick
+            self._resolve(entry.job, entry, Outcome.ON_TIME if tick == due_tick else Outcome.LATE, tick)
+            self._active = best if tick < due_tick + entry.chunk_ticks - 1 else None
+            return best
+        if self._active is not None:
+            due_tick, entry = active = self._active
+            if tick >= due_tick + entry.chunk_ticks - 1:
+                self._active = None
+            return active if tick < due_tick + entry.chunk_ticks else None
+        return None
+
+    def _resolve(self, job: Job, entry: Entry | None, outcome: Outcome, tick: int) -> None:
+        self.outcomes[outcome] += 1
+        self.resolutions.append(Resolution(job, entry, outcome, tick))

@@ -1,0 +1,97 @@
+"""Every error rtcore raises on purpose. One tree:
+
+    RtcoreError
+    ├── ConfigError               a setting or a space that rtcore cannot run with
+    ├── LayoutMismatchError       shared memory (or its JSON header) of another layout version or size
+    ├── UnsupportedPlatformError  a machine or an operating system without what the protocols need
+    ├── SharedMemoryError         no room or no right to create or map a segment
+    ├── StartupError              a process did not become ready
+    ├── EnvironmentFailed         the environment raised, or broke its own observation space
+    ├── EnvironmentHung           the environment stopped answering and was killed
+    ├── PolicyError               bad policy name, arguments, output shape or dtype, or NaN
+    ├── WorkerDied                a process of the run died: (role, index, pid, exitcode)
+    └── LauncherDied              the process that starts the others died
+
+A message says what was got, what was expected, and what to do. Expected events (a late action, a missed tick,
+a lapped frame) are counters in shared memory, never exceptions.
+"""
+
+from __future__ import annotations
+
+import signal
+
+
+class RtcoreError(Exception):
+    """Base of all errors that rtcore raises on purpose."""
+
+
+class ConfigError(RtcoreError):
+    """A setting, or an environment's space, that rtcore cannot run with."""
+
+
+class LayoutMismatchError(RtcoreError):
+    """A shared segment has another magic, layout version or size than this build of rtcore expects."""
+
+
+class UnsupportedPlatformError(RtcoreError):
+    """The machine lacks what a protocol rests on, such as the memory order of x86-64."""
+
+
+class SharedMemoryError(RtcoreError):
+    """A segment could not be created or mapped; the message names what to free or to raise."""
+
+
+class StartupError(RtcoreError):
+    """A process of the run did not become ready."""
+
+
+class EnvironmentFailed(RtcoreError):
+    """The environment raised, or returned something outside its declared observation space."""
+
+
+class EnvironmentHung(RtcoreError):
+    """The environment stopped answering (often inside C code) and had to be killed."""
+
+
+class PolicyError(RtcoreError):
+    """A policy's name, arguments or output is wrong."""
+
+
+class WorkerDied(RtcoreError):
+    """A process of the run died unasked.
+
+    `role` is "env", "worker" or "learner"; `index` its position among its role; `exitcode` as in
+    `multiprocessing.Process.exitcode`: negative means killed by that signal, None means not known.
+    """
+
+    def __init__(self, role: str, index: int, pid: int, exitcode: int | None) -> None:
+        # All four go to Exception.args, so that the error survives pickling between processes.
+        super().__init__(role, index, pid, exitcode)
+        self.role = role
+        self.index = index
+        self.pid = pid
+        self.exitcode = exitcode
+
+    def __str__(self) -> str:
+        return (
+            f"{self.role} {self.index} (pid {self.pid}) died: {_describe_exit(self.exitcode)}; "
+            f"its own error output, above, says why"
+        )
+
+
+class LauncherDied(RtcoreError):
+    """The process that starts and watches the others died; the run cannot go on without it."""
+
+
+def _describe_exit(exitcode: int | None) -> str:
+    if exitcode is None:
+        return "exit code unknown"
+    if exitcode >= 0:
+        return f"exit code {exitcode}"
+    try:
+        name = signal.Signals(-exitcode).name
+    except ValueError:
+        name = f"signal {-exitcode}"
+    if name == "SIGKILL":
+        return "killed by SIGKILL (out of memory? see dmesg)"
+    return f"killed by {name}"

@@ -1,0 +1,1 @@
+"""What a run leaves behind and shows: records, summary, pictures, the live view."""

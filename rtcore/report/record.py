@@ -1,0 +1,225 @@
+"""The tick-by-tick and job-by-job record of a run, kept in memory for pictures and streamed to CSV.
+
+Real runs drain it from shared memory, simulated runs feed it directly: both give the same files.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+from rtcore.dispatch import Outcome, TickKind
+from rtcore.ring import FrameHeader, ReadStatus
+from rtcore.shared import SharedRun
+from rtcore.world import Source
+
+TICK_COLUMNS = (
+    "tick",
+    "kind",
+    "source",
+    "applied_action",
+    "requested_action",
+    "obs_tick",
+    "due_tick",
+    "delay_ticks",
+    "worker",
+    "outcome",
+    "lateness_us",
+    "step_us",
+    "skipped_ticks",
+    "reward",
+    "terminated",
+    "truncated",
+    "episode",
+    "episode_return",
+    "policy_version",
+    "start_ns",
+)
+JOB_COLUMNS = (
+    "worker",
+    "obs_tick",
+    "booked_tick",
+    "due_tick",
+    "episode",
+    "outcome",
+    "resolved_tick",
+    "inference_ms",
+    "booked_ns",
+    "start_ns",
+    "read_ns",
+    "infer_end_ns",
+    "write_ns",
+)
+#: How much is kept in memory for the timeline and the live view.
+_RECENT_TICKS = 8192
+_RECENT_JOBS = 16384
+
+
+class JobRow(NamedTuple):
+    """How a job ended. Fields as in `layout.LOG_RECORD`; times in ns, 0 where no answer came."""
+
+    log_seq: int
+    worker: int
+    obs_tick: int
+    booked_tick: int
+    due_tick: int
+    hold: int
+    episode: int
+    outcome: int
+    tick: int
+    booked_ns: int
+    start_ns: int
+    read_ns: int
+    infer_end_ns: int
+    write_ns: int
+    cpu_ns: int
+    phase_seq: int
+
+
+class RunRecord:
+    """Rows of one run. `folder` gets actions.csv and jobs.csv as they come in; None keeps them in memory only."""
+
+    def __init__(self, folder: Path | None, decode_action: Callable[[bytes], Any]) -> None:
+        self.ticks: deque[FrameHeader] = deque(maxlen=_RECENT_TICKS)
+        self.jobs: deque[JobRow] = deque(maxlen=_RECENT_JOBS)
+        self.episode_returns: list[float] = []
+        self.lost_ticks = 0
+        self.lost_jobs = 0
+        self._decode = decode_action
+        self._files: list[TextIO] = []
+        self._tick_writer = self._open(folder, "actions.csv", TICK_COLUMNS)
+        self._job_writer = self._open(folder, "jobs.csv", JOB_COLUMNS)
+
+    def add_tick(self, header: FrameHeader, action: bytes) -> None:
+        """One tick, in order."""
+        self.ticks.append(header)
+        if header.kind != TickKind.RESET and (header.terminated or header.truncated):
+            self.episode_returns.append(header.episode_return)
+        if self._tick_writer is not None:
+            self._tick_writer.writerow(self._tick_row(header, action))
+
+    def add_job(self, job: JobRow) -> None:
+        """One resolved job, in order of its end."""
+        self.jobs.append(job)
+        if self._job_writer is not None:
+            inference_ms = round((job.infer_end_ns - job.read_ns) / 1e6, 3) if job.read_ns else ""
+            row = (
+                job.worker,
+                "" if job.obs_tick < 0 else job.obs_tick,
+                job.booked_tick,
+                job.due_tick if job.hold else "",
+                "" if job.episode < 0 else job.episode,
+                Outcome(job.outcome).name.lower(),
+                job.tick,
+                inference_ms,
+                job.booked_ns,
+                job.start_ns,
+                job.read_ns,
+                job.infer_end_ns,
+                job.write_ns,
+            )
+            self._job_writer.writerow(row)
+
+    def flush(self) -> None:
+        """What is recorded is in the file, whatever happens next."""
+        for file in self._files:
+            file.flush()
+
+    def close(self) -> None:
+        for file in self._files:
+            file.close()
+        self._files.clear()
+        self._tick_writer = self._job_writer = None
+
+    def _open(self, folder: Path | None, name: str, columns: tuple[str, ...]) -> Any:
+        if folder is None:
+            return None
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / name).open("w", newline="")
+        self._files.append(file)
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        return writer
+
+    def _tick_row(self, header: FrameHeader, action: bytes) -> tuple[Any, ...]:
+        acted = header.kind == TickKind.ACTED
+        held = header.source == Source.HELD
+        value = "" if held else _text(self._decode(action))
+        return (
+            header.tick,
+            TickKind(header.kind).name.lower(),
+            Source(header.source).name.lower(),
+            value,
+            value if acted else "",
+            header.obs_tick if acted else "",
+            header.due_tick if acted else "",
+            header.tick - header.obs_tick if acted else "",
+            header.worker if acted else "",
+            Outcome(header.outcome).name.lower() if acted else "",
+            round((header.start_ns - header.deadline_ns) / 1e3, 1),
+            round(header.step_ns / 1e3, 1),
+            header.skipped_ticks,
+            header.reward,
+            header.terminated,
+            header.truncated,
+            header.episode,
+            round(header.episode_return, 6),
+            header.policy_version if acted else "",
+            header.start_ns,
+        )
+
+
+class Drain:
+    """Reads a run's ring headers and job log as they grow. Rows the writer overtook are counted, not invented."""
+
+    def __init__(self, shared: SharedRun, phase_seq: int) -> None:
+        self._ring = shared.ring
+        self._log = shared.log
+        self._next_frame = shared.ring.sequence.newest() + 1
+        self._next_job = shared.log.sequence.newest() + 1
+        self._phase_seq = phase_seq
+
+    def into(self, record: RunRecord) -> None:
+        """Move everything new into `record`."""
+        newest = self._ring.sequence.newest()
+        while self._next_frame <= newest:
+            seq = self._next_frame
+            _, header = self._ring.read_header(seq)
+            action = self._ring.read_action(seq)
+            if header is None or action is None:
+                resume = newest - self._ring.sequence.num_slots // 2
+                record.lost_ticks += max(1, resume - seq)
+                self._next_frame = max(seq + 1, resume)
+                continue
+            self._next_frame = seq + 1
+            if header.phase_seq == self._phase_seq:
+                record.add_tick(header, action)
+        for job in self.jobs(record):
+            record.add_job(job)
+
+    def jobs(self, record: RunRecord | None = None) -> list[JobRow]:
+        """New job rows of this phase."""
+        rows: list[JobRow] = []
+        newest = self._log.sequence.newest()
+        while self._next_job <= newest:
+            status, fields = self._log.read(self._next_job)
+            if status is not ReadStatus.OK:
+                resume = newest - self._log.sequence.num_slots // 2
+                if record is not None:
+                    record.lost_jobs += max(1, resume - self._next_job)
+                self._next_job = max(self._next_job + 1, resume)
+                continue
+            self._next_job += 1
+            row = JobRow._make(fields)
+            if row.phase_seq == self._phase_seq:
+                rows.append(row)
+        return rows
+
+
+def _text(action: Any) -> str:
+    if hasattr(action, "tolist"):
+        return " ".join(f"{value:.6g}" for value in action.ravel().tolist())
+    return str(action)

@@ -1,0 +1,161 @@
+"""What happened, as numbers: the one place that turns counters and histograms into `summary.json`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+from rtcore.planner import Plan
+from rtcore.stats import Distribution
+
+OUTCOMES = ("on_time", "late", "superseded", "stale_episode", "dropped_dead_worker", "dropped_late", "unfinished")
+TICK_KINDS = ("acted", "missed", "idle", "lead_in", "reset")
+
+
+@dataclass(frozen=True)
+class WorkerStats:
+    """One worker place over the run, restarts included. `pss_mb` NaN where it is not known."""
+
+    index: int
+    pid: int
+    device: str
+    inferences: int
+    inference_ns: Distribution
+    publish_to_read_ns: Distribution
+    restarts: int
+    lapped_frames: int
+    pss_mb: float
+
+
+@dataclass(frozen=True)
+class RunStats:
+    """A snapshot of everything that is counted, of a run under way or over, real or simulated."""
+
+    plan: Plan
+    rate_hz: Fraction
+    clock: str
+    counters: dict[str, int]
+    distributions: dict[str, Distribution]
+    workers: list[WorkerStats]
+    episode_returns: list[float]
+    policy: str = ""
+    startup_s: float = math.nan
+    delay_ticks: int = 0
+    stride_ticks: int = 0
+    num_up: int = 0
+    restart_reasons: dict[str, int] = field(default_factory=dict)
+    lost_record_rows: dict[str, int] = field(default_factory=dict)
+    env: dict[str, Any] = field(default_factory=dict)
+    wait: str = ""
+    spin_us: float = 0.0
+
+    @property
+    def acted_fraction(self) -> float:
+        """Ticks with a policy action / ticks on which one could be due: each episode counts from its first due tick."""
+        counters = self.counters
+        possible = counters["acted"] + counters["missed"] + counters["idle"]
+        return counters["acted"] / possible if possible else math.nan
+
+    @property
+    def measured_hz(self) -> float:
+        """Ticks that ran per second, first start to last."""
+        counters = self.counters
+        elapsed_ns = counters["last_start_ns"] - counters["first_start_ns"]
+        return (counters["ticks"] - 1) * 1e9 / elapsed_ns if elapsed_ns > 0 else math.nan
+
+
+def build_summary(stats: RunStats) -> dict[str, Any]:
+    """`summary.json`. Numbers that do not exist (no episode, no sample) are null."""
+    counters, shapes = stats.counters, stats.distributions
+    read = _merge([worker.publish_to_read_ns for worker in stats.workers])
+    summary = {
+        "clock": stats.clock,
+        "policy": stats.policy,
+        "plan": stats.plan.to_json(),
+        "ticks": {
+            "count": counters["ticks"],
+            "hz": stats.measured_hz,
+            "ideal_hz": float(stats.rate_hz),
+            "overruns": counters["overruns"],
+            "skipped": counters["skipped_ticks"],
+            "kinds": {kind: counters[kind] for kind in TICK_KINDS},
+            "lateness_us": _percentiles(shapes["lateness_ns"], 1e3, (0.5, 0.9, 0.99, 0.999), with_max=True),
+            "world_step_us": _percentiles(shapes["step_ns"], 1e3, (0.5, 0.99), with_max=True),
+            "world_reset_ms": _percentiles(shapes["reset_ns"], 1e6, (0.5,), with_max=True),
+        },
+        "actions": {
+            "acted_fraction": stats.acted_fraction,
+            "acted_fraction_of_all_ticks": counters["acted"] / counters["ticks"] if counters["ticks"] else math.nan,
+            "jobs": counters["jobs"],
+            "outcomes": {outcome: counters[outcome] for outcome in OUTCOMES},
+            "interval_ticks": {"mean": shapes["interval_ticks"].mean, "cv": shapes["interval_ticks"].cv},
+            "delay_ticks": {"mean": shapes["delay_ticks"].mean}
+            | _percentiles(shapes["delay_ticks"], 1, (0.5, 0.99), with_max=True)
+            | {"min": shapes["delay_ticks"].min},
+            "observation_age_ms": _percentiles(shapes["observation_age_ns"], 1e6, (0.5, 0.99)),
+            "skipped_starts": counters["skipped_starts"],
+            "delay_changes": counters["replans"],
+            "unknown_entries": counters["unknown_entries"],
+        },
+        "ipc_us": {
+            "publish": _percentiles(shapes["publish_ns"], 1e3, (0.5, 0.99)),
+            "publish_to_read": _percentiles(read, 1e3, (0.5, 0.99)),
+            "write_to_dispatch": _percentiles(shapes["write_to_dispatch_ns"], 1e3, (0.5, 0.99)),
+        },
+        "workers": [_worker(worker) for worker in stats.workers],
+        "restart_reasons": stats.restart_reasons,
+        "episodes": {
+            "count": counters["episodes"],
+            "return_mean": _mean(stats.episode_returns),
+        },
+        "record": {"lost_ticks": 0, "lost_jobs": 0} | stats.lost_record_rows,
+        "environment": stats.env,
+        "wait": stats.wait,
+        "startup_s": stats.startup_s,
+    }
+    return _without_nan(summary)
+
+
+def _worker(worker: WorkerStats) -> dict[str, Any]:
+    return {
+        "index": worker.index,
+        "pid": worker.pid,
+        "device": worker.device,
+        "inferences": worker.inferences,
+        "inference_ms": _percentiles(worker.inference_ns, 1e6, (0.5, 0.99), with_max=True),
+        "restarts": worker.restarts,
+        "lapped_frames": worker.lapped_frames,
+        "pss_mb": worker.pss_mb,
+    }
+
+
+def _percentiles(
+    shape: Distribution, unit: float, quantiles: tuple[float, ...], *, with_max: bool = False
+) -> dict[str, float]:
+    values = {f"p{f'{100 * q:g}'.replace('.', '')}": shape.percentile(q) / unit for q in quantiles}
+    if with_max:
+        values["max"] = shape.max / unit if shape.count else math.nan
+    return values
+
+
+def _merge(shapes: list[Distribution]) -> Distribution:
+    merged = shapes[0]
+    for shape in shapes[1:]:
+        merged = merged.merged(shape)
+    return merged
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    if isinstance(value, float):
+        return None if math.isnan(value) else round(value, 6)
+    return value

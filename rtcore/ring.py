@@ -1,0 +1,214 @@
+"""The frame ring and the job log: one writer, any number of readers, readers never block the writer.
+
+A record is numbered from 0 by `seq` and lives in slot `seq % num_slots` until the writer comes round again. A
+reader copies first and asks afterwards whether the writer had begun to overwrite what it copied; being lapped
+is a counted outcome, not an exception. Platform: x86-64 only (see `shm.check_platform`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableSequence
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from rtcore.layout import (
+    FRAME_HEADER,
+    LOG_RECORD,
+    RING_BEGUN,
+    RING_CONTROL,
+    RING_DONE,
+    Layout,
+)
+
+NONE_YET = -1
+
+
+class ReadStatus(IntEnum):
+    """What came of a read."""
+
+    OK = 0
+    NOT_YET = 1  #: the record does not exist yet
+    LAPPED = 2  #: the writer overwrote it before or during the copy; the copy is not to be used
+
+
+class SequenceRing:
+    """The protocol itself: who may touch which slot when. Knows nothing of what the slots hold."""
+
+    def __init__(self, control: MutableSequence[int], num_slots: int) -> None:
+        if num_slots < 2:
+            raise ValueError(f"num_slots={num_slots} must be at least 2: one is being written while others are read")
+        self.control = control
+        self.num_slots = num_slots
+
+    def format(self) -> None:
+        """Empty the ring. By its creator, before anybody attaches."""
+        self.control[RING_BEGUN] = NONE_YET
+        self.control[RING_DONE] = NONE_YET
+
+    def begin(self, seq: int) -> int:
+        """Writer: claim the slot for `seq`. Returns the slot."""
+        self.control[RING_BEGUN] = seq  # (W1) pairs with (R2): readers of the old record learn of the overwrite
+        return seq % self.num_slots
+
+    def commit(self, seq: int) -> None:
+        """Writer: the record is whole."""
+        self.control[RING_DONE] = seq  # (W2) pairs with (R1): the record is complete before it is visible
+
+    def newest(self) -> int:
+        """Number of the newest whole record; -1 before the first."""
+        return self.control[RING_DONE]  # (R1) before the copy
+
+    def was_lapped(self, seq: int) -> bool:
+        """Reader: had the writer begun to overwrite `seq`? Ask after the copy, never before."""
+        return self.control[RING_BEGUN] - seq >= self.num_slots  # (R2)
+
+
+class FrameHeader(NamedTuple):
+    """What happened at the tick that made a frame. Fields as in `layout.FRAME_HEADER`; times in ns."""
+
+    frame_seq: int
+    tick: int
+    episode: int
+    deadline_ns: int
+    start_ns: int
+    publish_ns: int
+    step_ns: int
+    kind: int
+    source: int
+    reward: float
+    terminated: int
+    truncated: int
+    episode_return: float
+    episode_ticks: int
+    worker: int
+    obs_tick: int
+    due_tick: int
+    chunk_index: int
+    outcome: int
+    policy_version: int
+    write_ns: int
+    skipped_ticks: int
+    dispatch_ns: int
+    phase_seq: int
+
+
+class FrameRing:
+    """Frames with what was applied at their tick. Also the run's record and its replay memory.
+
+    Frames are `frame_shape` of `frame_dtype`, copied in as the world made them. One writer (the env process).
+    """
+
+    def __init__(self, buffer: memoryview, layout: Layout, frame_shape: tuple[int, ...], frame_dtype: str) -> None:
+        control = buffer[layout.ring_control_at : layout.ring_control_at + RING_CONTROL.itemsize].cast("q")
+        self.sequence = SequenceRing(control, layout.ring_slots)
+        self.lapped_reads = 0
+        self._buffer = buffer
+        self._headers_at = layout.headers_at
+        self._header_stride = layout.header_stride_bytes
+        self._action_bytes = layout.action_bytes
+        self._pack = FRAME_HEADER.struct.pack_into
+        self._unpack = FRAME_HEADER.struct.unpack_from
+        self._next_seq = self.sequence.newest() + 1
+        # One view per slot, made once: indexing an array for every frame would allocate.
+        stride, dtype = layout.frame_stride_bytes, np.dtype(frame_dtype)
+        count = int(np.prod(frame_shape, dtype=np.int64))
+        self._frames: list[npt.NDArray[Any]] = [
+            np.frombuffer(buffer, dtype, count, layout.frames_at + slot * stride).reshape(frame_shape)
+            for slot in range(layout.ring_slots)
+        ]
+
+    @property
+    def next_seq(self) -> int:
+        """Writer: the number the next frame will get."""
+        return self._next_seq
+
+    def publish(self, frame: npt.NDArray[Any], header: tuple[Any, ...], action: bytes | memoryview) -> int:
+        """Writer: copy a frame and its header into the ring; returns its number. Allocates nothing."""
+        seq = self._next_seq
+        slot = self.sequence.begin(seq)
+        at = self._headers_at + slot * self._header_stride
+        self._pack(self._buffer, at, seq, *header)
+        at += FRAME_HEADER.num_bytes
+        self._buffer[at : at + self._action_bytes] = action
+        np.copyto(self._frames[slot], frame)
+        self.sequence.commit(seq)
+        self._next_seq = seq + 1
+        return seq
+
+    def read(self, seq: int, out: npt.NDArray[Any]) -> ReadStatus:
+        """Reader: copy frame `seq` into `out` (same shape and dtype). `out` is whole only if the answer is OK."""
+        if seq > self.sequence.newest() or seq < 0:
+            return ReadStatus.NOT_YET
+        np.copyto(out, self._frames[seq % self.sequence.num_slots])
+        return self._status(seq)
+
+    def read_header(self, seq: int) -> tuple[ReadStatus, FrameHeader | None]:
+        """Reader: the header of frame `seq`, or None if it is not to be had."""
+        if seq > self.sequence.newest() or seq < 0:
+            return ReadStatus.NOT_YET, None
+        header = FrameHeader._make(self._unpack(self._buffer, self._header_at(seq)))
+        status = self._status(seq)
+        return status, header if status is ReadStatus.OK else None
+
+    def read_action(self, seq: int) -> bytes | None:
+        """Reader: the bytes of the action applied at frame `seq`'s tick, or None if lapped."""
+        if seq > self.sequence.newest() or seq < 0:
+            return None
+        at = self._header_at(seq) + FRAME_HEADER.num_bytes
+        action = bytes(self._buffer[at : at + self._action_bytes])
+        return action if self._status(seq) is ReadStatus.OK else None
+
+    def find_tick(self, tick: int) -> int | None:
+        """Reader: the number of the frame made at `tick`, if it is still there. Ticks may have been skipped."""
+        seq = self.sequence.newest()
+        _, header = self.read_header(seq)
+        while header is not None and header.tick > tick:
+            seq -= min(header.tick - tick, 1 + (header.tick - tick) // 2)
+            _, header = self.read_header(seq)
+        return seq if header is not None and header.tick == tick else None
+
+    def _header_at(self, seq: int) -> int:
+        return self._headers_at + seq % self.sequence.num_slots * self._header_stride
+
+    def _status(self, seq: int) -> ReadStatus:
+        if self.sequence.was_lapped(seq):
+            self.lapped_reads += 1
+            return ReadStatus.LAPPED
+        return ReadStatus.OK
+
+
+class JobLog:
+    """How every job ended, one fixed record each, in the order of the outcomes. One writer (the env process)."""
+
+    def __init__(self, buffer: memoryview, layout: Layout) -> None:
+        control = buffer[layout.ring_control_at : layout.ring_control_at + RING_CONTROL.itemsize].cast("q")
+        self.sequence = SequenceRing(control, layout.log_slots)
+        self._buffer = buffer
+        self._records_at = layout.log_records_at
+        self._next_seq = self.sequence.newest() + 1
+
+    @property
+    def next_seq(self) -> int:
+        return self._next_seq
+
+    def append(self, fields: tuple[int, ...]) -> None:
+        """Writer: add a record (`LOG_RECORD` without its number)."""
+        seq = self._next_seq
+        slot = self.sequence.begin(seq)
+        LOG_RECORD.struct.pack_into(self._buffer, self._records_at + slot * LOG_RECORD.num_bytes, seq, *fields)
+        self.sequence.commit(seq)
+        self._next_seq = seq + 1
+
+    def read(self, seq: int) -> tuple[ReadStatus, tuple[int, ...]]:
+        """Reader: record `seq`, or () if it is not to be had."""
+        if seq > self.sequence.newest() or seq < 0:
+            return ReadStatus.NOT_YET, ()
+        at = self._records_at + seq % self.sequence.num_slots * LOG_RECORD.num_bytes
+        fields = LOG_RECORD.struct.unpack_from(self._buffer, at)
+        if self.sequence.was_lapped(seq):
+            return ReadStatus.LAPPED, ()
+        return ReadStatus.OK, fields
+

@@ -1,0 +1,79 @@
+"""All shared memory of one run, attached and typed: who writes what is said in `layout.py`."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from rtcore.layout import (
+    ENV_COUNTERS,
+    ENV_HISTOGRAMS,
+    ENV_STATUS,
+    RUN_CONTROL,
+    WORKER_CONTROL,
+    WORKER_HISTOGRAMS,
+    WORKER_STATUS,
+    Layout,
+)
+from rtcore.ring import FrameRing, JobLog
+from rtcore.shm import PARTS, Part, Segment, attach_segment, create_segment
+from rtcore.slots import ActionSlots, JobBoard
+from rtcore.spaces import ObservationSpec
+from rtcore.stats import Histogram, Words
+
+
+class Phase(IntEnum):
+    """What the supervisor wants of the env process. Each change comes with a new `phase_seq`."""
+
+    IDLE = 0  #: no ticks; finish what is under way
+    REHEARSE = 1  #: tick, book and publish, but leave the world on its first frame
+    RUN = 2  #: the run
+    STOP = 3  #: end now
+
+
+class SharedRun:
+    """Typed views of a run's segments. The supervisor creates it, everybody else attaches."""
+
+    def __init__(self, segments: dict[Part, Segment], layout: Layout, observation: ObservationSpec) -> None:
+        self._segments = segments
+        self.layout = layout
+        control = segments["control"].buf
+        self.run_control = Words(RUN_CONTROL, control, layout.run_control_at)
+        self.env_status = Words(ENV_STATUS, control, layout.env_status_at)
+        self.env_counters = Words(ENV_COUNTERS, control, layout.env_counters_at)
+        self.env_histograms = {
+            name: Histogram(control, layout.env_histogram_at(name)) for name in ENV_HISTOGRAMS
+        }
+        workers = range(layout.max_workers)
+        self.worker_control = [Words(WORKER_CONTROL, control, layout.worker_control_at(w)) for w in workers]
+        self.worker_status = [Words(WORKER_STATUS, control, layout.worker_status_at(w)) for w in workers]
+        self.jobs = JobBoard(control, layout)
+        self.slots = ActionSlots(segments["slots"].buf, layout)
+        self.ring = FrameRing(segments["ring"].buf, layout, observation.shape, observation.dtype)
+        self.log = JobLog(segments["log"].buf, layout)
+        self._control_buffer = control
+
+    def worker_histogram(self, worker: int, name: str) -> Histogram:
+        """`name` is one of `WORKER_HISTOGRAMS`."""
+        return Histogram(self._control_buffer, self.layout.worker_histogram_at(worker, name))
+
+    def worker_histograms(self, worker: int) -> dict[str, Histogram]:
+        return {name: self.worker_histogram(worker, name) for name in WORKER_HISTOGRAMS}
+
+    @classmethod
+    def create(cls, run_id: str, layout: Layout, observation: ObservationSpec) -> SharedRun:
+        """Create and format every segment. `SharedMemoryError` if there is no room; the caller unlinks."""
+        segments = {part: create_segment(run_id, part, layout) for part in PARTS}
+        shared = cls(segments, layout, observation)
+        shared.ring.sequence.format()
+        shared.log.sequence.format()
+        return shared
+
+    @classmethod
+    def attach(cls, run_id: str, layout: Layout, observation: ObservationSpec) -> SharedRun:
+        """Map the segments of a run; `LayoutMismatchError` if they are not what is expected."""
+        segments = {part: attach_segment(run_id, part, layout) for part in PARTS}
+        return cls(segments, layout, observation)
+
+    def close(self) -> None:
+        for segment in self._segments.values():
+            segment.close()

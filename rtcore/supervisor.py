@@ -1,0 +1,400 @@
+"""Starts a run's processes, rehearses and plans, watches them, restarts workers, removes everything.
+
+It talks to the env process through shared memory only: nothing it does, or fails to do, can delay a tick.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import posix_ipc
+
+from rtcore import errors
+from rtcore.clock import MonotonicClock
+from rtcore.config import RuntimeConfig
+from rtcore.errors import EnvironmentHung, PolicyError, RtcoreError, StartupError, WorkerDied
+from rtcore.launcher import Child, Launcher
+from rtcore.layout import Layout
+from rtcore.planner import Plan, Tau, make_plan
+from rtcore.report.record import Drain
+from rtcore.shared import Phase, SharedRun
+from rtcore.shm import check_platform, create_semaphore, new_run_id, reap_dead_runs, unlink_all
+from rtcore.spaces import ActionSpec, ObservationSpec
+
+ENV_ENTRY = "rtcore_workers.environment:main"
+WORKER_ENTRY = "rtcore_workers.inference:main"
+_LOG_SLOTS = 16384
+_MIN_REHEARSAL_NS = 700_000_000
+_MAX_REHEARSAL_NS = 12_000_000_000
+_REHEARSAL_SAMPLES = 40
+_PLAN_ROUNDS = 5
+_GRACE_NS = 2_000_000_000
+
+Progress = Callable[[str], None]
+
+
+class Supervisor:
+    """One run's processes. Not thread-safe: after `start`, one thread calls `watch` until it answers True."""
+
+    def __init__(self, config: RuntimeConfig, progress: Progress) -> None:
+        self.config = config
+        self.run_id = new_run_id()
+        self.plan: Plan | None = None
+        self.policy_info: dict[str, Any] = {}
+        self.env_info: dict[str, Any] = {}
+        self.restarts: Counter[int] = Counter()
+        self.restart_reasons: Counter[str] = Counter()
+        self.restarts_in_a_row: Counter[int] = Counter()
+        self.stopping = False
+        self._progress = progress
+        self._clock = MonotonicClock()
+        self._launcher: Launcher | None = None
+        self._env: Child | None = None
+        self._workers: dict[int, Child] = {}
+        self._semaphores: list[posix_ipc.Semaphore] = []
+        self._reasons: dict[int, str] = {}
+        self._answered: dict[int, int] = {}
+        self._shared: SharedRun | None = None
+        self._booted_ns: dict[int, int] = {}
+
+    # -- start ---------------------------------------------------------------------------------------------
+
+    @property
+    def shared(self) -> SharedRun:
+        if self._shared is None:
+            raise StartupError("the run has not started: call start() or use it as a context manager")
+        return self._shared
+
+    def start(self) -> None:
+        """Everything up to tick 0: processes, warm-up, rehearsal, plan. Raises what went wrong."""
+        check_platform()
+        reap_dead_runs()
+        self._launcher = Launcher(self.run_id)
+        self._start_env()
+        first = 1 if self.config.workers == "auto" else self.config.workers
+        self._start_workers(range(first))
+        plan = self._rehearse_and_plan(first)
+        self.plan = plan
+        self._begin_run(plan)
+
+    def _start_env(self) -> None:
+        self._progress(f"making the world {self.config.env_id}")
+        self._env = self._launch("env", 0, 0, ENV_ENTRY, {})
+        self._wait_until(lambda: bool(self._child_env.messages), "the world", self.config.startup_timeout_s)
+        self.env_info = self._child_env.messages[0]["spec"]
+        self.observation = ObservationSpec.from_json(self.env_info["observation"])
+        self.action = ActionSpec.from_json(self.env_info["action"])
+        self.rate_hz = Fraction(self.env_info["rate_hz"])
+        layout = Layout(
+            max_workers=self.config.worker_places,
+            ring_slots=self.config.resolved_ring_slots(self.observation.nbytes),
+            log_slots=_LOG_SLOTS,
+            frame_bytes=self.observation.nbytes,
+            action_bytes=self.action.nbytes,
+            chunk=self.config.chunk,
+        )
+        self._shared = SharedRun.create(self.run_id, layout, self.observation)
+        self._semaphores = [create_semaphore(self.run_id, worker) for worker in range(layout.max_workers)]
+        self._child_env.send({"layout": layout.to_json()})
+        self._wait_until(lambda: self._child_env.ready is not None, "the world", self.config.startup_timeout_s)
+        self.env_info |= self._child_env.ready or {}
+
+    def _start_workers(self, indices: range) -> None:
+        self._progress(f"starting {len(indices)} worker{'s' if len(indices) != 1 else ''}")
+        for index in indices:
+            self._start_worker(index)
+        self._wait_until(
+            lambda: all(self._workers[index].ready is not None for index in indices),
+            lambda: f"worker {next(i for i in indices if self._workers[i].ready is None)}",
+            self.config.startup_timeout_s,
+        )
+        self.policy_info = self._workers[0].ready or {}
+        for index in indices:
+            self._set_up(index, True)
+
+    def _start_worker(self, index: int) -> None:
+        generation = self.shared.worker_control[index]["generation"] + 1
+        self.shared.worker_control[index]["generation"] = generation
+        boot = {
+            "index": index,
+            "generation": generation,
+            "layout": self.shared.layout.to_json(),
+            "observation": self.env_info["observation"],
+            "action": self.env_info["action"],
+        }
+        self._booted_ns[index] = self._clock.now_ns()
+        self._workers[index] = self._launch("worker", index, generation, WORKER_ENTRY, boot)
+
+    def _launch(self, role: Any, index: int, generation: int, entry: str, boot: dict[str, Any]) -> Child:
+        if self._launcher is None:
+            raise StartupError("the run is over")
+        common = {"run_id": self.run_id, "config": self.config.model_dump(mode="json")}
+        return self._launcher.start(role, index, generation, entry, common | boot)
+
+    # -- rehearsal and plan --------------------------------------------------------------------------------
+
+    def _rehearse_and_plan(self, num_workers: int) -> Plan:
+        """Rehearse with the workers there are, plan, and with `auto` start more until the plan holds."""
+        auto = self.config.workers == "auto"
+        warm = (self.policy_info.get("warmup_ns") or [0])[-1]
+        tau = Tau.of([warm], [0])
+        if auto:
+            guess = self._make_plan(tau, None).workers
+            if guess > num_workers:
+                self._start_workers(range(num_workers, guess))
+                num_workers = guess
+        plan = self._make_plan(tau, num_workers)
+        for _ in range(_PLAN_ROUNDS):
+            tau = self._rehearse(plan, num_workers)
+            plan = self._make_plan(tau, None if auto else num_workers)
+            if plan.workers <= num_workers:
+                break
+            self._start_workers(range(num_workers, plan.workers))
+            num_workers = plan.workers
+        for index in range(plan.workers, num_workers):
+            self._retire(index)
+        return plan
+
+    def _make_plan(self, tau: Tau, workers: int | None) -> Plan:
+        return make_plan(
+            self.config.stagger,
+            tau,
+            self.rate_hz,
+            workers=workers,
+            max_workers=self.config.max_workers,
+            guard_ns=self.config.guard_ns(self.rate_hz),
+            device_parallelism=self._device_parallelism(),
+            chunk=self.config.chunk,
+        )
+
+    def _device_parallelism(self) -> float:
+        device = str(self.policy_info.get("device", "cpu"))
+        if device.startswith("cuda"):
+            return float(max(1, self.config.device.count("cuda:")))
+        return float(len(os.sched_getaffinity(0)))
+
+    def _rehearse(self, plan: Plan, num_workers: int) -> Tau:
+        """Run the workers as planned on the world's first frame; returns the inference times seen."""
+        self._progress(f"rehearsing with {num_workers} worker{'s' if num_workers != 1 else ''}")
+        phase_seq = self._set_phase(Phase.REHEARSE, plan, num_workers)
+        drain = Drain(self.shared, phase_seq)
+        taus: list[int] = []
+        costs: list[int] = []
+        start_ns = self._clock.now_ns()
+        rounds_ns = 3 * plan.tau.p50_ns + _MIN_REHEARSAL_NS
+
+        def enough() -> bool:
+            for row in drain.jobs():
+                if row.write_ns:
+                    taus.append(row.write_ns - row.booked_ns)
+                    costs.append(row.cpu_ns)
+            elapsed_ns = self._clock.now_ns() - start_ns
+            wanted = max(_REHEARSAL_SAMPLES, 2 * num_workers)
+            return bool(taus) and (
+                (elapsed_ns > rounds_ns and len(taus) >= wanted) or elapsed_ns > max(_MAX_REHEARSAL_NS, 4 * taus[0])
+            )
+
+        self._wait_until(enough, "the rehearsal: no worker delivered an action", self.config.startup_timeout_s)
+        phase_seq = self._set_phase(Phase.IDLE, plan, num_workers)
+        self._wait_until(
+            lambda: self.shared.env_status["phase_seen"] == phase_seq, "the world", self.config.startup_timeout_s
+        )
+        return Tau.of(taus, costs)
+
+    def _set_phase(self, phase: Phase, plan: Plan, num_workers: int) -> int:
+        control = self.shared.run_control
+        control["num_workers"] = num_workers
+        control["delay_ticks"] = plan.delay_ticks
+        control["tau_mean_ns"] = plan.tau.mean_ns
+        control["guard_ns"] = self.config.guard_ns(self.rate_hz)
+        control["num_ticks"] = self.config.num_ticks(self.rate_hz)
+        control["phase"] = phase
+        control["phase_seq"] = control["phase_seq"] + 1
+        return control["phase_seq"]
+
+    def _begin_run(self, plan: Plan) -> None:
+        self.run_drain = Drain(self.shared, self.shared.run_control["phase_seq"] + 1)
+        self._set_phase(Phase.RUN, plan, plan.workers)
+
+    # -- watch ---------------------------------------------------------------------------------------------
+
+    def watch(self, timeout_s: float) -> bool:
+        """Wait for events, act on them; True when the run is over. Raises if it failed."""
+        self._pump(timeout_s)
+        return bool(self.shared.env_status["finished"])
+
+    def request_stop(self) -> None:
+        """End the run at the next tick, as if its time were up."""
+        self.stopping = True
+        if self._shared is not None:
+            control = self._shared.run_control
+            control["phase"] = Phase.IDLE
+            control["phase_seq"] = control["phase_seq"] + 1
+
+    @property
+    def worker_pids(self) -> dict[int, int]:
+        """pid of each worker that is alive."""
+        return {index: child.pid for index, child in self._workers.items() if child.exitcode is None}
+
+    @property
+    def env_pid(self) -> int:
+        return self._child_env.pid
+
+    def _pump(self, timeout_s: float) -> None:
+        if self._launcher is None:
+            raise StartupError("the run is over")
+        for child in self._launcher.poll(timeout_s):
+            if child is self._env:
+                self._check_env(child)
+            elif self._workers.get(child.index) is child:
+                self._check_worker(child)
+        self._check_heartbeats()
+
+    def _check_env(self, child: Child) -> None:
+        if child.failure is not None:
+            raise _error_from(child.failure, "the env process")
+        if child.exitcode is not None:
+            raise WorkerDied("env", 0, child.pid, child.exitcode)
+
+    def _check_worker(self, child: Child) -> None:
+        index = child.index
+        if child.failure is not None:
+            # Not a matter of luck: the same policy would raise again.
+            raise _error_from(child.failure, f"worker {index}")
+        if child.exitcode is not None:
+            self._worker_died(child)
+        elif child.ready is not None and self.shared.run_control["phase"] == Phase.RUN:
+            self._set_up(index, True)
+
+    def _worker_died(self, child: Child) -> None:
+        index = child.index
+        if self.shared.worker_control[index]["generation"] != child.generation:
+            return
+        self._set_up(index, False)
+        reason = self._reasons.pop(index, None) or f"exit code {child.exitcode}"
+        in_run = self.shared.run_control["phase"] == Phase.RUN
+        inferences = self.shared.worker_status[index]["inferences"]
+        if inferences > self._answered.get(index, 0):
+            # It has worked since it was last restarted: this is a new misfortune, not the same one again.
+            self.restarts_in_a_row[index] = 0
+        self._answered[index] = inferences
+        if not in_run or self.restarts_in_a_row[index] >= self.config.max_restarts:
+            if "hung" in reason:
+                raise PolicyError(
+                    f"worker {index} {reason} (--hang-timeout-s {self.config.hang_timeout_s:g}), "
+                    f"restarted {self.restarts[index]} times: does the policy ever return?"
+                )
+            raise WorkerDied("worker", index, child.pid, child.exitcode)
+        self.restarts[index] += 1
+        self.restarts_in_a_row[index] += 1
+        self.restart_reasons[reason] += 1
+        self._progress(f"worker {index} (pid {child.pid}) is down: {reason}; restarting it")
+        self._start_worker(index)
+
+    def _check_heartbeats(self) -> None:
+        if self._shared is None or self._env is None or self._env.ready is None:
+            return
+        now_ns = self._clock.now_ns()
+        heartbeat_ns = self._shared.env_status["heartbeat_ns"]
+        if heartbeat_ns and now_ns - heartbeat_ns > self.config.env_timeout_s * 1e9:
+            self._env.kill()
+            raise EnvironmentHung(
+                f"the env process (pid {self._env.pid}) was silent for {self.config.env_timeout_s:g} s in tick "
+                f"{self._shared.env_status['tick']} and was killed. Does {self.config.env_id} return from step() "
+                "and reset()? (A Game Boy program that executes an illegal opcode never does.) "
+                "Raise --env-timeout-s if it is only slow"
+            )
+        tau_ns = self.plan.tau.p99_ns if self.plan is not None else 0
+        limit_ns = max(int(self.config.hang_timeout_s * 1e9), 10 * tau_ns)
+        for index, child in self._workers.items():
+            status = self._shared.worker_status[index]
+            if child.exitcode is not None or child.ready is None or index in self._reasons:
+                continue
+            since_ns = status["busy_since_ns"] or status["heartbeat_ns"]
+            if status["ready"] == child.generation and since_ns and now_ns - since_ns > limit_ns:
+                self._reasons[index] = f"hung: silent for {(now_ns - since_ns) / 1e9:.1f} s"
+                self._set_up(index, False)
+                child.kill()
+        self._check_restarting(now_ns)
+
+    def _check_restarting(self, now_ns: int) -> None:
+        for index, child in self._workers.items():
+            late_ns = now_ns - self._booted_ns.get(index, now_ns) - int(self.config.startup_timeout_s * 1e9)
+            if child.ready is None and child.exitcode is None and late_ns > 0 and self.plan is not None:
+                raise StartupError(
+                    f"worker {index} was not ready {self.config.startup_timeout_s:g} s after its restart"
+                )
+
+    def _set_up(self, index: int, up: bool) -> None:
+        control, run = self.shared.worker_control[index], self.shared.run_control
+        control["up"] = int(up)
+        run["membership_seq"] = run["membership_seq"] + 1
+
+    def _retire(self, index: int) -> None:
+        """Let a worker that the plan does not need go."""
+        self._set_up(index, False)
+        self.shared.worker_control[index]["generation"] = -1
+        self._semaphores[index].release()
+        self._workers.pop(index)
+
+    def _wait_until(self, done: Callable[[], bool], what: str | Callable[[], str], timeout_s: float) -> None:
+        """Serve events until `done`; a named error if it takes too long."""
+        give_up_ns = self._clock.now_ns() + int(timeout_s * 1e9)
+        while not done():
+            self._pump(0.01)
+            if self._clock.now_ns() > give_up_ns:
+                name = what if isinstance(what, str) else what()
+                raise StartupError(
+                    f"{name} was not ready within {timeout_s:g} s and was killed; --startup-timeout-s allows more"
+                )
+
+    # -- stop ----------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """End every process and remove every name. Safe to call at any time, more than once."""
+        launcher, self._launcher = self._launcher, None
+        if self._shared is not None:
+            self._shared.run_control["phase"] = Phase.STOP
+            for semaphore in self._semaphores:
+                semaphore.release()
+        if launcher is not None:
+            self._await_exits(launcher)
+            launcher.close()
+        for semaphore in self._semaphores:
+            semaphore.close()
+        self._semaphores = []
+        unlink_all(self.run_id)
+
+    def _await_exits(self, launcher: Launcher) -> None:
+        """A moment for the children to end by themselves (the world's close() may save something)."""
+        children = [child for child in (self._env, *self._workers.values()) if child is not None]
+        if self._shared is None or self._env is None or self._env.ready is None:
+            return
+        give_up_ns = self._clock.now_ns() + _GRACE_NS
+        while any(child.exitcode is None for child in children) and self._clock.now_ns() < give_up_ns:
+            try:
+                launcher.poll(0.02)
+            except RtcoreError:
+                return
+
+    @property
+    def _child_env(self) -> Child:
+        if self._env is None:
+            raise StartupError("the env process has not been started")
+        return self._env
+
+
+def _error_from(failure: dict[str, Any], who: str) -> RtcoreError:
+    """A child's exception as ours, with its traceback attached."""
+    kind = getattr(errors, failure["failed"], None)
+    if isinstance(kind, type) and issubclass(kind, RtcoreError) and kind is not WorkerDied:
+        error: RtcoreError = kind(failure["message"])
+    else:
+        where = errors.EnvironmentFailed if "env" in who else PolicyError
+        error = where(f"{who} raised {failure['failed']}: {failure['message']}")
+    error.add_note(f"Traceback of {who}:\n{failure['traceback']}")
+    return error

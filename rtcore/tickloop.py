@@ -1,0 +1,292 @@
+"""One tick after another: collect, dispatch, book, step, publish. The same code on wall clock and virtual clock.
+
+The loop owns the world, the schedule and the dispatcher. Where workers live (processes or a simulation) is
+behind `Workers`; where the record goes is behind `Recorder`. In it nothing logs or blocks; what it allocates
+is short-lived and freed at once by reference count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
+
+from rtcore.clock import Clock, TickGrid, TickPlan, plan_next_tick
+from rtcore.dispatch import Decision, Dispatcher, Entry, Resolution, TickKind
+from rtcore.schedule import Job, Schedule
+from rtcore.world import Source, StepResult, World
+
+OnReset = Literal["hold", "run"]
+
+
+class Workers(Protocol):
+    """The workers as the loop sees them."""
+
+    def collect(self, tick: int) -> Iterable[Entry]:
+        """Answers that came in since the last call; payloads are `Answer`s."""
+        ...
+
+    def membership(self) -> Iterable[tuple[int, bool]]:
+        """(worker, up) for every worker that came or went since the last call."""
+        ...
+
+    def post(self, jobs: Sequence[Job], booked_ns: int) -> None:
+        """Book jobs; called before their frame exists, so that waking up costs no time later."""
+        ...
+
+    def publish(self, frame: Any, header: tuple[Any, ...], action: bytes) -> int:
+        """Make a frame and its record visible; returns its number."""
+        ...
+
+    def announce(self, jobs: Sequence[Job]) -> None:
+        """The frame the jobs wait for is published."""
+        ...
+
+
+class Answer(NamedTuple):
+    """Payload of a dispatcher entry: the action bytes and where they come from. Times in ns."""
+
+    actions: bytes
+    worker: int
+    booked_ns: int
+    frame_publish_ns: int
+    start_ns: int
+    read_ns: int
+    infer_end_ns: int
+    write_ns: int
+    cpu_ns: int
+    policy_version: int
+    clipped: int
+
+
+class TickRecord(NamedTuple):
+    """What the loop tells the recorder about a tick, beside what is in the frame header."""
+
+    plan: TickPlan
+    kind: TickKind
+    start_ns: int
+    dispatch_ns: int
+    step_ns: int
+    publish_ns: int
+    end_ns: int
+    interval_ticks: int
+    delay_ticks: int
+    entry: Entry | None
+    first_use: bool
+    due_deadline_ns: int
+
+
+class Recorder(Protocol):
+    """Counters and histograms."""
+
+    def begin_tick(self, tick: int, now_ns: int) -> None: ...
+    def end_tick(self, record: TickRecord) -> None: ...
+    def job_ended(self, resolution: Resolution) -> None: ...
+    def episode_ended(self, episode_return: float, episode_ticks: int) -> None: ...
+
+
+class TickLoop:
+    """The env process's loop over one run, or over one rehearsal.
+
+    `on_reset`: "hold" keeps a new episode on its first frame until the first action for it is due; "run" lets
+    the world move on without the agent meanwhile.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        grid: TickGrid,
+        clock: Clock,
+        schedule: Schedule,
+        dispatcher: Dispatcher,
+        workers: Workers,
+        recorder: Recorder,
+        *,
+        chunk: int = 1,
+        on_reset: OnReset = "hold",
+        phase_seq: int = 0,
+    ) -> None:
+        self.world = world
+        self.grid = grid
+        self.clock = clock
+        self.schedule = schedule
+        self.dispatcher = dispatcher
+        self.workers = workers
+        self.recorder = recorder
+        self.tick = -1
+        self._chunk = chunk
+        self._hold = on_reset == "hold"
+        self._phase_seq = phase_seq
+        self._started = False
+        self._reset_due = True
+        self._last_acted_tick = -1
+        self._episode_return = 0.0
+        self._episode_ticks = 0
+        self._idle_action = world.encode(world.stand_in()[0])
+
+    def run_tick(self) -> None:
+        """Wait for the next tick's deadline, then do everything that belongs to it."""
+        clock, grid = self.clock, self.grid
+        plan = plan_next_tick(grid, self.tick, clock.now_ns())
+        clock.sleep_until_ns(plan.deadline_ns)
+        start_ns = clock.now_ns()
+        self.tick = tick = plan.tick
+        self.recorder.begin_tick(tick, start_ns)
+
+        self._collect(tick, start_ns)
+        decision = self._decide(tick)
+        dispatch_ns = clock.now_ns()
+        jobs = self.schedule.book(tick)
+        if jobs:
+            for job in jobs:
+                self.dispatcher.expect(job, self._chunk)
+            self.workers.post(jobs, dispatch_ns)
+
+        result, action, source = self._advance_world(decision)
+        publish_ns = clock.now_ns()
+        self._publish(plan, decision, result, action, source, start_ns, dispatch_ns, publish_ns)
+        if jobs:
+            self.workers.announce(jobs)
+        self._account(plan, decision, result, start_ns, dispatch_ns, publish_ns)
+
+    def finish(self) -> None:
+        """Close the books: jobs under way end as `UNFINISHED`."""
+        self.dispatcher.finish(self.tick)
+        self._flush_resolutions()
+
+    # -- before the step -----------------------------------------------------------------------------------
+
+    def _collect(self, tick: int, now_ns: int) -> None:
+        for entry in self.workers.collect(tick):
+            tau_ns = entry.payload.write_ns - self.grid.deadline_ns(entry.job.obs_tick)
+            self.schedule.complete(entry.job.worker, tau_ns)
+            self.dispatcher.offer(entry, tick)
+        for worker, up in self.workers.membership():
+            lost = None
+            if up:
+                self.schedule.worker_up(worker)
+            else:
+                lost = self.schedule.worker_down(worker)
+            if lost is not None:
+                self.dispatcher.lose(lost, tick)
+
+    def _decide(self, tick: int) -> Decision:
+        if not self._reset_due:
+            return self.dispatcher.decide(tick)
+        if self._started:
+            self.dispatcher.new_episode(tick)
+        self._started = True
+        return Decision(TickKind.RESET, None, 0, -1)
+
+    # -- the step ------------------------------------------------------------------------------------------
+
+    def _advance_world(self, decision: Decision) -> tuple[StepResult, bytes, Source]:
+        world = self.world
+        if decision.kind is TickKind.RESET:
+            self._reset_due = False
+            self._last_acted_tick = -1
+            self._episode_return = 0.0
+            self._episode_ticks = 0
+            return world.reset(), self._idle_action, Source.HELD
+        if decision.kind is TickKind.LEAD_IN and self._hold:
+            return world.hold()._replace(reward=0.0), self._idle_action, Source.HELD
+        if decision.entry is not None:
+            action, source = world.decode(decision.entry.payload.actions, decision.index), Source.POLICY
+        else:
+            action, source = world.stand_in()
+        result = world.step(action)
+        self._episode_return += result.reward
+        self._episode_ticks += 1
+        self._reset_due = result.terminated or result.truncated
+        return result, world.encode(action), source
+
+    def _publish(
+        self,
+        plan: TickPlan,
+        decision: Decision,
+        result: StepResult,
+        action: bytes,
+        source: Source,
+        start_ns: int,
+        dispatch_ns: int,
+        publish_ns: int,
+    ) -> None:
+        entry = decision.entry
+        provenance = (-1, -1, -1, -1, -1, -1, 0)
+        if entry is not None:
+            outcome = 0 if plan.tick - decision.index == decision.due_tick else 1
+            provenance = (
+                entry.job.worker,
+                entry.obs_tick,
+                decision.due_tick,
+                decision.index,
+                outcome,
+                entry.payload.policy_version,
+                entry.payload.write_ns,
+            )
+        header = (
+            plan.tick,
+            self.dispatcher.episode,
+            plan.deadline_ns,
+            start_ns,
+            publish_ns,
+            publish_ns - dispatch_ns,
+            int(decision.kind),
+            int(source),
+            result.reward,
+            int(result.terminated),
+            int(result.truncated),
+            self._episode_return,
+            self._episode_ticks,
+            *provenance,
+            plan.skipped_ticks,
+            dispatch_ns,
+            self._phase_seq,
+        )
+        self.workers.publish(result.frame, header, action)
+
+    # -- after the frame is out ----------------------------------------------------------------------------
+
+    def _account(
+        self,
+        plan: TickPlan,
+        decision: Decision,
+        result: StepResult,
+        start_ns: int,
+        dispatch_ns: int,
+        publish_ns: int,
+    ) -> None:
+        tick, entry = plan.tick, decision.entry
+        interval = delay = -1
+        due_deadline_ns = 0
+        if entry is not None:
+            if self._last_acted_tick >= 0:
+                interval = tick - self._last_acted_tick
+            self._last_acted_tick = tick
+            delay = tick - entry.obs_tick
+            due_deadline_ns = self.grid.deadline_ns(decision.due_tick)
+        self.recorder.end_tick(
+            TickRecord(
+                plan,
+                decision.kind,
+                start_ns,
+                dispatch_ns,
+                publish_ns - dispatch_ns,
+                publish_ns,
+                self.clock.now_ns(),
+                interval,
+                delay,
+                entry,
+                decision.index == 0 or tick == decision.due_tick,
+                due_deadline_ns,
+            )
+        )
+        if self._reset_due and decision.kind is not TickKind.RESET:
+            self.recorder.episode_ended(self._episode_return, self._episode_ticks)
+        self._flush_resolutions()
+
+    def _flush_resolutions(self) -> None:
+        resolutions = self.dispatcher.resolutions
+        if resolutions:
+            for resolution in resolutions:
+                self.recorder.job_ended(resolution)
+            resolutions.clear()

@@ -1,0 +1,195 @@
+"""A Gymnasium environment as the runtime sees it: checked at every step, with a stand-in for missing actions."""
+
+from __future__ import annotations
+
+import math
+from enum import IntEnum
+from typing import Any, Literal, NamedTuple, Protocol
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+
+from rtcore.errors import ConfigError, EnvironmentFailed
+from rtcore.spaces import ActionSpec, ObservationSpec
+
+OnMissing = Literal["noop", "repeat", "random"]
+
+
+class Source(IntEnum):
+    """Who chose the action that was applied at a tick."""
+
+    POLICY = 0
+    NOOP = 1
+    REPEAT = 2
+    RANDOM = 3
+    HELD = 4  #: no action: the world was held or reset
+
+
+class StepResult(NamedTuple):
+    """What a tick made of the world. `frame` belongs to the world; valid until the next call."""
+
+    frame: npt.NDArray[Any]
+    reward: float
+    terminated: bool
+    truncated: bool
+
+
+class World(Protocol):
+    """What the tick loop drives."""
+
+    def reset(self) -> StepResult: ...
+    def hold(self) -> StepResult: ...
+    def step(self, action: Any) -> StepResult: ...
+    def stand_in(self) -> tuple[Any, Source]: ...
+    def encode(self, action: Any) -> bytes: ...
+    def decode(self, payload: bytes, index: int) -> Any: ...
+
+
+def make_environment(env_id: str, env_args: dict[str, Any]) -> gymnasium.Env[Any, Any]:
+    """`gymnasium.make`, or `module:factory` called with `env_args`; a clear error names what is wrong."""
+    if ":" in env_id and env_id.partition(":")[2].isidentifier():
+        return _call_factory(env_id, env_args)
+    try:
+        env: gymnasium.Env[Any, Any] = gymnasium.make(env_id, **env_args)
+    except gymnasium.error.UnregisteredEnv as error:
+        raise ConfigError(f"env-id {env_id!r}: {error}. {_did_you_mean(env_id)}") from error
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise ConfigError(f"env-id {env_id!r}: {error}") from error
+    return env
+
+
+def _call_factory(path: str, env_args: dict[str, Any]) -> gymnasium.Env[Any, Any]:
+    import importlib  # noqa: PLC0415 - only for worlds that are no Gymnasium id
+
+    module_name, _, attribute = path.partition(":")
+    try:
+        factory = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"env-id {path!r}: {error}; expected module:factory or a Gymnasium id") from error
+    env = factory(**env_args)
+    if not isinstance(env, gymnasium.Env):
+        raise ConfigError(f"env-id {path!r} returned {type(env).__name__}; expected a gymnasium.Env")
+    return env
+
+
+def _did_you_mean(env_id: str) -> str:
+    import difflib  # noqa: PLC0415 - error path only
+
+    close = difflib.get_close_matches(env_id, list(gymnasium.registry), n=3)
+    if close:
+        return f"Did you mean {' or '.join(close)}?"
+    return "`python -c 'import gymnasium; gymnasium.pprint_registry()'` lists what is installed"
+
+
+class GymnasiumWorld:
+    """Drives a Gymnasium env and checks what it returns: dtype, shape, a finite reward.
+
+    `on_missing` is what acts when no policy action is there. `noop_action` overrides the env's own no-op.
+    """
+
+    def __init__(
+        self,
+        env: gymnasium.Env[Any, Any],
+        *,
+        seed: int,
+        on_missing: OnMissing = "noop",
+        noop_action: int | None = None,
+    ) -> None:
+        self.env = env
+        self.observation = ObservationSpec.from_space(env.observation_space)
+        self.action = ActionSpec.from_space(env.action_space)
+        self.on_missing = on_missing
+        self.noop, self.noop_source = self.action.noop(env)
+        if noop_action is not None:
+            if not env.action_space.contains(np.int64(noop_action)):
+                raise ConfigError(f"noop-action: got {noop_action}, which is not in {env.action_space}")
+            self.noop, self.noop_source = noop_action, "--noop-action"
+        self._rng = np.random.default_rng(np.random.SeedSequence([seed, 1]))
+        self._seed: int | None = seed
+        self._last_action = self.noop
+        self._last: StepResult | None = None
+        self._stepped = False
+
+    def reset(self) -> StepResult:
+        """A new episode. The seed goes in once, at the first reset; a reset before any step changes nothing."""
+        if self._last is not None and not self._stepped:
+            return self._last
+        self._stepped = False
+        try:
+            frame, _ = self.env.reset(seed=self._seed)
+        except Exception as error:
+            raise EnvironmentFailed(f"the world raised in reset(): {type(error).__name__}: {error}") from error
+        self._seed = None
+        self._last_action = self.noop
+        self.observation.check(frame)
+        self._last = StepResult(frame, 0.0, False, False)
+        return self._last
+
+    def hold(self) -> StepResult:
+        """The same frame again, without a step."""
+        if self._last is None:
+            return self.reset()
+        return self._last
+
+    def step(self, action: Any) -> StepResult:
+        self._stepped = True
+        try:
+            frame, reward, terminated, truncated, _ = self.env.step(action)
+        except Exception as error:
+            raise EnvironmentFailed(
+                f"the world raised in step({action!r}): {type(error).__name__}: {error}"
+            ) from error
+        self.observation.check(frame)
+        reward = float(reward)
+        if not math.isfinite(reward):
+            raise EnvironmentFailed(f"the world returned reward {reward}; expected a finite number")
+        self._last_action = action
+        self._last = StepResult(frame, reward, bool(terminated), bool(truncated))
+        return self._last
+
+    def stand_in(self) -> tuple[Any, Source]:
+        """What acts at a tick without a policy action."""
+        if self.on_missing == "repeat":
+            return self._last_action, Source.REPEAT
+        if self.on_missing == "random":
+            return self.action.sample(self._rng), Source.RANDOM
+        return self.noop, Source.NOOP
+
+    def encode(self, action: Any) -> bytes:
+        """The action's bytes as the ring keeps them (`ActionSpec.nbytes`)."""
+        return np.asarray(action, dtype=self.action.np_dtype).tobytes()
+
+    def decode(self, payload: bytes, index: int) -> Any:
+        """Action `index` of a chunk."""
+        size = self.action.nbytes
+        raw = np.frombuffer(payload, self.action.np_dtype, self.action.num_elements, index * size)
+        return self.action.decode(raw.reshape(self.action.shape))
+
+    def close(self) -> None:
+        self.env.close()
+
+
+class HeldWorld:
+    """A world that stands still on its first frame: for rehearsing the workers before tick 0."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def reset(self) -> StepResult:
+        return self._world.hold()
+
+    def hold(self) -> StepResult:
+        return self._world.hold()
+
+    def step(self, action: Any) -> StepResult:
+        return self._world.hold()
+
+    def stand_in(self) -> tuple[Any, Source]:
+        return self._world.stand_in()
+
+    def encode(self, action: Any) -> bytes:
+        return self._world.encode(action)
+
+    def decode(self, payload: bytes, index: int) -> Any:
+        return self._world.decode(payload, index)

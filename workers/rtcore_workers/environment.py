@@ -1,0 +1,169 @@
+"""The env process: build the world, tell the supervisor what it looks like, then tick as told.
+
+Owns: ring, jobs, log, env stats. Reads: slots, run control. Exits: on STOP, or with its parent.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import socket
+from fractions import Fraction
+from typing import Any
+
+from rtcore.clock import MonotonicClock, TickClock, TickGrid
+from rtcore.config import RuntimeConfig
+from rtcore.dispatch import Dispatcher
+from rtcore.envport import SharedRecorder, SharedWorkers
+from rtcore.errors import EnvironmentFailed, RtcoreError
+from rtcore.forkserver import MAX_MESSAGE_BYTES
+from rtcore.layout import Layout
+from rtcore.realtime import prepare_env_process
+from rtcore.schedule import Schedule, ScheduleParams
+from rtcore.shared import Phase, SharedRun
+from rtcore.shm import attach_semaphore
+from rtcore.tickloop import TickLoop
+from rtcore.world import GymnasiumWorld, HeldWorld, World, make_environment
+
+#: Ticks between two small garbage collections, in the slack of a tick (the collector is off otherwise).
+_GC_EVERY_TICKS = 256
+_IDLE_POLL_NS = 2_000_000
+_EPOCH_LEAD_NS = 20_000_000
+
+
+def main(boot: dict[str, Any], channel: socket.socket) -> None:
+    """Process entry."""
+    config = RuntimeConfig(**boot["config"])
+    world = build_world(config)
+    channel.send(json.dumps({"spec": describe(world, config)}).encode())
+    setup = json.loads(channel.recv(MAX_MESSAGE_BYTES))
+    report = prepare_env_process(config.env_cpu) if config.realtime == "auto" else {}
+    layout = Layout.from_json(setup["layout"])
+    shared = SharedRun.attach(boot["run_id"], layout, world.observation)
+    semaphores = [attach_semaphore(boot["run_id"], worker) for worker in range(layout.max_workers)]
+    channel.send(json.dumps({"ready": {"realtime": report}}).encode())
+    try:
+        EnvProcess(config, world, shared, semaphores).serve()
+    finally:
+        world.close()
+
+
+def build_world(config: RuntimeConfig) -> GymnasiumWorld:
+    """The world, reset once, so that whatever is wrong with it shows before anything else starts."""
+    try:
+        env = make_environment(config.env_id, config.env_args)
+    except RtcoreError:
+        raise
+    except Exception as error:
+        raise EnvironmentFailed(f"{config.env_id} could not be made: {type(error).__name__}: {error}") from error
+    world = GymnasiumWorld(env, seed=config.seed, on_missing=config.on_missing, noop_action=config.noop_action)
+    world.reset()
+    return world
+
+
+def describe(world: GymnasiumWorld, config: RuntimeConfig) -> dict[str, Any]:
+    """What the supervisor and the workers need to know of the world."""
+    fps = world.env.metadata.get("render_fps")
+    rate_hz = config.rate_hz(fps)
+    return {
+        "observation": world.observation.to_json(),
+        "action": world.action.to_json(),
+        "rate_hz": str(rate_hz),
+        "noop": repr(world.noop),
+        "noop_source": world.noop_source,
+    }
+
+
+class EnvProcess:
+    """Follows the supervisor's phases: rehearse, run, idle, stop."""
+
+    def __init__(
+        self, config: RuntimeConfig, world: GymnasiumWorld, shared: SharedRun, semaphores: list[Any]
+    ) -> None:
+        self._config = config
+        self._world = world
+        self._shared = shared
+        self._semaphores = semaphores
+        self._rate_hz = Fraction(describe(world, config)["rate_hz"])
+        self._period_ns = int(1_000_000_000 / self._rate_hz)
+
+    def serve(self) -> None:
+        """Until STOP."""
+        control, status, clock = self._shared.run_control, self._shared.env_status, MonotonicClock()
+        while control["phase"] != Phase.STOP:
+            status["heartbeat_ns"] = clock.now_ns()
+            phase, phase_seq = control["phase"], control["phase_seq"]
+            if phase in (Phase.REHEARSE, Phase.RUN) and not (phase == Phase.RUN and status["finished"]):
+                self._tick_through(Phase(phase), phase_seq)
+            status["phase_seen"] = control["phase_seq"] if control["phase"] == Phase.IDLE else phase_seq
+            clock.sleep_until_ns(clock.now_ns() + _IDLE_POLL_NS)
+
+    def _tick_through(self, phase: Phase, phase_seq: int) -> None:
+        """One rehearsal or the run, from a fresh schedule, a fresh epoch and clean statistics."""
+        control, status = self._shared.run_control, self._shared.env_status
+        loop, workers = self._make_loop(phase, phase_seq)
+        num_ticks = control["num_ticks"] if phase is Phase.RUN else -1
+        status["epoch_ns"] = loop.grid.epoch_ns
+        status["first_frame_seq"] = self._shared.ring.next_seq
+        status["first_log_seq"] = self._shared.log.next_seq
+        seq_index = control.record.index["phase_seq"]
+        words = control.words
+        while words[seq_index] == phase_seq:
+            loop.run_tick()
+            if loop.tick % _GC_EVERY_TICKS == 0:
+                gc.collect(1)
+            if 0 <= num_ticks <= loop.tick + 1:
+                break
+        loop.finish()
+        self._shared.env_counters["unknown_entries"] = workers.unknown_entries
+        if phase is Phase.RUN:
+            status["finished"] = 1
+        else:
+            self._drain(workers)
+
+    def _make_loop(self, phase: Phase, phase_seq: int) -> tuple[TickLoop, SharedWorkers]:
+        config, control, shared = self._config, self._shared.run_control, self._shared
+        params = ScheduleParams(
+            stagger=config.stagger,
+            rate_hz=self._rate_hz,
+            delay_ticks=control["delay_ticks"],
+            tau_mean_ns=control["tau_mean_ns"],
+            guard_ns=control["guard_ns"],
+            tau_estimate=config.tau_estimate,
+        )
+        schedule = Schedule(params, control["num_workers"])
+        workers = SharedWorkers(
+            shared,
+            self._semaphores,
+            control["num_workers"],
+            chunk=config.chunk,
+            phase_seq=phase_seq,
+            spinning=config.resolved_wait() == "spin",
+        )
+        clock = TickClock(max_spin_ns=min(2_000_000, self._period_ns // 4))
+        grid = TickGrid(clock.now_ns() + _EPOCH_LEAD_NS, self._rate_hz)
+        world: World = self._world if phase is Phase.RUN else HeldWorld(self._world)
+        loop = TickLoop(
+            world,
+            grid,
+            clock,
+            schedule,
+            Dispatcher(config.on_late),
+            workers,
+            SharedRecorder(shared, schedule, self._period_ns, phase_seq),
+            chunk=config.chunk,
+            on_reset=config.on_reset,
+            phase_seq=phase_seq,
+        )
+        return loop, workers
+
+    def _drain(self, workers: SharedWorkers) -> None:
+        """Let the jobs that are out come back, so that the next phase starts with every worker idle."""
+        control, status, clock = self._shared.run_control, self._shared.env_status, MonotonicClock()
+        give_up_ns = clock.now_ns() + int(self._config.hang_timeout_s * 1e9)
+        while workers.num_waiting and clock.now_ns() < give_up_ns and control["phase"] != Phase.STOP:
+            now_ns = clock.now_ns()
+            status["heartbeat_ns"] = now_ns
+            list(workers.collect(0))
+            list(workers.membership())
+            clock.sleep_until_ns(now_ns + _IDLE_POLL_NS)

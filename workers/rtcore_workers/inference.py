@@ -1,0 +1,229 @@
+"""A worker process: wait for a job, read its frame, run the policy, write the answer.
+
+Owns: its action slots, its status, its histograms. Reads: its job record, the ring. Exits: on STOP, when its
+generation is over, or with the fork server.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import socket
+from typing import Any
+
+import numpy as np
+import posix_ipc
+
+from rtcore.clock import MonotonicClock, cpu_time_ns
+from rtcore.config import RuntimeConfig
+from rtcore.layout import Layout
+from rtcore.realtime import keep_off
+from rtcore.ring import FrameHeader, ReadStatus
+from rtcore.shared import Phase, SharedRun
+from rtcore.shm import attach_semaphore
+from rtcore.slots import JobRecord
+from rtcore.spaces import ActionSpec, ObservationSpec
+from rtcore_workers.policies import Policy, load_policy
+
+#: Longest block on the semaphore: how often an idle worker shows that it is alive [s].
+_IDLE_BEAT_S = 0.2
+
+
+def main(boot: dict[str, Any], channel: socket.socket) -> None:
+    """Process entry."""
+    config = RuntimeConfig(**boot["config"])
+    index: int = boot["index"]
+    observation = ObservationSpec.from_json(boot["observation"])
+    action = ActionSpec.from_json(boot["action"])
+    shared = SharedRun.attach(boot["run_id"], Layout.from_json(boot["layout"]), observation)
+    shared.worker_status[index]["heartbeat_ns"] = MonotonicClock.now_ns()
+    if config.env_cpu is not None:
+        keep_off(config.env_cpu)
+    policy = load_policy(
+        config.policy,
+        dict(config.policy_args),
+        observation,
+        action,
+        seed=config.seed,
+        worker_index=index,
+        device=config.device,
+        chunk=config.chunk,
+    )
+    worker = Worker(config, index, boot["generation"], shared, attach_semaphore(boot["run_id"], index), policy, action)
+    warmup_ns = worker.warm_up(config.warmup)
+    gc.collect()
+    gc.freeze()
+    ready = {
+        "policy": policy.info.describe(),
+        "synthetic": policy.info.synthetic,
+        "pad_ms": policy.info.pad_ms,
+        "num_parameters": policy.info.num_parameters,
+        "device": policy.info.device,
+        "notes": list(policy.info.notes),
+        "warmup_ns": warmup_ns,
+    }
+    worker.be_ready()
+    channel.send(json.dumps({"ready": ready}).encode())
+    worker.serve()
+
+
+class Worker:
+    """One job at a time, from its booking to its answer."""
+
+    def __init__(
+        self,
+        config: RuntimeConfig,
+        index: int,
+        generation: int,
+        shared: SharedRun,
+        semaphore: posix_ipc.Semaphore,
+        policy: Policy,
+        action: ActionSpec,
+    ) -> None:
+        self._index = index
+        self._generation = generation
+        self._ring = shared.ring
+        self._slots = shared.slots
+        self._jobs = shared.jobs
+        self._control = shared.run_control
+        self._status = shared.worker_status[index]
+        self._wanted = shared.worker_control[index]
+        self._histograms = shared.worker_histograms(index)
+        self._semaphore = semaphore
+        self._policy = policy
+        self._actions = np.zeros((config.chunk, *action.shape), action.dtype)
+        self._clock = MonotonicClock()
+        self._wait = config.resolved_wait()
+        self._spin_ns = config.spin_us * 1000
+        self._job_seen = shared.jobs.newest(index)
+        self._phase_seen = -1
+
+    def warm_up(self, count: int) -> list[int]:
+        """Inferences on a blank frame; returns their times [ns]. None of it is in any statistic."""
+        times = []
+        for number in range(count):
+            start_ns = self._clock.now_ns()
+            self._policy.act(frame_seq=number, out=self._actions)
+            times.append(self._clock.now_ns() - start_ns)
+            self._status["heartbeat_ns"] = self._clock.now_ns()
+        return times
+
+    def be_ready(self) -> None:
+        """Say in shared memory that this generation is ready for jobs."""
+        status = self._status
+        status["generation"] = self._generation
+        status["busy_since_ns"] = 0
+        status["heartbeat_ns"] = self._clock.now_ns()
+        status["ready"] = self._generation
+
+    def serve(self) -> None:
+        """Until STOP, or until the supervisor wants another generation in this place."""
+        while self._control["phase"] != Phase.STOP and self._wanted["generation"] == self._generation:
+            self._status["heartbeat_ns"] = self._clock.now_ns()
+            if self._jobs.newest(self._index) == self._job_seen:
+                self._wait_for_job()
+                continue
+            job = self._jobs.read(self._index)
+            self._job_seen = job.job_seq
+            if job.generation == self._generation:
+                self._do(job)
+
+    def _wait_for_job(self) -> None:
+        if self._wait == "spin":
+            spin_until_ns = self._clock.now_ns() + 1_000_000
+            while self._jobs.newest(self._index) == self._job_seen and self._clock.now_ns() < spin_until_ns:
+                pass
+            return
+        try:
+            self._semaphore.acquire(_IDLE_BEAT_S)
+        except posix_ipc.BusyError:
+            pass
+        except posix_ipc.SignalError:
+            pass
+
+    def _do(self, job: JobRecord) -> None:
+        clock, status = self._clock, self._status
+        if job.phase_seq != self._phase_seen:
+            self._phase_seen = job.phase_seq
+            self._forget_statistics()
+        status["busy_since_ns"] = clock.now_ns()
+        header = self._read_frame(job)
+        if header is not None:
+            self._answer(job, header, status["busy_since_ns"])
+        status["busy_since_ns"] = 0
+
+    def _answer(self, job: JobRecord, header: FrameHeader, start_ns: int) -> None:
+        clock = self._clock
+        read_ns = clock.now_ns()
+        cpu_start_ns = cpu_time_ns()
+        self._policy.act(frame_seq=header.frame_seq, out=self._actions)
+        infer_end_ns = clock.now_ns()
+        cpu_ns = cpu_time_ns() - cpu_start_ns
+        timing = self._policy.timing
+        fields = (
+            job.job_seq,
+            header.tick,
+            job.due_tick,
+            header.episode,
+            header.frame_seq,
+            self._generation,
+            0,
+            header.publish_ns,
+            start_ns,
+            read_ns,
+            infer_end_ns,
+            clock.now_ns(),
+            timing.h2d_ns,
+            timing.compute_ns,
+            timing.d2h_ns,
+            cpu_ns,
+            0,
+        )
+        self._slots.write(self._index, fields, self._actions.tobytes())
+        self._histograms["inference_ns"].add(infer_end_ns - read_ns)
+        self._histograms["publish_to_read_ns"].add(read_ns - header.publish_ns)
+        self._status.add("inferences")
+
+    def _read_frame(self, job: JobRecord) -> FrameHeader | None:
+        """The booked frame (or, without a due tick to keep, the newest) in the policy's own memory."""
+        ring, target = self._ring, self._policy.observation
+        if not self._wait_for_frame(job.frame_seq):
+            return None
+        seq = job.frame_seq if job.hold else ring.sequence.newest()
+        while True:
+            status = ring.read(seq, target)
+            if status is ReadStatus.OK:
+                header_status, header = ring.read_header(seq)
+                if header_status is ReadStatus.OK:
+                    return header
+            # Lapped: this worker was away for a whole ring. Counted; the newest frame is the best there is.
+            self._status.add("lapped_frames")
+            seq = ring.sequence.newest()
+
+    def _wait_for_frame(self, frame_seq: int) -> bool:
+        """Wait until the frame exists: spin for a moment, then sleep on the semaphore."""
+        sequence, clock = self._ring.sequence, self._clock
+        if sequence.newest() >= frame_seq:
+            return True
+        if self._wait != "block":
+            spin_until_ns = clock.now_ns() + self._spin_ns
+            while sequence.newest() < frame_seq:
+                if self._wait == "hybrid" and clock.now_ns() > spin_until_ns:
+                    break
+                if self._control["phase"] == Phase.STOP:
+                    return False
+        while sequence.newest() < frame_seq:
+            if self._control["phase"] == Phase.STOP:
+                return False
+            try:
+                self._semaphore.acquire(_IDLE_BEAT_S)
+            except (posix_ipc.BusyError, posix_ipc.SignalError):
+                continue
+        return True
+
+    def _forget_statistics(self) -> None:
+        """A new phase (rehearsal or run) counts from nothing."""
+        for histogram in self._histograms.values():
+            histogram.clear()
+        self._status["inferences"] = 0
+        self._status["lapped_frames"] = 0

@@ -1,0 +1,143 @@
+"""What every policy offers the worker loop. Imports no torch: a worker without a network stays light."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from math import isfinite
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtcore.clock import NS_PER_MS, Clock, MonotonicClock
+from rtcore.errors import PolicyError
+
+Array: TypeAlias = NDArray[Any]
+
+
+@dataclass(slots=True)
+class InferenceTiming:
+    """Parts of the last inference [ns].
+
+    CUDA event times on a GPU; on a CPU the host clock, all of it in `compute_ns`.
+    """
+
+    h2d_ns: int = 0
+    compute_ns: int = 0
+    d2h_ns: int = 0
+
+
+@dataclass(frozen=True)
+class PolicyInfo:
+    """What runs, for the run header and the report."""
+
+    name: str
+    num_parameters: int
+    synthetic: bool
+    pad_ms: float | None
+    device: str
+    notes: tuple[str, ...] = ()
+
+    def describe(self) -> str:
+        """One line, such as "impala k=1, 0.90M parameters, cpu, padded to 100 ms".
+
+        A policy that only pretends to compute has the word "synthetic" in it.
+        """
+        name = self.name
+        if self.synthetic and "synthetic" not in name:
+            name = f"synthetic {name}"
+        size = f"{_count(self.num_parameters)} parameters" if self.num_parameters else "no parameters"
+        padded = [] if self.pad_ms is None else [f"padded to {self.pad_ms:g} ms"]
+        return ", ".join([name, size, self.device, *padded])
+
+
+class Policy(Protocol):
+    """Maps the frame in `observation` to actions. Used by one worker, one call at a time."""
+
+    @property
+    def info(self) -> PolicyInfo: ...
+
+    @property
+    def observation(self) -> Array:
+        """Staging buffer of the observation's shape and dtype (pinned memory for CUDA).
+
+        Always the same array: the worker copies the ring's frame straight into it before `act`.
+        """
+        ...
+
+    @property
+    def timing(self) -> InferenceTiming:
+        """The last `act`, without padding. Always the same object, overwritten by each `act`."""
+        ...
+
+    def act(self, *, frame_seq: int, out: Array) -> None:
+        """Fill `out`, shape (chunk, *action_shape) and the action's dtype, from the staged observation.
+
+        `frame_seq` (0 or more) is the number of the staged frame; policies that draw random numbers draw them
+        from (seed, frame_seq) alone. PolicyError if the network's output is not an action.
+        """
+        ...
+
+
+class PaddedPolicy:
+    """Makes every `act` of another policy take at least `pad_ms`: a small network in place of a large one."""
+
+    def __init__(self, inner: Policy, pad_ms: float, clock: Clock | None = None) -> None:
+        self.info = replace(inner.info, pad_ms=pad_ms)
+        self.observation = inner.observation
+        self.timing = inner.timing
+        self._inner = inner
+        self._pad_ns = round(pad_ms * NS_PER_MS)
+        self._clock = clock or MonotonicClock()
+
+    def act(self, *, frame_seq: int, out: Array) -> None:
+        """As the inner policy; returns no sooner than `pad_ms` after its start. Sleeps, does not spin."""
+        start_ns = self._clock.now_ns()
+        self._inner.act(frame_seq=frame_seq, out=out)
+        self._clock.sleep_until_ns(start_ns + self._pad_ns)
+
+
+def new_observation_buffer(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """A zeroed staging buffer in ordinary memory."""
+    return np.zeros(shape, dtype)
+
+
+def refuse_unknown(policy: str, args: Mapping[str, object], known: Collection[str]) -> None:
+    """PolicyError, with the nearest known name, if `args` has a key outside `known`."""
+    for name in args:
+        if name not in known:
+            raise PolicyError(
+                f"policy {policy!r} got the argument {name!r}{suggestion(name, known)}; "
+                f"expected only {', '.join(sorted(known)) or 'no arguments'}"
+            )
+
+
+def number(policy: str, args: Mapping[str, object], name: str, default: float = 0.0) -> float:
+    """The finite number `args[name]`, not negative; PolicyError for anything else."""
+    value = args.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or value < 0:
+        raise PolicyError(f"policy {policy!r} got {name}={value!r}; expected a number of 0 or more")
+    return float(value)
+
+
+def positive_int(policy: str, name: str, value: object) -> int:
+    """`value` as an int of 1 or more; PolicyError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise PolicyError(f"policy {policy!r} got {name}={value!r}; expected an integer of 1 or more")
+    return value
+
+
+def suggestion(got: str, known: Collection[str]) -> str:
+    """ ", did you mean ..." for the nearest known name, or nothing."""
+    near = get_close_matches(got, list(known), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def _count(number_of: int) -> str:
+    if number_of < 100_000:
+        return f"{number_of / 1e3:.3g}k" if number_of >= 1000 else str(number_of)
+    if number_of < 999_500_000:
+        return f"{number_of / 1e6:.{2 if number_of < 9_950_000 else 1}f}M"
+    return f"{number_of / 1e9:.2f}B"

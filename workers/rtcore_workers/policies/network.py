@@ -1,0 +1,157 @@
+"""Policies with a network: find the factory, build the module, run it through an executor."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from rtcore.clock import Clock
+from rtcore.errors import PolicyError
+from rtcore.spaces import ActionSpec, ObservationSpec
+from rtcore_workers.executors import make_executor, resolve_device
+from rtcore_workers.policies.base import Array, PolicyInfo, suggestion
+
+#: What the built-in factories take besides their own arguments.
+_GIVEN = ("observation_space", "action_space", "chunk")
+
+
+def build_module(
+    name: str,
+    built_in: str | None,
+    args: dict[str, object],
+    observation: ObservationSpec,
+    action: ActionSpec,
+    *,
+    seed: int,
+    chunk: int,
+) -> tuple[nn.Module, str]:
+    """Call the factory with seeded weights; the module in eval mode, and a title such as "impala k=1".
+
+    `built_in` is the import string behind a built-in name. The global torch generator is left as it was.
+    """
+    factory = _find_factory(name, built_in or name)
+    if built_in and chunk > 1:
+        args = {**args, "chunk": chunk}
+    spaces = (observation.to_space(), action.to_space())
+    bound = _bind(name, factory, spaces, args)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            module = factory(*spaces, **args)
+        except PolicyError:
+            raise
+        except Exception as error:
+            raise PolicyError(
+                f"policy {name!r} raised {type(error).__name__}: {error}; expected an nn.Module from "
+                f"{_call_text(name, args)}. The traceback above shows the line in the factory"
+            ) from error
+    if not isinstance(module, nn.Module):
+        raise PolicyError(
+            f"policy {name!r} returned {type(module).__name__}; expected an nn.Module from "
+            f"{_call_text(name, args)}. Return the module itself, not a function or a class"
+        )
+    shown = bound if built_in else args
+    title = " ".join([name, *(f"{key}={value}" for key, value in shown.items() if key not in _GIVEN)])
+    return module.eval(), title
+
+
+class NetworkPolicy:
+    """A module behind an executor; the largest action value, or the action itself, is the action."""
+
+    def __init__(
+        self,
+        title: str,
+        module: nn.Module,
+        observation: ObservationSpec,
+        action: ActionSpec,
+        *,
+        device: str,
+        worker_index: int,
+        chunk: int = 1,
+        clock: Clock | None = None,
+    ) -> None:
+        resolved = resolve_device(device, worker_index)
+        num_parameters = sum(parameter.numel() for parameter in module.parameters())
+        try:
+            self.executor = make_executor(module, observation, resolved, clock=clock)
+        except PolicyError:
+            raise
+        except Exception as error:
+            raise PolicyError(
+                f"policy {title!r} raised {type(error).__name__}: {error}; expected it to take a "
+                f"{observation.dtype} tensor of shape {(1, *observation.shape)} on {resolved}. "
+                f"Cast and reshape the observation inside the module"
+            ) from error
+        self.module = module
+        self.observation = self.executor.observation
+        self.timing = self.executor.timing
+        self.info = PolicyInfo(
+            title, num_parameters, synthetic=False, pad_ms=None, device=resolved, notes=self.executor.notes
+        )
+        self._action = action
+        self._chunk = chunk
+        # The output for an all-zero observation, which the warm-up has computed, shows its shape and dtype.
+        action.from_policy_output(self.executor.output, chunk)
+
+    def act(self, *, frame_seq: int, out: Array) -> None:
+        """Fill `out` (chunk, *action_shape). The action depends on the frame alone, not on `frame_seq`."""
+        out[...] = self._action.from_policy_output(self.executor.run(), self._chunk)
+
+
+def _find_factory(name: str, import_string: str) -> Callable[..., object]:
+    module_name, _, attribute = import_string.partition(":")
+    if not module_name or not attribute:
+        raise PolicyError(
+            f"policy {name!r} is incomplete; expected module:factory, as in my_agent.nets:make_net"
+        )
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        raise PolicyError(
+            f"policy {name!r}: importing {module_name!r} raised {type(error).__name__}: {error}; expected an "
+            f"importable module. Install it, or add its folder to PYTHONPATH"
+        ) from error
+    try:
+        factory = getattr(module, attribute)
+    except AttributeError as error:
+        raise PolicyError(
+            f"policy {name!r}: module {module_name!r} has no {attribute!r}"
+            f"{suggestion(attribute, dir(module))}; expected a function or class there that returns an nn.Module"
+        ) from error
+    if not callable(factory):
+        raise PolicyError(
+            f"policy {name!r}: {attribute!r} is {type(factory).__name__}; expected a function or class that "
+            f"returns an nn.Module"
+        )
+    return factory  # type: ignore[no-any-return]
+
+
+def _bind(
+    name: str, factory: Callable[..., object], spaces: tuple[Any, Any], args: dict[str, object]
+) -> dict[str, object]:
+    """All arguments of the factory with their defaults; PolicyError if it does not take `args`."""
+    try:
+        signature = inspect.signature(factory)
+    except (TypeError, ValueError):
+        return args
+    known = [key for key in list(signature.parameters)[2:] if key != "chunk"]
+    try:
+        bound = signature.bind(*spaces, **args)
+    except TypeError as error:
+        near = next((suggestion(key, known) for key in args if key not in signature.parameters), "")
+        raise PolicyError(
+            f"policy {name!r} cannot be called as {_call_text(name, args)}: {error}{near}; "
+            f"expected its arguments to be among {', '.join(known) or 'none'}"
+        ) from error
+    bound.apply_defaults()
+    return dict(bound.arguments)
+
+
+def _call_text(name: str, args: dict[str, object]) -> str:
+    listed = "".join(f", {key}={value!r}" for key, value in args.items())
+    return f"{name.rpartition(':')[2]}(observation_space, action_space{listed})"
