@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -42,6 +43,40 @@ def _parse_fps(value: Any) -> Any:
     return str(value)
 
 
+def _parse_workers(value: Any) -> Any:
+    if value == "auto":
+        return value
+    try:
+        workers = int(value)
+    except (TypeError, ValueError):
+        workers = 0
+    if workers < 1:
+        raise ValueError("expected a whole number of at least 1, or auto")
+    return workers
+
+
+def _coerce_values(args: dict[str, Any]) -> dict[str, Any]:
+    """k=v on a command line is text: numbers, true and false mean what they look like."""
+    words: dict[str, Any] = {"true": True, "false": False, "none": None}
+
+    def coerce(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if value.lower() in words:
+            return words[value.lower()]
+        for kind in (int, float):
+            try:
+                return kind(value)
+            except ValueError:
+                continue
+        return value
+
+    return {key: coerce(value) for key, value in args.items()}
+
+
+Arguments = Annotated[dict[str, Any], AfterValidator(_coerce_values)]
+
+
 class RuntimeConfig(BaseModel):
     """Everything a run needs to know. Every default is said here and nowhere else."""
 
@@ -49,7 +84,7 @@ class RuntimeConfig(BaseModel):
 
     # -- the world
     env_id: str = Field("rtcore/Blocks-v0", description="Gymnasium id, or module:factory of an own world.")
-    env_args: dict[str, Any] = Field(
+    env_args: Arguments = Field(
         default_factory=dict, description="Keyword arguments of the world: k=v,... (rom=my.gb for a Game Boy world)."
     )
     fps: Annotated[str | None, BeforeValidator(_parse_fps)] = Field(
@@ -66,7 +101,7 @@ class RuntimeConfig(BaseModel):
     policy: str = Field(
         "impala", description="impala, nature, mlp, random, synthetic, or module:factory returning an nn.Module."
     )
-    policy_args: dict[str, Any] = Field(
+    policy_args: Arguments = Field(
         default_factory=dict,
         description="Arguments of the policy: k=v,... Any policy takes pad_ms=T: it then takes at least T ms.",
     )
@@ -74,7 +109,7 @@ class RuntimeConfig(BaseModel):
     chunk: PositiveInt = Field(1, description="Actions per inference, for the ticks due, due+1, ...")
 
     # -- the schedule
-    workers: Annotated[PositiveInt | Literal["auto"], Field(union_mode="left_to_right")] = Field(
+    workers: Annotated[int | Literal["auto"], BeforeValidator(_parse_workers)] = Field(
         "auto", description="Inference processes, or auto: as many as give an action every tick."
     )
     max_workers: PositiveInt = Field(128, description="Most workers that auto may start.")

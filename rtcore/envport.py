@@ -1,4 +1,4 @@
-"""The env process's side of the shared memory: the `Workers` and the `Recorder` of a real run."""
+"""The env process's side of jobs, slots and ring: the `Workers` of a real run."""
 
 from __future__ import annotations
 
@@ -7,23 +7,10 @@ from typing import Any
 
 import posix_ipc
 
-from rtcore.dispatch import Entry, Resolution, TickKind
-from rtcore.schedule import Job, Schedule
+from rtcore.dispatch import Entry
+from rtcore.schedule import Job
 from rtcore.shared import SharedRun
-from rtcore.tickloop import Answer, TickRecord
-
-#: Counter of each tick kind and outcome, in the order of the enums.
-_KIND_COUNTERS = ("acted", "missed", "idle", "lead_in", "reset")
-_OUTCOME_COUNTERS = (
-    "on_time",
-    "late",
-    "superseded",
-    "stale_episode",
-    "dropped_dead_worker",
-    "dropped_late",
-    "unfinished",
-)
-
+from rtcore.tickloop import Answer
 
 class SharedWorkers:
     """Worker processes behind job records, slots and semaphores. Implements `tickloop.Workers`.
@@ -135,95 +122,3 @@ class SharedWorkers:
     def _wake(self, worker: int) -> None:
         if not self._spinning:
             self._semaphores[worker].release()
-
-
-class SharedRecorder:
-    """Counters and histograms in shared memory and the job log. Implements `tickloop.Recorder`."""
-
-    def __init__(self, shared: SharedRun, schedule: Schedule, period_ns: int, phase_seq: int) -> None:
-        self._counters = shared.env_counters
-        self._status = shared.env_status
-        self._log = shared.log
-        self._schedule = schedule
-        self._period_ns = period_ns
-        self._phase_seq = phase_seq
-        self._counters.clear()
-        for histogram in shared.env_histograms.values():
-            histogram.clear()
-        self._histograms = shared.env_histograms
-        self._lateness = shared.env_histograms["lateness_ns"]
-        self._step = shared.env_histograms["step_ns"]
-        self._reset = shared.env_histograms["reset_ns"]
-        self._publish = shared.env_histograms["publish_ns"]
-
-    def begin_tick(self, tick: int, now_ns: int) -> None:
-        self._status["tick"] = tick
-        self._status["heartbeat_ns"] = now_ns
-
-    def end_tick(self, record: TickRecord) -> None:
-        counters, plan = self._counters, record.plan
-        if counters["ticks"] == 0:
-            counters["first_start_ns"] = record.start_ns
-        counters["last_start_ns"] = record.start_ns
-        counters.add("ticks")
-        counters.add(_KIND_COUNTERS[record.kind])
-        counters.add("skipped_ticks", plan.skipped_ticks)
-        if record.end_ns - plan.deadline_ns > self._period_ns:
-            counters.add("overruns")
-        self._lateness.add(record.start_ns - plan.deadline_ns)
-        (self._reset if record.kind is TickKind.RESET else self._step).add(record.step_ns)
-        self._publish.add(record.end_ns - record.publish_ns)
-        schedule, status = self._schedule, self._status
-        counters["skipped_starts"] = schedule.skipped_starts
-        counters["replans"] = schedule.replans
-        status["delay_ticks"] = schedule.delay_ticks
-        status["stride_ticks"] = schedule.stride_ticks
-        status["num_up"] = schedule.num_up
-        if record.entry is not None:
-            self._policy_tick(record, record.entry.payload)
-
-    def job_ended(self, resolution: Resolution) -> None:
-        self._counters.add("jobs")
-        self._counters.add(_OUTCOME_COUNTERS[resolution.outcome])
-        job, entry = resolution.job, resolution.entry
-        if entry is None:
-            times, obs_tick, episode = (0, 0, 0, 0, 0, 0), -1, -1
-        else:
-            answer: Answer = entry.payload
-            times = (
-                answer.booked_ns,
-                answer.start_ns,
-                answer.read_ns,
-                answer.infer_end_ns,
-                answer.write_ns,
-                answer.cpu_ns,
-            )
-            obs_tick, episode = entry.obs_tick, entry.episode
-            self._counters.add("clipped_actions", answer.clipped)
-        self._log.append(
-            (
-                job.worker,
-                obs_tick,
-                job.obs_tick,
-                job.due_tick,
-                int(job.hold),
-                episode,
-                int(resolution.outcome),
-                resolution.tick,
-                *times,
-                self._phase_seq,
-            )
-        )
-
-    def episode_ended(self, episode_return: float, episode_ticks: int) -> None:
-        self._counters.add("episodes")
-
-    def _policy_tick(self, record: TickRecord, answer: Answer) -> None:
-        histograms = self._histograms
-        if record.interval_ticks >= 0:
-            histograms["interval_ticks"].add(record.interval_ticks)
-        histograms["delay_ticks"].add(record.delay_ticks)
-        histograms["observation_age_ns"].add(record.dispatch_ns - answer.frame_publish_ns)
-        if record.first_use:
-            ready_ns = max(answer.write_ns, record.due_deadline_ns)
-            histograms["write_to_dispatch_ns"].add(record.dispatch_ns - ready_ns)

@@ -146,8 +146,11 @@ def _call_entry(request: dict[str, Any], channel: socket.socket) -> int:
     try:
         getattr(importlib.import_module(module_name), function)(request["boot"], channel)
     except BaseException as error:
-        text = "".join(traceback.format_exception(error))
-        failure = {"failed": type(error).__name__, "message": str(error), "traceback": text[-60_000:]}
+        # A user's world or policy that raised is shown with its traceback; our own errors say everything themselves.
+        ours = type(error).__module__ == "rtcore.errors"
+        user_code = not ours or (error.__cause__ is not None and type(error).__name__ != "ConfigError")
+        text = "".join(traceback.format_exception(error))[-60_000:] if user_code else ""
+        failure = {"failed": type(error).__name__, "message": str(error), "traceback": text}
         _send(channel, failure)
         return 1
     return 0

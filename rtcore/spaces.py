@@ -216,7 +216,7 @@ class ActionSpec(_ArraySpec):
         self._require_accepted(output, chunk)
         if output.dtype.kind == "f" and not np.isfinite(output).all():
             raise PolicyError(
-                f"policy output holds NaN or infinity: {_excerpt(output)}; expected finite numbers. "
+                f"policy output has NaN or infinity: {output.ravel()[:8].tolist()}; expected finite ones. "
                 f"Check the weights; to forbid an action give it a large negative value, not -inf"
             )
         if self.kind == "box":
@@ -397,7 +397,3 @@ def _attribute_of(env: object, name: str) -> Any:
 def _name_of(env: object) -> str:
     spec_id = getattr(getattr(env, "spec", None), "id", None)
     return str(spec_id) if spec_id else type(getattr(env, "unwrapped", env)).__name__
-
-
-def _excerpt(values: Array) -> str:
-    return np.array2string(values.ravel()[:8], separator=", ")

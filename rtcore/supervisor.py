@@ -396,5 +396,6 @@ def _error_from(failure: dict[str, Any], who: str) -> RtcoreError:
     else:
         where = errors.EnvironmentFailed if "env" in who else PolicyError
         error = where(f"{who} raised {failure['failed']}: {failure['message']}")
-    error.add_note(f"Traceback of {who}:\n{failure['traceback']}")
+    if failure["traceback"]:
+        error.add_note(f"In {who}:\n{failure['traceback']}")
     return error

@@ -66,7 +66,7 @@ class TickRecord(NamedTuple):
     start_ns: int
     dispatch_ns: int
     step_ns: int
-    publish_ns: int
+    publish_cost_ns: int
     end_ns: int
     interval_ticks: int
     delay_ticks: int
@@ -144,9 +144,10 @@ class TickLoop:
         result, action, source = self._advance_world(decision)
         publish_ns = clock.now_ns()
         self._publish(plan, decision, result, action, source, start_ns, dispatch_ns, publish_ns)
+        published_ns = clock.now_ns()
         if jobs:
             self.workers.announce(jobs)
-        self._account(plan, decision, result, start_ns, dispatch_ns, publish_ns)
+        self._account(plan, decision, start_ns, dispatch_ns, publish_ns, published_ns)
 
     def finish(self) -> None:
         """Close the books: jobs under way end as `UNFINISHED`."""
@@ -250,10 +251,10 @@ class TickLoop:
         self,
         plan: TickPlan,
         decision: Decision,
-        result: StepResult,
         start_ns: int,
         dispatch_ns: int,
         publish_ns: int,
+        published_ns: int,
     ) -> None:
         tick, entry = plan.tick, decision.entry
         interval = delay = -1
@@ -271,7 +272,7 @@ class TickLoop:
                 start_ns,
                 dispatch_ns,
                 publish_ns - dispatch_ns,
-                publish_ns,
+                published_ns - publish_ns,
                 self.clock.now_ns(),
                 interval,
                 delay,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+import importlib
+import importlib.util
 import math
 from enum import IntEnum
 from typing import Any, Literal, NamedTuple, Protocol
@@ -14,6 +17,9 @@ from rtcore.errors import ConfigError, EnvironmentFailed
 from rtcore.spaces import ActionSpec, ObservationSpec
 
 OnMissing = Literal["noop", "repeat", "random"]
+
+#: Package to import for a Gymnasium namespace.
+_PACKAGES = {"rtcore": "rtcore_envs", "ALE": "ale_py"}
 
 
 class Source(IntEnum):
@@ -50,6 +56,10 @@ def make_environment(env_id: str, env_args: dict[str, Any]) -> gymnasium.Env[Any
     """`gymnasium.make`, or `module:factory` called with `env_args`; a clear error names what is wrong."""
     if ":" in env_id and env_id.partition(":")[2].isidentifier():
         return _call_factory(env_id, env_args)
+    # Gymnasium 1.x registers an id when its package is imported: these are known by their namespace.
+    package = _PACKAGES.get(env_id.partition("/")[0])
+    if package is not None and importlib.util.find_spec(package) is not None:
+        importlib.import_module(package)
     try:
         env: gymnasium.Env[Any, Any] = gymnasium.make(env_id, **env_args)
     except gymnasium.error.UnregisteredEnv as error:
@@ -60,8 +70,6 @@ def make_environment(env_id: str, env_args: dict[str, Any]) -> gymnasium.Env[Any
 
 
 def _call_factory(path: str, env_args: dict[str, Any]) -> gymnasium.Env[Any, Any]:
-    import importlib  # noqa: PLC0415 - only for worlds that are no Gymnasium id
-
     module_name, _, attribute = path.partition(":")
     try:
         factory = getattr(importlib.import_module(module_name), attribute)
@@ -74,8 +82,6 @@ def _call_factory(path: str, env_args: dict[str, Any]) -> gymnasium.Env[Any, Any
 
 
 def _did_you_mean(env_id: str) -> str:
-    import difflib  # noqa: PLC0415 - error path only
-
     close = difflib.get_close_matches(env_id, list(gymnasium.registry), n=3)
     if close:
         return f"Did you mean {' or '.join(close)}?"

@@ -8,10 +8,9 @@ from fractions import Fraction
 from typing import Any
 
 from rtcore.planner import Plan
+from rtcore.recorder import KIND_COUNTERS, OUTCOME_COUNTERS
 from rtcore.stats import Distribution
 
-OUTCOMES = ("on_time", "late", "superseded", "stale_episode", "dropped_dead_worker", "dropped_late", "unfinished")
-TICK_KINDS = ("acted", "missed", "idle", "lead_in", "reset")
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def build_summary(stats: RunStats) -> dict[str, Any]:
             "ideal_hz": float(stats.rate_hz),
             "overruns": counters["overruns"],
             "skipped": counters["skipped_ticks"],
-            "kinds": {kind: counters[kind] for kind in TICK_KINDS},
+            "kinds": {kind: counters[kind] for kind in KIND_COUNTERS},
             "lateness_us": _percentiles(shapes["lateness_ns"], 1e3, (0.5, 0.9, 0.99, 0.999), with_max=True),
             "world_step_us": _percentiles(shapes["step_ns"], 1e3, (0.5, 0.99), with_max=True),
             "world_reset_ms": _percentiles(shapes["reset_ns"], 1e6, (0.5,), with_max=True),
@@ -89,7 +88,7 @@ def build_summary(stats: RunStats) -> dict[str, Any]:
             "acted_fraction": stats.acted_fraction,
             "acted_fraction_of_all_ticks": counters["acted"] / counters["ticks"] if counters["ticks"] else math.nan,
             "jobs": counters["jobs"],
-            "outcomes": {outcome: counters[outcome] for outcome in OUTCOMES},
+            "outcomes": {outcome: counters[outcome] for outcome in OUTCOME_COUNTERS},
             "interval_ticks": {"mean": shapes["interval_ticks"].mean, "cv": shapes["interval_ticks"].cv},
             "delay_ticks": {"mean": shapes["delay_ticks"].mean}
             | _percentiles(shapes["delay_ticks"], 1, (0.5, 0.99), with_max=True)

@@ -14,11 +14,12 @@ from typing import Any
 from rtcore.clock import MonotonicClock, TickClock, TickGrid
 from rtcore.config import RuntimeConfig
 from rtcore.dispatch import Dispatcher
-from rtcore.envport import SharedRecorder, SharedWorkers
+from rtcore.envport import SharedWorkers
 from rtcore.errors import EnvironmentFailed, RtcoreError
 from rtcore.forkserver import MAX_MESSAGE_BYTES
 from rtcore.layout import Layout
 from rtcore.realtime import prepare_env_process
+from rtcore.recorder import Books, StatsRecorder
 from rtcore.schedule import Schedule, ScheduleParams
 from rtcore.shared import Phase, SharedRun
 from rtcore.shm import attach_semaphore
@@ -142,6 +143,7 @@ class EnvProcess:
         )
         clock = TickClock(max_spin_ns=min(2_000_000, self._period_ns // 4))
         grid = TickGrid(clock.now_ns() + _EPOCH_LEAD_NS, self._rate_hz)
+        books = Books(shared.env_counters, shared.env_status, shared.env_histograms, shared.log.append)
         world: World = self._world if phase is Phase.RUN else HeldWorld(self._world)
         loop = TickLoop(
             world,
@@ -150,7 +152,7 @@ class EnvProcess:
             schedule,
             Dispatcher(config.on_late),
             workers,
-            SharedRecorder(shared, schedule, self._period_ns, phase_seq),
+            StatsRecorder(books, schedule, self._period_ns, phase_seq),
             chunk=config.chunk,
             on_reset=config.on_reset,
             phase_seq=phase_seq,

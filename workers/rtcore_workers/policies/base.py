@@ -8,7 +8,6 @@ from difflib import get_close_matches
 from math import isfinite
 from typing import Any, Protocol, TypeAlias
 
-import numpy as np
 from numpy.typing import NDArray
 
 from rtcore.clock import NS_PER_MS, Clock, MonotonicClock
@@ -97,11 +96,6 @@ class PaddedPolicy:
         start_ns = self._clock.now_ns()
         self._inner.act(frame_seq=frame_seq, out=out)
         self._clock.sleep_until_ns(start_ns + self._pad_ns)
-
-
-def new_observation_buffer(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """A zeroed staging buffer in ordinary memory."""
-    return np.zeros(shape, dtype)
 
 
 def refuse_unknown(policy: str, args: Mapping[str, object], known: Collection[str]) -> None:

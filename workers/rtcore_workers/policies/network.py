@@ -121,7 +121,7 @@ def _find_factory(name: str, import_string: str) -> Callable[..., object]:
     except AttributeError as error:
         raise PolicyError(
             f"policy {name!r}: module {module_name!r} has no {attribute!r}"
-            f"{suggestion(attribute, dir(module))}; expected a function or class there that returns an nn.Module"
+            f"{suggestion(attribute, dir(module))}; expected a function or class that returns an nn.Module"
         ) from error
     if not callable(factory):
         raise PolicyError(

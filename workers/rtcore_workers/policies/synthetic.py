@@ -44,7 +44,7 @@ class LatencyModel:
         if (model.outlier_prob > 0) != (model.outlier_ms > 0):
             raise PolicyError(
                 f"policy 'synthetic' got outlier_prob={model.outlier_prob:g} and "
-                f"outlier_ms={model.outlier_ms:g}; expected both or neither above 0, since one alone has no effect"
+                f"outlier_ms={model.outlier_ms:g}; expected both or neither above 0: one alone has no effect"
             )
         return model
 

@@ -1,0 +1,41 @@
+# Two commands do everything on a fresh machine: `make run` and `make test`.
+# Needs: git, python3 (3.11 or newer) with venv, a C compiler. No GPU.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: help install run test check bench roms clean
+
+help:            ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
+
+install: $(STAMP)  ## virtual environment with everything pinned
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	sh docker/install.sh $(BIN)/python '.[bench,dev,mujoco]'
+	touch $@
+
+run: install     ## play the built-in Game Boy game for 30 s, in real time, a network padded to 100 ms, live
+	$(BIN)/rtcore-run --policy impala --policy-args k=1,pad_ms=100 --workers auto --duration 30 --out runs/latest
+
+test: install    ## every test
+	$(BIN)/python -m pytest
+
+check: install   ## format, lint, strict types, quick tests: under a minute
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -m "unit or interleaving"
+
+bench: install   ## latency against other transports, and the runtime's own numbers
+	$(BIN)/python -m benchmarks.ipc
+	$(BIN)/python -m benchmarks.staggers
+
+roms:            ## rebuild the Game Boy program byte for byte (needs Debian's sdcc 4.2.0)
+	sh envs/rtcore_envs/roms/build.sh
+
+clean:           ## remove the virtual environment and caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

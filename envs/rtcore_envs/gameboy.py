@@ -1,0 +1,241 @@
+"""Game Boy worlds on the PyBoy emulator: one step is one video frame of 70224 clock cycles.
+
+A world is a subclass of `GameBoyEnv` with a few hooks. PyBoy itself is imported when the first world is
+built.
+
+An illegal opcode makes PyBoy's ``tick()`` loop inside C for ever: no Python code, signal handlers
+included, runs again in that thread. That cannot be handled here. The runtime sees the missing heartbeat
+and kills the process.
+"""
+
+import io
+import warnings
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, get_args
+
+import gymnasium
+import numpy as np
+from gymnasium.error import ResetNeeded
+from numpy.typing import NDArray
+
+from rtcore_envs.area import AreaResizer
+from rtcore_envs.rom import check_rom_file
+
+if TYPE_CHECKING:
+    from pyboy import PyBoy
+
+#: Frames per second of the machine: 4194304 Hz clock, 70224 cycles a frame (59.7275 Hz).
+FRAME_RATE_HZ = Fraction(4194304, 70224)
+
+#: (rows, columns) of the screen.
+SCREEN_SHAPE = (144, 160)
+
+Observation = Literal["grey84", "native"]
+OBSERVATION_SHAPES: dict[str, tuple[int, int]] = {"grey84": (84, 84), "native": SCREEN_SHAPE}
+
+#: Keys that are down during an action; the numbering is the one of the paper's reference code.
+ACTION_KEYS: tuple[frozenset[str], ...] = (
+    frozenset({"a"}),
+    frozenset({"b"}),
+    frozenset({"left"}),
+    frozenset({"up"}),
+    frozenset({"right"}),
+    frozenset({"down"}),
+    frozenset(),
+)
+NO_KEYS: frozenset[str] = ACTION_KEYS[6]
+
+
+class GameBoyEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
+    """A Game Boy game as a Gymnasium environment, one emulated frame per step.
+
+    Action: ``Discrete(7)``: 0 A, 1 B, 2 LEFT, 3 UP, 4 RIGHT, 5 DOWN, 6 none (`noop_action`). The key is
+    down for exactly this frame. The same action on consecutive steps is one long press: no new press edge;
+    the game's own auto-repeat decides what that does.
+
+    Observation: uint8 grey levels, 0 black to 255 white. ``"grey84"`` (84, 84), the area mean of the
+    screen; ``"native"`` (144, 160), the screen. `reset` and `step` return fresh arrays that the caller may
+    keep. The screen runs one frame behind the game's memory (the hardware shows in frame k+1 what was
+    decided in frame k), so a reward is seen one frame before its cause is visible.
+
+    Every episode starts from one emulator state, taken once at construction.
+
+    Args:
+        rom: the ROM file.
+        observation: ``"grey84"`` or ``"native"``.
+        render_mode: None or ``"rgb_array"``, (144, 160, 3) uint8.
+
+    Raises:
+        RomError: the ROM file cannot be used.
+        ValueError: unknown ``observation`` or ``render_mode``.
+    """
+
+    metadata: dict[str, Any] = {  # noqa: RUF012  (declared as an instance variable in gymnasium.Env)
+        "render_modes": ["rgb_array"],
+        "render_fps": float(FRAME_RATE_HZ),
+    }
+    noop_action = 6
+
+    #: Frames from power-on to the start state. PyBoy's boot animation takes 78.
+    boot_frames: ClassVar[int] = 100
+
+    def __init__(
+        self,
+        *,
+        rom: str | Path,
+        observation: Observation = "grey84",
+        render_mode: str | None = None,
+    ) -> None:
+        if observation not in get_args(Observation):
+            raise ValueError(f"got observation={observation!r}, expected one of {get_args(Observation)}")
+        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
+            raise ValueError(
+                f"got render_mode={render_mode!r}, expected None or {self.metadata['render_modes']}"
+            )
+        self.render_mode = render_mode
+        shape = OBSERVATION_SHAPES[observation]
+        self.observation_space = gymnasium.spaces.Box(0, 255, shape, np.uint8)
+        # gymnasium types Discrete as a space of np.int64; plain ints are members too.
+        self.action_space = gymnasium.spaces.Discrete(len(ACTION_KEYS))
+        self._shape = shape
+        self._resize = None if shape == SCREEN_SHAPE else AreaResizer(SCREEN_SHAPE, shape)
+        self._held = NO_KEYS
+        self._in_episode = False
+        self._closed = False
+        self._rom = Path(rom)
+        self._emulator = _start_emulator(self._rom)
+        #: Live views into the emulator, valid until `close`: (144, 160, 4) RGBA, and its grey channel.
+        self._screen: NDArray[np.uint8] = self._emulator.screen.ndarray
+        self._grey = self._screen[..., 0]
+        self._memory = self._emulator.memory
+        self._prepare()
+        # Taken once: saving takes 15 to 44 ms, far more than a frame.
+        self._start_state = io.BytesIO()
+        self._emulator.save_state(self._start_state)
+
+    # Hooks for the worlds ---
+
+    def _prepare(self) -> None:
+        """Brings the fresh emulator to the start state of all episodes, with all keys up. Called once.
+
+        Raises `RomError` if the ROM turns out to be another game.
+        """
+        self._emulator.tick(self.boot_frames, False, False)
+
+    def _begin_episode(self, options: dict[str, Any] | None) -> None:
+        """Called by `reset` on the start state, all keys up: write seeds from ``np_random``, press START.
+
+        May run frames with `_run_frame`. `reset` runs one more frame with all keys up, the first one seen.
+        """
+
+    def _reward_and_done(self, memory: Any) -> tuple[float, bool]:
+        """Reward of the frame that has just run, and whether it ended the episode.
+
+        ``memory[address]`` is a byte.
+        """
+        raise NotImplementedError
+
+    def _info(self) -> dict[str, Any]:
+        """The info dictionary after a frame; a fresh one each time."""
+        return {}
+
+    # Gymnasium ---
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+        """Starts an episode (about 5 ms: one emulator state is loaded, a few frames run)."""
+        super().reset(seed=seed)
+        self._check_open()
+        # Key events wait in the emulator until a frame runs, and loading a state does not drop them:
+        # release everything and let one frame of the old episode take it in.
+        self._run_frame(NO_KEYS, render=False)
+        self._start_state.seek(0)
+        self._emulator.load_state(self._start_state)
+        self._begin_episode(options)
+        self._run_frame(NO_KEYS, render=True)
+        self._in_episode = True
+        return self._observe(), self._info()
+
+    def step(
+        self, action: int | np.integer[Any]
+    ) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
+        """Runs one frame with the action's key down. Never truncates.
+
+        Raises:
+            ValueError: an action outside 0..6.
+            ResetNeeded: before the first `reset`.
+        """
+        if not 0 <= action < len(ACTION_KEYS):
+            raise ValueError(
+                f"got action={action!r}, expected a whole number from 0 to {len(ACTION_KEYS) - 1}"
+            )
+        self._check_open()
+        if not self._in_episode:
+            raise ResetNeeded("got step() before the first reset(), expected reset() once after construction")
+        self._run_frame(ACTION_KEYS[action], render=True)
+        reward, terminated = self._reward_and_done(self._memory)
+        return self._observe(), reward, terminated, False, self._info()
+
+    def render(self) -> NDArray[np.uint8] | None:
+        """The screen as (144, 160, 3) uint8 RGB, a fresh array; None without a render mode."""
+        if self.render_mode is None:
+            gymnasium.logger.warn('render() was called without a render mode; use render_mode="rgb_array".')
+            return None
+        self._check_open()
+        return self._screen[..., :3].copy()
+
+    def close(self) -> None:
+        """Ends the emulator. Nothing is written to disk. May be called twice."""
+        if not self._closed:
+            self._closed = True
+            self._emulator.stop(save=False)
+
+    @property
+    def memory(self) -> Any:
+        """The machine's memory: ``memory[address]`` is a byte, ``memory[first:last]`` a list; writable.
+
+        Live, and unchecked by PyBoy: an address outside 0..0xFFFF reads junk, a value outside 0..255 raises
+        OverflowError.
+        """
+        return self._memory
+
+    # Parts ---
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ResetNeeded("got a call after close(), expected none: build a new environment")
+
+    def _run_frame(self, keys: frozenset[str], *, render: bool) -> None:
+        """Runs one frame with exactly ``keys`` down.
+
+        Only changes are sent: a repeated press means nothing to the emulator, and a release and a press
+        before the same frame cancel out.
+        """
+        if keys is not self._held:
+            for key in self._held - keys:
+                self._emulator.button_release(key)
+            for key in keys - self._held:
+                self._emulator.button_press(key)
+            self._held = keys
+        self._emulator.tick(1, render, False)
+
+    def _observe(self) -> NDArray[np.uint8]:
+        frame = np.empty(self._shape, np.uint8)
+        if self._resize is None:
+            np.copyto(frame, self._grey)
+        else:
+            self._resize(self._grey, frame)
+        return frame
+
+
+def _start_emulator(rom: Path) -> "PyBoy":
+    """Loads the ROM without window, sound or pacing. Raises `RomError`."""
+    with check_rom_file(rom), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pysdl2 announces its binaries as a UserWarning
+        from pyboy import PyBoy  # noqa: PLC0415  (0.3 s and 30 MB: only processes that run a game pay)
+
+        emulator = PyBoy(str(rom), window="null", sound_emulated=False, log_level="CRITICAL")
+    emulator.set_emulation_speed(0)  # the runtime keeps the pace
+    return cast("PyBoy", emulator)

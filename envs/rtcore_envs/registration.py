@@ -1,0 +1,18 @@
+"""Gymnasium ids of the worlds.
+
+Gymnasium 1.x reads no entry points, so an id exists once `rtcore_envs` has been imported:
+``gymnasium.make("rtcore_envs:rtcore/Blocks-v0")`` imports it by itself. Gymnasium before 1.0 called the
+entry point.
+"""
+
+from gymnasium.envs.registration import register, registry
+
+#: Id and entry point, as text: the emulator is imported when an environment is made.
+ENVIRONMENTS = {"rtcore/Blocks-v0": "rtcore_envs.blocks:BlocksEnv"}
+
+
+def register_envs() -> None:
+    """Registers every world that is not yet registered; further calls do nothing."""
+    for env_id, entry_point in ENVIRONMENTS.items():
+        if env_id not in registry:
+            register(id=env_id, entry_point=entry_point)

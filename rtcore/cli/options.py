@@ -1,0 +1,160 @@
+"""From flags and a TOML file to the one `RuntimeConfig`: every flag is a field, every field a flag."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict
+
+from rtcore.config import RuntimeConfig, load_toml, make_config, suggest
+
+_DESCRIPTION = """\
+Run a world in real time with staggered inference workers.
+
+The world ticks at its own fixed rate and waits for nobody. One inference may take many ticks; with enough
+workers, started at even intervals, there is an action for every tick all the same, and only its delay remains.
+"""
+
+_EPILOG = """\
+examples:
+  rtcore-run                                              the built-in game, a real network, auto workers
+  rtcore-run --policy-args k=1,pad_ms=100 --duration 30   the same as a larger network would play it
+  rtcore-run --policy synthetic --policy-args latency_ms=400 --workers 26
+  rtcore-run --env-id CartPole-v1 --policy mlp --fps 100 --stagger expected-time
+  rtcore-run --policy my_package.nets:make_policy --policy-args width=256 --device cuda:0,cuda:1
+  rtcore-run --clock virtual --policy synthetic --policy-args latency_ms=1200 --workers 74 --ticks 100000
+  rtcore-run --stagger sequential --out runs/sequential   the paper's opponent, with its record and picture
+"""
+
+_GROUPS = {
+    "world": ("env_id", "env_args", "fps", "on_missing", "noop_action", "on_reset", "seed"),
+    "policy": ("policy", "policy_args", "device", "chunk"),
+    "schedule": ("workers", "max_workers", "stagger", "tau_estimate", "on_late", "guard_ms"),
+    "run": ("ticks", "duration", "clock", "latency", "warmup"),
+    "shared memory": ("wait", "spin_us", "ring_slots"),
+    "faults": ("startup_timeout_s", "env_timeout_s", "hang_timeout_s", "max_restarts"),
+    "realtime": ("realtime", "env_cpu"),
+    "output": ("out", "live"),
+}
+_METAVARS = {
+    "env_id": "ID",
+    "env_args": "K=V,...",
+    "fps": "HZ",
+    "noop_action": "N",
+    "policy": "NAME",
+    "policy_args": "K=V,...",
+    "device": "DEVICE",
+    "workers": "N|auto",
+    "latency": "MODEL",
+    "out": "DIR",
+}
+
+
+class _Settings(RuntimeConfig, BaseSettings):
+    """The config as pydantic-settings wants it; only flags are read through it, no environment variables."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid")
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with the options in groups, and a suggestion for a mistyped one."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **kwargs)
+        self._rooms = {name: self.add_argument_group(name) for name in _GROUPS}
+
+    def add_field(self, parser: Any, *names: str, **options: Any) -> Any:
+        """Put a field's flag where it belongs. Given to pydantic-settings as its `add_argument_method`."""
+        field = names[0].lstrip("-").replace("-", "_")
+        for room, fields in _GROUPS.items():
+            if field in fields:
+                if field in _METAVARS:
+                    options["metavar"] = _METAVARS[field]
+                elif "{" not in str(options.get("metavar", "{")):
+                    options["metavar"] = str(options["metavar"]).upper()
+                options["help"] = _with_default(field)
+                return self._rooms[room].add_argument(*names, **options)
+        return parser.add_argument(*names, **options)
+
+    def error(self, message: str) -> NoReturn:
+        prefix = "unrecognized arguments: "
+        if message.startswith(prefix):
+            name = message.removeprefix(prefix).split()[0].split("=")[0]
+            message = f"unknown option {name}. {suggest(name.lstrip('-')).replace('_', '-')}"
+        print(f"{self.prog}: error: {message}", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def parse_config(arguments: list[str]) -> tuple[RuntimeConfig, bool]:
+    """The config, and whether it is only to be printed. Flags win over the file, the file over the defaults."""
+    parser = _Parser(prog="rtcore-run", description=_DESCRIPTION, epilog=_EPILOG)
+    parser.add_argument("--config", type=Path, metavar="FILE.toml", help="settings file; flags override it")
+    parser.add_argument("--print-config", action="store_true", help="print the resolved settings as TOML and exit")
+    parser.add_argument("--version", action="version", version=_version())
+    source = CliSettingsSource[Any](
+        _Settings,
+        root_parser=parser,
+        add_argument_method=parser.add_field,
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_avoid_json=True,
+    )
+    normal = [_kebab(argument) for argument in arguments]
+    parsed = parser.parse_args(normal)
+    given = source(parsed_args=parsed)
+    chosen = {key.replace("-", "_"): value for key, value in _state_of(given).items()}
+    fields = (load_toml(parsed.config) if parsed.config is not None else {}) | {
+        key: value for key, value in chosen.items() if key in RuntimeConfig.model_fields
+    }
+    return make_config(**fields), bool(parsed.print_config)
+
+
+def _state_of(source: Any) -> dict[str, Any]:
+    """What the flags said, before validation."""
+    values: dict[str, Any] = source()
+    return values
+
+
+def _kebab(argument: str) -> str:
+    """`--policy_args` is `--policy-args`, as users of other tools write it."""
+    if not argument.startswith("--"):
+        return argument
+    name, equals, value = argument.partition("=")
+    return name.replace("_", "-") + equals + value
+
+
+def _with_default(field: str) -> str:
+    info = RuntimeConfig.model_fields[field]
+    text = (info.description or "").replace("%", "%%")
+    default = info.default
+    if info.default_factory is not None or default is None:
+        return text
+    shown = {True: "yes", False: "no"}.get(default, default) if isinstance(default, bool) else default
+    return f"{text} [{shown}]"
+
+
+def _version() -> str:
+    from rtcore import __version__  # noqa: PLC0415 - the package root is not loaded for its parts
+
+    return f"rtcore {__version__}"
+
+
+def to_toml(config: RuntimeConfig) -> str:
+    """The resolved settings as a file that `--config` reads back; what is not set stays out as a comment."""
+    lines = []
+    for field, value in config.model_dump(mode="json").items():
+        key = field.replace("_", "-")
+        if value is None:
+            lines.append(f"# {key} =")
+        elif isinstance(value, dict):
+            inner = ", ".join(f"{json.dumps(name)} = {json.dumps(item)}" for name, item in value.items())
+            lines.append(f"{key} = {{ {inner} }}" if inner else f"{key} = {{}}")
+        else:
+            lines.append(f"{key} = {json.dumps(value)}")
+    return "\n".join(lines)
+
+

@@ -1,0 +1,148 @@
+"""`rtcore-run`: a world in real time (or on a virtual clock), with a live view and a summary of what happened."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from rich.console import Console
+
+from rtcore.cli.options import parse_config, to_toml
+from rtcore.config import RuntimeConfig
+from rtcore.errors import ConfigError, RtcoreError
+from rtcore.report.live import LiveView
+from rtcore.report.output import write_config, write_results
+from rtcore.report.table import header_lines, summary_table
+from rtcore.runtime import Runtime
+from rtcore.simulate import Simulation
+
+_REFRESH_S = 0.25
+_EXIT_FAILED = 1
+_EXIT_BAD_INPUT = 2
+
+
+class _Stopped(BaseException):
+    """A signal asked the program to end."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.exitcode = 128 + signum
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Program entry; exits 0 if the run went to its end, 2 for bad input, 1 for a failure, 128+n for signal n."""
+    words = sys.argv[1:] if arguments is None else arguments
+    errors = Console(stderr=True, highlight=False)
+    try:
+        with _signals():
+            config, print_only = parse_config(words)
+            if print_only:
+                print(to_toml(config))
+                return
+            exitcode = _run(config, words)
+    except _Stopped as stop:
+        errors.print(f"rtcore-run: stopped by {stop}; everything is cleaned up")
+        exitcode = stop.exitcode
+    except RtcoreError as error:
+        errors.print(f"[bold red]rtcore-run: {type(error).__name__}:[/] ", end="")
+        errors.print(str(error), markup=False)
+        for note in getattr(error, "__notes__", ()):
+            errors.print(note, markup=False, style="dim")
+        exitcode = _EXIT_BAD_INPUT if isinstance(error, ConfigError) else _EXIT_FAILED
+    raise SystemExit(exitcode)
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """SIGINT and SIGTERM become an exception in the main thread, at any moment, start-up included."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        # Once: what follows is cleaning up, which must not be interrupted by an impatient second Ctrl-C.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        raise _Stopped(signum)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _run(config: RuntimeConfig, words: list[str]) -> int:
+    console = Console()
+    with LiveView(console, live=config.live) as view:
+        if config.out is not None:
+            write_config(config.out, config, ["rtcore-run", *words])
+        run: Runtime | Simulation
+        if config.clock == "virtual":
+            run, stop, error = _run_virtual(config, view)
+        else:
+            run, stop, error = _run_wall(config, view)
+    summary = run.summary()
+    if error is not None:
+        summary["error"] = f"{type(error).__name__}: {error}"
+    if stop is not None:
+        summary["stopped_by"] = str(stop)
+    if config.out is not None and run.record is not None:
+        write_results(config.out, summary, run.stats(), run.record)
+    console.print(summary_table(summary, config.out))
+    if error is not None:
+        raise error
+    if stop is not None:
+        raise stop
+    return 0
+
+
+def _run_wall(config: RuntimeConfig, view: LiveView) -> tuple[Runtime, _Stopped | None, RtcoreError | None]:
+    """Real processes. What happened up to a signal or an error is kept, and summed up."""
+    stop: _Stopped | None = None
+    failure: RtcoreError | None = None
+    runtime = Runtime(config, progress=view.log)
+    with runtime:
+        try:
+            for line in header_lines(runtime.header, config, runtime.stats().plan):
+                view.log(line)
+            while not runtime.wait(_REFRESH_S):
+                _update(view, runtime)
+        except _Stopped as signalled:
+            stop = signalled
+            runtime.stop()
+            runtime.wait(config.env_timeout_s)
+        except RtcoreError as error:
+            failure = error
+    return runtime, stop, failure
+
+
+def _update(view: LiveView, runtime: Runtime) -> None:
+    if runtime.record is not None:
+        view.update(runtime.stats(), runtime.record)
+
+
+def _run_virtual(
+    config: RuntimeConfig, view: LiveView
+) -> tuple[Simulation, _Stopped | None, RtcoreError | None]:
+    """No processes: as fast as the machine goes."""
+    simulation = Simulation(config)
+    view.log(simulation.plan.sentence(simulation.stats().policy))
+    every = max(1, config.num_ticks(simulation.rate_hz) // 50)
+
+    def show(tick: int) -> None:
+        if tick % every == 0:
+            view.update(simulation.stats(), simulation.record)
+
+    stop: _Stopped | None = None
+    failure: RtcoreError | None = None
+    try:
+        simulation.run(show)
+    except _Stopped as signalled:
+        stop = signalled
+    except RtcoreError as error:
+        failure = error
+    finally:
+        simulation.close()
+    return simulation, stop, failure

@@ -1,0 +1,374 @@
+"""The run in words: what it consists of before tick 0, and what exactly happened after the last one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from rtcore.config import RuntimeConfig
+from rtcore.planner import Plan
+from rtcore.report.summary import RunStats
+
+#: What became of a job, in a few words.
+OUTCOME_MEANING = {
+    "on_time": "applied at its due tick",
+    "late": "applied after its due tick",
+    "superseded": "not applied: one from a newer frame took its place",
+    "stale_episode": "not applied: its episode was over",
+    "dropped_dead_worker": "never came: its worker died, hung or was stopped",
+    "dropped_late": "not applied: came after its due tick (on_late = drop)",
+    "unfinished": "still under way when the run ended",
+}
+TICK_KIND_MEANING = {
+    "acted": "a policy action",
+    "missed": "one was due and was not there",
+    "idle": "none was due",
+    "lead_in": "start of an episode, none could be due yet",
+    "reset": "the world was reset",
+}
+_SYNTHETIC = "synthetic: only waits, computes no action; the numbers are the runtime's, not a network's"
+_PADDED = "padded: waits after each inference, as a larger network would compute"
+
+
+@dataclass(frozen=True)
+class RunHeader:
+    """What a run consists of, as the views show it. Fixed once the run has started."""
+
+    run_id: str
+    world: str
+    rate_hz: float
+    policy: str
+    stagger: str
+    workers: int
+    device: str
+    num_ticks: int
+    clock: str = "wall"
+    realtime: Mapping[str, str] = field(default_factory=dict)  #: "granted" or "refused: why" by request
+
+    @classmethod
+    def of(cls, header: Mapping[str, Any], config: RuntimeConfig, plan: Plan) -> RunHeader:
+        """From `Runtime.header`, the config and the plan."""
+        policy = header.get("policy", {})
+        return cls(
+            run_id=str(header.get("run_id", "")),
+            world=config.env_id,
+            rate_hz=float(plan.rate_hz),
+            policy=str(policy.get("policy", config.policy)),
+            stagger=plan.stagger,
+            workers=plan.workers,
+            device=str(policy.get("device", config.device)),
+            num_ticks=config.num_ticks(plan.rate_hz),
+            clock=config.clock,
+            realtime=dict(header.get("world", {}).get("realtime") or {}),
+        )
+
+    @classmethod
+    def of_stats(cls, stats: RunStats) -> RunHeader:
+        """As much of it as the numbers alone tell: no world name, no end."""
+        return cls(
+            run_id="",
+            world=str(stats.env.get("env_id", "unnamed world")),
+            rate_hz=float(stats.rate_hz),
+            policy=stats.policy,
+            stagger=stats.plan.stagger,
+            workers=stats.plan.workers,
+            device=", ".join(sorted({worker.device for worker in stats.workers})),
+            num_ticks=0,
+            clock=stats.clock,
+            realtime=dict(stats.env.get("realtime") or {}),
+        )
+
+
+def header_lines(header: Mapping[str, Any], config: RuntimeConfig, plan: Plan) -> list[str]:
+    """The run header, one fact a line. `header` is `Runtime.header`."""
+    run, policy, world = RunHeader.of(header, config, plan), header.get("policy", {}), header.get("world", {})
+    lines = [f"run       {run.run_id}" if run.run_id else "run"]
+    lines.append(
+        f"world     {run.world}{_arguments(config.env_args)} at {run.rate_hz:.4f} Hz ({plan.rate_hz})"
+    )
+    lines.append(
+        f"          observation {_space(world.get('observation'))}, action {_space(world.get('action'))}"
+    )
+    lines.append(f"no-op     {_noop(config, world)}; after a reset: {config.on_reset}")
+    lines.append(f"policy    {run.policy}{_arguments(config.policy_args)}")
+    lines += [f"          {note}" for note in policy_notes(run.policy)]
+    lines.append(f"          {policy.get('num_parameters', 0):,} parameters, device {run.device}")
+    lines += [f"gpu       {note}" for note in _gpu_notes(header)]
+    spin = f" (spin {config.spin_us} us)" if config.resolved_wait() == "hybrid" else ""
+    lines.append(f"waiting   {config.resolved_wait()}{spin}, clock {config.clock}, seed {config.seed}")
+    if config.clock == "wall":
+        lines.append(f"realtime  {realtime_text(run.realtime)}")
+    lines.append(f"plan      {plan.sentence(run.policy)}")
+    return lines
+
+
+def realtime_text(realtime: Mapping[str, str]) -> str:
+    """What was granted, then what was refused and why."""
+    if not realtime:
+        return "nothing asked for"
+    granted = [name for name, answer in realtime.items() if answer == "granted"]
+    refused = [
+        f"{name} ({answer.removeprefix('refused: ')})"
+        for name, answer in realtime.items()
+        if answer != "granted"
+    ]
+    parts = [f"granted {', '.join(granted)}"] if granted else []
+    parts += [f"REFUSED {', '.join(refused)}"] if refused else []
+    return "; ".join(parts)
+
+
+def policy_notes(policy: str) -> list[str]:
+    """What a reader of the numbers must know about the policy."""
+    return [note for word, note in (("synthetic", _SYNTHETIC), ("padded", _PADDED)) if word in policy.lower()]
+
+
+def number(value: float | None, digits: int = 1) -> str:
+    """A number for people; "-" where there is none."""
+    if value is None or value != value:
+        return "-"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.{digits}f}"
+
+
+def share(value: float | None) -> str:
+    """A fraction as a percentage that says 100% only of all."""
+    if value is None or value != value:
+        return "-"
+    return f"{min(value * 100, 99.99):.2f}%" if value < 1 else "100%"
+
+
+# -- the end summary ---------------------------------------------------------------------------------------
+
+
+class _Row(NamedTuple):
+    label: str
+    text: str
+    style: str = ""
+
+
+def summary_table(summary: dict[str, Any], out: Path | None) -> RenderableType:
+    """`Runtime.summary()` as tables. `out`: the folder that holds the run's files, if there is one."""
+    policy = str(summary.get("policy") or "")
+    title = Text("What happened", style="bold")
+    title.append(f"   {policy or 'policy not named'}, {summary.get('clock')} clock", style="not bold")
+    warnings = [Text(f"The policy is {note}.", style="yellow") for note in policy_notes(policy)]
+    facts = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    facts.add_column(style="bold", no_wrap=True)
+    facts.add_column(overflow="fold")
+    for section, rows in _sections(summary, out):
+        facts.add_row("", "")
+        for position, row in enumerate(rows):
+            text = Text(f"{row.label:<20}" if row.label else "", style=row.style)
+            facts.add_row(section if position == 0 else "", text.append(row.text))
+    return Group(title, *warnings, Text(""), _plan_table(summary), facts)
+
+
+def _plan_table(summary: dict[str, Any]) -> Table:
+    plan, actions, ticks = summary["plan"], summary["actions"], summary["ticks"]
+    tau, interval, delay = plan["tau_ms"], actions["interval_ticks"], actions["delay_ticks"]
+    took = [worker["inference_ms"] for worker in summary["workers"]]
+    table = Table(pad_edge=False)
+    table.add_column("", style="bold", no_wrap=True)
+    table.add_column("planned", justify="right")
+    table.add_column("came true", justify="right")
+    table.add_row("acted, of possible ticks", share(plan["acted_fraction"]), share(actions["acted_fraction"]))
+    table.add_row(
+        "action every .. ticks",
+        number(_planned_interval(plan), 2),
+        f"{number(interval['mean'], 3)} (CV {number(interval['cv'], 3)})",
+    )
+    table.add_row(
+        "delay [ticks]",
+        f"{plan['delay_ticks']}",
+        f"{number(delay['mean'], 2)} (p50 {number(delay['p50'], 0)}, p99 {number(delay['p99'], 0)}, "
+        f"max {number(delay['max'], 0)})",
+    )
+    table.add_row(
+        "inference [ms]",
+        f"{number(tau['p50'])} (p99 {number(tau['p99'])})*",
+        f"{number(_middle(took, 'p50'))} (p99 {number(_middle(took, 'p99'))})",
+    )
+    table.add_row("ticks per second", number(ticks["ideal_hz"], 4), number(ticks["hz"], 4))
+    table.caption = "* tick to action in the slot, in the rehearsal" + (
+        f". {plan['limit']}" if plan["limit"] else ""
+    )
+    table.caption_justify = "left"
+    return table
+
+
+def _planned_interval(plan: dict[str, Any]) -> float | None:
+    fraction = plan["acted_fraction"]
+    return 1 / fraction if fraction else None
+
+
+def _sections(summary: dict[str, Any], out: Path | None) -> list[tuple[str, list[_Row]]]:
+    return [
+        ("Ticks", _tick_rows(summary["ticks"])),
+        ("Actions", _action_rows(summary["actions"])),
+        ("IPC [us]", _ipc_rows(summary["ipc_us"])),
+        ("Workers", _worker_rows(summary["workers"], summary["restart_reasons"])),
+        ("Episodes", _episode_rows(summary["episodes"])),
+        ("Run", _run_rows(summary, out)),
+    ]
+
+
+def _tick_rows(ticks: dict[str, Any]) -> list[_Row]:
+    late, step, reset = ticks["lateness_us"], ticks["world_step_us"], ticks["world_reset_ms"]
+    rows = [_Row("ran", f"{ticks['count']:,}")]
+    rows += [
+        _Row(kind, f"{count:>9,}  {TICK_KIND_MEANING[kind]}", "yellow" if kind == "missed" else "")
+        for kind, count in ticks["kinds"].items()
+        if count
+    ]
+    overran = ticks["overruns"] or ticks["skipped"]
+    rows.append(
+        _Row(
+            "overruns, skipped",
+            f"{ticks['overruns']:,} ticks took longer than a period, {ticks['skipped']:,} were skipped to stay on the grid",
+            "yellow" if overran else "",
+        )
+    )
+    rows.append(_Row("lateness [us]", _quantiles(late, ("p50", "p90", "p99", "p999", "max"))))
+    rows.append(_Row("world step [us]", _quantiles(step, ("p50", "p99", "max"))))
+    rows.append(_Row("world reset [ms]", _quantiles(reset, ("p50", "max"), digits=2)))
+    return rows
+
+
+def _action_rows(actions: dict[str, Any]) -> list[_Row]:
+    rows = [_Row("jobs booked", f"{actions['jobs']:,}")]
+    good = ("on_time", "unfinished")
+    rows += [
+        _Row(name, f"{count:>9,}  {OUTCOME_MEANING[name]}", "" if name in good else "yellow")
+        for name, count in actions["outcomes"].items()
+        if count
+    ]
+    rows.append(_Row("acted, of all ticks", share(actions["acted_fraction_of_all_ticks"])))
+    rows.append(_Row("frame age [ms]", _quantiles(actions["observation_age_ms"], ("p50", "p99"))))
+    for key, meaning in (
+        ("skipped_starts", "starts put off: no worker was idle"),
+        ("delay_changes", "times the delay was planned anew"),
+        ("unknown_entries", "answers to no known job, ignored"),
+    ):
+        if actions[key]:
+            rows.append(_Row(key.replace("_", " "), f"{actions[key]:>9,}  {meaning}", "yellow"))
+    return rows
+
+
+def _ipc_rows(ipc: dict[str, Any]) -> list[_Row]:
+    return [
+        _Row(label, _quantiles(ipc[key], ("p50", "p99")))
+        for key, label in (
+            ("publish", "publish a frame"),
+            ("publish_to_read", "frame to worker"),
+            ("write_to_dispatch", "action to dispatch"),
+        )
+    ]
+
+
+def _worker_rows(workers: Sequence[dict[str, Any]], reasons: Mapping[str, int]) -> list[_Row]:
+    rows = [
+        _Row(
+            "processes",
+            f"{len(workers)} on {', '.join(sorted({str(worker['device']) for worker in workers}))}",
+        )
+    ]
+    spread: tuple[tuple[str, Callable[[dict[str, Any]], float | None], int], ...] = (
+        ("inferences", lambda worker: worker["inferences"], 0),
+        ("inference p50 [ms]", lambda worker: worker["inference_ms"]["p50"], 1),
+        ("inference p99 [ms]", lambda worker: worker["inference_ms"]["p99"], 1),
+        ("memory PSS [MB]", lambda worker: worker["pss_mb"], 1),
+    )
+    for label, of, digits in spread:
+        values = [value for value in map(of, workers) if value is not None]
+        rows.append(_Row(label, _spread(values, digits, len(workers))))
+    restarts = sum(worker["restarts"] for worker in workers)
+    lapped = sum(worker["lapped_frames"] for worker in workers)
+    why = "; ".join(f"{reason}: {count}" for reason, count in reasons.items())
+    rows.append(_Row("restarts", f"{restarts}{f' ({why})' if why else ''}", "yellow" if restarts else ""))
+    if lapped:
+        rows.append(
+            _Row("lapped frames", f"{lapped:,}  overwritten before the worker had read them", "yellow")
+        )
+    return rows
+
+
+def _episode_rows(episodes: dict[str, Any]) -> list[_Row]:
+    return [_Row("ended", f"{episodes['count']:,}"), _Row("mean return", number(episodes["return_mean"], 3))]
+
+
+def _run_rows(summary: dict[str, Any], out: Path | None) -> list[_Row]:
+    record, left = summary["record"], summary.get("leftover_shared_memory")
+    rows = [_Row("start-up", f"{number(summary['startup_s'], 2)} s")]
+    lost = record["lost_ticks"] + record["lost_jobs"]
+    text = f"{record['lost_ticks']:,} ticks and {record['lost_jobs']:,} jobs missing" if lost else "complete"
+    rows.append(_Row("record", text, "yellow" if lost else ""))
+    if left is None:
+        rows.append(_Row("shared memory", "not known: the run was not over, or used none"))
+    elif left:
+        rows.append(_Row("shared memory", f"LEFT BEHIND in /dev/shm: {', '.join(left)}", "red"))
+    else:
+        rows.append(_Row("shared memory", "nothing left in /dev/shm"))
+    if out is not None:
+        rows.append(_Row("files", str(out)))
+    return rows
+
+
+def _quantiles(shape: Mapping[str, Any], names: Sequence[str], digits: int = 1) -> str:
+    if all(shape[name] is None for name in names):
+        return "no sample"
+    title = {"p999": "p99.9"}
+    return "  ".join(f"{title.get(name, name)} {number(shape[name], digits)}" for name in names)
+
+
+def _spread(values: Sequence[float], digits: int, num_workers: int) -> str:
+    if not values:
+        return "no sample"
+    low, high = number(min(values), digits), number(max(values), digits)
+    if num_workers == 1:
+        return low
+    return f"min {low}  median {number(median(values), digits)}  max {high}  over workers"
+
+
+def _middle(rows: Sequence[Mapping[str, Any]], key: str) -> float | None:
+    values = [row[key] for row in rows if row[key] is not None]
+    return median(values) if values else None
+
+
+# -- details of the header ---------------------------------------------------------------------------------
+
+
+def _arguments(arguments: Mapping[str, Any]) -> str:
+    return f" ({', '.join(f'{key}={value}' for key, value in arguments.items())})" if arguments else ""
+
+
+def _space(spec: Mapping[str, Any] | None) -> str:
+    if not spec:
+        return "unknown"
+    shape = "x".join(map(str, spec["shape"])) or "scalar"
+    return " ".join(filter(None, (str(spec.get("kind", "")), shape, str(spec["dtype"]))))
+
+
+def _noop(config: RuntimeConfig, world: Mapping[str, Any]) -> str:
+    """What acts without a policy action, and where the no-op comes from (a warning where it is a guess)."""
+    if config.on_missing != "noop":
+        return f"not used: a missing action is replaced by {config.on_missing}"
+    source = str(world.get("noop_source", "unknown source"))
+    warning = "WARNING: " if "has no no-op" in source else ""
+    return f"action {world.get('noop', '?')} when an action is missing ({warning}{source})"
+
+
+def _gpu_notes(header: Mapping[str, Any]) -> list[str]:
+    notes = [str(note) for note in header.get("policy", {}).get("notes") or ()]
+    for key in ("gpu", "mps"):
+        value = header.get(key)
+        if value:
+            notes += [f"{key}: {value}"] if isinstance(value, str) else [f"{key}: {note}" for note in value]
+    return notes

@@ -1,0 +1,218 @@
+"""Run a module on one observation at a time, with all memory set aside beforehand: on a CPU, or on a GPU.
+
+The CUDA part has not yet been run on a GPU; `docs/gpu.md` keeps the record.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rtcore.clock import Clock, MonotonicClock
+from rtcore.errors import ConfigError, PolicyError
+from rtcore.spaces import ObservationSpec
+from rtcore_workers.policies.base import Array, InferenceTiming
+
+_NUM_WARM_UP_RUNS = 3
+_NS_PER_EVENT_MS = 1_000_000
+
+
+class Executor(Protocol):
+    """One module, one staging buffer, one output buffer; used by one thread."""
+
+    #: Staging buffer of the observation's shape and dtype: fill it, then `run`. Always the same array.
+    observation: Array
+    #: Host output of the last run, batch of one first. Always the same array: overwritten by each run.
+    output: Array
+    #: Parts of the last run [ns]. Always the same object.
+    timing: InferenceTiming
+    device: str
+    #: What a user should know, such as a CUDA graph that could not be captured.
+    notes: tuple[str, ...]
+
+    def run(self) -> Array:
+        """Run the module on `observation`; `output`, in which floats of any width have become float32.
+
+        PolicyError if the module returns no tensor, or another shape than before.
+        """
+        ...
+
+
+def make_executor(
+    module: nn.Module, observation: ObservationSpec, device: str, *, clock: Clock | None = None
+) -> Executor:
+    """An executor, warmed up on an all-zero observation, on "cpu" or "cuda:i" (see `resolve_device`)."""
+    if device == "cpu":
+        return CpuExecutor(module, observation, clock or MonotonicClock())
+    return CudaExecutor(module, observation, device)
+
+
+class CpuExecutor:
+    """Inference on one CPU thread. Sets the number of torch threads of this whole process to 1.
+
+    The input tensor is the staging buffer itself; nothing is copied in. A run allocates what the module does.
+    """
+
+    def __init__(self, module: nn.Module, observation: ObservationSpec, clock: Clock) -> None:
+        torch.set_num_threads(1)
+        self.device = "cpu"
+        self.notes: tuple[str, ...] = ()
+        self.observation: Array = np.zeros(observation.shape, observation.np_dtype)
+        self.timing = InferenceTiming()
+        self._clock = clock
+        self._module = module
+        self._input = torch.from_numpy(self.observation).unsqueeze(0)
+        with torch.inference_mode():
+            first = _plain_output(module(self._input))
+        self.output: Array = np.array(first.numpy())
+
+    def run(self) -> Array:
+        start_ns = self._clock.now_ns()
+        with torch.inference_mode():
+            result = _plain_output(self._module(self._input)).numpy()
+        if result.shape != self.output.shape:
+            raise _changed_shape(result.shape, self.output.shape)
+        self.output[...] = result
+        self.timing.compute_ns = self._clock.now_ns() - start_ns
+        return self.output
+
+
+class CudaExecutor:
+    """Inference on one GPU, on an own stream of high priority. Not yet run on a GPU.
+
+    Input and output live at fixed addresses on both sides (pinned on the host). The module is captured
+    into a CUDA graph after a warm-up; if that fails it runs eagerly and `notes` says so. Parameters changed
+    in place are seen by the next run. With a graph a run allocates nothing. It sleeps, not spins, to wait.
+    """
+
+    def __init__(self, module: nn.Module, observation: ObservationSpec, device: str) -> None:
+        self.device = device
+        self.notes: tuple[str, ...] = ()
+        self.timing = InferenceTiming()
+        self._cuda_device = torch.device(device)
+        self._module = module.to(self._cuda_device)
+        self._graph: torch.cuda.CUDAGraph | None = None
+        pageable = torch.from_numpy(np.zeros((1, *observation.shape), observation.np_dtype))
+        self._host_input = pageable.pin_memory()
+        self.observation: Array = self._host_input[0].numpy()
+        with torch.cuda.device(self._cuda_device), torch.inference_mode():
+            # Lower is more urgent: above the default 0, on which a learner runs.
+            self._stream = torch.cuda.Stream(priority=-1)  # type: ignore[no-untyped-call]
+            self._input = self._host_input.to(self._cuda_device)
+            self._output = self._warm_up()
+            self._capture()
+            self._host_output = torch.empty_like(self._output, device="cpu", pin_memory=True)
+            self._events = [_new_event() for _ in range(4)]
+            torch.cuda.synchronize()
+        self.output: Array = self._host_output.numpy()
+        self.run()
+
+    def run(self) -> Array:
+        begin, copied_in, computed, copied_out = self._events
+        with torch.cuda.device(self._cuda_device), torch.cuda.stream(self._stream), torch.inference_mode():
+            begin.record()
+            self._input.copy_(self._host_input, non_blocking=True)
+            copied_in.record()
+            if self._graph is not None:
+                self._graph.replay()
+            else:
+                self._output = _plain_output(self._module(self._input))
+                if self._output.shape != self._host_output.shape:
+                    raise _changed_shape(tuple(self._output.shape), tuple(self._host_output.shape))
+            computed.record()
+            self._host_output.copy_(self._output, non_blocking=True)
+            copied_out.record()
+        copied_out.synchronize()
+        self.timing.h2d_ns = round(begin.elapsed_time(copied_in) * _NS_PER_EVENT_MS)
+        self.timing.compute_ns = round(copied_in.elapsed_time(computed) * _NS_PER_EVENT_MS)
+        self.timing.d2h_ns = round(computed.elapsed_time(copied_out) * _NS_PER_EVENT_MS)
+        return self.output
+
+    def _warm_up(self) -> Tensor:
+        """Let libraries choose kernels and allocate, on a side stream as graph capture demands."""
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(_NUM_WARM_UP_RUNS):
+                output = _plain_output(self._module(self._input))
+        torch.cuda.current_stream().wait_stream(side)
+        torch.cuda.synchronize()
+        return output
+
+    def _capture(self) -> None:
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+                output = _plain_output(self._module(self._input))
+        except RuntimeError as error:
+            torch.cuda.synchronize()
+            self.notes = (f"CUDA graph capture failed, the policy runs eagerly: {error}",)
+            return
+        self._graph, self._output = graph, output
+
+
+def resolve_device(device: str, worker_index: int) -> str:
+    """ "cpu" or "cuda:i" for a worker, from "cpu", "cuda", "cuda:i" or "auto".
+
+    "cuda" and "auto" deal the workers out over the GPUs; "auto" takes the CPU where there is none.
+    ConfigError if the device does not exist.
+    """
+    if device == "cpu":
+        return device
+    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "auto" and num_gpus == 0:
+        return "cpu"
+    kind, _, index = device.partition(":")
+    if device != "auto" and (kind != "cuda" or (index and not index.isdecimal()) or device.endswith(":")):
+        raise ConfigError(f"device is {device!r}; expected cpu, cuda, cuda:<index> or auto")
+    if num_gpus == 0:
+        raise ConfigError(
+            f"device is {device!r}, but torch sees no GPU here; expected a CUDA device and a CUDA build of "
+            f"torch. Use --device cpu"
+        )
+    if not index:
+        return f"cuda:{worker_index % num_gpus}"
+    if int(index) >= num_gpus:
+        raise ConfigError(
+            f"device is {device!r}, but torch sees {num_gpus} GPU(s); expected cuda:0 to "
+            f"cuda:{num_gpus - 1}. Use --device auto"
+        )
+    return device
+
+
+def mps_status() -> str:
+    """Whether NVIDIA MPS shares the GPU between processes, judged by its control pipe.
+
+    "no GPU", "MPS daemon running" or "MPS daemon not running". A pipe left by a killed daemon still counts.
+    """
+    if not torch.cuda.is_available():
+        return "no GPU"
+    pipes = Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY") or "/tmp/nvidia-mps")
+    return "MPS daemon running" if (pipes / "control").exists() else "MPS daemon not running"
+
+
+def _new_event() -> torch.cuda.Event:
+    """A timing event on which the host sleeps instead of spinning."""
+    return torch.cuda.Event(enable_timing=True, blocking=True)  # type: ignore[no-untyped-call]
+
+
+def _plain_output(result: Any) -> Tensor:
+    """The module's output, detached from its precision: numpy has no bfloat16."""
+    if not isinstance(result, Tensor):
+        raise PolicyError(
+            f"the policy's module returned {type(result).__name__}; expected one tensor of action values or "
+            f"actions. Return only that from forward"
+        )
+    return result.float() if result.is_floating_point() else result
+
+
+def _changed_shape(got: tuple[int, ...], expected: tuple[int, ...]) -> PolicyError:
+    return PolicyError(
+        f"the policy's module returned shape {got}; expected {expected}, as for its first observation. "
+        f"Make the output shape independent of the input's values"
+    )
