@@ -1,0 +1,153 @@
+"""Worlds and policies that misbehave, each in one way. Loaded by the runs under test as `bad_parts:name`."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from torch import nn
+
+
+class _Network(nn.Module):
+    """Action values of CartPole; from call number `after` on it goes wrong."""
+
+    def __init__(self, after: int = 0) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 2)
+        self.calls = 0
+        self.after = after
+
+    def forward(self, observation: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        values: torch.Tensor = self.layer(observation)
+        return self.go_wrong(values) if self.calls > self.after else values
+
+    def go_wrong(self, values: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+
+class Raising(_Network):
+    def go_wrong(self, values: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("the weights are made of cheese")
+
+
+class NotANumber(_Network):
+    def go_wrong(self, values: torch.Tensor) -> torch.Tensor:
+        return values * float("nan")
+
+
+class WrongShape(_Network):
+    def go_wrong(self, values: torch.Tensor) -> torch.Tensor:
+        return values[:, :1]
+
+
+class Sleeping(_Network):
+    def go_wrong(self, values: torch.Tensor) -> torch.Tensor:
+        time.sleep(3600)
+        return values
+
+
+def raising(observation_space: Any, action_space: Any, after: int = 0) -> nn.Module:
+    return Raising(after)
+
+
+def not_a_number(observation_space: Any, action_space: Any, after: int = 0) -> nn.Module:
+    return NotANumber(after)
+
+
+def wrong_shape(observation_space: Any, action_space: Any, after: int = 0) -> nn.Module:
+    return WrongShape(after)
+
+
+def sleeping(observation_space: Any, action_space: Any, after: int = 0) -> nn.Module:
+    return Sleeping(after)
+
+
+class _World(gymnasium.Env[Any, Any]):
+    """A counter. From step `after` on it goes wrong."""
+
+    metadata = {"render_fps": 60}  # noqa: RUF012 - Gymnasium's own convention
+    observation_space = gymnasium.spaces.Box(-1e9, 1e9, (4,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, after: int = 5) -> None:
+        self.after = after
+        self.steps = 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        return np.zeros(4, np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        observation = np.full(4, self.steps, np.float32)
+        if self.steps > self.after:
+            return self.go_wrong(observation)
+        return observation, 1.0, False, False, {}
+
+    def go_wrong(self, observation: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        raise NotImplementedError
+
+
+class RaisingWorld(_World):
+    def go_wrong(self, observation: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        raise RuntimeError("the pole fell through the floor")
+
+
+class WrongDtypeWorld(_World):
+    def go_wrong(self, observation: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return observation.astype(np.float64), 1.0, False, False, {}
+
+
+class NanRewardWorld(_World):
+    def go_wrong(self, observation: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return observation, float("nan"), False, False, {}
+
+
+class HangingWorld(_World):
+    def go_wrong(self, observation: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        time.sleep(3600)
+        return observation, 1.0, False, False, {}
+
+
+class HugeWorld(_World):
+    """A frame larger than any /dev/shm a test should fill."""
+
+    observation_space = gymnasium.spaces.Box(0, 255, (40_000, 40_000, 3), np.uint8)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        return np.zeros((40_000, 40_000, 3), np.uint8), {}
+
+
+class FloatFrame(_World):
+    """Returns from reset() what its space does not promise."""
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        return [0.0, 0.0, 0.0, 0.0], {}
+
+
+def raising_world(**args: Any) -> gymnasium.Env[Any, Any]:
+    return RaisingWorld(**args)
+
+
+def wrong_dtype_world(**args: Any) -> gymnasium.Env[Any, Any]:
+    return WrongDtypeWorld(**args)
+
+
+def nan_reward_world(**args: Any) -> gymnasium.Env[Any, Any]:
+    return NanRewardWorld(**args)
+
+
+def hanging_world(**args: Any) -> gymnasium.Env[Any, Any]:
+    return HangingWorld(**args)
+
+
+def huge_world(**args: Any) -> gymnasium.Env[Any, Any]:
+    return HugeWorld(**args)
+
+
+def float_frame(**args: Any) -> gymnasium.Env[Any, Any]:
+    return FloatFrame(**args)

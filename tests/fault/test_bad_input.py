@@ -1,0 +1,132 @@
+"""Bad input gets an error that names the field or process, what was expected, and what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from drills import run_to_end
+
+pytestmark = pytest.mark.fault
+
+CARTPOLE = ("--env-id", "CartPole-v1", "--fps", "60", "--workers", "2", "--ticks", "300", "--no-live")
+SYNTHETIC = ("--policy", "synthetic", "--policy-args", "latency_ms=10")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--polcy", "impala"], ["unknown option --polcy", "Did you mean", "policy"]),
+        (["--workers", "0"], ["workers", "at least 1, or auto", "'0'"]),
+        (["--workers", "many"], ["workers", "whole number", "auto"]),
+        (["--stagger", "maxtime"], ["stagger", "max-time"]),
+        (["--fps", "fast"], ["fps", "rate in Hz"]),
+        (["--fps", "0"], ["fps"]),
+        (["--ring-slots", "4", "--workers", "7"], ["ring_slots=4", "workers=7"]),
+        (["--env-id", "rtcore/Bloks-v0"], ["rtcore/Bloks-v0", "Did you mean", "rtcore/Blocks-v0"]),
+        (["--env-id", "NoSuchWorld-v3"], ["NoSuchWorld-v3"]),
+        (["--policy", "imapla"], ["imapla", "impala"]),
+        (["--policy", "no_such_module:make"], ["no_such_module"]),
+        (["--policy", "synthetic", "--policy-args", "latency=3"], ["latency", "latency_ms"]),
+        (["--policy-args", "k=1,pad_ms=-5"], ["pad_ms"]),
+        (["--config", "no_such_file.toml"], ["no_such_file.toml"]),
+        (["--clock", "wall", "--latency", "constant:5"], ["latency", "virtual"]),
+        (["--clock", "virtual", "--policy", "impala"], ["--latency", "pad_ms"]),
+        (["--noop-action", "99"], ["noop-action", "99"]),
+        (["--device", "cuda"], ["cuda", "cpu"]),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_was_expected(arguments: list[str], said: list[str]) -> None:
+    done = run_to_end(*arguments, "--no-live")
+    assert done.returncode not in (0, -9)
+    for words in said:
+        assert words in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_typo_in_the_config_file_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('worker = 3\n')
+    done = run_to_end("--config", str(file))
+    assert done.returncode == 2
+    assert "unknown key 'worker'" in done.stderr
+    assert "'workers'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("policy", "args", "said"),
+    [
+        ("raising", "after=0", ["made of cheese"]),
+        ("raising", "after=20", ["made of cheese", "worker"]),
+        ("not_a_number", "after=0", ["NaN"]),
+        ("not_a_number", "after=20", ["NaN"]),
+        ("wrong_shape", "after=0", ["shape (1, 1)", "(1, 2)"]),
+        ("wrong_shape", "after=20", ["shape (1, 1)", "(1, 2)"]),
+    ],
+)
+def test_a_policy_that_breaks_its_contract_ends_the_run(policy: str, args: str, said: list[str]) -> None:
+    done = run_to_end(*CARTPOLE, "--policy", f"bad_parts:{policy}", "--policy-args", args)
+    assert done.returncode == 1
+    assert "PolicyError" in done.stderr
+    for words in said:
+        assert words in done.stderr, done.stderr
+
+
+def test_a_policy_that_never_returns_is_a_hang_at_start() -> None:
+    done = run_to_end(*CARTPOLE, "--policy", "bad_parts:sleeping", "--startup-timeout-s", "6")
+    assert done.returncode == 1
+    assert "worker 0 was not ready within 6 s" in done.stderr
+
+
+def test_a_policy_that_never_returns_is_a_hang_in_the_run() -> None:
+    done = run_to_end(
+        *CARTPOLE[:-3],
+        *("--duration", "60", "--no-live", "--policy", "bad_parts:sleeping", "--policy-args", "after=120"),
+        *("--hang-timeout-s", "1", "--max-restarts", "1", "--warmup", "1"),
+    )
+    assert done.returncode == 1
+    assert "hung" in done.stderr
+    assert "does the policy ever return?" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("world", "said"),
+    [
+        ("raising_world", ["fell through the floor", "step("]),
+        ("wrong_dtype_world", ["float64", "float32"]),
+        ("nan_reward_world", ["reward nan", "finite"]),
+        ("float_frame", ["list", "array of shape (4,)"]),
+    ],
+)
+def test_a_world_that_breaks_its_contract_ends_the_run(world: str, said: list[str]) -> None:
+    arguments = ("--env-id", f"bad_parts:{world}", *CARTPOLE[2:])
+    done = run_to_end(*arguments, *SYNTHETIC)
+    assert done.returncode == 1
+    assert "EnvironmentFailed" in done.stderr
+    for words in said:
+        assert words in done.stderr, done.stderr
+
+
+def test_a_world_that_never_returns_is_killed() -> None:
+    arguments = ("--env-id", "bad_parts:hanging_world", *CARTPOLE[2:])
+    done = run_to_end(*arguments, *SYNTHETIC, "--env-timeout-s", "1")
+    assert done.returncode == 1
+    assert "EnvironmentHung" in done.stderr
+    assert "--env-timeout-s" in done.stderr
+
+
+def test_no_room_in_shared_memory_is_an_error_not_a_bus_error() -> None:
+    arguments = ("--env-id", "bad_parts:huge_world", *CARTPOLE[2:])
+    done = run_to_end(*arguments, *SYNTHETIC)
+    assert done.returncode == 1
+    assert "no room in /dev/shm for the ring segment" in done.stderr
+    assert "--ring-slots" in done.stderr
+
+
+def test_what_was_recorded_before_a_failure_is_kept(tmp_path: Path) -> None:
+    arguments = ("--env-id", "bad_parts:raising_world", "--env-args", "after=100", *CARTPOLE[2:])
+    done = run_to_end(*arguments, *SYNTHETIC, "--out", str(tmp_path))
+    assert done.returncode == 1
+    rows = (tmp_path / "actions.csv").read_text().splitlines()
+    assert len(rows) > 90
+    assert "EnvironmentFailed" in (tmp_path / "summary.json").read_text()

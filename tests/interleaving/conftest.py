@@ -1,0 +1,14 @@
+"""Makes every access of `rtcore.ring` and `rtcore.slots` to shared memory a step of the explorer."""
+
+import pytest
+from explorer import SteppedNumpy, SteppedRecord
+
+from rtcore import ring, slots
+
+
+@pytest.fixture(autouse=True)
+def stepped_memory(monkeypatch):
+    for module, names in ((ring, ("FRAME_HEADER", "LOG_RECORD")), (slots, ("JOB", "SLOT_ENTRY"))):
+        for name in names:
+            monkeypatch.setattr(module, name, SteppedRecord(getattr(module, name)))
+    monkeypatch.setattr(ring, "np", SteppedNumpy())
