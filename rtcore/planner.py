@@ -15,8 +15,11 @@ from rtcore.schedule import Stagger, delay_for, stride_for
 
 #: The share of the device that inference may fill: the rest is the world's, the system's, and luck.
 _USABLE_SHARE = 0.85
-#: Inference times above this quantile are outliers: they come late and are counted, not planned for.
-_TAU_QUANTILE = 0.99
+#: The longest inference planned for: the highest of these quantiles that is no hiccup's, that is, not above
+#: 1.5 medians and 2 ms. Rarer times come late and are counted; lasting ones are adapted to during the run.
+_TAU_QUANTILES = (0.99, 0.95, 0.9, 0.75)
+_HICCUP_FACTOR = 1.5
+_HICCUP_NS = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -35,14 +38,14 @@ class Tau:
         """From a rehearsal's samples (at least one)."""
         ordered = sorted(taus_ns)
         last = len(ordered) - 1
-        high = ordered[min(last, math.ceil(_TAU_QUANTILE * len(ordered)))]
-        # Of few samples the quantile is the largest, which one hiccup decides: twice the median is no hiccup's.
-        if len(ordered) >= 8 and high > 2 * ordered[last // 2]:  # noqa: PLR2004
-            high = ordered[min(last, int(0.9 * len(ordered)))]
+        p50_ns = ordered[last // 2]
+        usual_ns = int(_HICCUP_FACTOR * p50_ns) + _HICCUP_NS
+        quantiles = [ordered[min(last, math.ceil(q * len(ordered)))] for q in _TAU_QUANTILES]
+        high = next((value for value in quantiles if value <= usual_ns), quantiles[-1])
         costs = sorted(costs_ns) or [0]
         return cls(
             mean_ns=sum(ordered) // len(ordered),
-            p50_ns=ordered[last // 2],
+            p50_ns=p50_ns,
             p99_ns=high,
             max_ns=ordered[-1],
             cost_ns=costs[len(costs) // 2],

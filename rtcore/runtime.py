@@ -18,6 +18,7 @@ import psutil
 from rtcore.clock import MonotonicClock
 from rtcore.config import RuntimeConfig, make_config
 from rtcore.errors import RtcoreError, StartupError
+from rtcore.report.live import booked_ticks
 from rtcore.report.record import RunRecord
 from rtcore.report.summary import RunStats, WorkerStats, build_summary
 from rtcore.shm import files_of
@@ -127,6 +128,13 @@ class Runtime:
     @property
     def env_pid(self) -> int:
         return self._supervisor.env_pid
+
+    def booked_ticks(self) -> dict[int, int]:
+        """Tick of each worker's newest booking, for showing what is under way. Empty once the run is over."""
+        supervisor = self._supervisor
+        if self.is_over or supervisor.plan is None:
+            return {}
+        return booked_ticks(supervisor.shared, supervisor.plan.workers)
 
     def stats(self) -> RunStats:
         """A snapshot of every counter and histogram, at any time after the start."""

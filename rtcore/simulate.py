@@ -218,6 +218,7 @@ class Simulation:
             delay_ticks=self.schedule.delay_ticks,
             stride_ticks=self.schedule.stride_ticks,
             num_up=self.schedule.num_up,
+            env={"env_id": self.config.env_id},
         )
 
     def summary(self) -> dict[str, Any]:

@@ -58,15 +58,15 @@ class JobBoard:
         self._seqs = [
             buffer[at : at + JOB.num_bytes].cast("q") for at in self._at
         ]
-        self._pack = JOB.struct.pack_into
         self._unpack = JOB.struct.unpack_from
 
     def post(self, worker: int, fields: tuple[int, ...]) -> int:
         """Env process: book a job for an idle worker (`JOB` without its number); returns its number."""
         words = self._seqs[worker]
         job_seq = words[0] + 1
-        # The number is the publication word: everything else first, then one aligned store.
-        self._pack(self._buffer, self._at[worker], words[0], *fields)
+        # Word by word: packing the record would clear its number first, and an idle worker looks at any moment.
+        for index, value in enumerate(fields, start=1):
+            words[index] = value
         words[0] = job_seq  # (W3) pairs with (R3): the job is complete before it is visible
         return job_seq
 

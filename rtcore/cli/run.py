@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
@@ -15,7 +16,7 @@ from rtcore.config import RuntimeConfig
 from rtcore.errors import ConfigError, RtcoreError
 from rtcore.report.live import LiveView
 from rtcore.report.output import write_config, write_results
-from rtcore.report.table import header_lines, summary_table
+from rtcore.report.table import RunHeader, header_lines, summary_table
 from rtcore.runtime import Runtime
 from rtcore.simulate import Simulation
 
@@ -35,6 +36,8 @@ class _Stopped(BaseException):
 def main(arguments: list[str] | None = None) -> None:
     """Program entry; exits 0 if the run went to its end, 2 for bad input, 1 for a failure, 128+n for signal n."""
     words = sys.argv[1:] if arguments is None else arguments
+    # Own worlds and policies (module:factory) are looked for where the command is given, after everything else.
+    sys.path.append(str(Path.cwd()))
     errors = Console(stderr=True, highlight=False)
     try:
         with _signals():
@@ -48,9 +51,9 @@ def main(arguments: list[str] | None = None) -> None:
         exitcode = stop.exitcode
     except RtcoreError as error:
         errors.print(f"[bold red]rtcore-run: {type(error).__name__}:[/] ", end="")
-        errors.print(str(error), markup=False)
+        errors.print(str(error), markup=False, soft_wrap=True)
         for note in getattr(error, "__notes__", ()):
-            errors.print(note, markup=False, style="dim")
+            errors.print(note, markup=False, style="dim", soft_wrap=True)
         exitcode = _EXIT_BAD_INPUT if isinstance(error, ConfigError) else _EXIT_FAILED
     raise SystemExit(exitcode)
 
@@ -105,10 +108,13 @@ def _run_wall(config: RuntimeConfig, view: LiveView) -> tuple[Runtime, _Stopped 
     runtime = Runtime(config, progress=view.log)
     with runtime:
         try:
-            for line in header_lines(runtime.header, config, runtime.stats().plan):
+            plan = runtime.stats().plan
+            for line in header_lines(runtime.header, config, plan):
                 view.log(line)
+            view.begin(RunHeader.of(runtime.header, config, plan))
             while not runtime.wait(_REFRESH_S):
                 _update(view, runtime)
+            _update(view, runtime, force=True)
         except _Stopped as signalled:
             stop = signalled
             runtime.stop()
@@ -118,9 +124,9 @@ def _run_wall(config: RuntimeConfig, view: LiveView) -> tuple[Runtime, _Stopped 
     return runtime, stop, failure
 
 
-def _update(view: LiveView, runtime: Runtime) -> None:
+def _update(view: LiveView, runtime: Runtime, *, force: bool = False) -> None:
     if runtime.record is not None:
-        view.update(runtime.stats(), runtime.record)
+        view.update(runtime.stats(), runtime.record, runtime.booked_ticks(), force=force)
 
 
 def _run_virtual(
@@ -135,6 +141,7 @@ def _run_virtual(
         if tick % every == 0:
             view.update(simulation.stats(), simulation.record)
 
+    view.begin(RunHeader.of_stats(simulation.stats()))
     stop: _Stopped | None = None
     failure: RtcoreError | None = None
     try:
@@ -146,3 +153,7 @@ def _run_virtual(
     finally:
         simulation.close()
     return simulation, stop, failure
+
+
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,7 @@
-"""The terminal while a run is under way: facts, a lane per worker that shows the stagger, the ticks themselves.
+"""The terminal while a run is under way: facts, a lane per worker that shows the stagger, and the ticks.
 
-Drawn from what is counted and recorded anyway; nothing is asked of the env process or of a worker. It draws its
-own lines, as many as fit, because general terminal layout would cost the env process's CPUs 10 times as much.
+Drawn from what is counted and recorded anyway; nothing is asked of the env process or of a worker. It lays
+out its own lines, as many as fit: it shares the CPUs with the env process and has to be cheap.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import textwrap
 from collections import deque
 from collections.abc import Iterable, Mapping
-from itertools import groupby, islice
+from itertools import islice
 from types import TracebackType
-from typing import NamedTuple, Self, TypeAlias, TypeVar
+from typing import Self, TypeAlias, TypeVar
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -21,9 +21,10 @@ from rich.style import Style
 
 from rtcore.clock import NS_PER_MS, NS_PER_S, NS_PER_US, Clock, MonotonicClock
 from rtcore.dispatch import Outcome, TickKind
-from rtcore.report.record import JobRow, RunRecord
-from rtcore.report.summary import OUTCOMES, TICK_KINDS, RunStats
+from rtcore.report.record import RunRecord
+from rtcore.report.summary import RunStats
 from rtcore.report.table import RunHeader, number, policy_notes, realtime_text, share
+from rtcore.report.timeline import ASCII, KIND_STYLE, UNICODE, Cell, Columns, Glyphs, tick_lane, worker_lanes
 from rtcore.shared import SharedRun
 
 Line: TypeAlias = list[tuple[str, str]]  #: (text, style) from left to right
@@ -34,45 +35,10 @@ _PLAIN_EVERY_NS = 2 * NS_PER_S
 _MIN_WINDOW_TICKS = 80
 _MAX_JOBS_DRAWN = 4096
 _LABEL_CELLS = 10
-#: Style of a job's bar, by outcome.
-_BAR_STYLE = {
-    Outcome.ON_TIME: "green",
-    Outcome.LATE: "yellow",
-    Outcome.SUPERSEDED: "magenta",
-    Outcome.STALE_EPISODE: "bright_black",
-    Outcome.DROPPED_DEAD_WORKER: "red",
-    Outcome.DROPPED_LATE: "yellow",
-    Outcome.UNFINISHED: "cyan",
-}
-_KIND_STYLE = {
-    TickKind.ACTED: "green",
-    TickKind.MISSED: "bold red",
-    TickKind.IDLE: "yellow",
-    TickKind.LEAD_IN: "bright_black",
-    TickKind.RESET: "bold blue",
-}
-
-
-class Glyphs(NamedTuple):
-    """The characters of the lanes. Every state has its own, so that they read without colour."""
-
-    start: str
-    computing: str
-    waiting: str
-    applied: str
-    late: str
-    unused: str
-    lost: str
-    down: str
-    kinds: str  #: by TickKind
-    skipped: str
-    full: str
-    empty: str
-    more: str
-
-
-UNICODE = Glyphs("▐", "█", "░", "●", "◐", "×", "!", "╌", "●x·-R", "s", "█", "░", "…")
-ASCII = Glyphs("[", "=", ".", "*", "L", "x", "!", "-", "*x.-R", "s", "#", ".", "...")
+#: Facts up to this rank are shown in part where there is no room for all of them.
+_CORE_RANK = 2
+_KINDS = [kind.name.lower() for kind in TickKind]
+_OUTCOMES = [outcome.name.lower() for outcome in Outcome]
 
 
 def booked_ticks(shared: SharedRun, num_workers: int) -> dict[int, int]:
@@ -85,7 +51,7 @@ def booked_ticks(shared: SharedRun, num_workers: int) -> dict[int, int]:
 def render(
     stats: RunStats, record: RunRecord, run: RunHeader, booked: Mapping[int, int] | None = None
 ) -> LiveFrame:
-    """The view at this moment. `booked`: see `booked_ticks`; without it only finished jobs are in the lanes."""
+    """The view at this moment. `booked`: from `booked_ticks`; without it the lanes end with finished jobs."""
     return LiveFrame(stats, record, run, booked or {})
 
 
@@ -93,12 +59,13 @@ def plain_line(stats: RunStats, elapsed_s: float, total_s: float) -> str:
     """The same in one line, for logs. `total_s` 0 if the end is not known."""
     counters, shapes = stats.counters, stats.distributions
     interval, delay = shapes["interval_ticks"], shapes["delay_ticks"]
+    p50, p99 = (number(delay.percentile(q), 0) for q in (0.5, 0.99))
+    every = f"every {number(interval.mean, 3)} ticks (CV {number(interval.cv, 3)})"
     parts = [
         f"{elapsed_s:.1f}/{total_s:.1f} s" if total_s else f"{elapsed_s:.1f} s",
         f"{number(stats.measured_hz, 2)} Hz",
         f"acted {share(stats.acted_fraction)}",
-        f"every {number(interval.mean, 3)} ticks (CV {number(interval.cv, 3)})",
-        f"delay p50 {number(delay.percentile(0.5), 0)} p99 {number(delay.percentile(0.99), 0)} ticks",
+        f"{every}, delay p50 {p50} p99 {p99} ticks" if interval.count else "no two actions yet",
         f"late p99 {number(shapes['lateness_ns'].percentile(0.99) / NS_PER_US)} us",
     ]
     restarts = sum(worker.restarts for worker in stats.workers)
@@ -133,14 +100,14 @@ class LiveFrame:
     def lines(self, width: int, height: int, glyphs: Glyphs) -> list[Line]:
         """At most `height` lines of at most `width` cells. What matters least is left out first."""
         bottom = [self._tick_lane(width, glyphs), self._progress(width, glyphs)]
-        lanes_wanted = min(self._stats.plan.workers, 4 if height >= 18 else 2)
+        lanes_wanted = min(self._stats.plan.workers, max(2, height // 3))
         room = height - len(bottom) - lanes_wanted
         kept: dict[int, list[Line]] = {}
-        for position, _, fact in sorted(self._facts(glyphs), key=lambda fact: fact[1]):
+        for position, rank, fact in sorted(self._facts(glyphs), key=lambda fact: fact[1]):
             block = _flow(*fact, width)
-            if len(block) <= room:
-                kept[position] = block
-                room -= len(block)
+            if len(block) <= room or (room > 0 and rank <= _CORE_RANK):
+                kept[position] = block[:room]
+                room -= len(kept[position])
         top = [line for position in sorted(kept) if position >= 0 for line in kept[position]]
         legend = kept.get(-1, [])
         space = height - len(top) - len(legend) - len(bottom)
@@ -154,26 +121,31 @@ class LiveFrame:
         facts = [
             (0, ("world", self._world())),
             (1, ("policy", self._policy())),
+            (4, ("stagger", self._stagger())),
             (6, ("realtime", [(realtime_text(self._run.realtime), "")])),
             (2, ("ticks", self._tick_facts())),
-            (7, ("kinds", self._counts(TICK_KINDS, ("acted", "lead_in", "reset")))),
+            (7, ("kinds", self._counts(_KINDS, ("acted", "lead_in", "reset")))),
             (1, ("actions", self._action_facts())),
-            (3, ("outcomes", self._counts(OUTCOMES, ("on_time", "unfinished")))),
+            (3, ("outcomes", self._counts(_OUTCOMES, ("on_time", "unfinished")))),
             (4, ("workers", self._worker_facts())),
             (5, ("episodes", self._episode_facts())),
         ]
         if self._run.clock != "wall":
-            del facts[2]
+            del facts[3]
         yield from ((place, rank, fact) for place, (rank, fact) in enumerate(facts))
         yield -1, 8, ("", self._legend(glyphs))
 
     def _world(self) -> Line:
+        run = self._run
+        return [(run.world, "bold"), (f"{run.rate_hz:.4f} Hz, {run.clock} clock", "")]
+
+    def _stagger(self) -> Line:
         run, stats = self._run, self._stats
+        stride = stats.stride_ticks or stats.plan.stride_ticks
         return [
-            (f"{run.world} at {run.rate_hz:.4f} Hz", "bold"),
             (f"{run.stagger}, {run.workers} worker{'s' if run.workers != 1 else ''} on {run.device}", "bold"),
-            (f"delay {self._delay_ticks}, stride {stats.stride_ticks or stats.plan.stride_ticks} ticks", ""),
-            (f"run {run.run_id}" if run.run_id else f"{run.clock} clock", "bright_black"),
+            (f"delay {self._delay_ticks}, stride {stride} ticks", ""),
+            *([(f"run {run.run_id}", "bright_black")] if run.run_id else []),
         ]
 
     def _policy(self) -> Line:
@@ -242,7 +214,7 @@ class LiveFrame:
         return facts
 
     def _legend(self, glyphs: Glyphs) -> Line:
-        kinds = zip(glyphs.kinds, TICK_KINDS, TickKind, strict=True)
+        kinds = zip(glyphs.kinds, _KINDS, TickKind, strict=True)
         return [
             (f"{glyphs.start} booked", "green"),
             (f"{glyphs.computing} computing", "green"),
@@ -251,11 +223,7 @@ class LiveFrame:
             (f"{glyphs.late} applied late", "yellow"),
             (f"{glyphs.unused} not used", "magenta"),
             (f"{glyphs.lost} lost", "red"),
-            *(
-                (f"{glyph} {name}", _KIND_STYLE[kind])
-                for glyph, name, kind in kinds
-                if kind != TickKind.ACTED
-            ),
+            *((f"{glyph} {name}", KIND_STYLE[kind]) for glyph, name, kind in kinds if kind != TickKind.ACTED),
         ]
 
     def _progress(self, width: int, glyphs: Glyphs) -> Line:
@@ -275,106 +243,57 @@ class LiveFrame:
 
     # -- lanes ---------------------------------------------------------------------------------------------
 
-    def _columns(self, width: int) -> tuple[int, int]:
-        """(first tick, how many) that the lanes show; the newest tick is the last column."""
-        columns = max(1, min(self._window, width - _LABEL_CELLS))
-        newest = self._ticks[0].tick if self._ticks else 0
-        return newest - columns + 1, columns
+    def _columns(self, width: int) -> Columns:
+        """As many ticks as fit; the newest is the last column."""
+        count = max(1, min(self._window, width - _LABEL_CELLS))
+        newest = self._ticks[0]
+        return Columns(newest.tick - count + 1, count, newest, float(NS_PER_S / self._stats.rate_hz))
 
     def _lanes(self, width: int, space: int, glyphs: Glyphs) -> list[Line]:
         workers = self._stats.plan.workers
         shown = workers if workers <= space else max(0, space - 1)
         if space <= 0 or not self._ticks:
             return []
-        lanes = self._paint(shown, *self._columns(width), glyphs)
+        lanes = worker_lanes(self._jobs, self._booked, shown, self._columns(width), glyphs)
         lines: list[Line] = []
+        down = self._down()
         for worker, lane in enumerate(lanes):
-            down = self._is_down(worker)
-            label = f"w{worker:02d} down" if down else f"w{worker:02d}"
-            lines.append([(f"{label:<{_LABEL_CELLS}}", "bold red" if down else "bold"), *_runs(lane)])
+            label, style = (
+                (f"w{worker:02d} down", "bold red") if worker in down else (f"w{worker:02d}", "bold")
+            )
+            lines.append([(f"{label:<{_LABEL_CELLS}}", style), *_runs(lane)])
         if shown < workers:
             lines.append([(f"{glyphs.more} and {workers - shown} more", "bright_black")])
         return lines
 
-    def _is_down(self, worker: int) -> bool:
-        last = next((job for job in self._jobs if job.worker == worker), None)
-        if last is not None and last.outcome == Outcome.DROPPED_DEAD_WORKER:
-            return self._booked.get(worker, -1) <= last.booked_tick
-        return self._stats.clock == "wall" and any(
-            w.index == worker and w.pid < 0 for w in self._stats.workers
+    def _down(self) -> set[int]:
+        """Workers whose newest job was lost with them, or that have no process."""
+        stats, last = self._stats, {job.worker: job for job in reversed(self._jobs)}
+        down = {
+            worker
+            for worker, job in last.items()
+            if job.outcome == Outcome.DROPPED_DEAD_WORKER and self._booked.get(worker, -1) <= job.booked_tick
+        }
+        gone = (
+            {worker.index for worker in stats.workers if worker.pid < 0} if stats.clock == "wall" else set()
         )
-
-    def _paint(self, shown: int, first: int, columns: int, glyphs: Glyphs) -> list[list[tuple[str, str]]]:
-        """One cell per tick: what each worker did in it."""
-        lanes = [[(" ", "")] * columns for _ in range(shown)]
-        last_booked = [-1] * shown
-        newest, period_ns = self._ticks[0], float(NS_PER_S / self._stats.rate_hz)
-        for job in reversed(self._jobs):
-            if job.worker >= shown or job.tick < first:
-                continue
-            last_booked[job.worker] = job.booked_tick
-            end = written = job.tick - first
-            if job.write_ns:
-                written = newest.tick + int((job.write_ns - newest.deadline_ns) // period_ns) - first
-            _paint_job(lanes[job.worker], job, job.booked_tick - first, written, end, glyphs)
-        for worker, booked in self._booked.items():
-            if worker < shown and booked > last_booked[worker] and booked - first < columns:
-                lane, start = lanes[worker], max(0, booked - first)
-                lane[start:] = _bar(lane[start], glyphs, "cyan", columns - start, marked=booked >= first)
-        return lanes
+        return down | gone
 
     def _tick_lane(self, width: int, glyphs: Glyphs) -> Line:
-        first, columns = self._columns(width)
-        cells = [(" ", "")] * columns
-        for header in self._ticks:
-            column = header.tick - first
-            if column < 0:
-                break
-            kind = TickKind(header.kind)
-            cells[column] = (glyphs.kinds[kind], _KIND_STYLE[kind])
-            for skipped in range(max(0, column - header.skipped_ticks), column):
-                cells[skipped] = (glyphs.skipped, "bold red")
+        cells = tick_lane(self._ticks, self._columns(width), glyphs) if self._ticks else []
         return [("tick      ", "bold"), *_runs(cells)]
 
 
-def _paint_job(
-    lane: list[tuple[str, str]], job: JobRow, start: int, written: int, end: int, glyphs: Glyphs
-) -> None:
-    """One job into its worker's lane. A cell where one job ended and the next began shows the end."""
-    outcome, columns = Outcome(job.outcome), len(lane)
-    style = _BAR_STYLE[outcome]
-    begin, end = max(0, start), min(end, columns - 1)
-    computed = max(begin, min(written + 1, end))
-    if begin < end:
-        bar = _bar(lane[begin], glyphs, style, computed - begin, marked=start >= 0)
-        lane[begin:end] = bar + [(glyphs.waiting, style)] * (end - begin - len(bar))
-    if outcome is Outcome.UNFINISHED:
-        return
-    mark = {
-        Outcome.ON_TIME: glyphs.applied,
-        Outcome.LATE: glyphs.late,
-        Outcome.DROPPED_DEAD_WORKER: glyphs.lost,
-    }
-    lane[end] = (mark.get(outcome, glyphs.unused), style)
-    if outcome is Outcome.DROPPED_DEAD_WORKER:
-        lane[end + 1 :] = [(glyphs.down, "red")] * (columns - end - 1)
-
-
-def _bar(
-    before: tuple[str, str], glyphs: Glyphs, style: str, cells: int, *, marked: bool
-) -> list[tuple[str, str]]:
-    """Computing: its first cell shows the start, or what was there: the end of the job before."""
-    bar = [(glyphs.computing, style)] * cells
-    if bar and marked:
-        bar[0] = (glyphs.start, style) if before[0] in (" ", glyphs.down) else before
-    return bar
-
-
-def _runs(cells: Iterable[tuple[str, str]]) -> Line:
+def _runs(cells: list[Cell]) -> Line:
     """Neighbours of one style as one piece."""
-    return [
-        ("".join(glyph for glyph, _ in run), style) for style, run in groupby(cells, key=lambda cell: cell[1])
-    ]
+    runs: Line = []
+    start, current = 0, cells[0][1] if cells else ""
+    for column, (_, style) in enumerate(cells):
+        if style != current:
+            runs.append(("".join([glyph for glyph, _ in cells[start:column]]), current))
+            start, current = column, style
+    runs.append(("".join([glyph for glyph, _ in cells[start:]]), current))
+    return runs
 
 
 def _flow(label: str, items: Line, width: int) -> list[Line]:
@@ -458,7 +377,7 @@ class LiveView:
         *,
         force: bool = False,
     ) -> None:
-        """Show this state, unless the last one was shown a moment ago. `force`: show it anyway (the last one)."""
+        """Show this state, unless one was shown a moment ago. `force`: show it anyway (the last one)."""
         now_ns = self._clock.now_ns()
         every_ns = _REDRAW_NS if self.is_live else _PLAIN_EVERY_NS
         if not force and self._drawn_ns is not None and now_ns - self._drawn_ns < every_ns:

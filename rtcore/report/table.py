@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,7 +132,7 @@ def policy_notes(policy: str) -> list[str]:
 
 def number(value: float | None, digits: int = 1) -> str:
     """A number for people; "-" where there is none."""
-    if value is None or value != value:
+    if value is None or math.isnan(value):
         return "-"
     if abs(value) >= 1000:
         return f"{value:,.0f}"
@@ -140,7 +141,7 @@ def number(value: float | None, digits: int = 1) -> str:
 
 def share(value: float | None) -> str:
     """A fraction as a percentage that says 100% only of all."""
-    if value is None or value != value:
+    if value is None or math.isnan(value):
         return "-"
     return f"{min(value * 100, 99.99):.2f}%" if value < 1 else "100%"
 
@@ -162,12 +163,13 @@ def summary_table(summary: dict[str, Any], out: Path | None) -> RenderableType:
     warnings = [Text(f"The policy is {note}.", style="yellow") for note in policy_notes(policy)]
     facts = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     facts.add_column(style="bold", no_wrap=True)
+    facts.add_column(no_wrap=True)
     facts.add_column(overflow="fold")
     for section, rows in _sections(summary, out):
-        facts.add_row("", "")
+        facts.add_row()
         for position, row in enumerate(rows):
-            text = Text(f"{row.label:<20}" if row.label else "", style=row.style)
-            facts.add_row(section if position == 0 else "", text.append(row.text))
+            name = section if position == 0 else ""
+            facts.add_row(name, Text(row.label, style=row.style), Text(row.text, style=row.style))
     return Group(title, *warnings, Text(""), _plan_table(summary), facts)
 
 
@@ -186,20 +188,22 @@ def _plan_table(summary: dict[str, Any]) -> Table:
         f"{number(interval['mean'], 3)} (CV {number(interval['cv'], 3)})",
     )
     table.add_row(
-        "delay [ticks]",
+        "delay, ticks",
         f"{plan['delay_ticks']}",
         f"{number(delay['mean'], 2)} (p50 {number(delay['p50'], 0)}, p99 {number(delay['p99'], 0)}, "
         f"max {number(delay['max'], 0)})",
     )
     table.add_row(
-        "inference [ms]",
+        "inference, ms",
         f"{number(tau['p50'])} (p99 {number(tau['p99'])})*",
         f"{number(_middle(took, 'p50'))} (p99 {number(_middle(took, 'p99'))})",
     )
     table.add_row("ticks per second", number(ticks["ideal_hz"], 4), number(ticks["hz"], 4))
-    table.caption = "* tick to action in the slot, in the rehearsal" + (
-        f". {plan['limit']}" if plan["limit"] else ""
+    virtual = summary.get("clock") == "virtual"
+    note = (
+        "* as the latency model draws them" if virtual else "* tick to action in the slot, in the rehearsal"
     )
+    table.caption = Text(f"{note}. {plan['limit']}" if plan["limit"] else note, justify="left")
     table.caption_justify = "left"
     return table
 
@@ -210,10 +214,11 @@ def _planned_interval(plan: dict[str, Any]) -> float | None:
 
 
 def _sections(summary: dict[str, Any], out: Path | None) -> list[tuple[str, list[_Row]]]:
+    virtual = summary.get("clock") == "virtual"
     return [
         ("Ticks", _tick_rows(summary["ticks"])),
         ("Actions", _action_rows(summary["actions"])),
-        ("IPC [us]", _ipc_rows(summary["ipc_us"])),
+        *([] if virtual else [("IPC, us", _ipc_rows(summary["ipc_us"]))]),
         ("Workers", _worker_rows(summary["workers"], summary["restart_reasons"])),
         ("Episodes", _episode_rows(summary["episodes"])),
         ("Run", _run_rows(summary, out)),
@@ -232,13 +237,14 @@ def _tick_rows(ticks: dict[str, Any]) -> list[_Row]:
     rows.append(
         _Row(
             "overruns, skipped",
-            f"{ticks['overruns']:,} ticks took longer than a period, {ticks['skipped']:,} were skipped to stay on the grid",
+            f"{ticks['overruns']:,} ticks took longer than a period, "
+            f"{ticks['skipped']:,} were skipped to stay on the grid",
             "yellow" if overran else "",
         )
     )
-    rows.append(_Row("lateness [us]", _quantiles(late, ("p50", "p90", "p99", "p999", "max"))))
-    rows.append(_Row("world step [us]", _quantiles(step, ("p50", "p99", "max"))))
-    rows.append(_Row("world reset [ms]", _quantiles(reset, ("p50", "max"), digits=2)))
+    rows.append(_Row("lateness, us", _quantiles(late, ("p50", "p90", "p99", "p999", "max"))))
+    rows.append(_Row("world step, us", _quantiles(step, ("p50", "p99", "max"))))
+    rows.append(_Row("world reset, ms", _quantiles(reset, ("p50", "max"), digits=2)))
     return rows
 
 
@@ -251,7 +257,7 @@ def _action_rows(actions: dict[str, Any]) -> list[_Row]:
         if count
     ]
     rows.append(_Row("acted, of all ticks", share(actions["acted_fraction_of_all_ticks"])))
-    rows.append(_Row("frame age [ms]", _quantiles(actions["observation_age_ms"], ("p50", "p99"))))
+    rows.append(_Row("frame age, ms", _quantiles(actions["observation_age_ms"], ("p50", "p99"))))
     for key, meaning in (
         ("skipped_starts", "starts put off: no worker was idle"),
         ("delay_changes", "times the delay was planned anew"),
@@ -282,9 +288,9 @@ def _worker_rows(workers: Sequence[dict[str, Any]], reasons: Mapping[str, int]) 
     ]
     spread: tuple[tuple[str, Callable[[dict[str, Any]], float | None], int], ...] = (
         ("inferences", lambda worker: worker["inferences"], 0),
-        ("inference p50 [ms]", lambda worker: worker["inference_ms"]["p50"], 1),
-        ("inference p99 [ms]", lambda worker: worker["inference_ms"]["p99"], 1),
-        ("memory PSS [MB]", lambda worker: worker["pss_mb"], 1),
+        ("inference p50, ms", lambda worker: worker["inference_ms"]["p50"], 1),
+        ("inference p99, ms", lambda worker: worker["inference_ms"]["p99"], 1),
+        ("memory PSS, MB", lambda worker: worker["pss_mb"], 1),
     )
     for label, of, digits in spread:
         values = [value for value in map(of, workers) if value is not None]
@@ -306,7 +312,8 @@ def _episode_rows(episodes: dict[str, Any]) -> list[_Row]:
 
 def _run_rows(summary: dict[str, Any], out: Path | None) -> list[_Row]:
     record, left = summary["record"], summary.get("leftover_shared_memory")
-    rows = [_Row("start-up", f"{number(summary['startup_s'], 2)} s")]
+    started = summary["startup_s"]
+    rows = [] if started is None else [_Row("start-up", f"{number(started, 2)} s")]
     lost = record["lost_ticks"] + record["lost_jobs"]
     text = f"{record['lost_ticks']:,} ticks and {record['lost_jobs']:,} jobs missing" if lost else "complete"
     rows.append(_Row("record", text, "yellow" if lost else ""))
@@ -362,7 +369,8 @@ def _noop(config: RuntimeConfig, world: Mapping[str, Any]) -> str:
         return f"not used: a missing action is replaced by {config.on_missing}"
     source = str(world.get("noop_source", "unknown source"))
     warning = "WARNING: " if "has no no-op" in source else ""
-    return f"action {world.get('noop', '?')} when an action is missing ({warning}{source})"
+    noop = str(world.get("noop", "?")).removeprefix("array(").split(", dtype")[0]
+    return f"action {noop} when an action is missing ({warning}{source})"
 
 
 def _gpu_notes(header: Mapping[str, Any]) -> list[str]:

@@ -113,15 +113,6 @@ class HangingWorld(_World):
         return observation, 1.0, False, False, {}
 
 
-class HugeWorld(_World):
-    """A frame larger than any /dev/shm a test should fill."""
-
-    observation_space = gymnasium.spaces.Box(0, 255, (40_000, 40_000, 3), np.uint8)
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
-        return np.zeros((40_000, 40_000, 3), np.uint8), {}
-
-
 class FloatFrame(_World):
     """Returns from reset() what its space does not promise."""
 
@@ -143,10 +134,6 @@ def nan_reward_world(**args: Any) -> gymnasium.Env[Any, Any]:
 
 def hanging_world(**args: Any) -> gymnasium.Env[Any, Any]:
     return HangingWorld(**args)
-
-
-def huge_world(**args: Any) -> gymnasium.Env[Any, Any]:
-    return HugeWorld(**args)
 
 
 def float_frame(**args: Any) -> gymnasium.Env[Any, Any]:

@@ -220,8 +220,10 @@ class _Run:
         return (*(bytes(memory) for memory in self.memories), seen)
 
 
-def explore(make_scenario: Callable[[], Scenario]) -> Exploration:
-    """Every schedule of the scenario's actors."""
+def explore(
+    make_scenario: Callable[[], Scenario], *, until: Callable[[dict[str, Any]], bool] | None = None
+) -> Exploration:
+    """Every schedule of the scenario's actors; or, for a broken variant, only until the first such results."""
     found = Exploration()
     ids: dict[tuple[Any, ...], int] = {}
     children: list[list[int]] = []
@@ -251,6 +253,8 @@ def explore(make_scenario: Callable[[], Scenario]) -> Exploration:
             if not ready:
                 results = {name: actor.result for name, actor in run.actors.items()}
                 found.outcomes.append((run.schedule, results))
+                if until is not None and until(results):
+                    branches.clear()
                 break
             branches.extend((*run.choices, other) for other in ready[1:])
             parent = me

@@ -67,6 +67,7 @@ def describe(world: GymnasiumWorld, config: RuntimeConfig) -> dict[str, Any]:
     fps = world.env.metadata.get("render_fps")
     rate_hz = config.rate_hz(fps)
     return {
+        "env_id": config.env_id,
         "observation": world.observation.to_json(),
         "action": world.action.to_json(),
         "rate_hz": str(rate_hz),

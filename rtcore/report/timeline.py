@@ -1,0 +1,393 @@
+"""Workers over ticks: what each was doing when, as lanes of characters and as a picture (timeline.png)."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from rtcore.clock import NS_PER_S, NS_PER_US
+from rtcore.dispatch import Outcome, TickKind
+from rtcore.report.record import JobRow, RunRecord
+from rtcore.report.summary import RunStats
+from rtcore.report.table import number, share
+from rtcore.ring import FrameHeader
+from rtcore.stats import Distribution, bucket_bounds
+
+# -- as characters -----------------------------------------------------------------------------------------
+
+Cell: TypeAlias = tuple[str, str]  #: (glyph, style) of one tick
+
+#: Style of a job's bar, by outcome.
+BAR_STYLE = {
+    Outcome.ON_TIME: "green",
+    Outcome.LATE: "yellow",
+    Outcome.SUPERSEDED: "magenta",
+    Outcome.STALE_EPISODE: "bright_black",
+    Outcome.DROPPED_DEAD_WORKER: "red",
+    Outcome.DROPPED_LATE: "yellow",
+    Outcome.UNFINISHED: "cyan",
+}
+KIND_STYLE = {
+    TickKind.ACTED: "green",
+    TickKind.MISSED: "bold red",
+    TickKind.IDLE: "yellow",
+    TickKind.LEAD_IN: "bright_black",
+    TickKind.RESET: "bold blue",
+}
+
+
+class Glyphs(NamedTuple):
+    """The characters of the lanes. Every state has its own, so that they read without colour."""
+
+    start: str
+    computing: str
+    waiting: str
+    applied: str
+    late: str
+    unused: str
+    lost: str
+    down: str
+    kinds: str  #: by TickKind
+    skipped: str
+    full: str
+    empty: str
+    more: str
+
+
+UNICODE = Glyphs("▐", "█", "░", "●", "◐", "✗", "!", "╌", "●M·-R", "s", "█", "░", "…")
+ASCII = Glyphs("[", "=", ".", "*", "L", "x", "!", "-", "*M.-R", "s", "#", ".", "...")
+
+
+class Columns(NamedTuple):
+    """Which ticks the columns of the lanes stand for."""
+
+    first_tick: int
+    width: int
+    newest: FrameHeader  #: ties ticks to nanoseconds
+    period_ns: float
+
+    def of_ns(self, at_ns: int) -> int:
+        """The column of the tick in which `at_ns` lies."""
+        ticks = (at_ns - self.newest.deadline_ns) // self.period_ns
+        return self.newest.tick + int(ticks) - self.first_tick
+
+
+def worker_lanes(
+    jobs: Sequence[JobRow], booked: Mapping[int, int], num_lanes: int, columns: Columns, glyphs: Glyphs
+) -> list[list[Cell]]:
+    """A lane for each of the first `num_lanes` workers. `jobs` newest first; `booked` from `booked_ticks`."""
+    lanes: list[list[Cell]] = [[(" ", "")] * columns.width for _ in range(num_lanes)]
+    last_booked = [-1] * num_lanes
+    for job in reversed(jobs):
+        if job.worker < num_lanes and job.tick >= columns.first_tick:
+            last_booked[job.worker] = job.booked_tick
+            _paint_job(lanes[job.worker], job, columns, glyphs)
+    for worker, tick in booked.items():
+        start = tick - columns.first_tick
+        if worker < num_lanes and tick > last_booked[worker] and start < columns.width:
+            begin, lane = max(0, start), lanes[worker]
+            lane[begin:] = _bar(lane[begin], glyphs, "cyan", columns.width - begin, marked=start >= 0)
+    return lanes
+
+
+def tick_lane(ticks: Sequence[FrameHeader], columns: Columns, glyphs: Glyphs) -> list[Cell]:
+    """What governed each tick. `ticks` newest first."""
+    cells: list[Cell] = [(" ", "")] * columns.width
+    for header in ticks:
+        column = header.tick - columns.first_tick
+        if column < 0:
+            break
+        kind = TickKind(header.kind)
+        cells[column] = (glyphs.kinds[kind], KIND_STYLE[kind])
+        for skipped in range(max(0, column - header.skipped_ticks), column):
+            cells[skipped] = (glyphs.skipped, "bold red")
+    return cells
+
+
+def _paint_job(lane: list[Cell], job: JobRow, columns: Columns, glyphs: Glyphs) -> None:
+    """One job into its worker's lane. A cell where one job ended and the next began shows the end."""
+    outcome, style = Outcome(job.outcome), BAR_STYLE[Outcome(job.outcome)]
+    start, end = job.booked_tick - columns.first_tick, min(job.tick - columns.first_tick, columns.width - 1)
+    written = columns.of_ns(job.write_ns) if job.write_ns else end
+    begin = max(0, start)
+    computed = max(begin, min(written + 1, end))
+    if begin < end:
+        bar = _bar(lane[begin], glyphs, style, computed - begin, marked=start >= 0)
+        lane[begin:end] = bar + [(glyphs.waiting, style)] * (end - computed)
+    if outcome is Outcome.UNFINISHED:
+        return
+    marks = {
+        Outcome.ON_TIME: glyphs.applied,
+        Outcome.LATE: glyphs.late,
+        Outcome.DROPPED_DEAD_WORKER: glyphs.lost,
+    }
+    lane[end] = (marks.get(outcome, glyphs.unused), style)
+    if outcome is Outcome.DROPPED_DEAD_WORKER:
+        lane[end + 1 :] = [(glyphs.down, "red")] * (columns.width - end - 1)
+
+
+def _bar(before: Cell, glyphs: Glyphs, style: str, cells: int, *, marked: bool) -> list[Cell]:
+    """Computing: its first cell shows the start, or what was there: the end of the job before."""
+    bar = [(glyphs.computing, style)] * cells
+    if bar and marked:
+        bar[0] = (glyphs.start, style) if before[0] in (" ", glyphs.down) else before
+    return bar
+
+
+# -- as a picture ------------------------------------------------------------------------------------------
+
+#: Colours that stay apart for colour-blind readers (Okabe and Ito).
+_OUTCOME_COLOURS = {
+    Outcome.ON_TIME: "#009E73",
+    Outcome.LATE: "#E69F00",
+    Outcome.SUPERSEDED: "#CC79A7",
+    Outcome.STALE_EPISODE: "#999999",
+    Outcome.DROPPED_DEAD_WORKER: "#D55E00",
+    Outcome.DROPPED_LATE: "#F0E442",
+    Outcome.UNFINISHED: "#56B4E9",
+}
+_KIND_COLOURS = {
+    TickKind.ACTED: "#00795A",
+    TickKind.MISSED: "#D55E00",
+    TickKind.IDLE: "#F0E442",
+    TickKind.LEAD_IN: "#CCCCCC",
+    TickKind.RESET: "#0072B2",
+}
+_APPLIED = (Outcome.ON_TIME, Outcome.LATE)
+_WIDTH_INCHES = 14.0
+_MAX_WORKER_LABELS = 24
+#: The label of the axes that hold one bar per job, and of the one below it: for whoever inspects the figure.
+WORKERS_AXES, TICKS_AXES = "workers", "ticks"
+
+
+class Window(NamedTuple):
+    """The ticks that are drawn, both included, and what ties them to nanoseconds."""
+
+    first_tick: int
+    last_tick: int
+    epoch_ns: float
+    period_ns: float
+
+    def of_ns(self, at_ns: int) -> float:
+        """`at_ns` in ticks."""
+        return (at_ns - self.epoch_ns) / self.period_ns
+
+
+def draw_timeline(record: RunRecord, stats: RunStats, path: Path, world: str = "") -> None:
+    """Write `build_figure` as a PNG. Imports matplotlib (a second); touches none of its global state."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - see above
+
+    figure = build_figure(record, stats, world)
+    FigureCanvasAgg(figure)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110, format="png")
+
+
+def build_figure(record: RunRecord, stats: RunStats, world: str = "") -> Any:
+    """Workers over ticks for a stretch of normal operation, and histograms of the whole run. A `Figure`."""
+    from matplotlib.figure import Figure  # noqa: PLC0415 - see draw_timeline
+
+    workers_inches = min(9.0, max(1.2, 0.26 * stats.plan.workers))
+    inches = (workers_inches, 0.3, 2.3)
+    figure = Figure(figsize=(_WIDTH_INCHES, sum(inches) + 2.0), layout="constrained")
+    grid = figure.add_gridspec(3, 3, height_ratios=inches)
+    workers_axes = figure.add_subplot(grid[0, :], label=WORKERS_AXES)
+    ticks_axes = figure.add_subplot(grid[1, :], sharex=workers_axes, label=TICKS_AXES)
+    window = choose_window(record.ticks, stats)
+    figure.suptitle(_title(stats, world, window), fontsize=11)
+    _draw_workers(workers_axes, [job for job in record.jobs if _shows(window, job)], stats, window)
+    _draw_ticks(ticks_axes, record.ticks, window)
+    _legend(workers_axes, ticks_axes)
+    shapes = stats.distributions
+    _draw_counts(figure.add_subplot(grid[2, 0]), shapes["interval_ticks"], "action interval")
+    _draw_counts(figure.add_subplot(grid[2, 1]), shapes["delay_ticks"], "delay, frame to action")
+    _draw_lateness(figure.add_subplot(grid[2, 2]), shapes["lateness_ns"])
+    return figure
+
+
+def choose_window(ticks: Sequence[FrameHeader], stats: RunStats) -> Window | None:
+    """The last of the stretches (3 or 4 delays, at least 32 ticks) with the most policy actions."""
+    if not ticks:
+        return None
+    delay = max(1, stats.delay_ticks or stats.plan.delay_ticks)
+    size = min(64, max(32, 4 * delay)) if delay <= 16 else min(400, 3 * delay)
+    numbers = np.array([header.tick for header in ticks])
+    acted = np.concatenate([[0], np.cumsum([header.kind == TickKind.ACTED for header in ticks])])
+    counts = acted[1:] - acted[np.searchsorted(numbers, numbers - size, side="right")]
+    if len(counts) > size + delay:
+        counts = counts[:-delay]  # at the very end jobs are cut off
+    best = len(counts) - 1 - int(np.argmax(counts[::-1]))
+    first, last = max(int(numbers[0]), int(numbers[best]) - size + 1), int(numbers[best])
+    period_ns = float(NS_PER_S / stats.rate_hz)
+    newest = ticks[best]
+    return Window(first, last, newest.deadline_ns - newest.tick * period_ns, period_ns)
+
+
+def _shows(window: Window | None, job: JobRow) -> bool:
+    return window is not None and job.booked_tick <= window.last_tick and job.tick >= window.first_tick
+
+
+def _title(stats: RunStats, world: str, window: Window | None) -> str:
+    plan = stats.plan
+    name = world or str(stats.env.get("env_id", "")) or "unnamed world"
+    delay = stats.delay_ticks or plan.delay_ticks
+    lines = textwrap.wrap(f"{name}: {stats.policy or 'policy not named'}", 150)
+    lines.append(
+        f"{plan.stagger}, {plan.workers} worker{'s' if plan.workers != 1 else ''}, delay {delay} ticks "
+        f"({float(delay * 1000 / stats.rate_hz):.0f} ms), {float(stats.rate_hz):.4f} Hz, "
+        f"{stats.clock} clock, acted on {share(stats.acted_fraction)} of the possible ticks"
+    )
+    if window is not None:
+        lines.append(
+            f"workers: ticks {window.first_tick} to {window.last_tick}, the latest stretch with the most "
+            f"policy actions; histograms: all {stats.counters['ticks']:,} ticks"
+        )
+    return "\n".join(lines)
+
+
+def _draw_workers(axes: Any, jobs: Sequence[JobRow], stats: RunStats, window: Window | None) -> None:
+    """A bar per job, start to answer, a thin line on to the tick it was for, a dot where it was applied."""
+    num_workers = stats.plan.workers
+    axes.set_ylim(num_workers - 0.4, -0.6)
+    step = -(-num_workers // _MAX_WORKER_LABELS)
+    axes.set_yticks(range(0, num_workers, step), [f"w{worker:02d}" for worker in range(0, num_workers, step)])
+    axes.tick_params(labelbottom=False, labelsize=8)
+    if window is None or not jobs:
+        axes.text(
+            0.5, 0.5, "no policy action", transform=axes.transAxes, ha="center", va="center", fontsize=14
+        )
+        return
+    axes.set_xlim(window.first_tick, window.last_tick + 1)
+    axes.grid(axis="x", color="#e8e8e8", linewidth=0.6)
+    axes.set_axisbelow(True)
+    dot = 5.0 if num_workers <= 24 else 2.5
+    for outcome, colour in _OUTCOME_COLOURS.items():
+        ended = [job for job in jobs if job.outcome == outcome]
+        if not ended:
+            continue
+        rows = [job.worker for job in ended]
+        starts, ends = zip(*(_computing(window, job) for job in ended), strict=True)
+        axes.barh(
+            rows,
+            np.subtract(ends, starts),
+            left=starts,
+            height=0.62,
+            color=colour,
+            hatch=["" if job.write_ns else "////" for job in ended],
+            edgecolor="white",
+            linewidth=0.3,
+            label=f"inference, {outcome.name.lower().replace('_', ' ')}",
+        )
+        until = [(job.due_tick if job.hold else job.tick) if job.write_ns else 0 for job in ended]
+        axes.hlines(rows, ends, np.maximum(ends, until), colors=colour, linewidth=1.0, zorder=1.5)
+        if outcome in _APPLIED:
+            axes.plot(
+                [job.tick for job in ended],
+                rows,
+                linestyle="",
+                marker="o",
+                markersize=dot,
+                markerfacecolor="black" if outcome is Outcome.ON_TIME else "white",
+                markeredgecolor="black",
+                markeredgewidth=0.8,
+                zorder=3,
+                label=f"applied {'at its due tick' if outcome is Outcome.ON_TIME else 'late'}",
+            )
+
+
+def _computing(window: Window, job: JobRow) -> tuple[float, float]:
+    """From when to when [ticks] the worker was at it; to the end of the job where no answer ever came."""
+    if not job.write_ns:
+        return float(job.booked_tick), float(max(job.tick, job.booked_tick))
+    return window.of_ns(job.start_ns), window.of_ns(job.write_ns)
+
+
+def _draw_ticks(axes: Any, ticks: Sequence[FrameHeader], window: Window | None) -> None:
+    """A cell per tick, coloured by what governed it; cells without one are ticks that were skipped."""
+    axes.set_ylim(0, 1)
+    axes.set_yticks([0.5], ["ticks"])
+    axes.set_xlabel("tick (a cell is one tick; it begins at its number)", fontsize=9)
+    axes.tick_params(labelsize=8)
+    if window is None:
+        return
+    shown = [header for header in ticks if window.first_tick <= header.tick <= window.last_tick]
+    for kind, colour in _KIND_COLOURS.items():
+        cells = [(header.tick, 1) for header in shown if header.kind == kind]
+        if cells:
+            name = f"tick: {kind.name.lower().replace('_', '-')}"
+            axes.broken_barh(cells, (0, 1), facecolors=colour, edgecolor="white", linewidth=0.5, label=name)
+    if len(shown) < window.last_tick - window.first_tick + 1:
+        axes.broken_barh([], (0, 1), facecolors="white", edgecolor="black", label="tick: skipped")
+
+
+def _legend(workers_axes: Any, ticks_axes: Any) -> None:
+    """One legend for both, above the workers: only what occurs."""
+    handles, labels = workers_axes.get_legend_handles_labels()
+    more, names = ticks_axes.get_legend_handles_labels()
+    if handles or more:
+        workers_axes.legend(
+            [*handles, *more],
+            [*labels, *names],
+            loc="lower left",
+            bbox_to_anchor=(0, 1.0),
+            ncols=7,
+            frameon=False,
+            fontsize=8,
+        )
+
+
+def _samples(shape: Distribution) -> tuple[list[int], list[int]]:
+    """(value, how often) for every bucket that holds something."""
+    filled = np.flatnonzero(shape.buckets)
+    return [sum(bucket_bounds(int(bucket))) // 2 for bucket in filled], shape.buckets[filled].tolist()
+
+
+def _draw_counts(axes: Any, shape: Distribution, name: str) -> None:
+    """Histogram of whole ticks; the count axis is logarithmic, so that a single outlier shows."""
+    axes.set_xlabel("ticks", fontsize=9)
+    axes.tick_params(labelsize=8)
+    if shape.count == 0:
+        _empty(axes, name, "no policy action")
+        return
+    values, counts = _samples(shape)
+    axes.bar(values, counts, width=0.8 if max(values) - min(values) < 100 else 1.6, color="#0072B2")
+    axes.set_yscale("log")
+    axes.set_ylim(0.6, 2.5 * max(counts))
+    axes.set_xlim(max(-0.5, min(values) - 2.5), max(values) + 2.5)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_ylabel("actions (log)", fontsize=9)
+    spread = f"CV {number(shape.cv, 3)}" if name == "action interval" else f"max {shape.max}"
+    axes.set_title(f"{name}: mean {number(shape.mean, 3)} ticks, {spread}", fontsize=9)
+
+
+def _draw_lateness(axes: Any, shape: Distribution) -> None:
+    """How late ticks began, over a logarithmic axis [us]; below 0.1 us counts as 0.1."""
+    axes.set_xlabel("us (log)", fontsize=9)
+    axes.tick_params(labelsize=8)
+    if shape.max == 0:
+        _empty(axes, "tick lateness", "every tick exactly on time" if shape.count else "no tick")
+        return
+    values, counts = _samples(shape)
+    us = np.maximum(np.array(values) / NS_PER_US, 0.1)
+    bins = np.geomspace(us.min() / 1.2, us.max() * 1.2, 48)
+    axes.hist(us, bins=bins, weights=counts, color="#0072B2")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_ylim(bottom=0.6)
+    axes.set_ylabel("ticks (log)", fontsize=9)
+    p50, p99 = (number(shape.percentile(q) / NS_PER_US) for q in (0.5, 0.99))
+    axes.set_title(
+        f"tick lateness: p50 {p50}, p99 {p99}, max {number(shape.max / NS_PER_US)} us",
+        fontsize=9,
+    )
+
+
+def _empty(axes: Any, name: str, why: str) -> None:
+    axes.set_title(name, fontsize=9)
+    axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", va="center")
+    axes.set_xticks([])
+    axes.set_yticks([])

@@ -1,0 +1,72 @@
+"""The timeline picture of a small made-up run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from test_report_views import POLICY, made_up_job, made_up_run
+
+from rtcore.dispatch import Outcome
+from rtcore.report.record import RunRecord
+from rtcore.report.timeline import TICKS_AXES, WORKERS_AXES, build_figure, choose_window, draw_timeline
+from rtcore.stats import Histogram
+
+pytestmark = pytest.mark.unit
+
+
+def bars_of(figure) -> int:
+    axes = next(axes for axes in figure.axes if axes.get_label() == WORKERS_AXES)
+    return sum(len(container.patches) for container in axes.containers)
+
+
+def test_timeline_has_a_bar_for_every_job_in_its_window():
+    stats, record = made_up_run()
+    window = choose_window(record.ticks, stats)
+    assert (window.first_tick, window.last_tick) == (4, 35)
+    record.add_job(made_up_job(99, 0, 37, 39, Outcome.UNFINISHED))
+    in_window = [job for job in record.jobs if job.booked_tick <= 35 and job.tick >= 4]
+    assert bars_of(build_figure(record, stats, "Toy-v0")) == len(in_window)
+
+
+def test_timeline_title_names_the_run():
+    stats, record = made_up_run()
+    title = build_figure(record, stats, "Toy-v0").get_suptitle()
+    for fact in (
+        "Toy-v0",
+        POLICY,
+        "max-time, 4 workers",
+        "delay 4 ticks (80 ms)",
+        "wall clock",
+        "ticks 4 to 35",
+    ):
+        assert fact in title
+
+
+def test_timeline_shows_missed_ticks_and_lost_jobs():
+    stats, record = made_up_run(dead=2)
+    figure = build_figure(record, stats)
+    labels = {
+        text.get_text() for axes in figure.axes if axes.get_legend() for text in axes.get_legend().get_texts()
+    }
+    assert {"inference, dropped dead worker", "tick: missed", "tick: acted"} <= labels
+    assert any(axes.get_label() == TICKS_AXES for axes in figure.axes)
+
+
+@pytest.mark.parametrize("workers", [1, 74])
+def test_timeline_is_written(tmp_path: Path, workers: int):
+    stats, record = made_up_run(workers=workers, delay=3)
+    draw_timeline(record, stats, tmp_path / "new" / "timeline.png", "Toy-v0")
+    assert (tmp_path / "new" / "timeline.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_timeline_of_nothing_says_so(tmp_path: Path):
+    stats, _ = made_up_run()
+    nothing = {name: Histogram().snapshot() for name in stats.distributions}
+    empty = replace(stats, counters=dict.fromkeys(stats.counters, 0), distributions=nothing)
+    record = RunRecord(None, lambda raw: raw)
+    figure = build_figure(record, empty)
+    texts = {text.get_text() for axes in figure.axes for text in axes.texts}
+    assert {"no policy action", "no tick"} <= texts
+    draw_timeline(record, empty, tmp_path / "timeline.png")
