@@ -7,6 +7,7 @@ somebody sets the date. Deadlines are absolute: a late wake-up never moves the d
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple, Protocol
@@ -51,7 +52,13 @@ class TickClock:
     wake-up and shrinks slowly, within [`min_spin_ns`, `max_spin_ns`]. Allocates nothing that outlives a call.
     """
 
-    def __init__(self, max_spin_ns: int, min_spin_ns: int = 60 * NS_PER_US) -> None:
+    def __init__(
+        self,
+        max_spin_ns: int,
+        min_spin_ns: int = 60 * NS_PER_US,
+        before_spin: Callable[[], None] | None = None,
+    ) -> None:
+        self.before_spin = before_spin
         self._max_spin_ns = max(max_spin_ns, min_spin_ns)
         self._min_spin_ns = min_spin_ns
         self.spin_ns = min(4 * min_spin_ns, self._max_spin_ns)
@@ -59,18 +66,24 @@ class TickClock:
     now_ns = staticmethod(time.monotonic_ns)
 
     def sleep_until_ns(self, deadline_ns: int) -> None:
-        """Return within about a microsecond after `deadline_ns`, unless the machine is taken away."""
+        """Return within about a microsecond after `deadline_ns`, unless the machine is taken away.
+
+        `before_spin`, if set, is called after a sleep, with at least `min_spin_ns` to go: the place to warm caches.
+        """
         now_ns = time.monotonic_ns
         wake_ns = deadline_ns - self.spin_ns
         left_ns = wake_ns - now_ns()
         if left_ns > 0:
             time.sleep(left_ns / NS_PER_S)
-            self._learn(now_ns() - wake_ns)
+            woke_ns = now_ns()
+            self._learn(woke_ns - wake_ns)
+            if self.before_spin is not None and woke_ns < deadline_ns - self._min_spin_ns:
+                self.before_spin()
         while now_ns() < deadline_ns:
             pass
 
     def _learn(self, oversleep_ns: int) -> None:
-        wanted_ns = oversleep_ns + (oversleep_ns >> 1) + 20 * NS_PER_US
+        wanted_ns = oversleep_ns + (oversleep_ns >> 1) + self._min_spin_ns
         if wanted_ns > self.spin_ns:
             self.spin_ns = min(wanted_ns, self._max_spin_ns)
         else:

@@ -52,11 +52,11 @@ class Entry(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """What to do at a tick: `entry` and the `index` into its chunk, or nothing (`entry is None`)."""
+    """What to do at a tick: `entry` and the `chunk_index` into it, or nothing (`entry is None`)."""
 
     kind: TickKind
     entry: Entry | None
-    index: int
+    chunk_index: int
     due_tick: int
 
 

@@ -12,6 +12,7 @@ from rtcore.schedule import Job
 from rtcore.shared import SharedRun
 from rtcore.tickloop import Answer
 
+
 class SharedWorkers:
     """Worker processes behind job records, slots and semaphores. Implements `tickloop.Workers`.
 

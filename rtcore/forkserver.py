@@ -60,13 +60,13 @@ def _serve(control: socket.socket, parent_pid: int, children: set[int]) -> None:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     _send(control, {"ready": os.getpid()})
     while os.getppid() == parent_pid:
-        readable, _, _ = select.select([control, wake_read], [], [], 0.5)
+        readable, _, _ = select.select([control.fileno(), wake_read], [], [], 0.5)
         if wake_read in readable:
             with contextlib.suppress(BlockingIOError):
                 os.read(wake_read, 4096)
             for pid, status in _reap(children):
                 _send(control, {"exited": pid, "status": status})
-        if control in readable:
+        if control.fileno() in readable:
             message, fds, _, _ = socket.recv_fds(control, MAX_MESSAGE_BYTES, 1)
             if not message:
                 return

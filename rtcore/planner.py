@@ -140,9 +140,7 @@ def make_plan(
     )
 
 
-def _choose_workers(
-    stagger: Stagger, delay: int, device_stride: int, max_workers: int, tau: Tau
-) -> tuple[int, str]:
+def _choose_workers(stagger: Stagger, delay: int, device_stride: int, max_workers: int, tau: Tau) -> tuple[int, str]:
     if stagger == "sequential":
         return 1, ""
     wanted = math.ceil(delay / device_stride)

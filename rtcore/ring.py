@@ -7,9 +7,8 @@ is a counted outcome, not an exception. Platform: x86-64 only (see `shm.check_pl
 
 from __future__ import annotations
 
-from collections.abc import MutableSequence
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +25,13 @@ from rtcore.layout import (
 NONE_YET = -1
 
 
+class Words(Protocol):
+    """Eight-byte integers by index: a cast memoryview, or whatever a test puts in its place."""
+
+    def __getitem__(self, index: int, /) -> int: ...
+    def __setitem__(self, index: int, value: int, /) -> None: ...
+
+
 class ReadStatus(IntEnum):
     """What came of a read."""
 
@@ -37,7 +43,7 @@ class ReadStatus(IntEnum):
 class SequenceRing:
     """The protocol itself: who may touch which slot when. Knows nothing of what the slots hold."""
 
-    def __init__(self, control: MutableSequence[int], num_slots: int) -> None:
+    def __init__(self, control: Words, num_slots: int) -> None:
         if num_slots < 2:
             raise ValueError(f"num_slots={num_slots} must be at least 2: one is being written while others are read")
         self.control = control
@@ -112,6 +118,8 @@ class FrameRing:
         self._pack = FRAME_HEADER.struct.pack_into
         self._unpack = FRAME_HEADER.struct.unpack_from
         self._next_seq = self.sequence.newest() + 1
+        self._scratch: npt.NDArray[Any] = np.empty(frame_shape, frame_dtype)
+        self._scratch_header = bytearray(FRAME_HEADER.num_bytes)
         # One view per slot, made once: indexing an array for every frame would allocate.
         stride, dtype = layout.frame_stride_bytes, np.dtype(frame_dtype)
         count = int(np.prod(frame_shape, dtype=np.int64))
@@ -137,6 +145,17 @@ class FrameRing:
         self.sequence.commit(seq)
         self._next_seq = seq + 1
         return seq
+
+    def warm(self) -> None:
+        """Writer: bring the code and the memory that the next `publish` needs into the caches, changing nothing.
+
+        A process that sleeps for most of a tick finds its caches cold: 10 us of publishing then take 80. Reads the
+        slot that comes next and goes through the motions on private memory.
+        """
+        np.copyto(self._scratch, self._frames[self._next_seq % self.sequence.num_slots])
+        header = self._unpack(self._buffer, self._header_at(self._next_seq))
+        self._pack(self._scratch_header, 0, *header)
+        np.copyto(self._scratch, self._scratch)
 
     def read(self, seq: int, out: npt.NDArray[Any]) -> ReadStatus:
         """Reader: copy frame `seq` into `out` (same shape and dtype). `out` is whole only if the answer is OK."""
@@ -211,4 +230,3 @@ class JobLog:
         if self.sequence.was_lapped(seq):
             return ReadStatus.LAPPED, ()
         return ReadStatus.OK, fields
-

@@ -40,9 +40,7 @@ class SharedRun:
         self.run_control = Words(RUN_CONTROL, control, layout.run_control_at)
         self.env_status = Words(ENV_STATUS, control, layout.env_status_at)
         self.env_counters = Words(ENV_COUNTERS, control, layout.env_counters_at)
-        self.env_histograms = {
-            name: Histogram(control, layout.env_histogram_at(name)) for name in ENV_HISTOGRAMS
-        }
+        self.env_histograms = {name: Histogram(control, layout.env_histogram_at(name)) for name in ENV_HISTOGRAMS}
         workers = range(layout.max_workers)
         self.worker_control = [Words(WORKER_CONTROL, control, layout.worker_control_at(w)) for w in workers]
         self.worker_status = [Words(WORKER_STATUS, control, layout.worker_status_at(w)) for w in workers]

@@ -7,10 +7,10 @@ process is still reading is never the one being written, whatever the booking lo
 
 from __future__ import annotations
 
-from collections.abc import MutableSequence
 from typing import NamedTuple
 
 from rtcore.layout import JOB, SLOT_CONTROL, SLOT_ENTRY, Layout
+from rtcore.ring import Words
 
 
 class JobRecord(NamedTuple):
@@ -55,9 +55,7 @@ class JobBoard:
     def __init__(self, buffer: memoryview, layout: Layout) -> None:
         self._buffer = buffer
         self._at = [layout.job_at(worker) for worker in range(layout.max_workers)]
-        self._seqs = [
-            buffer[at : at + JOB.num_bytes].cast("q") for at in self._at
-        ]
+        self._seqs: list[Words] = [buffer[at : at + JOB.num_bytes].cast("q") for at in self._at]
         self._unpack = JOB.struct.unpack_from
 
     def post(self, worker: int, fields: tuple[int, ...]) -> int:
@@ -87,7 +85,7 @@ class ActionSlots:
         self._chunk_bytes = layout.chunk * layout.action_bytes
         workers = range(layout.max_workers)
         self._entry_at = [[layout.slot_entry_at(worker, parity) for parity in (0, 1)] for worker in workers]
-        self._done: list[MutableSequence[int]] = [
+        self._done: list[Words] = [
             buffer[at : at + SLOT_CONTROL.num_bytes].cast("q") for at in map(layout.slot_control_at, workers)
         ]
 

@@ -189,9 +189,7 @@ class ActionSpec(_ArraySpec):
         try:
             value = self._as_element(action)
         except ValueError as error:
-            raise PolicyError(
-                f"action {action!r} {error}; expected an element of {self.to_space()}"
-            ) from error
+            raise PolicyError(f"action {action!r} {error}; expected an element of {self.to_space()}") from error
         out[...] = value.reshape(out.shape)
 
     def decode(self, raw: object) -> Action:
@@ -345,9 +343,7 @@ def _require_plain_numbers(what: str, space: spaces.Box) -> None:
             f"Cast it in a wrapper"
         )
     if 0 in space.shape:
-        raise ConfigError(
-            f"{what} space has shape {space.shape} and holds nothing; expected no axis of length 0"
-        )
+        raise ConfigError(f"{what} space has shape {space.shape} and holds nothing; expected no axis of length 0")
 
 
 def _pack(values: Array) -> Bounds:

@@ -98,8 +98,7 @@ class Histogram:
         words = self._words
         if words[_COUNT] == 0 or value < words[_MIN]:
             words[_MIN] = value
-        if value > words[_MAX]:
-            words[_MAX] = value
+        words[_MAX] = max(words[_MAX], value)
         words[_SUM] += value
         self._floats[_SUM_SQ] += float(value) * value
         words[HISTOGRAM_HEAD_WORDS + bucket_of(value)] += 1
@@ -143,5 +142,3 @@ class Words:
 
     def to_dict(self) -> dict[str, int]:
         return {field: self.words[index] for field, index in self.record.index.items()}
-
-

@@ -191,7 +191,7 @@ class TickLoop:
         if decision.kind is TickKind.LEAD_IN and self._hold:
             return world.hold()._replace(reward=0.0), self._idle_action, Source.HELD
         if decision.entry is not None:
-            action, source = world.decode(decision.entry.payload.actions, decision.index), Source.POLICY
+            action, source = world.decode(decision.entry.payload.actions, decision.chunk_index), Source.POLICY
         else:
             action, source = world.stand_in()
         result = world.step(action)
@@ -214,12 +214,12 @@ class TickLoop:
         entry = decision.entry
         provenance = (-1, -1, -1, -1, -1, -1, 0)
         if entry is not None:
-            outcome = 0 if plan.tick - decision.index == decision.due_tick else 1
+            outcome = 0 if plan.tick - decision.chunk_index == decision.due_tick else 1
             provenance = (
                 entry.job.worker,
                 entry.obs_tick,
                 decision.due_tick,
-                decision.index,
+                decision.chunk_index,
                 outcome,
                 entry.payload.policy_version,
                 entry.payload.write_ns,
@@ -277,7 +277,7 @@ class TickLoop:
                 interval,
                 delay,
                 entry,
-                decision.index == 0 or tick == decision.due_tick,
+                decision.chunk_index == 0 or tick == decision.due_tick,
                 due_deadline_ns,
             )
         )

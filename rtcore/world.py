@@ -143,9 +143,7 @@ class GymnasiumWorld:
         try:
             frame, reward, terminated, truncated, _ = self.env.step(action)
         except Exception as error:
-            raise EnvironmentFailed(
-                f"the world raised in step({action!r}): {type(error).__name__}: {error}"
-            ) from error
+            raise EnvironmentFailed(f"the world raised in step({action!r}): {type(error).__name__}: {error}") from error
         self.observation.check(frame)
         reward = float(reward)
         if not math.isfinite(reward):

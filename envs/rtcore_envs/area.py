@@ -37,19 +37,13 @@ class AreaResizer:
 
     def __init__(self, in_shape: tuple[int, int], out_shape: tuple[int, int]) -> None:
         if any(not 0 < small <= large for large, small in zip(in_shape, out_shape, strict=True)):
-            raise ValueError(
-                f"got a resize from {in_shape} to {out_shape}, expected 0 < out <= in on both axes"
-            )
-        row_parts, column_parts = (
-            gcd(large, small) for large, small in zip(in_shape, out_shape, strict=True)
-        )
+            raise ValueError(f"got a resize from {in_shape} to {out_shape}, expected 0 < out <= in on both axes")
+        row_parts, column_parts = (gcd(large, small) for large, small in zip(in_shape, out_shape, strict=True))
         rows_in, columns_in = in_shape[0] // row_parts, in_shape[1] // column_parts
         rows_out, columns_out = out_shape[0] // row_parts, out_shape[1] // column_parts
         self._divisor = np.float32(rows_in * columns_in)
         if 255.5 * rows_in * columns_in >= 2**24:
-            raise ValueError(
-                f"got a resize from {in_shape} to {out_shape}, expected sizes with a common divisor"
-            )
+            raise ValueError(f"got a resize from {in_shape} to {out_shape}, expected sizes with a common divisor")
         self._row_weights = _overlaps(rows_in, rows_out)
         self._column_weights = np.ascontiguousarray(_overlaps(columns_in, columns_out).T)
         # Three buffers, each with the second view that the next product needs.

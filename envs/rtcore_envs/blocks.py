@@ -48,9 +48,7 @@ class BlocksEnv(GameBoyEnv):
         render_mode: str | None = None,
     ) -> None:
         with as_file(files("rtcore_envs") / "roms" / "blocks.gb") as packaged:
-            super().__init__(
-                rom=packaged if rom is None else rom, observation=observation, render_mode=render_mode
-            )
+            super().__init__(rom=packaged if rom is None else rom, observation=observation, render_mode=render_mode)
         self._score = 0
 
     def _prepare(self) -> None:
@@ -58,9 +56,7 @@ class BlocksEnv(GameBoyEnv):
         got = bytes(self._memory[MAGIC : MAGIC + len(MAGIC_BYTES)])
         if got != MAGIC_BYTES:
             expected = f"{MAGIC_BYTES!r} (the game NARROWS)"
-            raise RomError(
-                self._rom, f"{got!r} in its memory", expected, "Leave out rom= for the packaged game."
-            )
+            raise RomError(self._rom, f"{got!r} in its memory", expected, "Leave out rom= for the packaged game.")
 
     def _begin_episode(self, options: dict[str, Any] | None) -> None:
         seed = int(self.np_random.integers(1, 0x10000))

@@ -59,9 +59,7 @@ def board_of(ram: Sequence[int]) -> Board:
 
 def fits(board: Board, cells: Cells, row: int, column: int) -> bool:
     """Whether all cells are inside the well and free."""
-    return all(
-        0 <= row + r < HEIGHT and 0 <= column + c < WIDTH and not board[row + r, column + c] for r, c in cells
-    )
+    return all(0 <= row + r < HEIGHT and 0 <= column + c < WIDTH and not board[row + r, column + c] for r, c in cells)
 
 
 def land(board: Board, cells: Cells, row: int, column: int) -> Landing:

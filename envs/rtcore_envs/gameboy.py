@@ -90,9 +90,7 @@ class GameBoyEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
         if observation not in get_args(Observation):
             raise ValueError(f"got observation={observation!r}, expected one of {get_args(Observation)}")
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
-            raise ValueError(
-                f"got render_mode={render_mode!r}, expected None or {self.metadata['render_modes']}"
-            )
+            raise ValueError(f"got render_mode={render_mode!r}, expected None or {self.metadata['render_modes']}")
         self.render_mode = render_mode
         shape = OBSERVATION_SHAPES[observation]
         self.observation_space = gymnasium.spaces.Box(0, 255, shape, np.uint8)
@@ -158,9 +156,7 @@ class GameBoyEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
         self._in_episode = True
         return self._observe(), self._info()
 
-    def step(
-        self, action: int | np.integer[Any]
-    ) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
+    def step(self, action: int | np.integer[Any]) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
         """Runs one frame with the action's key down. Never truncates.
 
         Raises:
@@ -168,9 +164,7 @@ class GameBoyEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
             ResetNeeded: before the first `reset`.
         """
         if not 0 <= action < len(ACTION_KEYS):
-            raise ValueError(
-                f"got action={action!r}, expected a whole number from 0 to {len(ACTION_KEYS) - 1}"
-            )
+            raise ValueError(f"got action={action!r}, expected a whole number from 0 to {len(ACTION_KEYS) - 1}")
         self._check_open()
         if not self._in_episode:
             raise ResetNeeded("got step() before the first reset(), expected reset() once after construction")

@@ -156,5 +156,3 @@ def to_toml(config: RuntimeConfig) -> str:
         else:
             lines.append(f"{key} = {json.dumps(value)}")
     return "\n".join(lines)
-
-

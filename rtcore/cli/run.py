@@ -129,9 +129,7 @@ def _update(view: LiveView, runtime: Runtime, *, force: bool = False) -> None:
         view.update(runtime.stats(), runtime.record, runtime.booked_ticks(), force=force)
 
 
-def _run_virtual(
-    config: RuntimeConfig, view: LiveView
-) -> tuple[Simulation, _Stopped | None, RtcoreError | None]:
+def _run_virtual(config: RuntimeConfig, view: LiveView) -> tuple[Simulation, _Stopped | None, RtcoreError | None]:
     """No processes: as fast as the machine goes."""
     simulation = Simulation(config)
     view.log(simulation.plan.sentence(simulation.stats().policy))

@@ -48,9 +48,7 @@ def booked_ticks(shared: SharedRun, num_workers: int) -> dict[int, int]:
     return {worker: job.obs_tick for worker, job in jobs if job.phase_seq == phase_seq}
 
 
-def render(
-    stats: RunStats, record: RunRecord, run: RunHeader, booked: Mapping[int, int] | None = None
-) -> LiveFrame:
+def render(stats: RunStats, record: RunRecord, run: RunHeader, booked: Mapping[int, int] | None = None) -> LiveFrame:
     """The view at this moment. `booked`: from `booked_ticks`; without it the lanes end with finished jobs."""
     return LiveFrame(stats, record, run, booked or {})
 
@@ -183,9 +181,7 @@ class LiveFrame:
 
     def _counts(self, names: Iterable[str], good: tuple[str, ...]) -> Line:
         counters = self._stats.counters
-        found = [
-            (f"{name} {counters[name]}", "" if name in good else "yellow") for name in names if counters[name]
-        ]
+        found = [(f"{name} {counters[name]}", "" if name in good else "yellow") for name in names if counters[name]]
         return found or [("none yet", "")]
 
     def _worker_facts(self) -> Line:
@@ -194,9 +190,7 @@ class LiveFrame:
         lapped = sum(worker.lapped_frames for worker in stats.workers)
         facts = [(f"restarts {restarts}", "yellow" if restarts else "")]
         if stats.num_up:
-            facts.insert(
-                0, (f"{stats.num_up} of {run.workers} up", "bold red" if stats.num_up < run.workers else "")
-            )
+            facts.insert(0, (f"{stats.num_up} of {run.workers} up", "bold red" if stats.num_up < run.workers else ""))
         for name, count in (
             ("lapped frames", lapped),
             ("lost tick rows", self._lost[0]),
@@ -258,9 +252,7 @@ class LiveFrame:
         lines: list[Line] = []
         down = self._down()
         for worker, lane in enumerate(lanes):
-            label, style = (
-                (f"w{worker:02d} down", "bold red") if worker in down else (f"w{worker:02d}", "bold")
-            )
+            label, style = (f"w{worker:02d} down", "bold red") if worker in down else (f"w{worker:02d}", "bold")
             lines.append([(f"{label:<{_LABEL_CELLS}}", style), *_runs(lane)])
         if shown < workers:
             lines.append([(f"{glyphs.more} and {workers - shown} more", "bright_black")])
@@ -274,9 +266,7 @@ class LiveFrame:
             for worker, job in last.items()
             if job.outcome == Outcome.DROPPED_DEAD_WORKER and self._booked.get(worker, -1) <= job.booked_tick
         }
-        gone = (
-            {worker.index for worker in stats.workers if worker.pid < 0} if stats.clock == "wall" else set()
-        )
+        gone = {worker.index for worker in stats.workers if worker.pid < 0} if stats.clock == "wall" else set()
         return down | gone
 
     def _tick_lane(self, width: int, glyphs: Glyphs) -> Line:

@@ -12,7 +12,6 @@ from rtcore.recorder import KIND_COUNTERS, OUTCOME_COUNTERS
 from rtcore.stats import Distribution
 
 
-
 @dataclass(frozen=True)
 class WorkerStats:
     """One worker place over the run, restarts included. `pss_mb` NaN where it is not known."""
@@ -114,7 +113,8 @@ def build_summary(stats: RunStats) -> dict[str, Any]:
         "wait": stats.wait,
         "startup_s": stats.startup_s,
     }
-    return _without_nan(summary)
+    cleaned: dict[str, Any] = _without_nan(summary)
+    return cleaned
 
 
 def _worker(worker: WorkerStats) -> dict[str, Any]:

@@ -91,12 +91,8 @@ def header_lines(header: Mapping[str, Any], config: RuntimeConfig, plan: Plan) -
     """The run header, one fact a line. `header` is `Runtime.header`."""
     run, policy, world = RunHeader.of(header, config, plan), header.get("policy", {}), header.get("world", {})
     lines = [f"run       {run.run_id}" if run.run_id else "run"]
-    lines.append(
-        f"world     {run.world}{_arguments(config.env_args)} at {run.rate_hz:.4f} Hz ({plan.rate_hz})"
-    )
-    lines.append(
-        f"          observation {_space(world.get('observation'))}, action {_space(world.get('action'))}"
-    )
+    lines.append(f"world     {run.world}{_arguments(config.env_args)} at {run.rate_hz:.4f} Hz ({plan.rate_hz})")
+    lines.append(f"          observation {_space(world.get('observation'))}, action {_space(world.get('action'))}")
     lines.append(f"no-op     {_noop(config, world)}; after a reset: {config.on_reset}")
     lines.append(f"policy    {run.policy}{_arguments(config.policy_args)}")
     lines += [f"          {note}" for note in policy_notes(run.policy)]
@@ -116,9 +112,7 @@ def realtime_text(realtime: Mapping[str, str]) -> str:
         return "nothing asked for"
     granted = [name for name, answer in realtime.items() if answer == "granted"]
     refused = [
-        f"{name} ({answer.removeprefix('refused: ')})"
-        for name, answer in realtime.items()
-        if answer != "granted"
+        f"{name} ({answer.removeprefix('refused: ')})" for name, answer in realtime.items() if answer != "granted"
     ]
     parts = [f"granted {', '.join(granted)}"] if granted else []
     parts += [f"REFUSED {', '.join(refused)}"] if refused else []
@@ -200,9 +194,7 @@ def _plan_table(summary: dict[str, Any]) -> Table:
     )
     table.add_row("ticks per second", number(ticks["ideal_hz"], 4), number(ticks["hz"], 4))
     virtual = summary.get("clock") == "virtual"
-    note = (
-        "* as the latency model draws them" if virtual else "* tick to action in the slot, in the rehearsal"
-    )
+    note = "* as the latency model draws them" if virtual else "* tick to action in the slot, in the rehearsal"
     table.caption = Text(f"{note}. {plan['limit']}" if plan["limit"] else note, justify="left")
     table.caption_justify = "left"
     return table
@@ -300,9 +292,7 @@ def _worker_rows(workers: Sequence[dict[str, Any]], reasons: Mapping[str, int]) 
     why = "; ".join(f"{reason}: {count}" for reason, count in reasons.items())
     rows.append(_Row("restarts", f"{restarts}{f' ({why})' if why else ''}", "yellow" if restarts else ""))
     if lapped:
-        rows.append(
-            _Row("lapped frames", f"{lapped:,}  overwritten before the worker had read them", "yellow")
-        )
+        rows.append(_Row("lapped frames", f"{lapped:,}  overwritten before the worker had read them", "yellow"))
     return rows
 
 

@@ -257,9 +257,7 @@ def _draw_workers(axes: Any, jobs: Sequence[JobRow], stats: RunStats, window: Wi
     axes.set_yticks(range(0, num_workers, step), [f"w{worker:02d}" for worker in range(0, num_workers, step)])
     axes.tick_params(labelbottom=False, labelsize=8)
     if window is None or not jobs:
-        axes.text(
-            0.5, 0.5, "no policy action", transform=axes.transAxes, ha="center", va="center", fontsize=14
-        )
+        axes.text(0.5, 0.5, "no policy action", transform=axes.transAxes, ha="center", va="center", fontsize=14)
         return
     axes.set_xlim(window.first_tick, window.last_tick + 1)
     axes.grid(axis="x", color="#e8e8e8", linewidth=0.6)

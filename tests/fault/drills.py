@@ -18,8 +18,9 @@ SHM = Path("/dev/shm")
 COMMAND = [sys.executable, "-m", "rtcore.cli.run"]
 #: A healthy small run that the drills interfere with.
 HEALTHY = (
-    "--env-id CartPole-v1 --fps 60 --policy synthetic --policy-args latency_ms=50 --workers 4 --duration 60 --no-live"
-).split()
+    *("--env-id", "CartPole-v1", "--fps", "60", "--policy", "synthetic", "--policy-args", "latency_ms=50"),
+    *("--workers", "4", "--duration", "60", "--no-live"),
+)
 
 
 def run_to_end(*arguments: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:

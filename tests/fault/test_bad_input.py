@@ -46,7 +46,7 @@ def test_a_wrong_setting_is_named_with_what_was_expected(arguments: list[str], s
 
 def test_a_typo_in_the_config_file_is_named(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
-    file.write_text('worker = 3\n')
+    file.write_text("worker = 3\n")
     done = run_to_end("--config", str(file))
     assert done.returncode == 2
     assert "unknown key 'worker'" in done.stderr

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from greenlet import greenlet, getcurrent
+from greenlet import getcurrent, greenlet
 
 WORD_BYTES = 8
 #: A record is cleared in one step and then written (or read) in this many.

@@ -168,18 +168,14 @@ def test_registration_may_be_repeated():
 
 
 def run_python(code: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return done.stdout
 
 
 def test_world_can_be_made_from_its_id_without_an_import():
-    code = (
-        "import gymnasium as g; e = g.make('rtcore_envs:rtcore/Blocks-v0'); print(e.reset(seed=1)[0].shape)"
-    )
+    code = "import gymnasium as g; e = g.make('rtcore_envs:rtcore/Blocks-v0'); print(e.reset(seed=1)[0].shape)"
     assert run_python(code) == "(84, 84)\n"
 
 

@@ -28,9 +28,7 @@ ACTION_SPACES = [
 ]
 
 
-def load(
-    name: str, args: dict[str, Any], observation: Any = SMALL, action: Any = BUTTONS, **kwargs: Any
-) -> Any:
+def load(name: str, args: dict[str, Any], observation: Any = SMALL, action: Any = BUTTONS, **kwargs: Any) -> Any:
     specs = ObservationSpec.from_space(observation), ActionSpec.from_space(action)
     return load_policy(name, args, *specs, **{"seed": 5, "worker_index": 0, "device": "cpu", **kwargs})
 
@@ -87,9 +85,7 @@ def broken(_observation: Any, _action: Any) -> nn.Module:
     raise ZeroDivisionError("inside the factory")
 
 
-@pytest.mark.parametrize(
-    "k, num_parameters", [(1, 904_231), (7, 10_400_000), (29, 104_700_000), (98, 1_000_000_000)]
-)
+@pytest.mark.parametrize("k, num_parameters", [(1, 904_231), (7, 10_400_000), (29, 104_700_000), (98, 1_000_000_000)])
 def test_impala_has_the_papers_parameter_counts(k: int, num_parameters: int):
     with torch.device("meta"):
         network = impala(spaces.Box(0, 255, (84, 84, 1), np.uint8), BUTTONS, k=k)

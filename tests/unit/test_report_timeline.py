@@ -47,9 +47,7 @@ def test_timeline_title_names_the_run():
 def test_timeline_shows_missed_ticks_and_lost_jobs():
     stats, record = made_up_run(dead=2)
     figure = build_figure(record, stats)
-    labels = {
-        text.get_text() for axes in figure.axes if axes.get_legend() for text in axes.get_legend().get_texts()
-    }
+    labels = {text.get_text() for axes in figure.axes if axes.get_legend() for text in axes.get_legend().get_texts()}
     assert {"inference, dropped dead worker", "tick: missed", "tick: acted"} <= labels
     assert any(axes.get_label() == TICKS_AXES for axes in figure.axes)
 

@@ -67,9 +67,7 @@ def made_up_job(seq: int, worker: int, booked: int, tick: int, outcome: Outcome)
 
 def made_up_tick(tick: int, kind: TickKind, worker: int, delay: int) -> FrameHeader:
     deadline_ns = tick * PERIOD_NS
-    acted = (
-        (worker, tick - delay, tick, 0, 0, 0, 0) if kind is TickKind.ACTED else (-1, -1, -1, -1, -1, -1, 0)
-    )
+    acted = (worker, tick - delay, tick, 0, 0, 0, 0) if kind is TickKind.ACTED else (-1, -1, -1, -1, -1, -1, 0)
     times = (deadline_ns, deadline_ns + 4000, deadline_ns + 9000, 5000)
     return FrameHeader(tick, tick, 0, *times, kind, 0, 0.0, 0, 0, 0.0, tick, *acted, 0, deadline_ns, 1)
 
@@ -81,9 +79,7 @@ def made_up_stats(
     took.add(70_000_000)
     rate_hz = Fraction(50)
     tau = Tau.of([(delay * PERIOD_NS) - PERIOD_NS // 2], [0])
-    plan = make_plan(
-        "max-time", tau, rate_hz, workers=workers, max_workers=128, guard_ns=0, device_parallelism=2.0
-    )
+    plan = make_plan("max-time", tau, rate_hz, workers=workers, max_workers=128, guard_ns=0, device_parallelism=2.0)
     places = [
         WorkerStats(index, 100 + index, "cpu", 9, took.snapshot(), took.snapshot(), 0, 0, float("nan"))
         for index in range(workers)
@@ -104,9 +100,7 @@ def made_up_stats(
 
 
 def header_of(stats: RunStats) -> RunHeader:
-    return RunHeader(
-        "run-1", "Toy-v0", 50.0, stats.policy, "max-time", stats.plan.workers, "cpu", 80, "wall", REALTIME
-    )
+    return RunHeader("run-1", "Toy-v0", 50.0, stats.policy, "max-time", stats.plan.workers, "cpu", 80, "wall", REALTIME)
 
 
 def drawn(stats: RunStats, record: RunRecord, width: int = 100, height: int = 40, booked=None) -> list[str]:
@@ -321,10 +315,7 @@ def test_summary_of_a_run_without_a_single_number():
 
 def test_summary_of_many_workers_is_a_spread_not_a_row_each():
     stats, _ = made_up_run(workers=74, delay=30)
-    workers = [
-        replace(worker, restarts=int(worker.index == 3), pss_mb=20.0 + worker.index)
-        for worker in stats.workers
-    ]
+    workers = [replace(worker, restarts=int(worker.index == 3), pss_mb=20.0 + worker.index) for worker in stats.workers]
     text = printed(build_summary(replace(stats, workers=workers, restart_reasons={"exit code -9": 1})))
     assert "min 20.0  median 56.5  max 93.0  over workers" in text
     assert "1 (exit code -9: 1)" in text

@@ -38,9 +38,7 @@ def test_rom_has_own_title_and_right_checksums():
     assert int.from_bytes(ROM[0x14E:0x150]) == (sum(ROM) - ROM[0x14E] - ROM[0x14F]) & 0xFFFF
 
 
-@pytest.mark.skipif(
-    sdcc_version() != SDCC_VERSION, reason=f"needs sdcc {SDCC_VERSION}, found {sdcc_version()}"
-)
+@pytest.mark.skipif(sdcc_version() != SDCC_VERSION, reason=f"needs sdcc {SDCC_VERSION}, found {sdcc_version()}")
 def test_sources_build_the_packaged_rom_byte_for_byte(tmp_path):
     build = subprocess.run(
         [ROMS / "build.sh", tmp_path],

@@ -24,9 +24,7 @@ SHAPES = st.lists(st.integers(1, 4), max_size=3).map(tuple)
 
 @st.composite
 def boxes(draw: st.DrawFn) -> spaces.Box:
-    dtype = np.dtype(
-        draw(st.sampled_from(["float32", "float64", "uint8", "int64", "int16", "float16", "bool"]))
-    )
+    dtype = np.dtype(draw(st.sampled_from(["float32", "float64", "uint8", "int64", "int16", "float16", "bool"])))
     shape = draw(SHAPES)
     elements: st.SearchStrategy[Any] = st.integers(0, 1)
     if dtype.kind == "f":
@@ -112,9 +110,7 @@ def test_the_same_generator_state_gives_the_same_random_action(space: spaces.Spa
 
 
 @given(action_spaces(), st.integers(1, 3), st.integers(0, 2**32))
-def test_float_policy_output_always_gives_actions_inside_the_space(
-    space: spaces.Space[Any], chunk: int, seed: int
-):
+def test_float_policy_output_always_gives_actions_inside_the_space(space: spaces.Space[Any], chunk: int, seed: int):
     spec = ActionSpec.from_space(space)
     output = 1e6 * np.random.default_rng(seed).standard_normal(spec.policy_output_shape(chunk))
     actions = spec.from_policy_output(output.astype(np.float32), chunk)

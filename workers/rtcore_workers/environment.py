@@ -79,9 +79,7 @@ def describe(world: GymnasiumWorld, config: RuntimeConfig) -> dict[str, Any]:
 class EnvProcess:
     """Follows the supervisor's phases: rehearse, run, idle, stop."""
 
-    def __init__(
-        self, config: RuntimeConfig, world: GymnasiumWorld, shared: SharedRun, semaphores: list[Any]
-    ) -> None:
+    def __init__(self, config: RuntimeConfig, world: GymnasiumWorld, shared: SharedRun, semaphores: list[Any]) -> None:
         self._config = config
         self._world = world
         self._shared = shared
@@ -142,7 +140,12 @@ class EnvProcess:
             phase_seq=phase_seq,
             spinning=config.resolved_wait() == "spin",
         )
-        clock = TickClock(max_spin_ns=min(2_000_000, self._period_ns // 4))
+        # Waking 200 us early at 60 Hz costs 1.2% of a CPU and buys a warm start and most late wake-ups.
+        clock = TickClock(
+            max_spin_ns=min(2_000_000, self._period_ns // 4),
+            min_spin_ns=min(200_000, self._period_ns // 16),
+            before_spin=shared.ring.warm,
+        )
         grid = TickGrid(clock.now_ns() + _EPOCH_LEAD_NS, self._rate_hz)
         books = Books(shared.env_counters, shared.env_status, shared.env_histograms, shared.log.append)
         world: World = self._world if phase is Phase.RUN else HeldWorld(self._world)

@@ -121,14 +121,18 @@ class Worker:
         while self._control["phase"] != Phase.STOP and self._wanted["generation"] == self._generation:
             self._status["heartbeat_ns"] = self._clock.now_ns()
             if self._jobs.newest(self._index) == self._job_seen:
-                self._wait_for_job()
+                self.wait_for_job()
                 continue
             job = self._jobs.read(self._index)
-            self._job_seen = job.job_seq
+            self.note_job(job.job_seq)
             if job.generation == self._generation:
                 self._do(job)
 
-    def _wait_for_job(self) -> None:
+    def note_job(self, job_seq: int) -> None:
+        """From now on wait for a newer job than this one."""
+        self._job_seen = job_seq
+
+    def wait_for_job(self) -> None:
         if self._wait == "spin":
             spin_until_ns = self._clock.now_ns() + 1_000_000
             while self._jobs.newest(self._index) == self._job_seen and self._clock.now_ns() < spin_until_ns:
@@ -147,7 +151,7 @@ class Worker:
             self._phase_seen = job.phase_seq
             self._forget_statistics()
         status["busy_since_ns"] = clock.now_ns()
-        header = self._read_frame(job)
+        header = self.read_frame(job)
         if header is not None:
             self._answer(job, header, status["busy_since_ns"])
         status["busy_since_ns"] = 0
@@ -184,9 +188,14 @@ class Worker:
         self._histograms["publish_to_read_ns"].add(read_ns - header.publish_ns)
         self._status.add("inferences")
 
-    def _read_frame(self, job: JobRecord) -> FrameHeader | None:
+    def read_frame(self, job: JobRecord) -> FrameHeader | None:
         """The booked frame (or, without a due tick to keep, the newest) in the policy's own memory."""
         ring, target = self._ring, self._policy.observation
+        newest = ring.sequence.newest()
+        if 0 <= newest < job.frame_seq:
+            # The booked frame does not exist yet: read the last one meanwhile, so that the caches are warm.
+            ring.read(newest, target)
+            ring.read_header(newest)
         if not self._wait_for_frame(job.frame_seq):
             return None
         seq = job.frame_seq if job.hold else ring.sequence.newest()

@@ -83,9 +83,7 @@ def load_policy(
         from rtcore_workers.policies import network  # noqa: PLC0415 - imports torch
 
         built_in = _NETWORKS.get(name)
-        module, title = network.build_module(
-            name, built_in, rest, observation, action, seed=seed, chunk=chunk
-        )
+        module, title = network.build_module(name, built_in, rest, observation, action, seed=seed, chunk=chunk)
         policy = network.NetworkPolicy(
             title,
             module,

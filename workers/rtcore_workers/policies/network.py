@@ -106,9 +106,7 @@ class NetworkPolicy:
 def _find_factory(name: str, import_string: str) -> Callable[..., object]:
     module_name, _, attribute = import_string.partition(":")
     if not module_name or not attribute:
-        raise PolicyError(
-            f"policy {name!r} is incomplete; expected module:factory, as in my_agent.nets:make_net"
-        )
+        raise PolicyError(f"policy {name!r} is incomplete; expected module:factory, as in my_agent.nets:make_net")
     try:
         module = importlib.import_module(module_name)
     except Exception as error:

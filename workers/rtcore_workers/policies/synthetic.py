@@ -33,9 +33,7 @@ class LatencyModel:
         """Read a policy's arguments; PolicyError on an unknown, missing or impossible one."""
         refuse_unknown("synthetic", args, [field.name for field in fields(cls)])
         if "latency_ms" not in args:
-            raise PolicyError(
-                "policy 'synthetic' got no latency_ms; expected the inference time, as latency_ms=100"
-            )
+            raise PolicyError("policy 'synthetic' got no latency_ms; expected the inference time, as latency_ms=100")
         model = cls(**{field.name: number("synthetic", args, field.name) for field in fields(cls)})
         if model.outlier_prob > 1:
             raise PolicyError(

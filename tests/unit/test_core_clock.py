@@ -1,0 +1,144 @@
+"""The tick grid is exact for ever; a late wake-up never moves it."""
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rtcore.clock import ManualClock, TickGrid, ceil_ticks, plan_next_tick, rate_from
+
+pytestmark = pytest.mark.unit
+
+GAME_BOY = Fraction(4194304, 70224)
+rates = st.fractions(min_value=Fraction(1, 100), max_value=10_000, max_denominator=100_000)
+epochs = st.integers(0, 10**18)
+
+
+# -- deadlines ---------------------------------------------------------------------------------------------------
+
+
+def test_the_game_boys_grid_is_exact_over_a_billion_ticks():
+    grid = TickGrid(123, GAME_BOY)
+    # 4194304/70224 = 262144/4389 Hz: 262144 ticks take 4389 s, to the nanosecond.
+    assert grid.deadline_ns(262_144) == 123 + 4389 * 10**9
+    assert grid.deadline_ns(262_144 * 4_000) == 123 + 4389 * 4_000 * 10**9
+    assert grid.deadline_ns(10**9) == 123 + 10**9 * 10**9 * 4389 // 262_144
+    assert grid.period_ns == Fraction(10**9 * 70224, 4194304)
+
+
+@settings(deadline=None, max_examples=200)
+@given(rate=rates, epoch=epochs, tick=st.integers(0, 10**9))
+def test_a_deadline_is_the_exact_instant_rounded_down_and_never_drifts(rate, epoch, tick):
+    grid = TickGrid(epoch, rate)
+    exact = epoch + tick * Fraction(10**9) / rate
+    assert 0 <= exact - grid.deadline_ns(tick) < 1
+
+
+@settings(deadline=None, max_examples=200)
+@given(rate=rates, epoch=epochs, tick=st.integers(0, 10**9))
+def test_tick_at_is_the_inverse_of_deadline(rate, epoch, tick):
+    grid = TickGrid(epoch, rate)
+    deadline_ns = grid.deadline_ns(tick)
+    assert grid.tick_at(deadline_ns) == tick
+    assert grid.tick_at(deadline_ns - 1) == tick - 1
+
+
+@settings(deadline=None, max_examples=100)
+@given(rate=rates, epoch=epochs, offset_ns=st.integers(-(10**12), 10**15))
+def test_tick_at_is_the_last_tick_that_is_not_in_the_future(rate, epoch, offset_ns):
+    grid, now_ns = TickGrid(epoch, rate), epoch + offset_ns
+    tick = grid.tick_at(now_ns)
+    assert grid.deadline_ns(tick) <= now_ns < grid.deadline_ns(tick + 1)
+
+
+@pytest.mark.parametrize("rate", [Fraction(0), Fraction(-60)])
+def test_a_rate_that_is_not_positive_is_refused(rate):
+    with pytest.raises(ValueError, match="must be positive"):
+        TickGrid(0, rate)
+
+
+# -- the next tick -----------------------------------------------------------------------------------------------
+
+
+def test_on_time_the_next_tick_is_the_one_after_the_last():
+    assert plan_next_tick(TickGrid(0, Fraction(10**8)), 4, 45) == (5, 50, 0)
+
+
+def test_late_wakeup_skips_whole_ticks_without_moving_the_grid():
+    grid = TickGrid(0, Fraction(10**8))
+    assert plan_next_tick(grid, 4, 73) == (7, 70, 2)
+    assert plan_next_tick(grid, 7, 74) == (8, 80, 0)
+
+
+def test_a_tick_that_is_merely_late_still_runs():
+    grid = TickGrid(0, Fraction(10**8))
+    assert plan_next_tick(grid, 4, 59) == (5, 50, 0)
+    assert plan_next_tick(grid, 4, 60) == (6, 60, 1)
+
+
+def test_before_the_epoch_the_first_tick_is_tick_0():
+    assert plan_next_tick(TickGrid(1000, Fraction(10**8)), -1, 0) == (0, 1000, 0)
+
+
+@settings(deadline=None, max_examples=60)
+@given(rate=rates, epoch=epochs, late_periods=st.lists(st.floats(0, 6), min_size=1, max_size=60))
+def test_every_tick_is_run_or_counted_as_skipped_whatever_happens(rate, epoch, late_periods):
+    grid, last, now_ns, counted = TickGrid(epoch, rate), -1, 0, 0
+    for late in late_periods:
+        plan = plan_next_tick(grid, last, now_ns)
+        assert plan.tick > last
+        assert plan.deadline_ns == grid.deadline_ns(plan.tick)
+        counted += 1 + plan.skipped_ticks
+        last = plan.tick
+        now_ns = max(now_ns, plan.deadline_ns) + int(late * grid.period_ns)
+    assert counted == last + 1
+
+
+# -- durations and rates -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("duration_ns", "ticks"), [(0, 0), (1, 1), (10, 1), (11, 2), (20, 2), (-10, -1)])
+def test_ceil_ticks_is_the_fewest_ticks_that_last_so_long(duration_ns, ticks):
+    assert ceil_ticks(duration_ns, Fraction(10**8)) == ticks
+
+
+@pytest.mark.parametrize(
+    ("fps", "rate"),
+    [
+        (60, Fraction(60)),
+        (59.7275, Fraction(23891, 400)),
+        ("59.7275", Fraction(597275, 10_000)),
+        ("4194304/70224", GAME_BOY),
+        (4194304 / 70224, GAME_BOY),
+        (1 / 3, Fraction(1, 3)),
+        (Fraction(30000, 1001), Fraction(30000, 1001)),
+        (30000 / 1001, Fraction(30000, 1001)),
+    ],
+)
+def test_a_rate_is_exact_from_a_float_a_string_or_a_fraction(fps, rate):
+    assert rate_from(fps) == rate
+
+
+def test_the_game_boys_rate_as_a_float_gives_back_its_fraction_in_lowest_terms():
+    rate = rate_from(4194304 / 70224)
+    assert (rate.numerator, rate.denominator) == (262_144, 4389)
+
+
+@pytest.mark.parametrize("fps", [0, -1.5, "0", "-60", "sixty", float("nan"), 1e-9])
+def test_what_is_no_positive_rate_is_refused(fps):
+    with pytest.raises(ValueError, match=r"."):
+        rate_from(fps)
+
+
+# -- the manual clock --------------------------------------------------------------------------------------------
+
+
+def test_the_manual_clock_stands_still_until_told_and_never_goes_back():
+    clock = ManualClock(5)
+    assert (clock.now_ns(), clock.now_ns()) == (5, 5)
+    clock.sleep_until_ns(9)
+    clock.sleep_until_ns(7)
+    assert clock.now_ns() == 9
+    clock.advance_ns(3)
+    assert clock.now_ns() == 12

@@ -1,0 +1,292 @@
+"""Which action governs which tick, and what becomes of every other one."""
+
+import pytest
+
+from rtcore.dispatch import Dispatcher, Entry, Outcome, TickKind
+from rtcore.schedule import Job
+
+pytestmark = pytest.mark.unit
+
+ACTED, MISSED, IDLE, LEAD_IN = TickKind.ACTED, TickKind.MISSED, TickKind.IDLE, TickKind.LEAD_IN
+
+
+class Desk:
+    """A dispatcher in which jobs are booked and answered by name of their observation tick."""
+
+    def __init__(self, on_late="apply", *, chunk=1, hold=True, delay=3):
+        self.dispatcher = Dispatcher(on_late)
+        self.chunk, self.hold, self.delay = chunk, hold, delay
+        self.jobs = {}
+
+    def book(self, *obs_ticks):
+        for obs_tick in obs_ticks:
+            job = Job(obs_tick, obs_tick, obs_tick + self.delay, self.hold)
+            self.jobs[obs_tick] = job
+            self.dispatcher.expect(job, self.chunk)
+        return self
+
+    def answer(self, obs_tick, *, at, episode=0, used=None):
+        used = obs_tick if used is None else used
+        self.dispatcher.offer(Entry(self.jobs[obs_tick], used, episode, self.chunk), at)
+        return self
+
+    def decide(self, tick):
+        """(kind, observation tick of the action, index into its chunk)"""
+        decision = self.dispatcher.decide(tick)
+        obs_tick = decision.entry.obs_tick if decision.entry is not None else None
+        return decision.kind, obs_tick, decision.chunk_index
+
+    def kinds(self, ticks):
+        return [self.dispatcher.decide(tick).kind for tick in ticks]
+
+    def outcome(self, obs_tick):
+        found = [r.outcome for r in self.dispatcher.resolutions if r.job.obs_tick == obs_tick]
+        assert len(found) <= 1, "a job ends once"
+        return found[0] if found else None
+
+
+# -- holding and lateness ----------------------------------------------------------------------------------------
+
+
+def test_an_early_action_waits_for_its_due_tick():
+    desk = Desk().book(0).answer(0, at=1)
+    assert desk.kinds([1, 2]) == [LEAD_IN, LEAD_IN]
+    assert desk.decide(3) == (ACTED, 0, 0)
+    assert desk.outcome(0) is Outcome.ON_TIME
+    assert desk.dispatcher.resolutions[0].tick == 3
+
+
+def test_without_hold_an_action_is_applied_as_soon_as_it_is_there():
+    desk = Desk(hold=False).book(0).answer(0, at=1)
+    assert desk.decide(1) == (ACTED, 0, 0)
+    assert desk.outcome(0) is Outcome.ON_TIME
+
+
+def test_a_late_action_is_applied_at_the_first_tick_after_it_came():
+    desk = Desk().book(0)
+    assert desk.kinds([1, 2, 3, 4]) == [LEAD_IN, LEAD_IN, MISSED, IDLE]
+    desk.answer(0, at=5)
+    assert desk.decide(5) == (ACTED, 0, 0)
+    assert desk.outcome(0) is Outcome.LATE
+
+
+def test_a_late_action_is_dropped_if_that_is_asked_for():
+    desk = Desk("drop").book(0)
+    desk.kinds([1, 2, 3])
+    desk.answer(0, at=4)
+    assert desk.decide(4) == (IDLE, None, 0)
+    assert desk.outcome(0) is Outcome.DROPPED_LATE
+
+
+def test_an_action_whose_due_tick_was_skipped_is_late_at_the_next():
+    desk = Desk().book(0).answer(0, at=1)
+    desk.kinds([1, 2])
+    assert desk.decide(4) == (ACTED, 0, 0)
+    assert desk.outcome(0) is Outcome.LATE
+
+
+def test_the_due_tick_of_a_skipped_tick_is_missed_at_the_next_that_runs():
+    desk = Desk().book(0, 1)
+    desk.kinds([1, 2])
+    assert desk.kinds([5, 6]) == [MISSED, IDLE]
+
+
+# -- the newest observation --------------------------------------------------------------------------------------
+
+
+def test_of_two_actions_due_the_one_with_the_newer_observation_is_applied():
+    desk = Desk().book(0, 1).answer(1, at=4).answer(0, at=4)
+    assert desk.decide(4) == (ACTED, 1, 0)
+    assert (desk.outcome(0), desk.outcome(1)) == (Outcome.SUPERSEDED, Outcome.ON_TIME)
+
+
+def test_an_older_action_that_comes_after_a_newer_was_applied_is_superseded():
+    desk = Desk().book(0, 1)
+    desk.kinds([1, 2, 3])
+    desk.answer(1, at=4)
+    assert desk.decide(4) == (ACTED, 1, 0)
+    desk.answer(0, at=5)
+    assert desk.outcome(0) is Outcome.SUPERSEDED
+    assert desk.decide(5)[0] is IDLE
+
+
+def test_an_older_action_still_waiting_is_superseded_when_its_turn_comes():
+    """After the delay was lowered an older job can be due after a newer one."""
+    dispatcher = Dispatcher()
+    older, newer = Job(0, 0, 9, True), Job(1, 2, 5, True)
+    for job in (older, newer):
+        dispatcher.expect(job)
+    for job in (older, newer):
+        dispatcher.offer(Entry(job, job.obs_tick, 0), 4)
+    assert dispatcher.decide(5).entry.job is newer
+    assert dispatcher.decide(9).entry is None
+    assert [(r.job, r.outcome) for r in dispatcher.resolutions] == [
+        (newer, Outcome.ON_TIME),
+        (older, Outcome.SUPERSEDED),
+    ]
+
+
+def test_the_frame_really_used_counts_not_the_one_booked():
+    desk = Desk(hold=False).book(0, 1).answer(0, at=5, used=4).answer(1, at=5, used=3)
+    assert desk.decide(5) == (ACTED, 4, 0)
+    assert desk.outcome(1) is Outcome.SUPERSEDED
+
+
+def test_two_answers_from_one_frame_may_follow_each_other():
+    desk = Desk(hold=False).book(0, 1).answer(0, at=5, used=3)
+    assert desk.decide(5) == (ACTED, 3, 0)
+    desk.answer(1, at=6, used=3)
+    assert desk.decide(6) == (ACTED, 3, 0)
+    assert desk.outcome(1) is Outcome.ON_TIME
+
+
+# -- episodes ----------------------------------------------------------------------------------------------------
+
+
+def test_whatever_is_pending_or_under_way_at_a_reset_is_stale():
+    desk = Desk().book(0, 1).answer(0, at=2)
+    desk.dispatcher.new_episode(2)
+    assert desk.outcome(0) is Outcome.STALE_EPISODE
+    desk.answer(1, at=3)
+    assert desk.outcome(1) is Outcome.STALE_EPISODE
+    assert desk.kinds([3, 4]) == [LEAD_IN, LEAD_IN]
+
+
+def test_a_new_episode_has_a_lead_in_of_its_own():
+    desk = Desk().book(0).answer(0, at=2)
+    assert desk.kinds([1, 2, 3, 4]) == [LEAD_IN, LEAD_IN, ACTED, IDLE]
+    desk.dispatcher.new_episode(5)
+    desk.book(5)
+    assert desk.kinds([6, 7]) == [LEAD_IN, LEAD_IN]
+    assert desk.kinds([8, 9]) == [MISSED, IDLE]
+
+
+def test_the_chunk_of_an_old_episode_does_not_play_on():
+    desk = Desk(chunk=4).book(0).answer(0, at=1)
+    assert desk.decide(3) == (ACTED, 0, 0)
+    desk.dispatcher.new_episode(4)
+    assert desk.decide(5) == (LEAD_IN, None, 0)
+
+
+def test_a_job_of_the_old_episode_that_used_a_frame_of_the_new_one_is_valid():
+    desk = Desk(hold=False).book(0)
+    desk.dispatcher.new_episode(2)
+    desk.answer(0, at=3, used=2, episode=1)
+    assert desk.decide(3) == (ACTED, 2, 0)
+
+
+def test_an_old_observation_tick_of_the_last_episode_does_not_bar_the_new_one():
+    desk = Desk(hold=False).book(7).answer(7, at=8)
+    desk.decide(8)
+    desk.dispatcher.new_episode(9)
+    desk.book(9).answer(9, at=10, episode=1)
+    assert desk.decide(10) == (ACTED, 9, 0)
+
+
+# -- death and the end -------------------------------------------------------------------------------------------
+
+
+def test_the_due_tick_of_a_dead_workers_job_is_missed_not_idle():
+    desk = Desk().book(0, 1)
+    desk.dispatcher.lose(desk.jobs[0], 2)
+    assert desk.outcome(0) is Outcome.DROPPED_DEAD_WORKER
+    assert desk.kinds([3]) == [MISSED]
+
+
+def test_an_answer_after_the_job_was_given_up_changes_nothing():
+    desk = Desk().book(0)
+    desk.dispatcher.lose(desk.jobs[0], 1)
+    desk.answer(0, at=2)
+    assert sum(desk.dispatcher.outcomes) == 1
+    assert desk.decide(3) == (MISSED, None, 0)
+
+
+def test_losing_a_job_twice_counts_once():
+    desk = Desk().book(0)
+    desk.dispatcher.lose(desk.jobs[0], 1)
+    desk.dispatcher.lose(desk.jobs[0], 1)
+    assert sum(desk.dispatcher.outcomes) == 1
+
+
+def test_at_the_end_what_is_under_way_or_waiting_is_unfinished():
+    desk = Desk().book(0, 1).answer(0, at=2)
+    desk.dispatcher.finish(2)
+    assert (desk.outcome(0), desk.outcome(1)) == (Outcome.UNFINISHED, Outcome.UNFINISHED)
+    desk.dispatcher.finish(2)
+    assert desk.dispatcher.outcomes[Outcome.UNFINISHED] == 2
+
+
+# -- kinds of ticks ----------------------------------------------------------------------------------------------
+
+
+def test_without_a_due_tick_nothing_is_ever_missed():
+    desk = Desk(hold=False).book(0)
+    assert desk.kinds(range(1, 6)) == [LEAD_IN, LEAD_IN, IDLE, IDLE, IDLE]
+
+
+def test_before_the_first_booking_every_tick_is_lead_in():
+    assert Desk().kinds(range(4)) == [LEAD_IN] * 4
+
+
+def test_an_action_before_the_lead_in_was_over_ends_it():
+    desk = Desk(hold=False, delay=5).book(0).answer(0, at=2)
+    assert desk.kinds([1, 2, 3]) == [LEAD_IN, ACTED, IDLE]
+
+
+def test_ticks_between_two_due_ticks_are_idle():
+    desk = Desk().book(0, 3).answer(0, at=1).answer(3, at=4)
+    assert desk.kinds(range(1, 8)) == [LEAD_IN, LEAD_IN, ACTED, IDLE, IDLE, ACTED, IDLE]
+
+
+# -- chunks ------------------------------------------------------------------------------------------------------
+
+
+def test_a_chunk_plays_one_action_a_tick_and_counts_once():
+    desk = Desk(chunk=3).book(0).answer(0, at=2)
+    desk.kinds([1, 2])
+    assert [desk.decide(tick) for tick in (3, 4, 5)] == [(ACTED, 0, 0), (ACTED, 0, 1), (ACTED, 0, 2)]
+    assert desk.decide(6) == (IDLE, None, 0)
+    assert sum(desk.dispatcher.outcomes) == desk.dispatcher.outcomes[Outcome.ON_TIME] == 1
+
+
+@pytest.mark.parametrize("on_late", ["apply", "drop"])
+def test_a_late_chunk_goes_on_where_it_would_have_been(on_late):
+    desk = Desk(on_late, chunk=3).book(0)
+    assert desk.kinds([3]) == [MISSED]
+    desk.answer(0, at=4)
+    assert [desk.decide(tick) for tick in (4, 5, 6)] == [(ACTED, 0, 1), (ACTED, 0, 2), (IDLE, None, 0)]
+    assert desk.outcome(0) is Outcome.LATE
+
+
+def test_a_chunk_that_is_wholly_past_gives_its_last_action_or_is_dropped():
+    applied = Desk(chunk=3).book(0)
+    dropped = Desk("drop", chunk=3).book(0)
+    assert applied.kinds(range(3, 6)) == dropped.kinds(range(3, 6)) == [MISSED] * 3
+    assert applied.answer(0, at=6).decide(6) == (ACTED, 0, 2)
+    assert dropped.answer(0, at=6).decide(6) == (IDLE, None, 0)
+    assert (applied.outcome(0), dropped.outcome(0)) == (Outcome.LATE, Outcome.DROPPED_LATE)
+    assert applied.decide(7) == (IDLE, None, 0)
+
+
+def test_a_newer_chunk_takes_over_in_mid_chunk():
+    desk = Desk(chunk=4).book(0, 2).answer(0, at=1).answer(2, at=3)
+    assert [desk.decide(tick)[1:] for tick in (3, 4, 5, 6)] == [(0, 0), (0, 1), (2, 0), (2, 1)]
+    assert (desk.outcome(0), desk.outcome(2)) == (Outcome.ON_TIME, Outcome.ON_TIME)
+
+
+def test_an_older_chunk_does_not_come_back_after_a_newer_one():
+    desk = Desk(chunk=6).book(0, 1).answer(1, at=3)
+    assert desk.decide(4) == (ACTED, 1, 0)
+    desk.answer(0, at=5)
+    assert desk.decide(5) == (ACTED, 1, 1)
+    assert desk.outcome(0) is Outcome.SUPERSEDED
+
+
+def test_a_skipped_tick_skips_its_action_of_the_chunk():
+    desk = Desk(chunk=4).book(0).answer(0, at=1)
+    assert [desk.decide(tick) for tick in (3, 6, 7)] == [(ACTED, 0, 0), (ACTED, 0, 3), (IDLE, None, 0)]
+
+
+def test_every_tick_a_missing_chunk_was_to_cover_is_missed():
+    desk = Desk(chunk=3).book(0)
+    assert desk.kinds(range(3, 7)) == [MISSED, MISSED, MISSED, IDLE]

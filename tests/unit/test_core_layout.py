@@ -1,0 +1,312 @@
+"""Pins every offset of the shared layout. A change here is a new `LAYOUT_VERSION`, for which this file is rewritten."""
+
+import struct
+
+import pytest
+
+from rtcore import layout
+from rtcore.layout import ENV_HISTOGRAMS, WORKER_HISTOGRAMS, Layout
+from rtcore.ring import FrameHeader
+from rtcore.slots import JobRecord, SlotEntry
+
+pytestmark = pytest.mark.unit
+
+#: Layout version 1: size of each record and the offset of each field [bytes].
+RECORDS = {
+    "SEGMENT_HEADER": (
+        128,
+        {
+            "magic": 0,
+            "layout_version": 8,
+            "size_bytes": 16,
+            "owner_pid": 24,
+            "owner_start_ticks": 32,
+            "max_workers": 40,
+            "ring_slots": 48,
+            "log_slots": 56,
+            "frame_bytes": 64,
+            "action_bytes": 72,
+            "chunk": 80,
+        },
+    ),
+    "RUN_CONTROL": (
+        64,
+        {
+            "phase": 0,
+            "phase_seq": 8,
+            "membership_seq": 16,
+            "num_workers": 24,
+            "delay_ticks": 32,
+            "tau_mean_ns": 40,
+            "guard_ns": 48,
+            "num_ticks": 56,
+        },
+    ),
+    "ENV_STATUS": (
+        128,
+        {
+            "pid": 0,
+            "heartbeat_ns": 8,
+            "phase_seen": 16,
+            "epoch_ns": 24,
+            "tick": 32,
+            "first_frame_seq": 40,
+            "first_log_seq": 48,
+            "episode": 56,
+            "finished": 64,
+            "delay_ticks": 72,
+            "stride_ticks": 80,
+            "spin_ns": 88,
+            "num_up": 96,
+        },
+    ),
+    "WORKER_CONTROL": (
+        64,
+        {
+            "generation": 0,
+            "up": 8,
+        },
+    ),
+    "WORKER_STATUS": (
+        64,
+        {
+            "pid": 0,
+            "generation": 8,
+            "ready": 16,
+            "heartbeat_ns": 24,
+            "busy_since_ns": 32,
+            "inferences": 40,
+            "lapped_frames": 48,
+            "policy_version": 56,
+        },
+    ),
+    "JOB": (
+        64,
+        {
+            "job_seq": 0,
+            "obs_tick": 8,
+            "due_tick": 16,
+            "frame_seq": 24,
+            "hold": 32,
+            "booked_ns": 40,
+            "phase_seq": 48,
+            "generation": 56,
+        },
+    ),
+    "SLOT_CONTROL": (
+        64,
+        {
+            "entry_seq": 0,
+        },
+    ),
+    "SLOT_ENTRY": (
+        192,
+        {
+            "entry_seq": 0,
+            "job_seq": 8,
+            "obs_tick": 16,
+            "due_tick": 24,
+            "episode": 32,
+            "frame_seq": 40,
+            "generation": 48,
+            "policy_version": 56,
+            "frame_publish_ns": 64,
+            "start_ns": 72,
+            "read_ns": 80,
+            "infer_end_ns": 88,
+            "write_ns": 96,
+            "h2d_ns": 104,
+            "compute_ns": 112,
+            "d2h_ns": 120,
+            "cpu_ns": 128,
+            "clipped": 136,
+        },
+    ),
+    "FRAME_HEADER": (
+        192,
+        {
+            "frame_seq": 0,
+            "tick": 8,
+            "episode": 16,
+            "deadline_ns": 24,
+            "start_ns": 32,
+            "publish_ns": 40,
+            "step_ns": 48,
+            "kind": 56,
+            "source": 64,
+            "reward": 72,
+            "terminated": 80,
+            "truncated": 88,
+            "episode_return": 96,
+            "episode_ticks": 104,
+            "worker": 112,
+            "obs_tick": 120,
+            "due_tick": 128,
+            "chunk_index": 136,
+            "outcome": 144,
+            "policy_version": 152,
+            "write_ns": 160,
+            "skipped_ticks": 168,
+            "dispatch_ns": 176,
+            "phase_seq": 184,
+        },
+    ),
+    "LOG_RECORD": (
+        128,
+        {
+            "log_seq": 0,
+            "worker": 8,
+            "obs_tick": 16,
+            "booked_tick": 24,
+            "due_tick": 32,
+            "hold": 40,
+            "episode": 48,
+            "outcome": 56,
+            "tick": 64,
+            "booked_ns": 72,
+            "start_ns": 80,
+            "read_ns": 88,
+            "infer_end_ns": 96,
+            "write_ns": 104,
+            "cpu_ns": 112,
+            "phase_seq": 120,
+        },
+    ),
+    "ENV_COUNTERS": (
+        192,
+        {
+            "ticks": 0,
+            "acted": 8,
+            "missed": 16,
+            "idle": 24,
+            "lead_in": 32,
+            "reset": 40,
+            "on_time": 48,
+            "late": 56,
+            "superseded": 64,
+            "stale_episode": 72,
+            "dropped_dead_worker": 80,
+            "dropped_late": 88,
+            "unfinished": 96,
+            "overruns": 104,
+            "skipped_ticks": 112,
+            "skipped_starts": 120,
+            "replans": 128,
+            "jobs": 136,
+            "episodes": 144,
+            "clipped_actions": 152,
+            "first_start_ns": 160,
+            "last_start_ns": 168,
+            "unknown_entries": 176,
+        },
+    ),
+}
+FLOATS = {"FRAME_HEADER": {"reward", "episode_return"}}
+
+#: The segments of one run of these sizes, in bytes from the start of their segment.
+SIZES = Layout(max_workers=3, ring_slots=4, log_slots=8, frame_bytes=23040, action_bytes=12, chunk=2)
+SEGMENTS = {
+    "run_control_at": 128,
+    "env_status_at": 192,
+    "env_counters_at": 320,
+    "control_bytes": 518080,
+    "slots_bytes": 1856,
+    "ring_control_at": 128,
+    "header_stride_bytes": 256,
+    "headers_at": 256,
+    "frame_stride_bytes": 23040,
+    "frames_at": 1280,
+    "ring_bytes": 93440,
+    "log_records_at": 256,
+    "log_bytes": 1280,
+}
+HISTOGRAMS = {
+    "lateness_ns": 512,
+    "step_ns": 37440,
+    "publish_ns": 74368,
+    "write_to_dispatch_ns": 111296,
+    "observation_age_ns": 148224,
+    "interval_ticks": 185152,
+    "delay_ticks": 222080,
+    "reset_ns": 259008,
+}
+#: Per worker: control, status, job, the two histograms.
+WORKERS = [
+    (295936, 296000, 296064, 296128, 333056),
+    (369984, 370048, 370112, 370176, 407104),
+    (444032, 444096, 444160, 444224, 481152),
+]
+#: Per worker: publication word, even entry, odd entry.
+SLOTS = [(128, 192, 448), (704, 768, 1024), (1280, 1344, 1600)]
+
+# -- pinned ------------------------------------------------------------------------------------------------------
+
+
+def test_the_layout_version_and_the_magic_are_pinned():
+    assert layout.LAYOUT_VERSION == 1
+    assert struct.pack("<Q", layout.MAGIC) == b"RTCORE\x00\x01"
+    assert (layout.WORD_BYTES, layout.CACHE_LINE_BYTES) == (8, 64)
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_every_field_of_every_record_is_where_it_always_was(name):
+    record = getattr(layout, name)
+    num_bytes, offsets = RECORDS[name]
+    assert record.num_bytes == record.dtype.itemsize == num_bytes
+    assert {field: record.dtype.fields[field][1] for field in record.fields} == offsets
+    assert {field: 8 * index for field, index in record.index.items()} == offsets
+    for field in record.fields:
+        assert record.dtype[field] == ("<f8" if field in FLOATS.get(name, ()) else "<i8")
+
+
+def test_no_record_is_left_out_here():
+    assert set(RECORDS) == {name for name, value in vars(layout).items() if isinstance(value, layout.Record)}
+
+
+def test_the_ring_control_words_are_where_they_always_were():
+    dtype = layout.RING_CONTROL
+    assert {name: dtype.fields[name] for name in dtype.names} == {
+        "begun": (dtype["begun"], 0),
+        "done": (dtype["done"], 64),
+    }
+    assert dtype.itemsize == 128
+    assert (layout.RING_BEGUN, layout.RING_DONE) == (0, 8)
+
+
+def test_the_histograms_have_the_size_they_always_had():
+    assert (layout.HISTOGRAM_HEAD_WORDS, layout.HISTOGRAM_BUCKETS, layout.HISTOGRAM_BYTES) == (8, 4608, 36928)
+    assert list(HISTOGRAMS) == list(ENV_HISTOGRAMS)
+    assert WORKER_HISTOGRAMS == ("inference_ns", "publish_to_read_ns")
+
+
+@pytest.mark.parametrize("name", SEGMENTS)
+def test_every_part_of_a_segment_is_where_it_always_was(name):
+    assert getattr(SIZES, name) == SEGMENTS[name]
+
+
+def test_the_blocks_of_env_workers_and_slots_are_where_they_always_were():
+    assert {name: SIZES.env_histogram_at(name) for name in ENV_HISTOGRAMS} == HISTOGRAMS
+    for worker in range(3):
+        got = (
+            SIZES.worker_control_at(worker),
+            SIZES.worker_status_at(worker),
+            SIZES.job_at(worker),
+            *(SIZES.worker_histogram_at(worker, name) for name in WORKER_HISTOGRAMS),
+        )
+        assert got == WORKERS[worker]
+        slots = SIZES.slot_control_at(worker), SIZES.slot_entry_at(worker, 0), SIZES.slot_entry_at(worker, 1)
+        assert slots == SLOTS[worker]
+
+
+def test_two_entries_of_a_worker_alternate():
+    for seq in range(4):
+        assert SIZES.slot_entry_at(1, seq) == SLOTS[1][1 + seq % 2]
+
+
+@pytest.mark.parametrize(
+    ("view", "record"),
+    [(FrameHeader, layout.FRAME_HEADER), (JobRecord, layout.JOB), (SlotEntry, layout.SLOT_ENTRY)],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_the_named_tuples_name_the_fields_in_the_order_of_the_layout(view, record):
+    assert view._fields == record.fields

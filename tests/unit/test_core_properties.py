@@ -1,0 +1,257 @@
+"""Schedule and dispatcher together, against everything that can happen to them, on virtual ticks."""
+
+from collections import Counter, defaultdict
+from fractions import Fraction
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rtcore.dispatch import Dispatcher, Entry, Outcome, TickKind
+from rtcore.schedule import STAGGERS, Schedule, ScheduleParams
+
+pytestmark = pytest.mark.unit
+
+TICK_NS = 1_000_000_000
+NUM_WORKERS = 4
+NEVER = 10**9
+
+
+class Applied(NamedTuple):
+    tick: int
+    entry: Entry
+    chunk_index: int
+    due_tick: int
+    episode: int
+
+
+class Driver:
+    """What the tick loop does, without its world and its clock. Checks at each tick what must always hold."""
+
+    def __init__(self, stagger, delay, *, workers=NUM_WORKERS, on_late="apply", chunk=1, tau_estimate="quantile"):
+        params = ScheduleParams(stagger, Fraction(1), delay, delay * TICK_NS, 0, tau_estimate)
+        self.schedule = Schedule(params, workers)
+        self.dispatcher = Dispatcher(on_late)
+        self.chunk = chunk
+        self.up = set(range(workers))
+        self.out = {}
+        self.booked = []
+        self.kinds = {}
+        self.applied = []
+
+    def run_tick(self, tick, tau, *, lag=0, dies=None, returns=None, resets=False):
+        """`tau`: ticks the jobs booked now take (None: for ever); `lag`: how much newer a frame they may use."""
+        for worker, (ready, job, episode) in sorted(self.out.items(), key=lambda item: item[1][:1]):
+            if ready <= tick:
+                del self.out[worker]
+                self.schedule.complete(worker, (ready - job.obs_tick) * TICK_NS)
+                used = job.obs_tick if job.hold else min(job.obs_tick + lag, tick - 1)
+                self.dispatcher.offer(Entry(job, max(used, job.obs_tick), episode, self.chunk), tick)
+        self._change_membership(tick, dies, returns)
+        if resets:
+            self.dispatcher.new_episode(tick)
+            self.kinds[tick] = TickKind.RESET
+        else:
+            self._decide(tick)
+        for job in self.schedule.book(tick):
+            assert job.worker in self.up, "a dead worker gets no job"
+            assert job.worker not in self.out, "a worker holds one job at most"
+            assert job.obs_tick == tick < job.due_tick
+            self.dispatcher.expect(job, self.chunk)
+            self.out[job.worker] = (NEVER if tau is None else tick + tau, job, self.dispatcher.episode)
+            self.booked.append(job)
+
+    def _change_membership(self, tick, dies, returns):
+        if dies in self.up:
+            self.up.discard(dies)
+            lost = self.schedule.worker_down(dies)
+            held = self.out.pop(dies, None)
+            assert lost == (held[1] if held else None)
+            if lost is not None:
+                self.dispatcher.lose(lost, tick)
+        if returns is not None and returns not in self.up:
+            self.up.add(returns)
+            self.schedule.worker_up(returns)
+
+    def _decide(self, tick):
+        decision = self.dispatcher.decide(tick)
+        self.kinds[tick] = decision.kind
+        assert (decision.kind is TickKind.ACTED) == (decision.entry is not None)
+        if decision.entry is not None:
+            episode = self.dispatcher.episode
+            self.applied.append(Applied(tick, decision.entry, decision.chunk_index, decision.due_tick, episode))
+
+    def finish(self, tick):
+        self.dispatcher.finish(tick)
+        return self
+
+
+# -- anything may happen -----------------------------------------------------------------------------------------
+
+_workers = st.integers(0, NUM_WORKERS - 1)
+_usual = st.just({})
+_steps = st.tuples(
+    st.sampled_from([1, 1, 1, 1, 2, 5]),
+    st.one_of(st.integers(1, 12), st.sampled_from([3, 4, 40, None])),
+    st.integers(0, 4),
+    st.one_of(
+        _usual,
+        _usual,
+        _usual,
+        st.fixed_dictionaries({"dies": _workers}),
+        st.fixed_dictionaries({"returns": _workers}),
+        st.just({"resets": True}),
+        st.fixed_dictionaries({"dies": _workers, "returns": _workers, "resets": st.booleans()}),
+    ),
+)
+
+
+@st.composite
+def histories(draw):
+    """A finished driver after up to a few hundred ticks of anything."""
+    driver = Driver(
+        draw(st.sampled_from(STAGGERS)),
+        draw(st.integers(1, 8)),
+        on_late=draw(st.sampled_from(["apply", "drop"])),
+        chunk=draw(st.integers(1, 5)),
+        tau_estimate=draw(st.sampled_from(["quantile", "ratchet"])),
+    )
+    tick = 0
+    for advance, tau, lag, event in draw(st.lists(_steps, min_size=20, max_size=150)):
+        driver.run_tick(tick, tau, lag=lag, **event)
+        tick += advance
+    return driver.finish(tick)
+
+
+@settings(deadline=None, max_examples=150)
+@given(histories())
+def test_whatever_happens_the_books_balance_and_no_action_is_out_of_place(driver):
+    dispatcher = driver.dispatcher
+    # Every job ends in exactly one outcome.
+    assert sum(dispatcher.outcomes) == len(driver.booked)
+    assert Counter(r.job for r in dispatcher.resolutions) == Counter(driver.booked)
+    assert Counter(r.outcome for r in dispatcher.resolutions) == {
+        outcome: count for outcome, count in zip(Outcome, dispatcher.outcomes, strict=True) if count
+    }
+    newest = defaultdict(lambda: -1)
+    used = set()
+    for tick, entry, index, due_tick, episode in driver.applied:
+        # An older observation never governs after a newer one, an old episode never a new one.
+        assert entry.obs_tick >= newest[episode]
+        newest[episode] = entry.obs_tick
+        assert entry.episode == episode
+        # Held actions wait for their due tick; the index keeps time with it.
+        assert entry.obs_tick < tick
+        assert due_tick == entry.job.due_tick or not entry.job.hold
+        assert due_tick <= tick
+        assert index == min(tick - due_tick, driver.chunk - 1)
+        used.add(entry.job)
+    # What was counted as applied was applied, and nothing else was.
+    assert used == {r.job for r in dispatcher.resolutions if r.outcome in (Outcome.ON_TIME, Outcome.LATE)}
+    for resolution in dispatcher.resolutions:
+        if resolution.outcome is Outcome.ON_TIME and resolution.job.hold:
+            assert resolution.tick == resolution.job.due_tick
+
+
+@settings(deadline=None, max_examples=60)
+@given(histories())
+def test_drop_never_applies_what_is_past_and_apply_never_drops(driver):
+    dropped = driver.dispatcher.outcomes[Outcome.DROPPED_LATE]
+    if driver.dispatcher._on_late == "apply":
+        assert dropped == 0
+    else:
+        assert all(tick < due_tick + driver.chunk for tick, _, _, due_tick, _ in driver.applied)
+
+
+EVENTS = {
+    60: {"dies": 0},
+    61: {"dies": 1},
+    80: {"returns": 0},
+    81: {"returns": 1},
+    120: {"resets": True},
+}
+
+
+def test_every_outcome_is_within_reach_of_the_driver():
+    """So that the properties above are about something."""
+    seen = Counter()
+    for on_late in ("apply", "drop"):
+        # A start every second tick; now and then an answer is late by one (applied) or by three (superseded).
+        driver = Driver("max-time", 4, workers=3, on_late=on_late)
+        for tick in range(200):
+            event = EVENTS.get(tick, {})
+            driver.run_tick(tick, {20: 5, 21: 5, 40: 7, 41: 7}.get(tick, 4), **event)
+        driver.finish(200)
+        seen += Counter({o: n for o, n in zip(Outcome, driver.dispatcher.outcomes, strict=True) if n})
+    assert set(seen) == set(Outcome)
+
+
+# -- constant times: exactly as planned --------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=60)
+@given(delay=st.integers(1, 10), spare=st.integers(0, 3), early=st.integers(0, 3))
+def test_max_time_with_n_at_least_d_acts_at_every_tick_with_the_same_delay(delay, spare, early):
+    driver = Driver("max-time", delay, workers=delay + spare)
+    for tick in range(60):
+        driver.run_tick(tick, max(1, delay - early))
+    assert [driver.kinds[tick] for tick in range(60)] == [TickKind.LEAD_IN] * delay + [TickKind.ACTED] * (60 - delay)
+    assert {applied.tick - applied.entry.obs_tick for applied in driver.applied} == {delay}
+    driver.finish(60)
+    assert driver.dispatcher.outcomes[Outcome.ON_TIME] == 60 - delay
+    assert driver.dispatcher.outcomes[Outcome.UNFINISHED] == delay
+
+
+@settings(deadline=None, max_examples=60)
+@given(delay=st.integers(2, 30), data=st.data())
+def test_max_time_with_n_below_d_acts_every_ceil_d_by_n_ticks(delay, data):
+    workers = data.draw(st.integers(1, delay - 1))
+    driver = Driver("max-time", delay, workers=workers)
+    for tick in range(8 * delay):
+        driver.run_tick(tick, delay)
+    acted = [applied.tick for applied in driver.applied]
+    assert acted[0] == delay
+    assert {b - a for a, b in zip(acted, acted[1:], strict=False)} == {-(-delay // workers)}
+    between = [kind for tick, kind in driver.kinds.items() if tick >= delay and tick not in acted]
+    assert set(between) <= {TickKind.IDLE}
+
+
+@settings(deadline=None, max_examples=60)
+@given(tau=st.integers(1, 20), workers=st.integers(1, 8))
+def test_expected_time_acts_every_ceil_mean_by_n_ticks(tau, workers):
+    driver = Driver("expected-time", tau, workers=workers)
+    for tick in range(8 * tau):
+        driver.run_tick(tick, tau)
+    acted = [applied.tick for applied in driver.applied]
+    assert {b - a for a, b in zip(acted, acted[1:], strict=False)} == {-(-tau // workers)}
+    assert {applied.tick - applied.entry.obs_tick for applied in driver.applied} == {tau}
+
+
+@settings(deadline=None, max_examples=40)
+@given(tau=st.integers(1, 20))
+def test_sequential_acts_every_tau_and_free_running_no_more_often_than_that(tau):
+    for stagger in ("sequential", "free-running"):
+        driver = Driver(stagger, tau, workers=3)
+        for tick in range(8 * tau):
+            driver.run_tick(tick, tau)
+        acted = [applied.tick for applied in driver.applied]
+        assert {b - a for a, b in zip(acted, acted[1:], strict=False)} == {tau}
+
+
+def test_a_chunk_as_long_as_the_stride_leaves_no_tick_without_action():
+    driver = Driver("max-time", 12, workers=3, chunk=4)
+    for tick in range(100):
+        driver.run_tick(tick, 12)
+    assert {driver.kinds[tick] for tick in range(12, 100)} == {TickKind.ACTED}
+    assert [applied.chunk_index for applied in driver.applied[:8]] == [0, 1, 2, 3, 0, 1, 2, 3]
+
+
+def test_a_death_costs_the_ticks_its_worker_was_booked_for_and_no_others():
+    driver = Driver("max-time", 4, workers=6)
+    for tick in range(60):
+        driver.run_tick(tick, 4, dies=0 if tick == 30 else None)
+    lost = [r.job for r in driver.dispatcher.resolutions if r.outcome is Outcome.DROPPED_DEAD_WORKER]
+    missed = [tick for tick, kind in driver.kinds.items() if kind is TickKind.MISSED]
+    assert missed == [job.due_tick for job in lost]
+    assert all(driver.kinds[tick] is TickKind.ACTED for tick in range(34, 60))
