@@ -2,8 +2,8 @@
 
     python -m benchmarks.ipc [--rounds 2000] [--frame 144x160] [--json FILE]
 
-Every round sends one frame through each transport in turn, so that a bad moment of the machine hits all alike.
-Between rounds nothing happens for a few milliseconds, as between ticks: readers are asleep when the next frame
+The transports take turns, 25 frames each, so that a bad moment of the machine hits all alike. Between two frames
+nothing happens for a few milliseconds, as between ticks: readers are asleep when the next frame
 comes. The rtcore reader is the worker's own code and is booked as in the runtime, one world step before its frame
 exists; the world step is a busy wait of `--step-us`. The others block in their receive call, as they would.
 """
@@ -11,11 +11,13 @@ exists; the world step is a busy wait of `--step-us`. The others block in their 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import multiprocessing as mp
 import os
 import platform
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,10 @@ from rtcore.shm import attach_semaphore, create_semaphore, new_run_id, unlink_al
 from rtcore.spaces import ActionSpec, ObservationSpec
 
 now_ns = MonotonicClock.now_ns
-_GAP_NS = int(__import__("os").environ.get("GAP","4000"))*1000
+#: How long before the deadline the env process is awake.
+_PREPARE_NS = 200_000
+#: Frames in a row through one transport, before it is the next one's turn.
+_BLOCK = 25
 
 
 def _specs(shape: tuple[int, ...]) -> tuple[ObservationSpec, ActionSpec]:
@@ -58,10 +63,13 @@ class RtcoreTransport:
         self.reader = (_rtcore_reader, (wait, self.run_id, self.layout, shape, rounds))
 
     def book(self) -> None:
-        # As the env process does while it waits for the tick's deadline.
-        self.shared.ring.warm()
         self.shared.jobs.post(0, (0, 1, self.shared.ring.next_seq, 1, now_ns(), 1, 1))
         self._wake()
+
+    def prepare(self) -> None:
+        """What the env process does in the last moment before a deadline: wake the next worker, warm its caches."""
+        self._wake()
+        self.shared.ring.warm()
 
     def send(self, frame: np.ndarray) -> None:
         publish_ns = now_ns()
@@ -91,7 +99,7 @@ def _rtcore_reader(
     results.send("ready")
     times: list[int] = []
     seen = 0
-    while len(times) < rounds:
+    while seen < rounds:
         if shared.jobs.newest(0) == seen:
             worker.wait_for_job()
             continue
@@ -113,6 +121,9 @@ class PipeTransport:
         receiver, self._sender = mp.Pipe(duplex=False)
         self._message = bytearray(8 + int(np.prod(shape)))
         self.reader = (_pipe_reader, (receiver, len(self._message), rounds))
+
+    def prepare(self) -> None:
+        """Nothing to prepare."""
 
     def book(self) -> None:
         """Nothing to book."""
@@ -144,6 +155,9 @@ class QueueTransport:
     def __init__(self, shape: tuple[int, ...], rounds: int) -> None:
         self._queue = mp.get_context("spawn").Queue()
         self.reader = (_queue_reader, (self._queue, rounds))
+
+    def prepare(self) -> None:
+        """Nothing to prepare."""
 
     def book(self) -> None:
         """Nothing to book."""
@@ -178,6 +192,9 @@ class ZmqTransport:
         self._socket.bind(f"ipc://{self._path}")
         self.reader = (_zmq_reader, (self._path, shape, rounds))
 
+    def prepare(self) -> None:
+        """Nothing to prepare."""
+
     def book(self) -> None:
         """Nothing to book."""
 
@@ -205,20 +222,40 @@ def _zmq_reader(results: Connection, path: str, shape: tuple[int, ...], rounds: 
     results.send(times)
 
 
-def _transports(shape: tuple[int, ...], rounds: int) -> list[Any]:
-    made: list[Any] = [RtcoreTransport(wait, shape, rounds) for wait in ("hybrid", "block", "spin")]
-    made += [PipeTransport(shape, rounds), QueueTransport(shape, rounds)]
-    try:
-        made.append(ZmqTransport(shape, rounds))
-    except ImportError:
+def _transports(shape: tuple[int, ...], rounds: int, wanted: set[str]) -> list[Any]:
+    makers: dict[str, Callable[[], Any]] = {
+        f"rtcore-{wait}": partial(RtcoreTransport, wait, shape, rounds) for wait in ("hybrid", "block", "spin")
+    }
+    makers |= {
+        "pipe": partial(PipeTransport, shape, rounds),
+        "queue": partial(QueueTransport, shape, rounds),
+        "zmq": partial(ZmqTransport, shape, rounds),
+    }
+    if importlib.util.find_spec("zmq") is None and "zmq" in wanted:
         print("pyzmq is not installed (pip install 'rtcore[bench]'): left out")
-    return made
+        wanted = wanted - {"zmq"}
+    return [make() for name, make in makers.items() if name in wanted]
 
 
-def measure(shape: tuple[int, ...], rounds: int, step_us: int, only: Callable[[str], bool]) -> list[dict[str, Any]]:
+def _one_frame(transport: Any, frame: np.ndarray, step_us: int) -> int:
+    """One tick's worth: prepare, book, the world's step, send. Returns the publisher's cost [ns]."""
+    deadline_ns = now_ns() + _PREPARE_NS
+    transport.prepare()
+    while now_ns() < deadline_ns:
+        pass
+    transport.book()
+    stepped_ns = now_ns() + step_us * 1000
+    while now_ns() < stepped_ns:
+        pass
+    start_ns = now_ns()
+    transport.send(frame)
+    return now_ns() - start_ns
+
+
+def measure(shape: tuple[int, ...], rounds: int, step_us: int, gap_us: int, wanted: set[str]) -> list[dict[str, Any]]:
     """Rows {transport, frame_bytes, p50_us, p99_us, publish_p50_us}."""
     context = mp.get_context("spawn")
-    transports = [transport for transport in _transports(shape, rounds) if only(transport.name)]
+    transports = _transports(shape, rounds, wanted)
     frame = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     readers, costs = [], {transport.name: [] for transport in transports}
     clock = MonotonicClock()
@@ -231,16 +268,11 @@ def measure(shape: tuple[int, ...], rounds: int, step_us: int, only: Callable[[s
             readers.append((process, ours))
         for _, ours in readers:
             ours.recv()
-        for _ in track(range(rounds), "frames", disable=not Console().is_terminal):
+        for _ in track(range(rounds // _BLOCK), "frames", disable=not Console().is_terminal):
             for transport in transports:
-                clock.sleep_until_ns(now_ns() + _GAP_NS)
-                transport.book()
-                stepped_ns = now_ns() + step_us * 1000
-                while now_ns() < stepped_ns:
-                    pass
-                start_ns = now_ns()
-                transport.send(frame)
-                costs[transport.name].append(now_ns() - start_ns)
+                for _ in range(_BLOCK):
+                    clock.sleep_until_ns(now_ns() + gap_us * 1000)
+                    costs[transport.name].append(_one_frame(transport, frame, step_us))
         times = {t.name: ours.recv() for t, (_, ours) in zip(transports, readers, strict=True)}
     finally:
         for process, _ in readers:
@@ -266,17 +298,22 @@ def measure(shape: tuple[int, ...], rounds: int, step_us: int, only: Callable[[s
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=1500)
+    parser.add_argument("--rounds", type=int, default=1500, help="frames per transport, a multiple of 25")
     parser.add_argument("--frame", default="144x160", help="frame shape, uint8")
     parser.add_argument("--step-us", type=int, default=300, help="the world's step between booking and publishing")
+    parser.add_argument("--gap-us", type=int, default=4000, help="sleep between two frames")
     parser.add_argument("--only", default="", help="comma-separated transports")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     shape = tuple(int(side) for side in options.frame.split("x"))
-    wanted = set(filter(None, options.only.split(",")))
-    rows = measure(shape, options.rounds, options.step_us, lambda name: not wanted or name in wanted)
+    # A spinning reader takes a CPU for itself: with two, it would be measured against everybody else's loss.
+    default = "rtcore-hybrid,rtcore-block,pipe,queue,zmq" + (",rtcore-spin" if len(os.sched_getaffinity(0)) > 2 else "")
+    wanted = set((options.only or default).split(","))
+    rows = measure(shape, options.rounds // _BLOCK * _BLOCK, options.step_us, options.gap_us, wanted)
     base = next((row["p50_us"] for row in rows if row["transport"] == "rtcore-hybrid"), rows[0]["p50_us"])
-    title = f"{shape} uint8, {options.rounds} frames, {len(os.sched_getaffinity(0))} CPUs, load {os.getloadavg()[0]:.1f}"
+    title = (
+        f"{shape} uint8, {options.rounds} frames, {len(os.sched_getaffinity(0))} CPUs, load {os.getloadavg()[0]:.1f}"
+    )
     table = Table("transport", "p50 us", "p99 us", "cost to publisher, p50 us", "p50 / rtcore-hybrid", title=title)
     for row in rows:
         numbers = (row["p50_us"], row["p99_us"], row["publish_p50_us"], row["p50_us"] / base)

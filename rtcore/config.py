@@ -139,7 +139,7 @@ class RuntimeConfig(BaseModel):
     wait: Wait = Field(
         "auto", description="How a worker waits for its frame: hybrid (short spin, then semaphore), block or spin."
     )
-    spin_us: NonNegativeInt = Field(600, description="Longest spin of a hybrid wait [us].")
+    spin_us: NonNegativeInt = Field(1500, description="Longest spin of a hybrid wait [us].")
     ring_slots: PositiveInt | None = Field(
         None, description="Frames the ring keeps. Default: 4096, fewer for large frames (256 MB)."
     )

@@ -58,6 +58,8 @@ class Decision(NamedTuple):
     entry: Entry | None
     chunk_index: int
     due_tick: int
+    first_use: bool = False
+    outcome: Outcome = Outcome.ON_TIME
 
 
 class Resolution(NamedTuple):
@@ -87,6 +89,8 @@ class Dispatcher:
         self._due: deque[tuple[int, int]] = deque()
         self._covered_until = -1
         self._lead_in_until: int | None = None
+        self._first_use = False
+        self._outcome = Outcome.ON_TIME
 
     # -- what happened -------------------------------------------------------------------------------------
 
@@ -146,7 +150,7 @@ class Dispatcher:
             due_tick, entry = chosen
             self._lead_in_until = -1
             index = min(tick - due_tick, entry.chunk_ticks - 1)
-            return Decision(TickKind.ACTED, entry, index, due_tick)
+            return Decision(TickKind.ACTED, entry, index, due_tick, self._first_use, self._outcome)
         if self._lead_in_until is None or tick < self._lead_in_until:
             return Decision(TickKind.LEAD_IN, None, 0, -1)
         return Decision(TickKind.MISSED if was_due else TickKind.IDLE, None, 0, -1)
@@ -182,9 +186,11 @@ class Dispatcher:
         if best is not None:
             due_tick, entry = best
             self._newest_obs_tick = entry.obs_tick
-            self._resolve(entry.job, entry, Outcome.ON_TIME if tick == due_tick else Outcome.LATE, tick)
+            self._first_use, self._outcome = True, Outcome.ON_TIME if tick == due_tick else Outcome.LATE
+            self._resolve(entry.job, entry, self._outcome, tick)
             self._active = best if tick < due_tick + entry.chunk_ticks - 1 else None
             return best
+        self._first_use = False
         if self._active is not None:
             due_tick, entry = active = self._active
             if tick >= due_tick + entry.chunk_ticks - 1:

@@ -115,6 +115,9 @@ class SharedWorkers:
         for job in jobs:
             self._wake(job.worker)
 
+    def prewake(self, worker: int) -> None:
+        self._wake(worker)
+
     @property
     def num_waiting(self) -> int:
         """Jobs that are out."""

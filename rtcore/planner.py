@@ -145,7 +145,8 @@ def _choose_workers(stagger: Stagger, delay: int, device_stride: int, max_worker
         return 1, ""
     wanted = math.ceil(delay / device_stride)
     if wanted > max_workers:
-        return max_workers, f"An action every tick takes {wanted} workers, --max-workers allows {max_workers}."
+        every = "tick" if device_stride == 1 else f"{device_stride} ticks"
+        return max_workers, f"An action every {every} takes {wanted} workers, --max-workers allows {max_workers}."
     if device_stride > 1:
         return wanted, (
             f"Every tick is out of reach: one inference uses the device for {tau.cost_ns / 1e6:.1f} ms, so it can "

@@ -182,12 +182,18 @@ class FrameRing:
 
     def find_tick(self, tick: int) -> int | None:
         """Reader: the number of the frame made at `tick`, if it is still there. Ticks may have been skipped."""
-        seq = self.sequence.newest()
-        _, header = self.read_header(seq)
-        while header is not None and header.tick > tick:
-            seq -= min(header.tick - tick, 1 + (header.tick - tick) // 2)
+        newest = self.sequence.newest()
+        low, high = max(0, newest - self.sequence.num_slots + 1), newest
+        while low <= high:
+            seq = (low + high) // 2
             _, header = self.read_header(seq)
-        return seq if header is not None and header.tick == tick else None
+            if header is None or header.tick < tick:
+                low = seq + 1  # what has been overwritten was older
+            elif header.tick > tick:
+                high = seq - 1
+            else:
+                return seq
+        return None
 
     def _header_at(self, seq: int) -> int:
         return self._headers_at + seq % self.sequence.num_slots * self._header_stride

@@ -135,6 +135,7 @@ class Schedule:
         self._tau_by_worker: dict[int, int] = {}
         self._next_start_tick: int | None = None
         self._last_start_tick = 0
+        self._last_due_tick = -1
         self._unseen = 0
         self._tau_mean_ns = params.tau_mean_ns
         self._restride()
@@ -148,6 +149,7 @@ class Schedule:
         if worker in self._overdue:
             self._overdue.discard(worker)
             self._up.add(worker)
+            self._restride()
         if worker in self._up:
             self._idle.append(worker)
         self.window.add(tau_ns)
@@ -190,6 +192,12 @@ class Schedule:
             jobs = self._book_on_stride(tick, hold=stagger == "max-time")
         return jobs
 
+    def next_worker(self, tick: int) -> int | None:
+        """Who will probably be booked at `tick`, so that it can be woken ahead of time; None if nobody is due."""
+        if not self._idle or (self._next_start_tick is not None and tick < self._next_start_tick):
+            return None
+        return self._idle[0]
+
     @property
     def num_up(self) -> int:
         """Workers in the rotation."""
@@ -214,11 +222,15 @@ class Schedule:
     def _book_on_stride(self, tick: int, *, hold: bool) -> list[Job]:
         if self._next_start_tick is not None and tick < self._next_start_tick:
             return []
+        if hold and tick + self.delay_ticks <= self._last_due_tick:
+            # The delay was lowered: wait out the ticks that are spoken for. No two actions for one tick.
+            return []
         if not self._idle:
             # Every worker is still busy: the start moves to the first tick that has an idle one.
             self.skipped_starts += 1
             return []
         self._next_start_tick = tick + self.stride_ticks
+        self._last_due_tick = tick + self.delay_ticks
         return [self._start(tick, hold=hold)]
 
     def _start(self, tick: int, *, hold: bool) -> Job:
@@ -251,9 +263,6 @@ class Schedule:
                 wanted = min(wanted, roomy)
         if wanted != self.delay_ticks:
             self.replans += 1
-            if wanted < self.delay_ticks and self._next_start_tick is not None:
-                # Wait out the ticks that are spoken for: no two actions for one tick.
-                self._next_start_tick += self.delay_ticks - wanted
             self.delay_ticks = wanted
         self._restride()
 

@@ -8,13 +8,14 @@ from rtcore.layout import (
     ENV_COUNTERS,
     ENV_HISTOGRAMS,
     ENV_STATUS,
+    RING_CONTROL,
     RUN_CONTROL,
     WORKER_CONTROL,
     WORKER_HISTOGRAMS,
     WORKER_STATUS,
     Layout,
 )
-from rtcore.ring import FrameRing, JobLog
+from rtcore.ring import FrameRing, JobLog, SequenceRing
 from rtcore.shm import PARTS, Part, Segment, attach_segment, create_segment
 from rtcore.slots import ActionSlots, JobBoard
 from rtcore.spaces import ObservationSpec
@@ -61,10 +62,10 @@ class SharedRun:
     def create(cls, run_id: str, layout: Layout, observation: ObservationSpec) -> SharedRun:
         """Create and format every segment. `SharedMemoryError` if there is no room; the caller unlinks."""
         segments = {part: create_segment(run_id, part, layout) for part in PARTS}
-        shared = cls(segments, layout, observation)
-        shared.ring.sequence.format()
-        shared.log.sequence.format()
-        return shared
+        for part in ("ring", "log"):
+            at = layout.ring_control_at
+            SequenceRing(segments[part].buf[at : at + RING_CONTROL.itemsize].cast("q"), layout.ring_slots).format()
+        return cls(segments, layout, observation)
 
     @classmethod
     def attach(cls, run_id: str, layout: Layout, observation: ObservationSpec) -> SharedRun:

@@ -122,6 +122,10 @@ def attach_segment(run_id: str, part: Part, layout: Layout | None = None, *, rea
         raise LayoutMismatchError(f"no shared memory {name}: run {run_id!r} is over or never was") from error
     try:
         size = os.fstat(memory.fd).st_size
+        if size < SEGMENT_HEADER.num_bytes:
+            raise LayoutMismatchError(
+                f"{name} has {size} bytes; expected a header of {SEGMENT_HEADER.num_bytes} at least"
+            )
         access = mmap.ACCESS_READ if readonly else mmap.ACCESS_WRITE
         mapping = mmap.mmap(memory.fd, size, access=access)
     finally:

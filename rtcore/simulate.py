@@ -111,6 +111,9 @@ class SimulatedWorkers:
         self._stage(frame)
         return self._frame_seq
 
+    def prewake(self, worker: int) -> None:
+        """Waking takes no virtual time."""
+
     def announce(self, jobs: Sequence[Job]) -> None:
         now_ns = self._clock.now_ns()
         for job in jobs:

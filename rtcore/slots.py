@@ -102,7 +102,7 @@ class ActionSlots:
         return self._done[worker][0]  # (R4)
 
     def read(self, worker: int, entry_seq: int) -> tuple[SlotEntry, bytes] | None:
-        """Env process: entry `entry_seq` and its actions, or None if the worker has written two more since."""
+        """Env process: entry `entry_seq` and its actions, or None if the worker has written another since."""
         entry, actions = self._read_entry(self._entry_at[worker][entry_seq & 1])
         # (R5) after the copy: the worker reuses this place for entry_seq + 2, which it only starts once
         # entry_seq + 1 is published. One newer is the last moment at which the copy is certainly whole.

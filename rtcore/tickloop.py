@@ -41,6 +41,10 @@ class Workers(Protocol):
         """The frame the jobs wait for is published."""
         ...
 
+    def prewake(self, worker: int) -> None:
+        """`worker` will probably be booked at the next tick: waking a process takes a while."""
+        ...
+
 
 class Answer(NamedTuple):
     """Payload of a dispatcher entry: the action bytes and where they come from. Times in ns."""
@@ -149,6 +153,12 @@ class TickLoop:
             self.workers.announce(jobs)
         self._account(plan, decision, start_ns, dispatch_ns, publish_ns, published_ns)
 
+    def prepare_tick(self) -> None:
+        """Shortly before a deadline, in time that would be spent waiting: wake who will be booked."""
+        worker = self.schedule.next_worker(self.tick + 1)
+        if worker is not None:
+            self.workers.prewake(worker)
+
     def finish(self) -> None:
         """Close the books: jobs under way end as `UNFINISHED`."""
         self.dispatcher.finish(self.tick)
@@ -214,13 +224,12 @@ class TickLoop:
         entry = decision.entry
         provenance = (-1, -1, -1, -1, -1, -1, 0)
         if entry is not None:
-            outcome = 0 if plan.tick - decision.chunk_index == decision.due_tick else 1
             provenance = (
                 entry.job.worker,
                 entry.obs_tick,
                 decision.due_tick,
                 decision.chunk_index,
-                outcome,
+                int(decision.outcome),
                 entry.payload.policy_version,
                 entry.payload.write_ns,
             )
@@ -277,7 +286,7 @@ class TickLoop:
                 interval,
                 delay,
                 entry,
-                decision.chunk_index == 0 or tick == decision.due_tick,
+                decision.first_use,
                 due_deadline_ns,
             )
         )

@@ -23,9 +23,7 @@ def test_a_killed_worker_is_replaced_and_everything_about_it_is_counted(tmp_path
         victim = wait_until_ticking(run)["rt-worker1"]
         time.sleep(1)
         kill(victim)
-        wait_for(
-            lambda: children_by_name(run).get("rt-worker1", victim).pid != victim.pid, "the worker to come back"
-        )
+        wait_for(lambda: children_by_name(run).get("rt-worker1", victim).pid != victim.pid, "the worker to come back")
         output, _ = run.communicate(timeout=60)
     assert run.returncode == 0, output
     assert f"worker 1 (pid {victim.pid}) is down" in output
@@ -43,9 +41,7 @@ def test_a_stopped_worker_is_a_hang_and_is_replaced() -> None:
     with running(*HEALTHY, "--hang-timeout-s", "1") as run:
         victim = wait_until_ticking(run)["rt-worker2"]
         os.kill(victim.pid, signal.SIGSTOP)
-        wait_for(
-            lambda: children_by_name(run).get("rt-worker2", victim).pid != victim.pid, "the worker to be replaced"
-        )
+        wait_for(lambda: children_by_name(run).get("rt-worker2", victim).pid != victim.pid, "the worker to be replaced")
         run.send_signal(signal.SIGINT)
         output, _ = run.communicate(timeout=60)
     assert "hung: silent for" in output

@@ -251,7 +251,6 @@ def test_a_hung_worker_counts_again_when_its_answer_comes_after_all():
     assert {job.worker for job in office.booked if job.obs_tick > 30} == {0, 1, 2}
 
 
-@pytest.mark.xfail(strict=True, reason="Schedule.complete re-admits an overdue worker without _restride")
 def test_when_a_hung_worker_counts_again_the_stride_shrinks_with_it():
     office = Office(schedule_of(workers=3, delay=3, adapt=False), lambda job: 30 if job.obs_tick == 0 else 3)
     office.run(45)
@@ -323,7 +322,6 @@ def test_the_ratchet_takes_the_longest_time_ever_seen_and_never_lowers():
     assert (delays[0], delays[-1]) == (5, 11)
 
 
-@pytest.mark.xfail(strict=True, reason="Schedule._restride takes back the wait that _adapt asked for")
 @settings(deadline=None, max_examples=40)
 @given(before=st.integers(2, 12), after=st.integers(1, 11), workers=st.integers(1, 14), death=st.integers(300, 460))
 def test_after_a_lowering_no_two_actions_are_due_at_one_tick(before, after, workers, death):

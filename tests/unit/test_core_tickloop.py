@@ -304,7 +304,6 @@ def test_the_job_of_a_worker_that_died_is_lost_and_its_tick_missed():
 # -- known defects -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="TickLoop._publish calls a late chunk on time as soon as its index is in step")
 def test_the_header_of_a_late_chunk_agrees_with_its_jobs_outcome():
     bench = Bench(delay=3, workers=1, tau_ticks=4, chunk=4)
     row = bench.run(5).published[4].header
@@ -312,9 +311,6 @@ def test_the_header_of_a_late_chunk_agrees_with_its_jobs_outcome():
     assert (row.kind, row.chunk_index, row.outcome) == (ACTED, 1, int(Outcome.LATE))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="TickRecord.first_use takes index 0 for the first use; a late chunk starts later"
-)
 def test_the_first_use_of_a_late_chunk_is_a_first_use():
     bench = Bench(delay=3, workers=1, tau_ticks=4, chunk=4)
     bench.run(5)

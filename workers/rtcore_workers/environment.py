@@ -144,7 +144,6 @@ class EnvProcess:
         clock = TickClock(
             max_spin_ns=min(2_000_000, self._period_ns // 4),
             min_spin_ns=min(200_000, self._period_ns // 16),
-            before_spin=shared.ring.warm,
         )
         grid = TickGrid(clock.now_ns() + _EPOCH_LEAD_NS, self._rate_hz)
         books = Books(shared.env_counters, shared.env_status, shared.env_histograms, shared.log.append)
@@ -161,6 +160,12 @@ class EnvProcess:
             on_reset=config.on_reset,
             phase_seq=phase_seq,
         )
+
+        def before_spin() -> None:
+            loop.prepare_tick()
+            shared.ring.warm()
+
+        clock.before_spin = before_spin
         return loop, workers
 
     def _drain(self, workers: SharedWorkers) -> None:

@@ -97,6 +97,7 @@ class Worker:
         self._spin_ns = config.spin_us * 1000
         self._job_seen = shared.jobs.newest(index)
         self._phase_seen = -1
+        self._usual_wait_ns = 0
 
     def warm_up(self, count: int) -> list[int]:
         """Inferences on a blank frame; returns their times [ns]. None of it is in any statistic."""
@@ -140,10 +141,13 @@ class Worker:
             return
         try:
             self._semaphore.acquire(_IDLE_BEAT_S)
-        except posix_ipc.BusyError:
-            pass
-        except posix_ipc.SignalError:
-            pass
+        except (posix_ipc.BusyError, posix_ipc.SignalError):
+            return
+        if self._wait == "hybrid":
+            # Woken ahead of time, most likely: the job comes with the tick.
+            spin_until_ns = self._clock.now_ns() + self._spin_ns
+            while self._jobs.newest(self._index) == self._job_seen and self._clock.now_ns() < spin_until_ns:
+                pass
 
     def _do(self, job: JobRecord) -> None:
         clock, status = self._clock, self._status
@@ -202,8 +206,10 @@ class Worker:
         while True:
             status = ring.read(seq, target)
             if status is ReadStatus.OK:
-                header_status, header = ring.read_header(seq)
-                if header_status is ReadStatus.OK:
+                _, header = ring.read_header(seq)
+                if header is not None:
+                    # How long the world's step takes, roughly: a wait that is longer than a spin is not spun.
+                    self._usual_wait_ns += (header.publish_ns - job.booked_ns - self._usual_wait_ns) >> 3
                     return header
             # Lapped: this worker was away for a whole ring. Counted; the newest frame is the best there is.
             self._status.add("lapped_frames")
@@ -214,7 +220,7 @@ class Worker:
         sequence, clock = self._ring.sequence, self._clock
         if sequence.newest() >= frame_seq:
             return True
-        if self._wait != "block":
+        if self._wait == "spin" or (self._wait == "hybrid" and self._usual_wait_ns < self._spin_ns):
             spin_until_ns = clock.now_ns() + self._spin_ns
             while sequence.newest() < frame_seq:
                 if self._wait == "hybrid" and clock.now_ns() > spin_until_ns:

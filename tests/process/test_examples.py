@@ -1,0 +1,71 @@
+"""Every example, run as its own docstring says, in another process; nothing of it may be left in /dev/shm."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.process
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+RTCORE_RUN = [sys.executable, "-m", "rtcore.cli.run"]
+
+
+def run(*command: str, cwd: Path) -> str:
+    """The output of a program that ended well and left none of its segments and semaphores behind."""
+    process = subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        output, _ = process.communicate(timeout=150)
+    finally:
+        process.kill()
+    assert process.returncode == 0, output
+    # Run ids begin with the pid of the program, so that other runs on this machine are not mistaken for this one.
+    assert [path.name for path in Path("/dev/shm").glob(f"*rtcore-{process.pid}-*")] == []
+    return output
+
+
+def test_a_program_watches_its_run_and_then_has_two_at_once(tmp_path: Path) -> None:
+    output = run(sys.executable, "-W", "error", str(EXAMPLES / "embed.py"), "--duration", "2", cwd=tmp_path)
+    assert "rehearsing" in output, "start-up reports its progress"
+    assert re.search(r"^tick \d+: acted on ", output, re.MULTILINE), "stats are there while it runs"
+    summaries = re.findall(r"^(staggered|sequential): (\d+) ticks, acted on (\S+)% .* delay (\S+) ticks", output, re.M)
+    assert [name for name, *_ in summaries] == ["staggered", "staggered", "sequential"]
+    for _, ticks, acted, delay in summaries:
+        assert 0 < int(ticks) <= 100
+        assert 0 < float(acted) <= 100
+        assert float(delay) >= 5, "100 ms are 5 ticks of 20 ms"
+    assert float(summaries[2][2]) < float(summaries[0][2]), "one worker cannot act as often as many"
+
+
+def test_an_own_world_and_an_own_policy_run_from_the_folder_they_are_in(tmp_path: Path) -> None:
+    output = run(
+        *RTCORE_RUN,
+        *("--env-id", "own_world:make_world", "--env-args", "speed=2"),
+        *("--policy", "own_policy:make_policy", "--policy-args", "gain=50,pad_ms=30"),
+        *("--duration", "2", "--no-live", "--out", str(tmp_path)),
+        cwd=EXAMPLES,
+    )
+    assert "own_world:make_world (speed=2) at 50.0000 Hz" in output
+    assert "own_policy:make_policy gain=50" in output
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["ticks"]["count"] + summary["ticks"]["skipped"] == 100
+    assert summary["ticks"]["kinds"]["acted"] > 0
+    assert summary["environment"]["noop_source"] == "Chase declares noop_action = 1"
+
+
+def test_the_own_policy_is_refused_on_a_world_that_it_does_not_fit() -> None:
+    refused = subprocess.run(
+        [*RTCORE_RUN, "--env-id", "CartPole-v1", "--policy", "own_policy:make_policy", "--ticks", "50", "--no-live"],
+        cwd=EXAMPLES,
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+    assert refused.returncode == 1
+    assert "PolicyError: policy 'own_policy:make_policy' raised RuntimeError" in refused.stderr
