@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from rtcore.schedule import Stagger, delay_for, stride_for
+from rtcore.schedule import Stagger, delay_for, settle_delay, stride_for
 
 #: The share of the device that inference may fill: the rest is the world's, the system's, and luck.
 _USABLE_SHARE = 0.85
@@ -32,6 +32,7 @@ class Tau:
     max_ns: int
     cost_ns: int  #: device time one inference uses (median)
     samples: int
+    usual_ns: int = 0  #: 75% quantile; 0: as the median
 
     @classmethod
     def of(cls, taus_ns: Sequence[int], costs_ns: Sequence[int]) -> Tau:
@@ -48,6 +49,7 @@ class Tau:
             p50_ns=p50_ns,
             p99_ns=high,
             max_ns=ordered[-1],
+            usual_ns=quantiles[-1],
             cost_ns=costs[len(costs) // 2],
             samples=len(ordered),
         )
@@ -122,14 +124,15 @@ def make_plan(
     limit = ""
     if workers is None:
         workers, limit = _choose_workers(stagger, delay, device_stride, max_workers, tau)
+    delay_every_tick, delay = delay, settle_delay(delay, delay_for(tau.usual_ns or tau.p50_ns, rate_hz), workers)
     mean_delay = delay_for(tau.mean_ns, rate_hz)
     stride = stride_for(stagger, delay, workers, tau.mean_ns, rate_hz)
     if workers < delay and not limit and stride > 1 and stagger in ("max-time", "expected-time"):
-        limit = f"An action every tick takes {delay} workers."
+        limit = f"An action every tick takes {delay_every_tick} workers."
     return Plan(
         stagger=stagger,
         workers=workers,
-        min_workers_every_tick=delay,
+        min_workers_every_tick=delay_every_tick if stride > 1 else min(delay_every_tick, delay),
         delay_ticks=delay if stagger == "max-time" else mean_delay,
         stride_ticks=stride,
         acted_fraction=_acted_fraction(stagger, stride, mean_delay, chunk),

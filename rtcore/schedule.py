@@ -20,6 +20,8 @@ STAGGERS: tuple[Stagger, ...] = ("max-time", "expected-time", "sequential", "fre
 TauEstimate = Literal["quantile", "ratchet"]
 
 NS_PER_S = 1_000_000_000
+#: Inference times up to this quantile decide the stride; the longer ones only the delay.
+USUAL_QUANTILE = 0.75
 
 
 class Job(NamedTuple):
@@ -88,6 +90,16 @@ def delay_for(tau_ns: int, rate_hz: Fraction, guard_ns: int = 0) -> int:
     """D = ceil((tau + guard) / T), at least 1: a frame made in tick k can govern tick k + 1 at the soonest."""
     num, den = NS_PER_S * rate_hz.denominator, rate_hz.numerator
     return max(1, -(-(tau_ns + guard_ns) * den // num))
+
+
+def settle_delay(wanted_ticks: int, usual_ticks: int, num_workers: int) -> int:
+    """The delay for rare long inferences, as far as the stride of the usual ones has room for it.
+
+    With N workers a delay of up to N ticks costs nothing but delay, and one of N + 1 halves the actions. A few late
+    actions are the smaller loss, so the stride follows the usual time and the delay stops at N * stride.
+    """
+    room_ticks = num_workers * max(1, -(-usual_ticks // num_workers))
+    return min(wanted_ticks, room_ticks)
 
 
 def stride_for(stagger: Stagger, delay_ticks: int, num_workers: int, tau_mean_ns: int, rate_hz: Fraction) -> int:
@@ -255,9 +267,11 @@ class Schedule:
             wanted = max(self.delay_ticks, delay_for(self.window.max_ns, params.rate_hz))
         else:
             tau_ns = self.window.quantile_ns(self.ADAPT_QUANTILE)
+            usual = delay_for(self.window.quantile_ns(USUAL_QUANTILE), params.rate_hz)
             wanted = self.delay_ticks
             if delay_for(tau_ns, params.rate_hz) > self.delay_ticks:
                 wanted = delay_for(tau_ns, params.rate_hz, params.guard_ns)
+                wanted = max(self.delay_ticks, settle_delay(wanted, usual, max(1, len(self._up))))
             elif self.window.is_full:
                 roomy = delay_for(self.window.quantile_ns(0.99), params.rate_hz, 2 * params.guard_ns)
                 wanted = min(wanted, roomy)

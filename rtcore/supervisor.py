@@ -125,6 +125,7 @@ class Supervisor:
             "layout": self.shared.layout.to_json(),
             "observation": self.env_info["observation"],
             "action": self.env_info["action"],
+            "period_ns": int(1_000_000_000 / self.rate_hz),
         }
         self._booted_ns[index] = self._clock.now_ns()
         self._workers[index] = self._launch("worker", index, generation, WORKER_ENTRY, boot)
@@ -190,7 +191,8 @@ class Supervisor:
         def enough() -> bool:
             for row in drain.jobs():
                 if row.write_ns:
-                    taus.append(row.write_ns - row.booked_ns)
+                    # The world stood still in the rehearsal: in the run a frame is there one step later.
+                    taus.append(row.write_ns - row.booked_ns + self.env_info["step_ns"])
                     costs.append(row.cpu_ns)
             elapsed_ns = self._clock.now_ns() - start_ns
             wanted = max(_REHEARSAL_SAMPLES, 2 * num_workers)

@@ -17,6 +17,9 @@ from rtcore.world import Source, StepResult, World
 
 OnReset = Literal["hold", "run"]
 
+#: Shorter ticks than this need no waking ahead: the machine never gets to sleep.
+_PREWAKE_PERIOD_NS = 4_000_000
+
 
 class Workers(Protocol):
     """The workers as the loop sees them."""
@@ -119,6 +122,7 @@ class TickLoop:
         self.tick = -1
         self._chunk = chunk
         self._hold = on_reset == "hold"
+        self._slow_grid = grid.period_ns >= _PREWAKE_PERIOD_NS
         self._phase_seq = phase_seq
         self._started = False
         self._reset_due = True
@@ -155,7 +159,7 @@ class TickLoop:
 
     def prepare_tick(self) -> None:
         """Shortly before a deadline, in time that would be spent waiting: wake who will be booked."""
-        worker = self.schedule.next_worker(self.tick + 1)
+        worker = self.schedule.next_worker(self.tick + 1) if self._slow_grid else None
         if worker is not None:
             self.workers.prewake(worker)
 

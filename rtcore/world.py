@@ -113,6 +113,7 @@ class GymnasiumWorld:
             self.noop, self.noop_source = noop_action, "--noop-action"
         self._rng = np.random.default_rng(np.random.SeedSequence([seed, 1]))
         self._seed: int | None = seed
+        self._first_seed = seed
         self._last_action = self.noop
         self._last: StepResult | None = None
         self._stepped = False
@@ -131,6 +132,13 @@ class GymnasiumWorld:
         self.observation.check(frame)
         self._last = StepResult(frame, 0.0, False, False)
         return self._last
+
+    def restart(self) -> StepResult:
+        """As new: the first episode again, from the seed."""
+        self._seed = self._first_seed
+        self._rng = np.random.default_rng(np.random.SeedSequence([self._first_seed, 1]))
+        self._stepped = True
+        return self.reset()
 
     def hold(self) -> StepResult:
         """The same frame again, without a step."""

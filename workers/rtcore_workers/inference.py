@@ -49,7 +49,8 @@ def main(boot: dict[str, Any], channel: socket.socket) -> None:
         device=config.device,
         chunk=config.chunk,
     )
-    worker = Worker(config, index, boot["generation"], shared, attach_semaphore(boot["run_id"], index), policy, action)
+    semaphore = attach_semaphore(boot["run_id"], index)
+    worker = Worker(config, index, boot["generation"], shared, semaphore, policy, action, boot["period_ns"])
     warmup_ns = worker.warm_up(config.warmup)
     gc.collect()
     gc.freeze()
@@ -79,6 +80,7 @@ class Worker:
         semaphore: posix_ipc.Semaphore,
         policy: Policy,
         action: ActionSpec,
+        period_ns: int = 16_742_706,
     ) -> None:
         self._index = index
         self._generation = generation
@@ -94,7 +96,8 @@ class Worker:
         self._actions = np.zeros((config.chunk, *action.shape), action.dtype)
         self._clock = MonotonicClock()
         self._wait = config.resolved_wait()
-        self._spin_ns = config.spin_us * 1000
+        # Never more than an eighth of a tick: at 1 kHz fourteen spinning workers would leave no CPU to anybody.
+        self._spin_ns = min(config.spin_us * 1000, period_ns // 8)
         self._job_seen = shared.jobs.newest(index)
         self._phase_seen = -1
         self._usual_wait_ns = 0
