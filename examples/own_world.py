@@ -27,7 +27,7 @@ THING_HZ = 0.15  # the thing swings to and fro so often a second, at speed=1
 EPISODE_TICKS = 200  # 4 s at 50 Hz
 
 
-class Chase(gymnasium.Env[Frame, int]):
+class Chase(gymnasium.Env[Frame, np.int64]):
     """Observation: where the thing is, and where the agent is. Reward: minus their distance."""
 
     metadata = {"render_modes": [], "render_fps": 50}  # noqa: RUF012 - Gymnasium's own form
@@ -48,9 +48,9 @@ class Chase(gymnasium.Env[Frame, int]):
         self._agent = 0.0
         return self._observe(), {}
 
-    def step(self, action: int) -> tuple[Frame, float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.int64) -> tuple[Frame, float, bool, bool, dict[str, Any]]:
         self._ticks += 1
-        self._agent = min(1.0, max(-1.0, self._agent + STEP * (action - STAY)))
+        self._agent = min(1.0, max(-1.0, self._agent + STEP * (int(action) - STAY)))
         distance = abs(self._thing() - self._agent)
         return self._observe(), -distance, False, self._ticks >= EPISODE_TICKS, {}
 

@@ -118,7 +118,9 @@ class Runtime:
     def header(self) -> dict[str, Any]:
         """What the run consists of: world, policy, devices, what the kernel granted."""
         supervisor = self._supervisor
-        return {"run_id": self.run_id, "world": supervisor.env_info, "policy": supervisor.policy_info}
+        return {"run_id": self.run_id, "world": supervisor.env_info, "policy": supervisor.policy_info} | (
+            {"mps": supervisor.policy_info["mps"]} if supervisor.policy_info.get("mps") else {}
+        )
 
     @property
     def worker_pids(self) -> dict[int, int]:

@@ -163,7 +163,8 @@ class Schedule:
             self._up.add(worker)
             self._restride()
         if worker in self._up:
-            self._idle.append(worker)
+            # Round robin, but for the sequential agent: it is one process, and stays the same one.
+            (self._idle.appendleft if self.params.stagger == "sequential" else self._idle.append)(worker)
         self.window.add(tau_ns)
         previous = self._tau_by_worker.get(worker)
         self._tau_by_worker[worker] = tau_ns if previous is None else previous + (tau_ns - previous) // 8

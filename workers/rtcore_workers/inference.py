@@ -61,11 +61,21 @@ def main(boot: dict[str, Any], channel: socket.socket) -> None:
         "num_parameters": policy.info.num_parameters,
         "device": policy.info.device,
         "notes": list(policy.info.notes),
+        "mps": _mps(policy.info.device),
         "warmup_ns": warmup_ns,
     }
     worker.be_ready()
     channel.send(json.dumps({"ready": ready}).encode())
     worker.serve()
+
+
+def _mps(device: str) -> str:
+    """Whether processes on one GPU run side by side (MPS) or take turns; "" on a CPU."""
+    if not device.startswith("cuda"):
+        return ""
+    from rtcore_workers.executors import mps_status  # noqa: PLC0415 - imports torch
+
+    return mps_status()
 
 
 class Worker:

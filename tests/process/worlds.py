@@ -1,0 +1,41 @@
+"""Small worlds with each kind of action space, for runs of the real runtime."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+SPACES = {
+    "box": gymnasium.spaces.Box(-2.0, 2.0, (3,), np.float32),
+    "discrete": gymnasium.spaces.Discrete(5, start=2),
+    "multi-discrete": gymnasium.spaces.MultiDiscrete([3, 4]),
+    "multi-binary": gymnasium.spaces.MultiBinary(4),
+}
+
+
+class Checking(gymnasium.Env[Any, Any]):
+    """Refuses an action that is not of its space; ends an episode every 40 steps."""
+
+    metadata = {"render_fps": 100}  # noqa: RUF012 - Gymnasium's own convention
+    observation_space = gymnasium.spaces.Box(0, 255, (12, 10), np.uint8)
+
+    def __init__(self, space: str) -> None:
+        self.action_space = SPACES[space]
+        self.steps = 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.steps = 0
+        return np.zeros((12, 10), np.uint8), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        if not self.action_space.contains(action):
+            raise ValueError(f"{action!r} is not in {self.action_space}")
+        self.steps += 1
+        return np.full((12, 10), self.steps, np.uint8), 1.0, False, self.steps >= 40, {}
+
+
+def checking(space: str) -> gymnasium.Env[Any, Any]:
+    return Checking(space)
