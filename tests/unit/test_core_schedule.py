@@ -236,7 +236,8 @@ def test_a_hung_worker_does_not_stop_the_others(stagger):
     assert office.schedule.num_up == 2
     office.run(40)
     later = [job for job in office.booked if job.obs_tick > limit + 1]
-    assert {job.worker for job in later} == {1, 2}
+    # The sequential agent is one process, and stays the one that took over.
+    assert {job.worker for job in later} == ({1} if stagger == "sequential" else {1, 2})
     wanted_gaps = {"max-time": {2}, "expected-time": {2}, "sequential": {3}, "free-running": {0, 3}}[stagger]
     assert gaps([job.obs_tick for job in later[3:]]) <= wanted_gaps | {1}
     assert len(later) >= 40 // delay
