@@ -16,7 +16,8 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from rtcore.errors import LauncherDied
+from rtcore import errors
+from rtcore.errors import LauncherDied, RtcoreError
 from rtcore.forkserver import MAX_MESSAGE_BYTES
 
 Role = Literal["env", "worker"]
@@ -164,3 +165,16 @@ class Launcher:
         else:
             child.messages.append(event)
         return True
+
+
+def child_error(failure: dict[str, Any], who: str) -> RtcoreError:
+    """A child's exception as ours, with its traceback attached."""
+    kind = getattr(errors, failure["failed"], None)
+    if isinstance(kind, type) and issubclass(kind, RtcoreError) and kind is not errors.WorkerDied:
+        error: RtcoreError = kind(failure["message"])
+    else:
+        where = errors.EnvironmentFailed if "env" in who else errors.PolicyError
+        error = where(f"{who} raised {failure['failed']}: {failure['message']}")
+    if failure["traceback"]:
+        error.add_note(f"In {who}:\n{failure['traceback']}")
+    return error

@@ -93,6 +93,8 @@ class Plan:
         tau = self.tau
         period_ms = float(1000 / self.rate_hz)
         every = "every tick" if self.stride_ticks == 1 else f"every {self.stride_ticks} ticks"
+        if self.stagger == "free-running":
+            every = f"from each every {self.delay_ticks} ticks, all at once"
         workers = f"{self.workers} worker{'s' if self.workers != 1 else ''}"
         text = (
             f"{policy}: tau p50 {tau.p50_ns / 1e6:.1f} / p99 {tau.p99_ns / 1e6:.1f} ms; {workers}, {self.stagger}: "

@@ -187,12 +187,11 @@ class Runtime:
         if supervisor.plan is None:
             raise StartupError("the run has no plan yet")
         pids = supervisor.worker_pids
-        device = str(supervisor.policy_info.get("device", "cpu"))
         workers = [
             WorkerStats(
                 index=index,
                 pid=pids.get(index, -1),
-                device=device,
+                device=supervisor.device_of(index),
                 inferences=shared.worker_status[index]["inferences"],
                 inference_ns=shared.worker_histogram(index, "inference_ns").snapshot(),
                 publish_to_read_ns=shared.worker_histogram(index, "publish_to_read_ns").snapshot(),

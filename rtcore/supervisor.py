@@ -13,11 +13,10 @@ from typing import Any
 
 import posix_ipc
 
-from rtcore import errors
 from rtcore.clock import MonotonicClock
 from rtcore.config import RuntimeConfig
 from rtcore.errors import EnvironmentHung, PolicyError, RtcoreError, StartupError, WorkerDied
-from rtcore.launcher import Child, Launcher
+from rtcore.launcher import Child, Launcher, child_error
 from rtcore.layout import Layout
 from rtcore.planner import Plan, Tau, make_plan
 from rtcore.report.record import Drain
@@ -175,7 +174,8 @@ class Supervisor:
     def _device_parallelism(self) -> float:
         device = str(self.policy_info.get("device", "cpu"))
         if device.startswith("cuda"):
-            return float(max(1, self.config.device.count("cuda:")))
+            named = self.config.device.count("cuda:")
+            return float(max(1, named or int(self.policy_info.get("num_gpus", 1))))
         return float(len(os.sched_getaffinity(0)))
 
     def _rehearse(self, plan: Plan, num_workers: int) -> Tau:
@@ -242,6 +242,11 @@ class Supervisor:
         """pid of each worker that is alive."""
         return {index: child.pid for index, child in self._workers.items() if child.exitcode is None}
 
+    def device_of(self, index: int) -> str:
+        """Where a worker computes, as it said when it was ready."""
+        child = self._workers.get(index)
+        return str((child.ready if child is not None and child.ready else self.policy_info).get("device", "cpu"))
+
     @property
     def env_pid(self) -> int:
         return self._child_env.pid
@@ -258,7 +263,7 @@ class Supervisor:
 
     def _check_env(self, child: Child) -> None:
         if child.failure is not None:
-            raise _error_from(child.failure, "the env process")
+            raise child_error(child.failure, "the env process")
         if child.exitcode is not None:
             raise WorkerDied("env", 0, child.pid, child.exitcode)
 
@@ -266,7 +271,7 @@ class Supervisor:
         index = child.index
         if child.failure is not None:
             # Not a matter of luck: the same policy would raise again.
-            raise _error_from(child.failure, f"worker {index}")
+            raise child_error(child.failure, f"worker {index}")
         if child.exitcode is not None:
             self._worker_died(child)
         elif child.ready is not None and self.shared.run_control["phase"] == Phase.RUN:
@@ -388,16 +393,3 @@ class Supervisor:
         if self._env is None:
             raise StartupError("the env process has not been started")
         return self._env
-
-
-def _error_from(failure: dict[str, Any], who: str) -> RtcoreError:
-    """A child's exception as ours, with its traceback attached."""
-    kind = getattr(errors, failure["failed"], None)
-    if isinstance(kind, type) and issubclass(kind, RtcoreError) and kind is not WorkerDied:
-        error: RtcoreError = kind(failure["message"])
-    else:
-        where = errors.EnvironmentFailed if "env" in who else PolicyError
-        error = where(f"{who} raised {failure['failed']}: {failure['message']}")
-    if failure["traceback"]:
-        error.add_note(f"In {who}:\n{failure['traceback']}")
-    return error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -34,7 +34,7 @@ class _Stopped(BaseException):
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Program entry; exits 0 if the run went to its end, 2 for bad input, 1 for a failure, 128+n for signal n."""
+    """Program entry; exits 0 if the run went to its end, 2 for a wrong setting, 1 for a failure, 128+n for signal n."""
     words = sys.argv[1:] if arguments is None else arguments
     # Own worlds and policies (module:factory) are looked for where the command is given, after everything else.
     sys.path.append(str(Path.cwd()))
@@ -43,7 +43,8 @@ def main(arguments: list[str] | None = None) -> None:
         with _signals():
             config, print_only = parse_config(words)
             if print_only:
-                print(to_toml(config))
+                with suppress(BrokenPipeError):
+                    print(to_toml(config), flush=True)
                 return
             exitcode = _run(config, words)
     except _Stopped as stop:

@@ -160,8 +160,12 @@ def resolve_device(device: str, worker_index: int) -> str:
     """ "cpu" or "cuda:i" for a worker, from "cpu", "cuda", "cuda:i" or "auto".
 
     "cuda" and "auto" deal the workers out over the GPUs; "auto" takes the CPU where there is none.
+    A list such as "cuda:0,cuda:2" is dealt out in turn: worker w gets number w mod n.
     ConfigError if the device does not exist.
     """
+    if "," in device:
+        names = [name.strip() for name in device.split(",")]
+        device = names[worker_index % len(names)]
     if device == "cpu":
         return device
     num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0

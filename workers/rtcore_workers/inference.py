@@ -62,6 +62,7 @@ def main(boot: dict[str, Any], channel: socket.socket) -> None:
         "device": policy.info.device,
         "notes": list(policy.info.notes),
         "mps": _mps(policy.info.device),
+        "num_gpus": _num_gpus(policy.info.device),
         "warmup_ns": warmup_ns,
     }
     worker.be_ready()
@@ -76,6 +77,15 @@ def _mps(device: str) -> str:
     from rtcore_workers.executors import mps_status  # noqa: PLC0415 - imports torch
 
     return mps_status()
+
+
+def _num_gpus(device: str) -> int:
+    """GPUs that workers are dealt out over; 0 on a CPU."""
+    if not device.startswith("cuda"):
+        return 0
+    import torch  # noqa: PLC0415 - only where there is a GPU
+
+    return torch.cuda.device_count()
 
 
 class Worker:
@@ -103,6 +113,7 @@ class Worker:
         self._histograms = shared.worker_histograms(index)
         self._semaphore = semaphore
         self._policy = policy
+        self._on_gpu = policy.info.device.startswith("cuda")
         self._actions = np.zeros((config.chunk, *action.shape), action.dtype)
         self._clock = MonotonicClock()
         self._wait = config.resolved_wait()
@@ -179,8 +190,9 @@ class Worker:
         cpu_start_ns = cpu_time_ns()
         self._policy.act(frame_seq=header.frame_seq, out=self._actions)
         infer_end_ns = clock.now_ns()
-        cpu_ns = cpu_time_ns() - cpu_start_ns
         timing = self._policy.timing
+        # What the planner shares out: time on the device, which on a CPU is the process's own.
+        cost_ns = timing.h2d_ns + timing.compute_ns + timing.d2h_ns if self._on_gpu else cpu_time_ns() - cpu_start_ns
         fields = (
             job.job_seq,
             header.tick,
@@ -197,7 +209,7 @@ class Worker:
             timing.h2d_ns,
             timing.compute_ns,
             timing.d2h_ns,
-            cpu_ns,
+            cost_ns,
             0,
         )
         self._slots.write(self._index, fields, self._actions.tobytes())

@@ -48,7 +48,7 @@ def build_module(
         except Exception as error:
             raise PolicyError(
                 f"policy {name!r} raised {type(error).__name__}: {error}; expected an nn.Module from "
-                f"{_call_text(name, args)}. The traceback above shows the line in the factory"
+                f"{_call_text(name, args)}. The traceback shows the line in the factory"
             ) from error
     if not isinstance(module, nn.Module):
         raise PolicyError(
