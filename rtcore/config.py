@@ -120,7 +120,7 @@ class RuntimeConfig(BaseModel):
     on_late: OnLate = Field("apply", description="An action after its due tick, if it is still the newest.")
     guard_ms: NonNegativeFloat | None = Field(
         None,
-        description="Slack added to the inference time when the delay is planned. Default: an eighth of a tick, none on the virtual clock.",
+        description="Slack added to the inference time for the plan. Default: an eighth of a tick, none if virtual.",
     )
 
     # -- the run

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtcore.planner import Tau, make_plan
+from rtcore.schedule import settle_delay
 
 pytestmark = pytest.mark.unit
 
@@ -174,3 +175,10 @@ def test_one_hiccup_is_not_planned_for(samples):
 def test_a_tail_that_is_usual_is_planned_for():
     tau = Tau.of([50 * MS] * 60 + [70 * MS] * 40, [1])
     assert tau.p99_ns == 70 * MS
+
+
+def test_rare_long_inferences_lengthen_the_delay_only_as_far_as_the_stride_has_room():
+    assert settle_delay(wanted_ticks=9, usual_ticks=6, num_workers=7) == 7
+    assert settle_delay(wanted_ticks=9, usual_ticks=6, num_workers=14) == 9
+    assert settle_delay(wanted_ticks=9, usual_ticks=8, num_workers=7) == 9
+    assert settle_delay(wanted_ticks=3, usual_ticks=3, num_workers=1) == 3

@@ -145,6 +145,7 @@ def test_workers_are_dealt_out_over_the_gpus_unless_one_is_named(monkeypatch: py
     pretend_gpus(monkeypatch, 2)
     assert [resolve_device("auto", worker) for worker in range(3)] == ["cuda:0", "cuda:1", "cuda:0"]
     assert resolve_device("cuda", 1) == resolve_device("cuda:1", 0) == "cuda:1"
+    assert [resolve_device("cuda:1,cuda:0", worker) for worker in range(3)] == ["cuda:1", "cuda:0", "cuda:1"]
     with pytest.raises(ConfigError, match="cuda:0 to cuda:1"):
         resolve_device("cuda:2", 0)
 
