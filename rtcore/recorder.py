@@ -5,23 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from rtcore.dispatch import Resolution, TickKind
+from rtcore.dispatch import Outcome, Resolution, TickKind
 from rtcore.layout import ENV_COUNTERS, ENV_HISTOGRAMS, ENV_STATUS
 from rtcore.schedule import Schedule
 from rtcore.stats import Histogram, Words
 from rtcore.tickloop import Answer, TickRecord
 
-#: Counter of each tick kind and outcome, in the order of the enums.
-KIND_COUNTERS = ("acted", "missed", "idle", "lead_in", "reset")
-OUTCOME_COUNTERS = (
-    "on_time",
-    "late",
-    "superseded",
-    "stale_episode",
-    "dropped_dead_worker",
-    "dropped_late",
-    "unfinished",
-)
+#: Counter of each tick kind and of each outcome: the enums' own names, which `layout.ENV_COUNTERS` has as fields.
+KIND_COUNTERS = tuple(kind.name.lower() for kind in TickKind)
+OUTCOME_COUNTERS = tuple(outcome.name.lower() for outcome in Outcome)
 
 
 class Books(NamedTuple):

@@ -155,7 +155,6 @@ class FrameRing:
         np.copyto(self._scratch, self._frames[self._next_seq % self.sequence.num_slots])
         header = self._unpack(self._buffer, self._header_at(self._next_seq))
         self._pack(self._scratch_header, 0, *header)
-        np.copyto(self._scratch, self._scratch)
 
     def read(self, seq: int, out: npt.NDArray[Any]) -> ReadStatus:
         """Reader: copy frame `seq` into `out` (same shape and dtype). `out` is whole only if the answer is OK."""
