@@ -34,6 +34,11 @@ def cpu_time_ns() -> int:
     return time.process_time_ns()
 
 
+def unix_time_s() -> float:
+    """The date, for people: seconds since 1970. Never for measuring."""
+    return time.time()
+
+
 class MonotonicClock:
     """The machine's clock. Sleeps without spinning: right for workers, too coarse for the tick."""
 
@@ -62,6 +67,8 @@ class TickClock:
         self._max_spin_ns = max(max_spin_ns, min_spin_ns)
         self._min_spin_ns = min_spin_ns
         self.spin_ns = min(4 * min_spin_ns, self._max_spin_ns)
+        #: When the last sleep ended; the time from there to the deadline was spent awake.
+        self.woke_ns = 0
 
     now_ns = staticmethod(time.monotonic_ns)
 
@@ -75,7 +82,7 @@ class TickClock:
         left_ns = wake_ns - now_ns()
         if left_ns > 0:
             time.sleep(left_ns / NS_PER_S)
-            woke_ns = now_ns()
+            self.woke_ns = woke_ns = now_ns()
             self._learn(woke_ns - wake_ns)
             if self.before_spin is not None and woke_ns < deadline_ns - self._min_spin_ns:
                 self.before_spin()

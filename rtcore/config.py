@@ -161,6 +161,11 @@ class RuntimeConfig(BaseModel):
 
     # -- output
     out: Path | None = Field(None, description="Folder for config.json, summary.json, actions.csv, timeline.png.")
+    trace: bool = Field(
+        False,
+        description="Record what every process did when, as a Perfetto trace in the output folder (runs/latest if "
+        "--out is not given).",
+    )
     live: bool = Field(True, description="Live terminal view (plain lines where there is no terminal).")
 
     @model_validator(mode="after")
@@ -176,6 +181,14 @@ class RuntimeConfig(BaseModel):
     def _virtual_latency(self) -> Self:
         if self.latency is not None and self.clock != "virtual":
             raise ValueError("latency is for --clock virtual: on the wall clock inference takes the time it takes")
+        return self
+
+    @model_validator(mode="after")
+    def _trace_has_a_place(self) -> Self:
+        if self.trace and self.clock == "virtual":
+            raise ValueError("trace is for --clock wall: on the virtual clock no process does anything")
+        if self.trace and self.out is None:
+            object.__setattr__(self, "out", Path("runs/latest"))
         return self
 
     @model_validator(mode="after")

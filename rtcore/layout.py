@@ -1,11 +1,14 @@
 """Every shared struct, with explicit offsets. Nothing else knows an offset.
 
-Four POSIX shared-memory segments per run, `/rtcore-<run id>-<part>`, little endian, x86-64:
+Five POSIX shared-memory segments per run, `/rtcore-<run id>-<part>`, little endian, x86-64, and a sixth if it is
+traced:
 
     control  header | run control | env status | env stats | per worker: control, status, job, stats
     slots    per worker: publication word | two entries, each a SLOT_ENTRY and `chunk` actions
     ring     RING_CONTROL | frame headers (FRAME_HEADER + applied action) | frames
     log      RING_CONTROL | LOG_RECORDs: one per resolved job
+    about    RING_CONTROL | two texts (ABOUT_TEXT and JSON): what the run consists of, for who attaches to it
+    trace    per process (env, supervisor, workers): RING_CONTROL | TRACE_EVENTs
 
 and one POSIX semaphore per worker, `/rtcore-<run id>-w<index>`, as a wake-up counter only.
 Each field has one writer, each cache line one writing process. Fields are 8 bytes wide and 8-byte aligned, so
@@ -24,7 +27,7 @@ CACHE_LINE_BYTES = 64
 WORD_BYTES = 8
 #: First eight bytes of every segment.
 MAGIC = int.from_bytes(b"RTCORE\x00\x01", "little")
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 
 
 def _round_up(num_bytes: int, multiple: int = CACHE_LINE_BYTES) -> int:
@@ -69,6 +72,9 @@ SEGMENT_HEADER = Record(
         "frame_bytes",
         "action_bytes",
         "chunk",
+        "about_bytes",
+        "trace_slots",
+        "owner_pid_namespace",
     ),
 )
 
@@ -107,8 +113,8 @@ ENV_STATUS = Record(
     ),
 )
 
-#: What the supervisor wants of a worker. Written by the supervisor only.
-WORKER_CONTROL = Record("worker control", ("generation", "up"))
+#: What the supervisor wants of a worker, and how often it had to start it again. Written by the supervisor only.
+WORKER_CONTROL = Record("worker control", ("generation", "up", "restarts"))
 
 #: Where a worker is. Written by that worker only.
 WORKER_STATUS = Record(
@@ -226,6 +232,19 @@ LOG_RECORD = Record(
     ),
 )
 
+#: Head of a text; `num_bytes` of JSON follow. Written by the supervisor only.
+ABOUT_TEXT = Record("about text", ("num_bytes",))
+
+#: Something that took a process from `start_ns` to `end_ns` (see trace.TraceKind). Written by that process only.
+TRACE_EVENT = Record(
+    "trace event",
+    ("kind", "start_ns", "end_ns", "tick", "worker", "booked_tick", "frame_seq", "value"),
+)
+#: Whose ring is which: the env process, the supervisor, then the workers.
+TRACE_ENV = 0
+TRACE_SUPERVISOR = 1
+TRACE_FIRST_WORKER = 2
+
 #: A histogram: count, sum, sum of squares, smallest, largest, then buckets (see stats.Histogram).
 HISTOGRAM_SUB_BITS = 7
 HISTOGRAM_MAX_BITS = 42
@@ -290,6 +309,8 @@ class Layout:
     frame_bytes: int
     action_bytes: int
     chunk: int
+    about_bytes: int = 65536  #: room for each of the two texts
+    trace_slots: int = 0  #: events each process's trace keeps; 0: no trace
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -385,3 +406,28 @@ class Layout:
     @property
     def log_bytes(self) -> int:
         return self.log_records_at + self.log_slots * LOG_RECORD.num_bytes
+
+    # -- about and trace -----------------------------------------------------------------------------------
+
+    def about_text_at(self, seq: int) -> int:
+        return SEGMENT_HEADER.num_bytes + RING_CONTROL.itemsize + (seq & 1) * self._about_stride_bytes
+
+    @property
+    def _about_stride_bytes(self) -> int:
+        return _round_up(ABOUT_TEXT.num_bytes + self.about_bytes)
+
+    @property
+    def about_segment_bytes(self) -> int:
+        return self.about_text_at(1) + self._about_stride_bytes
+
+    def trace_control_at(self, process: int) -> int:
+        """`process`: TRACE_ENV, TRACE_SUPERVISOR or TRACE_FIRST_WORKER + worker."""
+        stride = RING_CONTROL.itemsize + self.trace_slots * TRACE_EVENT.num_bytes
+        return SEGMENT_HEADER.num_bytes + process * stride
+
+    def trace_events_at(self, process: int) -> int:
+        return self.trace_control_at(process) + RING_CONTROL.itemsize
+
+    @property
+    def trace_bytes(self) -> int:
+        return self.trace_control_at(TRACE_FIRST_WORKER + self.max_workers)

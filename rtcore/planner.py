@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
+from typing import Any
 
 from rtcore.schedule import Stagger, delay_for, settle_delay, stride_for
 
@@ -87,6 +88,14 @@ class Plan:
             },
             "limit": self.limit,
         }
+
+    def to_text(self) -> dict[str, Any]:
+        """All of it as plain values; `from_text` gives the plan back."""
+        return asdict(self) | {"rate_hz": str(self.rate_hz)}
+
+    @classmethod
+    def from_text(cls, fields: dict[str, Any]) -> Plan:
+        return cls(**fields | {"rate_hz": Fraction(fields["rate_hz"]), "tau": Tau(**fields["tau"])})
 
     def sentence(self, policy: str) -> str:
         """The plan in words."""

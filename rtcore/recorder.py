@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from rtcore.clock import TickClock
 from rtcore.dispatch import Outcome, Resolution, TickKind
 from rtcore.layout import ENV_COUNTERS, ENV_HISTOGRAMS, ENV_STATUS
 from rtcore.schedule import Schedule
 from rtcore.stats import Histogram, Words
 from rtcore.tickloop import Answer, TickRecord
+from rtcore.trace import TraceKind, TraceRing
 
 #: Counter of each tick kind and of each outcome: the enums' own names, which `layout.ENV_COUNTERS` has as fields.
 KIND_COUNTERS = tuple(kind.name.lower() for kind in TickKind)
@@ -121,3 +123,73 @@ class StatsRecorder:
         if record.first_use:
             ready_ns = max(answer.write_ns, record.due_deadline_ns)
             histograms["write_to_dispatch_ns"].add(record.dispatch_ns - ready_ns)
+
+
+class TracingRecorder(StatsRecorder):
+    """Also writes what the env process did when into its trace: after the frame is out, from stamps taken anyway."""
+
+    def __init__(
+        self, books: Books, schedule: Schedule, period_ns: int, phase_seq: int, trace: TraceRing, clock: TickClock
+    ) -> None:
+        super().__init__(books, schedule, period_ns, phase_seq)
+        self._trace = trace
+        self._clock = clock
+        self._idle_since_ns = 0
+
+    def end_tick(self, record: TickRecord) -> None:
+        super().end_tick(record)
+        add, tick, start_ns = self._trace.add, record.plan.tick, record.start_ns
+        woke_ns = self._clock.woke_ns
+        if self._idle_since_ns and self._idle_since_ns < start_ns:
+            if woke_ns > self._idle_since_ns:
+                add(TraceKind.SLEEP, self._idle_since_ns, woke_ns)
+                add(TraceKind.PREPARE, woke_ns, start_ns, tick)
+            else:
+                add(TraceKind.PREPARE, self._idle_since_ns, start_ns, tick)
+        stepped_ns = record.dispatch_ns + record.step_ns
+        published_ns = stepped_ns + record.publish_cost_ns
+        add(TraceKind.TICK, start_ns, record.end_ns, tick, value=record.kind)
+        add(TraceKind.COLLECT, start_ns, record.collected_ns, tick)
+        worker = booked_tick = -1
+        if record.entry is not None:
+            worker, booked_tick = record.entry.job.worker, record.entry.job.obs_tick
+        add(
+            TraceKind.DISPATCH,
+            record.collected_ns,
+            record.dispatch_ns,
+            tick,
+            worker,
+            booked_tick,
+            value=int(record.first_use),
+        )
+        add(TraceKind.BOOK, record.dispatch_ns, record.booked_ns, tick)
+        for job in record.jobs:
+            add(
+                TraceKind.JOB,
+                record.dispatch_ns,
+                record.dispatch_ns,
+                tick,
+                job.worker,
+                job.obs_tick,
+                record.frame_seq,
+                job.due_tick,
+            )
+        world = TraceKind.RESET if record.kind is TickKind.RESET else TraceKind.STEP
+        add(world, record.booked_ns, stepped_ns, tick)
+        add(TraceKind.PUBLISH, stepped_ns, published_ns, tick, frame_seq=record.frame_seq)
+        self._idle_since_ns = self._clock.now_ns()
+        add(TraceKind.ACCOUNT, published_ns, self._idle_since_ns, tick)
+
+    def job_ended(self, resolution: Resolution) -> None:
+        super().job_ended(resolution)
+        job = resolution.job
+        now_ns = self._clock.now_ns()
+        self._trace.add(
+            TraceKind.OUTCOME,
+            now_ns,
+            now_ns,
+            resolution.tick,
+            job.worker,
+            job.obs_tick,
+            value=resolution.outcome,
+        )

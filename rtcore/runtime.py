@@ -7,23 +7,23 @@ run in one process at once. A thread of its own supervises; the caller's thread 
 from __future__ import annotations
 
 import contextlib
-import math
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
-
-import psutil
 
 from rtcore.clock import MonotonicClock
 from rtcore.config import RuntimeConfig, make_config
 from rtcore.errors import RtcoreError, StartupError
 from rtcore.report.live import booked_ticks
 from rtcore.report.record import RunRecord
-from rtcore.report.summary import RunStats, WorkerStats, build_summary
+from rtcore.report.snapshot import snapshot
+from rtcore.report.summary import RunStats, build_summary
 from rtcore.shm import files_of
 from rtcore.spaces import ActionSpec
 from rtcore.supervisor import Supervisor
+from rtcore.trace import TraceKind, TraceSpool
 
 _WATCH_S = 0.02
 _DRAIN_EVERY_NS = 50_000_000
@@ -54,8 +54,8 @@ class Runtime:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._final: RunStats | None = None
-        self._startup_s = math.nan
         self.record: RunRecord | None = None
+        self._spool: TraceSpool | None = None
 
     # -- life ----------------------------------------------------------------------------------------------
 
@@ -69,16 +69,16 @@ class Runtime:
 
     def start(self) -> Self:
         """Start everything; returns at tick 0. Raises what went wrong, after cleaning up."""
-        began_ns = self._clock.now_ns()
         try:
             self._supervisor.start()
         except BaseException:
             self._supervisor.close()
             self._over.set()
             raise
-        self._startup_s = (self._clock.now_ns() - began_ns) / 1e9
         action = ActionSpec.from_json(self._supervisor.env_info["action"])
         self.record = RunRecord(self.config.out, lambda raw: _decode(action, raw))
+        if self.config.trace and self.config.out is not None:
+            self._spool = TraceSpool(self.config.out, self._supervisor.shared.trace_rings())
         self._thread = threading.Thread(target=self._supervise, name=f"rtcore-{self.run_id}", daemon=True)
         self._thread.start()
         return self
@@ -117,10 +117,7 @@ class Runtime:
     @property
     def header(self) -> dict[str, Any]:
         """What the run consists of: world, policy, devices, what the kernel granted."""
-        supervisor = self._supervisor
-        return {"run_id": self.run_id, "world": supervisor.env_info, "policy": supervisor.policy_info} | (
-            {"mps": supervisor.policy_info["mps"]} if supervisor.policy_info.get("mps") else {}
-        )
+        return self._supervisor.about.header
 
     @property
     def worker_pids(self) -> dict[int, int]:
@@ -161,6 +158,8 @@ class Runtime:
                 self._final = self._snapshot(with_memory=self._error is None)
             if self.record is not None:
                 self.record.close()
+            if self._spool is not None:
+                self._spool.close()
             self._supervisor.close()
             self._over.set()
 
@@ -179,62 +178,22 @@ class Runtime:
                 self.record.flush()
 
     def _drain(self) -> None:
+        start_ns = self._clock.now_ns()
         if self.record is not None:
             self._supervisor.run_drain.into(self.record)
+        if self._spool is not None:
+            self._supervisor.trace(TraceKind.DRAIN, start_ns)
+            self._spool.collect()
 
     def _snapshot(self, *, with_memory: bool) -> RunStats:
-        supervisor, shared = self._supervisor, self._supervisor.shared
-        if supervisor.plan is None:
-            raise StartupError("the run has no plan yet")
-        pids = supervisor.worker_pids
-        workers = [
-            WorkerStats(
-                index=index,
-                pid=pids.get(index, -1),
-                device=supervisor.device_of(index),
-                inferences=shared.worker_status[index]["inferences"],
-                inference_ns=shared.worker_histogram(index, "inference_ns").snapshot(),
-                publish_to_read_ns=shared.worker_histogram(index, "publish_to_read_ns").snapshot(),
-                restarts=supervisor.restarts[index],
-                lapped_frames=shared.worker_status[index]["lapped_frames"],
-                pss_mb=_pss_mb(pids.get(index)) if with_memory else math.nan,
-            )
-            for index in range(supervisor.plan.workers)
-        ]
-        record, status = self.record, shared.env_status
-        return RunStats(
-            plan=supervisor.plan,
-            rate_hz=supervisor.rate_hz,
-            clock="wall",
-            counters=shared.env_counters.to_dict(),
-            distributions={name: shape.snapshot() for name, shape in shared.env_histograms.items()},
-            workers=workers,
-            episode_returns=list(record.episode_returns) if record is not None else [],
-            policy=str(supervisor.policy_info.get("policy", "")),
-            startup_s=self._startup_s,
-            delay_ticks=status["delay_ticks"],
-            stride_ticks=status["stride_ticks"],
-            num_up=status["num_up"],
-            restart_reasons=dict(supervisor.restart_reasons),
-            lost_record_rows=(
-                {"lost_ticks": record.lost_ticks, "lost_jobs": record.lost_jobs} if record is not None else {}
-            ),
-            env=supervisor.env_info,
-            wait=self.config.resolved_wait(),
-        )
+        supervisor, spool = self._supervisor, self._spool
+        stats = snapshot(supervisor.shared, supervisor.about, self.record, with_memory=with_memory)
+        if spool is None:
+            return stats
+        return replace(stats, trace={"events": spool.num_events, "lost_events": spool.lost_events})
 
 
 def _decode(action: ActionSpec, raw: bytes) -> Any:
     import numpy as np  # noqa: PLC0415 - only the record needs it here
 
     return action.decode(np.frombuffer(raw, action.np_dtype).reshape(action.shape))
-
-
-def _pss_mb(pid: int | None) -> float:
-    """Proportional set size [MB]: private memory plus a fair share of what is shared with other processes."""
-    if pid is None:
-        return math.nan
-    try:
-        return float(psutil.Process(pid).memory_full_info().pss) / 1e6
-    except psutil.Error:
-        return math.nan

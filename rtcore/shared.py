@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from rtcore.about import AboutBoard
 from rtcore.layout import (
     ENV_COUNTERS,
     ENV_HISTOGRAMS,
     ENV_STATUS,
     RING_CONTROL,
     RUN_CONTROL,
+    TRACE_FIRST_WORKER,
     WORKER_CONTROL,
     WORKER_HISTOGRAMS,
     WORKER_STATUS,
     Layout,
 )
 from rtcore.ring import FrameRing, JobLog, SequenceRing
-from rtcore.shm import PARTS, Part, Segment, attach_segment, create_segment
+from rtcore.shm import Part, Segment, attach_segment, create_segment, layout_of, parts_of
 from rtcore.slots import ActionSlots, JobBoard
 from rtcore.spaces import ObservationSpec
 from rtcore.stats import Histogram, Words
+from rtcore.trace import TraceRing
 
 
 class Phase(IntEnum):
@@ -49,6 +52,7 @@ class SharedRun:
         self.slots = ActionSlots(segments["slots"].buf, layout)
         self.ring = FrameRing(segments["ring"].buf, layout, observation.shape, observation.dtype)
         self.log = JobLog(segments["log"].buf, layout)
+        self.about = AboutBoard(segments["about"].buf, layout)
         self._control_buffer = control
 
     def worker_histogram(self, worker: int, name: str) -> Histogram:
@@ -58,19 +62,50 @@ class SharedRun:
     def worker_histograms(self, worker: int) -> dict[str, Histogram]:
         return {name: self.worker_histogram(worker, name) for name in WORKER_HISTOGRAMS}
 
+    def trace_ring(self, process: int) -> TraceRing | None:
+        """The events of `layout.TRACE_ENV`, `TRACE_SUPERVISOR` or `TRACE_FIRST_WORKER` + w; None: not traced."""
+        segment = self._segments.get("trace")
+        return TraceRing(segment.buf, self.layout, process) if segment is not None else None
+
+    def trace_rings(self) -> list[TraceRing]:
+        """Of every process, in that order; empty if the run is not traced."""
+        rings = map(self.trace_ring, range(TRACE_FIRST_WORKER + self.layout.max_workers))
+        return [ring for ring in rings if ring is not None]
+
     @classmethod
     def create(cls, run_id: str, layout: Layout, observation: ObservationSpec) -> SharedRun:
         """Create and format every segment. `SharedMemoryError` if there is no room; the caller unlinks."""
-        segments = {part: create_segment(run_id, part, layout) for part in PARTS}
-        for part in ("ring", "log"):
+        segments = {part: create_segment(run_id, part, layout) for part in parts_of(layout)}
+        for part in ("ring", "log", "about"):
             at = layout.ring_control_at
             SequenceRing(segments[part].buf[at : at + RING_CONTROL.itemsize].cast("q"), layout.ring_slots).format()
+        if "trace" in segments:
+            for process in range(TRACE_FIRST_WORKER + layout.max_workers):
+                TraceRing(segments["trace"].buf, layout, process).format()
         return cls(segments, layout, observation)
 
     @classmethod
     def attach(cls, run_id: str, layout: Layout, observation: ObservationSpec) -> SharedRun:
         """Map the segments of a run; `LayoutMismatchError` if they are not what is expected."""
-        segments = {part: attach_segment(run_id, part, layout) for part in PARTS}
+        segments = {part: attach_segment(run_id, part, layout) for part in parts_of(layout)}
+        return cls(segments, layout, observation)
+
+    @classmethod
+    def watch(cls, run_id: str) -> SharedRun:
+        """Map the segments of any run read-only, as an onlooker: nothing of the run can be changed or delayed.
+
+        `LayoutMismatchError` if there is no such run, or if it was started by another version of rtcore.
+        """
+        control = attach_segment(run_id, "control", readonly=True)
+        layout = layout_of(control)
+        segments: dict[Part, Segment] = {"control": control}
+        for part in parts_of(layout):
+            if part != "control":
+                segments[part] = attach_segment(run_id, part, layout, readonly=True)
+        observation = ObservationSpec((layout.frame_bytes,), "uint8", (0,), (255,))
+        about = AboutBoard(segments["about"].buf, layout).read()
+        if about is not None:
+            observation = ObservationSpec.from_json(about.world["observation"])
         return cls(segments, layout, observation)
 
     def close(self) -> None:

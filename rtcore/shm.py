@@ -24,8 +24,13 @@ from rtcore.stats import Words
 
 SHM_DIR = Path("/dev/shm")
 PREFIX = "rtcore-"
-Part = Literal["control", "slots", "ring", "log"]
-PARTS: tuple[Part, ...] = ("control", "slots", "ring", "log")
+Part = Literal["control", "slots", "ring", "log", "about", "trace"]
+
+
+def parts_of(layout: Layout) -> tuple[Part, ...]:
+    """The segments a run of this layout has."""
+    parts: tuple[Part, ...] = ("control", "slots", "ring", "log", "about")
+    return (*parts, "trace") if layout.trace_slots else parts
 
 
 def check_platform() -> None:
@@ -54,6 +59,8 @@ def part_bytes(layout: Layout, part: Part) -> int:
         "slots": layout.slots_bytes,
         "ring": layout.ring_bytes,
         "log": layout.log_bytes,
+        "about": layout.about_segment_bytes,
+        "trace": layout.trace_bytes,
     }
     return sizes[part]
 
@@ -65,6 +72,14 @@ def process_start_ticks(pid: int) -> int:
     except OSError:
         return -1
     return int(stat[stat.rindex(")") + 2 :].split()[19])
+
+
+def pid_namespace() -> int:
+    """Number of the namespace in which this process's pids mean something; 0 if it cannot be told."""
+    try:
+        return Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:
+        return 0
 
 
 class Segment:
@@ -108,6 +123,7 @@ def create_segment(run_id: str, part: Part, layout: Layout) -> Segment:
     header["size_bytes"] = size
     header["owner_pid"] = os.getpid()
     header["owner_start_ticks"] = process_start_ticks(os.getpid())
+    header["owner_pid_namespace"] = pid_namespace()
     header["layout_version"] = LAYOUT_VERSION
     header["magic"] = MAGIC
     return segment
@@ -173,7 +189,10 @@ def unlink_all(run_id: str) -> None:
 
 
 def dead_runs() -> Iterator[str]:
-    """Run ids whose owner no longer exists (killed together with its launcher)."""
+    """Run ids whose owner no longer exists (killed together with its launcher).
+
+    A run of another pid namespace (a container that shares /dev/shm) is not judged: its pids mean nothing here.
+    """
     for path in SHM_DIR.glob(f"{PREFIX}*-control"):
         run_id = path.name.removeprefix(PREFIX).removesuffix("-control")
         try:
@@ -184,6 +203,8 @@ def dead_runs() -> Iterator[str]:
         if len(head) < SEGMENT_HEADER.num_bytes:
             continue
         header = Words(SEGMENT_HEADER, memoryview(head))
+        if header["layout_version"] == LAYOUT_VERSION and header["owner_pid_namespace"] != pid_namespace():
+            continue
         owner_pid, started = header["owner_pid"], header["owner_start_ticks"]
         if header["magic"] == MAGIC and process_start_ticks(owner_pid) != started:
             yield run_id

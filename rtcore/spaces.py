@@ -233,6 +233,14 @@ class ActionSpec(_ArraySpec):
         shaped += self.low_array
         return shaped
 
+    def count_clipped(self, output: Array, chunk: int = 1) -> int:
+        """How many of the `chunk` actions in a policy's output lie outside a Box's bounds; 0 for other spaces."""
+        if self.kind != "box":
+            return 0
+        values = output.reshape(chunk, -1)
+        outside = (values < self.low_array.ravel()) | (values > self.high_array.ravel())
+        return int(outside.any(axis=1).sum())
+
     def noop(self, env: object) -> tuple[Action, str]:
         """The action that stands for doing nothing, and the rule that chose it, for the run header.
 

@@ -5,7 +5,10 @@ It talks to the env process through shared memory only: nothing it does, or fail
 
 from __future__ import annotations
 
+import json
+import math
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable
 from fractions import Fraction
@@ -13,20 +16,24 @@ from typing import Any
 
 import posix_ipc
 
-from rtcore.clock import MonotonicClock
+from rtcore.about import About
+from rtcore.clock import MonotonicClock, unix_time_s
 from rtcore.config import RuntimeConfig
 from rtcore.errors import EnvironmentHung, PolicyError, RtcoreError, StartupError, WorkerDied
 from rtcore.launcher import Child, Launcher, child_error
-from rtcore.layout import Layout
+from rtcore.layout import TRACE_SUPERVISOR, Layout
 from rtcore.planner import Plan, Tau, make_plan
 from rtcore.report.record import Drain
 from rtcore.shared import Phase, SharedRun
 from rtcore.shm import check_platform, create_semaphore, new_run_id, reap_dead_runs, unlink_all
 from rtcore.spaces import ActionSpec, ObservationSpec
+from rtcore.trace import TRACE_SLOTS, TraceKind, TraceRing
 
 ENV_ENTRY = "rtcore_workers.environment:main"
 WORKER_ENTRY = "rtcore_workers.inference:main"
 _LOG_SLOTS = 16384
+#: Room for what a run says of itself, beside its world's spaces.
+_ABOUT_BYTES = 65536
 _MIN_REHEARSAL_NS = 700_000_000
 _MAX_REHEARSAL_NS = 12_000_000_000
 _REHEARSAL_SAMPLES = 40
@@ -59,6 +66,10 @@ class Supervisor:
         self._answered: dict[int, int] = {}
         self._shared: SharedRun | None = None
         self._booted_ns: dict[int, int] = {}
+        self._trace: TraceRing | None = None
+        self._began_ns = 0
+        self._started_unix_s = 0.0
+        self.startup_s = math.nan
 
     # -- start ---------------------------------------------------------------------------------------------
 
@@ -71,13 +82,18 @@ class Supervisor:
     def start(self) -> None:
         """Everything up to tick 0: processes, warm-up, rehearsal, plan. Raises what went wrong."""
         check_platform()
-        reap_dead_runs()
+        self._began_ns = self._clock.now_ns()
+        for run_id in reap_dead_runs():
+            self._progress(f"removed the shared memory that run {run_id} left behind when it was killed")
         self._launcher = Launcher(self.run_id)
         self._start_env()
         first = 1 if self.config.workers == "auto" else self.config.workers
         self._start_workers(range(first))
         plan = self._rehearse_and_plan(first)
         self.plan = plan
+        self.startup_s = (self._clock.now_ns() - self._began_ns) / 1e9
+        self._started_unix_s = unix_time_s()
+        self._tell_onlookers()
         self._begin_run(plan)
 
     def _start_env(self) -> None:
@@ -88,6 +104,7 @@ class Supervisor:
         self.observation = ObservationSpec.from_json(self.env_info["observation"])
         self.action = ActionSpec.from_json(self.env_info["action"])
         self.rate_hz = Fraction(self.env_info["rate_hz"])
+        about_bytes = _ABOUT_BYTES + 2 * len(json.dumps(self.env_info))
         layout = Layout(
             max_workers=self.config.worker_places,
             ring_slots=self.config.resolved_ring_slots(self.observation.nbytes),
@@ -95,9 +112,12 @@ class Supervisor:
             frame_bytes=self.observation.nbytes,
             action_bytes=self.action.nbytes,
             chunk=self.config.chunk,
+            about_bytes=about_bytes,
+            trace_slots=TRACE_SLOTS if self.config.trace else 0,
         )
         self._shared = SharedRun.create(self.run_id, layout, self.observation)
         self._semaphores = [create_semaphore(self.run_id, worker) for worker in range(layout.max_workers)]
+        self._trace = self._shared.trace_ring(TRACE_SUPERVISOR)
         self._child_env.send({"layout": layout.to_json()})
         self._wait_until(lambda: self._child_env.ready is not None, "the world", self.config.startup_timeout_s)
         self.env_info |= self._child_env.ready or {}
@@ -242,6 +262,32 @@ class Supervisor:
         """pid of each worker that is alive."""
         return {index: child.pid for index, child in self._workers.items() if child.exitcode is None}
 
+    @property
+    def about(self) -> About:
+        """What the run consists of. Only once there is a plan."""
+        if self.plan is None:
+            raise StartupError("the run has no plan yet")
+        return About(
+            run_id=self.run_id,
+            program=" ".join(sys.argv) or sys.executable,
+            config=self.config.model_dump(mode="json"),
+            world=self.env_info,
+            policy=self.policy_info,
+            plan=self.plan,
+            startup_s=self.startup_s,
+            started_unix_s=self._started_unix_s,
+            devices=[self.device_of(index) for index in range(self.plan.workers)],
+            restart_reasons=dict(self.restart_reasons),
+        )
+
+    def trace(self, kind: TraceKind, start_ns: int, worker: int = -1, value: int = 0) -> None:
+        """What this process did from `start_ns` to now, if the run is traced."""
+        if self._trace is not None:
+            self._trace.add(kind, start_ns, self._clock.now_ns(), worker=worker, value=value)
+
+    def _tell_onlookers(self) -> None:
+        self.shared.about.write(self.about)
+
     def device_of(self, index: int) -> str:
         """Where a worker computes, as it said when it was ready."""
         child = self._workers.get(index)
@@ -276,6 +322,7 @@ class Supervisor:
             self._worker_died(child)
         elif child.ready is not None and self.shared.run_control["phase"] == Phase.RUN:
             self._set_up(index, True)
+            self.trace(TraceKind.WORKER_UP, self._clock.now_ns(), worker=index)
 
     def _worker_died(self, child: Child) -> None:
         index = child.index
@@ -299,6 +346,9 @@ class Supervisor:
         self.restarts[index] += 1
         self.restarts_in_a_row[index] += 1
         self.restart_reasons[reason] += 1
+        self.shared.worker_control[index]["restarts"] = self.restarts[index]
+        self._tell_onlookers()
+        self.trace(TraceKind.WORKER_DOWN, self._clock.now_ns(), worker=index, value=self.restarts[index])
         self._progress(f"worker {index} (pid {child.pid}) is down: {reason}; restarting it")
         self._start_worker(index)
 

@@ -80,6 +80,10 @@ class TickRecord(NamedTuple):
     entry: Entry | None
     first_use: bool
     due_deadline_ns: int
+    collected_ns: int
+    booked_ns: int
+    frame_seq: int
+    jobs: Sequence[Job]
 
 
 class Recorder(Protocol):
@@ -141,6 +145,7 @@ class TickLoop:
         self.recorder.begin_tick(tick, start_ns)
 
         self._collect(tick, start_ns)
+        collected_ns = clock.now_ns()
         decision = self._decide(tick)
         dispatch_ns = clock.now_ns()
         jobs = self.schedule.book(tick)
@@ -148,14 +153,17 @@ class TickLoop:
             for job in jobs:
                 self.dispatcher.expect(job, self._chunk)
             self.workers.post(jobs, dispatch_ns)
+        booked_ns = clock.now_ns()
 
         result, action, source = self._advance_world(decision)
         publish_ns = clock.now_ns()
-        self._publish(plan, decision, result, action, source, start_ns, dispatch_ns, publish_ns)
+        frame_seq = self._publish(plan, decision, result, action, source, start_ns, dispatch_ns, publish_ns)
         published_ns = clock.now_ns()
         if jobs:
             self.workers.announce(jobs)
-        self._account(plan, decision, start_ns, dispatch_ns, publish_ns, published_ns)
+        self._account(
+            plan, decision, jobs, frame_seq, (start_ns, collected_ns, dispatch_ns, booked_ns, publish_ns, published_ns)
+        )
 
     def prepare_tick(self) -> None:
         """Shortly before a deadline, in time that would be spent waiting: wake who will be booked."""
@@ -224,7 +232,7 @@ class TickLoop:
         start_ns: int,
         dispatch_ns: int,
         publish_ns: int,
-    ) -> None:
+    ) -> int:
         entry = decision.entry
         provenance = (-1, -1, -1, -1, -1, -1, 0)
         if entry is not None:
@@ -256,7 +264,7 @@ class TickLoop:
             dispatch_ns,
             self._phase_seq,
         )
-        self.workers.publish(result.frame, header, action)
+        return self.workers.publish(result.frame, header, action)
 
     # -- after the frame is out ----------------------------------------------------------------------------
 
@@ -264,11 +272,11 @@ class TickLoop:
         self,
         plan: TickPlan,
         decision: Decision,
-        start_ns: int,
-        dispatch_ns: int,
-        publish_ns: int,
-        published_ns: int,
+        jobs: Sequence[Job],
+        frame_seq: int,
+        times_ns: tuple[int, int, int, int, int, int],
     ) -> None:
+        start_ns, collected_ns, dispatch_ns, booked_ns, publish_ns, published_ns = times_ns
         tick, entry = plan.tick, decision.entry
         interval = delay = -1
         due_deadline_ns = 0
@@ -292,6 +300,10 @@ class TickLoop:
                 entry,
                 decision.first_use,
                 due_deadline_ns,
+                collected_ns,
+                booked_ns,
+                frame_seq,
+                jobs,
             )
         )
         if self._reset_due and decision.kind is not TickKind.RESET:

@@ -47,7 +47,7 @@ class RunStats:
     lost_record_rows: dict[str, int] = field(default_factory=dict)
     env: dict[str, Any] = field(default_factory=dict)
     wait: str = ""
-    spin_us: float = 0.0
+    trace: dict[str, int] = field(default_factory=dict)
 
     @property
     def acted_fraction(self) -> float:
@@ -93,6 +93,7 @@ def build_summary(stats: RunStats) -> dict[str, Any]:
             | _percentiles(shapes["delay_ticks"], 1, (0.5, 0.99), with_max=True)
             | {"min": shapes["delay_ticks"].min},
             "observation_age_ms": _percentiles(shapes["observation_age_ns"], 1e6, (0.5, 0.99)),
+            "clipped": counters["clipped_actions"],
             "skipped_starts": counters["skipped_starts"],
             "delay_changes": counters["replans"],
             "unknown_entries": counters["unknown_entries"],
@@ -109,6 +110,7 @@ def build_summary(stats: RunStats) -> dict[str, Any]:
             "return_mean": _mean(stats.episode_returns),
         },
         "record": {"lost_ticks": 0, "lost_jobs": 0} | stats.lost_record_rows,
+        **({"trace": stats.trace} if stats.trace else {}),
         "environment": stats.env,
         "wait": stats.wait,
         "startup_s": stats.startup_s,

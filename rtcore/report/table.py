@@ -251,6 +251,7 @@ def _action_rows(actions: dict[str, Any]) -> list[_Row]:
     rows.append(_Row("acted, of all ticks", share(actions["acted_fraction_of_all_ticks"])))
     rows.append(_Row("frame age, ms", _quantiles(actions["observation_age_ms"], ("p50", "p99"))))
     for key, meaning in (
+        ("clipped", "policy actions outside the action space, clipped into it"),
         ("skipped_starts", "starts put off: no worker was idle"),
         ("delay_changes", "times the delay was planned anew"),
         ("unknown_entries", "answers to no known job, ignored"),

@@ -11,7 +11,7 @@ from rtcore.slots import JobRecord, SlotEntry
 
 pytestmark = pytest.mark.unit
 
-#: Layout version 1: size of each record and the offset of each field [bytes].
+#: Layout version 2: size of each record and the offset of each field [bytes].
 RECORDS = {
     "SEGMENT_HEADER": (
         128,
@@ -27,6 +27,9 @@ RECORDS = {
             "frame_bytes": 64,
             "action_bytes": 72,
             "chunk": 80,
+            "about_bytes": 88,
+            "trace_slots": 96,
+            "owner_pid_namespace": 104,
         },
     ),
     "RUN_CONTROL": (
@@ -65,6 +68,7 @@ RECORDS = {
         {
             "generation": 0,
             "up": 8,
+            "restarts": 16,
         },
     ),
     "WORKER_STATUS": (
@@ -200,11 +204,39 @@ RECORDS = {
             "unknown_entries": 176,
         },
     ),
+    "ABOUT_TEXT": (
+        64,
+        {
+            "num_bytes": 0,
+        },
+    ),
+    "TRACE_EVENT": (
+        64,
+        {
+            "kind": 0,
+            "start_ns": 8,
+            "end_ns": 16,
+            "tick": 24,
+            "worker": 32,
+            "booked_tick": 40,
+            "frame_seq": 48,
+            "value": 56,
+        },
+    ),
 }
 FLOATS = {"FRAME_HEADER": {"reward", "episode_return"}}
 
 #: The segments of one run of these sizes, in bytes from the start of their segment.
-SIZES = Layout(max_workers=3, ring_slots=4, log_slots=8, frame_bytes=23040, action_bytes=12, chunk=2)
+SIZES = Layout(
+    max_workers=3,
+    ring_slots=4,
+    log_slots=8,
+    frame_bytes=23040,
+    action_bytes=12,
+    chunk=2,
+    about_bytes=1000,
+    trace_slots=16,
+)
 SEGMENTS = {
     "run_control_at": 128,
     "env_status_at": 192,
@@ -219,6 +251,8 @@ SEGMENTS = {
     "ring_bytes": 93440,
     "log_records_at": 256,
     "log_bytes": 1280,
+    "about_segment_bytes": 2432,
+    "trace_bytes": 5888,
 }
 HISTOGRAMS = {
     "lateness_ns": 512,
@@ -243,7 +277,7 @@ SLOTS = [(128, 192, 448), (704, 768, 1024), (1280, 1344, 1600)]
 
 
 def test_the_layout_version_and_the_magic_are_pinned():
-    assert layout.LAYOUT_VERSION == 1
+    assert layout.LAYOUT_VERSION == 2
     assert struct.pack("<Q", layout.MAGIC) == b"RTCORE\x00\x01"
     assert (layout.WORD_BYTES, layout.CACHE_LINE_BYTES) == (8, 64)
 
@@ -296,6 +330,16 @@ def test_the_blocks_of_env_workers_and_slots_are_where_they_always_were():
         assert got == WORKERS[worker]
         slots = SIZES.slot_control_at(worker), SIZES.slot_entry_at(worker, 0), SIZES.slot_entry_at(worker, 1)
         assert slots == SLOTS[worker]
+
+
+def test_the_two_texts_about_a_run_alternate():
+    assert [SIZES.about_text_at(seq) for seq in range(3)] == [256, 1344, 256]
+
+
+def test_every_process_has_a_trace_of_its_own():
+    assert [SIZES.trace_control_at(process) for process in range(5)] == [128, 1280, 2432, 3584, 4736]
+    assert SIZES.trace_events_at(0) == 256
+    assert (layout.TRACE_ENV, layout.TRACE_SUPERVISOR, layout.TRACE_FIRST_WORKER) == (0, 1, 2)
 
 
 def test_two_entries_of_a_worker_alternate():

@@ -6,6 +6,7 @@ import signal
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -14,7 +15,6 @@ from rtcore.errors import LayoutMismatchError, SharedMemoryError, UnsupportedPla
 from rtcore.layout import SEGMENT_HEADER, Layout
 from rtcore.shared import SharedRun
 from rtcore.shm import (
-    PARTS,
     attach_segment,
     create_segment,
     dead_runs,
@@ -22,6 +22,7 @@ from rtcore.shm import (
     layout_of,
     new_run_id,
     part_bytes,
+    parts_of,
     reap_dead_runs,
     unlink_all,
 )
@@ -30,6 +31,7 @@ from rtcore.spaces import ObservationSpec
 pytestmark = pytest.mark.process
 
 LAYOUT = Layout(max_workers=1, ring_slots=2, log_slots=2, frame_bytes=64, action_bytes=8, chunk=1)
+TRACED = replace(LAYOUT, trace_slots=8)
 OBSERVATION = ObservationSpec((64,), "uint8", (0,), (255,))
 
 
@@ -49,21 +51,23 @@ def overwrite(segment, field, value):
 # -- create, attach, unlink --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", parts_of(TRACED))
 def test_what_one_writes_another_reads(run_id, part):
-    created = create_segment(run_id, part, LAYOUT)
-    attached = attach_segment(run_id, part, LAYOUT)
-    assert len(attached.buf) == part_bytes(LAYOUT, part)
+    created = create_segment(run_id, part, TRACED)
+    attached = attach_segment(run_id, part, TRACED)
+    assert len(attached.buf) == part_bytes(TRACED, part)
     attached.buf[-8:] = b"12345678"
     assert bytes(created.buf[-8:]) == b"12345678"
     created.close()
     attached.close()
 
 
-def test_a_run_has_its_four_segments_and_a_semaphore_per_worker_under_its_name(run_id):
-    SharedRun.create(run_id, LAYOUT, OBSERVATION).close()
+@pytest.mark.parametrize("layout", [LAYOUT, TRACED], ids=["untraced", "traced"])
+def test_a_run_has_its_segments_and_a_semaphore_per_worker_under_its_name(run_id, layout):
+    SharedRun.create(run_id, layout, OBSERVATION).close()
     shm.create_semaphore(run_id, 0).close()
-    names = {f"rtcore-{run_id}-{part}" for part in PARTS} | {f"sem.rtcore-{run_id}-w0"}
+    parts = ["control", "slots", "ring", "log", "about", *(["trace"] if layout is TRACED else [])]
+    names = {f"rtcore-{run_id}-{part}" for part in parts} | {f"sem.rtcore-{run_id}-w0"}
     assert {path.name for path in files_of(run_id)} == names
     unlink_all(run_id)
     assert files_of(run_id) == []
@@ -191,7 +195,7 @@ import signal, sys
 from rtcore import shm
 from rtcore.layout import Layout
 layout = Layout(**eval(sys.argv[2]))
-for part in shm.PARTS:
+for part in shm.parts_of(layout):
     shm.create_segment(sys.argv[1], part, layout)
 shm.create_semaphore(sys.argv[1], 0)
 print("ready", flush=True)
@@ -214,7 +218,7 @@ def other_process(run_id):
 def test_a_killed_runs_segments_are_reaped(run_id, other_process):
     other_process.send_signal(signal.SIGKILL)
     other_process.wait()
-    assert len(files_of(run_id)) == 5
+    assert len(files_of(run_id)) == 6
     assert run_id in dead_runs()
     assert run_id in reap_dead_runs()
     assert files_of(run_id) == []
@@ -222,7 +226,7 @@ def test_a_killed_runs_segments_are_reaped(run_id, other_process):
 
 def test_a_live_runs_segments_are_not(run_id, other_process):
     assert run_id not in reap_dead_runs()
-    assert len(files_of(run_id)) == 5
+    assert len(files_of(run_id)) == 6
 
 
 def test_a_pid_that_was_given_to_another_process_does_not_keep_a_dead_run_alive(run_id):
@@ -233,12 +237,49 @@ def test_a_pid_that_was_given_to_another_process_does_not_keep_a_dead_run_alive(
     control.close()
 
 
+def test_a_run_of_another_pid_namespace_is_left_alone(run_id):
+    """Its owner's pid means nothing here: a container may share /dev/shm and not the process ids."""
+    control = create_segment(run_id, "control", LAYOUT)
+    overwrite(control, "owner_start_ticks", 1)
+    assert run_id in dead_runs()
+    overwrite(control, "owner_pid_namespace", shm.pid_namespace() + 1)
+    assert run_id not in reap_dead_runs()
+    control.close()
+
+
 def test_what_is_not_ours_is_left_alone(run_id):
     path = shm.SHM_DIR / f"rtcore-{run_id}-control"
     for content in (b"", b"x" * 16, bytes(256)):
         path.write_bytes(content)
         assert run_id not in reap_dead_runs()
         assert path.exists()
+
+
+# -- onlookers ---------------------------------------------------------------------------------------------------
+
+
+def test_an_onlooker_reads_a_run_and_cannot_change_it(run_id):
+    created = SharedRun.create(run_id, TRACED, OBSERVATION)
+    watched = SharedRun.watch(run_id)
+    assert watched.layout == TRACED
+    assert watched.about.read() is None
+    for change in (
+        lambda: watched.run_control.words.__setitem__(0, 1),
+        lambda: watched.env_counters.add("ticks"),
+        lambda: watched.ring.sequence.begin(0),
+        lambda: watched.trace_rings()[0].add(0, 0, 0),
+    ):
+        with pytest.raises(TypeError, match="read-only"):
+            change()
+    created.env_counters.add("ticks", 3)
+    assert watched.env_counters["ticks"] == 3
+    watched.close()
+    created.close()
+
+
+def test_an_onlooker_of_no_run_is_told_so():
+    with pytest.raises(LayoutMismatchError, match="over or never was"):
+        SharedRun.watch("no-such-run")
 
 
 # -- the rings of a new run --------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import socket
 from fractions import Fraction
 from typing import Any
@@ -17,13 +18,14 @@ from rtcore.dispatch import Dispatcher
 from rtcore.envport import SharedWorkers
 from rtcore.errors import EnvironmentFailed, RtcoreError
 from rtcore.forkserver import MAX_MESSAGE_BYTES
-from rtcore.layout import Layout
+from rtcore.layout import TRACE_ENV, Layout
 from rtcore.realtime import prepare_env_process
-from rtcore.recorder import Books, StatsRecorder
+from rtcore.recorder import Books, StatsRecorder, TracingRecorder
 from rtcore.schedule import Schedule, ScheduleParams
 from rtcore.shared import Phase, SharedRun
 from rtcore.shm import attach_semaphore
 from rtcore.tickloop import TickLoop
+from rtcore.trace import TraceKind
 from rtcore.world import GymnasiumWorld, HeldWorld, World, make_environment
 
 #: Ticks between two small garbage collections, in the slack of a tick (the collector is off otherwise).
@@ -102,6 +104,8 @@ class EnvProcess:
         self._semaphores = semaphores
         self._rate_hz = Fraction(describe(world, config)["rate_hz"])
         self._period_ns = int(1_000_000_000 / self._rate_hz)
+        self._trace = shared.trace_ring(TRACE_ENV)
+        shared.env_status["pid"] = os.getpid()
 
     def serve(self) -> None:
         """Until STOP."""
@@ -127,7 +131,7 @@ class EnvProcess:
         while words[seq_index] == phase_seq:
             loop.run_tick()
             if loop.tick % _GC_EVERY_TICKS == 0:
-                gc.collect(1)
+                self._collect_garbage(phase)
             if 0 <= num_ticks <= loop.tick + 1:
                 break
         loop.finish()
@@ -136,6 +140,12 @@ class EnvProcess:
             status["finished"] = 1
         else:
             self._drain(workers)
+
+    def _collect_garbage(self, phase: Phase) -> None:
+        start_ns = MonotonicClock.now_ns()
+        gc.collect(1)
+        if self._trace is not None and phase is Phase.RUN:
+            self._trace.add(TraceKind.COLLECT_GARBAGE, start_ns, MonotonicClock.now_ns())
 
     def _make_loop(self, phase: Phase, phase_seq: int) -> tuple[TickLoop, SharedWorkers]:
         config, control, shared = self._config, self._shared.run_control, self._shared
@@ -164,6 +174,9 @@ class EnvProcess:
         grid = TickGrid(clock.now_ns() + _EPOCH_LEAD_NS, self._rate_hz)
         books = Books(shared.env_counters, shared.env_status, shared.env_histograms, shared.log.append)
         world: World = self._world if phase is Phase.RUN else HeldWorld(self._world)
+        recorder = StatsRecorder(books, schedule, self._period_ns, phase_seq)
+        if self._trace is not None and phase is Phase.RUN:
+            recorder = TracingRecorder(books, schedule, self._period_ns, phase_seq, self._trace, clock)
         loop = TickLoop(
             world,
             grid,
@@ -171,7 +184,7 @@ class EnvProcess:
             schedule,
             Dispatcher(config.on_late),
             workers,
-            StatsRecorder(books, schedule, self._period_ns, phase_seq),
+            recorder,
             chunk=config.chunk,
             on_reset=config.on_reset,
             phase_seq=phase_seq,

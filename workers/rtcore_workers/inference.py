@@ -6,8 +6,10 @@ generation is over, or with the fork server.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
+import os
 import socket
 from typing import Any
 
@@ -16,13 +18,14 @@ import posix_ipc
 
 from rtcore.clock import MonotonicClock, cpu_time_ns
 from rtcore.config import RuntimeConfig
-from rtcore.layout import Layout
+from rtcore.layout import TRACE_FIRST_WORKER, Layout
 from rtcore.realtime import keep_off
 from rtcore.ring import FrameHeader, ReadStatus
 from rtcore.shared import Phase, SharedRun
 from rtcore.shm import attach_semaphore
 from rtcore.slots import JobRecord
 from rtcore.spaces import ActionSpec, ObservationSpec
+from rtcore.trace import TraceKind
 from rtcore_workers.policies import Policy, load_policy
 
 #: Longest block on the semaphore: how often an idle worker shows that it is alive [s].
@@ -122,6 +125,9 @@ class Worker:
         self._job_seen = shared.jobs.newest(index)
         self._phase_seen = -1
         self._usual_wait_ns = 0
+        self._trace = shared.trace_ring(TRACE_FIRST_WORKER + index)
+        self._idle_since_ns = 0
+        self._frame_seen_ns = 0
 
     def warm_up(self, count: int) -> list[int]:
         """Inferences on a blank frame; returns their times [ns]. None of it is in any statistic."""
@@ -136,6 +142,7 @@ class Worker:
     def be_ready(self) -> None:
         """Say in shared memory that this generation is ready for jobs."""
         status = self._status
+        status["pid"] = os.getpid()
         status["generation"] = self._generation
         status["busy_since_ns"] = 0
         status["heartbeat_ns"] = self._clock.now_ns()
@@ -163,6 +170,9 @@ class Worker:
             while self._jobs.newest(self._index) == self._job_seen and self._clock.now_ns() < spin_until_ns:
                 pass
             return
+        self._forget_wake_ups()
+        if self._jobs.newest(self._index) != self._job_seen:
+            return
         try:
             self._semaphore.acquire(_IDLE_BEAT_S)
         except (posix_ipc.BusyError, posix_ipc.SignalError):
@@ -172,6 +182,15 @@ class Worker:
             spin_until_ns = self._clock.now_ns() + self._spin_ns
             while self._jobs.newest(self._index) == self._job_seen and self._clock.now_ns() < spin_until_ns:
                 pass
+
+    def _forget_wake_ups(self) -> None:
+        """Wake-ups for what was noticed by spinning: left over, they would wake an idle worker for nothing.
+
+        Whoever calls this looks for a job afterwards, so that a wake-up for a new one is not missed.
+        """
+        with contextlib.suppress(posix_ipc.BusyError, posix_ipc.SignalError):
+            while True:
+                self._semaphore.acquire(0)
 
     def _do(self, job: JobRecord) -> None:
         clock, status = self._clock, self._status
@@ -210,12 +229,40 @@ class Worker:
             timing.compute_ns,
             timing.d2h_ns,
             cost_ns,
-            0,
+            timing.clipped,
         )
         self._slots.write(self._index, fields, self._actions.tobytes())
+        if self._trace is not None and self._control["phase"] == Phase.RUN:
+            self._trace_answer(job, header, start_ns, read_ns, infer_end_ns)
         self._histograms["inference_ns"].add(infer_end_ns - read_ns)
         self._histograms["publish_to_read_ns"].add(read_ns - header.publish_ns)
         self._status.add("inferences")
+
+    def _trace_answer(
+        self, job: JobRecord, header: FrameHeader, start_ns: int, read_ns: int, infer_end_ns: int
+    ) -> None:
+        """What this worker did from the end of its last job to now. After the answer is out: it delays nothing."""
+        if self._trace is None:
+            return
+        written_ns = self._clock.now_ns()
+        add, timing = self._trace.add, self._policy.timing
+        about = (header.tick, self._index, job.obs_tick, header.frame_seq)
+        if self._idle_since_ns:
+            add(TraceKind.IDLE, self._idle_since_ns, start_ns)
+        add(TraceKind.WAIT_FRAME, start_ns, self._frame_seen_ns, *about)
+        add(TraceKind.READ, self._frame_seen_ns, read_ns, *about)
+        add(TraceKind.INFER, read_ns, infer_end_ns, *about)
+        at_ns = read_ns
+        for kind, took_ns in (
+            (TraceKind.HOST_TO_DEVICE, timing.h2d_ns),
+            (TraceKind.COMPUTE, timing.compute_ns),
+            (TraceKind.DEVICE_TO_HOST, timing.d2h_ns),
+        ):
+            if took_ns:
+                add(kind, at_ns, min(at_ns + took_ns, infer_end_ns), *about)
+                at_ns += took_ns
+        add(TraceKind.WRITE, infer_end_ns, written_ns, *about)
+        self._idle_since_ns = written_ns
 
     def read_frame(self, job: JobRecord) -> FrameHeader | None:
         """The booked frame (or, without a due tick to keep, the newest) in the policy's own memory."""
@@ -227,6 +274,7 @@ class Worker:
             ring.read_header(newest)
         if not self._wait_for_frame(job.frame_seq):
             return None
+        self._frame_seen_ns = self._clock.now_ns()
         seq = job.frame_seq if job.hold else ring.sequence.newest()
         while True:
             status = ring.read(seq, target)

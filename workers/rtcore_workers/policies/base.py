@@ -18,14 +18,16 @@ Array: TypeAlias = NDArray[Any]
 
 @dataclass(slots=True)
 class InferenceTiming:
-    """Parts of the last inference [ns].
+    """Parts of the last inference [ns], and what had to be done to its output.
 
-    CUDA event times on a GPU; on a CPU the host clock, all of it in `compute_ns`.
+    CUDA event times on a GPU; on a CPU the host clock, all of it in `compute_ns`. `clipped`: actions of the last
+    chunk that were outside a Box action space and were clipped into it.
     """
 
     h2d_ns: int = 0
     compute_ns: int = 0
     d2h_ns: int = 0
+    clipped: int = 0
 
 
 @dataclass(frozen=True)

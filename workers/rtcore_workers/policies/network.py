@@ -100,7 +100,9 @@ class NetworkPolicy:
 
     def act(self, *, frame_seq: int, out: Array) -> None:
         """Fill `out` (chunk, *action_shape). The action depends on the frame alone, not on `frame_seq`."""
-        out[...] = self._action.from_policy_output(self.executor.run(), self._chunk)
+        output = self.executor.run()
+        out[...] = self._action.from_policy_output(output, self._chunk)
+        self.timing.clipped = self._action.count_clipped(output, self._chunk)
 
 
 def _find_factory(name: str, import_string: str) -> Callable[..., object]:

@@ -1,0 +1,78 @@
+"""What a run consists of, as text in shared memory: so that another program can attach to it and say so.
+
+Written by the supervisor at tick 0 and whenever something of it changes (a restart); read by anybody, at any time.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from rtcore.layout import ABOUT_TEXT, RING_CONTROL, Layout
+from rtcore.planner import Plan
+from rtcore.ring import SequenceRing
+
+
+@dataclass(frozen=True)
+class About:
+    """`config` and `world`, `policy` as in `Runtime.header`; `devices` and `restart_reasons` as in the summary."""
+
+    run_id: str
+    program: str
+    config: dict[str, Any]
+    world: dict[str, Any]
+    policy: dict[str, Any]
+    plan: Plan
+    startup_s: float
+    started_unix_s: float
+    devices: list[str] = field(default_factory=list)
+    restart_reasons: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """What the run consists of: world, policy, devices, what the kernel granted."""
+        header: dict[str, Any] = {"run_id": self.run_id, "world": self.world, "policy": self.policy}
+        return header | ({"mps": self.policy["mps"]} if self.policy.get("mps") else {})
+
+    def to_text(self) -> bytes:
+        return json.dumps(asdict(self) | {"plan": self.plan.to_text()}).encode()
+
+    @classmethod
+    def from_text(cls, text: bytes) -> About:
+        fields = json.loads(text)
+        return cls(**fields | {"plan": Plan.from_text(fields["plan"])})
+
+
+class AboutBoard:
+    """The text, twice: the writer fills the one that is not shown. One writer (the supervisor)."""
+
+    def __init__(self, buffer: memoryview, layout: Layout) -> None:
+        at = layout.ring_control_at
+        self._sequence = SequenceRing(buffer[at : at + RING_CONTROL.itemsize].cast("q"), 2)
+        self._buffer = buffer
+        self._layout = layout
+
+    def write(self, about: About) -> None:
+        """Writer: replace the text. One that does not fit is not written: it is for onlookers, the run goes on."""
+        text = about.to_text()
+        if len(text) > self._layout.about_bytes:
+            return
+        seq = self._sequence.newest() + 1
+        self._sequence.begin(seq)
+        at = self._layout.about_text_at(seq)
+        ABOUT_TEXT.struct.pack_into(self._buffer, at, len(text))
+        at += ABOUT_TEXT.num_bytes
+        self._buffer[at : at + len(text)] = text
+        self._sequence.commit(seq)
+
+    def read(self) -> About | None:
+        """Reader: the newest text; None before the first (the run is still starting)."""
+        while (seq := self._sequence.newest()) >= 0:
+            at = self._layout.about_text_at(seq)
+            (num_bytes,) = ABOUT_TEXT.struct.unpack_from(self._buffer, at)
+            at += ABOUT_TEXT.num_bytes
+            text = bytes(self._buffer[at : at + num_bytes])
+            if not self._sequence.was_lapped(seq):
+                return About.from_text(text)
+        return None

@@ -1,0 +1,62 @@
+"""What a run says of itself: read back whole by whoever attaches, whenever it is replaced."""
+
+from fractions import Fraction
+
+import pytest
+
+from rtcore.about import About, AboutBoard
+from rtcore.layout import RING_CONTROL, Layout
+from rtcore.planner import Tau, make_plan
+from rtcore.ring import SequenceRing
+
+pytestmark = pytest.mark.unit
+
+LAYOUT = Layout(max_workers=1, ring_slots=2, log_slots=2, frame_bytes=8, action_bytes=8, chunk=1, about_bytes=4096)
+
+
+@pytest.fixture
+def board():
+    buffer = memoryview(bytearray(LAYOUT.about_segment_bytes))
+    at = LAYOUT.ring_control_at
+    SequenceRing(buffer[at : at + RING_CONTROL.itemsize].cast("q"), 2).format()
+    return AboutBoard(buffer, LAYOUT)
+
+
+def about(program="train.py", mps=""):
+    tau = Tau.of([100_000_000, 101_000_000], [1_000_000])
+    plan = make_plan(
+        "max-time", tau, Fraction(262144, 4389), workers=7, max_workers=8, guard_ns=0, device_parallelism=2.0
+    )
+    return About(
+        run_id="1-a",
+        program=program,
+        config={"env_id": "rtcore/Blocks-v0"},
+        world={"observation": {"shape": [84, 84]}},
+        policy={"policy": "impala", "mps": mps},
+        plan=plan,
+        startup_s=4.5,
+        started_unix_s=1.7e9,
+        devices=["cpu"] * 7,
+        restart_reasons={"exit code -9": 2},
+    )
+
+
+def test_before_the_first_text_there_is_none(board):
+    assert board.read() is None
+
+
+def test_the_newest_text_comes_back_as_it_was_written_plan_included(board):
+    for program in ("one.py", "two.py", "three.py"):
+        board.write(about(program))
+        assert board.read() == about(program)
+
+
+def test_a_text_that_does_not_fit_leaves_the_one_before(board):
+    board.write(about())
+    board.write(about("x" * LAYOUT.about_bytes))
+    assert board.read() == about()
+
+
+def test_the_header_names_mps_only_where_there_is_some():
+    assert "mps" not in about().header
+    assert about(mps="MPS daemon running").header["mps"] == "MPS daemon running"
