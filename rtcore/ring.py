@@ -171,6 +171,15 @@ class FrameRing:
         status = self._status(seq)
         return status, header if status is ReadStatus.OK else None
 
+    def read_with_header(self, seq: int, out: npt.NDArray[Any]) -> tuple[ReadStatus, FrameHeader | None]:
+        """Reader: `read` and `read_header` in one, both of the same frame or neither."""
+        if seq > self.sequence.newest() or seq < 0:
+            return ReadStatus.NOT_YET, None
+        np.copyto(out, self._frames[seq % self.sequence.num_slots])
+        header = FrameHeader._make(self._unpack(self._buffer, self._header_at(seq)))
+        status = self._status(seq)
+        return status, header if status is ReadStatus.OK else None
+
     def read_action(self, seq: int) -> bytes | None:
         """Reader: the bytes of the action applied at frame `seq`'s tick, or None if lapped."""
         if seq > self.sequence.newest() or seq < 0:

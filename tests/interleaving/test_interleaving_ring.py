@@ -57,6 +57,14 @@ def read_header(ring, seq):
     return status, seq, header is not None and header == (seq, *header_of(seq))
 
 
+def read_both(ring, seq):
+    """What came of it, and whether frame and header are those of `seq`, whole."""
+    out = np.zeros(FRAME_WORDS, "<i8")
+    status, header = ring.read_with_header(seq, out)
+    whole = out.tolist() == frame_of(seq) and header is not None and header == (seq, *header_of(seq))
+    return status, seq, whole
+
+
 def read_action(ring, seq):
     action = ring.read_action(seq)
     status = OK if action is not None else NOT_YET
@@ -120,7 +128,7 @@ def test_reader_of_the_newest_frame_never_goes_back_and_never_gets_a_torn_one():
 
 
 def test_a_frame_and_its_header_that_are_both_ok_belong_together():
-    """As a worker reads them: the frame first, then the header of the same number."""
+    """As one may read them: the frame first, then the header of the same number."""
 
     def reader(ring):
         seq = ring.sequence.newest()
@@ -130,6 +138,17 @@ def test_a_frame_and_its_header_that_are_both_ok_belong_together():
     assert torn_reads(exploration) == []
     pairs = {tuple(read[0] for read in results["reader 0"]) for _, results in exploration.outcomes}
     assert pairs == {(NOT_YET, NOT_YET), (OK, OK), (OK, LAPPED), (LAPPED, LAPPED)}
+
+
+def test_a_frame_read_with_its_header_is_whole_or_nothing():
+    """As a worker reads them."""
+
+    def reader(ring):
+        return [read_both(ring, 0), read_both(ring, ring.sequence.newest())]
+
+    exploration = explore(frames_and_a_reader(reader, num_frames=4))
+    assert torn_reads(exploration) == []
+    assert statuses(exploration) == {OK, NOT_YET, LAPPED}
 
 
 def test_an_action_is_whole_or_none():
@@ -276,6 +295,16 @@ def test_a_broken_ring_is_caught(ring_class):
         return [read_frame(ring, 0)]
 
     exploration = explore(frames_and_a_reader(reader, num_frames=3, ring_class=ring_class))
+    assert torn_reads(exploration) != []
+
+
+@pytest.mark.parametrize(
+    "ring_class",
+    [CommitBeforeThePayload, BeginAfterThePayload, NoCheckAtAll, LappedCheckOffByOne],
+    ids=lambda ring_class: ring_class.__name__,
+)
+def test_a_broken_ring_is_caught_by_who_reads_frame_and_header_at_once(ring_class):
+    exploration = explore(frames_and_a_reader(lambda ring: [read_both(ring, 0)], num_frames=3, ring_class=ring_class))
     assert torn_reads(exploration) != []
 
 

@@ -94,6 +94,10 @@ def read_frames(run_id, ready, results, readers_done, seed):
         status, header = ring.read_header(seq)
         if status is ReadStatus.OK:
             counts["mismatched"] += header != (seq, *header_of(seq))
+        status, header = ring.read_with_header(seq, out)
+        if status is ReadStatus.OK:
+            counts["torn"] += not np.array_equal(out, frames[seq % 251])
+            counts["mismatched"] += header != (seq, *header_of(seq))
         action = ring.read_action(seq)
         counts["mismatched"] += action is not None and action != seq.to_bytes(4, "little") * 64
     with readers_done.get_lock():

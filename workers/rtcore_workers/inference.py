@@ -20,7 +20,7 @@ from rtcore.clock import MonotonicClock, cpu_time_ns
 from rtcore.config import RuntimeConfig
 from rtcore.layout import TRACE_FIRST_WORKER, Layout
 from rtcore.realtime import keep_off
-from rtcore.ring import FrameHeader, ReadStatus
+from rtcore.ring import FrameHeader
 from rtcore.shared import Phase, SharedRun
 from rtcore.shm import attach_semaphore
 from rtcore.slots import JobRecord
@@ -30,6 +30,8 @@ from rtcore_workers.policies import Policy, load_policy
 
 #: Longest block on the semaphore: how often an idle worker shows that it is alive [s].
 _IDLE_BEAT_S = 0.2
+#: Shorter spins than this are all overhead.
+_LEAST_SPIN_NS = 20_000
 
 
 def main(boot: dict[str, Any], channel: socket.socket) -> None:
@@ -270,20 +272,17 @@ class Worker:
         newest = ring.sequence.newest()
         if 0 <= newest < job.frame_seq:
             # The booked frame does not exist yet: read the last one meanwhile, so that the caches are warm.
-            ring.read(newest, target)
-            ring.read_header(newest)
+            ring.read_with_header(newest, target)
         if not self._wait_for_frame(job.frame_seq):
             return None
         self._frame_seen_ns = self._clock.now_ns()
         seq = job.frame_seq if job.hold else ring.sequence.newest()
         while True:
-            status = ring.read(seq, target)
-            if status is ReadStatus.OK:
-                _, header = ring.read_header(seq)
-                if header is not None:
-                    # How long the world's step takes, roughly: a wait that is longer than a spin is not spun.
-                    self._usual_wait_ns += (header.publish_ns - job.booked_ns - self._usual_wait_ns) >> 3
-                    return header
+            _, header = ring.read_with_header(seq, target)
+            if header is not None:
+                # How long the world's step takes, roughly: a wait that is longer than a spin is not spun.
+                self._usual_wait_ns += (header.publish_ns - job.booked_ns - self._usual_wait_ns) >> 3
+                return header
             # Lapped: this worker was away for a whole ring. Counted; the newest frame is the best there is.
             self._status.add("lapped_frames")
             seq = ring.sequence.newest()
@@ -294,15 +293,16 @@ class Worker:
         if sequence.newest() >= frame_seq:
             return True
         if self._wait == "spin" or (self._wait == "hybrid" and self._usual_wait_ns < self._spin_ns):
-            spin_until_ns = clock.now_ns() + self._spin_ns
-            while sequence.newest() < frame_seq:
-                if self._wait == "hybrid" and clock.now_ns() > spin_until_ns:
-                    break
-                if self._control["phase"] == Phase.STOP:
-                    return False
+            # Few instructions between two looks: each one is latency. A spin is short, so nothing else is looked at.
+            newest, now_ns = sequence.newest, clock.now_ns
+            spin_until_ns = now_ns() + max(self._spin_ns, _LEAST_SPIN_NS)
+            while newest() < frame_seq and now_ns() < spin_until_ns:
+                pass
         while sequence.newest() < frame_seq:
             if self._control["phase"] == Phase.STOP:
                 return False
+            if self._wait == "spin":
+                continue
             try:
                 self._semaphore.acquire(_IDLE_BEAT_S)
             except (posix_ipc.BusyError, posix_ipc.SignalError):
