@@ -6,7 +6,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help install run test check bench roms clean
+.PHONY: help install run test check bench docs roms clean
 
 help:            ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
@@ -15,7 +15,7 @@ install: $(STAMP)  ## virtual environment with everything pinned
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	sh docker/install.sh $(BIN)/python '.[bench,dev,mujoco]'
+	sh docker/install.sh $(BIN)/python '.[trace,report,profile,dev,mujoco]'
 	touch $@
 
 run: install     ## play the built-in Game Boy game for 30 s, in real time, a network padded to 100 ms, live
@@ -31,8 +31,12 @@ check: install   ## format, lint, strict types, quick tests: under a minute
 	$(BIN)/python -m pytest -q -m "unit or interleaving"
 
 bench: install   ## latency against other transports, and the runtime's own numbers
-	$(BIN)/python -m benchmarks.ipc
+	$(BIN)/rtcore-profile ipc
+	$(BIN)/rtcore-profile tick
 	$(BIN)/python -m benchmarks.staggers
+
+docs: install    ## write docs/layout.md and the C reader's header anew from rtcore/layout.py
+	$(BIN)/python -m rtcore.layoutdoc --write
 
 roms:            ## rebuild the Game Boy program byte for byte (needs Debian's sdcc 4.2.0)
 	sh envs/rtcore_envs/roms/build.sh

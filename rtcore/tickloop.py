@@ -144,7 +144,7 @@ class TickLoop:
         self.tick = tick = plan.tick
         self.recorder.begin_tick(tick, start_ns)
 
-        self._collect(tick, start_ns)
+        self._collect(tick)
         collected_ns = clock.now_ns()
         decision = self._decide(tick)
         dispatch_ns = clock.now_ns()
@@ -166,8 +166,15 @@ class TickLoop:
         )
 
     def prepare_tick(self) -> None:
-        """Shortly before a deadline, in time that would be spent waiting: wake who will be booked."""
-        worker = self.schedule.next_worker(self.tick + 1) if self._slow_grid else None
+        """Shortly before a deadline, in time that would be spent waiting: take in what is there, wake who is next.
+
+        What is collected now need not be between the deadline and the world's step, and who is idle is known when
+        the next worker is guessed.
+        """
+        if not self._slow_grid:
+            return
+        self._collect(self.tick + 1)
+        worker = self.schedule.next_worker(self.tick + 1)
         if worker is not None:
             self.workers.prewake(worker)
 
@@ -178,7 +185,7 @@ class TickLoop:
 
     # -- before the step -----------------------------------------------------------------------------------
 
-    def _collect(self, tick: int, now_ns: int) -> None:
+    def _collect(self, tick: int) -> None:
         for entry in self.workers.collect(tick):
             tau_ns = entry.payload.write_ns - self.grid.deadline_ns(entry.job.obs_tick)
             self.schedule.complete(entry.job.worker, tau_ns)
