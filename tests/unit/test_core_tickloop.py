@@ -74,6 +74,9 @@ class FakeWorkers:
             payload = Answer(actions, job.worker, 0, frame.publish_ns, 0, 0, 0, write_ns, 0, 0, 0)
             self.out.append(Entry(job, frame.tick, frame.episode, self.chunk, payload))
 
+    def prewake(self, worker):
+        self.calls.append(f"prewake {worker}")
+
     @property
     def kinds(self):
         return [TickKind(row.header.kind) for row in self.published]
@@ -151,10 +154,47 @@ class Bench:
             phase_seq=7,
         )
 
-    def run(self, ticks):
+    def run(self, ticks, *, prepare_ns=None):
+        """`prepare_ns`: how long before each deadline the loop is given time to prepare."""
         for _ in range(ticks):
+            if prepare_ns is not None:
+                self.clock.sleep_until_ns((self.loop.tick + 1) * TICK_NS - prepare_ns)
+                self.loop.prepare_tick()
             self.loop.run_tick()
         return self.workers
+
+
+# -- before the deadline -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prepare_ns", [1, TICK_NS // 2])
+def test_preparing_changes_nothing_of_what_is_applied_when(prepare_ns):
+    plain, prepared = Bench(limit=7, workers=2), Bench(limit=7, workers=2)
+    plain.run(60)
+    prepared.run(60, prepare_ns=prepare_ns)
+    assert prepared.workers.kinds == plain.workers.kinds
+    assert [row.action for row in prepared.workers.published] == [row.action for row in plain.workers.published]
+    jobs = [[(r.job, r.outcome, r.tick) for r in bench.notebook.jobs] for bench in (plain, prepared)]
+    assert jobs[0] == jobs[1]
+
+
+def test_preparing_takes_in_an_answer_and_wakes_the_worker_that_will_be_booked():
+    bench = Bench(delay=1, workers=1, tau_ticks=0.5)
+    bench.run(2)
+    bench.workers.calls.clear()
+    bench.clock.sleep_until_ns(2 * TICK_NS - 1)
+    bench.loop.prepare_tick()
+    assert bench.workers.calls == ["collect", "membership", "prewake 0"]
+    assert bench.workers.out == []
+
+
+def test_nobody_is_woken_for_a_tick_at_which_nobody_is_idle():
+    bench = Bench(delay=3, workers=1)
+    bench.run(2, prepare_ns=1)
+    bench.workers.calls.clear()
+    bench.clock.sleep_until_ns(2 * TICK_NS - 1)
+    bench.loop.prepare_tick()
+    assert not any(call.startswith("prewake") for call in bench.workers.calls)
 
 
 # -- reset, hold, lead-in ----------------------------------------------------------------------------------------
