@@ -133,6 +133,10 @@ class FrameRing:
         """Writer: the number the next frame will get."""
         return self._next_seq
 
+    def empty_frames(self, count: int) -> npt.NDArray[Any]:
+        """Uninitialised private memory for `count` frames: (count, *frame_shape)."""
+        return np.empty((count, *self._scratch.shape), self._scratch.dtype)
+
     def publish(self, frame: npt.NDArray[Any], header: tuple[Any, ...], action: bytes | memoryview) -> int:
         """Writer: copy a frame and its header into the ring; returns its number. Allocates nothing."""
         seq = self._next_seq

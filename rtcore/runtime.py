@@ -24,6 +24,7 @@ from rtcore.shm import files_of
 from rtcore.spaces import ActionSpec
 from rtcore.supervisor import Supervisor
 from rtcore.trace import TraceKind, TraceSpool
+from rtcore.transitions import TransitionBuilder, TransitionReader
 
 _WATCH_S = 0.02
 _DRAIN_EVERY_NS = 50_000_000
@@ -134,6 +135,17 @@ class Runtime:
         if self.is_over or supervisor.plan is None:
             return {}
         return booked_ticks(supervisor.shared, supervisor.plan.workers)
+
+    def transitions(self, gamma: float = 0.99, *, discount_rewards: bool = True) -> TransitionReader:
+        """The run's decisions from tick 0 on, for a trainer: `update()` now and then, then `sample(batch, rng)`.
+
+        A reader of the frame ring, which is the replay memory (`--ring-slots` says how far it reaches back). Each
+        call makes an independent one, to be used by one thread, until the run is closed. `gamma` is per tick.
+        """
+        supervisor = self._supervisor
+        action = ActionSpec.from_json(supervisor.env_info["action"])
+        builder = TransitionBuilder(gamma, discount_rewards)
+        return TransitionReader(supervisor.shared.ring, action, supervisor.run_phase_seq, builder)
 
     def stats(self) -> RunStats:
         """A snapshot of every counter and histogram, at any time after the start."""

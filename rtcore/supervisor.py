@@ -239,7 +239,8 @@ class Supervisor:
         return control["phase_seq"]
 
     def _begin_run(self, plan: Plan) -> None:
-        self.run_drain = Drain(self.shared, self.shared.run_control["phase_seq"] + 1)
+        self.run_phase_seq = self.shared.run_control["phase_seq"] + 1
+        self.run_drain = Drain(self.shared, self.run_phase_seq)
         self._set_phase(Phase.RUN, plan, plan.workers)
 
     # -- watch ---------------------------------------------------------------------------------------------

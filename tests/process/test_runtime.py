@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import rtcore
@@ -160,3 +161,32 @@ def test_a_thousand_workers_are_no_problem_on_the_virtual_clock() -> None:
     assert summary["plan"]["delay_ticks"] == 1000
     assert summary["actions"]["acted_fraction"] == 1.0
     assert summary["actions"]["outcomes"]["late"] == 0
+
+
+# -- transitions -------------------------------------------------------------------------------------------------
+
+
+def test_a_trainer_samples_the_decisions_of_a_run_under_way_and_the_frames_are_those_that_were_seen() -> None:
+    rng = np.random.default_rng(0)
+    with rtcore.Runtime(
+        env_id="worlds:checking", env_args={"space": "discrete"}, fps=60, ticks=200, **SYNTHETIC
+    ) as runtime:
+        reader = runtime.transitions(gamma=0.9)
+        seen = 0
+        while not runtime.wait(0.1):
+            reader.update()
+            if len(reader):
+                batch = reader.sample(16, rng)
+                seen += 1
+                # The frames of this world show how many steps its episode is old.
+                assert batch.obs.dtype == np.uint8
+                assert (batch.delay_ticks >= 1).all()
+                assert (batch.num_ticks >= 1).all()
+                assert batch.discount == pytest.approx(0.9**batch.num_ticks, rel=1e-5)
+                steps = batch.next_obs.reshape(16, -1)[:, 0].astype(int) - batch.obs.reshape(16, -1)[:, 0]
+                assert (steps >= 0).all()
+        reader.update()
+        assert seen > 0
+        assert reader.counts.lost_ticks == 0
+    acted = runtime.summary()["ticks"]["kinds"]["acted"]
+    assert acted - 1 <= reader.counts.transitions <= acted

@@ -1,0 +1,304 @@
+"""Transitions of the delayed semi-MDP, against a slow oracle that sees whole episodes at once."""
+
+from __future__ import annotations
+
+from itertools import groupby, pairwise
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rtcore.config import make_config
+from rtcore.dispatch import TickKind
+from rtcore.layout import FRAME_HEADER, RING_CONTROL, Layout
+from rtcore.ring import FrameHeader, FrameRing, SequenceRing
+from rtcore.simulate import Change, Simulation
+from rtcore.spaces import ActionSpec
+from rtcore.transitions import TransitionBuilder, TransitionReader
+from rtcore.world import Source, StepResult
+
+pytestmark = pytest.mark.unit
+
+
+class RandomEpisodes:
+    """Episodes end at random, terminated or truncated; a random reward a tick; the frame says which it is."""
+
+    def __init__(self, seed, mean_length):
+        self._rng = np.random.default_rng(seed)
+        self._end = 1 / mean_length
+        self._frame = np.zeros((), np.int64)
+
+    def _result(self, reward, terminated, truncated):
+        self._frame = self._frame + 1
+        return StepResult(self._frame, reward, terminated, truncated)
+
+    def reset(self):
+        return self._result(0.0, False, False)
+
+    def hold(self):
+        return StepResult(self._frame, 0.0, False, False)
+
+    def step(self, action):
+        ends = bool(self._rng.random() < self._end)
+        terminated = ends and bool(self._rng.random() < 0.5)
+        return self._result(float(self._rng.normal()), terminated, ends and not terminated)
+
+    def stand_in(self):
+        return 0, Source.NOOP
+
+    def encode(self, action):
+        return int(action).to_bytes(8, "little")
+
+    def decode(self, payload, index):
+        return int.from_bytes(payload[8 * index : 8 * index + 8], "little")
+
+
+def record_of(*, seed, mean_length, latency, stagger, workers, chunk, on_reset, changes, ticks):
+    """(header, applied action) of every tick of a simulated run."""
+    config = make_config(
+        clock="virtual",
+        policy="random",
+        latency=latency,
+        stagger=stagger,
+        workers=workers,
+        chunk=chunk,
+        on_reset=on_reset,
+        ticks=ticks,
+        seed=seed,
+        fps=100,
+    )
+    rows = []
+    simulation = Simulation(config, world=RandomEpisodes(seed, mean_length), rate_hz=100, changes=changes)
+    simulation._actions = np.zeros(chunk, np.int64)
+    simulation.record.add_tick = lambda header, action: rows.append((header, action))
+    simulation.run()
+    return rows
+
+
+def oracle(rows, gamma, discount_rewards):
+    """The same from the definition: whole episodes, nothing kept between ticks."""
+    found = []
+    for _, group in groupby(rows, key=lambda row: row[0].episode):
+        episode = list(group)
+        frames = {header.tick: header.frame_seq for header, _ in episode}
+        starts, previous = [], None
+        for place, (header, _) in enumerate(episode):
+            key = (header.worker, header.obs_tick, header.due_tick)
+            if header.kind == TickKind.ACTED:
+                if key != previous:
+                    starts.append(place)
+                previous = key
+        last = episode[-1][0]
+        over = bool(last.terminated or last.truncated)
+        for start, end in pairwise([*starts, len(episode)]):
+            header, action = episode[start]
+            is_last = end == len(episode)
+            if is_last and not over:
+                continue
+            rewards = [row[0].reward for row in episode[start:end]]
+            weights = [gamma**n if discount_rewards else 1.0 for n in range(len(rewards))]
+            delay = header.tick - header.obs_tick
+            if not is_last:
+                next_seq = frames[episode[end][0].obs_tick]
+            elif last.terminated:
+                next_seq = last.frame_seq
+            else:
+                wanted = [tick for tick in frames if tick <= last.tick + 1 - delay]
+                next_seq = frames[max(wanted)] if wanted else frames[min(frames)]
+            found.append(
+                {
+                    "obs_seq": frames[header.obs_tick],
+                    "action": action,
+                    "reward": sum(w * r for w, r in zip(weights, rewards, strict=True)),
+                    "discount": gamma ** len(rewards),
+                    "next_obs_seq": next_seq,
+                    "terminated": is_last and bool(last.terminated),
+                    "truncated": is_last and not last.terminated,
+                    "tick": header.tick,
+                    "num_ticks": len(rewards),
+                    "delay_ticks": delay,
+                    "worker": header.worker,
+                    "policy_version": header.policy_version,
+                    "episode": header.episode,
+                }
+            )
+    return found
+
+
+runs = st.fixed_dictionaries(
+    {
+        "seed": st.integers(0, 1000),
+        "mean_length": st.sampled_from([3, 12, 40, 500]),
+        "latency": st.sampled_from(["constant:5", "constant:35", "normal:35,15", "lognormal:30,0.7", "constant:200"]),
+        "stagger": st.sampled_from(["max-time", "expected-time", "sequential", "free-running"]),
+        "workers": st.integers(1, 6),
+        "chunk": st.sampled_from([1, 1, 3]),
+        "on_reset": st.sampled_from(["hold", "run"]),
+        "changes": st.lists(
+            st.builds(Change, tick=st.integers(5, 150), worker=st.integers(0, 0), up=st.booleans()), max_size=3
+        ),
+        "ticks": st.just(200),
+    }
+)
+
+
+@settings(deadline=None, max_examples=120)
+@given(runs, st.sampled_from([0.0, 0.9, 1.0]), st.booleans())
+def test_every_decision_is_the_one_of_the_oracle(run, gamma, discount_rewards):
+    rows = record_of(**run)
+    builder = TransitionBuilder(gamma, discount_rewards)
+    got = [transition for header, action in rows for transition in builder.feed(header, action)]
+    expected = oracle(rows, gamma, discount_rewards)
+    assert [dict(t._asdict(), reward=0, discount=0) for t in got] == [dict(t, reward=0, discount=0) for t in expected]
+    assert [t.reward for t in got] == pytest.approx([t["reward"] for t in expected])
+    assert [t.discount for t in got] == pytest.approx([t["discount"] for t in expected])
+
+
+@settings(deadline=None, max_examples=60)
+@given(runs)
+def test_every_tick_of_an_ended_episode_has_one_owner_or_is_counted(run):
+    rows = record_of(**run)
+    builder = TransitionBuilder(1.0)
+    got = [transition for header, action in rows for transition in builder.feed(header, action)]
+    open_ticks = builder._open.num_ticks if builder._open is not None else 0
+    stepped = sum(header.kind != TickKind.RESET for header, _ in rows)
+    assert sum(t.num_ticks for t in got) + builder.counts.unowned_ticks + open_ticks == stepped
+    owned = sum(t.reward for t in got) + builder.counts.unowned_reward + (builder._open.reward if open_ticks else 0)
+    assert owned == pytest.approx(sum(header.reward for header, _ in rows))
+    assert builder.counts.transitions == len(got)
+
+
+@settings(deadline=None, max_examples=60)
+@given(runs, st.data())
+def test_after_a_gap_only_whole_transitions_come(run, data):
+    """What was lost is counted; whatever comes out is what the oracle says, or does not come out."""
+    rows = record_of(**run)
+    first = data.draw(st.integers(1, len(rows) - 2))
+    length = data.draw(st.integers(1, len(rows) - first - 1))
+    builder = TransitionBuilder(0.9)
+    got = [transition for header, action in rows[:first] for transition in builder.feed(header, action)]
+    builder.skip(length)
+    got += [transition for header, action in rows[first + length :] for transition in builder.feed(header, action)]
+    by_tick = {t["tick"]: t for t in oracle(rows, 0.9, True)}
+    for transition in got:
+        expected = by_tick[transition.tick]
+        assert transition.num_ticks == expected["num_ticks"]
+        assert transition.obs_seq == expected["obs_seq"]
+        assert transition.reward == pytest.approx(expected["reward"])
+        if not transition.truncated:
+            assert transition.next_obs_seq == expected["next_obs_seq"]
+    assert builder.counts.lost_ticks == length
+
+
+def test_a_gamma_outside_its_range_is_refused():
+    with pytest.raises(ValueError, match=r"gamma=1\.5 must be between 0 and 1"):
+        TransitionBuilder(1.5)
+
+
+# -- the ring as the replay memory -------------------------------------------------------------------------------
+
+ACTION = ActionSpec.from_space(spaces.Box(-1, 1, (2,), np.float32))
+
+
+def new_ring(num_slots):
+    layout = Layout(1, num_slots, 2, 16, ACTION.nbytes, 1)
+    buffer = memoryview(bytearray(layout.ring_bytes))
+    control = buffer[layout.ring_control_at : layout.ring_control_at + RING_CONTROL.itemsize].cast("q")
+    SequenceRing(control, num_slots).format()
+    return [FrameRing(buffer, layout, (4,), "<i4") for _ in range(2)]
+
+
+def header_at(tick, *, episode=0, kind=TickKind.ACTED, delay=2, terminated=0, phase_seq=3):
+    fields = dict.fromkeys(FRAME_HEADER.fields, 0) | {
+        "tick": tick,
+        "episode": episode,
+        "kind": int(kind),
+        "reward": float(tick),
+        "obs_tick": tick - delay,
+        "due_tick": tick,
+        "terminated": terminated,
+        "phase_seq": phase_seq,
+    }
+    return FrameHeader(**fields)
+
+
+def publish(ring, header):
+    action = np.array([header.tick / 1000, -header.tick / 1000], np.float32).tobytes()
+    ring.publish(np.full(4, header.tick, np.int32), tuple(header)[1:], action)
+
+
+def episode_kinds(tick):
+    return TickKind.RESET if tick == 0 else TickKind.LEAD_IN if tick < 3 else TickKind.ACTED
+
+
+@pytest.mark.parametrize("every", [1, 3, 7])
+def test_a_batch_holds_the_frames_and_the_actions_of_its_decisions_also_when_the_ring_wraps(every):
+    writer, ring = new_ring(16)
+    reader = TransitionReader(ring, ACTION, 3, TransitionBuilder(0.5))
+    rng = np.random.default_rng(0)
+    for tick in range(200):
+        publish(writer, header_at(tick, kind=episode_kinds(tick)))
+        if tick % every == 0:
+            reader.update()
+        if len(reader):
+            batch = reader.sample(8, rng)
+            assert batch.obs.shape == batch.next_obs.shape == (8, 4)
+            assert (batch.obs == (batch.tick - 2)[:, None]).all()
+            assert (batch.next_obs == (batch.tick - 1)[:, None]).all()
+            assert batch.action == pytest.approx(np.stack([batch.tick / 1000, -batch.tick / 1000], axis=1))
+            assert (batch.reward == batch.tick).all()
+            assert (batch.discount == 0.5).all()
+            assert batch.tick.min() >= tick - 16
+    assert reader.counts.lost_ticks == 0
+    assert len(reader) <= 16
+
+
+def test_a_reader_that_was_away_for_a_whole_ring_counts_what_it_lost_and_goes_on():
+    writer, ring = new_ring(16)
+    reader = TransitionReader(ring, ACTION, 3, TransitionBuilder())
+    for tick in range(10):
+        publish(writer, header_at(tick, kind=episode_kinds(tick)))
+    assert reader.update() == 6
+    for tick in range(10, 60):
+        publish(writer, header_at(tick))
+    assert reader.update() > 0
+    assert reader.counts.lost_ticks > 0
+    assert reader.counts.lost_decisions > 0
+    batch = reader.sample(32, np.random.default_rng(1))
+    assert (batch.obs == (batch.tick - 2)[:, None]).all()
+
+
+def test_frames_of_another_phase_are_not_taken_for_the_run():
+    writer, ring = new_ring(16)
+    reader = TransitionReader(ring, ACTION, 3, TransitionBuilder())
+    for tick in range(8):
+        publish(writer, header_at(tick, kind=episode_kinds(tick), phase_seq=2))
+    assert reader.update() == 0
+    with pytest.raises(ValueError, match="no transition to sample"):
+        reader.sample(1, np.random.default_rng(0))
+
+
+def test_a_terminated_episode_is_marked_and_the_next_one_begins_with_its_own_frames():
+    writer, ring = new_ring(32)
+    reader = TransitionReader(ring, ACTION, 3, TransitionBuilder())
+    for tick in range(8):
+        publish(writer, header_at(tick, kind=episode_kinds(tick), terminated=int(tick == 7)))
+    for tick in range(8, 16):
+        publish(writer, header_at(tick, episode=1, kind=episode_kinds(tick - 8)))
+    reader.update()
+    batch = reader.sample(200, np.random.default_rng(2))
+    ends = batch.terminated
+    assert set(batch.tick[ends].tolist()) == {7}
+    assert (batch.next_obs[ends] == 7).all()
+    assert not (batch.terminated & batch.truncated).any()
+    assert set(batch.tick.tolist()) == {3, 4, 5, 6, 7, 11, 12, 13, 14}
+
+
+def test_a_stored_transition_takes_at_most_a_tenth_more_than_its_frame():
+    _, ring = new_ring(16)
+    blocks_action = ActionSpec.from_space(spaces.Discrete(7))
+    reader = TransitionReader(ring, blocks_action, 3, TransitionBuilder())
+    header_bytes = FRAME_HEADER.num_bytes + blocks_action.nbytes
+    assert (84 * 84 + header_bytes + reader.row_bytes) / (84 * 84) <= 1.1
