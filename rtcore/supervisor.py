@@ -43,6 +43,21 @@ _GRACE_NS = 2_000_000_000
 Progress = Callable[[str], None]
 
 
+def layout_for(config: RuntimeConfig, env_info: dict[str, Any]) -> Layout:
+    """How large a run's segments are. `env_info`: what the env process says of its world."""
+    observation = ObservationSpec.from_json(env_info["observation"])
+    return Layout(
+        max_workers=config.worker_places,
+        ring_slots=config.resolved_ring_slots(observation.nbytes),
+        log_slots=_LOG_SLOTS,
+        frame_bytes=observation.nbytes,
+        action_bytes=ActionSpec.from_json(env_info["action"]).nbytes,
+        chunk=config.chunk,
+        about_bytes=_ABOUT_BYTES + 2 * len(json.dumps(env_info)),
+        trace_slots=TRACE_SLOTS if config.trace else 0,
+    )
+
+
 class Supervisor:
     """One run's processes. Not thread-safe: after `start`, one thread calls `watch` until it answers True."""
 
@@ -104,17 +119,7 @@ class Supervisor:
         self.observation = ObservationSpec.from_json(self.env_info["observation"])
         self.action = ActionSpec.from_json(self.env_info["action"])
         self.rate_hz = Fraction(self.env_info["rate_hz"])
-        about_bytes = _ABOUT_BYTES + 2 * len(json.dumps(self.env_info))
-        layout = Layout(
-            max_workers=self.config.worker_places,
-            ring_slots=self.config.resolved_ring_slots(self.observation.nbytes),
-            log_slots=_LOG_SLOTS,
-            frame_bytes=self.observation.nbytes,
-            action_bytes=self.action.nbytes,
-            chunk=self.config.chunk,
-            about_bytes=about_bytes,
-            trace_slots=TRACE_SLOTS if self.config.trace else 0,
-        )
+        layout = layout_for(self.config, self.env_info)
         self._shared = SharedRun.create(self.run_id, layout, self.observation)
         self._semaphores = [create_semaphore(self.run_id, worker) for worker in range(layout.max_workers)]
         self._trace = self._shared.trace_ring(TRACE_SUPERVISOR)

@@ -89,9 +89,12 @@ class _Parser(argparse.ArgumentParser):
         raise SystemExit(2)
 
 
-def parse_config(arguments: list[str]) -> tuple[RuntimeConfig, bool]:
-    """The config, and whether it is only to be printed. Flags win over the file, the file over the defaults."""
-    parser = _Parser(prog="rtcore-run", description=_DESCRIPTION, epilog=_EPILOG)
+def parse_config(arguments: list[str], prog: str = "rtcore-run") -> tuple[RuntimeConfig, bool]:
+    """The config, and whether it is only to be printed. Flags win over the file, the file over the defaults.
+
+    `prog` is the program that takes these flags: its name stands in the errors.
+    """
+    parser = _Parser(prog=prog, description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("--config", type=Path, metavar="FILE.toml", help="settings file; flags override it")
     parser.add_argument("--print-config", action="store_true", help="print the resolved settings as TOML and exit")
     parser.add_argument("--version", action="version", version=_version())

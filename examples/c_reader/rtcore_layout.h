@@ -1,0 +1,527 @@
+/* Made from rtcore/layout.py by `python -m rtcore.layoutdoc --write`. Do not edit: a test compares.
+ *
+ * The shared memory of a run of rtcore: little endian, x86-64, every field 8 bytes. docs/layout.md says how to attach
+ * and in which order to read. Times are nanoseconds of CLOCK_MONOTONIC.
+ */
+#ifndef RTCORE_LAYOUT_H
+#define RTCORE_LAYOUT_H
+
+#include <stdint.h>
+
+#define RTCORE_MAGIC INT64_C(0x10045524f435452)
+#define RTCORE_LAYOUT_VERSION 2
+#define RTCORE_ENV_HISTOGRAMS 8
+#define RTCORE_WORKER_HISTOGRAMS 2
+#define RTCORE_HISTOGRAM_BUCKETS 4608
+#define RTCORE_TRACE_ENV 0
+#define RTCORE_TRACE_SUPERVISOR 1
+#define RTCORE_TRACE_FIRST_WORKER 2
+
+/* Writer: supervisor (once, before anybody else attaches). */
+struct rtcore_segment_header {
+    int64_t magic; /* the first eight bytes of every segment; anything else is not rtcore's */
+    int64_t layout_version; /* of this description; another one is another description */
+    int64_t size_bytes; /* size of the segment, which is that of its file */
+    int64_t owner_pid; /* process that made the segment: the user's program */
+    int64_t owner_start_ticks; /* field 22 of that process's /proc/PID/stat: tells it from a later one of the same pid */
+    int64_t max_workers; /* worker places, from 0 */
+    int64_t ring_slots; /* frames the ring keeps */
+    int64_t log_slots; /* records the job log keeps */
+    int64_t frame_bytes; /* size of one frame, C order */
+    int64_t action_bytes; /* size of one action */
+    int64_t chunk; /* actions in one answer */
+    int64_t about_bytes; /* room for each of the two texts */
+    int64_t trace_slots; /* events each process's trace keeps; 0: there is no trace segment */
+    int64_t owner_pid_namespace; /* inode of /proc/OWNER/ns/pid: where `owner_pid` means something; 0 if unknown */
+    int64_t unused[2];
+};
+_Static_assert(sizeof(struct rtcore_segment_header) == 128, "rtcore_segment_header");
+
+/* Writer: supervisor. */
+struct rtcore_run_control {
+    int64_t phase; /* what the env process is to do: a `Phase` */
+    int64_t phase_seq; /* grows by one with each order; written last, after what the order says */
+    int64_t membership_seq; /* grows by one whenever a worker comes or goes */
+    int64_t num_workers; /* workers the schedule starts with */
+    int64_t delay_ticks; /* planned ticks from a frame to its action */
+    int64_t tau_mean_ns; /* planned mean time from booking to answer */
+    int64_t guard_ns; /* slack added to that for the plan */
+    int64_t num_ticks; /* ticks the run lasts */
+};
+_Static_assert(sizeof(struct rtcore_run_control) == 64, "rtcore_run_control");
+
+/* Writer: env process. */
+struct rtcore_env_status {
+    int64_t pid; /* of the env process */
+    int64_t heartbeat_ns; /* when it last showed life */
+    int64_t phase_seen; /* `phase_seq` of the last order that it has carried out */
+    int64_t epoch_ns; /* when tick 0 was due */
+    int64_t tick; /* the tick it is in */
+    int64_t first_frame_seq; /* number of the phase's first frame */
+    int64_t first_log_seq; /* number of the phase's first log record */
+    int64_t episode; /* kept for later; 0 */
+    int64_t finished; /* 1 once the run is over and all of it is written */
+    int64_t delay_ticks; /* ticks from a frame to its action, as scheduled now */
+    int64_t stride_ticks; /* ticks from one start of a worker to the next, as scheduled now */
+    int64_t spin_ns; /* kept for later; 0 */
+    int64_t num_up; /* workers in the rotation */
+    int64_t unused[3];
+};
+_Static_assert(sizeof(struct rtcore_env_status) == 128, "rtcore_env_status");
+
+/* Writer: supervisor. */
+struct rtcore_worker_control {
+    int64_t generation; /* grows by one each time a process is started in this place */
+    int64_t up; /* 1: to be given jobs */
+    int64_t restarts; /* processes started again after a death or a hang */
+    int64_t unused[5];
+};
+_Static_assert(sizeof(struct rtcore_worker_control) == 64, "rtcore_worker_control");
+
+/* Writer: the worker. */
+struct rtcore_worker_status {
+    int64_t pid; /* of the worker */
+    int64_t generation; /* the `generation` this process was started as */
+    int64_t ready; /* 1 once it is warm */
+    int64_t heartbeat_ns; /* when it last showed life */
+    int64_t busy_since_ns; /* when it took up the job it is at; 0: idle */
+    int64_t inferences; /* answers of this phase */
+    int64_t lapped_frames; /* frames that were overwritten before it had read them */
+    int64_t policy_version; /* of the weights it uses */
+};
+_Static_assert(sizeof(struct rtcore_worker_status) == 64, "rtcore_worker_status");
+
+/* Writer: env process. */
+struct rtcore_job {
+    int64_t job_seq; /* number of the job, from 1; written last */
+    int64_t obs_tick; /* tick it is booked at, whose frame it is to use */
+    int64_t due_tick; /* tick its action is for */
+    int64_t frame_seq; /* number of that frame */
+    int64_t hold; /* 1: wait for that frame and apply the action at its due tick; 0: the newest frame, applied when ready */
+    int64_t booked_ns; /* when it was booked */
+    int64_t phase_seq; /* order it belongs to */
+    int64_t generation; /* of the worker it is for */
+};
+_Static_assert(sizeof(struct rtcore_job) == 64, "rtcore_job");
+
+/* Writer: the worker. */
+struct rtcore_slot_control {
+    int64_t entry_seq; /* number of the newest whole entry, from 1; 0: none yet */
+    int64_t unused[7];
+};
+_Static_assert(sizeof(struct rtcore_slot_control) == 64, "rtcore_slot_control");
+
+/* Writer: the worker. */
+struct rtcore_slot_entry {
+    int64_t entry_seq; /* number of the entry; it is in place `entry_seq % 2` */
+    int64_t job_seq; /* job it answers */
+    int64_t obs_tick; /* tick of the frame that was used */
+    int64_t due_tick; /* tick the action is for */
+    int64_t episode; /* episode of that frame */
+    int64_t frame_seq; /* number of that frame */
+    int64_t generation; /* of the worker */
+    int64_t policy_version; /* of the weights that were used */
+    int64_t frame_publish_ns; /* when publishing that frame began */
+    int64_t start_ns; /* when the worker took up the job */
+    int64_t read_ns; /* when it had its copy of the frame */
+    int64_t infer_end_ns; /* when the policy had answered */
+    int64_t write_ns; /* when writing the entry began */
+    int64_t h2d_ns; /* of the inference: copy to the device; 0 on a CPU */
+    int64_t compute_ns; /* of the inference: on the device */
+    int64_t d2h_ns; /* of the inference: copy back */
+    int64_t cpu_ns; /* what the inference cost: GPU time on a GPU, else CPU time */
+    int64_t clipped; /* action values that were cut to the action space */
+    int64_t unused[6];
+};
+_Static_assert(sizeof(struct rtcore_slot_entry) == 192, "rtcore_slot_entry");
+
+/* Writer: env process. */
+struct rtcore_frame_header {
+    int64_t frame_seq; /* number of the frame; it is in slot `frame_seq % ring_slots` */
+    int64_t tick; /* tick that made it; ticks may have been skipped, frames never are */
+    int64_t episode; /* from 0 */
+    int64_t deadline_ns; /* when the tick was due */
+    int64_t start_ns; /* when it began: `start_ns - deadline_ns` is its lateness */
+    int64_t publish_ns; /* when publishing this frame began */
+    int64_t step_ns; /* from the decision to publishing: bookings and the world's step */
+    int64_t kind; /* what governed the tick: a `TickKind` */
+    int64_t source; /* who chose the action: a `Source` */
+    double reward; /* of this tick's step */
+    int64_t terminated; /* 1: the episode ended by its own rules */
+    int64_t truncated; /* 1: the episode was cut off */
+    double episode_return; /* sum of the episode's rewards up to here */
+    int64_t episode_ticks; /* ticks of the episode up to here */
+    int64_t worker; /* whose action was applied; -1: nobody's */
+    int64_t obs_tick; /* tick of the frame that action was chosen from: `tick - obs_tick` is its delay; -1: no action */
+    int64_t due_tick; /* tick that action was for; -1: no action */
+    int64_t chunk_index; /* which action of its answer; -1: no action */
+    int64_t outcome; /* of its job: an `Outcome`; -1: no action */
+    int64_t policy_version; /* of the weights it came from; -1: no action */
+    int64_t write_ns; /* when its answer was written; 0: no action */
+    int64_t skipped_ticks; /* ticks that were passed over just before this one */
+    int64_t dispatch_ns; /* when it was decided what to apply */
+    int64_t phase_seq; /* order the tick belongs to: those of a rehearsal are not those of the run */
+};
+_Static_assert(sizeof(struct rtcore_frame_header) == 192, "rtcore_frame_header");
+
+/* Writer: env process. */
+struct rtcore_log_record {
+    int64_t log_seq; /* number of the record; it is in slot `log_seq % log_slots` */
+    int64_t worker; /* whose job it was */
+    int64_t obs_tick; /* tick of the frame that was used; -1: no answer came */
+    int64_t booked_tick; /* tick it was booked at */
+    int64_t due_tick; /* tick its action was for */
+    int64_t hold; /* as in `job` */
+    int64_t episode; /* episode of that frame; -1: no answer came */
+    int64_t outcome; /* how it ended: an `Outcome` */
+    int64_t tick; /* tick at which it ended */
+    int64_t booked_ns; /* when it was booked; 0, as all times below: no answer came */
+    int64_t start_ns; /* when the worker took it up */
+    int64_t read_ns; /* when the worker had its copy of the frame */
+    int64_t infer_end_ns; /* when the policy had answered */
+    int64_t write_ns; /* when writing the answer began */
+    int64_t cpu_ns; /* what the inference cost, as in `slot entry` */
+    int64_t phase_seq; /* order the job belongs to */
+};
+_Static_assert(sizeof(struct rtcore_log_record) == 128, "rtcore_log_record");
+
+/* Writer: supervisor. */
+struct rtcore_about_text {
+    int64_t num_bytes; /* length of the JSON that follows */
+    int64_t unused[7];
+};
+_Static_assert(sizeof(struct rtcore_about_text) == 64, "rtcore_about_text");
+
+/* Writer: the process the event is about. */
+struct rtcore_trace_event {
+    int64_t kind; /* what took the time: a `TraceKind` */
+    int64_t start_ns; /* from here */
+    int64_t end_ns; /* to here; the same for a moment */
+    int64_t tick; /* tick it belongs to; -1: none */
+    int64_t worker; /* worker it is about; -1: none */
+    int64_t booked_tick; /* tick at which that worker's job was booked; -1: none */
+    int64_t frame_seq; /* number of the frame it is about; -1: none */
+    int64_t value; /* see `TraceKind`; else 0 */
+};
+_Static_assert(sizeof(struct rtcore_trace_event) == 64, "rtcore_trace_event");
+
+/* Writer: env process. */
+struct rtcore_env_counters {
+    int64_t ticks; /* that ran */
+    int64_t acted; /* ticks by kind (`TickKind`), here and in the next four */
+    int64_t missed; /* one was due and was not there */
+    int64_t idle; /* none was due */
+    int64_t lead_in; /* none could be due yet */
+    int64_t reset; /* the world was reset */
+    int64_t on_time; /* jobs by outcome (`Outcome`), here and in the next six */
+    int64_t late; /* first applied after its due tick */
+    int64_t superseded; /* a newer one was applied */
+    int64_t stale_episode; /* its episode was over */
+    int64_t dropped_dead_worker; /* its worker was gone */
+    int64_t dropped_late; /* late, and `on_late` is "drop" */
+    int64_t unfinished; /* under way when the run ended */
+    int64_t overruns; /* ticks that ended later than the next one was due */
+    int64_t skipped_ticks; /* passed over because the tick before them took too long */
+    int64_t skipped_starts; /* starts for which no worker was idle */
+    int64_t replans; /* changes of delay or stride during the phase */
+    int64_t jobs; /* that ended */
+    int64_t episodes; /* that ended */
+    int64_t clipped_actions; /* action values that were cut to the action space */
+    int64_t first_start_ns; /* when the first tick began */
+    int64_t last_start_ns; /* when the newest tick began */
+    int64_t unknown_entries; /* answers that belonged to no job */
+    int64_t unused[1];
+};
+_Static_assert(sizeof(struct rtcore_env_counters) == 192, "rtcore_env_counters");
+
+/* Writer: whoever writes the records. Numbers start at 0 and never wrap; -1 is none yet. */
+struct rtcore_ring_control {
+    int64_t begun; /* number of the newest record that its writer has begun */
+    int64_t unused_0[7];
+    int64_t done; /* number of the newest record that is whole */
+    int64_t unused_1[7];
+};
+_Static_assert(sizeof(struct rtcore_ring_control) == 128, "rtcore_ring_control");
+
+struct rtcore_histogram {
+    int64_t count;
+    int64_t sum;
+    double sum_of_squares;
+    int64_t min;
+    int64_t max;
+    int64_t unused[3];
+    int64_t buckets[RTCORE_HISTOGRAM_BUCKETS]; /* see docs/layout.md */
+};
+_Static_assert(sizeof(struct rtcore_histogram) == 36928, "rtcore_histogram");
+
+enum rtcore_phase {
+    RTCORE_PHASE_IDLE = 0, /* no ticks; finish what is under way */
+    RTCORE_PHASE_REHEARSE = 1, /* tick, book and publish, but leave the world on its first frame */
+    RTCORE_PHASE_RUN = 2, /* the run */
+    RTCORE_PHASE_STOP = 3, /* end now */
+};
+static inline const char *rtcore_phase_name(int64_t value) {
+    switch (value) {
+    case 0: return "idle";
+    case 1: return "rehearse";
+    case 2: return "run";
+    case 3: return "stop";
+    default: return "?";
+    }
+}
+
+enum rtcore_tick_kind {
+    RTCORE_TICK_KIND_ACTED = 0, /* a policy action */
+    RTCORE_TICK_KIND_MISSED = 1, /* one was due and was not there: `on_missing` acted */
+    RTCORE_TICK_KIND_IDLE = 2, /* none was due: `on_missing` acted */
+    RTCORE_TICK_KIND_LEAD_IN = 3, /* no action for this episode could be due yet (the world is held, or `on_missing` acted) */
+    RTCORE_TICK_KIND_RESET = 4, /* the world was reset */
+};
+static inline const char *rtcore_tick_kind_name(int64_t value) {
+    switch (value) {
+    case 0: return "acted";
+    case 1: return "missed";
+    case 2: return "idle";
+    case 3: return "lead_in";
+    case 4: return "reset";
+    default: return "?";
+    }
+}
+
+enum rtcore_source {
+    RTCORE_SOURCE_POLICY = 0,
+    RTCORE_SOURCE_NOOP = 1,
+    RTCORE_SOURCE_REPEAT = 2,
+    RTCORE_SOURCE_RANDOM = 3,
+    RTCORE_SOURCE_HELD = 4, /* no action: the world was held or reset */
+};
+static inline const char *rtcore_source_name(int64_t value) {
+    switch (value) {
+    case 0: return "policy";
+    case 1: return "noop";
+    case 2: return "repeat";
+    case 3: return "random";
+    case 4: return "held";
+    default: return "?";
+    }
+}
+
+enum rtcore_outcome {
+    RTCORE_OUTCOME_ON_TIME = 0, /* first applied at its due tick (without a due tick: the first tick after it was ready) */
+    RTCORE_OUTCOME_LATE = 1, /* first applied after its due tick: it came late, or the tick itself was skipped */
+    RTCORE_OUTCOME_SUPERSEDED = 2, /* never applied: an action from a newer observation took its place */
+    RTCORE_OUTCOME_STALE_EPISODE = 3, /* never applied: its episode was over */
+    RTCORE_OUTCOME_DROPPED_DEAD_WORKER = 4, /* never delivered: its worker died, hung or was stopped */
+    RTCORE_OUTCOME_DROPPED_LATE = 5, /* never applied: it came late and `on_late` is "drop" */
+    RTCORE_OUTCOME_UNFINISHED = 6, /* still under way when the run ended */
+};
+static inline const char *rtcore_outcome_name(int64_t value) {
+    switch (value) {
+    case 0: return "on_time";
+    case 1: return "late";
+    case 2: return "superseded";
+    case 3: return "stale_episode";
+    case 4: return "dropped_dead_worker";
+    case 5: return "dropped_late";
+    case 6: return "unfinished";
+    default: return "?";
+    }
+}
+
+enum rtcore_trace_kind {
+    RTCORE_TRACE_KIND_SLEEP = 0, /* nothing to do before the next deadline */
+    RTCORE_TRACE_KIND_PREPARE = 1, /* awake before the deadline: warming caches, waking the next worker, spinning */
+    RTCORE_TRACE_KIND_TICK = 2, /* all that belongs to a tick; value: its `TickKind` */
+    RTCORE_TRACE_KIND_COLLECT = 3, /* answers out of the slots, workers come and gone */
+    RTCORE_TRACE_KIND_DISPATCH = 4, /* the decision; worker and booked_tick of the job whose action is applied, value: 1 if first used */
+    RTCORE_TRACE_KIND_BOOK = 5, /* jobs booked and their workers woken */
+    RTCORE_TRACE_KIND_JOB = 6, /* a moment within BOOK: one job (worker, booked_tick); value: its due tick */
+    RTCORE_TRACE_KIND_STEP = 7, /* the world's step */
+    RTCORE_TRACE_KIND_RESET = 8, /* the world's reset */
+    RTCORE_TRACE_KIND_PUBLISH = 9, /* frame `frame_seq` made visible */
+    RTCORE_TRACE_KIND_ACCOUNT = 10, /* counters, histograms, job log */
+    RTCORE_TRACE_KIND_OUTCOME = 11, /* a moment: the job (worker, booked_tick) ended; value: its `Outcome` */
+    RTCORE_TRACE_KIND_COLLECT_GARBAGE = 12, /* Python's garbage collector, run where it disturbs least */
+    RTCORE_TRACE_KIND_IDLE = 20, /* no job */
+    RTCORE_TRACE_KIND_WAIT_FRAME = 21, /* has a job; its frame is not there yet */
+    RTCORE_TRACE_KIND_READ = 22, /* copying frame `frame_seq` out of the ring */
+    RTCORE_TRACE_KIND_INFER = 23, /* the policy, padding included */
+    RTCORE_TRACE_KIND_HOST_TO_DEVICE = 24,
+    RTCORE_TRACE_KIND_COMPUTE = 25,
+    RTCORE_TRACE_KIND_DEVICE_TO_HOST = 26,
+    RTCORE_TRACE_KIND_WRITE = 27, /* the answer into the slot */
+    RTCORE_TRACE_KIND_DRAIN = 40, /* reading the record out of shared memory */
+    RTCORE_TRACE_KIND_WORKER_DOWN = 41, /* worker taken out; value: its new number of restarts */
+    RTCORE_TRACE_KIND_WORKER_UP = 42, /* worker ready (again) */
+};
+static inline const char *rtcore_trace_kind_name(int64_t value) {
+    switch (value) {
+    case 0: return "sleep";
+    case 1: return "prepare";
+    case 2: return "tick";
+    case 3: return "collect";
+    case 4: return "dispatch";
+    case 5: return "book";
+    case 6: return "job";
+    case 7: return "step";
+    case 8: return "reset";
+    case 9: return "publish";
+    case 10: return "account";
+    case 11: return "outcome";
+    case 12: return "collect_garbage";
+    case 20: return "idle";
+    case 21: return "wait_frame";
+    case 22: return "read";
+    case 23: return "infer";
+    case 24: return "host_to_device";
+    case 25: return "compute";
+    case 26: return "device_to_host";
+    case 27: return "write";
+    case 40: return "drain";
+    case 41: return "worker_down";
+    case 42: return "worker_up";
+    default: return "?";
+    }
+}
+
+enum rtcore_env_histogram {
+    RTCORE_ENV_HISTOGRAM_LATENESS_NS = 0, /* every tick: from its deadline to its start */
+    RTCORE_ENV_HISTOGRAM_STEP_NS = 1, /* every tick that steps the world: from the decision to publishing */
+    RTCORE_ENV_HISTOGRAM_PUBLISH_NS = 2, /* every tick: copying frame and header into the ring */
+    RTCORE_ENV_HISTOGRAM_WRITE_TO_DISPATCH_NS = 3, /* every action at its first use: from its due tick, or its answer if later, to the decision */
+    RTCORE_ENV_HISTOGRAM_OBSERVATION_AGE_NS = 4, /* every acted tick: from publishing the frame that was used to the decision */
+    RTCORE_ENV_HISTOGRAM_INTERVAL_TICKS = 5, /* every acted tick: since the one before */
+    RTCORE_ENV_HISTOGRAM_DELAY_TICKS = 6, /* every acted tick: since the frame that was used */
+    RTCORE_ENV_HISTOGRAM_RESET_NS = 7, /* every reset of the world: from the decision to publishing */
+};
+
+enum rtcore_worker_histogram {
+    RTCORE_WORKER_HISTOGRAM_INFERENCE_NS = 0, /* every inference, padding included */
+    RTCORE_WORKER_HISTOGRAM_PUBLISH_TO_READ_NS = 1, /* every inference: from publishing its frame to having a copy */
+};
+
+/* Offsets and sizes [bytes], from the sizes in a segment's header. */
+static inline int64_t rtcore_round_up(int64_t num_bytes) {
+    return (num_bytes + 63) / 64 * 64;
+}
+
+static inline int64_t rtcore_run_control_at(const struct rtcore_segment_header *h) {
+    (void)h;
+    return (int64_t)sizeof(struct rtcore_segment_header);
+}
+
+static inline int64_t rtcore_env_status_at(const struct rtcore_segment_header *h) {
+    return rtcore_run_control_at(h) + (int64_t)sizeof(struct rtcore_run_control);
+}
+
+static inline int64_t rtcore_env_counters_at(const struct rtcore_segment_header *h) {
+    return rtcore_env_status_at(h) + (int64_t)sizeof(struct rtcore_env_status);
+}
+
+static inline int64_t rtcore_env_histogram_at(const struct rtcore_segment_header *h, int64_t index) {
+    return rtcore_env_counters_at(h) + (int64_t)sizeof(struct rtcore_env_counters) + index * (int64_t)sizeof(struct rtcore_histogram);
+}
+
+static inline int64_t rtcore_workers_at(const struct rtcore_segment_header *h) {
+    return rtcore_round_up(rtcore_env_histogram_at(h, RTCORE_ENV_HISTOGRAMS));
+}
+
+static inline int64_t rtcore_worker_block_bytes(const struct rtcore_segment_header *h) {
+    (void)h;
+    return rtcore_round_up((int64_t)sizeof(struct rtcore_worker_control) + (int64_t)sizeof(struct rtcore_worker_status) + (int64_t)sizeof(struct rtcore_job) + RTCORE_WORKER_HISTOGRAMS * (int64_t)sizeof(struct rtcore_histogram));
+}
+
+static inline int64_t rtcore_worker_control_at(const struct rtcore_segment_header *h, int64_t worker) {
+    return rtcore_workers_at(h) + worker * rtcore_worker_block_bytes(h);
+}
+
+static inline int64_t rtcore_worker_status_at(const struct rtcore_segment_header *h, int64_t worker) {
+    return rtcore_worker_control_at(h, worker) + (int64_t)sizeof(struct rtcore_worker_control);
+}
+
+static inline int64_t rtcore_job_at(const struct rtcore_segment_header *h, int64_t worker) {
+    return rtcore_worker_status_at(h, worker) + (int64_t)sizeof(struct rtcore_worker_status);
+}
+
+static inline int64_t rtcore_worker_histogram_at(const struct rtcore_segment_header *h, int64_t worker, int64_t index) {
+    return rtcore_job_at(h, worker) + (int64_t)sizeof(struct rtcore_job) + index * (int64_t)sizeof(struct rtcore_histogram);
+}
+
+static inline int64_t rtcore_control_bytes(const struct rtcore_segment_header *h) {
+    return rtcore_worker_control_at(h, h->max_workers);
+}
+
+static inline int64_t rtcore_entry_bytes(const struct rtcore_segment_header *h) {
+    return rtcore_round_up((int64_t)sizeof(struct rtcore_slot_entry) + h->chunk * h->action_bytes);
+}
+
+static inline int64_t rtcore_slot_control_at(const struct rtcore_segment_header *h, int64_t worker) {
+    return (int64_t)sizeof(struct rtcore_segment_header) + worker * ((int64_t)sizeof(struct rtcore_slot_control) + 2 * rtcore_entry_bytes(h));
+}
+
+static inline int64_t rtcore_slot_entry_at(const struct rtcore_segment_header *h, int64_t worker, int64_t entry_seq) {
+    return rtcore_slot_control_at(h, worker) + (int64_t)sizeof(struct rtcore_slot_control) + entry_seq % 2 * rtcore_entry_bytes(h);
+}
+
+static inline int64_t rtcore_slots_bytes(const struct rtcore_segment_header *h) {
+    return rtcore_slot_control_at(h, h->max_workers);
+}
+
+static inline int64_t rtcore_ring_control_at(const struct rtcore_segment_header *h) {
+    (void)h;
+    return (int64_t)sizeof(struct rtcore_segment_header);
+}
+
+static inline int64_t rtcore_header_stride_bytes(const struct rtcore_segment_header *h) {
+    return rtcore_round_up((int64_t)sizeof(struct rtcore_frame_header) + h->action_bytes);
+}
+
+static inline int64_t rtcore_headers_at(const struct rtcore_segment_header *h) {
+    return rtcore_ring_control_at(h) + (int64_t)sizeof(struct rtcore_ring_control);
+}
+
+static inline int64_t rtcore_frame_stride_bytes(const struct rtcore_segment_header *h) {
+    return rtcore_round_up(h->frame_bytes);
+}
+
+static inline int64_t rtcore_frames_at(const struct rtcore_segment_header *h) {
+    return rtcore_headers_at(h) + h->ring_slots * rtcore_header_stride_bytes(h);
+}
+
+static inline int64_t rtcore_ring_bytes(const struct rtcore_segment_header *h) {
+    return rtcore_frames_at(h) + h->ring_slots * rtcore_frame_stride_bytes(h);
+}
+
+static inline int64_t rtcore_log_records_at(const struct rtcore_segment_header *h) {
+    return rtcore_ring_control_at(h) + (int64_t)sizeof(struct rtcore_ring_control);
+}
+
+static inline int64_t rtcore_log_bytes(const struct rtcore_segment_header *h) {
+    return rtcore_log_records_at(h) + h->log_slots * (int64_t)sizeof(struct rtcore_log_record);
+}
+
+static inline int64_t rtcore_about_stride_bytes(const struct rtcore_segment_header *h) {
+    return rtcore_round_up((int64_t)sizeof(struct rtcore_about_text) + h->about_bytes);
+}
+
+static inline int64_t rtcore_about_text_at(const struct rtcore_segment_header *h, int64_t seq) {
+    return rtcore_ring_control_at(h) + (int64_t)sizeof(struct rtcore_ring_control) + seq % 2 * rtcore_about_stride_bytes(h);
+}
+
+static inline int64_t rtcore_about_segment_bytes(const struct rtcore_segment_header *h) {
+    return rtcore_about_text_at(h, 0) + 2 * rtcore_about_stride_bytes(h);
+}
+
+static inline int64_t rtcore_trace_control_at(const struct rtcore_segment_header *h, int64_t process) {
+    return (int64_t)sizeof(struct rtcore_segment_header) + process * ((int64_t)sizeof(struct rtcore_ring_control) + h->trace_slots * (int64_t)sizeof(struct rtcore_trace_event));
+}
+
+static inline int64_t rtcore_trace_events_at(const struct rtcore_segment_header *h, int64_t process) {
+    return rtcore_trace_control_at(h, process) + (int64_t)sizeof(struct rtcore_ring_control);
+}
+
+static inline int64_t rtcore_trace_bytes(const struct rtcore_segment_header *h) {
+    return rtcore_trace_control_at(h, 2 + h->max_workers);
+}
+
+#endif

@@ -1,0 +1,227 @@
+"""The machine as the checks see it: files below a root, programs, trials in a child process. Nothing is changed."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rtcore.clock import MonotonicClock
+
+_COMMAND_TIMEOUT_S = 15.0
+#: The world's first start may read a large ROM, torch's import a cold disk.
+_TRIAL_TIMEOUT_S = 90.0
+
+
+class ProbeError(RuntimeError):
+    """A program or a trial gave no answer; the text says why."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """A file system's size."""
+
+    total_bytes: int
+    free_bytes: int
+
+
+class Machine:
+    """This machine; with another `root`, one described by the files below it (tests). Paths are absolute texts."""
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self.root = root
+        self._trials: dict[str, dict[str, Any] | ProbeError] = {}
+
+    # -- files ---------------------------------------------------------------------------------------------
+
+    def path(self, path: str) -> Path:
+        """Where a path of the machine really is."""
+        return self.root / path.lstrip("/")
+
+    def read(self, path: str) -> str:
+        """A file's text without blanks around it; OSError if it cannot be read."""
+        return self.path(path).read_text(errors="replace").strip("\0 \n\t")
+
+    def find(self, path: str) -> str | None:
+        """The same; None if there is no such file, or the kernel has nothing behind it."""
+        try:
+            return self.read(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def exists(self, path: str) -> bool:
+        return self.path(path).exists()
+
+    def glob(self, pattern: str) -> list[str]:
+        """Paths of the machine, sorted."""
+        return sorted(f"/{found.relative_to(self.root)}" for found in self.root.glob(pattern.lstrip("/")))
+
+    def room(self, path: str) -> Room:
+        status = os.statvfs(self.path(path))
+        return Room(status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize)
+
+    # -- who and what --------------------------------------------------------------------------------------
+
+    @property
+    def uid(self) -> int:
+        return os.geteuid()
+
+    @property
+    def system(self) -> tuple[str, str]:
+        """("linux", "x86_64")"""
+        return sys.platform, platform.machine()
+
+    @property
+    def python(self) -> str:
+        return platform.python_version()
+
+    def requirements(self) -> list[str]:
+        """What the installed rtcore asks for, as "name>=version"; PackageNotFoundError if it is not installed."""
+        return importlib.metadata.requires("rtcore") or []
+
+    def package(self, name: str) -> str | None:
+        """Installed version of a Python package."""
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            return None
+
+    def status(self, field: str) -> str:
+        """A line of /proc/self/status, such as "Cpus_allowed_list"."""
+        for line in self.read("/proc/self/status").splitlines():
+            name, _, value = line.partition(":")
+            if name == field:
+                return value.strip()
+        raise ProbeError(f"/proc/self/status has no {field}")
+
+    def limit(self, name: str) -> str:
+        """Soft limit as /proc/self/limits shows it: a number or "unlimited"."""
+        for line in self.read("/proc/self/limits").splitlines():
+            if line.startswith(name):
+                return line[len(name) :].split()[0]
+        raise ProbeError(f"/proc/self/limits has no {name!r}")
+
+    @property
+    def cpus(self) -> set[int]:
+        """CPUs this process may use."""
+        return cpu_list(self.status("Cpus_allowed_list"))
+
+    @property
+    def in_container(self) -> str:
+        """What says so ("/.dockerenv"), or ""."""
+        for path in ("/.dockerenv", "/run/.containerenv"):
+            if self.exists(path):
+                return path
+        if self.root == Path("/"):
+            for name in ("container", "KUBERNETES_SERVICE_HOST"):  # set by systemd-nspawn and podman, by Kubernetes
+                if os.environ.get(name):
+                    return f"${name}"
+        return ""
+
+    # -- programs and trials -------------------------------------------------------------------------------
+
+    def which(self, program: str) -> str | None:
+        return shutil.which(program)
+
+    def run(self, *command: str, stdin: str = "") -> str:
+        """What a program prints; `ProbeError` if it fails, hangs or does not exist."""
+        try:
+            answer = subprocess.run(
+                command, input=stdin, capture_output=True, text=True, timeout=_COMMAND_TIMEOUT_S, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise ProbeError(f"{command[0]} did not answer within {_COMMAND_TIMEOUT_S:.0f} s") from None
+        except OSError as error:
+            raise ProbeError(f"{command[0]}: {error.strerror}") from error
+        if answer.returncode != 0:
+            raise ProbeError(f"{command[0]}: {_last_line(answer.stderr + answer.stdout) or answer.returncode}")
+        return answer.stdout.strip()
+
+    def trial(self, name: str, **request: Any) -> dict[str, Any]:
+        """Try something in a process of its own (see `trials`), so that neither success nor a crash stays.
+
+        Once: who asks for the same again gets the same answer, a `ProbeError` too.
+        """
+        key = f"{name} {json.dumps(request, sort_keys=True)}"
+        if key not in self._trials:
+            try:
+                self._trials[key] = self._try(name, request)
+            except ProbeError as error:
+                self._trials[key] = error
+        answer = self._trials[key]
+        if isinstance(answer, ProbeError):
+            raise answer
+        return answer
+
+    def _try(self, name: str, request: dict[str, Any]) -> dict[str, Any]:
+        command = [sys.executable, "-m", "rtcore.doctor.trials", name]
+        try:
+            answer = subprocess.run(
+                command,
+                input=json.dumps(request),
+                capture_output=True,
+                text=True,
+                timeout=_TRIAL_TIMEOUT_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise ProbeError(f"the trial {name!r} did not end within {_TRIAL_TIMEOUT_S:.0f} s") from None
+        except OSError as error:
+            raise ProbeError(f"the trial {name!r} could not be started: {error.strerror}") from error
+        if answer.returncode != 0:
+            why = _last_line(answer.stderr) or f"exit code {answer.returncode}"
+            raise ProbeError(f"the trial {name!r} failed: {why}")
+        result: dict[str, Any] = json.loads(answer.stdout.splitlines()[-1])
+        return result
+
+    # -- time ----------------------------------------------------------------------------------------------
+
+    def spin(self, duration_ns: int) -> int:
+        """Keep a CPU busy for so long; returns the longest pause the loop noticed [ns]."""
+        now_ns = MonotonicClock.now_ns
+        longest_ns, at_ns = 0, now_ns()
+        end_ns = at_ns + duration_ns
+        while at_ns < end_ns:
+            before_ns, at_ns = at_ns, now_ns()
+            longest_ns = max(longest_ns, at_ns - before_ns)
+        return longest_ns
+
+    def clock_cost_ns(self, reads: int = 20_000) -> float:
+        """What reading the clock costs, the interpreter's share included."""
+        now_ns = MonotonicClock.now_ns
+        start_ns = now_ns()
+        for _ in range(reads):
+            now_ns()
+        return (now_ns() - start_ns) / reads
+
+
+def cpu_list(text: str) -> set[int]:
+    """ "0-2,5" as the kernel writes sets of CPUs."""
+    cpus: set[int] = set()
+    for part in filter(None, text.strip().split(",")):
+        first, _, last = part.partition("-")
+        cpus |= set(range(int(first), int(last or first) + 1))
+    return cpus
+
+
+def in_words(cpus: set[int]) -> str:
+    """The reverse of `cpu_list`."""
+    runs: list[list[int]] = []
+    for cpu in sorted(cpus):
+        if runs and cpu == runs[-1][-1] + 1:
+            runs[-1] = [runs[-1][0], cpu]
+        else:
+            runs.append([cpu])
+    return ",".join("-".join(map(str, run)) for run in runs)
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""

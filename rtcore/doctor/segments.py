@@ -1,0 +1,216 @@
+"""/dev/shm: room for the configured run, and what earlier and other runs have there."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import tempfile
+from collections import defaultdict
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from rtcore.doctor.checks import Answer, Check, Needs, lacks, ok, size, unknown, warn
+from rtcore.doctor.machine import Machine, ProbeError
+from rtcore.errors import SharedMemoryError
+from rtcore.layout import LAYOUT_VERSION, MAGIC, SEGMENT_HEADER
+from rtcore.shm import PREFIX
+from rtcore.stats import Words
+
+_SHM = "/dev/shm"
+_NAME = re.compile(rf"(?:sem\.{PREFIX}(?P<sem>.+)-w\d+|{PREFIX}(?P<run>.+)-(?:control|slots|ring|log|about|trace))")
+
+
+class Owner(StrEnum):
+    """Whose a run is. Only `DEAD` ones may be removed."""
+
+    LIVE = "live"
+    DEAD = "dead"
+    OTHER_USER = "of another user"
+    OTHER_NAMESPACE = "of another pid namespace (a container that shares /dev/shm)"
+    OTHER_VERSION = "of another version of rtcore"
+    UNREADABLE = "without a readable header (being made, or broken)"
+
+
+@dataclass
+class Found:
+    """What of one run is in /dev/shm."""
+
+    run_id: str
+    owner: Owner
+    pid: int = -1
+    version: int = -1
+    files: list[str] = field(default_factory=list)
+    num_bytes: int = 0
+
+
+def find_runs(machine: Machine) -> list[Found]:
+    """Every run that has files in /dev/shm, judged by its control segment."""
+    files: dict[str, list[str]] = defaultdict(list)
+    for path in machine.glob(f"{_SHM}/*{PREFIX}*"):
+        if match := _NAME.fullmatch(path.rpartition("/")[2]):
+            files[match["sem"] or match["run"]].append(path)
+    return [_judge(machine, run_id, paths) for run_id, paths in sorted(files.items())]
+
+
+def _judge(machine: Machine, run_id: str, paths: list[str]) -> Found:
+    found = Found(run_id, Owner.UNREADABLE, files=paths)
+    control = machine.path(f"{_SHM}/{PREFIX}{run_id}-control")
+    try:
+        stats = [machine.path(path).stat() for path in paths]
+        found.num_bytes = sum(stat.st_size for stat in stats)
+        if any(stat.st_uid != machine.uid for stat in stats):
+            found.owner = Owner.OTHER_USER
+        with control.open("rb") as file:
+            head = bytearray(file.read(SEGMENT_HEADER.num_bytes))
+    except OSError:
+        return found
+    if len(head) < SEGMENT_HEADER.num_bytes:
+        return found
+    header = Words(SEGMENT_HEADER, memoryview(head))
+    if header["magic"] != MAGIC:
+        return found
+    found.pid, found.version = header["owner_pid"], header["layout_version"]
+    if found.owner is Owner.OTHER_USER:
+        return found
+    if found.version != LAYOUT_VERSION:
+        # Where an unknown layout keeps the pid namespace is not known, so that the pid proves nothing.
+        found.owner = Owner.OTHER_VERSION
+    elif header["owner_pid_namespace"] != machine.path("/proc/self/ns/pid").stat().st_ino:
+        found.owner = Owner.OTHER_NAMESPACE
+    else:
+        alive = _start_ticks(machine, found.pid) == header["owner_start_ticks"]
+        found.owner = Owner.LIVE if alive else Owner.DEAD
+    return found
+
+
+def _start_ticks(machine: Machine, pid: int) -> int:
+    """As `shm.process_start_ticks`, of this machine's /proc; -1 if there is no such process."""
+    stat = machine.find(f"/proc/{pid}/stat")
+    return -1 if stat is None else int(stat[stat.rindex(")") + 2 :].split()[19])
+
+
+def clean(machine: Machine) -> list[Found]:
+    """Remove what runs of this user left whose owner is dead, and only those. Returns them.
+
+    `SharedMemoryError` if the system does not let go of one.
+    """
+    removed = []
+    for run in find_runs(machine):
+        if run.owner is not Owner.DEAD:
+            continue
+        # The control segment last: an interrupted cleaning can be judged, and ended, the next time.
+        for path in sorted(run.files, key=lambda path: path.endswith("-control")):
+            try:
+                machine.path(path).unlink(missing_ok=True)
+            except OSError as error:
+                raise SharedMemoryError(f"{path} cannot be removed: {error.strerror}") from error
+        removed.append(run)
+    return removed
+
+
+# -- checks ------------------------------------------------------------------------------------------------------
+
+
+def _mount(machine: Machine) -> tuple[str, str] | None:
+    """(file system type, options) of what is mounted last on /dev/shm."""
+    found = None
+    for line in machine.read("/proc/self/mountinfo").splitlines():
+        left, _, right = line.partition(" - ")
+        fields = left.split()
+        if fields[4] == _SHM:
+            kind, _, rest = right.partition(" ")
+            found = kind, f"{fields[5]},{rest.rpartition(' ')[2]}"
+    return found
+
+
+def mount(machine: Machine, needs: Needs) -> Answer:
+    if not machine.exists(_SHM):
+        return lacks("there is no /dev/shm", "sudo mkdir -p /dev/shm && sudo mount -t tmpfs -o size=2G tmpfs /dev/shm")
+    try:
+        with tempfile.TemporaryFile(dir=machine.path(_SHM)) as file:
+            os.posix_fallocate(file.fileno(), 0, 4096)
+    except OSError as error:
+        return lacks(
+            f"a file cannot be made there: {error.strerror}", "sudo mount -o remount,rw,mode=1777,size=2G /dev/shm"
+        )
+    mounted = _mount(machine)
+    if mounted is None:
+        return warn("a plain folder, no memory", "sudo mount -t tmpfs -o size=2G tmpfs /dev/shm")
+    kind, options = mounted
+    if kind != "tmpfs":
+        return warn(f"{kind} ({options}), not tmpfs: writes may reach a disk", "sudo mount -t tmpfs tmpfs /dev/shm")
+    return ok(f"tmpfs ({options})")
+
+
+def room(machine: Machine, needs: Needs) -> Answer:
+    """Against the configured run; with `--trace` too."""
+    space = machine.room(_SHM)
+    found = f"{size(space.free_bytes)} of {size(space.total_bytes)} free"
+    if needs.shm_bytes is None or needs.traced_shm_bytes is None or needs.layout is None:
+        return unknown(f"{found}; the run's need follows from its world, and that failed: {needs.why}")
+    config = needs.config
+    found += (
+        f"; {config.env_id} with {needs.layout.ring_slots} frames and {needs.layout.max_workers} worker places needs "
+        f"{size(needs.shm_bytes)}, traced {size(needs.traced_shm_bytes)}"
+    )
+    # What is used stays used; a tenth to spare.
+    used_bytes = space.total_bytes - space.free_bytes
+    wanted = math.ceil((used_bytes + 1.1 * max(needs.traced_shm_bytes, needs.shm_bytes)) / 1e9)
+    grow = f"sudo mount -o remount,size={wanted}G /dev/shm"
+    if machine.in_container:
+        grow = f"docker run --shm-size={wanted}g (compose: shm_size)"
+    if space.free_bytes < needs.shm_bytes:
+        return lacks(found, f"{grow}, or a smaller --ring-slots or --max-workers")
+    memory = _available_bytes(machine)
+    if memory < needs.shm_bytes:
+        return lacks(f"{found}; but only {size(memory)} of memory are free", "free memory, or a smaller --ring-slots")
+    if space.free_bytes < needs.traced_shm_bytes:
+        return warn(f"{found}: too small for --trace", grow)
+    return ok(found)
+
+
+def _available_bytes(machine: Machine) -> int:
+    for line in machine.read("/proc/meminfo").splitlines():
+        if line.startswith("MemAvailable:"):
+            return 1024 * int(line.split()[1])
+    raise ProbeError("/proc/meminfo has no MemAvailable")
+
+
+def stale(machine: Machine, needs: Needs) -> Answer:
+    runs = [run for run in find_runs(machine) if run.owner is not Owner.LIVE]
+    dead = [run for run in runs if run.owner is Owner.DEAD]
+    left = "; ".join(f"{run.run_id} {run.owner}, left alone" for run in runs if run.owner is not Owner.DEAD)
+    if dead:
+        names = ", ".join(run.run_id for run in dead)
+        total = size(sum(run.num_bytes for run in dead))
+        return warn(
+            f"{total} of {len(dead)} runs whose program is dead: {names}" + (f"; {left}" if left else ""),
+            "rtcore-doctor --clean",
+        )
+    broken = [run for run in runs if run.owner in (Owner.UNREADABLE, Owner.OTHER_VERSION)]
+    if broken:
+        return warn(
+            left, "if no such run is on: " + " ".join(f"rm /dev/shm/*rtcore-{r.run_id}-*;" for r in broken)[:-1]
+        )
+    return ok(left or "nothing left behind")
+
+
+def live(machine: Machine, needs: Needs) -> Answer:
+    runs = [run for run in find_runs(machine) if run.owner is Owner.LIVE]
+    if not runs:
+        return ok("none")
+    names = ", ".join(f"{run.run_id} ({_program(machine, run.pid)})" for run in runs)
+    return warn(f"{len(runs)}: {names}; sharing the CPUs with yours", "let it end first, or give each its own CPUs")
+
+
+def _program(machine: Machine, pid: int) -> str:
+    return machine.find(f"/proc/{pid}/comm") or f"pid {pid}"
+
+
+CHECKS = (
+    Check("shm.mount", "/dev/shm", mount),
+    Check("shm.room", "room for the ring", room),
+    Check("shm.stale", "stale segments", stale),
+    Check("shm.live", "other runs", live),
+)

@@ -1,0 +1,68 @@
+"""The ground: operating system, Python, packages, tools."""
+
+from __future__ import annotations
+
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from rtcore.doctor.checks import Answer, Check, Needs, lacks, not_applicable, ok, warn
+from rtcore.doctor.machine import Machine
+
+_OLDEST_PYTHON = "3.11"
+
+
+def platform(machine: Machine, needs: Needs) -> Answer:
+    system, processor = machine.system
+    if system == "linux" and processor in ("x86_64", "AMD64"):
+        return ok(f"Linux on {processor}")
+    return lacks(
+        f"{system} on {processor}", "use Linux on x86-64: the shared-memory protocols rely on its memory order"
+    )
+
+
+def python(machine: Machine, needs: Needs) -> Answer:
+    if Version(machine.python) >= Version(_OLDEST_PYTHON):
+        return ok(machine.python)
+    return lacks(machine.python, f"install Python {_OLDEST_PYTHON} or newer and make the virtual environment with it")
+
+
+def packages(machine: Machine, needs: Needs) -> Answer:
+    """Everything that a plain `pip install rtcore` brings, at the versions it asks for."""
+    missing, found = [], []
+    for requirement in map(Requirement, machine.requirements()):
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        version = machine.package(requirement.name)
+        if version is None or not requirement.specifier.contains(version, prereleases=True):
+            missing.append(f"{requirement.name} {version or 'missing'} (needs {requirement.specifier})")
+        else:
+            found.append(f"{requirement.name} {version}")
+    if missing:
+        return lacks("; ".join(missing), "pip install --upgrade rtcore (in a checkout: pip install -e .)")
+    return ok(", ".join(sorted(found)))
+
+
+def compiler(machine: Machine, needs: Needs) -> Answer:
+    for name in ("cc", "gcc", "clang"):
+        if machine.which(name):
+            return ok(machine.run(name, "--version").splitlines()[0])
+    return warn(
+        "none: rtcore-profile cannot measure the limit of the hardware, examples/c_reader cannot be built",
+        "sudo apt install gcc libc6-dev",
+    )
+
+
+def cyclictest(machine: Machine, needs: Needs) -> Answer:
+    path = machine.which("cyclictest")
+    if path is None:
+        return not_applicable("not installed; rtcore-profile tick compares with it (sudo apt install rt-tests)")
+    return ok(path)
+
+
+CHECKS = (
+    Check("system.platform", "platform", platform),
+    Check("system.python", "Python", python),
+    Check("system.packages", "packages", packages),
+    Check("system.compiler", "C compiler", compiler),
+    Check("system.cyclictest", "cyclictest", cyclictest),
+)

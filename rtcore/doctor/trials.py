@@ -1,0 +1,96 @@
+"""What the doctor tries in a child process: `python -m rtcore.doctor.trials NAME`, a request on stdin, JSON on stdout.
+
+A trial does what a run does, by the same code, so that its answer is the one a run would get. Its process ends with
+it, and whatever was granted, locked or loaded ends with the process.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import mmap
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rtcore.config import RuntimeConfig
+from rtcore.errors import ConfigError
+from rtcore.realtime import prepare_env_process
+from rtcore.supervisor import layout_for
+
+
+def realtime(request: dict[str, Any]) -> dict[str, Any]:
+    """Ask for what the env process asks for, with `lock_bytes` of memory beside; read back what came of it."""
+    ballast = mmap.mmap(-1, max(1, request["lock_bytes"]))
+    report = prepare_env_process(None)
+    locked_kb = next(
+        int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmLck:")
+    )
+    answer = {
+        "report": report,
+        "fifo": os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK == os.SCHED_FIFO,
+        "priority": os.sched_getparam(0).sched_priority,
+        "locked_bytes": 1024 * locked_kb,
+        "timer_slack_ns": int(Path("/proc/self/timerslack_ns").read_text()),
+    }
+    ballast.close()
+    return answer
+
+
+def world(request: dict[str, Any]) -> dict[str, Any]:
+    """Make the configured world, as the env process does; returns the layout a run would have, also if traced.
+
+    {"wrong_setting": why} if there is no such world, or none that takes such arguments.
+    """
+    config = RuntimeConfig(**request["config"])
+    sys.path.append(str(Path.cwd()))  # own worlds, as rtcore-run looks for them
+    # The entries live in rtcore_workers, which imports rtcore: named by import string.
+    environment = importlib.import_module("rtcore_workers.environment")
+    try:
+        made = environment.build_world(config)
+        info = environment.describe(made, config)
+    except ConfigError as error:
+        return {"wrong_setting": str(error)}
+    untraced, traced = config.model_copy(update={"trace": False}), config.model_copy(update={"trace": True})
+    layouts = {
+        name: layout_for(chosen, info).to_json()
+        for name, chosen in (("layout", config if config.trace else untraced), ("traced", traced))
+    }
+    made.close()
+    return layouts
+
+
+def torch(request: dict[str, Any]) -> dict[str, Any]:
+    """Whether this PyTorch can use the GPUs, and which of them reach each other directly.
+
+    Has not been run on a machine with a GPU.
+    """
+    library = importlib.import_module("torch")
+    cuda = library.cuda
+    answer: dict[str, Any] = {"version": library.__version__, "cuda": library.version.cuda, "devices": [], "error": ""}
+    try:
+        cuda.init()
+        count = cuda.device_count()
+        answer["devices"] = [cuda.get_device_name(index) for index in range(count)]
+        answer["peers"] = [
+            [a, b] for a in range(count) for b in range(count) if a != b and cuda.can_device_access_peer(a, b)
+        ]
+        library.zeros(1, device="cuda").add_(1).item()  # a kernel: a build without code for this GPU fails here only
+    except Exception as error:
+        answer["error"] = " ".join(str(error).split()) or type(error).__name__
+    return answer
+
+
+TRIALS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"realtime": realtime, "world": world, "torch": torch}
+
+
+def main() -> None:
+    """Program entry. The answer is the last line: libraries may print before it."""
+    answer = TRIALS[sys.argv[1]](json.load(sys.stdin))
+    print(f"\n{json.dumps(answer)}")
+
+
+if __name__ == "__main__":
+    main()

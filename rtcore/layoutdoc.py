@@ -1,0 +1,339 @@
+"""Makes docs/layout.md and the C reader's rtcore_layout.h out of `layout.py`, so that neither can say something else.
+
+    python -m rtcore.layoutdoc            say whether both files are up to date (exit code 1 if not)
+    python -m rtcore.layoutdoc --write    write them
+
+Records, writers and fields come from `layout.py`, values from the enums, ordering rules from the comments marked
+(W1), (R1) and so on in `ring.py` and `slots.py`. Works in a checkout only: an installed package has no docs folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import io
+import re
+import sys
+import tokenize
+from enum import IntEnum
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+from rtcore import layout, ring, slots
+from rtcore.dispatch import Outcome, TickKind
+from rtcore.errors import ConfigError
+from rtcore.layout import Record
+from rtcore.layoutheader import OFFSETS, c_header
+from rtcore.shared import Phase
+from rtcore.shm import Part
+from rtcore.trace import TraceKind
+from rtcore.world import Source
+
+ROOT = Path(__file__).parents[1]
+DOCUMENT = ROOT / "docs" / "layout.md"
+HEADER = ROOT / "examples" / "c_reader" / "rtcore_layout.h"
+ENUMS: tuple[type[IntEnum], ...] = (Phase, TickKind, Source, Outcome, TraceKind)
+#: Every record, in the order of the document.
+RECORDS = {name: value for name, value in vars(layout).items() if isinstance(value, Record)}
+
+_RULE = re.compile(r"#\s*\(([WR]\d)\)\s*(.*)")
+
+
+class Rule(NamedTuple):
+    """One end of an ordering edge, as the source marks it."""
+
+    name: str
+    where: str
+    code: str
+    why: str
+
+
+def rules() -> list[Rule]:
+    """Every comment marked (W1), (R1), ... in the protocols, with the line of code it stands at or above."""
+    return sorted(rule for module in (ring, slots) for rule in _rules_of(module))
+
+
+def _rules_of(module: ModuleType) -> list[Rule]:
+    lines = inspect.getsource(module).splitlines()
+    found = []
+    for number, line in enumerate(lines):
+        if (match := _RULE.search(line)) is None:
+            continue
+        code, why, below = line[: match.start()].strip(), [match[2]], number + 1
+        while not code:  # the comment stands above its code, maybe over several lines
+            text = lines[below].strip()
+            below += 1
+            if text.startswith("#"):
+                why.append(text.lstrip("# "))
+            else:
+                code = text
+        found.append(Rule(match[1], f"{module.__name__.replace('.', '/')}.py", code, " ".join(why).strip()))
+    return found
+
+
+def remarks(text: str) -> dict[str, str]:
+    """The `#:` comments of a source: by the name they stand above or behind."""
+    found: dict[str, str] = {}
+    above: list[str] = []
+    name = ""
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.NAME and not name:
+            name = token.string
+        elif token.type == tokenize.COMMENT and token.string.startswith("#:"):
+            remark = token.string.removeprefix("#:").strip()
+            if name:
+                found[name] = remark
+            else:
+                above.append(remark)
+        elif token.type == tokenize.NEWLINE:
+            if above:
+                found.setdefault(name, " ".join(above))
+            above, name = [], ""
+    return found
+
+
+def enum_remarks(kind: type[IntEnum]) -> dict[str, str]:
+    """What each value of an enum means, as its source says."""
+    return remarks(inspect.cleandoc(inspect.getsource(kind)))
+
+
+# -- the document ----------------------------------------------------------------------------------------------
+
+
+def document() -> str:
+    """The text of docs/layout.md."""
+    parts = [
+        _INTRODUCTION.format(version=layout.LAYOUT_VERSION, magic=layout.MAGIC),
+        _segments(),
+        _OFFSETS_TEXT + _offsets(),
+        _RULES_TEXT + _rules(),
+        _records(),
+        _histograms(),
+        _enums(),
+    ]
+    return "\n".join(parts)
+
+
+def _table(columns: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
+    def line(cells: tuple[object, ...]) -> str:
+        return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+
+    return "\n".join([line(columns), line(tuple("---" for _ in columns)), *map(line, rows)]) + "\n"
+
+
+_SEGMENTS: dict[Part, list[tuple[str, str]]] = {
+    "control": [
+        ("run_control_at", "run control"),
+        ("env_status_at", "env status"),
+        ("env_counters_at", "env counters"),
+        ("env_histogram_at", "one histogram each: " + ", ".join(layout.ENV_HISTOGRAMS)),
+        ("worker_control_at", "per worker: worker control"),
+        ("worker_status_at", "per worker: worker status"),
+        ("job_at", "per worker: job"),
+        ("worker_histogram_at", "per worker, one histogram each: " + ", ".join(layout.WORKER_HISTOGRAMS)),
+    ],
+    "slots": [
+        ("slot_control_at", "per worker: slot control"),
+        ("slot_entry_at", "per worker, two: slot entry, then `chunk` actions of `action_bytes`"),
+    ],
+    "ring": [
+        ("ring_control_at", "ring control"),
+        ("headers_at", "per slot, every `header_stride_bytes`: frame header, then the applied action"),
+        ("frames_at", "per slot, every `frame_stride_bytes`: the frame"),
+    ],
+    "log": [("ring_control_at", "ring control"), ("log_records_at", "per slot: log record")],
+    "about": [("ring_control_at", "ring control"), ("about_text_at", "two: about text, then its JSON (UTF-8)")],
+    "trace": [
+        ("trace_control_at", "per process (0 env, 1 supervisor, 2 + w worker w): ring control"),
+        ("trace_events_at", "per process, `trace_slots`: trace event"),
+    ],
+}
+
+
+def _segments() -> str:
+    rows: list[tuple[object, ...]] = []
+    for part, content in _SEGMENTS.items():
+        rows.append((f"**{part}**", "0", "segment header"))
+        rows += [("", f"`{at}`", what) for at, what in content]
+    return "## Segments\n\n" + _table(("segment", "offset", "holds"), rows)
+
+
+def _offsets() -> str:
+    rows: list[tuple[object, ...]] = [(f"`{o.name}{o.shown_parameters}`", f"`{o.formula}`") for o in OFFSETS]
+    return _table(("offset or size [bytes]", "is"), rows)
+
+
+def _rules() -> str:
+    rows: list[tuple[object, ...]] = [(rule.name, f"`{rule.where}`", f"`{rule.code}`", rule.why) for rule in rules()]
+    return _table(("rule", "where", "code", "why"), rows)
+
+
+def _records() -> str:
+    about = remarks(inspect.getsource(layout))
+    parts = ["## Records\n\nEach is a whole number of cache lines; what its fields do not fill is zero.\n"]
+    for name, record in RECORDS.items():
+        rows: list[tuple[object, ...]] = [
+            (layout.WORD_BYTES * record.index[field], f"`{field}`", _type(record, field), record.docs[field])
+            for field in record.fields
+        ]
+        head = f"### {record.name}\n\n`{name}`, {record.num_bytes} bytes. Writer: {record.writer}."
+        remark = re.split(r" (?:Written|Who) ", about.get(name, "") + " ")[0].strip()
+        parts.append(f"{head} {remark}".strip() + "\n\n" + _table(("offset", "field", "type", "meaning"), rows))
+    control = layout.RING_CONTROL
+    rows = [
+        (
+            layout.WORD_BYTES * layout.RING_BEGUN,
+            "`begun`",
+            "i8",
+            "number of the newest record that its writer has begun",
+        ),
+        (layout.WORD_BYTES * layout.RING_DONE, "`done`", "i8", "number of the newest record that is whole"),
+    ]
+    parts.append(
+        f"### ring control\n\n`RING_CONTROL`, {control.itemsize} bytes. Writer: whoever writes the records. "
+        f"{about['RING_CONTROL']}\n\n" + _table(("offset", "field", "type", "meaning"), rows)
+    )
+    return "\n".join(parts)
+
+
+def _type(record: Record, field: str) -> str:
+    return "f8" if field in record.floats else "i8"
+
+
+def _histograms() -> str:
+    named = layout.ENV_HISTOGRAM_DOCS.items(), layout.WORKER_HISTOGRAM_DOCS.items()
+    rows: list[tuple[object, ...]] = [
+        (f"`{name}`", writer, meaning)
+        for writer, docs in zip(("env process", "the worker"), named, strict=True)
+        for name, meaning in docs
+    ]
+    sub = 1 << layout.HISTOGRAM_SUB_BITS
+    text = _HISTOGRAM_TEXT.format(
+        num_bytes=layout.HISTOGRAM_BYTES,
+        buckets=layout.HISTOGRAM_BUCKETS,
+        first=layout.WORD_BYTES * layout.HISTOGRAM_HEAD_WORDS,
+        exact=2 * sub,
+        sub=sub,
+        bits=layout.HISTOGRAM_SUB_BITS,
+        max_bits=layout.HISTOGRAM_MAX_BITS,
+    )
+    return text + _table(("histogram", "writer", "one sample for"), rows)
+
+
+def _enums() -> str:
+    parts = ["## Values\n"]
+    for kind in ENUMS:
+        meanings = enum_remarks(kind)
+        rows: list[tuple[object, ...]] = [
+            (member.value, member.name.lower(), meanings.get(member.name, "")) for member in kind
+        ]
+        first = inspect.cleandoc(kind.__doc__ or "").splitlines()[0]
+        parts.append(f"### {kind.__name__}\n\n{first}\n\n" + _table(("value", "name", "meaning"), rows))
+    return "\n".join(parts)
+
+
+_INTRODUCTION = """\
+# Shared memory, byte by byte
+
+<!-- Made from rtcore/layout.py by `python -m rtcore.layoutdoc --write` (`make docs`). Do not edit: a test compares. -->
+
+Layout version {version}. For who reads a run from another program or another language; `examples/c_reader/` is such a
+program, and its `rtcore_layout.h` holds all that follows as C.
+
+- Everything is little endian, x86-64. Every field is 8 bytes wide and 8-byte aligned, so that one load or store of it
+  is atomic: `i8` a signed integer, `f8` an IEEE double.
+- `_ns` is nanoseconds of CLOCK_MONOTONIC, `_ticks` ticks of the world, `_bytes` bytes; `_seq` only grows. Without a
+  unit it is a number, a pid or a value of an enum.
+- Every field has one writer, and every cache line (64 bytes) one writing process.
+
+## Attaching, read-only
+
+1. A run is `/dev/shm/rtcore-<run id>-<segment>`, mode 0600, one file per segment. Find runs by
+   `/dev/shm/rtcore-*-control`.
+2. Open with O_RDONLY and map with PROT_READ: an onlooker then can disturb nothing. Needs the user's own rights (or
+   root's), no other. Never touch the semaphores (`sem.rtcore-<run id>-w<index>`): a wake-up taken is a wake-up lost.
+3. Check the segment header at offset 0: `magic` is {magic:#x}, `layout_version` is {version}, `size_bytes` is the size
+   of the file. Otherwise stop: no offset below holds. A segment that has just been made has `magic` 0 until its header
+   is whole.
+4. Every offset follows from the header's sizes, which are the same in all segments of a run.
+5. The run is on when `phase` is `run`; frames of it have the run's `phase_seq`, those of rehearsals an earlier one. It
+   is over when `finished` is 1, or `phase` is no longer `run`, or the owner (`owner_pid`, `owner_start_ticks`) is gone.
+   The files are removed then; what is mapped stays readable.
+"""
+
+_OFFSETS_TEXT = """\
+## Offsets
+
+`h` is the segment header, a record's name in capitals its size; `round_up` rounds up to a multiple of 64. In C:
+`rtcore_<name>(h, ...)`.
+
+"""
+
+_RULES_TEXT = """\
+## Ordering rules
+
+Needs that stores become visible in their order, and that loads are done in theirs. x86-64 gives both to a program that
+issues them in order: in C, load with acquire and store with release order. Each rule pairs with the one it names.
+
+To read record `seq` of a ring with `n` slots (frames, log, trace; the two texts of `about` are a ring with 2):
+
+1. Load `done` (R1). The record exists if `seq <= done`. It is in slot `seq % n`.
+2. Copy what you need.
+3. Then, never before, load `begun` (R2). If `begun - seq >= n` the writer has come round meanwhile: the copy is not to
+   be used, the record is lost. Count it and go on with a newer one.
+
+A slot entry: load the slot control's `entry_seq` (R4), copy the entry at place `entry_seq % 2`, load `entry_seq` again
+(R5); the copy is whole if it has not changed. A job is for its worker only, which has none while one is being written
+and sees it by its number (R3); an onlooker may get a mix of two, and finds what became of every job in the log.
+Counters and histograms have no such rule: each word is whole, two words may be of different moments.
+
+"""
+
+_HISTOGRAM_TEXT = """\
+## Histograms
+
+{num_bytes} bytes each. Words: 0 number of samples, 1 their sum, 2 sum of their squares (f8), 3 smallest, 4 largest,
+5 to 7 unused; from byte {first} on {buckets} buckets, each the number (i8) of samples that fell into it. A value below
+{exact} has bucket `value`; a larger one, `shift = bit_length(value) - {bits} - 1`, has bucket
+`{sub} * shift + (value >> shift)`. Values of 2**{max_bits} and more are in the last one.
+
+"""
+
+
+# -- the program -----------------------------------------------------------------------------------------------
+
+
+def files() -> dict[Path, str]:
+    """What is made, and what it must hold."""
+    return {DOCUMENT: document(), HEADER: c_header(RECORDS, ENUMS, {kind: enum_remarks(kind) for kind in ENUMS})}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Program entry: 0 if both files are (now) up to date, 1 if not, 2 outside a checkout."""
+    parser = argparse.ArgumentParser(prog="python -m rtcore.layoutdoc", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--write", action="store_true", help="write the files; without it they are compared only")
+    write = parser.parse_args(arguments).write
+    try:
+        _require_checkout()
+    except ConfigError as error:
+        print(f"rtcore.layoutdoc: {error}", file=sys.stderr)
+        return 2
+    stale = [path for path, text in files().items() if not path.exists() or path.read_text() != text]
+    for path in stale:
+        if write:
+            path.write_text(files()[path])
+        print(f"{'wrote' if write else 'out of date:'} {path.relative_to(ROOT)}")
+    if stale and not write:
+        print("run: python -m rtcore.layoutdoc --write")
+    return 1 if stale and not write else 0
+
+
+def _require_checkout() -> None:
+    for path in (DOCUMENT, HEADER):
+        if not path.parent.is_dir():
+            raise ConfigError(f"no folder {path.parent}: this works in a checkout of rtcore, got an installed package")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

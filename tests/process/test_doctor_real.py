@@ -1,0 +1,262 @@
+"""The doctor on this machine: real rights in real children, real segments of living, dead and foreign owners."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rtcore.config import make_config
+from rtcore.doctor import kernel, segments, system
+from rtcore.doctor.checks import Needs, Status
+from rtcore.doctor.machine import Machine, ProbeError
+from rtcore.doctor.segments import Found, Owner
+from rtcore.layout import SEGMENT_HEADER, Layout
+from rtcore.runtime import Runtime
+from rtcore.shm import attach_segment, create_segment, create_semaphore, files_of, new_run_id, unlink_all
+
+pytestmark = pytest.mark.process
+
+DOCTOR = [sys.executable, "-m", "rtcore.cli.doctor"]
+LAYOUT = Layout(max_workers=1, ring_slots=2, log_slots=2, frame_bytes=64, action_bytes=8, chunk=1)
+#: Makes a run's segments and a semaphore, says its run id, and is killed: what an OOM killer leaves behind.
+DIES = """
+import os, signal, sys
+from rtcore.layout import Layout
+from rtcore.shm import create_segment, create_semaphore, new_run_id
+layout, run_id = Layout(1, 2, 2, 64, 8, 1), new_run_id()
+for part in ("control", "slots", "ring", "log", "about"):
+    create_segment(run_id, part, layout)
+create_semaphore(run_id, 0)
+print(run_id, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def dead() -> Iterator[str]:
+    """Run id of segments whose owner was killed."""
+    killed = subprocess.run([sys.executable, "-c", DIES], capture_output=True, text=True, timeout=60, check=False)
+    run_id = killed.stdout.strip()
+    assert run_id, killed.stderr
+    yield run_id
+    unlink_all(run_id)
+
+
+@pytest.fixture
+def alive() -> Iterator[str]:
+    """Run id of segments that belong to this process."""
+    run_id = new_run_id()
+    create_segment(run_id, "control", LAYOUT)
+    create_segment(run_id, "ring", LAYOUT)
+    create_semaphore(run_id, 0)
+    yield run_id
+    unlink_all(run_id)
+
+
+def found(run_id: str) -> Found:
+    (run,) = [run for run in segments.find_runs(Machine()) if run.run_id == run_id]
+    return run
+
+
+def doctor(*arguments: str, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*prefix, *DOCTOR, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def overwrite(run_id: str, field: str, value: int) -> None:
+    control = attach_segment(run_id, "control", LAYOUT)
+    at = 8 * SEGMENT_HEADER.index[field]
+    control.buf[at : at + 8] = value.to_bytes(8, "little")
+
+
+# -- stale segments ------------------------------------------------------------------------------------------------
+
+
+def test_clean_removes_what_the_dead_left_and_nothing_of_the_living(dead: str, alive: str) -> None:
+    assert (found(dead).owner, found(alive).owner) == (Owner.DEAD, Owner.LIVE)
+    assert len(found(dead).files) == 6, "five segments and a semaphore"
+    removed = segments.clean(Machine())
+    assert dead in [run.run_id for run in removed]
+    assert alive not in [run.run_id for run in removed]
+    assert files_of(dead) == []
+    assert len(files_of(alive)) == 3
+
+
+def test_without_clean_stale_segments_are_named_and_stay(dead: str) -> None:
+    answer = segments.stale(Machine(), Needs(make_config()))
+    assert answer.status is Status.WARN
+    assert dead in answer.found
+    assert answer.fix == "rtcore-doctor --clean"
+    assert len(files_of(dead)) == 6
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "owner"),
+    [
+        ("owner_pid_namespace", 1, Owner.OTHER_NAMESPACE),
+        ("layout_version", 99, Owner.OTHER_VERSION),
+        ("magic", 0, Owner.UNREADABLE),
+    ],
+)
+def test_what_cannot_be_judged_stays_even_if_its_pid_is_gone(dead: str, field: str, value: int, owner: Owner) -> None:
+    overwrite(dead, field, value)
+    assert found(dead).owner is owner
+    segments.clean(Machine())
+    assert len(files_of(dead)) == 6
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_dead_run_of_another_user_stays(dead: str) -> None:
+    for path in files_of(dead):
+        os.chown(path, 65534, 65534)
+    assert found(dead).owner is Owner.OTHER_USER
+    segments.clean(Machine())
+    assert len(files_of(dead)) == 6
+
+
+def test_a_reused_pid_does_not_keep_a_dead_run(alive: str) -> None:
+    overwrite(alive, "owner_start_ticks", 1)
+    assert found(alive).owner is Owner.DEAD
+
+
+def test_a_run_without_a_control_segment_is_reported_and_stays(alive: str) -> None:
+    Path(f"/dev/shm/rtcore-{alive}-control").unlink()
+    answer = segments.stale(Machine(), Needs(make_config()))
+    assert answer.status is Status.WARN
+    assert alive in answer.found
+    segments.clean(Machine())
+    assert len(files_of(alive)) == 2
+
+
+def test_live_runs_are_named_with_their_program(alive: str) -> None:
+    answer = segments.live(Machine(), Needs(make_config()))
+    assert answer.status is Status.WARN
+    assert f"{alive} ({Path('/proc/self/comm').read_text().strip()})" in answer.found
+
+
+# -- trials --------------------------------------------------------------------------------------------------------
+
+
+def test_a_trial_leaves_this_process_as_it_was() -> None:
+    before = os.sched_getscheduler(0), Path("/proc/self/timerslack_ns").read_text(), Machine().status("VmLck")
+    Machine().trial("realtime", lock_bytes=1_000_000)
+    assert (os.sched_getscheduler(0), Path("/proc/self/timerslack_ns").read_text(), Machine().status("VmLck")) == before
+
+
+def test_what_the_trial_says_is_what_the_kernel_shows() -> None:
+    trial = Machine().trial("realtime", lock_bytes=50_000_000)
+    # Newer kernels show 0 for a program of a realtime class: it has no slack at all.
+    assert trial["timer_slack_ns"] in (0, 1) or trial["report"]["timer slack 1 ns"] != "granted"
+    assert trial["fifo"] == (trial["report"]["SCHED_FIFO 20"] == "granted")
+    if trial["report"]["mlockall"] == "granted":
+        assert trial["locked_bytes"] >= 50_000_000
+    else:
+        assert trial["locked_bytes"] == 0
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv (util-linux)")
+def test_without_rights_the_refusals_are_real_and_warnings_only() -> None:
+    prefix = ("setpriv", "--bounding-set=-all", "--inh-caps=-all") if os.geteuid() == 0 else ()
+    prefix = ("prlimit", "--rtprio=0", "--memlock=65536", *prefix)
+    told = doctor("--json", prefix=prefix)
+    lines = {line["check"]: line for line in json.loads(told.stdout)["checks"]}
+    assert lines["kernel.fifo"]["status"] == "warn"
+    assert "refused: Operation not permitted" in lines["kernel.fifo"]["found"]
+    assert "rtprio" in lines["kernel.fifo"]["fix"]
+    assert lines["kernel.memory_lock"]["status"] == "warn"
+    assert "memlock" in lines["kernel.memory_lock"]["fix"] or "IPC_LOCK" in lines["kernel.memory_lock"]["fix"]
+    assert told.returncode == 0
+
+
+def test_a_trial_that_crashes_is_told_with_its_last_words() -> None:
+    with pytest.raises(ProbeError, match=r"the trial 'realtime' failed: KeyError: 'lock_bytes'"):
+        Machine().trial("realtime")
+
+
+def test_a_world_is_asked_for_its_sizes() -> None:
+    config = make_config(env_id="CartPole-v1", fps=50, ring_slots=100, max_workers=4)
+    layout = Layout.from_json(Machine().trial("world", config=config.model_dump(mode="json"))["layout"])
+    assert (layout.frame_bytes, layout.action_bytes, layout.ring_slots, layout.max_workers) == (16, 8, 100, 4)
+
+
+def test_the_size_told_is_the_size_a_run_takes() -> None:
+    config = make_config(
+        env_id="CartPole-v1", fps=50, policy="random", workers=2, ring_slots=300, chunk=2, duration=60, live=False
+    )
+    told = Machine().trial("world", config=config.model_dump(mode="json"))
+    needs = Needs(config, Layout.from_json(told["layout"]), Layout.from_json(told["traced"]))
+    with Runtime(config) as runtime:
+        taken = sum(path.stat().st_size for path in files_of(runtime.run_id) if not path.name.startswith("sem."))
+    assert needs.shm_bytes is not None and needs.traced_shm_bytes is not None
+    assert needs.shm_bytes == pytest.approx(taken, abs=1024), "the text of what a run says of itself varies a little"
+    assert needs.traced_shm_bytes > needs.shm_bytes + 4 * 8192 * 64, "env process, supervisor and two workers"
+
+
+def test_programs_that_fail_hang_or_are_missing_give_no_answer() -> None:
+    with pytest.raises(ProbeError, match="No such file"):
+        Machine().run("no-such-program-at-all")
+    with pytest.raises(ProbeError, match="sh: told you"):
+        Machine().run("sh", "-c", "echo told you >&2; exit 3")
+    assert Machine().run("cat", stdin="through") == "through"
+
+
+# -- the program ---------------------------------------------------------------------------------------------------
+
+
+def test_json_says_all_and_the_exit_code_follows(alive: str) -> None:
+    told = doctor("--json", "--env-id", "CartPole-v1", "--fps", "50")
+    assert told.stderr == ""
+    report: dict[str, Any] = json.loads(told.stdout)
+    assert report["schema_version"] == 1
+    assert set(report) == {"schema_version", "host", "kernel", "ok", "counts", "needs", "removed", "checks"}
+    for line in report["checks"]:
+        assert set(line) == {"check", "group", "name", "title", "status", "found", "fix"}
+        assert line["found"]
+        assert line["status"] in report["counts"]
+        assert bool(line["fix"]) == (line["status"] in ("warn", "lacks")), line
+    assert sum(report["counts"].values()) == len(report["checks"])
+    assert report["needs"]["env_id"] == "CartPole-v1"
+    assert report["needs"]["layout"]["frame_bytes"] == 16
+    assert told.returncode == (0 if report["ok"] else 1)
+    assert alive in next(line["found"] for line in report["checks"] if line["check"] == "shm.live")
+
+
+def test_a_ring_that_does_not_fit_is_lacking_and_ends_with_1() -> None:
+    told = doctor("--ring-slots", "2000000000", "--env-id", "CartPole-v1", "--fps", "50")
+    assert told.returncode == 1
+    assert "LACKS" in told.stdout
+    assert "rtcore does not run here as configured" in told.stdout
+
+
+def test_clean_says_what_it_removed(dead: str) -> None:
+    told = doctor("--clean", "--env-id", "CartPole-v1", "--fps", "50")
+    assert f"removed the shared memory of run {dead}" in told.stdout
+    assert files_of(dead) == []
+
+
+def test_a_world_that_does_not_exist_ends_with_2() -> None:
+    told = doctor("--env-id", "NoSuchWorld-v0")
+    assert told.returncode == 2
+    assert "NoSuchWorld" in told.stderr
+
+
+def test_what_is_installed_here_fits() -> None:
+    """The tests run: so do the requirements that this installation was made with hold."""
+    needs = Needs(make_config())
+    assert system.platform(Machine(), needs).status is Status.OK
+    assert system.packages(Machine(), needs).status is Status.OK
+    assert kernel.preemption(Machine(), needs).status in (Status.OK, Status.WARN, Status.UNKNOWN)
