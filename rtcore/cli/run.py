@@ -10,12 +10,14 @@ from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from rtcore.cli.options import parse_config, to_toml
 from rtcore.config import RuntimeConfig
 from rtcore.errors import ConfigError, RtcoreError
 from rtcore.report.live import LiveView
 from rtcore.report.output import write_config, write_results
+from rtcore.report.perfetto import convert_folder, require_perfetto
 from rtcore.report.table import RunHeader, header_lines, summary_table
 from rtcore.runtime import Runtime
 from rtcore.simulate import Simulation
@@ -79,6 +81,8 @@ def _signals() -> Iterator[None]:
 
 def _run(config: RuntimeConfig, words: list[str]) -> int:
     console = Console()
+    if config.trace:
+        require_perfetto()
     with LiveView(console, live=config.live) as view:
         if config.out is not None:
             write_config(config.out, config, ["rtcore-run", *words])
@@ -95,11 +99,31 @@ def _run(config: RuntimeConfig, words: list[str]) -> int:
     if config.out is not None and run.record is not None:
         write_results(config.out, summary, run.stats(), run.record)
     console.print(summary_table(summary, config.out))
+    traced = not config.trace or config.out is None or run.record is None or write_trace(config.out, console)
     if error is not None:
         raise error
     if stop is not None:
         raise stop
-    return 0
+    return 0 if traced else _EXIT_FAILED
+
+
+def write_trace(folder: Path, console: Console) -> bool:
+    """Make the Perfetto trace of a run's events. False, having said why, if that failed: the events are kept then."""
+    bar = Progress(TextColumn("trace    "), BarColumn(), TimeElapsedColumn(), console=console, transient=True)
+    try:
+        with bar:
+            task = bar.add_task("", total=1.0)
+            path = convert_folder(folder, lambda share: bar.update(task, completed=share))
+    except (RtcoreError, OSError) as error:
+        console.print(f"trace     not written: {error}", markup=False, soft_wrap=True)
+        if any(folder.glob("trace-*.events")):
+            again = f"python -m rtcore.report.perfetto {folder}"
+            console.print(f"          Its events are kept; {again} tries again", markup=False, soft_wrap=True)
+        return False
+    size_mb = path.stat().st_size / 1e6
+    text = f"trace     {path} ({size_mb:.1f} MB): open it at https://ui.perfetto.dev"
+    console.print(text, markup=False, soft_wrap=True)
+    return True
 
 
 def _run_wall(config: RuntimeConfig, view: LiveView) -> tuple[Runtime, _Stopped | None, RtcoreError | None]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rtcore.config import RuntimeConfig
+from rtcore.report.perfetto import TRACE_FILE
 from rtcore.report.record import RunRecord
 from rtcore.report.summary import RunStats
 
@@ -19,7 +20,8 @@ _PACKAGES = ("rtcore", "torch", "numpy", "gymnasium", "pyboy", "posix_ipc", "pyd
 
 
 def write_config(folder: Path, config: RuntimeConfig, arguments: list[str]) -> None:
-    """config.json: the resolved settings, versions, machine and git revision."""
+    """config.json: the resolved settings, versions, machine and git revision. An earlier run's trace is removed."""
+    (folder / TRACE_FILE).unlink(missing_ok=True)
     versions = {name: _version(name) for name in _PACKAGES} | {"python": platform.python_version()}
     content = {
         "config": config.model_dump(mode="json"),

@@ -1,0 +1,360 @@
+"""A traced run as a Perfetto trace: a lane per process, flow arrows from frame to job to action to tick.
+
+The file is a stream of `TracePacket`s, written piece by piece: memory does not grow with the length of the run beyond
+a few dozen bytes a job. Times are CLOCK_MONOTONIC, and the file says so, so that it can be laid over other traces of
+the same machine. Names are written once and referred to by number. docs/trace.md says how to read the picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import importlib
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from rtcore.clock import NS_PER_S, MonotonicClock, unix_time_s
+from rtcore.errors import ConfigError, RtcoreError
+from rtcore.report.trace_events import Events, JobLinks, blocks, map_spool, with_spans
+from rtcore.report.trace_looks import (
+    DUE_AT,
+    FRAME_AT,
+    LOOKS,
+    NAMED_VALUES,
+    TICK_AT,
+    VALUE_AT,
+    WORKER_AT,
+    Look,
+    event_name,
+    variants,
+)
+from rtcore.trace import TraceKind
+
+TRACE_FILE = "trace.perfetto-trace"
+
+_CLOCK_REALTIME = 1
+_CLOCK_MONOTONIC = 3
+_STATE_CLEARED, _NEEDS_STATE = 1, 2
+_BEGIN, _END, _INSTANT, _COUNTER = 1, 2, 3, 4
+_ORDER_EXPLICIT = 3
+_COUNTER_ROWS = 4096
+
+
+def require_perfetto() -> Any:
+    """The module of Perfetto's protobuf classes; `ConfigError` if the package is not installed."""
+    try:
+        return importlib.import_module("perfetto.protos.perfetto.trace.perfetto_trace_pb2")
+    except ImportError as error:
+        raise ConfigError(
+            f"trace: a Perfetto trace is written with the package perfetto, which cannot be imported ({error}). "
+            "Install it: pip install 'rtcore[trace]'"
+        ) from error
+
+
+def convert_folder(folder: Path, progress: Callable[[float], None] = lambda _: None) -> Path:
+    """Make `folder/trace.perfetto-trace` of a run's events, then remove those. Returns its path.
+
+    `progress` gets the share that is done, some hundred times. If anything goes wrong the events stay where they are
+    and no half-written trace is left: `ConfigError` without events or without the package, OSError if the disk is full.
+    """
+    proto = require_perfetto()
+    processes = map_spool(folder)
+    path = folder / TRACE_FILE
+    draft = path.with_name(path.name + ".part")
+    try:
+        with draft.open("wb") as file:
+            _write(proto, file, folder, processes, progress)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    for events in folder.glob("trace-*.events"):
+        events.unlink()
+    return path
+
+
+def _write(
+    proto: Any, file: BinaryIO, folder: Path, processes: Mapping[str, Events], progress: Callable[[float], None]
+) -> None:
+    stream = _Stream(proto, file, f"{folder.resolve()} {sum(map(len, processes.values()))}")
+    stream.add_clocks()
+    root = stream.add_root(_title(folder), _description(folder, processes))
+    links = JobLinks.of(processes)
+    total = max(1, sum(map(len, processes.values())))
+    done = 0
+    for rank, name in enumerate(sorted(processes, key=_lane_order)):
+        lane = _Lane(stream, root, lane_name(name), rank)
+        for block in blocks(processes[name]):
+            lane.draw(with_spans(block), links)
+            done += len(block)
+            stream.flush()
+            progress(done / total)
+        lane.close()
+    _add_counters(stream, root, folder / "actions.csv", len(processes))
+    stream.flush()
+
+
+def _lane_order(name: str) -> tuple[int, int]:
+    """The env process first, then the workers by number, the supervisor last."""
+    if name.startswith("worker"):
+        return 1, int(name.removeprefix("worker"))
+    return (0, 0) if name == "env" else (2, 0)
+
+
+def lane_name(process: str) -> str:
+    """As people write it: "worker 3"."""
+    number = process.removeprefix("worker")
+    return f"worker {number}" if number != process else process
+
+
+class _Stream:
+    """Packets on their way into the file. A sequence of packets has state (names by number) and one track."""
+
+    def __init__(self, proto: Any, file: BinaryIO, seed: str) -> None:
+        self.proto = proto
+        self._file = file
+        self._begin_batch()
+        # Numbers that another trace, laid over this one, does not have as well.
+        self._seed = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "little")
+        self._sequences = 0
+
+    def _begin_batch(self) -> None:
+        # A message of its own for each batch: one that is emptied keeps the memory of all that was ever in it.
+        self._batch = self.proto.Trace()
+        #: Put a copy of a packet into the batch; another function after each `flush`.
+        self.add = self._batch.packet.append
+
+    def flush(self) -> None:
+        self._file.write(self._batch.SerializeToString())
+        self._begin_batch()
+
+    def add_clocks(self) -> None:
+        """The trace's clock is CLOCK_MONOTONIC; and what the date is, within a few microseconds."""
+        packet = self._batch.packet.add()
+        packet.trusted_packet_sequence_id = self._sequence_id()
+        before_ns = MonotonicClock.now_ns()
+        unix_ns = int(unix_time_s() * NS_PER_S)
+        now_ns = (before_ns + MonotonicClock.now_ns()) // 2
+        packet.clock_snapshot.primary_trace_clock = _CLOCK_MONOTONIC
+        for clock_id, time_ns in ((_CLOCK_MONOTONIC, now_ns), (_CLOCK_REALTIME, unix_ns)):
+            packet.clock_snapshot.clocks.add(clock_id=clock_id, timestamp=time_ns)
+
+    def add_root(self, name: str, description: str) -> int:
+        """The track that all others are in, in the order of their rank; returns its uuid."""
+        packet = self._batch.packet.add()
+        packet.trusted_packet_sequence_id = self._sequence_id()
+        root = packet.track_descriptor
+        root.uuid = self._uuid(self._sequences)
+        root.name, root.description = name, description
+        root.child_ordering = _ORDER_EXPLICIT
+        return int(root.uuid)
+
+    def begin_sequence(self, root: int, name: str, rank: int, unit: str | None = None) -> tuple[int, Any]:
+        """A track under the root (a counter, if it has a unit) with a sequence of its own.
+
+        Returns (sequence id, interned data to fill in before anything else is added).
+        """
+        sequence_id = self._sequence_id()
+        uuid = self._uuid(self._sequences)
+        packet = self._batch.packet.add()
+        packet.trusted_packet_sequence_id = sequence_id
+        track = packet.track_descriptor
+        track.uuid, track.parent_uuid, track.name, track.sibling_order_rank = uuid, root, name, rank
+        if unit is not None:
+            track.counter.unit_name = unit
+        packet = self._batch.packet.add()
+        packet.trusted_packet_sequence_id = sequence_id
+        packet.sequence_flags = _STATE_CLEARED
+        packet.trace_packet_defaults.timestamp_clock_id = _CLOCK_MONOTONIC
+        packet.trace_packet_defaults.track_event_defaults.track_uuid = uuid
+        return sequence_id, packet.interned_data
+
+    def packet(self, sequence_id: int, event_type: int) -> Any:
+        """A packet to fill in and to `add`, again and again."""
+        packet = self.proto.TracePacket()
+        packet.trusted_packet_sequence_id = sequence_id
+        packet.sequence_flags = _NEEDS_STATE
+        packet.track_event.type = event_type
+        return packet
+
+    def _sequence_id(self) -> int:
+        self._sequences += 1
+        return (self._seed + self._sequences) % 0x7FFF_0000 + 1
+
+    def _uuid(self, number: int) -> int:
+        return (self._seed + (number << 32)) % (1 << 63) + 1
+
+
+class _Lane:
+    """One process's track: slices in order and properly nested, whatever the stamps say.
+
+    An event that began before its predecessor had ended (an unlucky moment between two readings of the clock) is
+    drawn from there on; one that outlasts the slice it is in is cut off with it.
+    """
+
+    def __init__(self, stream: _Stream, root: int, name: str, rank: int) -> None:
+        self._stream = stream
+        self._sequence_id, interned = stream.begin_sequence(root, name, rank)
+        self._ids = _intern(interned)
+        self._end = stream.packet(self._sequence_id, _END)
+        self._templates: dict[tuple[int, int, bool], tuple[Any, Any, list[tuple[Any, int]], bool]] = {}
+        self._ends_ns: list[int] = []
+        self._cursor_ns = 0
+
+    def draw(self, block: Events, links: JobLinks) -> None:
+        """The events of one block (see `trace_events.with_spans`)."""
+        due, flows = links.due_of(block).tolist(), links.flow_of(block).tolist()
+        publish, dispatch = TraceKind.PUBLISH, TraceKind.DISPATCH
+        add = self._stream.add
+        for row, due_tick, flow in zip(block.tolist(), due, flows, strict=True):
+            kind, fields = row[0], (*row, due_tick)
+            packet, event, notes, instant = self._template(kind, fields)
+            start_ns = self._begin(row[1])
+            packet.timestamp = start_ns
+            for note, place in notes:
+                note.int_value = fields[place]
+            if kind == publish:
+                event.flow_ids[:] = links.flows_of_frame(row[FRAME_AT])
+            elif kind == dispatch:
+                event.terminating_flow_ids[:] = [flow] if flow else []
+            elif flow:
+                event.flow_ids[:] = [flow]
+            elif event.flow_ids:
+                del event.flow_ids[:]
+            add(packet)
+            if not instant:
+                end_ns = max(row[2], start_ns)
+                self._ends_ns.append(min(end_ns, self._ends_ns[-1]) if self._ends_ns else end_ns)
+
+    def close(self) -> None:
+        """End what is open."""
+        while self._ends_ns:
+            self._pop()
+
+    def _begin(self, start_ns: int) -> int:
+        """Close what is over by `start_ns`; returns when the next event can begin."""
+        while self._ends_ns and self._ends_ns[-1] <= start_ns:
+            self._pop()
+        self._cursor_ns = max(self._cursor_ns, start_ns)
+        return self._cursor_ns
+
+    def _pop(self) -> None:
+        self._end.timestamp = self._cursor_ns = max(self._cursor_ns, self._ends_ns.pop())
+        self._stream.add(self._end)
+
+    def _template(self, kind: int, fields: tuple[int, ...]) -> tuple[Any, Any, list[tuple[Any, int]], bool]:
+        """(packet, its event, annotations and where their values come from, is it a moment) for such an event."""
+        variant = fields[VALUE_AT] if kind in NAMED_VALUES or kind == TraceKind.DISPATCH else 0
+        if kind == TraceKind.DISPATCH and fields[WORKER_AT] < 0:
+            variant = -1
+        key = (kind, variant, fields[DUE_AT] >= 0)
+        if key not in self._templates:
+            self._templates[key] = self._new_template(*key)
+        return self._templates[key]
+
+    def _new_template(self, kind: int, variant: int, has_due: bool) -> tuple[Any, Any, list[tuple[Any, int]], bool]:
+        look = LOOKS.get(kind) or Look(f"kind {kind}", "unknown")
+        packet = self._stream.packet(self._sequence_id, _INSTANT if look.instant else _BEGIN)
+        event = packet.track_event
+        event.name_iid = self._ids[event_name(kind, variant)] if kind in LOOKS else self._ids["unknown"]
+        event.category_iids.append(self._ids[look.category])
+        notes = []
+        for name, place in look.notes.items():
+            if (place == DUE_AT and not has_due) or (variant < 0 and place != TICK_AT):
+                continue
+            note = event.debug_annotations.add()
+            note.name_iid = self._ids[name]
+            notes.append((note, place))
+        if kind in NAMED_VALUES:
+            label, names = NAMED_VALUES[kind]
+            note = event.debug_annotations.add()
+            note.name_iid = self._ids[label]
+            note.string_value_iid = self._ids[names(variant).name.lower()]
+        return packet, event, notes, look.instant
+
+
+def _intern(interned: Any) -> dict[str, int]:
+    """Every text a lane may need, once, by number; returns the numbers. Perfetto counts each field for itself."""
+    texts: dict[str, int] = {}
+
+    def put(field: Any, values: list[str], attribute: str = "name") -> None:
+        for value in dict.fromkeys(values):
+            iid = texts.setdefault(value, len(texts) + 1)
+            setattr(field.add(iid=iid), attribute, value.encode() if attribute == "str" else value)
+
+    put(interned.event_names, ["unknown", *(event_name(kind, value) for kind in LOOKS for value in variants(kind))])
+    put(interned.event_categories, ["unknown", *(look.category for look in LOOKS.values())])
+    labels = [label for label, _ in NAMED_VALUES.values()]
+    put(interned.debug_annotation_names, [*(note for look in LOOKS.values() for note in look.notes), *labels])
+    names = [member.name.lower() for _, members in NAMED_VALUES.values() for member in members]
+    put(interned.debug_annotation_string_values, names, "str")
+    return texts
+
+
+def _add_counters(stream: _Stream, root: int, actions: Path, rank: int) -> None:
+    """Lateness of every tick and delay of every action, as they stand in the tick-by-tick record."""
+    if not actions.exists():
+        return
+    packets = []
+    for number, (name, unit) in enumerate((("lateness", "us"), ("delay", "ticks"))):
+        sequence_id, _ = stream.begin_sequence(root, name, rank + number, unit)
+        packets.append(stream.packet(sequence_id, _COUNTER))
+    lateness, delay = packets
+    with actions.open(newline="") as file:
+        last_ns = 0
+        for number, row in enumerate(csv.DictReader(file)):
+            start_ns = int(row["start_ns"] or 0)
+            if start_ns < last_ns or not start_ns:  # the last line of a run that was killed may be cut short
+                continue
+            lateness.timestamp = delay.timestamp = last_ns = start_ns
+            lateness.track_event.double_counter_value = float(row["lateness_us"])
+            stream.add(lateness)
+            if row["delay_ticks"]:
+                delay.track_event.counter_value = int(row["delay_ticks"])
+                stream.add(delay)
+            if number % _COUNTER_ROWS == 0:
+                stream.flush()
+
+
+def _title(folder: Path) -> str:
+    settings = _read(folder / "config.json").get("config", {})
+    what = [str(settings[name]) for name in ("env_id", "policy") if name in settings]
+    return " ".join(["rtcore", *what])
+
+
+def _description(folder: Path, processes: Mapping[str, Events]) -> str:
+    lost = _read(folder / "summary.json").get("trace", {}).get("lost_events")
+    said = "" if lost is None else f", {lost} overwritten before they were collected"
+    return f"{folder}: {sum(map(len, processes.values()))} events of {len(processes)} processes{said}"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What a JSON file holds; nothing if it is not there, as in a run that was killed."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """`python -m rtcore.report.perfetto DIR`: for a run whose trace was not written at its end."""
+    parser = argparse.ArgumentParser(
+        prog="python -m rtcore.report.perfetto",
+        description="Make trace.perfetto-trace of the trace-*.events files that a traced run has left.",
+        epilog="example:\n  python -m rtcore.report.perfetto runs/latest",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="the run's folder")
+    try:
+        print(convert_folder(parser.parse_args(arguments).folder))
+    except (RtcoreError, OSError) as error:
+        print(f"{parser.prog}: {type(error).__name__}: {error}", file=sys.stderr)
+        raise SystemExit(2 if isinstance(error, ConfigError) else 1) from error
+
+
+if __name__ == "__main__":
+    main()
