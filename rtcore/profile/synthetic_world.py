@@ -1,0 +1,63 @@
+"""A synthetic world: frames of any size, nothing to play. For measuring what frame size and tick rate cost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+
+from rtcore.errors import ConfigError
+
+#: As `env_id` of a run: rtcore looks worlds up by import string.
+SYNTHETIC_WORLD = "rtcore.profile.synthetic_world:synthetic_world"
+
+
+def parse_frame(text: str) -> tuple[int, ...]:
+    """ "144x160" or "210x160x3" as a shape; ConfigError for anything else."""
+    try:
+        shape = tuple(int(part) for part in text.lower().split("x"))
+    except ValueError:
+        shape = ()
+    if not 1 <= len(shape) <= 3 or min(shape) < 1:
+        raise ConfigError(f"frame {text!r}: expected height x width, or height x width x channels, as in 210x160x3")
+    return shape
+
+
+def frame_text(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
+class SyntheticWorld(gymnasium.Env[npt.NDArray[np.uint8], np.int64]):
+    """Synthetic: every byte of the uint8 frame is new at each step, no action changes anything, no episode ends.
+
+    A step costs one pass over the frame, as for a world that draws it. The frame is the world's own array, overwritten
+    by the next step.
+    """
+
+    metadata = {"render_fps": 60}  # noqa: RUF012 - Gymnasium's own convention
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.observation_space = gymnasium.spaces.Box(0, 255, shape, np.uint8)
+        self.action_space = gymnasium.spaces.Discrete(4)
+        self._frame = np.zeros(shape, np.uint8)
+        self._steps = 0
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:
+        super().reset(seed=seed)
+        self._steps = 0
+        self._frame.fill(0)
+        return self._frame, {}
+
+    def step(self, action: np.int64) -> tuple[npt.NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
+        self._steps += 1
+        self._frame.fill(self._steps & 255)
+        return self._frame, 0.0, False, False, {}
+
+
+def synthetic_world(frame: str = "144x160") -> SyntheticWorld:
+    """Factory for `--env-id rtcore.profile.synthetic_world:synthetic_world --env-args frame=210x160x3`."""
+    return SyntheticWorld(parse_frame(str(frame)))
