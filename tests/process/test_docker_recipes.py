@@ -167,7 +167,7 @@ def test_compose_gives_every_run_what_realtime_needs() -> None:
         assert "cpuset" in service
         lender = services[service["ipc"].removeprefix("service:")] if "service:" in service["ipc"] else service
         assert lender["shm_size"] == "1gb"
-        # A shared /dev/shm with other process ids would look like the leftovers of dead runs.
+        # With a shared /dev/shm and other process ids, what a killed container leaves would never be removed.
         assert service["ipc"] == service.get("pid", "private")
         assert service.get("init", False) == ("pid" not in service)
     for name in ("gpu", "gpu-mps", "mps"):
