@@ -1,0 +1,280 @@
+"""Reads a run folder back: what `rtcore-run --out` wrote, whole or only as far as the run got.
+
+A run that was killed leaves actions.csv and jobs.csv that may end in the middle of a row, and no summary.json.
+Whatever is missing or unreadable is said in `RunFolder.notes`; only a folder that holds nothing of a run, or
+tables of another version, is an error.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from rtcore.clock import NS_PER_S, NS_PER_US, rate_from
+from rtcore.dispatch import Outcome, TickKind
+from rtcore.errors import ConfigError
+from rtcore.report.record import JOB_COLUMNS, TICK_COLUMNS
+
+CONFIG, SUMMARY, ACTIONS, JOBS = FILES = ("config.json", "summary.json", "actions.csv", "jobs.csv")
+
+_Row = TypeVar("_Row")
+
+
+class TickRow(NamedTuple):
+    """A row of actions.csv. Without a policy action, `obs_tick`, `due_tick` and `worker` are -1, `outcome` None."""
+
+    tick: int
+    kind: TickKind
+    source: str
+    action: str  #: as written by the recorder; "" where no action was applied
+    obs_tick: int
+    due_tick: int
+    worker: int
+    outcome: Outcome | None
+    lateness_us: float
+    step_us: float
+    skipped_ticks: int
+    reward: float
+    terminated: bool
+    truncated: bool
+    episode: int
+    episode_return: float
+    start_ns: int
+
+    @property
+    def deadline_ns(self) -> int:
+        """When the tick was due."""
+        return self.start_ns - round(self.lateness_us * NS_PER_US)
+
+    @property
+    def publish_ns(self) -> int:
+        """About when its frame was there: the time of collecting answers (tens of us) is not in the record."""
+        return self.start_ns + round(self.step_us * NS_PER_US)
+
+
+class InferenceRow(NamedTuple):
+    """A row of jobs.csv. -1: no due tick (`due_tick`), no answer (`obs_tick`, `episode`); times 0: no answer."""
+
+    worker: int
+    obs_tick: int
+    booked_tick: int
+    due_tick: int
+    episode: int
+    outcome: Outcome
+    resolved_tick: int
+    booked_ns: int
+    start_ns: int
+    read_ns: int
+    infer_end_ns: int
+    write_ns: int
+
+    @property
+    def frame_tick(self) -> int:
+        """The tick of the frame it used, or was booked to use."""
+        return self.obs_tick if self.obs_tick >= 0 else self.booked_tick
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run as its folder tells it. `notes`: what is missing, in sentences for the reader."""
+
+    path: Path
+    about: dict[str, Any]  #: config.json: settings, command, versions, machine
+    summary: dict[str, Any]
+    ticks: Sequence[TickRow]
+    jobs: Sequence[InferenceRow]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The resolved config; {} where config.json is missing."""
+        found = self.about.get("config")
+        return found if isinstance(found, dict) else {}
+
+    @cached_property
+    def period_ns(self) -> float:
+        """Tick period: from the rows themselves, else the stated rate; 0 where neither is there."""
+        if len(self.ticks) > 1 and self.ticks[-1].tick > self.ticks[0].tick:
+            first, last = self.ticks[0], self.ticks[-1]
+            return (last.deadline_ns - first.deadline_ns) / (last.tick - first.tick)
+        rate = number_at(self.summary, "ticks", "ideal_hz")
+        if rate is None and self.settings.get("fps"):
+            rate = float(rate_from(self.settings["fps"]))
+        return NS_PER_S / rate if rate else 0.0
+
+    @cached_property
+    def epoch_ns(self) -> float:
+        """When tick 0 was due (0 of a run without ticks)."""
+        return self.ticks[0].deadline_ns - self.ticks[0].tick * self.period_ns if self.ticks else 0.0
+
+    @cached_property
+    def row_of(self) -> dict[int, TickRow]:
+        """The row of each tick that ran."""
+        return {row.tick: row for row in self.ticks}
+
+    @cached_property
+    def num_workers(self) -> int:
+        """Worker places: as planned or asked for, or as many as appear in the record."""
+        planned = number_at(self.summary, "plan", "workers") or number_at(self.settings, "workers")
+        seen = max((job.worker for job in self.jobs), default=-1) + 1
+        return max(seen, int(planned or 0))
+
+    def deadline_ns(self, tick: int) -> int:
+        """When `tick` was due, whether it ran or not."""
+        return round(self.epoch_ns + tick * self.period_ns)
+
+    def in_ticks(self, at_ns: int) -> float:
+        """`at_ns` on the axis of ticks."""
+        return (at_ns - self.epoch_ns) / self.period_ns
+
+
+def number_at(tree: dict[str, Any], *keys: str) -> float | None:
+    """The number under `keys`; None where there is none, however much of the path is missing."""
+    found: Any = tree
+    for key in keys:
+        found = found.get(key) if isinstance(found, dict) else None
+    return float(found) if isinstance(found, (int, float)) and not isinstance(found, bool) else None
+
+
+def read_run(path: Path) -> RunFolder:
+    """The run in `path`. ConfigError: no such folder, nothing of a run in it, or tables of another version."""
+    if not path.exists():
+        raise ConfigError(f"{path}: no such folder; expected one that `rtcore-run --out {path}` wrote")
+    if not path.is_dir():
+        raise ConfigError(f"{path}: is a file; expected the folder that `rtcore-run --out DIR` wrote")
+    present = {name for name in FILES if (path / name).is_file()}
+    if not present:
+        raise ConfigError(f"{path}: not a run: it holds none of {', '.join(FILES)}; run `rtcore-run --out {path}`")
+    notes: list[str] = []
+    about = _read_json(path / CONFIG, notes, "the settings, versions and machine are not known")
+    summary = _read_json(
+        path / SUMMARY,
+        notes,
+        "the run was killed, is still going on, or never began: the numbers come from its rows, as far as they go",
+    )
+    ticks = list(_read_table(path / ACTIONS, TICK_COLUMNS, _tick_row, notes, "ticks"))
+    jobs = list(_read_table(path / JOBS, JOB_COLUMNS, _job_row, notes, "inferences"))
+    run = RunFolder(path, about, summary, ticks, jobs, notes)
+    _note_the_end(run)
+    return run
+
+
+def _note_the_end(run: RunFolder) -> None:
+    """What the summary says went wrong, and what the recorder missed."""
+    for key, text in (("error", "The run failed: {}"), ("stopped_by", "The run was stopped early by {}.")):
+        if run.summary.get(key):
+            run.notes.append(text.format(run.summary[key]))
+    for key, what in (("lost_ticks", "ticks"), ("lost_jobs", "inferences")):
+        lost = number_at(run.summary, "record", key)
+        if lost:
+            run.notes.append(f"{int(lost)} rows of {what} are missing: the recorder was overtaken by the run.")
+    if run.jobs and not run.summary:
+        run.notes.append("Inferences that were under way where the record ends have no row in jobs.csv.")
+    if run.ticks and not run.period_ns:
+        run.notes.append("The tick rate is not known: there is one tick, and no file names the rate. No timeline.")
+
+
+def _read_json(path: Path, notes: list[str], without: str) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        notes.append(f"{path.name} is missing: {without}.")
+        return {}
+    except (ValueError, OSError) as error:
+        notes.append(f"{path.name} cannot be read ({error}): {without}.")
+        return {}
+    if not isinstance(content, dict):
+        notes.append(f"{path.name} holds a {type(content).__name__}, not an object: {without}.")
+        return {}
+    return content
+
+
+def _read_table(
+    path: Path, columns: Sequence[str], parse: Callable[[dict[str, str]], _Row], notes: list[str], what: str
+) -> Iterator[_Row]:
+    """The rows that are whole. A last line without its end is a row cut short, even where it looks complete."""
+    if not path.is_file():
+        notes.append(f"{path.name} is missing: no {what} to show.")
+        return
+    text = path.read_text(encoding="utf-8", errors="replace")
+    whole, _, rest = text.rpartition("\n")
+    lines = whole.splitlines()
+    if not lines:
+        notes.append(f"{path.name} is empty: no {what} to show. A run that is killed early leaves it like this.")
+        return
+    reader = csv.DictReader(lines)
+    missing = [name for name in columns if name not in (reader.fieldnames or [])]
+    if missing:
+        raise ConfigError(
+            f"{path}: no column {', '.join(missing)}; expected {', '.join(columns)}. It is not a record of rtcore, or "
+            "of another version: read it with the rtcore that wrote it (config.json, versions)"
+        )
+    if rest:
+        notes.append(f"{path.name} ends in the middle of a row, which is left out: the run was killed or goes on.")
+    unreadable: list[int] = []
+    number_of_rows = 0
+    for fields in reader:
+        try:
+            row = parse(fields)
+        except (ValueError, KeyError, TypeError):
+            unreadable.append(reader.line_num)
+            continue
+        number_of_rows += 1
+        yield row
+    if unreadable:
+        notes.append(f"{path.name}: {len(unreadable)} unreadable rows are left out, the first on line {unreadable[0]}.")
+    if not number_of_rows:
+        notes.append(f"{path.name} has no rows: no {what} to show.")
+
+
+def _int(text: str) -> int:
+    return int(text) if text else -1
+
+
+def _flag(text: str) -> bool:
+    return text in ("1", "True")
+
+
+def _tick_row(fields: dict[str, str]) -> TickRow:
+    outcome = fields["outcome"]
+    return TickRow(
+        int(fields["tick"]),
+        TickKind[fields["kind"].upper()],
+        fields["source"],
+        fields["applied_action"],
+        _int(fields["obs_tick"]),
+        _int(fields["due_tick"]),
+        _int(fields["worker"]),
+        Outcome[outcome.upper()] if outcome else None,
+        float(fields["lateness_us"]),
+        float(fields["step_us"]),
+        int(fields["skipped_ticks"]),
+        float(fields["reward"]),
+        _flag(fields["terminated"]),
+        _flag(fields["truncated"]),
+        int(fields["episode"]),
+        float(fields["episode_return"]),
+        int(fields["start_ns"]),
+    )
+
+
+def _job_row(fields: dict[str, str]) -> InferenceRow:
+    return InferenceRow(
+        int(fields["worker"]),
+        _int(fields["obs_tick"]),
+        int(fields["booked_tick"]),
+        _int(fields["due_tick"]),
+        _int(fields["episode"]),
+        Outcome[fields["outcome"].upper()],
+        int(fields["resolved_tick"]),
+        int(fields["booked_ns"]),
+        int(fields["start_ns"]),
+        int(fields["read_ns"]),
+        int(fields["infer_end_ns"]),
+        int(fields["write_ns"]),
+    )

@@ -1,0 +1,230 @@
+"""Runs as one HTML page that needs nothing else: no network, no other file. Optional extra `rtcore[report]`.
+
+The page's parts: `page.html`, `page.css` and `page.js` beside this file, the charts (`page_charts`), the tables
+(`page_tables`) and the rows the timeline is drawn from (`page_data`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from rtcore.dispatch import Outcome, TickKind
+from rtcore.errors import ConfigError
+from rtcore.report import page_charts as charts
+from rtcore.report import page_tables as tables
+from rtcore.report.folder import RunFolder, number_at
+from rtcore.report.page_data import Samples, quantile, timeline_columns
+from rtcore.report.table import OUTCOME_MEANING, TICK_KIND_MEANING, number, policy_notes, share
+
+_SKIPPED_MEANING = "did not run: the tick before took too long"
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure of the page, or why there is none (`figure` None)."""
+
+    title: str
+    caption: str
+    figure_id: str
+    figure: dict[str, Any] | None
+    lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Card:
+    """A number at the top of the page. `tone`: good, bad or nothing."""
+
+    label: str
+    value: str
+    detail: str
+    tone: str = ""
+
+
+def build_page(runs: Sequence[RunFolder]) -> str:
+    """The page for one run, or for several side by side (the first is what the others are compared with)."""
+    jinja2, plotly = _need("jinja2"), _need("plotly.offline")
+    names = run_names([run.path for run in runs])
+    samples = [Samples(run) for run in runs]
+    named = list(zip(names, samples, strict=True))
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["script_json"] = _script_json
+    distributions = [
+        Chart(title, caption, f"distribution-{index}", figure, _described(index, named))
+        for index, (title, caption, figure) in enumerate(charts.histograms(named))
+    ]
+    over_time = [
+        Chart(
+            f"Outcomes of the inferences{_of(names, index)}", "", f"outcomes-{index}", charts.outcomes_over_time(sample)
+        )
+        for index, sample in enumerate(samples)
+    ]
+    overviews = [charts.kinds_over_time(sample) for sample in samples]
+    returns = Chart("Episode returns", "", "returns", charts.episode_returns(named))
+    figures = {chart.figure_id: chart.figure for chart in [*distributions, *over_time, returns] if chart.figure}
+    text: str = environment.get_template("page.html").render(
+        title=_title(runs, names),
+        runs=[
+            _heading(run, name, index, len(runs) > 1) for index, (run, name) in enumerate(zip(runs, names, strict=True))
+        ],
+        cards=_cards(runs[0], samples[0]) if len(runs) == 1 else [],
+        numbers=tables.numbers(runs, samples),
+        legend=_legend(runs, samples),
+        distributions=distributions,
+        over_time=over_time,
+        returns=returns,
+        settings=tables.settings(runs),
+        machine=tables.machine(runs),
+        data={
+            "figures": figures,
+            "overviews": overviews,
+            "timelines": [timeline_columns(run) for run in runs],
+            "outcomes": [[name, charts.OUTCOME_COLOURS[name]] for name in _names(Outcome)],
+            "kinds": [[name, charts.KIND_COLOURS[name]] for name in _names(TickKind)],
+            "skipped": charts.KIND_COLOURS["skipped"],
+        },
+        css=(Path(__file__).parent / "page.css").read_text(encoding="utf-8"),
+        js=(Path(__file__).parent / "page.js").read_text(encoding="utf-8"),
+        plotly_js=plotly.get_plotlyjs(),
+    )
+    return text
+
+
+def run_names(paths: Sequence[Path]) -> list[str]:
+    """As short as tells them apart: the last folder's name, more of the path where two are alike."""
+    parts = [path.resolve().parts for path in paths]
+    for depth in range(1, max(len(part) for part in parts) + 1):
+        names = ["/".join(part[-depth:]) for part in parts]
+        if len(set(names)) == len(set(parts)):
+            return names
+    return [str(path) for path in paths]
+
+
+def _need(module: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise ConfigError(f"the page needs {package}, which is not installed: pip install 'rtcore[report]'") from error
+
+
+def _script_json(value: Any) -> str:
+    """JSON that cannot end its script element, whatever text is in it. Numbers that do not exist are null."""
+    text = json.dumps(_finite(value), separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
+
+
+def _names(kinds: Any) -> list[str]:
+    return [kind.name.lower() for kind in kinds]
+
+
+def _of(names: Sequence[str], index: int) -> str:
+    return f": {names[index]}" if len(names) > 1 else ""
+
+
+def _title(runs: Sequence[RunFolder], names: Sequence[str]) -> str:
+    if len(runs) > 1:
+        return f"{len(runs)} runs: " + ", ".join(names)
+    return str(runs[0].settings.get("env_id") or names[0])
+
+
+def _heading(run: RunFolder, name: str, index: int, several: bool) -> dict[str, Any]:
+    """What the run is, and what is missing of it."""
+    config = run.settings
+    policy = str(run.summary.get("policy") or config.get("policy") or "policy not known")
+    rate = f"{1e9 / run.period_ns:.4f} Hz" if run.period_ns else "rate not known"
+    workers = f"{run.num_workers} worker{'s' if run.num_workers != 1 else ''}"
+    delay = number_at(run.summary, "plan", "delay_ticks")
+    facts = [rate, str(config.get("stagger") or ""), workers]
+    if several:  # of one run, the title names it
+        facts.insert(0, str(config.get("env_id") or "world not known"))
+    if delay is not None:
+        facts.append(f"planned delay {delay:.0f} ticks ({delay * run.period_ns / 1e6:.0f} ms)")
+    facts.append(f"{run.summary.get('clock') or config.get('clock') or 'unknown'} clock")
+    limit = run.summary.get("plan", {}).get("limit") if isinstance(run.summary.get("plan"), dict) else ""
+    return {
+        "name": name,
+        "path": str(run.path),
+        "colour": charts.RUN_COLOURS[index % len(charts.RUN_COLOURS)],
+        "facts": [fact for fact in facts if fact],
+        "policy": policy,
+        "policy_notes": policy_notes(policy),
+        "limit": str(limit or ""),
+        "notes": run.notes,
+        "num_ticks": len(run.ticks) if run.period_ns else 0,
+        "num_jobs": len(run.jobs),
+    }
+
+
+def _cards(run: RunFolder, samples: Samples) -> list[Card]:
+    if not run.ticks:
+        return []
+    kinds, acted = samples.kinds, samples.acted_fraction
+    wanted = number_at(run.summary, "plan", "acted_fraction")
+    tone = "" if wanted is None or math.isnan(acted) else "good" if acted >= 0.98 * wanted else "bad"
+    period_ms = run.period_ns / 1e6
+    delay = quantile(samples.delay_ticks, 0.5)
+    mean = float(samples.interval_ticks.mean()) if len(samples.interval_ticks) else float("nan")
+    late_us = [number(quantile(samples.lateness_us, q)) for q in (0.5, 0.99, 1.0)]
+    planned = f"planned {share(wanted)}" if wanted is not None else "of possible ticks"
+    return [
+        Card("acted", share(acted), planned, tone),
+        Card("delay", f"{number(delay, 0)} ticks", f"{number(delay * period_ms)} ms, p50"),
+        Card("action every", f"{number(mean, 3)} ticks", f"{number(mean * period_ms)} ms on average"),
+        Card("tick lateness", f"{late_us[1]} us", f"p99; p50 {late_us[0]}, max {late_us[2]} us"),
+        Card(
+            "ticks",
+            f"{len(run.ticks):,}",
+            f"{number(samples.measured_hz, 3)} per second, {samples.skipped_ticks} skipped",
+            "bad" if samples.skipped_ticks else "",
+        ),
+        Card("missed", f"{kinds['missed']:,}", f"idle {kinds['idle']:,}", "bad" if kinds["missed"] else "good"),
+    ]
+
+
+def _described(index: int, named: Sequence[tuple[str, Samples]]) -> tuple[str, ...]:
+    """p50, p99 and max of each run for one of the four distributions."""
+    lines = []
+    for name, samples in named:
+        values, unit, digits = (
+            (samples.lateness_us, "us", 1),
+            (samples.interval_ticks, "ticks", 0),
+            (samples.delay_ticks, "ticks", 0),
+            (samples.observation_age_ms, "ms", 1),
+        )[index]
+        text = charts.describe(values, unit, digits=digits)
+        lines.append(f"{name}: {text}" if len(named) > 1 else text)
+    return tuple(lines)
+
+
+def _legend(runs: Sequence[RunFolder], samples: Sequence[Samples]) -> dict[str, list[tuple[str, str, str]]]:
+    """(name, colour, meaning) of what occurs in the timelines."""
+    outcomes = [name for name in OUTCOME_MEANING if any(sample.outcomes[name] for sample in samples)]
+    kinds = [name for name in TICK_KIND_MEANING if any(sample.kinds[name] for sample in samples)]
+    meanings = {**TICK_KIND_MEANING, "skipped": _SKIPPED_MEANING}
+    if any(sample.skipped_ticks for sample in samples):
+        kinds.append("skipped")
+    return {
+        "Inference": [
+            (name.replace("_", " "), charts.OUTCOME_COLOURS[name], OUTCOME_MEANING[name]) for name in outcomes
+        ],
+        "Tick": [(name.replace("_", "-"), charts.KIND_COLOURS[name], meanings[name]) for name in kinds],
+    }

@@ -1,0 +1,311 @@
+"""One tick in words, on rows made by hand: a tick is 10 ms, a usual inference 25 ms, the delay 3 ticks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rtcore.dispatch import Outcome, TickKind
+from rtcore.errors import ConfigError
+from rtcore.report.explain import explain_tick
+from rtcore.report.folder import InferenceRow, RunFolder, TickRow
+
+pytestmark = pytest.mark.unit
+
+MS = 1_000_000
+PERIOD_NS = 10 * MS
+EPOCH_NS = 5_000 * MS
+DELAY = 3
+
+
+def tick(number: int, kind: TickKind = TickKind.ACTED, job: InferenceRow | None = None, **fields: Any) -> TickRow:
+    late_us = fields.pop("lateness_us", 2.0)
+    row = TickRow(
+        tick=number,
+        kind=kind,
+        source={TickKind.ACTED: "policy", TickKind.RESET: "held", TickKind.LEAD_IN: "held"}.get(kind, "noop"),
+        action="" if kind in (TickKind.RESET, TickKind.LEAD_IN) else "1",
+        obs_tick=job.obs_tick if job else -1,
+        due_tick=job.due_tick if job else -1,
+        worker=job.worker if job else -1,
+        outcome=job.outcome if job else None,
+        lateness_us=late_us,
+        step_us=500.0,
+        skipped_ticks=0,
+        reward=0.0,
+        terminated=False,
+        truncated=False,
+        episode=0,
+        episode_return=0.0,
+        start_ns=EPOCH_NS + number * PERIOD_NS + round(late_us * 1000),
+    )
+    return row._replace(**fields)
+
+
+def inference(
+    booked: int,
+    worker: int = -1,
+    *,
+    outcome: Outcome = Outcome.ON_TIME,
+    at: int | None = None,
+    took_ms: float = 25.0,
+    woke_ms: float = 0.0,
+    wrote_ms: float = 0.01,
+    step_ms: float = 0.5,
+    hold: bool = True,
+) -> InferenceRow:
+    """Round robin over 3 workers unless `worker` is given."""
+    published_ns = EPOCH_NS + booked * PERIOD_NS + round(step_ms * MS) + 2_000
+    start_ns = published_ns + (round(woke_ms * MS) or -100_000)
+    read_ns = published_ns + round(woke_ms * MS) + 100_000
+    infer_end_ns = read_ns + round(took_ms * MS)
+    return InferenceRow(
+        worker=booked % 3 if worker < 0 else worker,
+        obs_tick=booked,
+        booked_tick=booked,
+        due_tick=booked + DELAY if hold else -1,
+        episode=0,
+        outcome=outcome,
+        resolved_tick=booked + DELAY if at is None else at,
+        booked_ns=EPOCH_NS + booked * PERIOD_NS,
+        start_ns=start_ns,
+        read_ns=read_ns,
+        infer_end_ns=infer_end_ns,
+        write_ns=infer_end_ns + round(wrote_ms * MS),
+    )
+
+
+def unanswered(job: InferenceRow, outcome: Outcome, at: int) -> InferenceRow:
+    times = dict.fromkeys(("booked_ns", "start_ns", "read_ns", "infer_end_ns", "write_ns"), 0)
+    return job._replace(outcome=outcome, resolved_tick=at, obs_tick=-1, episode=-1, **times)
+
+
+def run_of(
+    ticks: dict[int, TickRow], jobs: dict[int, InferenceRow | None], num_ticks: int = 40, **settings: Any
+) -> RunFolder:
+    """A smooth max-time run of 3 workers in which the given ticks and jobs (by booked tick) are otherwise."""
+    booked = {number: inference(number) for number in range(num_ticks - DELAY)} | jobs
+    rows = {0: tick(0, TickKind.RESET), 1: tick(1, TickKind.LEAD_IN), 2: tick(2, TickKind.LEAD_IN)}
+    for number in range(3, num_ticks):
+        rows[number] = tick(number, job=booked.get(number - DELAY))
+    rows |= ticks
+    present = [row for row in rows.values() if row is not None]
+    about = {"config": {"stagger": "max-time", "chunk": 1, **settings}}
+    summary = {"plan": {"workers": 3, "stride_ticks": 1}}
+    kept = sorted((job for job in booked.values() if job is not None), key=lambda job: job.resolved_tick)
+    return RunFolder(Path("made"), about, summary, present, kept)
+
+
+def text_of(run: RunFolder, number: int) -> str:
+    return "\n".join(f"{fact.label}: {fact.text}" for fact in explain_tick(run, number))
+
+
+def without(run: RunFolder, *numbers: int) -> RunFolder:
+    """The run with these ticks not run, as the tick after them says."""
+    rows = [
+        row._replace(skipped_ticks=len(numbers)) if row.tick == max(numbers) + 1 else row
+        for row in run.ticks
+        if row.tick not in numbers
+    ]
+    return replace(run, ticks=rows)
+
+
+def says(text: str, *phrases: str) -> None:
+    for phrase in phrases:
+        assert phrase in text, f"{phrase!r} not in:\n{text}"
+
+
+# -- ticks that went well ----------------------------------------------------------------------------------
+
+
+def test_an_action_on_time_names_its_worker_its_frame_and_its_margin() -> None:
+    text = text_of(run_of({}, {}), 20)
+    says(
+        text,
+        "Tick 20: acted",
+        "an action of worker 2, booked at tick 17 for tick 20 from the frame of tick 17",
+        "there in time, 4.4 ms before tick 20 began",
+        "inference 25.0 ms (25.0 ms)",
+        "action 1 of worker 2, from the frame of tick 17, 3 ticks old",
+    )
+    assert "late" not in text.replace("tick began late 2 us", "")
+
+
+def test_a_later_action_of_a_chunk_is_told_from_its_first() -> None:
+    job = inference(10)
+    run = run_of({number: tick(number, job=job) for number in (13, 14, 15)}, {11: None, 12: None}, chunk=3)
+    says(text_of(run, 14), "for ticks 13 to 15", "number 2 of its 3 actions")
+    assert "number" not in text_of(run, 13)
+
+
+def test_lead_in_says_when_the_first_action_could_be_due() -> None:
+    says(text_of(run_of({}, {}), 2), "the reset at tick 0", "booked at tick 0 (worker 0) for tick 3", "ended at tick 3")
+
+
+def test_lead_in_after_a_reset_without_an_idle_worker_says_so() -> None:
+    slow = {number: inference(number, took_ms=80, outcome=Outcome.STALE_EPISODE, at=26) for number in (17, 18, 19)}
+    none = dict.fromkeys(range(20, 26))
+    rows = {20: tick(20, TickKind.RESET)} | {number: tick(number, TickKind.LEAD_IN) for number in range(21, 29)}
+    text = text_of(run_of(rows, slow | none), 22)
+    says(text, "reset at tick 20", "booked at tick 26", "At the reset no worker was idle", "worker 2 since tick 17")
+
+
+def test_a_reset_says_how_the_episode_ended_and_what_was_lost_by_it() -> None:
+    rows = {19: tick(19, job=inference(16), terminated=True, episode_return=12.5), 20: tick(20, TickKind.RESET)}
+    stale = {number: inference(number, outcome=Outcome.STALE_EPISODE, at=20) for number in (17, 18, 19)}
+    text = text_of(run_of(rows, stale), 20)
+    says(text, "terminated at tick 19 with return 12.5", "3 answers under way", "nothing: the world was held")
+    says(text_of(run_of({}, {}), 0), "the start of the run")
+
+
+# -- missed: who was late, and why -------------------------------------------------------------------------
+
+
+def missed(job: InferenceRow, **fields: Any) -> RunFolder:
+    """Tick 20, for which `job` (booked at 17) was due, got no action."""
+    return run_of({20: tick(20, TickKind.MISSED, **fields)}, {17: job})
+
+
+def test_a_slow_inference_is_blamed_with_its_usual_time() -> None:
+    text = text_of(missed(inference(17, took_ms=48, outcome=Outcome.LATE, at=22)), 20)
+    says(
+        text,
+        "Tick 20: missed",
+        "too late: 18.6 ms after tick 20 began",
+        "why: the inference was slow: 48.0 ms, usually 25.0 ms.",
+        "late: applied at tick 22, 2 ticks after it was due",
+        "action 1 of no worker: the stand-in for a missing action (on-missing noop)",
+    )
+
+
+def test_a_worker_that_woke_late_is_blamed_and_not_its_policy() -> None:
+    text = text_of(missed(inference(17, woke_ms=12, outcome=Outcome.LATE, at=21)), 20)
+    says(text, "why: the worker started late", "12.1 ms, usually 100 us", "It woke 12.0 ms after the frame was there")
+    assert "the inference was slow" not in text
+
+
+def test_a_frame_that_came_late_is_blamed_on_its_tick_or_on_the_world() -> None:
+    shifted = inference(17, step_ms=8.5, outcome=Outcome.LATE, at=21)
+    late_tick = run_of(
+        {17: tick(17, job=inference(14), lateness_us=8000.0), 20: tick(20, TickKind.MISSED)}, {17: shifted}
+    )
+    says(text_of(late_tick, 20), "why: the frame was late: its tick began late: 8.0 ms, usually 2 us")
+    slow_world = run_of({17: tick(17, job=inference(14), step_us=8500.0), 20: tick(20, TickKind.MISSED)}, {17: shifted})
+    says(text_of(slow_world, 20), "why: the frame was late: the world's step was slow: 8.5 ms, usually 500 us")
+
+
+def test_a_slow_write_is_blamed_on_the_cpu() -> None:
+    text = text_of(missed(inference(17, wrote_ms=9, outcome=Outcome.LATE, at=21)), 20)
+    says(text, "why: writing the answer was slow", "9.0 ms, usually 10 us")
+
+
+def test_when_every_part_took_its_usual_time_the_delay_is_too_short() -> None:
+    jobs: dict[int, InferenceRow | None] = {
+        number: inference(number, took_ms=31, outcome=Outcome.LATE, at=number + 4) for number in range(37)
+    }
+    run = run_of({20: tick(20, TickKind.MISSED)}, jobs)
+    says(text_of(run, 20), "every part took about its usual time", "the delay of 3 ticks is too short")
+
+
+def test_a_superseded_answer_names_the_newer_one() -> None:
+    run = run_of(
+        {20: tick(20, TickKind.MISSED), 21: tick(21, job=inference(18))},
+        {17: inference(17, took_ms=40, outcome=Outcome.SUPERSEDED, at=22)},
+    )
+    says(
+        text_of(run, 20), "superseded: not used", "worker 1's action from the newer frame of tick 19 (its own: tick 17)"
+    )
+
+
+def test_an_answer_dropped_for_being_late_says_so() -> None:
+    text = text_of(missed(inference(17, took_ms=40, outcome=Outcome.DROPPED_LATE, at=22)), 20)
+    says(text, "dropped at tick 22: it was late, and on-late is drop")
+
+
+def test_a_late_answer_whose_episode_is_over_says_so() -> None:
+    text = text_of(missed(inference(17, took_ms=60, outcome=Outcome.STALE_EPISODE, at=24)), 20)
+    says(text, "stale episode: not used, its episode was over (found at tick 24)")
+
+
+def test_a_dead_worker_is_named_with_when_it_came_back() -> None:
+    dead = unanswered(inference(17), Outcome.DROPPED_DEAD_WORKER, at=19)
+    text = text_of(missed(dead), 20)
+    says(
+        text,
+        "answer: none: worker 2 died, hung or was stopped, which was noticed at tick 19",
+        "worker: 2 was restarted and booked again at tick 20, 1 tick on",
+    )
+    gone: dict[int, InferenceRow | None] = dict.fromkeys(range(20, 37, 3))
+    run = run_of({20: tick(20, TickKind.MISSED)}, {17: dead} | gone)
+    says(text_of(run, 20), "worker: 2 does not appear in the record again")
+
+
+def test_an_inference_cut_off_by_the_end_of_the_run_says_so() -> None:
+    run = run_of({39: tick(39, TickKind.MISSED)}, {36: unanswered(inference(36), Outcome.UNFINISHED, at=39)})
+    says(text_of(run, 39), "still under way when the run ended at tick 39")
+
+
+def test_a_missed_tick_whose_inference_has_no_row_is_not_explained_away() -> None:
+    says(text_of(run_of({20: tick(20, TickKind.MISSED)}, {17: None}), 20), "has no row in jobs.csv")
+
+
+def test_an_answer_whose_frame_has_no_row_leaves_the_reason_open() -> None:
+    run = missed(inference(17, took_ms=48, outcome=Outcome.LATE, at=22))
+    run = replace(run, ticks=[row for row in run.ticks if row.tick != 17])
+    says(text_of(run, 20), "not known: the row of tick 17", "Inference took 48.0 ms, usually 25.0 ms")
+
+
+# -- late and skipped ticks --------------------------------------------------------------------------------
+
+
+def test_a_tick_that_began_late_says_by_how_much() -> None:
+    run = run_of({20: tick(20, job=inference(17), lateness_us=3000.0)}, {})
+    says(text_of(run, 20), "began late, 3.0 ms after its deadline (usually 2 us)")
+
+
+def test_a_skipped_tick_is_blamed_on_the_world_step_before_it() -> None:
+    run = without(run_of({19: tick(19, job=inference(16), step_us=25_000.0)}, {}), 20, 21)
+    text = text_of(run, 20)
+    says(
+        text,
+        "Tick 20: skipped",
+        "2 ticks skipped in a row",
+        "the world's step at tick 19 took 25.0 ms, longer than a tick (10.0 ms)",
+        "was due: an action of worker 2",
+        "the next tick that ran is 22",
+    )
+    says(text_of(run, 22), "ticks 20 to 21 before it did not run", "the world's step at tick 19")
+
+
+def test_a_skipped_tick_is_blamed_on_the_cpu_where_the_world_was_quick() -> None:
+    late = run_of({19: tick(19, job=inference(16), lateness_us=30_000.0)}, {})
+    says(text_of(without(late, 20, 21), 20), "tick 19 began 30.0 ms late: the env process did not get the CPU in time")
+    says(text_of(without(run_of({}, {}), 20), 20), "tick 19 began on time", "lost the CPU: tick 21 began 19.5 ms later")
+
+
+def test_an_action_late_because_its_tick_was_skipped_is_not_blamed_on_its_worker() -> None:
+    late = inference(17, outcome=Outcome.LATE, at=21)
+    text = text_of(without(run_of({21: tick(21, job=late)}, {17: late, 18: None}), 20), 21)
+    says(text, "there in time", "as tick 20, when it was due, did not run")
+    assert "too late" not in text
+
+
+def test_a_lost_row_is_told_from_a_skipped_tick() -> None:
+    run = run_of({}, {})
+    run = replace(run, ticks=[row for row in run.ticks if row.tick != 20])
+    says(text_of(run, 20), "its row is lost", "neighbours are ticks 19 and 21")
+
+
+@pytest.mark.parametrize("number", [-1, 40, 10_000])
+def test_a_tick_outside_the_record_is_an_error_that_names_its_ends(number: int) -> None:
+    with pytest.raises(ConfigError, match=rf"--tick {number}: not in this run; .* tick 0 to tick 39"):
+        explain_tick(run_of({}, {}), number)
+
+
+def test_a_run_without_ticks_is_an_error_with_its_reason() -> None:
+    empty = RunFolder(Path("made"), {}, {}, [], [], ["actions.csv is empty."])
+    with pytest.raises(ConfigError, match=r"no ticks to explain\. actions\.csv is empty"):
+        explain_tick(empty, 0)

@@ -1,0 +1,74 @@
+"""The words for the ticks of a real run: slow inferences, and a worker that is killed in the middle."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+import rtcore
+from rtcore.config import make_config
+from rtcore.dispatch import Outcome, TickKind
+from rtcore.report.explain import explain_tick
+from rtcore.report.folder import RunFolder, read_run
+from rtcore.report.output import write_config, write_json
+from rtcore.report.page_data import Samples
+
+pytestmark = pytest.mark.process
+
+_KILLED = 1
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunFolder]:
+    folder = tmp_path_factory.mktemp("real") / "run"
+    slow = {"latency_ms": 60, "jitter_ms": 1, "outlier_prob": 0.05, "outlier_ms": 120}
+    config = make_config(policy="synthetic", policy_args=slow, workers=5, ticks=400, out=folder)
+    write_config(folder, config, ["rtcore-run"])
+    with rtcore.Runtime(config) as runtime:
+        while runtime.record is None or len(runtime.record.ticks) < 120:
+            assert not runtime.wait(0.05)
+        os.kill(runtime.worker_pids[_KILLED], signal.SIGKILL)
+        runtime.wait()
+    write_json(folder / "summary.json", runtime.summary())
+    yield read_run(folder)
+
+
+def test_every_tick_of_a_real_run_has_a_story(run: RunFolder) -> None:
+    for row in run.ticks:
+        facts = explain_tick(run, row.tick)
+        assert facts[0].text.startswith(f"Tick {row.tick}: {row.kind.name.lower()}")
+        assert facts[-1].label == "applied"
+        labels = [fact.label for fact in facts]
+        assert {TickKind.MISSED: "was due", TickKind.IDLE: "why"}.get(row.kind, "tick") in labels
+
+
+def test_a_missed_tick_of_a_real_run_has_its_reason(run: RunFolder) -> None:
+    missed = [row for row in run.ticks if row.kind is TickKind.MISSED]
+    assert missed, "an inference in twenty took two delays more: some tick must have missed its action"
+    reasons = {row.tick: [fact.text for fact in explain_tick(run, row.tick) if fact.label == "why"] for row in missed}
+    assert any("the inference was slow" in reason for texts in reasons.values() for reason in texts)
+
+
+def test_the_killed_worker_of_a_real_run_is_named(run: RunFolder) -> None:
+    dead = [job for job in run.jobs if job.outcome is Outcome.DROPPED_DEAD_WORKER]
+    if not dead:
+        pytest.skip("the worker was between two inferences when it was killed: none was lost with it")
+    assert [job.worker for job in dead] == [_KILLED]
+    row = run.row_of.get(dead[0].due_tick)
+    assert row is not None
+    text = " ".join(fact.text for fact in explain_tick(run, row.tick))
+    assert f"worker {_KILLED} died, hung or was stopped" in text
+
+
+def test_the_rows_of_a_real_run_give_the_numbers_that_it_counted(run: RunFolder) -> None:
+    samples, actions = Samples(run), run.summary["actions"]
+    assert run.summary["record"] == {"lost_ticks": 0, "lost_jobs": 0}
+    assert samples.kinds == run.summary["ticks"]["kinds"]
+    assert samples.outcomes == actions["outcomes"]
+    assert samples.interval_ticks.mean() == pytest.approx(actions["interval_ticks"]["mean"], abs=1e-6)
+    # Derived without the time of collecting answers; the summary's percentiles come from buckets of under 1%.
+    assert np.median(samples.observation_age_ms) == pytest.approx(actions["observation_age_ms"]["p50"], rel=0.03)
