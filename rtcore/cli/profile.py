@@ -1,0 +1,238 @@
+"""`rtcore-profile`: measure on this machine, and tell whether it got worse. Subcommands are in `rtcore.profile`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import json
+import signal
+import sys
+from pathlib import Path
+from types import FrameType, ModuleType
+from typing import Any, NoReturn
+
+from rich.console import Console
+from rich.table import Table
+
+from rtcore.errors import ConfigError, RtcoreError
+from rtcore.profile import SUBCOMMANDS
+from rtcore.profile.host import HostWatch, conditions_text
+from rtcore.profile.results import (
+    Comparison,
+    Condition,
+    Result,
+    check_condition,
+    compare,
+    load_result,
+    row_name,
+    unmatched,
+)
+
+_DESCRIPTION = """\
+Where the microseconds go, on this machine: how close shared memory is to what the hardware allows and to other
+transports, whether ticks are on time, which stage of frame -> action costs what.
+
+Every run says what the machine was doing meanwhile. A number from a busy machine is a number about a busy machine.
+"""
+_EPILOG = """\
+examples:
+  rtcore-profile ipc                                   transports beside each other, about two minutes
+  rtcore-profile tick --load 2                         lateness of ticks, idle and with two busy processes
+  rtcore-profile ipc --json new.json --plot pictures   numbers for programs, pictures for people
+  rtcore-profile ipc --baseline old.json --fail-if 'ipc.p99>+10%'
+                                                       exit code 3 if a p99 is more than a tenth above the old one
+  rtcore-profile ipc --help                            what is measured, and how
+
+exit codes: 0 done, 1 failed, 2 a wrong setting, 3 worse than the baseline, 128+n stopped by signal n
+"""
+_FAIL_IF_HELP = (
+    "with --baseline: exit with 3 if the metric grew by more than N%% in any row of rtcore's own; rows can be chosen: "
+    "'ipc.p99[transport=rtcore-hybrid,readers=1]>+10%%'; '<-N%%' where less is worse. May be given several times"
+)
+_EXIT_FAILED = 1
+_EXIT_BAD_INPUT = 2
+_EXIT_WORSE = 3
+
+
+class _Stopped(BaseException):
+    """A signal asked the program to end: processes and shared memory are cleaned up on the way out."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.exitcode = 128 + signum
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Program entry; exit codes as in the help."""
+    words = sys.argv[1:] if arguments is None else arguments
+    # Own worlds and policies (module:factory) are looked for where the command is given, after everything else.
+    sys.path.append(str(Path.cwd()))
+    errors = Console(stderr=True, highlight=False)
+    before = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        exitcode = _run(words)
+    except _Stopped as stop:
+        errors.print(f"rtcore-profile: stopped by {stop}; everything is cleaned up")
+        exitcode = stop.exitcode
+    except RtcoreError as error:
+        errors.print(f"[bold red]rtcore-profile: {type(error).__name__}:[/] ", end="")
+        errors.print(str(error), markup=False, soft_wrap=True)
+        exitcode = _EXIT_BAD_INPUT if isinstance(error, ConfigError) else _EXIT_FAILED
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    raise SystemExit(exitcode)
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    # Once: what follows is cleaning up, which must not be interrupted by an impatient second Ctrl-C.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    raise _Stopped(signum)
+
+
+def find_subcommands() -> dict[str, ModuleType]:
+    """The modules of `rtcore.profile` that are subcommands, by name."""
+    names = {name: f"rtcore.profile.{name}" for name in SUBCOMMANDS}
+    return {name: importlib.import_module(path) for name, path in names.items() if importlib.util.find_spec(path)}
+
+
+def make_parser(modules: dict[str, ModuleType]) -> argparse.ArgumentParser:
+    """One subparser per module, each with the common options."""
+    parser = _Parser(prog="rtcore-profile", description=_DESCRIPTION, epilog=_EPILOG)
+    parser.add_argument("--version", action="version", version=_version())
+    # Only the program itself has examples for all: a subparser shows its own.
+    rooms = parser.add_subparsers(dest="profile", required=True, metavar="{" + ",".join(modules) + "}")
+    for name, module in modules.items():
+        description = getattr(module, "DESCRIPTION", module.HELP)
+        one = rooms.add_parser(
+            name, help=module.HELP, description=description, epilog=getattr(module, "EXAMPLES", None)
+        )
+        module.add_arguments(one)
+        room = one.add_argument_group("result")
+        room.add_argument("--json", type=Path, metavar="FILE", help="write the numbers; - for standard output")
+        room.add_argument("--plot", type=Path, metavar="DIR", help="write pictures (PNG) into this folder")
+        room.add_argument("--baseline", type=Path, metavar="OLD.json", help="an earlier --json to compare with")
+        room.add_argument("--fail-if", action="append", default=[], metavar="CONDITION", help=_FAIL_IF_HELP)
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: error: {message}. See {self.prog} --help", file=sys.stderr)
+        raise SystemExit(_EXIT_BAD_INPUT)
+
+
+def _run(words: list[str]) -> int:
+    modules = find_subcommands()
+    parser = make_parser(modules)
+    options, unknown = parser.parse_known_args(words)
+    module = modules[options.profile]
+    if getattr(module, "TAKES_RUN_FLAGS", False):
+        options.run_flags = unknown
+    elif unknown:
+        parser.error(f"unknown option for {options.profile}: {' '.join(unknown)}")
+    # Wrong conditions and folders are said before minutes of measuring.
+    conditions, baseline = _expectations(options)
+    _check_writable(options)
+    # With the numbers on standard output, everything for people goes to the other one.
+    console = Console(stderr=options.json is not None and str(options.json) == "-")
+    watch = HostWatch()
+    result: Result = module.run(options, console)
+    machine = watch.conditions()
+    console.print(conditions_text(machine), style="dim", highlight=False)
+    _write(options, result, machine, module, console)
+    return _judge(result, machine, baseline, conditions, console)
+
+
+def _expectations(options: argparse.Namespace) -> tuple[list[Condition], dict[str, Any] | None]:
+    conditions = [Condition.parse(text) for text in options.fail_if]
+    if conditions and options.baseline is None:
+        raise ConfigError("--fail-if needs something to compare with: --baseline OLD.json, written by --json earlier")
+    baseline = load_result(options.baseline) if options.baseline is not None else None
+    if baseline is not None and baseline["profile"] != options.profile:
+        raise ConfigError(f"--baseline {options.baseline}: of {baseline['profile']!r}, expected {options.profile!r}")
+    if baseline is not None:
+        for condition in conditions:
+            check_condition(condition, baseline)
+    return conditions, baseline
+
+
+def _check_writable(options: argparse.Namespace) -> None:
+    if options.plot is not None:
+        try:
+            options.plot.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"--plot {options.plot}: {error.strerror}; expected a folder to write into") from error
+    if options.json is not None and str(options.json) != "-" and not options.json.parent.is_dir():
+        raise ConfigError(f"--json {options.json}: there is no folder {options.json.parent}; make it first")
+
+
+def _write(
+    options: argparse.Namespace, result: Result, machine: dict[str, Any], module: ModuleType, console: Console
+) -> None:
+    if options.json is not None:
+        text = json.dumps(result.to_json(machine), indent=2) + "\n"
+        if str(options.json) == "-":
+            sys.stdout.write(text)
+        else:
+            options.json.write_text(text)
+            console.print(f"numbers: {options.json}", highlight=False)
+    if options.plot is not None and hasattr(module, "plot"):
+        for path in module.plot(result, options.plot):
+            console.print(f"picture: {path}", highlight=False)
+
+
+def _judge(
+    result: Result,
+    machine: dict[str, Any],
+    baseline: dict[str, Any] | None,
+    conditions: list[Condition],
+    console: Console,
+) -> int:
+    """Compare; returns the exit code."""
+    if baseline is None:
+        return 0
+    then = baseline.get("machine", {})
+    differs = [name for name in ("host", "kernel", "cpu_model", "usable_cpus") if then.get(name) != machine.get(name)]
+    if differs:
+        console.print(f"the baseline is of another machine: {', '.join(differs)} differ", style="yellow")
+    new = unmatched(result, baseline)
+    if new:
+        console.print(f"{new} of {len(result.rows)} rows are not in the baseline and are not compared", style="yellow")
+    found = [comparison for condition in conditions for comparison in compare(result, baseline, condition)]
+    if not found:
+        return 0
+    console.print(_comparison_table(result, found))
+    worse = sum(comparison.worse for comparison in found)
+    words = (
+        f"[bold red]worse than the baseline in {worse} of {len(found)}[/]" if worse else "not worse than the baseline"
+    )
+    console.print(words)
+    return _EXIT_WORSE if worse else 0
+
+
+def _comparison_table(result: Result, found: list[Comparison]) -> Table:
+    table = Table("row", "metric", title="Against the baseline", title_justify="left")
+    for name in ("then", "now", "change", "allowed"):
+        table.add_column(name, justify="right")
+    for one in found:
+        change = f"{100 * (one.new / one.old - 1):+.1f}%" if one.old else "-"
+        numbers = (f"{one.old:.4g}", f"{one.new:.4g}", change, f"{one.condition.change_percent:+g}%")
+        name = row_name(one.row, result.keys)
+        table.add_row(name, one.metric, *numbers, style="red" if one.worse else "")
+    return table
+
+
+def _version() -> str:
+    from rtcore import __version__  # noqa: PLC0415 - the package root is not loaded for its parts
+
+    return f"rtcore {__version__}"
+
+
+if __name__ == "__main__":
+    main()

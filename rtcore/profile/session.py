@@ -1,0 +1,244 @@
+"""Transports taking turns: one set of reader processes for all of them, in blocks, in one run.
+
+A bad moment of the machine then hits all transports alike, and a reader that spins does so only in its own turn:
+outside it, its process waits for the next command.
+"""
+
+from __future__ import annotations
+
+import multiprocessing as mp
+import resource
+import signal
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
+
+from rtcore.clock import MonotonicClock
+from rtcore.errors import RtcoreError, WorkerDied
+from rtcore.profile.limit import LimitTransport
+from rtcore.profile.transports import PATIENCE_S, Frame, Opener, Receive, Rhythm, Transport, uninterrupted
+
+#: Frames in a row through one transport. The first one, which finds everything as the last transport left it, is
+#: not counted.
+BLOCK = 25
+_ANSWER = "/answer"
+_PRELOAD = ["rtcore.profile.session", "rtcore_workers.inference", "rtcore_workers.policies"]
+
+
+def start_fork_server() -> None:
+    """Before the first process: readers then start with everything imported. Does nothing where it runs already."""
+    mp.set_forkserver_preload(_PRELOAD)
+    forkserver.ensure_running()
+
+
+@dataclass
+class Samples:
+    """All times in ns. `latencies`: over all readers. `slots`: of answers on their way back.
+
+    `visible`: of the costs, the part until every reader can see the frame; empty where the two cannot be told apart.
+    `missed`: frames that a reader never saw, because the next one was there first. `preempted`: how often a reader
+    was pushed off its CPU while it was its turn; None where it cannot be known.
+    """
+
+    latencies: list[int] = field(default_factory=list)
+    costs: list[int] = field(default_factory=list)
+    slots: list[int] = field(default_factory=list)
+    visible: list[int] = field(default_factory=list)
+    missed: int = 0
+    preempted: int | None = None
+
+
+class Readers:
+    """The reader processes. Started at once, ended by `close`."""
+
+    def __init__(self, openers: list[dict[str, Opener]]) -> None:
+        context = mp.get_context("forkserver")
+        self.failures: dict[str, str] = {}
+        self._ends: list[tuple[mp.process.BaseProcess, Connection]] = []
+        try:
+            for chosen in openers:
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_reader_main, args=(theirs, chosen), daemon=True)
+                with uninterrupted():
+                    process.start()
+                    self._ends.append((process, ours))
+                theirs.close()
+            for failures in self._hear(60.0):
+                self.failures |= failures
+        except BaseException:
+            self.close()
+            raise
+
+    def begin(self, name: str, count: int) -> None:
+        """Every reader is about to receive the next `count` frames through the transport."""
+        for _, ours in self._ends:
+            ours.send((name, count))
+        self._hear(PATIENCE_S)
+
+    def collect(self, name: str, count: int) -> list[tuple[list[int], int]]:
+        """Per reader its latencies [ns], and how often it was preempted; `RtcoreError` if one does not come back."""
+        return self._hear((count + 1) * PATIENCE_S, f"{name}: ")
+
+    def close(self) -> None:
+        for _, ours in self._ends:
+            try:
+                ours.send(None)
+            except OSError:
+                continue  # it is gone already
+        for process, ours in self._ends:
+            process.join(2.0)
+            if process.is_alive():
+                process.kill()
+                process.join()
+            ours.close()
+        self._ends = []
+
+    def _hear(self, timeout_s: float, about: str = "") -> list:  # type: ignore[type-arg]
+        heard = []
+        deadline_ns = MonotonicClock.now_ns() + int(timeout_s * 1e9)
+        for index, (process, ours) in enumerate(self._ends):
+            left_s = max(0.0, (deadline_ns - MonotonicClock.now_ns()) / 1e9)
+            try:
+                if not ours.poll(left_s):
+                    raise RtcoreError(
+                        f"{about}reader {index} (pid {process.pid}) did not answer within {timeout_s:.0f} s"
+                    )
+                kind, content = ours.recv()
+            except (EOFError, ConnectionError) as error:
+                process.join(1.0)
+                raise WorkerDied("reader", index, process.pid or 0, process.exitcode) from error
+            if kind == "failed":
+                raise RtcoreError(f"{about}reader {index} failed: {content}")
+            heard.append(content)
+        return heard
+
+
+def _reader_main(commands: Connection, openers: dict[str, Opener]) -> None:
+    """Process entry. Opens every transport's end, then receives what it is told to. Exits with its parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    with suppress(EOFError, ConnectionError):  # it is gone
+        _serve(commands, openers)
+
+
+def _serve(commands: Connection, openers: dict[str, Opener]) -> None:
+    receives: dict[str, Receive] = {}
+    failures = {}
+    for name, opener in openers.items():
+        try:
+            receives[name] = opener.function(*opener.arguments)
+        except Exception as error:  # whatever another library raises: said by name, the others go on
+            failures[name] = f"{type(error).__name__}: {error}"
+    commands.send(("opened", failures))
+    while (command := commands.recv()) is not None:
+        name, count = command
+        commands.send(("ready", None))
+        try:
+            before = _preemptions()
+            times = receives[name](count)
+            commands.send(("times", (times, _preemptions() - before)))
+        except Exception as error:
+            commands.send(("failed", f"{type(error).__name__}: {error}"))
+
+
+def _preemptions() -> int:
+    """How often this process lost its CPU while it could have gone on."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
+class Session:
+    """The transports of one frame size and number of readers. Closes them, also after a failure."""
+
+    def __init__(self, readers: int) -> None:
+        self.transports: list[Transport] = []
+        self.samples: dict[str, Samples] = {}
+        self._num_readers = readers
+        self._readers: Readers | None = None
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._readers is not None:
+            self._readers.close()
+        for transport in self.transports:
+            transport.close()
+
+    def add(self, transport: Transport) -> None:
+        """From now on the session closes it. Before `start`."""
+        self.transports.append(transport)
+        self.samples[transport.name] = Samples()
+
+    def start(self, optional: Callable[[str], bool]) -> dict[str, str]:
+        """Start the readers; returns why which of the optional transports cannot be used."""
+        openers = [self._openers(reader) for reader in range(self._num_readers)]
+        self._readers = Readers(openers)
+        failures = {name.removesuffix(_ANSWER): why for name, why in self._readers.failures.items()}
+        for transport in self.transports:
+            if transport.name not in failures:
+                try:
+                    transport.connect()
+                except Exception as error:  # whatever another library raises
+                    failures[transport.name] = f"{type(error).__name__}: {error}"
+        for name, why in failures.items():
+            if not optional(name):
+                raise RtcoreError(f"{name}: a reader could not be connected: {why}")
+        for transport in [one for one in self.transports if one.name in failures]:
+            self.transports.remove(transport)
+            del self.samples[transport.name]
+            transport.close()
+        return failures
+
+    def run(self, blocks: int, frame: Frame, rhythm: Rhythm, *, answers: bool = True) -> Iterable[str]:
+        """Turns of `BLOCK` frames; yields the name of the transport whose turn is over."""
+        for _ in range(blocks):
+            for transport in self.transports:
+                self._take_turn(transport, frame, rhythm)
+                if answers and transport.answerer(0) is not None:
+                    self._take_answers(transport, rhythm)
+                yield transport.name
+
+    def _openers(self, reader: int) -> dict[str, Opener]:
+        found = {}
+        for transport in self.transports:
+            for suffix, opener in (("", transport.opener(reader)), (_ANSWER, transport.answerer(reader))):
+                if opener is not None:
+                    found[transport.name + suffix] = opener
+        return found
+
+    def _take_turn(self, transport: Transport, frame: Frame, rhythm: Rhythm) -> None:
+        samples = self.samples[transport.name]
+        if isinstance(transport, LimitTransport):
+            transport.begin(BLOCK)
+            costs = transport.run_block(BLOCK, frame, rhythm)
+            received = transport.collect()
+        else:
+            readers = self._started()
+            readers.begin(transport.name, BLOCK)
+            costs = transport.run_block(BLOCK, frame, rhythm)
+            answers = readers.collect(transport.name, BLOCK)
+            received = [latencies for latencies, _ in answers]
+            samples.preempted = (samples.preempted or 0) + sum(preempted for _, preempted in answers)
+        samples.costs += costs[1:]
+        samples.visible += transport.visible_ns[1:]
+        transport.visible_ns.clear()
+        for latencies in received:
+            samples.latencies += latencies[1:]
+            samples.missed += BLOCK - len(latencies)
+
+    def _take_answers(self, transport: Transport, rhythm: Rhythm) -> None:
+        readers, clock = self._started(), MonotonicClock()
+        readers.begin(transport.name + _ANSWER, BLOCK)
+        found = []
+        for _ in range(BLOCK):
+            clock.sleep_until_ns(clock.now_ns() + rhythm.gap_ns)
+            found.append(transport.ask())
+        readers.collect(transport.name + _ANSWER, BLOCK)
+        for latencies in found[1:]:
+            self.samples[transport.name].slots += latencies
+
+    def _started(self) -> Readers:
+        if self._readers is None:
+            raise RtcoreError("the session's readers are not started; call start() first")
+        return self._readers

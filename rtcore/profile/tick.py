@@ -1,0 +1,381 @@
+"""`rtcore-profile tick`: how late ticks start on this machine, beside cyclictest."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing as mp
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from rtcore.clock import MonotonicClock, TickClock, TickGrid, plan_next_tick, rate_from
+from rtcore.errors import ConfigError, RtcoreError, WorkerDied
+from rtcore.profile.plots import new_figure, save
+from rtcore.profile.results import Result, Row
+from rtcore.realtime import prepare_env_process
+
+HELP = "lateness of ticks, idle and under load, normal and SCHED_FIFO, beside cyclictest"
+DESCRIPTION = """\
+Runs the env process's clock (rtcore.clock.TickClock) at a rate and measures how long after its deadline each tick
+starts: on the machine as it is and with busy processes beside it, with normal scheduling and with SCHED_FIFO where
+the kernel grants it. cyclictest (Debian: rt-tests), where installed, takes turns with it at the same rate and
+policy, some seconds each, so that both see the same minute.
+
+cyclictest measures how late a sleeping C thread wakes. The tick clock sleeps to a little before the deadline and
+spins the rest: that hides usual lateness, and not a moment in which the machine gives no CPU at all."""
+EXAMPLES = """\
+examples:
+  rtcore-profile tick                                   about a minute and a half
+  rtcore-profile tick --rate 1000 --seconds 30 --load 0 1 kHz, idle only
+  rtcore-profile tick --load 8 --plot pictures          beside eight busy processes
+  rtcore-profile tick --json new.json --baseline old.json --fail-if 'tick.p99[policy=fifo,load=0]>+20%'"""
+
+Policy = Literal["other", "fifo"]
+_GAME_BOY = "4194304/70224"
+_FIFO_PRIORITY = 20
+#: Seconds of the tick clock, then of cyclictest, in turn.
+_TURN_S = 5.0
+#: Buckets of cyclictest's histogram [us]; what is later is known by its number and the maximum only.
+_CYCLICTEST_BUCKETS_US = 20_000
+#: Above this load average a machine is not idle.
+_IDLE_LOAD = 0.5
+_CLOCK, _CYCLICTEST = "tick-clock", "cyclictest"
+
+
+class Lateness(NamedTuple):
+    """Times [us] with how often each occurred, ascending, and the mean of all."""
+
+    values_us: npt.NDArray[np.float64]
+    counts: npt.NDArray[np.int64]
+    mean_us: float
+
+    def percentile_us(self, percent: float) -> float:
+        """The smallest time that at least `percent` of all do not exceed."""
+        reached = np.cumsum(self.counts)
+        return float(self.values_us[np.searchsorted(reached, percent / 100 * reached[-1])])
+
+
+class Case(NamedTuple):
+    """What is measured: `load` busy processes, a scheduling policy."""
+
+    policy: Policy
+    load: int
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rate", default=_GAME_BOY, metavar="HZ", help=f"ticks per second [{_GAME_BOY}, a Game Boy]")
+    parser.add_argument("--seconds", type=float, default=10.0, metavar="S", help="of ticks for each case [10]")
+    parser.add_argument("--load", type=int, metavar="N", help="busy processes, beside idle; 0: idle only [one a CPU]")
+    parser.add_argument("--policy", choices=("both", "other", "fifo"), default="both", help="scheduling [both]")
+    parser.add_argument("--no-cyclictest", action="store_true", help="the tick clock alone")
+
+
+def run(options: argparse.Namespace, console: Console) -> Result:
+    """Every case in turn. What the kernel refuses, or is not installed, is said and left out."""
+    rate_hz, cases = _plan(options)
+    cyclictest = None if options.no_cyclictest else shutil.which("cyclictest")
+    if cyclictest is None and not options.no_cyclictest:
+        console.print("cyclictest is not installed (apt install rt-tests): left out", style="yellow", highlight=False)
+    load = os.getloadavg()[0]
+    if load > _IDLE_LOAD:
+        words = f"the load of this machine is {load:.1f} already: what is called idle below is not idle"
+        console.print(words, style="yellow", highlight=False)
+    rows: list[Row] = []
+    shapes: list[dict[str, Any]] = []
+    refused: dict[str, str] = {}
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("starting", total=options.seconds * len(cases) * (2 if cyclictest else 1))
+        for case in cases:
+            if case.policy in refused:
+                progress.update(task, advance=options.seconds * (2 if cyclictest else 1))
+                continue
+            progress.update(task, description=_case_name(case))
+            for source, found in _measure(case, rate_hz, options.seconds, cyclictest, refused, progress, task):
+                rows.append(_row(case, source, rate_hz, found))
+                shapes.append(_shape(rows[-1], found))
+    for what, why in refused.items():
+        console.print(f"{what}: {why}: left out", style="yellow", highlight=False)
+    _add_ratios(rows)
+    if rows:
+        console.print(_table(rows, rate_hz))
+    keys = ("source", "policy", "load", "rate_hz")
+    extra = {"refused": refused, "cyclictest": cyclictest, "histograms": shapes}
+    return Result("tick", rows, keys, extra, lambda row: row["source"] == _CLOCK)
+
+
+def plot(result: Result, folder: Path) -> list[Path]:
+    """One picture: a panel a case, the share of ticks that started later than x, both axes logarithmic."""
+    cases = list(dict.fromkeys((row["policy"], row["load"]) for row in result.rows))
+    if not cases:
+        return []
+    figure = new_figure(5.5 * min(2, len(cases)), 3.8 * -(-len(cases) // 2))
+    panels = figure.subplots(-(-len(cases) // 2), min(2, len(cases)), squeeze=False, sharex=True, sharey=True).ravel()
+    for axes, (policy, load) in zip(panels, cases, strict=False):
+        for shape in result.extra["histograms"]:
+            if (shape["policy"], shape["load"]) != (policy, load):
+                continue
+            counts = np.array(shape["counts"])
+            later = 1 - np.cumsum(counts) / counts.sum()
+            color = "#1f4e9c" if shape["source"] == _CLOCK else "#b23a1e"
+            # The last point has nothing later than itself: it is drawn at half a tick, where the axis ends.
+            bottom = 0.5 / counts.sum()
+            times = np.maximum(shape["values_us"], 0.5)
+            axes.step(times, np.maximum(later, bottom), where="post", color=color, label=shape["source"])
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_title(_case_name(Case(policy, load)), fontsize=10)
+        axes.set_xlabel("lateness x [us]")
+        axes.set_ylabel("share of ticks later than x")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    for axes in panels[len(cases) :]:
+        axes.set_visible(False)
+    return [save(figure, folder, "tick-lateness")]
+
+
+# -- the tick clock ----------------------------------------------------------------------------------------
+
+
+def measure_clock(policy: Policy, rate_hz: Fraction, seconds: float) -> tuple[list[int], dict[str, str]]:
+    """Lateness of each tick [ns] in a process of its own, and what the kernel said to what was asked of it."""
+    context = mp.get_context("forkserver")
+    context.set_forkserver_preload(["rtcore.profile.tick"])
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_clock_main, args=(theirs, policy, rate_hz, seconds), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        if not ours.poll(seconds + 30.0):
+            raise RtcoreError(f"the process of the tick clock did not answer {seconds + 30:.0f} s after its start")
+        lateness, report = ours.recv()
+    except EOFError as error:
+        process.join(1.0)
+        raise WorkerDied("tick clock", 0, process.pid or 0, process.exitcode) from error
+    finally:
+        process.kill()
+        process.join()
+        ours.close()
+    return lateness, report
+
+
+def _clock_main(results: Connection, policy: Policy, rate_hz: Fraction, seconds: float) -> None:
+    """Process entry: as the env process prepares itself, but without a world."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    report = prepare_env_process(None)
+    if policy == "other":
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    period_ns = int(1_000_000_000 / rate_hz)
+    clock = _clock_of_env(period_ns)
+    # The first ticks teach the clock how long this machine oversleeps; they are not counted.
+    lead_in = max(10, int(rate_hz) // 4)
+    count = lead_in + max(1, int(seconds * rate_hz))
+    lateness: list[int] = [0] * count
+    grid = TickGrid(clock.now_ns() + 2 * period_ns, rate_hz)
+    tick = -1
+    for index in range(count):
+        plan = plan_next_tick(grid, tick, clock.now_ns())
+        clock.sleep_until_ns(plan.deadline_ns)
+        lateness[index] = clock.now_ns() - plan.deadline_ns
+        tick = plan.tick
+    results.send((lateness[lead_in:], report))
+
+
+def _clock_of_env(period_ns: int) -> TickClock:
+    """With the margins of the env process (rtcore_workers.environment)."""
+    return TickClock(max_spin_ns=min(2_000_000, period_ns // 4), min_spin_ns=min(200_000, period_ns // 16))
+
+
+# -- cyclictest --------------------------------------------------------------------------------------------
+
+
+def measure_cyclictest(program: str, policy: Policy, rate_hz: Fraction, seconds: float) -> Lateness:
+    """`RtcoreError` with its own words if it does not run."""
+    with tempfile.TemporaryDirectory(prefix="rtcore-profile-") as folder:
+        found = Path(folder) / "cyclictest.json"
+        words = [program, "-q", "-m", "-i", str(round(1_000_000 / rate_hz)), f"--policy={policy}"]
+        words += ["-D", str(max(1, round(seconds))), "-h", str(_CYCLICTEST_BUCKETS_US), f"--json={found}"]
+        words += ["-p", str(_FIFO_PRIORITY)] if policy == "fifo" else []
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=seconds + 60)
+        if done.returncode != 0 or not found.exists():
+            said = (done.stderr or done.stdout).strip().splitlines()
+            raise RtcoreError(f"{' '.join(words)} ended with {done.returncode}: {said[-1] if said else 'no words'}")
+        return parse_cyclictest(json.loads(found.read_text()))
+
+
+def parse_cyclictest(report: dict[str, Any]) -> Lateness:
+    """From its --json. What overflowed its histogram is put at its maximum: percentiles there are too high."""
+    thread = report["thread"]["0"]
+    counts = {int(value): int(count) for value, count in thread["histogram"].items()}
+    overflow = int(thread["cycles"]) - sum(counts.values())
+    if overflow > 0:
+        counts[int(thread["max"])] = counts.get(int(thread["max"]), 0) + overflow
+    values = sorted(value for value, count in counts.items() if count)
+    number = np.array([counts[value] for value in values], np.int64)
+    return Lateness(np.array(values, np.float64), number, float(thread["avg"]))
+
+
+# -- taking turns ------------------------------------------------------------------------------------------
+
+
+def _plan(options: argparse.Namespace) -> tuple[Fraction, list[Case]]:
+    try:
+        rate_hz = rate_from(options.rate)
+    except (ValueError, ZeroDivisionError) as error:
+        raise ConfigError(
+            f"--rate {options.rate!r}: expected a number or a fraction, such as 60 or {_GAME_BOY}"
+        ) from error
+    if not 1 <= rate_hz <= 10_000:
+        raise ConfigError(f"--rate {options.rate}: expected 1 to 10000 ticks per second")
+    if not options.seconds >= 1:
+        raise ConfigError(f"--seconds {options.seconds}: expected 1 or more; a tick's p99 needs hundreds of ticks")
+    load = len(os.sched_getaffinity(0)) if options.load is None else options.load
+    if not 0 <= load <= 1024:
+        raise ConfigError(f"--load {load}: expected 0 to 1024 processes")
+    policies: tuple[Policy, ...] = ("other", "fifo") if options.policy == "both" else (options.policy,)
+    return rate_hz, [Case(policy, busy) for busy in dict.fromkeys((0, load)) for policy in policies]
+
+
+def _measure(
+    case: Case,
+    rate_hz: Fraction,
+    seconds: float,
+    cyclictest: str | None,
+    refused: dict[str, str],
+    progress: Progress,
+    task: Any,
+) -> Iterator[tuple[str, Lateness]]:
+    turns = max(1, round(seconds / _TURN_S))
+    ticks: list[int] = []
+    cycles: list[Lateness] = []
+    with _busy_processes(case.load):
+        for _ in range(turns):
+            lateness, report = measure_clock(case.policy, rate_hz, seconds / turns)
+            answer = next((text for what, text in report.items() if what.startswith("SCHED_FIFO")), "granted")
+            if case.policy == "fifo" and answer != "granted":
+                refused["fifo"] = f"SCHED_FIFO {answer} (ulimit -r, CAP_SYS_NICE, docker run --cap-add SYS_NICE)"
+                return
+            ticks += lateness
+            progress.update(task, advance=seconds / turns)
+            if cyclictest is not None and f"cyclictest, {case.policy}" not in refused:
+                try:
+                    cycles.append(measure_cyclictest(cyclictest, case.policy, rate_hz, seconds / turns))
+                except (RtcoreError, subprocess.TimeoutExpired) as error:
+                    refused[f"cyclictest, {case.policy}"] = str(error)
+            if cyclictest is not None:
+                progress.update(task, advance=seconds / turns)
+    yield _CLOCK, _lateness_of(ticks)
+    if cycles:
+        yield _CYCLICTEST, _together(cycles)
+
+
+def _lateness_of(times_ns: list[int]) -> Lateness:
+    values, counts = np.unique(np.array(times_ns, np.float64) / 1e3, return_counts=True)
+    return Lateness(values, counts, float(np.mean(times_ns)) / 1e3)
+
+
+def _together(parts: list[Lateness]) -> Lateness:
+    values, places = np.unique(np.concatenate([part.values_us for part in parts]), return_inverse=True)
+    counts = np.zeros(len(values), np.int64)
+    np.add.at(counts, places, np.concatenate([part.counts for part in parts]))
+    weights = [int(part.counts.sum()) for part in parts]
+    return Lateness(values, counts, float(np.average([part.mean_us for part in parts], weights=weights)))
+
+
+@contextmanager
+def _busy_processes(count: int) -> Iterator[None]:
+    """`count` processes with normal priority that compute and touch memory until the block ends."""
+    context = mp.get_context("forkserver")
+    processes = [context.Process(target=_be_busy, args=(os.getpid(),), daemon=True) for _ in range(count)]
+    try:
+        for process in processes:
+            process.start()
+        if processes:
+            MonotonicClock().sleep_until_ns(MonotonicClock.now_ns() + 500_000_000)  # until all are at it
+        yield
+    finally:
+        for process in processes:
+            if process.pid is not None:
+                process.kill()
+                process.join()
+
+
+def _be_busy(owner_pid: int) -> None:
+    """Process entry. Ends by being killed, or by itself when its owner is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    numbers = np.arange(1 << 18, dtype=np.float64)  # 2 MB: more than the nearest caches hold
+    while Path(f"/proc/{owner_pid}").exists():
+        for _ in range(50):
+            numbers = np.sqrt(numbers * 1.0001 + 1.0)
+
+
+# -- numbers and views -------------------------------------------------------------------------------------
+
+
+def _row(case: Case, source: str, rate_hz: Fraction, found: Lateness) -> Row:
+    row: Row = {"source": source, "policy": case.policy, "load": case.load, "rate_hz": round(float(rate_hz), 4)}
+    row["ticks"] = int(found.counts.sum())
+    row["mean_us"] = round(found.mean_us, 3)
+    for name, percent in (("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p999", 99.9), ("max", 100.0)):
+        row[f"{name}_us"] = round(found.percentile_us(percent), 3)
+    return row
+
+
+def _shape(row: Row, found: Lateness) -> dict[str, Any]:
+    """The distribution in at most some hundred buckets, equally wide on a logarithmic scale, for JSON and pictures."""
+    edges = np.unique(np.concatenate([[0.0], np.logspace(-1, 7, 321)]))
+    counts, _ = np.histogram(found.values_us, edges, weights=found.counts)
+    used = counts > 0
+    shape = {key: row[key] for key in ("source", "policy", "load")}
+    return shape | {"values_us": edges[1:][used].round(3).tolist(), "counts": counts[used].astype(int).tolist()}
+
+
+def _add_ratios(rows: list[Row]) -> None:
+    """To cyclictest's average and p99 under the same policy and load; None without it."""
+    for row in rows:
+        same = [r for r in rows if (r["policy"], r["load"]) == (row["policy"], row["load"])]
+        other = next((r for r in same if r["source"] == _CYCLICTEST), None)
+        pairs = {"p99_to_cyclictest_mean": ("p99_us", "mean_us"), "p99_to_cyclictest_p99": ("p99_us", "p99_us")}
+        for name, (own, theirs) in pairs.items():
+            base = other[theirs] if other is not None and row["source"] == _CLOCK else None
+            row[name] = round(row[own] / base, 3) if base else None
+
+
+def _case_name(case: Case) -> str:
+    beside = "idle" if case.load == 0 else f"{case.load} busy process{'es' * (case.load > 1)}"
+    return f"{beside}, {'SCHED_FIFO' if case.policy == 'fifo' else 'normal scheduling'}"
+
+
+def _table(rows: list[Row], rate_hz: Fraction) -> Table:
+    title = f"Lateness of ticks at {float(rate_hz):.4f} Hz, microseconds"
+    caption = "last columns: the tick clock's p99 as a multiple of cyclictest's mean and p99"
+    table = Table(title=title, title_justify="left", caption=caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("load", "policy", "source"):
+        table.add_column(name, no_wrap=True)
+    numbers = ("p50_us", "p90_us", "p99_us", "max_us", "mean_us")
+    for name in ("p50", "p90", "p99", "max", "mean", "/mean", "/p99"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row, following in zip(rows, [*rows[1:], None], strict=True):
+        beside = "idle" if row["load"] == 0 else f"{row['load']} busy"
+        texts = [f"{row[key]:.1f}" if row[key] < 100 else f"{row[key]:.0f}" for key in numbers]
+        ratios = [row["p99_to_cyclictest_mean"], row["p99_to_cyclictest_p99"]]
+        texts += ["-" if ratio is None else f"{ratio:.2f}" for ratio in ratios]
+        last_of_case = following is not None and following["source"] == _CLOCK
+        table.add_row(beside, row["policy"], row["source"], *texts, end_section=last_of_case)
+    return table

@@ -1,0 +1,320 @@
+"""Ways to get a frame from one process into the private memory of others: what they have in common, and rtcore's own.
+
+All are measured alike: the latency runs from the moment the publisher starts to send to the moment a whole frame
+lies in an array (or object) that only the reader has. With several readers every reader gets every frame.
+"""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+
+from rtcore.clock import MonotonicClock
+from rtcore.config import make_config
+from rtcore.layout import FRAME_HEADER, SLOT_ENTRY, Layout
+from rtcore.shared import Phase, SharedRun
+from rtcore.shm import attach_semaphore, create_semaphore, new_run_id, unlink_all
+from rtcore.spaces import ActionSpec, ObservationSpec
+
+now_ns = MonotonicClock.now_ns
+Shape = tuple[int, ...]
+Frame = npt.NDArray[np.uint8]
+#: Receives `count` frames; returns their latencies [ns]. Lives in a reader process.
+Receive = Callable[[int], list[int]]
+STAMP_BYTES = 8
+#: A reader that waits longer than this has lost a frame [s].
+PATIENCE_S = 5.0
+#: What a ring may take of /dev/shm; as many slots as fit, within reason.
+_RING_BYTES = 32 << 20
+
+
+class Rhythm(NamedTuple):
+    """One tick's worth of time: asleep, awake ahead of the deadline, the world's step."""
+
+    gap_ns: int = 4_000_000
+    prepare_ns: int = 200_000
+    step_ns: int = 300_000
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Put off SIGINT and SIGTERM to the end of the block: a process that is half started has nobody yet who ends it.
+
+    Only for what is short. Handlers are exchanged, not the signal mask: the kernel would give the signal to another
+    thread (of a progress bar), and Python run its handler in this one all the same.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # handlers run in the main thread only
+        return
+    came: list[tuple[int, FrameType | None]] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda *signalled: came.append(signalled)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for signum, frame in came[:1]:
+            usual = before[signal.Signals(signum)]
+            if callable(usual):
+                usual(signum, frame)
+            elif usual is signal.SIG_DFL:
+                signal.raise_signal(signum)
+
+
+class Opener(NamedTuple):
+    """What a reader process calls to open its end: `function(*arguments)`. Pickled to it at its start."""
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+
+
+class Transport:
+    """The publisher's end. Created before the readers start, closed after they are gone."""
+
+    name = ""
+    #: Whether a reader keeps a CPU busy while it waits.
+    spins = False
+
+    def __init__(self) -> None:
+        #: Of every frame of the block, how long after the start of sending all could see it [ns]; where that can be
+        #: told apart from waking them.
+        self.visible_ns: list[int] = []
+
+    def opener(self, reader: int) -> Opener | None:
+        """How reader process `reader` opens its end; None if its readers are not Python's."""
+        raise NotImplementedError
+
+    def answerer(self, reader: int) -> Opener | None:
+        """The same for answers back to the publisher; None where they are not measured."""
+        return None
+
+    def connect(self) -> None:
+        """The readers have opened their ends."""
+
+    def prepare(self) -> None:
+        """Just before the deadline: what can be done ahead."""
+
+    def book(self) -> None:
+        """At the deadline, before the world's step: say who is to get the frame."""
+
+    def send(self, frame: Frame) -> None:
+        """Publish to every reader."""
+        raise NotImplementedError
+
+    def ask(self) -> list[int]:
+        """Have every reader answer once, and take the answers; latencies [ns], write start to read."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Give back what the transport holds. Also after a failure in the middle."""
+
+    def run_block(self, count: int, frame: Frame, rhythm: Rhythm) -> list[int]:
+        """Publish `count` frames, a tick's worth of time each; returns the publisher's costs [ns]."""
+        return [self._one_frame(frame, rhythm) for _ in range(count)]
+
+    def _one_frame(self, frame: Frame, rhythm: Rhythm) -> int:
+        MonotonicClock().sleep_until_ns(now_ns() + rhythm.gap_ns)
+        deadline_ns = now_ns() + rhythm.prepare_ns
+        self.prepare()
+        spin_until_ns(deadline_ns)
+        self.book()
+        spin_until_ns(now_ns() + rhythm.step_ns)
+        start_ns = now_ns()
+        self.send(frame)
+        return now_ns() - start_ns
+
+
+def spin_until_ns(deadline_ns: int) -> None:
+    """Awake and busy until then."""
+    while now_ns() < deadline_ns:
+        pass
+
+
+def stamp() -> bytes:
+    """Now, as the first bytes of a message."""
+    return now_ns().to_bytes(STAMP_BYTES, "little")
+
+
+def stamp_of(message: bytes | bytearray) -> int:
+    """When a message was sent [ns]."""
+    return int.from_bytes(message[:STAMP_BYTES], "little")
+
+
+def specs(shape: Shape) -> tuple[ObservationSpec, ActionSpec]:
+    """Of a world with such frames and seven actions."""
+    observation = ObservationSpec.from_space(gymnasium.spaces.Box(0, 255, shape, np.uint8))
+    return observation, ActionSpec.from_space(gymnasium.spaces.Discrete(7))
+
+
+def ring_layout(shape: Shape, readers: int) -> Layout:
+    observation, action = specs(shape)
+    slots = max(4, min(64, _RING_BYTES // observation.nbytes))
+    return Layout(readers, slots, slots, observation.nbytes, action.nbytes, 1)
+
+
+class Ring:
+    """The shared memory of a run that consists of nothing but the measurement. Its creator closes it."""
+
+    def __init__(self, shape: Shape, readers: int) -> None:
+        self.run_id = new_run_id()
+        self.layout = ring_layout(shape, readers)
+        try:
+            self.shared = SharedRun.create(self.run_id, self.layout, specs(shape)[0])
+        except BaseException:
+            unlink_all(self.run_id)
+            raise
+
+    def close(self) -> None:
+        unlink_all(self.run_id)
+
+
+# -- rtcore ------------------------------------------------------------------------------------------------
+
+
+class RtcoreTransport(Transport):
+    """The runtime's own ring, job board, slots and semaphores; the reader is the worker's own code."""
+
+    def __init__(self, wait: str, shape: Shape, readers: int) -> None:
+        super().__init__()
+        self.name = f"rtcore-{wait}"
+        self.spins = wait == "spin"
+        self._wait = wait
+        self._shape = shape
+        self._readers = range(readers)
+        self._ring = Ring(shape, readers)
+        shared = self._ring.shared
+        self._semaphores = [create_semaphore(self._ring.run_id, reader) for reader in self._readers]
+        for reader in self._readers:
+            shared.worker_control[reader]["generation"] = 1
+        shared.run_control["phase"] = Phase.RUN
+        self._shared = shared
+        self._action = bytes(self._ring.layout.action_bytes)
+        self._seen_entry = [0] * readers
+        header = [0.0 if field in ("reward", "episode_return") else 0 for field in FRAME_HEADER.fields[1:]]
+        at = FRAME_HEADER.index["publish_ns"] - 1
+        self._before_publish_ns, self._after_publish_ns = tuple(header[:at]), tuple(header[at + 1 :])
+
+    def opener(self, reader: int) -> Opener:
+        return Opener(_open_worker, (self._wait, self._ring.run_id, self._ring.layout, self._shape, reader))
+
+    def answerer(self, reader: int) -> Opener | None:
+        if self._wait != "hybrid":
+            return None  # the slots are polled by the env process, whatever the worker does to wait for frames
+        return Opener(_open_answerer, (self._ring.run_id, self._ring.layout, self._shape, reader))
+
+    def prepare(self) -> None:
+        """As TickLoop.prepare_tick and EnvPort: wake who will be booked, warm the writer's caches."""
+        self._wake()
+        self._shared.ring.warm()
+
+    def book(self) -> None:
+        self._post(self._shared.ring.next_seq)
+        self._wake()
+
+    def send(self, frame: Frame) -> None:
+        start_ns = now_ns()
+        self._shared.ring.publish(frame, (*self._before_publish_ns, start_ns, *self._after_publish_ns), self._action)
+        self.visible_ns.append(now_ns() - start_ns)
+        self._wake()
+
+    def ask(self) -> list[int]:
+        """The env process looks for answers as EnvPort.collect does, only all the time."""
+        slots, seen = self._shared.slots, self._seen_entry
+        self._post(self._shared.ring.sequence.newest())
+        self._wake()
+        give_up_ns = now_ns() + int(PATIENCE_S * 1e9)
+        waiting, found = set(self._readers), []
+        while waiting and now_ns() < give_up_ns:
+            for reader in tuple(waiting):
+                entry_seq = slots.newest(reader)
+                if entry_seq == seen[reader]:
+                    continue
+                seen[reader] = entry_seq
+                waiting.remove(reader)
+                answer = slots.read(reader, entry_seq)
+                if answer is not None:
+                    found.append(now_ns() - answer[0].write_ns)
+        return found
+
+    def close(self) -> None:
+        self._ring.close()
+
+    def _post(self, frame_seq: int) -> None:
+        for reader in self._readers:
+            self._shared.jobs.post(reader, (0, 1, frame_seq, 1, now_ns(), 1, 1))
+
+    def _wake(self) -> None:
+        if not self.spins:
+            for semaphore in self._semaphores:
+                semaphore.release()
+
+
+def _open_worker(wait: str, run_id: str, layout: Layout, shape: Shape, reader: int) -> Receive:
+    # rtcore names what lives in rtcore_workers by import string: imports run the other way.
+    inference = importlib.import_module("rtcore_workers.inference")
+    policies = importlib.import_module("rtcore_workers.policies")
+    observation, action = specs(shape)
+    shared = SharedRun.attach(run_id, layout, observation)
+    config = make_config(wait=wait, workers=1)
+    policy = policies.RandomPolicy(observation, action, seed=0)
+    worker = inference.Worker(config, reader, 1, shared, attach_semaphore(run_id, reader), policy, action)
+
+    def receive(count: int) -> list[int]:
+        # Answers were asked for in between, which this worker did not see.
+        seen = shared.jobs.newest(reader)
+        worker.note_job(seen)
+        last = seen + count
+        times: list[int] = []
+        give_up_ns = now_ns() + count * int(PATIENCE_S * 1e9)
+        while seen < last and now_ns() < give_up_ns:
+            if shared.jobs.newest(reader) == seen:
+                worker.wait_for_job()
+                continue
+            job = shared.jobs.read(reader)
+            seen = job.job_seq
+            worker.note_job(seen)
+            header = worker.read_frame(job)
+            if header is not None:
+                times.append(now_ns() - header.publish_ns)
+        return times
+
+    return receive
+
+
+def _open_answerer(run_id: str, layout: Layout, shape: Shape, reader: int) -> Receive:
+    shared = SharedRun.attach(run_id, layout, specs(shape)[0])
+    semaphore = attach_semaphore(run_id, reader)
+    action = bytes(layout.action_bytes)
+    before, after = _around_write_ns()
+
+    def answer(count: int) -> list[int]:
+        seen = shared.jobs.newest(reader)
+        last = seen + count
+        give_up_ns = now_ns() + count * int(PATIENCE_S * 1e9)
+        while seen < last and now_ns() < give_up_ns:
+            if shared.jobs.newest(reader) == seen:
+                semaphore.acquire(PATIENCE_S)
+                continue
+            seen += 1
+            # Awake for a moment, as after an inference: it is the way back that is measured.
+            spin_until_ns(now_ns() + 100_000)
+            shared.slots.write(reader, (*before, now_ns(), *after), action)
+        return []
+
+    return answer
+
+
+def _around_write_ns() -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """A blank slot entry without its number, before and after `write_ns`."""
+    at = SLOT_ENTRY.index["write_ns"] - 1
+    return (0,) * at, (0,) * (len(SLOT_ENTRY.fields) - 2 - at)

@@ -1,0 +1,106 @@
+"""What `rtcore-profile tick` makes of times, options and of cyclictest's words."""
+
+import argparse
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from rtcore.errors import ConfigError
+from rtcore.profile import tick
+from rtcore.profile.results import Result
+
+pytestmark = pytest.mark.unit
+
+
+def plan_of(*words):
+    parser = argparse.ArgumentParser()
+    tick.add_arguments(parser)
+    return tick._plan(parser.parse_args(words))
+
+
+def test_idle_and_loaded_are_measured_under_both_policies():
+    rate_hz, cases = plan_of("--load", "3")
+    assert rate_hz == Fraction(4194304, 70224)
+    assert cases == [("other", 0), ("fifo", 0), ("other", 3), ("fifo", 3)]
+
+
+def test_no_load_is_idle_only():
+    assert plan_of("--load", "0", "--policy", "other")[1] == [("other", 0)]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--rate", "fast"),
+        ("--rate", "1/0"),
+        ("--rate", "0.5"),
+        ("--seconds", "0"),
+        ("--seconds", "nan"),
+        ("--load", "-1"),
+    ],
+)
+def test_a_wrong_option_is_refused(words):
+    with pytest.raises(ConfigError, match="expected"):
+        plan_of(*words)
+
+
+def test_percentiles_of_counted_times_are_those_of_the_times_themselves():
+    times_ns = np.random.default_rng(3).integers(0, 50, 999) * 1000
+    lateness = tick._lateness_of(times_ns.tolist())
+    for percent in (1.0, 50.0, 90.0, 99.0, 100.0):
+        expected = np.percentile(times_ns, percent, method="inverted_cdf") / 1e3
+        assert lateness.percentile_us(percent) == expected
+    assert lateness.mean_us == pytest.approx(times_ns.mean() / 1e3)
+
+
+def report(histogram, cycles, largest, mean):
+    return {"thread": {"0": {"histogram": histogram, "cycles": cycles, "max": largest, "avg": mean}}}
+
+
+def test_what_overflows_the_histogram_of_cyclictest_counts_as_its_maximum():
+    lateness = tick.parse_cyclictest(report({"10": 97, "12": 1}, 100, 30_000, 610.0))
+    assert lateness.percentile_us(50.0) == 10
+    assert lateness.percentile_us(98.0) == 12
+    assert lateness.percentile_us(99.0) == 30_000
+    assert lateness.mean_us == 610.0
+
+
+def test_turns_are_put_together_as_one_distribution():
+    first = tick.parse_cyclictest(report({"10": 1}, 1, 10, 10.0))
+    second = tick.parse_cyclictest(report({"10": 1, "40": 2}, 3, 40, 30.0))
+    both = tick._together([first, second])
+    assert both.values_us.tolist() == [10, 40]
+    assert both.counts.tolist() == [2, 2]
+    assert both.mean_us == 25.0
+
+
+def rows_and_shapes():
+    rows, shapes = [], []
+    for source, times in (("tick-clock", [4000, 5000, 6000]), ("cyclictest", [50_000, 60_000, 70_000])):
+        found = tick._lateness_of(times)
+        rows.append(tick._row(tick.Case("other", 0), source, Fraction(60), found))
+        shapes.append(tick._shape(rows[-1], found))
+    tick._add_ratios(rows)
+    return rows, shapes
+
+
+def test_the_tick_clock_is_measured_against_cyclictest_of_the_same_case():
+    rows, shapes = rows_and_shapes()
+    assert rows[0]["p99_to_cyclictest_mean"] == 0.1
+    assert rows[0]["p99_to_cyclictest_p99"] == round(6 / 70, 3)
+    assert rows[1]["p99_to_cyclictest_mean"] is None
+    assert [sum(shape["counts"]) for shape in shapes] == [3, 3]
+
+
+def test_without_cyclictest_there_is_no_ratio():
+    rows, _ = rows_and_shapes()
+    tick._add_ratios(rows[:1])
+    assert rows[0]["p99_to_cyclictest_mean"] is None
+
+
+def test_the_picture_is_drawn_without_a_display(tmp_path, monkeypatch):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    rows, shapes = rows_and_shapes()
+    (path,) = tick.plot(Result("tick", rows, ("source", "policy", "load"), {"histograms": shapes}), tmp_path)
+    assert path.read_bytes().startswith(b"\x89PNG")
