@@ -1,0 +1,367 @@
+"""One run, seen from outside and read-only: for `rtcore-top` and for programs that watch runs.
+
+An onlooker maps a run's segments without the right to write (O_RDONLY, PROT_READ), opens no semaphore and needs
+nothing but to be the run's own user (or root): the segments stay 0600. It cannot delay the run's clean-up either,
+since names are unlinked whoever has them mapped; only the memory itself stays until the onlooker lets go.
+"""
+
+from __future__ import annotations
+
+import json
+import pwd
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import posix_ipc
+import psutil
+
+from rtcore.about import About
+from rtcore.config import RuntimeConfig
+from rtcore.errors import LayoutMismatchError, SharedMemoryError
+from rtcore.layout import LAYOUT_VERSION, MAGIC, SEGMENT_HEADER
+from rtcore.report.live import booked_ticks
+from rtcore.report.record import Drain, RunRecord
+from rtcore.report.snapshot import snapshot
+from rtcore.report.summary import RunStats, build_summary
+from rtcore.report.table import RunHeader
+from rtcore.shared import Phase, SharedRun
+from rtcore.shm import SHM_DIR, dead_runs, pid_namespace, segment_name
+from rtcore.stats import Words
+
+_PARTS = ("slots", "ring", "log", "about")
+
+#: The keys of summary.json and of `Runtime.summary()`, for a run that has none of it yet.
+SUMMARY_KEYS = (
+    *("clock", "policy", "plan", "ticks", "actions", "ipc_us", "workers", "restart_reasons", "episodes", "record"),
+    *("environment", "wait", "startup_s", "leftover_shared_memory"),
+)
+
+
+class RunState(StrEnum):
+    """How far a run is, as far as somebody else can tell."""
+
+    STARTING = "starting"  #: making its world and its workers
+    REHEARSING = "rehearsing"  #: measuring its workers
+    RUNNING = "running"
+    FINISHED = "finished"  #: the last tick is done; its memory is about to be removed
+    DEAD_OWNER = "dead owner"  #: killed together with its fork server; only its memory is left
+    NO_PERMISSION = "no permission"  #: another user's
+    OTHER_LAYOUT = "other layout"  #: of another version of rtcore
+
+
+#: Those that `Onlooker.attach` can show.
+LIVE_STATES = frozenset({RunState.STARTING, RunState.REHEARSING, RunState.RUNNING, RunState.FINISHED})
+
+
+class Owner(NamedTuple):
+    """What the head of a control segment says; `layout_version` 0: not written yet, -1: no right to read it."""
+
+    pid: int  #: -1 if not known; of its own pid namespace
+    user: str
+    layout_version: int
+    made_unix_s: float  #: when the segment was made
+    is_elsewhere: bool  #: in another pid namespace (a container that shares /dev/shm): the pid means nothing here
+
+
+def owner_of(run_id: str) -> Owner:
+    """Who made a run, from its control segment's head alone. `SharedMemoryError` if there is no such run."""
+    path = _path(run_id, "control")
+    try:
+        status = path.stat()
+    except FileNotFoundError as error:
+        raise SharedMemoryError(f"run {run_id} is over: its shared memory is gone") from error
+    user = _user_name(status.st_uid)
+    try:
+        head = _head_or_none(path)
+    except PermissionError:
+        return Owner(-1, user, -1, status.st_mtime, is_elsewhere=False)
+    if head is None:
+        return Owner(-1, user, 0, status.st_mtime, is_elsewhere=False)
+    version = head["layout_version"]
+    elsewhere = version == LAYOUT_VERSION and head["owner_pid_namespace"] != pid_namespace()
+    return Owner(head["owner_pid"], user, version, status.st_mtime, elsewhere)
+
+
+def _head_or_none(path: Path) -> Words | None:
+    """A copy of a segment's head; None if there is no segment, or none that has been written."""
+    try:
+        with path.open("rb") as file:
+            head = bytearray(file.read(SEGMENT_HEADER.num_bytes))
+    except FileNotFoundError:
+        return None
+    words = Words(SEGMENT_HEADER, memoryview(head)) if len(head) == SEGMENT_HEADER.num_bytes else None
+    return words if words is not None and words["magic"] == MAGIC else None
+
+
+def state_from_outside(run_id: str, owner: Owner) -> RunState | None:
+    """What shows without mapping the run; None: it can be looked into."""
+    if owner.layout_version < 0:
+        return RunState.NO_PERMISSION
+    if owner.layout_version not in (0, LAYOUT_VERSION):
+        return RunState.OTHER_LAYOUT
+    return RunState.DEAD_OWNER if run_id in dead_runs() else None
+
+
+def command_of(owner: Owner) -> str | None:
+    """The owner's command line, where it can be seen."""
+    if owner.pid < 0 or owner.is_elsewhere:
+        return None
+    try:
+        return " ".join(psutil.Process(owner.pid).cmdline()) or None
+    except psutil.Error:
+        return None
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _path(run_id: str, part: str) -> Path:
+    return SHM_DIR / segment_name(run_id, part).removeprefix("/")
+
+
+# -- one run -----------------------------------------------------------------------------------------------
+
+
+class Onlooker:
+    """One run, seen from outside. A context manager: leaving it lets go of the run's memory.
+
+    Call `refresh` for news; everything else answers for the last one. A run that is still starting has no `about`
+    and no `record`; it has begun (`has_begun`) once its first tick is done. Not thread-safe.
+    """
+
+    def __init__(self, run_id: str, owner: Owner) -> None:
+        self.run_id = run_id
+        self.owner = owner
+        self.about: About | None = None
+        self.config: RuntimeConfig | None = None
+        self.record: RunRecord | None = None
+        self._shared: SharedRun | None = None
+        self._drain: _LateDrain | None = None
+        self.refresh()
+
+    @classmethod
+    def attach(cls, run_id: str) -> Onlooker:
+        """Of a live run, however far it is. Raises a sentence that says why it cannot be shown."""
+        owner = owner_of(run_id)
+        state = state_from_outside(run_id, owner)
+        if state is RunState.NO_PERMISSION:
+            raise _forbidden(run_id, owner)
+        if state is RunState.DEAD_OWNER:
+            raise SharedMemoryError(
+                f"run {run_id} is dead: its program (pid {owner.pid}) was killed and could not clean up. "
+                "The next run to start removes what it left in /dev/shm, or rtcore-doctor --clean does"
+            )
+        return cls(run_id, owner)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the run's memory. What was read stays."""
+        shared, self._shared, self._drain = self._shared, None, None
+        if shared is not None:
+            shared.close()
+
+    # -- news ----------------------------------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """Read what is new. A run that has gone keeps the state it had: `ending` tells."""
+        if self._shared is None:
+            try:
+                self._shared = _map_or_none(self.run_id)
+            except (posix_ipc.PermissionsError, PermissionError) as error:
+                raise _forbidden(self.run_id, self.owner) from error
+        if self.owner.layout_version == 0:  # its head had not been written yet
+            with suppress(SharedMemoryError):
+                self.owner = owner_of(self.run_id)
+        if self._shared is not None:
+            self._read(self._shared)
+
+    def _read(self, shared: SharedRun) -> None:
+        if self.about is None:
+            self._read_about(shared)
+        if self.about is None:
+            return
+        if self._drain is None and (phase_seq := _phase_of_run(shared)) is not None:
+            self.record = RunRecord(None, lambda raw: raw)
+            self._drain = _LateDrain(shared, phase_seq)
+        if self._drain is not None and self.record is not None:
+            self._drain.into(self.record)
+
+    def _read_about(self, shared: SharedRun) -> None:
+        with _understood(self.run_id):
+            self.about = shared.about.read()
+            self.config = RuntimeConfig(**self.about.config) if self.about is not None else None
+
+    @property
+    def has_begun(self) -> bool:
+        """Tick 0 is done: there are numbers."""
+        return self._drain is not None
+
+    @property
+    def phase(self) -> Phase:
+        """What the run's supervisor wants at this moment."""
+        return Phase(self._shared.run_control["phase"]) if self._shared is not None else Phase.IDLE
+
+    def state(self) -> RunState:
+        """One of `LIVE_STATES`."""
+        shared, phase = self._shared, self.phase
+        if shared is None or (self.about is None and phase is not Phase.RUN):
+            return RunState.REHEARSING if phase is Phase.REHEARSE else RunState.STARTING
+        return RunState.FINISHED if shared.env_status["finished"] or phase is Phase.STOP else RunState.RUNNING
+
+    def ending(self) -> str | None:
+        """Why nothing more will come; None while the run goes on. What is read after this is the last of it."""
+        shared = self._shared
+        if shared is not None and shared.env_status["finished"]:
+            return "it went to its end or was stopped"
+        if self.phase is Phase.STOP:
+            return "it was ended before its time; its own program says why"
+        if self.run_id in dead_runs():
+            return f"its program (pid {self.owner.pid}) was killed"
+        if not _path(self.run_id, "control").exists():
+            return "its shared memory was removed"
+        return None
+
+    # -- what is going on ----------------------------------------------------------------------------------
+
+    @property
+    def header(self) -> RunHeader:
+        """For the views. Only once there is an `about`."""
+        about, config, _ = self._known()
+        return RunHeader.of(about.header, config, about.plan)
+
+    def stats(self) -> RunStats:
+        """A snapshot. Without the workers' memory: reading that takes a lock of theirs in the kernel."""
+        _, _, shared = self._known()
+        self._read_about(shared)  # a restart is told there
+        about, _, _ = self._known()
+        return snapshot(shared, about, self.record, with_memory=False)
+
+    def booked_ticks(self) -> Mapping[int, int]:
+        """Tick of each worker's newest booking. Empty once the run is over."""
+        about, _, shared = self._known()
+        return booked_ticks(shared, about.plan.workers) if self.state() is RunState.RUNNING else {}
+
+    @property
+    def longest_pause_s(self) -> float:
+        """How long one may wait between two refreshes without missing rows: a quarter of what the ring keeps."""
+        about, _, shared = self._known()
+        return shared.layout.ring_slots / 4 / float(about.plan.rate_hz)
+
+    def _known(self) -> tuple[About, RuntimeConfig, SharedRun]:
+        if self.about is None or self.config is None or self._shared is None:
+            raise SharedMemoryError(f"run {self.run_id} has not said yet what it consists of: it is still starting")
+        return self.about, self.config, self._shared
+
+    def to_json(self) -> dict[str, Any]:
+        """The keys of summary.json, and run_id, pid, program, state, phase and config.
+
+        What only the run itself counts is null: the rows its own record lost, its trace, the workers' memory.
+        `episodes.return_mean` is the mean of the `episodes.returns_seen` returns that were still to be read.
+        """
+        about, owner = self.about, self.owner
+        run = {
+            "run_id": self.run_id,
+            "pid": owner.pid if owner.pid >= 0 else None,
+            "program": about.program if about is not None else command_of(owner),
+            "state": str(self.state()),
+            "phase": self.phase.name.lower(),
+            "config": about.config if about is not None else None,
+        }
+        if not self.has_begun:
+            return run | dict.fromkeys(SUMMARY_KEYS)
+        stats = self.stats()
+        summary = build_summary(stats) | {"leftover_shared_memory": None}
+        summary["episodes"]["returns_seen"] = len(stats.episode_returns)
+        summary["record"] = dict.fromkeys(summary["record"])
+        if self._shared is not None and self._shared.layout.trace_slots:
+            summary["trace"] = {"events": None, "lost_events": None}
+        return run | summary
+
+
+class _LateDrain(Drain):
+    """A drain that begins with the oldest rows of the run that are still to be had, not with the next ones."""
+
+    def __init__(self, shared: SharedRun, phase_seq: int) -> None:
+        super().__init__(shared, phase_seq)
+        status = shared.env_status
+        self._next_frame = _oldest(status["first_frame_seq"], self._next_frame, shared.layout.ring_slots)
+        self._next_job = _oldest(status["first_log_seq"], self._next_job, shared.layout.log_slots)
+
+
+def _oldest(first: int, following: int, num_slots: int) -> int:
+    """Where to begin. An eighth of a full ring is left alone: the writer would overtake whoever begins there."""
+    return max(first, following - num_slots + num_slots // 8 + 1)
+
+
+def _phase_of_run(shared: SharedRun) -> int | None:
+    """The `phase_seq` of the run itself; None before its first tick is done (what is counted then is rehearsal)."""
+    sequence, control = shared.ring.sequence, shared.run_control
+    _, newest = shared.ring.read_header(sequence.newest())
+    if newest is None:
+        return None
+    # After a stop the phase has moved on, the newest row has not: it is the run's, and so is everything counted.
+    is_of_run = shared.env_status["finished"] or newest.phase_seq == control["phase_seq"]
+    return newest.phase_seq if is_of_run else None
+
+
+# -- mapping -----------------------------------------------------------------------------------------------
+
+
+def _map_or_none(run_id: str) -> SharedRun | None:
+    """The run's memory; None while it is still being made, or if it has just gone."""
+    if _is_being_made(run_id):
+        return None
+    with _understood(run_id):
+        try:
+            return SharedRun.watch(run_id)
+        except json.JSONDecodeError:  # the rings of a new run are not emptied yet: its text reads as nothing
+            return None
+        except LayoutMismatchError:
+            if _is_being_made(run_id):
+                return None
+            raise
+
+
+def _is_being_made(run_id: str) -> bool:
+    """Some segment has no head yet or is missing: not there yet, or not any more (`ending` tells)."""
+    head = _head_or_none(_path(run_id, "control"))
+    if head is None:
+        return True
+    if head["layout_version"] != LAYOUT_VERSION:
+        return False
+    parts = (*_PARTS, "trace") if head["trace_slots"] else _PARTS
+    return any(_head_or_none(_path(run_id, part)) is None for part in parts)
+
+
+@contextmanager
+def _understood(run_id: str) -> Iterator[None]:
+    """A run of another version with the same layout may still describe itself in words that this one does not know."""
+    try:
+        yield
+    except (TypeError, KeyError, ValueError) as error:
+        raise LayoutMismatchError(
+            f"run {run_id} describes itself in a way this rtcore does not know ({type(error).__name__}: {error}). "
+            "Use the rtcore that started it"
+        ) from error
+
+
+def _forbidden(run_id: str, owner: Owner) -> SharedMemoryError:
+    return SharedMemoryError(
+        f"no permission to look at run {run_id}: it belongs to user {owner.user}, and shared memory is private to its "
+        f"user. Run this as that user (sudo -u {owner.user} rtcore-top {run_id})"
+    )
