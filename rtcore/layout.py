@@ -60,6 +60,10 @@ class Record:
             }
         )
 
+    def struct_with(self, num_bytes: int) -> struct.Struct:
+        """All fields and, behind them, so many bytes: packed at once."""
+        return struct.Struct(f"{self.struct.format}{num_bytes}s")
+
 
 #: Start of every segment. Written once by the supervisor, before anybody else attaches.
 SEGMENT_HEADER = Record(

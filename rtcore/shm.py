@@ -110,7 +110,7 @@ def create_segment(run_id: str, part: Part, layout: Layout) -> Segment:
             if error.errno != errno.ENOSPC:
                 raise
             raise _no_room(part, size) from error
-        mapping = mmap.mmap(memory.fd, size)
+        mapping = _map(memory.fd, size)
     except BaseException:
         memory.unlink()
         raise
@@ -129,6 +129,15 @@ def create_segment(run_id: str, part: Part, layout: Layout) -> Segment:
     return segment
 
 
+def _map(fd: int, size: int) -> mmap.mmap:
+    """For the run's own processes: every page mapped at once.
+
+    Else each one faults at its first use, a ring's in the middle of reading a frame (microseconds each, more on a
+    virtual machine), until the ring has come round once.
+    """
+    return mmap.mmap(fd, size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+
+
 def attach_segment(run_id: str, part: Part, layout: Layout | None = None, *, readonly: bool = False) -> Segment:
     """Map an existing segment after checking magic, layout version and size against what is expected."""
     name = segment_name(run_id, part)
@@ -142,8 +151,7 @@ def attach_segment(run_id: str, part: Part, layout: Layout | None = None, *, rea
             raise LayoutMismatchError(
                 f"{name} has {size} bytes; expected a header of {SEGMENT_HEADER.num_bytes} at least"
             )
-        access = mmap.ACCESS_READ if readonly else mmap.ACCESS_WRITE
-        mapping = mmap.mmap(memory.fd, size, access=access)
+        mapping = mmap.mmap(memory.fd, size, access=mmap.ACCESS_READ) if readonly else _map(memory.fd, size)
     finally:
         memory.close_fd()
     segment = Segment(name, mapping)

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rtcore.errors import ConfigError
 from rtcore.profile import limit, peers
 from rtcore.profile.ipc_views import LIMITS, PEERS, REFERENCE, RTCORE, TRANSPORTS, cell_table, findings, plot
+from rtcore.profile.placement import Placement, as_publisher, choose
 from rtcore.profile.results import Result, Row
 from rtcore.profile.session import BLOCK, Samples, Session, start_fork_server
 from rtcore.profile.standard import ManagerTransport, PipeTransport, QueueTransport
@@ -37,6 +38,7 @@ Measures, for frames of several sizes and for 1 to 32 readers:
                 p50 as a multiple of the best transport that is not rtcore's
   missed        frames that a reader never saw, because the next one was there before it had looked
 
+The publisher has the first CPU, the readers the others, for all transports alike (--no-pin: as the kernel likes).
 All transports take turns in one run, 25 frames each. Between two frames the publisher sleeps, as between ticks,
 and waits for nobody: what cannot keep up falls behind, as it would in a run. With several readers, every reader
 gets every frame. A transport whose reader spins is left out by default where there are not enough CPUs for it."""
@@ -89,6 +91,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--full", action="store_true", help="every size with every number of readers, 1000 frames each")
     gap = f"sleep between two frames [{_GAP_US}, above a megabyte {_LARGE_GAP_US}]"
     parser.add_argument("--gap-us", type=int, metavar="US", help=gap)
+    parser.add_argument(
+        "--no-pin",
+        action="store_true",
+        help="leave it to the kernel where publisher and readers run (else: on CPUs of their own)",
+    )
     parser.add_argument("--step-us", type=int, default=300, metavar="US", help="the world's step, busy [300]")
 
 
@@ -103,6 +110,7 @@ def run(options: argparse.Namespace, console: Console) -> Result:
     if not any(cell.transports for cell in cells):
         raise ConfigError(f"none of the chosen transports can be measured here: {'; '.join(missing.values())}")
     start_fork_server()
+    placement = choose(pin=not options.no_pin)
     rows: list[Row] = []
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
@@ -110,7 +118,9 @@ def run(options: argparse.Namespace, console: Console) -> Result:
         task = progress.add_task("starting", total=total)
         for cell in filter(lambda cell: cell.transports, cells):
             step = partial(_advance, progress, task, cell)
-            found = measure(cell, cell.rhythm(options.gap_us, options.step_us), step, missing)
+            rhythm = cell.rhythm(options.gap_us, options.step_us)
+            with as_publisher(placement):
+                found = measure(cell, rhythm, step, missing, placement)
             rows += found
             progress.console.print(cell_table(found))
     for name, why in missing.items():
@@ -118,7 +128,7 @@ def run(options: argparse.Namespace, console: Console) -> Result:
             console.print(f"left out: {why}", style="yellow", highlight=False)
     for line in findings(rows):
         console.print(line, highlight=False)
-    extra = {"missing": missing}
+    extra = {"missing": missing, "pinned": placement.is_pinned}
     return Result("ipc", rows, ("frame_bytes", "readers", "transport"), extra, lambda row: row["transport"] in RTCORE)
 
 
@@ -152,10 +162,12 @@ def _usual_rounds(cell: Cell, full: bool) -> int:
     return 500 if (cell.frame, cell.readers) == (REFERENCE, 1) else 150
 
 
-def measure(cell: Cell, rhythm: Rhythm, step: Callable[[str], None], missing: dict[str, str]) -> list[Row]:
+def measure(
+    cell: Cell, rhythm: Rhythm, step: Callable[[str], None], missing: dict[str, str], placement: Placement
+) -> list[Row]:
     """Rows of one cell. `missing` gets the transports of others that could not be set up, and why."""
     frame = np.random.default_rng(0).integers(0, 256, cell.shape, dtype=np.uint8)
-    with Session(cell.readers) as session:
+    with Session(cell.readers, placement) as session:
         for name in cell.transports:
             try:
                 session.add(make_transport(name, cell.shape, cell.readers))

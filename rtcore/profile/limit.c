@@ -172,7 +172,7 @@ static int map_ring(struct ring *ring, char **words)
     struct stat status;
     if (file < 0 || fstat(file, &status) != 0)
         return 0;
-    ring->base = mmap(NULL, (size_t)status.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    ring->base = mmap(NULL, (size_t)status.st_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, file, 0);
     if (ring->base == MAP_FAILED)
         return 0;
     close(file);

@@ -15,6 +15,7 @@ from typing import IO
 
 from rtcore.errors import RtcoreError
 from rtcore.layout import FRAME_HEADER, Layout
+from rtcore.profile.placement import Placement, put
 from rtcore.profile.transports import Frame, Opener, Rhythm, Ring, Shape, Transport
 from rtcore.shm import SHM_DIR, segment_name
 
@@ -67,6 +68,10 @@ class LimitProcess:
         self._role = role
         self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def tell(self, *numbers: int) -> None:
         pipe = _open(self._process.stdin)
         pipe.write(" ".join(map(str, numbers)) + "\n")
@@ -114,6 +119,11 @@ class LimitTransport(Transport):
                 stack.callback(ends[-1].close)
             self._writer, *self._readers = ends
             self._stack = stack.pop_all()
+
+    def place(self, placement: Placement) -> None:
+        put(self._writer.pid, placement.publisher)
+        for reader in self._readers:
+            put(reader.pid, placement.readers)
 
     def opener(self, reader: int) -> Opener | None:
         return None

@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 from rtcore.clock import MonotonicClock
 from rtcore.errors import RtcoreError, WorkerDied
 from rtcore.profile.limit import LimitTransport
+from rtcore.profile.placement import Placement, put
 from rtcore.profile.transports import PATIENCE_S, Frame, Opener, Receive, Rhythm, Transport, uninterrupted
 
 #: Frames in a row through one transport. The first one, which finds everything as the last transport left it, is
@@ -53,14 +54,14 @@ class Samples:
 class Readers:
     """The reader processes. Started at once, ended by `close`."""
 
-    def __init__(self, openers: list[dict[str, Opener]]) -> None:
+    def __init__(self, openers: list[dict[str, Opener]], cpus: frozenset[int]) -> None:
         context = mp.get_context("forkserver")
         self.failures: dict[str, str] = {}
         self._ends: list[tuple[mp.process.BaseProcess, Connection]] = []
         try:
             for chosen in openers:
                 ours, theirs = context.Pipe()
-                process = context.Process(target=_reader_main, args=(theirs, chosen), daemon=True)
+                process = context.Process(target=_reader_main, args=(theirs, chosen, cpus), daemon=True)
                 with uninterrupted():
                     process.start()
                     self._ends.append((process, ours))
@@ -115,9 +116,10 @@ class Readers:
         return heard
 
 
-def _reader_main(commands: Connection, openers: dict[str, Opener]) -> None:
-    """Process entry. Opens every transport's end, then receives what it is told to. Exits with its parent."""
+def _reader_main(commands: Connection, openers: dict[str, Opener], cpus: frozenset[int]) -> None:
+    """Process entry. On its CPUs, opens every transport's end, receives what it is told to. Exits with its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    put(0, cpus)
     with suppress(EOFError, ConnectionError):  # it is gone
         _serve(commands, openers)
 
@@ -150,10 +152,11 @@ def _preemptions() -> int:
 class Session:
     """The transports of one frame size and number of readers. Closes them, also after a failure."""
 
-    def __init__(self, readers: int) -> None:
+    def __init__(self, readers: int, placement: Placement) -> None:
         self.transports: list[Transport] = []
         self.samples: dict[str, Samples] = {}
         self._num_readers = readers
+        self._placement = placement
         self._readers: Readers | None = None
 
     def __enter__(self) -> Session:
@@ -168,12 +171,13 @@ class Session:
     def add(self, transport: Transport) -> None:
         """From now on the session closes it. Before `start`."""
         self.transports.append(transport)
+        transport.place(self._placement)
         self.samples[transport.name] = Samples()
 
     def start(self, optional: Callable[[str], bool]) -> dict[str, str]:
         """Start the readers; returns why which of the optional transports cannot be used."""
         openers = [self._openers(reader) for reader in range(self._num_readers)]
-        self._readers = Readers(openers)
+        self._readers = Readers(openers, self._placement.readers)
         failures = {name.removesuffix(_ANSWER): why for name, why in self._readers.failures.items()}
         for transport in self.transports:
             if transport.name not in failures:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from rtcore.clock import MonotonicClock
 from rtcore.config import make_config
 from rtcore.layout import FRAME_HEADER, SLOT_ENTRY, Layout
+from rtcore.profile.placement import Placement
 from rtcore.shared import Phase, SharedRun
 from rtcore.shm import attach_semaphore, create_semaphore, new_run_id, unlink_all
 from rtcore.spaces import ActionSpec, ObservationSpec
@@ -89,6 +90,9 @@ class Transport:
         #: Of every frame of the block, how long after the start of sending all could see it [ns]; where that can be
         #: told apart from waking them.
         self.visible_ns: list[int] = []
+
+    def place(self, placement: Placement) -> None:
+        """Move processes of its own, if it has any, to their CPUs."""
 
     def opener(self, reader: int) -> Opener | None:
         """How reader process `reader` opens its end; None if its readers are not Python's."""

@@ -1,7 +1,7 @@
 """Makes every access of `rtcore.ring` and `rtcore.slots` to shared memory a step of the explorer."""
 
 import pytest
-from explorer import SteppedNumpy, SteppedRecord
+from explorer import SteppedRecord, stepped_copy
 
 from rtcore import ring, slots
 
@@ -11,4 +11,4 @@ def stepped_memory(monkeypatch):
     for module, names in ((ring, ("FRAME_HEADER", "LOG_RECORD")), (slots, ("JOB", "SLOT_ENTRY"))):
         for name in names:
             monkeypatch.setattr(module, name, SteppedRecord(getattr(module, name)))
-    monkeypatch.setattr(ring, "np", SteppedNumpy())
+    monkeypatch.setattr(ring, "copy_bytes", stepped_copy)

@@ -8,16 +8,15 @@ counted as the number of paths through the graph of states. Exhaustive, under se
 
 A record is not written at a stroke: `struct.pack_into` clears it, then fills it (CPython does just that), a
 frame moves word by word. So the real classes of `rtcore.ring` and `rtcore.slots` run unchanged; `conftest.py`
-swaps the record descriptions and NumPy in those modules for the stepped ones here.
+swaps the record descriptions and the copying in those modules for the stepped ones here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from greenlet import getcurrent, greenlet
 
 WORD_BYTES = 8
@@ -102,9 +101,13 @@ class SteppedRecord:
         self.num_bytes = record.num_bytes
         self.struct = self
         self._struct = record.struct
+        self.size = record.struct.size
         words = record.struct.size // WORD_BYTES
         bounds = [words * piece // RECORD_PIECES * WORD_BYTES for piece in range(RECORD_PIECES + 1)]
         self._pieces = list(zip(bounds, bounds[1:], strict=False))
+
+    def struct_with(self, num_bytes: int) -> SteppedStructWithTail:
+        return SteppedStructWithTail(self, num_bytes)
 
     def pack_into(self, buffer: SteppedBuffer, at: int, *values: float) -> None:
         data = self._struct.pack(*values)
@@ -118,42 +121,32 @@ class SteppedRecord:
         return self._struct.unpack(b"".join(parts))
 
 
-class SteppedFrame:
-    """A frame in shared memory."""
+class SteppedStructWithTail:
+    """A record and the bytes behind it: cleared in one step, then written in the record's pieces and one more."""
 
-    def __init__(self, array: np.ndarray) -> None:
-        self.array = array
+    def __init__(self, record: SteppedRecord, num_bytes: int) -> None:
+        self._record = record
+        self._tail_at = record.size
+        self.size = record.size + num_bytes
 
-    def reshape(self, shape: tuple[int, ...]) -> SteppedFrame:
-        return SteppedFrame(self.array.reshape(shape))
+    def pack_into(self, buffer: SteppedBuffer, at: int, *values: Any) -> None:
+        *fields, tail = values
+        store(buffer.raw, at, bytes(self.size))
+        self._record.pack_into(buffer, at, *fields)
+        store(buffer.raw, at + self._tail_at, tail)
 
-
-class SteppedNumpy:
-    """Stands in for `numpy` inside the module under test."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(np, name)
-
-    def frombuffer(self, buffer: SteppedBuffer, dtype: np.dtype, count: int, offset: int) -> SteppedFrame:
-        return SteppedFrame(np.frombuffer(buffer.raw, dtype, count, offset))
-
-    def copyto(self, target: Any, source: Any) -> None:
-        if isinstance(target, SteppedFrame):
-            moves = _moves(target.array, source)
-        else:
-            moves = _moves(target, source.array)
-        for move in moves:
-            access(move)
+    def unpack_from(self, buffer: SteppedBuffer, at: int) -> tuple[Any, ...]:
+        raise NotImplementedError("only the writer uses it, to warm its caches")
 
 
-def _moves(target: np.ndarray, source: np.ndarray) -> Iterator[Callable[[], Any]]:
-    for index in range(target.size):
-
-        def move(index: int = index) -> Any:
-            target.flat[index] = source.flat[index]
-            return target.flat[index].item()
-
-        yield move
+def stepped_copy(target: memoryview | SteppedBuffer, source: memoryview | SteppedBuffer) -> None:
+    """Stands in for `rtcore.ring.copy_bytes`: word by word, whichever side is shared."""
+    if isinstance(source, SteppedBuffer):
+        for at in range(0, len(source.raw), WORD_BYTES):
+            part = slice(at, at + WORD_BYTES)
+            target[part] = access(lambda part=part: bytes(source.raw[part]))
+    else:
+        target[:] = source
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The ring as a record: looking up the frame of a tick."""
+"""The ring without schedules: what goes in comes out, and the frame of a tick is found."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtcore.layout import FRAME_HEADER, Layout
-from rtcore.ring import FrameRing
+from rtcore.ring import FrameRing, ReadStatus
 
 pytestmark = pytest.mark.unit
 
@@ -58,7 +58,49 @@ def test_every_frame_still_in_the_ring_is_found_whatever_was_skipped(advances):
         assert ring.find_tick(tick) == seq
 
 
-def test_a_frame_of_another_shape_does_not_fit():
+HEADER = tuple([0] * (len(FRAME_HEADER.fields) - 1))
+
+
+def test_a_frame_of_another_size_does_not_fit_and_leaves_the_ring_as_it_was():
+    ring = ring_with([1, 2])
+    with pytest.raises(ValueError, match="the frame has 9 bytes, expected 8"):
+        ring.publish(np.zeros(9, np.uint8), HEADER, bytes(8))
+    assert ring.read(1, np.zeros(8, np.uint8)) is ReadStatus.OK
+    assert ring.publish(np.zeros(8, np.uint8), HEADER, bytes(8)) == 2
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"), [((), "<f8"), ((3,), "|b1"), ((2, 3), "<f2"), ((2, 2, 2), "<i8"), ((4,), "<u2")]
+)
+def test_frames_of_any_shape_and_dtype_come_back_as_they_were(shape, dtype):
+    frame = (np.arange(int(np.prod(shape, dtype=int))).reshape(shape) % 2).astype(dtype)
+    layout = Layout(1, 4, 2, frame.nbytes, 8, 1)
+    buffer = memoryview(bytearray(layout.ring_bytes))
+    FrameRing(buffer, layout, shape, dtype).sequence.format()
+    ring = FrameRing(buffer, layout, shape, dtype)
+    assert ring.publish(frame, HEADER, b"12345678") == 0
+    out = np.empty(shape, dtype)
+    assert ring.read(0, out) is ReadStatus.OK
+    assert np.array_equal(out, frame)
+    status, header = ring.read_with_header(0, out)
+    assert (status, header) == (ReadStatus.OK, (0, *HEADER))
+    assert ring.read_action(0) == b"12345678"
+
+
+def test_a_frame_that_is_a_strided_view_or_of_another_number_type_is_copied_in_as_it_looks():
     ring = ring_with([])
-    with pytest.raises(ValueError, match="broadcast"):
-        ring.publish(np.zeros(9, np.uint8), tuple([0] * (len(FRAME_HEADER.fields) - 1)), bytes(8))
+    ring.publish(np.arange(16, dtype=np.uint8)[::2], HEADER, bytes(8))
+    ring.publish(np.arange(8, dtype=np.int64), HEADER, bytes(8))
+    out = np.empty(8, np.uint8)
+    ring.read(0, out)
+    assert out.tolist() == [0, 2, 4, 6, 8, 10, 12, 14]
+    ring.read(1, out)
+    assert out.tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
+
+
+def test_warming_changes_nothing():
+    ring = ring_with([5, 6])
+    before = bytes(ring._buffer)
+    ring.warm()
+    assert bytes(ring._buffer) == before
+    assert ring.next_seq == 2
