@@ -26,8 +26,10 @@ from rtcore.supervisor import Supervisor
 from rtcore.trace import TraceKind, TraceSpool
 from rtcore.transitions import TransitionBuilder, TransitionReader
 
-_WATCH_S = 0.02
-_DRAIN_EVERY_NS = 50_000_000
+#: How long the supervising thread sleeps unless something happens: deaths and messages wake it at once. Each waking
+#: is an interrupt on a machine that has ticks to keep.
+_WATCH_S = 0.05
+_DRAIN_EVERY_NS = 150_000_000
 _FLUSH_EVERY_NS = 1_000_000_000
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from functools import partial
 
 from rtcore.about import AboutBoard
 from rtcore.layout import (
@@ -75,13 +76,9 @@ class SharedRun:
     @classmethod
     def create(cls, run_id: str, layout: Layout, observation: ObservationSpec) -> SharedRun:
         """Create and format every segment. `SharedMemoryError` if there is no room; the caller unlinks."""
-        segments = {part: create_segment(run_id, part, layout) for part in parts_of(layout)}
-        for part in ("ring", "log", "about"):
-            at = layout.ring_control_at
-            SequenceRing(segments[part].buf[at : at + RING_CONTROL.itemsize].cast("q"), layout.ring_slots).format()
-        if "trace" in segments:
-            for process in range(TRACE_FIRST_WORKER + layout.max_workers):
-                TraceRing(segments["trace"].buf, layout, process).format()
+        segments = {
+            part: create_segment(run_id, part, layout, partial(_empty, part, layout)) for part in parts_of(layout)
+        }
         return cls(segments, layout, observation)
 
     @classmethod
@@ -111,3 +108,13 @@ class SharedRun:
     def close(self) -> None:
         for segment in self._segments.values():
             segment.close()
+
+
+def _empty(part: Part, layout: Layout, buffer: memoryview) -> None:
+    """The rings of a new segment hold nothing yet."""
+    if part in ("ring", "log", "about"):
+        at = layout.ring_control_at
+        SequenceRing(buffer[at : at + RING_CONTROL.itemsize].cast("q"), layout.ring_slots).format()
+    elif part == "trace":
+        for process in range(TRACE_FIRST_WORKER + layout.max_workers):
+            TraceRing(buffer, layout, process).format()

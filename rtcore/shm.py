@@ -12,7 +12,7 @@ import os
 import platform
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -66,12 +66,16 @@ def part_bytes(layout: Layout, part: Part) -> int:
 
 
 def process_start_ticks(pid: int) -> int:
-    """When a process started, in clock ticks since boot; -1 if there is none. Tells a pid from its reuse."""
+    """When a process started, in clock ticks since boot; -1 if there is none. Tells a pid from its reuse.
+
+    One that has ended and only waits for its parent to notice (a zombie) is none.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return -1
-    return int(stat[stat.rindex(")") + 2 :].split()[19])
+    fields = stat[stat.rindex(")") + 2 :].split()
+    return -1 if fields[0] in ("Z", "X") else int(fields[19])
 
 
 def pid_namespace() -> int:
@@ -97,8 +101,13 @@ class Segment:
             self._mapping.close()
 
 
-def create_segment(run_id: str, part: Part, layout: Layout) -> Segment:
-    """Create, reserve every page (a full /dev/shm is an error here, not SIGBUS later) and stamp the header."""
+def create_segment(
+    run_id: str, part: Part, layout: Layout, prepare: Callable[[memoryview], None] | None = None
+) -> Segment:
+    """Create, reserve every page (a full /dev/shm is an error here, not SIGBUS later) and stamp the header.
+
+    `prepare` gets the new memory before the header says that it is ours: nobody attaches to a half-made segment.
+    """
     size = part_bytes(layout, part)
     name = segment_name(run_id, part)
     _check_room(part, size)
@@ -117,6 +126,8 @@ def create_segment(run_id: str, part: Part, layout: Layout) -> Segment:
     finally:
         memory.close_fd()
     segment = Segment(name, mapping)
+    if prepare is not None:
+        prepare(segment.buf)
     header = Words(SEGMENT_HEADER, segment.buf)
     for field, value in layout.to_json().items():
         header[field] = value

@@ -246,7 +246,11 @@ class Supervisor:
     def _begin_run(self, plan: Plan) -> None:
         self.run_phase_seq = self.shared.run_control["phase_seq"] + 1
         self.run_drain = Drain(self.shared, self.run_phase_seq)
+        status = self.shared.env_status
+        rehearsed_ns = status["epoch_ns"]
         self._set_phase(Phase.RUN, plan, plan.workers)
+        # From here on what is counted is the run's: the env process has cleared the rehearsal's books.
+        self._wait_until(lambda: status["epoch_ns"] != rehearsed_ns, "the world", self.config.startup_timeout_s)
 
     # -- watch ---------------------------------------------------------------------------------------------
 

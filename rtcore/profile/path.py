@@ -28,6 +28,7 @@ from rtcore.errors import ConfigError, RtcoreError
 from rtcore.layout import TRACE_EVENT
 from rtcore.profile.plots import new_figure, save
 from rtcore.profile.results import Result
+from rtcore.report.table import number
 from rtcore.report.trace_events import Events, Ints, find, job_keys, map_spool, of_kind
 from rtcore.runtime import Runtime
 from rtcore.trace import TraceKind
@@ -321,7 +322,7 @@ def _print(result: PathResult, console: Console) -> None:
     for name in ("p50", "p90", "p99", "max", "mean", "share"):
         table.add_column(name, justify="right")
     for row in result.rows:
-        numbers = [f"{row[f'{name}_us']:,.1f}" for name in ("p50", "p90", "p99", "max", "mean")]
+        numbers = [number(row[f"{name}_us"]) for name in ("p50", "p90", "p99", "max", "mean")]
         table.add_row(
             row["stage"], *numbers, f"{row['share_percent']:.2f}%", style="bold" if row["stage"] == "whole" else ""
         )

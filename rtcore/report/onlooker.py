@@ -144,7 +144,7 @@ class Onlooker:
         self.config: RuntimeConfig | None = None
         self.record: RunRecord | None = None
         self._shared: SharedRun | None = None
-        self._drain: _LateDrain | None = None
+        self._drain: Drain | None = None
         self.refresh()
 
     @classmethod
@@ -197,7 +197,7 @@ class Onlooker:
             return
         if self._drain is None and (phase_seq := _phase_of_run(shared)) is not None:
             self.record = RunRecord(None, lambda raw: raw)
-            self._drain = _LateDrain(shared, phase_seq)
+            self._drain = _late_drain(shared, phase_seq)
         if self._drain is not None and self.record is not None:
             self._drain.into(self.record)
 
@@ -293,14 +293,16 @@ class Onlooker:
         return run | summary
 
 
-class _LateDrain(Drain):
+def _late_drain(shared: SharedRun, phase_seq: int) -> Drain:
     """A drain that begins with the oldest rows of the run that are still to be had, not with the next ones."""
-
-    def __init__(self, shared: SharedRun, phase_seq: int) -> None:
-        super().__init__(shared, phase_seq)
-        status = shared.env_status
-        self._next_frame = _oldest(status["first_frame_seq"], self._next_frame, shared.layout.ring_slots)
-        self._next_job = _oldest(status["first_log_seq"], self._next_job, shared.layout.log_slots)
+    status, layout = shared.env_status, shared.layout
+    next_frame, next_job = shared.ring.sequence.newest() + 1, shared.log.sequence.newest() + 1
+    return Drain(
+        shared,
+        phase_seq,
+        _oldest(status["first_frame_seq"], next_frame, layout.ring_slots),
+        _oldest(status["first_log_seq"], next_job, layout.log_slots),
+    )
 
 
 def _oldest(first: int, following: int, num_slots: int) -> int:

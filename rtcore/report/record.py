@@ -175,11 +175,14 @@ class RunRecord:
 class Drain:
     """Reads a run's ring headers and job log as they grow. Rows the writer overtook are counted, not invented."""
 
-    def __init__(self, shared: SharedRun, phase_seq: int) -> None:
+    def __init__(
+        self, shared: SharedRun, phase_seq: int, first_frame: int | None = None, first_job: int | None = None
+    ) -> None:
+        """Begins with the rows of these numbers, by default with the next ones."""
         self._ring = shared.ring
         self._log = shared.log
-        self._next_frame = shared.ring.sequence.newest() + 1
-        self._next_job = shared.log.sequence.newest() + 1
+        self._next_frame = shared.ring.sequence.newest() + 1 if first_frame is None else first_frame
+        self._next_job = shared.log.sequence.newest() + 1 if first_job is None else first_job
         self._phase_seq = phase_seq
 
     def into(self, record: RunRecord) -> None:
