@@ -155,7 +155,7 @@ def _print_verdict(console: Console, runs: list[Run]) -> None:
     median_late = [median(run.p99_us for run in kind) for kind in (on, off)]
     for name, (with_it, without) in (("all runs", late), ("median run", median_late)):
         percent = 100 * (with_it / without - 1)
-        held = _verdict(abs(percent) <= _MAX_P99_DIFFERENCE_PERCENT)
+        held = _verdict(percent <= _MAX_P99_DIFFERENCE_PERCENT)
         numbers = (f"{with_it:.1f}", f"{without:.1f}", f"{percent:+.1f}%")
         table.add_row(f"p99 us, {name}", *numbers, f"{held} ({_MAX_P99_DIFFERENCE_PERCENT:g}%)")
     console.print(table)

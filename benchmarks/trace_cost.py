@@ -28,7 +28,7 @@ from rtcore.clock import MonotonicClock, TickClock, TickPlan
 from rtcore.dispatch import Entry, Outcome, Resolution, TickKind
 from rtcore.layout import TRACE_ENV, Layout
 from rtcore.recorder import Books, StatsRecorder, TracingRecorder
-from rtcore.report.perfetto import TRACE_FILE, convert_folder
+from rtcore.report.perfetto.writer import TRACE_FILE, convert_folder
 from rtcore.schedule import Job, Schedule, ScheduleParams
 from rtcore.tickloop import Answer, TickRecord
 from rtcore.trace import TRACE_SLOTS, TraceKind, TraceRing, read_spool

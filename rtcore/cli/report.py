@@ -13,9 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from rtcore.errors import ConfigError, RtcoreError
-from rtcore.report.explain import Fact, explain_tick
+from rtcore.report.explain.tick import Fact, explain_tick
 from rtcore.report.folder import read_run
-from rtcore.report.page import build_page
+from rtcore.report.page.build import build_page
 
 _DESCRIPTION = """\
 Show what happened in a run that was kept with `rtcore-run --out DIR`.

@@ -17,7 +17,7 @@ from rtcore.config import RuntimeConfig
 from rtcore.errors import ConfigError, RtcoreError
 from rtcore.report.live import LiveView
 from rtcore.report.output import write_config, write_results
-from rtcore.report.perfetto import convert_folder, require_perfetto
+from rtcore.report.perfetto.writer import convert_folder, require_perfetto
 from rtcore.report.table import RunHeader, header_lines, summary_table
 from rtcore.runtime import Runtime
 from rtcore.simulate import Simulation

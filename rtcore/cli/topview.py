@@ -14,9 +14,9 @@ from rich.table import Table
 from rtcore.clock import MonotonicClock
 from rtcore.errors import ConfigError, RtcoreError, SharedMemoryError
 from rtcore.report.live import LiveView, render
-from rtcore.report.onlooker import Onlooker, RunState
 from rtcore.report.table import header_lines, number, share
-from rtcore.report.visible import RunRow, find_run, list_runs
+from rtcore.watch.onlooker import Onlooker, RunState
+from rtcore.watch.visible import RunRow, find_run, list_runs
 
 _DESCRIPTION = """\
 Look at a live run from another terminal: what it consists of, a lane per worker, the ticks, and the numbers.

@@ -28,8 +28,8 @@ from rtcore.errors import ConfigError, RtcoreError
 from rtcore.layout import TRACE_EVENT
 from rtcore.profile.plots import new_figure, save
 from rtcore.profile.results import Result
+from rtcore.report.perfetto.events import Events, Ints, find, job_keys, map_spool, of_kind
 from rtcore.report.table import number
-from rtcore.report.trace_events import Events, Ints, find, job_keys, map_spool, of_kind
 from rtcore.runtime import Runtime
 from rtcore.trace import TraceKind
 
@@ -146,7 +146,7 @@ def _measure_and_keep(config: RuntimeConfig, flags: list[str], console: Console)
     """The same, leaving what `rtcore-run --trace --out DIR` leaves."""
     from rtcore.cli.run import write_trace  # noqa: PLC0415 - only for runs that are kept
     from rtcore.report.output import write_config, write_results  # noqa: PLC0415
-    from rtcore.report.perfetto import require_perfetto  # noqa: PLC0415
+    from rtcore.report.perfetto.writer import require_perfetto  # noqa: PLC0415
 
     require_perfetto()
     config = config.model_copy(update={"trace": True})

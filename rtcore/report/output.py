@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rtcore.config import RuntimeConfig
-from rtcore.report.perfetto import TRACE_FILE
+from rtcore.report.perfetto.writer import TRACE_FILE
 from rtcore.report.record import RunRecord
 from rtcore.report.summary import RunStats
 

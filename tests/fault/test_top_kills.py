@@ -14,9 +14,9 @@ import pytest
 
 import rtcore
 from rtcore.cli import topview
-from rtcore.report.onlooker import RunState
-from rtcore.report.visible import list_runs, visible_run_ids
 from rtcore.shm import files_of, unlink_all
+from rtcore.watch.onlooker import RunState
+from rtcore.watch.visible import list_runs, visible_run_ids
 
 pytestmark = pytest.mark.fault
 

@@ -25,9 +25,9 @@ from typing import Any
 import pytest
 
 import rtcore
-from rtcore.report.onlooker import LIVE_STATES, SUMMARY_KEYS, Onlooker, RunState
-from rtcore.report.visible import visible_run_ids
 from rtcore.shm import SHM_DIR, files_of
+from rtcore.watch.onlooker import LIVE_STATES, SUMMARY_KEYS, Onlooker, RunState
+from rtcore.watch.visible import visible_run_ids
 
 pytestmark = pytest.mark.process
 

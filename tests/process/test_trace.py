@@ -20,7 +20,7 @@ from tracecheck import Parsed, parse
 import rtcore
 from rtcore.clock import MonotonicClock
 from rtcore.layout import TRACE_EVENT
-from rtcore.report.perfetto import TRACE_FILE, convert_folder
+from rtcore.report.perfetto.writer import TRACE_FILE, convert_folder
 from rtcore.shm import files_of
 from rtcore.trace import TraceKind, read_spool
 
@@ -241,7 +241,7 @@ def test_perfettos_own_trace_processor_finds_nothing_wrong(tmp_path: Path) -> No
 _CONVERT = """
 import resource, sys
 from pathlib import Path
-from rtcore.report.perfetto import convert_folder, require_perfetto
+from rtcore.report.perfetto.writer import convert_folder, require_perfetto
 require_perfetto()
 folders = [Path(name) for name in sys.argv[1:]]
 for folder in folders:

@@ -15,7 +15,7 @@ from tracecheck import parse
 
 from rtcore.profile import path
 from rtcore.profile.path import STAGES, TOLERANCE_PERCENT
-from rtcore.report.perfetto import TRACE_FILE
+from rtcore.report.perfetto.writer import TRACE_FILE
 
 pytestmark = pytest.mark.process
 

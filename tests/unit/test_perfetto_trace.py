@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from rtcore.dispatch import Outcome, TickKind
 from rtcore.errors import ConfigError
 from rtcore.layout import TRACE_EVENT
-from rtcore.report import perfetto
-from rtcore.report.perfetto import TRACE_FILE, convert_folder
-from rtcore.report.trace_events import ANNOUNCE, JOB_SPAN, blocks, map_spool, with_spans
+from rtcore.report.perfetto import writer as perfetto
+from rtcore.report.perfetto.events import ANNOUNCE, JOB_SPAN, blocks, map_spool, with_spans
+from rtcore.report.perfetto.writer import TRACE_FILE, convert_folder
 from rtcore.trace import TraceKind
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "process"))

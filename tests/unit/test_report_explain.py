@@ -10,7 +10,7 @@ import pytest
 
 from rtcore.dispatch import Outcome, TickKind
 from rtcore.errors import ConfigError
-from rtcore.report.explain import explain_tick
+from rtcore.report.explain.tick import explain_tick
 from rtcore.report.folder import InferenceRow, RunFolder, TickRow
 
 pytestmark = pytest.mark.unit

@@ -12,10 +12,10 @@ import pytest
 import rtcore
 from rtcore.config import make_config
 from rtcore.dispatch import Outcome, TickKind
-from rtcore.report.explain import explain_tick
+from rtcore.report.explain.tick import explain_tick
 from rtcore.report.folder import RunFolder, read_run
 from rtcore.report.output import write_config, write_json
-from rtcore.report.page_data import Samples
+from rtcore.report.page.data import Samples
 
 pytestmark = pytest.mark.process
 

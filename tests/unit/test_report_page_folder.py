@@ -12,7 +12,7 @@ import pytest
 from test_report_page import Visible, call, simulated
 
 from rtcore.report.folder import read_run
-from rtcore.report.page_data import Samples
+from rtcore.report.page.data import Samples
 
 pytest.importorskip("plotly", reason="the page needs plotly: pip install 'rtcore[report]'")
 pytestmark = pytest.mark.unit

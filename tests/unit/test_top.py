@@ -20,14 +20,14 @@ from rtcore.dispatch import Outcome, TickKind
 from rtcore.errors import ConfigError, LayoutMismatchError, SharedMemoryError
 from rtcore.layout import LAYOUT_VERSION, SEGMENT_HEADER, Layout
 from rtcore.planner import Tau, make_plan
-from rtcore.report import visible
-from rtcore.report.onlooker import SUMMARY_KEYS, Onlooker, RunState
 from rtcore.report.summary import build_summary
-from rtcore.report.visible import RunRow, find_run, list_runs
 from rtcore.shared import Phase, SharedRun
 from rtcore.shm import SHM_DIR, attach_segment, create_segment, new_run_id, segment_name, unlink_all
 from rtcore.spaces import ObservationSpec
 from rtcore.stats import Words
+from rtcore.watch import visible
+from rtcore.watch.onlooker import SUMMARY_KEYS, Onlooker, RunState
+from rtcore.watch.visible import RunRow, find_run, list_runs
 
 pytestmark = pytest.mark.unit
 

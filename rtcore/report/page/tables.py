@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from rtcore.config import RuntimeConfig, make_config
 from rtcore.report.folder import RunFolder, number_at
-from rtcore.report.page_data import Samples, quantile
+from rtcore.report.page.data import Samples, quantile
 from rtcore.report.table import OUTCOME_MEANING, TICK_KIND_MEANING
 
 _TIMES = "\N{MULTIPLICATION SIGN}"

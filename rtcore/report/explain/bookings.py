@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from itertools import pairwise
 
 from rtcore.dispatch import Outcome, TickKind
-from rtcore.report.explain_way import Ways, span
+from rtcore.report.explain.way import Ways, span
 from rtcore.report.folder import InferenceRow, RunFolder, TickRow, number_at
 
 MOST_LISTED = 12

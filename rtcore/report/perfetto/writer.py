@@ -19,8 +19,8 @@ from typing import Any, BinaryIO
 
 from rtcore.clock import NS_PER_S, MonotonicClock, unix_time_s
 from rtcore.errors import ConfigError, RtcoreError
-from rtcore.report.trace_events import Events, JobLinks, blocks, map_spool, with_spans
-from rtcore.report.trace_looks import (
+from rtcore.report.perfetto.events import Events, JobLinks, blocks, map_spool, with_spans
+from rtcore.report.perfetto.looks import (
     DUE_AT,
     FRAME_AT,
     LOOKS,
@@ -205,7 +205,7 @@ class _Lane:
         self._cursor_ns = 0
 
     def draw(self, block: Events, links: JobLinks) -> None:
-        """The events of one block (see `trace_events.with_spans`)."""
+        """The events of one block (see `events.with_spans`)."""
         due, flows = links.due_of(block).tolist(), links.flow_of(block).tolist()
         publish, dispatch = TraceKind.PUBLISH, TraceKind.DISPATCH
         add = self._stream.add
@@ -354,7 +354,3 @@ def main(arguments: list[str] | None = None) -> None:
     except (RtcoreError, OSError) as error:
         print(f"{parser.prog}: {type(error).__name__}: {error}", file=sys.stderr)
         raise SystemExit(2 if isinstance(error, ConfigError) else 1) from error
-
-
-if __name__ == "__main__":
-    main()

@@ -15,8 +15,8 @@ from typing import NamedTuple
 from rtcore.clock import NS_PER_S, NS_PER_US
 from rtcore.dispatch import Outcome, TickKind
 from rtcore.errors import ConfigError
-from rtcore.report.explain_bookings import MOST_LISTED, Bookings, in_ticks, listed
-from rtcore.report.explain_way import Ways, span
+from rtcore.report.explain.bookings import MOST_LISTED, Bookings, in_ticks, listed
+from rtcore.report.explain.way import Ways, span
 from rtcore.report.folder import ACTIONS, InferenceRow, RunFolder, TickRow
 from rtcore.report.table import TICK_KIND_MEANING
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from rtcore.dispatch import Outcome, TickKind
-from rtcore.report.trace_events import ANNOUNCE, JOB_SPAN
+from rtcore.report.perfetto.events import ANNOUNCE, JOB_SPAN
 from rtcore.trace import TraceKind
 
 #: Place of a field in an event; a ninth, the due tick of its job, is appended to it.

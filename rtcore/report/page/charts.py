@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rtcore.report.page_data import Floats, OverTime, Samples, quantile
+from rtcore.report.page.data import Floats, OverTime, Samples, quantile
 from rtcore.report.table import number
 
 Figure = dict[str, Any]

@@ -1,7 +1,7 @@
 """Runs as one HTML page that needs nothing else: no network, no other file. Optional extra `rtcore[report]`.
 
-The page's parts: `page.html`, `page.css` and `page.js` beside this file, the charts (`page_charts`), the tables
-(`page_tables`) and the rows the timeline is drawn from (`page_data`).
+The page's parts: `page.html`, `page.css` and `page.js` beside this file, the charts (`charts`), the tables
+(`tables`) and the rows the timeline is drawn from (`data`).
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ from typing import Any
 
 from rtcore.dispatch import Outcome, TickKind
 from rtcore.errors import ConfigError
-from rtcore.report import page_charts as charts
-from rtcore.report import page_tables as tables
 from rtcore.report.folder import RunFolder, number_at
-from rtcore.report.page_data import Samples, quantile, timeline_columns
+from rtcore.report.page import charts, tables
+from rtcore.report.page.data import Samples, quantile, timeline_columns
 from rtcore.report.table import OUTCOME_MEANING, TICK_KIND_MEANING, number, policy_notes, share
 
 _SKIPPED_MEANING = "did not run: the tick before took too long"

@@ -9,8 +9,8 @@ from typing import Any
 from rtcore.clock import unix_time_s
 from rtcore.errors import ConfigError, LayoutMismatchError, RtcoreError, SharedMemoryError
 from rtcore.layout import LAYOUT_VERSION
-from rtcore.report.onlooker import LIVE_STATES, Onlooker, RunState, command_of, owner_of, state_from_outside
 from rtcore.shm import PREFIX, SHM_DIR
+from rtcore.watch.onlooker import LIVE_STATES, Onlooker, RunState, command_of, owner_of, state_from_outside
 
 
 @dataclass(frozen=True)

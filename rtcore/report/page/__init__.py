@@ -1,0 +1,1 @@
+"""Run folders as one HTML page: `build` lays it out from `data`, `charts` and `tables`."""

@@ -1,0 +1,1 @@
+"""Runs seen from outside: which there are, and what one of them is doing. Read-only."""
