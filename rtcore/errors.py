@@ -9,6 +9,7 @@
     ├── EnvironmentFailed         the environment raised, or broke its own observation space
     ├── EnvironmentHung           the environment stopped answering and was killed
     ├── PolicyError               bad policy name, arguments, output shape or dtype, or NaN
+    ├── RecordError               the files of a run cannot be written
     ├── WorkerDied                a process of the run died: (role, index, pid, exitcode)
     └── LauncherDied              the process that starts the others died
 
@@ -55,6 +56,10 @@ class EnvironmentHung(RtcoreError):
 
 class PolicyError(RtcoreError):
     """A policy's name, arguments or output is wrong."""
+
+
+class RecordError(RtcoreError):
+    """A file of the run's folder cannot be written; the message names the folder and the reason."""
 
 
 class WorkerDied(RtcoreError):

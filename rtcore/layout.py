@@ -62,7 +62,8 @@ class Record:
 
     def struct_with(self, num_bytes: int) -> struct.Struct:
         """All fields and, behind them, so many bytes: packed at once."""
-        return struct.Struct(f"{self.struct.format}{num_bytes}s")
+        padding = self.num_bytes - self.struct.size
+        return struct.Struct(f"{self.struct.format}{padding}x{num_bytes}s")
 
 
 #: Start of every segment. Written once by the supervisor, before anybody else attaches.
@@ -92,8 +93,8 @@ RUN_CONTROL = Record(
     "run control",
     "supervisor",
     {
-        "phase": "what the env process is to do: a `Phase`",
-        "phase_seq": "grows by one with each order; written last, after what the order says",
+        "phase": "the newest order's `Phase`, for who only asks whether the run is to stop",
+        "phase_seq": "the newest order: grows with each, its low 3 bits are its `Phase`; written after all it says",
         "membership_seq": "grows by one whenever a worker comes or goes",
         "num_workers": "workers the schedule starts with",
         "delay_ticks": "planned ticks from a frame to its action",
@@ -142,7 +143,7 @@ WORKER_STATUS = Record(
     {
         "pid": "of the worker",
         "generation": "the `generation` this process was started as",
-        "ready": "1 once it is warm",
+        "ready": "the generation that is warm and takes jobs",
         "heartbeat_ns": "when it last showed life",
         "busy_since_ns": "when it took up the job it is at; 0: idle",
         "inferences": "answers of this phase",
@@ -198,7 +199,7 @@ SLOT_ENTRY = Record(
         "compute_ns": "of the inference: on the device",
         "d2h_ns": "of the inference: copy back",
         "cpu_ns": "what the inference cost: GPU time on a GPU, else CPU time",
-        "clipped": "action values that were cut to the action space",
+        "clipped": "actions of the chunk that were cut to the action space",
     },
 )
 
@@ -330,7 +331,7 @@ ENV_COUNTERS = Record(
         "replans": "changes of delay or stride during the phase",
         "jobs": "that ended",
         "episodes": "that ended",
-        "clipped_actions": "action values that were cut to the action space",
+        "clipped_actions": "actions that were cut to the action space",
         "first_start_ns": "when the first tick began",
         "last_start_ns": "when the newest tick began",
         "unknown_entries": "answers that belonged to no job",

@@ -180,6 +180,12 @@ class TracingRecorder(StatsRecorder):
         self._idle_since_ns = self._clock.now_ns()
         add(TraceKind.ACCOUNT, published_ns, self._idle_since_ns, tick)
 
+    def garbage_collected(self, start_ns: int) -> None:
+        """Between two ticks, until now."""
+        now_ns = self._clock.now_ns()
+        self._trace.add(TraceKind.COLLECT_GARBAGE, start_ns, now_ns)
+        self._idle_since_ns = now_ns
+
     def job_ended(self, resolution: Resolution) -> None:
         super().job_ended(resolution)
         job = resolution.job

@@ -23,6 +23,8 @@ from rtcore.layout import (
 )
 
 NONE_YET = -1
+#: Some 30 us of copying.
+_QUICK_BYTES = 1 << 18
 
 
 class Words(Protocol):
@@ -167,6 +169,11 @@ class FrameRing:
         self._next_seq = seq + 1
         return seq
 
+    @property
+    def is_quick_to_copy(self) -> bool:
+        """Whether a frame may be copied just to warm the caches: a large one would take the time it should save."""
+        return self._frame_bytes <= _QUICK_BYTES
+
     def warm(self) -> None:
         """Writer: bring the code and the memory that the next `publish` needs into the caches, changing nothing.
 
@@ -174,7 +181,8 @@ class FrameRing:
         slot that comes next and goes through the motions on private memory.
         """
         slot = self._next_seq % self.sequence.num_slots
-        copy_bytes(self._scratch.data.cast("B"), self._frames[slot])
+        if self.is_quick_to_copy:
+            copy_bytes(self._scratch.data.cast("B"), self._frames[slot])
         self._pack(self._scratch_header, 0, *self._unpack_whole(self._buffer, self._header_at[slot]))
 
     def read(self, seq: int, out: npt.NDArray[Any]) -> ReadStatus:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
 from rtcore.clock import MonotonicClock
 from rtcore.config import RuntimeConfig, make_config
-from rtcore.errors import RtcoreError, StartupError
+from rtcore.errors import ConfigError, RecordError, StartupError
 from rtcore.report.live import booked_ticks
 from rtcore.report.record import RunRecord
 from rtcore.report.snapshot import snapshot
@@ -73,18 +73,53 @@ class Runtime:
     def start(self) -> Self:
         """Start everything; returns at tick 0. Raises what went wrong, after cleaning up."""
         try:
+            self._make_folder()
             self._supervisor.start()
+            self._open_files()
+            thread = threading.Thread(target=self._supervise, name=f"rtcore-{self.run_id}", daemon=True)
+            thread.start()
+            self._thread = thread
         except BaseException:
-            self._supervisor.close()
-            self._over.set()
+            try:
+                self._close_files()
+            finally:
+                self._supervisor.close()
+                self._over.set()
             raise
-        action = ActionSpec.from_json(self._supervisor.env_info["action"])
-        self.record = RunRecord(self.config.out, lambda raw: _decode(action, raw))
-        if self.config.trace and self.config.out is not None:
-            self._spool = TraceSpool(self.config.out, self._supervisor.shared.trace_rings())
-        self._thread = threading.Thread(target=self._supervise, name=f"rtcore-{self.run_id}", daemon=True)
-        self._thread.start()
         return self
+
+    def _make_folder(self) -> None:
+        """Before anything is started: a folder that cannot be made is a wrong setting."""
+        out = self.config.out
+        if out is not None:
+            try:
+                out.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise ConfigError(f"out: cannot make {out}: {error.strerror}; give a folder to write into") from error
+
+    def _open_files(self) -> None:
+        action = ActionSpec.from_json(self._supervisor.env_info["action"])
+        with self._writing():
+            self.record = RunRecord(self.config.out, lambda raw: _decode(action, raw))
+            if self.config.trace and self.config.out is not None:
+                self._spool = TraceSpool(self.config.out, self._supervisor.shared.trace_rings())
+
+    def _close_files(self) -> None:
+        with self._writing():
+            for file in (self.record, self._spool):
+                if file is not None:
+                    file.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What the disk refuses is an error of ours, with a name and a place."""
+        try:
+            yield
+        except OSError as error:
+            raise RecordError(
+                f"the run's files in {self.config.out} cannot be written: {error.strerror or error}; free some room, "
+                "or give another folder with --out"
+            ) from error
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Block until the run is over; False if `timeout_s` passed first. Raises the run's error, if it failed."""
@@ -144,10 +179,15 @@ class Runtime:
         A reader of the frame ring, which is the replay memory (`--ring-slots` says how far it reaches back). Each
         call makes an independent one, to be used by one thread, until the run is closed. `gamma` is per tick.
         """
+        if self.config.chunk > 1:
+            raise ConfigError(
+                f"chunk={self.config.chunk}: a transition holds one action, and a decision of this run is as many; "
+                "use chunk=1"
+            )
         supervisor = self._supervisor
+        shared, builder = supervisor.shared, TransitionBuilder(gamma, discount_rewards)
         action = ActionSpec.from_json(supervisor.env_info["action"])
-        builder = TransitionBuilder(gamma, discount_rewards)
-        return TransitionReader(supervisor.shared.ring, action, supervisor.run_phase_seq, builder)
+        return TransitionReader(shared.ring, action, supervisor.run_phase_seq, builder, supervisor.run_first_frame)
 
     def stats(self) -> RunStats:
         """A snapshot of every counter and histogram, at any time after the start."""
@@ -162,20 +202,17 @@ class Runtime:
     # -- the supervising thread ----------------------------------------------------------------------------
 
     def _supervise(self) -> None:
-        try:
-            self._watch_until_over()
-        except BaseException as error:
-            self._error = error
-        finally:
-            with contextlib.suppress(RtcoreError):
-                self._drain()
-                self._final = self._snapshot(with_memory=self._error is None)
-            if self.record is not None:
-                self.record.close()
-            if self._spool is not None:
-                self._spool.close()
-            self._supervisor.close()
-            self._over.set()
+        """To the end of the run, and then to the end of everything, whatever goes wrong on the way."""
+        for step in (self._watch_until_over, self._drain, self._take_stock, self._close_files, self._supervisor.close):
+            try:
+                step()
+            except BaseException as error:
+                # The first thing that went wrong is what the caller is told; the rest mostly follows from it.
+                self._error = self._error or error
+        self._over.set()
+
+    def _take_stock(self) -> None:
+        self._final = self._snapshot(with_memory=self._error is None)
 
     def _watch_until_over(self) -> None:
         supervisor, clock = self._supervisor, self._clock
@@ -189,15 +226,17 @@ class Runtime:
                 self._drain()
             if self.record is not None and now_ns - flush_ns >= _FLUSH_EVERY_NS:
                 flush_ns = now_ns
-                self.record.flush()
+                with self._writing():
+                    self.record.flush()
 
     def _drain(self) -> None:
         start_ns = self._clock.now_ns()
-        if self.record is not None:
-            self._supervisor.run_drain.into(self.record)
-        if self._spool is not None:
-            self._supervisor.trace(TraceKind.DRAIN, start_ns)
-            self._spool.collect()
+        with self._writing():
+            if self.record is not None:
+                self._supervisor.run_drain.into(self.record)
+            if self._spool is not None:
+                self._supervisor.trace(TraceKind.DRAIN, start_ns)
+                self._spool.collect()
 
     def _snapshot(self, *, with_memory: bool) -> RunStats:
         supervisor, spool = self._supervisor, self._spool

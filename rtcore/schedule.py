@@ -209,6 +209,8 @@ class Schedule:
         """Who will probably be booked at `tick`, so that it can be woken ahead of time; None if nobody is due."""
         if not self._idle or (self._next_start_tick is not None and tick < self._next_start_tick):
             return None
+        if self.params.stagger == "sequential" and self._busy.keys() - self._overdue:
+            return None
         return self._idle[0]
 
     @property

@@ -27,12 +27,27 @@ from rtcore.trace import TraceRing
 
 
 class Phase(IntEnum):
-    """What the supervisor wants of the env process. Each change comes with a new `phase_seq`."""
+    """What the supervisor wants of the env process. Each order has a number of its own, see `next_order`."""
 
     IDLE = 0  #: no ticks; finish what is under way
     REHEARSE = 1  #: tick, book and publish, but leave the world on its first frame
     RUN = 2  #: the run
     STOP = 3  #: end now
+
+
+#: Of a `phase_seq`, the lowest bits are the phase that it orders.
+_PHASE_BITS = 3
+
+
+def next_order(phase_seq: int, phase: Phase) -> int:
+    """The `phase_seq` after this one, for `phase`: number and phase in one word, so that neither is read without the
+    other. Two words would need their reader to know which of them was written when."""
+    return ((phase_seq >> _PHASE_BITS) + 1) << _PHASE_BITS | phase
+
+
+def phase_of(phase_seq: int) -> Phase:
+    """What an order asks for."""
+    return Phase(phase_seq & ((1 << _PHASE_BITS) - 1))
 
 
 class SharedRun:

@@ -203,7 +203,8 @@ def files_of(run_id: str) -> list[Path]:
 
 def unlink_all(run_id: str) -> None:
     """Remove every name of a run. Processes that have them mapped keep their memory until they exit."""
-    for path in files_of(run_id):
+    # The control segment last: a dead run is known by it, should this be interrupted.
+    for path in sorted(files_of(run_id), key=lambda path: path.name.endswith("-control")):
         path.unlink(missing_ok=True)
 
 
@@ -251,6 +252,7 @@ def _check_room(part: str, size: int) -> None:
 def _no_room(part: str, size: int) -> SharedMemoryError:
     return SharedMemoryError(
         f"no room in /dev/shm for the {part} segment: needs {size / 1e6:.1f} MB, {free_bytes() / 1e6:.1f} MB are free. "
-        "Lower --ring-slots, remove stale segments, or enlarge it (docker run --shm-size=1g; "
+        f"Lower {'--max-workers' if part == 'trace' else '--ring-slots'}, remove stale segments, or enlarge it (docker "
+        "run --shm-size=1g; "
         "mount -o remount,size=2G /dev/shm)"
     )

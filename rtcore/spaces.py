@@ -238,6 +238,8 @@ class ActionSpec(_ArraySpec):
         if self.kind != "box":
             return 0
         values = output.reshape(chunk, -1)
+        if self.np_dtype.kind in "iub" and values.dtype.kind == "f":
+            values = np.rint(values)
         outside = (values < self.low_array.ravel()) | (values > self.high_array.ravel())
         return int(outside.any(axis=1).sum())
 

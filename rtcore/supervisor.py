@@ -24,7 +24,7 @@ from rtcore.launcher import Child, Launcher, child_error
 from rtcore.layout import TRACE_SUPERVISOR, Layout
 from rtcore.planner import Plan, Tau, make_plan
 from rtcore.report.record import Drain
-from rtcore.shared import Phase, SharedRun
+from rtcore.shared import Phase, SharedRun, next_order
 from rtcore.shm import check_platform, create_semaphore, new_run_id, reap_dead_runs, unlink_all
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore.trace import TRACE_SLOTS, TraceKind, TraceRing
@@ -34,6 +34,7 @@ WORKER_ENTRY = "rtcore_workers.inference:main"
 _LOG_SLOTS = 16384
 #: Room for what a run says of itself, beside its world's spaces.
 _ABOUT_BYTES = 65536
+_PROGRAM_CHARS = 2000
 _MIN_REHEARSAL_NS = 700_000_000
 _MAX_REHEARSAL_NS = 12_000_000_000
 _REHEARSAL_SAMPLES = 40
@@ -62,7 +63,8 @@ class Supervisor:
     """One run's processes. Not thread-safe: after `start`, one thread calls `watch` until it answers True."""
 
     def __init__(self, config: RuntimeConfig, progress: Progress) -> None:
-        self.config = config
+        # Once, here: a process with fewer CPUs would find another answer.
+        self.config = config.model_copy(update={"wait": config.resolved_wait()})
         self.run_id = new_run_id()
         self.plan: Plan | None = None
         self.policy_info: dict[str, Any] = {}
@@ -82,6 +84,9 @@ class Supervisor:
         self._shared: SharedRun | None = None
         self._booted_ns: dict[int, int] = {}
         self._trace: TraceRing | None = None
+        self._stop_seq = 0
+        self.run_phase_seq = -1
+        self.run_first_frame = 0
         self._began_ns = 0
         self._started_unix_s = 0.0
         self.startup_s = math.nan
@@ -150,6 +155,8 @@ class Supervisor:
             "observation": self.env_info["observation"],
             "action": self.env_info["action"],
             "period_ns": int(1_000_000_000 / self.rate_hz),
+            # One that is started again in the run goes on with the counts of its place.
+            "run_phase_seq": self.run_phase_seq,
         }
         self._booted_ns[index] = self._clock.now_ns()
         self._workers[index] = self._launch("worker", index, generation, WORKER_ENTRY, boot)
@@ -239,12 +246,18 @@ class Supervisor:
         control["tau_mean_ns"] = plan.tau.mean_ns
         control["guard_ns"] = self.config.guard_ns(self.rate_hz)
         control["num_ticks"] = self.config.num_ticks(self.rate_hz)
+        return self._order(phase)
+
+    def _order(self, phase: Phase) -> int:
+        """Tell the env process (and with STOP the workers); returns the order's number."""
+        control = self.shared.run_control
         control["phase"] = phase
-        control["phase_seq"] = control["phase_seq"] + 1
-        return control["phase_seq"]
+        control["phase_seq"] = seq = next_order(control["phase_seq"], phase)
+        return seq
 
     def _begin_run(self, plan: Plan) -> None:
-        self.run_phase_seq = self.shared.run_control["phase_seq"] + 1
+        self.run_phase_seq = next_order(self.shared.run_control["phase_seq"], Phase.RUN)
+        self.run_first_frame = self.shared.ring.sequence.newest() + 1
         self.run_drain = Drain(self.shared, self.run_phase_seq)
         status = self.shared.env_status
         rehearsed_ns = status["epoch_ns"]
@@ -257,15 +270,15 @@ class Supervisor:
     def watch(self, timeout_s: float) -> bool:
         """Wait for events, act on them; True when the run is over. Raises if it failed."""
         self._pump(timeout_s)
-        return bool(self.shared.env_status["finished"])
+        status = self.shared.env_status
+        # An env process that hears of the stop before it has begun to run never does.
+        return bool(status["finished"]) or (self.stopping and status["phase_seen"] >= self._stop_seq)
 
     def request_stop(self) -> None:
         """End the run at the next tick, as if its time were up."""
         self.stopping = True
         if self._shared is not None:
-            control = self._shared.run_control
-            control["phase"] = Phase.IDLE
-            control["phase_seq"] = control["phase_seq"] + 1
+            self._stop_seq = self._order(Phase.IDLE)
 
     @property
     def worker_pids(self) -> dict[int, int]:
@@ -279,7 +292,7 @@ class Supervisor:
             raise StartupError("the run has no plan yet")
         return About(
             run_id=self.run_id,
-            program=" ".join(sys.argv) or sys.executable,
+            program=(" ".join(sys.argv) or sys.executable)[:_PROGRAM_CHARS],
             config=self.config.model_dump(mode="json"),
             world=self.env_info,
             policy=self.policy_info,
@@ -336,7 +349,7 @@ class Supervisor:
 
     def _worker_died(self, child: Child) -> None:
         index = child.index
-        if self.shared.worker_control[index]["generation"] != child.generation:
+        if self.shared.worker_control[index]["generation"] != child.generation or self.stopping:
             return
         self._set_up(index, False)
         reason = self._reasons.pop(index, None) or f"exit code {child.exitcode}"
@@ -424,17 +437,20 @@ class Supervisor:
     def close(self) -> None:
         """End every process and remove every name. Safe to call at any time, more than once."""
         launcher, self._launcher = self._launcher, None
-        if self._shared is not None:
-            self._shared.run_control["phase"] = Phase.STOP
+        try:
+            if self._shared is not None and launcher is not None:
+                self._order(Phase.STOP)
+                for semaphore in self._semaphores:
+                    semaphore.release()
+            if launcher is not None:
+                self._await_exits(launcher)
+        finally:
+            if launcher is not None:
+                launcher.close()
             for semaphore in self._semaphores:
-                semaphore.release()
-        if launcher is not None:
-            self._await_exits(launcher)
-            launcher.close()
-        for semaphore in self._semaphores:
-            semaphore.close()
-        self._semaphores = []
-        unlink_all(self.run_id)
+                semaphore.close()
+            self._semaphores = []
+            unlink_all(self.run_id)
 
     def _await_exits(self, launcher: Launcher) -> None:
         """A moment for the children to end by themselves (the world's close() may save something)."""

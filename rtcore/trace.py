@@ -8,6 +8,7 @@ before it was collected is counted as lost. Turning them into a picture is the b
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -153,7 +154,8 @@ class TraceSpool:
         self._rings = rings
         self._paths = [folder / f"trace-{process_name(process)}.events" for process in range(len(rings))]
         self._files: list[BinaryIO | None] = [None] * len(rings)
-        self._next = [ring.sequence.newest() + 1 for ring in rings]
+        # From the first one: a ring is empty until the run begins, and it may have begun before this spool was made.
+        self._next = [0] * len(rings)
         self.num_events = 0
         self.lost_events = 0
 
@@ -171,10 +173,11 @@ class TraceSpool:
             self.lost_events += lost
 
     def close(self) -> None:
-        for process, file in enumerate(self._files):
-            if file is not None:
-                file.close()
-                self._files[process] = None
+        files, self._files = self._files, [None] * len(self._files)
+        with ExitStack() as stack:
+            for file in files:
+                if file is not None:
+                    stack.callback(file.close)
 
 
 def process_name(process: int) -> str:

@@ -233,13 +233,16 @@ class TransitionReader:
     (`counts`, `lapped_samples`), never returned. A row beside the frames takes `row_bytes`.
     """
 
-    def __init__(self, ring: FrameRing, action: ActionSpec, phase_seq: int, builder: TransitionBuilder) -> None:
+    def __init__(
+        self, ring: FrameRing, action: ActionSpec, phase_seq: int, builder: TransitionBuilder, first_frame: int = 0
+    ) -> None:
+        """`phase_seq` and `first_frame`: which frames of the ring are the run's."""
         self.builder = builder
         self.lapped_samples = 0
         self._ring = ring
         self._action = action
         self._phase_seq = phase_seq
-        self._next_frame = 0
+        self._next_frame = first_frame
         self._capacity = ring.sequence.num_slots
         self._rows = np.zeros(self._capacity, _ROW)
         self._actions = np.zeros((self._capacity, action.nbytes), np.uint8)

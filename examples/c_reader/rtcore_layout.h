@@ -39,8 +39,8 @@ _Static_assert(sizeof(struct rtcore_segment_header) == 128, "rtcore_segment_head
 
 /* Writer: supervisor. */
 struct rtcore_run_control {
-    int64_t phase; /* what the env process is to do: a `Phase` */
-    int64_t phase_seq; /* grows by one with each order; written last, after what the order says */
+    int64_t phase; /* the newest order's `Phase`, for who only asks whether the run is to stop */
+    int64_t phase_seq; /* the newest order: grows with each, its low 3 bits are its `Phase`; written after all it says */
     int64_t membership_seq; /* grows by one whenever a worker comes or goes */
     int64_t num_workers; /* workers the schedule starts with */
     int64_t delay_ticks; /* planned ticks from a frame to its action */
@@ -82,7 +82,7 @@ _Static_assert(sizeof(struct rtcore_worker_control) == 64, "rtcore_worker_contro
 struct rtcore_worker_status {
     int64_t pid; /* of the worker */
     int64_t generation; /* the `generation` this process was started as */
-    int64_t ready; /* 1 once it is warm */
+    int64_t ready; /* the generation that is warm and takes jobs */
     int64_t heartbeat_ns; /* when it last showed life */
     int64_t busy_since_ns; /* when it took up the job it is at; 0: idle */
     int64_t inferences; /* answers of this phase */
@@ -130,7 +130,7 @@ struct rtcore_slot_entry {
     int64_t compute_ns; /* of the inference: on the device */
     int64_t d2h_ns; /* of the inference: copy back */
     int64_t cpu_ns; /* what the inference cost: GPU time on a GPU, else CPU time */
-    int64_t clipped; /* action values that were cut to the action space */
+    int64_t clipped; /* actions of the chunk that were cut to the action space */
     int64_t unused[6];
 };
 _Static_assert(sizeof(struct rtcore_slot_entry) == 192, "rtcore_slot_entry");
@@ -226,7 +226,7 @@ struct rtcore_env_counters {
     int64_t replans; /* changes of delay or stride during the phase */
     int64_t jobs; /* that ended */
     int64_t episodes; /* that ended */
-    int64_t clipped_actions; /* action values that were cut to the action space */
+    int64_t clipped_actions; /* actions that were cut to the action space */
     int64_t first_start_ns; /* when the first tick began */
     int64_t last_start_ns; /* when the newest tick began */
     int64_t unknown_entries; /* answers that belonged to no job */

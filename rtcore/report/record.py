@@ -5,6 +5,7 @@ Real runs drain it from shared memory, simulated runs feed it directly: both giv
 
 from __future__ import annotations
 
+import contextlib
 import csv
 from collections import deque
 from collections.abc import Callable
@@ -129,10 +130,12 @@ class RunRecord:
             file.flush()
 
     def close(self) -> None:
-        for file in self._files:
-            file.close()
-        self._files.clear()
+        """Every file, also if one of them cannot be written to its end: that is raised afterwards."""
+        files, self._files = self._files, []
         self._tick_writer = self._job_writer = None
+        with contextlib.ExitStack() as stack:
+            for file in files:
+                stack.callback(file.close)
 
     def _open(self, folder: Path | None, name: str, columns: tuple[str, ...]) -> Any:
         if folder is None:

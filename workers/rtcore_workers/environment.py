@@ -22,10 +22,9 @@ from rtcore.layout import TRACE_ENV, Layout
 from rtcore.realtime import prepare_env_process
 from rtcore.recorder import Books, StatsRecorder, TracingRecorder
 from rtcore.schedule import Schedule, ScheduleParams
-from rtcore.shared import Phase, SharedRun
+from rtcore.shared import Phase, SharedRun, phase_of
 from rtcore.shm import attach_semaphore
-from rtcore.tickloop import TickLoop
-from rtcore.trace import TraceKind
+from rtcore.tickloop import Recorder, TickLoop
 from rtcore.world import GymnasiumWorld, HeldWorld, World, make_environment
 
 #: Ticks between two small garbage collections, in the slack of a tick (the collector is off otherwise).
@@ -110,13 +109,18 @@ class EnvProcess:
     def serve(self) -> None:
         """Until STOP."""
         control, status, clock = self._shared.run_control, self._shared.env_status, MonotonicClock()
-        while control["phase"] != Phase.STOP:
+        while True:
             status["heartbeat_ns"] = clock.now_ns()
-            phase, phase_seq = control["phase"], control["phase_seq"]
-            if phase in (Phase.REHEARSE, Phase.RUN) and not (phase == Phase.RUN and status["finished"]):
-                self._tick_through(Phase(phase), phase_seq)
-            status["phase_seen"] = control["phase_seq"] if control["phase"] == Phase.IDLE else phase_seq
-            clock.sleep_until_ns(clock.now_ns() + _IDLE_POLL_NS)
+            phase_seq = control["phase_seq"]
+            phase = phase_of(phase_seq)
+            if phase is Phase.STOP:
+                return
+            if phase_seq == status["phase_seen"]:
+                clock.sleep_until_ns(clock.now_ns() + _IDLE_POLL_NS)
+                continue
+            if phase in (Phase.REHEARSE, Phase.RUN):
+                self._tick_through(phase, phase_seq)
+            status["phase_seen"] = phase_seq
 
     def _tick_through(self, phase: Phase, phase_seq: int) -> None:
         """One rehearsal or the run, from a fresh schedule, a fresh epoch and clean statistics."""
@@ -131,7 +135,7 @@ class EnvProcess:
         while words[seq_index] == phase_seq:
             loop.run_tick()
             if loop.tick % _GC_EVERY_TICKS == 0:
-                self._collect_garbage(phase)
+                self._collect_garbage(loop.recorder)
             if 0 <= num_ticks <= loop.tick + 1:
                 break
         loop.finish()
@@ -141,11 +145,11 @@ class EnvProcess:
         else:
             self._drain(workers)
 
-    def _collect_garbage(self, phase: Phase) -> None:
+    def _collect_garbage(self, recorder: Recorder) -> None:
         start_ns = MonotonicClock.now_ns()
         gc.collect(1)
-        if self._trace is not None and phase is Phase.RUN:
-            self._trace.add(TraceKind.COLLECT_GARBAGE, start_ns, MonotonicClock.now_ns())
+        if isinstance(recorder, TracingRecorder):
+            recorder.garbage_collected(start_ns)
 
     def _make_loop(self, phase: Phase, phase_seq: int) -> tuple[TickLoop, SharedWorkers]:
         config, control, shared = self._config, self._shared.run_control, self._shared

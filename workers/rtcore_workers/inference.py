@@ -21,7 +21,7 @@ from rtcore.config import RuntimeConfig
 from rtcore.layout import TRACE_FIRST_WORKER, Layout
 from rtcore.realtime import keep_off
 from rtcore.ring import FrameHeader
-from rtcore.shared import Phase, SharedRun
+from rtcore.shared import Phase, SharedRun, phase_of
 from rtcore.shm import attach_semaphore
 from rtcore.slots import JobRecord
 from rtcore.spaces import ActionSpec, ObservationSpec
@@ -56,6 +56,7 @@ def main(boot: dict[str, Any], channel: socket.socket) -> None:
     )
     semaphore = attach_semaphore(boot["run_id"], index)
     worker = Worker(config, index, boot["generation"], shared, semaphore, policy, action, boot["period_ns"])
+    worker.count_on(boot["run_phase_seq"])
     warmup_ns = worker.warm_up(config.warmup)
     gc.collect()
     gc.freeze()
@@ -131,6 +132,10 @@ class Worker:
         self._idle_since_ns = 0
         self._frame_seen_ns = 0
 
+    def count_on(self, phase_seq: int) -> None:
+        """Jobs of this phase add to the counts of this place instead of starting them anew."""
+        self._phase_seen = phase_seq
+
     def warm_up(self, count: int) -> list[int]:
         """Inferences on a blank frame; returns their times [ns]. None of it is in any statistic."""
         times = []
@@ -199,10 +204,12 @@ class Worker:
         if job.phase_seq != self._phase_seen:
             self._phase_seen = job.phase_seq
             self._forget_statistics()
-        status["busy_since_ns"] = clock.now_ns()
+        start_ns = clock.now_ns()
         header = self.read_frame(job)
+        # Busy from here on: until its frame is there, it is the world that takes its time.
+        status["busy_since_ns"] = clock.now_ns()
         if header is not None:
-            self._answer(job, header, status["busy_since_ns"])
+            self._answer(job, header, start_ns)
         status["busy_since_ns"] = 0
 
     def _answer(self, job: JobRecord, header: FrameHeader, start_ns: int) -> None:
@@ -234,7 +241,7 @@ class Worker:
             timing.clipped,
         )
         self._slots.write(self._index, fields, self._actions.tobytes())
-        if self._trace is not None and self._control["phase"] == Phase.RUN:
+        if self._trace is not None and phase_of(job.phase_seq) is Phase.RUN:
             self._trace_answer(job, header, start_ns, read_ns, infer_end_ns)
         self._histograms["inference_ns"].add(infer_end_ns - read_ns)
         self._histograms["publish_to_read_ns"].add(read_ns - header.publish_ns)
@@ -270,7 +277,7 @@ class Worker:
         """The booked frame (or, without a due tick to keep, the newest) in the policy's own memory."""
         ring, target = self._ring, self._policy.observation
         newest = ring.sequence.newest()
-        if 0 <= newest < job.frame_seq:
+        if 0 <= newest < job.frame_seq and ring.is_quick_to_copy:
             # The booked frame does not exist yet: read the last one meanwhile, so that the caches are warm.
             ring.read_with_header(newest, target)
         if not self._wait_for_frame(job.frame_seq):
@@ -301,6 +308,7 @@ class Worker:
         while sequence.newest() < frame_seq:
             if self._control["phase"] == Phase.STOP:
                 return False
+            self._status["heartbeat_ns"] = clock.now_ns()
             if self._wait == "spin":
                 continue
             try:

@@ -1,0 +1,114 @@
+"""However a run ends, it ends: its error reaches the caller, its processes are gone, and its counts are whole."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from drills import wait_for
+
+import rtcore
+from rtcore.errors import ConfigError, PolicyError, RecordError
+from rtcore.shm import files_of
+
+pytestmark = pytest.mark.fault
+sys.path.insert(0, str(Path(__file__).parent))
+
+SLOW = {"env_id": "slow_parts:slow_reset", "policy": "synthetic", "policy_args": {"latency_ms": 50}, "workers": 4}
+
+
+def nothing_is_left_of(runtime: rtcore.Runtime, pids: list[int]) -> None:
+    assert runtime.is_over
+    assert files_of(runtime.run_id) == []
+    wait_for(lambda: not any(psutil.pid_exists(pid) for pid in pids), "every process to end")
+
+
+def pids_of(runtime: rtcore.Runtime) -> list[int]:
+    return [runtime.env_pid, *runtime.worker_pids.values()]
+
+
+def test_a_full_disk_ends_the_run_with_an_error_that_names_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "actions.csv").symlink_to("/dev/full")
+    runtime = rtcore.Runtime(**SLOW, out=tmp_path, duration=30)
+    pids: list[int] = []
+    with pytest.raises(RecordError, match=f"{tmp_path} cannot be written: No space left on device"), runtime:
+        pids = pids_of(runtime)
+        runtime.wait(25)
+    nothing_is_left_of(runtime, pids)
+
+
+@pytest.mark.parametrize("out", ["a file/run", "a file"])
+def test_a_folder_that_cannot_be_made_is_a_wrong_setting_and_starts_nothing(out: str, tmp_path: Path) -> None:
+    (tmp_path / "a file").touch()
+    runtime = rtcore.Runtime(**SLOW, out=tmp_path / out, duration=5)
+    with pytest.raises(ConfigError, match="out: cannot make"), runtime:
+        pass
+    nothing_is_left_of(runtime, [])
+
+
+def test_a_run_that_is_stopped_before_its_first_tick_is_over_soon() -> None:
+    with rtcore.Runtime(**SLOW, duration=60) as runtime:
+        pids = pids_of(runtime)
+        runtime.stop()
+        assert runtime.wait(20)
+    nothing_is_left_of(runtime, pids)
+
+
+def test_a_stop_that_is_ordered_before_the_env_process_has_heard_of_the_run_ends_it_too() -> None:
+    """As if the env process had been away meanwhile: it is, by SIGSTOP."""
+    runtime = rtcore.Runtime(**SLOW, duration=60)
+    supervisor = runtime._supervisor
+    order = supervisor._order
+
+    def order_run_and_stop(phase: Any) -> int:
+        if phase.name != "RUN":
+            return order(phase)
+        os.kill(supervisor.env_pid, signal.SIGSTOP)
+        number = order(phase)
+        supervisor.request_stop()
+        os.kill(supervisor.env_pid, signal.SIGCONT)
+        supervisor.shared.env_status["epoch_ns"] = -1  # it never begins; the start waits for it to
+        return number
+
+    supervisor._order = order_run_and_stop  # type: ignore[method-assign]
+    with runtime:
+        assert runtime.wait(20)
+    assert runtime.is_over
+
+
+def test_the_world_is_closed_when_the_policy_fails(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    fields: dict[str, Any] = SLOW | {"policy": "slow_parts:breaks_later", "policy_args": {"pad_ms": 30}, "workers": 2}
+    runtime = rtcore.Runtime(**fields, env_args={"closed": str(closed)}, duration=60)
+    with pytest.raises(PolicyError, match="this policy has had enough"), runtime:
+        runtime.wait(50)
+    assert closed.exists(), "killed instead of being told to stop"
+
+
+def test_a_world_that_takes_its_time_to_reset_does_not_make_its_workers_look_hung() -> None:
+    with rtcore.Runtime(**SLOW, env_args={"reset_s": 2.5}, hang_timeout_s=1.0, duration=8) as runtime:
+        runtime.wait()
+    summary = runtime.summary()
+    assert summary["ticks"]["kinds"]["reset"] >= 2
+    assert [worker["restarts"] for worker in summary["workers"]] == [0, 0, 0, 0]
+
+
+def test_the_counts_of_a_worker_that_was_restarted_go_on(tmp_path: Path) -> None:
+    with rtcore.Runtime(**SLOW, duration=8, out=tmp_path) as runtime:
+        runtime.wait(3)
+        os.kill(runtime.worker_pids[1], signal.SIGKILL)
+        runtime.wait()
+    summary = runtime.summary()
+    with (tmp_path / "jobs.csv").open() as file:
+        answered = Counter(int(row["worker"]) for row in csv.DictReader(file) if row["write_ns"] != "0")
+    worker = summary["workers"][1]
+    assert worker["restarts"] == 1
+    # An answer that was on its way when the worker or the run ended is in one count and not in the other.
+    assert abs(worker["inferences"] - answered[1]) <= 2
