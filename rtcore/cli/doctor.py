@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from rtcore.cli.endings import say_error
 from rtcore.cli.options import parse_config
 from rtcore.config import RuntimeConfig
 from rtcore.doctor import container, cpu, gpu, kernel, segments, system
@@ -82,9 +83,7 @@ def main(arguments: list[str] | None = None) -> None:
                 findings.append(found)
                 status.update(f"{name}: {found.check.title}")
     except RtcoreError as error:
-        errors.print(f"[bold red]rtcore-doctor: {type(error).__name__}:[/] ", end="")
-        errors.print(str(error), markup=False, soft_wrap=True)
-        raise SystemExit(2 if isinstance(error, ConfigError) else 1) from error
+        raise SystemExit(say_error("rtcore-doctor", error)) from error
     with suppress(BrokenPipeError):
         if options.json:
             print(json.dumps(to_json(needs, findings, removed), indent=2), flush=True)

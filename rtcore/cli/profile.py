@@ -6,15 +6,15 @@ import argparse
 import importlib
 import importlib.util
 import json
-import signal
 import sys
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import ModuleType
 from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.table import Table
 
+from rtcore.cli.endings import EXIT_BAD_INPUT, Stopped, say_error, say_stopped, signals_as_exceptions
 from rtcore.errors import ConfigError, RtcoreError
 from rtcore.profile import SUBCOMMANDS
 from rtcore.profile.host import HostWatch, conditions_text
@@ -50,17 +50,7 @@ _FAIL_IF_HELP = (
     "with --baseline: exit with 3 if the metric grew by more than N%% in any row of rtcore's own; rows can be chosen: "
     "'ipc.p99[transport=rtcore-hybrid,readers=1]>+10%%'; '<-N%%' where less is worse. May be given several times"
 )
-_EXIT_FAILED = 1
-_EXIT_BAD_INPUT = 2
 _EXIT_WORSE = 3
-
-
-class _Stopped(BaseException):
-    """A signal asked the program to end: processes and shared memory are cleaned up on the way out."""
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(signal.Signals(signum).name)
-        self.exitcode = 128 + signum
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -68,28 +58,14 @@ def main(arguments: list[str] | None = None) -> None:
     words = sys.argv[1:] if arguments is None else arguments
     # Own worlds and policies (module:factory) are looked for where the command is given, after everything else.
     sys.path.append(str(Path.cwd()))
-    errors = Console(stderr=True, highlight=False)
-    before = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        exitcode = _run(words)
-    except _Stopped as stop:
-        errors.print(f"rtcore-profile: stopped by {stop}; everything is cleaned up")
-        exitcode = stop.exitcode
+        with signals_as_exceptions():
+            exitcode = _run(words)
+    except Stopped as stop:
+        exitcode = say_stopped("rtcore-profile", stop)
     except RtcoreError as error:
-        errors.print(f"[bold red]rtcore-profile: {type(error).__name__}:[/] ", end="")
-        errors.print(str(error), markup=False, soft_wrap=True)
-        exitcode = _EXIT_BAD_INPUT if isinstance(error, ConfigError) else _EXIT_FAILED
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        exitcode = say_error("rtcore-profile", error)
     raise SystemExit(exitcode)
-
-
-def _stop(signum: int, frame: FrameType | None) -> None:
-    # Once: what follows is cleaning up, which must not be interrupted by an impatient second Ctrl-C.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    raise _Stopped(signum)
 
 
 def find_subcommands() -> dict[str, ModuleType]:
@@ -124,7 +100,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         print(f"{self.prog}: error: {message}. See {self.prog} --help", file=sys.stderr)
-        raise SystemExit(_EXIT_BAD_INPUT)
+        raise SystemExit(EXIT_BAD_INPUT)
 
 
 def _run(words: list[str]) -> int:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rtcore.cli.endings import EXIT_BAD_INPUT, say_error
 from rtcore.errors import ConfigError, RtcoreError
 from rtcore.report.explain.tick import Fact, explain_tick
 from rtcore.report.folder import read_run
@@ -36,8 +37,6 @@ examples:
 
 exit codes: 0 done; 1 the page could not be written; 2 a wrong argument, or a folder that is not a run
 """
-_EXIT_FAILED = 1
-_EXIT_BAD_INPUT = 2
 
 
 class _Parser(argparse.ArgumentParser):
@@ -45,7 +44,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         print(f"{self.prog}: error: {message} (see {self.prog} --help)", file=sys.stderr)
-        raise SystemExit(_EXIT_BAD_INPUT)
+        raise SystemExit(EXIT_BAD_INPUT)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -62,9 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stdout = None
         raise SystemExit(0) from None
     except RtcoreError as error:
-        errors.print(f"[bold red]rtcore-report: {type(error).__name__}:[/] ", end="")
-        errors.print(str(error), markup=False, soft_wrap=True)
-        raise SystemExit(_EXIT_BAD_INPUT if isinstance(error, ConfigError) else _EXIT_FAILED) from None
+        raise SystemExit(say_error("rtcore-report", error)) from None
     raise SystemExit(0)
 
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from rtcore.cli.endings import EXIT_FAILED, Stopped, say_error, say_stopped, signals_as_exceptions
 from rtcore.cli.options import parse_config, to_toml
 from rtcore.config import RuntimeConfig
-from rtcore.errors import ConfigError, RtcoreError
+from rtcore.errors import RtcoreError
 from rtcore.report.live import LiveView
 from rtcore.report.output import write_config, write_results
 from rtcore.report.perfetto.writer import convert_folder, require_perfetto
@@ -23,16 +21,6 @@ from rtcore.runtime import Runtime
 from rtcore.simulate import Simulation
 
 _REFRESH_S = 0.25
-_EXIT_FAILED = 1
-_EXIT_BAD_INPUT = 2
-
-
-class _Stopped(BaseException):
-    """A signal asked the program to end."""
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(signal.Signals(signum).name)
-        self.exitcode = 128 + signum
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -40,43 +28,19 @@ def main(arguments: list[str] | None = None) -> None:
     words = sys.argv[1:] if arguments is None else arguments
     # Own worlds and policies (module:factory) are looked for where the command is given, after everything else.
     sys.path.append(str(Path.cwd()))
-    errors = Console(stderr=True, highlight=False)
     try:
-        with _signals():
+        with signals_as_exceptions():
             config, print_only = parse_config(words)
             if print_only:
                 with suppress(BrokenPipeError):
                     print(to_toml(config), flush=True)
                 return
             exitcode = _run(config, words)
-    except _Stopped as stop:
-        errors.print(f"rtcore-run: stopped by {stop}; everything is cleaned up")
-        exitcode = stop.exitcode
+    except Stopped as stop:
+        exitcode = say_stopped("rtcore-run", stop)
     except RtcoreError as error:
-        errors.print(f"[bold red]rtcore-run: {type(error).__name__}:[/] ", end="")
-        errors.print(str(error), markup=False, soft_wrap=True)
-        for note in getattr(error, "__notes__", ()):
-            errors.print(note, markup=False, style="dim", soft_wrap=True)
-        exitcode = _EXIT_BAD_INPUT if isinstance(error, ConfigError) else _EXIT_FAILED
+        exitcode = say_error("rtcore-run", error)
     raise SystemExit(exitcode)
-
-
-@contextmanager
-def _signals() -> Iterator[None]:
-    """SIGINT and SIGTERM become an exception in the main thread, at any moment, start-up included."""
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        # Once: what follows is cleaning up, which must not be interrupted by an impatient second Ctrl-C.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
-        raise _Stopped(signum)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _run(config: RuntimeConfig, words: list[str]) -> int:
@@ -104,7 +68,7 @@ def _run(config: RuntimeConfig, words: list[str]) -> int:
         raise error
     if stop is not None:
         raise stop
-    return 0 if traced else _EXIT_FAILED
+    return 0 if traced else EXIT_FAILED
 
 
 def write_trace(folder: Path, console: Console) -> bool:
@@ -126,9 +90,9 @@ def write_trace(folder: Path, console: Console) -> bool:
     return True
 
 
-def _run_wall(config: RuntimeConfig, view: LiveView) -> tuple[Runtime, _Stopped | None, RtcoreError | None]:
+def _run_wall(config: RuntimeConfig, view: LiveView) -> tuple[Runtime, Stopped | None, RtcoreError | None]:
     """Real processes. What happened up to a signal or an error is kept, and summed up."""
-    stop: _Stopped | None = None
+    stop: Stopped | None = None
     failure: RtcoreError | None = None
     runtime = Runtime(config, progress=view.log)
     with runtime:
@@ -140,7 +104,7 @@ def _run_wall(config: RuntimeConfig, view: LiveView) -> tuple[Runtime, _Stopped 
             while not runtime.wait(_REFRESH_S):
                 _update(view, runtime)
             _update(view, runtime, force=True)
-        except _Stopped as signalled:
+        except Stopped as signalled:
             stop = signalled
             runtime.stop()
             runtime.wait(config.env_timeout_s)
@@ -154,7 +118,7 @@ def _update(view: LiveView, runtime: Runtime, *, force: bool = False) -> None:
         view.update(runtime.stats(), runtime.record, runtime.booked_ticks(), force=force)
 
 
-def _run_virtual(config: RuntimeConfig, view: LiveView) -> tuple[Simulation, _Stopped | None, RtcoreError | None]:
+def _run_virtual(config: RuntimeConfig, view: LiveView) -> tuple[Simulation, Stopped | None, RtcoreError | None]:
     """No processes: as fast as the machine goes."""
     simulation = Simulation(config)
     view.log(simulation.plan.sentence(simulation.stats().policy))
@@ -165,11 +129,11 @@ def _run_virtual(config: RuntimeConfig, view: LiveView) -> tuple[Simulation, _St
             view.update(simulation.stats(), simulation.record)
 
     view.begin(RunHeader.of_stats(simulation.stats()))
-    stop: _Stopped | None = None
+    stop: Stopped | None = None
     failure: RtcoreError | None = None
     try:
         simulation.run(show)
-    except _Stopped as signalled:
+    except Stopped as signalled:
         stop = signalled
     except RtcoreError as error:
         failure = error

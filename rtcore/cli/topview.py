@@ -11,8 +11,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from rtcore.cli.endings import say_error
 from rtcore.clock import MonotonicClock
-from rtcore.errors import ConfigError, RtcoreError, SharedMemoryError
+from rtcore.errors import RtcoreError, SharedMemoryError
 from rtcore.report.live import LiveView, render
 from rtcore.report.table import header_lines, number, share
 from rtcore.watch.onlooker import Onlooker, RunState
@@ -40,8 +41,6 @@ exit codes: 0 shown to its end, or ended by Ctrl-C; 1 the run cannot be shown (n
 another user's, another version of rtcore); 2 wrong use (unknown id, several runs and no id); 143 ended by SIGTERM
 """
 
-_EXIT_FAILED = 1
-_EXIT_BAD_INPUT = 2
 _LIVE_INTERVAL_S = 0.5
 _PLAIN_INTERVAL_S = 2.0
 _MIN_INTERVAL_S = 0.1
@@ -52,13 +51,10 @@ _PIPE_WIDTH = 160
 
 def run(arguments: list[str]) -> int:
     """All of it; the exit code."""
-    errors = Console(stderr=True, highlight=False)
     try:
         _dispatch(_parse(arguments))
     except RtcoreError as error:
-        errors.print(f"[bold red]rtcore-top: {type(error).__name__}:[/] ", end="")
-        errors.print(str(error), markup=False, soft_wrap=True)
-        return _EXIT_BAD_INPUT if isinstance(error, ConfigError) else _EXIT_FAILED
+        return say_error("rtcore-top", error)
     return 0
 
 
