@@ -226,7 +226,7 @@ FRAME_HEADER = Record(
         "deadline_ns": "when the tick was due",
         "start_ns": "when it began: `start_ns - deadline_ns` is its lateness",
         "publish_ns": "when publishing this frame began",
-        "step_ns": "from the decision to publishing: bookings and the world's step",
+        "step_ns": "the world's step (or reset)",
         "kind": "what governed the tick: a `TickKind`",
         "source": "who chose the action: a `Source`",
         "reward": "of this tick's step",
@@ -340,7 +340,7 @@ ENV_COUNTERS = Record(
 #: What each histogram holds, of the phase.
 ENV_HISTOGRAM_DOCS = {
     "lateness_ns": "every tick: from its deadline to its start",
-    "step_ns": "every tick that steps the world: from the decision to publishing",
+    "step_ns": "every tick that steps the world: its step",
     "publish_ns": "every tick: copying frame and header into the ring",
     "write_to_dispatch_ns": "every action at its first use: from its due tick, or its answer if later, to the decision",
     "observation_age_ns": "every acted tick: from publishing the frame that was used to the decision",

@@ -146,7 +146,7 @@ class TracingRecorder(StatsRecorder):
                 add(TraceKind.PREPARE, woke_ns, start_ns, tick)
             else:
                 add(TraceKind.PREPARE, self._idle_since_ns, start_ns, tick)
-        stepped_ns = record.dispatch_ns + record.step_ns
+        stepped_ns = record.booked_ns + record.step_ns
         published_ns = stepped_ns + record.publish_cost_ns
         add(TraceKind.TICK, start_ns, record.end_ns, tick, value=record.kind)
         add(TraceKind.COLLECT, start_ns, record.collected_ns, tick)

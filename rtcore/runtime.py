@@ -6,18 +6,17 @@ run in one process at once. A thread of its own supervises; the caller's thread 
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
 from rtcore.clock import MonotonicClock
 from rtcore.config import RuntimeConfig, make_config
-from rtcore.errors import ConfigError, RecordError, StartupError
+from rtcore.errors import ConfigError, StartupError
 from rtcore.report.live import booked_ticks
-from rtcore.report.record import RunRecord
+from rtcore.report.record import RunRecord, writing_to
 from rtcore.report.snapshot import snapshot
 from rtcore.report.summary import RunStats, build_summary
 from rtcore.shm import files_of
@@ -99,27 +98,16 @@ class Runtime:
 
     def _open_files(self) -> None:
         action = ActionSpec.from_json(self._supervisor.env_info["action"])
-        with self._writing():
+        with writing_to(self.config.out):
             self.record = RunRecord(self.config.out, lambda raw: _decode(action, raw))
             if self.config.trace and self.config.out is not None:
                 self._spool = TraceSpool(self.config.out, self._supervisor.shared.trace_rings())
 
     def _close_files(self) -> None:
-        with self._writing():
+        with writing_to(self.config.out):
             for file in (self.record, self._spool):
                 if file is not None:
                     file.close()
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        """What the disk refuses is an error of ours, with a name and a place."""
-        try:
-            yield
-        except OSError as error:
-            raise RecordError(
-                f"the run's files in {self.config.out} cannot be written: {error.strerror or error}; free some room, "
-                "or give another folder with --out"
-            ) from error
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Block until the run is over; False if `timeout_s` passed first. Raises the run's error, if it failed."""
@@ -226,12 +214,12 @@ class Runtime:
                 self._drain()
             if self.record is not None and now_ns - flush_ns >= _FLUSH_EVERY_NS:
                 flush_ns = now_ns
-                with self._writing():
+                with writing_to(self.config.out):
                     self.record.flush()
 
     def _drain(self) -> None:
         start_ns = self._clock.now_ns()
-        with self._writing():
+        with writing_to(self.config.out):
             if self.record is not None:
                 self._supervisor.run_drain.into(self.record)
             if self._spool is not None:

@@ -157,7 +157,8 @@ class TickLoop:
 
         result, action, source = self._advance_world(decision)
         publish_ns = clock.now_ns()
-        frame_seq = self._publish(plan, decision, result, action, source, start_ns, dispatch_ns, publish_ns)
+        step_ns = publish_ns - booked_ns
+        frame_seq = self._publish(plan, decision, result, action, source, start_ns, dispatch_ns, publish_ns, step_ns)
         published_ns = clock.now_ns()
         if jobs:
             self.workers.announce(jobs)
@@ -239,6 +240,7 @@ class TickLoop:
         start_ns: int,
         dispatch_ns: int,
         publish_ns: int,
+        step_ns: int,
     ) -> int:
         entry = decision.entry
         provenance = (-1, -1, -1, -1, -1, -1, 0)
@@ -258,7 +260,7 @@ class TickLoop:
             plan.deadline_ns,
             start_ns,
             publish_ns,
-            publish_ns - dispatch_ns,
+            step_ns,
             int(decision.kind),
             int(source),
             result.reward,
@@ -299,7 +301,7 @@ class TickLoop:
                 decision.kind,
                 start_ns,
                 dispatch_ns,
-                publish_ns - dispatch_ns,
+                publish_ns - booked_ns,
                 published_ns - publish_ns,
                 self.clock.now_ns(),
                 interval,

@@ -143,7 +143,7 @@ struct rtcore_frame_header {
     int64_t deadline_ns; /* when the tick was due */
     int64_t start_ns; /* when it began: `start_ns - deadline_ns` is its lateness */
     int64_t publish_ns; /* when publishing this frame began */
-    int64_t step_ns; /* from the decision to publishing: bookings and the world's step */
+    int64_t step_ns; /* the world's step (or reset) */
     int64_t kind; /* what governed the tick: a `TickKind` */
     int64_t source; /* who chose the action: a `Source` */
     double reward; /* of this tick's step */
@@ -386,7 +386,7 @@ static inline const char *rtcore_trace_kind_name(int64_t value) {
 
 enum rtcore_env_histogram {
     RTCORE_ENV_HISTOGRAM_LATENESS_NS = 0, /* every tick: from its deadline to its start */
-    RTCORE_ENV_HISTOGRAM_STEP_NS = 1, /* every tick that steps the world: from the decision to publishing */
+    RTCORE_ENV_HISTOGRAM_STEP_NS = 1, /* every tick that steps the world: its step */
     RTCORE_ENV_HISTOGRAM_PUBLISH_NS = 2, /* every tick: copying frame and header into the ring */
     RTCORE_ENV_HISTOGRAM_WRITE_TO_DISPATCH_NS = 3, /* every action at its first use: from its due tick, or its answer if later, to the decision */
     RTCORE_ENV_HISTOGRAM_OBSERVATION_AGE_NS = 4, /* every acted tick: from publishing the frame that was used to the decision */

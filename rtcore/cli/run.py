@@ -12,10 +12,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rtcore.cli.endings import EXIT_FAILED, Stopped, say_error, say_stopped, signals_as_exceptions
 from rtcore.cli.options import parse_config, to_toml
 from rtcore.config import RuntimeConfig
-from rtcore.errors import RtcoreError
+from rtcore.errors import RecordError, RtcoreError
 from rtcore.report.live import LiveView
 from rtcore.report.output import write_config, write_results
 from rtcore.report.perfetto.writer import convert_folder, require_perfetto
+from rtcore.report.record import writing_to
 from rtcore.report.table import RunHeader, header_lines, summary_table
 from rtcore.runtime import Runtime
 from rtcore.simulate import Simulation
@@ -49,7 +50,8 @@ def _run(config: RuntimeConfig, words: list[str]) -> int:
         require_perfetto()
     with LiveView(console, live=config.live) as view:
         if config.out is not None:
-            write_config(config.out, config, ["rtcore-run", *words])
+            with writing_to(config.out):
+                write_config(config.out, config, ["rtcore-run", *words])
         run: Runtime | Simulation
         if config.clock == "virtual":
             run, stop, error = _run_virtual(config, view)
@@ -60,9 +62,15 @@ def _run(config: RuntimeConfig, words: list[str]) -> int:
         summary["error"] = f"{type(error).__name__}: {error}"
     if stop is not None:
         summary["stopped_by"] = str(stop)
-    if config.out is not None and run.record is not None:
-        write_results(config.out, summary, run.stats(), run.record)
     console.print(summary_table(summary, config.out))
+    if config.out is not None and run.record is not None:
+        try:
+            with writing_to(config.out):
+                write_results(config.out, summary, run.stats(), run.record)
+        except RecordError as refused:
+            # What went wrong in the run is the news; that its files are not whole comes beside it.
+            console.print(f"files     {refused}", markup=False, soft_wrap=True)
+            error = error or refused
     traced = not config.trace or config.out is None or run.record is None or write_trace(config.out, console)
     if error is not None:
         raise error
@@ -132,7 +140,8 @@ def _run_virtual(config: RuntimeConfig, view: LiveView) -> tuple[Simulation, Sto
     stop: Stopped | None = None
     failure: RtcoreError | None = None
     try:
-        simulation.run(show)
+        with writing_to(config.out):
+            simulation.run(show)
     except Stopped as signalled:
         stop = signalled
     except RtcoreError as error:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import contextlib
 import csv
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from rtcore.dispatch import Outcome, TickKind
+from rtcore.errors import RecordError
 from rtcore.ring import FrameHeader, ReadStatus
 from rtcore.shared import SharedRun
 from rtcore.world import Source
@@ -57,6 +58,18 @@ JOB_COLUMNS = (
 #: How much is kept in memory for the timeline and the live view.
 _RECENT_TICKS = 8192
 _RECENT_JOBS = 16384
+
+
+@contextlib.contextmanager
+def writing_to(folder: Path | None) -> Iterator[None]:
+    """What the disk refuses within the block is an error of ours, with a name and a place."""
+    try:
+        yield
+    except OSError as error:
+        raise RecordError(
+            f"the run's files in {folder} cannot be written: {error.strerror or error}; free some room, "
+            "or give another folder with --out"
+        ) from error
 
 
 class JobRow(NamedTuple):

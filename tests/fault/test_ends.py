@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import signal
+import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -12,10 +13,11 @@ from typing import Any
 
 import psutil
 import pytest
-from drills import wait_for
+from drills import HEALTHY, SHM, run_to_end, running, wait_for, wait_until_ticking
 
 import rtcore
 from rtcore.errors import ConfigError, PolicyError, RecordError
+from rtcore.shared import SharedRun
 from rtcore.shm import files_of
 
 pytestmark = pytest.mark.fault
@@ -112,3 +114,52 @@ def test_the_counts_of_a_worker_that_was_restarted_go_on(tmp_path: Path) -> None
     assert worker["restarts"] == 1
     # An answer that was on its way when the worker or the run ended is in one count and not in the other.
     assert abs(worker["inferences"] - answered[1]) <= 2
+
+
+def test_ticks_go_on_while_the_program_that_started_the_run_is_stopped() -> None:
+    """No tick waits for the supervisor: with the whole program halted, every tick still has its policy action."""
+    with running(*HEALTHY) as run:
+        processes = wait_until_ticking(run)
+        env = processes["rt-env"]
+        run_id = run_id_of(run)
+        shared = SharedRun.watch(run_id)
+        run.send_signal(signal.SIGSTOP)
+        try:
+            wait_for(lambda: psutil.Process(run.pid).status() == psutil.STATUS_STOPPED, "the program to stop")
+            before = shared.env_counters.to_dict()
+            wait_for(lambda: shared.env_counters["ticks"] >= before["ticks"] + 90, "90 ticks without the program")
+            assert env.is_running()
+            assert shared.env_counters["acted"] > before["acted"] + 45
+        finally:
+            run.send_signal(signal.SIGCONT)
+            shared.close()
+
+
+def run_id_of(run: subprocess.Popen[str]) -> str:
+    """Run ids begin with the pid of the program."""
+    (control,) = SHM.glob(f"rtcore-{run.pid}-*-control")
+    return control.name.removeprefix("rtcore-").removesuffix("-control")
+
+
+def test_a_full_disk_leaves_the_summary_on_the_screen_and_no_draft(tmp_path: Path) -> None:
+    (tmp_path / "jobs.csv").symlink_to("/dev/full")
+    done = run_to_end(
+        *("--env-id", "slow_parts:slow_reset", "--policy", "synthetic", "--policy-args", "latency_ms=50"),
+        *("--workers", "4", "--duration", "6", "--no-live", "--out", str(tmp_path)),
+    )
+    assert done.returncode == 1
+    assert "RecordError" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "What happened" in done.stdout
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_full_disk_on_the_virtual_clock_is_the_same_error(tmp_path: Path) -> None:
+    (tmp_path / "actions.csv").symlink_to("/dev/full")
+    done = run_to_end(
+        *("--env-id", "CartPole-v1", "--policy", "random", "--latency", "constant:20", "--clock", "virtual"),
+        *("--ticks", "3000", "--no-live", "--out", str(tmp_path)),
+    )
+    assert done.returncode == 1, done.stderr
+    assert "RecordError" in done.stderr
+    assert "Traceback" not in done.stderr
