@@ -31,7 +31,7 @@ from rtcore.recorder import Books, StatsRecorder, TracingRecorder
 from rtcore.report.perfetto.writer import TRACE_FILE, convert_folder
 from rtcore.schedule import Job, Schedule, ScheduleParams
 from rtcore.tickloop import Answer, TickRecord
-from rtcore.trace import TRACE_SLOTS, TraceKind, TraceRing, read_spool
+from rtcore.trace import TRACE_SLOTS, TraceKind, TraceRing, read_spool, spool_head
 
 _RATE = Fraction(60)
 _PERIOD_NS = int(1_000_000_000 / _RATE)
@@ -131,6 +131,7 @@ def _lengthen(short: Path, long: Path, minutes: float) -> tuple[int, float]:
     events = 0
     for name, spool in spools.items():
         with (long / f"trace-{name}.events").open("wb") as out:
+            out.write(spool_head())
             for copy in range(copies):
                 shifted = spool.copy()
                 for field in ("tick", "booked_tick", "frame_seq"):

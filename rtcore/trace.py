@@ -7,6 +7,7 @@ before it was collected is counted as lost. Turning them into a picture is the b
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from contextlib import ExitStack
 from enum import IntEnum
@@ -16,7 +17,9 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from rtcore.errors import ConfigError
 from rtcore.layout import (
+    LAYOUT_VERSION,
     RING_CONTROL,
     TRACE_ENV,
     TRACE_EVENT,
@@ -28,6 +31,9 @@ from rtcore.ring import SequenceRing
 
 #: Events each process keeps until they are collected: 20 ms of work at 1 kHz are some 250.
 TRACE_SLOTS = 8192
+
+SPOOL_MAGIC = b"RTCTRACE"
+SPOOL_HEAD = struct.Struct("<8sqq40x")  #: first in every `.events` file: magic, layout version, bytes of an event
 
 
 class TraceKind(IntEnum):
@@ -145,7 +151,7 @@ class TraceRing:
 
 
 class TraceSpool:
-    """Collects every process's events into files of a folder: `trace-<process>.events`, raw `TRACE_EVENT`s."""
+    """Collects every process's events into files of a folder: `trace-<process>.events`, a head and `TRACE_EVENT`s."""
 
     def __init__(self, folder: Path, rings: list[TraceRing]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -168,6 +174,7 @@ class TraceSpool:
             file = self._files[process]
             if file is None:
                 file = self._files[process] = self._paths[process].open("wb")
+                file.write(spool_head())
             file.write(raw)
             self.num_events += len(raw) // TRACE_EVENT.num_bytes
             self.lost_events += lost
@@ -187,11 +194,49 @@ def process_name(process: int) -> str:
 
 
 def read_spool(folder: Path) -> dict[str, npt.NDArray[Any]]:
-    """Events by process name, each an array of `TRACE_EVENT.dtype` in the order in which they were written."""
-    return {
-        path.stem.removeprefix("trace-"): np.fromfile(path, TRACE_EVENT.dtype)
-        for path in sorted(folder.glob("trace-*.events"))
-    }
+    """Events by process name, each an array of `TRACE_EVENT.dtype` in the order in which they were written.
+
+    Files are mapped read-only, not loaded. `ConfigError`: one is of another layout version, or no such file at all.
+    """
+    return {path.stem.removeprefix("trace-"): _map_events(path) for path in sorted(folder.glob("trace-*.events"))}
+
+
+def spool_head() -> bytes:
+    """What a file of events begins with: the layout of the events, so that no other rtcore misreads them."""
+    return SPOOL_HEAD.pack(SPOOL_MAGIC, LAYOUT_VERSION, TRACE_EVENT.num_bytes)
+
+
+def _map_events(path: Path) -> npt.NDArray[Any]:
+    """Events of one file. An event that was only half written when its writer was killed is left out."""
+    num_bytes = path.stat().st_size
+    if num_bytes == 0:  # its writer was killed before anything reached the file
+        return np.empty(0, TRACE_EVENT.dtype)
+    with path.open("rb") as file:
+        _check_head(path, file.read(SPOOL_HEAD.size))
+    count = (num_bytes - SPOOL_HEAD.size) // TRACE_EVENT.num_bytes
+    if count == 0:
+        return np.empty(0, TRACE_EVENT.dtype)
+    return np.memmap(path, TRACE_EVENT.dtype, "r", offset=SPOOL_HEAD.size, shape=(count,))
+
+
+def _check_head(path: Path, head: bytes) -> None:
+    expected = f"layout version {LAYOUT_VERSION} with events of {TRACE_EVENT.num_bytes} bytes"
+    if len(head) < SPOOL_HEAD.size:
+        raise ConfigError(
+            f"{path}: holds {len(head)} bytes, expected a head of {SPOOL_HEAD.size} ({expected}); "
+            "nothing can be read from it: remove it"
+        )
+    magic, version, event_bytes = SPOOL_HEAD.unpack(head)
+    if magic != SPOOL_MAGIC:
+        raise ConfigError(
+            f"{path}: begins with {magic!r}, expected {SPOOL_MAGIC!r} ({expected}); it is no file of events, or of an "
+            "rtcore that wrote no head yet: convert it with the rtcore that wrote it (config.json, versions)"
+        )
+    if (version, event_bytes) != (LAYOUT_VERSION, TRACE_EVENT.num_bytes):
+        raise ConfigError(
+            f"{path}: layout version {version} with events of {event_bytes} bytes, expected {expected}; "
+            "convert it with the rtcore that wrote it (config.json, versions)"
+        )
 
 
 AddEvent = Callable[..., None]  #: `TraceRing.add`

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import webbrowser
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -105,8 +106,9 @@ def _as_table(facts: list[Fact]) -> Table:
 
 def _write_page(options: argparse.Namespace, errors: Console) -> None:
     out: Path = options.out if options.out is not None else options.folders[0] / "report.html"
-    if out.is_dir():
-        raise ConfigError(f"--out {out}: is a folder; expected a file name such as {out / 'report.html'}")
+    with suppress(PermissionError):  # a folder that may not be looked into is named by who reads it
+        if out.is_dir():
+            raise ConfigError(f"--out {out}: is a folder; expected a file name such as {out / 'report.html'}")
     with errors.status("reading") as status:
         runs = []
         for folder in options.folders:

@@ -143,16 +143,10 @@ def number_at(tree: dict[str, Any], *keys: str) -> float | None:
 
 def read_run(path: Path) -> RunFolder:
     """The run in `path`. ConfigError: no such folder, nothing of a run in it, or tables of another version."""
-    if not path.exists():
-        raise ConfigError(f"{path}: no such folder; expected one that `rtcore-run --out {path}` wrote")
-    if not path.is_dir():
-        raise ConfigError(f"{path}: is a file; expected the folder that `rtcore-run --out DIR` wrote")
-    present = {name for name in FILES if (path / name).is_file()}
-    if not present:
-        raise ConfigError(f"{path}: not a run: it holds none of {', '.join(FILES)}; run `rtcore-run --out {path}`")
+    _check_folder(path)
     notes: list[str] = []
-    about = _read_json(path / CONFIG, notes, "the settings, versions and machine are not known")
-    summary = _read_json(
+    about = read_json(path / CONFIG, notes, "the settings, versions and machine are not known")
+    summary = read_json(
         path / SUMMARY,
         notes,
         "the run was killed, is still going on, or never began: the numbers come from its rows, as far as they go",
@@ -162,6 +156,21 @@ def read_run(path: Path) -> RunFolder:
     run = RunFolder(path, about, summary, ticks, jobs, notes)
     _note_the_end(run)
     return run
+
+
+def _check_folder(path: Path) -> None:
+    try:
+        if not path.exists():
+            raise ConfigError(f"{path}: no such folder; expected one that `rtcore-run --out {path}` wrote")
+        if not path.is_dir():
+            raise ConfigError(f"{path}: is a file; expected the folder that `rtcore-run --out DIR` wrote")
+        present = {name for name in FILES if (path / name).is_file()}
+    except OSError as error:  # no right to look into it, a name that is too long
+        raise ConfigError(
+            f"{path}: cannot be looked into ({error.strerror}); expected a folder that `rtcore-run --out DIR` wrote"
+        ) from error
+    if not present:
+        raise ConfigError(f"{path}: not a run: it holds none of {', '.join(FILES)}; run `rtcore-run --out {path}`")
 
 
 def _note_the_end(run: RunFolder) -> None:
@@ -179,7 +188,8 @@ def _note_the_end(run: RunFolder) -> None:
         run.notes.append("The tick rate is not known: there is one tick, and no file names the rate. No timeline.")
 
 
-def _read_json(path: Path, notes: list[str], without: str) -> dict[str, Any]:
+def read_json(path: Path, notes: list[str], without: str) -> dict[str, Any]:
+    """The object in a JSON file; {} and a note that ends in `without` if there is none to be read."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -201,14 +211,22 @@ def _read_table(
     if not path.is_file():
         notes.append(f"{path.name} is missing: no {what} to show.")
         return
-    text = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        notes.append(f"{path.name} cannot be read ({error}): no {what} to show.")
+        return
     whole, _, rest = text.rpartition("\n")
     lines = whole.splitlines()
     if not lines:
         notes.append(f"{path.name} is empty: no {what} to show. A run that is killed early leaves it like this.")
         return
     reader = csv.DictReader(lines)
-    missing = [name for name in columns if name not in (reader.fieldnames or [])]
+    try:
+        names = reader.fieldnames or []
+    except csv.Error:  # a first line that is no header, such as one of 200 KB
+        names = []
+    missing = [name for name in columns if name not in names]
     if missing:
         raise ConfigError(
             f"{path}: no column {', '.join(missing)}; expected {', '.join(columns)}. It is not a record of rtcore, or "
@@ -216,16 +234,25 @@ def _read_table(
         )
     if rest:
         notes.append(f"{path.name} ends in the middle of a row, which is left out: the run was killed or goes on.")
+    yield from _readable_rows(reader, path, parse, notes, what)
+
+
+def _readable_rows(
+    reader: csv.DictReader[str], path: Path, parse: Callable[[dict[str, str]], _Row], notes: list[str], what: str
+) -> Iterator[_Row]:
     unreadable: list[int] = []
     number_of_rows = 0
-    for fields in reader:
-        try:
-            row = parse(fields)
-        except (ValueError, KeyError, TypeError):
-            unreadable.append(reader.line_num)
-            continue
-        number_of_rows += 1
-        yield row
+    try:
+        for fields in reader:
+            try:
+                row = parse(fields)
+            except (ValueError, KeyError, TypeError):
+                unreadable.append(reader.line_num)
+                continue
+            number_of_rows += 1
+            yield row
+    except csv.Error as error:
+        notes.append(f"{path.name} cannot be read beyond line {reader.line_num} ({error}): the {what} end there.")
     if unreadable:
         notes.append(f"{path.name}: {len(unreadable)} unreadable rows are left out, the first on line {unreadable[0]}.")
     if not number_of_rows:

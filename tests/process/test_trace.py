@@ -22,7 +22,7 @@ from rtcore.clock import MonotonicClock
 from rtcore.layout import TRACE_EVENT
 from rtcore.report.perfetto.writer import TRACE_FILE, convert_folder
 from rtcore.shm import files_of
-from rtcore.trace import TraceKind, read_spool
+from rtcore.trace import TraceKind, read_spool, spool_head
 
 pytestmark = pytest.mark.process
 
@@ -259,7 +259,7 @@ def test_memory_does_not_grow_with_the_length_of_the_run(tmp_path: Path) -> None
         events["start_ns"] = events["end_ns"] = np.arange(1, count + 1)
         folders.append(tmp_path / name)
         folders[-1].mkdir()
-        (folders[-1] / "trace-env.events").write_bytes(events.tobytes())
+        (folders[-1] / "trace-env.events").write_bytes(spool_head() + events.tobytes())
     command = [sys.executable, "-c", _CONVERT, *map(str, folders)]
     short_mb, long_mb = map(int, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
     assert (folders[1] / TRACE_FILE).stat().st_size > 8e6

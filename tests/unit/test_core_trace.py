@@ -1,10 +1,13 @@
 """Trace rings: what a process writes about itself, what is collected of it, and what was overwritten before."""
 
+import struct
+
 import numpy as np
 import pytest
 
-from rtcore.layout import TRACE_EVENT, Layout
-from rtcore.trace import TraceKind, TraceRing, TraceSpool, process_name, read_spool
+from rtcore.errors import ConfigError
+from rtcore.layout import LAYOUT_VERSION, TRACE_EVENT, Layout
+from rtcore.trace import SPOOL_HEAD, SPOOL_MAGIC, TraceKind, TraceRing, TraceSpool, process_name, read_spool, spool_head
 
 pytestmark = pytest.mark.unit
 
@@ -85,6 +88,32 @@ def test_the_spool_keeps_every_event_in_files_and_counts_what_it_missed(rings, t
         "worker0": [0, 1, 2, 3, 4, 5, 8, 9, 10, 11],
     }
     assert (spool.num_events, spool.lost_events) == (16, 2)
+
+
+def test_the_head_of_a_file_of_events_keeps_its_place_and_meaning():
+    """It must be readable by every version, also where the events are not."""
+    head = spool_head()
+    assert (len(head), head[:8]) == (64, b"RTCTRACE")
+    assert struct.unpack_from("<qq", head, 8) == (LAYOUT_VERSION, TRACE_EVENT.num_bytes)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (SPOOL_HEAD.pack(SPOOL_MAGIC, LAYOUT_VERSION + 1, TRACE_EVENT.num_bytes), f"version {LAYOUT_VERSION + 1} with"),
+        (SPOOL_HEAD.pack(SPOOL_MAGIC, LAYOUT_VERSION, 72), "events of 72 bytes, expected"),
+        (spool_head()[:40], "holds 40 bytes, expected a head of 64"),
+        (bytes(TRACE_EVENT.num_bytes), "expected b'RTCTRACE'"),
+    ],
+    ids=["another version", "another size of events", "too short", "no head"],
+)
+def test_events_of_another_layout_are_refused_with_what_was_got_and_expected(tmp_path, content, said):
+    rows = np.ones(3, TRACE_EVENT.dtype).tobytes() if len(content) == SPOOL_HEAD.size else b""
+    (tmp_path / "trace-env.events").write_bytes(content + rows)
+    with pytest.raises(ConfigError, match=r"trace-env\.events: ") as refused:
+        read_spool(tmp_path)
+    assert said in str(refused.value)
+    assert f"layout version {LAYOUT_VERSION} with events of {TRACE_EVENT.num_bytes} bytes" in str(refused.value)
 
 
 def test_kinds_keep_their_numbers():

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from rtcore.dispatch import Outcome, TickKind
 from rtcore.errors import ConfigError
-from rtcore.layout import TRACE_EVENT
+from rtcore.layout import LAYOUT_VERSION, TRACE_EVENT
 from rtcore.report.perfetto import writer as perfetto
 from rtcore.report.perfetto.events import ANNOUNCE, JOB_SPAN, blocks, map_spool, with_spans
 from rtcore.report.perfetto.writer import TRACE_FILE, convert_folder
-from rtcore.trace import TraceKind
+from rtcore.trace import SPOOL_HEAD, SPOOL_MAGIC, TraceKind, spool_head
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "process"))
 from tracecheck import Parsed, parse
@@ -35,7 +35,7 @@ def events(*rows):
 
 def spool(folder, **processes):
     for name, rows in processes.items():
-        (folder / f"trace-{name}.events").write_bytes(rows.tobytes())
+        (folder / f"trace-{name}.events").write_bytes(spool_head() + rows.tobytes())
 
 
 def tick(number, at, *, worker=-1, booked=-1, first_use=0, frame=-1, kind=TickKind.ACTED):
@@ -201,7 +201,7 @@ def test_no_cut_parts_a_tick_or_a_job():
 
 def test_an_event_that_was_only_half_written_is_left_out(tmp_path):
     whole = events(*tick(0, 1000))
-    (tmp_path / "trace-env.events").write_bytes(whole.tobytes() + b"half")
+    (tmp_path / "trace-env.events").write_bytes(spool_head() + whole.tobytes() + b"half")
     (tmp_path / "trace-worker0.events").write_bytes(b"")
     assert {name: len(rows) for name, rows in map_spool(tmp_path).items()} == {"env": len(whole), "worker0": 0}
     assert len(parse(convert_folder(tmp_path)).named("tick acted")) == 1
@@ -226,6 +226,65 @@ def test_events_stay_and_no_half_trace_is_left_if_writing_fails(tmp_path):
 def test_a_folder_without_events_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"no trace-\*.events files: expected the folder of a run with --trace"):
         convert_folder(tmp_path)
+
+
+def test_events_of_another_version_are_refused_and_stay(tmp_path, capsys):
+    head = SPOOL_HEAD.pack(SPOOL_MAGIC, LAYOUT_VERSION + 1, TRACE_EVENT.num_bytes)
+    (tmp_path / "trace-env.events").write_bytes(head + events(*tick(0, 1000)).tobytes())
+    with pytest.raises(SystemExit) as ended:
+        perfetto.main([str(tmp_path)])
+    assert ended.value.code == 2
+    assert f"layout version {LAYOUT_VERSION + 1} with" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["trace-env.events"]
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        (None, "actions.csv is missing: the curves lateness and delay are left out"),
+        ("", "actions.csv is empty: the curves"),
+        ("tick,late_us,delay_ticks\n0,2.5,\n", "actions.csv has no column lateness_us, start_ns"),
+        ("x" * 200_000, "actions.csv cannot be read (field larger than field limit (131072))"),
+    ],
+    ids=["missing", "empty", "another version", "no table"],
+)
+def test_without_a_readable_record_the_trace_has_no_curves_and_that_is_said(tmp_path, capsys, table, said):
+    if table is not None:
+        (tmp_path / "actions.csv").write_text(table)
+    spool(tmp_path, env=events(*tick(0, 1000)))
+    perfetto.main([str(tmp_path)])
+    assert said in capsys.readouterr().err
+    parsed = parse(tmp_path / TRACE_FILE)
+    assert (len(parsed.named("tick acted")), parsed.counters, parsed.lanes) == (1, {}, ["env"])
+
+
+def test_rows_that_cannot_be_read_are_left_out_of_the_curves_and_counted(tmp_path):
+    rows = ["1.5,2,1000", "late,2,2000", "1.5,2,soon", "1.5,many,4000", f"1.5,2,{10**30}", "2.5,,5000", "3.5,1,60"]
+    (tmp_path / "actions.csv").write_text("\n".join(["lateness_us,delay_ticks,start_ns", *rows]))
+    spool(tmp_path, env=events(*tick(0, 1000)))
+    said = []
+    parsed = parse(convert_folder(tmp_path, say=said.append))
+    assert parsed.counters == {"lateness": [(1000, 1.5), (5000, 2.5)], "delay": [(1000, 2.0)]}
+    assert any(
+        "actions.csv: 5 unreadable rows are left out of the curves, the first on line 3" in note for note in said
+    )
+
+
+def test_a_record_that_the_system_does_not_let_us_read_is_said(tmp_path):
+    (tmp_path / "actions.csv").symlink_to("/proc/self/mem")  # can be opened, and not be read at its beginning
+    spool(tmp_path, env=events(*tick(0, 1000)))
+    said = []
+    parsed = parse(convert_folder(tmp_path, say=said.append))
+    assert parsed.counters == {}
+    assert any("actions.csv cannot be read ([Errno 5]" in note for note in said)
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", '{"config": [], "trace": []}', '"text"', "{", '{"config": null}'])
+def test_json_files_of_another_shape_leave_out_what_they_would_have_said(tmp_path, content):
+    for name in ("config.json", "summary.json"):
+        (tmp_path / name).write_text(content)
+    spool(tmp_path, env=events(*tick(0, 1000)))
+    assert parse(convert_folder(tmp_path)).root == "rtcore"
 
 
 def test_a_missing_package_is_named_and_the_events_stay(tmp_path, monkeypatch):

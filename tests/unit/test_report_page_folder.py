@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 from test_report_page import Visible, call, simulated
 
+from rtcore.errors import ConfigError
+from rtcore.layout import HISTOGRAM_BUCKETS
 from rtcore.report.folder import read_run
-from rtcore.report.page.data import Samples
+from rtcore.report.page.data import Samples, quantile
+from rtcore.stats import Distribution
 
 pytest.importorskip("plotly", reason="the page needs plotly: pip install 'rtcore[report]'")
 pytestmark = pytest.mark.unit
@@ -50,7 +53,7 @@ def test_what_is_derived_from_the_rows_is_what_the_run_counted(whole: Path) -> N
     )
     assert samples.delay_ticks.max() == actions["delay_ticks"]["max"]
     # The summary's percentiles come from buckets of under 1% each.
-    assert np.median(samples.observation_age_ms) == pytest.approx(actions["observation_age_ms"]["p50"], rel=0.01)
+    assert quantile(samples.observation_age_ms, 0.5) == pytest.approx(actions["observation_age_ms"]["p50"], rel=0.01)
     assert len(samples.episodes) == run.summary["episodes"]["count"]
 
 
@@ -143,6 +146,43 @@ def test_broken_json_is_said_and_the_rest_is_shown(copied: Path, name: str, cont
     seen = Visible((copied / "report.html").read_text()).text
     assert f"{name} cannot be read" in seen or f"{name} holds a list" in seen
     assert "acted, of possible ticks" in seen
+
+
+@pytest.mark.parametrize(("name", "what"), [("actions.csv", "ticks"), ("jobs.csv", "inferences")])
+def test_a_table_that_the_system_does_not_let_us_read_is_said_and_the_rest_is_shown(
+    copied: Path, capsys: pytest.CaptureFixture[str], name: str, what: str
+) -> None:
+    (copied / name).unlink()
+    (copied / name).symlink_to("/proc/self/mem")  # a file that can be opened, and not be read at its beginning
+    assert call(copied) == 0
+    assert f"{name} cannot be read ([Errno 5] Input/output error): no {what} to show." in capsys.readouterr().err
+
+
+def test_a_table_is_shown_as_far_as_it_is_a_table(copied: Path) -> None:
+    lines = (copied / "actions.csv").read_text().splitlines(keepends=True)
+    (copied / "actions.csv").write_text("".join([*lines[:51], "x" * 200_000 + "\n", *lines[51:]]))
+    run = read_run(copied)
+    assert [row.tick for row in run.ticks] == list(range(50))
+    assert any("actions.csv cannot be read beyond line 5" in note for note in run.notes)
+    (copied / "actions.csv").write_text("x" * 200_000 + "\n")
+    with pytest.raises(ConfigError, match=r"actions\.csv: no column tick"):
+        read_run(copied)
+
+
+def test_a_folder_that_cannot_be_looked_into_is_an_error_with_its_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(tmp_path / ("x" * 300), "--tick", "3") == 2
+    assert "cannot be looked into (File name too long)" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 10, 99, 100, 101])
+def test_percentiles_of_rows_are_those_that_the_run_itself_counts(count: int) -> None:
+    values = np.random.default_rng(count).integers(0, 200, count)  # below 256 a histogram is exact
+    counts = np.bincount(values, minlength=HISTOGRAM_BUCKETS)
+    counted = Distribution(count, 0.0, 0.0, int(values.min()), int(values.max()), counts)
+    for q in (0.5, 0.9, 0.99, 1.0):
+        assert quantile(values.astype(float), q) == pytest.approx(counted.percentile(q), abs=0)
 
 
 def test_how_a_run_ended_early_is_a_note(copied: Path) -> None:

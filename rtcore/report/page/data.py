@@ -149,8 +149,8 @@ class Samples:
 
 
 def quantile(values: Floats, q: float) -> float:
-    """NaN of nothing."""
-    return float(np.quantile(values, q)) if len(values) else math.nan
+    """The value that a share `q` of the samples does not exceed, as `stats.Distribution.percentile`; NaN of nothing."""
+    return float(np.quantile(values, q, method="inverted_cdf")) if len(values) else math.nan
 
 
 def timeline_columns(run: RunFolder) -> dict[str, Any]:

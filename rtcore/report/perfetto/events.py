@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from rtcore.errors import ConfigError
 from rtcore.layout import TRACE_EVENT
-from rtcore.trace import TraceKind
+from rtcore.trace import TraceKind, read_spool
 
 Events = npt.NDArray[Any]  #: of `TRACE_EVENT.dtype`, in the order in which they were written
 Ints = npt.NDArray[np.int64]
@@ -31,21 +31,15 @@ _WORKER_BITS = 16
 
 
 def map_spool(folder: Path) -> dict[str, Events]:
-    """Events by process name ("env", "supervisor", "worker0"), mapped read-only; `ConfigError` if there are none.
+    """Events by process name ("env", "supervisor", "worker0"), mapped read-only.
 
-    An event that was only half written when its writer was killed is left out.
+    `ConfigError` if there are none, or if they are of another layout version. An event that was only half written when
+    its writer was killed is left out.
     """
-    paths = sorted(folder.glob("trace-*.events"))
-    if not paths:
+    found = read_spool(folder)
+    if not found:
         raise ConfigError(f"{folder} holds no trace-*.events files: expected the folder of a run with --trace")
-    return {path.stem.removeprefix("trace-"): _map(path) for path in paths}
-
-
-def _map(path: Path) -> Events:
-    count = path.stat().st_size // TRACE_EVENT.num_bytes
-    if count == 0:
-        return np.empty(0, TRACE_EVENT.dtype)
-    return np.memmap(path, TRACE_EVENT.dtype, "r", shape=(count,))
+    return found
 
 
 def of_kind(events: Events, kind: TraceKind) -> Events:

@@ -8,17 +8,17 @@ the same machine. Names are written once and referred to by number. docs/trace.m
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
 import importlib
-import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from rtcore.clock import NS_PER_S, MonotonicClock, unix_time_s
 from rtcore.errors import ConfigError, RtcoreError
+from rtcore.report.folder import ACTIONS, CONFIG, SUMMARY, number_at, read_json
+from rtcore.report.perfetto.curves import CurvePoint, open_curves
 from rtcore.report.perfetto.events import Events, JobLinks, blocks, map_spool, with_spans
 from rtcore.report.perfetto.looks import (
     DUE_AT,
@@ -55,11 +55,15 @@ def require_perfetto() -> Any:
         ) from error
 
 
-def convert_folder(folder: Path, progress: Callable[[float], None] = lambda _: None) -> Path:
+def convert_folder(
+    folder: Path, progress: Callable[[float], None] = lambda _: None, say: Callable[[str], None] = lambda _: None
+) -> Path:
     """Make `folder/trace.perfetto-trace` of a run's events, then remove those. Returns its path.
 
-    `progress` gets the share that is done, some hundred times. If anything goes wrong the events stay where they are
-    and no half-written trace is left: `ConfigError` without events or without the package, OSError if the disk is full.
+    `progress` gets the share that is done, some hundred times; `say` a sentence for whatever of the run's other files
+    is missing or unreadable: the trace is made without it. If anything goes wrong the events stay where they are and
+    no half-written trace is left: `ConfigError` without events, with events of another layout version, or without the
+    package; OSError if the disk is full.
     """
     proto = require_perfetto()
     processes = map_spool(folder)
@@ -67,21 +71,25 @@ def convert_folder(folder: Path, progress: Callable[[float], None] = lambda _: N
     draft = path.with_name(path.name + ".part")
     try:
         with draft.open("wb") as file:
-            _write(proto, file, folder, processes, progress)
+            notes = _write(proto, file, folder, processes, progress)
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
     for events in folder.glob("trace-*.events"):
         events.unlink()
+    for note in notes:
+        say(note)
     return path
 
 
 def _write(
     proto: Any, file: BinaryIO, folder: Path, processes: Mapping[str, Events], progress: Callable[[float], None]
-) -> None:
+) -> list[str]:
+    """Returns what is not in the trace, in sentences."""
+    notes: list[str] = []
     stream = _Stream(proto, file, f"{folder.resolve()} {sum(map(len, processes.values()))}")
     stream.add_clocks()
-    root = stream.add_root(_title(folder), _description(folder, processes))
+    root = stream.add_root(_title(folder, notes), _description(folder, processes, notes))
     links = JobLinks.of(processes)
     total = max(1, sum(map(len, processes.values())))
     done = 0
@@ -93,8 +101,11 @@ def _write(
             stream.flush()
             progress(done / total)
         lane.close()
-    _add_counters(stream, root, folder / "actions.csv", len(processes))
+    with open_curves(folder / ACTIONS, notes) as points:
+        if points is not None:
+            _draw_curves(stream, root, len(processes), points)
     stream.flush()
+    return notes
 
 
 def _lane_order(name: str) -> tuple[int, int]:
@@ -294,50 +305,37 @@ def _intern(interned: Any) -> dict[str, int]:
     return texts
 
 
-def _add_counters(stream: _Stream, root: int, actions: Path, rank: int) -> None:
-    """Lateness of every tick and delay of every action, as they stand in the tick-by-tick record."""
-    if not actions.exists():
-        return
+def _draw_curves(stream: _Stream, root: int, rank: int, points: Iterator[CurvePoint]) -> None:
+    """Lateness of every tick and delay of every action."""
     packets = []
     for number, (name, unit) in enumerate((("lateness", "us"), ("delay", "ticks"))):
         sequence_id, _ = stream.begin_sequence(root, name, rank + number, unit)
         packets.append(stream.packet(sequence_id, _COUNTER))
     lateness, delay = packets
-    with actions.open(newline="") as file:
-        last_ns = 0
-        for number, row in enumerate(csv.DictReader(file)):
-            start_ns = int(row["start_ns"] or 0)
-            if start_ns < last_ns or not start_ns:  # the last line of a run that was killed may be cut short
-                continue
-            lateness.timestamp = delay.timestamp = last_ns = start_ns
-            lateness.track_event.double_counter_value = float(row["lateness_us"])
-            stream.add(lateness)
-            if row["delay_ticks"]:
-                delay.track_event.counter_value = int(row["delay_ticks"])
-                stream.add(delay)
-            if number % _COUNTER_ROWS == 0:
-                stream.flush()
+    for number, point in enumerate(points):
+        lateness.timestamp = delay.timestamp = point.start_ns
+        lateness.track_event.double_counter_value = point.lateness_us
+        stream.add(lateness)
+        if point.delay_ticks is not None:
+            delay.track_event.counter_value = point.delay_ticks
+            stream.add(delay)
+        if number % _COUNTER_ROWS == 0:
+            stream.flush()
 
 
-def _title(folder: Path) -> str:
-    settings = _read(folder / "config.json").get("config", {})
+def _title(folder: Path, notes: list[str]) -> str:
+    settings = read_json(folder / CONFIG, notes, "the heading names neither world nor policy").get("config")
+    if not isinstance(settings, dict):
+        settings = {}
     what = [str(settings[name]) for name in ("env_id", "policy") if name in settings]
     return " ".join(["rtcore", *what])
 
 
-def _description(folder: Path, processes: Mapping[str, Events]) -> str:
-    lost = _read(folder / "summary.json").get("trace", {}).get("lost_events")
-    said = "" if lost is None else f", {lost} overwritten before they were collected"
+def _description(folder: Path, processes: Mapping[str, Events], notes: list[str]) -> str:
+    summary = read_json(folder / SUMMARY, notes, "how many events were overwritten is not known")
+    lost = number_at(summary, "trace", "lost_events")
+    said = "" if lost is None else f", {lost:.0f} overwritten before they were collected"
     return f"{folder}: {sum(map(len, processes.values()))} events of {len(processes)} processes{said}"
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """What a JSON file holds; nothing if it is not there, as in a run that was killed."""
-    try:
-        content: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -350,7 +348,8 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="the run's folder")
     try:
-        print(convert_folder(parser.parse_args(arguments).folder))
+        folder = parser.parse_args(arguments).folder
+        print(convert_folder(folder, say=lambda note: print(f"note: {note}", file=sys.stderr)))
     except (RtcoreError, OSError) as error:
         print(f"{parser.prog}: {type(error).__name__}: {error}", file=sys.stderr)
         raise SystemExit(2 if isinstance(error, ConfigError) else 1) from error
