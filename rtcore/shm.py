@@ -10,20 +10,28 @@ import errno
 import mmap
 import os
 import platform
+import re
 import secrets
 import sys
 from collections.abc import Callable, Iterator
+from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import posix_ipc
 
+from rtcore.clock import unix_time_s
 from rtcore.errors import LayoutMismatchError, SharedMemoryError, UnsupportedPlatformError
 from rtcore.layout import LAYOUT_VERSION, MAGIC, SEGMENT_HEADER, Layout
 from rtcore.stats import Words
 
 SHM_DIR = Path("/dev/shm")
 PREFIX = "rtcore-"
+#: Follows the pid in the id of memory that is measured with and is no run: it is cleaned up like one, not listed.
+_MEASUREMENT = "ipc-"
+#: How long a control segment may be without a head. Making one takes milliseconds.
+_MAKING_S = 10.0
+_PROC = Path("/proc")
 Part = Literal["control", "slots", "ring", "log", "about", "trace"]
 
 
@@ -48,8 +56,21 @@ def new_run_id() -> str:
     return f"{os.getpid()}-{secrets.token_hex(3)}"
 
 
+def new_measurement_id() -> str:
+    """A run id for memory that is measured with and is no run."""
+    return f"{os.getpid()}-{_MEASUREMENT}{secrets.token_hex(3)}"
+
+
+def is_measurement(run_id: str) -> bool:
+    return re.match(rf"\d+-{_MEASUREMENT}", run_id) is not None
+
+
 def segment_name(run_id: str, part: str) -> str:
     return f"/{PREFIX}{run_id}-{part}"
+
+
+def segment_path(run_id: str, part: str) -> Path:
+    return SHM_DIR / segment_name(run_id, part).removeprefix("/")
 
 
 def part_bytes(layout: Layout, part: Part) -> int:
@@ -65,23 +86,23 @@ def part_bytes(layout: Layout, part: Part) -> int:
     return sizes[part]
 
 
-def process_start_ticks(pid: int) -> int:
+def process_start_ticks(pid: int, proc: Path = _PROC) -> int:
     """When a process started, in clock ticks since boot; -1 if there is none. Tells a pid from its reuse.
 
     One that has ended and only waits for its parent to notice (a zombie) is none.
     """
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        stat = (proc / f"{pid}/stat").read_text()
     except OSError:
         return -1
     fields = stat[stat.rindex(")") + 2 :].split()
     return -1 if fields[0] in ("Z", "X") else int(fields[19])
 
 
-def pid_namespace() -> int:
+def pid_namespace(proc: Path = _PROC) -> int:
     """Number of the namespace in which this process's pids mean something; 0 if it cannot be told."""
     try:
-        return Path("/proc/self/ns/pid").stat().st_ino
+        return (proc / "self/ns/pid").stat().st_ino
     except OSError:
         return 0
 
@@ -208,26 +229,80 @@ def unlink_all(run_id: str) -> None:
         path.unlink(missing_ok=True)
 
 
-def dead_runs() -> Iterator[str]:
-    """Run ids whose owner no longer exists (killed together with its launcher).
+def removal_command(run_id: str) -> str:
+    """For a shell: removes every name of a run that nobody else will remove."""
+    return f"rm /dev/shm/*{PREFIX}{run_id}-*"
 
-    A run of another pid namespace (a container that shares /dev/shm) is not judged: its pids mean nothing here.
-    """
-    for path in SHM_DIR.glob(f"{PREFIX}*-control"):
-        run_id = path.name.removeprefix(PREFIX).removesuffix("-control")
-        try:
-            with path.open("rb") as file:
-                head = bytearray(file.read(SEGMENT_HEADER.num_bytes))
-        except OSError:
-            continue
-        if len(head) < SEGMENT_HEADER.num_bytes:
-            continue
-        header = Words(SEGMENT_HEADER, memoryview(head))
-        if header["layout_version"] == LAYOUT_VERSION and header["owner_pid_namespace"] != pid_namespace():
-            continue
-        owner_pid, started = header["owner_pid"], header["owner_start_ticks"]
-        if header["magic"] == MAGIC and process_start_ticks(owner_pid) != started:
-            yield run_id
+
+# -- whose a run is ----------------------------------------------------------------------------------------------
+
+
+class Standing(StrEnum):
+    """What a control segment says of its run's owner. Only the memory of `DEAD` ones may be removed."""
+
+    LIVE = "live"
+    DEAD = "dead"  #: killed together with its fork server
+    OTHER_NAMESPACE = "of another pid namespace"  #: a container that shares /dev/shm: its pids mean nothing here
+    OTHER_LAYOUT = "of another layout"  #: where that one keeps its owner is not known here
+    BEING_MADE = "being made"  #: no head yet
+    BROKEN = "broken"  #: no head, and none will come
+    UNREADABLE = "unreadable"  #: no right to read it
+    GONE = "gone"  #: there is no control segment
+
+
+class Judgement(NamedTuple):
+    """How a run stands. What its head does not tell is -1 (`owner_pid`) or 0 (`layout_version`)."""
+
+    standing: Standing
+    owner_pid: int = -1
+    layout_version: int = 0
+
+
+def read_head(path: Path) -> Words | None:
+    """A copy of a segment's head; None if none has been written. OSError if there is no such segment to be read."""
+    with path.open("rb") as file:
+        head = bytearray(file.read(SEGMENT_HEADER.num_bytes))
+    words = Words(SEGMENT_HEADER, memoryview(head)) if len(head) == SEGMENT_HEADER.num_bytes else None
+    return words if words is not None and words["magic"] == MAGIC else None
+
+
+def judge_run(run_id: str, root: Path = Path("/")) -> Judgement:
+    """Whose a run is, from its control segment's head alone. `root`: where /dev/shm and /proc are (tests)."""
+    path, proc = root / segment_path(run_id, "control").relative_to("/"), root / "proc"
+    try:
+        head = read_head(path)
+        if head is None:
+            return Judgement(_judge_headless(run_id, unix_time_s() - path.stat().st_mtime, proc))
+    except FileNotFoundError:
+        return Judgement(Standing.GONE)
+    except OSError:
+        return Judgement(Standing.UNREADABLE)
+    version = head["layout_version"]
+    if version != LAYOUT_VERSION:
+        return Judgement(Standing.OTHER_LAYOUT, layout_version=version)
+    pid = head["owner_pid"]
+    if head["owner_pid_namespace"] != pid_namespace(proc):
+        return Judgement(Standing.OTHER_NAMESPACE, pid, version)
+    alive = process_start_ticks(pid, proc) == head["owner_start_ticks"]
+    return Judgement(Standing.LIVE if alive else Standing.DEAD, pid, version)
+
+
+def _judge_headless(run_id: str, age_s: float, proc: Path) -> Standing:
+    """Nothing but the name says whose it is: while that process lives, it may still be at it."""
+    named = re.match(r"(\d+)-", run_id)
+    is_gone = named is not None and process_start_ticks(int(named[1]), proc) < 0
+    return Standing.BROKEN if is_gone or age_s > _MAKING_S else Standing.BEING_MADE
+
+
+def run_ids() -> list[str]:
+    """Of everything that has a control segment, measurements included."""
+    paths = SHM_DIR.glob(f"{PREFIX}*-control")
+    return sorted(path.name.removeprefix(PREFIX).removesuffix("-control") for path in paths)
+
+
+def dead_runs() -> Iterator[str]:
+    """Run ids whose owner certainly no longer exists (killed together with its launcher)."""
+    return (run_id for run_id in run_ids() if judge_run(run_id).standing is Standing.DEAD)
 
 
 def reap_dead_runs() -> list[str]:

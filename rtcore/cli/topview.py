@@ -38,7 +38,8 @@ examples:
   rtcore-top --interval 5 > top.log       not a terminal: a line each time, here every 5 s
 
 exit codes: 0 shown to its end, or ended by Ctrl-C; 1 the run cannot be shown (none is under way, its program is dead,
-another user's, another version of rtcore); 2 wrong use (unknown id, several runs and no id); 143 ended by SIGTERM
+another user's, another version of rtcore, broken); 2 wrong use (unknown id, several runs and no id); 143 ended by
+SIGTERM
 """
 
 _LIVE_INTERVAL_S = 0.5
@@ -112,6 +113,7 @@ _STATE_STYLES = {
     RunState.DEAD_OWNER: "red",
     RunState.NO_PERMISSION: "yellow",
     RunState.OTHER_LAYOUT: "yellow",
+    RunState.BROKEN: "red",
 }
 _COLUMNS: tuple[tuple[str, Callable[[RunRow], str], dict[str, Any]], ...] = (
     ("run id", lambda row: row.run_id, {"no_wrap": True}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
@@ -13,9 +14,7 @@ from enum import StrEnum
 from rtcore.doctor.checks import Answer, Check, Needs, lacks, ok, size, unknown, warn
 from rtcore.doctor.machine import Machine, ProbeError
 from rtcore.errors import SharedMemoryError
-from rtcore.layout import LAYOUT_VERSION, MAGIC, SEGMENT_HEADER
-from rtcore.shm import PREFIX
-from rtcore.stats import Words
+from rtcore.shm import PREFIX, Standing, judge_run, removal_command
 
 _SHM = "/dev/shm"
 _NAME = re.compile(rf"(?:sem\.{PREFIX}(?P<sem>.+)-w\d+|{PREFIX}(?P<run>.+)-(?:control|slots|ring|log|about|trace))")
@@ -29,7 +28,8 @@ class Owner(StrEnum):
     OTHER_USER = "of another user"
     OTHER_NAMESPACE = "of another pid namespace (a container that shares /dev/shm)"
     OTHER_VERSION = "of another version of rtcore"
-    UNREADABLE = "without a readable header (being made, or broken)"
+    BEING_MADE = "being made"
+    UNREADABLE = "without a readable header (broken)"
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Found:
     run_id: str
     owner: Owner
     pid: int = -1
-    version: int = -1
+    version: int = 0
     files: list[str] = field(default_factory=list)
     num_bytes: int = 0
 
@@ -53,41 +53,25 @@ def find_runs(machine: Machine) -> list[Found]:
     return [_judge(machine, run_id, paths) for run_id, paths in sorted(files.items())]
 
 
+_OWNERS = {
+    Standing.LIVE: Owner.LIVE,
+    Standing.DEAD: Owner.DEAD,
+    Standing.OTHER_NAMESPACE: Owner.OTHER_NAMESPACE,
+    Standing.OTHER_LAYOUT: Owner.OTHER_VERSION,
+    Standing.BEING_MADE: Owner.BEING_MADE,
+}
+
+
 def _judge(machine: Machine, run_id: str, paths: list[str]) -> Found:
-    found = Found(run_id, Owner.UNREADABLE, files=paths)
-    control = machine.path(f"{_SHM}/{PREFIX}{run_id}-control")
-    try:
-        stats = [machine.path(path).stat() for path in paths]
-        found.num_bytes = sum(stat.st_size for stat in stats)
-        if any(stat.st_uid != machine.uid for stat in stats):
-            found.owner = Owner.OTHER_USER
-        with control.open("rb") as file:
-            head = bytearray(file.read(SEGMENT_HEADER.num_bytes))
-    except OSError:
-        return found
-    if len(head) < SEGMENT_HEADER.num_bytes:
-        return found
-    header = Words(SEGMENT_HEADER, memoryview(head))
-    if header["magic"] != MAGIC:
-        return found
-    found.pid, found.version = header["owner_pid"], header["layout_version"]
-    if found.owner is Owner.OTHER_USER:
-        return found
-    if found.version != LAYOUT_VERSION:
-        # Where an unknown layout keeps the pid namespace is not known, so that the pid proves nothing.
-        found.owner = Owner.OTHER_VERSION
-    elif header["owner_pid_namespace"] != machine.path("/proc/self/ns/pid").stat().st_ino:
-        found.owner = Owner.OTHER_NAMESPACE
-    else:
-        alive = _start_ticks(machine, found.pid) == header["owner_start_ticks"]
-        found.owner = Owner.LIVE if alive else Owner.DEAD
+    standing, pid, version = judge_run(run_id, machine.root)
+    found = Found(run_id, _OWNERS.get(standing, Owner.UNREADABLE), pid, version, paths)
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):  # a run that ends meanwhile
+            stat = machine.path(path).stat()
+            found.num_bytes += stat.st_size
+            if stat.st_uid != machine.uid:
+                found.owner = Owner.OTHER_USER
     return found
-
-
-def _start_ticks(machine: Machine, pid: int) -> int:
-    """As `shm.process_start_ticks`, of this machine's /proc; -1 if there is no such process."""
-    stat = machine.find(f"/proc/{pid}/stat")
-    return -1 if stat is None else int(stat[stat.rindex(")") + 2 :].split()[19])
 
 
 def clean(machine: Machine) -> list[Found]:
@@ -190,9 +174,7 @@ def stale(machine: Machine, needs: Needs) -> Answer:
         )
     broken = [run for run in runs if run.owner in (Owner.UNREADABLE, Owner.OTHER_VERSION)]
     if broken:
-        return warn(
-            left, "if no such run is on: " + " ".join(f"rm /dev/shm/*rtcore-{r.run_id}-*;" for r in broken)[:-1]
-        )
+        return warn(left, "if no such run is on: " + "; ".join(removal_command(run.run_id) for run in broken))
     return ok(left or "nothing left behind")
 
 

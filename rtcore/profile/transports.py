@@ -23,7 +23,7 @@ from rtcore.config import make_config
 from rtcore.layout import FRAME_HEADER, SLOT_ENTRY, Layout
 from rtcore.profile.placement import Placement
 from rtcore.shared import Phase, SharedRun
-from rtcore.shm import attach_semaphore, create_semaphore, new_run_id, unlink_all
+from rtcore.shm import attach_semaphore, create_semaphore, new_measurement_id, unlink_all
 from rtcore.spaces import ActionSpec, ObservationSpec
 
 now_ns = MonotonicClock.now_ns
@@ -90,6 +90,8 @@ class Transport:
         #: Of every frame of the block, how long after the start of sending all could see it [ns]; where that can be
         #: told apart from waking them.
         self.visible_ns: list[int] = []
+        #: What `book` cost for every frame of the block [ns]; empty where there is nothing to book.
+        self.booked_ns: list[int] = []
 
     def place(self, placement: Placement) -> None:
         """Move processes of its own, if it has any, to their CPUs."""
@@ -167,10 +169,13 @@ def ring_layout(shape: Shape, readers: int) -> Layout:
 
 
 class Ring:
-    """The shared memory of a run that consists of nothing but the measurement. Its creator closes it."""
+    """The shared memory of a run that consists of nothing but the measurement. Its creator closes it.
+
+    Its id tells it from a run: `rtcore-top` does not show it. What a killed measurement leaves, the next run removes.
+    """
 
     def __init__(self, shape: Shape, readers: int) -> None:
-        self.run_id = new_run_id()
+        self.run_id = new_measurement_id()
         self.layout = ring_layout(shape, readers)
         try:
             self.shared = SharedRun.create(self.run_id, self.layout, specs(shape)[0])
@@ -222,8 +227,10 @@ class RtcoreTransport(Transport):
         self._shared.ring.warm()
 
     def book(self) -> None:
+        start_ns = now_ns()
         self._post(self._shared.ring.next_seq)
         self._wake()
+        self.booked_ns.append(now_ns() - start_ns)
 
     def send(self, frame: Frame) -> None:
         start_ns = now_ns()

@@ -12,7 +12,6 @@ import pwd
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from enum import StrEnum
-from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -22,15 +21,14 @@ import psutil
 from rtcore.about import About
 from rtcore.config import RuntimeConfig
 from rtcore.errors import LayoutMismatchError, SharedMemoryError
-from rtcore.layout import LAYOUT_VERSION, MAGIC, SEGMENT_HEADER
+from rtcore.layout import LAYOUT_VERSION
 from rtcore.report.live import booked_ticks
 from rtcore.report.record import Drain, RunRecord
 from rtcore.report.snapshot import snapshot
 from rtcore.report.summary import RunStats, build_summary
 from rtcore.report.table import RunHeader
 from rtcore.shared import Phase, SharedRun
-from rtcore.shm import SHM_DIR, dead_runs, pid_namespace, segment_name
-from rtcore.stats import Words
+from rtcore.shm import Standing, judge_run, read_head, removal_command, segment_path
 
 _PARTS = ("slots", "ring", "log", "about")
 
@@ -51,6 +49,7 @@ class RunState(StrEnum):
     DEAD_OWNER = "dead owner"  #: killed together with its fork server; only its memory is left
     NO_PERMISSION = "no permission"  #: another user's
     OTHER_LAYOUT = "other layout"  #: of another version of rtcore
+    BROKEN = "broken"  #: its memory was half made, or overwritten; whose it was cannot be told
 
 
 #: Those that `Onlooker.attach` can show.
@@ -58,52 +57,43 @@ LIVE_STATES = frozenset({RunState.STARTING, RunState.REHEARSING, RunState.RUNNIN
 
 
 class Owner(NamedTuple):
-    """What the head of a control segment says; `layout_version` 0: not written yet, -1: no right to read it."""
+    """Whose a run is, as far as its control segment tells."""
 
     pid: int  #: -1 if not known; of its own pid namespace
     user: str
-    layout_version: int
+    layout_version: int  #: 0 if not known
     made_unix_s: float  #: when the segment was made
-    is_elsewhere: bool  #: in another pid namespace (a container that shares /dev/shm): the pid means nothing here
+    standing: Standing
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """In another pid namespace (a container that shares /dev/shm): the pid means nothing here."""
+        return self.standing is Standing.OTHER_NAMESPACE
 
 
 def owner_of(run_id: str) -> Owner:
-    """Who made a run, from its control segment's head alone. `SharedMemoryError` if there is no such run."""
-    path = _path(run_id, "control")
+    """Who made a run, from its control segment alone. `SharedMemoryError` if there is no such run."""
+    standing, pid, version = judge_run(run_id)
     try:
-        status = path.stat()
-    except FileNotFoundError as error:
-        raise SharedMemoryError(f"run {run_id} is over: its shared memory is gone") from error
-    user = _user_name(status.st_uid)
-    try:
-        head = _head_or_none(path)
-    except PermissionError:
-        return Owner(-1, user, -1, status.st_mtime, is_elsewhere=False)
-    if head is None:
-        return Owner(-1, user, 0, status.st_mtime, is_elsewhere=False)
-    version = head["layout_version"]
-    elsewhere = version == LAYOUT_VERSION and head["owner_pid_namespace"] != pid_namespace()
-    return Owner(head["owner_pid"], user, version, status.st_mtime, elsewhere)
-
-
-def _head_or_none(path: Path) -> Words | None:
-    """A copy of a segment's head; None if there is no segment, or none that has been written."""
-    try:
-        with path.open("rb") as file:
-            head = bytearray(file.read(SEGMENT_HEADER.num_bytes))
+        status = segment_path(run_id, "control").stat()
     except FileNotFoundError:
-        return None
-    words = Words(SEGMENT_HEADER, memoryview(head)) if len(head) == SEGMENT_HEADER.num_bytes else None
-    return words if words is not None and words["magic"] == MAGIC else None
+        standing = Standing.GONE
+    if standing is Standing.GONE:
+        raise SharedMemoryError(f"run {run_id} is over: its shared memory is gone")
+    return Owner(pid, _user_name(status.st_uid), version, status.st_mtime, standing)
 
 
-def state_from_outside(run_id: str, owner: Owner) -> RunState | None:
+_STATES = {
+    Standing.UNREADABLE: RunState.NO_PERMISSION,
+    Standing.OTHER_LAYOUT: RunState.OTHER_LAYOUT,
+    Standing.DEAD: RunState.DEAD_OWNER,
+    Standing.BROKEN: RunState.BROKEN,
+}
+
+
+def state_from_outside(owner: Owner) -> RunState | None:
     """What shows without mapping the run; None: it can be looked into."""
-    if owner.layout_version < 0:
-        return RunState.NO_PERMISSION
-    if owner.layout_version not in (0, LAYOUT_VERSION):
-        return RunState.OTHER_LAYOUT
-    return RunState.DEAD_OWNER if run_id in dead_runs() else None
+    return _STATES.get(owner.standing)
 
 
 def command_of(owner: Owner) -> str | None:
@@ -121,10 +111,6 @@ def _user_name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
-
-
-def _path(run_id: str, part: str) -> Path:
-    return SHM_DIR / segment_name(run_id, part).removeprefix("/")
 
 
 # -- one run -----------------------------------------------------------------------------------------------
@@ -151,9 +137,11 @@ class Onlooker:
     def attach(cls, run_id: str) -> Onlooker:
         """Of a live run, however far it is. Raises a sentence that says why it cannot be shown."""
         owner = owner_of(run_id)
-        state = state_from_outside(run_id, owner)
+        state = state_from_outside(owner)
         if state is RunState.NO_PERMISSION:
             raise _forbidden(run_id, owner)
+        if state is RunState.BROKEN:
+            raise _broken(run_id)
         if state is RunState.DEAD_OWNER:
             raise SharedMemoryError(
                 f"run {run_id} is dead: its program (pid {owner.pid}) was killed and could not clean up. "
@@ -178,15 +166,20 @@ class Onlooker:
     # -- news ----------------------------------------------------------------------------------------------
 
     def refresh(self) -> None:
-        """Read what is new. A run that has gone keeps the state it had: `ending` tells."""
+        """Read what is new. A run that has gone keeps the state it had: `ending` tells.
+
+        `SharedMemoryError` if it cannot be shown, or will never be more than the beginning of one.
+        """
         if self._shared is None:
             try:
                 self._shared = _map_or_none(self.run_id)
             except (posix_ipc.PermissionsError, PermissionError) as error:
                 raise _forbidden(self.run_id, self.owner) from error
-        if self.owner.layout_version == 0:  # its head had not been written yet
+        if self.owner.standing is Standing.BEING_MADE:
             with suppress(SharedMemoryError):
                 self.owner = owner_of(self.run_id)
+            if self.owner.standing is Standing.BROKEN:
+                raise _broken(self.run_id)
         if self._shared is not None:
             self._read(self._shared)
 
@@ -230,11 +223,10 @@ class Onlooker:
             return "it went to its end or was stopped"
         if self.phase is Phase.STOP:
             return "it was ended before its time; its own program says why"
-        if self.run_id in dead_runs():
-            return f"its program (pid {self.owner.pid}) was killed"
-        if not _path(self.run_id, "control").exists():
-            return "its shared memory was removed"
-        return None
+        standing, pid, _ = judge_run(self.run_id)
+        if standing is Standing.DEAD:
+            return f"its program (pid {pid}) was killed"
+        return "its shared memory was removed" if standing is Standing.GONE else None
 
     # -- what is going on ----------------------------------------------------------------------------------
 
@@ -341,13 +333,16 @@ def _map_or_none(run_id: str) -> SharedRun | None:
 
 def _is_being_made(run_id: str) -> bool:
     """Some segment has no head yet or is missing: not there yet, or not any more (`ending` tells)."""
-    head = _head_or_none(_path(run_id, "control"))
-    if head is None:
+    try:
+        head = read_head(segment_path(run_id, "control"))
+        if head is None:
+            return True
+        if head["layout_version"] != LAYOUT_VERSION:
+            return False
+        parts = (*_PARTS, "trace") if head["trace_slots"] else _PARTS
+        return any(read_head(segment_path(run_id, part)) is None for part in parts)
+    except FileNotFoundError:
         return True
-    if head["layout_version"] != LAYOUT_VERSION:
-        return False
-    parts = (*_PARTS, "trace") if head["trace_slots"] else _PARTS
-    return any(_head_or_none(_path(run_id, part)) is None for part in parts)
 
 
 @contextmanager
@@ -360,6 +355,13 @@ def _understood(run_id: str) -> Iterator[None]:
             f"run {run_id} describes itself in a way this rtcore does not know ({type(error).__name__}: {error}). "
             "Use the rtcore that started it"
         ) from error
+
+
+def _broken(run_id: str) -> SharedMemoryError:
+    return SharedMemoryError(
+        f"run {run_id} is broken: its shared memory has no readable head, as if its program was killed while making "
+        f"it. Nothing removes that by itself; if no such run is on: {removal_command(run_id)}"
+    )
 
 
 def _forbidden(run_id: str, owner: Owner) -> SharedMemoryError:

@@ -9,7 +9,7 @@ from typing import Any
 from rtcore.clock import unix_time_s
 from rtcore.errors import ConfigError, LayoutMismatchError, RtcoreError, SharedMemoryError
 from rtcore.layout import LAYOUT_VERSION
-from rtcore.shm import PREFIX, SHM_DIR
+from rtcore.shm import is_measurement, removal_command, run_ids
 from rtcore.watch.onlooker import LIVE_STATES, Onlooker, RunState, command_of, owner_of, state_from_outside
 
 
@@ -34,9 +34,8 @@ class RunRow:
 
 
 def visible_run_ids() -> list[str]:
-    """Of every run that has a control segment, whoever owns it."""
-    paths = SHM_DIR.glob(f"{PREFIX}*-control")
-    return sorted(path.name.removeprefix(PREFIX).removesuffix("-control") for path in paths)
+    """Of every run that has a control segment, whoever owns it. The rings of `rtcore-profile ipc` are no runs."""
+    return [run_id for run_id in run_ids() if not is_measurement(run_id)]
 
 
 def list_runs() -> list[RunRow]:
@@ -52,10 +51,10 @@ def find_run(wanted: str | None) -> str:
     """
     if wanted is None:
         return _only_run()
-    run_ids = visible_run_ids()
-    matches = [wanted] if wanted in run_ids else [run_id for run_id in run_ids if run_id.startswith(wanted)]
+    known = visible_run_ids()
+    matches = [wanted] if wanted in known else [run_id for run_id in known if run_id.startswith(wanted)]
     if not matches or not wanted:
-        there = f"there {'is' if len(run_ids) == 1 else 'are'} {', '.join(run_ids)}" if run_ids else "there is none"
+        there = f"there {'is' if len(known) == 1 else 'are'} {', '.join(known)}" if known else "there is none"
         raise ConfigError(f"no run {wanted!r} on this machine; {there}. A run that is over is gone from memory")
     if len(matches) > 1:
         raise ConfigError(f"{wanted!r} is the beginning of several run ids: {', '.join(matches)}. Give more of it")
@@ -77,12 +76,14 @@ def _row_or_none(run_id: str) -> RunRow | None:
     """None if it ended while it was looked at."""
     try:
         owner = owner_of(run_id)
-        state = state_from_outside(run_id, owner)
+        state = state_from_outside(owner)
         about, stats, note = None, None, ""
         if state is RunState.OTHER_LAYOUT:
             note = f"layout version {owner.layout_version}; this rtcore reads {LAYOUT_VERSION}"
         elif state is RunState.NO_PERMISSION:
             note = f"of user {owner.user}"
+        elif state is RunState.BROKEN:
+            note = f"if no such run is on: {removal_command(run_id)}"
         else:
             with Onlooker(run_id, owner) as run:
                 state = state or run.state()

@@ -133,6 +133,28 @@ def test_a_reused_pid_does_not_keep_a_dead_run(alive: str) -> None:
     assert found(alive).owner is Owner.DEAD
 
 
+def test_an_owner_that_only_waits_for_its_parent_is_dead() -> None:
+    with subprocess.Popen([sys.executable, "-c", DIES], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        run_id = process.stdout.readline().strip()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        try:
+            assert found(run_id).owner is Owner.DEAD
+        finally:
+            unlink_all(run_id)
+
+
+def test_a_control_segment_without_a_head_is_being_made_and_later_broken(alive: str) -> None:
+    overwrite(alive, "magic", 0)
+    assert found(alive).owner is Owner.BEING_MADE
+    os.utime(f"/dev/shm/rtcore-{alive}-control", (1, 1))
+    assert found(alive).owner is Owner.UNREADABLE
+    answer = segments.stale(Machine(), Needs(make_config()))
+    assert f"rm /dev/shm/*rtcore-{alive}-*" in answer.fix or answer.fix == "rtcore-doctor --clean"
+    segments.clean(Machine())
+    assert len(files_of(alive)) == 3
+
+
 def test_a_run_without_a_control_segment_is_reported_and_stays(alive: str) -> None:
     Path(f"/dev/shm/rtcore-{alive}-control").unlink()
     answer = segments.stale(Machine(), Needs(make_config()))

@@ -12,14 +12,17 @@ import pytest
 
 from rtcore import shm
 from rtcore.errors import LayoutMismatchError, SharedMemoryError, UnsupportedPlatformError
-from rtcore.layout import SEGMENT_HEADER, Layout
+from rtcore.layout import LAYOUT_VERSION, SEGMENT_HEADER, Layout
 from rtcore.shared import SharedRun
 from rtcore.shm import (
+    Standing,
     attach_segment,
     create_segment,
     dead_runs,
     files_of,
+    judge_run,
     layout_of,
+    new_measurement_id,
     new_run_id,
     part_bytes,
     parts_of,
@@ -245,6 +248,60 @@ def test_a_run_of_another_pid_namespace_is_left_alone(run_id):
     overwrite(control, "owner_pid_namespace", shm.pid_namespace() + 1)
     assert run_id not in reap_dead_runs()
     control.close()
+
+
+@pytest.mark.parametrize("version", [LAYOUT_VERSION - 1, LAYOUT_VERSION + 1])
+def test_a_run_of_another_layout_version_is_left_alone(run_id, version):
+    """Where that version keeps its owner is not known here: what this one's offsets say proves nothing."""
+    control = create_segment(run_id, "control", LAYOUT)
+    overwrite(control, "owner_start_ticks", 1)
+    assert run_id in dead_runs()
+    overwrite(control, "layout_version", version)
+    assert judge_run(run_id) == (Standing.OTHER_LAYOUT, -1, version)
+    assert run_id not in reap_dead_runs()
+    assert len(files_of(run_id)) == 1
+    control.close()
+
+
+def test_an_owner_that_only_waits_for_its_parent_is_dead(run_id, other_process):
+    assert judge_run(run_id).standing is Standing.LIVE
+    other_process.send_signal(signal.SIGKILL)
+    os.waitid(os.P_PID, other_process.pid, os.WEXITED | os.WNOWAIT)
+    assert judge_run(run_id).standing is Standing.DEAD
+
+
+def test_what_a_killed_measurement_left_is_reaped_like_a_run():
+    run_id = new_measurement_id()
+    try:
+        control = create_segment(run_id, "control", LAYOUT)
+        assert judge_run(run_id).standing is Standing.LIVE
+        overwrite(control, "owner_start_ticks", 1)
+        assert run_id in reap_dead_runs()
+        assert files_of(run_id) == []
+        control.close()
+    finally:
+        unlink_all(run_id)
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 16, bytes(4096)], ids=["empty", "short", "zeros"])
+def test_a_segment_without_a_head_is_being_made_until_its_maker_is_gone_or_much_too_late(content):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    ours, theirs = new_run_id(), f"{ended.pid}-abcdef"
+    paths = {run_id: shm.SHM_DIR / f"rtcore-{run_id}-control" for run_id in (ours, theirs, f"{ended.pid}-ipc-abcdef")}
+    try:
+        for path in paths.values():
+            path.write_bytes(content)
+        standings = [judge_run(run_id).standing for run_id in paths]
+        assert standings == [Standing.BEING_MADE, Standing.BROKEN, Standing.BROKEN]
+        made_s = paths[ours].stat().st_mtime
+        os.utime(paths[ours], (made_s - 60, made_s - 60))
+        assert judge_run(ours).standing is Standing.BROKEN
+        assert not set(paths) & set(reap_dead_runs()), "nothing says for certain whose they are"
+    finally:
+        for path in paths.values():
+            path.unlink()
+    assert judge_run(ours).standing is Standing.GONE
 
 
 def test_what_is_not_ours_is_left_alone(run_id):

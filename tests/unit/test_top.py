@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -20,9 +21,10 @@ from rtcore.dispatch import Outcome, TickKind
 from rtcore.errors import ConfigError, LayoutMismatchError, SharedMemoryError
 from rtcore.layout import LAYOUT_VERSION, SEGMENT_HEADER, Layout
 from rtcore.planner import Tau, make_plan
+from rtcore.profile.transports import Ring
 from rtcore.report.summary import build_summary
 from rtcore.shared import Phase, SharedRun
-from rtcore.shm import SHM_DIR, attach_segment, create_segment, new_run_id, segment_name, unlink_all
+from rtcore.shm import SHM_DIR, attach_segment, create_segment, new_run_id, run_ids, segment_name, unlink_all
 from rtcore.spaces import ObservationSpec
 from rtcore.stats import Words
 from rtcore.watch import visible
@@ -387,6 +389,68 @@ def test_a_control_segment_without_a_head_yet_is_starting():
             assert onlooker.ending() == "its shared memory was removed"
     finally:
         unlink_all(run_id)
+
+
+@pytest.fixture
+def headless() -> Iterator[tuple[str, Path]]:
+    """Id and control segment of a run that this process began to make."""
+    run_id = new_run_id()
+    path = SHM_DIR / segment_name(run_id, "control")[1:]
+    path.write_bytes(bytes(4096))
+    yield run_id, path
+    unlink_all(run_id)
+
+
+def grow_old(path: Path) -> None:
+    made_s = path.stat().st_mtime
+    os.utime(path, (made_s - 60, made_s - 60))
+
+
+@pytest.mark.parametrize("arguments", [[], ["--once"], ["--once", "--json"]], ids=" ".join)
+def test_a_run_that_was_never_made_to_its_end_is_broken_and_refused_with_what_removes_it(headless, capsys, arguments):
+    run_id, path = headless
+    grow_old(path)
+    assert topview.run([run_id, *arguments]) == 1
+    shown = capsys.readouterr()
+    assert f"run {run_id} is broken" in shown.err
+    assert f"rm /dev/shm/*rtcore-{run_id}-*" in shown.err
+    assert shown.out == ""
+
+
+def test_a_start_that_is_watched_and_never_ends_is_given_up(headless):
+    run_id, path = headless
+    with Onlooker.attach(run_id) as onlooker:
+        assert onlooker.state() is RunState.STARTING
+        grow_old(path)
+        with pytest.raises(SharedMemoryError, match=rf"is broken.*rm /dev/shm/\*rtcore-{run_id}-"):
+            onlooker.refresh()
+
+
+def test_a_broken_run_is_listed_with_what_removes_it_and_is_no_run_to_choose(run, headless, monkeypatch, capsys):
+    run_id, path = headless
+    grow_old(path)
+    monkeypatch.setattr(visible, "visible_run_ids", lambda: [run.run_id, run_id])
+    (row,) = [row for row in list_runs() if row.run_id == run_id]
+    assert (row.state, row.pid, row.ticks) == (RunState.BROKEN, None, None)
+    assert f"rm /dev/shm/*rtcore-{run_id}-*" in row.note
+    assert find_run(None) == run.run_id
+    assert topview.run(["--list"]) == 0
+    assert "broken" in capsys.readouterr().out
+    run.overwrite_head(owner_start_ticks=1)
+    with pytest.raises(SharedMemoryError, match=r"no run is under way.*2 cannot be attached to"):
+        find_run(None)
+
+
+def test_a_ring_of_a_measurement_is_no_run(run):
+    ring = Ring((8,), 1)
+    try:
+        assert ring.run_id in run_ids()
+        assert run.run_id in visible.visible_run_ids()
+        assert ring.run_id not in visible.visible_run_ids()
+        with pytest.raises(ConfigError, match=rf"no run '{ring.run_id}'"):
+            find_run(ring.run_id)
+    finally:
+        ring.close()
 
 
 def test_the_json_of_a_starting_run_has_every_key_and_no_number(run, capsys):
