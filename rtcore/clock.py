@@ -70,6 +70,14 @@ class TickClock:
         #: When the last sleep ended; the time from there to the deadline was spent awake.
         self.woke_ns = 0
 
+    @classmethod
+    def for_period(cls, period_ns: int) -> TickClock:
+        """With the env process's margins for ticks of that period [ns].
+
+        Waking 200 us early at 60 Hz costs 1.2% of a CPU and buys a warm start and most late wake-ups.
+        """
+        return cls(max_spin_ns=min(2 * NS_PER_MS, period_ns // 4), min_spin_ns=min(200 * NS_PER_US, period_ns // 16))
+
     now_ns = staticmethod(time.monotonic_ns)
 
     def sleep_until_ns(self, deadline_ns: int) -> None:

@@ -6,6 +6,7 @@ import argparse
 import importlib
 import importlib.util
 import json
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +25,7 @@ from rtcore.profile.results import (
     Result,
     check_condition,
     compare,
+    differences,
     load_result,
     row_name,
     unmatched,
@@ -47,10 +49,13 @@ examples:
 exit codes: 0 done, 1 failed, 2 a wrong setting, 3 worse than the baseline, 128+n stopped by signal n
 """
 _FAIL_IF_HELP = (
-    "with --baseline: exit with 3 if the metric grew by more than N%% in any row of rtcore's own; rows can be chosen: "
+    "with --baseline: exit with 3 if the metric grew by more than N%% in any row of rtcore's own, or a row of the "
+    "baseline has no number for it any more; rows can be chosen: "
     "'ipc.p99[transport=rtcore-hybrid,readers=1]>+10%%'; '<-N%%' where less is worse. May be given several times"
 )
 _EXIT_WORSE = 3
+#: What is shown beside a baseline where no condition names a metric.
+_SHOWN_METRICS = ("p50_us", "p99_us")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -144,8 +149,16 @@ def _check_writable(options: argparse.Namespace) -> None:
             options.plot.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"--plot {options.plot}: {error.strerror}; expected a folder to write into") from error
-    if options.json is not None and str(options.json) != "-" and not options.json.parent.is_dir():
+    if options.json is None or str(options.json) == "-":
+        return
+    if not options.json.parent.is_dir():
         raise ConfigError(f"--json {options.json}: there is no folder {options.json.parent}; make it first")
+    if options.json.is_dir():
+        raise ConfigError(
+            f"--json {options.json}: is a folder; expected a file to write, such as {options.json}/new.json"
+        )
+    if not os.access(options.json if options.json.exists() else options.json.parent, os.W_OK):
+        raise ConfigError(f"--json {options.json}: may not be written by this user; give a file that may")
 
 
 def _write(
@@ -156,7 +169,10 @@ def _write(
         if str(options.json) == "-":
             sys.stdout.write(text)
         else:
-            options.json.write_text(text)
+            try:
+                options.json.write_text(text)
+            except OSError as error:
+                raise RtcoreError(f"--json {options.json}: {error.strerror}; the numbers are not kept") from error
             console.print(f"numbers: {options.json}", highlight=False)
     if options.plot is not None and hasattr(module, "plot"):
         for path in module.plot(result, options.plot):
@@ -181,9 +197,16 @@ def _judge(
     if new:
         console.print(f"{new} of {len(result.rows)} rows are not in the baseline and are not compared", style="yellow")
     found = [comparison for condition in conditions for comparison in compare(result, baseline, condition)]
-    if not found:
-        return 0
+    if not conditions:
+        found = differences(result, baseline, _SHOWN_METRICS)
+        if not found:
+            names = ", ".join(_SHOWN_METRICS)
+            console.print(f"nothing is compared: no {names} in common with the baseline; name a metric with --fail-if")
+            return 0
     console.print(_comparison_table(result, found))
+    if not conditions:
+        console.print("shown only: give --fail-if to have a change end in exit code 3", style="dim")
+        return 0
     worse = sum(comparison.worse for comparison in found)
     words = (
         f"[bold red]worse than the baseline in {worse} of {len(found)}[/]" if worse else "not worse than the baseline"
@@ -197,8 +220,9 @@ def _comparison_table(result: Result, found: list[Comparison]) -> Table:
     for name in ("then", "now", "change", "allowed"):
         table.add_column(name, justify="right")
     for one in found:
-        change = f"{100 * (one.new / one.old - 1):+.1f}%" if one.old else "-"
-        numbers = (f"{one.old:.4g}", f"{one.new:.4g}", change, f"{one.condition.change_percent:+g}%")
+        change = f"{100 * (one.new / one.old - 1):+.1f}%" if one.old and one.new is not None else "-"
+        allowed = f"{one.condition.change_percent:+g}%" if one.condition is not None else "-"
+        numbers = (f"{one.old:.4g}", "none" if one.new is None else f"{one.new:.4g}", change, allowed)
         name = row_name(one.row, result.keys)
         table.add_row(name, one.metric, *numbers, style="red" if one.worse else "")
     return table

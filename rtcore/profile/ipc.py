@@ -18,7 +18,7 @@ from rtcore.profile import limit, peers
 from rtcore.profile.ipc_views import LIMITS, PEERS, REFERENCE, RTCORE, TRANSPORTS, cell_table, findings, plot
 from rtcore.profile.placement import Placement, as_publisher, choose
 from rtcore.profile.results import Result, Row
-from rtcore.profile.session import BLOCK, Samples, Session, start_fork_server
+from rtcore.profile.session import BLOCK, Samples, Session, TransportFailed, start_fork_server
 from rtcore.profile.standard import ManagerTransport, PipeTransport, QueueTransport
 from rtcore.profile.transports import Rhythm, RtcoreTransport, Shape, Transport
 
@@ -29,7 +29,10 @@ DESCRIPTION = """\
 Measures, for frames of several sizes and for 1 to 32 readers:
 
   p50, p99      publish start -> a private copy in the reader process
-  publish       what publishing costs the env process, waking the readers included
+  book          what it costs the env process, before the world's step, to post a job to every reader and wake it
+                (rtcore only)
+  publish       what it costs the env process to publish the frame, waking the readers that still sleep included.
+                Not in it: book, and waking ahead of the deadline, while the env process waits for it anyway
   visible       the part of it until every reader can see the frame (rtcore only; in the JSON as visible_p50_us)
   slot          an answer on its way back: write start -> read by the env process (rtcore-hybrid and pipe)
   p50 / limit   p50 as a multiple of c-spin: two C programs over the same ring, compiled on the spot (of c-futex,
@@ -109,6 +112,8 @@ def run(options: argparse.Namespace, console: Console) -> Result:
     cells = [cell._replace(transports=tuple(name for name in cell.transports if name not in missing)) for cell in cells]
     if not any(cell.transports for cell in cells):
         raise ConfigError(f"none of the chosen transports can be measured here: {'; '.join(missing.values())}")
+    for why in spinning_left_out(options, cells, len(os.sched_getaffinity(0))):
+        console.print(f"left out: {why}", style="yellow", highlight=False)
     start_fork_server()
     placement = choose(pin=not options.no_pin)
     rows: list[Row] = []
@@ -122,7 +127,8 @@ def run(options: argparse.Namespace, console: Console) -> Result:
             with as_publisher(placement):
                 found = measure(cell, rhythm, step, missing, placement)
             rows += found
-            progress.console.print(cell_table(found))
+            if found:
+                progress.console.print(cell_table(found))
     for name, why in missing.items():
         if name not in left_out:
             console.print(f"left out: {why}", style="yellow", highlight=False)
@@ -165,7 +171,26 @@ def _usual_rounds(cell: Cell, full: bool) -> int:
 def measure(
     cell: Cell, rhythm: Rhythm, step: Callable[[str], None], missing: dict[str, str], placement: Placement
 ) -> list[Row]:
-    """Rows of one cell. `missing` gets the transports of others that could not be set up, and why."""
+    """Rows of one cell. `missing` gets the transports of others that do not work, and why.
+
+    One that fails in the middle is dropped, and the others are measured again from the start: their readers live in
+    the same processes, and where those stand then is not known.
+    """
+    while True:
+        try:
+            return _measure_all(cell, rhythm, step, missing, placement)
+        except TransportFailed as failed:
+            missing[failed.name] = (
+                f"{failed.name} failed with {cell.frame}, {cell.readers} reader{'s' * (cell.readers > 1)}: {failed.why}"
+            )
+            cell = cell._replace(transports=tuple(name for name in cell.transports if name != failed.name))
+            if not cell.transports:
+                return []
+
+
+def _measure_all(
+    cell: Cell, rhythm: Rhythm, step: Callable[[str], None], missing: dict[str, str], placement: Placement
+) -> list[Row]:
     frame = np.random.default_rng(0).integers(0, 256, cell.shape, dtype=np.uint8)
     with Session(cell.readers, placement) as session:
         for name in cell.transports:
@@ -177,7 +202,7 @@ def measure(
                 missing[name] = f"{name} cannot be used: {type(error).__name__}: {error}"
         failed = session.start(lambda name: name in PEERS)
         missing |= {name: f"{name} cannot be used: {why}" for name, why in failed.items()}
-        for name in session.run(_blocks(cell), frame, rhythm):
+        for name in session.run(_blocks(cell), frame, rhythm, optional=lambda name: name in PEERS):
             step(name)
         return rows_of(cell, frame.nbytes, session.samples)
 
@@ -205,6 +230,7 @@ def rows_of(cell: Cell, frame_bytes: int, samples: dict[str, Samples]) -> list[R
         row |= _percentiles("", found.latencies, (50, 90, 99, 100))
         row |= _percentiles("publish_", found.costs, (50, 99))
         row |= _percentiles("visible_", found.visible, (50,))
+        row |= _percentiles("book_", found.booked, (50,))
         row |= _percentiles("slot_", found.slots, (50, 99))
         frames = len(found.latencies) + found.missed
         preempted = round(found.preempted / frames, 3) if found.preempted is not None and frames else None
@@ -249,6 +275,20 @@ def _chosen_transports(options: argparse.Namespace, readers: int, num_cpus: int)
     if readers > 1 and not options.full:
         left_out += _ONE_READER_ONLY
     return tuple(name for name in TRANSPORTS if name not in left_out)
+
+
+def spinning_left_out(options: argparse.Namespace, cells: list[Cell], num_cpus: int) -> list[str]:
+    """Why which transports are not measured with which numbers of readers, for lack of CPUs."""
+    if options.transports:
+        return []
+    counts = sorted({cell.readers for cell in cells if cell.readers >= num_cpus})
+    if not counts:
+        return []
+    readers = ", ".join(map(str, counts))
+    return [
+        f"{', '.join(_SPINNING)} with {readers} reader{'s' * (counts != [1])}: each of these readers spins on a CPU of "
+        f"its own, and there are {num_cpus} CPUs, one of them the publisher's (--transports measures them all the same)"
+    ]
 
 
 def _missing(name: str) -> str | None:

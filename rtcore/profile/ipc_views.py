@@ -58,6 +58,8 @@ def findings(rows: list[Row]) -> list[str]:
         first = _find(rows, "rtcore-hybrid", 1)
         if first is not None and readers > 1:
             growth = {key: 100 * (row[f"{key}_p50_us"] / first[f"{key}_p50_us"] - 1) for key in ("publish", "visible")}
+            if row["book_p50_us"] is not None:
+                words.append(f"booking and waking costs {row['book_p50_us']:.1f} us a tick before the world's step")
             words.append(
                 f"publishing costs {growth['publish']:+.0f}% against 1 reader ({growth['visible']:+.0f}% until the "
                 "frame can be seen, the rest is waking)"
@@ -88,8 +90,18 @@ def cell_table(rows: list[Row]) -> Table:
     title = f"{first['frame']} uint8, {first['readers']} reader{'s' * (first['readers'] > 1)}; microseconds"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("transport", no_wrap=True)
-    columns = ("p50_us", "p99_us", "publish_p50_us", "slot_p50_us", "slot_p99_us")
-    for name in ("p50", "p99", "publish\np50", "slot\np50", "slot\np99", "p50 /\nlimit", "p50 /\nbest\npeer", "missed"):
+    columns = ("p50_us", "p99_us", "book_p50_us", "publish_p50_us", "slot_p50_us", "slot_p99_us")
+    for name in (
+        "p50",
+        "p99",
+        "book\np50",
+        "publish\np50",
+        "slot\np50",
+        "slot\np99",
+        "p50 /\nlimit",
+        "p50 /\nbest\npeer",
+        "missed",
+    ):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         numbers = [_text(row[column], 1) for column in columns]

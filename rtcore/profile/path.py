@@ -51,6 +51,7 @@ Starts a real run with tracing on and splits the way of every applied action int
 An action counts once, where it is first applied. Takes every flag of rtcore-run (see rtcore-run --help); without
 --ticks and --duration the run lasts 10 s. With --out DIR the run's folder is kept, else nothing is."""
 EXAMPLES = """\
+examples:
   rtcore-profile path                                        the built-in game and network, 10 s
   rtcore-profile path --policy-args k=1,pad_ms=100           as a larger network would play it
   rtcore-profile path --stagger expected-time --plot plots   each action as soon as it is ready; plots/path.png

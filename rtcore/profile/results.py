@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -77,13 +78,13 @@ class Condition(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """A row's metric then and now, under a condition."""
+    """A row's metric then and now, under a condition (None: shown only). `new` None: it has no number any more."""
 
-    condition: Condition
+    condition: Condition | None
     row: Row
     metric: str
     old: float
-    new: float
+    new: float | None
     worse: bool
 
 
@@ -97,6 +98,10 @@ def load_result(path: Path) -> dict[str, Any]:
         raise ConfigError(f"--baseline {path}: not JSON ({error}); expected a file written by --json") from error
     if not isinstance(found, dict) or not isinstance(found.get("rows"), list) or "profile" not in found:
         raise ConfigError(f"--baseline {path}: no profile and rows in it; expected a file written by --json")
+    odd = next((row for row in found["rows"] if not isinstance(row, dict)), None)
+    if odd is not None or not isinstance(found.get("machine", {}), dict):
+        what = f"a row that is {odd!r:.40}" if odd is not None else "a machine that has no fields"
+        raise ConfigError(f"--baseline {path}: {what}; expected a file written by --json")
     return found
 
 
@@ -116,28 +121,40 @@ def check_condition(condition: Condition, baseline: Mapping[str, Any]) -> None:
 
 
 def compare(result: Result, baseline: Mapping[str, Any], condition: Condition) -> list[Comparison]:
-    """Every row that the condition selects, beside the same row of the baseline.
+    """Every row of the baseline that the condition selects and that has the number, beside the same row now.
 
-    `ConfigError` where nothing can be compared: another profile, an unknown metric or field, no row in common.
+    A row that has no number now, or is not there at all, is worse: what stopped working is no success. A row that
+    only the new result has is not compared. `ConfigError` where nothing can be compared: another profile, an unknown
+    metric or field, no number in the baseline, no row in common.
     """
     if result.profile != baseline["profile"]:
         raise ConfigError(f"this is a result of {result.profile!r}, the baseline one of {baseline['profile']!r}")
     check_condition(condition, baseline)
     metric = _field(condition, baseline["rows"])
-    olds = {_key(row, result.keys): row for row in baseline["rows"]}
-    chosen = [row for row in result.rows if (condition.selects(row) if condition.where else result.watched(row))]
-    found = []
-    for row in chosen:
-        old, new = olds.get(_key(row, result.keys), {}).get(metric), row.get(metric)
-        if isinstance(old, (int, float)) and isinstance(new, (int, float)):
-            found.append(Comparison(condition, row, metric, old, new, condition.is_worse(old, new)))
-    if not found:
+    rows = [row for row in _named(baseline["rows"], result.keys) if not condition.where or condition.selects(row)]
+    if not condition.where:
+        rows = [row for row in rows if result.watched(row)]
+    pairs = list(_pairs(result, rows, metric))
+    if result.rows and unmatched(result, baseline) == len(result.rows):
+        pairs = []  # not one row in common: it is not that something stopped working, something else was measured
+    if not pairs:
+        olds = {_key(row, result.keys): row for row in baseline["rows"]}
         raise ConfigError(
-            f"--fail-if {condition.text!r}: none of {len(chosen)} selected rows has a number for {metric} both now and "
-            f"in the baseline (its {len(olds)} rows: {_some(olds)}). Measure the same "
+            f"--fail-if {condition.text!r}: none of {len(result.rows)} rows can be compared by {metric} with those of "
+            f"the baseline (its {len(olds)} rows: {_some(olds)}). Measure the same "
             f"{', '.join(result.keys) or 'rows'} as the baseline did"
         )
-    return found
+    return [
+        Comparison(condition, row, metric, old, new, new is None or condition.is_worse(old, new))
+        for row, old, new in pairs
+    ]
+
+
+def differences(result: Result, baseline: Mapping[str, Any], metrics: tuple[str, ...]) -> list[Comparison]:
+    """The watched rows then and now, for reading; nothing is worse, as no condition says what would be."""
+    rows = [row for row in _named(baseline["rows"], result.keys) if result.watched(row)]
+    found = [(pair, metric) for metric in metrics for pair in _pairs(result, rows, metric)]
+    return [Comparison(None, row, metric, old, new, False) for (row, old, new), metric in found]
 
 
 def unmatched(result: Result, baseline: Mapping[str, Any]) -> int:
@@ -148,6 +165,25 @@ def unmatched(result: Result, baseline: Mapping[str, Any]) -> int:
 
 def row_name(row: Row, keys: tuple[str, ...]) -> str:
     return ", ".join(f"{key}={row.get(key)}" for key in keys)
+
+
+def _pairs(result: Result, olds: list[Row], metric: str) -> Iterator[tuple[Row, float, float | None]]:
+    """Rows of a baseline that have the number, with it and with what the same row has now."""
+    news = {_key(row, result.keys): row for row in result.rows}
+    for row in olds:
+        old = _number(row.get(metric))
+        if old is not None:
+            yield row, old, _number(news.get(_key(row, result.keys), {}).get(metric))
+
+
+def _named(rows: list[Row], keys: tuple[str, ...]) -> list[Row]:
+    """Without rows of another version of rtcore that named them by other fields."""
+    return [row for row in rows if all(key in row for key in keys)]
+
+
+def _number(value: Any) -> float | None:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return value if is_number else None
 
 
 def _key(row: Row, keys: tuple[str, ...]) -> tuple[str, ...]:

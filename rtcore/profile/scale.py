@@ -102,8 +102,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace, console: Console) -> Result:
     """Measure every case once, print the tables. A case that fails is a row that says why; all failed: its error."""
-    if not options.seconds > 0:
-        raise ConfigError(f"--seconds {options.seconds:g}: expected more than 0")
+    if not 0 < options.seconds <= 86_400:
+        raise ConfigError(f"--seconds {options.seconds:g}: expected more than 0, at most 86400")
     return _run(plan_sweeps(options), options.seconds, console, measure)
 
 

@@ -10,7 +10,7 @@ import multiprocessing as mp
 import resource
 import signal
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
@@ -39,6 +39,7 @@ class Samples:
     """All times in ns. `latencies`: over all readers. `slots`: of answers on their way back.
 
     `visible`: of the costs, the part until every reader can see the frame; empty where the two cannot be told apart.
+    `booked`: what posting the jobs and waking their workers cost before the world's step; empty for others than rtcore.
     `missed`: frames that a reader never saw, because the next one was there first. `preempted`: how often a reader
     was pushed off its CPU while it was its turn; None where it cannot be known.
     """
@@ -47,6 +48,7 @@ class Samples:
     costs: list[int] = field(default_factory=list)
     slots: list[int] = field(default_factory=list)
     visible: list[int] = field(default_factory=list)
+    booked: list[int] = field(default_factory=list)
     missed: int = 0
     preempted: int | None = None
 
@@ -149,6 +151,15 @@ def _preemptions() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
+class TransportFailed(Exception):
+    """An optional transport gave up in its turn. Where the readers stand is not known: the session is over."""
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(f"{name}: {why}")
+        self.name = name
+        self.why = why
+
+
 class Session:
     """The transports of one frame size and number of readers. Closes them, also after a failure."""
 
@@ -158,6 +169,7 @@ class Session:
         self._num_readers = readers
         self._placement = placement
         self._readers: Readers | None = None
+        self._failed = ""
 
     def __enter__(self) -> Session:
         return self
@@ -165,8 +177,9 @@ class Session:
     def __exit__(self, *_: object) -> None:
         if self._readers is not None:
             self._readers.close()
-        for transport in self.transports:
-            transport.close()
+        with ExitStack() as stack:  # all are closed, also where one cannot be
+            for transport in self.transports:
+                stack.callback(self._close, transport)
 
     def add(self, transport: Transport) -> None:
         """From now on the session closes it. Before `start`."""
@@ -194,14 +207,38 @@ class Session:
             transport.close()
         return failures
 
-    def run(self, blocks: int, frame: Frame, rhythm: Rhythm, *, answers: bool = True) -> Iterable[str]:
-        """Turns of `BLOCK` frames; yields the name of the transport whose turn is over."""
+    def run(
+        self,
+        blocks: int,
+        frame: Frame,
+        rhythm: Rhythm,
+        *,
+        answers: bool = True,
+        optional: Callable[[str], bool] = lambda name: False,
+    ) -> Iterable[str]:
+        """Turns of `BLOCK` frames; yields the name of the transport whose turn is over.
+
+        `TransportFailed` if an optional one does not get through its turn.
+        """
         for _ in range(blocks):
             for transport in self.transports:
-                self._take_turn(transport, frame, rhythm)
-                if answers and transport.answerer(0) is not None:
-                    self._take_answers(transport, rhythm)
+                try:
+                    self._take_turn(transport, frame, rhythm)
+                    if answers and transport.answerer(0) is not None:
+                        self._take_answers(transport, rhythm)
+                except Exception as error:  # whatever another library raises
+                    if not optional(transport.name):
+                        raise
+                    self._failed = transport.name
+                    raise TransportFailed(transport.name, f"{type(error).__name__}: {error}") from error
                 yield transport.name
+
+    def _close(self, transport: Transport) -> None:
+        try:
+            transport.close()
+        except Exception:  # of one that has failed before, and been said to have
+            if transport.name != self._failed:
+                raise
 
     def _openers(self, reader: int) -> dict[str, Opener]:
         found = {}
@@ -227,6 +264,8 @@ class Session:
         samples.costs += costs[1:]
         samples.visible += transport.visible_ns[1:]
         transport.visible_ns.clear()
+        samples.booked += transport.booked_ns[1:]
+        transport.booked_ns.clear()
         for latencies in received:
             samples.latencies += latencies[1:]
             samples.missed += BLOCK - len(latencies)

@@ -38,7 +38,8 @@ the kernel grants it. cyclictest (Debian: rt-tests), where installed, takes turn
 policy, some seconds each, so that both see the same minute.
 
 cyclictest measures how late a sleeping C thread wakes. The tick clock sleeps to a little before the deadline and
-spins the rest: that hides usual lateness, and not a moment in which the machine gives no CPU at all."""
+spins the rest: that hides usual lateness, and not a moment in which the machine gives no CPU at all. A tick whose
+whole period has gone by is not run late but skipped, as in a run, and has no lateness: see the column "skipped"."""
 EXAMPLES = """\
 examples:
   rtcore-profile tick                                   about a minute and a half
@@ -51,6 +52,7 @@ _GAME_BOY = "4194304/70224"
 _FIFO_PRIORITY = 20
 #: Seconds of the tick clock, then of cyclictest, in turn.
 _TURN_S = 5.0
+_MOST_S = 86_400
 #: Buckets of cyclictest's histogram [us]; what is later is known by its number and the maximum only.
 _CYCLICTEST_BUCKETS_US = 20_000
 #: Above this load average a machine is not idle.
@@ -107,8 +109,11 @@ def run(options: argparse.Namespace, console: Console) -> Result:
                 progress.update(task, advance=options.seconds * (2 if cyclictest else 1))
                 continue
             progress.update(task, description=_case_name(case))
-            for source, found in _measure(case, rate_hz, options.seconds, cyclictest, refused, progress, task):
-                rows.append(_row(case, source, rate_hz, found))
+            if not console.is_terminal:  # a bar shows nothing there
+                seconds = options.seconds * (2 if cyclictest else 1)
+                console.print(f"measuring: {_case_name(case)}, {seconds:g} s", highlight=False)
+            for source, found, skipped in _measure(case, rate_hz, options.seconds, cyclictest, refused, progress, task):
+                rows.append(_row(case, source, rate_hz, found, skipped))
                 shapes.append(_shape(rows[-1], found))
     for what, why in refused.items():
         console.print(f"{what}: {why}: left out", style="yellow", highlight=False)
@@ -153,8 +158,9 @@ def plot(result: Result, folder: Path) -> list[Path]:
 # -- the tick clock ----------------------------------------------------------------------------------------
 
 
-def measure_clock(policy: Policy, rate_hz: Fraction, seconds: float) -> tuple[list[int], dict[str, str]]:
-    """Lateness of each tick [ns] in a process of its own, and what the kernel said to what was asked of it."""
+def measure_clock(policy: Policy, rate_hz: Fraction, seconds: float) -> tuple[list[int], int, dict[str, str]]:
+    """Lateness of each tick [ns] in a process of its own, how many ticks were skipped (their whole period had gone by
+    before they could start), and what the kernel said to what was asked of it."""
     context = mp.get_context("forkserver")
     context.set_forkserver_preload(["rtcore.profile.tick"])
     ours, theirs = context.Pipe()
@@ -164,7 +170,7 @@ def measure_clock(policy: Policy, rate_hz: Fraction, seconds: float) -> tuple[li
     try:
         if not ours.poll(seconds + 30.0):
             raise RtcoreError(f"the process of the tick clock did not answer {seconds + 30:.0f} s after its start")
-        lateness, report = ours.recv()
+        lateness, skipped_ticks, report = ours.recv()
     except EOFError as error:
         process.join(1.0)
         raise WorkerDied("tick clock", 0, process.pid or 0, process.exitcode) from error
@@ -172,7 +178,7 @@ def measure_clock(policy: Policy, rate_hz: Fraction, seconds: float) -> tuple[li
         process.kill()
         process.join()
         ours.close()
-    return lateness, report
+    return lateness, skipped_ticks, report
 
 
 def _clock_main(results: Connection, policy: Policy, rate_hz: Fraction, seconds: float) -> None:
@@ -182,24 +188,20 @@ def _clock_main(results: Connection, policy: Policy, rate_hz: Fraction, seconds:
     if policy == "other":
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     period_ns = int(1_000_000_000 / rate_hz)
-    clock = _clock_of_env(period_ns)
+    clock = TickClock.for_period(period_ns)
     # The first ticks teach the clock how long this machine oversleeps; they are not counted.
     lead_in = max(10, int(rate_hz) // 4)
     count = lead_in + max(1, int(seconds * rate_hz))
     lateness: list[int] = [0] * count
     grid = TickGrid(clock.now_ns() + 2 * period_ns, rate_hz)
-    tick = -1
+    tick, skipped_ticks = -1, 0
     for index in range(count):
         plan = plan_next_tick(grid, tick, clock.now_ns())
         clock.sleep_until_ns(plan.deadline_ns)
         lateness[index] = clock.now_ns() - plan.deadline_ns
         tick = plan.tick
-    results.send((lateness[lead_in:], report))
-
-
-def _clock_of_env(period_ns: int) -> TickClock:
-    """With the margins of the env process (rtcore_workers.environment)."""
-    return TickClock(max_spin_ns=min(2_000_000, period_ns // 4), min_spin_ns=min(200_000, period_ns // 16))
+        skipped_ticks += plan.skipped_ticks if index >= lead_in else 0
+    results.send((lateness[lead_in:], skipped_ticks, report))
 
 
 # -- cyclictest --------------------------------------------------------------------------------------------
@@ -243,8 +245,8 @@ def _plan(options: argparse.Namespace) -> tuple[Fraction, list[Case]]:
         ) from error
     if not 1 <= rate_hz <= 10_000:
         raise ConfigError(f"--rate {options.rate}: expected 1 to 10000 ticks per second")
-    if not options.seconds >= 1:
-        raise ConfigError(f"--seconds {options.seconds}: expected 1 or more; a tick's p99 needs hundreds of ticks")
+    if not 1 <= options.seconds <= _MOST_S:
+        raise ConfigError(f"--seconds {options.seconds}: expected 1 to {_MOST_S}; a tick's p99 needs hundreds of ticks")
     load = len(os.sched_getaffinity(0)) if options.load is None else options.load
     if not 0 <= load <= 1024:
         raise ConfigError(f"--load {load}: expected 0 to 1024 processes")
@@ -260,18 +262,21 @@ def _measure(
     refused: dict[str, str],
     progress: Progress,
     task: Any,
-) -> Iterator[tuple[str, Lateness]]:
+) -> Iterator[tuple[str, Lateness, int | None]]:
+    """Sources with their lateness and skipped ticks (None: cyclictest skips none, it is late)."""
     turns = max(1, round(seconds / _TURN_S))
     ticks: list[int] = []
+    skipped_ticks = 0
     cycles: list[Lateness] = []
     with _busy_processes(case.load):
         for _ in range(turns):
-            lateness, report = measure_clock(case.policy, rate_hz, seconds / turns)
+            lateness, skipped, report = measure_clock(case.policy, rate_hz, seconds / turns)
             answer = next((text for what, text in report.items() if what.startswith("SCHED_FIFO")), "granted")
             if case.policy == "fifo" and answer != "granted":
                 refused["fifo"] = f"SCHED_FIFO {answer} (ulimit -r, CAP_SYS_NICE, docker run --cap-add SYS_NICE)"
                 return
             ticks += lateness
+            skipped_ticks += skipped
             progress.update(task, advance=seconds / turns)
             if cyclictest is not None and f"cyclictest, {case.policy}" not in refused:
                 try:
@@ -280,9 +285,9 @@ def _measure(
                     refused[f"cyclictest, {case.policy}"] = str(error)
             if cyclictest is not None:
                 progress.update(task, advance=seconds / turns)
-    yield _CLOCK, _lateness_of(ticks)
+    yield _CLOCK, _lateness_of(ticks), skipped_ticks
     if cycles:
-        yield _CYCLICTEST, _together(cycles)
+        yield _CYCLICTEST, _together(cycles), None
 
 
 def _lateness_of(times_ns: list[int]) -> Lateness:
@@ -328,9 +333,10 @@ def _be_busy(owner_pid: int) -> None:
 # -- numbers and views -------------------------------------------------------------------------------------
 
 
-def _row(case: Case, source: str, rate_hz: Fraction, found: Lateness) -> Row:
+def _row(case: Case, source: str, rate_hz: Fraction, found: Lateness, skipped_ticks: int | None) -> Row:
     row: Row = {"source": source, "policy": case.policy, "load": case.load, "rate_hz": round(float(rate_hz), 4)}
     row["ticks"] = int(found.counts.sum())
+    row["skipped_ticks"] = skipped_ticks
     row["mean_us"] = round(found.mean_us, 3)
     for name, percent in (("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p999", 99.9), ("max", 100.0)):
         row[f"{name}_us"] = round(found.percentile_us(percent), 3)
@@ -364,18 +370,19 @@ def _case_name(case: Case) -> str:
 
 def _table(rows: list[Row], rate_hz: Fraction) -> Table:
     title = f"Lateness of ticks at {float(rate_hz):.4f} Hz, microseconds"
-    caption = "last columns: the tick clock's p99 as a multiple of cyclictest's mean and p99"
+    caption = "/mean, /p99: the tick clock's p99 as a multiple of cyclictest's mean and p99"
     table = Table(title=title, title_justify="left", caption=caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("load", "policy", "source"):
         table.add_column(name, no_wrap=True)
     numbers = ("p50_us", "p90_us", "p99_us", "max_us", "mean_us")
-    for name in ("p50", "p90", "p99", "max", "mean", "/mean", "/p99"):
+    for name in ("p50", "p90", "p99", "max", "mean", "/mean", "/p99", "skipped"):
         table.add_column(name, justify="right", no_wrap=True)
     for row, following in zip(rows, [*rows[1:], None], strict=True):
         beside = "idle" if row["load"] == 0 else f"{row['load']} busy"
         texts = [f"{row[key]:.1f}" if row[key] < 100 else f"{row[key]:.0f}" for key in numbers]
         ratios = [row["p99_to_cyclictest_mean"], row["p99_to_cyclictest_p99"]]
         texts += ["-" if ratio is None else f"{ratio:.2f}" for ratio in ratios]
+        texts.append("-" if row["skipped_ticks"] is None else str(row["skipped_ticks"]))
         last_of_case = following is not None and following["source"] == _CLOCK
         table.add_row(beside, row["policy"], row["source"], *texts, end_section=last_of_case)
     return table

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rtcore.clock import MonotonicClock
-from rtcore.profile import ipc_views, peers, tick
+from rtcore.profile import SUBCOMMANDS, ipc_views, peers, tick
 from rtcore.profile.limit import find_compiler
 
 pytestmark = pytest.mark.process
@@ -64,6 +64,8 @@ def test_every_transport_that_is_installed_carries_frames_in_one_run(tmp_path):
         assert 0 < row["p50_us"] <= row["p99_us"], name
         assert row["publish_p50_us"] > 0, name
     assert rows["rtcore-hybrid"]["slot_p50_us"] > 0
+    assert rows["rtcore-hybrid"]["book_p50_us"] > 0
+    assert rows["pipe"]["book_p50_us"] is None
     assert rows["rtcore-hybrid"]["visible_p50_us"] <= rows["rtcore-hybrid"]["publish_p99_us"]
     assert {"kernel", "usable_cpus", "load_before", "steal_percent"} <= result["machine"].keys()
     assert result["machine"]["kernel"] in output, "the host's conditions are printed"
@@ -94,6 +96,42 @@ def test_worse_than_the_baseline_is_exit_code_3_and_not_worse_is_0(tmp_path):
         assert said in output
 
 
+def test_a_case_that_has_no_number_any_more_is_worse_and_shown(tmp_path):
+    old = tmp_path / "old.json"
+    words = ("ipc", *QUICK, "--transports", "rtcore-block")
+    assert run(*words, "--json", old)[0] == 0
+    result = json.loads(old.read_text())
+    result["rows"].append(result["rows"][0] | {"transport": "rtcore-spin"})
+    old.write_text(json.dumps(result))
+    code, output, errors = run(*words, "--baseline", old, "--fail-if", "ipc.p99>+100000%")
+    assert (code, errors) == (3, "")
+    assert "worse than the baseline in 1 of 2" in output
+    gone = next(line for line in output.splitlines() if "rtcore-spin" in line and "p99_us" in line)
+    assert " none " in gone
+
+
+def test_a_baseline_without_a_condition_is_shown_beside_the_new_numbers(tmp_path):
+    old = tmp_path / "old.json"
+    words = ("ipc", *QUICK, "--transports", "rtcore-block")
+    assert run(*words, "--json", old)[0] == 0
+    code, output, errors = run(*words, "--baseline", old)
+    assert (code, errors) == (0, "")
+    assert "p50_us" in output
+    assert "shown only" in output
+    old.write_text(json.dumps({"profile": "ipc", "rows": []}))
+    code, output, errors = run(*words, "--baseline", old)
+    assert (code, errors) == (0, "")
+    assert "nothing is compared" in output
+
+
+def test_a_baseline_with_odd_rows_is_refused_before_anything_is_measured(tmp_path):
+    old = tmp_path / "old.json"
+    old.write_text('{"profile": "ipc", "rows": [1]}')
+    code, output, errors = run("ipc", *QUICK, "--baseline", old)
+    assert (code, output) == (2, "")
+    assert "a row that is 1" in " ".join(errors.split())
+
+
 def test_a_condition_on_a_metric_that_does_not_exist_is_refused_before_anything_is_measured(tmp_path):
     old = tmp_path / "old.json"
     old.write_text(json.dumps({"profile": "ipc", "rows": [{"transport": "pipe", "p99_us": 1.0}]}))
@@ -111,6 +149,8 @@ def test_a_condition_on_a_metric_that_does_not_exist_is_refused_before_anything_
         (("ipc", "--fail-if", "ipc.p99>+10%"), "--fail-if needs something to compare with"),
         (("ipc", "--baseline", "/nowhere/old.json"), "No such file"),
         (("ipc", "--json", "/nowhere/new.json"), "there is no folder /nowhere"),
+        (("ipc", "--json", "/tmp"), "--json /tmp: is a folder"),
+        (("tick", "--seconds", "inf"), "expected 1 to 86400"),
         (("ipc", "--plot", "/proc/nowhere"), "expected a folder to write into"),
         (("tick", "--rate", "often"), "expected a number or a fraction"),
     ],
@@ -142,7 +182,7 @@ def test_ctrl_c_in_the_middle_leaves_nothing_behind():
     assert left_behind(process.pid) == []
 
 
-@pytest.mark.parametrize("words", [("--help",), ("ipc", "--help"), ("tick", "--help")])
+@pytest.mark.parametrize("words", [("--help",), *((name, "--help") for name in SUBCOMMANDS)])
 def test_the_help_teaches_with_examples(words):
     code, output, _ = run(*words)
     assert code == 0
@@ -153,13 +193,15 @@ def test_the_help_teaches_with_examples(words):
 def test_ticks_are_measured_idle_and_beside_busy_processes(tmp_path):
     found = tmp_path / "new.json"
     words = ("--seconds", "1", "--rate", "100", "--load", "1", "--policy", "other", "--no-cyclictest")
-    code, _, errors = run("tick", *words, "--json", found, "--plot", tmp_path)
+    code, output, errors = run("tick", *words, "--json", found, "--plot", tmp_path)
     assert code == 0, errors
+    assert "measuring: idle, normal scheduling, 1 s\nmeasuring: 1 busy process, normal scheduling" in output
     rows = json.loads(found.read_text())["rows"]
     assert [(row["source"], row["policy"], row["load"], row["ticks"]) for row in rows] == [
         ("tick-clock", "other", 0, 100),
         ("tick-clock", "other", 1, 100),
     ]
+    assert all(row["skipped_ticks"] >= 0 for row in rows)
     assert all(0 <= row["p50_us"] <= row["p99_us"] <= row["max_us"] for row in rows)
     assert (tmp_path / "tick-lateness.png").exists()
 

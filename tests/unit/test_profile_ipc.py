@@ -48,6 +48,21 @@ def test_a_reader_that_spins_needs_a_cpu_of_its_own():
     assert {"rtcore-spin", "c-spin"} <= set(cells_of("--readers", "8", num_cpus=16)[0].transports)
 
 
+def spinning_left_out(*words, num_cpus=2):
+    parser = argparse.ArgumentParser()
+    ipc.add_arguments(parser)
+    options = parser.parse_args(words)
+    return ipc.spinning_left_out(options, ipc.plan_cells(options, num_cpus), num_cpus)
+
+
+def test_what_is_left_out_for_lack_of_cpus_is_named_with_the_numbers_of_readers():
+    (why,) = spinning_left_out()
+    assert why.startswith("rtcore-spin, manager, c-spin with 2, 8, 32 readers: ")
+    assert "there are 2 CPUs" in why
+    assert spinning_left_out(num_cpus=33) == []
+    assert spinning_left_out("--readers", "8", "--transports", "pipe") == [], "nothing was left out: pipe was chosen"
+
+
 def test_who_is_named_takes_part_whatever_the_cpus():
     cells = cells_of("--readers", "8", "--transports", "c-spin,pipe,pipe")
     assert cells[0].transports == ("c-spin", "pipe")
@@ -112,6 +127,21 @@ def test_what_was_not_measured_is_none_and_never_zero():
     assert rows["rtcore-hybrid"]["ratio_to_best_peer"] is None
     assert rows["rtcore-hybrid"]["slot_p50_us"] is None
     assert rows["pipe"]["missed"] == 25
+
+
+def test_booking_is_a_cost_of_its_own_and_said_where_there_are_many_readers():
+    found = {readers: samples(20, booked=[1500 * readers] * 10, visible=[500] * 10) for readers in (1, 8)}
+    rows = [
+        ipc.rows_of(ipc.Cell("144x160", readers, (), 25), 23040, {"rtcore-hybrid": times})[0]
+        for readers, times in found.items()
+    ]
+    assert [row["book_p50_us"] for row in rows] == [1.5, 12.0]
+    assert rows_of(pipe=samples(20))["pipe"]["book_p50_us"] is None
+    one, many = ipc_views.findings(rows)[:2]
+    assert "booking" not in one
+    assert "booking and waking costs 12.0 us a tick" in many
+    table = ipc_views.cell_table(rows)
+    assert list(next(column for column in table.columns if column.header == "book\np50").cells) == ["1.5", "12.0"]
 
 
 def test_preemptions_are_counted_for_every_frame():

@@ -5,11 +5,13 @@ import json
 import pytest
 
 from rtcore.errors import ConfigError
-from rtcore.profile.results import Condition, Result, check_condition, compare, load_result, unmatched
+from rtcore.profile.results import Condition, Result, check_condition, compare, differences, load_result, unmatched
 
 pytestmark = pytest.mark.unit
 
 KEYS = ("transport", "readers")
+ODD_ROW = '{"profile": "ipc", "rows": [1]}'
+ODD_MACHINE = '{"profile": "ipc", "rows": [], "machine": [1]}'
 
 
 def row(transport, p99_us, readers=1, **more):
@@ -84,8 +86,40 @@ def test_rows_that_the_baseline_does_not_have_are_counted():
     assert unmatched(result_of(row("rtcore-spin", 1.0), row("rtcore-spin", 1.0, readers=8)), baseline) == 1
 
 
+@pytest.mark.parametrize("gone", [[row("rtcore-spin", None)], [row("rtcore-spin", float("nan"))], []])
+@pytest.mark.parametrize("condition", ["ipc.p99>+10%", "ipc.p99[transport=rtcore-spin]>+10%", "ipc.p99<-10%"])
+def test_what_had_a_number_and_has_none_now_is_worse(condition, gone):
+    old = [row("rtcore-spin", 5.0)]
+    other = row("pipe", 5.0)
+    assert worse_of(condition, [*old, other], [*gone, other]) == [True]
+
+
+def test_nothing_measured_at_all_is_worse():
+    assert worse_of("ipc.p99>+10%", [row("rtcore-spin", 5.0)], []) == [True]
+
+
+def test_a_transport_of_others_that_stopped_working_is_no_regression_unless_it_is_named():
+    old = [row("rtcore-spin", 5.0), row("pipe", 5.0)]
+    new = [row("rtcore-spin", 5.0)]
+    assert worse_of("ipc.p99>+10%", old, new) == [False]
+    assert worse_of("ipc.p99[transport=pipe]>+10%", old, new) == [True]
+
+
+def test_a_row_without_the_fields_that_name_rows_is_not_compared():
+    assert worse_of("ipc.p99>+10%", [{"p99_us": 1.0}, row("rtcore-spin", 5.0)], [row("rtcore-spin", 5.0)]) == [False]
+
+
+def test_without_a_condition_the_watched_rows_are_put_side_by_side_and_nothing_is_worse():
+    baseline = result_of(row("rtcore-spin", 10.0), row("rtcore-block", 4.0), row("pipe", 1.0)).to_json({})
+    found = differences(result_of(row("rtcore-spin", 90.0), row("pipe", 9.0)), baseline, ("p50_us", "p99_us"))
+    assert [(one.row["transport"], one.metric, one.old, one.new, one.worse) for one in found] == [
+        ("rtcore-spin", "p99_us", 10.0, 90.0, False),
+        ("rtcore-block", "p99_us", 4.0, None, False),
+    ]
+
+
 def test_nothing_to_compare_is_an_error_and_not_a_pass():
-    with pytest.raises(ConfigError, match="none of 1 selected rows"):
+    with pytest.raises(ConfigError, match="none of 1 rows can be compared by p99_us"):
         worse_of("ipc.p99>+10%", [row("rtcore-spin", 1.0, readers=8)], [row("rtcore-spin", 1.0)])
 
 
@@ -106,7 +140,14 @@ def test_what_the_baseline_does_not_have_is_named(condition, words):
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [("{", "not JSON"), ("[]", "no profile and rows"), ('{"rows": []}', "no profile")]
+    ("text", "words"),
+    [
+        ("{", "not JSON"),
+        ("[]", "no profile and rows"),
+        ('{"rows": []}', "no profile"),
+        (ODD_ROW, "a row that is 1"),
+        (ODD_MACHINE, "a machine"),
+    ],
 )
 def test_a_baseline_that_is_no_result_is_refused(tmp_path, text, words):
     path = tmp_path / "old.json"

@@ -37,6 +37,8 @@ def test_no_load_is_idle_only():
         ("--rate", "0.5"),
         ("--seconds", "0"),
         ("--seconds", "nan"),
+        ("--seconds", "inf"),
+        ("--seconds", "1e300"),
         ("--load", "-1"),
     ],
 )
@@ -79,7 +81,8 @@ def rows_and_shapes():
     rows, shapes = [], []
     for source, times in (("tick-clock", [4000, 5000, 6000]), ("cyclictest", [50_000, 60_000, 70_000])):
         found = tick._lateness_of(times)
-        rows.append(tick._row(tick.Case("other", 0), source, Fraction(60), found))
+        skipped = 2 if source == "tick-clock" else None
+        rows.append(tick._row(tick.Case("other", 0), source, Fraction(60), found, skipped))
         shapes.append(tick._shape(rows[-1], found))
     tick._add_ratios(rows)
     return rows, shapes
@@ -97,6 +100,13 @@ def test_without_cyclictest_there_is_no_ratio():
     rows, _ = rows_and_shapes()
     tick._add_ratios(rows[:1])
     assert rows[0]["p99_to_cyclictest_mean"] is None
+
+
+def test_skipped_ticks_are_shown_beside_the_lateness_of_the_others():
+    rows, _ = rows_and_shapes()
+    assert [row["skipped_ticks"] for row in rows] == [2, None]
+    skipped = tick._table(rows, Fraction(60)).columns[-1]
+    assert (skipped.header, list(skipped.cells)) == ("skipped", ["2", "-"])
 
 
 def test_the_picture_is_drawn_without_a_display(tmp_path, monkeypatch):
