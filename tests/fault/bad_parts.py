@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -45,7 +46,13 @@ class WrongShape(_Network):
 
 
 class Sleeping(_Network):
+    def __init__(self, after: int, mark: str) -> None:
+        super().__init__(after)
+        self._mark = mark
+
     def go_wrong(self, values: torch.Tensor) -> torch.Tensor:
+        if self._mark:
+            Path(self._mark).touch()
         time.sleep(3600)
         return values
 
@@ -62,8 +69,9 @@ def wrong_shape(observation_space: Any, action_space: Any, after: int = 0) -> nn
     return WrongShape(after)
 
 
-def sleeping(observation_space: Any, action_space: Any, after: int = 0) -> nn.Module:
-    return Sleeping(after)
+def sleeping(observation_space: Any, action_space: Any, after: int = 0, then: int = -1, mark: str = "") -> nn.Module:
+    """Sleeps for ever from call `after` on; once a process has, in every later one from call `then` on."""
+    return Sleeping(then if mark and Path(mark).exists() else after, mark)
 
 
 class _World(gymnasium.Env[Any, Any]):

@@ -79,10 +79,12 @@ def test_a_policy_that_never_returns_is_a_hang_at_start() -> None:
     assert "worker 0 was not ready within 6 s" in done.stderr
 
 
-def test_a_policy_that_never_returns_is_a_hang_in_the_run() -> None:
+def test_a_policy_that_never_returns_is_a_hang_in_the_run(tmp_path: Path) -> None:
+    """It works for a while, then never again: restarted, it hangs at its first frame, and that is enough."""
     done = run_to_end(
         *CARTPOLE[:-3],
-        *("--duration", "60", "--no-live", "--policy", "bad_parts:sleeping", "--policy-args", "after=120"),
+        *("--duration", "60", "--no-live", "--policy", "bad_parts:sleeping"),
+        *("--policy-args", f"after=120,then=2,mark={tmp_path / 'hung'}"),
         *("--hang-timeout-s", "1", "--max-restarts", "1", "--warmup", "1"),
     )
     assert done.returncode == 1
