@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -26,6 +25,7 @@ from pydantic import (
 from rtcore.clock import rate_from
 from rtcore.dispatch import OnLate
 from rtcore.errors import ConfigError
+from rtcore.learnconfig import LearnConfig
 from rtcore.schedule import Stagger, TauEstimate
 from rtcore.tickloop import OnReset
 from rtcore.world import OnMissing
@@ -77,7 +77,7 @@ def _coerce_values(args: dict[str, Any]) -> dict[str, Any]:
 Arguments = Annotated[dict[str, Any], AfterValidator(_coerce_values)]
 
 
-class RuntimeConfig(BaseModel):
+class RuntimeConfig(LearnConfig):
     """Everything a run needs to know. Every default is said here and nowhere else."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
@@ -175,6 +175,18 @@ class RuntimeConfig(BaseModel):
                 f"ring_slots={self.ring_slots} must exceed workers={self.workers}: a worker reads a frame that is "
                 "as many ticks old"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _learning_acts_one_action_at_a_time(self) -> Self:
+        if self.learn is not None and self.chunk > 1:
+            raise ValueError(f"chunk={self.chunk}: learning is about decisions of one action; use --chunk 1")
+        if self.learn is not None and self.policy in ("random", "synthetic"):
+            raise ValueError(f"learn={self.learn}: policy={self.policy} has no network to learn with; try --policy dqn")
+        if self.mode != "async" and (self.stagger != "sequential" or self.workers not in ("auto", 1)):
+            raise ValueError(f"mode={self.mode} is one process: it goes with --stagger sequential and --workers 1")
+        if self.learn_latency_ms and self.clock != "virtual":
+            raise ValueError("learn_latency_ms is for --clock virtual: on the wall clock an update takes what it takes")
         return self
 
     @model_validator(mode="after")

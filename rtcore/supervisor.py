@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -22,7 +21,8 @@ from rtcore.config import RuntimeConfig
 from rtcore.errors import EnvironmentHung, PolicyError, RtcoreError, StartupError, WorkerDied
 from rtcore.launcher import Child, Launcher, child_error
 from rtcore.layout import TRACE_SUPERVISOR, Layout
-from rtcore.planner import Plan, Tau, make_plan
+from rtcore.planner import Plan
+from rtcore.rehearsal import Rehearsal
 from rtcore.report.record import Drain
 from rtcore.shared import Phase, SharedRun, next_order
 from rtcore.shm import check_platform, create_semaphore, new_run_id, reap_dead_runs, unlink_all
@@ -35,10 +35,6 @@ _LOG_SLOTS = 16384
 #: Room for what a run says of itself, beside its world's spaces.
 _ABOUT_BYTES = 65536
 _PROGRAM_CHARS = 2000
-_MIN_REHEARSAL_NS = 700_000_000
-_MAX_REHEARSAL_NS = 12_000_000_000
-_REHEARSAL_SAMPLES = 40
-_PLAN_ROUNDS = 5
 _GRACE_NS = 2_000_000_000
 
 Progress = Callable[[str], None]
@@ -73,7 +69,7 @@ class Supervisor:
         self.restart_reasons: Counter[str] = Counter()
         self.restarts_in_a_row: Counter[int] = Counter()
         self.stopping = False
-        self._progress = progress
+        self.progress = progress
         self._clock = MonotonicClock()
         self._launcher: Launcher | None = None
         self._env: Child | None = None
@@ -104,12 +100,12 @@ class Supervisor:
         check_platform()
         self._began_ns = self._clock.now_ns()
         for run_id in reap_dead_runs():
-            self._progress(f"removed the shared memory that run {run_id} left behind when it was killed")
+            self.progress(f"removed the shared memory that run {run_id} left behind when it was killed")
         self._launcher = Launcher(self.run_id)
         self._start_env()
         first = 1 if self.config.workers == "auto" else self.config.workers
-        self._start_workers(range(first))
-        plan = self._rehearse_and_plan(first)
+        self.start_workers(range(first))
+        plan = Rehearsal(self, self._clock).plan(first)
         self.plan = plan
         self.startup_s = (self._clock.now_ns() - self._began_ns) / 1e9
         self._started_unix_s = unix_time_s()
@@ -117,9 +113,9 @@ class Supervisor:
         self._begin_run(plan)
 
     def _start_env(self) -> None:
-        self._progress(f"making the world {self.config.env_id}")
+        self.progress(f"making the world {self.config.env_id}")
         self._env = self._launch("env", 0, 0, ENV_ENTRY, {})
-        self._wait_until(lambda: bool(self._child_env.messages), "the world", self.config.startup_timeout_s)
+        self.wait_until(lambda: bool(self._child_env.messages), "the world", self.config.startup_timeout_s)
         self.env_info = self._child_env.messages[0]["spec"]
         self.observation = ObservationSpec.from_json(self.env_info["observation"])
         self.action = ActionSpec.from_json(self.env_info["action"])
@@ -129,14 +125,14 @@ class Supervisor:
         self._semaphores = [create_semaphore(self.run_id, worker) for worker in range(layout.max_workers)]
         self._trace = self._shared.trace_ring(TRACE_SUPERVISOR)
         self._child_env.send({"layout": layout.to_json()})
-        self._wait_until(lambda: self._child_env.ready is not None, "the world", self.config.startup_timeout_s)
+        self.wait_until(lambda: self._child_env.ready is not None, "the world", self.config.startup_timeout_s)
         self.env_info |= self._child_env.ready or {}
 
-    def _start_workers(self, indices: range) -> None:
-        self._progress(f"starting {len(indices)} worker{'s' if len(indices) != 1 else ''}")
+    def start_workers(self, indices: range) -> None:
+        self.progress(f"starting {len(indices)} worker{'s' if len(indices) != 1 else ''}")
         for index in indices:
             self._start_worker(index)
-        self._wait_until(
+        self.wait_until(
             lambda: all(self._workers[index].ready is not None for index in indices),
             lambda: f"worker {next(i for i in indices if self._workers[i].ready is None)}",
             self.config.startup_timeout_s,
@@ -167,79 +163,9 @@ class Supervisor:
         common = {"run_id": self.run_id, "config": self.config.model_dump(mode="json")}
         return self._launcher.start(role, index, generation, entry, common | boot)
 
-    # -- rehearsal and plan --------------------------------------------------------------------------------
+    # -- orders to the env process --------------------------------------------------------------------------
 
-    def _rehearse_and_plan(self, num_workers: int) -> Plan:
-        """Rehearse with the workers there are, plan, and with `auto` start more until the plan holds."""
-        auto = self.config.workers == "auto"
-        warm = (self.policy_info.get("warmup_ns") or [0])[-1]
-        tau = Tau.of([warm], [0])
-        if auto:
-            guess = self._make_plan(tau, None).workers
-            if guess > num_workers:
-                self._start_workers(range(num_workers, guess))
-                num_workers = guess
-        plan = self._make_plan(tau, num_workers)
-        for _ in range(_PLAN_ROUNDS):
-            tau = self._rehearse(plan, num_workers)
-            plan = self._make_plan(tau, None if auto else num_workers)
-            if plan.workers <= num_workers:
-                break
-            self._start_workers(range(num_workers, plan.workers))
-            num_workers = plan.workers
-        for index in range(plan.workers, num_workers):
-            self._retire(index)
-        return plan
-
-    def _make_plan(self, tau: Tau, workers: int | None) -> Plan:
-        return make_plan(
-            self.config.stagger,
-            tau,
-            self.rate_hz,
-            workers=workers,
-            max_workers=self.config.max_workers,
-            guard_ns=self.config.guard_ns(self.rate_hz),
-            device_parallelism=self._device_parallelism(),
-            chunk=self.config.chunk,
-        )
-
-    def _device_parallelism(self) -> float:
-        device = str(self.policy_info.get("device", "cpu"))
-        if device.startswith("cuda"):
-            named = self.config.device.count("cuda:")
-            return float(max(1, named or int(self.policy_info.get("num_gpus", 1))))
-        return float(len(os.sched_getaffinity(0)))
-
-    def _rehearse(self, plan: Plan, num_workers: int) -> Tau:
-        """Run the workers as planned on the world's first frame; returns the inference times seen."""
-        self._progress(f"rehearsing with {num_workers} worker{'s' if num_workers != 1 else ''}")
-        phase_seq = self._set_phase(Phase.REHEARSE, plan, num_workers)
-        drain = Drain(self.shared, phase_seq)
-        taus: list[int] = []
-        costs: list[int] = []
-        start_ns = self._clock.now_ns()
-        rounds_ns = 3 * plan.tau.p50_ns + _MIN_REHEARSAL_NS
-
-        def enough() -> bool:
-            for row in drain.jobs():
-                if row.write_ns:
-                    # The world stood still in the rehearsal: in the run a frame is there one step later.
-                    taus.append(row.write_ns - row.booked_ns + self.env_info["step_ns"])
-                    costs.append(row.cpu_ns)
-            elapsed_ns = self._clock.now_ns() - start_ns
-            wanted = max(_REHEARSAL_SAMPLES, 2 * num_workers)
-            return bool(taus) and (
-                (elapsed_ns > rounds_ns and len(taus) >= wanted) or elapsed_ns > max(_MAX_REHEARSAL_NS, 4 * taus[0])
-            )
-
-        self._wait_until(enough, "the rehearsal: no worker delivered an action", self.config.startup_timeout_s)
-        phase_seq = self._set_phase(Phase.IDLE, plan, num_workers)
-        self._wait_until(
-            lambda: self.shared.env_status["phase_seen"] == phase_seq, "the world", self.config.startup_timeout_s
-        )
-        return Tau.of(taus, costs)
-
-    def _set_phase(self, phase: Phase, plan: Plan, num_workers: int) -> int:
+    def set_phase(self, phase: Phase, plan: Plan, num_workers: int) -> int:
         control = self.shared.run_control
         control["num_workers"] = num_workers
         control["delay_ticks"] = plan.delay_ticks
@@ -261,9 +187,9 @@ class Supervisor:
         self.run_drain = Drain(self.shared, self.run_phase_seq)
         status = self.shared.env_status
         rehearsed_ns = status["epoch_ns"]
-        self._set_phase(Phase.RUN, plan, plan.workers)
+        self.set_phase(Phase.RUN, plan, plan.workers)
         # From here on what is counted is the run's: the env process has cleared the rehearsal's books.
-        self._wait_until(lambda: status["epoch_ns"] != rehearsed_ns, "the world", self.config.startup_timeout_s)
+        self.wait_until(lambda: status["epoch_ns"] != rehearsed_ns, "the world", self.config.startup_timeout_s)
 
     # -- watch ---------------------------------------------------------------------------------------------
 
@@ -372,7 +298,7 @@ class Supervisor:
         self.shared.worker_control[index]["restarts"] = self.restarts[index]
         self._tell_onlookers()
         self.trace(TraceKind.WORKER_DOWN, self._clock.now_ns(), worker=index, value=self.restarts[index])
-        self._progress(f"worker {index} (pid {child.pid}) is down: {reason}; restarting it")
+        self.progress(f"worker {index} (pid {child.pid}) is down: {reason}; restarting it")
         self._start_worker(index)
 
     def _check_heartbeats(self) -> None:
@@ -414,14 +340,14 @@ class Supervisor:
         control["up"] = int(up)
         run["membership_seq"] = run["membership_seq"] + 1
 
-    def _retire(self, index: int) -> None:
+    def retire(self, index: int) -> None:
         """Let a worker that the plan does not need go."""
         self._set_up(index, False)
         self.shared.worker_control[index]["generation"] = -1
         self._semaphores[index].release()
         self._workers.pop(index)
 
-    def _wait_until(self, done: Callable[[], bool], what: str | Callable[[], str], timeout_s: float) -> None:
+    def wait_until(self, done: Callable[[], bool], what: str | Callable[[], str], timeout_s: float) -> None:
         """Serve events until `done`; a named error if it takes too long."""
         give_up_ns = self._clock.now_ns() + int(timeout_s * 1e9)
         while not done():

@@ -1,0 +1,102 @@
+"""The settings of learning: part of the one `RuntimeConfig`. Defaults are the paper's (arXiv 2412.14355, DQN)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+Mode = Literal["async", "infer-then-learn", "learn-then-infer"]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+#: Learning updates per tick on the virtual clock, where no machine says how fast learners are.
+VIRTUAL_UPDATES_PER_TICK = 0.25
+
+
+class LearnConfig(BaseModel):
+    """How to learn, if at all. Every default is said here and nowhere else."""
+
+    # -- learning
+    learn: Literal["dqn"] | None = Field(None, description="Learn while the world runs: dqn. Default: only play.")
+    learners: PositiveInt = Field(1, description="Learner processes, staggered as workers are.")
+    mode: Mode = Field(
+        "async",
+        description="async: learners beside the workers. infer-then-learn, learn-then-infer: one process does both in "
+        "turn, the paper's sequential agents.",
+    )
+    learning_rate: PositiveFloat = Field(1e-3, description="Step size of Adam.")
+    gamma: Share = Field(0.99, description="Discount per tick.")
+    batch_size: PositiveInt = Field(16, description="Transitions in one update.")
+    n_step: PositiveInt = Field(1, description="Decisions whose rewards are summed before the bootstrap.")
+    double_dqn: bool = Field(False, description="Choose the bootstrap action with the online network.")
+    target_every: PositiveInt = Field(10_000, description="Updates between two copies to the target network.")
+    learning_starts: PositiveInt = Field(1_000, description="Transitions to collect before the first update.")
+    max_grad_norm: PositiveFloat = Field(10.0, description="Gradients of a larger norm are scaled down to it.")
+    publish_every: PositiveInt = Field(10, description="Updates between two publications of the weights.")
+    updates_per_tick: PositiveFloat | None = Field(
+        None,
+        description="Learning updates for each tick: on the wall clock the most (default: as many as learners "
+        f"manage), on the virtual clock how many (default {VIRTUAL_UPDATES_PER_TICK}).",
+    )
+    learn_latency_ms: NonNegativeFloat = Field(
+        0.0, description="Virtual clock only: how long an update takes, which the sequential modes wait for [ms]."
+    )
+    learner_nice: Annotated[int, Field(ge=0, le=19)] = Field(
+        19, description="Niceness of learners: the higher, the more workers and world come first."
+    )
+
+    # -- exploration
+    explore: bool = Field(
+        False, description="Explore as when learning: for a trainer of your own that learns from this run."
+    )
+    epsilon_start: Share = Field(1.0, description="Share of random actions at tick 0.")
+    epsilon_end: Share = Field(0.05, description="Share of random actions from epsilon-ticks on.")
+    epsilon_ticks: PositiveInt = Field(100_000, description="Ticks over which it falls, linearly.")
+    explore_ticks: PositiveInt = Field(1, description="Ticks that a random action is kept up.")
+
+    # -- what the network sees
+    obs_history: NonNegativeInt = Field(0, description="Older frames the policy sees beside the newest.")
+    act_history: NonNegativeInt = Field(0, description="Last applied actions the policy sees beside the frame.")
+
+    # -- weights on disk
+    policy_checkpoint: Path | None = Field(
+        None, description="Weights to play with: a safetensors file, a checkpoint, or the folder of a run."
+    )
+    resume: Path | None = Field(
+        None, description="Go on learning where a run stopped: its folder (the last checkpoint) or a checkpoint."
+    )
+    checkpoint_every_s: PositiveFloat = Field(60.0, description="Time between two checkpoints [s].")
+    keep_checkpoints: PositiveInt = Field(3, description="Newest checkpoints to keep, beside the best one.")
+    tensorboard: bool = Field(True, description="Write TensorBoard events beside the run, where it is installed.")
+
+    @property
+    def explores(self) -> bool:
+        """Whether workers take random actions now and then."""
+        return self.learn is not None or self.explore
+
+    @property
+    def learner_processes(self) -> int:
+        """Processes that only learn: none where the worker learns itself."""
+        return self.learners if self.learn is not None and self.mode == "async" else 0
+
+    @model_validator(mode="after")
+    def _sequential_modes_are_one_learning_process(self) -> Self:
+        if self.mode == "async":
+            return self
+        if self.learn is None:
+            raise ValueError(f"mode={self.mode} is about learning: give --learn dqn too")
+        if self.learners > 1:
+            raise ValueError(f"mode={self.mode} is one process that acts and learns in turn: use --learners 1")
+        return self
+
+    @model_validator(mode="after")
+    def _one_source_of_weights(self) -> Self:
+        if self.resume is not None and self.policy_checkpoint is not None:
+            raise ValueError(
+                "resume and policy_checkpoint both say where the weights come from: resume goes on learning, "
+                "policy_checkpoint plays (or starts learning anew from these weights)"
+            )
+        if self.resume is not None and self.learn is None:
+            raise ValueError("resume goes on learning: give --learn dqn too, or play with --policy-checkpoint")
+        return self
