@@ -15,7 +15,8 @@ from rtcore.cli.endings import say_error
 from rtcore.clock import MonotonicClock
 from rtcore.errors import RtcoreError, SharedMemoryError
 from rtcore.report.live import LiveView, render
-from rtcore.report.table import header_lines, number, share
+from rtcore.report.table import header_lines
+from rtcore.report.wording import number, share
 from rtcore.watch.onlooker import Onlooker, RunState
 from rtcore.watch.visible import RunRow, find_run, list_runs
 

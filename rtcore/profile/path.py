@@ -29,7 +29,7 @@ from rtcore.layout import TRACE_EVENT
 from rtcore.profile.plots import new_figure, save
 from rtcore.profile.results import Result
 from rtcore.report.perfetto.events import Events, Ints, find, job_keys, map_spool, of_kind
-from rtcore.report.table import number
+from rtcore.report.wording import number
 from rtcore.runtime import Runtime
 from rtcore.trace import TraceKind
 

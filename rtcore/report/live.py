@@ -23,8 +23,9 @@ from rtcore.clock import NS_PER_MS, NS_PER_S, NS_PER_US, Clock, MonotonicClock
 from rtcore.dispatch import Outcome, TickKind
 from rtcore.report.record import RunRecord
 from rtcore.report.summary import RunStats
-from rtcore.report.table import RunHeader, number, policy_notes, realtime_text, share
+from rtcore.report.table import RunHeader
 from rtcore.report.timeline import ASCII, KIND_STYLE, UNICODE, Cell, Columns, Glyphs, tick_lane, worker_lanes
+from rtcore.report.wording import learner_facts, number, policy_notes, realtime_text, share
 from rtcore.shared import SharedRun
 
 Line: TypeAlias = list[tuple[str, str]]  #: (text, style) from left to right
@@ -66,6 +67,8 @@ def plain_line(stats: RunStats, elapsed_s: float, total_s: float) -> str:
         f"{every}, delay p50 {p50} p99 {p99} ticks" if interval.count else "no two actions yet",
         f"late p99 {number(shapes['lateness_ns'].percentile(0.99) / NS_PER_US)} us",
     ]
+    if stats.learner is not None:
+        parts += [text for text, _ in learner_facts(stats.learner)]
     restarts = sum(worker.restarts for worker in stats.workers)
     named = {name: counters[name] for name in ("missed", "overruns", "skipped_ticks", "episodes")}
     named |= {"restarts": restarts}
@@ -84,7 +87,7 @@ class LiveFrame:
         self._window = max(_MIN_WINDOW_TICKS, 2 * self._delay_ticks)
         self._ticks = _newest(record.ticks, self._window)
         self._jobs = _newest(record.jobs, _MAX_JOBS_DRAWN)
-        self._returns = record.episode_returns[-10:]
+        self._returns = [episode.total_reward for episode in record.episodes[-10:]]
         self._lost = (record.lost_ticks, record.lost_jobs)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -127,6 +130,7 @@ class LiveFrame:
             (3, ("outcomes", self._counts(_OUTCOMES, ("on_time", "unfinished")))),
             (4, ("workers", self._worker_facts())),
             (5, ("episodes", self._episode_facts())),
+            *([(2, ("learner", learner_facts(self._stats.learner)))] if self._stats.learner is not None else []),
         ]
         if self._run.clock != "wall":
             del facts[3]

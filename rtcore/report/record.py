@@ -93,13 +93,21 @@ class JobRow(NamedTuple):
     phase_seq: int
 
 
+class Episode(NamedTuple):
+    """An episode that ended: the tick it ended at, how many ticks it took, the sum of its rewards."""
+
+    end_tick: int
+    num_ticks: int
+    total_reward: float
+
+
 class RunRecord:
     """Rows of one run. `folder` gets actions.csv and jobs.csv as they come in; None keeps them in memory only."""
 
     def __init__(self, folder: Path | None, decode_action: Callable[[bytes], Any]) -> None:
         self.ticks: deque[FrameHeader] = deque(maxlen=_RECENT_TICKS)
         self.jobs: deque[JobRow] = deque(maxlen=_RECENT_JOBS)
-        self.episode_returns: list[float] = []
+        self.episodes: list[Episode] = []
         self.lost_ticks = 0
         self.lost_jobs = 0
         self._decode = decode_action
@@ -111,7 +119,7 @@ class RunRecord:
         """One tick, in order."""
         self.ticks.append(header)
         if header.kind != TickKind.RESET and (header.terminated or header.truncated):
-            self.episode_returns.append(header.episode_return)
+            self.episodes.append(Episode(header.tick, header.episode_ticks, header.episode_return))
         if self._tick_writer is not None:
             self._tick_writer.writerow(self._tick_row(header, action))
 

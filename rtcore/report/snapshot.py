@@ -26,7 +26,7 @@ def snapshot(shared: SharedRun, about: About, record: RunRecord | None, *, with_
         counters=shared.env_counters.to_dict(),
         distributions={name: shape.snapshot() for name, shape in shared.env_histograms.items()},
         workers=[_worker(shared, about, index, with_memory) for index in range(about.plan.workers)],
-        episode_returns=list(record.episode_returns) if record is not None else [],
+        episodes=list(record.episodes) if record is not None else [],
         policy=str(about.policy.get("policy", "")),
         startup_s=about.startup_s,
         delay_ticks=status["delay_ticks"],

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from typing import Any
 
 from rtcore.planner import Plan
 from rtcore.recorder import KIND_COUNTERS, OUTCOME_COUNTERS
+from rtcore.report.record import Episode
 from rtcore.stats import Distribution
 
 
@@ -28,6 +29,39 @@ class WorkerStats:
 
 
 @dataclass(frozen=True)
+class LearnerStats:
+    """What the learners of a run have done, all together. Losses and the like are means of the newest updates."""
+
+    algorithm: str
+    mode: str
+    learners: int
+    updates: int
+    updates_per_s: float
+    version: int  #: of the newest published weights
+    loss: float = math.nan
+    td_error: float = math.nan  #: mean absolute
+    q_mean: float = math.nan
+    grad_norm: float = math.nan  #: before it is cut to `max_grad_norm`
+    epsilon: float = math.nan
+    version_diff: tuple[float, float, float] = (math.nan, math.nan, math.nan)  #: least, mean, most: docs/learning.md
+    transitions: int = 0  #: to sample from
+    lapped_samples: int = 0  #: overwritten while they were read, drawn again
+    skipped_publications: int = 0  #: no buffer was free of readers
+    yields: int = 0  #: pauses because ticks began to miss
+    yielded_s: float = 0.0
+    restarts: int = 0
+    stopped: str = ""  #: why learning stopped; "" while it goes on
+    checkpoints: int = 0  #: written
+    failed_checkpoints: int = 0
+    best_return: float = math.nan  #: best mean return so far, over the episodes that `best` is judged by
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of summary.json's `learner`."""
+        least, mean, most = self.version_diff
+        return asdict(self) | {"version_diff": {"min": least, "avg": mean, "max": most}}
+
+
+@dataclass(frozen=True)
 class RunStats:
     """A snapshot of everything that is counted, of a run under way or over, real or simulated."""
 
@@ -37,7 +71,7 @@ class RunStats:
     counters: dict[str, int]
     distributions: dict[str, Distribution]
     workers: list[WorkerStats]
-    episode_returns: list[float]
+    episodes: list[Episode]
     policy: str = ""
     startup_s: float = math.nan
     delay_ticks: int = 0
@@ -48,6 +82,7 @@ class RunStats:
     env: dict[str, Any] = field(default_factory=dict)
     wait: str = ""
     trace: dict[str, int] = field(default_factory=dict)
+    learner: LearnerStats | None = None
 
     @property
     def acted_fraction(self) -> float:
@@ -107,10 +142,14 @@ def build_summary(stats: RunStats) -> dict[str, Any]:
         "restart_reasons": stats.restart_reasons,
         "episodes": {
             "count": counters["episodes"],
-            "return_mean": _mean(stats.episode_returns),
+            "return_mean": _mean([episode.total_reward for episode in stats.episodes]),
+            "returns": [episode.total_reward for episode in stats.episodes],
+            "num_ticks": [episode.num_ticks for episode in stats.episodes],
+            "end_ticks": [episode.end_tick for episode in stats.episodes],
         },
         "record": {"lost_ticks": 0, "lost_jobs": 0} | stats.lost_record_rows,
         **({"trace": stats.trace} if stats.trace else {}),
+        **({"learner": stats.learner.to_json()} if stats.learner is not None else {}),
         "environment": stats.env,
         "wait": stats.wait,
         "startup_s": stats.startup_s,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from rich.text import Text
 from rtcore.config import RuntimeConfig
 from rtcore.planner import Plan
 from rtcore.report.summary import RunStats
+from rtcore.report.wording import learner_rows, number, policy_notes, realtime_text, share
 
 #: What became of a job, in a few words.
 OUTCOME_MEANING = {
@@ -34,8 +34,6 @@ TICK_KIND_MEANING = {
     "lead_in": "start of an episode, none could be due yet",
     "reset": "the world was reset",
 }
-_SYNTHETIC = "synthetic: only waits, computes no action; the numbers are the runtime's, not a network's"
-_PADDED = "padded: waits after each inference, as a larger network would compute"
 
 
 @dataclass(frozen=True)
@@ -104,40 +102,6 @@ def header_lines(header: Mapping[str, Any], config: RuntimeConfig, plan: Plan) -
         lines.append(f"realtime  {realtime_text(run.realtime)}")
     lines.append(f"plan      {plan.sentence(run.policy)}")
     return lines
-
-
-def realtime_text(realtime: Mapping[str, str]) -> str:
-    """What was granted, then what was refused and why."""
-    if not realtime:
-        return "nothing asked for"
-    granted = [name for name, answer in realtime.items() if answer == "granted"]
-    refused = [
-        f"{name} ({answer.removeprefix('refused: ')})" for name, answer in realtime.items() if answer != "granted"
-    ]
-    parts = [f"granted {', '.join(granted)}"] if granted else []
-    parts += [f"REFUSED {', '.join(refused)}"] if refused else []
-    return "; ".join(parts)
-
-
-def policy_notes(policy: str) -> list[str]:
-    """What a reader of the numbers must know about the policy."""
-    return [note for word, note in (("synthetic", _SYNTHETIC), ("padded", _PADDED)) if word in policy.lower()]
-
-
-def number(value: float | None, digits: int = 1) -> str:
-    """A number for people; "-" where there is none."""
-    if value is None or math.isnan(value):
-        return "-"
-    if abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.{digits}f}"
-
-
-def share(value: float | None) -> str:
-    """A fraction as a percentage that says 100% only of all."""
-    if value is None or math.isnan(value):
-        return "-"
-    return f"{min(value * 100, 99.99):.2f}%" if value < 1 else "100%"
 
 
 # -- the end summary ---------------------------------------------------------------------------------------
@@ -213,6 +177,7 @@ def _sections(summary: dict[str, Any], out: Path | None) -> list[tuple[str, list
         *([] if virtual else [("IPC, us", _ipc_rows(summary["ipc_us"]))]),
         ("Workers", _worker_rows(summary["workers"], summary["restart_reasons"])),
         ("Episodes", _episode_rows(summary["episodes"])),
+        *([("Learner", [_Row(*row) for row in learner_rows(summary["learner"])])] if "learner" in summary else []),
         ("Run", _run_rows(summary, out)),
     ]
 

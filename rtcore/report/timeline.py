@@ -13,7 +13,7 @@ from rtcore.clock import NS_PER_S, NS_PER_US
 from rtcore.dispatch import Outcome, TickKind
 from rtcore.report.record import JobRow, RunRecord
 from rtcore.report.summary import RunStats
-from rtcore.report.table import number, share
+from rtcore.report.wording import number, share
 from rtcore.ring import FrameHeader
 from rtcore.stats import Distribution, bucket_bounds
 

@@ -278,7 +278,7 @@ class Onlooker:
             return run | dict.fromkeys(SUMMARY_KEYS)
         stats = self.stats()
         summary = build_summary(stats) | {"leftover_shared_memory": None}
-        summary["episodes"]["returns_seen"] = len(stats.episode_returns)
+        summary["episodes"]["returns_seen"] = len(stats.episodes)
         summary["record"] = dict.fromkeys(summary["record"])
         if self._shared is not None and self._shared.layout.trace_slots:
             summary["trace"] = {"events": None, "lost_events": None}

@@ -91,7 +91,7 @@ def made_up_stats(
         counters=counters,
         distributions={name: shape.snapshot() for name, shape in shapes.items()},
         workers=places,
-        episode_returns=[],
+        episodes=[],
         policy=policy,
         delay_ticks=delay,
         stride_ticks=1,

@@ -20,7 +20,8 @@ from rtcore.errors import ConfigError
 from rtcore.report.folder import RunFolder, number_at
 from rtcore.report.page import charts, tables
 from rtcore.report.page.data import Samples, quantile, timeline_columns
-from rtcore.report.table import OUTCOME_MEANING, TICK_KIND_MEANING, number, policy_notes, share
+from rtcore.report.table import OUTCOME_MEANING, TICK_KIND_MEANING
+from rtcore.report.wording import number, policy_notes, share
 
 _SKIPPED_MEANING = "did not run: the tick before took too long"
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from rtcore.report.page.data import Floats, OverTime, Samples, quantile
-from rtcore.report.table import number
+from rtcore.report.wording import number
 
 Figure = dict[str, Any]
 
