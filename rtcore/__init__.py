@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rtcore.clock import TickClock, TickGrid
     from rtcore.config import RuntimeConfig
     from rtcore.dispatch import Dispatcher
+    from rtcore.realtimeenv import RealtimeEnv
     from rtcore.ring import FrameRing
     from rtcore.runtime import Runtime
     from rtcore.schedule import Schedule
@@ -27,6 +28,7 @@ _HOMES = {
     "ActionSlots": "rtcore.slots",
     "Dispatcher": "rtcore.dispatch",
     "FrameRing": "rtcore.ring",
+    "RealtimeEnv": "rtcore.realtimeenv",
     "Runtime": "rtcore.runtime",
     "RuntimeConfig": "rtcore.config",
     "Schedule": "rtcore.schedule",
@@ -38,6 +40,7 @@ __all__ = [
     "ActionSlots",
     "Dispatcher",
     "FrameRing",
+    "RealtimeEnv",
     "Runtime",
     "RuntimeConfig",
     "Schedule",

@@ -25,6 +25,7 @@ from pydantic import (
 from rtcore.clock import rate_from
 from rtcore.dispatch import OnLate
 from rtcore.errors import ConfigError
+from rtcore.importable import import_path
 from rtcore.learnconfig import LearnConfig
 from rtcore.schedule import Stagger, TauEstimate
 from rtcore.tickloop import OnReset
@@ -83,7 +84,9 @@ class RuntimeConfig(LearnConfig):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     # -- the world
-    env_id: str = Field("rtcore/Blocks-v0", description="Gymnasium id, or module:factory of an own world.")
+    env_id: Annotated[str, BeforeValidator(import_path)] = Field(
+        "rtcore/Blocks-v0", description="Gymnasium id, or module:factory of an own world."
+    )
     env_args: Arguments = Field(
         default_factory=dict, description="Keyword arguments of the world: k=v,... (rom=my.gb for a Game Boy world)."
     )
@@ -98,7 +101,7 @@ class RuntimeConfig(LearnConfig):
     seed: NonNegativeInt = Field(0, description="Seeds the world, the policy's weights and every random choice.")
 
     # -- the policy
-    policy: str = Field(
+    policy: Annotated[str, BeforeValidator(import_path)] = Field(
         "impala", description="impala, nature, mlp, random, synthetic, or module:factory returning an nn.Module."
     )
     policy_args: Arguments = Field(
@@ -142,7 +145,9 @@ class RuntimeConfig(LearnConfig):
     )
     spin_us: NonNegativeInt = Field(1500, description="Longest spin of a hybrid wait [us].")
     ring_slots: PositiveInt | None = Field(
-        None, description="Frames the ring keeps. Default: 4096, fewer for large frames (256 MB)."
+        None,
+        description="Frames the ring keeps, which is also how much can be learnt from. Default: 4096 (at most 256 MB), "
+        "100000 for a run that is learnt from (at most 1 GB).",
     )
 
     # -- faults
@@ -160,7 +165,11 @@ class RuntimeConfig(LearnConfig):
     env_cpu: NonNegativeInt | None = Field(None, description="Pin the env process to this CPU, workers to the others.")
 
     # -- output
-    out: Path | None = Field(None, description="Folder for config.json, summary.json, actions.csv, timeline.png.")
+    out: Path | None = Field(
+        None,
+        description="Folder for config.json, summary.json, actions.csv, timeline.png. Default: none, but when "
+        "rtcore-run learns: runs/<world>__dqn__<seed>__<time>.",
+    )
     trace: bool = Field(
         False,
         description="Record what every process did when, as a Perfetto trace in the output folder (runs/latest if "
@@ -243,8 +252,8 @@ class RuntimeConfig(LearnConfig):
         """Ring capacity [frames]."""
         if self.ring_slots is not None:
             return self.ring_slots
-        budget = 256 * 1024 * 1024 // max(1, frame_bytes)
-        return max(64, 2 * self.worker_places + 8, min(4096, budget))
+        most, budget_bytes = (100_000, 1 << 30) if self.explores else (4096, 1 << 28)
+        return max(64, 2 * self.worker_places + 8, min(most, budget_bytes // max(1, frame_bytes)))
 
     @property
     def worker_places(self) -> int:

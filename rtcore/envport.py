@@ -66,6 +66,7 @@ class SharedWorkers:
                 slot.cpu_ns,
                 slot.policy_version,
                 slot.clipped,
+                slot.policy_checksum,
             )
             found.append(Entry(job, slot.obs_tick, slot.episode, self._chunk, payload))
         return found

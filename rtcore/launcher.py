@@ -20,7 +20,7 @@ from rtcore import errors
 from rtcore.errors import LauncherDied, RtcoreError
 from rtcore.forkserver import MAX_MESSAGE_BYTES
 
-Role = Literal["env", "worker"]
+Role = Literal["env", "worker", "learner"]
 
 #: Modules the fork server imports before it forks. torch only: importing it takes seconds, forking none.
 PRELOAD = (
@@ -30,7 +30,10 @@ PRELOAD = (
     "gymnasium",
     "rtcore_workers.environment",
     "rtcore_workers.inference",
+    "rtcore_workers.learner",
 )
+#: The same for a run without workers.
+PRELOAD_ENV = ("numpy", "posix_ipc", "gymnasium", "rtcore_workers.environment")
 
 
 @dataclass

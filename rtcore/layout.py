@@ -1,7 +1,7 @@
 """Every shared struct, with explicit offsets. Nothing else knows an offset.
 
-Five POSIX shared-memory segments per run, `/rtcore-<run id>-<part>`, little endian, x86-64, and a sixth if it is
-traced:
+Five POSIX shared-memory segments per run, `/rtcore-<run id>-<part>`, little endian, x86-64, one more if it is
+traced, and one more if its policy has a network:
 
     control  header | run control | env status | env stats | per worker: control, status, job, stats
     slots    per worker: publication word | two entries, each a SLOT_ENTRY and `chunk` actions
@@ -9,6 +9,7 @@ traced:
     log      RING_CONTROL | LOG_RECORDs: one per resolved job
     about    RING_CONTROL | two texts (ABOUT_TEXT and JSON): what the run consists of, for who attaches to it
     trace    per process (env, supervisor, workers): RING_CONTROL | TRACE_EVENTs
+    params   header | sizes | newest | counts | buffer heads | claims | manifest (JSON) | weight buffers
 
 and one POSIX semaphore per worker, `/rtcore-<run id>-w<index>`, as a wake-up counter only.
 Each field has one writer, each cache line one writing process. Fields are 8 bytes wide and 8-byte aligned, so
@@ -27,7 +28,7 @@ CACHE_LINE_BYTES = 64
 WORD_BYTES = 8
 #: First eight bytes of every segment.
 MAGIC = int.from_bytes(b"RTCORE\x00\x01", "little")
-LAYOUT_VERSION = 2
+LAYOUT_VERSION = 3
 
 
 def _round_up(num_bytes: int, multiple: int = CACHE_LINE_BYTES) -> int:
@@ -101,6 +102,7 @@ RUN_CONTROL = Record(
         "tau_mean_ns": "planned mean time from booking to answer",
         "guard_ns": "slack added to that for the plan",
         "num_ticks": "ticks the run lasts",
+        "reset_seq": "resets asked for by a program that steps the world itself; seed and options come by message",
     },
 )
 
@@ -122,6 +124,8 @@ ENV_STATUS = Record(
         "stride_ticks": "ticks from one start of a worker to the next, as scheduled now",
         "spin_ns": "kept for later; 0",
         "num_up": "workers in the rotation",
+        "reset_frame_seq": "number of the first frame of the newest episode that was asked for",
+        "reset_seen": "`reset_seq` of the newest reset that was asked for and done; written after `reset_frame_seq`",
     },
 )
 
@@ -133,6 +137,7 @@ WORKER_CONTROL = Record(
         "generation": "grows by one each time a process is started in this place",
         "up": "1: to be given jobs",
         "restarts": "processes started again after a death or a hang",
+        "gone_generation": "newest generation whose process is known to have ended: its claim on weights is void",
     },
 )
 
@@ -148,7 +153,8 @@ WORKER_STATUS = Record(
         "busy_since_ns": "when it took up the job it is at; 0: idle",
         "inferences": "answers of this phase",
         "lapped_frames": "frames that were overwritten before it had read them",
-        "policy_version": "of the weights it uses",
+        "policy_version": "of the weights it used last; 0: none",
+        "torn_weights": "inferences whose weights were written meanwhile; must stay 0",
     },
 )
 
@@ -189,7 +195,7 @@ SLOT_ENTRY = Record(
         "episode": "episode of that frame",
         "frame_seq": "number of that frame",
         "generation": "of the worker",
-        "policy_version": "of the weights that were used",
+        "policy_version": "of the weights that were used; 0: the policy has none",
         "frame_publish_ns": "when publishing that frame began",
         "start_ns": "when the worker took up the job",
         "read_ns": "when it had its copy of the frame",
@@ -200,6 +206,7 @@ SLOT_ENTRY = Record(
         "d2h_ns": "of the inference: copy back",
         "cpu_ns": "what the inference cost: GPU time on a GPU, else CPU time",
         "clipped": "actions of the chunk that were cut to the action space",
+        "policy_checksum": "CRC-32 of those weights; 0: the policy has none",
     },
 )
 
@@ -244,6 +251,7 @@ FRAME_HEADER = Record(
         "skipped_ticks": "ticks that were passed over just before this one",
         "dispatch_ns": "when it was decided what to apply",
         "phase_seq": "order the tick belongs to: those of a rehearsal are not those of the run",
+        "policy_checksum": "CRC-32 of those weights; 0: no action, or a policy without weights",
     },
     frozenset({"reward", "episode_return"}),
 )
@@ -301,6 +309,125 @@ TRACE_ENV = 0
 TRACE_SUPERVISOR = 1
 TRACE_FIRST_WORKER = 2
 
+#: Sizes of the parameter store, from which its offsets follow. Written once by the supervisor.
+PARAM_SIZES = Record(
+    "parameter sizes",
+    "supervisor (once, before anybody else attaches)",
+    {
+        "num_buffers": "copies of the weights there is room for",
+        "manifest_bytes": "room for the manifest: JSON, padded with blanks, that says where each tensor is",
+        "buffer_bytes": "size of one copy of the weights",
+        "trainable_bytes": "of those, the first: all parameters that are trained, float32, no gap but padding",
+    },
+)
+#: Which weights to use. Written by one publisher at a time (flock), after all of the buffer.
+PARAM_NEWEST = Record(
+    "parameter newest",
+    "the publisher that holds the segment's flock",
+    {
+        "newest": "version * 8 + buffer of the newest weights; 0: none yet",
+    },
+)
+#: What publishers met. Written by one publisher at a time (flock).
+PARAM_COUNTS = Record(
+    "parameter counts",
+    "the publisher that holds the segment's flock",
+    {
+        "publisher_pid": "of the newest publication",
+        "published_ns": "when it became visible",
+        "waits": "publications that had to wait for a buffer that nobody uses",
+        "skipped": "publications that were given up, because no buffer became free or another publisher was at it",
+    },
+)
+#: What is in a buffer. Written by one publisher at a time (flock), and never while the buffer is newest or claimed.
+PARAM_BUFFER = Record(
+    "parameter buffer",
+    "the publisher that holds the segment's flock",
+    {
+        "version": "of the weights in it, from 1; 0: none yet; -1: being written",
+        "checksum": "CRC-32 of the buffer",
+        "updates": "of the learners that led to these weights",
+    },
+)
+#: Which buffer a worker computes with. Written by that worker only.
+PARAM_CLAIM = Record(
+    "parameter claim",
+    "the worker",
+    {
+        "using": "generation * 8 + buffer + 1 while it computes with that buffer; 0: none",
+    },
+)
+#: Sizes of the learners' segment, from which its offsets follow. Written once by the supervisor.
+LEARNER_SIZES = Record(
+    "learner sizes",
+    "supervisor (once, before anybody else attaches)",
+    {
+        "num_learners": "learner places, from 0",
+        "trainable_bytes": "size of one copy of what is trained: as in `parameter sizes`",
+        "first_updates": "updates of the runs that this one goes on from; 0: it begins anew",
+    },
+)
+#: Which copies of weights, optimizer and target are the present ones. Flipped last, by one learner at a time (flock).
+MASTER_COMMIT = Record(
+    "master commit",
+    "the learner that holds the segment's flock",
+    {
+        "commit": "updates * 4 + target slot * 2 + slot: all three change at once",
+    },
+)
+#: When learners are to begin. Written by one learner at a time (flock).
+LEARNER_PACE = Record(
+    "learner pace",
+    "the learner that holds the segment's flock",
+    {
+        "next_start_ns": "earliest start of the next update: starts are kept a share of an update apart",
+        "update_ns": "how long an update takes, on average",
+    },
+)
+#: What the supervisor wants of a learner. Written by the supervisor only.
+LEARNER_CONTROL = Record(
+    "learner control",
+    "supervisor",
+    {
+        "generation": "grows by one each time a process is started in this place; -1: end",
+        "restarts": "processes started again after a death or a hang",
+    },
+)
+#: Where a learner is and what it met. Written by that learner only.
+LEARNER_STATUS = Record(
+    "learner status",
+    "the learner",
+    {
+        "pid": "of the learner",
+        "generation": "the `generation` this process was started as",
+        "heartbeat_ns": "when it last showed life",
+        "state": "what it is at: a `LearnerState`",
+        "updates": "it has made, restarts included",
+        "publications": "of weights, by it",
+        "publish_skipped": "publications that found no free buffer",
+        "transitions": "it could sample from, when it last looked",
+        "lapped_samples": "samples that were overwritten while they were read, and drawn again",
+        "yields": "pauses because ticks were missed or late",
+        "yielded_ns": "length of those pauses together",
+        "loss": "of its newest update",
+        "td_error": "mean absolute temporal-difference error of its newest update",
+        "q_mean": "mean value of the actions taken, in its newest update",
+        "grad_norm": "of its newest update, before clipping",
+        "version_diff": "updates by others between reading weights and applying its gradient, newest update",
+        "version_diff_sum": "the same, over all its updates",
+        "version_diff_min": "the same, the smallest",
+        "version_diff_max": "the same, the largest",
+        "policy_lag": "versions between those that chose the sampled actions and the newest, mean, newest update",
+        "stopped_at": "number of the update whose loss or gradient was not finite, plus 1; 0: none was",
+        "stopped_by": "0: nothing; 1: the loss, 2: the gradient",
+        "learning_ns": "CPU time of its updates together",
+    },
+    frozenset({"loss", "td_error", "q_mean", "grad_norm", "policy_lag"}),
+)
+#: Versions and buffers share a word: the buffer is in its lowest bits.
+PARAM_BUFFER_BITS = 3
+PAGE_BYTES = 4096
+
 #: A histogram: count, sum, sum of squares, smallest, largest, then buckets (see stats.Histogram).
 HISTOGRAM_SUB_BITS = 7
 HISTOGRAM_MAX_BITS = 42
@@ -335,6 +462,7 @@ ENV_COUNTERS = Record(
         "first_start_ns": "when the first tick began",
         "last_start_ns": "when the newest tick began",
         "unknown_entries": "answers that belonged to no job",
+        "waited_ticks": "not run because an episode was over and the program that steps the world had not reset it",
     },
 )
 #: What each histogram holds, of the phase.
@@ -494,3 +622,81 @@ class Layout:
     @property
     def trace_bytes(self) -> int:
         return self.trace_control_at(TRACE_FIRST_WORKER + self.max_workers)
+
+
+@dataclass(frozen=True)
+class ParamLayout:
+    """The sizes of a parameter store, from which its offsets follow. In bytes from the segment's start."""
+
+    max_workers: int
+    manifest_bytes: int
+    buffer_bytes: int
+    trainable_bytes: int
+    num_buffers: int = 3
+
+    @property
+    def sizes_at(self) -> int:
+        return SEGMENT_HEADER.num_bytes
+
+    @property
+    def newest_at(self) -> int:
+        return self.sizes_at + PARAM_SIZES.num_bytes
+
+    @property
+    def counts_at(self) -> int:
+        return self.newest_at + PARAM_NEWEST.num_bytes
+
+    def head_at(self, buffer: int) -> int:
+        return self.counts_at + PARAM_COUNTS.num_bytes + buffer * PARAM_BUFFER.num_bytes
+
+    def claim_at(self, worker: int) -> int:
+        return self.head_at(self.num_buffers) + worker * PARAM_CLAIM.num_bytes
+
+    @property
+    def manifest_at(self) -> int:
+        return self.claim_at(self.max_workers)
+
+    def buffer_at(self, buffer: int) -> int:
+        """On a page of its own: a buffer that was never written takes no memory."""
+        first = _round_up(self.manifest_at + self.manifest_bytes, PAGE_BYTES)
+        return first + buffer * _round_up(self.buffer_bytes, PAGE_BYTES)
+
+    @property
+    def num_bytes(self) -> int:
+        return self.buffer_at(self.num_buffers)
+
+
+@dataclass(frozen=True)
+class MasterLayout:
+    """The sizes of the learners' segment, from which its offsets follow. In bytes from the segment's start."""
+
+    num_learners: int
+    trainable_bytes: int
+
+    @property
+    def sizes_at(self) -> int:
+        return SEGMENT_HEADER.num_bytes
+
+    @property
+    def commit_at(self) -> int:
+        return self.sizes_at + LEARNER_SIZES.num_bytes
+
+    @property
+    def pace_at(self) -> int:
+        return self.commit_at + MASTER_COMMIT.num_bytes
+
+    def control_at(self, learner: int) -> int:
+        first = self.pace_at + LEARNER_PACE.num_bytes
+        return first + learner * (LEARNER_CONTROL.num_bytes + LEARNER_STATUS.num_bytes)
+
+    def status_at(self, learner: int) -> int:
+        return self.control_at(learner) + LEARNER_CONTROL.num_bytes
+
+    def array_at(self, array: int) -> int:
+        """`array` 0 to 2: weights, exp_avg and exp_avg_sq of slot 0; 3 to 5: of slot 1; 6, 7: the targets."""
+        first = _round_up(self.control_at(self.num_learners), PAGE_BYTES)
+        return first + array * _round_up(self.trainable_bytes, PAGE_BYTES)
+
+    @property
+    def num_bytes(self) -> int:
+        return self.array_at(8)

@@ -4,7 +4,8 @@
     python -m rtcore.layoutdoc --write    write them
 
 Records, writers and fields come from `layout.py`, values from the enums, ordering rules from the comments marked
-(W1), (R1) and so on in `ring.py` and `slots.py`. Works in a checkout only: an installed package has no docs folder.
+(W1), (R1) and so on in `ring.py`, `slots.py` and `params.py`. Works in a checkout only: an installed package has
+no docs folder.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from rtcore import layout, ring, slots
+from rtcore import layout, params, ring, slots
 from rtcore.dispatch import Outcome, TickKind
 from rtcore.errors import ConfigError
 from rtcore.layout import Record
@@ -51,7 +52,7 @@ class Rule(NamedTuple):
 
 def rules() -> list[Rule]:
     """Every comment marked (W1), (R1), ... in the protocols, with the line of code it stands at or above."""
-    return sorted(rule for module in (ring, slots) for rule in _rules_of(module))
+    return sorted(rule for module in (ring, slots, params) for rule in _rules_of(module))
 
 
 def _rules_of(module: ModuleType) -> list[Rule]:
@@ -107,6 +108,7 @@ def document() -> str:
         _INTRODUCTION.format(version=layout.LAYOUT_VERSION, magic=layout.MAGIC),
         _segments(),
         _OFFSETS_TEXT + _offsets(),
+        _PARAMS_TEXT + _store_offsets(),
         _RULES_TEXT + _rules(),
         _records(),
         _histograms(),
@@ -162,6 +164,38 @@ def _segments() -> str:
 def _offsets() -> str:
     rows: list[tuple[object, ...]] = [(f"`{o.name}{o.shown_parameters}`", f"`{o.formula}`") for o in OFFSETS]
     return _table(("offset or size [bytes]", "is"), rows)
+
+
+def _store_offsets() -> str:
+    """Of the two segments whose sizes are not in the segment header."""
+    first, small = layout.SEGMENT_HEADER.num_bytes, layout.ParamLayout(0, 0, 0, 0)
+    heads, head, claim = small.head_at(0), layout.PARAM_BUFFER.num_bytes, layout.PARAM_CLAIM.num_bytes
+    page = layout.PAGE_BYTES
+    params_rows: list[tuple[object, ...]] = [
+        ("**params**", "0", "segment header"),
+        ("", first, "parameter sizes"),
+        ("", small.newest_at, "parameter newest"),
+        ("", small.counts_at, "parameter counts"),
+        ("", f"{heads} + buffer * {head}", "per buffer: parameter buffer"),
+        ("", f"`claims` = {heads} + num_buffers * {head}, + worker * {claim}", "per worker: parameter claim"),
+        ("", f"`claims` + max_workers * {claim}", "the manifest: JSON, `manifest_bytes`"),
+        ("", f"from the next multiple of {page} on, each on a multiple of {page}", "per buffer: the weights"),
+    ]
+    master = layout.MasterLayout(0, 0)
+    control, status = layout.LEARNER_CONTROL.num_bytes, layout.LEARNER_STATUS.num_bytes
+    learner_rows: list[tuple[object, ...]] = [
+        ("**learner**", "0", "segment header"),
+        ("", master.sizes_at, "learner sizes"),
+        ("", master.commit_at, "master commit"),
+        ("", master.pace_at, "learner pace"),
+        ("", f"{master.control_at(0)} + learner * {control + status}", "per learner: learner control, learner status"),
+        (
+            "",
+            f"from the next multiple of {page} on, each on a multiple of {page}",
+            "eight arrays of `trainable_bytes`: weights, exp_avg, exp_avg_sq of slot 0; of slot 1; targets 0, 1",
+        ),
+    ]
+    return _table(("segment", "offset", "holds"), params_rows + learner_rows)
 
 
 def _rules() -> str:
@@ -270,6 +304,16 @@ _OFFSETS_TEXT = """\
 
 """
 
+_PARAMS_TEXT = """\
+## Weights
+
+Two segments whose sizes depend on the policy's network: each holds its own, behind the segment header. `params` is
+there if the policy has a network, `learner` if the run learns. The manifest says where in a buffer each tensor is:
+`names`, `shape`, `strides` [elements], `dtype`, `offset` [bytes]. A buffer that was never used takes no memory.
+The trainable region comes first: the arrays of `learner` are laid out like it. Publishers hold `flock` on the file.
+
+"""
+
 _RULES_TEXT = """\
 ## Ordering rules
 
@@ -286,7 +330,11 @@ To read record `seq` of a ring with `n` slots (frames, log, trace; the two texts
 A slot entry: load the slot control's `entry_seq` (R4), copy the entry at place `entry_seq % 2`, load `entry_seq` again
 (R5); the copy is whole if it has not changed. A job is for its worker only, which has none while one is being written
 and sees it by its number (R3); an onlooker may get a mix of two, and finds what became of every job in the log.
-Counters and histograms have no such rule: each word is whole, two words may be of different moments.
+Weights: load `newest` (R6), copy its buffer, load that buffer's `version` (R9); the copy is whole if that is still the
+version. A worker keeps its buffer from being written meanwhile by a claim (W7, R8): that needs a full fence between
+the store of the claim and the second load of `newest`, and in the publisher between its store of `newest` and its look
+at the claims (W6, R7). Counters and histograms have no such rule: each word is whole, two words may be of
+different moments.
 
 """
 

@@ -7,6 +7,7 @@ is a counted outcome, not an exception. Platform: x86-64 only (see `shm.check_pl
 
 from __future__ import annotations
 
+import mmap
 from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
 
@@ -19,12 +20,15 @@ from rtcore.layout import (
     RING_BEGUN,
     RING_CONTROL,
     RING_DONE,
+    WORD_BYTES,
     Layout,
 )
+from rtcore.spaces import ObservationSpec
 
 NONE_YET = -1
 #: Some 30 us of copying.
 _QUICK_BYTES = 1 << 18
+_KIND = FRAME_HEADER.index["kind"]
 
 
 class Words(Protocol):
@@ -101,6 +105,7 @@ class FrameHeader(NamedTuple):
     skipped_ticks: int
     dispatch_ns: int
     phase_seq: int
+    policy_checksum: int = 0
 
 
 def copy_bytes(target: memoryview, source: memoryview) -> None:
@@ -132,10 +137,22 @@ class FrameRing:
         self._header_at = [layout.headers_at + slot * layout.header_stride_bytes for slot in slots]
         places = [layout.frames_at + slot * layout.frame_stride_bytes for slot in slots]
         self._frames = [buffer[place : place + layout.frame_bytes] for place in places]
+        self._header_words = buffer[layout.headers_at : layout.frames_at].cast("q")
+        self._words_per_header = layout.header_stride_bytes // WORD_BYTES
         self._scratch: npt.NDArray[Any] = np.empty(frame_shape, frame_dtype)
         self._scratch_header = bytearray(whole.size)
         self._target: npt.NDArray[Any] | None = None
         self._target_bytes = memoryview(b"")
+
+    @classmethod
+    def private(cls, observation: ObservationSpec, action_bytes: int, ring_slots: int) -> FrameRing:
+        """An empty ring in memory of this process, for one that writes and reads it alone (the virtual clock)."""
+        layout = Layout(1, ring_slots, 2, observation.nbytes, action_bytes, 1)
+        # Takes memory as it fills: a replay memory may be far larger than a short run.
+        buffer = memoryview(mmap.mmap(-1, layout.ring_bytes))
+        at = layout.ring_control_at
+        SequenceRing(buffer[at : at + RING_CONTROL.itemsize].cast("q"), ring_slots).format()
+        return cls(buffer, layout, observation.shape, observation.dtype)
 
     @property
     def next_seq(self) -> int:
@@ -217,6 +234,35 @@ class FrameRing:
         at = self._header_at[seq % self.sequence.num_slots] + FRAME_HEADER.num_bytes
         action = bytes(self._buffer[at : at + self._action_bytes])
         return action if self._status(seq) is ReadStatus.OK else None
+
+    def kind_of(self, seq: int) -> int:
+        """Reader: the `TickKind` of frame `seq`'s tick; anything if it is not there: ask `is_there` afterwards."""
+        return self._header_words[seq % self.sequence.num_slots * self._words_per_header + _KIND]
+
+    def is_there(self, seq: int) -> bool:
+        """Reader: whether what was copied of `seq`, and of all newer frames, is whole. Ask after the copies."""
+        return self._status(seq) is ReadStatus.OK
+
+    def gather(self, seqs: npt.NDArray[np.int64], out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
+        """Reader: copies of many frames at once, (*seqs.shape, *frame_shape), whole or not.
+
+        The caller then asks `lapped` which of them are not to be used. All of `seqs` must exist (0 .. newest). `out`:
+        memory to use again, C order, which saves more time than the copying takes: new memory has to be mapped first.
+        """
+        shape = (*seqs.shape, *self._shape)
+        if out is None:
+            out = np.empty(shape, self._dtype)
+        elif out.shape != shape or out.dtype != self._dtype:
+            raise ValueError(f"out is {out.shape} of {out.dtype}; expected {shape} of {self._dtype}")
+        target, frames, size, at = out.reshape(-1).data.cast("B"), self._frames, self._frame_bytes, 0
+        for slot in (seqs.reshape(-1) % self.sequence.num_slots).tolist():
+            target[at : at + size] = frames[slot]
+            at += size
+        return out
+
+    def lapped(self, seqs: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Reader: which of `seqs` the writer had begun to overwrite. Ask after the copies; the caller counts them."""
+        return self.sequence.control[RING_BEGUN] - seqs >= self.sequence.num_slots
 
     def find_tick(self, tick: int) -> int | None:
         """Reader: the number of the frame made at `tick`, if it is still there. Ticks may have been skipped."""

@@ -6,24 +6,32 @@ run in one process at once. A thread of its own supervises; the caller's thread 
 
 from __future__ import annotations
 
+import importlib
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from fractions import Fraction
 from types import TracebackType
 from typing import Any, Self
 
-from rtcore.clock import MonotonicClock
+import numpy as np
+from gymnasium.spaces import Box, Space
+
+from rtcore.clock import NS_PER_S, MonotonicClock
 from rtcore.config import RuntimeConfig, make_config
-from rtcore.errors import ConfigError, StartupError
+from rtcore.errors import ConfigError, PolicyError, StartupError
+from rtcore.learning import LearningRun
+from rtcore.player import Player
 from rtcore.report.live import booked_ticks
-from rtcore.report.record import RunRecord, writing_to
+from rtcore.report.record import Episode, RunRecord, writing_to
 from rtcore.report.snapshot import snapshot
 from rtcore.report.summary import RunStats, build_summary
 from rtcore.shm import files_of
 from rtcore.spaces import ActionSpec
 from rtcore.supervisor import Supervisor
 from rtcore.trace import TraceKind, TraceSpool
-from rtcore.transitions import TransitionBuilder, TransitionReader
+from rtcore.transitions import History, TransitionBuilder, TransitionReader
 
 #: How long the supervising thread sleeps unless something happens: deaths and messages wake it at once. Each waking
 #: is an interrupt on a machine that has ticks to keep.
@@ -38,7 +46,11 @@ class Runtime:
     Use it as a context manager: entering starts everything and returns when tick 0 is about to begin, leaving
     ends every process and removes every segment, whatever happened. `Runtime(config)` or `Runtime(env_id=...)`;
     the constructor does nothing that could block. `progress` gets a line for each step of start-up and for each
-    restart, in the supervising thread.
+    restart; `on_episode` each episode that has ended, within a fifth of a second. Both are called in the supervising
+    thread (during a `start` that waits: in the caller's): what they raise ends the run and is raised by `wait`.
+
+    `env_id` and `policy` may be given as the factory itself, if it can be imported by the processes of the run.
+    `played_delay_ticks`: this program answers in the workers' place, see `player`.
     """
 
     def __init__(
@@ -46,10 +58,19 @@ class Runtime:
         config: RuntimeConfig | None = None,
         *,
         progress: Callable[[str], None] | None = None,
+        on_episode: Callable[[Episode], None] | None = None,
+        played_delay_ticks: int | None = None,
         **fields: Any,
     ) -> None:
         self.config = config if config is not None else make_config(**fields)
-        self._supervisor = Supervisor(self.config, progress or (lambda _: None))
+        self._supervisor = Supervisor(self.config, progress or (lambda _: None), played_delay_ticks=played_delay_ticks)
+        self._on_episode = on_episode
+        self._episodes_told = 0
+        self._ready = threading.Event()
+        self._readers: dict[float, TransitionReader] = {}
+        self._rng = np.random.default_rng(np.random.SeedSequence([self.config.seed, 2]))
+        self._learning: LearningRun | None = None
+        self._lines: deque[str] = deque()
         self._clock = MonotonicClock()
         self._over = threading.Event()
         self._stop = threading.Event()
@@ -69,15 +90,45 @@ class Runtime:
     ) -> None:
         self.close()
 
-    def start(self) -> Self:
-        """Start everything; returns at tick 0. Raises what went wrong, after cleaning up."""
+    def start(self, *, wait: bool = True) -> Self:
+        """Start everything; returns at tick 0. Raises what went wrong, after cleaning up.
+
+        `wait=False`: returns at once, the start goes on in the supervising thread; `wait_ready` says when it is done.
+        """
+        if wait:
+            self._begin()
+        target = self._supervise if wait else self._begin_and_supervise
+        self._thread = threading.Thread(target=target, name=f"rtcore-{self.run_id}", daemon=True)
+        self._thread.start()
+        return self
+
+    def wait_ready(self, timeout_s: float | None = None) -> bool:
+        """Block until tick 0; False if `timeout_s` passed first. Raises what went wrong on the way there."""
+        if self._thread is None:
+            raise StartupError("the run has not started: call start(wait=False) first")
+        ready = self._ready.wait(timeout_s)
+        if self._over.is_set() and self._error is not None:
+            raise self._error
+        return ready
+
+    def _begin_and_supervise(self) -> None:
+        try:
+            self._begin()
+        except BaseException as error:
+            self._error = error
+            self._ready.set()
+        else:
+            self._supervise()
+
+    def _begin(self) -> None:
         try:
             self._make_folder()
+            # Of the checkpoints' thread: said by the supervising one.
+            self._learning = LearningRun(self.config, self._lines.append)
+            self._supervisor.saved = self._learning.saved
             self._supervisor.start()
             self._open_files()
-            thread = threading.Thread(target=self._supervise, name=f"rtcore-{self.run_id}", daemon=True)
-            thread.start()
-            self._thread = thread
+            self._ready.set()
         except BaseException:
             try:
                 self._close_files()
@@ -85,7 +136,6 @@ class Runtime:
                 self._supervisor.close()
                 self._over.set()
             raise
-        return self
 
     def _make_folder(self) -> None:
         """Before anything is started: a folder that cannot be made is a wrong setting."""
@@ -102,6 +152,17 @@ class Runtime:
             self.record = RunRecord(self.config.out, lambda raw: _decode(action, raw))
             if self.config.trace and self.config.out is not None:
                 self._spool = TraceSpool(self.config.out, self._supervisor.shared.trace_rings())
+            if self._learning is not None:
+                self._learning.begin(self._supervisor, self.record)
+
+    def _end_learning(self) -> None:
+        if self._learning is not None:
+            self._learning.end(self._supervisor)
+            self._say_lines()
+
+    def _say_lines(self) -> None:
+        while self._lines:
+            self._supervisor.progress(self._lines.popleft())
 
     def _close_files(self) -> None:
         with writing_to(self.config.out):
@@ -125,6 +186,9 @@ class Runtime:
     def close(self) -> None:
         """End everything now and clean up. Safe to call at any time, more than once."""
         self.stop()
+        self._supervisor.abandon_start()
+        if self._thread is threading.current_thread():
+            return  # a callback's: the thread does the rest when the callback has returned
         if self._thread is not None:
             self._thread.join()
         self._supervisor.close()
@@ -151,6 +215,26 @@ class Runtime:
         return self._supervisor.worker_pids
 
     @property
+    def learner_pids(self) -> dict[int, int]:
+        """pid by learner index."""
+        return self._supervisor.learner_pids
+
+    @property
+    def observation_space(self) -> Box:
+        """The world's, once the run has started."""
+        return self._supervisor.observation.to_space()
+
+    @property
+    def action_space(self) -> Space[Any]:
+        """The world's, once the run has started."""
+        return self._supervisor.action.to_space()
+
+    @property
+    def rate_hz(self) -> Fraction:
+        """The exact tick rate."""
+        return self._supervisor.rate_hz
+
+    @property
     def env_pid(self) -> int:
         return self._supervisor.env_pid
 
@@ -165,7 +249,8 @@ class Runtime:
         """The run's decisions from tick 0 on, for a trainer: `update()` now and then, then `sample(batch, rng)`.
 
         A reader of the frame ring, which is the replay memory (`--ring-slots` says how far it reaches back). Each
-        call makes an independent one, to be used by one thread, until the run is closed. `gamma` is per tick.
+        call makes an independent one, to be used by one thread, until the run is closed. `gamma` is per tick. With
+        `obs_history` or `act_history` in the config a batch holds what the policy saw: older frames, past actions.
         """
         if self.config.chunk > 1:
             raise ConfigError(
@@ -175,7 +260,61 @@ class Runtime:
         supervisor = self._supervisor
         shared, builder = supervisor.shared, TransitionBuilder(gamma, discount_rewards)
         action = ActionSpec.from_json(supervisor.env_info["action"])
-        return TransitionReader(shared.ring, action, supervisor.run_phase_seq, builder, supervisor.run_first_frame)
+        history = History(self.config.obs_history, self.config.act_history)
+        return TransitionReader(
+            shared.ring, action, supervisor.run_phase_seq, builder, supervisor.run_first_frame, history
+        )
+
+    def sample(self, batch_size: int, *, gamma: float = 0.99, device: str = "cpu") -> Any | None:
+        """`batch_size` transitions as torch tensors on `device`, or None while there are fewer than that.
+
+        A `Batch` of tensors: uint8 frames stay uint8. From pinned memory where there is a GPU, so that a copy to one
+        does not wait. For one thread; each `gamma` (per tick) has a `transitions` reader of its own.
+        """
+        reader = self._readers.get(gamma)
+        if reader is None:
+            reader = self._readers[gamma] = self.transitions(gamma)
+        reader.update()
+        if len(reader) < batch_size:
+            return None
+        # By name: the core imports no torch.
+        to_tensors = importlib.import_module("rtcore_workers.tensors").to_tensors
+        return to_tensors(reader.sample(batch_size, self._rng), device)
+
+    def publish(self, weights: Mapping[str, Any], *, updates: int = 0, wait_s: float = 2.0) -> int | None:
+        """New weights for all workers, from their next inferences on; returns the version they got.
+
+        `weights`: the state_dict of the policy's network (tensors of any device, or arrays). PolicyError, with the last
+        good weights still in use, for a name, shape or dtype that is not the network's, a NaN or an infinity.
+        `updates`: of the trainer, for the record. Any thread may call it. Workers never wait for it; it waits, up to
+        `wait_s`, for a buffer that no worker computes with, and returns None if there is none (counted as skipped).
+        None, too, once the run is over: a trainer learns that from `wait`, not in the middle of a round.
+        """
+        if self._over.is_set() and self._error is None:
+            return None
+        self._check_is_running()
+        store = self._supervisor.params
+        if store is None:
+            raise PolicyError(
+                f"policy {self.config.policy!r} has no network to publish weights for; expected a network, such as "
+                "--policy nature or module:factory"
+            )
+        manifest = store.manifest()
+        arrays = manifest.check(weights, "the published state_dict")
+        version = store.publish(
+            lambda buffer: manifest.write(buffer, arrays), updates=updates, wait_ns=int(wait_s * NS_PER_S)
+        )
+        return version.version if version is not None else None
+
+    def player(self) -> Player:
+        """For the thread that answers in the workers' place (`played_delay_ticks`), once the run has started."""
+        supervisor = self._supervisor
+        period_ns = int(1_000_000_000 / supervisor.rate_hz)
+        return Player(supervisor.shared, period_ns, supervisor.ask_reset, self._check_is_running)
+
+    def _check_is_running(self) -> None:
+        if self._over.is_set():
+            raise self._error or StartupError("the run is over: make a new one")
 
     def stats(self) -> RunStats:
         """A snapshot of every counter and histogram, at any time after the start."""
@@ -191,7 +330,8 @@ class Runtime:
 
     def _supervise(self) -> None:
         """To the end of the run, and then to the end of everything, whatever goes wrong on the way."""
-        for step in (self._watch_until_over, self._drain, self._take_stock, self._close_files, self._supervisor.close):
+        steps = (self._watch_until_over, self._drain, self._end_learning, self._take_stock, self._close_files)
+        for step in (*steps, self._supervisor.close):
             try:
                 step()
             except BaseException as error:
@@ -225,16 +365,27 @@ class Runtime:
             if self._spool is not None:
                 self._supervisor.trace(TraceKind.DRAIN, start_ns)
                 self._spool.collect()
+        self._tell_episodes()
+        self._say_lines()
+
+    def _tell_episodes(self) -> None:
+        if self._on_episode is None or self.record is None:
+            return
+        episodes = self.record.episodes
+        while self._episodes_told < len(episodes):
+            self._episodes_told += 1
+            self._on_episode(episodes[self._episodes_told - 1])
 
     def _snapshot(self, *, with_memory: bool) -> RunStats:
         supervisor, spool = self._supervisor, self._spool
         stats = snapshot(supervisor.shared, supervisor.about, self.record, with_memory=with_memory)
+        if self._learning is not None:
+            stats = replace(stats, learner=self._learning.stats(supervisor))
+        stats = replace(stats, weights=supervisor.weights())
         if spool is None:
             return stats
         return replace(stats, trace={"events": spool.num_events, "lost_events": spool.lost_events})
 
 
 def _decode(action: ActionSpec, raw: bytes) -> Any:
-    import numpy as np  # noqa: PLC0415 - only the record needs it here
-
     return action.decode(np.frombuffer(raw, action.np_dtype).reshape(action.shape))

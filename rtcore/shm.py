@@ -32,7 +32,7 @@ _MEASUREMENT = "ipc-"
 #: How long a control segment may be without a head. Making one takes milliseconds.
 _MAKING_S = 10.0
 _PROC = Path("/proc")
-Part = Literal["control", "slots", "ring", "log", "about", "trace"]
+Part = Literal["control", "slots", "ring", "log", "about", "trace", "params", "learner"]
 
 
 def parts_of(layout: Layout) -> tuple[Part, ...]:
@@ -123,24 +123,34 @@ class Segment:
 
 
 def create_segment(
-    run_id: str, part: Part, layout: Layout, prepare: Callable[[memoryview], None] | None = None
+    run_id: str,
+    part: Part,
+    layout: Layout,
+    prepare: Callable[[memoryview], None] | None = None,
+    *,
+    num_bytes: int | None = None,
+    reserved_bytes: int | None = None,
 ) -> Segment:
     """Create, reserve every page (a full /dev/shm is an error here, not SIGBUS later) and stamp the header.
 
     `prepare` gets the new memory before the header says that it is ours: nobody attaches to a half-made segment.
+    `num_bytes`: of a part whose size does not follow from the layout. `reserved_bytes`: reserve only so much of it,
+    and map no page before its first use; who writes to the rest reserves it first.
     """
-    size = part_bytes(layout, part)
+    size = part_bytes(layout, part) if num_bytes is None else num_bytes
+    reserved = size if reserved_bytes is None else reserved_bytes
     name = segment_name(run_id, part)
-    _check_room(part, size)
+    _check_room(part, reserved)
     memory = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=0o600)
     try:
         try:
-            os.posix_fallocate(memory.fd, 0, size)
+            os.ftruncate(memory.fd, size)
+            os.posix_fallocate(memory.fd, 0, reserved)
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
-            raise _no_room(part, size) from error
-        mapping = _map(memory.fd, size)
+            raise _no_room(part, reserved) from error
+        mapping = _map(memory.fd, size, populate=reserved == size)
     except BaseException:
         memory.unlink()
         raise
@@ -161,17 +171,29 @@ def create_segment(
     return segment
 
 
-def _map(fd: int, size: int) -> mmap.mmap:
-    """For the run's own processes: every page mapped at once.
+def _map(fd: int, size: int, *, populate: bool = True) -> mmap.mmap:
+    """For the run's own processes: every page mapped at once, unless memory must not be taken up yet.
 
     Else each one faults at its first use, a ring's in the middle of reading a frame (microseconds each, more on a
     virtual machine), until the ring has come round once.
     """
-    return mmap.mmap(fd, size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+    flags = mmap.MAP_SHARED | (mmap.MAP_POPULATE if populate else 0)
+    return mmap.mmap(fd, size, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
 
 
-def attach_segment(run_id: str, part: Part, layout: Layout | None = None, *, readonly: bool = False) -> Segment:
-    """Map an existing segment after checking magic, layout version and size against what is expected."""
+def attach_segment(
+    run_id: str,
+    part: Part,
+    layout: Layout | None = None,
+    *,
+    readonly: bool = False,
+    num_bytes: int | None = None,
+    populate: bool = True,
+) -> Segment:
+    """Map an existing segment after checking magic, layout version and size against what is expected.
+
+    `num_bytes`: of a part whose size does not follow from the layout. `populate`: map every page now.
+    """
     name = segment_name(run_id, part)
     try:
         memory = posix_ipc.SharedMemory(name, read_only=readonly)
@@ -183,13 +205,18 @@ def attach_segment(run_id: str, part: Part, layout: Layout | None = None, *, rea
             raise LayoutMismatchError(
                 f"{name} has {size} bytes; expected a header of {SEGMENT_HEADER.num_bytes} at least"
             )
-        mapping = mmap.mmap(memory.fd, size, access=mmap.ACCESS_READ) if readonly else _map(memory.fd, size)
+        if readonly:
+            mapping = mmap.mmap(memory.fd, size, access=mmap.ACCESS_READ)
+        else:
+            mapping = _map(memory.fd, size, populate=populate)
     finally:
         memory.close_fd()
     segment = Segment(name, mapping)
     header = Words(SEGMENT_HEADER, segment.buf)
     got = (header["magic"], header["layout_version"], header["size_bytes"])
-    if got != (MAGIC, LAYOUT_VERSION, size) or (layout is not None and size != part_bytes(layout, part)):
+    if layout is not None and num_bytes is None:
+        num_bytes = part_bytes(layout, part)
+    if got != (MAGIC, LAYOUT_VERSION, size) or num_bytes not in (None, size):
         raise LayoutMismatchError(
             f"{name}: got magic {got[0]:#x}, layout version {got[1]}, {got[2]} bytes in a file of {size}; expected "
             f"magic {MAGIC:#x}, version {LAYOUT_VERSION}. Use the rtcore that started this run"

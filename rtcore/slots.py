@@ -47,6 +47,7 @@ class SlotEntry(NamedTuple):
     d2h_ns: int
     cpu_ns: int
     clipped: int
+    policy_checksum: int
 
 
 class JobBoard:

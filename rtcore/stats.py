@@ -104,6 +104,10 @@ class Histogram:
         words[HISTOGRAM_HEAD_WORDS + bucket_of(value)] += 1
         words[_COUNT] += 1
 
+    def totals(self) -> tuple[int, int]:
+        """How many samples there were, and their sum: cheaper than a snapshot."""
+        return self._words[_COUNT], self._words[_SUM]
+
     def clear(self) -> None:
         np.frombuffer(self._words, dtype=np.int64)[:] = 0
 
@@ -125,13 +129,22 @@ class Words:
     def __init__(self, record: Record, buffer: memoryview | None = None, offset: int = 0) -> None:
         view = memoryview(bytearray(record.num_bytes)) if buffer is None else buffer
         self.record = record
-        self.words = view[offset : offset + record.num_bytes].cast("q")
+        part = view[offset : offset + record.num_bytes]
+        self.words = part.cast("q")
+        self._floats = part.cast("d")
 
     def __getitem__(self, field: str) -> int:
         return self.words[self.record.index[field]]
 
     def __setitem__(self, field: str, value: int) -> None:
         self.words[self.record.index[field]] = value
+
+    def float_of(self, field: str) -> float:
+        """One of the record's `floats`."""
+        return self._floats[self.record.index[field]]
+
+    def set_float(self, field: str, value: float) -> None:
+        self._floats[self.record.index[field]] = value
 
     def add(self, field: str, delta: int = 1) -> None:
         self.words[self.record.index[field]] += delta

@@ -5,6 +5,7 @@ It talks to the env process through shared memory only: nothing it does, or fail
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import sys
@@ -16,22 +17,29 @@ from typing import Any
 import posix_ipc
 
 from rtcore.about import About
+from rtcore.checkpoint import SavedState
 from rtcore.clock import MonotonicClock, unix_time_s
 from rtcore.config import RuntimeConfig
 from rtcore.errors import EnvironmentHung, PolicyError, RtcoreError, StartupError, WorkerDied
-from rtcore.launcher import Child, Launcher, child_error
+from rtcore.launcher import PRELOAD, PRELOAD_ENV, Child, Launcher, child_error
 from rtcore.layout import TRACE_SUPERVISOR, Layout
+from rtcore.learners import LearnerCrew, check_can_learn, check_same_world
+from rtcore.params import ParamStore, attach_store, create_store
 from rtcore.planner import Plan
+from rtcore.player import plan_of_player
 from rtcore.rehearsal import Rehearsal
 from rtcore.report.record import Drain
+from rtcore.resets import reset_message
 from rtcore.shared import Phase, SharedRun, next_order
 from rtcore.shm import check_platform, create_semaphore, new_run_id, reap_dead_runs, unlink_all
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore.trace import TRACE_SLOTS, TraceKind, TraceRing
+from rtcore.versionwatch import VersionWatch, WorkerVersion
 
 ENV_ENTRY = "rtcore_workers.environment:main"
 WORKER_ENTRY = "rtcore_workers.inference:main"
 _LOG_SLOTS = 16384
+_LOOK_AT_VERSIONS_NS = 500_000_000
 #: Room for what a run says of itself, beside its world's spaces.
 _ABOUT_BYTES = 65536
 _PROGRAM_CHARS = 2000
@@ -58,11 +66,16 @@ def layout_for(config: RuntimeConfig, env_info: dict[str, Any]) -> Layout:
 class Supervisor:
     """One run's processes. Not thread-safe: after `start`, one thread calls `watch` until it answers True."""
 
-    def __init__(self, config: RuntimeConfig, progress: Progress) -> None:
+    def __init__(self, config: RuntimeConfig, progress: Progress, *, played_delay_ticks: int | None = None) -> None:
+        """`played_delay_ticks`: this program answers the jobs itself (`Player`), as many ticks after their frame; no
+        worker is started, watched or restarted, and an episode begins when the program says so.
+        """
         # Once, here: a process with fewer CPUs would find another answer.
         self.config = config.model_copy(update={"wait": config.resolved_wait()})
         self.run_id = new_run_id()
         self.plan: Plan | None = None
+        self._played_delay_ticks = played_delay_ticks
+        self._abandoned = False
         self.policy_info: dict[str, Any] = {}
         self.env_info: dict[str, Any] = {}
         self.restarts: Counter[int] = Counter()
@@ -81,6 +94,13 @@ class Supervisor:
         self._booted_ns: dict[int, int] = {}
         self._trace: TraceRing | None = None
         self._stop_seq = 0
+        #: What learning goes on from, and who learns; None: nobody does.
+        self.saved: SavedState | None = None
+        self.learners: LearnerCrew | None = None
+        #: The weights of the policy's network; None: not made yet, or it has none.
+        self.params: ParamStore | None = None
+        self._version_watch = VersionWatch()
+        self._versions_looked_ns = 0
         self.run_phase_seq = -1
         self.run_first_frame = 0
         self._began_ns = 0
@@ -101,20 +121,87 @@ class Supervisor:
         self._began_ns = self._clock.now_ns()
         for run_id in reap_dead_runs():
             self.progress(f"removed the shared memory that run {run_id} left behind when it was killed")
-        self._launcher = Launcher(self.run_id)
+        self._launcher = Launcher(self.run_id, PRELOAD if self._played_delay_ticks is None else PRELOAD_ENV)
         self._start_env()
-        first = 1 if self.config.workers == "auto" else self.config.workers
-        self.start_workers(range(first))
-        plan = Rehearsal(self, self._clock).plan(first)
-        self.plan = plan
+        self.plan = plan = self._make_policy_ready()
         self.startup_s = (self._clock.now_ns() - self._began_ns) / 1e9
         self._started_unix_s = unix_time_s()
         self._tell_onlookers()
         self._begin_run(plan)
 
+    def _make_policy_ready(self) -> Plan:
+        """Workers, rehearsed, or places for the program that plays; and how it will go."""
+        delay_ticks = self._played_delay_ticks
+        if delay_ticks is None:
+            first = 1 if self.config.workers == "auto" else self.config.workers
+            self._check_learning()
+            self.start_workers(range(first))
+            self._prepare_learning()
+            plan = Rehearsal(self, self._clock).plan(first)
+            self._start_learners()
+            return plan
+        self.policy_info = {"policy": "the program itself", "synthetic": False, "device": "cpu"}
+        for index in range(delay_ticks):
+            self.shared.worker_control[index]["generation"] = 1
+            self._set_up(index, True)
+        return plan_of_player(delay_ticks, self.rate_hz)
+
+    def _check_learning(self) -> None:
+        """Before any worker is started: whether this world can be learned, and goes on from what was saved."""
+        if self.config.learn is None:
+            return
+        check_can_learn(self.config, self.action, self.shared.layout.ring_slots)
+        if self.saved is not None:
+            check_same_world(self.config, self.env_info, self.saved)
+        self.learners = LearnerCrew(
+            self.config, self.run_id, self.shared.layout, self.saved, self._launch_learner, self.progress, self._clock
+        )
+
+    def _prepare_learning(self) -> None:
+        if self.learners is not None:
+            if self.params is None:
+                raise PolicyError(
+                    f"policy {self.config.policy!r} has no network to learn with; try --policy dqn, nature or mlp"
+                )
+            self.learners.prepare(self.params)
+
+    def _start_learners(self) -> None:
+        """After the rehearsal, so that they are in nobody's way, and before tick 0."""
+        learners, count = self.learners, self.config.learner_processes
+        if learners is None or not count:
+            return
+        self.progress(f"starting {count} learner{'s' if count != 1 else ''}")
+        learners.start(
+            {
+                "layout": self.shared.layout.to_json(),
+                "observation": self.env_info["observation"],
+                "action": self.env_info["action"],
+                "period_ns": int(1_000_000_000 / self.rate_hz),
+                "run_phase_seq": next_order(self.shared.run_control["phase_seq"], Phase.RUN),
+                "run_first_frame": self.shared.ring.sequence.newest() + 1,
+            }
+        )
+        self.wait_until(learners.is_ready, "a learner", self.config.startup_timeout_s)
+
+    def _launch_learner(self, index: int, generation: int, entry: str, boot: dict[str, Any]) -> Child:
+        return self._launch("learner", index, generation, entry, boot)
+
+    def end_learning(self) -> None:
+        """Let the learners finish the update they are at. Once the run is over, however it ended."""
+        learners, launcher = self.learners, self._launcher
+        if learners is None:
+            return
+        learners.end()
+        give_up_ns = self._clock.now_ns() + _GRACE_NS
+        while launcher is not None and not learners.has_ended and self._clock.now_ns() < give_up_ns:
+            try:
+                launcher.poll(0.02)
+            except RtcoreError:
+                return
+
     def _start_env(self) -> None:
         self.progress(f"making the world {self.config.env_id}")
-        self._env = self._launch("env", 0, 0, ENV_ENTRY, {})
+        self._env = self._launch("env", 0, 0, ENV_ENTRY, {"played": self._played_delay_ticks is not None})
         self.wait_until(lambda: bool(self._child_env.messages), "the world", self.config.startup_timeout_s)
         self.env_info = self._child_env.messages[0]["spec"]
         self.observation = ObservationSpec.from_json(self.env_info["observation"])
@@ -130,8 +217,12 @@ class Supervisor:
 
     def start_workers(self, indices: range) -> None:
         self.progress(f"starting {len(indices)} worker{'s' if len(indices) != 1 else ''}")
+        first = indices[0]
         for index in indices:
             self._start_worker(index)
+            if index == first and not self._workers[0].ready:
+                # The first worker of a run makes the weights that all use.
+                self.wait_until(self._has_weights, "worker 0", self.config.startup_timeout_s)
         self.wait_until(
             lambda: all(self._workers[index].ready is not None for index in indices),
             lambda: f"worker {next(i for i in indices if self._workers[i].ready is None)}",
@@ -153,6 +244,8 @@ class Supervisor:
             "period_ns": int(1_000_000_000 / self.rate_hz),
             # One that is started again in the run goes on with the counts of its place.
             "run_phase_seq": self.run_phase_seq,
+            "has_weights": self.params is not None,
+            "ticks_before": self.ticks_before,
         }
         self._booted_ns[index] = self._clock.now_ns()
         self._workers[index] = self._launch("worker", index, generation, WORKER_ENTRY, boot)
@@ -196,6 +289,7 @@ class Supervisor:
     def watch(self, timeout_s: float) -> bool:
         """Wait for events, act on them; True when the run is over. Raises if it failed."""
         self._pump(timeout_s)
+        self._check_versions()
         status = self.shared.env_status
         # An env process that hears of the stop before it has begun to run never does.
         return bool(status["finished"]) or (self.stopping and status["phase_seen"] >= self._stop_seq)
@@ -206,10 +300,29 @@ class Supervisor:
         if self._shared is not None:
             self._stop_seq = self._order(Phase.IDLE)
 
+    def ask_reset(self, seed: int | None, options: dict[str, Any] | None) -> int:
+        """Ask for a new episode, for `Player`; returns the number of the wish. ConfigError if it cannot be sent."""
+        reset_seq = self.shared.run_control["reset_seq"] + 1
+        message = reset_message(reset_seq, seed, options)
+        with contextlib.suppress(OSError):  # an env process that is gone is reported as such
+            self._child_env.channel.send(message)
+        self.shared.run_control["reset_seq"] = reset_seq
+        return reset_seq
+
     @property
     def worker_pids(self) -> dict[int, int]:
         """pid of each worker that is alive."""
         return {index: child.pid for index, child in self._workers.items() if child.exitcode is None}
+
+    @property
+    def learner_pids(self) -> dict[int, int]:
+        """pid of each learner that is alive."""
+        return self.learners.pids if self.learners is not None else {}
+
+    @property
+    def ticks_before(self) -> int:
+        """Ticks of the runs that this one goes on from: exploration counts them too."""
+        return int(self.saved.state["ticks"]) if self.saved is not None else 0
 
     @property
     def about(self) -> About:
@@ -250,11 +363,18 @@ class Supervisor:
         if self._launcher is None:
             raise StartupError("the run is over")
         for child in self._launcher.poll(timeout_s):
+            if child.role == "worker" and child.exitcode is not None:
+                # From now on, and not before, its claim on weights is void.
+                self.shared.worker_control[child.index]["gone_generation"] = child.generation
             if child is self._env:
                 self._check_env(child)
+            elif self.learners is not None and self.learners.knows(child):
+                self.learners.check(child)
             elif self._workers.get(child.index) is child:
                 self._check_worker(child)
         self._check_heartbeats()
+        if self.learners is not None:
+            self.learners.look()
 
     def _check_env(self, child: Child) -> None:
         if child.failure is not None:
@@ -262,8 +382,21 @@ class Supervisor:
         if child.exitcode is not None:
             raise WorkerDied("env", 0, child.pid, child.exitcode)
 
+    def _has_weights(self) -> bool:
+        """Version 1 is out, or worker 0 has no network."""
+        return self._workers[0].ready is not None or (self.params is not None and self.params.newest_version() > 0)
+
+    def _make_params(self, child: Child) -> None:
+        """Worker 0 has said how large its network is."""
+        sizes = child.messages.pop()["weights"]
+        create_store(self.run_id, self.shared.layout, sizes)
+        self.params = attach_store(self.run_id)
+        child.send({"weights": sizes})
+
     def _check_worker(self, child: Child) -> None:
         index = child.index
+        if child.messages:
+            self._make_params(child)
         if child.failure is not None:
             # Not a matter of luck: the same policy would raise again.
             raise child_error(child.failure, f"worker {index}")
@@ -335,6 +468,38 @@ class Supervisor:
                     f"worker {index} was not ready {self.config.startup_timeout_s:g} s after its restart"
                 )
 
+    def _check_versions(self) -> None:
+        """Say which worker does not move on to new weights."""
+        now_ns = self._clock.now_ns()
+        if self.params is None or now_ns - self._versions_looked_ns < _LOOK_AT_VERSIONS_NS:
+            return
+        self._versions_looked_ns = now_ns
+        status = self.shared.worker_status
+        seen = [
+            WorkerVersion(index, status[index]["policy_version"], status[index]["inferences"])
+            for index in self._workers
+            if self.shared.worker_control[index]["up"]
+        ]
+        newest = self.params.newest_version()
+        for late in self._version_watch.look(now_ns, newest, seen):
+            self.progress(f"worker {late.worker} stays with version {late.version} of the weights; {newest} is out")
+
+    def weights(self) -> dict[str, Any]:
+        """What became of the policy's weights: the content of summary.json's `weights`. {} without a network."""
+        if self.params is None:
+            return {}
+        newest, counts = self.params.newest(), self.params.counts()
+        return {
+            "version": newest.version,
+            "checksum": f"{newest.checksum:08x}",
+            "updates": newest.updates,
+            "publications": newest.version,
+            "waits": counts["waits"],
+            "skipped": counts["skipped"],
+            "torn": sum(status["torn_weights"] for status in self.shared.worker_status),
+            "workers_behind": sorted(self._version_watch.behind),
+        }
+
     def _set_up(self, index: int, up: bool) -> None:
         control, run = self.shared.worker_control[index], self.shared.run_control
         control["up"] = int(up)
@@ -351,6 +516,8 @@ class Supervisor:
         """Serve events until `done`; a named error if it takes too long."""
         give_up_ns = self._clock.now_ns() + int(timeout_s * 1e9)
         while not done():
+            if self._abandoned:
+                raise StartupError("the run was closed while it was starting")
             self._pump(0.01)
             if self._clock.now_ns() > give_up_ns:
                 name = what if isinstance(what, str) else what()
@@ -359,6 +526,10 @@ class Supervisor:
                 )
 
     # -- stop ----------------------------------------------------------------------------------------------
+
+    def abandon_start(self) -> None:
+        """A start that is under way in another thread is to fail soon. Nothing once the run has begun."""
+        self._abandoned = True
 
     def close(self) -> None:
         """End every process and remove every name. Safe to call at any time, more than once."""
@@ -373,9 +544,14 @@ class Supervisor:
         finally:
             if launcher is not None:
                 launcher.close()
+            if self.learners is not None:
+                self.learners.close()
             for semaphore in self._semaphores:
                 semaphore.close()
             self._semaphores = []
+            if self.params is not None:
+                self.params.close()
+                self.params = None
             unlink_all(self.run_id)
 
     def _await_exits(self, launcher: Launcher) -> None:

@@ -63,6 +63,7 @@ class Answer(NamedTuple):
     cpu_ns: int
     policy_version: int
     clipped: int
+    policy_checksum: int = 0
 
 
 class TickRecord(NamedTuple):
@@ -95,11 +96,20 @@ class Recorder(Protocol):
     def episode_ended(self, episode_return: float, episode_ticks: int) -> None: ...
 
 
+class Resets(Protocol):
+    """New episodes that are asked for from outside: by a program that steps the world itself."""
+
+    def take(self) -> bool:
+        """Whether a reset was asked for since the last call; the world then knows its seed and options."""
+        ...
+
+
 class TickLoop:
     """The env process's loop over one run, or over one rehearsal.
 
     `on_reset`: "hold" keeps a new episode on its first frame until the first action for it is due; "run" lets
-    the world move on without the agent meanwhile.
+    the world move on without the agent meanwhile. `resets`: an episode begins when it is asked for, not by itself;
+    whoever calls `run_tick` does not while `awaits_reset` says that nobody has asked.
     """
 
     def __init__(
@@ -115,6 +125,7 @@ class TickLoop:
         chunk: int = 1,
         on_reset: OnReset = "hold",
         phase_seq: int = 0,
+        resets: Resets | None = None,
     ) -> None:
         self.world = world
         self.grid = grid
@@ -130,10 +141,13 @@ class TickLoop:
         self._phase_seq = phase_seq
         self._started = False
         self._reset_due = True
+        self._resets = resets
         self._last_acted_tick = -1
         self._episode_return = 0.0
         self._episode_ticks = 0
-        self._idle_action = world.encode(world.stand_in()[0])
+        # Of ticks at which nothing acts: the no-op, where the world has one. What stands in elsewhere may be random.
+        no_action = getattr(world, "noop", None)
+        self._idle_action = world.encode(world.stand_in()[0] if no_action is None else no_action)
 
     def run_tick(self) -> None:
         """Wait for the next tick's deadline, then do everything that belongs to it."""
@@ -179,6 +193,17 @@ class TickLoop:
         if worker is not None:
             self.workers.prewake(worker)
 
+    @property
+    def awaits_reset(self) -> bool:
+        """The episode is over (or none has begun), and a new one has to be asked for."""
+        return self._reset_due and self._resets is not None
+
+    def pass_over(self, now_ns: int) -> int:
+        """Go on at the first tick after `now_ns`, because the world waited; returns how many were not run."""
+        passed_ticks = max(0, self.grid.tick_at(now_ns) - self.tick)
+        self.tick += passed_ticks
+        return passed_ticks
+
     def finish(self) -> None:
         """Close the books: jobs under way end as `UNFINISHED`."""
         self.dispatcher.finish(self.tick)
@@ -201,6 +226,8 @@ class TickLoop:
                 self.dispatcher.lose(lost, tick)
 
     def _decide(self, tick: int) -> Decision:
+        if self._resets is not None and self._resets.take():
+            self._reset_due = True
         if not self._reset_due:
             return self.dispatcher.decide(tick)
         if self._started:
@@ -272,6 +299,7 @@ class TickLoop:
             plan.skipped_ticks,
             dispatch_ns,
             self._phase_seq,
+            entry.payload.policy_checksum if entry is not None else 0,
         )
         return self.workers.publish(result.frame, header, action)
 

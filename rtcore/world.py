@@ -114,6 +114,8 @@ class GymnasiumWorld:
         self._rng = np.random.default_rng(np.random.SeedSequence([seed, 1]))
         self._seed: int | None = seed
         self._first_seed = seed
+        self._options: dict[str, Any] | None = None
+        self._ordered = False
         self._last_action = self.noop
         self._last: StepResult | None = None
         self._stepped = False
@@ -123,11 +125,12 @@ class GymnasiumWorld:
         if self._last is not None and not self._stepped:
             return self._last
         self._stepped = False
+        options = {} if self._options is None else {"options": self._options}
         try:
-            frame, _ = self.env.reset(seed=self._seed)
+            frame, _ = self.env.reset(seed=self._seed, **options)
         except Exception as error:
             raise EnvironmentFailed(f"the world raised in reset(): {type(error).__name__}: {error}") from error
-        self._seed = None
+        self._seed = self._options = None
         self._last_action = self.noop
         self.observation.check(frame)
         self._last = StepResult(frame, 0.0, False, False)
@@ -139,6 +142,18 @@ class GymnasiumWorld:
         self._rng = np.random.default_rng(np.random.SeedSequence([self._first_seed, 1]))
         self._stepped = True
         return self.reset()
+
+    def order_reset(self, seed: int | None, options: dict[str, Any] | None) -> None:
+        """The next `reset` is one that somebody asked for: it is done even if no step was made since the last.
+
+        Only the very first without seed and options finds what it asks for already there: the run's own seed.
+        """
+        if seed is not None:
+            self._seed = seed
+            self._rng = np.random.default_rng(np.random.SeedSequence([seed, 1]))
+        self._options = options
+        self._stepped = self._stepped or self._ordered or seed is not None or options is not None
+        self._ordered = True
 
     def hold(self) -> StepResult:
         """The same frame again, without a step."""

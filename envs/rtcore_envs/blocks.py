@@ -15,10 +15,15 @@ SCORE = 0xC006
 LINES = 0xC008
 SEED = 0xC00A
 PIECES = 0xC012
+FALL_TIMER = 0xC017
+LEVEL_DIGITS = 0xC0A9
 
 MAGIC_BYTES = b"NW"
 STATE_OVER = 2
 START = frozenset({"start"})
+LAST_LEVEL = 15
+#: Frames a piece takes to fall a row, by level.
+FRAMES_PER_ROW = (24, 22, 20, 18, 16, 14, 12, 11, 10, 9, 8, 7, 6, 5, 4, 4)
 
 
 class BlocksEnv(GameBoyEnv):
@@ -36,8 +41,8 @@ class BlocksEnv(GameBoyEnv):
 
     Info: ``score``, ``lines``, ``level``, ``pieces`` (pieces that have landed), all int.
 
-    ``reset(seed=...)`` fixes the order of the pieces. The rest is as in `GameBoyEnv`; ``rom`` defaults to
-    the packaged game.
+    ``reset(seed=...)`` fixes the order of the pieces. ``level``, 0 to 15, is the level every episode begins at: the
+    higher, the less time there is for a piece. The rest is as in `GameBoyEnv`; ``rom`` defaults to the packaged game.
     """
 
     def __init__(
@@ -46,7 +51,11 @@ class BlocksEnv(GameBoyEnv):
         rom: str | Path | None = None,
         observation: Observation = "grey84",
         render_mode: str | None = None,
+        level: int = 0,
     ) -> None:
+        if level not in range(LAST_LEVEL + 1):
+            raise ValueError(f"got level={level!r}, expected a whole number from 0 to {LAST_LEVEL}")
+        self._level = level
         with as_file(files("rtcore_envs") / "roms" / "blocks.gb") as packaged:
             super().__init__(rom=packaged if rom is None else rom, observation=observation, render_mode=render_mode)
         self._score = 0
@@ -63,6 +72,12 @@ class BlocksEnv(GameBoyEnv):
         self._memory[SEED] = seed & 0xFF
         self._memory[SEED + 1] = seed >> 8
         self._run_frame(START, render=False)
+        if self._level:
+            # The first piece hangs already, with the fall time of level 0.
+            self._memory[LEVEL] = self._level
+            self._memory[FALL_TIMER] = FRAMES_PER_ROW[self._level]
+            for place, digit in enumerate(f"{self._level:02d}"):
+                self._memory[LEVEL_DIGITS + place] = ord(digit)
         self._score = 0
 
     def _word(self, address: int) -> int:

@@ -1,21 +1,37 @@
 """Errors of the worlds.
 
 ValueError
-  RomError    a ROM file cannot be used: missing, not a file, damaged, or refused by the emulator
+  RomError    a ROM file cannot be used: missing, not a file, damaged, another game, or refused by the emulator
+  StateError  a start state cannot be used: missing, damaged, of another ROM, or there is none
 """
 
 from pathlib import Path
 
 
-class RomError(ValueError):
-    """A ROM file that cannot be used. ``path`` is the file; the message says what was got and what to
-    do."""
+class _FileError(ValueError):
+    """A file that cannot be used. ``path`` is the file; the message says what was got and what to do."""
+
+    noun = "file"
 
     def __init__(self, path: Path, got: str, expected: str, advice: str) -> None:
-        super().__init__(f"cannot use the ROM {path}: got {got}, expected {expected}. {advice}")
+        super().__init__(f"cannot use the {self.noun} {path}: got {got}, expected {expected}. {advice}")
         self.path = path
+        self.got = got
+        self.expected = expected
         self._arguments = (path, got, expected, advice)
 
-    def __reduce__(self) -> tuple[type["RomError"], tuple[Path, str, str, str]]:
+    def __reduce__(self) -> tuple[type["_FileError"], tuple[Path, str, str, str]]:
         """The default would call ``RomError(message)``; errors cross process borders by pickle."""
         return type(self), self._arguments
+
+
+class RomError(_FileError):
+    """A ROM file that cannot be used."""
+
+    noun = "ROM"
+
+
+class StateError(_FileError):
+    """A start state, or a folder of them, that cannot be used."""
+
+    noun = "start state"

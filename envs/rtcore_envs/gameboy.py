@@ -20,7 +20,7 @@ from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 
 from rtcore_envs.area import AreaResizer
-from rtcore_envs.rom import check_rom_file
+from rtcore_envs.rom import emulator_errors, read_rom
 
 if TYPE_CHECKING:
     from pyboy import PyBoy
@@ -102,17 +102,21 @@ class GameBoyEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
         self._in_episode = False
         self._closed = False
         self._rom = Path(rom)
-        self._emulator = _start_emulator(self._rom)
+        content = read_rom(self._rom)
+        self._check_rom(content)
+        self._emulator = start_emulator(self._rom, content)
         #: Live views into the emulator, valid until `close`: (144, 160, 4) RGBA, and its grey channel.
         self._screen: NDArray[np.uint8] = self._emulator.screen.ndarray
         self._grey = self._screen[..., 0]
         self._memory = self._emulator.memory
         self._prepare()
         # Taken once: saving takes 15 to 44 ms, far more than a frame.
-        self._start_state = io.BytesIO()
-        self._emulator.save_state(self._start_state)
+        self._start_state = self._saved_state()
 
     # Hooks for the worlds ---
+
+    def _check_rom(self, content: bytes) -> None:
+        """Called with the bytes of the ROM file before an emulator is built: raise `RomError` to refuse it."""
 
     def _prepare(self) -> None:
         """Brings the fresh emulator to the start state of all episodes, with all keys up. Called once.
@@ -121,11 +125,18 @@ class GameBoyEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
         """
         self._emulator.tick(self.boot_frames, False, False)
 
+    def _load_start_state(self, options: dict[str, Any] | None) -> None:
+        """Brings the emulator to the start of the episode; the default is the one state of `_prepare`."""
+        self._load_state(self._start_state)
+
     def _begin_episode(self, options: dict[str, Any] | None) -> None:
         """Called by `reset` on the start state, all keys up: write seeds from ``np_random``, press START.
 
         May run frames with `_run_frame`. `reset` runs one more frame with all keys up, the first one seen.
         """
+
+    def _begin_rewards(self, memory: Any) -> None:
+        """Called by `reset` after the first frame: take the values that rewards are counted from."""
 
     def _reward_and_done(self, memory: Any) -> tuple[float, bool]:
         """Reward of the frame that has just run, and whether it ended the episode.
@@ -149,10 +160,10 @@ class GameBoyEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
         # Key events wait in the emulator until a frame runs, and loading a state does not drop them:
         # release everything and let one frame of the old episode take it in.
         self._run_frame(NO_KEYS, render=False)
-        self._start_state.seek(0)
-        self._emulator.load_state(self._start_state)
+        self._load_start_state(options)
         self._begin_episode(options)
         self._run_frame(NO_KEYS, render=True)
+        self._begin_rewards(self._memory)
         self._in_episode = True
         return self._observe(), self._info()
 
@@ -215,6 +226,16 @@ class GameBoyEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
             self._held = keys
         self._emulator.tick(1, render, False)
 
+    def _saved_state(self) -> bytes:
+        """The emulator's whole state, about 150 kB. Takes 15 to 44 ms."""
+        state = io.BytesIO()
+        self._emulator.save_state(state)
+        return state.getvalue()
+
+    def _load_state(self, state: bytes) -> None:
+        """About 5 ms. The screen is that of the old state until a frame is rendered."""
+        self._emulator.load_state(io.BytesIO(state))
+
     def _observe(self) -> NDArray[np.uint8]:
         frame = np.empty(self._shape, np.uint8)
         if self._resize is None:
@@ -224,12 +245,19 @@ class GameBoyEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
         return frame
 
 
-def _start_emulator(rom: Path) -> "PyBoy":
-    """Loads the ROM without window, sound or pacing. Raises `RomError`."""
-    with check_rom_file(rom), warnings.catch_warnings():
+def start_emulator(rom: Path, content: bytes, *, window: str = "null", scale: int = 3) -> "PyBoy":
+    """Starts the cartridge ``content``, without sound or pacing. Raises `RomError`, which names the file ``rom``.
+
+    The emulator is given the bytes, not the path, so that it neither reads nor writes files beside the ROM (saved
+    games, states). It is always the grey machine: a cartridge for both, such as Pokemon Yellow, has colours only
+    on the later one. Pass ``window="SDL2"`` for a window of 160 * ``scale`` by 144 * ``scale`` pixels.
+    """
+    with emulator_errors(rom), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pysdl2 announces its binaries as a UserWarning
         from pyboy import PyBoy  # noqa: PLC0415  (0.3 s and 30 MB: only processes that run a game pay)
 
-        emulator = PyBoy(str(rom), window="null", sound_emulated=False, log_level="CRITICAL")
+        emulator = PyBoy(
+            io.BytesIO(content), window=window, scale=scale, sound_emulated=False, cgb=False, log_level="CRITICAL"
+        )
     emulator.set_emulation_speed(0)  # the runtime keeps the pace
     return cast("PyBoy", emulator)

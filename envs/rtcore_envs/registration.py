@@ -8,7 +8,12 @@ entry point.
 from gymnasium.envs.registration import register, registry
 
 #: Id and entry point, as text: the emulator is imported when an environment is made.
-ENVIRONMENTS = {"rtcore/Blocks-v0": "rtcore_envs.blocks:BlocksEnv"}
+ENVIRONMENTS = {
+    "rtcore/Blocks-v0": "rtcore_envs.blocks:BlocksEnv",
+    "rtcore/Tetris-v0": "rtcore_envs.tetris:TetrisEnv",
+    "rtcore/PokemonBattles-v0": "rtcore_envs.pokemon:PokemonBattlesEnv",
+    "rtcore/PokemonCatching-v0": "rtcore_envs.pokemon:PokemonCatchingEnv",
+}
 
 
 def register_envs() -> None:

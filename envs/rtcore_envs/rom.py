@@ -9,6 +9,11 @@ from rtcore_envs.errors import RomError
 BANK_BYTES = 0x4000
 HEADER = slice(0x134, 0x14D)
 HEADER_CHECKSUM = 0x14D
+COLOUR_FLAG = 0x143
+COLOUR_ONLY = 0xC0
+TITLE = slice(0x134, 0x143)
+#: The largest cartridge of the machine; nothing larger is read.
+MAX_ROM_BYTES = 8 * 1024 * 1024
 
 _GET_GOOD_COPY = "Give the path of an unmodified .gb file."
 
@@ -18,8 +23,18 @@ def header_checksum(rom: bytes) -> int:
     return (-sum(rom[HEADER]) - len(rom[HEADER])) & 0xFF
 
 
-def _check_bytes(path: Path) -> None:
+def rom_title(rom: bytes) -> str:
+    """The title in the header, such as ``POKEMON RED``; what is not printable ASCII ends it."""
+    text = rom[TITLE].split(b"\0")[0].decode("latin-1")
+    return "".join(letter if " " <= letter <= "~" else "\n" for letter in text).split("\n")[0].strip()
+
+
+def read_rom(path: Path) -> bytes:
+    """The bytes of a file that is a cartridge by size and header. Raises `RomError` otherwise."""
     try:
+        if path.is_file() and path.stat().st_size > MAX_ROM_BYTES:
+            expected = f"at most {MAX_ROM_BYTES} (the largest cartridge)"
+            raise RomError(path, f"{path.stat().st_size} bytes", expected, _GET_GOOD_COPY)
         rom = path.read_bytes()
     except FileNotFoundError:
         raise RomError(path, "no such file", "a Game Boy ROM", "Check the path.") from None
@@ -36,16 +51,19 @@ def _check_bytes(path: Path) -> None:
         got = f"header checksum 0x{rom[HEADER_CHECKSUM]:02X}"
         expected = f"0x{header_checksum(rom):02X} (the file is damaged, or not a ROM)"
         raise RomError(path, got, expected, _GET_GOOD_COPY)
+    if rom[COLOUR_FLAG] == COLOUR_ONLY:
+        expected = "one for the grey machine, or for both"
+        raise RomError(path, "a cartridge for the Game Boy Color only", expected, "Frames are grey here.")
+    return rom
 
 
 @contextmanager
-def check_rom_file(path: Path) -> Iterator[None]:
-    """Checks the file, then turns whatever the emulator raises while loading it into `RomError`.
+def emulator_errors(path: Path) -> Iterator[None]:
+    """Turns whatever the emulator raises while loading the ROM of `path` into `RomError`.
 
     PyBoy raises many types for a bad header (a KeyError for an unknown RAM size), so every Exception is
     caught.
     """
-    _check_bytes(path)
     try:
         yield
     except ImportError:

@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 #define RTCORE_MAGIC INT64_C(0x10045524f435452)
-#define RTCORE_LAYOUT_VERSION 2
+#define RTCORE_LAYOUT_VERSION 3
 #define RTCORE_ENV_HISTOGRAMS 8
 #define RTCORE_WORKER_HISTOGRAMS 2
 #define RTCORE_HISTOGRAM_BUCKETS 4608
@@ -47,8 +47,10 @@ struct rtcore_run_control {
     int64_t tau_mean_ns; /* planned mean time from booking to answer */
     int64_t guard_ns; /* slack added to that for the plan */
     int64_t num_ticks; /* ticks the run lasts */
+    int64_t reset_seq; /* resets asked for by a program that steps the world itself; seed and options come by message */
+    int64_t unused[7];
 };
-_Static_assert(sizeof(struct rtcore_run_control) == 64, "rtcore_run_control");
+_Static_assert(sizeof(struct rtcore_run_control) == 128, "rtcore_run_control");
 
 /* Writer: env process. */
 struct rtcore_env_status {
@@ -65,7 +67,9 @@ struct rtcore_env_status {
     int64_t stride_ticks; /* ticks from one start of a worker to the next, as scheduled now */
     int64_t spin_ns; /* kept for later; 0 */
     int64_t num_up; /* workers in the rotation */
-    int64_t unused[3];
+    int64_t reset_frame_seq; /* number of the first frame of the newest episode that was asked for */
+    int64_t reset_seen; /* `reset_seq` of the newest reset that was asked for and done; written after `reset_frame_seq` */
+    int64_t unused[1];
 };
 _Static_assert(sizeof(struct rtcore_env_status) == 128, "rtcore_env_status");
 
@@ -74,7 +78,8 @@ struct rtcore_worker_control {
     int64_t generation; /* grows by one each time a process is started in this place */
     int64_t up; /* 1: to be given jobs */
     int64_t restarts; /* processes started again after a death or a hang */
-    int64_t unused[5];
+    int64_t gone_generation; /* newest generation whose process is known to have ended: its claim on weights is void */
+    int64_t unused[4];
 };
 _Static_assert(sizeof(struct rtcore_worker_control) == 64, "rtcore_worker_control");
 
@@ -87,9 +92,11 @@ struct rtcore_worker_status {
     int64_t busy_since_ns; /* when it took up the job it is at; 0: idle */
     int64_t inferences; /* answers of this phase */
     int64_t lapped_frames; /* frames that were overwritten before it had read them */
-    int64_t policy_version; /* of the weights it uses */
+    int64_t policy_version; /* of the weights it used last; 0: none */
+    int64_t torn_weights; /* inferences whose weights were written meanwhile; must stay 0 */
+    int64_t unused[7];
 };
-_Static_assert(sizeof(struct rtcore_worker_status) == 64, "rtcore_worker_status");
+_Static_assert(sizeof(struct rtcore_worker_status) == 128, "rtcore_worker_status");
 
 /* Writer: env process. */
 struct rtcore_job {
@@ -120,7 +127,7 @@ struct rtcore_slot_entry {
     int64_t episode; /* episode of that frame */
     int64_t frame_seq; /* number of that frame */
     int64_t generation; /* of the worker */
-    int64_t policy_version; /* of the weights that were used */
+    int64_t policy_version; /* of the weights that were used; 0: the policy has none */
     int64_t frame_publish_ns; /* when publishing that frame began */
     int64_t start_ns; /* when the worker took up the job */
     int64_t read_ns; /* when it had its copy of the frame */
@@ -131,7 +138,8 @@ struct rtcore_slot_entry {
     int64_t d2h_ns; /* of the inference: copy back */
     int64_t cpu_ns; /* what the inference cost: GPU time on a GPU, else CPU time */
     int64_t clipped; /* actions of the chunk that were cut to the action space */
-    int64_t unused[6];
+    int64_t policy_checksum; /* CRC-32 of those weights; 0: the policy has none */
+    int64_t unused[5];
 };
 _Static_assert(sizeof(struct rtcore_slot_entry) == 192, "rtcore_slot_entry");
 
@@ -161,8 +169,10 @@ struct rtcore_frame_header {
     int64_t skipped_ticks; /* ticks that were passed over just before this one */
     int64_t dispatch_ns; /* when it was decided what to apply */
     int64_t phase_seq; /* order the tick belongs to: those of a rehearsal are not those of the run */
+    int64_t policy_checksum; /* CRC-32 of those weights; 0: no action, or a policy without weights */
+    int64_t unused[7];
 };
-_Static_assert(sizeof(struct rtcore_frame_header) == 192, "rtcore_frame_header");
+_Static_assert(sizeof(struct rtcore_frame_header) == 256, "rtcore_frame_header");
 
 /* Writer: env process. */
 struct rtcore_log_record {
@@ -205,6 +215,110 @@ struct rtcore_trace_event {
 };
 _Static_assert(sizeof(struct rtcore_trace_event) == 64, "rtcore_trace_event");
 
+/* Writer: supervisor (once, before anybody else attaches). */
+struct rtcore_parameter_sizes {
+    int64_t num_buffers; /* copies of the weights there is room for */
+    int64_t manifest_bytes; /* room for the manifest: JSON, padded with blanks, that says where each tensor is */
+    int64_t buffer_bytes; /* size of one copy of the weights */
+    int64_t trainable_bytes; /* of those, the first: all parameters that are trained, float32, no gap but padding */
+    int64_t unused[4];
+};
+_Static_assert(sizeof(struct rtcore_parameter_sizes) == 64, "rtcore_parameter_sizes");
+
+/* Writer: the publisher that holds the segment's flock. */
+struct rtcore_parameter_newest {
+    int64_t newest; /* version * 8 + buffer of the newest weights; 0: none yet */
+    int64_t unused[7];
+};
+_Static_assert(sizeof(struct rtcore_parameter_newest) == 64, "rtcore_parameter_newest");
+
+/* Writer: the publisher that holds the segment's flock. */
+struct rtcore_parameter_counts {
+    int64_t publisher_pid; /* of the newest publication */
+    int64_t published_ns; /* when it became visible */
+    int64_t waits; /* publications that had to wait for a buffer that nobody uses */
+    int64_t skipped; /* publications that were given up, because no buffer became free or another publisher was at it */
+    int64_t unused[4];
+};
+_Static_assert(sizeof(struct rtcore_parameter_counts) == 64, "rtcore_parameter_counts");
+
+/* Writer: the publisher that holds the segment's flock. */
+struct rtcore_parameter_buffer {
+    int64_t version; /* of the weights in it, from 1; 0: none yet; -1: being written */
+    int64_t checksum; /* CRC-32 of the buffer */
+    int64_t updates; /* of the learners that led to these weights */
+    int64_t unused[5];
+};
+_Static_assert(sizeof(struct rtcore_parameter_buffer) == 64, "rtcore_parameter_buffer");
+
+/* Writer: the worker. */
+struct rtcore_parameter_claim {
+    int64_t using; /* generation * 8 + buffer + 1 while it computes with that buffer; 0: none */
+    int64_t unused[7];
+};
+_Static_assert(sizeof(struct rtcore_parameter_claim) == 64, "rtcore_parameter_claim");
+
+/* Writer: supervisor (once, before anybody else attaches). */
+struct rtcore_learner_sizes {
+    int64_t num_learners; /* learner places, from 0 */
+    int64_t trainable_bytes; /* size of one copy of what is trained: as in `parameter sizes` */
+    int64_t first_updates; /* updates of the runs that this one goes on from; 0: it begins anew */
+    int64_t unused[5];
+};
+_Static_assert(sizeof(struct rtcore_learner_sizes) == 64, "rtcore_learner_sizes");
+
+/* Writer: the learner that holds the segment's flock. */
+struct rtcore_master_commit {
+    int64_t commit; /* updates * 4 + target slot * 2 + slot: all three change at once */
+    int64_t unused[7];
+};
+_Static_assert(sizeof(struct rtcore_master_commit) == 64, "rtcore_master_commit");
+
+/* Writer: the learner that holds the segment's flock. */
+struct rtcore_learner_pace {
+    int64_t next_start_ns; /* earliest start of the next update: starts are kept a share of an update apart */
+    int64_t update_ns; /* how long an update takes, on average */
+    int64_t unused[6];
+};
+_Static_assert(sizeof(struct rtcore_learner_pace) == 64, "rtcore_learner_pace");
+
+/* Writer: supervisor. */
+struct rtcore_learner_control {
+    int64_t generation; /* grows by one each time a process is started in this place; -1: end */
+    int64_t restarts; /* processes started again after a death or a hang */
+    int64_t unused[6];
+};
+_Static_assert(sizeof(struct rtcore_learner_control) == 64, "rtcore_learner_control");
+
+/* Writer: the learner. */
+struct rtcore_learner_status {
+    int64_t pid; /* of the learner */
+    int64_t generation; /* the `generation` this process was started as */
+    int64_t heartbeat_ns; /* when it last showed life */
+    int64_t state; /* what it is at: a `LearnerState` */
+    int64_t updates; /* it has made, restarts included */
+    int64_t publications; /* of weights, by it */
+    int64_t publish_skipped; /* publications that found no free buffer */
+    int64_t transitions; /* it could sample from, when it last looked */
+    int64_t lapped_samples; /* samples that were overwritten while they were read, and drawn again */
+    int64_t yields; /* pauses because ticks were missed or late */
+    int64_t yielded_ns; /* length of those pauses together */
+    double loss; /* of its newest update */
+    double td_error; /* mean absolute temporal-difference error of its newest update */
+    double q_mean; /* mean value of the actions taken, in its newest update */
+    double grad_norm; /* of its newest update, before clipping */
+    int64_t version_diff; /* updates by others between reading weights and applying its gradient, newest update */
+    int64_t version_diff_sum; /* the same, over all its updates */
+    int64_t version_diff_min; /* the same, the smallest */
+    int64_t version_diff_max; /* the same, the largest */
+    double policy_lag; /* versions between those that chose the sampled actions and the newest, mean, newest update */
+    int64_t stopped_at; /* number of the update whose loss or gradient was not finite, plus 1; 0: none was */
+    int64_t stopped_by; /* 0: nothing; 1: the loss, 2: the gradient */
+    int64_t learning_ns; /* CPU time of its updates together */
+    int64_t unused[1];
+};
+_Static_assert(sizeof(struct rtcore_learner_status) == 192, "rtcore_learner_status");
+
 /* Writer: env process. */
 struct rtcore_env_counters {
     int64_t ticks; /* that ran */
@@ -230,7 +344,7 @@ struct rtcore_env_counters {
     int64_t first_start_ns; /* when the first tick began */
     int64_t last_start_ns; /* when the newest tick began */
     int64_t unknown_entries; /* answers that belonged to no job */
-    int64_t unused[1];
+    int64_t waited_ticks; /* not run because an episode was over and the program that steps the world had not reset it */
 };
 _Static_assert(sizeof(struct rtcore_env_counters) == 192, "rtcore_env_counters");
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from rtcore.cli.endings import EXIT_FAILED, Stopped, say_error, say_stopped, signals_as_exceptions
+from rtcore.cli.learned import Events, draw_curve, with_folder
 from rtcore.cli.options import parse_config, to_toml
 from rtcore.config import RuntimeConfig
 from rtcore.errors import RecordError, RtcoreError
@@ -22,6 +23,8 @@ from rtcore.runtime import Runtime
 from rtcore.simulate import Simulation
 
 _REFRESH_S = 0.25
+#: Ticks between two looks at a simulated run. One that learns takes seconds for so many.
+_VIRTUAL_REFRESH_TICKS = 1000
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -46,6 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _run(config: RuntimeConfig, words: list[str]) -> int:
     console = Console()
+    config = with_folder(config)
     if config.trace:
         require_perfetto()
     with LiveView(console, live=config.live) as view:
@@ -67,6 +71,7 @@ def _run(config: RuntimeConfig, words: list[str]) -> int:
         try:
             with writing_to(config.out):
                 write_results(config.out, summary, run.stats(), run.record)
+                draw_curve(config, run.stats())
         except RecordError as refused:
             # What went wrong in the run is the news; that its files are not whole comes beside it.
             console.print(f"files     {refused}", markup=False, soft_wrap=True)
@@ -76,7 +81,9 @@ def _run(config: RuntimeConfig, words: list[str]) -> int:
         raise error
     if stop is not None:
         raise stop
-    return 0 if traced else EXIT_FAILED
+    # Learning that stopped at a number that is none is a run that failed, however well it played on.
+    learned = not (summary.get("learner") or {}).get("stopped")
+    return 0 if traced and learned else EXIT_FAILED
 
 
 def write_trace(folder: Path, console: Console) -> bool:
@@ -106,6 +113,7 @@ def _run_wall(config: RuntimeConfig, view: LiveView) -> tuple[Runtime, Stopped |
     stop: Stopped | None = None
     failure: RtcoreError | None = None
     runtime = Runtime(config, progress=view.log)
+    events = Events(config, view.log)
     with runtime:
         try:
             plan = runtime.stats().plan
@@ -114,6 +122,7 @@ def _run_wall(config: RuntimeConfig, view: LiveView) -> tuple[Runtime, Stopped |
             view.begin(RunHeader.of(runtime.header, config, plan))
             while not runtime.wait(_REFRESH_S):
                 _update(view, runtime)
+                events.update(runtime.stats)
             _update(view, runtime, force=True)
         except Stopped as signalled:
             stop = signalled
@@ -121,6 +130,7 @@ def _run_wall(config: RuntimeConfig, view: LiveView) -> tuple[Runtime, Stopped |
             runtime.wait(config.env_timeout_s)
         except RtcoreError as error:
             failure = error
+        events.close(runtime.stats())
     return runtime, stop, failure
 
 
@@ -131,13 +141,15 @@ def _update(view: LiveView, runtime: Runtime, *, force: bool = False) -> None:
 
 def _run_virtual(config: RuntimeConfig, view: LiveView) -> tuple[Simulation, Stopped | None, RtcoreError | None]:
     """No processes: as fast as the machine goes."""
-    simulation = Simulation(config)
+    simulation = Simulation(config, say=view.log)
     view.log(simulation.plan.sentence(simulation.stats().policy))
-    every = max(1, config.num_ticks(simulation.rate_hz) // 50)
+    events = Events(config, view.log)
+    every = max(1, min(config.num_ticks(simulation.rate_hz) // 50, _VIRTUAL_REFRESH_TICKS))
 
     def show(tick: int) -> None:
         if tick % every == 0:
             view.update(simulation.stats(), simulation.record)
+            events.update(simulation.stats)
 
     view.begin(RunHeader.of_stats(simulation.stats()))
     stop: Stopped | None = None
@@ -151,6 +163,7 @@ def _run_virtual(config: RuntimeConfig, view: LiveView) -> tuple[Simulation, Sto
         failure = error
     finally:
         simulation.close()
+    events.close(simulation.stats())
     return simulation, stop, failure
 
 

@@ -38,6 +38,7 @@ TICK_COLUMNS = (
     "episode",
     "episode_return",
     "policy_version",
+    "policy_checksum",
     "start_ns",
 )
 JOB_COLUMNS = (
@@ -192,6 +193,7 @@ class RunRecord:
             header.episode,
             round(header.episode_return, 6),
             header.policy_version if acted else "",
+            f"{header.policy_checksum:08x}" if acted and header.policy_checksum else "",
             header.start_ns,
         )
 

@@ -53,6 +53,8 @@ class LearnerStats:
     stopped: str = ""  #: why learning stopped; "" while it goes on
     checkpoints: int = 0  #: written
     failed_checkpoints: int = 0
+    restart_reasons: dict[str, int] = field(default_factory=dict)
+    places: list[dict[str, Any]] = field(default_factory=list)  #: the same of each learner alone, on the wall clock
     best_return: float = math.nan  #: best mean return so far, over the episodes that `best` is judged by
 
     def to_json(self) -> dict[str, Any]:
@@ -83,6 +85,7 @@ class RunStats:
     wait: str = ""
     trace: dict[str, int] = field(default_factory=dict)
     learner: LearnerStats | None = None
+    weights: dict[str, Any] = field(default_factory=dict)  #: see `Supervisor.weights`; {} without a network
 
     @property
     def acted_fraction(self) -> float:
@@ -93,9 +96,10 @@ class RunStats:
 
     @property
     def measured_hz(self) -> float:
-        """Ticks that ran per second, first start to last."""
+        """Ticks that ran per second, first start to last, without what the world waited for a reset."""
         counters = self.counters
-        elapsed_ns = counters["last_start_ns"] - counters["first_start_ns"]
+        waited_ns = int(counters["waited_ticks"] * 1_000_000_000 / self.rate_hz)
+        elapsed_ns = counters["last_start_ns"] - counters["first_start_ns"] - waited_ns
         return (counters["ticks"] - 1) * 1e9 / elapsed_ns if elapsed_ns > 0 else math.nan
 
 
@@ -113,6 +117,7 @@ def build_summary(stats: RunStats) -> dict[str, Any]:
             "ideal_hz": float(stats.rate_hz),
             "overruns": counters["overruns"],
             "skipped": counters["skipped_ticks"],
+            "waited": counters["waited_ticks"],
             "kinds": {kind: counters[kind] for kind in KIND_COUNTERS},
             "lateness_us": _percentiles(shapes["lateness_ns"], 1e3, (0.5, 0.9, 0.99, 0.999), with_max=True),
             "world_step_us": _percentiles(shapes["step_ns"], 1e3, (0.5, 0.99), with_max=True),
@@ -150,6 +155,7 @@ def build_summary(stats: RunStats) -> dict[str, Any]:
         "record": {"lost_ticks": 0, "lost_jobs": 0} | stats.lost_record_rows,
         **({"trace": stats.trace} if stats.trace else {}),
         **({"learner": stats.learner.to_json()} if stats.learner is not None else {}),
+        **({"weights": stats.weights} if stats.weights else {}),
         "environment": stats.env,
         "wait": stats.wait,
         "startup_s": stats.startup_s,

@@ -126,8 +126,8 @@ class SteppedStructWithTail:
 
     def __init__(self, record: SteppedRecord, num_bytes: int) -> None:
         self._record = record
-        self._tail_at = record.size
-        self.size = record.size + num_bytes
+        self._tail_at = record.num_bytes
+        self.size = record.num_bytes + num_bytes
 
     def pack_into(self, buffer: SteppedBuffer, at: int, *values: Any) -> None:
         *fields, tail = values

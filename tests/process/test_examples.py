@@ -69,3 +69,43 @@ def test_the_own_policy_is_refused_on_a_world_that_it_does_not_fit() -> None:
     )
     assert refused.returncode == 1
     assert "PolicyError: policy 'own_policy:make_policy' raised RuntimeError" in refused.stderr
+
+
+def test_a_trainer_in_one_file_learns_from_a_run_and_hands_its_weights_to_the_workers(tmp_path: Path) -> None:
+    output = run(sys.executable, "-W", "error", str(EXAMPLES / "train_pytorch.py"), "--duration", "6", cwd=tmp_path)
+    last = re.search(r"^(\d+) updates, (\d+) versions; first returns \[-", output, re.MULTILINE)
+    assert last is not None, output
+    assert int(last[1]) >= 20
+    assert int(last[2]) >= 2, "the first weights, and at least some that were learned"
+
+
+def test_stable_baselines3_learns_from_a_run_with_its_own_dqn(tmp_path: Path) -> None:
+    pytest.importorskip("stable_baselines3")
+    output = run(sys.executable, "-W", "error", str(EXAMPLES / "sb3_dqn.py"), "--duration", "6", cwd=tmp_path)
+    last = re.search(r"^(\d+) updates, (\d+) versions; first returns \[-", output, re.MULTILINE)
+    assert last is not None, output
+    assert int(last[1]) >= 20
+    assert int(last[2]) >= 2
+
+
+def test_stable_baselines3_ppo_steps_a_world_that_does_not_wait(tmp_path: Path) -> None:
+    pytest.importorskip("stable_baselines3")
+    output = run(sys.executable, "-W", "error", str(EXAMPLES / "sb3_ppo.py"), "--steps", "600", cwd=tmp_path)
+    last = re.search(r"^(\d+) steps in (\d+) ticks, (\d+) of them without an action", output, re.MULTILINE)
+    assert last is not None, output
+    steps, ticks, missed = map(int, last.groups())
+    assert steps >= 600
+    assert ticks >= steps
+    assert 0 < missed < ticks, "while the network is updated nobody acts"
+
+
+def test_cells_of_a_notebook_run_without_a_main_guard_and_none_runs_twice(tmp_path: Path) -> None:
+    output = run(sys.executable, "-W", "error", str(EXAMPLES / "notebook_style.py"), cwd=tmp_path)
+    assert [line.split()[0] for line in output.splitlines()] == ["starting", "tick", "acted", "after"]
+
+
+def test_a_trainer_may_have_folders_called_envs_and_workers(tmp_path: Path) -> None:
+    output = run(sys.executable, "-W", "error", str(EXAMPLES / "own_folders" / "train.py"), cwd=tmp_path)
+    assert re.search(r"^workers\.net:make_net, 6 parameters, cpu on envs\.line:Line: [1-9]", output, re.MULTILINE), (
+        output
+    )

@@ -5,13 +5,13 @@ import struct
 import pytest
 
 from rtcore import layout
-from rtcore.layout import ENV_HISTOGRAMS, WORKER_HISTOGRAMS, Layout
+from rtcore.layout import ENV_HISTOGRAMS, WORKER_HISTOGRAMS, Layout, MasterLayout, ParamLayout
 from rtcore.ring import FrameHeader
 from rtcore.slots import JobRecord, SlotEntry
 
 pytestmark = pytest.mark.unit
 
-#: Layout version 2: size of each record and the offset of each field [bytes].
+#: Layout version 3: size of each record and the offset of each field [bytes].
 RECORDS = {
     "SEGMENT_HEADER": (
         128,
@@ -33,7 +33,7 @@ RECORDS = {
         },
     ),
     "RUN_CONTROL": (
-        64,
+        128,
         {
             "phase": 0,
             "phase_seq": 8,
@@ -43,6 +43,7 @@ RECORDS = {
             "tau_mean_ns": 40,
             "guard_ns": 48,
             "num_ticks": 56,
+            "reset_seq": 64,
         },
     ),
     "ENV_STATUS": (
@@ -61,6 +62,8 @@ RECORDS = {
             "stride_ticks": 80,
             "spin_ns": 88,
             "num_up": 96,
+            "reset_frame_seq": 104,
+            "reset_seen": 112,
         },
     ),
     "WORKER_CONTROL": (
@@ -69,10 +72,11 @@ RECORDS = {
             "generation": 0,
             "up": 8,
             "restarts": 16,
+            "gone_generation": 24,
         },
     ),
     "WORKER_STATUS": (
-        64,
+        128,
         {
             "pid": 0,
             "generation": 8,
@@ -82,6 +86,7 @@ RECORDS = {
             "inferences": 40,
             "lapped_frames": 48,
             "policy_version": 56,
+            "torn_weights": 64,
         },
     ),
     "JOB": (
@@ -124,10 +129,11 @@ RECORDS = {
             "d2h_ns": 120,
             "cpu_ns": 128,
             "clipped": 136,
+            "policy_checksum": 144,
         },
     ),
     "FRAME_HEADER": (
-        192,
+        256,
         {
             "frame_seq": 0,
             "tick": 8,
@@ -153,6 +159,7 @@ RECORDS = {
             "skipped_ticks": 168,
             "dispatch_ns": 176,
             "phase_seq": 184,
+            "policy_checksum": 192,
         },
     ),
     "LOG_RECORD": (
@@ -174,6 +181,119 @@ RECORDS = {
             "write_ns": 104,
             "cpu_ns": 112,
             "phase_seq": 120,
+        },
+    ),
+    "ABOUT_TEXT": (
+        64,
+        {
+            "num_bytes": 0,
+        },
+    ),
+    "TRACE_EVENT": (
+        64,
+        {
+            "kind": 0,
+            "start_ns": 8,
+            "end_ns": 16,
+            "tick": 24,
+            "worker": 32,
+            "booked_tick": 40,
+            "frame_seq": 48,
+            "value": 56,
+        },
+    ),
+    "PARAM_SIZES": (
+        64,
+        {
+            "num_buffers": 0,
+            "manifest_bytes": 8,
+            "buffer_bytes": 16,
+            "trainable_bytes": 24,
+        },
+    ),
+    "PARAM_NEWEST": (
+        64,
+        {
+            "newest": 0,
+        },
+    ),
+    "PARAM_COUNTS": (
+        64,
+        {
+            "publisher_pid": 0,
+            "published_ns": 8,
+            "waits": 16,
+            "skipped": 24,
+        },
+    ),
+    "PARAM_BUFFER": (
+        64,
+        {
+            "version": 0,
+            "checksum": 8,
+            "updates": 16,
+        },
+    ),
+    "PARAM_CLAIM": (
+        64,
+        {
+            "using": 0,
+        },
+    ),
+    "LEARNER_SIZES": (
+        64,
+        {
+            "num_learners": 0,
+            "trainable_bytes": 8,
+            "first_updates": 16,
+        },
+    ),
+    "MASTER_COMMIT": (
+        64,
+        {
+            "commit": 0,
+        },
+    ),
+    "LEARNER_PACE": (
+        64,
+        {
+            "next_start_ns": 0,
+            "update_ns": 8,
+        },
+    ),
+    "LEARNER_CONTROL": (
+        64,
+        {
+            "generation": 0,
+            "restarts": 8,
+        },
+    ),
+    "LEARNER_STATUS": (
+        192,
+        {
+            "pid": 0,
+            "generation": 8,
+            "heartbeat_ns": 16,
+            "state": 24,
+            "updates": 32,
+            "publications": 40,
+            "publish_skipped": 48,
+            "transitions": 56,
+            "lapped_samples": 64,
+            "yields": 72,
+            "yielded_ns": 80,
+            "loss": 88,
+            "td_error": 96,
+            "q_mean": 104,
+            "grad_norm": 112,
+            "version_diff": 120,
+            "version_diff_sum": 128,
+            "version_diff_min": 136,
+            "version_diff_max": 144,
+            "policy_lag": 152,
+            "stopped_at": 160,
+            "stopped_by": 168,
+            "learning_ns": 176,
         },
     ),
     "ENV_COUNTERS": (
@@ -202,29 +322,14 @@ RECORDS = {
             "first_start_ns": 160,
             "last_start_ns": 168,
             "unknown_entries": 176,
-        },
-    ),
-    "ABOUT_TEXT": (
-        64,
-        {
-            "num_bytes": 0,
-        },
-    ),
-    "TRACE_EVENT": (
-        64,
-        {
-            "kind": 0,
-            "start_ns": 8,
-            "end_ns": 16,
-            "tick": 24,
-            "worker": 32,
-            "booked_tick": 40,
-            "frame_seq": 48,
-            "value": 56,
+            "waited_ticks": 184,
         },
     ),
 }
-FLOATS = {"FRAME_HEADER": {"reward", "episode_return"}}
+FLOATS = {
+    "FRAME_HEADER": {"reward", "episode_return"},
+    "LEARNER_STATUS": {"loss", "td_error", "q_mean", "grad_norm", "policy_lag"},
+}
 
 #: The segments of one run of these sizes, in bytes from the start of their segment.
 SIZES = Layout(
@@ -239,36 +344,36 @@ SIZES = Layout(
 )
 SEGMENTS = {
     "run_control_at": 128,
-    "env_status_at": 192,
-    "env_counters_at": 320,
-    "control_bytes": 518080,
+    "env_status_at": 256,
+    "env_counters_at": 384,
+    "control_bytes": 518336,
     "slots_bytes": 1856,
     "ring_control_at": 128,
-    "header_stride_bytes": 256,
+    "header_stride_bytes": 320,
     "headers_at": 256,
     "frame_stride_bytes": 23040,
-    "frames_at": 1280,
-    "ring_bytes": 93440,
+    "frames_at": 1536,
+    "ring_bytes": 93696,
     "log_records_at": 256,
     "log_bytes": 1280,
     "about_segment_bytes": 2432,
     "trace_bytes": 5888,
 }
 HISTOGRAMS = {
-    "lateness_ns": 512,
-    "step_ns": 37440,
-    "publish_ns": 74368,
-    "write_to_dispatch_ns": 111296,
-    "observation_age_ns": 148224,
-    "interval_ticks": 185152,
-    "delay_ticks": 222080,
-    "reset_ns": 259008,
+    "lateness_ns": 576,
+    "step_ns": 37504,
+    "publish_ns": 74432,
+    "write_to_dispatch_ns": 111360,
+    "observation_age_ns": 148288,
+    "interval_ticks": 185216,
+    "delay_ticks": 222144,
+    "reset_ns": 259072,
 }
 #: Per worker: control, status, job, the two histograms.
 WORKERS = [
-    (295936, 296000, 296064, 296128, 333056),
-    (369984, 370048, 370112, 370176, 407104),
-    (444032, 444096, 444160, 444224, 481152),
+    (296000, 296064, 296192, 296256, 333184),
+    (370112, 370176, 370304, 370368, 407296),
+    (444224, 444288, 444416, 444480, 481408),
 ]
 #: Per worker: publication word, even entry, odd entry.
 SLOTS = [(128, 192, 448), (704, 768, 1024), (1280, 1344, 1600)]
@@ -277,7 +382,7 @@ SLOTS = [(128, 192, 448), (704, 768, 1024), (1280, 1344, 1600)]
 
 
 def test_the_layout_version_and_the_magic_are_pinned():
-    assert layout.LAYOUT_VERSION == 2
+    assert layout.LAYOUT_VERSION == 3
     assert struct.pack("<Q", layout.MAGIC) == b"RTCORE\x00\x01"
     assert (layout.WORD_BYTES, layout.CACHE_LINE_BYTES) == (8, 64)
 
@@ -354,3 +459,23 @@ def test_two_entries_of_a_worker_alternate():
 )
 def test_the_named_tuples_name_the_fields_in_the_order_of_the_layout(view, record):
     assert view._fields == record.fields
+
+
+def test_the_parts_of_a_parameter_store_are_where_they_always_were():
+    store = ParamLayout(max_workers=3, manifest_bytes=5000, buffer_bytes=4160, trainable_bytes=4096)
+    assert (store.sizes_at, store.newest_at, store.counts_at) == (128, 192, 256)
+    assert [store.head_at(buffer) for buffer in range(3)] == [320, 384, 448]
+    assert [store.claim_at(worker) for worker in range(3)] == [512, 576, 640]
+    assert store.manifest_at == 704
+    assert [store.buffer_at(buffer) for buffer in range(3)] == [8192, 16384, 24576]
+    assert store.num_bytes == 32768
+    assert (layout.PARAM_BUFFER_BITS, layout.PAGE_BYTES) == (3, 4096)
+
+
+def test_the_parts_of_the_learners_segment_are_where_they_always_were():
+    master = MasterLayout(num_learners=2, trainable_bytes=4160)
+    assert (master.sizes_at, master.commit_at, master.pace_at) == (128, 192, 256)
+    assert [master.control_at(learner) for learner in range(2)] == [320, 576]
+    assert [master.status_at(learner) for learner in range(2)] == [384, 640]
+    assert [master.array_at(array) for array in (0, 1, 7)] == [4096, 12288, 61440]
+    assert master.num_bytes == 69632

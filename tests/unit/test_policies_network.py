@@ -109,7 +109,7 @@ def test_the_title_names_the_arguments_in_force():
     assert load("impala", {"pad_ms": 100}).info.describe().endswith("cpu, padded to 100 ms")
 
 
-@pytest.mark.parametrize("name", ["impala", "nature", "mlp"])
+@pytest.mark.parametrize("name", ["impala", "nature", "mlp", "dqn"])
 @pytest.mark.parametrize("chunk", [1, 3])
 @pytest.mark.parametrize("action", ACTION_SPACES, ids=lambda space: type(space).__name__)
 def test_built_in_networks_act_in_every_action_space(name: str, chunk: int, action: Any):
@@ -122,7 +122,7 @@ def test_built_in_networks_act_in_every_action_space(name: str, chunk: int, acti
 
 
 @pytest.mark.parametrize("shape", [(36, 40), (36, 40, 3), (4, 36, 40), (36, 40, 1), (16, 36, 40)])
-@pytest.mark.parametrize("name", ["impala", "nature"])
+@pytest.mark.parametrize("name", ["impala", "nature", "dqn"])
 def test_image_networks_take_frames_in_every_documented_layout(name: str, shape: tuple[int, ...]):
     policy = load(name, {}, observation=spaces.Box(0, 255, shape, np.uint8))
     assert policy.observation.shape == shape
@@ -165,7 +165,7 @@ def test_drawing_weights_leaves_the_global_generator_alone():
         spaces.Box(-1, 1, (4,), np.float32),
         spaces.Box(0, 1, (84, 84), np.float32),
         spaces.Box(0, 255, (84, 84, 6), np.uint8),
-        spaces.Box(0, 255, (2, 84, 84, 3), np.uint8),
+        spaces.Box(0, 255, (2, 2, 84, 84, 3), np.uint8),
     ],
 )
 def test_image_networks_refuse_other_observations_and_name_what_fits(name: str, space: Any):

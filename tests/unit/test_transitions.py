@@ -80,6 +80,7 @@ def record_of(*, seed, mean_length, latency, stagger, workers, chunk, on_reset, 
 def oracle(rows, gamma, discount_rewards):
     """The same from the definition: whole episodes, nothing kept between ticks."""
     found = []
+    num_decisions = 0
     for _, group in groupby(rows, key=lambda row: row[0].episode):
         episode = list(group)
         frames = {header.tick: header.frame_seq for header, _ in episode}
@@ -90,9 +91,10 @@ def oracle(rows, gamma, discount_rewards):
                 if key != previous:
                     starts.append(place)
                 previous = key
+        first_decision, num_decisions = num_decisions, num_decisions + len(starts)
         last = episode[-1][0]
         over = bool(last.terminated or last.truncated)
-        for start, end in pairwise([*starts, len(episode)]):
+        for number, (start, end) in enumerate(pairwise([*starts, len(episode)])):
             header, action = episode[start]
             is_last = end == len(episode)
             if is_last and not over:
@@ -122,6 +124,8 @@ def oracle(rows, gamma, discount_rewards):
                     "worker": header.worker,
                     "policy_version": header.policy_version,
                     "episode": header.episode,
+                    "first_seq": episode[0][0].frame_seq,
+                    "decision": first_decision + number,
                 }
             )
     return found

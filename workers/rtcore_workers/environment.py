@@ -12,6 +12,8 @@ import socket
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
+
 from rtcore.clock import MonotonicClock, TickClock, TickGrid
 from rtcore.config import RuntimeConfig
 from rtcore.dispatch import Dispatcher
@@ -21,6 +23,7 @@ from rtcore.forkserver import MAX_MESSAGE_BYTES
 from rtcore.layout import TRACE_ENV, Layout
 from rtcore.realtime import prepare_env_process
 from rtcore.recorder import Books, StatsRecorder, TracingRecorder
+from rtcore.resets import ResetOrders
 from rtcore.schedule import Schedule, ScheduleParams
 from rtcore.shared import Phase, SharedRun, phase_of
 from rtcore.shm import attach_semaphore
@@ -48,7 +51,11 @@ def main(boot: dict[str, Any], channel: socket.socket) -> None:
     semaphores = [attach_semaphore(boot["run_id"], worker) for worker in range(layout.max_workers)]
     channel.send(json.dumps({"ready": {"realtime": report}}).encode())
     try:
-        EnvProcess(config, world, shared, semaphores).serve()
+        resets = None
+        if boot["played"]:
+            period_ns = int(1_000_000_000 / world_rate_hz(world, config))
+            resets = ResetOrders(shared, channel, world.order_reset, period_ns)
+        EnvProcess(config, world, shared, semaphores, resets).serve()
     finally:
         world.close()
 
@@ -79,29 +86,44 @@ def time_steps(world: GymnasiumWorld) -> int:
     return sorted(times)[int(0.9 * (len(times) - 1))]
 
 
+def world_rate_hz(world: GymnasiumWorld, config: RuntimeConfig) -> Fraction:
+    """Ticks per second."""
+    return config.rate_hz(world.env.metadata.get("render_fps"))
+
+
 def describe(world: GymnasiumWorld, config: RuntimeConfig) -> dict[str, Any]:
     """What the supervisor and the workers need to know of the world."""
-    fps = world.env.metadata.get("render_fps")
-    rate_hz = config.rate_hz(fps)
+    rate_hz = world_rate_hz(world, config)
     return {
         "env_id": config.env_id,
         "observation": world.observation.to_json(),
         "action": world.action.to_json(),
         "rate_hz": str(rate_hz),
         "noop": repr(world.noop),
+        "noop_value": np.asarray(world.noop).tolist(),
         "noop_source": world.noop_source,
+        "own": getattr(world.env.unwrapped, "rtcore_info", {}),
     }
 
 
 class EnvProcess:
     """Follows the supervisor's phases: rehearse, run, idle, stop."""
 
-    def __init__(self, config: RuntimeConfig, world: GymnasiumWorld, shared: SharedRun, semaphores: list[Any]) -> None:
+    def __init__(
+        self,
+        config: RuntimeConfig,
+        world: GymnasiumWorld,
+        shared: SharedRun,
+        semaphores: list[Any],
+        resets: ResetOrders | None = None,
+    ) -> None:
+        """`resets`: another program plays, and says when an episode begins."""
         self._config = config
         self._world = world
         self._shared = shared
         self._semaphores = semaphores
-        self._rate_hz = Fraction(describe(world, config)["rate_hz"])
+        self._resets = resets
+        self._rate_hz = world_rate_hz(world, config)
         self._period_ns = int(1_000_000_000 / self._rate_hz)
         self._trace = shared.trace_ring(TRACE_ENV)
         shared.env_status["pid"] = os.getpid()
@@ -133,6 +155,8 @@ class EnvProcess:
         seq_index = control.record.index["phase_seq"]
         words = control.words
         while words[seq_index] == phase_seq:
+            if self._resets is not None and self._resets.hold_back(loop):
+                continue
             loop.run_tick()
             if loop.tick % _GC_EVERY_TICKS == 0:
                 self._collect_garbage(loop.recorder)
@@ -160,6 +184,7 @@ class EnvProcess:
             tau_mean_ns=control["tau_mean_ns"],
             guard_ns=control["guard_ns"],
             tau_estimate=config.tau_estimate,
+            adapt=self._resets is None,
         )
         schedule = Schedule(params, control["num_workers"])
         workers = SharedWorkers(
@@ -168,7 +193,8 @@ class EnvProcess:
             control["num_workers"],
             chunk=config.chunk,
             phase_seq=phase_seq,
-            spinning=config.resolved_wait() == "spin",
+            # Nobody waits for a wake-up where there is no worker process.
+            spinning=config.resolved_wait() == "spin" or self._resets is not None,
         )
         clock = TickClock.for_period(self._period_ns)
         grid = TickGrid(clock.now_ns() + _EPOCH_LEAD_NS, self._rate_hz)
@@ -188,6 +214,7 @@ class EnvProcess:
             chunk=config.chunk,
             on_reset=config.on_reset,
             phase_seq=phase_seq,
+            resets=self._resets,
         )
 
         def before_spin() -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from rtcore.clock import Clock, MonotonicClock
 from rtcore.errors import ConfigError, PolicyError
 from rtcore.spaces import ObservationSpec
+from rtcore_workers.device_weights import Copies
 from rtcore_workers.policies.base import Array, InferenceTiming
 
 _NUM_WARM_UP_RUNS = 3
@@ -27,6 +28,8 @@ class Executor(Protocol):
 
     #: Staging buffer of the observation's shape and dtype: fill it, then `run`. Always the same array.
     observation: Array
+    #: Staging buffer of the past actions, the module's second argument; None: it has only one.
+    past_actions: Array | None
     #: Host output of the last run, batch of one first. Always the same array: overwritten by each run.
     output: Array
     #: Parts of the last run [ns]. Always the same object.
@@ -44,12 +47,23 @@ class Executor(Protocol):
 
 
 def make_executor(
-    module: nn.Module, observation: ObservationSpec, device: str, *, clock: Clock | None = None
+    module: nn.Module,
+    observation: ObservationSpec,
+    device: str,
+    *,
+    clock: Clock | None = None,
+    past_actions: Array | None = None,
+    copies: Copies | None = None,
 ) -> Executor:
-    """An executor, warmed up on an all-zero observation, on "cpu" or "cuda:i" (see `resolve_device`)."""
+    """An executor, warmed up on an all-zero observation, on "cpu" or "cuda:i" (see `resolve_device`).
+
+    `past_actions`: an array like those that are the module's second argument, without the batch axis; its values are
+    what the warm-up sees. None: the module has one argument. `copies`: of the module's weights on a GPU, where
+    they change.
+    """
     if device == "cpu":
-        return CpuExecutor(module, observation, clock or MonotonicClock())
-    return CudaExecutor(module, observation, device)
+        return CpuExecutor(module, observation, clock or MonotonicClock(), past_actions)
+    return CudaExecutor(module, observation, device, past_actions, copies)
 
 
 class CpuExecutor:
@@ -58,7 +72,9 @@ class CpuExecutor:
     The input tensor is the staging buffer itself; nothing is copied in. A run allocates what the module does.
     """
 
-    def __init__(self, module: nn.Module, observation: ObservationSpec, clock: Clock) -> None:
+    def __init__(
+        self, module: nn.Module, observation: ObservationSpec, clock: Clock, past_actions: Array | None = None
+    ) -> None:
         torch.set_num_threads(1)
         self.device = "cpu"
         self.notes: tuple[str, ...] = ()
@@ -66,15 +82,17 @@ class CpuExecutor:
         self.timing = InferenceTiming()
         self._clock = clock
         self._module = module
-        self._input = torch.from_numpy(self.observation).unsqueeze(0)
+        self.past_actions: Array | None = None if past_actions is None else past_actions.copy()
+        staging = [self.observation] if self.past_actions is None else [self.observation, self.past_actions]
+        self._inputs = [torch.from_numpy(array).unsqueeze(0) for array in staging]
         with torch.inference_mode():
-            first = _plain_output(module(self._input))
+            first = _plain_output(module(*self._inputs))
         self.output: Array = np.array(first.numpy())
 
     def run(self) -> Array:
         start_ns = self._clock.now_ns()
         with torch.inference_mode():
-            result = _plain_output(self._module(self._input)).numpy()
+            result = _plain_output(self._module(*self._inputs)).numpy()
         if result.shape != self.output.shape:
             raise _changed_shape(result.shape, self.output.shape)
         self.output[...] = result
@@ -88,24 +106,40 @@ class CudaExecutor:
     Input and output live at fixed addresses on both sides (pinned on the host). The module is captured
     into a CUDA graph after a warm-up; if that fails it runs eagerly and `notes` says so. Parameters changed
     in place are seen by the next run. With a graph a run allocates nothing. It sleeps, not spins, to wait.
+
+    `copies`: the weights exist more than once, and a run uses the active ones. Each copy has a graph of its own.
     """
 
-    def __init__(self, module: nn.Module, observation: ObservationSpec, device: str) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        observation: ObservationSpec,
+        device: str,
+        past_actions: Array | None = None,
+        copies: Copies | None = None,
+    ) -> None:
         self.device = device
         self.notes: tuple[str, ...] = ()
         self.timing = InferenceTiming()
         self._cuda_device = torch.device(device)
         self._module = module.to(self._cuda_device)
-        self._graph: torch.cuda.CUDAGraph | None = None
-        pageable = torch.from_numpy(np.zeros((1, *observation.shape), observation.np_dtype))
-        self._host_input = pageable.pin_memory()
-        self.observation: Array = self._host_input[0].numpy()
+        self._copies = copies
+        self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+        staging: list[Array] = [np.zeros(observation.shape, observation.np_dtype)]
+        staging += [] if past_actions is None else [past_actions]
+        self._host_inputs = [torch.from_numpy(array[np.newaxis, ...]).pin_memory() for array in staging]
+        self.observation: Array = self._host_inputs[0][0].numpy()
+        self.past_actions: Array | None = None if past_actions is None else self._host_inputs[1][0].numpy()
         with torch.cuda.device(self._cuda_device), torch.inference_mode():
             # Lower is more urgent: above the default 0, on which a learner runs.
             self._stream = torch.cuda.Stream(priority=-1)  # type: ignore[no-untyped-call]
-            self._input = self._host_input.to(self._cuda_device)
-            self._output = self._warm_up()
-            self._capture()
+            self._inputs = [each.to(self._cuda_device) for each in self._host_inputs]
+            # The first one last: it is the active one, and the module has its weights when this is done.
+            for copy in reversed(range(copies.num_copies if copies is not None else 1)):
+                if copies is not None:
+                    copies.bind(copy)
+                self._output = self._warm_up()
+                self._capture(copy)
             self._host_output = torch.empty_like(self._output, device="cpu", pin_memory=True)
             self._events = [_new_event() for _ in range(4)]
             torch.cuda.synchronize()
@@ -116,12 +150,15 @@ class CudaExecutor:
         begin, copied_in, computed, copied_out = self._events
         with torch.cuda.device(self._cuda_device), torch.cuda.stream(self._stream), torch.inference_mode():
             begin.record()
-            self._input.copy_(self._host_input, non_blocking=True)
+            for device_input, host_input in zip(self._inputs, self._host_inputs, strict=True):
+                device_input.copy_(host_input, non_blocking=True)
             copied_in.record()
-            if self._graph is not None:
-                self._graph.replay()
+            captured = self._graphs.get(self._copies.active if self._copies is not None else 0)
+            if captured is not None:
+                graph, self._output = captured
+                graph.replay()
             else:
-                self._output = _plain_output(self._module(self._input))
+                self._output = _plain_output(self._module(*self._inputs))
                 if self._output.shape != self._host_output.shape:
                     raise _changed_shape(tuple(self._output.shape), tuple(self._host_output.shape))
             computed.record()
@@ -139,21 +176,21 @@ class CudaExecutor:
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(_NUM_WARM_UP_RUNS):
-                output = _plain_output(self._module(self._input))
+                output = _plain_output(self._module(*self._inputs))
         torch.cuda.current_stream().wait_stream(side)
         torch.cuda.synchronize()
         return output
 
-    def _capture(self) -> None:
+    def _capture(self, copy: int) -> None:
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
-                output = _plain_output(self._module(self._input))
+                output = _plain_output(self._module(*self._inputs))
         except RuntimeError as error:
             torch.cuda.synchronize()
             self.notes = (f"CUDA graph capture failed, the policy runs eagerly: {error}",)
             return
-        self._graph, self._output = graph, output
+        self._graphs[copy] = graph, output
 
 
 def resolve_device(device: str, worker_index: int) -> str:

@@ -11,14 +11,20 @@ import gc
 import json
 import os
 import socket
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import posix_ipc
 
+from rtcore.checkpoint import load_weights
 from rtcore.clock import MonotonicClock, cpu_time_ns
 from rtcore.config import RuntimeConfig
-from rtcore.layout import TRACE_FIRST_WORKER, Layout
+from rtcore.forkserver import MAX_MESSAGE_BYTES
+from rtcore.history import History, HistoryReader
+from rtcore.layout import PARAM_SIZES, TRACE_FIRST_WORKER, Layout
+from rtcore.manifest import ParamManifest
+from rtcore.params import ParamStore, attach_store, layout_of
 from rtcore.realtime import keep_off
 from rtcore.ring import FrameHeader
 from rtcore.shared import Phase, SharedRun, phase_of
@@ -26,7 +32,11 @@ from rtcore.shm import attach_semaphore
 from rtcore.slots import JobRecord
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore.trace import TraceKind
-from rtcore_workers.policies import Policy, load_policy
+from rtcore_workers.memory import keep_freed_memory
+from rtcore_workers.policies import EpsilonSchedule, ExploringPolicy, Policy, load_policy
+
+if TYPE_CHECKING:
+    from rtcore_workers.learner import LearningTurn
 
 #: Longest block on the semaphore: how often an idle worker shows that it is alive [s].
 _IDLE_BEAT_S = 0.2
@@ -44,7 +54,8 @@ def main(boot: dict[str, Any], channel: socket.socket) -> None:
     shared.worker_status[index]["heartbeat_ns"] = MonotonicClock.now_ns()
     if config.env_cpu is not None:
         keep_off(config.env_cpu)
-    policy = load_policy(
+    keep_freed_memory()
+    policy: Policy = load_policy(
         config.policy,
         dict(config.policy_args),
         observation,
@@ -53,9 +64,20 @@ def main(boot: dict[str, Any], channel: socket.socket) -> None:
         worker_index=index,
         device=config.device,
         chunk=config.chunk,
+        history=History(config.obs_history, config.act_history),
+        share=partial(_share, boot, config, channel, shared),
     )
+    if config.explores:
+        epsilon = EpsilonSchedule(
+            config.epsilon_start, config.epsilon_end, config.epsilon_ticks, boot.get("ticks_before", 0)
+        )
+        policy = ExploringPolicy(policy, action, config.seed, epsilon, config.explore_ticks)
     semaphore = attach_semaphore(boot["run_id"], index)
     worker = Worker(config, index, boot["generation"], shared, semaphore, policy, action, boot["period_ns"])
+    if config.learn is not None and config.mode != "async":
+        from rtcore_workers.learner import LearningTurn  # noqa: PLC0415 - imports torch
+
+        worker.learning = LearningTurn(config, boot["run_id"], shared, observation, action)
     worker.count_on(boot["run_phase_seq"])
     warmup_ns = worker.warm_up(config.warmup)
     gc.collect()
@@ -74,6 +96,37 @@ def main(boot: dict[str, Any], channel: socket.socket) -> None:
     worker.be_ready()
     channel.send(json.dumps({"ready": ready}).encode())
     worker.serve()
+
+
+def _share(
+    boot: dict[str, Any], config: RuntimeConfig, channel: socket.socket, shared: SharedRun, build: Any, plain: bool
+) -> Any:
+    """Build the policy's network on the run's weights. The first worker of a run makes their store."""
+    from rtcore_workers.weights import connect  # noqa: PLC0415 - imports torch
+
+    index: int = boot["index"]
+
+    def make_store(manifest: ParamManifest | None) -> ParamStore:
+        if manifest is not None:
+            layout = layout_of(manifest, shared.layout.max_workers)
+            sizes = {field: getattr(layout, field) for field in PARAM_SIZES.fields}
+            channel.send(json.dumps({"weights": sizes}).encode())
+            channel.recv(MAX_MESSAGE_BYTES)  # the supervisor has made it
+        return attach_store(boot["run_id"])
+
+    is_first = not boot["has_weights"] and not plain
+    path = config.policy_checkpoint if config.resume is None else config.resume
+    return connect(
+        build,
+        make_store,
+        initial=load_weights(path) if is_first and path is not None else None,
+        what=f"{'policy_checkpoint' if config.resume is None else 'resume'} {path}",
+        is_first=is_first,
+        plain=plain,
+        worker=index,
+        generation=boot["generation"],
+        on_torn=partial(shared.worker_status[index].add, "torn_weights"),
+    )
 
 
 def _mps(device: str) -> str:
@@ -119,6 +172,11 @@ class Worker:
         self._histograms = shared.worker_histograms(index)
         self._semaphore = semaphore
         self._policy = policy
+        history = History(config.obs_history, config.act_history)
+        self._read = HistoryReader(shared.ring, history, policy.observation, policy.past_actions).read
+        #: Learns between two inferences; None: others learn, or nobody.
+        self.learning: LearningTurn | None = None
+        self._learns_first = config.mode == "learn-then-infer"
         self._on_gpu = policy.info.device.startswith("cuda")
         self._actions = np.zeros((config.chunk, *action.shape), action.dtype)
         self._clock = MonotonicClock()
@@ -209,14 +267,23 @@ class Worker:
         # Busy from here on: until its frame is there, it is the world that takes its time.
         status["busy_since_ns"] = clock.now_ns()
         if header is not None:
+            if self._learns_first:
+                self._learn(job)
             self._answer(job, header, start_ns)
+            if not self._learns_first:
+                self._learn(job)
         status["busy_since_ns"] = 0
+
+    def _learn(self, job: JobRecord) -> None:
+        """One update in turn with the inferences, in the sequential modes."""
+        if self.learning is not None:
+            self.learning.take(job.phase_seq)
 
     def _answer(self, job: JobRecord, header: FrameHeader, start_ns: int) -> None:
         clock = self._clock
         read_ns = clock.now_ns()
         cpu_start_ns = cpu_time_ns()
-        self._policy.act(frame_seq=header.frame_seq, out=self._actions)
+        self._policy.act(frame_seq=header.frame_seq, out=self._actions, tick=header.tick)
         infer_end_ns = clock.now_ns()
         timing = self._policy.timing
         # What the planner shares out: time on the device, which on a CPU is the process's own.
@@ -228,7 +295,7 @@ class Worker:
             header.episode,
             header.frame_seq,
             self._generation,
-            0,
+            timing.policy_version,
             header.publish_ns,
             start_ns,
             read_ns,
@@ -239,12 +306,14 @@ class Worker:
             timing.d2h_ns,
             cost_ns,
             timing.clipped,
+            timing.policy_checksum,
         )
         self._slots.write(self._index, fields, self._actions.tobytes())
         if self._trace is not None and phase_of(job.phase_seq) is Phase.RUN:
             self._trace_answer(job, header, start_ns, read_ns, infer_end_ns)
         self._histograms["inference_ns"].add(infer_end_ns - read_ns)
         self._histograms["publish_to_read_ns"].add(read_ns - header.publish_ns)
+        self._status["policy_version"] = timing.policy_version
         self._status.add("inferences")
 
     def _trace_answer(
@@ -274,18 +343,18 @@ class Worker:
         self._idle_since_ns = written_ns
 
     def read_frame(self, job: JobRecord) -> FrameHeader | None:
-        """The booked frame (or, without a due tick to keep, the newest) in the policy's own memory."""
-        ring, target = self._ring, self._policy.observation
+        """The booked frame (or, without a due tick to keep, the newest) with its history in the policy's memory."""
+        ring = self._ring
         newest = ring.sequence.newest()
         if 0 <= newest < job.frame_seq and ring.is_quick_to_copy:
             # The booked frame does not exist yet: read the last one meanwhile, so that the caches are warm.
-            ring.read_with_header(newest, target)
+            self._read(newest)
         if not self._wait_for_frame(job.frame_seq):
             return None
         self._frame_seen_ns = self._clock.now_ns()
         seq = job.frame_seq if job.hold else ring.sequence.newest()
         while True:
-            _, header = ring.read_with_header(seq, target)
+            header = self._read(seq)
             if header is not None:
                 # How long the world's step takes, roughly: a wait that is longer than a spin is not spun.
                 self._usual_wait_ns += (header.publish_ns - job.booked_ns - self._usual_wait_ns) >> 3

@@ -5,8 +5,12 @@ Importing this package does not import torch; loading a policy with a network do
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 from rtcore.clock import Clock
 from rtcore.errors import PolicyError
+from rtcore.history import History
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore_workers.policies.base import (
     InferenceTiming,
@@ -18,11 +22,23 @@ from rtcore_workers.policies.base import (
     refuse_unknown,
     suggestion,
 )
+from rtcore_workers.policies.exploring import EpsilonSchedule, ExploringPolicy
 from rtcore_workers.policies.random import RandomPolicy
 from rtcore_workers.policies.synthetic import LatencyModel, SyntheticPolicy, draw_latency_ns
 
+if TYPE_CHECKING:
+    from torch import nn
+
+    from rtcore_workers.weights import Weights
+
+    Build = Callable[[], tuple[nn.Module, str]]
+    #: (build, plain): the module, its title, and where its weights come from.
+    Share = Callable[[Build, bool], tuple[nn.Module, str, Weights]]
+
 __all__ = [
     "BUILTIN_POLICIES",
+    "EpsilonSchedule",
+    "ExploringPolicy",
     "InferenceTiming",
     "LatencyModel",
     "PaddedPolicy",
@@ -30,6 +46,7 @@ __all__ = [
     "PolicyInfo",
     "RandomPolicy",
     "SyntheticPolicy",
+    "build_network",
     "draw_latency_ns",
     "load_policy",
 ]
@@ -39,6 +56,8 @@ _NETWORKS = {
     "impala": "rtcore_workers.policies.impala:impala",
     "nature": "rtcore_workers.policies.nature:nature",
     "mlp": "rtcore_workers.policies.mlp:mlp",
+    "dqn": "rtcore_workers.policies.dqn:dqn",
+    "tiles": "rtcore_workers.policies.tiles:tiles",
 }
 BUILTIN_POLICIES = (*_NETWORKS, *_WITHOUT_NETWORK)
 
@@ -54,6 +73,8 @@ def load_policy(
     device: str,
     chunk: int = 1,
     clock: Clock | None = None,
+    history: History | None = None,
+    share: Share | None = None,
 ) -> Policy:
     """Build a policy and, if it has a network, run it once, so that a wrong one fails here and not at a tick.
 
@@ -62,6 +83,13 @@ def load_policy(
     observation, shape (1, *observation_shape), to what `ActionSpec.from_policy_output` accepts. `args` may
     hold `pad_ms` for any policy: each inference then takes at least that long. Weights drawn at construction
     depend on `seed` alone, so that all workers hold the same ones; `worker_index` only chooses the GPU.
+
+    `observation` and `action` are those of one frame. With a `history` the observation space is that of stacked
+    frames, (h+1, *observation_shape); with past actions the factory gets `act_history=m`, if it has such an
+    argument, and the module is called with them, (1, m, *action_shape), as its second argument.
+
+    `share(build, plain)` builds the network (with `build`) and says where its weights come from; it may be called
+    a second time, with plain=True, to do it the most ordinary way. None: they are the policy's own.
 
     PolicyError says what is wrong with the name, the arguments or the network; ConfigError with the device.
     """
@@ -73,30 +101,105 @@ def load_policy(
             raise PolicyError(f"policy {name!r} got pad_ms={args['pad_ms']!r}; expected a number above 0")
         del rest["pad_ms"]
     positive_int(name, "chunk", chunk)
+    history = history or History()
+    observation, past_actions = history.stacked(observation), history.empty_past_actions(action)
     policy: Policy
     if name == "random":
         refuse_unknown(name, rest, ())
-        policy = RandomPolicy(observation, action, seed=seed, clock=clock)
+        policy = RandomPolicy(observation, action, seed=seed, clock=clock, past_actions=past_actions)
     elif name == "synthetic":
-        policy = SyntheticPolicy(observation, action, LatencyModel.from_args(rest), seed=seed, clock=clock)
+        model = LatencyModel.from_args(rest)
+        policy = SyntheticPolicy(observation, action, model, seed=seed, clock=clock, past_actions=past_actions)
     elif name in _NETWORKS or ":" in name:
         from rtcore_workers.policies import network  # noqa: PLC0415 - imports torch
 
-        built_in = _NETWORKS.get(name)
-        module, title = network.build_module(name, built_in, rest, observation, action, seed=seed, chunk=chunk)
-        policy = network.NetworkPolicy(
-            title,
-            module,
-            observation,
-            action,
-            device=device,
-            worker_index=worker_index,
-            chunk=chunk,
-            clock=clock,
-        )
+        def build() -> tuple[nn.Module, str]:
+            return network.build_module(
+                name,
+                _NETWORKS.get(name),
+                rest,
+                observation,
+                action,
+                seed=seed,
+                chunk=chunk,
+                act_history=history.act_history,
+            )
+
+        def run(module: nn.Module, title: str, weights: Weights | None) -> Policy:
+            return network.NetworkPolicy(
+                title,
+                module,
+                observation,
+                action,
+                device=device,
+                worker_index=worker_index,
+                chunk=chunk,
+                clock=clock,
+                past_actions=past_actions,
+                weights=weights,
+            )
+
+        policy = run(*build(), None) if share is None else _share_weights(share, build, run)
     else:
         raise PolicyError(
             f"there is no policy {name!r}{suggestion(name, BUILTIN_POLICIES)}; expected one of "
             f"{', '.join(BUILTIN_POLICIES)}, or module:factory for your own"
         )
     return policy if pad_ms is None else PaddedPolicy(policy, pad_ms, clock)
+
+
+def _share_weights(share: Share, build: Build, run: Callable[[nn.Module, str, Weights | None], Policy]) -> Policy:
+    """A policy whose first inference is made with the weights held."""
+
+    module, title, weights = share(build, False)
+    try:
+        return _first_run(run, module, title, weights)
+    except PolicyError:
+        if weights.is_plain:
+            raise
+    # Built without memory, it may lack a tensor that it keeps where none is looked for.
+    return _first_run(run, *share(build, True))
+
+
+def _first_run(
+    run: Callable[[nn.Module, str, Weights | None], Policy], module: nn.Module, title: str, weights: Weights
+) -> Policy:
+    weights.switch()
+    try:
+        policy = run(module, title, weights)
+        weights.refuse_changes()
+        return policy
+    finally:
+        weights.done()
+
+
+def build_network(
+    name: str,
+    args: dict[str, object],
+    observation: ObservationSpec,
+    action: ActionSpec,
+    *,
+    seed: int,
+    history: History | None = None,
+) -> nn.Module:
+    """The network of a policy alone, as `load_policy` builds it: for who trains it. Imports torch.
+
+    PolicyError for a policy without a network, and as for `load_policy`.
+    """
+    from rtcore_workers.policies import network  # noqa: PLC0415 - imports torch
+
+    if name not in _NETWORKS and ":" not in name:
+        raise PolicyError(f"policy {name!r} has no network to train; expected {', '.join(_NETWORKS)} or module:factory")
+    rest = {key: value for key, value in args.items() if key != "pad_ms"}
+    history = history or History()
+    module, _ = network.build_module(
+        name,
+        _NETWORKS.get(name),
+        rest,
+        history.stacked(observation),
+        action,
+        seed=seed,
+        chunk=1,
+        act_history=history.act_history,
+    )
+    return module

@@ -21,13 +21,17 @@ class InferenceTiming:
     """Parts of the last inference [ns], and what had to be done to its output.
 
     CUDA event times on a GPU; on a CPU the host clock, all of it in `compute_ns`. `clipped`: actions of the last
-    chunk that were outside a Box action space and were clipped into it.
+    chunk that were outside a Box action space and were clipped into it. `explored`: actions of it drawn at random.
+    `policy_version`, `policy_checksum`: of the weights it used; 0 for a policy that has none in a parameter store.
     """
 
     h2d_ns: int = 0
     compute_ns: int = 0
     d2h_ns: int = 0
     clipped: int = 0
+    explored: int = 0
+    policy_version: int = 0
+    policy_checksum: int = 0
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,16 @@ class Policy(Protocol):
     def observation(self) -> Array:
         """Staging buffer of the observation's shape and dtype (pinned memory for CUDA).
 
-        Always the same array: the worker copies the ring's frame straight into it before `act`.
+        With older frames (`History`) it is (h+1, *shape), oldest first. Always the same array: the worker copies
+        the ring's frames straight into it before `act`.
+        """
+        ...
+
+    @property
+    def past_actions(self) -> Array | None:
+        """Staging buffer for the last applied actions, (m, *action_shape) of the action's dtype, oldest first.
+
+        None if the policy is not given any. Always the same array.
         """
         ...
 
@@ -73,11 +86,12 @@ class Policy(Protocol):
         """The last `act`, without padding. Always the same object, overwritten by each `act`."""
         ...
 
-    def act(self, *, frame_seq: int, out: Array) -> None:
+    def act(self, *, frame_seq: int, out: Array, tick: int | None = None) -> None:
         """Fill `out`, shape (chunk, *action_shape) and the action's dtype, from the staged observation.
 
-        `frame_seq` (0 or more) is the number of the staged frame; policies that draw random numbers draw them
-        from (seed, frame_seq) alone. PolicyError if the network's output is not an action.
+        `frame_seq` (0 or more) is the number of the staged frame, `tick` the tick that made it (None: the same
+        number, as on the virtual clock); policies that draw random numbers draw them from the seed and one of
+        these alone. PolicyError if the network's output is not an action.
         """
         ...
 
@@ -88,15 +102,16 @@ class PaddedPolicy:
     def __init__(self, inner: Policy, pad_ms: float, clock: Clock | None = None) -> None:
         self.info = replace(inner.info, pad_ms=pad_ms)
         self.observation = inner.observation
+        self.past_actions = inner.past_actions
         self.timing = inner.timing
-        self._inner = inner
+        self.inner = inner
         self._pad_ns = round(pad_ms * NS_PER_MS)
         self._clock = clock or MonotonicClock()
 
-    def act(self, *, frame_seq: int, out: Array) -> None:
+    def act(self, *, frame_seq: int, out: Array, tick: int | None = None) -> None:
         """As the inner policy; returns no sooner than `pad_ms` after its start. Sleeps, does not spin."""
         start_ns = self._clock.now_ns()
-        self._inner.act(frame_seq=frame_seq, out=out)
+        self.inner.act(frame_seq=frame_seq, out=out, tick=tick)
         self._clock.sleep_until_ns(start_ns + self._pad_ns)
 
 

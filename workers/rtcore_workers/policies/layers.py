@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,23 +19,23 @@ _MAX_CHANNELS_LAST = 4
 class ImageInput(nn.Module):
     """uint8 frames (B, H, W), (B, H, W, C <= 4) or (B, C, H, W) to float32 (B, C, H, W) in 0..1.
 
-    Three axes are read as channels last if the last is at most 4 long, else as channels first.
+    Three axes are read as channels last if the last is at most 4 long, else as channels first. A stack of K frames,
+    (B, K, ...), has K * C channels, oldest first.
     """
 
     def __init__(self, policy: str, space: spaces.Space[Any]) -> None:
         super().__init__()
         shape = space.shape or ()
-        if space.dtype != "uint8" or len(shape) not in (2, 3):
+        if space.dtype != "uint8" or len(shape) not in (2, 3, 4):
             raise _not_an_image(policy, space)
-        self.channels_last = len(shape) == 3 and shape[-1] <= _MAX_CHANNELS_LAST
-        self.shape: tuple[int, ...]
-        if len(shape) == 2:
-            self.shape = (1, *shape)
-        elif self.channels_last:
-            self.shape = (shape[2], shape[0], shape[1])
-        else:
-            self.shape = shape
-        channels, height, width = self.shape
+        self.channels_last = len(shape) > 2 and shape[-1] <= _MAX_CHANNELS_LAST
+        # A stack of frames has one axis more in front; one of (H, W) looks like channels first, and is treated as that.
+        num_frames = shape[0] if len(shape) == 4 else 1
+        image = shape[-3:] if len(shape) > 2 else (1, *shape)
+        if self.channels_last:
+            image = (image[2], image[0], image[1])
+        channels, height, width = image
+        self.shape: tuple[int, ...] = (num_frames * channels, height, width)
         if channels > min(height, width):
             raise _not_an_image(policy, space)
 
@@ -46,7 +47,9 @@ class ImageInput(nn.Module):
         images = frames.to(torch.float32) * (1 / 255)
         if frames.ndim == 3:
             return images.unsqueeze(1)
-        return images.permute(0, 3, 1, 2) if self.channels_last else images
+        if self.channels_last:
+            images = images.movedim(-1, -3)
+        return images.flatten(1, 2) if frames.ndim == 5 else images
 
 
 class ActionHead(nn.Linear):
@@ -59,6 +62,91 @@ class ActionHead(nn.Linear):
 
     def forward(self, features: Tensor) -> Tensor:
         return super().forward(features).reshape(-1, *self.output_shape)
+
+
+class PastActions(nn.Module):
+    """Past actions (B, m, *action_shape) to float32 features (B, `num_features`).
+
+    One-hot for Discrete and MultiDiscrete; 0 or 1 for MultiBinary; for a Box scaled to -1..1 where it is bounded on
+    both sides, as it is elsewhere. Has no parameter and nothing in the state_dict.
+    """
+
+    offset: Tensor
+    scale: Tensor
+    choices: Tensor
+    columns: Tensor
+
+    def __init__(self, space: spaces.Space[Any], act_history: int) -> None:
+        super().__init__()
+        spec = ActionSpec.from_space(space)
+        self._one_hot = bool(spec.num_choices)
+        if self._one_hot:
+            lows = spec.low_array.ravel().tolist()
+            pairs = [
+                (column, low + choice)
+                for column, (low, count) in enumerate(zip(lows, spec.num_choices, strict=True))
+                for choice in range(count)
+            ]
+            self._keep("columns", torch.tensor([column for column, _ in pairs]))
+            self._keep("choices", torch.tensor([choice for _, choice in pairs]))
+            self.num_features = act_history * len(pairs)
+            return
+        low, high = (torch.from_numpy(bound.astype("float64").ravel()) for bound in (spec.low_array, spec.high_array))
+        half = (high - low) / 2
+        bounded = torch.isfinite(half) & (half > 0) & torch.tensor(spec.kind == "box")
+        self._keep("offset", torch.where(bounded, (high + low) / 2, 0.0).to(torch.float32))
+        self._keep("scale", torch.where(bounded, 1 / half, 1.0).to(torch.float32))
+        self.num_features = act_history * spec.num_elements
+
+    def _keep(self, name: str, values: Tensor) -> None:
+        self.register_buffer(name, values, persistent=False)
+
+    def forward(self, actions: Tensor) -> Tensor:
+        flat = actions.reshape(actions.shape[0], actions.shape[1], -1)
+        if self._one_hot:
+            return (flat[:, :, self.columns] == self.choices).to(torch.float32).flatten(1)
+        return ((flat.to(torch.float32) - self.offset) * self.scale).flatten(1)
+
+
+class WithPastActions(nn.Module):
+    """`features` of the observation and the past actions side by side, then `dense`."""
+
+    def __init__(self, features: nn.Module, past: PastActions, dense: nn.Module) -> None:
+        super().__init__()
+        self.features = features
+        self.past = past
+        self.dense = dense
+
+    def forward(self, observations: Tensor, past_actions: Tensor) -> Tensor:
+        both = torch.cat([self.features(observations), self.past(past_actions)], dim=1)
+        return self.dense(both)  # type: ignore[no-any-return]
+
+
+def assemble(
+    features: Sequence[nn.Module],
+    num_features: int,
+    dense: Sequence[int],
+    activation: type[nn.Module],
+    action_space: spaces.Space[Any],
+    *,
+    chunk: int,
+    act_history: int,
+) -> nn.Module:
+    """`features` (the last gives (B, num_features)), dense layers of these widths, and the head for the action space.
+
+    With an `act_history` m the module takes (observations, past_actions (B, m, *action_shape)); the actions enter
+    before the first dense layer.
+    """
+    past = PastActions(action_space, act_history) if act_history else None
+    num_inputs = num_features + (past.num_features if past is not None else 0)
+    layers: list[nn.Module] = []
+    for num_units in dense:
+        layers += [nn.Linear(num_inputs, num_units), activation()]
+        num_inputs = num_units
+    layers.append(ActionHead(num_inputs, action_space, chunk))
+    if past is None:
+        return nn.Sequential(*features, *layers)
+    return WithPastActions(nn.Sequential(*features), past, nn.Sequential(*layers))
 
 
 def _not_an_image(policy: str, space: spaces.Space[Any]) -> PolicyError:

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rtcore_workers.policies.base import positive_int
-from rtcore_workers.policies.layers import ActionHead
+from rtcore_workers.policies.layers import assemble
 
 
 def mlp(
@@ -20,6 +20,7 @@ def mlp(
     hidden: int = 64,
     layers: int = 2,
     chunk: int = 1,
+    act_history: int = 0,
 ) -> nn.Module:
     """`layers` dense layers of `hidden` units with tanh between, for any Box, flattened and cast to float32.
 
@@ -27,11 +28,8 @@ def mlp(
     """
     num_units = positive_int("mlp", "hidden", hidden)
     num_features = math.prod(observation_space.shape or ())
-    stages: list[nn.Module] = [VectorInput()]
-    for _ in range(positive_int("mlp", "layers", layers)):
-        stages += [nn.Linear(num_features, num_units), nn.Tanh()]
-        num_features = num_units
-    return nn.Sequential(*stages, ActionHead(num_features, action_space, chunk))
+    widths = [num_units] * positive_int("mlp", "layers", layers)
+    return assemble([VectorInput()], num_features, widths, nn.Tanh, action_space, chunk=chunk, act_history=act_history)
 
 
 class VectorInput(nn.Module):

@@ -8,7 +8,7 @@ from gymnasium import spaces
 from torch import nn
 
 from rtcore.errors import PolicyError
-from rtcore_workers.policies.layers import ActionHead, ImageInput
+from rtcore_workers.policies.layers import ImageInput, assemble
 
 #: (filters, kernel, stride) of the three convolutions.
 _CONVOLUTIONS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
@@ -20,6 +20,7 @@ def nature(
     *,
     deep: bool = False,
     chunk: int = 1,
+    act_history: int = 0,
 ) -> nn.Module:
     """Convolutions 32x8x8/4, 64x4x4/2, 64x3x3/1, dense 512, one output per action value.
 
@@ -35,7 +36,7 @@ def nature(
             f"policy 'nature' got images of {height}x{width}; expected at least 36x36, as its strides need. "
             f"Use 'impala', or enlarge them with gymnasium.wrappers.ResizeObservation"
         )
-    layers: list[nn.Module] = []
+    layers: list[nn.Module] = [images]
     for num_filters, kernel, stride in _CONVOLUTIONS:
         layers += [nn.Conv2d(num_channels, num_filters, kernel, stride), nn.ReLU()]
         if deep:
@@ -43,5 +44,5 @@ def nature(
         num_channels = num_filters
         height, width = ((length - kernel) // stride + 1 for length in (height, width))
     num_features = num_channels * height * width
-    dense = [nn.Flatten(), nn.Linear(num_features, 512), nn.ReLU(), ActionHead(512, action_space, chunk)]
-    return nn.Sequential(images, *layers, *dense)
+    layers.append(nn.Flatten())
+    return assemble(layers, num_features, [512], nn.ReLU, action_space, chunk=chunk, act_history=act_history)

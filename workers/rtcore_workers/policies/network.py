@@ -13,11 +13,13 @@ from torch import nn
 from rtcore.clock import Clock
 from rtcore.errors import PolicyError
 from rtcore.spaces import ActionSpec, ObservationSpec
+from rtcore_workers.device_weights import DeviceWeights
 from rtcore_workers.executors import make_executor, resolve_device
 from rtcore_workers.policies.base import Array, PolicyInfo, suggestion
+from rtcore_workers.weights import SharedWeights, Weights
 
 #: What the built-in factories take besides their own arguments.
-_GIVEN = ("observation_space", "action_space", "chunk")
+_GIVEN = ("observation_space", "action_space", "chunk", "act_history")
 
 
 def build_module(
@@ -29,14 +31,18 @@ def build_module(
     *,
     seed: int,
     chunk: int,
+    act_history: int = 0,
 ) -> tuple[nn.Module, str]:
     """Call the factory with seeded weights; the module in eval mode, and a title such as "impala k=1".
 
+    `observation` is what the module gets, stacked frames if there are any; `act_history` past actions come with it.
     `built_in` is the import string behind a built-in name. The global torch generator is left as it was.
     """
     factory = _find_factory(name, built_in or name)
     if built_in and chunk > 1:
         args = {**args, "chunk": chunk}
+    if act_history and (built_in or _takes(factory, "act_history")):
+        args = {**args, "act_history": act_history}
     spaces = (observation.to_space(), action.to_space())
     bound = _bind(name, factory, spaces, args)
     with torch.random.fork_rng(devices=[]):
@@ -74,21 +80,34 @@ class NetworkPolicy:
         worker_index: int,
         chunk: int = 1,
         clock: Clock | None = None,
+        past_actions: Array | None = None,
+        weights: Weights | None = None,
     ) -> None:
+        """`past_actions`: an array like those the module gets, without the batch. Fill `self.past_actions`, not it.
+
+        `weights`: of the module, where they change between inferences; held during each one only.
+        """
         resolved = resolve_device(device, worker_index)
         num_parameters = sum(parameter.numel() for parameter in module.parameters())
+        copies: DeviceWeights | None = None
+        if isinstance(weights, SharedWeights) and resolved != "cpu":
+            weights = copies = DeviceWeights(weights, resolved)
         try:
-            self.executor = make_executor(module, observation, resolved, clock=clock)
+            self.executor = make_executor(
+                module, observation, resolved, clock=clock, past_actions=past_actions, copies=copies
+            )
         except PolicyError:
             raise
         except Exception as error:
             raise PolicyError(
                 f"policy {title!r} raised {type(error).__name__}: {error}; expected it to take a "
-                f"{observation.dtype} tensor of shape {(1, *observation.shape)} on {resolved}. "
-                f"Cast and reshape the observation inside the module"
+                f"{observation.dtype} tensor of shape {(1, *observation.shape)}{_and_past(past_actions)} "
+                f"on {resolved}. Cast and reshape the observation inside the module"
             ) from error
         self.module = module
+        self._weights = weights
         self.observation = self.executor.observation
+        self.past_actions = self.executor.past_actions
         self.timing = self.executor.timing
         self.info = PolicyInfo(
             title, num_parameters, synthetic=False, pad_ms=None, device=resolved, notes=self.executor.notes
@@ -98,11 +117,20 @@ class NetworkPolicy:
         # The output for an all-zero observation, which the warm-up has computed, shows its shape and dtype.
         action.from_policy_output(self.executor.output, chunk)
 
-    def act(self, *, frame_seq: int, out: Array) -> None:
-        """Fill `out` (chunk, *action_shape). The action depends on the frame alone, not on `frame_seq`."""
-        output = self.executor.run()
+    def act(self, *, frame_seq: int, out: Array, tick: int | None = None) -> None:
+        """Fill `out` (chunk, *action_shape). The action depends on what is staged alone, not on the numbers."""
+        output = self.executor.run() if self._weights is None else self._run_shared(self._weights)
         out[...] = self._action.from_policy_output(output, self._chunk)
         self.timing.clipped = self._action.count_clipped(output, self._chunk)
+
+    def _run_shared(self, weights: Weights) -> Array:
+        version = weights.switch()
+        try:
+            output = self.executor.run()
+        finally:
+            weights.done()
+        self.timing.policy_version, self.timing.policy_checksum = version.version, version.checksum
+        return output
 
 
 def _find_factory(name: str, import_string: str) -> Callable[..., object]:
@@ -139,7 +167,7 @@ def _bind(
         signature = inspect.signature(factory)
     except (TypeError, ValueError):
         return args
-    known = [key for key in list(signature.parameters)[2:] if key != "chunk"]
+    known = [key for key in list(signature.parameters)[2:] if key not in _GIVEN]
     try:
         bound = signature.bind(*spaces, **args)
     except TypeError as error:
@@ -150,6 +178,25 @@ def _bind(
         ) from error
     bound.apply_defaults()
     return dict(bound.arguments)
+
+
+def _takes(factory: Callable[..., object], argument: str) -> bool:
+    try:
+        parameters = inspect.signature(factory).parameters
+    except (TypeError, ValueError):
+        return False
+    return argument in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+
+
+def _and_past(past_actions: Array | None) -> str:
+    """What `act_history` adds to the module's input."""
+    if past_actions is None:
+        return ""
+    shape = (1, *past_actions.shape)
+    return (
+        f" and, as a second argument, the past actions as a {past_actions.dtype} tensor of shape {shape} "
+        f"(act_history={len(past_actions)})"
+    )
 
 
 def _call_text(name: str, args: dict[str, object]) -> str:

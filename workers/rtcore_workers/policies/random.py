@@ -21,16 +21,23 @@ class RandomPolicy:
     """Samples the action space; an action is a pure function of (seed, frame_seq)."""
 
     def __init__(
-        self, observation: ObservationSpec, action: ActionSpec, *, seed: int, clock: Clock | None = None
+        self,
+        observation: ObservationSpec,
+        action: ActionSpec,
+        *,
+        seed: int,
+        clock: Clock | None = None,
+        past_actions: Array | None = None,
     ) -> None:
         self.info = PolicyInfo("random", 0, synthetic=False, pad_ms=None, device="cpu")
         self.observation: Array = np.zeros(observation.shape, observation.np_dtype)
+        self.past_actions = past_actions
         self.timing = InferenceTiming()
         self._action = action
         self._seed = seed
         self._clock = clock or MonotonicClock()
 
-    def act(self, *, frame_seq: int, out: Array) -> None:
+    def act(self, *, frame_seq: int, out: Array, tick: int | None = None) -> None:
         """Fill `out` (chunk, *action_shape). Allocates a generator and one action per tick of the chunk."""
         start_ns = self._clock.now_ns()
         rng = frame_rng(self._seed, ACTION_STREAM, frame_seq)

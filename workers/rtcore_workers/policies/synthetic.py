@@ -78,20 +78,22 @@ class SyntheticPolicy:
         *,
         seed: int,
         clock: Clock | None = None,
+        past_actions: Array | None = None,
     ) -> None:
         self._clock = clock or MonotonicClock()
-        self._random = RandomPolicy(observation, action, seed=seed, clock=self._clock)
+        self._random = RandomPolicy(observation, action, seed=seed, clock=self._clock, past_actions=past_actions)
         self._model = model
         self._seed = seed
         self.info = PolicyInfo(f"synthetic {model.describe()}", 0, synthetic=True, pad_ms=None, device="cpu")
         self.observation = self._random.observation
+        self.past_actions = past_actions
         self.timing = InferenceTiming()
 
     def draw_latency_ns(self, frame_seq: int) -> int:
         """How long `act` sleeps for this frame [ns]."""
         return draw_latency_ns(self._model, self._seed, frame_seq)
 
-    def act(self, *, frame_seq: int, out: Array) -> None:
+    def act(self, *, frame_seq: int, out: Array, tick: int | None = None) -> None:
         """Fill `out` (chunk, *action_shape), and return the drawn latency after the start. Does not spin."""
         start_ns = self._clock.now_ns()
         self._random.act(frame_seq=frame_seq, out=out)

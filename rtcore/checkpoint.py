@@ -1,0 +1,236 @@
+"""Checkpoints on disk: safetensors and JSON, written so that a crash at any moment leaves the last good one.
+
+    OUT/checkpoints/000012000/model.safetensors      the network, as its state_dict
+                              optimizer.safetensors  exp_avg.*, exp_avg_sq.* and target.* of each trained parameter
+                              state.json             counters, seed, best return, what it was trained on, config
+    OUT/checkpoints/last -> 000012000                the newest
+    OUT/checkpoints/best -> 000009000                the one after the best returns
+
+A checkpoint is written to a temporary folder, synced, and renamed; the links are replaced in one step. No pickle is
+ever read. bfloat16 tensors are kept as their bits (U16).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors
+from safetensors.numpy import save_file
+
+from rtcore.errors import ConfigError
+
+Array = npt.NDArray[Any]
+Arrays = Mapping[str, Array]
+
+MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+LAST, BEST = "last", "best"
+FOLDER = "checkpoints"
+_TEMPORARY = ".writing-"
+_DTYPES = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": np.uint16,
+    "I64": np.int64,
+    "U64": np.uint64,
+    "I32": np.int32,
+    "U32": np.uint32,
+    "I16": np.int16,
+    "U16": np.uint16,
+    "I8": np.int8,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
+    "C64": np.complex64,
+}
+#: How files that are no safetensors begin.
+_PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """A checkpoint that learning can go on from."""
+
+    folder: Path
+    weights: dict[str, Array]
+    optimizer: dict[str, Array]
+    state: dict[str, Any]
+
+
+class CheckpointFolder:
+    """Where a run keeps its checkpoints. Used by one thread. OSError if something cannot be written."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder = folder
+        self._keep = keep
+
+    def set_aside(self) -> Path | None:
+        """Move the checkpoints of an earlier run out of the way; returns where they are now, if there were any."""
+        if not any(self.folder.glob("[0-9]*")):
+            return None
+        number = 1
+        while (aside := self.folder.with_name(f"{self.folder.name}-{number}")).exists():
+            number += 1
+        self.folder.rename(aside)
+        return aside
+
+    def write(self, weights: Arrays, optimizer: Arrays, state: Mapping[str, Any], *, is_best: bool = False) -> Path:
+        """A new checkpoint, named after `state["updates"]`; the oldest ones beyond `keep` go, never the best.
+
+        If it fails, OSError, and everything is as before.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = self.folder / f"{_TEMPORARY}{os.getpid()}"
+        shutil.rmtree(temporary, ignore_errors=True)
+        try:
+            temporary.mkdir()
+            _save(weights, temporary / MODEL)
+            _save(optimizer, temporary / OPTIMIZER)
+            (temporary / STATE).write_text(json.dumps(state, indent=1) + "\n")
+            for file in temporary.iterdir():
+                _sync(file)
+            _sync(temporary)
+            folder = self._free_name(int(state["updates"]))
+            temporary.rename(folder)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        self._link(LAST, folder)
+        if is_best:
+            self._link(BEST, folder)
+        _sync(self.folder)
+        self._remove_old()
+        return folder
+
+    def _free_name(self, updates: int) -> Path:
+        """Of several with the same number of updates (the end of a run, a resumed one) none is overwritten."""
+        folder, number = self.folder / f"{updates:09d}", 1
+        while folder.exists():
+            folder = self.folder / f"{updates:09d}-{number}"
+            number += 1
+        return folder
+
+    def _link(self, name: str, folder: Path) -> None:
+        temporary = self.folder / f"{_TEMPORARY}{name}"
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(folder.name)
+        temporary.replace(self.folder / name)
+
+    def _remove_old(self) -> None:
+        """By the time they were written: a run may go on from one that is not the newest."""
+        kept = [folder for folder in self.folder.glob("[0-9]*") if (folder / STATE).exists()]
+        kept.sort(key=lambda folder: (folder / STATE).stat().st_mtime_ns)
+        linked = {(self.folder / name).resolve() for name in (LAST, BEST)}
+        for folder in kept[: -self._keep]:
+            if folder.resolve() not in linked:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+# -- reading -----------------------------------------------------------------------------------------------------
+
+
+def load_weights(path: Path, what: str = "policy-checkpoint") -> dict[str, Array]:
+    """The network's tensors by name, from a safetensors file, a checkpoint, or a run's folder (its last checkpoint).
+
+    ConfigError, naming `what`, if there is none, if it is cut off or no safetensors file, or holds a NaN.
+    """
+    return _read(_find(path, what, MODEL), what)
+
+
+def load_state(path: Path, what: str = "resume") -> SavedState:
+    """A whole checkpoint, from its folder or a run's (its last checkpoint). ConfigError as for `load_weights`."""
+    folder = _find(path, what, STATE).parent
+    return SavedState(folder, _read(folder / MODEL, what), _read(folder / OPTIMIZER, what), read_state(folder, what))
+
+
+def read_state(path: Path, what: str = "resume") -> dict[str, Any]:
+    """The counters of a checkpoint alone (state.json)."""
+    file = _find(path, what, STATE)
+    try:
+        state = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{what}: {file} cannot be read ({error}); use another checkpoint") from error
+    lacking = [name for name in ("updates", "ticks", "episodes", "world", "policy") if name not in state]
+    if lacking:
+        raise ConfigError(f"{what}: {file} has no {', '.join(lacking)}; expected a file that rtcore wrote")
+    return dict(state)
+
+
+def _find(path: Path, what: str, name: str) -> Path:
+    """File `name` of what `path` is: a file itself (weights only), a checkpoint, a folder of them, or a run's."""
+    if not path.exists():
+        raise ConfigError(
+            f"{what}: there is no {path}; expected a checkpoint, or a run's folder with {FOLDER}/{LAST} in it"
+        )
+    if path.is_file():
+        if name == MODEL:
+            return path
+        raise ConfigError(f"{what}: {path} is a file; expected a checkpoint's folder, as learning needs its optimizer")
+    for folder in (path, path / LAST, path / FOLDER / LAST):
+        if (folder / name).is_file():
+            return folder / name
+    raise ConfigError(
+        f"{what}: {path} holds no checkpoint; expected {name} in it, or in {FOLDER}/{LAST} below it (a run that "
+        "learned leaves one in its --out folder)"
+    )
+
+
+def _read(file: Path, what: str) -> dict[str, Array]:
+    try:
+        raw = file.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{what}: cannot read {file}: {error.strerror}") from error
+    if raw.startswith(_PICKLES):
+        raise ConfigError(
+            f"{what}: {file} is a pickle (as torch.save writes it), which can run anything when it is read; expected "
+            'safetensors. If you trust it, convert it: python -c "import torch, safetensors.torch as s; '
+            f"s.save_file(torch.load('{file.name}', weights_only=True), 'model.safetensors')\""
+        )
+    try:
+        entries = safetensors.deserialize(raw)  # type: ignore[no-untyped-call]
+        arrays = {name: _array(entry) for name, entry in entries}
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+        raise ConfigError(
+            f"{what}: {file} ({len(raw)} bytes) is cut off or no safetensors file: {error}; use another checkpoint"
+        ) from error
+    bad = [name for name, array in arrays.items() if array.dtype.kind in "fc" and np.isnan(array).any()]
+    if bad:
+        raise ConfigError(
+            f"{what}: {file} holds NaN in {', '.join(bad[:3])}{' and more' if len(bad) > 3 else ''}; it was written "
+            "after learning had failed. Use an older checkpoint"
+        )
+    return arrays
+
+
+def _array(entry: Mapping[str, Any]) -> Array:
+    return np.frombuffer(entry["data"], _DTYPES[entry["dtype"]]).reshape(entry["shape"])
+
+
+def _save(arrays: Arrays, file: Path) -> None:
+    with _as_os_error(file):
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, file)
+
+
+@contextlib.contextmanager
+def _as_os_error(file: Path) -> Iterator[None]:
+    """What safetensors makes of a full disk, as what it is."""
+    try:
+        yield
+    except safetensors.SafetensorError as error:
+        raise OSError(0, str(error), str(file)) from error
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

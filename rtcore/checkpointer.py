@@ -1,0 +1,92 @@
+"""Writes a learning run's checkpoints, in a thread of the program that embeds the run: never in the env process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from rtcore.checkpoint import Arrays, CheckpointFolder
+
+
+class Snapshot(NamedTuple):
+    """What a checkpoint holds; `mean_return` of the newest episodes, None while there are too few."""
+
+    weights: Arrays
+    optimizer: Arrays
+    state: Mapping[str, Any]
+    mean_return: float | None
+
+
+class Checkpointer:
+    """A checkpoint every `every_s` seconds and a last one at `stop`.
+
+    One that cannot be written is counted and told to `say` (once for each row of failures); the older ones stay, the
+    run goes on. `take` is called in this object's thread.
+    """
+
+    def __init__(
+        self,
+        folder: CheckpointFolder,
+        every_s: float,
+        take: Callable[[], Snapshot],
+        say: Callable[[str], None],
+        best_return: float | None = None,
+    ) -> None:
+        self.written = 0
+        self.failed = 0
+        self.last = ""
+        self.best_return = best_return
+        self._folder = folder
+        self._every_s = every_s
+        self._take = take
+        self._say = say
+        self._is_failing = False
+        self._over = threading.Event()
+        self._updates_written = -1
+        self._thread = threading.Thread(target=self._run, name="rtcore-checkpoints", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Write the last checkpoint and end. Once the learners have ended."""
+        if self._thread.ident is not None:
+            self._over.set()
+            self._thread.join()
+            self.write(last=True)
+
+    def _run(self) -> None:
+        while not self._over.wait(self._every_s):
+            self.write()
+
+    def write(self, *, last: bool = False) -> None:
+        """A checkpoint now, unless nothing was learned since the last one (at the end: always, for its counters)."""
+        snapshot = self._take()
+        updates = int(snapshot.state["updates"])
+        if updates == self._updates_written and not last:
+            return
+        mean = snapshot.mean_return
+        is_best = mean is not None and (self.best_return is None or mean > self.best_return)
+        best = mean if is_best else self.best_return
+        try:
+            folder = self._folder.write(
+                snapshot.weights,
+                snapshot.optimizer,
+                {**snapshot.state, "mean_return": mean, "best_mean_return": best},
+                is_best=is_best,
+            )
+        except OSError as error:
+            self.failed += 1
+            if not self._is_failing:
+                self._say(
+                    f"the checkpoint after {updates} updates could not be written: {error.strerror or error}. The run "
+                    f"goes on, older checkpoints stay; free space for {self._folder.folder}"
+                )
+            self._is_failing = True
+            return
+        self.written += 1
+        self.last = folder.name
+        self.best_return = best
+        self._is_failing = False
+        self._updates_written = updates

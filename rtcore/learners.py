@@ -1,0 +1,360 @@
+"""The supervisor's part in learning: makes the master, starts learners, watches and restarts them, reports.
+
+Nothing here talks to the env process, and no learner can delay it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from rtcore.checkpoint import OPTIMIZER, Arrays, SavedState
+from rtcore.clock import Clock
+from rtcore.config import RuntimeConfig
+from rtcore.errors import ConfigError, PolicyError, WorkerDied
+from rtcore.launcher import Child, child_error
+from rtcore.layout import LEARNER_SIZES, Layout, MasterLayout
+from rtcore.manifest import ParamManifest
+from rtcore.master import Floats, LearnerState, MasterCopy, MasterState, attach_master
+from rtcore.params import ParamStore
+from rtcore.report.summary import LearnerStats
+from rtcore.shm import create_segment
+from rtcore.spaces import ActionSpec
+from rtcore.stats import Words
+
+LEARNER_ENTRY = "rtcore_workers.learner:main"
+_NUMBERS = ("loss", "td_error", "q_mean", "grad_norm")
+_STOPPED_BY = {1: "loss", 2: "gradient"}
+
+#: Starts a process: (index, generation, entry, boot).
+Launch = Callable[[int, int, str, dict[str, Any]], Child]
+
+
+def check_can_learn(config: RuntimeConfig, action: ActionSpec, ring_slots: int) -> None:
+    """ConfigError, before any worker is started, if this world cannot be learned with these settings."""
+    if action.kind != "discrete":
+        raise ConfigError(
+            f"learn={config.learn}: the actions of {config.env_id} are {action.to_space()}; expected Discrete, as DQN "
+            "compares the values of all actions. Wrap the world to offer a few fixed actions, or learn with a trainer "
+            "of your own (Runtime.transitions)"
+        )
+    if config.batch_size > ring_slots // 2:
+        raise ConfigError(
+            f"batch_size={config.batch_size} is more than half of ring_slots={ring_slots}, which is the replay memory; "
+            "raise --ring-slots or lower --batch-size"
+        )
+
+
+def check_same_world(config: RuntimeConfig, env_info: dict[str, Any], saved: SavedState) -> None:
+    """ConfigError, before any worker is started, if what was saved is of a world with other spaces."""
+    world = saved.state["world"]
+    for name in ("observation", "action"):
+        was, now = world.get(name), env_info[name]
+        if was != now:
+            raise ConfigError(
+                f"resume: {saved.folder} was trained on {world.get('env_id')}, {name}s {was}; {config.env_id} has "
+                f"{now}. Resume with the same world, or play the weights with --policy-checkpoint"
+            )
+
+
+class LearnerCrew:
+    """The learners of a run and what they share. Used by the supervising thread; `copy` by any."""
+
+    def __init__(
+        self,
+        config: RuntimeConfig,
+        run_id: str,
+        layout: Layout,
+        saved: SavedState | None,
+        launch: Launch,
+        progress: Callable[[str], None],
+        clock: Clock,
+    ) -> None:
+        self.restarts = 0
+        self.restart_reasons: Counter[str] = Counter()
+        self.stopped = ""
+        self.first_updates = int(saved.state["updates"]) if saved is not None else 0
+        self._config = config
+        self._run_id = run_id
+        self._layout = layout
+        self._saved = saved
+        self._launch = launch
+        self._progress = progress
+        self._clock = clock
+        self._master: MasterState | None = None
+        self._store: ParamStore | None = None
+        self._manifest: ParamManifest | None = None
+        self._rest = np.zeros(0, np.uint8)
+        self._boot: dict[str, Any] = {}
+        self._children: dict[int, Child] = {}
+        self._booted_ns: dict[int, int] = {}
+        self._reasons: dict[int, str] = {}
+        self._in_a_row: Counter[int] = Counter()
+        self._made: dict[int, int] = {}
+        self._learning_since: tuple[int, int] | None = None
+        self._newest_update: tuple[int, int] = (0, 0)
+        self._ending = False
+
+    # -- start ---------------------------------------------------------------------------------------------
+
+    @property
+    def master(self) -> MasterState:
+        if self._master is None:
+            raise RuntimeError("the learners' segment has not been made yet")
+        return self._master
+
+    def prepare(self, store: ParamStore) -> None:
+        """Once version 1 is out: make the segment, and the master from that version or from the saved state."""
+        manifest = store.manifest()
+        if not manifest.trainable_bytes:
+            raise ConfigError(
+                f"learn={self._config.learn}: policy {self._config.policy} has no trainable float32 parameter"
+            )
+        learners = max(1, self._config.learner_processes)
+        layout = MasterLayout(learners, manifest.trainable_bytes)
+
+        def write_sizes(memory: memoryview) -> None:
+            sizes = Words(LEARNER_SIZES, memory, layout.sizes_at)
+            sizes["num_learners"], sizes["trainable_bytes"] = layout.num_learners, layout.trainable_bytes
+            sizes["first_updates"] = self.first_updates
+
+        create_segment(self._run_id, "learner", self._layout, write_sizes, num_bytes=layout.num_bytes).close()
+        self._master, _ = attach_master(self._run_id)
+        self._store, self._manifest = store, manifest
+        first = store.buffer(store.newest().buffer)
+        self._rest = np.array(np.frombuffer(first, np.uint8))
+        weights = manifest.trainable_array(first)
+        if self._saved is None:
+            self._master.begin(weights)
+        else:
+            saved = unflatten_saved(manifest, self._saved)
+            self._master.begin(weights, updates=self.first_updates, **saved)
+        self._saved = None
+        self._newest_update = (self.first_updates, self._clock.now_ns())
+
+    def start(self, boot: dict[str, Any]) -> None:
+        """Start the processes; `is_ready` says when they are."""
+        self._boot = boot
+        for index in range(self._config.learner_processes):
+            self._start(index)
+
+    def _start(self, index: int) -> None:
+        control = self.master.control[index]
+        control["generation"] += 1
+        self._booted_ns[index] = self._clock.now_ns()
+        # A heartbeat from now on: the one before was another process's.
+        self.master.status[index]["heartbeat_ns"] = 0
+        boot = self._boot | {"index": index, "generation": control["generation"]}
+        self._children[index] = self._launch(index, control["generation"], LEARNER_ENTRY, boot)
+
+    def is_ready(self) -> bool:
+        return all(child.ready is not None for child in self._children.values())
+
+    # -- watch ---------------------------------------------------------------------------------------------
+
+    @property
+    def pids(self) -> dict[int, int]:
+        """pid of each learner that is alive."""
+        return {index: child.pid for index, child in self._children.items() if child.exitcode is None}
+
+    def knows(self, child: Child) -> bool:
+        """Whether this is one of the learners, and not one that was replaced."""
+        return self._children.get(child.index) is child
+
+    def check(self, child: Child) -> None:
+        """Something happened to a learner. Raises what it raised; restarts it if it died."""
+        if child.failure is not None:
+            # Not a matter of luck: the same network would raise again.
+            raise child_error(child.failure, f"learner {child.index}")
+        if child.exitcode is None or self._ending or child.exitcode == 0:
+            return
+        index = child.index
+        reason = self._reasons.pop(index, None) or f"exit code {child.exitcode}"
+        made = self.master.status[index]["updates"]
+        if made > self._made.get(index, 0):
+            self._in_a_row[index] = 0
+        self._made[index] = made
+        if self._in_a_row[index] >= self._config.max_restarts:
+            if "hung" in reason:
+                raise PolicyError(f"learner {index} {reason}, restarted {self._config.max_restarts} times in a row")
+            raise WorkerDied("learner", index, child.pid, child.exitcode)
+        self._in_a_row[index] += 1
+        self.restarts += 1
+        self.restart_reasons[reason] += 1
+        self.master.control[index]["restarts"] += 1
+        self._progress(f"learner {index} (pid {child.pid}) is down: {reason}; restarting it")
+        self._start(index)
+
+    def look(self) -> None:
+        """Now and then: find learners that hang, and say once if learning has stopped."""
+        if self._master is None:
+            return
+        now_ns = self._clock.now_ns()
+        updates = self._master.commit.updates
+        if updates > self._newest_update[0]:
+            self._newest_update = (updates, now_ns)
+            self._learning_since = self._learning_since or (updates, now_ns)
+        for index, child in self._children.items():
+            heartbeat_ns = self._master.status[index]["heartbeat_ns"] or self._booted_ns[index]
+            if child.exitcode is None and index not in self._reasons and now_ns - heartbeat_ns > self._hang_ns(child):
+                self._reasons[index] = f"hung: silent for {(now_ns - heartbeat_ns) / 1e9:.1f} s"
+                child.kill()
+        for index, status in enumerate(self._master.status):
+            if status["stopped_at"] and not self.stopped:
+                what = _STOPPED_BY.get(status["stopped_by"], "loss")
+                number = {"loss": "loss", "gradient": "grad_norm"}[what]
+                self.stopped = f"{what} was {status.float_of(number):g} at update {status['stopped_at']}"
+                self._progress(
+                    f"learner {index} stopped learning: {self.stopped}. The weights before it go on playing; look at "
+                    "the rewards and observations, or lower --learning-rate"
+                )
+
+    def _hang_ns(self, child: Child) -> int:
+        """How long a learner may be silent: an update of a large network takes its time."""
+        update_ns = self.master.pace["update_ns"]
+        if child.ready is None or not update_ns:
+            return int(self._config.startup_timeout_s * 1e9)
+        return max(int(self._config.hang_timeout_s * 1e9), 10 * update_ns)
+
+    # -- end -----------------------------------------------------------------------------------------------
+
+    def end(self) -> None:
+        """Ask the learners to end: after their present update."""
+        self._ending = True
+        if self._master is not None:
+            for control in self._master.control:
+                control["generation"] = -1
+
+    @property
+    def has_ended(self) -> bool:
+        return all(child.exitcode is not None for child in self._children.values())
+
+    def close(self) -> None:
+        """Let the lock's file go. The memory goes with its last user."""
+        if self._master is not None:
+            self._master.close()
+
+    # -- what there is -------------------------------------------------------------------------------------
+
+    def copy(self) -> tuple[int, Arrays, Arrays]:
+        """(updates, network, optimizer) of one moment, as arrays by name: for a checkpoint. Any thread."""
+        manifest = self._manifest
+        if manifest is None:
+            raise RuntimeError("there is nothing to save yet")
+        copy = self.master.copy()
+        buffer = self._rest.copy()
+        manifest.trainable_array(buffer)[:] = copy.weights
+        named = manifest.arrays(buffer)
+        network = {name: named[tensor.name] for name, tensor in manifest.by_name.items() if tensor.name in named}
+        return copy.updates, network, flatten_optimizer(manifest, copy)
+
+    def stats(self, ticks: int) -> LearnerStats | None:
+        """How learning goes, `ticks` after its first run began; None before it is prepared."""
+        if self._master is None or self._store is None:
+            return None
+        config, master = self._config, self._master
+        statuses, updates = master.status, master.commit.updates
+        newest = max(statuses, key=lambda status: status["updates"])
+        made = [status for status in statuses if status["updates"]]
+        sum_diffs, sum_made = (sum(status[name] for status in made) for name in ("version_diff_sum", "updates"))
+        diff = (
+            (
+                float(min(status["version_diff_min"] for status in made)),
+                sum_diffs / sum_made,
+                float(max(status["version_diff_max"] for status in made)),
+            )
+            if made
+            else (math.nan, math.nan, math.nan)
+        )
+        numbers = {name: newest.float_of(name) if made else math.nan for name in _NUMBERS}
+        return LearnerStats(
+            algorithm=config.learn or "",
+            mode=config.mode,
+            learners=len(statuses),
+            updates=updates,
+            updates_per_s=self._updates_per_s(),
+            version=self._store.newest_version(),
+            loss=numbers["loss"],
+            td_error=numbers["td_error"],
+            q_mean=numbers["q_mean"],
+            grad_norm=numbers["grad_norm"],
+            epsilon=_epsilon(config, ticks),
+            version_diff=diff,
+            transitions=max(status["transitions"] for status in statuses),
+            lapped_samples=sum(status["lapped_samples"] for status in statuses),
+            skipped_publications=sum(status["publish_skipped"] for status in statuses),
+            yields=sum(status["yields"] for status in statuses),
+            yielded_s=sum(status["yielded_ns"] for status in statuses) / 1e9,
+            restarts=self.restarts,
+            stopped=self.stopped,
+            restart_reasons=dict(self.restart_reasons),
+            places=[_place(master, index) for index in range(len(statuses))],
+        )
+
+    def _updates_per_s(self) -> float:
+        if self._learning_since is None:
+            return math.nan
+        since, since_ns = self._learning_since
+        elapsed_ns = self._newest_update[1] - since_ns
+        return (self._newest_update[0] - since) * 1e9 / elapsed_ns if elapsed_ns > 0 else math.nan
+
+
+def _epsilon(config: RuntimeConfig, ticks: int) -> float:
+    """Share of random actions after so many ticks."""
+    share = min(1.0, ticks / config.epsilon_ticks)
+    return config.epsilon_start + share * (config.epsilon_end - config.epsilon_start)
+
+
+def _place(master: MasterState, index: int) -> dict[str, Any]:
+    status, made = master.status[index], master.status[index]["updates"]
+    return {
+        "index": index,
+        "pid": status["pid"],
+        "state": LearnerState(status["state"]).name.lower(),
+        "updates": made,
+        "publications": status["publications"],
+        "publish_skipped": status["publish_skipped"],
+        "transitions": status["transitions"],
+        "lapped_samples": status["lapped_samples"],
+        "restarts": master.control[index]["restarts"],
+        "yields": status["yields"],
+        "yielded_s": status["yielded_ns"] / 1e9,
+        "cpu_s": status["learning_ns"] / 1e9,
+        "version_diff_avg": status["version_diff_sum"] / made if made else math.nan,
+        "policy_lag": status.float_of("policy_lag"),
+    }
+
+
+# -- the optimizer, by name --------------------------------------------------------------------------------------
+
+_PARTS = ("exp_avg", "exp_avg_sq", "target")
+
+
+def flatten_optimizer(manifest: ParamManifest, copy: MasterCopy) -> dict[str, Floats]:
+    """Moments and target network of each trained parameter, in its own shape, as `part.name`."""
+    return {
+        f"{part}.{tensor.name}": manifest.array(getattr(copy, part), tensor)
+        for part in _PARTS
+        for tensor in manifest.trainable()
+    }
+
+
+def unflatten_saved(manifest: ParamManifest, saved: SavedState) -> dict[str, Floats]:
+    """The inverse: flat arrays by part. ConfigError if they are not those of this network."""
+    found: dict[str, Floats] = {}
+    for part in _PARTS:
+        flat = found[part] = np.zeros(manifest.trainable_bytes // 4, np.float32)
+        for tensor in manifest.trainable():
+            array = saved.optimizer.get(f"{part}.{tensor.name}")
+            if array is None or array.shape != tensor.shape:
+                got = "nothing" if array is None else f"shape {array.shape}"
+                raise ConfigError(
+                    f"resume: {saved.folder / OPTIMIZER} has {got} for {part}.{tensor.name}; "
+                    f"expected shape {tensor.shape}: it is of another network. Use the --policy it was trained with"
+                )
+            manifest.array(flat, tensor)[...] = array
+    return found

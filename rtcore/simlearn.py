@@ -1,0 +1,315 @@
+"""Learning on the virtual clock: learners are times at which updates end. No process, no sleeping; deterministic.
+
+The algorithm, the master weights, the parameter store and the replay memory are those of a real run; here they live
+in private memory. An update that begins at virtual time t is computed from what is there at t, and is applied and
+published at t + `learn_latency_ms`: until then workers play with older weights, as in a real run.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any, Protocol
+
+import numpy as np
+
+from rtcore.checkpoint import SavedState
+from rtcore.checkpointer import Checkpointer, Snapshot
+from rtcore.clock import NS_PER_MS
+from rtcore.config import RuntimeConfig
+from rtcore.errors import ConfigError
+from rtcore.history import History
+from rtcore.learnconfig import VIRTUAL_UPDATES_PER_TICK, LearnConfig
+from rtcore.learners import check_can_learn, check_same_world, flatten_optimizer, unflatten_saved
+from rtcore.learning import checkpoint_folder, judged_return, state_of
+from rtcore.master import MasterState
+from rtcore.params import ParamStore
+from rtcore.report.record import RunRecord
+from rtcore.report.summary import LearnerStats
+from rtcore.ring import FrameRing
+from rtcore.spaces import ActionSpec, ObservationSpec
+from rtcore.transitions import TransitionBuilder, TransitionReader
+
+#: Updates that the shown loss, TD error, value and gradient norm are means of.
+_SHOWN_UPDATES = 100
+
+
+class SimLearner(Protocol):
+    """One learner: `rtcore_workers.dqn.DqnLearner` is one."""
+
+    def compute(self) -> Any:
+        """A gradient from the present weights: `loss`, `td_error`, `q_mean`, `grad_norm`, `flaw`."""
+        ...
+
+    def apply(self, gradient: Any) -> Any:
+        """Make it an update: `commit.updates`, `version_diff`, `version`, `publish_skipped`."""
+        ...
+
+
+class SimAgent(Protocol):
+    """A policy with its weights and learners: `rtcore_workers.virtual.Agent`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def store(self) -> ParamStore | None: ...
+    @property
+    def observation(self) -> ObservationSpec: ...
+    @property
+    def action(self) -> ActionSpec: ...
+    @property
+    def epsilon(self) -> Callable[[int], float]: ...
+    def learners(self, master: MasterState, replay: TransitionReader) -> Sequence[SimLearner]: ...
+
+
+class VirtualLearners:
+    """When a simulated run's learners learn. Implements `simworkers.Cycle` for the sequential modes.
+
+    `learners`: N of them. mode async: they share the updates that `updates_per_tick` allows, each one at a time.
+    The other modes: the one learner is part of the worker's turn, one update a turn.
+    """
+
+    def __init__(
+        self,
+        config: LearnConfig,
+        learners: Sequence[SimLearner],
+        replay: TransitionReader,
+        *,
+        updates_before: int = 0,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.config = config
+        self.updates = updates_before
+        self.stopped = ""
+        self.skipped_publications = 0
+        self._updates_before = updates_before
+        self._learners = learners
+        self._replay = replay
+        self._say = say
+        self._latency_ns = round(config.learn_latency_ms * NS_PER_MS)
+        self._rate = config.updates_per_tick or VIRTUAL_UPDATES_PER_TICK
+        self._tokens = 0.0
+        self._idle = deque(range(len(learners)))
+        #: Updates under way: (when it ends, its number, learner, its gradient).
+        self._under_way: list[tuple[int, int, int, Any]] = []
+        self._begun = 0
+        self._newest: deque[Any] = deque(maxlen=_SHOWN_UPDATES)
+        self._diffs = [math.inf, 0, -math.inf, 0]  # least, sum, most, count
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there are transitions enough to learn from. A run that goes on needs a batch."""
+        count, starts = len(self._replay), self.config.learning_starts
+        if self.updates == 0:
+            return count > 0 and self._replay.counts.transitions >= starts
+        return count >= min(starts, self.config.batch_size)
+
+    # -- learners of their own -----------------------------------------------------------------------------
+
+    def after_tick(self, now_ns: int, next_ns: int) -> None:
+        """The frame of the tick at `now_ns` is out: all that learners do until the next tick is due at `next_ns`."""
+        self._replay.update()
+        if self.config.mode != "async":
+            return
+        if self.has_begun and not self.stopped:
+            # What learners that are all busy cannot take up is not saved for later.
+            self._tokens = min(self._tokens + self._rate, max(1.0, self._rate))
+        while True:
+            first_ns = self._under_way[0][0] if self._under_way else math.inf
+            if first_ns <= now_ns:
+                self._end_first()
+            elif self._tokens >= 1 and self._idle and now_ns < next_ns and not self.stopped:
+                self._begin(now_ns)
+            elif first_ns <= next_ns:
+                now_ns = self._end_first()
+            else:
+                return
+
+    def _begin(self, now_ns: int) -> None:
+        self._tokens -= 1
+        learner = self._idle.popleft()
+        gradient = self._learners[learner].compute()
+        heapq.heappush(self._under_way, (now_ns + self._latency_ns, self._begun, learner, gradient))
+        self._begun += 1
+
+    def _end_first(self) -> int:
+        end_ns, _, learner, gradient = heapq.heappop(self._under_way)
+        self._idle.append(learner)
+        if not self.stopped:
+            self._apply(learner, gradient)
+        return end_ns
+
+    def _apply(self, learner: int, gradient: Any) -> None:
+        if gradient.flaw:
+            self.stopped = f"{gradient.flaw} was not finite at update {self.updates + 1}"
+            self._say(f"learning has stopped: {self.stopped}; the last good weights keep playing")
+            return
+        update = self._learners[learner].apply(gradient)
+        self.updates = update.commit.updates
+        self.skipped_publications += update.publish_skipped
+        self._newest.append(gradient)
+        diff = update.version_diff
+        least, total, most, count = self._diffs
+        self._diffs = [min(least, diff), total + diff, max(most, diff), count + 1]
+
+    # -- learning as part of a turn ------------------------------------------------------------------------
+
+    def before_inference(self, now_ns: int) -> int:
+        """How long the worker learns between reading its frame and inferring [ns]."""
+        return self._learn_in_turn() if self.config.mode == "learn-then-infer" else 0
+
+    def after_answer(self, now_ns: int) -> int:
+        """How long the worker learns after its answer, before it reads a frame again [ns]."""
+        return self._learn_in_turn() if self.config.mode == "infer-then-learn" else 0
+
+    def _learn_in_turn(self) -> int:
+        self._replay.update()
+        if self.stopped or not self.has_begun:
+            return 0
+        self._apply(0, self._learners[0].compute())
+        return self._latency_ns
+
+    # -- what happened -------------------------------------------------------------------------------------
+
+    def stats(self, *, version: int, epsilon: float, elapsed_s: float) -> LearnerStats:
+        """Everything that is counted; rates are per virtual second."""
+        config = self.config
+        least, total, most, count = self._diffs
+        made = self.updates - self._updates_before
+        return LearnerStats(
+            algorithm=config.learn or "",
+            mode=config.mode,
+            learners=len(self._learners),
+            updates=self.updates,
+            updates_per_s=made / elapsed_s if elapsed_s > 0 else math.nan,
+            version=version,
+            epsilon=epsilon,
+            version_diff=(least, total / count, most) if count else (math.nan, math.nan, math.nan),
+            transitions=len(self._replay),
+            lapped_samples=self._replay.lapped_samples,
+            skipped_publications=self.skipped_publications,
+            stopped=self.stopped,
+            loss=self._mean("loss"),
+            td_error=self._mean("td_error"),
+            q_mean=self._mean("q_mean"),
+            grad_norm=self._mean("grad_norm"),
+        )
+
+    def _mean(self, name: str) -> float:
+        """Of the newest updates; NaN of none."""
+        values = [getattr(gradient, name) for gradient in self._newest]
+        return sum(values) / len(values) if values else math.nan
+
+
+def check_learnable(
+    config: RuntimeConfig, observation: ObservationSpec, action: ActionSpec, ring_slots: int, saved: SavedState | None
+) -> None:
+    """ConfigError, before any network is built, if this world cannot be learned, or not be gone on with."""
+    check_can_learn(config, action, ring_slots)
+    if saved is not None:
+        check_same_world(config, {"observation": observation.to_json(), "action": action.to_json()}, saved)
+
+
+class VirtualLearning:
+    """Everything that a simulated run has because it learns: master, replay memory, learners, checkpoints.
+
+    `saved`: the checkpoint that learning goes on from. Checkpoints are by virtual time, every `checkpoint_every_s`, of
+    the same format as a real run's. ConfigError if this world cannot be learned with these settings.
+    """
+
+    def __init__(
+        self,
+        config: RuntimeConfig,
+        rate_hz: Fraction,
+        agent: SimAgent,
+        ring: FrameRing,
+        saved: SavedState | None,
+        say: Callable[[str], None],
+    ) -> None:
+        self._env_info = {"observation": agent.observation.to_json(), "action": agent.action.to_json()}
+        store = agent.store
+        if store is None or not store.manifest().trainable_bytes:
+            raise ConfigError(f"learn={config.learn}: policy {config.policy} has no trainable float32 parameter")
+        self.config = config
+        self.store = store
+        self._agent = agent
+        self._rate_hz = rate_hz
+        self._say = say
+        self._saved = saved
+        self._manifest = manifest = store.manifest()
+        self._before: Mapping[str, Any] = saved.state if saved is not None else {}
+        self.master = MasterState.private(manifest.trainable_bytes, config.learners)
+        weights = manifest.trainable_array(store.buffer(store.newest().buffer))
+        updates = int(self._before.get("updates", 0))
+        self.master.begin(weights, updates=updates, **(unflatten_saved(manifest, saved) if saved is not None else {}))
+        history = History(config.obs_history, config.act_history)
+        self.replay = TransitionReader(ring, agent.action, 0, TransitionBuilder(config.gamma), 0, history)
+        self.learners = VirtualLearners(
+            config, agent.learners(self.master, self.replay), self.replay, updates_before=updates, say=say
+        )
+        self.checkpoints: Checkpointer | None = None
+        self._checkpoint_ticks = max(1, int(config.checkpoint_every_s * rate_hz))
+        self._num_ticks = 0
+
+    @property
+    def ticks_before(self) -> int:
+        """Of the runs that this one goes on from."""
+        return int(self._before.get("ticks", 0))
+
+    def begin(self, record: RunRecord) -> None:
+        """Before the first tick. Nothing is kept without an output folder."""
+        config = self.config
+        if config.out is None:
+            return
+        self.checkpoints = Checkpointer(
+            checkpoint_folder(config, config.out, self._saved, self._say),
+            config.checkpoint_every_s,
+            lambda: self._take(record),
+            self._say,
+            self._before.get("best_mean_return"),
+        )
+
+    def after_tick(self, tick: int, now_ns: int, next_ns: int) -> None:
+        """Tick `tick`, which was due at `now_ns`, is done; the next one is due at `next_ns`."""
+        self._num_ticks = tick + 1
+        self.learners.after_tick(now_ns, next_ns)
+        if self.checkpoints is not None and self._num_ticks % self._checkpoint_ticks == 0:
+            self.checkpoints.write()
+
+    def finish(self) -> None:
+        """The last checkpoint, however the run ended."""
+        if self.checkpoints is not None and self._num_ticks:
+            self.checkpoints.write(last=True)
+
+    def _take(self, record: RunRecord) -> Snapshot:
+        copy, manifest = self.master.copy(), self._manifest
+        buffer = np.array(np.frombuffer(self.store.buffer(self.store.newest().buffer), np.uint8))
+        manifest.trainable_array(buffer)[:] = copy.weights
+        named = manifest.arrays(buffer)
+        network = {name: named[tensor.name] for name, tensor in manifest.by_name.items() if tensor.name in named}
+        state = state_of(
+            self.config,
+            self._env_info,
+            self._agent.name,
+            updates=copy.updates,
+            ticks=self.ticks_before + self._num_ticks,
+            episodes=int(self._before.get("episodes", 0)) + len(record.episodes),
+        )
+        return Snapshot(network, flatten_optimizer(manifest, copy), state, judged_return(record))
+
+    def stats(self) -> LearnerStats:
+        """As of now."""
+        checkpoints = self.checkpoints
+        stats = self.learners.stats(
+            version=self.store.newest_version(),
+            epsilon=self._agent.epsilon(self._num_ticks),
+            elapsed_s=float(self._num_ticks / self._rate_hz),
+        )
+        if checkpoints is None:
+            return stats
+        best = math.nan if checkpoints.best_return is None else checkpoints.best_return
+        return replace(stats, checkpoints=checkpoints.written, failed_checkpoints=checkpoints.failed, best_return=best)

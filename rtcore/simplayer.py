@@ -1,0 +1,95 @@
+"""The policy on the virtual clock: what it sees comes from the run's own ring, how long it takes from a model."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy.typing as npt
+
+from rtcore.clock import ManualClock
+from rtcore.history import History, HistoryReader
+from rtcore.latency import LatencyModel
+from rtcore.params import Version
+from rtcore.ring import FrameRing
+from rtcore.simworkers import Inference
+
+
+class SimPolicy(Protocol):
+    """What the simulator needs of a policy: `rtcore_workers.policies.Policy` has it."""
+
+    @property
+    def observation(self) -> npt.NDArray[Any]: ...
+
+    def act(self, *, frame_seq: int, out: npt.NDArray[Any]) -> None: ...
+
+
+class SimWeights(Protocol):
+    """A network that plays from a parameter store (`rtcore_workers.weights.SharedWeights`)."""
+
+    def switch(self) -> Version:
+        """Before an inference: the newest weights, held until `done`."""
+        ...
+
+    def done(self) -> None: ...
+
+
+class SimPlayer:
+    """Runs the policy for the simulated workers. Without a policy every action is the one that stood in the buffer.
+
+    `latency`: inference time of job n [ns]; None: what `policy_clock` says that the policy just took (a synthetic or
+    padded one moves it on). `weights`: where the network's come from; those published when an inference begins.
+    """
+
+    def __init__(
+        self,
+        policy: SimPolicy | None,
+        actions: npt.NDArray[Any],
+        latency: LatencyModel | None,
+        policy_clock: ManualClock,
+        *,
+        ring: FrameRing | None = None,
+        history: History | None = None,
+        weights: SimWeights | None = None,
+    ) -> None:
+        self.actions = actions
+        self._policy = policy
+        self._latency = latency
+        self._clock = policy_clock
+        self._weights = weights
+        self._timing = getattr(policy, "timing", None)
+        self._reader: HistoryReader | None = None
+        if policy is not None and ring is not None:
+            past_actions = getattr(policy, "past_actions", None)
+            self._reader = HistoryReader(ring, history or History(), policy.observation, past_actions)
+
+    def infer(self, number: int, frame_seq: int) -> Inference:
+        """Job `number`, on frame `frame_seq` of the ring."""
+        if self._reader is not None:
+            self._reader.read(frame_seq)
+        before_ns = self._clock.now_ns()
+        version = self._act(frame_seq)
+        tau_ns = self._latency(number) if self._latency is not None else self._clock.now_ns() - before_ns
+        clipped = self._timing.clipped if self._timing is not None else 0
+        if version is None:
+            return Inference(self.actions.tobytes(), tau_ns, clipped=clipped)
+        return Inference(self.actions.tobytes(), tau_ns, version.version, version.checksum, clipped)
+
+    def tau_ns(self, number: int) -> int:
+        """How long job `number` will take, for the plan [ns]: asks the latency model, else the policy itself."""
+        if self._latency is not None:
+            return self._latency(number)
+        before_ns = self._clock.now_ns()
+        self._act(number)
+        return self._clock.now_ns() - before_ns
+
+    def _act(self, frame_seq: int) -> Version | None:
+        if self._policy is None:
+            return None
+        weights = self._weights
+        if weights is None:
+            self._policy.act(frame_seq=frame_seq, out=self.actions)
+            return None
+        version = weights.switch()
+        self._policy.act(frame_seq=frame_seq, out=self.actions)
+        weights.done()
+        return version

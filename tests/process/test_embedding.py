@@ -1,0 +1,194 @@
+"""`Runtime` in a trainer's program: started in the background, sampled from, told of episodes, given factories."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+import rtcore
+from rtcore.errors import ConfigError, EnvironmentFailed, PolicyError, StartupError
+from rtcore.importable import import_path
+from rtcore.shm import files_of
+
+pytestmark = pytest.mark.process
+sys.path.insert(0, str(Path(__file__).parent))
+
+import embed_mains  # noqa: E402 - found through the path above
+import embed_worlds  # noqa: E402
+
+SYNTHETIC: dict[str, Any] = {"policy": "synthetic", "policy_args": {"latency_ms": 10}, "workers": 2}
+
+
+def make_bad_policy(observation_space: Any, action_space: Any) -> torch.nn.Module:
+    raise LookupError("no such weights")
+
+
+# -- starting ----------------------------------------------------------------------------------------------------
+
+
+def test_a_run_starts_in_the_background_and_says_when_it_is_ready() -> None:
+    runtime = rtcore.Runtime(env_id=embed_worlds.counting, ticks=60, **SYNTHETIC)
+    with pytest.raises(StartupError, match="start"):
+        runtime.wait_ready()
+    assert runtime.start(wait=False) is runtime
+    assert not runtime.wait_ready(0)
+    assert runtime.wait_ready()
+    assert runtime.env_pid > 0
+    assert runtime.wait()
+    runtime.close()
+    assert runtime.summary()["leftover_shared_memory"] == []
+
+
+def test_what_goes_wrong_in_the_background_is_raised_where_the_program_waits() -> None:
+    runtime = rtcore.Runtime(env_id="embed_worlds:nothing_of_the_kind", ticks=60, **SYNTHETIC).start(wait=False)
+    for wait in (runtime.wait_ready, runtime.wait):
+        with pytest.raises(ConfigError, match="nothing_of_the_kind"):
+            wait()
+    runtime.close()
+    assert files_of(runtime.run_id) == []
+
+
+def test_a_run_that_is_closed_while_it_starts_ends_soon_and_says_so() -> None:
+    runtime = rtcore.Runtime(env_id=embed_worlds.counting, ticks=60, **SYNTHETIC).start(wait=False)
+    runtime.close()
+    with pytest.raises(StartupError, match="closed while it was starting"):
+        runtime.wait_ready()
+    assert files_of(runtime.run_id) == []
+
+
+# -- errors of the processes -------------------------------------------------------------------------------------
+
+
+def test_an_exception_in_a_worker_is_raised_here_with_the_workers_traceback() -> None:
+    with (
+        pytest.raises(PolicyError, match="no such weights") as caught,
+        rtcore.Runtime(env_id=embed_worlds.counting, policy=make_bad_policy, workers=1, ticks=50),
+    ):
+        pass
+    notes = "\n".join(caught.value.__notes__)
+    assert "In worker 0" in notes
+    assert "in make_bad_policy" in notes
+
+
+def test_an_exception_in_the_world_ends_wait_with_the_worlds_traceback() -> None:
+    args = {"break_at": 5, "fps": 50}
+    runtime = rtcore.Runtime(env_id=unlucky, env_args=args, ticks=500, **SYNTHETIC)
+    with runtime, pytest.raises(EnvironmentFailed, match="the counter is full") as caught:
+        runtime.wait()
+    assert "in _break" in "\n".join(caught.value.__notes__)
+
+
+def unlucky(**kwargs: Any) -> gymnasium.Env[Any, Any]:
+    """Breaks in its second life: the first is the one it is tried out in."""
+    world = embed_worlds.counting(**kwargs)
+    lives = iter(range(100))
+    begin = world.reset
+
+    def reset(*, seed: int | None = None, options: Any = None) -> Any:
+        return begin(seed=seed, options={"start": embed_worlds.UNLUCKY} if next(lives) else {"start": 1})
+
+    world.reset = reset  # type: ignore[method-assign]
+    return world
+
+
+# -- learning from it --------------------------------------------------------------------------------------------
+
+
+def test_samples_are_tensors_of_the_frames_own_dtype_and_none_while_there_are_too_few() -> None:
+    with rtcore.Runtime(env_id="worlds:checking", env_args={"space": "box"}, ticks=150, **SYNTHETIC) as runtime:
+        assert runtime.sample(100_000) is None
+        batch = None
+        while batch is None and not runtime.wait(0.05):
+            batch = runtime.sample(16, gamma=0.9)
+        assert batch is not None
+        assert batch.obs.shape == batch.next_obs.shape == (16, 12, 10)
+        assert batch.obs.dtype == torch.uint8
+        assert batch.action.shape == (16, 3)
+        assert torch.allclose(batch.discount, 0.9 ** batch.num_ticks.float(), rtol=1e-5)
+        assert batch.terminated.dtype == torch.bool
+        assert runtime.observation_space == gymnasium.spaces.Box(0, 255, (12, 10), np.uint8)
+        assert runtime.action_space == gymnasium.spaces.Box(-2.0, 2.0, (3,), np.float32)
+
+
+def test_every_episode_is_told_once_in_order_as_it_ends() -> None:
+    told: list[Any] = []
+    threads = set()
+
+    def note(episode: Any) -> None:
+        told.append(episode)
+        threads.add(threading.current_thread())
+
+    args = {"length": 10, "fps": 100}
+    with rtcore.Runtime(
+        env_id=embed_worlds.counting, env_args=args, ticks=200, on_episode=note, **SYNTHETIC
+    ) as runtime:
+        runtime.wait()
+    assert [episode.total_reward for episode in told] == runtime.summary()["episodes"]["returns"]
+    assert len(told) >= 5
+    assert {episode.num_ticks for episode in told} == {10}
+    assert threading.main_thread() not in threads
+
+
+def test_a_callback_may_close_the_run_and_what_it_raises_is_raised_by_wait() -> None:
+    args = {"length": 10, "fps": 100}
+    closing = rtcore.Runtime(
+        env_id=embed_worlds.counting, env_args=args, on_episode=lambda _: closing.close(), **SYNTHETIC
+    )
+    with closing:
+        assert closing.wait(60)
+
+    def fail(_: Any) -> None:
+        raise KeyError("my own mistake")
+
+    failing = rtcore.Runtime(env_id=embed_worlds.counting, env_args=args, on_episode=fail, **SYNTHETIC)
+    with failing, pytest.raises(KeyError, match="my own mistake"):
+        failing.wait(60)
+    assert files_of(closing.run_id) == files_of(failing.run_id) == []
+
+
+# -- factories ---------------------------------------------------------------------------------------------------
+
+
+def test_factories_are_named_so_that_other_processes_find_them() -> None:
+    assert import_path(embed_worlds.counting) == "embed_worlds:counting"
+    assert import_path(embed_worlds.Gliding) == "embed_worlds:Gliding"
+    assert import_path("CartPole-v1") == "CartPole-v1"
+
+    def local() -> None: ...
+
+    for wrong in (lambda: None, local, embed_worlds.Counting.step):
+        with pytest.raises(ValueError, match=r"move it to a module of its own"):
+            import_path(wrong)
+    with pytest.raises(ConfigError, match="policy: .*move it to a module"):
+        rtcore.Runtime(env_id="CartPole-v1", policy=lambda *_: None)
+
+
+def program(text: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    (folder / "trainer.py").write_text(text)
+    return subprocess.run(
+        [sys.executable, str(folder / "trainer.py")], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_a_program_with_a_main_guard_may_hold_its_own_factories(tmp_path: Path) -> None:
+    ran = program(embed_mains.GUARDED, tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    lines = ran.stdout.splitlines()
+    assert lines.count("main runs as __main__") == 1
+    assert "played trainer:make_net 20" in lines
+
+
+def test_a_program_without_one_is_told_what_to_do_and_never_runs_twice(tmp_path: Path) -> None:
+    ran = program(embed_mains.UNGUARDED, tmp_path)
+    assert ran.returncode != 0
+    assert ran.stdout.splitlines() == ["main runs as __main__"]
+    assert "ConfigError: policy: make_net is part of the program that runs" in ran.stderr
+    assert 'if __name__ == "__main__":' in ran.stderr

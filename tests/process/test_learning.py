@@ -1,0 +1,123 @@
+"""Learners beside a real run: returns rise, what was learned is kept, played and gone on with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import rtcore
+from rtcore.checkpoint import load_state, load_weights
+from rtcore.errors import ConfigError, PolicyError
+
+pytestmark = pytest.mark.process
+
+FAST: dict[str, Any] = {
+    "env_id": "learnable:bandit",
+    "policy": "mlp",
+    "workers": 2,
+    "learn": "dqn",
+    "learning_starts": 100,
+    "target_every": 50,
+    "epsilon_ticks": 400,
+    "learner_nice": 0,
+    "gamma": 0.9,
+}
+
+
+def learn(out: Path | None, **fields: Any) -> dict[str, Any]:
+    lines: list[str] = []
+    with rtcore.Runtime(progress=lines.append, out=out, **{**FAST, **fields}) as runtime:
+        runtime.wait()
+    return runtime.summary() | {"lines": lines}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"learners": 2, "double_dqn": True, "n_step": 3},
+        {"mode": "infer-then-learn", "stagger": "sequential", "workers": 1},
+        {"mode": "learn-then-infer", "stagger": "sequential", "workers": 1},
+        {"obs_history": 1, "act_history": 2},
+    ],
+    ids=["async", "two-learners", "infer-then-learn", "learn-then-infer", "histories"],
+)
+def test_returns_rise(fields: dict[str, Any]) -> None:
+    summary = learn(None, ticks=1600, **fields)
+    returns = summary["episodes"]["returns"]
+    learner = summary["learner"]
+    assert learner["stopped"] == ""
+    assert learner["updates"] > 200, summary["learner"]
+    assert learner["version"] > learner["updates"] // 10 // 2
+    assert np.mean(returns[:10]) < 11, "at first it acts at random"
+    assert np.mean(returns[-20:]) > 14, returns
+    assert summary["leftover_shared_memory"] == []
+    assert any("no checkpoints are kept" in line for line in summary["lines"])
+
+
+def test_a_run_goes_on_where_the_last_one_stopped_and_its_weights_are_played(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    first = learn(out, ticks=1500, checkpoint_every_s=1.0, keep_checkpoints=2)
+    saved = load_state(out)
+    assert saved.state["updates"] == first["learner"]["updates"] > 100
+    assert saved.state["ticks"] == 1500
+    assert saved.state["episodes"] == first["episodes"]["count"]
+    assert first["learner"]["checkpoints"] >= 3
+    kept = {path.name for path in (out / "checkpoints").iterdir() if not path.is_symlink()}
+    assert 2 <= len(kept) <= 3
+
+    second = learn(out, ticks=300, resume=out, epsilon_ticks=100_000)
+    again = load_state(out)
+    assert again.state["updates"] == second["learner"]["updates"] > saved.state["updates"]
+    assert again.state["ticks"] == 1800
+    assert again.state["episodes"] == first["episodes"]["count"] + second["episodes"]["count"]
+    assert second["learner"]["epsilon"] == pytest.approx(1 - 0.95 * 1800 / 100_000, abs=1e-3)
+
+    played = learn(None, ticks=600, learn=None, policy_checkpoint=out)
+    assert "learner" not in played
+    assert np.mean(played["episodes"]["returns"][3:]) > 17
+
+    fresh = learn(out, ticks=100, learning_starts=2000)
+    assert fresh["learner"]["updates"] == 0
+    assert any("checkpoints of an earlier run are now in" in line for line in fresh["lines"])
+    assert load_state(out / "checkpoints-1").state["ticks"] == 1800
+    assert load_weights(out).keys() == again.weights.keys()
+
+
+def test_a_cap_on_updates_is_kept() -> None:
+    summary = learn(None, ticks=1200, updates_per_tick=0.1)
+    assert 20 < summary["learner"]["updates"] <= 0.1 * 1200 + 30
+
+
+def test_the_state_of_a_checkpoint_says_what_it_is_of(tmp_path: Path) -> None:
+    learn(tmp_path, ticks=300, seed=7)
+    state = json.loads((tmp_path / "checkpoints" / "last" / "state.json").read_text())
+    assert state["seed"] == 7
+    assert state["world"]["env_id"] == "learnable:bandit"
+    assert state["world"]["action"]["kind"] == "discrete"
+    assert state["policy"]["policy"] == "mlp"
+    assert state["config"]["learn"] == "dqn"
+
+
+# -- what cannot be learned is said before anything plays -----------------------------------------------------------
+
+
+def test_a_world_without_discrete_actions_is_refused() -> None:
+    with pytest.raises(ConfigError, match="expected Discrete"):
+        learn(None, env_id="worlds:checking", env_args={"space": "box"}, ticks=10)
+
+
+def test_the_checkpoint_of_another_network_or_world_is_refused(tmp_path: Path) -> None:
+    learn(tmp_path, ticks=200)
+    with pytest.raises(PolicyError, match="expected"):
+        learn(None, ticks=10, resume=tmp_path, policy_args={"hidden": 7})
+    with pytest.raises(ConfigError, match="was trained on learnable:bandit"):
+        learn(None, ticks=10, resume=tmp_path, env_id="CartPole-v1")
+    with pytest.raises(ConfigError, match="there is no"):
+        learn(None, ticks=10, resume=tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="there is no"):
+        learn(None, ticks=10, learn=None, policy_checkpoint=tmp_path / "nowhere")

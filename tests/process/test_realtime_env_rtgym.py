@@ -1,0 +1,137 @@
+"""rtgym's interface classes on rtcore's clock."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+
+import rtcore
+from rtcore.errors import ConfigError
+from rtcore.rtgym import InterfaceEnv, realtime_env
+from rtcore.shm import files_of
+
+pytestmark = pytest.mark.process
+sys.path.insert(0, str(Path(__file__).parent))
+
+import embed_worlds  # noqa: E402 - found through the path above
+
+ROBOT: dict[str, Any] = {
+    "interface": embed_worlds.FakeRobot,
+    "interface_kwargs": {"gain": 2.0},
+    "time_step_duration": 0.02,
+    "ep_max_length": math.inf,
+    "act_buf_len": 2,
+}
+
+
+def test_an_interface_is_stepped_as_rtgym_would_with_its_observation_put_together_again() -> None:
+    env = realtime_env(ROBOT)
+    try:
+        assert [type(space) for space in env.observation_space.spaces] == [gymnasium.spaces.Box] * 4
+        assert env.metadata["render_fps"] == 50
+        obs, _ = env.reset()
+        assert obs in env.observation_space
+        assert (obs[0], obs[1].tolist()) == (0, [[0, 7]])
+        position, before = 0.0, 1  # reset has sent the default action, after its observation
+        for control in (0.25, -0.5, 1.0, 0.5):
+            obs, _, terminated, truncated, info = env.step(np.array([control], np.float32))
+            assert obs in env.observation_space
+            assert obs[-1] == control
+            assert obs[1][0, 0] - before == info["rtcore"]["ticks_since_last_step"], "a control at every tick"
+            position, before = obs[0][0], obs[1][0, 0]
+            assert not terminated
+            assert not truncated
+        assert position >= 2 * (0.25 - 0.5 + 1.0 + 0.5)
+        assert obs[2] == [1.0]
+    finally:
+        env.close()
+    assert files_of(env.unwrapped.runtime.run_id) == []
+
+
+def test_a_control_stays_as_a_robots_does_while_the_program_thinks() -> None:
+    import time
+
+    env = realtime_env(ROBOT)
+    try:
+        env.reset()
+        obs, *_ = env.step(np.array([0.25], np.float32))
+        before = obs[0][0]
+        time.sleep(0.1)
+        obs, *_, info = env.step(np.zeros(1, np.float32))
+        assert obs[0][0] == before + info["rtcore"]["missed_ticks"] * 2 * 0.25
+        assert info["rtcore"]["missed_ticks"] >= 3
+    finally:
+        env.close()
+
+
+def test_an_interface_is_a_world_for_workers_too() -> None:
+    args = {"interface": "embed_worlds:FakeRobot", "time_step_duration": 0.02, "ep_max_length": 20}
+    with rtcore.Runtime(
+        env_id="rtcore.rtgym:make_world", env_args=args, policy="random", workers=1, ticks=90
+    ) as runtime:
+        runtime.wait()
+    summary = runtime.summary()
+    assert summary["ticks"]["ideal_hz"] == 50
+    assert summary["episodes"]["count"] >= 2
+    assert set(summary["episodes"]["num_ticks"]) == {20}
+
+
+def test_keys_that_cannot_be_kept_are_refused() -> None:
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"obs_prepro_func": abs}, "obs_prepro_func is not supported"),
+        ({"start_obs_capture": 0.01}, "expected the same"),
+        ({"time_step": 0.01}, "unknown key time_step"),
+        ({"interface": lambda: None}, "move it to a module"),
+    ]
+    for change, message in wrong:
+        with pytest.raises(ConfigError, match=message):
+            realtime_env(ROBOT | change)
+
+
+@pytest.mark.unit
+def test_an_interface_with_one_box_keeps_its_shape_and_dtype() -> None:
+    class Camera(embed_worlds.FakeRobot):
+        def get_observation_space(self) -> Any:
+            return gymnasium.spaces.Tuple((gymnasium.spaces.Box(0, 255, (4, 5), np.uint8),))
+
+        def _observe(self) -> list[Any]:
+            return [np.full((4, 5), 9, np.uint8)]
+
+    env = InterfaceEnv(Camera())
+    obs, _ = env.reset()
+    assert (obs.shape, obs.dtype) == ((4, 5), np.uint8)
+
+
+# rtgym warns, in a thread of its own, of each time step that this machine was too busy for.
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_the_real_rtgym_drone_runs_unchanged() -> None:
+    rtgym = pytest.importorskip("rtgym")
+    import rtgym_drone
+
+    config = rtgym.DEFAULT_CONFIG_DICT | {"interface": rtgym_drone.Drone, "ep_max_length": 30, "act_buf_len": 4}
+    ours = realtime_env(config)
+    theirs = gymnasium.make("real-time-gym-v1", config=config, disable_env_checker=True)
+    try:
+        assert ours.observation_space == theirs.observation_space
+        assert ours.action_space == theirs.action_space
+        for env in (ours, theirs):
+            obs, _ = env.reset()
+            assert obs in env.observation_space
+            for _ in range(29):
+                obs, reward, terminated, truncated, _ = env.step(np.array([1.0, 0.5], np.float32))
+            # 1.45 s at up to (1, 0.5) a second, less some delays; the drone stops at the border of its world.
+            assert 0.2 < obs[0][0] <= 1
+            assert [list(action) for action in obs[-4:]] == [[1.0, 0.5]] * 4
+            assert reward < 0
+            if not truncated:
+                *_, truncated, _ = env.step(np.array([1.0, 0.5], np.float32))
+            assert truncated or terminated
+    finally:
+        ours.close()
+        theirs.close()

@@ -1,0 +1,72 @@
+"""A network whose action says which weights it was computed with, a world that takes it, and a publisher."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rtcore.params import attach_store
+
+
+class Steady(gymnasium.Env[Any, Any]):
+    """Takes two numbers of any size; never ends."""
+
+    metadata = {"render_fps": 200}  # noqa: RUF012 - Gymnasium's own convention
+    observation_space = gymnasium.spaces.Box(0, 255, (4,), np.uint8)
+    action_space = gymnasium.spaces.Box(0.0, 2.0**24, (2,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        return np.zeros(4, np.uint8), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return np.zeros(4, np.uint8), 0.0, False, False, {}
+
+
+class Constant(nn.Module):
+    """All its weights are one number; the action is the smallest and the largest that it met, reading them twice."""
+
+    def __init__(self, num_parameters: int) -> None:
+        super().__init__()
+        sizes = [num_parameters // 4] * 4
+        self.weights = nn.ParameterList(nn.Parameter(torch.ones(size)) for size in sizes)
+        self.register_buffer("same", torch.ones(1))
+
+    def forward(self, observation: Tensor) -> Tensor:
+        met = [each.aminmax() for _ in range(2) for each in self.weights]
+        low = torch.stack([pair.min for pair in met]).min()
+        high = torch.stack([pair.max for pair in met]).max()
+        return torch.stack([low, high]).expand(len(observation), 2)
+
+
+def constant(observation_space: Any, action_space: Any, num_parameters: int = 1 << 18) -> nn.Module:
+    del observation_space, action_space
+    return Constant(num_parameters)
+
+
+def state(version: int, num_parameters: int = 1 << 18) -> dict[str, Any]:
+    """The weights of that version, as a trainer has them."""
+    filled = {f"weights.{index}": np.full(num_parameters // 4, version, np.float32) for index in range(4)}
+    return filled | {"same": np.ones(1, np.float32)}
+
+
+def publish_for_ever(run_id: str) -> None:
+    """A trainer in a process of its own: each version is filled with its number."""
+    store = attach_store(run_id)
+    manifest = store.manifest()
+
+    def write(buffer: memoryview) -> None:
+        manifest.trainable_array(buffer)[:] = store.newest_version() + 1
+
+    print("publishing", flush=True)
+    while True:
+        store.publish(write, updates=1)
+
+
+if __name__ == "__main__":
+    publish_for_ever(sys.argv[1])

@@ -1,0 +1,246 @@
+"""Checkpoints: what is read is what was written, what is broken is named, what was good stays."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import resource
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from rtcore.checkpoint import BEST, LAST, MODEL, OPTIMIZER, STATE, CheckpointFolder, load_state, load_weights
+from rtcore.checkpointer import Checkpointer, Snapshot
+from rtcore.errors import ConfigError, RtcoreError
+from rtcore.learners import flatten_optimizer, unflatten_saved
+from rtcore.manifest import ParamManifest, ParamTensor
+from rtcore.master import MasterCopy
+
+pytestmark = pytest.mark.unit
+
+WEIGHTS = {"conv.weight": np.arange(24, dtype=np.float32).reshape(2, 3, 4), "conv.bias": np.ones(2, np.float32)}
+OPTIMIZER_ARRAYS = {f"{part}.{name}": array * 2 for part in ("exp_avg", "target") for name, array in WEIGHTS.items()}
+
+
+def state(updates: int, **more: Any) -> dict[str, Any]:
+    return {"updates": updates, "ticks": 7 * updates, "episodes": 3, "world": {}, "policy": {}, **more}
+
+
+def write(folder: Path, updates: int = 100, *, keep: int = 3, is_best: bool = False) -> Path:
+    return CheckpointFolder(folder, keep).write(WEIGHTS, OPTIMIZER_ARRAYS, state(updates), is_best=is_best)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if not path.is_symlink())
+
+
+def test_what_is_read_is_what_was_written_from_the_run_the_checkpoint_or_the_file(tmp_path: Path) -> None:
+    written = write(tmp_path / "checkpoints", 12000)
+    assert written.name == "000012000"
+    for path in (tmp_path, tmp_path / "checkpoints", written, tmp_path / "checkpoints" / LAST, written / MODEL):
+        weights = load_weights(path)
+        assert set(weights) == set(WEIGHTS)
+        assert all(np.array_equal(weights[name], WEIGHTS[name]) for name in WEIGHTS)
+    saved = load_state(tmp_path)
+    assert saved.state["updates"] == 12000
+    assert all(np.array_equal(saved.optimizer[name], OPTIMIZER_ARRAYS[name]) for name in OPTIMIZER_ARRAYS)
+
+
+def test_torch_reads_the_model_as_a_state_dict_and_its_files_are_read_here(tmp_path: Path) -> None:
+    tensors = load_file(write(tmp_path) / MODEL)
+    assert torch.equal(tensors["conv.weight"], torch.from_numpy(WEIGHTS["conv.weight"]))
+    save_file({"w": torch.ones(3), "half": torch.ones(2, dtype=torch.bfloat16)}, tmp_path / "own.safetensors")
+    weights = load_weights(tmp_path / "own.safetensors")
+    assert weights["w"].tolist() == [1, 1, 1]
+    assert weights["half"].dtype == np.uint16, "bfloat16 as its bits"
+
+
+def test_arrays_in_another_memory_order_are_written_as_they_look(tmp_path: Path) -> None:
+    strided = np.asfortranarray(np.arange(12, dtype=np.float32).reshape(3, 4))
+    CheckpointFolder(tmp_path, 1).write({"w": strided}, {}, state(1))
+    assert np.array_equal(load_weights(tmp_path)["w"], strided)
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
+    for updates in range(1, 8):
+        write(tmp_path, updates, keep=2, is_best=updates == 2)
+        os.utime(tmp_path / f"{updates:09d}" / STATE, ns=(0, updates * 10**9))
+    assert names(tmp_path) == ["000000002", "000000006", "000000007"]
+    assert (tmp_path / LAST).readlink() == Path("000000007")
+    assert (tmp_path / BEST).readlink() == Path("000000002")
+
+
+def test_a_second_checkpoint_of_the_same_update_leaves_the_first_alone(tmp_path: Path) -> None:
+    first = write(tmp_path, 5)
+    second = write(tmp_path, 5)
+    assert first.is_dir()
+    assert second.name == "000000005-1"
+    assert (tmp_path / LAST).resolve() == second
+
+
+def test_the_checkpoints_of_an_earlier_run_are_set_aside(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path / "checkpoints", 3)
+    assert folder.set_aside() is None
+    write(tmp_path / "checkpoints", 900)
+    assert folder.set_aside() == tmp_path / "checkpoints-1"
+    write(tmp_path / "checkpoints", 5)
+    assert load_state(tmp_path).state["updates"] == 5
+    assert load_state(tmp_path / "checkpoints-1").state["updates"] == 900
+
+
+# -- broken ones -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
+def test_a_file_that_is_cut_off_is_named(tmp_path: Path, share: float) -> None:
+    file = write(tmp_path) / MODEL
+    raw = file.read_bytes()
+    file.write_bytes(raw[: int(len(raw) * share)])
+    with pytest.raises(ConfigError, match=r"is cut off or no safetensors file"):
+        load_weights(tmp_path)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_is_named_and_not_opened(tmp_path: Path, zipped: bool) -> None:
+    file = tmp_path / "net.pt"
+
+    class Bomb:
+        def __reduce__(self) -> Any:
+            return Path.touch, (tmp_path / "exploded",)
+
+    if zipped:
+        torch.save({"w": torch.ones(2), "bomb": Bomb()}, file)
+    else:
+        file.write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(ConfigError, match=r"is a pickle.*expected safetensors.*convert it: python -c"):
+        load_weights(file)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_what_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"policy-checkpoint: there is no .*nowhere"):
+        load_weights(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match=r"holds no checkpoint; expected model.safetensors"):
+        load_weights(tmp_path)
+    with pytest.raises(ConfigError, match=r"resume: .* is a file; expected a checkpoint's folder"):
+        load_state(write(tmp_path) / MODEL)
+
+
+def test_weights_with_a_nan_are_named(tmp_path: Path) -> None:
+    CheckpointFolder(tmp_path, 1).write({"w": np.array([1, np.nan], np.float32)}, {}, state(1))
+    with pytest.raises(ConfigError, match=r"holds NaN in w"):
+        load_weights(tmp_path)
+
+
+def test_a_state_that_is_not_ours_is_named(tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    (folder / STATE).write_text("{")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_state(tmp_path)
+    (folder / STATE).write_text(json.dumps({"updates": 3}))
+    with pytest.raises(ConfigError, match="has no ticks, episodes, world, policy"):
+        load_state(tmp_path)
+
+
+def test_the_optimizer_of_another_network_is_named(tmp_path: Path) -> None:
+    write(tmp_path)
+    other = ParamManifest.of([ParamTensor(("w",), (3,), (1,), "float32", "parameter", True)])
+    with pytest.raises(ConfigError, match=r"has nothing for exp_avg.w; expected shape \(3,\)"):
+        unflatten_saved(other, load_state(tmp_path))
+
+
+def test_the_optimizer_comes_back_flat_as_it_was(tmp_path: Path) -> None:
+    channels_last = ParamTensor(("a",), (2, 3), (1, 2), "float32", "parameter", True)
+    manifest = ParamManifest.of([channels_last, ParamTensor(("b",), (5,), (1,), "float32", "parameter", True)])
+    rng = np.random.default_rng(0)
+    flat = []
+    for _ in range(4):
+        one = np.zeros(manifest.trainable_bytes // 4, np.float32)
+        for tensor in manifest.tensors:
+            manifest.array(one, tensor)[...] = rng.normal(size=tensor.shape)
+        flat.append(one)
+    copy = MasterCopy(9, *flat)
+    CheckpointFolder(tmp_path, 1).write({}, flatten_optimizer(manifest, copy), state(9))
+    back = unflatten_saved(manifest, load_state(tmp_path))
+    for part in ("exp_avg", "exp_avg_sq", "target"):
+        assert np.array_equal(back[part], getattr(copy, part)), part
+
+
+# -- a full disk -------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def files_no_longer_than(num_bytes: int) -> Iterator[None]:
+    """Writing more is an error, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_full_disk_is_said_once_and_counted_and_the_old_checkpoint_stays(tmp_path: Path) -> None:
+    said: list[str] = []
+    large = {"w": np.zeros(100_000, np.float32)}
+    updates = iter(range(1, 100))
+    keeper = Checkpointer(
+        CheckpointFolder(tmp_path, 3), 60, lambda: Snapshot(large, {}, state(next(updates)), None), said.append
+    )
+    keeper.write()
+    with files_no_longer_than(50_000):
+        keeper.write()
+        keeper.write()
+    assert (keeper.written, keeper.failed) == (1, 2)
+    assert len(said) == 1
+    assert "could not be written" in said[0]
+    assert names(tmp_path) == ["000000001"], "no half of one is left"
+    assert load_state(tmp_path).state["updates"] == 1
+    keeper.write()
+    assert load_state(tmp_path).state["updates"] == 4
+
+
+def test_the_best_is_the_one_after_the_best_returns(tmp_path: Path) -> None:
+    returns = iter([None, 3.0, 9.0, 4.0])
+    updates = iter([1, 2, 3, 4])
+    keeper = Checkpointer(
+        CheckpointFolder(tmp_path, 1),
+        60,
+        lambda: Snapshot(WEIGHTS, {}, state(next(updates)), next(returns)),
+        print,
+        best_return=5.0,
+    )
+    for _ in range(4):
+        keeper.write()
+    assert names(tmp_path) == ["000000003", "000000004"]
+    assert load_state(tmp_path / BEST).state["best_mean_return"] == 9.0
+    assert load_state(tmp_path / LAST).state["best_mean_return"] == 9.0
+
+
+def test_nothing_new_is_not_written_again_but_the_end_is(tmp_path: Path) -> None:
+    keeper = Checkpointer(CheckpointFolder(tmp_path, 9), 60, lambda: Snapshot(WEIGHTS, {}, state(5), None), print)
+    keeper.write()
+    keeper.write()
+    assert names(tmp_path) == ["000000005"]
+    keeper.start()
+    keeper.stop()
+    assert names(tmp_path) == ["000000005", "000000005-1"]
+
+
+def test_every_error_is_ours(tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    shutil.rmtree(folder)
+    with pytest.raises(RtcoreError):
+        load_state(tmp_path)
+    assert not (folder / OPTIMIZER).exists()

@@ -1,0 +1,249 @@
+"""`rtcore-rom`: tables, JSON, exit codes and errors. What it runs in other processes is tested with real ones."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from probeworld import Probe
+
+from rtcore.cli.rom import main
+from rtcore_envs.library import KNOWN_ROMS
+from rtcore_envs.maker import parse_keys
+from rtcore_envs.probe import probe_rom
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("COLUMNS", "200")
+    for name in ("RTCORE_ROM_DIR", "RTCORE_STATE_DIR", "DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def red(tmp_path):
+    return Probe(tmp_path / "red", "pokemon-red")
+
+
+def call(capsys, *arguments, known=()):
+    """Exit code, stdout and stderr."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(word) for word in arguments], list(known) or KNOWN_ROMS)
+    out, err = capsys.readouterr()
+    return ended.value.code, out, err
+
+
+# -- check -------------------------------------------------------------------------------------------------------
+
+
+def test_a_known_rom_is_named_with_the_worlds_that_it_is_for(capsys, red):
+    code, out, _ = call(capsys, "check", "--no-run", red.path, known=[red.known])
+    assert code == 0
+    for words in ("POKEMON RED", "pokemon-red", "rtcore/PokemonBattles-v0", "rtcore/PokemonCatching-v0"):
+        assert words in out
+    assert "Tetris-v0" not in out
+
+
+def test_another_revision_is_told_apart_and_the_expected_hash_is_named(capsys, red):
+    code, out, _ = call(capsys, "check", "--no-run", red.path)
+    assert code == 1
+    assert "another revision of Pokemon Red" in out
+    assert f"got sha256 {red.known.sha256}" in out
+    assert "expected 5ca7ba01642a3b27b0cc0b5349b52792795b62d3ed977e98a09390659af96b7b" in out
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (probe_rom("SOMETHING ELSE"), "another game"),
+        (b"", "an empty file"),
+        (probe_rom("TETRIS")[:20_000], "20000 bytes (cut short, or not a ROM)"),
+        (bytes(range(256)) * 128, "header checksum"),
+    ],
+)
+def test_what_is_no_known_rom_is_said_and_all_expected_hashes_are_listed(capsys, tmp_path, content, said):
+    path = tmp_path / "Tetris.gb"
+    path.write_bytes(content)
+    code, out, _ = call(capsys, "check", "--no-run", path)
+    assert code == 1
+    assert said in out
+    for known in KNOWN_ROMS:
+        assert known.sha256 in out
+
+
+@pytest.mark.parametrize("name", ["missing.gb", "."])
+def test_a_missing_file_or_a_folder_without_roms_is_a_failure(capsys, tmp_path, name):
+    code, out, _ = call(capsys, "check", "--no-run", tmp_path / name)
+    assert code == 1
+    assert ("no such file" if name == "missing.gb" else "no ROM found") in out
+
+
+def test_a_folder_is_fine_if_one_rom_in_it_is_and_other_files_are_counted(capsys, red):
+    (red.path.parent / "other.gb").write_bytes(probe_rom("OTHER"))
+    (red.path.parent / "broken.GB").write_bytes(b"x")
+    (red.path.parent / "notes.txt").write_text("x")
+    (red.path.parent / "a picture.bin").write_bytes(bytes(32768))
+    code, out, _ = call(capsys, "check", "--no-run", red.path.parent, known=[red.known])
+    assert code == 0
+    assert "2 other files" in out
+    assert "broken.GB" in out
+    code, *_ = call(capsys, "check", "--no-run", red.path.parent, red.path.parent / "other.gb", known=[red.known])
+    assert code == 1, "a file that is named must be usable itself"
+
+
+def test_check_prints_json_that_says_the_same(capsys, red):
+    code, out, _ = call(capsys, "check", "--no-run", "--json", red.path, known=[red.known])
+    shown = json.loads(out)
+    assert (code, shown["ok"], shown["other_files"]) == (0, True, 0)
+    assert shown["roms"] == [
+        {
+            "path": str(red.path),
+            "num_bytes": 32768,
+            "title": "POKEMON RED",
+            "sha256": red.known.sha256,
+            "game": "pokemon-red",
+            "worlds": ["rtcore/PokemonBattles-v0", "rtcore/PokemonCatching-v0"],
+            "runs": None,
+            "problem": None,
+        }
+    ]
+    assert shown["known_roms"][0]["sha256"] == red.known.sha256
+
+
+# -- start states ------------------------------------------------------------------------------------------------
+
+
+def test_states_made_by_script_are_listed_and_used_by_the_world(capsys, red, tmp_path):
+    making = ("states", "new", "by hand", "--world", "battles", "--rom", red.path)
+    code, out, err = call(capsys, *making, "--keys", "wait:100 a:3 wait:2", known=[red.known])
+    path = tmp_path / "home/.local/share/rtcore/states/pokemon-red/battles/by hand.rtstate"
+    assert (code, err) == (0, "")
+    assert str(path) in out
+    env = red.make("battles")
+    _, info = env.reset(seed=0)
+    env.close()
+    assert info["state"] == "by hand"
+    code, out, _ = call(capsys, "states", "list", known=[red.known])
+    assert code == 0
+    assert "by hand" in out
+    assert "battles" in out
+    code, out, _ = call(capsys, "states", "list", "--json", known=[red.known])
+    (state,) = json.loads(out)["states"]
+    assert (state["path"], state["rom_sha256"], state["world"]) == (str(path), red.known.sha256, "battles")
+
+
+def test_the_script_presses_the_keys_for_as_many_frames_as_it_says(capsys, red, tmp_path):
+    script = tmp_path / "keys.txt"
+    script.write_text("wait:100  # the boot animation\nstart+left:5\n")
+    making = ("--world", "battles", "--rom", red.path, "--out", red.states)
+    assert call(capsys, "states", "new", "one", *making, "--script", script, known=[red.known])[0] == 0
+    assert call(capsys, "states", "new", "two", *making, "--keys", "wait:100", known=[red.known])[0] == 0
+    env = red.make("battles", states=red.states)
+    frames = {}
+    for name in ("one", "two"):
+        env.reset(options={"state": name})
+        frames[name] = env.memory[0xFF82]
+        assert env.memory[0xFF81] == 0, "keys are up"
+    env.close()
+    assert frames["one"] - frames["two"] == 5
+
+
+def test_a_name_that_is_taken_is_refused(capsys, red):
+    making = ("states", "new", "x", "--world", "battles", "--rom", red.path, "--out", red.states)
+    assert call(capsys, *making, known=[red.known])[0] == 0
+    code, _, err = call(capsys, *making, known=[red.known])
+    assert code == 1
+    assert "FileExistsError" in err
+    assert "x.rtstate" in err
+
+
+def test_damaged_states_in_the_folder_are_listed_as_such(capsys, red):
+    path = red.save("half", "battles")
+    path.write_bytes(path.read_bytes()[:700])
+    red.save("whole", "battles")
+    code, out, _ = call(capsys, "states", "list", red.states)
+    assert code == 1
+    assert "damaged" in out
+    assert "whole" in out
+    assert "half.rtstate" in out
+
+
+def test_a_state_whose_rom_is_not_here_does_not_pass_the_check(capsys, red):
+    red.save("one", "battles")
+    code, out, _ = call(capsys, "states", "check", "--no-run", red.states)
+    assert code == 1
+    assert f"no ROM here has the sha256 {red.known.sha256}" in out
+    code, *_ = call(capsys, "states", "check", "--no-run", red.states, "--rom", red.path, known=[red.known])
+    assert code == 0
+
+
+def test_no_states_at_all_is_said(capsys):
+    code, out, _ = call(capsys, "states", "list")
+    assert code == 0
+    assert "no start state in" in out
+
+
+def test_a_state_of_another_rom_is_no_beginning(capsys, red, tmp_path):
+    blue = Probe(tmp_path / "blue", "pokemon-blue")
+    path = blue.save("blue", "battles")
+    making = ("states", "new", "x", "--world", "battles", "--rom", red.path, "--from", path)
+    code, _, err = call(capsys, *making, known=[red.known])
+    assert code == 1
+    for words in ("StateError", "a state of pokemon-blue", red.known.sha256, blue.known.sha256):
+        assert words in err
+
+
+# -- wrong arguments ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["chek", "."], ["invalid choice", "check"]),
+        (["states", "new", "x", "--world", "tetris", "--keys", "q:3"], ["--keys", "'q:3'", "KEY:FRAMES"]),
+        (["states", "new", "x", "--world", "tetris", "--script", "/nowhere"], ["--script", "/nowhere"]),
+        (["states", "new", "a/b", "--world", "tetris"], ["'a/b'", "without folder"]),
+        (["states", "new", "x", "--world", "chess"], ["chess", "battles"]),
+        (["play"], ["--world"]),
+        (["play", "--world", "battles", "--scale", "0"], ["--scale", "at least 1"]),
+    ],
+)
+def test_a_wrong_argument_is_named_with_what_was_expected(capsys, arguments, said):
+    code, _, err = call(capsys, *arguments)
+    assert code == 2
+    for words in said:
+        assert words in err
+
+
+def test_playing_without_a_rom_or_a_display_is_an_error_with_a_way_out(capsys, red):
+    code, _, err = call(capsys, "play", "--world", "tetris")
+    assert code == 1
+    assert "0d6535aef23969c7" in err
+    code, _, err = call(capsys, "play", "--world", "battles", "--rom", red.path, known=[red.known])
+    assert code == 1
+    assert "no display" in err
+    assert "states new" in err
+
+
+@pytest.mark.parametrize("words", [["--help"], ["check", "--help"], ["states", "new", "--help"], ["play", "--help"]])
+def test_help_teaches_and_names_the_exit_codes(capsys, words):
+    code, out, _ = call(capsys, *words)
+    assert code == 0
+    assert ("rtcore-rom check" in out) if len(words) == 1 else ("exit codes:" in out)
+
+
+@pytest.mark.parametrize("text", ["a", "a:0", "a:-1", "a:x", "a+q:1", "a:1:1", "wait:999999"])
+def test_a_script_of_keys_that_means_nothing_is_refused(text):
+    with pytest.raises(ValueError, match="expected"):
+        parse_keys(text)
+
+
+def test_a_script_of_keys_is_read_in_order():
+    assert parse_keys("wait:2 # nothing\n\nstart:1 left+a:60") == [
+        (frozenset(), 2),
+        (frozenset({"start"}), 1),
+        (frozenset({"left", "a"}), 60),
+    ]

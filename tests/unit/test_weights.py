@@ -1,0 +1,214 @@
+"""Modules on shared weights: one copy, switched between two inferences."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from rtcore.errors import PolicyError
+from rtcore.layout import ParamLayout
+from rtcore.params import ParamStore
+from rtcore_workers.weights import SharedWeights, connect, manifest_of
+
+pytestmark = pytest.mark.unit
+
+
+class Store:
+    """Makes a private store as worker 0 does, and hands it to the others."""
+
+    store = None
+
+    def __call__(self, manifest):
+        if manifest is not None:
+            self.store = ParamStore.private(manifest, max_workers=4)
+        return self.store
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(3, 4)
+        self.rnn = nn.GRU(4, 4)
+        self.tied = nn.Linear(3, 4)
+        self.tied.weight = self.first.weight
+        self.register_buffer("scale", torch.tensor(2.0))
+        self.register_buffer("table", torch.rand(4), persistent=False)
+
+    def forward(self, x):
+        out, _ = self.rnn(self.first(x) + self.tied(x))
+        return out * self.scale + self.table
+
+
+def build():
+    return Net().eval(), "net"
+
+
+def two_workers(factory=build):
+    torch.manual_seed(0)
+    make_store = Store()
+    first, _, first_weights = connect(factory, make_store, is_first=True, worker=0)
+    torch.manual_seed(1)
+    second, _, second_weights = connect(factory, make_store, is_first=False, worker=1)
+    return make_store.store, (first, first_weights), (second, second_weights)
+
+
+def publish(store, change):
+    manifest = store.manifest()
+    arrays = {
+        name: change(array.copy()) for name, array in manifest.arrays(store.buffer(store.newest().buffer)).items()
+    }
+    return store.publish(lambda buffer: manifest.write(buffer, arrays))
+
+
+def infer(module, weights, x):
+    version = weights.switch()
+    with torch.inference_mode():
+        out = module(x)
+    weights.done()
+    return version.version, out
+
+
+def test_a_later_worker_has_the_first_one_s_weights_and_no_memory_of_its_own_for_them():
+    store, (first, first_weights), (second, second_weights) = two_workers()
+    x = torch.rand(1, 3)
+    assert torch.equal(infer(first, first_weights, x)[1], infer(second, second_weights, x)[1])
+    assert first_weights.is_plain
+    assert not second_weights.is_plain
+    for name, parameter in second.named_parameters():
+        assert parameter.data_ptr() == dict(first.named_parameters())[name].data_ptr(), name
+    assert second.tied.weight is second.first.weight
+    assert second.table.data_ptr() != first.table.data_ptr(), "not part of the state_dict: each has its own"
+
+
+def test_a_new_version_is_used_from_the_next_inference_on_and_by_every_part_of_the_module():
+    store, (first, first_weights), (second, second_weights) = two_workers()
+    x = torch.rand(1, 3)
+    _, before = infer(first, first_weights, x)
+    reference = Net().eval()
+    reference.table = first.table
+    publish(store, lambda array: array + np.float32(0.25) if array.dtype == np.float32 else array)
+    published = store.manifest().arrays(store.buffer(store.newest().buffer))
+    reference.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in published.items()}, strict=False)
+    reference.tied.weight = reference.first.weight
+    for module, weights in ((first, first_weights), (second, second_weights)):
+        version, out = infer(module, weights, x)
+        assert version == 2
+        torch.testing.assert_close(out, reference(x))
+        assert not torch.equal(out, before)
+
+
+def test_weights_that_are_held_stay_as_they_are_through_publications():
+    store, (first, first_weights), (second, second_weights) = two_workers()
+    first_weights.switch()
+    held = first.first.bias.clone()
+    for _ in range(6):
+        publish(store, lambda array: array + 1 if array.dtype == np.float32 else array)
+    assert torch.equal(first.first.bias, held)
+    first_weights.done()
+    assert infer(second, second_weights, torch.rand(1, 3))[0] == 7
+    assert first_weights.switch().version == 7
+    first_weights.done()
+    torch.testing.assert_close(first.first.bias, held + 6)
+
+
+def test_weights_written_while_they_are_held_are_noticed():
+    torn = []
+    make_store = Store()
+    _, _, weights = connect(build, make_store, is_first=True, on_torn=lambda: torn.append(True))
+    claimed = weights.switch()
+    make_store.store._heads[claimed.buffer][0] = -1
+    with pytest.raises(PolicyError, match="written meanwhile"):
+        weights.done()
+    assert torn == [True]
+
+
+def test_initial_weights_are_version_one():
+    state = {name: torch.full_like(tensor, 0.5) for name, tensor in Net().state_dict().items()}
+    module, _, weights = connect(build, Store(), initial=state, what="checkpoint x", is_first=True)
+    assert weights.switch().version == 1
+    assert torch.equal(module.first.weight, torch.full((4, 3), 0.5))
+    assert torch.equal(module.tied.weight, module.first.weight)
+    del state["scale"]
+    with pytest.raises(PolicyError, match="checkpoint x is of another network: it lacks 'scale'"):
+        connect(build, Store(), initial=state, what="checkpoint x", is_first=True)
+
+
+class NeedsValues(nn.Module):
+    """A factory that looks at values does not run on the meta device."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 4)
+        self.bound = float(torch.ones(3).sum())
+
+    def forward(self, x):
+        return self.layer(x) * self.bound
+
+
+class KeepsATensor(NeedsValues):
+    """Neither parameter nor buffer."""
+
+    def __init__(self):
+        nn.Module.__init__(self)
+        self.layer = nn.Linear(3, 4)
+        self.bound = torch.full((4,), 3.0)
+
+
+@pytest.mark.parametrize("kind", (NeedsValues, KeepsATensor))
+def test_a_factory_that_does_not_run_without_memory_runs_plainly(kind):
+    _, (first, first_weights), (second, second_weights) = two_workers(lambda: (kind(), "net"))
+    x = torch.rand(1, 3)
+    assert torch.equal(infer(first, first_weights, x)[1], infer(second, second_weights, x)[1])
+    assert second_weights.is_plain
+    assert second.layer.weight.data_ptr() == first.layer.weight.data_ptr()
+
+
+def test_a_network_that_differs_between_workers_is_refused():
+    sizes = iter((3, 4, 4))
+    with pytest.raises(PolicyError, match="in this worker and"):
+        two_workers(lambda: (nn.Linear(2, next(sizes)), "net"))
+
+
+class KeepsAView(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+        self.transposed = self.layer.weight.detach().t()
+
+
+def test_a_kept_view_of_a_weight_is_refused_as_it_would_not_follow():
+    with pytest.raises(PolicyError, match="'transposed', a view of its weight 'layer.weight'"):
+        connect(lambda: (KeepsAView(), "net"), Store(), is_first=True)
+
+
+class Counts(nn.Module):
+    def __init__(self, *, persistent):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(1), persistent=persistent)
+
+    def forward(self, x):
+        self.calls += 1
+        return x + self.calls
+
+
+def test_a_module_that_writes_to_its_shared_buffers_is_refused_and_may_have_private_ones():
+    for persistent in (True, False):
+        module, _, weights = connect(lambda: (Counts(persistent=persistent), "net"), Store(), is_first=True)  # noqa: B023
+        weights.switch()
+        with torch.inference_mode():
+            module(torch.ones(1))
+        if persistent:
+            with pytest.raises(PolicyError, match=r"\(calls\).*persistent=False"):
+                weights.refuse_changes()
+        else:
+            weights.refuse_changes()
+
+
+def test_the_store_of_a_manifest_has_room_for_it():
+    manifest = manifest_of(Net())
+    store = ParamStore.private(manifest, max_workers=2)
+    assert isinstance(store.layout, ParamLayout)
+    assert store.manifest() == manifest
+    assert len(store.buffer(2)) == manifest.buffer_bytes
+    store.publish(lambda buffer: None)
+    assert SharedWeights(Net(), manifest, store).switch().version == 1

@@ -1,0 +1,44 @@
+"""Worlds that are quick to step and easy to learn, for runs on the virtual clock."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+
+class Signs(gymnasium.Env[Any, Any]):
+    """A sign is shown for `hold_ticks`; the action that names it pays `pay` a tick. An episode has `episode_ticks`."""
+
+    metadata: dict[str, Any] = {"render_modes": [], "render_fps": 100}  # noqa: RUF012
+
+    def __init__(
+        self, hold_ticks: int = 8, episode_ticks: int = 200, pay: float = 1.0, continuous: bool = False
+    ) -> None:
+        self.observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+        self.action_space = gymnasium.spaces.Box(-1, 1, (1,)) if continuous else gymnasium.spaces.Discrete(3)
+        self.noop_action: Any = np.zeros(1, np.float32) if continuous else 0
+        self._hold_ticks = hold_ticks
+        self._pay = pay
+        self._episode_ticks = episode_ticks
+        self._tick = 0
+        self._sign = 1
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        self._tick = 0
+        return self._draw(), {}
+
+    def step(self, action: Any) -> Any:
+        reward = self._pay * float(np.ndim(action) == 0 and action == (1 if self._sign < 0 else 2))
+        self._tick += 1
+        frame = self._draw() if self._tick % self._hold_ticks == 0 else self._frame()
+        return frame, reward, False, self._tick >= self._episode_ticks, {}
+
+    def _draw(self) -> Any:
+        self._sign = int(self.np_random.choice([-1, 1]))
+        return self._frame()
+
+    def _frame(self) -> Any:
+        return np.array([self._sign, -self._sign], np.float32)

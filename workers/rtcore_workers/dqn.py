@@ -1,0 +1,336 @@
+"""DQN as an algorithm: targets, loss, gradient, Adam, and the learner that puts them together.
+
+No process, no clock: the learner process, the sequential modes' worker and the virtual clock all drive the same
+`DqnLearner`. Rewards are used as they are. Under delay a step of learning is a decision (rtcore/transitions.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rtcore.errors import ConfigError, PolicyError
+from rtcore.learnconfig import LearnConfig
+from rtcore.manifest import ParamManifest
+from rtcore.master import Commit, MasterState, Slot
+from rtcore.params import ParamStore
+from rtcore.spaces import ActionSpec
+from rtcore.transitions import Batch
+from rtcore_workers.weights import view_of
+
+Floats = npt.NDArray[np.float32]
+#: Adam's constants, those of torch.optim.Adam and of the paper.
+BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
+
+
+class Replay(Protocol):
+    """Where transitions come from: `rtcore.transitions.TransitionReader` has it."""
+
+    def __len__(self) -> int: ...
+    def sample(self, batch_size: int, rng: np.random.Generator, *, n_step: int = 1) -> Batch: ...
+
+
+#: Makes weights the ones that play: (all that is trained, flat, in the manifest's order; updates that led to it).
+#: Answers with their version; None if it could not be done now.
+Publish = Callable[[Floats, int], int | None]
+
+
+@dataclass(frozen=True)
+class DqnSettings:
+    """What of the configuration is the algorithm's."""
+
+    learning_rate: float
+    batch_size: int
+    n_step: int
+    double_dqn: bool
+    target_every: int
+    max_grad_norm: float
+    publish_every: int
+
+    @classmethod
+    def of(cls, config: LearnConfig) -> DqnSettings:
+        return cls(**{name: getattr(config, name) for name in cls.__dataclass_fields__})
+
+
+class Gradient(NamedTuple):
+    """What came of one batch, before anything was changed by it. The gradient itself stays in the learner."""
+
+    commit: Commit  #: of the weights it was computed with
+    loss: float
+    td_error: float  #: mean absolute
+    q_mean: float  #: of the actions that were taken
+    grad_norm: float  #: before clipping
+    policy_versions: npt.NDArray[np.int64]  #: that chose the actions, (batch_size,)
+
+    @property
+    def flaw(self) -> str:
+        """Which number is not finite: "loss", "gradient" or ""."""
+        if not np.isfinite(self.loss):
+            return "loss"
+        return "" if np.isfinite(self.grad_norm) else "gradient"
+
+
+class Update(NamedTuple):
+    """One update that was made."""
+
+    commit: Commit
+    gradient: Gradient
+    version_diff: int  #: updates by others since this one's weights were read
+    version: int | None  #: published with it; None: none was due, or it was skipped
+    publish_skipped: bool
+
+
+def check_learnable(action: ActionSpec) -> None:
+    """ConfigError unless DQN can choose among the actions."""
+    if action.kind != "discrete":
+        raise ConfigError(
+            f"learn=dqn: the world's action space is {action.to_space()}; expected Discrete, as DQN compares the "
+            "values of all actions. Wrap the world to offer a few fixed actions, or learn with a trainer of your own"
+        )
+
+
+def bootstrap_values(next_q_target: Tensor, next_q_online: Tensor | None = None) -> Tensor:
+    """Value of the best next action, (B,): by the target network alone, or chosen by the online one (double DQN)."""
+    if next_q_online is None:
+        return next_q_target.max(dim=1).values
+    return next_q_target.gather(1, next_q_online.argmax(dim=1, keepdim=True)).squeeze(1)
+
+
+def td_targets(reward: Tensor, discount: Tensor, terminated: Tensor, next_values: Tensor) -> Tensor:
+    """reward + discount * next value, (B,) float32; a terminated episode has no next value, a truncated one has.
+
+    `where`, not a product: a next value that is not finite does not count where there is none.
+    """
+    return reward + torch.where(terminated, torch.zeros_like(next_values), discount * next_values)
+
+
+def take_untrained(module: nn.Module, store: ParamStore) -> None:
+    """Everything that is not trained (frozen parameters, buffers) as it is in the store's newest weights."""
+    memory = store.buffer(store.newest().buffer)
+    present = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
+    with torch.no_grad():
+        for tensor in store.manifest().tensors:
+            if not tensor.trainable and tensor.kind != "private":
+                present[tensor.name].copy_(view_of(memory, tensor))
+
+
+class FlatModule:
+    """A network whose trainable parameters are views of one flat float32 tensor, and its gradients of another.
+
+    `weights` and `grads` are (trainable_bytes / 4,), in the order of the manifest; each parameter keeps its strides.
+    """
+
+    def __init__(self, module: nn.Module, manifest: ParamManifest, *, with_grads: bool, device: str = "cpu") -> None:
+        # Evaluation mode: the network that learns computes what the workers' networks compute.
+        self.module = module.to(device).eval()
+        count = manifest.trainable_bytes // 4
+        self.weights = torch.zeros(count, device=device)
+        self.grads = torch.zeros(count if with_grads else 0, device=device)
+        parameters = dict(self.module.named_parameters(remove_duplicate=False))
+        trainable = {name for tensor in manifest.trainable() for name in tensor.names}
+        for tensor in manifest.trainable():
+            place = (tensor.shape, tensor.strides, tensor.offset // 4)
+            parameter = parameters.get(tensor.name)
+            if parameter is None or tuple(parameter.shape) != tensor.shape:
+                raise PolicyError(
+                    f"the learner's network has no parameter {tensor.name!r} of shape {tensor.shape}, which the "
+                    "workers' has; expected the factory to build the same network each time"
+                )
+            parameter.data = self.weights.as_strided(*place)
+            parameter.requires_grad_(with_grads)
+            if with_grads:
+                parameter.grad = self.grads.as_strided(*place)
+        for name, parameter in parameters.items():
+            if name not in trainable:
+                parameter.requires_grad_(False)
+
+    def values(self, obs: Tensor, past_actions: Tensor | None) -> Tensor:
+        """(B, num_actions) float32."""
+        output: Tensor = self.module(obs) if past_actions is None else self.module(obs, past_actions)
+        return output.float()
+
+
+class DqnLearner:
+    """One update at a time: sample, gradient, apply, publish.
+
+    `module`, `target_module`: two networks of the manifest's, which become the learner's own. Random numbers depend
+    on (`seed`, `index`, updates made so far) alone, so that a resumed run goes on with the same ones. `compute` then
+    `apply`, or `update` for both; `waiting` is called while others hold the master.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        target_module: nn.Module,
+        manifest: ParamManifest,
+        master: MasterState,
+        replay: Replay,
+        settings: DqnSettings,
+        action: ActionSpec,
+        *,
+        seed: int,
+        index: int = 0,
+        publish: Publish | None = None,
+        waiting: Callable[[], None] | None = None,
+        device: str = "cpu",
+    ) -> None:
+        check_learnable(action)
+        self.settings = settings
+        self.master = master
+        self._replay = replay
+        self._first_action = int(action.low[0])
+        self._num_actions = action.num_choices[0]
+        self._seed, self._index = seed, index
+        self._publish = publish
+        self._waiting = waiting
+        self._device = device
+        self._online = FlatModule(module, manifest, with_grads=True, device=device)
+        self._target = FlatModule(target_module, manifest, with_grads=False, device=device)
+        self._host_weights = _host_view(self._online.weights)
+        self._host_target = _host_view(self._target.weights)
+        self._adam = Adam(settings.learning_rate)
+        self._read = Commit(-1, 0, 0)
+        self._target_read = -1
+
+    def update(self) -> tuple[Gradient, Update | None]:
+        """Compute and apply. No update where the loss or the gradient is not finite."""
+        gradient = self.compute()
+        return gradient, self.apply(gradient) if not gradient.flaw else None
+
+    # -- the gradient --------------------------------------------------------------------------------------
+
+    def compute(self) -> Gradient:
+        """The clipped gradient of one batch, with the master's present weights. ValueError without transitions."""
+        self._read_master()
+        updates = self._read.updates
+        batch = self._replay.sample(self.settings.batch_size, self._rng(updates), n_step=self.settings.n_step)
+        taken, targets = self._forward(batch)
+        self._online.grads.zero_()
+        loss = functional.smooth_l1_loss(taken, targets)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = clip_(self._online.grads, self.settings.max_grad_norm)
+        with torch.no_grad():
+            errors = (taken - targets).abs().mean()
+            return Gradient(self._read, loss.item(), errors.item(), taken.mean().item(), norm, batch.policy_version)
+
+    def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Values of the actions taken, with a gradient, and their targets, without: (B,) each."""
+        obs, next_obs = self._tensor(batch.obs), self._tensor(batch.next_obs)
+        past, next_past = self._tensor(batch.past_actions), self._tensor(batch.next_past_actions)
+        with torch.no_grad():
+            chooser = self._online.values(next_obs, next_past) if self.settings.double_dqn else None
+            next_values = bootstrap_values(self._target.values(next_obs, next_past), chooser)
+            targets = td_targets(
+                self._tensor(batch.reward), self._tensor(batch.discount), self._tensor(batch.terminated), next_values
+            )
+        values = self._online.values(obs, past)
+        if values.shape != (len(batch.reward), self._num_actions):
+            raise PolicyError(
+                f"the policy's module returned shape {tuple(values.shape)} for a batch of {len(batch.reward)}; "
+                f"expected {(len(batch.reward), self._num_actions)}. It has to keep the batch dimension"
+            )
+        index = self._tensor(batch.action).long() - self._first_action
+        return values.gather(1, index.reshape(-1, 1)).squeeze(1), targets
+
+    def _tensor(self, array: npt.NDArray[Any] | None) -> Any:
+        if array is None:
+            return None
+        tensor = torch.from_numpy(array)
+        return tensor if self._device == "cpu" else tensor.to(self._device, non_blocking=True)
+
+    def _read_master(self) -> None:
+        """The weights and the target as they are now, if they have changed."""
+        if self.master.commit.updates != self._read.updates:
+            self._read = self.master.read_weights(self._host_weights, self._waiting)
+            _to_device(self._host_weights, self._online.weights)
+        target = self._read.updates // self.settings.target_every
+        if target != self._target_read:
+            self.master.read_target(self._host_target, self._waiting)
+            _to_device(self._host_target, self._target.weights)
+            self._target_read = target
+
+    def _rng(self, updates: int) -> np.random.Generator:
+        """Philox counts in its first word: each update has all of it."""
+        return np.random.Generator(np.random.Philox(key=[self._seed, self._index], counter=[0, updates, 0, 0]))
+
+    # -- the update ----------------------------------------------------------------------------------------
+
+    def apply(self, gradient: Gradient, inside: Callable[[], None] | None = None) -> Update:
+        """Make the last `compute`'s gradient an update of the master, and publish where it is due.
+
+        `inside` is called with the lock held, after the update.
+        """
+        grads = self._online.grads.cpu()
+        with self.master.locked(self._waiting):
+            commit = self.master.apply(lambda now, then, step: self._adam(grads, now, then, step), self._target_every)
+            weights = self.master.slots[commit.slot].weights
+            due = self._publish is not None and commit.updates % self.settings.publish_every == 0
+            published = weights.copy() if due else None
+            if inside is not None:
+                inside()
+        version = None
+        if self._publish is not None and published is not None:
+            version = self._publish(published, commit.updates)
+        diff = commit.updates - 1 - gradient.commit.updates
+        return Update(commit, gradient, diff, version, due and version is None)
+
+    @property
+    def _target_every(self) -> int:
+        return self.settings.target_every
+
+
+class Adam:
+    """torch.optim.Adam over flat tensors, out of place: reads one slot, writes the other. Nothing else is kept.
+
+    The same operations in the same order as torch's single-tensor form, so that the numbers are its numbers.
+    """
+
+    def __init__(self, learning_rate: float) -> None:
+        self._learning_rate = learning_rate
+        self._tensors: dict[int, Mapping[str, Tensor]] = {}
+        self._scratch = torch.empty(0)
+
+    def __call__(self, grads: Tensor, now: Slot, then: Slot, step: int) -> None:
+        """Update number `step` (from 1) with `grads`, (n,) float32."""
+        old, new = self._of(now), self._of(then)
+        if self._scratch.shape != grads.shape:
+            self._scratch = torch.empty_like(grads)
+        with torch.no_grad():
+            torch.lerp(old["exp_avg"], grads, 1 - BETA1, out=new["exp_avg"])
+            torch.mul(old["exp_avg_sq"], BETA2, out=new["exp_avg_sq"]).addcmul_(grads, grads, value=1 - BETA2)
+            root = torch.sqrt(new["exp_avg_sq"], out=self._scratch)
+            root.div_((1 - BETA2**step) ** 0.5).add_(EPS)
+            size = self._learning_rate / (1 - BETA1**step)
+            torch.addcdiv(old["weights"], new["exp_avg"], root, value=-size, out=new["weights"])
+
+    def _of(self, slot: Slot) -> Mapping[str, Tensor]:
+        key = slot.weights.ctypes.data
+        if key not in self._tensors:
+            self._tensors[key] = {name: torch.from_numpy(array) for name, array in slot._asdict().items()}
+        return self._tensors[key]
+
+
+def clip_(grads: Tensor, max_norm: float) -> float:
+    """Scale all gradients down together if their norm is above `max_norm`; returns the norm they had."""
+    norm = float(torch.linalg.vector_norm(grads))
+    if norm > max_norm:
+        grads.mul_(max_norm / norm)
+    return norm
+
+
+def _host_view(tensor: Tensor) -> Floats:
+    """A CPU tensor's own memory, or memory of the host to copy it from."""
+    array: Floats = tensor.numpy() if tensor.device.type == "cpu" else torch.empty_like(tensor, device="cpu").numpy()
+    return array
+
+
+def _to_device(array: Floats, tensor: Tensor) -> None:
+    if tensor.device.type != "cpu":
+        tensor.copy_(torch.from_numpy(array))

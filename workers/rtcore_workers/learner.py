@@ -1,0 +1,369 @@
+"""A learner process: sample from the run's frame ring, compute a gradient, apply it to the master, publish.
+
+Owns: its status in the learners' segment. Takes turns with the other learners at the master and the parameter store.
+Reads: the frame ring, the env process's counters. Exits: at the end of the run, when its generation is over, or with
+the fork server. It can delay no tick: it runs below the workers' priority and steps back when ticks are missed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from rtcore.clock import NS_PER_MS, Clock, MonotonicClock, cpu_time_ns
+from rtcore.config import RuntimeConfig
+from rtcore.courtesy import Courtesy, TickWatch
+from rtcore.history import History
+from rtcore.layout import Layout
+from rtcore.master import Floats, LearnerState, MasterState, attach_master
+from rtcore.params import ParamStore, attach_store
+from rtcore.realtime import keep_off
+from rtcore.shared import Phase, SharedRun, phase_of
+from rtcore.spaces import ActionSpec, ObservationSpec
+from rtcore.transitions import TransitionBuilder, TransitionReader
+from rtcore_workers.dqn import DqnLearner, DqnSettings, Gradient, Update, take_untrained
+from rtcore_workers.memory import keep_freed_memory
+from rtcore_workers.policies import build_network
+
+#: Longest sleep without showing life.
+_BEAT_NS = 100 * NS_PER_MS
+#: How often a learner that has nothing to do looks again.
+_IDLE_NS = 10 * NS_PER_MS
+#: How long a publication may wait for a free buffer: then the next one will do.
+_PUBLISH_WAIT_NS = 200 * NS_PER_MS
+#: Updates that a cap on updates per tick lets be made up for, in ticks.
+_BURST_TICKS = 30
+
+
+def main(boot: dict[str, Any], channel: socket.socket) -> None:
+    """Process entry."""
+    import torch  # noqa: PLC0415 - the fork server has it
+
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    config = RuntimeConfig(**boot["config"])
+    step_back(config)
+    observation, action = ObservationSpec.from_json(boot["observation"]), ActionSpec.from_json(boot["action"])
+    shared = SharedRun.attach(boot["run_id"], Layout.from_json(boot["layout"]), observation)
+    learner = make_learner(
+        config,
+        boot["run_id"],
+        shared,
+        observation,
+        action,
+        index=boot["index"],
+        phase_seq=boot["run_phase_seq"],
+        first_frame=boot["run_first_frame"],
+    )
+    gc.collect()
+    gc.freeze()
+    channel.send(json.dumps({"ready": {"device": learner.device}}).encode())
+    LearnerLoop(config, learner, shared, boot["generation"], boot["period_ns"]).run()
+
+
+def step_back(config: RuntimeConfig) -> None:
+    """Below the workers in the kernel's eyes. Waiting for the master's lock meanwhile delays other learners only."""
+    os.nice(config.learner_nice)
+    if config.learner_nice:
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    if config.env_cpu is not None:
+        keep_off(config.env_cpu)
+
+
+def make_learner(
+    config: RuntimeConfig,
+    run_id: str,
+    shared: SharedRun,
+    observation: ObservationSpec,
+    action: ActionSpec,
+    *,
+    index: int,
+    phase_seq: int,
+    first_frame: int,
+) -> Learner:
+    """Attach to the master and the parameter store and build the networks. `phase_seq`, `first_frame`: of the run."""
+    master, first_updates = attach_master(run_id)
+    store = attach_store(run_id)
+    history = History(config.obs_history, config.act_history)
+    builder = TransitionBuilder(config.gamma)
+    replay = TransitionReader(shared.ring, action, phase_seq, builder, first_frame, history)
+    networks = [
+        build_network(config.policy, dict(config.policy_args), observation, action, seed=config.seed, history=history)
+        for _ in range(2)
+    ]
+    for network in networks:
+        take_untrained(network, store)
+    device = learner_device(config.device)
+    return Learner(config, master, store, replay, networks[0], networks[1], action, index, device, first_updates)
+
+
+def learner_device(device: str) -> str:
+    """Where learners compute: the first device named, or the first GPU for "auto" where there is one."""
+    from rtcore_workers.executors import resolve_device  # noqa: PLC0415 - imports torch
+
+    return resolve_device(device, 0)
+
+
+class Learner:
+    """One place in the learners' segment: its replay memory, its networks and its status. Updates one at a time."""
+
+    def __init__(
+        self,
+        config: RuntimeConfig,
+        master: MasterState,
+        store: ParamStore,
+        replay: TransitionReader,
+        online: Any,
+        target: Any,
+        action: ActionSpec,
+        index: int,
+        device: str,
+        first_updates: int = 0,
+        clock: Clock | None = None,
+    ) -> None:
+        """`first_updates`: those that the run began with; 0 unless it was resumed."""
+        self._first_updates = first_updates
+        self.master = master
+        self.replay = replay
+        self.device = device
+        self.status = master.status[index]
+        self.control = master.control[index]
+        self._config = config
+        self._store = store
+        self._clock = clock or MonotonicClock()
+        manifest = store.manifest()
+        self._manifest = manifest
+        self._step = DqnLearner(
+            online,
+            target,
+            manifest,
+            master,
+            replay,
+            DqnSettings.of(config),
+            action,
+            seed=config.seed,
+            index=index,
+            publish=self._publish,
+            waiting=self.beat,
+            device=device,
+        )
+        self._on_gpu = device.startswith("cuda")
+
+    def beat(self) -> None:
+        self.status["heartbeat_ns"] = self._clock.now_ns()
+
+    def collect(self) -> bool:
+        """Take in the newest ticks; whether there are enough transitions to learn from."""
+        self.replay.update()
+        count = len(self.replay)
+        self.status["transitions"] = count
+        # A learner that was restarted finds the replay memory in the ring, as far back as it reaches.
+        enough = self.replay.counts.transitions >= self._config.learning_starts
+        return count > 0 and (enough or self.master.commit.updates > self._first_updates)
+
+    def update(self, inside: Callable[[], None] | None = None) -> bool:
+        """One update; False if its loss or gradient was not finite: nothing was changed, and nothing more will be."""
+        cpu_start_ns = cpu_time_ns()
+        with self._stream():
+            gradient = self._step.compute()
+            self._note(gradient)
+            if gradient.flaw:
+                self._stop(gradient)
+                return False
+            self.beat()
+            self._book(self._step.apply(gradient, inside))
+        self.status["learning_ns"] += cpu_time_ns() - cpu_start_ns
+        return True
+
+    def _stream(self) -> contextlib.AbstractContextManager[Any]:
+        """On a GPU a stream below the workers' (priority 0, theirs is -1). Not yet run on a GPU."""
+        if not self._on_gpu:
+            return contextlib.nullcontext()
+        import torch  # noqa: PLC0415 - only where there is a GPU
+
+        if not hasattr(self, "_side"):
+            self._side = torch.cuda.Stream(device=self.device, priority=0)  # type: ignore[no-untyped-call]
+        return torch.cuda.stream(self._side)
+
+    def _publish(self, weights: Floats, updates: int) -> int | None:
+        """To the workers, unless newer weights are out already."""
+
+        def write(buffer: memoryview) -> None:
+            if self._store.newest().updates >= updates:
+                raise _Outdated
+            self._manifest.trainable_array(buffer)[:] = weights
+
+        try:
+            version = self._store.publish(write, updates=updates, wait_ns=_PUBLISH_WAIT_NS)
+        except _Outdated:
+            return self._store.newest_version()
+        return version.version if version is not None else None
+
+    def _note(self, gradient: Gradient) -> None:
+        status = self.status
+        for field in ("loss", "td_error", "q_mean", "grad_norm"):
+            status.set_float(field, getattr(gradient, field))
+        status.set_float("policy_lag", self._store.newest_version() - float(gradient.policy_versions.mean()))
+        status["lapped_samples"] = self.replay.lapped_samples
+
+    def _book(self, update: Update) -> None:
+        status = self.status
+        status["version_diff"] = update.version_diff
+        status["version_diff_sum"] += update.version_diff
+        least = status["version_diff_min"] if status["updates"] else update.version_diff
+        status["version_diff_min"] = min(least, update.version_diff)
+        status["version_diff_max"] = max(status["version_diff_max"], update.version_diff)
+        status["publications"] += update.version is not None
+        status["publish_skipped"] += update.publish_skipped
+        status["updates"] += 1
+
+    def _stop(self, gradient: Gradient) -> None:
+        status = self.status
+        status["stopped_by"] = 1 if gradient.flaw == "loss" else 2
+        status["stopped_at"] = gradient.commit.updates + 1
+        status["state"] = LearnerState.STOPPED
+
+
+class _Outdated(Exception):
+    """Another learner has published newer weights meanwhile."""
+
+
+class LearnerLoop:
+    """When to learn: not before there is data, in turn with the other learners, no more than allowed, and never at
+    the ticks' expense."""
+
+    def __init__(
+        self, config: RuntimeConfig, learner: Learner, shared: SharedRun, generation: int, period_ns: int
+    ) -> None:
+        self._learner = learner
+        self._status = learner.status
+        self._generation = generation
+        self._run_control = shared.run_control
+        self._env_status = shared.env_status
+        self._clock = MonotonicClock()
+        self._courtesy = Courtesy(period_ns)
+        self._watch = TickWatch(shared.env_counters, shared.env_histograms["lateness_ns"], period_ns)
+        self._period_ns = period_ns
+        self._looked_ns = 0
+        self._num_learners = len(learner.master.status)
+        per_tick = config.updates_per_tick
+        self._per_tick = per_tick / self._num_learners if per_tick is not None else None
+        self._credit = 0.0
+        self._credited_tick = -1
+        self._start_ns = 0
+        status = self._status
+        status["pid"] = os.getpid()
+        status["generation"] = generation
+        learner.beat()
+
+    def run(self) -> None:
+        """To the end of the run."""
+        learner = self._learner
+        while not self._is_over():
+            if self._status["stopped_at"]:
+                self._sleep(_BEAT_NS, LearnerState.STOPPED)
+            elif not learner.collect():
+                self._sleep(_IDLE_NS, LearnerState.COLLECTING)
+            elif not self._may_spend():
+                self._sleep(min(self._period_ns, _IDLE_NS), LearnerState.CAPPED)
+            else:
+                self._await_turn()
+                self._status["state"] = LearnerState.LEARNING
+                learner.update(self._book_next_start)
+                self._be_courteous()
+
+    def _is_over(self) -> bool:
+        if self._learner.control["generation"] != self._generation or self._run_control["phase"] == Phase.STOP:
+            return True
+        return bool(self._env_status["finished"])
+
+    def _may_spend(self) -> bool:
+        """Whether the ticks so far allow another update; if so it is taken."""
+        if self._per_tick is None:
+            return True
+        tick = self._env_status["tick"]
+        if self._credited_tick < 0:
+            self._credited_tick = tick
+        self._credit += (tick - self._credited_tick) * self._per_tick
+        self._credit = min(self._credit, max(1.0, _BURST_TICKS * self._per_tick))
+        self._credited_tick = tick
+        if self._credit < 1:
+            return False
+        self._credit -= 1
+        return True
+
+    def _await_turn(self) -> None:
+        """Starts are kept an update's share apart: N learners finish one after the other, not all at once."""
+        now_ns = self._clock.now_ns()
+        if self._start_ns > now_ns:
+            self._sleep(self._start_ns - now_ns, LearnerState.LEARNING)
+        self._start_ns = self._clock.now_ns()
+
+    def _book_next_start(self) -> None:
+        """With the master locked: this learner's next start, a share of an update after everybody's last one."""
+        pace, now_ns = self._learner.master.pace, self._clock.now_ns()
+        took_ns = max(1, now_ns - self._start_ns)
+        mean_ns = pace["update_ns"] or took_ns
+        pace["update_ns"] = mean_ns = mean_ns + (took_ns - mean_ns) // 8
+        if self._num_learners > 1:
+            self._start_ns = max(now_ns, pace["next_start_ns"])
+            pace["next_start_ns"] = self._start_ns + mean_ns // self._num_learners
+
+    def _be_courteous(self) -> None:
+        """Pause while ticks are missed or late. Not asked more often than there are ticks."""
+        now_ns = self._clock.now_ns()
+        if now_ns - self._looked_ns < self._period_ns:
+            return
+        self._looked_ns = now_ns
+        pause_ns = self._courtesy.after_learning(*self._watch.look())
+        if not pause_ns:
+            return
+        self._status["yields"] += 1
+        self._sleep(pause_ns, LearnerState.YIELDING)
+        self._looked_ns = self._clock.now_ns()
+        self._status["yielded_ns"] += self._looked_ns - now_ns
+        self._courtesy.after_pause(*self._watch.look())
+
+    def _sleep(self, length_ns: int, state: LearnerState) -> None:
+        """In pieces: showing that it is alive, and to the end of the run at most."""
+        self._status["state"] = state
+        until_ns = self._clock.now_ns() + length_ns
+        while (now_ns := self._clock.now_ns()) < until_ns and not self._is_over():
+            self._learner.beat()
+            self._clock.sleep_until_ns(min(until_ns, now_ns + _BEAT_NS))
+        self._learner.beat()
+
+
+class LearningTurn:
+    """One update between two inferences of a worker: the sequential modes, the paper's baselines."""
+
+    def __init__(
+        self, config: RuntimeConfig, run_id: str, shared: SharedRun, observation: ObservationSpec, action: ActionSpec
+    ) -> None:
+        self._parts = (config, run_id, shared, observation, action)
+        self._ring = shared.ring
+        self._learner: Learner | None = None
+
+    def take(self, phase_seq: int) -> None:
+        """An update, if there are transitions enough. `phase_seq`: of the job; there are no turns in the rehearsal."""
+        if phase_of(phase_seq) is not Phase.RUN:
+            return
+        if self._learner is None:
+            oldest = self._ring.sequence.newest() - self._ring.sequence.num_slots // 2
+            self._learner = make_learner(*self._parts, index=0, phase_seq=phase_seq, first_frame=max(0, oldest))
+            self._learner.status["pid"] = os.getpid()
+        learner = self._learner
+        learner.beat()
+        if learner.status["stopped_at"]:
+            return
+        if learner.collect():
+            learner.status["state"] = LearnerState.LEARNING
+            learner.update()
+        else:
+            learner.status["state"] = LearnerState.COLLECTING

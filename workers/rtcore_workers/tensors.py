@@ -1,0 +1,27 @@
+"""Batches of transitions as torch tensors, for trainers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def to_tensors(batch: Any, device: str = "cpu") -> Any:
+    """A NamedTuple of arrays as the same one of tensors, each of its array's dtype and shape, on `device`.
+
+    Where there is a GPU the tensors are pinned on their way, and the copy does not wait: use them on the stream that is
+    current now. Arrays are shared, not copied, if they stay on a CPU without a GPU. Fields that are None stay None.
+    """
+    pin = torch.cuda.is_available()
+
+    def convert(array: Any) -> Any:
+        if array is None:
+            return None
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        if pin:
+            tensor = tensor.pin_memory()
+        return tensor.to(device, non_blocking=True) if device != "cpu" else tensor
+
+    return type(batch)(*map(convert, batch))

@@ -1,0 +1,147 @@
+"""An agent for the virtual clock: the policy with its weights in a private parameter store, and learners over it.
+
+The same network, exploration, store and algorithm as in a real run, in one process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rtcore.checkpoint import Arrays
+from rtcore.clock import Clock
+from rtcore.config import RuntimeConfig
+from rtcore.errors import ConfigError
+from rtcore.history import History
+from rtcore.manifest import ParamManifest
+from rtcore.master import Floats, MasterState
+from rtcore.params import ParamStore
+from rtcore.spaces import ActionSpec, ObservationSpec
+from rtcore.transitions import TransitionReader
+from rtcore_workers.policies import EpsilonSchedule, ExploringPolicy, PaddedPolicy, Policy, build_network, load_policy
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from rtcore_workers.dqn import DqnLearner
+    from rtcore_workers.weights import SharedWeights
+
+
+@dataclass
+class Agent:
+    """A policy for one process that plays and, where asked, learns. `weights`, `store`: None without a network."""
+
+    policy: Policy
+    name: str
+    action: ActionSpec
+    epsilon: Callable[[int], float]
+    config: RuntimeConfig
+    observation: ObservationSpec
+    weights: SharedWeights | None = None
+    store: ParamStore | None = None
+
+    def learners(self, master: MasterState, replay: TransitionReader) -> list[DqnLearner]:
+        """One for each place in the master."""
+        return [self._learner(master, replay, index) for index in range(len(master.status))]
+
+    def _learner(self, master: MasterState, replay: TransitionReader, index: int) -> DqnLearner:
+        from rtcore_workers.dqn import DqnLearner, DqnSettings  # noqa: PLC0415 - imports torch
+
+        config, store = self.config, self.store
+        if store is None:
+            raise RuntimeError("a policy without a network has no learners")
+        manifest = store.manifest()
+
+        def publish(weights: Floats, updates: int) -> int | None:
+            def write(buffer: memoryview) -> None:
+                manifest.trainable_array(buffer)[:] = weights
+
+            version = store.publish(write, updates=updates)
+            return version.version if version is not None else None
+
+        return DqnLearner(
+            _network(config, self.observation, self.action),
+            _network(config, self.observation, self.action),
+            manifest,
+            master,
+            replay,
+            DqnSettings.of(config),
+            self.action,
+            seed=config.seed,
+            index=index,
+            publish=publish,
+        )
+
+
+def build_agent(
+    config: RuntimeConfig,
+    observation: ObservationSpec,
+    action: ActionSpec,
+    clock: Clock,
+    *,
+    has_latency: bool,
+    initial: Arrays | None = None,
+    what: str = "the weights",
+    ticks_before: int = 0,
+) -> Agent:
+    """The policy of the config, exploring if it says so. Sets the number of torch threads to 1.
+
+    `initial`: weights to begin with (`what` names them in errors), else those of the seed. `has_latency`: how long an
+    inference takes is known without doing it. `ticks_before`: of the runs that this one goes on from. ConfigError and
+    PolicyError as for workers.
+    """
+    policy = load_policy(
+        config.policy,
+        dict(config.policy_args),
+        observation,
+        action,
+        seed=config.seed,
+        worker_index=0,
+        device=config.device,
+        chunk=config.chunk,
+        clock=clock,
+        history=History(config.obs_history, config.act_history),
+    )
+    module = _network_of(policy)
+    store, weights = None, None
+    if module is not None:
+        store, weights = _share(module, policy.info.name, initial, what)
+    elif initial is not None:
+        raise ConfigError(f"{what}: policy {config.policy} has no network to play the weights with")
+    schedule = EpsilonSchedule(config.epsilon_start, config.epsilon_end, config.epsilon_ticks, ticks_before)
+    if config.explores:
+        policy = ExploringPolicy(
+            policy, action, config.seed, schedule, config.explore_ticks, always_infer=not has_latency
+        )
+    return Agent(policy, policy.info.describe(), action, schedule.epsilon, config, observation, weights, store)
+
+
+def _share(module: nn.Module, title: str, initial: Arrays | None, what: str) -> tuple[ParamStore, SharedWeights]:
+    """Version 1 in a store of private memory, and the module bound to it."""
+    from rtcore_workers.weights import connect  # noqa: PLC0415 - imports torch
+
+    def make_store(manifest: ParamManifest | None) -> ParamStore:
+        if manifest is None:
+            raise RuntimeError("the first to connect makes the store")
+        return ParamStore.private(manifest)
+
+    _, _, weights = connect(lambda: (module, title), make_store, initial=initial, what=what, is_first=True)
+    return weights.store, weights
+
+
+def _network_of(policy: Policy) -> nn.Module | None:
+    """The network that a policy runs, None if there is none."""
+    inner = policy.inner if isinstance(policy, PaddedPolicy) else policy
+    return getattr(inner, "module", None)
+
+
+def _network(config: RuntimeConfig, observation: ObservationSpec, action: ActionSpec) -> nn.Module:
+    return build_network(
+        config.policy,
+        dict(config.policy_args),
+        observation,
+        action,
+        seed=config.seed,
+        history=History(config.obs_history, config.act_history),
+    )
