@@ -164,6 +164,16 @@ def read_state(path: Path, what: str = "resume") -> dict[str, Any]:
     return dict(state)
 
 
+def find_state(path: Path, what: str) -> dict[str, Any] | None:
+    """The counters beside the weights at `path`; None where there are only weights. ConfigError: see `read_state`."""
+    if path.is_file():
+        path = path.parent
+    for folder in (path, path / LAST, path / FOLDER / LAST):
+        if (folder / STATE).is_file():
+            return read_state(folder, what)
+    return None
+
+
 def _find(path: Path, what: str, name: str) -> Path:
     """File `name` of what `path` is: a file itself (weights only), a checkpoint, a folder of them, or a run's."""
     if not path.exists():

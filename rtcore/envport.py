@@ -67,6 +67,7 @@ class SharedWorkers:
                 slot.policy_version,
                 slot.clipped,
                 slot.policy_checksum,
+                slot.explored,
             )
             found.append(Entry(job, slot.obs_tick, slot.episode, self._chunk, payload))
         return found

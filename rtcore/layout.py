@@ -207,6 +207,7 @@ SLOT_ENTRY = Record(
         "cpu_ns": "what the inference cost: GPU time on a GPU, else CPU time",
         "clipped": "actions of the chunk that were cut to the action space",
         "policy_checksum": "CRC-32 of those weights; 0: the policy has none",
+        "explored": "actions of the chunk that were drawn at random, to explore",
     },
 )
 
@@ -459,6 +460,7 @@ ENV_COUNTERS = Record(
         "jobs": "that ended",
         "episodes": "that ended",
         "clipped_actions": "actions that were cut to the action space",
+        "explored_actions": "actions that were drawn at random, to explore",
         "first_start_ns": "when the first tick began",
         "last_start_ns": "when the newest tick began",
         "unknown_entries": "answers that belonged to no job",

@@ -96,6 +96,7 @@ class StatsRecorder:
             )
             obs_tick, episode = entry.obs_tick, entry.episode
             self._counters.add("clipped_actions", answer.clipped)
+            self._counters.add("explored_actions", answer.explored)
         self._append_job(
             (
                 job.worker,

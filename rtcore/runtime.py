@@ -23,6 +23,7 @@ from rtcore.config import RuntimeConfig, make_config
 from rtcore.errors import ConfigError, PolicyError, StartupError
 from rtcore.learning import LearningRun
 from rtcore.player import Player
+from rtcore.policysource import resolve_policy
 from rtcore.report.live import booked_ticks
 from rtcore.report.record import Episode, RunRecord, writing_to
 from rtcore.report.snapshot import snapshot
@@ -62,7 +63,7 @@ class Runtime:
         played_delay_ticks: int | None = None,
         **fields: Any,
     ) -> None:
-        self.config = config if config is not None else make_config(**fields)
+        self.config = resolve_policy(config if config is not None else make_config(**fields))
         self._supervisor = Supervisor(self.config, progress or (lambda _: None), played_delay_ticks=played_delay_ticks)
         self._on_episode = on_episode
         self._episodes_told = 0

@@ -69,10 +69,10 @@ class SimPlayer:
         before_ns = self._clock.now_ns()
         version = self._act(frame_seq)
         tau_ns = self._latency(number) if self._latency is not None else self._clock.now_ns() - before_ns
-        clipped = self._timing.clipped if self._timing is not None else 0
-        if version is None:
-            return Inference(self.actions.tobytes(), tau_ns, clipped=clipped)
-        return Inference(self.actions.tobytes(), tau_ns, version.version, version.checksum, clipped)
+        timing = self._timing
+        clipped, explored = (timing.clipped, timing.explored) if timing is not None else (0, 0)
+        number_and_sum = (version.version, version.checksum) if version is not None else (0, 0)
+        return Inference(self.actions.tobytes(), tau_ns, *number_and_sum, clipped, explored)
 
     def tau_ns(self, number: int) -> int:
         """How long job `number` will take, for the plan [ns]: asks the latency model, else the policy itself."""

@@ -22,8 +22,9 @@ from rtcore.errors import ConfigError
 from rtcore.history import History
 from rtcore.latency import LatencyModel, parse_latency
 from rtcore.planner import Plan, Tau, make_plan
+from rtcore.policysource import resolve_policy
 from rtcore.recorder import Books, StatsRecorder
-from rtcore.report.record import JobRow, RunRecord
+from rtcore.report.record import JobRow, RunRecord, writing_to
 from rtcore.report.summary import RunStats, WorkerStats, build_summary
 from rtcore.ring import FrameRing
 from rtcore.schedule import Schedule, ScheduleParams
@@ -59,7 +60,7 @@ class Simulation:
         changes: Sequence[Change] = (),
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self.config = config
+        self.config = config = resolve_policy(config)
         self._own_world: GymnasiumWorld | None = None
         if world is None:
             self._own_world = _build_world(config)
@@ -90,9 +91,10 @@ class Simulation:
         )
         self.plan = self._make_plan()
         spec = self._own_world.action if self._own_world is not None else None
-        self.record = RunRecord(config.out, lambda raw: _decode(spec, raw))
-        if self.learning is not None:
-            self.learning.begin(self.record)
+        with writing_to(config.out):
+            self.record = RunRecord(config.out, lambda raw: _decode(spec, raw))
+            if self.learning is not None:
+                self.learning.begin(self.record)
         self._books = Books.private(self._append_job)
         self._num_jobs = 0
         self.workers = SimulatedWorkers(

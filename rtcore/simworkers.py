@@ -31,6 +31,7 @@ class Inference(NamedTuple):
     version: int = 0
     checksum: int = 0
     clipped: int = 0
+    explored: int = 0
 
 
 class Cycle(Protocol):
@@ -166,6 +167,7 @@ class SimulatedWorkers:
             policy_version=done.version,
             policy_checksum=done.checksum,
             clipped=done.clipped,
+            explored=done.explored,
         )
         entry = Entry(job, self._frame_tick, self._episode, self._chunk, payload)
         # Ties in time go to the older booking; the generation rides along in the upper half.

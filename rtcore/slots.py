@@ -48,6 +48,7 @@ class SlotEntry(NamedTuple):
     cpu_ns: int
     clipped: int
     policy_checksum: int
+    explored: int
 
 
 class JobBoard:

@@ -64,6 +64,7 @@ class Answer(NamedTuple):
     policy_version: int
     clipped: int
     policy_checksum: int = 0
+    explored: int = 0
 
 
 class TickRecord(NamedTuple):

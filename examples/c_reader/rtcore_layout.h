@@ -139,7 +139,8 @@ struct rtcore_slot_entry {
     int64_t cpu_ns; /* what the inference cost: GPU time on a GPU, else CPU time */
     int64_t clipped; /* actions of the chunk that were cut to the action space */
     int64_t policy_checksum; /* CRC-32 of those weights; 0: the policy has none */
-    int64_t unused[5];
+    int64_t explored; /* actions of the chunk that were drawn at random, to explore */
+    int64_t unused[4];
 };
 _Static_assert(sizeof(struct rtcore_slot_entry) == 192, "rtcore_slot_entry");
 
@@ -341,12 +342,14 @@ struct rtcore_env_counters {
     int64_t jobs; /* that ended */
     int64_t episodes; /* that ended */
     int64_t clipped_actions; /* actions that were cut to the action space */
+    int64_t explored_actions; /* actions that were drawn at random, to explore */
     int64_t first_start_ns; /* when the first tick began */
     int64_t last_start_ns; /* when the newest tick began */
     int64_t unknown_entries; /* answers that belonged to no job */
     int64_t waited_ticks; /* not run because an episode was over and the program that steps the world had not reset it */
+    int64_t unused[7];
 };
-_Static_assert(sizeof(struct rtcore_env_counters) == 192, "rtcore_env_counters");
+_Static_assert(sizeof(struct rtcore_env_counters) == 256, "rtcore_env_counters");
 
 /* Writer: whoever writes the records. Numbers start at 0 and never wrap; -1 is none yet. */
 struct rtcore_ring_control {

@@ -14,6 +14,7 @@ from rtcore.cli.learned import Events, draw_curve, with_folder
 from rtcore.cli.options import parse_config, to_toml
 from rtcore.config import RuntimeConfig
 from rtcore.errors import RecordError, RtcoreError
+from rtcore.policysource import resolve_policy
 from rtcore.report.live import LiveView
 from rtcore.report.output import write_config, write_results
 from rtcore.report.perfetto.writer import convert_folder, require_perfetto
@@ -49,7 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _run(config: RuntimeConfig, words: list[str]) -> int:
     console = Console()
-    config = with_folder(config)
+    config = resolve_policy(with_folder(config))
     if config.trace:
         require_perfetto()
     with LiveView(console, live=config.live) as view:

@@ -134,6 +134,7 @@ def build_summary(stats: RunStats) -> dict[str, Any]:
             | {"min": shapes["delay_ticks"].min},
             "observation_age_ms": _percentiles(shapes["observation_age_ns"], 1e6, (0.5, 0.99)),
             "clipped": counters["clipped_actions"],
+            "explored": counters["explored_actions"],
             "skipped_starts": counters["skipped_starts"],
             "delay_changes": counters["replans"],
             "unknown_entries": counters["unknown_entries"],

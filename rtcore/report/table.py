@@ -213,6 +213,8 @@ def _action_rows(actions: dict[str, Any]) -> list[_Row]:
         for name, count in actions["outcomes"].items()
         if count
     ]
+    if actions["explored"]:
+        rows.append(_Row("explored", f"{actions['explored']:>9,}  drawn at random, to explore"))
     rows.append(_Row("acted, of all ticks", share(actions["acted_fraction_of_all_ticks"])))
     rows.append(_Row("frame age, ms", _quantiles(actions["observation_age_ms"], ("p50", "p99"))))
     for key, meaning in (

@@ -130,6 +130,7 @@ RECORDS = {
             "cpu_ns": 128,
             "clipped": 136,
             "policy_checksum": 144,
+            "explored": 152,
         },
     ),
     "FRAME_HEADER": (
@@ -297,7 +298,7 @@ RECORDS = {
         },
     ),
     "ENV_COUNTERS": (
-        192,
+        256,
         {
             "ticks": 0,
             "acted": 8,
@@ -319,10 +320,11 @@ RECORDS = {
             "jobs": 136,
             "episodes": 144,
             "clipped_actions": 152,
-            "first_start_ns": 160,
-            "last_start_ns": 168,
-            "unknown_entries": 176,
-            "waited_ticks": 184,
+            "explored_actions": 160,
+            "first_start_ns": 168,
+            "last_start_ns": 176,
+            "unknown_entries": 184,
+            "waited_ticks": 192,
         },
     ),
 }
@@ -346,7 +348,7 @@ SEGMENTS = {
     "run_control_at": 128,
     "env_status_at": 256,
     "env_counters_at": 384,
-    "control_bytes": 518336,
+    "control_bytes": 518400,
     "slots_bytes": 1856,
     "ring_control_at": 128,
     "header_stride_bytes": 320,
@@ -360,20 +362,20 @@ SEGMENTS = {
     "trace_bytes": 5888,
 }
 HISTOGRAMS = {
-    "lateness_ns": 576,
-    "step_ns": 37504,
-    "publish_ns": 74432,
-    "write_to_dispatch_ns": 111360,
-    "observation_age_ns": 148288,
-    "interval_ticks": 185216,
-    "delay_ticks": 222144,
-    "reset_ns": 259072,
+    "lateness_ns": 640,
+    "step_ns": 37568,
+    "publish_ns": 74496,
+    "write_to_dispatch_ns": 111424,
+    "observation_age_ns": 148352,
+    "interval_ticks": 185280,
+    "delay_ticks": 222208,
+    "reset_ns": 259136,
 }
 #: Per worker: control, status, job, the two histograms.
 WORKERS = [
-    (296000, 296064, 296192, 296256, 333184),
-    (370112, 370176, 370304, 370368, 407296),
-    (444224, 444288, 444416, 444480, 481408),
+    (296064, 296128, 296256, 296320, 333248),
+    (370176, 370240, 370368, 370432, 407360),
+    (444288, 444352, 444480, 444544, 481472),
 ]
 #: Per worker: publication word, even entry, odd entry.
 SLOTS = [(128, 192, 448), (704, 768, 1024), (1280, 1344, 1600)]

@@ -307,6 +307,7 @@ class Worker:
             cost_ns,
             timing.clipped,
             timing.policy_checksum,
+            timing.explored,
         )
         self._slots.write(self._index, fields, self._actions.tobytes())
         if self._trace is not None and phase_of(job.phase_seq) is Phase.RUN:

@@ -52,14 +52,16 @@ __all__ = [
 ]
 
 _WITHOUT_NETWORK = ("random", "synthetic")
-_NETWORKS = {
+#: Built-in policies with a network: their factories, by name.
+NETWORKS = {
     "impala": "rtcore_workers.policies.impala:impala",
     "nature": "rtcore_workers.policies.nature:nature",
     "mlp": "rtcore_workers.policies.mlp:mlp",
     "dqn": "rtcore_workers.policies.dqn:dqn",
     "tiles": "rtcore_workers.policies.tiles:tiles",
+    "trained": "rtcore_workers.policies.trained:trained",
 }
-BUILTIN_POLICIES = (*_NETWORKS, *_WITHOUT_NETWORK)
+BUILTIN_POLICIES = (*NETWORKS, *_WITHOUT_NETWORK)
 
 
 def load_policy(
@@ -110,13 +112,13 @@ def load_policy(
     elif name == "synthetic":
         model = LatencyModel.from_args(rest)
         policy = SyntheticPolicy(observation, action, model, seed=seed, clock=clock, past_actions=past_actions)
-    elif name in _NETWORKS or ":" in name:
+    elif name in NETWORKS or ":" in name:
         from rtcore_workers.policies import network  # noqa: PLC0415 - imports torch
 
         def build() -> tuple[nn.Module, str]:
             return network.build_module(
                 name,
-                _NETWORKS.get(name),
+                NETWORKS.get(name),
                 rest,
                 observation,
                 action,
@@ -188,13 +190,13 @@ def build_network(
     """
     from rtcore_workers.policies import network  # noqa: PLC0415 - imports torch
 
-    if name not in _NETWORKS and ":" not in name:
-        raise PolicyError(f"policy {name!r} has no network to train; expected {', '.join(_NETWORKS)} or module:factory")
+    if name not in NETWORKS and ":" not in name:
+        raise PolicyError(f"policy {name!r} has no network to train; expected {', '.join(NETWORKS)} or module:factory")
     rest = {key: value for key, value in args.items() if key != "pad_ms"}
     history = history or History()
     module, _ = network.build_module(
         name,
-        _NETWORKS.get(name),
+        NETWORKS.get(name),
         rest,
         history.stacked(observation),
         action,
