@@ -19,6 +19,7 @@ from rtcore.master import Floats, MasterState
 from rtcore.params import ParamStore
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore.transitions import TransitionReader
+from rtcore_workers.memory import keep_freed_memory
 from rtcore_workers.policies import EpsilonSchedule, ExploringPolicy, PaddedPolicy, Policy, build_network, load_policy
 
 if TYPE_CHECKING:
@@ -85,12 +86,13 @@ def build_agent(
     what: str = "the weights",
     ticks_before: int = 0,
 ) -> Agent:
-    """The policy of the config, exploring if it says so. Sets the number of torch threads to 1.
+    """The policy of the config, exploring if it says so. Sets the number of torch threads of this process to 1.
 
     `initial`: weights to begin with (`what` names them in errors), else those of the seed. `has_latency`: how long an
     inference takes is known without doing it. `ticks_before`: of the runs that this one goes on from. ConfigError and
     PolicyError as for workers.
     """
+    keep_freed_memory()
     policy = load_policy(
         config.policy,
         dict(config.policy_args),
