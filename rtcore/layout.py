@@ -392,6 +392,7 @@ LEARNER_CONTROL = Record(
     {
         "generation": "grows by one each time a process is started in this place; -1: end",
         "restarts": "processes started again after a death or a hang",
+        "paused": "1: collect, but do not learn",
     },
 )
 #: Where a learner is and what it met. Written by that learner only.

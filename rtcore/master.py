@@ -50,6 +50,7 @@ class LearnerState(IntEnum):
     YIELDING = 3  #: pauses, because ticks were missed or late
     CAPPED = 4  #: as many updates as `updates_per_tick` allows
     STOPPED = 5  #: its loss or gradient was not finite
+    PAUSED = 6  #: the program that embeds the run said so
 
 
 class Commit(NamedTuple):

@@ -317,6 +317,13 @@ class Runtime:
         if self._over.is_set():
             raise self._error or StartupError("the run is over: make a new one")
 
+    def pause_learning(self, paused: bool = True) -> None:
+        """Learners go on collecting, but make no update until it is called with False. Nothing if nobody learns."""
+        learners = self._supervisor.learners
+        if learners is not None:
+            for control in learners.master.control:
+                control["paused"] = int(paused)
+
     def stats(self) -> RunStats:
         """A snapshot of every counter and histogram, at any time after the start."""
         return self._final if self._final is not None else self._snapshot(with_memory=False)

@@ -287,7 +287,8 @@ _Static_assert(sizeof(struct rtcore_learner_pace) == 64, "rtcore_learner_pace");
 struct rtcore_learner_control {
     int64_t generation; /* grows by one each time a process is started in this place; -1: end */
     int64_t restarts; /* processes started again after a death or a hang */
-    int64_t unused[6];
+    int64_t paused; /* 1: collect, but do not learn */
+    int64_t unused[5];
 };
 _Static_assert(sizeof(struct rtcore_learner_control) == 64, "rtcore_learner_control");
 

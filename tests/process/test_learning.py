@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import rtcore
 from rtcore.checkpoint import load_state, load_weights
 from rtcore.errors import ConfigError, PolicyError
+from rtcore.report.summary import LearnerStats
 
 pytestmark = pytest.mark.process
 
@@ -121,3 +123,29 @@ def test_the_checkpoint_of_another_network_or_world_is_refused(tmp_path: Path) -
         learn(None, ticks=10, resume=tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="there is no"):
         learn(None, ticks=10, learn=None, policy_checkpoint=tmp_path / "nowhere")
+
+
+def test_paused_learners_collect_but_make_no_update_until_they_may() -> None:
+    with rtcore.Runtime(**{**FAST, "ticks": 100_000, "updates_per_tick": None}) as runtime:
+        wait_for(runtime, lambda learner: learner.updates > 50)
+        runtime.pause_learning()
+        runtime.wait(0.3)  # the update under way
+        before = learner_of(runtime)
+        runtime.wait(0.5)
+        during = learner_of(runtime)
+        assert during.updates == before.updates
+        assert during.transitions > before.transitions
+        runtime.pause_learning(False)
+        wait_for(runtime, lambda learner: learner.updates > during.updates)
+
+
+def learner_of(runtime: rtcore.Runtime) -> LearnerStats:
+    learner = runtime.stats().learner
+    assert learner is not None
+    return learner
+
+
+def wait_for(runtime: rtcore.Runtime, done: Callable[[LearnerStats], bool]) -> None:
+    """The test's own time limit ends it if that never comes."""
+    while not done(learner_of(runtime)):
+        assert not runtime.wait(0.05), "the run ended"

@@ -267,6 +267,7 @@ RECORDS = {
         {
             "generation": 0,
             "restarts": 8,
+            "paused": 16,
         },
     ),
     "LEARNER_STATUS": (

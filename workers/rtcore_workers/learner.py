@@ -270,6 +270,8 @@ class LearnerLoop:
                 self._sleep(_BEAT_NS, LearnerState.STOPPED)
             elif not learner.collect():
                 self._sleep(_IDLE_NS, LearnerState.COLLECTING)
+            elif learner.control["paused"]:
+                self._sleep(_IDLE_NS, LearnerState.PAUSED)
             elif not self._may_spend():
                 self._sleep(min(self._period_ns, _IDLE_NS), LearnerState.CAPPED)
             else:
@@ -362,8 +364,10 @@ class LearningTurn:
         learner.beat()
         if learner.status["stopped_at"]:
             return
-        if learner.collect():
+        if not learner.collect():
+            learner.status["state"] = LearnerState.COLLECTING
+        elif learner.control["paused"]:
+            learner.status["state"] = LearnerState.PAUSED
+        else:
             learner.status["state"] = LearnerState.LEARNING
             learner.update()
-        else:
-            learner.status["state"] = LearnerState.COLLECTING
