@@ -165,7 +165,7 @@ def test_arrays_and_words_of_the_segment_do_not_overlap() -> None:
         (LEARNER_SIZES, "num_learners trainable_bytes first_updates"),
         (MASTER_COMMIT, "commit"),
         (LEARNER_PACE, "next_start_ns update_ns"),
-        (LEARNER_CONTROL, "generation restarts"),
+        (LEARNER_CONTROL, "generation restarts paused"),
         (
             LEARNER_STATUS,
             "pid generation heartbeat_ns state updates publications publish_skipped transitions lapped_samples yields "
