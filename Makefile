@@ -18,8 +18,8 @@ $(STAMP): pyproject.toml constraints.txt
 	sh docker/install.sh $(BIN)/python '.[trace,report,profile,tensorboard,sb3,dev,mujoco]'
 	touch $@
 
-run: install     ## play the built-in Game Boy game for 30 s, in real time, a network padded to 100 ms, live
-	$(BIN)/rtcore-run --policy impala --policy-args k=1,pad_ms=100 --workers auto --duration 30 --out runs/latest
+run: install     ## play the built-in Game Boy game for 30 s, in real time: a trained network that takes 100 ms, live
+	$(BIN)/rtcore-run --policy trained --policy-args pad_ms=100 --workers auto --duration 30 --out runs/latest
 
 test: install    ## every test
 	$(BIN)/python -m pytest

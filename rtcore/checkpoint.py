@@ -88,8 +88,9 @@ class CheckpointFolder:
         If it fails, OSError, and everything is as before.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        for left in self.folder.glob(f"{_TEMPORARY}[0-9]*"):
+            shutil.rmtree(left, ignore_errors=True)  # by a run that was killed while it wrote
         temporary = self.folder / f"{_TEMPORARY}{os.getpid()}"
-        shutil.rmtree(temporary, ignore_errors=True)
         try:
             temporary.mkdir()
             _save(weights, temporary / MODEL)
@@ -158,6 +159,8 @@ def read_state(path: Path, what: str = "resume") -> dict[str, Any]:
         state = json.loads(file.read_text())
     except (OSError, ValueError) as error:
         raise ConfigError(f"{what}: {file} cannot be read ({error}); use another checkpoint") from error
+    if not isinstance(state, dict):
+        raise ConfigError(f"{what}: {file} holds {type(state).__name__}; expected a file that rtcore wrote")
     lacking = [name for name in ("updates", "ticks", "episodes", "world", "policy") if name not in state]
     if lacking:
         raise ConfigError(f"{what}: {file} has no {', '.join(lacking)}; expected a file that rtcore wrote")
@@ -166,9 +169,7 @@ def read_state(path: Path, what: str = "resume") -> dict[str, Any]:
 
 def find_state(path: Path, what: str) -> dict[str, Any] | None:
     """The counters beside the weights at `path`; None where there are only weights. ConfigError: see `read_state`."""
-    if path.is_file():
-        path = path.parent
-    for folder in (path, path / LAST, path / FOLDER / LAST):
+    for folder in (path.parent,) if path.is_file() else (path, path / LAST, path / FOLDER / LAST):
         if (folder / STATE).is_file():
             return read_state(folder, what)
     return None
@@ -226,7 +227,8 @@ def _array(entry: Mapping[str, Any]) -> Array:
 
 def _save(arrays: Arrays, file: Path) -> None:
     with _as_os_error(file):
-        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, file)
+        # Not `ascontiguousarray`: it makes a vector of a scalar.
+        save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, file)
 
 
 @contextlib.contextmanager

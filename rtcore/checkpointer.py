@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -57,7 +58,7 @@ class Checkpointer:
             self.write(last=True)
 
     def _run(self) -> None:
-        while not self._over.wait(self._every_s):
+        while not self._over.wait(min(self._every_s, threading.TIMEOUT_MAX)):
             self.write()
 
     def write(self, *, last: bool = False) -> None:
@@ -67,7 +68,8 @@ class Checkpointer:
         if updates == self._updates_written and not last:
             return
         mean = snapshot.mean_return
-        is_best = mean is not None and (self.best_return is None or mean > self.best_return)
+        # A mean that is not finite would stay the best for ever.
+        is_best = mean is not None and math.isfinite(mean) and (self.best_return is None or mean > self.best_return)
         best = mean if is_best else self.best_return
         try:
             folder = self._folder.write(

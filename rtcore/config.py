@@ -199,6 +199,15 @@ class RuntimeConfig(LearnConfig):
         return self
 
     @model_validator(mode="after")
+    def _weights_are_for_a_network(self) -> Self:
+        if self.policy_checkpoint is not None and self.policy in ("random", "synthetic"):
+            raise ValueError(
+                f"policy_checkpoint: policy {self.policy} has no network to play the weights with; leave --policy out "
+                "(a checkpoint says which it is of), or name a network"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _virtual_latency(self) -> Self:
         if self.latency is not None and self.clock != "virtual":
             raise ValueError("latency is for --clock virtual: on the wall clock inference takes the time it takes")

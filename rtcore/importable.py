@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+_WHAT = "the function or class that makes it, and its arguments apart (env_args, policy_args)"
 _MOVE = "move it to a module of its own (parts.py, say) and give the function, or its name as parts:function"
 
 
@@ -19,10 +20,14 @@ def import_path(factory: Any) -> Any:
     function, or something of a program that would run again if it were imported.
     """
     if not callable(factory):
+        if factory is not None and not isinstance(factory, (str, bytes, int, float, list, dict)):
+            raise ValueError(
+                f"a {type(factory).__name__} is made already; another process has to make it: give {_WHAT}"
+            )
         return factory
     module, name = getattr(factory, "__module__", None), getattr(factory, "__qualname__", "")
     if not module or not name:
-        raise ValueError(f"{factory!r} has no name of its own; give a function or a class, and its arguments apart")
+        raise ValueError(f"a {type(factory).__name__} has no name of its own; give {_WHAT}")
     if "<lambda>" in name or "<locals>" in name:
         raise ValueError(f"{module}.{name} is made while the program runs, other processes cannot import it; {_MOVE}")
     if module == "__main__":

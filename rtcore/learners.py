@@ -114,6 +114,8 @@ class LearnerCrew:
             raise ConfigError(
                 f"learn={self._config.learn}: policy {self._config.policy} has no trainable float32 parameter"
             )
+        # A learner that found no room in the middle of the run would end it.
+        store.reserve()
         learners = max(1, self._config.learner_processes)
         layout = MasterLayout(learners, manifest.trainable_bytes)
 
@@ -228,6 +230,12 @@ class LearnerCrew:
         if self._master is not None:
             for control in self._master.control:
                 control["generation"] = -1
+
+    def kill(self) -> None:
+        """Those that have not ended. What they were at is not applied; the kernel frees what they had locked."""
+        for child in self._children.values():
+            if child.exitcode is None:
+                child.kill()
 
     @property
     def has_ended(self) -> bool:

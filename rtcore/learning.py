@@ -18,6 +18,12 @@ from rtcore.supervisor import Supervisor
 
 #: Newest episodes whose mean return says which checkpoint is the best, and the fewest that say anything.
 _MEAN_EPISODES, _FEWEST_EPISODES = 50, 10
+#: Settings that a resumed run takes from its command line like any other, and that make it learn something else.
+_LEARNED_WITH = (
+    *("env_id", "env_args", "fps", "seed", "policy_args", "mode", "learners"),
+    *("learning_rate", "gamma", "batch_size", "n_step", "double_dqn", "target_every", "max_grad_norm"),
+    *("updates_per_tick", "epsilon_start", "epsilon_end", "epsilon_ticks", "explore_ticks"),
+)
 
 
 class LearningRun:
@@ -31,6 +37,7 @@ class LearningRun:
         self._keeper: Checkpointer | None = None
         if config.resume is not None:
             self.saved = load_state(config.resume)
+            say_what_changed(config, self.saved, say)
         elif config.policy_checkpoint is not None:
             load_weights(config.policy_checkpoint)
 
@@ -88,6 +95,15 @@ def _snapshot(supervisor: Supervisor, record: RunRecord, before: Mapping[str, An
     return Snapshot(network, optimizer, state, judged_return(record))
 
 
+def say_what_changed(config: RuntimeConfig, saved: SavedState, say: Callable[[str], None]) -> None:
+    """Resuming restores what was learned, not the settings: say which are others now."""
+    was, now = saved.state.get("config") or {}, config.model_dump(mode="json")
+    others = [name for name in _LEARNED_WITH if name in was and was[name] != now[name]]
+    changed = [f"{name} {now[name]} (was {was[name]})" for name in others]
+    if changed:
+        say(f"resumed with other settings than {saved.folder} was learned with: {', '.join(changed)}")
+
+
 # -- the same for a simulated run ---------------------------------------------------------------------------------
 
 
@@ -113,6 +129,7 @@ def state_of(
     config: RuntimeConfig, env_info: Mapping[str, Any], policy_title: str, *, updates: int, ticks: int, episodes: int
 ) -> dict[str, Any]:
     """state.json of a checkpoint. `env_info`: the world's `observation` and `action`, as JSON; counts of all runs."""
+    plain = config.model_dump(mode="json")
     return {
         "rtcore": version("rtcore"),
         "updates": updates,
@@ -122,16 +139,16 @@ def state_of(
         "algorithm": config.learn,
         "world": {
             "env_id": config.env_id,
-            "env_args": config.env_args,
+            "env_args": plain["env_args"],
             "observation": env_info["observation"],
             "action": env_info["action"],
         },
         "policy": {
             "policy": config.policy,
-            "policy_args": config.policy_args,
+            "policy_args": plain["policy_args"],
             "obs_history": config.obs_history,
             "act_history": config.act_history,
             "title": policy_title,
         },
-        "config": config.model_dump(mode="json"),
+        "config": plain,
     }

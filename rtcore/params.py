@@ -299,6 +299,11 @@ class ParamStore:
                 found.add((using & _BUFFER_MASK) - 1)
         return found
 
+    def reserve(self) -> None:
+        """Memory for every buffer: who is going to publish learns here that there is none. SharedMemoryError."""
+        for buffer in range(self.layout.num_buffers):
+            self._reserve(buffer)
+
     def _reserve(self, buffer: int) -> None:
         """Memory for a buffer before its first use: a full /dev/shm is an error here, not SIGBUS."""
         if self._fd is None or buffer in self._reserved:

@@ -16,7 +16,7 @@ _FIELDS = ("policy", "policy_args", "obs_history", "act_history")
 
 def trained_folder() -> Path:
     """The checkpoint of the policy `trained`."""
-    return Path(str(files("rtcore_workers.policies") / TRAINED))
+    return Path(str(files("rtcore_workers.policies") / "trained_blocks"))
 
 
 def resolve_policy(config: RuntimeConfig) -> RuntimeConfig:

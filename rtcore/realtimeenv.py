@@ -8,6 +8,7 @@ by, and `info["rtcore"]` says how many, and what acted in them.
 from __future__ import annotations
 
 import sys
+import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -58,7 +59,8 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
 
     As in rtgym, `act_buf_len=m` appends the last m actions to the observation, oldest first: Tuple(obs, a, ..., a),
     those on their way included. `act_in_obs=False` keeps them in `info["rtcore"]["past_actions"]` only; with
-    `reset_act_buf=False` they outlive an episode; `default_action` (the world's no-op) stands in before the first.
+    `reset_act_buf=False` all but the newest outlive an episode; `default_action` (the world's no-op) stands in for the
+    others.
 
     The constructor starts the world's process, as a Gymnasium env must know its spaces: it takes about a second.
     `close`, or leaving a `with` block, ends it. What is wrong with the world is raised by the constructor, `reset` and
@@ -85,13 +87,16 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
             raise ConfigError(f"act_buf_len={act_buf_len}: expected at least 1, or None for plain observations")
         self.delay_ticks = delay_ticks
         self._runtime = Runtime(_config(world, delay_ticks, fields), progress=progress, played_delay_ticks=delay_ticks)
+        # Of an env that is forgotten, the world's process ends too. It only asks: it may be called in any thread.
+        weakref.finalize(self, self._runtime.stop).atexit = False
         self._runtime.start()
         try:
             self._player: Player = self._runtime.player()
             about = self._runtime.header["world"]
             self._action = ActionSpec.from_json(about["action"])
             self.action_space = self._action.to_space()
-            self.default_action = self._as_action(about["noop_value"] if default_action is None else default_action)
+            self._noop = self._as_action(about["noop_value"])
+            self.default_action = self._noop if default_action is None else self._as_action(default_action)
             self._past = deque([self.default_action] * (act_buf_len or 0), maxlen=act_buf_len or 0)
             self._act_in_obs = act_in_obs and act_buf_len is not None
             self._reset_act_buf = reset_act_buf
@@ -112,15 +117,21 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
             "render_fps": float(self._runtime.rate_hz),
             "autoreset_mode": AutoresetMode.DISABLED,
         }
-        self.spec = _spec(self._runtime.config, delay_ticks, act_buf_len, act_in_obs, reset_act_buf)
+        around = {"act_buf_len": act_buf_len, "act_in_obs": act_in_obs, "reset_act_buf": reset_act_buf}
+        if default_action is not None:
+            around["default_action"] = np.asarray(self.default_action).tolist()
+        self.spec = _spec(self._runtime.config, {"delay_ticks": delay_ticks, **around})
 
     # -- Gymnasium -----------------------------------------------------------------------------------------
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """A fresh episode at the next tick. ConfigError for options that are not JSON."""
         super().reset(seed=seed)
+        self._begun = False  # whatever interrupts it: the old episode is over
         if self._reset_act_buf:
             self._past.extend([self.default_action] * len(self._past))
+        elif self._past:
+            self._past[-1] = self.default_action  # as in rtgym: it acts until the first action of the episode does
         seen = self._player.reset(seed, options or None)
         self._begun = True
         self._times.begin(seen)
@@ -153,6 +164,8 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
         With `out`, the folder then has what one of `rtcore-run` has. RecordError if it cannot be written.
         """
         self._runtime.close()
+        if not self._runtime.is_over:
+            return  # a forked child's, or a callback's
         out, self._out = self._out, None
         if out is not None and self._runtime.record is not None:
             summary = self._runtime.summary()
@@ -173,7 +186,7 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
     @property
     def noop_action(self) -> Any:
         """What stands for doing nothing, as the world says."""
-        return self.default_action
+        return self._noop
 
     def benchmarks(self) -> dict[str, tuple[float, float]]:
         """Moving mean and mean deviation of what a step consists of [s]; names as rtgym's where they mean the same.
@@ -241,15 +254,13 @@ def _config(world: Any, delay_ticks: int, fields: dict[str, Any]) -> RuntimeConf
     return make_config(**given | own)
 
 
-def _spec(config: RuntimeConfig, delay_ticks: int, act_buf_len: int | None, in_obs: bool, reset_buf: bool) -> EnvSpec:
+def _spec(config: RuntimeConfig, around: dict[str, Any]) -> EnvSpec:
     """What `gymnasium.make(env.spec)` makes another one from. Real time is not deterministic."""
     fields = config.model_dump(mode="json", exclude_unset=True)
     kwargs = {name: value for name, value in fields.items() if name in FIELDS and name != "env_id"}
-    kwargs |= {"delay_ticks": delay_ticks, "act_buf_len": act_buf_len}
-    kwargs |= {"act_in_obs": in_obs, "reset_act_buf": reset_buf}
     return EnvSpec(
         id="rtcore/RealtimeEnv-v0",
         entry_point="rtcore.realtimeenv:RealtimeEnv",
         nondeterministic=True,
-        kwargs={"world": config.env_id, **kwargs},
+        kwargs={"world": config.env_id, **kwargs, **around},
     )

@@ -7,6 +7,7 @@ run in one process at once. A thread of its own supervises; the caller's thread 
 from __future__ import annotations
 
 import importlib
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -32,7 +33,7 @@ from rtcore.shm import files_of
 from rtcore.spaces import ActionSpec
 from rtcore.supervisor import Supervisor
 from rtcore.trace import TraceKind, TraceSpool
-from rtcore.transitions import History, TransitionBuilder, TransitionReader
+from rtcore.transitions import History, NothingToSample, TransitionBuilder, TransitionReader
 
 #: How long the supervising thread sleeps unless something happens: deaths and messages wake it at once. Each waking
 #: is an interrupt on a machine that has ticks to keep.
@@ -76,6 +77,7 @@ class Runtime:
         self._over = threading.Event()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._owner_pid = os.getpid()
         self._error: BaseException | None = None
         self._final: RunStats | None = None
         self.record: RunRecord | None = None
@@ -84,7 +86,14 @@ class Runtime:
     # -- life ----------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        return self.start()
+        if self._thread is None:
+            return self.start()
+        try:
+            self.wait_ready()
+        except BaseException:
+            self.close()
+            raise
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -96,6 +105,8 @@ class Runtime:
 
         `wait=False`: returns at once, the start goes on in the supervising thread; `wait_ready` says when it is done.
         """
+        if self._thread is not None or self._over.is_set():
+            raise StartupError("this run has been started before: make a new one")
         if wait:
             self._begin()
         target = self._supervise if wait else self._begin_and_supervise
@@ -105,12 +116,17 @@ class Runtime:
 
     def wait_ready(self, timeout_s: float | None = None) -> bool:
         """Block until tick 0; False if `timeout_s` passed first. Raises what went wrong on the way there."""
+        return self._await(self._ready, timeout_s)
+
+    def _await(self, event: threading.Event, timeout_s: float | None) -> bool:
         if self._thread is None:
-            raise StartupError("the run has not started: call start(wait=False) first")
-        ready = self._ready.wait(timeout_s)
+            raise StartupError("the run has not started: call start() or use it as a context manager")
+        if timeout_s is None and self._thread is threading.current_thread():
+            raise StartupError("a callback of the run would wait here for itself: call stop(), and wait outside of it")
+        happened = event.wait(timeout_s)
         if self._over.is_set() and self._error is not None:
             raise self._error
-        return ready
+        return happened
 
     def _begin_and_supervise(self) -> None:
         try:
@@ -130,7 +146,8 @@ class Runtime:
             self._supervisor.start()
             self._open_files()
             self._ready.set()
-        except BaseException:
+        except BaseException as error:
+            self._error = error  # before `_over`: who waits for that looks here next
             try:
                 self._close_files()
             finally:
@@ -173,19 +190,16 @@ class Runtime:
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Block until the run is over; False if `timeout_s` passed first. Raises the run's error, if it failed."""
-        if self._thread is None:
-            raise StartupError("the run has not started: call start() or use it as a context manager")
-        ended = self._over.wait(timeout_s)
-        if ended and self._error is not None:
-            raise self._error
-        return ended
+        return self._await(self._over, timeout_s)
 
     def stop(self) -> None:
         """End the run at its next tick; `wait` returns soon after."""
         self._stop.set()
 
     def close(self) -> None:
-        """End everything now and clean up. Safe to call at any time, more than once."""
+        """End everything now and clean up. Safe to call at any time, more than once. Nothing in a forked child."""
+        if os.getpid() != self._owner_pid:
+            return
         self.stop()
         self._supervisor.abandon_start()
         if self._thread is threading.current_thread():
@@ -223,17 +237,26 @@ class Runtime:
     @property
     def observation_space(self) -> Box:
         """The world's, once the run has started."""
-        return self._supervisor.observation.to_space()
+        return self._started.observation.to_space()
 
     @property
     def action_space(self) -> Space[Any]:
         """The world's, once the run has started."""
-        return self._supervisor.action.to_space()
+        return self._started.action.to_space()
 
     @property
     def rate_hz(self) -> Fraction:
         """The exact tick rate."""
-        return self._supervisor.rate_hz
+        return self._started.rate_hz
+
+    @property
+    def _started(self) -> Supervisor:
+        """Past the start-up: before tick 0 neither world nor frames are those of the run. Raises what went wrong."""
+        if not self._ready.is_set() or self._supervisor.run_phase_seq < 0:
+            raise self._error or StartupError(
+                "the run has not started: call start(), or wait_ready() after start(wait=False)"
+            )
+        return self._supervisor
 
     @property
     def env_pid(self) -> int:
@@ -258,7 +281,7 @@ class Runtime:
                 f"chunk={self.config.chunk}: a transition holds one action, and a decision of this run is as many; "
                 "use chunk=1"
             )
-        supervisor = self._supervisor
+        supervisor = self._started
         shared, builder = supervisor.shared, TransitionBuilder(gamma, discount_rewards)
         action = ActionSpec.from_json(supervisor.env_info["action"])
         history = History(self.config.obs_history, self.config.act_history)
@@ -270,17 +293,26 @@ class Runtime:
         """`batch_size` transitions as torch tensors on `device`, or None while there are fewer than that.
 
         A `Batch` of tensors: uint8 frames stay uint8. From pinned memory where there is a GPU, so that a copy to one
-        does not wait. For one thread; each `gamma` (per tick) has a `transitions` reader of its own.
+        does not wait. For one thread; each `gamma` (per tick) has a `transitions` reader of its own. ConfigError for a
+        batch that the ring can never hold.
         """
         reader = self._readers.get(gamma)
         if reader is None:
             reader = self._readers[gamma] = self.transitions(gamma)
         reader.update()
         if len(reader) < batch_size:
+            ring_slots = self._supervisor.shared.layout.ring_slots
+            if batch_size > ring_slots - 2:
+                raise ConfigError(
+                    f"batch_size={batch_size}: ring_slots={ring_slots} never holds as many; raise ring_slots"
+                )
             return None
         # By name: the core imports no torch.
         to_tensors = importlib.import_module("rtcore_workers.tensors").to_tensors
-        return to_tensors(reader.sample(batch_size, self._rng), device)
+        try:
+            return to_tensors(reader.sample(batch_size, self._rng), device)
+        except NothingToSample:  # all of it was overwritten meanwhile: this process stood still
+            return None
 
     def publish(self, weights: Mapping[str, Any], *, updates: int = 0, wait_s: float = 2.0) -> int | None:
         """New weights for all workers, from their next inferences on; returns the version they got.
@@ -294,7 +326,7 @@ class Runtime:
         if self._over.is_set() and self._error is None:
             return None
         self._check_is_running()
-        store = self._supervisor.params
+        store = self._started.params
         if store is None:
             raise PolicyError(
                 f"policy {self.config.policy!r} has no network to publish weights for; expected a network, such as "

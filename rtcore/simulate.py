@@ -21,6 +21,7 @@ from rtcore.dispatch import Dispatcher
 from rtcore.errors import ConfigError
 from rtcore.history import History
 from rtcore.latency import LatencyModel, parse_latency
+from rtcore.learning import say_what_changed
 from rtcore.planner import Plan, Tau, make_plan
 from rtcore.policysource import resolve_policy
 from rtcore.recorder import Books, StatsRecorder
@@ -72,6 +73,8 @@ class Simulation:
         self._chosen_latency = latency or (parse_latency(config.latency, config.seed) if config.latency else None)
         policy_clock = ManualClock()
         agent, saved = None, load_state(config.resume) if config.resume is not None else None
+        if saved is not None:
+            say_what_changed(config, saved, say)
         if policy is None and self._own_world is not None:
             agent = self._build_agent(self._own_world, policy_clock, saved)
             policy = agent.policy

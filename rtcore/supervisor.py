@@ -191,13 +191,15 @@ class Supervisor:
         learners, launcher = self.learners, self._launcher
         if learners is None:
             return
-        learners.end()
-        give_up_ns = self._clock.now_ns() + _GRACE_NS
-        while launcher is not None and not learners.has_ended and self._clock.now_ns() < give_up_ns:
-            try:
-                launcher.poll(0.02)
-            except RtcoreError:
-                return
+        # One that hangs with the master locked would keep the last checkpoint from being written for ever.
+        for end in (learners.end, learners.kill):
+            end()
+            give_up_ns = self._clock.now_ns() + _GRACE_NS
+            while launcher is not None and not learners.has_ended and self._clock.now_ns() < give_up_ns:
+                try:
+                    launcher.poll(0.02)
+                except RtcoreError:
+                    return
 
     def _start_env(self) -> None:
         self.progress(f"making the world {self.config.env_id}")

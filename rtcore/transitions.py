@@ -10,6 +10,14 @@ docs/transitions.md has the picture.
 
 from rtcore.history import History
 from rtcore.replay.builder import Transition, TransitionBuilder, TransitionCounts
-from rtcore.replay.memory import Batch, TransitionReader
+from rtcore.replay.memory import Batch, NothingToSample, TransitionReader
 
-__all__ = ["Batch", "History", "Transition", "TransitionBuilder", "TransitionCounts", "TransitionReader"]
+__all__ = [
+    "Batch",
+    "History",
+    "NothingToSample",
+    "Transition",
+    "TransitionBuilder",
+    "TransitionCounts",
+    "TransitionReader",
+]

@@ -85,7 +85,11 @@ def _did_you_mean(env_id: str) -> str:
     close = difflib.get_close_matches(env_id, list(gymnasium.registry), n=3)
     if close:
         return f"Did you mean {' or '.join(close)}?"
-    return "`python -c 'import gymnasium; gymnasium.pprint_registry()'` lists what is installed"
+    return (
+        "`python -c 'import gymnasium; gymnasium.pprint_registry()'` lists what is installed. If your program "
+        "registers it: the world's process does not import that; give module:factory, or module:id of a module that "
+        "registers it"
+    )
 
 
 class GymnasiumWorld:

@@ -15,6 +15,10 @@ from rtcore.spaces import ActionSpec
 Places = npt.NDArray[np.int64]
 
 
+class NothingToSample(ValueError):
+    """There is no transition, or there is none any more."""
+
+
 class Batch(NamedTuple):
     """Transitions as arrays, one row each. Copies: they stay valid whatever becomes of the ring.
 
@@ -215,7 +219,7 @@ class TransitionReader:
 
     def _choose(self, count: int, rng: np.random.Generator, n_step: int) -> tuple[Places, _Chain]:
         if not len(self):
-            raise ValueError("there is no transition to sample from yet: call update() until len() is above 0")
+            raise NothingToSample("there is no transition to sample from yet: call update() until len() is above 0")
         positions = rng.integers(self._first, self._end, count)
         return positions, self._chain(positions, n_step)
 

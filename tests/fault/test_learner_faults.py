@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -13,7 +14,18 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from drills import COMMAND, HERE, children_by_name, kill, run_to_end, running, wait_for, wait_until_ticking
+from drills import (
+    COMMAND,
+    HERE,
+    SHM,
+    children_by_name,
+    kill,
+    run_to_end,
+    running,
+    segments,
+    wait_for,
+    wait_until_ticking,
+)
 
 from rtcore.checkpoint import load_state
 
@@ -81,6 +93,35 @@ def test_a_learner_that_hangs_is_replaced(tmp_path: Path) -> None:
     assert load_state(tmp_path).state["updates"] > 0, "a run that is stopped leaves its last checkpoint"
 
 
+def test_a_learner_that_hangs_with_the_master_locked_does_not_keep_the_last_checkpoint_from_being_written(
+    tmp_path: Path,
+) -> None:
+    before = set(segments())
+    arguments = (*LEARNING, "--duration", "600", "--hang-timeout-s", "600", "--checkpoint-every-s", "600")
+    with running(*arguments, "--out", str(tmp_path)) as run:
+        victim = wait_until_ticking(run)["rt-learner0"]
+        name = next(name for name in segments() if name.endswith("-learner") and name not in before)
+        time.sleep(2)
+        wait_for(lambda: stopped_with_the_lock(victim, SHM / name), "it to be stopped in the middle of an update")
+        run.send_signal(signal.SIGINT)
+        output, _ = run.communicate(timeout=60)
+    assert run.returncode == 128 + signal.SIGINT, output
+    assert load_state(tmp_path).state["updates"] == summary_of(tmp_path)["learner"]["updates"] > 0
+
+
+def stopped_with_the_lock(victim: psutil.Process, segment: Path) -> bool:
+    """Stop it. If it does not hold the master's lock, it goes on."""
+    victim.send_signal(signal.SIGSTOP)
+    wait_for(lambda: victim.status() == psutil.STATUS_STOPPED, "it to stop")
+    with segment.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    victim.send_signal(signal.SIGCONT)
+    return False
+
+
 def test_a_learner_that_always_dies_ends_the_run_and_what_was_learned_is_kept(tmp_path: Path) -> None:
     arguments = (*LEARNING, "--duration", "60", "--max-restarts", "0", "--checkpoint-every-s", "1")
     with running(*arguments, "--out", str(tmp_path)) as run:
@@ -139,6 +180,7 @@ def test_a_loss_that_is_not_finite_stops_learning_says_so_once_and_the_last_good
     learner = summary["learner"]
     assert learner["stopped"].startswith("loss was inf at update")
     assert learner["updates"] > 0
+    assert {place["state"] for place in learner["places"]} == {"stopped"}, "nobody publishes any more"
     assert summary["ticks"]["count"] + summary["ticks"]["skipped"] == 1200, "the run goes to its end"
     weights = load_state(tmp_path).weights
     assert all(np.isfinite(array).all() for array in weights.values()), "none of it got into what is kept"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -56,6 +57,66 @@ def test_what_goes_wrong_in_the_background_is_raised_where_the_program_waits() -
     assert files_of(runtime.run_id) == []
 
 
+def test_before_tick_0_a_run_says_that_it_has_not_started_and_nothing_asked_for_too_soon_spoils_it() -> None:
+    runtime = rtcore.Runtime(env_id=embed_worlds.counting, ticks=100, workers=1, policy="mlp")
+    asked = [lambda: runtime.sample(1), runtime.transitions, lambda: runtime.observation_space, lambda: runtime.rate_hz]
+    asked.append(lambda: runtime.publish({}))
+    for ask in asked:
+        with pytest.raises(StartupError, match="not started"):
+            ask()
+    runtime.start(wait=False)
+    with pytest.raises(StartupError, match="not started"):
+        while True:  # what is asked for while it starts
+            runtime.sample(1)
+    with runtime, pytest.raises(StartupError, match="started before"):
+        runtime.start()
+    assert runtime.wait()
+    assert runtime.sample(1) is not None
+
+
+def test_a_run_in_the_background_is_entered_once_it_is_ready() -> None:
+    with rtcore.Runtime(env_id=embed_worlds.counting, ticks=20, **SYNTHETIC).start(wait=False) as runtime:
+        assert runtime.wait_ready(0)
+        assert runtime.wait()
+
+
+def test_an_error_of_the_start_is_there_as_soon_as_the_run_is_over() -> None:
+    runtime = rtcore.Runtime(env_id="embed_worlds:nothing_of_the_kind", **SYNTHETIC)
+    seen: list[Any] = []
+
+    class Over(threading.Event):
+        def set(self) -> None:
+            seen.append(runtime._error)
+            super().set()
+
+    runtime._over = Over()
+    with pytest.raises(ConfigError):
+        runtime.start()
+    assert isinstance(seen[0], ConfigError)
+
+
+def test_a_callback_that_would_wait_for_itself_is_told_so() -> None:
+    args = {"length": 10, "fps": 100}
+    runtime = rtcore.Runtime(
+        env_id=embed_worlds.counting, env_args=args, ticks=100, on_episode=lambda _: runtime.wait(), **SYNTHETIC
+    )
+    with runtime, pytest.raises(StartupError, match="wait here for itself"):
+        runtime.wait(60)
+
+
+def test_a_forked_child_that_closes_a_run_leaves_it_alone() -> None:
+    with rtcore.Runtime(env_id=embed_worlds.counting, ticks=50, **SYNTHETIC) as runtime:
+        child = os.fork()
+        if child == 0:
+            try:
+                runtime.close()
+            finally:
+                os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        assert runtime.wait()
+    assert runtime.summary()["ticks"]["count"] == 50
+
+
 def test_a_run_that_is_closed_while_it_starts_ends_soon_and_says_so() -> None:
     runtime = rtcore.Runtime(env_id=embed_worlds.counting, ticks=60, **SYNTHETIC).start(wait=False)
     runtime.close()
@@ -104,7 +165,9 @@ def unlucky(**kwargs: Any) -> gymnasium.Env[Any, Any]:
 
 def test_samples_are_tensors_of_the_frames_own_dtype_and_none_while_there_are_too_few() -> None:
     with rtcore.Runtime(env_id="worlds:checking", env_args={"space": "box"}, ticks=150, **SYNTHETIC) as runtime:
-        assert runtime.sample(100_000) is None
+        assert runtime.sample(4000) is None
+        with pytest.raises(ConfigError, match="ring_slots=4096 never holds as many"):
+            runtime.sample(5000)
         batch = None
         while batch is None and not runtime.wait(0.05):
             batch = runtime.sample(16, gamma=0.9)
@@ -167,6 +230,10 @@ def test_factories_are_named_so_that_other_processes_find_them() -> None:
     for wrong in (lambda: None, local, embed_worlds.Counting.step):
         with pytest.raises(ValueError, match=r"move it to a module of its own"):
             import_path(wrong)
+    with pytest.raises(ValueError, match="a Linear has no name of its own; give the function or class that makes it"):
+        import_path(torch.nn.Linear(1, 1))
+    with pytest.raises(ConfigError, match="env-id: a Counting is made already"):
+        rtcore.Runtime(env_id=embed_worlds.counting())
     with pytest.raises(ConfigError, match="policy: .*move it to a module"):
         rtcore.Runtime(env_id="CartPole-v1", policy=lambda *_: None)
 

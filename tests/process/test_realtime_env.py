@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import os
 import random
 import sys
 import time
@@ -248,8 +250,10 @@ def test_the_action_buffer_may_outlive_an_episode_or_stay_out_of_the_observation
     assert obs.shape == (2,)
     assert np.array_equal(info["rtcore"]["past_actions"], [[0.5, 0.5]] * 2)
     env.step(np.array([1, 0], np.float32))
+    env.step(np.array([0, 1], np.float32))
     _, info = env.reset()
-    assert np.array_equal(info["rtcore"]["past_actions"], [[0.5, 0.5], [1, 0]])
+    # As rtgym does: the newest makes place for the default action, which acts until the next one does.
+    assert np.array_equal(info["rtcore"]["past_actions"], [[1, 0], [0.5, 0.5]])
 
 
 # -- what goes wrong ---------------------------------------------------------------------------------------------
@@ -332,6 +336,42 @@ def test_stable_baselines3_steps_it_in_its_vector_env(make: Any) -> None:
     # Whatever was missed is in the return: 6 ticks, each paid at least 1.
     assert all(episode["r"] >= 6 for episode in episodes)
     vector.close()
+
+
+def test_an_env_that_is_forgotten_ends_its_process() -> None:
+    env = RealtimeEnv(embed_worlds.counting)
+    env.reset()
+    runtime = env.runtime
+    del env
+    gc.collect()
+    assert runtime.wait(30)
+    assert files_of(runtime.run_id) == []
+
+
+def test_closing_it_in_a_forked_child_leaves_the_world_to_the_parent(make: Any, tmp_path: Path) -> None:
+    env = make(out=tmp_path / "run")
+    env.reset()
+    child = os.fork()
+    if child == 0:
+        try:
+            env.close()
+        finally:
+            os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert not (tmp_path / "run" / "summary.json").exists()
+    assert env.step(1)[4]["rtcore"]["tick"] > 0
+    env.close()
+    assert (tmp_path / "run" / "summary.json").exists()
+
+
+def test_a_default_action_of_ones_own_is_in_the_spec_and_is_not_the_worlds_no_op(make: Any) -> None:
+    env = make(default_action=1, act_buf_len=1)
+    assert (env.default_action, env.noop_action) == (1, 0)
+    again = gymnasium.make(env.spec)
+    try:
+        assert again.reset()[0][1] == 1
+    finally:
+        again.close()
 
 
 def test_two_envs_side_by_side_do_not_meet(make: Any) -> None:

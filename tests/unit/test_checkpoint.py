@@ -18,10 +18,22 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from rtcore.checkpoint import BEST, LAST, MODEL, OPTIMIZER, STATE, CheckpointFolder, load_state, load_weights
+from rtcore.checkpoint import (
+    BEST,
+    LAST,
+    MODEL,
+    OPTIMIZER,
+    STATE,
+    CheckpointFolder,
+    find_state,
+    load_state,
+    load_weights,
+)
 from rtcore.checkpointer import Checkpointer, Snapshot
+from rtcore.config import make_config
 from rtcore.errors import ConfigError, RtcoreError
 from rtcore.learners import flatten_optimizer, unflatten_saved
+from rtcore.learning import say_what_changed, state_of
 from rtcore.manifest import ParamManifest, ParamTensor
 from rtcore.master import MasterCopy
 
@@ -68,6 +80,20 @@ def test_arrays_in_another_memory_order_are_written_as_they_look(tmp_path: Path)
     strided = np.asfortranarray(np.arange(12, dtype=np.float32).reshape(3, 4))
     CheckpointFolder(tmp_path, 1).write({"w": strided}, {}, state(1))
     assert np.array_equal(load_weights(tmp_path)["w"], strided)
+
+
+def test_a_scalar_stays_one(tmp_path: Path) -> None:
+    """Such as a learned temperature, or the count of a batch norm."""
+    CheckpointFolder(tmp_path, 1).write({"scale": np.array(1.5, np.float32)}, {}, state(1))
+    assert load_weights(tmp_path)["scale"].shape == ()
+
+
+def test_what_a_run_left_that_was_killed_while_it_wrote_is_removed(tmp_path: Path) -> None:
+    left = tmp_path / ".writing-1"
+    left.mkdir()
+    (left / MODEL).write_bytes(b"half")
+    write(tmp_path, 5)
+    assert names(tmp_path) == ["000000005"]
 
 
 def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
@@ -145,6 +171,9 @@ def test_a_state_that_is_not_ours_is_named(tmp_path: Path) -> None:
     folder = write(tmp_path)
     (folder / STATE).write_text("{")
     with pytest.raises(ConfigError, match="cannot be read"):
+        load_state(tmp_path)
+    (folder / STATE).write_text("3")
+    with pytest.raises(ConfigError, match="holds int"):
         load_state(tmp_path)
     (folder / STATE).write_text(json.dumps({"updates": 3}))
     with pytest.raises(ConfigError, match="has no ticks, episodes, world, policy"):
@@ -226,6 +255,52 @@ def test_the_best_is_the_one_after_the_best_returns(tmp_path: Path) -> None:
     assert names(tmp_path) == ["000000003", "000000004"]
     assert load_state(tmp_path / BEST).state["best_mean_return"] == 9.0
     assert load_state(tmp_path / LAST).state["best_mean_return"] == 9.0
+
+
+def test_a_mean_that_is_not_finite_is_not_the_best_for_ever(tmp_path: Path) -> None:
+    returns, updates = iter([np.nan, 3.0, np.inf]), iter([1, 2, 3])
+    keeper = Checkpointer(
+        CheckpointFolder(tmp_path, 3), 60, lambda: Snapshot(WEIGHTS, {}, state(next(updates)), next(returns)), print
+    )
+    for _ in range(3):
+        keeper.write()
+    assert keeper.best_return == 3.0
+    assert (tmp_path / BEST).readlink() == Path("000000002")
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_only_at_the_end_is_said_with_an_infinite_time(tmp_path: Path) -> None:
+    keeper = Checkpointer(
+        CheckpointFolder(tmp_path, 9), float("inf"), lambda: Snapshot(WEIGHTS, {}, state(5), None), print
+    )
+    keeper.start()
+    keeper.stop()
+    assert names(tmp_path) == ["000000005"]
+
+
+def test_a_file_of_weights_is_described_by_what_is_beside_it_alone(tmp_path: Path) -> None:
+    written = write(tmp_path / "checkpoints")
+    assert find_state(written / MODEL, "policy-checkpoint") is not None
+    own = tmp_path / "own.safetensors"
+    shutil.copy(written / MODEL, own)
+    assert find_state(own, "policy-checkpoint") is None, "the run's checkpoints are of another network"
+
+
+def test_what_is_written_of_a_run_may_hold_paths_and_says_later_what_has_changed(tmp_path: Path) -> None:
+    config = make_config(learn="dqn", policy="mlp", env_args={"rom": Path("own.gb")}, gamma=0.9)
+    saved = state_of(config, {"observation": {}, "action": {}}, "mlp", updates=1, ticks=1, episodes=1)
+    CheckpointFolder(tmp_path, 1).write(WEIGHTS, OPTIMIZER_ARRAYS, saved)
+    said: list[str] = []
+    say_what_changed(config, load_state(tmp_path), said.append)
+    assert said == []
+    say_what_changed(config.model_copy(update={"gamma": 0.99}), load_state(tmp_path), said.append)
+    assert len(said) == 1
+    assert "gamma 0.99 (was 0.9)" in said[0]
+
+
+def test_weights_for_a_policy_without_a_network_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="policy random has no network to play the weights with"):
+        make_config(policy="random", policy_checkpoint=tmp_path)
 
 
 def test_nothing_new_is_not_written_again_but_the_end_is(tmp_path: Path) -> None:

@@ -20,11 +20,13 @@ from rtcore_workers.dqn import (
     Adam,
     DqnLearner,
     DqnSettings,
+    FlatModule,
     bootstrap_values,
     check_learnable,
     clip_,
     td_targets,
 )
+from rtcore_workers.weights import manifest_of as shared_manifest_of
 
 pytestmark = pytest.mark.unit
 
@@ -302,6 +304,24 @@ def test_a_network_that_is_another_each_time_is_named() -> None:
     master = MasterState.private(manifest.trainable_bytes)
     with pytest.raises(PolicyError, match="has no parameter 'hidden.weight'"):
         DqnLearner(other, Net(), manifest, master, Replay(), settings(), ACTION, seed=0)
+
+
+def test_weights_that_share_their_memory_follow_the_master_together_and_their_gradients_add_up() -> None:
+    """Tied by their memory, not by being one object: a worker binds both, so must a learner."""
+
+    def tied() -> nn.Sequential:
+        net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+        net[1].weight = nn.Parameter(net[0].weight.data)
+        return net
+
+    manifest = shared_manifest_of(tied())
+    assert [tensor.names for tensor in manifest.tensors] == [("0.weight", "1.weight")]
+    flat = FlatModule(tied(), manifest, with_grads=True)
+    flat.weights[:4] = torch.tensor([2.0, 0.0, 0.0, 2.0])
+    out = flat.values(torch.tensor([[1.0, 3.0]]), None)
+    assert out.tolist() == [[4.0, 12.0]]
+    out.sum().backward()  # type: ignore[no-untyped-call]
+    assert flat.grads[:4].tolist() == [4.0, 12.0, 4.0, 12.0]
 
 
 def test_a_tiny_world_is_solved() -> None:

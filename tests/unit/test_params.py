@@ -64,6 +64,11 @@ def test_a_buffer_takes_memory_only_once_it_is_needed(run_id, store):
         assert buffers * size_mb < memory_mb(run_id) < (buffers + 0.1) * size_mb
 
 
+def test_who_is_going_to_publish_can_have_all_the_memory_at_once(run_id, store):
+    store.reserve()
+    assert memory_mb(run_id) > 3 * MANIFEST.buffer_bytes / 1e6
+
+
 def test_another_process_s_store_sees_manifest_version_and_weights(run_id, store):
     assert store.newest() == NONE
     published = store.publish(fill(2.5), updates=17)

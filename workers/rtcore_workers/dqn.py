@@ -118,7 +118,8 @@ def take_untrained(module: nn.Module, store: ParamStore) -> None:
     with torch.no_grad():
         for tensor in store.manifest().tensors:
             if not tensor.trainable and tensor.kind != "private":
-                present[tensor.name].copy_(view_of(memory, tensor))
+                for name in tensor.names:
+                    present[name].copy_(view_of(memory, tensor))
 
 
 class FlatModule:
@@ -134,13 +135,14 @@ class FlatModule:
         self.weights = torch.zeros(count, device=device)
         self.grads = torch.zeros(count if with_grads else 0, device=device)
         parameters = dict(self.module.named_parameters(remove_duplicate=False))
-        trainable = {name for tensor in manifest.trainable() for name in tensor.names}
-        for tensor in manifest.trainable():
+        # Tied weights are under all their names: one parameter, or several that share their memory.
+        trainable = {name: tensor for tensor in manifest.trainable() for name in tensor.names}
+        for name, tensor in trainable.items():
             place = (tensor.shape, tensor.strides, tensor.offset // 4)
-            parameter = parameters.get(tensor.name)
+            parameter = parameters.get(name)
             if parameter is None or tuple(parameter.shape) != tensor.shape:
                 raise PolicyError(
-                    f"the learner's network has no parameter {tensor.name!r} of shape {tensor.shape}, which the "
+                    f"the learner's network has no parameter {name!r} of shape {tensor.shape}, which the "
                     "workers' has; expected the factory to build the same network each time"
                 )
             parameter.data = self.weights.as_strided(*place)

@@ -54,7 +54,6 @@ def main(boot: dict[str, Any], channel: socket.socket) -> None:
     shared.worker_status[index]["heartbeat_ns"] = MonotonicClock.now_ns()
     if config.env_cpu is not None:
         keep_off(config.env_cpu)
-    keep_freed_memory()
     policy: Policy = load_policy(
         config.policy,
         dict(config.policy_args),
@@ -67,6 +66,8 @@ def main(boot: dict[str, Any], channel: socket.socket) -> None:
         history=History(config.obs_history, config.act_history),
         share=partial(_share, boot, config, channel, shared),
     )
+    # Not before: the memory in which worker 0 built the network, before it was the run's, is to go back.
+    keep_freed_memory()
     if config.explores:
         epsilon = EpsilonSchedule(
             config.epsilon_start, config.epsilon_end, config.epsilon_ticks, boot.get("ticks_before", 0)

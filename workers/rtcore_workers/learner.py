@@ -25,7 +25,7 @@ from rtcore.params import ParamStore, attach_store
 from rtcore.realtime import keep_off
 from rtcore.shared import Phase, SharedRun, phase_of
 from rtcore.spaces import ActionSpec, ObservationSpec
-from rtcore.transitions import TransitionBuilder, TransitionReader
+from rtcore.transitions import NothingToSample, TransitionBuilder, TransitionReader
 from rtcore_workers.dqn import DqnLearner, DqnSettings, Gradient, Update, take_untrained
 from rtcore_workers.memory import keep_freed_memory
 from rtcore_workers.policies import build_network
@@ -45,7 +45,6 @@ def main(boot: dict[str, Any], channel: socket.socket) -> None:
     import torch  # noqa: PLC0415 - the fork server has it
 
     torch.set_num_threads(1)
-    keep_freed_memory()
     config = RuntimeConfig(**boot["config"])
     step_back(config)
     observation, action = ObservationSpec.from_json(boot["observation"]), ActionSpec.from_json(boot["action"])
@@ -60,10 +59,14 @@ def main(boot: dict[str, Any], channel: socket.socket) -> None:
         phase_seq=boot["run_phase_seq"],
         first_frame=boot["run_first_frame"],
     )
+    # Not before: what the networks were built in, before they were the learner's, is to go back.
+    keep_freed_memory()
     gc.collect()
     gc.freeze()
+    # Shows life before it says that it is ready: from then on it is watched.
+    loop = LearnerLoop(config, learner, shared, boot["generation"], boot["period_ns"])
     channel.send(json.dumps({"ready": {"device": learner.device}}).encode())
-    LearnerLoop(config, learner, shared, boot["generation"], boot["period_ns"]).run()
+    loop.run()
 
 
 def step_back(config: RuntimeConfig) -> None:
@@ -154,6 +157,8 @@ class Learner:
             device=device,
         )
         self._on_gpu = device.startswith("cuda")
+        # By the process that was in this place before.
+        self._lapped_before = self.status["lapped_samples"]
 
     def beat(self) -> None:
         self.status["heartbeat_ns"] = self._clock.now_ns()
@@ -168,10 +173,16 @@ class Learner:
         return count > 0 and (enough or self.master.commit.updates > self._first_updates)
 
     def update(self, inside: Callable[[], None] | None = None) -> bool:
-        """One update; False if its loss or gradient was not finite: nothing was changed, and nothing more will be."""
+        """One update, if there still is anything to learn from.
+
+        False if its loss or gradient was not finite: nothing was changed, and nothing more will be.
+        """
         cpu_start_ns = cpu_time_ns()
         with self._stream():
-            gradient = self._step.compute()
+            try:
+                gradient = self._step.compute()
+            except NothingToSample:
+                return True  # all of it was overwritten since `collect`: the next one sees what there is
             self._note(gradient)
             if gradient.flaw:
                 self._stop(gradient)
@@ -210,7 +221,7 @@ class Learner:
         for field in ("loss", "td_error", "q_mean", "grad_norm"):
             status.set_float(field, getattr(gradient, field))
         status.set_float("policy_lag", self._store.newest_version() - float(gradient.policy_versions.mean()))
-        status["lapped_samples"] = self.replay.lapped_samples
+        status["lapped_samples"] = self._lapped_before + self.replay.lapped_samples
 
     def _book(self, update: Update) -> None:
         status = self.status
@@ -266,7 +277,7 @@ class LearnerLoop:
         """To the end of the run."""
         learner = self._learner
         while not self._is_over():
-            if self._status["stopped_at"]:
+            if any(status["stopped_at"] for status in learner.master.status):
                 self._sleep(_BEAT_NS, LearnerState.STOPPED)
             elif not learner.collect():
                 self._sleep(_IDLE_NS, LearnerState.COLLECTING)

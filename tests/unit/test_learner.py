@@ -1,0 +1,89 @@
+"""One learner over a private ring: what it does when the world is faster than it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from torch import nn
+
+from rtcore.config import make_config
+from rtcore.dispatch import TickKind
+from rtcore.layout import FRAME_HEADER
+from rtcore.master import MasterState
+from rtcore.params import ParamStore
+from rtcore.ring import FrameRing
+from rtcore.spaces import ActionSpec, ObservationSpec
+from rtcore.transitions import TransitionBuilder, TransitionReader
+from rtcore_workers.learner import Learner
+from rtcore_workers.weights import manifest_of, write_weights
+
+pytestmark = pytest.mark.unit
+
+ACTION = ActionSpec.from_space(spaces.Discrete(3))
+OBSERVATION = ObservationSpec.from_space(spaces.Box(0, 1, (4,), np.float32))
+RING_SLOTS = 16
+FIELDS = list(FRAME_HEADER.index)[1:]
+
+
+class World:
+    """Writes ticks of one episode into a ring."""
+
+    def __init__(self) -> None:
+        self.ring = FrameRing.private(OBSERVATION, ACTION.nbytes, RING_SLOTS)
+        self._tick = 0
+
+    def go_on(self, ticks: int, kind: TickKind = TickKind.ACTED) -> None:
+        for _ in range(ticks):
+            said = dict.fromkeys(FIELDS, 0) | {"reward": 1.0, "tick": self._tick, "due_tick": self._tick}
+            said |= {"obs_tick": self._tick - 1, "kind": kind if self._tick else TickKind.RESET}
+            self.ring.publish(np.full(4, 0.5, np.float32), tuple(said[field] for field in FIELDS), bytes(ACTION.nbytes))
+            self._tick += 1
+
+
+def learner_of(world: World, master: MasterState | None = None) -> Learner:
+    torch.manual_seed(0)
+    nets: list[nn.Module] = [nn.Linear(4, 3) for _ in range(2)]
+    manifest = manifest_of(nets[0])
+    store = ParamStore.private(manifest)
+    store.publish(lambda buffer: write_weights(nets[0], manifest, buffer))
+    if master is None:
+        master = MasterState.private(manifest.trainable_bytes)
+        master.begin(manifest.trainable_array(store.buffer(store.newest().buffer)))
+    config: Any = make_config(learn="dqn", policy="mlp", learning_starts=3, batch_size=4, publish_every=1)
+    replay = TransitionReader(world.ring, ACTION, 0, TransitionBuilder(config.gamma))
+    return Learner(config, master, store, replay, nets[0], nets[1], ACTION, 0, "cpu")
+
+
+def test_one_that_was_away_for_a_whole_ring_makes_no_update_and_goes_on_with_what_there_is() -> None:
+    world = World()
+    world.go_on(10)
+    learner = learner_of(world)
+    assert learner.collect()
+    world.go_on(3 * RING_SLOTS)
+    assert learner.update(), "nothing is wrong with it"
+    assert learner.master.commit.updates == 0
+    world.go_on(1)
+    assert learner.collect()
+    world.go_on(1)
+    assert learner.collect()
+    assert learner.update()
+    assert learner.master.commit.updates == 1
+    assert np.isfinite(learner.master.slots[learner.master.commit.slot].weights).all()
+
+
+def test_one_that_is_started_again_goes_on_counting_the_samples_that_were_overwritten() -> None:
+    world = World()
+    world.go_on(10)
+    first = learner_of(world)
+    assert first.collect()
+    first.replay.lapped_samples = 7
+    assert first.update()
+    second = learner_of(world, first.master)
+    assert second.collect()
+    second.replay.lapped_samples = 2
+    assert second.update()
+    assert second.status["lapped_samples"] == 9
