@@ -35,7 +35,7 @@ from rtcore.config import RuntimeConfig, load_toml, make_config
 from rtcore.errors import ConfigError
 from rtcore.profile.host import HostWatch, conditions_text
 from rtcore.report.output import write_json
-from rtcore.simulate import Simulation
+from rtcore.virtual.simulate import Simulation
 
 LEARNED = ("asynchronous", "sequential")
 FLOORS = ("random asynchronous", "random sequential", "no-op")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -22,6 +22,8 @@ _COLORS = {
     "random sequential": "lightgrey",
     "no-op": "black",
 }
+#: What each seed came to, by agent and delay.
+Table: TypeAlias = dict[tuple[str, int], list[float]]
 
 
 class Interval(NamedTuple):
@@ -52,9 +54,19 @@ def write_report(
 ) -> None:
     """delays.json, delays.md, delays.png and curve-d<delay>.png."""
     delays = sorted({result["delay_ticks"] for result in results if result["agent"] == "asynchronous"})
-    table = {(agent, delay): _means(results, agent, delay) for agent in _COLORS for delay in delays}
+    table, rates = (
+        {(agent, delay): _means(results, agent, delay, of) for agent in _COLORS for delay in delays}
+        for of in (_return, _rate)
+    )
     summary = [
-        {"agent": agent, "delay_ticks": delay, "means": means, "mean": interval.mean, "ci95": _or_none(interval.half)}
+        {
+            "agent": agent,
+            "delay_ticks": delay,
+            "means": means,
+            "mean": interval.mean,
+            "ci95": _or_none(interval.half),
+            "per_1000_ticks": rates[agent, delay],
+        }
         for (agent, delay), means in table.items()
         for interval in (Interval.of(means),)
     ]
@@ -62,34 +74,42 @@ def write_report(
         folder / "delays.json",
         {"ticks": ticks, "episodes": episodes, "recipes": _plain(recipes), "table": summary, "cells": results},
     )
-    (folder / "delays.md").write_text(_markdown(table, delays, results, ticks, episodes) + conditions + "\n")
-    _plot(table, delays, folder / "delays.png")
+    seeds = len({result["seed"] for result in results})
+    learned = f"{ticks:,} ticks of learning, {seeds} seeds, 95% confidence intervals (Student's t over seeds)"
+    parts = (
+        f"Mean return of {episodes} episodes after {learned}.",
+        _markdown(table, delays),
+        "Reward per 1,000 ticks in the same episodes: what the world pays for the time, which does not wait.",
+        _markdown(rates, delays),
+        _cost(results),
+        conditions,
+    )
+    (folder / "delays.md").write_text("\n\n".join(part for part in parts if part) + "\n")
+    _plot({"mean return": table, "reward per 1,000 ticks": rates}, delays, folder / "delays.png")
     for delay in delays:
         _curves(results, table, delay, folder / f"curve-d{delay}.png")
 
 
-def _means(results: list[dict[str, Any]], agent: str, delay: int) -> list[float]:
-    """Mean return of each seed, in the order of the seeds. The no-op is the same at every delay."""
+def _return(result: dict[str, Any]) -> float:
+    return float(np.mean(result["returns"]))
+
+
+def _rate(result: dict[str, Any]) -> float:
+    return 1000 * sum(result["returns"]) / sum(result["episode_ticks"])
+
+
+def _means(results: list[dict[str, Any]], agent: str, delay: int, of: Callable[[dict[str, Any]], float]) -> list[float]:
+    """`of` each seed, in the order of the seeds. The no-op is the same at every delay."""
     found = [
         result
         for result in results
         if result["agent"] == agent and (agent == "no-op" or result["delay_ticks"] == delay)
     ]
-    return [float(np.mean(result["returns"])) for result in sorted(found, key=lambda result: result["seed"])]
+    return [of(result) for result in sorted(found, key=lambda result: result["seed"])]
 
 
-def _markdown(
-    table: dict[tuple[str, int], list[float]],
-    delays: list[int],
-    results: list[dict[str, Any]],
-    ticks: int,
-    episodes: int,
-) -> str:
-    seeds = len({result["seed"] for result in results})
+def _markdown(table: Table, delays: list[int]) -> str:
     lines = [
-        f"Mean return of {episodes} episodes after {ticks:,} ticks of learning, {seeds} seeds, 95% confidence "
-        "intervals (Student's t over seeds).",
-        "",
         "| agent | " + " | ".join(f"delay {delay}" for delay in delays) + " |",
         "|---|" + "---|" * len(delays),
     ]
@@ -99,18 +119,25 @@ def _markdown(
     for delay in delays:
         pairs = zip(table["asynchronous", delay], table["sequential", delay], strict=True)
         differences.append(str(Interval.of([first - second for first, second in pairs])))
-    lines += [f"| asynchronous - sequential, by seed | {' | '.join(differences)} |", ""]
-    cpu_s = [sum(result["cpu_s"].values()) for result in results if "training" in result]
-    if cpu_s:
-        lines += [f"A cell that learns took {np.mean(cpu_s):.0f} s of one CPU on average.", ""]
+    lines.append(f"| asynchronous - sequential, by seed | {' | '.join(differences)} |")
     return "\n".join(lines)
 
 
-def _plot(table: dict[tuple[str, int], list[float]], delays: list[int], path: Path) -> None:
+def _cost(results: list[dict[str, Any]]) -> str:
+    cpu_s = [sum(result["cpu_s"].values()) for result in results if "training" in result]
+    return f"A cell that learns took {np.mean(cpu_s):.0f} s of one CPU on average." if cpu_s else ""
+
+
+def _plot(tables: dict[str, Table], delays: list[int], path: Path) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=(6 * len(tables), 4.5), layout="constrained")
+    for axes, (title, table) in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables.items(), strict=True):
+        _panel(axes, title, table, delays)
+    figure.savefig(path, dpi=110)
+
+
+def _panel(axes: Any, title: str, table: Table, delays: list[int]) -> None:
     for agent, color in _COLORS.items():
         intervals = [Interval.of(table[agent, delay]) for delay in delays]
         half = [0 if math.isnan(interval.half) else interval.half for interval in intervals]
@@ -121,11 +148,10 @@ def _plot(table: dict[tuple[str, int], list[float]], delays: list[int], path: Pa
                 axes.plot([delay] * len(table[agent, delay]), table[agent, delay], ".", color=color, alpha=0.4)
     axes.set_xticks(delays)
     axes.set_xlabel("delay, ticks")
-    axes.set_ylabel("mean return, 95% interval over seeds")
+    axes.set_ylabel(f"{title}, 95% interval over seeds")
     axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path, dpi=110)
 
 
 def _curves(results: list[dict[str, Any]], table: dict[tuple[str, int], list[float]], delay: int, path: Path) -> None:

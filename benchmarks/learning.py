@@ -27,7 +27,7 @@ from torch.nn import functional
 from rtcore.clock import cpu_time_ns
 from rtcore.dispatch import TickKind
 from rtcore.layout import FRAME_HEADER
-from rtcore.master import MasterState
+from rtcore.learn.master import MasterState
 from rtcore.params import ParamStore, layout_of
 from rtcore.profile.host import HostWatch, conditions_text
 from rtcore.ring import FrameRing

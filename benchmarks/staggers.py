@@ -19,7 +19,7 @@ from rich.progress import track
 from rtcore.config import RuntimeConfig, make_config
 from rtcore.runtime import Runtime
 from rtcore.schedule import STAGGERS
-from rtcore.simulate import Simulation
+from rtcore.virtual.simulate import Simulation
 
 _COLUMNS = ("stagger", "N", "theory", "virtual acted", "CV", "delay", "wall acted", "CV", "delay")
 

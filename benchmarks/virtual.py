@@ -23,18 +23,18 @@ from rich.table import Table
 
 from rtcore.config import RuntimeConfig, make_config
 from rtcore.profile.host import HostWatch, conditions_text
-from rtcore.simulate import Simulation
+from rtcore.virtual.simulate import Simulation
 
 #: What a function belongs to, by a part of its file's path; the first that fits.
 _PARTS = (
     ("world", ("rtcore_envs", "pyboy", "gymnasium", "rtcore/world.py", "rtcore/spaces.py")),
     ("policy", ("rtcore_workers/policies", "executors", "torch", "rtcore/history.py")),
-    ("learning", ("rtcore_workers/dqn", "rtcore/replay", "rtcore/master", "rtcore/params", "rtcore/simlearn")),
+    ("learning", ("rtcore_workers/dqn", "rtcore/replay", "rtcore/learn/", "rtcore/params", "rtcore/virtual/learning")),
     ("record and CSV", ("report/record.py", "csv")),
     ("counters, histograms", ("rtcore/recorder.py", "rtcore/stats.py")),
     ("schedule, dispatch", ("rtcore/schedule.py", "rtcore/dispatch.py")),
     ("frame ring", ("rtcore/ring.py",)),
-    ("tick loop, clock, workers", ("rtcore/tickloop.py", "rtcore/clock.py", "rtcore/simworkers.py", "rtcore/sim")),
+    ("tick loop, clock, workers", ("rtcore/tickloop.py", "rtcore/clock.py", "rtcore/virtual/")),
 )
 
 

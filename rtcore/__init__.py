@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rtcore.clock import TickClock, TickGrid
     from rtcore.config import RuntimeConfig
     from rtcore.dispatch import Dispatcher
-    from rtcore.realtimeenv import RealtimeEnv
+    from rtcore.embed.realtimeenv import RealtimeEnv
     from rtcore.ring import FrameRing
     from rtcore.runtime import Runtime
     from rtcore.schedule import Schedule
@@ -28,7 +28,7 @@ _HOMES = {
     "ActionSlots": "rtcore.slots",
     "Dispatcher": "rtcore.dispatch",
     "FrameRing": "rtcore.ring",
-    "RealtimeEnv": "rtcore.realtimeenv",
+    "RealtimeEnv": "rtcore.embed.realtimeenv",
     "Runtime": "rtcore.runtime",
     "RuntimeConfig": "rtcore.config",
     "Schedule": "rtcore.schedule",

@@ -24,8 +24,8 @@ from pydantic import (
 
 from rtcore.clock import rate_from
 from rtcore.dispatch import OnLate
+from rtcore.embed.importable import import_path
 from rtcore.errors import ConfigError
-from rtcore.importable import import_path
 from rtcore.learnconfig import LearnConfig
 from rtcore.schedule import Stagger, TauEstimate
 from rtcore.tickloop import OnReset

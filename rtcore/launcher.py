@@ -13,10 +13,12 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rtcore import errors
+from rtcore.clock import MonotonicClock
 from rtcore.errors import LauncherDied, RtcoreError
 from rtcore.forkserver import MAX_MESSAGE_BYTES
 
@@ -114,6 +116,16 @@ class Launcher:
             elif self._read_child(child):
                 touched.append(child)
         return touched
+
+    def poll_until(self, done: Callable[[], bool], limit_ns: int) -> None:
+        """Serve events until `done`, for `limit_ns` at most, and no longer than there is a fork server."""
+        clock = MonotonicClock()
+        give_up_ns = clock.now_ns() + limit_ns
+        while not done() and clock.now_ns() < give_up_ns:
+            try:
+                self.poll(0.02)
+            except RtcoreError:
+                return
 
     def close(self) -> None:
         """End the fork server, and with it every child that is left; returns when they are gone."""

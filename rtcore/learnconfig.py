@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 Mode = Literal["async", "infer-then-learn", "learn-then-infer"]
+#: Finite, unlike pydantic's own.
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 #: Learning updates per tick on the virtual clock, where no machine says how fast learners are.
@@ -25,21 +28,21 @@ class LearnConfig(BaseModel):
         description="async: learners beside the workers. infer-then-learn, learn-then-infer: one process does both in "
         "turn, the paper's sequential agents.",
     )
-    learning_rate: PositiveFloat = Field(1e-3, description="Step size of Adam.")
+    learning_rate: Positive = Field(1e-3, description="Step size of Adam.")
     gamma: Share = Field(0.99, description="Discount per tick.")
     batch_size: PositiveInt = Field(16, description="Transitions in one update.")
     n_step: PositiveInt = Field(1, description="Decisions whose rewards are summed before the bootstrap.")
     double_dqn: bool = Field(False, description="Choose the bootstrap action with the online network.")
     target_every: PositiveInt = Field(10_000, description="Updates between two copies to the target network.")
     learning_starts: PositiveInt = Field(1_000, description="Transitions to collect before the first update.")
-    max_grad_norm: PositiveFloat = Field(10.0, description="Gradients of a larger norm are scaled down to it.")
+    max_grad_norm: Positive = Field(10.0, description="Gradients of a larger norm are scaled down to it.")
     publish_every: PositiveInt = Field(10, description="Updates between two publications of the weights.")
-    updates_per_tick: PositiveFloat | None = Field(
+    updates_per_tick: Positive | None = Field(
         None,
         description="Learning updates for each tick: on the wall clock the most (default: as many as learners "
         f"manage), on the virtual clock how many (default {VIRTUAL_UPDATES_PER_TICK}).",
     )
-    learn_latency_ms: NonNegativeFloat = Field(
+    learn_latency_ms: NonNegative = Field(
         0.0, description="Virtual clock only: how long an update takes, which the sequential modes wait for [ms]."
     )
     learner_nice: Annotated[int, Field(ge=0, le=19)] = Field(
@@ -66,7 +69,9 @@ class LearnConfig(BaseModel):
     resume: Path | None = Field(
         None, description="Go on learning where a run stopped: its folder (the last checkpoint) or a checkpoint."
     )
-    checkpoint_every_s: PositiveFloat = Field(60.0, description="Time between two checkpoints [s].")
+    checkpoint_every_s: PositiveFloat = Field(
+        60.0, description="Time between two checkpoints [s]; inf: only at the end."
+    )
     keep_checkpoints: PositiveInt = Field(3, description="Newest checkpoints to keep, beside the best one.")
     tensorboard: bool = Field(True, description="Write TensorBoard events beside the run, where it is installed.")
 

@@ -6,7 +6,6 @@ run in one process at once. A thread of its own supervises; the caller's thread 
 
 from __future__ import annotations
 
-import importlib
 import os
 import threading
 from collections import deque
@@ -21,10 +20,12 @@ from gymnasium.spaces import Box, Space
 
 from rtcore.clock import NS_PER_S, MonotonicClock
 from rtcore.config import RuntimeConfig, make_config
-from rtcore.errors import ConfigError, PolicyError, StartupError
-from rtcore.learning import LearningRun
-from rtcore.player import Player
-from rtcore.policysource import resolve_policy
+from rtcore.embed.player import Player
+from rtcore.embed.sampling import Sampling
+from rtcore.errors import ConfigError, StartupError
+from rtcore.learn.policysource import resolve_policy
+from rtcore.learn.publishing import publish
+from rtcore.learn.run import LearningRun
 from rtcore.report.live import booked_ticks
 from rtcore.report.record import Episode, RunRecord, writing_to
 from rtcore.report.snapshot import snapshot
@@ -33,7 +34,7 @@ from rtcore.shm import files_of
 from rtcore.spaces import ActionSpec
 from rtcore.supervisor import Supervisor
 from rtcore.trace import TraceKind, TraceSpool
-from rtcore.transitions import History, NothingToSample, TransitionBuilder, TransitionReader
+from rtcore.transitions import TransitionReader
 
 #: How long the supervising thread sleeps unless something happens: deaths and messages wake it at once. Each waking
 #: is an interrupt on a machine that has ticks to keep.
@@ -69,8 +70,7 @@ class Runtime:
         self._on_episode = on_episode
         self._episodes_told = 0
         self._ready = threading.Event()
-        self._readers: dict[float, TransitionReader] = {}
-        self._rng = np.random.default_rng(np.random.SeedSequence([self.config.seed, 2]))
+        self._sampling = Sampling(self.config)
         self._learning: LearningRun | None = None
         self._lines: deque[str] = deque()
         self._clock = MonotonicClock()
@@ -276,18 +276,7 @@ class Runtime:
         call makes an independent one, to be used by one thread, until the run is closed. `gamma` is per tick. With
         `obs_history` or `act_history` in the config a batch holds what the policy saw: older frames, past actions.
         """
-        if self.config.chunk > 1:
-            raise ConfigError(
-                f"chunk={self.config.chunk}: a transition holds one action, and a decision of this run is as many; "
-                "use chunk=1"
-            )
-        supervisor = self._started
-        shared, builder = supervisor.shared, TransitionBuilder(gamma, discount_rewards)
-        action = ActionSpec.from_json(supervisor.env_info["action"])
-        history = History(self.config.obs_history, self.config.act_history)
-        return TransitionReader(
-            shared.ring, action, supervisor.run_phase_seq, builder, supervisor.run_first_frame, history
-        )
+        return self._sampling.transitions(lambda: self._started, gamma, discount_rewards)
 
     def sample(self, batch_size: int, *, gamma: float = 0.99, device: str = "cpu") -> Any | None:
         """`batch_size` transitions as torch tensors on `device`, or None while there are fewer than that.
@@ -296,29 +285,14 @@ class Runtime:
         does not wait. For one thread; each `gamma` (per tick) has a `transitions` reader of its own. ConfigError for a
         batch that the ring can never hold.
         """
-        reader = self._readers.get(gamma)
-        if reader is None:
-            reader = self._readers[gamma] = self.transitions(gamma)
-        reader.update()
-        if len(reader) < batch_size:
-            ring_slots = self._supervisor.shared.layout.ring_slots
-            if batch_size > ring_slots - 2:
-                raise ConfigError(
-                    f"batch_size={batch_size}: ring_slots={ring_slots} never holds as many; raise ring_slots"
-                )
-            return None
-        # By name: the core imports no torch.
-        to_tensors = importlib.import_module("rtcore_workers.tensors").to_tensors
-        try:
-            return to_tensors(reader.sample(batch_size, self._rng), device)
-        except NothingToSample:  # all of it was overwritten meanwhile: this process stood still
-            return None
+        return self._sampling.sample(lambda: self._started, batch_size, gamma, device)
 
     def publish(self, weights: Mapping[str, Any], *, updates: int = 0, wait_s: float = 2.0) -> int | None:
         """New weights for all workers, from their next inferences on; returns the version they got.
 
         `weights`: the state_dict of the policy's network (tensors of any device, or arrays). PolicyError, with the last
         good weights still in use, for a name, shape or dtype that is not the network's, a NaN or an infinity.
+        ConfigError in a run that learns by itself.
         `updates`: of the trainer, for the record. Any thread may call it. Workers never wait for it; it waits, up to
         `wait_s`, for a buffer that no worker computes with, and returns None if there is none (counted as skipped).
         None, too, once the run is over: a trainer learns that from `wait`, not in the middle of a round.
@@ -326,18 +300,7 @@ class Runtime:
         if self._over.is_set() and self._error is None:
             return None
         self._check_is_running()
-        store = self._started.params
-        if store is None:
-            raise PolicyError(
-                f"policy {self.config.policy!r} has no network to publish weights for; expected a network, such as "
-                "--policy nature or module:factory"
-            )
-        manifest = store.manifest()
-        arrays = manifest.check(weights, "the published state_dict")
-        version = store.publish(
-            lambda buffer: manifest.write(buffer, arrays), updates=updates, wait_ns=int(wait_s * NS_PER_S)
-        )
-        return version.version if version is not None else None
+        return publish(self.config, self._started.params, weights, updates, int(wait_s * NS_PER_S))
 
     def player(self) -> Player:
         """For the thread that answers in the workers' place (`played_delay_ticks`), once the run has started."""
@@ -350,8 +313,11 @@ class Runtime:
             raise self._error or StartupError("the run is over: make a new one")
 
     def pause_learning(self, paused: bool = True) -> None:
-        """Learners go on collecting, but make no update until it is called with False. Nothing if nobody learns."""
-        learners = self._supervisor.learners
+        """Learners go on collecting, but make no update until it is called with False. Nothing if nobody learns.
+
+        StartupError before tick 0: there is nobody to pause yet.
+        """
+        learners = self._started.learners
         if learners is not None:
             for control in learners.master.control:
                 control["paused"] = int(paused)
@@ -421,7 +387,7 @@ class Runtime:
         stats = snapshot(supervisor.shared, supervisor.about, self.record, with_memory=with_memory)
         if self._learning is not None:
             stats = replace(stats, learner=self._learning.stats(supervisor))
-        stats = replace(stats, weights=supervisor.weights())
+        stats = replace(stats, weights=supervisor.workers.weights())
         if spool is None:
             return stats
         return replace(stats, trace={"events": spool.num_events, "lost_events": spool.lost_events})

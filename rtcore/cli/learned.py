@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from rtcore.checkpoint import read_state
 from rtcore.clock import NS_PER_S, MonotonicClock, unix_time_s
 from rtcore.config import RuntimeConfig
+from rtcore.learn.checkpoint import read_state
 from rtcore.report.board import Board, board_is_installed
 from rtcore.report.curve import draw_learning_curve
 from rtcore.report.summary import RunStats

@@ -14,14 +14,14 @@ from rtcore.cli.learned import Events, draw_curve, with_folder
 from rtcore.cli.options import parse_config, to_toml
 from rtcore.config import RuntimeConfig
 from rtcore.errors import RecordError, RtcoreError
-from rtcore.policysource import resolve_policy
+from rtcore.learn.policysource import resolve_policy
 from rtcore.report.live import LiveView
 from rtcore.report.output import write_config, write_results
 from rtcore.report.perfetto.writer import convert_folder, require_perfetto
 from rtcore.report.record import writing_to
 from rtcore.report.table import RunHeader, header_lines, summary_table
 from rtcore.runtime import Runtime
-from rtcore.simulate import Simulation
+from rtcore.virtual.simulate import Simulation
 
 _REFRESH_S = 0.25
 #: Ticks between two looks at a simulated run. One that learns takes seconds for so many.

@@ -18,7 +18,7 @@ from typing import Any
 from rtcore.config import RuntimeConfig
 from rtcore.errors import ConfigError
 from rtcore.realtime import prepare_env_process
-from rtcore.supervisor import layout_for
+from rtcore.sizing import layout_for
 
 
 def realtime(request: dict[str, Any]) -> dict[str, Any]:

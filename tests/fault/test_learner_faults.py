@@ -27,7 +27,7 @@ from drills import (
     wait_until_ticking,
 )
 
-from rtcore.checkpoint import load_state
+from rtcore.learn.checkpoint import load_state
 
 pytestmark = pytest.mark.fault
 

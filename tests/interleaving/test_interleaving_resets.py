@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 from explorer import Scenario, SteppedWords, explore, wait_until
 
-from rtcore.player import Player
-from rtcore.resets import ResetOrders, reset_message
+from rtcore.embed.player import Player
+from rtcore.embed.resets import ResetOrders, reset_message
 
 pytestmark = pytest.mark.interleaving
 

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 import rtcore
+from rtcore.embed.importable import import_path
 from rtcore.errors import ConfigError, EnvironmentFailed, PolicyError, StartupError
-from rtcore.importable import import_path
 from rtcore.shm import files_of
 
 pytestmark = pytest.mark.process

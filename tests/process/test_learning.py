@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import rtcore
-from rtcore.checkpoint import load_state, load_weights
-from rtcore.errors import ConfigError, PolicyError
+from rtcore.errors import ConfigError, PolicyError, StartupError
+from rtcore.learn.checkpoint import load_state, load_weights
 from rtcore.report.summary import LearnerStats
 
 pytestmark = pytest.mark.process
@@ -149,3 +149,28 @@ def wait_for(runtime: rtcore.Runtime, done: Callable[[LearnerStats], bool]) -> N
     """The test's own time limit ends it if that never comes."""
     while not done(learner_of(runtime)):
         assert not runtime.wait(0.05), "the run ended"
+
+
+def test_learning_is_paused_in_a_run_and_not_before_it() -> None:
+    with pytest.raises(StartupError, match="has not started"):
+        rtcore.Runtime(**FAST).pause_learning()
+
+
+def test_weights_of_one_s_own_are_refused_where_the_next_publication_of_the_learners_would_overwrite_them() -> None:
+    with rtcore.Runtime(**{**FAST, "ticks": 100_000}) as runtime, pytest.raises(ConfigError, match="learns by itself"):
+        runtime.publish({})
+
+
+def test_a_learner_that_ends_by_itself_in_the_middle_of_the_run_is_replaced_like_one_that_died() -> None:
+    with rtcore.Runtime(**{**FAST, "ticks": 100_000, "updates_per_tick": None}) as runtime:
+        wait_for(runtime, lambda learner: learner.updates > 50)
+        crew = runtime._supervisor.learners
+        assert crew is not None
+        first = runtime.learner_pids[0]
+        # It takes this for the word that another process has its place.
+        crew.master.control[0]["generation"] = 0
+        wait_for(runtime, lambda learner: learner.restarts == 1)
+        assert learner_of(runtime).restart_reasons == {"exit code 0": 1}
+        updates = learner_of(runtime).updates
+        wait_for(runtime, lambda learner: learner.updates > updates)
+        assert runtime.learner_pids[0] != first

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from rtcore.layout import Layout, MasterLayout
-from rtcore.master import MasterState, attach_master
+from rtcore.learn.master import MasterState, attach_master
 from rtcore.shm import create_segment, new_run_id, unlink_all
 
 pytestmark = pytest.mark.process
@@ -28,7 +28,7 @@ KILLS = 20
 LEARNER = """
 import sys
 import numpy as np
-from rtcore.master import attach_master
+from rtcore.learn.master import attach_master
 
 def step(present, coming, number):
     for place, (source, target) in enumerate(zip(present, coming)):

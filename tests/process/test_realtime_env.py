@@ -19,8 +19,8 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 import rtcore
+from rtcore.embed.realtimeenv import RealtimeEnv
 from rtcore.errors import ConfigError, EnvironmentFailed, EnvironmentHung, PolicyError, WorkerDied
-from rtcore.realtimeenv import RealtimeEnv
 from rtcore.shm import files_of
 
 pytestmark = pytest.mark.process

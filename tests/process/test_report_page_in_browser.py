@@ -15,7 +15,7 @@ import pytest
 from rtcore.cli.report import main as report
 from rtcore.config import make_config
 from rtcore.report.output import write_config, write_results
-from rtcore.simulate import Simulation
+from rtcore.virtual.simulate import Simulation
 
 pytest.importorskip("plotly", reason="the page needs plotly: pip install 'rtcore[report]'")
 pytest.importorskip("selenium", reason="driving a browser needs selenium: pip install selenium")

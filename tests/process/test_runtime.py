@@ -17,7 +17,7 @@ import rtcore
 from rtcore.config import make_config
 from rtcore.errors import StartupError
 from rtcore.shm import files_of
-from rtcore.simulate import Simulation
+from rtcore.virtual.simulate import Simulation
 
 pytestmark = pytest.mark.process
 sys.path.insert(0, str(Path(__file__).parent))

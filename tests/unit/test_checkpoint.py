@@ -18,7 +18,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from rtcore.checkpoint import (
+from rtcore.config import make_config
+from rtcore.errors import ConfigError, RtcoreError
+from rtcore.learn.checkpoint import (
     BEST,
     LAST,
     MODEL,
@@ -29,13 +31,11 @@ from rtcore.checkpoint import (
     load_state,
     load_weights,
 )
-from rtcore.checkpointer import Checkpointer, Snapshot
-from rtcore.config import make_config
-from rtcore.errors import ConfigError, RtcoreError
-from rtcore.learners import flatten_optimizer, unflatten_saved
-from rtcore.learning import say_what_changed, state_of
+from rtcore.learn.checkpointer import Checkpointer, Snapshot
+from rtcore.learn.master import MasterCopy
+from rtcore.learn.optimizer import flatten_optimizer, unflatten_saved
+from rtcore.learn.run import say_what_changed, state_of
 from rtcore.manifest import ParamManifest, ParamTensor
-from rtcore.master import MasterCopy
 
 pytestmark = pytest.mark.unit
 
@@ -238,6 +238,31 @@ def test_a_full_disk_is_said_once_and_counted_and_the_old_checkpoint_stays(tmp_p
     assert load_state(tmp_path).state["updates"] == 1
     keeper.write()
     assert load_state(tmp_path).state["updates"] == 4
+
+
+def test_whatever_goes_wrong_with_a_checkpoint_is_counted_and_said_and_the_next_one_is_written(tmp_path: Path) -> None:
+    said: list[str] = []
+    flaws = iter([ValueError("a shape"), RuntimeError("no master"), None])
+
+    def take() -> Snapshot:
+        flaw = next(flaws)
+        if flaw is not None:
+            raise flaw
+        return Snapshot(WEIGHTS, {}, state(3), None)
+
+    keeper = Checkpointer(CheckpointFolder(tmp_path, 3), 60, take, said.append)
+    for _ in range(3):
+        keeper.write()
+    assert (keeper.written, keeper.failed) == (1, 2)
+    assert len(said) == 1
+    assert "ValueError: a shape" in said[0]
+
+
+@pytest.mark.parametrize("field", ["learning_rate", "max_grad_norm", "updates_per_tick", "learn_latency_ms"])
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_a_setting_of_learning_that_is_not_finite_is_refused(field: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=field.replace("_", "[-_]")):
+        make_config(learn="dqn", policy="mlp", **{field: value})
 
 
 def test_the_best_is_the_one_after_the_best_returns(tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from rtcore.courtesy import MAX_PAUSE_NS, Courtesy, TickWatch
 from rtcore.layout import ENV_COUNTERS
+from rtcore.learn.courtesy import MAX_PAUSE_NS, Courtesy, TickWatch
 from rtcore.stats import Histogram, Words
 
 pytestmark = pytest.mark.unit

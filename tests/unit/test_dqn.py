@@ -12,8 +12,8 @@ from gymnasium import spaces
 from torch import nn
 
 from rtcore.errors import ConfigError, PolicyError
+from rtcore.learn.master import MasterState, Slot
 from rtcore.manifest import ParamManifest, ParamTensor
-from rtcore.master import MasterState, Slot
 from rtcore.spaces import ActionSpec
 from rtcore.transitions import Batch
 from rtcore_workers.dqn import (

@@ -13,7 +13,7 @@ from torch import nn
 from rtcore.config import make_config
 from rtcore.dispatch import TickKind
 from rtcore.layout import FRAME_HEADER
-from rtcore.master import MasterState
+from rtcore.learn.master import MasterState
 from rtcore.params import ParamStore
 from rtcore.ring import FrameRing
 from rtcore.spaces import ActionSpec, ObservationSpec

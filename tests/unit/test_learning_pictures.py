@@ -11,7 +11,7 @@ from rtcore.config import make_config
 from rtcore.report.board import Board, board_is_installed
 from rtcore.report.curve import draw_learning_curve, running_mean
 from rtcore.report.record import Episode
-from rtcore.simulate import Simulation
+from rtcore.virtual.simulate import Simulation
 
 pytestmark = pytest.mark.unit
 

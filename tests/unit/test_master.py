@@ -16,7 +16,7 @@ from rtcore.layout import (
     MasterLayout,
     Record,
 )
-from rtcore.master import Commit, MasterState, Slot
+from rtcore.learn.master import Commit, MasterState, Slot
 
 pytestmark = pytest.mark.unit
 

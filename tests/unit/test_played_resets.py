@@ -12,8 +12,8 @@ import pytest
 
 from rtcore.clock import ManualClock, TickGrid
 from rtcore.dispatch import Dispatcher, TickKind
+from rtcore.embed.resets import reset_message
 from rtcore.errors import ConfigError
-from rtcore.resets import reset_message
 from rtcore.schedule import Schedule, ScheduleParams
 from rtcore.tickloop import TickLoop
 from rtcore.world import GymnasiumWorld

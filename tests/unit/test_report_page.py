@@ -23,7 +23,7 @@ from rtcore.report.page import charts as page_charts
 from rtcore.report.page import tables as page_tables
 from rtcore.report.page.build import build_page, run_names
 from rtcore.report.page.data import Samples, timeline_columns
-from rtcore.simulate import Simulation
+from rtcore.virtual.simulate import Simulation
 
 pytest.importorskip("plotly", reason="the page needs plotly: pip install 'rtcore[report]'")
 pytestmark = pytest.mark.unit

@@ -10,9 +10,9 @@ from rtcore.config import make_config
 from rtcore.dispatch import TickKind
 from rtcore.report.record import RunRecord
 from rtcore.schedule import Job
-from rtcore.simulate import Change, Simulation
-from rtcore.simworkers import Inference, SimulatedWorkers
 from rtcore.stats import Distribution
+from rtcore.virtual.simulate import Change, Simulation
+from rtcore.virtual.workers import Inference, SimulatedWorkers
 
 pytestmark = pytest.mark.unit
 

@@ -14,9 +14,9 @@ from rtcore.config import make_config
 from rtcore.dispatch import TickKind
 from rtcore.layout import FRAME_HEADER, RING_CONTROL, Layout
 from rtcore.ring import FrameHeader, FrameRing, SequenceRing
-from rtcore.simulate import Change, Simulation
 from rtcore.spaces import ActionSpec
 from rtcore.transitions import TransitionBuilder, TransitionReader
+from rtcore.virtual.simulate import Change, Simulation
 from rtcore.world import Source, StepResult
 
 pytestmark = pytest.mark.unit

@@ -17,9 +17,9 @@ from rtcore.dispatch import TickKind
 from rtcore.errors import ConfigError
 from rtcore.history import History, HistoryReader
 from rtcore.ring import FrameRing
-from rtcore.simulate import Simulation
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore.transitions import TransitionBuilder, TransitionReader
+from rtcore.virtual.simulate import Simulation
 from rtcore.world import Source
 
 pytestmark = pytest.mark.unit

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rtcore.versionwatch import VersionWatch, WorkerVersion
+from rtcore.learn.versionwatch import VersionWatch, WorkerVersion
 
 pytestmark = pytest.mark.unit
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rtcore.checkpoint import load_state
 from rtcore.cli.run import main
 from rtcore.config import make_config
 from rtcore.dispatch import TickKind
 from rtcore.errors import ConfigError
+from rtcore.learn.checkpoint import load_state
 from rtcore.report.board import board_is_installed
-from rtcore.simulate import Simulation
+from rtcore.virtual.simulate import Simulation
 
 pytestmark = pytest.mark.unit
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rtcore.errors import ConfigError, PolicyError
+from rtcore.learn.master import Commit, MasterState, Slot
 from rtcore.learnconfig import LearnConfig
 from rtcore.manifest import ParamManifest
-from rtcore.master import Commit, MasterState, Slot
 from rtcore.params import ParamStore
 from rtcore.spaces import ActionSpec
 from rtcore.transitions import Batch

@@ -17,13 +17,13 @@ import numpy as np
 from rtcore.clock import MonotonicClock, TickClock, TickGrid
 from rtcore.config import RuntimeConfig
 from rtcore.dispatch import Dispatcher
+from rtcore.embed.resets import ResetOrders
 from rtcore.envport import SharedWorkers
 from rtcore.errors import EnvironmentFailed, RtcoreError
 from rtcore.forkserver import MAX_MESSAGE_BYTES
 from rtcore.layout import TRACE_ENV, Layout
 from rtcore.realtime import prepare_env_process
 from rtcore.recorder import Books, StatsRecorder, TracingRecorder
-from rtcore.resets import ResetOrders
 from rtcore.schedule import Schedule, ScheduleParams
 from rtcore.shared import Phase, SharedRun, phase_of
 from rtcore.shm import attach_semaphore

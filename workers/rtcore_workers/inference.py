@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import posix_ipc
 
-from rtcore.checkpoint import load_weights
 from rtcore.clock import MonotonicClock, cpu_time_ns
 from rtcore.config import RuntimeConfig
 from rtcore.forkserver import MAX_MESSAGE_BYTES
 from rtcore.history import History, HistoryReader
 from rtcore.layout import PARAM_SIZES, TRACE_FIRST_WORKER, Layout
+from rtcore.learn.checkpoint import load_weights
 from rtcore.manifest import ParamManifest
 from rtcore.params import ParamStore, attach_store, layout_of
 from rtcore.realtime import keep_off

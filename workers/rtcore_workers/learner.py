@@ -17,10 +17,10 @@ from typing import Any
 
 from rtcore.clock import NS_PER_MS, Clock, MonotonicClock, cpu_time_ns
 from rtcore.config import RuntimeConfig
-from rtcore.courtesy import Courtesy, TickWatch
 from rtcore.history import History
 from rtcore.layout import Layout
-from rtcore.master import Floats, LearnerState, MasterState, attach_master
+from rtcore.learn.courtesy import Courtesy, TickWatch
+from rtcore.learn.master import Floats, LearnerState, MasterState, attach_master
 from rtcore.params import ParamStore, attach_store
 from rtcore.realtime import keep_off
 from rtcore.shared import Phase, SharedRun, phase_of

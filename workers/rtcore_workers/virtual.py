@@ -9,13 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rtcore.checkpoint import Arrays
 from rtcore.clock import Clock
 from rtcore.config import RuntimeConfig
 from rtcore.errors import ConfigError
 from rtcore.history import History
+from rtcore.learn.checkpoint import Arrays
+from rtcore.learn.master import Floats, MasterState
 from rtcore.manifest import ParamManifest
-from rtcore.master import Floats, MasterState
 from rtcore.params import ParamStore
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore.transitions import TransitionReader

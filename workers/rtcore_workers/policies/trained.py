@@ -8,10 +8,10 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from rtcore.checkpoint import load_weights, read_state
 from rtcore.errors import PolicyError
 from rtcore.history import History
-from rtcore.policysource import trained_folder
+from rtcore.learn.checkpoint import load_weights, read_state
+from rtcore.learn.policysource import trained_folder
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore_workers.policies import NETWORKS, network
 

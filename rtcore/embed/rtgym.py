@@ -1,13 +1,13 @@
 """rtgym's interface classes (https://github.com/yannbouteiller/rtgym) as rtcore worlds, unchanged.
 
-    from rtcore.rtgym import realtime_env
+    from rtcore.embed.rtgym import realtime_env
 
     env = realtime_env(config)      # instead of gymnasium.make("real-time-gym-v1", config=config)
 
 rtgym itself is not needed: an interface is any class with the methods of its `RealTimeGymInterface`. One can also be
 the world of a whole run:
 
-    rtcore-run --env-id rtcore.rtgym:make_world --env-args interface=my_robot:MyInterface,time_step_duration=0.05
+    rtcore-run --env-id rtcore.embed.rtgym:make_world --env-args interface=my_robot:MyInterface,time_step_duration=0.05
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ import numpy.typing as npt
 from gymnasium import spaces
 from gymnasium.wrappers import TransformObservation
 
+from rtcore.embed.importable import import_path
+from rtcore.embed.realtimeenv import RealtimeEnv
 from rtcore.errors import ConfigError
-from rtcore.importable import import_path
-from rtcore.realtimeenv import RealtimeEnv
 from rtcore.spaces import ObservationSpec
 
 #: Keys of rtgym's configuration that the world takes.
@@ -118,7 +118,7 @@ def realtime_env(config: dict[str, Any], *, delay_ticks: int = 1, **fields: Any)
     except ValueError as error:
         raise ConfigError(f"interface: {error}") from error
     env = RealtimeEnv(
-        "rtcore.rtgym:make_world",
+        "rtcore.embed.rtgym:make_world",
         env_args={"interface": interface, **given},
         delay_ticks=delay_ticks,
         **around,

@@ -9,9 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rtcore.checkpoint import FOLDER, CheckpointFolder, SavedState, load_state, load_weights
-from rtcore.checkpointer import Checkpointer, Snapshot
 from rtcore.config import RuntimeConfig
+from rtcore.learn.checkpoint import FOLDER, CheckpointFolder, SavedState, load_state, load_weights
+from rtcore.learn.checkpointer import Checkpointer, Snapshot
 from rtcore.report.record import RunRecord
 from rtcore.report.summary import LearnerStats
 from rtcore.supervisor import Supervisor

@@ -6,8 +6,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from rtcore.checkpoint import find_state, read_state
 from rtcore.config import RuntimeConfig
+from rtcore.learn.checkpoint import find_state, read_state
 
 #: The policy that comes with the package, and where its weights are.
 TRAINED = "trained"

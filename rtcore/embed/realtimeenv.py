@@ -22,13 +22,13 @@ from gymnasium.vector import AutoresetMode
 
 from rtcore.clock import MonotonicClock
 from rtcore.config import RuntimeConfig, make_config
+from rtcore.embed.player import Player, Seen
+from rtcore.embed.stepclock import StepClock
 from rtcore.errors import ConfigError, RtcoreError
-from rtcore.player import Player, Seen
 from rtcore.report.output import write_config, write_results
 from rtcore.report.record import writing_to
 from rtcore.runtime import Runtime
 from rtcore.spaces import ActionSpec, ObservationSpec
-from rtcore.stepclock import StepClock
 from rtcore.world import Source
 
 #: What of a `RuntimeConfig` means something where the program itself is the policy.
@@ -260,7 +260,7 @@ def _spec(config: RuntimeConfig, around: dict[str, Any]) -> EnvSpec:
     kwargs = {name: value for name, value in fields.items() if name in FIELDS and name != "env_id"}
     return EnvSpec(
         id="rtcore/RealtimeEnv-v0",
-        entry_point="rtcore.realtimeenv:RealtimeEnv",
+        entry_point="rtcore.embed.realtimeenv:RealtimeEnv",
         nondeterministic=True,
         kwargs={"world": config.env_id, **kwargs, **around},
     )

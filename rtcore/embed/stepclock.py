@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rtcore.player import Seen
+from rtcore.embed.player import Seen
 
 #: Weight of the newest value, as in rtgym.
 _NEWEST = 0.1

@@ -8,10 +8,10 @@ import numpy.typing as npt
 
 from rtcore.clock import ManualClock
 from rtcore.history import History, HistoryReader
-from rtcore.latency import LatencyModel
 from rtcore.params import Version
 from rtcore.ring import FrameRing
-from rtcore.simworkers import Inference
+from rtcore.virtual.latency import LatencyModel
+from rtcore.virtual.workers import Inference
 
 
 class SimPolicy(Protocol):

@@ -14,26 +14,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rtcore.checkpoint import SavedState, load_state, load_weights
 from rtcore.clock import NS_PER_MS, ManualClock, TickGrid
 from rtcore.config import RuntimeConfig
 from rtcore.dispatch import Dispatcher
 from rtcore.errors import ConfigError
 from rtcore.history import History
-from rtcore.latency import LatencyModel, parse_latency
-from rtcore.learning import say_what_changed
+from rtcore.learn.checkpoint import SavedState, load_state, load_weights
+from rtcore.learn.policysource import resolve_policy
+from rtcore.learn.run import say_what_changed
 from rtcore.planner import Plan, Tau, make_plan
-from rtcore.policysource import resolve_policy
 from rtcore.recorder import Books, StatsRecorder
 from rtcore.report.record import JobRow, RunRecord, writing_to
 from rtcore.report.summary import RunStats, WorkerStats, build_summary
 from rtcore.ring import FrameRing
 from rtcore.schedule import Schedule, ScheduleParams
-from rtcore.simlearn import VirtualLearning, check_learnable
-from rtcore.simplayer import SimPlayer, SimPolicy
-from rtcore.simworkers import Change, SimulatedWorkers
 from rtcore.stats import Histogram
 from rtcore.tickloop import TickLoop
+from rtcore.virtual.latency import LatencyModel, parse_latency
+from rtcore.virtual.learning import VirtualLearning, check_learnable
+from rtcore.virtual.player import SimPlayer, SimPolicy
+from rtcore.virtual.workers import Change, SimulatedWorkers
 from rtcore.world import GymnasiumWorld, World
 
 __all__ = ["Change", "SimPolicy", "SimulatedWorkers", "Simulation"]

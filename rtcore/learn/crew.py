@@ -8,26 +8,30 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
-from rtcore.checkpoint import OPTIMIZER, Arrays, SavedState
-from rtcore.clock import Clock
+from rtcore.clock import NS_PER_S, Clock
 from rtcore.config import RuntimeConfig
 from rtcore.errors import ConfigError, PolicyError, WorkerDied
 from rtcore.launcher import Child, child_error
-from rtcore.layout import LEARNER_SIZES, Layout, MasterLayout
+from rtcore.layout import LEARNER_SIZES, MasterLayout
+from rtcore.learn.checkpoint import Arrays, SavedState
+from rtcore.learn.master import MasterState, attach_master
+from rtcore.learn.optimizer import flatten_optimizer, unflatten_saved
+from rtcore.learn.stats import learner_stats
 from rtcore.manifest import ParamManifest
-from rtcore.master import Floats, LearnerState, MasterCopy, MasterState, attach_master
 from rtcore.params import ParamStore
 from rtcore.report.summary import LearnerStats
+from rtcore.shared import Phase, SharedRun, next_order
 from rtcore.shm import create_segment
 from rtcore.spaces import ActionSpec
 from rtcore.stats import Words
 
 LEARNER_ENTRY = "rtcore_workers.learner:main"
-_NUMBERS = ("loss", "td_error", "q_mean", "grad_norm")
 _STOPPED_BY = {1: "loss", 2: "gradient"}
 
 #: Starts a process: (index, generation, entry, boot).
@@ -68,19 +72,25 @@ class LearnerCrew:
         self,
         config: RuntimeConfig,
         run_id: str,
-        layout: Layout,
+        shared: SharedRun,
+        env_info: dict[str, Any],
         saved: SavedState | None,
         launch: Launch,
         progress: Callable[[str], None],
         clock: Clock,
     ) -> None:
+        """ConfigError if the world cannot be learned, or is not the one that `saved` is of."""
+        check_can_learn(config, ActionSpec.from_json(env_info["action"]), shared.layout.ring_slots)
+        if saved is not None:
+            check_same_world(config, env_info, saved)
         self.restarts = 0
         self.restart_reasons: Counter[str] = Counter()
         self.stopped = ""
         self.first_updates = int(saved.state["updates"]) if saved is not None else 0
         self._config = config
         self._run_id = run_id
-        self._layout = layout
+        self._shared = shared
+        self._env_info = env_info
         self._saved = saved
         self._launch = launch
         self._progress = progress
@@ -107,8 +117,15 @@ class LearnerCrew:
             raise RuntimeError("the learners' segment has not been made yet")
         return self._master
 
-    def prepare(self, store: ParamStore) -> None:
-        """Once version 1 is out: make the segment, and the master from that version or from the saved state."""
+    def prepare(self, store: ParamStore | None) -> None:
+        """Once version 1 is out: make the segment, and the master from that version or from the saved state.
+
+        PolicyError or ConfigError if the policy has nothing to learn with.
+        """
+        if store is None:
+            raise PolicyError(
+                f"policy {self._config.policy!r} has no network to learn with; try --policy dqn, nature or mlp"
+            )
         manifest = store.manifest()
         if not manifest.trainable_bytes:
             raise ConfigError(
@@ -124,7 +141,7 @@ class LearnerCrew:
             sizes["num_learners"], sizes["trainable_bytes"] = layout.num_learners, layout.trainable_bytes
             sizes["first_updates"] = self.first_updates
 
-        create_segment(self._run_id, "learner", self._layout, write_sizes, num_bytes=layout.num_bytes).close()
+        create_segment(self._run_id, "learner", self._shared.layout, write_sizes, num_bytes=layout.num_bytes).close()
         self._master, _ = attach_master(self._run_id)
         self._store, self._manifest = store, manifest
         first = store.buffer(store.newest().buffer)
@@ -138,10 +155,19 @@ class LearnerCrew:
         self._saved = None
         self._newest_update = (self.first_updates, self._clock.now_ns())
 
-    def start(self, boot: dict[str, Any]) -> None:
-        """Start the processes; `is_ready` says when they are."""
-        self._boot = boot
-        for index in range(self._config.learner_processes):
+    def start(self) -> None:
+        """Start the processes, before tick 0; `is_ready` says when they are."""
+        count, run_control = self._config.learner_processes, self._shared.run_control
+        self._progress(f"starting {count} learner{'s' if count != 1 else ''}")
+        self._boot = {
+            "layout": self._shared.layout.to_json(),
+            "observation": self._env_info["observation"],
+            "action": self._env_info["action"],
+            "period_ns": int(NS_PER_S / Fraction(self._env_info["rate_hz"])),
+            "run_phase_seq": next_order(run_control["phase_seq"], Phase.RUN),
+            "run_first_frame": self._shared.ring.sequence.newest() + 1,
+        }
+        for index in range(count):
             self._start(index)
 
     def _start(self, index: int) -> None:
@@ -163,17 +189,17 @@ class LearnerCrew:
         """pid of each learner that is alive."""
         return {index: child.pid for index, child in self._children.items() if child.exitcode is None}
 
-    def knows(self, child: Child) -> bool:
-        """Whether this is one of the learners, and not one that was replaced."""
-        return self._children.get(child.index) is child
-
     def check(self, child: Child) -> None:
         """Something happened to a learner. Raises what it raised; restarts it if it died."""
+        if self._children.get(child.index) is not child:
+            return  # one that was replaced
         if child.failure is not None:
             # Not a matter of luck: the same network would raise again.
             raise child_error(child.failure, f"learner {child.index}")
-        if child.exitcode is None or self._ending or child.exitcode == 0:
+        if child.exitcode is None or self._ending:
             return
+        if child.exitcode == 0 and self._shared.env_status["finished"]:
+            return  # it has seen the end of the run; before that no learner ends by itself
         index = child.index
         reason = self._reasons.pop(index, None) or f"exit code {child.exitcode}"
         made = self.master.status[index]["updates"]
@@ -264,43 +290,13 @@ class LearnerCrew:
         """How learning goes, `ticks` after its first run began; None before it is prepared."""
         if self._master is None or self._store is None:
             return None
-        config, master = self._config, self._master
-        statuses, updates = master.status, master.commit.updates
-        newest = max(statuses, key=lambda status: status["updates"])
-        made = [status for status in statuses if status["updates"]]
-        sum_diffs, sum_made = (sum(status[name] for status in made) for name in ("version_diff_sum", "updates"))
-        diff = (
-            (
-                float(min(status["version_diff_min"] for status in made)),
-                sum_diffs / sum_made,
-                float(max(status["version_diff_max"] for status in made)),
-            )
-            if made
-            else (math.nan, math.nan, math.nan)
-        )
-        numbers = {name: newest.float_of(name) if made else math.nan for name in _NUMBERS}
-        return LearnerStats(
-            algorithm=config.learn or "",
-            mode=config.mode,
-            learners=len(statuses),
-            updates=updates,
+        stats = learner_stats(self._config, self._master, self._store, ticks)
+        return replace(
+            stats,
             updates_per_s=self._updates_per_s(),
-            version=self._store.newest_version(),
-            loss=numbers["loss"],
-            td_error=numbers["td_error"],
-            q_mean=numbers["q_mean"],
-            grad_norm=numbers["grad_norm"],
-            epsilon=_epsilon(config, ticks),
-            version_diff=diff,
-            transitions=max(status["transitions"] for status in statuses),
-            lapped_samples=sum(status["lapped_samples"] for status in statuses),
-            skipped_publications=sum(status["publish_skipped"] for status in statuses),
-            yields=sum(status["yields"] for status in statuses),
-            yielded_s=sum(status["yielded_ns"] for status in statuses) / 1e9,
             restarts=self.restarts,
             stopped=self.stopped,
             restart_reasons=dict(self.restart_reasons),
-            places=[_place(master, index) for index in range(len(statuses))],
         )
 
     def _updates_per_s(self) -> float:
@@ -309,60 +305,3 @@ class LearnerCrew:
         since, since_ns = self._learning_since
         elapsed_ns = self._newest_update[1] - since_ns
         return (self._newest_update[0] - since) * 1e9 / elapsed_ns if elapsed_ns > 0 else math.nan
-
-
-def _epsilon(config: RuntimeConfig, ticks: int) -> float:
-    """Share of random actions after so many ticks."""
-    share = min(1.0, ticks / config.epsilon_ticks)
-    return config.epsilon_start + share * (config.epsilon_end - config.epsilon_start)
-
-
-def _place(master: MasterState, index: int) -> dict[str, Any]:
-    status, made = master.status[index], master.status[index]["updates"]
-    return {
-        "index": index,
-        "pid": status["pid"],
-        "state": LearnerState(status["state"]).name.lower(),
-        "updates": made,
-        "publications": status["publications"],
-        "publish_skipped": status["publish_skipped"],
-        "transitions": status["transitions"],
-        "lapped_samples": status["lapped_samples"],
-        "restarts": master.control[index]["restarts"],
-        "yields": status["yields"],
-        "yielded_s": status["yielded_ns"] / 1e9,
-        "cpu_s": status["learning_ns"] / 1e9,
-        "version_diff_avg": status["version_diff_sum"] / made if made else math.nan,
-        "policy_lag": status.float_of("policy_lag"),
-    }
-
-
-# -- the optimizer, by name --------------------------------------------------------------------------------------
-
-_PARTS = ("exp_avg", "exp_avg_sq", "target")
-
-
-def flatten_optimizer(manifest: ParamManifest, copy: MasterCopy) -> dict[str, Floats]:
-    """Moments and target network of each trained parameter, in its own shape, as `part.name`."""
-    return {
-        f"{part}.{tensor.name}": manifest.array(getattr(copy, part), tensor)
-        for part in _PARTS
-        for tensor in manifest.trainable()
-    }
-
-
-def unflatten_saved(manifest: ParamManifest, saved: SavedState) -> dict[str, Floats]:
-    """The inverse: flat arrays by part. ConfigError if they are not those of this network."""
-    found: dict[str, Floats] = {}
-    for part in _PARTS:
-        flat = found[part] = np.zeros(manifest.trainable_bytes // 4, np.float32)
-        for tensor in manifest.trainable():
-            array = saved.optimizer.get(f"{part}.{tensor.name}")
-            if array is None or array.shape != tensor.shape:
-                got = "nothing" if array is None else f"shape {array.shape}"
-                raise ConfigError(
-                    f"resume: {saved.folder / OPTIMIZER} has {got} for {part}.{tensor.name}; "
-                    f"expected shape {tensor.shape}: it is of another network. Use the --policy it was trained with"
-                )
-            manifest.array(flat, tensor)[...] = array
-    return found

@@ -17,16 +17,17 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from rtcore.checkpoint import SavedState
-from rtcore.checkpointer import Checkpointer, Snapshot
 from rtcore.clock import NS_PER_MS
 from rtcore.config import RuntimeConfig
 from rtcore.errors import ConfigError
 from rtcore.history import History
+from rtcore.learn.checkpoint import SavedState
+from rtcore.learn.checkpointer import Checkpointer, Snapshot
+from rtcore.learn.crew import check_can_learn, check_same_world
+from rtcore.learn.master import MasterState
+from rtcore.learn.optimizer import flatten_optimizer, unflatten_saved
+from rtcore.learn.run import checkpoint_folder, judged_return, state_of
 from rtcore.learnconfig import VIRTUAL_UPDATES_PER_TICK, LearnConfig
-from rtcore.learners import check_can_learn, check_same_world, flatten_optimizer, unflatten_saved
-from rtcore.learning import checkpoint_folder, judged_return, state_of
-from rtcore.master import MasterState
 from rtcore.params import ParamStore
 from rtcore.report.record import RunRecord
 from rtcore.report.summary import LearnerStats
@@ -67,7 +68,7 @@ class SimAgent(Protocol):
 
 
 class VirtualLearners:
-    """When a simulated run's learners learn. Implements `simworkers.Cycle` for the sequential modes.
+    """When a simulated run's learners learn. Implements `workers.Cycle` for the sequential modes.
 
     `learners`: N of them. mode async: they share the updates that `updates_per_tick` allows, each one at a time.
     The other modes: the one learner is part of the worker's turn, one update a turn.

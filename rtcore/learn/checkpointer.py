@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from rtcore.checkpoint import Arrays, CheckpointFolder
+from rtcore.learn.checkpoint import Arrays, CheckpointFolder
 
 
 class Snapshot(NamedTuple):
@@ -63,6 +63,18 @@ class Checkpointer:
 
     def write(self, *, last: bool = False) -> None:
         """A checkpoint now, unless nothing was learned since the last one (at the end: always, for its counters)."""
+        try:
+            self._write(last)
+        except Exception as error:  # whatever it is: the run and the older checkpoints are worth more
+            self.failed += 1
+            if not self._is_failing:
+                reason, hint = f"{type(error).__name__}: {error}", ""
+                if isinstance(error, OSError):
+                    reason, hint = error.strerror or str(error), f"; free space for {self._folder.folder}"
+                self._say(f"a checkpoint could not be written: {reason}. The run goes on, older checkpoints stay{hint}")
+            self._is_failing = True
+
+    def _write(self, last: bool) -> None:
         snapshot = self._take()
         updates = int(snapshot.state["updates"])
         if updates == self._updates_written and not last:
@@ -71,22 +83,12 @@ class Checkpointer:
         # A mean that is not finite would stay the best for ever.
         is_best = mean is not None and math.isfinite(mean) and (self.best_return is None or mean > self.best_return)
         best = mean if is_best else self.best_return
-        try:
-            folder = self._folder.write(
-                snapshot.weights,
-                snapshot.optimizer,
-                {**snapshot.state, "mean_return": mean, "best_mean_return": best},
-                is_best=is_best,
-            )
-        except OSError as error:
-            self.failed += 1
-            if not self._is_failing:
-                self._say(
-                    f"the checkpoint after {updates} updates could not be written: {error.strerror or error}. The run "
-                    f"goes on, older checkpoints stay; free space for {self._folder.folder}"
-                )
-            self._is_failing = True
-            return
+        folder = self._folder.write(
+            snapshot.weights,
+            snapshot.optimizer,
+            {**snapshot.state, "mean_return": mean, "best_mean_return": best},
+            is_best=is_best,
+        )
         self.written += 1
         self.last = folder.name
         self.best_return = best

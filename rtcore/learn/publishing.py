@@ -1,0 +1,30 @@
+"""Weights from a trainer of one's own, to all workers of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rtcore.config import RuntimeConfig
+from rtcore.errors import ConfigError, PolicyError
+from rtcore.params import ParamStore
+
+
+def publish(
+    config: RuntimeConfig, store: ParamStore | None, weights: Mapping[str, Any], updates: int, wait_ns: int
+) -> int | None:
+    """The version that `weights` got, or None if no buffer came free in time: see `Runtime.publish`."""
+    if config.learn is not None:
+        raise ConfigError(
+            f"publish: this run learns by itself (learn={config.learn}), and its next publication would overwrite "
+            "yours; publish from a run without learn"
+        )
+    if store is None:
+        raise PolicyError(
+            f"policy {config.policy!r} has no network to publish weights for; expected a network, such as "
+            "--policy nature or module:factory"
+        )
+    manifest = store.manifest()
+    arrays = manifest.check(weights, "the published state_dict")
+    version = store.publish(lambda buffer: manifest.write(buffer, arrays), updates=updates, wait_ns=wait_ns)
+    return version.version if version is not None else None

@@ -1,0 +1,77 @@
+"""How learning goes, out of the learners' segment."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from rtcore.config import RuntimeConfig
+from rtcore.learn.master import LearnerState, MasterState
+from rtcore.params import ParamStore
+from rtcore.report.summary import LearnerStats
+
+_NUMBERS = ("loss", "td_error", "q_mean", "grad_norm")
+
+
+def learner_stats(config: RuntimeConfig, master: MasterState, store: ParamStore, ticks: int) -> LearnerStats:
+    """What the segment says, `ticks` after learning began. Rate and restarts are for who watches the learners."""
+    statuses, updates = master.status, master.commit.updates
+    newest = max(statuses, key=lambda status: status["updates"])
+    made = [status for status in statuses if status["updates"]]
+    sum_diffs, sum_made = (sum(status[name] for status in made) for name in ("version_diff_sum", "updates"))
+    diff = (
+        (
+            float(min(status["version_diff_min"] for status in made)),
+            sum_diffs / sum_made,
+            float(max(status["version_diff_max"] for status in made)),
+        )
+        if made
+        else (math.nan, math.nan, math.nan)
+    )
+    numbers = {name: newest.float_of(name) if made else math.nan for name in _NUMBERS}
+    return LearnerStats(
+        algorithm=config.learn or "",
+        mode=config.mode,
+        learners=len(statuses),
+        updates=updates,
+        updates_per_s=math.nan,
+        version=store.newest_version(),
+        loss=numbers["loss"],
+        td_error=numbers["td_error"],
+        q_mean=numbers["q_mean"],
+        grad_norm=numbers["grad_norm"],
+        epsilon=_epsilon(config, ticks),
+        version_diff=diff,
+        transitions=max(status["transitions"] for status in statuses),
+        lapped_samples=sum(status["lapped_samples"] for status in statuses),
+        skipped_publications=sum(status["publish_skipped"] for status in statuses),
+        yields=sum(status["yields"] for status in statuses),
+        yielded_s=sum(status["yielded_ns"] for status in statuses) / 1e9,
+        places=[_place(master, index) for index in range(len(statuses))],
+    )
+
+
+def _epsilon(config: RuntimeConfig, ticks: int) -> float:
+    """Share of random actions after so many ticks."""
+    share = min(1.0, ticks / config.epsilon_ticks)
+    return config.epsilon_start + share * (config.epsilon_end - config.epsilon_start)
+
+
+def _place(master: MasterState, index: int) -> dict[str, Any]:
+    status, made = master.status[index], master.status[index]["updates"]
+    return {
+        "index": index,
+        "pid": status["pid"],
+        "state": LearnerState(status["state"]).name.lower(),
+        "updates": made,
+        "publications": status["publications"],
+        "publish_skipped": status["publish_skipped"],
+        "transitions": status["transitions"],
+        "lapped_samples": status["lapped_samples"],
+        "restarts": master.control[index]["restarts"],
+        "yields": status["yields"],
+        "yielded_s": status["yielded_ns"] / 1e9,
+        "cpu_s": status["learning_ns"] / 1e9,
+        "version_diff_avg": status["version_diff_sum"] / made if made else math.nan,
+        "policy_lag": status.float_of("policy_lag"),
+    }

@@ -1,0 +1,277 @@
+"""The supervisor's part in playing: starts workers, watches and restarts them, and the weights they play from.
+
+Nothing here talks to the env process but through shared memory, and no worker can delay it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from fractions import Fraction
+from typing import Any
+
+import posix_ipc
+
+from rtcore.clock import NS_PER_S, Clock
+from rtcore.config import RuntimeConfig
+from rtcore.errors import PolicyError, StartupError, WorkerDied
+from rtcore.launcher import Child, child_error
+from rtcore.learn.versionwatch import VersionWatch, WorkerVersion
+from rtcore.params import ParamStore, attach_store, create_store
+from rtcore.planner import Plan
+from rtcore.shared import Phase, SharedRun
+from rtcore.shm import create_semaphore
+from rtcore.trace import TraceKind
+
+WORKER_ENTRY = "rtcore_workers.inference:main"
+_LOOK_AT_VERSIONS_NS = 500_000_000
+
+#: Starts a process: (index, generation, entry, boot).
+Launch = Callable[[int, int, str, dict[str, Any]], Child]
+#: Writes into the supervisor's trace: (kind, start_ns, worker, value).
+Trace = Callable[[TraceKind, int, int, int], None]
+
+
+class WorkerCrew:
+    """The worker places of a run and who is in them. Used by the supervising thread; counts and pids by any."""
+
+    def __init__(
+        self,
+        config: RuntimeConfig,
+        run_id: str,
+        shared: SharedRun,
+        env_info: dict[str, Any],
+        launch: Launch,
+        say: Callable[[str], None],
+        trace: Trace,
+        clock: Clock,
+        *,
+        restarted: Callable[[], None],
+        ticks_before: int = 0,
+    ) -> None:
+        """`restarted`: called when a worker's place has been counted as restarted. `ticks_before`: of earlier runs."""
+        self.restarts: Counter[int] = Counter()
+        self.restart_reasons: Counter[str] = Counter()
+        #: From now on the death of a worker is none to mend.
+        self.stopping = False
+        #: Where workers in the run begin their counts; -1 before it.
+        self.run_phase_seq = -1
+        #: The weights of the policy's network; None: not made yet, or it has none.
+        self.params: ParamStore | None = None
+        self._config = config
+        self._run_id = run_id
+        self._shared = shared
+        self._env_info = env_info
+        self._launch = launch
+        self._say = say
+        self._trace = trace
+        self._clock = clock
+        self._restarted = restarted
+        self._ticks_before = ticks_before
+        self._children: dict[int, Child] = {}
+        self._booted_ns: dict[int, int] = {}
+        self._reasons: dict[int, str] = {}
+        self._answered: dict[int, int] = {}
+        self._in_a_row: Counter[int] = Counter()
+        self._version_watch = VersionWatch()
+        self._versions_looked_ns = 0
+        self._semaphores: list[posix_ipc.Semaphore] = []
+        self._semaphores = [create_semaphore(run_id, worker) for worker in range(shared.layout.max_workers)]
+
+    # -- start ---------------------------------------------------------------------------------------------
+
+    def start(self, index: int) -> None:
+        """Start the process of a place; `waiting` says when it is ready."""
+        generation = self._shared.worker_control[index]["generation"] + 1
+        self._shared.worker_control[index]["generation"] = generation
+        boot = {
+            "index": index,
+            "generation": generation,
+            "layout": self._shared.layout.to_json(),
+            "observation": self._env_info["observation"],
+            "action": self._env_info["action"],
+            "period_ns": int(NS_PER_S / Fraction(self._env_info["rate_hz"])),
+            # One that is started again in the run goes on with the counts of its place.
+            "run_phase_seq": self.run_phase_seq,
+            "has_weights": self.params is not None,
+            "ticks_before": self._ticks_before,
+        }
+        self._booted_ns[index] = self._clock.now_ns()
+        self._children[index] = self._launch(index, generation, WORKER_ENTRY, boot)
+
+    def has_weights(self) -> bool:
+        """Version 1 is out, or worker 0 has no network."""
+        is_out = self.params is not None and self.params.newest_version() > 0
+        return is_out or self._children[0].ready is not None
+
+    def waiting(self, indices: Iterable[int]) -> list[int]:
+        """Those that are not ready yet."""
+        return [index for index in indices if self._children[index].ready is None]
+
+    def info(self, index: int) -> dict[str, Any] | None:
+        """What a worker said when it was ready."""
+        child = self._children.get(index)
+        return child.ready or None if child is not None else None
+
+    def devices(self, num_workers: int, policy_info: dict[str, Any]) -> list[str]:
+        """Where each worker computes, as it said when it was ready; else as `policy_info` says."""
+        return [str((self.info(index) or policy_info).get("device", "cpu")) for index in range(num_workers)]
+
+    def play(self, index: int) -> None:
+        """A program answers in this place: there is no process to watch."""
+        self._shared.worker_control[index]["generation"] = 1
+        self.set_up(index, True)
+
+    def set_up(self, index: int, up: bool) -> None:
+        """Take a place into the rotation, or out of it, from the next tick on."""
+        control, run = self._shared.worker_control[index], self._shared.run_control
+        control["up"] = int(up)
+        run["membership_seq"] = run["membership_seq"] + 1
+
+    def retire(self, index: int) -> None:
+        """Let a worker that the plan does not need go."""
+        self.set_up(index, False)
+        self._shared.worker_control[index]["generation"] = -1
+        self._semaphores[index].release()
+        self._children.pop(index)
+
+    # -- watch ---------------------------------------------------------------------------------------------
+
+    @property
+    def pids(self) -> dict[int, int]:
+        """pid of each worker that is alive."""
+        return {index: child.pid for index, child in self._children.items() if child.exitcode is None}
+
+    @property
+    def children(self) -> list[Child]:
+        return list(self._children.values())
+
+    def check(self, child: Child) -> None:
+        """Something happened to a worker, perhaps to one that was replaced. Raises what it raised; restarts it."""
+        index = child.index
+        if child.exitcode is not None:
+            # From now on, and not before, its claim on weights is void.
+            self._shared.worker_control[index]["gone_generation"] = child.generation
+        if self._children.get(index) is not child:
+            return
+        if child.messages:
+            self._make_params(child)
+        if child.failure is not None:
+            # Not a matter of luck: the same policy would raise again.
+            raise child_error(child.failure, f"worker {index}")
+        if child.exitcode is not None:
+            self._died(child)
+        elif child.ready is not None and self._in_run:
+            self.set_up(index, True)
+            self._trace(TraceKind.WORKER_UP, self._clock.now_ns(), index, 0)
+
+    @property
+    def _in_run(self) -> bool:
+        return self._shared.run_control["phase"] == Phase.RUN
+
+    def _make_params(self, child: Child) -> None:
+        """Worker 0 has said how large its network is."""
+        sizes = child.messages.pop()["weights"]
+        create_store(self._run_id, self._shared.layout, sizes)
+        self.params = attach_store(self._run_id)
+        child.send({"weights": sizes})
+
+    def _died(self, child: Child) -> None:
+        index = child.index
+        if self._shared.worker_control[index]["generation"] != child.generation or self.stopping:
+            return
+        self.set_up(index, False)
+        reason = self._reasons.pop(index, None) or f"exit code {child.exitcode}"
+        inferences = self._shared.worker_status[index]["inferences"]
+        if inferences > self._answered.get(index, 0):
+            # It has worked since it was last restarted: this is a new misfortune, not the same one again.
+            self._in_a_row[index] = 0
+        self._answered[index] = inferences
+        if not self._in_run or self._in_a_row[index] >= self._config.max_restarts:
+            if "hung" in reason:
+                raise PolicyError(
+                    f"worker {index} {reason} (--hang-timeout-s {self._config.hang_timeout_s:g}), "
+                    f"restarted {self.restarts[index]} times: does the policy ever return?"
+                )
+            raise WorkerDied("worker", index, child.pid, child.exitcode)
+        self.restarts[index] += 1
+        self._in_a_row[index] += 1
+        self.restart_reasons[reason] += 1
+        self._shared.worker_control[index]["restarts"] = self.restarts[index]
+        self._restarted()
+        self._trace(TraceKind.WORKER_DOWN, self._clock.now_ns(), index, self.restarts[index])
+        self._say(f"worker {index} (pid {child.pid}) is down: {reason}; restarting it")
+        self.start(index)
+
+    def look(self, plan: Plan | None) -> None:
+        """Now and then: kill workers that hang. StartupError if one does not come back. `plan`: None before it."""
+        now_ns = self._clock.now_ns()
+        tau_ns = plan.tau.p99_ns if plan is not None else 0
+        limit_ns = max(int(self._config.hang_timeout_s * 1e9), 10 * tau_ns)
+        for index, child in self._children.items():
+            status = self._shared.worker_status[index]
+            if child.exitcode is not None or child.ready is None or index in self._reasons:
+                continue
+            since_ns = status["busy_since_ns"] or status["heartbeat_ns"]
+            if status["ready"] == child.generation and since_ns and now_ns - since_ns > limit_ns:
+                self._reasons[index] = f"hung: silent for {(now_ns - since_ns) / 1e9:.1f} s"
+                self.set_up(index, False)
+                child.kill()
+        if plan is not None:
+            self._check_restarting(now_ns)
+
+    def _check_restarting(self, now_ns: int) -> None:
+        for index, child in self._children.items():
+            late_ns = now_ns - self._booted_ns.get(index, now_ns) - int(self._config.startup_timeout_s * 1e9)
+            if child.ready is None and child.exitcode is None and late_ns > 0:
+                raise StartupError(
+                    f"worker {index} was not ready {self._config.startup_timeout_s:g} s after its restart"
+                )
+
+    def look_at_versions(self) -> None:
+        """Say which worker does not move on to new weights."""
+        now_ns = self._clock.now_ns()
+        if self.params is None or now_ns - self._versions_looked_ns < _LOOK_AT_VERSIONS_NS:
+            return
+        self._versions_looked_ns = now_ns
+        status = self._shared.worker_status
+        seen = [
+            WorkerVersion(index, status[index]["policy_version"], status[index]["inferences"])
+            for index in self._children
+            if self._shared.worker_control[index]["up"]
+        ]
+        newest = self.params.newest_version()
+        for late in self._version_watch.look(now_ns, newest, seen):
+            self._say(f"worker {late.worker} stays with version {late.version} of the weights; {newest} is out")
+
+    def weights(self) -> dict[str, Any]:
+        """What became of the policy's weights: the content of summary.json's `weights`. {} without a network."""
+        if self.params is None:
+            return {}
+        newest, counts = self.params.newest(), self.params.counts()
+        return {
+            "version": newest.version,
+            "checksum": f"{newest.checksum:08x}",
+            "updates": newest.updates,
+            "publications": newest.version,
+            "waits": counts["waits"],
+            "skipped": counts["skipped"],
+            "torn": sum(status["torn_weights"] for status in self._shared.worker_status),
+            "workers_behind": sorted(self._version_watch.behind),
+        }
+
+    # -- end -----------------------------------------------------------------------------------------------
+
+    def wake_all(self) -> None:
+        """So that everybody sees the order to stop at once."""
+        for semaphore in self._semaphores:
+            semaphore.release()
+
+    def close(self) -> None:
+        """Let semaphores and weights go. More than once does no harm."""
+        for semaphore in self._semaphores:
+            semaphore.close()
+        self._semaphores = []
+        if self.params is not None:
+            self.params.close()
+            self.params = None
