@@ -6,10 +6,10 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help install run test check bench docs roms clean
+.PHONY: help install run test test-all check bench docs roms clean
 
 help:            ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
 
 install: $(STAMP)  ## virtual environment with everything pinned
 
@@ -21,7 +21,10 @@ $(STAMP): pyproject.toml constraints.txt
 run: install     ## play the built-in Game Boy game for 30 s, in real time: a trained network that takes 100 ms, live
 	$(BIN)/rtcore-run --policy trained --policy-args pad_ms=100 --workers auto --duration 30 --out runs/latest
 
-test: install    ## every test
+test: install    ## the tests: a quarter of an hour
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: install  ## every test, the slow ones too
 	$(BIN)/python -m pytest
 
 check: install   ## format, lint, strict types, quick tests: under a minute

@@ -29,7 +29,7 @@ from drills import (
 
 from rtcore.learn.checkpoint import load_state
 
-pytestmark = pytest.mark.fault
+pytestmark = [pytest.mark.fault, pytest.mark.slow]
 
 LEARNING = (
     *("--env-id", "paying_world:paying", "--policy", "mlp", "--workers", "2", "--learn", "dqn", "--no-live"),

@@ -15,7 +15,7 @@ from rtcore_envs.library import KNOWN_ROMS, sha256_of
 from rtcore_envs.probe import Probe, probe_rom
 from rtcore_envs.states import write_state
 
-pytestmark = pytest.mark.fault
+pytestmark = [pytest.mark.fault, pytest.mark.slow]
 
 RUN = ("--policy", "random", "--workers", "1", "--ticks", "600", "--no-live")
 MARK = "RTCORE_TEST_OF_BAD_ROMS"

@@ -20,7 +20,7 @@ from rtcore_envs.library import KnownRom
 from rtcore_envs.probe import Probe, as_known
 from rtcore_envs.states import read_state
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 sys.path.insert(0, str(Path(__file__).parent))
 
 SCORE, GAME_STATE = 0xC0A0, 0xFFE1

@@ -11,7 +11,7 @@ import rtcore
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore_workers.policies import EpsilonSchedule, ExploringPolicy, load_policy
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 
 @pytest.mark.parametrize("obs_history, act_history", [(0, 0), (3, 0), (0, 2), (2, 5)])

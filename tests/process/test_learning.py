@@ -42,9 +42,9 @@ def learn(out: Path | None, **fields: Any) -> dict[str, Any]:
     [
         {},
         {"learners": 2, "double_dqn": True, "n_step": 3},
-        {"mode": "infer-then-learn", "stagger": "sequential", "workers": 1},
-        {"mode": "learn-then-infer", "stagger": "sequential", "workers": 1},
-        {"obs_history": 1, "act_history": 2},
+        pytest.param({"mode": "infer-then-learn", "stagger": "sequential", "workers": 1}, marks=pytest.mark.slow),
+        pytest.param({"mode": "learn-then-infer", "stagger": "sequential", "workers": 1}, marks=pytest.mark.slow),
+        pytest.param({"obs_history": 1, "act_history": 2}, marks=pytest.mark.slow),
     ],
     ids=["async", "two-learners", "infer-then-learn", "learn-then-infer", "histories"],
 )

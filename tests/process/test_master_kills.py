@@ -18,7 +18,7 @@ from rtcore.layout import Layout, MasterLayout
 from rtcore.learn.master import MasterState, attach_master
 from rtcore.shm import create_segment, new_run_id, unlink_all
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 COUNT = 50_000
 TARGET_EVERY = 3

@@ -14,7 +14,7 @@ from rtcore.shm import files_of, new_run_id, unlink_all
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore.transitions import TransitionBuilder, TransitionReader
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 SHAPE = (80, 100)
 OBSERVATION = ObservationSpec(SHAPE, "int32", (0,), (2**31 - 1,))
