@@ -18,7 +18,7 @@ from rtcore.shm import files_of, unlink_all
 from rtcore.watch.onlooker import RunState
 from rtcore.watch.visible import list_runs, visible_run_ids
 
-pytestmark = pytest.mark.fault
+pytestmark = [pytest.mark.fault, pytest.mark.slow]
 
 TOP = [sys.executable, "-m", "rtcore.cli.top"]
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}

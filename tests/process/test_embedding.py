@@ -19,7 +19,7 @@ from rtcore.embed.importable import import_path
 from rtcore.errors import ConfigError, EnvironmentFailed, PolicyError, StartupError
 from rtcore.shm import files_of
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 sys.path.insert(0, str(Path(__file__).parent))
 
 import embed_mains  # noqa: E402 - found through the path above

@@ -14,7 +14,7 @@ from rtcore.clock import MonotonicClock
 from rtcore.profile import usage
 from rtcore.shm import files_of
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 
 def test_small_sweeps_give_a_number_for_everything_and_leave_nothing_behind(tmp_path: Path, monkeypatch, capsys):

@@ -22,7 +22,7 @@ import rtcore
 from rtcore.errors import PolicyError
 from rtcore.shm import files_of
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 sys.path.insert(0, str(Path(__file__).parent))
 
 PLAYING: dict[str, Any] = {
