@@ -21,6 +21,7 @@ from rtcore.layoutheader import OFFSETS
 from rtcore.shm import attach_segment, create_segment, new_run_id, unlink_all
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.process,
     pytest.mark.skipif(
         shutil.which("cc") is None or shutil.which("make") is None, reason="needs a C compiler and make"
