@@ -1,9 +1,9 @@
-"""Makes docs/layout.md and the C reader's rtcore_layout.h out of `layout.py`, so that neither can say something else.
+"""Makes docs/layout.md and the C reader's rtcore_layout.h out of `rtcore/layout/`: neither can say something else.
 
     python -m rtcore.layoutdoc            say whether both files are up to date (exit code 1 if not)
     python -m rtcore.layoutdoc --write    write them
 
-Records, writers and fields come from `layout.py`, values from the enums, ordering rules from the comments marked
+Records, writers and fields come from `rtcore/layout/`, values from the enums, ordering rules from the comments marked
 (W1), (R1) and so on in `ring.py`, `slots.py` and `params.py`. Works in a checkout only: an installed package has
 no docs folder.
 """
@@ -36,7 +36,8 @@ DOCUMENT = ROOT / "docs" / "layout.md"
 HEADER = ROOT / "examples" / "c_reader" / "rtcore_layout.h"
 ENUMS: tuple[type[IntEnum], ...] = (Phase, TickKind, Source, Outcome, TraceKind)
 #: Every record, in the order of the document.
-RECORDS = {name: value for name, value in vars(layout).items() if isinstance(value, Record)}
+_SOURCES = (layout.run, layout.learning)
+RECORDS = {name: value for module in _SOURCES for name, value in vars(module).items() if isinstance(value, Record)}
 
 _RULE = re.compile(r"#\s*\(([WR]\d)\)\s*(.*)")
 
@@ -204,7 +205,7 @@ def _rules() -> str:
 
 
 def _records() -> str:
-    about = remarks(inspect.getsource(layout))
+    about = {name: remark for module in _SOURCES for name, remark in remarks(inspect.getsource(module)).items()}
     parts = ["## Records\n\nEach is a whole number of cache lines; what its fields do not fill is zero.\n"]
     for name, record in RECORDS.items():
         rows: list[tuple[object, ...]] = [
@@ -270,7 +271,7 @@ def _enums() -> str:
 _INTRODUCTION = """\
 # Shared memory, byte by byte
 
-<!-- Made from rtcore/layout.py by `python -m rtcore.layoutdoc --write` (`make docs`). Do not edit: a test compares. -->
+<!-- Made from rtcore/layout/ by `python -m rtcore.layoutdoc --write` (`make docs`). Do not edit: a test compares. -->
 
 Layout version {version}. For who reads a run from another program or another language; `examples/c_reader/` is such a
 program, and its `rtcore_layout.h` holds all that follows as C.

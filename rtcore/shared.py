@@ -1,4 +1,4 @@
-"""All shared memory of one run, attached and typed: who writes what is said in `layout.py`."""
+"""All shared memory of one run, attached and typed: who writes what is said in `rtcore/layout/`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-/* Made from rtcore/layout.py by `python -m rtcore.layoutdoc --write`. Do not edit: a test compares.
+/* Made from rtcore/layout/ by `python -m rtcore.layoutdoc --write`. Do not edit: a test compares.
  *
  * The shared memory of a run of rtcore: little endian, x86-64, every field 8 bytes. docs/layout.md says how to attach
  * and in which order to read. Times are nanoseconds of CLOCK_MONOTONIC.
@@ -216,6 +216,37 @@ struct rtcore_trace_event {
 };
 _Static_assert(sizeof(struct rtcore_trace_event) == 64, "rtcore_trace_event");
 
+/* Writer: env process. */
+struct rtcore_env_counters {
+    int64_t ticks; /* that ran */
+    int64_t acted; /* ticks by kind (`TickKind`), here and in the next four */
+    int64_t missed; /* one was due and was not there */
+    int64_t idle; /* none was due */
+    int64_t lead_in; /* none could be due yet */
+    int64_t reset; /* the world was reset */
+    int64_t on_time; /* jobs by outcome (`Outcome`), here and in the next six */
+    int64_t late; /* first applied after its due tick */
+    int64_t superseded; /* a newer one was applied */
+    int64_t stale_episode; /* its episode was over */
+    int64_t dropped_dead_worker; /* its worker was gone */
+    int64_t dropped_late; /* late, and `on_late` is "drop" */
+    int64_t unfinished; /* under way when the run ended */
+    int64_t overruns; /* ticks that ended later than the next one was due */
+    int64_t skipped_ticks; /* passed over because the tick before them took too long */
+    int64_t skipped_starts; /* starts for which no worker was idle */
+    int64_t replans; /* changes of delay or stride during the phase */
+    int64_t jobs; /* that ended */
+    int64_t episodes; /* that ended */
+    int64_t clipped_actions; /* actions that were cut to the action space */
+    int64_t explored_actions; /* actions that were drawn at random, to explore */
+    int64_t first_start_ns; /* when the first tick began */
+    int64_t last_start_ns; /* when the newest tick began */
+    int64_t unknown_entries; /* answers that belonged to no job */
+    int64_t waited_ticks; /* not run because an episode was over and the program that steps the world had not reset it */
+    int64_t unused[7];
+};
+_Static_assert(sizeof(struct rtcore_env_counters) == 256, "rtcore_env_counters");
+
 /* Writer: supervisor (once, before anybody else attaches). */
 struct rtcore_parameter_sizes {
     int64_t num_buffers; /* copies of the weights there is room for */
@@ -320,37 +351,6 @@ struct rtcore_learner_status {
     int64_t unused[1];
 };
 _Static_assert(sizeof(struct rtcore_learner_status) == 192, "rtcore_learner_status");
-
-/* Writer: env process. */
-struct rtcore_env_counters {
-    int64_t ticks; /* that ran */
-    int64_t acted; /* ticks by kind (`TickKind`), here and in the next four */
-    int64_t missed; /* one was due and was not there */
-    int64_t idle; /* none was due */
-    int64_t lead_in; /* none could be due yet */
-    int64_t reset; /* the world was reset */
-    int64_t on_time; /* jobs by outcome (`Outcome`), here and in the next six */
-    int64_t late; /* first applied after its due tick */
-    int64_t superseded; /* a newer one was applied */
-    int64_t stale_episode; /* its episode was over */
-    int64_t dropped_dead_worker; /* its worker was gone */
-    int64_t dropped_late; /* late, and `on_late` is "drop" */
-    int64_t unfinished; /* under way when the run ended */
-    int64_t overruns; /* ticks that ended later than the next one was due */
-    int64_t skipped_ticks; /* passed over because the tick before them took too long */
-    int64_t skipped_starts; /* starts for which no worker was idle */
-    int64_t replans; /* changes of delay or stride during the phase */
-    int64_t jobs; /* that ended */
-    int64_t episodes; /* that ended */
-    int64_t clipped_actions; /* actions that were cut to the action space */
-    int64_t explored_actions; /* actions that were drawn at random, to explore */
-    int64_t first_start_ns; /* when the first tick began */
-    int64_t last_start_ns; /* when the newest tick began */
-    int64_t unknown_entries; /* answers that belonged to no job */
-    int64_t waited_ticks; /* not run because an episode was over and the program that steps the world had not reset it */
-    int64_t unused[7];
-};
-_Static_assert(sizeof(struct rtcore_env_counters) == 256, "rtcore_env_counters");
 
 /* Writer: whoever writes the records. Numbers start at 0 and never wrap; -1 is none yet. */
 struct rtcore_ring_control {
