@@ -20,6 +20,18 @@ class _FileError(ValueError):
         self.expected = expected
         self._arguments = (path, got, expected, advice)
 
+    @classmethod
+    def read(cls, path: Path, expected: str) -> bytes:
+        """The file's bytes; this error, in words, if it cannot be read. ``expected`` as in "a Game Boy ROM"."""
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            raise cls(path, "no such file", expected, "Check the path.") from None
+        except IsADirectoryError:
+            raise cls(path, "a folder", expected, "Give the file inside it.") from None
+        except OSError as error:
+            raise cls(path, str(error), "a readable file", "Check its permissions.") from error
+
     def __reduce__(self) -> tuple[type["_FileError"], tuple[Path, str, str, str]]:
         """The default would call ``RomError(message)``; errors cross process borders by pickle."""
         return type(self), self._arguments

@@ -31,17 +31,10 @@ def rom_title(rom: bytes) -> str:
 
 def read_rom(path: Path) -> bytes:
     """The bytes of a file that is a cartridge by size and header. Raises `RomError` otherwise."""
-    try:
-        if path.is_file() and path.stat().st_size > MAX_ROM_BYTES:
-            expected = f"at most {MAX_ROM_BYTES} (the largest cartridge)"
-            raise RomError(path, f"{path.stat().st_size} bytes", expected, _GET_GOOD_COPY)
-        rom = path.read_bytes()
-    except FileNotFoundError:
-        raise RomError(path, "no such file", "a Game Boy ROM", "Check the path.") from None
-    except IsADirectoryError:
-        raise RomError(path, "a folder", "a Game Boy ROM", "Give the file inside it.") from None
-    except OSError as error:
-        raise RomError(path, str(error), "a readable file", "Check its permissions.") from error
+    if path.is_file() and path.stat().st_size > MAX_ROM_BYTES:
+        expected = f"at most {MAX_ROM_BYTES} (the largest cartridge)"
+        raise RomError(path, f"{path.stat().st_size} bytes", expected, _GET_GOOD_COPY)
+    rom = RomError.read(path, "a Game Boy ROM")
     if not rom:
         raise RomError(path, "an empty file", "a Game Boy ROM", _GET_GOOD_COPY)
     if len(rom) % BANK_BYTES:

@@ -82,14 +82,7 @@ def write_state(path: Path, state: bytes, *, rom_sha256: str, game: str, world: 
 
 def read_state(path: Path) -> StartState:
     """Read a start state and check it as far as that goes without an emulator. Raises `StateError`."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise StateError(path, "no such file", "a start state", "Check the path.") from None
-    except IsADirectoryError:
-        raise StateError(path, "a folder", "a start state", "Give the file inside it.") from None
-    except OSError as error:
-        raise StateError(path, str(error), "a readable file", "Check its permissions.") from error
+    content = StateError.read(path, "a start state")
     if not content:
         raise StateError(path, "an empty file", "a start state", _MAKE_NEW)
     first, _, rest = content.partition(b"\n")

@@ -7,8 +7,7 @@ from typing import Any
 from gymnasium import spaces
 from torch import nn
 
-from rtcore.errors import PolicyError
-from rtcore_workers.policies.layers import ImageInput, assemble
+from rtcore_workers.policies.layers import assemble, strided
 
 #: (filters, kernel, stride) of the two convolutions.
 _CONVOLUTIONS = ((16, 8, 4), (32, 4, 2))
@@ -25,18 +24,5 @@ def dqn(
 
     PolicyError unless the observations are uint8 images of at least 20x20.
     """
-    images = ImageInput("dqn", observation_space)
-    num_channels, height, width = images.shape
-    if min(height, width) < 20:
-        raise PolicyError(
-            f"policy 'dqn' got images of {height}x{width}; expected at least 20x20, as its strides need. "
-            f"Use 'impala', or enlarge them with gymnasium.wrappers.ResizeObservation"
-        )
-    layers: list[nn.Module] = [images]
-    for num_filters, kernel, stride in _CONVOLUTIONS:
-        layers += [nn.Conv2d(num_channels, num_filters, kernel, stride), nn.ReLU()]
-        num_channels = num_filters
-        height, width = ((length - kernel) // stride + 1 for length in (height, width))
-    layers.append(nn.Flatten())
-    num_features = num_channels * height * width
+    layers, num_features = strided("dqn", observation_space, _CONVOLUTIONS)
     return assemble(layers, num_features, [256], nn.ReLU, action_space, chunk=chunk, act_history=act_history)

@@ -52,6 +52,34 @@ class ImageInput(nn.Module):
         return images.flatten(1, 2) if frames.ndim == 5 else images
 
 
+def strided(
+    policy: str, space: spaces.Space[Any], convolutions: Sequence[tuple[int, int, int]], *, deep: bool = False
+) -> tuple[list[nn.Module], int]:
+    """Layers from raw frames to flat features, and how many features there are.
+
+    `convolutions`: (filters, kernel, stride) of each, unpadded, a ReLU behind each. `deep`: each is followed by a
+    padded 3x3 one of the same width. PolicyError unless the observations are uint8 images that are large enough.
+    """
+    images = ImageInput(policy, space)
+    num_channels, height, width = images.shape
+    least = 1
+    for _, kernel, stride in reversed(convolutions):
+        least = (least - 1) * stride + kernel
+    if min(height, width) < least:
+        raise PolicyError(
+            f"policy {policy!r} got images of {height}x{width}; expected at least {least}x{least}, as its strides "
+            f"need. Use 'impala', or enlarge them with gymnasium.wrappers.ResizeObservation"
+        )
+    layers: list[nn.Module] = [images]
+    for num_filters, kernel, stride in convolutions:
+        layers += [nn.Conv2d(num_channels, num_filters, kernel, stride), nn.ReLU()]
+        if deep:
+            layers += [nn.Conv2d(num_filters, num_filters, 3, padding=1), nn.ReLU()]
+        num_channels = num_filters
+        height, width = ((length - kernel) // stride + 1 for length in (height, width))
+    return [*layers, nn.Flatten()], num_channels * height * width
+
+
 class ActionHead(nn.Linear):
     """Features (B, num_features) to (B, ...) as `ActionSpec.policy_output_shape` says."""
 

@@ -8,7 +8,7 @@ from gymnasium import spaces
 from torch import nn
 
 from rtcore.errors import PolicyError
-from rtcore_workers.policies.layers import ImageInput, assemble
+from rtcore_workers.policies.layers import assemble, strided
 
 #: (filters, kernel, stride) of the three convolutions.
 _CONVOLUTIONS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
@@ -29,20 +29,5 @@ def nature(
     """
     if not isinstance(deep, bool):
         raise PolicyError(f"policy 'nature' got deep={deep!r}; expected true or false")
-    images = ImageInput("nature", observation_space)
-    num_channels, height, width = images.shape
-    if min(height, width) < 36:
-        raise PolicyError(
-            f"policy 'nature' got images of {height}x{width}; expected at least 36x36, as its strides need. "
-            f"Use 'impala', or enlarge them with gymnasium.wrappers.ResizeObservation"
-        )
-    layers: list[nn.Module] = [images]
-    for num_filters, kernel, stride in _CONVOLUTIONS:
-        layers += [nn.Conv2d(num_channels, num_filters, kernel, stride), nn.ReLU()]
-        if deep:
-            layers += [nn.Conv2d(num_filters, num_filters, 3, padding=1), nn.ReLU()]
-        num_channels = num_filters
-        height, width = ((length - kernel) // stride + 1 for length in (height, width))
-    num_features = num_channels * height * width
-    layers.append(nn.Flatten())
+    layers, num_features = strided("nature", observation_space, _CONVOLUTIONS, deep=deep)
     return assemble(layers, num_features, [512], nn.ReLU, action_space, chunk=chunk, act_history=act_history)
