@@ -102,7 +102,9 @@ class RuntimeConfig(LearnConfig):
 
     # -- the policy
     policy: Annotated[str, BeforeValidator(import_path)] = Field(
-        "impala", description="impala, nature, mlp, random, synthetic, or module:factory returning an nn.Module."
+        "impala",
+        description="impala, nature, dqn, tiles, mlp, trained (plays the built-in game), random, synthetic, or "
+        "module:factory returning an nn.Module.",
     )
     policy_args: Arguments = Field(
         default_factory=dict,

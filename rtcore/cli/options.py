@@ -27,6 +27,10 @@ examples:
   rtcore-run --env-id CartPole-v1 --policy mlp --fps 100 --stagger expected-time
   rtcore-run --policy my_package.nets:make_policy --policy-args width=256 --device cuda:0,cuda:1
   rtcore-run --clock virtual --policy synthetic --policy-args latency_ms=1200 --workers 74 --ticks 100000
+  rtcore-run --policy trained --policy-args pad_ms=100    the built-in game, played by a network that learned it
+  rtcore-run --config examples/learn_blocks.toml --out runs/blocks    learn it from scratch, in half an hour
+  rtcore-run --learn dqn --policy dqn                     the paper's DQN; checkpoints and curves in runs/
+  rtcore-run --policy-checkpoint runs/blocks/checkpoints/best         play what was learned
   rtcore-run --stagger sequential --out runs/sequential   the paper's opponent, with its record and picture
 """
 
@@ -125,7 +129,8 @@ def parse_config(arguments: list[str], prog: str = "rtcore-run") -> tuple[Runtim
 
     `prog` is the program that takes these flags: its name stands in the errors.
     """
-    parser = _Parser(prog=prog, description=_DESCRIPTION, epilog=_EPILOG)
+    usage = "%(prog)s [--config FILE.toml] [option ...]"
+    parser = _Parser(prog=prog, usage=usage, description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("--config", type=Path, metavar="FILE.toml", help="settings file; flags override it")
     parser.add_argument("--print-config", action="store_true", help="print the resolved settings as TOML and exit")
     parser.add_argument("--version", action="version", version=_version())
@@ -180,7 +185,9 @@ def _version() -> str:
 def to_toml(config: RuntimeConfig) -> str:
     """The resolved settings as a file that `--config` reads back; what is not set stays out as a comment."""
     lines = []
-    for field, value in config.model_dump(mode="json").items():
+    values = config.model_dump(mode="json")
+    for field in (field for fields in _GROUPS.values() for field in fields):
+        value = values[field]
         key = field.replace("_", "-")
         if value is None:
             lines.append(f"# {key} =")

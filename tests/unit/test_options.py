@@ -1,0 +1,31 @@
+"""Flags, the settings file and the config are one set of settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rtcore.cli.options import parse_config, to_toml
+from rtcore.config import RuntimeConfig, make_config
+
+pytestmark = pytest.mark.unit
+
+
+def test_the_printed_settings_are_all_of_them_and_read_back_the_same(tmp_path: Path) -> None:
+    config = make_config(learn="dqn", policy="dqn", policy_args={"pad_ms": 30}, gamma=0.9, workers=3, out=tmp_path)
+    text = to_toml(config)
+    for field in RuntimeConfig.model_fields:
+        assert f"{field.replace('_', '-')} =" in text
+    (tmp_path / "all.toml").write_text(text)
+    again, _ = parse_config(["--config", str(tmp_path / "all.toml")])
+    assert again == config
+
+
+def test_help_shows_every_flag_and_begins_with_the_world(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_config(["--help"])
+    text = capsys.readouterr().out
+    for field in RuntimeConfig.model_fields:
+        assert f"--{field.replace('_', '-')}" in text
+    assert text.index("\nworld:") < text.index("\npolicy:") < text.index("\nlearning:")
