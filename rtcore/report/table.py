@@ -95,6 +95,7 @@ def header_lines(header: Mapping[str, Any], config: RuntimeConfig, plan: Plan) -
     lines.append(f"policy    {run.policy}{_arguments(config.policy_args)}")
     lines += [f"          {note}" for note in policy_notes(run.policy)]
     lines.append(f"          {policy.get('num_parameters', 0):,} parameters, device {run.device}")
+    lines += [f"          {note}" for note in policy.get("notes") or ()]
     lines += [f"gpu       {note}" for note in _gpu_notes(header)]
     spin = f" (spin {config.spin_us} us)" if config.resolved_wait() == "hybrid" else ""
     lines.append(f"waiting   {config.resolved_wait()}{spin}, clock {config.clock}, seed {config.seed}")
@@ -332,7 +333,7 @@ def _noop(config: RuntimeConfig, world: Mapping[str, Any]) -> str:
 
 
 def _gpu_notes(header: Mapping[str, Any]) -> list[str]:
-    notes = [str(note) for note in header.get("policy", {}).get("notes") or ()]
+    notes: list[str] = []
     for key in ("gpu", "mps"):
         value = header.get(key)
         if value:
