@@ -88,7 +88,12 @@ class RuntimeConfig(LearnConfig):
         "rtcore/Blocks-v0", description="Gymnasium id, or module:factory of an own world."
     )
     env_args: Arguments = Field(
-        default_factory=dict, description="Keyword arguments of the world: k=v,... (rom=my.gb for a Game Boy world)."
+        default_factory=dict, description="Keyword arguments of the world: k=v,... such as level=9 for the built-in game."
+    )
+    rom: Path | None = Field(
+        None,
+        description="ROM of a Game Boy world (the same as --env-args rom=FILE). Default: looked for by its hash, see "
+        "rtcore-rom --help.",
     )
     fps: Annotated[str | None, BeforeValidator(_parse_fps)] = Field(
         None, description="Tick rate [Hz], exact: 60, 59.7275 or 4194304/70224. Default: the world's render_fps."
@@ -178,6 +183,16 @@ class RuntimeConfig(LearnConfig):
         "--out is not given).",
     )
     live: bool = Field(True, description="Live terminal view (plain lines where there is no terminal).")
+
+    @model_validator(mode="after")
+    def _rom_is_an_argument_of_the_world(self) -> Self:
+        if self.rom is None:
+            return self
+        given = self.env_args.get("rom", self.rom)
+        if Path(given) != self.rom:
+            raise ValueError(f"rom={self.rom}, but env_args has rom={given}: give one of them")
+        object.__setattr__(self, "env_args", self.env_args | {"rom": str(self.rom)})
+        return self
 
     @model_validator(mode="after")
     def _ring_outlives_the_workers(self) -> Self:

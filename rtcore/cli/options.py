@@ -25,6 +25,7 @@ examples:
   rtcore-run --policy-args k=1,pad_ms=100 --duration 30   the same as a larger network would play it
   rtcore-run --policy synthetic --policy-args latency_ms=400 --workers 26
   rtcore-run --env-id CartPole-v1 --policy mlp --fps 100 --stagger expected-time
+  rtcore-run --env-id rtcore/Tetris-v0 --rom tetris.gb    with your own ROM; rtcore-rom check FILE looks at it first
   rtcore-run --policy my_package.nets:make_policy --policy-args width=256 --device cuda:0,cuda:1
   rtcore-run --clock virtual --policy synthetic --policy-args latency_ms=1200 --workers 74 --ticks 100000
   rtcore-run --policy trained --policy-args pad_ms=100    the built-in game, played by a network that learned it
@@ -35,7 +36,7 @@ examples:
 """
 
 _GROUPS = {
-    "world": ("env_id", "env_args", "fps", "on_missing", "noop_action", "on_reset", "seed"),
+    "world": ("env_id", "env_args", "rom", "fps", "on_missing", "noop_action", "on_reset", "seed"),
     "policy": ("policy", "policy_args", "device", "chunk"),
     "schedule": ("workers", "max_workers", "stagger", "tau_estimate", "on_late", "guard_ms"),
     "learning": (
@@ -73,6 +74,7 @@ _GROUPS = {
 _METAVARS = {
     "env_id": "ID",
     "env_args": "K=V,...",
+    "rom": "FILE",
     "fps": "HZ",
     "noop_action": "N",
     "policy": "NAME",

@@ -25,7 +25,7 @@ _DESCRIPTION = """\
 Say what ROM files are, and make start states for the worlds of games that you own.
 
 No commercial ROM comes with rtcore. A world finds your copy by its SHA-256, never by its name, in RTCORE_ROM_DIR and
-in ~/.local/share/rtcore/roms, or where --env-args rom=FILE says. Start states are kept in RTCORE_STATE_DIR or
+in ~/.local/share/rtcore/roms, or where rtcore-run --rom FILE says. Start states are kept in RTCORE_STATE_DIR or
 ~/.local/share/rtcore/states, each with the hash of its ROM.
 """
 _EPILOG = """\
@@ -33,7 +33,7 @@ from a ROM to a running world:
   rtcore-rom check ~/roms                                     which of my files can be used, and for what
   rtcore-rom play --world battles --rom ~/roms/red.gb         play up to a battle; press Z there; ESC
   rtcore-rom states check                                     every start state: does it load and run?
-  rtcore-run --env-id rtcore/PokemonBattles-v0 --env-args rom=~/roms/red.gb
+  rtcore-run --env-id rtcore/PokemonBattles-v0 --rom ~/roms/red.gb
 
 `rtcore-rom COMMAND --help` says more about each. docs/worlds.md describes the worlds.
 """
