@@ -245,13 +245,36 @@ def test_updates_are_those_of_a_plain_dqn_loop_with_torchs_adam() -> None:
 # -- what a learner does beside ----------------------------------------------------------------------------------
 
 
-def test_weights_are_published_every_so_many_updates_and_are_those_of_that_update() -> None:
+def test_every_so_many_updates_the_weights_are_published_that_the_update_started_from() -> None:
     published: list[tuple[Any, int]] = []
-    made, _, _ = learner(Replay(), publish=lambda weights, updates: published.append((weights, updates)) or 7)
-    versions = [made.update()[1].version for _ in range(11)]  # type: ignore[union-attr]
-    assert [updates for _, updates in published] == [5, 10]
+    made, _, _ = learner(Replay(), publish=lambda weights, updates: published.append((np.array(weights), updates)) or 7)
+    versions, weights = [], {}
+    for _ in range(11):
+        weights[made.master.commit.updates] = made.master.copy().weights
+        versions.append(made.update()[1].version)  # type: ignore[union-attr]
+    assert [updates for _, updates in published] == [4, 9]
     assert [number for number, version in enumerate(versions, 1) if version == 7] == [5, 10]
-    assert not np.array_equal(published[0][0], published[1][0])
+    for out, updates in published:
+        assert np.array_equal(out, weights[updates])
+
+
+def test_weights_that_diverged_in_the_last_update_are_never_published() -> None:
+    published: list[Any] = []
+    made, net, manifest = learner(
+        Replay(),
+        publish=lambda weights, updates: published.append(np.array(weights)) or 1,
+        learning_rate=3e37,
+        publish_every=1,
+    )
+    first = flat_weights(net, manifest)
+    flaws = []
+    while not flaws:
+        gradient, _ = made.update()
+        flaws += [gradient.flaw] if gradient.flaw else []
+    assert not np.abs(made.master.copy().weights).max() < 1e30
+    assert len(published) == made.master.commit.updates
+    assert np.array_equal(published[0], first)
+    assert all(np.isfinite(weights).all() for weights in published)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

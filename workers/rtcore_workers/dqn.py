@@ -267,21 +267,19 @@ class DqnLearner:
     def apply(self, gradient: Gradient, inside: Callable[[], None] | None = None) -> Update:
         """Make the last `compute`'s gradient an update of the master, and publish where it is due.
 
-        `inside` is called with the lock held, after the update.
+        Published are the weights that the gradient was computed with, not those it leads to: their loss was finite,
+        and what diverged in the very last step never plays. `inside` is called with the lock held, after the update.
         """
         grads = self._online.grads.cpu()
         with self.master.locked(self._waiting):
             commit = self.master.apply(lambda now, then, step: self._adam(grads, now, then, step), self._target_every)
-            weights = self.master.slots[commit.slot].weights
-            due = self._publish is not None and commit.updates % self.settings.publish_every == 0
-            published = weights.copy() if due else None
             if inside is not None:
                 inside()
-        version = None
-        if self._publish is not None and published is not None:
-            version = self._publish(published, commit.updates)
+        due, version = commit.updates % self.settings.publish_every == 0, None
+        if self._publish is not None and due:
+            version = self._publish(self._host_weights, gradient.commit.updates)
         diff = commit.updates - 1 - gradient.commit.updates
-        return Update(commit, gradient, diff, version, due and version is None)
+        return Update(commit, gradient, diff, version, self._publish is not None and due and version is None)
 
     @property
     def _target_every(self) -> int:
