@@ -88,7 +88,8 @@ class RuntimeConfig(LearnConfig):
         "rtcore/Blocks-v0", description="Gymnasium id, or module:factory of an own world."
     )
     env_args: Arguments = Field(
-        default_factory=dict, description="Keyword arguments of the world: k=v,... such as level=9 for the built-in game."
+        default_factory=dict,
+        description="Arguments of the world: k=v,... such as level=9 for the built-in game.",
     )
     rom: Path | None = Field(
         None,

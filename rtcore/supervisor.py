@@ -33,6 +33,7 @@ from rtcore.sizing import layout_for
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore.trace import TraceKind, TraceRing
 from rtcore.workercrew import WorkerCrew
+from rtcore.world import world_seed
 
 ENV_ENTRY = "rtcore_workers.environment:main"
 _NOT_STARTED = "the run has not started: call start() or use it as a context manager"
@@ -158,7 +159,8 @@ class Supervisor:
 
     def _start_env(self) -> None:
         self.progress(f"making the world {self.config.env_id}")
-        self._env = self._launch("env", 0, 0, ENV_ENTRY, {"played": self._played_delay_ticks is not None})
+        played, seed = self._played_delay_ticks is not None, world_seed(self.config.seed, self.ticks_before)
+        self._env = self._launch("env", 0, 0, ENV_ENTRY, {"played": played, "seed": seed})
         self.wait_until(lambda: bool(self._child_env.messages), "the world", self.config.startup_timeout_s)
         self.env_info = self._child_env.messages[0]["spec"]
         self.observation = ObservationSpec.from_json(self.env_info["observation"])

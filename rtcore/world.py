@@ -52,6 +52,16 @@ class World(Protocol):
     def decode(self, payload: bytes, index: int) -> Any: ...
 
 
+def world_seed(seed: int, ticks_before: int) -> int:
+    """What the world is seeded with: the run's seed, or one of its own for each place that a run is resumed at.
+
+    The same episodes again would be learned from twice.
+    """
+    if not ticks_before:
+        return seed
+    return int(np.random.SeedSequence([seed, 3, ticks_before]).generate_state(1)[0])
+
+
 def make_environment(env_id: str, env_args: dict[str, Any]) -> gymnasium.Env[Any, Any]:
     """`gymnasium.make`, or `module:factory` called with `env_args`; a clear error names what is wrong."""
     if ":" in env_id and env_id.partition(":")[2].isidentifier():

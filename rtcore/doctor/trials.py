@@ -49,7 +49,7 @@ def world(request: dict[str, Any]) -> dict[str, Any]:
     # The entries live in rtcore_workers, which imports rtcore: named by import string.
     environment = importlib.import_module("rtcore_workers.environment")
     try:
-        made = environment.build_world(config)
+        made = environment.build_world(config, config.seed)
         info = environment.describe(made, config)
     except ConfigError as error:
         return {"wrong_setting": str(error)}

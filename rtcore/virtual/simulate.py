@@ -34,7 +34,7 @@ from rtcore.virtual.latency import LatencyModel, parse_latency
 from rtcore.virtual.learning import VirtualLearning, check_learnable
 from rtcore.virtual.player import SimPlayer, SimPolicy
 from rtcore.virtual.workers import Change, SimulatedWorkers
-from rtcore.world import GymnasiumWorld, World
+from rtcore.world import GymnasiumWorld, World, world_seed
 
 __all__ = ["Change", "SimPolicy", "SimulatedWorkers", "Simulation"]
 
@@ -63,8 +63,9 @@ class Simulation:
     ) -> None:
         self.config = config = resolve_policy(config)
         self._own_world: GymnasiumWorld | None = None
+        agent, saved = None, load_state(config.resume) if config.resume is not None else None
         if world is None:
-            self._own_world = _build_world(config)
+            self._own_world = _build_world(config, int(saved.state["ticks"]) if saved is not None else 0)
             world = self._own_world
             rate_hz = rate_hz or self._own_world.env.metadata.get("render_fps")
         self.world = world
@@ -72,7 +73,6 @@ class Simulation:
         self._clock = ManualClock()
         self._chosen_latency = latency or (parse_latency(config.latency, config.seed) if config.latency else None)
         policy_clock = ManualClock()
-        agent, saved = None, load_state(config.resume) if config.resume is not None else None
         if saved is not None:
             say_what_changed(config, saved, say)
         if policy is None and self._own_world is not None:
@@ -256,8 +256,9 @@ def _decode(spec: Any, raw: bytes) -> Any:
     return spec.decode(np.frombuffer(raw, spec.np_dtype).reshape(spec.shape))
 
 
-def _build_world(config: RuntimeConfig) -> GymnasiumWorld:
-    world: GymnasiumWorld = _entry("rtcore_workers.environment", "build_world")(config)
+def _build_world(config: RuntimeConfig, ticks_before: int) -> GymnasiumWorld:
+    seed = world_seed(config.seed, ticks_before)
+    world: GymnasiumWorld = _entry("rtcore_workers.environment", "build_world")(config, seed)
     return world
 
 

@@ -58,6 +58,11 @@ def returns_of(simulation):
     return [episode.total_reward for episode in simulation.record.episodes]
 
 
+def signs_of(simulation):
+    """What the world showed at the first 200 ticks, of the episode that the seed gave."""
+    return simulation.ring.gather(np.arange(200))
+
+
 def acted_headers(simulation):
     return [header for header in simulation.record.ticks if header.kind == TickKind.ACTED]
 
@@ -165,6 +170,7 @@ def test_a_run_that_goes_on_has_the_counters_the_weights_and_the_optimizer_of_th
         np.testing.assert_array_equal(getattr(before, name), getattr(after, name), err_msg=name)
     second.run()
     second.close()
+    assert not np.array_equal(signs_of(first), signs_of(second)), "the world began with the same episodes again"
     state = json.loads((tmp_path / "checkpoints" / "last" / "state.json").read_text())
     assert (state["ticks"], state["episodes"]) == (800, len(first.record.episodes) + len(second.record.episodes))
     assert state["updates"] == second.stats().learner.updates > before.updates

@@ -41,7 +41,7 @@ _EPOCH_LEAD_NS = 20_000_000
 def main(boot: dict[str, Any], channel: socket.socket) -> None:
     """Process entry."""
     config = RuntimeConfig(**boot["config"])
-    world = build_world(config)
+    world = build_world(config, boot["seed"])
     step_ns = time_steps(world)
     channel.send(json.dumps({"spec": describe(world, config) | {"step_ns": step_ns}}).encode())
     setup = json.loads(channel.recv(MAX_MESSAGE_BYTES))
@@ -60,7 +60,7 @@ def main(boot: dict[str, Any], channel: socket.socket) -> None:
         world.close()
 
 
-def build_world(config: RuntimeConfig) -> GymnasiumWorld:
+def build_world(config: RuntimeConfig, seed: int) -> GymnasiumWorld:
     """The world, reset once, so that whatever is wrong with it shows before anything else starts."""
     try:
         env = make_environment(config.env_id, config.env_args)
@@ -68,7 +68,7 @@ def build_world(config: RuntimeConfig) -> GymnasiumWorld:
         raise
     except Exception as error:
         raise EnvironmentFailed(f"{config.env_id} could not be made: {type(error).__name__}: {error}") from error
-    world = GymnasiumWorld(env, seed=config.seed, on_missing=config.on_missing, noop_action=config.noop_action)
+    world = GymnasiumWorld(env, seed=seed, on_missing=config.on_missing, noop_action=config.noop_action)
     world.reset()
     return world
 
