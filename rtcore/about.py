@@ -28,6 +28,7 @@ class About:
     started_unix_s: float
     devices: list[str] = field(default_factory=list)
     restart_reasons: dict[str, int] = field(default_factory=dict)
+    ticks_before: int = 0  #: of the runs that this one goes on from
 
     @property
     def header(self) -> dict[str, Any]:

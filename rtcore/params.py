@@ -371,14 +371,17 @@ def create_store(run_id: str, layout: Layout, sizes: dict[str, int]) -> None:
     ).close()
 
 
-def attach_store(run_id: str) -> ParamStore:
-    """Anybody in a run: its parameter store. LayoutMismatchError if the run has none, or is another rtcore's."""
-    control = attach_segment(run_id, "control")
+def attach_store(run_id: str, *, readonly: bool = False) -> ParamStore:
+    """Anybody in a run, or an onlooker (`readonly`): its parameter store.
+
+    LayoutMismatchError if the run has none, or is another rtcore's.
+    """
+    control = attach_segment(run_id, "control", readonly=readonly)
     layout = shm_layout(control)
-    segment = attach_segment(run_id, "params", populate=False)
+    segment = attach_segment(run_id, "params", populate=False, readonly=readonly)
     sizes = Words(PARAM_SIZES, segment.buf, SEGMENT_HEADER.num_bytes).to_dict()
     gone = [Words(WORKER_CONTROL, control.buf, layout.worker_control_at(w)) for w in range(layout.max_workers)]
-    fd = os.open(segment_path(run_id, "params"), os.O_RDWR | os.O_CLOEXEC)
+    fd = None if readonly else os.open(segment_path(run_id, "params"), os.O_RDWR | os.O_CLOEXEC)
     return ParamStore(
         segment.buf,
         ParamLayout(max_workers=layout.max_workers, **sizes),

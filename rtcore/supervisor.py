@@ -299,6 +299,7 @@ class Supervisor:
             started_unix_s=self._started_unix_s,
             devices=self.workers.devices(self.plan.workers, self.policy_info),
             restart_reasons=dict(self.workers.restart_reasons),
+            ticks_before=self.ticks_before,
         )
 
     def trace(self, kind: TraceKind, start_ns: int, worker: int = -1, value: int = 0) -> None:

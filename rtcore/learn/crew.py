@@ -22,7 +22,7 @@ from rtcore.layout import LEARNER_SIZES, MasterLayout
 from rtcore.learn.checkpoint import Arrays, SavedState
 from rtcore.learn.master import MasterState, attach_master
 from rtcore.learn.optimizer import flatten_optimizer, unflatten_saved
-from rtcore.learn.stats import learner_stats
+from rtcore.learn.stats import learner_stats, why_stopped
 from rtcore.manifest import ParamManifest
 from rtcore.params import ParamStore
 from rtcore.report.summary import LearnerStats
@@ -32,7 +32,6 @@ from rtcore.spaces import ActionSpec
 from rtcore.stats import Words
 
 LEARNER_ENTRY = "rtcore_workers.learner:main"
-_STOPPED_BY = {1: "loss", 2: "gradient"}
 
 #: Starts a process: (index, generation, entry, boot).
 Launch = Callable[[int, int, str, dict[str, Any]], Child]
@@ -231,15 +230,12 @@ class LearnerCrew:
             if child.exitcode is None and index not in self._reasons and now_ns - heartbeat_ns > self._hang_ns(child):
                 self._reasons[index] = f"hung: silent for {(now_ns - heartbeat_ns) / 1e9:.1f} s"
                 child.kill()
-        for index, status in enumerate(self._master.status):
-            if status["stopped_at"] and not self.stopped:
-                what = _STOPPED_BY.get(status["stopped_by"], "loss")
-                number = {"loss": "loss", "gradient": "grad_norm"}[what]
-                self.stopped = f"{what} was {status.float_of(number):g} at update {status['stopped_at']}"
-                self._progress(
-                    f"learner {index} stopped learning: {self.stopped}. The weights before it go on playing; look at "
-                    "the rewards and observations, or lower --learning-rate"
-                )
+        if not self.stopped and (why := why_stopped(self._master)):
+            self.stopped = why
+            self._progress(
+                f"stopped learning: {why}. The weights before it go on playing; look at the rewards and "
+                "observations, or lower --learning-rate"
+            )
 
     def _hang_ns(self, child: Child) -> int:
         """How long a learner may be silent: an update of a large network takes its time."""
@@ -295,7 +291,6 @@ class LearnerCrew:
             stats,
             updates_per_s=self._updates_per_s(),
             restarts=self.restarts,
-            stopped=self.stopped,
             restart_reasons=dict(self.restart_reasons),
         )
 

@@ -219,12 +219,16 @@ class MasterState:
             return MasterCopy(commit.updates, slot.weights.copy(), slot.exp_avg.copy(), slot.exp_avg_sq.copy(), target)
 
 
-def attach_master(run_id: str) -> tuple[MasterState, int]:
-    """Anybody in a run that learns: its master, and the updates it began with. LayoutMismatchError if there is none."""
-    segment = attach_segment(run_id, "learner")
+def attach_master(run_id: str, *, readonly: bool = False) -> tuple[MasterState, int]:
+    """Anybody in a run that learns: its master, and the updates it began with. LayoutMismatchError if there is none.
+
+    `readonly`: for an onlooker, who reads counters and cannot lock it.
+    """
+    segment = attach_segment(run_id, "learner", readonly=readonly)
     sizes = Words(LEARNER_SIZES, segment.buf, SEGMENT_HEADER.num_bytes)
     layout = MasterLayout(sizes["num_learners"], sizes["trainable_bytes"])
-    return MasterState(segment.buf, layout, segment_path(run_id, "learner"), keep=segment), sizes["first_updates"]
+    lock_path = None if readonly else segment_path(run_id, "learner")
+    return MasterState(segment.buf, layout, lock_path, keep=segment), sizes["first_updates"]
 
 
 def _floats(memory: memoryview, layout: MasterLayout, array: int) -> Floats:

@@ -10,6 +10,7 @@ from rtcore.learn.master import LearnerState, MasterState
 from rtcore.params import ParamStore
 from rtcore.report.summary import LearnerStats
 
+_STOPPED_BY = {1: ("loss", "loss"), 2: ("gradient", "grad_norm")}
 _NUMBERS = ("loss", "td_error", "q_mean", "grad_norm")
 
 
@@ -47,8 +48,19 @@ def learner_stats(config: RuntimeConfig, master: MasterState, store: ParamStore,
         skipped_publications=sum(status["publish_skipped"] for status in statuses),
         yields=sum(status["yields"] for status in statuses),
         yielded_s=sum(status["yielded_ns"] for status in statuses) / 1e9,
+        restarts=sum(control["restarts"] for control in master.control),
+        stopped=why_stopped(master),
         places=[_place(master, index) for index in range(len(statuses))],
     )
+
+
+def why_stopped(master: MasterState) -> str:
+    """Which number was not finite, and at which update; "" while learning goes on."""
+    for index, status in enumerate(master.status):
+        if status["stopped_at"]:
+            what, number = _STOPPED_BY.get(status["stopped_by"], _STOPPED_BY[1])
+            return f"{what} was {status.float_of(number):g} at update {status['stopped_at']} of learner {index}"
+    return ""
 
 
 def _epsilon(config: RuntimeConfig, ticks: int) -> float:

@@ -11,6 +11,7 @@ import json
 import pwd
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from enum import StrEnum
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -29,6 +30,7 @@ from rtcore.report.summary import RunStats, build_summary
 from rtcore.report.table import RunHeader
 from rtcore.shared import Phase, SharedRun
 from rtcore.shm import Standing, judge_run, read_head, removal_command, segment_path
+from rtcore.watch.learners import LearnersView
 
 _PARTS = ("slots", "ring", "log", "about")
 
@@ -37,6 +39,10 @@ SUMMARY_KEYS = (
     *("clock", "policy", "plan", "ticks", "actions", "ipc_us", "workers", "restart_reasons", "episodes", "record"),
     *("environment", "wait", "startup_s", "leftover_shared_memory"),
 )
+
+
+#: Of a summary's `learner`: what the run's own program alone knows.
+_OF_THE_RUN_ALONE = ("checkpoints", "failed_checkpoints", "best_return", "restart_reasons")
 
 
 class RunState(StrEnum):
@@ -131,6 +137,7 @@ class Onlooker:
         self.record: RunRecord | None = None
         self._shared: SharedRun | None = None
         self._drain: Drain | None = None
+        self._learners: LearnersView | None = None
         self.refresh()
 
     @classmethod
@@ -159,7 +166,9 @@ class Onlooker:
 
     def close(self) -> None:
         """Let go of the run's memory. What was read stays."""
-        shared, self._shared, self._drain = self._shared, None, None
+        if self._learners is not None:
+            self._learners.close()
+        shared, self._shared, self._drain, self._learners = self._shared, None, None, None
         if shared is not None:
             shared.close()
 
@@ -240,8 +249,14 @@ class Onlooker:
         """A snapshot. Without the workers' memory: reading that takes a lock of theirs in the kernel."""
         _, _, shared = self._known()
         self._read_about(shared)  # a restart is told there
-        about, _, _ = self._known()
-        return snapshot(shared, about, self.record, with_memory=False)
+        about, config, _ = self._known()
+        stats = snapshot(shared, about, self.record, with_memory=False)
+        if config.learn is not None and self._learners is None:
+            with suppress(LayoutMismatchError):  # its memory has just been removed
+                self._learners = LearnersView(self.run_id, config, about.ticks_before)
+        if self._learners is None:
+            return stats
+        return replace(stats, learner=self._learners.stats(shared.env_status["tick"]))
 
     def booked_ticks(self) -> Mapping[int, int]:
         """Tick of each worker's newest booking. Empty once the run is over."""
@@ -280,6 +295,8 @@ class Onlooker:
         summary = build_summary(stats) | {"leftover_shared_memory": None}
         summary["episodes"]["returns_seen"] = len(stats.episodes)
         summary["record"] = dict.fromkeys(summary["record"])
+        if stats.learner is not None:
+            summary["learner"] |= dict.fromkeys(_OF_THE_RUN_ALONE)
         if self._shared is not None and self._shared.layout.trace_slots:
             summary["trace"] = {"events": None, "lost_events": None}
         return run | summary

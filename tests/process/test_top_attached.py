@@ -107,6 +107,39 @@ def test_a_run_of_any_program_is_shown_until_it_is_over(runtime):
     assert summary["leftover_shared_memory"] == []
 
 
+def test_how_learning_goes_is_shown_and_what_only_the_run_knows_is_null() -> None:
+    fields = SMALL | {
+        "policy": "mlp",
+        "policy_args": {"pad_ms": 10},
+        "learn": "dqn",
+        "learning_starts": 30,
+        "workers": 2,
+    }
+    with rtcore.Runtime(**fields) as runtime, Onlooker.attach(runtime.run_id) as onlooker:
+
+        def updates() -> int:
+            onlooker.refresh()
+            return onlooker.stats().learner.updates if onlooker.has_begun else 0
+
+        wait_for(lambda: updates() > 20, "updates")
+        first = onlooker.to_json()["learner"]
+        wait_for(lambda: updates() > first["updates"] + 20, "more updates")
+        seen = onlooker.stats().learner
+        assert seen.updates_per_s > 0
+        with watching(runtime, "--once") as process:
+            shown, _ = rest_of(process)
+        runtime.stop()
+        assert runtime.wait(30)
+        learner = runtime.summary()["learner"]
+    assert 20 < first["updates"] < seen.updates <= learner["updates"]
+    assert first["version"] > 1
+    assert first["places"][0]["pid"] == learner["places"][0]["pid"]
+    assert [first[name] for name in ("checkpoints", "best_return", "restart_reasons")] == [None] * 3
+    assert set(first) == set(learner)
+    assert "update " in shown
+    assert "epsilon 0." in shown or "epsilon 1" in shown
+
+
 def test_in_a_terminal_it_draws_the_lanes_and_gives_the_terminal_back(runtime):
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 110, 0, 0))
