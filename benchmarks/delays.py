@@ -31,6 +31,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from benchmarks.delays_report import write_report
+from rtcore.cli.endings import Stopped, signals_as_exceptions
 from rtcore.config import RuntimeConfig, load_toml, make_config
 from rtcore.errors import ConfigError
 from rtcore.profile.host import HostWatch, conditions_text
@@ -300,11 +301,12 @@ def main() -> None:
                 raise ConfigError(f"{options.recipe}: [{key}] is a table; expected settings as for rtcore-run --config")
         changed = dict(each.split("=", 1) for each in options.sequential)
         recipes = {"asynchronous": recipe, "sequential": recipe | changed}
-        results = run_all(options, recipes, console)
+        with signals_as_exceptions():
+            results = run_all(options, recipes, console)
     except ConfigError as error:
         sys.exit(f"delays: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped; the cells that are done are kept, the same command goes on with the others")
+    except Stopped as stop:
+        sys.exit(f"stopped by {stop}; the cells that are done are kept, the same command goes on with the others")
     conditions = conditions_text(watch.conditions())
     write_report(options.out, results, recipes, options.ticks, options.episodes, conditions)
     console.print((options.out / "delays.md").read_text(), markup=False, highlight=False)
