@@ -27,7 +27,7 @@ from rtcore.virtual.simulate import Simulation
 
 #: What a function belongs to, by a part of its file's path; the first that fits.
 _PARTS = (
-    ("world", ("rtcore_envs", "pyboy", "gymnasium", "rtcore/world.py", "rtcore/spaces.py")),
+    ("world", ("rtcore_envs", "pyboy", "gymnasium", "rtcore/world.py", "rtcore/spaces/")),
     ("policy", ("rtcore_workers/policies", "executors", "torch", "rtcore/history.py")),
     ("learning", ("rtcore_workers/dqn", "rtcore/replay", "rtcore/learn/", "rtcore/params", "rtcore/virtual/learning")),
     ("record and CSV", ("report/record.py", "csv")),

@@ -23,7 +23,7 @@ from rtcore.layout import (
     WORD_BYTES,
     Layout,
 )
-from rtcore.spaces import ObservationSpec
+from rtcore.spaces import ObservationSpec, Part, unpack
 
 NONE_YET = -1
 #: Some 30 us of copying.
@@ -116,10 +116,18 @@ def copy_bytes(target: memoryview, source: memoryview) -> None:
 class FrameRing:
     """Frames with what was applied at their tick. Also the run's record and its replay memory.
 
-    Frames are `frame_shape` of `frame_dtype`, copied in as the world made them. One writer (the env process).
+    Frames are `frame_shape` of `frame_dtype`, copied in as the world made them; `parts` of those of a Dict observation
+    are what `unpack` finds in them. One writer (the env process).
     """
 
-    def __init__(self, buffer: memoryview, layout: Layout, frame_shape: tuple[int, ...], frame_dtype: str) -> None:
+    def __init__(
+        self,
+        buffer: memoryview,
+        layout: Layout,
+        frame_shape: tuple[int, ...],
+        frame_dtype: str,
+        parts: tuple[Part, ...] = (),
+    ) -> None:
         control = buffer[layout.ring_control_at : layout.ring_control_at + RING_CONTROL.itemsize].cast("q")
         self.sequence = SequenceRing(control, layout.ring_slots)
         self.lapped_reads = 0
@@ -131,7 +139,7 @@ class FrameRing:
         self._unpack = FRAME_HEADER.struct.unpack_from
         self._next_seq = self.sequence.newest() + 1
         self._frame_bytes = layout.frame_bytes
-        self._shape, self._dtype = frame_shape, np.dtype(frame_dtype)
+        self._shape, self._dtype, self._parts = frame_shape, np.dtype(frame_dtype), parts
         # Everything that depends on the slot, made once: slicing a buffer for every frame would allocate.
         slots = range(layout.ring_slots)
         self._header_at = [layout.headers_at + slot * layout.header_stride_bytes for slot in slots]
@@ -152,7 +160,7 @@ class FrameRing:
         buffer = memoryview(mmap.mmap(-1, layout.ring_bytes))
         at = layout.ring_control_at
         SequenceRing(buffer[at : at + RING_CONTROL.itemsize].cast("q"), ring_slots).format()
-        return cls(buffer, layout, observation.shape, observation.dtype)
+        return cls(buffer, layout, observation.shape, observation.dtype, observation.parts)
 
     @property
     def next_seq(self) -> int:
@@ -162,6 +170,10 @@ class FrameRing:
     def empty_frames(self, count: int) -> npt.NDArray[Any]:
         """Uninitialised private memory for `count` frames: (count, *frame_shape)."""
         return np.empty((count, *self._shape), self._dtype)
+
+    def unpack(self, frames: npt.NDArray[Any]) -> Any:
+        """Frames (..., *frame_shape) as the world's space has them: themselves, or a dict of views of their parts."""
+        return unpack(self._parts, frames) if self._parts else frames
 
     def publish(self, frame: npt.NDArray[Any], header: tuple[Any, ...], action: bytes) -> int:
         """Writer: copy a frame and its header into the ring; returns its number. Keeps nothing it allocates.

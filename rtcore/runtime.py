@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-from gymnasium.spaces import Box, Space
+from gymnasium.spaces import Box, Dict, Space
 
 from rtcore.clock import NS_PER_S, MonotonicClock
 from rtcore.config import RuntimeConfig, make_config
@@ -235,8 +235,8 @@ class Runtime:
         return self._supervisor.learner_pids
 
     @property
-    def observation_space(self) -> Box:
-        """The world's, once the run has started."""
+    def observation_space(self) -> Box | Dict:
+        """The world's, once the run has started. A Dict within a Dict is one Dict, with keys "outer/inner"."""
         return self._started.observation.to_space()
 
     @property
@@ -281,9 +281,9 @@ class Runtime:
     def sample(self, batch_size: int, *, gamma: float = 0.99, device: str = "cpu") -> Any | None:
         """`batch_size` transitions as torch tensors on `device`, or None while there are fewer than that.
 
-        A `Batch` of tensors: uint8 frames stay uint8. From pinned memory where there is a GPU, so that a copy to one
-        does not wait. For one thread; each `gamma` (per tick) has a `transitions` reader of its own. ConfigError for a
-        batch that the ring can never hold.
+        A `Batch` of tensors: uint8 frames stay uint8, a Dict world's are a dict of tensors. From pinned memory where
+        there is a GPU, so that a copy to one does not wait. For one thread; each `gamma` (per tick) has a
+        `transitions` reader of its own. ConfigError for a batch that the ring can never hold.
         """
         return self._sampling.sample(lambda: self._started, batch_size, gamma, device)
 

@@ -66,7 +66,7 @@ class SharedRun:
         self.worker_status = [Words(WORKER_STATUS, control, layout.worker_status_at(w)) for w in workers]
         self.jobs = JobBoard(control, layout)
         self.slots = ActionSlots(segments["slots"].buf, layout)
-        self.ring = FrameRing(segments["ring"].buf, layout, observation.shape, observation.dtype)
+        self.ring = FrameRing(segments["ring"].buf, layout, observation.shape, observation.dtype, observation.parts)
         self.log = JobLog(segments["log"].buf, layout)
         self.about = AboutBoard(segments["about"].buf, layout)
         self._control_buffer = control

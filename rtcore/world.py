@@ -6,6 +6,7 @@ import difflib
 import importlib
 import importlib.util
 import math
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtcore.errors import ConfigError, EnvironmentFailed
-from rtcore.spaces import ActionSpec, ObservationSpec
+from rtcore.spaces import ActionSpec, FramePacker, ObservationSpec
 
 OnMissing = Literal["noop", "repeat", "random"]
 
@@ -105,6 +106,7 @@ def _did_you_mean(env_id: str) -> str:
 class GymnasiumWorld:
     """Drives a Gymnasium env and checks what it returns: dtype, shape, a finite reward.
 
+    The frame of a Box is the array that the env returned; a Dict of Boxes is packed into one array of this object's.
     `on_missing` is what acts when no policy action is there. `noop_action` overrides the env's own no-op.
     """
 
@@ -118,6 +120,9 @@ class GymnasiumWorld:
     ) -> None:
         self.env = env
         self.observation = ObservationSpec.from_space(env.observation_space)
+        self._frame_of: Callable[[object], npt.NDArray[Any]] = self.observation.check
+        if isinstance(env.observation_space, gymnasium.spaces.Dict):
+            self._frame_of = FramePacker(self.observation, env.observation_space).pack
         self.action = ActionSpec.from_space(env.action_space)
         self.on_missing = on_missing
         self.noop, self.noop_source = self.action.noop(env)
@@ -141,13 +146,12 @@ class GymnasiumWorld:
         self._stepped = False
         options = {} if self._options is None else {"options": self._options}
         try:
-            frame, _ = self.env.reset(seed=self._seed, **options)
+            observation, _ = self.env.reset(seed=self._seed, **options)
         except Exception as error:
             raise EnvironmentFailed(f"the world raised in reset(): {type(error).__name__}: {error}") from error
         self._seed = self._options = None
         self._last_action = self.noop
-        self.observation.check(frame)
-        self._last = StepResult(frame, 0.0, False, False)
+        self._last = StepResult(self._frame_of(observation), 0.0, False, False)
         return self._last
 
     def restart(self) -> StepResult:
@@ -178,10 +182,10 @@ class GymnasiumWorld:
     def step(self, action: Any) -> StepResult:
         self._stepped = True
         try:
-            frame, reward, terminated, truncated, _ = self.env.step(action)
+            observation, reward, terminated, truncated, _ = self.env.step(action)
         except Exception as error:
             raise EnvironmentFailed(f"the world raised in step({action!r}): {type(error).__name__}: {error}") from error
-        self.observation.check(frame)
+        frame = self._frame_of(observation)
         reward = float(reward)
         if not math.isfinite(reward):
             raise EnvironmentFailed(f"the world returned reward {reward}; expected a finite number")

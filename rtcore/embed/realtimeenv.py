@@ -15,7 +15,6 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-import numpy.typing as npt
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode
@@ -100,8 +99,8 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
             self._past = deque([self.default_action] * (act_buf_len or 0), maxlen=act_buf_len or 0)
             self._act_in_obs = act_in_obs and act_buf_len is not None
             self._reset_act_buf = reset_act_buf
-            frame_space = ObservationSpec.from_json(about["observation"]).to_space()
-            self.observation_space = self._with_actions(frame_space)
+            self._observation = ObservationSpec.from_json(about["observation"])
+            self.observation_space = self._with_actions(self._observation.to_space())
         except BaseException:
             self._runtime.close()
             raise
@@ -198,7 +197,7 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
 
     # -- inside --------------------------------------------------------------------------------------------
 
-    def _with_actions(self, frame_space: spaces.Box) -> spaces.Space[Any]:
+    def _with_actions(self, frame_space: spaces.Space[Any]) -> spaces.Space[Any]:
         if not self._act_in_obs:
             return frame_space
         return spaces.Tuple((frame_space, *(self._action.to_space() for _ in self._past)))
@@ -210,8 +209,9 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
         return self._action.decode(raw)
 
     def _observe(self, seen: Seen) -> Any:
-        frame: npt.NDArray[Any] = seen.frame
-        return (frame, *map(self._as_element, self._past)) if self._act_in_obs else frame
+        # Its own copy of the frame, which the caller may keep and change; a Dict's parts are views of that.
+        observation = self._observation.unpack(seen.frame)
+        return (observation, *map(self._as_element, self._past)) if self._act_in_obs else observation
 
     def _as_element(self, action: Any) -> Any:
         """A copy that the caller may keep and change; numpy's own type for Discrete, as its space samples."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,8 @@ from rtcore.ring import FrameRing, ReadStatus
 from rtcore.spaces import ActionSpec
 
 Places = npt.NDArray[np.int64]
+#: Frames of a batch: one array, or of a Dict world one for each part by name.
+Observations: TypeAlias = npt.NDArray[Any] | dict[str, npt.NDArray[Any]]
 
 
 class NothingToSample(ValueError):
@@ -23,19 +25,20 @@ class Batch(NamedTuple):
     """Transitions as arrays, one row each. Copies: they stay valid whatever becomes of the ring.
 
     obs, next_obs (N, *frame_shape) of the frame's dtype, or (N, h+1, *frame_shape) oldest first with an `obs_history`
-    of h; action (N, *action_shape) of the action's dtype; reward and discount (N,) float32; terminated and truncated
-    (N,) bool; tick, num_ticks, delay_ticks, policy_version, worker, num_decisions (N,) int64. past_actions and
-    next_past_actions (N, m, *action_shape) oldest first, or None without an `act_history`.
+    of h; of a Dict world each is a dict of such arrays, the parts by name, which share one memory. action (N,
+    *action_shape) of the action's dtype; reward and discount (N,) float32; terminated and truncated (N,) bool; tick,
+    num_ticks, delay_ticks, policy_version, worker, num_decisions (N,) int64. past_actions and next_past_actions (N, m,
+    *action_shape) oldest first, or None without an `act_history`.
 
     With n-step returns a row is up to n decisions: `reward`, `discount`, `num_ticks` of them all, `next_obs` and the
     two flags of the last, the rest of the first.
     """
 
-    obs: npt.NDArray[Any]
+    obs: Observations
     action: npt.NDArray[Any]
     reward: npt.NDArray[np.float32]
     discount: npt.NDArray[np.float32]
-    next_obs: npt.NDArray[Any]
+    next_obs: Observations
     terminated: npt.NDArray[np.bool_]
     truncated: npt.NDArray[np.bool_]
     tick: npt.NDArray[np.int64]
@@ -248,7 +251,7 @@ class TransitionReader:
         if self.history.obs_history:
             obs_seqs = self.history.frame_seqs(obs_seqs, rows["first_seq"])
             next_seqs = self.history.frame_seqs(next_seqs, rows["first_seq"])
-        obs, next_obs = (None, None) if reuse is None else (reuse.obs, reuse.next_obs)
+        obs, next_obs = (None, None) if reuse is None else (_memory_of(reuse.obs), _memory_of(reuse.next_obs))
         return self._ring.gather(obs_seqs, obs), self._ring.gather(next_seqs, next_obs)
 
     def _lapped(self, positions: Places) -> npt.NDArray[np.bool_]:
@@ -264,11 +267,11 @@ class TransitionReader:
             past = self._past_actions(rows["obs_seq"], rows["first_seq"])
             next_past = self._past_actions(last_rows["next_obs_seq"], rows["first_seq"])
         return Batch(
-            obs,
+            self._ring.unpack(obs),
             self._as_actions(self._actions[places]),
             chain.reward.astype(np.float32),
             chain.discount.astype(np.float32),
-            next_obs,
+            self._ring.unpack(next_obs),
             last_rows["terminated"].copy(),
             last_rows["truncated"].copy(),
             rows["tick"].copy(),
@@ -290,3 +293,8 @@ class TransitionReader:
     def _as_actions(self, raw: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
         """(..., action_bytes) to (..., *action_shape)."""
         return raw.view(self._action.np_dtype).reshape(*raw.shape[:-1], *self._action.shape)
+
+
+def _memory_of(frames: Observations) -> npt.NDArray[Any] | None:
+    """The array that `gather` filled. A Dict's parts are views of it."""
+    return next(iter(frames.values())).base if isinstance(frames, dict) else frames

@@ -153,7 +153,7 @@ class FlatModule:
             if name not in trainable:
                 parameter.requires_grad_(False)
 
-    def values(self, obs: Tensor, past_actions: Tensor | None) -> Tensor:
+    def values(self, obs: Tensor | dict[str, Tensor], past_actions: Tensor | None) -> Tensor:
         """(B, num_actions) float32."""
         output: Tensor = self.module(obs) if past_actions is None else self.module(obs, past_actions)
         return output.float()
@@ -241,9 +241,12 @@ class DqnLearner:
         index = self._tensor(batch.action).long() - self._first_action
         return values.gather(1, index.reshape(-1, 1)).squeeze(1), targets
 
-    def _tensor(self, array: npt.NDArray[Any] | None) -> Any:
+    def _tensor(self, array: npt.NDArray[Any] | dict[str, npt.NDArray[Any]] | None) -> Any:
+        """On this learner's device; frames of a Dict world part by part."""
         if array is None:
             return None
+        if isinstance(array, dict):
+            return {name: self._tensor(part) for name, part in array.items()}
         tensor = torch.from_numpy(array)
         return tensor if self._device == "cpu" else tensor.to(self._device, non_blocking=True)
 

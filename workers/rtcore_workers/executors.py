@@ -6,6 +6,8 @@ The CUDA part has not yet been run on a GPU; `docs/gpu.md` keeps the record.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,7 +28,8 @@ _NS_PER_EVENT_MS = 1_000_000
 class Executor(Protocol):
     """One module, one staging buffer, one output buffer; used by one thread."""
 
-    #: Staging buffer of the observation's shape and dtype: fill it, then `run`. Always the same array.
+    #: Staging buffer of the frame's shape and dtype: fill it, then `run`. Always the same array. Of a Dict observation
+    #: the module gets the parts.
     observation: Array
     #: Staging buffer of the past actions, the module's second argument; None: it has only one.
     past_actions: Array | None
@@ -81,18 +84,17 @@ class CpuExecutor:
         self.observation: Array = np.zeros(observation.shape, observation.np_dtype)
         self.timing = InferenceTiming()
         self._clock = clock
-        self._module = module
         self.past_actions: Array | None = None if past_actions is None else past_actions.copy()
         staging = [self.observation] if self.past_actions is None else [self.observation, self.past_actions]
-        self._inputs = [torch.from_numpy(array).unsqueeze(0) for array in staging]
+        self._call = _bound(module, observation, [torch.from_numpy(array).unsqueeze(0) for array in staging])
         with torch.inference_mode():
-            first = _plain_output(module(*self._inputs))
+            first = _plain_output(self._call())
         self.output: Array = np.array(first.numpy())
 
     def run(self) -> Array:
         start_ns = self._clock.now_ns()
         with torch.inference_mode():
-            result = _plain_output(self._module(*self._inputs)).numpy()
+            result = _plain_output(self._call()).numpy()
         if result.shape != self.output.shape:
             raise _changed_shape(result.shape, self.output.shape)
         self.output[...] = result
@@ -134,6 +136,7 @@ class CudaExecutor:
             # Lower is more urgent: above the default 0, on which a learner runs.
             self._stream = torch.cuda.Stream(priority=-1)  # type: ignore[no-untyped-call]
             self._inputs = [each.to(self._cuda_device) for each in self._host_inputs]
+            self._call = _bound(self._module, observation, self._inputs)
             # The first one last: it is the active one, and the module has its weights when this is done.
             for copy in reversed(range(copies.num_copies if copies is not None else 1)):
                 if copies is not None:
@@ -158,7 +161,7 @@ class CudaExecutor:
                 graph, self._output = captured
                 graph.replay()
             else:
-                self._output = _plain_output(self._module(*self._inputs))
+                self._output = _plain_output(self._call())
                 if self._output.shape != self._host_output.shape:
                     raise _changed_shape(tuple(self._output.shape), tuple(self._host_output.shape))
             computed.record()
@@ -176,7 +179,7 @@ class CudaExecutor:
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(_NUM_WARM_UP_RUNS):
-                output = _plain_output(self._module(*self._inputs))
+                output = _plain_output(self._call())
         torch.cuda.current_stream().wait_stream(side)
         torch.cuda.synchronize()
         return output
@@ -185,7 +188,7 @@ class CudaExecutor:
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
-                output = _plain_output(self._module(*self._inputs))
+                output = _plain_output(self._call())
         except RuntimeError as error:
             torch.cuda.synchronize()
             self.notes = (f"CUDA graph capture failed, the policy runs eagerly: {error}",)
@@ -235,6 +238,15 @@ def mps_status() -> str:
         return "no GPU"
     pipes = Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY") or "/tmp/nvidia-mps")
     return "MPS daemon running" if (pipes / "control").exists() else "MPS daemon not running"
+
+
+def _bound(module: nn.Module, observation: ObservationSpec, inputs: list[Tensor]) -> Callable[[], Any]:
+    """A call of the module on these tensors, whose values may change: a Dict's frame as the parts that are in it."""
+    if not observation.parts:
+        return partial(module, *inputs)
+    parts, past_actions = observation.unpack(inputs[0]), inputs[1:]
+    # A dict of the call's own: the module may take it apart.
+    return lambda: module(dict(parts), *past_actions)
 
 
 def _new_event() -> torch.cuda.Event:

@@ -12,13 +12,16 @@ def to_tensors(batch: Any, device: str = "cpu") -> Any:
     """A NamedTuple of arrays as the same one of tensors, each of its array's dtype and shape, on `device`.
 
     Where there is a GPU the tensors are pinned on their way, and the copy does not wait: use them on the stream that is
-    current now. Arrays are shared, not copied, if they stay on a CPU without a GPU. Fields that are None stay None.
+    current now. Arrays are shared, not copied, if they stay on a CPU without a GPU. Fields that are None stay None; a
+    dict, of a Dict world's frames, is one of tensors, each contiguous.
     """
     pin = torch.cuda.is_available()
 
     def convert(array: Any) -> Any:
         if array is None:
             return None
+        if isinstance(array, dict):
+            return {name: convert(part) for name, part in array.items()}
         tensor = torch.from_numpy(np.ascontiguousarray(array))
         if pin:
             tensor = tensor.pin_memory()

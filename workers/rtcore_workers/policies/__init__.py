@@ -82,9 +82,10 @@ def load_policy(
 
     `name` is one of BUILTIN_POLICIES or "module:factory"; the factory is called as
     factory(observation_space, action_space, **args) and returns an nn.Module that maps a batch of one raw
-    observation, shape (1, *observation_shape), to what `ActionSpec.from_policy_output` accepts. `args` may
-    hold `pad_ms` for any policy: each inference then takes at least that long. Weights drawn at construction
-    depend on `seed` alone, so that all workers hold the same ones; `worker_index` only chooses the GPU.
+    observation, shape (1, *observation_shape), or where the space is a Dict a dict of such parts, to what
+    `ActionSpec.from_policy_output` accepts. `args` may hold `pad_ms` for any policy: each inference then takes at
+    least that long. Weights drawn at construction depend on `seed` alone, so that all workers hold the same ones;
+    `worker_index` only chooses the GPU.
 
     `observation` and `action` are those of one frame. With a `history` the observation space is that of stacked
     frames, (h+1, *observation_shape); with past actions the factory gets `act_history=m`, if it has such an

@@ -66,7 +66,7 @@ class Policy(Protocol):
 
     @property
     def observation(self) -> Array:
-        """Staging buffer of the observation's shape and dtype (pinned memory for CUDA).
+        """Staging buffer of the frame's shape and dtype (pinned memory for CUDA); of a Dict world's the packed bytes.
 
         With older frames (`History`) it is (h+1, *shape), oldest first. Always the same array: the worker copies
         the ring's frames straight into it before `act`.

@@ -145,7 +145,7 @@ class WithPastActions(nn.Module):
         self.past = past
         self.dense = dense
 
-    def forward(self, observations: Tensor, past_actions: Tensor) -> Tensor:
+    def forward(self, observations: Tensor | dict[str, Tensor], past_actions: Tensor) -> Tensor:
         both = torch.cat([self.features(observations), self.past(past_actions)], dim=1)
         return self.dense(both)  # type: ignore[no-any-return]
 
@@ -178,7 +178,9 @@ def assemble(
 
 
 def _not_an_image(policy: str, space: spaces.Space[Any]) -> PolicyError:
+    is_dict = isinstance(space, spaces.Dict)
     return PolicyError(
-        f"policy {policy!r} got observations {space}; expected uint8 images (H, W), (H, W, C) with C <= 4, "
-        f"or (C, H, W). Use 'mlp' for vectors, 'random' or 'synthetic' for anything, or your module:factory"
+        f"policy {policy!r} got observations {space}; expected uint8 images (H, W), (H, W, C) with C <= 4, or (C, H, W)"
+        f"{', and nothing beside them' if is_dict else ''}. Use 'mlp' for vectors{' and Dicts' if is_dict else ''}, "
+        f"'random' or 'synthetic' for anything, or your module:factory"
     )

@@ -100,9 +100,9 @@ class NetworkPolicy:
             raise
         except Exception as error:
             raise PolicyError(
-                f"policy {title!r} raised {type(error).__name__}: {error}; expected it to take a "
-                f"{observation.dtype} tensor of shape {(1, *observation.shape)}{_and_past(past_actions)} "
-                f"on {resolved}. Cast and reshape the observation inside the module"
+                f"policy {title!r} raised {type(error).__name__}: {error}; expected it to take "
+                f"{_batch_of_one(observation)}{_and_past(past_actions)} on {resolved}. Cast and reshape the "
+                f"observation inside the module"
             ) from error
         self.module = module
         self._weights = weights
@@ -186,6 +186,15 @@ def _takes(factory: Callable[..., object], argument: str) -> bool:
     except (TypeError, ValueError):
         return False
     return argument in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+
+
+def _batch_of_one(observation: ObservationSpec) -> str:
+    """What the module gets, in words."""
+    if not observation.parts:
+        return f"a {observation.dtype} tensor of shape {(1, *observation.shape)}"
+    lead = (1, *observation.shape[:-1])
+    listed = ", ".join(f"{part.name!r}: {part.dtype} {(*lead, *part.shape)}" for part in observation.parts)
+    return f"a dict of tensors, {{{listed}}},"
 
 
 def _and_past(past_actions: Array | None) -> str:

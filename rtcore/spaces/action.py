@@ -1,12 +1,7 @@
-"""What an observation and an action look like in memory: the bridge from Gymnasium spaces to shared bytes.
-
-The specs are small frozen values: they pickle, compare, and go through JSON unchanged, so that another
-program can attach to a run and rebuild its spaces. Nothing here knows an offset, a process or torch.
-"""
+"""What an action looks like in memory: one array of any of Gymnasium's four kinds of action space."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,106 +9,19 @@ from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 from gymnasium import spaces
-from numpy.typing import NDArray
 
-from rtcore.errors import ConfigError, EnvironmentFailed, PolicyError
+from rtcore.errors import ConfigError, PolicyError
+from rtcore.spaces.arrays import Array, ArraySpec, JsonDict, fields_from_json, packed_bounds, require_plain_numbers
 
-Array: TypeAlias = NDArray[Any]
 #: What `env.step` gets: a Python int for Discrete, an array of the space's shape and dtype for the others.
 Action: TypeAlias = int | Array
 ActionKind: TypeAlias = Literal["box", "discrete", "multi_discrete", "multi_binary"]
-#: Inclusive bounds in C order; a single number stands for all elements.
-Bounds: TypeAlias = tuple[int | float, ...]
-JsonDict: TypeAlias = dict[str, object]
 
 _ACTION_KINDS: tuple[ActionKind, ...] = ("box", "discrete", "multi_discrete", "multi_binary")
 
 
 @dataclass(frozen=True)
-class _ArraySpec:
-    """An array of fixed shape and dtype between inclusive bounds."""
-
-    shape: tuple[int, ...]
-    dtype: str
-    low: Bounds
-    high: Bounds
-
-    @cached_property
-    def np_dtype(self) -> np.dtype[Any]:
-        return np.dtype(self.dtype)
-
-    @cached_property
-    def num_elements(self) -> int:
-        return math.prod(self.shape)
-
-    @cached_property
-    def nbytes(self) -> int:
-        """Size of one array [bytes]."""
-        return self.num_elements * self.np_dtype.itemsize
-
-    @cached_property
-    def low_array(self) -> Array:
-        """Inclusive lower bounds, of this shape and dtype. Shared: do not write to it."""
-        return _unpack(self.low, self.shape, self.np_dtype)
-
-    @cached_property
-    def high_array(self) -> Array:
-        """Inclusive upper bounds, of this shape and dtype. Shared: do not write to it."""
-        return _unpack(self.high, self.shape, self.np_dtype)
-
-    def to_json(self) -> JsonDict:
-        """A plain dict of strings, numbers and lists; infinities are the strings "inf" and "-inf"."""
-        bounds = {"low": _bounds_to_json(self.low), "high": _bounds_to_json(self.high)}
-        return {"shape": list(self.shape), "dtype": self.dtype, **bounds}
-
-
-@dataclass(frozen=True)
-class ObservationSpec(_ArraySpec):
-    """One observation of a Gymnasium Box space."""
-
-    @classmethod
-    def from_space(cls, space: object) -> ObservationSpec:
-        """Describe a Gymnasium observation space; ConfigError for anything but a Box of plain numbers."""
-        if not isinstance(space, spaces.Box):
-            raise ConfigError(
-                f"observation space is {space!r}; expected a Box, as a frame is one array in shared memory. "
-                f"Wrap the environment in gymnasium.wrappers.FlattenObservation or an ObservationWrapper"
-            )
-        _require_plain_numbers("observation", space)
-        return cls(space.shape, space.dtype.name, _pack(space.low), _pack(space.high))
-
-    def check(self, observation: object) -> None:
-        """Raise EnvironmentFailed unless `observation` is an ndarray of this shape and dtype.
-
-        Called every tick: it compares attributes, reads no element, and keeps nothing allocated.
-        """
-        if (
-            isinstance(observation, np.ndarray)
-            and observation.shape == self.shape
-            and observation.dtype == self.np_dtype
-        ):
-            return
-        if isinstance(observation, np.ndarray):
-            got = f"an array of shape {observation.shape} and dtype {observation.dtype}"
-        else:
-            got = f"{type(observation).__name__} {observation!r:.60}"
-        raise EnvironmentFailed(
-            f"the environment returned {got}; its observation space promises an array of shape {self.shape} "
-            f"and dtype {self.dtype}. Make the environment (or its last wrapper) return what it declares"
-        )
-
-    def to_space(self) -> spaces.Box:
-        """The Gymnasium space this was made from."""
-        return spaces.Box(self.low_array, self.high_array, self.shape, dtype=self.np_dtype)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, object]) -> ObservationSpec:
-        """Inverse of `to_json`; ConfigError on anything else."""
-        return cls(*_fields_from_json("observation", data))
-
-
-@dataclass(frozen=True)
-class ActionSpec(_ArraySpec):
+class ActionSpec(ArraySpec):
     """One action of a Box, Discrete, MultiDiscrete or MultiBinary space.
 
     All four are an array between inclusive bounds: Discrete(n, start) has shape () and bounds
@@ -126,15 +34,15 @@ class ActionSpec(_ArraySpec):
     def from_space(cls, space: object) -> ActionSpec:
         """Describe a Gymnasium action space; ConfigError for a kind that has no fixed array form."""
         if isinstance(space, spaces.Box):
-            _require_plain_numbers("action", space)
-            return cls(space.shape, space.dtype.name, _pack(space.low), _pack(space.high), "box")
+            require_plain_numbers("action space", space)
+            return cls(space.shape, space.dtype.name, packed_bounds(space.low), packed_bounds(space.high), "box")
         if isinstance(space, spaces.Discrete):
             start, num_choices = int(space.start), int(space.n)
             return cls((), np.dtype(space.dtype).name, (start,), (start + num_choices - 1,), "discrete")
         if isinstance(space, spaces.MultiDiscrete):
             first = space.start.astype(np.int64)
             last = first + space.nvec.astype(np.int64) - 1
-            return cls(space.nvec.shape, space.dtype.name, _pack(first), _pack(last), "multi_discrete")
+            return cls(space.nvec.shape, space.dtype.name, packed_bounds(first), packed_bounds(last), "multi_discrete")
         if isinstance(space, spaces.MultiBinary):
             return cls(space.shape, np.dtype(space.dtype).name, (0,), (1,), "multi_binary")
         raise ConfigError(
@@ -179,7 +87,7 @@ class ActionSpec(_ArraySpec):
         if kind not in _ACTION_KINDS:
             raise ConfigError(f"action spec has kind {kind!r}; expected one of {', '.join(_ACTION_KINDS)}")
         rest = {key: value for key, value in data.items() if key != "kind"}
-        return cls(*_fields_from_json("action", rest), kind)
+        return cls(*fields_from_json("action", rest), kind)
 
     def encode(self, action: object, out: Array) -> None:
         """Write an action into `out` (this dtype; this shape, or as many elements).
@@ -343,52 +251,6 @@ class ActionSpec(_ArraySpec):
         np.copyto(actions, self.low_array, where=values <= self.low_array)
         np.copyto(actions, self.high_array, where=values >= self.high_array)
         return actions
-
-
-def _require_plain_numbers(what: str, space: spaces.Box) -> None:
-    dtype = space.dtype
-    if dtype.kind not in "biuf" or dtype.itemsize > 8 or not dtype.isnative:
-        raise ConfigError(
-            f"{what} space has dtype {dtype}; expected a native bool, integer or float of at most 8 bytes. "
-            f"Cast it in a wrapper"
-        )
-    if 0 in space.shape:
-        raise ConfigError(f"{what} space has shape {space.shape} and holds nothing; expected no axis of length 0")
-
-
-def _pack(values: Array) -> Bounds:
-    flat = values.ravel().tolist()
-    return (flat[0],) if len(set(flat)) == 1 else tuple(flat)
-
-
-def _unpack(bounds: Bounds, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    if len(bounds) == 1:
-        return np.full(shape, bounds[0], dtype)
-    return np.array(bounds, dtype).reshape(shape)
-
-
-def _bounds_to_json(bounds: Bounds) -> list[int | float | str]:
-    return [str(bound) if math.isinf(bound) else bound for bound in bounds]
-
-
-def _fields_from_json(what: str, data: Mapping[str, object]) -> tuple[tuple[int, ...], str, Bounds, Bounds]:
-    expected = {"shape", "dtype", "low", "high"}
-    if set(data) != expected:
-        raise ConfigError(f"{what} spec has keys {sorted(data)}; expected {sorted(expected)}")
-    try:
-        shape = tuple(int(length) for length in cast(list[int], data["shape"]))
-        dtype = np.dtype(str(data["dtype"]))
-        low, high = (
-            tuple(float(bound) if isinstance(bound, str) else bound for bound in cast(list[Any], data[key]))
-            for key in ("low", "high")
-        )
-        _unpack(low, shape, dtype)
-        _unpack(high, shape, dtype)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ConfigError(
-            f"{what} spec {dict(data)!r:.200} cannot be read: {error}; expected what to_json wrote"
-        ) from error
-    return shape, dtype.name, low, high
 
 
 def _attribute_of(env: object, name: str) -> Any:

@@ -1,0 +1,100 @@
+"""What an observation looks like in memory: a frame, which is one array."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from rtcore.errors import ConfigError, EnvironmentFailed
+from rtcore.spaces.arrays import Array, ArraySpec, JsonDict, fields_from_json, packed_bounds, require_plain_numbers
+from rtcore.spaces.parts import Part, frame_bytes, parts_from_json, parts_of, unpack
+
+
+@dataclass(frozen=True)
+class ObservationSpec(ArraySpec):
+    """One observation of a Gymnasium Box, or of a Dict of Boxes, as a frame.
+
+    The frame of a Box is the Box's own array. That of a Dict is uint8 of shape (num_bytes,), in which each part has
+    its place: `parts` says where, and is empty for a Box. A Dict within a Dict is taken apart: its parts are named
+    "outer/inner".
+    """
+
+    parts: tuple[Part, ...] = ()
+
+    @classmethod
+    def from_space(cls, space: object) -> ObservationSpec:
+        """Describe a Gymnasium observation space; ConfigError for anything but Boxes of plain numbers."""
+        if isinstance(space, spaces.Dict):
+            parts = parts_of(space)
+            return cls((frame_bytes(parts),), "uint8", (0,), (255,), parts)
+        if not isinstance(space, spaces.Box):
+            raise ConfigError(
+                f"observation space is {space!r}; expected a Box or a Dict of Boxes, as a frame is plain numbers in "
+                f"shared memory. Wrap the environment in gymnasium.wrappers.FlattenObservation or an ObservationWrapper"
+            )
+        require_plain_numbers("observation space", space)
+        return cls(space.shape, space.dtype.name, packed_bounds(space.low), packed_bounds(space.high))
+
+    def check(self, observation: object) -> Array:
+        """The observation of a Box again; EnvironmentFailed unless it is an ndarray of this shape and dtype.
+
+        Called every tick: it compares attributes, reads no element, and keeps nothing allocated. Observations of a
+        Dict are checked where they are packed (`FramePacker`).
+        """
+        if (
+            isinstance(observation, np.ndarray)
+            and observation.shape == self.shape
+            and observation.dtype == self.np_dtype
+        ):
+            return observation
+        raise broken_promise("returned", observation, self)
+
+    def unpack(self, frames: Any) -> Any:
+        """Frames as the world's space has them, with any axes in front: `frames` itself, or a dict of views of it.
+
+        `frames`: an array or a torch tensor, (..., *shape). Of a Dict each part is (..., *part_shape), of its dtype.
+        """
+        return unpack(self.parts, frames) if self.parts else frames
+
+    def to_space(self) -> spaces.Box | spaces.Dict:
+        """The Gymnasium space this was made from; one Dict for a Dict within a Dict."""
+        if self.parts:
+            lead = self.shape[:-1]
+            return spaces.Dict([(part.name, part.to_space(lead)) for part in self.parts])
+        return spaces.Box(self.low_array, self.high_array, self.shape, dtype=self.np_dtype)
+
+    def to_json(self) -> JsonDict:
+        """As of every array; for a Dict also `parts`: the name, the offset and the array of each."""
+        parts = {"parts": [part.to_json() for part in self.parts]} if self.parts else {}
+        return {**super().to_json(), **parts}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, object]) -> ObservationSpec:
+        """Inverse of `to_json`; ConfigError on anything else."""
+        rest = {key: value for key, value in data.items() if key != "parts"}
+        fields = fields_from_json("observation", rest)
+        if "parts" not in data:
+            return cls(*fields)
+        parts = parts_from_json(data["parts"])
+        shape, dtype = fields[:2]
+        if dtype != "uint8" or shape[-1:] != (frame_bytes(parts),):
+            raise ConfigError(
+                f"observation spec has shape {shape} and dtype {dtype}; expected uint8 and {frame_bytes(parts)} bytes, "
+                f"as its parts take"
+            )
+        return cls(*fields, parts)
+
+
+def broken_promise(did: str, got: object, promised: ArraySpec) -> EnvironmentFailed:
+    """The error for a world that `did` something with `got`, where its space promises another array."""
+    text = f"{type(got).__name__} {got!r:.60}"
+    if isinstance(got, np.ndarray):
+        text = f"an array of shape {got.shape} and dtype {got.dtype}"
+    return EnvironmentFailed(
+        f"the environment {did} {text}; its observation space promises an array of shape {promised.shape} and dtype "
+        f"{promised.dtype}. Make the environment (or its last wrapper) return what it declares"
+    )
