@@ -254,9 +254,9 @@ def test_decode_gives_a_python_int_for_discrete_and_a_private_array_otherwise():
 
 @pytest.mark.parametrize(
     "space",
-    [spaces.Discrete(4), spaces.Dict({"a": spaces.Box(0, 1)}), spaces.Tuple([spaces.Box(0, 1)]), "pixels"],
+    [spaces.Discrete(4), spaces.Dict({"a": spaces.Discrete(4)}), spaces.Tuple([spaces.Box(0, 1)]), "pixels"],
 )
-def test_an_observation_space_other_than_box_names_the_way_out(space: Any):
+def test_an_observation_space_other_than_boxes_names_the_way_out(space: Any):
     with pytest.raises(ConfigError, match="FlattenObservation"):
         ObservationSpec.from_space(space)
 
