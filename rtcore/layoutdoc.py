@@ -295,6 +295,9 @@ program, and its `rtcore_layout.h` holds all that follows as C.
 5. The run is on when `phase` is `run`; frames of it have the run's `phase_seq`, those of rehearsals an earlier one. It
    is over when `finished` is 1, or `phase` is no longer `run`, or the owner (`owner_pid`, `owner_start_ticks`) is gone.
    The files are removed then; what is mapped stays readable.
+6. What a frame is stands in the about text, as `world.observation`: one array of that `shape` and `dtype`, in C order.
+   With `parts` it is the Dict of an observation, as bytes: each part is the array of its `shape` and `dtype` that begins
+   `offset` bytes into the frame, a multiple of 8. `name` is its key; of a Dict within a Dict the keys joined by "/".
 """
 
 _OFFSETS_TEXT = """\

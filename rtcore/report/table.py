@@ -319,7 +319,7 @@ def _space(spec: Mapping[str, Any] | None) -> str:
     if not spec:
         return "unknown"
     if spec.get("parts"):
-        return "Dict of " + ", ".join(f"{part['name']} {_space(part)}" for part in spec["parts"])
+        return f"Dict({', '.join(' '.join((part['name'], _space(part))) for part in spec['parts'])})"
     shape = "x".join(map(str, spec["shape"])) or "scalar"
     return " ".join(filter(None, (str(spec.get("kind", "")), shape, str(spec["dtype"]))))
 

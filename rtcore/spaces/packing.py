@@ -72,7 +72,7 @@ class FramePacker:
         for key, shape, dtype, target, part in group.places:
             value = observation.get(key)
             if isinstance(value, _ARRAYS) and value.shape == shape and value.dtype == dtype:
-                np.copyto(target, value)
+                target[...] = value
             elif key not in observation:
                 raise _other_keys(observation, group)
             else:
