@@ -296,8 +296,9 @@ program, and its `rtcore_layout.h` holds all that follows as C.
    is over when `finished` is 1, or `phase` is no longer `run`, or the owner (`owner_pid`, `owner_start_ticks`) is gone.
    The files are removed then; what is mapped stays readable.
 6. What a frame is stands in the about text, as `world.observation`: one array of that `shape` and `dtype`, in C order.
-   With `parts` it is the Dict of an observation, as bytes: each part is the array of its `shape` and `dtype` that begins
-   `offset` bytes into the frame, a multiple of 8. `name` is its key; of a Dict within a Dict the keys joined by "/".
+   With `parts` it is the Dict of an observation, as bytes: each part is the array of its `shape` and `dtype` that
+   begins `offset` bytes into the frame, a multiple of 8. `name` is its key; of a Dict within a Dict the keys joined by
+   "/".
 """
 
 _OFFSETS_TEXT = """\

@@ -110,6 +110,26 @@ class WrongDtypeWorld(_World):
         return observation.astype(np.float64), 1.0, False, False, {}
 
 
+class WrongPartWorld(_World):
+    """A Dict, one part of which goes wrong."""
+
+    observation_space = gymnasium.spaces.Dict({"pole": _World.observation_space, "clock": _World.observation_space})
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        observation, info = super().reset(seed=seed)
+        return {"pole": observation, "clock": observation}, info
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        observation = np.full(4, self.steps, np.float32)
+        shown = {"pole": observation, "clock": observation[:3] if self.steps > self.after else observation}
+        return shown, 1.0, False, False, {}
+
+
+class DiscretePartWorld(_World):
+    observation_space = gymnasium.spaces.Dict({"pole": _World.observation_space, "gear": gymnasium.spaces.Discrete(3)})
+
+
 class NanRewardWorld(_World):
     def go_wrong(self, observation: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         return observation, float("nan"), False, False, {}
@@ -134,6 +154,14 @@ def raising_world(**args: Any) -> gymnasium.Env[Any, Any]:
 
 def wrong_dtype_world(**args: Any) -> gymnasium.Env[Any, Any]:
     return WrongDtypeWorld(**args)
+
+
+def wrong_part_world(**args: Any) -> gymnasium.Env[Any, Any]:
+    return WrongPartWorld(**args)
+
+
+def discrete_part_world(**args: Any) -> gymnasium.Env[Any, Any]:
+    return DiscretePartWorld(**args)
 
 
 def nan_reward_world(**args: Any) -> gymnasium.Env[Any, Any]:

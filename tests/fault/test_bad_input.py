@@ -97,6 +97,7 @@ def test_a_policy_that_never_returns_is_a_hang_in_the_run(tmp_path: Path) -> Non
     [
         ("raising_world", ["fell through the floor", "step("]),
         ("wrong_dtype_world", ["float64", "float32"]),
+        ("wrong_part_world", ["part 'clock'", "(3,)", "(4,)"]),
         ("nan_reward_world", ["reward nan", "finite"]),
         ("float_frame", ["list", "array of shape (4,)"]),
     ],
@@ -107,6 +108,13 @@ def test_a_world_that_breaks_its_contract_ends_the_run(world: str, said: list[st
     assert done.returncode == 1
     assert "EnvironmentFailed" in done.stderr
     for words in said:
+        assert words in done.stderr, done.stderr
+
+
+def test_a_dict_with_more_than_boxes_in_it_is_named_with_the_way_out() -> None:
+    done = run_to_end("--env-id", "bad_parts:discrete_part_world", *CARTPOLE[2:], *SYNTHETIC)
+    assert done.returncode == 2
+    for words in ("ConfigError", "'gear'", "Discrete(3)", "FlattenObservation"):
         assert words in done.stderr, done.stderr
 
 
