@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,7 @@ from rtcore_workers.tensors import to_tensors
 
 pytestmark = pytest.mark.unit
 
+DOCS = Path(__file__).parents[2] / "docs"
 SPEC = ObservationSpec.from_space(SPACE)
 ACTION = ActionSpec.from_space(spaces.Discrete(2))
 
@@ -147,6 +150,23 @@ def test_a_module_that_expects_a_tensor_is_told_the_parts_it_gets() -> None:
         )
     for words in ("dict of tensors", "'image': uint8 (1, 2, 5, 7)", "'age': float64 (1, 2)"):
         assert words in str(caught.value)
+
+
+def test_the_policy_in_the_docs_plays_the_space_in_the_docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = {}
+    for page, name in (("worlds.md", "observation_space ="), ("policies.md", "class Driver")):
+        found = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.S)
+        blocks[page] = next(block for block in found if block.startswith(name))
+    names: dict[str, Any] = {"np": np, "spaces": spaces}
+    exec(blocks["worlds.md"], names)
+    imports = "import torch\nfrom gymnasium import spaces\nfrom torch import Tensor, nn\n"
+    (tmp_path / "driver_of_the_docs.py").write_text(imports + blocks["policies.md"])
+    monkeypatch.syspath_prepend(tmp_path)
+    spec = ObservationSpec.from_space(names["observation_space"])
+    policy = load_policy("driver_of_the_docs:Driver", {}, spec, ACTION, seed=0, worker_index=0, device="cpu")
+    out = np.full((1,), -1, np.int64)
+    policy.act(frame_seq=0, out=out)
+    assert out[0] in (0, 1)
 
 
 # -- batches -----------------------------------------------------------------------------------------------------
