@@ -119,7 +119,7 @@ def run_cell(
         result["training"] = _train(config_of(cell, recipe, rate_hz, learn="dqn", ticks=ticks, out=run), show)
         played = {"learn": None, "policy_checkpoint": run}
     elif cell.agent in FLOORS:
-        played |= {"policy_args": {}, "obs_history": 0, "act_history": 0}
+        played |= {"policy_args": {}, "obs_history": 0, "act_history": 0, "policy_checkpoint": None}
     trained_s = time.process_time()
     env_args = {"max_episode_steps": _MAX_EPISODE_TICKS} | recipe.get("env_args", {})
     evaluation = config_of(cell, recipe, rate_hz, **played, env_args=env_args, ticks=_MAX_EPISODE_TICKS * episodes)
