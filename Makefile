@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# Tests with processes of their own one after another, the others beside them: tests/conftest.py.
+SIDE_BY_SIDE := -n 2 --dist loadgroup
 
 .PHONY: help install run test test-all check bench docs roms clean
 
@@ -21,17 +23,17 @@ $(STAMP): pyproject.toml constraints.txt
 run: install     ## play the built-in Game Boy game for 30 s, in real time: a trained network that takes 100 ms, live
 	$(BIN)/rtcore-run --policy trained --policy-args pad_ms=100 --workers auto --duration 30 --out runs/latest
 
-test: install    ## the tests: a quarter of an hour
-	$(BIN)/python -m pytest -m "not slow"
+test: install    ## the tests: ten minutes
+	$(BIN)/python -m pytest -m "not slow" $(SIDE_BY_SIDE)
 
 test-all: install  ## every test, the slow ones too
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 check: install   ## format, lint, strict types, quick tests: under a minute
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -m "unit or interleaving"
+	$(BIN)/python -m pytest -q -m "unit or interleaving" $(SIDE_BY_SIDE)
 
 bench: install   ## latency against other transports, and the runtime's own numbers
 	$(BIN)/rtcore-profile ipc
