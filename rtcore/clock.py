@@ -1,20 +1,27 @@
 """Time: integer nanoseconds of CLOCK_MONOTONIC. The only module that reads the time or sleeps.
 
 CLOCK_MONOTONIC counts from boot, is the same for every process of the machine, and never jumps when
-somebody sets the date. Deadlines are absolute: a late wake-up never moves the deadlines after it.
+somebody sets the date. Deadlines are absolute: a late wake-up never moves the deadlines after it. A tick that
+took too long does, where that is asked for (`TickPace`).
 """
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
 NS_PER_US = 1_000
+
+#: What follows a tick that took too long: ticks that are skipped, or a grid that moves (see `TickPace`).
+Overrun = Literal["skip", "stretch"]
+#: Moves of a grid that are remembered, to say when a past tick was due.
+_REMEMBERED_MOVES = 4096
 
 
 class Clock(Protocol):
@@ -156,13 +163,22 @@ class TickGrid:
         """The last tick whose deadline is not after `now_ns` (negative before the epoch)."""
         return ((now_ns - self.epoch_ns + 1) * self._den - 1) // self._num
 
+    def later(self, move_ns: int) -> TickGrid:
+        """The same grid, every deadline later by `move_ns`."""
+        return TickGrid(self.epoch_ns + move_ns, self.rate_hz)
+
 
 class TickPlan(NamedTuple):
-    """The next tick to run: its number, its absolute deadline, and how many were passed over."""
+    """The next tick to run: its number and its absolute deadline.
+
+    `skipped_ticks` were passed over just before it; `stretched_ns` is how much later than on the grid it is due, and
+    with it all ticks after it. One of the two is always 0.
+    """
 
     tick: int
     deadline_ns: int
     skipped_ticks: int
+    stretched_ns: int = 0
 
 
 def plan_next_tick(grid: TickGrid, last_tick: int, now_ns: int) -> TickPlan:
@@ -174,6 +190,54 @@ def plan_next_tick(grid: TickGrid, last_tick: int, now_ns: int) -> TickPlan:
     next_tick = last_tick + 1
     tick = max(next_tick, grid.tick_at(now_ns))
     return TickPlan(tick, grid.deadline_ns(tick), tick - next_tick)
+
+
+def plan_every_tick(grid: TickGrid, last_tick: int, now_ns: int) -> TickPlan:
+    """The tick after `last_tick`, and never a later one: if its deadline has gone by already, it is due now."""
+    tick = last_tick + 1
+    deadline_ns = grid.deadline_ns(tick)
+    stretched_ns = max(0, now_ns - deadline_ns)
+    return TickPlan(tick, deadline_ns + stretched_ns, 0, stretched_ns)
+
+
+class TickPace:
+    """Which tick comes next and when, and when those before it were due.
+
+    After a tick that was not over at the next deadline (an overrun):
+
+    "skip"     Ticks whose whole period has gone by are skipped. The grid never moves: time goes on as it does.
+    "stretch"  No tick is skipped. The next one is due at once, and the grid moves: time stands still meanwhile.
+
+    A late wake-up moves nothing: the deadline was settled before. Allocates only where the grid moves.
+    """
+
+    def __init__(self, grid: TickGrid, overrun: Overrun = "skip") -> None:
+        #: Of the ticks to come.
+        self.grid = grid
+        self._stretches = overrun == "stretch"
+        self._moves: deque[tuple[int, TickGrid]] = deque(maxlen=_REMEMBERED_MOVES)
+
+    def next_tick(self, last_tick: int, now_ns: int) -> TickPlan:
+        """The tick to run after `last_tick`; moves the grid if that is what follows from the time."""
+        if not self._stretches:
+            return plan_next_tick(self.grid, last_tick, now_ns)
+        plan = plan_every_tick(self.grid, last_tick, now_ns)
+        if plan.stretched_ns:
+            self._moves.append((plan.tick, self.grid))
+            self.grid = self.grid.later(plan.stretched_ns)
+        return plan
+
+    def deadline_ns(self, tick: int) -> int:
+        """When a past tick was due, or when one to come will be if nothing overruns.
+
+        Of a tick before the last 4096 moves: when it would have been due on the oldest grid that is remembered.
+        """
+        grid = self.grid
+        for first_tick_after, grid_before in reversed(self._moves):
+            if tick >= first_tick_after:
+                break
+            grid = grid_before
+        return grid.deadline_ns(tick)
 
 
 def ceil_ticks(duration_ns: int, rate_hz: Fraction) -> int:

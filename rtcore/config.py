@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from rtcore.clock import rate_from
+from rtcore.clock import Overrun, rate_from
 from rtcore.dispatch import OnLate
 from rtcore.embed.importable import import_path
 from rtcore.errors import ConfigError
@@ -98,6 +98,11 @@ class RuntimeConfig(LearnConfig):
     )
     fps: Annotated[str | None, BeforeValidator(_parse_fps)] = Field(
         None, description="Tick rate [Hz], exact: 60, 59.7275 or 4194304/70224. Default: the world's render_fps."
+    )
+    overrun: Overrun = Field(
+        "skip",
+        description="After a tick that took longer than its period: skip the ticks that have gone by, or stretch: run "
+        "every tick, the later ones put off. A run of --duration then lasts longer.",
     )
     on_missing: OnMissing = Field("noop", description="What acts at a tick without a policy action.")
     noop_action: int | None = Field(None, description="The no-op of a discrete world that names none itself.")

@@ -64,8 +64,11 @@ class StatsRecorder:
         counters.add("ticks")
         counters.add(KIND_COUNTERS[record.kind])
         counters.add("skipped_ticks", plan.skipped_ticks)
+        if plan.stretched_ns:
+            counters.add("stretched_ticks")
+            counters.add("stretched_ns", plan.stretched_ns)
         if record.end_ns - plan.deadline_ns > self._period_ns:
-            counters.add("overruns")
+            counters.add("reset_overruns" if record.kind is TickKind.RESET else "overruns")
         self._lateness.add(record.start_ns - plan.deadline_ns)
         (self._reset if record.kind is TickKind.RESET else self._step).add(record.step_ns)
         self._publish.add(record.publish_cost_ns)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
-from rtcore.clock import Clock, TickGrid, TickPlan, plan_next_tick
+from rtcore.clock import Clock, Overrun, TickGrid, TickPace, TickPlan
 from rtcore.dispatch import Decision, Dispatcher, Entry, Resolution, TickKind
 from rtcore.schedule import Job, Schedule
 from rtcore.world import Source, StepResult, World
@@ -109,8 +109,9 @@ class TickLoop:
     """The env process's loop over one run, or over one rehearsal.
 
     `on_reset`: "hold" keeps a new episode on its first frame until the first action for it is due; "run" lets
-    the world move on without the agent meanwhile. `resets`: an episode begins when it is asked for, not by itself;
-    whoever calls `run_tick` does not while `awaits_reset` says that nobody has asked.
+    the world move on without the agent meanwhile. `overrun`: what follows a tick that took too long (`TickPace`).
+    `resets`: an episode begins when it is asked for, not by itself; whoever calls `run_tick` does not while
+    `awaits_reset` says that nobody has asked.
     """
 
     def __init__(
@@ -125,11 +126,12 @@ class TickLoop:
         *,
         chunk: int = 1,
         on_reset: OnReset = "hold",
+        overrun: Overrun = "skip",
         phase_seq: int = 0,
         resets: Resets | None = None,
     ) -> None:
         self.world = world
-        self.grid = grid
+        self.pace = TickPace(grid, overrun)
         self.clock = clock
         self.schedule = schedule
         self.dispatcher = dispatcher
@@ -152,8 +154,8 @@ class TickLoop:
 
     def run_tick(self) -> None:
         """Wait for the next tick's deadline, then do everything that belongs to it."""
-        clock, grid = self.clock, self.grid
-        plan = plan_next_tick(grid, self.tick, clock.now_ns())
+        clock = self.clock
+        plan = self.pace.next_tick(self.tick, clock.now_ns())
         clock.sleep_until_ns(plan.deadline_ns)
         start_ns = clock.now_ns()
         self.tick = tick = plan.tick
@@ -201,7 +203,7 @@ class TickLoop:
 
     def pass_over(self, now_ns: int) -> int:
         """Go on at the first tick after `now_ns`, because the world waited; returns how many were not run."""
-        passed_ticks = max(0, self.grid.tick_at(now_ns) - self.tick)
+        passed_ticks = max(0, self.pace.grid.tick_at(now_ns) - self.tick)
         self.tick += passed_ticks
         return passed_ticks
 
@@ -214,7 +216,7 @@ class TickLoop:
 
     def _collect(self, tick: int) -> None:
         for entry in self.workers.collect(tick):
-            tau_ns = entry.payload.write_ns - self.grid.deadline_ns(entry.job.obs_tick)
+            tau_ns = entry.payload.write_ns - self.pace.deadline_ns(entry.job.obs_tick)
             self.schedule.complete(entry.job.worker, tau_ns)
             self.dispatcher.offer(entry, tick)
         for worker, up in self.workers.membership():
@@ -323,7 +325,7 @@ class TickLoop:
                 interval = tick - self._last_acted_tick
             self._last_acted_tick = tick
             delay = tick - entry.obs_tick
-            due_deadline_ns = self.grid.deadline_ns(decision.due_tick)
+            due_deadline_ns = self.pace.deadline_ns(decision.due_tick)
         self.recorder.end_tick(
             TickRecord(
                 plan,

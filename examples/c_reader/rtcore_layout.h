@@ -231,7 +231,7 @@ struct rtcore_env_counters {
     int64_t dropped_dead_worker; /* its worker was gone */
     int64_t dropped_late; /* late, and `on_late` is "drop" */
     int64_t unfinished; /* under way when the run ended */
-    int64_t overruns; /* ticks that ended later than the next one was due */
+    int64_t overruns; /* ticks that ended later than the next one was due, those of a reset apart */
     int64_t skipped_ticks; /* passed over because the tick before them took too long */
     int64_t skipped_starts; /* starts for which no worker was idle */
     int64_t replans; /* changes of delay or stride during the phase */
@@ -243,7 +243,10 @@ struct rtcore_env_counters {
     int64_t last_start_ns; /* when the newest tick began */
     int64_t unknown_entries; /* answers that belonged to no job */
     int64_t waited_ticks; /* not run because an episode was over and the program that steps the world had not reset it */
-    int64_t unused[7];
+    int64_t reset_overruns; /* ticks of a reset that ended later than the next one was due */
+    int64_t stretched_ticks; /* ticks that were put off because the one before them took too long (`overrun` = stretch) */
+    int64_t stretched_ns; /* by how much, in all */
+    int64_t unused[4];
 };
 _Static_assert(sizeof(struct rtcore_env_counters) == 256, "rtcore_env_counters");
 

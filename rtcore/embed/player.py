@@ -138,7 +138,7 @@ class Player:
             if frame_seq <= seen.header.frame_seq:
                 self._answer(place, job_seq, action, seen, now_ns, clipped)
         self.answered_ns = self._clock.now_ns()
-        return self._see_next(seen)
+        return self._see_next()
 
     # -- jobs ----------------------------------------------------------------------------------------------
 
@@ -194,11 +194,11 @@ class Player:
 
     # -- frames --------------------------------------------------------------------------------------------
 
-    def _see_next(self, last: Seen) -> Seen:
+    def _see_next(self) -> Seen:
         # A frame that is there already was made without the answer that was just written.
         newest_seq = self._ring.sequence.newest()
         while not self._is_last(newest_seq):
-            newest_seq = self._wait_for_frame_after(newest_seq, last.header.deadline_ns)
+            newest_seq = self._wait_for_frame_after(newest_seq)
             if any(frame_seq <= newest_seq for _, _, frame_seq in self._outstanding()):
                 break
             # The answer missed its tick by so little that its place was not free again for this one's frame: an
@@ -243,15 +243,15 @@ class Player:
             reward = header.episode_return - last.episode_return
         return reward, header.tick - last.tick, acted_ticks, missed_ticks, lost_ticks
 
-    def _wait_for_frame_after(self, frame_seq: int, deadline_ns: int) -> int:
+    def _wait_for_frame_after(self, frame_seq: int) -> int:
         """Number of the newest frame, as soon as it is newer than that: sleep to the next tick, then look often.
 
-        `deadline_ns`: of any tick, for the grid.
+        No frame comes sooner than a period after the deadline of this one; one that is overdue may come at any moment.
         """
         newest = self._ring.sequence.newest
-        passed = max(0, self._clock.now_ns() - deadline_ns) // self._period_ns
-        due_ns = deadline_ns + (passed + 1) * self._period_ns + self._usual_publish_ns
-        if newest() <= frame_seq:
+        _, header = self._ring.read_header(frame_seq)
+        if header is not None and newest() <= frame_seq:
+            due_ns = header.deadline_ns + self._period_ns + self._usual_publish_ns
             self._clock.sleep_until_ns(due_ns - _LOOK_NS)
         look_ns = _LOOK_NS
         while newest() <= frame_seq:

@@ -273,7 +273,7 @@ ENV_COUNTERS = Record(
         "dropped_dead_worker": "its worker was gone",
         "dropped_late": 'late, and `on_late` is "drop"',
         "unfinished": "under way when the run ended",
-        "overruns": "ticks that ended later than the next one was due",
+        "overruns": "ticks that ended later than the next one was due, those of a reset apart",
         "skipped_ticks": "passed over because the tick before them took too long",
         "skipped_starts": "starts for which no worker was idle",
         "replans": "changes of delay or stride during the phase",
@@ -285,6 +285,9 @@ ENV_COUNTERS = Record(
         "last_start_ns": "when the newest tick began",
         "unknown_entries": "answers that belonged to no job",
         "waited_ticks": "not run because an episode was over and the program that steps the world had not reset it",
+        "reset_overruns": "ticks of a reset that ended later than the next one was due",
+        "stretched_ticks": "ticks that were put off because the one before them took too long (`overrun` = stretch)",
+        "stretched_ns": "by how much, in all",
     },
 )
 #: What each histogram holds, of the phase.

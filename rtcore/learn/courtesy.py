@@ -93,7 +93,8 @@ class TickWatch:
         """(troubles, ticks) since the last look: ticks missed, skipped or overrun, and one if they began late."""
         counters = self._counters
         ticks = counters["ticks"]
-        troubles = counters["missed"] + counters["skipped_ticks"] + counters["overruns"]
+        overruns = counters["overruns"] + counters["reset_overruns"]
+        troubles = counters["missed"] + counters["skipped_ticks"] + overruns
         count, sum_ns = self._lateness.totals()
         new_ticks, new_troubles = ticks - self._ticks, troubles - self._troubles
         late = count > self._late_count and (sum_ns - self._late_sum_ns) // (count - self._late_count) > self._late_ns

@@ -12,12 +12,14 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from rtcore.clock import NS_PER_S, NS_PER_US, rate_from
 from rtcore.dispatch import Outcome, TickKind
 from rtcore.errors import ConfigError
+from rtcore.report.axis import TickAxis
 from rtcore.report.record import JOB_COLUMNS, TICK_COLUMNS
 
 CONFIG, SUMMARY, ACTIONS, JOBS = FILES = ("config.json", "summary.json", "actions.csv", "jobs.csv")
@@ -98,19 +100,31 @@ class RunFolder:
 
     @cached_property
     def period_ns(self) -> float:
-        """Tick period: from the rows themselves, else the stated rate; 0 where neither is there."""
-        if len(self.ticks) > 1 and self.ticks[-1].tick > self.ticks[0].tick:
-            first, last = self.ticks[0], self.ticks[-1]
-            return (last.deadline_ns - first.deadline_ns) / (last.tick - first.tick)
+        """Tick period: from the rows themselves, else the stated rate; 0 where neither is there.
+
+        A grid that was stretched is not even: there the stated rate counts first, then the shortest period of all.
+        """
         rate = number_at(self.summary, "ticks", "ideal_hz")
         if rate is None and self.settings.get("fps"):
             rate = float(rate_from(self.settings["fps"]))
-        return NS_PER_S / rate if rate else 0.0
+        first, last = (self.ticks[0], self.ticks[-1]) if self.ticks else (None, None)
+        if first is None or last is None or last.tick <= first.tick or (rate and self.stretches):
+            return NS_PER_S / rate if rate else 0.0
+        if self.stretches:
+            return min(
+                (b.deadline_ns - a.deadline_ns) / (b.tick - a.tick) for a, b in pairwise(self.ticks) if b.tick > a.tick
+            )
+        return (last.deadline_ns - first.deadline_ns) / (last.tick - first.tick)
+
+    @property
+    def stretches(self) -> bool:
+        """Ticks that took too long put the later ones off (--overrun stretch)."""
+        return self.settings.get("overrun") == "stretch"
 
     @cached_property
-    def epoch_ns(self) -> float:
-        """When tick 0 was due (0 of a run without ticks)."""
-        return self.ticks[0].deadline_ns - self.ticks[0].tick * self.period_ns if self.ticks else 0.0
+    def axis(self) -> TickAxis:
+        """Ticks and nanoseconds."""
+        return TickAxis(self.ticks, self.period_ns)
 
     @cached_property
     def row_of(self) -> dict[int, TickRow]:
@@ -126,11 +140,11 @@ class RunFolder:
 
     def deadline_ns(self, tick: int) -> int:
         """When `tick` was due, whether it ran or not."""
-        return round(self.epoch_ns + tick * self.period_ns)
+        return self.axis.deadline_ns(tick)
 
     def in_ticks(self, at_ns: int) -> float:
         """`at_ns` on the axis of ticks."""
-        return (at_ns - self.epoch_ns) / self.period_ns
+        return self.axis.of_ns(at_ns)
 
 
 def number_at(tree: dict[str, Any], *keys: str) -> float | None:

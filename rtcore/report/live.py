@@ -21,6 +21,7 @@ from rich.style import Style
 
 from rtcore.clock import NS_PER_MS, NS_PER_S, NS_PER_US, Clock, MonotonicClock
 from rtcore.dispatch import Outcome, TickKind
+from rtcore.report.axis import TickAxis
 from rtcore.report.record import RunRecord
 from rtcore.report.summary import RunStats
 from rtcore.report.table import RunHeader
@@ -70,7 +71,8 @@ def plain_line(stats: RunStats, elapsed_s: float, total_s: float) -> str:
     if stats.learner is not None:
         parts += [text for text, _ in learner_facts(stats.learner)]
     restarts = sum(worker.restarts for worker in stats.workers)
-    named = {name: counters[name] for name in ("missed", "overruns", "skipped_ticks", "episodes")}
+    names = ("missed", "overruns", "reset_overruns", "skipped_ticks", "stretched_ticks", "episodes")
+    named = {name: counters[name] for name in names}
     named |= {"restarts": restarts}
     parts += [f"{name.replace('_', ' ')} {count}" for name, count in named.items() if count]
     return ", ".join(parts)
@@ -161,12 +163,16 @@ class LiveFrame:
         stats, late = self._stats, self._stats.distributions["lateness_ns"]
         counters = stats.counters
         us = [number(late.percentile(q) / NS_PER_US) for q in (0.5, 0.99)]
-        return [
+        facts: Line = [
             (f"{number(stats.measured_hz, 3)} of {float(stats.rate_hz):.4f} Hz", ""),
             (f"late p50 {us[0]} p99 {us[1]} max {number(late.max / NS_PER_US)} us", ""),
             (f"overruns {counters['overruns']}", "yellow" if counters["overruns"] else ""),
             (f"skipped {counters['skipped_ticks']}", "yellow" if counters["skipped_ticks"] else ""),
         ]
+        for name in ("reset_overruns", "stretched_ticks"):
+            if counters[name]:
+                facts.append((f"{name.split('_ticks')[0].replace('_', ' ')} {counters[name]}", "yellow"))
+        return facts
 
     def _action_facts(self) -> Line:
         stats = self._stats
@@ -244,8 +250,8 @@ class LiveFrame:
     def _columns(self, width: int) -> Columns:
         """As many ticks as fit; the newest is the last column."""
         count = max(1, min(self._window, width - _LABEL_CELLS))
-        newest = self._ticks[0]
-        return Columns(newest.tick - count + 1, count, newest, float(NS_PER_S / self._stats.rate_hz))
+        axis = TickAxis(reversed(self._ticks[:count]), float(NS_PER_S / self._stats.rate_hz))
+        return Columns(self._ticks[0].tick - count + 1, count, axis)
 
     def _lanes(self, width: int, space: int, glyphs: Glyphs) -> list[Line]:
         workers = self._stats.plan.workers

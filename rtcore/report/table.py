@@ -191,15 +191,18 @@ def _tick_rows(ticks: dict[str, Any]) -> list[_Row]:
         for kind, count in ticks["kinds"].items()
         if count
     ]
-    overran = ticks["overruns"] or ticks["skipped"]
+    overran = ticks["overruns"] or ticks["reset_overruns"] or ticks["skipped"]
     rows.append(
         _Row(
             "overruns, skipped",
-            f"{ticks['overruns']:,} ticks took longer than a period, "
-            f"{ticks['skipped']:,} were skipped to stay on the grid",
+            f"{ticks['overruns']:,} ticks took longer than a period, {ticks['reset_overruns']:,} resets did; "
+            f"{ticks['skipped']:,} ticks were skipped to stay on the grid",
             "yellow" if overran else "",
         )
     )
+    if ticks["stretched"]:
+        text = f"{ticks['stretched']:,} ticks were put off, by {number(ticks['stretched_ms'])} ms in all"
+        rows.append(_Row("stretched", text, "yellow"))
     rows.append(_Row("lateness, us", _quantiles(late, ("p50", "p90", "p99", "p999", "max"))))
     rows.append(_Row("world step, us", _quantiles(step, ("p50", "p99", "max"))))
     rows.append(_Row("world reset, ms", _quantiles(reset, ("p50", "max"), digits=2)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 
 from rtcore.clock import NS_PER_S, NS_PER_US
 from rtcore.dispatch import Outcome, TickKind
+from rtcore.report.axis import TickAxis
 from rtcore.report.record import JobRow, RunRecord
 from rtcore.report.summary import RunStats
 from rtcore.report.wording import number, share
@@ -67,13 +69,11 @@ class Columns(NamedTuple):
 
     first_tick: int
     width: int
-    newest: FrameHeader  #: ties ticks to nanoseconds
-    period_ns: float
+    axis: TickAxis
 
     def of_ns(self, at_ns: int) -> int:
         """The column of the tick in which `at_ns` lies."""
-        ticks = (at_ns - self.newest.deadline_ns) // self.period_ns
-        return self.newest.tick + int(ticks) - self.first_tick
+        return math.floor(self.axis.of_ns(at_ns)) - self.first_tick
 
 
 def worker_lanes(
@@ -169,12 +169,7 @@ class Window(NamedTuple):
 
     first_tick: int
     last_tick: int
-    epoch_ns: float
-    period_ns: float
-
-    def of_ns(self, at_ns: int) -> float:
-        """`at_ns` in ticks."""
-        return (at_ns - self.epoch_ns) / self.period_ns
+    axis: TickAxis
 
 
 def draw_timeline(record: RunRecord, stats: RunStats, path: Path, world: str = "") -> None:
@@ -222,9 +217,7 @@ def choose_window(ticks: Sequence[FrameHeader], stats: RunStats) -> Window | Non
         counts = counts[:-delay]  # at the very end jobs are cut off
     best = len(counts) - 1 - int(np.argmax(counts[::-1]))
     first, last = max(int(numbers[0]), int(numbers[best]) - size + 1), int(numbers[best])
-    period_ns = float(NS_PER_S / stats.rate_hz)
-    newest = ticks[best]
-    return Window(first, last, newest.deadline_ns - newest.tick * period_ns, period_ns)
+    return Window(first, last, TickAxis(ticks, float(NS_PER_S / stats.rate_hz)))
 
 
 def _shows(window: Window | None, job: JobRow) -> bool:
@@ -301,7 +294,7 @@ def _computing(window: Window, job: JobRow) -> tuple[float, float]:
     """From when to when [ticks] the worker was at it; to the end of the job where no answer ever came."""
     if not job.write_ns:
         return float(job.booked_tick), float(max(job.tick, job.booked_tick))
-    return window.of_ns(job.start_ns), window.of_ns(job.write_ns)
+    return window.axis.of_ns(job.start_ns), window.axis.of_ns(job.write_ns)
 
 
 def _draw_ticks(axes: Any, ticks: Sequence[FrameHeader], window: Window | None) -> None:

@@ -111,10 +111,9 @@ class Simulation:
             cycle=self.learning.learners if self.learning is not None and config.mode != "async" else None,
         )
         self.schedule = self._make_schedule()
-        self.grid = TickGrid(0, self.rate_hz)
         self.loop = TickLoop(
             world,
-            self.grid,
+            TickGrid(0, self.rate_hz),
             self._clock,
             self.schedule,
             Dispatcher(config.on_late),
@@ -122,11 +121,12 @@ class Simulation:
             StatsRecorder(self._books, self.schedule, int(1e9 / self.rate_hz), 0),
             chunk=config.chunk,
             on_reset=config.on_reset,
+            overrun=config.overrun,
         )
 
     def run(self, on_tick: Callable[[int], bool | None] | None = None) -> Simulation:
         """All ticks of the config; `on_tick` is called after each, and ends the run if it answers True."""
-        learning, loop, deadline_ns = self.learning, self.loop, self.grid.deadline_ns
+        learning, loop, deadline_ns = self.learning, self.loop, self.loop.pace.deadline_ns
         try:
             for _ in range(self.config.num_ticks(self.rate_hz)):
                 loop.run_tick()

@@ -1,12 +1,22 @@
 """The tick grid is exact for ever; a late wake-up never moves it."""
 
 from fractions import Fraction
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtcore.clock import ManualClock, TickGrid, ceil_ticks, plan_next_tick, rate_from
+from rtcore.clock import (
+    ManualClock,
+    TickGrid,
+    TickPace,
+    TickPlan,
+    ceil_ticks,
+    plan_every_tick,
+    plan_next_tick,
+    rate_from,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -62,23 +72,23 @@ def test_a_rate_that_is_not_positive_is_refused(rate):
 
 
 def test_on_time_the_next_tick_is_the_one_after_the_last():
-    assert plan_next_tick(TickGrid(0, Fraction(10**8)), 4, 45) == (5, 50, 0)
+    assert plan_next_tick(TickGrid(0, Fraction(10**8)), 4, 45) == TickPlan(5, 50, 0)
 
 
 def test_late_wakeup_skips_whole_ticks_without_moving_the_grid():
     grid = TickGrid(0, Fraction(10**8))
-    assert plan_next_tick(grid, 4, 73) == (7, 70, 2)
-    assert plan_next_tick(grid, 7, 74) == (8, 80, 0)
+    assert plan_next_tick(grid, 4, 73) == TickPlan(7, 70, 2)
+    assert plan_next_tick(grid, 7, 74) == TickPlan(8, 80, 0)
 
 
 def test_a_tick_that_is_merely_late_still_runs():
     grid = TickGrid(0, Fraction(10**8))
-    assert plan_next_tick(grid, 4, 59) == (5, 50, 0)
-    assert plan_next_tick(grid, 4, 60) == (6, 60, 1)
+    assert plan_next_tick(grid, 4, 59) == TickPlan(5, 50, 0)
+    assert plan_next_tick(grid, 4, 60) == TickPlan(6, 60, 1)
 
 
 def test_before_the_epoch_the_first_tick_is_tick_0():
-    assert plan_next_tick(TickGrid(1000, Fraction(10**8)), -1, 0) == (0, 1000, 0)
+    assert plan_next_tick(TickGrid(1000, Fraction(10**8)), -1, 0) == TickPlan(0, 1000, 0)
 
 
 @settings(deadline=None, max_examples=60)
@@ -93,6 +103,76 @@ def test_every_tick_is_run_or_counted_as_skipped_whatever_happens(rate, epoch, l
         last = plan.tick
         now_ns = max(now_ns, plan.deadline_ns) + int(late * grid.period_ns)
     assert counted == last + 1
+
+
+# -- after an overrun --------------------------------------------------------------------------------------------
+
+
+def test_stretching_runs_the_next_tick_at_once_and_says_by_how_much_it_was_put_off():
+    grid = TickGrid(0, Fraction(10**8))
+    assert plan_every_tick(grid, 4, 49) == TickPlan(5, 50, 0, 0)
+    assert plan_every_tick(grid, 4, 50) == TickPlan(5, 50, 0, 0)
+    assert plan_every_tick(grid, 4, 51) == TickPlan(5, 51, 0, 1)
+    assert plan_every_tick(grid, 4, 373) == TickPlan(5, 373, 0, 323)
+
+
+def test_a_stretched_grid_goes_on_from_where_it_moved_to():
+    pace = TickPace(TickGrid(0, Fraction(10**8)), "stretch")
+    assert pace.next_tick(-1, 0) == TickPlan(0, 0, 0, 0)
+    assert pace.next_tick(0, 34) == TickPlan(1, 34, 0, 24)
+    assert pace.next_tick(1, 40) == TickPlan(2, 44, 0, 0)
+    assert pace.next_tick(2, 60) == TickPlan(3, 60, 0, 6)
+    assert [pace.deadline_ns(tick) for tick in range(6)] == [0, 34, 44, 60, 70, 80]
+
+
+def test_a_grid_that_has_moved_keeps_its_exact_rate():
+    grid = TickGrid(123, GAME_BOY).later(7)
+    assert grid.rate_hz == GAME_BOY
+    assert [grid.deadline_ns(tick) for tick in (0, 262_144)] == [130, 130 + 4389 * 10**9]
+
+
+def test_deadlines_are_remembered_for_thousands_of_moves_and_then_taken_from_the_oldest_grid():
+    pace, deadlines = TickPace(TickGrid(0, Fraction(10**8)), "stretch"), []
+    for tick in range(6000):
+        deadlines.append(pace.next_tick(tick - 1, 13 * tick).deadline_ns)
+    assert [pace.deadline_ns(tick) for tick in range(1904, 6000)] == deadlines[1904:]
+    assert pace.deadline_ns(1000) == deadlines[1903] - 903 * 10
+
+
+@settings(deadline=None, max_examples=60)
+@given(rate=rates, epoch=epochs, late_periods=st.lists(st.floats(0, 6), min_size=1, max_size=60))
+def test_stretching_runs_every_tick_never_early_and_moves_the_grid_only_after_an_overrun(rate, epoch, late_periods):
+    pace, last, now_ns, plans = TickPace(TickGrid(epoch, rate), "stretch"), -1, 0, []
+    for late in late_periods:
+        due_ns = pace.deadline_ns(last + 1)
+        plan = pace.next_tick(last, now_ns)
+        assert (plan.tick, plan.skipped_ticks) == (last + 1, 0)
+        assert plan.deadline_ns == max(due_ns, now_ns)
+        assert plan.stretched_ns == plan.deadline_ns - due_ns
+        plans.append(plan)
+        last = plan.tick
+        now_ns = max(now_ns, plan.deadline_ns) + int(late * pace.grid.period_ns)
+    assert [pace.deadline_ns(plan.tick) for plan in plans] == [plan.deadline_ns for plan in plans]
+    for before, plan in pairwise(plans):
+        # Rounded down each: a gap may be a nanosecond short of the period, never more.
+        assert plan.deadline_ns - before.deadline_ns - plan.stretched_ns >= int(pace.grid.period_ns)
+    exact_ns = epoch + last * pace.grid.period_ns + sum(plan.stretched_ns for plan in plans)
+    assert 0 <= exact_ns - plans[-1].deadline_ns < 1
+
+
+@settings(deadline=None, max_examples=60)
+@given(rate=rates, epoch=epochs, late_periods=st.lists(st.floats(0, 6), min_size=1, max_size=60))
+def test_skipping_never_moves_the_grid(rate, epoch, late_periods):
+    grid = TickGrid(epoch, rate)
+    pace, last, now_ns = TickPace(grid), -1, 0
+    for late in late_periods:
+        plan = pace.next_tick(last, now_ns)
+        assert plan == plan_next_tick(grid, last, now_ns)
+        assert plan.stretched_ns == 0
+        last = plan.tick
+        now_ns = max(now_ns, plan.deadline_ns) + int(late * grid.period_ns)
+    assert pace.grid is grid
+    assert pace.deadline_ns(last) == grid.deadline_ns(last)
 
 
 # -- durations and rates -----------------------------------------------------------------------------------------

@@ -326,6 +326,9 @@ RECORDS = {
             "last_start_ns": 176,
             "unknown_entries": 184,
             "waited_ticks": 192,
+            "reset_overruns": 200,
+            "stretched_ticks": 208,
+            "stretched_ns": 216,
         },
     ),
 }

@@ -9,6 +9,7 @@ import pytest
 
 from rtcore.clock import ManualClock, TickGrid
 from rtcore.dispatch import Dispatcher, Entry, Outcome, TickKind
+from rtcore.recorder import Books, StatsRecorder
 from rtcore.ring import FrameHeader
 from rtcore.schedule import Schedule, ScheduleParams
 from rtcore.tickloop import Answer, TickLoop
@@ -70,7 +71,7 @@ class FakeWorkers:
         frame = self.published[-1].header
         for job in jobs:
             actions = np.array([1 - index % 2 for index in range(self.chunk)], np.int64).tobytes()
-            write_ns = job.obs_tick * TICK_NS + self.tau_ticks * TICK_NS
+            write_ns = frame.deadline_ns + self.tau_ticks * TICK_NS
             payload = Answer(actions, job.worker, 0, frame.publish_ns, 0, 0, 0, write_ns, 0, 0, 0)
             self.out.append(Entry(job, frame.tick, frame.episode, self.chunk, payload))
 
@@ -106,11 +107,17 @@ class Notebook:
 
 
 class SlowAt(gymnasium.Wrapper):
-    """Takes the given times [ns] of the manual clock in the steps of these numbers."""
+    """Takes the given times [ns] of the manual clock in the steps, and in the resets, of these numbers."""
 
-    def __init__(self, env, clock, times_ns):
+    def __init__(self, env, clock, times_ns, reset_times_ns):
         super().__init__(env)
         self._clock, self._times_ns, self._steps = clock, times_ns, 0
+        self._reset_times_ns, self._resets = reset_times_ns, 0
+
+    def reset(self, **arguments):
+        self._clock.advance_ns(self._reset_times_ns.get(self._resets, 0))
+        self._resets += 1
+        return self.env.reset(**arguments)
 
     def step(self, action):
         self._clock.advance_ns(self._times_ns.get(self._steps, 0))
@@ -130,13 +137,16 @@ class Bench:
         chunk=1,
         on_reset="hold",
         slow=None,
+        slow_resets=None,
         held=False,
         limit=None,
+        overrun="skip",
+        recorder=None,
         **world,
     ):
         self.clock = ManualClock()
         env = gymnasium.make("CartPole-v1", max_episode_steps=limit)
-        self.env = SlowAt(env, self.clock, slow or {})
+        self.env = SlowAt(env, self.clock, slow or {}, slow_resets or {})
         self.world = GymnasiumWorld(self.env, seed=1, **world)
         self.workers = FakeWorkers(self.clock, tau_ticks=delay if tau_ticks is None else tau_ticks, chunk=chunk)
         self.notebook = Notebook()
@@ -148,9 +158,10 @@ class Bench:
             self.schedule,
             Dispatcher(),
             self.workers,
-            self.notebook,
+            self.notebook if recorder is None else recorder(self.schedule),
             chunk=chunk,
             on_reset=on_reset,
+            overrun=overrun,
             phase_seq=7,
         )
 
@@ -324,6 +335,58 @@ def test_a_step_that_is_slow_by_less_than_a_tick_skips_nothing():
     workers = Bench(slow={0: 14_000_000}).run(7)
     assert [row.header.tick for row in workers.published] == list(range(7))
     assert workers.published[4].header.start_ns == 44_000_000
+
+
+def test_stretching_skips_nothing_and_puts_off_every_later_tick():
+    workers = Bench(slow={0: 25_000_000}, overrun="stretch").run(7)
+    # The step of tick 3 ends at 55 ms: tick 4 is due then, and tick 5 a period later.
+    assert [row.header.tick for row in workers.published] == list(range(7))
+    assert {row.header.skipped_ticks for row in workers.published} == {0}
+    deadlines_ms = [row.header.deadline_ns // 1_000_000 for row in workers.published]
+    assert deadlines_ms == [0, 10, 20, 30, 55, 65, 75]
+    assert all(row.header.start_ns == row.header.deadline_ns for row in workers.published)
+
+
+def test_inference_times_count_from_when_a_stretched_tick_was_due():
+    bench = Bench(slow={0: 25_000_000, 2: 12_000_000}, overrun="stretch")
+    taus_ns, complete = [], bench.schedule.complete
+    bench.schedule.complete = lambda worker, tau_ns: (taus_ns.append(tau_ns), complete(worker, tau_ns))
+    bench.run(12)
+    assert len(taus_ns) > 6
+    assert set(taus_ns) == {3 * TICK_NS}, "as long as the workers here take, whenever the grid was moved meanwhile"
+
+
+def test_an_answer_that_is_late_for_a_stretched_tick_waited_only_since_it_was_there():
+    """Tick 3 is due at 30 ms, its answer there at 31 ms, and the ticks after it are put off by 25 ms."""
+    bench = Bench(workers=1, tau_ticks=3.1, on_reset="run", slow={2: 35_000_000}, overrun="stretch")
+    bench.run(5)
+    record = bench.notebook.ticks[4]
+    assert (record.entry.job.due_tick, record.first_use) == (3, True)
+    assert (record.due_deadline_ns, record.entry.payload.write_ns) == (30_000_000, 31_000_000)
+    assert record.plan.deadline_ns == 65_000_000
+
+
+def counted(schedule):
+    return StatsRecorder(Books.private(lambda fields: None), schedule, TICK_NS, 7)
+
+
+def test_overruns_of_resets_are_counted_apart_from_those_of_steps():
+    bench = Bench(slow={1: 14_000_000, 3: 25_000_000}, slow_resets={1: 31_000_000}, limit=4, recorder=counted)
+    bench.run(16)
+    counters = bench.loop.recorder._counters
+    assert (counters["reset"], counters["reset_overruns"], counters["overruns"]) == (3, 1, 2)
+    assert counters["ticks"] + counters["skipped_ticks"] == bench.loop.tick + 1
+    assert (counters["stretched_ticks"], counters["stretched_ns"]) == (0, 0)
+
+
+def test_what_is_stretched_is_counted():
+    slow = {"slow": {1: 14_000_000, 3: 25_000_000}, "slow_resets": {1: 31_000_000}}
+    bench = Bench(**slow, limit=4, overrun="stretch", recorder=counted)
+    bench.run(16)
+    counters = bench.loop.recorder._counters
+    assert (counters["ticks"], counters["skipped_ticks"], bench.loop.tick) == (16, 0, 15)
+    assert (counters["overruns"], counters["reset_overruns"], counters["stretched_ticks"]) == (2, 1, 3)
+    assert counters["stretched_ns"] == 4_000_000 + 15_000_000 + 21_000_000
 
 
 # -- membership --------------------------------------------------------------------------------------------------

@@ -149,7 +149,7 @@ class EnvProcess:
         control, status = self._shared.run_control, self._shared.env_status
         loop, workers = self._make_loop(phase, phase_seq)
         num_ticks = control["num_ticks"] if phase is Phase.RUN else -1
-        status["epoch_ns"] = loop.grid.epoch_ns
+        status["epoch_ns"] = loop.pace.grid.epoch_ns
         status["first_frame_seq"] = self._shared.ring.next_seq
         status["first_log_seq"] = self._shared.log.next_seq
         seq_index = control.record.index["phase_seq"]
@@ -213,6 +213,7 @@ class EnvProcess:
             recorder,
             chunk=config.chunk,
             on_reset=config.on_reset,
+            overrun=config.overrun,
             phase_seq=phase_seq,
             resets=self._resets,
         )

@@ -22,6 +22,8 @@ from rtcore.report.table import TICK_KIND_MEANING
 
 #: A tick that begins later than this share of the period is worth a word even if others were as late.
 _LATE_SHARE = 0.1
+#: Deadlines come from lateness in tenths of a microsecond: what is less than this is rounding [ns].
+_ROUNDING_NS = 500
 
 
 class Fact(NamedTuple):
@@ -143,8 +145,25 @@ class _Story:
             skipped = _range(row.tick - row.skipped_ticks, row.tick - 1)
             before = run.ticks[bisect_left(self.numbers, row.tick) - 1]
             yield Fact("skipped", f"{skipped} before it did not run: {self._why_skipped(before, row)}")
+        yield from self._stretched(row)
         if row.terminated or row.truncated:
             yield Fact("", f"The episode ended with it ({'terminated' if row.terminated else 'truncated'}).")
+
+    def _stretched(self, row: TickRow) -> Iterable[Fact]:
+        """With --overrun stretch: whether the tick before put this one off."""
+        index = bisect_left(self.numbers, row.tick)
+        before = self.run.ticks[index - 1] if index else None
+        if before is None or not self.run.stretches or before.tick != row.tick - 1:
+            return
+        put_off_ns = row.deadline_ns - before.deadline_ns - self.run.period_ns
+        if put_off_ns > _ROUNDING_NS:
+            yield Fact("put off", f"by {span(put_off_ns)}, and all ticks after it: {self._why_put_off(before, row)}")
+
+    def _why_put_off(self, before: TickRow, row: TickRow) -> str:
+        step_ns, period_ns = before.step_us * NS_PER_US, self.run.period_ns
+        if (1 - _LATE_SHARE) * period_ns < step_ns <= period_ns:
+            return f"the world's step at tick {before.tick} took {span(step_ns)} of the {span(period_ns)} of a tick."
+        return self._why_skipped(before, row)
 
     def _reset(self, row: TickRow) -> Iterable[Fact]:
         index = bisect_left(self.numbers, row.tick)

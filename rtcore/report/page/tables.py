@@ -65,7 +65,7 @@ def _line(
     known = [value if value is not None and not math.isnan(value) else None for value in values]
     if all(value is None for value in known):
         return None
-    if form == "n?" and not any(known):
+    if form.endswith("?") and not any(known):
         return None
     return Line(label, meaning, tuple(Cell(_form(value, form), _ratio(value, known[0])) for value in known))
 
@@ -75,7 +75,8 @@ def _form(value: float | None, form: str) -> str:
         return "-"
     if form == "%":
         return f"{100 * value:.2f}%"
-    return f"{value:,.0f}" if form in ("n", "n?") else f"{value:,.{form}f}"
+    digits = form.removesuffix("?")
+    return f"{value:,.0f}" if digits == "n" else f"{value:,.{digits}f}"
 
 
 def _ratio(value: float | None, first: float | None) -> str:
@@ -194,7 +195,10 @@ _TABLE: list[tuple[str, list[tuple[str, str, str, Getter]]]] = [
                 "n",
                 _from_summary("ticks", "skipped", rows=lambda s: s.skipped_ticks),
             ),
-            ("overruns", "took longer than a tick", "n", _from_summary("ticks", "overruns")),
+            ("overruns", "took longer than a period", "n", _from_summary("ticks", "overruns")),
+            ("overruns of resets", "the same, of resets", "n", _from_summary("ticks", "reset_overruns")),
+            ("stretched", "put off: the tick before took too long", "n?", _from_summary("ticks", "stretched")),
+            ("stretched by [ms]", "in all", "1?", _from_summary("ticks", "stretched_ms")),
             ("per second", "", "4", _from_summary("ticks", "hz", rows=lambda s: s.measured_hz)),
             (
                 "lateness, p50 [us]",
