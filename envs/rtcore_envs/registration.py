@@ -9,6 +9,7 @@ from gymnasium.envs.registration import register, registry
 
 #: Id and entry point, as text: the emulator is imported when an environment is made.
 ENVIRONMENTS = {
+    "rtcore/Atari-v0": "rtcore_envs.atari:AtariEnv",
     "rtcore/Blocks-v0": "rtcore_envs.blocks:BlocksEnv",
     "rtcore/Tetris-v0": "rtcore_envs.tetris:TetrisEnv",
     "rtcore/PokemonBattles-v0": "rtcore_envs.pokemon:PokemonBattlesEnv",
