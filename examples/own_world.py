@@ -1,67 +1,59 @@
-"""An own world: a thing drifts along a line and the agent steers after it.
+"""A world that cannot be paused: a thing swings along a line by itself, and the agent steers after it.
 
     cd examples
     rtcore-run --env-id own_world:make_world --policy own_policy:make_policy --duration 5
 
-Nothing here knows rtcore: it is an ordinary Gymnasium environment. Three things are worth having:
-
-* `metadata["render_fps"]`: the tick rate; without it give `--fps`.
-* `noop_action`: what acts at a tick that has no policy action; without it give `--noop-action`.
-* a `step` that is short against the tick: it is the world's own share of every tick.
+A thread moves it on, as a robot or another program would: `step` sets the command and reads where things are, `reset`
+cannot stop them. Nothing here knows rtcore. Worth having: `render_fps` (the tick rate, else `--fps`), `noop_action`
+(for ticks without a policy action, else `--noop-action`), and a `step` that is short against the tick.
 """
 
-from __future__ import annotations
-
 import math
+import threading
 from typing import Any
 
 import gymnasium
 import numpy as np
-import numpy.typing as npt
 
-Frame = npt.NDArray[np.float32]
-
-LEFT, STAY, RIGHT = 0, 1, 2
-STEP = 0.04  # how far the agent moves in a tick
-THING_HZ = 0.15  # the thing swings to and fro so often a second, at speed=1
-EPISODE_TICKS = 200  # 4 s at 50 Hz
+STAY, EPISODE_TICKS = 1, 200  # actions: 0 left, 1 stay, 2 right; an episode takes 4 s at 50 Hz
+MOVE_S, AGENT_SPEED, THING_HZ = 0.005, 2.0, 0.15  # a move every 5 ms, lengths a second, swings a second at speed=1
 
 
-class Chase(gymnasium.Env[Frame, np.int64]):
+class Chase(gymnasium.Env[np.ndarray, np.int64]):
     """Observation: where the thing is, and where the agent is. Reward: minus their distance."""
 
     metadata = {"render_modes": [], "render_fps": 50}  # noqa: RUF012 - Gymnasium's own form
     noop_action = STAY
 
     def __init__(self, *, speed: float = 1.0) -> None:
-        self.observation_space = gymnasium.spaces.Box(-2.0, 2.0, (2,), np.float32)
+        self.observation_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
         self.action_space = gymnasium.spaces.Discrete(3)
-        self._speed = speed
-        self._ticks = 0
-        self._phase = 0.0
-        self._agent = 0.0
+        self._command, self._ticks, self._over = STAY, 0, threading.Event()
+        self._state = (0.0, 0.0)  # always replaced as a whole: a reader sees both of one moment
+        self._mover = threading.Thread(target=self._move_on, args=(speed,), daemon=True)
+        self._mover.start()
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Frame, dict[str, Any]]:
-        super().reset(seed=seed)  # rtcore seeds the first reset only; later episodes follow from it
-        self._ticks = 0
-        self._phase = float(self.np_random.uniform(0.0, 2.0 * math.pi))
-        self._agent = 0.0
-        return self._observe(), {}
+    def _move_on(self, speed: float) -> None:
+        phase = agent = 0.0
+        while not self._over.wait(MOVE_S):
+            phase += 2 * math.pi * THING_HZ * speed * MOVE_S
+            agent = min(1.0, max(-1.0, agent + AGENT_SPEED * MOVE_S * (self._command - STAY)))
+            self._state = (math.sin(phase), agent)
 
-    def step(self, action: np.int64) -> tuple[Frame, float, bool, bool, dict[str, Any]]:
-        self._ticks += 1
-        self._agent = min(1.0, max(-1.0, self._agent + STEP * (int(action) - STAY)))
-        distance = abs(self._thing() - self._agent)
-        return self._observe(), -distance, False, self._ticks >= EPISODE_TICKS, {}
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        self._command, self._ticks = STAY, 0  # an episode begins wherever things are
+        return np.array(self._state, np.float32), {}
 
-    def _thing(self) -> float:
-        return math.sin(self._phase + 2.0 * math.pi * THING_HZ * self._speed * self._ticks / 50.0)
+    def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self._command, self._ticks = int(action), self._ticks + 1
+        thing, agent = self._state
+        return np.array((thing, agent), np.float32), -abs(thing - agent), False, self._ticks >= EPISODE_TICKS, {}
 
-    def _observe(self) -> Frame:
-        # Shape and dtype must be what the space says: rtcore checks them at every tick.
-        return np.array([self._thing(), self._agent], np.float32)
+    def close(self) -> None:
+        self._over.set()
+        self._mover.join()
 
 
 def make_world(**kwargs: Any) -> Chase:
-    """Called in the env process with `--env-args`, such as `--env-args speed=2`."""
-    return Chase(**kwargs)
+    return Chase(**kwargs)  # `--env-args speed=2` comes in here

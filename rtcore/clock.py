@@ -239,6 +239,17 @@ class TickPace:
             grid = grid_before
         return grid.deadline_ns(tick)
 
+    def elapsed_ns(self, tick: int, at_ns: int) -> int:
+        """From when `tick` was due to `at_ns`, without the time that the grid stood still."""
+        grid, stood_still_ns = self.grid, 0
+        for first_tick_after, grid_before in reversed(self._moves):
+            if tick >= first_tick_after:
+                break
+            from_ns, to_ns = grid_before.deadline_ns(first_tick_after), grid.deadline_ns(first_tick_after)
+            stood_still_ns += max(0, min(at_ns, to_ns) - from_ns)
+            grid = grid_before
+        return at_ns - grid.deadline_ns(tick) - stood_still_ns
+
 
 def ceil_ticks(duration_ns: int, rate_hz: Fraction) -> int:
     """The fewest ticks that last at least `duration_ns`."""

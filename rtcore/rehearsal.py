@@ -10,7 +10,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, Protocol
 
-from rtcore.clock import Clock
+from rtcore.clock import NS_PER_S, Clock
 from rtcore.config import RuntimeConfig
 from rtcore.planner import Plan, Tau, make_plan
 from rtcore.report.record import Drain
@@ -91,6 +91,14 @@ class Rehearsal:
             return float(max(1, named or int(info.get("num_gpus", 1))))
         return float(len(os.sched_getaffinity(0)))
 
+    def _step_ns(self) -> int:
+        """The world stood still in the rehearsal: in the run a frame is there one step later.
+
+        On a grid that is stretched a step takes a period at most: what is longer puts the ticks off.
+        """
+        step_ns = int(self._crew.env_info["step_ns"])
+        return min(step_ns, int(NS_PER_S / self._crew.rate_hz)) if self._config.overrun == "stretch" else step_ns
+
     def _rehearse(self, plan: Plan, num_workers: int) -> Tau:
         """Run the workers as planned on the world's first frame; returns the inference times seen."""
         crew, startup_s = self._crew, self._config.startup_timeout_s
@@ -105,8 +113,7 @@ class Rehearsal:
         def enough() -> bool:
             for row in drain.jobs():
                 if row.write_ns:
-                    # The world stood still in the rehearsal: in the run a frame is there one step later.
-                    taus.append(row.write_ns - row.booked_ns + crew.env_info["step_ns"])
+                    taus.append(row.write_ns - row.booked_ns + self._step_ns())
                     costs.append(row.cpu_ns)
             elapsed_ns = self._clock.now_ns() - start_ns
             wanted = max(_REHEARSAL_SAMPLES, 2 * num_workers)

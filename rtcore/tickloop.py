@@ -216,7 +216,7 @@ class TickLoop:
 
     def _collect(self, tick: int) -> None:
         for entry in self.workers.collect(tick):
-            tau_ns = entry.payload.write_ns - self.pace.deadline_ns(entry.job.obs_tick)
+            tau_ns = self.pace.elapsed_ns(entry.job.obs_tick, entry.payload.write_ns)
             self.schedule.complete(entry.job.worker, tau_ns)
             self.dispatcher.offer(entry, tick)
         for worker, up in self.workers.membership():
