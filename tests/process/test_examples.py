@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -56,6 +60,30 @@ def test_an_own_world_and_an_own_policy_run_from_the_folder_they_are_in(tmp_path
     assert summary["ticks"]["count"] + summary["ticks"]["skipped"] == 100
     assert summary["ticks"]["kinds"]["acted"] > 0
     assert summary["environment"]["noop_source"] == "Chase declares noop_action = 1"
+
+
+def test_the_own_world_is_short_and_moves_on_whoever_looks_until_it_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len((EXAMPLES / "own_world.py").read_text().splitlines()) < 60
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    threads = set(threading.enumerate())
+    world = importlib.import_module("own_world").make_world(speed=3)
+    (mover,) = set(threading.enumerate()) - threads
+    before, _ = world.reset(seed=1)
+    wait_until(lambda: world.reset()[0][0] != before[0])  # nobody has stepped
+    world.step(2)
+    wait_until(lambda: world.step(2)[0][1] > 0.5)  # the command stands until the next one
+    at_reset, _ = world.reset()
+    assert at_reset[1] > 0.4, "an episode begins wherever things are"
+    world.close()
+    assert not mover.is_alive()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """A watchdog, generous: it fails a test that would otherwise hang."""
+    give_up = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.002)
 
 
 def test_the_own_policy_is_refused_on_a_world_that_it_does_not_fit() -> None:

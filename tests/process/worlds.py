@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import gymnasium
@@ -39,3 +40,31 @@ class Checking(gymnasium.Env[Any, Any]):
 
 def checking(space: str) -> gymnasium.Env[Any, Any]:
     return Checking(space)
+
+
+class Slow(gymnasium.Env[Any, Any]):
+    """Takes `step_s` for every `every`-th step, and `reset_s` for a reset in the run; ends after `length` steps."""
+
+    metadata = {"render_fps": 50}  # noqa: RUF012 - Gymnasium's own convention
+    observation_space = gymnasium.spaces.Box(0, 255, (4,), np.uint8)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, step_s: float = 0.0, reset_s: float = 0.0, every: int = 1, length: int = 20) -> None:
+        self._step_s, self._reset_s, self._every, self._length = step_s, reset_s, every, length
+        self._steps = 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        time.sleep(self._reset_s)
+        self._steps = 0
+        return np.zeros(4, np.uint8), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self._steps += 1
+        if self._steps % self._every == 0:
+            time.sleep(self._step_s)
+        return np.full(4, self._steps % 256, np.uint8), 1.0, self._steps >= self._length, False, {}
+
+
+def slow(**arguments: Any) -> gymnasium.Env[Any, Any]:
+    return Slow(**arguments)

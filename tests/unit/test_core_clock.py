@@ -153,11 +153,26 @@ def test_stretching_runs_every_tick_never_early_and_moves_the_grid_only_after_an
         last = plan.tick
         now_ns = max(now_ns, plan.deadline_ns) + int(late * pace.grid.period_ns)
     assert [pace.deadline_ns(plan.tick) for plan in plans] == [plan.deadline_ns for plan in plans]
+    for plan in plans:
+        # Up to any deadline as many periods have passed as ticks: while the grid moved it stood still.
+        standstill_free_ns = pace.elapsed_ns(plan.tick, plans[-1].deadline_ns)
+        assert 0 <= standstill_free_ns - int((last - plan.tick) * pace.grid.period_ns) <= 1
     for before, plan in pairwise(plans):
         # Rounded down each: a gap may be a nanosecond short of the period, never more.
         assert plan.deadline_ns - before.deadline_ns - plan.stretched_ns >= int(pace.grid.period_ns)
     exact_ns = epoch + last * pace.grid.period_ns + sum(plan.stretched_ns for plan in plans)
     assert 0 <= exact_ns - plans[-1].deadline_ns < 1
+
+
+def test_while_the_grid_moves_no_time_passes_on_it():
+    pace = TickPace(TickGrid(0, Fraction(10**8)), "stretch")
+    for tick, now_ns in enumerate((0, 34, 40, 60)):
+        pace.next_tick(tick - 1, now_ns)
+    # Tick 1 is due at 34 and not at 10, tick 3 at 60 and not at 54.
+    assert [pace.elapsed_ns(0, at_ns) for at_ns in (0, 7, 10, 20, 34, 35, 44, 54, 57, 60, 66)] == [
+        *(0, 7, 10, 10, 10, 11, 20, 30, 30, 30, 36)
+    ]
+    assert [pace.elapsed_ns(2, at_ns) for at_ns in (40, 44, 54, 60, 66)] == [-4, 0, 10, 10, 16]
 
 
 @settings(deadline=None, max_examples=60)
