@@ -148,6 +148,32 @@ class FloatFrame(_World):
         return [0.0, 0.0, 0.0, 0.0], {}
 
 
+class RaisingReset(_World):
+    """Episodes of 30 steps; raises in reset number `after`."""
+
+    def __init__(self, after: int = 4) -> None:
+        super().__init__(after)
+        self.resets = 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        self.resets += 1
+        if self.resets >= self.after:
+            raise RuntimeError("the key does not fit")
+        return super().reset(seed=seed)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        return np.full(4, self.steps, np.float32), 1.0, self.steps % 30 == 0, False, {}
+
+
+def raising_reset(**args: Any) -> gymnasium.Env[Any, Any]:
+    return RaisingReset(**args)
+
+
+def not_made(**args: Any) -> gymnasium.Env[Any, Any]:
+    raise RuntimeError("no such robot")
+
+
 def raising_world(**args: Any) -> gymnasium.Env[Any, Any]:
     return RaisingWorld(**args)
 

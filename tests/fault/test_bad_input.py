@@ -33,6 +33,7 @@ SYNTHETIC = ("--policy", "synthetic", "--policy-args", "latency_ms=10")
         (["--config", "no_such_file.toml"], ["no_such_file.toml"]),
         (["--clock", "wall", "--latency", "constant:5"], ["latency", "virtual"]),
         (["--clock", "virtual", "--policy", "impala"], ["--latency", "pad_ms"]),
+        (["--overrun", "wait"], ["overrun", "skip", "stretch"]),
         (["--noop-action", "99"], ["noop-action", "99"]),
         (["--device", "cuda"], ["cuda", "cpu"]),
     ],
@@ -96,6 +97,8 @@ def test_a_policy_that_never_returns_is_a_hang_in_the_run(tmp_path: Path) -> Non
     ("world", "said"),
     [
         ("raising_world", ["fell through the floor", "step("]),
+        ("raising_reset", ["raised in reset()", "the key does not fit"]),
+        ("not_made", ["bad_parts:not_made could not be made", "no such robot"]),
         ("wrong_dtype_world", ["float64", "float32"]),
         ("wrong_part_world", ["part 'clock'", "(3,)", "(4,)"]),
         ("nan_reward_world", ["reward nan", "finite"]),
@@ -155,8 +158,15 @@ def test_no_room_in_shared_memory_is_an_error_not_a_bus_error() -> None:
     assert "--ring-slots" in done.stderr
 
 
-def test_what_was_recorded_before_a_failure_is_kept(tmp_path: Path) -> None:
-    arguments = ("--env-id", "bad_parts:raising_world", "--env-args", "after=100", *CARTPOLE[2:])
+def test_a_world_that_cannot_be_reset_at_all_ends_the_run_before_it_begins() -> None:
+    done = run_to_end("--env-id", "bad_parts:raising_reset", "--env-args", "after=1", *CARTPOLE[2:], *SYNTHETIC)
+    assert done.returncode == 1
+    assert "EnvironmentFailed: the world raised in reset(): RuntimeError: the key does not fit" in done.stderr
+
+
+@pytest.mark.parametrize(("world", "after"), [("raising_world", 100), ("raising_reset", 6)])
+def test_what_was_recorded_before_a_failure_is_kept(world: str, after: int, tmp_path: Path) -> None:
+    arguments = ("--env-id", f"bad_parts:{world}", "--env-args", f"after={after}", *CARTPOLE[2:])
     done = run_to_end(*arguments, *SYNTHETIC, "--out", str(tmp_path))
     assert done.returncode == 1
     rows = (tmp_path / "actions.csv").read_text().splitlines()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
+import time
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -118,6 +119,18 @@ def test_a_program_that_steps_a_slow_world_itself_is_told_of_every_tick(overrun:
         assert not_run == ticks["skipped"] == 0
     else:
         assert 5 < not_run <= ticks["skipped"]
+
+
+def test_a_step_returns_with_the_next_frame_also_if_it_is_made_late_in_its_tick() -> None:
+    """The world takes 16 ms of 20 and the program 6: the next tick has begun when it answers, its frame is to come."""
+    with rtcore.RealtimeEnv("worlds:slow", env_args={"step_s": 0.016, "length": 1000}, fps=50, delay_ticks=2) as env:
+        env.reset(seed=0)
+        infos = []
+        for _ in range(40):
+            infos.append(env.step(0)[4]["rtcore"])
+            time.sleep(0.006)
+    # All of them on a quiet machine; waiting for the frame after the next would make it none.
+    assert sum(info["ticks_since_last_step"] == 1 for info in infos) > 20
 
 
 # -- worlds of others --------------------------------------------------------------------------------------------
