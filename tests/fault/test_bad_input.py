@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.resources import files
 from pathlib import Path
 
@@ -119,6 +120,24 @@ def test_a_dict_with_more_than_boxes_in_it_is_named_with_the_way_out() -> None:
     assert done.returncode == 2
     for words in ("ConfigError", "'gear'", "Discrete(3)", "FlattenObservation"):
         assert words in done.stderr, done.stderr
+
+
+def test_atari_without_its_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ale_py.py").write_text("raise ModuleNotFoundError('No module named ale_py')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    done = run_to_end("--env-id", "rtcore/Atari-v0", "--no-live", *SYNTHETIC)
+    assert done.returncode == 2
+    assert "env-id 'rtcore/Atari-v0'" in done.stderr
+    assert "pip install 'rtcore[atari]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_game_that_is_no_atari_game_is_answered_with_one_that_is() -> None:
+    pytest.importorskip("ale_py")
+    done = run_to_end("--env-id", "rtcore/Atari-v0", "--env-args", "game=boxin", "--no-live", *SYNTHETIC)
+    assert done.returncode == 1
+    assert "got game='boxin'" in done.stderr
+    assert "did you mean boxing" in done.stderr
 
 
 def test_a_world_that_never_returns_is_killed() -> None:
