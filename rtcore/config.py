@@ -32,6 +32,7 @@ from rtcore.tickloop import OnReset
 from rtcore.world import OnMissing
 
 Wait = Literal["auto", "hybrid", "block", "spin"]
+WeightsSharing = Literal["auto", "private", "stand-in"]
 
 
 def _parse_fps(value: Any) -> Any:
@@ -122,6 +123,11 @@ class RuntimeConfig(LearnConfig):
         description="Arguments of the policy: k=v,... Any policy takes pad_ms=T: it then takes at least T ms.",
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:0 or cuda:0,cuda:1: worker w uses number w mod n.")
+    weights_sharing: WeightsSharing = Field(
+        "auto",
+        description="auto: one copy of the weights per GPU for all its workers, by CUDA IPC where that goes. private: "
+        "two copies per worker. stand-in: for tests without a GPU, shared memory in the place of a GPU's.",
+    )
     chunk: PositiveInt = Field(1, description="Actions per inference, for the ticks due, due+1, ...")
 
     # -- the schedule

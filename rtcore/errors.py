@@ -65,7 +65,7 @@ class RecordError(RtcoreError):
 class WorkerDied(RtcoreError):
     """A process of the run died unasked.
 
-    `role` is "env", "worker" or "learner"; `index` its position among its role; `exitcode` as in
+    `role` is "env", "worker", "learner" or "holder"; `index` its position among its role; `exitcode` as in
     `multiprocessing.Process.exitcode`: negative means killed by that signal, None means not known.
     """
 

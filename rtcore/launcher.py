@@ -22,7 +22,7 @@ from rtcore.clock import MonotonicClock
 from rtcore.errors import LauncherDied, RtcoreError
 from rtcore.forkserver import MAX_MESSAGE_BYTES
 
-Role = Literal["env", "worker", "learner"]
+Role = Literal["env", "worker", "learner", "holder"]
 
 #: Modules the fork server imports before it forks. torch only: importing it takes seconds, forking none.
 PRELOAD = (
@@ -33,6 +33,7 @@ PRELOAD = (
     "rtcore_workers.environment",
     "rtcore_workers.inference",
     "rtcore_workers.learner",
+    "rtcore_workers.holder",
 )
 #: The same for a run without workers.
 PRELOAD_ENV = ("numpy", "posix_ipc", "gymnasium", "rtcore_workers.environment")

@@ -178,8 +178,12 @@ def _store_offsets() -> str:
         ("", small.newest_at, "parameter newest"),
         ("", small.counts_at, "parameter counts"),
         ("", f"{heads} + buffer * {head}", "per buffer: parameter buffer"),
-        ("", f"`claims` = {heads} + num_buffers * {head}, + worker * {claim}", "per worker: parameter claim"),
-        ("", f"`claims` + max_workers * {claim}", "the manifest: JSON, `manifest_bytes`"),
+        (
+            "",
+            f"`claims` = {heads} + num_buffers * {head}, + worker * {claim}",
+            "per worker, then per holder: parameter claim",
+        ),
+        ("", f"`claims` + (max_workers + num_holders) * {claim}", "the manifest: JSON, `manifest_bytes`"),
         ("", f"from the next multiple of {page} on, each on a multiple of {page}", "per buffer: the weights"),
     ]
     master = layout.MasterLayout(0, 0)
@@ -316,6 +320,8 @@ Two segments whose sizes depend on the policy's network: each holds its own, beh
 there if the policy has a network, `learner` if the run learns. The manifest says where in a buffer each tensor is:
 `names`, `shape`, `strides` [elements], `dtype`, `offset` [bytes]. A buffer that was never used takes no memory.
 The trainable region comes first: the arrays of `learner` are laid out like it. Publishers hold `flock` on the file.
+`holder0`, `holder1`, ..., one per GPU whose workers share one copy, begin like `params` and have no manifest and no
+buffers: those are in the GPU's memory.
 
 """
 

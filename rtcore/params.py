@@ -57,6 +57,8 @@ _WAITS, _SKIPPED, _PID, _PUBLISHED_NS = (
 _LOOK_NS = NS_PER_MS
 #: How long a publisher waits by default.
 WAIT_NS = 2 * NS_PER_S
+#: The segment of a run's weights.
+PARAMS = "params"
 
 _fence_lock = threading.Lock()
 
@@ -121,7 +123,7 @@ class ParamStore:
             memory[at : at + PARAM_BUFFER.num_bytes].cast("q") for at in map(layout.head_at, range(layout.num_buffers))
         ]
         self._claims = [
-            memory[at : at + PARAM_CLAIM.num_bytes].cast("q") for at in map(layout.claim_at, range(layout.max_workers))
+            memory[at : at + PARAM_CLAIM.num_bytes].cast("q") for at in map(layout.claim_at, range(layout.num_claims))
         ]
         self._reserved: set[int] = {0}
         self._turn = threading.Lock()
@@ -148,7 +150,7 @@ class ParamStore:
     # -- workers -------------------------------------------------------------------------------------------
 
     def claim(self, worker: int, generation: int) -> Version:
-        """Worker: hold the newest weights. Waits for nobody; tries again only if a new version came meanwhile.
+        """Worker or holder: hold the newest weights. Waits for nobody; tries again only if a new version came.
 
         `generation` is 1 or more. PolicyError if nothing was ever published. `release` after the inference.
         """
@@ -237,6 +239,26 @@ class ParamStore:
         None if within `wait_ns` no buffer became free, or another publisher did not finish: counted as skipped.
         What `write` raises is passed on; the newest version stays. SharedMemoryError if there is no memory for it.
         """
+
+        def fill(buffer: int, newest: Version) -> Version:
+            target, rest = self.buffer(buffer), self.layout.trainable_bytes
+            if newest.version and rest < self.layout.buffer_bytes:
+                target[rest:] = self.buffer(newest.buffer)[rest:]
+            write(target)
+            return Version(newest.version + 1, buffer, checksum_of(target), updates)
+
+        return self._publish(fill, wait_ns)
+
+    def take_over(self, bring: Callable[[int], Version], *, wait_ns: int = WAIT_NS) -> Version | None:
+        """For buffers that lie elsewhere: `bring(buffer)` fills that one from another store, and says with what.
+
+        That version, newer than the newest here, keeps its number and checksum and becomes newest. None and errors: as
+        `publish`.
+        """
+        return self._publish(lambda buffer, newest: bring(buffer)._replace(buffer=buffer), wait_ns)
+
+    def _publish(self, fill: Callable[[int, Version], Version], wait_ns: int) -> Version | None:
+        """`fill(buffer, newest)` fills a buffer that nobody uses; what it returns becomes newest."""
         give_up_ns = self._clock.now_ns() + wait_ns
         with self._my_turn(give_up_ns) as mine:
             if not mine:
@@ -250,28 +272,23 @@ class ParamStore:
             if buffer < 0:
                 return None
             self._reserve(buffer)
-            return self._fill(buffer, newest, write, updates)
+            return self._fill(buffer, newest, fill)
 
-    def _fill(self, buffer: int, newest: Version, write: Callable[[memoryview], None], updates: int) -> Version:
-        head, target = self._heads[buffer], self.buffer(buffer)
+    def _fill(self, buffer: int, newest: Version, fill: Callable[[int, Version], Version]) -> Version:
+        head = self._heads[buffer]
         head[_VERSION] = _BEING_WRITTEN  # (W9) pairs with (R9): a reader of the old weights learns of the overwrite
         full_fence()
-        rest = self.layout.trainable_bytes
-        if newest.version and rest < self.layout.buffer_bytes:
-            target[rest:] = self.buffer(newest.buffer)[rest:]
-        write(target)
-        version = newest.version + 1
-        checksum = checksum_of(target)
-        head[_CHECKSUM] = checksum
-        head[_UPDATES] = updates
-        head[_VERSION] = version
+        filled = fill(buffer, newest)
+        head[_CHECKSUM] = filled.checksum
+        head[_UPDATES] = filled.updates
+        head[_VERSION] = filled.version
         self._counts[_PID] = os.getpid()
         self._counts[_PUBLISHED_NS] = self._clock.now_ns()
         full_fence()
         # (W6) pairs with (R6): the weights are complete before they are newest; and with (R8): a worker that claimed
         # the buffer that was newest before either is seen at (R7) or learns here that it was too late
-        self._newest[0] = version << PARAM_BUFFER_BITS | buffer
-        return Version(version, buffer, checksum, updates)
+        self._newest[0] = filled.version << PARAM_BUFFER_BITS | buffer
+        return filled
 
     def _find_free(self, newest: Version, give_up_ns: int) -> int:
         """A buffer that is neither newest nor in use, or -1. A worker's claim ends with its inference or its life."""
@@ -291,11 +308,12 @@ class ParamStore:
             self._clock.sleep_until_ns(self._clock.now_ns() + _LOOK_NS)
 
     def _claimed(self) -> set[int]:
-        """Buffers in use by workers that are not known to be dead."""
+        """Buffers in use by workers that are not known to be dead, and by holders (see `HolderCrew`)."""
         found = set()
-        for worker, claim in enumerate(self._claims):
+        for place, claim in enumerate(self._claims):
             using = claim[0]
-            if using and using >> PARAM_BUFFER_BITS > self._gone(worker):
+            gone = self._gone(place) if place < self.layout.max_workers else 0
+            if using and using >> PARAM_BUFFER_BITS > gone:
                 found.add((using & _BUFFER_MASK) - 1)
         return found
 
@@ -348,14 +366,17 @@ class ParamStore:
                 self._clock.sleep_until_ns(self._clock.now_ns() + _LOOK_NS)
 
 
-def layout_of(manifest: ParamManifest, max_workers: int) -> ParamLayout:
+def layout_of(manifest: ParamManifest, max_workers: int, num_holders: int = 0) -> ParamLayout:
     """The store that a network of this manifest needs."""
-    return ParamLayout(max_workers, len(manifest.to_json().encode()), manifest.buffer_bytes, manifest.trainable_bytes)
+    manifest_bytes = len(manifest.to_json().encode())
+    sizes = (manifest_bytes, manifest.buffer_bytes, manifest.trainable_bytes)
+    return ParamLayout(max_workers, *sizes, num_holders=num_holders)
 
 
-def create_store(run_id: str, layout: Layout, sizes: dict[str, int]) -> None:
-    """Supervisor: make the segment of a run's parameter store. `sizes`: fields of `ParamLayout`, from worker 0.
+def create_store(run_id: str, layout: Layout, sizes: dict[str, int], part: str = PARAMS) -> None:
+    """Supervisor: make the segment of a parameter store. `sizes`: fields of `ParamLayout`, from worker 0.
 
+    `part`: a run has one, and one more per weight holder, whose buffers are not in it.
     Memory is reserved for one buffer; the others take theirs at the first publications. SharedMemoryError if there is
     no room.
     """
@@ -363,25 +384,27 @@ def create_store(run_id: str, layout: Layout, sizes: dict[str, int]) -> None:
 
     def prepare(memory: memoryview) -> None:
         words = Words(PARAM_SIZES, memory, params.sizes_at)
-        for field in PARAM_SIZES.fields:
-            words[field] = getattr(params, field)
+        for field, size in params.sizes.items():
+            words[field] = size
 
     create_segment(
-        run_id, "params", layout, prepare, num_bytes=params.num_bytes, reserved_bytes=params.buffer_at(1)
+        run_id, part, layout, prepare, num_bytes=params.num_bytes, reserved_bytes=params.buffer_at(1)
     ).close()
 
 
-def attach_store(run_id: str, *, readonly: bool = False) -> ParamStore:
+def attach_store(run_id: str, part: str = PARAMS, *, readonly: bool = False) -> ParamStore:
     """Anybody in a run, or an onlooker (`readonly`): its parameter store.
 
+    `part`: see `create_store`. Into a weight holder's store that holder alone publishes: it needs no lock.
     LayoutMismatchError if the run has none, or is another rtcore's.
     """
     control = attach_segment(run_id, "control", readonly=readonly)
     layout = shm_layout(control)
-    segment = attach_segment(run_id, "params", populate=False, readonly=readonly)
+    segment = attach_segment(run_id, part, populate=False, readonly=readonly)
     sizes = Words(PARAM_SIZES, segment.buf, SEGMENT_HEADER.num_bytes).to_dict()
     gone = [Words(WORKER_CONTROL, control.buf, layout.worker_control_at(w)) for w in range(layout.max_workers)]
-    fd = None if readonly else os.open(segment_path(run_id, "params"), os.O_RDWR | os.O_CLOEXEC)
+    is_locked = part == PARAMS and not readonly
+    fd = os.open(segment_path(run_id, part), os.O_RDWR | os.O_CLOEXEC) if is_locked else None
     return ParamStore(
         segment.buf,
         ParamLayout(max_workers=layout.max_workers, **sizes),

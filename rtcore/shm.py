@@ -73,8 +73,8 @@ def segment_path(run_id: str, part: str) -> Path:
     return SHM_DIR / segment_name(run_id, part).removeprefix("/")
 
 
-def part_bytes(layout: Layout, part: Part) -> int:
-    """The size of a segment."""
+def part_bytes(layout: Layout, part: str) -> int:
+    """The size of a segment whose size follows from the layout."""
     sizes = {
         "control": layout.control_bytes,
         "slots": layout.slots_bytes,
@@ -124,7 +124,7 @@ class Segment:
 
 def create_segment(
     run_id: str,
-    part: Part,
+    part: str,
     layout: Layout,
     prepare: Callable[[memoryview], None] | None = None,
     *,
@@ -183,7 +183,7 @@ def _map(fd: int, size: int, *, populate: bool = True) -> mmap.mmap:
 
 def attach_segment(
     run_id: str,
-    part: Part,
+    part: str,
     layout: Layout | None = None,
     *,
     readonly: bool = False,

@@ -175,6 +175,7 @@ class Supervisor:
             self._shared,
             self.env_info,
             lambda *place: self._launch("worker", *place),
+            lambda *place: self._launch("holder", *place),
             self.progress,
             self.trace,
             self._clock,
@@ -322,7 +323,7 @@ class Supervisor:
         for child in children:
             if child.role == "learner" and self.learners is not None:
                 self.learners.check(child)
-            elif child.role == "worker":
+            elif child.role in ("worker", "holder"):
                 self.workers.check(child)
         if self._workers is not None:
             self._workers.look(self.plan)
@@ -394,6 +395,7 @@ class Supervisor:
             return
         children = [self._env, *self._workers.children]
         launcher.poll_until(lambda: all(child.exitcode is not None for child in children), _GRACE_NS)
+        self._workers.end_holders(lambda ended: launcher.poll_until(ended, _GRACE_NS))
 
     @property
     def _child_env(self) -> Child:

@@ -15,6 +15,7 @@ import posix_ipc
 from rtcore.clock import NS_PER_S, Clock
 from rtcore.config import RuntimeConfig
 from rtcore.errors import PolicyError, StartupError, WorkerDied
+from rtcore.holdercrew import HolderCrew
 from rtcore.launcher import Child, child_error
 from rtcore.learn.versionwatch import VersionWatch, WorkerVersion
 from rtcore.params import ParamStore, attach_store, create_store
@@ -42,6 +43,7 @@ class WorkerCrew:
         shared: SharedRun,
         env_info: dict[str, Any],
         launch: Launch,
+        launch_holder: Launch,
         say: Callable[[str], None],
         trace: Trace,
         clock: Clock,
@@ -63,6 +65,8 @@ class WorkerCrew:
         self._shared = shared
         self._env_info = env_info
         self._launch = launch
+        #: Who holds the weights on GPUs.
+        self.holders = HolderCrew(run_id, shared.layout, launch_holder, say, self._take_down)
         self._say = say
         self._trace = trace
         self._clock = clock
@@ -147,15 +151,18 @@ class WorkerCrew:
         return list(self._children.values())
 
     def check(self, child: Child) -> None:
-        """Something happened to a worker, perhaps to one that was replaced. Raises what it raised; restarts it."""
+        """Something happened to a worker or holder, perhaps a replaced one. Raises what it raised; restarts it."""
+        if child.role == "holder":
+            self._check_holder(child)
+            return
         index = child.index
         if child.exitcode is not None:
             # From now on, and not before, its claim on weights is void.
             self._shared.worker_control[index]["gone_generation"] = child.generation
         if self._children.get(index) is not child:
             return
-        if child.messages:
-            self._make_params(child)
+        while child.messages:
+            self._hear(child, child.messages.pop(0))
         if child.failure is not None:
             # Not a matter of luck: the same policy would raise again.
             raise child_error(child.failure, f"worker {index}")
@@ -169,12 +176,29 @@ class WorkerCrew:
     def _in_run(self) -> bool:
         return self._shared.run_control["phase"] == Phase.RUN
 
-    def _make_params(self, child: Child) -> None:
-        """Worker 0 has said how large its network is."""
-        sizes = child.messages.pop()["weights"]
-        create_store(self._run_id, self._shared.layout, sizes)
-        self.params = attach_store(self._run_id)
-        child.send({"weights": sizes})
+    def _hear(self, child: Child, message: dict[str, Any]) -> None:
+        if "weights" in message:
+            # Worker 0 has said how large its network is.
+            create_store(self._run_id, self._shared.layout, message["weights"])
+            self.params = attach_store(self._run_id)
+            child.send(message)
+        elif self.params is None:
+            raise StartupError(f"worker {child.index} sent {message!r} before there were weights")
+        elif "hold" in message:
+            self.holders.ask(child, message["hold"], self.params)
+        else:
+            self.holders.note_private(child, **message["private"])
+
+    def _check_holder(self, child: Child) -> None:
+        if self.params is not None:
+            self.holders.ending |= self.stopping
+            self.holders.check(child, self.params, in_run=self._in_run)
+
+    def _take_down(self, child: Child, reason: str) -> None:
+        if self._children.get(child.index) is child:
+            self._reasons[child.index] = reason
+            self.set_up(child.index, False)
+            child.kill()
 
     def _died(self, child: Child) -> None:
         index = child.index
@@ -258,6 +282,7 @@ class WorkerCrew:
             "skipped": counts["skipped"],
             "torn": sum(status["torn_weights"] for status in self._shared.worker_status),
             "workers_behind": sorted(self._version_watch.behind),
+            "holders": self.holders.stats(),
         }
 
     # -- end -----------------------------------------------------------------------------------------------
@@ -267,11 +292,18 @@ class WorkerCrew:
         for semaphore in self._semaphores:
             semaphore.release()
 
+    def end_holders(self, wait_until: Callable[[Callable[[], bool]], None]) -> None:
+        """Once the workers are gone, and not before: they compute with the memory. `wait_until`: for a moment."""
+        if all(child.exitcode is not None for child in self.children):
+            self.holders.end()
+            wait_until(lambda: self.holders.has_ended)
+
     def close(self) -> None:
         """Let semaphores and weights go. More than once does no harm."""
         for semaphore in self._semaphores:
             semaphore.close()
         self._semaphores = []
+        self.holders.close()
         if self.params is not None:
             self.params.close()
             self.params = None

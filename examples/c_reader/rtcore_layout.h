@@ -256,7 +256,8 @@ struct rtcore_parameter_sizes {
     int64_t manifest_bytes; /* room for the manifest: JSON, padded with blanks, that says where each tensor is */
     int64_t buffer_bytes; /* size of one copy of the weights */
     int64_t trainable_bytes; /* of those, the first: all parameters that are trained, float32, no gap but padding */
-    int64_t unused[4];
+    int64_t num_holders; /* places for weight holders, which claim as workers do; 0 where weights stay in host memory */
+    int64_t unused[3];
 };
 _Static_assert(sizeof(struct rtcore_parameter_sizes) == 64, "rtcore_parameter_sizes");
 
@@ -286,7 +287,7 @@ struct rtcore_parameter_buffer {
 };
 _Static_assert(sizeof(struct rtcore_parameter_buffer) == 64, "rtcore_parameter_buffer");
 
-/* Writer: the worker. */
+/* Writer: the worker, or the weight holder. */
 struct rtcore_parameter_claim {
     int64_t using; /* generation * 8 + buffer + 1 while it computes with that buffer; 0: none */
     int64_t unused[7];

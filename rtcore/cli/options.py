@@ -37,7 +37,7 @@ examples:
 
 _GROUPS = {
     "world": ("env_id", "env_args", "rom", "fps", "overrun", "on_missing", "noop_action", "on_reset", "seed"),
-    "policy": ("policy", "policy_args", "device", "chunk"),
+    "policy": ("policy", "policy_args", "device", "weights_sharing", "chunk"),
     "schedule": ("workers", "max_workers", "stagger", "tau_estimate", "on_late", "guard_ms"),
     "learning": (
         "learn",

@@ -1,7 +1,7 @@
 """Every shared struct, with explicit offsets. Nothing else knows an offset.
 
 Five POSIX shared-memory segments per run, `/rtcore-<run id>-<part>`, little endian, x86-64, one more if it is
-traced, and one more if its policy has a network:
+traced, one more if its policy has a network, and one more per GPU whose workers share that network's weights:
 
     control  header | run control | env status | env stats | per worker: control, status, job, stats
     slots    per worker: publication word | two entries, each a SLOT_ENTRY and `chunk` actions
@@ -10,6 +10,7 @@ traced, and one more if its policy has a network:
     about    RING_CONTROL | two texts (ABOUT_TEXT and JSON): what the run consists of, for who attaches to it
     trace    per process (env, supervisor, workers): RING_CONTROL | TRACE_EVENTs
     params   header | sizes | newest | counts | buffer heads | claims | manifest (JSON) | weight buffers
+    holder0  the same without manifest and buffers, which are in the memory of the first GPU; and so on per GPU
 
 and one POSIX semaphore per worker, `/rtcore-<run id>-w<index>`, as a wake-up counter only.
 Each field has one writer, each cache line one writing process. Fields are 8 bytes wide and 8-byte aligned, so
@@ -24,6 +25,7 @@ from rtcore.layout.learning import (
     LEARNER_SIZES,
     LEARNER_STATUS,
     MASTER_COMMIT,
+    MAX_HOLDERS,
     PAGE_BYTES,
     PARAM_BUFFER,
     PARAM_BUFFER_BITS,
@@ -90,6 +92,7 @@ __all__ = [
     "Layout",
     "MAGIC",
     "MASTER_COMMIT",
+    "MAX_HOLDERS",
     "MasterLayout",
     "PAGE_BYTES",
     "PARAM_BUFFER",

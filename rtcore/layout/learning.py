@@ -16,6 +16,7 @@ PARAM_SIZES = Record(
         "manifest_bytes": "room for the manifest: JSON, padded with blanks, that says where each tensor is",
         "buffer_bytes": "size of one copy of the weights",
         "trainable_bytes": "of those, the first: all parameters that are trained, float32, no gap but padding",
+        "num_holders": "places for weight holders, which claim as workers do; 0 where weights stay in host memory",
     },
 )
 #: Which weights to use. Written by one publisher at a time (flock), after all of the buffer.
@@ -47,10 +48,11 @@ PARAM_BUFFER = Record(
         "updates": "of the learners that led to these weights",
     },
 )
-#: Which buffer a worker computes with. Written by that worker only.
+#: Which buffer a worker computes with, or a weight holder copies from. Written by that process only; a holder's also
+#: by the supervisor, once that one is dead.
 PARAM_CLAIM = Record(
     "parameter claim",
-    "the worker",
+    "the worker, or the weight holder",
     {
         "using": "generation * 8 + buffer + 1 while it computes with that buffer; 0: none",
     },
@@ -125,18 +127,38 @@ LEARNER_STATUS = Record(
 )
 #: Versions and buffers share a word: the buffer is in its lowest bits.
 PARAM_BUFFER_BITS = 3
+#: Places for weight holders where there are any: GPUs that one run can use with one copy of the weights each.
+MAX_HOLDERS = 16
 PAGE_BYTES = 4096
 
 
 @dataclass(frozen=True)
 class ParamLayout:
-    """The sizes of a parameter store, from which its offsets follow. In bytes from the segment's start."""
+    """The sizes of a parameter store, from which its offsets follow. In bytes from the segment's start.
+
+    Claims are the workers' and, behind them, the weight holders': holder h has number max_workers + h.
+    """
 
     max_workers: int
     manifest_bytes: int
     buffer_bytes: int
     trainable_bytes: int
     num_buffers: int = 3
+    num_holders: int = 0
+
+    @classmethod
+    def heads_only(cls, max_workers: int) -> ParamLayout:
+        """For buffers that lie elsewhere: in a GPU's memory."""
+        return cls(max_workers, 0, 0, 0)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The fields of PARAM_SIZES."""
+        return {field: getattr(self, field) for field in PARAM_SIZES.fields}
+
+    @property
+    def num_claims(self) -> int:
+        return self.max_workers + self.num_holders
 
     @property
     def sizes_at(self) -> int:
@@ -158,7 +180,7 @@ class ParamLayout:
 
     @property
     def manifest_at(self) -> int:
-        return self.claim_at(self.max_workers)
+        return self.claim_at(self.num_claims)
 
     def buffer_at(self, buffer: int) -> int:
         """On a page of its own: a buffer that was never written takes no memory."""

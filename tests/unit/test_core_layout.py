@@ -210,6 +210,7 @@ RECORDS = {
             "manifest_bytes": 8,
             "buffer_bytes": 16,
             "trainable_bytes": 24,
+            "num_holders": 32,
         },
     ),
     "PARAM_NEWEST": (
@@ -475,6 +476,11 @@ def test_the_parts_of_a_parameter_store_are_where_they_always_were():
     assert store.manifest_at == 704
     assert [store.buffer_at(buffer) for buffer in range(3)] == [8192, 16384, 24576]
     assert store.num_bytes == 32768
+    held = ParamLayout(3, 5000, 4160, 4096, num_holders=2)
+    assert [held.claim_at(3 + holder) for holder in range(2)] == [704, 768]
+    assert held.manifest_at == 832
+    heads = ParamLayout.heads_only(max_workers=3)
+    assert (heads.claim_at(0), heads.manifest_at, heads.num_bytes) == (512, 704, 4096)
     assert (layout.PARAM_BUFFER_BITS, layout.PAGE_BYTES) == (3, 4096)
 
 

@@ -1,8 +1,9 @@
-"""Weights on a GPU: two copies of the store's buffer in the device's memory, of which one is computed with.
+"""Weights on a GPU: held by a process of their own for all the device's workers, or in copies of each worker's own.
 
-A new version is copied into the other one on a stream of its own while inferences go on, and is used from the first
-inference that begins after the copy has ended. Each worker process has its own two copies. Only `device="cpu"` has
-been run (by tests); docs/gpu.md keeps the record.
+Held (`rtcore_workers.holder`): this worker claims one of the holder's buffers for each inference, as it would one in
+host memory. Own (`DeviceWeights`): two copies of the store's buffer in the device's memory; a new version is copied
+into the other one on a stream of its own while inferences go on, and is used from the first inference that begins
+after the copy has ended. No GPU has run either; docs/gpu.md keeps the record of what has.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import torch
 from torch import Tensor
 
 from rtcore.errors import PolicyError
-from rtcore.manifest import ParamManifest, ParamTensor
+from rtcore.manifest import ParamManifest
 from rtcore.params import Version
-from rtcore_workers.weights import SharedWeights, named_targets
+from rtcore_workers.device_memory import NotShared
+from rtcore_workers.weights import SharedWeights, Weights, named_targets, view_in
 
 _NUM_COPIES = 2
 
@@ -24,12 +26,36 @@ _NUM_COPIES = 2
 class Copies(Protocol):
     """What an executor needs to know: one CUDA graph belongs to each copy, as it has their addresses in it."""
 
-    num_copies: int
-    active: int
+    @property
+    def num_copies(self) -> int: ...
 
-    def bind(self, copy: int) -> None:
+    @property
+    def active(self) -> int: ...
+
+    def bind(self, copy: int, /) -> None:
         """Make the module's tensors those of a copy."""
         ...
+
+
+def placed(weights: SharedWeights, device: str) -> tuple[Weights, Copies | None, tuple[str, ...]]:
+    """A policy's weights where it computes, "cpu" or "cuda:i", and what a user should know of that.
+
+    `weights` are held (`switch` was called), and what is returned is.
+    """
+    notes: tuple[str, ...] = ()
+    if weights.holding is not None:
+        try:
+            held = weights.holding.ask(device)
+            if held is not None:
+                weights.move(held)
+                return weights, weights, (f"weights: one copy on {device} for all its workers, by {held.kind}",)
+        except NotShared as error:
+            weights.holding.refuse(device, str(error))
+            notes = (f"weights: {device} has no copy for all its workers: {error}",)
+    if device == "cpu":
+        return weights, None, notes
+    own = DeviceWeights(weights, device)
+    return own, own, (*notes, f"weights: two copies on {device} for each worker")
 
 
 class DeviceWeights:
@@ -118,11 +144,5 @@ class DeviceWeights:
 
 
 def _views_of(flat: Tensor, manifest: ParamManifest, names: list[str]) -> list[Tensor]:
-    by_name = {tensor.name: _view(flat, tensor) for tensor in manifest.tensors if tensor.kind != "private"}
+    by_name = {tensor.name: view_in(flat, tensor) for tensor in manifest.tensors if tensor.kind != "private"}
     return [by_name[name] for name in names]
-
-
-def _view(flat: Tensor, tensor: ParamTensor) -> Tensor:
-    dtype = getattr(torch, tensor.dtype)
-    part = flat[tensor.offset : tensor.offset + tensor.num_bytes].view(dtype)
-    return part.as_strided(tensor.shape, tensor.strides) if tensor.num_elements else part.view(tensor.shape)

@@ -21,7 +21,7 @@ from rtcore.clock import MonotonicClock, cpu_time_ns
 from rtcore.config import RuntimeConfig
 from rtcore.forkserver import MAX_MESSAGE_BYTES
 from rtcore.history import History, HistoryReader
-from rtcore.layout import PARAM_SIZES, TRACE_FIRST_WORKER, Layout
+from rtcore.layout import TRACE_FIRST_WORKER, Layout
 from rtcore.learn.checkpoint import load_weights
 from rtcore.manifest import ParamManifest
 from rtcore.params import ParamStore, attach_store, layout_of
@@ -103,14 +103,16 @@ def _share(
     boot: dict[str, Any], config: RuntimeConfig, channel: socket.socket, shared: SharedRun, build: Any, plain: bool
 ) -> Any:
     """Build the policy's network on the run's weights. The first worker of a run makes their store."""
+    from rtcore_workers.device_memory import holder_places  # noqa: PLC0415 - imports torch
+    from rtcore_workers.holding import RunHolding  # noqa: PLC0415 - imports torch
     from rtcore_workers.weights import connect  # noqa: PLC0415 - imports torch
 
     index: int = boot["index"]
 
     def make_store(manifest: ParamManifest | None) -> ParamStore:
         if manifest is not None:
-            layout = layout_of(manifest, shared.layout.max_workers)
-            sizes = {field: getattr(layout, field) for field in PARAM_SIZES.fields}
+            places = holder_places(config.device, config.weights_sharing)
+            sizes = layout_of(manifest, shared.layout.max_workers, places).sizes
             channel.send(json.dumps({"weights": sizes}).encode())
             channel.recv(MAX_MESSAGE_BYTES)  # the supervisor has made it
         return attach_store(boot["run_id"])
@@ -127,6 +129,7 @@ def _share(
         worker=index,
         generation=boot["generation"],
         on_torn=partial(shared.worker_status[index].add, "torn_weights"),
+        holding=RunHolding(boot["run_id"], channel, config.weights_sharing),
     )
 
 

@@ -8,7 +8,7 @@ a GPU: see `device_weights.py`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,30 @@ from torch.nn.parameter import is_lazy
 from rtcore.errors import PolicyError
 from rtcore.manifest import Array, ParamManifest, ParamTensor
 from rtcore.params import NONE, ParamStore, Version, checksum_of
+from rtcore_workers.device_memory import NotShared
 
 #: Builds the module and its title: each call anew.
 Build = Callable[[], tuple[nn.Module, str]]
+
+
+class Held(NamedTuple):
+    """Weights that a device's holder keeps: their store's heads, and its buffers as tensors (buffer_bytes,) uint8."""
+
+    store: ParamStore
+    flats: list[Tensor]
+    kind: str
+
+
+class Holding(Protocol):
+    """A worker's way to a device's holder."""
+
+    def ask(self, device: str) -> Held | None:
+        """What is held on "cpu" or "cuda:i"; None: nothing is there. NotShared if it cannot be had."""
+        ...
+
+    def refuse(self, device: str, why: str) -> None:
+        """Say that this worker does without."""
+        ...
 
 
 class Weights(Protocol):
@@ -56,7 +77,10 @@ class SharedWeights:
         worker: int = 0,
         generation: int = 1,
         on_torn: Callable[[], None] = lambda: None,
+        holding: Holding | None = None,
     ) -> None:
+        """`holding`: for `device_weights.placed`."""
+        self.holding = holding
         self.is_plain = not _has_meta(module)
         self.module = module
         self.manifest = manifest
@@ -66,12 +90,14 @@ class SharedWeights:
         self._generation = generation
         self._on_torn = on_torn
         self._views: dict[int, list[Tensor]] = {}
+        #: The buffers, where they are not in the store's own memory.
+        self._flats: list[Tensor] | None = None
         self._bound = -1
         claimed = store.claim(worker, generation)
         try:
             self._shared = [tensor for tensor in manifest.tensors if tensor.kind != "private"]
             self._targets = self._take_over(store.buffer(claimed.buffer))
-            self._bind(claimed.buffer)
+            self.bind(claimed.buffer)
         finally:
             store.release(worker)
 
@@ -79,9 +105,33 @@ class SharedWeights:
         """Hold the newest weights and compute with them; returns which. Allocates nothing once each buffer was used."""
         claimed = self.claim()
         if claimed.buffer != self._bound:
-            self._bind(claimed.buffer)
+            self.bind(claimed.buffer)
         self.version = claimed
         return claimed
+
+    def move(self, held: Held) -> None:
+        """Compute with another store's buffers from now on. Called while the weights are held; they are afterwards.
+
+        NotShared if the newest one there is not what its checksum says; nothing has changed then.
+        """
+        moved = held.store.claim(self._worker, self._generation)
+        found = checksum_of(_bytes_of(held.flats[moved.buffer]))
+        if found != moved.checksum:
+            held.store.release(self._worker)
+            raise NotShared(f"version {moved.version} has checksum {found:08x} there; expected {moved.checksum:08x}")
+        self.done()
+        self.store, self._flats, self._views = held.store, held.flats, {}
+        self.bind(moved.buffer)
+        self.version = moved
+
+    @property
+    def num_copies(self) -> int:
+        """See `device_weights.Copies`: the store's buffers."""
+        return self.store.layout.num_buffers
+
+    @property
+    def active(self) -> int:
+        return self._bound
 
     def claim(self) -> Version:
         """Hold the newest weights without computing with them, until `done`."""
@@ -103,7 +153,9 @@ class SharedWeights:
 
         Reads all of them, so only the first worker does.
         """
-        if not self.is_plain or checksum_of(self.store.buffer(self.version.buffer)) == self.version.checksum:
+        buffer, flats = self.version.buffer, self._flats
+        memory = self.store.buffer(buffer) if flats is None else _bytes_of(flats[buffer])
+        if not self.is_plain or checksum_of(memory) == self.version.checksum:
             return
         names = [tensor.name for tensor in self.manifest.tensors if tensor.kind == "buffer"]
         raise PolicyError(
@@ -112,11 +164,14 @@ class SharedWeights:
             "changes with persistent=False: each worker then has its own"
         )
 
-    def _bind(self, buffer: int) -> None:
+    def bind(self, buffer: int) -> None:
+        """Make the module's tensors those of a buffer."""
         views = self._views.get(buffer)
         if views is None:
-            memory = self.store.buffer(buffer)
-            by_name = {tensor.name: view_of(memory, tensor) for tensor in self._shared}
+            if self._flats is None:
+                by_name = {tensor.name: view_of(self.store.buffer(buffer), tensor) for tensor in self._shared}
+            else:
+                by_name = {tensor.name: view_in(self._flats[buffer], tensor) for tensor in self._shared}
             views = self._views[buffer] = [by_name[name] for name, _ in self._targets]
         for (_, target), view in zip(self._targets, views, strict=True):
             target.data = view
@@ -195,6 +250,17 @@ def view_of(buffer: memoryview, tensor: ParamTensor) -> Tensor:
         return torch.empty(tensor.shape, dtype=dtype)
     flat = torch.frombuffer(buffer, dtype=dtype, count=tensor.num_elements, offset=tensor.offset)
     return flat.as_strided(tensor.shape, tensor.strides)
+
+
+def view_in(flat: Tensor, tensor: ParamTensor) -> Tensor:
+    """The same of a buffer that is a tensor, (buffer_bytes,) uint8, on any device."""
+    part = flat[tensor.offset : tensor.offset + tensor.num_bytes].view(getattr(torch, tensor.dtype))
+    return part.as_strided(tensor.shape, tensor.strides) if tensor.num_elements else part.view(tensor.shape)
+
+
+def _bytes_of(flat: Tensor) -> memoryview:
+    """A device's buffer on the host: a copy, if it is not there."""
+    return flat.cpu().numpy().data
 
 
 def data_like(own: Tensor, data: Tensor) -> Tensor:

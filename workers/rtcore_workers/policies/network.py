@@ -13,7 +13,7 @@ from torch import nn
 from rtcore.clock import Clock
 from rtcore.errors import PolicyError
 from rtcore.spaces import ActionSpec, ObservationSpec
-from rtcore_workers.device_weights import DeviceWeights
+from rtcore_workers.device_weights import Copies, placed
 from rtcore_workers.executors import make_executor, resolve_device
 from rtcore_workers.policies.base import Array, PolicyInfo, suggestion
 from rtcore_workers.weights import SharedWeights, Weights
@@ -89,9 +89,10 @@ class NetworkPolicy:
         """
         resolved = resolve_device(device, worker_index)
         num_parameters = sum(parameter.numel() for parameter in module.parameters())
-        copies: DeviceWeights | None = None
-        if isinstance(weights, SharedWeights) and resolved != "cpu":
-            weights = copies = DeviceWeights(weights, resolved)
+        copies: Copies | None = None
+        notes: tuple[str, ...] = ()
+        if isinstance(weights, SharedWeights):
+            weights, copies, notes = placed(weights, resolved)
         try:
             self.executor = make_executor(
                 module, observation, resolved, clock=clock, past_actions=past_actions, copies=copies
@@ -110,7 +111,7 @@ class NetworkPolicy:
         self.past_actions = self.executor.past_actions
         self.timing = self.executor.timing
         self.info = PolicyInfo(
-            title, num_parameters, synthetic=False, pad_ms=None, device=resolved, notes=self.executor.notes
+            title, num_parameters, synthetic=False, pad_ms=None, device=resolved, notes=(*self.executor.notes, *notes)
         )
         self._action = action
         self._chunk = chunk
