@@ -1,6 +1,7 @@
-"""Weights that a holder keeps on a device, in real runs. The device is a stand-in: shared memory, no GPU.
+"""Weights that a holder keeps on a device, in real runs. Without a GPU the device is a stand-in: shared memory.
 
-Holder, store, workers, supervisor and their deaths are real; what is not is the memory that is copied to.
+Holder, store, workers, supervisor and their deaths are real there; what is not is the memory that is copied to. Tests
+that take `device` run on a GPU as well, if there is one; the others use the stand-in.
 """
 
 from __future__ import annotations
@@ -18,26 +19,40 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import weight_parts
 from test_weights_runs import PLAYING, applied, check_each_came_from_one_version, start_publisher, wait_for
 from weight_parts import state
 
 import rtcore
+from rtcore.launcher import PRELOAD
 from rtcore.layout import PARAM_BUFFER
 from rtcore.params import ParamStore, attach_store
 from rtcore.runtime import Runtime
 from rtcore.shm import files_of
+from rtcore_workers.device_memory import NotShared, open_memory
 
 pytestmark = pytest.mark.process
 
-HELD: dict[str, Any] = PLAYING | {"weights_sharing": "stand-in"}
+HELD: dict[str, Any] = PLAYING | {"device": "cpu", "weights_sharing": "stand-in"}
 BEING_WRITTEN = -1
+KINDS = {"cpu": "stand-in", "cuda:0": "cuda-ipc"}
+on_each_device = pytest.mark.parametrize(
+    "device",
+    (
+        "cpu",
+        pytest.param(
+            "cuda:0",
+            marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")],
+        ),
+    ),
+)
 
 
 @contextmanager
-def held_run(**settings: Any) -> Iterator[tuple[Runtime, ParamStore]]:
+def held_run(device: str = "cpu", **settings: Any) -> Iterator[tuple[Runtime, ParamStore]]:
     """A run whose workers compute with a holder's memory, and its holder's store; nothing of it may be left."""
-    with rtcore.Runtime(**HELD | settings) as runtime:
+    with rtcore.Runtime(**HELD | {"device": device} | settings) as runtime:
         store = attach_store(runtime.run_id, "holder0")
         yield runtime, store
         runtime.stop()
@@ -46,7 +61,7 @@ def held_run(**settings: Any) -> Iterator[tuple[Runtime, ParamStore]]:
 
 
 def holder_pid(runtime: Runtime) -> int:
-    pid = runtime._supervisor.workers.holders.pids["cpu"]
+    (pid,) = runtime._supervisor.workers.holders.pids.values()
     assert pid > 1
     return pid
 
@@ -76,9 +91,11 @@ def memory_mb(pid: int, what: str, of: str) -> float:
     return total / 1024
 
 
-def test_the_workers_of_a_device_compute_with_what_its_holder_brings_there(tmp_path: Path) -> None:
-    with held_run(workers=2, out=tmp_path) as (runtime, store):
-        assert runtime.header["policy"]["notes"] == ["weights: one copy on cpu for all its workers, by stand-in"]
+@on_each_device
+def test_the_workers_of_a_device_compute_with_what_its_holder_brings_there(tmp_path: Path, device: str) -> None:
+    with held_run(device, workers=2, out=tmp_path) as (runtime, store):
+        (note,) = runtime.header["policy"]["notes"]
+        assert note == f"weights: one copy on {device} for all its workers, by {KINDS[device]}"
         for version in range(2, 30):
             assert runtime.publish(state(version), wait_s=30) == version
         wait_for(lambda: store.newest_version() == 29, "the newest version on the device")
@@ -88,8 +105,8 @@ def test_the_workers_of_a_device_compute_with_what_its_holder_brings_there(tmp_p
     assert (weights["version"], weights["torn"], weights["workers_behind"]) == (29, 0, [])
     assert weights["holders"] == [
         {
-            "device": "cpu",
-            "memory": "stand-in",
+            "device": device,
+            "memory": KINDS[device],
             "refused": "",
             "version": 29,
             "waits": weights["holders"][0]["waits"],
@@ -117,8 +134,7 @@ def test_a_holder_that_cannot_have_its_memory_leaves_each_worker_its_own(monkeyp
         "holder.allocate = allocate\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr("rtcore.launcher.PRELOAD", ())
-    monkeypatch.setattr("rtcore.supervisor.PRELOAD", (*rtcore.launcher.PRELOAD, "rtcore_workers.holder", "no_memory"))
+    monkeypatch.setattr("rtcore.supervisor.PRELOAD", (*PRELOAD, "no_memory"))
     said: list[str] = []
     with rtcore.Runtime(**HELD | {"workers": 2}, progress=said.append) as runtime:
         assert runtime.publish(state(2), wait_s=30) == 2
@@ -132,8 +148,9 @@ def test_a_holder_that_cannot_have_its_memory_leaves_each_worker_its_own(monkeyp
 
 
 @pytest.mark.slow
-def test_every_action_comes_from_one_version_through_thousands_of_publications(tmp_path: Path) -> None:
-    with held_run(out=tmp_path) as (runtime, store):
+@on_each_device
+def test_every_action_comes_from_one_version_through_thousands_of_publications(tmp_path: Path, device: str) -> None:
+    with held_run(device, out=tmp_path) as (runtime, store):
         publisher = start_publisher(runtime.run_id)
         wait_for(lambda: store.newest_version() > 3000, "3000 versions", timeout_s=120)
         publisher.kill()
@@ -167,10 +184,11 @@ def test_all_workers_of_a_device_share_one_copy_and_the_host_s_is_nobody_s() -> 
 
 
 @pytest.mark.slow
-def test_killed_workers_and_holders_spoil_no_weights_and_stop_nobody(tmp_path: Path) -> None:
+@on_each_device
+def test_killed_workers_and_holders_spoil_no_weights_and_stop_nobody(tmp_path: Path, device: str) -> None:
     """A holder's workers go with it: nobody may compute with a dead process's GPU memory."""
     rng = np.random.default_rng(0)
-    with held_run(out=tmp_path) as (runtime, _):
+    with held_run(device, out=tmp_path) as (runtime, _):
         publisher = start_publisher(runtime.run_id)
         for round_number in range(4):
             store = attach_store(runtime.run_id, "holder0")
@@ -187,7 +205,7 @@ def test_killed_workers_and_holders_spoil_no_weights_and_stop_nobody(tmp_path: P
             else:
                 kill(holder)
                 wait_for(
-                    lambda old=holder: runtime._supervisor.workers.holders.pids.get("cpu", old) != old,  # type: ignore[misc]
+                    lambda old=holder: runtime._supervisor.workers.holders.pids.get(device, old) != old,  # type: ignore[misc]
                     "a new holder",
                 )
                 wait_for(
@@ -279,3 +297,13 @@ def test_a_holder_ends_after_its_workers_and_with_a_killed_program(tmp_path: Pat
     assert len(pids) == 3
     wait_for(lambda: not any(Path(f"/proc/{pid}/fd").exists() for pid in pids), "all of it to end")
     wait_for(lambda: files_of(run_id) == [], "shared memory to be removed")
+
+
+def test_memory_goes_with_its_owner() -> None:
+    code = (
+        "from rtcore_workers.device_memory import allocate\nimport json\n"
+        "print(json.dumps(allocate('stand-in', 'cpu', 3, 100).exported))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    with pytest.raises(NotShared, match="No such file"):
+        open_memory(json.loads(done.stdout), "cpu")

@@ -120,7 +120,8 @@ class SharedWeights:
             held.store.release(self._worker)
             raise NotShared(f"version {moved.version} has checksum {found:08x} there; expected {moved.checksum:08x}")
         self.done()
-        self.store, self._flats, self._views = held.store, held.flats, {}
+        self.store, self._flats = held.store, held.flats
+        self._views = {buffer: self._views_of(buffer) for buffer in range(self.num_copies)}
         self.bind(moved.buffer)
         self.version = moved
 
@@ -168,14 +169,18 @@ class SharedWeights:
         """Make the module's tensors those of a buffer."""
         views = self._views.get(buffer)
         if views is None:
-            if self._flats is None:
-                by_name = {tensor.name: view_of(self.store.buffer(buffer), tensor) for tensor in self._shared}
-            else:
-                by_name = {tensor.name: view_in(self._flats[buffer], tensor) for tensor in self._shared}
-            views = self._views[buffer] = [by_name[name] for name, _ in self._targets]
+            views = self._views[buffer] = self._views_of(buffer)
         for (_, target), view in zip(self._targets, views, strict=True):
             target.data = view
         self._bound = buffer
+
+    def _views_of(self, buffer: int) -> list[Tensor]:
+        flats, memory = self._flats, self.store.buffer(buffer)
+        by_name = {
+            tensor.name: view_of(memory, tensor) if flats is None else view_in(flats[buffer], tensor)
+            for tensor in self._shared
+        }
+        return [by_name[name] for name, _ in self._targets]
 
     def _take_over(self, buffer: memoryview) -> list[tuple[str, Tensor]]:
         """The module's own tensors, by the manifest's name for each. Those on the meta device get memory."""
