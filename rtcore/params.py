@@ -39,6 +39,7 @@ from rtcore.layout import (
     WORKER_CONTROL,
     Layout,
     ParamLayout,
+    Record,
 )
 from rtcore.manifest import ParamManifest, ParamTensor
 from rtcore.shm import Segment, attach_segment, create_segment, segment_path
@@ -117,14 +118,14 @@ class ParamStore:
         self._fd = fd
         self._gone = gone
         self._clock = clock or MonotonicClock()
-        self._newest = memory[layout.newest_at : layout.newest_at + PARAM_NEWEST.num_bytes].cast("q")
-        self._counts = memory[layout.counts_at : layout.counts_at + PARAM_COUNTS.num_bytes].cast("q")
-        self._heads = [
-            memory[at : at + PARAM_BUFFER.num_bytes].cast("q") for at in map(layout.head_at, range(layout.num_buffers))
-        ]
-        self._claims = [
-            memory[at : at + PARAM_CLAIM.num_bytes].cast("q") for at in map(layout.claim_at, range(layout.num_claims))
-        ]
+
+        def words(record: Record, at: int) -> memoryview[int]:
+            return memory[at : at + record.num_bytes].cast("q")
+
+        self._newest = words(PARAM_NEWEST, layout.newest_at)
+        self._counts = words(PARAM_COUNTS, layout.counts_at)
+        self._heads = [words(PARAM_BUFFER, layout.head_at(buffer)) for buffer in range(layout.num_buffers)]
+        self._claims = [words(PARAM_CLAIM, layout.claim_at(place)) for place in range(layout.num_claims)]
         self._reserved: set[int] = {0}
         self._turn = threading.Lock()
         self._skips_to_book = 0

@@ -80,6 +80,8 @@ const char *cudaGetErrorName(cudaError_t error)
 
 cudaError_t cudaSetDevice(int device) { return note(device == 0 ? SUCCESS : INVALID_DEVICE); }
 
+cudaError_t cudaSetDeviceFlags(unsigned int flags) { return note(flags == 4 ? SUCCESS : INVALID_VALUE); }
+
 cudaError_t cudaMalloc(void **address, size_t size)
 {
     int fd = memfd_create("cudart-stand-in", 0);

@@ -14,11 +14,12 @@ from ctypes import POINTER, byref, c_char, c_char_p, c_int, c_size_t, c_uint, c_
 from pathlib import Path
 
 #: driver_types.h: CUDA_IPC_HANDLE_SIZE, cudaIpcMemLazyEnablePeerAccess, cudaMemcpyHostToDevice,
-#: cudaHostRegisterDefault.
+#: cudaHostRegisterDefault, cudaDeviceScheduleBlockingSync.
 HANDLE_BYTES = 64
 _LAZY_ENABLE_PEER_ACCESS = 1
 _HOST_TO_DEVICE = 1
 _REGISTER_DEFAULT = 0
+_SCHEDULE_BLOCKING_SYNC = 4
 
 
 class CudaError(Exception):
@@ -39,6 +40,7 @@ class Cudart:
         for name, arguments in {
             "cudaGetLastError": [],
             "cudaSetDevice": [c_int],
+            "cudaSetDeviceFlags": [c_uint],
             "cudaDeviceSynchronize": [],
             "cudaMalloc": [POINTER(c_void_p), c_size_t],
             "cudaFree": [c_void_p],
@@ -55,6 +57,12 @@ class Cudart:
     def set_device(self, index: int) -> None:
         """ "Sets device as the current device for the calling host thread." """
         self._call("cudaSetDevice", index)
+
+    def sleep_when_waiting(self) -> None:
+        """ "Block the CPU thread on a synchronization primitive when waiting for the device": a copy must spin on no CPU
+        that others need.
+        """
+        self._call("cudaSetDeviceFlags", _SCHEDULE_BLOCKING_SYNC)
 
     def malloc(self, num_bytes: int) -> int:
         """ "Allocates size bytes of linear memory on the device", aligned for any type. Not cleared."""

@@ -24,7 +24,8 @@ CUDA_IPC = "cuda-ipc"
 STAND_IN = "stand-in"
 #: Each buffer begins as cudaMalloc would align it, at least.
 _ALIGNMENT = 512
-#: The CUDA guide on IPC: smaller pieces may be cut out of a block that is then shared as a whole.
+#: The CUDA programming guide on IPC: share sizes of a multiple of 2 MiB. Others may be cut out of a larger block, which
+#: is then shared as a whole.
 _CUDA_BLOCK_BYTES = 2 << 20
 
 
@@ -122,7 +123,8 @@ class CudaMemory:
         self._stride = sizes["stride"]
         self._sources: set[int] = set()
         self.notes: list[str] = []
-        cudart.set_device(_index_of(device))
+        cudart.set_device(int(device.removeprefix("cuda:")))
+        cudart.sleep_when_waiting()
         num_bytes = sizes["num_buffers"] * sizes["stride"]
         self._base = cudart.malloc(round_up(num_bytes, _CUDA_BLOCK_BYTES))
         self.exported = sizes | {"handle": cudart.get_handle(self._base).hex()}
@@ -158,7 +160,3 @@ def _open_cuda(exported: dict[str, Any], device: str) -> Tensor:
         cudart.close_handle(address)
         raise NotShared(f"torch copied the memory of {device} instead of using it in place")
     return whole
-
-
-def _index_of(device: str) -> int:
-    return int(device.removeprefix("cuda:"))
