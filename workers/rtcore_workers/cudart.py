@@ -59,9 +59,7 @@ class Cudart:
         self._call("cudaSetDevice", index)
 
     def sleep_when_waiting(self) -> None:
-        """ "Block the CPU thread on a synchronization primitive when waiting for the device": a copy must spin on no CPU
-        that others need.
-        """
+        """ "Block the CPU thread on a synchronization primitive when waiting for the device": not to spin on a CPU."""
         self._call("cudaSetDeviceFlags", _SCHEDULE_BLOCKING_SYNC)
 
     def malloc(self, num_bytes: int) -> int:
