@@ -117,9 +117,10 @@ class HolderCrew:
         place.restarts += 1
         users, place.users = [user for user in place.users if user.exitcode is None], []
         cause = child.failure["message"] if child.failure is not None else f"exit code {child.exitcode}"
+        workers = ", ".join(str(user.index) for user in users)
         self._say(
-            f"the weight holder of {place.device} (pid {child.pid}) is down: {cause}; restarting it with workers "
-            f"{', '.join(str(user.index) for user in users) or 'none'}"
+            f"the weight holder of {place.device} (pid {child.pid}) is down: {cause}; "
+            f"{f'restarting workers {workers} with it' if users else 'no worker used it'}"
         )
         for user in users:
             self._take_down(user, "its weight holder died")

@@ -121,12 +121,6 @@ def test_the_workers_of_a_device_compute_with_what_its_holder_brings_there(tmp_p
     assert {row[3] for row in applied(tmp_path) if row[0] == 29} == {weights["checksum"]}, "that of the host's copy"
 
 
-def test_private_weights_need_no_holder() -> None:
-    with rtcore.Runtime(**PLAYING | {"workers": 1, "weights_sharing": "private"}) as runtime:
-        assert runtime._supervisor.workers.holders.pids == {}
-        assert runtime.summary()["weights"]["holders"] == []
-
-
 def test_a_holder_that_cannot_have_its_memory_leaves_each_worker_its_own(monkeypatch, tmp_path: Path) -> None:
     """In the holder alone: where a GPU shares nothing between processes, it is the one to find out."""
     (tmp_path / "no_memory.py").write_text(
@@ -286,7 +280,8 @@ def test_a_stopped_worker_keeps_one_buffer_and_the_others_move_on(tmp_path: Path
     check_each_came_from_one_version(tmp_path)
 
 
-def test_a_holder_ends_after_its_workers_and_with_a_killed_program(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_holder_ends_with_a_killed_program() -> None:
     code = (
         "import json, sys, rtcore\n"
         "from test_held_weights import HELD\n"
@@ -295,7 +290,6 @@ def test_a_holder_ends_after_its_workers_and_with_a_killed_program(tmp_path: Pat
         "    print(json.dumps([runtime.run_id, *pids]), flush=True)\n"
         "    sys.stdin.read()\n"
     )
-    del tmp_path
     here = Path(weight_parts.__file__).parent
     program = subprocess.Popen(
         [sys.executable, "-c", code], cwd=here, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
