@@ -24,7 +24,8 @@ from rich.table import Table
 
 import rtcore
 from rtcore.clock import NS_PER_MS, MonotonicClock
-from rtcore.params import ParamStore, attach_store
+from rtcore.params import ParamStore
+from rtcore.paramsegment import attach_store
 from rtcore.profile.host import HostWatch, conditions_text
 from rtcore.profile.usage import total_pss_bytes
 from rtcore.shared import SharedRun

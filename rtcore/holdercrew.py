@@ -15,7 +15,8 @@ from typing import Any
 from rtcore.errors import WorkerDied
 from rtcore.launcher import Child, child_error
 from rtcore.layout import Layout, ParamLayout
-from rtcore.params import ParamStore, attach_store, create_store
+from rtcore.params import ParamStore
+from rtcore.paramsegment import attach_store, create_store
 from rtcore.shm import segment_path
 
 HOLDER_ENTRY = "rtcore_workers.holder:main"

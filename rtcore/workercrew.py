@@ -18,7 +18,8 @@ from rtcore.errors import PolicyError, StartupError, WorkerDied
 from rtcore.holdercrew import HolderCrew
 from rtcore.launcher import Child, child_error
 from rtcore.learn.versionwatch import VersionWatch, WorkerVersion
-from rtcore.params import ParamStore, attach_store, create_store
+from rtcore.params import ParamStore
+from rtcore.paramsegment import attach_store, create_store
 from rtcore.planner import Plan
 from rtcore.shared import Phase, SharedRun
 from rtcore.shm import create_semaphore

@@ -9,7 +9,7 @@ from rtcore.clock import MonotonicClock
 from rtcore.config import RuntimeConfig
 from rtcore.learn.master import attach_master
 from rtcore.learn.stats import learner_stats
-from rtcore.params import attach_store
+from rtcore.paramsegment import attach_store
 from rtcore.report.summary import LearnerStats
 
 

@@ -26,7 +26,8 @@ from weight_parts import state
 
 import rtcore
 from rtcore.launcher import PRELOAD
-from rtcore.params import ParamStore, attach_store
+from rtcore.params import ParamStore
+from rtcore.paramsegment import attach_store
 from rtcore.runtime import Runtime
 from rtcore.shm import files_of
 from rtcore_workers.device_memory import NotShared, open_memory

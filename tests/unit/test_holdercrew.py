@@ -9,7 +9,8 @@ from rtcore.holdercrew import HolderCrew
 from rtcore.launcher import Child
 from rtcore.layout import Layout
 from rtcore.manifest import ParamManifest, ParamTensor
-from rtcore.params import attach_store, create_store, layout_of
+from rtcore.params import layout_of
+from rtcore.paramsegment import attach_store, create_store
 from rtcore.shm import create_segment, new_run_id, unlink_all
 
 pytestmark = pytest.mark.unit

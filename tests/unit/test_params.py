@@ -9,7 +9,8 @@ import pytest
 from rtcore.errors import LayoutMismatchError
 from rtcore.layout import WORKER_CONTROL, Layout
 from rtcore.manifest import ParamManifest, ParamTensor
-from rtcore.params import NONE, attach_store, checksum_of, create_store, layout_of
+from rtcore.params import NONE, checksum_of, layout_of
+from rtcore.paramsegment import attach_store, create_store
 from rtcore.shm import attach_segment, create_segment, new_run_id, segment_path, unlink_all
 from rtcore.stats import Words
 

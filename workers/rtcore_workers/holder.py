@@ -17,7 +17,8 @@ from rtcore.clock import NS_PER_MS
 from rtcore.config import RuntimeConfig
 from rtcore.errors import PolicyError
 from rtcore.forkserver import MAX_MESSAGE_BYTES
-from rtcore.params import ParamStore, Version, attach_store
+from rtcore.params import ParamStore, Version
+from rtcore.paramsegment import attach_store
 from rtcore.realtime import keep_off
 from rtcore_workers.device_memory import DeviceMemory, NotShared, allocate
 

@@ -7,7 +7,7 @@ import socket
 
 from rtcore.errors import RtcoreError
 from rtcore.forkserver import MAX_MESSAGE_BYTES
-from rtcore.params import attach_store
+from rtcore.paramsegment import attach_store
 from rtcore_workers.device_memory import NotShared, memory_kind, open_memory
 from rtcore_workers.weights import Held
 

@@ -24,7 +24,8 @@ from rtcore.history import History, HistoryReader
 from rtcore.layout import TRACE_FIRST_WORKER, Layout
 from rtcore.learn.checkpoint import load_weights
 from rtcore.manifest import ParamManifest
-from rtcore.params import ParamStore, attach_store, layout_of
+from rtcore.params import ParamStore, layout_of
+from rtcore.paramsegment import attach_store
 from rtcore.realtime import keep_off
 from rtcore.ring import FrameHeader
 from rtcore.shared import Phase, SharedRun, phase_of

@@ -21,7 +21,8 @@ from rtcore.history import History
 from rtcore.layout import Layout
 from rtcore.learn.courtesy import Courtesy, TickWatch
 from rtcore.learn.master import Floats, LearnerState, MasterState, attach_master
-from rtcore.params import ParamStore, attach_store
+from rtcore.params import ParamStore
+from rtcore.paramsegment import attach_store
 from rtcore.realtime import keep_off
 from rtcore.shared import Phase, SharedRun, phase_of
 from rtcore.spaces import ActionSpec, ObservationSpec
