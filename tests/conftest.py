@@ -12,6 +12,7 @@ import pytest
 _WITH_PROCESSES = ("process", "fault")
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         folder = Path(item.path).parent.name
