@@ -5,15 +5,11 @@ Those with real processes one after another, as each fills the machine; the othe
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 _WITH_PROCESSES = ("process", "fault")
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        folder = Path(item.path).parent.name
-        item.add_marker(pytest.mark.xdist_group("processes" if folder in _WITH_PROCESSES else item.path.stem))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    folder = item.path.parent.name
+    item.add_marker(pytest.mark.xdist_group("processes" if folder in _WITH_PROCESSES else item.path.stem))
