@@ -1,15 +1,23 @@
-"""Which tests may run beside each other, if several do (`pytest -n 2 --dist loadgroup`, as `make test` runs them).
+"""Which tests run beside each other, where several do (`pytest -n 2`, as in `make test`).
 
-Those with real processes one after another, as each fills the machine; the others file by file beside them.
+Those with real processes run one after another, as each fills the machine; the others, file by file, beside them.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-_WITH_PROCESSES = ("process", "fault")
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """In place of `--dist loadgroup`, which does not see its groups under pytest 9.2."""
+    from xdist.scheduler import LoadScopeScheduling
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    folder = item.path.parent.name
-    item.add_marker(pytest.mark.xdist_group("processes" if folder in _WITH_PROCESSES else item.path.stem))
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "processes" if file.startswith(("tests/process/", "tests/fault/")) else file
+
+    return Scheduling(config, log)
