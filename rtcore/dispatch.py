@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections import deque
 from enum import IntEnum
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from rtcore.schedule import Job
 
 OnLate = Literal["apply", "drop"]
+#: An answer that waits for its tick: due tick, answer, tick it was taken in for, how many were taken in before it.
+_Pending: TypeAlias = "tuple[int, Entry, int, int]"
 
 
 class Outcome(IntEnum):
@@ -63,12 +65,18 @@ class Decision(NamedTuple):
 
 
 class Resolution(NamedTuple):
-    """The one outcome of a job; `entry` is None where no answer ever came."""
+    """The one outcome of a job; `entry` is None where no answer ever came.
+
+    `taken_tick`, `taken_seq`: the tick for which its answer, or its loss, was taken in, and how many of both had been
+    before it; -1 where neither came. With them a recorded run can be dispatched again.
+    """
 
     job: Job
     entry: Entry | None
     outcome: Outcome
     tick: int
+    taken_tick: int = -1
+    taken_seq: int = -1
 
 
 class Dispatcher:
@@ -83,8 +91,9 @@ class Dispatcher:
         self.episode = 0
         self._on_late = on_late
         self._jobs: dict[int, Job] = {}
-        self._pending: list[tuple[int, Entry]] = []
-        self._active: tuple[int, Entry] | None = None
+        self._pending: list[_Pending] = []
+        self._active: _Pending | None = None
+        self._num_taken = 0
         self._newest_obs_tick = -1
         self._due: deque[tuple[int, int]] = deque()
         self._covered_until = -1
@@ -106,24 +115,28 @@ class Dispatcher:
         """An answer was found in a slot at `tick`."""
         if self._jobs.pop(entry.job.worker, None) is None:
             return
+        taken_seq = self._num_taken
+        self._num_taken = taken_seq + 1
         if entry.episode != self.episode:
-            self._resolve(entry.job, entry, Outcome.STALE_EPISODE, tick)
+            self._resolve(entry.job, entry, Outcome.STALE_EPISODE, tick, tick, taken_seq)
         elif entry.obs_tick < self._newest_obs_tick:
-            self._resolve(entry.job, entry, Outcome.SUPERSEDED, tick)
+            self._resolve(entry.job, entry, Outcome.SUPERSEDED, tick, tick, taken_seq)
         else:
             due_tick = entry.job.due_tick if entry.job.hold else tick
-            self._pending.append((due_tick, entry))
+            self._pending.append((due_tick, entry, tick, taken_seq))
 
     def lose(self, job: Job, tick: int) -> None:
         """The worker of `job` is gone. Its due tick stays due: it will be `MISSED`, not `IDLE`."""
         if self._jobs.pop(job.worker, None) is not None:
-            self._resolve(job, None, Outcome.DROPPED_DEAD_WORKER, tick)
+            taken_seq = self._num_taken
+            self._num_taken = taken_seq + 1
+            self._resolve(job, None, Outcome.DROPPED_DEAD_WORKER, tick, tick, taken_seq)
 
     def new_episode(self, tick: int) -> None:
         """The world was reset at `tick`: whatever is pending or on its way fits the old episode."""
         self.episode += 1
-        for _, entry in self._pending:
-            self._resolve(entry.job, entry, Outcome.STALE_EPISODE, tick)
+        for pending in self._pending:
+            self._end(pending, Outcome.STALE_EPISODE, tick)
         self._pending.clear()
         self._active = None
         self._newest_obs_tick = -1
@@ -134,9 +147,9 @@ class Dispatcher:
     def finish(self, tick: int) -> None:
         """The run is over: what is still under way ends as `UNFINISHED`."""
         for job in list(self._jobs.values()):
-            self._resolve(job, None, Outcome.UNFINISHED, tick)
-        for _, entry in self._pending:
-            self._resolve(entry.job, entry, Outcome.UNFINISHED, tick)
+            self._resolve(job, None, Outcome.UNFINISHED, tick, -1, -1)
+        for pending in self._pending:
+            self._end(pending, Outcome.UNFINISHED, tick)
         self._jobs.clear()
         self._pending.clear()
 
@@ -147,7 +160,7 @@ class Dispatcher:
         was_due = self._pop_due(tick)
         chosen = self._choose(tick)
         if chosen is not None:
-            due_tick, entry = chosen
+            due_tick, entry = chosen[0], chosen[1]
             self._lead_in_until = -1
             index = min(tick - due_tick, entry.chunk_ticks - 1)
             return Decision(TickKind.ACTED, entry, index, due_tick, self._first_use, self._outcome)
@@ -162,42 +175,49 @@ class Dispatcher:
             was_due = True
         return was_due or tick <= self._covered_until
 
-    def _choose(self, tick: int) -> tuple[int, Entry] | None:
+    def _choose(self, tick: int) -> _Pending | None:
         """The newest of what is due, else the rest of the chunk that is being played."""
-        best: tuple[int, Entry] | None = None
+        best: _Pending | None = None
         if self._pending:
-            waiting: list[tuple[int, Entry]] = []
+            waiting: list[_Pending] = []
             for candidate in self._pending:
-                due_tick, entry = candidate
+                due_tick, entry = candidate[0], candidate[1]
                 if due_tick > tick:
                     waiting.append(candidate)
                 elif self._on_late == "drop" and tick >= due_tick + entry.chunk_ticks:
-                    self._resolve(entry.job, entry, Outcome.DROPPED_LATE, tick)
+                    self._end(candidate, Outcome.DROPPED_LATE, tick)
                 elif best is None or (entry.obs_tick, due_tick) > (best[1].obs_tick, best[0]):
                     if best is not None:
-                        self._resolve(best[1].job, best[1], Outcome.SUPERSEDED, tick)
+                        self._end(best, Outcome.SUPERSEDED, tick)
                     best = candidate
                 else:
-                    self._resolve(entry.job, entry, Outcome.SUPERSEDED, tick)
+                    self._end(candidate, Outcome.SUPERSEDED, tick)
             self._pending = waiting
         if best is not None and best[1].obs_tick < self._newest_obs_tick:
-            self._resolve(best[1].job, best[1], Outcome.SUPERSEDED, tick)
+            self._end(best, Outcome.SUPERSEDED, tick)
             best = None
         if best is not None:
-            due_tick, entry = best
+            due_tick, entry = best[0], best[1]
             self._newest_obs_tick = entry.obs_tick
             self._first_use, self._outcome = True, Outcome.ON_TIME if tick == due_tick else Outcome.LATE
-            self._resolve(entry.job, entry, self._outcome, tick)
+            self._end(best, self._outcome, tick)
             self._active = best if tick < due_tick + entry.chunk_ticks - 1 else None
             return best
         self._first_use = False
         if self._active is not None:
-            due_tick, entry = active = self._active
+            active = self._active
+            due_tick, entry = active[0], active[1]
             if tick >= due_tick + entry.chunk_ticks - 1:
                 self._active = None
             return active if tick < due_tick + entry.chunk_ticks else None
         return None
 
-    def _resolve(self, job: Job, entry: Entry | None, outcome: Outcome, tick: int) -> None:
+    def _end(self, pending: _Pending, outcome: Outcome, tick: int) -> None:
+        _, entry, taken_tick, taken_seq = pending
+        self._resolve(entry.job, entry, outcome, tick, taken_tick, taken_seq)
+
+    def _resolve(
+        self, job: Job, entry: Entry | None, outcome: Outcome, tick: int, taken_tick: int, taken_seq: int
+    ) -> None:
         self.outcomes[outcome] += 1
-        self.resolutions.append(Resolution(job, entry, outcome, tick))
+        self.resolutions.append(Resolution(job, entry, outcome, tick, taken_tick, taken_seq))

@@ -112,6 +112,8 @@ class StatsRecorder:
                 resolution.tick,
                 *times,
                 self._phase_seq,
+                resolution.taken_tick,
+                resolution.taken_seq,
             )
         )
 

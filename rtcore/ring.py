@@ -106,6 +106,7 @@ class FrameHeader(NamedTuple):
     dispatch_ns: int
     phase_seq: int
     policy_checksum: int = 0
+    booked_jobs: int = 0
 
 
 def copy_bytes(target: memoryview, source: memoryview) -> None:

@@ -175,7 +175,8 @@ class TickLoop:
         result, action, source = self._advance_world(decision)
         publish_ns = clock.now_ns()
         step_ns = publish_ns - booked_ns
-        frame_seq = self._publish(plan, decision, result, action, source, start_ns, dispatch_ns, publish_ns, step_ns)
+        times_ns = (start_ns, dispatch_ns, publish_ns, step_ns)
+        frame_seq = self._publish(plan, decision, len(jobs), result, action, source, times_ns)
         published_ns = clock.now_ns()
         if jobs:
             self.workers.announce(jobs)
@@ -264,14 +265,13 @@ class TickLoop:
         self,
         plan: TickPlan,
         decision: Decision,
+        booked_jobs: int,
         result: StepResult,
         action: bytes,
         source: Source,
-        start_ns: int,
-        dispatch_ns: int,
-        publish_ns: int,
-        step_ns: int,
+        times_ns: tuple[int, int, int, int],
     ) -> int:
+        start_ns, dispatch_ns, publish_ns, step_ns = times_ns
         entry = decision.entry
         provenance = (-1, -1, -1, -1, -1, -1, 0)
         if entry is not None:
@@ -303,6 +303,7 @@ class TickLoop:
             dispatch_ns,
             self._phase_seq,
             entry.payload.policy_checksum if entry is not None else 0,
+            booked_jobs,
         )
         return self.workers.publish(result.frame, header, action)
 

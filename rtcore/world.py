@@ -220,6 +220,9 @@ class HeldWorld:
 
     def __init__(self, world: World) -> None:
         self._world = world
+        no_action = getattr(world, "noop", None)
+        #: What stands in: the same each time, so that rehearsing draws none of the run's random actions.
+        self._stand_in = world.stand_in() if no_action is None else (no_action, Source.NOOP)
 
     def reset(self) -> StepResult:
         return self._world.hold()
@@ -231,7 +234,7 @@ class HeldWorld:
         return self._world.hold()
 
     def stand_in(self) -> tuple[Any, Source]:
-        return self._world.stand_in()
+        return self._stand_in
 
     def encode(self, action: Any) -> bytes:
         return self._world.encode(action)

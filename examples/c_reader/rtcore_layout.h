@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 #define RTCORE_MAGIC INT64_C(0x10045524f435452)
-#define RTCORE_LAYOUT_VERSION 3
+#define RTCORE_LAYOUT_VERSION 4
 #define RTCORE_ENV_HISTOGRAMS 8
 #define RTCORE_WORKER_HISTOGRAMS 2
 #define RTCORE_HISTOGRAM_BUCKETS 4608
@@ -171,7 +171,8 @@ struct rtcore_frame_header {
     int64_t dispatch_ns; /* when it was decided what to apply */
     int64_t phase_seq; /* order the tick belongs to: those of a rehearsal are not those of the run */
     int64_t policy_checksum; /* CRC-32 of those weights; 0: no action, or a policy without weights */
-    int64_t unused[7];
+    int64_t booked_jobs; /* jobs that were booked at this tick */
+    int64_t unused[6];
 };
 _Static_assert(sizeof(struct rtcore_frame_header) == 256, "rtcore_frame_header");
 
@@ -193,8 +194,11 @@ struct rtcore_log_record {
     int64_t write_ns; /* when writing the answer began */
     int64_t cpu_ns; /* what the inference cost, as in `slot entry` */
     int64_t phase_seq; /* order the job belongs to */
+    int64_t taken_tick; /* tick for which its answer, or its worker's loss, was taken in; -1: neither came */
+    int64_t taken_seq; /* how many answers and losses of the phase had been taken in before it; -1: neither came */
+    int64_t unused[6];
 };
-_Static_assert(sizeof(struct rtcore_log_record) == 128, "rtcore_log_record");
+_Static_assert(sizeof(struct rtcore_log_record) == 192, "rtcore_log_record");
 
 /* Writer: supervisor. */
 struct rtcore_about_text {

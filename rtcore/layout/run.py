@@ -192,6 +192,7 @@ FRAME_HEADER = Record(
         "dispatch_ns": "when it was decided what to apply",
         "phase_seq": "order the tick belongs to: those of a rehearsal are not those of the run",
         "policy_checksum": "CRC-32 of those weights; 0: no action, or a policy without weights",
+        "booked_jobs": "jobs that were booked at this tick",
     },
     frozenset({"reward", "episode_return"}),
 )
@@ -217,6 +218,8 @@ LOG_RECORD = Record(
         "write_ns": "when writing the answer began",
         "cpu_ns": "what the inference cost, as in `slot entry`",
         "phase_seq": "order the job belongs to",
+        "taken_tick": "tick for which its answer, or its worker's loss, was taken in; -1: neither came",
+        "taken_seq": "how many answers and losses of the phase had been taken in before it; -1: neither came",
     },
 )
 

@@ -92,6 +92,8 @@ class JobRow(NamedTuple):
     write_ns: int
     cpu_ns: int
     phase_seq: int
+    taken_tick: int = -1
+    taken_seq: int = -1
 
 
 class Episode(NamedTuple):

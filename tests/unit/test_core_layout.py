@@ -11,7 +11,7 @@ from rtcore.slots import JobRecord, SlotEntry
 
 pytestmark = pytest.mark.unit
 
-#: Layout version 3: size of each record and the offset of each field [bytes].
+#: Layout version 4: size of each record and the offset of each field [bytes].
 RECORDS = {
     "SEGMENT_HEADER": (
         128,
@@ -161,10 +161,11 @@ RECORDS = {
             "dispatch_ns": 176,
             "phase_seq": 184,
             "policy_checksum": 192,
+            "booked_jobs": 200,
         },
     ),
     "LOG_RECORD": (
-        128,
+        192,
         {
             "log_seq": 0,
             "worker": 8,
@@ -182,6 +183,8 @@ RECORDS = {
             "write_ns": 104,
             "cpu_ns": 112,
             "phase_seq": 120,
+            "taken_tick": 128,
+            "taken_seq": 136,
         },
     ),
     "ABOUT_TEXT": (
@@ -362,7 +365,7 @@ SEGMENTS = {
     "frames_at": 1536,
     "ring_bytes": 93696,
     "log_records_at": 256,
-    "log_bytes": 1280,
+    "log_bytes": 1792,
     "about_segment_bytes": 2432,
     "trace_bytes": 5888,
 }
@@ -389,7 +392,7 @@ SLOTS = [(128, 192, 448), (704, 768, 1024), (1280, 1344, 1600)]
 
 
 def test_the_layout_version_and_the_magic_are_pinned():
-    assert layout.LAYOUT_VERSION == 3
+    assert layout.LAYOUT_VERSION == 4
     assert struct.pack("<Q", layout.MAGIC) == b"RTCORE\x00\x01"
     assert (layout.WORD_BYTES, layout.CACHE_LINE_BYTES) == (8, 64)
 
