@@ -194,6 +194,11 @@ class RuntimeConfig(LearnConfig):
         description="Record what every process did when, as a Perfetto trace in the output folder (runs/latest if "
         "--out is not given).",
     )
+    record: bool = Field(
+        False,
+        description="Keep every frame and what was applied at its tick, in recording/ of the output folder "
+        "(runs/latest if --out is not given); --replay runs it again.",
+    )
     live: bool = Field(True, description="Live terminal view (plain lines where there is no terminal).")
 
     @model_validator(mode="after")
@@ -243,10 +248,10 @@ class RuntimeConfig(LearnConfig):
         return self
 
     @model_validator(mode="after")
-    def _trace_has_a_place(self) -> Self:
+    def _trace_and_recording_have_a_place(self) -> Self:
         if self.trace and self.clock == "virtual":
             raise ValueError("trace is for --clock wall: on the virtual clock no process does anything")
-        if self.trace and self.out is None:
+        if (self.trace or self.record) and self.out is None:
             object.__setattr__(self, "out", Path("runs/latest"))
         return self
 

@@ -65,7 +65,7 @@ class RecordError(RtcoreError):
 class WorkerDied(RtcoreError):
     """A process of the run died unasked.
 
-    `role` is "env", "worker", "learner" or "holder"; `index` its position among its role; `exitcode` as in
+    `role` is "env", "worker", "learner", "holder" or "recorder"; `index` its position among its role; `exitcode` as in
     `multiprocessing.Process.exitcode`: negative means killed by that signal, None means not known.
     """
 
@@ -79,7 +79,7 @@ class WorkerDied(RtcoreError):
 
     def __str__(self) -> str:
         return (
-            f"{self.role} {self.index} (pid {self.pid}) died: {_describe_exit(self.exitcode)}; "
+            f"{self.role} {self.index} (pid {self.pid}) died: {describe_exit(self.exitcode)}; "
             f"its own error output, above, says why"
         )
 
@@ -88,7 +88,8 @@ class LauncherDied(RtcoreError):
     """The process that starts and watches the others died; the run cannot go on without it."""
 
 
-def _describe_exit(exitcode: int | None) -> str:
+def describe_exit(exitcode: int | None) -> str:
+    """How a process ended, in words. `exitcode` as in `WorkerDied`."""
     if exitcode is None:
         return "exit code unknown"
     if exitcode >= 0:

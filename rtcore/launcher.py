@@ -22,7 +22,7 @@ from rtcore.clock import MonotonicClock
 from rtcore.errors import LauncherDied, RtcoreError
 from rtcore.forkserver import MAX_MESSAGE_BYTES
 
-Role = Literal["env", "worker", "learner", "holder"]
+Role = Literal["env", "worker", "learner", "holder", "recorder"]
 
 #: Modules the fork server imports before it forks. torch only: importing it takes seconds, forking none.
 PRELOAD = (
@@ -96,7 +96,7 @@ class Launcher:
         ours.setblocking(False)
         child = Child(role, index, generation, ours)
         self._token += 1
-        name = role if role == "env" else f"{role}{index}"
+        name = role if role in ("env", "recorder") else f"{role}{index}"
         request = {"fork": {"name": name, "entry": entry, "boot": boot}, "token": self._token}
         with theirs:
             try:

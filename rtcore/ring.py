@@ -146,6 +146,7 @@ class FrameRing:
         self._header_at = [layout.headers_at + slot * layout.header_stride_bytes for slot in slots]
         places = [layout.frames_at + slot * layout.frame_stride_bytes for slot in slots]
         self._frames = [buffer[place : place + layout.frame_bytes] for place in places]
+        self._frames_at, self._frame_stride = layout.frames_at, layout.frame_stride_bytes
         self._header_words = buffer[layout.headers_at : layout.frames_at].cast("q")
         self._words_per_header = layout.header_stride_bytes // WORD_BYTES
         self._scratch: npt.NDArray[Any] = np.empty(frame_shape, frame_dtype)
@@ -273,6 +274,32 @@ class FrameRing:
             at += size
         return out
 
+    def row_dtype(self, action: np.dtype[Any]) -> np.dtype[Any]:
+        """A row of `copy_rows`: a header and, as `action`, what was applied. `action`: dtype (with shape) of one."""
+        return FRAME_HEADER.dtype_with("action", action, self._words_per_header * WORD_BYTES)
+
+    def copy_rows(self, first: int, rows: npt.NDArray[Any], frames: npt.NDArray[Any]) -> int:
+        """Reader: headers, actions and frames of `first`, `first` + 1, ..., all of which must exist, in few copies.
+
+        `rows`: (n,) of `row_dtype`; `frames`: (n, *frame_shape), both C order. Returns how many of them, from `first`
+        on, had begun to be overwritten: those are not to be used, all others are whole.
+        """
+        count, slots = len(rows), self.sequence.num_slots
+        stride = self._words_per_header * WORD_BYTES
+        headers = np.frombuffer(self._buffer, np.uint8, slots * stride, self._header_at[0]).reshape(slots, stride)
+        stored = np.frombuffer(self._buffer, np.uint8, slots * self._frame_stride, self._frames_at)
+        stored = stored.reshape(slots, self._frame_stride)[:, : self._frame_bytes]
+        rows_out = rows.view(np.uint8).reshape(count, stride)
+        frames_out = frames.reshape(count, -1).view(np.uint8)
+        done = 0
+        while done < count:
+            slot = (first + done) % slots
+            part = min(count - done, slots - slot)
+            rows_out[done : done + part] = headers[slot : slot + part]
+            frames_out[done : done + part] = stored[slot : slot + part]
+            done += part
+        return _num_lapped(self.sequence, first, count)
+
     def lapped(self, seqs: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Reader: which of `seqs` the writer had begun to overwrite. Ask after the copies; the caller counts them."""
         return self.sequence.control[RING_BEGUN] - seqs >= self.sequence.num_slots
@@ -319,6 +346,21 @@ class JobLog:
     def next_seq(self) -> int:
         return self._next_seq
 
+    def copy_rows(self, first: int, rows: npt.NDArray[Any]) -> int:
+        """Reader: records `first`, `first` + 1, ..., all of which must exist. `rows`: (n,) of `LOG_RECORD.dtype`.
+
+        Returns how many of them, from `first` on, had begun to be overwritten: those are not to be used.
+        """
+        count, slots = len(rows), self.sequence.num_slots
+        stored = np.frombuffer(self._buffer, LOG_RECORD.dtype, slots, self._records_at)
+        done = 0
+        while done < count:
+            slot = (first + done) % slots
+            part = min(count - done, slots - slot)
+            rows[done : done + part] = stored[slot : slot + part]
+            done += part
+        return _num_lapped(self.sequence, first, count)
+
     def append(self, fields: tuple[int, ...]) -> None:
         """Writer: add a record (`LOG_RECORD` without its number)."""
         seq = self._next_seq
@@ -336,3 +378,9 @@ class JobLog:
         if self.sequence.was_lapped(seq):
             return ReadStatus.LAPPED, ()
         return ReadStatus.OK, fields
+
+
+def _num_lapped(sequence: SequenceRing, first: int, count: int) -> int:
+    """How many of `count` records from `first` on the writer had begun to overwrite. Ask after the copies."""
+    oldest_whole = sequence.control[RING_BEGUN] - sequence.num_slots + 1  # (R2)
+    return max(0, min(count, oldest_whole - first))

@@ -26,6 +26,7 @@ from rtcore.errors import ConfigError, StartupError
 from rtcore.learn.policysource import resolve_policy
 from rtcore.learn.publishing import publish
 from rtcore.learn.run import LearningRun
+from rtcore.recording.columns import require_h5py
 from rtcore.report.live import booked_ticks
 from rtcore.report.record import Episode, RunRecord, writing_to
 from rtcore.report.snapshot import snapshot
@@ -156,8 +157,10 @@ class Runtime:
             raise
 
     def _make_folder(self) -> None:
-        """Before anything is started: a folder that cannot be made is a wrong setting."""
+        """Before anything is started: a folder that cannot be made is a wrong setting, as is a missing package."""
         out = self.config.out
+        if self.config.record:
+            require_h5py()
         if out is not None:
             try:
                 out.mkdir(parents=True, exist_ok=True)
@@ -336,7 +339,8 @@ class Runtime:
 
     def _supervise(self) -> None:
         """To the end of the run, and then to the end of everything, whatever goes wrong on the way."""
-        steps = (self._watch_until_over, self._drain, self._end_learning, self._take_stock, self._close_files)
+        ends = (self._end_learning, self._supervisor.end_recording)
+        steps = (self._watch_until_over, self._drain, *ends, self._take_stock, self._close_files)
         for step in (*steps, self._supervisor.close):
             try:
                 step()
@@ -387,7 +391,8 @@ class Runtime:
         stats = snapshot(supervisor.shared, supervisor.about, self.record, with_memory=with_memory)
         if self._learning is not None:
             stats = replace(stats, learner=self._learning.stats(supervisor))
-        stats = replace(stats, weights=supervisor.workers.weights())
+        recording = supervisor.recording.summary() if supervisor.recording is not None else {}
+        stats = replace(stats, weights=supervisor.workers.weights(), recording=recording)
         if spool is None:
             return stats
         return replace(stats, trace={"events": spool.num_events, "lost_events": spool.lost_events})

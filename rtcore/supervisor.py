@@ -1,6 +1,6 @@
 """Starts a run's processes, rehearses and plans, watches them, removes everything.
 
-Its crews, `WorkerCrew` and `LearnerCrew`, know what they start, count and restart. It talks to the env
+Its crews, `WorkerCrew`, `LearnerCrew` and `RecordingCrew`, know what they start, count and restart. It talks to the env
 process through shared memory only: nothing it does, or fails to do, can delay a tick.
 """
 
@@ -18,13 +18,16 @@ from rtcore.clock import MonotonicClock, unix_time_s
 from rtcore.config import RuntimeConfig
 from rtcore.embed.player import plan_of_player
 from rtcore.embed.resets import reset_message
-from rtcore.errors import EnvironmentHung, StartupError, WorkerDied
-from rtcore.launcher import PRELOAD, PRELOAD_ENV, Child, Launcher, child_error
+from rtcore.envwatch import check_env
+from rtcore.errors import StartupError
+from rtcore.launcher import PRELOAD, PRELOAD_ENV, Child, Launcher
 from rtcore.layout import TRACE_SUPERVISOR
 from rtcore.learn.checkpoint import SavedState
 from rtcore.learn.crew import LearnerCrew
 from rtcore.params import ParamStore
 from rtcore.planner import Plan
+from rtcore.recording.crew import RecordingCrew
+from rtcore.recording.writer import describe_run
 from rtcore.rehearsal import Rehearsal
 from rtcore.report.record import Drain
 from rtcore.shared import Phase, SharedRun, next_order
@@ -70,6 +73,8 @@ class Supervisor:
         #: What learning goes on from, and who learns; None: nobody does.
         self.saved: SavedState | None = None
         self.learners: LearnerCrew | None = None
+        #: Who keeps what was seen and applied; None: nobody does.
+        self.recording: RecordingCrew | None = None
         self.run_phase_seq = -1
         self.run_first_frame = 0
         self._began_ns = 0
@@ -104,6 +109,7 @@ class Supervisor:
         self._launcher = Launcher(self.run_id, PRELOAD if self._played_delay_ticks is None else PRELOAD_ENV)
         self._start_env()
         self.plan = plan = self._make_policy_ready()
+        self._start_recording()
         self.startup_s = (self._clock.now_ns() - self._began_ns) / 1e9
         self._started_unix_s = unix_time_s()
         self._tell_onlookers()
@@ -148,14 +154,29 @@ class Supervisor:
 
     def end_learning(self) -> None:
         """Let the learners finish the update they are at. Once the run is over, however it ended."""
-        learners = self.learners
-        if learners is None:
-            return
-        # One that hangs with the master locked would keep the last checkpoint from being written for ever.
-        for end in (learners.end, learners.kill):
-            end()
-            if self._launcher is not None:
-                self._launcher.poll_until(lambda: learners.has_ended, _GRACE_NS)
+        if self.learners is not None and self._launcher is not None:
+            self.learners.see_off(self._launcher)
+
+    def _start_recording(self) -> None:
+        """Between the rehearsal and tick 0: nothing ticks, so that the next frame is the run's first."""
+        if self.config.record:
+            self.recording = RecordingCrew(
+                self.config,
+                self.shared,
+                lambda entry, boot: self._launch("recorder", 0, 0, entry, boot),
+                self.progress,
+                self._clock,
+            )
+            played = self._played_delay_ticks is not None
+            self.recording.start(
+                describe_run(self.config, self.env_info, self.policy_info, self.rate_hz, played=played)
+            )
+            self.wait_until(self.recording.is_ready, "the recorder", self.config.startup_timeout_s)
+
+    def end_recording(self) -> None:
+        """Let the recorder write what is left. Once the run is over, however it ended."""
+        if self.recording is not None and self._launcher is not None:
+            self.recording.see_off(self._launcher)
 
     def _start_env(self) -> None:
         self.progress(f"making the world {self.config.env_id}")
@@ -319,37 +340,19 @@ class Supervisor:
         if self._launcher is None:
             raise StartupError("the run is over")
         children = self._launcher.poll(timeout_s)
-        self._check_env()
+        if self._env is not None:
+            check_env(self._env, self._shared, self.config, self._clock)
         for child in children:
             if child.role == "learner" and self.learners is not None:
                 self.learners.check(child)
+            elif child.role == "recorder" and self.recording is not None:
+                self.recording.check(child)
             elif child.role in ("worker", "holder"):
                 self.workers.check(child)
         if self._workers is not None:
             self._workers.look(self.plan)
         if self.learners is not None:
             self.learners.look()
-
-    def _check_env(self) -> None:
-        env = self._env
-        if env is None:
-            return
-        if env.failure is not None:
-            raise child_error(env.failure, "the env process")
-        if env.exitcode is not None:
-            raise WorkerDied("env", 0, env.pid, env.exitcode)
-        if self._shared is None or env.ready is None:
-            return
-        now_ns = self._clock.now_ns()
-        heartbeat_ns = self._shared.env_status["heartbeat_ns"]
-        if heartbeat_ns and now_ns - heartbeat_ns > self.config.env_timeout_s * 1e9:
-            env.kill()
-            raise EnvironmentHung(
-                f"the env process (pid {env.pid}) was silent for {self.config.env_timeout_s:g} s in tick "
-                f"{self._shared.env_status['tick']} and was killed. Does {self.config.env_id} return from step() "
-                "and reset()? (A Game Boy program that executes an illegal opcode never does.) "
-                "Raise --env-timeout-s if it is only slow"
-            )
 
     def wait_until(self, done: Callable[[], bool], what: str | Callable[[], str], timeout_s: float) -> None:
         """Serve events until `done`; a named error if it takes too long."""

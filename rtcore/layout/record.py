@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 import numpy as np
 
@@ -40,6 +41,20 @@ class Record:
                 "formats": ["<f8" if field in floats else "<i8" for field in fields],
                 "offsets": [WORD_BYTES * position for position in range(len(fields))],
                 "itemsize": self.num_bytes,
+            }
+        )
+
+    def dtype_with(self, name: str, extra: np.dtype[Any], itemsize: int) -> np.dtype[Any]:
+        """All fields and, behind them, one of dtype `extra`; `itemsize` bytes from one row to the next."""
+        fields = list(self.fields)
+        formats: list[Any] = ["<f8" if field in self.floats else "<i8" for field in fields]
+        offsets = [WORD_BYTES * position for position in range(len(fields))]
+        return np.dtype(
+            {
+                "names": [*fields, name],
+                "formats": [*formats, extra],
+                "offsets": [*offsets, self.num_bytes],
+                "itemsize": itemsize,
             }
         )
 

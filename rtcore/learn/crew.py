@@ -17,7 +17,7 @@ import numpy as np
 from rtcore.clock import NS_PER_S, Clock
 from rtcore.config import RuntimeConfig
 from rtcore.errors import ConfigError, PolicyError, WorkerDied
-from rtcore.launcher import Child, child_error
+from rtcore.launcher import Child, Launcher, child_error
 from rtcore.layout import LEARNER_SIZES, MasterLayout
 from rtcore.learn.checkpoint import Arrays, SavedState
 from rtcore.learn.master import MasterState, attach_master
@@ -32,6 +32,7 @@ from rtcore.spaces import ActionSpec
 from rtcore.stats import Words
 
 LEARNER_ENTRY = "rtcore_workers.learner:main"
+_GRACE_NS = 2 * NS_PER_S
 
 #: Starts a process: (index, generation, entry, boot).
 Launch = Callable[[int, int, str, dict[str, Any]], Child]
@@ -252,6 +253,13 @@ class LearnerCrew:
         if self._master is not None:
             for control in self._master.control:
                 control["generation"] = -1
+
+    def see_off(self, launcher: Launcher) -> None:
+        """`end`, and after a while `kill`: one that hangs with the master locked would keep the last checkpoint from
+        being written for ever."""
+        for end in (self.end, self.kill):
+            end()
+            launcher.poll_until(lambda: self.has_ended, _GRACE_NS)
 
     def kill(self) -> None:
         """Those that have not ended. What they were at is not applied; the kernel frees what they had locked."""

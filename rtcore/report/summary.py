@@ -84,6 +84,7 @@ class RunStats:
     env: dict[str, Any] = field(default_factory=dict)
     wait: str = ""
     trace: dict[str, int] = field(default_factory=dict)
+    recording: dict[str, Any] = field(default_factory=dict)  #: see `RecordingCrew.summary`; {} of a run that keeps none
     learner: LearnerStats | None = None
     weights: dict[str, Any] = field(default_factory=dict)  #: see `Supervisor.weights`; {} without a network
 
@@ -158,6 +159,7 @@ def build_summary(stats: RunStats) -> dict[str, Any]:
         },
         "record": {"lost_ticks": 0, "lost_jobs": 0} | stats.lost_record_rows,
         **({"trace": stats.trace} if stats.trace else {}),
+        **({"recording": stats.recording} if stats.recording else {}),
         **({"learner": stats.learner.to_json()} if stats.learner is not None else {}),
         **({"weights": stats.weights} if stats.weights else {}),
         "environment": stats.env,

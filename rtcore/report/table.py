@@ -279,6 +279,8 @@ def _run_rows(summary: dict[str, Any], out: Path | None) -> list[_Row]:
     lost = record["lost_ticks"] + record["lost_jobs"]
     text = f"{record['lost_ticks']:,} ticks and {record['lost_jobs']:,} jobs missing" if lost else "complete"
     rows.append(_Row("record", text, "yellow" if lost else ""))
+    if "recording" in summary:
+        rows.append(_recording_row(summary["recording"]))
     if left is None:
         rows.append(_Row("shared memory", "not known: the run was not over, or used none"))
     elif left:
@@ -288,6 +290,11 @@ def _run_rows(summary: dict[str, Any], out: Path | None) -> list[_Row]:
     if out is not None:
         rows.append(_Row("files", str(out)))
     return rows
+
+
+def _recording_row(recording: dict[str, Any]) -> _Row:
+    text = f"{recording['end']}: {recording['frames']:,} frames, {recording['jobs']:,} jobs, {recording['path']}"
+    return _Row("recording", text, "" if recording["end"] == "complete" else "yellow")
 
 
 def _quantiles(shape: Mapping[str, Any], names: Sequence[str], digits: int = 1) -> str:

@@ -103,7 +103,17 @@ def describe(world: GymnasiumWorld, config: RuntimeConfig) -> dict[str, Any]:
         "noop_value": np.asarray(world.noop).tolist(),
         "noop_source": world.noop_source,
         "own": getattr(world.env.unwrapped, "rtcore_info", {}),
+        **(_env_spec(world) if config.record else {}),
     }
+
+
+def _env_spec(world: GymnasiumWorld) -> dict[str, Any]:
+    """How Gymnasium makes this world again, for Minari; {} of one that was not made by id, or with other arguments
+    than JSON has."""
+    try:
+        return {"env_spec": world.env.spec.to_json()} if world.env.spec is not None else {}
+    except (TypeError, ValueError):
+        return {}
 
 
 class EnvProcess:

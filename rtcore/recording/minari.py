@@ -1,0 +1,178 @@
+"""The recording as a Minari data set (https://minari.farama.org): episodes of steps, nothing stored twice.
+
+main_data.hdf5 holds virtual datasets, which say where in ticks.hdf5 their rows are: the two files go together. Only
+ticks at which the world stepped are steps; an episode's first observation is that of its reset. It is a file of its
+own so that the recording itself, once written, is never opened for writing again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from rtcore.dispatch import TickKind
+from rtcore.recording.columns import MAIN_FILE, METADATA_FILE, TICKS_FILE, require_h5py
+from rtcore.recording.reader import Recording
+from rtcore.report.output import write_json
+from rtcore.spaces import ActionSpec, ObservationSpec
+from rtcore.world import Source
+
+#: The version of Minari whose format this is.
+_MINARI_VERSION = "0.5.3"
+_OF_EACH_STEP = {"actions": "action", "rewards": "reward", "terminations": "terminated", "truncations": "truncated"}
+_INFOS = ("tick", "source", "outcome", "worker", "policy_version", "delay_ticks", "due_tick")
+
+#: Rows of a table, as (first, one after the last), in order.
+Rows = list[tuple[int, int]]
+
+
+class EpisodeRows(NamedTuple):
+    """Where an episode is in the table of ticks."""
+
+    number: int  #: as counted by the run
+    reset: int  #: the row of its first observation
+    steps: Rows  #: of the ticks at which the world stepped
+    num_steps: int
+
+
+def episodes_of(recording: Recording) -> tuple[list[EpisodeRows], int]:
+    """The episodes with at least one step; and how many more there are that lack frames."""
+    kind, source, numbers = (recording.column(name) for name in ("kind", "source", "episode"))
+    seqs = recording.column("frame_seq")
+    resets = np.flatnonzero(kind == TickKind.RESET)
+    whole = np.diff(seqs, prepend=recording.first_frame_seq - 1) == 1
+    stepped = source != Source.HELD
+    over = recording.column("terminated") | recording.column("truncated")
+    found, partial = [], int(len(seqs) > 0 and not (len(resets) and resets[0] == 0))
+    for begin, end in zip(resets.tolist(), [*resets[1:].tolist(), len(seqs)], strict=True):
+        # A gap just before the next reset may have held this episode's last steps.
+        last = end - 1 if over[end - 1] or end == len(seqs) else end
+        if not whole[begin + 1 : last + 1].all():
+            partial += 1
+        elif stepped[begin:end].any():
+            steps = _runs(stepped[begin:end], begin)
+            found.append(EpisodeRows(int(numbers[begin]), begin, steps, sum(last - first for first, last in steps)))
+    return found, partial
+
+
+def write_minari(recording: Recording, progress: Callable[[int, int], None] = lambda done, of: None) -> int:
+    """Make main_data.hdf5 and metadata.json beside the recording, whole or not at all; returns how many episodes.
+
+    `progress` gets (episodes done, of so many) now and then. OSError or RuntimeError if the disk is full.
+    """
+    folder = recording.path.parent
+    episodes, partial = episodes_of(recording)
+    draft = folder / (MAIN_FILE + ".part")
+    try:
+        with _Views(recording, draft) as views:
+            for index, episode in enumerate(episodes):
+                views.add(index, episode)
+                if index % 64 == 0:
+                    progress(index, len(episodes))
+        draft.replace(folder / MAIN_FILE)
+        write_json(folder / METADATA_FILE, _metadata(recording, episodes, partial))
+    finally:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+    return len(episodes)
+
+
+def _metadata(recording: Recording, episodes: list[EpisodeRows], partial: int) -> dict[str, Any]:
+    config, world = recording.config, recording.world
+    name = str(config["env_id"]).rpartition("/")[2].partition("-v")[0].replace(":", ".").lower()
+    spec = world.get("env_spec")
+    return {
+        "dataset_id": f"rtcore/{name}/{config['policy'].replace(':', '.')}-v0",
+        "minari_version": _MINARI_VERSION,
+        "data_format": "hdf5",
+        "jpeg_encoding": False,
+        "total_episodes": len(episodes),
+        "total_steps": sum(episode.num_steps for episode in episodes),
+        "observation_space": json.dumps(_space(recording.observation)),
+        "action_space": json.dumps(_space(recording.action)),
+        **({"env_spec": spec} if spec else {}),
+        "algorithm_name": str(config["policy"]),
+        "description": f"A run of rtcore {recording.about['rtcore_version']} at {float(recording.rate_hz)} Hz: "
+        "steps are ticks, and an action was chosen from the observation delay_ticks steps before.",
+        "rtcore_end": recording.end,
+        "rtcore_partial_episodes": partial,
+    }
+
+
+def _space(spec: ObservationSpec | ActionSpec) -> dict[str, Any]:
+    """As `minari.serialization` writes a space."""
+    kind = spec.kind if isinstance(spec, ActionSpec) else "box"
+    if kind == "box":
+        bounds = {"low": spec.low_array.tolist(), "high": spec.high_array.tolist()}
+        return {"type": "Box", "dtype": spec.dtype, "shape": list(spec.shape), **bounds}
+    if kind == "discrete" and isinstance(spec, ActionSpec):
+        return {"type": "Discrete", "dtype": "int64", "start": int(spec.low[0]), "n": spec.num_choices[0]}
+    if kind == "multi_discrete":
+        nvec = spec.high_array.astype(np.int64) - spec.low_array + 1
+        return {"type": "MultiDiscrete", "dtype": spec.dtype, "nvec": nvec.tolist(), "start": spec.low_array.tolist()}
+    return {"type": "MultiBinary", "n": spec.shape[0] if len(spec.shape) == 1 else list(spec.shape)}
+
+
+class _Views:
+    """main_data.hdf5 under a name of its own. With h5py's lower level: its upper one takes six times as long."""
+
+    def __init__(self, recording: Recording, path: Path) -> None:
+        self._h5py = require_h5py()
+        self._file = self._h5py.File(path, "w", libver="latest")
+        self._columns: dict[str, tuple[Any, tuple[int, ...], Any]] = {}
+        for name in ("frame", *_OF_EACH_STEP.values(), *_INFOS):
+            kind, shape = recording.stored(name)
+            self._columns[name] = (kind, shape[1:], self._h5py.h5s.create_simple(shape))
+
+    def __enter__(self) -> _Views:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def add(self, index: int, episode: EpisodeRows) -> None:
+        group = self._file.create_group(f"episode_{index}")
+        group.attrs["id"], group.attrs["total_steps"] = index, episode.num_steps
+        group.attrs["rtcore_episode"] = episode.number
+        # Like observations, infos begin with those of the reset.
+        from_reset = _joined((episode.reset, episode.reset + 1), episode.steps)
+        self._add(group, "observations", "frame", from_reset)
+        for name, column in _OF_EACH_STEP.items():
+            self._add(group, name, column, episode.steps)
+        infos = group.create_group("infos")
+        for column in _INFOS:
+            self._add(infos, column, column, from_reset)
+
+    def _add(self, group: Any, name: str, column: str, rows: Rows) -> None:
+        h5 = self._h5py
+        kind, shape, source = self._columns[column]
+        here, origin = h5.h5s.create_simple((sum(end - begin for begin, end in rows), *shape)), (0,) * len(shape)
+        mapping = h5.h5p.create(h5.h5p.DATASET_CREATE)
+        at = 0
+        for begin, end in rows:
+            here.select_hyperslab((at, *origin), (end - begin, *shape))
+            source.select_hyperslab((begin, *origin), (end - begin, *shape))
+            mapping.set_virtual(here, TICKS_FILE.encode(), f"ticks/{column}".encode(), source)
+            at += end - begin
+        here.select_all()
+        h5.h5d.create(group.id, name.encode(), kind, here, mapping)
+
+
+def _joined(first: tuple[int, int], rest: Rows) -> Rows:
+    """One run where the two touch."""
+    if rest and rest[0][0] == first[1]:
+        return [(first[0], rest[0][1]), *rest[1:]]
+    return [first, *rest]
+
+
+def _runs(flags: npt.NDArray[np.bool_], offset: int) -> Rows:
+    """Where `flags` are set, as runs; their indices plus `offset`."""
+    edges = np.flatnonzero(np.diff(flags, prepend=False, append=False)) + offset
+    pairs: Iterator[int] = iter(edges.tolist())
+    return list(zip(pairs, pairs, strict=True))

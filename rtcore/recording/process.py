@@ -1,0 +1,150 @@
+"""The recorder process: frames and job records out of a run's rings into the recording, until it is told to end.
+
+Owns: the recording. Reads: ring and job log, mapped read-only. Tells the supervisor once a second how far it is. It
+can delay no tick: nobody waits for it, and what the ring laps meanwhile is counted. Exits: when told, once the file is
+closed and Minari's view of it made; with the fork server; or when the disk refuses a write, saying so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import select
+import socket
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rtcore.clock import NS_PER_S, Clock, MonotonicClock
+from rtcore.config import RuntimeConfig
+from rtcore.errors import RtcoreError
+from rtcore.layout import Layout
+from rtcore.realtime import keep_off
+from rtcore.recording.columns import FOLDER
+from rtcore.recording.minari import write_minari
+from rtcore.recording.reader import Recording
+from rtcore.recording.tap import Tap
+from rtcore.recording.writer import RecordingWriter, reason_of
+from rtcore.ring import FrameRing, JobLog
+from rtcore.shm import attach_segment
+from rtcore.spaces import ActionSpec, ObservationSpec
+
+#: Below the workers, above learners: what it is starved of is lost, what a learner is starved of is not.
+_NICENESS = 10
+#: Longest pause between two looks at the ring; shorter where the ring comes round sooner.
+_LONGEST_PAUSE_S = 0.25
+_TELL_EVERY_NS = NS_PER_S
+#: Rows that fill no chunk within this time are written all the same.
+_WRITE_AT_LEAST_NS = 2 * NS_PER_S
+
+
+def main(boot: dict[str, Any], channel: socket.socket) -> None:
+    """Process entry."""
+    config = RuntimeConfig(**boot["config"])
+    _step_back(config)
+    layout, world = Layout.from_json(boot["layout"]), boot["about"]["world"]
+    observation, action = ObservationSpec.from_json(world["observation"]), ActionSpec.from_json(world["action"])
+    rate_hz = Fraction(world["rate_hz"])
+    segments = [attach_segment(boot["run_id"], part, layout, readonly=True) for part in ("ring", "log")]
+    ring = FrameRing(segments[0].buf, layout, observation.shape, observation.dtype)
+    log = JobLog(segments[1].buf, layout)
+    writer = make_writer(Path(boot["folder"]), ring, observation, action, rate_hz, boot["about"])
+    tap = Tap(writer, ring, log, boot["about"]["first_frame_seq"], boot["about"]["first_log_seq"])
+    gc.collect()
+    gc.freeze()
+    channel.send(json.dumps({"ready": {}}).encode())
+    pause_s = min(_LONGEST_PAUSE_S, layout.ring_slots / 4 / float(rate_hz))
+    RecorderLoop(writer, tap, channel, pause_s, MonotonicClock()).run()
+
+
+def make_writer(
+    folder: Path,
+    ring: FrameRing,
+    observation: ObservationSpec,
+    action: ActionSpec,
+    rate_hz: Fraction,
+    about: dict[str, Any],
+) -> RecordingWriter:
+    """An empty recording in the run's folder `folder`."""
+    row = ring.row_dtype(np.dtype((action.np_dtype, action.shape)))
+    return RecordingWriter(folder / FOLDER, observation, action, rate_hz, row, about)
+
+
+def finish(writer: RecordingWriter, tell: Callable[[int, int], None] = lambda done, of: None) -> str:
+    """Close the recording and make Minari's view of it; returns what went wrong with the view, "" if nothing.
+
+    RecordError if the recording itself cannot be written to its end. `tell` as in `write_minari`.
+    """
+    writer.close()
+    try:
+        with Recording(writer.path) as recording:
+            write_minari(recording, tell)
+    except (OSError, RuntimeError) as error:
+        return f"the recording is whole, but not its view for Minari: {reason_of(error)}"
+    return ""
+
+
+def _step_back(config: RuntimeConfig) -> None:
+    os.nice(_NICENESS)
+    with contextlib.suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    if config.env_cpu is not None:
+        keep_off(config.env_cpu)
+
+
+class RecorderLoop:
+    """Look, write, tell; until told to end."""
+
+    def __init__(self, writer: RecordingWriter, tap: Tap, channel: socket.socket, pause_s: float, clock: Clock) -> None:
+        self._writer = writer
+        self._tap = tap
+        self._channel = channel
+        self._pause_s = pause_s
+        self._clock = clock
+        self._told_ns = self._wrote_ns = clock.now_ns()
+        self._flushed = writer.written
+
+    def run(self) -> None:
+        """Until told to end: then everything is closed."""
+        try:
+            while not self._is_told_to_end():
+                self._tap.collect()
+                self._flush_now_and_then()
+                self._tell()
+            self._tap.collect()
+            note = finish(self._writer, lambda done, of: self._tell())
+        except RtcoreError as error:
+            self._send({"recorded": self._writer.counts._asdict(), "failed_with": str(error)})
+            self._writer.abandon()
+            raise
+        counts = self._writer.counts
+        last = {"recorded": counts._asdict(), "end": counts.end} | ({"note": note} if note else {})
+        self._channel.send(json.dumps(last).encode())
+
+    def _is_told_to_end(self) -> bool:
+        readable, _, _ = select.select([self._channel], [], [], self._pause_s)
+        # The one message there is says so; so does the end of the supervisor.
+        return bool(readable)
+
+    def _flush_now_and_then(self) -> None:
+        now_ns, writer = self._clock.now_ns(), self._writer
+        if writer.written == self._flushed and now_ns - self._wrote_ns < _WRITE_AT_LEAST_NS:
+            return
+        writer.flush(everything=writer.written == self._flushed)
+        self._flushed, self._wrote_ns = writer.written, now_ns
+
+    def _tell(self) -> None:
+        now_ns = self._clock.now_ns()
+        if now_ns - self._told_ns >= _TELL_EVERY_NS:
+            self._told_ns = now_ns
+            self._send({"recorded": self._writer.counts._asdict()})
+
+    def _send(self, message: dict[str, Any]) -> None:
+        # A supervisor that does not listen (stopped, dead) must not hold up the recorder.
+        with contextlib.suppress(OSError):
+            self._channel.send(json.dumps(message).encode(), socket.MSG_DONTWAIT)

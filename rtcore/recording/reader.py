@@ -1,0 +1,142 @@
+"""Reads a recording back: of a run that is over, goes on, or was killed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import numpy.typing as npt
+
+from rtcore.clock import rate_from
+from rtcore.errors import ConfigError
+from rtcore.recording.columns import FORMAT, FORMAT_VERSION, UNFINISHED, require_h5py, ticks_file
+from rtcore.report.record import JobRow
+from rtcore.ring import FrameHeader
+from rtcore.spaces import ActionSpec, ObservationSpec
+
+_BLOCK_ROWS = 1024
+_BLOCK_BYTES = 1 << 25
+
+
+class RecordedTick(NamedTuple):
+    """A tick that ran: what happened, what was applied, what was seen after it. Arrays are copies."""
+
+    header: FrameHeader
+    action: npt.NDArray[Any]  #: as in the action space; decode with `Recording.action.decode`
+    frame: npt.NDArray[Any]
+
+
+class Recording:
+    """A recording, read only. Use it as a context manager; values are those of when it was opened."""
+
+    def __init__(self, path: Path) -> None:
+        """`path`: ticks.hdf5, its folder, or its run's. ConfigError if there is none, or none that can be read."""
+        self.path = ticks_file(path)
+        self._file = _open(self.path)
+        try:
+            self._read_about()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._file.close()
+
+    # -- what it is of --------------------------------------------------------------------------------------
+
+    def _read_about(self) -> None:
+        about = dict(self._file.attrs)
+        if about.get("format") != FORMAT or about.get("format_version") != FORMAT_VERSION:
+            raise ConfigError(
+                f"{self.path}: format {about.get('format')!r} version {about.get('format_version')}; expected "
+                f"{FORMAT!r} version {FORMAT_VERSION}. Read it with the rtcore that wrote it"
+            )
+        #: Every attribute of the file; those that hold JSON as text.
+        self.about = about
+        self.config: dict[str, Any] = json.loads(about["config"])
+        self.world: dict[str, Any] = json.loads(about["world"])
+        self.observation = ObservationSpec.from_json(self.world["observation"])
+        self.action = ActionSpec.from_json(self.world["action"])
+        self.rate_hz = rate_from(str(about["rate_hz"]))
+        self.first_frame_seq = int(about["first_frame_seq"])
+        self.first_log_seq = int(about["first_log_seq"])
+        #: "complete", "N frames lost", ...; "unfinished": still being written, or its writer was killed.
+        self.end = bytes(about["end"]).decode().rstrip()
+        self._ticks, self._jobs = self._file["ticks"], self._file["jobs"]
+        # A writer that was killed may have written some columns further than others.
+        self.num_ticks = min(len(dataset) for dataset in self._ticks.values())
+        self.num_jobs = min(len(dataset) for dataset in self._jobs.values())
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether its writer came to its end."""
+        return self.end != UNFINISHED
+
+    @cached_property
+    def lost_frames(self) -> int:
+        """Frames that the ring lapped, up to the last one that is there."""
+        return _missing(self.column("frame_seq"), self.first_frame_seq)
+
+    @cached_property
+    def lost_jobs(self) -> int:
+        """Job records that the log lapped, up to the last one that is there."""
+        return _missing(self.jobs("log_seq")["log_seq"], self.first_log_seq)
+
+    # -- what is in it --------------------------------------------------------------------------------------
+
+    def column(self, name: str, begin: int = 0, end: int | None = None) -> npt.NDArray[Any]:
+        """Rows `begin` to `end` of a tick column: a field of `FrameHeader`, `delay_ticks`, `action` or `frame`."""
+        end = self.num_ticks if end is None else min(self.num_ticks, end)
+        values: npt.NDArray[Any] = self._ticks[name][begin:end]
+        return values
+
+    def stored(self, name: str) -> tuple[Any, tuple[int, ...]]:
+        """HDF5 type and shape of a tick column as it is in the file: for virtual datasets that refer to it."""
+        return self._ticks[name].id.get_type(), self._ticks[name].shape
+
+    def jobs(self, *names: str) -> dict[str, npt.NDArray[Any]]:
+        """Columns of the job log by name; all of them if none is named."""
+        return {name: self._jobs[name][: self.num_jobs] for name in names or JobRow._fields}
+
+    def ticks(self, begin: int = 0, end: int | None = None) -> Iterator[RecordedTick]:
+        """Rows `begin` to `end`, read in blocks: memory does not grow with the length of the run."""
+        end = min(self.num_ticks, self.num_ticks if end is None else end)
+        block = max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // self.observation.nbytes))
+        for first in range(begin, end, block):
+            last = min(end, first + block)
+            # Python's own numbers: a bool column is 0 and 1 in a header.
+            columns = [self._ticks[name][first:last] for name in FrameHeader._fields]
+            numbers = [(values * 1).tolist() if values.dtype == bool else values.tolist() for values in columns]
+            actions, frames = self._ticks["action"][first:last], self._ticks["frame"][first:last]
+            for row, values in enumerate(zip(*numbers, strict=True)):
+                yield RecordedTick(FrameHeader._make(values), actions[row], frames[row])
+
+
+def _missing(seqs: npt.NDArray[Any], first: int) -> int:
+    return int(seqs[-1]) + 1 - first - len(seqs) if len(seqs) else 0
+
+
+def _open(path: Path) -> Any:
+    h5py = require_h5py()
+    try:
+        try:
+            return h5py.File(path, "r")
+        except OSError:
+            # One that is being written, or whose writer was killed.
+            return h5py.File(path, "r", swmr=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be read as a recording ({error}). Was its run killed before its first tick?"
+        ) from error

@@ -1,0 +1,283 @@
+"""Writes ticks.hdf5: a table `ticks` and a table `jobs`, a dataset per column, whole chunks as they fill.
+
+A chunk holds about a second and is written once. The file is in HDF5's single-writer mode (SWMR) from the first row
+on: whoever kills the writer leaves a file that opens and holds everything up to the last flush, and others may read
+it while it grows. It is never opened for writing again; what Minari wants is in a file of its own.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from rtcore.clock import unix_time_s
+from rtcore.config import RuntimeConfig
+from rtcore.errors import RecordError
+from rtcore.layout import LAYOUT_VERSION, LOG_RECORD
+from rtcore.recording.columns import (
+    COMPLETE,
+    FORMAT,
+    FORMAT_VERSION,
+    TICKS_FILE,
+    UNFINISHED,
+    Column,
+    job_columns,
+    remove_recording,
+    require_h5py,
+    tick_columns,
+)
+from rtcore.spaces import ActionSpec, ObservationSpec
+
+#: Rows of a chunk: about a second, within these bounds, and no more frames than fit the buffer.
+_MIN_ROWS, _MAX_ROWS = 16, 4096
+_BUFFER_BYTES = 1 << 26
+#: Frames are compressed and read in pieces of about this size.
+_FRAME_CHUNK_BYTES = 1 << 20
+_END_BYTES = 64
+
+_Values = Callable[[str, npt.NDArray[Any]], npt.NDArray[Any]]
+
+
+class Counts(NamedTuple):
+    """What a recording holds and lacks. `bytes`: size of ticks.hdf5 as of the last flush."""
+
+    frames: int = 0
+    lost_frames: int = 0
+    jobs: int = 0
+    lost_jobs: int = 0
+    bytes: int = 0
+
+    @property
+    def end(self) -> str:
+        """`complete`, or what is missing."""
+        lost = [(self.lost_frames, "frames"), (self.lost_jobs, "jobs")]
+        return ", ".join(f"{count} {what} lost" for count, what in lost if count) or COMPLETE
+
+
+def describe_run(
+    config: RuntimeConfig, world: dict[str, Any], policy: dict[str, Any], rate_hz: Fraction, *, played: bool = False
+) -> dict[str, Any]:
+    """What a recording says of its run. `world`, `policy`: as in `Runtime.header`. `played`: see `Supervisor`."""
+    return {
+        "rtcore_version": importlib.metadata.version("rtcore"),
+        "env_id": config.env_id,
+        "seed": config.seed,
+        "rate_hz": str(rate_hz),
+        "noop": world["noop_value"],
+        "clock": config.clock,
+        "played": played,
+        "started_unix_s": unix_time_s(),
+        "first_frame_seq": 0,
+        "first_log_seq": 0,
+        "config": config.model_dump(mode="json"),
+        "world": world,
+        "policy": policy,
+    }
+
+
+class RecordingWriter:
+    """One recording, from its first row to its end. RecordError for whatever the disk refuses.
+
+    Rows are put where `room` says, then `took`. After an error nothing more is to be called but `abandon`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        observation: ObservationSpec,
+        action: ActionSpec,
+        rate_hz: Fraction,
+        row_dtype: np.dtype[Any],
+        about: dict[str, Any],
+    ) -> None:
+        """Makes the file; what an earlier recording left in `folder` is removed.
+
+        `row_dtype`: of `FrameRing.row_dtype`. `about`: attributes of the file: text, numbers, or dicts (as JSON).
+        """
+        h5py = require_h5py()
+        self.path = folder / TICKS_FILE
+        self.lost_frames = 0
+        self.lost_jobs = 0
+        self._bytes = 0
+        with self._writing():
+            remove_recording(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            # "w-": one that is open elsewhere is another recorder's.
+            self._file = h5py.File(self.path, "w-", libver="latest")
+            self._write_about(about)
+            frames_per_chunk, num_rows = _chunking(rate_hz, observation.nbytes)
+            self.frames: npt.NDArray[Any] = np.empty((num_rows, *observation.shape), observation.np_dtype)
+            columns = tick_columns(observation, action)
+            self.ticks = _Table(self._file.create_group("ticks"), columns, row_dtype, num_rows, frames_per_chunk)
+            self.jobs = _Table(self._file.create_group("jobs"), job_columns(), LOG_RECORD.dtype, num_rows)
+            self._file.swmr_mode = True
+            self._flush()
+
+    @property
+    def written(self) -> int:
+        """Rows that are in the file, of both tables together."""
+        return self.ticks.num_written + self.jobs.num_written
+
+    @property
+    def counts(self) -> Counts:
+        """Rows that were taken in, those that wait for their chunk included."""
+        ticks, jobs = self.ticks, self.jobs
+        return Counts(ticks.num_rows, self.lost_frames, jobs.num_rows, self.lost_jobs, self._bytes)
+
+    def took_ticks(self, count: int) -> None:
+        """`count` rows of `ticks.rows` and `frames`, from `ticks.room` on, are filled in."""
+        with self._writing():
+            self.ticks.took(count, self._tick_values)
+
+    def took_jobs(self, count: int) -> None:
+        """`count` rows of `jobs.rows`, from `jobs.room` on, are filled in."""
+        with self._writing():
+            self.jobs.took(count, _field_of)
+
+    def flush(self, *, everything: bool = False) -> None:
+        """What was written is in the file, whatever happens to this process. `everything`: also half-full chunks."""
+        with self._writing():
+            if everything:
+                self.ticks.write(self._tick_values)
+                self.jobs.write(_field_of)
+            self._flush()
+
+    def close(self) -> None:
+        """All of it, and how complete it is. Nothing if it is closed."""
+        if not self._file.id.valid:
+            return
+        self.flush(everything=True)
+        counts = self.counts
+        with self._writing():
+            attributes = self._file.attrs
+            for name in ("frames", "lost_frames", "jobs", "lost_jobs"):
+                attributes.modify(name, np.int64(getattr(counts, name)))
+            attributes.modify("end", _end(counts.end))
+            self._file.close()
+            self._bytes = self.path.stat().st_size
+
+    def abandon(self) -> None:
+        """After an error: let go of the file. It stays as it was flushed last, and unfinished."""
+        try:
+            self._file.close()
+        except (OSError, RuntimeError, ValueError):
+            return  # the disk is still full; the process's end closes it
+
+    def _tick_values(self, name: str, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        if name == "frame":
+            return self.frames[: len(rows)]
+        if name == "delay_ticks":
+            return np.where(rows["obs_tick"] < 0, -1, rows["tick"] - rows["obs_tick"])
+        return _field_of(name, rows)
+
+    def _write_about(self, about: dict[str, Any]) -> None:
+        attributes = self._file.attrs
+        attributes["format"], attributes["format_version"] = FORMAT, FORMAT_VERSION
+        attributes["layout_version"] = LAYOUT_VERSION
+        for name, value in about.items():
+            attributes[name] = json.dumps(value) if isinstance(value, (dict, list)) else value
+        for name in ("frames", "lost_frames", "jobs", "lost_jobs"):
+            attributes[name] = np.int64(-1)
+        attributes["end"] = _end(UNFINISHED)
+
+    def _flush(self) -> None:
+        self._file.flush()
+        self._bytes = self.path.stat().st_size
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, RuntimeError) as error:
+            raise RecordError(
+                f"the recording {self.path} cannot be written: {reason_of(error)}; free some room, or give another "
+                "folder with --out"
+            ) from error
+
+
+class _Table:
+    """Datasets of one length, filled by chunks of rows from a buffer."""
+
+    def __init__(
+        self, group: Any, columns: list[Column], row_dtype: np.dtype[Any], num_rows: int, frames_per_chunk: int = 1
+    ) -> None:
+        self.rows: npt.NDArray[Any] = np.zeros(num_rows, row_dtype)
+        self.num_written = 0
+        self._filled = 0
+        self._datasets = []
+        for column in columns:
+            rows_per_chunk = frames_per_chunk if column.name == "frame" else num_rows
+            dataset = group.create_dataset(
+                column.name,
+                (0, *column.shape),
+                column.dtype,
+                maxshape=(None, *column.shape),
+                chunks=(rows_per_chunk, *(column.shape)),
+                compression="gzip",
+                compression_opts=1,
+                shuffle=column.dtype.itemsize > 1,
+            )
+            dataset.attrs["meaning"] = column.meaning
+            if column.values is not None:
+                dataset.attrs["values"] = json.dumps({int(value): value.name.lower() for value in column.values})
+            self._datasets.append((column, dataset))
+
+    @property
+    def num_rows(self) -> int:
+        return self.num_written + self._filled
+
+    @property
+    def room(self) -> tuple[int, int]:
+        """Where the next rows go: first, and one after the last. Never empty."""
+        # What is written in the middle of a chunk is followed by the rest of it: chunks stay whole.
+        return self._filled, len(self.rows) - self.num_written % len(self.rows)
+
+    def took(self, count: int, values: _Values) -> None:
+        self._filled += count
+        if self._filled == self.room[1]:
+            self.write(values)
+
+    def write(self, values: _Values) -> None:
+        """What is in the buffer. `values(name, rows)`: the column `name` of these rows, from the buffer's first on."""
+        count, begin = self._filled, self.num_written
+        if not count:
+            return
+        rows = self.rows[:count]
+        for column, dataset in self._datasets:
+            dataset.resize(begin + count, axis=0)
+            dataset[begin:] = values(column.name, rows).astype(column.dtype, copy=False)
+        self.num_written, self._filled = begin + count, 0
+
+
+def _field_of(name: str, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.ascontiguousarray(rows[name])
+
+
+def _chunking(rate_hz: Fraction, frame_bytes: int) -> tuple[int, int]:
+    """Frames of a chunk of frames; rows of all other chunks, a multiple of it."""
+    rows = max(_MIN_ROWS, min(_MAX_ROWS, round(rate_hz)))
+    rows = max(1, min(rows, _BUFFER_BYTES // frame_bytes))
+    frames = max(1, min(rows, _FRAME_CHUNK_BYTES // frame_bytes))
+    return frames, rows // frames * frames
+
+
+def _end(text: str) -> np.bytes_:
+    return np.bytes_(text.encode().ljust(_END_BYTES))
+
+
+def reason_of(error: Exception) -> str:
+    """HDF5 says what the system said in the middle of a paragraph of its own."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    found = re.search(r"errno = (\d+)", str(error))
+    return os.strerror(int(found.group(1))) if found else str(error)
