@@ -6,11 +6,12 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict
 
 from rtcore.config import RuntimeConfig, load_toml, make_config, suggest
+from rtcore.errors import ConfigError
 
 _DESCRIPTION = """\
 Run a world in real time with staggered inference workers.
@@ -33,6 +34,8 @@ examples:
   rtcore-run --learn dqn --policy dqn                     the paper's DQN; checkpoints and curves in runs/
   rtcore-run --policy-checkpoint runs/blocks/checkpoints/best         play what was learned
   rtcore-run --stagger sequential --out runs/sequential   the paper's opponent, with its record and picture
+  rtcore-run --policy trained --record --out runs/seen    keep every frame and what was applied at its tick
+  rtcore-run --replay runs/seen                           the same run again without its policy: does anything differ?
 """
 
 _GROUPS = {
@@ -126,15 +129,38 @@ class _Parser(argparse.ArgumentParser):
         raise SystemExit(2)
 
 
+class Command(NamedTuple):
+    """What `rtcore-run` is asked for."""
+
+    config: RuntimeConfig
+    print_only: bool
+    replay: Path | None  #: run this recording again instead; of `config` only `ticks` was given
+
+
 def parse_config(arguments: list[str], prog: str = "rtcore-run") -> tuple[RuntimeConfig, bool]:
-    """The config, and whether it is only to be printed. Flags win over the file, the file over the defaults.
+    """The config, and whether it is only to be printed, for programs that take the settings of a run.
 
     `prog` is the program that takes these flags: its name stands in the errors.
     """
+    command = parse_command(arguments, prog)
+    if command.replay is not None:
+        raise ConfigError("--replay is for rtcore-run alone: a replay has no policy and takes no time")
+    return command.config, command.print_only
+
+
+def parse_command(arguments: list[str], prog: str = "rtcore-run") -> Command:
+    """All that the flags say. Flags win over the file, the file over the defaults. ConfigError, or exit code 2."""
     usage = "%(prog)s [--config FILE.toml] [option ...]"
     parser = _Parser(prog=prog, usage=usage, description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("--config", type=Path, metavar="FILE.toml", help="settings file; flags override it")
     parser.add_argument("--print-config", action="store_true", help="print the resolved settings as TOML and exit")
+    parser.add_argument(
+        "--replay",
+        type=Path,
+        metavar="FILE",
+        help="run a recording (or the folder of its run) again, without its policy, and say where it differs; "
+        "--ticks limits it, no other option goes with it",
+    )
     parser.add_argument("--version", action="version", version=_version())
     source = CliSettingsSource[Any](
         _Settings,
@@ -148,10 +174,16 @@ def parse_config(arguments: list[str], prog: str = "rtcore-run") -> tuple[Runtim
     parsed = parser.parse_args(normal)
     given = source(parsed_args=parsed)
     chosen = {key.replace("-", "_"): value for key, value in _state_of(given).items()}
+    if parsed.replay is not None:
+        extra = sorted({field for field in chosen if field in RuntimeConfig.model_fields} - {"ticks"})
+        extra += ["config"] * (parsed.config is not None) + ["print_config"] * parsed.print_config
+        if extra:
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in extra)
+            raise ConfigError(f"--replay takes its settings from the recording: leave out {names}")
     fields = (load_toml(parsed.config) if parsed.config is not None else {}) | {
         key: value for key, value in chosen.items() if key in RuntimeConfig.model_fields
     }
-    return make_config(**fields), bool(parsed.print_config)
+    return Command(make_config(**fields), bool(parsed.print_config), parsed.replay)
 
 
 def _state_of(source: Any) -> dict[str, Any]:

@@ -11,10 +11,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from rtcore.cli.endings import EXIT_FAILED, Stopped, say_error, say_stopped, signals_as_exceptions
 from rtcore.cli.learned import Events, draw_curve, with_folder
-from rtcore.cli.options import parse_config, to_toml
+from rtcore.cli.options import parse_command, to_toml
+from rtcore.cli.replay import run_replay
 from rtcore.config import RuntimeConfig
 from rtcore.errors import RecordError, RtcoreError
 from rtcore.learn.policysource import resolve_policy
+from rtcore.recording.columns import UNFINISHED, require_h5py
 from rtcore.report.live import LiveView
 from rtcore.report.output import write_config, write_results
 from rtcore.report.perfetto.writer import convert_folder, require_perfetto
@@ -35,12 +37,15 @@ def main(arguments: list[str] | None = None) -> None:
     sys.path.append(str(Path.cwd()))
     try:
         with signals_as_exceptions():
-            config, print_only = parse_config(words)
-            if print_only:
+            command = parse_command(words)
+            if command.print_only:
                 with suppress(BrokenPipeError):
-                    print(to_toml(config), flush=True)
+                    print(to_toml(command.config), flush=True)
                 return
-            exitcode = _run(config, words)
+            if command.replay is not None:
+                exitcode = run_replay(command.replay, command.config.ticks)
+            else:
+                exitcode = _run(command.config, words)
     except Stopped as stop:
         exitcode = say_stopped("rtcore-run", stop)
     except RtcoreError as error:
@@ -53,6 +58,8 @@ def _run(config: RuntimeConfig, words: list[str]) -> int:
     config = resolve_policy(with_folder(config))
     if config.trace:
         require_perfetto()
+    if config.record:
+        require_h5py()
     with LiveView(console, live=config.live) as view:
         if config.out is not None:
             with writing_to(config.out):
@@ -84,7 +91,9 @@ def _run(config: RuntimeConfig, words: list[str]) -> int:
         raise stop
     # Learning that stopped at a number that is none is a run that failed, however well it played on.
     learned = not (summary.get("learner") or {}).get("stopped")
-    return 0 if traced and learned else EXIT_FAILED
+    # As is one whose recording broke off. Frames that were lost on the way are counted, and no failure.
+    recorded = not str((summary.get("recording") or {}).get("end", "")).startswith(UNFINISHED)
+    return 0 if traced and learned and recorded else EXIT_FAILED
 
 
 def write_trace(folder: Path, console: Console) -> bool:

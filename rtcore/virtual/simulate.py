@@ -24,6 +24,7 @@ from rtcore.learn.policysource import resolve_policy
 from rtcore.learn.run import say_what_changed
 from rtcore.planner import Plan, Tau, make_plan
 from rtcore.recorder import Books, StatsRecorder
+from rtcore.recording.columns import require_h5py
 from rtcore.report.record import JobRow, RunRecord, writing_to
 from rtcore.report.summary import RunStats, WorkerStats, build_summary
 from rtcore.ring import FrameRing
@@ -33,6 +34,7 @@ from rtcore.tickloop import TickLoop
 from rtcore.virtual.latency import LatencyModel, parse_latency
 from rtcore.virtual.learning import VirtualLearning, check_learnable
 from rtcore.virtual.player import SimPlayer, SimPolicy
+from rtcore.virtual.recording import VirtualRecording
 from rtcore.virtual.workers import Change, SimulatedWorkers
 from rtcore.world import GymnasiumWorld, World, world_seed
 
@@ -70,6 +72,8 @@ class Simulation:
             rate_hz = rate_hz or self._own_world.env.metadata.get("render_fps")
         self.world = world
         self.rate_hz = config.rate_hz(rate_hz)
+        if config.record:
+            require_h5py()
         self._clock = ManualClock()
         self._chosen_latency = latency or (parse_latency(config.latency, config.seed) if config.latency else None)
         policy_clock = ManualClock()
@@ -98,6 +102,7 @@ class Simulation:
             self.record = RunRecord(config.out, lambda raw: _decode(spec, raw))
             if self.learning is not None:
                 self.learning.begin(self.record)
+            self.recording = self._make_recording(say)
         self._books = Books.private(self._append_job)
         self._num_jobs = 0
         self.workers = SimulatedWorkers(
@@ -126,13 +131,16 @@ class Simulation:
 
     def run(self, on_tick: Callable[[int], bool | None] | None = None) -> Simulation:
         """All ticks of the config; `on_tick` is called after each, and ends the run if it answers True."""
-        learning, loop, deadline_ns = self.learning, self.loop, self.loop.pace.deadline_ns
+        learning, loop, recording = self.learning, self.loop, self.recording
+        deadline_ns = loop.pace.deadline_ns
         try:
             for _ in range(self.config.num_ticks(self.rate_hz)):
                 loop.run_tick()
                 if learning is not None:
                     tick = loop.tick
                     learning.after_tick(tick, deadline_ns(tick), deadline_ns(tick + 1))
+                if recording is not None:
+                    recording.after_tick()
                 if on_tick is not None and on_tick(loop.tick):
                     break
             loop.finish()
@@ -140,6 +148,8 @@ class Simulation:
             # Also of a run that was stopped: what was learned up to then is kept.
             if learning is not None:
                 learning.finish()
+            if recording is not None:
+                recording.close()
         self.record.close()
         return self
 
@@ -164,6 +174,7 @@ class Simulation:
             num_up=self.schedule.num_up,
             env={"env_id": self.config.env_id},
             learner=self.learning.stats() if self.learning is not None else None,
+            recording=self.recording.summary() if self.recording is not None else {},
         )
 
     def summary(self) -> dict[str, Any]:
@@ -204,6 +215,13 @@ class Simulation:
         observation = self._own_world.observation
         slots = self.config.resolved_ring_slots(observation.nbytes)
         return FrameRing.private(observation, self._own_world.action.nbytes, slots)
+
+    def _make_recording(self, say: Callable[[str], None]) -> VirtualRecording | None:
+        if not self.config.record:
+            return None
+        if self._own_world is None or self.ring is None:
+            raise ConfigError("record: needs the world that the config names, and a policy that sees its frames")
+        return VirtualRecording(self.config, self._own_world, self.ring, self._policy_name, self.rate_hz, say)
 
     def _make_action_buffer(self) -> npt.NDArray[Any]:
         if self._own_world is None:
@@ -247,6 +265,8 @@ class Simulation:
 
     def _append_job(self, fields: tuple[int, ...]) -> None:
         self.record.add_job(JobRow(self._num_jobs, *fields))
+        if self.recording is not None:
+            self.recording.add_job((self._num_jobs, *fields))
         self._num_jobs += 1
 
 

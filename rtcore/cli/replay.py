@@ -1,0 +1,109 @@
+"""`rtcore-run --replay FILE`: a recorded run again, without its policy; says where it differs from the record."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from rtcore.cli.endings import EXIT_FAILED
+from rtcore.config import RuntimeConfig, make_config
+from rtcore.errors import ConfigError, RtcoreError
+from rtcore.recording.reader import Recording
+from rtcore.recording.replay import Report, replay
+from rtcore.world import GymnasiumWorld
+
+_REFRESH_TICKS = 256
+
+
+def run_replay(path: Path, max_ticks: int | None) -> int:
+    """All of it; the exit code: 0 identical, 1 not. ConfigError if the file or its world cannot be had."""
+    console = Console()
+    with Recording(path) as recording:
+        config = _config_of(recording)
+        rate, num_ticks = f"{float(recording.rate_hz):.4f} Hz", recording.num_ticks
+        _say(console, f"recording {recording.path}: {recording.end}")
+        _say(console, f"          {config.env_id} at {rate}, {num_ticks:,} ticks, {recording.num_jobs:,} jobs")
+        world = make_world(recording, config)
+        bar = Progress(TextColumn("replay   "), BarColumn(), TimeElapsedColumn(), console=console, transient=True)
+        try:
+            with bar:
+                task = bar.add_task("", total=min(num_ticks, max_ticks or num_ticks))
+
+                def show(done: int) -> None:
+                    if done % _REFRESH_TICKS == 0:
+                        bar.update(task, completed=done)
+
+                report = replay(recording, config, world, max_ticks=max_ticks, progress=show)
+        finally:
+            world.close()
+    _show(console, report)
+    return 0 if report.is_identical else EXIT_FAILED
+
+
+def _config_of(recording: Recording) -> RuntimeConfig:
+    if bool(recording.about["played"]):
+        raise ConfigError(
+            f"{recording.path}: a program stepped this world itself (RealtimeEnv, Player) and ordered its resets, with "
+            "seeds that are not in the recording; only runs with a policy can be replayed"
+        )
+    try:
+        return make_config(**recording.config)
+    except ConfigError as error:
+        version = recording.about["rtcore_version"]
+        raise ConfigError(f"{recording.path} is of rtcore {version}, with settings unknown here: {error}") from error
+
+
+def make_world(recording: Recording, config: RuntimeConfig) -> GymnasiumWorld:
+    """The recorded world, as new, made as the run made it. ConfigError if it cannot be, or is another one now."""
+    entry: Any = importlib.import_module("rtcore_workers.environment")
+    try:
+        world: GymnasiumWorld = entry.build_world(config)
+    except RtcoreError as error:
+        raise ConfigError(
+            f"the world of {recording.path} cannot be made here: {error}. Replay it where its world can be imported, "
+            "in the folder the run was started in"
+        ) from error
+    try:
+        for what, was, now in (
+            ("observations", recording.observation, world.observation),
+            ("actions", recording.action, world.action),
+        ):
+            if was != now:
+                raise ConfigError(f"{config.env_id} is another world now: its {what} were {was}, they are {now}")
+        if config.clock == "wall":
+            # The run timed its world before the first tick and restarted it: so that nothing differs, here too.
+            entry.time_steps(world)
+    except BaseException:
+        world.close()
+        raise
+    return world
+
+
+def _show(console: Console, report: Report) -> None:
+    for note in report.notes:
+        _say(console, f"          {note}")
+    found = "identical" if report.is_identical else "DIFFERENT"
+    _say(console, f"replayed {report.ticks:,} ticks, {report.jobs:,} jobs: {found}")
+    if report.is_identical:
+        return
+    counts = Table(box=None, pad_edge=False)
+    counts.add_column("field", style="bold")
+    counts.add_column("differs in", justify="right")
+    for name, count in report.differing.most_common():
+        counts.add_row(name, f"{count:,} {'jobs' if name.startswith('job ') else 'ticks'}")
+    console.print(counts)
+    table = Table(box=None, pad_edge=False, title="the first differences", title_justify="left")
+    for name in ("tick", "field", "recorded", "replayed"):
+        table.add_column(name, justify="right" if name == "tick" else "left", overflow="fold")
+    for difference in report.first:
+        table.add_row(str(difference.tick), difference.field, difference.recorded, difference.replayed)
+    console.print(table)
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, soft_wrap=True, highlight=False)

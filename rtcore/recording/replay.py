@@ -1,0 +1,348 @@
+"""A recorded run again: its world and its dispatch, without a policy, compared bit for bit.
+
+The run's own tick loop and dispatcher are fed what the env process fed them: the jobs at the ticks they were booked
+at, answers and losses in the order they were taken in, and the recorded actions. No clock, no process. What the loop
+makes of it is compared with the record, tick by tick and job by job. The world always follows the record, so that one
+difference does not make a thousand.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+
+from rtcore.clock import ManualClock, TickGrid
+from rtcore.config import RuntimeConfig
+from rtcore.dispatch import Dispatcher, Entry, Outcome, Resolution, TickKind
+from rtcore.errors import EnvironmentFailed
+from rtcore.recording.reader import RecordedTick, Recording
+from rtcore.ring import FrameHeader
+from rtcore.schedule import Job, Schedule
+from rtcore.tickloop import Answer, TickLoop, TickRecord
+from rtcore.world import GymnasiumWorld, Source, StepResult
+
+#: Of a frame's header; times and weights are not made again.
+TICK_FIELDS = (
+    "tick",
+    "episode",
+    "kind",
+    "source",
+    "worker",
+    "obs_tick",
+    "due_tick",
+    "chunk_index",
+    "outcome",
+    "booked_jobs",
+    "reward",
+    "terminated",
+    "truncated",
+    "episode_return",
+    "episode_ticks",
+)
+JOB_FIELDS = ("log_seq", "worker", "obs_tick", "booked_tick", "due_tick", "hold", "episode", "outcome", "tick")
+_ENUMS: dict[str, type[IntEnum]] = {"kind": TickKind, "source": Source, "outcome": Outcome}
+_MOST_SHOWN = 20
+_NO_ANSWER = Answer(b"", -1, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+
+
+class Difference(NamedTuple):
+    """Where record and replay disagree. `field` of a job begins with "job "."""
+
+    tick: int
+    field: str
+    recorded: str
+    replayed: str
+
+
+@dataclass
+class Report:
+    """What a replay found. `differing` counts ticks (or jobs) by field; `first` are the first differences."""
+
+    ticks: int = 0
+    jobs: int = 0
+    differing: Counter[str] = field(default_factory=Counter)
+    first: list[Difference] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  #: why it ended before the recording does
+
+    @property
+    def is_identical(self) -> bool:
+        return not self.differing
+
+    def add(self, tick: int, name: str, recorded: object, replayed: object) -> None:
+        self.differing[name] += 1
+        if len(self.first) < _MOST_SHOWN:
+            self.first.append(Difference(tick, name, _shown(name, recorded), _shown(name, replayed)))
+
+
+def replay(
+    recording: Recording,
+    config: RuntimeConfig,
+    world: GymnasiumWorld,
+    *,
+    max_ticks: int | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Report:
+    """Up to the end of the recording, its first loss, or `max_ticks` rows. `world`: as new, as the run had it.
+
+    `progress` gets the number of ticks done, after each.
+    """
+    report = Report()
+    jobs = _RecordedJobs(recording)
+    end = _replayable(recording, jobs, max_ticks, report)
+    dispatcher = Dispatcher(config.on_late)
+    follower = _FollowingWorld(world)
+    workers = _RecordedWorkers(jobs, dispatcher, follower, config.chunk, report)
+    grid, clock = TickGrid(0, recording.rate_hz), ManualClock()
+    loop = TickLoop(
+        follower,
+        grid,
+        clock,
+        cast(Schedule, _RecordedSchedule(jobs)),
+        dispatcher,
+        workers,
+        _JobCheck(jobs, report),
+        chunk=config.chunk,
+        on_reset=config.on_reset,
+    )
+    for tick in recording.ticks(0, end):
+        follower.now = tick
+        clock.sleep_until_ns(grid.deadline_ns(tick.header.tick))
+        try:
+            loop.run_tick()
+        except EnvironmentFailed as error:
+            report.add(tick.header.tick, "world", "made a step", str(error))
+            report.notes.append("the world of the replay failed: nothing after that tick was replayed")
+            return report
+        report.ticks += 1
+        progress(report.ticks)
+    # Of one that broke off, the end of the run is not known.
+    is_whole = end == recording.num_ticks and recording.is_finished
+    if is_whole:
+        loop.finish()
+    jobs.check_the_rest(loop.tick, report, is_whole=is_whole)
+    return report
+
+
+def _replayable(recording: Recording, jobs: _RecordedJobs, max_ticks: int | None, report: Report) -> int:
+    """How many rows can be replayed, and in `report` why not all."""
+    end = recording.num_ticks
+    if max_ticks is not None:
+        end = min(end, max_ticks)
+    seqs = recording.column("frame_seq", 0, end)
+    lost = np.flatnonzero(seqs != recording.first_frame_seq + np.arange(end))
+    if len(lost):
+        end = int(lost[0])
+        before = f"after tick {recording.column('tick', end - 1, end)[0]}" if end else "before the first tick"
+        report.notes.append(f"frames were lost {before}: replayed up to there")
+    ticks, booked = recording.column("tick", 0, end), recording.column("booked_jobs", 0, end)
+    unknown = np.flatnonzero(jobs.num_booked_at(ticks) < booked)
+    if len(unknown) and int(unknown[0]) + 1 < end:
+        # At that tick itself nothing is missing yet: jobs are booked after the decision.
+        end = int(unknown[0]) + 1
+        report.notes.append(
+            f"how a job of tick {ticks[end - 1]} ended is not in the recording "
+            f"({'its record was lost' if recording.is_finished else 'it was under way'}): replayed up to that tick"
+        )
+    return end
+
+
+class _RecordedJobs:
+    """The job log, in the order in which jobs were booked and in the order in which they were taken in."""
+
+    def __init__(self, recording: Recording) -> None:
+        self.rows = rows = recording.jobs(*JOB_FIELDS, "taken_tick", "taken_seq")
+        self._first_log_seq = recording.first_log_seq
+        # Of one tick in the order of the log: that of jobs that never came is the order in which they were booked.
+        self._by_booking = np.lexsort((rows["log_seq"], rows["booked_tick"]))
+        self._booked_ticks = rows["booked_tick"][self._by_booking]
+        taken = np.flatnonzero(rows["taken_seq"] >= 0)
+        self._by_taking = taken[np.argsort(rows["taken_seq"][taken], kind="stable")]
+        self._next_booking = self._next_taking = 0
+        self._open: dict[tuple[int, int], int] = {}
+
+    def num_booked_at(self, ticks: Any) -> Any:
+        """Of each tick: how many of its jobs there are."""
+        return np.searchsorted(self._booked_ticks, ticks, "right") - np.searchsorted(self._booked_ticks, ticks, "left")
+
+    def booked_at(self, tick: int) -> list[Job]:
+        jobs = []
+        while self._next_booking < len(self._by_booking) and self._booked_ticks[self._next_booking] <= tick:
+            row = int(self._by_booking[self._next_booking])
+            self._next_booking += 1
+            if self._value("booked_tick", row) == tick:
+                job = self._job(row)
+                self._open[job.worker, tick] = row
+                jobs.append(job)
+        return jobs
+
+    def taken_until(self, tick: int) -> Iterator[int]:
+        """Rows of answers and losses that were taken in before `tick` was decided, in order."""
+        rows, by_taking = self.rows["taken_tick"], self._by_taking
+        while self._next_taking < len(by_taking) and rows[by_taking[self._next_taking]] <= tick:
+            self._next_taking += 1
+            yield int(by_taking[self._next_taking - 1])
+
+    def feed(self, row: int, dispatcher: Dispatcher, chunk: int) -> None:
+        """The answer of this job, or its loss."""
+        job, taken_tick = self._job(row), self._value("taken_tick", row)
+        if self._value("outcome", row) == Outcome.DROPPED_DEAD_WORKER:
+            dispatcher.lose(job, taken_tick)
+        else:
+            entry = Entry(job, self._value("obs_tick", row), self._value("episode", row), chunk, _NO_ANSWER)
+            dispatcher.offer(entry, taken_tick)
+
+    def check(self, number: int, resolution: Resolution, report: Report) -> None:
+        """A job ended, as the `number`th."""
+        job, entry = resolution.job, resolution.entry
+        row = self._open.pop((job.worker, job.obs_tick), None)
+        if row is None:
+            report.add(resolution.tick, "job booked_tick", "no such job", job.obs_tick)
+            return
+        report.jobs += 1
+        replayed = {
+            "log_seq": self._first_log_seq + number,
+            "obs_tick": entry.obs_tick if entry is not None else -1,
+            "episode": entry.episode if entry is not None else -1,
+            "outcome": int(resolution.outcome),
+            "tick": resolution.tick,
+        }
+        for name, value in replayed.items():
+            if self._value(name, row) != value:
+                report.add(resolution.tick, f"job {name}", self._value(name, row), value)
+
+    def check_the_rest(self, last_tick: int, report: Report, *, is_whole: bool) -> None:
+        """Jobs that had ended by `last_tick` in the recording and have not in the replay."""
+        for row in self._open.values():
+            outcome, tick = self._value("outcome", row), self._value("tick", row)
+            if tick < last_tick or (tick == last_tick and (is_whole or outcome != Outcome.UNFINISHED)):
+                report.add(tick, "job outcome", outcome, None)
+
+    def _job(self, row: int) -> Job:
+        worker, booked, due, hold = (self._value(name, row) for name in ("worker", "booked_tick", "due_tick", "hold"))
+        return Job(worker, booked, due, bool(hold))
+
+    def _value(self, name: str, row: int) -> int:
+        return int(self.rows[name][row])
+
+
+class _RecordedSchedule:
+    """In the place of `Schedule`: books what was booked."""
+
+    def __init__(self, jobs: _RecordedJobs) -> None:
+        self._jobs = jobs
+
+    def book(self, tick: int) -> list[Job]:
+        return self._jobs.booked_at(tick)
+
+
+class _FollowingWorld:
+    """The world, driven by the record: reset, held or stepped with the recorded action, whatever the loop wants."""
+
+    def __init__(self, world: GymnasiumWorld) -> None:
+        self._world = world
+        self.noop = world.noop
+        #: The tick that is being replayed.
+        self.now: RecordedTick = cast(RecordedTick, None)
+
+    def reset(self) -> StepResult:
+        return self._follow()
+
+    def hold(self) -> StepResult:
+        return self._follow()
+
+    def step(self, action: Any) -> StepResult:
+        return self._follow()
+
+    def stand_in(self) -> tuple[Any, Source]:
+        return self._world.stand_in()
+
+    def encode(self, action: Any) -> bytes:
+        return self._world.encode(action)
+
+    def decode(self, payload: bytes, index: int) -> Any:
+        """What a policy answered is in the record only."""
+        return self._world.action.decode(self.now.action)
+
+    def _follow(self) -> StepResult:
+        header = self.now.header
+        if header.kind == TickKind.RESET:
+            return self._world.reset()
+        if header.source == Source.HELD:
+            return self._world.hold()._replace(reward=0.0)
+        return self._world.step(self._world.action.decode(self.now.action))
+
+
+class _RecordedWorkers:
+    """In the place of the workers: answers and losses as they were taken in. Compares what the loop publishes."""
+
+    def __init__(
+        self, jobs: _RecordedJobs, dispatcher: Dispatcher, world: _FollowingWorld, chunk: int, report: Report
+    ) -> None:
+        self._jobs = jobs
+        self._dispatcher = dispatcher
+        self._world = world
+        self._chunk = chunk
+        self._report = report
+
+    def collect(self, tick: int) -> Iterable[Entry]:
+        """Straight to the dispatcher: an answer may have been taken in for a tick that was skipped then."""
+        for row in self._jobs.taken_until(tick):
+            self._jobs.feed(row, self._dispatcher, self._chunk)
+        return ()
+
+    def membership(self) -> Iterable[tuple[int, bool]]:
+        return ()
+
+    def post(self, jobs: Sequence[Job], booked_ns: int) -> None: ...
+    def announce(self, jobs: Sequence[Job]) -> None: ...
+    def prewake(self, worker: int) -> None: ...
+
+    def publish(self, frame: Any, header: tuple[Any, ...], action: bytes) -> int:
+        recorded, report = self._world.now, self._report
+        replayed = FrameHeader(recorded.header.frame_seq, *header)
+        tick = recorded.header.tick
+        for name in TICK_FIELDS:
+            was, now = getattr(recorded.header, name), getattr(replayed, name)
+            if was != now or (isinstance(was, float) and struct.pack("d", was) != struct.pack("d", now)):
+                report.add(tick, name, was, now)
+        if recorded.action.tobytes() != action:
+            report.add(tick, "action", recorded.action, np.frombuffer(action, recorded.action.dtype))
+        if np.ascontiguousarray(frame).tobytes() != recorded.frame.tobytes():
+            where = np.argwhere(np.atleast_1d(frame != recorded.frame))
+            at = tuple(where[0].tolist()) if len(where) else ()
+            text = f"{len(where)} of {frame.size} values differ, the first at {at}: "
+            report.add(tick, "frame", f"{text}{np.atleast_1d(recorded.frame)[at]}", np.atleast_1d(frame)[at])
+        return recorded.header.frame_seq
+
+
+class _JobCheck:
+    """In the place of the run's books: compares how jobs end."""
+
+    def __init__(self, jobs: _RecordedJobs, report: Report) -> None:
+        self._jobs = jobs
+        self._report = report
+        self._ended = 0
+
+    def begin_tick(self, tick: int, now_ns: int) -> None: ...
+    def end_tick(self, record: TickRecord) -> None: ...
+    def episode_ended(self, episode_return: float, episode_ticks: int) -> None: ...
+
+    def job_ended(self, resolution: Resolution) -> None:
+        self._jobs.check(self._ended, resolution, self._report)
+        self._ended += 1
+
+
+def _shown(name: str, value: object) -> str:
+    """A value in words."""
+    if value is None:
+        return "not ended"
+    kind = _ENUMS.get(name.removeprefix("job "))
+    if kind is not None and isinstance(value, int):
+        return kind(value).name.lower() if value in list(kind) else str(value)
+    return repr(value) if isinstance(value, float) else str(value)

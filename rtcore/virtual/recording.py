@@ -1,0 +1,86 @@
+"""Recording on the virtual clock: the same file as of a real run, written by the simulating process itself."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from rtcore.config import RuntimeConfig
+from rtcore.errors import RecordError
+from rtcore.recording.columns import FOLDER, TICKS_FILE, UNFINISHED
+from rtcore.recording.process import finish, make_writer
+from rtcore.recording.tap import Tap
+from rtcore.recording.writer import describe_run
+from rtcore.ring import FrameRing
+from rtcore.world import GymnasiumWorld
+
+
+class VirtualRecording:
+    """What `RecordingCrew` is to a real run. A disk that refuses a write ends the recording, not the run."""
+
+    def __init__(
+        self,
+        config: RuntimeConfig,
+        world: GymnasiumWorld,
+        ring: FrameRing,
+        policy: str,
+        rate_hz: Fraction,
+        say: Callable[[str], None],
+    ) -> None:
+        """RecordError if the file cannot be made."""
+        out = config.out or Path()
+        describe = importlib.import_module("rtcore_workers.environment").describe
+        about = describe_run(config, describe(world, config), {"policy": policy}, rate_hz)
+        self._path = out / FOLDER / TICKS_FILE
+        self._say = say
+        self._end = UNFINISHED
+        self._is_open = True
+        self._writer = make_writer(out, ring, world.observation, world.action, rate_hz, about)
+        self._tap = Tap(self._writer, ring, None, 0, 0)
+        #: Often enough that the ring never comes round.
+        self._every_ticks = max(1, ring.sequence.num_slots // 4)
+        self._since = 0
+
+    def add_job(self, fields: tuple[int, ...]) -> None:
+        """A record of the job log, its number included."""
+        self._guarded(lambda: self._tap.add_job(fields))
+
+    def after_tick(self) -> None:
+        self._since += 1
+        if self._since >= self._every_ticks:
+            self._since = 0
+            self._guarded(self._collect)
+
+    def close(self) -> None:
+        """Write what is left; more than once does no harm."""
+        self._guarded(self._finish)
+        self._is_open = False
+
+    def summary(self) -> dict[str, Any]:
+        """The content of summary.json's `recording`."""
+        return {"path": str(self._path), "end": self._end, **self._writer.counts._asdict()}
+
+    def _collect(self) -> None:
+        self._tap.collect()
+        self._writer.flush()
+
+    def _finish(self) -> None:
+        self._tap.collect()
+        note = finish(self._writer)
+        self._end = self._writer.counts.end
+        if note:
+            self._say(note)
+
+    def _guarded(self, action: Callable[[], None]) -> None:
+        if not self._is_open:
+            return
+        try:
+            action()
+        except RecordError as error:
+            self._is_open = False
+            self._end = f"{UNFINISHED}: {error}"
+            self._say(f"recording stopped: {error}. What was written can be read; the run goes on")
+            self._writer.abandon()
