@@ -142,11 +142,10 @@ def _replayable(recording: Recording, jobs: _RecordedJobs, max_ticks: int | None
         report.notes.append(f"frames were lost {before}: replayed up to there")
     ticks, booked = recording.column("tick", 0, end), recording.column("booked_jobs", 0, end)
     unknown = np.flatnonzero(jobs.num_booked_at(ticks) < booked)
-    if len(unknown) and int(unknown[0]) + 1 < end:
-        # At that tick itself nothing is missing yet: jobs are booked after the decision.
-        end = int(unknown[0]) + 1
+    if len(unknown):
+        end = int(unknown[0])
         report.notes.append(
-            f"how a job of tick {ticks[end - 1]} ended is not in the recording "
+            f"how a job of tick {ticks[end]} ended is not in the recording "
             f"({'its record was lost' if recording.is_finished else 'it was under way'}): replayed up to that tick"
         )
     return end
