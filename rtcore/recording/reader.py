@@ -75,9 +75,8 @@ class Recording:
         #: "complete", "N frames lost", ...; "unfinished": still being written, or its writer was killed.
         self.end = bytes(about["end"]).decode().rstrip()
         self._ticks, self._jobs = self._file["ticks"], self._file["jobs"]
-        # A writer that was killed may have written some columns further than others.
-        self.num_ticks = min(len(dataset) for dataset in self._ticks.values())
-        self.num_jobs = min(len(dataset) for dataset in self._jobs.values())
+        # Columns may be longer, by rows that were being written when the writer was killed or the disk was full.
+        self.num_ticks, self.num_jobs = map(int, self._file["flushed"][()])
 
     @property
     def is_finished(self) -> bool:

@@ -120,6 +120,9 @@ class RecordingWriter:
             columns = tick_columns(observation, action)
             self.ticks = _Table(self._file.create_group("ticks"), columns, row_dtype, num_rows, frames_per_chunk)
             self.jobs = _Table(self._file.create_group("jobs"), job_columns(), LOG_RECORD.dtype, num_rows)
+            # Lengths of datasets say nothing after a failed write: only what this counts is whole.
+            self._flushed = self._file.create_dataset("flushed", data=np.zeros(2, np.int64))
+            self._flushed.attrs["meaning"] = "rows of `ticks` and of `jobs` that are whole: written after them"
             self._file.swmr_mode = True
             self._flush()
 
@@ -191,6 +194,8 @@ class RecordingWriter:
         attributes["end"] = _end(UNFINISHED)
 
     def _flush(self) -> None:
+        self._file.flush()
+        self._flushed[:] = self.ticks.num_written, self.jobs.num_written
         self._file.flush()
         self._bytes = self.path.stat().st_size
 

@@ -1,0 +1,188 @@
+"""A recorder that is killed, starved, or refused by the disk: the run goes on, and what is missing is said."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import resource
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from drills import HEALTHY, children_by_name, kill, run_to_end, running, wait_for, wait_until_ticking
+
+from rtcore.cli.replay import make_world
+from rtcore.config import make_config
+from rtcore.errors import ConfigError
+from rtcore.recording.columns import FOLDER, TICKS_FILE, ticks_file
+from rtcore.recording.reader import Recording
+from rtcore.recording.replay import Report, replay
+
+pytestmark = pytest.mark.fault
+
+#: Ends by itself, once `--duration S` follows.
+SHORT = HEALTHY[: HEALTHY.index("--duration")] + HEALTHY[HEALTHY.index("--duration") + 2 :]
+
+
+def replayed(out: Path) -> Report:
+    with Recording(out) as recording:
+        config = make_config(**recording.config)
+        world = make_world(recording, config)
+        try:
+            return replay(recording, config, world)
+        finally:
+            world.close()
+
+
+def summary_of(out: Path) -> dict[str, object]:
+    summary: dict[str, object] = json.loads((out / "summary.json").read_text())
+    return summary
+
+
+def ticks_of(out: Path) -> list[int]:
+    """As the supervisor recorded them, which reads the ring on its own."""
+    with (out / "actions.csv").open() as file:
+        return [int(row["tick"]) for row in csv.DictReader(file)]
+
+
+def recorder_of(program) -> psutil.Process:
+    return children_by_name(program)["rt-recorder"]
+
+
+def wait_for_frames(out: Path, count: int) -> None:
+    """Until so many are in the file, which is read while it is written."""
+
+    def there() -> bool:
+        try:
+            with Recording(out) as recording:
+                return recording.num_ticks >= count
+        except ConfigError:
+            return False
+
+    wait_for(there, f"{count} recorded frames")
+
+
+def end(program) -> tuple[int, str]:
+    """Ctrl-C."""
+    program.send_signal(signal.SIGINT)
+    said, _ = program.communicate(timeout=60)
+    return program.returncode, said
+
+
+def test_a_killed_recorder_leaves_a_readable_file_and_the_run_goes_on(tmp_path):
+    with running(*SHORT, "--duration", "5", "--record", "--out", str(tmp_path)) as program:
+        wait_until_ticking(program)
+        wait_for_frames(tmp_path, 100)
+        kill(recorder_of(program))
+        said, _ = program.communicate(timeout=60)
+    assert program.returncode == 1
+    assert "recording stopped: the recorder (pid" in said
+    assert "killed by SIGKILL" in said
+    recording = summary_of(tmp_path)["recording"]
+    assert recording["end"].startswith("unfinished: the recorder (pid")
+    assert ticks_of(tmp_path)[-1] == 299, "the run went to its end"
+    with Recording(tmp_path) as kept:
+        assert kept.end == "unfinished"
+        assert 100 <= kept.num_ticks < 300
+        assert kept.column("tick").tolist() == list(range(kept.num_ticks))
+        assert recording["frames"] <= kept.num_ticks + 120
+    report = replayed(tmp_path)
+    assert report.is_identical, report.first
+    assert report.ticks > 50
+    assert "it was under way" in report.notes[0]
+
+
+def test_a_starved_recorder_counts_exactly_the_frames_it_missed(tmp_path):
+    with running(*HEALTHY, "--record", "--ring-slots", "64", "--out", str(tmp_path)) as program:
+        wait_until_ticking(program)
+        wait_for_frames(tmp_path, 60)
+        recorder = recorder_of(program)
+        recorder.suspend()
+        time.sleep(3)
+        recorder.resume()
+        with Recording(tmp_path) as recording:
+            before = recording.num_ticks
+        wait_for_frames(tmp_path, before + 100)
+        code, _ = end(program)
+    assert code == 130
+    summary, ticks = summary_of(tmp_path), ticks_of(tmp_path)
+    recording = summary["recording"]
+    assert summary["record"] == {"lost_ticks": 0, "lost_jobs": 0}, "the ticks took no notice"
+    with Recording(tmp_path) as kept:
+        missing = sorted(set(ticks) - set(kept.column("tick").tolist()))
+        assert missing == list(range(missing[0], missing[0] + len(missing)))
+        assert len(missing) > 50
+        assert kept.end == recording["end"] == f"{len(missing)} frames lost"
+        assert kept.lost_frames == recording["lost_frames"] == len(missing)
+    report = replayed(tmp_path)
+    assert (report.is_identical, report.ticks) == (True, missing[0])
+    assert report.notes == [f"frames were lost after tick {missing[0] - 1}: replayed up to there"]
+
+
+def test_a_full_disk_ends_the_recording_and_not_the_run(tmp_path):
+    with running(*SHORT, "--duration", "6", "--record", "--out", str(tmp_path)) as program:
+        wait_until_ticking(program)
+        wait_for_frames(tmp_path, 100)
+        # No file of the recorder may grow any more: what it then gets from the system is what a full disk gives.
+        limit = (tmp_path / FOLDER / TICKS_FILE).stat().st_size
+        resource.prlimit(recorder_of(program).pid, resource.RLIMIT_FSIZE, (limit, limit))
+        said, _ = program.communicate(timeout=60)
+    assert program.returncode == 1
+    assert "cannot be written: File too large; free some room" in said.replace("\n", " ")
+    assert "the run goes on" in said
+    assert "cannot be written: File too large" in summary_of(tmp_path)["recording"]["end"]
+    assert ticks_of(tmp_path)[-1] == 359
+    with Recording(tmp_path) as kept:
+        assert kept.num_ticks >= 100
+        assert kept.column("tick").tolist() == list(range(kept.num_ticks))
+    assert replayed(tmp_path).is_identical
+
+
+def test_a_run_with_a_killed_worker_is_the_same_again(tmp_path):
+    with running(*SHORT, "--duration", "5", "--record", "--out", str(tmp_path)) as program:
+        children = wait_until_ticking(program)
+        wait_for_frames(tmp_path, 60)
+        kill(children["rt-worker2"])
+        program.communicate(timeout=60)
+    assert program.returncode == 0
+    outcomes = summary_of(tmp_path)["actions"]["outcomes"]
+    assert outcomes["dropped_dead_worker"] == 1
+    report = replayed(tmp_path)
+    assert report.is_identical, report.first
+    assert (report.ticks, report.notes) == (300, [])
+    assert report.jobs == summary_of(tmp_path)["actions"]["jobs"]
+
+
+def test_a_recording_of_a_program_that_was_killed_can_be_read(tmp_path):
+    with running(*HEALTHY, "--record", "--out", str(tmp_path)) as program:
+        wait_until_ticking(program)
+        wait_for_frames(tmp_path, 100)
+        os.kill(program.pid, signal.SIGKILL)
+    with Recording(tmp_path) as kept:
+        assert (kept.end, kept.num_ticks >= 100) == ("unfinished", True)
+    assert replayed(tmp_path).is_identical
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_first_tick(tmp_path):
+    (tmp_path / "recording").write_text("in the way")
+    ended = run_to_end(*SHORT, "--duration", "5", "--record", "--out", str(tmp_path))
+    assert ended.returncode == 1
+    assert "cannot be written" in ended.stderr
+    assert not (tmp_path / "actions.csv").exists() or not ticks_of(tmp_path)
+
+
+def test_without_h5py_a_run_is_refused_before_anything_starts(tmp_path):
+    (tmp_path / "h5py.py").write_text("raise ImportError('not here')")
+    environment = os.environ.get("PYTHONPATH", "")
+    os.environ["PYTHONPATH"] = f"{tmp_path}:{environment}"
+    try:
+        ended = run_to_end(*SHORT, "--duration", "5", "--record", "--out", str(tmp_path / "out"))
+    finally:
+        os.environ["PYTHONPATH"] = environment
+    assert ended.returncode == 2
+    assert "pip install 'rtcore[record]'" in ended.stderr.replace("\n", " ")
+    with pytest.raises(ConfigError):
+        ticks_file(tmp_path / "out")
