@@ -19,6 +19,7 @@ import numpy.typing as npt
 from rtcore.dispatch import TickKind
 from rtcore.recording.columns import MAIN_FILE, METADATA_FILE, TICKS_FILE, require_h5py
 from rtcore.recording.reader import Recording
+from rtcore.recording.writer import let_go_of
 from rtcore.report.output import write_json
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore.world import Source
@@ -51,12 +52,12 @@ def episodes_of(recording: Recording) -> tuple[list[EpisodeRows], int]:
     over = recording.column("terminated") | recording.column("truncated")
     found, partial = [], int(len(seqs) > 0 and not (len(resets) and resets[0] == 0))
     for begin, end in zip(resets.tolist(), [*resets[1:].tolist(), len(seqs)], strict=True):
-        # A gap just before the next reset may have held this episode's last steps.
-        last = end - 1 if over[end - 1] or end == len(seqs) else end
-        if not whole[begin + 1 : last + 1].all():
-            partial += 1
-        elif stepped[begin:end].any():
-            steps = _runs(stepped[begin:end], begin)
+        gaps = np.flatnonzero(~whole[begin + 1 : end + 1])
+        stop = begin + 1 + int(gaps[0]) if len(gaps) else end
+        # A gap before the episode was over may have held steps of it; rows after a gap are of another one.
+        partial += int(len(gaps) > 0 and (stop < end or not over[stop - 1]))
+        if (not len(gaps) or over[stop - 1]) and stepped[begin:stop].any():
+            steps = _runs(stepped[begin:stop], begin)
             found.append(EpisodeRows(int(numbers[begin]), begin, steps, sum(last - first for first, last in steps)))
     return found, partial
 
@@ -133,8 +134,15 @@ class _Views:
     def __enter__(self) -> _Views:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            let_go_of(self._file)
+            return
+        try:
+            self._file.close()
+        except (OSError, RuntimeError):
+            let_go_of(self._file)
+            raise
 
     def add(self, index: int, episode: EpisodeRows) -> None:
         group = self._file.create_group(f"episode_{index}")

@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -115,7 +115,7 @@ class RecordingWriter:
             # "w-": one that is open elsewhere is another recorder's.
             self._file = h5py.File(self.path, "w-", libver="latest")
             self._write_about(about)
-            frames_per_chunk, num_rows = _chunking(rate_hz, observation.nbytes)
+            frames_per_chunk, num_rows = chunking(rate_hz, observation.nbytes)
             self.frames: npt.NDArray[Any] = np.empty((num_rows, *observation.shape), observation.np_dtype)
             columns = tick_columns(observation, action)
             self.ticks = _Table(self._file.create_group("ticks"), columns, row_dtype, num_rows, frames_per_chunk)
@@ -171,10 +171,8 @@ class RecordingWriter:
 
     def abandon(self) -> None:
         """After an error: let go of the file. It stays as it was flushed last, and unfinished."""
-        try:
-            self._file.close()
-        except (OSError, RuntimeError, ValueError):
-            return  # the disk is still full; the process's end closes it
+        if self._file.id.valid:
+            let_go_of(self._file)
 
     def _tick_values(self, name: str, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
         if name == "frame":
@@ -264,11 +262,24 @@ class _Table:
         self.num_written, self._filled = begin + count, 0
 
 
+def let_go_of(file: Any) -> None:
+    """Close an h5py file that could not be written to: as it is on the disk.
+
+    HDF5 tries again to write what it could not, in vain, and may crash at the process's end (2.0 does): it writes into
+    /dev/null instead.
+    """
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, file.id.get_vfd_handle(), inheritable=False)
+    os.close(nowhere)
+    with suppress(OSError, RuntimeError, ValueError):
+        file.close()
+
+
 def _field_of(name: str, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.ascontiguousarray(rows[name])
 
 
-def _chunking(rate_hz: Fraction, frame_bytes: int) -> tuple[int, int]:
+def chunking(rate_hz: Fraction, frame_bytes: int) -> tuple[int, int]:
     """Frames of a chunk of frames; rows of all other chunks, a multiple of it."""
     rows = max(_MIN_ROWS, min(_MAX_ROWS, round(rate_hz)))
     rows = max(1, min(rows, _BUFFER_BYTES // frame_bytes))

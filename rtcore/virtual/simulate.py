@@ -64,6 +64,8 @@ class Simulation:
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.config = config = resolve_policy(config)
+        if config.record:
+            require_h5py()
         self._own_world: GymnasiumWorld | None = None
         agent, saved = None, load_state(config.resume) if config.resume is not None else None
         if world is None:
@@ -72,8 +74,6 @@ class Simulation:
             rate_hz = rate_hz or self._own_world.env.metadata.get("render_fps")
         self.world = world
         self.rate_hz = config.rate_hz(rate_hz)
-        if config.record:
-            require_h5py()
         self._clock = ManualClock()
         self._chosen_latency = latency or (parse_latency(config.latency, config.seed) if config.latency else None)
         policy_clock = ManualClock()
