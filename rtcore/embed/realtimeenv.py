@@ -33,8 +33,8 @@ from rtcore.world import Source
 #: What of a `RuntimeConfig` means something where the program itself is the policy.
 FIELDS = frozenset(
     {
-        *("env_id", "env_args", "fps", "overrun", "on_missing", "noop_action", "on_reset", "seed", "on_late"),
-        *("ring_slots", "startup_timeout_s", "env_timeout_s", "realtime", "env_cpu", "out", "trace"),
+        *("env_id", "env_args", "rom", "fps", "overrun", "on_missing", "noop_action", "on_reset", "seed", "on_late"),
+        *("ring_slots", "startup_timeout_s", "env_timeout_s", "realtime", "env_cpu", "out", "trace", "record"),
     }
 )
 #: Longer than any run: it ends when it is closed.

@@ -122,6 +122,7 @@ def test_a_starved_recorder_counts_exactly_the_frames_it_missed(tmp_path):
     assert report.notes == [f"frames were lost after tick {missing[0] - 1}: replayed up to there"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_recording_and_not_the_run(tmp_path):
     with running(*SHORT, "--duration", "6", "--record", "--out", str(tmp_path)) as program:
         wait_until_ticking(program)
@@ -156,6 +157,7 @@ def test_a_run_with_a_killed_worker_is_the_same_again(tmp_path):
     assert report.jobs == summary_of(tmp_path)["actions"]["jobs"]
 
 
+@pytest.mark.slow
 def test_a_recording_of_a_program_that_was_killed_can_be_read(tmp_path):
     with running(*HEALTHY, "--record", "--out", str(tmp_path)) as program:
         wait_until_ticking(program)
