@@ -26,7 +26,7 @@ from rtcore.errors import ConfigError, StartupError
 from rtcore.learn.policysource import resolve_policy
 from rtcore.learn.publishing import publish
 from rtcore.learn.run import LearningRun
-from rtcore.recording.columns import require_h5py
+from rtcore.recording.columns import FOLDER, remove_recording, require_h5py
 from rtcore.report.live import booked_ticks
 from rtcore.report.record import Episode, RunRecord, writing_to
 from rtcore.report.snapshot import snapshot
@@ -158,12 +158,12 @@ class Runtime:
 
     def _make_folder(self) -> None:
         """Before anything is started: a folder that cannot be made is a wrong setting, as is a missing package."""
-        out = self.config.out
         if self.config.record:
             require_h5py()
-        if out is not None:
+        if (out := self.config.out) is not None:
             try:
                 out.mkdir(parents=True, exist_ok=True)
+                remove_recording(out / FOLDER)
             except OSError as error:
                 raise ConfigError(f"out: cannot make {out}: {error.strerror}; give a folder to write into") from error
 
@@ -339,9 +339,8 @@ class Runtime:
 
     def _supervise(self) -> None:
         """To the end of the run, and then to the end of everything, whatever goes wrong on the way."""
-        ends = (self._end_learning, self._supervisor.end_recording)
-        steps = (self._watch_until_over, self._drain, *ends, self._take_stock, self._close_files)
-        for step in (*steps, self._supervisor.close):
+        steps = (self._watch_until_over, self._drain, self._end_learning, self._supervisor.end_recording)
+        for step in (*steps, self._take_stock, self._close_files, self._supervisor.close):
             try:
                 step()
             except BaseException as error:
@@ -393,9 +392,8 @@ class Runtime:
             stats = replace(stats, learner=self._learning.stats(supervisor))
         recording = supervisor.recording.summary() if supervisor.recording is not None else {}
         stats = replace(stats, weights=supervisor.workers.weights(), recording=recording)
-        if spool is None:
-            return stats
-        return replace(stats, trace={"events": spool.num_events, "lost_events": spool.lost_events})
+        trace = {} if spool is None else {"events": spool.num_events, "lost_events": spool.lost_events}
+        return replace(stats, trace=trace)
 
 
 def _decode(action: ActionSpec, raw: bytes) -> Any:

@@ -11,6 +11,7 @@ import math
 import sys
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 from rtcore.about import About
@@ -160,17 +161,10 @@ class Supervisor:
     def _start_recording(self) -> None:
         """Between the rehearsal and tick 0: nothing ticks, so that the next frame is the run's first."""
         if self.config.record:
-            self.recording = RecordingCrew(
-                self.config,
-                self.shared,
-                lambda entry, boot: self._launch("recorder", 0, 0, entry, boot),
-                self.progress,
-                self._clock,
-            )
-            played = self._played_delay_ticks is not None
-            self.recording.start(
-                describe_run(self.config, self.env_info, self.policy_info, self.rate_hz, played=played)
-            )
+            launch, played = partial(self._launch, "recorder", 0, 0), self._played_delay_ticks is not None
+            self.recording = RecordingCrew(self.config, self.shared, launch, self.progress, self._clock)
+            about = describe_run(self.config, self.env_info, self.policy_info, self.rate_hz, played=played)
+            self.recording.start(about)
             self.wait_until(self.recording.is_ready, "the recorder", self.config.startup_timeout_s)
 
     def end_recording(self) -> None:

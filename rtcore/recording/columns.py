@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -92,5 +93,6 @@ def ticks_file(path: Path) -> Path:
 
 def remove_recording(folder: Path) -> None:
     """Whatever an earlier recording left in `folder`."""
-    for name in (*MINARI_FILES, TICKS_FILE):
-        (folder / name).unlink(missing_ok=True)
+    with suppress(NotADirectoryError):  # something else that has the name
+        for name in (*MINARI_FILES, TICKS_FILE):
+            (folder / name).unlink(missing_ok=True)

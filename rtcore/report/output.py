@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from rtcore.config import RuntimeConfig
-from rtcore.recording.columns import FOLDER, remove_recording
 from rtcore.report.perfetto.writer import TRACE_FILE
 from rtcore.report.record import RunRecord
 from rtcore.report.summary import RunStats
@@ -21,10 +20,8 @@ _PACKAGES = ("rtcore", "torch", "h5py", "numpy", "gymnasium", "pyboy", "posix_ip
 
 
 def write_config(folder: Path, config: RuntimeConfig, arguments: list[str]) -> None:
-    """config.json: the resolved settings, versions, machine and git revision. Trace and recording of an earlier run in
-    this folder are removed."""
+    """config.json: the resolved settings, versions, machine and git revision. An earlier run's trace is removed."""
     (folder / TRACE_FILE).unlink(missing_ok=True)
-    remove_recording(folder / FOLDER)
     versions = {name: _version(name) for name in _PACKAGES} | {"python": platform.python_version()}
     content = {
         "config": config.model_dump(mode="json"),

@@ -24,7 +24,7 @@ from rtcore.learn.policysource import resolve_policy
 from rtcore.learn.run import say_what_changed
 from rtcore.planner import Plan, Tau, make_plan
 from rtcore.recorder import Books, StatsRecorder
-from rtcore.recording.columns import require_h5py
+from rtcore.recording.columns import FOLDER, remove_recording, require_h5py
 from rtcore.report.record import JobRow, RunRecord, writing_to
 from rtcore.report.summary import RunStats, WorkerStats, build_summary
 from rtcore.ring import FrameRing
@@ -66,6 +66,9 @@ class Simulation:
         self.config = config = resolve_policy(config)
         if config.record:
             require_h5py()
+        if config.out is not None:
+            with writing_to(config.out):
+                remove_recording(config.out / FOLDER)
         self._own_world: GymnasiumWorld | None = None
         agent, saved = None, load_state(config.resume) if config.resume is not None else None
         if world is None:
