@@ -17,7 +17,7 @@ install: $(STAMP)  ## virtual environment with everything pinned
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	sh docker/install.sh $(BIN)/python '.[trace,report,profile,tensorboard,sb3,dev,mujoco,atari]'
+	sh docker/install.sh $(BIN)/python '.[trace,record,report,profile,tensorboard,sb3,dev,mujoco,atari]'
 	touch $@
 
 run: install     ## play the built-in Game Boy game for 30 s, in real time: a trained network that takes 100 ms, live

@@ -24,8 +24,8 @@ from rtcore.report.output import write_json
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore.world import Source
 
-#: The version of Minari whose format this is.
-_MINARI_VERSION = "0.5.3"
+#: The version of Minari whose format this is: older ones take every image for a JPEG, and refuse this number.
+_MINARI_VERSION = "0.5.4"
 _OF_EACH_STEP = {"actions": "action", "rewards": "reward", "terminations": "terminated", "truncations": "truncated"}
 _INFOS = ("tick", "source", "outcome", "worker", "policy_version", "delay_ticks", "due_tick")
 
