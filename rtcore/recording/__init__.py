@@ -5,6 +5,7 @@ tap       frames and job records out of shared memory, what the ring lapped coun
 writer    into ticks.hdf5, so that a killed writer leaves a file that can be read
 process   the recorder process; crew: the supervisor's part in it
 reader    a recording, finished or not
+mend      of what a killed recorder left, a file like others
 minari    the same as a Minari data set, nothing stored twice
 replay    the run's dispatch and world again, without a policy, compared bit for bit
 """

@@ -105,6 +105,16 @@ class Recording:
         """HDF5 type and shape of a tick column as it is in the file: for virtual datasets that refer to it."""
         return self._ticks[name].id.get_type(), self._ticks[name].shape
 
+    def copy_into(self, file: Any) -> None:
+        """Everything that is whole, into an empty h5py file."""
+        for name, value in self.about.items():
+            file.attrs[name] = value
+        for name in ("ticks", "jobs", "flushed"):
+            self._file.copy(name, file)
+        for table, count in (("ticks", self.num_ticks), ("jobs", self.num_jobs)):
+            for dataset in file[table].values():
+                dataset.resize(count, axis=0)
+
     def jobs(self, *names: str) -> dict[str, npt.NDArray[Any]]:
         """Columns of the job log by name; all of them if none is named."""
         return {name: self._jobs[name][: self.num_jobs] for name in names or JobRow._fields}

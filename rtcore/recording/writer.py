@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -171,8 +171,7 @@ class RecordingWriter:
 
     def abandon(self) -> None:
         """After an error: let go of the file. It stays as it was flushed last, and unfinished."""
-        if self._file.id.valid:
-            let_go_of(self._file)
+        let_go_of(self._file)
 
     def _tick_values(self, name: str, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
         if name == "frame":
@@ -197,15 +196,8 @@ class RecordingWriter:
         self._file.flush()
         self._bytes = self.path.stat().st_size
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, RuntimeError) as error:
-            raise RecordError(
-                f"the recording {self.path} cannot be written: {reason_of(error)}; free some room, or give another "
-                "folder with --out"
-            ) from error
+    def _writing(self) -> AbstractContextManager[None]:
+        return failing_as_ours(self.path)
 
 
 class _Table:
@@ -262,12 +254,26 @@ class _Table:
         self.num_written, self._filled = begin + count, 0
 
 
+@contextmanager
+def failing_as_ours(path: Path) -> Iterator[None]:
+    """What the disk refuses within the block is a RecordError that names the file and the reason."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        raise RecordError(
+            f"the recording {path} cannot be written: {reason_of(error)}; free some room, or give another folder with "
+            "--out"
+        ) from error
+
+
 def let_go_of(file: Any) -> None:
-    """Close an h5py file that could not be written to: as it is on the disk.
+    """Close an h5py file that could not be written to: as it is on the disk. Nothing if it is closed.
 
     HDF5 tries again to write what it could not, in vain, and may crash at the process's end (2.0 does): it writes into
     /dev/null instead.
     """
+    if not file.id.valid:
+        return
     nowhere = os.open(os.devnull, os.O_RDWR)
     os.dup2(nowhere, file.id.get_vfd_handle(), inheritable=False)
     os.close(nowhere)

@@ -1,0 +1,76 @@
+"""`python -m rtcore.recording.mend RUN`: what a killed recorder left, as a file like others, with its view for Minari.
+
+Copies the whole rows into a new file and puts it in the place of the old one: nothing is lost if it is interrupted. Its
+end stays "unfinished".
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from pathlib import Path
+
+import numpy as np
+
+from rtcore.cli.endings import say_error
+from rtcore.errors import ConfigError, RtcoreError
+from rtcore.recording.columns import require_h5py
+from rtcore.recording.minari import write_minari
+from rtcore.recording.reader import Recording
+from rtcore.recording.writer import failing_as_ours, let_go_of
+
+
+def mend(path: Path) -> tuple[int, int]:
+    """Mend the recording that `path` means; returns how many ticks and episodes it has. ConfigError if it is whole.
+
+    Not while it is being written: that goes on in the old file, which has no name any more.
+    """
+    with Recording(path) as recording:
+        if recording.is_finished:
+            raise ConfigError(f"{recording.path}: is {recording.end}: there is nothing to mend")
+        draft = recording.path.with_suffix(".part")
+        with failing_as_ours(draft):
+            try:
+                _copy(recording, draft)
+                draft.replace(recording.path)
+            finally:
+                with contextlib.suppress(OSError):
+                    draft.unlink(missing_ok=True)
+    with Recording(path) as recording, failing_as_ours(recording.path):
+        return recording.num_ticks, write_minari(recording)
+
+
+def _copy(recording: Recording, draft: Path) -> None:
+    file = require_h5py().File(draft, "w", libver="latest")
+    try:
+        recording.copy_into(file)
+        for name, value in (
+            ("frames", recording.num_ticks),
+            ("lost_frames", recording.lost_frames),
+            ("jobs", recording.num_jobs),
+            ("lost_jobs", recording.lost_jobs),
+        ):
+            file.attrs.modify(name, np.int64(value))
+        file.close()
+    except BaseException:
+        let_go_of(file)
+        raise
+
+
+def main() -> None:
+    """Program entry; exits 0, 1 if the disk refuses, 2 if there is nothing to mend."""
+    parser = argparse.ArgumentParser(
+        prog="python -m rtcore.recording.mend",
+        description="Make what a killed recorder left a file like others, and its view for Minari.",
+    )
+    parser.add_argument("run", type=Path, help="ticks.hdf5, its folder, or that of its run; the run must be over")
+    path = parser.parse_args().run
+    try:
+        num_ticks, num_episodes = mend(path)
+    except RtcoreError as error:
+        raise SystemExit(say_error(parser.prog, error)) from error
+    print(f"mended: {num_ticks:,} ticks, {num_episodes:,} episodes")
+
+
+if __name__ == "__main__":
+    main()
