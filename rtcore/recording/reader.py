@@ -76,7 +76,8 @@ class Recording:
         self.end = bytes(about["end"]).decode().rstrip()
         self._ticks, self._jobs = self._file["ticks"], self._file["jobs"]
         # Columns may be longer, by rows that were being written when the writer was killed or the disk was full.
-        self.num_ticks, self.num_jobs = map(int, self._file["flushed"][()])
+        whole = zip(self._file["flushed"][()].tolist(), (self._ticks, self._jobs), strict=True)
+        self.num_ticks, self.num_jobs = (min(rows, *map(len, table.values())) for rows, table in whole)
 
     @property
     def is_finished(self) -> bool:

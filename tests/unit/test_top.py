@@ -84,7 +84,7 @@ class MadeUpRun:
             self.shared.env_histograms["lateness_ns"].add(4000)
             times = (start_ns, start_ns + 4000, start_ns + 9000, 5000)
             applied = (tick % 2, tick - 2, tick, 0, Outcome.ON_TIME, 0, 0)
-            header = (tick, 0, *times, TickKind.ACTED, 0, 1.0, 0, 0, 1.0, tick, *applied, 0, start_ns, phase_seq, 0)
+            header = (tick, 0, *times, TickKind.ACTED, 0, 1.0, 0, 0, 1.0, tick, *applied, 0, start_ns, phase_seq, 0, 0)
             self.shared.ring.publish(np.zeros(8, np.uint8), header, bytes(8))
 
     def overwrite_head(self, part: Any = "control", **fields: int) -> None:
