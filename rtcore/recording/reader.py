@@ -76,8 +76,9 @@ class Recording:
         self.end = bytes(about["end"]).decode().rstrip()
         self._ticks, self._jobs = self._file["ticks"], self._file["jobs"]
         # Columns may be longer, by rows that were being written when the writer was killed or the disk was full.
-        whole = zip(self._file["flushed"][()].tolist(), (self._ticks, self._jobs), strict=True)
-        self.num_ticks, self.num_jobs = (min(rows, *map(len, table.values())) for rows, table in whole)
+        ticks, jobs = self._file["flushed"][()].tolist()
+        self.num_ticks: int = min(ticks, *map(len, self._ticks.values()))
+        self.num_jobs: int = min(jobs, *map(len, self._jobs.values()))
 
     @property
     def is_finished(self) -> bool:
