@@ -29,7 +29,8 @@ def run_replay(path: Path, max_ticks: int | None) -> int:
         _say(console, f"recording {recording.path}: {recording.end}")
         _say(console, f"          {config.env_id} at {rate}, {num_ticks:,} ticks, {recording.num_jobs:,} jobs")
         world = make_world(recording, config)
-        bar = Progress(TextColumn("replay   "), BarColumn(), TimeElapsedColumn(), console=console, transient=True)
+        columns = (TextColumn("replay   "), BarColumn(), TimeElapsedColumn())
+        bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         try:
             with bar:
                 task = bar.add_task("", total=min(num_ticks, max_ticks or num_ticks))

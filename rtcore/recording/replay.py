@@ -144,9 +144,11 @@ def _replayable(recording: Recording, jobs: _RecordedJobs, max_ticks: int | None
     unknown = np.flatnonzero(jobs.num_booked_at(ticks) < booked)
     if len(unknown):
         end = int(unknown[0])
+        why = (
+            "its record was lost" if recording.lost_jobs else "it was under way when the run or the recorder broke off"
+        )
         report.notes.append(
-            f"how a job of tick {ticks[end]} ended is not in the recording "
-            f"({'its record was lost' if recording.is_finished else 'it was under way'}): replayed up to that tick"
+            f"how a job of tick {ticks[end]} ended is not in the recording ({why}): replayed up to that tick"
         )
     return end
 

@@ -190,6 +190,20 @@ def test_a_run_with_a_killed_worker_is_the_same_again(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_run_whose_world_fails_is_recorded_to_its_last_frame(tmp_path):
+    world = ("--env-id", "bad_parts:raising_world", "--env-args", "after=150")
+    ended = run_to_end(*SHORT, *world, "--duration", "20", "--record", "--out", str(tmp_path))
+    assert ended.returncode == 1
+    ticks = ticks_of(tmp_path)
+    with Recording(tmp_path) as kept:
+        assert (kept.end, kept.column("tick").tolist()) == ("complete", ticks)
+    report = replayed(tmp_path)
+    assert report.is_identical, report.first
+    assert report.ticks > len(ticks) - 10
+    assert "it was under way when the run or the recorder broke off" in report.notes[0]
+
+
+@pytest.mark.slow
 def test_a_recording_of_a_program_that_was_killed_can_be_read(tmp_path):
     with running(*HEALTHY, "--record", "--out", str(tmp_path)) as program:
         wait_until_ticking(program)
