@@ -162,6 +162,9 @@ class _Views:
         kind, shape, source = self._columns[column]
         here, origin = h5.h5s.create_simple((sum(end - begin for begin, end in rows), *shape)), (0,) * len(shape)
         mapping = h5.h5p.create(h5.h5p.DATASET_CREATE)
+        if column == "reward":
+            # Without ticks.hdf5 beside it HDF5 shows fill values: these cannot be taken for rewards.
+            mapping.set_fill_value(np.array(np.nan))
         at = 0
         for begin, end in rows:
             here.select_hyperslab((at, *origin), (end - begin, *shape))

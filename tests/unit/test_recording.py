@@ -302,6 +302,12 @@ def test_nothing_is_stored_twice(tmp_path):
         assert all(found)
 
 
+def test_views_without_the_recording_show_no_number_that_could_be_a_reward(tmp_path):
+    recorded(tmp_path)
+    (tmp_path / FOLDER / TICKS_FILE).unlink()
+    assert np.isnan(minari.MinariDataset(tmp_path / FOLDER)[0].rewards).all()
+
+
 def test_episodes_that_lack_frames_are_left_out_and_counted(tmp_path):
     bench = Bench(tmp_path, slots=16)
 
