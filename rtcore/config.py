@@ -199,6 +199,11 @@ class RuntimeConfig(LearnConfig):
         description="Keep every frame and what was applied at its tick, in recording/ of the output folder "
         "(runs/latest if --out is not given); --replay runs it again.",
     )
+    video: bool = Field(
+        False,
+        description="Draw the run as video.mp4 in the output folder, once it is over: what was seen, and the applied "
+        "action, its delay and its outcome. Implies --record. With --replay: the video of that recording.",
+    )
     live: bool = Field(True, description="Live terminal view (plain lines where there is no terminal).")
 
     @model_validator(mode="after")
@@ -251,6 +256,8 @@ class RuntimeConfig(LearnConfig):
     def _trace_and_recording_have_a_place(self) -> Self:
         if self.trace and self.clock == "virtual":
             raise ValueError("trace is for --clock wall: on the virtual clock no process does anything")
+        if self.video:
+            object.__setattr__(self, "record", True)
         if (self.trace or self.record) and self.out is None:
             object.__setattr__(self, "out", Path("runs/latest"))
         return self

@@ -139,6 +139,15 @@ class GymnasiumWorld:
         self._last: StepResult | None = None
         self._stepped = False
 
+    @property
+    def action_meanings(self) -> list[str]:
+        """What the world calls its actions, by number; [] where it has no `get_action_meanings`, as Atari has."""
+        try:
+            found = self.env.get_wrapper_attr("get_action_meanings")()
+        except AttributeError:
+            return []
+        return [str(meaning) for meaning in found]
+
     def reset(self) -> StepResult:
         """A new episode. The seed goes in once, at the first reset; a reset before any step changes nothing."""
         if self._last is not None and not self._stepped:

@@ -45,6 +45,7 @@ ACTION_KEYS: tuple[frozenset[str], ...] = (
     frozenset(),
 )
 NO_KEYS: frozenset[str] = ACTION_KEYS[6]
+ACTION_MEANINGS = tuple("".join(keys).upper() or "NOOP" for keys in ACTION_KEYS)
 
 
 class GameBoyEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
@@ -150,6 +151,10 @@ class GameBoyEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
         return {}
 
     # Gymnasium ---
+
+    def get_action_meanings(self) -> list[str]:
+        """The names of the actions, by number: A, B, LEFT, UP, RIGHT, DOWN, NOOP."""
+        return list(ACTION_MEANINGS)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

@@ -13,6 +13,8 @@ from rtcore.errors import ConfigError, RtcoreError
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
+#: By Ctrl-C.
+EXIT_INTERRUPTED = 128 + signal.SIGINT
 
 
 class Stopped(BaseException):

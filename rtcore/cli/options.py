@@ -35,6 +35,8 @@ examples:
   rtcore-run --policy-checkpoint runs/blocks/checkpoints/best         play what was learned
   rtcore-run --stagger sequential --out runs/sequential   the paper's opponent, with its record and picture
   rtcore-run --policy trained --record --out runs/seen    keep every frame and what was applied at its tick
+  rtcore-run --policy trained --video --out runs/shown    the same, and afterwards a video of it
+  rtcore-run --replay runs/seen --video                   the video of a run that was recorded before
   rtcore-run --replay runs/seen                           the same run again without its policy: does anything differ?
 """
 
@@ -72,7 +74,7 @@ _GROUPS = {
     "shared memory": ("wait", "spin_us", "ring_slots"),
     "faults": ("startup_timeout_s", "env_timeout_s", "hang_timeout_s", "max_restarts"),
     "realtime": ("realtime", "env_cpu"),
-    "output": ("out", "trace", "record", "live"),
+    "output": ("out", "trace", "record", "video", "live"),
 }
 _METAVARS = {
     "env_id": "ID",
@@ -134,7 +136,8 @@ class Command(NamedTuple):
 
     config: RuntimeConfig
     print_only: bool
-    replay: Path | None  #: run this recording again instead; of `config` only `ticks` was given
+    #: Run this recording again instead, or draw its video; of `config` only `ticks` and `video` were given.
+    replay: Path | None
 
 
 def parse_config(arguments: list[str], prog: str = "rtcore-run") -> tuple[RuntimeConfig, bool]:
@@ -159,7 +162,8 @@ def parse_command(arguments: list[str], prog: str = "rtcore-run") -> Command:
         type=Path,
         metavar="FILE",
         help="run a recording (or the folder of its run) again, without its policy, and say where it differs; "
-        "--ticks limits it, no other option goes with it",
+        "with --video draw it instead, which needs neither world nor policy. --ticks limits both, no other option goes "
+        "with them",
     )
     parser.add_argument("--version", action="version", version=_version())
     source = CliSettingsSource[Any](
@@ -175,7 +179,7 @@ def parse_command(arguments: list[str], prog: str = "rtcore-run") -> Command:
     given = source(parsed_args=parsed)
     chosen = {key.replace("-", "_"): value for key, value in _state_of(given).items()}
     if parsed.replay is not None:
-        extra = sorted({field for field in chosen if field in RuntimeConfig.model_fields} - {"ticks"})
+        extra = sorted({field for field in chosen if field in RuntimeConfig.model_fields} - {"ticks", "video"})
         extra += ["config"] * (parsed.config is not None) + ["print_config"] * parsed.print_config
         if extra:
             names = ", ".join(f"--{name.replace('_', '-')}" for name in extra)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from rtcore.cli.endings import EXIT_FAILED, Stopped, say_error, say_stopped, signals_as_exceptions
+from rtcore.cli.endings import EXIT_FAILED, EXIT_INTERRUPTED, Stopped, say_error, say_stopped, signals_as_exceptions
 from rtcore.cli.learned import Events, draw_curve, with_folder
 from rtcore.cli.options import parse_command, to_toml
 from rtcore.cli.replay import run_replay
+from rtcore.cli.video import draw_video, run_video, say_left_out
 from rtcore.config import RuntimeConfig
 from rtcore.errors import RecordError, RtcoreError
 from rtcore.learn.policysource import resolve_policy
@@ -22,6 +24,7 @@ from rtcore.report.output import write_config, write_results
 from rtcore.report.perfetto.writer import convert_folder, require_perfetto
 from rtcore.report.record import writing_to
 from rtcore.report.table import RunHeader, header_lines, summary_table
+from rtcore.report.video.encoder import require_av
 from rtcore.runtime import Runtime
 from rtcore.virtual.simulate import Simulation
 
@@ -42,7 +45,9 @@ def main(arguments: list[str] | None = None) -> None:
                 with suppress(BrokenPipeError):
                     print(to_toml(command.config), flush=True)
                 return
-            if command.replay is not None:
+            if command.replay is not None and command.config.video:
+                exitcode = run_video(command.replay, command.config.ticks)
+            elif command.replay is not None:
                 exitcode = run_replay(command.replay, command.config.ticks)
             else:
                 exitcode = _run(command.config, words)
@@ -60,6 +65,8 @@ def _run(config: RuntimeConfig, words: list[str]) -> int:
         require_perfetto()
     if config.record:
         require_h5py()
+    if config.video:
+        require_av()
     with LiveView(console, live=config.live) as view:
         if config.out is not None:
             with writing_to(config.out):
@@ -85,6 +92,7 @@ def _run(config: RuntimeConfig, words: list[str]) -> int:
             console.print(f"files     {refused}", markup=False, soft_wrap=True)
             error = error or refused
     traced = not config.trace or config.out is None or run.record is None or write_trace(config.out, console)
+    drawn = not config.video or config.out is None or _draw_video(config.out, summary, stop, console)
     if error is not None:
         raise error
     if stop is not None:
@@ -93,7 +101,17 @@ def _run(config: RuntimeConfig, words: list[str]) -> int:
     learned = not (summary.get("learner") or {}).get("stopped")
     # As is one whose recording broke off. Frames that were lost on the way are counted, and no failure.
     recorded = not str((summary.get("recording") or {}).get("end", "")).startswith(UNFINISHED)
-    return 0 if traced and learned and recorded else EXIT_FAILED
+    return 0 if traced and drawn and learned and recorded else EXIT_FAILED
+
+
+def _draw_video(folder: Path, summary: dict[str, Any], stop: Stopped | None, console: Console) -> bool:
+    """Also of a run that failed, or that Ctrl-C ended; who is told to terminate has no time for it."""
+    if not (summary.get("recording") or {}).get("frames"):
+        return True
+    if stop is not None and stop.exitcode != EXIT_INTERRUPTED:
+        say_left_out(folder, console)
+        return True
+    return draw_video(folder, console)
 
 
 def write_trace(folder: Path, console: Console) -> bool:

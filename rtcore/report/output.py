@@ -15,13 +15,16 @@ from rtcore.config import RuntimeConfig
 from rtcore.report.perfetto.writer import TRACE_FILE
 from rtcore.report.record import RunRecord
 from rtcore.report.summary import RunStats
+from rtcore.report.video.film import VIDEO_FILE
 
 _PACKAGES = ("rtcore", "torch", "h5py", "numpy", "gymnasium", "pyboy", "posix_ipc", "pydantic")
 
 
 def write_config(folder: Path, config: RuntimeConfig, arguments: list[str]) -> None:
-    """config.json: the resolved settings, versions, machine and git revision. An earlier run's trace is removed."""
+    """config.json: the resolved settings, versions, machine and git revision. An earlier run's trace and video are
+    removed."""
     (folder / TRACE_FILE).unlink(missing_ok=True)
+    (folder / VIDEO_FILE).unlink(missing_ok=True)
     versions = {name: _version(name) for name in _PACKAGES} | {"python": platform.python_version()}
     content = {
         "config": config.model_dump(mode="json"),

@@ -103,7 +103,7 @@ def describe(world: GymnasiumWorld, config: RuntimeConfig) -> dict[str, Any]:
         "noop_value": np.asarray(world.noop).tolist(),
         "noop_source": world.noop_source,
         "own": getattr(world.env.unwrapped, "rtcore_info", {}),
-        **(_env_spec(world) if config.record else {}),
+        **(_env_spec(world) | {"action_meanings": world.action_meanings} if config.record else {}),
     }
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from rtcore.dispatch import Outcome, TickKind
 from rtcore.errors import ConfigError
+from rtcore.report.colours import KIND_COLOURS, OUTCOME_COLOURS, RUN_COLOURS
 from rtcore.report.folder import RunFolder, number_at
 from rtcore.report.page import charts, tables
 from rtcore.report.page.data import Samples, quantile, timeline_columns
@@ -87,9 +88,9 @@ def build_page(runs: Sequence[RunFolder]) -> str:
             "figures": figures,
             "overviews": overviews,
             "timelines": [timeline_columns(run) for run in runs],
-            "outcomes": [[name, charts.OUTCOME_COLOURS[name]] for name in _names(Outcome)],
-            "kinds": [[name, charts.KIND_COLOURS[name]] for name in _names(TickKind)],
-            "skipped": charts.KIND_COLOURS["skipped"],
+            "outcomes": [[name, OUTCOME_COLOURS[name]] for name in _names(Outcome)],
+            "kinds": [[name, KIND_COLOURS[name]] for name in _names(TickKind)],
+            "skipped": KIND_COLOURS["skipped"],
         },
         css=(Path(__file__).parent / "page.css").read_text(encoding="utf-8"),
         js=(Path(__file__).parent / "page.js").read_text(encoding="utf-8"),
@@ -163,7 +164,7 @@ def _heading(run: RunFolder, name: str, index: int, several: bool) -> dict[str, 
     return {
         "name": name,
         "path": str(run.path),
-        "colour": charts.RUN_COLOURS[index % len(charts.RUN_COLOURS)],
+        "colour": RUN_COLOURS[index % len(RUN_COLOURS)],
         "facts": [fact for fact in facts if fact],
         "policy": policy,
         "policy_notes": policy_notes(policy),
@@ -223,8 +224,6 @@ def _legend(runs: Sequence[RunFolder], samples: Sequence[Samples]) -> dict[str, 
     if any(sample.skipped_ticks for sample in samples):
         kinds.append("skipped")
     return {
-        "Inference": [
-            (name.replace("_", " "), charts.OUTCOME_COLOURS[name], OUTCOME_MEANING[name]) for name in outcomes
-        ],
-        "Tick": [(name.replace("_", "-"), charts.KIND_COLOURS[name], meanings[name]) for name in kinds],
+        "Inference": [(name.replace("_", " "), OUTCOME_COLOURS[name], OUTCOME_MEANING[name]) for name in outcomes],
+        "Tick": [(name.replace("_", "-"), KIND_COLOURS[name], meanings[name]) for name in kinds],
     }

@@ -9,30 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from rtcore.report.colours import KIND_COLOURS, OUTCOME_COLOURS, RUN_COLOURS
 from rtcore.report.page.data import Floats, OverTime, Samples, quantile
 from rtcore.report.wording import number
 
 Figure = dict[str, Any]
 
-#: Colours that stay apart for colour-blind readers (Okabe and Ito), and on light and dark ground.
-RUN_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
-OUTCOME_COLOURS = {
-    "on_time": "#009E73",
-    "late": "#E69F00",
-    "superseded": "#CC79A7",
-    "stale_episode": "#9A9A9A",
-    "dropped_dead_worker": "#D55E00",
-    "dropped_late": "#C9B800",
-    "unfinished": "#56B4E9",
-}
-KIND_COLOURS = {
-    "acted": "#2A9D7C",
-    "missed": "#D55E00",
-    "idle": "#E8C547",
-    "lead_in": "#B4B8BE",
-    "reset": "#0072B2",
-    "skipped": "#7A1FA2",
-}
 _LOG_FLOOR_US = 0.1
 _MOST_BINS = 80
 

@@ -1,0 +1,73 @@
+"""The video of a recording on the command line: a bar with the time left, and what came of it in a line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from rtcore.cli.endings import Stopped, signals_as_exceptions
+from rtcore.errors import RtcoreError
+from rtcore.recording.reader import Recording
+from rtcore.report.video.encoder import require_av
+from rtcore.report.video.film import Film, notes_of, video_file, write_video
+
+_REFRESH_ROWS = 16
+
+
+def run_video(path: Path, max_ticks: int | None) -> int:
+    """`rtcore-run --replay FILE --video`: all of it; the exit code. ConfigError if the file cannot be read."""
+    require_av()
+    console = Console()
+    with Recording(path) as recording:
+        for note in notes_of(recording):
+            _say(console, note)
+        film = _draw(recording, console, max_ticks)
+    _show(console, film)
+    return 0
+
+
+def draw_video(folder: Path, console: Console) -> bool:
+    """The video of the run in `folder`. False, having said why, if that failed: the recording is kept then.
+
+    `Stopped` if a signal broke it off, also where one ended the run before.
+    """
+    again = f"rtcore-run --replay {folder} --video"
+    try:
+        with signals_as_exceptions(), Recording(folder) as recording:
+            _show(console, _draw(recording, console, None))
+    except (RtcoreError, OSError) as error:
+        _say(console, f"not drawn: {error}")
+        _say(console, f"The recording is kept; `{again}` tries again")
+        return False
+    except Stopped:
+        _say(console, f"left out; `{again}` draws it")
+        raise
+    return True
+
+
+def say_left_out(folder: Path, console: Console) -> None:
+    """The program was told to end, and not by who sits before it."""
+    _say(console, f"left out; `rtcore-run --replay {folder} --video` draws it")
+
+
+def _draw(recording: Recording, console: Console, max_ticks: int | None) -> Film:
+    columns = (TextColumn("video    "), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=None)
+
+        def show(done: int, of: int) -> None:
+            if done % _REFRESH_ROWS == 0:
+                bar.update(task, completed=done, total=of)
+
+        return write_video(recording, video_file(recording.path), max_ticks=max_ticks, progress=show)
+
+
+def _show(console: Console, film: Film) -> None:
+    held = f", {film.held:,} of them held: ticks without a frame" if film.held else ""
+    _say(console, f"{film.path} ({film.frames:,} frames{held}; {film.bytes / 1e6:.1f} MB)")
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(f"video     {text}", markup=False, soft_wrap=True, highlight=False)

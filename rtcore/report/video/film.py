@@ -1,0 +1,144 @@
+"""A recording as an mp4, one picture per tick of real time. Memory does not grow with its length.
+
+Ticks without a frame (skipped, or lost by the recorder) show the frame before them, and say so: the video lasts as
+long as the run did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from rtcore.errors import ConfigError
+from rtcore.recording.columns import COMPLETE, FOLDER
+from rtcore.recording.reader import RecordedTick, Recording
+from rtcore.report.video.draw import GROUND
+from rtcore.report.video.encoder import Mp4Writer, even
+from rtcore.report.video.panel import Gap, Moment, Panel, Run
+from rtcore.report.video.picture import Picture, Pixels, picture_of
+from rtcore.world import Source
+
+VIDEO_FILE = "video.mp4"
+_MARGIN = 12
+_BLOCK_ROWS = 4096
+
+
+class Film(NamedTuple):
+    """A finished video."""
+
+    path: Path
+    frames: int  #: ticks from the first to the last, those without a frame of their own included
+    held: int  #: of these, ticks that show the frame before them
+    bytes: int
+
+
+def video_file(recording: Path) -> Path:
+    """Where the video of `recording` (its ticks.hdf5) belongs: in the folder of its run, else beside it."""
+    folder = recording.parent
+    inside = folder.parts[-len(FOLDER.parts) :] == FOLDER.parts
+    return (folder.parents[len(FOLDER.parts) - 1] if inside else folder) / VIDEO_FILE
+
+
+def write_video(
+    recording: Recording,
+    path: Path,
+    *,
+    max_ticks: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> Film:
+    """Draw the recording, or its first `max_ticks` rows, into `path`, whole or not at all.
+
+    `progress` gets (rows done, of so many) after each. ConfigError if there is no frame, RecordError if the disk is
+    full.
+    """
+    num_rows = min(recording.num_ticks, max_ticks or recording.num_ticks)
+    if num_rows == 0:
+        raise ConfigError(f"{recording.path} holds no frame: nothing to draw. Was its run ended before tick 0?")
+    scene = Scene(recording)
+    draft = path.with_name(path.name + ".part")
+    held = done = 0
+    try:
+        with Mp4Writer(draft, scene.width, scene.height, recording.rate_hz, scene.title) as video:
+            for moment, frame in moments(recording.ticks(0, num_rows), recording.first_frame_seq):
+                video.add(scene.draw(moment, frame))
+                held += moment.gap is not None
+                if moment.gap is None:
+                    done += 1
+                    progress(done, num_rows)
+        draft.replace(path)
+    finally:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+    return Film(path, video.num_frames, held, path.stat().st_size)
+
+
+def moments(
+    ticks: Iterator[RecordedTick], first_frame_seq: int = 0
+) -> Iterator[tuple[Moment, npt.NDArray[Any] | None]]:
+    """Every tick from the first to the last, and its frame; None for a tick that has none of its own."""
+    last: RecordedTick | None = None
+    for now in ticks:
+        header = now.header
+        if last is not None:
+            # Ticks that were skipped lie just before the next that ran. Others in the gap ran and were lost.
+            lost = header.frame_seq - last.header.frame_seq - 1
+            for tick in range(last.header.tick + 1, header.tick):
+                skipped = lost == 0 or tick >= header.tick - header.skipped_ticks
+                yield Moment(tick, last.header, None, Gap.SKIPPED if skipped else Gap.NOT_RECORDED), None
+        applied = None if header.source == Source.HELD else now.action
+        yield Moment(header.tick, header, applied), now.frame
+        last = now
+
+
+class Scene:
+    """The picture and the panel of one recording, side by side."""
+
+    def __init__(self, recording: Recording) -> None:
+        config, world = recording.config, recording.world
+        self.title = str(config["env_id"]).rpartition("/")[2]
+        self._picture: Picture = picture_of(world["observation"], lambda: _blocks(recording))
+        run = Run(
+            self.title,
+            recording.action,
+            recording.rate_hz,
+            world.get("action_meanings", ()),
+            bool(recording.about["played"]),
+            notes_of(recording),
+        )
+        self._panel = Panel(run, self._picture.height + 2 * _MARGIN)
+        self.height = even(self._panel.height)
+        self.width = even(self._picture.width + 2 * _MARGIN + self._panel.width)
+        ground = np.frombuffer(bytes.fromhex(GROUND[1:]), np.uint8)
+        self._canvas: Pixels = np.empty((self.height, self.width, 3), np.uint8)
+        self._canvas[...] = ground
+        top = (self._panel.height - self._picture.height) // 2
+        #: Where the observation is: rows and columns.
+        self.frame_area = (slice(top, top + self._picture.height), slice(_MARGIN, _MARGIN + self._picture.width))
+
+    def draw(self, moment: Moment, frame: npt.NDArray[Any] | None) -> Pixels:
+        """(height, width, 3), RGB; valid until the next call. `frame` None: the one before stays."""
+        if frame is not None:
+            self._canvas[self.frame_area] = self._picture.draw(frame)
+        left = self._picture.width + 2 * _MARGIN
+        self._canvas[: self._panel.height, left : left + self._panel.width] = self._panel.draw(moment)
+        return self._canvas
+
+
+def notes_of(recording: Recording) -> list[str]:
+    """What is missing in the recording; nothing if it is complete."""
+    notes = [] if recording.is_finished else ["recording unfinished: end is missing"]
+    if recording.lost_frames:
+        notes.append(f"recording lost {recording.lost_frames:,} frames")
+    if recording.is_finished and recording.end != COMPLETE and not notes:
+        notes.append(f"recording: {recording.end}")
+    return notes
+
+
+def _blocks(recording: Recording) -> Iterator[npt.NDArray[Any]]:
+    for begin in range(0, recording.num_ticks, _BLOCK_ROWS):
+        yield recording.column("frame", begin, begin + _BLOCK_ROWS)

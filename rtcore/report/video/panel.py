@@ -1,0 +1,183 @@
+"""What is said of a tick beside its picture: when, which action, whose, how old, with which outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+from rtcore.dispatch import Outcome, TickKind
+from rtcore.report.colours import KIND_COLOURS, OUTCOME_COLOURS
+from rtcore.report.video.action import HEIGHT as ACTION_HEIGHT
+from rtcore.report.video.action import name_of, view_of
+from rtcore.report.video.draw import DIM, GROUND, TEXT, UNLIT, cut, font, quantity
+from rtcore.report.video.picture import Pixels
+from rtcore.ring import FrameHeader
+from rtcore.spaces import ActionSpec
+from rtcore.world import Source
+
+#: Of the panel. It is as high as the video, and no lower than this.
+WIDTH, MIN_HEIGHT = 288, 420
+_MARGIN = 12
+_COLUMNS = 31
+_ACTION_Y = 112
+_STRIP_TICKS = 66
+_CELL = 4
+_NOT_RECORDED = "#5F6570"
+
+
+class Gap(Enum):
+    """Why there is no frame of a tick."""
+
+    SKIPPED = "skipped"  #: it never ran: the tick before it took too long
+    NOT_RECORDED = "not recorded"  #: the recorder lost it
+
+
+class Moment(NamedTuple):
+    """One tick of real time. In a gap, `header` is that of the last tick before it."""
+
+    tick: int
+    header: FrameHeader
+    action: npt.NDArray[Any] | None  #: what was applied; None in a gap and where the world was held or reset
+    gap: Gap | None = None
+
+
+class Run(NamedTuple):
+    """What is the same at all ticks."""
+
+    title: str
+    action: ActionSpec
+    rate_hz: Fraction
+    meanings: Sequence[str] = ()  #: names of the actions
+    played: bool = False  #: a program chose the actions
+    notes: Sequence[str] = ()  #: what a viewer must know of the recording
+
+
+def verdict(moment: Moment) -> tuple[str, str]:
+    """What became of this tick, and its colour."""
+    header = moment.header
+    if moment.gap is Gap.SKIPPED:
+        return "skipped: frame held", KIND_COLOURS["skipped"]
+    if moment.gap is Gap.NOT_RECORDED:
+        return "not recorded: frame held", _NOT_RECORDED
+    kind = TickKind(header.kind)
+    if kind is not TickKind.ACTED:
+        return kind.name.lower().replace("_", " "), KIND_COLOURS[kind.name.lower()]
+    outcome = Outcome(header.outcome) if header.outcome in list(Outcome) else Outcome.ON_TIME
+    text = outcome.name.lower().replace("_", " ")
+    if outcome is Outcome.LATE and header.due_tick >= 0:
+        text += f" by {header.tick - header.due_tick - header.chunk_index} ticks"
+    return text, OUTCOME_COLOURS[outcome.name.lower()]
+
+
+def actor(moment: Moment, *, played: bool = False) -> str:
+    """Who acted."""
+    header = moment.header
+    if moment.gap is not None:
+        return "nobody" if moment.gap is Gap.SKIPPED else "unknown"
+    source = Source(header.source)
+    if source is Source.POLICY:
+        weights = f", weights {header.policy_version}" if header.policy_version > 0 else ""
+        return "the program" if played else f"worker {header.worker}{weights}"
+    if source is Source.HELD:
+        return "world reset" if header.kind == TickKind.RESET else "world held"
+    return {Source.NOOP: "no-op", Source.REPEAT: "repeat of the last", Source.RANDOM: "random action"}[source]
+
+
+def delay(moment: Moment, rate_hz: Fraction) -> str:
+    """How old the frame was that the applied action was chosen from."""
+    header = moment.header
+    if moment.gap is not None or header.obs_tick < 0:
+        return "delay -"
+    ticks = header.tick - header.obs_tick
+    return f"delay {ticks} tick{'s' if ticks != 1 else ''}, {float(ticks * 1000 / rate_hz):.0f} ms"
+
+
+def clock_text(tick: int, rate_hz: Fraction) -> str:
+    """When a tick was due, after tick 0: minutes, seconds, hundredths."""
+    hundredths = int(tick * 100 / rate_hz)
+    return f"{hundredths // 6000}:{hundredths // 100 % 60:02d}.{hundredths % 100:02d}"
+
+
+class Panel:
+    """Draws the moments of one run, in order: it keeps the colours of the last ticks for its strip."""
+
+    width = WIDTH
+
+    def __init__(self, run: Run, height: int = MIN_HEIGHT) -> None:
+        self.height = max(MIN_HEIGHT, height)
+        self._run = run
+        self._view = view_of(run.action, run.meanings)
+        self._still = self._draw_still()
+        self._strip = np.empty((_STRIP_TICKS, 3), np.uint8)
+        self._strip[:] = _rgb(UNLIT)
+
+    def draw(self, moment: Moment) -> Pixels:
+        """(height, width, 3), RGB."""
+        text, colour = verdict(moment)
+        image = self._still.copy()
+        pen = ImageDraw.Draw(image)
+        self._draw_progress(pen, moment)
+        self._draw_action(pen, moment, colour)
+        top = _ACTION_Y + ACTION_HEIGHT + 84
+        pen.rectangle((_MARGIN, top, WIDTH - _MARGIN, top + 28), colour)
+        pen.text((WIDTH // 2, top + 14), text.upper(), _readable_on(colour), font(14, bold=True), anchor="mm")
+        pixels = np.array(image)
+        self._draw_strip(pixels[top + 36 : top + 36 + 3 * _CELL, _MARGIN : _MARGIN + _STRIP_TICKS * _CELL], colour)
+        return pixels
+
+    def _draw_still(self) -> Image.Image:
+        image = Image.new("RGB", (WIDTH, self.height), GROUND)
+        pen = ImageDraw.Draw(image)
+        pen.text((_MARGIN, 10), cut(self._run.title, _COLUMNS), TEXT, font(14, bold=True))
+        bottom = _ACTION_Y + ACTION_HEIGHT + 144
+        for row, note in enumerate(self._run.notes):
+            pen.text((_MARGIN, bottom + row * 16), cut(note, 36), OUTCOME_COLOURS["late"], font(12))
+        return image
+
+    def _draw_progress(self, pen: ImageDraw.ImageDraw, moment: Moment) -> None:
+        header = moment.header
+        reward = "" if moment.gap is not None or not header.reward else f"reward {quantity(header.reward)}"
+        over = "terminated" if header.terminated else "truncated" if header.truncated else ""
+        for row, (left, right) in enumerate(
+            (
+                (f"tick {moment.tick:,}", clock_text(moment.tick, self._run.rate_hz)),
+                (f"episode {header.episode}", f"return {quantity(header.episode_return)}"),
+                (reward, over if moment.gap is None else ""),
+            )
+        ):
+            y = 36 + row * 22
+            pen.text((_MARGIN, y), left, TEXT if row == 0 else DIM, font(14))
+            pen.text((WIDTH - _MARGIN, y), right, TEXT if row == 0 else DIM, font(14), anchor="ra")
+
+    def _draw_action(self, pen: ImageDraw.ImageDraw, moment: Moment, colour: str) -> None:
+        run, action = self._run, moment.action
+        self._view.draw(pen, _MARGIN, _ACTION_Y, action, colour)
+        name = "-" if action is None else name_of(run.action, action, run.meanings)
+        y = _ACTION_Y + ACTION_HEIGHT + 8
+        pen.text((_MARGIN, y), cut(name, 22), TEXT, font(20, bold=True))
+        pen.text((_MARGIN, y + 30), cut(actor(moment, played=run.played), _COLUMNS), TEXT, font(14))
+        pen.text((_MARGIN, y + 50), delay(moment, run.rate_hz), TEXT, font(14))
+
+    def _draw_strip(self, out: Pixels, colour: str) -> None:
+        """A cell per tick, the newest on the right."""
+        self._strip[:-1] = self._strip[1:]
+        self._strip[-1] = _rgb(colour)
+        cells = np.repeat(self._strip, _CELL, axis=0)
+        cells[_CELL - 1 :: _CELL] = _rgb(GROUND)
+        out[...] = cells
+
+
+def _rgb(colour: str) -> tuple[int, int, int]:
+    red, green, blue = bytes.fromhex(colour[1:])
+    return red, green, blue
+
+
+def _readable_on(colour: str) -> str:
+    red, green, blue = _rgb(colour)
+    return "#000000" if 0.3 * red + 0.6 * green + 0.1 * blue > 120 else "#FFFFFF"

@@ -1,0 +1,229 @@
+"""An observation as pixels: the image it is, scaled by a whole number, or its elements as bars. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+from rtcore.report.colours import RUN_COLOURS
+from rtcore.report.video.draw import DIM, GROUND, TEXT, UNLIT, cut, font, quantity
+from rtcore.spaces import ObservationSpec
+
+Pixels = npt.NDArray[np.uint8]
+Numbers = npt.NDArray[np.float64]
+
+#: An image is scaled to about this height, and to no greater width.
+_HEIGHT, _MAX_WIDTH = 420, 720
+#: An array with a shorter side is a table, not an image.
+_MIN_SIDE = 8
+#: Most images that are stacked in one observation.
+_MAX_STACK = 16
+_MAX_ROWS = 20
+
+
+class Picture(Protocol):
+    """How observations of one space are drawn."""
+
+    height: int
+    width: int
+
+    def draw(self, frame: npt.NDArray[Any]) -> Pixels:
+        """(height, width, 3), RGB. Belongs to the picture; valid until the next call."""
+        ...
+
+
+class Part(NamedTuple):
+    """One array within a frame. `name` "" and `offset` None: the frame is this array."""
+
+    name: str
+    offset: int | None
+    spec: ObservationSpec
+
+    def of(self, frames: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """(..., *shape) out of frames with any axes in front."""
+        if self.offset is None:
+            return frames
+        piece = np.ascontiguousarray(frames[..., self.offset : self.offset + self.spec.nbytes])
+        return piece.view(self.spec.np_dtype).reshape((*frames.shape[:-1], *self.spec.shape))
+
+
+def parts_of(observation: dict[str, Any]) -> list[Part]:
+    """The arrays of an observation as its world describes it: one, or those of a Dict."""
+    if not observation.get("parts"):
+        return [Part("", None, ObservationSpec.from_json(observation))]
+    found = []
+    for part in observation["parts"]:
+        spec = {key: value for key, value in part.items() if key not in ("name", "offset")}
+        found.append(Part(part["name"], part["offset"], ObservationSpec.from_json(spec)))
+    return found
+
+
+def picture_of(observation: dict[str, Any], frames: Callable[[], Iterable[npt.NDArray[Any]]]) -> Picture:
+    """How to draw such observations: the first part that is an image, else bars of every element.
+
+    `frames()`: blocks (n, *shape) of all frames there are; read once, and only for the scale of bars.
+    """
+    parts = parts_of(observation)
+    for part in parts:
+        if is_image(part.spec):
+            return ImagePicture(part)
+    return BarsPicture(parts, frames())
+
+
+# -- images ------------------------------------------------------------------------------------------------
+
+
+def newest_image(array: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
+    """(h, w) or (h, w, 3) out of an array; None if it is no image.
+
+    Of images that are stacked, on the first axis or the last, the last one; a stack of a multiple of 3 is one of RGB.
+    """
+    if array.ndim == 4 and array.shape[0] <= _MAX_STACK:
+        return newest_image(array[-1])
+    if array.ndim == 3 and array.shape[0] <= _MAX_STACK < min(array.shape[1:]):
+        array = np.moveaxis(array, 0, -1)
+    if array.ndim not in (2, 3) or min(array.shape[:2]) < _MIN_SIDE:
+        return None
+    if array.ndim == 2:
+        return array
+    channels = array.shape[2]
+    if channels > _MAX_STACK:
+        return None
+    return array[..., -3:] if channels % 3 == 0 else array[..., -1]
+
+
+def is_image(spec: ObservationSpec) -> bool:
+    """Whether such an array is drawn as an image: it has the shape of one, and bounds that say what is white."""
+    # A view of one element: nothing as large as a frame is made to look at its shape.
+    shape_only = np.broadcast_to(np.zeros((), spec.np_dtype), spec.shape)
+    return newest_image(shape_only) is not None and _bounds(spec) is not None
+
+
+def _bounds(spec: ObservationSpec) -> tuple[float, float] | None:
+    """What is black and what is white."""
+    low, high = float(spec.low[0]), float(spec.high[0])
+    if len(spec.low) == len(spec.high) == 1 and low < high and high - low < 1e6:
+        return low, high
+    return (0.0, 255.0) if spec.dtype == "uint8" else None
+
+
+class ImagePicture:
+    """The image in a frame, nearest neighbour, scaled by a whole number."""
+
+    def __init__(self, part: Part) -> None:
+        self._part = part
+        self._black, white = _bounds(part.spec) or (0.0, 255.0)
+        self._gain = 255.0 / (white - self._black)
+        image = newest_image(np.broadcast_to(np.zeros((), np.uint8), part.spec.shape))
+        if image is None:
+            raise ValueError(f"an array of shape {part.spec.shape} is no image")
+        height, width = image.shape[:2]
+        scale = max(1, min(round(_HEIGHT / height), _MAX_WIDTH // width))
+        self.height, self.width = height * scale, width * scale
+        self._pixels = np.empty((height, scale, width, scale, 3), np.uint8)
+
+    def draw(self, frame: npt.NDArray[Any]) -> Pixels:
+        image = cast(Pixels, newest_image(self._part.of(frame)))
+        if image.dtype != np.uint8 or self._gain != 1.0:
+            levels = (image.astype(np.float64) - self._black) * self._gain
+            # What is no number is black.
+            image = np.nan_to_num(np.clip(levels, 0, 255), nan=0.0).round().astype(np.uint8)
+        if image.ndim == 2:
+            image = image[..., np.newaxis]
+        self._pixels[...] = image[:, np.newaxis, :, np.newaxis]
+        return self._pixels.reshape(self.height, self.width, 3)
+
+
+# -- bars --------------------------------------------------------------------------------------------------
+
+
+class BarsPicture:
+    """Every element of a frame as a bar, over the range it has in the recording, from 0 or from the end nearest to it.
+
+    Up to 20 elements are rows with their numbers; more are columns, and those beyond the width are only counted.
+    """
+
+    height = width = _HEIGHT
+
+    def __init__(self, parts: list[Part], blocks: Iterable[npt.NDArray[Any]]) -> None:
+        self._parts = parts
+        self._names = [name for part in parts for name in _element_names(part)]
+        self._low, self._high = _ranges(map(self.values, blocks), len(self._names))
+        self._shown = min(len(self._names), self.width)
+        self._as_rows = len(self._names) <= _MAX_ROWS
+        self._still = self._draw_still()
+
+    def values(self, frames: npt.NDArray[Any]) -> Numbers:
+        """(..., elements) of a frame or of many: all elements, in the order of the parts."""
+        arrays = [part.of(frames).astype(np.float64) for part in self._parts]
+        lead = [
+            array.shape[: array.ndim - len(part.spec.shape)] for part, array in zip(self._parts, arrays, strict=True)
+        ]
+        return np.concatenate([array.reshape((*axes, -1)) for array, axes in zip(arrays, lead, strict=True)], axis=-1)
+
+    def draw(self, frame: npt.NDArray[Any]) -> Pixels:
+        values = self.values(frame)[: self._shown]
+        low, high = self._low[: self._shown], self._high[: self._shown]
+        span = np.where(high > low, high - low, 1.0)
+        zero = (np.clip(0.0, low, high) - low) / span
+        ends = np.nan_to_num(np.clip((values - low) / span, 0.0, 1.0), nan=0.0)
+        image = self._still.copy()
+        pen = ImageDraw.Draw(image)
+        (self._draw_rows if self._as_rows else self._draw_columns)(pen, values, zero, ends)
+        return np.asarray(image)
+
+    def _draw_still(self) -> Image.Image:
+        """What is the same at every tick: names, or how many there are."""
+        image = Image.new("RGB", (self.width, self.height), GROUND)
+        pen = ImageDraw.Draw(image)
+        if not self._as_rows:
+            first = f"first {self._shown} of " if self._shown < len(self._names) else ""
+            pen.text((6, 4), f"{first}{len(self._names)} elements, each over its own range", DIM, font(12))
+            return image
+        pitch = self._pitch()
+        for row, name in enumerate(self._names):
+            pen.text((6, row * pitch + pitch // 2), cut(name, 12), DIM, font(12), anchor="lm")
+        return image
+
+    def _pitch(self) -> int:
+        return min(40, self.height // len(self._names))
+
+    def _draw_rows(self, pen: ImageDraw.ImageDraw, values: Numbers, zero: Numbers, ends: Numbers) -> None:
+        left, right, pitch = 100, self.width - 90, self._pitch()
+        for row, (value, *place) in enumerate(zip(values.tolist(), zero.tolist(), ends.tolist(), strict=True)):
+            top, bottom = row * pitch + 3, (row + 1) * pitch - 4
+            pen.rectangle((left, top, right, bottom), UNLIT)
+            begin, end = (left + round(at * (right - left)) for at in sorted(place))
+            pen.rectangle((begin, top, end, bottom), RUN_COLOURS[5])
+            pen.text((right + 8, (top + bottom) // 2), quantity(value), TEXT, font(12), anchor="lm")
+
+    def _draw_columns(self, pen: ImageDraw.ImageDraw, values: Numbers, zero: Numbers, ends: Numbers) -> None:
+        top, bottom, pitch = 26, self.height - 6, self.width // len(values)
+        for column, place in enumerate(zip(zero.tolist(), ends.tolist(), strict=True)):
+            lower, upper = (bottom - round(at * (bottom - top)) for at in sorted(place))
+            left = column * pitch
+            pen.rectangle((left, upper, left + max(0, pitch - 2), lower), RUN_COLOURS[5])
+
+
+def _element_names(part: Part) -> list[str]:
+    """Of each element: its index, behind the name of its part."""
+    count, name = part.spec.num_elements, part.name
+    if count == 1 and name:
+        return [name]
+    return [f"{name} {index}".lstrip() for index in range(count)]
+
+
+def _ranges(blocks: Iterable[Numbers], count: int) -> tuple[Numbers, Numbers]:
+    """Smallest and largest finite value of each element in blocks (n, count); 0 and 0 where there is none."""
+    low, high = np.full(count, np.inf), np.full(count, -np.inf)
+    for block in blocks:
+        finite = np.isfinite(block)
+        low = np.minimum(low, np.where(finite, block, np.inf).min(axis=0, initial=np.inf))
+        high = np.maximum(high, np.where(finite, block, -np.inf).max(axis=0, initial=-np.inf))
+    none = low > high
+    low[none] = high[none] = 0.0
+    return low, high
