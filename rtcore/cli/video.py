@@ -13,7 +13,7 @@ from rtcore.recording.reader import Recording
 from rtcore.report.video.encoder import require_av
 from rtcore.report.video.film import Film, notes_of, video_file, write_video
 
-_REFRESH_ROWS = 16
+_REFRESH_FRAMES = 16
 
 
 def run_video(path: Path, max_ticks: int | None) -> int:
@@ -58,7 +58,7 @@ def _draw(recording: Recording, console: Console, max_ticks: int | None) -> Film
         task = bar.add_task("", total=None)
 
         def show(done: int, of: int) -> None:
-            if done % _REFRESH_ROWS == 0:
+            if done % _REFRESH_FRAMES == 0:
                 bar.update(task, completed=done, total=of)
 
         return write_video(recording, video_file(recording.path), max_ticks=max_ticks, progress=show)

@@ -98,6 +98,13 @@ class Mp4Writer:
             raise self._refused(error) from error
         self.num_frames += 1
 
+    def move_to(self, path: Path) -> None:
+        """Once it is whole: give it its name."""
+        try:
+            self.path.replace(path)
+        except OSError as error:
+            raise self._refused(error) from error
+
     def _write(self, frame: Any) -> None:
         for packet in self._stream.encode(frame):
             self._container.mux(packet)

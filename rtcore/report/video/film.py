@@ -6,7 +6,7 @@ long as the run did.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,7 +53,7 @@ def write_video(
 ) -> Film:
     """Draw the recording, or its first `max_ticks` rows, into `path`, whole or not at all.
 
-    `progress` gets (rows done, of so many) after each. ConfigError if there is no frame, RecordError if the disk is
+    `progress` gets (frames done, of so many) after each. ConfigError if there is no frame, RecordError if the disk is
     full.
     """
     num_rows = min(recording.num_ticks, max_ticks or recording.num_ticks)
@@ -61,25 +61,20 @@ def write_video(
         raise ConfigError(f"{recording.path} holds no frame: nothing to draw. Was its run ended before tick 0?")
     scene = Scene(recording)
     draft = path.with_name(path.name + ".part")
-    held = done = 0
+    first, last = (int(recording.column("tick", row, row + 1)[0]) for row in (0, num_rows - 1))
     try:
         with Mp4Writer(draft, scene.width, scene.height, recording.rate_hz, scene.title) as video:
-            for moment, frame in moments(recording.ticks(0, num_rows), recording.first_frame_seq):
+            for moment, frame in moments(recording.ticks(0, num_rows)):
                 video.add(scene.draw(moment, frame))
-                held += moment.gap is not None
-                if moment.gap is None:
-                    done += 1
-                    progress(done, num_rows)
-        draft.replace(path)
+                progress(video.num_frames, last - first + 1)
+        video.move_to(path)
     finally:
         with suppress(OSError):
             draft.unlink(missing_ok=True)
-    return Film(path, video.num_frames, held, path.stat().st_size)
+    return Film(path, video.num_frames, video.num_frames - num_rows, path.stat().st_size)
 
 
-def moments(
-    ticks: Iterator[RecordedTick], first_frame_seq: int = 0
-) -> Iterator[tuple[Moment, npt.NDArray[Any] | None]]:
+def moments(ticks: Iterable[RecordedTick]) -> Iterator[tuple[Moment, npt.NDArray[Any] | None]]:
     """Every tick from the first to the last, and its frame; None for a tick that has none of its own."""
     last: RecordedTick | None = None
     for now in ticks:
