@@ -229,6 +229,13 @@ TICKS = [
         "worker 0, weights 12",
         "delay 1 tick, 17 ms",
     ),
+    (
+        Moment(9, header(9, outcome=Outcome.LATE, due_tick=7, chunk_index=2), np.int64(0)),
+        "late",
+        OUTCOME_COLOURS["late"],
+        "worker 0",
+        "delay 3 ticks, 50 ms",
+    ),
     (Moment(9, header(9, kind=TickKind.MISSED, **NOOP), None), "missed", KIND_COLOURS["missed"], "no-op", "delay -"),
     (
         Moment(9, header(9, kind=TickKind.IDLE, **NOOP | {"source": Source.REPEAT}), None),

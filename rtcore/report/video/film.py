@@ -35,6 +35,8 @@ class Film(NamedTuple):
     frames: int  #: ticks from the first to the last, those without a frame of their own included
     held: int  #: of these, ticks that show the frame before them
     bytes: int
+    width: int  #: in pixels
+    height: int
 
 
 def video_file(recording: Path) -> Path:
@@ -71,7 +73,8 @@ def write_video(
     finally:
         with suppress(OSError):
             draft.unlink(missing_ok=True)
-    return Film(path, video.num_frames, video.num_frames - num_rows, path.stat().st_size)
+    held = video.num_frames - num_rows
+    return Film(path, video.num_frames, held, path.stat().st_size, scene.width, scene.height)
 
 
 def moments(ticks: Iterable[RecordedTick]) -> Iterator[tuple[Moment, npt.NDArray[Any] | None]]:

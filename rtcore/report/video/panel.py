@@ -70,8 +70,10 @@ def verdict(moment: Moment) -> tuple[str, str]:
         return kind.name.lower().replace("_", " "), KIND_COLOURS[kind.name.lower()]
     outcome = Outcome(header.outcome) if header.outcome in list(Outcome) else Outcome.ON_TIME
     text = outcome.name.lower().replace("_", " ")
-    if outcome is Outcome.LATE and header.due_tick >= 0:
-        text += f" by {header.tick - header.due_tick - header.chunk_index} ticks"
+    # The first action of a late chunk was missing; the later ones may be for their very ticks.
+    late_ticks = header.tick - header.due_tick - header.chunk_index
+    if outcome is Outcome.LATE and late_ticks > 0:
+        text += f" by {_ticks(late_ticks)}"
     return text, OUTCOME_COLOURS[outcome.name.lower()]
 
 
@@ -95,7 +97,7 @@ def delay(moment: Moment, rate_hz: Fraction) -> str:
     if moment.gap is not None or header.obs_tick < 0:
         return "delay -"
     ticks = header.tick - header.obs_tick
-    return f"delay {ticks} tick{'s' if ticks != 1 else ''}, {float(ticks * 1000 / rate_hz):.0f} ms"
+    return f"delay {_ticks(ticks)}, {float(ticks * 1000 / rate_hz):.0f} ms"
 
 
 def clock_text(tick: int, rate_hz: Fraction) -> str:
@@ -171,6 +173,10 @@ class Panel:
         cells = np.repeat(self._strip, _CELL, axis=0)
         cells[_CELL - 1 :: _CELL] = _rgb(GROUND)
         out[...] = cells
+
+
+def _ticks(count: int) -> str:
+    return f"{count} tick{'s' if count != 1 else ''}"
 
 
 def _rgb(colour: str) -> tuple[int, int, int]:
