@@ -78,6 +78,11 @@ def test_action_holds_exactly_its_key_in_the_same_frame(env, action):
     assert env.memory[HELD] == 0
 
 
+def test_actions_are_named_after_their_keys(env):
+    assert env.get_action_meanings() == ["A", "B", "LEFT", "UP", "RIGHT", "DOWN", "NOOP"]
+    assert env.get_action_meanings().index("NOOP") == env.noop_action
+
+
 def test_noop_action_presses_nothing():
     assert ACTION_KEYS[GameBoyEnv.noop_action] == frozenset()
 

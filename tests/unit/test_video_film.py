@@ -208,6 +208,8 @@ def test_a_simulated_run_becomes_a_video(tmp_path, capsys):
     assert f"{tmp_path / 'video.mp4'} (60 frames;" in capsys.readouterr().out
     assert len(decoded(tmp_path / "video.mp4")[0]) == 60
     assert json.loads((tmp_path / "config.json").read_text())["config"]["record"] is True
+    with Recording(tmp_path) as recording:
+        assert recording.world["action_meanings"] == [], "this world names none"
 
 
 def test_the_video_of_an_earlier_run_goes_with_it(tmp_path):
