@@ -136,16 +136,9 @@ class Supervisor:
     def _check_learning(self) -> None:
         """Before any worker is started: whether this world can be learned, and goes on from what was saved."""
         if self.config.learn is not None:
-            self.learners = LearnerCrew(
-                self.config,
-                self.run_id,
-                self.shared,
-                self.env_info,
-                self.saved,
-                lambda *place: self._launch("learner", *place),
-                self.progress,
-                self._clock,
-            )
+            launch = partial(self._launch, "learner")
+            parts = (self.config, self.run_id, self.shared, self.env_info, self.saved)
+            self.learners = LearnerCrew(*parts, launch, self.progress, self._clock)
 
     def _start_learners(self) -> None:
         """After the rehearsal, so that they are in nobody's way, and before tick 0."""
