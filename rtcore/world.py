@@ -132,7 +132,7 @@ class GymnasiumWorld:
             self.noop, self.noop_source = noop_action, "--noop-action"
         self._rng = np.random.default_rng(np.random.SeedSequence([seed, 1]))
         self._seed: int | None = seed
-        self._first_seed = seed
+        self.seed = seed
         self._options: dict[str, Any] | None = None
         self._ordered = False
         self._last_action = self.noop
@@ -165,8 +165,8 @@ class GymnasiumWorld:
 
     def restart(self) -> StepResult:
         """As new: the first episode again, from the seed."""
-        self._seed = self._first_seed
-        self._rng = np.random.default_rng(np.random.SeedSequence([self._first_seed, 1]))
+        self._seed = self.seed
+        self._rng = np.random.default_rng(np.random.SeedSequence([self.seed, 1]))
         self._stepped = True
         return self.reset()
 

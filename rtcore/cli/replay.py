@@ -63,7 +63,7 @@ def make_world(recording: Recording, config: RuntimeConfig) -> GymnasiumWorld:
     """The recorded world, as new, made as the run made it. ConfigError if it cannot be, or is another one now."""
     entry: Any = importlib.import_module("rtcore_workers.environment")
     try:
-        world: GymnasiumWorld = entry.build_world(config)
+        world: GymnasiumWorld = entry.build_world(config, int(recording.about["seed"]))
     except RtcoreError as error:
         raise ConfigError(
             f"the world of {recording.path} cannot be made here: {error}. Replay it where its world can be imported, "

@@ -71,7 +71,7 @@ def describe_run(
     return {
         "rtcore_version": importlib.metadata.version("rtcore"),
         "env_id": config.env_id,
-        "seed": config.seed,
+        "seed": world.get("seed", config.seed),
         "rate_hz": str(rate_hz),
         "noop": world["noop_value"],
         "clock": config.clock,

@@ -99,6 +99,7 @@ def describe(world: GymnasiumWorld, config: RuntimeConfig) -> dict[str, Any]:
         "observation": world.observation.to_json(),
         "action": world.action.to_json(),
         "rate_hz": str(rate_hz),
+        "seed": world.seed,
         "noop": repr(world.noop),
         "noop_value": np.asarray(world.noop).tolist(),
         "noop_source": world.noop_source,
