@@ -255,7 +255,9 @@ def _recipe_of(cell: Cell) -> str:
 
 def _rate_of(recipe: dict[str, Any]) -> Fraction:
     """Of the world at hand."""
-    simulation = Simulation(config_of(Cell("random", 1, 0), recipe, Fraction(60), policy="random", policy_args={}))
+    simulation = Simulation(
+        config_of(Cell("random", 1, 0), recipe, Fraction(60), policy="random", policy_args={}, policy_checkpoint=None)
+    )
     simulation.close()
     return simulation.rate_hz
 
