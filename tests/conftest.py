@@ -5,9 +5,16 @@ Those with real processes run one after another, as each fills the machine; the 
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 import pytest
+
+
+def pytest_configure() -> None:
+    # A shell ignores it for what it starts in the background, and so would every program that the tests interrupt.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)

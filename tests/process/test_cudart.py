@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from rtcore.manifest import ParamManifest, ParamTensor
 from rtcore.params import ParamStore
@@ -182,7 +183,8 @@ def test_the_library_that_is_loaded_is_the_one_that_is_called(tmp_path: Path, li
     assert found._lib._name == str(name)
 
 
-@pytest.mark.skipif("/libcudart" in Path("/proc/self/maps").read_text(), reason="there is a runtime")
-def test_a_torch_without_cuda_says_why_it_shares_nothing() -> None:
-    with pytest.raises(NotShared, match="loaded no libcudart"):
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_is_said_why_nothing_is_shared() -> None:
+    # Some builds of torch bring the runtime library along, and load it when it suits them.
+    with pytest.raises(NotShared, match="loaded no libcudart|cudaSetDevice failed"):
         allocate(CUDA_IPC, "cuda:0", 3, SIZE)
