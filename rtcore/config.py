@@ -201,19 +201,16 @@ class RuntimeConfig(LearnConfig):
     )
     video: bool = Field(
         False,
-        description="Draw the run as video.mp4 in the output folder, once it is over: what was seen, and the applied "
-        "action, its delay and its outcome. Implies --record. With --replay: the video of that recording.",
+        description="rtcore-run draws the run as video.mp4 in the output folder, once it is over: what was seen, the "
+        "applied action, its delay and its outcome. Implies --record. With --replay: the video of that recording.",
     )
     live: bool = Field(True, description="Live terminal view (plain lines where there is no terminal).")
 
     @model_validator(mode="after")
-    def _rom_is_an_argument_of_the_world(self) -> Self:
-        if self.rom is None:
-            return self
-        given = self.env_args.get("rom", self.rom)
-        if Path(given) != self.rom:
+    def _one_rom(self) -> Self:
+        given = self.env_args.get("rom")
+        if self.rom is not None and given is not None and Path(str(given)) != self.rom:
             raise ValueError(f"rom={self.rom}, but env_args has rom={given}: give one of them")
-        object.__setattr__(self, "env_args", self.env_args | {"rom": str(self.rom)})
         return self
 
     @model_validator(mode="after")
@@ -269,6 +266,11 @@ class RuntimeConfig(LearnConfig):
         return self
 
     # -- derived -------------------------------------------------------------------------------------------
+
+    @property
+    def world_args(self) -> dict[str, Any]:
+        """What the world is made with: `env_args`, and `rom`."""
+        return self.env_args if self.rom is None else self.env_args | {"rom": str(self.rom)}
 
     def rate_hz(self, world_fps: float | Fraction | None) -> Fraction:
         """The exact tick rate: `fps`, else the world's own."""

@@ -163,13 +163,14 @@ class Runtime:
         if (out := self.config.out) is not None:
             try:
                 out.mkdir(parents=True, exist_ok=True)
-                remove_recording(out / FOLDER)
             except OSError as error:
                 raise ConfigError(f"out: cannot make {out}: {error.strerror}; give a folder to write into") from error
 
     def _open_files(self) -> None:
         action = ActionSpec.from_json(self._supervisor.env_info["action"])
         with writing_to(self.config.out):
+            if self.config.out is not None and not self.config.record:
+                remove_recording(self.config.out / FOLDER)  # an earlier run's; not before this one has begun
             self.record = RunRecord(self.config.out, lambda raw: _decode(action, raw))
             if self.config.trace and self.config.out is not None:
                 self._spool = TraceSpool(self.config.out, self._supervisor.shared.trace_rings())

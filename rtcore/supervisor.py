@@ -163,7 +163,8 @@ class Supervisor:
     def end_recording(self) -> None:
         """Let the recorder write what is left. Once the run is over, however it ended."""
         if self.recording is not None and self._launcher is not None:
-            self.recording.see_off(self._launcher)
+            soon = self.stopping or not self.shared.env_status["finished"]
+            self.recording.see_off(self._launcher, soon=soon)
 
     def _start_env(self) -> None:
         self.progress(f"making the world {self.config.env_id}")

@@ -20,7 +20,7 @@ _EVERY_NS = 5 * NS_PER_S
 
 def with_folder(config: RuntimeConfig) -> RuntimeConfig:
     """Learning leaves something behind: without --out it goes to runs/<world>__<algorithm>__<seed>__<time>."""
-    if config.learn is None or config.out is not None:
+    if config.learn is None or "out" in config.model_fields_set:
         return config
     world = config.env_id.rpartition("/")[2].replace(":", ".")
     began = time.strftime("%Y%m%d-%H%M%S", time.localtime(unix_time_s()))

@@ -279,11 +279,16 @@ class LearnerCrew:
     # -- what there is -------------------------------------------------------------------------------------
 
     def copy(self) -> tuple[int, Arrays, Arrays]:
-        """(updates, network, optimizer) of one moment, as arrays by name: for a checkpoint. Any thread."""
-        manifest = self._manifest
-        if manifest is None:
+        """(updates, network, optimizer) of one moment, as arrays by name: for a checkpoint. Any thread.
+
+        Once learning has stopped, the network is the one that plays: the master's may be what diverged.
+        """
+        manifest, store = self._manifest, self._store
+        if manifest is None or store is None:
             raise RuntimeError("there is nothing to save yet")
         copy = self.master.copy()
+        if why_stopped(self.master):
+            copy = copy._replace(weights=manifest.trainable_array(store.buffer(store.newest().buffer)))
         buffer = self._rest.copy()
         manifest.trainable_array(buffer)[:] = copy.weights
         named = manifest.arrays(buffer)

@@ -94,5 +94,5 @@ def ticks_file(path: Path) -> Path:
 def remove_recording(folder: Path) -> None:
     """Whatever an earlier recording left in `folder`."""
     with suppress(NotADirectoryError):  # something else that has the name
-        for name in (*MINARI_FILES, TICKS_FILE):
+        for name in (*MINARI_FILES, TICKS_FILE, *(part.name for part in folder.glob("*.part"))):
             (folder / name).unlink(missing_ok=True)

@@ -108,20 +108,23 @@ class RecordingCrew:
 
     # -- end -----------------------------------------------------------------------------------------------
 
-    def see_off(self, launcher: Launcher) -> None:
-        """Have the recorder write what is left and close its file; returns when it has ended. Once no tick runs."""
-        self._end_it()
+    def see_off(self, launcher: Launcher, *, soon: bool = False) -> None:
+        """Have the recorder write what is left and close its file; returns when it has ended. Once no tick runs.
+
+        `soon`: somebody waits for the end: Minari's view is left out if it takes more than some seconds.
+        """
+        self._end_it(soon)
         launcher.poll_until(self._has_ended, _LONGEST_END_NS)
         if self._child is not None:
             self.check(self._child)
             self._say_what_there_is()
             self._child = None
 
-    def _end_it(self) -> None:
+    def _end_it(self, soon: bool) -> None:
         self._ending = True
         self._heard_ns = self._clock.now_ns()
         if self._child is not None and self._child.exitcode is None:
-            self._child.send({"end": True})
+            self._child.send({"end": "soon" if soon else "whole"})
 
     def _has_ended(self) -> bool:
         """Also when it had to be killed, because it was silent for too long."""

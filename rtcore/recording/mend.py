@@ -1,5 +1,7 @@
 """`python -m rtcore.recording.mend RUN`: what a killed recorder left, as a file like others, with its view for Minari.
 
+Or only the view, where that is all that is missing.
+
 Copies the whole rows into a new file and puts it in the place of the old one: nothing is lost if it is interrupted. Its
 end stays "unfinished".
 """
@@ -14,20 +16,25 @@ import numpy as np
 
 from rtcore.cli.endings import say_error
 from rtcore.errors import ConfigError, RtcoreError
-from rtcore.recording.columns import require_h5py
+from rtcore.recording.columns import MINARI_FILES, require_h5py
 from rtcore.recording.minari import write_minari
 from rtcore.recording.reader import Recording
 from rtcore.recording.writer import failing_as_ours, let_go_of
 
 
 def mend(path: Path) -> tuple[int, int]:
-    """Mend the recording that `path` means; returns how many ticks and episodes it has. ConfigError if it is whole.
+    """Mend the recording that `path` means, or make the view that it lacks; returns how many ticks and episodes it has.
+
+    ConfigError if it is whole.
 
     Not while it is being written: that goes on in the old file, which has no name any more.
     """
     with Recording(path) as recording:
         if recording.is_finished:
-            raise ConfigError(f"{recording.path}: is {recording.end}: there is nothing to mend")
+            if all((recording.path.parent / name).exists() for name in MINARI_FILES):
+                raise ConfigError(f"{recording.path}: is {recording.end}: there is nothing to mend")
+            with failing_as_ours(recording.path):
+                return recording.num_ticks, write_minari(recording)
         draft = recording.path.with_suffix(".part")
         with failing_as_ours(draft):
             try:

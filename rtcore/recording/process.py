@@ -23,6 +23,7 @@ import numpy as np
 from rtcore.clock import NS_PER_S, Clock, MonotonicClock
 from rtcore.config import RuntimeConfig
 from rtcore.errors import RtcoreError
+from rtcore.forkserver import MAX_MESSAGE_BYTES
 from rtcore.layout import Layout
 from rtcore.realtime import keep_off
 from rtcore.recording.columns import FOLDER
@@ -41,6 +42,8 @@ _LONGEST_PAUSE_S = 0.25
 _TELL_EVERY_NS = NS_PER_S
 #: Rows that fill no chunk within this time are written all the same.
 _WRITE_AT_LEAST_NS = 2 * NS_PER_S
+#: How long Minari's view may take where somebody waits for the end of the run.
+_SOON_NS = 4 * NS_PER_S
 
 
 def main(boot: dict[str, Any], channel: socket.socket) -> None:
@@ -78,14 +81,16 @@ def make_writer(
 def finish(writer: RecordingWriter, tell: Callable[[int, int], None] = lambda done, of: None) -> str:
     """Close the recording and make Minari's view of it; returns what went wrong with the view, "" if nothing.
 
-    RecordError if the recording itself cannot be written to its end. `tell` as in `write_minari`.
+    RecordError if the recording itself cannot be written to its end. `tell` as in `write_minari`; an OSError of its
+    own leaves the view out.
     """
     writer.close()
     try:
         with Recording(writer.path) as recording:
             write_minari(recording, tell)
     except (OSError, RuntimeError) as error:
-        return f"the recording is whole, but not its view for Minari: {reason_of(error)}"
+        again = f"python -m rtcore.recording.mend {writer.path}"
+        return f"the recording is whole, but not its view for Minari: {reason_of(error)}. {again} makes it"
     return ""
 
 
@@ -108,6 +113,7 @@ class RecorderLoop:
         self._clock = clock
         self._told_ns = self._wrote_ns = clock.now_ns()
         self._flushed = writer.written
+        self._soon = False
 
     def run(self) -> None:
         """Until told to end: then everything is closed."""
@@ -117,7 +123,7 @@ class RecorderLoop:
                 self._flush_now_and_then()
                 self._tell()
             self._tap.collect()
-            note = finish(self._writer, lambda done, of: self._tell())
+            note = finish(self._writer, self._telling())
         except RtcoreError as error:
             self._send({"recorded": self._writer.counts._asdict(), "failed_with": str(error)})
             self._writer.abandon()
@@ -128,8 +134,24 @@ class RecorderLoop:
 
     def _is_told_to_end(self) -> bool:
         readable, _, _ = select.select([self._channel], [], [], self._pause_s)
+        if not readable:
+            return False
         # The one message there is says so; so does the end of the supervisor.
-        return bool(readable)
+        with contextlib.suppress(OSError):
+            message = self._channel.recv(MAX_MESSAGE_BYTES)
+            self._soon = not message or json.loads(message)["end"] == "soon"
+        return True
+
+    def _telling(self) -> Callable[[int, int], None]:
+        """For `finish`: says how far it is, and gives up where somebody waits for the end."""
+        give_up_ns = self._clock.now_ns() + _SOON_NS
+
+        def tell(done: int, of: int) -> None:
+            if self._soon and self._clock.now_ns() > give_up_ns:
+                raise TimeoutError(0, f"left out after {done:,} of {of:,} episodes, as the run was stopped")
+            self._tell()
+
+        return tell
 
     def _flush_now_and_then(self) -> None:
         now_ns, writer = self._clock.now_ns(), self._writer

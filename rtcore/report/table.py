@@ -89,7 +89,7 @@ def header_lines(header: Mapping[str, Any], config: RuntimeConfig, plan: Plan) -
     """The run header, one fact a line. `header` is `Runtime.header`."""
     run, policy, world = RunHeader.of(header, config, plan), header.get("policy", {}), header.get("world", {})
     lines = [f"run       {run.run_id}" if run.run_id else "run"]
-    lines.append(f"world     {run.world}{_arguments(config.env_args)} at {run.rate_hz:.4f} Hz ({plan.rate_hz})")
+    lines.append(f"world     {run.world}{_arguments(config.world_args)} at {run.rate_hz:.4f} Hz ({plan.rate_hz})")
     lines.append(f"          observation {_space(world.get('observation'))}, action {_space(world.get('action'))}")
     lines.append(f"no-op     {_noop(config, world)}; after a reset: {config.on_reset}")
     lines.append(f"policy    {run.policy}{_arguments(config.policy_args)}")

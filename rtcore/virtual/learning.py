@@ -289,7 +289,8 @@ class VirtualLearning:
     def _take(self, record: RunRecord) -> Snapshot:
         copy, manifest = self.master.copy(), self._manifest
         buffer = np.array(np.frombuffer(self.store.buffer(self.store.newest().buffer), np.uint8))
-        manifest.trainable_array(buffer)[:] = copy.weights
+        if not self.learners.stopped:  # else what plays is kept: the master's may be what diverged
+            manifest.trainable_array(buffer)[:] = copy.weights
         named = manifest.arrays(buffer)
         network = {name: named[tensor.name] for name, tensor in manifest.by_name.items() if tensor.name in named}
         state = state_of(

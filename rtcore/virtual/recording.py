@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rtcore.config import RuntimeConfig
-from rtcore.errors import RecordError
+from rtcore.errors import RtcoreError
 from rtcore.recording.columns import FOLDER, TICKS_FILE, UNFINISHED
 from rtcore.recording.process import finish, make_writer
 from rtcore.recording.tap import Tap
@@ -30,7 +30,7 @@ class VirtualRecording:
         rate_hz: Fraction,
         say: Callable[[str], None],
     ) -> None:
-        """RecordError if the file cannot be made."""
+        """RtcoreError if the file cannot be made."""
         out = config.out or Path()
         describe = importlib.import_module("rtcore_workers.environment").describe
         about = describe_run(config, describe(world, config), {"policy": policy}, rate_hz)
@@ -79,7 +79,7 @@ class VirtualRecording:
             return
         try:
             action()
-        except RecordError as error:
+        except RtcoreError as error:
             self._is_open = False
             self._end = f"{UNFINISHED}: {error}"
             self._say(f"recording stopped: {error}. What was written can be read; the run goes on")

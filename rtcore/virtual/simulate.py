@@ -66,9 +66,6 @@ class Simulation:
         self.config = config = resolve_policy(config)
         if config.record:
             require_h5py()
-        if config.out is not None:
-            with writing_to(config.out):
-                remove_recording(config.out / FOLDER)
         self._own_world: GymnasiumWorld | None = None
         agent, saved = None, load_state(config.resume) if config.resume is not None else None
         if world is None:
@@ -102,6 +99,8 @@ class Simulation:
         self.plan = self._make_plan()
         spec = self._own_world.action if self._own_world is not None else None
         with writing_to(config.out):
+            if config.out is not None and not config.record:
+                remove_recording(config.out / FOLDER)  # an earlier run's; not before this one is sure to begin
             self.record = RunRecord(config.out, lambda raw: _decode(spec, raw))
             if self.learning is not None:
                 self.learning.begin(self.record)

@@ -299,6 +299,8 @@ class Onlooker:
             summary["learner"] |= dict.fromkeys(_OF_THE_RUN_ALONE)
         if self._shared is not None and self._shared.layout.trace_slots:
             summary["trace"] = {"events": None, "lost_events": None}
+        if self.config is not None and self.config.record:
+            summary["recording"] = None
         return run | summary
 
 

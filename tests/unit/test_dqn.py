@@ -106,6 +106,7 @@ def settings(**changes: Any) -> DqnSettings:
         "target_every": 7,
         "max_grad_norm": 10.0,
         "publish_every": 5,
+        "mode": "async",
     }
     return DqnSettings(**{**fields, **changes})
 

@@ -3,8 +3,8 @@
 By ctypes on the library that torch has loaded: torch has its own way between processes, but that one is private
 (`UntypedStorage._share_cuda_`), counts references in files of its own and lives and dies with torch's allocator.
 What each call promises is quoted from the CUDA Runtime API reference ("Memory Management", "Device Management"):
-https://docs.nvidia.com/cuda/cuda-runtime-api/. NOT YET RUN ON A GPU: tests/unit/test_cudart.py calls it on a stand-in
-library with the same signatures.
+https://docs.nvidia.com/cuda/cuda-runtime-api/. NOT YET RUN ON A GPU: tests/process/test_cudart.py calls it on a
+stand-in library with the same signatures.
 """
 
 from __future__ import annotations

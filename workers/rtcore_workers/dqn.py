@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from rtcore.errors import ConfigError, PolicyError
 from rtcore.learn.master import Commit, MasterState, Slot
-from rtcore.learnconfig import LearnConfig
+from rtcore.learnconfig import LearnConfig, Mode
 from rtcore.manifest import ParamManifest
 from rtcore.params import ParamStore
 from rtcore.spaces import ActionSpec
@@ -53,6 +53,7 @@ class DqnSettings:
     target_every: int
     max_grad_norm: float
     publish_every: int
+    mode: Mode
 
     @classmethod
     def of(cls, config: LearnConfig) -> DqnSettings:
@@ -271,18 +272,21 @@ class DqnLearner:
         """Make the last `compute`'s gradient an update of the master, and publish where it is due.
 
         Published are the weights that the gradient was computed with, not those it leads to: their loss was finite,
-        and what diverged in the very last step never plays. `inside` is called with the lock held, after the update.
+        and what diverged in the very last step never plays. But an agent that learns and acts in turn acts on what it
+        has just learned. `inside` is called with the lock held, after the update.
         """
         grads = self._online.grads.cpu()
         with self.master.locked(self._waiting):
             commit = self.master.apply(lambda now, then, step: self._adam(grads, now, then, step), self._target_every)
+            due = self._publish is not None and commit.updates % self.settings.publish_every == 0
+            weights, updates = self._host_weights, gradient.commit.updates
+            if due and self.settings.mode != "async":
+                weights, updates = self.master.slots[commit.slot].weights.copy(), commit.updates
             if inside is not None:
                 inside()
-        due, version = commit.updates % self.settings.publish_every == 0, None
-        if self._publish is not None and due:
-            version = self._publish(self._host_weights, gradient.commit.updates)
+        version = self._publish(weights, updates) if self._publish is not None and due else None
         diff = commit.updates - 1 - gradient.commit.updates
-        return Update(commit, gradient, diff, version, self._publish is not None and due and version is None)
+        return Update(commit, gradient, diff, version, due and version is None)
 
     @property
     def _target_every(self) -> int:

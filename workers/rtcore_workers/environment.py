@@ -19,7 +19,7 @@ from rtcore.config import RuntimeConfig
 from rtcore.dispatch import Dispatcher
 from rtcore.embed.resets import ResetOrders
 from rtcore.envport import SharedWorkers
-from rtcore.errors import EnvironmentFailed, RtcoreError
+from rtcore.errors import ConfigError, EnvironmentFailed, RtcoreError
 from rtcore.forkserver import MAX_MESSAGE_BYTES
 from rtcore.layout import TRACE_ENV, Layout
 from rtcore.realtime import prepare_env_process
@@ -63,10 +63,12 @@ def main(boot: dict[str, Any], channel: socket.socket) -> None:
 def build_world(config: RuntimeConfig, seed: int) -> GymnasiumWorld:
     """The world, reset once, so that whatever is wrong with it shows before anything else starts."""
     try:
-        env = make_environment(config.env_id, config.env_args)
+        env = make_environment(config.env_id, config.world_args)
     except RtcoreError:
         raise
     except Exception as error:
+        if config.rom is not None and isinstance(error, TypeError) and "'rom'" in str(error):
+            raise ConfigError(f"rom: {config.env_id} takes no ROM; leave --rom out") from error
         raise EnvironmentFailed(f"{config.env_id} could not be made: {type(error).__name__}: {error}") from error
     world = GymnasiumWorld(env, seed=seed, on_missing=config.on_missing, noop_action=config.noop_action)
     world.reset()

@@ -207,7 +207,7 @@ class Learner:
         """To the workers, unless newer weights are out already."""
 
         def write(buffer: memoryview) -> None:
-            if self._store.newest().updates >= updates:
+            if self._store.newest().updates > updates:
                 raise _Outdated
             self._manifest.trainable_array(buffer)[:] = weights
 

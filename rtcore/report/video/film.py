@@ -25,7 +25,8 @@ from rtcore.world import Source
 
 VIDEO_FILE = "video.mp4"
 _MARGIN = 12
-_BLOCK_ROWS = 4096
+#: Of frames that are read at once: so many bytes of them at most.
+_BLOCK_BYTES = 1 << 24
 
 
 class Film(NamedTuple):
@@ -138,5 +139,6 @@ def notes_of(recording: Recording) -> list[str]:
 
 
 def _blocks(recording: Recording) -> Iterator[npt.NDArray[Any]]:
-    for begin in range(0, recording.num_ticks, _BLOCK_ROWS):
-        yield recording.column("frame", begin, begin + _BLOCK_ROWS)
+    rows = max(1, _BLOCK_BYTES // recording.observation.nbytes)
+    for begin in range(0, recording.num_ticks, rows):
+        yield recording.column("frame", begin, begin + rows)
