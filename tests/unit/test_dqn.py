@@ -259,6 +259,21 @@ def test_every_so_many_updates_the_weights_are_published_that_the_update_started
         assert np.array_equal(out, weights[updates])
 
 
+@pytest.mark.parametrize("mode", ["infer-then-learn", "learn-then-infer"])
+def test_an_agent_that_learns_and_acts_in_turn_acts_on_what_it_has_just_learned(mode: str) -> None:
+    published: list[tuple[Any, int]] = []
+    made, _, _ = learner(
+        Replay(),
+        publish=lambda weights, updates: published.append((np.array(weights), updates)) or 7,
+        publish_every=1,
+        mode=mode,
+    )
+    for updates in range(1, 4):
+        made.update()
+        assert published[-1][1] == updates
+        assert np.array_equal(published[-1][0], made.master.copy().weights)
+
+
 def test_weights_that_diverged_in_the_last_update_are_never_published() -> None:
     published: list[Any] = []
     made, net, manifest = learner(

@@ -8,6 +8,7 @@ import pytest
 
 from rtcore.cli.options import parse_config, to_toml
 from rtcore.config import RuntimeConfig, make_config
+from rtcore.errors import ConfigError
 
 pytestmark = pytest.mark.unit
 
@@ -20,6 +21,16 @@ def test_the_printed_settings_are_all_of_them_and_read_back_the_same(tmp_path: P
     (tmp_path / "all.toml").write_text(text)
     again, _ = parse_config(["--config", str(tmp_path / "all.toml")])
     assert again == config
+
+
+def test_a_rom_is_an_argument_of_the_world_and_a_flag_wins_over_the_file(tmp_path: Path) -> None:
+    config, _ = parse_config(["--rom", "a.gb", "--env-args", "state=x"])
+    assert config.world_args == {"state": "x", "rom": "a.gb"}
+    (tmp_path / "run.toml").write_text(to_toml(config))
+    again, _ = parse_config(["--config", str(tmp_path / "run.toml"), "--rom", "b.gb"])
+    assert again.world_args == {"state": "x", "rom": "b.gb"}
+    with pytest.raises(ConfigError, match="rom=a.gb, but env_args has rom=5"):
+        parse_config(["--rom", "a.gb", "--env-args", "rom=5"])
 
 
 def test_help_shows_every_flag_and_begins_with_the_world(capsys: pytest.CaptureFixture[str]) -> None:

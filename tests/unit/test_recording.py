@@ -20,6 +20,7 @@ from rtcore.errors import ConfigError
 from rtcore.layout import FRAME_HEADER, LOG_RECORD, RING_CONTROL, Layout
 from rtcore.recording import columns
 from rtcore.recording.columns import FOLDER, MAIN_FILE, TICKS_FILE
+from rtcore.recording.mend import mend
 from rtcore.recording.minari import episodes_of, write_minari
 from rtcore.recording.reader import Recording
 from rtcore.recording.tap import Tap
@@ -374,3 +375,35 @@ def test_a_folder_without_a_recording_is_named(tmp_path):
 
 def test_outcomes_and_kinds_fit_their_columns():
     assert max(map(int, [*TickKind, *Source, *Outcome])) < 127
+
+
+# -- what stays and what goes ------------------------------------------------------------------------------------
+
+
+def test_an_earlier_recording_stays_until_another_run_begins_in_its_folder(tmp_path):
+    recorded(tmp_path)
+    with pytest.raises(ConfigError):
+        recorded(tmp_path, env_id="NoSuch-v0", env_args={})
+    with Recording(tmp_path) as recording:
+        assert recording.num_ticks == 120
+    recorded(tmp_path, record=False)
+    assert not list((tmp_path / FOLDER).iterdir())
+
+
+def test_the_view_for_minari_is_left_out_where_somebody_waits_and_made_afterwards(tmp_path):
+    recorded(tmp_path, env_id="CartPole-v1", env_args={}, fps=100)
+    with Recording(tmp_path) as recording:
+        path = recording.path
+
+        def give_up(done: int, of: int) -> None:
+            raise TimeoutError(0, f"left out after {done} of {of} episodes")
+
+        (path.parent / MAIN_FILE).unlink()
+        with pytest.raises(TimeoutError):
+            write_minari(recording, give_up)
+    assert [file.name for file in path.parent.iterdir() if file.name != "metadata.json"] == [TICKS_FILE]
+    ticks, episodes = mend(path)
+    assert ticks == 120
+    assert minari.MinariDataset(path.parent).total_episodes == episodes > 1
+    with pytest.raises(ConfigError, match="nothing to mend"):
+        mend(path)

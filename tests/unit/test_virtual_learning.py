@@ -221,6 +221,16 @@ def test_a_loss_that_is_not_finite_stops_learning_and_the_last_good_weights_play
     assert acted_headers(simulation)[-1].policy_version == learner.version
 
 
+def test_weights_that_diverged_neither_play_nor_are_kept(tmp_path: Path):
+    simulation = run(out=tmp_path, ticks=300, learning_rate=3e37)
+    assert "not finite" in simulation.stats().learner.stopped
+    kept = load_state(tmp_path).weights
+    assert max(np.abs(array).max() for array in kept.values()) < 100
+    assert np.abs(simulation.learning.master.copy().weights).max() > 1e30
+    played = run(learn=None, policy_checkpoint=tmp_path, ticks=100)
+    assert acted_headers(played)
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
