@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from rtcore.dispatch import Outcome, TickKind
 from rtcore.errors import ConfigError
@@ -44,13 +45,40 @@ class Column:
 
 
 def tick_columns(observation: ObservationSpec, action: ActionSpec) -> list[Column]:
-    """The table `ticks`: a frame header, the action, the frame."""
+    """The table `ticks`: a frame header, the action, the frame. ConfigError as `frame_columns`."""
     return [
         *_columns_of(FRAME_HEADER),
         Column("delay_ticks", np.dtype(np.int64), "tick - obs_tick: how old what it acted on was; -1: no action"),
         Column("action", action.np_dtype, "what was applied (the no-op where the world was held)", action.shape),
-        Column("frame", observation.np_dtype, "the observation after the step", observation.shape),
+        *frame_columns(observation),
     ]
+
+
+def frame_columns(observation: ObservationSpec) -> list[Column]:
+    """What was seen: the column `frame`; of a Dict one for each part, `frame/NAME`.
+
+    ConfigError for parts whose names HDF5 cannot tell apart, or cannot have.
+    """
+    if not observation.parts:
+        return [Column("frame", observation.np_dtype, "the observation after the step", observation.shape)]
+    names = [part.name for part in observation.parts]
+    for name in names:
+        inside = next((other for other in names if other.startswith(f"{name}/")), None)
+        if inside is not None or "\0" in name or not {"", "."}.isdisjoint(name.split("/")):
+            why = f"be a column beside {inside!r}" if inside is not None else "be the name of a column"
+            raise ConfigError(
+                f"record: observation part {name!r} cannot {why}: in HDF5 a '/' separates the names of groups, none of "
+                "them empty or '.'. Rename the key in a wrapper"
+            )
+    meaning = "a part of the observation after the step"
+    return [Column(f"frame/{part.name}", part.np_dtype, meaning, part.shape) for part in observation.parts]
+
+
+def frames_by_column(observation: ObservationSpec, frames: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+    """Frames (..., *shape) as `frame_columns` has them: views of `frames`, each (..., *column.shape)."""
+    if not observation.parts:
+        return {"frame": frames}
+    return {f"frame/{name}": part for name, part in observation.unpack(frames).items()}
 
 
 def job_columns() -> list[Column]:

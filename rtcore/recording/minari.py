@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from rtcore.dispatch import TickKind
-from rtcore.recording.columns import MAIN_FILE, METADATA_FILE, TICKS_FILE, require_h5py
+from rtcore.recording.columns import MAIN_FILE, METADATA_FILE, TICKS_FILE, frame_columns, require_h5py
 from rtcore.recording.reader import Recording
 from rtcore.recording.writer import let_go_of
 from rtcore.report.output import write_json
-from rtcore.spaces import ActionSpec, ObservationSpec
+from rtcore.spaces import ActionSpec, ObservationSpec, Part
 from rtcore.world import Source
 
 #: The version of Minari whose format this is: older ones take every image for a JPEG, and refuse this number.
@@ -95,7 +95,7 @@ def _metadata(recording: Recording, episodes: list[EpisodeRows], partial: int) -
         "jpeg_encoding": False,
         "total_episodes": len(episodes),
         "total_steps": sum(episode.num_steps for episode in episodes),
-        "observation_space": json.dumps(_space(recording.observation)),
+        "observation_space": json.dumps(_observation_space(recording.observation)),
         "action_space": json.dumps(_space(recording.action)),
         **({"env_spec": spec} if spec else {}),
         "algorithm_name": str(config["policy"]),
@@ -106,8 +106,22 @@ def _metadata(recording: Recording, episodes: list[EpisodeRows], partial: int) -
     }
 
 
-def _space(spec: ObservationSpec | ActionSpec) -> dict[str, Any]:
-    """As `minari.serialization` writes a space."""
+def _observation_space(spec: ObservationSpec) -> dict[str, Any]:
+    """As `minari.serialization` writes a space. Of the part "a/b" it is one within another, as its column is."""
+    if not spec.parts:
+        return _space(spec)
+    whole: dict[str, Any] = {"type": "Dict", "subspaces": {}}
+    for part in spec.parts:
+        *outer, name = part.name.split("/")
+        inside = whole["subspaces"]
+        for key in outer:
+            inside = inside.setdefault(key, {"type": "Dict", "subspaces": {}})["subspaces"]
+        inside[name] = _space(part)
+    return whole
+
+
+def _space(spec: ObservationSpec | Part | ActionSpec) -> dict[str, Any]:
+    """As `minari.serialization` writes a space of one array."""
     kind = spec.kind if isinstance(spec, ActionSpec) else "box"
     if kind == "box":
         bounds = {"low": spec.low_array.tolist(), "high": spec.high_array.tolist()}
@@ -127,7 +141,12 @@ class _Views:
         self._h5py = require_h5py()
         self._file = self._h5py.File(path, "w", libver="latest")
         self._columns: dict[str, tuple[Any, tuple[int, ...], Any]] = {}
-        for name in ("frame", *_OF_EACH_STEP.values(), *_INFOS):
+        self._frames = [column.name for column in frame_columns(recording.observation)]
+        # Parts of a Dict within a Dict are in a group within a group.
+        self._links = self._h5py.h5p.create(self._h5py.h5p.LINK_CREATE)
+        self._links.set_create_intermediate_group(True)
+        self._links.set_char_encoding(self._h5py.h5t.CSET_UTF8)
+        for name in (*self._frames, *_OF_EACH_STEP.values(), *_INFOS):
             kind, shape = recording.stored(name)
             self._columns[name] = (kind, shape[1:], self._h5py.h5s.create_simple(shape))
 
@@ -150,7 +169,8 @@ class _Views:
         group.attrs["rtcore_episode"] = episode.number
         # Like observations, infos begin with those of the reset.
         from_reset = _joined((episode.reset, episode.reset + 1), episode.steps)
-        self._add(group, "observations", "frame", from_reset)
+        for column in self._frames:
+            self._add(group, "observations" + column.removeprefix("frame"), column, from_reset)
         for name, column in _OF_EACH_STEP.items():
             self._add(group, name, column, episode.steps)
         infos = group.create_group("infos")
@@ -166,13 +186,15 @@ class _Views:
             # Without ticks.hdf5 beside it HDF5 shows fill values: these cannot be taken for rewards.
             mapping.set_fill_value(np.array(np.nan))
         at = 0
+        # In the name of a source HDF5 takes % for the beginning of a placeholder.
+        where = f"ticks/{column}".replace("%", "%%").encode()
         for begin, end in rows:
             here.select_hyperslab((at, *origin), (end - begin, *shape))
             source.select_hyperslab((begin, *origin), (end - begin, *shape))
-            mapping.set_virtual(here, TICKS_FILE.encode(), f"ticks/{column}".encode(), source)
+            mapping.set_virtual(here, TICKS_FILE.encode(), where, source)
             at += end - begin
         here.select_all()
-        h5.h5d.create(group.id, name.encode(), kind, here, mapping)
+        h5.h5d.create(group.id, name.encode(), kind, here, mapping, self._links)
 
 
 def _joined(first: tuple[int, int], rest: Rows) -> Rows:

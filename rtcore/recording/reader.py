@@ -9,11 +9,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+import numpy as np
 import numpy.typing as npt
 
 from rtcore.clock import rate_from
 from rtcore.errors import ConfigError
-from rtcore.recording.columns import FORMAT, FORMAT_VERSION, UNFINISHED, require_h5py, ticks_file
+from rtcore.recording.columns import (
+    FORMAT,
+    FORMAT_VERSION,
+    UNFINISHED,
+    frames_by_column,
+    job_columns,
+    require_h5py,
+    tick_columns,
+    ticks_file,
+)
 from rtcore.report.record import JobRow
 from rtcore.ring import FrameHeader
 from rtcore.spaces import ActionSpec, ObservationSpec
@@ -27,7 +37,7 @@ class RecordedTick(NamedTuple):
 
     header: FrameHeader
     action: npt.NDArray[Any]  #: as in the action space; decode with `Recording.action.decode`
-    frame: npt.NDArray[Any]
+    frame: npt.NDArray[Any]  #: as in the ring; of a Dict `Recording.observation.unpack` gives the parts
 
 
 class Recording:
@@ -74,11 +84,13 @@ class Recording:
         self.first_log_seq = int(about["first_log_seq"])
         #: "complete", "N frames lost", ...; "unfinished": still being written, or its writer was killed.
         self.end = bytes(about["end"]).decode().rstrip()
-        self._ticks, self._jobs = self._file["ticks"], self._file["jobs"]
+        ticks, jobs = tick_columns(self.observation, self.action), job_columns()
+        self._ticks = {column.name: self._file["ticks"][column.name] for column in ticks}
+        self._jobs = {column.name: self._file["jobs"][column.name] for column in jobs}
         # Columns may be longer, by rows that were being written when the writer was killed or the disk was full.
-        ticks, jobs = self._file["flushed"][()].tolist()
-        self.num_ticks: int = min(ticks, *map(len, self._ticks.values()))
-        self.num_jobs: int = min(jobs, *map(len, self._jobs.values()))
+        num_ticks, num_jobs = self._file["flushed"][()].tolist()
+        self.num_ticks: int = min(num_ticks, *map(len, self._ticks.values()))
+        self.num_jobs: int = min(num_jobs, *map(len, self._jobs.values()))
 
     @property
     def is_finished(self) -> bool:
@@ -98,8 +110,17 @@ class Recording:
     # -- what is in it --------------------------------------------------------------------------------------
 
     def column(self, name: str, begin: int = 0, end: int | None = None) -> npt.NDArray[Any]:
-        """Rows `begin` to `end` of a tick column: a field of `FrameHeader`, `delay_ticks`, `action` or `frame`."""
+        """Rows `begin` to `end` of a tick column: a field of `FrameHeader`, `delay_ticks`, `action` or `frame`.
+
+        Of a Dict `frame` is the frames as they were in the ring, of its parts, and `frame/NAME` is one part.
+        """
         end = self.num_ticks if end is None else min(self.num_ticks, end)
+        if name == "frame" and self.observation.parts:
+            frames = np.zeros((max(0, end - begin), *self.observation.shape), self.observation.np_dtype)
+            # What is between the parts is 0 in every frame.
+            for column, part in frames_by_column(self.observation, frames).items():
+                part[...] = self._ticks[column][begin:end]
+            return frames
         values: npt.NDArray[Any] = self._ticks[name][begin:end]
         return values
 
@@ -113,9 +134,9 @@ class Recording:
             file.attrs[name] = value
         for name in ("ticks", "jobs", "flushed"):
             self._file.copy(name, file)
-        for table, count in (("ticks", self.num_ticks), ("jobs", self.num_jobs)):
-            for dataset in file[table].values():
-                dataset.resize(count, axis=0)
+        for table, columns, count in (("ticks", self._ticks, self.num_ticks), ("jobs", self._jobs, self.num_jobs)):
+            for column in columns:
+                file[table][column].resize(count, axis=0)
 
     def jobs(self, *names: str) -> dict[str, npt.NDArray[Any]]:
         """Columns of the job log by name; all of them if none is named."""
@@ -130,7 +151,7 @@ class Recording:
             # Python's own numbers: a bool column is 0 and 1 in a header.
             columns = [self._ticks[name][first:last] for name in FrameHeader._fields]
             numbers = [(values * 1).tolist() if values.dtype == bool else values.tolist() for values in columns]
-            actions, frames = self._ticks["action"][first:last], self._ticks["frame"][first:last]
+            actions, frames = self.column("action", first, last), self.column("frame", first, last)
             for row, values in enumerate(zip(*numbers, strict=True)):
                 yield RecordedTick(FrameHeader._make(values), actions[row], frames[row])
 

@@ -21,9 +21,11 @@ from rtcore.clock import ManualClock, TickGrid
 from rtcore.config import RuntimeConfig
 from rtcore.dispatch import Dispatcher, Entry, Outcome, Resolution, TickKind
 from rtcore.errors import EnvironmentFailed
+from rtcore.recording.columns import frames_by_column
 from rtcore.recording.reader import RecordedTick, Recording
 from rtcore.ring import FrameHeader
 from rtcore.schedule import Job, Schedule
+from rtcore.spaces import Array, ObservationSpec
 from rtcore.tickloop import Answer, TickLoop, TickRecord
 from rtcore.world import GymnasiumWorld, Source, StepResult
 
@@ -97,7 +99,7 @@ def replay(
     end = _replayable(recording, jobs, max_ticks, report)
     dispatcher = Dispatcher(config.on_late)
     follower = _FollowingWorld(world)
-    workers = _RecordedWorkers(jobs, dispatcher, follower, config.chunk, report)
+    workers = _RecordedWorkers(jobs, dispatcher, follower, recording.observation, config.chunk, report)
     grid, clock = TickGrid(0, recording.rate_hz), ManualClock()
     loop = TickLoop(
         follower,
@@ -283,9 +285,16 @@ class _RecordedWorkers:
     """In the place of the workers: answers and losses as they were taken in. Compares what the loop publishes."""
 
     def __init__(
-        self, jobs: _RecordedJobs, dispatcher: Dispatcher, world: _FollowingWorld, chunk: int, report: Report
+        self,
+        jobs: _RecordedJobs,
+        dispatcher: Dispatcher,
+        world: _FollowingWorld,
+        observation: ObservationSpec,
+        chunk: int,
+        report: Report,
     ) -> None:
         self._jobs = jobs
+        self._observation = observation
         self._dispatcher = dispatcher
         self._world = world
         self._chunk = chunk
@@ -314,12 +323,22 @@ class _RecordedWorkers:
                 report.add(tick, name, was, now)
         if recorded.action.tobytes() != action:
             report.add(tick, "action", recorded.action, np.frombuffer(action, recorded.action.dtype))
-        if np.ascontiguousarray(frame).tobytes() != recorded.frame.tobytes():
-            where = np.argwhere(np.atleast_1d(frame != recorded.frame))
-            at = tuple(where[0].tolist()) if len(where) else ()
-            text = f"{len(where)} of {frame.size} values differ, the first at {at}: "
-            report.add(tick, "frame", f"{text}{np.atleast_1d(recorded.frame)[at]}", np.atleast_1d(frame)[at])
+        frame = np.ascontiguousarray(frame)
+        if frame.tobytes() != recorded.frame.tobytes():
+            self._tell_apart(tick, recorded.frame, frame)
         return recorded.header.frame_seq
+
+    def _tell_apart(self, tick: int, recorded: Array, replayed: Array) -> None:
+        """Which parts of a frame differ, how much, and where first."""
+        replayed_parts = frames_by_column(self._observation, replayed)
+        for name, was in frames_by_column(self._observation, recorded).items():
+            now = replayed_parts[name]
+            if was.tobytes() == now.tobytes():
+                continue
+            where = np.argwhere(np.atleast_1d(was != now))
+            at = tuple(where[0].tolist()) if len(where) else ()
+            text = f"{len(where)} of {was.size} values differ, the first at {at}: {np.atleast_1d(was)[at]}"
+            self._report.add(tick, name, text, np.atleast_1d(now)[at])
 
 
 class _JobCheck:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ from rtcore.recording.columns import (
     TICKS_FILE,
     UNFINISHED,
     Column,
+    frames_by_column,
     job_columns,
     remove_recording,
     require_h5py,
@@ -41,8 +43,8 @@ from rtcore.spaces import ActionSpec, ObservationSpec
 #: Rows of a chunk: about a second, within these bounds, and no more frames than fit the buffer.
 _MIN_ROWS, _MAX_ROWS = 16, 4096
 _BUFFER_BYTES = 1 << 26
-#: Frames are compressed and read in pieces of about this size.
-_FRAME_CHUNK_BYTES = 1 << 20
+#: Of a larger column, that of frames, a chunk has fewer rows: it is compressed, and read, in one piece.
+_LARGEST_CHUNK_BYTES = 1 << 20
 _END_BYTES = 64
 
 _Values = Callable[[str, npt.NDArray[Any]], npt.NDArray[Any]]
@@ -103,8 +105,10 @@ class RecordingWriter:
         """Makes the file; what an earlier recording left in `folder` is removed.
 
         `row_dtype`: of `FrameRing.row_dtype`. `about`: attributes of the file: text, numbers, or dicts (as JSON).
+        ConfigError for names of parts that cannot be columns.
         """
         h5py = require_h5py()
+        columns = tick_columns(observation, action)
         self.path = folder / TICKS_FILE
         self.lost_frames = 0
         self.lost_jobs = 0
@@ -117,7 +121,7 @@ class RecordingWriter:
             self._write_about(about)
             frames_per_chunk, num_rows = chunking(rate_hz, observation.nbytes)
             self.frames: npt.NDArray[Any] = np.empty((num_rows, *observation.shape), observation.np_dtype)
-            columns = tick_columns(observation, action)
+            self._seen = frames_by_column(observation, self.frames)
             self.ticks = _Table(self._file.create_group("ticks"), columns, row_dtype, num_rows, frames_per_chunk)
             self.jobs = _Table(self._file.create_group("jobs"), job_columns(), LOG_RECORD.dtype, num_rows)
             # Lengths of datasets say nothing after a failed write: only what this counts is whole.
@@ -174,8 +178,9 @@ class RecordingWriter:
         let_go_of(self._file)
 
     def _tick_values(self, name: str, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        if name == "frame":
-            return self.frames[: len(rows)]
+        seen = self._seen.get(name)
+        if seen is not None:
+            return seen[: len(rows)]
         if name == "delay_ticks":
             return np.where(rows["obs_tick"] < 0, -1, rows["tick"] - rows["obs_tick"])
         return _field_of(name, rows)
@@ -211,7 +216,8 @@ class _Table:
         self._filled = 0
         self._datasets = []
         for column in columns:
-            rows_per_chunk = frames_per_chunk if column.name == "frame" else num_rows
+            is_large = column.dtype.itemsize * math.prod(column.shape) * num_rows > _LARGEST_CHUNK_BYTES
+            rows_per_chunk = frames_per_chunk if is_large else num_rows
             dataset = group.create_dataset(
                 column.name,
                 (0, *column.shape),
@@ -286,10 +292,10 @@ def _field_of(name: str, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def chunking(rate_hz: Fraction, frame_bytes: int) -> tuple[int, int]:
-    """Frames of a chunk of frames; rows of all other chunks, a multiple of it."""
+    """Frames of a chunk of frames; rows of smaller chunks, a multiple of it."""
     rows = max(_MIN_ROWS, min(_MAX_ROWS, round(rate_hz)))
     rows = max(1, min(rows, _BUFFER_BYTES // frame_bytes))
-    frames = max(1, min(rows, _FRAME_CHUNK_BYTES // frame_bytes))
+    frames = max(1, min(rows, _LARGEST_CHUNK_BYTES // frame_bytes))
     return frames, rows // frames * frames
 
 
