@@ -21,7 +21,7 @@ from rtcore.recording.columns import MAIN_FILE, METADATA_FILE, TICKS_FILE, frame
 from rtcore.recording.reader import Recording
 from rtcore.recording.writer import let_go_of
 from rtcore.report.output import write_json
-from rtcore.spaces import ActionSpec, ObservationSpec, Part
+from rtcore.spaces import ActionSpec, ArraySpec, ObservationSpec
 from rtcore.world import Source
 
 #: The version of Minari whose format this is: older ones take every image for a JPEG, and refuse this number.
@@ -120,7 +120,7 @@ def _observation_space(spec: ObservationSpec) -> dict[str, Any]:
     return whole
 
 
-def _space(spec: ObservationSpec | Part | ActionSpec) -> dict[str, Any]:
+def _space(spec: ArraySpec) -> dict[str, Any]:
     """As `minari.serialization` writes a space of one array."""
     kind = spec.kind if isinstance(spec, ActionSpec) else "box"
     if kind == "box":

@@ -6,7 +6,7 @@ torch is imported only where somebody hands over a tensor.
 """
 
 from rtcore.spaces.action import Action, ActionKind, ActionSpec
-from rtcore.spaces.arrays import Array, Bounds, JsonDict
+from rtcore.spaces.arrays import Array, ArraySpec, Bounds, JsonDict
 from rtcore.spaces.observation import ObservationSpec
 from rtcore.spaces.packing import FramePacker
 from rtcore.spaces.parts import Part, unpack
@@ -16,6 +16,7 @@ __all__ = [
     "ActionKind",
     "ActionSpec",
     "Array",
+    "ArraySpec",
     "Bounds",
     "FramePacker",
     "JsonDict",

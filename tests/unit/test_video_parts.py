@@ -24,7 +24,7 @@ LIT = "#00FF10"
 
 
 def picture(space, frames=()):
-    return picture_of(ObservationSpec.from_space(space).to_json(), lambda: [np.array(frames)] if len(frames) else [])
+    return picture_of(ObservationSpec.from_space(space), lambda: [np.array(frames)] if len(frames) else [])
 
 
 def action_pixels(spec, action, meanings=()):
@@ -126,21 +126,22 @@ def test_a_bar_is_as_long_as_its_value_in_the_range_that_the_recording_has():
 
 
 def test_a_dict_is_drawn_as_its_first_image_or_else_as_bars_of_all_parts():
-    place = ObservationSpec.from_space(spaces.Box(-5, 5, (3,), np.float32)).to_json()
-    camera = ObservationSpec.from_space(spaces.Box(0, 255, (84, 84), np.uint8)).to_json()
-    whole = {"shape": [32 + 84 * 84], "dtype": "uint8", "low": [0], "high": [255]}
-    frame = np.zeros(32 + 84 * 84, np.uint8)
-    frame[:12] = np.array([1, 2, 3], np.float32).view(np.uint8)
-    frame[16:28] = np.array([4, 5, 6], np.float32).view(np.uint8)
-    frame[32:] = np.arange(84 * 84) % 251
-    parts = [{"name": "arm/place", "offset": 0, **place}, {"name": "speed", "offset": 16, **place}]
-    seen = picture_of(whole | {"parts": [*parts, {"name": "camera", "offset": 32, **camera}]}, list)
+    place, camera = spaces.Box(-5, 5, (3,), np.float32), spaces.Box(0, 255, (84, 84), np.uint8)
+    space = spaces.Dict({"arm": spaces.Dict({"place": place}), "camera": camera, "speed": place, "up": camera})
+    spec = ObservationSpec.from_space(space)
+    frame = np.zeros(spec.shape, np.uint8)
+    parts = spec.unpack(frame)
+    parts["arm/place"][...], parts["speed"][...] = [1, 2, 3], [4, 5, 6]
+    parts["camera"].flat = np.arange(84 * 84) % 251
+    seen = picture(space)
     assert isinstance(seen, ImagePicture)
-    assert np.array_equal(seen.draw(frame)[::5, ::5, 0].ravel(), frame[32:])
-    blind = picture_of({**whole, "shape": [32], "parts": parts}, lambda: [frame[np.newaxis, :32]])
+    assert np.array_equal(seen.draw(frame)[::5, ::5, 0], parts["camera"])
+    without = spaces.Dict({"arm": spaces.Dict({"place": place}), "speed": place})
+    frame = np.concatenate([frame[:16], parts["speed"].view(np.uint8), np.zeros(4, np.uint8)])
+    blind = picture(without, [frame])
     assert isinstance(blind, BarsPicture)
-    assert blind.values(frame[:32]).tolist() == [1, 2, 3, 4, 5, 6]
-    assert blind.values(np.stack([frame[:32]] * 2)).shape == (2, 6)
+    assert blind.values(frame).tolist() == [1, 2, 3, 4, 5, 6]
+    assert blind.values(np.stack([frame] * 2)).shape == (2, 6)
 
 
 # -- actions -----------------------------------------------------------------------------------------------------

@@ -100,7 +100,7 @@ class Scene:
     def __init__(self, recording: Recording) -> None:
         config, world = recording.config, recording.world
         self.title = str(config["env_id"]).rpartition("/")[2]
-        self._picture: Picture = picture_of(world["observation"], lambda: _blocks(recording))
+        self._picture: Picture = picture_of(recording.observation, lambda: _blocks(recording))
         run = Run(
             self.title,
             recording.action,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from rtcore.report.colours import RUN_COLOURS
 from rtcore.report.video.draw import DIM, GROUND, TEXT, UNLIT, cut, font, quantity
-from rtcore.spaces import ObservationSpec
+from rtcore.spaces import ArraySpec, ObservationSpec
 
 Pixels = npt.NDArray[np.uint8]
 Numbers = npt.NDArray[np.float64]
@@ -36,42 +36,25 @@ class Picture(Protocol):
         ...
 
 
-class Part(NamedTuple):
-    """One array within a frame. `name` "" and `offset` None: the frame is this array."""
-
-    name: str
-    offset: int | None
-    spec: ObservationSpec
-
-    def of(self, frames: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """(..., *shape) out of frames with any axes in front."""
-        if self.offset is None:
-            return frames
-        piece = np.ascontiguousarray(frames[..., self.offset : self.offset + self.spec.nbytes])
-        return piece.view(self.spec.np_dtype).reshape((*frames.shape[:-1], *self.spec.shape))
-
-
-def parts_of(observation: dict[str, Any]) -> list[Part]:
-    """The arrays of an observation as its world describes it: one, or those of a Dict."""
-    if not observation.get("parts"):
-        return [Part("", None, ObservationSpec.from_json(observation))]
-    found = []
-    for part in observation["parts"]:
-        spec = {key: value for key, value in part.items() if key not in ("name", "offset")}
-        found.append(Part(part["name"], part["offset"], ObservationSpec.from_json(spec)))
-    return found
-
-
-def picture_of(observation: dict[str, Any], frames: Callable[[], Iterable[npt.NDArray[Any]]]) -> Picture:
+def picture_of(observation: ObservationSpec, frames: Callable[[], Iterable[npt.NDArray[Any]]]) -> Picture:
     """How to draw such observations: the first part that is an image, else bars of every element.
 
     `frames()`: blocks (n, *shape) of all frames there are; read once, and only for the scale of bars.
     """
-    parts = parts_of(observation)
-    for part in parts:
-        if is_image(part.spec):
-            return ImagePicture(part)
-    return BarsPicture(parts, frames())
+    for name, spec in specs_of(observation).items():
+        if is_image(spec):
+            return ImagePicture(observation, name)
+    return BarsPicture(observation, frames())
+
+
+def specs_of(observation: ObservationSpec) -> dict[str, ArraySpec]:
+    """The parts by name; of a Box there is one, "": the frame itself."""
+    return {part.name: part for part in observation.parts} or {"": observation}
+
+
+def arrays_of(observation: ObservationSpec, frames: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+    """What `specs_of` describes, each (..., *shape): views of frames with any axes in front."""
+    return observation.unpack(frames) if observation.parts else {"": frames}
 
 
 # -- images ------------------------------------------------------------------------------------------------
@@ -96,14 +79,14 @@ def newest_image(array: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
     return array[..., -3:] if channels % 3 == 0 else array[..., -1]
 
 
-def is_image(spec: ObservationSpec) -> bool:
+def is_image(spec: ArraySpec) -> bool:
     """Whether such an array is drawn as an image: it has the shape of one, and bounds that say what is white."""
     # A view of one element: nothing as large as a frame is made to look at its shape.
     shape_only = np.broadcast_to(np.zeros((), spec.np_dtype), spec.shape)
     return newest_image(shape_only) is not None and _bounds(spec) is not None
 
 
-def _bounds(spec: ObservationSpec) -> tuple[float, float] | None:
+def _bounds(spec: ArraySpec) -> tuple[float, float] | None:
     """What is black and what is white."""
     low, high = float(spec.low[0]), float(spec.high[0])
     if len(spec.low) == len(spec.high) == 1 and low < high and high - low < 1e6:
@@ -112,22 +95,24 @@ def _bounds(spec: ObservationSpec) -> tuple[float, float] | None:
 
 
 class ImagePicture:
-    """The image in a frame, nearest neighbour, scaled by a whole number."""
+    """The image `name` of the parts of a frame, nearest neighbour, scaled by a whole number."""
 
-    def __init__(self, part: Part) -> None:
-        self._part = part
-        self._black, white = _bounds(part.spec) or (0.0, 255.0)
+    def __init__(self, observation: ObservationSpec, name: str) -> None:
+        self._observation = observation
+        self._name = name
+        spec = specs_of(observation)[name]
+        self._black, white = _bounds(spec) or (0.0, 255.0)
         self._gain = 255.0 / (white - self._black)
-        image = newest_image(np.broadcast_to(np.zeros((), np.uint8), part.spec.shape))
+        image = newest_image(np.broadcast_to(np.zeros((), np.uint8), spec.shape))
         if image is None:
-            raise ValueError(f"an array of shape {part.spec.shape} is no image")
+            raise ValueError(f"an array of shape {spec.shape} is no image")
         height, width = image.shape[:2]
         scale = max(1, min(round(_HEIGHT / height), _MAX_WIDTH // width))
         self.height, self.width = height * scale, width * scale
         self._pixels = np.empty((height, scale, width, scale, 3), np.uint8)
 
     def draw(self, frame: npt.NDArray[Any]) -> Pixels:
-        image = cast(Pixels, newest_image(self._part.of(frame)))
+        image = cast(Pixels, newest_image(arrays_of(self._observation, frame)[self._name]))
         if image.dtype != np.uint8 or self._gain != 1.0:
             levels = (image.astype(np.float64) - self._black) * self._gain
             # What is no number is black.
@@ -149,9 +134,10 @@ class BarsPicture:
 
     height = width = _HEIGHT
 
-    def __init__(self, parts: list[Part], blocks: Iterable[npt.NDArray[Any]]) -> None:
-        self._parts = parts
-        self._names = [name for part in parts for name in _element_names(part)]
+    def __init__(self, observation: ObservationSpec, blocks: Iterable[npt.NDArray[Any]]) -> None:
+        self._observation = observation
+        self._specs = specs_of(observation)
+        self._names = [each for name, spec in self._specs.items() for each in _element_names(name, spec)]
         self._low, self._high = _ranges(map(self.values, blocks), len(self._names))
         self._shown = min(len(self._names), self.width)
         self._as_rows = len(self._names) <= _MAX_ROWS
@@ -159,11 +145,12 @@ class BarsPicture:
 
     def values(self, frames: npt.NDArray[Any]) -> Numbers:
         """(..., elements) of a frame or of many: all elements, in the order of the parts."""
-        arrays = [part.of(frames).astype(np.float64) for part in self._parts]
-        lead = [
-            array.shape[: array.ndim - len(part.spec.shape)] for part, array in zip(self._parts, arrays, strict=True)
-        ]
-        return np.concatenate([array.reshape((*axes, -1)) for array, axes in zip(arrays, lead, strict=True)], axis=-1)
+        lead = frames.shape[: frames.ndim - len(self._observation.shape)]
+        arrays = arrays_of(self._observation, frames)
+        return np.concatenate(
+            [arrays[name].reshape((*lead, spec.num_elements)).astype(np.float64) for name, spec in self._specs.items()],
+            axis=-1,
+        )
 
     def draw(self, frame: npt.NDArray[Any]) -> Pixels:
         values = self.values(frame)[: self._shown]
@@ -209,12 +196,11 @@ class BarsPicture:
             pen.rectangle((left, upper, left + max(0, pitch - 2), lower), RUN_COLOURS[5])
 
 
-def _element_names(part: Part) -> list[str]:
+def _element_names(name: str, spec: ArraySpec) -> list[str]:
     """Of each element: its index, behind the name of its part."""
-    count, name = part.spec.num_elements, part.name
-    if count == 1 and name:
+    if spec.num_elements == 1 and name:
         return [name]
-    return [f"{name} {index}".lstrip() for index in range(count)]
+    return [f"{name} {index}".lstrip() for index in range(spec.num_elements)]
 
 
 def _ranges(blocks: Iterable[Numbers], count: int) -> tuple[Numbers, Numbers]:
