@@ -49,6 +49,7 @@ def film(
         "world": {"observation": seen.to_json(), "action": done.to_json(), "action_meanings": list(meanings)},
         "rate_hz": str(rate_hz),
         "played": False,
+        "rtcore_version": "0",
         "first_frame_seq": 0,
         "first_log_seq": 0,
     }
