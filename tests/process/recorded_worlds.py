@@ -46,6 +46,26 @@ class Stumbling(gymnasium.Env[Any, Any]):
         return self._state.copy(), float(self._state.sum()), self._steps % 50 == 0, False, {}
 
 
+class Arm(gymnasium.ObservationWrapper[Any, Any, Any]):
+    """What is seen of `Stumbling`, as a Dict in which every number follows from the state's first one."""
+
+    angles = gymnasium.spaces.Box(-np.inf, np.inf, (4,), np.float64)
+    camera = gymnasium.spaces.Box(0, 255, (16, 16), np.uint8)
+    observation_space = gymnasium.spaces.Dict({"arm": gymnasium.spaces.Dict({"angles": angles}), "camera": camera})
+
+    def __init__(self) -> None:
+        super().__init__(Stumbling())
+
+    def observation(self, observation: Any) -> dict[str, Any]:
+        return {"arm": {"angles": observation}, "camera": Arm.seen(observation)}
+
+    @staticmethod
+    def seen(angles: Any) -> Any:
+        """The camera's pictures (..., 16, 16) at angles (..., 4)."""
+        level = (np.abs(angles[..., :1, np.newaxis]) * 1000).astype(np.int64)
+        return ((level + np.arange(256).reshape(16, 16)) % 256).astype(np.uint8)
+
+
 def write(folder: Path, room_bytes: int | None) -> None:
     """Row after row, for as long as the program lives; after 200 rows the file may grow by `room_bytes` at most."""
     ring = FrameRing.private(OBSERVATION, ACTION.nbytes, 4)

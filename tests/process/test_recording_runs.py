@@ -12,7 +12,7 @@ from typing import Any
 import minari
 import numpy as np
 import pytest
-from recorded_worlds import FRAMES
+from recorded_worlds import FRAMES, Arm
 
 import rtcore
 from rtcore.cli.replay import make_world
@@ -24,6 +24,7 @@ from rtcore.recording.reader import Recording
 from rtcore.recording.replay import Report, replay
 from rtcore.ring import FrameHeader
 from rtcore.shm import files_of
+from rtcore.world import Source
 
 pytestmark = pytest.mark.process
 sys.path.insert(0, str(Path(__file__).parent))
@@ -107,6 +108,41 @@ def test_a_run_that_skips_ticks_is_the_same_again(tmp_path, stagger):
     assert report.is_identical, report.first
     assert report.jobs == summary["actions"]["jobs"]
     assert report.notes == []
+
+
+def test_a_slow_dict_world_whose_ticks_are_put_off_is_recorded_filmed_and_the_same_again(tmp_path, capsys):
+    world = ["--env-id", "recorded_worlds:Arm", "--overrun", "stretch", "--fps", "60", "--duration", "2"]
+    policy = ["--policy", "synthetic", "--policy-args", "latency_ms=40", "--workers", "3", "--seed", "5"]
+    with pytest.raises(SystemExit) as ended:
+        main([*world, *policy, "--record", "--video", "--no-live", "--out", str(tmp_path)])
+    assert ended.value.code == 0
+    assert f"{tmp_path / 'video.mp4'} (120 frames;" in capsys.readouterr().out, "no tick is missing, none is held"
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["recording"]["end"], summary["recording"]["frames"]) == ("complete", 120)
+    assert summary["ticks"]["stretched"] >= 3, "each 23rd step takes 70 ms, of a tick of 17"
+    with Recording(tmp_path) as kept:
+        assert kept.column("tick").tolist() == list(range(120))
+        put_off_ms = np.diff(kept.column("deadline_ns")) / 1e6 - 1000 / 60
+        assert put_off_ms.sum() == pytest.approx(summary["ticks"]["stretched_ms"], abs=1e-3)
+        angles, seen = kept.column("frame/arm/angles"), kept.column("frame/camera")
+        assert np.array_equal(seen, Arm.seen(angles))
+        assert len(np.unique(angles, axis=0)) > 70
+        steps = int((kept.column("source") != Source.HELD).sum())
+    with pytest.raises(SystemExit) as ended:
+        main(["--replay", str(tmp_path)])
+    assert ended.value.code == 0
+    assert f"replayed 120 ticks, {summary['actions']['jobs']:,} jobs: identical" in capsys.readouterr().out
+    data = minari.MinariDataset(tmp_path / FOLDER)
+    assert data.observation_space == Arm.observation_space
+    assert data.total_steps == steps > 70
+    for episode in data.iterate_episodes():
+        parts = episode.observations
+        assert {name: list(part) if isinstance(part, dict) else None for name, part in parts.items()} == {
+            "arm": ["angles"],
+            "camera": None,
+        }
+        assert len(parts["camera"]) == len(episode.actions) + 1
+        assert np.array_equal(parts["camera"], Arm.seen(parts["arm"]["angles"]))
 
 
 @pytest.mark.slow

@@ -130,6 +130,9 @@ def test_names_that_mean_something_to_hdf5_are_names_of_parts(tmp_path):
     assert data.observation_space == space
     seen = data[0].observations
     assert set(seen) == {*names, "in"}
+    with h5py.File(tmp_path / FOLDER / MAIN_FILE) as file:
+        group = file["episode_0/observations"]
+        assert group.id.links.get_info("größe".encode()).cset == h5py.h5t.CSET_UTF8
     parts = spec_of(space).unpack(frames)
     assert all(np.array_equal(seen[name], parts[name]) for name in names)
     assert all(np.array_equal(part, parts[f"in/{name}"]) for name, part in seen["in"].items())

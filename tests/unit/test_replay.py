@@ -52,6 +52,7 @@ def row_where(out, **values):
     chunk=st.integers(1, 3),
     on_late=st.sampled_from(["apply", "drop"]),
     on_reset=st.sampled_from(["hold", "run"]),
+    overrun=st.sampled_from(["skip", "stretch"]),
     on_missing=st.sampled_from(["noop", "repeat", "random"]),
     workers=st.integers(1, 5),
     continuous=st.booleans(),
@@ -60,7 +61,7 @@ def row_where(out, **values):
     stalls=st.dictionaries(st.integers(1, 110), st.integers(1, 45), max_size=6),
     early=st.sets(st.integers(1, 110), max_size=40),
 )
-def test_a_run_with_losses_late_answers_and_skipped_ticks_is_the_same_again(
+def test_a_run_with_losses_late_answers_and_skipped_or_stretched_ticks_is_the_same_again(
     tmp_path_factory, chunk, workers, continuous, taus_ms, losses, stalls, early, **fields
 ):
     out = tmp_path_factory.mktemp("run")

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from rtcore.dispatch import Outcome, TickKind
 from rtcore.report.colours import KIND_COLOURS, OUTCOME_COLOURS
 from rtcore.report.video.action import HEIGHT, WIDTH, Bars, Cells, Pad, buttons_of, name_of, view_of
-from rtcore.report.video.panel import MIN_HEIGHT, Gap, Moment, Panel, Run, actor, clock_text, delay, verdict
+from rtcore.report.video.panel import MIN_HEIGHT, Gap, Moment, Panel, Run, actor, clock_text, delay, put_off, verdict
 from rtcore.report.video.picture import BarsPicture, ImagePicture, picture_of
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore.world import Source
@@ -321,3 +321,26 @@ def test_a_panel_is_as_high_as_the_picture_and_never_too_low_for_its_text():
 )
 def test_a_tick_is_at_its_exact_time(tick, rate, text):
     assert clock_text(tick, Fraction(rate)) == text
+
+
+def test_a_tick_says_by_how_much_it_was_put_off_and_no_other_does():
+    rate = Fraction(50)
+    on_time, after = header(4, deadline_ns=80_000_000), header(5, deadline_ns=154_000_000)
+    assert put_off(Moment(5, after, None), on_time, rate) == "+54 ms"
+    assert put_off(Moment(5, header(5, deadline_ns=100_000_001), None), on_time, rate) == ""
+    # Of skipped or lost ticks between the two nothing is known of where the time went.
+    assert put_off(Moment(6, header(6, deadline_ns=154_000_000), None), on_time, rate) == ""
+    assert put_off(Moment(5, after, None, Gap.SKIPPED), on_time, rate) == ""
+    assert put_off(Moment(5, after, None), None, rate) == ""
+
+
+def test_the_panel_shows_that_a_tick_was_put_off():
+    panels = [Panel(Run("World", ActionSpec.from_space(spaces.Discrete(3)), Fraction(50))) for _ in range(2)]
+    before = Moment(4, header(4, deadline_ns=80_000_000), None)
+    assert np.array_equal(*(panel.draw(before) for panel in panels))
+    drawn = [
+        panel.draw(Moment(5, header(5, deadline_ns=deadline_ns), None))
+        for panel, deadline_ns in zip(panels, (100_000_000, 154_000_000), strict=True)
+    ]
+    rows = np.flatnonzero((drawn[0] != drawn[1]).any(axis=(1, 2)))
+    assert 36 <= rows.min() <= rows.max() < 58, "in the line of the time"

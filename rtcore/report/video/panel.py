@@ -100,14 +100,26 @@ def delay(moment: Moment, rate_hz: Fraction) -> str:
     return f"delay {_ticks(ticks)}, {float(ticks * 1000 / rate_hz):.0f} ms"
 
 
+def put_off(moment: Moment, before: FrameHeader | None, rate_hz: Fraction) -> str:
+    """How much later than a period after the tick before it a tick was due (`--overrun stretch`), in whole ms.
+
+    Nothing if it was not, or if that tick is not known.
+    """
+    header = moment.header
+    if moment.gap is not None or before is None or header.tick != before.tick + 1:
+        return ""
+    late_ms = round((header.deadline_ns - before.deadline_ns) / 1e6 - float(1000 / rate_hz))
+    return f"+{late_ms:,} ms" if late_ms > 0 else ""
+
+
 def clock_text(tick: int, rate_hz: Fraction) -> str:
-    """When a tick was due, after tick 0: minutes, seconds, hundredths."""
+    """When a tick was due, after tick 0, if none was put off: minutes, seconds, hundredths."""
     hundredths = int(tick * 100 / rate_hz)
     return f"{hundredths // 6000}:{hundredths // 100 % 60:02d}.{hundredths % 100:02d}"
 
 
 class Panel:
-    """Draws the moments of one run, in order: it keeps the colours of the last ticks for its strip."""
+    """Draws the moments of one run, in order: it keeps the tick before, and the colours of the last for its strip."""
 
     width = WIDTH
 
@@ -118,6 +130,7 @@ class Panel:
         self._still = self._draw_still()
         self._strip = np.empty((_STRIP_TICKS, 3), np.uint8)
         self._strip[:] = _rgb(UNLIT)
+        self._before: FrameHeader | None = None
 
     def draw(self, moment: Moment) -> Pixels:
         """(height, width, 3), RGB."""
@@ -125,6 +138,7 @@ class Panel:
         image = self._still.copy()
         pen = ImageDraw.Draw(image)
         self._draw_progress(pen, moment)
+        self._before = moment.header
         self._draw_action(pen, moment, colour)
         top = _ACTION_Y + ACTION_HEIGHT + 84
         pen.rectangle((_MARGIN, top, WIDTH - _MARGIN, top + 28), colour)
@@ -146,9 +160,10 @@ class Panel:
         header = moment.header
         reward = "" if moment.gap is not None or not header.reward else f"reward {quantity(header.reward)}"
         over = "terminated" if header.terminated else "truncated" if header.truncated else ""
+        time = clock_text(moment.tick, self._run.rate_hz)
         for row, (left, right) in enumerate(
             (
-                (f"tick {moment.tick:,}", clock_text(moment.tick, self._run.rate_hz)),
+                (f"tick {moment.tick:,}", f"{put_off(moment, self._before, self._run.rate_hz)}  {time}"),
                 (f"episode {header.episode}", f"return {quantity(header.episode_return)}"),
                 (reward, over if moment.gap is None else ""),
             )
