@@ -86,10 +86,11 @@ def write_minari(recording: Recording, progress: Callable[[int, int], None] = la
 
 def _metadata(recording: Recording, episodes: list[EpisodeRows], partial: int) -> dict[str, Any]:
     config, world = recording.config, recording.world
+    policy = "program" if recording.about.get("played") else str(config["policy"])
     name = str(config["env_id"]).rpartition("/")[2].partition("-v")[0].replace(":", ".").lower()
     spec = world.get("env_spec")
     return {
-        "dataset_id": f"rtcore/{name}/{config['policy'].replace(':', '.')}-v0",
+        "dataset_id": f"rtcore/{name}/{policy.replace(':', '.')}-v0",
         "minari_version": _MINARI_VERSION,
         "data_format": "hdf5",
         "jpeg_encoding": False,
@@ -98,7 +99,7 @@ def _metadata(recording: Recording, episodes: list[EpisodeRows], partial: int) -
         "observation_space": json.dumps(_observation_space(recording.observation)),
         "action_space": json.dumps(_space(recording.action)),
         **({"env_spec": spec} if spec else {}),
-        "algorithm_name": str(config["policy"]),
+        "algorithm_name": policy,
         "description": f"A run of rtcore {recording.about['rtcore_version']} at {float(recording.rate_hz)} Hz: "
         "steps are ticks, and an action was chosen from the observation delay_ticks steps before.",
         "rtcore_end": recording.end,
