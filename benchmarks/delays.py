@@ -1,4 +1,6 @@
-"""The paper's comparison on Blocks: asynchronous against sequential, at several delays, learned from scratch.
+"""The paper's comparison: asynchronous against sequential, at several delays, learned from scratch.
+
+On Blocks, or on the recipe's `env-id`.
 
     python -m benchmarks.delays --out DIR [--recipe benchmarks/blocks_dqn.toml] [--ticks 100000] [--seeds 3]
                                 [--delays 1,5,8] [--jobs 2] [--episodes 50] [--sequential KEY=VALUE ...]
@@ -65,19 +67,24 @@ class Cell(NamedTuple):
         return self.agent.endswith("sequential")
 
 
-def still(observation_space: Any, action_space: Any) -> Any:
-    """A network that always chooses the no-op of the Game Boy worlds."""
+def still(observation_space: Any, action_space: Any, action: int) -> Any:
+    """A network that always chooses `action`: the world's no-op."""
     from torch import nn, zeros
-
-    from rtcore_envs.gameboy import GameBoyEnv
 
     class Still(nn.Module):
         def forward(self, frames: Any) -> Any:
             values = zeros(len(frames), int(action_space.n))
-            values[:, GameBoyEnv.noop_action] = 1
+            values[:, action] = 1
             return values
 
     return Still()
+
+
+class World(NamedTuple):
+    """What a cell needs to know of the world."""
+
+    rate_hz: Fraction
+    noop: int
 
 
 def config_of(cell: Cell, recipe: dict[str, Any], rate_hz: Fraction, **fields: Any) -> RuntimeConfig:
@@ -102,7 +109,7 @@ def _begin(progress: Any) -> None:
 
 
 def run_cell(
-    index: int, cell: Cell, recipe: dict[str, Any], ticks: int, episodes: int, folder: Path, rate_hz: Fraction
+    index: int, cell: Cell, recipe: dict[str, Any], ticks: int, episodes: int, folder: Path, world: World
 ) -> dict[str, Any]:
     """Train, if it is an agent that learns, and evaluate. Writes the cell's file."""
 
@@ -116,13 +123,16 @@ def run_cell(
     if cell.agent in LEARNED:
         run = folder / "cells" / cell.name
         shutil.rmtree(run, ignore_errors=True)  # of a run that was interrupted
-        result["training"] = _train(config_of(cell, recipe, rate_hz, learn="dqn", ticks=ticks, out=run), show)
+        result["training"] = _train(config_of(cell, recipe, world.rate_hz, learn="dqn", ticks=ticks, out=run), show)
         played = {"learn": None, "policy_checkpoint": run}
     elif cell.agent in FLOORS:
-        played |= {"policy_args": {}, "obs_history": 0, "act_history": 0, "policy_checkpoint": None}
+        args = {} if cell.agent.startswith("random") else {"action": world.noop}
+        played |= {"policy_args": args, "obs_history": 0, "act_history": 0, "policy_checkpoint": None}
     trained_s = time.process_time()
     env_args = {"max_episode_steps": _MAX_EPISODE_TICKS} | recipe.get("env_args", {})
-    evaluation = config_of(cell, recipe, rate_hz, **played, env_args=env_args, ticks=_MAX_EPISODE_TICKS * episodes)
+    evaluation = config_of(
+        cell, recipe, world.rate_hz, **played, env_args=env_args, ticks=_MAX_EPISODE_TICKS * episodes
+    )
     evaluation = evaluation.model_copy(update={"seed": _EVALUATION_SEED + cell.seed})
     result |= _evaluate(evaluation, cell, episodes, show)
     ended_s = time.process_time()
@@ -199,12 +209,12 @@ def run_all(options: argparse.Namespace, recipes: dict[str, dict[str, Any]], con
     context = multiprocessing.get_context("spawn")
     progress = context.Array("q", max(1, len(left)), lock=False)
     pool = ProcessPoolExecutor(options.jobs, mp_context=context, initializer=_begin, initargs=(progress,))
-    rate_hz = _rate_of(recipes["asynchronous"])
+    world = _world_of(recipes["asynchronous"])
     try:
         futures: dict[Future[dict[str, Any]], Cell] = {}
         for index, cell in enumerate(left):
             recipe = recipes[_recipe_of(cell)]
-            arguments = (index, cell, recipe, options.ticks, options.episodes, options.out, rate_hz)
+            arguments = (index, cell, recipe, options.ticks, options.episodes, options.out, world)
             futures[pool.submit(run_cell, *arguments)] = cell
         for cell, result in _finished(futures, progress, _weights(left), console):
             result["key"] = keys[cell]
@@ -253,13 +263,13 @@ def _recipe_of(cell: Cell) -> str:
     return "sequential" if cell.is_sequential else "asynchronous"
 
 
-def _rate_of(recipe: dict[str, Any]) -> Fraction:
-    """Of the world at hand."""
+def _world_of(recipe: dict[str, Any]) -> World:
+    """The world at hand."""
     simulation = Simulation(
         config_of(Cell("random", 1, 0), recipe, Fraction(60), policy="random", policy_args={}, policy_checkpoint=None)
     )
     simulation.close()
-    return simulation.rate_hz
+    return World(simulation.rate_hz, int(simulation.world.stand_in()[0]))
 
 
 def _key(options: argparse.Namespace, recipe: dict[str, Any]) -> dict[str, Any]:
