@@ -94,6 +94,7 @@ def test_the_world_is_closed_when_the_policy_fails(tmp_path: Path) -> None:
     assert closed.exists(), "killed instead of being told to stop"
 
 
+@pytest.mark.slow
 def test_a_world_that_takes_its_time_to_reset_does_not_make_its_workers_look_hung() -> None:
     with rtcore.Runtime(**SLOW, env_args={"reset_s": 2.5}, hang_timeout_s=1.0, duration=8) as runtime:
         runtime.wait()
@@ -102,6 +103,7 @@ def test_a_world_that_takes_its_time_to_reset_does_not_make_its_workers_look_hun
     assert [worker["restarts"] for worker in summary["workers"]] == [0, 0, 0, 0]
 
 
+@pytest.mark.slow
 def test_the_counts_of_a_worker_that_was_restarted_go_on(tmp_path: Path) -> None:
     with rtcore.Runtime(**SLOW, duration=8, out=tmp_path) as runtime:
         runtime.wait(3)

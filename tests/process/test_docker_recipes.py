@@ -111,6 +111,7 @@ def default_arguments(dockerfile: str) -> dict[str, str]:
     return dict(argument.split("=", 1) for argument in all_of("ARG", dockerfile))
 
 
+@pytest.mark.slow
 def test_the_install_steps_work_from_nothing_but_what_is_copied(tmp_path: Path) -> None:
     dockerfile = "docker/Dockerfile.cpu"
     pinned = re.search(r"^torch==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)

@@ -41,7 +41,7 @@ def learn(out: Path | None, **fields: Any) -> dict[str, Any]:
     "fields",
     [
         {},
-        {"learners": 2, "double_dqn": True, "n_step": 3},
+        pytest.param({"learners": 2, "double_dqn": True, "n_step": 3}, marks=pytest.mark.slow),
         pytest.param({"mode": "infer-then-learn", "stagger": "sequential", "workers": 1}, marks=pytest.mark.slow),
         pytest.param({"mode": "learn-then-infer", "stagger": "sequential", "workers": 1}, marks=pytest.mark.slow),
         pytest.param({"obs_history": 1, "act_history": 2}, marks=pytest.mark.slow),
@@ -61,6 +61,7 @@ def test_returns_rise(fields: dict[str, Any]) -> None:
     assert any("no checkpoints are kept" in line for line in summary["lines"])
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_the_last_one_stopped_and_its_weights_are_played(tmp_path: Path) -> None:
     out = tmp_path / "run"
     first = learn(out, ticks=1500, checkpoint_every_s=1.0, keep_checkpoints=2)
@@ -90,6 +91,7 @@ def test_a_run_goes_on_where_the_last_one_stopped_and_its_weights_are_played(tmp
     assert load_weights(out).keys() == again.weights.keys()
 
 
+@pytest.mark.slow
 def test_a_cap_on_updates_is_kept() -> None:
     summary = learn(None, ticks=1200, updates_per_tick=0.1)
     assert 20 < summary["learner"]["updates"] <= 0.1 * 1200 + 30
@@ -113,6 +115,7 @@ def test_a_world_without_discrete_actions_is_refused() -> None:
         learn(None, env_id="worlds:checking", env_args={"space": "box"}, ticks=10)
 
 
+@pytest.mark.slow
 def test_the_checkpoint_of_another_network_or_world_is_refused(tmp_path: Path) -> None:
     learn(tmp_path, ticks=200)
     with pytest.raises(PolicyError, match="expected"):

@@ -95,6 +95,7 @@ def told_of_the_record(folder: Path, rows: Sequence[FrameHeader], put_off_ns: Se
         assert found.in_ticks(int(job["write_ns"])) <= int(job["resolved_tick"]) + 1
 
 
+@pytest.mark.slow
 def test_a_stretched_slow_world_is_acted_on_at_nearly_every_tick() -> None:
     summary, _ = run(env_id="worlds:slow", env_args={"step_s": 0.06}, ticks=60, overrun="stretch")
     # 30 ms of inference in ticks of 60 ms: late by two ticks at the most, whatever the plan first thought.

@@ -200,6 +200,7 @@ def test_a_missing_package_is_said_before_anything_starts(tmp_path: Path) -> Non
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_events_are_kept_and_named_if_the_trace_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / (TRACE_FILE + ".part")).mkdir()  # in the way of the file that is written first
     exitcode, said = finish(start("--ticks", "60", "--trace", "--out", str(tmp_path)))
@@ -210,6 +211,7 @@ def test_events_are_kept_and_named_if_the_trace_cannot_be_written(tmp_path: Path
     everything_agrees(tmp_path, parse(convert_folder(tmp_path)), json.loads((tmp_path / "summary.json").read_text()))
 
 
+@pytest.mark.slow
 def test_an_earlier_trace_does_not_stay_beside_a_later_run(tmp_path: Path) -> None:
     (tmp_path / TRACE_FILE).write_bytes(b"of an earlier run")
     exitcode, said = finish(start("--ticks", "30", "--out", str(tmp_path)))

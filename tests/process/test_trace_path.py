@@ -61,6 +61,7 @@ def test_the_program_writes_rows_and_a_picture_and_says_what_is_only_waiting(tmp
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [["--stagger", "expected-time"], ["--chunk", "3"], ["--wait", "spin"]], ids=" ".join)
 def test_stages_add_up_under_every_way_to_run(flags: list[str]) -> None:
     result = measure("--policy", "random", "--policy-args", "pad_ms=30", "--ticks", "150", *flags)
@@ -68,6 +69,7 @@ def test_stages_add_up_under_every_way_to_run(flags: list[str]) -> None:
     assert "padded to at least 30 ms" in result.extra["inference_notes"][0]
 
 
+@pytest.mark.slow
 def test_with_out_the_run_is_kept_as_rtcore_run_keeps_it(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     result = measure("--policy", "mlp", "--ticks", "90", "--out", str(folder))
