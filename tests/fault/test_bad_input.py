@@ -75,6 +75,7 @@ def test_a_policy_that_breaks_its_contract_ends_the_run(policy: str, args: str, 
         assert words in done.stderr, done.stderr
 
 
+@pytest.mark.slow
 def test_a_policy_that_never_returns_is_a_hang_at_start() -> None:
     done = run_to_end(*CARTPOLE, "--policy", "bad_parts:sleeping", "--startup-timeout-s", "6")
     assert done.returncode == 1
@@ -183,6 +184,7 @@ def test_a_world_that_cannot_be_reset_at_all_ends_the_run_before_it_begins() -> 
     assert "EnvironmentFailed: the world raised in reset(): RuntimeError: the key does not fit" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("world", "after"), [("raising_world", 100), ("raising_reset", 6)])
 def test_what_was_recorded_before_a_failure_is_kept(world: str, after: int, tmp_path: Path) -> None:
     arguments = ("--env-id", f"bad_parts:{world}", "--env-args", f"after={after}", *CARTPOLE[2:])

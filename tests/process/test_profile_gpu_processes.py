@@ -33,6 +33,7 @@ def put_daemon(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("QUIT_FILE", str(folder / "quit"))
 
 
+@pytest.mark.slow
 def test_on_cpus_the_whole_measurement_runs_and_says_that_it_is_not_a_gpu(tmp_path: Path, capsys):
     file = tmp_path / "gpu.json"
     arguments = ["--policy", "mlp", "--frame", "8x8", "--workers", "2", "--seconds", "0.2"]

@@ -137,7 +137,7 @@ def test_a_step_returns_with_the_next_frame_also_if_it_is_made_late_in_its_tick(
 # -- worlds of others --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("overrun", ["skip", "stretch"])
+@pytest.mark.parametrize("overrun", ["skip", pytest.param("stretch", marks=pytest.mark.slow)])
 def test_a_third_partys_world_that_takes_longer_than_its_tick_is_counted_not_broken(overrun: str) -> None:
     """highway-env simulates 4 frames a step, which takes longer than 5 ms; it states a rate of its own."""
     pytest.importorskip("highway_env")

@@ -123,6 +123,7 @@ def test_record_trace_and_summary_agree_on_every_count(tmp_path: Path) -> None:
     everything_agrees(tmp_path, parsed, summary)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fields", [{"stagger": "expected-time"}, {"chunk": 3}], ids=str)
 def test_they_agree_where_actions_are_used_at_once_or_several_times(tmp_path: Path, fields: dict[str, Any]) -> None:
     with rtcore.Runtime(
