@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILES = ("docker/Dockerfile.cpu", "docker/Dockerfile.cuda")

@@ -13,7 +13,7 @@ from rtcore.clock import MonotonicClock
 from rtcore.profile import SUBCOMMANDS, ipc_views, peers, tick
 from rtcore.profile.limit import find_compiler
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 PROFILE = [sys.executable, "-W", "error", "-m", "rtcore.cli.profile"]
 #: No display, as over SSH.

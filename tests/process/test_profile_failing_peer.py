@@ -12,7 +12,7 @@ from rtcore.profile.session import BLOCK, start_fork_server
 from rtcore.profile.standard import PipeTransport
 from rtcore.profile.transports import Rhythm, RtcoreTransport
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 QUICK = Rhythm(gap_ns=500_000, prepare_ns=50_000, step_ns=50_000)
 

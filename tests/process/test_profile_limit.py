@@ -15,6 +15,7 @@ from rtcore.shm import files_of
 
 pytestmark = [
     pytest.mark.process,
+    pytest.mark.slow,
     pytest.mark.skipif(limit.find_compiler() is None, reason="needs a C compiler (cc, gcc or clang)"),
 ]
 
