@@ -93,7 +93,7 @@ def test_a_signal_in_the_run_ends_it_with_its_summary(signum: signal.Signals, tm
         time.sleep(0.5)
         run.send_signal(signum)
         output, _ = run.communicate(timeout=60)
-    assert run.returncode == 128 + signum
+    assert run.returncode == 128 + signum, output
     assert "cleaned up" in output
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["stopped_by"] == signum.name

@@ -181,8 +181,10 @@ def test_a_run_with_a_killed_worker_is_the_same_again(tmp_path):
         kill(children["rt-worker2"])
         program.communicate(timeout=60)
     assert program.returncode == 0
-    outcomes = summary_of(tmp_path)["actions"]["outcomes"]
-    assert outcomes["dropped_dead_worker"] == 1
+    summary = summary_of(tmp_path)
+    assert sum(worker["restarts"] for worker in summary["workers"]) == 1
+    # None, if it was killed between two jobs.
+    assert summary["actions"]["outcomes"]["dropped_dead_worker"] <= 1
     report = replayed(tmp_path)
     assert report.is_identical, report.first
     assert (report.ticks, report.notes) == (300, [])
