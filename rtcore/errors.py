@@ -88,6 +88,15 @@ class LauncherDied(RtcoreError):
     """The process that starts and watches the others died; the run cannot go on without it."""
 
 
+def text_of(error: BaseException) -> str:
+    """Kind and text of any exception, also of one that fails when it is asked for its text."""
+    try:
+        text = str(error)
+    except Exception as failure:
+        text = f"(its text cannot be had: {type(failure).__name__} in its __str__)"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 def describe_exit(exitcode: int | None) -> str:
     """How a process ended, in words. `exitcode` as in `WorkerDied`."""
     if exitcode is None:

@@ -81,6 +81,12 @@ class StatsRecorder:
         if record.entry is not None:
             self._policy_tick(record, record.entry.payload)
 
+    def garbage_collected(self, start_ns: int, end_ns: int, forced: bool) -> None:
+        """Between two ticks."""
+        self._counters.add("garbage_collections")
+        self._counters.add("garbage_forced", int(forced))
+        self._counters.add("garbage_ns", end_ns - start_ns)
+
     def job_ended(self, resolution: Resolution) -> None:
         self._counters.add("jobs")
         self._counters.add(OUTCOME_COUNTERS[resolution.outcome])
@@ -186,11 +192,10 @@ class TracingRecorder(StatsRecorder):
         self._idle_since_ns = self._clock.now_ns()
         add(TraceKind.ACCOUNT, published_ns, self._idle_since_ns, tick)
 
-    def garbage_collected(self, start_ns: int) -> None:
-        """Between two ticks, until now."""
-        now_ns = self._clock.now_ns()
-        self._trace.add(TraceKind.COLLECT_GARBAGE, start_ns, now_ns)
-        self._idle_since_ns = now_ns
+    def garbage_collected(self, start_ns: int, end_ns: int, forced: bool) -> None:
+        super().garbage_collected(start_ns, end_ns, forced)
+        self._trace.add(TraceKind.COLLECT_GARBAGE, start_ns, end_ns)
+        self._idle_since_ns = end_ns
 
     def job_ended(self, resolution: Resolution) -> None:
         super().job_ended(resolution)

@@ -7,11 +7,13 @@ is short-lived and freed at once by reference count.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 from rtcore.clock import Clock, Overrun, TickGrid, TickPace, TickPlan
 from rtcore.dispatch import Decision, Dispatcher, Entry, Resolution, TickKind
+from rtcore.errors import EnvironmentFailed
 from rtcore.schedule import Job, Schedule
 from rtcore.world import Source, StepResult, World
 
@@ -198,6 +200,11 @@ class TickLoop:
             self.workers.prewake(worker)
 
     @property
+    def is_held(self) -> bool:
+        """The episode has begun, and no step of it was made: the world stands on its first frame."""
+        return self._episode_ticks == 0
+
+    @property
     def awaits_reset(self) -> bool:
         """The episode is over (or none has begun), and a new one has to be asked for."""
         return self._reset_due and self._resets is not None
@@ -255,11 +262,17 @@ class TickLoop:
             action, source = world.decode(decision.entry.payload.actions, decision.chunk_index), Source.POLICY
         else:
             action, source = world.stand_in()
+        applied = world.encode(action)
         result = world.step(action)
         self._episode_return += result.reward
+        if not math.isfinite(self._episode_return):
+            raise EnvironmentFailed(
+                f"the rewards of an episode add up to {self._episode_return} after {self._episode_ticks + 1} ticks "
+                f"(the last was {result.reward:g}); expected a finite sum. Scale them (TransformReward)"
+            )
         self._episode_ticks += 1
         self._reset_due = result.terminated or result.truncated
-        return result, world.encode(action), source
+        return result, applied, source
 
     def _publish(
         self,

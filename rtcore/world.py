@@ -5,20 +5,23 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import IntEnum
+from fractions import Fraction
 from typing import Any, Literal, NamedTuple, Protocol
 
 import gymnasium
 import numpy as np
 import numpy.typing as npt
 
-from rtcore.errors import ConfigError, EnvironmentFailed
+from rtcore.errors import ConfigError
+from rtcore.gymapi import flag_of, reset_results, reward_of, step_results, world_raised
 from rtcore.spaces import ActionSpec, FramePacker, ObservationSpec
 
 OnMissing = Literal["noop", "repeat", "random"]
 
+#: Rates that differ by less are the same: 59.73 Hz and 60 Hz are not.
+_SAME_SPEED = 0.002
 #: Package to import for a Gymnasium namespace.
 _PACKAGES = {"rtcore": "rtcore_envs", "ALE": "ale_py"}
 
@@ -34,7 +37,7 @@ class Source(IntEnum):
 
 
 class StepResult(NamedTuple):
-    """What a tick made of the world. `frame` belongs to the world; valid until the next call."""
+    """What a tick made of the world. `frame` may be the world's own array; valid until the next call."""
 
     frame: npt.NDArray[Any]
     reward: float
@@ -43,7 +46,8 @@ class StepResult(NamedTuple):
 
 
 class World(Protocol):
-    """What the tick loop drives."""
+    """What the tick loop drives. An action is `encode`d before it is handed to `step`: what was applied is what was
+    handed over, whatever the world makes of it."""
 
     def reset(self) -> StepResult: ...
     def hold(self) -> StepResult: ...
@@ -108,6 +112,10 @@ class GymnasiumWorld:
 
     The frame of a Box is the array that the env returned; a Dict of Boxes is packed into one array of this object's.
     `on_missing` is what acts when no policy action is there. `noop_action` overrides the env's own no-op.
+
+    The env gets an array of its own at every step: it may keep it and write to it, and neither the no-op nor the
+    record changes. `count` is called with "altered_actions" each time it did write to it: such an env (a clipping or
+    scaling one, mostly) acts on other numbers than those that are recorded.
     """
 
     def __init__(
@@ -121,8 +129,10 @@ class GymnasiumWorld:
         self.env = env
         self.observation = ObservationSpec.from_space(env.observation_space)
         self._frame_of: Callable[[object], npt.NDArray[Any]] = self.observation.check
+        self._packer: FramePacker | None = None
         if isinstance(env.observation_space, gymnasium.spaces.Dict):
-            self._frame_of = FramePacker(self.observation, env.observation_space).pack
+            self._packer = FramePacker(self.observation, env.observation_space)
+            self._frame_of = self._packer.pack
         self.action = ActionSpec.from_space(env.action_space)
         self.on_missing = on_missing
         self.noop, self.noop_source = self.action.noop(env)
@@ -138,6 +148,8 @@ class GymnasiumWorld:
         self._last_action = self.noop
         self._last: StepResult | None = None
         self._stepped = False
+        self.count: Callable[[str], object] = _count_nothing
+        self.has_altered_actions = False
 
     @property
     def action_meanings(self) -> list[str]:
@@ -155,12 +167,15 @@ class GymnasiumWorld:
         self._stepped = False
         options = {} if self._options is None else {"options": self._options}
         try:
-            observation, _ = self.env.reset(seed=self._seed, **options)
-        except Exception as error:
-            raise EnvironmentFailed(f"the world raised in reset(): {type(error).__name__}: {error}") from error
+            returned = self.env.reset(seed=self._seed, **options)
+        except (Exception, SystemExit) as error:
+            raise world_raised("reset()", error) from error
+        observation, _ = reset_results(returned)
         self._seed = self._options = None
         self._last_action = self.noop
-        self._last = StepResult(self._frame_of(observation), 0.0, False, False)
+        frame = self._frame_of(observation)
+        # A copy: a world that is held shows this frame at several ticks, and may write to its own array meanwhile.
+        self._last = StepResult(frame if self._packer is not None else frame.copy(), 0.0, False, False)
         return self._last
 
     def restart(self) -> StepResult:
@@ -189,17 +204,24 @@ class GymnasiumWorld:
         return self._last
 
     def step(self, action: Any) -> StepResult:
+        """One step with a copy of `action`, which stays the caller's and unchanged. Allocates that copy."""
         self._stepped = True
+        given = action.copy() if isinstance(action, np.ndarray) else action
         try:
-            observation, reward, terminated, truncated, _ = self.env.step(action)
-        except Exception as error:
-            raise EnvironmentFailed(f"the world raised in step({action!r}): {type(error).__name__}: {error}") from error
-        frame = self._frame_of(observation)
-        reward = float(reward)
-        if not math.isfinite(reward):
-            raise EnvironmentFailed(f"the world returned reward {reward}; expected a finite number")
+            returned = self.env.step(given)
+        except (Exception, SystemExit) as error:
+            raise world_raised(f"step({action!r:.200})", error) from error
+        observation, reward, terminated, truncated, _ = step_results(returned)
+        self._last = StepResult(
+            self._frame_of(observation),
+            reward_of(reward),
+            flag_of(terminated, "terminated"),
+            flag_of(truncated, "truncated"),
+        )
         self._last_action = action
-        self._last = StepResult(frame, reward, bool(terminated), bool(truncated))
+        if given is not action and not np.array_equal(given, action):
+            self.has_altered_actions = True
+            self.count("altered_actions")
         return self._last
 
     def stand_in(self) -> tuple[Any, Source]:
@@ -221,7 +243,57 @@ class GymnasiumWorld:
         return self.action.decode(raw.reshape(self.action.shape))
 
     def close(self) -> None:
-        self.env.close()
+        """EnvironmentFailed, named, if the env's own `close` raises."""
+        try:
+            self.env.close()
+        except (Exception, SystemExit) as error:
+            raise world_raised("close()", error) from error
+
+    def notes(self, rate_hz: Fraction) -> list[str]:
+        """What a run's header says of this world that its user may not know. `rate_hz`: at which it is stepped."""
+        found = []
+        own_hz, source = own_rate_hz(self.env)
+        factor = float(rate_hz) / own_hz if own_hz else 1.0
+        if abs(factor - 1) > _SAME_SPEED:
+            found.append(
+                f"WARNING: the world runs at {factor:.4g} times its own speed: a step is {1 / own_hz:.4g} s of its "
+                f"time ({source}), and there are {float(rate_hz):.4g} a second"
+            )
+        names = ", ".join(type(wrapper).__name__ for wrapper in _action_wrappers(self.env))
+        if names:
+            found.append(
+                f"{names} changes actions within the world: record, transitions and replay have what was handed to it"
+            )
+        if self.has_altered_actions:
+            found.append(
+                "WARNING: the world writes to the action that it is given: record, transitions and replay have what "
+                "was handed to it, not what it made of that"
+            )
+        return found
+
+
+def own_rate_hz(env: gymnasium.Env[Any, Any]) -> tuple[float, str]:
+    """Steps that make a second of the world's own time, and who says so; 0.0 where nothing does.
+
+    Simulators that have `dt` (MuJoCo's, in seconds a step) mean that; else it is the metadata's `render_fps`.
+    """
+    for value, source in ((getattr(env.unwrapped, "dt", None), "its dt"), (env.metadata.get("render_fps"), "")):
+        number = value if isinstance(value, (int, float)) and value > 0 else None
+        if number is not None:
+            return (1 / float(number), source) if source else (float(number), f"render_fps {number:g} of its metadata")
+    return 0.0, ""
+
+
+def _action_wrappers(env: gymnasium.Env[Any, Any]) -> Iterator[gymnasium.Env[Any, Any]]:
+    """From the outside in."""
+    while isinstance(env, gymnasium.Wrapper):
+        if isinstance(env, gymnasium.ActionWrapper):
+            yield env
+        env = env.env
+
+
+def _count_nothing(name: str) -> None:
+    """Where nobody keeps books."""
 
 
 class HeldWorld:

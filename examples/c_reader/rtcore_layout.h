@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 #define RTCORE_MAGIC INT64_C(0x10045524f435452)
-#define RTCORE_LAYOUT_VERSION 4
+#define RTCORE_LAYOUT_VERSION 5
 #define RTCORE_ENV_HISTOGRAMS 8
 #define RTCORE_WORKER_HISTOGRAMS 2
 #define RTCORE_HISTOGRAM_BUCKETS 4608
@@ -250,7 +250,10 @@ struct rtcore_env_counters {
     int64_t reset_overruns; /* ticks of a reset that ended later than the next one was due */
     int64_t stretched_ticks; /* ticks that were put off because the one before them took too long (`overrun` = stretch) */
     int64_t stretched_ns; /* by how much, in all */
-    int64_t unused[4];
+    int64_t altered_actions; /* steps in which the world wrote to the action it was given: it acted on other numbers */
+    int64_t garbage_collections; /* of this process, between two ticks */
+    int64_t garbage_forced; /* of these: did not fit into the time before the next tick */
+    int64_t garbage_ns; /* what all of them took */
 };
 _Static_assert(sizeof(struct rtcore_env_counters) == 256, "rtcore_env_counters");
 

@@ -170,7 +170,8 @@ def _update(view: LiveView, runtime: Runtime, *, force: bool = False) -> None:
 def _run_virtual(config: RuntimeConfig, view: LiveView) -> tuple[Simulation, Stopped | None, RtcoreError | None]:
     """No processes: as fast as the machine goes."""
     simulation = Simulation(config, say=view.log)
-    view.log(simulation.plan.sentence(simulation.stats().policy))
+    for note in (*simulation.world_notes, simulation.plan.sentence(simulation.stats().policy)):
+        view.log(note)
     events = Events(config, view.log)
     every = max(1, min(config.num_ticks(simulation.rate_hz) // 50, _VIRTUAL_REFRESH_TICKS))
 

@@ -11,7 +11,7 @@ CACHE_LINE_BYTES = 64
 WORD_BYTES = 8
 #: First eight bytes of every segment.
 MAGIC = int.from_bytes(b"RTCORE\x00\x01", "little")
-LAYOUT_VERSION = 4
+LAYOUT_VERSION = 5
 
 
 def round_up(num_bytes: int, multiple: int = CACHE_LINE_BYTES) -> int:

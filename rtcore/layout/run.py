@@ -291,6 +291,10 @@ ENV_COUNTERS = Record(
         "reset_overruns": "ticks of a reset that ended later than the next one was due",
         "stretched_ticks": "ticks that were put off because the one before them took too long (`overrun` = stretch)",
         "stretched_ns": "by how much, in all",
+        "altered_actions": "steps in which the world wrote to the action it was given: it acted on other numbers",
+        "garbage_collections": "of this process, between two ticks",
+        "garbage_forced": "of these: did not fit into the time before the next tick",
+        "garbage_ns": "what all of them took",
     },
 )
 #: What each histogram holds, of the phase.

@@ -91,6 +91,7 @@ def header_lines(header: Mapping[str, Any], config: RuntimeConfig, plan: Plan) -
     lines = [f"run       {run.run_id}" if run.run_id else "run"]
     lines.append(f"world     {run.world}{_arguments(config.world_args)} at {run.rate_hz:.4f} Hz ({plan.rate_hz})")
     lines.append(f"          observation {_space(world.get('observation'))}, action {_space(world.get('action'))}")
+    lines += [f"          {note}" for note in world.get("notes") or ()]
     lines.append(f"no-op     {_noop(config, world)}; after a reset: {config.on_reset}")
     lines.append(f"policy    {run.policy}{_arguments(config.policy_args)}")
     lines += [f"          {note}" for note in policy_notes(run.policy)]
@@ -206,6 +207,11 @@ def _tick_rows(ticks: dict[str, Any]) -> list[_Row]:
     rows.append(_Row("lateness, us", _quantiles(late, ("p50", "p90", "p99", "p999", "max"))))
     rows.append(_Row("world step, us", _quantiles(step, ("p50", "p99", "max"))))
     rows.append(_Row("world reset, ms", _quantiles(reset, ("p50", "max"), digits=2)))
+    garbage = ticks.get("garbage") or {}
+    if garbage.get("collections"):
+        text = f"collected {garbage['collections']:,} times in {number(garbage['ms'])} ms, between ticks"
+        text += f"; {garbage['forced']:,} times in more time than there was" if garbage["forced"] else ""
+        rows.append(_Row("garbage", text))
     return rows
 
 
@@ -223,12 +229,13 @@ def _action_rows(actions: dict[str, Any]) -> list[_Row]:
     rows.append(_Row("frame age, ms", _quantiles(actions["observation_age_ms"], ("p50", "p99"))))
     for key, meaning in (
         ("clipped", "policy actions outside the action space, clipped into it"),
+        ("altered", "steps in which the world wrote to its action: it acted on other numbers than recorded"),
         ("skipped_starts", "starts put off: no worker was idle"),
         ("delay_changes", "times the delay was planned anew"),
         ("unknown_entries", "answers to no known job, ignored"),
     ):
-        if actions[key]:
-            rows.append(_Row(key.replace("_", " "), f"{actions[key]:>9,}  {meaning}", "yellow"))
+        if count := actions.get(key):
+            rows.append(_Row(key.replace("_", " "), f"{count:>9,}  {meaning}", "yellow"))
     return rows
 
 

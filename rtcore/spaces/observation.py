@@ -92,9 +92,12 @@ class ObservationSpec(ArraySpec):
 def broken_promise(did: str, got: object, promised: ArraySpec) -> EnvironmentFailed:
     """The error for a world that `did` something with `got`, where its space promises another array."""
     text = f"{type(got).__name__} {got!r:.60}"
+    what_to_do = "Make the world (or its last wrapper) return what it declares"
     if isinstance(got, np.ndarray):
         text = f"an array of shape {got.shape} and dtype {got.dtype}"
+        if got.shape == promised.shape:
+            what_to_do += f"; gymnasium.wrappers.DtypeObservation(world, np.{promised.dtype}) casts it"
     return EnvironmentFailed(
-        f"the environment {did} {text}; its observation space promises an array of shape {promised.shape} and dtype "
-        f"{promised.dtype}. Make the environment (or its last wrapper) return what it declares"
+        f"the world {did} {text}; its observation space promises an array of shape {promised.shape} and dtype "
+        f"{promised.dtype}. {what_to_do}"
     )

@@ -94,6 +94,6 @@ def _other_keys(got: object, group: _Group) -> EnvironmentFailed:
     else:
         text = f"{type(got).__name__} {got!r:.60}"
     return EnvironmentFailed(
-        f"the environment returned {which}{text}; its observation space promises a dict of "
+        f"the world returned {which}{text}; its observation space promises a dict of "
         f"{', '.join(map(repr, keys))}. Make the environment (or its last wrapper) return what it declares"
     )

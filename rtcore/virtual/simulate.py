@@ -106,6 +106,8 @@ class Simulation:
                 self.learning.begin(self.record)
             self.recording = self._make_recording(say)
         self._books = Books.private(self._append_job)
+        if self._own_world is not None:
+            self._own_world.count = self._books.counters.add
         self._num_jobs = 0
         self.workers = SimulatedWorkers(
             self._clock,
@@ -178,6 +180,11 @@ class Simulation:
             learner=self.learning.stats() if self.learning is not None else None,
             recording=self.recording.summary() if self.recording is not None else {},
         )
+
+    @property
+    def world_notes(self) -> list[str]:
+        """What the user of the config's world may not know of it."""
+        return self._own_world.notes(self.rate_hz) if self._own_world is not None else []
 
     def summary(self) -> dict[str, Any]:
         """The content of summary.json."""

@@ -333,6 +333,10 @@ RECORDS = {
             "reset_overruns": 200,
             "stretched_ticks": 208,
             "stretched_ns": 216,
+            "altered_actions": 224,
+            "garbage_collections": 232,
+            "garbage_forced": 240,
+            "garbage_ns": 248,
         },
     ),
 }
@@ -392,7 +396,7 @@ SLOTS = [(128, 192, 448), (704, 768, 1024), (1280, 1344, 1600)]
 
 
 def test_the_layout_version_and_the_magic_are_pinned():
-    assert layout.LAYOUT_VERSION == 4
+    assert layout.LAYOUT_VERSION == 5
     assert struct.pack("<Q", layout.MAGIC) == b"RTCORE\x00\x01"
     assert (layout.WORD_BYTES, layout.CACHE_LINE_BYTES) == (8, 64)
 

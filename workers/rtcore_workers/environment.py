@@ -5,7 +5,6 @@ Owns: ring, jobs, log, env stats. Reads: slots, run control. Exits: on STOP, or 
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import socket
@@ -21,17 +20,16 @@ from rtcore.embed.resets import ResetOrders
 from rtcore.envport import SharedWorkers
 from rtcore.errors import ConfigError, EnvironmentFailed, RtcoreError
 from rtcore.forkserver import MAX_MESSAGE_BYTES
+from rtcore.garbage import SlackCollector
 from rtcore.layout import TRACE_ENV, Layout
 from rtcore.realtime import prepare_env_process
 from rtcore.recorder import Books, StatsRecorder, TracingRecorder
 from rtcore.schedule import Schedule, ScheduleParams
 from rtcore.shared import Phase, SharedRun, phase_of
 from rtcore.shm import attach_semaphore
-from rtcore.tickloop import Recorder, TickLoop
+from rtcore.tickloop import TickLoop
 from rtcore.world import GymnasiumWorld, HeldWorld, World, make_environment
 
-#: Ticks between two small garbage collections, in the slack of a tick (the collector is off otherwise).
-_GC_EVERY_TICKS = 256
 _IDLE_POLL_NS = 2_000_000
 _TIMED_STEPS = 20
 _TIMED_STEPS_NS = 500_000_000
@@ -42,15 +40,18 @@ def main(boot: dict[str, Any], channel: socket.socket) -> None:
     """Process entry."""
     config = RuntimeConfig(**boot["config"])
     world = build_world(config, boot["seed"])
-    step_ns = time_steps(world)
-    channel.send(json.dumps({"spec": describe(world, config) | {"step_ns": step_ns}}).encode())
-    setup = json.loads(channel.recv(MAX_MESSAGE_BYTES))
-    report = prepare_env_process(config.env_cpu) if config.realtime == "auto" else {}
-    layout = Layout.from_json(setup["layout"])
-    shared = SharedRun.attach(boot["run_id"], layout, world.observation)
-    semaphores = [attach_semaphore(boot["run_id"], worker) for worker in range(layout.max_workers)]
-    channel.send(json.dumps({"ready": {"realtime": report}}).encode())
     try:
+        step_ns = time_steps(world)
+        channel.send(json.dumps({"spec": describe(world, config) | {"step_ns": step_ns}}).encode())
+        setup = channel.recv(MAX_MESSAGE_BYTES)
+        if not setup:
+            return  # the start was given up meanwhile
+        report = prepare_env_process(config.env_cpu) if config.realtime == "auto" else {}
+        layout = Layout.from_json(json.loads(setup)["layout"])
+        shared = SharedRun.attach(boot["run_id"], layout, world.observation)
+        semaphores = [attach_semaphore(boot["run_id"], worker) for worker in range(layout.max_workers)]
+        world.count = shared.env_counters.add
+        channel.send(json.dumps({"ready": {"realtime": report}}).encode())
         resets = None
         if boot["played"]:
             period_ns = int(1_000_000_000 / world_rate_hz(world, config))
@@ -106,6 +107,7 @@ def describe(world: GymnasiumWorld, config: RuntimeConfig) -> dict[str, Any]:
         "noop_value": np.asarray(world.noop).tolist(),
         "noop_source": world.noop_source,
         "own": getattr(world.env.unwrapped, "rtcore_info", {}),
+        "notes": world.notes(rate_hz),
         **(_env_spec(world) | {"action_meanings": world.action_meanings} if config.record else {}),
     }
 
@@ -160,7 +162,7 @@ class EnvProcess:
     def _tick_through(self, phase: Phase, phase_seq: int) -> None:
         """One rehearsal or the run, from a fresh schedule, a fresh epoch and clean statistics."""
         control, status = self._shared.run_control, self._shared.env_status
-        loop, workers = self._make_loop(phase, phase_seq)
+        loop, workers, clock, garbage = self._make_loop(phase, phase_seq)
         num_ticks = control["num_ticks"] if phase is Phase.RUN else -1
         status["epoch_ns"] = loop.pace.grid.epoch_ns
         status["first_frame_seq"] = self._shared.ring.next_seq
@@ -169,10 +171,11 @@ class EnvProcess:
         words = control.words
         while words[seq_index] == phase_seq:
             if self._resets is not None and self._resets.hold_back(loop):
+                garbage.while_waiting()
                 continue
             loop.run_tick()
-            if loop.tick % _GC_EVERY_TICKS == 0:
-                self._collect_garbage(loop.recorder)
+            next_ns = loop.pace.grid.deadline_ns(loop.tick + 1) - clock.spin_ns
+            garbage.after_tick(next_ns, world_stands=loop.is_held)
             if 0 <= num_ticks <= loop.tick + 1:
                 break
         loop.finish()
@@ -182,13 +185,7 @@ class EnvProcess:
         else:
             self._drain(workers)
 
-    def _collect_garbage(self, recorder: Recorder) -> None:
-        start_ns = MonotonicClock.now_ns()
-        gc.collect(1)
-        if isinstance(recorder, TracingRecorder):
-            recorder.garbage_collected(start_ns)
-
-    def _make_loop(self, phase: Phase, phase_seq: int) -> tuple[TickLoop, SharedWorkers]:
+    def _make_loop(self, phase: Phase, phase_seq: int) -> tuple[TickLoop, SharedWorkers, TickClock, SlackCollector]:
         config, control, shared = self._config, self._shared.run_control, self._shared
         params = ScheduleParams(
             stagger=config.stagger,
@@ -236,7 +233,7 @@ class EnvProcess:
             shared.ring.warm()
 
         clock.before_spin = before_spin
-        return loop, workers
+        return loop, workers, clock, SlackCollector(clock, recorder.garbage_collected)
 
     def _drain(self, workers: SharedWorkers) -> None:
         """Let the jobs that are out come back, so that the next phase starts with every worker idle."""

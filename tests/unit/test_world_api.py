@@ -1,0 +1,226 @@
+"""What a world may return, what it may do with its action, and what is said where it returns something else."""
+
+import math
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from rtcore.errors import EnvironmentFailed
+from rtcore.gymapi import flag_of, reset_results, reward_of, step_results
+from rtcore.layout import ENV_COUNTERS
+from rtcore.stats import Words
+from rtcore.world import GymnasiumWorld, Source
+
+
+class Plain(gymnasium.Env):
+    """Returns what it is told; keeps every action it got."""
+
+    metadata = {"render_fps": 50}  # noqa: RUF012
+    observation_space = spaces.Box(-1, 1, (2,), np.float32)
+    action_space = spaces.Box(-10, 10, (1,), np.float32)
+    noop_action = np.array([0.25], np.float32)
+
+    def __init__(self, *, step=None, reset=None, change=False, close=None):
+        self.obs = np.zeros(2, np.float32)
+        self._step = step if step is not None else (self.obs, 0.0, False, False, {})
+        self._reset, self._change, self._close = reset if reset is not None else (self.obs, {}), change, close
+        self.got, self.got_numbers = [], []
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self._reset
+
+    def step(self, action):
+        self.got_numbers.append(float(action[0]))
+        self.got.append(action)
+        if self._change:
+            action *= 2
+        if isinstance(self._step, BaseException):
+            raise self._step
+        return self._step
+
+    def close(self):
+        if self._close is not None:
+            raise self._close
+
+
+def world_of(**how):
+    world = GymnasiumWorld(Plain(**how), seed=0)
+    world.reset()
+    return world
+
+
+# -- actions -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("on_missing", ["noop", "repeat"])
+def test_a_world_that_writes_to_its_action_changes_neither_the_stand_in_nor_what_was_handed_over(on_missing):
+    world = GymnasiumWorld(Plain(change=True), seed=0, on_missing=on_missing)
+    world.reset()
+    for _ in range(5):
+        world.step(world.stand_in()[0])
+    assert world.env.got_numbers == [0.25] * 5
+    assert world.noop == pytest.approx([0.25])
+
+    given = np.array([3.0], np.float32)
+    world.step(given)
+    assert given == pytest.approx([3.0])
+
+
+def test_a_world_may_keep_the_actions_it_got():
+    world = world_of()
+    for number in (1.0, 2.0, 3.0):
+        world.step(np.array([number], np.float32))
+    assert [float(action[0]) for action in world.env.got] == [1.0, 2.0, 3.0]
+
+
+def test_steps_in_which_the_world_wrote_to_its_action_are_counted_and_told_in_the_header():
+    counters = Words(ENV_COUNTERS)
+    world = world_of(change=True)
+    world.count = counters.add
+    for _ in range(3):
+        world.step(np.array([1.0], np.float32))
+    world.step(np.array([0.0], np.float32))  # twice nothing is the same
+    assert counters["altered_actions"] == 3
+    assert any("writes to the action" in note for note in world.notes(50))
+
+    honest = world_of()
+    honest.count = counters.add
+    honest.step(np.array([1.0], np.float32))
+    assert counters["altered_actions"] == 3
+    assert honest.notes(50) == []
+
+
+def test_a_wrapper_that_changes_actions_is_named_in_the_header():
+    class Shield(gymnasium.ActionWrapper):
+        def action(self, action):
+            return np.clip(action, -0.5, 0.5)
+
+    world = GymnasiumWorld(Shield(Plain()), seed=0)
+    assert any(note.startswith("Shield changes actions") for note in world.notes(50))
+
+
+def test_the_frame_of_a_reset_stays_when_the_world_writes_to_its_own_array():
+    world = world_of()
+    world.env.obs[:] = 1.0
+    assert world.hold().frame.tolist() == [0.0, 0.0]
+
+
+# -- speed -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rate_hz", "said"), [(50, None), (50.05, None), (100, "runs at 2 times its own speed"), (25, "0.5 times its own")]
+)
+def test_a_rate_other_than_the_worlds_own_is_told_with_its_factor(rate_hz, said):
+    notes = " ".join(world_of().notes(rate_hz))
+    assert (said in notes) if said else not notes
+
+
+def test_a_simulators_dt_says_more_than_its_render_fps():
+    env = Plain()
+    env.dt = 0.05
+    (note,) = GymnasiumWorld(env, seed=0).notes(50)
+    assert "2.5 times its own speed" in note and "(its dt)" in note
+
+
+# -- what steps and resets return --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "reward",
+    [2.0, 2, np.float32(2), np.int64(2), np.array(2.0), np.array([2.0]), np.array([[2]]), torch.tensor(2.0)],
+    ids=lambda reward: type(reward).__name__,
+)
+def test_a_reward_may_be_any_one_number(reward):
+    value = reward_of(reward)
+    assert type(value) is float and value == 2.0
+
+
+def test_truth_is_a_number_too():
+    assert (reward_of(True), reward_of(np.bool_(False))) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    "reward",
+    [None, "1.5", [1.0], {"a": 1.0}, np.array([1.0, 2.0]), np.array([]), np.array(["1"]), 1j, np.complex64(1)],
+    ids=repr,
+)
+def test_what_is_not_one_number_is_no_reward_and_named(reward):
+    with pytest.raises(EnvironmentFailed, match="the world returned reward .*expected one number"):
+        reward_of(reward)
+
+
+@pytest.mark.parametrize("reward", [math.nan, math.inf, -math.inf, np.float32("inf"), 10**400, torch.tensor(math.nan)])
+def test_a_reward_is_finite(reward):
+    with pytest.raises(EnvironmentFailed, match="the world returned reward .*expected a finite number"):
+        reward_of(reward)
+
+
+@pytest.mark.parametrize("flag", [True, np.bool_(True), 1, 1.0, np.array(True), np.array([1]), torch.tensor(True)])
+def test_a_flag_may_be_any_one_truth(flag):
+    assert flag_of(flag, "terminated") is True
+
+
+@pytest.mark.parametrize("flag", [None, "yes", 2, np.array([False, True]), {"a": True}, math.nan], ids=repr)
+def test_what_is_not_one_truth_is_no_flag_and_named(flag):
+    with pytest.raises(EnvironmentFailed, match="the world returned truncated=.*expected True or False"):
+        flag_of(flag, "truncated")
+
+
+def test_four_results_are_the_old_api_and_the_error_says_what_to_do():
+    with pytest.raises(EnvironmentFailed, match=r"returned a tuple of 4 .*expected a tuple of 5.*shimmy"):
+        step_results((np.zeros(2), 0.0, False, {}))
+    with pytest.raises(EnvironmentFailed, match=r"returned None .*from step\(\); expected a tuple of 5"):
+        step_results(None)
+
+
+@pytest.mark.parametrize(
+    "returned", [np.zeros(3), np.zeros(2), {"a": 1, "b": 2}, None, (np.zeros(2),), (np.zeros(2), None)], ids=repr
+)
+def test_a_reset_without_info_is_the_old_api_also_where_it_would_unpack(returned):
+    with pytest.raises(EnvironmentFailed, match=r"the world returned .* from reset\(\); expected a tuple of 2.*shimmy"):
+        reset_results(returned)
+
+
+def test_errors_say_returned_where_nothing_was_raised():
+    world = world_of(step=(np.zeros(2), 0.0, False, False, {}))
+    with pytest.raises(EnvironmentFailed, match="the world returned an array .*float64.*DtypeObservation"):
+        world.step(world.noop)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("the pole fell"), SystemExit("game over"), StopIteration("done")])
+def test_whatever_the_world_raises_has_its_kind_and_text_in_the_error(error):
+    with pytest.raises(EnvironmentFailed, match=rf"the world raised in step\(.*{type(error).__name__}: {error}"):
+        world_of(step=error).step(np.zeros(1, np.float32))
+    with pytest.raises(EnvironmentFailed, match=rf"the world raised in close\(\): {type(error).__name__}: {error}"):
+        world_of(close=error).close()
+
+
+def test_an_error_without_a_text_is_named_all_the_same():
+    class Mute(Exception):
+        def __str__(self):
+            raise ValueError("no words")
+
+    with pytest.raises(EnvironmentFailed, match="Mute: .*ValueError in its __str__"):
+        world_of(step=Mute()).step(np.zeros(1, np.float32))
+
+
+def test_a_reset_that_takes_no_seed_is_the_old_api():
+    class Old(Plain):
+        def reset(self):
+            return self.obs
+
+    with pytest.raises(EnvironmentFailed, match="unexpected keyword argument 'seed'.*shimmy"):
+        GymnasiumWorld(Old(), seed=0).reset()
+
+
+def test_repeat_goes_on_with_what_was_handed_over():
+    world = GymnasiumWorld(Plain(change=True), seed=0, on_missing="repeat")
+    world.reset()
+    world.step(np.array([2.0], np.float32))
+    action, source = world.stand_in()
+    assert (float(action[0]), source) == (2.0, Source.REPEAT)
