@@ -24,7 +24,7 @@ class About:
     world: dict[str, Any]
     policy: dict[str, Any]
     plan: Plan
-    startup_s: float
+    startup: dict[str, float]  #: seconds by phase, in order
     started_unix_s: float
     devices: list[str] = field(default_factory=list)
     restart_reasons: dict[str, int] = field(default_factory=dict)

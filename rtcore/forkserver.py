@@ -1,14 +1,15 @@
 """The fork server of a run: starts children in milliseconds, reports their death, cleans up after everybody.
 
 Run as `python -m rtcore.forkserver FD`, by `launcher.Launcher` only. It imports torch once (never touching
-CUDA) and forks each child from that, so that a further worker costs its private memory only. Why not
-`multiprocessing`'s: see docs/adr/0003-own-fork-server.md.
+CUDA) and forks each worker from that, so that a further one costs its private memory only. What is forked before
+(the env process) has no torch in its memory. Why not `multiprocessing`'s: see docs/adr/0003-own-fork-server.md.
 
 Whoever dies, nothing stays: children die with this process (PR_SET_PDEATHSIG); when its parent dies, by EOF on
 the socket or a changed parent pid, it kills the children and removes the run's shared memory.
 
 Protocol, JSON over a SOCK_SEQPACKET socket: {"fork": {...}} with the child's channel as a file descriptor ->
-{"forked": pid, "token": n}; {"exited": pid, "status": waitstatus} whenever a child ends.
+{"forked": pid, "token": n}; {"preload": [modules]} -> {"preloaded": n}, once that is done; {"exited": pid,
+"status": waitstatus} whenever a child ends. Requests are done one after the other.
 """
 
 from __future__ import annotations
@@ -38,10 +39,7 @@ def main(fd: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     setup = json.loads(control.recv(MAX_MESSAGE_BYTES))
     sys.path[:] = setup["sys_path"]
-    for name in setup["preload"]:
-        importlib.import_module(name)
-    gc.collect()
-    gc.freeze()
+    _preload(setup["preload"])
     children: set[int] = set()
     try:
         _serve(control, setup["parent_pid"], children)
@@ -50,6 +48,18 @@ def main(fd: int) -> None:
         from rtcore.shm import unlink_all  # noqa: PLC0415 - after the preload, which may bring it
 
         unlink_all(setup["run_id"])
+
+
+def _preload(entries: list[str]) -> None:
+    """Import "module"s, and call "module:function"s, for all children that are forked from now on."""
+    for entry in entries:
+        name, _, function = entry.partition(":")
+        module = importlib.import_module(name)
+        if function:
+            getattr(module, function)()
+    # What is frozen is not walked in a child's collections, so that its pages stay shared.
+    gc.collect()
+    gc.freeze()
 
 
 def _serve(control: socket.socket, parent_pid: int, children: set[int]) -> None:
@@ -71,6 +81,10 @@ def _serve(control: socket.socket, parent_pid: int, children: set[int]) -> None:
             if not message:
                 return
             request = json.loads(message)
+            if "preload" in request:
+                _preload(request["preload"])
+                _send(control, {"preloaded": len(request["preload"])})
+                continue
             pid = _fork(request["fork"], fds[0], control, (wake_read, wake_write))
             os.close(fds[0])
             children.add(pid)

@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -24,19 +25,19 @@ from rtcore.forkserver import MAX_MESSAGE_BYTES
 
 Role = Literal["env", "worker", "learner", "holder", "recorder"]
 
-#: Modules the fork server imports before it forks. torch only: importing it takes seconds, forking none.
-PRELOAD = (
-    "numpy",
-    "posix_ipc",
+#: What the fork server imports before it forks anything: what every process of a run needs. No torch: a world that does
+#: not use it is up the sooner, and does not have it in its memory.
+PRELOAD = ("numpy", "posix_ipc", "gymnasium", "rtcore_workers.environment")
+#: Before it forks who computes with a network: importing torch takes seconds, forking none.
+PRELOAD_NETWORK = (
     "torch",
-    "gymnasium",
-    "rtcore_workers.environment",
     "rtcore_workers.inference",
+    "rtcore_workers.policies.network",
     "rtcore_workers.learner",
     "rtcore_workers.holder",
 )
-#: The same for a run without workers.
-PRELOAD_ENV = ("numpy", "posix_ipc", "gymnasium", "rtcore_workers.environment")
+#: Before it forks workers of a policy of the user's own. Each but the first builds its network without memory.
+PRELOAD_META = ("rtcore_workers.weights:use_meta_device",)
 
 
 @dataclass
@@ -73,6 +74,8 @@ class Launcher:
         self._children: dict[int, Child] = {}
         self._starting: dict[int, Child] = {}
         self._token = 0
+        self._asked: set[str] = set()
+        self._importing: deque[str] = deque()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         with theirs:
@@ -106,6 +109,23 @@ class Launcher:
         self._starting[self._token] = child
         self._selector.register(ours, selectors.EVENT_READ, child)
         return child
+
+    def preload(self, what: str, entries: tuple[str, ...]) -> None:
+        """Have modules imported ("module:function": called) before any process is forked that is asked for later.
+
+        Returns at once; what was asked for before costs nothing. `what`: for `importing`.
+        """
+        wanted = tuple(entry for entry in entries if entry not in self._asked)
+        if wanted:
+            self._asked.update(wanted)
+            self._importing.append(what)
+            with contextlib.suppress(OSError):  # a fork server that is gone is reported as such
+                self._control.send(json.dumps({"preload": wanted}).encode())
+
+    @property
+    def importing(self) -> str:
+        """What the fork server is importing at the moment; "": nothing."""
+        return self._importing[0] if self._importing else ""
 
     def poll(self, timeout_s: float) -> list[Child]:
         """Wait for messages and deaths; returns the children that something happened to."""
@@ -149,7 +169,9 @@ class Launcher:
             exitcode = self._process.wait()
             raise LauncherDied(f"the fork server (pid {self._process.pid}) died with exit code {exitcode}")
         event = json.loads(message)
-        if "forked" in event:
+        if "preloaded" in event:
+            self._importing.popleft()
+        elif "forked" in event:
             child = self._starting.pop(event["token"])
             child.pid = event["forked"]
             self._children[child.pid] = child

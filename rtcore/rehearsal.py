@@ -35,8 +35,14 @@ class Crew(Protocol):
     def start_workers(self, indices: range) -> None: ...
     def retire(self, index: int) -> None: ...
     def set_phase(self, phase: Phase, plan: Plan, num_workers: int) -> int: ...
-    def wait_until(self, done: Callable[[], bool], what: str | Callable[[], str], timeout_s: float) -> None: ...
-    def progress(self, line: str) -> None: ...
+    def enter(self, phase: str, line: str) -> None: ...
+    def wait_until(
+        self,
+        done: Callable[[], bool],
+        what: str | Callable[[], str],
+        timeout_s: float,
+        doing: Callable[[], str] | None = None,
+    ) -> None: ...
 
 
 class Rehearsal:
@@ -102,12 +108,13 @@ class Rehearsal:
     def _rehearse(self, plan: Plan, num_workers: int) -> Tau:
         """Run the workers as planned on the world's first frame; returns the inference times seen."""
         crew, startup_s = self._crew, self._config.startup_timeout_s
-        crew.progress(f"rehearsing with {num_workers} worker{'s' if num_workers != 1 else ''}")
+        crew.enter("rehearsal", f"rehearsing with {num_workers} worker{'s' if num_workers != 1 else ''}")
         phase_seq = crew.set_phase(Phase.REHEARSE, plan, num_workers)
         drain = Drain(crew.shared, phase_seq)
         taus: list[int] = []
         costs: list[int] = []
         start_ns = self._clock.now_ns()
+        wanted = max(_REHEARSAL_SAMPLES, 2 * num_workers)
         rounds_ns = 3 * plan.tau.p50_ns + _MIN_REHEARSAL_NS
 
         def enough() -> bool:
@@ -116,12 +123,14 @@ class Rehearsal:
                     taus.append(row.write_ns - row.booked_ns + self._step_ns())
                     costs.append(row.cpu_ns)
             elapsed_ns = self._clock.now_ns() - start_ns
-            wanted = max(_REHEARSAL_SAMPLES, 2 * num_workers)
             return bool(taus) and (
                 (elapsed_ns > rounds_ns and len(taus) >= wanted) or elapsed_ns > max(_MAX_REHEARSAL_NS, 4 * taus[0])
             )
 
-        crew.wait_until(enough, "the rehearsal: no worker delivered an action", startup_s)
+        def doing() -> str:
+            return f"rehearsing: {min(len(taus), wanted)} of {wanted} inferences"
+
+        crew.wait_until(enough, "the rehearsal: no worker delivered an action", startup_s, doing)
         phase_seq = crew.set_phase(Phase.IDLE, plan, num_workers)
         crew.wait_until(lambda: crew.shared.env_status["phase_seen"] == phase_seq, "the world", startup_s)
         return Tau.of(taus, costs)

@@ -7,7 +7,6 @@ process through shared memory only: nothing it does, or fails to do, can delay a
 from __future__ import annotations
 
 import contextlib
-import math
 import sys
 from collections.abc import Callable
 from fractions import Fraction
@@ -21,7 +20,7 @@ from rtcore.embed.player import plan_of_player
 from rtcore.embed.resets import reset_message
 from rtcore.envwatch import check_env
 from rtcore.errors import StartupError
-from rtcore.launcher import PRELOAD, PRELOAD_ENV, Child, Launcher
+from rtcore.launcher import PRELOAD_META, PRELOAD_NETWORK, Child, Launcher
 from rtcore.layout import TRACE_SUPERVISOR
 from rtcore.learn.checkpoint import SavedState
 from rtcore.learn.crew import LearnerCrew
@@ -35,10 +34,13 @@ from rtcore.shared import Phase, SharedRun, next_order
 from rtcore.shm import check_platform, new_run_id, reap_dead_runs, unlink_all
 from rtcore.sizing import layout_for
 from rtcore.spaces import ActionSpec, ObservationSpec
+from rtcore.startup import StartUp
 from rtcore.trace import TraceKind, TraceRing
 from rtcore.workercrew import WorkerCrew
 from rtcore.world import world_seed
 
+#: Policies that compute with no network, so that nobody in their runs needs torch.
+WITHOUT_NETWORK = ("random", "synthetic")
 ENV_ENTRY = "rtcore_workers.environment:main"
 _NOT_STARTED = "the run has not started: call start() or use it as a context manager"
 _PROGRAM_CHARS = 2000
@@ -78,9 +80,8 @@ class Supervisor:
         self.recording: RecordingCrew | None = None
         self.run_phase_seq = -1
         self.run_first_frame = 0
-        self._began_ns = 0
         self._started_unix_s = 0.0
-        self.startup_s = math.nan
+        self._startup = StartUp(self._clock, progress)
 
     # -- start ---------------------------------------------------------------------------------------------
 
@@ -104,14 +105,14 @@ class Supervisor:
     def start(self) -> None:
         """Everything up to tick 0: processes, warm-up, rehearsal, plan. Raises what went wrong."""
         check_platform()
-        self._began_ns = self._clock.now_ns()
+        self._startup.enter("world")
         for run_id in reap_dead_runs():
             self.progress(f"removed the shared memory that run {run_id} left behind when it was killed")
-        self._launcher = Launcher(self.run_id, PRELOAD if self._played_delay_ticks is None else PRELOAD_ENV)
+        self._launcher = Launcher(self.run_id)
         self._start_env()
         self.plan = plan = self._make_policy_ready()
         self._start_recording()
-        self.startup_s = (self._clock.now_ns() - self._began_ns) / 1e9
+        self._startup.enter("")
         self._started_unix_s = unix_time_s()
         self._tell_onlookers()
         self._begin_run(plan)
@@ -122,6 +123,9 @@ class Supervisor:
         if delay_ticks is None:
             first = 1 if self.config.workers == "auto" else self.config.workers
             self._check_learning()
+            self._startup.enter("imports")
+            limit_s, importing = self.config.startup_timeout_s, lambda: f"importing {self._launcher_now.importing}"
+            self.wait_until(lambda: not self._launcher_now.importing, importing, limit_s, importing)
             self.start_workers(range(first))
             if self.learners is not None:
                 self.learners.prepare(self.params)
@@ -143,6 +147,7 @@ class Supervisor:
     def _start_learners(self) -> None:
         """After the rehearsal, so that they are in nobody's way, and before tick 0."""
         if self.learners is not None and self.config.learner_processes:
+            self._startup.enter("learners")
             self.learners.start()
             self.wait_until(self.learners.is_ready, "a learner", self.config.startup_timeout_s)
 
@@ -154,6 +159,7 @@ class Supervisor:
     def _start_recording(self) -> None:
         """Between the rehearsal and tick 0: nothing ticks, so that the next frame is the run's first."""
         if self.config.record:
+            self._startup.enter("recorder")
             launch, played = partial(self._launch, "recorder", 0, 0), self._played_delay_ticks is not None
             self.recording = RecordingCrew(self.config, self.shared, launch, self.progress, self._clock)
             about = describe_run(self.config, self.env_info, self.policy_info, self.rate_hz, played=played)
@@ -167,10 +173,16 @@ class Supervisor:
             self.recording.see_off(self._launcher, soon=soon)
 
     def _start_env(self) -> None:
-        self.progress(f"making the world {self.config.env_id}")
+        making = f"making the world {self.config.env_id}"
+        self._startup.enter("world", making)
         played, seed = self._played_delay_ticks is not None, world_seed(self.config.seed, self.ticks_before)
         self._env = self._launch("env", 0, 0, ENV_ENTRY, {"played": played, "seed": seed})
-        self.wait_until(lambda: bool(self._child_env.messages), "the world", self.config.startup_timeout_s)
+        if not played and self.config.policy not in WITHOUT_NETWORK:
+            # While the world is being made, and not before its process is forked: that one needs none of it.
+            further = self._has_own_network and self.config.workers != 1
+            self._launcher_now.preload("torch", PRELOAD_NETWORK + (PRELOAD_META if further else ()))
+        limit_s = self.config.startup_timeout_s
+        self.wait_until(lambda: bool(self._child_env.messages), "the world", limit_s, lambda: making)
         self.env_info = self._child_env.messages[0]["spec"]
         self.observation = ObservationSpec.from_json(self.env_info["observation"])
         self.action = ActionSpec.from_json(self.env_info["action"])
@@ -196,17 +208,21 @@ class Supervisor:
         self.env_info |= self._child_env.ready or {}
 
     def start_workers(self, indices: range) -> None:
-        self.progress(f"starting {len(indices)} worker{'s' if len(indices) != 1 else ''}")
-        workers, first = self.workers, indices[0]
+        self._startup.enter("workers", f"starting {len(indices)} worker{'s' if len(indices) != 1 else ''}")
+        workers, first, limit_s = self.workers, indices[0], self.config.startup_timeout_s
+
+        def doing() -> str:
+            importing = self._launcher_now.importing
+            up = f"{indices.stop - len(workers.waiting(indices))} of {indices.stop} workers up"
+            return f"{up}, importing {importing}" if importing else up
+
         for index in indices:
             workers.start(index)
             if index == first and workers.waiting((0,)):
                 # The first worker of a run makes the weights that all use.
-                self.wait_until(workers.has_weights, "worker 0", self.config.startup_timeout_s)
+                self.wait_until(workers.has_weights, "worker 0", limit_s, lambda: "worker 0 is making the weights")
         self.wait_until(
-            lambda: not workers.waiting(indices),
-            lambda: f"worker {workers.waiting(indices)[0]}",
-            self.config.startup_timeout_s,
+            lambda: not workers.waiting(indices), lambda: f"worker {workers.waiting(indices)[0]}", limit_s, doing
         )
         self.policy_info = workers.info(0) or {}
         for index in indices:
@@ -217,10 +233,16 @@ class Supervisor:
         self.workers.retire(index)
 
     def _launch(self, role: Any, index: int, generation: int, entry: str, boot: dict[str, Any]) -> Child:
-        if self._launcher is None:
-            raise StartupError("the run is over")
+        if role == "worker" and generation > 1 and self._has_own_network:
+            # Nothing, where there were several from the beginning.
+            self._launcher_now.preload("torch's meta device", PRELOAD_META)
         common = {"run_id": self.run_id, "config": self.config.model_dump(mode="json")}
-        return self._launcher.start(role, index, generation, entry, common | boot)
+        return self._launcher_now.start(role, index, generation, entry, common | boot)
+
+    @property
+    def _has_own_network(self) -> bool:
+        """Whether the policy's network is none of the built-in ones, which compute nothing on the meta device."""
+        return ":" in self.config.policy
 
     # -- orders to the env process --------------------------------------------------------------------------
 
@@ -305,7 +327,7 @@ class Supervisor:
             world=self.env_info,
             policy=self.policy_info,
             plan=self.plan,
-            startup_s=self.startup_s,
+            startup=self._startup.times_s,
             started_unix_s=self._started_unix_s,
             devices=self.workers.devices(self.plan.workers, self.policy_info),
             restart_reasons=dict(self.workers.restart_reasons),
@@ -325,9 +347,7 @@ class Supervisor:
         return self._child_env.pid
 
     def _pump(self, timeout_s: float) -> None:
-        if self._launcher is None:
-            raise StartupError("the run is over")
-        children = self._launcher.poll(timeout_s)
+        children = self._launcher_now.poll(timeout_s)
         if self._env is not None:
             check_env(self._env, self._shared, self.config, self._clock)
         for child in children:
@@ -342,13 +362,28 @@ class Supervisor:
         if self.learners is not None:
             self.learners.look()
 
-    def wait_until(self, done: Callable[[], bool], what: str | Callable[[], str], timeout_s: float) -> None:
-        """Serve events until `done`; a named error if it takes too long."""
+    def enter(self, phase: str, line: str) -> None:
+        """What the start does from now on: see `StartUp.enter`."""
+        self._startup.enter(phase, line)
+
+    def wait_until(
+        self,
+        done: Callable[[], bool],
+        what: str | Callable[[], str],
+        timeout_s: float,
+        doing: Callable[[], str] | None = None,
+    ) -> None:
+        """Serve events until `done`; a named error if it takes too long. `doing`: for the screen, once a second."""
         give_up_ns = self._clock.now_ns() + int(timeout_s * 1e9)
+
+        def waiting() -> str:
+            return f"waiting for {what if isinstance(what, str) else what()}"
+
         while not done():
             if self._abandoned:
                 raise StartupError("the run was closed while it was starting")
             self._pump(0.01)
+            self._startup.waiting(doing or waiting)
             if self._clock.now_ns() > give_up_ns:
                 name = what if isinstance(what, str) else what()
                 raise StartupError(
@@ -387,6 +422,12 @@ class Supervisor:
         children = [self._env, *self._workers.children]
         launcher.poll_until(lambda: all(child.exitcode is not None for child in children), _GRACE_NS)
         self._workers.end_holders(lambda ended: launcher.poll_until(ended, _GRACE_NS))
+
+    @property
+    def _launcher_now(self) -> Launcher:
+        if self._launcher is None:
+            raise StartupError("the run is over")
+        return self._launcher
 
     @property
     def _child_env(self) -> Child:

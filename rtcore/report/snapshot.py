@@ -28,7 +28,7 @@ def snapshot(shared: SharedRun, about: About, record: RunRecord | None, *, with_
         workers=[_worker(shared, about, index, with_memory) for index in range(about.plan.workers)],
         episodes=list(record.episodes) if record is not None else [],
         policy=str(about.policy.get("policy", "")),
-        startup_s=about.startup_s,
+        startup=about.startup,
         delay_ticks=status["delay_ticks"],
         stride_ticks=status["stride_ticks"],
         num_up=status["num_up"],

@@ -75,7 +75,8 @@ class RunStats:
     workers: list[WorkerStats]
     episodes: list[Episode]
     policy: str = ""
-    startup_s: float = math.nan
+    #: Seconds by phase, in order; {}: not known.
+    startup: dict[str, float] = field(default_factory=dict)
     delay_ticks: int = 0
     stride_ticks: int = 0
     num_up: int = 0
@@ -170,7 +171,8 @@ def build_summary(stats: RunStats) -> dict[str, Any]:
         **({"weights": stats.weights} if stats.weights else {}),
         "environment": stats.env,
         "wait": stats.wait,
-        "startup_s": stats.startup_s,
+        "startup_s": sum(stats.startup.values()) if stats.startup else math.nan,
+        "startup": stats.startup,
     }
     cleaned: dict[str, Any] = _without_nan(summary)
     return cleaned

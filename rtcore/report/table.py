@@ -282,7 +282,8 @@ def _episode_rows(episodes: dict[str, Any]) -> list[_Row]:
 def _run_rows(summary: dict[str, Any], out: Path | None) -> list[_Row]:
     record, left = summary["record"], summary.get("leftover_shared_memory")
     started = summary["startup_s"]
-    rows = [] if started is None else [_Row("start-up", f"{number(started, 2)} s")]
+    phases = ", ".join(f"{phase} {number(took_s, 2)}" for phase, took_s in summary.get("startup", {}).items())
+    rows = [] if started is None else [_Row("start-up", f"{number(started, 2)} s{f': {phases}' if phases else ''}")]
     lost = record["lost_ticks"] + record["lost_jobs"]
     text = f"{record['lost_ticks']:,} ticks and {record['lost_jobs']:,} jobs missing" if lost else "complete"
     rows.append(_Row("record", text, "yellow" if lost else ""))

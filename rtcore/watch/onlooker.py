@@ -37,7 +37,7 @@ _PARTS = ("slots", "ring", "log", "about")
 #: The keys of summary.json and of `Runtime.summary()`, for a run that has none of it yet.
 SUMMARY_KEYS = (
     *("clock", "policy", "plan", "ticks", "actions", "ipc_us", "workers", "restart_reasons", "episodes", "record"),
-    *("environment", "wait", "startup_s", "leftover_shared_memory"),
+    *("environment", "wait", "startup_s", "startup", "leftover_shared_memory"),
 )
 
 

@@ -25,7 +25,7 @@ from test_weights_runs import PLAYING, applied, check_each_came_from_one_version
 from weight_parts import state
 
 import rtcore
-from rtcore.launcher import PRELOAD
+from rtcore.launcher import PRELOAD_NETWORK
 from rtcore.params import ParamStore
 from rtcore.paramsegment import attach_store
 from rtcore.runtime import Runtime
@@ -130,7 +130,7 @@ def test_a_holder_that_cannot_have_its_memory_leaves_each_worker_its_own(monkeyp
         "holder.allocate = allocate\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr("rtcore.supervisor.PRELOAD", (*PRELOAD, "no_memory"))
+    monkeypatch.setattr("rtcore.supervisor.PRELOAD_NETWORK", (*PRELOAD_NETWORK, "no_memory"))
     said: list[str] = []
     with rtcore.Runtime(**HELD | {"workers": 2}, progress=said.append) as runtime:
         assert runtime.publish(state(2), wait_s=30) == 2

@@ -34,7 +34,7 @@ def about(program="train.py", mps=""):
         world={"observation": {"shape": [84, 84]}},
         policy={"policy": "impala", "mps": mps},
         plan=plan,
-        startup_s=4.5,
+        startup={"world": 4.5},
         started_unix_s=1.7e9,
         devices=["cpu"] * 7,
         restart_reasons={"exit code -9": 2},

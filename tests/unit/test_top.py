@@ -58,7 +58,7 @@ class MadeUpRun:
         world = {"env_id": "Toy-v0", "observation": OBSERVATION.to_json(), "step_ns": 1}
         told: dict[str, Any] = {"program": "train.py [x]", "config": CONFIG.model_dump(mode="json")}
         told |= {"world": world, "policy": {"policy": "synthetic 30 ms", "device": "cpu"}, "devices": ["cpu", "cpu"]}
-        about = About(run_id=self.run_id, plan=plan, startup_s=1.0, started_unix_s=1e9, **told | fields)
+        about = About(run_id=self.run_id, plan=plan, startup={"world": 1.0}, started_unix_s=1e9, **told | fields)
         self.shared.about.write(about)
 
     def enter(self, phase: Phase, phase_seq: int) -> None:

@@ -1,5 +1,9 @@
 """Modules on shared weights: one copy, switched between two inferences."""
 
+import subprocess
+import sys
+import textwrap
+
 import numpy as np
 import pytest
 import torch
@@ -212,3 +216,27 @@ def test_the_store_of_a_manifest_has_room_for_it():
     assert len(store.buffer(2)) == manifest.buffer_bytes
     store.publish(lambda buffer: None)
     assert SharedWeights(Net(), manifest, store).switch().version == 1
+
+
+def test_built_in_networks_compute_nothing_on_the_meta_device():
+    """There torch would import 800 modules, in each worker that is started."""
+    program = textwrap.dedent(
+        """
+        import sys, torch
+        import numpy as np
+        from gymnasium.spaces import Box, Discrete, MultiDiscrete
+        from rtcore.spaces import ActionSpec, ObservationSpec
+        from rtcore.history import History
+        from rtcore_workers.policies import NETWORKS, network
+
+        images, vectors, history = Box(0, 255, (84, 84), np.uint8), Box(-1, 1, (5,)), History(2, 3)
+        for name in NETWORKS.keys() - {"trained"}:
+            observation = history.stacked(ObservationSpec.from_space(vectors if name == "mlp" else images))
+            for space in (Discrete(7), MultiDiscrete([2, 3]), Box(-2, 2, (3,)))[: 1 if name in ("dqn", "tiles") else 3]:
+                action = ActionSpec.from_space(space)
+                with torch.device("meta"):
+                    network.build_module(name, NETWORKS[name], {}, observation, action, seed=0, chunk=1, act_history=3)
+        sys.exit("torch._dynamo" in sys.modules)
+        """
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

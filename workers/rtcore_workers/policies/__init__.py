@@ -116,6 +116,9 @@ def load_policy(
     elif name in NETWORKS or ":" in name:
         from rtcore_workers.policies import network  # noqa: PLC0415 - imports torch
 
+        # Its module is imported here: within `build`, which may run on the meta device, constants would have no memory.
+        network.find_factory(name, NETWORKS.get(name))
+
         def build() -> tuple[nn.Module, str]:
             return network.build_module(
                 name,

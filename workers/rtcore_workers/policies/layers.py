@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
@@ -119,11 +120,13 @@ class PastActions(nn.Module):
             self._keep("choices", torch.tensor([choice for _, choice in pairs]))
             self.num_features = act_history * len(pairs)
             return
-        low, high = (torch.from_numpy(bound.astype("float64").ravel()) for bound in (spec.low_array, spec.high_array))
-        half = (high - low) / 2
-        bounded = torch.isfinite(half) & (half > 0) & torch.tensor(spec.kind == "box")
-        self._keep("offset", torch.where(bounded, (high + low) / 2, 0.0).to(torch.float32))
-        self._keep("scale", torch.where(bounded, 1 / half, 1.0).to(torch.float32))
+        # By numpy: a worker that builds the network on torch's meta device would compute it with 800 modules more.
+        low, high = (bound.astype(np.float64).ravel() for bound in (spec.low_array, spec.high_array))
+        bounded = np.isfinite(low) & np.isfinite(high) & (high > low) & (spec.kind == "box")
+        low, high = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
+        offset, scale = (high / 2 + low / 2).astype(np.float32), (1 / (high / 2 - low / 2)).astype(np.float32)
+        self._keep("offset", torch.from_numpy(offset))
+        self._keep("scale", torch.from_numpy(scale))
         self.num_features = act_history * spec.num_elements
 
     def _keep(self, name: str, values: Tensor) -> None:

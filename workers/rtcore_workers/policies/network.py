@@ -38,7 +38,7 @@ def build_module(
     `observation` is what the module gets, stacked frames if there are any; `act_history` past actions come with it.
     `built_in` is the import string behind a built-in name. The global torch generator is left as it was.
     """
-    factory = _find_factory(name, built_in or name)
+    factory = find_factory(name, built_in)
     if built_in and chunk > 1:
         args = {**args, "chunk": chunk}
     if act_history and (built_in or _takes(factory, "act_history")):
@@ -134,8 +134,9 @@ class NetworkPolicy:
         return output
 
 
-def _find_factory(name: str, import_string: str) -> Callable[..., object]:
-    module_name, _, attribute = import_string.partition(":")
+def find_factory(name: str, built_in: str | None) -> Callable[..., object]:
+    """Import the factory of a policy: `built_in`, or what the name says. PolicyError says what is not there."""
+    module_name, _, attribute = (built_in or name).partition(":")
     if not module_name or not attribute:
         raise PolicyError(f"policy {name!r} is incomplete; expected module:factory, as in my_agent.nets:make_net")
     try:

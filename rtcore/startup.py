@@ -1,0 +1,48 @@
+"""What a start is doing, for the screen while it lasts, and how long each part of it took, for the summary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rtcore.clock import NS_PER_S, Clock
+
+#: The screen changes this often while a start lasts.
+_SAY_EVERY_NS = NS_PER_S
+
+
+class StartUp:
+    """One start, from its first step to tick 0. One phase follows another, so that their times sum to the whole."""
+
+    def __init__(self, clock: Clock, say: Callable[[str], None]) -> None:
+        self._clock = clock
+        self._say = say
+        self._phase = ""
+        self._since_ns = self._said_ns = 0
+        self._times_ns: dict[str, int] = {}
+
+    def enter(self, phase: str, line: str = "") -> None:
+        """From now on time is that phase's, one that was there before or a new one. `line`: said at once.
+
+        "": the start is over.
+        """
+        now_ns = self._clock.now_ns()
+        if self._phase:
+            self._times_ns[self._phase] = self._times_ns.get(self._phase, 0) + now_ns - self._since_ns
+        self._phase, self._since_ns = phase, now_ns
+        if line:
+            self._tell(line, now_ns)
+
+    def waiting(self, doing: Callable[[], str]) -> None:
+        """Called over and over in a wait: says what is being done, once a second while nothing else is said."""
+        now_ns = self._clock.now_ns()
+        if self._phase and now_ns - self._said_ns >= _SAY_EVERY_NS:
+            self._tell(f"{doing()}, {(now_ns - self._since_ns) // NS_PER_S} s", now_ns)
+
+    @property
+    def times_s(self) -> dict[str, float]:
+        """Seconds by phase, in order."""
+        return {phase: took_ns / NS_PER_S for phase, took_ns in self._times_ns.items()}
+
+    def _tell(self, line: str, now_ns: int) -> None:
+        self._said_ns = now_ns
+        self._say(line)

@@ -1,0 +1,55 @@
+"""A network and a world that write down what their processes had when they were made, for tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+
+class Fast(gymnasium.Env[Any, Any]):
+    """Says whether its process has torch. A test gives the folder."""
+
+    metadata = {"render_fps": 100}  # noqa: RUF012 - Gymnasium's own convention
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (4,), np.float32)
+    action_space = gymnasium.spaces.Box(-1.0, 1.0, (3,), np.float32)
+
+    def __init__(self, folder: str) -> None:
+        _note(Path(folder) / "env.json", {"torch": "torch" in sys.modules})
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        return np.zeros(4, np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return np.zeros(4, np.float32), 0.0, False, False, {}
+
+
+def positional(observation_space: Any, action_space: Any, folder: str) -> Any:
+    """A network that computes in its constructor, as one with a positional encoding does."""
+    import torch
+    from torch import nn
+
+    had = "torch._dynamo" in sys.modules
+    encoding = torch.sin(torch.arange(4).float())
+
+    class Positional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 3)
+            self.register_buffer("encoding", encoding, persistent=False)
+
+        def forward(self, x: Any) -> Any:
+            return torch.tanh(self.layer(x + self.encoding))
+
+    _note(Path(folder) / f"worker-{os.getpid()}.json", {"meta_imported": had, "on_meta": encoding.is_meta})
+    return Positional()
+
+
+def _note(path: Path, found: dict[str, Any]) -> None:
+    path.write_text(json.dumps(found))
