@@ -18,6 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import psutil
+
 from rtcore import errors
 from rtcore.clock import MonotonicClock
 from rtcore.errors import LauncherDied, RtcoreError
@@ -58,6 +60,15 @@ class Child:
         """Send to the child; a child that is gone is not an error here (its death is reported apart)."""
         with contextlib.suppress(OSError):
             self.channel.send(json.dumps(message).encode())
+
+    @property
+    def is_alive(self) -> bool:
+        """Asked of the kernel, for when there may be no fork server to tell of deaths."""
+        if not self.pid or self.exitcode is not None:
+            return False
+        with contextlib.suppress(psutil.Error):
+            return psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE
+        return False
 
     def kill(self, signum: int = signal.SIGKILL) -> None:
         """Signal the child if it is alive."""

@@ -27,6 +27,7 @@ from rtcore.learn.policysource import resolve_policy
 from rtcore.learn.publishing import publish
 from rtcore.learn.run import LearningRun
 from rtcore.recording.columns import FOLDER, remove_recording, require_h5py
+from rtcore.report.books import check_books
 from rtcore.report.live import booked_ticks
 from rtcore.report.record import Episode, RunRecord, writing_to
 from rtcore.report.snapshot import snapshot
@@ -340,8 +341,10 @@ class Runtime:
 
     def _supervise(self) -> None:
         """To the end of the run, and then to the end of everything, whatever goes wrong on the way."""
-        steps = (self._watch_until_over, self._drain, self._end_learning, self._supervisor.end_recording)
-        for step in (*steps, self._take_stock, self._close_files, self._supervisor.close):
+        supervisor = self._supervisor
+        # What ends a run may leave the world ticking: halt it before anything is counted for the last time.
+        steps = (self._watch_until_over, supervisor.halt, self._drain, self._end_learning, supervisor.end_recording)
+        for step in (*steps, self._take_stock, self._close_files, self._check_books, supervisor.close):
             try:
                 step()
             except BaseException as error:
@@ -351,6 +354,13 @@ class Runtime:
 
     def _take_stock(self) -> None:
         self._final = self._snapshot(with_memory=self._error is None)
+
+    def _check_books(self) -> None:
+        record, supervisor = self.record, self._supervisor
+        if record is not None and self._final is not None:
+            stats = self._final
+            parts = (stats.counters, record.rows, stats.lost_record_rows, stats.recording)
+            self._final = replace(stats, books=check_books(*parts, broke_off=not supervisor.books_are_closed))
 
     def _watch_until_over(self) -> None:
         supervisor, clock = self._supervisor, self._clock

@@ -45,6 +45,7 @@ ENV_ENTRY = "rtcore_workers.environment:main"
 _NOT_STARTED = "the run has not started: call start() or use it as a context manager"
 _PROGRAM_CHARS = 2000
 _GRACE_NS = 2_000_000_000
+_LOOK_NS = 5_000_000
 
 Progress = Callable[[str], None]
 
@@ -279,9 +280,7 @@ class Supervisor:
         """Wait for events, act on them; True when the run is over. Raises if it failed."""
         self._pump(timeout_s)
         self.workers.look_at_versions()
-        status = self.shared.env_status
-        # An env process that hears of the stop before it has begun to run never does.
-        return bool(status["finished"]) or (self.stopping and status["phase_seen"] >= self._stop_seq)
+        return self.books_are_closed
 
     def request_stop(self) -> None:
         """End the run at the next tick, as if its time were up."""
@@ -391,6 +390,32 @@ class Supervisor:
                 )
 
     # -- stop ----------------------------------------------------------------------------------------------
+
+    def halt(self) -> None:
+        """Returns once no tick can run any more, however the run ended: what is counted from here on stays so.
+
+        The env process gets as long as it may be silent, to finish its tick; one that takes longer is killed.
+        """
+        launcher, env = self._launcher, self._env
+        if launcher is None or env is None or self._shared is None:
+            return
+        if not self.stopping:
+            self.request_stop()
+        launcher.poll_until(lambda: self.books_are_closed or not env.is_alive, int(self.config.env_timeout_s * 1e9))
+        if not self.books_are_closed:
+            env.kill()
+            give_up_ns = self._clock.now_ns() + _GRACE_NS
+            # Where the fork server is gone too, nobody tells of its death.
+            while env.is_alive and self._clock.now_ns() < give_up_ns:
+                launcher.poll_until(lambda: not env.is_alive, _GRACE_NS)
+                self._clock.sleep_until_ns(self._clock.now_ns() + _LOOK_NS)
+
+    @property
+    def books_are_closed(self) -> bool:
+        """The env process has seen the run to its end, or the order to stop: it ticks and counts no more."""
+        status = self.shared.env_status
+        # One that hears of the stop before it has begun to run never does.
+        return bool(status["finished"]) or (self.stopping and status["phase_seen"] >= self._stop_seq)
 
     def abandon_start(self) -> None:
         """A start that is under way in another thread is to fail soon. Nothing once the run has begun."""

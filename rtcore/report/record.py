@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TextIO
 
 from rtcore.dispatch import Outcome, TickKind
 from rtcore.errors import RecordError
+from rtcore.report.books import Rows
 from rtcore.ring import FrameHeader, ReadStatus
 from rtcore.shared import SharedRun
 from rtcore.world import Source
@@ -111,16 +112,22 @@ class RunRecord:
         self.ticks: deque[FrameHeader] = deque(maxlen=_RECENT_TICKS)
         self.jobs: deque[JobRow] = deque(maxlen=_RECENT_JOBS)
         self.episodes: list[Episode] = []
+        self.num_ticks = 0
+        self.num_jobs = 0
+        self.booked_jobs = 0
         self.lost_ticks = 0
         self.lost_jobs = 0
         self._decode = decode_action
         self._files: list[TextIO] = []
+        self._paths: list[Path] = []
         self._tick_writer = self._open(folder, "actions.csv", TICK_COLUMNS)
         self._job_writer = self._open(folder, "jobs.csv", JOB_COLUMNS)
 
     def add_tick(self, header: FrameHeader, action: bytes) -> None:
         """One tick, in order."""
         self.ticks.append(header)
+        self.num_ticks += 1
+        self.booked_jobs += header.booked_jobs
         if header.kind != TickKind.RESET and (header.terminated or header.truncated):
             self.episodes.append(Episode(header.tick, header.episode_ticks, header.episode_return))
         if self._tick_writer is not None:
@@ -129,6 +136,7 @@ class RunRecord:
     def add_job(self, job: JobRow) -> None:
         """One resolved job, in order of its end."""
         self.jobs.append(job)
+        self.num_jobs += 1
         if self._job_writer is not None:
             inference_ms = round((job.infer_end_ns - job.read_ns) / 1e6, 3) if job.read_ns else ""
             row = (
@@ -147,6 +155,12 @@ class RunRecord:
                 job.write_ns,
             )
             self._job_writer.writerow(row)
+
+    @property
+    def rows(self) -> Rows:
+        """What was taken in, and how much of it is on disk: whole lines, counted there. Once it is closed."""
+        on_disk: list[int | None] = [_lines_in(path) - 1 for path in self._paths]
+        return Rows(self.num_ticks, self.num_jobs, self.booked_jobs, *(on_disk or [None, None]))
 
     def flush(self) -> None:
         """What is recorded is in the file, whatever happens next."""
@@ -167,6 +181,7 @@ class RunRecord:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / name).open("w", newline="")
         self._files.append(file)
+        self._paths.append(folder / name)
         writer = csv.writer(file)
         writer.writerow(columns)
         return writer
@@ -248,6 +263,17 @@ class Drain:
             if row.phase_seq == self._phase_seq:
                 rows.append(row)
         return rows
+
+
+def _lines_in(path: Path) -> int:
+    """Whole ones; 0 of what is no file that can be read (any more)."""
+    try:
+        if not path.is_file():
+            return 0
+        with path.open("rb") as file:
+            return sum(part.count(b"\n") for part in iter(lambda: file.read(1 << 20), b""))
+    except OSError:
+        return 0
 
 
 def _text(action: Any) -> str:

@@ -82,6 +82,7 @@ class RunStats:
     num_up: int = 0
     restart_reasons: dict[str, int] = field(default_factory=dict)
     lost_record_rows: dict[str, int] = field(default_factory=dict)
+    books: dict[str, Any] = field(default_factory=dict)  #: see `check_books`; {} while the run goes on
     env: dict[str, Any] = field(default_factory=dict)
     wait: str = ""
     trace: dict[str, int] = field(default_factory=dict)
@@ -165,6 +166,7 @@ def build_summary(stats: RunStats) -> dict[str, Any]:
             "end_ticks": [episode.end_tick for episode in stats.episodes],
         },
         "record": {"lost_ticks": 0, "lost_jobs": 0} | stats.lost_record_rows,
+        **({"books": stats.books} if stats.books else {}),
         **({"trace": stats.trace} if stats.trace else {}),
         **({"recording": stats.recording} if stats.recording else {}),
         **({"learner": stats.learner.to_json()} if stats.learner is not None else {}),

@@ -25,6 +25,7 @@ from rtcore.learn.run import say_what_changed
 from rtcore.planner import Plan, Tau, make_plan
 from rtcore.recorder import Books, StatsRecorder
 from rtcore.recording.columns import FOLDER, remove_recording, require_h5py
+from rtcore.report.books import check_books
 from rtcore.report.record import JobRow, RunRecord, writing_to
 from rtcore.report.summary import RunStats, WorkerStats, build_summary
 from rtcore.ring import FrameRing
@@ -109,6 +110,7 @@ class Simulation:
         if self._own_world is not None:
             self._own_world.count = self._books.counters.add
         self._num_jobs = 0
+        self._is_over = self._stopped = self._broke_off = False
         self.workers = SimulatedWorkers(
             self._clock,
             self.player.infer,
@@ -139,6 +141,8 @@ class Simulation:
         deadline_ns = loop.pace.deadline_ns
         try:
             for _ in range(self.config.num_ticks(self.rate_hz)):
+                if self._stopped:
+                    break
                 loop.run_tick()
                 if learning is not None:
                     tick = loop.tick
@@ -147,15 +151,29 @@ class Simulation:
                     recording.after_tick()
                 if on_tick is not None and on_tick(loop.tick):
                     break
-            loop.finish()
+        except BaseException:
+            self._broke_off = True
+            raise
         finally:
             # Also of a run that was stopped: what was learned up to then is kept.
             if learning is not None:
                 learning.finish()
-            if recording is not None:
-                recording.close()
-        self.record.close()
+            self._finish()
         return self
+
+    def stop(self) -> None:
+        """End the run after the tick that it is at."""
+        self._stopped = True
+
+    def _finish(self) -> None:
+        """Close the books: what is under way ends with the run, also where the world or the disk ended it."""
+        try:
+            self.loop.finish()
+        finally:
+            if self.recording is not None:
+                self.recording.close()
+            self.record.close()
+            self._is_over = True
 
     def stats(self) -> RunStats:
         """As of a real run; times are virtual."""
@@ -164,11 +182,15 @@ class Simulation:
             WorkerStats(index, -1, "virtual", self.workers.inferences[index], shape.snapshot(), none, 0, 0, math.nan)
             for index, shape in enumerate(self.workers.inference)
         ]
+        counters, recording = self._books.counters.to_dict(), self.recording.summary() if self.recording else {}
+        books = {}
+        if self._is_over:
+            books = check_books(counters, self.record.rows, {}, recording, broke_off=self._broke_off)
         return RunStats(
             plan=self.plan,
             rate_hz=self.rate_hz,
             clock="virtual",
-            counters=self._books.counters.to_dict(),
+            counters=counters,
             distributions={name: shape.snapshot() for name, shape in self._books.histograms.items()},
             workers=workers,
             episodes=list(self.record.episodes),
@@ -178,7 +200,8 @@ class Simulation:
             num_up=self.schedule.num_up,
             env={"env_id": self.config.env_id},
             learner=self.learning.stats() if self.learning is not None else None,
-            recording=self.recording.summary() if self.recording is not None else {},
+            recording=recording,
+            books=books,
         )
 
     @property

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 from drills import HEALTHY, SHM, run_to_end, running, wait_for, wait_until_ticking
 
 import rtcore
-from rtcore.errors import ConfigError, PolicyError, RecordError
+from rtcore.errors import ConfigError, PolicyError, RecordError, RtcoreError
 from rtcore.shared import SharedRun
 from rtcore.shm import files_of
 
@@ -165,3 +166,41 @@ def test_a_full_disk_on_the_virtual_clock_is_the_same_error(tmp_path: Path) -> N
     assert done.returncode == 1, done.stderr
     assert "RecordError" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("role", ["env", "worker", "recorder", "fork server"])
+def test_whoever_is_killed_rows_summary_and_recording_agree_or_say_by_how_much_not(role: str, tmp_path: Path) -> None:
+    fields: dict[str, Any] = {
+        "env_id": "CartPole-v1",
+        "fps": 200,
+        "workers": 3,
+        "policy": "synthetic",
+        "max_restarts": 0,
+    }
+    runtime = rtcore.Runtime(**fields, policy_args={"latency_ms": 20}, record=True, out=tmp_path, duration=60)
+    with suppress(RtcoreError), runtime:
+        runtime.wait(1)
+        supervisor = runtime._supervisor
+        assert supervisor.recording is not None
+        assert supervisor._launcher is not None
+        victims = {"env": runtime.env_pid, "worker": runtime.worker_pids[0], "recorder": supervisor.recording.pid}
+        os.kill(victims.get(role) or supervisor._launcher._process.pid, signal.SIGKILL)
+        runtime.wait(3)
+        runtime.stop()
+        runtime.wait()
+    summary = runtime.summary()
+    books = summary["books"]
+    for what in ("ticks", "jobs"):
+        with (tmp_path / {"ticks": "actions.csv", "jobs": "jobs.csv"}[what]).open() as file:
+            assert books[what]["on_disk"] == books[what]["rows"] == len(list(csv.DictReader(file))) > 0
+    assert books["ticks"]["counted"] == summary["ticks"]["count"]
+    assert books["jobs"]["counted"] == summary["actions"]["jobs"]
+    if role == "worker":
+        assert books["reasons"] == []
+        assert books["ticks"]["recorded"] == books["ticks"]["counted"]
+    if role == "recorder":
+        assert any("recording" in reason for reason in books["reasons"])
+    unexplained = [reason for reason in books["reasons"] if "not known" in reason]
+    assert unexplained == []
+    if books["ticks"]["difference"]:
+        assert not books["agree"]
