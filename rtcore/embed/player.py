@@ -106,7 +106,11 @@ class Player:
     # -- what the program does -----------------------------------------------------------------------------
 
     def reset(self, seed: int | None, options: dict[str, Any] | None) -> Seen:
-        """A fresh episode, at the next tick; returns its first frame. Real time goes on from there."""
+        """A fresh episode, at the next tick; returns its first frame. Real time goes on from there.
+
+        If the episode is over before a job of it could be booked (a place comes back a tick late, and the episode is
+        as short as that), it is its first frame all the same: the next step says at once that it was the last.
+        """
         self._discard_before(None)
         order_seq = self._ask_reset(seed, options)
         while True:
@@ -117,11 +121,16 @@ class Player:
             self._discard(outstanding)
             self._pause()
         first_seq = self._status["reset_frame_seq"]
-        while not any(frame_seq >= first_seq for _, _, frame_seq in self._outstanding()):
+        newest = self._ring.sequence.newest
+        while not self._has_job_since(first_seq):
+            # In this order: a job is booked before the frame it is for, so that none follows an episode's last frame.
+            newest_seq = newest()
+            if newest_seq >= first_seq and self._is_last(newest_seq) and not self._has_job_since(first_seq):
+                return self._look(first_seq, fresh=True)
             self._discard_before(first_seq)
             self._pause()
         booked_seq = min(frame_seq for _, _, frame_seq in self._outstanding() if frame_seq >= first_seq)
-        while self._ring.sequence.newest() < booked_seq:
+        while newest() < booked_seq:
             self._pause()
         return self._look(booked_seq, fresh=True)
 
@@ -150,6 +159,9 @@ class Player:
             if job_seq != self._answered[place]:
                 found.append((place, job_seq, self._jobs.read(place).frame_seq))
         return found
+
+    def _has_job_since(self, first_seq: int) -> bool:
+        return any(frame_seq >= first_seq for _, _, frame_seq in self._outstanding())
 
     def _answer(self, place: int, job_seq: int, action: bytes, seen: Seen, start_ns: int, clipped: int) -> None:
         header, job = seen.header, self._jobs.read(place)

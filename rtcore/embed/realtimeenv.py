@@ -184,8 +184,8 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
 
     @property
     def noop_action(self) -> Any:
-        """What stands for doing nothing, as the world says."""
-        return self._noop
+        """What stands for doing nothing, as the world says. A copy that the caller may keep and change."""
+        return self._as_action(self._noop)
 
     def benchmarks(self) -> dict[str, tuple[float, float]]:
         """Moving mean and mean deviation of what a step consists of [s]; names as rtgym's where they mean the same.
@@ -218,8 +218,8 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
         return self._action.np_dtype.type(action) if self._action.kind == "discrete" else action.copy()
 
     def _info(self, seen: Seen) -> dict[str, Any]:
+        """The same keys and types at every step, as `gymnasium.vector` makes one array of each."""
         header = seen.header
-        held = header.source == Source.HELD
         applied = np.frombuffer(seen.applied, self._action.np_dtype).reshape(self._action.shape)
         return {
             "tick": header.tick,
@@ -232,7 +232,7 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
             "skipped_ticks": header.skipped_ticks,
             "delay_ticks": header.tick - header.obs_tick if header.obs_tick >= 0 else -1,
             "action_source": Source(header.source).name.lower(),
-            "applied_action": None if held else self._action.decode(applied),
+            "applied_action": self._action.decode(applied),
             "past_actions": list(map(self._as_element, self._past)),
             "lateness_ns": header.start_ns - header.deadline_ns,
             "frame_age_ns": seen.seen_ns - header.publish_ns,

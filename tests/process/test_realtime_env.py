@@ -10,6 +10,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 
 import rtcore
+from rtcore.embed.player import Player
 from rtcore.embed.realtimeenv import RealtimeEnv
 from rtcore.errors import ConfigError, EnvironmentFailed, EnvironmentHung, PolicyError, WorkerDied
 from rtcore.shm import files_of
@@ -68,6 +71,7 @@ def test_an_action_governs_the_next_tick_and_step_returns_with_that_ticks_frame(
     obs, info = env.reset()
     assert obs[0] == 0
     assert info["rtcore"]["action_source"] == "held"
+    assert info["rtcore"]["applied_action"] == env.noop_action
     for action in range(1, 20):
         obs, reward, terminated, truncated, info = env.step(action)
         about = info["rtcore"]
@@ -316,7 +320,43 @@ def test_wrong_actions_settings_and_worlds_are_named() -> None:
         RealtimeEnv("CartPole-v7")
 
 
+def test_a_reset_returns_although_its_episode_is_over_before_a_place_is_free_for_it(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Episodes of two ticks, and a program that is taken away between two lines of the reset, as on a busy machine."""
+    env = make(env_args={"length": 2}, fps=500, on_reset="run")
+    pause, discard = random.Random(0), Player._discard_before
+
+    def slow_discard(player: Player, frame_seq: int | None) -> None:
+        discard(player, frame_seq)
+        if frame_seq is None:
+            time.sleep(pause.random() * 0.008)
+
+    monkeypatch.setattr(Player, "_discard_before", slow_discard)
+    at_once = 0
+    for _ in range(150):
+        env.reset()
+        _, reward, terminated, truncated, info = env.step(0)
+        over = terminated or truncated
+        at_once += over
+        about = info["rtcore"]
+        assert reward == about["acted_ticks"] + about["missed_ticks"], "nothing that was paid is lost"
+    assert at_once > 0, "none of the episodes was over before it could be played"
+
+
 # -- in others' hands --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("vector", [SyncVectorEnv, AsyncVectorEnv])
+def test_gymnasiums_own_vectors_of_two_step_it(vector: Any) -> None:
+    envs = vector([partial(RealtimeEnv, "CartPole-v1", fps=100)] * 2)
+    envs.reset(seed=0)
+    for _ in range(40):
+        _, _, _, _, infos = envs.step(np.array([0, 1]))
+        about = infos["rtcore"]
+        assert about["applied_action"].dtype.kind == "i"
+        assert about["applied_action"].shape == about["tick"].shape == (2,)
+    envs.close()
 
 
 def test_stable_baselines3_steps_it_in_its_vector_env(make: Any) -> None:
