@@ -23,13 +23,11 @@ from pydantic import (
 )
 
 from rtcore.clock import Overrun, rate_from
-from rtcore.dispatch import OnLate
+from rtcore.dispatch import OnLate, OnMissing
 from rtcore.embed.importable import import_path
 from rtcore.errors import ConfigError
 from rtcore.learnconfig import LearnConfig
-from rtcore.schedule import Stagger, TauEstimate
-from rtcore.tickloop import OnReset
-from rtcore.world import OnMissing
+from rtcore.schedule import OnReset, Stagger, TauEstimate
 
 Wait = Literal["auto", "hybrid", "block", "spin"]
 WeightsSharing = Literal["auto", "private", "stand-in"]

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from rtcore.schedule import Job
 
 OnLate = Literal["apply", "drop"]
+OnMissing = Literal["noop", "repeat", "random"]
 #: An answer that waits for its tick: due tick, answer, tick it was taken in for, how many were taken in before it.
 _Pending: TypeAlias = "tuple[int, Entry, int, int]"
 

@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple
 
 Stagger = Literal["max-time", "expected-time", "sequential", "free-running"]
 STAGGERS: tuple[Stagger, ...] = ("max-time", "expected-time", "sequential", "free-running")
+OnReset = Literal["hold", "run"]
 TauEstimate = Literal["quantile", "ratchet"]
 
 NS_PER_S = 1_000_000_000

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from rtcore.clock import Clock, Overrun, TickGrid, TickPace, TickPlan
 from rtcore.dispatch import Decision, Dispatcher, Entry, Resolution, TickKind
 from rtcore.errors import EnvironmentFailed
-from rtcore.schedule import Job, Schedule
+from rtcore.schedule import Job, OnReset, Schedule
 from rtcore.world import Source, StepResult, World
-
-OnReset = Literal["hold", "run"]
 
 #: Shorter ticks than this need no waking ahead: the machine never gets to sleep.
 _PREWAKE_PERIOD_NS = 4_000_000

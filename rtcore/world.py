@@ -8,17 +8,16 @@ import importlib.util
 from collections.abc import Callable, Iterator
 from enum import IntEnum
 from fractions import Fraction
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import gymnasium
 import numpy as np
 import numpy.typing as npt
 
+from rtcore.dispatch import OnMissing
 from rtcore.errors import ConfigError
 from rtcore.gymapi import flag_of, reset_results, reward_of, step_results, world_raised
 from rtcore.spaces import ActionSpec, FramePacker, ObservationSpec
-
-OnMissing = Literal["noop", "repeat", "random"]
 
 #: Rates that differ by less are the same: 59.73 Hz and 60 Hz are not.
 _SAME_SPEED = 0.002

@@ -6,10 +6,12 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-
-from rich.console import Console
+from typing import TYPE_CHECKING
 
 from rtcore.errors import ConfigError, RtcoreError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
@@ -60,4 +62,6 @@ def say_error(program: str, error: RtcoreError) -> int:
 
 
 def _errors() -> Console:
+    from rich.console import Console  # noqa: PLC0415 - a program that says nothing is quicker without
+
     return Console(stderr=True, highlight=False)

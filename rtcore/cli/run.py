@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from rtcore.cli.endings import EXIT_FAILED, EXIT_INTERRUPTED, Stopped, say_error, say_stopped, signals_as_exceptions
+from rtcore.cli.endings import EXIT_FAILED, EXIT_INTERRUPTED, Stopped
+from rtcore.cli.entry import main
 from rtcore.cli.learned import Events, draw_curve, with_folder
-from rtcore.cli.options import parse_command, to_toml
+from rtcore.cli.options import Command
 from rtcore.cli.replay import run_replay
 from rtcore.cli.video import draw_video, run_video, say_left_out
 from rtcore.config import RuntimeConfig
@@ -28,34 +27,20 @@ from rtcore.report.video.encoder import require_av
 from rtcore.runtime import Runtime
 from rtcore.virtual.simulate import Simulation
 
+__all__ = ["execute", "main", "write_trace"]
+
 _REFRESH_S = 0.25
 #: Ticks between two looks at a simulated run. One that learns takes seconds for so many.
 _VIRTUAL_REFRESH_TICKS = 1000
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Program entry; exits 0 if the run went to its end, 2 for a wrong setting, 1 for a failure, 128+n for signal n."""
-    words = sys.argv[1:] if arguments is None else arguments
-    # Own worlds and policies (module:factory) are looked for where the command is given, after everything else.
-    sys.path.append(str(Path.cwd()))
-    try:
-        with signals_as_exceptions():
-            command = parse_command(words)
-            if command.print_only:
-                with suppress(BrokenPipeError):
-                    print(to_toml(command.config), flush=True)
-                return
-            if command.replay is not None and command.config.video:
-                exitcode = run_video(command.replay, command.config.ticks)
-            elif command.replay is not None:
-                exitcode = run_replay(command.replay, command.config.ticks)
-            else:
-                exitcode = _run(command.config, words)
-    except Stopped as stop:
-        exitcode = say_stopped("rtcore-run", stop)
-    except RtcoreError as error:
-        exitcode = say_error("rtcore-run", error)
-    raise SystemExit(exitcode)
+def execute(command: Command, words: list[str]) -> int:
+    """What the command says; the exit code. `words`: it as it was given."""
+    if command.replay is not None and command.config.video:
+        return run_video(command.replay, command.config.ticks)
+    if command.replay is not None:
+        return run_replay(command.replay, command.config.ticks)
+    return _run(command.config, words)
 
 
 def _run(config: RuntimeConfig, words: list[str]) -> int:

@@ -1,0 +1,34 @@
+"""Where `rtcore-run` begins: from its words to the run, and from how that ended to an exit code."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from rtcore.cli.endings import Stopped, say_error, say_stopped, signals_as_exceptions
+from rtcore.cli.options import parse_command, to_toml
+from rtcore.errors import RtcoreError
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Program entry; exits 0 if the run went to its end, 2 for a wrong setting, 1 for a failure, 128+n for signal n."""
+    words = sys.argv[1:] if arguments is None else arguments
+    # Own worlds and policies (module:factory) are looked for where the command is given, after everything else.
+    sys.path.append(str(Path.cwd()))
+    try:
+        with signals_as_exceptions():
+            command = parse_command(words)
+            if command.print_only:
+                with suppress(BrokenPipeError):
+                    print(to_toml(command.config), flush=True)
+                return
+            # After the words were understood: `--help` and a wrong setting need a tenth of what a run does.
+            from rtcore.cli.run import execute  # noqa: PLC0415
+
+            exitcode = execute(command, words)
+    except Stopped as stop:
+        exitcode = say_stopped("rtcore-run", stop)
+    except RtcoreError as error:
+        exitcode = say_error("rtcore-run", error)
+    raise SystemExit(exitcode)
