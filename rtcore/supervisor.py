@@ -16,6 +16,7 @@ from typing import Any
 from rtcore.about import About
 from rtcore.clock import MonotonicClock, unix_time_s
 from rtcore.config import RuntimeConfig
+from rtcore.devices import check_device, device_names
 from rtcore.embed.player import plan_of_player
 from rtcore.embed.resets import reset_message
 from rtcore.envwatch import check_env
@@ -106,6 +107,9 @@ class Supervisor:
     def start(self) -> None:
         """Everything up to tick 0: processes, warm-up, rehearsal, plan. Raises what went wrong."""
         check_platform()
+        device_names(self.config.device)
+        if self._played_delay_ticks is None and self.config.policy not in WITHOUT_NETWORK:
+            check_device(self.config.device)
         self._startup.enter("world")
         for run_id in reap_dead_runs():
             self.progress(f"removed the shared memory that run {run_id} left behind when it was killed")

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from rtcore.clock import Clock, MonotonicClock
-from rtcore.errors import ConfigError, PolicyError
+from rtcore.devices import device_names, no_gpu, no_such_gpu
+from rtcore.errors import PolicyError
 from rtcore.spaces import ObservationSpec
 from rtcore_workers.device_weights import Copies
 from rtcore_workers.policies.base import Array, InferenceTiming
@@ -203,29 +204,20 @@ def resolve_device(device: str, worker_index: int) -> str:
     A list such as "cuda:0,cuda:2" is dealt out in turn: worker w gets number w mod n.
     ConfigError if the device does not exist.
     """
-    if "," in device:
-        names = [name.strip() for name in device.split(",")]
-        device = names[worker_index % len(names)]
+    names = device_names(device)
+    device = names[worker_index % len(names)]
     if device == "cpu":
         return device
     num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "auto" and num_gpus == 0:
         return "cpu"
-    kind, _, index = device.partition(":")
-    if device != "auto" and (kind != "cuda" or (index and not index.isdecimal()) or device.endswith(":")):
-        raise ConfigError(f"device is {device!r}; expected cpu, cuda, cuda:<index> or auto")
     if num_gpus == 0:
-        raise ConfigError(
-            f"device is {device!r}, but torch sees no GPU here; expected a CUDA device and a CUDA build of "
-            f"torch. Use --device cpu"
-        )
+        raise no_gpu(device, "CUDA is not available")
+    index = device.partition(":")[2]
     if not index:
         return f"cuda:{worker_index % num_gpus}"
     if int(index) >= num_gpus:
-        raise ConfigError(
-            f"device is {device!r}, but torch sees {num_gpus} GPU(s); expected cuda:0 to "
-            f"cuda:{num_gpus - 1}. Use --device auto"
-        )
+        raise no_such_gpu(device, num_gpus)
     return device
 
 
