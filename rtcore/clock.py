@@ -17,6 +17,10 @@ from typing import Literal, NamedTuple, Protocol
 NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
 NS_PER_US = 1_000
+#: Longer than anything waits: 146 years, which added to any time still fits 64 bits.
+FOREVER_NS = 1 << 62
+#: Tick rates: from one in a quarter of an hour to one in a microsecond.
+LOWEST_HZ, HIGHEST_HZ = 0.001, 1_000_000
 
 #: What follows a tick that took too long: ticks that are skipped, or a grid that moves (see `TickPace`).
 Overrun = Literal["skip", "stretch"]
@@ -34,6 +38,11 @@ class Clock(Protocol):
     def sleep_until_ns(self, deadline_ns: int) -> None:
         """Return at `deadline_ns` or as soon after it as the system allows; at once if it has passed."""
         ...
+
+
+def ns_of(seconds: float) -> int:
+    """A setting in seconds, infinite ones included, as nanoseconds: at most `FOREVER_NS`."""
+    return int(min(seconds * NS_PER_S, FOREVER_NS))
 
 
 def cpu_time_ns() -> int:
@@ -262,7 +271,10 @@ def rate_from(fps: float | str | Fraction) -> Fraction:
     A float stands for the simplest fraction near it (denominator at most 1e6), which for the Game Boy's rate
     as a float gives back 262144/4389 exactly.
     """
-    rate = Fraction(fps) if isinstance(fps, (str, Fraction)) else Fraction(fps).limit_denominator(1_000_000)
-    if rate <= 0:
-        raise ValueError(f"fps={fps} must be positive")
+    if isinstance(fps, str) and "/" not in fps and not LOWEST_HZ <= float(fps) <= HIGHEST_HZ:
+        rate = Fraction(0)  # not made exact: of 1e999999 that would take for ever
+    else:
+        rate = Fraction(fps) if isinstance(fps, (str, Fraction)) else Fraction(fps).limit_denominator(1_000_000)
+    if not LOWEST_HZ <= rate <= HIGHEST_HZ:
+        raise ValueError(f"fps={fps} is out of range: expected {LOWEST_HZ:g} to {HIGHEST_HZ:,} Hz")
     return rate

@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import tomllib
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from rtcore.clock import Overrun, rate_from
+from rtcore.clock import FOREVER_NS, NS_PER_S, Overrun, ns_of, rate_from
+from rtcore.datafiles import read_bytes
 from rtcore.dispatch import OnLate, OnMissing
 from rtcore.embed.importable import import_path
 from rtcore.errors import ConfigError
-from rtcore.learnconfig import LearnConfig
+from rtcore.learnconfig import Arguments, Counted, Few, FilePath, LearnConfig, Many, Milliseconds, Seconds
 from rtcore.schedule import OnReset, Stagger, TauEstimate
+from rtcore.values import from_json, to_json
 
 Wait = Literal["auto", "hybrid", "block", "spin"]
+#: Places in shared memory; a machine starts far fewer.
+MOST_WORKERS = 4096
 WeightsSharing = Literal["auto", "private", "stand-in"]
 
 
@@ -38,8 +33,8 @@ def _parse_fps(value: Any) -> Any:
         return None
     try:
         rate_from(value)
-    except (ValueError, ZeroDivisionError, TypeError) as error:
-        raise ValueError(f"got {value!r}; expected a rate in Hz such as 60, 59.7275 or 4194304/70224") from error
+    except (ValueError, ZeroDivisionError, TypeError, OverflowError) as error:
+        raise ValueError(f"{error}: expected a rate in Hz such as 60, 59.7275 or 4194304/70224") from error
     return str(value)
 
 
@@ -48,15 +43,15 @@ def _parse_workers(value: Any) -> Any:
         return value
     try:
         workers = int(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         workers = 0
-    if workers < 1:
-        raise ValueError("expected a whole number of at least 1, or auto")
+    if not 1 <= workers <= MOST_WORKERS:
+        raise ValueError(f"expected a whole number from 1 to {MOST_WORKERS}, or auto")
     return workers
 
 
-def _coerce_values(args: dict[str, Any]) -> dict[str, Any]:
-    """k=v on a command line is text: numbers, true and false mean what they look like."""
+def from_words(args: dict[str, Any]) -> dict[str, Any]:
+    """k=v on a command line is text: numbers, true, false and none mean what they look like."""
     words: dict[str, Any] = {"true": True, "false": False, "none": None}
 
     def coerce(value: Any) -> Any:
@@ -74,7 +69,7 @@ def _coerce_values(args: dict[str, Any]) -> dict[str, Any]:
     return {key: coerce(value) for key, value in args.items()}
 
 
-Arguments = Annotated[dict[str, Any], AfterValidator(_coerce_values)]
+_ARGUMENTS = ("env_args", "policy_args")
 
 
 class RuntimeConfig(LearnConfig):
@@ -90,7 +85,7 @@ class RuntimeConfig(LearnConfig):
         default_factory=dict,
         description="Arguments of the world: k=v,... such as level=9 for the built-in game.",
     )
-    rom: Path | None = Field(
+    rom: FilePath | None = Field(
         None,
         description="ROM of a Game Boy world (the same as --env-args rom=FILE). Default: looked for by its hash, see "
         "rtcore-rom --help.",
@@ -104,11 +99,15 @@ class RuntimeConfig(LearnConfig):
         "every tick, the later ones put off. A run of --duration then lasts longer.",
     )
     on_missing: OnMissing = Field("noop", description="What acts at a tick without a policy action.")
-    noop_action: int | None = Field(None, description="The no-op of a discrete world that names none itself.")
+    noop_action: Annotated[int, Field(ge=-(1 << 62), lt=1 << 62)] | None = Field(
+        None, description="The no-op of a discrete world that names none itself."
+    )
     on_reset: OnReset = Field(
         "hold", description="After a reset: hold the first frame until the first action is due, or let the world run."
     )
-    seed: NonNegativeInt = Field(0, description="Seeds the world, the policy's weights and every random choice.")
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = Field(
+        0, description="Seeds the world, the policy's weights and every random choice."
+    )
 
     # -- the policy
     policy: Annotated[str, BeforeValidator(import_path)] = Field(
@@ -126,26 +125,28 @@ class RuntimeConfig(LearnConfig):
         description="auto: one copy of the weights per GPU for all its workers, by CUDA IPC where that goes. private: "
         "two copies per worker. stand-in: for tests without a GPU, shared memory in the place of a GPU's.",
     )
-    chunk: PositiveInt = Field(1, description="Actions per inference, for the ticks due, due+1, ...")
+    chunk: Few = Field(1, description="Actions per inference, for the ticks due, due+1, ...")
 
     # -- the schedule
     workers: Annotated[int | Literal["auto"], BeforeValidator(_parse_workers)] = Field(
         "auto", description="Inference processes, or auto: as many as give an action every tick."
     )
-    max_workers: PositiveInt = Field(128, description="Most workers that auto may start.")
+    max_workers: Few = Field(128, description="Most workers that auto may start.")
     stagger: Stagger = Field("max-time", description="How starts are spread over the workers.")
     tau_estimate: TauEstimate = Field(
         "quantile", description="Longest inference: high quantile of a window, or the paper's ratchet (never falls)."
     )
     on_late: OnLate = Field("apply", description="An action after its due tick, if it is still the newest.")
-    guard_ms: NonNegativeFloat | None = Field(
+    guard_ms: Milliseconds | None = Field(
         None,
         description="Slack added to the inference time for the plan. Default: an eighth of a tick, none if virtual.",
     )
 
     # -- the run
-    ticks: PositiveInt | None = Field(None, description="Stop after so many ticks.")
-    duration: PositiveFloat | None = Field(None, description="Stop after so many seconds (default 30 if no --ticks).")
+    ticks: Counted | None = Field(None, description="Stop after so many ticks.")
+    duration: Seconds | None = Field(
+        None, description="Stop after so many seconds (default 30 if no --ticks); inf: only when told to."
+    )
     clock: Literal["wall", "virtual"] = Field(
         "wall", description="wall: real processes in real time. virtual: simulated, no sleeping, deterministic."
     )
@@ -154,35 +155,41 @@ class RuntimeConfig(LearnConfig):
         description="Virtual clock only: inference time as constant:MS, normal:MEAN,STD, lognormal:MEDIAN,SIGMA or "
         "trace:FILE (one ms per line, or a run's jobs.csv). Default: that of a synthetic or padded policy.",
     )
-    warmup: NonNegativeInt = Field(3, description="Inferences of each worker before tick 0, not counted.")
+    warmup: Annotated[int, Field(ge=0, le=10_000)] = Field(
+        3, description="Inferences of each worker before tick 0, not counted."
+    )
 
     # -- shared memory and waiting
     wait: Wait = Field(
         "auto", description="How a worker waits for its frame: hybrid (short spin, then semaphore), block or spin."
     )
-    spin_us: NonNegativeInt = Field(1500, description="Longest spin of a hybrid wait [us].")
-    ring_slots: PositiveInt | None = Field(
+    spin_us: Annotated[int, Field(ge=0, le=1_000_000)] = Field(1500, description="Longest spin of a hybrid wait [us].")
+    ring_slots: Many | None = Field(
         None,
         description="Frames the ring keeps, which is also how much can be learnt from. Default: 4096 (at most 256 MB), "
         "100000 for a run that is learnt from (at most 1 GB).",
     )
 
     # -- faults
-    startup_timeout_s: PositiveFloat = Field(120.0, description="Longest start-up of the world or of a worker [s].")
-    env_timeout_s: PositiveFloat = Field(10.0, description="A world silent for so long is killed; the run fails [s].")
-    hang_timeout_s: PositiveFloat = Field(
+    startup_timeout_s: Seconds = Field(120.0, description="Longest start-up of the world or of a worker [s].")
+    env_timeout_s: Seconds = Field(10.0, description="A world silent for so long is killed; the run fails [s].")
+    hang_timeout_s: Seconds = Field(
         5.0, description="An inference that takes longer, and 10 times longer than planned, is a hang [s]."
     )
-    max_restarts: NonNegativeInt = Field(3, description="Restarts of one worker before the run fails.")
+    max_restarts: Annotated[int, Field(ge=0, lt=1 << 62)] = Field(
+        3, description="Restarts of one worker before the run fails."
+    )
 
     # -- realtime
     realtime: Literal["auto", "off"] = Field(
         "auto", description="Ask for SCHED_FIFO, locked memory and fine timers for the env process; goes on without."
     )
-    env_cpu: NonNegativeInt | None = Field(None, description="Pin the env process to this CPU, workers to the others.")
+    env_cpu: Annotated[int, Field(ge=0, le=65535)] | None = Field(
+        None, description="Pin the env process to this CPU, workers to the others."
+    )
 
     # -- output
-    out: Path | None = Field(
+    out: FilePath | None = Field(
         None,
         description="Folder for config.json, summary.json, actions.csv, timeline.png. Default: none, but when "
         "rtcore-run learns: runs/<world>__dqn__<seed>__<time>.",
@@ -263,6 +270,25 @@ class RuntimeConfig(LearnConfig):
             object.__setattr__(self, "max_workers", self.workers)
         return self
 
+    # -- into other processes and files, and back ---------------------------------------------------------
+
+    def to_jsonable(self) -> dict[str, Any]:
+        """Every field as JSON has it; `from_jsonable` of that is this config again."""
+        fields = self.model_dump(mode="json", exclude=set(_ARGUMENTS)) | {
+            name: to_json(getattr(self, name)) for name in _ARGUMENTS
+        }
+        unlimited = {name: str(value) for name, value in self if isinstance(value, float) and math.isinf(value)}
+        return {name: (fields | unlimited)[name] for name in type(self).model_fields}
+
+    @classmethod
+    def from_jsonable(cls, fields: Mapping[str, Any]) -> RuntimeConfig:
+        """Inverse of `to_jsonable`. ConfigError for fields that it does not write."""
+        try:
+            arguments = {name: from_json(fields[name]) for name in _ARGUMENTS if name in fields}
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        return make_config(**{**fields, **arguments})
+
     # -- derived -------------------------------------------------------------------------------------------
 
     @property
@@ -276,7 +302,12 @@ class RuntimeConfig(LearnConfig):
             return rate_from(float(self.fps) if "/" not in self.fps else self.fps)
         if world_fps is None:
             raise ConfigError(f"{self.env_id} states no render_fps in its metadata; give the tick rate with --fps")
-        return rate_from(world_fps)
+        try:
+            return rate_from(world_fps)
+        except (ValueError, OverflowError, TypeError, ZeroDivisionError) as error:
+            raise ConfigError(
+                f"{self.env_id} states render_fps={world_fps!r}, which is no tick rate ({error}); give one with --fps"
+            ) from error
 
     def guard_ns(self, rate_hz: Fraction) -> int:
         """Slack for the plan [ns]."""
@@ -289,8 +320,9 @@ class RuntimeConfig(LearnConfig):
         duration_s = self.duration if self.duration is not None or self.ticks is not None else 30.0
         limits = [self.ticks] if self.ticks is not None else []
         if duration_s is not None:
-            limits.append(max(1, int(duration_s * rate_hz)))
-        return min(limits)
+            limits.append(max(1, int(ns_of(duration_s) * rate_hz / NS_PER_S)))
+        # Deadlines, in 64 bits of nanoseconds, reach so far.
+        return min(*limits, int(FOREVER_NS * rate_hz / NS_PER_S))
 
     def resolved_wait(self) -> Literal["hybrid", "block", "spin"]:
         """`auto` spins only where another CPU can publish meanwhile."""
@@ -312,15 +344,14 @@ class RuntimeConfig(LearnConfig):
 
 
 def load_toml(path: Path) -> dict[str, Any]:
-    """The keys of a config file. Kebab-case keys are accepted."""
+    """The keys of a config file, as `make_config` takes them. Kebab-case keys are accepted."""
     try:
-        with path.open("rb") as file:
-            raw = tomllib.load(file)
-    except OSError as error:
-        raise ConfigError(f"config {path}: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
+        raw = tomllib.loads(read_bytes(path, "config").decode())
+        return {key.replace("-", "_"): from_json(value) for key, value in raw.items()}
+    except RecursionError as error:
+        raise ConfigError(f"config {path} is not TOML: nested too deep") from error
+    except ValueError as error:
         raise ConfigError(f"config {path} is not TOML: {error}") from error
-    return {key.replace("-", "_"): value for key, value in raw.items()}
 
 
 def make_config(**fields: Any) -> RuntimeConfig:

@@ -21,9 +21,25 @@ from __future__ import annotations
 
 import signal
 
+#: What a terminal acts on, or that no terminal can be sent: controls but line ends and tabs, changes of the writing
+#: direction, halves of surrogate pairs.
+_UNSEEN = {
+    code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+    for codes in (range(9), range(11, 32), range(127, 160), range(0x202A, 0x202F), range(0x2066, 0x206A))
+    for code in codes
+} | {code: f"\\u{code:04x}" for code in range(0xD800, 0xE000)}
+
+
+def printable(text: str) -> str:
+    """Text from a file, a world or another process, as it can be shown: what a terminal would obey is escaped."""
+    return text.translate(_UNSEEN)
+
 
 class RtcoreError(Exception):
-    """Base of all errors that rtcore raises on purpose."""
+    """Base of all errors that rtcore raises on purpose. Its text is safe to print, whatever it quotes."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class ConfigError(RtcoreError):

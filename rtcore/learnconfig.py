@@ -3,15 +3,40 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, BaseModel, Field, model_validator
+
+from rtcore.values import plain
 
 Mode = Literal["async", "infer-then-learn", "learn-then-infer"]
-#: Finite, unlike pydantic's own.
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+#: Counts of what is in memory, or started, at one time; counts over time, which shared memory keeps as 64 bits.
+Few = Annotated[int, Field(ge=1, le=4096)]
+Many = Annotated[int, Field(ge=1, le=10**8)]
+Counted = Annotated[int, Field(ge=1, lt=1 << 62)]
+#: Finite, and of a size that a 32-bit float holds.
+Positive = Annotated[float, Field(gt=0, le=1e38)]
+Milliseconds = Annotated[float, Field(ge=0, le=1e9)]
 Share = Annotated[float, Field(ge=0, le=1)]
+#: inf: never, without end.
+Seconds = Annotated[float, Field(gt=0)]
+
+
+def _possible_name(path: Path) -> Path:
+    if "\0" in str(path):
+        raise ValueError("holds a zero byte, which no file name has")
+    return path
+
+
+FilePath = Annotated[Path, AfterValidator(_possible_name)]
+
+
+def _plain_values(args: dict[str, Any]) -> dict[str, Any]:
+    return {name: plain(value, name) for name, value in args.items()}
+
+
+#: Keyword arguments that other processes get as they were given.
+Arguments = Annotated[dict[str, Any], AfterValidator(_plain_values)]
 
 #: Learning updates per tick on the virtual clock, where no machine says how fast learners are.
 VIRTUAL_UPDATES_PER_TICK = 0.25
@@ -22,7 +47,7 @@ class LearnConfig(BaseModel):
 
     # -- learning
     learn: Literal["dqn"] | None = Field(None, description="Learn while the world runs: dqn. Default: only play.")
-    learners: PositiveInt = Field(1, description="Learner processes, staggered as workers are.")
+    learners: Annotated[int, Field(ge=1, le=256)] = Field(1, description="Learner processes, staggered as workers are.")
     mode: Mode = Field(
         "async",
         description="async: learners beside the workers. infer-then-learn, learn-then-infer: one process does both in "
@@ -30,19 +55,19 @@ class LearnConfig(BaseModel):
     )
     learning_rate: Positive = Field(1e-3, description="Step size of Adam.")
     gamma: Share = Field(0.99, description="Discount per tick.")
-    batch_size: PositiveInt = Field(16, description="Transitions in one update.")
-    n_step: PositiveInt = Field(1, description="Decisions whose rewards are summed before the bootstrap.")
+    batch_size: Annotated[int, Field(ge=1, le=1 << 20)] = Field(16, description="Transitions in one update.")
+    n_step: Few = Field(1, description="Decisions whose rewards are summed before the bootstrap.")
     double_dqn: bool = Field(False, description="Choose the bootstrap action with the online network.")
-    target_every: PositiveInt = Field(10_000, description="Updates between two copies to the target network.")
-    learning_starts: PositiveInt = Field(1_000, description="Transitions to collect before the first update.")
+    target_every: Counted = Field(10_000, description="Updates between two copies to the target network.")
+    learning_starts: Counted = Field(1_000, description="Transitions to collect before the first update.")
     max_grad_norm: Positive = Field(10.0, description="Gradients of a larger norm are scaled down to it.")
-    publish_every: PositiveInt = Field(10, description="Updates between two publications of the weights.")
-    updates_per_tick: Positive | None = Field(
+    publish_every: Counted = Field(10, description="Updates between two publications of the weights.")
+    updates_per_tick: Annotated[float, Field(gt=0, le=1000)] | None = Field(
         None,
         description="Learning updates for each tick: on the wall clock the most (default: as many as learners "
         f"manage), on the virtual clock how many (default {VIRTUAL_UPDATES_PER_TICK}).",
     )
-    learn_latency_ms: NonNegative = Field(
+    learn_latency_ms: Milliseconds = Field(
         0.0, description="Virtual clock only: how long an update takes, which the sequential modes wait for [ms]."
     )
     learner_nice: Annotated[int, Field(ge=0, le=19)] = Field(
@@ -55,24 +80,26 @@ class LearnConfig(BaseModel):
     )
     epsilon_start: Share = Field(1.0, description="Share of random actions at tick 0.")
     epsilon_end: Share = Field(0.05, description="Share of random actions from epsilon-ticks on.")
-    epsilon_ticks: PositiveInt = Field(100_000, description="Ticks over which it falls, linearly.")
-    explore_ticks: PositiveInt = Field(1, description="Ticks that a random action is kept up.")
+    epsilon_ticks: Counted = Field(100_000, description="Ticks over which it falls, linearly.")
+    explore_ticks: Counted = Field(1, description="Ticks that a random action is kept up.")
 
     # -- what the network sees
-    obs_history: NonNegativeInt = Field(0, description="Older frames the policy sees beside the newest.")
-    act_history: NonNegativeInt = Field(0, description="Last applied actions the policy sees beside the frame.")
+    obs_history: Annotated[int, Field(ge=0, le=1024)] = Field(
+        0, description="Older frames the policy sees beside the newest."
+    )
+    act_history: Annotated[int, Field(ge=0, le=1024)] = Field(
+        0, description="Last applied actions the policy sees beside the frame."
+    )
 
     # -- weights on disk
-    policy_checkpoint: Path | None = Field(
+    policy_checkpoint: FilePath | None = Field(
         None, description="Weights to play with: a safetensors file, a checkpoint, or the folder of a run."
     )
-    resume: Path | None = Field(
+    resume: FilePath | None = Field(
         None, description="Go on learning where a run stopped: its folder (the last checkpoint) or a checkpoint."
     )
-    checkpoint_every_s: PositiveFloat = Field(
-        60.0, description="Time between two checkpoints [s]; inf: only at the end."
-    )
-    keep_checkpoints: PositiveInt = Field(3, description="Newest checkpoints to keep, beside the best one.")
+    checkpoint_every_s: Seconds = Field(60.0, description="Time between two checkpoints [s]; inf: only at the end.")
+    keep_checkpoints: Many = Field(3, description="Newest checkpoints to keep, beside the best one.")
     tensorboard: bool = Field(True, description="Write TensorBoard events beside the run, where it is installed.")
 
     @property

@@ -18,7 +18,7 @@ from typing import Any, Self
 import numpy as np
 from gymnasium.spaces import Box, Dict, Space
 
-from rtcore.clock import NS_PER_S, MonotonicClock
+from rtcore.clock import MonotonicClock, ns_of
 from rtcore.config import RuntimeConfig, make_config
 from rtcore.embed.player import Player
 from rtcore.embed.sampling import Sampling
@@ -125,7 +125,7 @@ class Runtime:
             raise StartupError("the run has not started: call start() or use it as a context manager")
         if timeout_s is None and self._thread is threading.current_thread():
             raise StartupError("a callback of the run would wait here for itself: call stop(), and wait outside of it")
-        happened = event.wait(timeout_s)
+        happened = event.wait(None if timeout_s is None else min(timeout_s, threading.TIMEOUT_MAX))
         if self._over.is_set() and self._error is not None:
             raise self._error
         return happened
@@ -305,7 +305,7 @@ class Runtime:
         if self._over.is_set() and self._error is None:
             return None
         self._check_is_running()
-        return publish(self.config, self._started.params, weights, updates, int(wait_s * NS_PER_S))
+        return publish(self.config, self._started.params, weights, updates, ns_of(wait_s))
 
     def player(self) -> Player:
         """For the thread that answers in the workers' place (`played_delay_ticks`), once the run has started."""

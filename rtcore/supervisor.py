@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from rtcore.about import About
-from rtcore.clock import MonotonicClock, unix_time_s
+from rtcore.clock import MonotonicClock, ns_of, unix_time_s
 from rtcore.config import RuntimeConfig
 from rtcore.devices import check_device, device_names
 from rtcore.embed.player import plan_of_player
@@ -241,7 +241,7 @@ class Supervisor:
         if role == "worker" and generation > 1 and self._has_own_network:
             # Nothing, where there were several from the beginning.
             self._launcher_now.preload("torch's meta device", PRELOAD_META)
-        common = {"run_id": self.run_id, "config": self.config.model_dump(mode="json")}
+        common = {"run_id": self.run_id, "config": self.config.to_jsonable()}
         return self._launcher_now.start(role, index, generation, entry, common | boot)
 
     @property
@@ -326,7 +326,7 @@ class Supervisor:
         return About(
             run_id=self.run_id,
             program=(" ".join(sys.argv) or sys.executable)[:_PROGRAM_CHARS],
-            config=self.config.model_dump(mode="json"),
+            config=self.config.to_jsonable(),
             world=self.env_info,
             policy=self.policy_info,
             plan=self.plan,
@@ -377,7 +377,7 @@ class Supervisor:
         doing: Callable[[], str] | None = None,
     ) -> None:
         """Serve events until `done`; a named error if it takes too long. `doing`: for the screen, once a second."""
-        give_up_ns = self._clock.now_ns() + int(timeout_s * 1e9)
+        give_up_ns = self._clock.now_ns() + ns_of(timeout_s)
 
         def waiting() -> str:
             return f"waiting for {what if isinstance(what, str) else what()}"

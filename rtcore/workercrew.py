@@ -12,7 +12,7 @@ from typing import Any
 
 import posix_ipc
 
-from rtcore.clock import NS_PER_S, Clock
+from rtcore.clock import NS_PER_S, Clock, ns_of
 from rtcore.config import RuntimeConfig
 from rtcore.errors import PolicyError, StartupError, WorkerDied
 from rtcore.holdercrew import HolderCrew
@@ -232,7 +232,7 @@ class WorkerCrew:
         """Now and then: kill workers that hang. StartupError if one does not come back. `plan`: None before it."""
         now_ns = self._clock.now_ns()
         tau_ns = plan.tau.p99_ns if plan is not None else 0
-        limit_ns = max(int(self._config.hang_timeout_s * 1e9), 10 * tau_ns)
+        limit_ns = max(ns_of(self._config.hang_timeout_s), 10 * tau_ns)
         for index, child in self._children.items():
             status = self._shared.worker_status[index]
             if child.exitcode is not None or child.ready is None or index in self._reasons:
@@ -247,7 +247,7 @@ class WorkerCrew:
 
     def _check_restarting(self, now_ns: int) -> None:
         for index, child in self._children.items():
-            late_ns = now_ns - self._booted_ns.get(index, now_ns) - int(self._config.startup_timeout_s * 1e9)
+            late_ns = now_ns - self._booted_ns.get(index, now_ns) - ns_of(self._config.startup_timeout_s)
             if child.ready is None and child.exitcode is None and late_ns > 0:
                 raise StartupError(
                     f"worker {index} was not ready {self._config.startup_timeout_s:g} s after its restart"

@@ -117,7 +117,7 @@ def find_needs(machine: Machine, config: RuntimeConfig) -> Needs:
     `ConfigError` if there is no such world.
     """
     try:
-        answer = machine.trial("world", config=config.model_dump(mode="json"))
+        answer = machine.trial("world", config=config.to_jsonable())
     except (ProbeError, OSError, ValueError) as error:
         return Needs(config, why=str(error))
     if "wrong_setting" in answer:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict
 
-from rtcore.config import RuntimeConfig, load_toml, make_config, suggest
+from rtcore import values
+from rtcore.config import RuntimeConfig, from_words, load_toml, make_config, suggest
 from rtcore.errors import ConfigError
 
 _DESCRIPTION = """\
@@ -136,7 +136,8 @@ class Command(NamedTuple):
 
     config: RuntimeConfig
     print_only: bool
-    #: Run this recording again instead, or draw its video; of `config` only `ticks` and `video` were given.
+    #: Run this recording again instead, or draw its video; of `config` only `ticks`, `video`, `env_id` and `rom` were
+    #: given.
     replay: Path | None
 
 
@@ -155,15 +156,21 @@ def parse_command(arguments: list[str], prog: str = "rtcore-run") -> Command:
     """All that the flags say. Flags win over the file, the file over the defaults. ConfigError, or exit code 2."""
     usage = "%(prog)s [--config FILE.toml] [option ...]"
     parser = _Parser(prog=prog, usage=usage, description=_DESCRIPTION, epilog=_EPILOG)
-    parser.add_argument("--config", type=Path, metavar="FILE.toml", help="settings file; flags override it")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        action="append",
+        metavar="FILE.toml",
+        help="settings file; flags override it. It may name code to run (module:factory): use your own",
+    )
     parser.add_argument("--print-config", action="store_true", help="print the resolved settings as TOML and exit")
     parser.add_argument(
         "--replay",
         type=Path,
         metavar="FILE",
         help="run a recording (or the folder of its run) again, without its policy, and say where it differs; "
-        "with --video draw it instead, which needs neither world nor policy. --ticks limits both, no other option goes "
-        "with them",
+        "with --video draw it instead, which needs neither world nor policy. --ticks limits both; a world of your own, "
+        "or a ROM, has to be named again with --env-id or --rom; no other option goes with them",
     )
     parser.add_argument("--version", action="version", version=_version())
     source = CliSettingsSource[Any](
@@ -179,21 +186,29 @@ def parse_command(arguments: list[str], prog: str = "rtcore-run") -> Command:
     given = source(parsed_args=parsed)
     chosen = {key.replace("-", "_"): value for key, value in _state_of(given).items()}
     if parsed.replay is not None:
-        extra = sorted({field for field in chosen if field in RuntimeConfig.model_fields} - {"ticks", "video"})
-        extra += ["config"] * (parsed.config is not None) + ["print_config"] * parsed.print_config
+        extra = sorted(
+            {field for field in chosen if field in RuntimeConfig.model_fields} - {"ticks", "video", "env_id", "rom"}
+        )
+        extra += ["config"] * bool(parsed.config) + ["print_config"] * parsed.print_config
         if extra:
             names = ", ".join(f"--{name.replace('_', '-')}" for name in extra)
             raise ConfigError(f"--replay takes its settings from the recording: leave out {names}")
-    fields = (load_toml(parsed.config) if parsed.config is not None else {}) | {
+    if parsed.config and len(parsed.config) > 1:
+        files = ", ".join(map(str, parsed.config))
+        raise ConfigError(f"--config was given {len(parsed.config)} times ({files}); expected one file: join them")
+    fields = (load_toml(parsed.config[0]) if parsed.config else {}) | {
         key: value for key, value in chosen.items() if key in RuntimeConfig.model_fields
     }
+    for field in ("env_args", "policy_args"):
+        if field in chosen:
+            fields[field] = from_words(fields[field])
     return Command(make_config(**fields), bool(parsed.print_config), parsed.replay)
 
 
 def _state_of(source: Any) -> dict[str, Any]:
     """What the flags said, before validation."""
-    values: dict[str, Any] = source()
-    return values
+    said: dict[str, Any] = source()
+    return said
 
 
 def _kebab(argument: str) -> str:
@@ -223,15 +238,11 @@ def _version() -> str:
 def to_toml(config: RuntimeConfig) -> str:
     """The resolved settings as a file that `--config` reads back; what is not set stays out as a comment."""
     lines = []
-    values = config.model_dump(mode="json")
     for field in (field for fields in _GROUPS.values() for field in fields):
-        value = values[field]
+        value = getattr(config, field)
         key = field.replace("_", "-")
         if value is None:
             lines.append(f"# {key} =")
-        elif isinstance(value, dict):
-            inner = ", ".join(f"{json.dumps(name)} = {json.dumps(item)}" for name, item in value.items())
-            lines.append(f"{key} = {{ {inner} }}" if inner else f"{key} = {{}}")
         else:
-            lines.append(f"{key} = {json.dumps(value)}")
+            lines.append(f"{key} = {values.to_toml(str(value) if isinstance(value, Path) else value)}")
     return "\n".join(lines)

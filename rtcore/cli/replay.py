@@ -11,8 +11,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from rtcore.cli.endings import EXIT_FAILED
-from rtcore.config import RuntimeConfig, make_config
+from rtcore.config import RuntimeConfig
 from rtcore.errors import ConfigError, RtcoreError
+from rtcore.filesettings import refuse_code
 from rtcore.recording.reader import Recording
 from rtcore.recording.replay import Report, replay
 from rtcore.world import GymnasiumWorld
@@ -20,11 +21,15 @@ from rtcore.world import GymnasiumWorld
 _REFRESH_TICKS = 256
 
 
-def run_replay(path: Path, max_ticks: int | None) -> int:
-    """All of it; the exit code: 0 identical, 1 not. ConfigError if the file or its world cannot be had."""
-    console = Console()
+def run_replay(path: Path, given: RuntimeConfig) -> int:
+    """All of it; the exit code: 0 identical, 1 not. ConfigError if the file or its world cannot be had.
+
+    `given`: what the user said beside it: `ticks`, at most so many; `env_id` and `rom`, which a recording cannot choose
+    alone where they are code.
+    """
+    console, max_ticks = Console(), given.ticks
     with Recording(path) as recording:
-        config = _config_of(recording)
+        config = _config_of(recording, given)
         rate, num_ticks = f"{float(recording.rate_hz):.4f} Hz", recording.num_ticks
         _say(console, f"recording {recording.path}: {recording.end}")
         _say(console, f"          {config.env_id} at {rate}, {num_ticks:,} ticks, {recording.num_jobs:,} jobs")
@@ -46,17 +51,23 @@ def run_replay(path: Path, max_ticks: int | None) -> int:
     return 0 if report.is_identical else EXIT_FAILED
 
 
-def _config_of(recording: Recording) -> RuntimeConfig:
+def _config_of(recording: Recording, given: RuntimeConfig) -> RuntimeConfig:
     if bool(recording.about["played"]):
         raise ConfigError(
             f"{recording.path}: a program stepped this world itself (RealtimeEnv, Player) and ordered its resets, with "
             "seeds that are not in the recording; only runs with a policy can be replayed"
         )
     try:
-        return make_config(**recording.config)
+        config = RuntimeConfig.from_jsonable(recording.config)
     except ConfigError as error:
         version = recording.about["rtcore_version"]
         raise ConfigError(f"{recording.path} is of rtcore {version}, with settings unknown here: {error}") from error
+    said = {name: getattr(given, name) for name in given.model_fields_set}
+    refuse_code({name: value for name, value in config if name != "policy"}, said, str(recording.path))
+    if given.rom is None:
+        return config
+    arguments = {name: value for name, value in config.env_args.items() if name != "rom"}
+    return config.model_copy(update={"rom": given.rom, "env_args": arguments})
 
 
 def make_world(recording: Recording, config: RuntimeConfig) -> GymnasiumWorld:

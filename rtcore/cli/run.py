@@ -39,7 +39,7 @@ def execute(command: Command, words: list[str]) -> int:
     if command.replay is not None and command.config.video:
         return run_video(command.replay, command.config.ticks)
     if command.replay is not None:
-        return run_replay(command.replay, command.config.ticks)
+        return run_replay(command.replay, command.config)
     return _run(command.config, words)
 
 

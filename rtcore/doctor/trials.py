@@ -44,7 +44,7 @@ def world(request: dict[str, Any]) -> dict[str, Any]:
 
     {"wrong_setting": why} if there is no such world, or none that takes such arguments.
     """
-    config = RuntimeConfig(**request["config"])
+    config = RuntimeConfig.from_jsonable(request["config"])
     sys.path.append(str(Path.cwd()))  # own worlds, as rtcore-run looks for them
     # The entries live in rtcore_workers, which imports rtcore: named by import string.
     environment = importlib.import_module("rtcore_workers.environment")

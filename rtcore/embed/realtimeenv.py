@@ -11,6 +11,7 @@ import sys
 import weakref
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -256,8 +257,12 @@ def _config(world: Any, delay_ticks: int, fields: dict[str, Any]) -> RuntimeConf
 
 def _spec(config: RuntimeConfig, around: dict[str, Any]) -> EnvSpec:
     """What `gymnasium.make(env.spec)` makes another one from. Real time is not deterministic."""
-    fields = config.model_dump(mode="json", exclude_unset=True)
-    kwargs = {name: value for name, value in fields.items() if name in FIELDS and name != "env_id"}
+    fields = config.model_dump(exclude_unset=True)
+    kwargs = {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in fields.items()
+        if name in FIELDS and name != "env_id"
+    }
     return EnvSpec(
         id="rtcore/RealtimeEnv-v0",
         entry_point="rtcore.embed.realtimeenv:RealtimeEnv",

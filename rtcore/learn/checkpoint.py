@@ -3,11 +3,12 @@
     OUT/checkpoints/000012000/model.safetensors      the network, as its state_dict
                               optimizer.safetensors  exp_avg.*, exp_avg_sq.* and target.* of each trained parameter
                               state.json             counters, seed, best return, what it was trained on, config
+                              SHA256SUMS             of the three; checked whenever one is read
     OUT/checkpoints/last -> 000012000                the newest
     OUT/checkpoints/best -> 000009000                the one after the best returns
 
 A checkpoint is written to a temporary folder, synced, and renamed; the links are replaced in one step. No pickle is
-ever read. bfloat16 tensors are kept as their bits (U16).
+ever read, and no code is imported that only state.json names. bfloat16 tensors are kept as their bits (U16).
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import safetensors
+from pydantic import BaseModel, Field, NonNegativeInt, ValidationError
 from safetensors.numpy import save_file
 
+from rtcore.datafiles import SUMS, check_bytes, has_sums, open_regular, parse_object, read_bytes, write_sums
 from rtcore.errors import ConfigError
 
 Array = npt.NDArray[Any]
@@ -51,8 +54,31 @@ _DTYPES = {
     "BOOL": np.bool_,
     "C64": np.complex64,
 }
+#: Of a safetensors file: as the library itself has it.
+_MOST_HEADER_BYTES = 100_000_000
 #: How files that are no safetensors begin.
 _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+
+class _PolicyOfState(BaseModel):
+    """What is checked of state.json's `policy`: the types of what it has. Its values are checked with the config's."""
+
+    policy: str = ""
+    policy_args: dict[str, Any] = Field(default_factory=dict)
+    obs_history: NonNegativeInt = 0
+    act_history: NonNegativeInt = 0
+
+
+class _State(BaseModel):
+    """What is checked of state.json."""
+
+    updates: NonNegativeInt = Field(lt=1 << 62)
+    ticks: NonNegativeInt = Field(lt=1 << 62)
+    episodes: NonNegativeInt = Field(lt=1 << 62)
+    world: dict[str, Any]
+    policy: _PolicyOfState
+    config: dict[str, Any] = Field(default_factory=dict)
+    best_mean_return: float | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +121,8 @@ class CheckpointFolder:
             temporary.mkdir()
             _save(weights, temporary / MODEL)
             _save(optimizer, temporary / OPTIMIZER)
-            (temporary / STATE).write_text(json.dumps(state, indent=1) + "\n")
+            (temporary / STATE).write_text(json.dumps(state, indent=1, allow_nan=False) + "\n")
+            write_sums(temporary, (MODEL, OPTIMIZER, STATE))
             for file in temporary.iterdir():
                 _sync(file)
             _sync(temporary)
@@ -153,31 +180,47 @@ def load_state(path: Path, what: str = "resume") -> SavedState:
 
 
 def read_state(path: Path, what: str = "resume") -> dict[str, Any]:
-    """The counters of a checkpoint alone (state.json)."""
+    """The counters of a checkpoint alone (state.json). ConfigError if it is damaged, or not what rtcore writes."""
     file = _find(path, what, STATE)
+    raw = read_bytes(file, what)
+    check_bytes(raw, file, what)
+    state = parse_object(raw, file, what)
     try:
-        state = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{what}: {file} cannot be read ({error}); use another checkpoint") from error
-    if not isinstance(state, dict):
-        raise ConfigError(f"{what}: {file} holds {type(state).__name__}; expected a file that rtcore wrote")
-    lacking = [name for name in ("updates", "ticks", "episodes", "world", "policy") if name not in state]
-    if lacking:
-        raise ConfigError(f"{what}: {file} has no {', '.join(lacking)}; expected a file that rtcore wrote")
-    return dict(state)
+        _State.model_validate(state)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:3])
+        raise ConfigError(f"{what}: {file} is not what rtcore wrote ({problems}); use another checkpoint") from error
+    return state
+
+
+def unchecked(path: Path, what: str) -> str:
+    """What to tell the user of weights whose damage nobody would notice; "" where there are checksums."""
+    file = _find(path, what, MODEL)
+    if has_sums(file):
+        return ""
+    return f"{what}: {file} has no {SUMS} beside it: damage would not be noticed"
 
 
 def find_state(path: Path, what: str) -> dict[str, Any] | None:
     """The counters beside the weights at `path`; None where there are only weights. ConfigError: see `read_state`."""
+    _exists(path, what)
     for folder in (path.parent,) if path.is_file() else (path, path / LAST, path / FOLDER / LAST):
         if (folder / STATE).is_file():
             return read_state(folder, what)
     return None
 
 
+def _exists(path: Path, what: str) -> bool:
+    """ConfigError for what no file can be called, or may not be looked at."""
+    try:
+        return path.exists()
+    except OSError as error:
+        raise ConfigError(f"{what}: {str(path)[:100]} cannot be looked at: {error.strerror}") from error
+
+
 def _find(path: Path, what: str, name: str) -> Path:
     """File `name` of what `path` is: a file itself (weights only), a checkpoint, a folder of them, or a run's."""
-    if not path.exists():
+    if not _exists(path, what):
         raise ConfigError(
             f"{what}: there is no {path}; expected a checkpoint, or a run's folder with {FOLDER}/{LAST} in it"
         )
@@ -195,10 +238,14 @@ def _find(path: Path, what: str, name: str) -> Path:
 
 
 def _read(file: Path, what: str) -> dict[str, Array]:
-    try:
-        raw = file.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{what}: cannot read {file}: {error.strerror}") from error
+    with open_regular(file, what) as opened:
+        size = os.fstat(opened.fileno()).st_size
+        head = opened.read(8)
+        # A file that is not what its first bytes say is not read at all, however large it is.
+        is_plausible = 2 <= int.from_bytes(head, "little") <= min(size, _MOST_HEADER_BYTES)
+        raw = head + (opened.read(size - len(head)) if is_plausible else b"")
+    if is_plausible:
+        check_bytes(raw, file, what)
     if raw.startswith(_PICKLES):
         raise ConfigError(
             f"{what}: {file} is a pickle (as torch.save writes it), which can run anything when it is read; expected "
@@ -210,7 +257,7 @@ def _read(file: Path, what: str) -> dict[str, Array]:
         arrays = {name: _array(entry) for name, entry in entries}
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
         raise ConfigError(
-            f"{what}: {file} ({len(raw)} bytes) is cut off or no safetensors file: {error}; use another checkpoint"
+            f"{what}: {file} ({size:,} bytes) is cut off or no safetensors file: {error}; use another checkpoint"
         ) from error
     bad = [name for name, array in arrays.items() if array.dtype.kind in "fc" and np.isnan(array).any()]
     if bad:

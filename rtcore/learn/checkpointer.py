@@ -86,7 +86,8 @@ class Checkpointer:
         folder = self._folder.write(
             snapshot.weights,
             snapshot.optimizer,
-            {**snapshot.state, "mean_return": mean, "best_mean_return": best},
+            {**snapshot.state, "mean_return": mean if mean is not None and math.isfinite(mean) else None}
+            | {"best_mean_return": best},
             is_best=is_best,
         )
         self.written += 1

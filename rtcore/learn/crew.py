@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from rtcore.clock import NS_PER_S, Clock
+from rtcore.clock import NS_PER_S, Clock, ns_of
 from rtcore.config import RuntimeConfig
 from rtcore.errors import ConfigError, PolicyError, WorkerDied
 from rtcore.launcher import Child, Launcher, child_error
@@ -242,8 +242,8 @@ class LearnerCrew:
         """How long a learner may be silent: an update of a large network takes its time."""
         update_ns = self.master.pace["update_ns"]
         if child.ready is None or not update_ns:
-            return int(self._config.startup_timeout_s * 1e9)
-        return max(int(self._config.hang_timeout_s * 1e9), 10 * update_ns)
+            return ns_of(self._config.startup_timeout_s)
+        return max(ns_of(self._config.hang_timeout_s), 10 * update_ns)
 
     # -- end -----------------------------------------------------------------------------------------------
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
-from rtcore.config import RuntimeConfig
+from rtcore.config import RuntimeConfig, make_config
+from rtcore.errors import ConfigError
+from rtcore.filesettings import refuse_code
 from rtcore.learn.checkpoint import find_state, read_state
+from rtcore.values import from_json
 
 #: The policy that comes with the package, and where its weights are.
 TRAINED = "trained"
@@ -23,21 +25,28 @@ def resolve_policy(config: RuntimeConfig) -> RuntimeConfig:
     """The config with policy, arguments and histories as the weights' checkpoint says, where they were not given.
 
     For --policy trained, --policy-checkpoint and --resume. Single arguments that were given win over the
-    checkpoint's. ConfigError if a checkpoint is there but cannot be read.
+    checkpoint's. ConfigError if a checkpoint is there but cannot be read, or if its policy would be imported and was
+    not given as well.
     """
     given = config.model_fields_set
     if config.policy == TRAINED:
         saved = read_state(trained_folder(), "policy")["policy"]
         found = {name: saved[name] for name in ("obs_history", "act_history") if name not in given}
         return config.model_copy(update=found)
-    path = config.resume or config.policy_checkpoint
-    state = find_state(path, "resume" if config.resume else "policy-checkpoint") if path is not None else None
+    path, what = config.resume or config.policy_checkpoint, "resume" if config.resume else "policy-checkpoint"
+    state = find_state(path, what) if path is not None else None
     if state is None:
         return config
     saved = state["policy"]
-    if "policy" in given and config.policy != saved["policy"]:
+    if "policy" in given and config.policy != saved.get("policy"):
         return config
-    update: dict[str, Any] = {name: saved[name] for name in _FIELDS if name in saved and name not in given}
-    if "policy_args" in given:
-        update["policy_args"] = saved["policy_args"] | config.policy_args
-    return config.model_copy(update=update)
+    said = {name: getattr(config, name) for name in given}
+    source = f"{what}: {path}"
+    refuse_code({name: saved[name] for name in ("policy",) if name in saved}, said, source)
+    try:
+        update = {name: from_json(saved[name]) for name in _FIELDS if name in saved and name not in given}
+        if "policy_args" in given:
+            update["policy_args"] = from_json(saved.get("policy_args", {})) | config.policy_args
+        return make_config(**(said | update))
+    except (ConfigError, ValueError) as error:
+        raise ConfigError(f"{source} has settings that do not go with the given ones: {error}") from error

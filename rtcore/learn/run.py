@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rtcore.config import RuntimeConfig
-from rtcore.learn.checkpoint import FOLDER, CheckpointFolder, SavedState, load_state, load_weights
+from rtcore.learn.checkpoint import FOLDER, CheckpointFolder, SavedState, load_state, load_weights, unchecked
 from rtcore.learn.checkpointer import Checkpointer, Snapshot
 from rtcore.report.record import RunRecord
 from rtcore.report.summary import LearnerStats
@@ -40,6 +40,7 @@ class LearningRun:
             say_what_changed(config, self.saved, say)
         elif config.policy_checkpoint is not None:
             load_weights(config.policy_checkpoint)
+        say_what_is_unchecked(config, say)
 
     def begin(self, supervisor: Supervisor, record: RunRecord) -> None:
         """At tick 0. Nothing is kept without an output folder."""
@@ -95,9 +96,16 @@ def _snapshot(supervisor: Supervisor, record: RunRecord, before: Mapping[str, An
     return Snapshot(network, optimizer, state, judged_return(record))
 
 
+def say_what_is_unchecked(config: RuntimeConfig, say: Callable[[str], None]) -> None:
+    """Weights without checksums are used, with a word."""
+    path = config.resume or config.policy_checkpoint
+    if path is not None and (note := unchecked(path, "resume" if config.resume else "policy-checkpoint")):
+        say(note)
+
+
 def say_what_changed(config: RuntimeConfig, saved: SavedState, say: Callable[[str], None]) -> None:
     """Resuming restores what was learned, not the settings: say which are others now."""
-    was, now = saved.state.get("config") or {}, config.model_dump(mode="json")
+    was, now = saved.state.get("config") or {}, config.to_jsonable()
     others = [name for name in _LEARNED_WITH if name in was and was[name] != now[name]]
     changed = [f"{name} {now[name]} (was {was[name]})" for name in others]
     if changed:
@@ -129,7 +137,7 @@ def state_of(
     config: RuntimeConfig, env_info: Mapping[str, Any], policy_title: str, *, updates: int, ticks: int, episodes: int
 ) -> dict[str, Any]:
     """state.json of a checkpoint. `env_info`: the world's `observation` and `action`, as JSON; counts of all runs."""
-    plain = config.model_dump(mode="json")
+    plain = config.to_jsonable()
     return {
         "rtcore": version("rtcore"),
         "updates": updates,

@@ -252,7 +252,7 @@ def read_options(options: Namespace) -> tuple[dict[str, Any], list[int], list[in
     import numpy as np  # noqa: PLC0415 - not for the help text
     from gymnasium import spaces  # noqa: PLC0415
 
-    from rtcore.config import make_config  # noqa: PLC0415
+    from rtcore.config import from_words  # noqa: PLC0415
     from rtcore.spaces import ActionSpec, ObservationSpec  # noqa: PLC0415
 
     if not options.seconds > 0:
@@ -265,8 +265,8 @@ def read_options(options: Namespace) -> tuple[dict[str, Any], list[int], list[in
     pairs = [part.partition("=") for part in options.policy_args.split(",") if part.strip()]
     if not all(name.strip() and equals for name, equals, _ in pairs):
         raise ConfigError(f"--policy-args {options.policy_args!r}: expected k=v,... as in k=29")
-    # Through the config: numbers and words mean the same as for rtcore-run.
-    arguments = make_config(policy_args={name.strip(): value.strip() for name, _, value in pairs}).policy_args
+    # Numbers and words mean the same as for rtcore-run.
+    arguments = from_words({name.strip(): value.strip() for name, _, value in pairs})
     frame = spaces.Box(0, 255, parse_frame(options.frame), np.uint8)
     boot = {
         "policy": options.policy,

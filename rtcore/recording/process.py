@@ -48,7 +48,7 @@ _SOON_NS = 4 * NS_PER_S
 
 def main(boot: dict[str, Any], channel: socket.socket) -> None:
     """Process entry."""
-    config = RuntimeConfig(**boot["config"])
+    config = RuntimeConfig.from_jsonable(boot["config"])
     _step_back(config)
     layout, world = Layout.from_json(boot["layout"]), boot["about"]["world"]
     observation, action = ObservationSpec.from_json(world["observation"]), ActionSpec.from_json(world["action"])

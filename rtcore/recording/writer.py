@@ -81,7 +81,7 @@ def describe_run(
         "started_unix_s": unix_time_s(),
         "first_frame_seq": 0,
         "first_log_seq": 0,
-        "config": config.model_dump(mode="json"),
+        "config": config.to_jsonable(),
         "world": world,
         "policy": policy,
     }

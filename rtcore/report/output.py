@@ -27,7 +27,7 @@ def write_config(folder: Path, config: RuntimeConfig, arguments: list[str]) -> N
     (folder / VIDEO_FILE).unlink(missing_ok=True)
     versions = {name: _version(name) for name in _PACKAGES} | {"python": platform.python_version()}
     content = {
-        "config": config.model_dump(mode="json"),
+        "config": config.to_jsonable(),
         "command": arguments,
         "versions": versions,
         "git_revision": _git_revision(),

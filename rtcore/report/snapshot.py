@@ -37,7 +37,7 @@ def snapshot(shared: SharedRun, about: About, record: RunRecord | None, *, with_
             {"lost_ticks": record.lost_ticks, "lost_jobs": record.lost_jobs} if record is not None else {}
         ),
         env=about.world,
-        wait=RuntimeConfig(**about.config).resolved_wait(),
+        wait=RuntimeConfig.from_jsonable(about.config).resolved_wait(),
     )
 
 

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from rtcore.clock import NS_PER_MS
+from rtcore.clock import NS_PER_MS, NS_PER_S, ns_of
 from rtcore.config import RuntimeConfig
 from rtcore.errors import ConfigError
 from rtcore.history import History
@@ -253,7 +253,7 @@ class VirtualLearning:
             config, agent.learners(self.master, self.replay), self.replay, updates_before=updates, say=say
         )
         self.checkpoints: Checkpointer | None = None
-        self._checkpoint_ticks = max(1, int(config.checkpoint_every_s * rate_hz))
+        self._checkpoint_ticks = max(1, int(ns_of(config.checkpoint_every_s) * rate_hz / NS_PER_S))
         self._num_ticks = 0
 
     @property

@@ -21,7 +21,7 @@ from rtcore.errors import ConfigError
 from rtcore.history import History
 from rtcore.learn.checkpoint import SavedState, load_state, load_weights
 from rtcore.learn.policysource import resolve_policy
-from rtcore.learn.run import say_what_changed
+from rtcore.learn.run import say_what_changed, say_what_is_unchecked
 from rtcore.planner import Plan, Tau, make_plan
 from rtcore.recorder import Books, StatsRecorder
 from rtcore.recording.columns import FOLDER, remove_recording, require_h5py
@@ -78,6 +78,7 @@ class Simulation:
         self._clock = ManualClock()
         self._chosen_latency = latency or (parse_latency(config.latency, config.seed) if config.latency else None)
         policy_clock = ManualClock()
+        say_what_is_unchecked(config, say)
         if saved is not None:
             say_what_changed(config, saved, say)
         if policy is None and self._own_world is not None:

@@ -206,7 +206,7 @@ class Onlooker:
     def _read_about(self, shared: SharedRun) -> None:
         with _understood(self.run_id):
             self.about = shared.about.read()
-            self.config = RuntimeConfig(**self.about.config) if self.about is not None else None
+            self.config = RuntimeConfig.from_jsonable(self.about.config) if self.about is not None else None
 
     @property
     def has_begun(self) -> bool:

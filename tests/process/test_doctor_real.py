@@ -211,7 +211,7 @@ def test_a_trial_that_crashes_is_told_with_its_last_words() -> None:
 
 def test_a_world_is_asked_for_its_sizes() -> None:
     config = make_config(env_id="CartPole-v1", fps=50, ring_slots=100, max_workers=4)
-    layout = Layout.from_json(Machine().trial("world", config=config.model_dump(mode="json"))["layout"])
+    layout = Layout.from_json(Machine().trial("world", config=config.to_jsonable())["layout"])
     assert (layout.frame_bytes, layout.action_bytes, layout.ring_slots, layout.max_workers) == (16, 8, 100, 4)
 
 
@@ -219,7 +219,7 @@ def test_the_size_told_is_the_size_a_run_takes() -> None:
     config = make_config(
         env_id="CartPole-v1", fps=50, policy="random", workers=2, ring_slots=300, chunk=2, duration=60, live=False
     )
-    told = Machine().trial("world", config=config.model_dump(mode="json"))
+    told = Machine().trial("world", config=config.to_jsonable())
     needs = Needs(config, Layout.from_json(told["layout"]), Layout.from_json(told["traced"]))
     with Runtime(config) as runtime:
         taken = sum(path.stat().st_size for path in files_of(runtime.run_id) if not path.name.startswith("sem."))

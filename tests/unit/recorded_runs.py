@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rtcore.config import make_config
+from rtcore.config import RuntimeConfig, make_config
 from rtcore.recording.reader import Recording
 from rtcore.recording.replay import Report, replay
 from rtcore.virtual.simulate import Simulation
@@ -36,7 +36,7 @@ def recorded(out: Path, *, latency: Any = None, changes: Any = (), on_tick: Any 
 def replayed(path: Path, **options: Any) -> Report:
     """The recording in `path` again, its world made as the simulation makes it."""
     with Recording(path) as recording:
-        config = make_config(**recording.config)
+        config = RuntimeConfig.from_jsonable(recording.config)
         world = GymnasiumWorld(
             make_environment(config.env_id, config.env_args),
             seed=config.seed,

@@ -8,6 +8,8 @@ import pickle
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rtcore.config import make_config
+from rtcore.datafiles import SUMS
 from rtcore.errors import ConfigError, RtcoreError
 from rtcore.learn.checkpoint import (
     BEST,
@@ -34,7 +37,8 @@ from rtcore.learn.checkpoint import (
 from rtcore.learn.checkpointer import Checkpointer, Snapshot
 from rtcore.learn.master import MasterCopy
 from rtcore.learn.optimizer import flatten_optimizer, unflatten_saved
-from rtcore.learn.run import say_what_changed, state_of
+from rtcore.learn.policysource import resolve_policy
+from rtcore.learn.run import say_what_changed, say_what_is_unchecked, state_of
 from rtcore.manifest import ParamManifest, ParamTensor
 
 pytestmark = pytest.mark.unit
@@ -131,6 +135,7 @@ def test_a_file_that_is_cut_off_is_named(tmp_path: Path, share: float) -> None:
     file = write(tmp_path) / MODEL
     raw = file.read_bytes()
     file.write_bytes(raw[: int(len(raw) * share)])
+    (file.parent / SUMS).unlink()
     with pytest.raises(ConfigError, match=r"is cut off or no safetensors file"):
         load_weights(tmp_path)
 
@@ -169,15 +174,76 @@ def test_weights_with_a_nan_are_named(tmp_path: Path) -> None:
 
 def test_a_state_that_is_not_ours_is_named(tmp_path: Path) -> None:
     folder = write(tmp_path)
-    (folder / STATE).write_text("{")
-    with pytest.raises(ConfigError, match="cannot be read"):
-        load_state(tmp_path)
-    (folder / STATE).write_text("3")
-    with pytest.raises(ConfigError, match="holds int"):
-        load_state(tmp_path)
-    (folder / STATE).write_text(json.dumps({"updates": 3}))
-    with pytest.raises(ConfigError, match="has no ticks, episodes, world, policy"):
-        load_state(tmp_path)
+    (folder / SUMS).unlink()
+    good = state(3)
+    for text, problem in (
+        ("{", "cannot be read as JSON"),
+        ("[" * 100_000, "cannot be read as JSON"),
+        ("3", "holds a int"),
+        (json.dumps({"updates": 3}), "ticks: Field required; episodes: Field required; world: Field required"),
+        (json.dumps(good | {"updates": "many"}), "updates: Input should be a valid integer"),
+        (json.dumps(good | {"ticks": 2**70}), "ticks: Input should be less than"),
+        (json.dumps(good | {"policy": {"policy_args": [1]}}), "policy.policy_args: Input should be a valid dict"),
+    ):
+        (folder / STATE).write_text(text)
+        with pytest.raises(ConfigError, match=problem):
+            load_state(tmp_path)
+
+
+def test_any_bit_that_flips_in_a_checkpoint_is_found_out(tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    rng = np.random.default_rng(1)
+    for name in (MODEL, OPTIMIZER, STATE, SUMS):
+        good = (folder / name).read_bytes()
+        for _ in range(25):
+            damaged = bytearray(good)
+            damaged[rng.integers(len(damaged))] ^= 1 << int(rng.integers(8))
+            (folder / name).write_bytes(damaged)
+            with pytest.raises(ConfigError, match=r"damaged|no checksum of|cut off or no safetensors"):
+                load_state(tmp_path)
+        (folder / name).write_bytes(good)
+    assert load_state(tmp_path).state["updates"] == 100
+
+
+def test_the_checksums_are_those_of_sha256sum(tmp_path: Path) -> None:
+    answer = subprocess.run(["sha256sum", "-c", SUMS], cwd=write(tmp_path), capture_output=True, text=True, check=True)
+    assert answer.stdout == f"{MODEL}: OK\n{OPTIMIZER}: OK\n{STATE}: OK\n"
+
+
+def test_weights_without_checksums_are_used_with_a_word(tmp_path: Path) -> None:
+    folder, said = write(tmp_path), []
+    config = make_config(policy="mlp", policy_checkpoint=folder)
+    say_what_is_unchecked(config, said.append)
+    assert said == []
+    (folder / SUMS).unlink()
+    say_what_is_unchecked(config, said.append)
+    assert len(said) == 1
+    assert "has no SHA256SUMS beside it" in said[0]
+    assert load_weights(folder).keys() == WEIGHTS.keys()
+
+
+def test_a_checkpoint_chooses_no_code_unless_the_user_says_the_same(tmp_path: Path) -> None:
+    named = {"policy": "evil:make", "policy_args": {}, "obs_history": 0, "act_history": 0}
+    CheckpointFolder(tmp_path, 1).write(WEIGHTS, {}, state(1) | {"policy": named})
+    for fields in ({"policy_checkpoint": tmp_path}, {"resume": tmp_path, "learn": "dqn"}):
+        with pytest.raises(ConfigError, match=r"say so: --policy evil:make \(in a program: policy='evil:make'\)"):
+            resolve_policy(make_config(**fields))
+        assert resolve_policy(make_config(policy="evil:make", **fields)).policy == "evil:make"
+    assert "evil" not in sys.modules
+
+
+def test_a_pipe_a_device_and_a_file_of_holes_are_not_read_as_weights(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "holes").touch()
+    os.truncate(tmp_path / "holes", 40 << 30)
+    for path, problem in ((tmp_path / "holes", r"\(42,949,672,960 bytes\) is cut off or no safetensors file"),):
+        with pytest.raises(ConfigError, match=problem):
+            load_weights(path)
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint" / MODEL).symlink_to("/dev/zero")
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path / "checkpoint"):
+        with pytest.raises(ConfigError, match=r"no ordinary file|holds no checkpoint"):
+            load_weights(path)
 
 
 def test_the_optimizer_of_another_network_is_named(tmp_path: Path) -> None:

@@ -247,7 +247,7 @@ def test_ticks_limits_the_replay(tmp_path):
 
 def replay_with_the_program(path, capsys, *more):
     with pytest.raises(SystemExit) as ended:
-        main(["--replay", str(path), *more])
+        main(["--replay", str(path), "--env-id", SETTINGS["env_id"], *more])
     said = capsys.readouterr()
     return ended.value.code, said.out + said.err
 

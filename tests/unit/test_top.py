@@ -56,7 +56,7 @@ class MadeUpRun:
         tau = Tau.of([30_000_000], [0])
         plan = make_plan("max-time", tau, Fraction(50), workers=2, max_workers=2, guard_ns=0, device_parallelism=2.0)
         world = {"env_id": "Toy-v0", "observation": OBSERVATION.to_json(), "step_ns": 1}
-        told: dict[str, Any] = {"program": "train.py [x]", "config": CONFIG.model_dump(mode="json")}
+        told: dict[str, Any] = {"program": "train.py [x]", "config": CONFIG.to_jsonable()}
         told |= {"world": world, "policy": {"policy": "synthetic 30 ms", "device": "cpu"}, "devices": ["cpu", "cpu"]}
         about = About(run_id=self.run_id, plan=plan, startup={"world": 1.0}, started_unix_s=1e9, **told | fields)
         self.shared.about.write(about)
@@ -267,7 +267,7 @@ def test_a_dead_owner_and_a_foreign_layout_are_refused_with_a_sentence(make_run,
 
 
 def test_a_run_that_describes_itself_in_unknown_words_is_refused(run):
-    run.tell(config=CONFIG.model_dump(mode="json") | {"setting_of_tomorrow": 1})
+    run.tell(config=CONFIG.to_jsonable() | {"setting_of_tomorrow": 1})
     with pytest.raises(LayoutMismatchError, match="setting_of_tomorrow"):
         Onlooker.attach(run.run_id)
 
@@ -474,7 +474,7 @@ def test_the_json_has_the_keys_of_the_summary_and_says_what_only_the_run_itself_
     assert (shown["ticks"]["count"], shown["actions"]["acted_fraction"], shown["phase"]) == (40, 1.0, "run")
     assert shown["ticks"]["lateness_us"]["max"] == 4.0
     assert shown["record"] == {"lost_ticks": None, "lost_jobs": None}
-    assert shown["config"] == CONFIG.model_dump(mode="json")
+    assert shown["config"] == CONFIG.to_jsonable()
 
 
 def test_one_view_is_printed_with_every_lane(run, capsys):

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from rtcore.clock import MonotonicClock, TickClock, TickGrid
+from rtcore.clock import MonotonicClock, TickClock, TickGrid, ns_of
 from rtcore.config import RuntimeConfig
 from rtcore.dispatch import Dispatcher
 from rtcore.embed.resets import ResetOrders
@@ -38,7 +38,7 @@ _EPOCH_LEAD_NS = 20_000_000
 
 def main(boot: dict[str, Any], channel: socket.socket) -> None:
     """Process entry."""
-    config = RuntimeConfig(**boot["config"])
+    config = RuntimeConfig.from_jsonable(boot["config"])
     world = build_world(config, boot["seed"])
     try:
         step_ns = time_steps(world)
@@ -238,7 +238,7 @@ class EnvProcess:
     def _drain(self, workers: SharedWorkers) -> None:
         """Let the jobs that are out come back, so that the next phase starts with every worker idle."""
         control, status, clock = self._shared.run_control, self._shared.env_status, MonotonicClock()
-        give_up_ns = clock.now_ns() + int(self._config.hang_timeout_s * 1e9)
+        give_up_ns = clock.now_ns() + ns_of(self._config.hang_timeout_s)
         while workers.num_waiting and clock.now_ns() < give_up_ns and control["phase"] != Phase.STOP:
             now_ns = clock.now_ns()
             status["heartbeat_ns"] = now_ns

@@ -30,7 +30,7 @@ _WAIT_NS = 100 * NS_PER_MS
 
 def main(boot: dict[str, Any], channel: socket.socket) -> None:
     """Process entry."""
-    config = RuntimeConfig(**boot["config"])
+    config = RuntimeConfig.from_jsonable(boot["config"])
     if config.env_cpu is not None:
         keep_off(config.env_cpu)
     try:

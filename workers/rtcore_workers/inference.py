@@ -47,7 +47,7 @@ _LEAST_SPIN_NS = 20_000
 
 def main(boot: dict[str, Any], channel: socket.socket) -> None:
     """Process entry."""
-    config = RuntimeConfig(**boot["config"])
+    config = RuntimeConfig.from_jsonable(boot["config"])
     index: int = boot["index"]
     observation = ObservationSpec.from_json(boot["observation"])
     action = ActionSpec.from_json(boot["action"])

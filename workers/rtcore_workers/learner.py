@@ -46,7 +46,7 @@ def main(boot: dict[str, Any], channel: socket.socket) -> None:
     import torch  # noqa: PLC0415 - the fork server has it
 
     torch.set_num_threads(1)
-    config = RuntimeConfig(**boot["config"])
+    config = RuntimeConfig.from_jsonable(boot["config"])
     step_back(config)
     observation, action = ObservationSpec.from_json(boot["observation"]), ActionSpec.from_json(boot["action"])
     shared = SharedRun.attach(boot["run_id"], Layout.from_json(boot["layout"]), observation)

@@ -280,7 +280,7 @@ def settings(runs: Sequence[RunFolder]) -> list[Setting]:
     """Every setting of the runs beside its default; [] where no run has a readable config.json."""
     if not any(run.settings for run in runs):
         return []
-    defaults = make_config().model_dump(mode="json")
+    defaults = make_config().to_jsonable()
     names = list(dict.fromkeys([*defaults] + [name for run in runs for name in run.settings]))
     lines = []
     for name in names:
@@ -309,7 +309,7 @@ def _is_changed(run: RunFolder, name: str, defaults: dict[str, Any]) -> bool:
         return False
     others = {key: value for key, value in run.settings.items() if key != name}
     try:
-        implied = RuntimeConfig(**others).model_dump(mode="json")[name]
+        implied = RuntimeConfig.from_jsonable(others).to_jsonable()[name]
     except (ValidationError, TypeError):
         return True
     return bool(run.settings[name] != implied)
