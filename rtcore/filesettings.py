@@ -31,11 +31,11 @@ def refuse_code(settings: Mapping[str, Any], given: Mapping[str, Any], source: s
     """
     for field in ("env_id", "policy"):
         named = settings.get(field)
-        if named is None or not names_code(field, named):
+        if named is None:
             continue
-        if field not in given:
+        if field not in given and names_code(field, named):
             raise ConfigError(_refusal(source, field, named, "code"))
-        if given[field] != named:
+        if given.get(field, named) != named:
             flag = field.replace("_", "-")
             raise ConfigError(f"{source}: its {flag} is {named!r}, the given one {given[field]!r}: it is of another")
     rom = rom_of(settings)

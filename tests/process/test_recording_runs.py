@@ -129,7 +129,7 @@ def test_a_slow_dict_world_whose_ticks_are_put_off_is_recorded_filmed_and_the_sa
         assert len(np.unique(angles, axis=0)) > 70
         steps = int((kept.column("source") != Source.HELD).sum())
     with pytest.raises(SystemExit) as ended:
-        main(["--replay", str(tmp_path)])
+        main(["--replay", str(tmp_path), "--env-id", "recorded_worlds:Arm"])
     assert ended.value.code == 0
     assert f"replayed 120 ticks, {summary['actions']['jobs']:,} jobs: identical" in capsys.readouterr().out
     data = minari.MinariDataset(tmp_path / FOLDER)

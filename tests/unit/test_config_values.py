@@ -165,7 +165,19 @@ EXTREMES = [0, -1, 1, math.inf, -math.inf, math.nan, 1e308, 5e-324, 2**64, -(2**
 PLAY = {"env_id": "CartPole-v1", "fps": "50", "policy": "random", "latency": "constant:5", "clock": "virtual"}
 LEARN = {"policy": "mlp", "learn": "dqn", "learning_starts": 4, "batch_size": 2, "policy_args": {"hidden": 4}}
 LEARNING = ("learn", "mode", "gamma", "n_step", "double_dqn", "publish_every", "explore", "resume", "tensorboard")
-NUMERIC = ("learn", "batch", "target", "max_grad", "updates", "epsilon", "explore", "checkpoint", "keep", "obs_", "act_")
+NUMERIC = (
+    "learn",
+    "batch",
+    "target",
+    "max_grad",
+    "updates",
+    "epsilon",
+    "explore",
+    "checkpoint",
+    "keep",
+    "obs_",
+    "act_",
+)
 
 
 @pytest.mark.parametrize("field", list(RuntimeConfig.model_fields))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recorded_runs import recorded, replayed
+from recorded_runs import SETTINGS, recorded, replayed
 
 from rtcore.cli.run import main
 from rtcore.dispatch import Outcome, TickKind
@@ -245,9 +245,10 @@ def test_ticks_limits_the_replay(tmp_path):
     assert (report.is_identical, report.ticks, report.notes) == (True, 30, [])
 
 
-def replay_with_the_program(path, capsys, *more):
+def replay_with_the_program(path, capsys, *more, env_id=SETTINGS["env_id"]):
+    named = ["--env-id", env_id] if env_id is not None else []
     with pytest.raises(SystemExit) as ended:
-        main(["--replay", str(path), "--env-id", SETTINGS["env_id"], *more])
+        main(["--replay", str(path), *named, *more])
     said = capsys.readouterr()
     return ended.value.code, said.out + said.err
 
@@ -276,24 +277,36 @@ def test_the_program_shows_the_differences_and_exits_1(tmp_path, capsys):
     assert "1 ticks" in said
 
 
+def world_of(env_id, /, **env_args):
+    return {"config": json.dumps({"env_id": env_id, "env_args": env_args, "clock": "virtual"})}
+
+
 @pytest.mark.parametrize(
-    ("about", "expected"),
+    ("about", "given", "expected"),
     [
-        ({"played": True}, "a program stepped this world itself"),
-        ({"config": json.dumps({"no_such": 1})}, "settings unknown here"),
-        ({"config": json.dumps({"env_id": "no_such_module:World", "clock": "virtual"})}, "cannot be made here"),
-        ({"config": json.dumps({"env_id": "CartPole-v1", "clock": "virtual"})}, "is another world now"),
-        ({"format_version": 99}, "version 99"),
+        ({"played": True}, None, "a program stepped this world itself"),
+        ({"config": json.dumps({"no_such": 1})}, None, "settings unknown here"),
+        (world_of("no_such_module:World"), "no_such_module:World", "cannot be made here"),
+        (world_of("CartPole-v1"), None, "is another world now"),
+        (world_of("CartPole-v1"), "virtual_worlds:Signs", "its env-id is 'CartPole-v1', the given one"),
+        (world_of("os:system", command="touch ran"), None, "say so: --env-id os:system (in a program"),
+        (world_of("os:system", command="touch ran"), "virtual_worlds:Signs", "its env-id is 'os:system'"),
+        (world_of("antigravity:No-v0"), None, "A file does not choose what runs here"),
+        (world_of("GymV26Environment-v0", env_id="antigravity:No-v0"), None, "asks for code"),
+        (world_of("rtcore/Tetris-v0", rom="own.gb"), None, "asks for a ROM: rom 'own.gb'"),
+        ({"format_version": 99}, None, "version 99"),
     ],
 )
-def test_what_cannot_be_replayed_is_refused_with_the_reason(tmp_path, capsys, about, expected):
+def test_what_cannot_be_replayed_is_refused_with_the_reason(tmp_path, capsys, monkeypatch, about, given, expected):
+    monkeypatch.chdir(tmp_path)
     recorded(tmp_path)
     with h5py.File(tmp_path / FOLDER / TICKS_FILE, "r+") as file:
         for name, value in about.items():
             file.attrs[name] = value
-    code, said = replay_with_the_program(tmp_path, capsys)
+    code, said = replay_with_the_program(tmp_path, capsys, env_id=given)
     assert code == 2
     assert expected in " ".join(said.split())
+    assert not (tmp_path / "ran").exists()
 
 
 def test_other_options_beside_replay_are_refused(tmp_path, capsys):
