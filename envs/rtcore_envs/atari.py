@@ -13,6 +13,7 @@ from gymnasium.error import DependencyNotInstalled, ResetNeeded
 from numpy.typing import NDArray
 
 from rtcore_envs.area import AreaResizer
+from rtcore_envs.errors import SettingError
 
 if TYPE_CHECKING:
     from ale_py import ALEInterface
@@ -52,7 +53,7 @@ class AtariEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
 
     Raises:
         DependencyNotInstalled: without ale-py.
-        ValueError: an unknown game, or an argument that it does not know.
+        SettingError: an unknown game, or an argument that it does not know.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012  (declared as an instance variable in gymnasium.Env)
@@ -73,17 +74,17 @@ class AtariEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
         render_mode: str | None = None,
     ) -> None:
         if observation not in get_args(Observation):
-            raise ValueError(f"got observation={observation!r}, expected one of {get_args(Observation)}")
+            raise SettingError(f"got observation={observation!r}, expected one of {get_args(Observation)}")
         if not 0 <= repeat_action_probability < 1:
-            raise ValueError(
+            raise SettingError(
                 f"got repeat_action_probability={repeat_action_probability}, expected a number from 0 to below 1"
             )
         if max_noops < 1:
-            raise ValueError(
+            raise SettingError(
                 f"got max_noops={max_noops}, expected at least 1: a reset runs a frame to have its picture"
             )
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
-            raise ValueError(f"got render_mode={render_mode!r}, expected None or {self.metadata['render_modes']}")
+            raise SettingError(f"got render_mode={render_mode!r}, expected None or {self.metadata['render_modes']}")
         self.render_mode = render_mode
         self._ale = ale = _start_console(game, mode, difficulty)
         self._actions = _actions_of(ale, full_action_space)
@@ -205,7 +206,7 @@ def _start_console(game: str, mode: int | None, difficulty: int | None) -> "ALEI
         if wanted is None:
             continue
         if wanted not in known:
-            raise ValueError(f"got {name}={wanted!r} for {game}, expected one of {sorted(map(int, known))}")
+            raise SettingError(f"got {name}={wanted!r} for {game}, expected one of {sorted(map(int, known))}")
         choose(wanted)
     return ale
 
@@ -228,7 +229,7 @@ def _require_ale() -> None:
 
 
 def _find_rom(game: str) -> Path:
-    """The ROM of a game in snake_case or CamelCase. ValueError with what was probably meant."""
+    """The ROM of a game in snake_case or CamelCase. SettingError with what was probably meant."""
     from ale_py import roms  # noqa: PLC0415 - an extra
 
     known = {_plain(name): name for name in roms.get_all_rom_ids()}
@@ -237,10 +238,12 @@ def _find_rom(game: str) -> Path:
     if rom is not None:
         return rom
     if name is not None:
-        raise ValueError(f"got game={game!r}, expected a game for one player: ale-py has its ROM, but no rules for it")
+        raise SettingError(
+            f"got game={game!r}, expected a game for one player: ale-py has its ROM, but no rules for it"
+        )
     close = [known[match] for match in difflib.get_close_matches(_plain(str(game)), list(known), n=3)]
     advice = f"did you mean {' or '.join(close)}?" if close else "rtcore_envs.atari.games() lists them"
-    raise ValueError(f"got game={game!r}, expected a game of ale-py, such as boxing or name_this_game; {advice}")
+    raise SettingError(f"got game={game!r}, expected a game of ale-py, such as boxing or name_this_game; {advice}")
 
 
 def _rom_of(name: str) -> Path | None:

@@ -4,7 +4,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-from rtcore_envs.errors import RomError
+from rtcore_envs.errors import RomError, SettingError
 from rtcore_envs.gameboy import GameBoyEnv, Observation
 
 #: Addresses in work RAM; the whole map is in roms/README.md.
@@ -54,7 +54,7 @@ class BlocksEnv(GameBoyEnv):
         level: int = 0,
     ) -> None:
         if level not in range(LAST_LEVEL + 1):
-            raise ValueError(f"got level={level!r}, expected a whole number from 0 to {LAST_LEVEL}")
+            raise SettingError(f"got level={level!r}, expected a whole number from 0 to {LAST_LEVEL}")
         self._level = level
         with as_file(files("rtcore_envs") / "roms" / "blocks.gb") as packaged:
             super().__init__(rom=packaged if rom is None else rom, observation=observation, render_mode=render_mode)

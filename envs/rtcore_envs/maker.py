@@ -9,33 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from rtcore_envs.errors import RomError
-from rtcore_envs.gameboy import FRAME_RATE_HZ, start_emulator
+from rtcore_envs.gameboy import start_emulator
+from rtcore_envs.keys import Step
 from rtcore_envs.library import FoundRom
 from rtcore_envs.states import SUFFIX, load_any_state, state_folder, write_state
-
-KEYS = ("a", "b", "start", "select", "left", "right", "up", "down")
-Step = tuple[frozenset[str], int]
-_MAX_SCRIPT_FRAMES = int(3600 * FRAME_RATE_HZ)
-
-
-def parse_keys(text: str) -> list[Step]:
-    """``"wait:100 start:2 wait:60 left+a:5"`` as keys and frames, in order. ``wait`` is no key; ``#`` begins a comment.
-
-    Raises:
-        ValueError: an unknown key, a number of frames below 1, or more than an hour in all.
-    """
-    steps: list[Step] = []
-    for word in " ".join(line.split("#")[0] for line in text.splitlines()).split():
-        names, _, count = word.partition(":")
-        keys = frozenset() if names == "wait" else frozenset(names.split("+"))
-        unknown = keys - set(KEYS)
-        if unknown or not count.isdecimal() or int(count) < 1:
-            raise ValueError(f"got {word!r}, expected KEY:FRAMES, with KEY wait or any of {'+'.join(KEYS)}")
-        steps.append((keys, int(count)))
-    frames = sum(count for _, count in steps)
-    if frames > _MAX_SCRIPT_FRAMES:
-        raise ValueError(f"got {frames} frames, expected at most {_MAX_SCRIPT_FRAMES} (an hour of the game)")
-    return steps
 
 
 class StateMaker:
@@ -54,12 +31,12 @@ class StateMaker:
         load_any_state(self._emulator, state)
 
     def press(self, steps: list[Step]) -> None:
-        """Run a script of keys, then one frame without any. The same key in two steps on end is one long press."""
-        for keys, frames in steps:
-            for key in keys:
+        """Run a script of keys, then one frame without any."""
+        for step in steps:
+            for key in step.keys:
                 self._emulator.button_press(key)
-            self._emulator.tick(frames, False, False)
-            for key in keys:
+            self._emulator.tick(step.frames, False, False)
+            for key in step.keys:
                 self._emulator.button_release(key)
         self._emulator.tick(1, False, False)
 

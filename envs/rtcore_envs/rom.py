@@ -12,6 +12,12 @@ HEADER_CHECKSUM = 0x14D
 COLOUR_FLAG = 0x143
 COLOUR_ONLY = 0xC0
 TITLE = slice(0x134, 0x143)
+CARTRIDGE_TYPE = 0x147
+#: The types whose memory is in the bank controller (MBC2).
+RAM_INSIDE = {5, 6}
+RAM_SIZE = 0x149
+#: Banks of 8 KiB on the cartridge, by the byte at `RAM_SIZE`.
+RAM_BANKS = {1: 1, 2: 1, 3: 4, 4: 16, 5: 8}
 #: The largest cartridge of the machine; nothing larger is read.
 MAX_ROM_BYTES = 8 * 1024 * 1024
 
@@ -31,10 +37,7 @@ def rom_title(rom: bytes) -> str:
 
 def read_rom(path: Path) -> bytes:
     """The bytes of a file that is a cartridge by size and header. Raises `RomError` otherwise."""
-    if path.is_file() and path.stat().st_size > MAX_ROM_BYTES:
-        expected = f"at most {MAX_ROM_BYTES} (the largest cartridge)"
-        raise RomError(path, f"{path.stat().st_size} bytes", expected, _GET_GOOD_COPY)
-    rom = RomError.read(path, "a Game Boy ROM")
+    rom = RomError.read(path, "a Game Boy ROM", MAX_ROM_BYTES)
     if not rom:
         raise RomError(path, "an empty file", "a Game Boy ROM", _GET_GOOD_COPY)
     if len(rom) % BANK_BYTES:
@@ -44,10 +47,17 @@ def read_rom(path: Path) -> bytes:
         got = f"header checksum 0x{rom[HEADER_CHECKSUM]:02X}"
         expected = f"0x{header_checksum(rom):02X} (the file is damaged, or not a ROM)"
         raise RomError(path, got, expected, _GET_GOOD_COPY)
-    if rom[COLOUR_FLAG] == COLOUR_ONLY:
-        expected = "one for the grey machine, or for both"
-        raise RomError(path, "a cartridge for the Game Boy Color only", expected, "Frames are grey here.")
     return rom
+
+
+def needs_colour(rom: bytes) -> bool:
+    """Whether the cartridge runs on the Game Boy Color only."""
+    return rom[COLOUR_FLAG] & COLOUR_ONLY == COLOUR_ONLY
+
+
+def num_ram_banks(rom: bytes) -> int:
+    """Banks of memory on the cartridge."""
+    return 1 if rom[CARTRIDGE_TYPE] in RAM_INSIDE else RAM_BANKS.get(rom[RAM_SIZE], 0)
 
 
 @contextmanager

@@ -82,7 +82,7 @@ def write_state(path: Path, state: bytes, *, rom_sha256: str, game: str, world: 
 
 def read_state(path: Path) -> StartState:
     """Read a start state and check it as far as that goes without an emulator. Raises `StateError`."""
-    content = StateError.read(path, "a start state")
+    content = StateError.read(path, "a start state", _MAX_STATE_BYTES)
     if not content:
         raise StateError(path, "an empty file", "a start state", _MAKE_NEW)
     first, _, rest = content.partition(b"\n")
@@ -104,14 +104,14 @@ def read_state(path: Path) -> StartState:
 
 
 def is_start_state(path: Path) -> bool:
-    """Whether a file begins like one of ours; PyBoy's own states do not."""
-    with path.open("rb") as file:
-        return file.read(len(_MAGIC)) == _MAGIC
+    """Whether a file begins like one of ours; PyBoy's own states do not. `StateError` if it cannot be read."""
+    return StateError.read(path, "a state", _MAX_STATE_BYTES).startswith(_MAGIC)
 
 
 def load_any_state(emulator: Any, path: Path) -> None:
     """Load a start state, or a state as PyBoy itself saves it, unchecked: the emulator may hang afterwards."""
-    state = read_state(path).unpack() if is_start_state(path) else path.read_bytes()
+    ours = is_start_state(path)
+    state = read_state(path).unpack() if ours else StateError.read(path, "a state", _MAX_STATE_BYTES)
     emulator.load_state(io.BytesIO(state))
 
 

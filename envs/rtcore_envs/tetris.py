@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from rtcore_envs.area import AreaResizer
 from rtcore_envs.errors import RomError, StateError
-from rtcore_envs.gameboy import NO_KEYS, OBSERVATION_SHAPES, SCREEN_SHAPE
+from rtcore_envs.gameboy import SCREEN_SHAPE, SMALL_SHAPE
+from rtcore_envs.keys import NO_KEYS
 from rtcore_envs.states import StartState
 from rtcore_envs.userrom import UserRomEnv
 
@@ -98,7 +99,7 @@ class TetrisEnv(UserRomEnv):
 
     def _prepare(self) -> None:
         super()._prepare()
-        self._small = AreaResizer(SCREEN_SHAPE, OBSERVATION_SHAPES["grey84"])
+        self._small = AreaResizer(SCREEN_SHAPE, SMALL_SHAPE)
         if not self._states:
             self._load_state(self._find_last_menu())
 
@@ -138,7 +139,7 @@ class TetrisEnv(UserRomEnv):
         """The paper's random start, if the start state shows a menu."""
         if self._memory[GAME_STATE] == 0:
             return
-        menu = np.empty(OBSERVATION_SHAPES["grey84"], np.uint8)
+        menu = np.empty(SMALL_SHAPE, np.uint8)
         for attempt in range(_MAX_TRIES):
             if attempt:
                 self._load_current()

@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from rtcore_envs.errors import StateError
+from rtcore_envs.errors import SettingError, StateError
 from rtcore_envs.gameboy import GameBoyEnv, Observation
-from rtcore_envs.library import KNOWN_ROMS, KnownRom, find_rom, identify
+from rtcore_envs.library import KNOWN_ROMS, FoundRom, KnownRom, find_rom, identify
 from rtcore_envs.states import SUFFIX, StartState, read_state, require_rom, state_files, state_folder
 
 StateOrder = Literal["cycle", "sample"]
@@ -39,7 +39,7 @@ class UserRomEnv(GameBoyEnv):
     Raises:
         RomError: no ROM, or another one; the message names the hash that is expected.
         StateError: a start state is missing, damaged, or of another ROM.
-        ValueError: an unknown setting, or options other than ``state``.
+        SettingError: an unknown setting, or options other than ``state``.
     """
 
     #: What start states are marked with, and the games that will do, by key, in order of preference.
@@ -58,14 +58,8 @@ class UserRomEnv(GameBoyEnv):
         known_roms: Sequence[KnownRom] | None = None,
     ) -> None:
         if state_order not in get_args(StateOrder):
-            raise ValueError(f"got state_order={state_order!r}, expected one of {get_args(StateOrder)}")
-        registry = KNOWN_ROMS if known_roms is None else known_roms
-        self._wanted = sorted(
-            (known for known in registry if known.key in self.games), key=lambda known: self.games.index(known.key)
-        )
-        if not self._wanted:
-            raise ValueError(f"got known_roms={registry!r}, expected at least one of {self.games}")
-        found = find_rom(rom, self._wanted)
+            raise SettingError(f"got state_order={state_order!r}, expected one of {get_args(StateOrder)}")
+        found = self._find(rom, known_roms)
         self.known_rom = found.known
         self._quirks = reference_quirks
         self._state_order = state_order
@@ -75,6 +69,20 @@ class UserRomEnv(GameBoyEnv):
         self._states = self._collect_states(states, found.path)
         super().__init__(rom=found.path, observation=observation, render_mode=render_mode)
 
+    def _find(self, rom: str | Path | None, known_roms: Sequence[KnownRom] | None) -> FoundRom:
+        """The ROM file, and which game it is."""
+        registry = KNOWN_ROMS if known_roms is None else known_roms
+        wanted = sorted(
+            (known for known in registry if known.key in self.games), key=lambda known: self.games.index(known.key)
+        )
+        if not wanted:
+            raise SettingError(f"got known_roms={registry!r}, expected at least one of {self.games}")
+        return find_rom(rom, wanted)
+
+    def _fits(self, state: StartState) -> bool:
+        """Whether a state of a folder is one for this world."""
+        return (state.rom_sha256, state.world) == (self.known_rom.sha256, self.world)
+
     def _collect_states(self, states: str | Path | None, rom: Path) -> list[StartState]:
         """The set of start states, all checked. The default for None: those in `state_folder`, at least one."""
         folder = state_folder() if states is None else Path(states).expanduser()
@@ -83,7 +91,7 @@ class UserRomEnv(GameBoyEnv):
             require_rom(state, self.known_rom.sha256, rom)
             return [state]
         every = [read_state(path) for path in state_files(folder)]
-        fitting = [state for state in every if (state.rom_sha256, state.world) == (self.known_rom.sha256, self.world)]
+        fitting = [state for state in every if self._fits(state)]
         if fitting:
             return fitting
         others = ", ".join(sorted({f"{state.world} of {state.game}" for state in every}))
@@ -134,7 +142,7 @@ class UserRomEnv(GameBoyEnv):
         """The start state of the next episode; None for power-on."""
         if options:
             if set(options) != {"state"} or not isinstance(options["state"], str | Path):
-                raise ValueError(f"got options={options!r}, expected None or {{'state': NAME}}")
+                raise SettingError(f"got options={options!r}, expected None or {{'state': NAME}}")
             return self._named(options["state"])
         if not self._states:
             return None

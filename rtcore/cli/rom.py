@@ -14,10 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from rtcore.cli.endings import EXIT_BAD_INPUT, EXIT_FAILED, Stopped, say_stopped, signals_as_exceptions
-from rtcore_envs.errors import RomError, StateError
+from rtcore_envs.errors import RomError, SettingError, StateError
 from rtcore_envs.examine import WORLD_GAMES, RomReport, StateReport, examine_rom, examine_state, rom_candidates
+from rtcore_envs.keys import Step, parse_script
 from rtcore_envs.library import KNOWN_ROMS, FoundRom, KnownRom, find_rom, sha256_of
-from rtcore_envs.maker import StateMaker, parse_keys, require_display
+from rtcore_envs.maker import StateMaker, require_display
 from rtcore_envs.states import SUFFIX, is_start_state, read_state, require_rom, state_files, state_folder
 from rtcore_envs.trial import try_rom
 
@@ -95,6 +96,8 @@ def main(arguments: list[str] | None = None, known_roms: Sequence[KnownRom] = KN
         errors.print(f"[bold red]rtcore-rom: {type(error).__name__}:[/] ", end="")
         errors.print(str(error), markup=False, soft_wrap=True)
         exitcode = EXIT_FAILED
+    except SettingError as error:
+        exitcode = _wrong(str(error))
     raise SystemExit(exitcode)
 
 
@@ -270,10 +273,12 @@ def _state_json(report: StateReport) -> dict[str, Any]:
 def _new_state(options: argparse.Namespace, known_roms: Sequence[KnownRom]) -> int:
     if Path(options.name).name != options.name or options.name.endswith(SUFFIX):
         return _wrong(f"name: got {options.name!r}, expected one without folder and ending; --out names the folder")
+    setting = "--keys" if options.script is None else "--script"
     try:
-        steps = parse_keys(options.script.read_text() if options.script is not None else options.keys or "")
+        text = options.keys or "" if options.script is None else options.script.read_text()
     except (ValueError, OSError) as error:
-        return _wrong(f"{'--script' if options.script is not None else '--keys'}: {error}")
+        return _wrong(f"{setting}: {error}")
+    steps = _fixed(parse_script(text, setting), setting)
     rom = _find(options, known_roms)
     _require_source(options, rom)
     maker = StateMaker(rom, options.world)
@@ -310,6 +315,15 @@ def _play(options: argparse.Namespace, known_roms: Sequence[KnownRom]) -> int:
         maker.close()
     console.print(f"{saved} start states saved")
     return 0
+
+
+def _fixed(steps: list[Step], setting: str) -> list[Step]:
+    """A script that runs once cannot draw. Raises `SettingError`."""
+    if any(step.drawn for step in steps):
+        raise SettingError(
+            f"{setting}: got a range of frames, or randomize; expected neither: a world draws, at a reset"
+        )
+    return steps
 
 
 def _find(options: argparse.Namespace, known_roms: Sequence[KnownRom]) -> FoundRom:

@@ -152,7 +152,7 @@ def test_closed_world_refuses_calls_and_closes_twice(env):
             call()
 
 
-@pytest.mark.parametrize("bad", [{"observation": "rgb"}, {"render_mode": "human"}])
+@pytest.mark.parametrize("bad", [{"observation": "cmyk"}, {"render_mode": "human"}])
 def test_unknown_modes_are_refused_with_the_choices(bad):
     with pytest.raises(ValueError, match=r"expected .*(grey84|rgb_array)"):
         BlocksEnv(**bad)

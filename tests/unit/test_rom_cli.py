@@ -8,8 +8,9 @@ import pytest
 from probeworld import Probe
 
 from rtcore.cli.rom import main
+from rtcore_envs.errors import SettingError
+from rtcore_envs.keys import PRESS_FRAMES, Step, parse_script
 from rtcore_envs.library import KNOWN_ROMS
-from rtcore_envs.maker import parse_keys
 from rtcore_envs.probe import probe_rom
 
 pytestmark = pytest.mark.unit
@@ -203,7 +204,7 @@ def test_a_state_of_another_rom_is_no_beginning(capsys, red, tmp_path):
     ("arguments", "said"),
     [
         (["chek", "."], ["invalid choice", "check"]),
-        (["states", "new", "x", "--world", "tetris", "--keys", "q:3"], ["--keys", "'q:3'", "KEY:FRAMES"]),
+        (["states", "new", "x", "--world", "tetris", "--keys", "q:3"], ["--keys", "'q'", "a b start"]),
         (["states", "new", "x", "--world", "tetris", "--script", "/nowhere"], ["--script", "/nowhere"]),
         (["states", "new", "a/b", "--world", "tetris"], ["'a/b'", "without folder"]),
         (["states", "new", "x", "--world", "chess"], ["chess", "battles"]),
@@ -235,15 +236,23 @@ def test_help_teaches_and_names_the_exit_codes(capsys, words):
     assert ("rtcore-rom check" in out) if len(words) == 1 else ("exit codes:" in out)
 
 
-@pytest.mark.parametrize("text", ["a", "a:0", "a:-1", "a:x", "a+q:1", "a:1:1", "wait:999999"])
+@pytest.mark.parametrize("text", ["a:0", "a:-1", "a:x", "a+q:1", "a:1:1", "wait", "wait:999999", "a 5 a 5", "wait 9-3"])
 def test_a_script_of_keys_that_means_nothing_is_refused(text):
-    with pytest.raises(ValueError, match="expected"):
-        parse_keys(text)
+    with pytest.raises(SettingError, match="^start: got .* expected"):
+        parse_script(text, "start")
 
 
-def test_a_script_of_keys_is_read_in_order():
-    assert parse_keys("wait:2 # nothing\n\nstart:1 left+a:60") == [
-        (frozenset(), 2),
-        (frozenset({"start"}), 1),
-        (frozenset({"left", "a"}), 60),
+def test_a_script_of_keys_is_read_in_order_whatever_stands_between_its_words():
+    script = [
+        Step(frozenset(), 2, 2),
+        Step(frozenset({"start"}), 1, 1),
+        Step(frozenset({"left", "a"}), PRESS_FRAMES, PRESS_FRAMES),
+        Step(frozenset(), 0, 0, randomize=True),
+        Step(frozenset(), 3, 40),
+        Step(frozenset({"a"}), 60, 60),
     ]
+    for text in (
+        "wait 2, start 1, left+A, randomize, wait 3-40, a 60",
+        "wait:2 # nothing\n\nstart:1 a+left randomize wait:3-40 a:60 # done",
+    ):
+        assert parse_script(text, "start") == script

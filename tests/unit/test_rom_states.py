@@ -183,7 +183,7 @@ def test_states_are_found_in_subfolders_in_the_order_of_their_names(tmp_path):
     assert list(state_files(tmp_path / "nowhere")) == []
 
 
-@pytest.mark.parametrize("bad", [{"state_order": "shuffle"}, {"observation": "rgb"}])
+@pytest.mark.parametrize("bad", [{"state_order": "shuffle"}, {"observation": "cmyk"}])
 def test_unknown_settings_are_refused_with_the_choices(red, bad):
     with pytest.raises(ValueError, match=r"expected one of"):
         red.make("battles", states=red.states, **bad)
