@@ -8,19 +8,18 @@ import platform
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from rtcore.cli.endings import say_error
+from rtcore.cli.endings import end_program
 from rtcore.cli.options import parse_config
 from rtcore.config import RuntimeConfig
 from rtcore.doctor import container, cpu, gpu, kernel, segments, system
 from rtcore.doctor.checks import Check, Finding, Needs, Status, run_checks
 from rtcore.doctor.machine import Machine, ProbeError
-from rtcore.errors import ConfigError, RtcoreError
+from rtcore.errors import ConfigError
 from rtcore.layout import Layout
 
 _DESCRIPTION = """\
@@ -70,26 +69,26 @@ _SCHEMA_VERSION = 1
 
 def main(arguments: list[str] | None = None) -> None:
     """Program entry; exits 0 if nothing is lacking that rtcore needs, 1 if something is, 2 for a wrong setting."""
-    options, rest = _parser().parse_known_args(sys.argv[1:] if arguments is None else arguments)
+    end_program("rtcore-doctor", lambda: _do(sys.argv[1:] if arguments is None else arguments))
+
+
+def _do(words: list[str]) -> int:
+    options, rest = _parser().parse_known_args(words)
     errors = Console(stderr=True, highlight=False)
     machine = Machine()
-    try:
-        config, _ = parse_config(rest, "rtcore-doctor")
-        removed = segments.clean(machine) if options.clean else []
-        with errors.status("making the world, to know how much shared memory its run needs") as status:
-            needs = find_needs(machine, config)
-            findings = []
-            for name, found in _examine(machine, needs):
-                findings.append(found)
-                status.update(f"{name}: {found.check.title}")
-    except RtcoreError as error:
-        raise SystemExit(say_error("rtcore-doctor", error)) from error
-    with suppress(BrokenPipeError):
-        if options.json:
-            print(json.dumps(to_json(needs, findings, removed), indent=2), flush=True)
-        else:
-            _show(Console(highlight=False), needs, findings, removed)
-    raise SystemExit(1 if any(finding.answer.status is Status.LACKS for finding in findings) else 0)
+    config, _ = parse_config(rest, "rtcore-doctor")
+    removed = segments.clean(machine) if options.clean else []
+    with errors.status("making the world, to know how much shared memory its run needs") as status:
+        needs = find_needs(machine, config)
+        findings = []
+        for name, found in _examine(machine, needs):
+            findings.append(found)
+            status.update(f"{name}: {found.check.title}")
+    if options.json:
+        print(json.dumps(to_json(needs, findings, removed), indent=2), flush=True)
+    else:
+        _show(Console(highlight=False), needs, findings, removed)
+    return 1 if any(finding.answer.status is Status.LACKS for finding in findings) else 0
 
 
 def _parser() -> argparse.ArgumentParser:

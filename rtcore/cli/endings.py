@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from rtcore.errors import ConfigError, RtcoreError
+from rtcore.cli.streams import Outlet, ReaderGone, guard_streams, refusal_of
+from rtcore.errors import ConfigError, RecordError, RtcoreError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,6 +19,7 @@ EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 #: By Ctrl-C.
 EXIT_INTERRUPTED = 128 + signal.SIGINT
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopped(BaseException):
@@ -24,30 +27,100 @@ class Stopped(BaseException):
 
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)
+        self.signum = signum
         self.exitcode = 128 + signum
+
+
+def end_program(name: str, body: Callable[[], int], *, goes_on: bool = False) -> NoReturn:
+    """The whole life of a program: `body` returns its exit code; whatever it raises becomes words and an exit code.
+
+    0 done, 1 failed, 2 a wrong setting, 128+n for signal n. A reader of stdout that is gone counts as SIGPIPE: it ends
+    the program quietly at the next line, or, where it `goes_on`, when `stop_if_unread` looks. A stdout that cannot be
+    written otherwise (a full disk) is an error once all is done.
+    """
+    outlet = guard_streams()
+    outlet.raises = not goes_on
+    raise SystemExit(_exitcode(name, body, outlet))
+
+
+def _exitcode(name: str, body: Callable[[], int], outlet: Outlet) -> Any:
+    try:
+        with signals_as_exceptions():
+            exitcode: Any = _run(body)
+            outlet.raises = False
+    except Stopped as stop:
+        return say_stopped(name, stop)
+    except ReaderGone:
+        return 128 + signal.SIGPIPE
+    except RtcoreError as error:
+        return say_error(name, error)
+    refusal = refusal_of(outlet)
+    return (exitcode or say_error(name, RecordError(refusal))) if refusal else exitcode
+
+
+def _run(body: Callable[[], int]) -> Any:
+    try:
+        return body()
+    except SystemExit as end:  # argparse, after --help or a wrong option
+        return end.code
+
+
+def stop_if_unread() -> None:
+    """Raises `Stopped`, as a signal would, if nobody reads stdout any more."""
+    if isinstance(sys.stdout, Outlet) and sys.stdout.reader_is_gone:
+        raise Stopped(signal.SIGPIPE)
 
 
 @contextmanager
 def signals_as_exceptions() -> Iterator[None]:
-    """SIGINT and SIGTERM become `Stopped` in the main thread, at any moment of the block."""
+    """SIGINT, SIGTERM and SIGHUP become `Stopped` in the main thread, at any moment of the block."""
 
     def stop(signum: int, frame: FrameType | None) -> None:
         # Once: what follows is cleaning up, which must not be interrupted by an impatient second Ctrl-C.
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in before:
             signal.signal(number, signal.SIG_IGN)
         raise Stopped(signum)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with _handling(stop) as before:
         yield
+
+
+@contextmanager
+def stopping_by(stop: Callable[[], None]) -> Iterator[list[Stopped]]:
+    """In the block a signal calls `stop` instead, so that what is under way comes to its end; which one is in the list.
+
+    A second one does not wait for that: it becomes `Stopped`. Within `signals_as_exceptions`.
+    """
+    stopped: list[Stopped] = []
+
+    def ask(signum: int, frame: FrameType | None) -> None:
+        stopped.append(Stopped(signum))
+        if len(stopped) > 1:
+            raise stopped[-1]
+        stop()
+
+    with _handling(ask):
+        yield stopped
+
+
+@contextmanager
+def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[dict[signal.Signals, Any]]:
+    """`handler` for every signal that ends a program. Under nohup SIGHUP is ignored, and stays so."""
+    before: dict[signal.Signals, Any] = {}
+    for number in _SIGNALS:
+        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            before[number] = signal.signal(number, handler)
+    try:
+        yield before
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, old in before.items():
+            signal.signal(number, old)
 
 
 def say_stopped(program: str, stop: Stopped) -> int:
     """Tell the user; returns the exit code."""
-    _errors().print(f"{program}: stopped by {stop}; everything is cleaned up")
+    why = "nobody reads its output any more" if stop.signum == signal.SIGPIPE else f"stopped by {stop}"
+    _errors().print(f"{program}: {why}; everything is cleaned up", soft_wrap=True)
     return stop.exitcode
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
 from pathlib import Path
 
-from rtcore.cli.endings import Stopped, say_error, say_stopped, signals_as_exceptions
+from rtcore.cli.endings import end_program
 from rtcore.cli.options import parse_command, to_toml
-from rtcore.errors import RtcoreError
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -16,19 +14,15 @@ def main(arguments: list[str] | None = None) -> None:
     words = sys.argv[1:] if arguments is None else arguments
     # Own worlds and policies (module:factory) are looked for where the command is given, after everything else.
     sys.path.append(str(Path.cwd()))
-    try:
-        with signals_as_exceptions():
-            command = parse_command(words)
-            if command.print_only:
-                with suppress(BrokenPipeError):
-                    print(to_toml(command.config), flush=True)
-                return
-            # After the words were understood: `--help` and a wrong setting need a tenth of what a run does.
-            from rtcore.cli.run import execute  # noqa: PLC0415
+    end_program("rtcore-run", lambda: _do(words), goes_on=True)
 
-            exitcode = execute(command, words)
-    except Stopped as stop:
-        exitcode = say_stopped("rtcore-run", stop)
-    except RtcoreError as error:
-        exitcode = say_error("rtcore-run", error)
-    raise SystemExit(exitcode)
+
+def _do(words: list[str]) -> int:
+    command = parse_command(words)
+    if command.print_only:
+        print(to_toml(command.config), flush=True)
+        return 0
+    # After the words were understood: `--help` and a wrong setting need a tenth of what a run does.
+    from rtcore.cli.run import execute  # noqa: PLC0415
+
+    return execute(command, words)

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from rich.console import Console
 from rich.table import Table
 
-from rtcore.cli.endings import EXIT_BAD_INPUT, Stopped, say_error, say_stopped, signals_as_exceptions
+from rtcore.cli.endings import EXIT_BAD_INPUT, end_program
 from rtcore.errors import ConfigError, RtcoreError
 from rtcore.profile import SUBCOMMANDS
 from rtcore.profile.host import HostWatch, conditions_text
@@ -63,14 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
     words = sys.argv[1:] if arguments is None else arguments
     # Own worlds and policies (module:factory) are looked for where the command is given, after everything else.
     sys.path.append(str(Path.cwd()))
-    try:
-        with signals_as_exceptions():
-            exitcode = _run(words)
-    except Stopped as stop:
-        exitcode = say_stopped("rtcore-profile", stop)
-    except RtcoreError as error:
-        exitcode = say_error("rtcore-profile", error)
-    raise SystemExit(exitcode)
+    end_program("rtcore-profile", lambda: _run(words))
 
 
 def find_subcommands() -> dict[str, ModuleType]:

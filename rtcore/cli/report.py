@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rtcore.cli.endings import EXIT_BAD_INPUT, say_error
+from rtcore.cli.endings import EXIT_BAD_INPUT, end_program
 from rtcore.errors import ConfigError, RtcoreError
 from rtcore.report.explain.tick import Fact, explain_tick
 from rtcore.report.folder import read_run
@@ -50,20 +50,15 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: list[str] | None = None) -> None:
     """Program entry; exits 0, 1 for a failure, 2 for wrong arguments or a folder that is not a run."""
-    options = _parser().parse_args(arguments)
-    errors = Console(stderr=True, highlight=False)
-    try:
-        if options.tick is not None:
-            _explain(options)
-        else:
-            _write_page(options, errors)
-    except BrokenPipeError:
-        # The reader of the output went away (`| head`): nothing more to say, also not when Python closes stdout.
-        sys.stdout = None
-        raise SystemExit(0) from None
-    except RtcoreError as error:
-        raise SystemExit(say_error("rtcore-report", error)) from None
-    raise SystemExit(0)
+    end_program("rtcore-report", lambda: _do(_parser().parse_args(arguments)))
+
+
+def _do(options: argparse.Namespace) -> int:
+    if options.tick is not None:
+        _explain(options)
+    else:
+        _write_page(options, Console(stderr=True, highlight=False))
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:

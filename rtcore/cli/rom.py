@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from rich.console import Console
 from rich.table import Table
 
-from rtcore.cli.endings import EXIT_BAD_INPUT, EXIT_FAILED, Stopped, say_stopped, signals_as_exceptions
+from rtcore.cli.endings import EXIT_BAD_INPUT, EXIT_FAILED, end_program
 from rtcore_envs.errors import RomError, SettingError, StateError
 from rtcore_envs.examine import WORLD_GAMES, RomReport, StateReport, examine_rom, examine_state, rom_candidates
 from rtcore_envs.keys import Step, parse_script
@@ -82,23 +82,20 @@ def main(arguments: list[str] | None = None, known_roms: Sequence[KnownRom] = KN
 
     `known_roms` is for tests, which have no commercial ROM.
     """
-    options = _parser().parse_args(arguments)
+    end_program("rtcore-rom", lambda: _do(_parser().parse_args(arguments), known_roms))
+
+
+def _do(options: argparse.Namespace, known_roms: Sequence[KnownRom]) -> int:
     try:
-        with signals_as_exceptions():
-            exitcode = options.command(options, known_roms)
-    except Stopped as stop:
-        exitcode = say_stopped("rtcore-rom", stop)
+        exitcode: int = options.command(options, known_roms)
     except (RomError, StateError, OSError) as error:
-        if isinstance(error, BrokenPipeError):
-            sys.stdout = None  # the reader went away (`| head`): nothing more to say
-            raise SystemExit(0) from None
         errors = Console(stderr=True, highlight=False)
         errors.print(f"[bold red]rtcore-rom: {type(error).__name__}:[/] ", end="")
         errors.print(str(error), markup=False, soft_wrap=True)
-        exitcode = EXIT_FAILED
+        return EXIT_FAILED
     except SettingError as error:
-        exitcode = _wrong(str(error))
-    raise SystemExit(exitcode)
+        return _wrong(str(error))
+    return exitcode
 
 
 def _parser() -> argparse.ArgumentParser:

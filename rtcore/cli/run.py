@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from rtcore.cli.endings import EXIT_FAILED, EXIT_INTERRUPTED, Stopped
+from rtcore.cli.endings import EXIT_FAILED, EXIT_INTERRUPTED, Stopped, stop_if_unread, stopping_by
 from rtcore.cli.entry import main
 from rtcore.cli.learned import Events, draw_curve, with_folder
 from rtcore.cli.options import Command
@@ -69,13 +69,15 @@ def _run(config: RuntimeConfig, words: list[str]) -> int:
     console.print(summary_table(summary, config.out))
     if config.out is not None and run.record is not None:
         try:
-            with writing_to(config.out):
+            # They take a moment, and the run is worth them: whoever stops the program now waits for them.
+            with stopping_by(lambda: None) as stops, writing_to(config.out):
                 write_results(config.out, summary, run.stats(), run.record)
                 draw_curve(config, run.stats())
         except RecordError as refused:
             # What went wrong in the run is the news; that its files are not whole comes beside it.
             console.print(f"files     {refused}", markup=False, soft_wrap=True)
             error = error or refused
+        stop = stop or next(iter(stops), None)
     traced = not config.trace or config.out is None or run.record is None or write_trace(config.out, console)
     drawn = not config.video or config.out is None or _draw_video(config.out, summary, stop, console)
     if error is not None:
@@ -136,11 +138,15 @@ def _run_wall(config: RuntimeConfig, view: LiveView) -> tuple[Runtime, Stopped |
             while not runtime.wait(_REFRESH_S):
                 _update(view, runtime)
                 events.update(runtime.stats)
+                stop_if_unread()
             _update(view, runtime, force=True)
         except Stopped as signalled:
             stop = signalled
             runtime.stop()
-            runtime.wait(config.env_timeout_s)
+            try:
+                runtime.wait()
+            except RtcoreError as error:
+                failure = error
         except RtcoreError as error:
             failure = error
         events.close(runtime.stats())
@@ -164,13 +170,15 @@ def _run_virtual(config: RuntimeConfig, view: LiveView) -> tuple[Simulation, Sto
         if tick % every == 0:
             view.update(simulation.stats(), simulation.record)
             events.update(simulation.stats)
+            stop_if_unread()
 
     view.begin(RunHeader.of_stats(simulation.stats()))
     stop: Stopped | None = None
     failure: RtcoreError | None = None
     try:
-        with writing_to(config.out):
+        with stopping_by(simulation.stop) as stops, writing_to(config.out):
             simulation.run(show)
+        stop = next(iter(stops), None)
     except Stopped as signalled:
         stop = signalled
     except RtcoreError as error:

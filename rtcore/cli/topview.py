@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from rtcore.cli.endings import say_error
+from rtcore.cli.endings import Stopped, say_error
 from rtcore.clock import MonotonicClock
 from rtcore.errors import RtcoreError, SharedMemoryError
 from rtcore.report.live import LiveView, render
@@ -57,6 +58,10 @@ def run(arguments: list[str]) -> int:
         _dispatch(_parse(arguments))
     except RtcoreError as error:
         return say_error("rtcore-top", error)
+    except Stopped as stop:
+        if stop.signum != signal.SIGINT:
+            raise
+        # There is no other way to leave a view that follows a run.
     return 0
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rtcore.cli.endings import say_error
-from rtcore.errors import ConfigError, RtcoreError
+from rtcore.cli.endings import end_program
+from rtcore.errors import ConfigError
 from rtcore.recording.columns import MINARI_FILES, require_h5py
 from rtcore.recording.minari import write_minari
 from rtcore.recording.reader import Recording
@@ -71,12 +71,13 @@ def main() -> None:
         description="Make what a killed recorder left a file like others, and its view for Minari.",
     )
     parser.add_argument("run", type=Path, help="ticks.hdf5, its folder, or that of its run; the run must be over")
-    path = parser.parse_args().run
-    try:
-        num_ticks, num_episodes = mend(path)
-    except RtcoreError as error:
-        raise SystemExit(say_error(parser.prog, error)) from error
+    end_program(parser.prog, lambda: _do(parser.parse_args().run))
+
+
+def _do(path: Path) -> int:
+    num_ticks, num_episodes = mend(path)
     print(f"mended: {num_ticks:,} ticks, {num_episodes:,} episodes")
+    return 0
 
 
 if __name__ == "__main__":

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from drills import HEALTHY, SHM, run_to_end, running, wait_for, wait_until_ticki
 
 import rtcore
 from rtcore.errors import ConfigError, PolicyError, RecordError, RtcoreError
+from rtcore.learn.checkpoint import load_state
 from rtcore.shared import SharedRun
 from rtcore.shm import files_of
 
@@ -204,3 +207,31 @@ def test_whoever_is_killed_rows_summary_and_recording_agree_or_say_by_how_much_n
     assert unexplained == []
     if books["ticks"]["difference"]:
         assert not books["agree"]
+
+
+def test_a_hangup_ends_a_run_that_learns_like_any_other_signal_with_its_files_and_a_checkpoint(tmp_path: Path) -> None:
+    run_is_ended_by(lambda run: run.send_signal(signal.SIGHUP), 128 + signal.SIGHUP, "SIGHUP", tmp_path)
+
+
+def test_a_run_whose_output_nobody_reads_any_more_ends_with_its_files_and_a_checkpoint(tmp_path: Path) -> None:
+    def close(run: subprocess.Popen[str]) -> None:
+        assert run.stdout is not None
+        run.stdout.close()
+
+    run_is_ended_by(close, 128 + signal.SIGPIPE, "SIGPIPE", tmp_path)
+
+
+def run_is_ended_by(end: Callable[[subprocess.Popen[str]], None], exitcode: int, name: str, out: Path) -> None:
+    learning = ("--learn", "dqn", "--learning-starts", "30", "--env-id", "CartPole-v1", "--policy", "mlp")
+    with running(*learning, "--workers", "2", "--duration", "60", "--no-live", "--out", str(out)) as run:
+        wait_until_ticking(run)
+        wait_for(lambda: (out / "actions.csv").exists() and (out / "actions.csv").stat().st_size > 0, "rows")
+        end(run)
+        assert run.wait(60) == exitcode
+        if run.stdout is not None and run.stdout.closed:
+            run.stdout = None
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["stopped_by"] == name
+    assert summary["books"]["reasons"] == []
+    assert summary["leftover_shared_memory"] == []
+    assert load_state(out).state["ticks"] == summary["books"]["ticks"]["on_disk"] + summary["ticks"]["skipped"]

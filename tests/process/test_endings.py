@@ -1,0 +1,118 @@
+"""How programs end: exit codes, signals, a stdout that nobody reads or that cannot be written."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rtcore.cli.endings import Stopped, signals_as_exceptions, stopping_by
+
+pytestmark = pytest.mark.process
+
+PROGRAM = """
+import os, signal, sys, time
+from rtcore.cli.endings import end_program, stop_if_unread
+from rtcore.errors import ConfigError, PolicyError
+def body():
+    {body}
+    return 0
+end_program("prog", body, goes_on={goes_on})
+"""
+
+
+def end_of(body: str, *, goes_on: bool = False, shell: str = "{}", stdout: object = subprocess.PIPE) -> object:
+    program = PROGRAM.format(body=body.replace("\n", "\n    "), goes_on=goes_on)
+    command = shell.format(f"{sys.executable} -c '{program}'")
+    return subprocess.run(
+        ["bash", "-c", command], stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "exitcode", "words"),
+    [
+        ("pass", 0, ""),
+        ("return 3", 3, ""),
+        ('raise PolicyError("no")', 1, "prog: PolicyError: no"),
+        ('raise ConfigError("no")', 2, "prog: ConfigError: no"),
+        ("os.kill(os.getpid(), signal.SIGINT)", 130, "stopped by SIGINT"),
+        ("os.kill(os.getpid(), signal.SIGTERM)", 143, "stopped by SIGTERM"),
+        ("os.kill(os.getpid(), signal.SIGHUP)", 129, "stopped by SIGHUP"),
+    ],
+)
+def test_an_end_has_the_exit_code_that_the_readme_says(body, exitcode, words):
+    done = end_of(body)
+    assert (done.returncode, "Traceback" in done.stderr) == (exitcode, False), done.stderr
+    assert words in done.stderr
+    assert bool(words) == bool(done.stderr)
+
+
+def test_under_nohup_a_hangup_is_no_reason_to_end():
+    done = end_of('os.kill(os.getpid(), signal.SIGHUP); print("goes on")', shell="trap '' HUP; exec {}")
+    assert (done.returncode, done.stdout) == (0, "goes on\n")
+
+
+def test_a_program_whose_reader_is_gone_ends_quietly_as_others_do():
+    body = 'for i in range(100000): print(i, flush=True)\nopen("/dev/stderr", "w").write("not reached")'
+    done = end_of(body, shell="{} | head -1; exit ${{PIPESTATUS[0]}}")
+    assert (done.returncode, done.stdout, done.stderr) == (141, "0\n", "")
+
+
+def test_a_run_whose_reader_is_gone_learns_of_it_without_a_word_to_say_and_ends_as_if_it_was_stopped():
+    body = "while True:\n    stop_if_unread()\n    time.sleep(0.01)"
+    done = end_of(body, goes_on=True, shell="{} | true; exit ${{PIPESTATUS[0]}}")
+    assert done.returncode == 141
+    assert done.stderr == "prog: nobody reads its output any more; everything is cleaned up\n"
+
+
+def test_nothing_that_a_run_cannot_print_keeps_it_from_its_work():
+    body = 'print(1, flush=True)\nos.write(2, b"worked on")\nreturn 0'
+    with Path("/dev/full").open("w") as full:
+        done = end_of(body, goes_on=True, stdout=full)
+    assert done.returncode == 1
+    assert "worked on" in done.stderr
+    assert "stdout cannot be written (No space left on device)" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_failure_is_not_hidden_by_a_full_stdout():
+    with Path("/dev/full").open("w") as full:
+        done = end_of('print(1, flush=True)\nraise ConfigError("no")', stdout=full)
+    assert (done.returncode, "ConfigError: no" in done.stderr) == (2, True)
+
+
+def test_streams_that_were_closed_do_not_become_files_of_the_program():
+    body = 'f = open("/dev/null")\nassert f.fileno() > 2\nprint("lost")'
+    assert end_of(body, shell="{} <&- >&- 2>&-").returncode == 0
+
+
+def test_a_character_that_the_terminal_does_not_know_is_written_another_way():
+    done = end_of('print("\\\\udc80 \\\\u2588")', shell="PYTHONIOENCODING=ascii {}")
+    assert (done.returncode, done.stdout) == (0, "\\udc80 \\u2588\n")
+
+
+def test_a_signal_asks_first_and_the_second_one_does_not_wait():
+    asked = []
+    with signals_as_exceptions(), stopping_by(lambda: asked.append(1)) as stops:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert asked == [1]
+        with pytest.raises(Stopped, match="SIGINT"):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert [stop.exitcode for stop in stops] == [143, 130]
+
+
+@pytest.mark.parametrize("program", ["run", "top", "report", "profile", "doctor", "rom"])
+@pytest.mark.parametrize(("arguments", "exitcode"), [("--help", 0), ("--no-such-option", 2)])
+def test_every_program_says_what_it_does_into_a_closed_pipe_and_knows_a_wrong_option(program, arguments, exitcode):
+    command = f"{sys.executable} -m rtcore.cli.{program} {arguments}"
+    full = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    assert full.returncode == exitcode, full.stderr
+    closed = f"{command} | true; exit ${{PIPESTATUS[0]}}"
+    cut = subprocess.run(["bash", "-c", closed], capture_output=True, text=True, timeout=60, check=False)
+    assert cut.returncode in ((0, 141) if exitcode == 0 else (2,))
+    assert (cut.stderr == "") == (exitcode == 0), cut.stderr
