@@ -166,7 +166,7 @@ def build_summary(stats: RunStats) -> dict[str, Any]:
             "end_ticks": [episode.end_tick for episode in stats.episodes],
         },
         "record": {"lost_ticks": 0, "lost_jobs": 0} | stats.lost_record_rows,
-        **({"books": stats.books} if stats.books else {}),
+        "books": stats.books or None,
         **({"trace": stats.trace} if stats.trace else {}),
         **({"recording": stats.recording} if stats.recording else {}),
         **({"learner": stats.learner.to_json()} if stats.learner is not None else {}),

@@ -285,7 +285,7 @@ def _run_rows(summary: dict[str, Any], out: Path | None) -> list[_Row]:
     phases = ", ".join(f"{phase} {number(took_s, 2)}" for phase, took_s in summary.get("startup", {}).items())
     rows = [] if started is None else [_Row("start-up", f"{number(started, 2)} s{f': {phases}' if phases else ''}")]
     lost = record["lost_ticks"] + record["lost_jobs"]
-    reasons = summary.get("books", {}).get("reasons", [])
+    reasons = (summary.get("books") or {}).get("reasons", [])
     text = f"{record['lost_ticks']:,} ticks and {record['lost_jobs']:,} jobs missing" if lost else "complete"
     rows.append(_Row("record", "; ".join(reasons) or text, "yellow" if lost or reasons else ""))
     if "recording" in summary:

@@ -21,7 +21,7 @@ import psutil
 
 from rtcore.about import About
 from rtcore.config import RuntimeConfig
-from rtcore.errors import LayoutMismatchError, SharedMemoryError
+from rtcore.errors import ConfigError, LayoutMismatchError, SharedMemoryError
 from rtcore.layout import LAYOUT_VERSION
 from rtcore.report.live import booked_ticks
 from rtcore.report.record import Drain, RunRecord
@@ -36,7 +36,19 @@ _PARTS = ("slots", "ring", "log", "about")
 
 #: The keys of summary.json and of `Runtime.summary()`, for a run that has none of it yet.
 SUMMARY_KEYS = (
-    *("clock", "policy", "plan", "ticks", "actions", "ipc_us", "workers", "restart_reasons", "episodes", "record"),
+    *(
+        "clock",
+        "policy",
+        "plan",
+        "ticks",
+        "actions",
+        "ipc_us",
+        "workers",
+        "restart_reasons",
+        "episodes",
+        "record",
+        "books",
+    ),
     *("environment", "wait", "startup_s", "startup", "leftover_shared_memory"),
 )
 
@@ -369,7 +381,7 @@ def _understood(run_id: str) -> Iterator[None]:
     """A run of another version with the same layout may still describe itself in words that this one does not know."""
     try:
         yield
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, ConfigError) as error:
         raise LayoutMismatchError(
             f"run {run_id} describes itself in a way this rtcore does not know ({type(error).__name__}: {error}). "
             "Use the rtcore that started it"
