@@ -15,11 +15,11 @@ from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_
 
 from rtcore.clock import FOREVER_NS, NS_PER_S, Overrun, ns_of, rate_from
 from rtcore.datafiles import read_bytes
-from rtcore.dispatch import OnLate, OnMissing
+from rtcore.dispatch import OnMissing
 from rtcore.embed.importable import import_path
 from rtcore.errors import ConfigError
 from rtcore.learnconfig import Arguments, Counted, Few, FilePath, LearnConfig, Many, Milliseconds, Seconds
-from rtcore.schedule import OnReset, Stagger, TauEstimate
+from rtcore.schedule import OnLate, OnReset, Stagger, TauEstimate
 from rtcore.values import from_json, to_json
 
 Wait = Literal["auto", "hybrid", "block", "spin"]

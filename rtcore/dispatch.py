@@ -10,9 +10,8 @@ from collections import deque
 from enum import IntEnum
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from rtcore.schedule import Job
+from rtcore.schedule import Job, OnLate
 
-OnLate = Literal["apply", "drop"]
 OnMissing = Literal["noop", "repeat", "random"]
 #: An answer that waits for its tick: due tick, answer, tick it was taken in for, how many were taken in before it.
 _Pending: TypeAlias = "tuple[int, Entry, int, int]"

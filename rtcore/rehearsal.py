@@ -87,6 +87,7 @@ class Rehearsal:
             guard_ns=self._config.guard_ns(rate_hz),
             device_parallelism=self._device_parallelism(),
             chunk=self._config.chunk,
+            on_late=self._config.on_late,
         )
 
     def _device_parallelism(self) -> float:
@@ -111,7 +112,7 @@ class Rehearsal:
         crew.enter("rehearsal", f"rehearsing with {num_workers} worker{'s' if num_workers != 1 else ''}")
         phase_seq = crew.set_phase(Phase.REHEARSE, plan, num_workers)
         drain = Drain(crew.shared, phase_seq)
-        taus: list[int] = []
+        taus: dict[int, list[int]] = {}
         costs: list[int] = []
         start_ns = self._clock.now_ns()
         wanted = max(_REHEARSAL_SAMPLES, 2 * num_workers)

@@ -9,8 +9,9 @@ the world's step, publishing, waking and reading. All times are integer nanoseco
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections import deque
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, NamedTuple
@@ -19,10 +20,21 @@ Stagger = Literal["max-time", "expected-time", "sequential", "free-running"]
 STAGGERS: tuple[Stagger, ...] = ("max-time", "expected-time", "sequential", "free-running")
 OnReset = Literal["hold", "run"]
 TauEstimate = Literal["quantile", "ratchet"]
+OnLate = Literal["apply", "drop"]
 
 NS_PER_S = 1_000_000_000
-#: Inference times up to this quantile decide the stride; the longer ones only the delay.
-USUAL_QUANTILE = 0.75
+#: The longest inference planned for is one of these quantiles: the first, unless that is a hiccup's (above 1.5 medians
+#: and 2 ms). Rarer times come late and are counted; lasting ones are adapted to during the run.
+_PLANNED_QUANTILES = (0.99, 0.95, 0.9, 0.75, 0.5)
+_HICCUP_FACTOR = 1.5
+_HICCUP_NS = 2_000_000
+#: Workers whose usual times differ by more than this factor count as unequal devices.
+UNEQUAL_FACTOR = 1.5
+#: By how much more actions a delay must bring that is longer by the usual inference time, to be worth it.
+_COST_OF_DELAY = 0.1
+#: The share of the times that is left out at each end of a trimmed mean.
+_TRIM = 8
+_BUSY_QUANTILES = tuple((2 * n + 1) / 16 for n in range(8))
 
 
 class Job(NamedTuple):
@@ -49,58 +61,68 @@ class ScheduleParams:
     guard_ns: int = 0
     tau_estimate: TauEstimate = "quantile"
     adapt: bool = True
+    on_late: OnLate = "apply"
 
 
 class TauWindow:
     """The last `size` inference times, kept sorted: any quantile in O(1), an update in O(log size)."""
 
     def __init__(self, size: int = 256) -> None:
+        self.size = size
         self._recent: deque[int] = deque(maxlen=size)
         self._sorted: list[int] = []
-        self._sum_ns = 0
         self.max_ns = 0
 
     def add(self, tau_ns: int) -> None:
         if len(self._recent) == self._recent.maxlen:
             oldest = self._recent[0]
             del self._sorted[bisect_left(self._sorted, oldest)]
-            self._sum_ns -= oldest
         self._recent.append(tau_ns)
         insort(self._sorted, tau_ns)
-        self._sum_ns += tau_ns
         self.max_ns = max(self.max_ns, tau_ns)
 
     def __len__(self) -> int:
         return len(self._sorted)
 
-    @property
-    def is_full(self) -> bool:
-        return len(self._recent) == self._recent.maxlen
-
     def quantile_ns(self, q: float) -> int:
         """The value that a share `q` of the window does not exceed (0 of an empty window)."""
-        if not self._sorted:
-            return 0
-        return self._sorted[min(len(self._sorted) - 1, int(q * len(self._sorted)))]
+        return quantile_ns(self._sorted, q)
 
-    def mean_ns(self) -> int:
-        return self._sum_ns // len(self._sorted) if self._sorted else 0
+    @property
+    def ordered_ns(self) -> Sequence[int]:
+        """All of it, ascending: a view, valid until the next `add`."""
+        return self._sorted
+
+
+def quantile_ns(ordered_ns: Sequence[int], q: float) -> int:
+    """The value that a share `q` of the times, given in ascending order, does not exceed (0 of none)."""
+    if not ordered_ns:
+        return 0
+    return ordered_ns[min(len(ordered_ns) - 1, int(q * len(ordered_ns)))]
+
+
+def trimmed_mean_ns(ordered_ns: Sequence[int]) -> int:
+    """The mean without the lowest and the highest eighth: a stall of whatever length does not move it (0 of none)."""
+    cut = -(-len(ordered_ns) // _TRIM) if len(ordered_ns) > 2 else 0
+    kept = ordered_ns[cut : len(ordered_ns) - cut]
+    return sum(kept) // len(kept) if kept else 0
+
+
+def planned_quantile(ordered_ns: Sequence[int]) -> float:
+    """The share of inferences to make a delay for: a longer delay must bring enough actions in time to be worth it.
+
+    So a tail that is usual is waited for, and rare hiccups are not.
+    """
+    median_ns = max(1, quantile_ns(ordered_ns, 0.5))
+    if quantile_ns(ordered_ns, _PLANNED_QUANTILES[0]) <= _HICCUP_FACTOR * median_ns + _HICCUP_NS:
+        return _PLANNED_QUANTILES[0]
+    return max(_PLANNED_QUANTILES, key=lambda q: q / (1 + _COST_OF_DELAY * quantile_ns(ordered_ns, q) / median_ns))
 
 
 def delay_for(tau_ns: int, rate_hz: Fraction, guard_ns: int = 0) -> int:
     """D = ceil((tau + guard) / T), at least 1: a frame made in tick k can govern tick k + 1 at the soonest."""
     num, den = NS_PER_S * rate_hz.denominator, rate_hz.numerator
     return max(1, -(-(tau_ns + guard_ns) * den // num))
-
-
-def settle_delay(wanted_ticks: int, usual_ticks: int, num_workers: int) -> int:
-    """The delay for rare long inferences, as far as the stride of the usual ones has room for it.
-
-    With N workers a delay of up to N ticks costs nothing but delay, and one of N + 1 halves the actions. A few late
-    actions are the smaller loss, so the stride follows the usual time and the delay stops at N * stride.
-    """
-    room_ticks = num_workers * max(1, -(-usual_ticks // num_workers))
-    return min(wanted_ticks, room_ticks)
 
 
 def stride_for(stagger: Stagger, delay_ticks: int, num_workers: int, tau_mean_ns: int, rate_hz: Fraction) -> int:
@@ -117,6 +139,103 @@ def stride_for(stagger: Stagger, delay_ticks: int, num_workers: int, tau_mean_ns
     return delay_for(tau_mean_ns, rate_hz) if stagger == "sequential" else 1
 
 
+class Fit(NamedTuple):
+    """What a set of inference times comes to with so many workers."""
+
+    delay_ticks: int
+    stride_ticks: int
+    acted_fraction: float  #: the share of ticks with an action to expect
+
+
+class Times:
+    """Inference times, and what they allow: the one place where times become a delay and a stride.
+
+    The planner asks it about a rehearsal, the schedule about its window, so that neither can know better.
+    """
+
+    def __init__(
+        self,
+        stagger: Stagger,
+        ordered_ns: Sequence[int],
+        usual_ns: Collection[int],
+        num_workers: int,
+        rate_hz: Fraction,
+        guard_ns: int = 0,
+        on_late: OnLate = "apply",
+        mean_ns: int | None = None,
+    ) -> None:
+        """`ordered_ns`: ascending. `usual_ns`: of each worker, where all of them are known; else none. `num_workers` at
+        least 1. `mean_ns`: in place of the mean of the times.
+        """
+        self._stagger = stagger
+        self._ordered = ordered_ns
+        self._usual_ns = usual_ns
+        self._num_workers = num_workers
+        self._rate_hz = rate_hz
+        #: A tick is `per_tick / rate` ns. Whole numbers: fractions would take most of a look's time.
+        self._per_tick, self._rate = NS_PER_S * rate_hz.denominator, rate_hz.numerator
+        self._guard_ns = guard_ns
+        self._on_late = on_late
+        self._usual_ticks = self._ticks(quantile_ns(ordered_ns, 0.5))
+        busy = [self._ticks(quantile_ns(ordered_ns, q)) for q in _BUSY_QUANTILES]
+        #: From a worker's booking to the first tick at which it can be booked again, on average; stalls left out.
+        self._busy_ticks = sum(busy) / len(busy)
+        self.mean_ns = trimmed_mean_ns(ordered_ns) if mean_ns is None else mean_ns
+
+    def fit(self) -> Fit:
+        """The delay and the stride that these times call for."""
+        if self._stagger != "max-time":
+            return self.outlook(self._ticks(self.mean_ns))
+        planned_ns = quantile_ns(self._ordered, planned_quantile(self._ordered))
+        wanted, workers = self._ticks(planned_ns + self._guard_ns), self._num_workers
+        # With N workers a delay of up to N ticks costs nothing but delay, and one of N + 1 halves the starts: a few
+        # late actions may be the smaller loss.
+        most = -(-wanted // workers)
+        delays = [min(wanted, workers * stride) for stride in range(-(-self._usual_ticks // workers), most + 1)]
+        return self.outlook(max(delays or [wanted], key=self.worth))
+
+    def outlook(self, delay_ticks: int) -> Fit:
+        """What comes of this delay: in time and often enough, as far as these times tell."""
+        stride = self.stride(delay_ticks)
+        if self._stagger == "free-running":
+            return Fit(delay_ticks, stride, 1 / delay_ticks)  # all answer at the same tick
+        if self._stagger == "sequential":
+            return Fit(delay_ticks, stride, 1 / stride)
+        starts_per_tick = min(1 / stride, self._num_workers / self._busy_ticks)
+        # A late action still counts where it comes before the next one is due.
+        grace_ticks = stride - 1 if self._on_late == "apply" else 0
+        return Fit(delay_ticks, stride, self.on_time(delay_ticks + grace_ticks) * starts_per_tick)
+
+    def stride(self, delay_ticks: int) -> int:
+        """Ticks between two starts, for workers that are equally fast or not."""
+        usual_ns = self._usual_ns
+        if self._stagger == "max-time" and usual_ns and is_unequal(usual_ns):
+            # A worker k times as fast does k times the work of the slowest.
+            slowest_ns = max(usual_ns)
+            share = sum(slowest_ns / max(1, tau_ns) for tau_ns in usual_ns)
+            return max(1, -int(-delay_ticks // share))
+        return stride_for(self._stagger, delay_ticks, self._num_workers, self.mean_ns, self._rate_hz)
+
+    def on_time(self, delay_ticks: int) -> float:
+        """The share of actions that are there at their due tick; all of them where none waits for one."""
+        if self._stagger != "max-time":
+            return 1.0
+        limit_ns = delay_ticks * self._per_tick // self._rate
+        return bisect_right(self._ordered, limit_ns) / len(self._ordered)
+
+    def worth(self, delay_ticks: int) -> float:
+        """What this delay is worth: the actions it brings, each worth less the older the frame it acts upon."""
+        return self.outlook(delay_ticks).acted_fraction / (1 + _COST_OF_DELAY * delay_ticks / self._usual_ticks)
+
+    def _ticks(self, tau_ns: int) -> int:
+        return max(1, -(-tau_ns * self._rate // self._per_tick))
+
+
+def is_unequal(usual_ns: Collection[int]) -> bool:
+    """Whether workers with these usual times are of different speed."""
+    return max(usual_ns) > UNEQUAL_FACTOR * max(1, min(usual_ns))
+
+
 class Schedule:
     """Books workers tick by tick. One object per run, driven by the env loop or by the simulator.
 
@@ -125,11 +244,18 @@ class Schedule:
     in which they became idle, which is round robin when all are equally fast and gives faster ones more jobs.
     """
 
-    #: Sustained lateness: this share of the window must be on time, else the delay is raised.
-    ADAPT_QUANTILE = 0.95
+    #: Answers between two looks at the window.
     ADAPT_EVERY = 32
-    #: Workers whose mean times differ by more than this factor count as unequal devices.
-    UNEQUAL_FACTOR = 1.5
+    #: Answers of each worker that a look needs: a stall that all were in must not pass for what is usual.
+    ADAPT_ANSWERS = 8
+    #: How much better the window's own plan must have been, summed over the looks, before it is followed: at once where
+    #: it is much better, after several looks where it is a little better, and never for less than `ADAPT_TOLERANCE`.
+    ADAPT_EVIDENCE = 0.15
+    ADAPT_TOLERANCE = 0.005
+    #: Answers of a worker after which its own usual time counts.
+    KNOWN_ANSWERS = 12
+    #: By which factor the mean must have grown before fewer starts are booked, where the mean decides.
+    ADAPT_RISE = 1.05
     #: A job out for this many delays is overdue: its worker does not count until the answer comes.
     OVERDUE_DELAYS = 4
 
@@ -138,19 +264,24 @@ class Schedule:
             raise ValueError(f"num_workers={num_workers} must be at least 1")
         self.params = params
         self.delay_ticks = params.delay_ticks
-        self.window = TauWindow()
+        self.window = TauWindow(max(256, self.ADAPT_ANSWERS * num_workers))
         self.skipped_starts = 0
         self.replans = 0
         self._idle: deque[int] = deque(range(num_workers))
         self._busy: dict[int, Job] = {}
         self._up: set[int] = set(range(num_workers))
         self._overdue: set[int] = set()
-        self._tau_by_worker: dict[int, int] = {}
+        self._usual_ns: dict[int, int] = {}
+        self._answers_of: dict[int, int] = {}
         self._next_start_tick: int | None = None
         self._last_start_tick = 0
         self._last_due_tick = -1
-        self._unseen = 0
+        self._answers = 0
         self._tau_mean_ns = params.tau_mean_ns
+        self._evidence = 0.0
+        self._caution = 1
+        self._rose = False
+        self._changed_at = -(10**9)
         self._restride()
 
     # -- what happened -------------------------------------------------------------------------------------
@@ -167,11 +298,9 @@ class Schedule:
             # Round robin, but for the sequential agent: it is one process, and stays the same one.
             (self._idle.appendleft if self.params.stagger == "sequential" else self._idle.append)(worker)
         self.window.add(tau_ns)
-        previous = self._tau_by_worker.get(worker)
-        self._tau_by_worker[worker] = tau_ns if previous is None else previous + (tau_ns - previous) // 8
-        self._unseen += 1
-        if self._unseen >= self.ADAPT_EVERY and self.params.adapt:
-            self._unseen = 0
+        self._note(worker, tau_ns)
+        self._answers += 1
+        if self._answers % self.ADAPT_EVERY == 0 and self.params.adapt:
             self._adapt()
 
     def worker_down(self, worker: int) -> Job | None:
@@ -258,45 +387,80 @@ class Schedule:
 
     # -- the estimate --------------------------------------------------------------------------------------
 
-    def _adapt(self) -> None:
-        """Follow a lasting change of inference time; one outlier changes nothing.
+    def _note(self, worker: int, tau_ns: int) -> None:
+        """Follow a worker's usual time, in small steps: a stall of whatever length counts as one longer time."""
+        count = self._answers_of[worker] = self._answers_of.get(worker, 0) + 1
+        usual_ns = self._usual_ns.get(worker) or min(tau_ns, 2 * self.params.tau_mean_ns or tau_ns)
+        step_ns = max(1, usual_ns // 8)
+        change_ns = (tau_ns - usual_ns) // min(count, self.KNOWN_ANSWERS)
+        self._usual_ns[worker] = usual_ns + max(-step_ns, min(step_ns, change_ns))
 
-        The delay rises when more than 5% of the window came after their due tick, and falls when the window
-        would fit a shorter delay with twice the guard. The paper's ratchet (`tau_estimate="ratchet"`) takes the
-        longest time ever seen instead, and never falls.
+    def _adapt(self) -> None:
+        """Follow a lasting change of inference time to what the planner would make of it; one outlier changes nothing.
+
+        The paper's ratchet (`tau_estimate="ratchet"`) takes the longest time ever seen instead, and never falls.
         """
-        params = self.params
-        self._tau_mean_ns = self.window.mean_ns()
-        if params.tau_estimate == "ratchet":
-            wanted = max(self.delay_ticks, delay_for(self.window.max_ns, params.rate_hz))
-        else:
-            tau_ns = self.window.quantile_ns(self.ADAPT_QUANTILE)
-            usual = delay_for(self.window.quantile_ns(USUAL_QUANTILE), params.rate_hz)
-            wanted = self.delay_ticks
-            if delay_for(tau_ns, params.rate_hz) > self.delay_ticks:
-                wanted = delay_for(tau_ns, params.rate_hz, params.guard_ns)
-                wanted = max(self.delay_ticks, settle_delay(wanted, usual, max(1, len(self._up))))
-            elif self.window.is_full:
-                roomy = delay_for(self.window.quantile_ns(0.99), params.rate_hz, 2 * params.guard_ns)
-                wanted = min(wanted, roomy)
-        if wanted != self.delay_ticks:
+        delay = self._wanted_delay()
+        if delay != self.delay_ticks:
             self.replans += 1
-            self.delay_ticks = wanted
+            self.delay_ticks = delay
         self._restride()
+
+    def _wanted_delay(self) -> int:
+        params, window = self.params, self.window
+        if params.tau_estimate == "ratchet":
+            self._tau_mean_ns = trimmed_mean_ns(window.ordered_ns)
+            return max(self.delay_ticks, delay_for(window.max_ns, params.rate_hz))
+        if len(window) < min(window.size, self.ADAPT_ANSWERS * len(self._up)):
+            return self.delay_ticks
+        times = self._times()
+        fit = times.fit()
+        if params.stagger == "max-time":
+            return fit.delay_ticks if self._is_convinced(times, fit) else self.delay_ticks
+        falls = fit.delay_ticks < self.delay_ticks or fit.stride_ticks < self.stride_ticks
+        if falls or times.mean_ns > self.ADAPT_RISE * self._tau_mean_ns:
+            self._tau_mean_ns = times.mean_ns
+            return fit.delay_ticks
+        return self.delay_ticks
+
+    def _is_convinced(self, times: Times, fit: Fit) -> bool:
+        """Whether what the window calls for has been better for long enough, and by enough."""
+        more = fit.acted_fraction - times.outlook(self.delay_ticks).acted_fraction
+        better = times.worth(fit.delay_ticks) - times.worth(self.delay_ticks)
+        self._evidence = max(0.0, self._evidence + max(more, better) - self.ADAPT_TOLERANCE)
+        if more < -self.ADAPT_TOLERANCE:
+            self._evidence = 0.0  # a shorter delay is good, but not at the price of actions
+        if self._evidence < self.ADAPT_EVIDENCE * self._caution:
+            return False
+        # One that goes back on the last change: neither may be better, or a shorter delay did not hold (workers that
+        # start more often may be in each other's way).
+        is_back = (
+            fit.delay_ticks > self.delay_ticks
+        ) != self._rose and self._answers < self._changed_at + 4 * self.window.size
+        self._caution = min(2 * self._caution, 8) if is_back else 1
+        self._rose, self._changed_at = fit.delay_ticks > self.delay_ticks, self._answers
+        self._evidence = 0.0
+        return True
+
+    def _times(self, mean_ns: int | None = None) -> Times:
+        up, params = self._up, self.params
+        known = (worker for worker in up if self._answers_of.get(worker, 0) >= self.KNOWN_ANSWERS)
+        usual_ns = [self._usual_ns[worker] for worker in known]
+        known = usual_ns if len(usual_ns) == len(up) else ()
+        workers = max(1, len(up))
+        return Times(
+            params.stagger,
+            self.window.ordered_ns,
+            known,
+            workers,
+            params.rate_hz,
+            params.guard_ns,
+            params.on_late,
+            mean_ns,
+        )
 
     def _restride(self) -> None:
         """New even spacing for the workers that are up; the next start keeps its distance to the last."""
-        params, num_up = self.params, max(1, len(self._up))
-        stride = stride_for(params.stagger, self.delay_ticks, num_up, self._tau_mean_ns, params.rate_hz)
-        times = [tau for worker, tau in self._tau_by_worker.items() if worker in self._up]
-        if (
-            params.stagger == "max-time"
-            and len(times) == num_up
-            and max(times) > self.UNEQUAL_FACTOR * max(1, min(times))
-        ):
-            # Unequal devices: a worker k times as fast does k times the work of the slowest.
-            share = sum(max(times) / max(1, tau) for tau in times)
-            stride = max(1, -int(-self.delay_ticks // share))
-        self.stride_ticks = stride
+        self.stride_ticks = self._times(self._tau_mean_ns).stride(self.delay_ticks)
         if self._next_start_tick is not None:
-            self._next_start_tick = min(self._next_start_tick, self._last_start_tick + stride)
+            self._next_start_tick = min(self._next_start_tick, self._last_start_tick + self.stride_ticks)

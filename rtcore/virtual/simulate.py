@@ -283,6 +283,7 @@ class Simulation:
             guard_ns=int((self.config.guard_ms or 0) * 1e6),
             device_parallelism=math.inf,
             chunk=self.config.chunk,
+            on_late=self.config.on_late,
         )
 
     def _make_schedule(self) -> Schedule:
@@ -293,6 +294,7 @@ class Simulation:
             tau_mean_ns=self.plan.tau.mean_ns,
             guard_ns=int((self.config.guard_ms or 0) * 1e6),
             tau_estimate=self.config.tau_estimate,
+            on_late=self.config.on_late,
         )
         return Schedule(params, self.plan.workers)
 

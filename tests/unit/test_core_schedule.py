@@ -264,8 +264,8 @@ def test_when_a_hung_worker_counts_again_the_stride_shrinks_with_it():
 
 def test_a_worker_three_times_as_fast_gets_about_three_times_the_jobs():
     taus = {0: 4, 1: 12}
-    office = Office(schedule_of(workers=2, delay=12), lambda job: taus[job.worker]).run(400)
-    late = [job.worker for job in office.booked if job.obs_tick >= 200]
+    office = Office(schedule_of(workers=2, delay=12), lambda job: taus[job.worker]).run(500)
+    late = [job.worker for job in office.booked if job.obs_tick >= 300]
     assert office.schedule.stride_ticks == 3
     assert 2 < late.count(0) / late.count(1) < 4
 
@@ -348,18 +348,17 @@ def test_after_a_raise_no_two_actions_are_due_at_one_tick():
 
 @settings(deadline=None, max_examples=60)
 @given(taus=st.lists(st.integers(0, 50), min_size=1, max_size=80), size=st.integers(1, 20), q=st.floats(0, 1))
-def test_the_window_knows_the_quantiles_and_the_mean_of_the_last_samples(taus, size, q):
+def test_the_window_knows_the_quantiles_of_the_last_samples(taus, size, q):
     window = TauWindow(size)
     for tau in taus:
         window.add(tau)
     recent = sorted(taus[-size:])
     assert len(window) == len(recent)
-    assert window.is_full == (len(taus) >= size)
     assert window.quantile_ns(q) == recent[min(len(recent) - 1, int(q * len(recent)))]
-    assert window.mean_ns() == sum(recent) // len(recent)
+    assert list(window.ordered_ns) == recent
     assert window.max_ns == max(taus)
 
 
 def test_an_empty_window_says_nought():
     window = TauWindow(4)
-    assert (window.quantile_ns(0.5), window.mean_ns(), window.max_ns, window.is_full) == (0, 0, 0, False)
+    assert (window.quantile_ns(0.5), window.max_ns, list(window.ordered_ns)) == (0, 0, [])

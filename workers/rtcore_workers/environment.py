@@ -194,6 +194,7 @@ class EnvProcess:
             tau_mean_ns=control["tau_mean_ns"],
             guard_ns=control["guard_ns"],
             tau_estimate=config.tau_estimate,
+            on_late=config.on_late,
             adapt=self._resets is None,
         )
         schedule = Schedule(params, control["num_workers"])
