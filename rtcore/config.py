@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import math
-import os
 import tomllib
 from collections.abc import Mapping
 from fractions import Fraction
@@ -14,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from rtcore.clock import FOREVER_NS, NS_PER_S, Overrun, ns_of, rate_from
+from rtcore.cpus import usable_cpus
 from rtcore.datafiles import read_bytes
 from rtcore.dispatch import OnMissing
 from rtcore.embed.importable import import_path
@@ -328,7 +328,7 @@ class RuntimeConfig(LearnConfig):
         """`auto` spins only where another CPU can publish meanwhile."""
         if self.wait != "auto":
             return self.wait
-        return "hybrid" if (len(os.sched_getaffinity(0)) > 1) else "block"
+        return "hybrid" if usable_cpus() > 1 else "block"
 
     def resolved_ring_slots(self, frame_bytes: int) -> int:
         """Ring capacity [frames]."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from rtcore.cpus import cgroup_folders
+from rtcore.cpus import cpu_quota as tightest_quota
 from rtcore.doctor.checks import Answer, Check, Needs, not_applicable, ok, size, warn
 from rtcore.doctor.machine import Machine
 
@@ -36,18 +38,10 @@ def capabilities(machine: Machine, needs: Needs) -> Answer:
 
 def cpu_quota(machine: Machine, needs: Needs) -> Answer:
     """The tightest on the way from this process's group to the top."""
-    quotas = []
-    for folder in _folders(machine, "cpu"):
-        text = machine.find(f"{folder}/cpu.max")
-        if text is None:
-            quota = machine.find(f"{folder}/cpu.cfs_quota_us") or "-1"
-            text = f"{quota} {machine.find(f'{folder}/cpu.cfs_period_us') or 100000}"
-        quota, _, period = text.partition(" ")
-        if quota.isdigit():  # neither "max" nor -1
-            quotas.append((int(quota) / int(period), int(period)))
-    if not quotas:
+    quota = tightest_quota(machine.find)
+    if quota is None:
         return ok("none")
-    cpus, period_us = min(quotas)
+    cpus, period_us = quota
     return warn(
         f"{cpus:.3g} CPUs: once used up, everything stands still for the rest of {period_us / 1000:.0f} ms",
         "whole CPUs instead of a quota: docker run --cpuset-cpus=0-3, without --cpus (Kubernetes: static CPU policy)",
@@ -56,7 +50,7 @@ def cpu_quota(machine: Machine, needs: Needs) -> Answer:
 
 def memory_limit(machine: Machine, needs: Needs) -> Answer:
     limits = []
-    for folder in _folders(machine, "memory"):
+    for folder in cgroup_folders("memory", machine.find):
         for limit_name, used_name in (
             ("memory.max", "memory.current"),
             ("memory.limit_in_bytes", "memory.usage_in_bytes"),
@@ -72,24 +66,6 @@ def memory_limit(machine: Machine, needs: Needs) -> Answer:
     if needs.shm_bytes is not None and left < needs.shm_bytes:
         return warn(f"{found}; the ring alone needs {size(needs.shm_bytes)}", "docker run --memory=4g, or no limit")
     return ok(found)
-
-
-def _folders(machine: Machine, controller: str) -> list[str]:
-    """Folders of this process's group and of those above it, as far as they can be seen from here."""
-    folders = []
-    for line in machine.read("/proc/self/cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            base = _CGROUP
-        elif controller in controllers.split(","):
-            base = f"{_CGROUP}/{controllers}"
-            if not machine.exists(base):
-                base = f"{_CGROUP}/{controller}"
-        else:
-            continue
-        parts = [part for part in path.split("/") if part and part != ".."]
-        folders += ["/".join([base, *parts[:depth]]) for depth in range(len(parts), -1, -1)]
-    return [folder for folder in folders if machine.exists(folder)]
 
 
 CHECKS = (

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rtcore.clock import MonotonicClock, unix_time_s
+from rtcore.cpus import usable_cpus
 
 #: Columns of the first line of /proc/stat, in ticks; guest time is part of user time already.
 _STAT_FIELDS = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
@@ -34,7 +35,7 @@ class HostWatch:
             "preemption": _preemption(platform.version()),
             "cpu_model": _cpu_model(),
             "num_cpus": os.cpu_count(),
-            "usable_cpus": len(os.sched_getaffinity(0)),
+            "usable_cpus": usable_cpus(),
             "python": platform.python_version(),
             "started_unix_s": round(self._started_unix_s, 3),
             "duration_s": round((MonotonicClock.now_ns() - self._start_ns) / 1e9, 3),
@@ -51,7 +52,7 @@ def conditions_text(found: dict[str, Any]) -> str:
         "steal time not known" if found["steal_percent"] is None else f"{found['steal_percent']}% stolen by the host"
     )
     return (
-        f"{found['cpu_model']}, {found['usable_cpus']} of {found['num_cpus']} CPUs, Linux {found['kernel']} "
+        f"{found['cpu_model']}, {found['usable_cpus']:g} of {found['num_cpus']} CPUs, Linux {found['kernel']} "
         f"({found['preemption']}), Python {found['python']}\n"
         f"load {found['load_before']} before, {found['load_after']} after; CPUs {found['busy_percent']}% busy, "
         f"{steal}, in {found['duration_s']:.0f} s"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rtcore.config import RuntimeConfig
+from rtcore.cpus import usable_cpus
 from rtcore.report.perfetto.writer import TRACE_FILE
 from rtcore.report.record import RunRecord
 from rtcore.report.summary import RunStats
@@ -34,7 +34,7 @@ def write_config(folder: Path, config: RuntimeConfig, arguments: list[str]) -> N
         "machine": {
             "host": platform.node(),
             "kernel": platform.release(),
-            "cpus": len(os.sched_getaffinity(0)),
+            "cpus": usable_cpus(),
             "cpu": _cpu_model(),
         },
     }
