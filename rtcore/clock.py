@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
 NS_PER_S = 1_000_000_000
@@ -48,6 +49,14 @@ def ns_of(seconds: float) -> int:
 def cpu_time_ns() -> int:
     """CPU time this process has used, over all its threads [ns]."""
     return time.process_time_ns()
+
+
+def cpu_wait_ns() -> int:
+    """How long this thread was ready to run and had no CPU [ns]; 0 where the kernel does not count it."""
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def unix_time_s() -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -50,7 +50,8 @@ class Tau:
         last = len(ordered) - 1
         costs = sorted(costs_ns) or [0]
         kept = min(len(ordered), _KEPT_TIMES)
-        workers = [sorted(by_worker[index]) for index in sorted(by_worker)] if by_worker else []
+        all_known = by_worker is not None and by_worker.keys() == set(range(len(by_worker)))
+        workers = [sorted(by_worker[index]) for index in range(len(by_worker))] if by_worker and all_known else []
         return cls(
             mean_ns=sum(ordered) // len(ordered),
             p50_ns=ordered[last // 2],
@@ -150,9 +151,9 @@ class Plan:
             f"{policy}: tau p50 {tau.p50_ns / 1e6:.1f} / p99 {tau.p99_ns / 1e6:.1f} ms; {workers}, {self.stagger}: "
             f"{what} {every}, delay {self.delay_ticks} ticks ({self.delay_ticks * period_ms:.0f} ms)"
         )
-        return ". ".join([text, *self._remarks()])
+        return ". ".join([text, *self.remarks()])
 
-    def _remarks(self) -> list[str]:
+    def remarks(self) -> list[str]:
         """What the plan's numbers do not show by themselves."""
         tau, remarks = self.tau, []
         if self.stagger == "max-time" and tau.planned_quantile < 0.99:
@@ -202,6 +203,7 @@ def make_plan(
     limit = ""
     if workers is None:
         workers, limit = _choose_workers(stagger, delay_every_tick, device_stride, max_workers, tau, chunk)
+    tau = replace(tau, workers_ns=tau.workers_ns[:workers])
     usual_ns = tau.workers_ns if len(tau.workers_ns) == workers else ()
     fit = Times(stagger, tau.ordered_ns, usual_ns, workers, rate_hz, guard_ns, on_late).fit()
     stride, enough = fit.stride_ticks, -(-delay_every_tick // chunk)

@@ -5,21 +5,66 @@ Nothing here talks to a process: the supervisor lends what it takes (`Crew`).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from rtcore.clock import NS_PER_S, Clock
 from rtcore.config import RuntimeConfig
+from rtcore.cpus import usable_cpus
 from rtcore.planner import Plan, Tau, make_plan
 from rtcore.report.record import Drain
 from rtcore.shared import Phase, SharedRun
 
-_MIN_REHEARSAL_NS = 700_000_000
-_MAX_REHEARSAL_NS = 12_000_000_000
-_REHEARSAL_SAMPLES = 40
-_PLAN_ROUNDS = 5
+_MIN_ROUND_NS = 700_000_000
+#: A round ends after so long, unless the inferences themselves take longer.
+_MAX_ROUND_NS = 4_000_000_000
+_ROUND_SAMPLES = 40
+#: No further workers are tried when planning has taken so long.
+_MAX_PLANNING_NS = 10_000_000_000
+#: Workers that are added must bring at least this share of the answers that they would bring on an idle machine.
+_LEAST_GAIN = 0.5
+
+
+class Round(NamedTuple):
+    """What a rehearsal with so many workers came to."""
+
+    workers: int
+    tau: Tau
+    answers_per_s: float
+
+
+class Growth:
+    """How many workers to try next, for `--workers auto`. Pure.
+
+    Where the CPUs are full, each worker makes all others slower, so that the times of any number of workers call for
+    more of them. So they are at most doubled at a time, and what does not bring more answers is given back.
+    """
+
+    def __init__(self) -> None:
+        #: Why it ended before there were as many workers as the plan wants; "" if it did not.
+        self.why = ""
+        self._before: Round | None = None
+
+    def after(self, tried: Round, wanted: int, *, elapsed_ns: int) -> Round | int:
+        """The number of workers to go on to, or the round to keep. `wanted`: workers, by what `tried` has measured."""
+        before, self._before = self._before, tried
+        if before is not None:
+            ideal = tried.workers / before.workers - 1
+            gain = tried.answers_per_s / before.answers_per_s - 1
+            if gain < _LEAST_GAIN * ideal:
+                self.why = (
+                    f"{tried.workers} workers answer {tried.answers_per_s:.1f} times a second and {before.workers} "
+                    f"{before.answers_per_s:.1f} times: the CPUs are full, more workers would not act more often"
+                )
+                return before
+        if wanted <= tried.workers:
+            return tried
+        if elapsed_ns > _MAX_PLANNING_NS:
+            self.why = f"planned after {elapsed_ns / 1e9:.0f} s with what was started; {wanted} workers might act more"
+            return tried
+        return min(wanted, 2 * tried.workers)
 
 
 class Crew(Protocol):
@@ -36,6 +81,7 @@ class Crew(Protocol):
     def retire(self, index: int) -> None: ...
     def set_phase(self, phase: Phase, plan: Plan, num_workers: int) -> int: ...
     def enter(self, phase: str, line: str) -> None: ...
+    def progress(self, line: str) -> None: ...
     def wait_until(
         self,
         done: Callable[[], bool],
@@ -54,27 +100,36 @@ class Rehearsal:
         self._clock = clock
 
     def plan(self, num_workers: int) -> Plan:
-        """Rehearse with the workers there are, plan, and with `auto` start more until the plan holds."""
-        crew = self._crew
-        auto = self._config.workers == "auto"
-        warm = (crew.policy_info.get("warmup_ns") or [0])[-1]
-        tau = Tau.of([warm], [0])
-        if auto:
-            guess = self._make_plan(tau, None).workers
-            if guess > num_workers:
-                crew.start_workers(range(num_workers, guess))
-                num_workers = guess
-        plan = self._make_plan(tau, num_workers)
-        for _ in range(_PLAN_ROUNDS):
-            tau = self._rehearse(plan, num_workers)
-            plan = self._make_plan(tau, None if auto else num_workers)
-            if plan.workers <= num_workers:
-                break
-            crew.start_workers(range(num_workers, plan.workers))
-            num_workers = plan.workers
-        for index in range(plan.workers, num_workers):
-            crew.retire(index)
+        """Rehearse with the workers there are, plan, and with `auto` start more while that helps."""
+        tau = Tau.of([min(self._crew.policy_info.get("warmup_ns") or [0])], [0])
+        if self._config.workers == "auto":
+            plan = self._grow(tau, num_workers)
+        else:
+            tried = self._rehearse(self._make_plan(tau, num_workers), num_workers)
+            plan = self._make_plan(tried.tau, num_workers)
+        for remark in plan.remarks():
+            self._crew.progress(remark)
         return plan
+
+    def _grow(self, tau: Tau, num_workers: int) -> Plan:
+        crew, growth, begun_ns = self._crew, Growth(), self._clock.now_ns()
+        goal: Round | int = max(num_workers, self._make_plan(tau, None).workers)
+        while isinstance(goal, int):
+            if goal > num_workers:
+                crew.start_workers(range(num_workers, goal))
+            num_workers = goal
+            tried = self._rehearse(self._make_plan(tau, num_workers), num_workers)
+            tau, wanted = tried.tau, self._make_plan(tried.tau, None).workers
+            goal = growth.after(tried, wanted, elapsed_ns=self._clock.now_ns() - begun_ns)
+        if growth.why:
+            crew.progress(growth.why)
+        free = self._make_plan(goal.tau, None)
+        # Not fewer than half of those that were tried: what was measured was measured with all of them.
+        kept = max(min(goal.workers, free.workers), -(-num_workers // 2))
+        for index in range(kept, num_workers):
+            crew.retire(index)
+        plan = free if kept == free.workers else self._make_plan(goal.tau, kept)
+        return replace(plan, limit=f"{growth.why}.") if growth.why else plan
 
     def _make_plan(self, tau: Tau, workers: int | None) -> Plan:
         rate_hz = self._crew.rate_hz
@@ -96,7 +151,7 @@ class Rehearsal:
         if device.startswith("cuda"):
             named = self._config.device.count("cuda:")
             return float(max(1, named or int(info.get("num_gpus", 1))))
-        return float(len(os.sched_getaffinity(0)))
+        return usable_cpus()
 
     def _step_ns(self) -> int:
         """The world stood still in the rehearsal: in the run a frame is there one step later.
@@ -106,32 +161,42 @@ class Rehearsal:
         step_ns = int(self._crew.env_info["step_ns"])
         return min(step_ns, int(NS_PER_S / self._crew.rate_hz)) if self._config.overrun == "stretch" else step_ns
 
-    def _rehearse(self, plan: Plan, num_workers: int) -> Tau:
-        """Run the workers as planned on the world's first frame; returns the inference times seen."""
+    def _rehearse(self, plan: Plan, num_workers: int) -> Round:
+        """Run the workers as planned on the world's first frame; returns what was measured."""
         crew, startup_s = self._crew, self._config.startup_timeout_s
         crew.enter("rehearsal", f"rehearsing with {num_workers} worker{'s' if num_workers != 1 else ''}")
         phase_seq = crew.set_phase(Phase.REHEARSE, plan, num_workers)
         drain = Drain(crew.shared, phase_seq)
         taus: dict[int, list[int]] = {}
         costs: list[int] = []
+        answered_ns: list[int] = []
         start_ns = self._clock.now_ns()
-        wanted = max(_REHEARSAL_SAMPLES, 2 * num_workers)
-        rounds_ns = 3 * plan.tau.p50_ns + _MIN_REHEARSAL_NS
+        wanted = max(_ROUND_SAMPLES, 2 * num_workers)
 
         def enough() -> bool:
             for row in drain.jobs():
                 if row.write_ns:
-                    taus.append(row.write_ns - row.booked_ns + self._step_ns())
+                    taus.setdefault(row.worker, []).append(row.write_ns - row.booked_ns + self._step_ns())
                     costs.append(row.cpu_ns)
+                    answered_ns.append(row.write_ns)
+            if not costs:
+                return False
             elapsed_ns = self._clock.now_ns() - start_ns
-            return bool(taus) and (
-                (elapsed_ns > rounds_ns and len(taus) >= wanted) or elapsed_ns > max(_MAX_REHEARSAL_NS, 4 * taus[0])
-            )
+            first_ns = min(times[0] for times in taus.values())
+            if len(costs) >= wanted and len(taus) == num_workers:
+                return elapsed_ns > _MIN_ROUND_NS + 3 * first_ns
+            return elapsed_ns > max(_MAX_ROUND_NS, 4 * first_ns)
 
         def doing() -> str:
-            return f"rehearsing: {min(len(taus), wanted)} of {wanted} inferences"
+            return f"rehearsing: {min(len(costs), wanted)} of {wanted} inferences"
 
         crew.wait_until(enough, "the rehearsal: no worker delivered an action", startup_s, doing)
         phase_seq = crew.set_phase(Phase.IDLE, plan, num_workers)
         crew.wait_until(lambda: crew.shared.env_status["phase_seen"] == phase_seq, "the world", startup_s)
-        return Tau.of(taus, costs)
+        tau = Tau.of([tau_ns for times in taus.values() for tau_ns in times], costs, taus)
+        return Round(num_workers, tau, _per_second(answered_ns))
+
+
+def _per_second(answered_ns: list[int]) -> float:
+    first_ns, last_ns = min(answered_ns), max(answered_ns)
+    return (len(answered_ns) - 1) * NS_PER_S / max(1, last_ns - first_ns)

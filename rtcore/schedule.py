@@ -444,14 +444,12 @@ class Schedule:
 
     def _times(self, mean_ns: int | None = None) -> Times:
         up, params = self._up, self.params
-        known = (worker for worker in up if self._answers_of.get(worker, 0) >= self.KNOWN_ANSWERS)
-        usual_ns = [self._usual_ns[worker] for worker in known]
-        known = usual_ns if len(usual_ns) == len(up) else ()
+        usual_ns = [self._usual_ns[worker] for worker in up if self._answers_of.get(worker, 0) >= self.KNOWN_ANSWERS]
         workers = max(1, len(up))
         return Times(
             params.stagger,
             self.window.ordered_ns,
-            known,
+            usual_ns if len(usual_ns) == len(up) else (),
             workers,
             params.rate_hz,
             params.guard_ns,

@@ -1,5 +1,6 @@
 """How many workers, which delay, which stride, or why not: before the run."""
 
+import json
 import math
 from fractions import Fraction
 
@@ -7,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtcore.planner import Tau, make_plan
+from rtcore.planner import Plan, Tau, make_plan
+from rtcore.rehearsal import Growth, Round
 
 pytestmark = pytest.mark.unit
 
@@ -174,3 +176,114 @@ def test_one_hiccup_is_not_planned_for(samples):
 def test_a_tail_that_is_usual_is_planned_for():
     tau = Tau.of([50 * MS] * 60 + [70 * MS] * 40, [1])
     assert tau.planned_ns == 70 * MS
+
+
+# -- what is true of the times -----------------------------------------------------------------------------------
+
+
+def test_the_p99_is_the_p99_and_what_the_delay_is_made_for_is_named_beside_it():
+    tau = Tau.of([50 * MS] * 90 + [400 * MS] * 10, [1])
+    plan = plan_of(tau, workers=5)
+    assert (tau.p99_ns, tau.planned_ns, plan.delay_ticks) == (400 * MS, 50 * MS, 5)
+    assert plan.to_json()["tau_ms"]["planned_for"] == 50.0
+    assert "p99 400.0 ms" in plan.sentence("Tiny")
+    assert "The delay is made for p75 (50.0 ms)" in plan.sentence("Tiny")
+    assert 0.4 < plan.acted_fraction < 0.6  # one in ten is late, and keeps its worker for eight times as long
+
+
+def test_a_slow_worker_is_named_and_its_late_actions_are_in_the_plan():
+    by_worker = {worker: [80 * MS] * 10 for worker in range(4)} | {4: [160 * MS] * 5}
+    taus = [tau for times in by_worker.values() for tau in times]
+    plan = plan_of(Tau.of(taus, [0], by_worker), workers=5)
+    assert plan.slow_workers == (4,)
+    assert plan.acted_fraction < 0.6
+    assert "Slow: worker 4 (160.0 ms)" in plan.sentence("Tiny")
+    assert plan.to_json()["slow_workers"] == [4]
+    assert plan.to_json()["tau_ms"]["by_worker"] == [80.0] * 4 + [160.0]
+
+
+def test_workers_that_are_alike_are_not_called_slow():
+    by_worker = {worker: [(80 + worker) * MS] * 10 for worker in range(5)}
+    plan = plan_of(Tau.of([tau for times in by_worker.values() for tau in times], [0], by_worker), workers=9)
+    assert (plan.slow_workers, "Slow" in plan.sentence("Tiny")) == ((), False)
+
+
+def test_a_plan_survives_the_way_through_text():
+    plan = plan_of(Tau.of([50 * MS, 60 * MS], [1], {0: [50 * MS], 1: [60 * MS]}), chunk=3)
+    assert Plan.from_text(json.loads(json.dumps(plan.to_text()))) == plan
+
+
+# -- chunks ------------------------------------------------------------------------------------------------------
+
+
+def test_auto_takes_no_more_workers_than_it_takes_for_a_chunk_to_reach_to_the_next():
+    plan = plan_of(tau_of(300), chunk=16)
+    assert (plan.workers, plan.stride_ticks, plan.acted_fraction, plan.limit) == (2, 15, 1.0, "")
+    assert plan_of(tau_of(300), chunk=100).workers == 1
+
+
+def test_actions_of_a_chunk_that_nobody_will_apply_are_told():
+    sentence = plan_of(tau_of(60), workers=6, chunk=16).sentence("Tiny")
+    assert "15 of 16 actions of a chunk are replaced by newer ones" in sentence
+    assert "Action 0 of a chunk is for the tick it is due at, 6 ticks after its frame" in sentence
+    assert "chunk" not in plan_of(tau_of(60), workers=6).sentence("Tiny")
+
+
+# -- growing, with auto ------------------------------------------------------------------------------------------
+
+
+def grown(wanted_of, answers_of, first=1, seconds_a_round=1):
+    """Rounds until one is kept: (the most workers, those kept, why)."""
+    growth, workers, rounds = Growth(), first, 0
+    while True:
+        rounds += 1
+        tried = Round(workers, tau_of(10), answers_of(workers))
+        goal = growth.after(tried, wanted_of(workers), elapsed_ns=rounds * seconds_a_round * 10**9)
+        if not isinstance(goal, int):
+            return workers, goal.workers, growth.why
+        assert workers < goal <= 2 * workers
+        workers = goal
+
+
+def test_workers_are_added_while_they_answer_more_often():
+    assert grown(lambda _: 7, lambda workers: 10 * workers) == (7, 7, "")
+
+
+def test_a_machine_whose_cpus_are_full_gets_its_last_doubling_back():
+    """Each further worker makes all others slower: any number of them calls for three times as many."""
+    most, kept, why = grown(lambda workers: 3 * workers, lambda workers: 10 * min(workers, 4))
+    assert (most, kept) == (8, 4)
+    assert "the CPUs are full" in why
+
+
+def test_planning_ends_in_time_and_says_so():
+    most, kept, why = grown(lambda workers: 3 * workers, lambda workers: 10 * workers, seconds_a_round=6)
+    assert (most, kept) == (2, 2)
+    assert "planned after 12 s" in why
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    cpus=st.floats(0.2, 64),
+    busy=st.integers(0, 16),
+    cost_ms=st.floats(1, 500),
+    pad_ms=st.floats(0, 500),
+    first=st.integers(1, 20),
+)
+def test_never_more_than_twice_the_workers_that_are_kept_were_started(cpus, busy, cost_ms, pad_ms, first):
+    """CPUs shared fairly with `busy` loops of somebody else."""
+
+    def tau_ms(workers):
+        share = min(1.0, cpus / (workers + busy))
+        return pad_ms + cost_ms / share
+
+    def answers(workers):
+        return 1000 * workers / tau_ms(workers)
+
+    def wanted(workers):
+        return math.ceil(tau_ms(workers) / 10)
+
+    most, kept, why = grown(wanted, answers, first)
+    assert most <= 2 * kept or kept == most == first
+    assert kept >= min(first, most)
+    assert why or wanted(kept) <= kept

@@ -1,12 +1,14 @@
 """When who starts, tick by tick: strides, membership, unequal and hung workers, the estimate."""
 
+import math
+import random
 from fractions import Fraction
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtcore.schedule import Job, Schedule, ScheduleParams, TauWindow, delay_for, stride_for
+from rtcore.schedule import Job, Schedule, ScheduleParams, TauWindow, Times, delay_for, quantile_ns, stride_for
 
 pytestmark = pytest.mark.unit
 
@@ -341,6 +343,115 @@ def test_after_a_raise_no_two_actions_are_due_at_one_tick():
     dues = [job.due_tick for job in office.booked]
     assert office.schedule.delay_ticks == 9
     assert len(dues) == len(set(dues))
+
+
+@pytest.mark.parametrize("stall", [30, 60, 180])
+@pytest.mark.parametrize(("workers", "tau"), [(4, 7), (2, 12), (6, 24), (12, 45)])
+def test_a_stall_changes_the_stride_only_while_its_worker_is_away(workers, tau, stall):
+    taus = {100: tau * 4 + 8 + stall}
+    office = Office(
+        schedule_of(workers=workers, delay=tau), lambda job: taus.pop(100, tau) if job.obs_tick >= 100 else tau
+    )
+    before = office.run(100).schedule.stride_ticks
+    office.run(2 * (tau * 4 + 8 + stall))
+    assert (office.schedule.num_up, office.schedule.stride_ticks) == (workers, before)
+    office.run(1200)
+    assert (office.schedule.stride_ticks, office.schedule.replans) == (before, 0)
+
+
+@pytest.mark.parametrize("stagger", ["max-time", "expected-time"])
+def test_a_stall_of_all_workers_at_once_changes_nothing_once_it_is_over(stagger):
+    office = Office(schedule_of(stagger, workers=7, delay=7), lambda job: 187 if 600 <= job.obs_tick < 607 else 7).run(
+        900
+    )
+    assert (office.schedule.delay_ticks, office.schedule.stride_ticks, office.schedule.replans) == (7, 1, 0)
+
+
+# -- the plan that is kept ---------------------------------------------------------------------------------------
+
+
+def lognormal_office(median, sigma, workers, seed, *, delay, adapt=True):
+    rng = random.Random(seed)
+    mean_ticks = median * math.exp(sigma**2 / 2)
+    schedule = schedule_of(workers=workers, delay=delay, mean_ticks=mean_ticks, adapt=adapt)
+    return Office(schedule, lambda job: max(1, math.ceil(rng.lognormvariate(math.log(median), sigma))))
+
+
+def acted_of(office, ticks):
+    """The share of `ticks` further ticks with an action: the newest that is due, each once."""
+    since, applied, pending, acted = office.tick + 1, -1, [], 0
+    for _ in range(ticks):
+        before = dict(office.out)
+        office.run(1)
+        pending += [job for worker, (job, ready) in before.items() if ready <= office.tick]
+        due = [job.obs_tick for job in pending if job.due_tick <= office.tick]
+        pending = [job for job in pending if job.due_tick > office.tick]
+        if due and max(due) > applied:
+            applied, acted = max(due), acted + 1
+    assert office.tick + 1 == since + ticks
+    return acted / ticks
+
+
+def plan_for(median, sigma, workers, seed):
+    rng = random.Random(1000 + seed)
+    ordered = sorted(int(rng.lognormvariate(math.log(median), sigma) * TICK_NS) for _ in range(256))
+    return Times("max-time", ordered, (), workers, RATE_HZ).fit()
+
+
+def combinations(count):
+    rng = random.Random(5)
+    return [(rng.uniform(1.2, 12), rng.uniform(0.05, 0.6), rng.randint(1, 14), seed) for seed in range(count)]
+
+
+def test_over_a_hundred_kinds_of_times_the_schedule_acts_no_less_than_the_plan_it_began_with():
+    worse = []
+    for median, sigma, workers, seed in combinations(100):
+        delay = plan_for(median, sigma, workers, seed).delay_ticks
+        kept = acted_of(lognormal_office(median, sigma, workers, seed, delay=delay, adapt=False), 2000)
+        adapted = acted_of(lognormal_office(median, sigma, workers, seed, delay=delay), 2000)
+        if adapted < kept - 0.01:
+            worse.append((median, sigma, workers, kept, adapted))
+    assert worse == []
+
+
+@pytest.mark.parametrize("factor", [0.5, 2, 3])
+def test_a_wrong_delay_is_left_for_what_the_planner_would_make_of_the_same_times(factor):
+    worse = []
+    for median, sigma, workers, seed in combinations(12):
+        delay = plan_for(median, sigma, workers, seed).delay_ticks
+        office = lognormal_office(median, sigma, workers, seed, delay=max(1, round(delay * factor)))
+        office.run(600 + 300 * office.schedule.stride_ticks)
+        planned = lognormal_office(median, sigma, workers, seed + 7, delay=delay, adapt=False).run(600)
+        planned_acted, acted = acted_of(planned, 2500), acted_of(office, 2500)
+        if acted < planned_acted - 0.03:
+            worse.append((median, sigma, workers, planned_acted, acted, delay, office.schedule.delay_ticks))
+    assert worse == []
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    taus=st.lists(st.integers(1, 40 * TICK_NS), min_size=1, max_size=60),
+    workers=st.integers(1, 20),
+    guard_ns=st.integers(0, TICK_NS),
+)
+def test_no_delay_that_the_fit_considers_is_worth_more_than_the_one_it_takes(taus, workers, guard_ns):
+    times = Times("max-time", sorted(taus), (), workers, RATE_HZ, guard_ns)
+    fit = times.fit()
+    assert fit.stride_ticks == stride_for("max-time", fit.delay_ticks, workers, 1, RATE_HZ)
+    assert 0 <= fit.acted_fraction <= 1 / fit.stride_ticks
+    shorter = [workers * stride for stride in range(fit.stride_ticks + 1) if 0 < workers * stride <= fit.delay_ticks]
+    usual = delay_for(quantile_ns(sorted(taus), 0.5), RATE_HZ)
+    assert all(times.worth(delay) <= times.worth(fit.delay_ticks) + 1e-9 for delay in shorter if delay >= usual)
+
+
+@settings(deadline=None, max_examples=100)
+@given(tau=st.integers(1, 60), workers=st.integers(1, 20), stall=st.integers(1, 10**6), samples=st.integers(9, 60))
+def test_times_that_are_all_alike_but_one_fit_as_without_it(tau, workers, stall, samples):
+    ordered = [tau * TICK_NS] * (samples - 1)
+    stalled = [*ordered, (5 * tau + stall) * TICK_NS]
+    for stagger in ("max-time", "expected-time"):
+        fits = {Times(stagger, times, (), workers, RATE_HZ).fit()[:2] for times in (ordered, stalled)}
+        assert len(fits) == 1
 
 
 # -- the window --------------------------------------------------------------------------------------------------
