@@ -158,6 +158,10 @@ def _run_child(
 def _call_entry(request: dict[str, Any], channel: socket.socket) -> int:
     module_name, _, function = request["entry"].partition(":")
     try:
+        if "entropy" in request["boot"]:
+            from rtcore.randomness import seed_generators  # noqa: PLC0415 - after the preload, which brings numpy
+
+            seed_generators(request["boot"]["entropy"])
         getattr(importlib.import_module(module_name), function)(request["boot"], channel)
     except BaseException as error:
         # A user's world or policy that raised is shown with its traceback; our own errors say everything themselves.

@@ -27,6 +27,7 @@ from rtcore.learn.checkpoint import SavedState
 from rtcore.learn.crew import LearnerCrew
 from rtcore.params import ParamStore
 from rtcore.planner import Plan
+from rtcore.randomness import entropy_of, world_entropy
 from rtcore.recording.crew import RecordingCrew
 from rtcore.recording.writer import describe_run
 from rtcore.rehearsal import Rehearsal
@@ -181,7 +182,8 @@ class Supervisor:
         making = f"making the world {self.config.env_id}"
         self._startup.enter("world", making)
         played, seed = self._played_delay_ticks is not None, world_seed(self.config.seed, self.ticks_before)
-        self._env = self._launch("env", 0, 0, ENV_ENTRY, {"played": played, "seed": seed})
+        boot = {"played": played, "seed": seed, "entropy": world_entropy(seed)}
+        self._env = self._launch("env", 0, 0, ENV_ENTRY, boot)
         if not played and self.config.policy not in WITHOUT_NETWORK:
             # While the world is being made, and not before its process is forked: that one needs none of it.
             further = self._has_own_network and self.config.workers != 1
@@ -241,7 +243,8 @@ class Supervisor:
         if role == "worker" and generation > 1 and self._has_own_network:
             # Nothing, where there were several from the beginning.
             self._launcher_now.preload("torch's meta device", PRELOAD_META)
-        common = {"run_id": self.run_id, "config": self.config.to_jsonable()}
+        common: dict[str, Any] = {"run_id": self.run_id, "config": self.config.to_jsonable()}
+        common["entropy"] = entropy_of(self.config.seed, self.ticks_before, role, index, generation)
         return self._launcher_now.start(role, index, generation, entry, common | boot)
 
     @property

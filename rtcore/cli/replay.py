@@ -14,6 +14,7 @@ from rtcore.cli.endings import EXIT_FAILED
 from rtcore.config import RuntimeConfig
 from rtcore.errors import ConfigError, RtcoreError
 from rtcore.filesettings import refuse_code
+from rtcore.randomness import seed_generators, world_entropy
 from rtcore.recording.reader import Recording
 from rtcore.recording.replay import Report, replay
 from rtcore.world import GymnasiumWorld
@@ -73,6 +74,8 @@ def _config_of(recording: Recording, given: RuntimeConfig) -> RuntimeConfig:
 def make_world(recording: Recording, config: RuntimeConfig) -> GymnasiumWorld:
     """The recorded world, as new, made as the run made it. ConfigError if it cannot be, or is another one now."""
     entry: Any = importlib.import_module("rtcore_workers.environment")
+    entropy = world_entropy(int(recording.about["seed"]))
+    seed_generators(entropy)
     try:
         world: GymnasiumWorld = entry.build_world(config, int(recording.about["seed"]))
     except RtcoreError as error:
@@ -89,7 +92,7 @@ def make_world(recording: Recording, config: RuntimeConfig) -> GymnasiumWorld:
                 raise ConfigError(f"{config.env_id} is another world now: its {what} were {was}, they are {now}")
         if config.clock == "wall":
             # The run timed its world before the first tick and restarted it: so that nothing differs, here too.
-            entry.time_steps(world)
+            entry.time_steps(world, entropy)
     except BaseException:
         world.close()
         raise

@@ -17,6 +17,7 @@ from rtcore.cli.video import draw_video, run_video, say_left_out
 from rtcore.config import RuntimeConfig
 from rtcore.errors import RecordError, RtcoreError
 from rtcore.learn.policysource import resolve_policy
+from rtcore.randomness import entropy_of, seed_generators
 from rtcore.recording.columns import UNFINISHED, require_h5py
 from rtcore.report.live import LiveView
 from rtcore.report.output import write_config, write_results
@@ -160,6 +161,8 @@ def _update(view: LiveView, runtime: Runtime, *, force: bool = False) -> None:
 
 def _run_virtual(config: RuntimeConfig, view: LiveView) -> tuple[Simulation, Stopped | None, RtcoreError | None]:
     """No processes: as fast as the machine goes."""
+    # Of this program: policies and worlds may draw from them, and a simulation has no process of its own.
+    seed_generators(entropy_of(config.seed, 0, "virtual", 0, 0))
     simulation = Simulation(config, say=view.log)
     for note in (*simulation.world_notes, simulation.plan.sentence(simulation.stats().policy)):
         view.log(note)

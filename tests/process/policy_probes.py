@@ -51,5 +51,21 @@ def positional(observation_space: Any, action_space: Any, folder: str) -> Any:
     return Positional()
 
 
+def noise(observation_space: Any, action_space: Any) -> Any:
+    """A network whose action is what Python, numpy and torch draw; each takes a while, so that all workers have one."""
+    import random
+    import time
+
+    import torch
+    from torch import nn
+
+    class Noise(nn.Module):
+        def forward(self, x: Any) -> Any:
+            time.sleep(0.025)
+            return 2 * torch.tensor([[random.random(), np.random.random(), torch.rand(1).item()]]) - 1
+
+    return Noise()
+
+
 def _note(path: Path, found: dict[str, Any]) -> None:
     path.write_text(json.dumps(found))

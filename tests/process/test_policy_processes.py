@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
 from pathlib import Path
@@ -35,3 +36,28 @@ def test_torch_is_imported_once_for_all_workers_with_its_meta_device_and_not_for
     assert list(phases) == ["world", "imports", "workers", "rehearsal"]
     assert summary["startup_s"] == pytest.approx(sum(phases.values()), abs=1e-4)
     assert said[0] == "making the world policy_probes:Fast"
+
+
+def drawn_by_worker(seed: int, out: Path) -> dict[str, list[str]]:
+    """The first actions of each worker in a run."""
+    args = {"env_id": "policy_probes:Fast", "env_args": {"folder": str(out)}, "policy": "policy_probes:noise"}
+    with rtcore.Runtime(**args, workers=3, ticks=40, seed=seed, out=out) as runtime:
+        runtime.wait()
+    found: dict[str, list[str]] = {}
+    with (out / "actions.csv").open() as file:
+        for row in csv.DictReader(file):
+            if row["kind"] == "acted":
+                found.setdefault(row["worker"], []).append(row["applied_action"])
+    return found
+
+
+def test_each_worker_draws_other_random_numbers_and_a_run_of_the_same_seed_the_same(tmp_path: Path) -> None:
+    first, again, other = (drawn_by_worker(seed, tmp_path / name) for seed, name in ((5, "a"), (5, "b"), (6, "c")))
+    assert len(first) == 3
+    for column in range(3):
+        values = [action.split()[column] for actions in first.values() for action in actions]
+        assert len(set(values)) == len(values), "no two inferences drew the same"
+    for worker, actions in first.items():
+        # Not one by one: on a busy machine an action may come too late to be applied.
+        assert len(set(actions) & set(again[worker])) > 1
+        assert not set(actions) & set(other[worker])

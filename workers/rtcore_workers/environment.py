@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -22,6 +23,7 @@ from rtcore.errors import ConfigError, EnvironmentFailed, RtcoreError
 from rtcore.forkserver import MAX_MESSAGE_BYTES
 from rtcore.garbage import SlackCollector
 from rtcore.layout import TRACE_ENV, Layout
+from rtcore.randomness import seed_generators
 from rtcore.realtime import prepare_env_process
 from rtcore.recorder import Books, StatsRecorder, TracingRecorder
 from rtcore.schedule import Schedule, ScheduleParams
@@ -41,7 +43,7 @@ def main(boot: dict[str, Any], channel: socket.socket) -> None:
     config = RuntimeConfig.from_jsonable(boot["config"])
     world = build_world(config, boot["seed"])
     try:
-        step_ns = time_steps(world)
+        step_ns = time_steps(world, boot["entropy"])
         channel.send(json.dumps({"spec": describe(world, config) | {"step_ns": step_ns}}).encode())
         setup = channel.recv(MAX_MESSAGE_BYTES)
         if not setup:
@@ -76,8 +78,11 @@ def build_world(config: RuntimeConfig, seed: int) -> GymnasiumWorld:
     return world
 
 
-def time_steps(world: GymnasiumWorld) -> int:
-    """How long a step takes, from a few with the stand-in action: the 90% quantile [ns]. Then a reset, seeded anew."""
+def time_steps(world: GymnasiumWorld, entropy: Sequence[int] = ()) -> int:
+    """How long a step takes, from a few with the stand-in action: the 90% quantile [ns]. Then a reset, seeded anew.
+
+    `entropy`: what the process's global generators begin from again, for worlds that draw from them.
+    """
     clock, times = MonotonicClock(), []
     for _ in range(_TIMED_STEPS):
         start_ns = clock.now_ns()
@@ -85,6 +90,8 @@ def time_steps(world: GymnasiumWorld) -> int:
         times.append(clock.now_ns() - start_ns)
         if result.terminated or result.truncated or sum(times) > _TIMED_STEPS_NS:
             break
+    if entropy:
+        seed_generators(entropy)
     world.restart()
     return sorted(times)[int(0.9 * (len(times) - 1))]
 

@@ -11,6 +11,7 @@ import gc
 import json
 import os
 import socket
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from rtcore.learn.checkpoint import load_weights
 from rtcore.manifest import ParamManifest
 from rtcore.params import ParamStore, layout_of
 from rtcore.paramsegment import attach_store
+from rtcore.randomness import seed_generators
 from rtcore.realtime import keep_off
 from rtcore.ring import FrameHeader
 from rtcore.shared import Phase, SharedRun, phase_of
@@ -76,6 +78,7 @@ def main(boot: dict[str, Any], channel: socket.socket) -> None:
         policy = ExploringPolicy(policy, action, config.seed, epsilon, config.explore_ticks)
     semaphore = attach_semaphore(boot["run_id"], index)
     worker = Worker(config, index, boot["generation"], shared, semaphore, policy, action, boot["period_ns"])
+    worker.entropy = boot.get("entropy", ())
     if config.learn is not None and config.mode != "async":
         from rtcore_workers.learner import LearningTurn  # noqa: PLC0415 - imports torch
 
@@ -179,6 +182,8 @@ class Worker:
         self._policy = policy
         history = History(config.obs_history, config.act_history)
         self._read = HistoryReader(shared.ring, history, policy.observation, policy.past_actions).read
+        #: What the process's random generators begin each phase from; (): they go on where they are.
+        self.entropy: Sequence[int] = ()
         #: Learns between two inferences; None: others learn, or nobody.
         self.learning: LearningTurn | None = None
         self._learns_first = config.mode == "learn-then-infer"
@@ -267,6 +272,9 @@ class Worker:
         if job.phase_seq != self._phase_seen:
             self._phase_seen = job.phase_seq
             self._forget_statistics()
+            if self.entropy:
+                # How much was drawn in the rehearsal depends on how long that took.
+                seed_generators(self.entropy)
         start_ns = clock.now_ns()
         header = self.read_frame(job)
         # Busy from here on: until its frame is there, it is the world that takes its time.

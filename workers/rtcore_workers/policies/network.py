@@ -7,11 +7,11 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import nn
 
 from rtcore.clock import Clock
 from rtcore.errors import PolicyError
+from rtcore.randomness import the_same_for_all
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore_workers.device_weights import Copies, placed
 from rtcore_workers.executors import make_executor, resolve_device
@@ -36,7 +36,8 @@ def build_module(
     """Call the factory with seeded weights; the module in eval mode, and a title such as "impala k=1".
 
     `observation` is what the module gets, stacked frames if there are any; `act_history` past actions come with it.
-    `built_in` is the import string behind a built-in name. The global torch generator is left as it was.
+    `built_in` is the import string behind a built-in name. What the factory draws, from torch's, numpy's or Python's
+    global generator, depends on `seed` alone; the generators are left as they were.
     """
     factory = find_factory(name, built_in)
     if built_in and chunk > 1:
@@ -45,8 +46,7 @@ def build_module(
         args = {**args, "act_history": act_history}
     spaces = (observation.to_space(), action.to_space())
     bound = _bind(name, factory, spaces, args)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with the_same_for_all(seed):
         try:
             module = factory(*spaces, **args)
         except PolicyError:
