@@ -166,7 +166,10 @@ def _call_entry(request: dict[str, Any], channel: socket.socket) -> int:
     except BaseException as error:
         # A user's world or policy that raised is shown with its traceback; our own errors say everything themselves.
         ours = type(error).__module__ == "rtcore.errors"
-        plain = error.__cause__ is None or isinstance(error.__cause__, ModuleNotFoundError)
+        cause = error.__cause__
+        plain = (
+            cause is None or isinstance(cause, ModuleNotFoundError) or type(cause).__module__ == "rtcore_envs.errors"
+        )
         user_code = not ours or not (plain or type(error).__name__ == "ConfigError")
         text = "".join(traceback.format_exception(error))[-60_000:] if user_code else ""
         failure = {"failed": type(error).__name__, "message": str(error), "traceback": text}

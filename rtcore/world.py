@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import inspect
+import re
 from collections.abc import Callable, Iterator
 from enum import IntEnum
 from fractions import Fraction
@@ -13,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import gymnasium
 import numpy as np
 import numpy.typing as npt
+from gymnasium.envs.registration import load_env_creator
 
 from rtcore.dispatch import OnMissing
 from rtcore.errors import ConfigError
@@ -93,6 +96,40 @@ def _call_factory(path: str, env_args: dict[str, Any]) -> gymnasium.Env[Any, Any
     if not isinstance(env, gymnasium.Env):
         raise ConfigError(f"env-id {path!r} returned {type(env).__name__}; expected a gymnasium.Env")
     return env
+
+
+def refused_setting(error: BaseException | None, env_id: str, env_args: dict[str, Any]) -> str | None:
+    """What to tell the user if a world refuses one of its arguments; None for any other error.
+
+    The worlds that come with rtcore say so by a type of their own (`rtcore_envs.errors`); an argument that a world
+    does not have is a TypeError that names it.
+    """
+    if isinstance(error, ValueError) and type(error).__module__ == "rtcore_envs.errors":
+        return f"env-id {env_id}: {error}"
+    unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error)) if isinstance(error, TypeError) else None
+    if unknown is None or unknown[1] not in env_args:
+        return None
+    if unknown[1] == "rom":
+        return f"rom: {env_id} takes no ROM; leave --rom out"
+    close = difflib.get_close_matches(unknown[1], _argument_names(env_id), n=2)
+    advice = f"Did you mean {' or '.join(close)}?" if close else f"It takes {', '.join(_argument_names(env_id))}"
+    return f"env-args: {env_id} has no argument {unknown[1]!r}. {advice}"
+
+
+def _argument_names(env_id: str) -> list[str]:
+    """What a world takes, `max_episode_steps` of Gymnasium's own included; only that where it cannot be known."""
+    names = ["max_episode_steps"] if env_id in gymnasium.registry else []
+    try:
+        if env_id in gymnasium.registry:
+            creator: Any = gymnasium.registry[env_id].entry_point
+            entry = load_env_creator(creator) if isinstance(creator, str) else creator
+        else:
+            module_name, _, attribute = env_id.partition(":")
+            entry = getattr(importlib.import_module(module_name), attribute)
+        parameters = inspect.signature(entry).parameters.values()
+        return [each.name for each in parameters if each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)] + names
+    except (ImportError, AttributeError, TypeError, ValueError):
+        return names
 
 
 def _did_you_mean(env_id: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+import re
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -96,6 +98,11 @@ _METAVARS = {
 }
 
 
+#: Flags that take named values, and a comma that ends one: a name follows, and it is not within double quotes.
+_NAMED_VALUES = ("--env-args", "--policy-args")
+_NEXT_NAME = re.compile(r',\s*(?="?[A-Za-z_]\w*"?\s*=(?!=))(?=(?:[^"]*"[^"]*")*[^"]*$)')
+
+
 class _Settings(RuntimeConfig, BaseSettings):
     """The config as pydantic-settings wants it; only flags are read through it, no environment variables."""
 
@@ -181,7 +188,7 @@ def parse_command(arguments: list[str], prog: str = "rtcore-run") -> Command:
         cli_implicit_flags=True,
         cli_avoid_json=True,
     )
-    normal = [_kebab(argument) for argument in arguments]
+    normal = _named_values([_kebab(argument) for argument in arguments])
     parsed = parser.parse_args(normal)
     given = source(parsed_args=parsed)
     chosen = {key.replace("-", "_"): value for key, value in _state_of(given).items()}
@@ -209,6 +216,37 @@ def _state_of(source: Any) -> dict[str, Any]:
     """What the flags said, before validation."""
     said: dict[str, Any] = source()
     return said
+
+
+def _named_values(arguments: list[str]) -> list[str]:
+    """`NAME=VALUE,...` as JSON, in which a value may hold commas: only where `NAME=` follows does one end it.
+
+    So `actions=noop,A,left,done=u8[0xC0B0]==1` needs no quotes. In double quotes a value may hold anything.
+    """
+    found = []
+    for position, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name in _NAMED_VALUES and equals:
+            found.append(f"{name}={_as_json(name, value)}")
+        elif position and arguments[position - 1] in _NAMED_VALUES and not argument.startswith("--"):
+            found.append(_as_json(arguments[position - 1], argument))
+        else:
+            found.append(argument)
+    return found
+
+
+def _as_json(flag: str, text: str) -> str:
+    if text.lstrip().startswith("{"):
+        return text
+    named = {}
+    for pair in _NEXT_NAME.split(text.strip()) if text.strip() else []:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.strip():
+            raise ConfigError(f"{flag.lstrip('-')}: got {pair!r}, expected NAME=VALUE,...")
+        value = value.strip()
+        quoted = len(value) > 1 and value[0] == value[-1] == '"'
+        named[name.strip().strip('"')] = value[1:-1] if quoted else value
+    return json.dumps(named)
 
 
 def _kebab(argument: str) -> str:

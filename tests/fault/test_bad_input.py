@@ -35,6 +35,10 @@ SYNTHETIC = ("--policy", "synthetic", "--policy-args", "latency_ms=10")
         (["--clock", "wall", "--latency", "constant:5"], ["latency", "virtual"]),
         (["--clock", "virtual", "--policy", "impala"], ["--latency", "pad_ms"]),
         (["--overrun", "wait"], ["overrun", "skip", "stretch"]),
+        (["--env-args", "levle=3"], ["levle", "Did you mean level"]),
+        (["--env-args", "level=16"], ["level=16", "from 0 to 15"]),
+        (["--env-args", "level"], ["'level'", "NAME=VALUE"]),
+        (["--env-id", "CartPole-v1", "--fps", "50", "--rom", "x.gb"], ["takes no ROM", "leave --rom out"]),
         (["--noop-action", "99"], ["noop-action", "99"]),
         (["--device", "cuda"], ["cuda", "cpu"]),
     ],
@@ -166,8 +170,8 @@ def test_a_bad_rom_is_named(content: bytes | None, tmp_path: Path) -> None:
     if content is not None:
         path.write_bytes(content)
     done = run_to_end("--env-args", f"rom={path}", "--no-live", *SYNTHETIC)
-    assert done.returncode == 1
-    assert "RomError" in done.stderr
+    assert done.returncode == 2
+    assert "cannot use the ROM" in done.stderr
     assert "bad.gb" in done.stderr
 
 

@@ -11,6 +11,7 @@ import psutil
 import pytest
 from drills import run_to_end, wait_for
 
+from rtcore.cli.endings import EXIT_BAD_INPUT
 from rtcore_envs.library import KNOWN_ROMS, sha256_of
 from rtcore_envs.probe import Probe, probe_rom
 from rtcore_envs.states import write_state
@@ -56,10 +57,13 @@ def marked_processes() -> list[str]:
     return found
 
 
-def run_to_failure(*arguments: str) -> str:
+def run_to_failure(*arguments: str, exitcode: int = 1) -> str:
     """What a run says that must fail, and must leave neither shared memory nor a process behind."""
     done = run_to_end(*arguments, *RUN)
-    assert done.returncode == 1, done.stderr
+    assert done.returncode == exitcode, done.stderr
+    if exitcode == EXIT_BAD_INPUT:
+        assert "Traceback" not in done.stderr
+        assert done.stderr.count("expected") == 1, "it is said once"
     wait_for(lambda: not marked_processes(), "every process of the run to end")
     return " ".join(done.stderr.split())
 
@@ -70,24 +74,31 @@ def test_a_bad_rom_ends_the_run_with_an_error_that_names_the_file(tmp_path: Path
     path = tmp_path / f"{name}.gb"
     if content is not None:
         path.write_bytes(content)
-    stderr = run_to_failure("--env-id", "rtcore/Tetris-v0", "--env-args", f"rom={path}")
-    for words in ["RomError", f"{name}.gb", "expected", *said]:
+    stderr = run_to_failure("--env-id", "rtcore/Tetris-v0", "--env-args", f"rom={path}", exitcode=EXIT_BAD_INPUT)
+    for words in ["ConfigError", "cannot use the ROM", f"{name}.gb", "expected", *said]:
         assert words in stderr
 
 
 def test_a_folder_in_place_of_a_rom_is_an_error(tmp_path: Path) -> None:
-    stderr = run_to_failure("--env-id", "rtcore/PokemonBattles-v0", "--env-args", f"rom={tmp_path}")
-    assert "RomError" in stderr
+    stderr = run_to_failure(
+        "--env-id", "rtcore/PokemonBattles-v0", "--env-args", f"rom={tmp_path}", exitcode=EXIT_BAD_INPUT
+    )
     assert "got a folder" in stderr
+
+
+def test_a_pipe_in_place_of_a_rom_is_an_error_and_no_wait(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.gb")
+    arguments = ("--env-id", "rtcore/GameBoy-v0", "--rom", str(tmp_path / "pipe.gb"), "--env-args", "reward=0,done=0")
+    assert "got a pipe, a socket or a device" in run_to_failure(*arguments, exitcode=EXIT_BAD_INPUT)
 
 
 # -- hangs, and start states -------------------------------------------------------------------------------------
 
 
-def run_battles(rom: Path, states: Path, *arguments: str) -> str:
+def run_battles(rom: Path, states: Path, *arguments: str, exitcode: int = 1) -> str:
     """A run that must fail, of a world for which the file `rom` is what it expects."""
     env_args = f"rom={rom},states={states},known={rom}"
-    return run_to_failure("--env-id", "probe_parts:battles", "--env-args", env_args, *arguments)
+    return run_to_failure("--env-id", "probe_parts:battles", "--env-args", env_args, *arguments, exitcode=exitcode)
 
 
 def test_a_rom_that_hangs_at_power_on_is_killed(tmp_path: Path) -> None:
@@ -117,8 +128,8 @@ def test_a_start_state_that_hangs_in_the_run_is_killed(tmp_path: Path) -> None:
 
 def test_a_start_state_of_another_rom_is_refused(tmp_path: Path) -> None:
     red, blue = Probe(tmp_path / "red", "pokemon-red"), Probe(tmp_path / "blue", "pokemon-blue")
-    stderr = run_battles(red.path, blue.save("foreign", "battles", FIGHT))
-    for words in ("StateError", "foreign.rtstate", "a state of pokemon-blue", red.known.sha256, blue.known.sha256):
+    stderr = run_battles(red.path, blue.save("foreign", "battles", FIGHT), exitcode=EXIT_BAD_INPUT)
+    for words in ("foreign.rtstate", "a state of pokemon-blue", red.known.sha256, blue.known.sha256):
         assert words in stderr
 
 
@@ -136,6 +147,6 @@ def test_a_damaged_start_state_is_refused(tmp_path: Path, damage: str) -> None:
         path.write_bytes(b"")
     else:
         path.unlink()
-    stderr = run_battles(probe.path, path)
-    assert "StateError" in stderr
+    stderr = run_battles(probe.path, path, exitcode=EXIT_BAD_INPUT)
+    assert "cannot use the start state" in stderr
     assert f"{damage}.rtstate" in stderr

@@ -33,6 +33,33 @@ def test_a_rom_is_an_argument_of_the_world_and_a_flag_wins_over_the_file(tmp_pat
         parse_config(["--rom", "a.gb", "--env-args", "rom=5"])
 
 
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("a=1,b=x", {"a": 1, "b": "x"}),
+        ("actions=noop,A,left+A,done=u8[0xC0B0]==1", {"actions": "noop,A,left+A", "done": "u8[0xC0B0]==1"}),
+        (
+            "reward=max(u8[1], 2), done=u8[1] >= 3 and u8[2] != 4",
+            {"reward": "max(u8[1], 2)", "done": "u8[1] >= 3 and u8[2] != 4"},
+        ),
+        ("start=wait 60, start 5,info=a: u8[1], b: u8[2]", {"start": "wait 60, start 5", "info": "a: u8[1], b: u8[2]"}),
+        ('a="x,b=2",c=3', {"a": "x,b=2", "c": 3}),
+        ('{"a": [1, 2]}', {"a": [1, 2]}),
+        ("", {}),
+    ],
+)
+def test_a_value_may_hold_commas_up_to_the_next_name(text: str, values: dict[str, object]) -> None:
+    for words in (["--env-args", text], [f"--env_args={text}"]):
+        assert parse_config(words)[0].env_args == values
+    assert parse_config(["--env-args", "z=1", "--env-args", text])[0].env_args == {"z": 1} | values
+
+
+@pytest.mark.parametrize("text", ["x", "=3", "x,y"])
+def test_a_value_without_a_name_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="env-args: got .* expected NAME=VALUE"):
+        parse_config(["--env-args", text])
+
+
 def test_help_shows_every_flag_and_begins_with_the_world(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parse_config(["--help"])

@@ -30,7 +30,7 @@ from rtcore.schedule import Schedule, ScheduleParams
 from rtcore.shared import Phase, SharedRun, phase_of
 from rtcore.shm import attach_semaphore
 from rtcore.tickloop import TickLoop
-from rtcore.world import GymnasiumWorld, HeldWorld, World, make_environment
+from rtcore.world import GymnasiumWorld, HeldWorld, World, make_environment, refused_setting
 
 _IDLE_POLL_NS = 2_000_000
 _TIMED_STEPS = 20
@@ -70,11 +70,18 @@ def build_world(config: RuntimeConfig, seed: int) -> GymnasiumWorld:
     except RtcoreError:
         raise
     except Exception as error:
-        if config.rom is not None and isinstance(error, TypeError) and "'rom'" in str(error):
-            raise ConfigError(f"rom: {config.env_id} takes no ROM; leave --rom out") from error
+        refused = refused_setting(error, config.env_id, config.world_args)
+        if refused is not None:
+            raise ConfigError(refused) from error
         raise EnvironmentFailed(f"{config.env_id} could not be made: {type(error).__name__}: {error}") from error
     world = GymnasiumWorld(env, seed=seed, on_missing=config.on_missing, noop_action=config.noop_action)
-    world.reset()
+    try:
+        world.reset()
+    except EnvironmentFailed as error:  # of a start state, say, which is looked at only here
+        refused = refused_setting(error.__cause__, config.env_id, config.world_args)
+        if refused is not None:
+            raise ConfigError(refused) from error
+        raise
     return world
 
 
