@@ -139,7 +139,8 @@ class ParamManifest:
         """`weights` (arrays, or tensors: whatever has detach().cpu().numpy()) as arrays ready for `write`.
 
         PolicyError says which name is missing or unknown, which shape or dtype is another, and where a value is not
-        finite (buffers may hold infinities, such as masks). Tied weights may be given under any of their names.
+        finite, or would not be in the network's dtype (buffers may hold infinities, such as masks). Tied weights may
+        be given under any of their names.
         """
         self._check_names(weights, what)
         arrays: dict[str, Array] = {}
@@ -185,14 +186,32 @@ def _checked(tensor: ParamTensor, value: Any, what: str) -> Array:
     is_bfloat16 = tensor.dtype == "bfloat16" and (array.dtype.kind == "f" or dtype == "uint16")
     if not is_bfloat16 and kinds[0] != kinds[1]:
         raise PolicyError(f"{what} is {array.dtype}; expected {tensor.dtype}, as in this run's policy. Convert it")
-    if array.dtype.kind in "fc":
-        bad = np.isnan(array) if tensor.kind != "parameter" else ~np.isfinite(array)
-        if bad.any():
-            raise PolicyError(
-                f"{what} has {int(bad.sum())} of {array.size} values that are not finite (NaN or infinite); "
-                "expected finite weights. The last good ones stay in use"
-            )
-    return _bfloat16_bits(array) if is_bfloat16 and dtype != "uint16" else array
+    given = array
+    # As it will lie in memory: a number may be finite, and too large for the network's dtype.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if not is_bfloat16:
+            array = given.astype(tensor.dtype, copy=False)
+        elif dtype != "uint16":
+            array = _bfloat16_bits(given)
+    num_bad = int(_flaws(tensor, given, array).sum())
+    if num_bad:
+        raise PolicyError(
+            f"{what} has {num_bad} of {array.size} values that are not finite (NaN or infinite) as {tensor.dtype}, or "
+            f"that it cannot hold; expected finite weights. The last good ones stay in use"
+        )
+    return array
+
+
+def _flaws(tensor: ParamTensor, given: Array, kept: Array) -> npt.NDArray[np.bool_]:
+    """Which values must not be published. `kept`: what became of `given` in the tensor's own dtype."""
+    if tensor.dtype == "bfloat16":
+        kept = (kept.astype(np.uint32) << 16).view(np.float32)
+        given = kept if given.dtype == np.uint16 else given
+    elif kept.dtype.kind not in "fc":
+        return np.asarray(kept != given)
+    if tensor.kind == "parameter":
+        return ~(np.isfinite(kept) & np.isfinite(given))
+    return np.isnan(given) | np.isnan(kept) | (np.isinf(kept) & np.isfinite(given))
 
 
 def _as_array(value: Any) -> Array:

@@ -127,3 +127,31 @@ def test_what_cannot_be_shared_is_said_by_name():
         manifest_of(nn.LazyLinear(3))
     with pytest.raises(PolicyError, match="'odd' is complex128"):
         ParamManifest.of([ParamTensor(("odd",), (1,), (1,), "complex128", "buffer", trainable=False)])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "given"),
+    [
+        ("float32", np.array([1e39, 1.0])),
+        ("float16", np.array([1e5, 1.0], np.float32)),
+        ("bfloat16", np.array([3.4e38, 1.0], np.float32)),
+        ("bfloat16", np.array([1e39, 1.0])),
+        ("bfloat16", np.array([np.nan, 1.0], np.float32)),
+        ("complex64", np.array([1e39, 1.0], np.complex128)),
+        ("int8", np.array([300, 1])),
+    ],
+)
+@pytest.mark.parametrize("kind", ("parameter", "buffer"))
+def test_what_the_dtype_cannot_hold_is_refused_whatever_it_was_given_as(dtype, given, kind):
+    """Checked as it will lie in memory: 1e39 is finite in float64, and infinite in a float32 network."""
+    manifest = ParamManifest.of([ParamTensor(("w",), (2,), (1,), dtype, kind, trainable=False)])
+    with pytest.raises(PolicyError, match="'w' has 1 of 2 values that are not finite"):
+        manifest.check({"w": given}, "the published state_dict")
+
+
+def test_an_infinity_is_refused_in_a_parameter_also_as_bits_and_kept_in_a_buffer():
+    bits = ParamManifest.of([ParamTensor(("w",), (2,), (1,), "bfloat16", "parameter", trainable=False)])
+    with pytest.raises(PolicyError, match="'w' has 1 of 2 values that are not finite"):
+        bits.check({"w": np.array([0x7F80, 0], np.uint16)}, "weights")
+    manifest = ParamManifest.of([ParamTensor(("w",), (2,), (1,), "float16", "buffer", trainable=False)])
+    assert manifest.check({"w": np.array([-np.inf, 1.0])}, "weights")["w"].tolist() == [-np.inf, 1.0]

@@ -284,7 +284,10 @@ class DqnLearner:
                 weights, updates = self.master.slots[commit.slot].weights.copy(), commit.updates
             if inside is not None:
                 inside()
-        version = self._publish(weights, updates) if self._publish is not None and due else None
+        version = None
+        # An update may overflow though its gradient did not: such weights never play. The next loss shows it.
+        if self._publish is not None and due and np.isfinite(weights).all():
+            version = self._publish(weights, updates)
         diff = commit.updates - 1 - gradient.commit.updates
         return Update(commit, gradient, diff, version, due and version is None)
 
