@@ -10,6 +10,7 @@
     ├── EnvironmentHung           the environment stopped answering and was killed
     ├── PolicyError               bad policy name, arguments, output shape or dtype, or NaN
     ├── RecordError               the files of a run cannot be written
+    ├── ChannelError              a process of the run says something that cannot be understood, or nothing
     ├── WorkerDied                a process of the run died: (role, index, pid, exitcode)
     └── LauncherDied              the process that starts the others died
 
@@ -78,6 +79,10 @@ class RecordError(RtcoreError):
     """A file of the run's folder cannot be written; the message names the folder and the reason."""
 
 
+class ChannelError(RtcoreError):
+    """Another process of the run has gone, keeps silent, or sent what is no message."""
+
+
 class WorkerDied(RtcoreError):
     """A process of the run died unasked.
 
@@ -126,3 +131,11 @@ def describe_exit(exitcode: int | None) -> str:
     if name == "SIGKILL":
         return "killed by SIGKILL (out of memory? see dmesg)"
     return f"killed by {name}"
+
+
+def shortened(text: str, num_chars: int) -> str:
+    """Whole if it has at most `num_chars` characters; else its beginning and its end, saying what is missing."""
+    if len(text) <= num_chars:
+        return text
+    head, tail = num_chars * 3 // 4, num_chars // 4
+    return f"{text[:head]} ... {len(text) - head - tail:,} characters left out ... {text[-tail:]}"

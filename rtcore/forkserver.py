@@ -1,15 +1,15 @@
 """The fork server of a run: starts children in milliseconds, reports their death, cleans up after everybody.
 
-Run as `python -m rtcore.forkserver FD`, by `launcher.Launcher` only. It imports torch once (never touching
+Run as `python -P -m rtcore.forkserver FD`, by `launcher.Launcher` only. It imports torch once (never touching
 CUDA) and forks each worker from that, so that a further one costs its private memory only. What is forked before
 (the env process) has no torch in its memory. Why not `multiprocessing`'s: see docs/adr/0003-own-fork-server.md.
 
 Whoever dies, nothing stays: children die with this process (PR_SET_PDEATHSIG); when its parent dies, by EOF on
 the socket or a changed parent pid, it kills the children and removes the run's shared memory.
 
-Protocol, JSON over a SOCK_SEQPACKET socket: {"fork": {...}} with the child's channel as a file descriptor ->
-{"forked": pid, "token": n}; {"preload": [modules]} -> {"preloaded": n}, once that is done; {"exited": pid,
-"status": waitstatus} whenever a child ends. Requests are done one after the other.
+Protocol: `Setup` first; then `Fork`, answered by `Forked` or `ForkFailed`, and `Preload`, answered by `Preloaded` once
+that is done, one after the other; and `Exited` whenever a child ends. It never waits in sending, and takes no further
+order while many of its answers are unread.
 """
 
 from __future__ import annotations
@@ -18,36 +18,41 @@ import contextlib
 import ctypes
 import gc
 import importlib
-import json
 import os
 import select
 import signal
 import socket
 import sys
-import traceback
-from typing import Any, NoReturn
+from typing import NoReturn
 
-MAX_MESSAGE_BYTES = 1 << 17
+from rtcore.channel import Channel, Exited, Failed, Fork, Forked, ForkFailed, Message, Preload, Preloaded, Setup
+
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
+#: How often to look whether the parent lives [ms].
+_LOOK_MS = 500
+_SETUP_TIMEOUT_S = 60.0
+#: Parts of answers that may lie unsent before further orders have to wait: each has a file descriptor with it.
+_MOST_UNSENT = 64
 
 
 def main(fd: int) -> None:
     """Serve until the parent goes away."""
-    control = socket.socket(fileno=fd)
+    control = Channel(socket.socket(fileno=fd))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    setup = json.loads(control.recv(MAX_MESSAGE_BYTES))
-    sys.path[:] = setup["sys_path"]
-    _preload(setup["preload"])
+    setup = control.expect(Setup, _SETUP_TIMEOUT_S)
+    # In the program's own folders, which may be first on its path, a file may be called as a module of the standard
+    # library is. Worlds and policies are looked for there first, by the children; nothing of what they are made of.
+    sys.path[:] = sorted(setup.sys_path, key=setup.own_folders.__contains__)
     children: set[int] = set()
     try:
-        _serve(control, setup["parent_pid"], children)
+        _serve(control, setup, children)
     finally:
         _kill(children)
         from rtcore.shm import unlink_all  # noqa: PLC0415 - after the preload, which may bring it
 
-        unlink_all(setup["run_id"])
+        unlink_all(setup.run_id)
 
 
 def _preload(entries: list[str]) -> None:
@@ -62,38 +67,33 @@ def _preload(entries: list[str]) -> None:
     gc.freeze()
 
 
-def _serve(control: socket.socket, parent_pid: int, children: set[int]) -> None:
+def _serve(control: Channel, setup: Setup, children: set[int]) -> None:
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)
     os.set_blocking(wake_read, False)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    _send(control, {"ready": os.getpid()})
-    while os.getppid() == parent_pid:
-        readable, _, _ = select.select([control.fileno(), wake_read], [], [], 0.5)
-        if wake_read in readable:
-            with contextlib.suppress(BlockingIOError):
-                os.read(wake_read, 4096)
-            for pid, status in _reap(children):
-                _send(control, {"exited": pid, "status": status})
-        if control.fileno() in readable:
-            message, fds, _, _ = socket.recv_fds(control, MAX_MESSAGE_BYTES, 1)
-            if not message:
-                return
-            request = json.loads(message)
-            if "preload" in request:
-                _preload(request["preload"])
-                _send(control, {"preloaded": len(request["preload"])})
-                continue
-            pid = _fork(request["fork"], fds[0], control, (wake_read, wake_write))
-            os.close(fds[0])
-            children.add(pid)
-            _send(control, {"forked": pid, "token": request["token"]})
-
-
-def _send(control: socket.socket, message: dict[str, Any]) -> None:
-    with contextlib.suppress(OSError):
-        control.send(json.dumps(message).encode())
+    poller = select.poll()
+    poller.register(wake_read, select.POLLIN)
+    while os.getppid() == setup.parent_pid and not control.is_closed:
+        control.flush()
+        takes_orders = control.num_unsent <= _MOST_UNSENT
+        poller.register(control, (select.POLLIN if takes_orders else 0) | (select.POLLOUT if control.num_unsent else 0))
+        poller.poll(_LOOK_MS)
+        with contextlib.suppress(BlockingIOError):
+            os.read(wake_read, 4096)
+        for pid, exitcode in _reap(children):
+            control.post(Exited(pid, exitcode))
+        while control.num_unsent <= _MOST_UNSENT and (request := control.next()) is not None:
+            if isinstance(request, Preload):
+                try:
+                    _preload(request.entries)
+                except BaseException as error:  # whatever a library does while it is imported: the supervisor says it
+                    control.send(Failed.of(error))
+                    return
+                control.post(Preloaded())
+            elif isinstance(request, Fork):
+                control.post(_fork(request, setup.sys_path, control, (wake_read, wake_write), children))
 
 
 def _reap(children: set[int]) -> list[tuple[int, int]]:
@@ -122,32 +122,42 @@ def _kill(children: set[int]) -> None:
         children.discard(pid)
 
 
-def _fork(request: dict[str, Any], fd: int, control: socket.socket, wake: tuple[int, int]) -> int:
+def _fork(request: Fork, sys_path: list[str], control: Channel, wake: tuple[int, int], children: set[int]) -> Message:
     server_pid = os.getpid()
-    pid = os.fork()
-    if pid:
-        return pid
-    _run_child(request, fd, control, wake, server_pid)
+    try:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    except OSError as error:
+        return ForkFailed(request.token, str(error))
+    with theirs:
+        try:
+            pid = os.fork()
+        except OSError as error:
+            ours.close()
+            return ForkFailed(request.token, str(error))
+        if not pid:
+            ours.close()
+            sys.path[:] = sys_path
+            _run_child(request, theirs, control, wake, server_pid)
+    children.add(pid)
+    return Forked(request.token, pid, ours.detach())
 
 
-def _run_child(
-    request: dict[str, Any], fd: int, control: socket.socket, wake: tuple[int, int], server_pid: int
-) -> NoReturn:
+def _run_child(request: Fork, end: socket.socket, control: Channel, wake: tuple[int, int], server_pid: int) -> NoReturn:
     """In the child: never returns into the server's code, whatever the entry does."""
     exitcode = 1
     try:
         libc = ctypes.CDLL(None, use_errno=True)
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        libc.prctl(_PR_SET_NAME, f"rt-{request['name']}".encode()[:15])
+        libc.prctl(_PR_SET_NAME, f"rt-{request.name}".encode()[:15])
         if os.getppid() != server_pid:
             os._exit(1)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         control.close()
-        for end in wake:
-            os.close(end)
-        exitcode = _call_entry(request, socket.socket(fileno=fd))
+        for descriptor in wake:
+            os.close(descriptor)
+        exitcode = _call_entry(request, Channel(end))
     finally:
         with contextlib.suppress(Exception):
             sys.stdout.flush()
@@ -155,25 +165,16 @@ def _run_child(
         os._exit(exitcode)
 
 
-def _call_entry(request: dict[str, Any], channel: socket.socket) -> int:
-    module_name, _, function = request["entry"].partition(":")
+def _call_entry(request: Fork, channel: Channel) -> int:
+    module_name, _, function = request.entry.partition(":")
     try:
-        if "entropy" in request["boot"]:
+        if "entropy" in request.boot:
             from rtcore.randomness import seed_generators  # noqa: PLC0415 - after the preload, which brings numpy
 
-            seed_generators(request["boot"]["entropy"])
-        getattr(importlib.import_module(module_name), function)(request["boot"], channel)
+            seed_generators(request.boot["entropy"])
+        getattr(importlib.import_module(module_name), function)(request.boot, channel)
     except BaseException as error:
-        # A user's world or policy that raised is shown with its traceback; our own errors say everything themselves.
-        ours = type(error).__module__ == "rtcore.errors"
-        cause = error.__cause__
-        plain = (
-            cause is None or isinstance(cause, ModuleNotFoundError) or type(cause).__module__ == "rtcore_envs.errors"
-        )
-        user_code = not ours or not (plain or type(error).__name__ == "ConfigError")
-        text = "".join(traceback.format_exception(error))[-60_000:] if user_code else ""
-        failure = {"failed": type(error).__name__, "message": str(error), "traceback": text}
-        _send(channel, failure)
+        channel.send(Failed.of(error))
         return 1
     return 0
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from rtcore.channel import End, Holder, HoldWish
 from rtcore.errors import WorkerDied
 from rtcore.launcher import Child, child_error
 from rtcore.layout import Layout, ParamLayout
@@ -67,11 +68,11 @@ class HolderCrew:
         self._take_down = take_down
         self._places: list[_Place] = []
 
-    def ask(self, worker: Child, wish: dict[str, str], params: ParamStore) -> None:
-        """A worker wants `{"device": ..., "kind": ...}` held; answered as soon as it is. `params`: the run's store."""
-        place = next((place for place in self._places if place.device == wish["device"]), None)
+    def ask(self, worker: Child, wish: HoldWish, params: ParamStore) -> None:
+        """A worker wants a device's weights held; answered as soon as they are. `params`: the run's store."""
+        place = next((place for place in self._places if place.device == wish.device), None)
         if place is None:
-            place = _Place(len(self._places), wish["device"], wish["kind"])
+            place = _Place(len(self._places), wish.device, wish.kind)
             if place.index >= params.layout.num_holders:
                 place.refused = f"there are places for {params.layout.num_holders} weight holders"
             self._places.append(place)
@@ -117,7 +118,7 @@ class HolderCrew:
     def _replace(self, place: _Place, child: Child, params: ParamStore) -> None:
         place.restarts += 1
         users, place.users = [user for user in place.users if user.exitcode is None], []
-        cause = child.failure["message"] if child.failure is not None else f"exit code {child.exitcode}"
+        cause = child.failure.text if child.failure is not None else f"exit code {child.exitcode}"
         workers = ", ".join(str(user.index) for user in users)
         self._say(
             f"the weight holder of {place.device} (pid {child.pid}) is down: {cause}; "
@@ -159,14 +160,14 @@ class HolderCrew:
         """Those that wait, if there is an answer."""
         child = place.child
         if place.refused:
-            reply: dict[str, Any] = {"refused": place.refused}
+            reply = Holder(refused=place.refused)
         elif child is not None and child.ready is not None and child.exitcode is None:
-            reply = {"part": f"holder{place.index}", "memory": child.ready["memory"]}
+            reply = Holder(f"holder{place.index}", child.ready["memory"])
             place.users = [user for user in place.users if user.exitcode is None] + place.waiting
         else:
             return
         for worker in place.waiting:
-            worker.send({"holder": reply})
+            worker.send(reply)
         place.waiting = []
 
     # -- what there is -------------------------------------------------------------------------------------
@@ -203,7 +204,7 @@ class HolderCrew:
         self.ending = True
         for place in self._places:
             if place.child is not None:
-                place.child.send({"end": True})
+                place.child.send(End())
 
     @property
     def has_ended(self) -> bool:

@@ -6,7 +6,6 @@ process through shared memory only: nothing it does, or fails to do, can delay a
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections.abc import Callable
 from fractions import Fraction
@@ -14,11 +13,12 @@ from functools import partial
 from typing import Any
 
 from rtcore.about import About
+from rtcore.channel import SegmentsMade, WorldSpec
 from rtcore.clock import MonotonicClock, ns_of, unix_time_s
 from rtcore.config import RuntimeConfig
 from rtcore.devices import check_device, device_names
 from rtcore.embed.player import plan_of_player
-from rtcore.embed.resets import reset_message
+from rtcore.embed.resets import reset_order
 from rtcore.envwatch import check_env
 from rtcore.errors import StartupError
 from rtcore.launcher import PRELOAD_META, PRELOAD_NETWORK, Child, Launcher
@@ -114,7 +114,7 @@ class Supervisor:
         self._startup.enter("world")
         for run_id in reap_dead_runs():
             self.progress(f"removed the shared memory that run {run_id} left behind when it was killed")
-        self._launcher = Launcher(self.run_id)
+        self._launcher = Launcher(self.run_id, say=self.progress)
         self._start_env()
         self.plan = plan = self._make_policy_ready()
         self._start_recording()
@@ -190,7 +190,10 @@ class Supervisor:
             self._launcher_now.preload("torch", PRELOAD_NETWORK + (PRELOAD_META if further else ()))
         limit_s = self.config.startup_timeout_s
         self.wait_until(lambda: bool(self._child_env.messages), "the world", limit_s, lambda: making)
-        self.env_info = self._child_env.messages[0]["spec"]
+        message = self._child_env.messages.popleft()
+        if not isinstance(message, WorldSpec):
+            raise StartupError(f"the env process sent {message!r:.200} first; expected what its world looks like")
+        self.env_info = message.spec
         self.observation = ObservationSpec.from_json(self.env_info["observation"])
         self.action = ActionSpec.from_json(self.env_info["action"])
         self.rate_hz = Fraction(self.env_info["rate_hz"])
@@ -210,13 +213,14 @@ class Supervisor:
             restarted=self._tell_onlookers,
             ticks_before=self.ticks_before,
         )
-        self._child_env.send({"layout": layout.to_json()})
+        self._child_env.send(SegmentsMade(layout.to_json()))
         self.wait_until(lambda: self._child_env.ready is not None, "the world", self.config.startup_timeout_s)
         self.env_info |= self._child_env.ready or {}
 
     def start_workers(self, indices: range) -> None:
         self._startup.enter("workers", f"starting {len(indices)} worker{'s' if len(indices) != 1 else ''}")
         workers, first, limit_s = self.workers, indices[0], self.config.startup_timeout_s
+        self._launcher_now.make_room(len(indices))
 
         def doing() -> str:
             importing = self._launcher_now.importing
@@ -300,9 +304,7 @@ class Supervisor:
     def ask_reset(self, seed: int | None, options: dict[str, Any] | None) -> int:
         """Ask for a new episode, for `Player`; returns the number of the wish. ConfigError if it cannot be sent."""
         reset_seq = self.shared.run_control["reset_seq"] + 1
-        message = reset_message(reset_seq, seed, options)
-        with contextlib.suppress(OSError):  # an env process that is gone is reported as such
-            self._child_env.channel.send(message)
+        self._child_env.send(reset_order(reset_seq, seed, options))
         self.shared.run_control["reset_seq"] = reset_seq
         return reset_seq
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import posix_ipc
 
+from rtcore.channel import HoldWish, KeepsOwnWeights, Message, WeightSizes, WeightsMade
 from rtcore.clock import NS_PER_S, Clock, ns_of
 from rtcore.config import RuntimeConfig
 from rtcore.errors import PolicyError, StartupError, WorkerDied
@@ -163,7 +164,7 @@ class WorkerCrew:
         if self._children.get(index) is not child:
             return
         while child.messages:
-            self._hear(child, child.messages.pop(0))
+            self._hear(child, child.messages.popleft())
         if child.failure is not None:
             # Not a matter of luck: the same policy would raise again.
             raise child_error(child.failure, f"worker {index}")
@@ -177,18 +178,18 @@ class WorkerCrew:
     def _in_run(self) -> bool:
         return self._shared.run_control["phase"] == Phase.RUN
 
-    def _hear(self, child: Child, message: dict[str, Any]) -> None:
-        if "weights" in message:
+    def _hear(self, child: Child, message: Message) -> None:
+        if isinstance(message, WeightSizes):
             # Worker 0 has said how large its network is.
-            create_store(self._run_id, self._shared.layout, message["weights"])
+            create_store(self._run_id, self._shared.layout, message.sizes)
             self.params = attach_store(self._run_id)
-            child.send(message)
-        elif self.params is None:
-            raise StartupError(f"worker {child.index} sent {message!r} before there were weights")
-        elif "hold" in message:
-            self.holders.ask(child, message["hold"], self.params)
+            child.send(WeightsMade())
+        elif isinstance(message, HoldWish) and self.params is not None:
+            self.holders.ask(child, message, self.params)
+        elif isinstance(message, KeepsOwnWeights):
+            self.holders.note_private(child, message.device, message.why)
         else:
-            self.holders.note_private(child, **message["private"])
+            raise StartupError(f"worker {child.index} sent {message!r:.200} before there were weights")
 
     def _check_holder(self, child: Child) -> None:
         if self.params is not None:

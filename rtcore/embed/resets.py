@@ -1,19 +1,18 @@
 """The env process's side of `RealtimeEnv`: episodes that begin when the program that steps the world says so.
 
-The program sends seed and options as a JSON message and then raises `run_control.reset_seq`: the env process looks at
-one word a tick, and finds the message there when the word has changed.
+The program sends seed and options as a message and then raises `run_control.reset_seq`: the env process looks at one
+word a tick, and reads the message once the word has changed. A long one may take some ticks more until it is there.
 """
 
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Callable
 from typing import Any
 
+from rtcore.channel import Channel, ResetOrder
 from rtcore.clock import MonotonicClock
 from rtcore.errors import ConfigError
-from rtcore.forkserver import MAX_MESSAGE_BYTES
 from rtcore.shared import SharedRun
 from rtcore.tickloop import TickLoop
 
@@ -21,18 +20,16 @@ from rtcore.tickloop import TickLoop
 _LOOK_NS = 2_000_000
 
 
-def reset_message(reset_seq: int, seed: int | None, options: dict[str, Any] | None) -> bytes:
-    """What `ResetOrders` reads. ConfigError if `options` are not JSON, or too large."""
+def reset_order(reset_seq: int, seed: int | None, options: dict[str, Any] | None) -> ResetOrder:
+    """What `ResetOrders` reads. ConfigError if `options` are not JSON."""
     try:
-        message = json.dumps({"reset": {"reset_seq": reset_seq, "seed": seed, "options": options}}).encode()
-    except (TypeError, ValueError) as error:
+        json.dumps(options)
+    except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError(
             f"reset options {options!r:.200}: {error}; they go to another process as JSON: give numbers, strings, "
             "lists and dicts of them"
         ) from error
-    if len(message) > MAX_MESSAGE_BYTES:
-        raise ConfigError(f"reset options take {len(message)} bytes as JSON; at most {MAX_MESSAGE_BYTES} can be sent")
-    return message
+    return ResetOrder(reset_seq, seed, options)
 
 
 class ResetOrders:
@@ -44,7 +41,7 @@ class ResetOrders:
     def __init__(
         self,
         shared: SharedRun,
-        channel: socket.socket,
+        channel: Channel,
         order_reset: Callable[[int | None, dict[str, Any] | None], None],
         period_ns: int,
     ) -> None:
@@ -57,20 +54,24 @@ class ResetOrders:
         self._clock = MonotonicClock()
         self._look_ns = min(_LOOK_NS, period_ns // 4)
         self._waiting = False
+        self._order: ResetOrder | None = None
 
     @property
     def asked(self) -> bool:
-        """Somebody has asked for an episode that has not begun."""
-        return self._control["reset_seq"] != self._status["reset_seen"]
+        """Somebody has asked for an episode that has not begun, and all of what was asked is here."""
+        if self._order is None and self._control["reset_seq"] != self._status["reset_seen"]:
+            message = self._channel.next()
+            self._order = message if isinstance(message, ResetOrder) else None
+        return self._order is not None
 
     def take(self) -> bool:
         """Within the tick that is to begin the episode: its frame is the next one."""
-        if not self.asked:
+        if not self.asked or (order := self._order) is None:
             return False
-        order = json.loads(self._channel.recv(MAX_MESSAGE_BYTES))["reset"]
-        self._order_reset(order["seed"], order["options"])
+        self._order = None
+        self._order_reset(order.seed, order.options)
         self._status["reset_frame_seq"] = self._ring.next_seq
-        self._status["reset_seen"] = order["reset_seq"]
+        self._status["reset_seen"] = order.reset_seq
         return True
 
     def hold_back(self, loop: TickLoop) -> bool:

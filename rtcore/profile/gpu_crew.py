@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from rtcore.channel import Begin, Result
 from rtcore.clock import MonotonicClock
 from rtcore.errors import ConfigError, RtcoreError, StartupError, WorkerDied
 from rtcore.launcher import Child, Launcher, child_error
@@ -64,9 +65,10 @@ class Crew:
         self._wait(children, lambda child: child.ready is not None, "get ready", _READY_TIMEOUT_S)
         begin_ns = self._clock.now_ns() + _LEAD_NS
         for child in children:
-            child.send({"begin_ns": begin_ns})
+            child.send(Begin(begin_ns))
         self._wait(children, lambda child: bool(child.messages), "answer", _RESULT_TIMEOUT_S)
-        return [(child.ready or {}, child.messages[0]["result"]) for child in children]
+        results = [message.value for child in children for message in child.messages if isinstance(message, Result)]
+        return [(child.ready or {}, result) for child, result in zip(children, results, strict=True)]
 
     def _wait(self, children: list[Child], is_done: Callable[[Child], bool], what: str, timeout_s: float) -> None:
         give_up_ns = self._clock.now_ns() + round(timeout_s * 1e9)

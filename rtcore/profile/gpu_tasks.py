@@ -3,15 +3,13 @@
 **The CUDA calls in here have not been run on a GPU** (`docs/gpu.md`). All else is run and tested with the CPU executor
 in the GPU's place (`--device cpu`). The inference itself is the worker's: `load_policy` and its executor.
 
-Protocol of a child, after `main` was called: it sends {"ready": what it runs on}, gets {"begin_ns": t}, sends
-{"result": ...} and ends. Several children get the same `begin_ns`.
+Protocol of a child, after `main` was called: it sends `Ready` with what it runs on, gets `Begin`, sends
+`Result` and ends. Several children get the same `begin_ns`.
 """
 
 from __future__ import annotations
 
 import importlib
-import json
-import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -21,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rtcore.channel import Begin, Channel, Ready, Result
 from rtcore.clock import MonotonicClock
 from rtcore.errors import ConfigError
-from rtcore.forkserver import MAX_MESSAGE_BYTES
 from rtcore.profile.results import Row
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore.stats import Histogram
@@ -42,14 +40,13 @@ class Task(Protocol):
         ...
 
 
-def main(boot: dict[str, Any], channel: socket.socket) -> None:
+def main(boot: dict[str, Any], channel: Channel) -> None:
     """Process entry. `boot["task"]` is a name in `TASKS`. Exits when it has answered, or with its parent."""
     task = TASKS[boot["task"]](boot)
-    channel.send(json.dumps({"ready": describe_device(boot["device"])}).encode())
-    message = channel.recv(MAX_MESSAGE_BYTES)
-    if not message:
-        return
-    channel.send(json.dumps({"result": task.run(json.loads(message)["begin_ns"])}).encode())
+    channel.send(Ready(describe_device(boot["device"])))
+    message = channel.receive()
+    if isinstance(message, Begin):
+        channel.send(Result(task.run(message.begin_ns)))
 
 
 def describe_device(device: str) -> dict[str, Any]:

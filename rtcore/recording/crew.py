@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rtcore.channel import End, Recorded
 from rtcore.clock import NS_PER_S, Clock
 from rtcore.config import RuntimeConfig
 from rtcore.errors import WorkerDied, describe_exit
@@ -85,19 +86,21 @@ class RecordingCrew:
             return
         if child.ready is None:
             raise WorkerDied("recorder", 0, child.pid, child.exitcode)
-        why = child.failure["message"] if child.failure is not None else describe_exit(child.exitcode)
+        why = child.failure.text if child.failure is not None else describe_exit(child.exitcode)
         self._stopped(f"the recorder (pid {child.pid}) ended early: {why}")
 
     def _hear(self, child: Child) -> None:
         for message in child.messages:
             self._heard_ns = self._clock.now_ns()
-            self._counts = Counts(**message["recorded"])
-            if "note" in message:
-                self._progress(message["note"])
-            if "failed_with" in message:
-                self._stopped(message["failed_with"])
-            elif "end" in message:
-                self._end, self._is_settled = message["end"], True
+            if not isinstance(message, Recorded):
+                continue
+            self._counts = Counts(**message.counts)
+            if message.note:
+                self._progress(message.note)
+            if message.failed_with:
+                self._stopped(message.failed_with)
+            elif message.end:
+                self._end, self._is_settled = message.end, True
         child.messages.clear()
 
     def _stopped(self, why: str) -> None:
@@ -124,7 +127,7 @@ class RecordingCrew:
         self._ending = True
         self._heard_ns = self._clock.now_ns()
         if self._child is not None and self._child.exitcode is None:
-            self._child.send({"end": "soon" if soon else "whole"})
+            self._child.send(End(soon))
 
     def _has_ended(self) -> bool:
         """Also when it had to be killed, because it was silent for too long."""

@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import os
-import select
-import socket
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -20,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from rtcore.channel import Channel, End, Ready, Recorded
 from rtcore.clock import NS_PER_S, Clock, MonotonicClock
 from rtcore.config import RuntimeConfig
-from rtcore.errors import RtcoreError
-from rtcore.forkserver import MAX_MESSAGE_BYTES
+from rtcore.errors import ChannelError, RtcoreError
 from rtcore.layout import Layout
 from rtcore.realtime import keep_off
 from rtcore.recording.columns import FOLDER
@@ -46,7 +43,7 @@ _WRITE_AT_LEAST_NS = 2 * NS_PER_S
 _SOON_NS = 4 * NS_PER_S
 
 
-def main(boot: dict[str, Any], channel: socket.socket) -> None:
+def main(boot: dict[str, Any], channel: Channel) -> None:
     """Process entry."""
     config = RuntimeConfig.from_jsonable(boot["config"])
     _step_back(config)
@@ -60,7 +57,7 @@ def main(boot: dict[str, Any], channel: socket.socket) -> None:
     tap = Tap(writer, ring, log, boot["about"]["first_frame_seq"], boot["about"]["first_log_seq"])
     gc.collect()
     gc.freeze()
-    channel.send(json.dumps({"ready": {}}).encode())
+    channel.send(Ready())
     pause_s = min(_LONGEST_PAUSE_S, layout.ring_slots / 4 / float(rate_hz))
     RecorderLoop(writer, tap, channel, pause_s, MonotonicClock()).run()
 
@@ -105,7 +102,7 @@ def _step_back(config: RuntimeConfig) -> None:
 class RecorderLoop:
     """Look, write, tell; until told to end."""
 
-    def __init__(self, writer: RecordingWriter, tap: Tap, channel: socket.socket, pause_s: float, clock: Clock) -> None:
+    def __init__(self, writer: RecordingWriter, tap: Tap, channel: Channel, pause_s: float, clock: Clock) -> None:
         self._writer = writer
         self._tap = tap
         self._channel = channel
@@ -125,22 +122,20 @@ class RecorderLoop:
             self._tap.collect()
             note = finish(self._writer, self._telling())
         except RtcoreError as error:
-            self._send({"recorded": self._writer.counts._asdict(), "failed_with": str(error)})
+            self._channel.post(Recorded(self._writer.counts._asdict(), failed_with=str(error)))
             self._writer.abandon()
             raise
         counts = self._writer.counts
-        last = {"recorded": counts._asdict(), "end": counts.end} | ({"note": note} if note else {})
-        self._channel.send(json.dumps(last).encode())
+        self._channel.send(Recorded(counts._asdict(), counts.end, note))
 
     def _is_told_to_end(self) -> bool:
-        readable, _, _ = select.select([self._channel], [], [], self._pause_s)
-        if not readable:
-            return False
-        # The one message there is says so; so does the end of the supervisor.
-        with contextlib.suppress(OSError):
-            message = self._channel.recv(MAX_MESSAGE_BYTES)
-            self._soon = not message or json.loads(message)["end"] == "soon"
-        return True
+        try:
+            message = self._channel.receive(self._pause_s)
+        except ChannelError:  # the end of the supervisor
+            self._soon = True
+            return True
+        self._soon = isinstance(message, End) and message.soon
+        return message is not None
 
     def _telling(self) -> Callable[[int, int], None]:
         """For `finish`: says how far it is, and gives up where somebody waits for the end."""
@@ -164,9 +159,6 @@ class RecorderLoop:
         now_ns = self._clock.now_ns()
         if now_ns - self._told_ns >= _TELL_EVERY_NS:
             self._told_ns = now_ns
-            self._send({"recorded": self._writer.counts._asdict()})
-
-    def _send(self, message: dict[str, Any]) -> None:
-        # A supervisor that does not listen (stopped, dead) must not hold up the recorder.
-        with contextlib.suppress(OSError):
-            self._channel.send(json.dumps(message).encode(), socket.MSG_DONTWAIT)
+            # A supervisor that does not listen (stopped, dead) must not hold up the recorder, nor find a backlog.
+            if self._channel.flush():
+                self._channel.post(Recorded(self._writer.counts._asdict()))

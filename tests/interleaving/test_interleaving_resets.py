@@ -1,13 +1,12 @@
 """Asking for an episode, under every schedule of the env process and the thread that plays."""
 
-import json
 from types import SimpleNamespace
 
 import pytest
 from explorer import Scenario, SteppedWords, explore, wait_until
 
 from rtcore.embed.player import Player
-from rtcore.embed.resets import ResetOrders, reset_message
+from rtcore.embed.resets import ResetOrders, reset_order
 
 pytestmark = pytest.mark.interleaving
 
@@ -74,7 +73,7 @@ class SteppedPlayer(Player):
         self._answered = [0]
 
     def ask(self, seed, options):
-        self.outbox.append(reset_message(1, seed, options))
+        self.outbox.append(reset_order(1, seed, options))
         self.words["reset_seq"] = 1
         return 1
 
@@ -122,9 +121,9 @@ class SaysSoTooEarly(ResetOrders):
     def take(self):
         if not self.asked:
             return False
-        order = json.loads(self._channel.recv(1 << 17))["reset"]
-        self._order_reset(order["seed"], order["options"])
-        self._status["reset_seen"] = order["reset_seq"]
+        order, self._order = self._order, None
+        self._order_reset(order.seed, order.options)
+        self._status["reset_seen"] = order.reset_seq
         self._status["reset_frame_seq"] = self._ring.next_seq
         return True
 
@@ -160,7 +159,7 @@ def asking(player_class=SteppedPlayer, orders_class=ResetOrders, ticks_before=2)
                     return state["frame"]
 
             shared = SimpleNamespace(run_control=words, env_status=words, env_counters={}, ring=Ring())
-            channel = SimpleNamespace(recv=lambda size: outbox.pop(0))
+            channel = SimpleNamespace(next=lambda: outbox.pop(0) if outbox else None)
             orders = orders_class(shared, channel, lambda *order: orders_seen.append(order), 1)
             for _ in range(ticks_before):
                 tick(words, orders, state)

@@ -1,9 +1,8 @@
 """Who holds the weights on which device, and what becomes of a device whose holder does not come up or dies."""
 
-import json
-
 import pytest
 
+from rtcore.channel import Failed, Holder, HoldWish
 from rtcore.errors import WorkerDied
 from rtcore.holdercrew import HolderCrew
 from rtcore.launcher import Child
@@ -26,7 +25,7 @@ class Channel:
     def __init__(self):
         self.sent = []
 
-    def send(self, message):
+    def post(self, message):
         self.sent.append(message)
 
 
@@ -62,7 +61,7 @@ class Run:
     def ask(self, index, device="cuda:0"):
         """A new worker; the channel to it."""
         worker = self._child("worker", index)
-        self.crew.ask(worker, {"device": device, "kind": "cuda-ipc"}, self.params)
+        self.crew.ask(worker, HoldWish(device, "cuda-ipc"), self.params)
         self.workers[index] = worker
         return worker.channel
 
@@ -90,7 +89,7 @@ def run():
 
 def answer(channel):
     """The oldest one that it was sent, if any."""
-    return json.loads(channel.sent.pop(0))["holder"] if channel.sent else None
+    return channel.sent.pop(0) if channel.sent else None
 
 
 def test_the_workers_of_a_device_share_a_holder_and_are_answered_once_it_is_ready(run):
@@ -98,24 +97,24 @@ def test_the_workers_of_a_device_share_a_holder_and_are_answered_once_it_is_read
     assert [holder.index for holder in run.holders] == [0, 1]
     assert answer(first) is None
     run.be_ready(run.holders[0])
-    assert answer(first) == answer(second) == {"part": "holder0", "memory": MEMORY}
+    assert answer(first) == answer(second) == Holder("holder0", MEMORY)
     assert answer(other) is None
-    assert answer(run.ask(3)) == {"part": "holder0", "memory": MEMORY}
+    assert answer(run.ask(3)) == Holder("holder0", MEMORY)
     assert len(run.holders) == 2
 
 
 def test_a_device_for_which_there_is_no_place_is_not_shared(run):
     for index, device in enumerate(("cuda:0", "cuda:1")):
         run.ask(index, device)
-    assert answer(run.ask(2, "cuda:2")) == {"refused": "there are places for 2 weight holders"}
+    assert answer(run.ask(2, "cuda:2")) == Holder(refused="there are places for 2 weight holders")
     assert len(run.holders) == 2
 
 
 def test_a_holder_that_does_not_come_up_leaves_its_device_unshared_for_good(run):
     channel = run.ask(0)
-    run.holders[0].failure = {"failed": "PolicyError", "message": "cudaMalloc failed", "traceback": ""}
+    run.holders[0].failure = Failed("PolicyError", "cudaMalloc failed")
     run.die(run.holders[0], in_run=False)
-    assert answer(channel) == answer(run.ask(1)) == {"refused": "cudaMalloc failed"}
+    assert answer(channel) == answer(run.ask(1)) == Holder(refused="cudaMalloc failed")
     assert run.said == ["the weights on cuda:0 are not shared: cudaMalloc failed"]
     assert len(run.holders) == 1
     (stats,) = run.crew.stats()
@@ -139,7 +138,7 @@ def test_a_holder_that_dies_in_the_run_takes_its_workers_along_and_the_next_one_
     assert (run.holders[-1].index, run.holders[-1].generation) == (0, 2)
     run.check(run.holders[0])
     run.be_ready(run.holders[-1])
-    assert answer(again) == {"part": "holder0", "memory": MEMORY}
+    assert answer(again) == Holder("holder0", MEMORY)
     assert run.crew.stats()[0]["restarts"] == 1
 
 

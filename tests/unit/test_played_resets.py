@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from fractions import Fraction
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
 
+from rtcore.channel import Channel
 from rtcore.clock import ManualClock, TickGrid
 from rtcore.dispatch import Dispatcher, TickKind
-from rtcore.embed.resets import reset_message
+from rtcore.embed.resets import ResetOrders, reset_order
 from rtcore.errors import ConfigError
 from rtcore.schedule import Schedule, ScheduleParams
 from rtcore.tickloop import TickLoop
@@ -187,9 +188,34 @@ def test_a_seed_makes_random_stand_ins_the_same_again() -> None:
     assert runs[0] == runs[1]
 
 
-def test_options_that_no_message_can_carry_are_refused() -> None:
-    assert json.loads(reset_message(4, None, {"level": [1, "a"]}))["reset"]["options"] == {"level": [1, "a"]}
+def test_options_of_any_length_are_carried_and_those_that_are_not_json_are_refused() -> None:
+    assert reset_order(4, None, {"level": [1, "a"], "text": "x" * 200_000}).reset_seq == 4
     with pytest.raises(ConfigError, match="as JSON"):
-        reset_message(1, None, {"at": np.zeros(3)})
-    with pytest.raises(ConfigError, match="at most"):
-        reset_message(1, 7, {"text": "x" * 200_000})
+        reset_order(1, None, {"at": np.zeros(3)})
+
+
+class Words(dict[str, int]):
+    def __missing__(self, name: str) -> int:
+        return 0
+
+
+def test_a_long_wish_for_a_reset_counts_once_all_of_it_is_there_and_delays_no_tick() -> None:
+    far, end = Channel.pair()
+    channel, taken, words = Channel(end), [], Words()
+    shared: Any = SimpleNamespace(
+        run_control=words, env_status=words, env_counters=words, ring=SimpleNamespace(next_seq=5)
+    )
+    resets = ResetOrders(shared, channel, lambda seed, options: taken.append((seed, options)), TICK_NS)
+    options = {"text": "x" * 2_000_000}
+    assert not far.post(reset_order(1, 7, options)), "the kernel does not take all of it at once"
+    words["reset_seq"] = 1
+    ticks = 1
+    while not resets.take():
+        assert words["reset_seen"] == 0
+        far.flush()
+        ticks += 1
+    assert ticks > 1
+    assert (taken, words["reset_seen"], words["reset_frame_seq"]) == ([(7, options)], 1, 5)
+    assert not resets.take()
+    far.close()
+    channel.close()

@@ -5,22 +5,20 @@ Owns: ring, jobs, log, env stats. Reads: slots, run control. Exits: on STOP, or 
 
 from __future__ import annotations
 
-import json
 import os
-import socket
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
+from rtcore.channel import Channel, Ready, SegmentsMade, WorldSpec
 from rtcore.clock import MonotonicClock, TickClock, TickGrid, ns_of
 from rtcore.config import RuntimeConfig
 from rtcore.dispatch import Dispatcher
 from rtcore.embed.resets import ResetOrders
 from rtcore.envport import SharedWorkers
 from rtcore.errors import ConfigError, EnvironmentFailed, RtcoreError
-from rtcore.forkserver import MAX_MESSAGE_BYTES
 from rtcore.garbage import SlackCollector
 from rtcore.layout import TRACE_ENV, Layout
 from rtcore.randomness import seed_generators
@@ -38,22 +36,20 @@ _TIMED_STEPS_NS = 500_000_000
 _EPOCH_LEAD_NS = 20_000_000
 
 
-def main(boot: dict[str, Any], channel: socket.socket) -> None:
+def main(boot: dict[str, Any], channel: Channel) -> None:
     """Process entry."""
     config = RuntimeConfig.from_jsonable(boot["config"])
     world = build_world(config, boot["seed"])
     try:
         step_ns = time_steps(world, boot["entropy"])
-        channel.send(json.dumps({"spec": describe(world, config) | {"step_ns": step_ns}}).encode())
-        setup = channel.recv(MAX_MESSAGE_BYTES)
-        if not setup:
-            return  # the start was given up meanwhile
+        channel.send(WorldSpec(describe(world, config) | {"step_ns": step_ns}))
+        made = channel.expect(SegmentsMade, config.startup_timeout_s)
         report = prepare_env_process(config.env_cpu) if config.realtime == "auto" else {}
-        layout = Layout.from_json(json.loads(setup)["layout"])
+        layout = Layout.from_json(made.layout)
         shared = SharedRun.attach(boot["run_id"], layout, world.observation)
         semaphores = [attach_semaphore(boot["run_id"], worker) for worker in range(layout.max_workers)]
         world.count = shared.env_counters.add
-        channel.send(json.dumps({"ready": {"realtime": report}}).encode())
+        channel.send(Ready({"realtime": report}))
         resets = None
         if boot["played"]:
             period_ns = int(1_000_000_000 / world_rate_hz(world, config))

@@ -7,16 +7,12 @@ which is once no worker is left, or with the supervisor or the fork server.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import select
-import socket
 from typing import Any
 
+from rtcore.channel import Channel, Ready
 from rtcore.clock import NS_PER_MS
 from rtcore.config import RuntimeConfig
-from rtcore.errors import PolicyError
-from rtcore.forkserver import MAX_MESSAGE_BYTES
+from rtcore.errors import ChannelError, PolicyError
 from rtcore.params import ParamStore, Version
 from rtcore.paramsegment import attach_store
 from rtcore.realtime import keep_off
@@ -28,7 +24,7 @@ _LOOK_S = 0.005
 _WAIT_NS = 100 * NS_PER_MS
 
 
-def main(boot: dict[str, Any], channel: socket.socket) -> None:
+def main(boot: dict[str, Any], channel: Channel) -> None:
     """Process entry."""
     config = RuntimeConfig.from_jsonable(boot["config"])
     if config.env_cpu is not None:
@@ -40,7 +36,7 @@ def main(boot: dict[str, Any], channel: socket.socket) -> None:
     stores = attach_store(boot["run_id"]), attach_store(boot["run_id"], boot["part"])
     holder = Holder(*stores, memory, boot["claim"], boot["generation"])
     holder.fill()
-    channel.send(json.dumps({"ready": {"memory": memory.exported, "notes": memory.notes}}).encode())
+    channel.send(Ready({"memory": memory.exported, "notes": memory.notes}))
     while not _is_told_to_end(channel):
         holder.follow()
     memory.close()
@@ -83,11 +79,9 @@ class Holder:
         return claimed
 
 
-def _is_told_to_end(channel: socket.socket) -> bool:
+def _is_told_to_end(channel: Channel) -> bool:
     """Or the supervisor has gone. Waits for a moment."""
-    readable, _, _ = select.select([channel], [], [], _LOOK_S)
-    if readable:
-        with contextlib.suppress(ConnectionResetError):
-            channel.recv(MAX_MESSAGE_BYTES)
+    try:
+        return channel.receive(_LOOK_S) is not None
+    except ChannelError:
         return True
-    return False

@@ -2,39 +2,37 @@
 
 from __future__ import annotations
 
-import json
-import socket
-
+from rtcore.channel import Channel, Holder, HoldWish, KeepsOwnWeights
 from rtcore.errors import RtcoreError
-from rtcore.forkserver import MAX_MESSAGE_BYTES
 from rtcore.paramsegment import attach_store
 from rtcore_workers.device_memory import NotShared, memory_kind, open_memory
 from rtcore_workers.weights import Held
 
 
 class RunHolding:
-    """In a run. `sharing`: the setting weights_sharing. `channel`: to the supervisor, which answers in turn."""
+    """In a run. `sharing`: the setting weights_sharing. `channel`: to the supervisor, which answers in `timeout_s`."""
 
-    def __init__(self, run_id: str, channel: socket.socket, sharing: str) -> None:
+    def __init__(self, run_id: str, channel: Channel, sharing: str, timeout_s: float) -> None:
         self._run_id = run_id
         self._channel = channel
         self._sharing = sharing
+        self._timeout_s = timeout_s
 
     def ask(self, device: str) -> Held | None:
         """See `weights.Holding`. Waits until the device's holder has the newest weights there."""
         kind = memory_kind(device, self._sharing)
         if kind is None:
             return None
-        self._channel.send(json.dumps({"hold": {"device": device, "kind": kind}}).encode())
-        answer = json.loads(self._channel.recv(MAX_MESSAGE_BYTES))["holder"]
-        if "refused" in answer:
-            raise NotShared(answer["refused"])
+        self._channel.send(HoldWish(device, kind))
+        holder = self._channel.expect(Holder, self._timeout_s)
+        if holder.refused:
+            raise NotShared(holder.refused)
         try:
-            store = attach_store(self._run_id, answer["part"])
+            store = attach_store(self._run_id, holder.part)
         except RtcoreError as error:
             raise NotShared(f"its holder has gone: {error}") from error
-        return Held(store, open_memory(answer["memory"], device), kind)
+        return Held(store, open_memory(holder.memory, device), kind)
 
     def refuse(self, device: str, why: str) -> None:
         """To the supervisor."""
-        self._channel.send(json.dumps({"private": {"device": device, "why": why}}).encode())
+        self._channel.send(KeepsOwnWeights(device, why))

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import os
-import socket
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import posix_ipc
 
+from rtcore.channel import Channel, Ready, WeightSizes, WeightsMade
 from rtcore.clock import MonotonicClock, cpu_time_ns, cpu_wait_ns
 from rtcore.config import RuntimeConfig
-from rtcore.forkserver import MAX_MESSAGE_BYTES
 from rtcore.history import History, HistoryReader
 from rtcore.layout import TRACE_FIRST_WORKER, Layout
 from rtcore.learn.checkpoint import load_weights
@@ -47,7 +45,7 @@ _IDLE_BEAT_S = 0.2
 _LEAST_SPIN_NS = 20_000
 
 
-def main(boot: dict[str, Any], channel: socket.socket) -> None:
+def main(boot: dict[str, Any], channel: Channel) -> None:
     """Process entry."""
     config = RuntimeConfig.from_jsonable(boot["config"])
     index: int = boot["index"]
@@ -99,12 +97,12 @@ def main(boot: dict[str, Any], channel: socket.socket) -> None:
         "warmup_ns": warmup_ns,
     }
     worker.be_ready()
-    channel.send(json.dumps({"ready": ready}).encode())
+    channel.send(Ready(ready))
     worker.serve()
 
 
 def _share(
-    boot: dict[str, Any], config: RuntimeConfig, channel: socket.socket, shared: SharedRun, build: Any, plain: bool
+    boot: dict[str, Any], config: RuntimeConfig, channel: Channel, shared: SharedRun, build: Any, plain: bool
 ) -> Any:
     """Build the policy's network on the run's weights. The first worker of a run makes their store."""
     from rtcore_workers.device_memory import holder_places  # noqa: PLC0415 - imports torch
@@ -117,8 +115,8 @@ def _share(
         if manifest is not None:
             places = holder_places(config.device, config.weights_sharing)
             sizes = layout_of(manifest, shared.layout.max_workers, places).sizes
-            channel.send(json.dumps({"weights": sizes}).encode())
-            channel.recv(MAX_MESSAGE_BYTES)  # the supervisor has made it
+            channel.send(WeightSizes(sizes))
+            channel.expect(WeightsMade, config.startup_timeout_s)
         return attach_store(boot["run_id"])
 
     is_first = not boot["has_weights"] and not plain
@@ -133,7 +131,7 @@ def _share(
         worker=index,
         generation=boot["generation"],
         on_torn=partial(shared.worker_status[index].add, "torn_weights"),
-        holding=RunHolding(boot["run_id"], channel, config.weights_sharing),
+        holding=RunHolding(boot["run_id"], channel, config.weights_sharing, config.startup_timeout_s),
     )
 
 

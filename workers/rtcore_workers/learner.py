@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import os
-import socket
 from collections.abc import Callable
 from typing import Any
 
+from rtcore.channel import Channel, Ready
 from rtcore.clock import NS_PER_MS, Clock, MonotonicClock, cpu_time_ns
 from rtcore.config import RuntimeConfig
 from rtcore.history import History
@@ -41,7 +40,7 @@ _PUBLISH_WAIT_NS = 200 * NS_PER_MS
 _BURST_TICKS = 30
 
 
-def main(boot: dict[str, Any], channel: socket.socket) -> None:
+def main(boot: dict[str, Any], channel: Channel) -> None:
     """Process entry."""
     import torch  # noqa: PLC0415 - the fork server has it
 
@@ -66,7 +65,7 @@ def main(boot: dict[str, Any], channel: socket.socket) -> None:
     gc.freeze()
     # Shows life before it says that it is ready: from then on it is watched.
     loop = LearnerLoop(config, learner, shared, boot["generation"], boot["period_ns"])
-    channel.send(json.dumps({"ready": {"device": learner.device}}).encode())
+    channel.send(Ready({"device": learner.device}))
     loop.run()
 
 
