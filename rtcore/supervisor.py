@@ -61,6 +61,8 @@ class Supervisor:
         """
         # Once, here: a process with fewer CPUs would find another answer.
         self.config = config.model_copy(update={"wait": config.resolved_wait()})
+        #: As children and onlookers get it.
+        self._config_fields = self.config.to_jsonable()
         self.run_id = new_run_id()
         self.plan: Plan | None = None
         self._played_delay_ticks = played_delay_ticks
@@ -247,7 +249,7 @@ class Supervisor:
         if role == "worker" and generation > 1 and self._has_own_network:
             # Nothing, where there were several from the beginning.
             self._launcher_now.preload("torch's meta device", PRELOAD_META)
-        common: dict[str, Any] = {"run_id": self.run_id, "config": self.config.to_jsonable()}
+        common: dict[str, Any] = {"run_id": self.run_id, "config": self._config_fields}
         common["entropy"] = entropy_of(self.config.seed, self.ticks_before, role, index, generation)
         return self._launcher_now.start(role, index, generation, entry, common | boot)
 
@@ -331,7 +333,7 @@ class Supervisor:
         return About(
             run_id=self.run_id,
             program=(" ".join(sys.argv) or sys.executable)[:_PROGRAM_CHARS],
-            config=self.config.to_jsonable(),
+            config=self._config_fields,
             world=self.env_info,
             policy=self.policy_info,
             plan=self.plan,
