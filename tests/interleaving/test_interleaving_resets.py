@@ -89,6 +89,9 @@ class SteppedPlayer(Player):
     def _look(self, frame_seq, *, fresh=False):
         return frame_seq
 
+    def _is_last(self, newest_seq):
+        return False  # no episode ends in here
+
 
 class Frames:
     def __getitem__(self, index):
