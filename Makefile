@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 # Tests with processes of their own one after another, the others beside them: tests/conftest.py.
 SIDE_BY_SIDE := -n 2
 
-.PHONY: help install run test test-all check bench docs roms clean
+.PHONY: help install run test test-all check bench docs roms image clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
@@ -45,6 +45,9 @@ docs: install    ## write docs/layout.md and the C reader's header anew from rtc
 
 roms:            ## rebuild the Game Boy program byte for byte (needs Debian's sdcc 4.2.0)
 	sh envs/rtcore_envs/roms/build.sh
+
+image:           ## container image rtcore:cpu, with docker, podman or buildah (options: make image IMAGE=--help)
+	$(PYTHON) docker/build.py $(IMAGE)
 
 clean:           ## remove the virtual environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

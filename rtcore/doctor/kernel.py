@@ -95,7 +95,7 @@ def fifo(machine: Machine, needs: Needs) -> Answer:
     if budget == "0":
         return warn(
             f"refused: {refused}; this control group has no realtime budget",
-            "give it one: cpu.rt_runtime_us of the group (docker run --cpu-rt-runtime=950000), or use another group",
+            "cpu.rt_runtime_us of each group above it, then its own (docker run --cpu-rt-runtime=200000)",
         )
     return warn(
         f"refused: {refused or 'asked for, not given'} (RLIMIT_RTPRIO {limit}): under load ticks are milliseconds late",
