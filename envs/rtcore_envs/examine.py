@@ -18,6 +18,9 @@ WORLD_GAMES: dict[str, tuple[str, ...]] = {
     "battles": ("pokemon-red", "pokemon-blue", "pokemon-yellow"),
     "catching": ("pokemon-red", "pokemon-blue", "pokemon-yellow"),
 }
+#: The world of any game, which is described in its arguments.
+ANY_WORLD = "gameboy"
+ANY_WORLD_ID = "rtcore/GameBoy-v0"
 WORLD_IDS = {
     "tetris": "rtcore/Tetris-v0",
     "battles": "rtcore/PokemonBattles-v0",
@@ -26,7 +29,10 @@ WORLD_IDS = {
 
 
 class RomReport(NamedTuple):
-    """``problem`` says why no world can use the file, and what to do; None if one can."""
+    """``problem`` says why the world that is meant, or any, cannot use the file, and what to do; None if it can.
+
+    ``game`` is None for one that none of the worlds is made for: `ANY_WORLD_ID` takes it.
+    """
 
     path: Path
     num_bytes: int
@@ -84,23 +90,24 @@ def examine_rom(
         return RomReport(path, num_bytes, "", "", None, (), None, reason)
     digest, title = sha256_of(content), rom_title(content)
     game = next((known.key for known in known_roms if known.sha256 == digest), None)
-    problem = None if game is not None else _why_not(digest, title, known_roms)
+    problem = None if game is not None else _other_revision(digest, title, known_roms)
     runs = None
     if trial:
         failure = try_rom(path, limit_s=limit_s)
         runs = failure is None
         problem = problem if failure is None else f"does not run here: {failure}"
-    worlds = tuple(WORLD_IDS[world] for world, games in WORLD_GAMES.items() if game in games)
+    worlds = (*(WORLD_IDS[world] for world, games in WORLD_GAMES.items() if game in games), ANY_WORLD_ID)
     return RomReport(path, len(content), title, digest, game, worlds, runs, problem)
 
 
-def _why_not(digest: str, title: str, known_roms: Sequence[KnownRom]) -> str:
+def _other_revision(digest: str, title: str, known_roms: Sequence[KnownRom]) -> str | None:
+    """What is wrong with a file that has the title of a known game, and another hash."""
     same = [known for known in known_roms if known.title == title]
     if not same:
-        return f"another game, which no world looks for (sha256 {digest})"
+        return None
     return (
         f"another revision of {same[0].name}, a patched copy or a damaged one: got sha256 {digest}, "
-        f"expected {same[0].sha256}"
+        f"expected {same[0].sha256}. Its own world refuses it; {ANY_WORLD_ID} takes it"
     )
 
 

@@ -14,7 +14,6 @@ from rtcore_envs.errors import RomError
 from rtcore_envs.rom import BANK_BYTES, MAX_ROM_BYTES, read_rom, rom_title
 
 ROM_DIR_VARIABLE = "RTCORE_ROM_DIR"
-DEFAULT_ROM_DIR = Path("~/.local/share/rtcore/roms")
 
 
 class KnownRom(NamedTuple):
@@ -59,10 +58,33 @@ def sha256_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def own_folder(name: str) -> Path | None:
+    """``~/.local/share/rtcore/NAME``; None for a user without a home, as in a container."""
+    try:
+        return Path.home() / ".local/share/rtcore" / name
+    except RuntimeError:
+        return None
+
+
+def user_path(text: str | Path) -> Path:
+    """A path as a user writes it, with ``~``, which stays as it is for a user without a home."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111 - Path.expanduser raises there
+
+
 def rom_folders() -> list[Path]:
-    """Where ROMs are looked for, in order: ``RTCORE_ROM_DIR`` if it is set, then the user's own folder."""
+    """Where ROMs are looked for, in order: ``RTCORE_ROM_DIR`` if it is set, then the user's own, if there is one."""
     given = os.environ.get(ROM_DIR_VARIABLE)
-    return ([Path(given)] if given else []) + [DEFAULT_ROM_DIR.expanduser()]
+    own = own_folder("roms")
+    return ([Path(given)] if given else []) + ([] if own is None else [own])
+
+
+def roms_by_hash() -> dict[str, Path]:
+    """Every file in `rom_folders` that may be a cartridge, by SHA-256. Reads all of them."""
+    found: dict[str, Path] = {}
+    for folder in rom_folders():
+        for path in _candidates(folder):
+            found.setdefault(sha256_of(path.read_bytes()), path)
+    return found
 
 
 def files_below(folder: Path) -> Iterator[Path]:
@@ -97,7 +119,7 @@ def find_rom(rom: str | Path | None, wanted: Sequence[KnownRom]) -> FoundRom:
             no folder holds one.
     """
     if rom is not None:
-        path = Path(rom).expanduser()
+        path = user_path(rom)
         content = read_rom(path)
         return FoundRom(path, content, identify(path, content, wanted))
     by_hash = {known.sha256: known for known in wanted}
@@ -113,10 +135,10 @@ def find_rom(rom: str | Path | None, wanted: Sequence[KnownRom]) -> FoundRom:
     for known in wanted:
         if known.key in found:
             return found[known.key]
-    looked = " and ".join(str(folder) for folder in rom_folders())
+    looked = [str(folder) for folder in rom_folders()]
     raise RomError(
-        rom_folders()[0],
-        f"no such ROM in {looked}",
+        Path(looked[0] if looked else ROM_DIR_VARIABLE),
+        f"no such ROM in {' and '.join(looked)}" if looked else "neither that variable nor a home folder",
         _hashes(wanted),
         f"Put your own copy there, or give it as rom=FILE, or set {ROM_DIR_VARIABLE}. `rtcore-rom check DIR` says "
         "what your files are.",

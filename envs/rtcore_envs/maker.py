@@ -3,6 +3,8 @@
 import ctypes
 import io
 import os
+import sys
+import threading
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -10,35 +12,59 @@ from typing import Any
 
 from rtcore_envs.errors import RomError
 from rtcore_envs.gameboy import start_emulator
-from rtcore_envs.keys import Step
+from rtcore_envs.keys import KEYS, NO_KEYS, Keys, Step
 from rtcore_envs.library import FoundRom
+from rtcore_envs.memorymap import MemoryMap
+from rtcore_envs.rom import needs_colour
 from rtcore_envs.states import SUFFIX, load_any_state, state_folder, write_state
+
+#: Ticks of the emulator without coming back to Python; some 20 ms.
+_FRAMES_AT_ONCE = 600
 
 
 class StateMaker:
-    """A game being played to make start states of it. One thread."""
+    """A game being played outside of a world: to make start states of it, to watch its memory. One thread.
+
+    The machine is the colour one for a cartridge that needs it, as in the worlds.
+    """
 
     def __init__(self, rom: FoundRom, world: str, *, window: str = "null", scale: int = 3) -> None:
         self._rom = rom
         self._world = world
-        self._emulator = start_emulator(rom.path, rom.content, window=window, scale=scale)
+        colour = needs_colour(rom.content)
+        self._emulator = start_emulator(rom.path, rom.content, window=window, scale=scale, colour=colour)
+        #: PyBoy's memory, and which places there are in it.
+        self.memory: Any = self._emulator.memory
+        self.memory_map = MemoryMap(rom.content, colour=colour)
 
     def close(self) -> None:
         self._emulator.stop(save=False)
 
     def load(self, state: Path) -> None:
-        """Go on from a start state, or from a state of PyBoy's own, of this ROM."""
+        """Go on from a start state, or from a state of PyBoy's own, of this ROM; with all keys up."""
         load_any_state(self._emulator, state)
+        for key in KEYS:
+            self._emulator.button_release(key)
 
-    def press(self, steps: list[Step]) -> None:
-        """Run a script of keys, then one frame without any."""
+    def press(self, steps: list[Step], after_frame: Callable[[Keys], None] | None = None) -> None:
+        """Run a script of keys, then one frame without any; `after_frame` is called with what was down in each."""
         for step in steps:
             for key in step.keys:
                 self._emulator.button_press(key)
-            self._emulator.tick(step.frames, False, False)
+            self._run(step.frames, step.keys, after_frame)
             for key in step.keys:
                 self._emulator.button_release(key)
-        self._emulator.tick(1, False, False)
+        self._run(1, NO_KEYS, after_frame)
+
+    def _run(self, frames: int, keys: Keys, after_frame: Callable[[Keys], None] | None) -> None:
+        with HangGuard(self._rom.path) as guard:
+            while frames > 0:
+                frames_now = 1 if after_frame is not None else min(frames, _FRAMES_AT_ONCE)
+                frames -= frames_now
+                self._emulator.tick(frames_now, frames == 0, False)  # the last one drawn, for `save_picture`
+                guard.alive()
+                if after_frame is not None:
+                    after_frame(keys)
 
     def save(self, path: Path) -> None:
         """Write this moment. Raises `FileExistsError` or another `OSError`."""
@@ -54,7 +80,18 @@ class StateMaker:
             pyboy=version("pyboy"),
         )
 
-    def play(self, prefix: str, folder: Path | None, say: Callable[[str], None]) -> int:
+    def save_picture(self, path: Path) -> None:
+        """Write the screen as it is now, as PNG. Raises `OSError`."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._emulator.screen.image.convert("RGB").save(path, format="PNG")
+
+    def play(
+        self,
+        prefix: str,
+        folder: Path | None,
+        say: Callable[[str], None],
+        after_frame: Callable[[], None] = lambda: None,
+    ) -> int:
         """Play in the window until it is closed; returns how many states were saved.
 
         Arrows, A and S (the buttons A and B), RETURN (START), BACKSPACE (SELECT), SPACE (as fast as it goes), P
@@ -63,8 +100,10 @@ class StateMaker:
         """
         saved: list[Path] = []
         self._emulator.set_emulation_speed(1)
-        with _KeyWatch() as watch:
+        with _KeyWatch() as watch, HangGuard(self._rom.path) as guard:
             while self._emulator.tick(1, True, False):
+                guard.alive()
+                after_frame()
                 for key in watch.take():
                     if key == "save":
                         path = self.free_path(prefix, folder)
@@ -87,6 +126,44 @@ class StateMaker:
     def default_folder(self) -> Path:
         """Where states of this game and world go."""
         return state_folder() / self._rom.known.key / self._world
+
+
+class HangGuard:
+    """Ends this process if the emulator does not come back: in C, neither Ctrl-C nor an exception gets through to it.
+
+    It counts its own turns, not the time: a process that was stopped as a whole has taken none.
+    """
+
+    def __init__(self, rom: Path, limit_s: int = 20) -> None:
+        self._rom, self._limit_s = rom, limit_s
+        self._over = threading.Event()
+        self._turns = 0
+        self._thread = threading.Thread(target=self._watch, name="hang-guard", daemon=True)
+
+    def alive(self) -> None:
+        """A frame has been run."""
+        self._turns = 0
+
+    def __enter__(self) -> "HangGuard":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._over.wait(1.0):
+            self._turns += 1
+            if self._turns >= self._limit_s:
+                error = RomError(
+                    self._rom,
+                    f"no frame within {self._limit_s} s",
+                    "a game that runs",
+                    "An illegal instruction, of a damaged file or state, stops the emulator for ever.",
+                )
+                print(f"RomError: {error}", file=sys.stderr, flush=True)
+                os._exit(1)
 
 
 def require_display(rom: Path) -> None:

@@ -10,7 +10,7 @@ from rtcore_envs.errors import SettingError
 from rtcore_envs.expressions import Expression, parse_named
 from rtcore_envs.gameboy import ACTION_KEYS, FRAME_RATE_HZ, Observation
 from rtcore_envs.keys import NO_KEYS, RANDOMIZE, Keys, Step, meaning, parse_actions, parse_script
-from rtcore_envs.library import FoundRom, KnownRom, sha256_of
+from rtcore_envs.library import FoundRom, KnownRom, sha256_of, user_path
 from rtcore_envs.memorymap import Key, MemoryMap, read_symbols
 from rtcore_envs.rom import needs_colour, read_rom, rom_title
 from rtcore_envs.states import SUFFIX, StartState
@@ -116,7 +116,7 @@ class OwnGameEnv(UserRomEnv):
         self._texts = {"reward": str(reward), "done": str(done)}
         self._info_texts = {name: str(text) for name, text in _named(info).items()}
         self._randomize = randomize
-        self._symbols = {} if symbols is None else read_symbols(Path(symbols).expanduser())
+        self._symbols = {} if symbols is None else read_symbols(user_path(symbols))
         super().__init__(
             rom=rom, states=states, state_order=state_order, observation=observation, render_mode=render_mode
         )
@@ -124,7 +124,7 @@ class OwnGameEnv(UserRomEnv):
     # UserRomEnv ---
 
     def _find(self, rom: str | Path | None, known_roms: Sequence[KnownRom] | None) -> FoundRom:
-        path = Path(str(rom)).expanduser()
+        path = user_path(str(rom))
         return as_own_game(path, read_rom(path))
 
     def _collect_states(self, states: str | Path | None, rom: Path) -> list[StartState]:

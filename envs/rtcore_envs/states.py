@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rtcore_envs.errors import StateError
-from rtcore_envs.library import files_below
+from rtcore_envs.library import files_below, own_folder
 
 STATE_DIR_VARIABLE = "RTCORE_STATE_DIR"
-DEFAULT_STATE_DIR = Path("~/.local/share/rtcore/states")
 SUFFIX = ".rtstate"
 
 _MAGIC = b"rtcore-state-1 "
@@ -49,9 +48,13 @@ class StartState(NamedTuple):
 
 
 def state_folder() -> Path:
-    """``RTCORE_STATE_DIR`` if it is set, else the user's own folder."""
+    """``RTCORE_STATE_DIR`` if it is set, else the user's own folder. Raises `StateError` if there is neither."""
     given = os.environ.get(STATE_DIR_VARIABLE)
-    return Path(given) if given else DEFAULT_STATE_DIR.expanduser()
+    own = Path(given) if given else own_folder("states")
+    if own is None:
+        expected = "a folder to keep them in"
+        raise StateError(Path(STATE_DIR_VARIABLE), "neither that variable nor a home folder", expected, "Set one.")
+    return own
 
 
 def write_state(path: Path, state: bytes, *, rom_sha256: str, game: str, world: str, pyboy: str) -> None:

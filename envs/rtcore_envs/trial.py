@@ -1,6 +1,6 @@
 """Runs a ROM, or a start state, for some frames in a process of its own, because it may hang for ever inside PyBoy.
 
-    python -m rtcore_envs.trial ROM FRAMES [STATE]
+    python -P -m rtcore_envs.trial ROM FRAMES [STATE]      (-P: the current folder holds no modules of ours)
 
 The child prints one line of JSON, ``{"error": null}`` or ``{"error": "..."}``; one that hangs is killed by `try_rom`.
 """
@@ -20,7 +20,7 @@ def try_rom(rom: Path, *, state: Path | None = None, limit_s: float = 20.0, fram
 
     ``state`` is a start state of ours, or one of PyBoy's own. Takes about a second; at most ``limit_s``.
     """
-    command = [sys.executable, "-m", "rtcore_envs.trial", str(rom), str(frames), *([str(state)] if state else [])]
+    command = [sys.executable, "-P", "-m", "rtcore_envs.trial", str(rom), str(frames), *([str(state)] if state else [])]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=limit_s, check=False)
     except subprocess.TimeoutExpired:
@@ -35,13 +35,14 @@ def try_rom(rom: Path, *, state: Path | None = None, limit_s: float = 20.0, fram
 def main() -> None:
     """Entry of the child."""
     from rtcore_envs.gameboy import start_emulator  # noqa: PLC0415 - only the child plays
-    from rtcore_envs.rom import read_rom  # noqa: PLC0415
+    from rtcore_envs.rom import needs_colour, read_rom  # noqa: PLC0415
     from rtcore_envs.states import load_any_state  # noqa: PLC0415
 
     rom, frames, *states = sys.argv[1:]
     error = None
     try:
-        emulator = start_emulator(Path(rom), read_rom(Path(rom)))
+        content = read_rom(Path(rom))
+        emulator = start_emulator(Path(rom), content, colour=needs_colour(content))
         for state in states:
             load_any_state(emulator, Path(state))
         emulator.tick(int(frames), True, False)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rtcore_envs.errors import SettingError, StateError
 from rtcore_envs.gameboy import GameBoyEnv, Observation
-from rtcore_envs.library import KNOWN_ROMS, FoundRom, KnownRom, find_rom, identify
+from rtcore_envs.library import KNOWN_ROMS, FoundRom, KnownRom, find_rom, identify, user_path
 from rtcore_envs.states import SUFFIX, StartState, read_state, require_rom, state_files, state_folder
 
 StateOrder = Literal["cycle", "sample"]
@@ -85,7 +85,7 @@ class UserRomEnv(GameBoyEnv):
 
     def _collect_states(self, states: str | Path | None, rom: Path) -> list[StartState]:
         """The set of start states, all checked. The default for None: those in `state_folder`, at least one."""
-        folder = state_folder() if states is None else Path(states).expanduser()
+        folder = state_folder() if states is None else user_path(states)
         if folder.is_file() or folder.name.endswith(SUFFIX):
             state = read_state(folder)
             require_rom(state, self.known_rom.sha256, rom)
@@ -158,7 +158,7 @@ class UserRomEnv(GameBoyEnv):
                 return state
         if name == POWER_ON and not self._states:
             return None
-        path = Path(name).expanduser()
+        path = user_path(name)
         if path.name.endswith(SUFFIX) or len(path.parts) > 1:
             state = read_state(path)
             require_rom(state, self.known_rom.sha256, self._rom)

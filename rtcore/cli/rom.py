@@ -4,33 +4,51 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.table import Table
 
+from rtcore.cli import romplay
 from rtcore.cli.endings import EXIT_BAD_INPUT, EXIT_FAILED, end_program
-from rtcore_envs.errors import RomError, SettingError, StateError
-from rtcore_envs.examine import WORLD_GAMES, RomReport, StateReport, examine_rom, examine_state, rom_candidates
-from rtcore_envs.keys import Step, parse_script
-from rtcore_envs.library import KNOWN_ROMS, FoundRom, KnownRom, find_rom, sha256_of
-from rtcore_envs.maker import StateMaker, require_display
-from rtcore_envs.states import SUFFIX, is_start_state, read_state, require_rom, state_files, state_folder
-from rtcore_envs.trial import try_rom
+from rtcore_envs.errors import RewardError, RomError, SettingError, StateError, SymbolFileError
+from rtcore_envs.examine import (
+    ANY_WORLD,
+    ANY_WORLD_ID,
+    WORLD_GAMES,
+    RomReport,
+    StateReport,
+    examine_rom,
+    examine_state,
+    rom_candidates,
+)
+from rtcore_envs.library import KNOWN_ROMS, KnownRom, roms_by_hash, sha256_of
+from rtcore_envs.rom import read_rom
+from rtcore_envs.states import SUFFIX, read_state, state_files, state_folder
 
 _DESCRIPTION = """\
-Say what ROM files are, and make start states for the worlds of games that you own.
+Say what ROM files are, find out what their memory means, and make start states for the worlds of your own games.
 
-No commercial ROM comes with rtcore. A world finds your copy by its SHA-256, never by its name, in RTCORE_ROM_DIR and
-in ~/.local/share/rtcore/roms, or where rtcore-run --rom FILE says. Start states are kept in RTCORE_STATE_DIR or
-~/.local/share/rtcore/states, each with the hash of its ROM.
+Any game is a world: rtcore/GameBoy-v0, with rewards that you say as expressions over its memory. Tetris and Pokemon
+have worlds of their own. No commercial ROM comes with rtcore. Those worlds find your copy by its SHA-256, never by its
+name, in RTCORE_ROM_DIR and in ~/.local/share/rtcore/roms, or where rtcore-run --rom FILE says. Start states are kept in
+RTCORE_STATE_DIR or ~/.local/share/rtcore/states, each with the hash of its ROM.
 """
 _EPILOG = """\
-from a ROM to a running world:
+from any ROM to a running world, in ten minutes:
+  rtcore-rom check game.gb                          does it run? which worlds can use it?
+  rtcore-rom play game.gb --name at                 play; press Z where you know your points: at-1, at-2, ...; ESC
+  rtcore-rom find game.gb --from at-1.rtstate --equals 0 --from at-2.rtstate --equals 40
+                                                    where does it keep them? say, u16[0xC0A0]
+  rtcore-rom watch game.gb --keys "wait 200, start, wait 60, left 9" --show "u16[0xC0A0]"     is it so?
+  rtcore-run --env-id rtcore/GameBoy-v0 --rom game.gb --env-args \\
+    'start=wait 200, start, wait 60,actions=noop,A,left,right,reward=delta(u16[0xC0A0]),done=u8[0xC0B0]==1'
+
+Tetris and Pokemon:
   rtcore-rom check ~/roms                                     which of my files can be used, and for what
   rtcore-rom play --world battles --rom ~/roms/red.gb         play up to a battle; press Z there; ESC
   rtcore-rom states check                                     every start state: does it load and run?
@@ -39,18 +57,21 @@ from a ROM to a running world:
 `rtcore-rom COMMAND --help` says more about each. docs/worlds.md describes the worlds.
 """
 _CHECK = """\
-Say of each file whether it is a ROM that a world can use. A folder is searched with its subfolders.
+Say of each file whether it is a ROM, and which worlds can use it. A folder is searched with its subfolders.
 
 A file is recognised by its SHA-256. Each is also run for three seconds of the game in a process of its own, since a
-damaged one may hang for ever; --no-run leaves that out.
+damaged one may hang for ever; --no-run leaves that out. A game that no world is made for can be used with
+rtcore/GameBoy-v0, or with a subclass of your own (docs/worlds.md).
 
-exit codes: 0 each FILE, and at least one file of each DIR, can be used; 1 not so; 2 wrong arguments
+exit codes: 0 each FILE, and at least one file of each DIR, can be used; 1 not so, or another revision of a game that
+has a world of its own; 2 wrong arguments
 """
 _NEW = """\
 Make a start state by script: run the game from power-on (or --from a state), press keys, save.
 
---keys takes words KEY:FRAMES: `wait:200 start:2 wait:60 left+a:5`. Keys are a b start select left right up down;
-`wait` presses none. A second holds about 60 frames. The same key in two words on end is one long press.
+--keys takes keys and frames in turn: `wait 200, start 2, wait 60, left+a` (or wait:200 start:2 ...). Keys are a b
+start select left right up down; `wait` presses none; a key without a number is pressed for 5 frames. A second has
+about 60 frames; the boot animation takes the first 80.
 
 --from takes a start state, or a state as PyBoy itself saves it. The latter does not say of which ROM it is: it is run
 for three seconds first, and refused if it hangs, but that it is of this ROM is for you to know.
@@ -58,7 +79,7 @@ for three seconds first, and refused if it hangs, but that it is of this ROM is 
 exit codes: 0 saved; 1 not saved, with the reason; 2 wrong arguments
 """
 _PLAY = """\
-Play in a window, and save start states.
+Play any game in a window, and save start states. --show prints values in memory as they change.
 
 keys: arrows; A and S are the buttons A and B; RETURN is START, BACKSPACE is SELECT; SPACE as fast as it goes; P pause
       Z   save a start state (NAME-1, NAME-2, ...)
@@ -66,6 +87,36 @@ keys: arrows; A and S are the buttons A and B; RETURN is START, BACKSPACE is SEL
       ESC end
 
 exit codes: 0 played; 1 no ROM, or no window; 2 wrong arguments
+"""
+_WATCH = """\
+Run a game by a script of keys, without a window, and print what expressions over its memory are whenever one changes.
+
+examples:
+  rtcore-rom watch game.gb --keys "wait 200, start, right 30" --show "u8[0xC0A0]" --show "delta(bcd3[0xC0A2])"
+  rtcore-rom watch game.gb --keys "wait 200, start, wait 60" --picture now.png      what is on the screen then?
+  rtcore-rom watch game.gb --from at-1.rtstate --keys "down 300" --show "u8[0xC0B0] == 1"
+
+The expressions are those of reward= and done= of rtcore/GameBoy-v0. docs/worlds.md describes them.
+
+exit codes: 0 done; 1 no ROM, or it does not run; 2 wrong arguments
+"""
+_FIND = """\
+Find where a game keeps a number: its points, its lives, whether it is over.
+
+Tell what you know, from left to right. --keys plays on, and --from goes to a state that you saved (Z in `play`); each
+is a moment. What follows says how the number was then: --equals N, --above N, --below N, or how it compares to the
+moment before: --increased, --decreased, --changed, --same.
+
+examples:
+  rtcore-rom find game.gb --from at-1.rtstate --equals 0 --from at-2.rtstate --equals 40      points, seen while playing
+  rtcore-rom find game.gb --keys "wait 200, start, wait 60" --equals 3 \\
+                          --keys "right 90" --same --keys "down 400" --decreased             lives, by script
+  rtcore-rom find game.gb --from playing.rtstate --from over.rtstate --changed --type u8      what says it is over
+
+With a number, every kind of value is looked for; with rise and fall alone single bytes are (--type u16 and so on asks
+for others). Too many? Add a moment: one where it did not change (--keys "wait 60" --same) drops all that counts frames.
+
+exit codes: 0 found; 1 nothing fits, or no ROM; 2 wrong arguments
 """
 
 
@@ -88,7 +139,7 @@ def main(arguments: list[str] | None = None, known_roms: Sequence[KnownRom] = KN
 def _do(options: argparse.Namespace, known_roms: Sequence[KnownRom]) -> int:
     try:
         exitcode: int = options.command(options, known_roms)
-    except (RomError, StateError, OSError) as error:
+    except (RomError, StateError, SymbolFileError, RewardError, OSError) as error:
         errors = Console(stderr=True, highlight=False)
         errors.print(f"[bold red]rtcore-rom: {type(error).__name__}:[/] ", end="")
         errors.print(str(error), markup=False, soft_wrap=True)
@@ -121,29 +172,80 @@ def _parser() -> argparse.ArgumentParser:
     checking.set_defaults(command=_check_states)
     new = of_states.add_parser("new", help="make one by a script of keys", description=_NEW, **form)
     new.add_argument("name", help="name of the state, without folder and ending")
+    new.add_argument("--rom", type=Path, metavar="FILE", help="the ROM [of a --world: looked for by its hash]")
     _add_making_options(new)
-    keys = new.add_mutually_exclusive_group()
-    keys.add_argument("--keys", metavar="SCRIPT", help="words KEY:FRAMES")
-    keys.add_argument("--script", type=Path, metavar="FILE", help="the same from a file; # begins a comment")
-    new.set_defaults(command=_new_state)
+    _add_keys(new)
+    new.set_defaults(command=romplay.new_state)
 
     play = commands.add_parser("play", help="play in a window, and save start states", description=_PLAY, **form)
+    _add_rom(play, optional=True)
     _add_making_options(play)
     play.add_argument("--name", help="what the saved states are called [the world]")
     play.add_argument("--scale", type=int, default=4, metavar="N", help="pixels of the window per pixel [4]")
-    play.set_defaults(command=_play)
+    _add_show(play)
+    play.set_defaults(command=romplay.play)
+
+    watch = commands.add_parser("watch", help="values in memory while a script is played", description=_WATCH, **form)
+    _add_rom(watch)
+    watch.add_argument("--from", dest="source", type=Path, metavar="STATE", help="go on from here [from power-on]")
+    _add_keys(watch)
+    _add_show(watch)
+    watch.add_argument("--picture", type=Path, metavar="FILE.png", help="save the screen at the end")
+    watch.set_defaults(command=romplay.watch)
+
+    find = commands.add_parser("find", help="where a game keeps a number", description=_FIND, **form)
+    _add_rom(find)
+    romplay.add_story(find)
+    find.add_argument("--type", action="append", metavar="TYPE", help="u8, u16, bcd3, ...: look for this only")
+    find.add_argument("--rows", type=int, default=30, metavar="N", help="print so many [30]")
+    find.add_argument("--pictures", type=Path, metavar="DIR", help="save the screen of each moment as PNG")
+    find.add_argument("--json", action="store_true", help="print everything as JSON")
+    find.set_defaults(command=romplay.find)
     return parser
+
+
+def _add_rom(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
+    parser.add_argument(
+        "rom",
+        nargs="?" if optional else None,
+        type=Path,
+        metavar="ROM",
+        help="the file, of any game"
+        if not optional
+        else "the file, of any game [of a --world: looked for by its hash]",
+    )
+    if optional:
+        parser.add_argument("--rom", dest="rom_option", type=Path, metavar="FILE", help="the same")
+
+
+def _add_show(parser: argparse.ArgumentParser) -> None:
+    form = "print it whenever it changes, such as u16[0xC0A0]; may be given again"
+    parser.add_argument("--show", action="append", default=[], metavar="EXPRESSION", help=form)
+    parser.add_argument("--symbols", type=Path, metavar="FILE.sym", help="names for addresses")
+
+
+def _add_keys(parser: argparse.ArgumentParser) -> None:
+    keys = parser.add_mutually_exclusive_group()
+    keys.add_argument("--keys", metavar="SCRIPT", help='keys and frames: "wait 200, start, wait 60, left+a 5"')
+    keys.add_argument("--script", type=Path, metavar="FILE", help="the same from a file; # begins a comment")
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-run", action="store_true", help="do not run anything, only read")
-    parser.add_argument("--limit-s", type=float, default=20.0, metavar="S", help="one that runs longer hangs [20]")
+    parser.add_argument("--limit-s", type=_seconds, default=20.0, metavar="S", help="one that runs longer hangs [20]")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
 
 
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < 1e6:
+        raise argparse.ArgumentTypeError(f"got {text}, expected seconds above 0")
+    return seconds
+
+
 def _add_making_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--world", required=True, choices=list(WORLD_GAMES), help="what the start states are for")
-    parser.add_argument("--rom", type=Path, metavar="FILE", help="[looked for by its hash]")
+    worlds = [ANY_WORLD, *WORLD_GAMES]
+    parser.add_argument("--world", default=ANY_WORLD, choices=worlds, help=f"what the states are for [{ANY_WORLD}]")
     parser.add_argument("--from", dest="source", type=Path, metavar="STATE", help="go on from here [from power-on]")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to save [where the world looks]")
 
@@ -181,7 +283,7 @@ def _check(options: argparse.Namespace, known_roms: Sequence[KnownRom]) -> int:
 def _show_roms(console: Console, reports: list[RomReport], others: int) -> None:
     table = _table("file", "title", "game", "worlds", "runs")
     for report in reports:
-        game = report.game or "[red]no[/]"
+        game = report.game or ("another" if report.worlds else "[red]no ROM[/]")
         table.add_row(
             _plain(report.path.name), _plain(report.title), game, "\n".join(report.worlds), _word(report.runs)
         )
@@ -193,6 +295,25 @@ def _show_roms(console: Console, reports: list[RomReport], others: int) -> None:
         console.print(f"{others} other files are no cartridges by size or header")
     if not reports:
         console.print("no ROM found")
+    others_that_run = [
+        report for report in reports if report.worlds and report.game is None and report.runs is not False
+    ]
+    if others_that_run:
+        _say_how_to_use(console, others_that_run[0].path)
+
+
+def _say_how_to_use(console: Console, path: Path) -> None:
+    """What can be done with a game that no world is made for."""
+    file = shlex.quote(str(path))
+    lines = (
+        f"\nA game without a world of its own, such as {path.name}: say what it pays and when it is over, by addresses",
+        "in its memory (docs/worlds.md), or in a subclass of rtcore_envs.gameboy.GameBoyEnv. To look at it first:",
+        f"  rtcore-rom play {file}",
+        f"  rtcore-run --env-id {ANY_WORLD_ID} --rom {file} --policy random --env-args 'reward=0,done=false'",
+        "`rtcore-rom find --help` says how to find the addresses.",
+    )
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)
 
 
 def _show_known(console: Console, known_roms: Sequence[KnownRom]) -> None:
@@ -221,21 +342,13 @@ def _check_states(options: argparse.Namespace, known_roms: Sequence[KnownRom]) -
     errors = Console(stderr=True, highlight=False)
     reports = []
     with errors.status("looking for ROMs") as status:
-        roms = _roms_by_hash(options.rom, known_roms)
+        given_rom = {} if options.rom is None else {sha256_of(read_rom(options.rom)): options.rom}
+        roms = roms_by_hash() | given_rom
         for given in options.paths or [state_folder()]:
             for path in state_files(given) if given.is_dir() or not options.paths else [given]:
                 status.update(f"examining {path}")
                 reports.append(examine_state(path, roms, trial=not options.no_run, limit_s=options.limit_s))
     return _show_states(reports, options.paths or state_folder(), as_json=options.json)
-
-
-def _roms_by_hash(rom: Path | None, known_roms: Sequence[KnownRom]) -> dict[str, Path]:
-    """Path by SHA-256 of the known ROMs that are in the usual folders, and of `rom`."""
-    found = {} if rom is None else {sha256_of(rom.read_bytes()): rom}
-    for known in known_roms:
-        with suppress(RomError):
-            found.setdefault(known.sha256, find_rom(None, [known]).path)
-    return found
 
 
 def _show_states(reports: list[StateReport], where: object, *, as_json: bool) -> int:
@@ -265,83 +378,6 @@ def _state_json(report: StateReport) -> dict[str, Any]:
     state = report.state
     header = {} if state is None else {key: getattr(state, key) for key in ("world", "game", "rom_sha256", "pyboy")}
     return {"path": str(report.path), "runs": report.runs, "problem": report.problem} | header
-
-
-def _new_state(options: argparse.Namespace, known_roms: Sequence[KnownRom]) -> int:
-    if Path(options.name).name != options.name or options.name.endswith(SUFFIX):
-        return _wrong(f"name: got {options.name!r}, expected one without folder and ending; --out names the folder")
-    setting = "--keys" if options.script is None else "--script"
-    try:
-        text = options.keys or "" if options.script is None else options.script.read_text()
-    except (ValueError, OSError) as error:
-        return _wrong(f"{setting}: {error}")
-    steps = _fixed(parse_script(text, setting), setting)
-    rom = _find(options, known_roms)
-    _require_source(options, rom)
-    maker = StateMaker(rom, options.world)
-    try:
-        if options.source is not None:
-            maker.load(options.source)
-        maker.press(steps)
-        path = (options.out or maker.default_folder()) / f"{options.name}{SUFFIX}"
-        maker.save(path)
-    finally:
-        maker.close()
-    Console(highlight=False).print(f"saved {path}", markup=False, soft_wrap=True)
-    return 0
-
-
-def _play(options: argparse.Namespace, known_roms: Sequence[KnownRom]) -> int:
-    if options.scale < 1:
-        return _wrong(f"--scale: got {options.scale}, expected at least 1")
-    rom = _find(options, known_roms)
-    require_display(rom.path)
-    _require_source(options, rom)
-    console = Console(highlight=False)
-    maker = StateMaker(rom, options.world, window="SDL2", scale=options.scale)
-    try:
-        if options.source is not None:
-            maker.load(options.source)
-        console.print(f"{rom.known.name}: Z saves a start state, X goes back to the last, ESC ends", markup=False)
-        saved = maker.play(
-            options.name or options.world,
-            options.out,
-            lambda text: console.print(text, markup=False, soft_wrap=True),
-        )
-    finally:
-        maker.close()
-    console.print(f"{saved} start states saved")
-    return 0
-
-
-def _fixed(steps: list[Step], setting: str) -> list[Step]:
-    """A script that runs once cannot draw. Raises `SettingError`."""
-    if any(step.drawn for step in steps):
-        raise SettingError(
-            f"{setting}: got a range of frames, or randomize; expected neither: a world draws, at a reset"
-        )
-    return steps
-
-
-def _find(options: argparse.Namespace, known_roms: Sequence[KnownRom]) -> FoundRom:
-    return find_rom(options.rom, [known for known in known_roms if known.key in WORLD_GAMES[options.world]])
-
-
-def _require_source(options: argparse.Namespace, rom: FoundRom) -> None:
-    """Refuse a state to go on from that is not of this ROM, or hangs."""
-    source = options.source
-    if source is None:
-        return
-    try:
-        ours = is_start_state(source)
-    except OSError as error:
-        raise StateError(source, str(error), "a start state or a state of PyBoy", "Check the path.") from error
-    if ours:
-        require_rom(read_state(source), rom.known.sha256, rom.path)
-    failure = try_rom(rom.path, state=source)
-    if failure is not None:
-        advice = "It is damaged, or of another ROM."
-        raise StateError(source, f"a state that does not run ({failure})", f"one of {rom.path}", advice)
 
 
 # -- output ------------------------------------------------------------------------------------------------------

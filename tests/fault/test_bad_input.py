@@ -19,7 +19,7 @@ SYNTHETIC = ("--policy", "synthetic", "--policy-args", "latency_ms=10")
     ("arguments", "said"),
     [
         (["--polcy", "impala"], ["unknown option --polcy", "Did you mean", "policy"]),
-        (["--workers", "0"], ["workers", "at least 1, or auto", "'0'"]),
+        (["--workers", "0"], ["workers", "or auto", "'0'"]),
         (["--workers", "many"], ["workers", "whole number", "auto"]),
         (["--stagger", "maxtime"], ["stagger", "max-time"]),
         (["--fps", "fast"], ["fps", "rate in Hz"]),

@@ -1,0 +1,259 @@
+"""The commands of `rtcore-rom` that run a game: play, watch, find, and start states by script."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+
+from rtcore_envs.errors import SettingError, StateError
+from rtcore_envs.examine import ANY_WORLD, WORLD_GAMES
+from rtcore_envs.expressions import Expression, Number
+from rtcore_envs.finder import ALL_TYPES, BYTES, Clue, Found, Snapshot
+from rtcore_envs.finder import find as find_values
+from rtcore_envs.keys import NO_KEYS, Keys, Step, meaning, parse_script
+from rtcore_envs.library import FoundRom, KnownRom, find_rom
+from rtcore_envs.maker import StateMaker, require_display
+from rtcore_envs.memorymap import read_symbols
+from rtcore_envs.owngame import as_own_game
+from rtcore_envs.rom import read_rom
+from rtcore_envs.states import SUFFIX, is_start_state, read_state, require_rom
+from rtcore_envs.trial import try_rom
+
+EXIT_DONE, EXIT_NOTHING = 0, 1
+
+
+def new_state(options: argparse.Namespace, known_roms: Sequence[KnownRom]) -> int:
+    if Path(options.name).name != options.name or options.name.endswith(SUFFIX):
+        raise SettingError(
+            f"name: got {options.name!r}, expected one without folder and ending; --out names the folder"
+        )
+    steps = _script(options)
+    rom = _find_rom(options.rom, options.world, known_roms)
+    with _Game(rom, options.world, options.source) as maker:
+        maker.press(steps)
+        path = (options.out or maker.default_folder()) / f"{options.name}{SUFFIX}"
+        maker.save(path)
+    _say(f"saved {path}")
+    return EXIT_DONE
+
+
+def play(options: argparse.Namespace, known_roms: Sequence[KnownRom]) -> int:
+    if options.scale < 1:
+        raise SettingError(f"--scale: got {options.scale}, expected at least 1")
+    rom = _find_rom(options.rom or options.rom_option, options.world, known_roms)
+    require_display(rom.path)
+    with _Game(rom, options.world, options.source, window="SDL2", scale=options.scale) as maker:
+        rows = _Rows(maker, options.show, options.symbols)
+        _say(f"{rom.known.name}: Z saves a start state, X goes back to the last, ESC ends")
+        saved = maker.play(options.name or options.world, options.out, _say, rows.after_frame)
+    _say(f"{saved} start states saved")
+    return EXIT_DONE
+
+
+def watch(options: argparse.Namespace, known_roms: Sequence[KnownRom]) -> int:
+    steps = _script(options)
+    if not options.show and options.picture is None:
+        raise SettingError(
+            "--show: not given, expected it at least once, such as --show 'u8[0xC0A0]', or --picture FILE"
+        )
+    rom = _find_rom(options.rom, ANY_WORLD, known_roms)
+    with _Game(rom, ANY_WORLD, options.source) as maker:
+        rows = _Rows(maker, options.show, options.symbols)
+        maker.press(steps, rows.after_frame if options.show else None)
+        if options.picture is not None:
+            maker.save_picture(options.picture)
+            _say(f"saved {options.picture}")
+    return EXIT_DONE
+
+
+class _Rows:
+    """Prints the values of expressions, each time one of them is another than in the frame before."""
+
+    def __init__(self, maker: StateMaker, texts: Sequence[str], symbols: Path | None) -> None:
+        if symbols is not None:
+            maker.memory_map.symbols = read_symbols(symbols)
+        self._shown = [Expression("--show", text, maker.memory, maker.memory_map) for text in texts]
+        self._widths = [max(len(text), 8) for text in texts]
+        self._frame = 0
+        self._last: list[Number] | None = None
+        if texts:
+            _say(
+                "  ".join(
+                    ["   frame", f"{'keys':12}", *(f"{text:>{w}}" for text, w in zip(texts, self._widths, strict=True))]
+                )
+            )
+
+    def after_frame(self, keys: Keys = NO_KEYS) -> None:
+        """Look at the frame that has just run."""
+        if not self._shown:
+            return
+        self._frame += 1
+        for expression in self._shown:
+            if self._last is None:
+                expression.begin()
+            else:
+                expression.sample()
+        values = [expression.value() for expression in self._shown]
+        if values == self._last:
+            return
+        self._last = values
+        cells = [f"{value:>{width}g}" for value, width in zip(values, self._widths, strict=True)]
+        _say("  ".join([f"{self._frame:8}", f"{meaning(keys).lower() if keys else '-':12}", *cells]))
+
+
+# -- find --------------------------------------------------------------------------------------------------------
+
+
+class _Told(argparse.Action):
+    """Keeps options in the order in which they were given: what they say depends on it."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+        namespace.story = [*(getattr(namespace, "story", None) or []), (str(option).lstrip("-"), values)]
+
+
+def add_story(parser: argparse.ArgumentParser) -> None:
+    """The options of which moments and comparisons are made."""
+    moments = parser.add_argument_group("moments, in order")
+    moments.add_argument("--keys", action=_Told, metavar="SCRIPT", help='play on: "wait 200, start, wait 60, left 5"')
+    moments.add_argument("--from", action=_Told, type=Path, metavar="STATE", help="go to this start state")
+    clues = parser.add_argument_group("the number in that moment")
+    for name, text in (("equals", "is N"), ("above", "is more than N"), ("below", "is less than N")):
+        clues.add_argument(f"--{name}", action=_Told, type=int, metavar="N", help=text)
+    for name in ("increased", "decreased", "changed", "same"):
+        clues.add_argument(f"--{name}", action=_Told, nargs=0, help="compared to the moment before")
+    parser.set_defaults(story=[])
+
+
+class _Moment(NamedTuple):
+    """What leads to a moment, and what is known of it."""
+
+    keys: list[Step]
+    source: Path | None
+    clues: list[Clue]
+
+
+def find(options: argparse.Namespace, known_roms: Sequence[KnownRom]) -> int:
+    moments = _moments(options.story)
+    numbers = any(clue.number is not None for moment in moments for clue in moment.clues)
+    types = options.type or (ALL_TYPES if numbers else BYTES)
+    rom = _find_rom(options.rom, ANY_WORLD, known_roms)
+    seen: list[tuple[Snapshot, list[Clue]]] = []
+    with _Game(rom, ANY_WORLD, moments[0].source) as maker:
+        for number, moment in enumerate(moments, 1):
+            if moment.source is not None and number > 1:
+                _require_source(moment.source, rom)
+                maker.load(moment.source)
+            maker.press(moment.keys)
+            seen.append((Snapshot(maker.memory, maker.memory_map), moment.clues))
+            if options.pictures is not None:
+                maker.save_picture(options.pictures / f"moment-{number}.png")
+    found = find_values(seen, types)
+    if options.json:
+        print(json.dumps({"found": [each._asdict() for each in found]}, indent=2), flush=True)
+    else:
+        _show_found(found, options.rows, len(moments), rom.path)
+    return EXIT_DONE if found else EXIT_NOTHING
+
+
+def _moments(story: list[tuple[str, Any]]) -> list[_Moment]:
+    """The story as it was told. Raises `SettingError` for one that begins with its end, or says nothing."""
+    moments: list[_Moment] = []
+    for option, value in story:
+        if option == "keys":
+            moments.append(_Moment(_fixed(parse_script(value, "--keys"), "--keys"), None, []))
+        elif option == "from":
+            moments.append(_Moment([], value, []))
+        elif not moments:
+            raise SettingError(f"--{option}: got it first, expected a moment before it: --keys SCRIPT or --from STATE")
+        else:
+            how: Any = option
+            moments[-1].clues.append(Clue(how, value if isinstance(value, int) else None))
+    if not any(moment.clues for moment in moments):
+        raise SettingError(
+            "got nothing to go by, expected moments and what is known of them; see rtcore-rom find --help"
+        )
+    return moments
+
+
+def _show_found(found: list[Found], rows: int, num_moments: int, path: Path) -> None:
+    if not found:
+        _say("nothing fits: is each moment what you think? --pictures DIR shows them")
+        return
+    shown = found[: max(rows, 1)]
+    width = max(len(each.expression) for each in shown)
+    _say("  ".join([f"{'value':{width}}", *(f"{f'moment {number + 1}':>10}" for number in range(num_moments))]))
+    for each in shown:
+        _say("  ".join([f"{each.expression:{width}}", *(f"{value:10}" for value in each.values)]))
+    if len(found) > len(shown):
+        _say(f"and {len(found) - len(shown)} more: add a moment, such as one in which it did not change (--same)")
+    _say(f'look closer: rtcore-rom watch {path.name} --keys "..." --show "{shown[0].expression}"')
+    _say(f"as a reward: delta({shown[0].expression})")
+
+
+# -- parts -------------------------------------------------------------------------------------------------------
+
+
+class _Game:
+    """A game under way, from power-on or a state; closed at the end."""
+
+    def __init__(self, rom: FoundRom, world: str, source: Path | None, **window: Any) -> None:
+        if source is not None:
+            _require_source(source, rom)
+        self._maker = StateMaker(rom, world, **window)
+        self._source = source
+
+    def __enter__(self) -> StateMaker:
+        if self._source is not None:
+            self._maker.load(self._source)
+        return self._maker
+
+    def __exit__(self, *_: object) -> None:
+        self._maker.close()
+
+
+def _find_rom(file: Path | None, world: str, known_roms: Sequence[KnownRom]) -> FoundRom:
+    """The ROM that was given, or the one of a world."""
+    if world != ANY_WORLD:
+        return find_rom(file, [known for known in known_roms if known.key in WORLD_GAMES[world]])
+    if file is None:
+        raise SettingError(
+            f"ROM: not given, expected a file, or --world {' or '.join(WORLD_GAMES)} to look for its game"
+        )
+    return as_own_game(file, read_rom(file))
+
+
+def _require_source(source: Path, rom: FoundRom) -> None:
+    """Refuse a state to go on from that is not of this ROM, or hangs."""
+    if is_start_state(source):
+        require_rom(read_state(source), rom.known.sha256, rom.path)
+    failure = try_rom(rom.path, state=source)
+    if failure is not None:
+        advice = "It is damaged, or of another ROM."
+        raise StateError(source, f"a state that does not run ({failure})", f"one of {rom.path}", advice)
+
+
+def _script(options: argparse.Namespace) -> list[Step]:
+    setting = "--keys" if options.script is None else "--script"
+    try:
+        text = (options.keys or "") if options.script is None else options.script.read_text()
+    except (ValueError, OSError) as error:
+        raise SettingError(f"{setting}: {error}") from error
+    return _fixed(parse_script(text, setting), setting)
+
+
+def _fixed(steps: list[Step], setting: str) -> list[Step]:
+    """A script that runs once cannot draw."""
+    if any(step.drawn for step in steps):
+        raise SettingError(
+            f"{setting}: got a range of frames, or randomize; expected neither: a world draws, at a reset"
+        )
+    return steps
+
+
+def _say(text: str) -> None:
+    Console(highlight=False).print(text, markup=False, soft_wrap=True)
