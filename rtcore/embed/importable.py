@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 _WHAT = "the function or class that makes it, and its arguments apart (env_args, policy_args)"
@@ -35,6 +36,31 @@ def import_path(factory: Any) -> Any:
     elif "." in name or getattr(importlib.import_module(module), name, None) is not factory:
         raise ValueError(f"{module}.{name} is not what `from {module} import {name}` gives; {_MOVE}")
     return f"{module}:{name}"
+
+
+def import_factory_module(name: str) -> ModuleType:
+    """The module that a "module:factory" names, by its import name or as a file ("agents/net.py").
+
+    The folder of a file is added to the path, after everything else: what lies beside it can be imported by it.
+    """
+    if not name.endswith(".py"):
+        return importlib.import_module(name)
+    path = Path(name).resolve()
+    if not path.is_file():
+        raise ModuleNotFoundError(f"there is no file {path}")
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    known = sys.modules.get(path.stem)
+    if known is not None and Path(getattr(known, "__file__", None) or "").resolve() == path:
+        return known
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ModuleNotFoundError(f"{path} cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    if known is None:
+        sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 def _module_of_main(name: str) -> str:

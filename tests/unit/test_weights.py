@@ -12,7 +12,7 @@ from torch import nn
 from rtcore.errors import PolicyError
 from rtcore.layout import ParamLayout
 from rtcore.params import ParamStore
-from rtcore_workers.weights import SharedWeights, connect, manifest_of
+from rtcore_workers.weights import SharedWeights, connect, manifest_of, write_weights
 
 pytestmark = pytest.mark.unit
 
@@ -202,10 +202,60 @@ def test_a_module_that_writes_to_its_shared_buffers_is_refused_and_may_have_priv
         with torch.inference_mode():
             module(torch.ones(1))
         if persistent:
-            with pytest.raises(PolicyError, match=r"\(calls\).*persistent=False"):
+            with pytest.raises(PolicyError, match="calls.*persistent=False"):
                 weights.refuse_changes()
         else:
             weights.refuse_changes()
+
+
+class Trains(nn.Module):
+    """Begins to write to its weights after a while; `how`: past torch's own count, or not."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.layer, self.norm = nn.Linear(3, 4), nn.BatchNorm1d(4)
+        self.how, self.calls = how, 0
+
+    def forward(self, x):
+        self.calls += 1
+        y = self.layer(x)
+        if self.calls > 2 and self.how == "in place":
+            self.layer.weight.mul_(1.1)
+        elif self.calls > 2 and self.how == "data":
+            self.layer.weight.data[0, 0] = self.calls
+        elif self.calls > 2 and self.how == "norm":
+            self.norm.num_batches_tracked = None
+            self.norm.train()
+        return self.norm(torch.cat([y, y + 1]))
+
+
+@pytest.mark.parametrize(("how", "named"), (("in place", "layer.weight"), ("data", "norm"), ("norm", "norm")))
+def test_a_module_that_begins_to_write_to_its_weights_in_the_run_is_refused(how, named):
+    module, _, weights = connect(lambda: (Trains(how), "net"), Store(), is_first=True)
+    module.eval()
+
+    def infer():
+        weights.switch()
+        try:
+            with torch.inference_mode():
+                module(torch.ones(1, 3))
+        finally:
+            weights.done(budget_ns=100)  # parts of the 256 bytes: a few calls see all
+
+    infer()
+    infer()
+    with pytest.raises(PolicyError, match=f"writes to its own weights.*{named}"):
+        for _ in range(10):
+            infer()
+
+
+def test_weights_that_stay_pass_the_look_over_many_versions():
+    module, _, weights = connect(build, Store(), is_first=True)
+    for version in range(2, 9):
+        weights.store.publish(lambda buffer: write_weights(module, weights.manifest, buffer))
+        for _ in range(version):
+            assert weights.switch().version == version
+            weights.done(budget_ns=100)
 
 
 def test_the_store_of_a_manifest_has_room_for_it():

@@ -101,7 +101,7 @@ class DeviceWeights:
             self._begin_copy()
         return self.version
 
-    def done(self) -> None:
+    def done(self, budget_ns: int = 0) -> None:
         """Nothing: a buffer is held while it is copied, not while it is computed with."""
 
     def refuse_changes(self) -> None:

@@ -24,6 +24,8 @@ from rtcore_workers.policies.base import Array, InferenceTiming
 
 _NUM_WARM_UP_RUNS = 3
 _NS_PER_EVENT_MS = 1_000_000
+#: Of torch's messages when a graph is built on tensors of the inference mode.
+_OF_AUTOGRAD = ("nference tensor", "does not require grad", "requires_grad", "grad_fn")
 
 
 class Executor(Protocol):
@@ -88,19 +90,32 @@ class CpuExecutor:
         self.past_actions: Array | None = None if past_actions is None else past_actions.copy()
         staging = [self.observation] if self.past_actions is None else [self.observation, self.past_actions]
         self._call = _bound(module, observation, [torch.from_numpy(array).unsqueeze(0) for array in staging])
-        with torch.inference_mode():
-            first = _plain_output(self._call())
-        self.output: Array = np.array(first.numpy())
+        self._mode: type[torch.inference_mode] | type[torch.no_grad] = torch.inference_mode
+        self.output: Array = np.array(self._infer())
 
     def run(self) -> Array:
         start_ns = self._clock.now_ns()
-        with torch.inference_mode():
-            result = _plain_output(self._call()).numpy()
+        result = self._infer()
         if result.shape != self.output.shape:
             raise _changed_shape(result.shape, self.output.shape)
         self.output[...] = result
         self.timing.compute_ns = self._clock.now_ns() - start_ns
         return self.output
+
+    def _infer(self) -> Array:
+        try:
+            with self._mode():
+                return _plain_output(self._call()).numpy()
+        except RuntimeError as error:
+            if self._mode is torch.no_grad or not any(word in str(error) for word in _OF_AUTOGRAD):
+                raise
+        # The module differentiates in its forward: what inference mode made cannot be part of that.
+        self._mode = torch.no_grad
+        self.notes = (
+            *self.notes,
+            "autograd in forward: no_grad mode instead of inference mode, which is quicker",
+        )
+        return self._infer()
 
 
 class CudaExecutor:
@@ -251,7 +266,8 @@ def _plain_output(result: Any) -> Tensor:
     if not isinstance(result, Tensor):
         raise PolicyError(
             f"the policy's module returned {type(result).__name__}; expected one tensor of action values or "
-            f"actions. Return only that from forward"
+            "actions. Return only that from forward: of a mean and a value the mean, of a distribution a sample. A "
+            "recurrent state is not carried from frame to frame: use --obs-history"
         )
     return result.float() if result.is_floating_point() else result
 

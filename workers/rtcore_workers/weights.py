@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
+from zlib import crc32
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,10 @@ from rtcore.errors import PolicyError
 from rtcore.manifest import Array, ParamManifest, ParamTensor
 from rtcore.params import NONE, ParamStore, Version, checksum_of
 from rtcore_workers.device_memory import NotShared
+from rtcore_workers.modulestate import WriteWatch
 
+#: Most that is read at once in looking for writes: 16 ms.
+_MOST_LOOKED_BYTES = 1 << 24
 #: Builds the module and its title: each call anew.
 Build = Callable[[], tuple[nn.Module, str]]
 
@@ -53,8 +57,11 @@ class Weights(Protocol):
         """Before an inference: the newest version is used from here on, and stays as it is until `done`."""
         ...
 
-    def done(self) -> None:
-        """After it. PolicyError if the weights were written meanwhile: never, or rtcore is broken."""
+    def done(self, budget_ns: int = 0) -> None:
+        """After it. PolicyError if the weights were written meanwhile: by the module, or rtcore is broken.
+
+        `budget_ns`: what may be spent in looking for writes that torch does not count.
+        """
         ...
 
     def refuse_changes(self) -> None:
@@ -93,11 +100,14 @@ class SharedWeights:
         #: The buffers, where they are not in the store's own memory.
         self._flats: list[Tensor] | None = None
         self._bound = -1
+        #: How far the newest pass over the weights has come, its CRC-32 so far, and of which version.
+        self._looked = (0, 0, -1)
         claimed = store.claim(worker, generation)
         try:
             self._shared = [tensor for tensor in manifest.tensors if tensor.kind != "private"]
             self._targets = self._take_over(store.buffer(claimed.buffer))
             self.bind(claimed.buffer)
+            self._writes = WriteWatch(self._targets)
         finally:
             store.release(worker)
 
@@ -138,10 +148,14 @@ class SharedWeights:
         """Hold the newest weights without computing with them, until `done`."""
         return self.store.claim(self._worker, self._generation)
 
-    def done(self) -> None:
+    def done(self, budget_ns: int = 0) -> None:
         """Let go. PolicyError if the weights were written while they were held."""
+        written = self._writes.written()
         intact = self.store.is_intact(self.version)
+        whole = not budget_ns or self._look(budget_ns)
         self.store.release(self._worker)
+        if written or (intact and not whole):
+            raise _writes_weights(written or self._shared_buffers(), self.version.version)
         if not intact:
             self._on_torn()
             raise PolicyError(
@@ -158,12 +172,27 @@ class SharedWeights:
         memory = self.store.buffer(buffer) if flats is None else _bytes_of(flats[buffer])
         if not self.is_plain or checksum_of(memory) == self.version.checksum:
             return
-        names = [tensor.name for tensor in self.manifest.tensors if tensor.kind == "buffer"]
-        raise PolicyError(
-            f"the policy's module changes its weights while it computes, probably one of its buffers "
-            f"({', '.join(names[:5]) or 'it has none'}); expected it not to, as all workers share them. Register what "
-            "changes with persistent=False: each worker then has its own"
-        )
+        raise _writes_weights(self._writes.written() or self._shared_buffers(), self.version.version)
+
+    def _shared_buffers(self) -> list[str]:
+        return [tensor.name for tensor in self.manifest.tensors if tensor.kind == "buffer"]
+
+    def _look(self, budget_ns: int) -> bool:
+        """Go on reading the weights, a part at each call; False if a whole pass gave another checksum than theirs.
+
+        For what writes past torch's count: BatchNorm in training mode, `.data`, numpy. The first worker reads for all.
+        """
+        if self._worker != 0 or self._flats is not None:
+            return True
+        at, checksum, version = self._looked
+        if version != self.version.version:
+            at, checksum = 0, 0
+        memory = self.store.buffer(self.version.buffer)
+        end = min(len(memory), at + min(budget_ns, _MOST_LOOKED_BYTES))  # a CRC takes about 1 ns a byte
+        checksum = crc32(memory[at:end], checksum)
+        is_over = end == len(memory)
+        self._looked = (0, 0, -1) if is_over else (end, checksum, self.version.version)
+        return not is_over or checksum == self.version.checksum
 
     def bind(self, buffer: int) -> None:
         """Make the module's tensors those of a buffer."""
@@ -205,6 +234,16 @@ class SharedWeights:
         return found
 
 
+def _writes_weights(names: list[str], version: int) -> PolicyError:
+    return PolicyError(
+        f"the policy's module writes to its own weights while it computes (version {version}: "
+        f"{', '.join(names[:5]) or 'which ones is not known'}); expected it not to, as all workers share them, and the "
+        "record names them by version and checksum. BatchNorm does so in training mode: keep to eval mode. A "
+        "state that goes on from frame to frame is not carried (each worker sees every N-th frame): use --obs-history. "
+        "What is scratch memory of one call may be a buffer with persistent=False, each worker's own"
+    )
+
+
 def named_targets(weights: SharedWeights) -> list[tuple[str, Tensor]]:
     """The module's own tensors that follow the store, each with its first name in the manifest."""
     return weights._targets
@@ -215,13 +254,13 @@ def manifest_of(module: nn.Module) -> ParamManifest:
 
     Trainable are float32 parameters that require a gradient. Memory order is each tensor's own.
     """
+    refuse_lazy(module)
     groups: dict[tuple[Any, ...], tuple[list[str], Tensor, str]] = {}
     for name, tensor in _named_tensors(module):
-        if tensor.layout is not torch.strided or is_lazy(tensor):
+        if tensor.layout is not torch.strided:
             raise PolicyError(
-                f"the policy's tensor {name!r} is {'not initialised yet' if is_lazy(tensor) else tensor.layout}; "
-                "expected a dense one of a known shape. Give the sizes of lazy modules, and keep sparse data outside "
-                "of the module's parameters and buffers"
+                f"the policy's tensor {name!r} is {tensor.layout}; expected a dense one. Keep sparse data "
+                "outside of the module's parameters and buffers"
             )
         key = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
         # Empty tensors and those on the meta device have no address.
@@ -238,6 +277,17 @@ def manifest_of(module: nn.Module) -> ParamManifest:
         )
         for names, tensor, kind in groups.values()
     )
+
+
+def refuse_lazy(module: nn.Module) -> None:
+    """PolicyError for a module whose sizes are not known before its first call."""
+    for name, tensor in _named_tensors(module):
+        if is_lazy(tensor):
+            raise PolicyError(
+                f"the policy's tensor {name!r} is not initialised yet; expected one of a known shape. Give lazy layers "
+                "their sizes (nn.Linear(n, ...) for nn.LazyLinear(...)), or call the module once in the factory, on "
+                "zeros of the observation space"
+            )
 
 
 def write_weights(module: nn.Module, manifest: ParamManifest, buffer: memoryview) -> None:
@@ -291,8 +341,8 @@ def connect(
     """
     if is_first:
         module, title = build()
-        _refuse_hidden_views(module)
         manifest = manifest_of(module)
+        _refuse_hidden_views(module)
         arrays = None if initial is None else manifest.check(initial, what)
         store = make_store(manifest)
         store.set_manifest(manifest)

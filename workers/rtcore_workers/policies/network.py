@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import torch
 from torch import nn
 
 from rtcore.clock import Clock
+from rtcore.embed.importable import import_factory_module
 from rtcore.errors import PolicyError
 from rtcore.randomness import the_same_for_all
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore_workers.device_weights import Copies, placed
 from rtcore_workers.executors import make_executor, resolve_device
+from rtcore_workers.modulestate import FromFile, changed, kept_by, state_note
 from rtcore_workers.policies.base import Array, PolicyInfo, suggestion
-from rtcore_workers.weights import SharedWeights, Weights
+from rtcore_workers.weights import SharedWeights, Weights, refuse_lazy
 
+#: One part of so many of an inference may be spent in looking whether the module wrote to its weights.
+_LOOK_SHARE = 100
 #: What the built-in factories take besides their own arguments.
 _GIVEN = ("observation_space", "action_space", "chunk", "act_history")
 
@@ -59,11 +64,16 @@ def build_module(
     if not isinstance(module, nn.Module):
         raise PolicyError(
             f"policy {name!r} returned {type(module).__name__}; expected an nn.Module from "
-            f"{_call_text(name, args)}. Return the module itself, not a function or a class"
+            f"{_call_text(name, args)}. Return the module itself; what is none goes into the forward of one"
         )
     shown = bound if built_in else args
     title = " ".join([name, *(f"{key}={value}" for key, value in shown.items() if key not in _GIVEN)])
-    return module.eval(), title
+    refuse_lazy(module)
+    try:
+        module = module.eval()
+    except NotImplementedError:  # torch.export's: it is what it was when it was written
+        return FromFile(module), title
+    return FromFile(module) if isinstance(module, torch.jit.ScriptModule) else module, title
 
 
 class NetworkPolicy:
@@ -88,11 +98,14 @@ class NetworkPolicy:
         `weights`: of the module, where they change between inferences; held during each one only.
         """
         resolved = resolve_device(device, worker_index)
-        num_parameters = sum(parameter.numel() for parameter in module.parameters())
+        is_file = isinstance(module, FromFile)
+        whose = module.inner if isinstance(module, FromFile) else module
+        num_parameters = sum(parameter.numel() for parameter in whose.parameters())
         copies: Copies | None = None
         notes: tuple[str, ...] = ()
         if isinstance(weights, SharedWeights):
             weights, copies, notes = placed(weights, resolved)
+        before = kept_by(module)
         try:
             self.executor = make_executor(
                 module, observation, resolved, clock=clock, past_actions=past_actions, copies=copies
@@ -110,9 +123,10 @@ class NetworkPolicy:
         self.observation = self.executor.observation
         self.past_actions = self.executor.past_actions
         self.timing = self.executor.timing
-        self.info = PolicyInfo(
-            title, num_parameters, synthetic=False, pad_ms=None, device=resolved, notes=(*self.executor.notes, *notes)
-        )
+        states = [] if worker_index else self._states(changed(before, kept_by(module)))
+        own = ("weights: from the file, a copy in each worker; publish and checkpoints do not reach them",)
+        notes = (*self.executor.notes, *(own if is_file else notes), *([state_note(states)] if states else []))
+        self.info = PolicyInfo(title, num_parameters, synthetic=False, pad_ms=None, device=resolved, notes=notes)
         self._action = action
         self._chunk = chunk
         # The output for an all-zero observation, which the warm-up has computed, shows its shape and dtype.
@@ -124,27 +138,43 @@ class NetworkPolicy:
         out[...] = self._action.from_policy_output(output, self._chunk)
         self.timing.clipped = self._action.count_clipped(output, self._chunk)
 
+    def _states(self, suspects: list[str]) -> list[str]:
+        """Those of the attributes that changed in a call that may matter: all, if a frame's output depends on what was
+        seen before it. What is only looked at, or made at the first call, does not."""
+        if not suspects:
+            return []
+        frame, outputs = self.executor.observation, []
+        try:
+            for value in (0, 1, 0):
+                frame[...] = value
+                outputs.append(self.executor.run().copy())
+        except Exception:  # of the module's, for a frame that no world shows
+            return suspects
+        finally:
+            frame[...] = 0
+        return suspects if not np.array_equal(outputs[0], outputs[2]) else []
+
     def _run_shared(self, weights: Weights) -> Array:
         version = weights.switch()
         try:
             output = self.executor.run()
         finally:
-            weights.done()
+            weights.done(self.timing.compute_ns // _LOOK_SHARE)
         self.timing.policy_version, self.timing.policy_checksum = version.version, version.checksum
         return output
 
 
 def find_factory(name: str, built_in: str | None) -> Callable[..., object]:
     """Import the factory of a policy: `built_in`, or what the name says. PolicyError says what is not there."""
-    module_name, _, attribute = (built_in or name).partition(":")
+    module_name, _, attribute = (built_in or name).rpartition(":")
     if not module_name or not attribute:
         raise PolicyError(f"policy {name!r} is incomplete; expected module:factory, as in my_agent.nets:make_net")
     try:
-        module = importlib.import_module(module_name)
+        module = import_factory_module(module_name)
     except Exception as error:
         raise PolicyError(
             f"policy {name!r}: importing {module_name!r} raised {type(error).__name__}: {error}; expected an "
-            f"importable module. Install it, or add its folder to PYTHONPATH"
+            f"importable module, or a file as in agents/net.py:Net. Install it, or add its folder to PYTHONPATH"
         ) from error
     try:
         factory = getattr(module, attribute)

@@ -1,0 +1,185 @@
+"""Policies as people write them: with a state, from a file, differentiating, at a path."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Discrete
+from torch import nn
+
+from rtcore.errors import PolicyError
+from rtcore.params import ParamStore
+from rtcore.spaces import ActionSpec, ObservationSpec
+from rtcore_workers.policies import Policy, load_policy
+from rtcore_workers.weights import connect
+
+pytestmark = pytest.mark.unit
+HERE = "test_policies_own"
+OBSERVATION, ACTION = Box(-1, 1, (4,), np.float32), Discrete(3)
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+
+
+def load(name: str, *, shared: bool = False, **args: object) -> Policy:
+    """As a worker does. `shared`: on a store of weights."""
+    store: list[ParamStore] = []
+
+    def make_store(manifest):
+        if manifest is not None:
+            store.append(ParamStore.private(manifest))
+        return store[0]
+
+    def share(build, plain):
+        return connect(build, make_store, is_first=not plain, plain=plain)
+
+    spaces = ObservationSpec.from_space(OBSERVATION), ActionSpec.from_space(ACTION)
+    options = {"seed": 0, "worker_index": 0, "device": "cpu", "share": share if shared else None}
+    return load_policy(name, dict(args), *spaces, **options)
+
+
+class Keeps(nn.Module):
+    """`what` it keeps between two calls."""
+
+    def __init__(self, observation_space, action_space, what="nothing"):
+        super().__init__()
+        self.layer, self.what = nn.Linear(4, 3), what
+        self.cell = nn.GRUCell(4, 3)
+        self.frames, self.state, self.seen, self.mask = [], None, None, None
+        self.register_buffer("hidden", torch.zeros(1, 3), persistent=False)
+
+    def forward(self, x):
+        if self.what == "state":
+            self.state = self.cell(x, self.state)
+            return self.state
+        if self.what == "hidden":
+            self.hidden.copy_(self.cell(x, self.hidden))
+            return self.hidden.clone()
+        if self.what == "frames":
+            self.frames = [*self.frames, x.clone()][-3:]
+            return self.layer(torch.stack(self.frames).mean(0))
+        if self.what == "mask" and self.mask is None:
+            self.mask = torch.ones(4)
+        if self.what == "seen":
+            self.seen = x.clone()
+        return self.layer(x)
+
+
+@pytest.mark.parametrize("shared", (True, False))
+@pytest.mark.parametrize("what", ("state", "hidden", "frames"))
+def test_a_state_that_is_kept_from_call_to_call_is_warned_of_by_name(what: str, shared: bool) -> None:
+    (note,) = load(f"{HERE}:Keeps", what=what, shared=shared).info.notes
+    assert note.startswith(f"WARNING: the policy keeps a state from call to call ({what})")
+
+
+@pytest.mark.parametrize("what", ("nothing", "mask", "seen"))
+def test_what_is_made_once_or_only_looked_at_is_no_state(what: str) -> None:
+    assert load(f"{HERE}:Keeps", what=what).info.notes == ()
+
+
+class Differentiates(nn.Module):
+    def __init__(self, observation_space, action_space, later=False):
+        super().__init__()
+        self.layer, self.skip = nn.Linear(4, 3), later
+
+    def forward(self, x):
+        if self.skip:
+            self.skip = False
+            return self.layer(x)
+        with torch.enable_grad():
+            z = self.layer(x.clone()).detach().requires_grad_(True)
+            (slope,) = torch.autograd.grad((z * z * self.layer.bias).sum(), z)
+        return slope
+
+
+@pytest.mark.parametrize("later", (False, True))
+def test_a_policy_may_differentiate_in_its_forward(later: bool) -> None:
+    policy = load(f"{HERE}:Differentiates", later=later, shared=True)
+    out = np.zeros(1, np.int64)
+    policy.observation[...] = 1
+    policy.act(frame_seq=0, out=out)
+    with torch.no_grad():
+        layer = policy.module.layer
+        expected = int((2 * layer(torch.ones(1, 4)) * layer.bias).argmax())
+    assert out[0] == expected
+
+
+def scripted(observation_space, action_space):
+    return torch.jit.script(nn.Linear(4, 3))
+
+
+def exported(observation_space, action_space, path):
+    return torch.export.load(path).module()
+
+
+def loaded(observation_space, action_space, path):
+    return torch.jit.load(path)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_networks_from_files_of_torch_play_with_weights_of_their_own(tmp_path: Path) -> None:
+    net, x = nn.Linear(4, 3), torch.ones(1, 4)
+    torch.jit.script(net).save(tmp_path / "net.pt")
+    torch.export.save(torch.export.export(net, (x,)), tmp_path / "net.pt2")
+    script, export = ({"path": str(tmp_path / name)} for name in ("net.pt", "net.pt2"))
+    for name, given in {"loaded": script, "exported": export, "scripted": {}}.items():
+        policy = load(f"{HERE}:{name}", shared=True, **given)
+        assert policy.info.num_parameters == 15
+        assert "weights: from the file, a copy in each worker" in policy.info.notes[0]
+        if given:
+            policy.observation[...] = 1
+            out = np.zeros(1, np.int64)
+            policy.act(frame_seq=0, out=out)
+            assert out[0] == int(net(x).argmax())
+
+
+def test_a_policy_may_be_named_by_its_file_and_import_what_lies_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "beside_the_net.py").write_text("WIDTH = 3\n")
+    (tmp_path / "net_in_a_file.py").write_text(
+        "from torch import nn\nfrom beside_the_net import WIDTH\n"
+        "def make(observation_space, action_space):\n    return nn.Linear(4, WIDTH)\n"
+    )
+    try:
+        assert load(f"{tmp_path}/net_in_a_file.py:make").info.num_parameters == 15
+    finally:
+        sys.path.remove(str(tmp_path))
+    with pytest.raises(PolicyError, match=r"there is no file .*/none\.py"):
+        load(f"{tmp_path}/none.py:make")
+
+
+class Lazy(nn.Module):
+    def __init__(self, observation_space, action_space):
+        super().__init__()
+        self.layer = nn.LazyLinear(3)
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+class Pair(Keeps):
+    def forward(self, x):
+        return self.layer(x), x
+
+
+def function(observation_space, action_space):
+    return lambda x: x
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    (
+        ("Lazy", r"'layer.weight' is not initialised yet.*nn.Linear\(n, ...\) for nn.LazyLinear"),
+        ("Pair", "returned tuple; expected one tensor.*of a mean and a value the mean"),
+        ("function", "returned function; expected an nn.Module"),
+        ("ACTION", "'ACTION' is Discrete; expected a function or class"),
+    ),
+)
+def test_what_cannot_be_a_policy_is_refused_with_what_to_do(name: str, says: str) -> None:
+    with pytest.raises(PolicyError, match=says):
+        load(f"{HERE}:{name}", shared=True)
