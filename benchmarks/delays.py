@@ -165,7 +165,7 @@ def _evaluate(config: RuntimeConfig, cell: Cell, episodes: int, show: Any) -> di
     simulation = Simulation(config)
 
     def enough(tick: int) -> bool:
-        done = len(simulation.record.episodes)
+        done = simulation.record.episodes.count
         if tick % 500 == 0:
             show(1 - _EVALUATION_SHARE * (1 - done / episodes))
         return done >= episodes

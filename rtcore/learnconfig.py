@@ -96,7 +96,9 @@ class LearnConfig(BaseModel):
         None, description="Weights to play with: a safetensors file, a checkpoint, or the folder of a run."
     )
     resume: FilePath | None = Field(
-        None, description="Go on learning where a run stopped: its folder (the last checkpoint) or a checkpoint."
+        None,
+        description="Go on learning where a run stopped: its folder (the last checkpoint) or a checkpoint. Seed, "
+        "output folder and all other settings are that run's unless they are given; its rows are kept in DIR/earlier.",
     )
     checkpoint_every_s: Seconds = Field(60.0, description="Time between two checkpoints [s]; inf: only at the end.")
     keep_checkpoints: Many = Field(3, description="Newest checkpoints to keep, beside the best one.")

@@ -19,16 +19,19 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, Space
 
 from rtcore.clock import MonotonicClock, ns_of
-from rtcore.config import RuntimeConfig, make_config
+from rtcore.config import RuntimeConfig
 from rtcore.embed.player import Player
 from rtcore.embed.sampling import Sampling
-from rtcore.errors import ConfigError, StartupError
+from rtcore.errors import StartupError
 from rtcore.learn.policysource import resolve_policy
 from rtcore.learn.publishing import publish
+from rtcore.learn.resuming import settings_of
 from rtcore.learn.run import LearningRun
-from rtcore.recording.columns import FOLDER, remove_recording, require_h5py
+from rtcore.recording.columns import require_h5py
 from rtcore.report.books import check_books
 from rtcore.report.live import booked_ticks
+from rtcore.report.outfolder import OutFolder
+from rtcore.report.output import begin_folder
 from rtcore.report.record import Episode, RunRecord, writing_to
 from rtcore.report.snapshot import snapshot
 from rtcore.report.summary import RunStats, build_summary
@@ -55,7 +58,8 @@ class Runtime:
     thread (during a `start` that waits: in the caller's): what they raise ends the run and is raised by `wait`.
 
     `env_id` and `policy` may be given as the factory itself, if it can be imported by the processes of the run.
-    `played_delay_ticks`: this program answers in the workers' place, see `player`.
+    `played_delay_ticks`: this program answers in the workers' place, see `player`. `folder`: the output folder, where
+    the program has taken it already, because it writes there after the run's end.
     """
 
     def __init__(
@@ -65,11 +69,14 @@ class Runtime:
         progress: Callable[[str], None] | None = None,
         on_episode: Callable[[Episode], None] | None = None,
         played_delay_ticks: int | None = None,
+        folder: OutFolder | None = None,
         **fields: Any,
     ) -> None:
-        self.config = resolve_policy(config if config is not None else make_config(**fields))
+        self.config = resolve_policy(config if config is not None else settings_of(fields))
         self._supervisor = Supervisor(self.config, progress or (lambda _: None), played_delay_ticks=played_delay_ticks)
         self._on_episode = on_episode
+        self._folder = folder
+        self._owns_folder = folder is None
         self._episodes_told = 0
         self._ready = threading.Event()
         self._sampling = Sampling(self.config)
@@ -145,6 +152,7 @@ class Runtime:
             # Of the checkpoints' thread: said by the supervising one.
             self._learning = LearningRun(self.config, self._lines.append)
             self._supervisor.saved = self._learning.saved
+            self._supervisor.about_to_run = self._begin_folder
             self._supervisor.start()
             self._open_files()
             self._ready.set()
@@ -154,6 +162,7 @@ class Runtime:
                 self._close_files()
             finally:
                 self._supervisor.close()
+                self._release_folder()
                 self._over.set()
             raise
 
@@ -161,17 +170,26 @@ class Runtime:
         """Before anything is started: a folder that cannot be made is a wrong setting, as is a missing package."""
         if self.config.record:
             require_h5py()
-        if (out := self.config.out) is not None:
-            try:
-                out.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise ConfigError(f"out: cannot make {out}: {error.strerror}; give a folder to write into") from error
+        if self.config.out is not None and self._folder is None:
+            self._folder = OutFolder(self.config.out)
+            self._folder.take(self._supervisor.progress)
+
+    def _begin_folder(self) -> None:
+        """Not before the run is sure to begin: a start that fails costs no earlier run's files."""
+        saved = self._learning.saved if self._learning is not None else None
+        if self._folder is not None:
+            origin, goes_on = (saved.origin, saved.is_of(self._folder.path)) if saved is not None else (None, False)
+            with writing_to(self.config.out):
+                if note := begin_folder(self._folder, self.config, origin, goes_on=goes_on):
+                    self._supervisor.progress(note)
+
+    def _release_folder(self) -> None:
+        if self._owns_folder and self._folder is not None:
+            self._folder.release()
 
     def _open_files(self) -> None:
         action = ActionSpec.from_json(self._supervisor.env_info["action"])
         with writing_to(self.config.out):
-            if self.config.out is not None and not self.config.record:
-                remove_recording(self.config.out / FOLDER)  # an earlier run's; not before this one has begun
             self.record = RunRecord(self.config.out, lambda raw: _decode(action, raw))
             if self.config.trace and self.config.out is not None:
                 self._spool = TraceSpool(self.config.out, self._supervisor.shared.trace_rings())
@@ -344,7 +362,14 @@ class Runtime:
         supervisor = self._supervisor
         # What ends a run may leave the world ticking: halt it before anything is counted for the last time.
         steps = (self._watch_until_over, supervisor.halt, self._drain, self._end_learning, supervisor.end_recording)
-        for step in (*steps, self._take_stock, self._close_files, self._check_books, supervisor.close):
+        for step in (
+            *steps,
+            self._take_stock,
+            self._close_files,
+            self._check_books,
+            supervisor.close,
+            self._release_folder,
+        ):
             try:
                 step()
             except BaseException as error:
@@ -391,10 +416,9 @@ class Runtime:
     def _tell_episodes(self) -> None:
         if self._on_episode is None or self.record is None:
             return
-        episodes = self.record.episodes
-        while self._episodes_told < len(episodes):
+        for episode in self.record.episodes.since(self._episodes_told):
             self._episodes_told += 1
-            self._on_episode(episodes[self._episodes_told - 1])
+            self._on_episode(episode)
 
     def _snapshot(self, *, with_memory: bool) -> RunStats:
         supervisor, spool = self._supervisor, self._spool

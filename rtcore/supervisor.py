@@ -71,6 +71,8 @@ class Supervisor:
         self.env_info: dict[str, Any] = {}
         self.stopping = False
         self.progress = progress
+        #: Called when the plan is made and nothing of the run is written yet.
+        self.about_to_run: Callable[[], None] = lambda: None
         self._clock = MonotonicClock()
         self._launcher: Launcher | None = None
         self._env: Child | None = None
@@ -119,6 +121,7 @@ class Supervisor:
         self._launcher = Launcher(self.run_id, say=self.progress)
         self._start_env()
         self.plan = plan = self._make_policy_ready()
+        self.about_to_run()
         self._start_recording()
         self._startup.enter("")
         self._started_unix_s = unix_time_s()

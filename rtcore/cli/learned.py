@@ -11,6 +11,7 @@ from rtcore.config import RuntimeConfig
 from rtcore.learn.checkpoint import read_state
 from rtcore.report.board import Board, board_is_installed
 from rtcore.report.curve import draw_learning_curve
+from rtcore.report.lineage import learned_episodes
 from rtcore.report.summary import RunStats
 
 CURVE_FILE = "learning_curve.png"
@@ -61,7 +62,13 @@ class Events:
 
 
 def draw_curve(config: RuntimeConfig, stats: RunStats) -> None:
-    """The returns of a run that learned, as a picture in its folder; nothing if it had no episode."""
-    if config.learn is not None and config.out is not None and stats.episodes:
+    """The returns of a run that learned, those of the runs that it goes on from included, as a picture in its folder.
+
+    Nothing if it had no episode.
+    """
+    if config.learn is None or config.out is None:
+        return
+    episodes = learned_episodes(config.out)
+    if episodes:
         name = f"{config.env_id}, {config.learn}, seed {config.seed}"
-        draw_learning_curve({name: stats.episodes}, config.out / CURVE_FILE, rate_hz=float(stats.rate_hz))
+        draw_learning_curve({name: episodes}, config.out / CURVE_FILE, rate_hz=float(stats.rate_hz))

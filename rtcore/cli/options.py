@@ -209,7 +209,15 @@ def parse_command(arguments: list[str], prog: str = "rtcore-run") -> Command:
     for field in ("env_args", "policy_args"):
         if field in chosen:
             fields[field] = from_words(fields[field])
-    return Command(make_config(**fields), bool(parsed.print_config), parsed.replay)
+    return Command(_config_of(fields), bool(parsed.print_config), parsed.replay)
+
+
+def _config_of(fields: dict[str, Any]) -> RuntimeConfig:
+    if fields.get("resume") is None:
+        return make_config(**fields)
+    from rtcore.learn.resuming import settings_of  # noqa: PLC0415 - reads checkpoints, which --help need not know
+
+    return settings_of(fields)
 
 
 def _state_of(source: Any) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from rtcore.learn.policysource import resolve_policy
 from rtcore.randomness import entropy_of, seed_generators
 from rtcore.recording.columns import UNFINISHED, require_h5py
 from rtcore.report.live import LiveView
-from rtcore.report.output import write_config, write_results
+from rtcore.report.outfolder import OutFolder
+from rtcore.report.output import write_results
 from rtcore.report.perfetto.writer import convert_folder, require_perfetto
 from rtcore.report.record import writing_to
 from rtcore.report.table import RunHeader, header_lines, summary_table
@@ -53,15 +54,20 @@ def _run(config: RuntimeConfig, words: list[str]) -> int:
         require_h5py()
     if config.video:
         require_av()
+    if config.out is None:
+        return _run_in(None, config, console)
+    with OutFolder(config.out, ["rtcore-run", *words]) as folder:
+        folder.take(lambda note: console.print(note, markup=False, soft_wrap=True))
+        return _run_in(folder, config, console)
+
+
+def _run_in(folder: OutFolder | None, config: RuntimeConfig, console: Console) -> int:
     with LiveView(console, live=config.live) as view:
-        if config.out is not None:
-            with writing_to(config.out):
-                write_config(config.out, config, ["rtcore-run", *words])
         run: Runtime | Simulation
         if config.clock == "virtual":
-            run, stop, error = _run_virtual(config, view)
+            run, stop, error = _run_virtual(config, view, folder)
         else:
-            run, stop, error = _run_wall(config, view)
+            run, stop, error = _run_wall(config, view, folder)
     summary = run.summary()
     if error is not None:
         summary["error"] = f"{type(error).__name__}: {error}"
@@ -124,11 +130,13 @@ def write_trace(folder: Path, console: Console) -> bool:
     return True
 
 
-def _run_wall(config: RuntimeConfig, view: LiveView) -> tuple[Runtime, Stopped | None, RtcoreError | None]:
+def _run_wall(
+    config: RuntimeConfig, view: LiveView, folder: OutFolder | None
+) -> tuple[Runtime, Stopped | None, RtcoreError | None]:
     """Real processes. What happened up to a signal or an error is kept, and summed up."""
     stop: Stopped | None = None
     failure: RtcoreError | None = None
-    runtime = Runtime(config, progress=view.log)
+    runtime = Runtime(config, progress=view.log, folder=folder)
     events = Events(config, view.log)
     with runtime:
         try:
@@ -159,11 +167,13 @@ def _update(view: LiveView, runtime: Runtime, *, force: bool = False) -> None:
         view.update(runtime.stats(), runtime.record, runtime.booked_ticks(), force=force)
 
 
-def _run_virtual(config: RuntimeConfig, view: LiveView) -> tuple[Simulation, Stopped | None, RtcoreError | None]:
+def _run_virtual(
+    config: RuntimeConfig, view: LiveView, folder: OutFolder | None
+) -> tuple[Simulation, Stopped | None, RtcoreError | None]:
     """No processes: as fast as the machine goes."""
     # Of this program: policies and worlds may draw from them, and a simulation has no process of its own.
     seed_generators(entropy_of(config.seed, 0, "virtual", 0, 0))
-    simulation = Simulation(config, say=view.log)
+    simulation = Simulation(config, say=view.log, folder=folder)
     for note in (*simulation.world_notes, simulation.plan.sentence(simulation.stats().policy)):
         view.log(note)
     events = Events(config, view.log)

@@ -7,7 +7,6 @@ by, and `info["rtcore"]` says how many, and what acted in them.
 
 from __future__ import annotations
 
-import sys
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -25,7 +24,8 @@ from rtcore.config import RuntimeConfig, make_config
 from rtcore.embed.player import Player, Seen
 from rtcore.embed.stepclock import StepClock
 from rtcore.errors import ConfigError, RtcoreError
-from rtcore.report.output import write_config, write_results
+from rtcore.report.outfolder import OutFolder
+from rtcore.report.output import write_results
 from rtcore.report.record import writing_to
 from rtcore.runtime import Runtime
 from rtcore.spaces import ActionSpec, ObservationSpec
@@ -86,11 +86,15 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
         if act_buf_len is not None and act_buf_len < 1:
             raise ConfigError(f"act_buf_len={act_buf_len}: expected at least 1, or None for plain observations")
         self.delay_ticks = delay_ticks
-        self._runtime = Runtime(_config(world, delay_ticks, fields), progress=progress, played_delay_ticks=delay_ticks)
+        config = _config(world, delay_ticks, fields)
+        self._folder = OutFolder(config.out) if config.out is not None else None
+        if self._folder is not None:
+            self._folder.take()
+        self._runtime = Runtime(config, progress=progress, played_delay_ticks=delay_ticks, folder=self._folder)
         # Of an env that is forgotten, the world's process ends too. It only asks: it may be called in any thread.
         weakref.finalize(self, self._runtime.stop).atexit = False
-        self._runtime.start()
         try:
+            self._runtime.start()
             self._player: Player = self._runtime.player()
             about = self._runtime.header["world"]
             self._action = ActionSpec.from_json(about["action"])
@@ -104,11 +108,9 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
             self.observation_space = self._with_actions(self._observation.to_space())
         except BaseException:
             self._runtime.close()
+            self._release()
             raise
         self._out = self._runtime.config.out
-        if self._out is not None:
-            with writing_to(self._out):
-                write_config(self._out, self._runtime.config, sys.argv)
         self._clock = MonotonicClock()
         self._times = StepClock()
         self._begun = False
@@ -175,6 +177,11 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
                 summary["error"] = f"{type(error).__name__}: {error}"
             with writing_to(out):
                 write_results(out, summary, self._runtime.stats(), self._runtime.record)
+        self._release()
+
+    def _release(self) -> None:
+        if self._folder is not None:
+            self._folder.release()
 
     # -- beyond Gymnasium ----------------------------------------------------------------------------------
 

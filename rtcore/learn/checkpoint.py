@@ -90,6 +90,16 @@ class SavedState:
     optimizer: dict[str, Array]
     state: dict[str, Any]
 
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What a run that goes on from it says of that: where it is, and what was done before, in all."""
+        counts = {name: self.state[name] for name in ("ticks", "updates", "episodes")}
+        return {"from": str(self.folder), "before": counts}
+
+    def is_of(self, out: Path) -> bool:
+        """Whether it is among the checkpoints of the run in `out`."""
+        return self.folder.resolve().parent == (out / FOLDER).resolve()
+
 
 class CheckpointFolder:
     """Where a run keeps its checkpoints. Used by one thread. OSError if something cannot be written."""
@@ -203,10 +213,16 @@ def unchecked(path: Path, what: str) -> str:
 
 def find_state(path: Path, what: str) -> dict[str, Any] | None:
     """The counters beside the weights at `path`; None where there are only weights. ConfigError: see `read_state`."""
+    folder = find_state_folder(path, what)
+    return read_state(folder, what) if folder is not None else None
+
+
+def find_state_folder(path: Path, what: str) -> Path | None:
+    """The checkpoint that `path` means: itself, the file's beside it, or the last one of a run; None: just weights."""
     _exists(path, what)
     for folder in (path.parent,) if path.is_file() else (path, path / LAST, path / FOLDER / LAST):
         if (folder / STATE).is_file():
-            return read_state(folder, what)
+            return folder
     return None
 
 

@@ -55,7 +55,7 @@ class LearningRun:
         self._keeper = Checkpointer(
             folder,
             config.checkpoint_every_s,
-            lambda: _snapshot(supervisor, record, before),
+            lambda: _snapshot(config, supervisor, record, before),
             self._say,
             before.get("best_mean_return"),
         )
@@ -79,9 +79,9 @@ class LearningRun:
         return replace(stats, checkpoints=keeper.written, failed_checkpoints=keeper.failed, best_return=best)
 
 
-def _snapshot(supervisor: Supervisor, record: RunRecord, before: Mapping[str, Any]) -> Snapshot:
+def _snapshot(config: RuntimeConfig, supervisor: Supervisor, record: RunRecord, before: Mapping[str, Any]) -> Snapshot:
     """What there is now. Called in the checkpointer's thread: reads shared memory and what only grows."""
-    learners, config = supervisor.learners, supervisor.config
+    learners = supervisor.learners
     if learners is None:
         raise RuntimeError("nobody learns")
     updates, network, optimizer = learners.copy()
@@ -120,7 +120,7 @@ def checkpoint_folder(
 ) -> CheckpointFolder:
     """Where a run keeps its checkpoints: beside those it goes on from; those of another run are moved away."""
     folder = CheckpointFolder(out / FOLDER, config.keep_checkpoints)
-    if saved is None or saved.folder.resolve().parent != folder.folder.resolve():
+    if saved is None or not saved.is_of(out):
         aside = folder.set_aside()
         if aside is not None:
             say(f"the checkpoints of an earlier run are now in {aside}")
@@ -129,7 +129,7 @@ def checkpoint_folder(
 
 def judged_return(record: RunRecord) -> float | None:
     """Mean return of the newest episodes, by which the best checkpoint is found; None while there are too few."""
-    returns = [episode.total_reward for episode in record.episodes[-_MEAN_EPISODES:]]
+    returns = [episode.total_reward for episode in record.episodes.newest(_MEAN_EPISODES)]
     return sum(returns) / len(returns) if len(returns) >= _FEWEST_EPISODES else None
 
 

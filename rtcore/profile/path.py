@@ -28,6 +28,7 @@ from rtcore.errors import ConfigError, RtcoreError
 from rtcore.layout import TRACE_EVENT
 from rtcore.profile.plots import new_figure, save
 from rtcore.profile.results import Result
+from rtcore.report.outfolder import OutFolder
 from rtcore.report.perfetto.events import Events, Ints, find, job_keys, map_spool, of_kind
 from rtcore.report.wording import number
 from rtcore.runtime import Runtime
@@ -137,35 +138,38 @@ def _own_defaults(config: RuntimeConfig) -> RuntimeConfig:
 # -- the run -------------------------------------------------------------------------------------------------------
 
 
-def _measure(config: RuntimeConfig, console: Console) -> tuple[Runtime, PathResult]:
+def _measure(config: RuntimeConfig, console: Console, folder: OutFolder | None = None) -> tuple[Runtime, PathResult]:
     """A traced run into `config.out`, and what came of it."""
-    runtime = _run(config, console)
+    runtime = _run(config, console, folder)
     return runtime, _result(map_spool(config.out or Path()), runtime)
 
 
 def _measure_and_keep(config: RuntimeConfig, flags: list[str], console: Console) -> PathResult:
     """The same, leaving what `rtcore-run --trace --out DIR` leaves."""
     from rtcore.cli.run import write_trace  # noqa: PLC0415 - only for runs that are kept
-    from rtcore.report.output import write_config, write_results  # noqa: PLC0415
+    from rtcore.report.output import write_results  # noqa: PLC0415
     from rtcore.report.perfetto.writer import require_perfetto  # noqa: PLC0415
 
     require_perfetto()
     config = config.model_copy(update={"trace": True})
     folder = config.out or Path()
-    write_config(folder, config, ["rtcore-profile", "path", *flags])
-    runtime, result = _measure(config, console)
-    if runtime.record is not None:
-        write_results(folder, runtime.summary(), runtime.stats(), runtime.record)
-    write_trace(folder, console)
+    with OutFolder(folder, ["rtcore-profile", "path", *flags]) as taken:
+        taken.take()
+        runtime, result = _measure(config, console, taken)
+        if runtime.record is not None:
+            write_results(folder, runtime.summary(), runtime.stats(), runtime.record)
+        write_trace(folder, console)
     return result
 
 
-def _run(config: RuntimeConfig, console: Console) -> Runtime:
+def _run(config: RuntimeConfig, console: Console, folder: OutFolder | None) -> Runtime:
     """The run, to its end, with a progress bar; errors of the run are raised."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("starting", total=None)
-        runtime = Runtime(config, progress=lambda line: progress.console.print(line, markup=False, style="dim"))
+        runtime = Runtime(
+            config, progress=lambda line: progress.console.print(line, markup=False, style="dim"), folder=folder
+        )
         with runtime:
             plan = runtime.stats().plan
             console.print(f"plan: {plan.sentence(runtime.stats().policy)}", markup=False, soft_wrap=True)

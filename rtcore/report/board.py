@@ -44,7 +44,9 @@ class Board:
     def _open(self, folder: Path) -> None:
         from tensorboardX import SummaryWriter  # noqa: PLC0415 - an extra, and 0.3 s to import
 
-        self._writer = SummaryWriter(str(folder))
+        # What the run before wrote after the checkpoint that this one goes on from was forgotten with it.
+        purge_step = self._ticks_before or None
+        self._writer = SummaryWriter(str(folder), purge_step=purge_step)
 
     def _guard(self, step: Callable[[], None]) -> None:
         try:
@@ -54,9 +56,9 @@ class Board:
             self._say(f"TensorBoard events are not written any more: {type(error).__name__}: {error}")
 
     def _write(self, stats: RunStats) -> None:
-        for episode in stats.episodes[self._num_episodes :]:
+        for episode in stats.episodes[max(0, self._num_episodes - stats.dropped_episodes) :]:
             self._scalars(_of_episode(episode), episode.end_tick)
-        self._num_episodes = len(stats.episodes)
+        self._num_episodes = stats.dropped_episodes + len(stats.episodes)
         ticks = stats.counters["ticks"] + stats.counters["skipped_ticks"]
         self._scalars(_of_run(stats), ticks)
         if stats.learner is not None:

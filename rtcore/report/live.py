@@ -89,7 +89,7 @@ class LiveFrame:
         self._window = max(_MIN_WINDOW_TICKS, 2 * self._delay_ticks)
         self._ticks = _newest(record.ticks, self._window)
         self._jobs = _newest(record.jobs, _MAX_JOBS_DRAWN)
-        self._returns = [episode.total_reward for episode in record.episodes[-10:]]
+        self._returns = [episode.total_reward for episode in record.episodes.newest(10)]
         self._lost = (record.lost_ticks, record.lost_jobs)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:

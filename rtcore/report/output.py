@@ -7,28 +7,44 @@ import json
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rtcore.config import RuntimeConfig
 from rtcore.cpus import usable_cpus
-from rtcore.report.perfetto.writer import TRACE_FILE
+from rtcore.report.outfolder import OutFolder
 from rtcore.report.record import RunRecord
 from rtcore.report.summary import RunStats
-from rtcore.report.video.film import VIDEO_FILE
 
 _PACKAGES = ("rtcore", "torch", "h5py", "numpy", "gymnasium", "pyboy", "posix_ipc", "pydantic")
 
 
-def write_config(folder: Path, config: RuntimeConfig, arguments: list[str]) -> None:
-    """config.json: the resolved settings, versions, machine and git revision. An earlier run's trace and video are
-    removed."""
-    (folder / TRACE_FILE).unlink(missing_ok=True)
-    (folder / VIDEO_FILE).unlink(missing_ok=True)
+def begin_folder(
+    folder: OutFolder, config: RuntimeConfig, resumed: Mapping[str, Any] | None = None, *, goes_on: bool = False
+) -> str:
+    """Make room for a run, and write its config.json; returns what became of an earlier run's files, "" if nothing.
+
+    Args:
+        folder: It is taken.
+        config: As the run has it.
+        resumed: What the run goes on from: `SavedState.origin`.
+        goes_on: Whether that is of this folder.
+    """
+    note = folder.clear(goes_on=goes_on)
+    write_config(folder.path, config, folder.command, resumed)
+    return note
+
+
+def write_config(
+    folder: Path, config: RuntimeConfig, arguments: list[str], resumed: Mapping[str, Any] | None = None
+) -> None:
+    """config.json: the resolved settings, versions, machine and git revision, and what the run goes on from."""
     versions = {name: _version(name) for name in _PACKAGES} | {"python": platform.python_version()}
     content = {
         "config": config.to_jsonable(),
         "command": arguments,
+        "resumed": resumed,
         "versions": versions,
         "git_revision": _git_revision(),
         "machine": {

@@ -9,6 +9,7 @@ import contextlib
 import csv
 from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -60,6 +61,7 @@ JOB_COLUMNS = (
 #: How much is kept in memory for the timeline and the live view.
 _RECENT_TICKS = 8192
 _RECENT_JOBS = 16384
+_RECENT_EPISODES = 4096
 
 
 @contextlib.contextmanager
@@ -105,13 +107,48 @@ class Episode(NamedTuple):
     total_reward: float
 
 
+class Episodes:
+    """The newest episodes, and how many there were before them, so that a week needs no more memory than an hour.
+
+    One thread adds; any may read.
+    """
+
+    def __init__(self) -> None:
+        self._kept: deque[Episode] = deque(maxlen=_RECENT_EPISODES)
+        self.dropped = 0  #: older than those that are kept
+        self.dropped_return = 0.0  #: sum of what these returned
+
+    def add(self, episode: Episode) -> None:
+        if len(self._kept) == _RECENT_EPISODES:
+            self.dropped += 1
+            self.dropped_return += self._kept[0].total_reward
+        self._kept.append(episode)
+
+    @property
+    def count(self) -> int:
+        """Of all that ended."""
+        return self.dropped + len(self._kept)
+
+    def newest(self, count: int = _RECENT_EPISODES) -> list[Episode]:
+        """At most `count`, in the order in which they ended."""
+        while True:
+            try:
+                return list(islice(self._kept, max(0, len(self._kept) - count), None))
+            except RuntimeError:  # one was added meanwhile
+                continue
+
+    def since(self, number: int) -> list[Episode]:
+        """From episode `number` on, counted from 0; of those, what is kept."""
+        return self.newest(max(0, self.count - number))
+
+
 class RunRecord:
     """Rows of one run. `folder` gets actions.csv and jobs.csv as they come in; None keeps them in memory only."""
 
     def __init__(self, folder: Path | None, decode_action: Callable[[bytes], Any]) -> None:
         self.ticks: deque[FrameHeader] = deque(maxlen=_RECENT_TICKS)
         self.jobs: deque[JobRow] = deque(maxlen=_RECENT_JOBS)
-        self.episodes: list[Episode] = []
+        self.episodes = Episodes()
         self.num_ticks = 0
         self.num_jobs = 0
         self.booked_jobs = 0
@@ -129,7 +166,7 @@ class RunRecord:
         self.num_ticks += 1
         self.booked_jobs += header.booked_jobs
         if header.kind != TickKind.RESET and (header.terminated or header.truncated):
-            self.episodes.append(Episode(header.tick, header.episode_ticks, header.episode_return))
+            self.episodes.add(Episode(header.tick, header.episode_ticks, header.episode_return))
         if self._tick_writer is not None:
             self._tick_writer.writerow(self._tick_row(header, action))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import psutil
 
@@ -26,7 +27,7 @@ def snapshot(shared: SharedRun, about: About, record: RunRecord | None, *, with_
         counters=shared.env_counters.to_dict(),
         distributions={name: shape.snapshot() for name, shape in shared.env_histograms.items()},
         workers=[_worker(shared, about, index, with_memory) for index in range(about.plan.workers)],
-        episodes=list(record.episodes) if record is not None else [],
+        **episodes_of(record),
         policy=str(about.policy.get("policy", "")),
         startup=about.startup,
         delay_ticks=status["delay_ticks"],
@@ -39,6 +40,18 @@ def snapshot(shared: SharedRun, about: About, record: RunRecord | None, *, with_
         env=about.world,
         wait=RuntimeConfig.from_jsonable(about.config).resolved_wait(),
     )
+
+
+def episodes_of(record: RunRecord | None) -> dict[str, Any]:
+    """Fields of `RunStats`."""
+    if record is None:
+        return {"episodes": []}
+    kept = record.episodes
+    return {
+        "dropped_episodes": kept.dropped,
+        "dropped_return": kept.dropped_return,
+        "episodes": kept.newest(),
+    }
 
 
 def _worker(shared: SharedRun, about: About, index: int, with_memory: bool) -> WorkerStats:

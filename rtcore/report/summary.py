@@ -74,6 +74,8 @@ class RunStats:
     distributions: dict[str, Distribution]
     workers: list[WorkerStats]
     episodes: list[Episode]
+    dropped_episodes: int = 0  #: before `episodes`, which are the newest
+    dropped_return: float = 0.0  #: sum of what these returned
     policy: str = ""
     #: Seconds by phase, in order; {}: not known.
     startup: dict[str, float] = field(default_factory=dict)
@@ -96,6 +98,13 @@ class RunStats:
         counters = self.counters
         possible = counters["acted"] + counters["missed"] + counters["idle"]
         return counters["acted"] / possible if possible else math.nan
+
+    @property
+    def mean_return(self) -> float:
+        """Of all episodes that ended; NaN of none."""
+        count = self.dropped_episodes + len(self.episodes)
+        total = self.dropped_return + sum(episode.total_reward for episode in self.episodes)
+        return total / count if count else math.nan
 
     @property
     def measured_hz(self) -> float:
@@ -160,7 +169,8 @@ def build_summary(stats: RunStats) -> dict[str, Any]:
         "restart_reasons": stats.restart_reasons,
         "episodes": {
             "count": counters["episodes"],
-            "return_mean": _mean([episode.total_reward for episode in stats.episodes]),
+            "return_mean": stats.mean_return,
+            "first_listed": stats.dropped_episodes,
             "returns": [episode.total_reward for episode in stats.episodes],
             "num_ticks": [episode.num_ticks for episode in stats.episodes],
             "end_ticks": [episode.end_tick for episode in stats.episodes],

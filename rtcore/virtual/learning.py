@@ -299,7 +299,7 @@ class VirtualLearning:
             self._agent.name,
             updates=copy.updates,
             ticks=self.ticks_before + self._num_ticks,
-            episodes=int(self._before.get("episodes", 0)) + len(record.episodes),
+            episodes=int(self._before.get("episodes", 0)) + record.episodes.count,
         )
         return Snapshot(network, flatten_optimizer(manifest, copy), state, judged_return(record))
 

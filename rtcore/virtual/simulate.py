@@ -24,9 +24,12 @@ from rtcore.learn.policysource import resolve_policy
 from rtcore.learn.run import say_what_changed, say_what_is_unchecked
 from rtcore.planner import Plan, Tau, make_plan
 from rtcore.recorder import Books, StatsRecorder
-from rtcore.recording.columns import FOLDER, remove_recording, require_h5py
+from rtcore.recording.columns import require_h5py
 from rtcore.report.books import check_books
+from rtcore.report.outfolder import OutFolder
+from rtcore.report.output import begin_folder
 from rtcore.report.record import JobRow, RunRecord, writing_to
+from rtcore.report.snapshot import episodes_of
 from rtcore.report.summary import RunStats, WorkerStats, build_summary
 from rtcore.ring import FrameRing
 from rtcore.schedule import Schedule, ScheduleParams
@@ -63,7 +66,9 @@ class Simulation:
         rate_hz: Any = None,
         changes: Sequence[Change] = (),
         say: Callable[[str], None] = lambda _: None,
+        folder: OutFolder | None = None,
     ) -> None:
+        """`folder`: the output folder, where the program has taken it already."""
         self.config = config = resolve_policy(config)
         if config.record:
             require_h5py()
@@ -101,8 +106,7 @@ class Simulation:
         self.plan = self._make_plan()
         spec = self._own_world.action if self._own_world is not None else None
         with writing_to(config.out):
-            if config.out is not None and not config.record:
-                remove_recording(config.out / FOLDER)  # an earlier run's; not before this one is sure to begin
+            self._own_folder = self._begin_folder(folder, saved, say)
             self.record = RunRecord(config.out, lambda raw: _decode(spec, raw))
             if self.learning is not None:
                 self.learning.begin(self.record)
@@ -194,7 +198,7 @@ class Simulation:
             counters=counters,
             distributions={name: shape.snapshot() for name, shape in self._books.histograms.items()},
             workers=workers,
-            episodes=list(self.record.episodes),
+            **episodes_of(self.record),
             policy=self._policy_name,
             delay_ticks=self.schedule.delay_ticks,
             stride_ticks=self.schedule.stride_ticks,
@@ -216,10 +220,26 @@ class Simulation:
 
     def close(self) -> None:
         self.record.close()
+        if self._own_folder is not None:
+            self._own_folder.release()
         if self._own_world is not None:
             self._own_world.close()
 
     # -- the parts -----------------------------------------------------------------------------------------
+
+    def _begin_folder(
+        self, taken: OutFolder | None, saved: SavedState | None, say: Callable[[str], None]
+    ) -> OutFolder | None:
+        """Not before the run is sure to begin. Returns the folder if it is this object's to release."""
+        folder, config = taken, self.config
+        if config.out is not None and folder is None:
+            folder = OutFolder(config.out)
+            folder.take(say)
+        if folder is not None:
+            origin, goes_on = (saved.origin, saved.is_of(folder.path)) if saved is not None else (None, False)
+            if note := begin_folder(folder, config, origin, goes_on=goes_on):
+                say(note)
+        return folder if taken is None else None
 
     def _build_agent(self, world: GymnasiumWorld, clock: ManualClock, saved: SavedState | None) -> Any:
         """`rtcore_workers.virtual.Agent`: the policy, with its weights and learners where it has some."""

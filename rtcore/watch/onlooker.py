@@ -305,7 +305,7 @@ class Onlooker:
             return run | dict.fromkeys(SUMMARY_KEYS)
         stats = self.stats()
         summary = build_summary(stats) | {"leftover_shared_memory": None}
-        summary["episodes"]["returns_seen"] = len(stats.episodes)
+        summary["episodes"]["returns_seen"] = stats.dropped_episodes + len(stats.episodes)
         summary["record"] = dict.fromkeys(summary["record"])
         if stats.learner is not None:
             summary["learner"] |= dict.fromkeys(_OF_THE_RUN_ALONE)

@@ -41,8 +41,10 @@ def test_events_bear_the_usual_names_and_every_episode_is_there_once(tmp_path: P
     simulation.close()
     events = EventAccumulator(str(tmp_path)).Reload()
     returns = events.Scalars("charts/episodic_return")
-    assert [event.value for event in returns] == [episode.total_reward for episode in simulation.record.episodes]
-    assert returns[0].step == 1000 + simulation.record.episodes[0].end_tick
+    assert [event.value for event in returns] == [
+        episode.total_reward for episode in simulation.record.episodes.newest()
+    ]
+    assert returns[0].step == 1000 + simulation.record.episodes.newest()[0].end_tick
     assert {"rt/tick_hz", "rt/inaction_rate", "rt/delay_ticks_p99", "charts/SPS"} <= set(events.Tags()["scalars"])
     assert notes == []
 

@@ -55,7 +55,7 @@ def run(**fields):
 
 
 def returns_of(simulation):
-    return [episode.total_reward for episode in simulation.record.episodes]
+    return [episode.total_reward for episode in simulation.record.episodes.newest()]
 
 
 def signs_of(simulation):
@@ -172,7 +172,7 @@ def test_a_run_that_goes_on_has_the_counters_the_weights_and_the_optimizer_of_th
     second.close()
     assert not np.array_equal(signs_of(first), signs_of(second)), "the world began with the same episodes again"
     state = json.loads((tmp_path / "checkpoints" / "last" / "state.json").read_text())
-    assert (state["ticks"], state["episodes"]) == (800, len(first.record.episodes) + len(second.record.episodes))
+    assert (state["ticks"], state["episodes"]) == (800, first.record.episodes.count + second.record.episodes.count)
     assert state["updates"] == second.stats().learner.updates > before.updates
     assert second.stats().learner.epsilon == pytest.approx(0.05)
 

@@ -7,9 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
 from rtcore.config import RuntimeConfig, make_config
+from rtcore.errors import ConfigError
 from rtcore.report.folder import RunFolder, number_at
 from rtcore.report.page.data import Samples, quantile
 from rtcore.report.table import OUTCOME_MEANING, TICK_KIND_MEANING
@@ -310,7 +309,7 @@ def _is_changed(run: RunFolder, name: str, defaults: dict[str, Any]) -> bool:
     others = {key: value for key, value in run.settings.items() if key != name}
     try:
         implied = RuntimeConfig.from_jsonable(others).to_jsonable()[name]
-    except (ValidationError, TypeError):
+    except (ConfigError, TypeError):
         return True
     return bool(run.settings[name] != implied)
 

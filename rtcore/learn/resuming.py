@@ -1,0 +1,53 @@
+"""A resumed run is made as the run before it was, in its folder: only what is said anew is other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rtcore.config import RuntimeConfig, make_config
+from rtcore.errors import ConfigError
+from rtcore.filesettings import refuse_code
+from rtcore.learn.checkpoint import FOLDER, find_state_folder, read_state
+from rtcore.values import from_json
+
+#: Of the terminal, or about these very files, or taken with the weights by `resolve_policy`.
+_NOT_TAKEN = {"resume", "policy_checkpoint", "out", "live", "policy", "policy_args", "obs_history", "act_history"}
+#: What belongs to one world, and is left behind with it.
+_OF_THE_WORLD = {"env_args", "rom", "fps", "noop_action"}
+
+
+def with_resumed(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """`fields` of a config, with those of the run that `resume` names where they are missing.
+
+    Raises:
+        ConfigError: There is nothing to resume, its settings are not known here, or it would run code or a ROM that was
+            not named again.
+    """
+    path = fields.get("resume")
+    if path is None:
+        return dict(fields)
+    folder = find_state_folder(Path(str(path)), "resume")
+    if folder is None:
+        return dict(fields)  # an error of its own, once it is read
+    saved = read_state(folder, "resume").get("config") or {}
+    source = f"resume: {path}"
+    left = _NOT_TAKEN | (_OF_THE_WORLD if fields.get("env_id", saved.get("env_id")) != saved.get("env_id") else set())
+    # The run ends with the first of the two.
+    left |= {"ticks", "duration"} if {"ticks", "duration"} & fields.keys() else set()
+    taken = {name: value for name, value in saved.items() if name not in left and name not in fields}
+    refuse_code({name: taken[name] for name in ("env_id", "rom", "env_args") if name in taken}, fields, source)
+    try:
+        taken = {name: from_json(value) for name, value in taken.items()}
+        make_config(**taken)
+    except (ConfigError, ValueError) as error:
+        raise ConfigError(f"{source} was made with settings that are not known here: {error}") from error
+    if folder.resolve().parent.name == FOLDER:
+        taken["out"] = folder.resolve().parent.parent
+    return taken | dict(fields)
+
+
+def settings_of(fields: Mapping[str, Any]) -> RuntimeConfig:
+    """The config of a run that may be a resumed one."""
+    return make_config(**with_resumed(fields))
