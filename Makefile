@@ -5,8 +5,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-# Tests with processes of their own one after another, the others beside them: tests/conftest.py.
-SIDE_BY_SIDE := -n 2
+# Tests with processes of their own in two rows, the others beside them: tests/conftest.py.
+SIDE_BY_SIDE := -n 3
 
 .PHONY: help install run test test-all check bench docs roms image clean
 

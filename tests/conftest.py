@@ -1,6 +1,6 @@
-"""Which tests run beside each other, where several do (`pytest -n 2`, as in `make test`).
+"""Which tests run beside each other, where several do (`pytest -n 3`, as in `make test`).
 
-Those with real processes run one after another, as each fills the machine; the others, file by file, beside them.
+Those with real processes run in two rows, as two of them fill a small machine; the others, file by file, beside them.
 """
 
 from __future__ import annotations
@@ -25,6 +25,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return "processes" if file.startswith(("tests/process/", "tests/fault/")) else file
+            return next((row for row in ("tests/process/", "tests/fault/") if file.startswith(row)), file)
 
     return Scheduling(config, log)

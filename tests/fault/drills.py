@@ -25,36 +25,36 @@ HEALTHY = (
 
 def run_to_end(*arguments: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
     """The finished program, having checked that it left nothing behind."""
-    with _nothing_left_behind():
-        return subprocess.run(
-            [*COMMAND, *arguments], cwd=HERE, capture_output=True, text=True, timeout=timeout_s, check=False
-        )
+    process = subprocess.Popen(
+        [*COMMAND, *arguments], cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        output, errors = process.communicate(timeout=timeout_s)
+    finally:
+        process.kill()
+        process.wait()
+    wait_for(lambda: not segments(process.pid), "shared memory to be removed")
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
 @contextmanager
 def running(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     """A run under way, killed at the end if it is still there; nothing may be left behind."""
-    with _nothing_left_behind():
-        process = subprocess.Popen(
-            [*COMMAND, *arguments], cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                process.kill()
-            process.communicate(timeout=30)
+    process = subprocess.Popen(
+        [*COMMAND, *arguments], cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate(timeout=30)
+    wait_for(lambda: not segments(process.pid), "shared memory to be removed")
 
 
-@contextmanager
-def _nothing_left_behind() -> Iterator[None]:
-    before = set(segments())
-    yield
-    wait_for(lambda: not set(segments()) - before, "shared memory to be removed")
-
-
-def segments() -> list[str]:
-    return [path.name for path in SHM.iterdir() if "rtcore-" in path.name]
+def segments(pid: int) -> list[str]:
+    """Names in /dev/shm of the runs of this program: others may run beside it."""
+    return [path.name for path in SHM.glob(f"*rtcore-{pid}-*")]
 
 
 def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 30) -> None:

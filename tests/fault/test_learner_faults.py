@@ -96,11 +96,10 @@ def test_a_learner_that_hangs_is_replaced(tmp_path: Path) -> None:
 def test_a_learner_that_hangs_with_the_master_locked_does_not_keep_the_last_checkpoint_from_being_written(
     tmp_path: Path,
 ) -> None:
-    before = set(segments())
     arguments = (*LEARNING, "--duration", "600", "--hang-timeout-s", "600", "--checkpoint-every-s", "600")
     with running(*arguments, "--out", str(tmp_path)) as run:
         victim = wait_until_ticking(run)["rt-learner0"]
-        name = next(name for name in segments() if name.endswith("-learner") and name not in before)
+        name = next(name for name in segments(run.pid) if name.endswith("-learner"))
         time.sleep(2)
         wait_for(lambda: stopped_with_the_lock(victim, SHM / name), "it to be stopped in the middle of an update")
         run.send_signal(signal.SIGINT)
