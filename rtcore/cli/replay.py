@@ -15,7 +15,8 @@ from rtcore.config import RuntimeConfig
 from rtcore.errors import ConfigError, RtcoreError
 from rtcore.filesettings import refuse_code
 from rtcore.randomness import seed_generators, world_entropy
-from rtcore.recording.reader import Recording
+from rtcore.recording.inspection import note_of
+from rtcore.recording.reader import Recording, fitting_together
 from rtcore.recording.replay import Report, replay
 from rtcore.world import GymnasiumWorld
 
@@ -29,11 +30,13 @@ def run_replay(path: Path, given: RuntimeConfig) -> int:
     alone where they are code.
     """
     console, max_ticks = Console(), given.ticks
-    with Recording(path) as recording:
+    with Recording(path) as recording, fitting_together(recording):
         config = _config_of(recording, given)
         rate, num_ticks = f"{float(recording.rate_hz):.4f} Hz", recording.num_ticks
         _say(console, f"recording {recording.path}: {recording.end}")
         _say(console, f"          {config.env_id} at {rate}, {num_ticks:,} ticks, {recording.num_jobs:,} jobs")
+        if note := note_of(recording.path):
+            _say(console, f"          {note}")
         world = make_world(recording, config)
         columns = (TextColumn("replay   "), BarColumn(), TimeElapsedColumn())
         bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from rtcore.cli.endings import Stopped, signals_as_exceptions
 from rtcore.errors import RtcoreError
-from rtcore.recording.reader import Recording
+from rtcore.recording.reader import Recording, fitting_together
 from rtcore.report.video.encoder import require_av
 from rtcore.report.video.film import Film, notes_of, video_file, write_video
 
@@ -61,7 +61,8 @@ def _draw(recording: Recording, console: Console, max_ticks: int | None) -> Film
             if done % _REFRESH_FRAMES == 0:
                 bar.update(task, completed=done, total=of)
 
-        return write_video(recording, video_file(recording.path), max_ticks=max_ticks, progress=show)
+        with fitting_together(recording):
+            return write_video(recording, video_file(recording.path), max_ticks=max_ticks, progress=show)
 
 
 def _show(console: Console, film: Film) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rtcore.datafiles import SUMS
 from rtcore.dispatch import Outcome, TickKind
 from rtcore.errors import ConfigError
 from rtcore.layout import FRAME_HEADER, LOG_RECORD, Record
@@ -122,5 +123,5 @@ def ticks_file(path: Path) -> Path:
 def remove_recording(folder: Path) -> None:
     """Whatever an earlier recording left in `folder`."""
     with suppress(NotADirectoryError):  # something else that has the name
-        for name in (*MINARI_FILES, TICKS_FILE, *(part.name for part in folder.glob("*.part"))):
+        for name in (*MINARI_FILES, TICKS_FILE, SUMS, *(part.name for part in folder.glob("*.part"))):
             (folder / name).unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""`python -m rtcore.recording.mend RUN`: what a killed recorder left, as a file like others, with its view for Minari.
+"""`python -m rtcore.recording.mend RUN`: what a killed recorder left, as a file like others.
 
-Or only the view, where that is all that is missing.
+With its checksum and its view for Minari; or only these, where they are all that is missing.
 
 Copies the whole rows into a new file and puts it in the place of the old one: nothing is lost if it is interrupted. Its
 end stays "unfinished".
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from rtcore.cli.endings import end_program
+from rtcore.datafiles import SUMS, write_sums
 from rtcore.errors import ConfigError
 from rtcore.recording.columns import MINARI_FILES, require_h5py
 from rtcore.recording.minari import write_minari
@@ -31,10 +32,9 @@ def mend(path: Path) -> tuple[int, int]:
     """
     with Recording(path) as recording:
         if recording.is_finished:
-            if all((recording.path.parent / name).exists() for name in MINARI_FILES):
+            if all((recording.path.parent / name).exists() for name in (*MINARI_FILES, SUMS)):
                 raise ConfigError(f"{recording.path}: is {recording.end}: there is nothing to mend")
-            with failing_as_ours(recording.path):
-                return recording.num_ticks, write_minari(recording)
+            return recording.num_ticks, _make_the_rest(recording)
         draft = recording.path.with_suffix(".part")
         with failing_as_ours(draft):
             try:
@@ -43,8 +43,15 @@ def mend(path: Path) -> tuple[int, int]:
             finally:
                 with contextlib.suppress(OSError):
                     draft.unlink(missing_ok=True)
-    with Recording(path) as recording, failing_as_ours(recording.path):
-        return recording.num_ticks, write_minari(recording)
+    with Recording(path, is_known=True) as recording:
+        return recording.num_ticks, _make_the_rest(recording)
+
+
+def _make_the_rest(recording: Recording) -> int:
+    """Checksum and view; returns the number of episodes."""
+    with failing_as_ours(recording.path):
+        write_sums(recording.path.parent, [recording.path.name])
+        return write_minari(recording)
 
 
 def _copy(recording: Recording, draft: Path) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 from rtcore.channel import Channel, End, Ready, Recorded
 from rtcore.clock import NS_PER_S, Clock, MonotonicClock
 from rtcore.config import RuntimeConfig
+from rtcore.datafiles import has_sums, write_sums
 from rtcore.errors import ChannelError, RtcoreError
 from rtcore.layout import Layout
 from rtcore.realtime import keep_off
@@ -76,18 +77,22 @@ def make_writer(
 
 
 def finish(writer: RecordingWriter, tell: Callable[[int, int], None] = lambda done, of: None) -> str:
-    """Close the recording and make Minari's view of it; returns what went wrong with the view, "" if nothing.
+    """Close the recording, make its checksum and Minari's view; returns what went wrong with these, "" if nothing.
 
     RecordError if the recording itself cannot be written to its end. `tell` as in `write_minari`; an OSError of its
     own leaves the view out.
     """
     writer.close()
+    path = writer.path
     try:
-        with Recording(writer.path) as recording:
+        size = path.stat().st_size
+        write_sums(path.parent, [path.name], lambda done: tell(done, size))
+        with Recording(path, is_known=True) as recording:
             write_minari(recording, tell)
     except (OSError, RuntimeError) as error:
-        again = f"python -m rtcore.recording.mend {writer.path}"
-        return f"the recording is whole, but not its view for Minari: {reason_of(error)}. {again} makes it"
+        what = "view for Minari" if has_sums(path) else "checksum and view for Minari"
+        again = f"python -m rtcore.recording.mend {path}"
+        return f"the recording is whole, but not its {what}: {reason_of(error)}. {again} makes it"
     return ""
 
 
@@ -143,7 +148,7 @@ class RecorderLoop:
 
         def tell(done: int, of: int) -> None:
             if self._soon and self._clock.now_ns() > give_up_ns:
-                raise TimeoutError(0, f"left out after {done:,} of {of:,} episodes, as the run was stopped")
+                raise TimeoutError(0, f"left out after {done:,} of {of:,}, as the run was stopped")
             self._tell()
 
         return tell

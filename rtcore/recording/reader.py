@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -24,11 +25,13 @@ from rtcore.recording.columns import (
     tick_columns,
     ticks_file,
 )
+from rtcore.recording.inspection import check_datasets, look_into
 from rtcore.report.record import JobRow
 from rtcore.ring import FrameHeader
 from rtcore.spaces import ActionSpec, ObservationSpec
 
 _BLOCK_ROWS = 1024
+_SUPERBLOCK_FLAGS_AT = 11
 _BLOCK_BYTES = 1 << 25
 
 
@@ -43,12 +46,27 @@ class RecordedTick(NamedTuple):
 class Recording:
     """A recording, read only. Use it as a context manager; values are those of when it was opened."""
 
-    def __init__(self, path: Path) -> None:
-        """`path`: ticks.hdf5, its folder, or its run's. ConfigError if there is none, or none that can be read."""
+    def __init__(self, path: Path, *, is_known: bool = False) -> None:
+        """Opens it, once it was found whole: by its checksum, or read once by a process of its own.
+
+        Args:
+            path: ticks.hdf5, its folder, or its run's.
+            is_known: This program wrote it just now, or looked into it before: open it at once.
+
+        Raises:
+            ConfigError: There is none, or it is damaged.
+        """
         self.path = ticks_file(path)
+        if not is_known:
+            look_into(self.path)
         self._file = _open(self.path)
         try:
             self._read_about()
+        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, OSError, RuntimeError) as error:
+            self._file.close()
+            raise ConfigError(
+                f"{self.path}: is damaged, or no recording ({type(error).__name__}: {error}). Use another copy"
+            ) from error
         except BaseException:
             self._file.close()
             raise
@@ -85,12 +103,16 @@ class Recording:
         #: "complete", "N frames lost", ...; "unfinished": still being written, or its writer was killed.
         self.end = bytes(about["end"]).decode().rstrip()
         ticks, jobs = tick_columns(self.observation, self.action), job_columns()
+        for table, columns in (("ticks", ticks), ("jobs", jobs)):
+            expected = {column.name: (column.dtype, column.shape) for column in columns}
+            check_datasets(self.path, self._file[table], expected)
+        check_datasets(self.path, self._file, {"flushed": (np.dtype(np.int64), ())})
         self._ticks = {column.name: self._file["ticks"][column.name] for column in ticks}
         self._jobs = {column.name: self._file["jobs"][column.name] for column in jobs}
         # Columns may be longer, by rows that were being written when the writer was killed or the disk was full.
         num_ticks, num_jobs = self._file["flushed"][()].tolist()
-        self.num_ticks: int = min(num_ticks, *map(len, self._ticks.values()))
-        self.num_jobs: int = min(num_jobs, *map(len, self._jobs.values()))
+        self.num_ticks: int = max(0, min(num_ticks, *map(len, self._ticks.values())))
+        self.num_jobs: int = max(0, min(num_jobs, *map(len, self._jobs.values())))
 
     @property
     def is_finished(self) -> bool:
@@ -166,9 +188,33 @@ def _open(path: Path) -> Any:
         try:
             return h5py.File(path, "r")
         except OSError:
-            # One that is being written, or whose writer was killed.
+            # One that is being written, or whose writer was killed. Of another that fails, HDF5 would try to read what
+            # is damaged again and again.
+            if not _is_being_written(path):
+                raise
             return h5py.File(path, "r", swmr=True)
     except OSError as error:
         raise ConfigError(
             f"{path}: cannot be read as a recording ({error}). Was its run killed before its first tick?"
+        ) from error
+
+
+def _is_being_written(path: Path) -> bool:
+    """By the flags in HDF5's superblock (version 3): "open for writing", "SWMR"."""
+    with path.open("rb") as file:
+        head = file.read(_SUPERBLOCK_FLAGS_AT + 1)
+    return len(head) > _SUPERBLOCK_FLAGS_AT and head[_SUPERBLOCK_FLAGS_AT] != 0
+
+
+@contextmanager
+def fitting_together(recording: Recording) -> Iterator[None]:
+    """ConfigError for what goes wrong in the block because rows of the file contradict each other.
+
+    A checksum does not tell: the file was made like that.
+    """
+    try:
+        yield
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{recording.path}: its rows do not fit together ({type(error).__name__}: {error}); rtcore writes none such"
         ) from error

@@ -226,6 +226,7 @@ class _Table:
                 chunks=(rows_per_chunk, *(column.shape)),
                 compression="gzip",
                 compression_opts=1,
+                fletcher32=True,
                 shuffle=column.dtype.itemsize > 1,
             )
             dataset.attrs["meaning"] = column.meaning

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import h5py
+
 from rtcore.config import RuntimeConfig, make_config
+from rtcore.datafiles import write_sums
+from rtcore.recording.columns import FOLDER, TICKS_FILE
 from rtcore.recording.reader import Recording
 from rtcore.recording.replay import Report, replay
 from rtcore.virtual.simulate import Simulation
@@ -45,3 +51,12 @@ def replayed(path: Path, **options: Any) -> Report:
         )
         world.reset()
         return replay(recording, config, world, **options)
+
+
+@contextmanager
+def tampering(out: Path) -> Iterator[Any]:
+    """The open h5py file of a run's recording, to be changed on purpose: with a checksum that agrees."""
+    path = out / FOLDER / TICKS_FILE
+    with h5py.File(path, "r+") as file:
+        yield file
+    write_sums(path.parent, [path.name])

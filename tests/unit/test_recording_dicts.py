@@ -12,7 +12,7 @@ import pytest
 from dict_worlds import PARTS, SPACE, differences
 from filmed import film, header
 from gymnasium import spaces
-from recorded_runs import recorded, replayed
+from recorded_runs import recorded, replayed, tampering
 
 from rtcore.dispatch import TickKind
 from rtcore.errors import ConfigError
@@ -211,7 +211,7 @@ def test_a_dict_world_is_the_same_again_and_a_changed_part_is_named(tmp_path):
     recorded(tmp_path, **PANEL)
     report = replayed(tmp_path)
     assert (report.is_identical, report.ticks, report.notes) == (True, 120, [])
-    with h5py.File(tmp_path / FOLDER / TICKS_FILE, "r+") as file:
+    with tampering(tmp_path) as file:
         file["ticks/frame/inner/low"][30] = -7
         file["ticks/frame/image"][40, 2, 3] ^= 1
         file["ticks/frame/age"][50] = np.nan

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 
-import h5py
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recorded_runs import SETTINGS, recorded, replayed
+from recorded_runs import SETTINGS, recorded, replayed, tampering
 
 from rtcore.cli.run import main
 from rtcore.dispatch import Outcome, TickKind
-from rtcore.recording.columns import FOLDER, TICKS_FILE
 from rtcore.recording.reader import Recording
 from rtcore.schedule import STAGGERS
 from rtcore.virtual.simulate import Change
@@ -27,13 +25,13 @@ TICK_NS = 10 * MS
 
 def change(out, table, name, row, value):
     """Tamper with a recording."""
-    with h5py.File(out / FOLDER / TICKS_FILE, "r+") as file:
+    with tampering(out) as file:
         file[table][name][row] = value
 
 
 def drop(out, table, rows):
     """As if the ring had lapped the recorder."""
-    with h5py.File(out / FOLDER / TICKS_FILE, "r+") as file:
+    with tampering(out) as file:
         for dataset in file[table].values():
             kept = np.delete(dataset[()], rows, axis=0)
             dataset.resize(len(kept), axis=0)
@@ -300,7 +298,7 @@ def world_of(env_id, /, **env_args):
 def test_what_cannot_be_replayed_is_refused_with_the_reason(tmp_path, capsys, monkeypatch, about, given, expected):
     monkeypatch.chdir(tmp_path)
     recorded(tmp_path)
-    with h5py.File(tmp_path / FOLDER / TICKS_FILE, "r+") as file:
+    with tampering(tmp_path) as file:
         for name, value in about.items():
             file.attrs[name] = value
     code, said = replay_with_the_program(tmp_path, capsys, env_id=given)
