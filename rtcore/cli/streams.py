@@ -47,7 +47,7 @@ class Outlet:
         """Known without writing: a run that has nothing to say for a while ends all the same."""
         if self.refusal is not None:
             return self.refusal.errno == errno.EPIPE
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, AttributeError):  # one that is no file, such as a notebook's
             number = self._stream.fileno()
             mode = os.fstat(number).st_mode
             if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
@@ -69,7 +69,7 @@ class Outlet:
     def _refuse(self, error: OSError) -> None:
         self.refusal = error
         # What waits in the buffer, and Python's flush at its end, must not be refused once more.
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, AttributeError):  # one that is no file, such as a notebook's
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
             os.close(nowhere)

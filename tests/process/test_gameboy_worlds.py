@@ -119,7 +119,7 @@ def test_a_user_without_the_rom_is_told_which_one_before_anything_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RTCORE_ROM_DIR", str(tmp_path))
-    with pytest.raises(rtcore.errors.EnvironmentFailed, match="0d6535aef23969c7e5af2b077acaddb4a445b3d0df7bf34c8acef"):
+    with pytest.raises(rtcore.errors.ConfigError, match="0d6535aef23969c7e5af2b077acaddb4a445b3d0df7bf34c8acef"):
         rtcore.Runtime(env_id="rtcore/Tetris-v0", policy="random", workers=1, ticks=10).start()
 
 
