@@ -14,18 +14,19 @@ from typing import Any
 
 from rtcore.about import About
 from rtcore.channel import SegmentsMade, WorldSpec
-from rtcore.clock import MonotonicClock, ns_of, unix_time_s
+from rtcore.clock import NS_PER_S, MonotonicClock, ns_of, unix_time_s
 from rtcore.config import RuntimeConfig
 from rtcore.devices import check_device, device_names
 from rtcore.embed.player import plan_of_player
 from rtcore.embed.resets import reset_order
-from rtcore.envwatch import check_env
+from rtcore.envwatch import check_env, longest_silence_ns
 from rtcore.errors import StartupError
 from rtcore.launcher import PRELOAD_META, PRELOAD_NETWORK, Child, Launcher
 from rtcore.layout import TRACE_SUPERVISOR
 from rtcore.learn.checkpoint import SavedState
 from rtcore.learn.crew import LearnerCrew
 from rtcore.params import ParamStore
+from rtcore.patience import Patience
 from rtcore.planner import Plan
 from rtcore.randomness import entropy_of, world_entropy
 from rtcore.recording.crew import RecordingCrew
@@ -89,6 +90,8 @@ class Supervisor:
         self.run_first_frame = 0
         self._started_unix_s = 0.0
         self._startup = StartUp(self._clock, progress)
+        self._patience = Patience(self._clock)
+        self._period_ns = 0
 
     # -- start ---------------------------------------------------------------------------------------------
 
@@ -153,7 +156,7 @@ class Supervisor:
         if self.config.learn is not None:
             launch = partial(self._launch, "learner")
             parts = (self.config, self.run_id, self.shared, self.env_info, self.saved)
-            self.learners = LearnerCrew(*parts, launch, self.progress, self._clock)
+            self.learners = LearnerCrew(*parts, launch, self.progress, self._clock, self._patience)
 
     def _start_learners(self) -> None:
         """After the rehearsal, so that they are in nobody's way, and before tick 0."""
@@ -172,7 +175,7 @@ class Supervisor:
         if self.config.record:
             self._startup.enter("recorder")
             launch, played = partial(self._launch, "recorder", 0, 0), self._played_delay_ticks is not None
-            self.recording = RecordingCrew(self.config, self.shared, launch, self.progress, self._clock)
+            self.recording = RecordingCrew(self.config, self.shared, launch, self.progress, self._patience)
             about = describe_run(self.config, self.env_info, self.policy_info, self.rate_hz, played=played)
             self.recording.start(about)
             self.wait_until(self.recording.is_ready, "the recorder", self.config.startup_timeout_s)
@@ -202,6 +205,7 @@ class Supervisor:
         self.observation = ObservationSpec.from_json(self.env_info["observation"])
         self.action = ActionSpec.from_json(self.env_info["action"])
         self.rate_hz = Fraction(self.env_info["rate_hz"])
+        self._period_ns = int(NS_PER_S / self.rate_hz)
         layout = layout_for(self.config, self.env_info)
         self._shared = SharedRun.create(self.run_id, layout, self.observation)
         self._trace = self._shared.trace_ring(TRACE_SUPERVISOR)
@@ -215,6 +219,7 @@ class Supervisor:
             self.progress,
             self.trace,
             self._clock,
+            self._patience,
             restarted=self._tell_onlookers,
             ticks_before=self.ticks_before,
         )
@@ -296,6 +301,8 @@ class Supervisor:
         """Wait for events, act on them; True when the run is over. Raises if it failed."""
         self._pump(timeout_s)
         self.workers.look_at_versions()
+        if self.books_are_closed and self.plan is not None:
+            self.workers.check_answered(self.shared.env_counters["ticks"], self.plan)
         return self.books_are_closed
 
     def request_stop(self) -> None:
@@ -343,7 +350,7 @@ class Supervisor:
             startup=self._startup.times_s,
             started_unix_s=self._started_unix_s,
             devices=self.workers.devices(self.plan.workers, self.policy_info),
-            restart_reasons=dict(self.workers.restart_reasons),
+            restart_reasons=dict(self.workers.restarts.reasons),
             ticks_before=self.ticks_before,
         )
 
@@ -362,7 +369,7 @@ class Supervisor:
     def _pump(self, timeout_s: float) -> None:
         children = self._launcher_now.poll(timeout_s)
         if self._env is not None:
-            check_env(self._env, self._shared, self.config, self._clock)
+            check_env(self._env, self._shared, self.config, self._patience, self._period_ns)
         for child in children:
             if child.role == "learner" and self.learners is not None:
                 self.learners.check(child)
@@ -387,7 +394,7 @@ class Supervisor:
         doing: Callable[[], str] | None = None,
     ) -> None:
         """Serve events until `done`; a named error if it takes too long. `doing`: for the screen, once a second."""
-        give_up_ns = self._clock.now_ns() + ns_of(timeout_s)
+        give_up_ns = self._patience.now_ns() + ns_of(timeout_s)
 
         def waiting() -> str:
             return f"waiting for {what if isinstance(what, str) else what()}"
@@ -397,7 +404,7 @@ class Supervisor:
                 raise StartupError("the run was closed while it was starting")
             self._pump(0.01)
             self._startup.waiting(doing or waiting)
-            if self._clock.now_ns() > give_up_ns:
+            if self._patience.now_ns() > give_up_ns:
                 name = what if isinstance(what, str) else what()
                 raise StartupError(
                     f"{name} was not ready within {timeout_s:g} s and was killed; --startup-timeout-s allows more"
@@ -415,7 +422,8 @@ class Supervisor:
             return
         if not self.stopping:
             self.request_stop()
-        launcher.poll_until(lambda: self.books_are_closed or not env.is_alive, int(self.config.env_timeout_s * 1e9))
+        limit_ns = longest_silence_ns(self.config, self._period_ns)
+        launcher.poll_until(lambda: self.books_are_closed or not env.is_alive, limit_ns)
         if not self.books_are_closed:
             env.kill()
             give_up_ns = self._clock.now_ns() + _GRACE_NS

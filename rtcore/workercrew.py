@@ -5,7 +5,6 @@ Nothing here talks to the env process but through shared memory, and no worker c
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable
 from fractions import Fraction
 from typing import Any
@@ -21,13 +20,24 @@ from rtcore.launcher import Child, child_error
 from rtcore.learn.versionwatch import VersionWatch, WorkerVersion
 from rtcore.params import ParamStore
 from rtcore.paramsegment import attach_store, create_store
+from rtcore.patience import Patience
 from rtcore.planner import Plan
+from rtcore.restarts import Restarts
 from rtcore.shared import Phase, SharedRun
 from rtcore.shm import create_semaphore
+from rtcore.stats import Words
 from rtcore.trace import TraceKind
 
 WORKER_ENTRY = "rtcore_workers.inference:main"
 _LOOK_AT_VERSIONS_NS = 500_000_000
+
+#: What a worker may be at; the word is part of what is said of one that hangs.
+_INFERENCE, _LEARNING, _IDLE = "inference", "update", "wait for a job"
+#: Of what takes so many times longer than it ever did it is said that it hangs.
+_KNOWN_FACTOR = 10
+
+#: A run of more delays than this has had time for an answer.
+_TICKS_FOR_AN_ANSWER = 10
 
 #: Starts a process: (index, generation, entry, boot).
 Launch = Callable[[int, int, str, dict[str, Any]], Child]
@@ -49,13 +59,13 @@ class WorkerCrew:
         say: Callable[[str], None],
         trace: Trace,
         clock: Clock,
+        patience: Patience,
         *,
         restarted: Callable[[], None],
         ticks_before: int = 0,
     ) -> None:
         """`restarted`: called when a worker's place has been counted as restarted. `ticks_before`: of earlier runs."""
-        self.restarts: Counter[int] = Counter()
-        self.restart_reasons: Counter[str] = Counter()
+        self.restarts = Restarts(config.max_restarts)
         #: From now on the death of a worker is none to mend.
         self.stopping = False
         #: Where workers in the run begin their counts; -1 before it.
@@ -72,13 +82,11 @@ class WorkerCrew:
         self._say = say
         self._trace = trace
         self._clock = clock
+        self._patience = patience
         self._restarted = restarted
         self._ticks_before = ticks_before
         self._children: dict[int, Child] = {}
-        self._booted_ns: dict[int, int] = {}
         self._reasons: dict[int, str] = {}
-        self._answered: dict[int, int] = {}
-        self._in_a_row: Counter[int] = Counter()
         self._version_watch = VersionWatch()
         self._versions_looked_ns = 0
         self._semaphores: list[posix_ipc.Semaphore] = []
@@ -102,7 +110,7 @@ class WorkerCrew:
             "has_weights": self.params is not None,
             "ticks_before": self._ticks_before,
         }
-        self._booted_ns[index] = self._clock.now_ns()
+        self._patience.forget(_who(index))
         self._children[index] = self._launch(index, generation, WORKER_ENTRY, boot)
 
     def has_weights(self) -> bool:
@@ -209,50 +217,64 @@ class WorkerCrew:
         self.set_up(index, False)
         reason = self._reasons.pop(index, None) or f"exit code {child.exitcode}"
         inferences = self._shared.worker_status[index]["inferences"]
-        if inferences > self._answered.get(index, 0):
-            # It has worked since it was last restarted: this is a new misfortune, not the same one again.
-            self._in_a_row[index] = 0
-        self._answered[index] = inferences
-        if not self._in_run or self._in_a_row[index] >= self._config.max_restarts:
+        if not self._in_run or not self.restarts.note(index, reason, inferences):
             if "hung" in reason:
                 raise PolicyError(
-                    f"worker {index} {reason} (--hang-timeout-s {self._config.hang_timeout_s:g}), "
-                    f"restarted {self.restarts[index]} times: does the policy ever return?"
+                    f"worker {index} {reason}, restarted {self.restarts.by_place[index]} times: does the policy ever "
+                    "return? --hang-timeout-s allows more"
                 )
             raise WorkerDied("worker", index, child.pid, child.exitcode)
-        self.restarts[index] += 1
-        self._in_a_row[index] += 1
-        self.restart_reasons[reason] += 1
-        self._shared.worker_control[index]["restarts"] = self.restarts[index]
+        self._shared.worker_control[index]["restarts"] = self.restarts.by_place[index]
         self._restarted()
-        self._trace(TraceKind.WORKER_DOWN, self._clock.now_ns(), index, self.restarts[index])
+        self._trace(TraceKind.WORKER_DOWN, self._clock.now_ns(), index, self.restarts.by_place[index])
         self._say(f"worker {index} (pid {child.pid}) is down: {reason}; restarting it")
         self.start(index)
 
     def look(self, plan: Plan | None) -> None:
         """Now and then: kill workers that hang. StartupError if one does not come back. `plan`: None before it."""
-        now_ns = self._clock.now_ns()
-        tau_ns = plan.tau.p99_ns if plan is not None else 0
-        limit_ns = max(ns_of(self._config.hang_timeout_s), 10 * tau_ns)
         for index, child in self._children.items():
-            status = self._shared.worker_status[index]
-            if child.exitcode is not None or child.ready is None or index in self._reasons:
+            if child.exitcode is not None or index in self._reasons:
                 continue
-            since_ns = status["busy_since_ns"] or status["heartbeat_ns"]
-            if status["ready"] == child.generation and since_ns and now_ns - since_ns > limit_ns:
-                self._reasons[index] = f"hung: silent for {(now_ns - since_ns) / 1e9:.1f} s"
+            status = self._shared.worker_status[index]
+            if child.ready is None or status["ready"] != child.generation:
+                self._check_starting(index, child, plan)
+                continue
+            kind, sign = _sign_of(status)
+            silent_ns = self._patience.silent_ns(_who(index), sign, kind)
+            if silent_ns > self._limit_ns(index, kind, plan):
+                self._reasons[index] = f"hung: silent for {silent_ns / 1e9:.1f} s in one {kind}"
+                self._patience.forget(_who(index))
                 self.set_up(index, False)
                 child.kill()
-        if plan is not None:
-            self._check_restarting(now_ns)
 
-    def _check_restarting(self, now_ns: int) -> None:
-        for index, child in self._children.items():
-            late_ns = now_ns - self._booted_ns.get(index, now_ns) - ns_of(self._config.startup_timeout_s)
-            if child.ready is None and child.exitcode is None and late_ns > 0:
-                raise StartupError(
-                    f"worker {index} was not ready {self._config.startup_timeout_s:g} s after its restart"
-                )
+    def _limit_ns(self, index: int, kind: str, plan: Plan | None) -> int:
+        """What a worker is at may take ten times what it is known to take. Nothing known yet: a start-up's time."""
+        known_ns = self._patience.longest_ns(kind)
+        if kind == _INFERENCE:
+            warmup_ns = (self.info(index) or {}).get("warmup_ns") or [0]
+            known_ns = max(known_ns, *warmup_ns, plan.tau.p99_ns if plan is not None else 0)
+        if kind != _IDLE and not known_ns:
+            return ns_of(self._config.startup_timeout_s)
+        return max(ns_of(self._config.hang_timeout_s), _KNOWN_FACTOR * known_ns if kind != _IDLE else 0)
+
+    def _check_starting(self, index: int, child: Child, plan: Plan | None) -> None:
+        """One that was restarted in the run: `Supervisor.wait_until` looks at those that the start waits for."""
+        silent_ns = self._patience.silent_ns(_who(index), child.generation, "start-up")
+        if plan is not None and silent_ns > ns_of(self._config.startup_timeout_s):
+            raise StartupError(
+                f"worker {index} was not ready {self._config.startup_timeout_s:g} s after its restart; "
+                "--startup-timeout-s allows more"
+            )
+
+    def check_answered(self, ticks: int, plan: Plan) -> None:
+        """At the end of a run: PolicyError if it had time for answers and there was none."""
+        if ticks <= _TICKS_FOR_AN_ANSWER * plan.delay_ticks or not self._children:
+            return
+        if not any(status["inferences"] for status in self._shared.worker_status):
+            raise PolicyError(
+                f"no worker answered in {ticks} ticks; {plan.delay_ticks} ticks were planned for an answer. Does the "
+                "policy ever return?"
+            )
 
     def look_at_versions(self) -> None:
         """Say which worker does not move on to new weights."""
@@ -309,3 +331,16 @@ class WorkerCrew:
         if self.params is not None:
             self.params.close()
             self.params = None
+
+
+def _who(index: int) -> tuple[str, int]:
+    return ("worker", index)
+
+
+def _sign_of(status: Words) -> tuple[str, int]:
+    """What a worker is at, and a number that changes as long as it gets on."""
+    if learning_since_ns := status["learning_since_ns"]:
+        return _LEARNING, learning_since_ns
+    if busy_since_ns := status["busy_since_ns"]:
+        return _INFERENCE, busy_since_ns
+    return _IDLE, status["heartbeat_ns"]

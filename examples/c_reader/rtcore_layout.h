@@ -94,7 +94,8 @@ struct rtcore_worker_status {
     int64_t lapped_frames; /* frames that were overwritten before it had read them */
     int64_t policy_version; /* of the weights it used last; 0: none */
     int64_t torn_weights; /* inferences whose weights were written meanwhile; must stay 0 */
-    int64_t unused[7];
+    int64_t learning_since_ns; /* when it began the update it is at, in the sequential modes; 0: it is at none */
+    int64_t unused[6];
 };
 _Static_assert(sizeof(struct rtcore_worker_status) == 128, "rtcore_worker_status");
 

@@ -94,6 +94,7 @@ WORKER_STATUS = Record(
         "lapped_frames": "frames that were overwritten before it had read them",
         "policy_version": "of the weights it used last; 0: none",
         "torn_weights": "inferences whose weights were written meanwhile; must stay 0",
+        "learning_since_ns": "when it began the update it is at, in the sequential modes; 0: it is at none",
     },
 )
 

@@ -6,7 +6,6 @@ Nothing here talks to the env process, and no learner can delay it.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -25,7 +24,9 @@ from rtcore.learn.optimizer import flatten_optimizer, unflatten_saved
 from rtcore.learn.stats import learner_stats, why_stopped
 from rtcore.manifest import ParamManifest
 from rtcore.params import ParamStore
+from rtcore.patience import Patience
 from rtcore.report.summary import LearnerStats
+from rtcore.restarts import Restarts
 from rtcore.shared import Phase, SharedRun, next_order
 from rtcore.shm import create_segment
 from rtcore.spaces import ActionSpec
@@ -78,13 +79,13 @@ class LearnerCrew:
         launch: Launch,
         progress: Callable[[str], None],
         clock: Clock,
+        patience: Patience,
     ) -> None:
         """ConfigError if the world cannot be learned, or is not the one that `saved` is of."""
         check_can_learn(config, ActionSpec.from_json(env_info["action"]), shared.layout.ring_slots)
         if saved is not None:
             check_same_world(config, env_info, saved)
-        self.restarts = 0
-        self.restart_reasons: Counter[str] = Counter()
+        self.restarts = Restarts(config.max_restarts)
         self.stopped = ""
         self.first_updates = int(saved.state["updates"]) if saved is not None else 0
         self._config = config
@@ -95,16 +96,14 @@ class LearnerCrew:
         self._launch = launch
         self._progress = progress
         self._clock = clock
+        self._patience = patience
         self._master: MasterState | None = None
         self._store: ParamStore | None = None
         self._manifest: ParamManifest | None = None
         self._rest = np.zeros(0, np.uint8)
         self._boot: dict[str, Any] = {}
         self._children: dict[int, Child] = {}
-        self._booted_ns: dict[int, int] = {}
         self._reasons: dict[int, str] = {}
-        self._in_a_row: Counter[int] = Counter()
-        self._made: dict[int, int] = {}
         self._learning_since: tuple[int, int] | None = None
         self._newest_update: tuple[int, int] = (0, 0)
         self._ending = False
@@ -173,7 +172,7 @@ class LearnerCrew:
     def _start(self, index: int) -> None:
         control = self.master.control[index]
         control["generation"] += 1
-        self._booted_ns[index] = self._clock.now_ns()
+        self._patience.forget(("learner", index))
         # A heartbeat from now on: the one before was another process's.
         self.master.status[index]["heartbeat_ns"] = 0
         boot = self._boot | {"index": index, "generation": control["generation"]}
@@ -202,17 +201,10 @@ class LearnerCrew:
             return  # it has seen the end of the run; before that no learner ends by itself
         index = child.index
         reason = self._reasons.pop(index, None) or f"exit code {child.exitcode}"
-        made = self.master.status[index]["updates"]
-        if made > self._made.get(index, 0):
-            self._in_a_row[index] = 0
-        self._made[index] = made
-        if self._in_a_row[index] >= self._config.max_restarts:
+        if not self.restarts.note(index, reason, self.master.status[index]["updates"]):
             if "hung" in reason:
                 raise PolicyError(f"learner {index} {reason}, restarted {self._config.max_restarts} times in a row")
             raise WorkerDied("learner", index, child.pid, child.exitcode)
-        self._in_a_row[index] += 1
-        self.restarts += 1
-        self.restart_reasons[reason] += 1
         self.master.control[index]["restarts"] += 1
         self._progress(f"learner {index} (pid {child.pid}) is down: {reason}; restarting it")
         self._start(index)
@@ -227,9 +219,13 @@ class LearnerCrew:
             self._newest_update = (updates, now_ns)
             self._learning_since = self._learning_since or (updates, now_ns)
         for index, child in self._children.items():
-            heartbeat_ns = self._master.status[index]["heartbeat_ns"] or self._booted_ns[index]
-            if child.exitcode is None and index not in self._reasons and now_ns - heartbeat_ns > self._hang_ns(child):
-                self._reasons[index] = f"hung: silent for {(now_ns - heartbeat_ns) / 1e9:.1f} s"
+            if child.exitcode is not None or index in self._reasons:
+                continue
+            who, sign = ("learner", index), self._master.status[index]["heartbeat_ns"]
+            silent_ns = self._patience.silent_ns(who, sign, "learner")
+            if silent_ns > self._hang_ns(child):
+                self._reasons[index] = f"hung: silent for {silent_ns / 1e9:.1f} s"
+                self._patience.forget(who)
                 child.kill()
         if not self.stopped and (why := why_stopped(self._master)):
             self.stopped = why
@@ -303,8 +299,8 @@ class LearnerCrew:
         return replace(
             stats,
             updates_per_s=self._updates_per_s(),
-            restarts=self.restarts,
-            restart_reasons=dict(self.restart_reasons),
+            restarts=self.restarts.total,
+            restart_reasons=dict(self.restarts.reasons),
         )
 
     def _updates_per_s(self) -> float:

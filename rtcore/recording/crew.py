@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from rtcore.channel import End, Recorded
-from rtcore.clock import NS_PER_S, Clock
+from rtcore.clock import NS_PER_S
 from rtcore.config import RuntimeConfig
 from rtcore.errors import WorkerDied, describe_exit
 from rtcore.launcher import Child, Launcher, child_error
+from rtcore.patience import Patience
 from rtcore.recording.columns import FOLDER, TICKS_FILE, UNFINISHED
 from rtcore.recording.writer import Counts
 from rtcore.shared import SharedRun
@@ -37,7 +38,7 @@ class RecordingCrew:
         shared: SharedRun,
         launch: Launch,
         progress: Callable[[str], None],
-        clock: Clock,
+        patience: Patience,
     ) -> None:
         if config.out is None:
             raise ValueError("record needs an output folder")
@@ -45,7 +46,7 @@ class RecordingCrew:
         self._shared = shared
         self._launch = launch
         self._progress = progress
-        self._clock = clock
+        self._patience = patience
         self._child: Child | None = None
         self._counts = Counts()
         self._end = UNFINISHED
@@ -91,7 +92,7 @@ class RecordingCrew:
 
     def _hear(self, child: Child) -> None:
         for message in child.messages:
-            self._heard_ns = self._clock.now_ns()
+            self._heard_ns = self._patience.now_ns()
             if not isinstance(message, Recorded):
                 continue
             self._counts = Counts(**message.counts)
@@ -125,7 +126,7 @@ class RecordingCrew:
 
     def _end_it(self, soon: bool) -> None:
         self._ending = True
-        self._heard_ns = self._clock.now_ns()
+        self._heard_ns = self._patience.now_ns()
         if self._child is not None and self._child.exitcode is None:
             self._child.send(End(soon))
 
@@ -135,7 +136,7 @@ class RecordingCrew:
         if child is None or child.exitcode is not None:
             return True
         self._hear(child)
-        if self._clock.now_ns() - self._heard_ns > _SILENCE_NS:
+        if self._patience.now_ns() - self._heard_ns > _SILENCE_NS:
             self._stopped(f"the recorder (pid {child.pid}) was silent for {_SILENCE_NS // NS_PER_S} s and was killed")
             child.kill()
             return True

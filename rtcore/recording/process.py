@@ -121,10 +121,10 @@ class RecorderLoop:
         """Until told to end: then everything is closed."""
         try:
             while not self._is_told_to_end():
-                self._tap.collect()
+                self._tap.collect(self._tell)
                 self._flush_now_and_then()
                 self._tell()
-            self._tap.collect()
+            self._tap.collect(self._tell)
             note = finish(self._writer, self._telling())
         except RtcoreError as error:
             self._channel.post(Recorded(self._writer.counts._asdict(), failed_with=str(error)))

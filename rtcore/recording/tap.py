@@ -5,6 +5,8 @@ Reads only, and holds nobody up: the writer of the rings does not know of it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from rtcore.recording.writer import RecordingWriter
 from rtcore.ring import FrameRing, JobLog, SequenceRing
 
@@ -24,9 +26,9 @@ class Tap:
         self._next_frame = first_frame
         self._next_job = first_job
 
-    def collect(self) -> None:
-        """Everything that is there by now."""
-        self._collect_frames()
+    def collect(self, tell: Callable[[], None] = lambda: None) -> None:
+        """Everything that is there by now. `tell`: called after each piece; large frames take seconds to write."""
+        self._collect_frames(tell)
         if self._log is not None:
             self._collect_jobs(self._log)
 
@@ -36,7 +38,7 @@ class Tap:
         jobs.rows[jobs.room[0]] = fields
         self._writer.took_jobs(1)
 
-    def _collect_frames(self) -> None:
+    def _collect_frames(self, tell: Callable[[], None]) -> None:
         ring, writer = self._ring, self._writer
         while (there := ring.sequence.newest() + 1 - self._next_frame) > 0:
             begin, end = writer.ticks.room
@@ -49,6 +51,7 @@ class Tap:
                 continue
             self._next_frame += end - begin
             writer.took_ticks(end - begin)
+            tell()
 
     def _collect_jobs(self, log: JobLog) -> None:
         writer = self._writer

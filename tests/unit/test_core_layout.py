@@ -87,6 +87,7 @@ RECORDS = {
             "lapped_frames": 48,
             "policy_version": 56,
             "torn_weights": 64,
+            "learning_since_ns": 72,
         },
     ),
     "JOB": (

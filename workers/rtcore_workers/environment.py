@@ -21,6 +21,7 @@ from rtcore.envport import SharedWorkers
 from rtcore.errors import ConfigError, EnvironmentFailed, RtcoreError
 from rtcore.garbage import SlackCollector
 from rtcore.layout import TRACE_ENV, Layout
+from rtcore.patience import Patience
 from rtcore.randomness import seed_generators
 from rtcore.realtime import prepare_env_process
 from rtcore.recorder import Books, StatsRecorder, TracingRecorder
@@ -249,8 +250,9 @@ class EnvProcess:
     def _drain(self, workers: SharedWorkers) -> None:
         """Let the jobs that are out come back, so that the next phase starts with every worker idle."""
         control, status, clock = self._shared.run_control, self._shared.env_status, MonotonicClock()
-        give_up_ns = clock.now_ns() + ns_of(self._config.hang_timeout_s)
-        while workers.num_waiting and clock.now_ns() < give_up_ns and control["phase"] != Phase.STOP:
+        # One that hangs is killed by the supervisor, which knows how long an inference may take.
+        patience, limit_ns = Patience(clock), ns_of(self._config.startup_timeout_s)
+        while workers.num_waiting and patience.now_ns() < limit_ns and control["phase"] != Phase.STOP:
             now_ns = clock.now_ns()
             status["heartbeat_ns"] = now_ns
             list(workers.collect(0))

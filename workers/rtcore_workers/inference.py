@@ -217,7 +217,7 @@ class Worker:
         status = self._status
         status["pid"] = os.getpid()
         status["generation"] = self._generation
-        status["busy_since_ns"] = 0
+        status["busy_since_ns"] = status["learning_since_ns"] = 0
         status["heartbeat_ns"] = self._clock.now_ns()
         status["ready"] = self._generation
 
@@ -288,7 +288,10 @@ class Worker:
     def _learn(self, job: JobRecord) -> None:
         """One update in turn with the inferences, in the sequential modes."""
         if self.learning is not None:
+            # An update is watched by what updates take, not by what inferences do.
+            self._status["learning_since_ns"] = self._clock.now_ns()
             self.learning.take(job.phase_seq)
+            self._status["learning_since_ns"] = 0
 
     def _answer(self, job: JobRecord, header: FrameHeader, start_ns: int) -> None:
         clock = self._clock

@@ -1,0 +1,61 @@
+"""Silence is not death: how long another process may say nothing, for one who looks at it now and then.
+
+A watcher that itself stood still (`docker pause`, SIGSTOP, a suspended or overloaded machine) knows nothing of that
+time: nobody could show it a sign of life. So a watcher's clock runs only while it looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from rtcore.clock import Clock
+
+#: The longest time between two looks that counts whole. Of a longer one the watcher was away for the rest.
+_LONGEST_STEP_NS = 500_000_000
+
+
+@dataclass
+class _Silence:
+    kind: str
+    sign: object
+    since_ns: int
+
+
+class Patience:
+    """One watcher's clock, and the silences of those it watches. Looked at often: several times in each limit."""
+
+    def __init__(self, clock: Clock, longest_step_ns: int = _LONGEST_STEP_NS) -> None:
+        self._clock = clock
+        self._longest_step_ns = longest_step_ns
+        self._looked_ns = clock.now_ns()
+        self._awake_ns = 0
+        self._silences: dict[Hashable, _Silence] = {}
+        self._longest_ns: dict[str, int] = {}
+
+    def now_ns(self) -> int:
+        """Time for which the watcher was awake. Each call is a look."""
+        now_ns = self._clock.now_ns()
+        self._awake_ns += max(0, min(now_ns - self._looked_ns, self._longest_step_ns))
+        self._looked_ns = now_ns
+        return self._awake_ns
+
+    def silent_ns(self, who: Hashable, sign: object, kind: str = "") -> int:
+        """How long `who` has shown the same sign of life (a heartbeat, a count). `kind`: of what it is at."""
+        now_ns = self.now_ns()
+        silence = self._silences.get(who)
+        if silence is None or (silence.kind, silence.sign) != (kind, sign):
+            if silence is not None:
+                took_ns = now_ns - silence.since_ns
+                self._longest_ns[silence.kind] = max(self._longest_ns.get(silence.kind, 0), took_ns)
+            self._silences[who] = _Silence(kind, sign, now_ns)
+            return 0
+        return now_ns - silence.since_ns
+
+    def longest_ns(self, kind: str) -> int:
+        """The longest silence of this kind that came to a good end; 0: none did."""
+        return self._longest_ns.get(kind, 0)
+
+    def forget(self, who: Hashable) -> None:
+        """It was killed or replaced: its last silence was none that ended well."""
+        self._silences.pop(who, None)

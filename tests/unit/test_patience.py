@@ -1,0 +1,109 @@
+"""Silence is not death: watchers that stood still themselves, and what a process is known to take."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rtcore.clock import ManualClock
+from rtcore.patience import Patience
+from rtcore.restarts import Restarts
+
+pytestmark = pytest.mark.unit
+
+SECOND = 1_000_000_000
+LOOK = SECOND // 10
+
+
+def watcher():
+    clock = ManualClock()
+    return clock, Patience(clock)
+
+
+def watch(clock, patience, seconds, sign, who="env"):
+    """Looks every tenth of a second; the longest silence that was seen."""
+    longest = 0
+    for _ in range(int(seconds * 10)):
+        clock.advance_ns(LOOK)
+        longest = max(longest, patience.silent_ns(who, sign(clock.now_ns())))
+    return longest
+
+
+def test_one_that_shows_life_is_never_silent_for_long():
+    clock, patience = watcher()
+    assert watch(clock, patience, 60, sign=lambda now_ns: now_ns // SECOND) <= SECOND
+
+
+def test_one_that_shows_none_is_silent_for_as_long_as_it_was_watched():
+    clock, patience = watcher()
+    assert watch(clock, patience, 20, sign=lambda _: 0) >= 19 * SECOND
+
+
+@pytest.mark.parametrize("stand_still_s", [1, 11, 3600, 86_400])
+def test_a_watcher_that_stood_still_waits_another_round(stand_still_s):
+    clock, patience = watcher()
+    watch(clock, patience, 5, sign=lambda _: 0)
+    clock.advance_ns(stand_still_s * SECOND)  # frozen with everybody else: nobody could show life
+    assert watch(clock, patience, 1, sign=lambda _: 0) <= 7 * SECOND
+    assert watch(clock, patience, 10, sign=lambda _: 0) >= 10 * SECOND, "a real hang is found all the same"
+
+
+@settings(deadline=None, max_examples=100)
+@given(gaps=st.lists(st.integers(1, 100 * SECOND), min_size=1, max_size=60))
+def test_no_gap_between_two_looks_counts_for_more_than_half_a_second(gaps):
+    clock, patience = watcher()
+    begun_ns = patience.now_ns()
+    for gap in gaps:
+        clock.advance_ns(gap)
+        patience.now_ns()
+    assert patience.now_ns() - begun_ns == sum(min(gap, SECOND // 2) for gap in gaps)
+
+
+def test_what_a_process_is_at_is_known_by_how_long_it_took_before():
+    clock, patience = watcher()
+    for kind, seconds in (("inference", 2), ("update", 9), ("inference", 3), ("idle", 1)):
+        patience.silent_ns("worker", clock.now_ns(), kind)
+        for _ in range(seconds * 10):
+            clock.advance_ns(LOOK)
+            patience.now_ns()
+    patience.silent_ns("worker", "new", "idle")
+    assert [patience.longest_ns(kind) // SECOND for kind in ("inference", "update", "idle")] == [3, 9, 1]
+    assert patience.longest_ns("sleep") == 0
+
+
+def test_the_last_silence_of_one_that_was_killed_is_not_what_it_is_known_for():
+    clock, patience = watcher()
+    watch(clock, patience, 30, sign=lambda _: "hung", who="worker")
+    patience.forget("worker")
+    patience.silent_ns("worker", "a new one")
+    assert patience.longest_ns("") == 0
+
+
+# -- restarts ----------------------------------------------------------------------------------------------------
+
+
+def test_a_process_that_dies_again_and_again_without_work_is_given_up():
+    restarts = Restarts(allowed=3)
+    assert [restarts.note(0, "exit code 1", 0) for _ in range(4)] == [True, True, True, False]
+    assert (restarts.total, restarts.by_place[0], restarts.reasons) == (3, 3, {"exit code 1": 3})
+
+
+def test_one_answer_before_each_death_does_not_go_on_for_ever():
+    restarts = Restarts(allowed=3)
+    assert [restarts.note(0, "hung", answers) for answers in range(1, 20)].index(False) <= 4
+
+
+def test_deaths_with_work_in_between_are_misfortunes_each_of_its_own():
+    restarts = Restarts(allowed=1)
+    assert all(restarts.note(0, "exit code -9", 100 * death) for death in range(1, 50))
+    assert restarts.total == 49
+
+
+def test_each_place_has_a_budget_of_its_own():
+    restarts = Restarts(allowed=1)
+    assert [restarts.note(place, "exit code 1", 0) for place in (0, 1, 2, 0)] == [True, True, True, False]
+
+
+def test_counts_that_were_begun_anew_are_no_lack_of_work():
+    restarts = Restarts(allowed=1)
+    assert restarts.note(0, "exit code 1", 500)
+    assert restarts.note(0, "exit code 1", 3)
