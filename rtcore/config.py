@@ -83,12 +83,13 @@ class RuntimeConfig(LearnConfig):
     )
     env_args: Arguments = Field(
         default_factory=dict,
-        description="Arguments of the world: k=v,... such as level=9 for the built-in game.",
+        description="Arguments of the world: k=v,... such as level=9 for the built-in game. A value may hold commas: "
+        "only where NAME= follows does one end it.",
     )
     rom: FilePath | None = Field(
         None,
-        description="ROM of a Game Boy world (the same as --env-args rom=FILE). Default: looked for by its hash, see "
-        "rtcore-rom --help.",
+        description="ROM of a Game Boy world (the same as --env-args rom=FILE), of any game for rtcore/GameBoy-v0. "
+        "Default: that of the world's own game, looked for by its hash; see rtcore-rom --help.",
     )
     fps: Annotated[str | None, BeforeValidator(_parse_fps)] = Field(
         None, description="Tick rate [Hz], exact: 60, 59.7275 or 4194304/70224. Default: the world's render_fps."

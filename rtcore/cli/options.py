@@ -29,6 +29,8 @@ examples:
   rtcore-run --policy synthetic --policy-args latency_ms=400 --workers 26
   rtcore-run --env-id CartPole-v1 --policy mlp --fps 100 --stagger expected-time
   rtcore-run --env-id rtcore/Tetris-v0 --rom tetris.gb    with your own ROM; rtcore-rom check FILE looks at it first
+  rtcore-run --env-id rtcore/GameBoy-v0 --rom game.gb --env-args 'reward=delta(u16[0xC0A0]),done=u8[0xC0B0]==1'
+                                                          any Game Boy game; rtcore-rom finds the addresses
   rtcore-run --policy my_package.nets:make_policy --policy-args width=256 --device cuda:0,cuda:1
   rtcore-run --clock virtual --policy synthetic --policy-args latency_ms=1200 --workers 74 --ticks 100000
   rtcore-run --policy trained --policy-args pad_ms=100    the built-in game, played by a network that learned it
