@@ -16,7 +16,7 @@ def longest_silence_ns(config: RuntimeConfig, period_ns: int) -> int:
 
 
 def check_env(env: Child, shared: SharedRun | None, config: RuntimeConfig, patience: Patience, period_ns: int) -> None:
-    """Raise what the env process raised, `WorkerDied`, or (having killed it) `EnvironmentHung`."""
+    """Raise what the env process raised, `WorkerDied`, or `EnvironmentHung` (who closes the run ends it then)."""
     if env.failure is not None:
         raise child_error(env.failure, "the env process")
     if env.exitcode is not None:
@@ -26,10 +26,9 @@ def check_env(env: Child, shared: SharedRun | None, config: RuntimeConfig, patie
     heartbeat_ns = shared.env_status["heartbeat_ns"]
     silent_ns = patience.silent_ns("env", heartbeat_ns)
     if heartbeat_ns and silent_ns > longest_silence_ns(config, period_ns):
-        env.kill()
         raise EnvironmentHung(
             f"the env process (pid {env.pid}) was silent for {silent_ns / 1e9:.0f} s in tick "
-            f"{shared.env_status['tick']} and was killed. Does {config.env_id} return from step() "
+            f"{shared.env_status['tick']} and was ended. Does {config.env_id} return from step() "
             "and reset()? (A Game Boy program that executes an illegal opcode never does.) "
             "Raise --env-timeout-s if it is only slow"
         )

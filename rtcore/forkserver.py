@@ -5,7 +5,8 @@ CUDA) and forks each worker from that, so that a further one costs its private m
 (the env process) has no torch in its memory. Why not `multiprocessing`'s: see docs/adr/0003-own-fork-server.md.
 
 Whoever dies, nothing stays: children die with this process (PR_SET_PDEATHSIG); when its parent dies, by EOF on
-the socket or a changed parent pid, it kills the children and removes the run's shared memory.
+the socket or a changed parent pid, it ends the children, and all that they have started (`descendants.py`), and removes
+the run's shared memory.
 
 Protocol: `Setup` first; then `Fork`, answered by `Forked` or `ForkFailed`, and `Preload`, answered by `Preloaded` once
 that is done, one after the other; and `Exited` whenever a child ends. It never waits in sending, and takes no further
@@ -26,6 +27,7 @@ import sys
 from typing import NoReturn
 
 from rtcore.channel import Channel, Exited, Failed, Fork, Forked, ForkFailed, Message, Preload, Preloaded, Setup
+from rtcore.descendants import AskedToEnd, Children, begin_child, end_child
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
@@ -39,17 +41,15 @@ _MOST_UNSENT = 64
 def main(fd: int) -> None:
     """Serve until the parent goes away."""
     control = Channel(socket.socket(fileno=fd))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    children = Children()
     setup = control.expect(Setup, _SETUP_TIMEOUT_S)
     # In the program's own folders, which may be first on its path, a file may be called as a module of the standard
     # library is. Worlds and policies are looked for there first, by the children; nothing of what they are made of.
     sys.path[:] = sorted(setup.sys_path, key=setup.own_folders.__contains__)
-    children: set[int] = set()
     try:
         _serve(control, setup, children)
     finally:
-        _kill(children)
+        children.end(setup.grace_s)
         from rtcore.shm import unlink_all  # noqa: PLC0415 - after the preload, which may bring it
 
         unlink_all(setup.run_id)
@@ -67,7 +67,7 @@ def _preload(entries: list[str]) -> None:
     gc.freeze()
 
 
-def _serve(control: Channel, setup: Setup, children: set[int]) -> None:
+def _serve(control: Channel, setup: Setup, children: Children) -> None:
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)
     os.set_blocking(wake_read, False)
@@ -82,7 +82,7 @@ def _serve(control: Channel, setup: Setup, children: set[int]) -> None:
         poller.poll(_LOOK_MS)
         with contextlib.suppress(BlockingIOError):
             os.read(wake_read, 4096)
-        for pid, exitcode in _reap(children):
+        for pid, exitcode in children.reap():
             control.post(Exited(pid, exitcode))
         while control.num_unsent <= _MOST_UNSENT and (request := control.next()) is not None:
             if isinstance(request, Preload):
@@ -96,33 +96,7 @@ def _serve(control: Channel, setup: Setup, children: set[int]) -> None:
                 control.post(_fork(request, setup.sys_path, control, (wake_read, wake_write), children))
 
 
-def _reap(children: set[int]) -> list[tuple[int, int]]:
-    ended = []
-    while children:
-        try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            break
-        if pid == 0:
-            break
-        children.discard(pid)
-        ended.append((pid, os.waitstatus_to_exitcode(status)))
-    return ended
-
-
-def _kill(children: set[int]) -> None:
-    for pid in children:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    while children:
-        try:
-            pid, _ = os.waitpid(-1, 0)
-        except ChildProcessError:
-            return
-        children.discard(pid)
-
-
-def _fork(request: Fork, sys_path: list[str], control: Channel, wake: tuple[int, int], children: set[int]) -> Message:
+def _fork(request: Fork, sys_path: list[str], control: Channel, wake: tuple[int, int], children: Children) -> Message:
     server_pid = os.getpid()
     try:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -138,7 +112,7 @@ def _fork(request: Fork, sys_path: list[str], control: Channel, wake: tuple[int,
             ours.close()
             sys.path[:] = sys_path
             _run_child(request, theirs, control, wake, server_pid)
-    children.add(pid)
+    children.add(pid, request.name)
     return Forked(request.token, pid, ours.detach())
 
 
@@ -153,16 +127,13 @@ def _run_child(request: Fork, end: socket.socket, control: Channel, wake: tuple[
             os._exit(1)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        begin_child(request.name)
         control.close()
         for descriptor in wake:
             os.close(descriptor)
         exitcode = _call_entry(request, Channel(end))
     finally:
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(exitcode)
+        end_child(exitcode)
 
 
 def _call_entry(request: Fork, channel: Channel) -> int:
@@ -173,6 +144,8 @@ def _call_entry(request: Fork, channel: Channel) -> int:
 
             seed_generators(request.boot["entropy"])
         getattr(importlib.import_module(module_name), function)(request.boot, channel)
+    except AskedToEnd:
+        return 1
     except BaseException as error:
         channel.send(Failed.of(error))
         return 1

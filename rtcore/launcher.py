@@ -47,6 +47,8 @@ _FORK_AGAIN_NS = 250 * NS_PER_MS
 _FORK_PATIENCE_NS = 10 * NS_PER_S
 #: File descriptors that a run needs beside one for each child, and what the program may open meanwhile.
 _SPARE_DESCRIPTORS = 64
+#: What the fork server takes to end beside the time that the world gets: descendants, shared memory [s].
+_END_S = 8.0
 
 
 @dataclass(eq=False)
@@ -108,9 +110,17 @@ class Launcher:
     """
 
     def __init__(
-        self, run_id: str, preload: tuple[str, ...] = PRELOAD, say: Callable[[str], None] = lambda text: None
+        self,
+        run_id: str,
+        preload: tuple[str, ...] = PRELOAD,
+        say: Callable[[str], None] = lambda text: None,
+        grace_s: float = 2.0,
     ) -> None:
-        """Returns at once. StartupError if no process can be started."""
+        """Returns at once. StartupError if no process can be started.
+
+        `grace_s`: what the env process gets to close its world in if this process is killed.
+        """
+        self._grace_s = grace_s
         self.failed_forks: Counter[str] = Counter()
         self._say = say
         self._clock = MonotonicClock()
@@ -130,7 +140,7 @@ class Launcher:
             raise StartupError(f"the fork server could not be started: {error}. {_what_to_do(str(error))}") from error
         self._selector.register(self._control, selectors.EVENT_READ, None)
         path, own_folders = _program_path()
-        self._control.post(Setup(path, own_folders, run_id, os.getpid()))
+        self._control.post(Setup(path, own_folders, run_id, os.getpid(), grace_s))
         self.preload("", preload)
 
     @staticmethod
@@ -238,7 +248,7 @@ class Launcher:
                 child.channel.close()
         self._selector.close()
         try:
-            self._process.wait(timeout=5)
+            self._process.wait(timeout=self._grace_s + _END_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

@@ -22,7 +22,7 @@ from rtcore.clock import MonotonicClock, ns_of
 from rtcore.config import RuntimeConfig
 from rtcore.embed.player import Player
 from rtcore.embed.sampling import Sampling
-from rtcore.errors import StartupError
+from rtcore.errors import RtcoreError, StartupError
 from rtcore.learn.policysource import resolve_policy
 from rtcore.learn.publishing import publish
 from rtcore.learn.resuming import settings_of
@@ -88,6 +88,7 @@ class Runtime:
         self._thread: threading.Thread | None = None
         self._owner_pid = os.getpid()
         self._error: BaseException | None = None
+        self._error_told = False
         self._final: RunStats | None = None
         self.record: RunRecord | None = None
         self._spool: TraceSpool | None = None
@@ -108,6 +109,8 @@ class Runtime:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+        if kind is None and self.close_failure is not None and not self._error_told:
+            raise self.close_failure
 
     def start(self, *, wait: bool = True) -> Self:
         """Start everything; returns at tick 0. Raises what went wrong, after cleaning up.
@@ -134,6 +137,7 @@ class Runtime:
             raise StartupError("a callback of the run would wait here for itself: call stop(), and wait outside of it")
         happened = event.wait(None if timeout_s is None else min(timeout_s, threading.TIMEOUT_MAX))
         if self._over.is_set() and self._error is not None:
+            self._error_told = True
             raise self._error
         return happened
 
@@ -163,6 +167,8 @@ class Runtime:
             finally:
                 self._supervisor.close()
                 self._release_folder()
+                if self.close_failure is not None:
+                    error.add_note(str(self.close_failure))
                 self._over.set()
             raise
 
@@ -241,6 +247,11 @@ class Runtime:
     @property
     def is_over(self) -> bool:
         return self._over.is_set()
+
+    @property
+    def close_failure(self) -> RtcoreError | None:
+        """What went wrong while the world was closed, after the run: it is the run's error then, if it has no other."""
+        return self._supervisor.close_failure
 
     @property
     def header(self) -> dict[str, Any]:
@@ -368,6 +379,7 @@ class Runtime:
             self._close_files,
             self._check_books,
             supervisor.close,
+            self._check_closing,
             self._release_folder,
         ):
             try:
@@ -376,6 +388,13 @@ class Runtime:
                 # The first thing that went wrong is what the caller is told; the rest mostly follows from it.
                 self._error = self._error or error
         self._over.set()
+
+    def _check_closing(self) -> None:
+        if self.close_failure is None:
+            return
+        if self._error is None:
+            raise self.close_failure
+        self._error.add_note(str(self.close_failure))
 
     def _take_stock(self) -> None:
         self._final = self._snapshot(with_memory=self._error is None)

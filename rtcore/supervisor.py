@@ -6,6 +6,7 @@ process through shared memory only: nothing it does, or fails to do, can delay a
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 from fractions import Fraction
@@ -16,12 +17,13 @@ from rtcore.about import About
 from rtcore.channel import SegmentsMade, WorldSpec
 from rtcore.clock import NS_PER_S, MonotonicClock, ns_of, unix_time_s
 from rtcore.config import RuntimeConfig
+from rtcore.descendants import ENV
 from rtcore.devices import check_device, device_names
 from rtcore.embed.player import plan_of_player
 from rtcore.embed.resets import reset_order
 from rtcore.envwatch import check_env, longest_silence_ns
-from rtcore.errors import StartupError
-from rtcore.launcher import PRELOAD_META, PRELOAD_NETWORK, Child, Launcher
+from rtcore.errors import EnvironmentHung, RtcoreError, StartupError, WorkerDied
+from rtcore.launcher import PRELOAD_META, PRELOAD_NETWORK, Child, Launcher, child_error
 from rtcore.layout import TRACE_SUPERVISOR
 from rtcore.learn.checkpoint import SavedState
 from rtcore.learn.crew import LearnerCrew
@@ -81,6 +83,9 @@ class Supervisor:
         self._workers: WorkerCrew | None = None
         self._trace: TraceRing | None = None
         self._stop_seq = 0
+        self._env_hangs = self._env_was_ended = False
+        #: What went wrong while the world was closed. The run's results are whole.
+        self.close_failure: RtcoreError | None = None
         #: What learning goes on from, and who learns; None: nobody does.
         self.saved: SavedState | None = None
         self.learners: LearnerCrew | None = None
@@ -121,7 +126,7 @@ class Supervisor:
         self._startup.enter("world")
         for run_id in reap_dead_runs():
             self.progress(f"removed the shared memory that run {run_id} left behind when it was killed")
-        self._launcher = Launcher(self.run_id, say=self.progress)
+        self._launcher = Launcher(self.run_id, say=self.progress, grace_s=self.config.env_timeout_s)
         self._start_env()
         self.plan = plan = self._make_policy_ready()
         self.about_to_run()
@@ -369,7 +374,11 @@ class Supervisor:
     def _pump(self, timeout_s: float) -> None:
         children = self._launcher_now.poll(timeout_s)
         if self._env is not None:
-            check_env(self._env, self._shared, self.config, self._patience, self._period_ns)
+            try:
+                check_env(self._env, self._shared, self.config, self._patience, self._period_ns)
+            except EnvironmentHung:
+                self._env_hangs = True
+                raise
         for child in children:
             if child.role == "learner" and self.learners is not None:
                 self.learners.check(child)
@@ -415,22 +424,17 @@ class Supervisor:
     def halt(self) -> None:
         """Returns once no tick can run any more, however the run ended: what is counted from here on stays so.
 
-        The env process gets as long as it may be silent, to finish its tick; one that takes longer is killed.
+        The env process gets as long as it may be silent, to finish its tick; one that takes longer is ended.
         """
         launcher, env = self._launcher, self._env
         if launcher is None or env is None or self._shared is None:
             return
         if not self.stopping:
             self.request_stop()
-        limit_ns = longest_silence_ns(self.config, self._period_ns)
-        launcher.poll_until(lambda: self.books_are_closed or not env.is_alive, limit_ns)
-        if not self.books_are_closed:
-            env.kill()
-            give_up_ns = self._clock.now_ns() + _GRACE_NS
-            # Where the fork server is gone too, nobody tells of its death.
-            while env.is_alive and self._clock.now_ns() < give_up_ns:
-                launcher.poll_until(lambda: not env.is_alive, _GRACE_NS)
-                self._clock.sleep_until_ns(self._clock.now_ns() + _LOOK_NS)
+        patience_ns = 0 if self._env_hangs else self._env_patience_ns
+        launcher.poll_until(lambda: self.books_are_closed or not env.is_alive, patience_ns)
+        if not self.books_are_closed and env.is_alive:
+            self._end_env(launcher, env)
 
     @property
     def books_are_closed(self) -> bool:
@@ -447,12 +451,13 @@ class Supervisor:
         """End every process and remove every name. Safe to call at any time, more than once."""
         launcher, self._launcher = self._launcher, None
         try:
+            is_well = self._env_is_well
             if self._shared is not None and launcher is not None:
                 self._order(Phase.STOP)
                 if self._workers is not None:
                     self._workers.wake_all()
             if launcher is not None:
-                self._await_exits(launcher)
+                self._await_exits(launcher, is_well)
         finally:
             if launcher is not None:
                 launcher.close()
@@ -462,13 +467,65 @@ class Supervisor:
                 self._workers.close()
             unlink_all(self.run_id)
 
-    def _await_exits(self, launcher: Launcher) -> None:
-        """A moment for the children to end by themselves (the world's close() may save something)."""
+    def _await_exits(self, launcher: Launcher, env_is_well: bool) -> None:
+        """Time for the children to end by themselves: the env process gets `env_timeout_s`, as for a step."""
         if self._workers is None or self._env is None or self._env.ready is None:
             return
-        children = [self._env, *self._workers.children]
-        launcher.poll_until(lambda: all(child.exitcode is not None for child in children), _GRACE_NS)
+        env, workers = self._env, self._workers.children
+        if env_is_well:
+            self._wait_while(lambda: env.is_alive, launcher, self._env_patience_ns)
+        took_too_long = env.is_alive
+        if took_too_long:
+            self._end_env(launcher, env)
+        launcher.poll_until(lambda: all(child.exitcode is not None for child in (env, *workers)), _GRACE_NS)
+        if env_is_well:
+            self.close_failure = self._judge_closing(env, took_too_long)
         self._workers.end_holders(lambda ended: launcher.poll_until(ended, _GRACE_NS))
+
+    def _judge_closing(self, env: Child, took_too_long: bool) -> RtcoreError | None:
+        """What went wrong while the world was closed, if anything did."""
+        if took_too_long:
+            return EnvironmentHung(
+                f"closing {self.config.env_id} took longer than {self.config.env_timeout_s:g} s and was cut short: "
+                "what its close() writes may not be whole (its atexit functions, and the processes that "
+                "multiprocessing waits for, belong to it). Raise --env-timeout-s if it is only slow"
+            )
+        if env.failure is not None:
+            return child_error(env.failure, "the env process")
+        return WorkerDied(ENV, 0, env.pid, env.exitcode) if env.exitcode else None
+
+    def _end_env(self, launcher: Launcher, env: Child) -> None:
+        """End an env process that does not by itself. SIGTERM makes it leave what it is at and close the world, unless
+        that is in C code which never returns: one that shows no life after it is killed.
+
+        Where the fork server is gone too, nobody tells of its death.
+        """
+        self._env_was_ended = True
+        status = self.shared.env_status
+        heard_ns = status["heartbeat_ns"]
+        env.kill(signal.SIGTERM)
+        self._wait_while(lambda: env.is_alive and status["heartbeat_ns"] == heard_ns, launcher, _GRACE_NS)
+        if status["heartbeat_ns"] != heard_ns:
+            self._wait_while(lambda: env.is_alive, launcher, self._env_patience_ns)
+        env.kill()
+        self._wait_while(lambda: env.is_alive, launcher, _GRACE_NS)
+
+    def _wait_while(self, going_on: Callable[[], bool], launcher: Launcher, limit_ns: int) -> None:
+        give_up_ns = self._clock.now_ns() + limit_ns
+        while going_on() and self._clock.now_ns() < give_up_ns:
+            launcher.poll_until(lambda: not going_on(), _LOOK_NS)
+            self._clock.sleep_until_ns(self._clock.now_ns() + _LOOK_NS)
+
+    @property
+    def _env_is_well(self) -> bool:
+        """Nothing is known against it; how it ends is news then."""
+        env = self._env
+        known = env is None or env.failure is not None or env.exitcode is not None or self._env_was_ended
+        return not known and self._shared is not None and not self._env_hangs
+
+    @property
+    def _env_patience_ns(self) -> int:
+        return longest_silence_ns(self.config, self._period_ns)
 
     @property
     def _launcher_now(self) -> Launcher:

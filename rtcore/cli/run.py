@@ -151,7 +151,7 @@ def _run_wall(
             _update(view, runtime, force=True)
         except Stopped as signalled:
             stop = signalled
-            runtime.stop()
+            runtime.close()
             try:
                 runtime.wait()
             except RtcoreError as error:
@@ -196,8 +196,10 @@ def _run_virtual(
         stop = signalled
     except RtcoreError as error:
         failure = error
-    finally:
+    try:
         simulation.close()
+    except RtcoreError as error:
+        failure = failure or error
     events.close(simulation.stats())
     return simulation, stop, failure
 

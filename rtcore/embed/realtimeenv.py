@@ -113,7 +113,7 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
         self._out = self._runtime.config.out
         self._clock = MonotonicClock()
         self._times = StepClock()
-        self._begun = False
+        self._begun = self._closing_told = False
         self.metadata = {
             "render_modes": [],
             "render_fps": float(self._runtime.rate_hz),
@@ -163,7 +163,8 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
     def close(self) -> None:
         """End the world's process and remove its shared memory. Safe to call more than once.
 
-        With `out`, the folder then has what one of `rtcore-run` has. RecordError if it cannot be written.
+        With `out`, the folder then has what one of `rtcore-run` has. RecordError if it cannot be written. Once,
+        EnvironmentFailed if the world's own `close` raised, EnvironmentHung if it took longer than `env_timeout_s`.
         """
         self._runtime.close()
         if not self._runtime.is_over:
@@ -178,6 +179,10 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
             with writing_to(out):
                 write_results(out, summary, self._runtime.stats(), self._runtime.record)
         self._release()
+        failure = self._runtime.close_failure
+        if failure is not None and not self._closing_told:
+            self._closing_told = True
+            raise failure
 
     def _release(self) -> None:
         if self._folder is not None:

@@ -6,15 +6,17 @@ Owns: ring, jobs, log, env stats. Reads: slots, run control. Exits: on STOP, or 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
-from rtcore.channel import Channel, Ready, SegmentsMade, WorldSpec
+from rtcore.channel import Channel, Failed, Ready, SegmentsMade, WorldSpec
 from rtcore.clock import MonotonicClock, TickClock, TickGrid, ns_of
 from rtcore.config import RuntimeConfig
+from rtcore.descendants import AskedToEnd
 from rtcore.dispatch import Dispatcher
 from rtcore.embed.resets import ResetOrders
 from rtcore.envport import SharedWorkers
@@ -56,8 +58,15 @@ def main(boot: dict[str, Any], channel: Channel) -> None:
             period_ns = int(1_000_000_000 / world_rate_hz(world, config))
             resets = ResetOrders(shared, channel, world.order_reset, period_ns)
         EnvProcess(config, world, shared, semaphores, resets).serve()
-    finally:
-        world.close()
+    except BaseException as error:
+        if not isinstance(error, AskedToEnd):
+            channel.send(Failed.of(error))  # at once: closing may take its time, or never return
+        try:
+            world.close()
+        except EnvironmentFailed as second:
+            print(f"rtcore: {second}", file=sys.stderr)
+        raise
+    world.close()
 
 
 def build_world(config: RuntimeConfig, seed: int) -> GymnasiumWorld:
@@ -156,6 +165,13 @@ class EnvProcess:
 
     def serve(self) -> None:
         """Until STOP."""
+        try:
+            self._follow_orders()
+        finally:
+            # Whatever it was: this process shows that it goes on, to close the world.
+            self._shared.env_status["heartbeat_ns"] = MonotonicClock.now_ns()
+
+    def _follow_orders(self) -> None:
         control, status, clock = self._shared.run_control, self._shared.env_status, MonotonicClock()
         while True:
             status["heartbeat_ns"] = clock.now_ns()

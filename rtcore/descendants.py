@@ -1,0 +1,196 @@
+"""The fork server's children and whatever they start in turn: how they begin and end, and that nothing of them stays.
+
+A world may start programs (a game, a simulator, a ROS node), a policy too. What they may count on, as anywhere:
+
+- SIGINT and SIGTERM do in such a program what they do by default. Nothing here ignores a signal, as an ignored one
+  stays ignored across exec: what is not to act has a handler that does nothing, and exec takes that away.
+- A process that ends runs its `atexit` functions, and ends its daemonic children of `multiprocessing`.
+- The env process gets SIGTERM where others get SIGKILL, and time to `close()` the world.
+
+And what its user may count on: when the process of a world or a policy is gone, however it ended, so is what it had
+started. The fork server is the "subreaper" of all of them (prctl(2)): who outlives its parent becomes its child, in
+whatever session or process group it is. What no program can see to is the fork server's own death by SIGKILL.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Iterable
+from types import FrameType
+from typing import Any, NoReturn
+
+from rtcore.clock import NS_PER_S, MonotonicClock
+
+#: The child that is asked to end before it is killed. Its descendants may be in any process group.
+ENV = "env"
+_PR_SET_CHILD_SUBREAPER = 36
+#: However long a world may be silent: a day [s].
+_LONGEST_GRACE_S = 86_400.0
+#: Between SIGTERM and SIGKILL for who outlived its parent.
+_ORPHAN_GRACE_NS = 1_000_000_000
+#: For a process to be gone after SIGKILL; one that is stuck in the kernel is left to it.
+_KILL_GRACE_NS = 2_000_000_000
+_LOOK_NS = 5_000_000
+
+
+class AskedToEnd(BaseException):
+    """SIGTERM has come: whatever is under way is left, and what must be closed is closed."""
+
+
+# -- in the fork server ------------------------------------------------------------------------------------
+
+
+class Children:
+    """The fork server's own children by pid. Makes it the subreaper of all that they start."""
+
+    def __init__(self) -> None:
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, _do_nothing)
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        self._names: dict[int, str] = {}
+        self._clock = MonotonicClock()
+
+    def add(self, pid: int, name: str) -> None:
+        """A child that was just forked; `name` is `ENV` for the env process."""
+        self._names[pid] = name
+        if name != ENV:
+            with contextlib.suppress(OSError):  # it may have done so itself, and be gone
+                os.setpgid(pid, pid)
+
+    def reap(self) -> list[tuple[int, int]]:
+        """(pid, exit code) of own children that have ended. What they had started is gone when this returns."""
+        ended = []
+        while (found := _next_dead()) is not None:
+            name = self._names.pop(found, None)
+            if name is not None and name != ENV:
+                _kill_group(found)  # before its pid can be anybody else's
+            _, status = os.waitpid(found, 0)
+            if name == ENV:
+                self._end_orphans()
+            if name is not None:
+                ended.append((found, os.waitstatus_to_exitcode(status)))
+        return ended
+
+    def end(self, grace_s: float) -> None:
+        """End all of them, and all that they started. The env process has `grace_s` to close its world."""
+        for pid, name in self._names.items():
+            if name == ENV:
+                _send(pid, signal.SIGTERM, signal.SIGCONT)
+            else:
+                _kill_group(pid)
+        give_up_ns = self._clock.now_ns() + int(min(grace_s, _LONGEST_GRACE_S) * NS_PER_S)
+        while self._names and self._clock.now_ns() < give_up_ns:
+            self.reap()
+            self._pause()
+        for pid in self._names:
+            _send(pid, signal.SIGKILL)
+        give_up_ns = self._clock.now_ns() + _KILL_GRACE_NS
+        while self._names and self._clock.now_ns() < give_up_ns:
+            self.reap()
+            self._pause()
+        self._end_orphans()
+
+    def _end_orphans(self) -> None:
+        """Who outlived its parent: SIGTERM, then SIGKILL. Their own children are orphans next."""
+        kill_ns = self._clock.now_ns() + _ORPHAN_GRACE_NS
+        asked: set[int] = set()
+        while orphans := [pid for pid in _children_of_this_process() if pid not in self._names]:
+            now_ns = self._clock.now_ns()
+            if now_ns > kill_ns + _KILL_GRACE_NS:
+                return
+            for pid in orphans:
+                if now_ns > kill_ns:
+                    _send(pid, signal.SIGKILL)
+                elif pid not in asked:
+                    _send(pid, signal.SIGTERM, signal.SIGCONT)
+                    asked.add(pid)
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
+            self._pause()
+
+    def _pause(self) -> None:
+        self._clock.sleep_until_ns(self._clock.now_ns() + _LOOK_NS)
+
+
+def _next_dead() -> int | None:
+    """pid of a child that has ended and still has its pid."""
+    with contextlib.suppress(ChildProcessError):
+        found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return found.si_pid if found is not None else None
+    return None
+
+
+def _children_of_this_process() -> Iterable[int]:
+    import psutil  # noqa: PLC0415 - once, at the end
+
+    return [child.pid for child in psutil.Process().children()]
+
+
+def _kill_group(pid: int) -> None:
+    _send(pid, signal.SIGKILL)
+    with contextlib.suppress(OSError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _send(pid: int, *signums: int) -> None:
+    for signum in signums:
+        with contextlib.suppress(OSError):
+            os.kill(pid, signum)
+
+
+# -- in a child --------------------------------------------------------------------------------------------
+
+
+def begin_child(name: str) -> None:
+    """Right after the fork: signals and exit functions are the child's own, none of the fork server's is left."""
+    if name == ENV:
+        signal.signal(signal.SIGTERM, _raise_asked_to_end(os.getpid()))
+    else:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        with contextlib.suppress(OSError):
+            os.setpgid(0, 0)
+    atexit._clear()
+    util: Any = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        # As `multiprocessing` does in its own children: what the parent has to do at its end is not this one's to do.
+        util._finalizer_registry.clear()
+        util._run_after_forkers()
+        atexit.register(util._exit_function)
+
+
+def end_child(exitcode: int) -> NoReturn:
+    """As Python ends, but for threads: what is registered to be done at exit is done. Killed by SIGTERM if asked so."""
+    with contextlib.suppress(BaseException):
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(BaseException):
+            stream.flush()
+    if _asked:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+    os._exit(exitcode)
+
+
+#: That this process has been asked to end.
+_asked: list[bool] = []
+
+
+def _raise_asked_to_end(owner: int) -> Any:
+    def stop(signum: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:  # a process that the world forked: for that SIGTERM is what it is anywhere
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+        elif not _asked:  # once: closing is not interrupted
+            _asked.append(True)
+            raise AskedToEnd
+
+    return stop
+
+
+def _do_nothing(signum: int, frame: FrameType | None) -> None:
+    """A handler and not SIG_IGN, which the programs of worlds and policies would inherit."""
