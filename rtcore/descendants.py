@@ -9,7 +9,9 @@ A world may start programs (a game, a simulator, a ROS node), a policy too. What
 
 And what its user may count on: when the process of a world or a policy is gone, however it ended, so is what it had
 started. The fork server is the "subreaper" of all of them (prctl(2)): who outlives its parent becomes its child, in
-whatever session or process group it is. What no program can see to is the fork server's own death by SIGKILL.
+whatever session or process group it is. So is `rtcore-run`, for worlds in its own process (virtual clock, replay), and
+for what a fork server leaves that is killed. Another program that embeds a run is not: of a fork server that is killed
+alone, what the world had started may stay there.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -51,7 +53,7 @@ class Children:
     def __init__(self) -> None:
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, _do_nothing)
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        _become_subreaper(True)
         self._names: dict[int, str] = {}
         self._clock = MonotonicClock()
 
@@ -71,7 +73,7 @@ class Children:
                 _kill_group(found)  # before its pid can be anybody else's
             _, status = os.waitpid(found, 0)
             if name == ENV:
-                self._end_orphans()
+                end_orphans(self._names)
             if name is not None:
                 ended.append((found, os.waitstatus_to_exitcode(status)))
         return ended
@@ -86,35 +88,54 @@ class Children:
         give_up_ns = self._clock.now_ns() + int(min(grace_s, _LONGEST_GRACE_S) * NS_PER_S)
         while self._names and self._clock.now_ns() < give_up_ns:
             self.reap()
-            self._pause()
+            _pause()
         for pid in self._names:
             _send(pid, signal.SIGKILL)
         give_up_ns = self._clock.now_ns() + _KILL_GRACE_NS
         while self._names and self._clock.now_ns() < give_up_ns:
             self.reap()
-            self._pause()
-        self._end_orphans()
+            _pause()
+        end_orphans(self._names)
 
-    def _end_orphans(self) -> None:
-        """Who outlived its parent: SIGTERM, then SIGKILL. Their own children are orphans next."""
-        kill_ns = self._clock.now_ns() + _ORPHAN_GRACE_NS
-        asked: set[int] = set()
-        while orphans := [pid for pid in _children_of_this_process() if pid not in self._names]:
-            now_ns = self._clock.now_ns()
-            if now_ns > kill_ns + _KILL_GRACE_NS:
-                return
-            for pid in orphans:
-                if now_ns > kill_ns:
-                    _send(pid, signal.SIGKILL)
-                elif pid not in asked:
-                    _send(pid, signal.SIGTERM, signal.SIGCONT)
-                    asked.add(pid)
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(pid, os.WNOHANG)
-            self._pause()
 
-    def _pause(self) -> None:
-        self._clock.sleep_until_ns(self._clock.now_ns() + _LOOK_NS)
+@contextlib.contextmanager
+def ended_with_this_program() -> Iterator[None]:
+    """What is started in the block ends with it: by a world in this very process, or a fork server that was killed."""
+    before = set(_children_of_this_process())
+    _become_subreaper(True)
+    try:
+        yield
+    finally:
+        end_orphans(before)
+        _become_subreaper(False)
+
+
+def end_orphans(spared: Collection[int]) -> None:
+    """End all children of this process but `spared`: SIGTERM, then SIGKILL. Their own children are orphans next."""
+    clock = MonotonicClock()
+    kill_ns = clock.now_ns() + _ORPHAN_GRACE_NS
+    asked: set[int] = set()
+    while orphans := [pid for pid in _children_of_this_process() if pid not in spared]:
+        now_ns = clock.now_ns()
+        if now_ns > kill_ns + _KILL_GRACE_NS:
+            return
+        for pid in orphans:
+            if now_ns > kill_ns:
+                _send(pid, signal.SIGKILL)
+            elif pid not in asked:
+                _send(pid, signal.SIGTERM, signal.SIGCONT)
+                asked.add(pid)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+        _pause()
+
+
+def _pause() -> None:
+    MonotonicClock().sleep_until_ns(MonotonicClock.now_ns() + _LOOK_NS)
+
+
+def _become_subreaper(on: bool) -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(on))
 
 
 def _next_dead() -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -75,7 +76,13 @@ def stop_if_unread() -> None:
 def signals_as_exceptions() -> Iterator[None]:
     """SIGINT, SIGTERM and SIGHUP become `Stopped` in the main thread, at any moment of the block."""
 
+    owner = os.getpid()
+
     def stop(signum: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:  # a process that a world forked: for that a signal is what it is anywhere
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)
+            return
         # Once: what follows is cleaning up, which must not be interrupted by an impatient second Ctrl-C.
         for number in before:
             signal.signal(number, signal.SIG_IGN)

@@ -15,6 +15,7 @@ from rtcore.cli.options import Command
 from rtcore.cli.replay import run_replay
 from rtcore.cli.video import draw_video, run_video, say_left_out
 from rtcore.config import RuntimeConfig
+from rtcore.descendants import ended_with_this_program
 from rtcore.errors import RecordError, RtcoreError
 from rtcore.learn.policysource import resolve_policy
 from rtcore.randomness import entropy_of, seed_generators
@@ -40,9 +41,10 @@ def execute(command: Command, words: list[str]) -> int:
     """What the command says; the exit code. `words`: it as it was given."""
     if command.replay is not None and command.config.video:
         return run_video(command.replay, command.config.ticks)
-    if command.replay is not None:
-        return run_replay(command.replay, command.config)
-    return _run(command.config, words)
+    with ended_with_this_program():
+        if command.replay is not None:
+            return run_replay(command.replay, command.config)
+        return _run(command.config, words)
 
 
 def _run(config: RuntimeConfig, words: list[str]) -> int:

@@ -1,0 +1,143 @@
+"""What a world starts ends with it, and its close() is called and heard, however the run ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from drills import run_to_end, running, wait_for, wait_until_ticking
+
+import rtcore
+from rtcore.errors import EnvironmentFailed, EnvironmentHung
+
+pytestmark = pytest.mark.fault
+
+
+def run_of(notes: Path, *more: str, **world: object) -> list[str]:
+    args = ",".join(f"{name}={value}" for name, value in ({"notes": str(notes)} | world).items())
+    return [
+        *("--env-id", "family_world:make", "--env-args", args, "--policy", "random", "--workers", "1", "--no-live"),
+        *more,
+    ]
+
+
+def family_of(notes: Path) -> list[int]:
+    return [int(pid) for pid in (notes / "pids").read_text().split()]
+
+
+def assert_all_gone(notes: Path) -> None:
+    family = family_of(notes)
+    assert len(set(family)) == 4
+    wait_for(lambda: not any(map(is_running, family)), "the world's processes to be gone")
+
+
+def env_process_of(run: subprocess.Popen[str]) -> Any:
+    """Not the process of the world's that was forked from it, which has its name too."""
+    servers = psutil.Process(run.pid).children()
+    found = [child for server in servers for child in server.children() if child.name() == "rt-env"]
+    return found[0] if found else None
+
+
+def is_running(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).name() in ("sleep", "rt-env")
+
+
+def test_at_a_normal_end_exit_functions_are_run_and_nothing_of_the_world_stays(tmp_path: Path) -> None:
+    done = run_to_end(*run_of(tmp_path, "--ticks", "30"))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "closed").exists()
+    assert (tmp_path / "atexit").exists()
+    ignored = int((tmp_path / "ignored_signals").read_text(), 16)
+    assert not any(ignored >> (signum - 1) & 1 for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+    assert not any(map(is_running, family_of(tmp_path))), "gone when the program is, as a pipe to another one ends then"
+
+
+@pytest.mark.parametrize("victim", ["rt-env", "the fork server", "the program"])
+def test_whoever_is_killed_nothing_of_the_world_stays(victim: str, tmp_path: Path) -> None:
+    with running(*run_of(tmp_path, "--duration", "60")) as run:
+        wait_until_ticking(run)
+        env = env_process_of(run)
+        victims = {"rt-env": env.pid, "the fork server": env.ppid(), "the program": run.pid}
+        os.kill(victims[victim], signal.SIGKILL)
+        run.wait(timeout=60)
+        assert_all_gone(tmp_path)
+    if victim == "the program":
+        assert (tmp_path / "closed").exists(), "who is left has the world closed"
+        assert (tmp_path / "atexit").exists()
+
+
+def test_a_world_that_hangs_in_python_is_closed_all_the_same(tmp_path: Path) -> None:
+    done = run_to_end(*run_of(tmp_path, "--env-timeout-s", "2", hang_at=60))
+    assert done.returncode == 1
+    assert "EnvironmentHung" in done.stderr
+    assert (tmp_path / "closed").exists()
+    assert_all_gone(tmp_path)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGHUP, signal.SIGTERM])
+@pytest.mark.parametrize("moment", ["before tick 0", "in the run"])
+def test_an_env_process_that_dies_by_a_signal_fails_the_run(
+    signum: signal.Signals, moment: str, tmp_path: Path
+) -> None:
+    with running(*run_of(tmp_path, "--duration", "60")) as run:
+        if moment == "in the run":
+            wait_until_ticking(run)
+        wait_for(lambda: env_process_of(run) is not None, "the env process")
+        env_process_of(run).send_signal(signum)
+        output, _ = run.communicate(timeout=60)
+    assert run.returncode == 1, output
+    assert "env 0" in output
+    assert signum.name in output
+
+
+def test_closing_may_take_as_long_as_the_world_may_be_silent(tmp_path: Path) -> None:
+    done = run_to_end(*run_of(tmp_path, "--ticks", "20", how_closing="slow"))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "closed").exists()
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("raise", "EnvironmentFailed: the world raised in close(): OSError: the video cannot be written"),
+        ("hang", "EnvironmentHung: closing family_world:make took longer than 1 s"),
+        ("die", "SIGHUP"),
+    ],
+)
+def test_a_close_that_goes_wrong_is_reported_and_the_runs_results_are_kept(how: str, said: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = run_to_end(*run_of(tmp_path, "--ticks", "20", "--env-timeout-s", "1", "--out", str(out), how_closing=how))
+    assert done.returncode == 1
+    assert said in done.stderr
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["ticks"]["count"] + summary["ticks"]["skipped"] == 20
+    assert summary["error"]
+    assert_all_gone(tmp_path)
+
+
+def test_on_the_virtual_clock_a_close_that_raises_is_the_same_error(tmp_path: Path) -> None:
+    virtual = ("--ticks", "20", "--clock", "virtual", "--latency", "constant:5")
+    done = run_to_end(*run_of(tmp_path, *virtual, how_closing="raise"))
+    assert done.returncode == 1
+    assert "EnvironmentFailed: the world raised in close(): OSError: the video cannot be written" in done.stderr
+    assert not any(map(is_running, family_of(tmp_path)))
+
+
+@pytest.mark.parametrize(("how", "error"), [("raise", EnvironmentFailed), ("hang", EnvironmentHung)])
+def test_a_program_that_steps_the_world_is_told_once_by_its_own_close(
+    how: str, error: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    world = {"notes": str(tmp_path), "how_closing": how}
+    env = rtcore.RealtimeEnv("family_world:make", env_args=world, env_timeout_s=1)
+    env.reset()
+    with pytest.raises(error, match="clos"):
+        env.close()
+    env.close()
+    assert_all_gone(tmp_path)
