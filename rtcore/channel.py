@@ -57,8 +57,8 @@ class Message:
 @dataclass
 class Setup(Message):
     """To the fork server, first: whose it is, and its children's `sys.path`. `own_folders`: of these, the program's
-    own (its current folder and its script's), in which no library is looked for before all others. `grace_s`: what the env
-    process gets to close its world in if the program is killed."""
+    own (its current folder and its script's), in which no library is looked for before all others. `grace_s`: what the
+    env process gets to close its world in if the program is killed."""
 
     sys_path: list[str]
     own_folders: list[str]
