@@ -112,9 +112,9 @@ class RuntimeConfig(LearnConfig):
 
     # -- the policy
     policy: Annotated[str, BeforeValidator(import_path)] = Field(
-        "impala",
-        description="impala, nature, dqn, tiles, mlp, trained (plays the built-in game), random, synthetic, or "
-        "module:factory returning an nn.Module.",
+        "auto",
+        description="auto: impala for images, mlp for vectors. Or impala, nature, dqn, tiles, mlp, trained (plays the "
+        "built-in game), random, synthetic, module:factory (net.py:Net) returning an nn.Module.",
     )
     policy_args: Arguments = Field(
         default_factory=dict,

@@ -158,6 +158,7 @@ class Runtime:
             self._supervisor.saved = self._learning.saved
             self._supervisor.about_to_run = self._begin_folder
             self._supervisor.start()
+            self.config = self.config.model_copy(update={"policy": self._supervisor.config.policy})
             self._open_files()
             self._ready.set()
         except BaseException as error:

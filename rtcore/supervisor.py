@@ -27,6 +27,7 @@ from rtcore.launcher import PRELOAD_META, PRELOAD_NETWORK, Child, Launcher, chil
 from rtcore.layout import TRACE_SUPERVISOR
 from rtcore.learn.checkpoint import SavedState
 from rtcore.learn.crew import LearnerCrew
+from rtcore.learn.policysource import fitting_policy
 from rtcore.params import ParamStore
 from rtcore.patience import Patience
 from rtcore.planner import Plan
@@ -209,6 +210,9 @@ class Supervisor:
         self.env_info = message.spec
         self.observation = ObservationSpec.from_json(self.env_info["observation"])
         self.action = ActionSpec.from_json(self.env_info["action"])
+        if self._played_delay_ticks is None:
+            self.config = fitting_policy(self.config, self.observation)
+            self._config_fields = self.config.to_jsonable()
         self.rate_hz = Fraction(self.env_info["rate_hz"])
         self._period_ns = int(NS_PER_S / self.rate_hz)
         layout = layout_for(self.config, self.env_info)

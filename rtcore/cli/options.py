@@ -27,7 +27,7 @@ examples:
   rtcore-run                                              the built-in game, a real network, auto workers
   rtcore-run --policy-args k=1,pad_ms=100 --duration 30   the same as a larger network would play it
   rtcore-run --policy synthetic --policy-args latency_ms=400 --workers 26
-  rtcore-run --env-id CartPole-v1 --policy mlp --fps 100 --stagger expected-time
+  rtcore-run --env-id CartPole-v1 --fps 100 --stagger expected-time
   rtcore-run --env-id rtcore/Tetris-v0 --rom tetris.gb    with your own ROM; rtcore-rom check FILE looks at it first
   rtcore-run --env-id rtcore/GameBoy-v0 --rom game.gb --env-args 'reward=delta(u16[0xC0A0]),done=u8[0xC0B0]==1'
                                                           any Game Boy game; rtcore-rom finds the addresses

@@ -1,4 +1,4 @@
-"""Weights know what network they are of: what a checkpoint says of its policy need not be said again."""
+"""Which policy a run plays where that was not said: as its weights' checkpoint says, or as its world looks."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from rtcore.config import RuntimeConfig, make_config
 from rtcore.errors import ConfigError
 from rtcore.filesettings import refuse_code
 from rtcore.learn.checkpoint import find_state, read_state
+from rtcore.spaces import ObservationSpec
 from rtcore.values import from_json
 
 #: The policy that comes with the package, and where its weights are.
 TRAINED = "trained"
+#: A network that fits the world's observations.
+AUTO = "auto"
+_LARGEST_IMAGE_CHANNELS = 4
 _FIELDS = ("policy", "policy_args", "obs_history", "act_history")
 
 
@@ -28,7 +32,7 @@ def resolve_policy(config: RuntimeConfig) -> RuntimeConfig:
     checkpoint's. ConfigError if a checkpoint is there but cannot be read, or if its policy would be imported and was
     not given as well.
     """
-    given = config.model_fields_set
+    given = config.model_fields_set - ({"policy"} if config.policy == AUTO else set())
     if config.policy == TRAINED:
         saved = read_state(trained_folder(), "policy")["policy"]
         found = {name: saved[name] for name in ("obs_history", "act_history") if name not in given}
@@ -50,3 +54,35 @@ def resolve_policy(config: RuntimeConfig) -> RuntimeConfig:
         return make_config(**(said | update))
     except (ConfigError, ValueError) as error:
         raise ConfigError(f"{source} has settings that do not go with the given ones: {error}") from error
+
+
+def fitting_policy(config: RuntimeConfig, observation: ObservationSpec) -> RuntimeConfig:
+    """The config with a policy in the place of "auto": impala for images, mlp for vectors and Dicts of them.
+
+    Raises:
+        ConfigError: observations that no built-in network is made for.
+    """
+    if config.policy != AUTO:
+        return config
+    if _is_image(observation):
+        return config.model_copy(update={"policy": "impala"})
+    shapes = [part.shape for part in observation.parts] or [observation.shape]
+    if all(len(shape) <= 1 for shape in shapes):
+        return config.model_copy(update={"policy": "mlp"})
+    raise ConfigError(
+        f"policy is auto, and no built-in network is made for observations {observation.to_space()}; expected uint8 "
+        "images (H, W), (H, W, C) with C <= 4 or (C, H, W), vectors or Dicts of them. Give --policy module:factory; "
+        "mlp, which flattens anything and scales nothing; or random, to see the world run"
+    )
+
+
+def _is_image(observation: ObservationSpec) -> bool:
+    """What the built-in networks for images take: three axes are channels last if the last one is short."""
+    shape = observation.shape
+    if observation.parts or observation.dtype != "uint8" or len(shape) not in (2, 3):
+        return False
+    if len(shape) == 2:
+        return True
+    last = shape[-1] <= _LARGEST_IMAGE_CHANNELS
+    channels, *sides = (shape[2], shape[0], shape[1]) if last else shape
+    return channels <= min(sides)

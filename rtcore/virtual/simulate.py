@@ -20,7 +20,7 @@ from rtcore.dispatch import Dispatcher
 from rtcore.errors import ConfigError
 from rtcore.history import History
 from rtcore.learn.checkpoint import SavedState, load_state, load_weights
-from rtcore.learn.policysource import resolve_policy
+from rtcore.learn.policysource import fitting_policy, resolve_policy
 from rtcore.learn.run import say_what_changed, say_what_is_unchecked
 from rtcore.planner import Plan, Tau, make_plan
 from rtcore.recorder import Books, StatsRecorder
@@ -87,6 +87,7 @@ class Simulation:
         if saved is not None:
             say_what_changed(config, saved, say)
         if policy is None and self._own_world is not None:
+            self.config = config = fitting_policy(config, self._own_world.observation)
             agent = self._build_agent(self._own_world, policy_clock, saved)
             policy = agent.policy
         self._policy_name = agent.name if agent is not None else "none"

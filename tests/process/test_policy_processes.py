@@ -61,3 +61,11 @@ def test_each_worker_draws_other_random_numbers_and_a_run_of_the_same_seed_the_s
         # Not one by one: on a busy machine an action may come too late to be applied.
         assert len(set(actions) & set(again[worker])) > 1
         assert not set(actions) & set(other[worker])
+
+
+def test_a_run_that_names_no_policy_plays_one_that_fits_its_world() -> None:
+    with rtcore.Runtime(env_id="CartPole-v1", ticks=30, workers=1) as runtime:
+        runtime.wait()
+        assert runtime.config.policy == "mlp"
+        assert runtime.header["policy"]["policy"].startswith("mlp hidden=64 layers=2, ")
+        assert runtime.summary()["actions"]["acted_fraction"] > 0
