@@ -24,6 +24,7 @@ _MAGIC = b"rtcore-state-1 "
 _HEADER_KEYS = {"rom_sha256", "game", "world", "pyboy"}
 #: PyBoy's states are 150 kB, up to 300 kB with a cartridge's own RAM.
 _MAX_STATE_BYTES = 4 * 1024 * 1024
+_MAX_HEADER_TEXT = 200
 
 _MAKE_NEW = "Make it anew: `rtcore-rom play` or `rtcore-rom states new`."
 
@@ -43,8 +44,12 @@ class StartState(NamedTuple):
         return self.path.name.removesuffix(SUFFIX)
 
     def unpack(self) -> bytes:
-        """PyBoy's state; 0.2 ms."""
-        return zlib.decompressobj().decompress(self.packed, _MAX_STATE_BYTES)
+        """PyBoy's state; 0.2 ms. Raises `zlib.error` if it is not whole, or larger than any."""
+        unpacking = zlib.decompressobj()
+        state = unpacking.decompress(self.packed, _MAX_STATE_BYTES)
+        if not unpacking.eof:
+            raise zlib.error(f"not whole, or more than {_MAX_STATE_BYTES} bytes")
+        return state
 
 
 def state_folder() -> Path:
@@ -99,9 +104,11 @@ def read_state(path: Path) -> StartState:
         header = json.loads(line)
         if set(header) != _HEADER_KEYS or not all(isinstance(text, str) for text in header.values()):
             raise ValueError(f"keys {sorted(header)}, expected {sorted(_HEADER_KEYS)}")
+        if not all(text.isprintable() and len(text) <= _MAX_HEADER_TEXT for text in header.values()):
+            raise ValueError("text that is not printable, or too long")  # it goes to the terminal
         state = StartState(path, header["rom_sha256"], header["game"], header["world"], header["pyboy"], packed)
         state.unpack()
-    except (ValueError, TypeError, zlib.error) as error:
+    except (ValueError, TypeError, RecursionError, zlib.error) as error:
         raise StateError(path, f"a header or state that cannot be read ({error})", "a start state", _MAKE_NEW) from None
     return state
 

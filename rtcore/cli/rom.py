@@ -15,6 +15,7 @@ from rich.table import Table
 
 from rtcore.cli import romplay
 from rtcore.cli.endings import EXIT_BAD_INPUT, EXIT_FAILED, end_program
+from rtcore.errors import printable
 from rtcore_envs.errors import RewardError, RomError, SettingError, StateError, SymbolFileError
 from rtcore_envs.examine import (
     ANY_WORLD,
@@ -142,7 +143,7 @@ def _do(options: argparse.Namespace, known_roms: Sequence[KnownRom]) -> int:
     except (RomError, StateError, SymbolFileError, RewardError, OSError) as error:
         errors = Console(stderr=True, highlight=False)
         errors.print(f"[bold red]rtcore-rom: {type(error).__name__}:[/] ", end="")
-        errors.print(str(error), markup=False, soft_wrap=True)
+        errors.print(printable(str(error)), markup=False, soft_wrap=True)
         return EXIT_FAILED
     except SettingError as error:
         return _wrong(str(error))
@@ -290,7 +291,7 @@ def _show_roms(console: Console, reports: list[RomReport], others: int) -> None:
     console.print(table)
     for report in reports:
         if report.problem is not None:
-            console.print(f"{report.path}: {report.problem}", markup=False, soft_wrap=True)
+            console.print(printable(f"{report.path}: {report.problem}"), markup=False, soft_wrap=True)
     if others:
         console.print(f"{others} other files are no cartridges by size or header")
     if not reports:
@@ -365,12 +366,12 @@ def _show_states(reports: list[StateReport], where: object, *, as_json: bool) ->
     for report in reports:
         name = report.path.name.removesuffix(SUFFIX)
         state = report.state
-        world, game = (state.world, state.game) if state is not None else ("[red]damaged[/]", "")
-        table.add_row(_plain(name), world, game, _word(report.runs))
+        world, game = (state.world, state.game) if state is not None else ("damaged", "")
+        table.add_row(_plain(name), _plain(world), _plain(game), _word(report.runs))
     console.print(table)
     for report in reports:
         if report.problem is not None:
-            console.print(f"{report.path}: {report.problem}", markup=False, soft_wrap=True)
+            console.print(printable(f"{report.path}: {report.problem}"), markup=False, soft_wrap=True)
     return 0 if all_good else EXIT_FAILED
 
 
@@ -384,7 +385,7 @@ def _state_json(report: StateReport) -> dict[str, Any]:
 
 
 def _wrong(message: str) -> int:
-    print(f"rtcore-rom: error: {message}", file=sys.stderr)
+    print(f"rtcore-rom: error: {printable(message)}", file=sys.stderr)
     return EXIT_BAD_INPUT
 
 
@@ -400,7 +401,8 @@ def _word(runs: bool | None) -> str:
 
 
 def _plain(text: str) -> str:
-    return text.replace("[", r"\[")
+    """For a table: what a file, or its name, says is no markup and reaches no terminal as control characters."""
+    return printable(text).replace("[", r"\[")
 
 
 if __name__ == "__main__":

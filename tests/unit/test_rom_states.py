@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import random
+import zlib
 
 import pytest
 from probeworld import NOTHING, Probe
 
-from rtcore_envs.errors import RomError, StateError
+from rtcore_envs.errors import RomError, StateError, SymbolFileError
+from rtcore_envs.memorymap import read_symbols
+from rtcore_envs.rom import read_rom
 from rtcore_envs.states import read_state, state_files, state_folder
 
 pytestmark = pytest.mark.unit
@@ -195,3 +200,61 @@ def test_a_rom_that_changed_since_it_was_found_is_refused(tmp_path):
     os.truncate(probe.path, 16384)
     with pytest.raises(RomError):
         probe.make("battles", states=path)
+
+
+# -- files from outside ------------------------------------------------------------------------------------------
+
+
+def test_two_hundred_damaged_states_are_all_refused_before_an_emulator_sees_them(tmp_path):
+    path = Probe(tmp_path, "pokemon-red").save("one", "battles")
+    whole, rng = path.read_bytes(), random.Random(2)
+    for number in range(200):
+        content = bytearray(whole)
+        if number % 2:
+            del content[rng.randrange(len(content)) :]
+        else:
+            content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        path.write_bytes(content)
+        with pytest.raises(StateError, match=r"one\.rtstate: got "):
+            read_state(path)
+
+
+HEADER = {"rom_sha256": "0" * 64, "game": "x", "world": "y", "pyboy": "2.8.1"}
+
+
+@pytest.mark.parametrize(
+    ("header", "body"),
+    [
+        (b"[" * 200_000, b""),
+        (b"3", b""),
+        (json.dumps(HEADER | {"game": 3}).encode(), zlib.compress(b"x")),
+        (json.dumps(HEADER | {"game": "\x1b[2J"}).encode(), zlib.compress(b"x")),
+        (json.dumps(HEADER | {"game": "x" * 10_000}).encode(), zlib.compress(b"x")),
+        (json.dumps(HEADER).encode(), zlib.compress(bytes(100_000_000), 9)),
+        (json.dumps(HEADER).encode(), zlib.compress(b"x" * 1000)[:-3]),
+        (json.dumps(HEADER).encode(), b"junk"),
+    ],
+)
+def test_a_state_that_was_made_to_harm_is_refused_by_name(tmp_path, header, body):
+    path = tmp_path / "made.rtstate"
+    rest = header + b"\n" + body
+    path.write_bytes(b"rtcore-state-1 " + hashlib.sha256(rest).hexdigest().encode() + b"\n" + rest)
+    with pytest.raises(StateError, match=r"made\.rtstate"):
+        read_state(path)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "huge", "folder"])
+def test_only_a_plain_file_of_a_possible_size_is_read(tmp_path, kind):
+    path = tmp_path / "one.rtstate"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        with path.open("wb") as file:
+            file.truncate(1 << 40)
+    for read, error in ((read_state, StateError), (read_rom, RomError), (read_symbols, SymbolFileError)):
+        with pytest.raises(error, match=r"one\.rtstate: got "):
+            read(path)
