@@ -70,6 +70,10 @@ def from_words(args: dict[str, Any]) -> dict[str, Any]:
 
 
 _ARGUMENTS = ("env_args", "policy_args")
+#: Between two looks of the program that keeps the books there are fewer ticks than this, unless they are short.
+_FEWEST_RING_SLOTS = 16
+#: Frames of the ring beyond those that workers may still read.
+SPARE_RING_SLOTS = 8
 
 
 class RuntimeConfig(LearnConfig):
@@ -167,8 +171,8 @@ class RuntimeConfig(LearnConfig):
     spin_us: Annotated[int, Field(ge=0, le=1_000_000)] = Field(1500, description="Longest spin of a hybrid wait [us].")
     ring_slots: Many | None = Field(
         None,
-        description="Frames the ring keeps, which is also how much can be learnt from. Default: 4096 (at most 256 MB), "
-        "100000 for a run that is learnt from (at most 1 GB).",
+        description="Frames the ring keeps, which is also how much can be learnt from. Default: 4096 (at most 256 MB; "
+        "1 GB if the run is recorded), 100000 for a run that is learnt from (at most 1 GB).",
     )
 
     # -- faults
@@ -332,11 +336,25 @@ class RuntimeConfig(LearnConfig):
         return "hybrid" if usable_cpus() > 1 else "block"
 
     def resolved_ring_slots(self, frame_bytes: int) -> int:
-        """Ring capacity [frames]."""
+        """Ring capacity [frames]: by default what its memory has room for, and never fewer than the run needs."""
         if self.ring_slots is not None:
             return self.ring_slots
-        most, budget_bytes = (100_000, 1 << 30) if self.explores else (4096, 1 << 28)
-        return max(64, 2 * self.worker_places + 8, min(most, budget_bytes // max(1, frame_bytes)))
+        return max(self.fewest_ring_slots, min(self._most_ring_slots, self.ring_budget_bytes // max(1, frame_bytes)))
+
+    @property
+    def ring_budget_bytes(self) -> int:
+        """What the ring may take by default."""
+        return 1 << 30 if self.explores or self.record else 1 << 28
+
+    @property
+    def _most_ring_slots(self) -> int:
+        return 100_000 if self.explores else 4096
+
+    @property
+    def fewest_ring_slots(self) -> int:
+        """Frames that workers still read while newer ones are written; with `auto`, that a few of them do."""
+        workers = 0 if self.workers == "auto" else self.workers
+        return max(_FEWEST_RING_SLOTS, workers + max(self.obs_history, self.act_history) + SPARE_RING_SLOTS)
 
     @property
     def worker_places(self) -> int:

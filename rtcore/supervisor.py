@@ -38,7 +38,7 @@ from rtcore.rehearsal import Rehearsal
 from rtcore.report.record import Drain
 from rtcore.shared import Phase, SharedRun, next_order
 from rtcore.shm import check_platform, new_run_id, reap_dead_runs, unlink_all
-from rtcore.sizing import layout_for
+from rtcore.sizing import fitted, layout_for
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore.startup import StartUp
 from rtcore.trace import TraceKind, TraceRing
@@ -215,6 +215,8 @@ class Supervisor:
             self._config_fields = self.config.to_jsonable()
         self.rate_hz = Fraction(self.env_info["rate_hz"])
         self._period_ns = int(NS_PER_S / self.rate_hz)
+        self.config, notes = fitted(self.config, self.observation.nbytes)
+        self.env_info["notes"] += notes
         layout = layout_for(self.config, self.env_info)
         self._shared = SharedRun.create(self.run_id, layout, self.observation)
         self._trace = self._shared.trace_ring(TRACE_SUPERVISOR)
