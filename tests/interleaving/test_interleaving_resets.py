@@ -81,6 +81,12 @@ class SteppedPlayer(Player):
         self.before = bytes(self.memory)
         return super()._outstanding()
 
+    def _discard_before(self, frame_seq):
+        # What changed since the look before this one is no reason to go on waiting.
+        before = self.before
+        super()._discard_before(frame_seq)
+        self.before = before
+
     def _pause(self, look_ns=0):
         before = self.before
         wait_until(lambda: bytes(self.memory) != before)
