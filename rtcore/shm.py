@@ -12,6 +12,7 @@ import os
 import platform
 import re
 import secrets
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from enum import StrEnum
@@ -32,6 +33,10 @@ _MEASUREMENT = "ipc-"
 #: How long a control segment may be without a head. Making one takes milliseconds.
 _MAKING_S = 10.0
 _PROC = Path("/proc")
+#: Anybody may make names in /dev/shm: only those that `new_run_id` can make are a run's.
+_RUN_ID = rf"\d+-(?:{_MEASUREMENT})?[0-9a-f]{{6}}"
+_PARTS = r"control|slots|ring|log|about|trace|params|learner|holder\d+"
+_NAME = re.compile(rf"{PREFIX}(?P<run>{_RUN_ID})-(?P<part>{_PARTS})|sem\.{PREFIX}(?P<woken>{_RUN_ID})-w\d+")
 Part = Literal["control", "slots", "ring", "log", "about", "trace", "params", "learner"]
 
 
@@ -141,16 +146,17 @@ def create_segment(
     reserved = size if reserved_bytes is None else reserved_bytes
     name = segment_name(run_id, part)
     _check_room(part, reserved)
-    memory = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=0o600)
+    try:
+        memory = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=0o600)
+    except (OSError, posix_ipc.Error) as error:
+        raise _not_made(part, error) from error
     try:
         try:
             os.ftruncate(memory.fd, size)
             os.posix_fallocate(memory.fd, 0, reserved)
+            mapping = _map(memory.fd, size, populate=reserved == size)
         except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            raise _no_room(part, reserved) from error
-        mapping = _map(memory.fd, size, populate=reserved == size)
+            raise (_no_room(part, reserved) if error.errno == errno.ENOSPC else _not_made(part, error)) from error
     except BaseException:
         memory.unlink()
         raise
@@ -235,18 +241,34 @@ def semaphore_name(run_id: str, worker: int) -> str:
 
 
 def create_semaphore(run_id: str, worker: int) -> posix_ipc.Semaphore:
-    return posix_ipc.Semaphore(semaphore_name(run_id, worker), posix_ipc.O_CREX, mode=0o600, initial_value=0)
+    try:
+        return posix_ipc.Semaphore(semaphore_name(run_id, worker), posix_ipc.O_CREX, mode=0o600, initial_value=0)
+    except (OSError, posix_ipc.Error) as error:
+        raise _not_made(f"semaphore of worker {worker}", error) from error
 
 
 def attach_semaphore(run_id: str, worker: int) -> posix_ipc.Semaphore:
     return posix_ipc.Semaphore(semaphore_name(run_id, worker))
 
 
+def run_of(name: str) -> str | None:
+    """The run id in a name in /dev/shm; None if no run of rtcore has such a name."""
+    match = _NAME.fullmatch(name)
+    return (match["run"] or match["woken"]) if match else None
+
+
 def files_of(run_id: str) -> list[Path]:
-    """What of a run is in /dev/shm."""
-    return sorted(
-        path for pattern in (f"{PREFIX}{run_id}-*", f"sem.{PREFIX}{run_id}-*") for path in SHM_DIR.glob(pattern)
-    )
+    """What of a run is in /dev/shm and is this user's. A link, a pipe or a file of another user's is no part of it."""
+    return sorted(path for path in SHM_DIR.iterdir() if run_of(path.name) == run_id and is_own_file(path))
+
+
+def is_own_file(path: Path) -> bool:
+    """A regular file of this user's."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
 
 
 def unlink_all(run_id: str) -> None:
@@ -286,9 +308,17 @@ class Judgement(NamedTuple):
 
 
 def read_head(path: Path) -> Words | None:
-    """A copy of a segment's head; None if none has been written. OSError if there is no such segment to be read."""
-    with path.open("rb") as file:
-        head = bytearray(file.read(SEGMENT_HEADER.num_bytes))
+    """A copy of a segment's head; None if none has been written. OSError if there is no such segment to be read.
+
+    The name may be anybody's: a link is not followed, and what is no file (a pipe without a writer) is not waited for.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        head = bytearray(os.pread(fd, SEGMENT_HEADER.num_bytes, 0))
+    finally:
+        os.close(fd)
     words = Words(SEGMENT_HEADER, memoryview(head)) if len(head) == SEGMENT_HEADER.num_bytes else None
     return words if words is not None and words["magic"] == MAGIC else None
 
@@ -299,7 +329,7 @@ def judge_run(run_id: str, root: Path = Path("/")) -> Judgement:
     try:
         head = read_head(path)
         if head is None:
-            return Judgement(_judge_headless(run_id, unix_time_s() - path.stat().st_mtime, proc))
+            return Judgement(_judge_headless(run_id, unix_time_s() - path.lstat().st_mtime, proc))
     except FileNotFoundError:
         return Judgement(Standing.GONE)
     except OSError:
@@ -323,17 +353,19 @@ def _judge_headless(run_id: str, age_s: float, proc: Path) -> Standing:
 
 def run_ids() -> list[str]:
     """Of everything that has a control segment, measurements included."""
-    paths = SHM_DIR.glob(f"{PREFIX}*-control")
-    return sorted(path.name.removeprefix(PREFIX).removesuffix("-control") for path in paths)
+    matches = (_NAME.fullmatch(path.name) for path in SHM_DIR.iterdir())
+    return sorted(match["run"] for match in matches if match and match["part"] == "control")
 
 
 def dead_runs() -> Iterator[str]:
-    """Run ids whose owner certainly no longer exists (killed together with its launcher)."""
-    return (run_id for run_id in run_ids() if judge_run(run_id).standing is Standing.DEAD)
+    """Run ids of this user's whose owner certainly no longer exists (killed together with its launcher)."""
+    for run_id in run_ids():
+        if is_own_file(segment_path(run_id, "control")) and judge_run(run_id).standing is Standing.DEAD:
+            yield run_id
 
 
 def reap_dead_runs() -> list[str]:
-    """Remove what runs left behind whose owner is dead, and only those."""
+    """Remove what runs of this user left behind whose owner is dead, and only those."""
     reaped = list(dead_runs())
     for run_id in reaped:
         unlink_all(run_id)
@@ -358,3 +390,16 @@ def _no_room(part: str, size: int) -> SharedMemoryError:
         "run --shm-size=1g; "
         "mount -o remount,size=2G /dev/shm)"
     )
+
+
+def _not_made(part: str, error: Exception) -> SharedMemoryError:
+    code = getattr(error, "errno", None)
+    what_to_do = {
+        errno.EFBIG: "Raise the limit of file sizes (ulimit -f unlimited)",
+        errno.EMFILE: "Raise the limit of open files (ulimit -n)",
+        errno.ENFILE: "The machine has no open file left (fs.file-max)",
+        errno.ENOMEM: "Free memory, or raise the limits of address space (ulimit -v) and of the container",
+        errno.ENOSPC: "Remove stale segments (rtcore-doctor --clean), or enlarge /dev/shm",
+        errno.EACCES: "rtcore-doctor says what /dev/shm lacks",
+    }.get(code or 0, "rtcore-doctor looks at /dev/shm")
+    return SharedMemoryError(f"the {part} could not be made in /dev/shm: {error}. {what_to_do}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import re
 import tempfile
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -14,10 +13,9 @@ from enum import StrEnum
 from rtcore.doctor.checks import Answer, Check, Needs, lacks, ok, size, unknown, warn
 from rtcore.doctor.machine import Machine, ProbeError
 from rtcore.errors import SharedMemoryError
-from rtcore.shm import PREFIX, Standing, judge_run, removal_command
+from rtcore.shm import PREFIX, Standing, is_own_file, judge_run, removal_command, run_of
 
 _SHM = "/dev/shm"
-_NAME = re.compile(rf"(?:sem\.{PREFIX}(?P<sem>.+)-w\d+|{PREFIX}(?P<run>.+)-(?:control|slots|ring|log|about|trace))")
 
 
 class Owner(StrEnum):
@@ -48,9 +46,15 @@ def find_runs(machine: Machine) -> list[Found]:
     """Every run that has files in /dev/shm, judged by its control segment."""
     files: dict[str, list[str]] = defaultdict(list)
     for path in machine.glob(f"{_SHM}/*{PREFIX}*"):
-        if match := _NAME.fullmatch(path.rpartition("/")[2]):
-            files[match["sem"] or match["run"]].append(path)
+        if run_id := run_of(path.rpartition("/")[2]):
+            files[run_id].append(path)
     return [_judge(machine, run_id, paths) for run_id, paths in sorted(files.items())]
+
+
+def strange_names(machine: Machine) -> list[str]:
+    """Names that look like a run's and are none that rtcore makes: somebody else's, never touched."""
+    names = (path.rpartition("/")[2] for path in machine.glob(f"{_SHM}/*{PREFIX}*"))
+    return [name for name in names if run_of(name) is None]
 
 
 _OWNERS = {
@@ -65,12 +69,13 @@ _OWNERS = {
 def _judge(machine: Machine, run_id: str, paths: list[str]) -> Found:
     standing, pid, version = judge_run(run_id, machine.root)
     found = Found(run_id, _OWNERS.get(standing, Owner.UNREADABLE), pid, version, paths)
+    with contextlib.suppress(FileNotFoundError):  # a run that ends meanwhile
+        control = machine.path(f"{_SHM}/{PREFIX}{run_id}-control").lstat()
+        if control.st_uid != machine.uid:
+            found.owner = Owner.OTHER_USER
     for path in paths:
-        with contextlib.suppress(FileNotFoundError):  # a run that ends meanwhile
-            stat = machine.path(path).stat()
-            found.num_bytes += stat.st_size
-            if stat.st_uid != machine.uid:
-                found.owner = Owner.OTHER_USER
+        with contextlib.suppress(FileNotFoundError):
+            found.num_bytes += machine.path(path).lstat().st_size
     return found
 
 
@@ -84,7 +89,8 @@ def clean(machine: Machine) -> list[Found]:
         if run.owner is not Owner.DEAD:
             continue
         # The control segment last: an interrupted cleaning can be judged, and ended, the next time.
-        for path in sorted(run.files, key=lambda path: path.endswith("-control")):
+        own = [path for path in run.files if is_own_file(machine.path(path))]
+        for path in sorted(own, key=lambda path: path.endswith("-control")):
             try:
                 machine.path(path).unlink(missing_ok=True)
             except OSError as error:
@@ -164,7 +170,10 @@ def _available_bytes(machine: Machine) -> int:
 def stale(machine: Machine, needs: Needs) -> Answer:
     runs = [run for run in find_runs(machine) if run.owner is not Owner.LIVE]
     dead = [run for run in runs if run.owner is Owner.DEAD]
-    left = "; ".join(f"{run.run_id} {run.owner}, left alone" for run in runs if run.owner is not Owner.DEAD)
+    alone = [f"{run.run_id} {run.owner}, left alone" for run in runs if run.owner is not Owner.DEAD]
+    if strange := strange_names(machine):
+        alone.append(f"{len(strange)} names that no run has, left alone: {', '.join(strange[:5])}")
+    left = "; ".join(alone)
     if dead:
         names = ", ".join(run.run_id for run in dead)
         total = size(sum(run.num_bytes for run in dead))

@@ -93,7 +93,7 @@ def owner_of(run_id: str) -> Owner:
     """Who made a run, from its control segment alone. `SharedMemoryError` if there is no such run."""
     standing, pid, version = judge_run(run_id)
     try:
-        status = segment_path(run_id, "control").stat()
+        status = segment_path(run_id, "control").lstat()
     except FileNotFoundError:
         standing = Standing.GONE
     if standing is Standing.GONE:

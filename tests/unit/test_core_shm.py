@@ -1,8 +1,10 @@
 """Segments and semaphores: created private, checked on attach, removed with their run and never with another's."""
 
+import contextlib
 import errno
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -12,7 +14,7 @@ import pytest
 
 from rtcore import shm
 from rtcore.errors import LayoutMismatchError, SharedMemoryError, UnsupportedPlatformError
-from rtcore.layout import LAYOUT_VERSION, SEGMENT_HEADER, Layout
+from rtcore.layout import LAYOUT_VERSION, MAGIC, SEGMENT_HEADER, Layout
 from rtcore.shared import SharedRun
 from rtcore.shm import (
     Standing,
@@ -30,6 +32,7 @@ from rtcore.shm import (
     unlink_all,
 )
 from rtcore.spaces import ObservationSpec
+from rtcore.stats import Words
 
 pytestmark = pytest.mark.process
 
@@ -310,6 +313,90 @@ def test_what_is_not_ours_is_left_alone(run_id):
         path.write_bytes(content)
         assert run_id not in reap_dead_runs()
         assert path.exists()
+
+
+# -- names that anybody may make ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """In the place of /dev/shm, so that no other run meets what is put there."""
+    monkeypatch.setattr(shm, "SHM_DIR", tmp_path)
+    return tmp_path
+
+
+def head_of(pid, start_ticks):
+    head = bytearray(4096)
+    words = Words(SEGMENT_HEADER, memoryview(head))
+    words["magic"], words["layout_version"], words["size_bytes"] = MAGIC, LAYOUT_VERSION, len(head)
+    words["owner_pid"], words["owner_start_ticks"] = pid, start_ticks
+    words["owner_pid_namespace"] = shm.pid_namespace()
+    return bytes(head)
+
+
+DEAD_HEAD = head_of(99999999, 1)
+
+
+def test_every_part_of_a_dead_run_is_reaped_and_nothing_that_is_named_like_one(folder):
+    run_id, live = "99999999-abcdef", f"{os.getpid()}-abcdef"
+    own = [f"rtcore-{run_id}-{part}" for part in ("control", "slots", "params", "learner", "holder0", "holder12")]
+    own.append(f"sem.rtcore-{run_id}-w3")
+    strange = [
+        *("rtcore-*-control", f"rtcore-{run_id}x-control", f"rtcore-{run_id}-holderx", "rtcore--control"),
+        *(f"rtcore-{run_id}-control.bak", "rtcore-1-ABCDEF-control", f"rtcore-{live}?-control"),
+    ]
+    others = [f"rtcore-{live}-control", f"rtcore-{live}-params"]
+    for name in (*own, *strange):
+        (folder / name).write_bytes(DEAD_HEAD)
+    for name in others:
+        (folder / name).write_bytes(head_of(os.getpid(), shm.process_start_ticks(os.getpid())))
+    assert reap_dead_runs() == [run_id]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(strange + others)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link to a dead run", "link to nothing", "socket"])
+def test_what_is_no_file_is_neither_waited_for_nor_followed_nor_removed(folder, kind):
+    run_id = "1-abcdef"
+    path, elsewhere = folder / f"rtcore-{run_id}-control", folder / "elsewhere"
+    elsewhere.write_bytes(DEAD_HEAD)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as server, contextlib.chdir(folder):
+            server.bind(path.name)
+    else:
+        path.symlink_to(elsewhere if "dead" in kind else "nowhere")
+    assert judge_run(run_id).standing is Standing.UNREADABLE
+    assert reap_dead_runs() == []
+    unlink_all(run_id)
+    assert path.is_symlink() or path.exists()
+    assert elsewhere.exists()
+
+
+def test_a_dead_run_of_another_user_is_not_taken_for_ones_own_and_nor_is_his_file_beside_it(folder, monkeypatch):
+    dead, half = "99999999-aaaaaa", "99999999-bbbbbb"
+    for name in (f"rtcore-{dead}-control", f"rtcore-{half}-control", f"rtcore-{half}-ring"):
+        (folder / name).write_bytes(DEAD_HEAD)
+    really = shm.is_own_file
+    foreign = {f"rtcore-{dead}-control", f"rtcore-{half}-ring"}
+    monkeypatch.setattr(shm, "is_own_file", lambda path: path.name not in foreign and really(path))
+    assert reap_dead_runs() == [half]
+    assert {path.name for path in folder.iterdir()} == foreign
+
+
+@pytest.mark.parametrize(
+    ("code", "what_to_do"), [(errno.EFBIG, "ulimit -f"), (errno.EMFILE, "ulimit -n"), (errno.EACCES, "rtcore-doctor")]
+)
+def test_a_segment_that_cannot_be_made_says_what_to_do_and_leaves_nothing(run_id, monkeypatch, code, what_to_do):
+    def refuse(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "ftruncate", refuse)
+    with pytest.raises(SharedMemoryError, match=f"ring could not be made in /dev/shm.*{what_to_do}"):
+        create_segment(run_id, "ring", LAYOUT)
+    assert files_of(run_id) == []
 
 
 # -- onlookers ---------------------------------------------------------------------------------------------------

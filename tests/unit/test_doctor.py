@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from rtcore.doctor import container, cpu, gpu, kernel, segments, system
 from rtcore.doctor.checks import Answer, Check, Needs, Status, ok, run_checks, size
 from rtcore.doctor.machine import Machine, ProbeError, Room, cpu_list, in_words
 from rtcore.errors import ConfigError
-from rtcore.layout import Layout
+from rtcore.layout import LAYOUT_VERSION, MAGIC, SEGMENT_HEADER, Layout
+from rtcore.shm import pid_namespace
+from rtcore.stats import Words
 
 pytestmark = pytest.mark.unit
 
@@ -558,3 +561,29 @@ def test_capabilities_matter_to_root_in_a_container_only(describe: Describe) -> 
     assert container.capabilities(describe(), NEEDS).status is Status.NOT_APPLICABLE
     held = {"/proc/self/status": f"CapEff:\t{(1 << 23) | (1 << 14):016x}\n"}
     said(container.capabilities(describe(held), NEEDS), Status.OK, "SYS_NICE, IPC_LOCK")
+
+
+def test_cleaning_removes_every_part_of_a_dead_run_and_says_what_strange_names_it_left(tmp_path: Path) -> None:
+    folder = tmp_path / "dev/shm"
+    folder.mkdir(parents=True)
+    (tmp_path / "proc/self/ns").mkdir(parents=True)
+    (tmp_path / "proc/self/ns/pid").touch()
+    head = bytearray(4096)
+    words = Words(SEGMENT_HEADER, memoryview(head))
+    words["magic"], words["layout_version"], words["size_bytes"] = MAGIC, LAYOUT_VERSION, len(head)
+    words["owner_pid"], words["owner_start_ticks"] = 99999999, 1
+    words["owner_pid_namespace"] = pid_namespace(tmp_path / "proc")
+    run_id = "99999999-abcdef"
+    for part in ("control", "slots", "ring", "log", "about", "trace", "params", "learner", "holder0", "holder1"):
+        (folder / f"rtcore-{run_id}-{part}").write_bytes(head)
+    (folder / f"sem.rtcore-{run_id}-w0").write_bytes(b"x")
+    strange = ["rtcore-*-control", f"rtcore-{run_id}-control~"]
+    for name in strange:
+        (folder / name).write_bytes(head)
+    os.mkfifo(folder / "rtcore-1-abcdef-control")
+    machine = Machine(root=tmp_path)
+    assert [run.run_id for run in segments.clean(machine)] == [run_id]
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*strange, "rtcore-1-abcdef-control"])
+    told = segments.stale(machine, NEEDS)
+    assert "2 names that no run has, left alone" in told.found
+    assert "1-abcdef without a readable header" in told.found

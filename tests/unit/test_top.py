@@ -507,10 +507,14 @@ def test_a_run_that_ends_before_its_first_tick_is_no_view(run, capsys):
 
 
 def test_another_users_run_names_the_user(run, monkeypatch):
-    def refuse(path: Path, *arguments: Any, **options: Any) -> Any:
-        raise PermissionError(13, "Permission denied")
+    really = os.open
 
-    monkeypatch.setattr(Path, "open", refuse)
+    def refuse(path: Any, *arguments: Any, **options: Any) -> int:
+        if str(path).startswith("/dev/shm/"):
+            raise PermissionError(13, "Permission denied")
+        return really(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
     row = row_of(run)
     assert row.state is RunState.NO_PERMISSION
     assert row.user in row.note
