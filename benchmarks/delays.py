@@ -37,7 +37,7 @@ from rtcore.cli.endings import Stopped, signals_as_exceptions
 from rtcore.config import RuntimeConfig, load_toml, make_config
 from rtcore.errors import ConfigError
 from rtcore.profile.host import HostWatch, conditions_text
-from rtcore.report.output import write_json
+from rtcore.strictjson import write_json
 from rtcore.virtual.simulate import Simulation
 
 LEARNED = ("asynchronous", "sequential")

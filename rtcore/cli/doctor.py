@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import sys
 from collections import Counter
@@ -21,6 +20,7 @@ from rtcore.doctor.checks import Check, Finding, Needs, Status, run_checks
 from rtcore.doctor.machine import Machine, ProbeError
 from rtcore.errors import ConfigError
 from rtcore.layout import Layout
+from rtcore.strictjson import dumps
 
 _DESCRIPTION = """\
 Say what this machine grants and lacks for realtime work, and how to change it.
@@ -85,7 +85,7 @@ def _do(words: list[str]) -> int:
             findings.append(found)
             status.update(f"{name}: {found.check.title}")
     if options.json:
-        print(json.dumps(to_json(needs, findings, removed), indent=2), flush=True)
+        print(dumps(to_json(needs, findings, removed), indent=2), flush=True)
     else:
         _show(Console(highlight=False), needs, findings, removed)
     return 1 if any(finding.answer.status is Status.LACKS for finding in findings) else 0

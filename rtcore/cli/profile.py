@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
-import json
 import os
 import sys
 from pathlib import Path
@@ -30,6 +29,7 @@ from rtcore.profile.results import (
     row_name,
     unmatched,
 )
+from rtcore.strictjson import dumps
 
 _DESCRIPTION = """\
 Where the microseconds go, on this machine: how close shared memory is to what the hardware allows and to other
@@ -158,7 +158,7 @@ def _write(
     options: argparse.Namespace, result: Result, machine: dict[str, Any], module: ModuleType, console: Console
 ) -> None:
     if options.json is not None:
-        text = json.dumps(result.to_json(machine), indent=2) + "\n"
+        text = dumps(result.to_json(machine), indent=2) + "\n"
         if str(options.json) == "-":
             sys.stdout.write(text)
         else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from rich.table import Table
 from rtcore.cli import romplay
 from rtcore.cli.endings import EXIT_BAD_INPUT, EXIT_FAILED, end_program
 from rtcore.errors import printable
+from rtcore.strictjson import dumps
 from rtcore_envs.errors import RewardError, RomError, SettingError, StateError, SymbolFileError
 from rtcore_envs.examine import (
     ANY_WORLD,
@@ -271,7 +271,7 @@ def _check(options: argparse.Namespace, known_roms: Sequence[KnownRom]) -> int:
     if options.json:
         roms = [report._asdict() | {"path": str(report.path)} for report in reports]
         known = [rom._asdict() for rom in known_roms]
-        text = json.dumps({"ok": all_good, "roms": roms, "other_files": others, "known_roms": known}, indent=2)
+        text = dumps({"ok": all_good, "roms": roms, "other_files": others, "known_roms": known}, indent=2)
         print(text, flush=True)
     else:
         console = Console(highlight=False)
@@ -356,7 +356,7 @@ def _show_states(reports: list[StateReport], where: object, *, as_json: bool) ->
     all_good = all(report.problem is None for report in reports)
     if as_json:
         rows = [_state_json(report) for report in reports]
-        print(json.dumps({"ok": all_good, "states": rows}, indent=2), flush=True)
+        print(dumps({"ok": all_good, "states": rows}, indent=2), flush=True)
         return 0 if all_good else EXIT_FAILED
     console = Console(highlight=False)
     if not reports:

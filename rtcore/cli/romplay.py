@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from rtcore.errors import printable
+from rtcore.strictjson import dumps
 from rtcore_envs.errors import SettingError, StateError
 from rtcore_envs.examine import ANY_WORLD, WORLD_GAMES
 from rtcore_envs.expressions import Expression, Number
@@ -155,7 +155,7 @@ def find(options: argparse.Namespace, known_roms: Sequence[KnownRom]) -> int:
                 maker.save_picture(options.pictures / f"moment-{number}.png")
     found = find_values(seen, types)
     if options.json:
-        print(json.dumps({"found": [each._asdict() for each in found]}, indent=2), flush=True)
+        print(dumps({"found": [each._asdict() for each in found]}, indent=2), flush=True)
     else:
         _show_found(found, options.rows, len(moments), rom.path)
     return EXIT_DONE if found else EXIT_NOTHING

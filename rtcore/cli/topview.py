@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from rtcore.errors import RtcoreError, SharedMemoryError
 from rtcore.report.live import LiveView, render
 from rtcore.report.table import header_lines
 from rtcore.report.wording import number, share
+from rtcore.strictjson import dumps
 from rtcore.watch.onlooker import Onlooker, RunState
 from rtcore.watch.visible import RunRow, find_run, list_runs
 
@@ -136,7 +136,7 @@ _COLUMNS: tuple[tuple[str, Callable[[RunRow], str], dict[str, Any]], ...] = (
 
 def _show_list(rows: list[RunRow], console: Console, *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps([row.to_json() for row in rows], indent=2))
+        print(dumps([row.to_json() for row in rows], indent=2))
         return
     if not rows:
         console.print("no runs on this machine")
@@ -175,7 +175,7 @@ def _show_once(run: Onlooker, console: Console, *, as_json: bool) -> None:
     if not run.has_begun and (why := run.ending()):
         raise SharedMemoryError(f"run {run.run_id} is over before its first tick: {why}")
     if as_json:
-        print(json.dumps(run.to_json(), indent=2))
+        print(dumps(run.to_json(), indent=2))
     elif not run.has_begun or run.record is None:
         console.print(_not_yet(run))
     else:

@@ -14,7 +14,6 @@ ever read, and no code is imported that only state.json names. bfloat16 tensors 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -30,6 +29,7 @@ from safetensors.numpy import save_file
 
 from rtcore.datafiles import SUMS, check_bytes, has_sums, open_regular, parse_object, read_bytes, write_sums
 from rtcore.errors import ConfigError
+from rtcore.strictjson import dumps
 
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
@@ -131,7 +131,7 @@ class CheckpointFolder:
             temporary.mkdir()
             _save(weights, temporary / MODEL)
             _save(optimizer, temporary / OPTIMIZER)
-            (temporary / STATE).write_text(json.dumps(state, indent=1, allow_nan=False) + "\n")
+            (temporary / STATE).write_text(dumps(state, indent=1) + "\n")
             write_sums(temporary, (MODEL, OPTIMIZER, STATE))
             for file in temporary.iterdir():
                 _sync(file)

@@ -20,8 +20,8 @@ from rtcore.dispatch import TickKind
 from rtcore.recording.columns import MAIN_FILE, METADATA_FILE, TICKS_FILE, frame_columns, require_h5py
 from rtcore.recording.reader import Recording
 from rtcore.recording.writer import let_go_of
-from rtcore.report.output import write_json
 from rtcore.spaces import ActionSpec, ArraySpec, ObservationSpec
+from rtcore.strictjson import write_json
 from rtcore.world import Source
 
 #: The version of Minari whose format this is: older ones take every image for a JPEG, and refuse this number.

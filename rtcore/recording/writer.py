@@ -39,6 +39,7 @@ from rtcore.recording.columns import (
     tick_columns,
 )
 from rtcore.spaces import ActionSpec, ObservationSpec
+from rtcore.strictjson import dumps
 
 #: Rows of a chunk: about a second, within these bounds, and no more frames than fit the buffer.
 _MIN_ROWS, _MAX_ROWS = 16, 4096
@@ -190,7 +191,7 @@ class RecordingWriter:
         attributes["format"], attributes["format_version"] = FORMAT, FORMAT_VERSION
         attributes["layout_version"] = LAYOUT_VERSION
         for name, value in about.items():
-            attributes[name] = json.dumps(value) if isinstance(value, (dict, list)) else value
+            attributes[name] = dumps(value) if isinstance(value, (dict, list)) else value
         for name in ("frames", "lost_frames", "jobs", "lost_jobs"):
             attributes[name] = np.int64(-1)
         attributes["end"] = _end(UNFINISHED)

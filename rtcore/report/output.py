@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import platform
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from rtcore.cpus import usable_cpus
 from rtcore.report.outfolder import OutFolder
 from rtcore.report.record import RunRecord
 from rtcore.report.summary import RunStats
+from rtcore.strictjson import write_json
 
 _PACKAGES = ("rtcore", "torch", "h5py", "numpy", "gymnasium", "pyboy", "posix_ipc", "pydantic")
 
@@ -63,18 +63,6 @@ def write_results(folder: Path, summary: dict[str, Any], stats: RunStats, record
 
     write_json(folder / "summary.json", summary)
     draw_timeline(record, stats, folder / "timeline.png")
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Whole or not at all: written beside, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".part")
-    try:
-        draft.write_text(json.dumps(content, indent=2) + "\n")
-        draft.replace(path)
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise
 
 
 def _version(package: str) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -106,12 +107,16 @@ class Simulation:
         )
         self.plan = self._make_plan()
         spec = self._own_world.action if self._own_world is not None else None
-        with writing_to(config.out):
+        with writing_to(config.out), ExitStack() as if_it_fails:
             self._own_folder = self._begin_folder(folder, saved, say)
+            if self._own_folder is not None:
+                if_it_fails.callback(self._own_folder.release)
             self.record = RunRecord(config.out, lambda raw: _decode(spec, raw))
+            if_it_fails.callback(self.record.close)
             if self.learning is not None:
                 self.learning.begin(self.record)
             self.recording = self._make_recording(say)
+            if_it_fails.pop_all()
         self._books = Books.private(self._append_job)
         if self._own_world is not None:
             self._own_world.count = self._books.counters.add

@@ -15,9 +15,10 @@ from rtcore.config import make_config
 from rtcore.dispatch import Outcome, TickKind
 from rtcore.report.explain.tick import explain_tick
 from rtcore.report.folder import RunFolder, read_run
-from rtcore.report.output import write_config, write_json
+from rtcore.report.output import write_config
 from rtcore.report.page.data import Samples, quantile
 from rtcore.shared import SharedRun
+from rtcore.strictjson import write_json
 
 pytestmark = pytest.mark.process
 

@@ -1,0 +1,36 @@
+"""JSON as others read it: RFC 8259 has no NaN and no Infinity, Python's json writes them all the same."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+
+def finite(value: Any) -> Any:
+    """`value` with what JSON has no number for in its place: NaN is null, infinities are "inf" and "-inf"."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(float(value))
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return value
+
+
+def dumps(value: Any, indent: int | None = None) -> str:
+    """The text of `finite(value)`. TypeError for what JSON does not have at all."""
+    return json.dumps(finite(value), indent=indent, allow_nan=False)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """A file, whole or not at all: written beside, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + ".part")
+    try:
+        draft.write_text(dumps(content, indent=2) + "\n", encoding="utf-8")
+        draft.replace(path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
