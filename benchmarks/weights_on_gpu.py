@@ -24,6 +24,7 @@ from rich.table import Table
 
 import rtcore
 from rtcore.clock import NS_PER_MS, MonotonicClock
+from rtcore.config import from_words
 from rtcore.params import ParamStore
 from rtcore.paramsegment import attach_store
 from rtcore.profile.host import HostWatch, conditions_text
@@ -156,7 +157,9 @@ def main() -> None:
     parser.add_argument("--window", type=float, default=5.0, help="seconds")
     parser.add_argument("--windows", type=int, default=4, help="of each kind")
     options = parser.parse_args()
-    options.policy_args = dict(pair.split("=", 1) for pair in options.policy_args.split(",") if pair)
+    pairs = dict(pair.split("=", 1) for pair in options.policy_args.split(",") if pair)
+    # Numbers mean the same as for rtcore-run.
+    options.policy_args = from_words(pairs)
     console, host = Console(), HostWatch()
     held = "auto" if options.device != "cpu" else "stand-in"
     for name, sharing in (("held", held), ("private", "private")):

@@ -1,0 +1,163 @@
+"""Everything that docs/gpu.md lists, once, on a GPU, within minutes: for whoever has one and wants to know.
+
+    python -m benchmarks.gpu_check --out gpu-check [--device cuda:0] [--only NAME,...] [--list]
+
+Each check is a command with a time limit of its own and its log in the folder `--out`; one that fails does not end the
+others. What is wrong is said at the end; exit code 1 then. `--device cpu` rehearses the same checks without a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rtcore.clock import MonotonicClock
+from rtcore.errors import RtcoreError
+
+_SAMPLING = """\
+import sys, rtcore
+device, policy = sys.argv[1:]
+with rtcore.Runtime(policy=policy, device=device, workers=2, duration=60) as runtime:
+    batches = 0
+    while batches < 50 and not runtime.wait(0.01):
+        batch = runtime.sample(32, device=device)
+        batches += batch is not None
+    assert batch.obs.device == __import__("torch").device(device), batch.obs.device
+    assert batch.obs.float().std() > 0
+print("sampled", batches, tuple(batch.obs.shape), batch.obs.device)
+"""
+
+
+@dataclass
+class Check:
+    """`command`, and what is wrong with what it left: (its folder, what it said) -> complaints."""
+
+    name: str
+    command: list[str]
+    limit_s: int
+    exit_code: int = 0
+    look: Callable[[Path, str], Iterator[str]] = field(default=lambda _folder, _said: iter(()))
+
+
+def all_checks(device: str, out: Path) -> list[Check]:
+    on_gpu = device != "cpu"
+    sharing = "auto" if on_gpu else "stand-in"
+
+    def play(name: str, *words: str, sharing: str = sharing, limit_s: int = 60) -> Check:
+        command = _program("run", "--device", device, "--weights-sharing", sharing, "--out", str(out / name), *words)
+        return Check(name, command, limit_s, look=_looks(device, sharing))
+
+    pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    tests = ["-m", "gpu"] if on_gpu else ["tests/unit/test_executors.py"]
+    weights = [sys.executable, "-m", "benchmarks.weights_on_gpu"]
+    profile = ("--policy-args", "k=29", "--workers", "1,2,4", "--seconds", "1", "--samples", "100")
+    return [
+        Check("doctor", _program("doctor"), 60),
+        Check("tests", [*pytest, *tests], 150, look=_no_skips),
+        play("k1", "--policy-args", "k=1", "--workers", "2", "--duration", "5"),
+        play("k29", "--policy-args", "k=29", "--workers", "4", "--duration", "8"),
+        play("k29-auto", "--policy-args", "k=29", "--workers", "auto", "--duration", "5"),
+        play("private", "--policy-args", "k=1", "--workers", "2", "--duration", "4", sharing="private"),
+        play("learn", "--learn", "dqn", "--policy", "dqn", "--workers", "2", "--duration", "15", limit_s=90),
+        Check("sample", [sys.executable, "-c", _SAMPLING, device, "impala"], 60),
+        Check(
+            "profile",
+            _program("profile", "gpu", "--device", device, *profile, "--json", str(out / "profile.json")),
+            120,
+        ),
+        Check("weights", [*weights, "--device", device, "--workers", "4", "--windows", "2", "--window", "2"], 120),
+        Check("no-such-gpu", _program("run", "--device", "cuda:9", "--duration", "1"), 60, exit_code=2, look=_names_it),
+        Check("no-such-device", _program("run", "--device", "gpu", "--duration", "1"), 60, exit_code=2, look=_names_it),
+        # The last one: runs that others have on this machine do not count, those of the dead do.
+        Check("nothing-left", _program("doctor", "--json"), 60, look=_nothing_left),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda:0", help="[%(default)s]")
+    parser.add_argument("--out", type=Path, default=Path("gpu-check"), help="folder for logs [%(default)s]")
+    parser.add_argument("--only", default="", metavar="NAME,...", help="some of the checks")
+    parser.add_argument("--list", action="store_true", help="say what would be run")
+    options = parser.parse_args()
+    wanted = {name for name in options.only.split(",") if name}
+    checks = [check for check in all_checks(options.device, options.out) if not wanted or check.name in wanted]
+    if options.list:
+        for check in checks:
+            print(f"{check.name:16}{shlex.join(check.command)}")
+        return
+    options.out.mkdir(parents=True, exist_ok=True)
+    sys.exit(max([run(check, options.out) for check in checks], default=0))
+
+
+def run(check: Check, out: Path) -> int:
+    """1 if anything is wrong."""
+    clock = MonotonicClock()
+    begin_ns = clock.now_ns()
+    log = out / f"{check.name}.log"
+    with log.open("w") as file:
+        try:
+            code: int | str = subprocess.run(
+                check.command, stdout=file, stderr=subprocess.STDOUT, timeout=check.limit_s, check=False
+            ).returncode
+        except subprocess.TimeoutExpired:
+            code = f"none within {check.limit_s} s"
+    wrong = [] if code == check.exit_code else [f"exit code {code}, expected {check.exit_code}"]
+    if not wrong:
+        try:
+            wrong += check.look(out / check.name, log.read_text())
+        except (OSError, KeyError, ValueError, RtcoreError) as error:
+            wrong.append(f"{type(error).__name__}: {error}")
+    verdict = "ok" if not wrong else f"WRONG ({log}): " + "; ".join(wrong)
+    print(f"{check.name:16}{(clock.now_ns() - begin_ns) / 1e9:6.1f} s  {verdict}", flush=True)
+    return 1 if wrong else 0
+
+
+def _program(name: str, *words: str) -> list[str]:
+    return [sys.executable, "-m", f"rtcore.cli.{name}", *words]
+
+
+def _looks(device: str, sharing: str) -> Callable[[Path, str], Iterator[str]]:
+    def look(folder: Path, said: str) -> Iterator[str]:
+        summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+        kinds = summary["ticks"]["kinds"]
+        if not kinds["acted"]:
+            yield f"no tick was acted on: {kinds}"
+        weights = summary["weights"]
+        if weights["torn"]:
+            yield f"{weights['torn']} torn weights"
+        if "capture failed" in said:
+            yield "the policy was not captured into a CUDA graph"
+        shared = {holder["memory"]: holder["refused"] for holder in weights.get("holders", ())}
+        expected = {} if sharing == "private" else {"stand-in" if device == "cpu" else "cuda-ipc": ""}
+        if shared != expected:
+            yield f"weights shared by {shared}, expected {expected}"
+
+    return look
+
+
+def _no_skips(_folder: Path, said: str) -> Iterator[str]:
+    if " passed" not in said or ("needs a CUDA device" in said and "cuda" in said):
+        yield "tests were skipped, or none ran"
+
+
+def _nothing_left(_folder: Path, said: str) -> Iterator[str]:
+    for check in json.loads(said)["checks"]:
+        if check["check"] == "shm.stale" and check["status"] != "ok":
+            yield check["found"]
+
+
+def _names_it(_folder: Path, said: str) -> Iterator[str]:
+    if "ConfigError: device is" not in said:
+        yield "the message does not name the device"
+
+
+if __name__ == "__main__":
+    main()
