@@ -108,7 +108,9 @@ class ParamStore:
         """`keep`: segments that are closed with the store."""
         self._segments = keep
         self.layout = layout
-        self._memory = memory
+        # A view of its own: threads that are reading when the segment is closed read on, and let the memory go.
+        self._memory = memoryview(memory)
+        self._is_closed = False
         self._fd = fd
         self._gone = gone
         self._clock = clock or MonotonicClock()
@@ -134,8 +136,9 @@ class ParamStore:
         return store
 
     def close(self) -> None:
-        """Waits for a publication of this process that is under way. The store is of no use afterwards."""
+        """Waits for a publication of this process that is under way. Nothing is published afterwards."""
         with self._turn:
+            self._is_closed = True
             if self._fd is not None:
                 os.close(self._fd)
             self._fd = None
@@ -231,7 +234,8 @@ class ParamStore:
 
         `buffer`: (buffer_bytes,) uint8, writable. It comes with everything but the trainable region as in the newest
         version; `write` fills what is to change, at least the trainable region (what is in it there is old).
-        None if within `wait_ns` no buffer became free, or another publisher did not finish: counted as skipped.
+        None if within `wait_ns` no buffer became free, or another publisher did not finish: counted as skipped. None,
+        too, of a store that was closed.
         What `write` raises is passed on; the newest version stays. SharedMemoryError if there is no memory for it.
         """
 
@@ -341,7 +345,7 @@ class ParamStore:
             yield False
             return
         try:
-            mine = self._fd is None or self._lock_file(self._fd, give_up_ns)
+            mine = not self._is_closed and (self._fd is None or self._lock_file(self._fd, give_up_ns))
             try:
                 yield mine
             finally:

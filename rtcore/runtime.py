@@ -89,6 +89,7 @@ class Runtime:
         self._owner_pid = os.getpid()
         self._error: BaseException | None = None
         self._error_told = False
+        self._closing = threading.Lock()
         self._final: RunStats | None = None
         self.record: RunRecord | None = None
         self._spool: TraceSpool | None = None
@@ -236,7 +237,8 @@ class Runtime:
             return  # a callback's: the thread does the rest when the callback has returned
         if self._thread is not None:
             self._thread.join()
-        self._supervisor.close()
+        with self._closing:
+            self._supervisor.close()
 
     # -- what is going on ----------------------------------------------------------------------------------
 
@@ -317,8 +319,8 @@ class Runtime:
         """`batch_size` transitions as torch tensors on `device`, or None while there are fewer than that.
 
         A `Batch` of tensors: uint8 frames stay uint8, a Dict world's are a dict of tensors. From pinned memory where
-        there is a GPU, so that a copy to one does not wait. For one thread; each `gamma` (per tick) has a
-        `transitions` reader of its own. ConfigError for a batch that the ring can never hold.
+        there is a GPU, so that a copy to one does not wait. Threads take turns; each `gamma` (per tick)
+        has a `transitions` reader of its own. ConfigError for a batch that the ring can never hold.
         """
         return self._sampling.sample(lambda: self._started, batch_size, gamma, device)
 
@@ -335,7 +337,7 @@ class Runtime:
         if self._over.is_set() and self._error is None:
             return None
         self._check_is_running()
-        return publish(self.config, self._started.params, weights, updates, ns_of(wait_s))
+        return publish(self.config, self._started.workers, weights, updates, ns_of(wait_s))
 
     def player(self) -> Player:
         """For the thread that answers in the workers' place (`played_delay_ticks`), once the run has started."""
@@ -373,9 +375,13 @@ class Runtime:
         """To the end of the run, and then to the end of everything, whatever goes wrong on the way."""
         supervisor = self._supervisor
         # What ends a run may leave the world ticking: halt it before anything is counted for the last time.
-        steps = (self._watch_until_over, supervisor.halt, self._drain, self._end_learning, supervisor.end_recording)
         for step in (
-            *steps,
+            self._watch_until_over,
+            supervisor.halt,
+            self._end_publishing,
+            self._drain,
+            self._end_learning,
+            supervisor.end_recording,
             self._take_stock,
             self._close_files,
             self._check_books,
@@ -396,6 +402,11 @@ class Runtime:
         if self._error is None:
             raise self.close_failure
         self._error.add_note(str(self.close_failure))
+
+    def _end_publishing(self) -> None:
+        """What `publish` returns from here on is None: each version it gave out is in the summary."""
+        if (store := self._supervisor.params) is not None:
+            store.close()
 
     def _take_stock(self) -> None:
         self._final = self._snapshot(with_memory=self._error is None)

@@ -70,8 +70,9 @@ class WorkerCrew:
         self.stopping = False
         #: Where workers in the run begin their counts; -1 before it.
         self.run_phase_seq = -1
-        #: The weights of the policy's network; None: not made yet, or it has none.
+        #: The weights of the policy's network; None: not made yet, or it has none, or the crew is closed.
         self.params: ParamStore | None = None
+        self.is_closed = False
         self._config = config
         self._run_id = run_id
         self._shared = shared
@@ -154,7 +155,7 @@ class WorkerCrew:
     @property
     def pids(self) -> dict[int, int]:
         """pid of each worker that is alive."""
-        return {index: child.pid for index, child in self._children.items() if child.exitcode is None}
+        return {index: child.pid for index, child in list(self._children.items()) if child.exitcode is None}
 
     @property
     def children(self) -> list[Child]:
@@ -294,9 +295,10 @@ class WorkerCrew:
 
     def weights(self) -> dict[str, Any]:
         """What became of the policy's weights: the content of summary.json's `weights`. {} without a network."""
-        if self.params is None:
+        params = self.params  # closed by the supervising thread, maybe meanwhile
+        if params is None:
             return {}
-        newest, counts = self.params.newest(), self.params.counts()
+        newest, counts = params.newest(), params.counts()
         return {
             "version": newest.version,
             "checksum": f"{newest.checksum:08x}",
@@ -324,6 +326,7 @@ class WorkerCrew:
 
     def close(self) -> None:
         """Let semaphores and weights go. More than once does no harm."""
+        self.is_closed = True
         for semaphore in self._semaphores:
             semaphore.close()
         self._semaphores = []

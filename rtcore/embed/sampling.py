@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,7 @@ class Sampling:
     def __init__(self, config: RuntimeConfig) -> None:
         self._config = config
         self._readers: dict[float, TransitionReader] = {}
+        self._turn = threading.Lock()
         self._rng = np.random.default_rng(np.random.SeedSequence([config.seed, 2]))
 
     def transitions(self, started: Started, gamma: float, discount_rewards: bool) -> TransitionReader:
@@ -42,7 +44,11 @@ class Sampling:
         )
 
     def sample(self, started: Started, batch_size: int, gamma: float, device: str) -> Any | None:
-        """See `Runtime.sample`."""
+        """See `Runtime.sample`. Threads take turns: they share a reader."""
+        with self._turn:
+            return self._sample(started, batch_size, gamma, device)
+
+    def _sample(self, started: Started, batch_size: int, gamma: float, device: str) -> Any | None:
         reader = self._readers.get(gamma)
         if reader is None:
             reader = self._readers[gamma] = self.transitions(started, gamma, True)

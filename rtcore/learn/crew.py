@@ -186,7 +186,7 @@ class LearnerCrew:
     @property
     def pids(self) -> dict[int, int]:
         """pid of each learner that is alive."""
-        return {index: child.pid for index, child in self._children.items() if child.exitcode is None}
+        return {index: child.pid for index, child in list(self._children.items()) if child.exitcode is None}
 
     def check(self, child: Child) -> None:
         """Something happened to a learner. Raises what it raised; restarts it if it died."""

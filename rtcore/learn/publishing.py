@@ -7,18 +7,24 @@ from typing import Any
 
 from rtcore.config import RuntimeConfig
 from rtcore.errors import ConfigError, PolicyError
-from rtcore.params import ParamStore
+from rtcore.workercrew import WorkerCrew
 
 
 def publish(
-    config: RuntimeConfig, store: ParamStore | None, weights: Mapping[str, Any], updates: int, wait_ns: int
+    config: RuntimeConfig, workers: WorkerCrew, weights: Mapping[str, Any], updates: int, wait_ns: int
 ) -> int | None:
-    """The version that `weights` got, or None if no buffer came free in time: see `Runtime.publish`."""
+    """The version that `weights` got, or None if no buffer came free in time, or the run has ended meanwhile.
+
+    Called in any thread, at any time: see `Runtime.publish`.
+    """
     if config.learn is not None:
         raise ConfigError(
             f"publish: this run learns by itself (learn={config.learn}), and its next publication would overwrite "
             "yours; publish from a run without learn"
         )
+    store = workers.params
+    if workers.is_closed:
+        return None
     if store is None:
         raise PolicyError(
             f"policy {config.policy!r} has no network to publish weights for; expected a network, such as "

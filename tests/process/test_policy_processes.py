@@ -5,11 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import rtcore
+from rtcore_workers.policies.mlp import mlp
 
 pytestmark = [pytest.mark.process]
 sys.path.insert(0, str(Path(__file__).parent))
@@ -69,3 +73,43 @@ def test_a_run_that_names_no_policy_plays_one_that_fits_its_world() -> None:
         assert runtime.config.policy == "mlp"
         assert runtime.header["policy"]["policy"].startswith("mlp hidden=64 layers=2, ")
         assert runtime.summary()["actions"]["acted_fraction"] > 0
+
+
+def test_threads_publish_and_sample_to_the_very_end_and_every_version_is_in_the_summary() -> None:
+    errors: list[BaseException] = []
+    got: list[int] = []
+    with rtcore.Runtime(env_id="CartPole-v1", ticks=60, workers=2, explore=True) as runtime:
+        network = mlp(runtime.observation_space, runtime.action_space)
+        weights = network.state_dict()
+
+        def until_the_end(call: Callable[[], Any]) -> None:
+            try:
+                while not runtime.wait(0):
+                    call()
+            except BaseException as error:
+                errors.append(error)
+
+        def publish() -> None:
+            if (version := runtime.publish(weights)) is not None:
+                got.append(version)
+
+        def look() -> None:
+            runtime.sample(8)
+            runtime.summary()
+            dict(runtime.worker_pids)
+
+        calls = (publish, publish, look, look)
+        threads = [threading.Thread(target=until_the_end, args=(call,)) for call in calls]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        closers = [threading.Thread(target=runtime.close) for _ in range(3)]
+        for closer in closers:
+            closer.start()
+        for closer in closers:
+            closer.join(60)
+        assert runtime.publish(weights) is None
+    assert errors == []
+    assert sorted(got) == list(range(2, len(got) + 2))
+    assert runtime.summary()["weights"]["version"] == len(got) + 1

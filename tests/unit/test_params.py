@@ -145,3 +145,15 @@ def test_a_run_without_a_network_has_no_store():
     with pytest.raises(LayoutMismatchError, match="params"):
         attach_store(run_id)
     unlink_all(run_id)
+
+
+def test_a_store_that_is_closed_publishes_nothing_and_can_still_be_read(store):
+    """A trainer's thread may be in the middle of it when its run ends."""
+    assert store.publish(fill(1)).version == 1
+    store.close()
+    assert store.publish(fill(2)) is None
+    assert store.newest().version == 1
+    assert len(store.buffer(0)) == store.layout.buffer_bytes
+    assert store.manifest() == MANIFEST
+    assert store.counts()["skipped"] == 0
+    store.close()
