@@ -123,8 +123,8 @@ class Plan:
                 "planned_quantile": self.tau.planned_quantile,
                 "device_time": self.tau.cost_ns / 1e6,
                 "samples": self.tau.samples,
-                "by_worker": [tau_ns / 1e6 for tau_ns in self.tau.workers_ns],
             },
+            "tau_by_worker_ms": [tau_ns / 1e6 for tau_ns in self.tau.workers_ns],
             "slow_workers": list(self.slow_workers),
             "limit": self.limit,
         }

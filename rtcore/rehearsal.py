@@ -107,6 +107,9 @@ class Rehearsal:
         else:
             tried = self._rehearse(self._make_plan(tau, num_workers), num_workers)
             plan = self._make_plan(tried.tau, num_workers)
+        if self._config.learn is not None and self._config.mode != "async":
+            updates = "Each inference has an update beside it, whose time is not in this plan."
+            plan = replace(plan, limit=f"{plan.limit} {updates}".strip())
         for remark in plan.remarks():
             self._crew.progress(remark)
         return plan

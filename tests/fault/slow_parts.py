@@ -57,3 +57,21 @@ class BreaksLater(torch.nn.Module):
 
 def breaks_later(observation_space: Any, action_space: Any) -> torch.nn.Module:
     return BreaksLater()
+
+
+class SlowToLearn(torch.nn.Module):
+    """An inference takes no time, each batch of an update half a second."""
+
+    def __init__(self, num_inputs: int, num_actions: int) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(num_inputs, num_actions)
+
+    def forward(self, observation: torch.Tensor) -> torch.Tensor:
+        if len(observation) > 1:
+            time.sleep(0.5)
+        values: torch.Tensor = self.layer(observation.float().flatten(1))
+        return values
+
+
+def slow_to_learn(observation_space: Any, action_space: Any) -> torch.nn.Module:
+    return SlowToLearn(observation_space.shape[0], action_space.n)

@@ -199,7 +199,7 @@ def test_a_slow_worker_is_named_and_its_late_actions_are_in_the_plan():
     assert plan.acted_fraction < 0.6
     assert "Slow: worker 4 (160.0 ms)" in plan.sentence("Tiny")
     assert plan.to_json()["slow_workers"] == [4]
-    assert plan.to_json()["tau_ms"]["by_worker"] == [80.0] * 4 + [160.0]
+    assert plan.to_json()["tau_by_worker_ms"] == [80.0] * 4 + [160.0]
 
 
 def test_workers_that_are_alike_are_not_called_slow():

@@ -1,0 +1,60 @@
+"""What only takes long, or stood still with everybody else, is not taken for a hang."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from drills import HEALTHY, run_to_end, running, wait_until_ticking
+
+pytestmark = pytest.mark.fault
+
+CART_POLE = ("--env-id", "CartPole-v1", "--no-live")
+
+
+@pytest.mark.parametrize("first", ["the program", "its children"])
+def test_a_run_that_was_frozen_as_a_whole_goes_on_when_it_thaws(first: str, tmp_path: Path) -> None:
+    arguments = [word if word != "60" or HEALTHY[index - 1] == "--fps" else "8" for index, word in enumerate(HEALTHY)]
+    with running(*arguments, "--hang-timeout-s", "1", "--env-timeout-s", "1", "--out", str(tmp_path)) as run:
+        wait_until_ticking(run)
+        family = [psutil.Process(run.pid), *psutil.Process(run.pid).children(recursive=True)]
+        for process in family:
+            os.kill(process.pid, signal.SIGSTOP)
+        time.sleep(3)
+        for process in family if first == "the program" else family[::-1]:
+            os.kill(process.pid, signal.SIGCONT)
+        output, _ = run.communicate(timeout=60)
+    assert run.returncode == 0, output
+    assert "hung" not in output
+    assert json.loads((tmp_path / "summary.json").read_text())["restart_reasons"] == {}
+
+
+def test_inferences_and_ticks_that_are_longer_than_the_timeouts_are_no_hangs() -> None:
+    slow = ("--policy", "synthetic", "--policy-args", "latency_ms=1600", "--workers", "1", "--hang-timeout-s", "1")
+    run = run_to_end(*CART_POLE, *slow, "--fps", "1", "--env-timeout-s", "0.5", "--ticks", "4")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "hung" not in run.stdout + run.stderr
+
+
+def test_updates_that_are_longer_than_the_hang_timeout_are_made_all_the_same(tmp_path: Path) -> None:
+    learning = ("--learn", "dqn", "--mode", "infer-then-learn", "--stagger", "sequential", "--workers", "1")
+    settings = ("--learning-starts", "5", "--batch-size", "8", "--hang-timeout-s", "1", "--duration", "9")
+    run = run_to_end(
+        *CART_POLE, "--policy", "slow_parts:slow_to_learn", *learning, *settings, "--fps", "50", "--out", str(tmp_path)
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["learner"]["updates"] >= 1
+    assert summary["restart_reasons"] == {}
+
+
+def test_a_run_in_which_nobody_ever_answers_is_an_error() -> None:
+    """The rehearsal's answers were the last ones; each hang takes longer than the run."""
+    sleeping = ("--policy", "bad_parts:sleeping", "--policy-args", "after=60,mark=", "--workers", "1")
+    run = run_to_end(*CART_POLE, *sleeping, "--fps", "50", "--hang-timeout-s", "100", "--duration", "10")
+    assert run.returncode == 1, run.stdout + run.stderr
