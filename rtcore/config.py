@@ -179,7 +179,7 @@ class RuntimeConfig(LearnConfig):
     startup_timeout_s: Seconds = Field(120.0, description="Longest start-up of the world or of a worker [s].")
     env_timeout_s: Seconds = Field(10.0, description="A world silent for so long is killed; the run fails [s].")
     hang_timeout_s: Seconds = Field(
-        5.0, description="An inference that takes longer, and 10 times longer than planned, is a hang [s]."
+        5.0, description="An inference or update that takes longer, and 10 times longer than known, is a hang [s]."
     )
     max_restarts: Annotated[int, Field(ge=0, lt=1 << 62)] = Field(
         3, description="Restarts of one worker before the run fails."

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.fault
 CART_POLE = ("--env-id", "CartPole-v1", "--no-live")
 
 
-@pytest.mark.parametrize("first", ["the program", "its children"])
+@pytest.mark.parametrize("first", [pytest.param("the program", marks=pytest.mark.slow), "its children"])
 def test_a_run_that_was_frozen_as_a_whole_goes_on_when_it_thaws(first: str, tmp_path: Path) -> None:
     arguments = [word if word != "60" or HEALTHY[index - 1] == "--fps" else "8" for index, word in enumerate(HEALTHY)]
     with running(*arguments, "--hang-timeout-s", "1", "--env-timeout-s", "1", "--out", str(tmp_path)) as run:
@@ -41,9 +41,10 @@ def test_inferences_and_ticks_that_are_longer_than_the_timeouts_are_no_hangs() -
     assert "hung" not in run.stdout + run.stderr
 
 
+@pytest.mark.slow
 def test_updates_that_are_longer_than_the_hang_timeout_are_made_all_the_same(tmp_path: Path) -> None:
     learning = ("--learn", "dqn", "--mode", "infer-then-learn", "--stagger", "sequential", "--workers", "1")
-    settings = ("--learning-starts", "5", "--batch-size", "8", "--hang-timeout-s", "1", "--duration", "9")
+    settings = ("--learning-starts", "5", "--batch-size", "8", "--hang-timeout-s", "1", "--duration", "6")
     run = run_to_end(
         *CART_POLE, "--policy", "slow_parts:slow_to_learn", *learning, *settings, "--fps", "50", "--out", str(tmp_path)
     )
@@ -51,10 +52,3 @@ def test_updates_that_are_longer_than_the_hang_timeout_are_made_all_the_same(tmp
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["learner"]["updates"] >= 1
     assert summary["restart_reasons"] == {}
-
-
-def test_a_run_in_which_nobody_ever_answers_is_an_error() -> None:
-    """The rehearsal's answers were the last ones; each hang takes longer than the run."""
-    sleeping = ("--policy", "bad_parts:sleeping", "--policy-args", "after=60,mark=", "--workers", "1")
-    run = run_to_end(*CART_POLE, *sleeping, "--fps", "50", "--hang-timeout-s", "100", "--duration", "10")
-    assert run.returncode == 1, run.stdout + run.stderr

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from rtcore.clock import ManualClock
 from rtcore.patience import Patience
 from rtcore.restarts import Restarts
+from rtcore.workercrew import never_answered
 
 pytestmark = pytest.mark.unit
 
@@ -107,3 +108,8 @@ def test_counts_that_were_begun_anew_are_no_lack_of_work():
     restarts = Restarts(allowed=1)
     assert restarts.note(0, "exit code 1", 500)
     assert restarts.note(0, "exit code 1", 3)
+
+
+@pytest.mark.parametrize(("answers", "ticks", "is_never"), [(0, 600, True), (1, 600, False), (0, 40, False)])
+def test_a_run_in_which_nobody_ever_answered_is_told_from_one_that_was_too_short(answers, ticks, is_never):
+    assert never_answered(answers, ticks, delay_ticks=7) == is_never
