@@ -21,6 +21,7 @@ from rtcore.doctor.machine import Machine, ProbeError
 from rtcore.errors import ConfigError
 from rtcore.layout import Layout
 from rtcore.strictjson import dumps
+from rtcore.terminal import Terminal
 
 _DESCRIPTION = """\
 Say what this machine grants and lacks for realtime work, and how to change it.
@@ -74,7 +75,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _do(words: list[str]) -> int:
     options, rest = _parser().parse_known_args(words)
-    errors = Console(stderr=True, highlight=False)
+    errors = Terminal(stderr=True, highlight=False)
     machine = Machine()
     config, _ = parse_config(rest, "rtcore-doctor")
     removed = segments.clean(machine) if options.clean else []
@@ -87,7 +88,7 @@ def _do(words: list[str]) -> int:
     if options.json:
         print(dumps(to_json(needs, findings, removed), indent=2), flush=True)
     else:
-        _show(Console(highlight=False), needs, findings, removed)
+        _show(Terminal(highlight=False), needs, findings, removed)
     return 1 if any(finding.answer.status is Status.LACKS for finding in findings) else 0
 
 

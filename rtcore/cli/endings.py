@@ -142,6 +142,6 @@ def say_error(program: str, error: RtcoreError) -> int:
 
 
 def _errors() -> Console:
-    from rich.console import Console  # noqa: PLC0415 - a program that says nothing is quicker without
+    from rtcore.terminal import Terminal  # noqa: PLC0415 - a program that says nothing is quicker without
 
-    return Console(stderr=True, highlight=False)
+    return Terminal(stderr=True, highlight=False)

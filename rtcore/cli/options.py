@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDic
 
 from rtcore import values
 from rtcore.config import RuntimeConfig, from_words, load_toml, make_config, suggest
-from rtcore.errors import ConfigError
+from rtcore.errors import ConfigError, printable
 
 _DESCRIPTION = """\
 Run a world in real time with staggered inference workers.
@@ -136,7 +136,7 @@ class _Parser(argparse.ArgumentParser):
         if message.startswith(prefix):
             name = message.removeprefix(prefix).split()[0].split("=")[0]
             message = f"unknown option {name}. {suggest(name.lstrip('-')).replace('_', '-')}"
-        print(f"{self.prog}: error: {message}", file=sys.stderr)
+        print(f"{self.prog}: error: {printable(message)}", file=sys.stderr)
         raise SystemExit(2)
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rtcore.cli.endings import EXIT_BAD_INPUT, end_program
-from rtcore.errors import ConfigError, RtcoreError
+from rtcore.errors import ConfigError, RtcoreError, printable
 from rtcore.profile import SUBCOMMANDS
 from rtcore.profile.host import HostWatch, conditions_text
 from rtcore.profile.results import (
@@ -30,6 +30,7 @@ from rtcore.profile.results import (
     unmatched,
 )
 from rtcore.strictjson import dumps
+from rtcore.terminal import Terminal
 
 _DESCRIPTION = """\
 Where the microseconds go, on this machine: how close shared memory is to what the hardware allows and to other
@@ -97,7 +98,7 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **kwargs)
 
     def error(self, message: str) -> NoReturn:
-        print(f"{self.prog}: error: {message}. See {self.prog} --help", file=sys.stderr)
+        print(f"{self.prog}: error: {printable(message)}. See {self.prog} --help", file=sys.stderr)
         raise SystemExit(EXIT_BAD_INPUT)
 
 
@@ -114,7 +115,7 @@ def _run(words: list[str]) -> int:
     conditions, baseline = _expectations(options)
     _check_writable(options)
     # With the numbers on standard output, everything for people goes to the other one.
-    console = Console(stderr=options.json is not None and str(options.json) == "-")
+    console = Terminal(stderr=options.json is not None and str(options.json) == "-")
     watch = HostWatch()
     result: Result = module.run(options, console)
     machine = watch.conditions()

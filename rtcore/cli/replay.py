@@ -18,6 +18,7 @@ from rtcore.randomness import seed_generators, world_entropy
 from rtcore.recording.inspection import note_of
 from rtcore.recording.reader import Recording, fitting_together
 from rtcore.recording.replay import Report, replay
+from rtcore.terminal import Terminal
 from rtcore.world import GymnasiumWorld
 
 _REFRESH_TICKS = 256
@@ -29,7 +30,7 @@ def run_replay(path: Path, given: RuntimeConfig) -> int:
     `given`: what the user said beside it: `ticks`, at most so many; `env_id` and `rom`, which a recording cannot choose
     alone where they are code.
     """
-    console, max_ticks = Console(), given.ticks
+    console, max_ticks = Terminal(), given.ticks
     with Recording(path) as recording, fitting_together(recording):
         config = _config_of(recording, given)
         rate, num_ticks = f"{float(recording.rate_hz):.4f} Hz", recording.num_ticks

@@ -14,10 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from rtcore.cli.endings import EXIT_BAD_INPUT, end_program
-from rtcore.errors import ConfigError, RtcoreError
+from rtcore.errors import ConfigError, RtcoreError, printable
 from rtcore.report.explain.tick import Fact, explain_tick
 from rtcore.report.folder import read_run
 from rtcore.report.page.build import build_page
+from rtcore.terminal import Terminal
 
 _DESCRIPTION = """\
 Show what happened in a run that was kept with `rtcore-run --out DIR`.
@@ -44,7 +45,7 @@ class _Parser(argparse.ArgumentParser):
     """Errors in one line, as the other programs of rtcore have them."""
 
     def error(self, message: str) -> NoReturn:
-        print(f"{self.prog}: error: {message} (see {self.prog} --help)", file=sys.stderr)
+        print(f"{self.prog}: error: {printable(message)} (see {self.prog} --help)", file=sys.stderr)
         raise SystemExit(EXIT_BAD_INPUT)
 
 
@@ -57,7 +58,7 @@ def _do(options: argparse.Namespace) -> int:
     if options.tick is not None:
         _explain(options)
     else:
-        _write_page(options, Console(stderr=True, highlight=False))
+        _write_page(options, Terminal(stderr=True, highlight=False))
     return 0
 
 
@@ -83,7 +84,7 @@ def _explain(options: argparse.Namespace) -> None:
         raise ConfigError("--tick writes to the terminal, no page; leave out --out and --open")
     run = read_run(options.folders[0])
     facts = explain_tick(run, options.tick)
-    console = Console(highlight=False)
+    console = Terminal(highlight=False)
     console.print(facts[0].text, style="bold", markup=False)
     console.print(_as_table(facts[1:]))
     for note in run.notes:
@@ -116,7 +117,7 @@ def _write_page(options: argparse.Namespace, errors: Console) -> None:
         for note in run.notes:
             errors.print(f"{run.path}: {note}", style="yellow", markup=False, soft_wrap=True)
     size_mb = len(page.encode()) / 1e6
-    Console(highlight=False).print(f"wrote {out} ({size_mb:.1f} MB)", markup=False, soft_wrap=True)
+    Terminal(highlight=False).print(f"wrote {out} ({size_mb:.1f} MB)", markup=False, soft_wrap=True)
     if options.open and not webbrowser.open(out.resolve().as_uri()):
         errors.print(f"no browser found here: copy {out} to where there is one", markup=False, soft_wrap=True)
 

@@ -16,6 +16,7 @@ from rtcore.cli import romplay
 from rtcore.cli.endings import EXIT_BAD_INPUT, EXIT_FAILED, end_program
 from rtcore.errors import printable
 from rtcore.strictjson import dumps
+from rtcore.terminal import Terminal
 from rtcore_envs.errors import RewardError, RomError, SettingError, StateError, SymbolFileError
 from rtcore_envs.examine import (
     ANY_WORLD,
@@ -125,7 +126,7 @@ class _Parser(argparse.ArgumentParser):
     """Errors in one line, as the other programs of rtcore have them."""
 
     def error(self, message: str) -> NoReturn:
-        print(f"{self.prog}: error: {message} (see {self.prog} --help)", file=sys.stderr)
+        print(f"{self.prog}: error: {printable(message)} (see {self.prog} --help)", file=sys.stderr)
         raise SystemExit(EXIT_BAD_INPUT)
 
 
@@ -141,7 +142,7 @@ def _do(options: argparse.Namespace, known_roms: Sequence[KnownRom]) -> int:
     try:
         exitcode: int = options.command(options, known_roms)
     except (RomError, StateError, SymbolFileError, RewardError, OSError) as error:
-        errors = Console(stderr=True, highlight=False)
+        errors = Terminal(stderr=True, highlight=False)
         errors.print(f"[bold red]rtcore-rom: {type(error).__name__}:[/] ", end="")
         errors.print(printable(str(error)), markup=False, soft_wrap=True)
         return EXIT_FAILED
@@ -255,7 +256,7 @@ def _add_making_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(options: argparse.Namespace, known_roms: Sequence[KnownRom]) -> int:
-    errors = Console(stderr=True, highlight=False)
+    errors = Terminal(stderr=True, highlight=False)
     reports: list[RomReport] = []
     all_good, others = True, 0
     with errors.status("reading") as status:
@@ -274,7 +275,7 @@ def _check(options: argparse.Namespace, known_roms: Sequence[KnownRom]) -> int:
         text = dumps({"ok": all_good, "roms": roms, "other_files": others, "known_roms": known}, indent=2)
         print(text, flush=True)
     else:
-        console = Console(highlight=False)
+        console = Terminal(highlight=False)
         _show_roms(console, reports, others)
         if not all_good:
             _show_known(console, known_roms)
@@ -340,7 +341,7 @@ def _list_states(options: argparse.Namespace, known_roms: Sequence[KnownRom]) ->
 
 
 def _check_states(options: argparse.Namespace, known_roms: Sequence[KnownRom]) -> int:
-    errors = Console(stderr=True, highlight=False)
+    errors = Terminal(stderr=True, highlight=False)
     reports = []
     with errors.status("looking for ROMs") as status:
         given_rom = {} if options.rom is None else {sha256_of(read_rom(options.rom)): options.rom}
@@ -358,7 +359,7 @@ def _show_states(reports: list[StateReport], where: object, *, as_json: bool) ->
         rows = [_state_json(report) for report in reports]
         print(dumps({"ok": all_good, "states": rows}, indent=2), flush=True)
         return 0 if all_good else EXIT_FAILED
-    console = Console(highlight=False)
+    console = Terminal(highlight=False)
     if not reports:
         console.print(f"no start state in {where}", markup=False, soft_wrap=True)
         return 0

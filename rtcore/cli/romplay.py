@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.console import Console
-
 from rtcore.errors import printable
 from rtcore.strictjson import dumps
+from rtcore.terminal import Terminal
 from rtcore_envs.errors import SettingError, StateError
 from rtcore_envs.examine import ANY_WORLD, WORLD_GAMES
 from rtcore_envs.expressions import Expression, Number
@@ -257,4 +256,4 @@ def _fixed(steps: list[Step], setting: str) -> list[Step]:
 
 
 def _say(text: str) -> None:
-    Console(highlight=False).print(printable(text), markup=False, soft_wrap=True)
+    Terminal(highlight=False).print(printable(text), markup=False, soft_wrap=True)

@@ -28,6 +28,7 @@ from rtcore.report.record import writing_to
 from rtcore.report.table import RunHeader, header_lines, summary_table
 from rtcore.report.video.encoder import require_av
 from rtcore.runtime import Runtime
+from rtcore.terminal import Terminal
 from rtcore.virtual.simulate import Simulation
 
 __all__ = ["execute", "main", "write_trace"]
@@ -48,7 +49,7 @@ def execute(command: Command, words: list[str]) -> int:
 
 
 def _run(config: RuntimeConfig, words: list[str]) -> int:
-    console = Console()
+    console = Terminal()
     config = resolve_policy(with_folder(config))
     if config.trace:
         require_perfetto()

@@ -18,6 +18,7 @@ from rtcore.report.live import LiveView, render
 from rtcore.report.table import header_lines
 from rtcore.report.wording import number, share
 from rtcore.strictjson import dumps
+from rtcore.terminal import Terminal
 from rtcore.watch.onlooker import Onlooker, RunState
 from rtcore.watch.visible import RunRow, find_run, list_runs
 
@@ -97,9 +98,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def _dispatch(options: argparse.Namespace) -> None:
-    console = Console(highlight=False)
+    console = Terminal(highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
-        console = Console(highlight=False, width=_PIPE_WIDTH)
+        console = Terminal(highlight=False, width=_PIPE_WIDTH)
     if options.list:
         _show_list(list_runs(), console, as_json=options.json)
     elif options.once:

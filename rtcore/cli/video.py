@@ -12,6 +12,7 @@ from rtcore.errors import RtcoreError
 from rtcore.recording.reader import Recording, fitting_together
 from rtcore.report.video.encoder import require_av
 from rtcore.report.video.film import Film, notes_of, video_file, write_video
+from rtcore.terminal import Terminal
 
 _REFRESH_FRAMES = 16
 
@@ -19,7 +20,7 @@ _REFRESH_FRAMES = 16
 def run_video(path: Path, max_ticks: int | None) -> int:
     """`rtcore-run --replay FILE --video`: all of it; the exit code. ConfigError if the file cannot be read."""
     require_av()
-    console = Console()
+    console = Terminal()
     with Recording(path) as recording:
         for note in notes_of(recording):
             _say(console, note)

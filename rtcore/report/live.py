@@ -28,6 +28,7 @@ from rtcore.report.table import RunHeader
 from rtcore.report.timeline import ASCII, KIND_STYLE, UNICODE, Cell, Columns, Glyphs, tick_lane, worker_lanes
 from rtcore.report.wording import learner_facts, number, policy_notes, realtime_text, share
 from rtcore.shared import SharedRun
+from rtcore.terminal import Terminal
 
 Line: TypeAlias = list[tuple[str, str]]  #: (text, style) from left to right
 _Row = TypeVar("_Row")
@@ -343,7 +344,7 @@ class LiveView:
     """
 
     def __init__(self, console: Console | None = None, live: bool = True, clock: Clock | None = None) -> None:
-        self._console = console if console is not None else Console(highlight=False)
+        self._console = console if console is not None else Terminal(highlight=False)
         self._clock = clock if clock is not None else MonotonicClock()
         self.is_live = live and self._console.is_terminal and not self._console.is_dumb_terminal
         self._live: Live | None = None
