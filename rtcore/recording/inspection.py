@@ -30,13 +30,14 @@ _FILTERS = (1, 2, 3)
 _DAMAGED = "it is damaged, or no recording. Use another copy"
 
 
-def look_into(path: Path) -> None:
-    """ConfigError if the recording `path` is damaged, within seconds for each GB."""
+def look_into(path: Path, limit_s: float | None = None) -> None:
+    """ConfigError if the recording `path` is damaged. `limit_s`: see `Recording`."""
     if has_sums(path):
         check_file(path, "recording")
         return
     with open_regular(path, "recording") as file:
-        limit_s = _LEAST_S + os.fstat(file.fileno()).st_size / _BYTES_PER_S
+        default_s = _LEAST_S + os.fstat(file.fileno()).st_size / _BYTES_PER_S
+    limit_s = default_s if limit_s is None else limit_s
     command = [sys.executable, "-P", "-m", "rtcore.recording.inspection", str(path.absolute())]
     try:
         ended = subprocess.run(command, capture_output=True, timeout=limit_s, check=False, stdin=subprocess.DEVNULL)
@@ -64,6 +65,7 @@ def check_datasets(path: Path, group: Any, names: dict[str, tuple[Any, tuple[int
     """
     size = path.stat().st_size
     for name, (dtype, row) in names.items():
+        _refuse_links_out(path, group, name)
         dataset = group[name]
         plist = dataset.id.get_create_plist()
         filters = [plist.get_filter(index)[0] for index in range(plist.get_nfilters())]
@@ -78,6 +80,16 @@ def check_datasets(path: Path, group: Any, names: dict[str, tuple[Any, tuple[int
             raise ConfigError(
                 f"{path}: {name} is said to have {len(dataset):,} rows, more than {size:,} bytes can hold: {_DAMAGED}"
             )
+
+
+def _refuse_links_out(path: Path, group: Any, name: str) -> None:
+    """Looked at before it is followed: what is at its end may be any file of this machine."""
+    place = ""
+    for part in name.split("/"):
+        place = f"{place}/{part}" if place else part
+        link = group.get(place, getlink=True)
+        if type(link).__name__ != "HardLink":
+            raise ConfigError(f"{path}: {place} does not lie in the file as rtcore writes it: {_DAMAGED}")
 
 
 def _read_once(path: Path) -> None:

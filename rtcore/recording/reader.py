@@ -46,11 +46,12 @@ class RecordedTick(NamedTuple):
 class Recording:
     """A recording, read only. Use it as a context manager; values are those of when it was opened."""
 
-    def __init__(self, path: Path, *, is_known: bool = False) -> None:
+    def __init__(self, path: Path, *, is_known: bool = False, limit_s: float | None = None) -> None:
         """Opens it, once it was found whole: by its checksum, or read once by a process of its own.
 
         Args:
             path: ticks.hdf5, its folder, or its run's.
+            limit_s: How long that process may take; default: 20 s and a second for each 10 MB.
             is_known: This program wrote it just now, or looked into it before: open it at once.
 
         Raises:
@@ -58,7 +59,7 @@ class Recording:
         """
         self.path = ticks_file(path)
         if not is_known:
-            look_into(self.path)
+            look_into(self.path, limit_s)
         self._file = _open(self.path)
         try:
             self._read_about()
@@ -105,7 +106,7 @@ class Recording:
         ticks, jobs = tick_columns(self.observation, self.action), job_columns()
         for table, columns in (("ticks", ticks), ("jobs", jobs)):
             expected = {column.name: (column.dtype, column.shape) for column in columns}
-            check_datasets(self.path, self._file[table], expected)
+            check_datasets(self.path, self._file, {f"{table}/{name}": row for name, row in expected.items()})
         check_datasets(self.path, self._file, {"flushed": (np.dtype(np.int64), ())})
         self._ticks = {column.name: self._file["ticks"][column.name] for column in ticks}
         self._jobs = {column.name: self._file["jobs"][column.name] for column in jobs}

@@ -8,7 +8,8 @@ tables of another version, is an error.
 from __future__ import annotations
 
 import csv
-import json
+import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,7 +17,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from rtcore.clock import NS_PER_S, NS_PER_US, rate_from
+from rtcore.clock import FOREVER_NS, NS_PER_S, NS_PER_US, rate_from
+from rtcore.config import MOST_WORKERS
+from rtcore.datafiles import lines_of, parse_object, read_bytes
 from rtcore.dispatch import Outcome, TickKind
 from rtcore.errors import ConfigError
 from rtcore.report.axis import TickAxis
@@ -152,7 +155,9 @@ def number_at(tree: dict[str, Any], *keys: str) -> float | None:
     found: Any = tree
     for key in keys:
         found = found.get(key) if isinstance(found, dict) else None
-    return float(found) if isinstance(found, (int, float)) and not isinstance(found, bool) else None
+    if not isinstance(found, (int, float)) or isinstance(found, bool) or not abs(found) < 1e300:
+        return None
+    return float(found)
 
 
 def read_run(path: Path) -> RunFolder:
@@ -204,51 +209,51 @@ def _note_the_end(run: RunFolder) -> None:
 
 def read_json(path: Path, notes: list[str], without: str) -> dict[str, Any]:
     """The object in a JSON file; {} and a note that ends in `without` if there is none to be read."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         notes.append(f"{path.name} is missing: {without}.")
         return {}
-    except (ValueError, OSError) as error:
-        notes.append(f"{path.name} cannot be read ({error}): {without}.")
+    try:
+        return parse_object(read_bytes(path, "run"), path, "run")
+    except ConfigError as error:
+        notes.append(f"{error}: {without}.")
         return {}
-    if not isinstance(content, dict):
-        notes.append(f"{path.name} holds a {type(content).__name__}, not an object: {without}.")
-        return {}
-    return content
 
 
 def _read_table(
     path: Path, columns: Sequence[str], parse: Callable[[dict[str, str]], _Row], notes: list[str], what: str
 ) -> Iterator[_Row]:
-    """The rows that are whole. A last line without its end is a row cut short, even where it looks complete."""
+    """The rows that are whole, one after another."""
     if not path.is_file():
         notes.append(f"{path.name} is missing: no {what} to show.")
         return
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        notes.append(f"{path.name} cannot be read ({error}): no {what} to show.")
-        return
-    whole, _, rest = text.rpartition("\n")
-    lines = whole.splitlines()
-    if not lines:
-        notes.append(f"{path.name} is empty: no {what} to show. A run that is killed early leaves it like this.")
-        return
+    lines = _whole_lines(path, notes)
     reader = csv.DictReader(lines)
     try:
-        names = reader.fieldnames or []
+        names = reader.fieldnames
     except csv.Error:  # a first line that is no header, such as one of 200 KB
         names = []
+    except ConfigError as error:
+        notes.append(f"{error}: no {what} to show.")
+        return
+    if names is None:
+        notes.append(f"{path.name} is empty: no {what} to show. A run that is killed early leaves it like this.")
+        return
     missing = [name for name in columns if name not in names]
     if missing:
         raise ConfigError(
             f"{path}: no column {', '.join(missing)}; expected {', '.join(columns)}. It is not a record of rtcore, or "
             "of another version: read it with the rtcore that wrote it (config.json, versions)"
         )
-    if rest:
-        notes.append(f"{path.name} ends in the middle of a row, which is left out: the run was killed or goes on.")
     yield from _readable_rows(reader, path, parse, notes, what)
+
+
+def _whole_lines(path: Path, notes: list[str]) -> Iterator[str]:
+    """A last line without its end is a row cut short, even where it looks complete."""
+    for line in lines_of(path, "run"):
+        if line.endswith("\n"):
+            yield line
+        else:
+            notes.append(f"{path.name} ends in the middle of a row, which is left out: the run was killed or goes on.")
 
 
 def _readable_rows(
@@ -265,7 +270,7 @@ def _readable_rows(
                 continue
             number_of_rows += 1
             yield row
-    except csv.Error as error:
+    except (csv.Error, ConfigError) as error:
         notes.append(f"{path.name} cannot be read beyond line {reader.line_num} ({error}): the {what} end there.")
     if unreadable:
         notes.append(f"{path.name}: {len(unreadable)} unreadable rows are left out, the first on line {unreadable[0]}.")
@@ -273,8 +278,38 @@ def _readable_rows(
         notes.append(f"{path.name} has no rows: no {what} to show.")
 
 
+def _whole(text: str) -> int:
+    """A number that shared memory had: others are damage."""
+    number = int(text)
+    if not -1 <= number < 1 << 62:
+        raise ValueError(text)
+    return number
+
+
 def _int(text: str) -> int:
-    return int(text) if text else -1
+    return _whole(text) if text else -1
+
+
+def _worker(text: str) -> int:
+    number = _int(text)
+    if number >= MOST_WORKERS:
+        raise ValueError(text)
+    return number
+
+
+def _us(text: str) -> float:
+    number = float(text)
+    if not abs(number) < FOREVER_NS / NS_PER_US:
+        raise ValueError(text)
+    return number
+
+
+def _float(text: str) -> float:
+    """A reward. Sums of large ones may have become infinite, which no picture and no JSON has."""
+    number = float(text)
+    if math.isnan(number):
+        raise ValueError(text)
+    return max(-sys.float_info.max, min(number, sys.float_info.max))
 
 
 def _flag(text: str) -> bool:
@@ -284,38 +319,38 @@ def _flag(text: str) -> bool:
 def _tick_row(fields: dict[str, str]) -> TickRow:
     outcome = fields["outcome"]
     return TickRow(
-        int(fields["tick"]),
+        _whole(fields["tick"]),
         TickKind[fields["kind"].upper()],
         fields["source"],
         fields["applied_action"],
         _int(fields["obs_tick"]),
         _int(fields["due_tick"]),
-        _int(fields["worker"]),
+        _worker(fields["worker"]),
         Outcome[outcome.upper()] if outcome else None,
-        float(fields["lateness_us"]),
-        float(fields["step_us"]),
-        int(fields["skipped_ticks"]),
-        float(fields["reward"]),
+        _us(fields["lateness_us"]),
+        _us(fields["step_us"]),
+        _whole(fields["skipped_ticks"]),
+        _float(fields["reward"]),
         _flag(fields["terminated"]),
         _flag(fields["truncated"]),
-        int(fields["episode"]),
-        float(fields["episode_return"]),
-        int(fields["start_ns"]),
+        _whole(fields["episode"]),
+        _float(fields["episode_return"]),
+        _whole(fields["start_ns"]),
     )
 
 
 def _job_row(fields: dict[str, str]) -> InferenceRow:
     return InferenceRow(
-        int(fields["worker"]),
+        _worker(fields["worker"]),
         _int(fields["obs_tick"]),
-        int(fields["booked_tick"]),
+        _whole(fields["booked_tick"]),
         _int(fields["due_tick"]),
         _int(fields["episode"]),
         Outcome[fields["outcome"].upper()],
-        int(fields["resolved_tick"]),
-        int(fields["booked_ns"]),
-        int(fields["start_ns"]),
-        int(fields["read_ns"]),
-        int(fields["infer_end_ns"]),
-        int(fields["write_ns"]),
+        _whole(fields["resolved_tick"]),
+        _whole(fields["booked_ns"]),
+        _whole(fields["start_ns"]),
+        _whole(fields["read_ns"]),
+        _whole(fields["infer_end_ns"]),
+        _whole(fields["write_ns"]),
     )

@@ -20,6 +20,10 @@ Bounds: TypeAlias = tuple[int | float, ...]
 JsonDict: TypeAlias = dict[str, object]
 
 
+#: Largest array that a description may be of [bytes]: no frame ring holds larger ones.
+_MOST_BYTES = 1 << 32
+
+
 @dataclass(frozen=True)
 class ArraySpec:
     """An array of fixed shape and dtype between inclusive bounds."""
@@ -88,8 +92,13 @@ def fields_from_json(what: str, data: Mapping[str, object]) -> tuple[tuple[int, 
             tuple(float(bound) if isinstance(bound, str) else bound for bound in cast(list[Any], data[key]))
             for key in ("low", "high")
         )
-        _unpacked_bounds(low, shape, dtype)
-        _unpacked_bounds(high, shape, dtype)
+        for bounds in (low, high):
+            # Checked without the array: what a file says of its size may be anything.
+            if min(shape, default=1) < 1 or len(bounds) not in (1, math.prod(shape)):
+                raise ValueError(f"{len(bounds)} bounds for shape {shape}")
+            np.array(bounds, dtype)
+        if dtype.kind not in "biuf" or math.prod(shape) * dtype.itemsize > _MOST_BYTES:
+            raise ValueError(f"{math.prod(shape)} elements of {dtype}")
     except (TypeError, ValueError, OverflowError) as error:
         raise ConfigError(
             f"{what} spec {dict(data)!r:.200} cannot be read: {error}; expected what to_json wrote"

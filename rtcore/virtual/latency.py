@@ -8,12 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
+from rtcore.datafiles import lines_of
 from rtcore.errors import ConfigError
 
 #: Inference time [ns] of job number n (0, 1, ...): a pure function, so that a run can be repeated.
 LatencyModel = Callable[[int], int]
 
-_HOW = "expected constant:MS, normal:MEAN,STD, lognormal:MEDIAN,SIGMA or trace:FILE (times in ms)"
+#: Ten minutes: of longer ones the virtual clock would only count ticks.
+_LONGEST_MS = 600_000.0
+_HOW = (
+    "expected constant:MS, normal:MEAN,STD, lognormal:MEDIAN,SIGMA or trace:FILE (times in ms, from 0 to "
+    f"{_LONGEST_MS:.0f})"
+)
 
 
 def parse_latency(text: str, seed: int) -> LatencyModel:
@@ -24,10 +30,10 @@ def parse_latency(text: str, seed: int) -> LatencyModel:
     try:
         numbers = [float(part) for part in rest.split(",")]
     except ValueError as error:
-        raise ConfigError(f"latency: got {text!r}; {_HOW}") from error
+        raise ConfigError(f"latency: got {text!r:.200}; {_HOW}") from error
     wanted = {"constant": 1, "normal": 2, "lognormal": 2}.get(kind)
-    if wanted != len(numbers) or any(number < 0 for number in numbers):
-        raise ConfigError(f"latency: got {text!r}; {_HOW}")
+    if wanted != len(numbers) or not all(0 <= number <= _LONGEST_MS for number in numbers):
+        raise ConfigError(f"latency: got {text!r:.200}; {_HOW}")
     if kind == "constant":
         constant_ns = round(numbers[0] * 1e6)
         return lambda job: constant_ns
@@ -35,26 +41,33 @@ def parse_latency(text: str, seed: int) -> LatencyModel:
 
     def draw(job: int) -> int:
         rng = np.random.default_rng(np.random.SeedSequence([seed, 2, job]))
-        value = rng.normal(centre, spread) if kind == "normal" else centre * np.exp(rng.normal(0.0, spread))
-        return max(0, round(value * 1e6))
+        with np.errstate(over="ignore"):
+            value = rng.normal(centre, spread) if kind == "normal" else centre * np.exp(rng.normal(0.0, spread))
+        return max(0, round(min(value, _LONGEST_MS) * 1e6))
 
     return draw
 
 
 def _trace(path: Path) -> LatencyModel:
     """One time [ms] per line, or the column inference_ms of a run's jobs.csv; repeated from the start at its end."""
+    times_ns: list[int] = []
+    column, first = 0, True
     try:
-        with path.open(newline="") as file:
-            rows = list(csv.reader(file))
-    except OSError as error:
-        raise ConfigError(f"latency: trace {path}: {error.strerror}") from error
-    column, first = 0, 0
-    if rows and "inference_ms" in rows[0]:
-        column, first = rows[0].index("inference_ms"), 1
-    try:
-        times_ns = [round(float(row[column]) * 1e6) for row in rows[first:] if row and row[column]]
-    except (ValueError, IndexError) as error:
+        for row in csv.reader(lines_of(path, "latency")):
+            if first and "inference_ms" in row:
+                column = row.index("inference_ms")
+            elif row and row[column]:
+                times_ns.append(_time_ns(row[column]))
+            first = False
+    except (ValueError, IndexError, csv.Error) as error:
         raise ConfigError(f"latency: trace {path} is not one number [ms] per line: {error}") from error
-    if not times_ns or min(times_ns) < 0:
-        raise ConfigError(f"latency: trace {path} holds {len(times_ns)} times; expected at least one, none negative")
+    if not times_ns:
+        raise ConfigError(f"latency: trace {path} holds no time; expected at least one")
     return lambda job: times_ns[job % len(times_ns)]
+
+
+def _time_ns(text: str) -> int:
+    ms = float(text)
+    if not 0 <= ms <= _LONGEST_MS:
+        raise ValueError(f"{text!r:.40} is no time from 0 to {_LONGEST_MS:.0f} ms")
+    return round(ms * 1e6)
