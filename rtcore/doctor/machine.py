@@ -161,24 +161,31 @@ class Machine:
         return answer
 
     def _try(self, name: str, request: dict[str, Any]) -> dict[str, Any]:
-        command = [sys.executable, "-m", "rtcore.doctor.trials", name]
-        try:
-            answer = subprocess.run(
-                command,
-                input=json.dumps(request),
-                capture_output=True,
-                text=True,
-                timeout=_TRIAL_TIMEOUT_S,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise ProbeError(f"the trial {name!r} did not end within {_TRIAL_TIMEOUT_S:.0f} s") from None
-        except OSError as error:
-            raise ProbeError(f"the trial {name!r} could not be started: {error.strerror}") from error
-        if answer.returncode != 0:
-            why = _last_line(answer.stderr) or f"exit code {answer.returncode}"
-            raise ProbeError(f"the trial {name!r} failed: {why}")
-        result: dict[str, Any] = json.loads(answer.stdout.splitlines()[-1])
+        # In a file of its own: what libraries print, and when, is no part of the answer.
+        with os.fdopen(os.memfd_create("answer"), "w+", encoding="utf-8") as file:
+            command = [sys.executable, "-P", "-m", "rtcore.doctor.trials", name, str(file.fileno())]
+            try:
+                ended = subprocess.run(
+                    command,
+                    input=json.dumps(request),
+                    capture_output=True,
+                    text=True,
+                    errors="replace",
+                    timeout=_TRIAL_TIMEOUT_S,
+                    check=False,
+                    pass_fds=[file.fileno()],
+                )
+            except subprocess.TimeoutExpired:
+                raise ProbeError(f"the trial {name!r} did not end within {_TRIAL_TIMEOUT_S:.0f} s") from None
+            except OSError as error:
+                raise ProbeError(f"the trial {name!r} could not be started: {error.strerror}") from error
+            if ended.returncode != 0:
+                why = _last_line(ended.stderr) or f"exit code {ended.returncode}"
+                raise ProbeError(f"the trial {name!r} failed: {why}")
+            try:
+                result: dict[str, Any] = json.load(file)
+            except ValueError:
+                raise ProbeError(f"the trial {name!r} ended without an answer") from None
         return result
 
     # -- time ----------------------------------------------------------------------------------------------

@@ -1,4 +1,5 @@
-"""What the doctor tries in a child process: `python -m rtcore.doctor.trials NAME`, a request on stdin, JSON on stdout.
+"""What the doctor tries in a child process: `python -P -m rtcore.doctor.trials NAME FD`, a request on stdin, the
+answer into that file; both are JSON.
 
 A trial does what a run does, by the same code, so that its answer is the one a run would get. Its process ends with
 it, and whatever was granted, locked or loaded ends with the process.
@@ -87,9 +88,10 @@ TRIALS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"realtime": rea
 
 
 def main() -> None:
-    """Program entry. The answer is the last line: libraries may print before it."""
-    answer = TRIALS[sys.argv[1]](json.load(sys.stdin))
-    print(f"\n{json.dumps(answer)}")
+    """Program entry."""
+    name, descriptor = sys.argv[1:]
+    answer = TRIALS[name](json.load(sys.stdin))
+    os.pwrite(int(descriptor), json.dumps(answer).encode(), 0)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,8 @@ ENTRY = "rtcore.profile.gpu_tasks:main"
 MPS_DAEMON = "nvidia-cuda-mps-control"
 MPS_PIPES = "CUDA_MPS_PIPE_DIRECTORY"
 _MPS_LOGS = "CUDA_MPS_LOG_DIRECTORY"
+#: `multiprocessing` starts its fork server with the current folder first on its path, where any name may be.
+SAFE_PATH = {"PYTHONSAFEPATH": "1"}
 _PRELOAD = ("numpy", "torch", "rtcore.profile.gpu_tasks")
 _LEAD_NS = 50_000_000
 _POLL_S = 0.1
@@ -40,11 +42,11 @@ _MPS_TIMEOUT_S = 20.0
 class Crew:
     """Starts measuring processes as a run starts its workers: forked from a server that has torch and no CUDA.
 
-    A context manager. `environment` is added to theirs (`CUDA_MPS_PIPE_DIRECTORY`).
+    A context manager. `variables` are added to their environment (`CUDA_MPS_PIPE_DIRECTORY`).
     """
 
-    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
-        with _environment(environment or {}):
+    def __init__(self, variables: Mapping[str, str] | None = None) -> None:
+        with environment(variables or {}):
             self._launcher = Launcher(new_run_id(), _PRELOAD)
         self._clock = MonotonicClock()
 
@@ -160,7 +162,7 @@ def _call_mps(command: list[str], text: str, environment: Mapping[str, str]) -> 
 
 
 @contextlib.contextmanager
-def _environment(changes: Mapping[str, str]) -> Iterator[None]:
+def environment(changes: Mapping[str, str]) -> Iterator[None]:
     """Changes to this program's environment while a process is started that inherits it."""
     before = {name: os.environ.get(name) for name in changes}
     os.environ.update(changes)

@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection
 
 from rtcore.clock import MonotonicClock
 from rtcore.errors import RtcoreError, WorkerDied
+from rtcore.profile.gpu_crew import SAFE_PATH, environment
 from rtcore.profile.limit import LimitTransport
 from rtcore.profile.placement import Placement, put
 from rtcore.profile.transports import PATIENCE_S, Frame, Opener, Receive, Rhythm, Transport, uninterrupted
@@ -31,7 +32,8 @@ _PRELOAD = ["rtcore.profile.session", "rtcore_workers.inference", "rtcore_worker
 def start_fork_server() -> None:
     """Before the first process: readers then start with everything imported. Does nothing where it runs already."""
     mp.set_forkserver_preload(_PRELOAD)
-    forkserver.ensure_running()
+    with environment(SAFE_PATH):
+        forkserver.ensure_running()
 
 
 @dataclass

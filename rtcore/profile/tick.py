@@ -26,6 +26,7 @@ from rich.table import Table
 
 from rtcore.clock import MonotonicClock, TickClock, TickGrid, plan_next_tick, rate_from
 from rtcore.errors import ConfigError, RtcoreError, WorkerDied
+from rtcore.profile.gpu_crew import SAFE_PATH, environment
 from rtcore.profile.plots import new_figure, save
 from rtcore.profile.results import Result, Row
 from rtcore.realtime import prepare_env_process
@@ -165,7 +166,8 @@ def measure_clock(policy: Policy, rate_hz: Fraction, seconds: float) -> tuple[li
     context.set_forkserver_preload(["rtcore.profile.tick"])
     ours, theirs = context.Pipe()
     process = context.Process(target=_clock_main, args=(theirs, policy, rate_hz, seconds), daemon=True)
-    process.start()
+    with environment(SAFE_PATH):
+        process.start()
     theirs.close()
     try:
         if not ours.poll(seconds + 30.0):

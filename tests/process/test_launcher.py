@@ -1,0 +1,130 @@
+"""The launcher and its fork server: any number of children, messages of any length, forks that fail."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from rtcore import launcher as launcher_module
+from rtcore.channel import Begin, End, Result
+from rtcore.clock import NS_PER_MS
+from rtcore.errors import LauncherDied, StartupError
+from rtcore.launcher import Child, Launcher, child_error
+from rtcore.shm import new_run_id
+
+pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def launcher(said: list[str]) -> Iterator[Launcher]:
+    made = Launcher(new_run_id(), ("json", "launcher_parts"), said.append)
+    yield made
+    made.close()
+
+
+def poll_until(launcher: Launcher, done: Callable[[], bool]) -> list[Child]:
+    touched: list[Child] = []
+    for _ in range(2000):
+        if done():
+            return touched
+        touched += launcher.poll(0.05)
+    raise AssertionError("it took too long")
+
+
+def descriptors(launcher: Launcher) -> tuple[int, int]:
+    """Of this program and of the fork server."""
+    ours, theirs = (len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in ("self", launcher._process.pid))
+    return ours, theirs
+
+
+def test_hundreds_of_children_are_asked_for_before_any_answer_is_read(launcher: Launcher) -> None:
+    """Many more answers, and many more bytes, than a socket keeps: nobody waits for the other for ever."""
+    first = launcher.start("worker", 0, 0, "launcher_parts:ends", {})
+    poll_until(launcher, lambda: first.exitcode is not None)
+    before = descriptors(launcher)
+    children = [launcher.start("worker", index, 1, "launcher_parts:waits", {"pad": "x" * 9000}) for index in range(350)]
+    poll_until(launcher, lambda: all(child.ready for child in children))
+    assert {(child.ready or {})["bytes"] for child in children} == {9000}
+    for child in children:
+        child.send(End())
+    poll_until(launcher, lambda: all(child.exitcode is not None for child in children))
+    assert {child.exitcode for child in children} == {0}
+    assert descriptors(launcher) == before
+
+
+def test_a_long_run_of_restarts_leaves_no_descriptor_and_no_child_behind(launcher: Launcher) -> None:
+    first = launcher.start("worker", 0, 0, "launcher_parts:ends", {})
+    poll_until(launcher, lambda: first.exitcode is not None)
+    before = descriptors(launcher)
+    for generation in range(300):
+        child = launcher.start("worker", 0, generation, "launcher_parts:ends", {})
+        poll_until(launcher, lambda child=child: child.exitcode is not None)
+    assert descriptors(launcher) == before
+    assert not launcher._children
+    assert not launcher._orders
+
+
+def test_a_boot_and_an_answer_of_megabytes_arrive_whole(launcher: Launcher) -> None:
+    child = launcher.start("worker", 0, 1, "launcher_parts:echoes", {"chars": 3_000_000, "pad": "y" * 3_000_000})
+    poll_until(launcher, lambda: child.pid > 0)
+    child.send(Begin(7))
+    poll_until(launcher, lambda: bool(child.messages))
+    assert child.messages.popleft() == Result([7, "x" * 3_000_000])
+
+
+def test_a_long_error_arrives_as_what_it_is(launcher: Launcher) -> None:
+    child = launcher.start("worker", 0, 1, "launcher_parts:raises", {"text": "\u4e16", "times": 400_000})
+    poll_until(launcher, lambda: child.exitcode is not None)
+    assert child.failure is not None
+    error = child_error(child.failure, "worker 0")
+    assert str(error).startswith("worker 0 raised RuntimeError: \u4e16\u4e16")
+    assert "characters left out" in str(error)
+
+
+def test_a_child_that_sends_what_is_no_message_has_failed_by_name(launcher: Launcher) -> None:
+    child = launcher.start("worker", 3, 1, "launcher_parts:talks_nonsense", {})
+    poll_until(launcher, lambda: child.failure is not None)
+    assert child.failure is not None
+    assert child.failure.kind == "ChannelError"
+    assert "worker3" in child.failure.text
+    assert "hello, world" in child.failure.text
+
+
+def test_a_fork_that_fails_is_tried_again_and_counted(launcher: Launcher, said: list[str]) -> None:
+    launcher.preload("trouble", ("launcher_parts:fail_two_forks",))
+    child = launcher.start("worker", 0, 1, "launcher_parts:waits", {})
+    poll_until(launcher, lambda: child.ready is not None)
+    why = f"[Errno 11] {os.strerror(11)}"
+    assert launcher.failed_forks == {why: 2}
+    assert said == [f"no process can be started for worker0: {why}; trying again for 10 s"]
+
+
+def test_a_fork_that_goes_on_failing_is_the_childs_failure(launcher: Launcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher_module, "_FORK_PATIENCE_NS", 300 * NS_PER_MS)
+    launcher.preload("trouble", ("launcher_parts:fail_all_forks",))
+    child = launcher.start("worker", 5, 1, "launcher_parts:waits", {})
+    assert child in poll_until(launcher, lambda: child.exitcode is not None)
+    assert child.failure is not None
+    error = child_error(child.failure, "worker 5")
+    assert isinstance(error, StartupError)
+    assert "no process could be started for worker5" in str(error)
+    assert "ulimit -u; pids.max" in str(error)
+
+
+def test_a_library_that_cannot_be_imported_is_named(launcher: Launcher) -> None:
+    launcher.preload("trouble", ("launcher_parts:cannot_be_called",))
+    with pytest.raises(LauncherDied, match=r"the fork server raised ImportError: libgl.so.1"):
+        poll_until(launcher, lambda: False)
+
+
+def test_more_children_than_there_may_be_descriptors_are_refused_before_any_is_started(launcher: Launcher) -> None:
+    with pytest.raises(StartupError, match=r"100000000 more processes need .* file descriptors.*ulimit -Hn"):
+        launcher.make_room(100_000_000)
