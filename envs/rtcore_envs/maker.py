@@ -3,9 +3,11 @@
 import ctypes
 import io
 import os
+import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from rtcore_envs.memorymap import MemoryMap
 from rtcore_envs.rom import needs_colour
 from rtcore_envs.states import SUFFIX, load_any_state, state_folder, write_state
 
+#: A frame that takes longer never ends.
+HANG_LIMIT_S = 20
 #: Ticks of the emulator without coming back to Python; some 20 ms.
 _FRAMES_AT_ONCE = 600
 
@@ -100,8 +104,9 @@ class StateMaker:
         """
         saved: list[Path] = []
         self._emulator.set_emulation_speed(1)
-        with _KeyWatch() as watch, HangGuard(self._rom.path) as guard:
+        with _KeyWatch() as watch, HangGuard(self._rom.path) as guard, _signals_between_frames() as take_signals:
             while self._emulator.tick(1, True, False):
+                take_signals()
                 guard.alive()
                 after_frame()
                 for key in watch.take():
@@ -134,8 +139,8 @@ class HangGuard:
     It counts its own turns, not the time: a process that was stopped as a whole has taken none.
     """
 
-    def __init__(self, rom: Path, limit_s: int = 20) -> None:
-        self._rom, self._limit_s = rom, limit_s
+    def __init__(self, rom: Path) -> None:
+        self._rom, self._limit_s = rom, HANG_LIMIT_S
         self._over = threading.Event()
         self._turns = 0
         self._thread = threading.Thread(target=self._watch, name="hang-guard", daemon=True)
@@ -171,6 +176,30 @@ def require_display(rom: Path) -> None:
     if not any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")):
         advice = "Log in with a desktop or `ssh -X`, or make the state by script: `rtcore-rom states new --help`."
         raise RomError(rom, "no display to open a window on", "DISPLAY or WAYLAND_DISPLAY", advice)
+
+
+@contextmanager
+def _signals_between_frames() -> Iterator[Callable[[], None]]:
+    """Signals wait until the function that it yields is called: PyBoy drops what their handlers raise in its sleep."""
+    waiting: list[tuple[int, Any]] = []
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda *what: waiting.append(what)) for number in numbers}
+
+    def take() -> None:
+        while waiting:
+            number, frame = waiting.pop(0)
+            handler = before[signal.Signals(number)]
+            if callable(handler):
+                handler(number, frame)
+            elif handler == signal.SIG_DFL:
+                signal.signal(number, signal.SIG_DFL)
+                signal.raise_signal(number)
+
+    try:
+        yield take
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _KeyWatch:

@@ -81,12 +81,7 @@ class _Rows:
         self._widths = [max(len(text), 8) for text in texts]
         self._frame = 0
         self._last: list[Number] | None = None
-        if texts:
-            _say(
-                "  ".join(
-                    ["   frame", f"{'keys':12}", *(f"{text:>{w}}" for text, w in zip(texts, self._widths, strict=True))]
-                )
-            )
+        self._header = self._row("frame", "keys", texts)
 
     def after_frame(self, keys: Keys = NO_KEYS) -> None:
         """Look at the frame that has just run."""
@@ -101,9 +96,19 @@ class _Rows:
         values = [expression.value() for expression in self._shown]
         if values == self._last:
             return
+        if self._last is None:
+            _say(self._header)
         self._last = values
-        cells = [f"{value:>{width}g}" for value, width in zip(values, self._widths, strict=True)]
-        _say("  ".join([f"{self._frame:8}", f"{meaning(keys).lower() if keys else '-':12}", *cells]))
+        down = meaning(keys).lower() if keys else "-"
+        _say(
+            self._row(
+                self._frame, down, [f"{value:.6g}" if isinstance(value, float) else str(int(value)) for value in values]
+            )
+        )
+
+    def _row(self, frame: object, keys: str, cells: Sequence[str]) -> str:
+        columns = [f"{cell:>{width}}" for cell, width in zip(cells, self._widths, strict=True)]
+        return "  ".join([f"{frame:>8}", f"{keys:12}", *columns])
 
 
 # -- find --------------------------------------------------------------------------------------------------------

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -84,6 +86,21 @@ def test_a_folder_in_place_of_a_rom_is_an_error(tmp_path: Path) -> None:
         "--env-id", "rtcore/PokemonBattles-v0", "--env-args", f"rom={tmp_path}", exitcode=EXIT_BAD_INPUT
     )
     assert "got a folder" in stderr
+
+
+def test_a_game_that_hangs_ends_rtcore_rom_with_its_name(tmp_path: Path) -> None:
+    """In the emulator's C code neither Ctrl-C nor an exception gets through."""
+    rom = tmp_path / "hangs.gb"
+    rom.write_bytes(with_byte(GOOD, 0x100, 0xD3))
+    code = f"""
+from rtcore.cli.rom import main
+from rtcore_envs import maker
+maker.HANG_LIMIT_S = 2
+main(["watch", {str(rom)!r}, "--show", "u8[0xC000]", "--keys", "wait 300"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "hangs.gb: got no frame within 2 s" in done.stderr
 
 
 def test_a_pipe_in_place_of_a_rom_is_an_error_and_no_wait(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -293,3 +294,29 @@ def test_start_states_are_saved_while_playing_in_a_window(tmp_path: Path, driver
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cartridge", "out", "states", "unpacked"], (
         "PyBoy wrote nothing"
     )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_game_in_the_window(tmp_path: Path, number: signal.Signals) -> None:
+    """PyBoy drops an exception that is raised while it waits for the next frame, which is most of the time."""
+    command = [
+        sys.executable,
+        "-m",
+        "rtcore.cli.rom",
+        "play",
+        str(Probe(tmp_path, "tetris").path),
+        "--show",
+        "u8[0xFF82]",
+    ]
+    environment = os.environ | {"SDL_VIDEODRIVER": "dummy", "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as game:
+        try:
+            assert game.stdout is not None
+            while "     100" not in game.stdout.readline():
+                assert game.poll() is None
+            game.send_signal(number)
+            _, said = game.communicate(timeout=30)
+        finally:
+            game.kill()
+    assert game.returncode == 128 + number
+    assert f"stopped by {number.name}" in said
