@@ -393,7 +393,10 @@ def _explain(problem: Any) -> str:
 def suggest(name: str) -> str:
     """Which option was probably meant."""
     known = list(RuntimeConfig.model_fields)
-    close = difflib.get_close_matches(name.replace("-", "_").lower(), known, n=2, cutoff=0.5)
+    close = difflib.get_close_matches(name.replace("-", "_").lower(), known, n=2, cutoff=0.7)
     if close:
         return f"Did you mean {' or '.join(repr(key) for key in close)}?"
-    return "`rtcore-run --help` lists every option"
+    return (
+        "`rtcore-run --help` lists every option; arguments of the world go into --env-args, those of the policy into "
+        "--policy-args"
+    )

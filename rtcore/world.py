@@ -80,7 +80,7 @@ def make_environment(env_id: str, env_args: dict[str, Any]) -> gymnasium.Env[Any
     try:
         env: gymnasium.Env[Any, Any] = gymnasium.make(env_id, **env_args)
     except gymnasium.error.UnregisteredEnv as error:
-        raise ConfigError(f"env-id {env_id!r}: {error}. {_did_you_mean(env_id)}") from error
+        raise ConfigError(f"env-id {env_id!r}: {str(error).rstrip('.')}. {_did_you_mean(env_id)}") from error
     except gymnasium.error.Error as error:
         raise ConfigError(f"env-id {env_id!r}: {error}") from error
     return env

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rtcore.cli.endings import end_program
+from rtcore.cli.helptext import Help, add_version
 from rtcore.cli.options import parse_config
 from rtcore.config import RuntimeConfig
 from rtcore.doctor import container, cpu, gpu, kernel, segments, system
@@ -98,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         usage="rtcore-doctor [-h] [--json] [--clean] [option of rtcore-run ...]",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Help,
         allow_abbrev=False,
     )
     parser.add_argument("--json", action="store_true", help="print everything as JSON (docs/doctor.md describes it)")
@@ -108,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
         help="remove shared memory that your runs left behind when their program was killed; that of live runs, of "
         "other users and of other pid namespaces stays",
     )
+    add_version(parser)
     return parser
 
 

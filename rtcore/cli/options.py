@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, NoReturn
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict
 
 from rtcore import values
+from rtcore.cli.helptext import Help, add_version
 from rtcore.config import RuntimeConfig, from_words, load_toml, make_config, suggest
 from rtcore.errors import ConfigError, printable
 
@@ -115,7 +116,7 @@ class _Parser(argparse.ArgumentParser):
     """argparse with the options in groups, and a suggestion for a mistyped one."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **kwargs)
+        super().__init__(formatter_class=Help, allow_abbrev=False, **kwargs)
         self._rooms = {name: self.add_argument_group(name) for name in _GROUPS}
 
     def add_field(self, parser: Any, *names: str, **options: Any) -> Any:
@@ -125,8 +126,10 @@ class _Parser(argparse.ArgumentParser):
             if field in fields:
                 if field in _METAVARS:
                     options["metavar"] = _METAVARS[field]
-                elif "{" not in str(options.get("metavar", "{")):
-                    options["metavar"] = str(options["metavar"]).upper()
+                elif (kind := str(options.get("metavar", "{"))).endswith(",None}") and kind.count(",") == 1:
+                    options["metavar"] = kind[1:-6].upper()
+                elif "{" not in kind:
+                    options["metavar"] = kind.upper()
                 options["help"] = _with_default(field)
                 return self._rooms[room].add_argument(*names, **options)
         return parser.add_argument(*names, **options)
@@ -181,7 +184,7 @@ def parse_command(arguments: list[str], prog: str = "rtcore-run") -> Command:
         "with --video draw it instead, which needs neither world nor policy. --ticks limits both; a world of your own, "
         "or a ROM, has to be named again with --env-id or --rom; no other option goes with them",
     )
-    parser.add_argument("--version", action="version", version=_version())
+    add_version(parser)
     source = CliSettingsSource[Any](
         _Settings,
         root_parser=parser,
@@ -275,12 +278,6 @@ def _with_default(field: str) -> str:
         return text
     shown = {True: "yes", False: "no"}.get(default, default) if isinstance(default, bool) else default
     return f"{text} [{shown}]"
-
-
-def _version() -> str:
-    from rtcore import __version__  # noqa: PLC0415 - the package root is not loaded for its parts
-
-    return f"rtcore {__version__}"
 
 
 def to_toml(config: RuntimeConfig) -> str:

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rtcore.cli.endings import EXIT_BAD_INPUT, end_program
+from rtcore.cli.helptext import Help, add_version
 from rtcore.errors import ConfigError, RtcoreError, printable
 from rtcore.profile import SUBCOMMANDS
 from rtcore.profile.host import HostWatch, conditions_text
@@ -76,7 +77,7 @@ def find_subcommands() -> dict[str, ModuleType]:
 def make_parser(modules: dict[str, ModuleType]) -> argparse.ArgumentParser:
     """One subparser per module, each with the common options."""
     parser = _Parser(prog="rtcore-profile", description=_DESCRIPTION, epilog=_EPILOG)
-    parser.add_argument("--version", action="version", version=_version())
+    add_version(parser)
     # Only the program itself has examples for all: a subparser shows its own.
     rooms = parser.add_subparsers(dest="profile", required=True, metavar="{" + ",".join(modules) + "}")
     for name, module in modules.items():
@@ -95,7 +96,7 @@ def make_parser(modules: dict[str, ModuleType]) -> argparse.ArgumentParser:
 
 class _Parser(argparse.ArgumentParser):
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **kwargs)
+        super().__init__(formatter_class=Help, allow_abbrev=False, **kwargs)
 
     def error(self, message: str) -> NoReturn:
         print(f"{self.prog}: error: {printable(message)}. See {self.prog} --help", file=sys.stderr)
@@ -220,12 +221,6 @@ def _comparison_table(result: Result, found: list[Comparison]) -> Table:
         name = row_name(one.row, result.keys)
         table.add_row(name, one.metric, *numbers, style="red" if one.worse else "")
     return table
-
-
-def _version() -> str:
-    from rtcore import __version__  # noqa: PLC0415 - the package root is not loaded for its parts
-
-    return f"rtcore {__version__}"
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rtcore.cli.endings import EXIT_BAD_INPUT, end_program
+from rtcore.cli.helptext import Help, add_version
 from rtcore.errors import ConfigError, RtcoreError, printable
 from rtcore.report.explain.tick import Fact, explain_tick
 from rtcore.report.folder import read_run
@@ -67,13 +68,14 @@ def _parser() -> argparse.ArgumentParser:
         prog="rtcore-report",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Help,
         allow_abbrev=False,
     )
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="folder that rtcore-run --out wrote")
     parser.add_argument("--out", type=Path, metavar="FILE.html", help="the page [report.html in the first DIR]")
     parser.add_argument("--open", action="store_true", help="open the page in a browser, where there is one")
     parser.add_argument("--tick", type=int, metavar="N", help="explain tick N in words on the terminal; no page")
+    add_version(parser)
     return parser
 
 

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from rtcore.cli import romplay
 from rtcore.cli.endings import EXIT_BAD_INPUT, EXIT_FAILED, end_program
+from rtcore.cli.helptext import Help, add_version
 from rtcore.errors import printable
 from rtcore.strictjson import dumps
 from rtcore.terminal import Terminal
@@ -152,8 +153,9 @@ def _do(options: argparse.Namespace, known_roms: Sequence[KnownRom]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    form: Any = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+    form: Any = {"formatter_class": Help, "allow_abbrev": False}
     parser = _Parser(prog="rtcore-rom", description=_DESCRIPTION, epilog=_EPILOG, **form)
+    add_version(parser)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     check = commands.add_parser("check", help="what each file is, and whether it will run", description=_CHECK, **form)

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rtcore.cli.endings import Stopped, say_error
+from rtcore.cli.helptext import Help, add_version
 from rtcore.clock import MonotonicClock
 from rtcore.errors import RtcoreError, SharedMemoryError
 from rtcore.report.live import LiveView, render
@@ -71,7 +72,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         prog="rtcore-top",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Help,
         allow_abbrev=False,
     )
     parser.add_argument("run_id", nargs="?", metavar="RUN_ID", help="a run id or its beginning; default: the only run")
@@ -85,6 +86,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         metavar="S",
         help=f"seconds between two views [{_LIVE_INTERVAL_S} in a terminal, else a line every {_PLAIN_INTERVAL_S}]",
     )
+    add_version(parser)
     options = parser.parse_args(arguments)
     if options.json and not (options.list or options.once):
         parser.error("--json needs --once (one run) or --list (all runs)")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+import shlex
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+from rtcore.cli.helptext import Help
 from rtcore.cli.options import parse_config, to_toml
 from rtcore.config import RuntimeConfig, make_config
 from rtcore.errors import ConfigError
@@ -67,3 +71,53 @@ def test_help_shows_every_flag_and_begins_with_the_world(capsys: pytest.CaptureF
     for field in RuntimeConfig.model_fields:
         assert f"--{field.replace('_', '-')}" in text
     assert text.index("\nworld:") < text.index("\npolicy:") < text.index("\nlearning:")
+
+
+PROGRAMS = {
+    "rtcore-run": "rtcore.cli.entry",
+    "rtcore-report": "rtcore.cli.report",
+    "rtcore-top": "rtcore.cli.topview",
+    "rtcore-doctor": "rtcore.cli.doctor",
+    "rtcore-profile": "rtcore.cli.profile",
+    "rtcore-rom": "rtcore.cli.rom",
+}
+
+
+def output_of(module: str, words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    found = importlib.import_module(module)
+    with pytest.raises(SystemExit) as ended:
+        raise SystemExit(getattr(found, "run", None)(words) if module.endswith("topview") else found.main(words))
+    assert not ended.value.code
+    return capsys.readouterr().out
+
+
+def is_one_quoted_word(line: str) -> bool:
+    return len(shlex.split(line.rstrip("\\"))) == 1
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_every_program_says_its_version_and_helps_within_80_columns(
+    program: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert output_of(PROGRAMS[program], ["--version"], capsys) == f"rtcore {version('rtcore')}\n"
+    text = output_of(PROGRAMS[program], ["--help"], capsys)
+    assert program in text
+    assert "None}" not in text
+    assert not [line for line in text.splitlines() if len(line) > 80 and not is_one_quoted_word(line)]
+
+
+def test_examples_keep_their_words_however_narrow_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    example = "  run --a 'x  y' --b \"1, 2\" --c 3   what it does"
+    wide, narrow = (Help("run", width=width)._fill_text(f"examples:\n{example}", width, "") for width in (100, 24))
+    assert example in wide
+    assert shlex.split(narrow.partition(":")[2].replace("\\\n", "").partition("\n      what")[0]) == [
+        *("run", "--a", "x  y", "--b", "1, 2", "--c", "3"),
+    ]
+
+
+def test_a_typo_is_corrected_and_what_is_none_is_not() -> None:
+    with pytest.raises(ConfigError, match=r"unknown key 'worker'. Did you mean 'workers'"):
+        make_config(worker=3)
+    with pytest.raises(ConfigError, match=r"unknown key 'render_mode'. `rtcore-run --help` .* go into --env-args"):
+        make_config(render_mode="human")

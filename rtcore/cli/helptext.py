@@ -1,0 +1,78 @@
+"""The help texts of all programs: as wide as the terminal, examples stay lines that can be copied; and --version."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import textwrap
+from collections.abc import Iterator
+
+#: An example and what it does: two spaces or more between them.
+_EXAMPLE = re.compile(
+    r"""(?P<indent>[ ]+)(?P<command>(?:[^\s'"]|'[^']*'|"[^"]*"|[ ](?![ ]))+)[ ]{2,}(?P<meaning>\S.*)"""
+)
+
+#: A line that begins further to the right goes on with what the example above it does.
+_MEANING_AT = 16
+
+
+class Help(argparse.HelpFormatter):
+    """Paragraphs are filled. Indented lines stay as they are, but one that is too long becomes several."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        blocks = re.split(r"\n\s*\n", text.strip("\n"))
+        return "\n\n".join("\n".join(_fitting(block, width)) for block in blocks) + "\n"
+
+
+def add_version(parser: argparse.ArgumentParser) -> None:
+    """The flag --version."""
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+
+
+class _Version(argparse.Action):
+    """Looked up only when asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version  # noqa: PLC0415
+
+        print(f"rtcore {version('rtcore')}")
+        parser.exit()
+
+
+def _fitting(block: str, width: int) -> Iterator[str]:
+    lines = block.split("\n")
+    if not any(line.startswith(" ") for line in lines):
+        yield from textwrap.wrap(" ".join(lines), width, break_long_words=False, break_on_hyphens=False)
+        return
+    broken = False
+    for line in lines:
+        example = _EXAMPLE.fullmatch(line)
+        goes_on = broken and len(line) - len(line.lstrip()) > _MEANING_AT
+        broken = goes_on or len(line) > width
+        if goes_on:
+            yield from _meaning(line.strip(), width)
+        elif not broken:
+            yield line
+        elif example:
+            yield from _command(example["indent"] + example["command"], width)
+            yield from _meaning(example["meaning"], width)
+        else:
+            yield from _command(line, width)
+
+
+def _meaning(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, initial_indent=" " * 6, subsequent_indent=" " * 6)
+
+
+def _command(line: str, width: int) -> Iterator[str]:
+    """A line for a shell, as several that it takes as one. Nothing within quotes is cut."""
+    words = re.findall(r"""(?:[^\s'"]|'[^']*'|"[^"]*")+""", line)
+    indent = line[: len(line) - len(line.lstrip())]
+    current = indent + words[0]
+    for word in words[1:]:
+        if len(current) + len(word) + 3 > width and current.strip():
+            yield f"{current} \\"
+            current = f"{indent}    {word}"
+        else:
+            current = f"{current} {word}"
+    yield current
