@@ -29,6 +29,7 @@ from rtcore.learn.resuming import settings_of
 from rtcore.learn.run import LearningRun
 from rtcore.recording.columns import require_h5py
 from rtcore.report.books import check_books
+from rtcore.report.culprits import find_culprits
 from rtcore.report.live import booked_ticks
 from rtcore.report.outfolder import OutFolder
 from rtcore.report.output import begin_folder
@@ -416,7 +417,8 @@ class Runtime:
         if record is not None and self._final is not None:
             stats = self._final
             parts = (stats.counters, record.rows, stats.lost_record_rows, stats.recording)
-            self._final = replace(stats, books=check_books(*parts, broke_off=not supervisor.books_are_closed))
+            books = check_books(*parts, broke_off=not supervisor.books_are_closed)
+            self._final = replace(stats, books=books, culprits=find_culprits(stats, record.worst.found()))
 
     def _watch_until_over(self) -> None:
         supervisor, clock = self._supervisor, self._clock

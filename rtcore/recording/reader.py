@@ -26,7 +26,7 @@ from rtcore.recording.columns import (
     ticks_file,
 )
 from rtcore.recording.inspection import check_datasets, look_into
-from rtcore.report.record import JobRow
+from rtcore.report.rows import JobRow
 from rtcore.ring import FrameHeader
 from rtcore.spaces import ActionSpec, ObservationSpec
 

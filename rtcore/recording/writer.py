@@ -117,8 +117,9 @@ class RecordingWriter:
         with self._writing():
             remove_recording(folder)
             folder.mkdir(parents=True, exist_ok=True)
-            # "w-": one that is open elsewhere is another recorder's.
-            self._file = h5py.File(self.path, "w-", libver="latest")
+            # "w-": one that is open elsewhere is another recorder's. No chunk cache: chunks are written whole, and HDF5
+            # keeps up to 1 MiB of them for each of the datasets.
+            self._file = h5py.File(self.path, "w-", libver="latest", rdcc_nbytes=0, rdcc_nslots=0)
             self._write_about(about)
             frames_per_chunk, num_rows = chunking(rate_hz, observation.nbytes)
             self.frames: npt.NDArray[Any] = np.empty((num_rows, *observation.shape), observation.np_dtype)

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple, TextIO
 from rtcore.dispatch import Outcome, TickKind
 from rtcore.errors import RecordError
 from rtcore.report.books import Rows
+from rtcore.report.rows import JobRow
+from rtcore.report.stretch import WorstStretch
 from rtcore.ring import FrameHeader, ReadStatus
 from rtcore.shared import SharedRun
 from rtcore.world import Source
@@ -76,29 +78,6 @@ def writing_to(folder: Path | None) -> Iterator[None]:
         ) from error
 
 
-class JobRow(NamedTuple):
-    """How a job ended. Fields as in `layout.LOG_RECORD`; times in ns, 0 where no answer came."""
-
-    log_seq: int
-    worker: int
-    obs_tick: int
-    booked_tick: int
-    due_tick: int
-    hold: int
-    episode: int
-    outcome: int
-    tick: int
-    booked_ns: int
-    start_ns: int
-    read_ns: int
-    infer_end_ns: int
-    write_ns: int
-    cpu_ns: int
-    phase_seq: int
-    taken_tick: int = -1
-    taken_seq: int = -1
-
-
 class Episode(NamedTuple):
     """An episode that ended: the tick it ended at, how many ticks it took, the sum of its rewards."""
 
@@ -149,6 +128,7 @@ class RunRecord:
         self.ticks: deque[FrameHeader] = deque(maxlen=_RECENT_TICKS)
         self.jobs: deque[JobRow] = deque(maxlen=_RECENT_JOBS)
         self.episodes = Episodes()
+        self.worst = WorstStretch(self.ticks, self.jobs)
         self.num_ticks = 0
         self.num_jobs = 0
         self.booked_jobs = 0
@@ -164,6 +144,7 @@ class RunRecord:
         """One tick, in order."""
         self.ticks.append(header)
         self.num_ticks += 1
+        self.worst.add(header)
         self.booked_jobs += header.booked_jobs
         if header.kind != TickKind.RESET and (header.terminated or header.truncated):
             self.episodes.add(Episode(header.tick, header.episode_ticks, header.episode_return))

@@ -87,6 +87,7 @@ class RunStats:
     books: dict[str, Any] = field(default_factory=dict)  #: see `check_books`; {} while the run goes on
     env: dict[str, Any] = field(default_factory=dict)
     wait: str = ""
+    culprits: dict[str, Any] = field(default_factory=dict)  #: see `find_culprits`; {} while the run goes on
     trace: dict[str, int] = field(default_factory=dict)
     recording: dict[str, Any] = field(default_factory=dict)  #: see `RecordingCrew.summary`; {} of a run that keeps none
     learner: LearnerStats | None = None
@@ -177,6 +178,7 @@ def build_summary(stats: RunStats) -> dict[str, Any]:
         },
         "record": {"lost_ticks": 0, "lost_jobs": 0} | stats.lost_record_rows,
         "books": stats.books or None,
+        "culprits": stats.culprits or None,
         **({"trace": stats.trace} if stats.trace else {}),
         **({"recording": stats.recording} if stats.recording else {}),
         **({"learner": stats.learner.to_json()} if stats.learner is not None else {}),

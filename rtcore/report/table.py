@@ -31,7 +31,7 @@ TICK_KIND_MEANING = {
     "acted": "a policy action",
     "missed": "one was due and was not there",
     "idle": "none was due",
-    "lead_in": "start of an episode, none could be due yet",
+    "lead_in": "episode start, none could be due yet",
     "reset": "the world was reset",
 }
 
@@ -173,11 +173,17 @@ def _planned_interval(plan: dict[str, Any]) -> float | None:
 
 def _sections(summary: dict[str, Any], out: Path | None) -> list[tuple[str, list[_Row]]]:
     virtual = summary.get("clock") == "virtual"
+    slow = (summary.get("culprits") or {}).get("slow_workers", [])
     return [
         ("Ticks", _tick_rows(summary["ticks"])),
         ("Actions", _action_rows(summary["actions"])),
         *([] if virtual else [("IPC, us", _ipc_rows(summary["ipc_us"]))]),
-        ("Workers", _worker_rows(summary["workers"], summary["restart_reasons"])),
+        *(
+            [("Lacking", _culprit_rows(summary["culprits"], out))]
+            if (summary.get("culprits") or {}).get("ticks")
+            else []
+        ),
+        ("Workers", _worker_rows(summary["workers"], summary["restart_reasons"], slow)),
         ("Episodes", _episode_rows(summary["episodes"])),
         *([("Learner", [_Row(*row) for row in learner_rows(summary["learner"])])] if "learner" in summary else []),
         ("Run", _run_rows(summary, out)),
@@ -250,7 +256,22 @@ def _ipc_rows(ipc: dict[str, Any]) -> list[_Row]:
     ]
 
 
-def _worker_rows(workers: Sequence[dict[str, Any]], reasons: Mapping[str, int]) -> list[_Row]:
+def _culprit_rows(culprits: dict[str, Any], out: Path | None) -> list[_Row]:
+    """Where actions were lacking most, and why."""
+    worst = culprits["worst_stretch"]
+    size = worst["last_tick"] - worst["first_tick"] + 1
+    where = f"ticks {worst['first_tick']} to {worst['last_tick']}"
+    text = f"{where}: {worst['without_action']} of {size} without a policy action"
+    rows = [_Row("worst stretch", text, "yellow")]
+    rows += [_Row(f"tick {tick['tick']} {tick['kind']}", tick["cause"]) for tick in culprits["ticks"]]
+    if out is not None:
+        rows.append(_Row("any other", f"rtcore-report {out} --tick N"))
+    return rows
+
+
+def _worker_rows(
+    workers: Sequence[dict[str, Any]], reasons: Mapping[str, int], slow_workers: Sequence[dict[str, Any]] = ()
+) -> list[_Row]:
     rows = [
         _Row(
             "processes",
@@ -266,6 +287,14 @@ def _worker_rows(workers: Sequence[dict[str, Any]], reasons: Mapping[str, int]) 
     for label, of, digits in spread:
         values = [value for value in map(of, workers) if value is not None]
         rows.append(_Row(label, _spread(values, digits, len(workers))))
+    rows += [
+        _Row(
+            f"worker {slow['worker']} slow",
+            f"{number(slow['inference_ms'])} ms, the others {number(slow['others_ms'])}",
+            "yellow",
+        )
+        for slow in slow_workers
+    ]
     restarts = sum(worker["restarts"] for worker in workers)
     lapped = sum(worker["lapped_frames"] for worker in workers)
     why = "; ".join(f"{reason}: {count}" for reason, count in reasons.items())

@@ -13,7 +13,8 @@ import numpy as np
 from rtcore.clock import NS_PER_S, NS_PER_US
 from rtcore.dispatch import Outcome, TickKind
 from rtcore.report.axis import TickAxis
-from rtcore.report.record import JobRow, RunRecord
+from rtcore.report.record import RunRecord
+from rtcore.report.rows import JobRow
 from rtcore.report.summary import RunStats
 from rtcore.report.wording import number, share
 from rtcore.ring import FrameHeader
@@ -162,6 +163,8 @@ _WIDTH_INCHES = 14.0
 _MAX_WORKER_LABELS = 24
 #: The label of the axes that hold one bar per job, and of the one below it: for whoever inspects the figure.
 WORKERS_AXES, TICKS_AXES = "workers", "ticks"
+#: What the labels of the worst stretch begin with.
+WORST = "worst "
 
 
 class Window(NamedTuple):
@@ -183,40 +186,69 @@ def draw_timeline(record: RunRecord, stats: RunStats, path: Path, world: str = "
 
 
 def build_figure(record: RunRecord, stats: RunStats, world: str = "") -> Any:
-    """Workers over ticks for a stretch of normal operation, and histograms of the whole run. A `Figure`."""
+    """Workers over ticks for a typical stretch and the worst one, and histograms of the whole run. A `Figure`."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - see draw_timeline
 
     workers_inches = min(9.0, max(1.2, 0.26 * stats.plan.workers))
     inches = (workers_inches, 0.3, 2.3)
     figure = Figure(figsize=(_WIDTH_INCHES, sum(inches) + 2.0), layout="constrained")
-    grid = figure.add_gridspec(3, 3, height_ratios=inches)
-    workers_axes = figure.add_subplot(grid[0, :], label=WORKERS_AXES)
-    ticks_axes = figure.add_subplot(grid[1, :], sharex=workers_axes, label=TICKS_AXES)
-    window = choose_window(record.ticks, stats)
-    figure.suptitle(_title(stats, world, window), fontsize=11)
-    _draw_workers(workers_axes, [job for job in record.jobs if _shows(window, job)], stats, window)
-    _draw_ticks(ticks_axes, record.ticks, window)
-    _legend(workers_axes, ticks_axes)
+    grid = figure.add_gridspec(3, 6, height_ratios=inches)
+    window, worst = choose_window(record.ticks, stats), record.worst.found()
+    figure.suptitle(_title(stats, world), fontsize=11)
+    # A run without a tick that lacks an action has no worst stretch.
+    half = 3 if worst is not None and window is not None else 6
+    _draw_stretch(
+        figure, grid[0, :half], grid[1, :half], record.ticks, record.jobs, stats, window, "a typical stretch", half
+    )
+    if worst is not None and window is not None:
+        axis = TickAxis(worst.ticks, float(NS_PER_S / stats.rate_hz))
+        bad = Window(worst.first_tick, worst.last_tick, axis)
+        name = f"the worst stretch, {worst.without_action} ticks without a policy action"
+        _draw_stretch(figure, grid[0, half:], grid[1, half:], worst.ticks, worst.jobs, stats, bad, name, half, WORST)
     shapes = stats.distributions
-    _draw_counts(figure.add_subplot(grid[2, 0]), shapes["interval_ticks"], "action interval")
-    _draw_counts(figure.add_subplot(grid[2, 1]), shapes["delay_ticks"], "delay, frame to action")
-    _draw_lateness(figure.add_subplot(grid[2, 2]), shapes["lateness_ns"])
+    _draw_counts(figure.add_subplot(grid[2, :2]), shapes["interval_ticks"], "action interval")
+    _draw_counts(figure.add_subplot(grid[2, 2:4]), shapes["delay_ticks"], "delay, frame to action")
+    _draw_lateness(figure.add_subplot(grid[2, 4:]), shapes["lateness_ns"])
     return figure
 
 
+def _draw_stretch(
+    figure: Any,
+    above: Any,
+    below: Any,
+    ticks: Sequence[FrameHeader],
+    jobs: Sequence[JobRow],
+    stats: RunStats,
+    window: Window | None,
+    name: str,
+    columns: int,
+    label: str = "",
+) -> None:
+    """Workers over ticks, and the ticks below them; the legend of both at the bottom."""
+    workers_axes = figure.add_subplot(above, label=label + WORKERS_AXES)
+    ticks_axes = figure.add_subplot(below, sharex=workers_axes, label=label + TICKS_AXES)
+    _draw_workers(workers_axes, [job for job in jobs if _shows(window, job)], stats, window)
+    _draw_ticks(ticks_axes, ticks, window)
+    where = f"{name}: ticks {window.first_tick} to {window.last_tick}" if window is not None else name
+    _legend(workers_axes, ticks_axes, where, columns)
+
+
 def choose_window(ticks: Sequence[FrameHeader], stats: RunStats) -> Window | None:
-    """The last of the stretches (3 or 4 delays, at least 32 ticks) with the most policy actions."""
+    """The last of the stretches (3 or 4 delays, at least 32 ticks) that lack as many policy actions as is usual."""
     if not ticks:
         return None
     delay = max(1, stats.delay_ticks or stats.plan.delay_ticks)
     size = min(64, max(32, 4 * delay)) if delay <= 16 else min(400, 3 * delay)
     numbers = np.array([header.tick for header in ticks])
-    acted = np.concatenate([[0], np.cumsum([header.kind == TickKind.ACTED for header in ticks])])
-    counts = acted[1:] - acted[np.searchsorted(numbers, numbers - size, side="right")]
+    lacking = [header.skipped_ticks + (header.kind in (TickKind.MISSED, TickKind.IDLE)) for header in ticks]
+    sums = np.concatenate([[0], np.cumsum(lacking)])
+    counts = sums[1:] - sums[np.searchsorted(numbers, numbers - size, side="right")]
     if len(counts) > size + delay:
         counts = counts[:-delay]  # at the very end jobs are cut off
-    best = len(counts) - 1 - int(np.argmax(counts[::-1]))
-    first, last = max(int(numbers[0]), int(numbers[best]) - size + 1), int(numbers[best])
+    whole = max(0, min(len(counts) - 1, int(np.searchsorted(numbers, numbers[0] + size - 1))))
+    usual = np.sort(counts[whole:])[(len(counts) - whole) // 2]
+    chosen = whole + int(np.flatnonzero(counts[whole:] == usual)[-1])
+    first, last = max(int(numbers[0]), int(numbers[chosen]) - size + 1), int(numbers[chosen])
     return Window(first, last, TickAxis(ticks, float(NS_PER_S / stats.rate_hz)))
 
 
@@ -224,7 +256,7 @@ def _shows(window: Window | None, job: JobRow) -> bool:
     return window is not None and job.booked_tick <= window.last_tick and job.tick >= window.first_tick
 
 
-def _title(stats: RunStats, world: str, window: Window | None) -> str:
+def _title(stats: RunStats, world: str) -> str:
     plan = stats.plan
     name = world or str(stats.env.get("env_id", "")) or "unnamed world"
     delay = stats.delay_ticks or plan.delay_ticks
@@ -234,11 +266,7 @@ def _title(stats: RunStats, world: str, window: Window | None) -> str:
         f"({float(delay * 1000 / stats.rate_hz):.0f} ms), {float(stats.rate_hz):.4f} Hz, "
         f"{stats.clock} clock, acted on {share(stats.acted_fraction)} of the possible ticks"
     )
-    if window is not None:
-        lines.append(
-            f"workers: ticks {window.first_tick} to {window.last_tick}, the latest stretch with the most "
-            f"policy actions; histograms: all {stats.counters['ticks']:,} ticks"
-        )
+    lines.append(f"histograms: all {stats.counters['ticks']:,} ticks")
     return "\n".join(lines)
 
 
@@ -315,20 +343,23 @@ def _draw_ticks(axes: Any, ticks: Sequence[FrameHeader], window: Window | None) 
         axes.broken_barh([], (0, 1), facecolors="white", edgecolor="black", label="tick: skipped")
 
 
-def _legend(workers_axes: Any, ticks_axes: Any) -> None:
-    """One legend for both, above the workers: only what occurs."""
+def _legend(workers_axes: Any, ticks_axes: Any, name: str, columns: int) -> None:
+    """One legend for both, above the workers, under `name`: only what occurs."""
     handles, labels = workers_axes.get_legend_handles_labels()
     more, names = ticks_axes.get_legend_handles_labels()
     if handles or more:
-        workers_axes.legend(
+        legend = workers_axes.legend(
             [*handles, *more],
             [*labels, *names],
+            title=name,
+            alignment="left",
             loc="lower left",
             bbox_to_anchor=(0, 1.0),
-            ncols=7,
+            ncols=columns,
             frameon=False,
             fontsize=8,
         )
+        legend.get_title().set_fontweight("bold")
 
 
 def _samples(shape: Distribution) -> tuple[list[int], list[int]]:

@@ -10,6 +10,7 @@ import importlib
 import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,9 +28,11 @@ from rtcore.planner import Plan, Tau, make_plan
 from rtcore.recorder import Books, StatsRecorder
 from rtcore.recording.columns import require_h5py
 from rtcore.report.books import check_books
+from rtcore.report.culprits import find_culprits
 from rtcore.report.outfolder import OutFolder
 from rtcore.report.output import begin_folder
-from rtcore.report.record import JobRow, RunRecord, writing_to
+from rtcore.report.record import RunRecord, writing_to
+from rtcore.report.rows import JobRow
 from rtcore.report.snapshot import episodes_of
 from rtcore.report.summary import RunStats, WorkerStats, build_summary
 from rtcore.ring import FrameRing
@@ -197,7 +200,7 @@ class Simulation:
         books = {}
         if self._is_over:
             books = check_books(counters, self.record.rows, {}, recording, broke_off=self._broke_off)
-        return RunStats(
+        stats = RunStats(
             plan=self.plan,
             rate_hz=self.rate_hz,
             clock="virtual",
@@ -214,6 +217,7 @@ class Simulation:
             recording=recording,
             books=books,
         )
+        return replace(stats, culprits=find_culprits(stats, self.record.worst.found())) if self._is_over else stats
 
     @property
     def world_notes(self) -> list[str]:

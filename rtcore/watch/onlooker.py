@@ -48,6 +48,7 @@ SUMMARY_KEYS = (
         "episodes",
         "record",
         "books",
+        "culprits",
     ),
     *("environment", "wait", "startup_s", "startup", "leftover_shared_memory"),
 )

@@ -10,7 +10,7 @@ from test_report_views import POLICY, made_up_job, made_up_run
 
 from rtcore.dispatch import Outcome
 from rtcore.report.record import RunRecord
-from rtcore.report.timeline import TICKS_AXES, WORKERS_AXES, build_figure, choose_window, draw_timeline
+from rtcore.report.timeline import TICKS_AXES, WORKERS_AXES, WORST, build_figure, choose_window, draw_timeline
 from rtcore.stats import Histogram
 
 pytestmark = pytest.mark.unit
@@ -39,7 +39,7 @@ def test_timeline_title_names_the_run():
         "max-time, 4 workers",
         "delay 4 ticks (80 ms)",
         "wall clock",
-        "ticks 4 to 35",
+        "all 40 ticks",
     ):
         assert fact in title
 
@@ -68,3 +68,23 @@ def test_timeline_of_nothing_says_so(tmp_path: Path):
     texts = {text.get_text() for axes in figure.axes for text in axes.texts}
     assert {"no policy action", "no tick"} <= texts
     draw_timeline(record, empty, tmp_path / "timeline.png")
+
+
+def names_of(figure) -> dict[str, str]:
+    return {axes.get_label(): axes.get_legend().get_title().get_text() for axes in figure.axes if axes.get_legend()}
+
+
+def test_the_worst_stretch_stands_beside_a_typical_one_and_both_say_which_they_are():
+    stats, record = made_up_run(dead=2)
+    worst = record.worst.found()
+    assert worst is not None
+    names = names_of(build_figure(record, stats))
+    assert names[WORKERS_AXES].startswith("a typical stretch: ticks ")
+    expected = f"the worst stretch, {worst.without_action} ticks without a policy action: ticks {worst.first_tick} to "
+    assert names[WORST + WORKERS_AXES].startswith(expected)
+
+
+def test_a_run_without_a_lacking_action_has_no_worst_stretch():
+    stats, record = made_up_run()
+    assert record.worst.found() is None
+    assert list(names_of(build_figure(record, stats))) == [WORKERS_AXES]

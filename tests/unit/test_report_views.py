@@ -16,7 +16,8 @@ from rtcore.dispatch import Outcome, TickKind
 from rtcore.layout import ENV_COUNTERS, ENV_HISTOGRAMS
 from rtcore.planner import Tau, make_plan
 from rtcore.report.live import LiveView, plain_line, render
-from rtcore.report.record import JobRow, RunRecord
+from rtcore.report.record import RunRecord
+from rtcore.report.rows import JobRow
 from rtcore.report.summary import RunStats, WorkerStats, build_summary
 from rtcore.report.table import RunHeader, header_lines, summary_table
 from rtcore.ring import FrameHeader

@@ -6,6 +6,7 @@ between processes are good to some tens of microseconds: the record leaves out h
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from functools import cached_property
@@ -43,6 +44,29 @@ def explain_tick(run: RunFolder, tick: int) -> list[Fact]:
     story = _Story(run)
     row = run.row_of.get(tick)
     return story.of_absent(tick) if row is None else story.of(row)
+
+
+def causes_of(run: RunFolder, ticks: Iterable[int]) -> dict[int, str]:
+    """Why each of `ticks` had no policy action, in a sentence or two; what the rows do not say is called unknown."""
+    story, causes = _Story(run), {}
+    for tick in ticks:
+        row = run.row_of.get(tick)
+        try:
+            facts = story.of_absent(tick) if row is None else story.of(row)
+        except LookupError:  # at the edge of what is recorded
+            facts = []
+        causes[tick] = _cause_in(facts)
+    return causes
+
+
+def _cause_in(facts: list[Fact]) -> str:
+    """The reason itself, or else what became of the answer; and whose it was, where that is said."""
+    due = next((fact.text for fact in facts if fact.label in ("was due", "next")), "")
+    said = [fact.text for label in ("why", "answer") for fact in facts if fact.label == label]
+    if not said:
+        return due or "not known from the record"
+    worker = re.search(r"of (worker \d+)", due)
+    return f"{worker.group(1)}: {said[0]}" if worker else said[0]
 
 
 class _Story:
