@@ -34,57 +34,75 @@ from rtcore_envs.rom import read_rom
 from rtcore_envs.states import SUFFIX, read_state, state_files, state_folder
 
 _DESCRIPTION = """\
-Say what ROM files are, find out what their memory means, and make start states for the worlds of your own games.
+Say what ROM files are, find out what their memory means, and make start states
+for the worlds of your own games.
 
-Any game is a world: rtcore/GameBoy-v0, with rewards that you say as expressions over its memory. Tetris and Pokemon
-have worlds of their own. No commercial ROM comes with rtcore. Those worlds find your copy by its SHA-256, never by its
-name, in RTCORE_ROM_DIR and in ~/.local/share/rtcore/roms, or where rtcore-run --rom FILE says. Start states are kept in
-RTCORE_STATE_DIR or ~/.local/share/rtcore/states, each with the hash of its ROM.
+Any game is a world: rtcore/GameBoy-v0, with rewards that you say as expressions
+over its memory. Tetris and Pokemon have worlds of their own. No commercial ROM
+comes with rtcore. Those worlds find your copy by its SHA-256, never by its
+name, in RTCORE_ROM_DIR and in ~/.local/share/rtcore/roms, or where rtcore-run
+--rom FILE says. Start states are kept in RTCORE_STATE_DIR or
+~/.local/share/rtcore/states, each with the hash of its ROM.
 """
 _EPILOG = """\
 from any ROM to a running world, in ten minutes:
-  rtcore-rom check game.gb                          does it run? which worlds can use it?
-  rtcore-rom play game.gb --name at                 play; press Z where you know your points: at-1, at-2, ...; ESC
-  rtcore-rom find game.gb --from at-1.rtstate --equals 0 --from at-2.rtstate --equals 40
-                                                    where does it keep them? say, u16[0xC0A0]
-  rtcore-rom watch game.gb --keys "wait 200, start, wait 60, left 9" --show "u16[0xC0A0]"     is it so?
+  rtcore-rom check game.gb             does it run? which worlds can use it?
+  rtcore-rom play game.gb --name at --out .
+                                       play; press Z where you know your points:
+                                       at-1, at-2, ...; ESC
+  rtcore-rom find game.gb --from at-1.rtstate --equals 0 \\
+                          --from at-2.rtstate --equals 40
+                                       where are they? say, u16[0xC0A0]
+  rtcore-rom watch game.gb --from at-1.rtstate --keys "left 9, wait 60" \\
+                          --show "u16[0xC0A0]"
+                                       is it so?
   rtcore-run --env-id rtcore/GameBoy-v0 --rom game.gb --env-args \\
-    'start=wait 200, start, wait 60,actions=noop,A,left,right,reward=delta(u16[0xC0A0]),done=u8[0xC0B0]==1'
+    'start=wait 200, start, wait 60,actions=noop,A,left,right,
+     reward=delta(u16[0xC0A0]),done=u8[0xC0B0]==1'
 
 Tetris and Pokemon:
-  rtcore-rom check ~/roms                                     which of my files can be used, and for what
-  rtcore-rom play --world battles --rom ~/roms/red.gb         play up to a battle; press Z there; ESC
-  rtcore-rom states check                                     every start state: does it load and run?
+  rtcore-rom check ~/roms              which files can be used, and for what
+  rtcore-rom play --world battles --rom ~/roms/red.gb
+                                       play up to a battle; press Z there; ESC
+  rtcore-rom states check              every start state: does it load and run?
   rtcore-run --env-id rtcore/PokemonBattles-v0 --rom ~/roms/red.gb
 
-`rtcore-rom COMMAND --help` says more about each. docs/worlds.md describes the worlds.
+`rtcore-rom COMMAND --help` says more about each; docs/worlds.md describes the
+worlds.
 """
 _CHECK = """\
-Say of each file whether it is a ROM, and which worlds can use it. A folder is searched with its subfolders.
+Say of each file whether it is a ROM, and which worlds can use it. A folder is
+searched with its subfolders.
 
-A file is recognised by its SHA-256. Each is also run for three seconds of the game in a process of its own, since a
-damaged one may hang for ever; --no-run leaves that out. A game that no world is made for can be used with
+A file is recognised by its SHA-256. Each is also run for three seconds of the
+game in a process of its own, since a damaged one may hang for ever; --no-run
+leaves that out. A game that no world is made for can be used with
 rtcore/GameBoy-v0, or with a subclass of your own (docs/worlds.md).
 
-exit codes: 0 each FILE, and at least one file of each DIR, can be used; 1 not so, or another revision of a game that
-has a world of its own; 2 wrong arguments
+exit codes: 0 each FILE, and at least one file of each DIR, can be used; 1 not
+so, or another revision of a game that has a world of its own; 2 wrong arguments
 """
 _NEW = """\
-Make a start state by script: run the game from power-on (or --from a state), press keys, save.
+Make a start state by script: run the game from power-on (or --from a state),
+press keys, save.
 
---keys takes keys and frames in turn: `wait 200, start 2, wait 60, left+a` (or wait:200 start:2 ...). Keys are a b
-start select left right up down; `wait` presses none; a key without a number is pressed for 5 frames. A second has
-about 60 frames; the boot animation takes the first 80.
+--keys takes keys and frames in turn: "wait 200, start 2, wait 60, left+a" (or
+wait:200 start:2 ...). Keys are a b start select left right up down; `wait`
+presses none; a key without a number is pressed for 5 frames. A second has about
+60 frames; the boot animation takes the first 80.
 
---from takes a start state, or a state as PyBoy itself saves it. The latter does not say of which ROM it is: it is run
-for three seconds first, and refused if it hangs, but that it is of this ROM is for you to know.
+--from takes a start state, or a state as PyBoy itself saves it. The latter does
+not say of which ROM it is: it is run for three seconds first, and refused if it
+hangs, but that it is of this ROM is for you to know.
 
 exit codes: 0 saved; 1 not saved, with the reason; 2 wrong arguments
 """
 _PLAY = """\
-Play any game in a window, and save start states. --show prints values in memory as they change.
+Play any game in a window, and save start states. --show prints values in memory
+as they change.
 
-keys: arrows; A and S are the buttons A and B; RETURN is START, BACKSPACE is SELECT; SPACE as fast as it goes; P pause
+keys: arrows; A and S are the buttons A and B; RETURN is START, BACKSPACE is
+      SELECT; SPACE as fast as it goes; P pause
       Z   save a start state (NAME-1, NAME-2, ...)
       X   back to the last one saved
       ESC end
@@ -92,32 +110,44 @@ keys: arrows; A and S are the buttons A and B; RETURN is START, BACKSPACE is SEL
 exit codes: 0 played; 1 no ROM, or no window; 2 wrong arguments
 """
 _WATCH = """\
-Run a game by a script of keys, without a window, and print what expressions over its memory are whenever one changes.
+Run a game by a script of keys, without a window, and print what expressions
+over its memory are whenever one changes.
 
 examples:
-  rtcore-rom watch game.gb --keys "wait 200, start, right 30" --show "u8[0xC0A0]" --show "delta(bcd3[0xC0A2])"
-  rtcore-rom watch game.gb --keys "wait 200, start, wait 60" --picture now.png      what is on the screen then?
-  rtcore-rom watch game.gb --from at-1.rtstate --keys "down 300" --show "u8[0xC0B0] == 1"
+  rtcore-rom watch game.gb --keys "wait 200, start, right 30" \\
+                           --show "u8[0xC0A0]" --show "delta(bcd3[0xC0A2])"
+  rtcore-rom watch game.gb --from at-1.rtstate --keys "down 300" \\
+                           --show "u8[0xC0B0] == 1"
+  rtcore-rom watch game.gb --keys "wait 200, start, wait 60" \\
+                           --picture now.png     what is on the screen then?
 
-The expressions are those of reward= and done= of rtcore/GameBoy-v0. docs/worlds.md describes them.
+The expressions are those of reward= and done= of rtcore/GameBoy-v0:
+docs/worlds.md describes them.
 
 exit codes: 0 done; 1 no ROM, or it does not run; 2 wrong arguments
 """
 _FIND = """\
 Find where a game keeps a number: its points, its lives, whether it is over.
 
-Tell what you know, from left to right. --keys plays on, and --from goes to a state that you saved (Z in `play`); each
-is a moment. What follows says how the number was then: --equals N, --above N, --below N, or how it compares to the
+Tell what you know, from left to right. --keys plays on, and --from goes to a
+state that you saved (Z in `play`); each is a moment. What follows says how the
+number was then: --equals N, --above N, --below N, or how it compares to the
 moment before: --increased, --decreased, --changed, --same.
 
 examples:
-  rtcore-rom find game.gb --from at-1.rtstate --equals 0 --from at-2.rtstate --equals 40      points, seen while playing
+  rtcore-rom find game.gb --from at-1.rtstate --equals 0 \\
+                          --from at-2.rtstate --equals 40
+                                       points, as they were seen while playing
   rtcore-rom find game.gb --keys "wait 200, start, wait 60" --equals 3 \\
-                          --keys "right 90" --same --keys "down 400" --decreased             lives, by script
-  rtcore-rom find game.gb --from playing.rtstate --from over.rtstate --changed --type u8      what says it is over
+                          --keys "right 90" --same --keys "down 400" --decreased
+                                       lives, by script
+  rtcore-rom find game.gb --from playing.rtstate --from over.rtstate --changed
+                                       what says that it is over
 
-With a number, every kind of value is looked for; with rise and fall alone single bytes are (--type u16 and so on asks
-for others). Too many? Add a moment: one where it did not change (--keys "wait 60" --same) drops all that counts frames.
+With a number, every kind of value is looked for; with rise and fall alone,
+single bytes (--type u16, given again for more, asks for others). Too many? Add
+a moment: one in which it did not change (--keys "wait 60" --same) drops all
+that counts frames.
 
 exit codes: 0 found; 1 nothing fits, or no ROM; 2 wrong arguments
 """
@@ -308,15 +338,17 @@ def _show_roms(console: Console, reports: list[RomReport], others: int) -> None:
 
 def _say_how_to_use(console: Console, path: Path) -> None:
     """What can be done with a game that no world is made for."""
-    file = shlex.quote(str(path))
-    lines = (
-        f"\nA game without a world of its own, such as {path.name}: say what it pays and when it is over, by addresses",
-        "in its memory (docs/worlds.md), or in a subclass of rtcore_envs.gameboy.GameBoyEnv. To look at it first:",
+    file = shlex.quote(printable(str(path)))
+    console.print(
+        f"\nA game without a world of its own, such as {printable(path.name)}: say what it pays and when it is over, "
+        "by addresses in its memory (docs/worlds.md), or in a subclass of rtcore_envs.gameboy.GameBoyEnv. "
+        "`rtcore-rom find --help` says how to find the addresses. To look at it first:",
+        markup=False,
+    )
+    for line in (
         f"  rtcore-rom play {file}",
         f"  rtcore-run --env-id {ANY_WORLD_ID} --rom {file} --policy random --env-args 'reward=0,done=false'",
-        "`rtcore-rom find --help` says how to find the addresses.",
-    )
-    for line in lines:
+    ):
         console.print(line, markup=False, soft_wrap=True)
 
 
