@@ -46,7 +46,7 @@ _FORK_AGAIN_NS = 250 * NS_PER_MS
 #: ... for this long: then the child has failed.
 _FORK_PATIENCE_NS = 10 * NS_PER_S
 #: File descriptors that a run needs beside one for each child, and what the program may open meanwhile.
-_SPARE_DESCRIPTORS = 64
+_SPARE_DESCRIPTORS = 16
 #: What the fork server takes to end beside the time that the world gets: descendants, shared memory [s].
 _END_S = 8.0
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections import Counter
 from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
@@ -79,6 +80,7 @@ class Supervisor:
         self.about_to_run: Callable[[], None] = lambda: None
         self._clock = MonotonicClock()
         self._launcher: Launcher | None = None
+        self._failed_forks: Counter[str] = Counter()
         self._env: Child | None = None
         self._shared: SharedRun | None = None
         self._workers: WorkerCrew | None = None
@@ -128,6 +130,7 @@ class Supervisor:
         for run_id in reap_dead_runs():
             self.progress(f"removed the shared memory that run {run_id} left behind when it was killed")
         self._launcher = Launcher(self.run_id, say=self.progress, grace_s=self.config.env_timeout_s)
+        self._failed_forks = self._launcher.failed_forks
         self._start_env()
         self.plan = plan = self._make_policy_ready()
         self.about_to_run()
@@ -361,7 +364,8 @@ class Supervisor:
             startup=self._startup.times_s,
             started_unix_s=self._started_unix_s,
             devices=self.workers.devices(self.plan.workers, self.policy_info),
-            restart_reasons=dict(self.workers.restarts.reasons),
+            restart_reasons=dict(self.workers.restarts.reasons)
+            | {f"no process at once, tried again: {why}": count for why, count in self._failed_forks.items()},
             ticks_before=self.ticks_before,
         )
 

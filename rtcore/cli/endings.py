@@ -6,7 +6,8 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -21,6 +22,12 @@ EXIT_BAD_INPUT = 2
 #: By Ctrl-C.
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def find_own_modules() -> None:
+    """Own worlds and policies (module:factory) are looked for where the command is given, after everything else."""
+    with suppress(FileNotFoundError):  # that folder may have been deleted: then there are none
+        sys.path.append(str(Path.cwd()))
 
 
 class Stopped(BaseException):

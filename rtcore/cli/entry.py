@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
-from rtcore.cli.endings import end_program
+from rtcore.cli.endings import end_program, find_own_modules
 from rtcore.cli.options import parse_command, to_toml
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Program entry; exits 0 if the run went to its end, 2 for a wrong setting, 1 for a failure, 128+n for signal n."""
     words = sys.argv[1:] if arguments is None else arguments
-    # Own worlds and policies (module:factory) are looked for where the command is given, after everything else.
-    sys.path.append(str(Path.cwd()))
+    find_own_modules()
     end_program("rtcore-run", lambda: _do(words), goes_on=True)
 
 

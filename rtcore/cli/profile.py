@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from rich.console import Console
 from rich.table import Table
 
-from rtcore.cli.endings import EXIT_BAD_INPUT, end_program
+from rtcore.cli.endings import EXIT_BAD_INPUT, end_program, find_own_modules
 from rtcore.cli.helptext import Help, add_version
 from rtcore.errors import ConfigError, RtcoreError, printable
 from rtcore.profile import SUBCOMMANDS
@@ -63,8 +63,7 @@ _SHOWN_METRICS = ("p50_us", "p99_us")
 def main(arguments: list[str] | None = None) -> None:
     """Program entry; exit codes as in the help."""
     words = sys.argv[1:] if arguments is None else arguments
-    # Own worlds and policies (module:factory) are looked for where the command is given, after everything else.
-    sys.path.append(str(Path.cwd()))
+    find_own_modules()
     end_program("rtcore-profile", lambda: _run(words))
 
 

@@ -7,6 +7,7 @@ it, and whatever was granted, locked or loaded ends with the process.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import mmap
@@ -46,7 +47,8 @@ def world(request: dict[str, Any]) -> dict[str, Any]:
     {"wrong_setting": why} if there is no such world, or none that takes such arguments.
     """
     config = RuntimeConfig.from_jsonable(request["config"])
-    sys.path.append(str(Path.cwd()))  # own worlds, as rtcore-run looks for them
+    with contextlib.suppress(FileNotFoundError):  # the current folder may have been deleted
+        sys.path.append(str(Path.cwd()))  # own worlds, as rtcore-run looks for them
     # The entries live in rtcore_workers, which imports rtcore: named by import string.
     environment = importlib.import_module("rtcore_workers.environment")
     try:
