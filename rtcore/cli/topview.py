@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -51,7 +50,6 @@ _PLAIN_INTERVAL_S = 2.0
 _MIN_INTERVAL_S = 0.1
 #: How often it is checked whether the run has begun, or is over. Each look costs the run a little of its caches.
 _POLL_S = 0.5
-_PIPE_WIDTH = 160
 
 
 def run(arguments: list[str]) -> int:
@@ -101,8 +99,6 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 def _dispatch(options: argparse.Namespace) -> None:
     console = Terminal(highlight=False)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console = Terminal(highlight=False, width=_PIPE_WIDTH)
     if options.list:
         _show_list(list_runs(), console, as_json=options.json)
     elif options.once:
