@@ -47,7 +47,7 @@ def _fitting(block: str, width: int) -> Iterator[str]:
     broken = False
     for line in lines:
         example = _EXAMPLE.fullmatch(line)
-        goes_on = broken and len(line) - len(line.lstrip()) > _MEANING_AT
+        goes_on = (broken or len(line) > width) and len(line) - len(line.lstrip()) > _MEANING_AT
         broken = goes_on or len(line) > width
         if goes_on:
             yield from _meaning(line.strip(), width)

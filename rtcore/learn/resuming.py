@@ -37,9 +37,13 @@ def with_resumed(fields: Mapping[str, Any]) -> dict[str, Any]:
     # The run ends with the first of the two.
     left |= {"ticks", "duration"} if {"ticks", "duration"} & fields.keys() else set()
     taken = {name: value for name, value in saved.items() if name not in left and name not in fields}
-    refuse_code({name: taken[name] for name in ("env_id", "rom", "env_args") if name in taken}, fields, source)
     try:
+        # Read first: what is refused is what would be used.
         taken = {name: from_json(value) for name, value in taken.items()}
+        refuse_code({name: taken[name] for name in ("env_id", "rom", "env_args") if name in taken}, fields, source)
+    except ValueError as error:
+        raise ConfigError(f"{source}: {error}") from error
+    try:
         make_config(**taken)
     except (ConfigError, ValueError) as error:
         raise ConfigError(f"{source} was made with settings that are not known here: {error}") from error

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from rtcore.datafiles import lines_of, parse_object, read_bytes
+from rtcore.errors import ConfigError
 from rtcore.report.outfolder import EARLIER
 from rtcore.report.record import Episode
 
@@ -39,8 +40,9 @@ def _newest_first(out: Path) -> Iterator[Path]:
 
 def _ticks_before(folder: Path) -> int:
     """0 of a run that goes on from none."""
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        resumed = json.loads((folder / "config.json").read_text())["resumed"]
+    path = folder / "config.json"
+    with suppress(ConfigError, ValueError, TypeError, KeyError):
+        resumed = parse_object(read_bytes(path, "resume"), path, "resume")["resumed"]
         return max(0, int(resumed["before"]["ticks"])) if resumed else 0
     return 0
 
@@ -49,15 +51,14 @@ def _episodes(path: Path) -> Iterator[Episode]:
     """From the rows, which are there however the run ended; one after the other, as there may be millions."""
     steps = 0
     try:
-        with path.open(newline="", errors="replace") as file:
-            for row in csv.DictReader(file):
-                with suppress(ValueError, TypeError, KeyError):
-                    tick = int(row["tick"])
-                    # A world that is held has not moved.
-                    steps = 0 if row["kind"] == "reset" else steps + (row["source"] != "held")
-                    if row["kind"] == "reset":
-                        continue
-                    if not {"1", "True"}.isdisjoint((row["terminated"], row["truncated"])) and row["start_ns"]:
-                        yield Episode(tick, steps, float(row["episode_return"]))
-    except (OSError, csv.Error):
+        for row in csv.DictReader(lines_of(path, "resume")):
+            with suppress(ValueError, TypeError, KeyError):
+                tick = int(row["tick"])
+                # A world that is held has not moved.
+                steps = 0 if row["kind"] == "reset" else steps + (row["source"] != "held")
+                if row["kind"] == "reset":
+                    continue
+                if not {"1", "True"}.isdisjoint((row["terminated"], row["truncated"])) and row["start_ns"]:
+                    yield Episode(tick, steps, float(row["episode_return"]))
+    except (ConfigError, csv.Error):
         return

@@ -161,7 +161,7 @@ def test_two_settings_files_are_refused(tmp_path: Path) -> None:
 
 # -- extreme values -------------------------------------------------------------------------------------------------
 
-EXTREMES = [0, -1, 1, math.inf, -math.inf, math.nan, 1e308, 5e-324, 2**64, -(2**64), 10**400, "", "\0", "9" * 5000]
+EXTREMES = [0, -1, math.inf, math.nan, 1e308, 5e-324, 2**64, 10**400, "", "\0", "9" * 5000]
 PLAY = {"env_id": "CartPole-v1", "fps": "50", "policy": "random", "latency": "constant:5", "clock": "virtual"}
 LEARN = {"policy": "mlp", "learn": "dqn", "learning_starts": 4, "batch_size": 2, "policy_args": {"hidden": 4}}
 LEARNING = ("learn", "mode", "gamma", "n_step", "double_dqn", "publish_every", "explore", "resume", "tensorboard")

@@ -22,13 +22,17 @@ from recorded_runs import recorded, tampering
 from rtcore.cli.options import parse_config, to_toml
 from rtcore.config import make_config
 from rtcore.datafiles import LONGEST_LINE_BYTES, SUMS
+from rtcore.dispatch import TickKind
 from rtcore.errors import ConfigError, RtcoreError, printable
+from rtcore.layout import TRACE_EVENT
 from rtcore.learn.checkpoint import MODEL, OPTIMIZER, STATE, load_state, load_weights
 from rtcore.recording.columns import FOLDER, TICKS_FILE
 from rtcore.recording.reader import Recording
 from rtcore.report.explain.tick import explain_tick
 from rtcore.report.folder import FILES, read_run
 from rtcore.report.page.build import build_page
+from rtcore.report.perfetto.writer import convert_folder
+from rtcore.trace import TraceKind, spool_head
 from rtcore.virtual.latency import parse_latency
 from rtcore.virtual.simulate import Simulation
 
@@ -131,6 +135,16 @@ def test_a_damaged_run_folder_is_shown_as_far_as_it_goes(run: Path, name: str) -
         survives(look, what)
         if number % 10 == 0:
             survives(lambda: build_page([read_run(run)]), what)
+
+
+def test_damaged_events_are_a_trace_or_named(tmp_path: Path) -> None:
+    rows = np.zeros(60, TRACE_EVENT.dtype)
+    for number in range(60):
+        rows[number] = (TraceKind.TICK, 1000 * number, 1000 * number + 60, number, -1, -1, -1, TickKind.ACTED)
+    file = tmp_path / "trace-env.events"
+    file.write_bytes(spool_head() + rows.tobytes())
+    for what in damaged(file, 200, 8):
+        survives(lambda: convert_folder(tmp_path), what)
 
 
 # -- HDF5 without a checksum: read by another process first ------------------------------------------------------------

@@ -73,6 +73,8 @@ def convert_folder(
         with draft.open("wb") as file:
             notes = _write(proto, file, folder, processes, progress)
         draft.replace(path)
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise ConfigError(f"{folder}: its trace-*.events are damaged ({type(error).__name__}: {error})") from error
     finally:
         draft.unlink(missing_ok=True)
     for events in folder.glob("trace-*.events"):
