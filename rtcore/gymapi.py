@@ -6,8 +6,9 @@ The values that well-behaved worlds return (a float, a bool, a tuple) cost one c
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -15,18 +16,24 @@ from rtcore.errors import EnvironmentFailed, text_of
 
 _STEP = "observation, reward, terminated, truncated, info"
 #: What to do about a world written for the API of `gym` before 0.26.
-_OLD_API = (
+OLD_API = (
     "gym before 0.26 had another API. Change the world (gymnasium.farama.org/introduction/migration_guide), or put it "
     'into shimmy\'s wrapper: gymnasium.make("GymV21Environment-v0", env=world)'
 )
 _OLD_API_SIGNS = ("values to unpack", "unexpected keyword argument 'seed'", "unexpected keyword argument 'options'")
 
 
-def world_raised(where: str, error: BaseException) -> EnvironmentFailed:
-    """The error for a world that raised in `where`, with a hint if it looks like one of the old API."""
+def raise_named(where: str, error: BaseException) -> NoReturn:
+    """Raise EnvironmentFailed for what the world raised in `where`, with a hint if it looks like one of the old API.
+
+    What is not the world's goes on as it is: an order to end, and Ctrl-C where that is what KeyboardInterrupt means.
+    """
+    is_ctrl_c = isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if is_ctrl_c or not isinstance(error, (Exception, SystemExit, KeyboardInterrupt)):
+        raise error
     said = text_of(error)
-    hint = f". {_OLD_API}" if any(sign in said for sign in _OLD_API_SIGNS) else ""
-    return EnvironmentFailed(f"the world raised in {where}: {said}{hint}")
+    hint = f". {OLD_API}" if any(sign in said for sign in _OLD_API_SIGNS) else ""
+    raise EnvironmentFailed(f"the world raised in {where}: {said}{hint}") from error
 
 
 def reset_results(returned: Any) -> tuple[Any, Any]:
@@ -35,7 +42,7 @@ def reset_results(returned: Any) -> tuple[Any, Any]:
         return returned
     raise EnvironmentFailed(
         f"the world returned {_described(returned)} from reset(); expected a tuple of 2: observation, info (a dict). "
-        f"{_OLD_API}"
+        f"{OLD_API}"
     )
 
 
@@ -43,7 +50,7 @@ def step_results(returned: Any) -> tuple[Any, Any, Any, Any, Any]:
     """Observation, reward, terminated, truncated, info. EnvironmentFailed for anything else."""
     if isinstance(returned, tuple) and len(returned) == 5:
         return returned
-    old = f" {_OLD_API}" if isinstance(returned, tuple) and len(returned) == 4 else ""
+    old = f" {OLD_API}" if isinstance(returned, tuple) and len(returned) == 4 else ""
     raise EnvironmentFailed(
         f"the world returned {_described(returned)} from step(); expected a tuple of 5: {_STEP}.{old}"
     )

@@ -19,7 +19,7 @@ from gymnasium.envs.registration import load_env_creator
 
 from rtcore.dispatch import OnMissing
 from rtcore.errors import ConfigError
-from rtcore.gymapi import flag_of, reset_results, reward_of, step_results, world_raised
+from rtcore.gymapi import OLD_API, flag_of, raise_named, reset_results, reward_of, step_results
 from rtcore.spaces import ActionSpec, FramePacker, ObservationSpec
 
 #: Rates that differ by less are the same: 59.73 Hz and 60 Hz are not.
@@ -94,7 +94,7 @@ def _call_factory(path: str, env_args: dict[str, Any]) -> gymnasium.Env[Any, Any
         raise ConfigError(f"env-id {path!r}: {error}; expected module:factory or a Gymnasium id") from error
     env = factory(**env_args)
     if not isinstance(env, gymnasium.Env):
-        raise ConfigError(f"env-id {path!r} returned {type(env).__name__}; expected a gymnasium.Env")
+        raise ConfigError(f"env-id {path!r} returned {type(env).__name__}; expected a gymnasium.Env{_advice(env)}")
     return env
 
 
@@ -130,6 +130,17 @@ def _argument_names(env_id: str) -> list[str]:
         return [each.name for each in parameters if each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)] + names
     except (ImportError, AttributeError, TypeError, ValueError):
         return names
+
+
+def _advice(made: object) -> str:
+    """What to do about something that is no `gymnasium.Env`."""
+    if made is None:
+        return ": does the function return what it makes?"
+    if isinstance(made, gymnasium.vector.VectorEnv):
+        return ", one world: leave the vector out, and start a run for each world"
+    if hasattr(made, "step") and hasattr(made, "reset"):
+        return f". If it is an environment of the old package gym: {OLD_API}"
+    return ""
 
 
 def _did_you_mean(env_id: str) -> str:
@@ -204,8 +215,8 @@ class GymnasiumWorld:
         options = {} if self._options is None else {"options": self._options}
         try:
             returned = self.env.reset(seed=self._seed, **options)
-        except (Exception, SystemExit) as error:
-            raise world_raised("reset()", error) from error
+        except BaseException as error:
+            raise_named("reset()", error)
         observation, _ = reset_results(returned)
         self._seed = self._options = None
         self._last_action = self.noop
@@ -245,8 +256,8 @@ class GymnasiumWorld:
         given = action.copy() if isinstance(action, np.ndarray) else action
         try:
             returned = self.env.step(given)
-        except (Exception, SystemExit) as error:
-            raise world_raised(f"step({action!r:.200})", error) from error
+        except BaseException as error:
+            raise_named(f"step({action!r:.200})", error)
         observation, reward, terminated, truncated, _ = step_results(returned)
         self._last = StepResult(
             self._frame_of(observation),
@@ -282,8 +293,8 @@ class GymnasiumWorld:
         """EnvironmentFailed, named, if the env's own `close` raises."""
         try:
             self.env.close()
-        except (Exception, SystemExit) as error:
-            raise world_raised("close()", error) from error
+        except BaseException as error:
+            raise_named("close()", error)
 
     def notes(self, rate_hz: Fraction) -> list[str]:
         """What a run's header says of this world that its user may not know. `rate_hz`: at which it is stepped."""

@@ -214,7 +214,7 @@ def test_options_must_be_json_and_what_the_world_makes_of_them_is_its_own_affair
 
 
 def test_gymnasium_checks_find_nothing(make: Any) -> None:
-    env = make("CartPole-v1", fps=100)
+    env = make("CartPole-v1", fps=50)
     with warnings.catch_warnings():
         # Of CartPole's own spaces, which are unbounded.
         warnings.filterwarnings("ignore", message=".*infinity.*")
@@ -324,7 +324,7 @@ def test_a_reset_returns_although_its_episode_is_over_before_a_place_is_free_for
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Episodes of two ticks, and a program that is taken away between two lines of the reset, as on a busy machine."""
-    env = make(env_args={"length": 2}, fps=500, on_reset="run")
+    env = make(env_args={"length": 2, "fps": 500}, on_reset="run")
     pause, discard = random.Random(0), Player._discard_before
 
     def slow_discard(player: Player, frame_seq: int | None) -> None:
@@ -344,12 +344,17 @@ def test_a_reset_returns_although_its_episode_is_over_before_a_place_is_free_for
     assert at_once > 0, "none of the episodes was over before it could be played"
 
 
+def test_a_rate_other_than_the_worlds_own_is_warned_of() -> None:
+    with pytest.warns(UserWarning, match="2 times its own speed"), RealtimeEnv(embed_worlds.counting, fps=200) as env:
+        assert env.runtime.rate_hz == 200
+
+
 # -- in others' hands --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("vector", [SyncVectorEnv, AsyncVectorEnv])
 def test_gymnasiums_own_vectors_of_two_step_it(vector: Any) -> None:
-    envs = vector([partial(RealtimeEnv, "CartPole-v1", fps=100)] * 2)
+    envs = vector([partial(RealtimeEnv, "CartPole-v1")] * 2)
     envs.reset(seed=0)
     for _ in range(40):
         _, _, _, _, infos = envs.step(np.array([0, 1]))

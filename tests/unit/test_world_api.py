@@ -1,6 +1,9 @@
 """What a world may return, what it may do with its action, and what is said where it returns something else."""
 
 import math
+import signal
+import sys
+from types import SimpleNamespace
 
 import gymnasium
 import numpy as np
@@ -8,11 +11,12 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from rtcore.errors import EnvironmentFailed
+from rtcore.descendants import AskedToEnd
+from rtcore.errors import ConfigError, EnvironmentFailed
 from rtcore.gymapi import flag_of, reset_results, reward_of, step_results
 from rtcore.layout import ENV_COUNTERS
 from rtcore.stats import Words
-from rtcore.world import GymnasiumWorld, Source
+from rtcore.world import GymnasiumWorld, Source, make_environment
 
 
 class Plain(gymnasium.Env):
@@ -190,6 +194,31 @@ def test_errors_say_returned_where_nothing_was_raised():
     world = world_of(step=(np.zeros(2), 0.0, False, False, {}))
     with pytest.raises(EnvironmentFailed, match="the world returned an array .*float64.*DtypeObservation"):
         world.step(world.noop)
+
+
+def test_ctrl_c_is_no_fault_of_the_worlds_where_that_is_what_it_means(monkeypatch):
+    world = world_of(step=KeyboardInterrupt())
+    monkeypatch.setattr(signal, "getsignal", lambda _: signal.default_int_handler)
+    with pytest.raises(KeyboardInterrupt):
+        world.step(np.zeros(1, np.float32))
+    monkeypatch.setattr(signal, "getsignal", lambda _: signal.SIG_IGN)
+    with pytest.raises(EnvironmentFailed, match="KeyboardInterrupt"):
+        world.step(np.zeros(1, np.float32))
+
+
+def test_an_order_to_end_goes_through_the_world():
+    with pytest.raises(AskedToEnd):
+        world_of(step=AskedToEnd()).step(np.zeros(1, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("made", "advice"),
+    [(None, "does the function return"), (SimpleNamespace(step=1, reset=2), "shimmy"), (SimpleNamespace(), "Env$")],
+)
+def test_what_is_no_world_is_refused_with_advice(made, advice, monkeypatch):
+    monkeypatch.setitem(sys.modules, "no_world", SimpleNamespace(make=lambda: made))
+    with pytest.raises(ConfigError, match=advice):
+        make_environment("no_world:make", {})
 
 
 @pytest.mark.parametrize("error", [RuntimeError("the pole fell"), SystemExit("game over"), StopIteration("done")])
