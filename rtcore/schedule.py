@@ -425,6 +425,8 @@ class Schedule:
 
     def _is_convinced(self, times: Times, fit: Fit) -> bool:
         """Whether what the window calls for has been better for long enough, and by enough."""
+        if fit.delay_ticks < self.delay_ticks and len(self.window) < self.window.size:
+            return False  # too few to say that the slow ones, for which it is as long as it is, will not come
         more = fit.acted_fraction - times.outlook(self.delay_ticks).acted_fraction
         better = times.worth(fit.delay_ticks) - times.worth(self.delay_ticks)
         self._evidence = max(0.0, self._evidence + max(more, better) - self.ADAPT_TOLERANCE)
