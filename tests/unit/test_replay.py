@@ -90,12 +90,17 @@ def test_a_run_with_losses_late_answers_and_skipped_or_stretched_ticks_is_the_sa
     assert report.jobs == simulation.stats().counters["jobs"]
 
 
+def hiccups(job):
+    return (15 + 50 * (job % 11 == 5)) * MS
+
+
 def test_the_runs_that_are_replayed_had_everything_in_them(tmp_path):
     """Of each kind of tick, source and outcome: else the property above would say little."""
     kinds, sources, outcomes = set(), set(), set()
     for number, (stagger, fields) in enumerate(
         [
-            ("max-time", {"on_late": "drop", "on_missing": "random"}),
+            # One inference in eleven is a hiccup, that no delay is made for.
+            ("max-time", {"on_late": "drop", "on_missing": "random", "latency": hiccups}),
             ("max-time", {"workers": 1, "latency": lambda job: (15 + 25 * (job == 20)) * MS}),
             ("free-running", {"on_reset": "run", "on_missing": "repeat"}),
             ("sequential", {}),
