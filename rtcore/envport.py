@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import posix_ipc
-
 from rtcore.dispatch import Entry
 from rtcore.schedule import Job
 from rtcore.shared import SharedRun
 from rtcore.tickloop import Answer
+from rtcore.wakeup import WakeUps
 
 
 class SharedWorkers:
@@ -22,7 +21,7 @@ class SharedWorkers:
     def __init__(
         self,
         shared: SharedRun,
-        semaphores: Sequence[posix_ipc.Semaphore],
+        semaphores: Sequence[WakeUps],
         num_workers: int,
         *,
         chunk: int,

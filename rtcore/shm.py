@@ -25,6 +25,7 @@ from rtcore.clock import unix_time_s
 from rtcore.errors import LayoutMismatchError, SharedMemoryError, UnsupportedPlatformError
 from rtcore.layout import LAYOUT_VERSION, MAGIC, SEGMENT_HEADER, Layout
 from rtcore.stats import Words
+from rtcore.wakeup import WakeUps
 
 SHM_DIR = Path("/dev/shm")
 PREFIX = "rtcore-"
@@ -240,15 +241,15 @@ def semaphore_name(run_id: str, worker: int) -> str:
     return f"/{PREFIX}{run_id}-w{worker}"
 
 
-def create_semaphore(run_id: str, worker: int) -> posix_ipc.Semaphore:
+def create_semaphore(run_id: str, worker: int) -> WakeUps:
     try:
-        return posix_ipc.Semaphore(semaphore_name(run_id, worker), posix_ipc.O_CREX, mode=0o600, initial_value=0)
+        return WakeUps.create(semaphore_name(run_id, worker))
     except (OSError, posix_ipc.Error) as error:
         raise _not_made(f"semaphore of worker {worker}", error) from error
 
 
-def attach_semaphore(run_id: str, worker: int) -> posix_ipc.Semaphore:
-    return posix_ipc.Semaphore(semaphore_name(run_id, worker))
+def attach_semaphore(run_id: str, worker: int) -> WakeUps:
+    return WakeUps.attach(semaphore_name(run_id, worker))
 
 
 def run_of(name: str) -> str | None:

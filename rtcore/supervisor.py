@@ -43,6 +43,7 @@ from rtcore.sizing import fitted, layout_for
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore.startup import StartUp
 from rtcore.trace import TraceKind, TraceRing
+from rtcore.wakeup import FOLLOWS_THE_DATE
 from rtcore.workercrew import WorkerCrew
 from rtcore.world import world_seed
 
@@ -126,6 +127,8 @@ class Supervisor:
         device_names(self.config.device)
         if self._played_delay_ticks is None and self.config.policy not in WITHOUT_NETWORK:
             check_device(self.config.device)
+        if FOLLOWS_THE_DATE:
+            self.progress("this C library waits by the date: do not set it back during the run (glibc 2.30 is better)")
         self._startup.enter("world")
         for run_id in reap_dead_runs():
             self.progress(f"removed the shared memory that run {run_id} left behind when it was killed")

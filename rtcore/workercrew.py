@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterable
 from fractions import Fraction
 from typing import Any
 
-import posix_ipc
-
 from rtcore.channel import HoldWish, KeepsOwnWeights, Message, WeightSizes, WeightsMade
 from rtcore.clock import NS_PER_S, Clock, ns_of
 from rtcore.config import RuntimeConfig
@@ -27,6 +25,7 @@ from rtcore.shared import Phase, SharedRun
 from rtcore.shm import create_semaphore
 from rtcore.stats import Words
 from rtcore.trace import TraceKind
+from rtcore.wakeup import WakeUps
 
 WORKER_ENTRY = "rtcore_workers.inference:main"
 _LOOK_AT_VERSIONS_NS = 500_000_000
@@ -90,7 +89,7 @@ class WorkerCrew:
         self._reasons: dict[int, str] = {}
         self._version_watch = VersionWatch()
         self._versions_looked_ns = 0
-        self._semaphores: list[posix_ipc.Semaphore] = []
+        self._semaphores: list[WakeUps] = []
         self._semaphores = [create_semaphore(run_id, worker) for worker in range(shared.layout.max_workers)]
 
     # -- start ---------------------------------------------------------------------------------------------

@@ -314,7 +314,7 @@ def _open_answerer(run_id: str, layout: Layout, shape: Shape, reader: int) -> Re
         give_up_ns = now_ns() + count * int(PATIENCE_S * 1e9)
         while seen < last and now_ns() < give_up_ns:
             if shared.jobs.newest(reader) == seen:
-                semaphore.acquire(PATIENCE_S)
+                semaphore.wait(int(PATIENCE_S * 1e9))
                 continue
             seen += 1
             # Awake for a moment, as after an inference: it is the way back that is measured.

@@ -8,11 +8,12 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 
 import pytest
 
-from rtcore import shm
+from rtcore import shm, wakeup
 from rtcore.errors import LayoutMismatchError, SharedMemoryError, UnsupportedPlatformError
 from rtcore.layout import LAYOUT_VERSION, MAGIC, SEGMENT_HEADER, Layout
 from rtcore.shared import SharedRun
@@ -120,14 +121,61 @@ def test_a_name_cannot_be_created_twice(run_id):
         create_segment(run_id, "log", LAYOUT)
 
 
+@pytest.fixture(params=["by the clock of the run", "by the date, where glibc is too old"])
+def way_to_wait(request, monkeypatch):
+    if "date" in request.param:
+        monkeypatch.setattr(wakeup, "_clocked_wait", None)
+    else:
+        assert not wakeup.FOLLOWS_THE_DATE
+
+
+@pytest.mark.usefixtures("way_to_wait")
 def test_a_semaphore_counts_wake_ups_between_two_openings(run_id):
     created, attached = shm.create_semaphore(run_id, 3), shm.attach_semaphore(run_id, 3)
+    assert not attached.take()
+    assert not attached.wait(1)
     created.release()
-    attached.acquire(0)
-    with pytest.raises(Exception, match="busy"):
-        attached.acquire(0)
+    created.release()
+    assert attached.wait(60_000_000_000)
+    assert attached.take()
+    assert not attached.wait(1)
     created.close()
     attached.close()
+
+
+@pytest.mark.usefixtures("way_to_wait")
+def test_who_waits_is_woken(run_id):
+    created, attached = shm.create_semaphore(run_id, 3), shm.attach_semaphore(run_id, 3)
+    woken = []
+    waiting = threading.Thread(target=lambda: woken.append(attached.wait(60_000_000_000)))
+    waiting.start()
+    created.release()
+    waiting.join()
+    assert woken == [True]
+
+
+def test_no_wait_is_bounded_by_a_date(run_id):
+    """Set back during the wait, the date would keep whoever waits asleep: the limit is told on another clock."""
+    waiting = subprocess.run(
+        [sys.executable, "-c", _WAITS, run_id], capture_output=True, text=True, check=True, env=os.environ
+    )
+    assert waiting.stdout == "CLOCK_MONOTONIC\n"
+
+
+_WAITS = """
+import ctypes, sys, time
+from rtcore import shm, wakeup
+told = []
+def wait(semaphore, clock, deadline):
+    at = ctypes.cast(deadline, ctypes.POINTER(wakeup._Deadline)).contents
+    left_ns = at.seconds * 1_000_000_000 + at.nanoseconds - time.clock_gettime_ns(clock)
+    assert 0 < left_ns <= 200_000_000
+    told.append(clock)
+    return -1
+wakeup._clocked_wait = wait
+assert not shm.create_semaphore(sys.argv[1], 0).wait(200_000_000)
+print("CLOCK_MONOTONIC" if told == [time.CLOCK_MONOTONIC] else told)
+"""
 
 
 # -- what does not fit is refused --------------------------------------------------------------------------------

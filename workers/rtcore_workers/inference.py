@@ -6,7 +6,6 @@ generation is over, or with the fork server.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
 from collections.abc import Sequence
@@ -14,7 +13,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import posix_ipc
 
 from rtcore.channel import Channel, Ready, WeightSizes, WeightsMade
 from rtcore.clock import MonotonicClock, cpu_time_ns, cpu_wait_ns
@@ -33,14 +31,15 @@ from rtcore.shm import attach_semaphore
 from rtcore.slots import JobRecord
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore.trace import TraceKind
+from rtcore.wakeup import WakeUps
 from rtcore_workers.memory import keep_freed_memory
 from rtcore_workers.policies import EpsilonSchedule, ExploringPolicy, Policy, load_policy
 
 if TYPE_CHECKING:
     from rtcore_workers.learner import LearningTurn
 
-#: Longest block on the semaphore: how often an idle worker shows that it is alive [s].
-_IDLE_BEAT_S = 0.2
+#: Longest block on the semaphore: how often an idle worker shows that it is alive [ns].
+_IDLE_BEAT_NS = 200_000_000
 #: Shorter spins than this are all overhead.
 _LEAST_SPIN_NS = 20_000
 
@@ -74,8 +73,8 @@ def main(boot: dict[str, Any], channel: Channel) -> None:
             config.epsilon_start, config.epsilon_end, config.epsilon_ticks, boot.get("ticks_before", 0)
         )
         policy = ExploringPolicy(policy, action, config.seed, epsilon, config.explore_ticks)
-    semaphore = attach_semaphore(boot["run_id"], index)
-    worker = Worker(config, index, boot["generation"], shared, semaphore, policy, action, boot["period_ns"])
+    wake_ups = attach_semaphore(boot["run_id"], index)
+    worker = Worker(config, index, boot["generation"], shared, wake_ups, policy, action, boot["period_ns"])
     worker.entropy = boot.get("entropy", ())
     if config.learn is not None and config.mode != "async":
         from rtcore_workers.learner import LearningTurn  # noqa: PLC0415 - imports torch
@@ -162,7 +161,7 @@ class Worker:
         index: int,
         generation: int,
         shared: SharedRun,
-        semaphore: posix_ipc.Semaphore,
+        wake_ups: WakeUps,
         policy: Policy,
         action: ActionSpec,
         period_ns: int = 16_742_706,
@@ -176,7 +175,7 @@ class Worker:
         self._status = shared.worker_status[index]
         self._wanted = shared.worker_control[index]
         self._histograms = shared.worker_histograms(index)
-        self._semaphore = semaphore
+        self._wake_ups = wake_ups
         self._policy = policy
         history = History(config.obs_history, config.act_history)
         self._read = HistoryReader(shared.ring, history, policy.observation, policy.past_actions).read
@@ -246,9 +245,7 @@ class Worker:
         self._forget_wake_ups()
         if self._jobs.newest(self._index) != self._job_seen:
             return
-        try:
-            self._semaphore.acquire(_IDLE_BEAT_S)
-        except (posix_ipc.BusyError, posix_ipc.SignalError):
+        if not self._wake_ups.wait(_IDLE_BEAT_NS):
             return
         if self._wait == "hybrid":
             # Woken ahead of time, most likely: the job comes with the tick.
@@ -261,9 +258,8 @@ class Worker:
 
         Whoever calls this looks for a job afterwards, so that a wake-up for a new one is not missed.
         """
-        with contextlib.suppress(posix_ipc.BusyError, posix_ipc.SignalError):
-            while True:
-                self._semaphore.acquire(0)
+        while self._wake_ups.take():
+            pass
 
     def _do(self, job: JobRecord) -> None:
         clock, status = self._clock, self._status
@@ -395,10 +391,7 @@ class Worker:
             self._status["heartbeat_ns"] = clock.now_ns()
             if self._wait == "spin":
                 continue
-            try:
-                self._semaphore.acquire(_IDLE_BEAT_S)
-            except (posix_ipc.BusyError, posix_ipc.SignalError):
-                continue
+            self._wake_ups.wait(_IDLE_BEAT_NS)
         return True
 
     def _forget_statistics(self) -> None:
