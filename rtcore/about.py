@@ -6,7 +6,7 @@ Written by the supervisor at tick 0 and whenever something of it changes (a rest
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from rtcore.layout import ABOUT_TEXT, RING_CONTROL, Layout
@@ -54,11 +54,18 @@ class AboutBoard:
         self._buffer = buffer
         self._layout = layout
 
-    def write(self, about: About) -> None:
-        """Writer: replace the text. One that does not fit is not written: it is for onlookers, the run goes on."""
+    def write(self, about: About) -> bool:
+        """Writer: replace the text. False if it does not fit: the one before stays, and the run goes on.
+
+        The one part that grows with a run, the reasons of restarts, is summed up first.
+        """
         text = about.to_text()
         if len(text) > self._layout.about_bytes:
-            return
+            reasons = about.restart_reasons
+            summed = {f"{len(reasons)} different reasons, too long for onlookers": sum(reasons.values())}
+            text = replace(about, restart_reasons=summed if reasons else {}).to_text()
+        if len(text) > self._layout.about_bytes:
+            return False
         seq = self._sequence.newest() + 1
         self._sequence.begin(seq)
         at = self._layout.about_text_at(seq)
@@ -66,6 +73,7 @@ class AboutBoard:
         at += ABOUT_TEXT.num_bytes
         self._buffer[at : at + len(text)] = text
         self._sequence.commit(seq)
+        return True
 
     def read(self) -> About | None:
         """Reader: the newest text; None before the first (the run is still starting)."""

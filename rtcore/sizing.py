@@ -11,7 +11,7 @@ from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore.trace import TRACE_SLOTS
 
 _LOG_SLOTS = 16384
-#: Room for what a run says of itself, beside its world's spaces.
+#: Room for what a run says of itself, beside its settings and its world's spaces.
 _ABOUT_BYTES = 65536
 
 
@@ -44,6 +44,6 @@ def layout_for(config: RuntimeConfig, env_info: dict[str, Any]) -> Layout:
         frame_bytes=observation.nbytes,
         action_bytes=ActionSpec.from_json(env_info["action"]).nbytes,
         chunk=config.chunk,
-        about_bytes=_ABOUT_BYTES + 2 * len(json.dumps(env_info)),
+        about_bytes=_ABOUT_BYTES + 2 * (len(json.dumps(env_info)) + len(json.dumps(config.to_jsonable()))),
         trace_slots=TRACE_SLOTS if config.trace else 0,
     )

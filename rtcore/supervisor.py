@@ -82,6 +82,7 @@ class Supervisor:
         self._clock = MonotonicClock()
         self._launcher: Launcher | None = None
         self._failed_forks: Counter[str] = Counter()
+        self._about_told = False
         self._env: Child | None = None
         self._shared: SharedRun | None = None
         self._workers: WorkerCrew | None = None
@@ -378,7 +379,9 @@ class Supervisor:
             self._trace.add(kind, start_ns, self._clock.now_ns(), worker=worker, value=value)
 
     def _tell_onlookers(self) -> None:
-        self.shared.about.write(self.about)
+        if not self.shared.about.write(self.about) and not self._about_told:
+            self._about_told = True
+            self.progress("what this run consists of is too long for its place in memory: rtcore-top cannot show it")
 
     @property
     def env_pid(self) -> int:

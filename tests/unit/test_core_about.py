@@ -1,5 +1,6 @@
 """What a run says of itself: read back whole by whoever attaches, whenever it is replaced."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -52,9 +53,15 @@ def test_the_newest_text_comes_back_as_it_was_written_plan_included(board):
 
 
 def test_a_text_that_does_not_fit_leaves_the_one_before(board):
-    board.write(about())
-    board.write(about("x" * LAYOUT.about_bytes))
+    assert board.write(about())
+    assert not board.write(about("x" * LAYOUT.about_bytes))
     assert board.read() == about()
+
+
+def test_reasons_of_restarts_that_do_not_fit_are_summed_up(board):
+    many = replace(about(), restart_reasons={f"hung: silent for {number} s": 2 for number in range(500)})
+    assert board.write(many)
+    assert board.read().restart_reasons == {"500 different reasons, too long for onlookers": 1000}
 
 
 def test_the_header_names_mps_only_where_there_is_some():
