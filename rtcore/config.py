@@ -329,6 +329,10 @@ class RuntimeConfig(LearnConfig):
         # Deadlines, in 64 bits of nanoseconds, reach so far.
         return min(*limits, int(FOREVER_NS * rate_hz / NS_PER_S))
 
+    def ends_by_itself(self, rate_hz: Fraction) -> bool:
+        """Whether the run has an end that anybody waits for."""
+        return self.num_ticks(rate_hz) < int(FOREVER_NS * rate_hz / NS_PER_S)
+
     def resolved_wait(self) -> Literal["hybrid", "block", "spin"]:
         """`auto` spins only where another CPU can publish meanwhile."""
         if self.wait != "auto":

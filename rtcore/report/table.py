@@ -63,7 +63,7 @@ class RunHeader:
             stagger=plan.stagger,
             workers=plan.workers,
             device=str(policy.get("device", config.device)),
-            num_ticks=config.num_ticks(plan.rate_hz),
+            num_ticks=config.num_ticks(plan.rate_hz) if config.ends_by_itself(plan.rate_hz) else 0,
             clock=config.clock,
             realtime=dict(header.get("world", {}).get("realtime") or {}),
         )

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import tomllib
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,14 @@ def test_a_settings_file_that_is_none_is_named(tmp_path: Path) -> None:
 def test_two_settings_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--config was given 2 times \(a.toml, b.toml\)"):
         parse_config(["--config", "a.toml", "--config", "b.toml"])
+
+
+def test_a_run_without_end_ends_when_it_is_told_to() -> None:
+    endless, short = make_config(duration=math.inf), make_config(duration=2.0)
+    assert not endless.ends_by_itself(Fraction(60))
+    assert endless.num_ticks(Fraction(60)) * 10**9 // 60 < 1 << 62, "every deadline fits 64 bits"
+    assert short.ends_by_itself(Fraction(60))
+    assert short.num_ticks(Fraction(60)) == 120
 
 
 # -- extreme values -------------------------------------------------------------------------------------------------
