@@ -31,10 +31,11 @@ Role = Literal["env", "worker", "learner", "holder", "recorder"]
 #: What the fork server imports before it forks anything: what every process of a run needs. No torch: a world that does
 #: not use it is up the sooner, and does not have it in its memory.
 PRELOAD = ("numpy", "posix_ipc", "gymnasium", "rtcore_workers.environment")
+#: Before it forks workers.
+PRELOAD_WORKERS = ("rtcore_workers.inference",)
 #: Before it forks who computes with a network: importing torch takes seconds, forking none.
 PRELOAD_NETWORK = (
     "torch",
-    "rtcore_workers.inference",
     "rtcore_workers.policies.network",
     "rtcore_workers.learner",
     "rtcore_workers.holder",

@@ -24,7 +24,7 @@ from rtcore.embed.player import plan_of_player
 from rtcore.embed.resets import reset_order
 from rtcore.envwatch import check_env, longest_silence_ns
 from rtcore.errors import EnvironmentHung, RtcoreError, StartupError, WorkerDied
-from rtcore.launcher import PRELOAD_META, PRELOAD_NETWORK, Child, Launcher, child_error
+from rtcore.launcher import PRELOAD_META, PRELOAD_NETWORK, PRELOAD_WORKERS, Child, Launcher, child_error
 from rtcore.layout import TRACE_SUPERVISOR
 from rtcore.learn.checkpoint import SavedState
 from rtcore.learn.crew import LearnerCrew
@@ -205,8 +205,10 @@ class Supervisor:
         played, seed = self._played_delay_ticks is not None, world_seed(self.config.seed, self.ticks_before)
         boot = {"played": played, "seed": seed, "entropy": world_entropy(seed)}
         self._env = self._launch("env", 0, 0, ENV_ENTRY, boot)
+        # While the world is being made, and not before its process is forked: that one needs none of it.
+        if not played:
+            self._launcher_now.preload("the workers", PRELOAD_WORKERS)
         if not played and self.config.policy not in WITHOUT_NETWORK:
-            # While the world is being made, and not before its process is forked: that one needs none of it.
             further = self._has_own_network and self.config.workers != 1
             self._launcher_now.preload("torch", PRELOAD_NETWORK + (PRELOAD_META if further else ()))
         limit_s = self.config.startup_timeout_s

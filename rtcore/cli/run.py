@@ -177,7 +177,11 @@ def _run_virtual(
     # Of this program: policies and worlds may draw from them, and a simulation has no process of its own.
     seed_generators(entropy_of(config.seed, 0, "virtual", 0, 0))
     simulation = Simulation(config, say=view.log, folder=folder)
-    for note in (*simulation.world_notes, simulation.plan.sentence(simulation.stats().policy)):
+    for note in (
+        *simulation.world_notes,
+        *simulation.policy_notes,
+        simulation.plan.sentence(simulation.stats().policy),
+    ):
         view.log(note)
     events = Events(config, view.log)
     every = max(1, min(config.num_ticks(simulation.rate_hz) // 50, _VIRTUAL_REFRESH_TICKS))

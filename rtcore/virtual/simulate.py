@@ -94,6 +94,8 @@ class Simulation:
             self.config = config = fitting_policy(config, self._own_world.observation)
             agent = self._build_agent(self._own_world, policy_clock, saved)
             policy = agent.policy
+        #: What the user of the config's policy may not know of it.
+        self.policy_notes: tuple[str, ...] = agent.policy.info.notes if agent is not None else ()
         self._policy_name = agent.name if agent is not None else "none"
         self.ring = self._make_ring() if policy is not None else None
         self.learning: VirtualLearning | None = None

@@ -27,20 +27,20 @@ def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
 
 
-def load(name: str, *, shared: bool = False, **args: object) -> Policy:
-    """As a worker does. `shared`: on a store of weights."""
-    store: list[ParamStore] = []
+def load(name: str, *, shared: bool = False, worker: int = 0, store: list[ParamStore] | None = None, **args) -> Policy:
+    """As a worker does. `shared`: on a store of weights, `store` if there is one."""
+    store = [] if store is None else store
 
     def make_store(manifest):
         if manifest is not None:
-            store.append(ParamStore.private(manifest))
+            store.append(ParamStore.private(manifest, max_workers=2))
         return store[0]
 
     def share(build, plain):
-        return connect(build, make_store, is_first=not plain, plain=plain)
+        return connect(build, make_store, is_first=not worker and not plain, plain=plain, worker=worker)
 
     spaces = ObservationSpec.from_space(OBSERVATION), ActionSpec.from_space(ACTION)
-    options = {"seed": 0, "worker_index": 0, "device": "cpu", "share": share if shared else None}
+    options = {"seed": 0, "worker_index": worker, "device": "cpu", "share": share if shared else None}
     return load_policy(name, dict(args), *spaces, **options)
 
 
@@ -129,14 +129,15 @@ def test_networks_from_files_of_torch_play_with_weights_of_their_own(tmp_path: P
     torch.export.save(torch.export.export(net, (x,)), tmp_path / "net.pt2")
     script, export = ({"path": str(tmp_path / name)} for name in ("net.pt", "net.pt2"))
     for name, given in {"loaded": script, "exported": export, "scripted": {}}.items():
-        policy = load(f"{HERE}:{name}", shared=True, **given)
-        assert policy.info.num_parameters == 15
-        assert "weights: from the file, a copy in each worker" in policy.info.notes[0]
-        if given:
+        store: list[ParamStore] = []
+        for worker in range(2):
+            policy = load(f"{HERE}:{name}", shared=True, worker=worker, store=store, **given)
+            assert policy.info.num_parameters == 15
+            assert "weights: from the file, a copy in each worker" in policy.info.notes[0]
             policy.observation[...] = 1
             out = np.zeros(1, np.int64)
             policy.act(frame_seq=0, out=out)
-            assert out[0] == int(net(x).argmax())
+            assert not given or out[0] == int(net(x).argmax())
 
 
 def test_a_policy_may_be_named_by_its_file_and_import_what_lies_beside_it(tmp_path: Path) -> None:

@@ -356,7 +356,7 @@ def connect(
         return module, title, SharedWeights(module, manifest, store, **options)
     store = make_store(None)
     manifest = store.manifest()
-    if not plain:
+    if manifest.tensors and not plain:  # what has none to share is not built without memory
         try:
             with torch.device("meta"):
                 module, title = build()
