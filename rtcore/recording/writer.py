@@ -308,7 +308,7 @@ def _end(text: str) -> np.bytes_:
 
 def reason_of(error: Exception) -> str:
     """HDF5 says what the system said in the middle of a paragraph of its own."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
     found = re.search(r"errno = (\d+)", str(error))
-    return os.strerror(int(found.group(1))) if found else str(error)
+    if found:
+        return os.strerror(int(found.group(1)))
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

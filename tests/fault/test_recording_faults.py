@@ -110,7 +110,9 @@ def test_a_killed_recorder_leaves_a_readable_file_and_the_run_goes_on(tmp_path):
         assert (file.attrs["frames"], bytes(file.attrs["end"]).strip()) == (len(before), b"unfinished")
     assert minari.MinariDataset(tmp_path / FOLDER).total_steps > 50
     assert replayed(tmp_path) == report
-    assert sorted(path.name for path in (tmp_path / FOLDER).iterdir()) == sorted([*MINARI_FILES, TICKS_FILE])
+    assert sorted(path.name for path in (tmp_path / FOLDER).iterdir()) == sorted(
+        [*MINARI_FILES, TICKS_FILE, "SHA256SUMS"]
+    )
 
 
 @pytest.mark.slow

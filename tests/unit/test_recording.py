@@ -130,6 +130,14 @@ def test_chunks_are_written_once_so_that_nothing_of_the_file_is_wasted(tmp_path)
         assert size < used + empty
 
 
+def test_a_recorder_holds_no_chunks_that_it_has_written(tmp_path):
+    """HDF5 would keep up to 1 MiB for each dataset: some 50 MB, reached after hours."""
+    bench = Bench(tmp_path, slots=2048)
+    _, slots, num_bytes, _ = bench.writer._file.id.get_access_plist().get_cache()
+    assert (slots, num_bytes) == (0, 0)
+    bench.writer.close()
+
+
 @pytest.mark.parametrize(
     ("rate_hz", "frame_bytes"), [(60, 6_220_800), (60, 100_800), (1000, 16), (1, 50_000_000), (7, 3)]
 )
