@@ -217,7 +217,7 @@ class Onlooker:
             self._drain.into(self.record)
 
     def _read_about(self, shared: SharedRun) -> None:
-        with _understood(self.run_id):
+        with understood(self.run_id):
             self.about = shared.about.read()
             self.config = RuntimeConfig.from_jsonable(self.about.config) if self.about is not None else None
 
@@ -352,7 +352,7 @@ def _map_or_none(run_id: str) -> SharedRun | None:
     """The run's memory; None while it is still being made, or if it has just gone."""
     if _is_being_made(run_id):
         return None
-    with _understood(run_id):
+    with understood(run_id):
         try:
             return SharedRun.watch(run_id)
         except json.JSONDecodeError:  # the rings of a new run are not emptied yet: its text reads as nothing
@@ -378,11 +378,11 @@ def _is_being_made(run_id: str) -> bool:
 
 
 @contextmanager
-def _understood(run_id: str) -> Iterator[None]:
+def understood(run_id: str) -> Iterator[None]:
     """A run of another version with the same layout may still describe itself in words that this one does not know."""
     try:
         yield
-    except (TypeError, KeyError, ValueError, ConfigError) as error:
+    except (TypeError, LookupError, ValueError, AttributeError, ArithmeticError, RecursionError, ConfigError) as error:
         raise LayoutMismatchError(
             f"run {run_id} describes itself in a way this rtcore does not know ({type(error).__name__}: {error}). "
             "Use the rtcore that started it"

@@ -1,14 +1,19 @@
 """What a run says of itself: read back whole by whoever attaches, whenever it is replaced."""
 
+import random
+from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 
 import pytest
 
 from rtcore.about import About, AboutBoard
+from rtcore.config import RuntimeConfig
+from rtcore.errors import LayoutMismatchError
 from rtcore.layout import RING_CONTROL, Layout
 from rtcore.planner import Tau, make_plan
 from rtcore.ring import SequenceRing
+from rtcore.watch.onlooker import understood
 
 pytestmark = pytest.mark.unit
 
@@ -67,3 +72,18 @@ def test_reasons_of_restarts_that_do_not_fit_are_summed_up(board):
 def test_the_header_names_mps_only_where_there_is_some():
     assert "mps" not in about().header
     assert about(mps="MPS daemon running").header["mps"] == "MPS daemon running"
+
+
+def test_a_text_of_another_mind_is_a_named_error_and_names_no_code():
+    rng, good = random.Random(4), about().to_text()
+    texts = [b"[" * 3000, b"3", b"{}", b'{"plan": 1}', good.replace(b"rtcore/Blocks-v0", b"os:system")]
+    for number in range(200):
+        data = bytearray(good)
+        if number % 4 == 3:
+            del data[rng.randrange(len(data)) :]
+        else:
+            data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        texts.append(bytes(data))
+    for text in texts:
+        with suppress(LayoutMismatchError), understood("1-a"):
+            RuntimeConfig.from_jsonable(About.from_text(text).config)
