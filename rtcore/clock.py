@@ -199,14 +199,16 @@ class TickPlan(NamedTuple):
     stretched_ns: int = 0
 
 
-def plan_next_tick(grid: TickGrid, last_tick: int, now_ns: int) -> TickPlan:
+def plan_next_tick(grid: TickGrid, last_tick: int, now_ns: int, num_ticks: int | None = None) -> TickPlan:
     """The tick after `last_tick`; ticks whose whole period has gone by already are skipped, and counted.
 
     A tick that is merely late still runs, and the grid does not move: after an overrun the next deadline is
-    where it always was.
+    where it always was. A run of `num_ticks` ends with its last tick, however late that has become.
     """
     next_tick = last_tick + 1
     tick = max(next_tick, grid.tick_at(now_ns))
+    if num_ticks is not None and next_tick < num_ticks:
+        tick = min(tick, num_ticks - 1)
     return TickPlan(tick, grid.deadline_ns(tick), tick - next_tick)
 
 
@@ -226,19 +228,21 @@ class TickPace:
     "skip"     Ticks whose whole period has gone by are skipped. The grid never moves: time goes on as it does.
     "stretch"  No tick is skipped. The next one is due at once, and the grid moves: time stands still meanwhile.
 
-    A late wake-up moves nothing: the deadline was settled before. Allocates only where the grid moves.
+    A late wake-up moves nothing: the deadline was settled before. Allocates only where the grid moves. `num_ticks`: of
+    the run, None if it has no end; the last of them is not skipped.
     """
 
-    def __init__(self, grid: TickGrid, overrun: Overrun = "skip") -> None:
+    def __init__(self, grid: TickGrid, overrun: Overrun = "skip", num_ticks: int | None = None) -> None:
         #: Of the ticks to come.
         self.grid = grid
+        self._num_ticks = num_ticks
         self._stretches = overrun == "stretch"
         self._moves: deque[tuple[int, TickGrid]] = deque(maxlen=_REMEMBERED_MOVES)
 
     def next_tick(self, last_tick: int, now_ns: int) -> TickPlan:
         """The tick to run after `last_tick`; moves the grid if that is what follows from the time."""
         if not self._stretches:
-            return plan_next_tick(self.grid, last_tick, now_ns)
+            return plan_next_tick(self.grid, last_tick, now_ns, self._num_ticks)
         plan = plan_every_tick(self.grid, last_tick, now_ns)
         if plan.stretched_ns:
             self._moves.append((plan.tick, self.grid))

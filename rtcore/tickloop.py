@@ -111,7 +111,7 @@ class TickLoop:
     `on_reset`: "hold" keeps a new episode on its first frame until the first action for it is due; "run" lets
     the world move on without the agent meanwhile. `overrun`: what follows a tick that took too long (`TickPace`).
     `resets`: an episode begins when it is asked for, not by itself; whoever calls `run_tick` does not while
-    `awaits_reset` says that nobody has asked.
+    `awaits_reset` says that nobody has asked. `num_ticks`: after so many nobody calls it any more; None: not known.
     """
 
     def __init__(
@@ -129,9 +129,10 @@ class TickLoop:
         overrun: Overrun = "skip",
         phase_seq: int = 0,
         resets: Resets | None = None,
+        num_ticks: int | None = None,
     ) -> None:
         self.world = world
-        self.pace = TickPace(grid, overrun)
+        self.pace = TickPace(grid, overrun, num_ticks)
         self.clock = clock
         self.schedule = schedule
         self.dispatcher = dispatcher

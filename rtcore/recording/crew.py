@@ -121,6 +121,11 @@ class RecordingCrew:
         launcher.poll_until(self._has_ended, _LONGEST_END_NS)
         if self._child is not None:
             self.check(self._child)
+            if not self._is_settled:
+                pid = self._child.pid
+                alive = f"the recorder (pid {pid}) was not done after {_LONGEST_END_NS // NS_PER_S:,} s and was killed"
+                gone = f"the recorder (pid {pid}) was killed with the fork server, which has died"
+                self._stopped(alive if self._child.is_alive else gone)
             self._say_what_there_is()
             self._child = None
 

@@ -189,8 +189,8 @@ class EnvProcess:
     def _tick_through(self, phase: Phase, phase_seq: int) -> None:
         """One rehearsal or the run, from a fresh schedule, a fresh epoch and clean statistics."""
         control, status = self._shared.run_control, self._shared.env_status
-        loop, workers, clock, garbage = self._make_loop(phase, phase_seq)
-        num_ticks = control["num_ticks"] if phase is Phase.RUN else -1
+        num_ticks = control["num_ticks"] if phase is Phase.RUN else None
+        loop, workers, clock, garbage = self._make_loop(phase, phase_seq, num_ticks)
         status["epoch_ns"] = loop.pace.grid.epoch_ns
         status["first_frame_seq"] = self._shared.ring.next_seq
         status["first_log_seq"] = self._shared.log.next_seq
@@ -203,7 +203,7 @@ class EnvProcess:
             loop.run_tick()
             next_ns = loop.pace.grid.deadline_ns(loop.tick + 1) - clock.spin_ns
             garbage.after_tick(next_ns, world_stands=loop.is_held)
-            if 0 <= num_ticks <= loop.tick + 1:
+            if num_ticks is not None and num_ticks <= loop.tick + 1:
                 break
         loop.finish()
         self._shared.env_counters["unknown_entries"] = workers.unknown_entries
@@ -212,7 +212,9 @@ class EnvProcess:
         else:
             self._drain(workers)
 
-    def _make_loop(self, phase: Phase, phase_seq: int) -> tuple[TickLoop, SharedWorkers, TickClock, SlackCollector]:
+    def _make_loop(
+        self, phase: Phase, phase_seq: int, num_ticks: int | None
+    ) -> tuple[TickLoop, SharedWorkers, TickClock, SlackCollector]:
         config, control, shared = self._config, self._shared.run_control, self._shared
         params = ScheduleParams(
             stagger=config.stagger,
@@ -254,6 +256,7 @@ class EnvProcess:
             overrun=config.overrun,
             phase_seq=phase_seq,
             resets=self._resets,
+            num_ticks=num_ticks,
         )
 
         def before_spin() -> None:

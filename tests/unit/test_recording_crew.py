@@ -1,0 +1,53 @@
+"""How a recording ended, as the supervisor learns of it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from rtcore.channel import Recorded
+from rtcore.clock import ManualClock
+from rtcore.config import make_config
+from rtcore.launcher import Child, Launcher
+from rtcore.patience import Patience
+from rtcore.recording.columns import UNFINISHED
+from rtcore.recording.crew import RecordingCrew
+from rtcore.recording.writer import Counts
+
+pytestmark = pytest.mark.unit
+
+SHARED = SimpleNamespace(
+    ring=SimpleNamespace(sequence=SimpleNamespace(newest=lambda: 5)),
+    log=SimpleNamespace(sequence=SimpleNamespace(newest=lambda: 5)),
+    layout=SimpleNamespace(to_json=dict),
+)
+#: Returns at once, as it does when the fork server has died.
+DEAD = cast(Launcher, SimpleNamespace(poll_until=lambda done, limit_ns: None))
+
+
+@pytest.fixture
+def recorded(tmp_path) -> tuple[RecordingCrew, Child, list[str]]:
+    child, said = Child("recorder", 0, 0), []
+    config = make_config(record=True, out=tmp_path)
+    launch: Any = lambda entry, boot: child  # noqa: E731
+    crew = RecordingCrew(config, cast(Any, SHARED), launch, said.append, Patience(ManualClock()))
+    crew.start({})
+    child.ready, child.pid = {}, 2**22 + 1  # above every pid there can be
+    return crew, child, said
+
+
+def test_a_recorder_that_dies_with_the_fork_server_is_named_though_nobody_tells_of_its_death(recorded):
+    crew, child, said = recorded
+    crew.see_off(DEAD)
+    assert f"the recorder (pid {child.pid}) was killed with the fork server" in said[-1]
+    assert crew.summary()["end"].startswith(f"{UNFINISHED}: the recorder")
+
+
+def test_a_recorder_that_had_closed_its_file_before_the_fork_server_died_is_done(recorded):
+    crew, child, said = recorded
+    child.messages.append(Recorded(Counts()._asdict(), end="complete"))
+    crew.see_off(DEAD)
+    assert crew.summary()["end"] == "complete"
+    assert not any("stopped" in line for line in said)
