@@ -110,6 +110,17 @@ def test_a_policy_may_differentiate_in_its_forward(later: bool) -> None:
     assert out[0] == expected
 
 
+class DifferentiatesInVain(Differentiates):
+    def forward(self, x):
+        with torch.inference_mode():
+            return super().forward(x)
+
+
+def test_one_that_cannot_is_told_how() -> None:
+    with pytest.raises(PolicyError, match=r"differentiates in its forward.*torch.inference_mode\(False\)"):
+        load(f"{HERE}:DifferentiatesInVain", shared=True)
+
+
 def scripted(observation_space, action_space):
     return torch.jit.script(nn.Linear(4, 3))
 

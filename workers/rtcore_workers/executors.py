@@ -107,8 +107,14 @@ class CpuExecutor:
             with self._mode():
                 return _plain_output(self._call()).numpy()
         except RuntimeError as error:
-            if self._mode is torch.no_grad or not any(word in str(error) for word in _OF_AUTOGRAD):
+            if not any(word in str(error) for word in _OF_AUTOGRAD):
                 raise
+            if self._mode is torch.no_grad:
+                raise PolicyError(
+                    f"the policy's module differentiates in its forward, and torch says: {error}. Do it under "
+                    "torch.enable_grad(), in no torch.inference_mode() of your own (or within "
+                    "torch.inference_mode(False)), on tensors that were cloned there"
+                ) from error
         # The module differentiates in its forward: what inference mode made cannot be part of that.
         self._mode = torch.no_grad
         self.notes = (
