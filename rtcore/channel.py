@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
 from rtcore.clock import MonotonicClock, ns_of
-from rtcore.errors import ChannelError, ConfigError, RtcoreError, printable, shortened
+from rtcore.errors import ChannelError, ConfigError, RtcoreError, printable, shortened, words_of
 
 #: Before each message: a mark, whether a file descriptor comes with it, and its length [bytes].
 _HEAD = struct.Struct("<4s?Q")
@@ -128,16 +128,12 @@ class Failed(Message):
     @classmethod
     def of(cls, error: BaseException) -> Failed:
         """Whole, or shortened and saying so; printable on any terminal, even if the exception itself is not."""
-        try:
-            text = str(error)
-        except Exception as second:  # a user's __str__
-            text = f"(its text cannot be had: __str__ raised {type(second).__name__})"
         # A user's world or policy that raised is shown with its traceback; our own errors say everything themselves.
         cause = error.__cause__
         plain = isinstance(cause, ModuleNotFoundError | None) or type(cause).__module__ == "rtcore_envs.errors"
         says_it_all = isinstance(error, ConfigError) or (isinstance(error, RtcoreError) and plain)
         shown = "" if says_it_all else _traceback(error)
-        return cls(type(error).__name__, shortened(printable(text), _TEXT_CHARS), shown)
+        return cls(type(error).__name__, shortened(printable(words_of(error)), _TEXT_CHARS), shown)
 
 
 @dataclass

@@ -109,12 +109,17 @@ class LauncherDied(RtcoreError):
     """The process that starts and watches the others died; the run cannot go on without it."""
 
 
-def text_of(error: BaseException) -> str:
-    """Kind and text of any exception, also of one that fails when it is asked for its text."""
+def words_of(error: BaseException) -> str:
+    """The text of any exception, also of one that fails when it is asked for it."""
     try:
-        text = str(error)
+        return str(error)
     except Exception as failure:
-        text = f"(its text cannot be had: {type(failure).__name__} in its __str__)"
+        return f"(its text cannot be had: {type(failure).__name__} in its __str__)"
+
+
+def text_of(error: BaseException) -> str:
+    """Kind and text of any exception."""
+    text = words_of(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

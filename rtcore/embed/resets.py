@@ -6,7 +6,6 @@ word a tick, and reads the message once the word has changed. A long one may tak
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -15,21 +14,18 @@ from rtcore.clock import MonotonicClock
 from rtcore.errors import ConfigError
 from rtcore.shared import SharedRun
 from rtcore.tickloop import TickLoop
+from rtcore.values import from_json, plain, to_json
 
 #: How often a waiting env process looks for a reset, if its ticks are longer than that [ns].
 _LOOK_NS = 2_000_000
 
 
 def reset_order(reset_seq: int, seed: int | None, options: dict[str, Any] | None) -> ResetOrder:
-    """What `ResetOrders` reads. ConfigError if `options` are not JSON."""
+    """What `ResetOrders` reads. ConfigError if `options` hold what another process cannot get."""
     try:
-        json.dumps(options)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ConfigError(
-            f"reset options {options!r:.200}: {error}; they go to another process as JSON: give numbers, strings, "
-            "lists and dicts of them"
-        ) from error
-    return ResetOrder(reset_seq, seed, options)
+        return ResetOrder(reset_seq, seed, to_json(plain(options, "reset options")))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 class ResetOrders:
@@ -69,7 +65,7 @@ class ResetOrders:
         if not self.asked or (order := self._order) is None:
             return False
         self._order = None
-        self._order_reset(order.seed, order.options)
+        self._order_reset(order.seed, from_json(order.options))
         self._status["reset_frame_seq"] = self._ring.next_seq
         self._status["reset_seen"] = order.reset_seq
         return True

@@ -228,5 +228,5 @@ def test_what_a_child_raised_arrives_whole_or_says_how_much_is_missing() -> None
     assert long.text.endswith("az")
     assert "192,001 characters left out" in long.text
     assert "characters left out" in long.traceback
-    assert Failed.of(Unprintable()).text == "(its text cannot be had: __str__ raised ValueError)"
+    assert Failed.of(Unprintable()).text == "(its text cannot be had: ValueError in its __str__)"
     assert Failed.of(RuntimeError("\x1b[31mred\udcff\x00 \u4e16\n")).text == "\\x1b[31mred\\udcff\\x00 \u4e16\n"
