@@ -236,15 +236,19 @@ class LearnerCrew:
 
     def _hang_ns(self, child: Child) -> int:
         """How long a learner may be silent: an update of a large network takes its time."""
-        update_ns = self.master.pace["update_ns"]
-        if child.ready is None or not update_ns:
+        if child.ready is None or not self._update_ns:
             return ns_of(self._config.startup_timeout_s)
-        return max(ns_of(self._config.hang_timeout_s), 10 * update_ns)
+        return max(ns_of(self._config.hang_timeout_s), 10 * self._update_ns)
+
+    @property
+    def _update_ns(self) -> int:
+        """How long an update takes; 0: none was made."""
+        return self._master.pace["update_ns"] if self._master is not None else 0
 
     # -- end -----------------------------------------------------------------------------------------------
 
     def end(self) -> None:
-        """Ask the learners to end: after their present update."""
+        """Ask the learners to end, and a worker that learns in turn to begin no other update: after the present one."""
         self._ending = True
         if self._master is not None:
             for control in self._master.control:
@@ -255,7 +259,9 @@ class LearnerCrew:
         being written for ever."""
         for end in (self.end, self.kill):
             end()
-            launcher.poll_until(lambda: self.has_ended, _GRACE_NS)
+            # Not before it was served once: a worker that has just begun a turn has said so by then.
+            launcher.poll_until(lambda: False, 1_000_000)
+            launcher.poll_until(lambda: self.has_ended, max(_GRACE_NS, 2 * self._update_ns))
 
     def kill(self) -> None:
         """Those that have not ended. What they were at is not applied; the kernel frees what they had locked."""
@@ -265,7 +271,9 @@ class LearnerCrew:
 
     @property
     def has_ended(self) -> bool:
-        return all(child.exitcode is not None for child in self._children.values())
+        """Nobody makes an update any more: neither learners nor workers between two inferences."""
+        in_turn = any(status["learning_since_ns"] for status in self._shared.worker_status)
+        return all(child.exitcode is not None for child in self._children.values()) and not in_turn
 
     def close(self) -> None:
         """Let the lock's file go. The memory goes with its last user."""

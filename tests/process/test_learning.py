@@ -177,3 +177,13 @@ def test_a_learner_that_ends_by_itself_in_the_middle_of_the_run_is_replaced_like
         updates = learner_of(runtime).updates
         wait_for(runtime, lambda learner: learner.updates > updates)
         assert runtime.learner_pids[0] != first
+
+
+def test_a_worker_that_learns_in_turn_makes_no_update_after_the_one_that_the_last_checkpoint_holds(
+    tmp_path: Path,
+) -> None:
+    # An update of this takes longer than a tick, so that the run ends in the middle of one.
+    slow = {"policy_args": {"hidden": 1024}, "batch_size": 256, "mode": "infer-then-learn", "stagger": "sequential"}
+    summary = learn(tmp_path, ticks=300, workers=1, learning_starts=50, **slow)
+    assert summary["learner"]["updates"] > 0
+    assert load_state(tmp_path).state["updates"] == summary["learner"]["updates"]

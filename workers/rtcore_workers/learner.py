@@ -373,7 +373,7 @@ class LearningTurn:
             self._learner.status["pid"] = os.getpid()
         learner = self._learner
         learner.beat()
-        if learner.status["stopped_at"]:
+        if learner.status["stopped_at"] or learner.control["generation"] < 0:  # what there is now is being kept
             return
         if not learner.collect():
             learner.status["state"] = LearnerState.COLLECTING
