@@ -248,10 +248,10 @@ class Schedule:
     ADAPT_EVERY = 32
     #: Answers of each worker that a look needs: a stall that all were in must not pass for what is usual.
     ADAPT_ANSWERS = 8
-    #: How much better the window's own plan must have been, summed over the looks, before it is followed: at once where
-    #: it is much better, after several looks where it is a little better, and never for less than `ADAPT_TOLERANCE`.
-    ADAPT_EVIDENCE = 0.15
-    ADAPT_TOLERANCE = 0.005
+    #: By which share the window's own plan must have been better, summed over the looks, before it is followed: at once
+    #: where it is much better, after several looks where it is a little better, never for less than `ADAPT_TOLERANCE`.
+    ADAPT_EVIDENCE = 0.25
+    ADAPT_TOLERANCE = 0.01
     #: Answers of a worker after which its own usual time counts.
     KNOWN_ANSWERS = 12
     #: By which factor the mean must have grown before fewer starts are booked, where the mean decides.
@@ -427,8 +427,9 @@ class Schedule:
         """Whether what the window calls for has been better for long enough, and by enough."""
         if fit.delay_ticks < self.delay_ticks and len(self.window) < self.window.size:
             return False  # too few to say that the slow ones, for which it is as long as it is, will not come
-        more = fit.acted_fraction - times.outlook(self.delay_ticks).acted_fraction
-        better = times.worth(fit.delay_ticks) - times.worth(self.delay_ticks)
+        acted, worth = times.outlook(self.delay_ticks).acted_fraction, times.worth(self.delay_ticks)
+        more = 1 - acted / max(fit.acted_fraction, 1e-9)
+        better = 1 - worth / max(times.worth(fit.delay_ticks), 1e-9)
         self._evidence = max(0.0, self._evidence + max(more, better) - self.ADAPT_TOLERANCE)
         if more < -self.ADAPT_TOLERANCE:
             self._evidence = 0.0  # a shorter delay is good, but not at the price of actions

@@ -454,6 +454,43 @@ def test_times_that_are_all_alike_but_one_fit_as_without_it(tau, workers, stall,
         assert len(fits) == 1
 
 
+@settings(deadline=None, max_examples=60)
+@given(
+    stagger=st.sampled_from(["max-time", "expected-time", "sequential", "free-running"]),
+    workers=st.integers(1, 9),
+    delay=st.integers(1, 20),
+    taus=st.lists(st.integers(1, 60), min_size=1, max_size=12),
+    turns=st.lists(st.tuples(st.integers(0, 8), st.integers(1, 90)), max_size=12),
+    on_late=st.sampled_from(["apply", "drop"]),
+)
+def test_whatever_happens_jobs_are_booked_by_the_rules(stagger, workers, delay, taus, turns, on_late):
+    """Any times, workers that go and come at any tick: no worker twice, no tick twice, and nobody is forgotten."""
+    schedule = schedule_of(stagger, workers=workers, delay=delay, on_late=on_late)
+    office = Office(schedule, lambda job: taus[(7 * job.obs_tick + job.worker) % len(taus)])
+    down = set()
+    for place, ticks in turns:
+        worker = place % workers
+        if worker in down:
+            schedule.worker_up(worker)
+        else:
+            office.lose(worker)
+        down ^= {worker}
+        office.run(ticks)
+        assert schedule.delay_ticks >= 1
+        assert schedule.stride_ticks >= 1
+        assert not down & {job.worker for job, _ in office.out.values()}
+    for worker in down:
+        schedule.worker_up(worker)
+    before = len(office.booked)
+    office.run(40 * (max(taus) + delay))
+    assert len(office.booked) > before
+    if stagger == "max-time":
+        dues = [job.due_tick for job in office.booked]
+        assert dues == sorted(set(dues))
+    if stagger != "sequential":
+        assert {job.worker for job in office.booked[before:]} == set(range(workers))
+
+
 # -- the window --------------------------------------------------------------------------------------------------
 
 
