@@ -202,9 +202,12 @@ class Times:
         if self._stagger == "sequential":
             return Fit(delay_ticks, stride, 1 / stride)
         starts_per_tick = min(1 / stride, self._num_workers / self._busy_ticks)
-        # A late action still counts where it comes before the next one is due.
-        grace_ticks = stride - 1 if self._on_late == "apply" else 0
-        return Fit(delay_ticks, stride, self.on_time(delay_ticks + grace_ticks) * starts_per_tick)
+        in_time = self.on_time(delay_ticks)
+        if self._on_late == "apply":
+            # A late action still counts where it comes before the next one is due, or before a next one that is late.
+            in_time = self.on_time(delay_ticks + stride - 1)
+            in_time += (1 - in_time) * (self.on_time(delay_ticks + 2 * stride - 1) - in_time)
+        return Fit(delay_ticks, stride, in_time * starts_per_tick)
 
     def stride(self, delay_ticks: int) -> int:
         """Ticks between two starts, for workers that are equally fast or not."""
