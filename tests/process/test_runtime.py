@@ -79,6 +79,16 @@ def test_every_kind_of_action_arrives_as_the_world_expects_it(space: str, policy
     assert summary["ticks"]["kinds"]["acted"] > 0
 
 
+def test_what_a_world_leaves_behind_in_cycles_is_collected_while_it_runs() -> None:
+    summary = run(env_id="worlds:cyclic", policy="random", workers=1, ticks=200, on_reset="run")
+    alive = summary["episodes"]["returns"]
+    assert len(alive) > 40
+    assert max(alive) <= 12, "levels pile up in memory"
+    garbage = summary["ticks"]["garbage"]
+    assert garbage["collections"] >= garbage["forced"]
+    assert garbage["collections"] > 5
+
+
 def test_a_mujoco_world_runs() -> None:
     pytest.importorskip("mujoco")
     summary = run(env_id="HalfCheetah-v5", policy="mlp", workers="auto", fps="20", ticks=60)

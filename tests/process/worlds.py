@@ -68,3 +68,36 @@ class Slow(gymnasium.Env[Any, Any]):
 
 def slow(**arguments: Any) -> gymnasium.Env[Any, Any]:
     return Slow(**arguments)
+
+
+class _Level:
+    """Made anew for each episode. Its rooms know it, so that only the garbage collector ends it."""
+
+    alive = 0
+
+    def __init__(self) -> None:
+        self.rooms = [[self] for _ in range(4_000)]
+        _Level.alive += 1
+
+    def __del__(self) -> None:
+        _Level.alive -= 1
+
+
+class Cyclic(gymnasium.Env[Any, Any]):
+    """Episodes of one step, which pays how many levels there are in memory."""
+
+    metadata = {"render_fps": 100}  # noqa: RUF012 - Gymnasium's own convention
+    observation_space = gymnasium.spaces.Box(0, 1, (2,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.level = _Level()
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return np.zeros(2, np.float32), float(_Level.alive), True, False, {}
+
+
+def cyclic() -> gymnasium.Env[Any, Any]:
+    return Cyclic()
