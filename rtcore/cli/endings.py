@@ -22,6 +22,8 @@ EXIT_BAD_INPUT = 2
 #: By Ctrl-C.
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+#: What `signals_as_exceptions` has raised.
+_raised: list[Stopped] = []
 
 
 def find_own_modules() -> None:
@@ -43,7 +45,7 @@ def end_program(name: str, body: Callable[[], int], *, goes_on: bool = False) ->
     """The whole life of a program: `body` returns its exit code; whatever it raises becomes words and an exit code.
 
     0 done, 1 failed, 2 a wrong setting, 128+n for signal n. A reader of stdout that is gone counts as SIGPIPE: it ends
-    the program quietly at the next line, or, where it `goes_on`, when `stop_if_unread` looks. A stdout that cannot be
+    the program quietly at the next line, or, where it `goes_on`, when `stop_if_told` looks. A stdout that cannot be
     written otherwise (a full disk) is an error once all is done.
     """
     outlet = guard_streams()
@@ -73,8 +75,14 @@ def _run(body: Callable[[], int]) -> Any:
         return end.code
 
 
-def stop_if_unread() -> None:
-    """Raises `Stopped`, as a signal would, if nobody reads stdout any more."""
+def stop_if_told() -> None:
+    """Raises `Stopped` if nobody reads stdout any more, or if a signal came whose exception never arrived.
+
+    Python drops what is raised in a finalizer or a callback, and an import runs many of them. For loops that have not
+    been stopped yet.
+    """
+    if _raised:
+        raise _raised[-1]
     if isinstance(sys.stdout, Outlet) and sys.stdout.reader_is_gone:
         raise Stopped(signal.SIGPIPE)
 
@@ -84,6 +92,7 @@ def signals_as_exceptions() -> Iterator[None]:
     """SIGINT, SIGTERM and SIGHUP become `Stopped` in the main thread, at any moment of the block."""
 
     owner = os.getpid()
+    _raised.clear()
 
     def stop(signum: int, frame: FrameType | None) -> None:
         if os.getpid() != owner:  # a process that a world forked: for that a signal is what it is anywhere
@@ -93,7 +102,8 @@ def signals_as_exceptions() -> Iterator[None]:
         # Once: what follows is cleaning up, which must not be interrupted by an impatient second Ctrl-C.
         for number in before:
             signal.signal(number, signal.SIG_IGN)
-        raise Stopped(signum)
+        _raised.append(Stopped(signum))
+        raise _raised[-1]
 
     with _handling(stop) as before:
         yield

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from rtcore.cli.endings import end_program, find_own_modules
+from rtcore.cli.endings import end_program, find_own_modules, stop_if_told
 from rtcore.cli.options import parse_command, to_toml
 
 
@@ -23,4 +23,5 @@ def _do(words: list[str]) -> int:
     # After the words were understood: `--help` and a wrong setting need a tenth of what a run does.
     from rtcore.cli.run import execute  # noqa: PLC0415
 
+    stop_if_told()
     return execute(command, words)

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from rtcore.cli.endings import EXIT_FAILED, EXIT_INTERRUPTED, Stopped, stop_if_unread, stopping_by
+from rtcore.cli.endings import EXIT_FAILED, EXIT_INTERRUPTED, Stopped, stop_if_told, stopping_by
 from rtcore.cli.entry import main
 from rtcore.cli.learned import Events, draw_curve, with_folder
 from rtcore.cli.options import Command
@@ -150,7 +150,7 @@ def _run_wall(
             while not runtime.wait(_REFRESH_S):
                 _update(view, runtime)
                 events.update(runtime.stats)
-                stop_if_unread()
+                stop_if_told()
             _update(view, runtime, force=True)
         except Stopped as signalled:
             stop = signalled
@@ -190,7 +190,7 @@ def _run_virtual(
         if tick % every == 0:
             view.update(simulation.stats(), simulation.record)
             events.update(simulation.stats)
-            stop_if_unread()
+            stop_if_told()
 
     view.begin(RunHeader.of_stats(simulation.stats()))
     stop: Stopped | None = None

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from rtcore.cli.endings import Stopped, signals_as_exceptions, stopping_by
+from rtcore.cli.endings import Stopped, signals_as_exceptions, stop_if_told, stopping_by
 
 pytestmark = pytest.mark.process
 
 PROGRAM = """
 import os, signal, sys, time
-from rtcore.cli.endings import end_program, stop_if_unread
+from rtcore.cli.endings import end_program, stop_if_told
 from rtcore.errors import ConfigError, PolicyError
 def body():
     {body}
@@ -64,7 +64,7 @@ def test_a_program_whose_reader_is_gone_ends_quietly_as_others_do():
 
 
 def test_a_run_whose_reader_is_gone_learns_of_it_without_a_word_to_say_and_ends_as_if_it_was_stopped():
-    body = "while True:\n    stop_if_unread()\n    time.sleep(0.01)"
+    body = "while True:\n    stop_if_told()\n    time.sleep(0.01)"
     done = end_of(body, goes_on=True, shell="{} | true; exit ${{PIPESTATUS[0]}}")
     assert done.returncode == 141
     assert done.stderr == "prog: nobody reads its output any more; everything is cleaned up\n"
@@ -104,6 +104,21 @@ def test_a_signal_asks_first_and_the_second_one_does_not_wait():
         with pytest.raises(Stopped, match="SIGINT"):
             os.kill(os.getpid(), signal.SIGINT)
     assert [stop.exitcode for stop in stops] == [143, 130]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_whose_exception_is_dropped_by_a_finalizer_stops_the_program_all_the_same():
+    class Finalized:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with signals_as_exceptions():
+        stop_if_told()
+        Finalized()
+        with pytest.raises(Stopped, match="SIGINT"):
+            stop_if_told()
+    with signals_as_exceptions():
+        stop_if_told()
 
 
 @pytest.mark.parametrize("program", ["run", "top", "report", "profile", "doctor", "rom"])
