@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rtcore.dispatch import Entry
+from rtcore.memory.wakeup import WakeUps
 from rtcore.schedule import Job
 from rtcore.shared import SharedRun
 from rtcore.tickloop import Answer
-from rtcore.wakeup import WakeUps
 
 
 class SharedWorkers:

@@ -24,8 +24,8 @@ import posix_ipc
 from rtcore.clock import unix_time_s
 from rtcore.errors import LayoutMismatchError, SharedMemoryError, UnsupportedPlatformError
 from rtcore.layout import LAYOUT_VERSION, MAGIC, SEGMENT_HEADER, Layout
+from rtcore.memory.wakeup import WakeUps
 from rtcore.stats import Words
-from rtcore.wakeup import WakeUps
 
 SHM_DIR = Path("/dev/shm")
 PREFIX = "rtcore-"

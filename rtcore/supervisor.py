@@ -29,9 +29,11 @@ from rtcore.layout import TRACE_SUPERVISOR
 from rtcore.learn.checkpoint import SavedState
 from rtcore.learn.crew import LearnerCrew
 from rtcore.learn.policysource import fitting_policy
+from rtcore.memory.wakeup import FOLLOWS_THE_DATE
 from rtcore.params import ParamStore
 from rtcore.patience import Patience
 from rtcore.planner import Plan
+from rtcore.processes.startup import StartUp
 from rtcore.randomness import entropy_of, world_entropy
 from rtcore.recording.crew import RecordingCrew
 from rtcore.recording.writer import describe_run
@@ -41,9 +43,7 @@ from rtcore.shared import Phase, SharedRun, next_order
 from rtcore.shm import check_platform, new_run_id, reap_dead_runs, unlink_all
 from rtcore.sizing import fitted, layout_for
 from rtcore.spaces import ActionSpec, ObservationSpec
-from rtcore.startup import StartUp
 from rtcore.trace import TraceKind, TraceRing
-from rtcore.wakeup import FOLLOWS_THE_DATE
 from rtcore.workercrew import WorkerCrew
 from rtcore.world import world_seed
 

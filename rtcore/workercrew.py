@@ -16,16 +16,16 @@ from rtcore.errors import PolicyError, StartupError, WorkerDied
 from rtcore.holdercrew import HolderCrew
 from rtcore.launcher import Child, child_error
 from rtcore.learn.versionwatch import VersionWatch, WorkerVersion
+from rtcore.memory.wakeup import WakeUps
 from rtcore.params import ParamStore
 from rtcore.paramsegment import attach_store, create_store
 from rtcore.patience import Patience
 from rtcore.planner import Plan
-from rtcore.restarts import Restarts
+from rtcore.processes.restarts import Restarts
 from rtcore.shared import Phase, SharedRun
 from rtcore.shm import create_semaphore
 from rtcore.stats import Words
 from rtcore.trace import TraceKind
-from rtcore.wakeup import WakeUps
 
 WORKER_ENTRY = "rtcore_workers.inference:main"
 _LOOK_AT_VERSIONS_NS = 500_000_000

@@ -19,7 +19,7 @@ from gymnasium.envs.registration import load_env_creator
 
 from rtcore.dispatch import OnMissing
 from rtcore.errors import ConfigError
-from rtcore.gymapi import OLD_API, flag_of, raise_named, reset_results, reward_of, step_results
+from rtcore.loop.gymapi import OLD_API, flag_of, raise_named, reset_results, reward_of, step_results
 from rtcore.spaces import ActionSpec, FramePacker, ObservationSpec
 
 #: Rates that differ by less are the same: 59.73 Hz and 60 Hz are not.

@@ -25,8 +25,8 @@ from rtcore.learn.stats import learner_stats, why_stopped
 from rtcore.manifest import ParamManifest
 from rtcore.params import ParamStore
 from rtcore.patience import Patience
+from rtcore.processes.restarts import Restarts
 from rtcore.report.summary import LearnerStats
-from rtcore.restarts import Restarts
 from rtcore.shared import Phase, SharedRun, next_order
 from rtcore.shm import create_segment
 from rtcore.spaces import ActionSpec

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rtcore.clock import NS_PER_MS, NS_PER_S, ManualClock
-from rtcore.startup import StartUp
+from rtcore.processes.startup import StartUp
 
 pytestmark = pytest.mark.unit
 

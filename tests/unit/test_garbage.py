@@ -3,7 +3,7 @@
 import pytest
 
 from rtcore.clock import ManualClock
-from rtcore.garbage import _LOOK_EVERY_TICKS, SlackCollector
+from rtcore.loop.garbage import _LOOK_EVERY_TICKS, SlackCollector
 
 MS = 1_000_000
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from rtcore.clock import ManualClock
 from rtcore.patience import Patience
-from rtcore.restarts import Restarts
+from rtcore.processes.restarts import Restarts
 from rtcore.workercrew import never_answered
 
 pytestmark = pytest.mark.unit

@@ -13,8 +13,8 @@ from gymnasium import spaces
 
 from rtcore.descendants import AskedToEnd
 from rtcore.errors import ConfigError, EnvironmentFailed
-from rtcore.gymapi import flag_of, reset_results, reward_of, step_results
 from rtcore.layout import ENV_COUNTERS
+from rtcore.loop.gymapi import flag_of, reset_results, reward_of, step_results
 from rtcore.stats import Words
 from rtcore.world import GymnasiumWorld, Source, make_environment
 

@@ -21,8 +21,8 @@ from rtcore.dispatch import Dispatcher
 from rtcore.embed.resets import ResetOrders
 from rtcore.envport import SharedWorkers
 from rtcore.errors import ConfigError, EnvironmentFailed, RtcoreError
-from rtcore.garbage import SlackCollector
 from rtcore.layout import TRACE_ENV, Layout
+from rtcore.loop.garbage import SlackCollector
 from rtcore.patience import Patience
 from rtcore.randomness import seed_generators
 from rtcore.realtime import prepare_env_process

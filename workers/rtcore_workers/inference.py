@@ -21,6 +21,7 @@ from rtcore.history import History, HistoryReader
 from rtcore.layout import TRACE_FIRST_WORKER, Layout
 from rtcore.learn.checkpoint import load_weights
 from rtcore.manifest import ParamManifest
+from rtcore.memory.wakeup import WakeUps
 from rtcore.params import ParamStore, layout_of
 from rtcore.paramsegment import attach_store
 from rtcore.randomness import seed_generators
@@ -31,7 +32,6 @@ from rtcore.shm import attach_semaphore
 from rtcore.slots import JobRecord
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore.trace import TraceKind
-from rtcore.wakeup import WakeUps
 from rtcore_workers.memory import keep_freed_memory
 from rtcore_workers.policies import EpsilonSchedule, ExploringPolicy, Policy, load_policy
 

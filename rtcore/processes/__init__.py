@@ -1,0 +1,1 @@
+"""Who starts and watches the processes of a run. The launcher, the supervisor and its crews are to move in here."""
