@@ -232,14 +232,15 @@ class Launcher:
             if self._selector.get_key(channel).events != wanted:
                 self._selector.modify(channel, wanted, child)
 
-    def poll_until(self, done: Callable[[], bool], limit_ns: int) -> None:
-        """Serve events until `done`, for `limit_ns` at most, and no longer than there is a fork server."""
+    def poll_until(self, done: Callable[[], bool], limit_ns: int) -> bool:
+        """Serve events until `done`, for `limit_ns` at most. False: the fork server has died, and all with it."""
         give_up_ns = self._clock.now_ns() + limit_ns
         while not done() and self._clock.now_ns() < give_up_ns:
             try:
                 self.poll(0.02)
             except RtcoreError:
-                return
+                return False
+        return True
 
     def close(self) -> None:
         """End the fork server, and with it every child that is left; returns when they are gone."""

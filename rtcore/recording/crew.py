@@ -118,14 +118,14 @@ class RecordingCrew:
         `soon`: somebody waits for the end: Minari's view is left out if it takes more than some seconds.
         """
         self._end_it(soon)
-        launcher.poll_until(self._has_ended, _LONGEST_END_NS)
+        served = launcher.poll_until(self._has_ended, _LONGEST_END_NS)
         if self._child is not None:
             self.check(self._child)
             if not self._is_settled:
                 pid = self._child.pid
-                alive = f"the recorder (pid {pid}) was not done after {_LONGEST_END_NS // NS_PER_S:,} s and was killed"
+                late = f"the recorder (pid {pid}) was not done after {_LONGEST_END_NS // NS_PER_S:,} s and was killed"
                 gone = f"the recorder (pid {pid}) was killed with the fork server, which has died"
-                self._stopped(alive if self._child.is_alive else gone)
+                self._stopped(late if served else gone)
             self._say_what_there_is()
             self._child = None
 

@@ -23,8 +23,9 @@ SHARED = SimpleNamespace(
     log=SimpleNamespace(sequence=SimpleNamespace(newest=lambda: 5)),
     layout=SimpleNamespace(to_json=dict),
 )
-#: Returns at once, as it does when the fork server has died.
-DEAD = cast(Launcher, SimpleNamespace(poll_until=lambda done, limit_ns: None))
+#: As it is when the fork server has died, and as it is when it has told of events for long enough.
+DEAD = cast(Launcher, SimpleNamespace(poll_until=lambda done, limit_ns: False))
+OUT_OF_PATIENCE = cast(Launcher, SimpleNamespace(poll_until=lambda done, limit_ns: True))
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def recorded(tmp_path) -> tuple[RecordingCrew, Child, list[str]]:
     launch: Any = lambda entry, boot: child  # noqa: E731
     crew = RecordingCrew(config, cast(Any, SHARED), launch, said.append, Patience(ManualClock()))
     crew.start({})
-    child.ready, child.pid = {}, 2**22 + 1  # above every pid there can be
+    child.ready, child.pid = {}, 2**22 + 1
     return crew, child, said
 
 
@@ -43,6 +44,12 @@ def test_a_recorder_that_dies_with_the_fork_server_is_named_though_nobody_tells_
     crew.see_off(DEAD)
     assert f"the recorder (pid {child.pid}) was killed with the fork server" in said[-1]
     assert crew.summary()["end"].startswith(f"{UNFINISHED}: the recorder")
+
+
+def test_a_recorder_that_is_never_done_is_named_with_the_time_it_had(recorded):
+    crew, child, said = recorded
+    crew.see_off(OUT_OF_PATIENCE)
+    assert f"the recorder (pid {child.pid}) was not done after 3,600 s" in said[-1]
 
 
 def test_a_recorder_that_had_closed_its_file_before_the_fork_server_died_is_done(recorded):
