@@ -316,7 +316,7 @@ class WorkerCrew:
         for semaphore in self._semaphores:
             semaphore.release()
 
-    def end_holders(self, wait_until: Callable[[Callable[[], bool]], None]) -> None:
+    def end_holders(self, wait_until: Callable[[Callable[[], bool]], object]) -> None:
         """Once the workers are gone, and not before: they compute with the memory. `wait_until`: for a moment."""
         if all(child.exitcode is not None for child in self.children):
             self.holders.end()
