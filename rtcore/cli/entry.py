@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from rtcore.cli.endings import end_program, find_own_modules, stop_if_told
 from rtcore.cli.options import parse_command, to_toml
+from rtcore.errors import ConfigError
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -20,6 +22,10 @@ def _do(words: list[str]) -> int:
     if command.print_only:
         print(to_toml(command.config), flush=True)
         return 0
+    try:
+        Path.cwd()
+    except FileNotFoundError:  # PyTorch's libraries would end every worker there, with words about a file of their own
+        raise ConfigError("the current folder has been deleted; expected one that is there: cd to another") from None
     # After the words were understood: `--help` and a wrong setting need a tenth of what a run does.
     from rtcore.cli.run import execute  # noqa: PLC0415
 

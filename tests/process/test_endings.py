@@ -52,6 +52,15 @@ def test_an_end_has_the_exit_code_that_the_readme_says(body, exitcode, words):
     assert bool(words) == bool(done.stderr)
 
 
+def test_a_run_in_a_folder_that_was_deleted_is_refused_by_name(tmp_path: Path):
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    command = f'cd {folder}; rmdir {folder}; exec {sys.executable} -P -c "from rtcore.cli.entry import main; main([])"'
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
+    assert "the current folder has been deleted" in done.stderr
+
+
 def test_under_nohup_a_hangup_is_no_reason_to_end():
     done = end_of('os.kill(os.getpid(), signal.SIGHUP); print("goes on")', shell="trap '' HUP; exec {}")
     assert (done.returncode, done.stdout) == (0, "goes on\n")
