@@ -273,8 +273,8 @@ class Launcher:
                 raise child_error(message, "the fork server")
             elif self._control.is_closed:
                 raise LauncherDied(
-                    f"the fork server (pid {self._process.pid}) died with exit code {self._process.wait()}; its own "
-                    "error output, above, says why"
+                    f"the fork server (pid {self._process.pid}) died: {errors.describe_exit(_end_of(self._process))}; "
+                    "its own error output, above, says why"
                 )
             else:
                 return touched
@@ -374,6 +374,16 @@ def _what_to_do(why: str) -> str:
     if "memory" in why.lower():
         return "Free memory, or ask for fewer workers"
     return "Raise the limit of processes (ulimit -u; pids.max of the container or service), or ask for fewer workers"
+
+
+def _end_of(process: subprocess.Popen[bytes]) -> int | None:
+    """Its exit code; None if another part of the program collected it, where `wait` alone would say 0."""
+    if process.returncode is None:
+        try:
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        except ChildProcessError:
+            return None
+    return process.wait()
 
 
 def child_error(failure: Failed, who: str) -> RtcoreError:

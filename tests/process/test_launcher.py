@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -128,3 +129,14 @@ def test_a_library_that_cannot_be_imported_is_named(launcher: Launcher) -> None:
 def test_more_children_than_there_may_be_descriptors_are_refused_before_any_is_started(launcher: Launcher) -> None:
     with pytest.raises(StartupError, match=r"100000000 more processes need .* file descriptors.*ulimit -Hn"):
         launcher.make_room(100_000_000)
+
+
+@pytest.mark.parametrize(("reaped", "how"), [(False, "killed by SIGKILL"), (True, "exit code unknown")])
+def test_how_the_fork_server_died_is_said_as_far_as_it_is_known(launcher: Launcher, reaped: bool, how: str) -> None:
+    """A program may reap every child, ours too; then nobody knows."""
+    pid = launcher._process.pid
+    os.kill(pid, signal.SIGKILL)
+    if reaped:
+        os.waitpid(pid, 0)
+    with pytest.raises(LauncherDied, match=how):
+        poll_until(launcher, lambda: False)
