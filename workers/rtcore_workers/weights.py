@@ -155,7 +155,7 @@ class SharedWeights:
         whole = not budget_ns or self._look(budget_ns)
         self.store.release(self._worker)
         if written or (intact and not whole):
-            raise _writes_weights(written or self._shared_buffers(), self.version.version)
+            raise self._writes_weights(written)
         if not intact:
             self._on_torn()
             raise PolicyError(
@@ -172,10 +172,23 @@ class SharedWeights:
         memory = self.store.buffer(buffer) if flats is None else _bytes_of(flats[buffer])
         if not self.is_plain or checksum_of(memory) == self.version.checksum:
             return
-        raise _writes_weights(self._writes.written() or self._shared_buffers(), self.version.version)
+        raise self._writes_weights(self._writes.written())
 
-    def _shared_buffers(self) -> list[str]:
-        return [tensor.name for tensor in self.manifest.tensors if tensor.kind == "buffer"]
+    def _writes_weights(self, written: list[str]) -> PolicyError:
+        which = ", ".join(written[:5])
+        if not written:
+            buffers = [tensor.name for tensor in self.manifest.tensors if tensor.kind == "buffer"]
+            which = (
+                "which of them is not known, as it was past PyTorch's count of writes: by .data, NumPy, or a layer"
+                + (f" that updates a buffer ({', '.join(buffers[:5])})" if buffers else " of your own")
+            )
+        return PolicyError(
+            f"the policy's module writes to its own weights while it computes (version {self.version.version}: "
+            f"{which}); expected it not to, as all workers share them, and the record names them by version and "
+            "checksum. BatchNorm does so in training mode: keep to eval mode. A state that goes on from frame to frame "
+            "is not carried (each worker sees every N-th frame): use --obs-history. What is scratch memory of one call "
+            "may be a buffer with persistent=False, each worker's own"
+        )
 
     def _look(self, budget_ns: int) -> bool:
         """Go on reading the weights, a part at each call; False if a whole pass gave another checksum than theirs.
@@ -232,16 +245,6 @@ class SharedWeights:
                     seen.add(id(own))
                     found.append((tensor.name, own))
         return found
-
-
-def _writes_weights(names: list[str], version: int) -> PolicyError:
-    return PolicyError(
-        f"the policy's module writes to its own weights while it computes (version {version}: "
-        f"{', '.join(names[:5]) or 'which ones is not known'}); expected it not to, as all workers share them, and the "
-        "record names them by version and checksum. BatchNorm does so in training mode: keep to eval mode. A "
-        "state that goes on from frame to frame is not carried (each worker sees every N-th frame): use --obs-history. "
-        "What is scratch memory of one call may be a buffer with persistent=False, each worker's own"
-    )
 
 
 def named_targets(weights: SharedWeights) -> list[tuple[str, Tensor]]:
