@@ -128,11 +128,12 @@ class Failed(Message):
     @classmethod
     def of(cls, error: BaseException) -> Failed:
         """Whole, or shortened and saying so; printable on any terminal, even if the exception itself is not."""
-        # A user's world or policy that raised is shown with its traceback; our own errors say everything themselves.
+        # A user's world or policy that raised is shown with its own traceback, without the way of our error from there;
+        # our own errors say everything themselves.
         cause = error.__cause__
         plain = isinstance(cause, ModuleNotFoundError | None) or type(cause).__module__ == "rtcore_envs.errors"
         says_it_all = isinstance(error, ConfigError) or (isinstance(error, RtcoreError) and plain)
-        shown = "" if says_it_all else _traceback(error)
+        shown = "" if says_it_all else _traceback(cause if isinstance(error, RtcoreError) and cause else error)
         return cls(type(error).__name__, shortened(printable(words_of(error)), _TEXT_CHARS), shown)
 
 

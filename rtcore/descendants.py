@@ -186,6 +186,7 @@ def begin_child(name: str) -> None:
 
 def end_child(exitcode: int) -> NoReturn:
     """As Python ends, but for threads: what is registered to be done at exit is done. Killed by SIGTERM if asked so."""
+    _ending.append(True)
     with contextlib.suppress(BaseException):
         atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
@@ -199,6 +200,8 @@ def end_child(exitcode: int) -> NoReturn:
 
 #: That this process has been asked to end.
 _asked: list[bool] = []
+#: That this process is at its exit functions: it ends anyway, and an exception would break one off.
+_ending: list[bool] = []
 
 
 def _raise_asked_to_end(owner: int) -> Any:
@@ -208,7 +211,8 @@ def _raise_asked_to_end(owner: int) -> Any:
             os.kill(os.getpid(), signal.SIGTERM)
         elif not _asked:  # once: closing is not interrupted
             _asked.append(True)
-            raise AskedToEnd
+            if not _ending:
+                raise AskedToEnd
 
     return stop
 

@@ -50,7 +50,7 @@ class ObservationSpec(ArraySpec):
             and observation.shape == self.shape
             and observation.dtype == self.np_dtype
         ):
-            return observation
+            return observation if type(observation) is np.ndarray else unmasked(observation)
         raise broken_promise("returned", observation, self)
 
     def unpack(self, frames: Any) -> Any:
@@ -87,6 +87,16 @@ class ObservationSpec(ArraySpec):
                 f"as its parts take"
             )
         return cls(*fields, parts)
+
+
+def unmasked(got: Array, where: str = "") -> Array:
+    """An array of a subclass of NumPy's as a plain one; EnvironmentFailed if elements of it are masked."""
+    if np.ma.is_masked(got):
+        raise EnvironmentFailed(
+            f"the world returned {where}an array in which {np.ma.count_masked(got)} of {got.size} elements are masked; "
+            f"expected numbers everywhere, as a frame has no mask. Put numbers in their place: observation.filled(0)"
+        )
+    return np.asarray(got)
 
 
 def broken_promise(did: str, got: object, promised: ArraySpec) -> EnvironmentFailed:

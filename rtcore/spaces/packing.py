@@ -9,7 +9,7 @@ from gymnasium import spaces
 
 from rtcore.errors import EnvironmentFailed
 from rtcore.spaces.arrays import Array
-from rtcore.spaces.observation import ObservationSpec, broken_promise
+from rtcore.spaces.observation import ObservationSpec, broken_promise, unmasked
 from rtcore.spaces.parts import Part
 
 #: What stands for an array: a part of shape () may also be one of numpy's own numbers.
@@ -72,7 +72,9 @@ class FramePacker:
         for key, shape, dtype, target, part in group.places:
             value = observation.get(key)
             if isinstance(value, _ARRAYS) and value.shape == shape and value.dtype == dtype:
-                target[...] = value
+                target[...] = (
+                    value if type(value) is not np.ma.MaskedArray else unmasked(value, f"as part {part.name!r} ")
+                )
             elif key not in observation:
                 raise _other_keys(observation, group)
             else:

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtcore.channel import Begin, Channel, End, Failed, Forked, Ready, Result, WorldSpec
-from rtcore.errors import ChannelError, ConfigError, PolicyError
+from rtcore.errors import ChannelError, ConfigError, EnvironmentFailed, PolicyError
 
 pytestmark = pytest.mark.unit
 
@@ -218,6 +218,19 @@ def test_what_is_no_message_is_an_error_that_shows_it(sent: bytes) -> None:
 class Unprintable(Exception):
     def __str__(self) -> str:
         raise ValueError("no words")
+
+
+def test_an_error_that_names_anothers_shows_where_that_one_was_raised_and_says_nothing_twice() -> None:
+    try:
+        try:
+            {}["lost"]
+        except KeyError as error:
+            raise EnvironmentFailed("the world raised in step(0): KeyError: 'lost'") from error
+    except EnvironmentFailed as error:
+        failed = Failed.of(error)
+    assert '{}["lost"]' in failed.traceback
+    assert failed.text not in failed.traceback
+    assert failed.traceback.count("Traceback") == 1
 
 
 def test_what_a_child_raised_arrives_whole_or_says_how_much_is_missing() -> None:

@@ -293,6 +293,14 @@ def test_an_observation_unlike_its_space_is_named_with_what_was_promised(observa
         spec.check(observation)
 
 
+def test_arrays_of_a_subclass_are_taken_as_plain_ones_and_masked_elements_are_named():
+    spec = ObservationSpec.from_space(spaces.Box(0, 255, (2, 2), np.uint8))
+    whole = np.ma.array([[1, 2], [3, 4]], dtype=np.uint8)
+    assert type(spec.check(whole)) is np.ndarray
+    with pytest.raises(EnvironmentFailed, match=r"1 of 4 elements are masked.*filled"):
+        spec.check(np.ma.array(whole, mask=[[False, True], [False, False]]))
+
+
 def test_a_right_observation_passes_even_as_a_strided_view():
     spec = ObservationSpec.from_space(spaces.Box(0, 255, (2, 2), np.uint8))
     spec.check(np.zeros((2, 4), np.uint8)[:, ::2])

@@ -259,6 +259,14 @@ def test_an_observation_unlike_its_dict_space_is_named_by_its_part(observation: 
         assert words in str(caught.value), str(caught.value)
 
 
+def test_masked_elements_of_a_part_are_named_as_a_frame_has_no_mask():
+    packer = FramePacker(ObservationSpec.from_space(CAR), CAR)
+    whole = np.ma.array(np.ones(2, np.float32))
+    packer.pack(car(car_goal=whole))
+    with pytest.raises(EnvironmentFailed, match=r"'car/goal'.* 1 of 2 elements are masked"):
+        packer.pack(car(car_goal=np.ma.array(whole, mask=[True, False])))
+
+
 def test_a_strided_part_and_a_number_of_numpys_own_are_taken_as_they_are():
     spec = ObservationSpec.from_space(CAR)
     image = np.arange(15, dtype=np.uint8).reshape(5, 3).T
