@@ -92,8 +92,9 @@ class ObservationSpec(ArraySpec):
 def unmasked(got: Array, where: str = "") -> Array:
     """An array of a subclass of NumPy's as a plain one; EnvironmentFailed if elements of it are masked."""
     if np.ma.is_masked(got):
+        masked = np.count_nonzero(np.ma.getmaskarray(got))
         raise EnvironmentFailed(
-            f"the world returned {where}an array in which {np.count_nonzero(np.ma.getmaskarray(got))} of {got.size} elements are masked; "
+            f"the world returned {where}an array in which {masked} of {got.size} elements are masked; "
             f"expected numbers everywhere, as a frame has no mask. Put numbers in their place: observation.filled(0)"
         )
     return np.asarray(got)
