@@ -29,9 +29,7 @@ def with_resumed(fields: Mapping[str, Any]) -> dict[str, Any]:
     if path is None:
         return dict(fields)
     folder = find_state_folder(Path(str(path)), "resume")
-    if folder is None:
-        return dict(fields)  # an error of its own, once it is read
-    saved = read_state(folder, "resume").get("config") or {}
+    saved = read_state(folder or Path(str(path)), "resume").get("config") or {}
     source = f"resume: {path}"
     left = _NOT_TAKEN | (_OF_THE_WORLD if fields.get("env_id", saved.get("env_id")) != saved.get("env_id") else set())
     # The run ends with the first of the two.

@@ -148,6 +148,11 @@ def test_a_checkpoint_chooses_no_code_when_it_is_resumed(before):
         settings_of({"resume": before})
 
 
+def test_a_folder_with_nothing_to_resume_is_named_before_any_other_setting_is_judged(tmp_path):
+    with pytest.raises(ConfigError, match=r"resume: there is no .*/none; expected a checkpoint, or a run's folder"):
+        settings_of({"resume": tmp_path / "none"})
+
+
 def test_another_world_takes_no_arguments_of_the_first_one(before):
     taken = with_resumed({"resume": before, "env_id": "CartPole-v1"})
     assert not {"env_args", "fps", "rom", "noop_action"} & taken.keys()
