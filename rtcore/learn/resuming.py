@@ -28,8 +28,8 @@ def with_resumed(fields: Mapping[str, Any]) -> dict[str, Any]:
     path = fields.get("resume")
     if path is None:
         return dict(fields)
-    folder = find_state_folder(Path(str(path)), "resume")
-    saved = read_state(folder or Path(str(path)), "resume").get("config") or {}
+    folder = find_state_folder(Path(str(path)), "resume") or Path(str(path))
+    saved = read_state(folder, "resume").get("config") or {}
     source = f"resume: {path}"
     left = _NOT_TAKEN | (_OF_THE_WORLD if fields.get("env_id", saved.get("env_id")) != saved.get("env_id") else set())
     # The run ends with the first of the two.
