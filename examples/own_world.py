@@ -25,7 +25,8 @@ class Chase(gymnasium.Env[np.ndarray, np.int64]):
     metadata = {"render_modes": [], "render_fps": 50}  # noqa: RUF012 - Gymnasium's own form
     noop_action = STAY
 
-    def __init__(self, *, speed: float = 1.0) -> None:
+    def __init__(self, *, speed: float = 1.0, fps: float = 50) -> None:
+        self.metadata = Chase.metadata | {"render_fps": fps}  # it moves by itself: any rate is its own
         self.observation_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
         self.action_space = gymnasium.spaces.Discrete(3)
         self._command, self._ticks, self._over = STAY, 0, threading.Event()

@@ -37,8 +37,8 @@ class CountTicks(BaseCallback):
 
 def train(num_steps: int) -> None:
     torch.set_num_threads(1)
-    # The world asks to be looked at 50 times a second and moves 200 times. At 200 Hz PPO has 5 ms for a step.
-    with rtcore.RealtimeEnv(make_world, fps=200) as env:
+    # The world moves 200 times a second; looked at as often, it leaves PPO 5 ms for a step.
+    with rtcore.RealtimeEnv(make_world, env_args={"fps": 200}) as env:
         count = CountTicks()
         model = PPO("MlpPolicy", env, n_steps=256, batch_size=64, n_epochs=4, gamma=0.95, device="cpu", seed=0)
         model.learn(total_timesteps=num_steps, callback=count)

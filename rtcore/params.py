@@ -109,7 +109,7 @@ class ParamStore:
         self._segments = keep
         self.layout = layout
         # A view of its own: threads that are reading when the segment is closed read on, and let the memory go.
-        self._memory = memoryview(memory)
+        self._memory = memory[:]
         self._is_closed = False
         self._fd = fd
         self._gone = gone

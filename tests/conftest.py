@@ -12,9 +12,11 @@ import pytest
 
 
 def pytest_configure() -> None:
-    # A shell ignores it for what it starts in the background, and so would every program that the tests interrupt.
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A shell ignores the one for what it starts in the background, nohup the other, and so would every program that the
+    # tests start.
+    for signum, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(signum) is signal.SIG_IGN:
+            signal.signal(signum, handler)
 
 
 @pytest.hookimpl(optionalhook=True)

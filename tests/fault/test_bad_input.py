@@ -140,7 +140,7 @@ def test_atari_without_its_package_names_the_extra(tmp_path: Path, monkeypatch: 
 def test_a_game_that_is_no_atari_game_is_answered_with_one_that_is() -> None:
     pytest.importorskip("ale_py")
     done = run_to_end("--env-id", "rtcore/Atari-v0", "--env-args", "game=boxin", "--no-live", *SYNTHETIC)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "got game='boxin'" in done.stderr
     assert "did you mean boxing" in done.stderr
 

@@ -124,7 +124,7 @@ def test_a_slow_program_finds_that_ticks_went_on_and_gets_all_their_rewards(make
     counters = env.runtime.stats().counters
     assert counters["missed"] + counters["idle"] >= missed
     assert missed + 5 + counters["skipped_ticks"] >= ticks
-    assert counters["late"] == 5
+    assert counters["late"] in (5, 6), "the first, right after the reset, is late only on a busy machine"
     assert counters["unknown_entries"] == 0
 
 
