@@ -88,6 +88,14 @@ class Child:
             return psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE
         return False
 
+    def work_done(self) -> tuple[float, int]:
+        """CPU time [s] and bytes written so far: what changes is at work, however long it says nothing."""
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(self.pid)
+            times = process.cpu_times()
+            return times.user + times.system, process.io_counters().write_bytes
+        return 0.0, 0
+
     def kill(self, signum: int = signal.SIGKILL) -> None:
         """Signal the child if it is alive."""
         if self.pid and self.exitcode is None:

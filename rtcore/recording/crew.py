@@ -20,7 +20,7 @@ from rtcore.recording.writer import Counts
 from rtcore.shared import SharedRun
 
 RECORDER_ENTRY = "rtcore.recording.process:main"
-#: While it closes its file a recorder tells how far it is; one that is silent for so long is killed.
+#: While it closes its file a recorder tells how far it is; one that neither tells nor works for so long is killed.
 _SILENCE_NS = 15 * NS_PER_S
 #: As long as it tells, it is waited for: Minari's view of a million episodes takes half an hour.
 _LONGEST_END_NS = 3600 * NS_PER_S
@@ -51,7 +51,7 @@ class RecordingCrew:
         self._counts = Counts()
         self._end = UNFINISHED
         self._is_settled = False
-        self._heard_ns = 0
+        self._num_heard = 0
         self._ending = False
 
     def start(self, about: dict[str, Any]) -> None:
@@ -92,7 +92,7 @@ class RecordingCrew:
 
     def _hear(self, child: Child) -> None:
         for message in child.messages:
-            self._heard_ns = self._patience.now_ns()
+            self._num_heard += 1
             if not isinstance(message, Recorded):
                 continue
             self._counts = Counts(**message.counts)
@@ -131,7 +131,6 @@ class RecordingCrew:
 
     def _end_it(self, soon: bool) -> None:
         self._ending = True
-        self._heard_ns = self._patience.now_ns()
         if self._child is not None and self._child.exitcode is None:
             self._child.send(End(soon))
 
@@ -141,8 +140,10 @@ class RecordingCrew:
         if child is None or child.exitcode is not None:
             return True
         self._hear(child)
-        if self._patience.now_ns() - self._heard_ns > _SILENCE_NS:
-            self._stopped(f"the recorder (pid {child.pid}) was silent for {_SILENCE_NS // NS_PER_S} s and was killed")
+        # One piece of 4K frames is seconds of work for a process of its priority on a busy machine.
+        sign = (self._num_heard, child.work_done())
+        if self._patience.silent_ns("recorder", sign) > _SILENCE_NS:
+            self._stopped(f"the recorder (pid {child.pid}) did nothing for {_SILENCE_NS // NS_PER_S} s and was killed")
             child.kill()
             return True
         return False

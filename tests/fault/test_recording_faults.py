@@ -123,8 +123,8 @@ def test_a_recorder_that_does_not_end_is_killed_and_the_run_ends_with_its_summar
         recorder_of(program).suspend()
         said, _ = program.communicate(timeout=60)
     assert program.returncode == 1
-    assert "was silent for 15 s and was killed" in said
-    assert "was silent" in summary_of(tmp_path)["recording"]["end"]
+    assert "did nothing for 15 s and was killed" in said
+    assert "did nothing" in summary_of(tmp_path)["recording"]["end"]
     assert ticks_of(tmp_path)[-1] == 239
     assert replayed(tmp_path).is_identical
 

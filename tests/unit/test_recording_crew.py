@@ -52,6 +52,27 @@ def test_a_recorder_that_is_never_done_is_named_with_the_time_it_had(recorded):
     assert f"the recorder (pid {child.pid}) was not done after 3,600 s" in said[-1]
 
 
+def test_a_recorder_that_says_nothing_is_killed_once_it_does_no_work_either(recorded, monkeypatch):
+    crew, child, said = recorded
+    clock, done = crew._patience._clock, iter(range(1000))
+    busy_looks, killed = 200, []
+
+    def work() -> tuple[float, int]:
+        clock.advance_ns(400_000_000)
+        return float(min(next(done), busy_looks)), 0
+
+    def poll_until(has_ended: Any, limit_ns: int) -> bool:
+        while not has_ended():
+            pass
+        return True
+
+    monkeypatch.setattr(child, "work_done", work)
+    monkeypatch.setattr(child, "kill", lambda: killed.append(next(done)))
+    crew.see_off(cast(Launcher, SimpleNamespace(poll_until=poll_until)))
+    assert killed == [pytest.approx(busy_looks + 15_000 // 400, abs=3)]
+    assert "did nothing for 15 s" in said[-1]
+
+
 def test_a_recorder_that_had_closed_its_file_before_the_fork_server_died_is_done(recorded):
     crew, child, said = recorded
     child.messages.append(Recorded(Counts()._asdict(), end="complete"))
