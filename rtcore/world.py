@@ -83,6 +83,10 @@ def make_environment(env_id: str, env_args: dict[str, Any]) -> gymnasium.Env[Any
         raise ConfigError(f"env-id {env_id!r}: {str(error).rstrip('.')}. {_did_you_mean(env_id)}") from error
     except gymnasium.error.Error as error:
         raise ConfigError(f"env-id {env_id!r}: {error}") from error
+    except ModuleNotFoundError as error:
+        if error.name != env_id.partition(":")[0].partition(".")[0]:
+            raise  # the world's own
+        raise ConfigError(f"env-id {env_id!r}: {error}; expected module:id of a package that is installed") from error
     return env
 
 

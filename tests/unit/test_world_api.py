@@ -253,3 +253,8 @@ def test_repeat_goes_on_with_what_was_handed_over():
     world.step(np.array([2.0], np.float32))
     action, source = world.stand_in()
     assert (float(action[0]), source) == (2.0, Source.REPEAT)
+
+
+def test_an_id_of_a_package_that_is_not_installed_is_a_wrong_setting():
+    with pytest.raises(ConfigError, match=r"no_such_package.*module:id of a package that is installed"):
+        make_environment("no_such_package:World-v0", {})
