@@ -84,8 +84,9 @@ def make_environment(env_id: str, env_args: dict[str, Any]) -> gymnasium.Env[Any
     except gymnasium.error.Error as error:
         raise ConfigError(f"env-id {env_id!r}: {error}") from error
     except ModuleNotFoundError as error:
-        if error.name != env_id.partition(":")[0].partition(".")[0]:
-            raise  # the world's own
+        package, colon, _ = env_id.partition(":")
+        if not colon or importlib.util.find_spec(package.partition(".")[0]) is not None:
+            raise  # what is missing is something that the world needs
         raise ConfigError(f"env-id {env_id!r}: {error}; expected module:id of a package that is installed") from error
     return env
 
