@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 run: install     ## play the built-in Game Boy game for 30 s, in real time: a trained network that takes 100 ms, live
 	$(BIN)/rtcore-run --policy trained --policy-args pad_ms=100 --workers auto --duration 30 --out runs/latest
 
-test: install    ## the tests: a quarter of an hour
+test: install    ## the tests: ten minutes
 	$(BIN)/python -m pytest -m "not slow" $(SIDE_BY_SIDE)
 
 test-all: install  ## every test, the slow ones too

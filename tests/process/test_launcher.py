@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -41,7 +42,8 @@ def poll_until(launcher: Launcher, done: Callable[[], bool]) -> list[Child]:
 
 
 def descriptors(launcher: Launcher) -> tuple[int, int]:
-    """Of this program and of the fork server."""
+    """Of this program, less those that other tests have left to the collector, and of the fork server."""
+    gc.collect()
     ours, theirs = (len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in ("self", launcher._process.pid))
     return ours, theirs
 

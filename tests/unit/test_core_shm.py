@@ -13,9 +13,10 @@ from dataclasses import replace
 
 import pytest
 
-from rtcore import shm, wakeup
+from rtcore import shm
 from rtcore.errors import LayoutMismatchError, SharedMemoryError, UnsupportedPlatformError
 from rtcore.layout import LAYOUT_VERSION, MAGIC, SEGMENT_HEADER, Layout
+from rtcore.memory import wakeup
 from rtcore.shared import SharedRun
 from rtcore.shm import (
     Standing,
@@ -164,7 +165,8 @@ def test_no_wait_is_bounded_by_a_date(run_id):
 
 _WAITS = """
 import ctypes, sys, time
-from rtcore import shm, wakeup
+from rtcore import shm
+from rtcore.memory import wakeup
 told = []
 def wait(semaphore, clock, deadline):
     at = ctypes.cast(deadline, ctypes.POINTER(wakeup._Deadline)).contents
