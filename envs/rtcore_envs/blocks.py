@@ -21,9 +21,9 @@ LEVEL_DIGITS = 0xC0A9
 MAGIC_BYTES = b"NW"
 STATE_OVER = 2
 START = frozenset({"start"})
-LAST_LEVEL = 15
+LAST_LEVEL = 17
 #: Frames a piece takes to fall a row, by level.
-FRAMES_PER_ROW = (24, 22, 20, 18, 16, 14, 12, 11, 10, 9, 8, 7, 6, 5, 4, 4)
+FRAMES_PER_ROW = (24, 22, 20, 18, 16, 14, 12, 11, 10, 9, 8, 7, 6, 5, 4, 4, 3, 2)
 
 
 class BlocksEnv(GameBoyEnv):
@@ -33,6 +33,8 @@ class BlocksEnv(GameBoyEnv):
     to the ground of its column. LEFT and RIGHT move, DOWN falls faster, B drops at once, A and UP turn
     clockwise and counterclockwise. A new piece hangs in the mouth for 12 frames, where it can be steered
     but not dropped; then it falls a row every 24 frames at level 0, faster with every 8 lines, down to 4.
+    Levels 16 and 17, 3 and 2 frames a row, are only for episodes that begin there: such a piece is on the ground 36
+    frames after it came, whatever the player does.
 
     Reward: the points gained in this frame. The first row a piece completes pays 1, the second 2, the
     third 3, on consecutive frames (so 1, 3 or 6 in all). Nothing else pays, and nothing costs.
@@ -41,7 +43,7 @@ class BlocksEnv(GameBoyEnv):
 
     Info: ``score``, ``lines``, ``level``, ``pieces`` (pieces that have landed), all int.
 
-    ``reset(seed=...)`` fixes the order of the pieces. ``level``, 0 to 15, is the level every episode begins at: the
+    ``reset(seed=...)`` fixes the order of the pieces. ``level``, 0 to 17, is the level every episode begins at: the
     higher, the less time there is for a piece. The rest is as in `GameBoyEnv`; ``rom`` defaults to the packaged game.
     """
 

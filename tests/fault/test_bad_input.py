@@ -36,7 +36,7 @@ SYNTHETIC = ("--policy", "synthetic", "--policy-args", "latency_ms=10")
         (["--clock", "virtual", "--policy", "impala"], ["--latency", "pad_ms"]),
         (["--overrun", "wait"], ["overrun", "skip", "stretch"]),
         (["--env-args", "levle=3"], ["levle", "Did you mean level"]),
-        (["--env-args", "level=16"], ["level=16", "from 0 to 15"]),
+        (["--env-args", "level=18"], ["level=18", "from 0 to 17"]),
         (["--env-args", "level"], ["'level'", "NAME=VALUE"]),
         (["--env-id", "CartPole-v1", "--fps", "50", "--rom", "x.gb"], ["takes no ROM", "leave --rom out"]),
         (["--noop-action", "99"], ["noop-action", "99"]),

@@ -25,7 +25,7 @@ def frames_to_fall(env: BlocksEnv, rows: int) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("level", [0, 7, 15])
+@pytest.mark.parametrize("level", [0, 7, 15, 17])
 def test_a_piece_falls_as_fast_as_the_level_says(level: int) -> None:
     env = BlocksEnv(level=level)
     env.reset(seed=3)
@@ -46,7 +46,7 @@ def test_the_first_row_takes_no_longer_than_the_others() -> None:
     env.close()
 
 
-@pytest.mark.parametrize("level", [-1, 16, 1.5])
+@pytest.mark.parametrize("level", [-1, 18, 1.5])
 def test_a_level_that_the_game_does_not_have_is_refused(level: float) -> None:
-    with pytest.raises(ValueError, match="from 0 to 15"):
+    with pytest.raises(ValueError, match="from 0 to 17"):
         BlocksEnv(level=level)  # type: ignore[arg-type]

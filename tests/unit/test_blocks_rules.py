@@ -22,7 +22,7 @@ STATE, LEVEL, PIECE, TURN, POSITION, PHASE = 0xC002, 0xC003, 0xC00E, 0xC00F, 0xC
 NEXT, LOGIC_LINE_MAX, FALL_TIMER, LINES_TO_LEVEL, HANG_TIMER = 0xC014, 0xC016, 0xC017, 0xC01A, 0xC01B
 BOARD, WORD_SCORE, WORD_LINES = 0xC020, 0xC006, 0xC008
 A, B, LEFT, UP, RIGHT, DOWN, NOTHING = range(7)
-FRAMES_PER_ROW = (24, 22, 20, 18, 16, 14, 12, 11, 10, 9, 8, 7, 6, 5, 4, 4)
+FRAMES_PER_ROW = (24, 22, 20, 18, 16, 14, 12, 11, 10, 9, 8, 7, 6, 5, 4, 4, 3, 2)
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,7 @@ def test_turns_and_shifts_agree_with_the_model(env):
     assert blocked > 50
 
 
-@pytest.mark.parametrize("level", range(16))
+@pytest.mark.parametrize("level", range(18))
 def test_piece_falls_one_row_per_so_many_frames(env, level):
     env.memory[LEVEL] = level
     poke_board(env, np.zeros((HEIGHT, WIDTH)))
@@ -195,6 +195,20 @@ def test_every_eight_lines_the_level_rises_up_to_fifteen(env):
     assert levels == [min(lines // 8, 15) for lines in range(1, 17 * 8 + 1)]
     digits = bytes(env.memory[0xC0A0:0xC0AB]).decode()
     assert digits == "00136" + "0136" + "15"
+
+
+def test_levels_above_fifteen_are_for_games_that_begin_there(env):
+    for begun, after_eight_lines in ((15, 15), (16, 17), (17, 17)):
+        env.reset(seed=1)
+        env.memory[LEVEL] = begun
+        for _ in range(8):
+            board = np.zeros((HEIGHT, WIDTH), np.uint8)
+            board[-1, 1:] = 1
+            poke_board(env, board)
+            poke_piece(env, 0, 0, 5, 0)
+            env.step(B)
+            settle(env)
+        assert env._info()["level"] == after_eight_lines
 
 
 def test_score_figures_carry_through_all_places(env):

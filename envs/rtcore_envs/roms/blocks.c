@@ -18,7 +18,8 @@ enum { PAD_A = 1, PAD_B = 2, PAD_START = 8, PAD_RIGHT = 16, PAD_LEFT = 32, PAD_U
 
 #define SPAWN_POSITION 2u /* row 0, column 2 */
 #define LINES_PER_LEVEL 8u
-#define LAST_LEVEL 15u
+#define LAST_EARNED_LEVEL 15u /* lines lead no further: the levels above it are for games that begin there */
+#define LAST_LEVEL 17u
 #define REPEAT_FIRST 10u /* frames from a press of LEFT or RIGHT to its first repeat */
 #define REPEAT_NEXT 4u   /* frames between repeats */
 #define SOFT_DROP 2u     /* frames per row while DOWN is held */
@@ -81,7 +82,8 @@ static const uint8_t SHAPES[6][4][3] = {
 };
 static const uint8_t CELLS[6] = {1, 2, 3, 3, 2, 2};
 static const uint8_t DEAL[8] = {0, 1, 2, 3, 4, 5, 1, 3};
-static const uint8_t FRAMES_PER_ROW[LAST_LEVEL + 1] = {24, 22, 20, 18, 16, 14, 12, 11, 10, 9, 8, 7, 6, 5, 4, 4};
+static const uint8_t FRAMES_PER_ROW[LAST_LEVEL + 1] = {24, 22, 20, 18, 16, 14, 12, 11, 10,
+                                                           9,  8,  7,  6,  5,  4,  4,  3,  2};
 
 /* xorshift with the triple (7, 9, 8), period 65535 (Marsaglia 2003; 16-bit triple by exhaustive search). */
 static uint8_t deal(void) {
@@ -257,7 +259,7 @@ static void count_line(void) {
     add_to_digits(lines_digits + 3, 4, 1);
     if (--lines_to_level == 0) {
         lines_to_level = LINES_PER_LEVEL;
-        if (level < LAST_LEVEL) {
+        if (level != LAST_EARNED_LEVEL && level != LAST_LEVEL) {
             ++level;
             add_to_digits(level_digits + 1, 2, 1);
         }
