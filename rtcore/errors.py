@@ -99,10 +99,7 @@ class WorkerDied(RtcoreError):
         self.exitcode = exitcode
 
     def __str__(self) -> str:
-        return (
-            f"{self.role} {self.index} (pid {self.pid}) died: {describe_exit(self.exitcode)}; "
-            f"its own error output, above, says why"
-        )
+        return f"{self.role} {self.index} (pid {self.pid}) died: {explain_exit(self.exitcode)}"
 
 
 class LauncherDied(RtcoreError):
@@ -133,9 +130,13 @@ def describe_exit(exitcode: int | None) -> str:
         name = signal.Signals(-exitcode).name
     except ValueError:
         name = f"signal {-exitcode}"
-    if name == "SIGKILL":
-        return "killed by SIGKILL (out of memory? see dmesg)"
     return f"killed by {name}"
+
+
+def explain_exit(exitcode: int | None) -> str:
+    """How a process ended, and where its reason is found."""
+    where = "out of memory? see dmesg" if exitcode == -signal.SIGKILL else "its own error output, above, says why"
+    return f"{describe_exit(exitcode)}; {where}"
 
 
 def shortened(text: str, num_chars: int) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rtcore.channel import End, Holder, HoldWish
-from rtcore.errors import WorkerDied
+from rtcore.errors import WorkerDied, describe_exit
 from rtcore.launcher import Child, child_error
 from rtcore.layout import Layout, ParamLayout
 from rtcore.params import ParamStore
@@ -106,7 +106,7 @@ class HolderCrew:
         if self.ending:
             return
         if child.ready is None:
-            cause = f"its holder died with exit code {child.exitcode}"
+            cause = f"its holder died: {describe_exit(child.exitcode)}"
             place.refused = str(child_error(child.failure, "the holder")) if child.failure is not None else cause
             self._say(f"the weights on {place.device} are not shared: {place.refused}")
             self._answer(place)
@@ -118,7 +118,7 @@ class HolderCrew:
     def _replace(self, place: _Place, child: Child, params: ParamStore) -> None:
         place.restarts += 1
         users, place.users = [user for user in place.users if user.exitcode is None], []
-        cause = child.failure.text if child.failure is not None else f"exit code {child.exitcode}"
+        cause = child.failure.text if child.failure is not None else describe_exit(child.exitcode)
         workers = ", ".join(str(user.index) for user in users)
         self._say(
             f"the weight holder of {place.device} (pid {child.pid}) is down: {cause}; "

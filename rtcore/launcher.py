@@ -281,8 +281,7 @@ class Launcher:
                 raise child_error(message, "the fork server")
             elif self._control.is_closed:
                 raise LauncherDied(
-                    f"the fork server (pid {self._process.pid}) died: {errors.describe_exit(_end_of(self._process))}; "
-                    "its own error output, above, says why"
+                    f"the fork server (pid {self._process.pid}) died: {errors.explain_exit(_end_of(self._process))}"
                 )
             else:
                 return touched

@@ -12,7 +12,7 @@ from typing import Any
 from rtcore.channel import HoldWish, KeepsOwnWeights, Message, WeightSizes, WeightsMade
 from rtcore.clock import NS_PER_S, Clock, ns_of
 from rtcore.config import RuntimeConfig
-from rtcore.errors import PolicyError, StartupError, WorkerDied
+from rtcore.errors import PolicyError, StartupError, WorkerDied, describe_exit
 from rtcore.holdercrew import HolderCrew
 from rtcore.launcher import Child, child_error
 from rtcore.learn.versionwatch import VersionWatch, WorkerVersion
@@ -215,7 +215,7 @@ class WorkerCrew:
         if self._shared.worker_control[index]["generation"] != child.generation or self.stopping:
             return
         self.set_up(index, False)
-        reason = self._reasons.pop(index, None) or f"exit code {child.exitcode}"
+        reason = self._reasons.pop(index, None) or describe_exit(child.exitcode)
         inferences = self._shared.worker_status[index]["inferences"]
         if not self._in_run or not self.restarts.note(index, reason, inferences):
             if "hung" in reason:

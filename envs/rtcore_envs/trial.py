@@ -6,6 +6,7 @@ The child prints one line of JSON, ``{"error": null}`` or ``{"error": "..."}``; 
 """
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -28,7 +29,9 @@ def try_rom(rom: Path, *, state: Path | None = None, limit_s: float = 20.0, fram
     try:
         error = json.loads(done.stdout)["error"]
     except (ValueError, KeyError, TypeError):
-        return f"the trial died with exit code {done.returncode}: {done.stderr[-_MAX_TAIL:].strip()}"
+        code = done.returncode
+        how = f"ended with exit code {code}" if code >= 0 else f"was killed by {signal.Signals(-code).name}"
+        return f"the trial {how}: {done.stderr[-_MAX_TAIL:].strip() or 'no word'}"
     return None if error is None else str(error)
 
 

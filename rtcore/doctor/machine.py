@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rtcore.clock import MonotonicClock
+from rtcore.errors import describe_exit
 
 _COMMAND_TIMEOUT_S = 15.0
 #: The world's first start may read a large ROM, torch's import a cold disk.
@@ -141,7 +142,9 @@ class Machine:
         except OSError as error:
             raise ProbeError(f"{command[0]}: {error.strerror}") from error
         if answer.returncode != 0:
-            raise ProbeError(f"{command[0]}: {_last_line(answer.stderr + answer.stdout) or answer.returncode}")
+            raise ProbeError(
+                f"{command[0]}: {_last_line(answer.stderr + answer.stdout) or describe_exit(answer.returncode)}"
+            )
         return answer.stdout.strip()
 
     def trial(self, name: str, **request: Any) -> dict[str, Any]:
@@ -180,7 +183,7 @@ class Machine:
             except OSError as error:
                 raise ProbeError(f"the trial {name!r} could not be started: {error.strerror}") from error
             if ended.returncode != 0:
-                why = _last_line(ended.stderr) or f"exit code {ended.returncode}"
+                why = _last_line(ended.stderr) or describe_exit(ended.returncode)
                 raise ProbeError(f"the trial {name!r} failed: {why}")
             try:
                 result: dict[str, Any] = json.load(file)

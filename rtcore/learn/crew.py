@@ -15,7 +15,7 @@ import numpy as np
 
 from rtcore.clock import NS_PER_S, Clock, ns_of
 from rtcore.config import RuntimeConfig
-from rtcore.errors import ConfigError, PolicyError, WorkerDied
+from rtcore.errors import ConfigError, PolicyError, WorkerDied, describe_exit
 from rtcore.launcher import Child, Launcher, child_error
 from rtcore.layout import LEARNER_SIZES, MasterLayout
 from rtcore.learn.checkpoint import Arrays, SavedState
@@ -200,7 +200,7 @@ class LearnerCrew:
         if child.exitcode == 0 and self._shared.env_status["finished"]:
             return  # it has seen the end of the run; before that no learner ends by itself
         index = child.index
-        reason = self._reasons.pop(index, None) or f"exit code {child.exitcode}"
+        reason = self._reasons.pop(index, None) or describe_exit(child.exitcode)
         if not self.restarts.note(index, reason, self.master.status[index]["updates"]):
             if "hung" in reason:
                 raise PolicyError(f"learner {index} {reason}, restarted {self._config.max_restarts} times in a row")

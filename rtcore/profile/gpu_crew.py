@@ -19,7 +19,7 @@ import numpy as np
 
 from rtcore.channel import Begin, Result
 from rtcore.clock import MonotonicClock
-from rtcore.errors import ConfigError, RtcoreError, StartupError, WorkerDied
+from rtcore.errors import ConfigError, RtcoreError, StartupError, WorkerDied, describe_exit
 from rtcore.launcher import Child, Launcher, child_error
 from rtcore.layout import HISTOGRAM_BUCKETS
 from rtcore.shm import new_run_id
@@ -156,7 +156,7 @@ def _call_mps(command: list[str], text: str, environment: Mapping[str, str]) -> 
         raise RtcoreError(f"{' '.join(command)}: {error}; expected it to return at once") from error
     if done.returncode != 0:
         raise RtcoreError(
-            f"{' '.join(command)} ended with {done.returncode}: {said or 'no message'}; expected 0. "
+            f"{' '.join(command)} ended ({describe_exit(done.returncode)}): {said or 'no message'}. "
             "Leave --mps out to measure without"
         )
 

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
-from rtcore.errors import RtcoreError
+from rtcore.errors import RtcoreError, describe_exit
 from rtcore.layout import FRAME_HEADER, Layout
 from rtcore.profile.placement import Placement, put
 from rtcore.profile.transports import Frame, Opener, Rhythm, Ring, Shape, Transport
@@ -45,7 +45,7 @@ def compile_limit(folder: Path) -> Path:
     words = [compiler, "-std=c11", "-O2", "-o", str(program), str(_SOURCE)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise RtcoreError(f"{' '.join(words)} failed with exit code {done.returncode}:\n{done.stderr.strip()}")
+        raise RtcoreError(f"{' '.join(words)} failed ({describe_exit(done.returncode)}):\n{done.stderr.strip()}")
     return program
 
 
@@ -81,7 +81,7 @@ class LimitProcess:
         """The next answer; `RtcoreError` if the process ended instead."""
         text = _open(self._process.stdout).readline()
         if not text:
-            raise RtcoreError(f"the C {self._role} of the limit ended with exit code {self._process.wait()}")
+            raise RtcoreError(f"the C {self._role} of the limit ended: {describe_exit(self._process.wait())}")
         return text.strip()
 
     def times_ns(self) -> list[int]:

@@ -25,7 +25,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from rtcore.clock import MonotonicClock, TickClock, TickGrid, plan_next_tick, rate_from
-from rtcore.errors import ConfigError, RtcoreError, WorkerDied
+from rtcore.errors import ConfigError, RtcoreError, WorkerDied, describe_exit
 from rtcore.profile.gpu_crew import SAFE_PATH, environment
 from rtcore.profile.plots import new_figure, save
 from rtcore.profile.results import Result, Row
@@ -219,7 +219,9 @@ def measure_cyclictest(program: str, policy: Policy, rate_hz: Fraction, seconds:
         done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=seconds + 60)
         if done.returncode != 0 or not found.exists():
             said = (done.stderr or done.stdout).strip().splitlines()
-            raise RtcoreError(f"{' '.join(words)} ended with {done.returncode}: {said[-1] if said else 'no words'}")
+            raise RtcoreError(
+                f"{' '.join(words)} ended ({describe_exit(done.returncode)}): {said[-1] if said else 'no words'}"
+            )
         return parse_cyclictest(json.loads(found.read_text()))
 
 

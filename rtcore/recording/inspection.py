@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rtcore.datafiles import SUMS, check_file, has_sums, open_regular
-from rtcore.errors import ConfigError, printable
+from rtcore.errors import ConfigError, describe_exit, printable
 
 #: For reading a file once: fixed, and for each byte of it.
 _LEAST_S, _BYTES_PER_S = 20.0, 10_000_000
@@ -45,7 +45,7 @@ def look_into(path: Path, limit_s: float | None = None) -> None:
         raise ConfigError(f"{path}: HDF5 did not come to an end with it within {limit_s:.0f} s: {_DAMAGED}") from error
     said = printable(ended.stdout.decode(errors="replace").strip())
     if ended.returncode < 0:
-        raise ConfigError(f"{path}: HDF5 broke down over it (signal {-ended.returncode}): {_DAMAGED}")
+        raise ConfigError(f"{path}: HDF5 broke down over it ({describe_exit(ended.returncode)}): {_DAMAGED}")
     if ended.returncode:
         raise ConfigError(said or f"{path}: cannot be read as a recording: {_DAMAGED}")
 

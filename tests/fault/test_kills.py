@@ -26,7 +26,7 @@ def test_a_killed_worker_is_replaced_and_everything_about_it_is_counted(tmp_path
         wait_for(lambda: children_by_name(run).get("rt-worker1", victim).pid != victim.pid, "the worker to come back")
         output, _ = run.communicate(timeout=60)
     assert run.returncode == 0, output
-    assert f"worker 1 (pid {victim.pid}) is down" in output
+    assert f"worker 1 (pid {victim.pid}) is down: killed by SIGKILL" in output
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert [worker["restarts"] for worker in summary["workers"]] == [0, 1, 0, 0]
     assert summary["actions"]["outcomes"]["dropped_dead_worker"] <= 1

@@ -62,11 +62,11 @@ def test_a_learner_that_is_killed_over_and_over_comes_back_and_goes_on_and_no_ti
             time.sleep(1)
         output, _ = run.communicate(timeout=60)
     assert run.returncode == 0, output
-    assert f"learner 0 (pid {victims[0].pid}) is down: exit code -9" in output
+    assert f"learner 0 (pid {victims[0].pid}) is down: killed by SIGKILL" in output
     summary = summary_of(tmp_path)
     learner = summary["learner"]
     assert learner["restarts"] == 3
-    assert learner["restart_reasons"] == {"exit code -9": 3}
+    assert learner["restart_reasons"] == {"killed by SIGKILL": 3}
     assert [place["restarts"] for place in learner["places"]] == [3, 0]
     # Updates are counted once by the master, and once by whoever made them: one may have died in between.
     assert 0 <= learner["updates"] - sum(place["updates"] for place in learner["places"]) <= 3

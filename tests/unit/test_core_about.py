@@ -43,7 +43,7 @@ def about(program="train.py", mps=""):
         startup={"world": 4.5},
         started_unix_s=1.7e9,
         devices=["cpu"] * 7,
-        restart_reasons={"exit code -9": 2},
+        restart_reasons={"killed by SIGKILL": 2},
     )
 
 

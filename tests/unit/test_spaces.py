@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from rtcore.errors import ConfigError, EnvironmentFailed, PolicyError, WorkerDied
+from rtcore.errors import ConfigError, EnvironmentFailed, PolicyError
 from rtcore.spaces import ActionSpec, ObservationSpec
 
 pytestmark = pytest.mark.unit
@@ -378,9 +378,3 @@ def test_an_impossible_noop_of_the_environment_is_a_config_error():
     world.noop_action = 3  # type: ignore[attr-defined]
     with pytest.raises(ConfigError, match=r"World.noop_action = 3 is out of range"):
         ActionSpec.from_space(world.action_space).noop(world)
-
-
-def test_worker_died_keeps_its_facts_through_pickle():
-    error = pickle.loads(pickle.dumps(WorkerDied("worker", 3, 4711, -9)))
-    assert (error.role, error.index, error.pid, error.exitcode) == ("worker", 3, 4711, -9)
-    assert "SIGKILL" in str(error)
