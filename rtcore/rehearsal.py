@@ -110,8 +110,6 @@ class Rehearsal:
         if self._config.learn is not None and self._config.mode != "async":
             updates = "Each inference has an update beside it, whose time is not in this plan."
             plan = replace(plan, limit=f"{plan.limit} {updates}".strip())
-        for remark in plan.remarks():
-            self._crew.progress(remark)
         return plan
 
     def _grow(self, tau: Tau, num_workers: int) -> Plan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,6 +16,8 @@ from rtcore.errors import printable
 
 _PIPE_WIDTH = 160
 _NO_LIMIT = 10_000
+#: A fact begins with its label: "plan      7 workers, ...".
+LABEL_CELLS = 10
 
 
 class Terminal(Console):
@@ -27,7 +30,13 @@ class Terminal(Console):
             self.width = _PIPE_WIDTH
 
     def print(self, *objects: Any, **settings: Any) -> None:
-        """As Rich's, but nothing is cut off at the edge: the terminal breaks lines that are too long for it."""
+        """As Rich's, but nothing is cut off at the edge: the terminal breaks lines that are too long for it.
+
+        With `soft_wrap` a pipe gets a line whole, and so does a terminal, unless it is a fact with its label: that goes
+        on below its own text.
+        """
+        if settings.get("soft_wrap") and self.is_terminal:
+            objects = tuple(_below_label(one, self.width) if isinstance(one, str) else one for one in objects)
         super().print(*objects, **({"crop": False} | settings))
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
@@ -41,3 +50,14 @@ class Terminal(Console):
                 yield segment
             else:
                 yield Segment(printable(segment.text), segment.style)
+
+
+def _below_label(line: str, width: int) -> str:
+    """A line that is broken between words, all after its label."""
+    label, text = line[:LABEL_CELLS], line[LABEL_CELLS:]
+    if len(line) <= width or not label.endswith("  ") or "\n" in text:
+        return line
+    room = max(1, width - LABEL_CELLS)
+    return label + ("\n" + " " * LABEL_CELLS).join(
+        textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
+    )

@@ -177,12 +177,8 @@ def _run_virtual(
     # Of this program: policies and worlds may draw from them, and a simulation has no process of its own.
     seed_generators(entropy_of(config.seed, 0, "virtual", 0, 0))
     simulation = Simulation(config, say=view.log, folder=folder)
-    for note in (
-        *simulation.world_notes,
-        *simulation.policy_notes,
-        simulation.plan.sentence(simulation.stats().policy),
-    ):
-        view.log(note)
+    for line in header_lines(simulation.header, config, simulation.plan):
+        view.log(line)
     events = Events(config, view.log)
     every = max(1, min(config.num_ticks(simulation.rate_hz) // 50, _VIRTUAL_REFRESH_TICKS))
 
@@ -192,12 +188,13 @@ def _run_virtual(
             events.update(simulation.stats)
             stop_if_told()
 
-    view.begin(RunHeader.of_stats(simulation.stats()))
+    view.begin(RunHeader.of(simulation.header, config, simulation.plan))
     stop: Stopped | None = None
     failure: RtcoreError | None = None
     try:
         with stopping_by(simulation.stop) as stops, writing_to(config.out):
             simulation.run(show)
+        view.update(simulation.stats(), simulation.record, force=True)
         stop = next(iter(stops), None)
     except Stopped as signalled:
         stop = signalled

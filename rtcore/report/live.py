@@ -28,7 +28,7 @@ from rtcore.report.table import RunHeader
 from rtcore.report.timeline import ASCII, KIND_STYLE, UNICODE, Cell, Columns, Glyphs, tick_lane, worker_lanes
 from rtcore.report.wording import learner_facts, number, policy_notes, realtime_text, share
 from rtcore.shared import SharedRun
-from rtcore.terminal import Terminal
+from rtcore.terminal import LABEL_CELLS, Terminal
 
 Line: TypeAlias = list[tuple[str, str]]  #: (text, style) from left to right
 _Row = TypeVar("_Row")
@@ -37,7 +37,6 @@ _REDRAW_NS = 200 * NS_PER_MS
 _PLAIN_EVERY_NS = 2 * NS_PER_S
 _MIN_WINDOW_TICKS = 80
 _MAX_JOBS_DRAWN = 4096
-_LABEL_CELLS = 10
 #: Facts up to this rank are shown in part where there is no room for all of them.
 _CORE_RANK = 2
 _KINDS = [kind.name.lower() for kind in TickKind]
@@ -237,7 +236,7 @@ class LiveFrame:
         if not total:
             return [("time      ", "bold"), (f"{done / rate:.1f} s", "")]
         text = f" {done / rate:.1f} of {total / rate:.1f} s, {max(0, total - done) / rate:.1f} s left"
-        cells = max(0, min(50, width - _LABEL_CELLS - len(text)))
+        cells = max(0, min(50, width - LABEL_CELLS - len(text)))
         full = min(cells, cells * done // total)
         return [
             ("time      ", "bold"),
@@ -250,7 +249,7 @@ class LiveFrame:
 
     def _columns(self, width: int) -> Columns:
         """As many ticks as fit; the newest is the last column."""
-        count = max(1, min(self._window, width - _LABEL_CELLS))
+        count = max(1, min(self._window, width - LABEL_CELLS))
         axis = TickAxis(reversed(self._ticks[:count]), float(NS_PER_S / self._stats.rate_hz))
         return Columns(self._ticks[0].tick - count + 1, count, axis)
 
@@ -264,7 +263,7 @@ class LiveFrame:
         down = self._down()
         for worker, lane in enumerate(lanes):
             label, style = (f"w{worker:02d} down", "bold red") if worker in down else (f"w{worker:02d}", "bold")
-            lines.append([(f"{label:<{_LABEL_CELLS}}", style), *_runs(lane)])
+            lines.append([(f"{label:<{LABEL_CELLS}}", style), *_runs(lane)])
         if shown < workers:
             lines.append([(f"{glyphs.more} and {workers - shown} more", "bright_black")])
         return lines
@@ -299,7 +298,7 @@ def _runs(cells: list[Cell]) -> Line:
 
 def _flow(label: str, items: Line, width: int) -> list[Line]:
     """`items` one after another behind a label, on as many lines as they need."""
-    margin = _LABEL_CELLS if label else 0
+    margin = LABEL_CELLS if label else 0
     room = max(8, width - margin)
     lines: list[Line] = []
     used = room + 1

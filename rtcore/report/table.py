@@ -88,7 +88,7 @@ class RunHeader:
 def header_lines(header: Mapping[str, Any], config: RuntimeConfig, plan: Plan) -> list[str]:
     """The run header, one fact a line. `header` is `Runtime.header`."""
     run, policy, world = RunHeader.of(header, config, plan), header.get("policy", {}), header.get("world", {})
-    lines = [f"run       {run.run_id}" if run.run_id else "run"]
+    lines = [f"run       {run.run_id}"] if run.run_id else []
     lines.append(f"world     {run.world}{_arguments(config.world_args)} at {run.rate_hz:.4f} Hz ({plan.rate_hz})")
     lines.append(f"          observation {_space(world.get('observation'))}, action {_space(world.get('action'))}")
     lines += [f"          {note}" for note in world.get("notes") or ()]

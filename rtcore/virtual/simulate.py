@@ -94,9 +94,8 @@ class Simulation:
             self.config = config = fitting_policy(config, self._own_world.observation)
             agent = self._build_agent(self._own_world, policy_clock, saved)
             policy = agent.policy
-        #: What the user of the config's policy may not know of it.
-        self.policy_notes: tuple[str, ...] = agent.policy.info.notes if agent is not None else ()
         self._policy_name = agent.name if agent is not None else "none"
+        self._policy_info = agent.policy.info if agent is not None else None
         self.ring = self._make_ring() if policy is not None else None
         self.learning: VirtualLearning | None = None
         if agent is not None and self.ring is not None and config.learn is not None:
@@ -222,9 +221,19 @@ class Simulation:
         return replace(stats, culprits=find_culprits(stats, self.record.worst.found())) if self._is_over else stats
 
     @property
-    def world_notes(self) -> list[str]:
-        """What the user of the config's world may not know of it."""
-        return self._own_world.notes(self.rate_hz) if self._own_world is not None else []
+    def header(self) -> dict[str, Any]:
+        """As `Runtime.header`, of the world and the policy that the config names."""
+        header: dict[str, Any] = {}
+        if self._own_world is not None:
+            header["world"] = _entry("rtcore_workers.environment", "describe")(self._own_world, self.config)
+        if (info := self._policy_info) is not None:
+            header["policy"] = {
+                "policy": self._policy_name,
+                "num_parameters": info.num_parameters,
+                "device": info.device,
+                "notes": list(info.notes),
+            }
+        return header
 
     def summary(self) -> dict[str, Any]:
         """The content of summary.json."""

@@ -9,6 +9,7 @@ from rtcore.clock import ManualClock
 from rtcore.config import make_config
 from rtcore.dispatch import TickKind
 from rtcore.report.record import RunRecord
+from rtcore.report.table import header_lines
 from rtcore.schedule import Job
 from rtcore.stats import Distribution
 from rtcore.virtual.simulate import Change, Simulation
@@ -155,3 +156,19 @@ def test_what_a_run_says_about_inference_is_the_time_of_inference_alone():
     ticks_of(workers, clock, jobs=(0, 1), last=6)
     shape: Distribution = workers.inference[0].snapshot()
     assert (shape.count, shape.min, shape.max) == (2, 5 * MS, 5 * MS)
+
+
+def test_a_run_on_the_virtual_clock_has_the_header_of_a_real_one_warnings_included():
+    config = make_config(env_id="CartPole-v1", policy="mlp", clock="virtual", latency="constant:5", workers=2, ticks=9)
+    simulation = Simulation(config)
+    text = "\n".join(header_lines(simulation.header, config, simulation.plan))
+    simulation.close()
+    for fact in (
+        "CartPole-v1 at 50.0000 Hz",
+        "4 float32",
+        "WARNING: CartPole-v1 has no no-op",
+        "4,610 parameters",
+        "seed 0",
+    ):
+        assert fact in text
+    assert f"plan      {simulation.plan.sentence(simulation.stats().policy)}" in text

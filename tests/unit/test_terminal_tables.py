@@ -43,3 +43,27 @@ def test_no_digit_of_a_table_is_cut_however_narrow_it_is(monkeypatch, columns, t
 def test_texts_keep_to_the_width_of_the_terminal_and_a_pipe_gets_wide_lines(monkeypatch):
     assert max(len(line) for line in printed(monkeypatch, columns="80", terminal=True)[-3:]) <= 80
     assert len(printed(monkeypatch)[-2]) > 80
+
+
+def fact(*, width: int, terminal: bool, text: str) -> list[str]:
+    out = io.StringIO()
+    console = Terminal(file=out, force_terminal=terminal, width=width, color_system=None)
+    console.print(text, markup=False, soft_wrap=True)
+    return out.getvalue().splitlines()
+
+
+def test_a_fact_that_is_too_long_for_the_terminal_goes_on_below_its_own_text():
+    text = (
+        "plan      trained, 7 workers, max-time: an action every tick, delay 7 ticks, from /a/folder-with-a-long-name"
+    )
+    lines = fact(width=40, terminal=True, text=text)
+    assert len(lines) > 2 and all(len(line) <= 40 for line in lines)
+    assert lines[0].startswith("plan      trained") and all(line.startswith(" " * 10) for line in lines[1:])
+    assert " ".join(" ".join(lines).split()) == " ".join(text.split()), "no word is broken, and none is lost"
+
+
+@pytest.mark.parametrize(
+    ("terminal", "text"), [(False, f"plan      {'word ' * 40}end"), (True, "an error " * 20 + "end")]
+)
+def test_a_pipe_and_a_text_without_a_label_get_their_line_whole(terminal, text):
+    assert fact(width=40, terminal=terminal, text=text) == [text]
