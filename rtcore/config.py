@@ -161,7 +161,7 @@ class RuntimeConfig(LearnConfig):
         "trace:FILE (one ms per line, or a run's jobs.csv). Default: that of a synthetic or padded policy.",
     )
     warmup: Annotated[int, Field(ge=0, le=10_000)] = Field(
-        3, description="Inferences of each worker before tick 0, not counted."
+        3, description="Inferences of each worker before tick 0, not counted; fewer where these take over a second."
     )
 
     # -- shared memory and waiting

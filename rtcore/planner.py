@@ -40,6 +40,7 @@ class Tau:
     samples: int
     times_ns: tuple[int, ...] = ()  #: those measured, ascending, thinned to about a hundred
     workers_ns: tuple[int, ...] = ()  #: the median of each worker, where each was measured; else none
+    wanted_samples: int = 0  #: by a rehearsal; fewer `samples` if its time was up before
 
     @classmethod
     def of(
@@ -123,6 +124,7 @@ class Plan:
                 "planned_quantile": self.tau.planned_quantile,
                 "device_time": self.tau.cost_ns / 1e6,
                 "samples": self.tau.samples,
+                "wanted_samples": self.tau.wanted_samples,
             },
             "tau_by_worker_ms": [tau_ns / 1e6 for tau_ns in self.tau.workers_ns],
             "slow_workers": list(self.slow_workers),
@@ -156,6 +158,11 @@ class Plan:
     def remarks(self) -> list[str]:
         """What the plan's numbers do not show by themselves."""
         tau, remarks = self.tau, []
+        if tau.samples < tau.wanted_samples:
+            remarks.append(
+                f"The rehearsal's time was up after {tau.samples} of {tau.wanted_samples} inferences: its p99 is the "
+                f"longest of {tau.samples}, and slower ones may come late"
+            )
         if self.stagger == "max-time" and tau.planned_quantile < 0.99:
             remarks.append(
                 f"The delay is made for p{100 * tau.planned_quantile:.0f} ({tau.planned_ns / 1e6:.1f} ms); slower "

@@ -18,6 +18,9 @@ from rtcore.report.record import Drain
 from rtcore.shared import Phase, SharedRun
 
 _MIN_ROUND_NS = 700_000_000
+#: Where inferences are slow it lasts as long as three of them, but no longer than this for their sake: each worker has
+#: answered twice.
+_MAX_SETTLING_NS = 1_500_000_000
 #: A round ends after so long, unless the inferences themselves take longer.
 _MAX_ROUND_NS = 4_000_000_000
 _ROUND_SAMPLES = 40
@@ -185,7 +188,7 @@ class Rehearsal:
             elapsed_ns = self._clock.now_ns() - start_ns
             first_ns = min(times[0] for times in taus.values())
             if len(costs) >= wanted and len(taus) == num_workers:
-                return elapsed_ns > _MIN_ROUND_NS + 3 * first_ns
+                return elapsed_ns > _MIN_ROUND_NS + min(3 * first_ns, _MAX_SETTLING_NS)
             return elapsed_ns > max(_MAX_ROUND_NS, 4 * first_ns)
 
         def doing() -> str:
@@ -194,8 +197,11 @@ class Rehearsal:
         crew.wait_until(enough, "the rehearsal: no worker delivered an action", startup_s, doing)
         phase_seq = crew.set_phase(Phase.IDLE, plan, num_workers)
         crew.wait_until(lambda: crew.shared.env_status["phase_seen"] == phase_seq, "the world", startup_s)
+        if silent := sorted(set(range(num_workers)) - taus.keys()):
+            names = ", ".join(map(str, silent))
+            crew.progress(f"the rehearsal's time was up before these workers had answered: {names}")
         tau = Tau.of([tau_ns for times in taus.values() for tau_ns in times], costs, taus)
-        return Round(num_workers, tau, _per_second(answered_ns))
+        return Round(num_workers, replace(tau, wanted_samples=wanted), _per_second(answered_ns))
 
 
 def _per_second(answered_ns: list[int]) -> float:

@@ -30,6 +30,7 @@ def snapshot(shared: SharedRun, about: About, record: RunRecord | None, *, with_
         **episodes_of(record),
         policy=str(about.policy.get("policy", "")),
         startup=about.startup,
+        num_warmups=len(about.policy.get("warmup_ns") or ()),
         delay_ticks=status["delay_ticks"],
         stride_ticks=status["stride_ticks"],
         num_up=status["num_up"],

@@ -79,6 +79,7 @@ class RunStats:
     policy: str = ""
     #: Seconds by phase, in order; {}: not known.
     startup: dict[str, float] = field(default_factory=dict)
+    num_warmups: int = 0  #: inferences of worker 0 before the rehearsal
     delay_ticks: int = 0
     stride_ticks: int = 0
     num_up: int = 0
@@ -187,6 +188,7 @@ def build_summary(stats: RunStats) -> dict[str, Any]:
         "wait": stats.wait,
         "startup_s": sum(stats.startup.values()) if stats.startup else math.nan,
         "startup": stats.startup,
+        "startup_inferences": {"warmup": stats.num_warmups, "rehearsal": stats.plan.tau.samples},
     }
     cleaned: dict[str, Any] = _without_nan(summary)
     return cleaned

@@ -161,6 +161,10 @@ def _plan_table(summary: dict[str, Any]) -> Table:
     table.add_row("ticks per second", number(ticks["ideal_hz"], 4), number(ticks["hz"], 4))
     virtual = summary.get("clock") == "virtual"
     note = "* as the latency model draws them" if virtual else "* tick to action in the slot, in the rehearsal"
+    if tau.get("samples", 0) < tau.get("wanted_samples", 0):
+        note += (
+            f", whose time was up after {tau['samples']} of {tau['wanted_samples']} inferences: p99 is their longest"
+        )
     table.caption = Text(f"{note}. {plan['limit']}" if plan["limit"] else note, justify="left")
     table.caption_justify = "left"
     return table
@@ -310,9 +314,7 @@ def _episode_rows(episodes: dict[str, Any]) -> list[_Row]:
 
 def _run_rows(summary: dict[str, Any], out: Path | None) -> list[_Row]:
     record, left = summary["record"], summary.get("leftover_shared_memory")
-    started = summary["startup_s"]
-    phases = ", ".join(f"{phase} {number(took_s, 2)}" for phase, took_s in summary.get("startup", {}).items())
-    rows = [] if started is None else [_Row("start-up", f"{number(started, 2)} s{f': {phases}' if phases else ''}")]
+    rows = [] if summary["startup_s"] is None else [_Row("start-up", _startup_text(summary))]
     lost = record["lost_ticks"] + record["lost_jobs"]
     reasons = (summary.get("books") or {}).get("reasons", [])
     text = f"{record['lost_ticks']:,} ticks and {record['lost_jobs']:,} jobs missing" if lost else "complete"
@@ -328,6 +330,24 @@ def _run_rows(summary: dict[str, Any], out: Path | None) -> list[_Row]:
     if out is not None:
         rows.append(_Row("files", str(out)))
     return rows
+
+
+def _startup_text(summary: dict[str, Any]) -> str:
+    """How long each part of it took, and how many inferences were made meanwhile."""
+    inferences = summary.get("startup_inferences") or {}
+    work = {
+        "workers": f" ({_count(inferences.get('warmup', 0), 'warm-up inference')})",
+        "rehearsal": f" (planned from {_count(inferences.get('rehearsal', 0), 'inference')})",
+    }
+    phases = (
+        f"{phase} {number(took_s, 2)}{work.get(phase, '') if inferences else ''}"
+        for phase, took_s in summary.get("startup", {}).items()
+    )
+    return ": ".join(filter(None, (f"{number(summary['startup_s'], 2)} s", ", ".join(phases))))
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _recording_row(recording: dict[str, Any]) -> _Row:

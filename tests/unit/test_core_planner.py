@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -227,6 +228,13 @@ def test_actions_of_a_chunk_that_nobody_will_apply_are_told():
     assert "15 of 16 actions of a chunk are replaced by newer ones" in sentence
     assert "Action 0 of a chunk is for the tick it is due at, 6 ticks after its frame" in sentence
     assert "chunk" not in plan_of(tau_of(60), workers=6).sentence("Tiny")
+
+
+def test_a_rehearsal_whose_time_was_up_is_told_with_what_its_p99_is():
+    short = replace(Tau.of([5 * MS, 6 * MS, 9 * MS], [1]), wanted_samples=40)
+    remarks = plan_of(short).remarks()
+    assert "up after 3 of 40 inferences: its p99 is the longest of 3" in remarks[0]
+    assert not plan_of(replace(short, wanted_samples=3)).remarks()
 
 
 # -- growing, with auto ------------------------------------------------------------------------------------------

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rtcore.channel import Channel, Ready, WeightSizes, WeightsMade
-from rtcore.clock import MonotonicClock, cpu_time_ns, cpu_wait_ns
+from rtcore.clock import Clock, MonotonicClock, cpu_time_ns, cpu_wait_ns
 from rtcore.config import RuntimeConfig
 from rtcore.history import History, HistoryReader
 from rtcore.layout import TRACE_FIRST_WORKER, Layout
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 _IDLE_BEAT_NS = 200_000_000
 #: Shorter spins than this are all overhead.
 _LEAST_SPIN_NS = 20_000
+#: No further inference of a warm-up begins after so long: slow ones have little to gain from a second one.
+_WARM_UP_NS = 1_000_000_000
 
 
 def main(boot: dict[str, Any], channel: Channel) -> None:
@@ -81,7 +83,10 @@ def main(boot: dict[str, Any], channel: Channel) -> None:
 
         worker.learning = LearningTurn(config, boot["run_id"], shared, observation, action)
     worker.count_on(boot["run_phase_seq"])
-    warmup_ns = worker.warm_up(config.warmup)
+    # On a GPU the first inference compiles and allocates. And what `auto` begins its search from must be a usual one.
+    is_first_of_auto = config.workers == "auto" and index == 0
+    at_least = 2 if is_first_of_auto or policy.info.device.startswith("cuda") else 1
+    warmup_ns = worker.warm_up(config.warmup, at_least)
     gc.collect()
     gc.freeze()
     ready = {
@@ -152,6 +157,17 @@ def _num_gpus(device: str) -> int:
     return torch.cuda.device_count()
 
 
+def timed(infer: Callable[[int], None], clock: Clock, at_most: int, at_least: int) -> list[int]:
+    """Times of some inferences [ns], as with a CPU to itself. After a second only those `at_least` wanted begin."""
+    times: list[int] = []
+    begun_ns = clock.now_ns()
+    while len(times) < at_most and (len(times) < at_least or clock.now_ns() - begun_ns < _WARM_UP_NS):
+        start_ns, waited_ns = clock.now_ns(), cpu_wait_ns()
+        infer(len(times))
+        times.append(max(1, clock.now_ns() - start_ns - (cpu_wait_ns() - waited_ns)))
+    return times
+
+
 class Worker:
     """One job at a time, from its booking to its answer."""
 
@@ -201,15 +217,14 @@ class Worker:
         """Jobs of this phase add to the counts of this place instead of starting them anew."""
         self._phase_seen = phase_seq
 
-    def warm_up(self, count: int) -> list[int]:
-        """Inferences on a blank frame; returns their times [ns], as with a CPU to itself. In no statistic."""
-        times = []
-        for number in range(count):
-            start_ns, waited_ns = self._clock.now_ns(), cpu_wait_ns()
+    def warm_up(self, at_most: int, at_least: int = 1) -> list[int]:
+        """Inferences on a blank frame, in no statistic: see `timed`."""
+
+        def infer(number: int) -> None:
             self._policy.act(frame_seq=number, out=self._actions)
-            times.append(max(1, self._clock.now_ns() - start_ns - (cpu_wait_ns() - waited_ns)))
             self._status["heartbeat_ns"] = self._clock.now_ns()
-        return times
+
+        return timed(infer, self._clock, at_most, at_least)
 
     def be_ready(self) -> None:
         """Say in shared memory that this generation is ready for jobs."""
