@@ -11,6 +11,7 @@ from gymnasium.envs.registration import register, registry
 ENVIRONMENTS = {
     "rtcore/Atari-v0": "rtcore_envs.atari:AtariEnv",
     "rtcore/Blocks-v0": "rtcore_envs.blocks:BlocksEnv",
+    "rtcore/Catch-v0": "rtcore_envs.catch:CatchEnv",
     "rtcore/GameBoy-v0": "rtcore_envs.owngame:OwnGameEnv",
     "rtcore/Tetris-v0": "rtcore_envs.tetris:TetrisEnv",
     "rtcore/PokemonBattles-v0": "rtcore_envs.pokemon:PokemonBattlesEnv",

@@ -5,16 +5,14 @@
  * move down; the first row carried off by one piece is worth 1 point, the second 2, the third 3.
  * The game ends when a new piece does not fit. RAM map and timing: README.md.
  */
-#include <stdint.h>
+#include "shared.h"
 
 #define WIDTH 6u
 #define HEIGHT 12u
 #define STRIDE 8u
 
-enum { STATE_READY, STATE_PLAYING, STATE_OVER };
 enum { PHASE_FALL, PHASE_BREAK, PHASE_CLEAR };
 enum { TILE_EMPTY, TILE_GROUND, TILE_PIECE, TILE_WALL, TILE_BLANK = 0x20 };
-enum { PAD_A = 1, PAD_B = 2, PAD_START = 8, PAD_RIGHT = 16, PAD_LEFT = 32, PAD_UP = 64, PAD_DOWN = 128 };
 
 #define SPAWN_POSITION 2u /* row 0, column 2 */
 #define LINES_PER_LEVEL 8u
@@ -25,30 +23,14 @@ enum { PAD_A = 1, PAD_B = 2, PAD_START = 8, PAD_RIGHT = 16, PAD_LEFT = 32, PAD_U
 #define SOFT_DROP 2u     /* frames per row while DOWN is held */
 #define HANG_FRAMES 12u  /* a new piece hangs in the mouth: it can be steered, but not dropped */
 
-/* Registers */
-volatile uint8_t __at(0xFF40) lcdc;
-volatile uint8_t __at(0xFF44) ly;
-volatile uint8_t __at(0xFF47) bg_palette;
-volatile uint8_t __at(0xFF48) object_palette;
-
-/* The RAM map that the host reads */
-volatile uint8_t __at(0xC000) magic[2];
-volatile uint8_t __at(0xC002) state;
-volatile uint8_t __at(0xC003) level;
-volatile uint16_t __at(0xC004) frame;
-volatile uint16_t __at(0xC006) score;
+/* The RAM map that the host reads, beside what shared.h has */
 volatile uint16_t __at(0xC008) lines;
-volatile uint16_t __at(0xC00A) rng;
-volatile uint8_t __at(0xC00C) held;
-volatile uint8_t __at(0xC00D) pressed;
 volatile uint8_t __at(0xC00E) piece;
 volatile uint8_t __at(0xC00F) turn;
 volatile uint8_t __at(0xC010) position; /* row * 8 + column, signed column: a cell left of 0 is a wall */
 volatile uint8_t __at(0xC011) phase;
 volatile uint16_t __at(0xC012) pieces;
 volatile uint8_t __at(0xC014) next_piece;
-volatile uint8_t __at(0xC015) logic_line;
-volatile uint8_t __at(0xC016) logic_line_max;
 volatile uint8_t __at(0xC017) fall_timer;
 volatile uint8_t __at(0xC018) repeat_timer;
 volatile uint8_t __at(0xC019) combo;
@@ -64,11 +46,40 @@ uint8_t __at(0xC0AB) message[5];
 uint8_t __at(0xC0B0) preview[9];
 uint8_t __at(0xC0C0) objects[12];
 
-void wait_vblank(void);
-void wait_line0(void);
-void copy_picture(void);
-uint8_t read_pad(void);
-extern const uint8_t tile_data[];
+/* Records as in letters.c */
+static const uint8_t stones[] = {
+    /* ground
+     *   22222222
+     *   23333332
+     *   23333332
+     *   23333332
+     *   23333332
+     *   23333332
+     *   23333332
+     *   22222222 */
+    0x01, 0x00, 0xFF, 0x7E, 0xFF, 0x7E, 0xFF, 0x7E, 0xFF, 0x7E, 0xFF, 0x7E, 0xFF, 0x7E, 0xFF, 0x00, 0xFF,
+    /* piece
+     *   22222222
+     *   21111112
+     *   21111112
+     *   21111112
+     *   21111112
+     *   21111112
+     *   21111112
+     *   22222222 */
+    0x02, 0x00, 0xFF, 0x7E, 0x81, 0x7E, 0x81, 0x7E, 0x81, 0x7E, 0x81, 0x7E, 0x81, 0x7E, 0x81, 0x00, 0xFF,
+    /* wall
+     *   12121212
+     *   21212121
+     *   12121212
+     *   21212121
+     *   12121212
+     *   21212121
+     *   12121212
+     *   21212121 */
+    0x03, 0xAA, 0x55, 0x55, 0xAA, 0xAA, 0x55, 0x55, 0xAA, 0xAA, 0x55, 0x55, 0xAA, 0xAA, 0x55, 0x55, 0xAA,
+    0x00, /* end */
+};
 
 /* Cells of each piece and turn, as row * 8 + column; lower rows first, so that cells of one column
  * break in the right order. A repeated cell stands for "no further cell". */
@@ -85,33 +96,14 @@ static const uint8_t DEAL[8] = {0, 1, 2, 3, 4, 5, 1, 3};
 static const uint8_t FRAMES_PER_ROW[LAST_LEVEL + 1] = {24, 22, 20, 18, 16, 14, 12, 11, 10,
                                                            9,  8,  7,  6,  5,  4,  4,  3,  2};
 
-/* xorshift with the triple (7, 9, 8), period 65535 (Marsaglia 2003; 16-bit triple by exhaustive search). */
 static uint8_t deal(void) {
-    uint16_t x = rng;
-    if (x == 0)
-        x = 0xACE1;
-    x ^= x << 7;
-    x ^= x >> 9;
-    x ^= x << 8;
-    rng = x;
-    return DEAL[(uint8_t)(x >> 3) & 7];
+    return DEAL[(uint8_t)(next_random() >> 3) & 7];
 }
 
 static uint8_t fits(uint8_t where, uint8_t how) {
     const uint8_t *cell = SHAPES[piece][how];
     const uint8_t *at = board + (int8_t)where;
     return !(at[cell[0]] | at[cell[1]] | at[cell[2]]);
-}
-
-static void add_to_digits(uint8_t *last, uint8_t num_digits, uint8_t amount) {
-    *last += amount;
-    while (*last > '9') {
-        *last -= 10;
-        if (--num_digits == 0)
-            return;
-        --last;
-        ++*last;
-    }
 }
 
 static void show_message(const char *text) {
@@ -294,22 +286,10 @@ static void play(void) {
         clear_line();
 }
 
-static void put_text(uint8_t row, uint8_t column, const char *text) {
-    uint8_t *at = (uint8_t *)0x9800 + (uint16_t)row * 32 + column;
-    while (*text)
-        *at++ = *text++;
-}
-
 static void draw_scene(void) {
-    const uint8_t *from = tile_data;
-    uint8_t *to;
     uint8_t i;
-    /* Records: tile number, then 16 bytes; number 0 ends. */
-    while (*from != 0) {
-        to = (uint8_t *)0x8000 + (uint16_t)*from++ * 16;
-        for (i = 0; i < 16; ++i)
-            *to++ = *from++;
-    }
+    load_tiles(letters);
+    load_tiles(stones);
     for (i = 2; i < 15; ++i) {
         *((uint8_t *)0x9801 + (uint16_t)i * 32) = TILE_WALL;
         *((uint8_t *)0x9808 + (uint16_t)i * 32) = TILE_WALL;
@@ -324,7 +304,7 @@ static void draw_scene(void) {
 }
 
 void main(void) {
-    uint8_t pad, i;
+    uint8_t i;
     draw_scene();
     walls_before[0] = walls_before[1] = TILE_WALL;
     for (i = 0; i < 3 * STRIDE; ++i)
@@ -338,20 +318,12 @@ void main(void) {
     magic[0] = 'N';
     magic[1] = 'W';
     for (;;) {
-        wait_vblank();
-        copy_picture();
-        wait_line0();
-        pad = read_pad();
-        pressed = pad & ~held;
-        held = pad;
-        ++frame;
+        begin_frame();
         if (state == STATE_PLAYING)
             play();
         else if (pressed & PAD_START)
             start_game();
         show_piece();
-        logic_line = ly;
-        if (logic_line > logic_line_max)
-            logic_line_max = logic_line;
+        end_frame();
     }
 }

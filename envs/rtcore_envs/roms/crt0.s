@@ -1,4 +1,4 @@
-; Start-up code, picture transfer and pad reading of NARROWS (the rom of rtcore/Blocks-v0).
+; Start-up code, waiting and pad reading of our games.
 ;
 ; The order inside one frame is the contract with the host (see README.md, "Timing"):
 ; vertical blank -> copy picture -> wait for line 0 -> read pad -> game logic.
@@ -12,11 +12,6 @@
         LCDC   = 0x40
         LY     = 0x44
         IE     = 0xFF
-
-        BOARD  = 0xC020         ; 12 rows, stride 8, 6 used
-        HUD    = 0xC0A0         ; score 5, lines 4, level 2, message 5, next 9
-        SHADOW = 0xC0C0         ; 3 objects of 4 bytes
-        SCREEN = 0x9800
 
         .area   _HEADER (ABS)
         .org    0x0100
@@ -72,68 +67,6 @@ _wait_line0::
         ldh     a, (LY)
         or      a, a
         jr      nz, _wait_line0
-        ret
-
-; void copy_picture(void): well, figures and falling piece; about 640 of the 1140 machine cycles
-; of a vertical blank.
-_copy_picture::
-        ld      de, #BOARD
-        row = 0
-        .rept   12
-        ld      hl, #(SCREEN + 32 * (2 + row) + 2)
-        .rept   6
-        ld      a, (de)
-        inc     e
-        ld      (hl+), a
-        .endm
-        inc     e
-        inc     e
-        row = row + 1
-        .endm
-
-        ld      de, #HUD
-        ld      hl, #(SCREEN + 32 * 4 + 11)
-        .rept   5
-        ld      a, (de)
-        inc     e
-        ld      (hl+), a
-        .endm
-        ld      hl, #(SCREEN + 32 * 7 + 11)
-        .rept   4
-        ld      a, (de)
-        inc     e
-        ld      (hl+), a
-        .endm
-        ld      hl, #(SCREEN + 32 * 10 + 11)
-        .rept   2
-        ld      a, (de)
-        inc     e
-        ld      (hl+), a
-        .endm
-        ld      hl, #(SCREEN + 32 * 16 + 2)
-        .rept   5
-        ld      a, (de)
-        inc     e
-        ld      (hl+), a
-        .endm
-        row = 0
-        .rept   3
-        ld      hl, #(SCREEN + 32 * (13 + row) + 11)
-        .rept   3
-        ld      a, (de)
-        inc     e
-        ld      (hl+), a
-        .endm
-        row = row + 1
-        .endm
-
-        ld      de, #SHADOW
-        ld      hl, #0xFE00
-        .rept   12
-        ld      a, (de)
-        inc     e
-        ld      (hl+), a
-        .endm
         ret
 
 ; uint8_t read_pad(void): bit 0 A, 1 B, 2 SELECT, 3 START, 4 RIGHT, 5 LEFT, 6 UP, 7 DOWN.

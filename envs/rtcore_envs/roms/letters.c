@@ -1,38 +1,8 @@
-/* Pictures of NARROWS: records of a tile number and 16 bytes (8 rows of low plane, high plane).
- * Tile number 0 ends the list. Letters and figures have their ASCII number; tiles that are not listed stay white. */
+/* Figures and letters: records of a tile number and 16 bytes (8 rows of low plane, high plane). Each has its ASCII
+ * number; tile number 0 ends the list. Tiles that are not listed stay white. */
 #include <stdint.h>
 
-const uint8_t tile_data[] = {
-    /* ground
-     *   22222222
-     *   23333332
-     *   23333332
-     *   23333332
-     *   23333332
-     *   23333332
-     *   23333332
-     *   22222222 */
-    0x01, 0x00, 0xFF, 0x7E, 0xFF, 0x7E, 0xFF, 0x7E, 0xFF, 0x7E, 0xFF, 0x7E, 0xFF, 0x7E, 0xFF, 0x00, 0xFF,
-    /* piece
-     *   22222222
-     *   21111112
-     *   21111112
-     *   21111112
-     *   21111112
-     *   21111112
-     *   21111112
-     *   22222222 */
-    0x02, 0x00, 0xFF, 0x7E, 0x81, 0x7E, 0x81, 0x7E, 0x81, 0x7E, 0x81, 0x7E, 0x81, 0x7E, 0x81, 0x00, 0xFF,
-    /* wall
-     *   12121212
-     *   21212121
-     *   12121212
-     *   21212121
-     *   12121212
-     *   21212121
-     *   12121212
-     *   21212121 */
-    0x03, 0xAA, 0x55, 0x55, 0xAA, 0xAA, 0x55, 0x55, 0xAA, 0xAA, 0x55, 0x55, 0xAA, 0xAA, 0x55, 0x55, 0xAA,
+const uint8_t letters[] = {
     /* 0 */
     0x30, 0x38, 0x38, 0x44, 0x44, 0x4C, 0x4C, 0x54, 0x54, 0x64, 0x64, 0x44, 0x44, 0x38, 0x38, 0x00, 0x00,
     /* 1 */
