@@ -30,7 +30,8 @@ class CatchEnv(PackagedGameEnv):
     that is missed pays nothing, lowers what the next one pays by 2, and raises the water under the floor by 1; a drop
     caught at 5 points lowers the water by 1.
 
-    Terminates when the water reaches the floor, at 32. Never truncates by itself.
+    Terminates when the water reaches the floor, at 32, or when 256 drops have come down, after about a minute. Never
+    truncates by itself.
 
     Info: ``score``, ``caught``, ``missed``, ``pay`` (the points of the last drop, less what was missed since),
     ``water``, ``level``, all int.

@@ -2,7 +2,7 @@
  *
  * The first drop caught pays 1 point, and every drop caught after it 1 more than the one before, up to 5; a drop that is
  * missed lowers what the next one pays by 2 and raises the water under the floor. The game ends when the water reaches
- * the floor. RAM map and timing: README.md.
+ * the floor, or when 256 drops have come down. RAM map and timing: README.md.
  */
 #include "shared.h"
 
@@ -42,6 +42,7 @@ volatile uint16_t __at(0xC01A) missed;
 volatile uint8_t __at(0xC01C) next_drop;
 volatile uint8_t __at(0xC01D) splash_timer;
 volatile uint8_t __at(0xC01E) splash;
+volatile uint8_t __at(0xC01F) landed; /* drops, caught or not; 0 again after the last */
 uint8_t __at(0xC020) drops[NUM_DROPS][2]; /* x, and how far it has fallen: 0 is no drop */
 uint8_t __at(0xC080) top_line[20];
 uint8_t __at(0xC094) tank_tiles[2];
@@ -303,6 +304,10 @@ static void move_drops(void) {
             miss_drop(x);
         show_pay();
         show_water();
+        if (++landed == 0 && state == STATE_PLAYING) {
+            state = STATE_OVER;
+            show_message("DONE ");
+        }
     }
 }
 
@@ -349,6 +354,7 @@ static void start_game(void) {
     level = 0;
     caught = 0;
     missed = 0;
+    landed = 0;
     next_drop = 0;
     catches_to_level = CATCHES_PER_LEVEL;
     drop_timer = FIRST_DROP;
