@@ -215,6 +215,11 @@ class RuntimeConfig(LearnConfig):
         "applied action, its delay and its outcome. Implies --record. With --replay: the video of that recording.",
     )
     live: bool = Field(True, description="Live terminal view (plain lines where there is no terminal).")
+    show_world: bool = Field(
+        True,
+        description="The live view shows what the world shows, if that is an image, as half blocks: in a terminal with "
+        "UTF-8, 60 columns and 10 lines or more; in five shades where NO_COLOR is set.",
+    )
 
     @model_validator(mode="after")
     def _one_rom(self) -> Self:

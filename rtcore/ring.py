@@ -274,6 +274,14 @@ class FrameRing:
             at += size
         return out
 
+    def newest_frame(self) -> npt.NDArray[Any] | None:
+        """Reader, in any thread: a copy of the newest frame; None if there is none yet, or it was lapped meanwhile."""
+        seq = self.sequence.newest()
+        if seq < 0:
+            return None
+        frame: npt.NDArray[Any] = self.gather(np.array([seq]))[0]
+        return None if self.sequence.was_lapped(seq) else frame
+
     def row_dtype(self, action: np.dtype[Any]) -> np.dtype[Any]:
         """A row of `copy_rows`: a header and, as `action`, what was applied. `action`: dtype (with shape) of one."""
         return FRAME_HEADER.dtype_with("action", action, self._words_per_header * WORD_BYTES)

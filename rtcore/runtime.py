@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 from gymnasium.spaces import Box, Dict, Space
 
 from rtcore.clock import MonotonicClock, ns_of
@@ -349,6 +350,13 @@ class Runtime:
     def _check_is_running(self) -> None:
         if self._over.is_set():
             raise self._error or StartupError("the run is over: make a new one")
+
+    def newest_frame(self) -> npt.NDArray[Any] | None:
+        """A copy of what the world showed last, as it is in the ring; None before its first frame.
+
+        Costs the env process nothing. Also once the run is over, until this object goes.
+        """
+        return self._started.shared.ring.newest_frame()
 
     def pause_learning(self, paused: bool = True) -> None:
         """Learners go on collecting, but make no update until it is called with False. Nothing if nobody learns.

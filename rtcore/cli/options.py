@@ -79,7 +79,7 @@ _GROUPS = {
     "shared memory": ("wait", "spin_us", "ring_slots"),
     "faults": ("startup_timeout_s", "env_timeout_s", "hang_timeout_s", "max_restarts"),
     "realtime": ("realtime", "env_cpu"),
-    "output": ("out", "trace", "record", "video", "live"),
+    "output": ("out", "trace", "record", "video", "live", "show_world"),
 }
 _METAVARS = {
     "env_id": "ID",

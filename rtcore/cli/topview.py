@@ -84,6 +84,13 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         metavar="S",
         help=f"seconds between two views [{_LIVE_INTERVAL_S} in a terminal, else a line every {_PLAIN_INTERVAL_S}]",
     )
+    parser.add_argument(
+        "--show-world",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="while watching in a terminal: what the world shows, if that is an image, as half blocks (UTF-8, 60 "
+        "columns and 10 lines or more; in five shades where NO_COLOR is set) [yes]",
+    )
     add_version(parser)
     options = parser.parse_args(arguments)
     if options.json and not (options.list or options.once):
@@ -105,7 +112,7 @@ def _dispatch(options: argparse.Namespace) -> None:
         with Onlooker.attach(find_run(options.run_id)) as run:
             _show_once(run, console, as_json=options.json)
     else:
-        _watch(find_run(options.run_id), options.interval, console)
+        _watch(find_run(options.run_id), options.interval, console, show_world=options.show_world)
 
 
 # -- all runs ----------------------------------------------------------------------------------------------
@@ -192,10 +199,10 @@ def _not_yet(run: Onlooker) -> str:
     return f"{name}: no tick yet"
 
 
-def _watch(run_id: str, interval_s: float | None, console: Console) -> None:
+def _watch(run_id: str, interval_s: float | None, console: Console, *, show_world: bool) -> None:
     """Until the run is over. Its end is shown with its last numbers."""
     clock = MonotonicClock()
-    with Onlooker.attach(run_id) as run, LiveView(console, clock=clock) as view:
+    with Onlooker.attach(run_id) as run, LiveView(console, clock=clock, show_world=show_world) as view:
         if interval_s is None:
             interval_s = _LIVE_INTERVAL_S if view.is_live else _PLAIN_INTERVAL_S
         why = _await_first_tick(run, view, clock)
@@ -223,7 +230,7 @@ def _follow(run: Onlooker, view: LiveView, clock: MonotonicClock, interval_ns: i
     if run.about is not None and run.config is not None:
         for line in header_lines(run.about.header, run.config, run.about.plan):
             view.log(line)
-    view.begin(run.header)
+    view.begin(run.header, run.sight)
     pause_ns = min(int(min(_POLL_S, run.longest_pause_s) * 1e9), interval_ns)
     next_ns = clock.now_ns()
     while True:

@@ -146,7 +146,7 @@ def _measure(config: RuntimeConfig, console: Console, folder: OutFolder | None =
 
 def _measure_and_keep(config: RuntimeConfig, flags: list[str], console: Console) -> PathResult:
     """The same, leaving what `rtcore-run --trace --out DIR` leaves."""
-    from rtcore.cli.run import write_trace  # noqa: PLC0415 - only for runs that are kept
+    from rtcore.cli.play import write_trace  # noqa: PLC0415 - only for runs that are kept
     from rtcore.report.output import write_results  # noqa: PLC0415
     from rtcore.report.perfetto.writer import require_perfetto  # noqa: PLC0415
 

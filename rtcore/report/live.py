@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import textwrap
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from types import TracebackType
 from typing import Self, TypeAlias, TypeVar
 
 from rich.cells import cell_len, set_cell_size
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.live import Live
 from rich.segment import Segment
 from rich.style import Style
@@ -22,21 +22,27 @@ from rich.style import Style
 from rtcore.clock import NS_PER_MS, NS_PER_S, NS_PER_US, Clock, MonotonicClock
 from rtcore.dispatch import Outcome, TickKind
 from rtcore.report.axis import TickAxis
+from rtcore.report.halfblocks import Image, Line, half_blocks
 from rtcore.report.record import RunRecord
 from rtcore.report.summary import RunStats
 from rtcore.report.table import RunHeader
 from rtcore.report.timeline import ASCII, KIND_STYLE, UNICODE, Cell, Columns, Glyphs, tick_lane, worker_lanes
-from rtcore.report.wording import learner_facts, number, policy_notes, realtime_text, share
+from rtcore.report.wording import learner_facts, number, points, policy_notes, realtime_text, share
 from rtcore.shared import SharedRun
 from rtcore.terminal import LABEL_CELLS, Terminal
 
-Line: TypeAlias = list[tuple[str, str]]  #: (text, style) from left to right
+#: What the world looks like at this moment; None: not known.
+Sight: TypeAlias = Callable[[], Image | None]
 _Row = TypeVar("_Row")
 
 _REDRAW_NS = 200 * NS_PER_MS
 _PLAIN_EVERY_NS = 2 * NS_PER_S
 _MIN_WINDOW_TICKS = 80
 _MAX_JOBS_DRAWN = 4096
+#: Of the world's picture: smallest side, largest part of the terminal's width, and where there is no room for it.
+_SMALLEST_IMAGE_CELLS = 16
+_IMAGE_SHARE = 0.4
+_LEAST_WIDTH_WITH_IMAGE = 60
 #: Facts up to this rank are shown in part where there is no room for all of them.
 _CORE_RANK = 2
 _KINDS = [kind.name.lower() for kind in TickKind]
@@ -50,9 +56,50 @@ def booked_ticks(shared: SharedRun, num_workers: int) -> dict[int, int]:
     return {worker: job.obs_tick for worker, job in jobs if job.phase_seq == phase_seq}
 
 
-def render(stats: RunStats, record: RunRecord, run: RunHeader, booked: Mapping[int, int] | None = None) -> LiveFrame:
-    """The view at this moment. `booked`: from `booked_ticks`; without it the lanes end with finished jobs."""
-    return LiveFrame(stats, record, run, booked or {})
+def render(
+    stats: RunStats,
+    record: RunRecord,
+    run: RunHeader,
+    booked: Mapping[int, int] | None = None,
+    image: Image | None = None,
+) -> LiveFrame:
+    """The view at this moment. `booked`: from `booked_ticks`; without it the lanes end with finished jobs.
+
+    `image`: what the world looks like, drawn where the terminal has room and characters for it.
+    """
+    return LiveFrame(stats, record, run, booked or {}, image)
+
+
+def draw_image(image: Image | None, console: Console, options: ConsoleOptions, columns: int, rows: int) -> list[Line]:
+    """`image` as lines of at most `columns` cells; none where it would be too small, or cannot be drawn."""
+    if image is None or options.ascii_only or columns < _SMALLEST_IMAGE_CELLS or 2 * rows < _SMALLEST_IMAGE_CELLS:
+        return []
+    return half_blocks(image, columns, rows, colours=not console.no_color and console.color_system is not None)
+
+
+def crop(line: Line, width: int) -> Line:
+    """At most `width` cells."""
+    left, cropped = width, []
+    for text, style in line:
+        cells = cell_len(text)
+        cropped.append((text if cells <= left else set_cell_size(text, max(0, left)), style))
+        left -= cells
+    return cropped
+
+
+def beside(lines: list[Line], others: list[Line], width: int, gap: int = 2) -> list[Line]:
+    """`others` to the right of `lines`, which get `width` cells."""
+    count = max(len(lines), len(others))
+    padded = [_fill(crop(line, width), width + gap) for line in [*lines, *[[]] * (count - len(lines))]]
+    return [[*line, *other] for line, other in zip(padded, [*others, *[[]] * (count - len(others))], strict=True)]
+
+
+def segments_of(lines: Iterable[Line], encoding: str) -> RenderResult:
+    """For Rich to print."""
+    for line in lines:
+        for text, style in line:
+            yield Segment(_printable(text, encoding), Style.parse(style))
+        yield Segment.line()
 
 
 def plain_line(stats: RunStats, elapsed_s: float, total_s: float) -> str:
@@ -67,6 +114,7 @@ def plain_line(stats: RunStats, elapsed_s: float, total_s: float) -> str:
         f"acted {share(stats.acted_fraction)}",
         f"{every}, delay p50 {p50} p99 {p99} ticks" if interval.count else "no two actions yet",
         f"late p99 {number(shapes['lateness_ns'].percentile(0.99) / NS_PER_US)} us",
+        f"points {points(stats.score.points)} ({number(stats.score.per_1000_ticks)} per 1,000 ticks)",
     ]
     if stats.learner is not None:
         parts += [text for text, _ in learner_facts(stats.learner)]
@@ -81,8 +129,16 @@ def plain_line(stats: RunStats, elapsed_s: float, total_s: float) -> str:
 class LiveFrame:
     """One picture of a run; lays itself out for whatever terminal prints it. Owns copies of what it shows."""
 
-    def __init__(self, stats: RunStats, record: RunRecord, run: RunHeader, booked: Mapping[int, int]) -> None:
+    def __init__(
+        self,
+        stats: RunStats,
+        record: RunRecord,
+        run: RunHeader,
+        booked: Mapping[int, int],
+        image: Image | None = None,
+    ) -> None:
         self._stats = stats
+        self._image = image
         self._run = run
         self._booked = booked
         self._delay_ticks = stats.delay_ticks or stats.plan.delay_ticks
@@ -94,11 +150,13 @@ class LiveFrame:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         glyphs = ASCII if options.ascii_only else UNICODE
-        width, height = options.max_width, (options.height or options.max_height or 25) - 1
-        for line in self.lines(width, max(1, height), glyphs):
-            for text, style in line:
-                yield Segment(_printable(text, options.encoding), Style.parse(style))
-            yield Segment.line()
+        width, height = options.max_width, max(1, (options.height or options.max_height or 25) - 1)
+        columns = int(width * _IMAGE_SHARE) if width >= _LEAST_WIDTH_WITH_IMAGE else 0
+        picture = draw_image(self._image, console, options, columns, height)
+        if not picture:
+            return (yield from segments_of(self.lines(width, height, glyphs), options.encoding))
+        left = width - sum(cell_len(text) for text, _ in picture[0]) - 2
+        yield from segments_of(beside(self.lines(left, height, glyphs), picture, left), options.encoding)
 
     def lines(self, width: int, height: int, glyphs: Glyphs) -> list[Line]:
         """At most `height` lines of at most `width` cells. What matters least is left out first."""
@@ -115,7 +173,7 @@ class LiveFrame:
         legend = kept.get(-1, [])
         space = height - len(top) - len(legend) - len(bottom)
         lines = [*top, *self._lanes(width, space, glyphs), bottom[0], *legend, bottom[1]]
-        return [_crop(line, width) for line in lines[-height:]]
+        return [crop(line, width) for line in lines[-height:]]
 
     # -- facts ---------------------------------------------------------------------------------------------
 
@@ -131,7 +189,7 @@ class LiveFrame:
             (1, ("actions", self._action_facts())),
             (3, ("outcomes", self._counts(_OUTCOMES, ("on_time", "unfinished")))),
             (4, ("workers", self._worker_facts())),
-            (5, ("episodes", self._episode_facts())),
+            (2, ("score", self._score_facts())),
             *([(2, ("learner", learner_facts(self._stats.learner)))] if self._stats.learner is not None else []),
         ]
         if self._run.clock != "wall":
@@ -210,11 +268,15 @@ class LiveFrame:
                 facts.append((f"{name} {count}", "yellow"))
         return facts
 
-    def _episode_facts(self) -> Line:
-        facts = [(f"{self._stats.counters['episodes']}", "")]
+    def _score_facts(self) -> Line:
+        stats, count = self._stats, self._stats.counters["episodes"]
+        score = stats.score
+        facts = [(f"{points(score.points)} points", "bold"), (f"{number(score.per_1000_ticks)} per 1,000 ticks", "")]
+        if score.unfinished is not None:
+            facts.append((f"this episode {points(score.unfinished.total_reward)}", ""))
         if self._returns:
             mean = sum(self._returns) / len(self._returns)
-            facts.append((f"mean of the last {len(self._returns)} returns {number(mean, 2)}", ""))
+            facts.append((f"{count:,} ended, mean of the last {len(self._returns)} returns {number(mean, 2)}", ""))
         return facts
 
     def _legend(self, glyphs: Glyphs) -> Line:
@@ -312,14 +374,9 @@ def _flow(label: str, items: Line, width: int) -> list[Line]:
     return lines
 
 
-def _crop(line: Line, width: int) -> Line:
-    """At most `width` cells."""
-    left, cropped = width, []
-    for text, style in line:
-        cells = cell_len(text)
-        cropped.append((text if cells <= left else set_cell_size(text, max(0, left)), style))
-        left -= cells
-    return cropped
+def _fill(line: Line, width: int) -> Line:
+    """At least `width` cells."""
+    return [*line, (" " * (width - sum(cell_len(text) for text, _ in line)), "")]
 
 
 def _printable(text: str, encoding: str) -> str:
@@ -342,12 +399,21 @@ class LiveView:
     has started; `update` as often as you like (it draws 5 times a second at most, or a line every 2 s).
     """
 
-    def __init__(self, console: Console | None = None, live: bool = True, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        console: Console | None = None,
+        live: bool = True,
+        clock: Clock | None = None,
+        *,
+        show_world: bool = True,
+    ) -> None:
         self._console = console if console is not None else Terminal(highlight=False)
         self._clock = clock if clock is not None else MonotonicClock()
         self.is_live = live and self._console.is_terminal and not self._console.is_dumb_terminal
         self._live: Live | None = None
         self._run: RunHeader | None = None
+        self._see: Sight = lambda: None
+        self.shows_world = self.is_live and show_world
         self._drawn_ns: int | None = None
 
     def __enter__(self) -> Self:
@@ -360,9 +426,10 @@ class LiveView:
         if live is not None:
             live.stop()
 
-    def begin(self, run: RunHeader) -> None:
-        """Tick 0 is about to begin."""
+    def begin(self, run: RunHeader, see: Sight = lambda: None) -> None:
+        """Tick 0 is about to begin. `see`: asked whenever the world is to be drawn."""
         self._run = run
+        self._see = see
 
     def log(self, message: str) -> None:
         """A line that stays, above the live area."""
@@ -378,17 +445,26 @@ class LiveView:
         force: bool = False,
     ) -> None:
         """Show this state, unless one was shown a moment ago. `force`: show it anyway (the last one)."""
-        now_ns = self._clock.now_ns()
-        every_ns = _REDRAW_NS if self.is_live else _PLAIN_EVERY_NS
-        if not force and self._drawn_ns is not None and now_ns - self._drawn_ns < every_ns:
+        if not self.is_due(force=force):
             return
-        self._drawn_ns = now_ns
         run = self._run if self._run is not None else RunHeader.of_stats(stats)
         if not self.is_live:
             done = record.ticks[-1].tick + 1 if record.ticks else 0
             self.log(plain_line(stats, done / run.rate_hz, run.num_ticks / run.rate_hz))
             return
-        frame = render(stats, record, run, booked)
+        self.show(render(stats, record, run, booked, self._see() if self.shows_world else None))
+
+    def is_due(self, *, force: bool) -> bool:
+        """Whether it is time to draw; it counts as done then."""
+        now_ns = self._clock.now_ns()
+        every_ns = _REDRAW_NS if self.is_live else _PLAIN_EVERY_NS
+        if not force and self._drawn_ns is not None and now_ns - self._drawn_ns < every_ns:
+            return False
+        self._drawn_ns = now_ns
+        return True
+
+    def show(self, frame: RenderableType) -> None:
+        """Put this into the live area."""
         if self._live is None:
             self._live = Live(frame, console=self._console, auto_refresh=False, vertical_overflow="crop")
             self._live.start(refresh=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -86,6 +87,19 @@ class Episode(NamedTuple):
     total_reward: float
 
 
+class Score(NamedTuple):
+    """What the ticks of a record paid: of every episode, the unfinished one included."""
+
+    points: float = 0.0  #: sum of all rewards
+    ticks: int = 0  #: in so many ticks
+    unfinished: Episode | None = None  #: the episode under way: up to its newest tick
+
+    @property
+    def per_1000_ticks(self) -> float:
+        """NaN before the first tick."""
+        return 1000 * self.points / self.ticks if self.ticks else math.nan
+
+
 class Episodes:
     """The newest episodes, and how many there were before them, so that a week needs no more memory than an hour.
 
@@ -96,6 +110,25 @@ class Episodes:
         self._kept: deque[Episode] = deque(maxlen=_RECENT_EPISODES)
         self.dropped = 0  #: older than those that are kept
         self.dropped_return = 0.0  #: sum of what these returned
+        self.points = 0.0  #: sum of all rewards since the first tick that was seen
+        self.unfinished: Episode | None = None
+        self._newest: FrameHeader | None = None
+        self._points_before = 0.0  #: of the episodes before the newest one, less what was paid before the first tick
+
+    def see(self, header: FrameHeader) -> None:
+        """A tick, in order. One that is missing costs no points, unless it was the last of its episode."""
+        before = self._newest
+        if before is None:
+            self._points_before = header.reward - header.episode_return
+        elif header.episode != before.episode:
+            self._points_before += before.episode_return
+        self._newest = header
+        self.points = self._points_before + header.episode_return
+        episode = Episode(header.tick, header.episode_ticks, header.episode_return)
+        is_over = header.kind != TickKind.RESET and bool(header.terminated or header.truncated)
+        self.unfinished = None if is_over else episode
+        if is_over:
+            self.add(episode)
 
     def add(self, episode: Episode) -> None:
         if len(self._kept) == _RECENT_EPISODES:
@@ -146,8 +179,7 @@ class RunRecord:
         self.num_ticks += 1
         self.worst.add(header)
         self.booked_jobs += header.booked_jobs
-        if header.kind != TickKind.RESET and (header.terminated or header.truncated):
-            self.episodes.add(Episode(header.tick, header.episode_ticks, header.episode_return))
+        self.episodes.see(header)
         if self._tick_writer is not None:
             self._tick_writer.writerow(self._tick_row(header, action))
 
@@ -173,6 +205,11 @@ class RunRecord:
                 job.write_ns,
             )
             self._job_writer.writerow(row)
+
+    @property
+    def score(self) -> Score:
+        """What was paid so far."""
+        return Score(self.episodes.points, self.num_ticks + self.lost_ticks, self.episodes.unfinished)
 
     @property
     def rows(self) -> Rows:

@@ -52,6 +52,7 @@ def episodes_of(record: RunRecord | None) -> dict[str, Any]:
         "dropped_episodes": kept.dropped,
         "dropped_return": kept.dropped_return,
         "episodes": kept.newest(),
+        "score": record.score,
     }
 
 

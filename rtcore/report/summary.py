@@ -9,7 +9,7 @@ from typing import Any
 
 from rtcore.planner import Plan
 from rtcore.recorder import KIND_COUNTERS, OUTCOME_COUNTERS
-from rtcore.report.record import Episode
+from rtcore.report.record import Episode, Score
 from rtcore.stats import Distribution
 
 
@@ -76,6 +76,7 @@ class RunStats:
     episodes: list[Episode]
     dropped_episodes: int = 0  #: before `episodes`, which are the newest
     dropped_return: float = 0.0  #: sum of what these returned
+    score: Score = field(default_factory=Score)  #: of all ticks, the unfinished episode included
     policy: str = ""
     #: Seconds by phase, in order; {}: not known.
     startup: dict[str, float] = field(default_factory=dict)
@@ -121,6 +122,7 @@ def build_summary(stats: RunStats) -> dict[str, Any]:
     """`summary.json`. Numbers that do not exist (no episode, no sample) are null."""
     counters, shapes = stats.counters, stats.distributions
     read = _merge([worker.publish_to_read_ns for worker in stats.workers])
+    unfinished = stats.score.unfinished
     summary = {
         "clock": stats.clock,
         "policy": stats.policy,
@@ -172,6 +174,11 @@ def build_summary(stats: RunStats) -> dict[str, Any]:
         "episodes": {
             "count": counters["episodes"],
             "return_mean": stats.mean_return,
+            "unfinished_return": unfinished.total_reward if unfinished is not None else None,
+            "unfinished_ticks": unfinished.num_ticks if unfinished is not None else None,
+            "points": stats.score.points,
+            "points_ticks": stats.score.ticks,
+            "points_per_1000_ticks": stats.score.per_1000_ticks,
             "first_listed": stats.dropped_episodes,
             "returns": [episode.total_reward for episode in stats.episodes],
             "num_ticks": [episode.num_ticks for episode in stats.episodes],

@@ -15,7 +15,7 @@ from rich.text import Text
 from rtcore.config import RuntimeConfig
 from rtcore.planner import Plan
 from rtcore.report.summary import RunStats
-from rtcore.report.wording import learner_rows, number, policy_notes, realtime_text, share
+from rtcore.report.wording import learner_rows, number, points, policy_notes, realtime_text, share
 
 #: What became of a job, in a few words.
 OUTCOME_MEANING = {
@@ -115,12 +115,17 @@ class _Row(NamedTuple):
     style: str = ""
 
 
-def summary_table(summary: dict[str, Any], out: Path | None) -> RenderableType:
-    """`Runtime.summary()` as tables. `out`: the folder that holds the run's files, if there is one."""
+def headline(summary: dict[str, Any]) -> RenderableType:
+    """What matters most of `Runtime.summary()`: to be printed last, so that it does not scroll away."""
     policy = str(summary.get("policy") or "")
     title = Text("What happened", style="bold")
     title.append(f"   {policy or 'policy not named'}, {summary.get('clock')} clock", style="not bold")
     warnings = [Text(f"The policy is {note}.", style="yellow") for note in policy_notes(policy)]
+    return Group(title, *warnings, _plan_table(summary))
+
+
+def details(summary: dict[str, Any], out: Path | None) -> RenderableType:
+    """All the rest of `Runtime.summary()`. `out`: the folder that holds the run's files, if there is one."""
     facts = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     facts.add_column(style="bold", no_wrap=True)
     facts.add_column(no_wrap=True)
@@ -130,7 +135,7 @@ def summary_table(summary: dict[str, Any], out: Path | None) -> RenderableType:
         for position, row in enumerate(rows):
             name = section if position == 0 else ""
             facts.add_row(name, Text(row.label, style=row.style), Text(row.text, style=row.style))
-    return Group(title, *warnings, Text(""), _plan_table(summary), facts)
+    return facts
 
 
 def _plan_table(summary: dict[str, Any]) -> Table:
@@ -159,6 +164,7 @@ def _plan_table(summary: dict[str, Any]) -> Table:
         f"{number(_middle(took, 'p50'))} (p99 {number(_middle(took, 'p99'))})",
     )
     table.add_row("ticks per second", number(ticks["ideal_hz"], 4), number(ticks["hz"], 4))
+    table.add_row("points", "", _points(summary["episodes"]))
     virtual = summary.get("clock") == "virtual"
     note = "* as the latency model draws them" if virtual else "* tick to action in the slot, in the rehearsal"
     if tau.get("samples", 0) < tau.get("wanted_samples", 0):
@@ -309,7 +315,17 @@ def _worker_rows(
 
 
 def _episode_rows(episodes: dict[str, Any]) -> list[_Row]:
-    return [_Row("ended", f"{episodes['count']:,}"), _Row("mean return", number(episodes["return_mean"], 3))]
+    rows = [_Row("ended", f"{episodes['count']:,}"), _Row("mean return", number(episodes["return_mean"], 3))]
+    if episodes["unfinished_return"] is not None:
+        under_way = f"{points(episodes['unfinished_return'])} in {episodes['unfinished_ticks']:,} ticks"
+        rows.append(_Row("unfinished", under_way))
+    rows.append(_Row("points", _points(episodes)))
+    return rows
+
+
+def _points(episodes: Mapping[str, Any]) -> str:
+    """Of all ticks, whether their episode ended or not."""
+    return f"{points(episodes['points'])} ({number(episodes['points_per_1000_ticks'])} per 1,000 ticks)"
 
 
 def _run_rows(summary: dict[str, Any], out: Path | None) -> list[_Row]:

@@ -39,6 +39,11 @@ def number(value: float | None, digits: int = 1) -> str:
     return f"{value:.{digits}f}"
 
 
+def points(value: float | None) -> str:
+    """A sum of rewards: whole ones, as games pay, without decimals."""
+    return number(value, 0 if value is not None and float(value).is_integer() else 2)
+
+
 def share(value: float | None) -> str:
     """A fraction as a percentage that says 100% only of all."""
     if value is None or math.isnan(value):

@@ -235,6 +235,10 @@ class Simulation:
             }
         return header
 
+    def newest_frame(self) -> npt.NDArray[Any] | None:
+        """As of a `Runtime`; None also where nobody looks at the frames: a synthetic policy."""
+        return self.ring.newest_frame() if self.ring is not None else None
+
     def summary(self) -> dict[str, Any]:
         """The content of summary.json."""
         return build_summary(self.stats()) | {"leftover_shared_memory": []}

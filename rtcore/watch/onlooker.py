@@ -30,6 +30,8 @@ from rtcore.report.summary import RunStats, build_summary
 from rtcore.report.table import RunHeader
 from rtcore.shared import Phase, SharedRun
 from rtcore.shm import Standing, judge_run, read_head, removal_command, segment_path
+from rtcore.spaces import ObservationSpec
+from rtcore.watch.frames import WorldSight
 from rtcore.watch.learners import LearnersView
 
 _PARTS = ("slots", "ring", "log", "about")
@@ -270,6 +272,12 @@ class Onlooker:
         if self._learners is None:
             return stats
         return replace(stats, learner=self._learners.stats(shared.env_status["tick"]))
+
+    @property
+    def sight(self) -> WorldSight:
+        """What the world looks like. Only once there is an `about`."""
+        about, _, shared = self._known()
+        return WorldSight(ObservationSpec.from_json(about.world["observation"]), shared.ring.newest_frame)
 
     def booked_ticks(self) -> Mapping[int, int]:
         """Tick of each worker's newest booking. Empty once the run is over."""

@@ -10,7 +10,7 @@ from rtcore.report.culprits import MOST_TICKS, slow_workers
 from rtcore.report.record import RunRecord
 from rtcore.report.stretch import SIZE_TICKS
 from rtcore.report.summary import WorkerStats
-from rtcore.report.table import summary_table
+from rtcore.report.table import details
 from rtcore.stats import Histogram
 from rtcore.virtual.simulate import Simulation
 
@@ -76,7 +76,7 @@ def test_the_summary_shows_the_stretch_its_ticks_and_how_to_ask_for_others(tmp_p
 
     summary = run_of(slow_at({*range(100, 110)}, 90), ticks=600).summary()
     console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
-    console.print(summary_table(summary, tmp_path))
+    console.print(details(summary, tmp_path))
     text = console.export_text()
     console.file.close()
     assert "worst stretch" in text

@@ -19,7 +19,7 @@ from rtcore.report.live import LiveView, plain_line, render
 from rtcore.report.record import RunRecord
 from rtcore.report.rows import JobRow
 from rtcore.report.summary import RunStats, WorkerStats, build_summary
-from rtcore.report.table import RunHeader, header_lines, summary_table
+from rtcore.report.table import RunHeader, details, header_lines, headline
 from rtcore.ring import FrameHeader
 from rtcore.stats import Histogram
 
@@ -276,7 +276,7 @@ def test_plain_line_names_faults_only_if_there_were_any():
 
 def printed(summary: dict) -> str:
     console = Console(file=io.StringIO(), record=True, width=110)
-    console.print(summary_table(summary, Path("runs/[a]")))
+    console.print(details(summary, Path("runs/[a]")), headline(summary))
     return console.export_text()
 
 

@@ -16,7 +16,7 @@ import rtcore
 from rtcore.config import make_config
 from rtcore.learn.checkpoint import CheckpointFolder
 from rtcore.report.output import write_results
-from rtcore.report.table import summary_table
+from rtcore.report.table import details, headline
 from rtcore.strictjson import dumps, write_json
 from rtcore.virtual.simulate import Simulation
 
@@ -68,7 +68,8 @@ def test_returns_beyond_every_float_are_in_files_that_others_can_read(tmp_path):
     simulation.close()
     summary = simulation.summary()
     assert summary["episodes"]["return_mean"] == math.inf
-    summary_table(summary, tmp_path)
+    details(summary, tmp_path)
+    headline(summary)
     write_results(tmp_path, summary, simulation.stats(), simulation.record)
     CheckpointFolder(tmp_path / "checkpoints", 1).write({}, {}, {"updates": 1, "mean_return": math.inf})
     files = [*tmp_path.rglob("*.json")]

@@ -115,6 +115,14 @@ def _sum_of_workers(key: str) -> Getter:
     return get
 
 
+def _points(samples: Samples) -> float:
+    return sum(row.reward for row in samples.run.ticks)
+
+
+def _points_per_1000_ticks(samples: Samples) -> float:
+    return 1000 * _points(samples) / len(samples.run.ticks) if samples.run.ticks else math.nan
+
+
 def _return_mean(samples: Samples) -> float:
     returns = [episode.total for episode in samples.episodes]
     return sum(returns) / len(returns) if returns else math.nan
@@ -267,6 +275,18 @@ _TABLE: list[tuple[str, list[tuple[str, str, str, Getter]]]] = [
             ("start-up [s]", "", "1", _from_summary("startup_s")),
             ("episodes", "that ended", "n", _from_summary("episodes", "count", rows=lambda s: len(s.episodes))),
             ("return, mean", "", "2", _from_summary("episodes", "return_mean", rows=_return_mean)),
+            (
+                "points",
+                "sum of all rewards, those of the unfinished episode included",
+                "2",
+                _from_summary("episodes", "points", rows=_points),
+            ),
+            (
+                "points per 1,000 ticks",
+                "",
+                "2",
+                _from_summary("episodes", "points_per_1000_ticks", rows=_points_per_1000_ticks),
+            ),
         ],
     ),
 ]

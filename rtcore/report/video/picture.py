@@ -41,10 +41,14 @@ def picture_of(observation: ObservationSpec, frames: Callable[[], Iterable[npt.N
 
     `frames()`: blocks (n, *shape) of all frames there are; read once, and only for the scale of bars.
     """
-    for name, spec in specs_of(observation).items():
-        if is_image(spec):
-            return ImagePicture(observation, name)
-    return BarsPicture(observation, frames())
+    image_of = image_in(observation)
+    return ImagePicture(image_of) if image_of is not None else BarsPicture(observation, frames())
+
+
+def image_in(observation: ObservationSpec) -> ImageOf | None:
+    """The first part of such observations that is an image; None if there is none."""
+    names = [name for name, spec in specs_of(observation).items() if is_image(spec)]
+    return ImageOf(observation, names[0]) if names else None
 
 
 def specs_of(observation: ObservationSpec) -> dict[str, ArraySpec]:
@@ -94,8 +98,8 @@ def _bounds(spec: ArraySpec) -> tuple[float, float] | None:
     return (0.0, 255.0) if spec.dtype == "uint8" else None
 
 
-class ImagePicture:
-    """The image `name` of the parts of a frame, nearest neighbour, scaled by a whole number."""
+class ImageOf:
+    """The image `name` of the parts of a frame, as 8-bit levels."""
 
     def __init__(self, observation: ObservationSpec, name: str) -> None:
         self._observation = observation
@@ -106,20 +110,30 @@ class ImagePicture:
         image = newest_image(np.broadcast_to(np.zeros((), np.uint8), spec.shape))
         if image is None:
             raise ValueError(f"an array of shape {spec.shape} is no image")
-        height, width = image.shape[:2]
-        scale = max(1, min(round(_HEIGHT / height), _MAX_WIDTH // width))
-        self.height, self.width = height * scale, width * scale
-        self._pixels = np.empty((height, scale, width, scale, 3), np.uint8)
+        self.height, self.width = image.shape[:2]
 
-    def draw(self, frame: npt.NDArray[Any]) -> Pixels:
+    def __call__(self, frame: npt.NDArray[Any]) -> Pixels:
+        """(height, width, 1 or 3); may be a view of `frame`."""
         image = cast(Pixels, newest_image(arrays_of(self._observation, frame)[self._name]))
         if image.dtype != np.uint8 or self._gain != 1.0:
             levels = (image.astype(np.float64) - self._black) * self._gain
             # What is no number is black.
             image = np.nan_to_num(np.clip(levels, 0, 255), nan=0.0).round().astype(np.uint8)
-        if image.ndim == 2:
-            image = image[..., np.newaxis]
-        self._pixels[...] = image[:, np.newaxis, :, np.newaxis]
+        return image[..., np.newaxis] if image.ndim == 2 else image
+
+
+class ImagePicture:
+    """The image of a frame, nearest neighbour, scaled by a whole number."""
+
+    def __init__(self, image_of: ImageOf) -> None:
+        self._image_of = image_of
+        height, width = image_of.height, image_of.width
+        scale = max(1, min(round(_HEIGHT / height), _MAX_WIDTH // width))
+        self.height, self.width = height * scale, width * scale
+        self._pixels = np.empty((height, scale, width, scale, 3), np.uint8)
+
+    def draw(self, frame: npt.NDArray[Any]) -> Pixels:
+        self._pixels[...] = self._image_of(frame)[:, np.newaxis, :, np.newaxis]
         return self._pixels.reshape(self.height, self.width, 3)
 
 

@@ -1,0 +1,225 @@
+"""One run of `rtcore-run`, from its settings to its files: by real processes, or on the virtual clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from rtcore.cli.endings import EXIT_FAILED, EXIT_INTERRUPTED, Stopped, stop_if_told, stopping_by
+from rtcore.cli.learned import Events, draw_curve
+from rtcore.cli.video import draw_video, say_left_out
+from rtcore.config import RuntimeConfig
+from rtcore.errors import RecordError, RtcoreError
+from rtcore.randomness import entropy_of, seed_generators
+from rtcore.recording.columns import UNFINISHED, require_h5py
+from rtcore.report.live import Sight
+from rtcore.report.outfolder import OutFolder
+from rtcore.report.output import write_results
+from rtcore.report.perfetto.writer import convert_folder, require_perfetto
+from rtcore.report.record import RunRecord, writing_to
+from rtcore.report.summary import RunStats
+from rtcore.report.table import RunHeader, header_lines
+from rtcore.report.video.encoder import require_av
+from rtcore.runtime import Runtime
+from rtcore.spaces import ObservationSpec
+from rtcore.virtual.simulate import Simulation
+from rtcore.watch.frames import WorldSight
+
+_REFRESH_S = 0.25
+#: Ticks between two looks at a simulated run. One that learns takes seconds for so many.
+_VIRTUAL_REFRESH_TICKS = 1000
+
+
+class View(Protocol):
+    """Where a run is shown while it goes on: see `LiveView`."""
+
+    def begin(self, run: RunHeader, see: Sight) -> None: ...
+    def log(self, message: str) -> None: ...
+    def update(
+        self, stats: RunStats, record: RunRecord, booked: dict[int, int] | None = None, *, force: bool = False
+    ) -> None: ...
+
+
+@dataclass
+class Played:
+    """A run that is over, and how it ended."""
+
+    config: RuntimeConfig
+    run: Runtime | Simulation
+    summary: dict[str, Any]
+    stop: Stopped | None
+    error: RtcoreError | None
+    files_are_whole: bool = True
+
+    def exitcode(self) -> int:
+        """Raises what ended the run before its time."""
+        if self.error is not None:
+            raise self.error
+        if self.stop is not None:
+            raise self.stop
+        # Learning that stopped at a number that is none is a run that failed, however well it played on.
+        learned = not (self.summary.get("learner") or {}).get("stopped")
+        # As is one whose recording broke off. Frames that were lost on the way are counted, and no failure.
+        recorded = not str((self.summary.get("recording") or {}).get("end", "")).startswith(UNFINISHED)
+        return 0 if self.files_are_whole and learned and recorded else EXIT_FAILED
+
+
+def require_packages(config: RuntimeConfig) -> None:
+    """ConfigError for a package that the run will need in the end, and that is missing."""
+    if config.trace:
+        require_perfetto()
+    if config.record:
+        require_h5py()
+    if config.video:
+        require_av()
+
+
+def play(config: RuntimeConfig, view: View, folder: OutFolder | None) -> Played:
+    """The run itself. What ends it before its time is in the result; what keeps it from starting is raised."""
+    run: Runtime | Simulation
+    if config.clock == "virtual":
+        run, stop, error = _play_virtual(config, view, folder)
+    else:
+        run, stop, error = _play_wall(config, view, folder)
+    summary = run.summary()
+    if error is not None:
+        summary["error"] = f"{type(error).__name__}: {error}"
+    if stop is not None:
+        summary["stopped_by"] = str(stop)
+    return Played(config, run, summary, stop, error)
+
+
+def keep(over: Played, console: Console) -> None:
+    """The files that are made once a run is over; what could not be written is said, and remembered in `over`."""
+    out, record = over.config.out, over.run.record
+    if out is None:
+        return
+    if record is not None:
+        try:
+            # They take a moment, and the run is worth them: whoever stops the program now waits for them.
+            with stopping_by(lambda: None) as stops, writing_to(out):
+                write_results(out, over.summary, over.run.stats(), record)
+                draw_curve(over.config, over.run.stats())
+        except RecordError as refused:
+            # What went wrong in the run is the news; that its files are not whole comes beside it.
+            console.print(f"files     {refused}", markup=False, soft_wrap=True)
+            over.error = over.error or refused
+        over.stop = over.stop or next(iter(stops), None)
+    traced = not over.config.trace or record is None or write_trace(out, console)
+    drawn = not over.config.video or _draw_video(out, over, console)
+    over.files_are_whole = traced and drawn
+
+
+def _draw_video(folder: Path, over: Played, console: Console) -> bool:
+    """Also of a run that failed, or that Ctrl-C ended; who is told to terminate has no time for it."""
+    if not (over.summary.get("recording") or {}).get("frames"):
+        return True
+    if over.stop is not None and over.stop.exitcode != EXIT_INTERRUPTED:
+        say_left_out(folder, console)
+        return True
+    return draw_video(folder, console)
+
+
+def write_trace(folder: Path, console: Console) -> bool:
+    """Make the Perfetto trace of a run's events. False, having said why, if that failed: the events are kept then."""
+    notes: list[str] = []
+    bar = Progress(TextColumn("trace    "), BarColumn(), TimeElapsedColumn(), console=console, transient=True)
+    try:
+        with bar:
+            task = bar.add_task("", total=1.0)
+            path = convert_folder(folder, lambda share: bar.update(task, completed=share), say=notes.append)
+    except (RtcoreError, OSError) as error:
+        console.print(f"trace     not written: {error}", markup=False, soft_wrap=True)
+        if any(folder.glob("trace-*.events")):
+            again = f"python -m rtcore.report.perfetto {folder}"
+            console.print(f"          Its events are kept; {again} tries again", markup=False, soft_wrap=True)
+        return False
+    for note in notes:
+        console.print(f"trace     {note}", markup=False, soft_wrap=True)
+    size_mb = path.stat().st_size / 1e6
+    text = f"trace     {path} ({size_mb:.1f} MB): open it at https://ui.perfetto.dev"
+    console.print(text, markup=False, soft_wrap=True)
+    return True
+
+
+def _play_wall(
+    config: RuntimeConfig, view: View, folder: OutFolder | None
+) -> tuple[Runtime, Stopped | None, RtcoreError | None]:
+    """Real processes. What happened up to a signal or an error is kept, and summed up."""
+    stop: Stopped | None = None
+    failure: RtcoreError | None = None
+    runtime = Runtime(config, progress=view.log, folder=folder)
+    events = Events(config, view.log)
+    with runtime:
+        try:
+            plan = runtime.stats().plan
+            for line in header_lines(runtime.header, config, plan):
+                view.log(line)
+            view.begin(RunHeader.of(runtime.header, config, plan), _sight_of(runtime))
+            while not runtime.wait(_REFRESH_S):
+                _update(view, runtime)
+                events.update(runtime.stats)
+                stop_if_told()
+            _update(view, runtime, force=True)
+        except Stopped as signalled:
+            stop = signalled
+            runtime.close()
+            try:
+                runtime.wait()
+            except RtcoreError as error:
+                failure = error
+        except RtcoreError as error:
+            failure = error
+        events.close(runtime.stats())
+    return runtime, stop, failure
+
+
+def _sight_of(run: Runtime | Simulation) -> Sight:
+    return WorldSight(ObservationSpec.from_json(run.header["world"]["observation"]), run.newest_frame)
+
+
+def _update(view: View, runtime: Runtime, *, force: bool = False) -> None:
+    if runtime.record is not None:
+        view.update(runtime.stats(), runtime.record, runtime.booked_ticks(), force=force)
+
+
+def _play_virtual(
+    config: RuntimeConfig, view: View, folder: OutFolder | None
+) -> tuple[Simulation, Stopped | None, RtcoreError | None]:
+    """No processes: as fast as the machine goes."""
+    # Of this program: policies and worlds may draw from them, and a simulation has no process of its own.
+    seed_generators(entropy_of(config.seed, 0, "virtual", 0, 0))
+    simulation = Simulation(config, say=view.log, folder=folder)
+    for line in header_lines(simulation.header, config, simulation.plan):
+        view.log(line)
+    events = Events(config, view.log)
+    every = max(1, min(config.num_ticks(simulation.rate_hz) // 50, _VIRTUAL_REFRESH_TICKS))
+
+    def show(tick: int) -> None:
+        if tick % every == 0:
+            view.update(simulation.stats(), simulation.record)
+            events.update(simulation.stats)
+            stop_if_told()
+
+    view.begin(RunHeader.of(simulation.header, config, simulation.plan), _sight_of(simulation))
+    stop: Stopped | None = None
+    failure: RtcoreError | None = None
+    try:
+        with stopping_by(simulation.stop) as stops, writing_to(config.out):
+            simulation.run(show)
+        view.update(simulation.stats(), simulation.record, force=True)
+        stop = next(iter(stops), None)
+    except Stopped as signalled:
+        stop = signalled
+    except RtcoreError as error:
+        failure = error
+    try:
+        simulation.close()
+    except RtcoreError as error:
+        failure = failure or error
+    events.close(simulation.stats())
+    return simulation, stop, failure
