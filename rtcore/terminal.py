@@ -43,7 +43,12 @@ class Terminal(Console):
         """As Rich's, which calls it for each part of a whole. A table is as wide as its longest words: none is cut."""
         if isinstance(renderable, Table):
             given = options or self.options
-            needed = Measurement.get(self, given.update(width=_NO_LIMIT), renderable).minimum
+            unlimited = given.update(width=_NO_LIMIT)
+            # Rich counts the longest word of a column, of one that it may not wrap as well.
+            for column in (column for column in renderable.columns if column.no_wrap):
+                cells = (column.header, *column.cells, column.footer)
+                column.min_width = max(Measurement.get(self, unlimited, cell).maximum for cell in cells)
+            needed = Measurement.get(self, unlimited, renderable).minimum
             options = given.update(width=max(given.max_width, needed))
         for segment in super().render(renderable, options):
             if segment.control or segment.text.isprintable():

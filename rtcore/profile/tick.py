@@ -376,6 +376,7 @@ def _table(rows: list[Row], rate_hz: Fraction) -> Table:
     title = f"Lateness of ticks at {float(rate_hz):.4f} Hz, microseconds"
     caption = "/mean, /p99: the tick clock's p99 as a multiple of cyclictest's mean and p99"
     table = Table(title=title, title_justify="left", caption=caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.show_edge = table.pad_edge = False
     for name in ("load", "policy", "source"):
         table.add_column(name, no_wrap=True)
     numbers = ("p50_us", "p90_us", "p99_us", "max_us", "mean_us")

@@ -16,7 +16,8 @@ NUMBERS = [f"{10**number + 0.5:,.1f}" for number in range(12)]
 
 def table() -> Table:
     made = Table(*(f"column{number}" for number in range(12)))
-    made.add_row(*NUMBERS)
+    made.add_column("of one line", no_wrap=True)
+    made.add_row(*NUMBERS, "2 busy")
     return made
 
 
@@ -36,7 +37,7 @@ def printed(monkeypatch: pytest.MonkeyPatch, *, columns: str | None = None, term
 def test_no_digit_of_a_table_is_cut_however_narrow_it_is(monkeypatch, columns, terminal):
     lines = printed(monkeypatch, columns=columns, terminal=terminal)
     row = next(line for line in lines if NUMBERS[0] in line)
-    assert all(number in row for number in NUMBERS)
+    assert all(number in row for number in NUMBERS) and "2 busy" in row
     assert not any("\u2026" in line for line in lines)
 
 
