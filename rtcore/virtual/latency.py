@@ -51,23 +51,30 @@ def parse_latency(text: str, seed: int) -> LatencyModel:
 def _trace(path: Path) -> LatencyModel:
     """One time [ms] per line, or the column inference_ms of a run's jobs.csv; repeated from the start at its end."""
     times_ns: list[int] = []
-    column, first = 0, True
+    columns = ["inference_ms"]
+    rows = csv.reader(lines_of(path, "latency"))
     try:
-        for row in csv.reader(lines_of(path, "latency")):
-            if first and "inference_ms" in row:
-                column = row.index("inference_ms")
-            elif row and row[column]:
-                times_ns.append(_time_ns(row[column]))
-            first = False
-    except (ValueError, IndexError, csv.Error) as error:
-        raise ConfigError(f"latency: trace {path} is not one number [ms] per line: {error}") from error
+        for row in rows:
+            if rows.line_num == 1 and "inference_ms" in row:
+                columns = row
+            elif row:
+                times_ns += _time_ns(row, columns)
+    except (ValueError, csv.Error) as error:
+        what = "one number [ms] per line, or a run's jobs.csv"
+        raise ConfigError(f"latency: trace {path}, line {rows.line_num}: {error}; expected {what}") from error
     if not times_ns:
         raise ConfigError(f"latency: trace {path} holds no time; expected at least one")
     return lambda job: times_ns[job % len(times_ns)]
 
 
-def _time_ns(text: str) -> int:
+def _time_ns(row: list[str], columns: list[str]) -> list[int]:
+    """Of a job that has no time yet: none."""
+    if len(row) != len(columns):
+        raise ValueError(f"{len(row)} columns instead of {len(columns)}")
+    text = row[columns.index("inference_ms")]
+    if not text:
+        return []
     ms = float(text)
     if not 0 <= ms <= _LONGEST_MS:
         raise ValueError(f"{text!r:.40} is no time from 0 to {_LONGEST_MS:.0f} ms")
-    return round(ms * 1e6)
+    return [round(ms * 1e6)]

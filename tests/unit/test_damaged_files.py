@@ -234,11 +234,30 @@ def test_tables_of_holes_and_endless_lines_are_not_read_to_their_end(run: Path, 
     notes = " ".join(read_run(tmp_path / "run").notes)
     assert f"more than {LONGEST_LINE_BYTES:,} bytes on line" in notes
     os.truncate(tmp_path / "run" / "jobs.csv", 40 << 30)
-    with pytest.raises(ConfigError, match="more than 1,048,576 bytes on line|not one number"):
+    with pytest.raises(ConfigError, match="more than 1,048,576 bytes on line|jobs.csv, line"):
         parse_latency(f"trace:{tmp_path / 'run' / 'jobs.csv'}", 0)
     (tmp_path / "run" / "summary.json").unlink()
     os.mkfifo(tmp_path / "run" / "summary.json")
     assert "is no ordinary file" in " ".join(read_run(tmp_path / "run").notes)
+
+
+@pytest.mark.parametrize(
+    ("damaged", "problem"),
+    [
+        (lambda text: text[: text.rindex(",")], r"line \d+: \d+ columns instead of \d+"),
+        (lambda text: text.replace("\n", "", 2), r"line 2: \d+ columns instead of \d+"),
+        (lambda text: "12.5\n13.5,1\n", "line 2: 2 columns instead of 1"),
+        (lambda text: "12.5\n1e9\n", "line 2: '1e9' is no time"),
+        (lambda text: "12.5\nfast\n", "line 2: could not convert"),
+    ],
+)
+def test_a_damaged_trace_of_times_is_refused_with_the_line(run: Path, tmp_path: Path, damaged, problem) -> None:
+    trace = tmp_path / "jobs.csv"
+    trace.write_text((run / "jobs.csv").read_text())
+    parse_latency(f"trace:{trace}", 0)
+    trace.write_text(damaged(trace.read_text()))
+    with pytest.raises(ConfigError, match=problem):
+        parse_latency(f"trace:{trace}", 0)
 
 
 def test_weights_of_holes_are_not_read(tmp_path: Path) -> None:
