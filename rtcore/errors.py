@@ -43,6 +43,10 @@ class RtcoreError(Exception):
         return printable(super().__str__())
 
 
+class RtcoreWarning(UserWarning):
+    """What may be wrong with a run that goes on all the same: the warnings of its header."""
+
+
 class ConfigError(RtcoreError):
     """A setting, or an environment's space, that rtcore cannot run with."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -23,7 +24,7 @@ from rtcore.clock import MonotonicClock, ns_of
 from rtcore.config import RuntimeConfig
 from rtcore.embed.player import Player
 from rtcore.embed.sampling import Sampling
-from rtcore.errors import RtcoreError, StartupError
+from rtcore.errors import RtcoreError, RtcoreWarning, StartupError
 from rtcore.learn.policysource import resolve_policy
 from rtcore.learn.publishing import publish
 from rtcore.learn.resuming import settings_of
@@ -46,6 +47,8 @@ from rtcore.transitions import TransitionReader
 #: How long the supervising thread sleeps unless something happens: deaths and messages wake it at once. Each waking
 #: is an interrupt on a machine that has ticks to keep.
 _WATCH_S = 0.05
+#: How a note begins that is one.
+_WARNING = "WARNING: "
 _DRAIN_EVERY_NS = 150_000_000
 _FLUSH_EVERY_NS = 1_000_000_000
 
@@ -163,6 +166,7 @@ class Runtime:
             self._supervisor.start()
             self.config = self.config.model_copy(update={"policy": self._supervisor.config.policy})
             self._open_files()
+            self._warn()
             self._ready.set()
         except BaseException as error:
             self._error = error  # before `_over`: who waits for that looks here next
@@ -175,6 +179,13 @@ class Runtime:
                     error.add_note(str(self.close_failure))
                 self._over.set()
             raise
+
+    def _warn(self) -> None:
+        """In a program of one's own nobody prints the header. rtcore's own programs do, and switch this off."""
+        for about in (self.header["world"], self.header["policy"] or {}):
+            for note in about.get("notes") or ():
+                if note.startswith(_WARNING):
+                    warnings.warn(note.removeprefix(_WARNING), RtcoreWarning, stacklevel=2)
 
     def _make_folder(self) -> None:
         """Before anything is started: a folder that cannot be made is a wrong setting, as is a missing package."""

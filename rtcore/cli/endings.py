@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,7 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from rtcore.cli.streams import Outlet, ReaderGone, guard_streams, refusal_of
-from rtcore.errors import ConfigError, RecordError, RtcoreError
+from rtcore.errors import ConfigError, RecordError, RtcoreError, RtcoreWarning
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,6 +49,7 @@ def end_program(name: str, body: Callable[[], int], *, goes_on: bool = False) ->
     the program quietly at the next line, or, where it `goes_on`, when `stop_if_told` looks. A stdout that cannot be
     written otherwise (a full disk) is an error once all is done.
     """
+    warnings.simplefilter("ignore", RtcoreWarning)
     outlet = guard_streams()
     outlet.raises = not goes_on
     raise SystemExit(_exitcode(name, body, outlet))

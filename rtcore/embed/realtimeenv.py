@@ -64,7 +64,7 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
 
     The constructor starts the world's process, as a Gymnasium env must know its spaces: it takes about a second.
     `close`, or leaving a `with` block, ends it. What is wrong with the world is raised by the constructor, `reset`,
-    `step` and `close`; what may be (a rate other than its own, say) is warned of with `gymnasium.logger.warn`.
+    `step` and `close`; what may be (a rate other than its own, say) is warned of, as by a `Runtime`.
     """
 
     def __init__(
@@ -97,9 +97,6 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
             self._runtime.start()
             self._player: Player = self._runtime.player()
             about = self._runtime.header["world"]
-            for note in about["notes"]:
-                if note.startswith("WARNING: "):
-                    gymnasium.logger.warn(note.removeprefix("WARNING: "))
             self._action = ActionSpec.from_json(about["action"])
             self.action_space = self._action.to_space()
             self._noop = self._as_action(about["noop_value"])

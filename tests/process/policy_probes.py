@@ -67,5 +67,20 @@ def noise(observation_space: Any, action_space: Any) -> Any:
     return Noise()
 
 
+def counting(observation_space: Any, action_space: Any) -> Any:
+    """A network that keeps a state from call to call."""
+    import torch
+    from torch import nn
+
+    class Counting(nn.Module):
+        calls = 0
+
+        def forward(self, x: Any) -> Any:
+            self.calls += 1
+            return torch.full((1, 2), float(self.calls))
+
+    return Counting()
+
+
 def _note(path: Path, found: dict[str, Any]) -> None:
     path.write_text(json.dumps(found))

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import rtcore
+from rtcore.errors import RtcoreWarning
 from rtcore_workers.policies.mlp import mlp
 
 pytestmark = [pytest.mark.process]
@@ -113,3 +114,12 @@ def test_threads_publish_and_sample_to_the_very_end_and_every_version_is_in_the_
     assert errors == []
     assert sorted(got) == list(range(2, len(got) + 2))
     assert runtime.summary()["weights"]["version"] == len(got) + 1
+
+
+def test_what_the_header_warns_of_is_warned_of_in_a_program_of_ones_own() -> None:
+    fields = {"env_id": "CartPole-v1", "fps": 100, "policy": "policy_probes:counting", "workers": 1, "ticks": 10}
+    with pytest.warns(RtcoreWarning) as warned, rtcore.Runtime(**fields) as runtime:
+        runtime.wait()
+    rate, state = (str(warning.message) for warning in warned)
+    assert rate.startswith("the world runs at 2 times its own speed")
+    assert state.startswith("the policy keeps a state from call to call (calls)")

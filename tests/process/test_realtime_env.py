@@ -82,9 +82,8 @@ def test_an_action_governs_the_next_tick_and_step_returns_with_that_ticks_frame(
 
 def test_with_a_longer_delay_actions_come_into_force_so_many_ticks_after_their_frame(make: Any) -> None:
     env = make(delay_ticks=3, env_args={"fps": 30})
-    env.reset()
+    _, info = env.reset()
     sent, applied = {}, {}
-    info = {"rtcore": {"tick": 0}}
     for action in range(1, 30):
         sent[action] = info["rtcore"]["tick"]
         obs, _, _, _, info = env.step(action)
@@ -342,11 +341,6 @@ def test_a_reset_returns_although_its_episode_is_over_before_a_place_is_free_for
         about = info["rtcore"]
         assert reward == about["acted_ticks"] + about["missed_ticks"], "nothing that was paid is lost"
     assert at_once > 0, "none of the episodes was over before it could be played"
-
-
-def test_a_rate_other_than_the_worlds_own_is_warned_of() -> None:
-    with pytest.warns(UserWarning, match="2 times its own speed"), RealtimeEnv(embed_worlds.counting, fps=200) as env:
-        assert env.runtime.rate_hz == 200
 
 
 # -- in others' hands --------------------------------------------------------------------------------------------
