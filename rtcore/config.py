@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_
 from rtcore.clock import FOREVER_NS, NS_PER_S, Overrun, ns_of, rate_from
 from rtcore.cpus import usable_cpus
 from rtcore.datafiles import read_bytes
-from rtcore.dispatch import OnMissing
+from rtcore.dispatch import ChunkRest, OnMissing
 from rtcore.embed.importable import import_path
 from rtcore.errors import ConfigError
 from rtcore.learnconfig import Arguments, Counted, Few, FilePath, LearnConfig, Many, Milliseconds, Seconds
@@ -131,6 +131,11 @@ class RuntimeConfig(LearnConfig):
         "two copies per worker. stand-in: for tests without a GPU, shared memory in the place of a GPU's.",
     )
     chunk: Few = Field(1, description="Actions per inference, for the ticks due, due+1, ...")
+    chunk_rest: ChunkRest = Field(
+        "own",
+        description="Actions of a chunk behind its first. own: the policy gives all. noop, hold: the policy decides "
+        "once for a whole chunk; then the world's no-op acts (a key is let go), or the same action goes on.",
+    )
 
     # -- the schedule
     workers: Annotated[int | Literal["auto"], BeforeValidator(_parse_workers)] = Field(
@@ -239,10 +244,15 @@ class RuntimeConfig(LearnConfig):
 
     @model_validator(mode="after")
     def _learning_acts_one_action_at_a_time(self) -> Self:
-        if self.learn is not None and self.chunk > 1:
-            raise ValueError(f"chunk={self.chunk}: learning is about decisions of one action; use --chunk 1")
+        if self.learn is not None and self.policy_chunk > 1:
+            raise ValueError(
+                f"chunk={self.chunk}: learning is about decisions of one action; give --chunk-rest noop or hold as "
+                "well, or --chunk 1"
+            )
         if self.learn is not None and self.policy in ("random", "synthetic"):
             raise ValueError(f"learn={self.learn}: policy={self.policy} has no network to learn with; try --policy dqn")
+        if self.learn == "imitate" and self.clock != "virtual":
+            raise ValueError("learn=imitate asks the world's teacher at each tick; use --clock virtual --latency ...")
         if self.mode != "async" and (self.stagger != "sequential" or self.workers not in ("auto", 1)):
             raise ValueError(f"mode={self.mode} is one process: it goes with --stagger sequential and --workers 1")
         if self.learn_latency_ms and self.clock != "virtual":
@@ -360,10 +370,17 @@ class RuntimeConfig(LearnConfig):
         return 100_000 if self.explores else 4096
 
     @property
+    def policy_chunk(self) -> int:
+        """Actions that the policy itself gives in one inference."""
+        return self.chunk if self.chunk_rest == "own" else 1
+
+    @property
     def fewest_ring_slots(self) -> int:
         """Frames that workers still read while newer ones are written; with `auto`, that a few of them do."""
         workers = 0 if self.workers == "auto" else self.workers
-        return max(_FEWEST_RING_SLOTS, workers + max(self.obs_history, self.act_history) + SPARE_RING_SLOTS)
+        return max(
+            _FEWEST_RING_SLOTS, workers + max(self.obs_history * self.obs_every, self.act_history) + SPARE_RING_SLOTS
+        )
 
     @property
     def worker_places(self) -> int:

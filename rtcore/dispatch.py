@@ -13,6 +13,8 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from rtcore.schedule import Job, OnLate
 
 OnMissing = Literal["noop", "repeat", "random"]
+#: What a chunk holds behind its first action: the policy's own, the no-op, or the first one again.
+ChunkRest = Literal["own", "noop", "hold"]
 #: An answer that waits for its tick: due tick, answer, tick it was taken in for, how many were taken in before it.
 _Pending: TypeAlias = "tuple[int, Entry, int, int]"
 

@@ -1,10 +1,10 @@
 """What a policy sees beside the newest frame: older frames and the last applied actions. One rule, used by all.
 
-A decision that saw frame s sees with `obs_history` h the frames s-h .. s, and with `act_history` m the actions that
-were applied at the ticks of the frames s-m+1 .. s, each oldest first. Numbers before the first frame of the episode
-are that first frame's: it is repeated, and the action of its tick, at which the world is reset, is the no-op. By frame,
-not by tick: where ticks were skipped there are no frames. Workers, the virtual clock and learners all use this module,
-so that a network acts on exactly what it was trained on.
+A decision that saw frame s sees with `obs_history` h and `obs_every` k the frames s-hk, .., s-2k, s-k,
+s, and with `act_history` m the actions that were applied at the ticks of the frames s-m+1 .. s, each oldest first.
+Numbers before the first frame of the episode are that first frame's: it is repeated, and the action of its tick, at
+which the world is reset, is the no-op. By frame, not by tick: where ticks were skipped there are no frames. Workers,
+the virtual clock and learners all use this module, so that a network acts on exactly what it was trained on.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from rtcore.dispatch import TickKind
 from rtcore.errors import ConfigError
+from rtcore.learnconfig import LearnConfig
 from rtcore.ring import FrameHeader, FrameRing
 from rtcore.spaces import ActionSpec, ObservationSpec
 
@@ -30,28 +31,41 @@ class History:
 
     obs_history: int = 0  #: older frames beside the newest one
     act_history: int = 0  #: last applied actions
+    obs_every: int = 1  #: frames from one of the older frames to the next
 
     def __post_init__(self) -> None:
         if self.obs_history < 0 or self.act_history < 0:
             raise ConfigError(f"obs_history={self.obs_history}, act_history={self.act_history}: both must be 0 or more")
+        if self.obs_every < 1:
+            raise ConfigError(f"obs_every={self.obs_every} must be at least 1")
+
+    @classmethod
+    def of(cls, config: LearnConfig) -> History:
+        """That of a run's settings."""
+        return cls(config.obs_history, config.act_history, config.obs_every)
+
+    @property
+    def obs_depth_frames(self) -> int:
+        """How many frames back the oldest frame is."""
+        return self.obs_history * self.obs_every
 
     @property
     def depth_frames(self) -> int:
         """How many frames back the oldest one is that is needed, headers included."""
-        return max(self.obs_history, self.act_history - 1, 0)
+        return max(self.obs_depth_frames, self.act_history - 1, 0)
 
     def require_room(self, ring_slots: int) -> None:
         """ConfigError unless a ring of `ring_slots` keeps a history long enough to be copied."""
         if self.depth_frames + 2 > ring_slots // 2:
             raise ConfigError(
-                f"obs_history={self.obs_history}, act_history={self.act_history} reach {self.depth_frames} frames "
-                f"back, too far for ring_slots={ring_slots}; expected at most {max(0, ring_slots // 2 - 2)}. "
-                f"Raise --ring-slots, or look back less far"
+                f"obs_history={self.obs_history}, obs_every={self.obs_every}, act_history={self.act_history} reach "
+                f"{self.depth_frames} frames back, too far for ring_slots={ring_slots}; expected at most "
+                f"{max(0, ring_slots // 2 - 2)}. Raise --ring-slots, or look back less far"
             )
 
     def frame_seqs(self, seqs: Seqs, first_seqs: Seqs) -> Seqs:
         """(N, h+1): the frames that belong to the frames `seqs` (N,) of episodes that begin with `first_seqs` (N,)."""
-        return _window(seqs, first_seqs, self.obs_history + 1)
+        return _window(seqs, first_seqs, self.obs_history + 1, self.obs_every)
 
     def action_seqs(self, seqs: Seqs, first_seqs: Seqs) -> Seqs:
         """(N, m): the frames at whose ticks the past actions were applied."""
@@ -73,8 +87,8 @@ class History:
         return np.clip(zeros, action.low_array, action.high_array)
 
 
-def _window(seqs: Seqs, first_seqs: Seqs, length: int) -> Seqs:
-    back = np.arange(1 - length, 1)
+def _window(seqs: Seqs, first_seqs: Seqs, length: int, every: int = 1) -> Seqs:
+    back = np.arange(1 - length, 1) * every
     window: Seqs = np.maximum(seqs[:, None] + back, first_seqs[:, None])
     return window
 
@@ -96,7 +110,7 @@ class HistoryReader:
         if history.depth_frames:
             history.require_room(ring.sequence.num_slots)
         self._ring = ring
-        self._depth = history.depth_frames
+        self._depth, self._obs_depth, self._every = history.depth_frames, history.obs_depth_frames, history.obs_every
         self._newest = observation
         self._older: list[npt.NDArray[Any]] = []
         if history.obs_history:
@@ -120,9 +134,9 @@ class HistoryReader:
         if header is None:
             return None
         first = self._first_needed(seq)
-        oldest = seq - len(self._older)
+        oldest = seq - self._obs_depth
         for place, out in enumerate(self._older):
-            ring.read(max(oldest + place, first), out)
+            ring.read(max(oldest + place * self._every, first), out)
         oldest = seq - len(self._actions) + 1
         for place, target in enumerate(self._actions):
             target[:] = ring.read_action(max(oldest + place, first)) or bytes(len(target))

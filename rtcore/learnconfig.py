@@ -46,7 +46,11 @@ class LearnConfig(BaseModel):
     """How to learn, if at all. Every default is said here and nowhere else."""
 
     # -- learning
-    learn: Literal["dqn"] | None = Field(None, description="Learn while the world runs: dqn. Default: only play.")
+    learn: Literal["dqn", "imitate"] | None = Field(
+        None,
+        description="Learn while the world runs: dqn, from rewards. imitate, on the virtual clock: what the world's "
+        "own teacher would do, from old frames. Default: only play.",
+    )
     learners: Annotated[int, Field(ge=1, le=256)] = Field(1, description="Learner processes, staggered as workers are.")
     mode: Mode = Field(
         "async",
@@ -87,6 +91,9 @@ class LearnConfig(BaseModel):
     obs_history: Annotated[int, Field(ge=0, le=1024)] = Field(
         0, description="Older frames the policy sees beside the newest."
     )
+    obs_every: Annotated[int, Field(ge=1, le=1024)] = Field(
+        1, description="Frames from one of these older frames to the next."
+    )
     act_history: Annotated[int, Field(ge=0, le=1024)] = Field(
         0, description="Last applied actions the policy sees beside the frame."
     )
@@ -122,6 +129,12 @@ class LearnConfig(BaseModel):
             raise ValueError(f"mode={self.mode} is about learning: give --learn dqn too")
         if self.learners > 1:
             raise ValueError(f"mode={self.mode} is one process that acts and learns in turn: use --learners 1")
+        return self
+
+    @model_validator(mode="after")
+    def _teachers_have_no_delay(self) -> Self:
+        if self.learn == "imitate" and self.mode != "async":
+            raise ValueError(f"mode={self.mode}: learn=imitate learns beside the workers; use --mode async")
         return self
 
     @model_validator(mode="after")

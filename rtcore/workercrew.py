@@ -104,6 +104,7 @@ class WorkerCrew:
             "layout": self._shared.layout.to_json(),
             "observation": self._env_info["observation"],
             "action": self._env_info["action"],
+            "noop": self._env_info["noop_value"],
             "period_ns": int(NS_PER_S / Fraction(self._env_info["rate_hz"])),
             # One that is started again in the run goes on with the counts of its place.
             "run_phase_seq": self.run_phase_seq,

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from rtcore_envs.blocks_bot import Teacher
 from rtcore_envs.packaged import LEVEL, SCORE, PackagedGameEnv
 
 #: Addresses in work RAM; the whole map is in roms/README.md.
@@ -46,6 +47,10 @@ class BlocksEnv(PackagedGameEnv):
         self._memory[FALL_TIMER] = FRAMES_PER_ROW[level]
         for place, digit in enumerate(f"{level:02d}"):
             self._memory[LEVEL_DIGITS + place] = ord(digit)
+
+    def make_teacher(self) -> Teacher:
+        """A player that sees the memory as it is: whom `learn=imitate` imitates. For the present episode and on."""
+        return Teacher(self.memory)
 
     def _info(self) -> dict[str, Any]:
         return {

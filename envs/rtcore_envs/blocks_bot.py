@@ -4,7 +4,7 @@ Written from roms/README.md, not from the C source, so that tests can hold one a
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ RAM_START = 0xC000
 RAM_STOP = 0xC080
 
 A, B, LEFT, UP, RIGHT, DOWN, NOTHING = range(7)
+#: The bit of each in the byte of the keys that are held.
+HELD_BITS = (1, 2, 32, 64, 16, 128, 0)
 
 Cells = tuple[tuple[int, int], ...]
 Board = NDArray[np.uint8]
@@ -103,21 +105,69 @@ class GreedyBot:
 
     def _presses(self, board: Board, turns: tuple[Cells, Cells, Cells, Cells]) -> list[int]:
         """Presses in reverse order; a release between any two, since the game acts on new presses."""
-        options = [
-            (self._roughness(land(board, cells, 0, column)), turn, column)
-            for turn, cells in enumerate(turns)
-            for column in range(WIDTH)
-            if fits(board, cells, 0, column)
-        ]
-        if not options:
+        place = flattest(board, turns)
+        if place is None:
             return []
-        _, turn, column = min(options)
+        turn, column = place
         side = LEFT if column < SPAWN_COLUMN else RIGHT
         keys = [A] * turn + [side] * abs(column - SPAWN_COLUMN)
         return [step for key in keys for step in (NOTHING, key)][::-1]
 
-    @staticmethod
-    def _roughness(landing: Landing) -> int:
-        """Low is good: few cells, low, and even; a row less is worth more than any of that."""
-        depth = np.where(landing.board.any(axis=0), HEIGHT - landing.board.argmax(axis=0), 0).astype(int)
-        return int((depth**2).sum()) - 40 * landing.points
+
+class Teacher:
+    """The same plan, step by step, from the memory as it is now: nothing is planned ahead, so nothing goes astray.
+
+    For learners, which imitate it with what they see later (`learn=imitate`). What they cannot have seen by then it
+    does not use: a piece that is newer than that is left alone.
+    """
+
+    def __init__(self, memory: Any) -> None:
+        self._memory = memory
+        self._seen: tuple[object, ...] = ()
+        self._place: tuple[int, int] | None = None
+        self._pieces: list[int] = []
+
+    def __call__(self, delay_ticks: int) -> int:
+        """The key to press now, or `NOTHING` where it has to be let go first, after a look `delay_ticks` ago.
+
+        To be called once a tick.
+        """
+        ram = self._memory[RAM_START:RAM_STOP]
+        piece = ram[0x12] | ram[0x13] << 8 if ram[0x11] == 0 else -1
+        self._pieces = [*self._pieces, piece][-delay_ticks - 1 :]
+        key = self._key(ram) if self._pieces[0] == self._pieces[-1] else B
+        return NOTHING if ram[0x0C] & HELD_BITS[key] else key
+
+    def _key(self, ram: Sequence[int]) -> int:
+        if ram[0x02] != 1 or ram[0x11] != 0:
+            return B  # nothing to steer; a piece that hangs ignores it
+        seen = (ram[0x12], ram[0x13], ram[0x0E], *ram[0x20:0x80])
+        if seen != self._seen:
+            self._seen = seen
+            self._place = flattest(board_of(ram), SHAPES[ram[0x0E]])
+        if self._place is None:
+            return B
+        turn, column = self._place
+        turns, moves = (turn - ram[0x0F]) % 4, column - (ram[0x10] & 7)
+        if turns:
+            return UP if turns == 3 else A
+        if moves:
+            return RIGHT if moves > 0 else LEFT
+        return B
+
+
+def flattest(board: Board, turns: tuple[Cells, Cells, Cells, Cells]) -> tuple[int, int] | None:
+    """(quarter turns, column) of the flattest landing from the top row; None where nothing fits."""
+    options = [
+        (_roughness(land(board, cells, 0, column)), turn, column)
+        for turn, cells in enumerate(turns)
+        for column in range(WIDTH)
+        if fits(board, cells, 0, column)
+    ]
+    return min(options)[1:] if options else None
+
+
+def _roughness(landing: Landing) -> int:
+    """Low is good: few cells, low, and even; a row less is worth more than any of that."""
+    depth = np.where(landing.board.any(axis=0), HEIGHT - landing.board.argmax(axis=0), 0).astype(int)
+    return int((depth**2).sum()) - 40 * landing.points

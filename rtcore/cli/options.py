@@ -47,7 +47,7 @@ examples:
 
 _GROUPS = {
     "world": ("env_id", "env_args", "rom", "fps", "overrun", "on_missing", "noop_action", "on_reset", "seed"),
-    "policy": ("policy", "policy_args", "device", "weights_sharing", "chunk"),
+    "policy": ("policy", "policy_args", "device", "weights_sharing", "chunk", "chunk_rest"),
     "schedule": ("workers", "max_workers", "stagger", "tau_estimate", "on_late", "guard_ms"),
     "learning": (
         "learn",
@@ -67,7 +67,7 @@ _GROUPS = {
         "learner_nice",
     ),
     "exploration": ("explore", "epsilon_start", "epsilon_end", "epsilon_ticks", "explore_ticks"),
-    "histories": ("obs_history", "act_history"),
+    "histories": ("obs_history", "obs_every", "act_history"),
     "weights on disk": (
         "policy_checkpoint",
         "resume",

@@ -38,7 +38,7 @@ class Sampling:
         supervisor = started()
         shared, builder = supervisor.shared, TransitionBuilder(gamma, discount_rewards)
         action = ActionSpec.from_json(supervisor.env_info["action"])
-        history = History(self._config.obs_history, self._config.act_history)
+        history = History.of(self._config)
         return TransitionReader(
             shared.ring, action, supervisor.run_phase_seq, builder, supervisor.run_first_frame, history
         )

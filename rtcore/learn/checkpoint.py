@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import safetensors
-from pydantic import BaseModel, Field, NonNegativeInt, ValidationError
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, ValidationError
 from safetensors.numpy import save_file
 
 from rtcore.datafiles import SUMS, check_bytes, has_sums, open_regular, parse_object, read_bytes, write_sums
@@ -66,7 +66,10 @@ class _PolicyOfState(BaseModel):
     policy: str = ""
     policy_args: dict[str, Any] = Field(default_factory=dict)
     obs_history: NonNegativeInt = 0
+    obs_every: PositiveInt = 1
     act_history: NonNegativeInt = 0
+    chunk: PositiveInt = 1
+    chunk_rest: str = "own"
 
 
 class _State(BaseModel):

@@ -17,7 +17,9 @@ TRAINED = "trained"
 #: A network that fits the world's observations.
 AUTO = "auto"
 _LARGEST_IMAGE_CHANNELS = 4
-_FIELDS = ("policy", "policy_args", "obs_history", "act_history")
+#: How it is asked: what it sees, and what becomes of its answer.
+_HOW = ("obs_history", "obs_every", "act_history", "chunk", "chunk_rest")
+_FIELDS = ("policy", "policy_args", *_HOW)
 
 
 def trained_folder() -> Path:
@@ -35,7 +37,7 @@ def resolve_policy(config: RuntimeConfig) -> RuntimeConfig:
     given = config.model_fields_set - ({"policy"} if config.policy == AUTO else set())
     if config.policy == TRAINED:
         saved = read_state(trained_folder(), "policy")["policy"]
-        found = {name: saved[name] for name in ("obs_history", "act_history") if name not in given}
+        found = {name: saved[name] for name in _HOW if name in saved and name not in given}
         return config.model_copy(update=found)
     path, what = config.resume or config.policy_checkpoint, "resume" if config.resume else "policy-checkpoint"
     state = find_state(path, what) if path is not None else None

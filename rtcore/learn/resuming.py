@@ -13,7 +13,17 @@ from rtcore.learn.checkpoint import FOLDER, find_state_folder, read_state
 from rtcore.values import from_json
 
 #: Of the terminal, or about these very files, or taken with the weights by `resolve_policy`.
-_NOT_TAKEN = {"resume", "policy_checkpoint", "out", "live", "policy", "policy_args", "obs_history", "act_history"}
+_NOT_TAKEN = {
+    "resume",
+    "policy_checkpoint",
+    "out",
+    "live",
+    "policy",
+    "policy_args",
+    "obs_history",
+    "obs_every",
+    "act_history",
+}
 #: What belongs to one world, and is left behind with it.
 _OF_THE_WORLD = {"env_args", "rom", "fps", "noop_action"}
 

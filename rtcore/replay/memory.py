@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -114,9 +115,24 @@ class TransitionReader:
         self._actions = np.zeros((self._capacity, action.nbytes), np.uint8)
         # Of each frame in the ring the action of its tick: past actions are sampled from here. None if nobody asks.
         self._applied = np.zeros_like(self._actions) if self.history.act_history else None
+        # What `digest_with` asked for: of each frame in the ring its digest, and of which frame it is.
+        self._digest: Callable[[npt.NDArray[Any]], npt.NDArray[Any]] | None = None
+        self._digests: npt.NDArray[Any] = np.empty(0)
+        self._digested = np.empty(0, np.int64)
         self._first = 0
         self._end = 0
         self._last_decision = -2  #: number of the newest row's; -2: none that another could follow
+
+    def digest_with(self, digest: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> None:
+        """From now on a sample holds what `digest` makes of each frame in the frame's place.
+
+        `digest`: raw frames (n, *frame_shape) to (n, ...). It is asked once for each frame that is sampled, and the
+        answer is kept as long as the frame is in the ring: a sample then costs a copy of what is small.
+        """
+        self._digest = digest
+        one = digest(np.zeros_like(self._ring.empty_frames(1)))
+        self._digests = np.zeros((self._capacity, *one.shape[1:]), one.dtype)
+        self._digested = np.full(self._capacity, -1, np.int64)
 
     @property
     def counts(self) -> TransitionCounts:
@@ -125,7 +141,8 @@ class TransitionReader:
     @property
     def row_bytes(self) -> int:
         """Memory per transition beside the frame and the header it shares with its neighbours."""
-        return _ROW.itemsize + self._action.nbytes * (1 if self._applied is None else 2)
+        per_digest = self._digests[:1].nbytes + self._digested[:1].nbytes
+        return _ROW.itemsize + self._action.nbytes * (1 if self._applied is None else 2) + per_digest
 
     def __len__(self) -> int:
         """Transitions to sample from."""
@@ -251,13 +268,27 @@ class TransitionReader:
         if self.history.obs_history:
             obs_seqs = self.history.frame_seqs(obs_seqs, rows["first_seq"])
             next_seqs = self.history.frame_seqs(next_seqs, rows["first_seq"])
+        if self._digest is not None:
+            return self._digests_of(obs_seqs), self._digests_of(next_seqs)
         obs, next_obs = (None, None) if reuse is None else (_memory_of(reuse.obs), _memory_of(reuse.next_obs))
         return self._ring.gather(obs_seqs, obs), self._ring.gather(next_seqs, next_obs)
+
+    def _digests_of(self, seqs: Places) -> npt.NDArray[Any]:
+        """As `FrameRing.gather`, of the digests; those that are not there yet are made."""
+        places = seqs % self._capacity
+        missing = np.unique(seqs[self._digested[places] != seqs])
+        if self._digest is not None and len(missing):
+            digests = self._digest(self._ring.gather(missing))
+            # After the copies: what was being overwritten is not kept, and its rows are drawn again.
+            whole = ~self._ring.lapped(missing)
+            self._digests[missing[whole] % self._capacity] = digests[whole]
+            self._digested[missing[whole] % self._capacity] = missing[whole]
+        return self._digests[places]
 
     def _lapped(self, positions: Places) -> npt.NDArray[np.bool_]:
         """Which rows' oldest frame the writer had begun to overwrite: asked after the copies."""
         rows = self._rows[positions % self._capacity]
-        return self._ring.lapped(np.maximum(rows["obs_seq"] - self.history.obs_history, rows["first_seq"]))
+        return self._ring.lapped(np.maximum(rows["obs_seq"] - self.history.obs_depth_frames, rows["first_seq"]))
 
     def _batch(self, positions: Places, chain: _Chain, obs: npt.NDArray[Any], next_obs: npt.NDArray[Any]) -> Batch:
         places, last_places = positions % self._capacity, chain.last % self._capacity

@@ -34,6 +34,7 @@ from rtcore.report.summary import LearnerStats
 from rtcore.ring import FrameRing
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore.transitions import TransitionBuilder, TransitionReader
+from rtcore.virtual.lessons import Lessons
 
 #: Updates that the shown loss, TD error, value and gradient norm are means of.
 _SHOWN_UPDATES = 100
@@ -64,7 +65,9 @@ class SimAgent(Protocol):
     def action(self) -> ActionSpec: ...
     @property
     def epsilon(self) -> Callable[[int], float]: ...
-    def learners(self, master: MasterState, replay: TransitionReader) -> Sequence[SimLearner]: ...
+    def learners(
+        self, master: MasterState, replay: TransitionReader, lessons: Lessons | None
+    ) -> Sequence[SimLearner]: ...
 
 
 class VirtualLearners:
@@ -230,7 +233,9 @@ class VirtualLearning:
         ring: FrameRing,
         saved: SavedState | None,
         say: Callable[[str], None],
+        lessons: Lessons | None = None,
     ) -> None:
+        """`lessons`: of the teacher, for learn=imitate."""
         self._env_info = {"observation": agent.observation.to_json(), "action": agent.action.to_json()}
         store = agent.store
         if store is None or not store.manifest().trainable_bytes:
@@ -247,10 +252,10 @@ class VirtualLearning:
         weights = manifest.trainable_array(store.buffer(store.newest().buffer))
         updates = int(self._before.get("updates", 0))
         self.master.begin(weights, updates=updates, **(unflatten_saved(manifest, saved) if saved is not None else {}))
-        history = History(config.obs_history, config.act_history)
+        history = History.of(config)
         self.replay = TransitionReader(ring, agent.action, 0, TransitionBuilder(config.gamma), 0, history)
         self.learners = VirtualLearners(
-            config, agent.learners(self.master, self.replay), self.replay, updates_before=updates, say=say
+            config, agent.learners(self.master, self.replay, lessons), self.replay, updates_before=updates, say=say
         )
         self.checkpoints: Checkpointer | None = None
         self._checkpoint_ticks = max(1, int(ns_of(config.checkpoint_every_s) * rate_hz / NS_PER_S))

@@ -41,6 +41,7 @@ from rtcore.stats import Histogram
 from rtcore.tickloop import TickLoop
 from rtcore.virtual.latency import LatencyModel, parse_latency
 from rtcore.virtual.learning import VirtualLearning, check_learnable
+from rtcore.virtual.lessons import Lessons
 from rtcore.virtual.player import SimPlayer, SimPolicy
 from rtcore.virtual.recording import VirtualRecording
 from rtcore.virtual.workers import Change, SimulatedWorkers
@@ -98,15 +99,17 @@ class Simulation:
         self._policy_info = agent.policy.info if agent is not None else None
         self.ring = self._make_ring() if policy is not None else None
         self.learning: VirtualLearning | None = None
+        self.lessons: Lessons | None = None
         if agent is not None and self.ring is not None and config.learn is not None:
-            self.learning = VirtualLearning(config, self.rate_hz, agent, self.ring, saved, say)
+            self.lessons = self._make_lessons(self._own_world)
+            self.learning = VirtualLearning(config, self.rate_hz, agent, self.ring, saved, say, self.lessons)
         self.player = SimPlayer(
             policy,
             self._make_action_buffer(),
             self._chosen_latency,
             policy_clock,
             ring=self.ring,
-            history=History(config.obs_history, config.act_history),
+            history=History.of(config),
             weights=agent.weights if agent is not None else None,
         )
         self.plan = self._make_plan()
@@ -152,12 +155,14 @@ class Simulation:
 
     def run(self, on_tick: Callable[[int], bool | None] | None = None) -> Simulation:
         """All ticks of the config; `on_tick` is called after each, and ends the run if it answers True."""
-        learning, loop, recording = self.learning, self.loop, self.recording
+        learning, lessons, loop, recording = self.learning, self.lessons, self.loop, self.recording
         deadline_ns = loop.pace.deadline_ns
         try:
             for _ in range(self.config.num_ticks(self.rate_hz)):
                 if self._stopped:
                     break
+                if lessons is not None:
+                    lessons.before_tick(loop.tick + 1, self.schedule.delay_ticks)
                 loop.run_tick()
                 if learning is not None:
                     tick = loop.tick
@@ -283,8 +288,14 @@ class Simulation:
             has_latency=self._chosen_latency is not None,
             initial=initial,
             what=what,
+            noop=world.noop,
             ticks_before=int(saved.state["ticks"]) if saved is not None else 0,
         )
+
+    def _make_lessons(self, world: GymnasiumWorld | None) -> Lessons | None:
+        if self.config.learn != "imitate" or world is None:
+            return None
+        return Lessons.of(world, self.config.num_ticks(self.rate_hz))
 
     def _make_ring(self) -> FrameRing | None:
         """Frames go into a ring of its own: what a policy sees and a learner samples is read from there."""

@@ -35,6 +35,7 @@ class Replay(Protocol):
 
     def __len__(self) -> int: ...
     def sample(self, batch_size: int, rng: np.random.Generator, *, n_step: int = 1) -> Batch: ...
+    def digest_with(self, digest: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> None: ...
 
 
 #: Makes weights the ones that play: (all that is trained, flat, in the manifest's order; updates that led to it).
@@ -123,6 +124,11 @@ def take_untrained(module: nn.Module, store: ParamStore) -> None:
                     present[name].copy_(view_of(memory, tensor))
 
 
+@torch.no_grad()
+def _digested(digest: Callable[[Tensor], Tensor], frames: Tensor) -> npt.NDArray[Any]:
+    return digest(frames).cpu().numpy()
+
+
 class FlatModule:
     """A network whose trainable parameters are views of one flat float32 tensor, and its gradients of another.
 
@@ -199,6 +205,9 @@ class DqnLearner:
         self._host_weights = _host_view(self._online.weights)
         self._host_target = _host_view(self._target.weights)
         self._adam = Adam(settings.learning_rate)
+        digest = getattr(self._online.module, "digest", None)
+        if digest is not None:
+            replay.digest_with(lambda frames: _digested(digest, torch.from_numpy(frames).to(device)))
         self._read = Commit(-1, 0, 0)
         self._target_read = -1
 
@@ -214,14 +223,16 @@ class DqnLearner:
         self._read_master()
         updates = self._read.updates
         batch = self._replay.sample(self.settings.batch_size, self._rng(updates), n_step=self.settings.n_step)
-        taken, targets = self._forward(batch)
         self._online.grads.zero_()
-        loss = functional.smooth_l1_loss(taken, targets)
+        loss, errors, values = self._loss(batch)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = clip_(self._online.grads, self.settings.max_grad_norm)
-        with torch.no_grad():
-            errors = (taken - targets).abs().mean()
-            return Gradient(self._read, loss.item(), errors.item(), taken.mean().item(), norm, batch.policy_version)
+        return Gradient(self._read, loss.item(), errors.mean().item(), values.mean().item(), norm, batch.policy_version)
+
+    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss, with a gradient; how far off each row is, and the value of its action, (B,) each."""
+        taken, targets = self._forward(batch)
+        return functional.smooth_l1_loss(taken, targets), (taken - targets).abs().detach(), taken.detach()
 
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Values of the actions taken, with a gradient, and their targets, without: (B,) each."""
@@ -233,14 +244,19 @@ class DqnLearner:
             targets = td_targets(
                 self._tensor(batch.reward), self._tensor(batch.discount), self._tensor(batch.terminated), next_values
             )
-        values = self._online.values(obs, past)
-        if values.shape != (len(batch.reward), self._num_actions):
-            raise PolicyError(
-                f"the policy's module returned shape {tuple(values.shape)} for a batch of {len(batch.reward)}; "
-                f"expected {(len(batch.reward), self._num_actions)}. It has to keep the batch dimension"
-            )
+        values = self._values_of(obs, past)
         index = self._tensor(batch.action).long() - self._first_action
         return values.gather(1, index.reshape(-1, 1)).squeeze(1), targets
+
+    def _values_of(self, obs: Any, past: Tensor | None) -> Tensor:
+        """(B, num_actions), with a gradient."""
+        values = self._online.values(obs, past)
+        if values.ndim != 2 or values.shape[1] != self._num_actions:
+            raise PolicyError(
+                f"the policy's module returned shape {tuple(values.shape)} for a batch; "
+                f"expected (batch, {self._num_actions}). It has to keep the batch dimension"
+            )
+        return values
 
     def _tensor(self, array: npt.NDArray[Any] | dict[str, npt.NDArray[Any]] | None) -> Any:
         """On this learner's device; frames of a Dict world part by part."""

@@ -33,7 +33,7 @@ from rtcore.slots import JobRecord
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore.trace import TraceKind
 from rtcore_workers.memory import keep_freed_memory
-from rtcore_workers.policies import EpsilonSchedule, ExploringPolicy, Policy, load_policy
+from rtcore_workers.policies import EpsilonSchedule, ExploringPolicy, Policy, fill_chunks, load_policy
 
 if TYPE_CHECKING:
     from rtcore_workers.learner import LearningTurn
@@ -64,8 +64,8 @@ def main(boot: dict[str, Any], channel: Channel) -> None:
         seed=config.seed,
         worker_index=index,
         device=config.device,
-        chunk=config.chunk,
-        history=History(config.obs_history, config.act_history),
+        chunk=config.policy_chunk,
+        history=History.of(config),
         share=partial(_share, boot, config, channel, shared),
     )
     # Not before: the memory in which worker 0 built the network, before it was the run's, is to go back.
@@ -75,6 +75,7 @@ def main(boot: dict[str, Any], channel: Channel) -> None:
             config.epsilon_start, config.epsilon_end, config.epsilon_ticks, boot.get("ticks_before", 0)
         )
         policy = ExploringPolicy(policy, action, config.seed, epsilon, config.explore_ticks)
+    policy = fill_chunks(policy, config.chunk_rest, boot["noop"])
     wake_ups = attach_semaphore(boot["run_id"], index)
     worker = Worker(config, index, boot["generation"], shared, wake_ups, policy, action, boot["period_ns"])
     worker.entropy = boot.get("entropy", ())
@@ -193,7 +194,7 @@ class Worker:
         self._histograms = shared.worker_histograms(index)
         self._wake_ups = wake_ups
         self._policy = policy
-        history = History(config.obs_history, config.act_history)
+        history = History.of(config)
         self._read = HistoryReader(shared.ring, history, policy.observation, policy.past_actions).read
         #: What the process's random generators begin each phase from; (): they go on where they are.
         self.entropy: Sequence[int] = ()

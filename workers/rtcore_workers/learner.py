@@ -93,7 +93,7 @@ def make_learner(
     """Attach to the master and the parameter store and build the networks. `phase_seq`, `first_frame`: of the run."""
     master, first_updates = attach_master(run_id)
     store = attach_store(run_id)
-    history = History(config.obs_history, config.act_history)
+    history = History.of(config)
     builder = TransitionBuilder(config.gamma)
     replay = TransitionReader(shared.ring, action, phase_seq, builder, first_frame, history)
     networks = [

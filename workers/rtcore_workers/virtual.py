@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rtcore.clock import Clock
@@ -19,8 +20,17 @@ from rtcore.manifest import ParamManifest
 from rtcore.params import ParamStore
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore.transitions import TransitionReader
+from rtcore.virtual.lessons import Lessons
 from rtcore_workers.memory import keep_freed_memory
-from rtcore_workers.policies import EpsilonSchedule, ExploringPolicy, PaddedPolicy, Policy, build_network, load_policy
+from rtcore_workers.policies import (
+    EpsilonSchedule,
+    ExploringPolicy,
+    PaddedPolicy,
+    Policy,
+    build_network,
+    fill_chunks,
+    load_policy,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -42,12 +52,17 @@ class Agent:
     weights: SharedWeights | None = None
     store: ParamStore | None = None
 
-    def learners(self, master: MasterState, replay: TransitionReader) -> list[DqnLearner]:
-        """One for each place in the master."""
-        return [self._learner(master, replay, index) for index in range(len(master.status))]
+    def learners(
+        self, master: MasterState, replay: TransitionReader, lessons: Lessons | None = None
+    ) -> list[DqnLearner]:
+        """One for each place in the master. `lessons`: what learn=imitate learns."""
+        return [self._learner(master, replay, lessons, index) for index in range(len(master.status))]
 
-    def _learner(self, master: MasterState, replay: TransitionReader, index: int) -> DqnLearner:
+    def _learner(
+        self, master: MasterState, replay: TransitionReader, lessons: Lessons | None, index: int
+    ) -> DqnLearner:
         from rtcore_workers.dqn import DqnLearner, DqnSettings  # noqa: PLC0415 - imports torch
+        from rtcore_workers.imitation import Imitator  # noqa: PLC0415 - imports torch
 
         config, store = self.config, self.store
         if store is None:
@@ -61,7 +76,8 @@ class Agent:
             version = store.publish(write, updates=updates)
             return version.version if version is not None else None
 
-        return DqnLearner(
+        make = DqnLearner if lessons is None else partial(Imitator, lessons.at)
+        return make(
             _network(config, self.observation, self.action),
             _network(config, self.observation, self.action),
             manifest,
@@ -84,6 +100,7 @@ def build_agent(
     has_latency: bool,
     initial: Arrays | None = None,
     what: str = "the weights",
+    noop: object = 0,
     ticks_before: int = 0,
 ) -> Agent:
     """The policy of the config, exploring if it says so. Sets the number of torch threads of this process to 1.
@@ -101,9 +118,9 @@ def build_agent(
         seed=config.seed,
         worker_index=0,
         device=config.device,
-        chunk=config.chunk,
+        chunk=config.policy_chunk,
         clock=clock,
-        history=History(config.obs_history, config.act_history),
+        history=History.of(config),
     )
     module = _network_of(policy)
     store, weights = None, None
@@ -116,6 +133,7 @@ def build_agent(
         policy = ExploringPolicy(
             policy, action, config.seed, schedule, config.explore_ticks, always_infer=not has_latency
         )
+    policy = fill_chunks(policy, config.chunk_rest, noop)
     return Agent(policy, policy.info.describe(), action, schedule.epsilon, config, observation, weights, store)
 
 
@@ -145,5 +163,5 @@ def _network(config: RuntimeConfig, observation: ObservationSpec, action: Action
         observation,
         action,
         seed=config.seed,
-        history=History(config.obs_history, config.act_history),
+        history=History.of(config),
     )

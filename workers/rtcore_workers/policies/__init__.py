@@ -17,6 +17,7 @@ from rtcore_workers.policies.base import (
     PaddedPolicy,
     Policy,
     PolicyInfo,
+    fill_chunks,
     number,
     positive_int,
     refuse_unknown,
@@ -48,6 +49,7 @@ __all__ = [
     "SyntheticPolicy",
     "build_network",
     "draw_latency_ns",
+    "fill_chunks",
     "load_policy",
 ]
 

@@ -8,9 +8,11 @@ from difflib import get_close_matches
 from math import isfinite
 from typing import Any, Protocol, TypeAlias
 
+import numpy as np
 from numpy.typing import NDArray
 
 from rtcore.clock import NS_PER_MS, Clock, MonotonicClock
+from rtcore.dispatch import ChunkRest
 from rtcore.errors import PolicyError
 
 Array: TypeAlias = NDArray[Any]
@@ -113,6 +115,32 @@ class PaddedPolicy:
         start_ns = self._clock.now_ns()
         self.inner.act(frame_seq=frame_seq, out=out, tick=tick)
         self._clock.sleep_until_ns(start_ns + self._pad_ns)
+
+
+class ChunkFiller:
+    """A policy of one action whose answer is a whole chunk: its action first, then `rest`, or that action again."""
+
+    def __init__(self, inner: Policy, rest: Array | None) -> None:
+        """`rest`: an action, (*action_shape); None: the inner policy's."""
+        note = "one decision a chunk, which is held" if rest is None else "one decision a chunk, then no-ops"
+        self.info = replace(inner.info, notes=(*inner.info.notes, note))
+        self.observation = inner.observation
+        self.past_actions = inner.past_actions
+        self.timing = inner.timing
+        self.inner = inner
+        self._rest = rest
+
+    def act(self, *, frame_seq: int, out: Array, tick: int | None = None) -> None:
+        """As the inner policy for the first action of the chunk."""
+        self.inner.act(frame_seq=frame_seq, out=out[:1], tick=tick)
+        out[1:] = out[0] if self._rest is None else self._rest
+
+
+def fill_chunks(policy: Policy, chunk_rest: ChunkRest, noop: object) -> Policy:
+    """The policy as `chunk_rest` has it. `noop`: the world's."""
+    if chunk_rest == "own":
+        return policy
+    return ChunkFiller(policy, np.asarray(noop) if chunk_rest == "noop" else None)
 
 
 def refuse_unknown(policy: str, args: Mapping[str, object], known: Collection[str]) -> None:

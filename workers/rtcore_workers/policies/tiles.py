@@ -1,7 +1,8 @@
 """A small network for screens made of tiles, such as a Game Boy's: the mean grey of each tile, then dense layers.
 
 A Game Boy draws a background of 20 by 18 tiles of 8 by 8 dots. What a game shows is in which tile is where; a mean
-a tile keeps that, and costs a hundredth of what convolutions over the dots do.
+a tile keeps that, and costs a hundredth of what convolutions over the dots do. Nothing in it is trained, so that a
+learner does it once a frame (`digest`).
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def tiles(
             f"policy 'tiles' got images of {height}x{width} for {rows}x{columns} tiles; expected a dot a tile at "
             "least. Give fewer rows and columns"
         )
-    features = nn.Sequential(images, TileMeans((height, width), (rows, columns)), nn.Flatten())
+    tile_input = TileInput(images, TileMeans((height, width), (rows, columns)))
     num_inputs = num_channels * rows * columns
     past = PastActions(action_space, act_history) if act_history else None
     if past is not None:
@@ -54,7 +55,31 @@ def tiles(
         nn.ReLU(),
         DuelingHead(hidden, action_space),
     )
-    return nn.Sequential(*features, *dense) if past is None else WithPastActions(features, past, dense)
+    # The numbers of the layers are their names in files of weights.
+    features = nn.Sequential(tile_input, nn.Identity(), nn.Flatten())
+    network = nn.Sequential(*features, *dense) if past is None else WithPastActions(features, past, dense)
+    object.__setattr__(network, "digest", tile_input.digest)
+    return network
+
+
+class TileInput(nn.Module):
+    """Raw frames to the mean darkness of each tile, float32 (B, C, rows, columns); digested ones need only the cast.
+
+    Digested frames are told by their dtype, float16, which raw ones (uint8) never have.
+    """
+
+    def __init__(self, images: ImageInput, means: TileMeans) -> None:
+        super().__init__()
+        self.images = images
+        self.means = means
+
+    def digest(self, frames: Tensor) -> Tensor:
+        """Frames (B, *frame_shape) to float16 (B, C, rows, columns)."""
+        return self.means(self.images(frames)).to(torch.float16)  # type: ignore[no-any-return]
+
+    def forward(self, frames: Tensor) -> Tensor:
+        digested = frames if frames.dtype == torch.float16 else self.digest(frames)
+        return digested.to(torch.float32)
 
 
 class TileMeans(nn.Module):

@@ -24,7 +24,7 @@ def trained(
     state = read_state(folder, "policy")
     world, saved = state["world"], state["policy"]
     observation, action = ObservationSpec.from_json(world["observation"]), ActionSpec.from_json(world["action"])
-    history = History(saved["obs_history"], saved["act_history"])
+    history = History(saved["obs_history"], saved["act_history"], saved.get("obs_every", 1))
     expected = history.stacked(observation).to_space(), action.to_space(), saved["act_history"]
     if (observation_space, action_space, act_history) != expected:
         raise PolicyError(
