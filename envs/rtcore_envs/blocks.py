@@ -48,9 +48,9 @@ class BlocksEnv(PackagedGameEnv):
         for place, digit in enumerate(f"{level:02d}"):
             self._memory[LEVEL_DIGITS + place] = ord(digit)
 
-    def make_teacher(self) -> Teacher:
-        """A player that sees the memory as it is: whom `learn=imitate` imitates. For the present episode and on."""
-        return Teacher(self.memory)
+    def make_teacher(self, *, delay_ticks: int, every_ticks: int) -> Teacher:
+        """The scripted player, whom `learn=imitate` imitates. It plans ahead, so that the delay is the same to it."""
+        return Teacher(self.memory, every_ticks)
 
     def _info(self) -> dict[str, Any]:
         return {

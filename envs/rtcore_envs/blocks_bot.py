@@ -18,8 +18,6 @@ RAM_START = 0xC000
 RAM_STOP = 0xC080
 
 A, B, LEFT, UP, RIGHT, DOWN, NOTHING = range(7)
-#: The bit of each in the byte of the keys that are held.
-HELD_BITS = (1, 2, 32, 64, 16, 128, 0)
 
 Cells = tuple[tuple[int, int], ...]
 Board = NDArray[np.uint8]
@@ -97,63 +95,49 @@ class GreedyBot:
         falling = ram[0x02] == 1 and ram[0x11] == 0
         if falling and pieces != self._seen_pieces:
             self._seen_pieces = pieces
-            self._plan = self._presses(board_of(ram), SHAPES[ram[0x0E]])
+            keys = presses(board_of(ram), SHAPES[ram[0x0E]])
+            # In reverse order, with a release between any two, since the game acts on new presses.
+            self._plan = [step for key in keys for step in (NOTHING, key)][::-1]
         if not self._plan:
             # A piece that still hangs ignores B, so press until the next piece is seen.
             self._plan = [NOTHING, B]
         return self._plan.pop()
 
-    def _presses(self, board: Board, turns: tuple[Cells, Cells, Cells, Cells]) -> list[int]:
-        """Presses in reverse order; a release between any two, since the game acts on new presses."""
-        place = flattest(board, turns)
-        if place is None:
-            return []
-        turn, column = place
-        side = LEFT if column < SPAWN_COLUMN else RIGHT
-        keys = [A] * turn + [side] * abs(column - SPAWN_COLUMN)
-        return [step for key in keys for step in (NOTHING, key)][::-1]
-
 
 class Teacher:
-    """The same plan, step by step, from the memory as it is now: nothing is planned ahead, so nothing goes astray.
-
-    For learners, which imitate it with what they see later (`learn=imitate`). What they cannot have seen by then it
-    does not use: a piece that is newer than that is left alone.
+    """The same player for learners to imitate (`learn=imitate`): asked at every frame, its answer is what follows from
+    that frame and how long ago the piece came. It presses a key in every `every_ticks` ticks, two at least.
     """
 
-    def __init__(self, memory: Any) -> None:
+    def __init__(self, memory: Any, every_ticks: int) -> None:
         self._memory = memory
-        self._seen: tuple[object, ...] = ()
-        self._place: tuple[int, int] | None = None
-        self._pieces: list[int] = []
+        self._every_ticks = every_ticks
+        self._seen_pieces = -1
+        self._age_ticks = 0
+        self._keys: list[int] = []
 
-    def __call__(self, delay_ticks: int) -> int:
-        """The key to press now, or `NOTHING` where it has to be let go first, after a look `delay_ticks` ago.
-
-        To be called once a tick.
-        """
+    def __call__(self) -> int:
+        """The action after seeing the memory as it is. To be asked once a tick."""
         ram = self._memory[RAM_START:RAM_STOP]
-        piece = ram[0x12] | ram[0x13] << 8 if ram[0x11] == 0 else -1
-        self._pieces = [*self._pieces, piece][-delay_ticks - 1 :]
-        key = self._key(ram) if self._pieces[0] == self._pieces[-1] else B
-        return NOTHING if ram[0x0C] & HELD_BITS[key] else key
+        pieces = ram[0x12] | ram[0x13] << 8
+        self._age_ticks += 1
+        if ram[0x02] == 1 and ram[0x11] == 0 and pieces != self._seen_pieces:
+            self._seen_pieces, self._age_ticks = pieces, 0
+            self._keys = presses(board_of(ram), SHAPES[ram[0x0E]])
+        place, late = divmod(self._age_ticks, max(2, self._every_ticks))
+        if late and self._every_ticks == 1:
+            return NOTHING  # let go: the game acts on new presses
+        return self._keys[place] if place < len(self._keys) else B
 
-    def _key(self, ram: Sequence[int]) -> int:
-        if ram[0x02] != 1 or ram[0x11] != 0:
-            return B  # nothing to steer; a piece that hangs ignores it
-        seen = (ram[0x12], ram[0x13], ram[0x0E], *ram[0x20:0x80])
-        if seen != self._seen:
-            self._seen = seen
-            self._place = flattest(board_of(ram), SHAPES[ram[0x0E]])
-        if self._place is None:
-            return B
-        turn, column = self._place
-        turns, moves = (turn - ram[0x0F]) % 4, column - (ram[0x10] & 7)
-        if turns:
-            return UP if turns == 3 else A
-        if moves:
-            return RIGHT if moves > 0 else LEFT
-        return B
+
+def presses(board: Board, turns: tuple[Cells, Cells, Cells, Cells]) -> list[int]:
+    """The keys that bring a new piece to where it lands flattest."""
+    place = flattest(board, turns)
+    if place is None:
+        return []
+    turn, column = place
+    side = LEFT if column < SPAWN_COLUMN else RIGHT
+    return [A] * turn + [side] * abs(column - SPAWN_COLUMN)
 
 
 def flattest(board: Board, turns: tuple[Cells, Cells, Cells, Cells]) -> tuple[int, int] | None:

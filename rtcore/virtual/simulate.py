@@ -101,8 +101,8 @@ class Simulation:
         self.learning: VirtualLearning | None = None
         self.lessons: Lessons | None = None
         if agent is not None and self.ring is not None and config.learn is not None:
-            self.lessons = self._make_lessons(self._own_world)
-            self.learning = VirtualLearning(config, self.rate_hz, agent, self.ring, saved, say, self.lessons)
+            self.lessons = lessons = self._make_lessons(self._own_world)
+            self.learning = VirtualLearning(config, self.rate_hz, agent, self.ring, saved, say, lessons)
         self.player = SimPlayer(
             policy,
             self._make_action_buffer(),
@@ -113,6 +113,8 @@ class Simulation:
             weights=agent.weights if agent is not None else None,
         )
         self.plan = self._make_plan()
+        if self.lessons is not None:
+            self.lessons.begin(self.plan.delay_ticks, self.plan.stride_ticks)
         spec = self._own_world.action if self._own_world is not None else None
         with writing_to(config.out), ExitStack() as if_it_fails:
             self._own_folder = self._begin_folder(folder, saved, say)
@@ -162,7 +164,7 @@ class Simulation:
                 if self._stopped:
                     break
                 if lessons is not None:
-                    lessons.before_tick(loop.tick + 1, self.schedule.delay_ticks)
+                    lessons.before_tick(loop.tick + 1)
                 loop.run_tick()
                 if learning is not None:
                     tick = loop.tick
@@ -295,7 +297,7 @@ class Simulation:
     def _make_lessons(self, world: GymnasiumWorld | None) -> Lessons | None:
         if self.config.learn != "imitate" or world is None:
             return None
-        return Lessons.of(world, self.config.num_ticks(self.rate_hz))
+        return Lessons(world, self.config.num_ticks(self.rate_hz))
 
     def _make_ring(self) -> FrameRing | None:
         """Frames go into a ring of its own: what a policy sees and a learner samples is read from there."""

@@ -70,6 +70,17 @@ class Run:
         assert self.ring.publish(frame_of(header.frame_seq), tuple(header)[1:], action.tobytes()) == header.frame_seq
 
 
+class Digests:
+    """A digest that keeps everything, and tells of which frames it was asked."""
+
+    def __init__(self):
+        self.seen = []
+
+    def of(self, frames):
+        self.seen += [int(seq) for seq in frames[:, 0] if seq]  # all zero: only asked what a digest looks like
+        return frames.copy()
+
+
 def frame_of(seq):
     return np.array([seq, 3 * seq, -seq], np.int32)
 
@@ -78,7 +89,8 @@ def expected_stack(rows, seq, history):
     """Frames and past actions that go with frame `seq`, from the definition."""
     episode = [row for row in rows if row[0].episode == rows[seq][0].episode]
     place = [header.frame_seq for header, _ in episode].index(seq)
-    frames = [episode[max(0, place - back)][0].frame_seq for back in range(history.obs_history, -1, -1)]
+    older = range(history.obs_history * history.obs_every, -1, -history.obs_every)
+    frames = [episode[max(0, place - back)][0].frame_seq for back in older]
     actions = []
     for back in range(history.act_history - 1, -1, -1):
         header, action = episode[place - back] if place >= back else (None, NO_OP)
@@ -129,7 +141,9 @@ def check_batch(batch, rows, history, n_step, *, lossless):
             assert past is None or (past[row] == actions).all()
 
 
-histories = st.builds(History, obs_history=st.integers(0, 4), act_history=st.integers(0, 5))
+histories = st.builds(
+    History, obs_history=st.integers(0, 4), act_history=st.integers(0, 5), obs_every=st.integers(1, 2)
+)
 
 
 @settings(deadline=None, max_examples=60)
@@ -137,6 +151,9 @@ histories = st.builds(History, obs_history=st.integers(0, 4), act_history=st.int
 def test_batches_hold_what_each_decision_saw_and_n_steps_of_what_followed(run, skips, history, n_step, every):
     rows = ticks_of(run, skips)
     under_way = Run(rows, history, ring_slots=64)
+    digests = Digests()
+    if every % 2:
+        under_way.reader.digest_with(digests.of)
     rng = np.random.default_rng(run["seed"])
     for count, row in enumerate(rows, start=1):
         under_way.publish(*row)
@@ -145,6 +162,7 @@ def test_batches_hold_what_each_decision_saw_and_n_steps_of_what_followed(run, s
             if len(under_way.reader) and (count % 17 == 0 or count == len(rows)):
                 batch = under_way.reader.sample(24, rng, n_step=n_step)
                 check_batch(batch, rows[:count], history, n_step, lossless=True)
+    assert len(digests.seen) == len(set(digests.seen)), "each frame is digested once"
     assert under_way.reader.counts.lost_decisions <= len({header.episode for header, _ in rows})
     assert under_way.reader.counts.lost_ticks == 0
 
@@ -154,6 +172,8 @@ def test_batches_hold_what_each_decision_saw_and_n_steps_of_what_followed(run, s
 def test_a_reader_that_was_away_never_samples_across_what_it_lost(run, history, n_step, absences):
     rows = ticks_of(run, ())
     under_way = Run(rows, history, ring_slots=24)
+    if n_step % 2:
+        under_way.reader.digest_with(Digests().of)
     rng, count = np.random.default_rng(1), 0
     for absence in absences:
         for row in rows[count : count + absence]:
@@ -286,6 +306,8 @@ def test_a_history_that_the_ring_cannot_keep_is_refused_with_what_to_do():
     TransitionReader(ring, ACTION, 0, TransitionBuilder(), 0, History(6, 7))
     with pytest.raises(ConfigError, match="must be 0 or more"):
         History(-1, 0)
+    with pytest.raises(ConfigError, match="obs_every=0 must be at least 1"):
+        History(2, 0, 0)
 
 
 @pytest.mark.parametrize("seed", range(6))

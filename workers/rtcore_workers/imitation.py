@@ -1,8 +1,7 @@
-"""Imitation as an algorithm: the network's largest output is to be what a teacher would do when the action acts.
+"""Imitation as an algorithm: the network's largest output is to be what a teacher answers to the same frame.
 
-All but the loss is DQN's learner: replay, master, Adam, publishing. The network sees the frame that it decides on,
-several ticks old; the teacher saw the world at the tick of the action (rtcore/virtual/lessons.py), in the states that
-the network's own play leads to (Ross et al., 2011).
+All but the loss is DQN's learner: replay, master, Adam, publishing. The frames are those that the network's own play
+leads to (Ross et al., 2011), the answers are in rtcore/virtual/lessons.py.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ class Imitator(DqnLearner):
     """One update at a time. What is shown as TD error is the share of actions that differ from the teacher's."""
 
     def __init__(self, lessons: Callable[[npt.NDArray[Any]], npt.NDArray[Any]], *args: Any, **kwargs: Any) -> None:
-        """`lessons`: the ticks of a batch to the teacher's actions at them."""
+        """`lessons`: the ticks of frames to the teacher's answers to them."""
         super().__init__(*args, **kwargs)
         self._lessons = lessons
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         outputs = self._values_of(self._tensor(batch.obs), self._tensor(batch.past_actions))
-        wanted = self._tensor(self._lessons(batch.tick)).long().reshape(-1) - self._first_action
+        wanted = self._tensor(self._lessons(batch.tick - batch.delay_ticks)).long().reshape(-1) - self._first_action
         differs = (outputs.argmax(dim=1) != wanted).float()
         return functional.cross_entropy(outputs, wanted), differs, outputs.detach().max(dim=1).values
