@@ -17,6 +17,9 @@ from rtcore.transitions import Batch
 from rtcore_workers.dqn import DqnLearner
 
 
+_KEEPS_NEAR_ZERO = 1e-3
+
+
 class Imitator(DqnLearner):
     """One update at a time. What is shown as TD error is the share of actions that differ from the teacher's."""
 
@@ -29,4 +32,6 @@ class Imitator(DqnLearner):
         outputs = self._values_of(self._tensor(batch.obs), self._tensor(batch.past_actions))
         wanted = self._tensor(self._lessons(batch.tick - batch.delay_ticks)).long().reshape(-1) - self._first_action
         differs = (outputs.argmax(dim=1) != wanted).float()
-        return functional.cross_entropy(outputs, wanted), differs, outputs.detach().max(dim=1).values
+        # The entropy does not change with the mean of the outputs, which would wander off.
+        loss = functional.cross_entropy(outputs, wanted) + _KEEPS_NEAR_ZERO * outputs.mean(dim=1).square().mean()
+        return loss, differs, outputs.detach().max(dim=1).values
