@@ -236,25 +236,24 @@ class DqnLearner:
 
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Values of the actions taken, with a gradient, and their targets, without: (B,) each."""
-        obs, next_obs = self._tensor(batch.obs), self._tensor(batch.next_obs)
-        past, next_past = self._tensor(batch.past_actions), self._tensor(batch.next_past_actions)
+        next_obs, next_past = self._tensor(batch.next_obs), self._tensor(batch.next_past_actions)
         with torch.no_grad():
             chooser = self._online.values(next_obs, next_past) if self.settings.double_dqn else None
             next_values = bootstrap_values(self._target.values(next_obs, next_past), chooser)
             targets = td_targets(
                 self._tensor(batch.reward), self._tensor(batch.discount), self._tensor(batch.terminated), next_values
             )
-        values = self._values_of(obs, past)
+        values = self._values_of(batch)
         index = self._tensor(batch.action).long() - self._first_action
         return values.gather(1, index.reshape(-1, 1)).squeeze(1), targets
 
-    def _values_of(self, obs: Any, past: Tensor | None) -> Tensor:
-        """(B, num_actions), with a gradient."""
-        values = self._online.values(obs, past)
-        if values.ndim != 2 or values.shape[1] != self._num_actions:
+    def _values_of(self, batch: Batch) -> Tensor:
+        """Of what the decisions of a batch saw, (B, num_actions), with a gradient."""
+        values = self._online.values(self._tensor(batch.obs), self._tensor(batch.past_actions))
+        if values.shape != (len(batch.reward), self._num_actions):
             raise PolicyError(
-                f"the policy's module returned shape {tuple(values.shape)} for a batch; "
-                f"expected (batch, {self._num_actions}). It has to keep the batch dimension"
+                f"the policy's module returned shape {tuple(values.shape)} for a batch of {len(batch.reward)}; "
+                f"expected {(len(batch.reward), self._num_actions)}. It has to keep the batch dimension"
             )
         return values
 

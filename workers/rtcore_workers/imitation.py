@@ -29,7 +29,7 @@ class Imitator(DqnLearner):
         self._lessons = lessons
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        outputs = self._values_of(self._tensor(batch.obs), self._tensor(batch.past_actions))
+        outputs = self._values_of(batch)
         wanted = self._tensor(self._lessons(batch.tick - batch.delay_ticks)).long().reshape(-1) - self._first_action
         differs = (outputs.argmax(dim=1) != wanted).float()
         # The entropy does not change with the mean of the outputs, which would wander off.
