@@ -16,7 +16,6 @@ from torch.nn import functional
 from rtcore.transitions import Batch
 from rtcore_workers.dqn import DqnLearner
 
-
 _KEEPS_NEAR_ZERO = 1e-3
 
 
