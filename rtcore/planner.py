@@ -7,7 +7,7 @@ inference really uses, since workers share the device.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -20,6 +20,7 @@ from rtcore.schedule import (
     delay_for,
     planned_quantile,
     quantile_ns,
+    trimmed_mean_ns,
 )
 
 #: The share of the device that inference may fill: the rest is the world's, the system's, and luck.
@@ -68,6 +69,11 @@ class Tau:
     def ordered_ns(self) -> tuple[int, ...]:
         """The times, ascending; from the median and the p99 where no others are known."""
         return self.times_ns or (self.p50_ns,) * 98 + (self.p99_ns, self.max_ns)
+
+    @property
+    def usual_ns(self) -> int:
+        """The mean that the schedule goes by: without hiccups."""
+        return trimmed_mean_ns(self.ordered_ns)
 
     @property
     def planned_quantile(self) -> float:
@@ -197,8 +203,11 @@ def make_plan(
     device_parallelism: float,
     chunk: int = 1,
     on_late: OnLate = "apply",
+    came_ns: Collection[int] = (),
 ) -> Plan:
     """The plan for `workers` processes, or (None) for as many as give an action every tick.
+
+    `came_ns`: many of the run's times, in their order, where they are known beforehand.
 
     `device_parallelism`: how many inferences the device runs at full speed at once (CPUs, or 1 per GPU). An
     inference that uses the device for `cost_ns` can start every cost/(parallelism*T) ticks at best: more
@@ -212,7 +221,9 @@ def make_plan(
         workers, limit = _choose_workers(stagger, delay_every_tick, device_stride, max_workers, tau, chunk)
     tau = replace(tau, workers_ns=tau.workers_ns[:workers])
     usual_ns = tau.workers_ns if len(tau.workers_ns) == workers else ()
-    fit = Times(stagger, tau.ordered_ns, usual_ns, workers, rate_hz, guard_ns, on_late).fit()
+    fit = Times(
+        stagger, tau.ordered_ns, usual_ns, workers, rate_hz, guard_ns, on_late, tau.usual_ns, chunk, came_ns
+    ).fit()
     stride, enough = fit.stride_ticks, -(-delay_every_tick // chunk)
     if workers < enough and not limit and stride > chunk and stagger in ("max-time", "expected-time"):
         limit = f"An action every tick takes {enough} workers."
@@ -222,7 +233,7 @@ def make_plan(
         min_workers_every_tick=enough if stride > chunk else min(enough, -(-fit.delay_ticks // chunk)),
         delay_ticks=fit.delay_ticks,
         stride_ticks=stride,
-        acted_fraction=min(1.0, chunk * fit.acted_fraction),
+        acted_fraction=fit.acted_fraction,
         tau=tau,
         rate_hz=rate_hz,
         device_parallelism=device_parallelism,

@@ -9,12 +9,16 @@ the world's step, publishing, waking and reading. All times are integer nanoseco
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right, insort
+import random
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import Literal, NamedTuple
+
+from rtcore.scheduling.outlook import acted_shares
 
 Stagger = Literal["max-time", "expected-time", "sequential", "free-running"]
 STAGGERS: tuple[Stagger, ...] = ("max-time", "expected-time", "sequential", "free-running")
@@ -32,9 +36,12 @@ _HICCUP_NS = 2_000_000
 UNEQUAL_FACTOR = 1.5
 #: By how much more actions a delay must bring that is longer by the usual inference time, to be worth it.
 _COST_OF_DELAY = 0.1
+#: What an action is worth that comes late, and so acts upon an older frame than the delay says.
+_WORTH_OF_LATE = 0.5
 #: The share of the times that is left out at each end of a trimmed mean.
 _TRIM = 8
-_BUSY_QUANTILES = tuple((2 * n + 1) / 16 for n in range(8))
+#: Jobs that are gone through where times are known, but not the order in which they came.
+_PLAYED_JOBS = 4_096
 
 
 class Job(NamedTuple):
@@ -62,6 +69,7 @@ class ScheduleParams:
     tau_estimate: TauEstimate = "quantile"
     adapt: bool = True
     on_late: OnLate = "apply"
+    chunk: int = 1
 
 
 class TauWindow:
@@ -92,6 +100,11 @@ class TauWindow:
     def ordered_ns(self) -> Sequence[int]:
         """All of it, ascending: a view, valid until the next `add`."""
         return self._sorted
+
+    @property
+    def came_ns(self) -> Collection[int]:
+        """All of it, in the order in which it came: a view, valid until the next `add`."""
+        return self._recent
 
 
 def quantile_ns(ordered_ns: Sequence[int], q: float) -> int:
@@ -144,7 +157,13 @@ class Fit(NamedTuple):
 
     delay_ticks: int
     stride_ticks: int
-    acted_fraction: float  #: the share of ticks with an action to expect
+    on_time_fraction: float  #: the share of ticks with an action that was there at its due tick
+    late_fraction: float  #: the share of ticks with one that came after it
+
+    @property
+    def acted_fraction(self) -> float:
+        """The share of ticks with an action to expect."""
+        return self.on_time_fraction + self.late_fraction
 
 
 class Times:
@@ -163,9 +182,12 @@ class Times:
         guard_ns: int = 0,
         on_late: OnLate = "apply",
         mean_ns: int | None = None,
+        chunk: int = 1,
+        came_ns: Collection[int] = (),
     ) -> None:
         """`ordered_ns`: ascending. `usual_ns`: of each worker, where all of them are known; else none. `num_workers` at
-        least 1. `mean_ns`: in place of the mean of the times.
+        least 1. `mean_ns`: in place of the mean of the times. `chunk`: actions of an answer. `came_ns`: such times in
+        the order in which they came, where it is known.
         """
         self._stagger = stagger
         self._ordered = ordered_ns
@@ -176,38 +198,44 @@ class Times:
         self._per_tick, self._rate = NS_PER_S * rate_hz.denominator, rate_hz.numerator
         self._guard_ns = guard_ns
         self._on_late = on_late
-        self._usual_ticks = self._ticks(quantile_ns(ordered_ns, 0.5))
-        busy = [self._ticks(quantile_ns(ordered_ns, q)) for q in _BUSY_QUANTILES]
-        #: From a worker's booking to the first tick at which it can be booked again, on average; stalls left out.
-        self._busy_ticks = sum(busy) / len(busy)
+        self._chunk = chunk
+        self._came_ns = came_ns
+        self._played: dict[int, Fit] = {}
         self.mean_ns = trimmed_mean_ns(ordered_ns) if mean_ns is None else mean_ns
 
     def fit(self) -> Fit:
         """The delay and the stride that these times call for."""
+        return self.outlook(self.delay())
+
+    def delay(self) -> int:
+        """The delay that these times call for."""
         if self._stagger != "max-time":
-            return self.outlook(self._ticks(self.mean_ns))
-        planned_ns = quantile_ns(self._ordered, planned_quantile(self._ordered))
-        wanted, workers = self._ticks(planned_ns + self._guard_ns), self._num_workers
+            return self._ticks(self.mean_ns)
+        workers, longest = self._num_workers, planned_quantile(self._ordered)
+        wanted = self._ticks(quantile_ns(self._ordered, longest) + self._guard_ns)
         # With N workers a delay of up to N ticks costs nothing but delay, and one of N + 1 halves the starts: a few
         # late actions may be the smaller loss.
-        most = -(-wanted // workers)
-        delays = [min(wanted, workers * stride) for stride in range(-(-self._usual_ticks // workers), most + 1)]
-        return self.outlook(max(delays or [wanted], key=self.worth))
+        enough = [self._ticks(quantile_ns(self._ordered, q)) for q in _PLANNED_QUANTILES if q <= longest]
+        strides = {-(-ticks // workers) for ticks in enough} | {max(1, (self._usual_ticks - 1) // workers)}
+        delays = sorted({min(wanted, workers * stride) for stride in strides} | {wanted})
+        return max(delays, key=self.worth) if len(delays) > 1 else wanted
 
     def outlook(self, delay_ticks: int) -> Fit:
         """What comes of this delay: in time and often enough, as far as these times tell."""
-        stride = self.stride(delay_ticks)
-        if self._stagger == "free-running":
-            return Fit(delay_ticks, stride, 1 / delay_ticks)  # all answer at the same tick
-        if self._stagger == "sequential":
-            return Fit(delay_ticks, stride, 1 / stride)
-        starts_per_tick = min(1 / stride, self._num_workers / self._busy_ticks)
-        in_time = self.on_time(delay_ticks)
-        if self._on_late == "apply":
-            # A late action still counts where it comes before the next one is due, or before a next one that is late.
-            in_time = self.on_time(delay_ticks + stride - 1)
-            in_time += (1 - in_time) * (self.on_time(delay_ticks + 2 * stride - 1) - in_time)
-        return Fit(delay_ticks, stride, in_time * starts_per_tick)
+        known = self._played.get(delay_ticks)
+        if known is None:
+            stride, is_spaced = self.stride(delay_ticks), self._stagger in ("max-time", "expected-time")
+            acted = acted_shares(
+                self._taus_ticks,
+                workers=1 if self._stagger == "sequential" else self._num_workers,
+                delay_ticks=delay_ticks,
+                stride_ticks=stride if is_spaced else 0,
+                hold=self._stagger == "max-time",
+                drop_late=self._on_late == "drop",
+                chunk=self._chunk,
+            )
+            known = self._played[delay_ticks] = Fit(delay_ticks, stride, *acted)
+        return known
 
     def stride(self, delay_ticks: int) -> int:
         """Ticks between two starts, for workers that are equally fast or not."""
@@ -219,16 +247,25 @@ class Times:
             return max(1, -int(-delay_ticks // share))
         return stride_for(self._stagger, delay_ticks, self._num_workers, self.mean_ns, self._rate_hz)
 
-    def on_time(self, delay_ticks: int) -> float:
-        """The share of actions that are there at their due tick; all of them where none waits for one."""
-        if self._stagger != "max-time":
-            return 1.0
-        limit_ns = delay_ticks * self._per_tick // self._rate
-        return bisect_right(self._ordered, limit_ns) / len(self._ordered)
-
     def worth(self, delay_ticks: int) -> float:
         """What this delay is worth: the actions it brings, each worth less the older the frame it acts upon."""
-        return self.outlook(delay_ticks).acted_fraction / (1 + _COST_OF_DELAY * delay_ticks / self._usual_ticks)
+        fit = self.outlook(delay_ticks)
+        acted = fit.on_time_fraction + _WORTH_OF_LATE * fit.late_fraction
+        return acted / (1 + _COST_OF_DELAY * delay_ticks / self._usual_ticks)
+
+    @cached_property
+    def _usual_ticks(self) -> int:
+        return self._ticks(quantile_ns(self._ordered, 0.5))
+
+    @cached_property
+    def _taus_ticks(self) -> list[int]:
+        """Job by job: as they came, or each time equally often in no order."""
+        if self._came_ns:
+            return [self._ticks(tau_ns) for tau_ns in self._came_ns]
+        taus, rng = [self._ticks(tau_ns) for tau_ns in self._ordered], random.Random(0)
+        if taus[0] == taus[-1]:
+            return [taus[0]] * (8 * self._num_workers)
+        return [tau for _ in range(-(-_PLAYED_JOBS // len(taus))) for tau in rng.sample(taus, len(taus))]
 
     def _ticks(self, tau_ns: int) -> int:
         return max(1, -(-tau_ns * self._rate // self._per_tick))
@@ -243,8 +280,9 @@ class Schedule:
     """Books workers tick by tick. One object per run, driven by the env loop or by the simulator.
 
     Call order within a tick: `complete` for every result that came in, `worker_down`/`worker_up` for every
-    change of membership, then `book` once. A worker holds at most one job; idle workers are taken in the order
-    in which they became idle, which is round robin when all are equally fast and gives faster ones more jobs.
+    change of membership, then `book` once, and `adapt` when all else is done. A worker holds at most one job; idle
+    workers are taken in the order in which they became idle, which is round robin when all are equally fast and gives
+    faster ones more jobs.
     """
 
     #: Answers between two looks at the window.
@@ -254,7 +292,7 @@ class Schedule:
     #: By which share the window's own plan must have been better, summed over the looks, before it is followed: at once
     #: where it is much better, after several looks where it is a little better, never for less than `ADAPT_TOLERANCE`.
     ADAPT_EVIDENCE = 0.25
-    ADAPT_TOLERANCE = 0.01
+    ADAPT_TOLERANCE = 0.02
     #: Answers of a worker after which its own usual time counts.
     KNOWN_ANSWERS = 12
     #: By which factor the mean must have grown before fewer starts are booked, where the mean decides.
@@ -280,6 +318,7 @@ class Schedule:
         self._last_start_tick = 0
         self._last_due_tick = -1
         self._answers = 0
+        self._next_look = self.ADAPT_EVERY
         self._tau_mean_ns = params.tau_mean_ns
         self._evidence = 0.0
         self._caution = 1
@@ -303,8 +342,6 @@ class Schedule:
         self.window.add(tau_ns)
         self._note(worker, tau_ns)
         self._answers += 1
-        if self._answers % self.ADAPT_EVERY == 0 and self.params.adapt:
-            self._adapt()
 
     def worker_down(self, worker: int) -> Job | None:
         """Take a dead, hung or retired worker out; returns the job that is lost with it."""
@@ -390,6 +427,21 @@ class Schedule:
 
     # -- the estimate --------------------------------------------------------------------------------------
 
+    def adapt(self) -> None:
+        """Follow a lasting change of inference time to what the planner would make of it; one outlier changes nothing.
+
+        The paper's ratchet (`tau_estimate="ratchet"`) takes the longest time ever seen instead, and never falls. Now
+        and then takes some tenths of a millisecond: nobody should wait for it.
+        """
+        if self._answers < self._next_look or not self.params.adapt:
+            return
+        self._next_look = self._answers + self.ADAPT_EVERY
+        delay = self._wanted_delay()
+        if delay != self.delay_ticks:
+            self.replans += 1
+            self.delay_ticks = delay
+        self._restride()
+
     def _note(self, worker: int, tau_ns: int) -> None:
         """Follow a worker's usual time, in small steps: a stall of whatever length counts as one longer time."""
         count = self._answers_of[worker] = self._answers_of.get(worker, 0) + 1
@@ -397,17 +449,6 @@ class Schedule:
         step_ns = max(1, usual_ns // 8)
         change_ns = (tau_ns - usual_ns) // min(count, self.KNOWN_ANSWERS)
         self._usual_ns[worker] = usual_ns + max(-step_ns, min(step_ns, change_ns))
-
-    def _adapt(self) -> None:
-        """Follow a lasting change of inference time to what the planner would make of it; one outlier changes nothing.
-
-        The paper's ratchet (`tau_estimate="ratchet"`) takes the longest time ever seen instead, and never falls.
-        """
-        delay = self._wanted_delay()
-        if delay != self.delay_ticks:
-            self.replans += 1
-            self.delay_ticks = delay
-        self._restride()
 
     def _wanted_delay(self) -> int:
         params, window = self.params, self.window
@@ -417,34 +458,35 @@ class Schedule:
         if len(window) < min(window.size, self.ADAPT_ANSWERS * len(self._up)):
             return self.delay_ticks
         times = self._times()
-        fit = times.fit()
         if params.stagger == "max-time":
-            return fit.delay_ticks if self._is_convinced(times, fit) else self.delay_ticks
-        falls = fit.delay_ticks < self.delay_ticks or fit.stride_ticks < self.stride_ticks
+            wanted = times.delay()
+            return wanted if self._is_convinced(times, wanted) else self.delay_ticks
+        wanted = times.delay()
+        falls = wanted < self.delay_ticks or times.stride(wanted) < self.stride_ticks
         if falls or times.mean_ns > self.ADAPT_RISE * self._tau_mean_ns:
             self._tau_mean_ns = times.mean_ns
-            return fit.delay_ticks
+            return wanted
         return self.delay_ticks
 
-    def _is_convinced(self, times: Times, fit: Fit) -> bool:
+    def _is_convinced(self, times: Times, wanted: int) -> bool:
         """Whether what the window calls for has been better for long enough, and by enough."""
-        if fit.delay_ticks < self.delay_ticks and len(self.window) < self.window.size:
+        if wanted == self.delay_ticks:
+            self._evidence = max(0.0, self._evidence - self.ADAPT_TOLERANCE)
+            return False
+        if wanted < self.delay_ticks and len(self.window) < self.window.size:
             return False  # too few to say that the slow ones, for which it is as long as it is, will not come
-        acted, worth = times.outlook(self.delay_ticks).acted_fraction, times.worth(self.delay_ticks)
-        more = 1 - acted / max(fit.acted_fraction, 1e-9)
-        better = 1 - worth / max(times.worth(fit.delay_ticks), 1e-9)
-        self._evidence = max(0.0, self._evidence + max(more, better) - self.ADAPT_TOLERANCE)
-        if more < -self.ADAPT_TOLERANCE:
-            self._evidence = 0.0  # a shorter delay is good, but not at the price of actions
+        better = 1 - times.worth(self.delay_ticks) / max(times.worth(wanted), 1e-9)
+        self._evidence = max(0.0, self._evidence + better - self.ADAPT_TOLERANCE)
+        here, there = times.outlook(self.delay_ticks).acted_fraction, times.outlook(wanted).acted_fraction
+        if there < (1 - self.ADAPT_TOLERANCE / 4) * here:
+            self._evidence = 0.0  # in time is good, but not at the price of actions
         if self._evidence < self.ADAPT_EVIDENCE * self._caution:
             return False
         # One that goes back on the last change: neither may be better, or a shorter delay did not hold (workers that
         # start more often may be in each other's way).
-        is_back = (
-            fit.delay_ticks > self.delay_ticks
-        ) != self._rose and self._answers < self._changed_at + 4 * self.window.size
+        is_back = (wanted > self.delay_ticks) != self._rose and self._answers < self._changed_at + 4 * self.window.size
         self._caution = min(2 * self._caution, 8) if is_back else 1
-        self._rose, self._changed_at = fit.delay_ticks > self.delay_ticks, self._answers
+        self._rose, self._changed_at = wanted > self.delay_ticks, self._answers
         self._evidence = 0.0
         return True
 
@@ -461,6 +503,8 @@ class Schedule:
             params.guard_ns,
             params.on_late,
             mean_ns,
+            params.chunk,
+            self.window.came_ns,
         )
 
     def _restride(self) -> None:

@@ -292,7 +292,7 @@ class Supervisor:
         control = self.shared.run_control
         control["num_workers"] = num_workers
         control["delay_ticks"] = plan.delay_ticks
-        control["tau_mean_ns"] = plan.tau.mean_ns
+        control["tau_mean_ns"] = plan.tau.usual_ns
         control["guard_ns"] = self.config.guard_ns(self.rate_hz)
         control["num_ticks"] = self.config.num_ticks(self.rate_hz)
         return self._order(phase)

@@ -184,6 +184,7 @@ class TickLoop:
         self._account(
             plan, decision, jobs, frame_seq, (start_ns, collected_ns, dispatch_ns, booked_ns, publish_ns, published_ns)
         )
+        self.schedule.adapt()
 
     def prepare_tick(self) -> None:
         """Shortly before a deadline, in time that would be spent waiting: take in what is there, wake who is next.

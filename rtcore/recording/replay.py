@@ -243,6 +243,9 @@ class _RecordedSchedule:
     def book(self, tick: int) -> list[Job]:
         return self._jobs.booked_at(tick)
 
+    def adapt(self) -> None:
+        """As the run did."""
+
 
 class _FollowingWorld:
     """The world, driven by the record: reset, held or stepped with the recorded action, whatever the loop wants."""

@@ -49,7 +49,8 @@ from rtcore.world import GymnasiumWorld, World, world_seed
 
 __all__ = ["Change", "SimPolicy", "SimulatedWorkers", "Simulation"]
 
-_PLAN_SAMPLES = 256
+#: Inferences that a plan is made of, where a model says how long they take: at most, and for a short run.
+_PLAN_SAMPLES, _FEWEST_SAMPLES = 4_096, 256
 
 
 class Simulation:
@@ -325,8 +326,10 @@ class Simulation:
         config = self.config
         # The sequential agents learn in each turn: a turn is what the plan is about.
         learning_ns = round(config.learn_latency_ms * NS_PER_MS) if config.mode != "async" else 0
-        count = _PLAN_SAMPLES if self._chosen_latency is not None else 32
-        taus = [self.player.tau_ns(number) for number in range(count)]
+        count = 32
+        if self._chosen_latency is not None:
+            count = max(_FEWEST_SAMPLES, min(_PLAN_SAMPLES, config.num_ticks(self.rate_hz)))
+        taus = [self.player.tau_ns(number) + learning_ns for number in range(count)]
         if self._chosen_latency is None and max(taus) == 0 and config.policy != "random":
             raise ConfigError(
                 f"the virtual clock does not know how long {config.policy!r} takes: give --latency constant:58.9 "
@@ -334,7 +337,7 @@ class Simulation:
             )
         return make_plan(
             self.config.stagger,
-            Tau.of([tau + learning_ns for tau in taus], [0]),
+            Tau.of(taus, [0]),
             self.rate_hz,
             workers=None if self.config.workers == "auto" else self.config.workers,
             max_workers=self.config.max_workers,
@@ -342,6 +345,7 @@ class Simulation:
             device_parallelism=math.inf,
             chunk=self.config.chunk,
             on_late=self.config.on_late,
+            came_ns=taus if self._chosen_latency is not None else (),
         )
 
     def _make_schedule(self) -> Schedule:
@@ -349,10 +353,11 @@ class Simulation:
             stagger=self.config.stagger,
             rate_hz=self.rate_hz,
             delay_ticks=self.plan.delay_ticks,
-            tau_mean_ns=self.plan.tau.mean_ns,
+            tau_mean_ns=self.plan.tau.usual_ns,
             guard_ns=int((self.config.guard_ms or 0) * 1e6),
             tau_estimate=self.config.tau_estimate,
             on_late=self.config.on_late,
+            chunk=self.config.chunk,
         )
         return Schedule(params, self.plan.workers)
 

@@ -82,7 +82,7 @@ def test_a_maximum_number_of_workers_is_kept_and_named():
 def test_sequential_has_one_worker_and_acts_once_a_tau():
     plan = plan_of(tau_of(41, p99_ms=58), stagger="sequential")
     assert (plan.workers, plan.stride_ticks, plan.delay_ticks, plan.limit) == (1, 5, 5, "")
-    assert plan.acted_fraction == pytest.approx(1 / 5)
+    assert plan.acted_fraction == pytest.approx(1 / 5.02, rel=1e-3)  # two of a hundred take 6 ticks
 
 
 def test_free_running_acts_all_at_once_every_delay():

@@ -61,6 +61,7 @@ class Driver:
             self.dispatcher.expect(job, self.chunk)
             self.out[job.worker] = (NEVER if tau is None else tick + tau, job, self.dispatcher.episode)
             self.booked.append(job)
+        self.schedule.adapt()
 
     def _change_membership(self, tick, dies, returns):
         if dies in self.up:

@@ -224,6 +224,7 @@ class EnvProcess:
             guard_ns=control["guard_ns"],
             tau_estimate=config.tau_estimate,
             on_late=config.on_late,
+            chunk=config.chunk,
             adapt=self._resets is None,
         )
         schedule = Schedule(params, control["num_workers"])
