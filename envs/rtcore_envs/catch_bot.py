@@ -32,17 +32,18 @@ class CatchBot:
     Args:
         delay_ticks: from the memory that it sees to the frame in which its key is down. A drop that is down by then
             is none of its business. What is pressed meanwhile it does not know, so it stops that far before the drop.
-        every_tick: whether a key follows in every tick, or in one of `delay_ticks`.
+        every_tick: whether a key follows in every tick, or in one of `delay_ticks`. The bucket then goes so slowly that
+            it is better to leave the next drop alone, and to make for the one after it.
     """
 
     def __init__(self, delay_ticks: int, *, every_tick: bool = True) -> None:
-        self._delay_ticks = delay_ticks
+        self._too_late_ticks = delay_ticks if every_tick else 2 * delay_ticks
         self._near = min(BUCKET_SPEED * delay_ticks // 2, REACH) if every_tick else 1
 
     def act(self, ram: Sequence[int]) -> int:
         """The action after seeing ``ram``, work RAM from `RAM_START` to `RAM_STOP`."""
         bucket, rat = ram[0x10], ram[0x11]
-        target = next((x for frames, x in drops_of(ram) if frames > self._delay_ticks), rat)
+        target = next((x for frames, x in drops_of(ram) if frames > self._too_late_ticks), rat)
         if abs(target - bucket) <= self._near:
             return NOTHING
         return LEFT if target < bucket else RIGHT

@@ -44,9 +44,9 @@ class PackagedGameEnv(GameBoyEnv):
         render_mode: str | None = None,
         level: int = 0,
     ) -> None:
-        if level not in range(self.last_level + 1):
+        if isinstance(level, bool) or level not in range(self.last_level + 1):
             raise SettingError(f"got level={level!r}, expected a whole number from 0 to {self.last_level}")
-        self._level = level
+        self._level = int(level)
         with as_file(files("rtcore_envs") / "roms" / self.rom_name) as packaged:
             super().__init__(rom=packaged if rom is None else rom, observation=observation, render_mode=render_mode)
         self._score = 0

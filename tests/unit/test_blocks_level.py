@@ -46,7 +46,7 @@ def test_the_first_row_takes_no_longer_than_the_others() -> None:
     env.close()
 
 
-@pytest.mark.parametrize("level", [-1, 18, 1.5])
+@pytest.mark.parametrize("level", [-1, 18, 1.5, True])
 def test_a_level_that_the_game_does_not_have_is_refused(level: float) -> None:
     with pytest.raises(ValueError, match="from 0 to 17"):
         BlocksEnv(level=level)  # type: ignore[arg-type]

@@ -278,7 +278,7 @@ def test_the_level_says_how_often_a_drop_falls_and_how_fast_the_rat_runs(level):
     env.close()
 
 
-@pytest.mark.parametrize("level", [-1, 10, 0.5])
+@pytest.mark.parametrize("level", [-1, 10, 0.5, True, "3", None])
 def test_a_level_that_the_game_does_not_have_is_refused(level):
     with pytest.raises(ValueError, match="from 0 to 9"):
         CatchEnv(level=level)

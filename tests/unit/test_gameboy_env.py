@@ -11,6 +11,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 
 from rtcore_envs.blocks import BlocksEnv
+from rtcore_envs.catch import CatchEnv
 from rtcore_envs.gameboy import ACTION_KEYS, FRAME_RATE_HZ, GameBoyEnv
 from rtcore_envs.registration import register_envs
 
@@ -33,9 +34,12 @@ def word(env, address):
     return env.memory[address] | env.memory[address + 1] << 8
 
 
-@pytest.mark.parametrize("observation", ["grey84", "native"])
-def test_gymnasium_checker_has_no_complaint(observation):
-    env = gymnasium.make("rtcore/Blocks-v0", observation=observation, render_mode="rgb_array")
+@pytest.mark.parametrize(
+    ("env_id", "observation"),
+    [("rtcore/Blocks-v0", "grey84"), ("rtcore/Blocks-v0", "native"), ("rtcore/Catch-v0", "grey84")],
+)
+def test_gymnasium_checker_has_no_complaint(env_id, observation):
+    env = gymnasium.make(env_id, observation=observation, render_mode="rgb_array")
     check_env(env.unwrapped)
     env.close()
 
@@ -195,13 +199,13 @@ print([name for name in ('pyboy', 'sdl2', 'torch', 'rtcore') if name in sys.modu
 
 DIGEST = """
 import hashlib, random
-from rtcore_envs.blocks import BlocksEnv
-env, rng, digest = BlocksEnv(), random.Random(5), hashlib.sha256()
+from rtcore_envs.{module} import {world}
+env, rng, digest = {world}(), random.Random(5), hashlib.sha256()
 for seed in ({seeds}):
     frame, info = env.reset(seed=seed)
     digest.update(frame.tobytes())
     for _ in range(400):
-        frame, *rest = env.step(rng.randrange(7))
+        frame, *rest = env.step(rng.randrange(env.action_space.n))
         digest.update(frame.tobytes() + repr(rest).encode())
         if rest[1]:
             frame, info = env.reset()
@@ -210,10 +214,15 @@ print(digest.hexdigest())
 """
 
 
-def test_same_seed_and_actions_give_the_same_episodes_in_two_processes():
-    first = run_python(DIGEST.format(seeds="1, 2, 3"))
-    assert first == run_python(DIGEST.format(seeds="1, 2, 3"))
-    assert first != run_python(DIGEST.format(seeds="1, 2, 4"))
+@pytest.mark.parametrize("world", [BlocksEnv, CatchEnv])
+def test_same_seed_and_actions_give_the_same_episodes_in_two_processes(world):
+    def digest(seeds):
+        module = world.__module__.removeprefix("rtcore_envs.")
+        return run_python(DIGEST.format(seeds=seeds, module=module, world=world.__name__))
+
+    first = digest("1, 2, 3")
+    assert first == digest("1, 2, 3")
+    assert first != digest("1, 2, 4")
 
 
 def test_frame_counter_advances_by_one_per_step_and_logic_ends_before_vblank(env):

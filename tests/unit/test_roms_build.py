@@ -1,4 +1,4 @@
-"""The packaged ROM: what is in the file, and that the sources give it."""
+"""The packaged ROMs: what is in the files, and that the sources give them."""
 
 import hashlib
 import shutil
@@ -13,8 +13,12 @@ from rtcore_envs.rom import HEADER_CHECKSUM, header_checksum
 pytestmark = pytest.mark.unit
 
 ROMS = Path(str(files("rtcore_envs") / "roms"))
-ROM = (ROMS / "blocks.gb").read_bytes()
+GAMES = {"blocks": "NARROWS", "catch": "CELLAR", "probe": "PROBE"}
 SDCC_VERSION = "4.2.0"
+
+
+def rom(name: str) -> bytes:
+    return (ROMS / f"{name}.gb").read_bytes()
 
 
 def sdcc_version() -> str | None:
@@ -24,22 +28,27 @@ def sdcc_version() -> str | None:
     return SDCC_VERSION if f" {SDCC_VERSION} " in text else text.splitlines()[0]
 
 
-def test_checksum_file_matches_the_rom():
-    assert (ROMS / "blocks.gb.sha256").read_text() == f"{hashlib.sha256(ROM).hexdigest()}  blocks.gb\n"
+@pytest.mark.parametrize("name", GAMES)
+def test_checksum_file_matches_the_rom(name):
+    digest = hashlib.sha256(rom(name)).hexdigest()
+    assert (ROMS / f"{name}.gb.sha256").read_text() == f"{digest}  {name}.gb\n"
 
 
-def test_rom_carries_no_logo():
-    assert ROM[0x104:0x134] == b"\xff" * 0x30
+@pytest.mark.parametrize("name", GAMES)
+def test_rom_carries_no_logo(name):
+    assert rom(name)[0x104:0x134] == b"\xff" * 0x30
 
 
-def test_rom_has_own_title_and_right_checksums():
-    assert ROM[0x134:0x143].rstrip(b"\0") == b"NARROWS"
-    assert ROM[HEADER_CHECKSUM] == header_checksum(ROM)
-    assert int.from_bytes(ROM[0x14E:0x150]) == (sum(ROM) - ROM[0x14E] - ROM[0x14F]) & 0xFFFF
+@pytest.mark.parametrize(("name", "title"), GAMES.items())
+def test_rom_has_own_title_and_right_checksums(name, title):
+    content = rom(name)
+    assert content[0x134:0x143].rstrip(b"\0") == title.encode()
+    assert content[HEADER_CHECKSUM] == header_checksum(content)
+    assert int.from_bytes(content[0x14E:0x150]) == (sum(content) - content[0x14E] - content[0x14F]) & 0xFFFF
 
 
 @pytest.mark.skipif(sdcc_version() != SDCC_VERSION, reason=f"needs sdcc {SDCC_VERSION}, found {sdcc_version()}")
-def test_sources_build_the_packaged_rom_byte_for_byte(tmp_path):
+def test_sources_build_the_packaged_roms_byte_for_byte(tmp_path):
     build = subprocess.run(
         [ROMS / "build.sh", tmp_path],
         env={"PATH": "/usr/local/bin:/usr/bin:/bin", "TZ": "Asia/Tokyo", "LC_ALL": "C"},
@@ -48,5 +57,6 @@ def test_sources_build_the_packaged_rom_byte_for_byte(tmp_path):
         check=False,
     )
     assert build.returncode == 0, build.stderr
-    assert (tmp_path / "blocks.gb").read_bytes() == ROM
-    assert (tmp_path / "blocks.gb.sha256").read_text() == (ROMS / "blocks.gb.sha256").read_text()
+    for name in GAMES:
+        assert (tmp_path / f"{name}.gb").read_bytes() == rom(name)
+        assert (tmp_path / f"{name}.gb.sha256").read_text() == (ROMS / f"{name}.gb.sha256").read_text()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rtcore_envs.blocks import BlocksEnv
+from rtcore_envs.catch import CatchEnv
 from rtcore_envs.errors import RomError
 from rtcore_envs.rom import HEADER_CHECKSUM, header_checksum
 
@@ -65,6 +66,14 @@ def test_another_game_is_refused_by_the_blocks_world(tmp_path):
     rom.write_bytes(GOOD[:0x100] + b"\x18\xfe" + GOOD[0x102:])
     with pytest.raises(RomError, match="NW"):
         BlocksEnv(rom=rom)
+
+
+@pytest.mark.parametrize(
+    ("world", "rom", "title"), [(BlocksEnv, "catch.gb", "NARROWS"), (CatchEnv, "blocks.gb", "CELLAR")]
+)
+def test_each_of_our_games_refuses_the_other(world, rom, title):
+    with pytest.raises(RomError, match=title):
+        world(rom=files("rtcore_envs") / "roms" / rom)
 
 
 def test_rom_given_as_text_is_accepted(tmp_path):
