@@ -145,6 +145,17 @@ class Ready(Message):
 
 
 @dataclass
+class AtWorld(Message):
+    """From the env process, while there is no memory to show it in: what it asks of the world next ("step 3 of 20").
+
+    `may_take_a_start`: the first of its kind, in which worlds load what they need; any other has a step's time.
+    """
+
+    call: str
+    may_take_a_start: bool = False
+
+
+@dataclass
 class WorldSpec(Message):
     """From the env process: what the world looks like (`environment.describe`)."""
 

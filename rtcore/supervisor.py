@@ -15,14 +15,14 @@ from functools import partial
 from typing import Any
 
 from rtcore.about import About
-from rtcore.channel import SegmentsMade, WorldSpec
+from rtcore.channel import AtWorld, SegmentsMade, WorldSpec
 from rtcore.clock import NS_PER_S, MonotonicClock, ns_of, unix_time_s
 from rtcore.config import RuntimeConfig
 from rtcore.descendants import ENV
 from rtcore.devices import check_device, device_names
 from rtcore.embed.player import plan_of_player
 from rtcore.embed.resets import reset_order
-from rtcore.envwatch import check_env, longest_silence_ns
+from rtcore.envwatch import check_env, check_start, longest_silence_ns
 from rtcore.errors import EnvironmentHung, RtcoreError, StartupError, WorkerDied
 from rtcore.launcher import PRELOAD_META, PRELOAD_NETWORK, PRELOAD_WORKERS, Child, Launcher, child_error
 from rtcore.layout import TRACE_SUPERVISOR
@@ -84,6 +84,7 @@ class Supervisor:
         self._failed_forks: Counter[str] = Counter()
         self._about_told = False
         self._env: Child | None = None
+        self._at_world = AtWorld("")
         self._shared: SharedRun | None = None
         self._workers: WorkerCrew | None = None
         self._trace: TraceRing | None = None
@@ -212,11 +213,11 @@ class Supervisor:
             further = self._has_own_network and self.config.workers != 1
             self._launcher_now.preload("torch", PRELOAD_NETWORK + (PRELOAD_META if further else ()))
         limit_s = self.config.startup_timeout_s
-        self.wait_until(lambda: bool(self._child_env.messages), "the world", limit_s, lambda: making)
-        message = self._child_env.messages.popleft()
-        if not isinstance(message, WorldSpec):
-            raise StartupError(f"the env process sent {message!r:.200} first; expected what its world looks like")
-        self.env_info = message.spec
+
+        def at() -> str:
+            return f"the world {self.config.env_id} ({self._at_world.call or 'being made'})"
+
+        self.wait_until(self._has_world, at, limit_s, at)
         self.observation = ObservationSpec.from_json(self.env_info["observation"])
         self.action = ActionSpec.from_json(self.env_info["action"])
         if self._played_delay_ticks is None:
@@ -246,6 +247,20 @@ class Supervisor:
         self._child_env.send(SegmentsMade(layout.to_json()))
         self.wait_until(lambda: self._child_env.ready is not None, "the world", self.config.startup_timeout_s)
         self.env_info |= self._child_env.ready or {}
+
+    def _has_world(self) -> bool:
+        """What the world looks like is in `env_info`. `EnvironmentHung` if it does not return from a call."""
+        messages = self._child_env.messages
+        while messages:
+            message = messages.popleft()
+            if isinstance(message, WorldSpec):
+                self.env_info = message.spec
+                return True
+            if not isinstance(message, AtWorld):
+                raise StartupError(f"the env process sent {message!r:.200} first; expected what its world looks like")
+            self._at_world = message
+        check_start(self._child_env, self._at_world, self.config, self._patience)
+        return False
 
     def start_workers(self, indices: range) -> None:
         self._startup.enter("workers", f"starting {len(indices)} worker{'s' if len(indices) != 1 else ''}")

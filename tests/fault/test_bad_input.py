@@ -145,12 +145,14 @@ def test_a_game_that_is_no_atari_game_is_answered_with_one_that_is() -> None:
     assert "did you mean boxing" in done.stderr
 
 
-def test_a_world_that_never_returns_is_killed() -> None:
-    # 60 steps: past the twenty that are timed before tick 0.
-    arguments = ("--env-id", "bad_parts:hanging_world", "--env-args", "after=60", *CARTPOLE[2:])
+@pytest.mark.parametrize(("steps", "where"), [(60, "in tick "), (4, "1 s in step 5 of 20 before tick 0")])
+def test_a_world_that_never_returns_is_killed(steps: int, where: str) -> None:
+    """In the run, and in the steps that are timed before it."""
+    arguments = ("--env-id", "bad_parts:hanging_world", "--env-args", f"after={steps}", *CARTPOLE[2:])
     done = run_to_end(*arguments, *SYNTHETIC, "--env-timeout-s", "1")
     assert done.returncode == 1
     assert "EnvironmentHung" in done.stderr
+    assert where in done.stderr
     assert "--env-timeout-s" in done.stderr
 
 
@@ -161,7 +163,7 @@ def test_an_emulator_that_hangs_on_an_illegal_opcode_is_killed(tmp_path: Path) -
     path.write_bytes(rom)
     done = run_to_end("--env-args", f"rom={path}", "--no-live", *SYNTHETIC, "--startup-timeout-s", "6")
     assert done.returncode == 1
-    assert "the world was not ready within 6 s and was killed" in done.stderr
+    assert "the world rtcore/Blocks-v0 (being made) was not ready within 6 s and was killed" in done.stderr
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a Game Boy program", bytes(range(256)) * 128])

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
-from rtcore.channel import Channel, Failed, Ready, SegmentsMade, WorldSpec
+from rtcore.channel import AtWorld, Channel, Failed, Ready, SegmentsMade, WorldSpec
 from rtcore.clock import MonotonicClock, TickClock, TickGrid, ns_of
 from rtcore.config import RuntimeConfig
 from rtcore.descendants import AskedToEnd
@@ -42,9 +42,9 @@ _EPOCH_LEAD_NS = 20_000_000
 def main(boot: dict[str, Any], channel: Channel) -> None:
     """Process entry."""
     config = RuntimeConfig.from_jsonable(boot["config"])
-    world = build_world(config, boot["seed"])
+    world = build_world(config, boot["seed"], lambda call: channel.send(AtWorld(call, may_take_a_start=True)))
     try:
-        step_ns = time_steps(world, boot["entropy"])
+        step_ns = time_steps(world, boot["entropy"], lambda call: channel.send(AtWorld(call)))
         channel.send(WorldSpec(describe(world, config) | {"step_ns": step_ns}))
         made = channel.expect(SegmentsMade, config.startup_timeout_s)
         report = prepare_env_process(config.env_cpu) if config.realtime == "auto" else {}
@@ -69,8 +69,16 @@ def main(boot: dict[str, Any], channel: Channel) -> None:
     world.close()
 
 
-def build_world(config: RuntimeConfig, seed: int) -> GymnasiumWorld:
-    """The world, reset once, so that whatever is wrong with it shows before anything else starts."""
+def _tell_nobody(call: str) -> None:
+    """Where no other process waits."""
+
+
+def build_world(config: RuntimeConfig, seed: int, about_to: Callable[[str], object] = _tell_nobody) -> GymnasiumWorld:
+    """The world, reset once, so that whatever is wrong with it shows before anything else starts.
+
+    `about_to`: called with what is asked of it next.
+    """
+    about_to("being made")
     try:
         env = make_environment(config.env_id, config.world_args)
     except RtcoreError:
@@ -81,6 +89,7 @@ def build_world(config: RuntimeConfig, seed: int) -> GymnasiumWorld:
             raise ConfigError(refused) from error
         raise EnvironmentFailed(f"{config.env_id} could not be made: {type(error).__name__}: {error}") from error
     world = GymnasiumWorld(env, seed=seed, on_missing=config.on_missing, noop_action=config.noop_action)
+    about_to("in its first reset()")
     try:
         world.reset()
     except EnvironmentFailed as error:  # of a start state, say, which is looked at only here
@@ -91,13 +100,17 @@ def build_world(config: RuntimeConfig, seed: int) -> GymnasiumWorld:
     return world
 
 
-def time_steps(world: GymnasiumWorld, entropy: Sequence[int] = ()) -> int:
+def time_steps(
+    world: GymnasiumWorld, entropy: Sequence[int] = (), about_to: Callable[[str], object] = _tell_nobody
+) -> int:
     """How long a step takes, from a few with the stand-in action: the 90% quantile [ns]. Then a reset, seeded anew.
 
-    `entropy`: what the process's global generators begin from again, for worlds that draw from them.
+    `entropy`: what the process's global generators begin from again, for worlds that draw from them. `about_to`:
+    called with what is asked of the world next.
     """
     clock, times = MonotonicClock(), []
-    for _ in range(_TIMED_STEPS):
+    for number in range(_TIMED_STEPS):
+        about_to(f"in step {number + 1} of {_TIMED_STEPS} before tick 0")
         start_ns = clock.now_ns()
         result = world.step(world.stand_in()[0])
         times.append(clock.now_ns() - start_ns)
@@ -105,7 +118,9 @@ def time_steps(world: GymnasiumWorld, entropy: Sequence[int] = ()) -> int:
             break
     if entropy:
         seed_generators(entropy)
+    about_to("in its second reset()")
     world.restart()
+    about_to("")
     return sorted(times)[int(0.9 * (len(times) - 1))]
 
 
