@@ -8,7 +8,8 @@
     ├── StartupError              a process did not become ready
     ├── EnvironmentFailed         the environment raised, or broke its own observation space
     ├── EnvironmentHung           the environment stopped answering and was killed
-    ├── PolicyError               bad policy name, arguments, output shape or dtype, or NaN
+    ├── PolicyError               what a policy raised or returned is wrong: a shape, a dtype, NaN
+    │   └── PolicyConfigError     (a ConfigError too) no such policy, not with these arguments, or not in this world
     ├── RecordError               the files of a run cannot be written
     ├── ChannelError              a process of the run says something that cannot be understood, or nothing
     ├── WorkerDied                a process of the run died: (role, index, pid, exitcode)
@@ -76,7 +77,11 @@ class EnvironmentHung(RtcoreError):
 
 
 class PolicyError(RtcoreError):
-    """A policy's name, arguments or output is wrong."""
+    """A policy raised, or its output is wrong."""
+
+
+class PolicyConfigError(ConfigError, PolicyError):
+    """The policy that was asked for does not exist, does not take these arguments, or is for other worlds."""
 
 
 class RecordError(RtcoreError):

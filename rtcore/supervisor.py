@@ -28,7 +28,7 @@ from rtcore.launcher import PRELOAD_META, PRELOAD_NETWORK, PRELOAD_WORKERS, Chil
 from rtcore.layout import TRACE_SUPERVISOR
 from rtcore.learn.checkpoint import SavedState
 from rtcore.learn.crew import LearnerCrew
-from rtcore.learn.policysource import fitting_policy
+from rtcore.learn.policysource import check_policy, fitting_policy
 from rtcore.memory.wakeup import FOLLOWS_THE_DATE
 from rtcore.params import ParamStore
 from rtcore.patience import Patience
@@ -127,8 +127,10 @@ class Supervisor:
         """Everything up to tick 0: processes, warm-up, rehearsal, plan. Raises what went wrong."""
         check_platform()
         device_names(self.config.device)
-        if self._played_delay_ticks is None and self.config.policy not in WITHOUT_NETWORK:
-            check_device(self.config.device)
+        if self._played_delay_ticks is None:
+            check_policy(self.config)
+            if self.config.policy not in WITHOUT_NETWORK:
+                check_device(self.config.device)
         if FOLLOWS_THE_DATE:
             self.progress("this C library waits by the date: do not set it back during the run (glibc 2.30 is better)")
         self._startup.enter("world")

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from gymnasium.envs.registration import load_env_creator
 
 from rtcore.dispatch import OnMissing
+from rtcore.embed.importable import is_missing
 from rtcore.errors import ConfigError
 from rtcore.loop.gymapi import OLD_API, flag_of, raise_named, reset_results, reward_of, step_results
 from rtcore.spaces import ActionSpec, FramePacker, ObservationSpec
@@ -94,8 +95,14 @@ def make_environment(env_id: str, env_args: dict[str, Any]) -> gymnasium.Env[Any
 def _call_factory(path: str, env_args: dict[str, Any]) -> gymnasium.Env[Any, Any]:
     module_name, _, attribute = path.partition(":")
     try:
-        factory = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if not is_missing(module_name, error):
+            raise  # what is missing is something that the world needs
+        raise ConfigError(f"env-id {path!r}: {error}; expected module:factory or a Gymnasium id") from error
+    try:
+        factory = getattr(module, attribute)
+    except AttributeError as error:
         raise ConfigError(f"env-id {path!r}: {error}; expected module:factory or a Gymnasium id") from error
     env = factory(**env_args)
     if not isinstance(env, gymnasium.Env):
@@ -111,19 +118,27 @@ def refused_setting(error: BaseException | None, env_id: str, env_args: dict[str
     """
     if isinstance(error, ValueError) and type(error).__module__ == "rtcore_envs.errors":
         return f"env-id {env_id}: {error}"
-    unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error)) if isinstance(error, TypeError) else None
+    if not isinstance(error, TypeError):
+        return None
+    known = _parameters(env_id)
+    given = {*env_args, *(gymnasium.registry[env_id].kwargs if env_id in gymnasium.registry else ())}
+    missing = [each.name for each in known if each.default is each.empty and each.name not in given]
+    if "missing" in str(error) and missing:
+        return f"env-args: {env_id} needs {' and '.join(missing)}, as in --env-args {missing[0]}=..."
+    unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
     if unknown is None or unknown[1] not in env_args:
         return None
     if unknown[1] == "rom":
         return f"rom: {env_id} takes no ROM; leave --rom out"
-    close = difflib.get_close_matches(unknown[1], _argument_names(env_id), n=2)
-    advice = f"Did you mean {' or '.join(close)}?" if close else f"It takes {', '.join(_argument_names(env_id))}"
+    # Gymnasium's own comes on top of what the world takes.
+    names = [each.name for each in known] + (["max_episode_steps"] if env_id in gymnasium.registry else [])
+    close = difflib.get_close_matches(unknown[1], names, n=2)
+    advice = f"Did you mean {' or '.join(close)}?" if close else f"It takes {', '.join(names) or 'none'}"
     return f"env-args: {env_id} has no argument {unknown[1]!r}. {advice}"
 
 
-def _argument_names(env_id: str) -> list[str]:
-    """What a world takes, `max_episode_steps` of Gymnasium's own included; only that where it cannot be known."""
-    names = ["max_episode_steps"] if env_id in gymnasium.registry else []
+def _parameters(env_id: str) -> list[inspect.Parameter]:
+    """What a world's factory takes by name; [] where that cannot be known."""
     try:
         if env_id in gymnasium.registry:
             creator: Any = gymnasium.registry[env_id].entry_point
@@ -132,9 +147,9 @@ def _argument_names(env_id: str) -> list[str]:
             module_name, _, attribute = env_id.partition(":")
             entry = getattr(importlib.import_module(module_name), attribute)
         parameters = inspect.signature(entry).parameters.values()
-        return [each.name for each in parameters if each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)] + names
+        return [each for each in parameters if each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)]
     except (ImportError, AttributeError, TypeError, ValueError):
-        return names
+        return []
 
 
 def _advice(made: object) -> str:

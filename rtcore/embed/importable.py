@@ -47,7 +47,7 @@ def import_factory_module(name: str) -> ModuleType:
         return importlib.import_module(name)
     path = Path(name).resolve()
     if not path.is_file():
-        raise ModuleNotFoundError(f"there is no file {path}")
+        raise ModuleNotFoundError(f"there is no file {path}", name=name)
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
     known = sys.modules.get(path.stem)
@@ -61,6 +61,11 @@ def import_factory_module(name: str) -> ModuleType:
         sys.modules[path.stem] = module
     spec.loader.exec_module(module)
     return module
+
+
+def is_missing(module: str, error: BaseException) -> bool:
+    """Whether that module itself, or a package it is in, is what could not be imported: not something it needs."""
+    return isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
 
 
 def _module_of_main(name: str) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 
 from rtcore.clock import NS_PER_S, Clock, ns_of
 from rtcore.config import RuntimeConfig
-from rtcore.errors import ConfigError, PolicyError, WorkerDied, describe_exit
+from rtcore.errors import ConfigError, PolicyConfigError, PolicyError, WorkerDied, describe_exit
 from rtcore.launcher import Child, Launcher, child_error
 from rtcore.layout import LEARNER_SIZES, MasterLayout
 from rtcore.learn.checkpoint import Arrays, SavedState
@@ -119,10 +119,10 @@ class LearnerCrew:
     def prepare(self, store: ParamStore | None) -> None:
         """Once version 1 is out: make the segment, and the master from that version or from the saved state.
 
-        PolicyError or ConfigError if the policy has nothing to learn with.
+        ConfigError if the policy has nothing to learn with.
         """
         if store is None:
-            raise PolicyError(
+            raise PolicyConfigError(
                 f"policy {self._config.policy!r} has no network to learn with; try --policy dqn, nature or mlp"
             )
         manifest = store.manifest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from importlib.resources import files
 from pathlib import Path
 
@@ -25,6 +26,16 @@ _FIELDS = ("policy", "policy_args", *_HOW)
 def trained_folder() -> Path:
     """The checkpoint of the policy `trained`."""
     return Path(str(files("rtcore_workers.policies") / "trained_blocks"))
+
+
+def check_policy(config: RuntimeConfig) -> None:
+    """PolicyConfigError for a policy that does not exist, or takes no such arguments, as far as that costs no import.
+
+    Workers tell the rest when they build it.
+    """
+    if config.policy != AUTO:
+        checked = importlib.import_module("rtcore_workers.policies")  # by its name: imports run the other way
+        checked.check_named(config.policy, config.policy_args)
 
 
 def resolve_policy(config: RuntimeConfig) -> RuntimeConfig:

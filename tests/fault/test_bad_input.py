@@ -63,6 +63,25 @@ def test_a_typo_in_the_config_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("policy", "args", "said"),
     [
+        ("mlp", "foo=1", ["policy-args", "'foo'", "hidden", "pad_ms"]),
+        ("synthetic", "latency=5", ["policy-args", "did you mean 'latency_ms'?"]),
+        ("not_there.py:Net", "pad_ms=1", ["there is no file", "not_there.py"]),
+        ("bad_parts:raisin", "pad_ms=1", ["has no 'raisin'", "did you mean 'raising'?"]),
+    ],
+)
+def test_a_policy_that_is_not_there_or_is_not_called_so_is_a_wrong_setting(
+    policy: str, args: str, said: list[str]
+) -> None:
+    done = run_to_end(*CARTPOLE, "--policy", policy, "--policy-args", args)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    for words in said:
+        assert words in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("policy", "args", "said"),
+    [
         ("raising", "after=0", ["made of cheese"]),
         ("raising", "after=20", ["made of cheese", "worker"]),
         ("not_a_number", "after=0", ["NaN"]),

@@ -11,12 +11,14 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from rtcore.config import RuntimeConfig
 from rtcore.descendants import AskedToEnd
 from rtcore.errors import ConfigError, EnvironmentFailed
 from rtcore.layout import ENV_COUNTERS
 from rtcore.loop.gymapi import flag_of, reset_results, reward_of, step_results
 from rtcore.stats import Words
 from rtcore.world import GymnasiumWorld, Source, make_environment
+from rtcore_workers.environment import build_world
 
 
 class Plain(gymnasium.Env):
@@ -258,3 +260,22 @@ def test_repeat_goes_on_with_what_was_handed_over():
 def test_an_id_of_a_package_that_is_not_installed_is_a_wrong_setting():
     with pytest.raises(ConfigError, match=r"no_such_package.*module:id of a package that is installed"):
         make_environment("no_such_package:World-v0", {})
+
+
+def needs_a_level(level: int, *, lives: int = 3):
+    raise AssertionError("never called")
+
+
+def test_an_argument_that_a_world_needs_and_did_not_get_is_a_wrong_setting_that_names_it():
+    name = f"{__name__}:needs_a_level"
+    with pytest.raises(ConfigError, match=r"env-args: .*needs_a_level needs level, as in --env-args level="):
+        build_world(RuntimeConfig(env_id=name, env_args={"lives": 2}), seed=0)
+
+
+def test_what_a_worlds_own_module_lacks_is_not_taken_for_a_wrong_name(tmp_path, monkeypatch):
+    (tmp_path / "needy_world.py").write_text("import no_such_simulator\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(EnvironmentFailed, match="no_such_simulator"):
+        build_world(RuntimeConfig(env_id="needy_world:make"), seed=0)
+    with pytest.raises(ConfigError, match="no_such_world"):
+        build_world(RuntimeConfig(env_id="no_such_world:make"), seed=0)

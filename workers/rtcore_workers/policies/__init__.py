@@ -5,11 +5,12 @@ Importing this package does not import torch; loading a policy with a network do
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rtcore.clock import Clock
-from rtcore.errors import PolicyError
+from rtcore.errors import PolicyConfigError, PolicyError
 from rtcore.history import History
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore_workers.policies.base import (
@@ -66,6 +67,32 @@ NETWORKS = {
 BUILTIN_POLICIES = (*NETWORKS, *_WITHOUT_NETWORK)
 
 
+def check_named(name: str, args: Mapping[str, object]) -> tuple[dict[str, object], float | None]:
+    """All that can be told without importing a network: PolicyConfigError for no such policy, or not with these `args`.
+
+    Returns the arguments of the policy itself, and `pad_ms`.
+    """
+    rest, pad_ms = dict(args), None
+    if "pad_ms" in rest:
+        pad_ms = number(name, rest, "pad_ms")
+        if pad_ms == 0:
+            raise PolicyConfigError(f"policy {name!r} got pad_ms={args['pad_ms']!r}; expected a number above 0")
+        del rest["pad_ms"]
+    file, colon, _ = name.partition(":")
+    if name not in BUILTIN_POLICIES and not colon:
+        raise PolicyConfigError(
+            f"there is no policy {name!r}{suggestion(name, BUILTIN_POLICIES)}; expected one of "
+            f"{', '.join(BUILTIN_POLICIES)}, or module:factory for your own"
+        )
+    if file.endswith(".py") and not Path(file).is_file():
+        raise PolicyConfigError(f"policy {name!r}: there is no file {Path(file).resolve()}; expected file.py:factory")
+    if name == "random":
+        refuse_unknown(name, rest, ())
+    elif name == "synthetic":
+        LatencyModel.from_args(rest)
+    return rest, pad_ms
+
+
 def load_policy(
     name: str,
     args: dict[str, object],
@@ -96,26 +123,20 @@ def load_policy(
     `share(build, plain)` builds the network (with `build`) and says where its weights come from; it may be called
     a second time, with plain=True, to do it the most ordinary way. None: they are the policy's own.
 
-    PolicyError says what is wrong with the name, the arguments or the network; ConfigError with the device.
+    PolicyConfigError says what is wrong with the name or the arguments, PolicyError with the network; ConfigError with
+    the device.
     """
-    rest = dict(args)
-    pad_ms = None
-    if "pad_ms" in rest:
-        pad_ms = number(name, rest, "pad_ms")
-        if pad_ms == 0:
-            raise PolicyError(f"policy {name!r} got pad_ms={args['pad_ms']!r}; expected a number above 0")
-        del rest["pad_ms"]
+    rest, pad_ms = check_named(name, args)
     positive_int(name, "chunk", chunk)
     history = history or History()
     observation, past_actions = history.stacked(observation), history.empty_past_actions(action)
     policy: Policy
     if name == "random":
-        refuse_unknown(name, rest, ())
         policy = RandomPolicy(observation, action, seed=seed, clock=clock, past_actions=past_actions)
     elif name == "synthetic":
         model = LatencyModel.from_args(rest)
         policy = SyntheticPolicy(observation, action, model, seed=seed, clock=clock, past_actions=past_actions)
-    elif name in NETWORKS or ":" in name:
+    else:
         from rtcore_workers.policies import network  # noqa: PLC0415 - imports torch
 
         # Its module is imported here: within `build`, which may run on the meta device, constants would have no memory.
@@ -148,11 +169,6 @@ def load_policy(
             )
 
         policy = run(*build(), None) if share is None else _share_weights(share, build, run)
-    else:
-        raise PolicyError(
-            f"there is no policy {name!r}{suggestion(name, BUILTIN_POLICIES)}; expected one of "
-            f"{', '.join(BUILTIN_POLICIES)}, or module:factory for your own"
-        )
     return policy if pad_ms is None else PaddedPolicy(policy, pad_ms, clock)
 
 
@@ -197,7 +213,9 @@ def build_network(
     from rtcore_workers.policies import network  # noqa: PLC0415 - imports torch
 
     if name not in NETWORKS and ":" not in name:
-        raise PolicyError(f"policy {name!r} has no network to train; expected {', '.join(NETWORKS)} or module:factory")
+        raise PolicyConfigError(
+            f"policy {name!r} has no network to train; expected {', '.join(NETWORKS)} or module:factory"
+        )
     rest = {key: value for key, value in args.items() if key != "pad_ms"}
     history = history or History()
     module, _ = network.build_module(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rtcore.clock import NS_PER_MS, Clock, MonotonicClock
 from rtcore.dispatch import ChunkRest
-from rtcore.errors import PolicyError
+from rtcore.errors import PolicyConfigError
 
 Array: TypeAlias = NDArray[Any]
 
@@ -144,27 +144,27 @@ def fill_chunks(policy: Policy, chunk_rest: ChunkRest, noop: object) -> Policy:
 
 
 def refuse_unknown(policy: str, args: Mapping[str, object], known: Collection[str]) -> None:
-    """PolicyError, with the nearest known name, if `args` has a key outside `known`."""
+    """PolicyConfigError, with the nearest known name, if `args` has a key outside `known`."""
     for name in args:
         if name not in known:
-            raise PolicyError(
-                f"policy {policy!r} got the argument {name!r}{suggestion(name, known)}; "
-                f"expected only {', '.join(sorted(known)) or 'no arguments'}"
+            raise PolicyConfigError(
+                f"policy-args: policy {policy!r} got the argument {name!r}{suggestion(name, known)}; "
+                f"expected only {', '.join((*sorted(known), 'pad_ms'))}"
             )
 
 
 def number(policy: str, args: Mapping[str, object], name: str, default: float = 0.0) -> float:
-    """The finite number `args[name]`, not negative; PolicyError for anything else."""
+    """The finite number `args[name]`, not negative; PolicyConfigError for anything else."""
     value = args.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or value < 0:
-        raise PolicyError(f"policy {policy!r} got {name}={value!r}; expected a number of 0 or more")
+        raise PolicyConfigError(f"policy {policy!r} got {name}={value!r}; expected a number of 0 or more")
     return float(value)
 
 
 def positive_int(policy: str, name: str, value: object) -> int:
-    """`value` as an int of 1 or more; PolicyError for anything else."""
+    """`value` as an int of 1 or more; PolicyConfigError for anything else."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise PolicyError(f"policy {policy!r} got {name}={value!r}; expected an integer of 1 or more")
+        raise PolicyConfigError(f"policy {policy!r} got {name}={value!r}; expected an integer of 1 or more")
     return value
 
 

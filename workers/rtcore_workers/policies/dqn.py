@@ -22,7 +22,7 @@ def dqn(
 ) -> nn.Module:
     """Convolutions 16x8x8/4, 32x4x4/2, dense 256, one output per action value: 0.68M parameters at 84x84.
 
-    PolicyError unless the observations are uint8 images of at least 20x20.
+    PolicyConfigError unless the observations are uint8 images of at least 20x20.
     """
     layers, num_features = strided("dqn", observation_space, _CONVOLUTIONS)
     return assemble(layers, num_features, [256], nn.ReLU, action_space, chunk=chunk, act_history=act_history)

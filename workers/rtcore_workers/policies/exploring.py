@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rtcore.errors import PolicyError
+from rtcore.errors import PolicyConfigError
 from rtcore.spaces import ActionSpec
 from rtcore_workers.policies.base import Array, Policy
 
@@ -29,9 +29,9 @@ class EpsilonSchedule:
 
     def __post_init__(self) -> None:
         if not (0 <= self.start <= 1 and 0 <= self.end <= 1):
-            raise PolicyError(f"epsilon from {self.start} to {self.end}: both must be shares, 0 to 1")
+            raise PolicyConfigError(f"epsilon from {self.start} to {self.end}: both must be shares, 0 to 1")
         if self.ticks < 1 or self.ticks_before < 0:
-            raise PolicyError(
+            raise PolicyConfigError(
                 f"epsilon over {self.ticks} ticks after {self.ticks_before}: expected at least 1, and 0 or more"
             )
 
@@ -73,7 +73,7 @@ class ExploringPolicy:
         always_infer: bool = True,
     ) -> None:
         if explore_ticks < 1:
-            raise PolicyError(f"explore_ticks={explore_ticks} must be at least 1")
+            raise PolicyConfigError(f"explore_ticks={explore_ticks} must be at least 1")
         self.info = replace(inner.info, notes=(*inner.info.notes, _note(schedule, explore_ticks)))
         self.observation = inner.observation
         self.past_actions = inner.past_actions

@@ -26,7 +26,7 @@ def impala(
 ) -> nn.Module:
     """Three stacks of 16k, 32k and 32k filters, pooled to 7x7, dense 512, one output per action value.
 
-    PolicyError unless the observations are uint8 images and k is an integer of 1 or more. The convolution
+    PolicyConfigError unless the observations are uint8 images and k is an integer of 1 or more. The convolution
     weights are channels last in memory: whoever saves them flat has to make them contiguous first.
     """
     width = positive_int("impala", "k", k)

@@ -11,7 +11,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from rtcore.errors import PolicyError
+from rtcore.errors import PolicyConfigError
 from rtcore.spaces import ActionSpec
 
 _MAX_CHANNELS_LAST = 4
@@ -59,7 +59,7 @@ def strided(
     """Layers from raw frames to flat features, and how many features there are.
 
     `convolutions`: (filters, kernel, stride) of each, unpadded, a ReLU behind each. `deep`: each is followed by a
-    padded 3x3 one of the same width. PolicyError unless the observations are uint8 images that are large enough.
+    padded 3x3 one of the same width. PolicyConfigError unless the observations are uint8 images that are large enough.
     """
     images = ImageInput(policy, space)
     num_channels, height, width = images.shape
@@ -67,7 +67,7 @@ def strided(
     for _, kernel, stride in reversed(convolutions):
         least = (least - 1) * stride + kernel
     if min(height, width) < least:
-        raise PolicyError(
+        raise PolicyConfigError(
             f"policy {policy!r} got images of {height}x{width}; expected at least {least}x{least}, as its strides "
             f"need. Use 'impala', or enlarge them with gymnasium.wrappers.ResizeObservation"
         )
@@ -180,9 +180,9 @@ def assemble(
     return WithPastActions(nn.Sequential(*features), past, nn.Sequential(*layers))
 
 
-def _not_an_image(policy: str, space: spaces.Space[Any]) -> PolicyError:
+def _not_an_image(policy: str, space: spaces.Space[Any]) -> PolicyConfigError:
     is_dict = isinstance(space, spaces.Dict)
-    return PolicyError(
+    return PolicyConfigError(
         f"policy {policy!r} got observations {space}; expected uint8 images (H, W), (H, W, C) with C <= 4, or (C, H, W)"
         f"{', and nothing beside them' if is_dict else ''}. Use 'mlp' for vectors{' and Dicts' if is_dict else ''}, "
         f"'random' or 'synthetic' for anything, or your module:factory"

@@ -26,7 +26,7 @@ def mlp(
 
     The parts of a Dict are treated so one by one and put side by side, in the order of the space.
 
-    PolicyError unless both are integers of 1 or more.
+    PolicyConfigError unless both are integers of 1 or more.
     """
     num_units = positive_int("mlp", "hidden", hidden)
     boxes = observation_space.values() if isinstance(observation_space, spaces.Dict) else [observation_space]

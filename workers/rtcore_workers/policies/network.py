@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from rtcore.clock import Clock
-from rtcore.embed.importable import import_factory_module
-from rtcore.errors import PolicyError
+from rtcore.embed.importable import import_factory_module, is_missing
+from rtcore.errors import PolicyConfigError, PolicyError
 from rtcore.randomness import the_same_for_all
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore_workers.device_weights import Copies, placed
@@ -165,26 +165,30 @@ class NetworkPolicy:
 
 
 def find_factory(name: str, built_in: str | None) -> Callable[..., object]:
-    """Import the factory of a policy: `built_in`, or what the name says. PolicyError says what is not there."""
+    """Import the factory of a policy: `built_in`, or what the name says.
+
+    PolicyConfigError says what is not there, PolicyError what its module raised.
+    """
     module_name, _, attribute = (built_in or name).rpartition(":")
     if not module_name or not attribute:
-        raise PolicyError(f"policy {name!r} is incomplete; expected module:factory, as in my_agent.nets:make_net")
+        raise PolicyConfigError(f"policy {name!r} is incomplete; expected module:factory, as in my_agent.nets:make_net")
     try:
         module = import_factory_module(module_name)
     except Exception as error:
-        raise PolicyError(
+        kind = PolicyConfigError if is_missing(module_name, error) else PolicyError
+        raise kind(
             f"policy {name!r}: importing {module_name!r} raised {type(error).__name__}: {error}; expected an "
             f"importable module, or a file as in agents/net.py:Net. Install it, or add its folder to PYTHONPATH"
         ) from error
     try:
         factory = getattr(module, attribute)
     except AttributeError as error:
-        raise PolicyError(
+        raise PolicyConfigError(
             f"policy {name!r}: module {module_name!r} has no {attribute!r}"
             f"{suggestion(attribute, dir(module))}; expected a function or class that returns an nn.Module"
         ) from error
     if not callable(factory):
-        raise PolicyError(
+        raise PolicyConfigError(
             f"policy {name!r}: {attribute!r} is {type(factory).__name__}; expected a function or class that "
             f"returns an nn.Module"
         )
@@ -194,7 +198,7 @@ def find_factory(name: str, built_in: str | None) -> Callable[..., object]:
 def _bind(
     name: str, factory: Callable[..., object], spaces: tuple[Any, Any], args: dict[str, object]
 ) -> dict[str, object]:
-    """All arguments of the factory with their defaults; PolicyError if it does not take `args`."""
+    """All arguments of the factory with their defaults; PolicyConfigError if it does not take `args`."""
     try:
         signature = inspect.signature(factory)
     except (TypeError, ValueError):
@@ -204,9 +208,9 @@ def _bind(
         bound = signature.bind(*spaces, **args)
     except TypeError as error:
         near = next((suggestion(key, known) for key in args if key not in signature.parameters), "")
-        raise PolicyError(
-            f"policy {name!r} cannot be called as {_call_text(name, args)}: {error}{near}; "
-            f"expected its arguments to be among {', '.join(known) or 'none'}"
+        raise PolicyConfigError(
+            f"policy-args: policy {name!r} cannot be called as {_call_text(name, args)}: {error}{near}; "
+            f"expected its arguments to be among {', '.join((*known, 'pad_ms'))}"
         ) from error
     bound.apply_defaults()
     return dict(bound.arguments)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from rtcore.clock import NS_PER_MS, Clock, MonotonicClock
-from rtcore.errors import PolicyError
+from rtcore.errors import PolicyConfigError
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore_workers.policies.base import Array, InferenceTiming, PolicyInfo, number, refuse_unknown
 from rtcore_workers.policies.random import LATENCY_STREAM, RandomPolicy, frame_rng
@@ -30,17 +30,19 @@ class LatencyModel:
 
     @classmethod
     def from_args(cls, args: Mapping[str, object]) -> LatencyModel:
-        """Read a policy's arguments; PolicyError on an unknown, missing or impossible one."""
+        """Read a policy's arguments; PolicyConfigError on an unknown, missing or impossible one."""
         refuse_unknown("synthetic", args, [field.name for field in fields(cls)])
         if "latency_ms" not in args:
-            raise PolicyError("policy 'synthetic' got no latency_ms; expected the inference time, as latency_ms=100")
+            raise PolicyConfigError(
+                "policy 'synthetic' got no latency_ms; expected the inference time, as latency_ms=100"
+            )
         model = cls(**{field.name: number("synthetic", args, field.name) for field in fields(cls)})
         if model.outlier_prob > 1:
-            raise PolicyError(
+            raise PolicyConfigError(
                 f"policy 'synthetic' got outlier_prob={model.outlier_prob:g}; expected a probability, 0 to 1"
             )
         if (model.outlier_prob > 0) != (model.outlier_ms > 0):
-            raise PolicyError(
+            raise PolicyConfigError(
                 f"policy 'synthetic' got outlier_prob={model.outlier_prob:g} and "
                 f"outlier_ms={model.outlier_ms:g}; expected both or neither above 0: one alone has no effect"
             )

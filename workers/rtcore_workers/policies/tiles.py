@@ -14,7 +14,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from rtcore.errors import PolicyError
+from rtcore.errors import PolicyConfigError
 from rtcore_workers.policies.base import positive_int
 from rtcore_workers.policies.layers import ActionHead, ImageInput, PastActions, WithPastActions
 
@@ -30,16 +30,16 @@ def tiles(
 ) -> nn.Module:
     """Mean of each tile, dense `hidden` twice, dueling values (Wang et al., 2016): 0.17M parameters for 84x84.
 
-    For uint8 images, of which rows x columns tiles fill the whole, and Discrete actions. PolicyError otherwise.
+    For uint8 images, of which rows x columns tiles fill the whole, and Discrete actions. PolicyConfigError otherwise.
     """
     for name, value in (("rows", rows), ("columns", columns), ("hidden", hidden)):
         positive_int("tiles", name, value)
     if not isinstance(action_space, spaces.Discrete):
-        raise PolicyError(f"policy 'tiles' got actions {action_space}; expected Discrete. Use 'impala' or 'mlp'")
+        raise PolicyConfigError(f"policy 'tiles' got actions {action_space}; expected Discrete. Use 'impala' or 'mlp'")
     images = ImageInput("tiles", observation_space)
     num_channels, height, width = images.shape
     if height < rows or width < columns:
-        raise PolicyError(
+        raise PolicyConfigError(
             f"policy 'tiles' got images of {height}x{width} for {rows}x{columns} tiles; expected a dot a tile at "
             "least. Give fewer rows and columns"
         )

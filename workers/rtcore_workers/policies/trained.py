@@ -8,7 +8,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from rtcore.errors import PolicyError
+from rtcore.errors import PolicyConfigError
 from rtcore.history import History
 from rtcore.learn.checkpoint import load_weights, read_state
 from rtcore.learn.policysource import trained_folder
@@ -19,7 +19,7 @@ from rtcore_workers.policies import NETWORKS, network
 def trained(
     observation_space: spaces.Space[Any], action_space: spaces.Space[Any], *, act_history: int = 0
 ) -> nn.Module:
-    """The packaged network with the packaged weights. PolicyError in a world with other spaces or histories."""
+    """The packaged network with the packaged weights. PolicyConfigError in a world with other spaces or histories."""
     folder = trained_folder()
     state = read_state(folder, "policy")
     world, saved = state["world"], state["policy"]
@@ -27,7 +27,7 @@ def trained(
     history = History(saved["obs_history"], saved["act_history"], saved.get("obs_every", 1))
     expected = history.stacked(observation).to_space(), action.to_space(), saved["act_history"]
     if (observation_space, action_space, act_history) != expected:
-        raise PolicyError(
+        raise PolicyConfigError(
             f"policy 'trained' got observations {observation_space}, actions {action_space}, act_history "
             f"{act_history}; expected {expected[0]}, {expected[1]}, {expected[2]}: it plays {world['env_id']} as "
             "it was trained there. Train one for this world with --learn dqn"
