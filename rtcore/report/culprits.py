@@ -17,8 +17,6 @@ from rtcore.ring import FrameHeader
 from rtcore.schedule import UNEQUAL_FACTOR
 from rtcore.world import Source
 
-#: Ticks that are explained; `rtcore-report --tick` explains any other.
-MOST_TICKS = 10
 _FEWEST_INFERENCES = 10
 _MISSING = (TickKind.MISSED, TickKind.IDLE)
 
@@ -37,14 +35,11 @@ def find_culprits(stats: RunStats, stretch: Stretch | None) -> dict[str, Any]:
         for tick in range(first, last + 1)
         if tick in absent or (tick in present and present[tick].kind in _MISSING)
     ]
-    # A tick that was due and missed says more than one for which nothing was due.
-    missing.sort(key=lambda tick: tick in present and present[tick].kind is TickKind.IDLE)
-    shown = sorted(missing[:MOST_TICKS])
-    causes = causes_of(run, shown)
+    causes = causes_of(run, missing)
     found["worst_stretch"] = {"first_tick": first, "last_tick": last, "without_action": stretch.without_action}
     found["ticks"] = [
         {"tick": tick, "kind": present[tick].kind.name.lower() if tick in present else "skipped", "cause": causes[tick]}
-        for tick in shown
+        for tick in missing
     ]
     return found
 

@@ -109,6 +109,10 @@ def header_lines(header: Mapping[str, Any], config: RuntimeConfig, plan: Plan) -
 # -- the end summary ---------------------------------------------------------------------------------------
 
 
+#: Lines about causes; summary.json has that of every tick of the worst stretch.
+_MOST_CAUSES = 10
+
+
 class _Row(NamedTuple):
     label: str
     text: str
@@ -273,10 +277,30 @@ def _culprit_rows(culprits: dict[str, Any], out: Path | None) -> list[_Row]:
     where = f"ticks {worst['first_tick']} to {worst['last_tick']}"
     text = f"{where}: {worst['without_action']} of {size} without a policy action"
     rows = [_Row("worst stretch", text, "yellow")]
-    rows += [_Row(f"tick {tick['tick']} {tick['kind']}", tick["cause"]) for tick in culprits["ticks"]]
+    spans = _spans(culprits["ticks"])
+    # A tick that was due and missed says more than one for which nothing was due.
+    shown = sorted(spans, key=lambda span: span[0]["kind"] == "idle")[:_MOST_CAUSES]
+    for span in sorted(shown, key=lambda span: span[0]["tick"]):
+        first, last, count = span[0], span[-1]["tick"], len(span)
+        ticks = f"tick {last}" if count == 1 else f"ticks {first['tick']} to {last}"
+        rows.append(_Row(f"{ticks} {first['kind']}", f"{first['cause']}{f' ({count} ticks)' if count > 1 else ''}"))
+    if len(spans) > len(shown):
+        rows.append(_Row("more causes", f"{len(spans) - len(shown)}: see culprits in summary.json"))
     if out is not None:
         rows.append(_Row("any other", f"rtcore-report {out} --tick N"))
     return rows
+
+
+def _spans(ticks: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Ticks that follow each other and lack their action for one and the same cause, together."""
+    spans: list[list[dict[str, Any]]] = []
+    for tick in ticks:
+        last = spans[-1][-1] if spans else {}
+        if last == tick | {"tick": tick["tick"] - 1}:
+            spans[-1].append(tick)
+        else:
+            spans.append([tick])
+    return spans
 
 
 def _worker_rows(

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from rtcore.config import make_config
-from rtcore.report.culprits import MOST_TICKS, slow_workers
+from rtcore.report.culprits import slow_workers
 from rtcore.report.record import RunRecord
 from rtcore.report.stretch import SIZE_TICKS
 from rtcore.report.summary import WorkerStats
-from rtcore.report.table import details
+from rtcore.report.table import _culprit_rows, details
 from rtcore.stats import Histogram
 from rtcore.virtual.simulate import Simulation
 
@@ -60,7 +60,7 @@ def test_the_worst_stretch_is_found_long_after_it_left_memory_and_each_cause_is_
     worst = culprits["worst_stretch"]
     assert worst["last_tick"] < 900, "the newest rows begin at tick 3808"
     missed = [tick for tick in culprits["ticks"] if tick["kind"] == "missed"]
-    assert 0 < len(culprits["ticks"]) <= MOST_TICKS
+    assert len(culprits["ticks"]) == worst["without_action"], "each one is in summary.json"
     assert all(worst["first_tick"] <= tick["tick"] <= worst["last_tick"] for tick in culprits["ticks"])
     assert any("the inference was slow: 90.0 ms, usually 25.0 ms" in tick["cause"] for tick in missed), culprits
     assert all(tick["cause"].startswith("worker ") for tick in missed)
@@ -80,8 +80,35 @@ def test_the_summary_shows_the_stretch_its_ticks_and_how_to_ask_for_others(tmp_p
     text = console.export_text()
     console.file.close()
     assert "worst stretch" in text
-    assert f"tick {summary['culprits']['ticks'][0]['tick']}" in text
+    assert f"{summary['culprits']['ticks'][0]['tick']}" in text
     assert "--tick" in text
+
+
+def lacking(spans):
+    """The lines about causes of a table whose ticks lack their actions as said: [(first, last, kind, cause)]."""
+    ticks = [
+        {"tick": tick, "kind": kind, "cause": cause}
+        for first, last, kind, cause in spans
+        for tick in range(first, last + 1)
+    ]
+    worst = {"first_tick": 0, "last_tick": 63, "without_action": len(ticks)}
+    return [(row.label, row.text) for row in _culprit_rows({"worst_stretch": worst, "ticks": ticks}, None)[1:]]
+
+
+def test_ticks_that_one_reset_has_cost_are_one_line_with_their_range_and_number():
+    spans = [(3, 3, "missed", "slow"), (10, 19, "skipped", "reset"), (20, 20, "missed", "reset"), (22, 23, "idle", "x")]
+    assert lacking(spans) == [
+        ("tick 3 missed", "slow"),
+        ("ticks 10 to 19 skipped", "reset (10 ticks)"),
+        ("tick 20 missed", "reset"),
+        ("ticks 22 to 23 idle", "x (2 ticks)"),
+    ]
+
+
+def test_of_many_causes_those_of_missed_ticks_are_shown_and_the_others_counted():
+    shown = lacking([(2 * n, 2 * n, "idle" if n < 5 else "missed", f"cause {n}") for n in range(14)])
+    assert [text for _, text in shown[:-1]] == ["cause 0", *(f"cause {n}" for n in range(5, 14))]
+    assert shown[-1] == ("more causes", "4: see culprits in summary.json")
 
 
 def test_a_record_that_grows_without_end_holds_only_so_much():
