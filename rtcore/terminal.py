@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import textwrap
 from collections.abc import Iterable
 from typing import Any
@@ -33,11 +34,18 @@ class Terminal(Console):
         """As Rich's, but nothing is cut off at the edge: the terminal breaks lines that are too long for it.
 
         With `soft_wrap` a pipe gets a line whole, and so does a terminal, unless it is a fact with its label: that goes
-        on below its own text.
+        on below its own text. Files and pipes get no blanks at the end of a line.
         """
         if settings.get("soft_wrap") and self.is_terminal:
             objects = tuple(_below_label(one, self.width) if isinstance(one, str) else one for one in objects)
-        super().print(*objects, **({"crop": False} | settings))
+        settings = {"crop": False} | settings
+        if self.is_terminal:
+            super().print(*objects, **settings)
+            return
+        with self.capture() as captured:
+            super().print(*objects, **settings)
+        self.file.write(re.sub(r" +\n", "\n", captured.get()))
+        self.file.flush()
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """As Rich's, which calls it for each part of a whole. A table is as wide as its longest words: none is cut."""

@@ -52,7 +52,7 @@ SUMMARY_KEYS = (
         "books",
         "culprits",
     ),
-    *("environment", "wait", "startup_s", "startup", "leftover_shared_memory"),
+    *("environment", "wait", "startup_s", "startup", "startup_inferences", "leftover_shared_memory"),
 )
 
 

@@ -68,3 +68,17 @@ def test_a_fact_that_is_too_long_for_the_terminal_goes_on_below_its_own_text():
 )
 def test_a_pipe_and_a_text_without_a_label_get_their_line_whole(terminal, text):
     assert fact(width=40, terminal=terminal, text=text) == [text]
+
+
+def test_a_file_gets_no_blanks_at_the_end_of_a_line_and_a_line_may_go_on():
+    out = io.StringIO()
+    console = Terminal(file=out, width=120, color_system=None)
+    facts = Table.grid(expand=True)
+    facts.add_row("short", "more")
+    facts.add_row("a longer label", "x" * 40)
+    console.print("error: ", end="")
+    console.print("what it is")
+    console.print(facts)
+    assert out.getvalue().startswith("error: what it is\n")
+    assert all(line == line.rstrip() for line in out.getvalue().splitlines())
+    assert "x" * 40 in out.getvalue()
