@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -11,17 +12,19 @@ from rich.text import Text
 
 from rtcore.config import RuntimeConfig
 from rtcore.filesettings import names_code, rom_of
+from rtcore.recording.columns import FOLDER
+from rtcore.report.outfolder import COMPARE_PICTURE, COMPARE_VIDEO
 
 _LABEL = 10
 
 
 def say_next(steps: Sequence[tuple[str, str]], console: Console) -> None:
     """(command, what it does) each, as lines for a shell: a command is never broken, so that it can be copied."""
-    column = max(len(command) for command, _ in steps)
+    column, longest = (max(map(len, texts)) for texts in zip(*steps, strict=True))
+    fits = _LABEL + column + longest + 4 <= console.width
     console.print()
     for position, (command, meaning) in enumerate(steps):
         line = Text(f"{'Next' if position == 0 else '':<{_LABEL}}", style="bold").append(command, "not bold")
-        fits = _LABEL + column + len(meaning) + 4 <= console.width
         gap = " " * (column - len(command) + 2) if fits else "\n" + " " * (_LABEL + 2)
         console.print(line.append(f"{gap}# {meaning}", "not bold bright_black"), soft_wrap=True)
     console.print()
@@ -43,6 +46,20 @@ def steps_of(config: RuntimeConfig, summary: dict[str, Any], words: Sequence[str
             steps.append((f"rtcore-run --replay {folder} --video", "watch it"))
     elif config.learn is None:
         steps.append((f"{again} --video", "play once more, and watch it as a video"))
+    return steps
+
+
+def comparison_steps(out: Path, content: Mapping[str, Any], halves: Sequence[str]) -> list[tuple[str, str]]:
+    """The same of two runs that were compared. `content`: of compare.json."""
+    folders = [out / name for name in halves if content[name] is not None]
+    steps = [(shlex.join(["rtcore-report", *map(str, folders)]), "both as a page: timelines, charts, settings")]
+    recorded = all((folder / FOLDER).exists() for folder in folders)
+    if len(folders) == len(halves) and recorded and not (out / COMPARE_VIDEO).exists():
+        steps.append((shlex.join(["rtcore-run", "--replay", str(out), "--video"]), "watch both side by side"))
+    steps += [(shlex.join(["rtcore-run", "--replay", str(folder)]), "that run again") for folder in folders if recorded]
+    for name, meaning in ((COMPARE_PICTURE, "points over time, and both worlds"), (COMPARE_VIDEO, "both side by side")):
+        if (out / name).exists():
+            steps.append((shlex.quote(str(out / name)), meaning))
     return steps
 
 

@@ -15,6 +15,7 @@ from rtcore import values
 from rtcore.cli.helptext import Help, add_version
 from rtcore.config import RuntimeConfig, from_words, load_toml, make_config, suggest
 from rtcore.errors import ConfigError, printable
+from rtcore.schedule import STAGGERS, Stagger
 
 _DESCRIPTION = """\
 Run a world in real time with staggered inference workers.
@@ -39,6 +40,7 @@ examples:
   rtcore-run --learn dqn --policy dqn                     the paper's DQN; checkpoints and curves in runs/
   rtcore-run --policy-checkpoint runs/blocks/checkpoints/best         play what was learned
   rtcore-run --stagger sequential --out runs/sequential   the paper's opponent, with its record and picture
+  rtcore-run --policy trained --policy-args pad_ms=100 --compare sequential --duration 15     what staggering is worth
   rtcore-run --policy trained --record --out runs/seen    keep every frame and what was applied at its tick
   rtcore-run --policy trained --video --out runs/shown    the same, and afterwards a video of it
   rtcore-run --replay runs/seen --video                   the video of a run that was recorded before
@@ -151,6 +153,8 @@ class Command(NamedTuple):
     #: Run this recording again instead, or draw its video; of `config` only `ticks`, `video`, `env_id` and `rom` were
     #: given.
     replay: Path | None
+    #: Play this schedule first, and compare.
+    compare: Stagger | None = None
 
 
 def parse_config(arguments: list[str], prog: str = "rtcore-run") -> tuple[RuntimeConfig, bool]:
@@ -161,6 +165,8 @@ def parse_config(arguments: list[str], prog: str = "rtcore-run") -> tuple[Runtim
     command = parse_command(arguments, prog)
     if command.replay is not None:
         raise ConfigError("--replay is for rtcore-run alone: a replay has no policy and takes no time")
+    if command.compare is not None:
+        raise ConfigError("--compare is for rtcore-run alone")
     return command.config, command.print_only
 
 
@@ -184,6 +190,15 @@ def parse_command(arguments: list[str], prog: str = "rtcore-run") -> Command:
         "with --video draw it instead, which needs neither world nor policy. --ticks limits both; a world of your own, "
         "or a ROM, has to be named again with --env-id or --rom; no other option goes with them",
     )
+    parser.add_argument(
+        "--compare",
+        choices=STAGGERS,
+        metavar="STAGGER",
+        help="play the same twice, with the schedule STAGGER (sequential, free-running, ...) and then with the run's "
+        "own: same world, seed, policy, latency and length. Random play for as many ticks, on the virtual clock, is "
+        "the third. The live view shows both side by side, a table the ratios. In --out DIR (runs/latest if not "
+        "given): compare.json, compare.png, with --video compare.mp4, and each run whole in a folder of its own",
+    )
     add_version(parser)
     source = CliSettingsSource[Any](
         _Settings,
@@ -202,6 +217,7 @@ def parse_command(arguments: list[str], prog: str = "rtcore-run") -> Command:
             {field for field in chosen if field in RuntimeConfig.model_fields} - {"ticks", "video", "env_id", "rom"}
         )
         extra += ["config"] * bool(parsed.config) + ["print_config"] * parsed.print_config
+        extra += ["compare"] * (parsed.compare is not None)
         if extra:
             names = ", ".join(f"--{name.replace('_', '-')}" for name in extra)
             raise ConfigError(f"--replay takes its settings from the recording: leave out {names}")
@@ -214,7 +230,9 @@ def parse_command(arguments: list[str], prog: str = "rtcore-run") -> Command:
     for field in ("env_args", "policy_args"):
         if field in chosen:
             fields[field] = from_words(fields[field])
-    return Command(_config_of(fields), bool(parsed.print_config), parsed.replay)
+    if parsed.compare is not None and parsed.print_config:
+        raise ConfigError("--print-config prints the settings of one run, which --compare is none of: leave that out")
+    return Command(_config_of(fields), bool(parsed.print_config), parsed.replay, parsed.compare)
 
 
 def _config_of(fields: dict[str, Any]) -> RuntimeConfig:

@@ -29,6 +29,10 @@ def execute(command: Command, words: list[str]) -> int:
     with ended_with_this_program():
         if command.replay is not None:
             return run_replay(command.replay, command.config)
+        if command.compare is not None:
+            from rtcore.cli.compare import run_comparison  # noqa: PLC0415 - a single run is quicker without
+
+            return run_comparison(command.config, command.compare, words)
         return _run(command.config, words)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from rich.console import Console
@@ -10,8 +12,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rtcore.cli.endings import Stopped, signals_as_exceptions
 from rtcore.errors import RtcoreError
 from rtcore.recording.reader import Recording, fitting_together
+from rtcore.report.outfolder import COMPARE_VIDEO, RANDOM, compared_in
 from rtcore.report.video.encoder import require_av
-from rtcore.report.video.film import Film, notes_of, video_file, write_video
+from rtcore.report.video.film import VIDEO_FILE, Film, notes_of, video_file, write_video
 from rtcore.terminal import Terminal
 
 _REFRESH_FRAMES = 16
@@ -21,10 +24,14 @@ def run_video(path: Path, max_ticks: int | None) -> int:
     """`rtcore-run --replay FILE --video`: all of it; the exit code. ConfigError if the file cannot be read."""
     require_av()
     console = Terminal()
-    with Recording(path) as recording:
-        for note in notes_of(recording):
-            _say(console, note)
-        film = _draw(recording, console, max_ticks)
+    halves = {name: folder for name, folder in compared_in(path).items() if name != RANDOM}
+    with ExitStack() as stack:
+        recordings = {name: stack.enter_context(Recording(folder)) for name, folder in (halves or {"": path}).items()}
+        for recording in recordings.values():
+            for note in notes_of(recording):
+                _say(console, note)
+        out = path / COMPARE_VIDEO if halves else video_file(recordings[""].path)
+        film = _draw(recordings, out, console, max_ticks)
     _show(console, film)
     return 0
 
@@ -34,10 +41,15 @@ def draw_video(folder: Path, console: Console) -> bool:
 
     `Stopped` if a signal broke it off, also where one ended the run before.
     """
-    again = f"rtcore-run --replay {folder} --video"
+    return draw_videos({"": folder}, folder / VIDEO_FILE, console, f"rtcore-run --replay {folder} --video")
+
+
+def draw_videos(folders: Mapping[str, Path], path: Path, console: Console, again: str) -> bool:
+    """As `draw_video`, of the runs in several folders side by side, by their titles. `again`: what draws it later."""
     try:
-        with signals_as_exceptions(), Recording(folder) as recording:
-            _show(console, _draw(recording, console, None))
+        with signals_as_exceptions(), ExitStack() as stack:
+            recordings = {name: stack.enter_context(Recording(folder)) for name, folder in folders.items()}
+            _show(console, _draw(recordings, path, console, None))
     except (RtcoreError, OSError) as error:
         _say(console, f"not drawn: {error}")
         _say(console, f"The recording is kept; `{again}` tries again")
@@ -53,7 +65,7 @@ def say_left_out(folder: Path, console: Console) -> None:
     _say(console, f"left out; `rtcore-run --replay {folder} --video` draws it")
 
 
-def _draw(recording: Recording, console: Console, max_ticks: int | None) -> Film:
+def _draw(recordings: Mapping[str, Recording], path: Path, console: Console, max_ticks: int | None) -> Film:
     columns = (TextColumn("video    "), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=None)
@@ -62,8 +74,10 @@ def _draw(recording: Recording, console: Console, max_ticks: int | None) -> Film
             if done % _REFRESH_FRAMES == 0:
                 bar.update(task, completed=done, total=of)
 
-        with fitting_together(recording):
-            return write_video(recording, video_file(recording.path), max_ticks=max_ticks, progress=show)
+        with ExitStack() as stack:
+            for recording in recordings.values():
+                stack.enter_context(fitting_together(recording))
+            return write_video(recordings, path, max_ticks=max_ticks, progress=show)
 
 
 def _show(console: Console, film: Film) -> None:

@@ -12,23 +12,40 @@ import fcntl
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
+from rtcore.datafiles import parse_object, read_bytes
 from rtcore.errors import ConfigError
+from rtcore.schedule import STAGGERS
 
 EARLIER = "earlier"
 LOCK = ".rtcore-lock"
+#: What `rtcore-run --compare` leaves beside the folders of its runs.
+COMPARE_FILE, COMPARE_PICTURE, COMPARE_VIDEO = "compare.json", "compare.png", "compare.mp4"
+#: Names of these folders: the schedules' own, that of one that staggers, and random play.
+STAGGERED, RANDOM = "staggered", "random"
+_COMPARED = (*STAGGERS, STAGGERED, RANDOM)
 #: What a run leaves, beside its checkpoints, which have a life of their own.
 _FILES = (
     *("config.json", "summary.json", "actions.csv", "jobs.csv", "timeline.png", "learning_curve.png", "video.mp4"),
     *("trace.perfetto-trace", "trace-*.events", "report.html", "*.part"),
+    *(COMPARE_FILE, COMPARE_PICTURE, COMPARE_VIDEO),
 )
 _EVENTS = "events.out.tfevents.*"
 _RECORDING = "recording"
 _CHECKPOINTS = "checkpoints"
+
+
+def compared_in(folder: Path) -> dict[str, Path]:
+    """The folders of the runs that a comparison left in `folder`, by name; {} if it left none."""
+    try:
+        content = parse_object(read_bytes(folder / COMPARE_FILE, "comparison"), folder / COMPARE_FILE, "comparison")
+    except ConfigError:
+        return {}
+    return {name: folder / name for name in content if name in _COMPARED and content[name] and (folder / name).is_dir()}
 
 
 class OutFolder:
@@ -74,12 +91,19 @@ class OutFolder:
             lock.flush()
         self._lock = lock
 
-    def clear(self, *, goes_on: bool = False) -> str:
+    def clear(self, *, goes_on: bool = False, kept: Container[str] = ()) -> str:
         """Make room for a run's files; returns what became of an earlier run's, in words, "" if it is worth none.
 
         Args:
             goes_on: Whether the run goes on from a checkpoint of this folder: TensorBoard's events go on, too.
+            kept: Folders of an earlier comparison that are not to be cleared with it.
         """
+        for name, folder in compared_in(self.path).items():
+            if name not in kept and not folder.is_symlink():
+                OutFolder(folder).clear()
+                with suppress(OSError):  # something else is in it
+                    (folder / LOCK).unlink(missing_ok=True)
+                    folder.rmdir()
         recording = self.path / _RECORDING
         found = [path for pattern in _FILES for path in self.path.glob(pattern)]
         events = list(self.path.glob(_EVENTS))

@@ -85,6 +85,15 @@ class RunHeader:
         )
 
 
+def troubles(summary: dict[str, Any], out: Path | None) -> list[str]:
+    """The rows of `details` that somebody should see even if all the rest is left out.
+
+    Not where actions were lacking: that is what a schedule is compared for.
+    """
+    sections = [rows for name, rows in _sections(summary, out) if name != "Lacking"]
+    return [f"{row.label}: {' '.join(row.text.split())}" for rows in sections for row in rows if row.style]
+
+
 def header_lines(header: Mapping[str, Any], config: RuntimeConfig, plan: Plan) -> list[str]:
     """The run header, one fact a line. `header` is `Runtime.header`."""
     run, policy, world = RunHeader.of(header, config, plan), header.get("policy", {}), header.get("world", {})

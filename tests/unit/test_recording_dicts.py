@@ -255,7 +255,7 @@ def test_a_video_shows_the_first_part_that_is_an_image(tmp_path):
         for number in (0, 7):
             seen = scene.draw(Moment(number, header(number), np.zeros(())), frames[number])[scene.frame_area]
             assert np.array_equal(seen[3::7, 3::7], cameras[number])
-        assert write_video(recording, tmp_path / "v.mp4").frames == 12
+        assert write_video({"": recording}, tmp_path / "v.mp4").frames == 12
 
 
 # -- with ticks that are put off ---------------------------------------------------------------------------------
@@ -279,7 +279,7 @@ def test_a_slow_dict_world_whose_ticks_are_put_off_is_recorded_and_the_same_agai
         put_off_ms = np.diff(recording.column("deadline_ns")) / 1e6 - 10
         assert put_off_ms.sum() == pytest.approx(ticks["stretched_ms"])
         assert np.flatnonzero(put_off_ms).tolist() == [10, 40, 41, 90, 118]
-        assert write_video(recording, tmp_path / "v.mp4", max_ticks=60).frames == 60, "a picture for each tick"
+        assert write_video({"": recording}, tmp_path / "v.mp4", max_ticks=60).frames == 60, "a picture for each tick"
         steps = int((recording.column("source") != Source.HELD).sum())
     report = replayed(tmp_path)
     assert (report.is_identical, report.ticks, report.notes) == (True, 120, []), report.first

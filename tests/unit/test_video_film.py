@@ -53,7 +53,7 @@ def test_the_video_has_every_tick_at_its_exact_time_and_the_frames_are_what_was_
     film(tmp_path, seen, [header(tick) for tick in range(50)], [tick % 7 for tick in range(50)], meanings=KEYS)
     told = []
     with Recording(tmp_path) as recording:
-        made = write_video(recording, tmp_path / "v.mp4", progress=lambda *args: told.append(args))
+        made = write_video({"": recording}, tmp_path / "v.mp4", progress=lambda *args: told.append(args))
         scene = Scene(recording)
         expected = [scene.draw(moment, frame).copy() for moment, frame in moments(recording.ticks())]
     assert (made.frames, made.held, made.bytes) == (50, 0, (tmp_path / "v.mp4").stat().st_size)
@@ -78,7 +78,7 @@ def test_skipped_ticks_hold_the_frame_before_them_and_say_so(tmp_path):
     film(tmp_path, images(4), headers, [0] * 4)
     with Recording(tmp_path) as recording:
         found = list(moments(recording.ticks()))
-        made = write_video(recording, tmp_path / "v.mp4")
+        made = write_video({"": recording}, tmp_path / "v.mp4")
         area = Scene(recording).frame_area
     assert [(moment.tick, moment.gap, frame is None) for moment, frame in found] == [
         (0, None, False),
@@ -102,7 +102,7 @@ def test_frames_that_the_recorder_lost_are_told_from_ticks_that_never_ran(tmp_pa
     with Recording(tmp_path) as recording:
         gaps = [(moment.tick, moment.gap) for moment, _ in moments(recording.ticks())]
         assert notes_of(recording) == ["recording lost 4 frames"]
-        assert write_video(recording, tmp_path / "v.mp4").frames == 10
+        assert write_video({"": recording}, tmp_path / "v.mp4").frames == 10
     assert gaps == [
         (0, None),
         (1, None),
@@ -117,7 +117,7 @@ def test_an_unfinished_recording_becomes_a_video_that_says_so(tmp_path):
     film(tmp_path / "whole", images(20), [header(tick) for tick in range(20)], [0] * 20)
     with Recording(tmp_path) as broken, Recording(tmp_path / "whole") as whole:
         assert (notes_of(broken), notes_of(whole)) == (["recording unfinished: end is missing"], [])
-        assert write_video(broken, tmp_path / "v.mp4").frames == 20
+        assert write_video({"": broken}, tmp_path / "v.mp4").frames == 20
         drawn = [Scene(recording).draw(*next(moments(recording.ticks()))) for recording in (broken, whole)]
     assert not np.array_equal(*drawn)
     assert len(decoded(tmp_path / "v.mp4")[0]) == 20
@@ -128,7 +128,7 @@ def test_images_with_odd_sides_become_videos_with_even_ones(tmp_path, shape):
     space = spaces.Box(0, 255, shape, np.uint8)
     film(tmp_path, noisy(3, shape), [header(tick) for tick in range(3)], [0] * 3, observation=space)
     with Recording(tmp_path) as recording:
-        write_video(recording, tmp_path / "v.mp4")
+        write_video({"": recording}, tmp_path / "v.mp4")
         scene = Scene(recording)
     frames, _, (width, height) = decoded(tmp_path / "v.mp4")
     assert len(frames) == 3
@@ -138,7 +138,7 @@ def test_images_with_odd_sides_become_videos_with_even_ones(tmp_path, shape):
 def test_a_recording_without_a_frame_is_refused_by_name(tmp_path):
     path = film(tmp_path, [], [], [])
     with Recording(tmp_path) as recording, pytest.raises(ConfigError, match=r"ticks.hdf5 holds no frame"):
-        write_video(recording, tmp_path / "v.mp4")
+        write_video({"": recording}, tmp_path / "v.mp4")
     assert sorted(file.name for file in tmp_path.iterdir()) == [FOLDER.parts[0]]
     assert path.exists()
 
@@ -157,7 +157,7 @@ def test_what_breaks_a_video_off_leaves_neither_part_of_it_nor_the_one_before_ch
             raise error
 
     with Recording(tmp_path) as recording, pytest.raises(error):
-        write_video(recording, tmp_path / "v.mp4", progress=stop)
+        write_video({"": recording}, tmp_path / "v.mp4", progress=stop)
     assert (tmp_path / "v.mp4").read_text() == "the one before"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["recording", "v.mp4"]
 
@@ -165,7 +165,7 @@ def test_what_breaks_a_video_off_leaves_neither_part_of_it_nor_the_one_before_ch
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     film(tmp_path, images(2), [header(tick) for tick in range(2)], [0] * 2)
     with Recording(tmp_path) as recording, pytest.raises(RecordError, match=r"nowhere/v.mp4.part cannot be written"):
-        write_video(recording, tmp_path / "nowhere" / "v.mp4")
+        write_video({"": recording}, tmp_path / "nowhere" / "v.mp4")
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ long as the run did.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,34 +49,63 @@ def video_file(recording: Path) -> Path:
 
 
 def write_video(
-    recording: Recording,
+    recordings: Mapping[str, Recording],
     path: Path,
     *,
     max_ticks: int | None = None,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Film:
-    """Draw the recording, or its first `max_ticks` rows, into `path`, whole or not at all.
+    """Draw recordings side by side, or the first `max_ticks` rows of each, into `path`, whole or not at all.
 
-    `progress` gets (frames done, of so many) after each. ConfigError if there is no frame, RecordError if the disk is
-    full.
+    ConfigError if one has no frame, RecordError if the disk is full.
+
+    Args:
+        recordings: By name, which is the title in its panel; "": that of its world. All at the rate of the first.
+        progress: Gets (frames done, of so many) after each.
     """
-    num_rows = min(recording.num_ticks, max_ticks or recording.num_ticks)
-    if num_rows == 0:
-        raise ConfigError(f"{recording.path} holds no frame: nothing to draw. Was its run ended before tick 0?")
-    scene = Scene(recording)
+    strips = [_Strip(recording, name, max_ticks) for name, recording in recordings.items()]
+    rate_hz = strips[0].recording.rate_hz
+    width, height = sum(strip.scene.width for strip in strips), max(strip.scene.height for strip in strips)
+    canvas: Pixels = np.empty((height, width, 3), np.uint8)
+    canvas[...] = np.frombuffer(bytes.fromhex(GROUND[1:]), np.uint8)
+    areas, left = [], 0
+    for strip in strips:
+        areas.append(canvas[: strip.scene.height, left : left + strip.scene.width])
+        left += strip.scene.width
     draft = path.with_name(path.name + ".part")
-    first, last = (int(recording.column("tick", row, row + 1)[0]) for row in (0, num_rows - 1))
+    num_frames = max(strip.num_frames for strip in strips)
     try:
-        with Mp4Writer(draft, scene.width, scene.height, recording.rate_hz, scene.title) as video:
-            for moment, frame in moments(recording.ticks(0, num_rows)):
-                video.add(scene.draw(moment, frame))
-                progress(video.num_frames, last - first + 1)
+        with Mp4Writer(draft, width, height, rate_hz, strips[0].scene.title) as video:
+            for pictures in zip_longest(*(strip.pictures() for strip in strips)):
+                for area, picture in zip(areas, pictures, strict=True):
+                    if picture is not None:  # of one that is over, the last picture stays
+                        area[...] = picture
+                video.add(canvas)
+                progress(video.num_frames, num_frames)
         video.move_to(path)
     finally:
         with suppress(OSError):
             draft.unlink(missing_ok=True)
-    held = video.num_frames - num_rows
-    return Film(path, video.num_frames, held, path.stat().st_size, scene.width, scene.height)
+    held = sum(strip.num_frames - strip.num_rows for strip in strips)
+    return Film(path, video.num_frames, held, path.stat().st_size, width, height)
+
+
+class _Strip:
+    """One recording, tick by tick."""
+
+    def __init__(self, recording: Recording, title: str, max_ticks: int | None) -> None:
+        self.recording = recording
+        self.num_rows = min(recording.num_ticks, max_ticks or recording.num_ticks)
+        if self.num_rows == 0:
+            raise ConfigError(f"{recording.path} holds no frame: nothing to draw. Was its run ended before tick 0?")
+        self.scene = Scene(recording, title)
+        first, last = (int(recording.column("tick", row, row + 1)[0]) for row in (0, self.num_rows - 1))
+        self.num_frames = last - first + 1
+
+    def pictures(self) -> Iterator[Pixels]:
+        """Each valid until the next."""
+        for moment, frame in moments(self.recording.ticks(0, self.num_rows)):
+            yield self.scene.draw(moment, frame)
 
 
 def moments(ticks: Iterable[RecordedTick]) -> Iterator[tuple[Moment, npt.NDArray[Any] | None]]:
@@ -97,9 +127,9 @@ def moments(ticks: Iterable[RecordedTick]) -> Iterator[tuple[Moment, npt.NDArray
 class Scene:
     """The picture and the panel of one recording, side by side."""
 
-    def __init__(self, recording: Recording) -> None:
+    def __init__(self, recording: Recording, title: str = "") -> None:
         config, world = recording.config, recording.world
-        self.title = str(config["env_id"]).rpartition("/")[2]
+        self.title = title or str(config["env_id"]).rpartition("/")[2]
         self._picture: Picture = picture_of(recording.observation, lambda: _blocks(recording))
         run = Run(
             self.title,
