@@ -170,6 +170,13 @@ class WeightSizes(Message):
 
 
 @dataclass
+class LeavesItsSpace(Message):
+    """From a worker, once: what in the world's observations is not as its space declares."""
+
+    what: str
+
+
+@dataclass
 class HoldWish(Message):
     """From a worker: that the weights on its device be held. Answered by `Holder`."""
 

@@ -97,7 +97,8 @@ class HistoryReader:
     """Reads a frame with its history from the ring into a policy's staging memory.
 
     `observation` is (h+1, *shape) or, without older frames, (*shape); `past_actions` is (m, *action_shape) or None.
-    Used by one thread. Allocates little. Also for the simulator, over a ring of its own (`FrameRing.private`).
+    `newest` is the part of `observation` that is the newest frame. Used by one thread. Allocates little. Also for the
+    simulator, over a ring of its own (`FrameRing.private`).
     """
 
     def __init__(
@@ -111,10 +112,10 @@ class HistoryReader:
             history.require_room(ring.sequence.num_slots)
         self._ring = ring
         self._depth, self._obs_depth, self._every = history.depth_frames, history.obs_depth_frames, history.obs_every
-        self._newest = observation
+        self.newest = observation
         self._older: list[npt.NDArray[Any]] = []
         if history.obs_history:
-            self._newest = observation[-1, ...]
+            self.newest = observation[-1, ...]
             self._older = [observation[place, ...] for place in range(history.obs_history)]
         self._actions: list[memoryview] = []
         if past_actions is not None:
@@ -125,12 +126,12 @@ class HistoryReader:
 
     def _read_frame(self, seq: int) -> FrameHeader | None:
         """The frame alone: costs what `FrameRing.read_with_header` does."""
-        return self._ring.read_with_header(seq, self._newest)[1]
+        return self._ring.read_with_header(seq, self.newest)[1]
 
     def _read_all(self, seq: int) -> FrameHeader | None:
         """Frame `seq` with its history; its header, or None if any of it was overwritten (nothing is to be used)."""
         ring = self._ring
-        _, header = ring.read_with_header(seq, self._newest)
+        _, header = ring.read_with_header(seq, self.newest)
         if header is None:
             return None
         first = self._first_needed(seq)

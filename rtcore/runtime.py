@@ -358,6 +358,10 @@ class Runtime:
         period_ns = int(1_000_000_000 / supervisor.rate_hz)
         return Player(supervisor.shared, period_ns, supervisor.ask_reset, self._check_is_running)
 
+    def note_leaves_space(self, what: str) -> bool:
+        """What a program that plays found wrong in the world's observations; False if it is known already."""
+        return self._started.note_leaves_space(what)
+
     def _check_is_running(self) -> None:
         if self._over.is_set():
             raise self._error or StartupError("the run is over: make a new one")

@@ -6,8 +6,10 @@ process through shared memory only: nothing it does, or fails to do, can delay a
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from fractions import Fraction
@@ -23,7 +25,7 @@ from rtcore.devices import check_device, device_names
 from rtcore.embed.player import plan_of_player
 from rtcore.embed.resets import reset_order
 from rtcore.envwatch import check_env, check_start, longest_silence_ns
-from rtcore.errors import EnvironmentHung, RtcoreError, StartupError, WorkerDied
+from rtcore.errors import EnvironmentHung, RtcoreError, RtcoreWarning, StartupError, WorkerDied
 from rtcore.launcher import PRELOAD_META, PRELOAD_NETWORK, PRELOAD_WORKERS, Child, Launcher, child_error
 from rtcore.layout import TRACE_SUPERVISOR
 from rtcore.learn.checkpoint import SavedState
@@ -45,7 +47,7 @@ from rtcore.sizing import fitted, layout_for
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore.trace import TraceKind, TraceRing
 from rtcore.workercrew import WorkerCrew
-from rtcore.world import world_seed
+from rtcore.world import leaves_space_text, world_seed
 
 #: Policies that compute with no network, so that nobody in their runs needs torch.
 WITHOUT_NETWORK = ("random", "synthetic")
@@ -244,6 +246,7 @@ class Supervisor:
             self._clock,
             self._patience,
             restarted=self._tell_onlookers,
+            leaves_space=self._say_leaves_space,
             ticks_before=self.ticks_before,
         )
         self._child_env.send(SegmentsMade(layout.to_json()))
@@ -396,6 +399,18 @@ class Supervisor:
         """What this process did from `start_ns` to now, if the run is traced."""
         if self._trace is not None:
             self._trace.add(kind, start_ns, self._clock.now_ns(), worker=worker, value=value)
+
+    def note_leaves_space(self, what: str) -> bool:
+        """What is wrong in the world's observations, for the summary; False if something has been told already."""
+        is_news = not self.env_info["leaves_space"]
+        self.env_info["leaves_space"] = self.env_info["leaves_space"] or what
+        return is_news
+
+    def _say_leaves_space(self, what: str) -> None:
+        if self.note_leaves_space(what):
+            self.progress(leaves_space_text(what))
+            with contextlib.suppress(RtcoreWarning):  # where warnings are errors: not those of a run under way
+                warnings.warn(leaves_space_text(what), RtcoreWarning, stacklevel=2)
 
     def _tell_onlookers(self) -> None:
         if not self.shared.about.write(self.about) and not self._about_told:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from fractions import Fraction
 from typing import Any
 
-from rtcore.channel import HoldWish, KeepsOwnWeights, Message, WeightSizes, WeightsMade
+from rtcore.channel import HoldWish, KeepsOwnWeights, LeavesItsSpace, Message, WeightSizes, WeightsMade
 from rtcore.clock import NS_PER_S, Clock, ns_of
 from rtcore.config import RuntimeConfig
 from rtcore.errors import PolicyError, StartupError, WorkerDied, describe_exit
@@ -61,9 +61,11 @@ class WorkerCrew:
         patience: Patience,
         *,
         restarted: Callable[[], None],
+        leaves_space: Callable[[str], None],
         ticks_before: int = 0,
     ) -> None:
-        """`restarted`: called when a worker's place has been counted as restarted. `ticks_before`: of earlier runs."""
+        """`restarted`: called when a worker's place has been counted as restarted. `leaves_space`: with what a worker
+        found wrong in the world's observations. `ticks_before`: of earlier runs."""
         self.restarts = Restarts(config.max_restarts)
         #: From now on the death of a worker is none to mend.
         self.stopping = False
@@ -84,6 +86,7 @@ class WorkerCrew:
         self._clock = clock
         self._patience = patience
         self._restarted = restarted
+        self._leaves_space = leaves_space
         self._ticks_before = ticks_before
         self._children: dict[int, Child] = {}
         self._reasons: dict[int, str] = {}
@@ -195,6 +198,8 @@ class WorkerCrew:
             child.send(WeightsMade())
         elif isinstance(message, HoldWish) and self.params is not None:
             self.holders.ask(child, message, self.params)
+        elif isinstance(message, LeavesItsSpace):
+            self._leaves_space(message.what)
         elif isinstance(message, KeepsOwnWeights):
             self.holders.note_private(child, message.device, message.why)
         else:

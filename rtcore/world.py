@@ -21,7 +21,8 @@ from rtcore.dispatch import OnMissing
 from rtcore.embed.importable import is_missing
 from rtcore.errors import ConfigError
 from rtcore.loop.gymapi import OLD_API, flag_of, raise_named, reset_results, reward_of, step_results
-from rtcore.spaces import ActionSpec, FramePacker, ObservationSpec
+from rtcore.spaces import ActionSpec, FramePacker, ObservationSpec, Promises
+from rtcore.spaces.promises import Breach
 
 #: Rates that differ by less are the same: 59.73 Hz and 60 Hz are not.
 _SAME_SPEED = 0.002
@@ -217,6 +218,11 @@ class GymnasiumWorld:
         self._stepped = False
         self.count: Callable[[str], object] = _count_nothing
         self.has_altered_actions = False
+        self._promises = Promises(self.observation)
+        self._inspected = self._outside = 0
+        self._breach: Breach | None = None
+        #: What a run was found to return outside the declared space: see `ObservationWatch`.
+        self.left_later = ""
 
     @property
     def action_meanings(self) -> list[str]:
@@ -244,6 +250,20 @@ class GymnasiumWorld:
         # A copy: a world that is held shows this frame at several ticks, and may write to its own array meanwhile.
         self._last = StepResult(frame if self._packer is not None else frame.copy(), 0.0, False, False)
         return self._last
+
+    def inspect(self) -> None:
+        """Look whether the newest observation is in the declared space. Before the run, where that costs no tick."""
+        breach = self._promises.breach(self.hold().frame)
+        self._inspected += 1
+        self._outside += breach is not None
+        self._breach = self._breach or breach
+
+    @property
+    def leaves_space(self) -> str:
+        """What in the first observation outside the declared space is; "": none was."""
+        if self._breach is None:
+            return self.left_later
+        return f"{self._breach}, in {self._outside} of {self._inspected} observations before tick 0"
 
     def restart(self) -> StepResult:
         """As new: the first episode again, from the seed."""
@@ -331,12 +351,22 @@ class GymnasiumWorld:
             found.append(
                 f"{names} changes actions within the world: record, transitions and replay have what was handed to it"
             )
+        if self.leaves_space:
+            found.append(f"WARNING: {leaves_space_text(self.leaves_space)}")
         if self.has_altered_actions:
             found.append(
                 "WARNING: the world writes to the action that it is given: record, transitions and replay have what "
                 "was handed to it, not what it made of that"
             )
         return found
+
+
+def leaves_space_text(what: str) -> str:
+    """The warning of observations that are not as declared. `what`: see `ObservationWatch`."""
+    return (
+        f"the world's observations leave the space that it declares: {what}. Whatever scales by that space is wrong "
+        "then: declare what is returned, or clip it in a wrapper"
+    )
 
 
 def own_rate_hz(env: gymnasium.Env[Any, Any]) -> tuple[float, str]:

@@ -95,7 +95,9 @@ struct rtcore_worker_status {
     int64_t policy_version; /* of the weights it used last; 0: none */
     int64_t torn_weights; /* inferences whose weights were written meanwhile; must stay 0 */
     int64_t learning_since_ns; /* when it began the update it is at, in the sequential modes; 0: it is at none */
-    int64_t unused[6];
+    int64_t checked_frames; /* frames it has looked at: whether they lie in the observation space */
+    int64_t frames_outside; /* of these, those that do not */
+    int64_t unused[4];
 };
 _Static_assert(sizeof(struct rtcore_worker_status) == 128, "rtcore_worker_status");
 
@@ -358,7 +360,7 @@ struct rtcore_learner_status {
     int64_t version_diff_max; /* the same, the largest */
     double policy_lag; /* versions between those that chose the sampled actions and the newest, mean, newest update */
     int64_t stopped_at; /* number of the update whose loss or gradient was not finite, plus 1; 0: none was */
-    int64_t stopped_by; /* 0: nothing; 1: the loss, 2: the gradient */
+    int64_t stopped_by; /* 0: nothing; 1: the loss, 2: the gradient, 3: the loss of observations that were not finite */
     int64_t learning_ns; /* CPU time of its updates together */
     int64_t unused[1];
 };

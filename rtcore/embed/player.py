@@ -149,6 +149,10 @@ class Player:
         self.answered_ns = self._clock.now_ns()
         return self._see_next()
 
+    def count(self, name: str) -> None:
+        """One more of a worker's counts (`WORKER_STATUS`), for the program itself."""
+        self._place_status[0].add(name)
+
     # -- jobs ----------------------------------------------------------------------------------------------
 
     def _outstanding(self) -> list[tuple[int, int, int]]:

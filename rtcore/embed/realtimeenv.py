@@ -7,6 +7,7 @@ by, and `info["rtcore"]` says how many, and what acted in them.
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -23,13 +24,13 @@ from rtcore.clock import MonotonicClock
 from rtcore.config import RuntimeConfig, make_config
 from rtcore.embed.player import Player, Seen
 from rtcore.embed.stepclock import StepClock
-from rtcore.errors import ConfigError, RtcoreError
+from rtcore.errors import ConfigError, PolicyError, RtcoreError, RtcoreWarning
 from rtcore.report.outfolder import OutFolder
 from rtcore.report.output import write_results
 from rtcore.report.record import writing_to
 from rtcore.runtime import Runtime
-from rtcore.spaces import ActionSpec, ObservationSpec
-from rtcore.world import Source
+from rtcore.spaces import ActionSpec, ObservationSpec, ObservationWatch
+from rtcore.world import Source, leaves_space_text
 
 #: What of a `RuntimeConfig` means something where the program itself is the policy.
 FIELDS = frozenset(
@@ -112,6 +113,7 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
             raise
         self._out = self._runtime.config.out
         self._clock = MonotonicClock()
+        self._watch = ObservationWatch(self._observation, self._clock, self._player.count, self._tell)
         self._times = StepClock()
         self._begun = self._closing_told = False
         self.metadata = {
@@ -147,7 +149,7 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
         if not self._begun:
             raise gymnasium.error.ResetNeeded("no episode is under way: call reset()")
         start_ns = self._clock.now_ns()
-        given = self._as_action(action)
+        given = self._checked(action)
         raw = np.asarray(given, self._action.np_dtype).tobytes()
         self._past.append(given)
         seen = self._player.step(raw)
@@ -215,6 +217,20 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
             return frame_space
         return spaces.Tuple((frame_space, *(self._action.to_space() for _ in self._past)))
 
+    def _checked(self, action: Any) -> Any:
+        """`_as_action`; EnvironmentFailed for one that is not finite if the observation was not."""
+        try:
+            return self._as_action(action)
+        except PolicyError:
+            seen = self._player.seen
+            if seen is not None and not _is_finite(action):
+                self._watch.promises.refuse_not_finite(seen.frame, f"at tick {seen.header.tick}")
+            raise
+
+    def _tell(self, what: str) -> None:
+        if self._runtime.note_leaves_space(what):
+            warnings.warn(leaves_space_text(what), RtcoreWarning, stacklevel=4)
+
     def _as_action(self, action: Any) -> Any:
         """Checked, and as the world gets it: an int, or an array of its own."""
         raw = np.empty(self._action.shape, self._action.np_dtype)
@@ -222,6 +238,7 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
         return self._action.decode(raw)
 
     def _observe(self, seen: Seen) -> Any:
+        self._watch.look(seen.frame, seen.header.tick)
         # Its own copy of the frame, which the caller may keep and change; a Dict's parts are views of that.
         observation = self._observation.unpack(seen.frame)
         return (observation, *map(self._as_element, self._past)) if self._act_in_obs else observation
@@ -250,6 +267,14 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
             "lateness_ns": header.start_ns - header.deadline_ns,
             "frame_age_ns": seen.seen_ns - header.publish_ns,
         }
+
+
+def _is_finite(action: Any) -> bool:
+    """Whether all of it are numbers; True where that cannot be said."""
+    try:
+        return bool(np.isfinite(action).all())
+    except TypeError:
+        return True
 
 
 def _config(world: Any, delay_ticks: int, fields: dict[str, Any]) -> RuntimeConfig:

@@ -120,7 +120,7 @@ LEARNER_STATUS = Record(
         "version_diff_max": "the same, the largest",
         "policy_lag": "versions between those that chose the sampled actions and the newest, mean, newest update",
         "stopped_at": "number of the update whose loss or gradient was not finite, plus 1; 0: none was",
-        "stopped_by": "0: nothing; 1: the loss, 2: the gradient",
+        "stopped_by": "0: nothing; 1: the loss, 2: the gradient, 3: the loss of observations that were not finite",
         "learning_ns": "CPU time of its updates together",
     },
     frozenset({"loss", "td_error", "q_mean", "grad_norm", "policy_lag"}),

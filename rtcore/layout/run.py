@@ -95,6 +95,8 @@ WORKER_STATUS = Record(
         "policy_version": "of the weights it used last; 0: none",
         "torn_weights": "inferences whose weights were written meanwhile; must stay 0",
         "learning_since_ns": "when it began the update it is at, in the sequential modes; 0: it is at none",
+        "checked_frames": "frames it has looked at: whether they lie in the observation space",
+        "frames_outside": "of these, those that do not",
     },
 )
 

@@ -41,6 +41,14 @@ Floats = npt.NDArray[np.float32]
 _LOOK_NS = NS_PER_MS // 4
 
 
+#: What ends learning, as a learner says it (`stopped_by`), with the number that shows it.
+STOPPED_BY = {
+    1: ("loss", "loss"),
+    2: ("gradient", "grad_norm"),
+    3: ("loss, of observations in which the world returned NaN or infinity,", "loss"),
+}
+
+
 class LearnerState(IntEnum):
     """What a learner is at."""
 

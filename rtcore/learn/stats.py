@@ -6,11 +6,10 @@ import math
 from typing import Any
 
 from rtcore.config import RuntimeConfig
-from rtcore.learn.master import LearnerState, MasterState
+from rtcore.learn.master import STOPPED_BY, LearnerState, MasterState
 from rtcore.params import ParamStore
 from rtcore.report.summary import LearnerStats
 
-_STOPPED_BY = {1: ("loss", "loss"), 2: ("gradient", "grad_norm")}
 _NUMBERS = ("loss", "td_error", "q_mean", "grad_norm")
 
 
@@ -58,7 +57,7 @@ def why_stopped(master: MasterState) -> str:
     """Which number was not finite, and at which update; "" while learning goes on."""
     for index, status in enumerate(master.status):
         if status["stopped_at"]:
-            what, number = _STOPPED_BY.get(status["stopped_by"], _STOPPED_BY[1])
+            what, number = STOPPED_BY.get(status["stopped_by"], STOPPED_BY[1])
             return f"{what} was {status.float_of(number):g} at update {status['stopped_at']} of learner {index}"
     return ""
 

@@ -27,6 +27,11 @@ def snapshot(shared: SharedRun, about: About, record: RunRecord | None, *, with_
         counters=shared.env_counters.to_dict(),
         distributions={name: shape.snapshot() for name, shape in shared.env_histograms.items()},
         workers=[_worker(shared, about, index, with_memory) for index in range(about.plan.workers)],
+        observations={
+            "checked": sum(place["checked_frames"] for place in shared.worker_status),
+            "outside": sum(place["frames_outside"] for place in shared.worker_status),
+            "first": about.world.get("leaves_space", ""),
+        },
         **episodes_of(record),
         policy=str(about.policy.get("policy", "")),
         startup=about.startup,

@@ -89,6 +89,8 @@ class RunStats:
     books: dict[str, Any] = field(default_factory=dict)  #: see `check_books`; {} while the run goes on
     env: dict[str, Any] = field(default_factory=dict)
     wait: str = ""
+    #: Looked at ("checked"), and of these not in the declared space ("outside", "first": what in the first of them).
+    observations: dict[str, Any] = field(default_factory=dict)
     culprits: dict[str, Any] = field(default_factory=dict)  #: see `find_culprits`; {} while the run goes on
     trace: dict[str, int] = field(default_factory=dict)
     recording: dict[str, Any] = field(default_factory=dict)  #: see `RecordingCrew.summary`; {} of a run that keeps none
@@ -164,6 +166,7 @@ def build_summary(stats: RunStats) -> dict[str, Any]:
             "delay_changes": counters["replans"],
             "unknown_entries": counters["unknown_entries"],
         },
+        "observations": stats.observations,
         "ipc_us": {
             "publish": _percentiles(shapes["publish_ns"], 1e3, (0.5, 0.99)),
             "publish_to_read": _percentiles(read, 1e3, (0.5, 0.99)),

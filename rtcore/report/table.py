@@ -198,7 +198,7 @@ def _sections(summary: dict[str, Any], out: Path | None) -> list[tuple[str, list
     virtual = summary.get("clock") == "virtual"
     slow = (summary.get("culprits") or {}).get("slow_workers", [])
     return [
-        ("Ticks", _tick_rows(summary["ticks"])),
+        ("Ticks", _tick_rows(summary["ticks"]) + _observation_rows(summary.get("observations") or {})),
         ("Actions", _action_rows(summary["actions"])),
         *([] if virtual else [("IPC, us", _ipc_rows(summary["ipc_us"]))]),
         *(
@@ -242,6 +242,13 @@ def _tick_rows(ticks: dict[str, Any]) -> list[_Row]:
         text += f"; {garbage['forced']:,} times in more time than there was" if garbage["forced"] else ""
         rows.append(_Row("garbage", text))
     return rows
+
+
+def _observation_rows(observations: dict[str, Any]) -> list[_Row]:
+    if not observations.get("outside"):
+        return []
+    text = f"{observations['outside']:,} of {observations['checked']:,} observations looked at: {observations['first']}"
+    return [_Row("not in its space", text, "yellow")]
 
 
 def _action_rows(actions: dict[str, Any]) -> list[_Row]:

@@ -10,6 +10,7 @@ from rtcore.spaces.arrays import Array, ArraySpec, Bounds, JsonDict
 from rtcore.spaces.observation import ObservationSpec
 from rtcore.spaces.packing import FramePacker
 from rtcore.spaces.parts import Part, unpack
+from rtcore.spaces.promises import ObservationWatch, Promises
 
 __all__ = [
     "Action",
@@ -21,6 +22,8 @@ __all__ = [
     "FramePacker",
     "JsonDict",
     "ObservationSpec",
+    "ObservationWatch",
     "Part",
+    "Promises",
     "unpack",
 ]

@@ -10,6 +10,7 @@ from rtcore.clock import ManualClock
 from rtcore.history import History, HistoryReader
 from rtcore.params import Version
 from rtcore.ring import FrameRing
+from rtcore.spaces import ObservationWatch
 from rtcore.virtual.latency import LatencyModel
 from rtcore.virtual.workers import Inference
 
@@ -50,12 +51,14 @@ class SimPlayer:
         ring: FrameRing | None = None,
         history: History | None = None,
         weights: SimWeights | None = None,
+        watch: ObservationWatch | None = None,
     ) -> None:
         self.actions = actions
         self._policy = policy
         self._latency = latency
         self._clock = policy_clock
         self._weights = weights
+        self._watch = watch
         self._timing = getattr(policy, "timing", None)
         self._reader: HistoryReader | None = None
         if policy is not None and ring is not None:
@@ -64,11 +67,17 @@ class SimPlayer:
 
     def infer(self, number: int, frame_seq: int) -> Inference:
         """Job `number`, on frame `frame_seq` of the ring."""
-        if self._reader is not None:
-            self._reader.read(frame_seq)
+        header = self._reader.read(frame_seq) if self._reader is not None else None
         before_ns = self._clock.now_ns()
-        version = self._act(frame_seq)
+        try:
+            version = self._act(frame_seq)
+        except Exception as error:
+            if self._watch is None or self._policy is None or header is None:
+                raise
+            self._watch.promises.raise_culprit(error, self._policy.observation, f"at tick {header.tick}")
         tau_ns = self._latency(number) if self._latency is not None else self._clock.now_ns() - before_ns
+        if self._watch is not None and self._reader is not None and header is not None:
+            self._watch.look(self._reader.newest, header.tick)
         timing = self._timing
         clipped, explored = (timing.clipped, timing.explored) if timing is not None else (0, 0)
         number_and_sum = (version.version, version.checksum) if version is not None else (0, 0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -37,6 +38,7 @@ from rtcore.report.snapshot import episodes_of
 from rtcore.report.summary import RunStats, WorkerStats, build_summary
 from rtcore.ring import FrameRing
 from rtcore.schedule import Schedule, ScheduleParams
+from rtcore.spaces import ObservationWatch
 from rtcore.stats import Histogram
 from rtcore.tickloop import TickLoop
 from rtcore.virtual.latency import LatencyModel, parse_latency
@@ -45,7 +47,7 @@ from rtcore.virtual.lessons import Lessons
 from rtcore.virtual.player import SimPlayer, SimPolicy
 from rtcore.virtual.recording import VirtualRecording
 from rtcore.virtual.workers import Change, SimulatedWorkers
-from rtcore.world import GymnasiumWorld, World, world_seed
+from rtcore.world import GymnasiumWorld, World, leaves_space_text, world_seed
 
 __all__ = ["Change", "SimPolicy", "SimulatedWorkers", "Simulation"]
 
@@ -104,6 +106,7 @@ class Simulation:
         if agent is not None and self.ring is not None and config.learn is not None:
             self.lessons = lessons = self._make_lessons(self._own_world)
             self.learning = VirtualLearning(config, self.rate_hz, agent, self.ring, saved, say, lessons)
+        self._observations = Counter[str]()
         self.player = SimPlayer(
             policy,
             self._make_action_buffer(),
@@ -112,6 +115,7 @@ class Simulation:
             ring=self.ring,
             history=History.of(config),
             weights=agent.weights if agent is not None else None,
+            watch=self._make_watch(say),
         )
         self.plan = self._make_plan()
         if self.lessons is not None:
@@ -225,6 +229,11 @@ class Simulation:
             learner=self.learning.stats() if self.learning is not None else None,
             recording=recording,
             books=books,
+            observations={
+                "checked": self._observations["checked_frames"],
+                "outside": self._observations["frames_outside"],
+                "first": self._own_world.leaves_space if self._own_world is not None else "",
+            },
         )
         return replace(stats, culprits=find_culprits(stats, self.record.worst.found())) if self._is_over else stats
 
@@ -307,6 +316,22 @@ class Simulation:
         observation = self._own_world.observation
         slots = self.config.resolved_ring_slots(observation.nbytes)
         return FrameRing.private(observation, self._own_world.action.nbytes, slots)
+
+    def _make_watch(self, say: Callable[[str], None]) -> ObservationWatch | None:
+        """Looks at every frame that a policy is given: that takes no virtual time."""
+        world = self._own_world
+        if world is None:
+            return None
+
+        def tell(what: str) -> None:
+            if not world.leaves_space:
+                world.left_later = what
+                say(leaves_space_text(what))
+
+        def count(name: str) -> None:
+            self._observations[name] += 1
+
+        return ObservationWatch(world.observation, self._clock, count, tell)
 
     def _make_recording(self, say: Callable[[str], None]) -> VirtualRecording | None:
         if not self.config.record:

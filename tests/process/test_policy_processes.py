@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import rtcore
-from rtcore.errors import RtcoreWarning
+from rtcore.errors import EnvironmentFailed, RtcoreWarning
 from rtcore_workers.policies.mlp import mlp
 
 pytestmark = [pytest.mark.process]
@@ -74,6 +74,23 @@ def test_a_run_that_names_no_policy_plays_one_that_fits_its_world() -> None:
         assert runtime.config.policy == "mlp"
         assert runtime.header["policy"]["policy"].startswith("mlp hidden=64 layers=2, ")
         assert runtime.summary()["actions"]["acted_fraction"] > 0
+
+
+def test_a_world_that_leaves_its_space_is_told_of_once_and_blamed_for_its_nan() -> None:
+    said: list[str] = []
+    run = rtcore.Runtime(env_id="worlds:LeavesItsSpace", policy="mlp", workers=2, ticks=2000, progress=said.append)
+    with run as runtime:
+        with (
+            pytest.warns(RtcoreWarning, match="leave the space"),
+            pytest.raises(EnvironmentFailed, match=r"NaN or infinity at tick \d+: 3 of 3 elements \(\[0\] = nan"),
+        ):
+            runtime.wait()
+        seen = runtime.summary()["observations"]
+    assert runtime.header["world"]["notes"] == [], "not before tick 0"
+    assert 0 < seen["outside"] < seen["checked"]
+    (line,) = [line for line in said if "leave the space" in line]
+    assert seen["first"] in line
+    assert "3 of 3 elements ([0] = 7 where -1 to 1 is declared) at tick " in seen["first"]
 
 
 def test_threads_publish_and_sample_to_the_very_end_and_every_version_is_in_the_summary() -> None:

@@ -23,7 +23,7 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 import rtcore
 from rtcore.embed.player import Player
 from rtcore.embed.realtimeenv import RealtimeEnv
-from rtcore.errors import ConfigError, EnvironmentFailed, EnvironmentHung, PolicyError, WorkerDied
+from rtcore.errors import ConfigError, EnvironmentFailed, EnvironmentHung, PolicyError, RtcoreWarning, WorkerDied
 from rtcore.shm import files_of
 
 pytestmark = pytest.mark.process
@@ -341,6 +341,22 @@ def test_a_reset_returns_although_its_episode_is_over_before_a_place_is_free_for
         about = info["rtcore"]
         assert reward == about["acted_ticks"] + about["missed_ticks"], "nothing that was paid is lost"
     assert at_once > 0, "none of the episodes was over before it could be played"
+
+
+def test_a_world_that_leaves_its_space_is_warned_of_once_and_blamed_for_its_nan() -> None:
+    with RealtimeEnv("worlds:LeavesItsSpace") as env:
+        observation, _ = env.reset()
+        with pytest.warns(RtcoreWarning, match=r"leave the space.*3 of 3 elements \(\[0\] = 7 where -1 to 1") as warned:
+            while np.isfinite(observation).all():
+                observation = env.step(np.zeros(1, np.float32))[0]
+        assert len(warned) == 1
+        with pytest.raises(EnvironmentFailed, match=r"NaN or infinity at tick \d+: 3 of 3 elements"):
+            env.step(observation[:1])
+        with pytest.raises(PolicyError, match="out of range"):
+            env.step(np.full(1, 9, np.float32))
+        seen = env.runtime.summary()["observations"]
+    assert 0 < seen["outside"] <= seen["checked"]
+    assert "= 7 where" in seen["first"]
 
 
 # -- in others' hands --------------------------------------------------------------------------------------------

@@ -101,3 +101,26 @@ class Cyclic(gymnasium.Env[Any, Any]):
 
 def cyclic() -> gymnasium.Env[Any, Any]:
     return Cyclic()
+
+
+class LeavesItsSpace(gymnasium.Env[Any, Any]):
+    """Returns 7 from observation 60 on, and NaN from observation `nan_from` on. Its space ends at 1."""
+
+    metadata = {"render_fps": 100}  # noqa: RUF012 - Gymnasium's own convention
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (3,), np.float32)
+    action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def __init__(self, nan_from: int = 120) -> None:
+        self.made, self.nan_from = 0, nan_from
+
+    def _observe(self) -> Any:
+        self.made += 1
+        value = np.nan if self.made > self.nan_from else 7.0 if self.made > 60 else 0.5
+        return np.full(3, value, np.float32)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        return self._observe(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return self._observe(), 0.0, False, False, {}

@@ -88,6 +88,8 @@ RECORDS = {
             "policy_version": 56,
             "torn_weights": 64,
             "learning_since_ns": 72,
+            "checked_frames": 80,
+            "frames_outside": 88,
         },
     ),
     "JOB": (

@@ -293,6 +293,17 @@ def test_weights_that_diverged_in_the_last_update_are_never_published() -> None:
     assert all(np.isfinite(weights).all() for weights in published)
 
 
+@pytest.mark.parametrize("which", ["obs", "next_obs"])
+def test_a_loss_that_the_worlds_nan_made_is_told_as_that(which: str) -> None:
+    made, _, _ = learner(Replay())
+    frames = getattr(made._replay.sample(16, np.random.default_rng(0)), which).astype(np.float32)
+    frames[3] = math.nan
+    made, _, _ = learner(Replay(**{which: frames}))
+    gradient, update = made.update()
+    assert update is None
+    assert "the world returned NaN" in gradient.flaw
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_changes_nothing(value: float) -> None:
     made, net, manifest = learner(Replay(reward=np.full(16, value, np.float32)))

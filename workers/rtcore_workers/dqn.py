@@ -6,6 +6,7 @@ No process, no clock: the learner process, the sequential modes' worker and the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rtcore.errors import ConfigError, PolicyError
-from rtcore.learn.master import Commit, MasterState, Slot
+from rtcore.learn.master import STOPPED_BY, Commit, MasterState, Slot
 from rtcore.learnconfig import LearnConfig, Mode
 from rtcore.manifest import ParamManifest
 from rtcore.params import ParamStore
@@ -70,13 +71,14 @@ class Gradient(NamedTuple):
     q_mean: float  #: of the actions that were taken
     grad_norm: float  #: before clipping
     policy_versions: npt.NDArray[np.int64]  #: that chose the actions, (batch_size,)
+    saw_numbers: bool = True  #: False: observations of the batch were not finite
 
     @property
     def flaw(self) -> str:
-        """Which number is not finite: "loss", "gradient" or ""."""
+        """Which number is not finite, as `STOPPED_BY` calls it; "": all are."""
         if not np.isfinite(self.loss):
-            return "loss"
-        return "" if np.isfinite(self.grad_norm) else "gradient"
+            return STOPPED_BY[1 if self.saw_numbers else 3][0]
+        return "" if np.isfinite(self.grad_norm) else STOPPED_BY[2][0]
 
 
 class Update(NamedTuple):
@@ -96,6 +98,12 @@ def check_learnable(action: ActionSpec) -> None:
             f"learn=dqn: the world's action space is {action.to_space()}; expected Discrete, as DQN compares the "
             "values of all actions. Wrap the world to offer a few fixed actions, or learn with a trainer of your own"
         )
+
+
+def _is_finite(observations: Any) -> bool:
+    """Of a batch: one array, or a dict of the parts."""
+    parts = observations.values() if isinstance(observations, dict) else (observations,)
+    return all(bool(np.isfinite(part).all()) for part in parts)
 
 
 def bootstrap_values(next_q_target: Tensor, next_q_online: Tensor | None = None) -> Tensor:
@@ -227,7 +235,9 @@ class DqnLearner:
         loss, errors, values = self._loss(batch)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = clip_(self._online.grads, self.settings.max_grad_norm)
-        return Gradient(self._read, loss.item(), errors.mean().item(), values.mean().item(), norm, batch.policy_version)
+        saw_numbers = math.isfinite(loss.item()) or (_is_finite(batch.obs) and _is_finite(batch.next_obs))
+        numbers = loss.item(), errors.mean().item(), values.mean().item(), norm
+        return Gradient(self._read, *numbers, batch.policy_version, saw_numbers)
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """The loss, with a gradient; how far off each row is, and the value of its action, (B,) each."""

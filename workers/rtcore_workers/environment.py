@@ -92,6 +92,7 @@ def build_world(config: RuntimeConfig, seed: int, about_to: Callable[[str], obje
     about_to("in its first reset()")
     try:
         world.reset()
+        world.inspect()
     except EnvironmentFailed as error:  # of a start state, say, which is looked at only here
         refused = refused_setting(error.__cause__, config.env_id, config.world_args)
         if refused is not None:
@@ -114,6 +115,7 @@ def time_steps(
         start_ns = clock.now_ns()
         result = world.step(world.stand_in()[0])
         times.append(clock.now_ns() - start_ns)
+        world.inspect()
         if result.terminated or result.truncated or sum(times) > _TIMED_STEPS_NS:
             break
     if entropy:
@@ -143,6 +145,7 @@ def describe(world: GymnasiumWorld, config: RuntimeConfig) -> dict[str, Any]:
         "noop_source": world.noop_source,
         "own": getattr(world.env.unwrapped, "rtcore_info", {}),
         "notes": world.notes(rate_hz),
+        "leaves_space": world.leaves_space,
         **(_env_spec(world) | {"action_meanings": world.action_meanings} if config.record else {}),
     }
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rtcore.channel import Channel, Ready, WeightSizes, WeightsMade
+from rtcore.channel import Channel, LeavesItsSpace, Ready, WeightSizes, WeightsMade
 from rtcore.clock import Clock, MonotonicClock, cpu_time_ns, cpu_wait_ns
 from rtcore.config import RuntimeConfig
 from rtcore.history import History, HistoryReader
@@ -30,7 +30,7 @@ from rtcore.ring import FrameHeader
 from rtcore.shared import Phase, SharedRun, phase_of
 from rtcore.shm import attach_semaphore
 from rtcore.slots import JobRecord
-from rtcore.spaces import ActionSpec, ObservationSpec
+from rtcore.spaces import ActionSpec, ObservationSpec, ObservationWatch
 from rtcore.trace import TraceKind
 from rtcore_workers.memory import keep_freed_memory
 from rtcore_workers.policies import EpsilonSchedule, ExploringPolicy, Policy, fill_chunks, load_policy
@@ -79,6 +79,10 @@ def main(boot: dict[str, Any], channel: Channel) -> None:
     wake_ups = attach_semaphore(boot["run_id"], index)
     worker = Worker(config, index, boot["generation"], shared, wake_ups, policy, action, boot["period_ns"])
     worker.entropy = boot.get("entropy", ())
+    count = shared.worker_status[index].add
+    worker.watch = ObservationWatch(
+        observation, MonotonicClock(), count, lambda what: channel.post(LeavesItsSpace(what))
+    )
     if config.learn is not None and config.mode != "async":
         from rtcore_workers.learner import LearningTurn  # noqa: PLC0415 - imports torch
 
@@ -195,9 +199,11 @@ class Worker:
         self._wake_ups = wake_ups
         self._policy = policy
         history = History.of(config)
-        self._read = HistoryReader(shared.ring, history, policy.observation, policy.past_actions).read
+        self._reader = HistoryReader(shared.ring, history, policy.observation, policy.past_actions)
         #: What the process's random generators begin each phase from; (): they go on where they are.
         self.entropy: Sequence[int] = ()
+        #: Looks whether frames are as the world declares, and who is to blame for an inference that failed.
+        self.watch: ObservationWatch | None = None
         #: Learns between two inferences; None: others learn, or nobody.
         self.learning: LearningTurn | None = None
         self._learns_first = config.mode == "learn-then-infer"
@@ -309,7 +315,12 @@ class Worker:
         clock = self._clock
         read_ns = clock.now_ns()
         cpu_start_ns = cpu_time_ns()
-        self._policy.act(frame_seq=header.frame_seq, out=self._actions, tick=header.tick)
+        try:
+            self._policy.act(frame_seq=header.frame_seq, out=self._actions, tick=header.tick)
+        except Exception as error:
+            if self.watch is None:
+                raise
+            self.watch.promises.raise_culprit(error, self._policy.observation, _when(job, header))
         infer_end_ns = clock.now_ns()
         timing = self._policy.timing
         # What the planner shares out: time on the device, which on a CPU is the process's own.
@@ -342,6 +353,9 @@ class Worker:
         self._histograms["publish_to_read_ns"].add(read_ns - header.publish_ns)
         self._status["policy_version"] = timing.policy_version
         self._status.add("inferences")
+        # After the answer is out: it delays nothing.
+        if self.watch is not None and phase_of(job.phase_seq) is Phase.RUN:
+            self.watch.look(self._reader.newest, header.tick)
 
     def _trace_answer(
         self, job: JobRecord, header: FrameHeader, start_ns: int, read_ns: int, infer_end_ns: int
@@ -375,13 +389,13 @@ class Worker:
         newest = ring.sequence.newest()
         if 0 <= newest < job.frame_seq and ring.is_quick_to_copy:
             # The booked frame does not exist yet: read the last one meanwhile, so that the caches are warm.
-            self._read(newest)
+            self._reader.read(newest)
         if not self._wait_for_frame(job.frame_seq):
             return None
         self._frame_seen_ns = self._clock.now_ns()
         seq = job.frame_seq if job.hold else ring.sequence.newest()
         while True:
-            header = self._read(seq)
+            header = self._reader.read(seq)
             if header is not None:
                 # How long the world's step takes, roughly: a wait that is longer than a spin is not spun.
                 self._usual_wait_ns += (header.publish_ns - job.booked_ns - self._usual_wait_ns) >> 3
@@ -414,5 +428,10 @@ class Worker:
         """A new phase (rehearsal or run) counts from nothing."""
         for histogram in self._histograms.values():
             histogram.clear()
-        self._status["inferences"] = 0
-        self._status["lapped_frames"] = 0
+        for count in ("inferences", "lapped_frames", "checked_frames", "frames_outside"):
+            self._status[count] = 0
+
+
+def _when(job: JobRecord, header: FrameHeader) -> str:
+    """Which frame it was; the ticks of a rehearsal show the first of the run."""
+    return f"at tick {header.tick}" if phase_of(job.phase_seq) is Phase.RUN else "from its reset()"

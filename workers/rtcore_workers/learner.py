@@ -19,7 +19,7 @@ from rtcore.config import RuntimeConfig
 from rtcore.history import History
 from rtcore.layout import Layout
 from rtcore.learn.courtesy import Courtesy, TickWatch
-from rtcore.learn.master import Floats, LearnerState, MasterState, attach_master
+from rtcore.learn.master import STOPPED_BY, Floats, LearnerState, MasterState, attach_master
 from rtcore.params import ParamStore
 from rtcore.paramsegment import attach_store
 from rtcore.realtime import keep_off
@@ -236,7 +236,7 @@ class Learner:
 
     def _stop(self, gradient: Gradient) -> None:
         status = self.status
-        status["stopped_by"] = 1 if gradient.flaw == "loss" else 2
+        status["stopped_by"] = next(code for code, (what, _) in STOPPED_BY.items() if what == gradient.flaw)
         status["stopped_at"] = gradient.commit.updates + 1
         status["state"] = LearnerState.STOPPED
 
