@@ -158,10 +158,13 @@ class _Comparison:
         for name, over in self._played.items():
             for line in troubles(over.summary, out / name):
                 console.print(f"{name:<12}{line}", markup=False, soft_wrap=True, style="yellow")
-            keep(over, console)
+            if name != RANDOM:
+                keep(over, console)
         content = self._content()
         try:
             with stopping_by(lambda: None) as stops, writing_to(out):
+                if (random := self._played.get(RANDOM)) is not None:
+                    write_json(out / RANDOM / "summary.json", random.summary)
                 write_json(out / COMPARE_FILE, content)
                 draw_comparison(content, images, out / COMPARE_PICTURE)
         except RecordError as refused:

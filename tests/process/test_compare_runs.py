@@ -1,0 +1,102 @@
+"""One real comparison, by processes, in a terminal of 80x24; and one that Ctrl-C ends in its first half."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import json
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import pytest
+from rich.cells import cell_len
+
+from rtcore.report.folder import read_run
+
+pytestmark = pytest.mark.process
+
+COLUMNS, ROWS = 80, 24
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+HALVES = ("sequential", "staggered")
+RUN = (sys.executable, "-m", "rtcore.cli.run", "--compare", "sequential", "--policy", "random")
+
+
+def in_a_terminal(*words: str) -> tuple[int, str]:
+    """Exit code, and everything that the program drew."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "LINES")}
+    environment |= {"TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"}
+    process = subprocess.Popen([*RUN, *words], stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    drawn = b""
+    try:
+        while data := os.read(ours, 65536):
+            drawn += data
+    except OSError:  # it has closed its end
+        pass
+    finally:
+        os.close(ours)
+        process.wait(timeout=60)
+    assert not [path.name for path in Path("/dev/shm").glob(f"*rtcore-{process.pid}-*")]
+    return process.returncode, drawn.decode()
+
+
+def test_both_schedules_play_in_real_time_and_are_seen_side_by_side(tmp_path: Path):
+    out = tmp_path / "c"
+    words = ("--policy-args", "pad_ms=60", "--duration", "1.5", "--seed", "3", "--out", str(out))
+    code, drawn = in_a_terminal(*words)
+    assert code == 0, drawn
+    assert "48;5;" in drawn, "the worlds are drawn in colour"
+    lines = [line for part in drawn.split("\r\n") for line in ESCAPES.sub("", part).split("\r")]
+    pictures = [line for line in lines if "▀" in line]
+    assert pictures
+    # What names a file of the user's is as long as it is: the terminal breaks it, and it can be copied.
+    assert not [line for line in lines if cell_len(line) > COLUMNS and str(tmp_path) not in line]
+    assert any("sequential" in line and "staggered" in line and "under way" in line for line in lines)
+
+    content = json.loads((out / "compare.json").read_text())
+    compared, own = (content[name] for name in HALVES)
+    assert (compared["stagger"], own["stagger"], compared["workers"]) == ("sequential", "max-time", 1)
+    assert compared["ticks"] == own["ticks"] == content["random"]["ticks"] == 89
+    assert own["acted_fraction"] > compared["acted_fraction"]
+    for name in HALVES:
+        run = read_run(out / name)
+        assert (run.settings["seed"], run.settings["policy_args"], run.notes) == (3, {"pad_ms": 60}, [])
+        with (out / name / "actions.csv").open(newline="") as file:
+            assert sum(float(row["reward"]) for row in csv.DictReader(file)) == content[name]["points"]
+    assert (out / "compare.png").read_bytes().startswith(b"\x89PNG")
+    assert not (out / "compare.mp4").exists(), "nobody asked for it"
+
+
+def test_ctrl_c_in_the_first_half_leaves_what_there_is(tmp_path: Path):
+    words = ("--policy-args", "pad_ms=60", "--duration", "60", "--video", "--no-live", "--out", str(tmp_path))
+    program = subprocess.Popen([*RUN, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        rows, give_up = tmp_path / "sequential" / "actions.csv", time.monotonic() + 60
+        while not rows.exists() and time.monotonic() < give_up:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        program.send_signal(signal.SIGINT)
+        said, _ = program.communicate(timeout=60)
+    finally:
+        program.kill()
+        program.wait()
+    assert program.returncode == 130, said
+    assert "stopped by SIGINT; everything is cleaned up" in said
+    content = json.loads((tmp_path / "compare.json").read_text())
+    assert content["sequential"]["stopped_by"] == "SIGINT"
+    assert content["sequential"]["ticks"] == len(read_run(tmp_path / "sequential").ticks) > 0
+    assert (content["staggered"], content["random"]) == (None, None)
+    assert {path.name for path in tmp_path.iterdir()} == {".rtcore-lock", "compare.json", "compare.png", "sequential"}
+    assert f"rtcore-run --replay {tmp_path / 'sequential'}" in said
+    assert "sequential" in said.split("What", 1)[-1]
+    assert not [path.name for path in Path("/dev/shm").glob(f"*rtcore-{program.pid}-*")]
