@@ -11,6 +11,7 @@ from rich.console import Console
 
 from rtcore.cli.endings import Stopped, stopping_by
 from rtcore.cli.nextsteps import comparison_steps, say_next
+from rtcore.cli.options import WORLD_SETTINGS
 from rtcore.cli.play import Played, keep, play, require_packages
 from rtcore.cli.video import draw_videos
 from rtcore.config import RuntimeConfig, make_config
@@ -73,11 +74,8 @@ def halves_of(config: RuntimeConfig, compared: Stagger) -> dict[str, RuntimeConf
 
 def random_play(config: RuntimeConfig, num_ticks: int, out: Path) -> RuntimeConfig:
     """What plays the same world without looking at it, on the virtual clock, for as many ticks."""
-    nothing: dict[str, Any] = {"policy_args": {}, "policy_checkpoint": None, "latency": None, "chunk": 1, "workers": 1}
-    unseen = {"obs_history": 0, "act_history": 0, "explore": False, "device": "cpu"}
-    kept = {"trace": False, "record": False, "video": False, "out": out}
-    end = {"clock": "virtual", "ticks": num_ticks, "duration": None}
-    return _changed(config, policy="random", stagger="max-time", **nothing, **unseen, **kept, **end)
+    given = {name: getattr(config, name) for name in WORLD_SETTINGS if name in config.model_fields_set}
+    return make_config(**given, policy="random", workers=1, clock="virtual", ticks=num_ticks, out=out)
 
 
 def _changed(config: RuntimeConfig, **fields: Any) -> RuntimeConfig:

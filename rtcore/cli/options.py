@@ -47,8 +47,9 @@ examples:
   rtcore-run --replay runs/seen                           the same run again without its policy: does anything differ?
 """
 
+WORLD_SETTINGS = ("env_id", "env_args", "rom", "fps", "overrun", "on_missing", "noop_action", "on_reset", "seed")
 _GROUPS = {
-    "world": ("env_id", "env_args", "rom", "fps", "overrun", "on_missing", "noop_action", "on_reset", "seed"),
+    "world": WORLD_SETTINGS,
     "policy": ("policy", "policy_args", "device", "weights_sharing", "chunk", "chunk_rest"),
     "schedule": ("workers", "max_workers", "stagger", "tau_estimate", "on_late", "guard_ms"),
     "learning": (
