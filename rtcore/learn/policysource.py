@@ -13,8 +13,10 @@ from rtcore.learn.checkpoint import find_state, read_state
 from rtcore.spaces import ObservationSpec
 from rtcore.values import from_json
 
-#: The policy that comes with the package, and where its weights are.
+#: The policy that comes with the package.
 TRAINED = "trained"
+#: Where it plays, and the name of its weights.
+TRAINED_GAMES = {"rtcore/Blocks-v0": "blocks", "rtcore/Catch-v0": "catch"}
 #: A network that fits the world's observations.
 AUTO = "auto"
 _LARGEST_IMAGE_CHANNELS = 4
@@ -23,9 +25,22 @@ _HOW = ("obs_history", "obs_every", "act_history", "chunk", "chunk_rest")
 _FIELDS = ("policy", "policy_args", *_HOW)
 
 
-def trained_folder() -> Path:
-    """The checkpoint of the policy `trained`."""
-    return Path(str(files("rtcore_workers.policies") / "trained_blocks"))
+def trained_folder(game: str) -> Path:
+    """The checkpoint of the policy `trained` for one of `TRAINED_GAMES`."""
+    return Path(str(files("rtcore_workers.policies") / f"trained_{game}"))
+
+
+def trained_game(config: RuntimeConfig) -> str:
+    """Which game the policy `trained` is to play: `game` of its arguments, or the world's. ConfigError if it cannot."""
+    game = config.policy_args.get("game", TRAINED_GAMES.get(config.env_id.rpartition(":")[2]))
+    if game not in TRAINED_GAMES.values():
+        what = f"game={game!r}" if game is not None else config.env_id
+        raise ConfigError(
+            f"policy trained plays {' and '.join(TRAINED_GAMES)}; got {what}. Train one for this world with "
+            "--learn dqn --policy auto. If it is one of these two in a wrapper of your own, say which: "
+            f"--policy-args game={'|'.join(TRAINED_GAMES.values())}"
+        )
+    return str(game)
 
 
 def check_policy(config: RuntimeConfig) -> None:
@@ -47,8 +62,10 @@ def resolve_policy(config: RuntimeConfig) -> RuntimeConfig:
     """
     given = config.model_fields_set - ({"policy"} if config.policy == AUTO else set())
     if config.policy == TRAINED:
-        saved = read_state(trained_folder(), "policy")["policy"]
+        game = trained_game(config)
+        saved = read_state(trained_folder(game), "policy")["policy"]
         found = {name: saved[name] for name in _HOW if name in saved and name not in given}
+        found["policy_args"] = {"game": game} | config.policy_args
         return config.model_copy(update=found)
     path, what = config.resume or config.policy_checkpoint, "resume" if config.resume else "policy-checkpoint"
     state = find_state(path, what) if path is not None else None

@@ -10,7 +10,7 @@ import pytest
 
 import rtcore.learn.policysource as source
 from rtcore.config import make_config
-from rtcore.errors import PolicyError
+from rtcore.errors import ConfigError
 from rtcore.virtual.simulate import Simulation
 
 pytestmark = pytest.mark.unit
@@ -26,37 +26,55 @@ def play(**fields: object) -> Simulation:
 
 
 @pytest.mark.parametrize("latency_ms", [30, 100])
-def test_the_trained_policy_plays_three_times_better_than_chance(latency_ms: int) -> None:
+def test_the_trained_policy_plays_blocks_three_times_better_than_chance(latency_ms: int) -> None:
     stats = play(policy="trained", latency=f"constant:{latency_ms}", workers="auto", seed=11).stats()
     assert stats.policy.startswith("trained")
     assert mean([episode.total_reward for episode in stats.episodes]) > 3 * RANDOM_RETURN
 
 
-def test_its_weights_are_small_and_say_where_they_come_from() -> None:
-    folder = source.trained_folder()
+def test_in_the_game_that_does_not_wait_it_needs_an_action_at_every_tick() -> None:
+    catch = {"env_id": "rtcore/Catch-v0", "latency": "constant:109", "ticks": 896, "seed": 1000}
+    staggered = play(policy="trained", workers="auto", **catch).stats().score.points
+    sequential = play(policy="trained", workers=1, stagger="sequential", **catch).stats().score.points
+    at_random = play(policy="random", workers="auto", **catch).stats().score.points
+    assert staggered >= 3 * sequential
+    assert staggered >= 3 * at_random
+
+
+@pytest.mark.parametrize(("game", "recipe"), [("blocks", "learn_blocks"), ("catch", "learn_catch")])
+def test_its_weights_are_small_and_say_where_they_come_from(game: str, recipe: str) -> None:
+    folder = source.trained_folder(game)
     assert (folder / "model.safetensors").stat().st_size <= 4_000_000
     state = json.loads((folder / "state.json").read_text())
-    assert "examples/learn_blocks.toml" in state["command"]
+    assert f"examples/{recipe}.toml" in state["command"]
 
 
 def test_in_another_world_it_says_where_it_plays() -> None:
-    with pytest.raises(PolicyError, match="plays rtcore/Blocks-v0"):
+    with pytest.raises(ConfigError, match=r"plays rtcore/Blocks-v0 and rtcore/Catch-v0; got CartPole-v1.*--learn dqn"):
         play(policy="trained", env_id="CartPole-v1", fps=50)
+    with pytest.raises(ConfigError, match="got game='chess'"):
+        play(policy="trained", policy_args={"game": "chess"})
+
+
+def test_in_a_wrapper_of_ones_own_the_game_is_said() -> None:
+    config = make_config(policy="trained", env_id="own_worlds:make", policy_args={"game": "catch", "pad_ms": 100})
+    resolved = source.resolve_policy(config)
+    assert (resolved.act_history, resolved.policy_args) == (16, {"game": "catch", "pad_ms": 100})
 
 
 def test_a_checkpoint_says_which_policy_it_is_of() -> None:
-    folder = source.trained_folder()
+    folder = source.trained_folder("blocks")
     config = source.resolve_policy(make_config(policy_checkpoint=folder))
     assert (config.policy, config.act_history, config.policy_args["pad_ms"]) == ("tiles", 4, 30)
 
 
 def test_what_is_given_wins_over_what_the_checkpoint_says() -> None:
-    folder = source.trained_folder()
+    folder = source.trained_folder("blocks")
     config = source.resolve_policy(make_config(policy_checkpoint=folder, policy_args={"pad_ms": 5}, act_history=2))
     assert (config.policy, config.act_history, config.policy_args) == ("tiles", 2, {"pad_ms": 5})
 
 
 def test_weights_alone_say_nothing(tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors").write_bytes((source.trained_folder() / "model.safetensors").read_bytes())
+    (tmp_path / "model.safetensors").write_bytes((source.trained_folder("blocks") / "model.safetensors").read_bytes())
     config = make_config(policy_checkpoint=tmp_path / "model.safetensors")
     assert source.resolve_policy(config) == config

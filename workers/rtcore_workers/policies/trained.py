@@ -1,4 +1,4 @@
-"""The policy that comes with the package: it was trained on rtcore/Blocks-v0 (the README has the command)."""
+"""The policies that come with the package, one for each of its games; trained_*/README.md says how each was made."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ from torch import nn
 from rtcore.errors import PolicyConfigError
 from rtcore.history import History
 from rtcore.learn.checkpoint import load_weights, read_state
-from rtcore.learn.policysource import trained_folder
+from rtcore.learn.policysource import TRAINED_GAMES, trained_folder
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore_workers.policies import NETWORKS, network
 
 
 def trained(
-    observation_space: spaces.Space[Any], action_space: spaces.Space[Any], *, act_history: int = 0
+    observation_space: spaces.Space[Any], action_space: spaces.Space[Any], *, game: str = "blocks", act_history: int = 0
 ) -> nn.Module:
-    """The packaged network with the packaged weights. PolicyConfigError in a world with other spaces or histories."""
-    folder = trained_folder()
+    """The packaged network of a game with its weights. PolicyConfigError in a world with other spaces or histories."""
+    if game not in TRAINED_GAMES.values():
+        raise PolicyConfigError(
+            f"policy 'trained' got game={game!r}; expected one of {', '.join(TRAINED_GAMES.values())}"
+        )
+    folder = trained_folder(game)
     state = read_state(folder, "policy")
     world, saved = state["world"], state["policy"]
     observation, action = ObservationSpec.from_json(world["observation"]), ActionSpec.from_json(world["action"])
