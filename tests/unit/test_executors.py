@@ -160,6 +160,23 @@ def test_mps_is_judged_by_its_control_pipe(monkeypatch: pytest.MonkeyPatch, tmp_
     assert mps_status() == "MPS daemon running"
 
 
+@pytest.mark.parametrize(
+    ("result", "kind"),
+    [
+        (torch.ones(1, 3).to_sparse(), "torch.sparse_coo"),
+        (torch.nested.as_nested_tensor([torch.ones(3)], layout=torch.jagged), "nested"),
+    ],
+    ids=["sparse", "nested"],
+)
+def test_a_tensor_that_is_no_plain_array_is_refused_by_its_kind(result: Tensor, kind: str):
+    class Returns(nn.Module):
+        def forward(self, _: Tensor) -> Tensor:
+            return result
+
+    with pytest.raises(PolicyError, match=rf"no plain array \({kind}\); expected a dense one"):
+        make_executor(Returns(), OBSERVATION, "cpu")
+
+
 @pytest.mark.parametrize("result", [None, (torch.zeros(1),), np.zeros(1), {"q": torch.zeros(1)}])
 def test_a_module_must_return_one_tensor(result: Any):
     class Returns(nn.Module):

@@ -275,6 +275,11 @@ def _plain_output(result: Any) -> Tensor:
             "actions. Return only that from forward: of a mean and a value the mean, of a distribution a sample. A "
             "recurrent state is not carried from frame to frame: use --obs-history"
         )
+    if result.layout is not torch.strided or result.is_nested:
+        raise PolicyError(
+            "the policy's module returned a tensor that is no plain array "
+            f"({'nested' if result.is_nested else result.layout}); expected a dense one: return y.to_dense()"
+        )
     return result.float() if result.is_floating_point() else result
 
 
