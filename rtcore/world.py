@@ -89,7 +89,9 @@ def make_environment(env_id: str, env_args: dict[str, Any]) -> gymnasium.Env[Any
         package, colon, _ = env_id.partition(":")
         if not colon or importlib.util.find_spec(package.partition(".")[0]) is not None:
             raise  # what is missing is something that the world needs
-        raise ConfigError(f"env-id {env_id!r}: {error}; expected module:id of a package that is installed") from error
+        # Gymnasium's text goes on about registration; what is missing is its first sentence.
+        why = str(error).partition(". ")[0]
+        raise ConfigError(f"env-id {env_id!r}: {why}; expected module:id of a package that is installed") from error
     return env
 
 

@@ -119,7 +119,10 @@ def examine_state(path: Path, roms: dict[str, Path], *, trial: bool = True, limi
         return StateReport(path, None, None, str(error))
     rom = roms.get(state.rom_sha256)
     if rom is None:
-        problem = f"no ROM here has the sha256 {state.rom_sha256} ({state.game}) that it was made with"
+        problem = (
+            f"no ROM here has the sha256 {state.rom_sha256} ({state.game}) that it was made with. Give it with --rom "
+            "FILE, or put it where ROMs are looked for (rtcore-rom --help)"
+        )
         return StateReport(path, state, None, problem)
     if not trial:
         return StateReport(path, state, None, None)

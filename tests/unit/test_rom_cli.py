@@ -200,7 +200,7 @@ def test_a_state_whose_rom_is_not_here_does_not_pass_the_check(capsys, red):
     red.save("one", "battles")
     code, out, _ = call(capsys, "states", "check", "--no-run", red.states)
     assert code == 1
-    assert f"no ROM here has the sha256 {red.known.sha256}" in out
+    assert f"no ROM here has the sha256 {red.known.sha256}" in out and "Give it with --rom FILE" in out
     code, *_ = call(capsys, "states", "check", "--no-run", red.states, "--rom", red.path, known=[red.known])
     assert code == 0
 
