@@ -213,8 +213,18 @@ class Launcher:
         """Wait for messages and deaths; returns the children that something happened to.
 
         Raises:
-            LauncherDied: the fork server is gone, and every child with it.
+            LauncherDied: the fork server is gone, and every child with it; or cannot be reached any more.
         """
+        try:
+            return self._poll(timeout_s)
+        except OSError as error:
+            raise LauncherDied(
+                f"the run's processes cannot be reached any more: {error}. This program has closed file descriptors "
+                "that it did not open, those of the run among them (os.closerange, a library that daemonizes?). "
+                "Leave them open until the run is closed"
+            ) from error
+
+    def _poll(self, timeout_s: float) -> list[Child]:
         self._ask_again()
         touched: list[Child] = []
         self._watch(self._control, None)
@@ -252,11 +262,10 @@ class Launcher:
 
     def close(self) -> None:
         """End the fork server, and with it every child that is left; returns when they are gone."""
-        self._control.close()
-        for child in self._children.values():
-            if child.channel is not None:
-                child.channel.close()
-        self._selector.close()
+        channels = [self._control, *(child.channel for child in self._children.values() if child.channel is not None)]
+        for own in (*channels, self._selector):
+            with contextlib.suppress(OSError):  # the program has closed what is not its own
+                own.close()
         try:
             self._process.wait(timeout=self._grace_s + _END_S)
         except subprocess.TimeoutExpired:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -142,3 +144,23 @@ def test_how_the_fork_server_died_is_said_as_far_as_it_is_known(launcher: Launch
         os.waitpid(pid, 0)
     with pytest.raises(LauncherDied, match=how):
         poll_until(launcher, lambda: False)
+
+
+def test_a_program_that_closes_every_descriptor_is_told_so_and_can_still_close_the_run() -> None:
+    """`os.closerange` of a library that makes itself a daemon. In a program of its own: it would close pytest's."""
+    program = (
+        "import os\n"
+        "from rtcore.errors import LauncherDied\n"
+        "from rtcore.launcher import Launcher\n"
+        f"launcher = Launcher({new_run_id()!r}, preload=())\n"
+        "os.closerange(3, 4096)\n"
+        "try:\n"
+        "    launcher.poll(1.0)\n"
+        "except LauncherDied as error:\n"
+        "    print(error)\n"
+        "launcher.close()\n"
+        "print('closed', launcher._process.returncode)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert "This program has closed file descriptors that it did not open" in done.stdout, done.stderr
+    assert "closed 0" in done.stdout, done.stderr
