@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import textwrap
+import warnings
 
 import numpy as np
 import pytest
@@ -82,6 +83,23 @@ def test_a_later_worker_has_the_first_one_s_weights_and_no_memory_of_its_own_for
         assert parameter.data_ptr() == dict(first.named_parameters())[name].data_ptr(), name
     assert second.tied.weight is second.first.weight
     assert second.table.data_ptr() != first.table.data_ptr(), "not part of the state_dict: each has its own"
+
+
+def test_a_factory_that_loads_pretrained_weights_gets_no_warning_about_memory_that_it_does_not_see():
+    """Warnings are errors here, and would have the module built plainly."""
+    state = {name: torch.ones_like(tensor) for name, tensor in Net().state_dict().items()}
+
+    def pretrained():
+        net = Net().eval()
+        net.load_state_dict(state)
+        return net, "net"
+
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        _, _, (second, second_weights) = two_workers(pretrained)
+    assert [str(warning.message) for warning in heard] == []
+    assert not second_weights.is_plain
+    assert torch.equal(second.first.weight, torch.ones(4, 3)), "as the first worker has loaded them"
 
 
 def test_a_new_version_is_used_from_the_next_inference_on_and_by_every_part_of_the_module():

@@ -7,6 +7,7 @@ a GPU: see `device_weights.py`.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 from zlib import crc32
@@ -23,6 +24,9 @@ from rtcore_workers.modulestate import WriteWatch
 
 #: Most that is read at once in looking for writes: 16 ms.
 _MOST_LOOKED_BYTES = 1 << 24
+#: What torch says when a factory loads pretrained weights into a module that is built without memory: as it should be,
+#: the memory that it gets afterwards has the weights of worker 0, which loaded them.
+_NO_COPY = r"for .*: copying from a non-meta parameter in the checkpoint to a meta parameter"
 #: Builds the module and its title: each call anew.
 Build = Callable[[], tuple[nn.Module, str]]
 
@@ -361,7 +365,8 @@ def connect(
     manifest = store.manifest()
     if manifest.tensors and not plain:  # what has none to share is not built without memory
         try:
-            with torch.device("meta"):
+            with torch.device("meta"), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", _NO_COPY)
                 module, title = build()
             weights = SharedWeights(module, manifest, store, **options)
         except Exception:
