@@ -263,9 +263,9 @@ class Launcher:
     def close(self) -> None:
         """End the fork server, and with it every child that is left; returns when they are gone."""
         channels = [self._control, *(child.channel for child in self._children.values() if child.channel is not None)]
-        for own in (*channels, self._selector):
+        for close in (*(channel.close for channel in channels), self._selector.close):
             with contextlib.suppress(OSError):  # the program has closed what is not its own
-                own.close()
+                close()
         try:
             self._process.wait(timeout=self._grace_s + _END_S)
         except subprocess.TimeoutExpired:

@@ -69,6 +69,16 @@ def wait_for_frames(out: Path, count: int) -> None:
     wait_for(there, f"{count} recorded frames")
 
 
+def said_until(program, words: str) -> str:
+    """What it says, up to the line with these words."""
+    said = ""
+    for line in program.stdout:
+        said += line
+        if words in said.replace("\n", " "):
+            return said
+    raise AssertionError(f"it ended without saying {words!r}: {said}")
+
+
 def end(program) -> tuple[int, str]:
     """Ctrl-C."""
     program.send_signal(signal.SIGINT)
@@ -77,20 +87,22 @@ def end(program) -> tuple[int, str]:
 
 
 def test_a_killed_recorder_leaves_a_readable_file_and_the_run_goes_on(tmp_path):
-    with running(*SHORT, "--duration", "5", "--record", "--out", str(tmp_path)) as program:
+    # A run that ends when it is told to: on a busy machine one of some seconds would be over before all this.
+    with running(*HEALTHY, "--record", "--out", str(tmp_path)) as program:
         wait_until_ticking(program)
         wait_for_frames(tmp_path, 100)
         kill(recorder_of(program))
-        said, _ = program.communicate(timeout=60)
-    assert program.returncode == 1
+        said = said_until(program, "the run goes on")
+        time.sleep(1)
+        code, _ = end(program)
+    assert code == 130
     assert "recording stopped: the recorder (pid" in said
     assert "killed by SIGKILL" in said
     recording = summary_of(tmp_path)["recording"]
     assert recording["end"].startswith("unfinished: the recorder (pid")
-    assert ticks_of(tmp_path)[-1] == 299, "the run went to its end"
     with Recording(tmp_path) as kept:
         assert kept.end == "unfinished"
-        assert 100 <= kept.num_ticks < 300
+        assert 100 <= kept.num_ticks < ticks_of(tmp_path)[-1], "the run went on"
         assert kept.column("tick").tolist() == list(range(kept.num_ticks))
         assert recording["frames"] <= kept.num_ticks + 120
     report = replayed(tmp_path)
@@ -117,7 +129,7 @@ def test_a_killed_recorder_leaves_a_readable_file_and_the_run_goes_on(tmp_path):
 
 @pytest.mark.slow
 def test_a_recorder_that_does_not_end_is_killed_and_the_run_ends_with_its_summary(tmp_path):
-    with running(*SHORT, "--duration", "4", "--record", "--out", str(tmp_path)) as program:
+    with running(*SHORT, "--duration", "12", "--record", "--out", str(tmp_path)) as program:
         wait_until_ticking(program)
         wait_for_frames(tmp_path, 60)
         recorder_of(program).suspend()
@@ -125,7 +137,7 @@ def test_a_recorder_that_does_not_end_is_killed_and_the_run_ends_with_its_summar
     assert program.returncode == 1
     assert "did nothing for 15 s and was killed" in said
     assert "did nothing" in summary_of(tmp_path)["recording"]["end"]
-    assert ticks_of(tmp_path)[-1] == 239
+    assert ticks_of(tmp_path)[-1] == 719
     assert replayed(tmp_path).is_identical
 
 
@@ -158,20 +170,20 @@ def test_a_starved_recorder_counts_exactly_the_frames_it_missed(tmp_path):
 
 @pytest.mark.slow
 def test_a_full_disk_ends_the_recording_and_not_the_run(tmp_path):
-    with running(*SHORT, "--duration", "6", "--record", "--out", str(tmp_path)) as program:
+    with running(*HEALTHY, "--record", "--out", str(tmp_path)) as program:
         wait_until_ticking(program)
         wait_for_frames(tmp_path, 100)
         # No file of the recorder may grow any more: what it then gets from the system is what a full disk gives.
         limit = (tmp_path / FOLDER / TICKS_FILE).stat().st_size
         resource.prlimit(recorder_of(program).pid, resource.RLIMIT_FSIZE, (limit, limit))
-        said, _ = program.communicate(timeout=60)
-    assert program.returncode == 1
+        said = said_until(program, "the run goes on")
+        time.sleep(1)
+        code, _ = end(program)
+    assert code == 130
     assert "cannot be written: File too large; free some room" in said.replace("\n", " ")
-    assert "the run goes on" in said
     assert "cannot be written: File too large" in summary_of(tmp_path)["recording"]["end"]
-    assert ticks_of(tmp_path)[-1] == 359
     with Recording(tmp_path) as kept:
-        assert kept.num_ticks >= 100
+        assert 100 <= kept.num_ticks < ticks_of(tmp_path)[-1], "the run went on"
         assert kept.column("tick").tolist() == list(range(kept.num_ticks))
     assert replayed(tmp_path).is_identical
 

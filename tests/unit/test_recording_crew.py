@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 
 from rtcore.channel import Recorded
+from rtcore.cli.play import Played
 from rtcore.clock import ManualClock
 from rtcore.config import make_config
 from rtcore.launcher import Child, Launcher
@@ -79,3 +80,11 @@ def test_a_recorder_that_had_closed_its_file_before_the_fork_server_died_is_done
     crew.see_off(DEAD)
     assert crew.summary()["end"] == "complete"
     assert not any("stopped" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("end", "exitcode"), [("complete", 0), ("3 frames lost", 0), ("unfinished: the recorder died", 1)]
+)
+def test_a_run_whose_recording_broke_off_has_failed_however_well_it_went_on(end, exitcode):
+    played = Played(config=None, run=None, summary={"recording": {"end": end}}, stop=None, error=None)
+    assert played.exitcode() == exitcode
