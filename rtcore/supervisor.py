@@ -77,7 +77,7 @@ class Supervisor:
         self._abandoned = False
         self.policy_info: dict[str, Any] = {}
         self.env_info: dict[str, Any] = {}
-        self.stopping = False
+        self.stopping = self._stop_was_asked = False
         self.progress = progress
         #: Called when the plan is made and nothing of the run is written yet.
         self.about_to_run: Callable[[], None] = lambda: None
@@ -201,7 +201,7 @@ class Supervisor:
     def end_recording(self) -> None:
         """Let the recorder write what is left. Once the run is over, however it ended."""
         if self.recording is not None and self._launcher is not None:
-            soon = self.stopping or not self.shared.env_status["finished"]
+            soon = self._stop_was_asked or not self.shared.env_status["finished"]
             self.recording.see_off(self._launcher, soon=soon)
 
     def _start_env(self) -> None:
@@ -347,6 +347,10 @@ class Supervisor:
 
     def request_stop(self) -> None:
         """End the run at the next tick, as if its time were up."""
+        self._stop_was_asked = True
+        self._stop()
+
+    def _stop(self) -> None:
         self.stopping = True
         if self._workers is not None:
             self._workers.stopping = True
@@ -480,7 +484,7 @@ class Supervisor:
         if launcher is None or env is None or self._shared is None:
             return
         if not self.stopping:
-            self.request_stop()
+            self._stop()
         patience_ns = 0 if self._env_hangs else self._env_patience_ns
         launcher.poll_until(lambda: self.books_are_closed or not env.is_alive, patience_ns)
         if not self.books_are_closed and env.is_alive:

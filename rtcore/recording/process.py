@@ -47,7 +47,6 @@ _SOON_NS = 4 * NS_PER_S
 def main(boot: dict[str, Any], channel: Channel) -> None:
     """Process entry."""
     config = RuntimeConfig.from_jsonable(boot["config"])
-    _step_back(config)
     layout, world = Layout.from_json(boot["layout"]), boot["about"]["world"]
     observation, action = ObservationSpec.from_json(world["observation"]), ActionSpec.from_json(world["action"])
     rate_hz = Fraction(world["rate_hz"])
@@ -58,6 +57,8 @@ def main(boot: dict[str, Any], channel: Channel) -> None:
     tap = Tap(writer, ring, log, boot["about"]["first_frame_seq"], boot["about"]["first_log_seq"])
     gc.collect()
     gc.freeze()
+    # Nothing ticked so far, and somebody waited for this process.
+    _step_back(config)
     channel.send(Ready())
     pause_s = min(_LONGEST_PAUSE_S, layout.ring_slots / 4 / float(rate_hz))
     RecorderLoop(writer, tap, channel, pause_s, MonotonicClock()).run()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 import rtcore
@@ -165,11 +166,14 @@ def test_weights_of_one_s_own_are_refused_where_the_next_publication_of_the_lear
 
 
 def test_a_learner_that_ends_by_itself_in_the_middle_of_the_run_is_replaced_like_one_that_died() -> None:
-    with rtcore.Runtime(**{**FAST, "ticks": 100_000, "updates_per_tick": None}) as runtime:
+    fields = {**FAST, "ticks": 100_000, "updates_per_tick": None, "learner_nice": 5}
+    with rtcore.Runtime(**fields) as runtime:
         wait_for(runtime, lambda learner: learner.updates > 50)
         crew = runtime._supervisor.learners
         assert crew is not None
         first = runtime.learner_pids[0]
+        stepped_back = psutil.Process().nice() + 5
+        assert psutil.Process(first).nice() == stepped_back
         # It takes this for the word that another process has its place.
         crew.master.control[0]["generation"] = 0
         wait_for(runtime, lambda learner: learner.restarts == 1)
@@ -177,6 +181,7 @@ def test_a_learner_that_ends_by_itself_in_the_middle_of_the_run_is_replaced_like
         updates = learner_of(runtime).updates
         wait_for(runtime, lambda learner: learner.updates > updates)
         assert runtime.learner_pids[0] != first
+        assert psutil.Process(runtime.learner_pids[0]).nice() == stepped_back
 
 
 def test_a_worker_that_learns_in_turn_makes_no_update_after_the_one_that_the_last_checkpoint_holds(

@@ -20,6 +20,7 @@ from rtcore.cli.run import main
 from rtcore.config import make_config
 from rtcore.errors import RecordError
 from rtcore.recording.columns import FOLDER
+from rtcore.recording.crew import RecordingCrew
 from rtcore.recording.reader import Recording
 from rtcore.recording.replay import Report, replay
 from rtcore.ring import FrameHeader
@@ -89,7 +90,7 @@ def test_every_tick_of_a_game_is_recorded_and_the_game_is_the_same_again(tmp_pat
         pytest.param("free-running", marks=pytest.mark.slow),
     ],
 )
-def test_a_run_that_skips_ticks_is_the_same_again(tmp_path, stagger):
+def test_a_run_that_skips_ticks_is_the_same_again(tmp_path, stagger, hurried):
     summary = run(
         tmp_path,
         env_id="recorded_worlds:Stumbling",
@@ -102,6 +103,7 @@ def test_a_run_that_skips_ticks_is_the_same_again(tmp_path, stagger):
         on_reset="run",
         chunk=2,
     )
+    assert hurried == [False], "its time was up: the view is made, however long it takes"
     assert summary["ticks"]["skipped"] > 10
     assert summary["recording"]["frames"] == summary["ticks"]["count"]
     report = replayed(tmp_path)
@@ -145,8 +147,21 @@ def test_a_slow_dict_world_whose_ticks_are_put_off_is_recorded_filmed_and_the_sa
         assert np.array_equal(parts["camera"], Arm.seen(parts["arm"]["angles"]))
 
 
+@pytest.fixture
+def hurried(monkeypatch):
+    """Of each recorder that was seen off: whether somebody waited for the end, so that its view is left out if long."""
+    seen, see_off = [], RecordingCrew.see_off
+
+    def looked_at(crew, launcher, *, soon=False):
+        seen.append(soon)
+        see_off(crew, launcher, soon=soon)
+
+    monkeypatch.setattr(RecordingCrew, "see_off", looked_at)
+    return seen
+
+
 @pytest.mark.slow
-def test_a_run_that_a_program_stops_is_recorded_to_its_last_tick(tmp_path):
+def test_a_run_that_a_program_stops_is_recorded_to_its_last_tick(tmp_path, hurried):
     with rtcore.Runtime(
         env_id="CartPole-v1", policy="synthetic", policy_args={"latency_ms": 20}, workers=2, fps=100, out=tmp_path,
         record=True,
@@ -155,6 +170,7 @@ def test_a_run_that_a_program_stops_is_recorded_to_its_last_tick(tmp_path):
         runtime.stop()
         runtime.wait()
     summary = runtime.summary()
+    assert hurried == [True]
     assert summary["recording"]["end"] == "complete"
     assert summary["recording"]["frames"] == summary["ticks"]["count"] > 100
     report = replayed(tmp_path)

@@ -46,7 +46,10 @@ def main(boot: dict[str, Any], channel: Channel) -> None:
 
     torch.set_num_threads(1)
     config = RuntimeConfig.from_jsonable(boot["config"])
-    step_back(config)
+    # The first one is made before anything ticks: on a busy machine it would never be up at its later priority.
+    is_first = boot["generation"] == 1
+    if not is_first:
+        step_back(config)
     observation, action = ObservationSpec.from_json(boot["observation"]), ActionSpec.from_json(boot["action"])
     shared = SharedRun.attach(boot["run_id"], Layout.from_json(boot["layout"]), observation)
     learner = make_learner(
@@ -63,6 +66,8 @@ def main(boot: dict[str, Any], channel: Channel) -> None:
     keep_freed_memory()
     gc.collect()
     gc.freeze()
+    if is_first:
+        step_back(config)
     # Shows life before it says that it is ready: from then on it is watched.
     loop = LearnerLoop(config, learner, shared, boot["generation"], boot["period_ns"])
     channel.send(Ready({"device": learner.device}))
