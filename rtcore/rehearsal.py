@@ -23,6 +23,8 @@ _MIN_ROUND_NS = 700_000_000
 _MAX_SETTLING_NS = 1_500_000_000
 #: A round ends after so long, unless the inferences themselves take longer.
 _MAX_ROUND_NS = 4_000_000_000
+#: With one worker, whose inferences come one after the other: they are in nobody's way, and differ less.
+_MAX_ROUND_ALONE_NS = 2_000_000_000
 _ROUND_SAMPLES = 40
 #: No further workers are tried when planning has taken so long.
 _MAX_PLANNING_NS = 10_000_000_000
@@ -189,7 +191,7 @@ class Rehearsal:
             first_ns = min(times[0] for times in taus.values())
             if len(costs) >= wanted and len(taus) == num_workers:
                 return elapsed_ns > _MIN_ROUND_NS + min(3 * first_ns, _MAX_SETTLING_NS)
-            return elapsed_ns > max(_MAX_ROUND_NS, 4 * first_ns)
+            return elapsed_ns > max(_MAX_ROUND_NS if num_workers > 1 else _MAX_ROUND_ALONE_NS, 4 * first_ns)
 
         def doing() -> str:
             return f"rehearsing: {min(len(costs), wanted)} of {wanted} inferences"
