@@ -183,22 +183,8 @@ class ActionSpec(ArraySpec):
         return first, f"{name} has no no-op: action {first} stands in; choose with --noop-action"
 
     def sample(self, rng: np.random.Generator) -> Action:
-        """A random action that depends on `rng` alone.
-
-        Uniform where bounded; standard normal (exponential, if one side is bounded) from the bound where not.
-        """
-        low, high = self.low_array, self.high_array
-        if self.np_dtype.kind in "iub":
-            return self.decode(rng.integers(low, high, dtype=self.np_dtype.type, endpoint=True))
-        below, above = np.isfinite(low), np.isfinite(high)
-        floor = np.where(below, low, 0.0).astype(np.float64)
-        ceiling = np.where(above, high, 0.0).astype(np.float64)
-        part = rng.random(self.shape)
-        tail = rng.exponential(size=self.shape)
-        value = np.where(below & above, floor * (1 - part) + ceiling * part, rng.standard_normal(self.shape))
-        value = np.where(below & ~above, floor + tail, value)
-        value = np.where(above & ~below, ceiling - tail, value)
-        return self.decode(np.clip(value.astype(self.np_dtype), low, high))
+        """A random action that depends on `rng` alone: see `draw`."""
+        return self.decode(self.draw(rng))
 
     def _as_element(self, action: object) -> Array:
         """The action as a finite array of this shape and within bounds; ValueError saying what is wrong."""

@@ -56,6 +56,25 @@ class ArraySpec:
         """Inclusive upper bounds, of this shape and dtype. Shared: do not write to it."""
         return _unpacked_bounds(self.high, self.shape, self.np_dtype)
 
+    def draw(self, rng: np.random.Generator) -> Array:
+        """A random array within the bounds that depends on `rng` alone.
+
+        Uniform where bounded; standard normal (exponential, if one side is bounded) from the bound where not.
+        """
+        low, high = self.low_array, self.high_array
+        if self.np_dtype.kind in "iub":
+            return np.asarray(rng.integers(low, high, dtype=self.np_dtype.type, endpoint=True), self.np_dtype)
+        below, above = np.isfinite(low), np.isfinite(high)
+        floor = np.where(below, low, 0.0).astype(np.float64)
+        ceiling = np.where(above, high, 0.0).astype(np.float64)
+        part = rng.random(self.shape)
+        tail = rng.exponential(size=self.shape)
+        value = np.where(below & above, floor * (1 - part) + ceiling * part, rng.standard_normal(self.shape))
+        value = np.where(below & ~above, floor + tail, value)
+        value = np.where(above & ~below, ceiling - tail, value)
+        drawn: Array = np.clip(value.astype(self.np_dtype), low, high)
+        return drawn
+
     def to_json(self) -> JsonDict:
         """A plain dict of strings, numbers and lists; infinities are the strings "inf" and "-inf"."""
         bounds = {"low": _bounds_to_json(self.low), "high": _bounds_to_json(self.high)}

@@ -60,6 +60,16 @@ class ObservationSpec(ArraySpec):
         """
         return unpack(self.parts, frames) if self.parts else frames
 
+    def draw(self, rng: np.random.Generator) -> Array:
+        """A random frame of the space: of a Dict each part is."""
+        if not self.parts:
+            return super().draw(rng)
+        frame = np.zeros(self.shape, self.np_dtype)
+        views = self.unpack(frame)
+        for part in self.parts:
+            views[part.name][...] = part.draw(rng)
+        return frame
+
     def to_space(self) -> spaces.Box | spaces.Dict:
         """The Gymnasium space this was made from; one Dict for a Dict within a Dict."""
         if self.parts:

@@ -218,6 +218,16 @@ class CudaExecutor:
         self._graphs[copy] = graph, output
 
 
+def output_of(
+    module: nn.Module, observation: ObservationSpec, frame: Array, past_actions: Array | None, device: str
+) -> Array:
+    """What a module returns for one frame, called once, without anything set aside."""
+    staging = [frame] if past_actions is None else [frame, past_actions]
+    inputs = [torch.from_numpy(array.copy()).unsqueeze(0).to(device) for array in staging]
+    with torch.no_grad():
+        return np.array(_plain_output(_bound(module.to(device), observation, inputs)()).cpu().numpy())
+
+
 def resolve_device(device: str, worker_index: int) -> str:
     """ "cpu" or "cuda:i" for a worker, from "cpu", "cuda", "cuda:i" or "auto".
 

@@ -2,44 +2,76 @@
 
 from __future__ import annotations
 
+import functools
+import io
 import pickle
+import random
+import threading
+import types
 import zlib
 from collections.abc import Iterator
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
-#: CRC-32 of what a module keeps beside its parameters and shared buffers, by name.
-Kept: TypeAlias = dict[str, int]
 _OF_TORCH = ("_parameters", "_buffers", "_modules")
-#: Attributes named in a message.
-_MOST_NAMED = 3
+#: What draws random numbers: each worker has its own, and that is meant so.
+_GENERATORS = (np.random.Generator, np.random.RandomState, np.random.BitGenerator, random.Random, torch.Generator)
+#: What keeps nothing from call to call, and may not be picklable.
+_STATELESS = (
+    *(types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType, type, functools.partial),
+    type(threading.Lock()),
+)
+
+
+class KeptValue(NamedTuple):
+    """What a module keeps under a name. `checksum`: CRC-32; None: it cannot be pickled. `draws`: has a generator."""
+
+    checksum: int | None
+    is_number: bool
+    draws: bool
+
+
+#: What a module keeps beside its parameters and shared buffers, by name.
+Kept: TypeAlias = dict[str, KeptValue]
 
 
 def kept_by(module: nn.Module) -> Kept:
-    """Everything that a call could read again from an earlier one. What cannot be pickled is left out."""
-    found: Kept = {}
-    for name, value in _attributes(module):
-        try:
-            found[name] = zlib.crc32(pickle.dumps(value, protocol=5))
-        except Exception:
-            continue
-    return found
+    """Everything that a call could read again from an earlier one. States of random generators are left out."""
+    return {name: _kept(value) for name, value in _attributes(module) if not isinstance(value, _STATELESS)}
 
 
 def changed(before: Kept, after: Kept) -> list[str]:
-    """Names of what is another value now, or was not there."""
-    return [name for name, value in after.items() if before.get(name) != value]
+    """Names of what is another value now, or was not there, or may be another."""
+    return [name for name, value in after.items() if value.checksum is None or before.get(name, _NOTHING) != value]
 
 
-def state_note(names: list[str]) -> str:
-    """The warning of a module whose output for a frame depends on the frames before."""
-    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-    return (
-        f"WARNING: the policy keeps a state from call to call ({', '.join(names[:_MOST_NAMED])}{more}). It is not "
-        "carried from frame to frame: each worker sees only every N-th, no episode's end resets it, and warm-up and "
-        "rehearsal are in it. Let the policy see the past with --obs-history and --act-history instead"
-    )
+def _kept(value: Any) -> KeptValue:
+    file = io.BytesIO()
+    pickler = _Pickler(file, protocol=5)
+    try:
+        pickler.dump(value)
+        checksum: int | None = zlib.crc32(file.getbuffer())
+    except Exception:
+        checksum = None
+    return KeptValue(checksum, isinstance(value, int | float), pickler.draws)
+
+
+class _Pickler(pickle.Pickler):
+    """Passes random generators over, however deep in a value they are."""
+
+    draws = False
+
+    def persistent_id(self, value: Any) -> str | None:
+        if not isinstance(value, _GENERATORS):
+            return None
+        self.draws = True
+        return "generator"
+
+
+_NOTHING = KeptValue(None, False, False)
 
 
 class FromFile(nn.Module):
@@ -92,11 +124,7 @@ def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
 
 
 def _is_of_torch(name: str, value: Any) -> bool:
-    """Hooks and flags of nn.Module, an RNN's list of its own weights, and whatever holds modules or draws numbers."""
+    """Hooks and flags of nn.Module, an RNN's list of its own weights, and modules."""
     if name.startswith("_") and name.endswith(("_hooks", "_set", "_weights", "_weight_refs", "_hooks_with_kwargs")):
         return True
-    return (
-        name == "_inner"
-        or isinstance(value, nn.Module)
-        or type(value).__name__ in ("Generator", "RandomState", "Random")
-    )
+    return name == "_inner" or isinstance(value, nn.Module)

@@ -6,7 +6,6 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -17,8 +16,9 @@ from rtcore.randomness import the_same_for_all
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore_workers.device_weights import Copies, placed
 from rtcore_workers.executors import make_executor, resolve_device
-from rtcore_workers.modulestate import FromFile, changed, kept_by, state_note
+from rtcore_workers.modulestate import FromFile, Kept, changed, kept_by
 from rtcore_workers.policies.base import Array, PolicyInfo, suggestion
+from rtcore_workers.policies.probing import Probe, named_first, scale_note, space_notes, state_note
 from rtcore_workers.weights import SharedWeights, Weights, refuse_lazy
 
 #: One part of so many of an inference may be spent in looking whether the module wrote to its weights.
@@ -105,6 +105,8 @@ class NetworkPolicy:
         notes: tuple[str, ...] = ()
         if isinstance(weights, SharedWeights):
             weights, copies, notes = placed(weights, resolved)
+        # The other workers have the same module: it is looked at once.
+        probe = Probe(module, observation, past_actions, resolved) if not worker_index else None
         before = kept_by(module)
         try:
             self.executor = make_executor(
@@ -123,9 +125,9 @@ class NetworkPolicy:
         self.observation = self.executor.observation
         self.past_actions = self.executor.past_actions
         self.timing = self.executor.timing
-        states = [] if worker_index else self._states(changed(before, kept_by(module)))
         own = ("weights: from the file, a copy in each worker; publish and checkpoints do not reach them",)
-        notes = (*self.executor.notes, *(own if is_file else notes), *([state_note(states)] if states else []))
+        found = _warnings(probe, before, module, observation, action) if probe is not None else []
+        notes = (*self.executor.notes, *(own if is_file else notes), *found)
         self.info = PolicyInfo(title, num_parameters, synthetic=False, pad_ms=None, device=resolved, notes=notes)
         self._action = action
         self._chunk = chunk
@@ -138,22 +140,6 @@ class NetworkPolicy:
         out[...] = self._action.from_policy_output(output, self._chunk)
         self.timing.clipped = self._action.count_clipped(output, self._chunk)
 
-    def _states(self, suspects: list[str]) -> list[str]:
-        """Those of the attributes that changed in a call that may matter: all, if a frame's output depends on what was
-        seen before it. What is only looked at, or made at the first call, does not."""
-        if not suspects:
-            return []
-        frame, outputs = self.executor.observation, []
-        try:
-            for value in (0, 1, 0):
-                frame[...] = value
-                outputs.append(self.executor.run().copy())
-        except Exception:  # of the module's, for a frame that no world shows
-            return suspects
-        finally:
-            frame[...] = 0
-        return suspects if not np.array_equal(outputs[0], outputs[2]) else []
-
     def _run_shared(self, weights: Weights) -> Array:
         version = weights.switch()
         try:
@@ -162,6 +148,18 @@ class NetworkPolicy:
             weights.done(self.timing.compute_ns // _LOOK_SHARE)
         self.timing.policy_version, self.timing.policy_checksum = version.version, version.checksum
         return output
+
+
+def _warnings(
+    probe: Probe, before: Kept, module: nn.Module, observation: ObservationSpec, action: ActionSpec
+) -> list[str]:
+    """What the run's header is to say of the module. `before`: what it kept before its first call."""
+    kept = kept_by(module)
+    states = probe.states(changed(before, kept), draws=any(value.draws for value in kept.values()))
+    notes = [state_note(named_first(states, kept))] if states else []
+    # Only where it could be wrong: it costs a call.
+    scale = scale_note(probe.range(), action) if action.kind == "box" else None
+    return [*notes, *([scale] if scale else []), *space_notes(module, observation, action)]
 
 
 def find_factory(name: str, built_in: str | None) -> Callable[..., object]:

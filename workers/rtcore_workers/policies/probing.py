@@ -1,0 +1,208 @@
+"""What a policy does that its user may not know of, found out from a few calls of copies of it before the start."""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from rtcore.randomness import the_same_for_all
+from rtcore.spaces import ActionSpec, ObservationSpec
+from rtcore_workers.executors import output_of
+from rtcore_workers.modulestate import Kept
+from rtcore_workers.policies.base import Array
+
+#: Names in a message.
+_MOST_NAMED = 3
+#: What an activation maps everything to.
+_RANGES = {"tanh": (-1.0, 1.0), "tanh_": (-1.0, 1.0), "sigmoid": (0.0, 1.0), "sigmoid_": (0.0, 1.0)}
+_CLAMPS = ("clamp", "clamp_", "hardtanh", "hardtanh_")
+#: Operations that leave numbers as they are.
+_RESHAPES = frozenset(
+    [
+        "view",
+        "_unsafe_view",
+        "reshape",
+        "_reshape_alias",
+        "squeeze",
+        "unsqueeze",
+        "clone",
+        "detach",
+        "alias",
+        "_to_copy",
+        "select",
+        "slice",
+        "t",
+        "transpose",
+        "permute",
+        "expand",
+        "contiguous",
+        "lift_fresh",
+        "as_strided",
+    ]
+)
+#: Operations of a call that are looked at, from its last one.
+_LAST_OPERATIONS = 32
+
+
+class Probe:
+    """Copies of a module as it was before its first call, and what calls of them show.
+
+    They share its parameters and have the rest for themselves: nothing that they do is in the module afterwards.
+    """
+
+    def __init__(
+        self, module: nn.Module, observation: ObservationSpec, past_actions: Array | None, device: str
+    ) -> None:
+        """Before the first call of `module`. What cannot be copied is called itself."""
+        self._module = module
+        self._observation = observation
+        self._past_actions = past_actions
+        self._device = device
+        self._unused = _copy_of(module)
+
+    def states(self, suspects: Sequence[str], *, draws: bool) -> list[str]:
+        """Those of the attributes that changed in a call on which later outputs depend, as far as can be told.
+
+        What is counted, made once or only looked at is none: two copies are shown different frames and then the same
+        one, or the same one once and twice. `draws`: the module has a random generator of its own, so that the second
+        says nothing.
+        """
+        if not suspects:
+            return []
+        first, second, shown = self._frames
+        try:
+            matters = self._differ([first, shown], [second, shown]) or (
+                not draws and self._differ([shown], [shown, shown])
+            )
+        except Exception:  # of the module's, for frames that no world shows
+            return []
+        return list(suspects) if matters else []
+
+    def range(self) -> tuple[float, float] | None:
+        """Between which numbers its output is, whatever it is shown, if the last operation on it says so."""
+        operations = _Operations()
+        try:
+            with torch.no_grad(), operations:
+                self._call(self._twin(), self._frames[:1])
+        except Exception:
+            return None
+        return operations.range_of_output()
+
+    @cached_property
+    def _frames(self) -> list[Array]:
+        """Three different ones of the space."""
+        rng = np.random.default_rng(0)
+        with np.errstate(over="ignore"):
+            return [self._observation.draw(rng) for _ in range(3)]
+
+    def _differ(self, one: list[Array], other: list[Array]) -> bool:
+        first, second = (self._call(self._twin(), frames) for frames in (one, other))
+        return not np.allclose(first, second, equal_nan=True)
+
+    def _call(self, module: nn.Module, frames: list[Array]) -> Array:
+        """The output for the last of the frames; for that one the global generators begin anew."""
+        for frame in frames:
+            with the_same_for_all(0):
+                output = output_of(module, self._observation, frame, self._past_actions, self._device)
+        return output
+
+    def _twin(self) -> nn.Module:
+        return self._module if self._unused is None else _copy_of(self._unused) or self._module
+
+
+def _copy_of(module: nn.Module) -> nn.Module | None:
+    """None: something in it cannot be copied."""
+    try:
+        twin = copy.deepcopy(module, {id(parameter): parameter for parameter in module.parameters()})
+    except Exception:
+        return None
+    return twin
+
+
+class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Keeps the last operations of a call, with what they made and of what."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._made: deque[tuple[Tensor, str, tuple[Any, ...]]] = deque(maxlen=_LAST_OPERATIONS)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor):
+            self._made.append((result, func._schema.name.rpartition("::")[2], args))
+        return result
+
+    def range_of_output(self) -> tuple[float, float] | None:
+        """Of the last tensor that was made, through whatever only gave it another shape."""
+        wanted = self._made[-1][0] if self._made else None
+        for made, name, args in reversed(self._made):
+            if made is not wanted:
+                continue
+            if name in _RESHAPES and args and isinstance(args[0], Tensor):
+                wanted = args[0]
+            elif name in _CLAMPS and len(args) == 3 and None not in args:
+                return float(args[1]), float(args[2])
+            else:
+                return _RANGES.get(name)
+        return None
+
+
+def state_note(names: Sequence[str]) -> str:
+    """The warning of a module whose output for a frame depends on the calls before."""
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    plural = "s" if len(names) > 1 else ""
+    return (
+        f"WARNING: the policy keeps a state from call to call (attribute{plural} {', '.join(names[:_MOST_NAMED])}"
+        f"{more}), and its output depends on it. Each worker keeps its own and sees only every N-th frame; no "
+        "episode's end resets it, and warm-up and rehearsal are in it. A queue of actions: return all of them, with "
+        "--chunk. A memory of older frames: --obs-history and --act-history"
+    )
+
+
+def scale_note(bounds: tuple[float, float] | None, action: ActionSpec) -> str | None:
+    """The warning of an actor whose outputs are between other numbers than the actions of the world."""
+    low, high = action.low_array, action.high_array
+    if bounds is None or action.kind != "box" or not (np.isfinite(low).all() and np.isfinite(high).all()):
+        return None
+    if np.allclose(low, bounds[0]) and np.allclose(high, bounds[1]):
+        return None
+    return (
+        f"WARNING: the policy's output is always from {bounds[0]:g} to {bounds[1]:g}, and the world's actions are from "
+        f"{low.min():g} to {high.max():g}: it is applied as it is, not scaled. An actor like that (Stable-Baselines3's "
+        f"SAC and TD3) has to do it itself: low + (x - {bounds[0]:g}) / {bounds[1] - bounds[0]:g} * (high - low)"
+    )
+
+
+def space_notes(module: nn.Module, observation: ObservationSpec, action: ActionSpec) -> list[str]:
+    """Warnings of a module that says for which spaces it was made (Stable-Baselines3's policies do): other ones."""
+    notes = []
+    world = {"observation_space": observation.to_space(), "action_space": action.to_space()}
+    for name, declared in world.items():
+        own = getattr(module, name, None)
+        if _have_other_bounds(own, declared):
+            notes.append(
+                f"WARNING: the policy's {name} is {own!s:.80}, the world's is {declared!s:.80}: if trained on that, "
+                "it meets other numbers here. Wrap the world as it was wrapped in training"
+            )
+    return notes
+
+
+def _have_other_bounds(own: Any, declared: Any) -> bool:
+    if not isinstance(own, spaces.Box) or not isinstance(declared, spaces.Box) or own.shape != declared.shape:
+        return False  # of another shape or kind: its first call says that louder
+    return not (np.allclose(own.low, declared.low) and np.allclose(own.high, declared.high))
+
+
+def named_first(suspects: Sequence[str], kept: Kept) -> list[str]:
+    """Counters last, and left out where there is anything else."""
+    others = [name for name in suspects if not kept[name].is_number]
+    return others or list(suspects)
