@@ -83,11 +83,12 @@ class RuntimeConfig(LearnConfig):
 
     # -- the world
     env_id: Annotated[str, BeforeValidator(import_path)] = Field(
-        "rtcore/Blocks-v0", description="Gymnasium id, or module:factory of an own world."
+        "rtcore/Blocks-v0",
+        description="Gymnasium id (rtcore/Blocks-v0, rtcore/Catch-v0 need nothing), or module:factory of an own world.",
     )
     env_args: Arguments = Field(
         default_factory=dict,
-        description="Arguments of the world: k=v,... such as level=9 for the built-in game. A value may hold commas: "
+        description="Arguments of the world: k=v,... such as level=9 for the built-in games. A value may hold commas: "
         "only where NAME= follows does one end it.",
     )
     rom: FilePath | None = Field(
