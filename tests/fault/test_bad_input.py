@@ -100,9 +100,11 @@ def test_a_policy_that_breaks_its_contract_ends_the_run(policy: str, args: str, 
 
 @pytest.mark.slow
 def test_a_policy_that_never_returns_is_a_hang_at_start() -> None:
-    done = run_to_end(*CARTPOLE, "--policy", "bad_parts:sleeping", "--startup-timeout-s", "6")
+    """One that needs no torch, whose import alone may take as long as that on a busy machine."""
+    never = ("--policy", "synthetic", "--policy-args", "latency_ms=3600000")
+    done = run_to_end(*CARTPOLE, *never, "--startup-timeout-s", "20")
     assert done.returncode == 1
-    assert "worker 0 was not ready within 6 s" in done.stderr
+    assert "worker 0 was not ready within 20 s" in done.stderr
 
 
 def test_a_policy_that_never_returns_is_a_hang_in_the_run(tmp_path: Path) -> None:

@@ -182,6 +182,7 @@ def test_all_workers_of_a_device_share_one_copy_and_the_host_s_is_nobody_s() -> 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @on_each_device
 def test_killed_workers_and_holders_spoil_no_weights_and_stop_nobody(tmp_path: Path, device: str) -> None:
     """A holder's workers go with it: nobody may compute with a dead process's GPU memory."""

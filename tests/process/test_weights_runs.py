@@ -35,8 +35,9 @@ PLAYING: dict[str, Any] = {
 }
 
 
-def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 60) -> None:
-    """A watchdog, generous: it fails a test that would otherwise hang, and measures nothing."""
+def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 150) -> None:
+    """A watchdog, generous: it fails a test that would otherwise hang, and measures nothing. Four workers that start
+    again on a machine with ten others' work have been seen to take a minute."""
     give_up = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > give_up:
