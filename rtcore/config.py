@@ -118,8 +118,8 @@ class RuntimeConfig(LearnConfig):
     # -- the policy
     policy: Annotated[str, BeforeValidator(import_path)] = Field(
         "auto",
-        description="auto: impala for images, mlp for vectors. Or impala, nature, dqn, tiles, mlp, trained (plays the "
-        "built-in game), random, synthetic, module:factory (net.py:Net) returning an nn.Module.",
+        description="auto: impala for images, mlp for vectors. Or impala, nature, dqn, tiles, mlp, trained (plays "
+        "Blocks and Catch), random, synthetic, module:factory (net.py:Net) returning an nn.Module.",
     )
     policy_args: Arguments = Field(
         default_factory=dict,

@@ -106,7 +106,8 @@ class GreedyBot:
 
 class Teacher:
     """The same player for learners to imitate (`learn=imitate`): asked at every frame, its answer is what follows from
-    that frame and how long ago the piece came. It presses a key in every `every_ticks` ticks, two at least.
+    that frame and how long ago the piece came. It presses a key in every `every_ticks` ticks, two at least. A frame
+    shows the memory as it was a tick before, and so does the answer to it.
     """
 
     def __init__(self, memory: Any, every_ticks: int) -> None:
@@ -115,9 +116,14 @@ class Teacher:
         self._seen_pieces = -1
         self._age_ticks = 0
         self._keys: list[int] = []
+        self._answer = self._answer_to_memory()
 
     def __call__(self) -> int:
-        """The action after seeing the memory as it is. To be asked once a tick."""
+        """The answer to the frame on the screen. To be asked once a tick."""
+        answer, self._answer = self._answer, self._answer_to_memory()
+        return answer
+
+    def _answer_to_memory(self) -> int:
         ram = self._memory[RAM_START:RAM_STOP]
         pieces = ram[0x12] | ram[0x13] << 8
         self._age_ticks += 1

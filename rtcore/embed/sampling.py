@@ -30,10 +30,10 @@ class Sampling:
 
     def transitions(self, started: Started, gamma: float, discount_rewards: bool) -> TransitionReader:
         """See `Runtime.transitions`. ConfigError where a decision is more than one action."""
-        if self._config.chunk > 1:
+        if self._config.policy_chunk > 1:
             raise ConfigError(
                 f"chunk={self._config.chunk}: a transition holds one action, and a decision of this run is as many; "
-                "use chunk=1"
+                "use chunk=1, or chunk_rest=noop or hold, where a decision is one action"
             )
         supervisor = started()
         shared, builder = supervisor.shared, TransitionBuilder(gamma, discount_rewards)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from rtcore.errors import ConfigError
 from rtcore.world import GymnasiumWorld
 
-#: Asked once a tick, before the world's step: the screen shows what it sees at the end of that tick.
+#: Asked once a tick, after the world's step: the answer to the frame that came of it.
 Teacher = Callable[[], Any]
 
 
@@ -40,10 +40,10 @@ class Lessons:
         """Before the first tick: how old frames are when they are answered, and ticks from one answer to the next."""
         self._teacher = self._make_teacher(delay_ticks=delay_ticks, every_ticks=every_ticks)
 
-    def before_tick(self, tick: int) -> None:
+    def after_tick(self, tick: int) -> None:
         """Ask the teacher. ConfigError if its answer is no action of the world's."""
         if self._teacher is None:
-            raise RuntimeError("before_tick() before begin()")
+            raise RuntimeError("after_tick() before begin()")
         action = self._teacher()
         if not self._space.contains(np.int64(action)):
             raise ConfigError(

@@ -168,9 +168,9 @@ class Simulation:
             for _ in range(self.config.num_ticks(self.rate_hz)):
                 if self._stopped:
                     break
-                if lessons is not None:
-                    lessons.before_tick(loop.tick + 1)
                 loop.run_tick()
+                if lessons is not None:
+                    lessons.after_tick(loop.tick)
                 if learning is not None:
                     tick = loop.tick
                     learning.after_tick(tick, deadline_ns(tick), deadline_ns(tick + 1))

@@ -62,3 +62,15 @@ def test_greedy_bot_with_eight_ticks_of_delay_plays_nearly_as_well(env):
     total, length = play(env, GreedyBot().act, seed=1, max_ticks=3000, delay_ticks=8)
     assert length == 3000
     assert total > 15 * 3.1
+
+
+@pytest.mark.parametrize("every_ticks", [1, 2])
+def test_the_teacher_s_answers_score_as_the_scripted_player_does(env, every_ticks):
+    env.reset(seed=1)
+    teacher, total = env.make_teacher(delay_ticks=7, every_ticks=every_ticks), 0.0
+    for tick in range(2000):
+        action = teacher()
+        _, reward, terminated, _, _ = env.step(action if tick % every_ticks == 0 else NOTHING)
+        total += reward
+        assert not terminated
+    assert total > 30

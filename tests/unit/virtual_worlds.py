@@ -36,6 +36,11 @@ class Signs(gymnasium.Env[Any, Any]):
         frame = self._draw() if self._tick % self._hold_ticks == 0 else self._frame()
         return frame, reward, False, self._tick >= self._episode_ticks, {}
 
+    def make_teacher(self, *, delay_ticks: int, every_ticks: int) -> Any:
+        """Says what the sign that is to be seen names."""
+        self.taught = delay_ticks, every_ticks
+        return lambda: 1 if self._sign < 0 else 2
+
     def _draw(self) -> Any:
         self._sign = int(self.np_random.choice([-1, 1]))
         return self._frame()
