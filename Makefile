@@ -20,8 +20,8 @@ $(STAMP): pyproject.toml constraints.txt
 	sh docker/install.sh $(BIN)/python '.[trace,record,report,profile,tensorboard,sb3,dev,mujoco,atari]'
 	touch $@
 
-run: install     ## play the built-in Game Boy game for 30 s, in real time: a trained network that takes 100 ms, live
-	$(BIN)/rtcore-run --policy trained --policy-args pad_ms=100 --workers auto --duration 30 --out runs/latest
+run: install     ## a game played twice by a trained network that takes 100 ms: 15 s by one worker, 15 s by staggered ones
+	$(BIN)/rtcore-run --env-id rtcore/Catch-v0 --policy trained --policy-args pad_ms=100 --compare sequential --duration 15 --out runs/latest
 
 test: install    ## the tests: ten minutes
 	$(BIN)/python -m pytest -m "not slow" $(SIDE_BY_SIDE)

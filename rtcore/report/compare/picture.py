@@ -56,9 +56,8 @@ def _draw_points(axes: Any, content: Mapping[str, Any], names: list[str]) -> Non
             continue
         seconds, colour = ticks / content["rate_hz"], _colour(name, names)
         style = "--" if name == RANDOM else "-"
-        axes.step(seconds, sums, where="post", label=name, color=colour, linestyle=style, linewidth=2)
-        label = f" {name} {points(float(sums[-1]))}"
-        axes.annotate(label, (seconds[-1], sums[-1]), color=colour, va="center", fontsize=9, annotation_clip=False)
+        label = f"{name}: {points(float(sums[-1]))} points"
+        axes.step(seconds, sums, where="post", label=label, color=colour, linestyle=style, linewidth=2)
     axes.margins(x=0)
     axes.set_xlabel("seconds")
     axes.set_ylabel("points")

@@ -50,7 +50,9 @@ class Side:
             [(f"{count - acted:,} ticks without an action", ""), (f" ({share(1 - acted / max(1, count))})", "")],
         ]
         if counters["episodes"]:
-            lines.append([(f"{counters['episodes']} episodes, mean return {number(stats.mean_return, 2)}", "")])
+            count = counters["episodes"]
+            mean = f"mean return {number(stats.mean_return, 2)}"
+            lines.append([(f"{count:,} episode{'s' if count != 1 else ''} ended, {mean}", "")])
         return lines
 
     def progress(self, width: int, full: str, empty: str) -> Line:
