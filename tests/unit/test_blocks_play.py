@@ -36,10 +36,10 @@ def play(env, act, seed, max_ticks, delay_ticks=0):
 def test_random_play_scores_sometimes_and_dies_within_seconds(env):
     rng = np.random.default_rng(0)
     returns, lengths = zip(
-        *(play(env, lambda ram: int(rng.integers(7)), seed, 5000) for seed in range(20)), strict=True
+        *(play(env, lambda ram: int(rng.integers(7)), seed, 5000) for seed in range(12)), strict=True
     )
     assert 1 < np.mean(returns) < 8
-    assert sum(total > 0 for total in returns) > 10
+    assert sum(total > 0 for total in returns) >= 6
     assert 300 < np.mean(lengths) < 1500
     assert max(lengths) < 5000
 
