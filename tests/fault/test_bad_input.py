@@ -64,9 +64,7 @@ def test_a_typo_in_the_config_file_is_named(tmp_path: Path) -> None:
     ("policy", "args", "said"),
     [
         ("mlp", "foo=1", ["policy-args", "'foo'", "hidden", "pad_ms"]),
-        ("synthetic", "latency=5", ["policy-args", "did you mean 'latency_ms'?"]),
         ("not_there.py:Net", "pad_ms=1", ["there is no file", "not_there.py"]),
-        ("bad_parts:raisin", "pad_ms=1", ["has no 'raisin'", "did you mean 'raising'?"]),
     ],
 )
 def test_a_policy_that_is_not_there_or_is_not_called_so_is_a_wrong_setting(
@@ -182,9 +180,9 @@ def test_an_emulator_that_hangs_on_an_illegal_opcode_is_killed(tmp_path: Path) -
     rom[0x100] = 0xD3  # no such instruction: PyBoy's tick() never returns
     path = tmp_path / "hang.gb"
     path.write_bytes(rom)
-    done = run_to_end("--env-args", f"rom={path}", "--no-live", *SYNTHETIC, "--startup-timeout-s", "6")
+    done = run_to_end("--env-args", f"rom={path}", "--no-live", *SYNTHETIC, "--startup-timeout-s", "4")
     assert done.returncode == 1
-    assert "the world rtcore/Blocks-v0 (being made) was not ready within 6 s and was killed" in done.stderr
+    assert "the world rtcore/Blocks-v0 (being made) was not ready within 4 s and was killed" in done.stderr
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a Game Boy program", bytes(range(256)) * 128])

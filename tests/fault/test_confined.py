@@ -66,6 +66,7 @@ def few_processes() -> Iterator[Path]:
     pytest.skip("no control group for pids can be made here (needs root)")
 
 
+@pytest.mark.slow
 def test_a_limit_of_processes_that_is_too_low_is_named_with_what_to_raise(few_processes: Path) -> None:
     """The program, the fork server, the world and a thread or two have room, the workers have not."""
     (few_processes / "pids.max").write_text("6")
