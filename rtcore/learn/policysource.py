@@ -65,7 +65,9 @@ def resolve_policy(config: RuntimeConfig) -> RuntimeConfig:
         game = trained_game(config)
         saved = read_state(trained_folder(game), "policy")["policy"]
         found = {name: saved[name] for name in _HOW if name in saved and name not in given}
-        found["policy_args"] = {"game": game} | config.policy_args
+        # At the delay that it learned to play with: at others it plays worse, at some not at all.
+        padding = {name: value for name, value in saved["policy_args"].items() if name == "pad_ms"}
+        found["policy_args"] = {"game": game} | padding | config.policy_args
         return config.model_copy(update=found)
     path, what = config.resume or config.policy_checkpoint, "resume" if config.resume else "policy-checkpoint"
     state = find_state(path, what) if path is not None else None

@@ -60,10 +60,17 @@ def test_in_a_wrapper_of_ones_own_the_game_is_said() -> None:
     assert (resolved.act_history, resolved.policy_args) == (16, {"game": "catch", "pad_ms": 100})
 
 
+@pytest.mark.parametrize("env_id", ["rtcore/Blocks-v0", "rtcore/Catch-v0"])
+def test_it_takes_as_long_as_it_learned_to_play_with_unless_that_is_said(env_id: str) -> None:
+    assert source.resolve_policy(make_config(policy="trained", env_id=env_id)).policy_args["pad_ms"] == 100
+    said = make_config(policy="trained", env_id=env_id, policy_args={"pad_ms": 50})
+    assert source.resolve_policy(said).policy_args["pad_ms"] == 50
+
+
 def test_a_checkpoint_says_which_policy_it_is_of() -> None:
     folder = source.trained_folder("blocks")
     config = source.resolve_policy(make_config(policy_checkpoint=folder))
-    assert (config.policy, config.policy_args) == ("tiles", {})
+    assert (config.policy, config.policy_args) == ("tiles", {"pad_ms": 100})
     assert (config.obs_history, config.obs_every, config.act_history) == (4, 2, 8)
     assert (config.chunk, config.chunk_rest) == (2, "noop")
 
