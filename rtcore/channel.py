@@ -400,7 +400,13 @@ class Channel:
                 )
             except (BlockingIOError, InterruptedError):
                 return
-            except OSError:
+            except OSError as error:
+                if error.errno in (errno.EBADF, errno.ENOTSOCK) and not self.is_closed:
+                    self.is_closed = True
+                    raise ChannelError(
+                        "the channel to the supervisor was closed in this process: something in it closes file "
+                        "descriptors that are not its own (os.closerange, say)"
+                    ) from error
                 got, rights, flags = b"", [], 0
             if not got:
                 self.is_closed = True

@@ -147,7 +147,10 @@ def _call_entry(request: Fork, channel: Channel) -> int:
     except AskedToEnd:
         return 1
     except BaseException as error:
-        channel.send(Failed.of(error))
+        failed = Failed.of(error)
+        channel.send(failed)
+        if channel.is_closed:  # nobody there, or no way to them
+            print(f"rt-{request.name}: {failed.kind}: {failed.text}", file=sys.stderr)
         return 1
     return 0
 

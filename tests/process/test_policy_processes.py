@@ -139,4 +139,4 @@ def test_what_the_header_warns_of_is_warned_of_in_a_program_of_ones_own() -> Non
         runtime.wait()
     rate, state = (str(warning.message) for warning in warned)
     assert rate.startswith("the world runs at 2 times its own speed")
-    assert state.startswith("the policy keeps a state from call to call (calls)")
+    assert state.startswith("the policy keeps a state from call to call (attribute calls)")

@@ -183,6 +183,18 @@ def test_a_closed_end_is_told_after_what_it_had_sent() -> None:
         assert not right.num_unsent, "dropped: nobody is there to read it"
 
 
+def test_a_channel_that_its_own_process_closed_is_told_from_one_whose_other_end_is_gone() -> None:
+    ours, theirs = Channel.pair()
+    with theirs:
+        descriptor = os.dup(ours.fileno())  # so that its number is not taken by anybody meanwhile
+        os.close(ours.fileno())
+        with pytest.raises(ChannelError, match="closes file descriptors that are not its own"):
+            ours.receive(5)
+        os.dup2(descriptor, ours.fileno())
+        os.close(descriptor)
+        ours.close()
+
+
 def test_silence_is_told_from_an_answer_of_another_kind() -> None:
     with both_ends() as (left, right):
         assert right.receive(0) is None
