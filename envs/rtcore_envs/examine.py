@@ -28,6 +28,10 @@ WORLD_IDS = {
 }
 
 
+#: The games that come with the package, by title: any build of them is one for its world.
+OWN_WORLD_IDS = {"NARROWS": "rtcore/Blocks-v0", "CELLAR": "rtcore/Catch-v0"}
+
+
 class RomReport(NamedTuple):
     """``problem`` says why the world that is meant, or any, cannot use the file, and what to do; None if it can.
 
@@ -89,14 +93,16 @@ def examine_rom(
         reason = f"no cartridge: got {error.got}, expected {error.expected}"
         return RomReport(path, num_bytes, "", "", None, (), None, reason)
     digest, title = sha256_of(content), rom_title(content)
-    game = next((known.key for known in known_roms if known.sha256 == digest), None)
+    own_world = OWN_WORLD_IDS.get(title)
+    game = title.lower() if own_world else next((known.key for known in known_roms if known.sha256 == digest), None)
     problem = None if game is not None else _other_revision(digest, title, known_roms)
     runs = None
     if trial:
         failure = try_rom(path, limit_s=limit_s)
         runs = failure is None
         problem = problem if failure is None else f"does not run here: {failure}"
-    worlds = (*(WORLD_IDS[world] for world, games in WORLD_GAMES.items() if game in games), ANY_WORLD_ID)
+    made_for = [WORLD_IDS[world] for world, games in WORLD_GAMES.items() if game in games]
+    worlds = (*([own_world] if own_world else made_for), ANY_WORLD_ID)
     return RomReport(path, len(content), title, digest, game, worlds, runs, problem)
 
 

@@ -99,6 +99,14 @@ def test_any_other_game_can_be_used_and_it_is_said_how(capsys, tmp_path):
         assert words in out
 
 
+@pytest.mark.parametrize(("name", "world"), [("blocks", "rtcore/Blocks-v0"), ("catch", "rtcore/Catch-v0")])
+def test_our_own_games_have_worlds_of_their_own(capsys, name, world):
+    code, out, _ = call(capsys, "check", "--no-run", BLOCKS.with_name(f"{name}.gb"))
+    assert code == 0
+    assert world in out
+    assert "without a world" not in out
+
+
 @pytest.mark.parametrize("name", ["missing.gb", "."])
 def test_a_missing_file_or_a_folder_without_roms_is_a_failure(capsys, tmp_path, name):
     code, out, _ = call(capsys, "check", "--no-run", tmp_path / name)
