@@ -2,10 +2,11 @@
 
     python -m benchmarks.long_run --ticks 1000000 --fps 1000 --record --trace --learn
 
-Starts `rtcore-run` and looks at all of its processes every so many ticks. Prints a line a process and look: memory of
-its own (USS), its share of all memory (PSS), resident (RSS), open descriptors, threads; and for each process the line
-that fits its own memory best over the looks of the second half, in MB per million ticks. After the run: how much the
-largest of them needed while the files were made. Valid on any machine, however busy: nothing here is a duration.
+Starts `rtcore-run` and looks at all of its processes every so many ticks. Prints a line a process and look: its share
+of anonymous memory (what it allocated: files it maps and shared memory are left out, as others come to share them or
+not), its share of all memory (PSS), resident (RSS), open descriptors, threads. Then for each process the line that fits
+its anonymous memory best over the looks of the second half, in MB per million ticks, and the most of it once the ticks
+were over and files were made. Valid on any machine, however busy: nothing here is a duration.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Use(NamedTuple):
     """Of a process, at a tick."""
 
     tick: int
-    own_mb: float
+    allocated_mb: float
     share_mb: float
     resident_mb: float
     descriptors: int
@@ -40,7 +41,7 @@ class Use(NamedTuple):
 
 
 class Looks:
-    """What was seen of a run: every process's use, and the highest own memory since its last tick."""
+    """What was seen of a run: every process's use, and the most that it had allocated since the last look."""
 
     def __init__(self, pid: int) -> None:
         self._program = psutil.Process(pid)
@@ -54,10 +55,10 @@ class Looks:
             print(f"{name:12} {tick:8}", *(f"{value:7.1f}" for value in use[1:4]), *use[4:], flush=True)
 
     def watch_end(self) -> None:
-        """The highest own memory of each process until the program is over."""
+        """The most that each process has allocated until the program is over."""
         while self._program.is_running() and self._program.status() != psutil.STATUS_ZOMBIE:
             for name, use in self._now(0):
-                self.highest_mb[name] = max(use.own_mb, self.highest_mb.get(name, 0.0))
+                self.highest_mb[name] = max(use.allocated_mb, self.highest_mb.get(name, 0.0))
             time.sleep(0.2)
 
     def _now(self, tick: int) -> Iterator[tuple[str, Use]]:
@@ -67,10 +68,9 @@ class Looks:
             return
         for process in processes:
             try:
-                memory, name = process.memory_full_info(), self._name(process)
-                sizes = (memory.uss / 1e6, memory.pss / 1e6, memory.rss / 1e6)
+                sizes, name = memory_mb(process.pid), self._name(process)
                 yield name, Use(tick, *sizes, process.num_fds(), process.num_threads())
-            except psutil.Error:
+            except (psutil.Error, OSError):
                 continue  # it ended while it was looked at
 
     def _name(self, process: psutil.Process) -> str:
@@ -78,7 +78,16 @@ class Looks:
         name = process.name()
         if name.startswith("rt-"):
             return name
-        return "program" if process.pid == self._program.pid else "fork server"
+        if process.pid == self._program.pid:
+            return "program"
+        return "fork server" if "rtcore.forkserver" in process.cmdline() else f"other {name}"
+
+
+def memory_mb(pid: int) -> tuple[float, float, float]:
+    """Its share of anonymous memory, of all memory, and what is resident. OSError if there is no such process."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    kib = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
+    return kib["Pss_Anon"] * 1024 / 1e6, kib["Pss"] * 1024 / 1e6, kib["Rss"] * 1024 / 1e6
 
 
 def tick_of(pid: int) -> int:
@@ -108,12 +117,12 @@ def measure(command: list[str], ticks: int, every: int) -> Looks:
 
 def print_growth(looks: Looks) -> None:
     """What each process's memory does over the second half of the run."""
-    print("own memory [MB]: begin, end, slope per 1e6 ticks of the second half; descriptors; highest after the ticks")
+    print("allocated [MB]: begin, end, slope per 1e6 ticks of the second half; descriptors; most after the ticks")
     for name, uses in looks.uses.items():
         late = uses[len(uses) // 2 :]
         if len(late) < 3:
             continue
-        slope = np.polyfit([use.tick / 1e6 for use in late], [use.own_mb for use in late], 1)[0]
+        slope = np.polyfit([use.tick / 1e6 for use in late], [use.allocated_mb for use in late], 1)[0]
         ends = f"{uses[0].own_mb:8.2f} {uses[-1].own_mb:8.2f} {slope:8.2f}"
         print(f"{name:12} {ends}  {uses[0].descriptors} {uses[-1].descriptors}  {looks.highest_mb.get(name, 0):8.1f}")
 

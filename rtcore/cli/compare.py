@@ -112,11 +112,16 @@ class _Comparison:
         with self._folders:
             first = next(iter(self._halves.values()))
             with CompareView(self._console, [*self._halves], live=first.live, show_world=first.show_world) as view:
-                self._play(view)
+                late: list[Stopped] = []
+                try:
+                    self._play(view)
+                    late = self._folders.enter_context(stopping_by(lambda: None))
+                except Stopped as stop:  # between two halves
+                    self._end = stop
                 images = {name: view.image(name) for name in self._halves}
             if not self._played and self._end is not None:
                 raise self._end
-            return self._sum_up(images)
+            return self._sum_up(images, late)
 
     def _play(self, view: CompareView) -> None:
         """Up to the first half that does not go to its end."""
@@ -137,6 +142,7 @@ class _Comparison:
             folder = self._folders.enter_context(OutFolder(config.out or _DEFAULT_OUT, self._folder.command))
             folder.take(view.log)
             over = self._played[name] = play(config, view, folder)
+            over.held.close()
         except (RtcoreError, Stopped) as end:  # before its first tick
             self._end = end
             return False
@@ -151,7 +157,7 @@ class _Comparison:
 
     # -- afterwards ----------------------------------------------------------------------------------------
 
-    def _sum_up(self, images: dict[str, Any]) -> int:
+    def _sum_up(self, images: dict[str, Any], stops: list[Stopped]) -> int:
         console, out = self._console, self._folder.path
         for name, over in self._played.items():
             for line in troubles(over.summary, out / name):
@@ -160,7 +166,7 @@ class _Comparison:
                 keep(over, console)
         content = self._content()
         try:
-            with stopping_by(lambda: None) as stops, writing_to(out):
+            with writing_to(out):
                 if (random := self._played.get(RANDOM)) is not None:
                     write_json(out / RANDOM / "summary.json", random.summary)
                 write_json(out / COMPARE_FILE, content)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -51,9 +52,16 @@ class Played:
     config: RuntimeConfig
     run: Runtime | Simulation
     summary: dict[str, Any]
-    stop: Stopped | None
+    stops: list[Stopped]
     error: RtcoreError | None
+    #: Until it is closed, by `keep`, a signal does not end the program: it is added to `stops`.
+    held: ExitStack = field(default_factory=ExitStack)
     files_are_whole: bool = True
+
+    @property
+    def stop(self) -> Stopped | None:
+        """The signal that ended it."""
+        return next(iter(self.stops), None)
 
     def exitcode(self) -> int:
         """Raises what ended the run before its time."""
@@ -80,23 +88,20 @@ def require_packages(config: RuntimeConfig) -> None:
 
 def play(config: RuntimeConfig, view: View, folder: OutFolder | None) -> Played:
     """The run itself. What ends it before its time is in the result; what keeps it from starting is raised."""
-    run: Runtime | Simulation
-    if config.clock == "virtual":
-        run, stop, error = _play_virtual(config, view, folder)
-    else:
-        run, stop, error = _play_wall(config, view, folder)
-    summary = run.summary()
-    if error is not None:
-        summary["error"] = f"{type(error).__name__}: {error}"
-    if stop is not None:
-        summary["stopped_by"] = str(stop)
-    return Played(config, run, summary, stop, error)
+    over = (_play_virtual if config.clock == "virtual" else _play_wall)(config, view, folder)
+    over.summary = over.run.summary()
+    if over.error is not None:
+        over.summary["error"] = f"{type(over.error).__name__}: {over.error}"
+    if over.stop is not None:
+        over.summary["stopped_by"] = str(over.stop)
+    return over
 
 
 def keep(over: Played, console: Console) -> None:
     """The files that are made once a run is over; what could not be written is said, and remembered in `over`."""
     out, record = over.config.out, over.run.record
     if out is None:
+        over.held.close()
         return
     if record is not None:
         try:
@@ -108,7 +113,8 @@ def keep(over: Played, console: Console) -> None:
             # What went wrong in the run is the news; that its files are not whole comes beside it.
             console.print(f"files     {refused}", markup=False, soft_wrap=True)
             over.error = over.error or refused
-        over.stop = over.stop or next(iter(stops), None)
+        over.stops += stops
+    over.held.close()
     traced = not over.config.trace or record is None or write_trace(out, console)
     drawn = not over.config.video or _draw_video(out, over, console)
     over.files_are_whole = traced and drawn
@@ -146,36 +152,41 @@ def write_trace(folder: Path, console: Console) -> bool:
     return True
 
 
-def _play_wall(
-    config: RuntimeConfig, view: View, folder: OutFolder | None
-) -> tuple[Runtime, Stopped | None, RtcoreError | None]:
+def _play_wall(config: RuntimeConfig, view: View, folder: OutFolder | None) -> Played:
     """Real processes. What happened up to a signal or an error is kept, and summed up."""
-    stop: Stopped | None = None
-    failure: RtcoreError | None = None
     runtime = Runtime(config, progress=view.log, folder=folder)
+    over = Played(config, runtime, {}, [], None)
     events = Events(config, view.log)
     with runtime:
         try:
-            plan = runtime.stats().plan
-            for line in header_lines(runtime.header, config, plan):
-                view.log(line)
-            view.begin(RunHeader.of(runtime.header, config, plan), _sight_of(runtime))
-            while not runtime.wait(_REFRESH_S):
-                _update(view, runtime)
-                events.update(runtime.stats)
-                stop_if_told()
-            _update(view, runtime, force=True)
-        except Stopped as signalled:
-            stop = signalled
+            try:
+                _watch(runtime, view, events)
+            except RtcoreError as error:
+                over.error = error
+            # From here on there is something to keep.
+            over.stops = over.held.enter_context(stopping_by(lambda: None))
+        except Stopped as stop:
+            over.stops.append(stop)
             runtime.close()
             try:
                 runtime.wait()
             except RtcoreError as error:
-                failure = error
-        except RtcoreError as error:
-            failure = error
+                over.error = over.error or error
         events.close(runtime.stats())
-    return runtime, stop, failure
+    return over
+
+
+def _watch(runtime: Runtime, view: View, events: Events) -> None:
+    """Show the run until it is over."""
+    config, plan = runtime.config, runtime.stats().plan
+    for line in header_lines(runtime.header, config, plan):
+        view.log(line)
+    view.begin(RunHeader.of(runtime.header, config, plan), _sight_of(runtime))
+    while not runtime.wait(_REFRESH_S):
+        _update(view, runtime)
+        events.update(runtime.stats)
+        stop_if_told()
+    _update(view, runtime, force=True)
 
 
 def _sight_of(run: Runtime | Simulation) -> Sight:
@@ -187,9 +198,7 @@ def _update(view: View, runtime: Runtime, *, force: bool = False) -> None:
         view.update(runtime.stats(), runtime.record, runtime.booked_ticks(), force=force)
 
 
-def _play_virtual(
-    config: RuntimeConfig, view: View, folder: OutFolder | None
-) -> tuple[Simulation, Stopped | None, RtcoreError | None]:
+def _play_virtual(config: RuntimeConfig, view: View, folder: OutFolder | None) -> Played:
     """No processes: as fast as the machine goes."""
     # Of this program: policies and worlds may draw from them, and a simulation has no process of its own.
     seed_generators(entropy_of(config.seed, 0, "virtual", 0, 0))
@@ -206,20 +215,19 @@ def _play_virtual(
             stop_if_told()
 
     view.begin(RunHeader.of(simulation.header, config, simulation.plan), _sight_of(simulation))
-    stop: Stopped | None = None
-    failure: RtcoreError | None = None
+    over = Played(config, simulation, {}, [], None)
     try:
-        with stopping_by(simulation.stop) as stops, writing_to(config.out):
+        over.stops = over.held.enter_context(stopping_by(simulation.stop))
+        with writing_to(config.out):
             simulation.run(show)
         view.update(simulation.stats(), simulation.record, force=True)
-        stop = next(iter(stops), None)
-    except Stopped as signalled:
-        stop = signalled
+    except Stopped as stop:
+        over.stops.append(stop)
     except RtcoreError as error:
-        failure = error
+        over.error = error
     try:
         simulation.close()
     except RtcoreError as error:
-        failure = failure or error
+        over.error = over.error or error
     events.close(simulation.stats())
-    return simulation, stop, failure
+    return over

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from rtcore.dispatch import TickKind
 from rtcore.recording.columns import MAIN_FILE, METADATA_FILE, TICKS_FILE, frame_columns, require_h5py
 from rtcore.recording.reader import Recording
-from rtcore.recording.writer import let_go_of
+from rtcore.recording.writer import bound_index, let_go_of
 from rtcore.spaces import ActionSpec, ArraySpec, ObservationSpec
 from rtcore.strictjson import write_json
 from rtcore.world import Source
@@ -44,21 +44,21 @@ class EpisodeRows(NamedTuple):
 
 def episodes_of(recording: Recording) -> tuple[list[EpisodeRows], int]:
     """The episodes with at least one step; and how many more there are that lack frames."""
-    kind, source, numbers = (recording.column(name) for name in ("kind", "source", "episode"))
-    seqs = recording.column("frame_seq")
-    resets = np.flatnonzero(kind == TickKind.RESET)
-    whole = np.diff(seqs, prepend=recording.first_frame_seq - 1) == 1
-    stepped = source != Source.HELD
+    # One column after another, and a byte of each row to keep: a recording may be days long.
+    resets = np.flatnonzero(recording.column("kind") == TickKind.RESET)
+    numbers = recording.column("episode")[resets].tolist()
+    whole = np.diff(recording.column("frame_seq"), prepend=recording.first_frame_seq - 1) == 1
+    stepped = recording.column("source") != Source.HELD
     over = recording.column("terminated") | recording.column("truncated")
-    found, partial = [], int(len(seqs) > 0 and not (len(resets) and resets[0] == 0))
-    for begin, end in zip(resets.tolist(), [*resets[1:].tolist(), len(seqs)], strict=True):
+    found, partial = [], int(len(whole) > 0 and not (len(resets) and resets[0] == 0))
+    for number, begin, end in zip(numbers, resets.tolist(), [*resets[1:].tolist(), len(whole)], strict=True):
         gaps = np.flatnonzero(~whole[begin + 1 : end + 1])
         stop = begin + 1 + int(gaps[0]) if len(gaps) else end
         # A gap before the episode was over may have held steps of it; rows after a gap are of another one.
         partial += int(len(gaps) > 0 and (stop < end or not over[stop - 1]))
         if (not len(gaps) or over[stop - 1]) and stepped[begin:stop].any():
             steps = _runs(stepped[begin:stop], begin)
-            found.append(EpisodeRows(int(numbers[begin]), begin, steps, sum(last - first for first, last in steps)))
+            found.append(EpisodeRows(number, begin, steps, sum(last - first for first, last in steps)))
     return found, partial
 
 
@@ -141,6 +141,7 @@ class _Views:
     def __init__(self, recording: Recording, path: Path) -> None:
         self._h5py = require_h5py()
         self._file = self._h5py.File(path, "w", libver="latest")
+        bound_index(self._file)
         self._columns: dict[str, tuple[Any, tuple[int, ...], Any]] = {}
         self._frames = [column.name for column in frame_columns(recording.observation)]
         # Parts of a Dict within a Dict are in a group within a group.

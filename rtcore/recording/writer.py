@@ -47,6 +47,8 @@ _BUFFER_BYTES = 1 << 26
 #: Of a larger column, that of frames, a chunk has fewer rows: it is compressed, and read, in one piece.
 _LARGEST_CHUNK_BYTES = 1 << 20
 _END_BYTES = 64
+#: Of HDF5's cache of where its chunks and datasets are: by itself it grows to 32 MiB a file, as that list does.
+_INDEX_BYTES = 1 << 18
 
 _Values = Callable[[str, npt.NDArray[Any]], npt.NDArray[Any]]
 
@@ -120,6 +122,7 @@ class RecordingWriter:
             # "w-": one that is open elsewhere is another recorder's. No chunk cache: chunks are written whole, and HDF5
             # keeps up to 1 MiB of them for each of the datasets.
             self._file = h5py.File(self.path, "w-", libver="latest", rdcc_nbytes=0, rdcc_nslots=0)
+            bound_index(self._file)
             self._write_about(about)
             frames_per_chunk, num_rows = chunking(rate_hz, observation.nbytes)
             self.frames: npt.NDArray[Any] = np.empty((num_rows, *observation.shape), observation.np_dtype)
@@ -273,6 +276,15 @@ def failing_as_ours(path: Path) -> Iterator[None]:
             f"the recording {path} cannot be written: {reason_of(error)}; free some room, or give another folder with "
             "--out"
         ) from error
+
+
+def bound_index(file: Any) -> None:
+    """Keep little of an h5py file's index in memory, however long the file grows."""
+    config = file.id.get_mdc_config()
+    config.set_initial_size = True
+    config.initial_size = config.min_size = config.max_size = _INDEX_BYTES
+    config.incr_mode = config.decr_mode = config.flash_incr_mode = 0
+    file.id.set_mdc_config(config)
 
 
 def let_go_of(file: Any) -> None:

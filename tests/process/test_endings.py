@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pkgutil
 import signal
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from rtcore.cli.endings import Stopped, signals_as_exceptions, stop_if_told, stopping_by
+from rtcore.cli.run import main
 
 pytestmark = pytest.mark.process
 
@@ -116,6 +119,29 @@ def test_a_signal_asks_first_and_the_second_one_does_not_wait():
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(
+    ("clock", "place"),
+    [("wall", "rtcore.cli.play.Events.close"), ("virtual", "rtcore.cli.play.Events.close")]
+    + [("virtual", place) for place in ("rtcore.virtual.simulate.Simulation.close", "rtcore.cli.run.details")],
+)
+def test_a_signal_that_comes_once_the_last_tick_is_done_takes_no_file_from_the_run(tmp_path, monkeypatch, clock, place):
+    there = pkgutil.resolve_name(place.rpartition(".")[0])
+    name = place.rpartition(".")[2]
+    real = getattr(there, name)
+
+    def signalled(*args):
+        os.kill(os.getpid(), signal.SIGHUP)
+        return real(*args)
+
+    monkeypatch.setattr(there, name, signalled)
+    run = ["--env-id", "CartPole-v1", "--policy", "synthetic", "--policy-args", "latency_ms=5", "--workers", "1"]
+    with pytest.raises(SystemExit) as ended:
+        main([*run, "--clock", clock, "--fps", "100", "--ticks", "30", "--no-live", "--out", str(tmp_path / "run")])
+    assert ended.value.code == 129
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["ticks"]["count"] == 30
+    assert (tmp_path / "run" / "timeline.png").exists()
+
+
 def test_a_signal_whose_exception_is_dropped_by_a_finalizer_stops_the_program_all_the_same():
     class Finalized:
         def __del__(self) -> None:

@@ -135,6 +135,8 @@ def test_a_recorder_holds_no_chunks_that_it_has_written(tmp_path):
     bench = Bench(tmp_path, slots=2048)
     _, slots, num_bytes, _ = bench.writer._file.id.get_access_plist().get_cache()
     assert (slots, num_bytes) == (0, 0)
+    index = bench.writer._file.id.get_mdc_config()
+    assert (index.max_size, index.incr_mode) == (1 << 18, 0), "nor the list of them: 2 MB in a million ticks"
     bench.writer.close()
 
 
