@@ -52,7 +52,7 @@ def steps_of(config: RuntimeConfig, summary: dict[str, Any], words: Sequence[str
 def comparison_steps(out: Path, content: Mapping[str, Any], halves: Sequence[str]) -> list[tuple[str, str]]:
     """The same of two runs that were compared. `content`: of compare.json."""
     folders = [out / name for name in halves if content[name] is not None]
-    steps = [(shlex.join(["rtcore-report", *map(str, folders)]), "both as a page: timelines, charts, settings")]
+    steps = [(shlex.join(["rtcore-report", str(out)]), "both as a page: timelines, charts, settings")]
     recorded = all((folder / FOLDER).exists() for folder in folders)
     if len(folders) == len(halves) and recorded and not (out / COMPARE_VIDEO).exists():
         steps.append((shlex.join(["rtcore-run", "--replay", str(out), "--video"]), "watch both side by side"))

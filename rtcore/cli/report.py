@@ -18,6 +18,7 @@ from rtcore.cli.helptext import Help, add_version
 from rtcore.errors import ConfigError, RtcoreError, printable
 from rtcore.report.explain.tick import Fact, explain_tick
 from rtcore.report.folder import read_run
+from rtcore.report.outfolder import RANDOM, compared_in
 from rtcore.report.page.build import build_page
 from rtcore.terminal import Terminal
 
@@ -34,6 +35,7 @@ examples:
   rtcore-run --policy synthetic --policy-args latency_ms=100 --duration 20 --out runs/a
   rtcore-report runs/a                                    writes runs/a/report.html
   rtcore-report runs/a --open                             ... and opens it in a browser
+  rtcore-report runs/latest                               of a comparison (--compare): both schedules side by side
   rtcore-report runs/a runs/b --out compared.html         two runs side by side
   rtcore-report runs/a --tick 312                         why tick 312 went as it did
   scp host:runs/a/report.html .                           over SSH: take the one file home
@@ -56,11 +58,19 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _do(options: argparse.Namespace) -> int:
+    first = options.folders[0]
+    options.folders = [folder for given in options.folders for folder in _runs_in(given)]
     if options.tick is not None:
         _explain(options)
     else:
-        _write_page(options, Terminal(stderr=True, highlight=False))
+        out = options.out if options.out is not None else first / "report.html"
+        _write_page(options, out, Terminal(stderr=True, highlight=False))
     return 0
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    """The folder of a run itself; both schedules' of a comparison."""
+    return [half for name, half in compared_in(folder).items() if name != RANDOM] or [folder]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -81,7 +91,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _explain(options: argparse.Namespace) -> None:
     if len(options.folders) > 1:
-        raise ConfigError(f"--tick explains a tick of one run; got {len(options.folders)} folders")
+        folders = ", ".join(map(str, options.folders))
+        raise ConfigError(f"--tick explains a tick of one run; got {len(options.folders)} folders: {folders}. Name one")
     if options.out is not None or options.open:
         raise ConfigError("--tick writes to the terminal, no page; leave out --out and --open")
     run = read_run(options.folders[0])
@@ -102,8 +113,7 @@ def _as_table(facts: list[Fact]) -> Table:
     return table
 
 
-def _write_page(options: argparse.Namespace, errors: Console) -> None:
-    out: Path = options.out if options.out is not None else options.folders[0] / "report.html"
+def _write_page(options: argparse.Namespace, out: Path, errors: Console) -> None:
     with suppress(PermissionError):  # a folder that may not be looked into is named by who reads it
         if out.is_dir():
             raise ConfigError(f"--out {out}: is a folder; expected a file name such as {out / 'report.html'}")

@@ -17,6 +17,7 @@ from test_report_views import header_of, made_up_run
 
 from rtcore.cli.compare import halves_of, random_play
 from rtcore.cli.options import parse_command
+from rtcore.cli.report import main as report
 from rtcore.cli.run import main
 from rtcore.clock import ManualClock
 from rtcore.config import make_config
@@ -219,10 +220,16 @@ def test_each_half_is_a_whole_run_and_the_next_comparison_or_run_takes_their_pla
         assert len((tmp_path / name / "actions.csv").read_text().splitlines()) == 151
     assert content["staggered"]["acted_fraction"] > 4 * content["sequential"]["acted_fraction"]
     said = capsys.readouterr().out
-    assert f"rtcore-report {tmp_path}/sequential {tmp_path}/staggered" in said
+    assert f"rtcore-report {tmp_path}" in said
     assert said.rstrip().splitlines()[-1].startswith("└"), "the table comes last"
     ticks, points = points_over_time(tmp_path / "staggered")
     assert (ticks[-1], points[-1]) == (149, content["staggered"]["points"])
+    for words, code in (([str(tmp_path)], 0), ([str(tmp_path), "--tick", "3"], 2)):
+        with pytest.raises(SystemExit) as end:
+            report(words)
+        assert end.value.code == code
+    page = (tmp_path / "report.html").read_text()
+    assert all(name in page for name in ("sequential", "staggered"))
     (tmp_path / "staggered" / "mine.txt").touch()
     run("--compare", "free-running", "--workers", "5", "--out", str(tmp_path))
     assert files_in(tmp_path) == {"compare.json", "compare.png", "free-running", "staggered", "random"}
