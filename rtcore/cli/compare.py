@@ -128,9 +128,10 @@ class _Comparison:
         for name, config in self._halves.items():
             side = view.side(name, self._clear)
             view.log(f"--- {name} plays")
-            if not self._play_one(name, config, side):
-                return
+            went_to_its_end = self._play_one(name, config, side)
             side.end()
+            if not went_to_its_end:
+                return
         ticks = self._played[next(reversed(self._halves))].summary["ticks"]["count"]
         view.log(f"--- {RANDOM} plays {ticks:,} ticks on the virtual clock")
         config = next(reversed(self._halves.values()))
