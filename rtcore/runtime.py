@@ -29,6 +29,7 @@ from rtcore.learn.policysource import resolve_policy
 from rtcore.learn.publishing import publish
 from rtcore.learn.resuming import settings_of
 from rtcore.learn.run import LearningRun
+from rtcore.processes.startup import start_thread
 from rtcore.recording.columns import require_h5py
 from rtcore.report.books import check_books
 from rtcore.report.culprits import find_culprits
@@ -129,7 +130,12 @@ class Runtime:
             self._begin()
         target = self._supervise if wait else self._begin_and_supervise
         self._thread = threading.Thread(target=target, name=f"rtcore-{self.run_id}", daemon=True)
-        self._thread.start()
+        try:
+            start_thread(self._thread)
+        except StartupError as error:
+            self._thread = None
+            self._fail(error)
+            raise
         return self
 
     def wait_ready(self, timeout_s: float | None = None) -> bool:
@@ -169,16 +175,20 @@ class Runtime:
             self._warn()
             self._ready.set()
         except BaseException as error:
-            self._error = error  # before `_over`: who waits for that looks here next
-            try:
-                self._close_files()
-            finally:
-                self._supervisor.close()
-                self._release_folder()
-                if self.close_failure is not None:
-                    error.add_note(str(self.close_failure))
-                self._over.set()
+            self._fail(error)
             raise
+
+    def _fail(self, error: BaseException) -> None:
+        """A start that comes to nothing leaves nothing."""
+        self._error = error  # before `_over`: who waits for that looks here next
+        try:
+            self._close_files()
+        finally:
+            self._supervisor.close()
+            self._release_folder()
+            if self.close_failure is not None:
+                error.add_note(str(self.close_failure))
+            self._over.set()
 
     def _warn(self) -> None:
         """In a program of one's own nobody prints the header. rtcore's own programs do, and switch this off."""

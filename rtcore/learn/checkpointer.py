@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from rtcore.learn.checkpoint import Arrays, CheckpointFolder
+from rtcore.processes.startup import start_thread
 
 
 class Snapshot(NamedTuple):
@@ -48,7 +49,7 @@ class Checkpointer:
         self._thread = threading.Thread(target=self._run, name="rtcore-checkpoints", daemon=True)
 
     def start(self) -> None:
-        self._thread.start()
+        start_thread(self._thread)
 
     def stop(self) -> None:
         """Write the last checkpoint and end. Once the learners have ended."""

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 from rtcore.clock import NS_PER_S, Clock
+from rtcore.errors import StartupError
 
 #: The screen changes this often while a start lasts.
 _SAY_EVERY_NS = NS_PER_S
+
+
+def start_thread(thread: threading.Thread) -> None:
+    """StartupError, in words, where a limit of processes leaves no room: it counts threads, too."""
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise StartupError(
+            f"the thread {thread.name} could not be started: {error}. Raise the limit of processes (ulimit -u; "
+            "pids.max of the container or service): it counts threads as well"
+        ) from error
 
 
 class StartUp:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
+import rtcore
 from rtcore.clock import NS_PER_MS, NS_PER_S, ManualClock
+from rtcore.errors import StartupError
 from rtcore.processes.startup import StartUp
 
 pytestmark = pytest.mark.unit
@@ -32,3 +36,19 @@ def test_a_wait_says_once_a_second_what_is_being_done_and_how_far_it_is() -> Non
     clock.advance_ns(5 * NS_PER_S)
     startup.waiting(lambda: "not in the run")
     assert said == ["starting 7 workers", *(f"{2 * s} of 7 workers up, {s} s" for s in (1, 2, 3))]
+
+
+def test_a_thread_that_cannot_be_started_is_a_startup_error_and_the_run_leaves_nothing(monkeypatch, tmp_path):
+    """A limit of processes counts threads: the last one may be the program's own."""
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    runtime = rtcore.Runtime(env_id="CartPole-v1", policy="random", out=tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(StartupError, match=r"can't start new thread\. Raise the limit of processes"):
+            runtime.start(wait=False)
+    assert runtime.is_over
+    assert list(tmp_path.iterdir()) == []
+    runtime.close()
