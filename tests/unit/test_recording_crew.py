@@ -86,5 +86,5 @@ def test_a_recorder_that_had_closed_its_file_before_the_fork_server_died_is_done
     ("end", "exitcode"), [("complete", 0), ("3 frames lost", 0), ("unfinished: the recorder died", 1)]
 )
 def test_a_run_whose_recording_broke_off_has_failed_however_well_it_went_on(end, exitcode):
-    played = Played(config=None, run=None, summary={"recording": {"end": end}}, stop=None, error=None)
+    played = Played(config=None, run=None, summary={"recording": {"end": end}}, stops=[], error=None)
     assert played.exitcode() == exitcode
