@@ -267,6 +267,7 @@ class Squashed(nn.Module):
     ("how", "bound", "says"),
     (
         ("tanh", 2, "from -1 to 1, and the world's actions are from -2 to 2"),
+        ("tanh", 3, "low + (x +1) / 2 * (high - low)"),
         ("sigmoid", 2, "from 0 to 1"),
         ("clamp", 0.4, "from -1 to 1"),
         ("tanh", 1, ""),

@@ -178,7 +178,7 @@ def scale_note(bounds: tuple[float, float] | None, action: ActionSpec) -> str | 
     return (
         f"WARNING: the policy's output is always from {bounds[0]:g} to {bounds[1]:g}, and the world's actions are from "
         f"{low.min():g} to {high.max():g}: it is applied as it is, not scaled. An actor like that (Stable-Baselines3's "
-        f"SAC and TD3) has to do it itself: low + (x - {bounds[0]:g}) / {bounds[1] - bounds[0]:g} * (high - low)"
+        f"SAC and TD3) has to do it itself: low + (x {-bounds[0]:+g}) / {bounds[1] - bounds[0]:g} * (high - low)"
     )
 
 
