@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from learnable import EPISODE_STEPS
 
 import rtcore
 from rtcore.errors import ConfigError, PolicyError, StartupError
@@ -57,7 +58,10 @@ def test_returns_rise(fields: dict[str, Any]) -> None:
     assert learner["updates"] > 200, summary["learner"]
     assert learner["version"] > learner["updates"] // 10 // 2
     assert np.mean(returns[:10]) < 11, "at first it acts at random"
-    assert np.mean(returns[-20:]) > 14, returns
+    # A tick without an action pays nothing: how many there are is the machine's doing, most of all where one process
+    # acts and learns in turn.
+    best = EPISODE_STEPS * summary["actions"]["acted_fraction_of_all_ticks"]
+    assert np.mean(returns[-20:]) > max(0.6 * best, 1.5 * np.mean(returns[:10])), (returns, best)
     assert summary["leftover_shared_memory"] == []
     assert any("no checkpoints are kept" in line for line in summary["lines"])
 
