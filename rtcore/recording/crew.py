@@ -6,6 +6,7 @@ The recorder's death, or a full disk, is told and counted, and never ends the ru
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,10 @@ class RecordingCrew:
                 self._stopped(late if served else gone)
             self._say_what_there_is()
             self._child = None
+            # Of one that was killed while it made Minari's view.
+            with suppress(OSError):
+                for draft in (self._out / FOLDER).glob("*.part"):
+                    draft.unlink()
 
     def _end_it(self, soon: bool) -> None:
         self._ending = True

@@ -13,7 +13,7 @@ from rtcore.clock import ManualClock
 from rtcore.config import make_config
 from rtcore.launcher import Child, Launcher
 from rtcore.patience import Patience
-from rtcore.recording.columns import UNFINISHED
+from rtcore.recording.columns import FOLDER, MAIN_FILE, UNFINISHED
 from rtcore.recording.crew import RecordingCrew
 from rtcore.recording.writer import Counts
 
@@ -40,9 +40,13 @@ def recorded(tmp_path) -> tuple[RecordingCrew, Child, list[str]]:
     return crew, child, said
 
 
-def test_a_recorder_that_dies_with_the_fork_server_is_named_though_nobody_tells_of_its_death(recorded):
+def test_a_recorder_that_dies_with_the_fork_server_is_named_though_nobody_tells_of_its_death(recorded, tmp_path):
     crew, child, said = recorded
+    draft = tmp_path / FOLDER / f"{MAIN_FILE}.part"
+    draft.parent.mkdir(parents=True)
+    draft.touch()
     crew.see_off(DEAD)
+    assert list(draft.parent.iterdir()) == [], "what it was at is left to nobody"
     assert f"the recorder (pid {child.pid}) was killed with the fork server" in said[-1]
     assert crew.summary()["end"].startswith(f"{UNFINISHED}: the recorder")
 
