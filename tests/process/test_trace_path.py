@@ -76,6 +76,7 @@ def test_with_out_the_run_is_kept_as_rtcore_run_keeps_it(tmp_path: Path) -> None
     adds_up(result.rows, result.extra)
     assert result.extra["inference_notes"] == []
     assert {file.name for file in folder.iterdir()} == {
+        ".rtcore-lock",
         "actions.csv",
         "config.json",
         "jobs.csv",
