@@ -59,8 +59,9 @@ def test_both_schedules_play_in_real_time_and_are_seen_side_by_side(tmp_path: Pa
     lines = [line for part in drawn.split("\r\n") for line in ESCAPES.sub("", part).split("\r")]
     pictures = [line for line in lines if "▀" in line]
     assert pictures
-    # What names a file of the user's is as long as it is: the terminal breaks it, and it can be copied.
-    assert not [line for line in lines if cell_len(line) > COLUMNS and str(tmp_path) not in line]
+    # A note may be a longer line, which the terminal breaks: what is laid out may not.
+    laid_out = [line for line in lines if set(line) & set("▀█│┃")]
+    assert max(map(cell_len, laid_out)) <= COLUMNS
     assert any("sequential" in line and "staggered" in line and "under way" in line for line in lines)
 
     content = json.loads((out / "compare.json").read_text())
