@@ -123,7 +123,7 @@ def print_growth(looks: Looks) -> None:
         if len(late) < 3:
             continue
         slope = np.polyfit([use.tick / 1e6 for use in late], [use.allocated_mb for use in late], 1)[0]
-        ends = f"{uses[0].own_mb:8.2f} {uses[-1].own_mb:8.2f} {slope:8.2f}"
+        ends = f"{uses[0].allocated_mb:8.2f} {uses[-1].allocated_mb:8.2f} {slope:8.2f}"
         print(f"{name:12} {ends}  {uses[0].descriptors} {uses[-1].descriptors}  {looks.highest_mb.get(name, 0):8.1f}")
 
 
