@@ -3,6 +3,7 @@
 import math
 import signal
 import sys
+import time
 from types import SimpleNamespace
 
 import gymnasium
@@ -18,7 +19,7 @@ from rtcore.layout import ENV_COUNTERS
 from rtcore.loop.gymapi import flag_of, reset_results, reward_of, step_results
 from rtcore.stats import Words
 from rtcore.world import GymnasiumWorld, Source, make_environment
-from rtcore_workers.environment import build_world
+from rtcore_workers.environment import build_world, time_steps
 
 
 class Plain(gymnasium.Env):
@@ -279,3 +280,22 @@ def test_what_a_worlds_own_module_lacks_is_not_taken_for_a_wrong_name(tmp_path, 
         build_world(RuntimeConfig(env_id="needy_world:make"), seed=0)
     with pytest.raises(ConfigError, match="no_such_world"):
         build_world(RuntimeConfig(env_id="no_such_world:make"), seed=0)
+
+
+def test_a_first_step_that_compiles_has_a_starts_time_and_is_not_what_a_step_is_taken_to_last() -> None:
+    class Compiles(gymnasium.Wrapper):
+        steps = 0
+
+        def step(self, action):
+            self.steps += 1
+            if self.steps == 1:
+                time.sleep(0.6)  # more than all timed steps may take together
+            return self.env.step(action)
+
+    env = Compiles(gymnasium.make("CartPole-v1"))
+    calls = []
+    world = GymnasiumWorld(env, seed=0)
+    world.reset()
+    time_steps(world, about_to=lambda call, first: calls.append((call, first)))
+    assert env.steps > 1
+    assert [first for _call, first in calls] == [True] + [False] * (len(calls) - 1)

@@ -44,7 +44,7 @@ def main(boot: dict[str, Any], channel: Channel) -> None:
     config = RuntimeConfig.from_jsonable(boot["config"])
     world = build_world(config, boot["seed"], lambda call: channel.send(AtWorld(call, may_take_a_start=True)))
     try:
-        step_ns = time_steps(world, boot["entropy"], lambda call: channel.send(AtWorld(call)))
+        step_ns = time_steps(world, boot["entropy"], lambda call, first: channel.send(AtWorld(call, first)))
         channel.send(WorldSpec(describe(world, config) | {"step_ns": step_ns}))
         made = channel.expect(SegmentsMade, config.startup_timeout_s)
         report = prepare_env_process(config.env_cpu) if config.realtime == "auto" else {}
@@ -69,7 +69,7 @@ def main(boot: dict[str, Any], channel: Channel) -> None:
     world.close()
 
 
-def _tell_nobody(call: str) -> None:
+def _tell_nobody(call: str, first: bool = False) -> None:
     """Where no other process waits."""
 
 
@@ -102,28 +102,30 @@ def build_world(config: RuntimeConfig, seed: int, about_to: Callable[[str], obje
 
 
 def time_steps(
-    world: GymnasiumWorld, entropy: Sequence[int] = (), about_to: Callable[[str], object] = _tell_nobody
+    world: GymnasiumWorld, entropy: Sequence[int] = (), about_to: Callable[[str, bool], object] = _tell_nobody
 ) -> int:
     """How long a step takes, from a few with the stand-in action: the 90% quantile [ns]. Then a reset, seeded anew.
 
-    `entropy`: what the process's global generators begin from again, for worlds that draw from them. `about_to`:
-    called with what is asked of the world next.
+    The first step counts only if the episode ends with it: worlds compile in it. `entropy`: what the process's global
+    generators begin from again, for worlds that draw from them. `about_to`: called with what is asked of the world
+    next, and whether that is the first of its kind.
     """
     clock, times = MonotonicClock(), []
     for number in range(_TIMED_STEPS):
-        about_to(f"in step {number + 1} of {_TIMED_STEPS} before tick 0")
+        about_to(f"in step {number + 1} of {_TIMED_STEPS} before tick 0", number == 0)
         start_ns = clock.now_ns()
         result = world.step(world.stand_in()[0])
         times.append(clock.now_ns() - start_ns)
         world.inspect()
-        if result.terminated or result.truncated or sum(times) > _TIMED_STEPS_NS:
+        if result.terminated or result.truncated or sum(times[1:]) > _TIMED_STEPS_NS:
             break
     if entropy:
         seed_generators(entropy)
-    about_to("in its second reset()")
+    about_to("in its second reset()", False)
     world.restart()
-    about_to("")
-    return sorted(times)[int(0.9 * (len(times) - 1))]
+    about_to("", False)
+    counted = sorted(times[1:] or times)
+    return counted[int(0.9 * (len(counted) - 1))]
 
 
 def world_rate_hz(world: GymnasiumWorld, config: RuntimeConfig) -> Fraction:
