@@ -53,6 +53,7 @@ class Children:
     def __init__(self) -> None:
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, _do_nothing)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))  # the launcher blocked them
         _become_subreaper(True)
         self._names: dict[int, str] = {}
         self._clock = MonotonicClock()

@@ -154,15 +154,20 @@ class Launcher:
 
     @staticmethod
     def _start_fork_server(control: socket.socket) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            # -P: the current folder is the user's, and what is called socket.py there is not Python's.
-            [sys.executable, "-P", "-m", "rtcore.forkserver", str(control.fileno())],
-            pass_fds=[control.fileno()],
-            env=os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
-            stdin=subprocess.DEVNULL,
-            # A session of its own: a signal to the user's process group must not kill the one that cleans up.
-            start_new_session=True,
-        )
+        # Blocked until it has said what it does at them (`Children`): in between they would end it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+        try:
+            return subprocess.Popen(
+                # -P: the current folder is the user's, and what is called socket.py there is not Python's.
+                [sys.executable, "-P", "-m", "rtcore.forkserver", str(control.fileno())],
+                pass_fds=[control.fileno()],
+                env=os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+                stdin=subprocess.DEVNULL,
+                # A session of its own: a signal to the user's process group must not kill the one that cleans up.
+                start_new_session=True,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def make_room(self, num_children: int) -> None:
         """So many children more are to come: raise the soft limit of file descriptors if they need it.

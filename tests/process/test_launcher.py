@@ -146,6 +146,15 @@ def test_how_the_fork_server_died_is_said_as_far_as_it_is_known(launcher: Launch
         poll_until(launcher, lambda: False)
 
 
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_fork_server_that_is_asked_to_end_while_it_starts_goes_on(launcher: Launcher, signum: int) -> None:
+    """It is the program that ends it: children have a world to close."""
+    os.kill(launcher._process.pid, signum)
+    child = launcher.start("worker", 0, 1, "launcher_parts:ends", {})
+    poll_until(launcher, lambda: child.exitcode is not None)
+    assert child.exitcode == 0
+
+
 def test_a_program_that_closes_every_descriptor_is_told_so_and_can_still_close_the_run() -> None:
     """`os.closerange` of a library that makes itself a daemon. In a program of its own: it would close pytest's."""
     program = (
