@@ -434,7 +434,9 @@ class LiveView:
     def log(self, message: str) -> None:
         """A line that stays, above the live area."""
         text = _printable(message, self._console.encoding)
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        # A terminal's lines end between words; what names a file is left whole, to be copied.
+        whole = not self._console.is_terminal
+        self._console.print(text, markup=False, highlight=False, soft_wrap=whole, overflow="ignore", crop=False)
 
     def update(
         self,

@@ -48,6 +48,7 @@ SUMMARY_KEYS = (
         "workers",
         "restart_reasons",
         "episodes",
+        "observations",
         "record",
         "books",
         "culprits",

@@ -118,7 +118,6 @@ def test_a_signal_asks_first_and_the_second_one_does_not_wait():
     assert [stop.exitcode for stop in stops] == [143, 130]
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     ("clock", "place"),
     [("wall", "rtcore.cli.play.Events.close"), ("virtual", "rtcore.cli.play.Events.close")]
@@ -142,6 +141,7 @@ def test_a_signal_that_comes_once_the_last_tick_is_done_takes_no_file_from_the_r
     assert (tmp_path / "run" / "timeline.png").exists()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_signal_whose_exception_is_dropped_by_a_finalizer_stops_the_program_all_the_same():
     class Finalized:
         def __del__(self) -> None:

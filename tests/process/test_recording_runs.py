@@ -72,7 +72,7 @@ def test_every_tick_of_a_game_is_recorded_and_the_game_is_the_same_again(tmp_pat
         assert [header.tick for header in headers] == [int(row["tick"]) for row in ticks]
         assert [header.reward for header in headers] == [float(row["reward"]) for row in ticks]
         assert [header.start_ns for header in headers] == [int(row["start_ns"]) for row in ticks]
-        assert len(np.unique(kept.column("frame"), axis=0)) > 20, "the game went on in what was kept"
+        assert len(np.unique(kept.column("frame"), axis=0)) > 10, "the game went on in what was kept"
     report = replayed(tmp_path)
     assert report.is_identical, report.first
     assert (report.ticks, report.jobs, report.notes) == (len(ticks), len(jobs), [])

@@ -288,7 +288,7 @@ def test_the_programs_end_with_one_named_error(run: Path, tmp_path: Path) -> Non
         (("rtcore-run", "--config", str(copy / "own.toml"), *virtual), "is not TOML"),
         (
             ("rtcore-run", "--latency", f"trace:{copy / 'actions.csv'}", "--policy", "random", *virtual),
-            "not one number",
+            "expected one number",
         ),
         (("rtcore-report", str(copy)), "no column"),
     ):
