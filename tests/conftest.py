@@ -10,6 +10,11 @@ from typing import Any
 
 import pytest
 
+#: Those of tests/process/ that are in the other row, so that both take about as long.
+_BESIDE_THE_FAULTS = tuple(
+    f"tests/process/test_{part}" for part in ("slow", "stress", "top", "trace", "video", "weights")
+)
+
 
 def pytest_configure() -> None:
     # A shell ignores the one for what it starts in the background, nohup the other, and so would every program that the
@@ -27,6 +32,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return next((row for row in ("tests/process/", "tests/fault/") if file.startswith(row)), file)
+            if file.startswith(("tests/fault/", *_BESIDE_THE_FAULTS)):
+                return "tests/fault/"
+            return "tests/process/" if file.startswith("tests/process/") else file
 
     return Scheduling(config, log)
