@@ -54,11 +54,11 @@ def check_policy(config: RuntimeConfig) -> None:
 
 
 def resolve_policy(config: RuntimeConfig) -> RuntimeConfig:
-    """The config with policy, arguments and histories as the weights' checkpoint says, where they were not given.
+    """The config with policy, arguments, histories and world as the weights' checkpoint says, where not given.
 
     For --policy trained, --policy-checkpoint and --resume. Single arguments that were given win over the
-    checkpoint's. ConfigError if a checkpoint is there but cannot be read, or if its policy would be imported and was
-    not given as well.
+    checkpoint's. ConfigError if a checkpoint is there but cannot be read, or if its policy or world would be imported
+    and was not given as well.
     """
     given = config.model_fields_set - ({"policy"} if config.policy == AUTO else set())
     if config.policy == TRAINED:
@@ -78,9 +78,12 @@ def resolve_policy(config: RuntimeConfig) -> RuntimeConfig:
         return config
     said = {name: getattr(config, name) for name in given}
     source = f"{what}: {path}"
-    refuse_code({name: saved[name] for name in ("policy",) if name in saved}, said, source)
+    world = {} if "env_id" in given else state.get("world", {})
+    world = {name: world[name] for name in ("env_id", "env_args") if name in world and name not in given}
+    refuse_code({name: saved[name] for name in ("policy",) if name in saved} | world, said, source)
     try:
         update = {name: from_json(saved[name]) for name in _FIELDS if name in saved and name not in given}
+        update |= {name: from_json(value) for name, value in world.items()}
         if "policy_args" in given:
             update["policy_args"] = from_json(saved.get("policy_args", {})) | config.policy_args
         return make_config(**(said | update))
