@@ -100,7 +100,9 @@ class LearnConfig(BaseModel):
 
     # -- weights on disk
     policy_checkpoint: FilePath | None = Field(
-        None, description="Weights to play with: a safetensors file, a checkpoint, or the folder of a run."
+        None,
+        description="Weights to play with: a safetensors file, a checkpoint, or the folder of a run. Policy and world "
+        "are those of the checkpoint unless they are given.",
     )
     resume: FilePath | None = Field(
         None,

@@ -39,7 +39,9 @@ def steps_of(config: RuntimeConfig, summary: dict[str, Any], words: Sequence[str
     steps = [(f"rtcore-report {folder}", "all of it as a page: timeline, charts, settings")]
     if (out / "checkpoints" / "best").exists():
         best = shlex.quote(str(out / "checkpoints" / "best"))
-        steps.append((f"rtcore-run --policy-checkpoint {best}", "play what was learned"))
+        own = f" --policy {shlex.quote(config.policy)}" if names_code("policy", config.policy) else ""
+        again_with = f"{own}{_named_again(config)}"
+        steps.append((f"rtcore-run --policy-checkpoint {best}{again_with}", "play what was learned"))
     if (summary.get("recording") or {}).get("frames"):
         steps.append((f"rtcore-run --replay {folder}{_named_again(config)}", "the same again: does anything differ?"))
         if not (out / "video.mp4").exists():
@@ -64,7 +66,7 @@ def comparison_steps(out: Path, content: Mapping[str, Any], halves: Sequence[str
 
 
 def _named_again(config: RuntimeConfig) -> str:
-    """What a recording may not choose alone."""
+    """What a recording or a checkpoint may not choose alone."""
     words = ["--env-id", config.env_id] if names_code("env_id", config.env_id) else []
     if (rom := rom_of(dict(config))) is not None:
         words += ["--rom", rom]

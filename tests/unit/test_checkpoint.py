@@ -229,6 +229,11 @@ def test_a_checkpoint_chooses_no_code_unless_the_user_says_the_same(tmp_path: Pa
         with pytest.raises(ConfigError, match=r"say so: --policy evil:make \(in a program: policy='evil:make'\)"):
             resolve_policy(make_config(**fields))
         assert resolve_policy(make_config(policy="evil:make", **fields)).policy == "evil:make"
+    in_a_world = {"world": {"env_id": "evil:world", "env_args": {}}, "policy": named | {"policy": "mlp"}}
+    CheckpointFolder(tmp_path, 2).write(WEIGHTS, {}, state(2) | in_a_world)
+    with pytest.raises(ConfigError, match=r"say so: --env-id evil:world \(in a program: env_id='evil:world'\)"):
+        resolve_policy(make_config(policy_checkpoint=tmp_path))
+    assert resolve_policy(make_config(policy_checkpoint=tmp_path, env_id="evil:world")).policy == "mlp"
     assert "evil" not in sys.modules
 
 

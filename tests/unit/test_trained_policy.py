@@ -75,6 +75,13 @@ def test_a_checkpoint_says_which_policy_it_is_of() -> None:
     assert (config.chunk, config.chunk_rest) == (2, "noop")
 
 
+def test_a_checkpoint_says_in_which_world_it_learned() -> None:
+    folder = source.trained_folder("catch")
+    assert source.resolve_policy(make_config(policy_checkpoint=folder)).env_id == "rtcore/Catch-v0"
+    own = source.resolve_policy(make_config(policy_checkpoint=folder, env_id="own_worlds:make", env_args={"level": 3}))
+    assert (own.env_id, own.env_args) == ("own_worlds:make", {"level": 3})
+
+
 def test_what_is_given_wins_over_what_the_checkpoint_says() -> None:
     folder = source.trained_folder("blocks")
     config = source.resolve_policy(make_config(policy_checkpoint=folder, policy_args={"pad_ms": 5}, act_history=2))
