@@ -40,8 +40,8 @@ bench: install   ## latency against other transports, and the runtime's own numb
 	$(BIN)/rtcore-profile tick
 	$(BIN)/python -m benchmarks.staggers
 
-docs: install    ## write docs/layout.md and the C reader's header anew from rtcore/layout/
-	$(BIN)/python -m rtcore.layoutdoc --write
+docs: install    ## write docs/layout.md and the C reader's header anew from rtcore/memory/layout/
+	$(BIN)/python -m tools.layoutdoc --write
 
 roms:            ## rebuild the Game Boy program byte for byte (needs Debian's sdcc 4.2.0)
 	sh envs/rtcore_envs/roms/build.sh

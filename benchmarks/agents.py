@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rtcore.config import make_config
+from rtcore.config.run import make_config
 from rtcore.errors import RtcoreError
+from rtcore.files.strict_json import write_json
 from rtcore.learn.checkpoint import read_state
-from rtcore.learn.policysource import TRAINED_GAMES, resolve_policy
-from rtcore.strictjson import write_json
+from rtcore.learn.policy import TRAINED_GAMES, resolve_policy
 from rtcore.virtual.simulate import Simulation
 from rtcore_envs import blocks_bot, catch_bot
 

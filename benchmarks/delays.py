@@ -33,11 +33,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from benchmarks.delays_report import write_report
-from rtcore.cli.endings import Stopped, signals_as_exceptions
-from rtcore.config import RuntimeConfig, load_toml, make_config
+from rtcore.cli.exits import Stopped, signals_as_exceptions
+from rtcore.config.run import RuntimeConfig, load_toml, make_config
 from rtcore.errors import ConfigError
+from rtcore.files.strict_json import write_json
 from rtcore.profile.host import HostWatch, conditions_text
-from rtcore.strictjson import write_json
 from rtcore.virtual.simulate import Simulation
 
 LEARNED = ("asynchronous", "sequential")

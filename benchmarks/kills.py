@@ -20,8 +20,8 @@ from rich.table import Table
 
 import rtcore
 from rtcore.clock import MonotonicClock
-from rtcore.dispatch import TickKind
-from rtcore.ring import FrameHeader
+from rtcore.memory.ring import FrameHeader
+from rtcore.scheduling.dispatch import TickKind
 
 _AFTER_NS = 1_000_000_000
 _BETWEEN_S = 4.0

@@ -20,10 +20,10 @@ from rich.progress import Progress
 from rich.table import Table
 
 import rtcore
-from rtcore.config import load_toml, make_config
+from rtcore.config.run import load_toml, make_config
+from rtcore.memory.counters import Distribution
 from rtcore.profile.host import HostWatch, conditions_text
-from rtcore.report.summary import RunStats
-from rtcore.stats import Distribution
+from rtcore.results.summary import RunStats
 
 _SETTLE_S = 1.0
 _MAX_P99_PERCENT = 20.0

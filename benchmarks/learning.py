@@ -25,17 +25,18 @@ from torch import nn
 from torch.nn import functional
 
 from rtcore.clock import cpu_time_ns
-from rtcore.dispatch import TickKind
-from rtcore.layout import FRAME_HEADER
-from rtcore.learn.master import MasterState
-from rtcore.params import ParamStore, layout_of
+from rtcore.learn.replay_memory import TransitionReader
+from rtcore.learn.transitions import TransitionBuilder
+from rtcore.memory.layout import FRAME_HEADER
+from rtcore.memory.master import MasterState
+from rtcore.memory.ring import FrameRing
+from rtcore.memory.weights import ParamStore, layout_of
 from rtcore.profile.host import HostWatch, conditions_text
-from rtcore.ring import FrameRing
+from rtcore.scheduling.dispatch import TickKind
 from rtcore.spaces import ActionSpec, ObservationSpec
-from rtcore.transitions import TransitionBuilder, TransitionReader
 from rtcore_workers.dqn import DqnLearner, DqnSettings
 from rtcore_workers.policies import build_network
-from rtcore_workers.weights import manifest_of, write_weights
+from rtcore_workers.weights.shared import manifest_of, write_weights
 
 FRAMES = 4000
 NUM_ACTIONS = 7

@@ -29,8 +29,8 @@ from benchmarks.onlooker import Windows, medians_of, table_of
 from rtcore.clock import MonotonicClock
 from rtcore.report.live import LiveView
 from rtcore.report.table import RunHeader
+from rtcore.report.terminal import Terminal
 from rtcore.spaces import ObservationSpec
-from rtcore.terminal import Terminal
 from rtcore.watch.frames import WorldSight
 
 _WINDOWS = ("no view", "view", "view with the world", "view again", "no view again")

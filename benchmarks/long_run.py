@@ -80,7 +80,7 @@ class Looks:
             return name
         if process.pid == self._program.pid:
             return "program"
-        return "fork server" if "rtcore.forkserver" in process.cmdline() else f"other {name}"
+        return "fork server" if "rtcore.processes.forkserver" in process.cmdline() else f"other {name}"
 
 
 def memory_mb(pid: int) -> tuple[float, float, float]:

@@ -30,8 +30,8 @@ from rich.table import Table
 
 import rtcore
 from rtcore.clock import MonotonicClock
-from rtcore.dispatch import TickKind
-from rtcore.ring import FrameHeader
+from rtcore.memory.ring import FrameHeader
+from rtcore.scheduling.dispatch import TickKind
 
 _POSSIBLE = (TickKind.ACTED, TickKind.MISSED, TickKind.IDLE)
 _WINDOWS = ("alone", "rtcore-top starting", "rtcore-top attached", "alone again")

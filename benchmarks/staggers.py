@@ -16,9 +16,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from rtcore.config import RuntimeConfig, make_config
-from rtcore.runtime import Runtime
-from rtcore.schedule import STAGGERS
+from rtcore.config.run import RuntimeConfig, make_config
+from rtcore.runtime.runtime import Runtime
+from rtcore.scheduling.schedule import STAGGERS
 from rtcore.virtual.simulate import Simulation
 
 _COLUMNS = ("stagger", "N", "theory", "virtual acted", "CV", "delay", "wall acted", "CV", "delay")

@@ -32,12 +32,12 @@ from rich.table import Table
 
 import rtcore
 from rtcore.clock import MonotonicClock
-from rtcore.config import make_config
-from rtcore.layout import TRACE_ENV, Layout
+from rtcore.config.run import make_config
+from rtcore.memory.counters import Distribution
+from rtcore.memory.layout import TRACE_ENV, Layout
+from rtcore.memory.trace import TRACE_SLOTS, TraceKind, TraceRing, read_spool
 from rtcore.profile.host import HostWatch, conditions_text
 from rtcore.profile.usage import cpu_ns
-from rtcore.stats import Distribution
-from rtcore.trace import TRACE_SLOTS, TraceKind, TraceRing, read_spool
 
 _TICK_60_HZ_US = 1e6 / 60
 _LEAD_IN_S = 0.5

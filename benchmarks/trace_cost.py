@@ -25,13 +25,13 @@ from rich.table import Table
 
 import rtcore
 from rtcore.clock import MonotonicClock, TickClock, TickPlan
-from rtcore.dispatch import Entry, Outcome, Resolution, TickKind
-from rtcore.layout import TRACE_ENV, Layout
-from rtcore.recorder import Books, StatsRecorder, TracingRecorder
+from rtcore.loop.counting import Books, StatsRecorder, TracingRecorder
+from rtcore.loop.tickloop import Answer, TickRecord
+from rtcore.memory.layout import TRACE_ENV, Layout
+from rtcore.memory.trace import TRACE_SLOTS, TraceKind, TraceRing, read_spool, spool_head
 from rtcore.report.perfetto.writer import TRACE_FILE, convert_folder
-from rtcore.schedule import Job, Schedule, ScheduleParams
-from rtcore.tickloop import Answer, TickRecord
-from rtcore.trace import TRACE_SLOTS, TraceKind, TraceRing, read_spool, spool_head
+from rtcore.scheduling.dispatch import Entry, Outcome, Resolution, TickKind
+from rtcore.scheduling.schedule import Job, Schedule, ScheduleParams
 
 _RATE = Fraction(60)
 _PERIOD_NS = int(1_000_000_000 / _RATE)

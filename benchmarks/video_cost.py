@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rtcore.config import make_config
+from rtcore.config.run import make_config
 from rtcore.profile.host import HostWatch, conditions_text
 from rtcore.recording.reader import Recording
 from rtcore.report.video.film import write_video

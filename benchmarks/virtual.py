@@ -21,20 +21,20 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rtcore.config import RuntimeConfig, make_config
+from rtcore.config.run import RuntimeConfig, make_config
 from rtcore.profile.host import HostWatch, conditions_text
 from rtcore.virtual.simulate import Simulation
 
 #: What a function belongs to, by a part of its file's path; the first that fits.
 _PARTS = (
-    ("world", ("rtcore_envs", "pyboy", "gymnasium", "rtcore/world.py", "rtcore/spaces/")),
-    ("policy", ("rtcore_workers/policies", "executors", "torch", "rtcore/history.py")),
+    ("world", ("rtcore_envs", "pyboy", "gymnasium", "rtcore/loop/world.py", "rtcore/spaces/")),
+    ("policy", ("rtcore_workers/policies", "executors", "torch", "rtcore/memory/history.py")),
     ("learning", ("rtcore_workers/dqn", "rtcore/replay", "rtcore/learn/", "rtcore/params", "rtcore/virtual/learning")),
     ("record and CSV", ("report/record.py", "csv")),
-    ("counters, histograms", ("rtcore/recorder.py", "rtcore/stats.py")),
-    ("schedule, dispatch", ("rtcore/schedule.py", "rtcore/dispatch.py")),
-    ("frame ring", ("rtcore/ring.py",)),
-    ("tick loop, clock, workers", ("rtcore/tickloop.py", "rtcore/clock.py", "rtcore/virtual/")),
+    ("counters, histograms", ("rtcore/loop/counting.py", "rtcore/memory/counters.py")),
+    ("schedule, dispatch", ("rtcore/scheduling/schedule.py", "rtcore/scheduling/dispatch.py")),
+    ("frame ring", ("rtcore/memory/ring.py",)),
+    ("tick loop, clock, workers", ("rtcore/loop/tickloop.py", "rtcore/clock.py", "rtcore/virtual/")),
 )
 
 

@@ -24,13 +24,13 @@ from rich.table import Table
 
 import rtcore
 from rtcore.clock import NS_PER_MS, MonotonicClock
-from rtcore.config import from_words
-from rtcore.params import ParamStore
-from rtcore.paramsegment import attach_store
+from rtcore.config.run import from_words
+from rtcore.memory.counters import Distribution
+from rtcore.memory.shared import SharedRun
+from rtcore.memory.weight_segment import attach_store
+from rtcore.memory.weights import ParamStore
 from rtcore.profile.host import HostWatch, conditions_text
 from rtcore.profile.usage import total_pss_bytes
-from rtcore.shared import SharedRun
-from rtcore.stats import Distribution
 
 _LOOK_NS = NS_PER_MS // 2
 _GIVE_UP_NS = 5_000 * NS_PER_MS

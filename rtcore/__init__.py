@@ -1,5 +1,18 @@
 """rtcore: runtime for realtime reinforcement learning with staggered asynchronous inference.
 
+The folders are the layers, lowest first; each imports only what stands above it in this list:
+
+    errors clock realtime channel       what fails, what time it is, what the kernel can do, how processes talk
+    scheduling spaces files host        who starts when and what acts when; frames as bytes; data on disk; the machine
+    config                              every setting: flags, TOML, `RuntimeConfig`
+    memory                              every shared struct, and who writes and who reads it
+    loop results                        one tick of the env process; what a run counted
+    learn recording                     transitions and checkpoints; a run kept losslessly
+    processes report (rtcore_workers)   who starts, restarts and ends whom; what people see; what computes actions
+    runtime watch                       what a program imports; a run seen from outside
+    virtual doctor profile              a run without a clock; is this machine fit; where the microseconds go
+    cli                                 the programs
+
     with rtcore.Runtime(env_id="rtcore/Blocks-v0", policy="impala", duration=10) as runtime:
         runtime.wait()
     print(runtime.summary()["actions"]["acted_fraction"])
@@ -12,26 +25,28 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from rtcore.moved import install as _keep_old_paths
+
 if TYPE_CHECKING:
     from rtcore.clock import TickClock, TickGrid
-    from rtcore.config import RuntimeConfig
-    from rtcore.dispatch import Dispatcher
-    from rtcore.embed.realtimeenv import RealtimeEnv
-    from rtcore.ring import FrameRing
-    from rtcore.runtime import Runtime
-    from rtcore.schedule import Schedule
-    from rtcore.slots import ActionSlots
+    from rtcore.config.run import RuntimeConfig
+    from rtcore.memory.ring import FrameRing
+    from rtcore.memory.slots import ActionSlots
+    from rtcore.runtime.realtime_env import RealtimeEnv
+    from rtcore.runtime.runtime import Runtime
+    from rtcore.scheduling.dispatch import Dispatcher
+    from rtcore.scheduling.schedule import Schedule
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "ActionSlots": "rtcore.slots",
-    "Dispatcher": "rtcore.dispatch",
-    "FrameRing": "rtcore.ring",
-    "RealtimeEnv": "rtcore.embed.realtimeenv",
-    "Runtime": "rtcore.runtime",
-    "RuntimeConfig": "rtcore.config",
-    "Schedule": "rtcore.schedule",
+    "ActionSlots": "rtcore.memory.slots",
+    "Dispatcher": "rtcore.scheduling.dispatch",
+    "FrameRing": "rtcore.memory.ring",
+    "RealtimeEnv": "rtcore.runtime.realtime_env",
+    "Runtime": "rtcore.runtime.runtime",
+    "RuntimeConfig": "rtcore.config.run",
+    "Schedule": "rtcore.scheduling.schedule",
     "TickClock": "rtcore.clock",
     "TickGrid": "rtcore.clock",
 }
@@ -55,3 +70,6 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'rtcore' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+_keep_old_paths()

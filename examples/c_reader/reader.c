@@ -4,7 +4,7 @@
  *     ./reader -n 100 RUN_ID        100 frames of that run
  *
  * Attaches read-only and takes no semaphore, so that it cannot disturb the run. Offsets and structs come from
- * rtcore_layout.h, which is made from rtcore/layout/; docs/layout.md explains the order of the reads.
+ * rtcore_layout.h, which is made from rtcore/memory/layout/; docs/layout.md explains the order of the reads.
  */
 #define _GNU_SOURCE
 #include <errno.h>

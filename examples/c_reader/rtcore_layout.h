@@ -1,4 +1,4 @@
-/* Made from rtcore/layout/ by `python -m rtcore.layoutdoc --write`. Do not edit: a test compares.
+/* Made from rtcore/memory/layout/ by `python -m tools.layoutdoc --write`. Do not edit: a test compares.
  *
  * The shared memory of a run of rtcore: little endian, x86-64, every field 8 bytes. docs/layout.md says how to attach
  * and in which order to read. Times are nanoseconds of CLOCK_MONOTONIC.

@@ -1,1 +1,4 @@
-"""Command-line programs."""
+"""The programs: from their words to an exit code.
+
+Imports everything.
+"""

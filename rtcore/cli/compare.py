@@ -9,23 +9,23 @@ from typing import Any
 
 from rich.console import Console
 
-from rtcore.cli.endings import Stopped, stopping_by
+from rtcore.cli.exits import Stopped, stopping_by
 from rtcore.cli.nextsteps import comparison_steps, say_next
-from rtcore.cli.options import WORLD_SETTINGS
 from rtcore.cli.play import Played, keep, play, require_packages
 from rtcore.cli.video import draw_videos
-from rtcore.config import RuntimeConfig, make_config
+from rtcore.config.flags import WORLD_SETTINGS
+from rtcore.config.run import RuntimeConfig, make_config
 from rtcore.errors import ConfigError, RecordError, RtcoreError
-from rtcore.learn.policysource import resolve_policy
+from rtcore.files.strict_json import write_json
+from rtcore.learn.policy import resolve_policy
 from rtcore.report.compare.figures import Figures, comparison, comparison_table, figures_of
 from rtcore.report.compare.picture import draw_comparison
 from rtcore.report.compare.view import CompareView
-from rtcore.report.outfolder import COMPARE_FILE, COMPARE_PICTURE, COMPARE_VIDEO, RANDOM, STAGGERED, OutFolder
-from rtcore.report.record import writing_to
 from rtcore.report.table import troubles
-from rtcore.schedule import Stagger
-from rtcore.strictjson import write_json
-from rtcore.terminal import Terminal
+from rtcore.report.terminal import Terminal
+from rtcore.results.out_folder import COMPARE_FILE, COMPARE_PICTURE, COMPARE_VIDEO, RANDOM, STAGGERED, OutFolder
+from rtcore.results.record import writing_to
+from rtcore.scheduling.schedule import Stagger
 
 _THAT_STAGGER = ("max-time", "expected-time")
 _DEFAULT_OUT = Path("runs/latest")

@@ -12,17 +12,18 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rtcore.cli.endings import end_program
-from rtcore.cli.helptext import Help, add_version
-from rtcore.cli.options import parse_config
-from rtcore.config import RuntimeConfig
+from rtcore.cli.exits import end_program
+from rtcore.config.flags import parse_config
+from rtcore.config.help_text import Help, add_version
+from rtcore.config.run import RuntimeConfig
 from rtcore.doctor import container, cpu, gpu, kernel, segments, system
 from rtcore.doctor.checks import Check, Finding, Needs, Status, run_checks
 from rtcore.doctor.machine import Machine, ProbeError
 from rtcore.errors import ConfigError
-from rtcore.layout import Layout
-from rtcore.strictjson import dumps
-from rtcore.terminal import Terminal
+from rtcore.files.strict_json import dumps
+from rtcore.learn.resuming import settings_of
+from rtcore.memory.layout import Layout
+from rtcore.report.terminal import Terminal
 
 _DESCRIPTION = """\
 Say what this machine grants and lacks for realtime work, and how to change it.
@@ -78,7 +79,7 @@ def _do(words: list[str]) -> int:
     options, rest = _parser().parse_known_args(words)
     errors = Terminal(stderr=True, highlight=False)
     machine = Machine()
-    config, _ = parse_config(rest, "rtcore-doctor")
+    config, _ = parse_config(rest, "rtcore-doctor", settings_of)
     removed = segments.clean(machine) if options.clean else []
     with errors.status("making the world, to know how much shared memory its run needs") as status:
         needs = find_needs(machine, config)

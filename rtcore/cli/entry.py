@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from rtcore.cli.endings import end_program, find_own_modules, stop_if_told
-from rtcore.cli.options import parse_command, to_toml
+from rtcore.cli.exits import end_program, find_own_modules, stop_if_told
+from rtcore.config.flags import default_config, parse_command, to_toml
+from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError
 
 
@@ -18,7 +21,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _do(words: list[str]) -> int:
-    command = parse_command(words)
+    command = parse_command(words, make=_config_of)
     if command.print_only:
         print(to_toml(command.config), flush=True)
         return 0
@@ -31,3 +34,11 @@ def _do(words: list[str]) -> int:
 
     stop_if_told()
     return execute(command, words)
+
+
+def _config_of(fields: Mapping[str, Any]) -> RuntimeConfig:
+    if fields.get("resume") is None:
+        return default_config(fields)
+    from rtcore.learn.resuming import settings_of  # noqa: PLC0415 - reads checkpoints, which --help need not know
+
+    return settings_of(fields)

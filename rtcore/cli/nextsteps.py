@@ -10,10 +10,10 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from rtcore.config import RuntimeConfig
-from rtcore.filesettings import names_code, rom_of
-from rtcore.recording.columns import FOLDER
-from rtcore.report.outfolder import COMPARE_PICTURE, COMPARE_VIDEO
+from rtcore.config.run import RuntimeConfig
+from rtcore.files.trust import names_code, rom_of
+from rtcore.recording.schema import FOLDER
+from rtcore.results.out_folder import COMPARE_PICTURE, COMPARE_VIDEO
 
 _LABEL = 10
 

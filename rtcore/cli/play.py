@@ -8,24 +8,23 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from rtcore.cli.endings import EXIT_FAILED, EXIT_INTERRUPTED, Stopped, stop_if_told, stopping_by
-from rtcore.cli.learned import Events, draw_curve
+from rtcore.cli.exits import EXIT_FAILED, EXIT_INTERRUPTED, Stopped, stop_if_told, stopping_by
+from rtcore.cli.learning import Events, draw_curve
 from rtcore.cli.video import draw_video, say_left_out
-from rtcore.config import RuntimeConfig
+from rtcore.config.run import RuntimeConfig
 from rtcore.errors import RecordError, RtcoreError
-from rtcore.randomness import entropy_of, seed_generators
-from rtcore.recording.columns import UNFINISHED, require_h5py
+from rtcore.host.seeding import entropy_of, seed_generators
+from rtcore.recording.schema import UNFINISHED, require_h5py
 from rtcore.report.live import Sight
-from rtcore.report.outfolder import OutFolder
-from rtcore.report.output import write_results
-from rtcore.report.perfetto.writer import convert_folder, require_perfetto
-from rtcore.report.record import RunRecord, writing_to
-from rtcore.report.summary import RunStats
+from rtcore.report.output import write_results, write_trace
+from rtcore.report.perfetto.writer import require_perfetto
 from rtcore.report.table import RunHeader, header_lines
 from rtcore.report.video.encoder import require_av
-from rtcore.runtime import Runtime
+from rtcore.results.out_folder import OutFolder
+from rtcore.results.record import RunRecord, writing_to
+from rtcore.results.summary import RunStats
+from rtcore.runtime.runtime import Runtime
 from rtcore.spaces import ObservationSpec
 from rtcore.virtual.simulate import Simulation
 from rtcore.watch.frames import WorldSight
@@ -128,28 +127,6 @@ def _draw_video(folder: Path, over: Played, console: Console) -> bool:
         say_left_out(folder, console)
         return True
     return draw_video(folder, console)
-
-
-def write_trace(folder: Path, console: Console) -> bool:
-    """Make the Perfetto trace of a run's events. False, having said why, if that failed: the events are kept then."""
-    notes: list[str] = []
-    bar = Progress(TextColumn("trace    "), BarColumn(), TimeElapsedColumn(), console=console, transient=True)
-    try:
-        with bar:
-            task = bar.add_task("", total=1.0)
-            path = convert_folder(folder, lambda share: bar.update(task, completed=share), say=notes.append)
-    except (RtcoreError, OSError) as error:
-        console.print(f"trace     not written: {error}", markup=False, soft_wrap=True)
-        if any(folder.glob("trace-*.events")):
-            again = f"python -m rtcore.report.perfetto {folder}"
-            console.print(f"          Its events are kept; {again} tries again", markup=False, soft_wrap=True)
-        return False
-    for note in notes:
-        console.print(f"trace     {note}", markup=False, soft_wrap=True)
-    size_mb = path.stat().st_size / 1e6
-    text = f"trace     {path} ({size_mb:.1f} MB): open it at https://ui.perfetto.dev"
-    console.print(text, markup=False, soft_wrap=True)
-    return True
 
 
 def _play_wall(config: RuntimeConfig, view: View, folder: OutFolder | None) -> Played:

@@ -14,9 +14,10 @@ from typing import Any, NoReturn
 from rich.console import Console
 from rich.table import Table
 
-from rtcore.cli.endings import EXIT_BAD_INPUT, end_program, find_own_modules
-from rtcore.cli.helptext import Help, add_version
+from rtcore.cli.exits import EXIT_BAD_INPUT, end_program, find_own_modules
+from rtcore.config.help_text import Help, add_version
 from rtcore.errors import ConfigError, RtcoreError, printable
+from rtcore.files.strict_json import dumps
 from rtcore.profile import SUBCOMMANDS
 from rtcore.profile.host import HostWatch, conditions_text
 from rtcore.profile.results import (
@@ -30,8 +31,7 @@ from rtcore.profile.results import (
     row_name,
     unmatched,
 )
-from rtcore.strictjson import dumps
-from rtcore.terminal import Terminal
+from rtcore.report.terminal import Terminal
 
 _DESCRIPTION = """\
 Where the microseconds go, on this machine: how close shared memory is to what the hardware allows and to other

@@ -10,16 +10,16 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from rtcore.cli.endings import EXIT_FAILED
-from rtcore.config import RuntimeConfig
+from rtcore.cli.exits import EXIT_FAILED
+from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError, RtcoreError
-from rtcore.filesettings import refuse_code
-from rtcore.randomness import seed_generators, world_entropy
+from rtcore.files.trust import refuse_code
+from rtcore.host.seeding import seed_generators, world_entropy
+from rtcore.loop.world import GymnasiumWorld
 from rtcore.recording.inspection import note_of
 from rtcore.recording.reader import Recording, fitting_together
 from rtcore.recording.replay import Report, replay
-from rtcore.terminal import Terminal
-from rtcore.world import GymnasiumWorld
+from rtcore.report.terminal import Terminal
 
 _REFRESH_TICKS = 256
 
@@ -77,7 +77,7 @@ def _config_of(recording: Recording, given: RuntimeConfig) -> RuntimeConfig:
 
 def make_world(recording: Recording, config: RuntimeConfig) -> GymnasiumWorld:
     """The recorded world, as new, made as the run made it. ConfigError if it cannot be, or is another one now."""
-    entry: Any = importlib.import_module("rtcore_workers.environment")
+    entry: Any = importlib.import_module("rtcore.loop.process")
     entropy = world_entropy(int(recording.about["seed"]))
     seed_generators(entropy)
     try:

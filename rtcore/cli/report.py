@@ -13,14 +13,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rtcore.cli.endings import EXIT_BAD_INPUT, end_program
-from rtcore.cli.helptext import Help, add_version
+from rtcore.cli.exits import EXIT_BAD_INPUT, end_program
+from rtcore.config.help_text import Help, add_version
 from rtcore.errors import ConfigError, RtcoreError, printable
 from rtcore.report.explain.tick import Fact, explain_tick
-from rtcore.report.folder import read_run
-from rtcore.report.outfolder import RANDOM, compared_in
 from rtcore.report.page.build import build_page
-from rtcore.terminal import Terminal
+from rtcore.report.terminal import Terminal
+from rtcore.results.folder import read_run
+from rtcore.results.out_folder import RANDOM, compared_in
 
 _DESCRIPTION = """\
 Show what happened in a run that was kept with `rtcore-run --out DIR`.

@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 from rtcore.cli import romplay
-from rtcore.cli.endings import EXIT_BAD_INPUT, EXIT_FAILED, end_program
-from rtcore.cli.helptext import Help, add_version
+from rtcore.cli.exits import EXIT_BAD_INPUT, EXIT_FAILED, end_program
+from rtcore.config.help_text import Help, add_version
 from rtcore.errors import printable
-from rtcore.strictjson import dumps
-from rtcore.terminal import Terminal
+from rtcore.files.strict_json import dumps
+from rtcore.report.terminal import Terminal
 from rtcore_envs.errors import RewardError, RomError, SettingError, StateError, SymbolFileError
 from rtcore_envs.examine import (
     ANY_WORLD,

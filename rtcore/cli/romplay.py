@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rtcore.errors import printable
-from rtcore.strictjson import dumps
-from rtcore.terminal import Terminal
+from rtcore.files.strict_json import dumps
+from rtcore.report.terminal import Terminal
 from rtcore_envs.errors import SettingError, StateError
 from rtcore_envs.examine import ANY_WORLD, WORLD_GAMES
 from rtcore_envs.expressions import Expression, Number

@@ -5,19 +5,19 @@ from __future__ import annotations
 from rich.console import Console
 
 from rtcore.cli.entry import main
-from rtcore.cli.learned import with_folder
+from rtcore.cli.learning import with_folder
 from rtcore.cli.nextsteps import say_next, steps_of
-from rtcore.cli.options import Command
 from rtcore.cli.play import keep, play, require_packages
 from rtcore.cli.replay import run_replay
 from rtcore.cli.video import run_video
-from rtcore.config import RuntimeConfig
-from rtcore.descendants import ended_with_this_program
-from rtcore.learn.policysource import resolve_policy
+from rtcore.config.flags import Command
+from rtcore.config.run import RuntimeConfig
+from rtcore.host.descendants import ended_with_this_program
+from rtcore.learn.policy import resolve_policy
 from rtcore.report.live import LiveView
-from rtcore.report.outfolder import OutFolder
 from rtcore.report.table import details, headline
-from rtcore.terminal import Terminal
+from rtcore.report.terminal import Terminal
+from rtcore.results.out_folder import OutFolder
 
 __all__ = ["execute", "main"]
 

@@ -13,7 +13,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Program entry; see the help text for exit codes."""
     # From its first import on, which is most of what it costs.
     os.nice(_NICENESS)
-    from rtcore.cli.endings import end_program  # noqa: PLC0415 - NumPy and Rich are most of the CPU time that this takes
+    from rtcore.cli.exits import end_program  # noqa: PLC0415 - NumPy and Rich are most of the CPU time that this takes
     from rtcore.cli.topview import run  # noqa: PLC0415
 
     end_program("rtcore-top", lambda: run(sys.argv[1:] if arguments is None else arguments))

@@ -10,15 +10,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rtcore.cli.endings import Stopped, say_error
-from rtcore.cli.helptext import Help, add_version
+from rtcore.cli.exits import Stopped, say_error
 from rtcore.clock import MonotonicClock
+from rtcore.config.help_text import Help, add_version
 from rtcore.errors import RtcoreError, SharedMemoryError
+from rtcore.files.strict_json import dumps
 from rtcore.report.live import LiveView, render
 from rtcore.report.table import header_lines
+from rtcore.report.terminal import Terminal
 from rtcore.report.wording import number, share
-from rtcore.strictjson import dumps
-from rtcore.terminal import Terminal
 from rtcore.watch.onlooker import Onlooker, RunState
 from rtcore.watch.visible import RunRow, find_run, list_runs
 

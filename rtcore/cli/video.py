@@ -9,13 +9,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from rtcore.cli.endings import Stopped, signals_as_exceptions
+from rtcore.cli.exits import Stopped, signals_as_exceptions
 from rtcore.errors import RtcoreError
 from rtcore.recording.reader import Recording, fitting_together
-from rtcore.report.outfolder import COMPARE_VIDEO, RANDOM, compared_in
+from rtcore.report.terminal import Terminal
 from rtcore.report.video.encoder import require_av
 from rtcore.report.video.film import VIDEO_FILE, Film, notes_of, video_file, write_video
-from rtcore.terminal import Terminal
+from rtcore.results.out_folder import COMPARE_VIDEO, RANDOM, compared_in
 
 _REFRESH_FRAMES = 16
 

@@ -1,1 +1,4 @@
-"""What a machine grants and lacks for realtime work: one small module per group of checks. See docs/doctor.md."""
+"""Whether this machine has what a run needs.
+
+Imports `config` and `memory`.
+"""

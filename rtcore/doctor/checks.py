@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from rtcore.config import RuntimeConfig
+from rtcore.config.run import RuntimeConfig
 from rtcore.doctor.machine import Machine
-from rtcore.layout import Layout
-from rtcore.shm import part_bytes, parts_of
+from rtcore.memory.layout import Layout
+from rtcore.memory.segments import part_bytes, parts_of
 
 
 class Status(StrEnum):

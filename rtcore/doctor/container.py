@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from rtcore.cpus import cgroup_folders
-from rtcore.cpus import cpu_quota as tightest_quota
 from rtcore.doctor.checks import Answer, Check, Needs, not_applicable, ok, size, warn
 from rtcore.doctor.machine import Machine
+from rtcore.host.cpus import cgroup_folders
+from rtcore.host.cpus import cpu_quota as tightest_quota
 
 _CGROUP = "/sys/fs/cgroup"
 #: Bits of the kernel's capability sets.

@@ -17,10 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rtcore.config import RuntimeConfig
+from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError
+from rtcore.memory.sizing import layout_for
 from rtcore.realtime import prepare_env_process
-from rtcore.sizing import layout_for
 
 
 def realtime(request: dict[str, Any]) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def world(request: dict[str, Any]) -> dict[str, Any]:
     with contextlib.suppress(FileNotFoundError):  # the current folder may have been deleted
         sys.path.append(str(Path.cwd()))  # own worlds, as rtcore-run looks for them
     # The entries live in rtcore_workers, which imports rtcore: named by import string.
-    environment = importlib.import_module("rtcore_workers.environment")
+    environment = importlib.import_module("rtcore.loop.process")
     try:
         made = environment.build_world(config, config.seed)
         info = environment.describe(made, config)

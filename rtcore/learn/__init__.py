@@ -1,4 +1,4 @@
-"""Learning beside a run: the learner processes and the master weights they share, checkpoints, what a run resumes from.
+"""Learning beside a run: transitions, the replay memory in the frame ring, checkpoints, what a run resumes from.
 
-No PyTorch here: the algorithm and the learner's process are in `rtcore_workers`.
+No PyTorch here: the algorithm and the learner's process are in `rtcore_workers`. Imports `results` and `loop`.
 """

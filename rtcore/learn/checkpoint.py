@@ -27,9 +27,9 @@ import safetensors
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, ValidationError
 from safetensors.numpy import save_file
 
-from rtcore.datafiles import SUMS, check_bytes, has_sums, open_regular, parse_object, read_bytes, write_sums
 from rtcore.errors import ConfigError
-from rtcore.strictjson import dumps
+from rtcore.files.outside import SUMS, check_bytes, has_sums, open_regular, parse_object, read_bytes, write_sums
+from rtcore.files.strict_json import dumps
 
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from rtcore.learn.checkpoint import Arrays, CheckpointFolder
-from rtcore.processes.startup import start_thread
+from rtcore.results.startup import start_thread
 
 
 class Snapshot(NamedTuple):

@@ -6,8 +6,8 @@ import numpy as np
 
 from rtcore.errors import ConfigError
 from rtcore.learn.checkpoint import OPTIMIZER, SavedState
-from rtcore.learn.master import Floats, MasterCopy
-from rtcore.manifest import ParamManifest
+from rtcore.memory.master import Floats, MasterCopy
+from rtcore.memory.tensors import ParamManifest
 
 _PARTS = ("exp_avg", "exp_avg_sq", "target")
 

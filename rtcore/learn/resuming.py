@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rtcore.config import RuntimeConfig, make_config
+from rtcore.config.run import RuntimeConfig, make_config
 from rtcore.errors import ConfigError
-from rtcore.filesettings import refuse_code
+from rtcore.files.trust import refuse_code
+from rtcore.files.values import from_json
 from rtcore.learn.checkpoint import FOLDER, find_state_folder, read_state
-from rtcore.values import from_json
 
 #: Of the terminal, or about these very files, or taken with the weights by `resolve_policy`.
 _NOT_TAKEN = {

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from rtcore.config import RuntimeConfig
-from rtcore.learn.master import STOPPED_BY, LearnerState, MasterState
-from rtcore.params import ParamStore
-from rtcore.report.summary import LearnerStats
+from rtcore.config.run import RuntimeConfig
+from rtcore.memory.master import STOPPED_BY, LearnerState, MasterState
+from rtcore.memory.weights import ParamStore
+from rtcore.results.summary import LearnerStats
 
 _NUMBERS = ("loss", "td_error", "q_mean", "grad_norm")
 

@@ -1,1 +1,4 @@
-"""The env process: what belongs to one tick. The tick loop and the world that it drives are to move in here."""
+"""The env process: the world, one tick after the other, what it counts; `process` is its entry.
+
+Imports `memory`.
+"""

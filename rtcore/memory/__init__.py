@@ -1,1 +1,4 @@
-"""What processes share and how they wait for it. Segments, ring, slots and layout are to move in here."""
+"""Every shared struct (`layout/`) and the protocols over them: who writes, who reads, in which order.
+
+Imports `config`, `scheduling`, `spaces`.
+"""

@@ -1,1 +1,4 @@
-"""Who starts and watches the processes of a run. The launcher, the supervisor and its crews are to move in here."""
+"""Who starts, watches, restarts and ends whom: the fork server, the supervisor, and one file for each role.
+
+Imports `learn`, `recording`, `results`, `loop`. Names the entries of processes by import string.
+"""

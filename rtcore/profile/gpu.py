@@ -94,13 +94,13 @@ def run(options: Namespace, console: Console) -> Result:
         missing = look_for_gpu()
         if missing and options.device != "auto":
             return _no_gpu(missing, console)
-    boot["device"] = _named("rtcore_workers.executors", "resolve_device")(options.device, 0)
+    boot["device"] = _named("rtcore_workers.policies.executors", "resolve_device")(options.device, 0)
     on_gpu = boot["device"] != "cpu"
     if options.mps and not on_gpu:
         raise ConfigError("--mps: NVIDIA MPS is for a GPU, and this measures on CPUs. Leave it out")
     if options.mps and find_mps_daemon() is None:
         raise ConfigError(f"--mps: {MPS_DAEMON} is not on PATH; expected the NVIDIA driver's tools. Leave --mps out")
-    mps = _named("rtcore_workers.executors", "mps_status")() if on_gpu else None
+    mps = _named("rtcore_workers.policies.executors", "mps_status")() if on_gpu else None
     settings = settings_for(mps, start=options.mps)
     notes: list[str] = []
     with _steps(console, 2 + len(counts) * (1 + len(settings))) as step:
@@ -252,7 +252,7 @@ def read_options(options: Namespace) -> tuple[dict[str, Any], list[int], list[in
     import numpy as np  # noqa: PLC0415 - not for the help text
     from gymnasium import spaces  # noqa: PLC0415
 
-    from rtcore.config import from_words  # noqa: PLC0415
+    from rtcore.config.run import from_words  # noqa: PLC0415
     from rtcore.spaces import ActionSpec, ObservationSpec  # noqa: PLC0415
 
     if not options.seconds > 0:

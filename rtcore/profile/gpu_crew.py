@@ -20,10 +20,10 @@ import numpy as np
 from rtcore.channel import Begin, Result
 from rtcore.clock import MonotonicClock
 from rtcore.errors import ConfigError, RtcoreError, StartupError, WorkerDied, describe_exit
-from rtcore.launcher import Child, Launcher, child_error
-from rtcore.layout import HISTOGRAM_BUCKETS
-from rtcore.shm import new_run_id
-from rtcore.stats import Distribution
+from rtcore.memory.counters import Distribution
+from rtcore.memory.layout import HISTOGRAM_BUCKETS
+from rtcore.memory.segments import new_run_id
+from rtcore.processes.launcher import Child, Launcher, child_error
 
 ENTRY = "rtcore.profile.gpu_tasks:main"
 MPS_DAEMON = "nvidia-cuda-mps-control"

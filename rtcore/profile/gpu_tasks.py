@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from rtcore.channel import Begin, Channel, Ready, Result
 from rtcore.clock import MonotonicClock
 from rtcore.errors import ConfigError
+from rtcore.memory.counters import Histogram
 from rtcore.profile.results import Row
 from rtcore.spaces import ActionSpec, ObservationSpec
-from rtcore.stats import Histogram
 
 _NUM_WARM_UP_RUNS = 5
 #: Less is measured of what takes long: a part of a task ends after so long, whatever `samples` says.
@@ -175,7 +175,7 @@ class InferenceTask:
     def __init__(self, boot: dict[str, Any]) -> None:
         self._samples = boot["samples"]
         policy = build_policy(boot, 0)
-        make_executor = _named("rtcore_workers.executors", "make_executor")
+        make_executor = _named("rtcore_workers.policies.executors", "make_executor")
         observation = ObservationSpec.from_json(boot["observation"])
         self._policy_text = policy.info.describe()
         self._notes: list[str] = list(policy.executor.notes)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rtcore.clock import MonotonicClock, unix_time_s
-from rtcore.cpus import usable_cpus
+from rtcore.host.cpus import usable_cpus
 
 #: Columns of the first line of /proc/stat, in ticks; guest time is part of user time already.
 _STAT_FIELDS = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")

@@ -2,8 +2,8 @@
  *
  *     limit write|read spin|futex RING_FILE control headers header_stride frames frame_stride frame_bytes slots publish
  *
- * The numbers are byte offsets and sizes of rtcore/layout/ (`limit.py` passes them), `publish` the index of
- * publish_ns in a frame header. The protocol is that of rtcore/ring.py, letters included. "futex" sleeps on the low
+ * The numbers are byte offsets and sizes of rtcore/memory/layout/ (`limit.py` passes them), `publish` the index of
+ * publish_ns in a frame header. The protocol is that of rtcore/memory/ring.py, letters included. "futex" sleeps on the low
  * half of the word `done`, so that both modes use the same ring, which rtcore itself can read.
  *
  * Commands come as lines on stdin. Writer: "count gap_ns prepare_ns step_ns": publish `count` frames in the rhythm of

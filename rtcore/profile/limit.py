@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import IO
 
 from rtcore.errors import RtcoreError, describe_exit
-from rtcore.layout import FRAME_HEADER, Layout
+from rtcore.memory.layout import FRAME_HEADER, Layout
+from rtcore.memory.segments import SHM_DIR, segment_name
 from rtcore.profile.placement import Placement, put
 from rtcore.profile.transports import Frame, Opener, Rhythm, Ring, Shape, Transport
-from rtcore.shm import SHM_DIR, segment_name
 
 _SOURCE = Path(__file__).with_name("limit.c")
 _COMPILERS = ("cc", "gcc", "clang")

@@ -1,7 +1,7 @@
 """`rtcore-profile path`: a real run, and where each of its actions spent its time, from the frame to the tick.
 
-The boundaries are the events of the run's trace (`rtcore.trace`), written by the processes that did the work. They
-are contiguous: the end of a stage is the begin of the next one, so that the stages of an action add up to its whole.
+The boundaries are the events of the run's trace (`rtcore.memory.trace`), written by the processes that did the work.
+They are contiguous: the end of a stage is the begin of the next one: the stages of an action add up to its whole.
 That whole is also counted by the env process (the histogram `observation_age_ns`), apart from the trace: the two are
 compared. The two copies to and from a device have not been run on a GPU; on a CPU nothing is copied and they are 0.
 """
@@ -22,17 +22,20 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from rtcore.cli.options import parse_config, to_toml
-from rtcore.config import RuntimeConfig
+from rtcore.config.flags import parse_config, to_toml
+from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError, RtcoreError
-from rtcore.layout import TRACE_EVENT
+from rtcore.learn.resuming import settings_of
+from rtcore.memory.layout import TRACE_EVENT
+from rtcore.memory.trace import TraceKind
 from rtcore.profile.plots import new_figure, save
 from rtcore.profile.results import Result
-from rtcore.report.outfolder import OutFolder
+from rtcore.report.output import write_results, write_trace
 from rtcore.report.perfetto.events import Events, Ints, find, job_keys, map_spool, of_kind
+from rtcore.report.perfetto.writer import require_perfetto
 from rtcore.report.wording import number
-from rtcore.runtime import Runtime
-from rtcore.trace import TraceKind
+from rtcore.results.out_folder import OutFolder
+from rtcore.runtime.runtime import Runtime
 
 HELP = "where each action of a real run spent its time, from the frame to the tick that applies it"
 DESCRIPTION = """\
@@ -106,7 +109,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace, console: Console) -> PathResult:
     """Measure and print; `ConfigError` for flags that make no real run, `RtcoreError` if no action was applied."""
-    config, print_only = parse_config(list(options.run_flags))
+    config, print_only = parse_config(list(options.run_flags), make=settings_of)
     if print_only:
         print(to_toml(_own_defaults(config)), flush=True)
         raise SystemExit(0)
@@ -146,10 +149,6 @@ def _measure(config: RuntimeConfig, console: Console, folder: OutFolder | None =
 
 def _measure_and_keep(config: RuntimeConfig, flags: list[str], console: Console) -> PathResult:
     """The same, leaving what `rtcore-run --trace --out DIR` leaves."""
-    from rtcore.cli.play import write_trace  # noqa: PLC0415 - only for runs that are kept
-    from rtcore.report.output import write_results  # noqa: PLC0415
-    from rtcore.report.perfetto.writer import require_perfetto  # noqa: PLC0415
-
     require_perfetto()
     config = config.model_copy(update={"trace": True})
     folder = config.out or Path()

@@ -14,13 +14,13 @@ from typing import Any
 import psutil
 
 from rtcore.clock import MonotonicClock
-from rtcore.config import RuntimeConfig, make_config
+from rtcore.config.run import RuntimeConfig, make_config
 from rtcore.errors import RtcoreError
 from rtcore.profile import usage
 from rtcore.profile.host import HostWatch
 from rtcore.profile.results import Row
 from rtcore.profile.synthetic_world import SYNTHETIC_WORLD, frame_text
-from rtcore.runtime import Runtime
+from rtcore.runtime.runtime import Runtime
 
 #: Time that waking, reading and writing get before the due tick; half a tick where that is more.
 _SLACK_MS = 2.0

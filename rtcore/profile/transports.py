@@ -19,11 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from rtcore.clock import MonotonicClock
-from rtcore.config import make_config
-from rtcore.layout import FRAME_HEADER, SLOT_ENTRY, Layout
+from rtcore.config.run import make_config
+from rtcore.memory.layout import FRAME_HEADER, SLOT_ENTRY, Layout
+from rtcore.memory.segments import attach_semaphore, create_semaphore, new_measurement_id, unlink_all
+from rtcore.memory.shared import Phase, SharedRun
 from rtcore.profile.placement import Placement
-from rtcore.shared import Phase, SharedRun
-from rtcore.shm import attach_semaphore, create_semaphore, new_measurement_id, unlink_all
 from rtcore.spaces import ActionSpec, ObservationSpec
 
 now_ns = MonotonicClock.now_ns

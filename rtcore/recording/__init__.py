@@ -1,11 +1,12 @@
 """A run kept losslessly: what was seen and what was applied at every tick, beside the run, and the run again from it.
 
-columns   what a recording consists of: files, columns, their types
-tap       frames and job records out of shared memory, what the ring lapped counted
-writer    into ticks.hdf5, so that a killed writer leaves a file that can be read
-process   the recorder process; crew: the supervisor's part in it
-reader    a recording, finished or not
-mend      of what a killed recorder left, a file like others
-minari    the same as a Minari data set, nothing stored twice
-replay    the run's dispatch and world again, without a policy, compared bit for bit
+schema       what a recording consists of: files, columns, their types
+ring_reader  frames and job records out of shared memory, what the ring lapped counted
+writer       into ticks.hdf5, so that a killed writer leaves a file that can be read
+process      the recorder process
+reader       a recording, finished or not
+minari       the same as a Minari data set, nothing stored twice
+replay       the run's dispatch and world again, without a policy, compared bit for bit
+
+Imports `results` and `loop`.
 """

@@ -15,8 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rtcore.datafiles import SUMS, check_file, has_sums, open_regular
 from rtcore.errors import ConfigError, describe_exit, printable
+from rtcore.files.outside import SUMS, check_file, has_sums, open_regular
 
 #: For reading a file once: fixed, and for each byte of it.
 _LEAST_S, _BYTES_PER_S = 20.0, 10_000_000

@@ -16,13 +16,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from rtcore.dispatch import TickKind
-from rtcore.recording.columns import MAIN_FILE, METADATA_FILE, TICKS_FILE, frame_columns, require_h5py
+from rtcore.files.strict_json import write_json
 from rtcore.recording.reader import Recording
+from rtcore.recording.schema import MAIN_FILE, METADATA_FILE, TICKS_FILE, frame_columns, require_h5py
 from rtcore.recording.writer import bound_index, let_go_of
+from rtcore.scheduling.dispatch import Source, TickKind
 from rtcore.spaces import ActionSpec, ArraySpec, ObservationSpec
-from rtcore.strictjson import write_json
-from rtcore.world import Source
 
 #: The version of Minari whose format this is: older ones take every image for a JPEG, and refuse this number.
 _MINARI_VERSION = "0.5.4"

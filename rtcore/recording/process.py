@@ -19,18 +19,18 @@ import numpy as np
 
 from rtcore.channel import Channel, End, Ready, Recorded
 from rtcore.clock import NS_PER_S, Clock, MonotonicClock
-from rtcore.config import RuntimeConfig
-from rtcore.datafiles import has_sums, write_sums
+from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ChannelError, RtcoreError
-from rtcore.layout import Layout
+from rtcore.files.outside import has_sums, write_sums
+from rtcore.memory.layout import Layout
+from rtcore.memory.ring import FrameRing, JobLog
+from rtcore.memory.segments import attach_segment
 from rtcore.realtime import keep_off
-from rtcore.recording.columns import FOLDER
 from rtcore.recording.minari import write_minari
 from rtcore.recording.reader import Recording
-from rtcore.recording.tap import Tap
+from rtcore.recording.ring_reader import Tap
+from rtcore.recording.schema import FOLDER
 from rtcore.recording.writer import RecordingWriter, reason_of
-from rtcore.ring import FrameRing, JobLog
-from rtcore.shm import attach_segment
 from rtcore.spaces import ActionSpec, ObservationSpec
 
 #: Below the workers, above learners: what it is starved of is lost, what a learner is starved of is not.
@@ -92,7 +92,7 @@ def finish(writer: RecordingWriter, tell: Callable[[int, int], None] = lambda do
             write_minari(recording, tell)
     except (OSError, RuntimeError) as error:
         what = "view for Minari" if has_sums(path) else "checksum and view for Minari"
-        again = f"python -m rtcore.recording.mend {path}"
+        again = f"python -m rtcore.cli.mend {path}"
         return f"the recording is whole, but not its {what}: {reason_of(error)}. {again} makes it"
     return ""
 

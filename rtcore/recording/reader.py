@@ -15,7 +15,9 @@ import numpy.typing as npt
 
 from rtcore.clock import rate_from
 from rtcore.errors import ConfigError
-from rtcore.recording.columns import (
+from rtcore.memory.ring import FrameHeader
+from rtcore.recording.inspection import check_datasets, look_into
+from rtcore.recording.schema import (
     FORMAT,
     FORMAT_VERSION,
     UNFINISHED,
@@ -25,9 +27,7 @@ from rtcore.recording.columns import (
     tick_columns,
     ticks_file,
 )
-from rtcore.recording.inspection import check_datasets, look_into
-from rtcore.report.rows import JobRow
-from rtcore.ring import FrameHeader
+from rtcore.results.rows import JobRow
 from rtcore.spaces import ActionSpec, ObservationSpec
 
 _BLOCK_ROWS = 1024

@@ -18,16 +18,16 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from rtcore.clock import ManualClock, TickGrid
-from rtcore.config import RuntimeConfig
-from rtcore.dispatch import Dispatcher, Entry, Outcome, Resolution, TickKind
+from rtcore.config.run import RuntimeConfig
 from rtcore.errors import EnvironmentFailed
-from rtcore.recording.columns import frames_by_column
+from rtcore.loop.tickloop import Answer, TickLoop, TickRecord
+from rtcore.loop.world import GymnasiumWorld, StepResult
+from rtcore.memory.ring import FrameHeader
 from rtcore.recording.reader import RecordedTick, Recording
-from rtcore.ring import FrameHeader
-from rtcore.schedule import Job, Schedule
+from rtcore.recording.schema import frames_by_column
+from rtcore.scheduling.dispatch import Dispatcher, Entry, Outcome, Resolution, Source, TickKind
+from rtcore.scheduling.schedule import Job, Schedule
 from rtcore.spaces import Array, ObservationSpec
-from rtcore.tickloop import Answer, TickLoop, TickRecord
-from rtcore.world import GymnasiumWorld, Source, StepResult
 
 #: Of a frame's header; times and weights are not made again.
 TICK_FIELDS = (

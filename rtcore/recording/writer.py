@@ -22,11 +22,11 @@ import numpy as np
 import numpy.typing as npt
 
 from rtcore.clock import unix_time_s
-from rtcore.config import RuntimeConfig
+from rtcore.config.run import RuntimeConfig
 from rtcore.errors import RecordError
-from rtcore.layout import LAYOUT_VERSION, LOG_RECORD
-from rtcore.recording.columns import (
-    COMPLETE,
+from rtcore.files.strict_json import dumps
+from rtcore.memory.layout import LAYOUT_VERSION, LOG_RECORD
+from rtcore.recording.schema import (
     FORMAT,
     FORMAT_VERSION,
     TICKS_FILE,
@@ -38,8 +38,8 @@ from rtcore.recording.columns import (
     require_h5py,
     tick_columns,
 )
+from rtcore.results.agreement import COMPLETE
 from rtcore.spaces import ActionSpec, ObservationSpec
-from rtcore.strictjson import dumps
 
 #: Rows of a chunk: about a second, within these bounds, and no more frames than fit the buffer.
 _MIN_ROWS, _MAX_ROWS = 16, 4096

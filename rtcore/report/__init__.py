@@ -1,1 +1,4 @@
-"""What a run leaves behind and shows: records, summary, pictures, the live view."""
+"""What people see of a run: the live view, tables, pictures, the page, the video, the Perfetto trace.
+
+Imports `results` and `recording`.
+"""

@@ -7,15 +7,14 @@ from statistics import median
 from typing import Any
 
 from rtcore.clock import NS_PER_US
-from rtcore.dispatch import Outcome, TickKind
+from rtcore.memory.ring import FrameHeader
 from rtcore.report.explain.tick import causes_of
-from rtcore.report.folder import InferenceRow, RunFolder, TickRow
-from rtcore.report.rows import JobRow
-from rtcore.report.stretch import Stretch
-from rtcore.report.summary import RunStats, WorkerStats
-from rtcore.ring import FrameHeader
-from rtcore.schedule import UNEQUAL_FACTOR
-from rtcore.world import Source
+from rtcore.results.folder import InferenceRow, RunFolder, TickRow
+from rtcore.results.rows import JobRow
+from rtcore.results.summary import RunStats, WorkerStats
+from rtcore.results.worst_stretch import Stretch
+from rtcore.scheduling.dispatch import Outcome, Source, TickKind
+from rtcore.scheduling.schedule import UNEQUAL_FACTOR
 
 _FEWEST_INFERENCES = 10
 _MISSING = (TickKind.MISSED, TickKind.IDLE)

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from rtcore.datafiles import lines_of, parse_object, read_bytes
 from rtcore.errors import ConfigError
-from rtcore.report.outfolder import EARLIER
-from rtcore.report.record import Episode
+from rtcore.files.outside import lines_of, parse_object, read_bytes
+from rtcore.results.out_folder import EARLIER
+from rtcore.results.record import Episode
 
 
 def learned_episodes(out: Path) -> list[Episode]:

@@ -20,16 +20,16 @@ from rich.segment import Segment
 from rich.style import Style
 
 from rtcore.clock import NS_PER_MS, NS_PER_S, NS_PER_US, Clock, MonotonicClock
-from rtcore.dispatch import Outcome, TickKind
-from rtcore.report.axis import TickAxis
+from rtcore.memory.shared import SharedRun
 from rtcore.report.halfblocks import Image, Line, half_blocks
-from rtcore.report.record import RunRecord
-from rtcore.report.summary import RunStats
 from rtcore.report.table import RunHeader
+from rtcore.report.terminal import LABEL_CELLS, Terminal
 from rtcore.report.timeline import ASCII, KIND_STYLE, UNICODE, Cell, Columns, Glyphs, tick_lane, worker_lanes
 from rtcore.report.wording import learner_facts, number, points, policy_notes, realtime_text, share
-from rtcore.shared import SharedRun
-from rtcore.terminal import LABEL_CELLS, Terminal
+from rtcore.results.axis import TickAxis
+from rtcore.results.record import RunRecord
+from rtcore.results.summary import RunStats
+from rtcore.scheduling.dispatch import Outcome, TickKind
 
 #: What the world looks like at this moment; None: not known.
 Sight: TypeAlias = Callable[[], Image | None]

@@ -1,60 +1,18 @@
-"""The files of a run folder: config.json, summary.json and timeline.png (actions.csv and jobs.csv stream in)."""
+"""What is made of a run's rows and numbers once it is over: summary.json, timeline.png, the Perfetto trace."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
-import subprocess
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rtcore.config import RuntimeConfig
-from rtcore.cpus import usable_cpus
-from rtcore.report.outfolder import OutFolder
-from rtcore.report.record import RunRecord
-from rtcore.report.summary import RunStats
-from rtcore.strictjson import write_json
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-_PACKAGES = ("rtcore", "torch", "h5py", "numpy", "gymnasium", "pyboy", "posix_ipc", "pydantic")
-
-
-def begin_folder(
-    folder: OutFolder, config: RuntimeConfig, resumed: Mapping[str, Any] | None = None, *, goes_on: bool = False
-) -> str:
-    """Make room for a run, and write its config.json; returns what became of an earlier run's files, "" if nothing.
-
-    Args:
-        folder: It is taken.
-        config: As the run has it.
-        resumed: What the run goes on from: `SavedState.origin`.
-        goes_on: Whether that is of this folder.
-    """
-    note = folder.clear(goes_on=goes_on)
-    write_config(folder.path, config, folder.command, resumed)
-    return note
-
-
-def write_config(
-    folder: Path, config: RuntimeConfig, arguments: list[str], resumed: Mapping[str, Any] | None = None
-) -> None:
-    """config.json: the resolved settings, versions, machine and git revision, and what the run goes on from."""
-    versions = {name: _version(name) for name in _PACKAGES} | {"python": platform.python_version()}
-    content = {
-        "config": config.to_jsonable(),
-        "command": arguments,
-        "resumed": resumed,
-        "versions": versions,
-        "git_revision": _git_revision(),
-        "machine": {
-            "host": platform.node(),
-            "kernel": platform.release(),
-            "cpus": usable_cpus(),
-            "cpu": _cpu_model(),
-        },
-    }
-    write_json(folder / "config.json", content)
+from rtcore.errors import RtcoreError
+from rtcore.files.strict_json import write_json
+from rtcore.report.perfetto.writer import convert_folder
+from rtcore.results.record import RunRecord
+from rtcore.results.summary import RunStats
 
 
 def write_results(folder: Path, summary: dict[str, Any], stats: RunStats, record: RunRecord) -> None:
@@ -65,25 +23,23 @@ def write_results(folder: Path, summary: dict[str, Any], stats: RunStats, record
     draw_timeline(record, stats, folder / "timeline.png")
 
 
-def _version(package: str) -> str | None:
+def write_trace(folder: Path, console: Console) -> bool:
+    """Make the Perfetto trace of a run's events. False, having said why, if that failed: the events are kept then."""
+    notes: list[str] = []
+    bar = Progress(TextColumn("trace    "), BarColumn(), TimeElapsedColumn(), console=console, transient=True)
     try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _git_revision() -> str | None:
-    """Of the checkout rtcore was imported from; None if it was installed from a wheel."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return answer.stdout.strip() or None
-
-
-def _cpu_model() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return sys.platform
+        with bar:
+            task = bar.add_task("", total=1.0)
+            path = convert_folder(folder, lambda share: bar.update(task, completed=share), say=notes.append)
+    except (RtcoreError, OSError) as error:
+        console.print(f"trace     not written: {error}", markup=False, soft_wrap=True)
+        if any(folder.glob("trace-*.events")):
+            again = f"python -m rtcore.report.perfetto {folder}"
+            console.print(f"          Its events are kept; {again} tries again", markup=False, soft_wrap=True)
+        return False
+    for note in notes:
+        console.print(f"trace     {note}", markup=False, soft_wrap=True)
+    size_mb = path.stat().st_size / 1e6
+    text = f"trace     {path} ({size_mb:.1f} MB): open it at https://ui.perfetto.dev"
+    console.print(text, markup=False, soft_wrap=True)
+    return True

@@ -12,10 +12,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from rtcore.config import RuntimeConfig
-from rtcore.planner import Plan
-from rtcore.report.summary import RunStats
+from rtcore.config.run import RuntimeConfig
 from rtcore.report.wording import learner_rows, number, points, policy_notes, realtime_text, share
+from rtcore.results.summary import RunStats
+from rtcore.scheduling.planner import Plan
 
 #: What became of a job, in a few words.
 OUTCOME_MEANING = {

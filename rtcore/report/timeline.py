@@ -11,14 +11,14 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from rtcore.clock import NS_PER_S, NS_PER_US
-from rtcore.dispatch import Outcome, TickKind
-from rtcore.report.axis import TickAxis
-from rtcore.report.record import RunRecord
-from rtcore.report.rows import JobRow
-from rtcore.report.summary import RunStats
+from rtcore.memory.counters import Distribution, bucket_bounds
+from rtcore.memory.ring import FrameHeader
 from rtcore.report.wording import number, share
-from rtcore.ring import FrameHeader
-from rtcore.stats import Distribution, bucket_bounds
+from rtcore.results.axis import TickAxis
+from rtcore.results.record import RunRecord
+from rtcore.results.rows import JobRow
+from rtcore.results.summary import RunStats
+from rtcore.scheduling.dispatch import Outcome, TickKind
 
 # -- as characters -----------------------------------------------------------------------------------------
 

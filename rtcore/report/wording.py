@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from rtcore.report.summary import LearnerStats
+from rtcore.results.summary import LearnerStats
 
 _SYNTHETIC = "synthetic: only waits, computes no action; the numbers are the runtime's, not a network's"
 _PADDED = "padded: waits after each inference, as a larger network would compute"

@@ -1,1 +1,4 @@
-"""Who starts when, and what acts when. Pure. `schedule`, `dispatch` and `planner` are to move in here."""
+"""Who starts when, and which action acts at which tick. Pure: driven by the wall, the virtual clock and a replay.
+
+Imports nothing of rtcore.
+"""

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rtcore.datafiles import lines_of
 from rtcore.errors import ConfigError
+from rtcore.files.outside import lines_of
 
 #: Inference time [ns] of job number n (0, 1, ...): a pure function, so that a run can be repeated.
 LatencyModel = Callable[[int], int]

@@ -18,23 +18,24 @@ from typing import Any, Protocol
 import numpy as np
 
 from rtcore.clock import NS_PER_MS, NS_PER_S, ns_of
-from rtcore.config import RuntimeConfig
+from rtcore.config.learning import VIRTUAL_UPDATES_PER_TICK, LearnConfig
+from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError
-from rtcore.history import History
 from rtcore.learn.checkpoint import SavedState
 from rtcore.learn.checkpointer import Checkpointer, Snapshot
-from rtcore.learn.crew import check_can_learn, check_same_world
-from rtcore.learn.master import MasterState
+from rtcore.learn.lessons import Lessons
 from rtcore.learn.optimizer import flatten_optimizer, unflatten_saved
-from rtcore.learn.run import checkpoint_folder, judged_return, state_of
-from rtcore.learnconfig import VIRTUAL_UPDATES_PER_TICK, LearnConfig
-from rtcore.params import ParamStore
-from rtcore.report.record import RunRecord
-from rtcore.report.summary import LearnerStats
-from rtcore.ring import FrameRing
+from rtcore.learn.replay_memory import TransitionReader
+from rtcore.learn.state import checkpoint_folder, judged_return, state_of
+from rtcore.learn.transitions import TransitionBuilder
+from rtcore.memory.history import History
+from rtcore.memory.master import MasterState
+from rtcore.memory.ring import FrameRing
+from rtcore.memory.weights import ParamStore
+from rtcore.processes.learners import check_can_learn, check_same_world
+from rtcore.results.record import RunRecord
+from rtcore.results.summary import LearnerStats
 from rtcore.spaces import ActionSpec, ObservationSpec
-from rtcore.transitions import TransitionBuilder, TransitionReader
-from rtcore.virtual.lessons import Lessons
 
 #: Updates that the shown loss, TD error, value and gradient norm are means of.
 _SHOWN_UPDATES = 100

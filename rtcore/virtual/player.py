@@ -7,9 +7,9 @@ from typing import Any, Protocol
 import numpy.typing as npt
 
 from rtcore.clock import ManualClock
-from rtcore.history import History, HistoryReader
-from rtcore.params import Version
-from rtcore.ring import FrameRing
+from rtcore.memory.history import History, HistoryReader
+from rtcore.memory.ring import FrameRing
+from rtcore.memory.weights import Version
 from rtcore.spaces import ObservationWatch
 from rtcore.virtual.latency import LatencyModel
 from rtcore.virtual.workers import Inference
@@ -25,7 +25,7 @@ class SimPolicy(Protocol):
 
 
 class SimWeights(Protocol):
-    """A network that plays from a parameter store (`rtcore_workers.weights.SharedWeights`)."""
+    """A network that plays from a parameter store (`rtcore_workers.weights.shared.SharedWeights`)."""
 
     def switch(self) -> Version:
         """Before an inference: the newest weights, held until `done`."""

@@ -8,14 +8,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from rtcore.config import RuntimeConfig
+from rtcore.config.run import RuntimeConfig
 from rtcore.errors import RtcoreError
-from rtcore.recording.columns import FOLDER, TICKS_FILE, UNFINISHED
+from rtcore.loop.world import GymnasiumWorld
+from rtcore.memory.ring import FrameRing
 from rtcore.recording.process import finish, make_writer
-from rtcore.recording.tap import Tap
+from rtcore.recording.ring_reader import Tap
+from rtcore.recording.schema import FOLDER, TICKS_FILE, UNFINISHED
 from rtcore.recording.writer import describe_run
-from rtcore.ring import FrameRing
-from rtcore.world import GymnasiumWorld
 
 
 class VirtualRecording:
@@ -32,7 +32,7 @@ class VirtualRecording:
     ) -> None:
         """RtcoreError if the file cannot be made."""
         out = config.out or Path()
-        describe = importlib.import_module("rtcore_workers.environment").describe
+        describe = importlib.import_module("rtcore.loop.process").describe
         about = describe_run(config, describe(world, config), {"policy": policy}, rate_hz)
         self._path = out / FOLDER / TICKS_FILE
         self._say = say

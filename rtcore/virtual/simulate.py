@@ -18,36 +18,36 @@ import numpy as np
 import numpy.typing as npt
 
 from rtcore.clock import NS_PER_MS, ManualClock, TickGrid
-from rtcore.config import RuntimeConfig
-from rtcore.dispatch import Dispatcher
+from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError
-from rtcore.history import History
 from rtcore.learn.checkpoint import SavedState, load_state, load_weights
-from rtcore.learn.policysource import fitting_policy, resolve_policy
-from rtcore.learn.run import say_what_changed, say_what_is_unchecked
-from rtcore.planner import Plan, Tau, make_plan
-from rtcore.recorder import Books, StatsRecorder
-from rtcore.recording.columns import require_h5py
-from rtcore.report.books import check_books
+from rtcore.learn.lessons import Lessons
+from rtcore.learn.policy import fitting_policy, resolve_policy
+from rtcore.learn.state import say_what_changed, say_what_is_unchecked
+from rtcore.loop.counting import Books, StatsRecorder
+from rtcore.loop.tickloop import TickLoop
+from rtcore.loop.world import GymnasiumWorld, World, leaves_space_text, world_seed
+from rtcore.memory.counters import Histogram
+from rtcore.memory.history import History
+from rtcore.memory.ring import FrameRing
+from rtcore.recording.schema import require_h5py
 from rtcore.report.culprits import find_culprits
-from rtcore.report.outfolder import OutFolder
-from rtcore.report.output import begin_folder
-from rtcore.report.record import RunRecord, writing_to
-from rtcore.report.rows import JobRow
-from rtcore.report.snapshot import episodes_of
-from rtcore.report.summary import RunStats, WorkerStats, build_summary
-from rtcore.ring import FrameRing
-from rtcore.schedule import Schedule, ScheduleParams
+from rtcore.results.agreement import check_books
+from rtcore.results.out_folder import OutFolder
+from rtcore.results.output import begin_folder
+from rtcore.results.record import RunRecord, writing_to
+from rtcore.results.rows import JobRow
+from rtcore.results.snapshot import episodes_of
+from rtcore.results.summary import RunStats, WorkerStats, build_summary
+from rtcore.scheduling.dispatch import Dispatcher
+from rtcore.scheduling.planner import Plan, Tau, make_plan
+from rtcore.scheduling.schedule import Schedule, ScheduleParams
 from rtcore.spaces import ObservationWatch
-from rtcore.stats import Histogram
-from rtcore.tickloop import TickLoop
 from rtcore.virtual.latency import LatencyModel, parse_latency
 from rtcore.virtual.learning import VirtualLearning, check_learnable
-from rtcore.virtual.lessons import Lessons
 from rtcore.virtual.player import SimPlayer, SimPolicy
 from rtcore.virtual.recording import VirtualRecording
 from rtcore.virtual.workers import Change, SimulatedWorkers
-from rtcore.world import GymnasiumWorld, World, leaves_space_text, world_seed
 
 __all__ = ["Change", "SimPolicy", "SimulatedWorkers", "Simulation"]
 
@@ -242,7 +242,7 @@ class Simulation:
         """As `Runtime.header`, of the world and the policy that the config names."""
         header: dict[str, Any] = {}
         if self._own_world is not None:
-            header["world"] = _entry("rtcore_workers.environment", "describe")(self._own_world, self.config)
+            header["world"] = _entry("rtcore.loop.process", "describe")(self._own_world, self.config)
         if (info := self._policy_info) is not None:
             header["policy"] = {
                 "policy": self._policy_name,
@@ -401,7 +401,7 @@ def _decode(spec: Any, raw: bytes) -> Any:
 
 def _build_world(config: RuntimeConfig, ticks_before: int) -> GymnasiumWorld:
     seed = world_seed(config.seed, ticks_before)
-    world: GymnasiumWorld = _entry("rtcore_workers.environment", "build_world")(config, seed)
+    world: GymnasiumWorld = _entry("rtcore.loop.process", "build_world")(config, seed)
     return world
 
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from rtcore.clock import ManualClock
-from rtcore.dispatch import Entry
-from rtcore.report.record import RunRecord
-from rtcore.ring import FrameHeader, FrameRing
-from rtcore.schedule import Job
-from rtcore.stats import Histogram
-from rtcore.tickloop import Answer
+from rtcore.loop.tickloop import Answer
+from rtcore.memory.counters import Histogram
+from rtcore.memory.ring import FrameHeader, FrameRing
+from rtcore.results.record import RunRecord
+from rtcore.scheduling.dispatch import Entry
+from rtcore.scheduling.schedule import Job
 
 
 class Change(NamedTuple):

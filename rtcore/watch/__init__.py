@@ -1,1 +1,4 @@
-"""Runs seen from outside: which there are, and what one of them is doing. Read-only."""
+"""Looking at a run from outside, through its shared memory: what `rtcore-top` shows.
+
+Imports `report`, `learn`.
+"""

@@ -6,11 +6,11 @@ import math
 from dataclasses import replace
 
 from rtcore.clock import MonotonicClock
-from rtcore.config import RuntimeConfig
-from rtcore.learn.master import attach_master
+from rtcore.config.run import RuntimeConfig
 from rtcore.learn.stats import learner_stats
-from rtcore.paramsegment import attach_store
-from rtcore.report.summary import LearnerStats
+from rtcore.memory.master import attach_master
+from rtcore.memory.weight_segment import attach_store
+from rtcore.results.summary import LearnerStats
 
 
 class LearnersView:

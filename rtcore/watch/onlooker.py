@@ -19,17 +19,17 @@ from typing import Any, NamedTuple, Self
 import posix_ipc
 import psutil
 
-from rtcore.about import About
-from rtcore.config import RuntimeConfig
+from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError, LayoutMismatchError, SharedMemoryError
-from rtcore.layout import LAYOUT_VERSION
+from rtcore.memory.description import About
+from rtcore.memory.layout import LAYOUT_VERSION
+from rtcore.memory.segments import Standing, judge_run, read_head, removal_command, segment_path
+from rtcore.memory.shared import Phase, SharedRun
 from rtcore.report.live import booked_ticks
-from rtcore.report.record import Drain, RunRecord
-from rtcore.report.snapshot import snapshot
-from rtcore.report.summary import RunStats, build_summary
 from rtcore.report.table import RunHeader
-from rtcore.shared import Phase, SharedRun
-from rtcore.shm import Standing, judge_run, read_head, removal_command, segment_path
+from rtcore.results.record import Drain, RunRecord
+from rtcore.results.snapshot import snapshot
+from rtcore.results.summary import RunStats, build_summary
 from rtcore.spaces import ObservationSpec
 from rtcore.watch.frames import WorldSight
 from rtcore.watch.learners import LearnersView

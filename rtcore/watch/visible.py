@@ -8,8 +8,8 @@ from typing import Any
 
 from rtcore.clock import unix_time_s
 from rtcore.errors import ConfigError, LayoutMismatchError, RtcoreError, SharedMemoryError
-from rtcore.layout import LAYOUT_VERSION
-from rtcore.shm import is_measurement, removal_command, run_ids
+from rtcore.memory.layout import LAYOUT_VERSION
+from rtcore.memory.segments import is_measurement, removal_command, run_ids
 from rtcore.watch.onlooker import LIVE_STATES, Onlooker, RunState, command_of, owner_of, state_from_outside
 
 

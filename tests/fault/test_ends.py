@@ -21,8 +21,8 @@ from drills import HEALTHY, SHM, run_to_end, running, wait_for, wait_until_ticki
 import rtcore
 from rtcore.errors import ConfigError, PolicyError, RecordError, RtcoreError
 from rtcore.learn.checkpoint import load_state
-from rtcore.shared import SharedRun
-from rtcore.shm import files_of
+from rtcore.memory.segments import files_of
+from rtcore.memory.shared import SharedRun
 
 pytestmark = pytest.mark.fault
 sys.path.insert(0, str(Path(__file__).parent))

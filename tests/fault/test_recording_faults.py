@@ -17,13 +17,13 @@ import psutil
 import pytest
 from drills import HEALTHY, children_by_name, kill, run_to_end, running, wait_for, wait_until_ticking
 
+from rtcore.cli.mend import mend
 from rtcore.cli.replay import make_world
-from rtcore.config import make_config
+from rtcore.config.run import make_config
 from rtcore.errors import ConfigError
-from rtcore.recording.columns import FOLDER, MINARI_FILES, TICKS_FILE, ticks_file
-from rtcore.recording.mend import mend
 from rtcore.recording.reader import Recording
 from rtcore.recording.replay import Report, replay
+from rtcore.recording.schema import FOLDER, MINARI_FILES, TICKS_FILE, ticks_file
 
 pytestmark = pytest.mark.fault
 

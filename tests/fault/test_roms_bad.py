@@ -13,7 +13,7 @@ import psutil
 import pytest
 from drills import run_to_end, wait_for
 
-from rtcore.cli.endings import EXIT_BAD_INPUT
+from rtcore.cli.exits import EXIT_BAD_INPUT
 from rtcore_envs.library import KNOWN_ROMS, sha256_of
 from rtcore_envs.probe import Probe, probe_rom
 from rtcore_envs.states import write_state

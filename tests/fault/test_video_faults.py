@@ -12,8 +12,8 @@ import av
 import pytest
 from drills import HEALTHY, run_to_end, running, wait_for, wait_until_ticking
 
-from rtcore.recording.columns import FOLDER, TICKS_FILE
 from rtcore.recording.reader import Recording
+from rtcore.recording.schema import FOLDER, TICKS_FILE
 
 pytestmark = pytest.mark.fault
 

@@ -7,8 +7,8 @@ each actor has seen *is* the state: a state met before is not entered again, and
 counted as the number of paths through the graph of states. Exhaustive, under sequential consistency.
 
 A record is not written at a stroke: `struct.pack_into` clears it, then fills it (CPython does just that), a
-frame moves word by word. So the real classes of `rtcore.ring` and `rtcore.slots` run unchanged; `conftest.py`
-swaps the record descriptions and the copying in those modules for the stepped ones here.
+frame moves word by word. So the real classes of `rtcore.memory.ring` and `rtcore.memory.slots` run unchanged;
+`conftest.py` swaps the record descriptions and the copying in those modules for the stepped ones here.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ class SteppedStructWithTail:
 
 
 def stepped_copy(target: memoryview | SteppedBuffer, source: memoryview | SteppedBuffer) -> None:
-    """Stands in for `rtcore.ring.copy_bytes`: word by word, whichever side is shared."""
+    """Stands in for `rtcore.memory.ring.copy_bytes`: word by word, whichever side is shared."""
     if isinstance(source, SteppedBuffer):
         for at in range(0, len(source.raw), WORD_BYTES):
             part = slice(at, at + WORD_BYTES)

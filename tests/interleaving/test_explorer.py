@@ -5,7 +5,7 @@ import math
 import pytest
 from explorer import Deadlock, Scenario, SteppedBuffer, SteppedRecord, explore, wait_until
 
-from rtcore.layout import JOB
+from rtcore.memory.layout import JOB
 
 pytestmark = pytest.mark.interleaving
 

@@ -22,8 +22,8 @@ from test_interleaving_params import (
     weights,
 )
 
-from rtcore import params
-from rtcore.params import ParamStore
+from rtcore.memory import weights as params
+from rtcore.memory.weights import ParamStore
 from rtcore_workers.holder import Holder
 
 pytestmark = pytest.mark.interleaving

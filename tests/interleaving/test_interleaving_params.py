@@ -3,10 +3,10 @@
 import pytest
 from explorer import Scenario, SteppedBuffer, access, explore, wait_until
 
-from rtcore import params
 from rtcore.errors import PolicyError
-from rtcore.layout import ParamLayout
-from rtcore.params import ParamStore, Version
+from rtcore.memory import weights as params
+from rtcore.memory.layout import ParamLayout
+from rtcore.memory.weights import ParamStore, Version
 
 pytestmark = pytest.mark.interleaving
 

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 from explorer import Scenario, SteppedWords, explore, wait_until
 
-from rtcore.embed.player import Player
-from rtcore.embed.resets import ResetOrders, reset_order
+from rtcore.loop.resets import ResetOrders, reset_order
+from rtcore.runtime.player import Player
 
 pytestmark = pytest.mark.interleaving
 

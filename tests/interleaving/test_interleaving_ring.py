@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from explorer import Scenario, SteppedBuffer, explore
 
-from rtcore.layout import FRAME_HEADER, LOG_RECORD, RING_BEGUN, Layout
-from rtcore.ring import NONE_YET, FrameRing, JobLog, ReadStatus, SequenceRing
+from rtcore.memory.layout import FRAME_HEADER, LOG_RECORD, RING_BEGUN, Layout
+from rtcore.memory.ring import NONE_YET, FrameRing, JobLog, ReadStatus, SequenceRing
 
 pytestmark = pytest.mark.interleaving
 

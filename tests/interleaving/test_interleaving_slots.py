@@ -3,9 +3,9 @@
 import pytest
 from explorer import Scenario, SteppedBuffer, explore, wait_until
 
-from rtcore import slots
-from rtcore.layout import JOB, SLOT_ENTRY, Layout
-from rtcore.slots import ActionSlots, JobBoard
+from rtcore.memory import slots
+from rtcore.memory.layout import JOB, SLOT_ENTRY, Layout
+from rtcore.memory.slots import ActionSlots, JobBoard
 
 pytestmark = pytest.mark.interleaving
 

@@ -13,8 +13,8 @@ import gymnasium
 import numpy as np
 
 from rtcore.errors import RecordError
+from rtcore.memory.ring import FrameRing
 from rtcore.recording.writer import RecordingWriter
-from rtcore.ring import FrameRing
 from rtcore.spaces import ActionSpec, ObservationSpec
 
 OBSERVATION = ObservationSpec.from_space(gymnasium.spaces.Box(0, 255, (8, 8), np.uint8))

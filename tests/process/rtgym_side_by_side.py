@@ -8,7 +8,7 @@ import numpy as np
 import rtgym
 import rtgym_drone
 
-from rtcore.embed.rtgym import realtime_env
+from rtcore.runtime.rtgym import realtime_env
 
 
 def main() -> None:

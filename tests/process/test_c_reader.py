@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from rtcore.layout import ENV_HISTOGRAMS, WORKER_HISTOGRAMS, Layout
-from rtcore.layoutdoc import RECORDS
-from rtcore.layoutheader import OFFSETS
-from rtcore.shm import attach_segment, create_segment, new_run_id, unlink_all
+from rtcore.memory.layout import ENV_HISTOGRAMS, WORKER_HISTOGRAMS, Layout
+from rtcore.memory.segments import attach_segment, create_segment, new_run_id, unlink_all
+from tools.layoutdoc import RECORDS
+from tools.layoutheader import OFFSETS
 
 pytestmark = [
     pytest.mark.slow,

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 
-from rtcore.report.folder import read_run
+from rtcore.results.folder import read_run
 
 pytestmark = pytest.mark.process
 

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 import torch
 
-from rtcore.manifest import ParamManifest, ParamTensor
-from rtcore.params import ParamStore
-from rtcore_workers.cudart import HANDLE_BYTES, CudaError, Cudart, loaded_cudart
-from rtcore_workers.device_memory import CUDA_IPC, CudaMemory, NotShared, allocate
+from rtcore.memory.tensors import ParamManifest, ParamTensor
+from rtcore.memory.weights import ParamStore
 from rtcore_workers.holder import Holder
+from rtcore_workers.weights.cudart import HANDLE_BYTES, CudaError, Cudart, loaded_cudart
+from rtcore_workers.weights.device_memory import CUDA_IPC, CudaMemory, NotShared, allocate
 
 pytestmark = pytest.mark.process
 
@@ -29,7 +29,7 @@ SIZES: dict[str, Any] = {"kind": CUDA_IPC, "num_buffers": 3, "buffer_bytes": SIZ
 #: Opens a handle and prints what is at each of the offsets, each time that it is told to.
 READER = """
 import ctypes, json, sys
-from rtcore_workers.cudart import Cudart
+from rtcore_workers.weights.cudart import Cudart
 cudart = Cudart(sys.argv[1])
 address = cudart.open_handle(bytes.fromhex(sys.argv[2]))
 for line in sys.stdin:
@@ -117,7 +117,7 @@ def test_what_the_runtime_refuses_is_named_and_is_not_left_for_torch_to_find(cud
 
 def test_a_handle_whose_owner_has_gone_is_refused(cudart: Cudart, library: str) -> None:
     code = (
-        "import sys; from rtcore_workers.cudart import Cudart; cudart = Cudart(sys.argv[1]); "
+        "import sys; from rtcore_workers.weights.cudart import Cudart; cudart = Cudart(sys.argv[1]); "
         "print(cudart.get_handle(cudart.malloc(4096)).hex())"
     )
     done = subprocess.run([sys.executable, "-c", code, library], capture_output=True, text=True, check=True)

@@ -13,7 +13,7 @@ from gymnasium import spaces
 
 import rtcore
 from rtcore.errors import ConfigError, EnvironmentFailed, PolicyError
-from rtcore.shm import files_of
+from rtcore.memory.segments import files_of
 
 pytestmark = pytest.mark.process
 sys.path.insert(0, str(Path(__file__).parent))

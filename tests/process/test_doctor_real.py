@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from rtcore.config import make_config
+from rtcore.config.run import make_config
 from rtcore.doctor import kernel, segments, system
 from rtcore.doctor.checks import Needs, Status
 from rtcore.doctor.machine import Machine, ProbeError
 from rtcore.doctor.segments import Found, Owner
-from rtcore.layout import SEGMENT_HEADER, Layout
-from rtcore.runtime import Runtime
-from rtcore.shm import attach_segment, create_segment, create_semaphore, files_of, new_run_id, unlink_all
+from rtcore.memory.layout import SEGMENT_HEADER, Layout
+from rtcore.memory.segments import attach_segment, create_segment, create_semaphore, files_of, new_run_id, unlink_all
+from rtcore.runtime.runtime import Runtime
 
 pytestmark = pytest.mark.process
 
@@ -29,8 +29,8 @@ LAYOUT = Layout(max_workers=1, ring_slots=2, log_slots=2, frame_bytes=64, action
 #: Makes a run's segments and a semaphore, says its run id, and is killed: what an OOM killer leaves behind.
 DIES = """
 import os, signal, sys
-from rtcore.layout import Layout
-from rtcore.shm import create_segment, create_semaphore, new_run_id
+from rtcore.memory.layout import Layout
+from rtcore.memory.segments import create_segment, create_semaphore, new_run_id
 layout, run_id = Layout(1, 2, 2, 64, 8, 1), new_run_id()
 for part in ("control", "slots", "ring", "log", "about"):
     create_segment(run_id, part, layout)

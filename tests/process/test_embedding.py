@@ -15,9 +15,9 @@ import pytest
 import torch
 
 import rtcore
-from rtcore.embed.importable import import_path
+from rtcore.config.factories import import_path
 from rtcore.errors import ConfigError, EnvironmentFailed, PolicyError, StartupError
-from rtcore.shm import files_of
+from rtcore.memory.segments import files_of
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 sys.path.insert(0, str(Path(__file__).parent))

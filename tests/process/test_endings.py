@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from rtcore.cli.endings import Stopped, signals_as_exceptions, stop_if_told, stopping_by
+from rtcore.cli.exits import Stopped, signals_as_exceptions, stop_if_told, stopping_by
 from rtcore.cli.run import main
 
 pytestmark = pytest.mark.process
 
 PROGRAM = """
 import os, signal, sys, time
-from rtcore.cli.endings import end_program, stop_if_told
+from rtcore.cli.exits import end_program, stop_if_told
 from rtcore.errors import ConfigError, PolicyError
 def body():
     {body}

@@ -15,7 +15,7 @@ import pytest
 
 import rtcore
 from rtcore.cli.rom import main
-from rtcore.shm import files_of
+from rtcore.memory.segments import files_of
 from rtcore_envs.gameboy import start_emulator
 from rtcore_envs.library import KnownRom
 from rtcore_envs.probe import Probe, as_known

@@ -25,12 +25,12 @@ from test_weights_runs import PLAYING, applied, check_each_came_from_one_version
 from weight_parts import state
 
 import rtcore
-from rtcore.launcher import PRELOAD_NETWORK
-from rtcore.params import ParamStore
-from rtcore.paramsegment import attach_store
-from rtcore.runtime import Runtime
-from rtcore.shm import files_of
-from rtcore_workers.device_memory import NotShared, open_memory
+from rtcore.memory.segments import files_of
+from rtcore.memory.weight_segment import attach_store
+from rtcore.memory.weights import ParamStore
+from rtcore.processes.launcher import PRELOAD_NETWORK
+from rtcore.runtime.runtime import Runtime
+from rtcore_workers.weights.device_memory import NotShared, open_memory
 
 pytestmark = pytest.mark.process
 
@@ -125,12 +125,12 @@ def test_the_workers_of_a_device_compute_with_what_its_holder_brings_there(tmp_p
 def test_a_holder_that_cannot_have_its_memory_leaves_each_worker_its_own(monkeypatch, tmp_path: Path) -> None:
     """In the holder alone: where a GPU shares nothing between processes, it is the one to find out."""
     (tmp_path / "no_memory.py").write_text(
-        "import rtcore_workers.device_memory as memory, rtcore_workers.holder as holder\n"
+        "import rtcore_workers.weights.device_memory as memory, rtcore_workers.holder as holder\n"
         "def allocate(*_): raise memory.NotShared('operation not supported (801)')\n"
         "holder.allocate = allocate\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr("rtcore.supervisor.PRELOAD_NETWORK", (*PRELOAD_NETWORK, "no_memory"))
+    monkeypatch.setattr("rtcore.processes.supervisor.PRELOAD_NETWORK", (*PRELOAD_NETWORK, "no_memory"))
     said: list[str] = []
     with rtcore.Runtime(**HELD | {"workers": 2}, progress=said.append) as runtime:
         assert runtime.publish(state(2), wait_s=30) == 2
@@ -307,7 +307,7 @@ def test_a_holder_ends_with_a_killed_program() -> None:
 
 def test_memory_goes_with_its_owner() -> None:
     code = (
-        "from rtcore_workers.device_memory import allocate\nimport json\n"
+        "from rtcore_workers.weights.device_memory import allocate\nimport json\n"
         "print(json.dumps(allocate('stand-in', 'cpu', 3, 100).exported))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from rtcore import launcher as launcher_module
 from rtcore.channel import Begin, End, Result
 from rtcore.clock import NS_PER_MS
 from rtcore.errors import LauncherDied, StartupError
-from rtcore.launcher import Child, Launcher, child_error
-from rtcore.shm import new_run_id
+from rtcore.memory.segments import new_run_id
+from rtcore.processes import launcher as launcher_module
+from rtcore.processes.launcher import Child, Launcher, child_error
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
 
@@ -160,7 +160,7 @@ def test_a_program_that_closes_every_descriptor_is_told_so_and_can_still_close_t
     program = (
         "import os\n"
         "from rtcore.errors import LauncherDied\n"
-        "from rtcore.launcher import Launcher\n"
+        "from rtcore.processes.launcher import Launcher\n"
         f"launcher = Launcher({new_run_id()!r}, preload=())\n"
         "os.closerange(3, 4096)\n"
         "try:\n"

@@ -15,7 +15,7 @@ from learnable import EPISODE_STEPS
 import rtcore
 from rtcore.errors import ConfigError, PolicyError, StartupError
 from rtcore.learn.checkpoint import load_state, load_weights
-from rtcore.report.summary import LearnerStats
+from rtcore.results.summary import LearnerStats
 
 pytestmark = pytest.mark.process
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rtcore.layout import Layout, MasterLayout
-from rtcore.learn.master import MasterState, attach_master
-from rtcore.shm import create_segment, new_run_id, unlink_all
+from rtcore.memory.layout import Layout, MasterLayout
+from rtcore.memory.master import MasterState, attach_master
+from rtcore.memory.segments import create_segment, new_run_id, unlink_all
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
@@ -28,7 +28,7 @@ KILLS = 20
 LEARNER = """
 import sys
 import numpy as np
-from rtcore.learn.master import attach_master
+from rtcore.memory.master import attach_master
 
 def step(present, coming, number):
     for place, (source, target) in enumerate(zip(present, coming)):
@@ -46,8 +46,8 @@ while True:
 def run_id() -> Iterator[str]:
     name = new_run_id()
     layout = MasterLayout(2, COUNT * 4)
-    from rtcore.layout import LEARNER_SIZES
-    from rtcore.stats import Words
+    from rtcore.memory.counters import Words
+    from rtcore.memory.layout import LEARNER_SIZES
 
     def prepare(memory: memoryview) -> None:
         sizes = Words(LEARNER_SIZES, memory, layout.sizes_at)

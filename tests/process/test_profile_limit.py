@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from rtcore.clock import MonotonicClock
-from rtcore.layout import FRAME_HEADER
+from rtcore.memory.layout import FRAME_HEADER
+from rtcore.memory.ring import ReadStatus
+from rtcore.memory.segments import files_of
 from rtcore.profile import limit
 from rtcore.profile.limit import LimitProcess, LimitTransport, compile_limit
 from rtcore.profile.transports import Rhythm, Ring, RtcoreTransport
-from rtcore.ring import ReadStatus
-from rtcore.shm import files_of
 
 pytestmark = [
     pytest.mark.process,

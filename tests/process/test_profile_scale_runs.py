@@ -11,15 +11,15 @@ import pytest
 
 from rtcore.cli.profile import main
 from rtcore.clock import MonotonicClock
+from rtcore.memory.segments import files_of
 from rtcore.profile import usage
-from rtcore.shm import files_of
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 
 def test_small_sweeps_give_a_number_for_everything_and_leave_nothing_behind(tmp_path: Path, monkeypatch, capsys):
     ids = []
-    from rtcore import supervisor
+    from rtcore.processes import supervisor
 
     real = supervisor.new_run_id
     monkeypatch.setattr(supervisor, "new_run_id", lambda: ids.append(real()) or ids[-1])

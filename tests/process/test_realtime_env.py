@@ -21,9 +21,9 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 
 import rtcore
-from rtcore.embed.realtimeenv import RealtimeEnv
 from rtcore.errors import ConfigError, EnvironmentFailed, EnvironmentHung, PolicyError, RtcoreWarning, WorkerDied
-from rtcore.shm import files_of
+from rtcore.memory.segments import files_of
+from rtcore.runtime.realtime_env import RealtimeEnv
 
 pytestmark = pytest.mark.process
 sys.path.insert(0, str(Path(__file__).parent))

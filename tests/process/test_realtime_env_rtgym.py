@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import rtcore
-from rtcore.embed.rtgym import InterfaceEnv, realtime_env
 from rtcore.errors import ConfigError
-from rtcore.shm import files_of
+from rtcore.memory.segments import files_of
+from rtcore.runtime.rtgym import InterfaceEnv, realtime_env
 
 pytestmark = pytest.mark.process
 sys.path.insert(0, str(Path(__file__).parent))
@@ -74,7 +74,7 @@ def test_a_control_stays_as_a_robots_does_while_the_program_thinks() -> None:
 def test_an_interface_is_a_world_for_workers_too() -> None:
     args = {"interface": "embed_worlds:FakeRobot", "time_step_duration": 0.02, "ep_max_length": 20}
     with rtcore.Runtime(
-        env_id="rtcore.embed.rtgym:make_world", env_args=args, policy="random", workers=1, ticks=90
+        env_id="rtcore.runtime.rtgym:make_world", env_args=args, policy="random", workers=1, ticks=90
     ) as runtime:
         runtime.wait()
     summary = runtime.summary()

@@ -17,15 +17,15 @@ from recorded_worlds import FRAMES, Arm
 import rtcore
 from rtcore.cli.replay import make_world
 from rtcore.cli.run import main
-from rtcore.config import make_config
+from rtcore.config.run import make_config
 from rtcore.errors import RecordError
-from rtcore.recording.columns import FOLDER
-from rtcore.recording.crew import RecordingCrew
+from rtcore.memory.ring import FrameHeader
+from rtcore.memory.segments import files_of
+from rtcore.processes.recorder import RecordingCrew
 from rtcore.recording.reader import Recording
 from rtcore.recording.replay import Report, replay
-from rtcore.ring import FrameHeader
-from rtcore.shm import files_of
-from rtcore.world import Source
+from rtcore.recording.schema import FOLDER
+from rtcore.scheduling.dispatch import Source
 
 pytestmark = pytest.mark.process
 sys.path.insert(0, str(Path(__file__).parent))

@@ -11,14 +11,14 @@ import pytest
 
 import rtcore
 from rtcore.clock import NS_PER_MS, MonotonicClock
-from rtcore.config import make_config
-from rtcore.dispatch import Outcome, TickKind
+from rtcore.config.run import make_config
+from rtcore.files.strict_json import write_json
+from rtcore.memory.shared import SharedRun
 from rtcore.report.explain.tick import explain_tick
-from rtcore.report.folder import RunFolder, read_run
-from rtcore.report.output import write_config
 from rtcore.report.page.data import Samples, quantile
-from rtcore.shared import SharedRun
-from rtcore.strictjson import write_json
+from rtcore.results.folder import RunFolder, read_run
+from rtcore.results.output import write_config
+from rtcore.scheduling.dispatch import Outcome, TickKind
 
 pytestmark = pytest.mark.process
 

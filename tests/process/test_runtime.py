@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 import rtcore
-from rtcore.config import make_config
+from rtcore.config.run import make_config
 from rtcore.errors import StartupError
-from rtcore.shm import files_of
+from rtcore.memory.segments import files_of
 from rtcore.virtual.simulate import Simulation
 
 pytestmark = pytest.mark.process

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 import rtcore
-from rtcore.dispatch import TickKind
+from rtcore.memory.ring import FrameHeader
 from rtcore.report.explain.tick import explain_tick
-from rtcore.report.folder import read_run
-from rtcore.report.output import write_config, write_results
-from rtcore.ring import FrameHeader
+from rtcore.report.output import write_results
+from rtcore.results.folder import read_run
+from rtcore.results.output import write_config
+from rtcore.scheduling.dispatch import TickKind
 
 pytestmark = pytest.mark.process
 sys.path.insert(0, str(Path(__file__).parent))

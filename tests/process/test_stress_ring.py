@@ -12,10 +12,10 @@ from multiprocessing.connection import wait
 import numpy as np
 import pytest
 
-from rtcore.layout import FRAME_HEADER, JOB, SLOT_ENTRY, Layout
-from rtcore.ring import ReadStatus
-from rtcore.shared import SharedRun
-from rtcore.shm import files_of, new_run_id, unlink_all
+from rtcore.memory.layout import FRAME_HEADER, JOB, SLOT_ENTRY, Layout
+from rtcore.memory.ring import ReadStatus
+from rtcore.memory.segments import files_of, new_run_id, unlink_all
+from rtcore.memory.shared import SharedRun
 from rtcore.spaces import ObservationSpec
 
 pytestmark = pytest.mark.process

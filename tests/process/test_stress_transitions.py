@@ -6,13 +6,14 @@ import time
 import numpy as np
 import pytest
 
-from rtcore.dispatch import TickKind
-from rtcore.history import History
-from rtcore.layout import FRAME_HEADER, Layout
-from rtcore.shared import SharedRun
-from rtcore.shm import files_of, new_run_id, unlink_all
+from rtcore.learn.replay_memory import TransitionReader
+from rtcore.learn.transitions import TransitionBuilder
+from rtcore.memory.history import History
+from rtcore.memory.layout import FRAME_HEADER, Layout
+from rtcore.memory.segments import files_of, new_run_id, unlink_all
+from rtcore.memory.shared import SharedRun
+from rtcore.scheduling.dispatch import TickKind
 from rtcore.spaces import ActionSpec, ObservationSpec
-from rtcore.transitions import TransitionBuilder, TransitionReader
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 

@@ -25,7 +25,7 @@ from typing import Any
 import pytest
 
 import rtcore
-from rtcore.shm import SHM_DIR, files_of
+from rtcore.memory.segments import SHM_DIR, files_of
 from rtcore.watch.onlooker import LIVE_STATES, SUMMARY_KEYS, Onlooker, RunState
 from rtcore.watch.visible import visible_run_ids
 

@@ -19,10 +19,10 @@ from tracecheck import Parsed, parse
 
 import rtcore
 from rtcore.clock import MonotonicClock
-from rtcore.layout import TRACE_EVENT
+from rtcore.memory.layout import TRACE_EVENT
+from rtcore.memory.segments import files_of
+from rtcore.memory.trace import TraceKind, read_spool, spool_head
 from rtcore.report.perfetto.writer import TRACE_FILE, convert_folder
-from rtcore.shm import files_of
-from rtcore.trace import TraceKind, read_spool, spool_head
 
 pytestmark = pytest.mark.process
 

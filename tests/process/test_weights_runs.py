@@ -20,7 +20,7 @@ from weight_parts import state
 
 import rtcore
 from rtcore.errors import PolicyError
-from rtcore.shm import files_of
+from rtcore.memory.segments import files_of
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 sys.path.insert(0, str(Path(__file__).parent))

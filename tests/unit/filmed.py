@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from rtcore.dispatch import TickKind
-from rtcore.recording.columns import FOLDER
+from rtcore.memory.ring import FrameHeader, FrameRing
+from rtcore.recording.schema import FOLDER
 from rtcore.recording.writer import RecordingWriter
-from rtcore.ring import FrameHeader, FrameRing
+from rtcore.scheduling.dispatch import Source, TickKind
 from rtcore.spaces import ActionSpec, ObservationSpec
-from rtcore.world import Source
 
 RATE_HZ = Fraction(262144, 4389)
 KEYS = ["A", "B", "LEFT", "UP", "RIGHT", "DOWN", "NOOP"]

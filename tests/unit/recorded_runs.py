@@ -9,13 +9,13 @@ from typing import Any
 
 import h5py
 
-from rtcore.config import RuntimeConfig, make_config
-from rtcore.datafiles import write_sums
-from rtcore.recording.columns import FOLDER, TICKS_FILE
+from rtcore.config.run import RuntimeConfig, make_config
+from rtcore.files.outside import write_sums
+from rtcore.loop.world import GymnasiumWorld, make_environment
 from rtcore.recording.reader import Recording
 from rtcore.recording.replay import Report, replay
+from rtcore.recording.schema import FOLDER, TICKS_FILE
 from rtcore.virtual.simulate import Simulation
-from rtcore.world import GymnasiumWorld, make_environment
 
 SETTINGS: dict[str, Any] = {
     "clock": "virtual",

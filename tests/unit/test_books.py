@@ -9,9 +9,9 @@ import gymnasium
 import numpy as np
 import pytest
 
-from rtcore.config import make_config
+from rtcore.config.run import make_config
 from rtcore.errors import RtcoreError
-from rtcore.report.books import Rows, check_books
+from rtcore.results.agreement import Rows, check_books
 from rtcore.virtual.simulate import Simulation
 
 pytestmark = pytest.mark.unit

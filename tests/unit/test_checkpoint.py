@@ -20,9 +20,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from rtcore.config import make_config
-from rtcore.datafiles import SUMS
+from rtcore.config.run import make_config
 from rtcore.errors import ConfigError, RtcoreError
+from rtcore.files.outside import SUMS
 from rtcore.learn.checkpoint import (
     BEST,
     LAST,
@@ -35,11 +35,11 @@ from rtcore.learn.checkpoint import (
     load_weights,
 )
 from rtcore.learn.checkpointer import Checkpointer, Snapshot
-from rtcore.learn.master import MasterCopy
 from rtcore.learn.optimizer import flatten_optimizer, unflatten_saved
-from rtcore.learn.policysource import resolve_policy
-from rtcore.learn.run import say_what_changed, say_what_is_unchecked, state_of
-from rtcore.manifest import ParamManifest, ParamTensor
+from rtcore.learn.policy import resolve_policy
+from rtcore.learn.state import say_what_changed, say_what_is_unchecked, state_of
+from rtcore.memory.master import MasterCopy
+from rtcore.memory.tensors import ParamManifest, ParamTensor
 
 pytestmark = pytest.mark.unit
 

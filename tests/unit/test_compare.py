@@ -16,20 +16,20 @@ from rich.console import Console
 from test_report_views import header_of, made_up_run
 
 from rtcore.cli.compare import halves_of, random_play
-from rtcore.cli.options import parse_command
 from rtcore.cli.report import main as report
 from rtcore.cli.run import main
 from rtcore.clock import ManualClock
-from rtcore.config import make_config
+from rtcore.config.flags import parse_command
+from rtcore.config.run import make_config
 from rtcore.errors import ConfigError
 from rtcore.recording.reader import Recording
 from rtcore.report.compare.figures import comparison, comparison_table, figures_of, ratio
 from rtcore.report.compare.picture import points_over_time
 from rtcore.report.compare.view import CompareView
-from rtcore.report.outfolder import OutFolder, compared_in
-from rtcore.report.record import Score
-from rtcore.report.summary import build_summary
 from rtcore.report.video.film import write_video
+from rtcore.results.out_folder import OutFolder, compared_in
+from rtcore.results.record import Score
+from rtcore.results.summary import build_summary
 
 pytestmark = pytest.mark.unit
 

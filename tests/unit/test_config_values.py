@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtcore.cli.options import parse_config, to_toml
-from rtcore.config import RuntimeConfig, load_toml, make_config
+from rtcore.config.flags import parse_config, to_toml
+from rtcore.config.run import RuntimeConfig, load_toml, make_config
 from rtcore.errors import ConfigError, RtcoreError
-from rtcore.values import from_json, plain, to_json
-from rtcore.values import to_toml as value_to_toml
+from rtcore.files.values import from_json, plain, to_json
+from rtcore.files.values import to_toml as value_to_toml
 from rtcore.virtual.simulate import Simulation
 
 pytestmark = pytest.mark.unit

@@ -7,12 +7,12 @@ from fractions import Fraction
 
 import pytest
 
-from rtcore.about import About, AboutBoard
-from rtcore.config import RuntimeConfig
+from rtcore.config.run import RuntimeConfig
 from rtcore.errors import LayoutMismatchError
-from rtcore.layout import RING_CONTROL, Layout
-from rtcore.planner import Tau, make_plan
-from rtcore.ring import SequenceRing
+from rtcore.memory.description import About, AboutBoard
+from rtcore.memory.layout import RING_CONTROL, Layout
+from rtcore.memory.ring import SequenceRing
+from rtcore.scheduling.planner import Tau, make_plan
 from rtcore.watch.onlooker import understood
 
 pytestmark = pytest.mark.unit

@@ -2,8 +2,8 @@
 
 import pytest
 
-from rtcore.dispatch import Dispatcher, Entry, Outcome, TickKind
-from rtcore.schedule import Job
+from rtcore.scheduling.dispatch import Dispatcher, Entry, Outcome, TickKind
+from rtcore.scheduling.schedule import Job
 
 pytestmark = pytest.mark.unit
 

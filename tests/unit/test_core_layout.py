@@ -4,10 +4,10 @@ import struct
 
 import pytest
 
-from rtcore import layout
-from rtcore.layout import ENV_HISTOGRAMS, WORKER_HISTOGRAMS, Layout, MasterLayout, ParamLayout
-from rtcore.ring import FrameHeader
-from rtcore.slots import JobRecord, SlotEntry
+from rtcore.memory import layout
+from rtcore.memory.layout import ENV_HISTOGRAMS, WORKER_HISTOGRAMS, Layout, MasterLayout, ParamLayout
+from rtcore.memory.ring import FrameHeader
+from rtcore.memory.slots import JobRecord, SlotEntry
 
 pytestmark = pytest.mark.unit
 

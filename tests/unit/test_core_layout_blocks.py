@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtcore import layout
-from rtcore.layout import ENV_HISTOGRAMS, WORKER_HISTOGRAMS, Layout
+from rtcore.memory import layout
+from rtcore.memory.layout import ENV_HISTOGRAMS, WORKER_HISTOGRAMS, Layout
 
 pytestmark = pytest.mark.unit
 

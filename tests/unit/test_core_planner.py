@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtcore.planner import Plan, Tau, make_plan
-from rtcore.rehearsal import Growth, Round
+from rtcore.processes.rehearsal import Growth, Round
+from rtcore.scheduling.planner import Plan, Tau, make_plan
 
 pytestmark = pytest.mark.unit
 

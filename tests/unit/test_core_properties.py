@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtcore.dispatch import Dispatcher, Entry, Outcome, TickKind
-from rtcore.schedule import STAGGERS, Schedule, ScheduleParams
+from rtcore.scheduling.dispatch import Dispatcher, Entry, Outcome, TickKind
+from rtcore.scheduling.schedule import STAGGERS, Schedule, ScheduleParams
 
 pytestmark = pytest.mark.unit
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtcore.layout import FRAME_HEADER, Layout
-from rtcore.ring import FrameRing, ReadStatus
+from rtcore.memory.layout import FRAME_HEADER, Layout
+from rtcore.memory.ring import FrameRing, ReadStatus
 
 pytestmark = pytest.mark.unit
 

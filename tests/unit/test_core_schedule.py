@@ -8,9 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtcore.dispatch import Dispatcher, Entry, TickKind
-from rtcore.planner import Tau, make_plan
-from rtcore.schedule import Job, Schedule, ScheduleParams, TauWindow, Times, delay_for, quantile_ns, stride_for
+from rtcore.scheduling.dispatch import Dispatcher, Entry, TickKind
+from rtcore.scheduling.planner import Tau, make_plan
+from rtcore.scheduling.schedule import (
+    Job,
+    Schedule,
+    ScheduleParams,
+    TauWindow,
+    Times,
+    delay_for,
+    quantile_ns,
+    stride_for,
+)
 
 pytestmark = pytest.mark.unit
 

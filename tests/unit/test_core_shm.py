@@ -13,12 +13,12 @@ from dataclasses import replace
 
 import pytest
 
-from rtcore import shm
 from rtcore.errors import LayoutMismatchError, SharedMemoryError, UnsupportedPlatformError
-from rtcore.layout import LAYOUT_VERSION, MAGIC, SEGMENT_HEADER, Layout
+from rtcore.memory import segments as shm
 from rtcore.memory import wakeup
-from rtcore.shared import SharedRun
-from rtcore.shm import (
+from rtcore.memory.counters import Words
+from rtcore.memory.layout import LAYOUT_VERSION, MAGIC, SEGMENT_HEADER, Layout
+from rtcore.memory.segments import (
     Standing,
     attach_segment,
     create_segment,
@@ -33,8 +33,8 @@ from rtcore.shm import (
     reap_dead_runs,
     unlink_all,
 )
+from rtcore.memory.shared import SharedRun
 from rtcore.spaces import ObservationSpec
-from rtcore.stats import Words
 
 pytestmark = pytest.mark.process
 
@@ -165,7 +165,7 @@ def test_no_wait_is_bounded_by_a_date(run_id):
 
 _WAITS = """
 import ctypes, sys, time
-from rtcore import shm
+from rtcore.memory import segments as shm
 from rtcore.memory import wakeup
 told = []
 def wait(semaphore, clock, deadline):
@@ -248,8 +248,8 @@ def test_another_machine_is_refused_by_name(monkeypatch):
 
 _LEAVE_A_RUN_BEHIND = """
 import signal, sys
-from rtcore import shm
-from rtcore.layout import Layout
+from rtcore.memory import segments as shm
+from rtcore.memory.layout import Layout
 layout = Layout(**eval(sys.argv[2]))
 for part in shm.parts_of(layout):
     shm.create_segment(sys.argv[1], part, layout)

@@ -9,7 +9,7 @@ import pytest
 import rtcore
 from rtcore.clock import NS_PER_MS, NS_PER_S, ManualClock
 from rtcore.errors import StartupError
-from rtcore.processes.startup import StartUp
+from rtcore.results.startup import StartUp
 
 pytestmark = pytest.mark.unit
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtcore.layout import ENV_STATUS, HISTOGRAM_BUCKETS, HISTOGRAM_BYTES, WORKER_CONTROL
-from rtcore.stats import Histogram, Words, bucket_bounds, bucket_of
+from rtcore.memory.counters import Histogram, Words, bucket_bounds, bucket_of
+from rtcore.memory.layout import ENV_STATUS, HISTOGRAM_BUCKETS, HISTOGRAM_BYTES, WORKER_CONTROL
 
 pytestmark = pytest.mark.unit
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from rtcore.clock import ManualClock, TickGrid
-from rtcore.dispatch import Dispatcher, Entry, Outcome, TickKind
-from rtcore.recorder import Books, StatsRecorder
-from rtcore.ring import FrameHeader
-from rtcore.schedule import Schedule, ScheduleParams
-from rtcore.tickloop import Answer, TickLoop
-from rtcore.world import GymnasiumWorld, HeldWorld, Source
+from rtcore.loop.counting import Books, StatsRecorder
+from rtcore.loop.tickloop import Answer, TickLoop
+from rtcore.loop.world import GymnasiumWorld, HeldWorld
+from rtcore.memory.ring import FrameHeader
+from rtcore.scheduling.dispatch import Dispatcher, Entry, Outcome, Source, TickKind
+from rtcore.scheduling.schedule import Schedule, ScheduleParams
 
 pytestmark = pytest.mark.unit
 

@@ -6,8 +6,17 @@ import numpy as np
 import pytest
 
 from rtcore.errors import ConfigError
-from rtcore.layout import LAYOUT_VERSION, TRACE_EVENT, Layout
-from rtcore.trace import SPOOL_HEAD, SPOOL_MAGIC, TraceKind, TraceRing, TraceSpool, process_name, read_spool, spool_head
+from rtcore.memory.layout import LAYOUT_VERSION, TRACE_EVENT, Layout
+from rtcore.memory.trace import (
+    SPOOL_HEAD,
+    SPOOL_MAGIC,
+    TraceKind,
+    TraceRing,
+    TraceSpool,
+    process_name,
+    read_spool,
+    spool_head,
+)
 
 pytestmark = pytest.mark.unit
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from rtcore.layout import ENV_COUNTERS
-from rtcore.learn.courtesy import MAX_PAUSE_NS, Courtesy, TickWatch
-from rtcore.stats import Histogram, Words
+from rtcore.learn.throttle import MAX_PAUSE_NS, Courtesy, TickWatch
+from rtcore.memory.counters import Histogram, Words
+from rtcore.memory.layout import ENV_COUNTERS
 
 pytestmark = pytest.mark.unit
 

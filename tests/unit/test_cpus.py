@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from rtcore.cpus import CpuQuota, cpu_quota, usable_cpus
+from rtcore.host.cpus import CpuQuota, cpu_quota, usable_cpus
 
 pytestmark = pytest.mark.unit
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rtcore.config import make_config
+from rtcore.config.run import make_config
+from rtcore.memory.counters import Histogram
 from rtcore.report.culprits import slow_workers
-from rtcore.report.record import RunRecord
-from rtcore.report.stretch import SIZE_TICKS
-from rtcore.report.summary import WorkerStats
 from rtcore.report.table import _culprit_rows, details
-from rtcore.stats import Histogram
+from rtcore.results.record import RunRecord
+from rtcore.results.summary import WorkerStats
+from rtcore.results.worst_stretch import SIZE_TICKS
 from rtcore.virtual.simulate import Simulation
 
 pytestmark = pytest.mark.unit

@@ -19,20 +19,20 @@ import numpy as np
 import pytest
 from recorded_runs import recorded, tampering
 
-from rtcore.cli.options import parse_config, to_toml
-from rtcore.config import make_config
-from rtcore.datafiles import LONGEST_LINE_BYTES, SUMS
-from rtcore.dispatch import TickKind
+from rtcore.config.flags import parse_config, to_toml
+from rtcore.config.run import make_config
 from rtcore.errors import ConfigError, RtcoreError, printable
-from rtcore.layout import TRACE_EVENT
+from rtcore.files.outside import LONGEST_LINE_BYTES, SUMS
 from rtcore.learn.checkpoint import MODEL, OPTIMIZER, STATE, load_state, load_weights
-from rtcore.recording.columns import FOLDER, TICKS_FILE
+from rtcore.memory.layout import TRACE_EVENT
+from rtcore.memory.trace import TraceKind, spool_head
 from rtcore.recording.reader import Recording
+from rtcore.recording.schema import FOLDER, TICKS_FILE
 from rtcore.report.explain.tick import explain_tick
-from rtcore.report.folder import FILES, read_run
 from rtcore.report.page.build import build_page
 from rtcore.report.perfetto.writer import convert_folder
-from rtcore.trace import TraceKind, spool_head
+from rtcore.results.folder import FILES, read_run
+from rtcore.scheduling.dispatch import TickKind
 from rtcore.virtual.latency import parse_latency
 from rtcore.virtual.simulate import Simulation
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rtcore.config import make_config
-from rtcore.dispatch import TickKind
+from rtcore.config.run import make_config
 from rtcore.errors import ConfigError
-from rtcore.learn.policysource import resolve_policy
+from rtcore.learn.policy import resolve_policy
+from rtcore.scheduling.dispatch import TickKind
 from rtcore.virtual.simulate import Simulation
 
 pytestmark = pytest.mark.unit

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from rtcore.params import ParamStore
-from rtcore_workers.device_weights import DeviceWeights
-from rtcore_workers.weights import connect, manifest_of
+from rtcore.memory.weights import ParamStore
+from rtcore_workers.weights.on_device import DeviceWeights
+from rtcore_workers.weights.shared import connect, manifest_of
 
 pytestmark = pytest.mark.unit
 

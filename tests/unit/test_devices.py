@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import rtcore
-from rtcore import devices
 from rtcore.errors import ConfigError
-from rtcore.shm import files_of
+from rtcore.host import devices
+from rtcore.memory.segments import files_of
 
 pytestmark = pytest.mark.unit
 

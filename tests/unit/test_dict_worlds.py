@@ -13,20 +13,20 @@ from dict_worlds import PARTS, SPACE, Panel, differences, parts_at
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from rtcore.config import make_config
-from rtcore.dispatch import TickKind
+from rtcore.config.run import make_config
 from rtcore.errors import EnvironmentFailed, PolicyError
-from rtcore.history import History
-from rtcore.layout import FRAME_HEADER
-from rtcore.replay.builder import TransitionBuilder
-from rtcore.replay.memory import TransitionReader
+from rtcore.learn.replay_memory import TransitionReader
+from rtcore.learn.transitions import TransitionBuilder
+from rtcore.loop.world import GymnasiumWorld
+from rtcore.memory.history import History
+from rtcore.memory.layout import FRAME_HEADER
+from rtcore.memory.ring import FrameHeader, FrameRing
 from rtcore.report.table import header_lines
-from rtcore.ring import FrameHeader, FrameRing
+from rtcore.scheduling.dispatch import TickKind
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore.virtual.simulate import Simulation
-from rtcore.world import GymnasiumWorld
-from rtcore_workers.executors import make_executor
 from rtcore_workers.policies import build_network, load_policy
+from rtcore_workers.policies.executors import make_executor
 from rtcore_workers.tensors import to_tensors
 
 pytestmark = pytest.mark.unit

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from rtcore.cli.doctor import _GROUPS, find_needs, main, to_json
-from rtcore.config import make_config
+from rtcore.config.run import make_config
 from rtcore.doctor import container, cpu, gpu, kernel, segments, system
 from rtcore.doctor.checks import Answer, Check, Needs, Status, ok, run_checks, size
 from rtcore.doctor.machine import Machine, ProbeError, Room, cpu_list, in_words
 from rtcore.errors import ConfigError
-from rtcore.layout import LAYOUT_VERSION, MAGIC, SEGMENT_HEADER, Layout
-from rtcore.shm import pid_namespace
-from rtcore.stats import Words
+from rtcore.memory.counters import Words
+from rtcore.memory.layout import LAYOUT_VERSION, MAGIC, SEGMENT_HEADER, Layout
+from rtcore.memory.segments import pid_namespace
 
 pytestmark = pytest.mark.unit
 

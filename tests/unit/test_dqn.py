@@ -12,10 +12,10 @@ from gymnasium import spaces
 from torch import nn
 
 from rtcore.errors import ConfigError, PolicyError
-from rtcore.learn.master import MasterState, Slot
-from rtcore.manifest import ParamManifest, ParamTensor
+from rtcore.learn.replay_memory import Batch
+from rtcore.memory.master import MasterState, Slot
+from rtcore.memory.tensors import ParamManifest, ParamTensor
 from rtcore.spaces import ActionSpec
-from rtcore.transitions import Batch
 from rtcore_workers.dqn import (
     Adam,
     DqnLearner,
@@ -26,7 +26,7 @@ from rtcore_workers.dqn import (
     clip_,
     td_targets,
 )
-from rtcore_workers.weights import manifest_of as shared_manifest_of
+from rtcore_workers.weights.shared import manifest_of as shared_manifest_of
 
 pytestmark = pytest.mark.unit
 

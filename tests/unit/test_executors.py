@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rtcore.errors import ConfigError, PolicyError
 from rtcore.spaces import ObservationSpec
-from rtcore_workers.executors import CpuExecutor, make_executor, mps_status, resolve_device
+from rtcore_workers.policies.executors import CpuExecutor, make_executor, mps_status, resolve_device
 
 pytestmark = pytest.mark.unit
 

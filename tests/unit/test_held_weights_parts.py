@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from rtcore.params import ParamStore
-from rtcore_workers.device_memory import (
+from rtcore.memory.weights import ParamStore
+from rtcore_workers.holder import Holder
+from rtcore_workers.weights.device_memory import (
     CUDA_IPC,
     STAND_IN,
     allocate,
@@ -16,9 +17,8 @@ from rtcore_workers.device_memory import (
     memory_kind,
     open_memory,
 )
-from rtcore_workers.device_weights import placed
-from rtcore_workers.holder import Holder
-from rtcore_workers.weights import Held, connect, manifest_of
+from rtcore_workers.weights.on_device import placed
+from rtcore_workers.weights.shared import Held, connect, manifest_of
 
 pytestmark = pytest.mark.unit
 

@@ -4,13 +4,13 @@ import pytest
 
 from rtcore.channel import Failed, Holder, HoldWish
 from rtcore.errors import WorkerDied
-from rtcore.holdercrew import HolderCrew
-from rtcore.launcher import Child
-from rtcore.layout import Layout
-from rtcore.manifest import ParamManifest, ParamTensor
-from rtcore.params import layout_of
-from rtcore.paramsegment import attach_store, create_store
-from rtcore.shm import create_segment, new_run_id, unlink_all
+from rtcore.memory.layout import Layout
+from rtcore.memory.segments import create_segment, new_run_id, unlink_all
+from rtcore.memory.tensors import ParamManifest, ParamTensor
+from rtcore.memory.weight_segment import attach_store, create_store
+from rtcore.memory.weights import layout_of
+from rtcore.processes.holders import HolderCrew
+from rtcore.processes.launcher import Child
 
 pytestmark = pytest.mark.unit
 

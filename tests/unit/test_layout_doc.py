@@ -6,17 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from rtcore import layout, layoutdoc
-from rtcore.layout import Layout
-from rtcore.layoutdoc import DOCUMENT, ENUMS, HEADER, RECORDS, document, enum_remarks, files, main, remarks, rules
-from rtcore.layoutheader import OFFSETS
+from rtcore.memory import layout
+from rtcore.memory.layout import Layout
+from tools import layoutdoc
+from tools.layoutdoc import DOCUMENT, ENUMS, HEADER, RECORDS, document, enum_remarks, files, main, remarks, rules
+from tools.layoutheader import OFFSETS
 
 pytestmark = pytest.mark.unit
 
 
 @pytest.mark.parametrize("path", [DOCUMENT, HEADER], ids=lambda path: path.name)
 def test_the_file_in_the_checkout_is_what_the_layout_gives(path: Path) -> None:
-    assert path.read_text() == files()[path], "run: python -m rtcore.layoutdoc --write"
+    assert path.read_text() == files()[path], "run: python -m tools.layoutdoc --write"
 
 
 def test_every_field_has_a_meaning_and_every_record_a_writer() -> None:
@@ -48,7 +49,7 @@ def test_every_ordering_rule_of_the_protocols_is_found_with_its_code() -> None:
     assert set(found) == {f"W{number}" for number in (1, 2, 3, 4, 6, 7, 9)} | {f"R{number}" for number in range(1, 10)}
     assert found["W1"].code == "self.control[RING_BEGUN] = seq"
     assert found["W2"].why.startswith("pairs with (R1)")
-    assert found["R5"].where == "rtcore/slots.py"
+    assert found["R5"].where == "rtcore/memory/slots.py"
     assert found["R5"].code.startswith("if "), "a comment above its code is joined with it"
     assert "entry_seq + 1 is published" in found["R5"].why, "a comment of several lines is read to its end"
 

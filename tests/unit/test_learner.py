@@ -10,16 +10,17 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from rtcore.config import make_config
-from rtcore.dispatch import TickKind
-from rtcore.layout import FRAME_HEADER
-from rtcore.learn.master import MasterState
-from rtcore.params import ParamStore
-from rtcore.ring import FrameRing
+from rtcore.config.run import make_config
+from rtcore.learn.replay_memory import TransitionReader
+from rtcore.learn.transitions import TransitionBuilder
+from rtcore.memory.layout import FRAME_HEADER
+from rtcore.memory.master import MasterState
+from rtcore.memory.ring import FrameRing
+from rtcore.memory.weights import ParamStore
+from rtcore.scheduling.dispatch import TickKind
 from rtcore.spaces import ActionSpec, ObservationSpec
-from rtcore.transitions import TransitionBuilder, TransitionReader
 from rtcore_workers.learner import Learner
-from rtcore_workers.weights import manifest_of, write_weights
+from rtcore_workers.weights.shared import manifest_of, write_weights
 
 pytestmark = pytest.mark.unit
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rtcore.config import make_config
-from rtcore.report.board import Board, board_is_installed
-from rtcore.report.curve import draw_learning_curve, running_mean
-from rtcore.report.record import Episode
+from rtcore.config.run import make_config
+from rtcore.report.learning_curve import draw_learning_curve, running_mean
+from rtcore.report.tensorboard import Board, board_is_installed
+from rtcore.results.record import Episode
 from rtcore.virtual.simulate import Simulation
 
 pytestmark = pytest.mark.unit

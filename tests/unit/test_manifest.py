@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from rtcore.errors import PolicyError
-from rtcore.manifest import ParamManifest, ParamTensor
-from rtcore_workers.weights import manifest_of, view_of, write_weights
+from rtcore.memory.tensors import ParamManifest, ParamTensor
+from rtcore_workers.weights.shared import manifest_of, view_of, write_weights
 
 pytestmark = pytest.mark.unit
 

@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from rtcore.layout import (
+from rtcore.memory.layout import (
     LEARNER_CONTROL,
     LEARNER_PACE,
     LEARNER_SIZES,
@@ -16,7 +16,7 @@ from rtcore.layout import (
     MasterLayout,
     Record,
 )
-from rtcore.learn.master import Commit, MasterState, Slot
+from rtcore.memory.master import Commit, MasterState, Slot
 
 pytestmark = pytest.mark.unit
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from rtcore.cli.helptext import Help
-from rtcore.cli.options import parse_config, to_toml
-from rtcore.config import RuntimeConfig, make_config
+from rtcore.config.flags import parse_config, to_toml
+from rtcore.config.help_text import Help
+from rtcore.config.run import RuntimeConfig, make_config
 from rtcore.errors import ConfigError
 
 pytestmark = pytest.mark.unit

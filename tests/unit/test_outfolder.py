@@ -9,11 +9,11 @@ import sys
 
 import pytest
 
-from rtcore.config import make_config
+from rtcore.config.run import make_config
 from rtcore.errors import ConfigError
 from rtcore.learn.resuming import settings_of, with_resumed
 from rtcore.report.lineage import learned_episodes
-from rtcore.report.outfolder import OutFolder
+from rtcore.results.out_folder import OutFolder
 from rtcore.virtual.simulate import Simulation
 
 pytestmark = pytest.mark.unit
@@ -30,7 +30,7 @@ def test_a_folder_that_a_run_has_taken_is_refused_to_others_by_its_pid_until_it_
 
 
 def test_the_death_of_a_program_releases_its_folder(tmp_path):
-    code = "import pathlib, os, sys; from rtcore.report.outfolder import OutFolder; "
+    code = "import pathlib, os, sys; from rtcore.results.out_folder import OutFolder; "
     code += "f = OutFolder(pathlib.Path(sys.argv[1])); f.take(); os._exit(9)"
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, timeout=60)
     with OutFolder(tmp_path) as folder:

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from rtcore.errors import LayoutMismatchError
-from rtcore.layout import WORKER_CONTROL, Layout
-from rtcore.manifest import ParamManifest, ParamTensor
-from rtcore.params import NONE, checksum_of, layout_of
-from rtcore.paramsegment import attach_store, create_store
-from rtcore.shm import attach_segment, create_segment, new_run_id, segment_path, unlink_all
-from rtcore.stats import Words
+from rtcore.memory.counters import Words
+from rtcore.memory.layout import WORKER_CONTROL, Layout
+from rtcore.memory.segments import attach_segment, create_segment, new_run_id, segment_path, unlink_all
+from rtcore.memory.tensors import ParamManifest, ParamTensor
+from rtcore.memory.weight_segment import attach_store, create_store
+from rtcore.memory.weights import NONE, checksum_of, layout_of
 
 pytestmark = pytest.mark.unit
 

@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtcore.clock import ManualClock
-from rtcore.patience import Patience
+from rtcore.host.watchdog import Patience
 from rtcore.processes.restarts import Restarts
-from rtcore.workercrew import never_answered
+from rtcore.processes.workers import never_answered
 
 pytestmark = pytest.mark.unit
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from rtcore.dispatch import TickKind
 from rtcore.errors import ConfigError
-from rtcore.layout import TRACE_EVENT
+from rtcore.memory.layout import TRACE_EVENT
+from rtcore.memory.trace import TraceKind
 from rtcore.profile import path
 from rtcore.profile.path import STAGES, inference_notes, split
-from rtcore.trace import TraceKind
+from rtcore.scheduling.dispatch import TickKind
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_perfetto_trace import events, job, tick

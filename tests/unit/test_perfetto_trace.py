@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtcore.dispatch import Outcome, TickKind
 from rtcore.errors import ConfigError
-from rtcore.layout import LAYOUT_VERSION, TRACE_EVENT
+from rtcore.memory.layout import LAYOUT_VERSION, TRACE_EVENT
+from rtcore.memory.trace import SPOOL_HEAD, SPOOL_MAGIC, TraceKind, spool_head
 from rtcore.report.perfetto import writer as perfetto
 from rtcore.report.perfetto.events import ANNOUNCE, JOB_SPAN, blocks, map_spool, with_spans
 from rtcore.report.perfetto.writer import TRACE_FILE, convert_folder
-from rtcore.trace import SPOOL_HEAD, SPOOL_MAGIC, TraceKind, spool_head
+from rtcore.scheduling.dispatch import Outcome, TickKind
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "process"))
 from tracecheck import Parsed, parse

@@ -13,12 +13,12 @@ import pytest
 
 from rtcore.channel import Channel
 from rtcore.clock import ManualClock, TickGrid
-from rtcore.dispatch import Dispatcher, TickKind
-from rtcore.embed.resets import ResetOrders, reset_order
 from rtcore.errors import ConfigError
-from rtcore.schedule import Schedule, ScheduleParams
-from rtcore.tickloop import TickLoop
-from rtcore.world import GymnasiumWorld
+from rtcore.loop.resets import ResetOrders, reset_order
+from rtcore.loop.tickloop import TickLoop
+from rtcore.loop.world import GymnasiumWorld
+from rtcore.scheduling.dispatch import Dispatcher, TickKind
+from rtcore.scheduling.schedule import Schedule, ScheduleParams
 
 pytestmark = pytest.mark.unit
 

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rtcore.errors import PolicyError
-from rtcore.history import History
+from rtcore.memory.history import History
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore_workers.policies import load_policy
 from rtcore_workers.policies.dqn import dqn

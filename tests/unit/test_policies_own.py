@@ -14,10 +14,10 @@ from gymnasium.spaces import Box, Discrete
 from torch import nn
 
 from rtcore.errors import PolicyError
-from rtcore.params import ParamStore
+from rtcore.memory.weights import ParamStore
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore_workers.policies import Policy, load_policy
-from rtcore_workers.weights import connect
+from rtcore_workers.weights.shared import connect
 
 pytestmark = pytest.mark.unit
 HERE = "test_policies_own"

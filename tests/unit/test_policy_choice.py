@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Space
 
-from rtcore.config import RuntimeConfig
+from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError
-from rtcore.learn.policysource import fitting_policy
+from rtcore.learn.policy import fitting_policy
 from rtcore.spaces import ObservationSpec
 from rtcore.virtual.simulate import Simulation
 from rtcore_workers.policies.layers import ImageInput

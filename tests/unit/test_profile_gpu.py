@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from rtcore.cli.profile import main
 from rtcore.clock import MonotonicClock
 from rtcore.errors import ConfigError, PolicyError, RtcoreError
+from rtcore.memory.counters import Histogram
 from rtcore.profile import gpu, gpu_crew, gpu_tasks, gpu_views
 from rtcore.profile.results import Result
-from rtcore.stats import Histogram
 
 pytestmark = pytest.mark.unit
 

@@ -14,12 +14,12 @@ import pytest
 from rich.console import Console
 
 from rtcore.errors import ConfigError, PolicyError, SharedMemoryError
+from rtcore.loop.world import make_environment
 from rtcore.profile import scale, usage
 from rtcore.profile.results import Result
 from rtcore.profile.scale_run import Case, describe
 from rtcore.profile.synthetic_world import SYNTHETIC_WORLD, parse_frame, synthetic_world
-from rtcore.schedule import delay_for
-from rtcore.world import make_environment
+from rtcore.scheduling.schedule import delay_for
 
 pytestmark = pytest.mark.unit
 

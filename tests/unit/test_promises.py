@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rtcore.clock import ManualClock
-from rtcore.config import make_config
+from rtcore.config.run import make_config
 from rtcore.errors import EnvironmentFailed, PolicyError
 from rtcore.spaces import FramePacker, ObservationSpec, ObservationWatch, Promises
 from rtcore.virtual.simulate import Simulation

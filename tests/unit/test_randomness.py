@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from rtcore.randomness import entropy_of, seed_generators, the_same_for_all
+from rtcore.host.seeding import entropy_of, seed_generators, the_same_for_all
 
 pytestmark = pytest.mark.unit
 
@@ -43,7 +43,7 @@ def test_what_is_drawn_depends_on_seed_role_index_generation_and_the_ticks_of_ea
 def test_torch_imported_later_is_seeded_then() -> None:
     program = (
         "import sys, json\n"
-        "from rtcore.randomness import entropy_of, seed_generators\n"
+        "from rtcore.host.seeding import entropy_of, seed_generators\n"
         "if sys.argv[1] == 'before': import torch\n"
         "seed_generators(entropy_of(3, 0, 'env', 0, 0))\n"
         "import torch, torch.nn\n"

@@ -13,23 +13,22 @@ import pytest
 from gymnasium import spaces
 from recorded_runs import recorded
 
-from rtcore.cli.options import parse_config
-from rtcore.config import make_config
-from rtcore.datafiles import SUMS
-from rtcore.dispatch import Outcome, TickKind
+from rtcore.cli.mend import mend
+from rtcore.config.flags import parse_config
+from rtcore.config.run import make_config
 from rtcore.errors import ConfigError
-from rtcore.layout import FRAME_HEADER, LOG_RECORD, RING_CONTROL, Layout
-from rtcore.recording import columns
-from rtcore.recording.columns import FOLDER, MAIN_FILE, TICKS_FILE
-from rtcore.recording.mend import mend
+from rtcore.files.outside import SUMS
+from rtcore.memory.layout import FRAME_HEADER, LOG_RECORD, RING_CONTROL, Layout
+from rtcore.memory.ring import FrameHeader, FrameRing, JobLog, SequenceRing
+from rtcore.recording import schema
 from rtcore.recording.minari import episodes_of, write_minari
 from rtcore.recording.reader import Recording
-from rtcore.recording.tap import Tap
+from rtcore.recording.ring_reader import Tap
+from rtcore.recording.schema import FOLDER, MAIN_FILE, TICKS_FILE
 from rtcore.recording.writer import RecordingWriter, chunking
-from rtcore.ring import FrameHeader, FrameRing, JobLog, SequenceRing
+from rtcore.scheduling.dispatch import Outcome, Source, TickKind
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore.virtual.simulate import Simulation
-from rtcore.world import Source
 
 pytestmark = pytest.mark.unit
 
@@ -374,7 +373,7 @@ def test_without_h5py_recording_is_refused_with_the_extra_that_brings_it(monkeyp
     def missing(name):
         raise ImportError(f"No module named {name!r}")
 
-    monkeypatch.setattr(columns.importlib, "import_module", missing)
+    monkeypatch.setattr(schema.importlib, "import_module", missing)
     with pytest.raises(ConfigError, match=r"pip install 'rtcore\[record\]'"):
         Simulation(make_config(clock="virtual", policy="random", latency="constant:5", record=True, out=tmp_path))
 

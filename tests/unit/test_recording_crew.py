@@ -10,11 +10,11 @@ import pytest
 from rtcore.channel import Recorded
 from rtcore.cli.play import Played
 from rtcore.clock import ManualClock
-from rtcore.config import make_config
-from rtcore.launcher import Child, Launcher
-from rtcore.patience import Patience
-from rtcore.recording.columns import FOLDER, MAIN_FILE, UNFINISHED
-from rtcore.recording.crew import RecordingCrew
+from rtcore.config.run import make_config
+from rtcore.host.watchdog import Patience
+from rtcore.processes.launcher import Child, Launcher
+from rtcore.processes.recorder import RecordingCrew
+from rtcore.recording.schema import FOLDER, MAIN_FILE, UNFINISHED
 from rtcore.recording.writer import Counts
 
 pytestmark = pytest.mark.unit

@@ -14,17 +14,16 @@ from filmed import film, header
 from gymnasium import spaces
 from recorded_runs import recorded, replayed, tampering
 
-from rtcore.dispatch import TickKind
+from rtcore.cli.mend import mend
 from rtcore.errors import ConfigError
-from rtcore.recording.columns import FOLDER, MAIN_FILE, TICKS_FILE, frame_columns
-from rtcore.recording.mend import mend
+from rtcore.memory.ring import FrameHeader
 from rtcore.recording.minari import write_minari
 from rtcore.recording.reader import Recording
+from rtcore.recording.schema import FOLDER, MAIN_FILE, TICKS_FILE, frame_columns
 from rtcore.report.video.film import Scene, write_video
 from rtcore.report.video.panel import Moment
-from rtcore.ring import FrameHeader
+from rtcore.scheduling.dispatch import Source, TickKind
 from rtcore.spaces import ObservationSpec
-from rtcore.world import Source
 
 pytestmark = pytest.mark.unit
 

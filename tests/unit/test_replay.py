@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 from recorded_runs import SETTINGS, recorded, replayed, tampering
 
 from rtcore.cli.run import main
-from rtcore.dispatch import Outcome, TickKind
 from rtcore.recording.reader import Recording
-from rtcore.schedule import STAGGERS
+from rtcore.scheduling.dispatch import Outcome, Source, TickKind
+from rtcore.scheduling.schedule import STAGGERS
 from rtcore.virtual.simulate import Change
-from rtcore.world import Source
 
 pytestmark = pytest.mark.unit
 

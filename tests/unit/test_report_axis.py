@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import pytest
 
-from rtcore.report.axis import TickAxis
+from rtcore.results.axis import TickAxis
 
 pytestmark = pytest.mark.unit
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from rtcore.dispatch import Outcome, TickKind
 from rtcore.errors import ConfigError
 from rtcore.report.explain.tick import explain_tick
-from rtcore.report.folder import InferenceRow, RunFolder, TickRow
+from rtcore.results.folder import InferenceRow, RunFolder, TickRow
+from rtcore.scheduling.dispatch import Outcome, TickKind
 
 pytestmark = pytest.mark.unit
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from test_report_explain import inference, run_of, says, text_of, tick, unanswered, without
 
-from rtcore.dispatch import Outcome, TickKind
-from rtcore.report.folder import InferenceRow, RunFolder, TickRow
+from rtcore.results.folder import InferenceRow, RunFolder, TickRow
+from rtcore.scheduling.dispatch import Outcome, TickKind
 
 pytestmark = pytest.mark.unit
 

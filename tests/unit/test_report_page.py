@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 
 from rtcore.cli.report import main as report
-from rtcore.config import make_config
-from rtcore.dispatch import Outcome, TickKind
-from rtcore.report.folder import RunFolder, read_run
-from rtcore.report.output import write_config
+from rtcore.config.run import make_config
+from rtcore.files.strict_json import write_json
 from rtcore.report.page import charts as page_charts
 from rtcore.report.page import tables as page_tables
 from rtcore.report.page.build import build_page, run_names
 from rtcore.report.page.data import Samples, timeline_columns
-from rtcore.strictjson import write_json
+from rtcore.results.folder import RunFolder, read_run
+from rtcore.results.output import write_config
+from rtcore.scheduling.dispatch import Outcome, TickKind
 from rtcore.virtual.simulate import Simulation
 
 pytest.importorskip("plotly", reason="the page needs plotly: pip install 'rtcore[report]'")

@@ -12,10 +12,10 @@ import pytest
 from test_report_page import Visible, call, simulated
 
 from rtcore.errors import ConfigError
-from rtcore.layout import HISTOGRAM_BUCKETS
-from rtcore.report.folder import read_run
+from rtcore.memory.counters import Distribution
+from rtcore.memory.layout import HISTOGRAM_BUCKETS
 from rtcore.report.page.data import Samples, quantile
-from rtcore.stats import Distribution
+from rtcore.results.folder import read_run
 
 pytest.importorskip("plotly", reason="the page needs plotly: pip install 'rtcore[report]'")
 pytestmark = pytest.mark.unit

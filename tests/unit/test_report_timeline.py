@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from test_report_views import POLICY, made_up_job, made_up_run
 
-from rtcore.dispatch import Outcome
-from rtcore.report.record import RunRecord
+from rtcore.memory.counters import Histogram
 from rtcore.report.timeline import TICKS_AXES, WORKERS_AXES, WORST, build_figure, choose_window, draw_timeline
-from rtcore.stats import Histogram
+from rtcore.results.record import RunRecord
+from rtcore.scheduling.dispatch import Outcome
 
 pytestmark = pytest.mark.unit
 

@@ -11,17 +11,17 @@ import pytest
 from rich.console import Console
 
 from rtcore.clock import NS_PER_S, ManualClock
-from rtcore.config import make_config
-from rtcore.dispatch import Outcome, TickKind
-from rtcore.layout import ENV_COUNTERS, ENV_HISTOGRAMS
-from rtcore.planner import Tau, make_plan
+from rtcore.config.run import make_config
+from rtcore.memory.counters import Histogram
+from rtcore.memory.layout import ENV_COUNTERS, ENV_HISTOGRAMS
+from rtcore.memory.ring import FrameHeader
 from rtcore.report.live import LiveView, plain_line, render
-from rtcore.report.record import RunRecord
-from rtcore.report.rows import JobRow
-from rtcore.report.summary import RunStats, WorkerStats, build_summary
 from rtcore.report.table import RunHeader, details, header_lines, headline
-from rtcore.ring import FrameHeader
-from rtcore.stats import Histogram
+from rtcore.results.record import RunRecord
+from rtcore.results.rows import JobRow
+from rtcore.results.summary import RunStats, WorkerStats, build_summary
+from rtcore.scheduling.dispatch import Outcome, TickKind
+from rtcore.scheduling.planner import Tau, make_plan
 
 pytestmark = pytest.mark.unit
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import gymnasium
 import pytest
 
-from rtcore.cli.options import parse_config
 from rtcore.cli.rom import main
+from rtcore.config.flags import parse_config
 from rtcore_envs.expressions import FUNCTIONS
 from rtcore_envs.library import KNOWN_ROMS
 from rtcore_envs.owngame import OwnGameEnv

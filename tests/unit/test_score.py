@@ -9,9 +9,9 @@ import pytest
 from filmed import header
 
 from rtcore.cli.nextsteps import steps_of
-from rtcore.config import make_config
-from rtcore.dispatch import TickKind
-from rtcore.report.record import Episode, RunRecord, Score
+from rtcore.config.run import make_config
+from rtcore.results.record import Episode, RunRecord, Score
+from rtcore.scheduling.dispatch import TickKind
 from rtcore.virtual.simulate import Simulation
 
 pytestmark = pytest.mark.unit

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from rtcore.clock import ManualClock
-from rtcore.config import make_config
-from rtcore.dispatch import TickKind
-from rtcore.report.record import RunRecord
+from rtcore.config.run import make_config
+from rtcore.memory.counters import Distribution
 from rtcore.report.table import header_lines
-from rtcore.schedule import Job
-from rtcore.stats import Distribution
+from rtcore.results.record import RunRecord
+from rtcore.scheduling.dispatch import TickKind
+from rtcore.scheduling.schedule import Job
 from rtcore.virtual.simulate import Change, Simulation
 from rtcore.virtual.workers import Inference, SimulatedWorkers
 
@@ -112,7 +112,7 @@ def workers_in_turn(clock, changes=()):
 
 def header_of(tick):
     """Of a frame that is published at its tick, 10 ms each; everything else 0."""
-    from rtcore.layout import FRAME_HEADER
+    from rtcore.memory.layout import FRAME_HEADER
 
     fields = list(FRAME_HEADER.fields[1:])
     return tuple({"tick": tick, "publish_ns": 10 * MS * tick}.get(field, 0) for field in fields)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from rtcore.config import make_config
-from rtcore.sizing import fitted
+from rtcore.config.run import make_config
+from rtcore.memory.sizing import fitted
 
 MIB = 1 << 20
 

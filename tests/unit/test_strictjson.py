@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 import rtcore
-from rtcore.config import make_config
+from rtcore.config.run import make_config
+from rtcore.files.strict_json import dumps, write_json
 from rtcore.learn.checkpoint import CheckpointFolder
 from rtcore.report.output import write_results
 from rtcore.report.table import details, headline
-from rtcore.strictjson import dumps, write_json
 from rtcore.virtual.simulate import Simulation
 
 pytestmark = pytest.mark.unit

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.table import Table
 
-from rtcore.terminal import Terminal
+from rtcore.report.terminal import Terminal
 
 pytestmark = pytest.mark.unit
 

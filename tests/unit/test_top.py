@@ -15,19 +15,27 @@ import numpy as np
 import psutil
 import pytest
 
-from rtcore.about import About
 from rtcore.cli import topview
-from rtcore.config import make_config
-from rtcore.dispatch import Outcome, TickKind
+from rtcore.config.run import make_config
 from rtcore.errors import ConfigError, LayoutMismatchError, SharedMemoryError
-from rtcore.layout import LAYOUT_VERSION, SEGMENT_HEADER, Layout
-from rtcore.planner import Tau, make_plan
+from rtcore.memory.counters import Words
+from rtcore.memory.description import About
+from rtcore.memory.layout import LAYOUT_VERSION, SEGMENT_HEADER, Layout
+from rtcore.memory.segments import (
+    SHM_DIR,
+    attach_segment,
+    create_segment,
+    new_run_id,
+    run_ids,
+    segment_name,
+    unlink_all,
+)
+from rtcore.memory.shared import Phase, SharedRun
 from rtcore.profile.transports import Ring
-from rtcore.report.summary import build_summary
-from rtcore.shared import Phase, SharedRun
-from rtcore.shm import SHM_DIR, attach_segment, create_segment, new_run_id, run_ids, segment_name, unlink_all
+from rtcore.results.summary import build_summary
+from rtcore.scheduling.dispatch import Outcome, TickKind
+from rtcore.scheduling.planner import Tau, make_plan
 from rtcore.spaces import ObservationSpec
-from rtcore.stats import Words
 from rtcore.watch import visible
 from rtcore.watch.onlooker import SUMMARY_KEYS, Onlooker, RunState
 from rtcore.watch.visible import RunRow, find_run, list_runs

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-import rtcore.learn.policysource as source
-from rtcore.config import make_config
+import rtcore.learn.policy as source
+from rtcore.config.run import make_config
 from rtcore.errors import ConfigError
 from rtcore.virtual.simulate import Simulation
 

@@ -10,14 +10,15 @@ from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtcore.config import make_config
-from rtcore.dispatch import TickKind
-from rtcore.layout import FRAME_HEADER, RING_CONTROL, Layout
-from rtcore.ring import FrameHeader, FrameRing, SequenceRing
+from rtcore.config.run import make_config
+from rtcore.learn.replay_memory import TransitionReader
+from rtcore.learn.transitions import TransitionBuilder
+from rtcore.loop.world import StepResult
+from rtcore.memory.layout import FRAME_HEADER, RING_CONTROL, Layout
+from rtcore.memory.ring import FrameHeader, FrameRing, SequenceRing
+from rtcore.scheduling.dispatch import Source, TickKind
 from rtcore.spaces import ActionSpec
-from rtcore.transitions import TransitionBuilder, TransitionReader
 from rtcore.virtual.simulate import Change, Simulation
-from rtcore.world import Source, StepResult
 
 pytestmark = pytest.mark.unit
 

@@ -12,15 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_transitions import oracle, record_of, runs
 
-from rtcore.config import make_config
-from rtcore.dispatch import TickKind
+from rtcore.config.run import make_config
 from rtcore.errors import ConfigError
-from rtcore.history import History, HistoryReader
-from rtcore.ring import FrameRing
+from rtcore.learn.replay_memory import TransitionReader
+from rtcore.learn.transitions import TransitionBuilder
+from rtcore.memory.history import History, HistoryReader
+from rtcore.memory.ring import FrameRing
+from rtcore.scheduling.dispatch import Source, TickKind
 from rtcore.spaces import ActionSpec, ObservationSpec
-from rtcore.transitions import TransitionBuilder, TransitionReader
 from rtcore.virtual.simulate import Simulation
-from rtcore.world import Source
 
 pytestmark = pytest.mark.unit
 

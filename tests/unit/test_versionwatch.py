@@ -2,7 +2,7 @@
 
 import pytest
 
-from rtcore.learn.versionwatch import VersionWatch, WorkerVersion
+from rtcore.processes.versions import VersionWatch, WorkerVersion
 
 pytestmark = pytest.mark.unit
 

@@ -13,12 +13,12 @@ from filmed import KEYS, RATE_HZ, film, header
 from gymnasium import spaces
 from recorded_runs import recorded
 
-from rtcore.cli.options import parse_command
 from rtcore.cli.run import main
-from rtcore.config import make_config
+from rtcore.config.flags import parse_command
+from rtcore.config.run import make_config
 from rtcore.errors import ConfigError, RecordError
-from rtcore.recording.columns import FOLDER, TICKS_FILE
 from rtcore.recording.reader import Recording
+from rtcore.recording.schema import FOLDER, TICKS_FILE
 from rtcore.report.video import encoder
 from rtcore.report.video.encoder import Mp4Writer, even, exact_rate
 from rtcore.report.video.film import Scene, moments, notes_of, video_file, write_video

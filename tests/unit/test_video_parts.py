@@ -10,13 +10,12 @@ from filmed import KEYS, RATE_HZ, header
 from gymnasium import spaces
 from PIL import Image, ImageDraw
 
-from rtcore.dispatch import Outcome, TickKind
 from rtcore.report.colours import KIND_COLOURS, OUTCOME_COLOURS
 from rtcore.report.video.action import HEIGHT, WIDTH, Bars, Cells, Pad, buttons_of, name_of, view_of
 from rtcore.report.video.panel import MIN_HEIGHT, Gap, Moment, Panel, Run, actor, clock_text, delay, put_off, verdict
 from rtcore.report.video.picture import BarsPicture, ImagePicture, picture_of
+from rtcore.scheduling.dispatch import Outcome, Source, TickKind
 from rtcore.spaces import ActionSpec, ObservationSpec
-from rtcore.world import Source
 
 pytestmark = pytest.mark.unit
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from rtcore.cli.run import main
-from rtcore.config import make_config
-from rtcore.dispatch import TickKind
+from rtcore.config.run import make_config
 from rtcore.errors import ConfigError
 from rtcore.learn.checkpoint import load_state
-from rtcore.report.board import board_is_installed
+from rtcore.report.tensorboard import board_is_installed
+from rtcore.scheduling.dispatch import TickKind
 from rtcore.virtual.simulate import Simulation
 
 pytestmark = pytest.mark.unit

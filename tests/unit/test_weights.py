@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from rtcore.errors import PolicyError
-from rtcore.layout import ParamLayout
-from rtcore.params import ParamStore
-from rtcore_workers.weights import SharedWeights, connect, manifest_of, write_weights
+from rtcore.memory.layout import ParamLayout
+from rtcore.memory.weights import ParamStore
+from rtcore_workers.weights.shared import SharedWeights, connect, manifest_of, write_weights
 
 pytestmark = pytest.mark.unit
 
@@ -297,7 +297,7 @@ def test_built_in_networks_compute_nothing_on_the_meta_device():
         import numpy as np
         from gymnasium.spaces import Box, Discrete, MultiDiscrete
         from rtcore.spaces import ActionSpec, ObservationSpec
-        from rtcore.history import History
+        from rtcore.memory.history import History
         from rtcore_workers.policies import NETWORKS, network
 
         images, vectors, history = Box(0, 255, (84, 84), np.uint8), Box(-1, 1, (5,)), History(2, 3)

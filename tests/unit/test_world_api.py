@@ -12,14 +12,15 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from rtcore.config import RuntimeConfig
-from rtcore.descendants import AskedToEnd
+from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError, EnvironmentFailed
-from rtcore.layout import ENV_COUNTERS
+from rtcore.host.descendants import AskedToEnd
 from rtcore.loop.gymapi import flag_of, reset_results, reward_of, step_results
-from rtcore.stats import Words
-from rtcore.world import GymnasiumWorld, Source, make_environment
-from rtcore_workers.environment import build_world, time_steps
+from rtcore.loop.process import build_world, time_steps
+from rtcore.loop.world import GymnasiumWorld, make_environment
+from rtcore.memory.counters import Words
+from rtcore.memory.layout import ENV_COUNTERS
+from rtcore.scheduling.dispatch import Source
 
 
 class Plain(gymnasium.Env):

@@ -9,9 +9,9 @@ import pytest
 from rich.console import Console
 from test_report_views import header_of, made_up_run
 
+from rtcore.memory.ring import FrameRing
 from rtcore.report.halfblocks import half_blocks
 from rtcore.report.live import render
-from rtcore.ring import FrameRing
 from rtcore.spaces import ObservationSpec
 from rtcore.watch.frames import WorldSight
 

@@ -17,14 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rtcore.config.learning import LearnConfig, Mode
 from rtcore.errors import ConfigError, PolicyError
-from rtcore.learn.master import STOPPED_BY, Commit, MasterState, Slot
-from rtcore.learnconfig import LearnConfig, Mode
-from rtcore.manifest import ParamManifest
-from rtcore.params import ParamStore
+from rtcore.learn.replay_memory import Batch
+from rtcore.memory.master import STOPPED_BY, Commit, MasterState, Slot
+from rtcore.memory.tensors import ParamManifest
+from rtcore.memory.weights import ParamStore
 from rtcore.spaces import ActionSpec
-from rtcore.transitions import Batch
-from rtcore_workers.weights import view_of
+from rtcore_workers.weights.shared import view_of
 
 Floats = npt.NDArray[np.float32]
 #: Adam's constants, those of torch.optim.Adam and of the paper.

@@ -11,12 +11,12 @@ from typing import Any
 
 from rtcore.channel import Channel, Ready
 from rtcore.clock import NS_PER_MS
-from rtcore.config import RuntimeConfig
+from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ChannelError, PolicyError
-from rtcore.params import ParamStore, Version
-from rtcore.paramsegment import attach_store
+from rtcore.memory.weight_segment import attach_store
+from rtcore.memory.weights import ParamStore, Version
 from rtcore.realtime import keep_off
-from rtcore_workers.device_memory import DeviceMemory, NotShared, allocate
+from rtcore_workers.weights.device_memory import DeviceMemory, NotShared, allocate
 
 #: How often to look for new weights, or for the word to end [s].
 _LOOK_S = 0.005

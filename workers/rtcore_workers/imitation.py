@@ -1,7 +1,7 @@
 """Imitation as an algorithm: the network's largest output is to be what a teacher answers to the same frame.
 
 All but the loss is DQN's learner: replay, master, Adam, publishing. The frames are those that the network's own play
-leads to (Ross et al., 2011), the answers are in rtcore/virtual/lessons.py.
+leads to (Ross et al., 2011), the answers are in rtcore/learn/lessons.py.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from torch import Tensor
 from torch.nn import functional
 
-from rtcore.transitions import Batch
+from rtcore.learn.replay_memory import Batch
 from rtcore_workers.dqn import DqnLearner
 
 _KEEPS_NEAR_ZERO = 1e-3

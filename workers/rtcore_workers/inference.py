@@ -16,23 +16,23 @@ import numpy as np
 
 from rtcore.channel import Channel, LeavesItsSpace, Ready, WeightSizes, WeightsMade
 from rtcore.clock import Clock, MonotonicClock, cpu_time_ns, cpu_wait_ns
-from rtcore.config import RuntimeConfig
-from rtcore.history import History, HistoryReader
-from rtcore.layout import TRACE_FIRST_WORKER, Layout
+from rtcore.config.run import RuntimeConfig
+from rtcore.host.seeding import seed_generators
 from rtcore.learn.checkpoint import load_weights
-from rtcore.manifest import ParamManifest
+from rtcore.memory.history import History, HistoryReader
+from rtcore.memory.layout import TRACE_FIRST_WORKER, Layout
+from rtcore.memory.ring import FrameHeader
+from rtcore.memory.segments import attach_semaphore
+from rtcore.memory.shared import Phase, SharedRun, phase_of
+from rtcore.memory.slots import JobRecord
+from rtcore.memory.tensors import ParamManifest
+from rtcore.memory.trace import TraceKind
 from rtcore.memory.wakeup import WakeUps
-from rtcore.params import ParamStore, layout_of
-from rtcore.paramsegment import attach_store
-from rtcore.randomness import seed_generators
+from rtcore.memory.weight_segment import attach_store
+from rtcore.memory.weights import ParamStore, layout_of
 from rtcore.realtime import keep_off
-from rtcore.ring import FrameHeader
-from rtcore.shared import Phase, SharedRun, phase_of
-from rtcore.shm import attach_semaphore
-from rtcore.slots import JobRecord
 from rtcore.spaces import ActionSpec, ObservationSpec, ObservationWatch
-from rtcore.trace import TraceKind
-from rtcore_workers.memory import keep_freed_memory
+from rtcore_workers.malloc import keep_freed_memory
 from rtcore_workers.policies import EpsilonSchedule, ExploringPolicy, Policy, fill_chunks, load_policy
 
 if TYPE_CHECKING:
@@ -114,9 +114,9 @@ def _share(
     boot: dict[str, Any], config: RuntimeConfig, channel: Channel, shared: SharedRun, build: Any, plain: bool
 ) -> Any:
     """Build the policy's network on the run's weights. The first worker of a run makes their store."""
-    from rtcore_workers.device_memory import holder_places  # noqa: PLC0415 - imports torch
-    from rtcore_workers.holding import RunHolding  # noqa: PLC0415 - imports torch
-    from rtcore_workers.weights import connect  # noqa: PLC0415 - imports torch
+    from rtcore_workers.weights.device_memory import holder_places  # noqa: PLC0415 - imports torch
+    from rtcore_workers.weights.holding import RunHolding  # noqa: PLC0415 - imports torch
+    from rtcore_workers.weights.shared import connect  # noqa: PLC0415 - imports torch
 
     index: int = boot["index"]
 
@@ -148,7 +148,7 @@ def _mps(device: str) -> str:
     """Whether processes on one GPU run side by side (MPS) or take turns; "" on a CPU."""
     if not device.startswith("cuda"):
         return ""
-    from rtcore_workers.executors import mps_status  # noqa: PLC0415 - imports torch
+    from rtcore_workers.policies.executors import mps_status  # noqa: PLC0415 - imports torch
 
     return mps_status()
 

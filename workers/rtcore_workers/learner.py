@@ -15,19 +15,20 @@ from typing import Any
 
 from rtcore.channel import Channel, Ready
 from rtcore.clock import NS_PER_MS, Clock, MonotonicClock, cpu_time_ns
-from rtcore.config import RuntimeConfig
-from rtcore.history import History
-from rtcore.layout import Layout
-from rtcore.learn.courtesy import Courtesy, TickWatch
-from rtcore.learn.master import STOPPED_BY, Floats, LearnerState, MasterState, attach_master
-from rtcore.params import ParamStore
-from rtcore.paramsegment import attach_store
+from rtcore.config.run import RuntimeConfig
+from rtcore.learn.replay_memory import NothingToSample, TransitionReader
+from rtcore.learn.throttle import Courtesy, TickWatch
+from rtcore.learn.transitions import TransitionBuilder
+from rtcore.memory.history import History
+from rtcore.memory.layout import Layout
+from rtcore.memory.master import STOPPED_BY, Floats, LearnerState, MasterState, attach_master
+from rtcore.memory.shared import Phase, SharedRun, phase_of
+from rtcore.memory.weight_segment import attach_store
+from rtcore.memory.weights import ParamStore
 from rtcore.realtime import keep_off
-from rtcore.shared import Phase, SharedRun, phase_of
 from rtcore.spaces import ActionSpec, ObservationSpec
-from rtcore.transitions import NothingToSample, TransitionBuilder, TransitionReader
 from rtcore_workers.dqn import DqnLearner, DqnSettings, Gradient, Update, take_untrained
-from rtcore_workers.memory import keep_freed_memory
+from rtcore_workers.malloc import keep_freed_memory
 from rtcore_workers.policies import build_network
 
 #: Longest sleep without showing life.
@@ -113,7 +114,7 @@ def make_learner(
 
 def learner_device(device: str) -> str:
     """Where learners compute: the first device named, or the first GPU for "auto" where there is one."""
-    from rtcore_workers.executors import resolve_device  # noqa: PLC0415 - imports torch
+    from rtcore_workers.policies.executors import resolve_device  # noqa: PLC0415 - imports torch
 
     return resolve_device(device, 0)
 

@@ -11,17 +11,17 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from rtcore.clock import Clock
-from rtcore.config import RuntimeConfig
+from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError
-from rtcore.history import History
 from rtcore.learn.checkpoint import Arrays
-from rtcore.learn.master import Floats, MasterState
-from rtcore.manifest import ParamManifest
-from rtcore.params import ParamStore
+from rtcore.learn.lessons import Lessons
+from rtcore.learn.replay_memory import TransitionReader
+from rtcore.memory.history import History
+from rtcore.memory.master import Floats, MasterState
+from rtcore.memory.tensors import ParamManifest
+from rtcore.memory.weights import ParamStore
 from rtcore.spaces import ActionSpec, ObservationSpec
-from rtcore.transitions import TransitionReader
-from rtcore.virtual.lessons import Lessons
-from rtcore_workers.memory import keep_freed_memory
+from rtcore_workers.malloc import keep_freed_memory
 from rtcore_workers.policies import (
     EpsilonSchedule,
     ExploringPolicy,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from rtcore_workers.dqn import DqnLearner
-    from rtcore_workers.weights import SharedWeights
+    from rtcore_workers.weights.shared import SharedWeights
 
 
 @dataclass
@@ -139,7 +139,7 @@ def build_agent(
 
 def _share(module: nn.Module, title: str, initial: Arrays | None, what: str) -> tuple[ParamStore, SharedWeights]:
     """Version 1 in a store of private memory, and the module bound to it."""
-    from rtcore_workers.weights import connect  # noqa: PLC0415 - imports torch
+    from rtcore_workers.weights.shared import connect  # noqa: PLC0415 - imports torch
 
     def make_store(manifest: ParamManifest | None) -> ParamStore:
         if manifest is None:

@@ -11,8 +11,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from rtcore.report.outfolder import RANDOM
 from rtcore.report.wording import number, points, policy_notes, share
+from rtcore.results.out_folder import RANDOM
 
 #: Figures whose ratio says something.
 _RATIOS = ("points", "points_per_1000_ticks", "acted_fraction", "actions_per_s")

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from rtcore.report.colours import RUN_COLOURS
 from rtcore.report.halfblocks import Image
-from rtcore.report.outfolder import RANDOM
 from rtcore.report.wording import points, share
+from rtcore.results.out_folder import RANDOM
 
 _RANDOM_COLOUR = "#8A9099"
 #: Most points of a line; more would not be seen.

@@ -9,11 +9,11 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rtcore.clock import Clock
 from rtcore.report.halfblocks import Image, Line
 from rtcore.report.live import LiveView, Sight, beside, crop, draw_image, plain_line, segments_of
-from rtcore.report.record import RunRecord
-from rtcore.report.summary import RunStats
 from rtcore.report.table import RunHeader
 from rtcore.report.timeline import ASCII, UNICODE
 from rtcore.report.wording import number, points, share
+from rtcore.results.record import RunRecord
+from rtcore.results.summary import RunStats
 
 _GAP = 2
 #: Lines of a side beside its picture: what it is, and what it has done.

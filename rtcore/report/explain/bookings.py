@@ -6,9 +6,9 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from itertools import pairwise
 
-from rtcore.dispatch import Outcome, TickKind
-from rtcore.report.explain.way import Ways, span
-from rtcore.report.folder import InferenceRow, RunFolder, TickRow, number_at
+from rtcore.report.explain.stages import Ways, span
+from rtcore.results.folder import InferenceRow, RunFolder, TickRow, number_at
+from rtcore.scheduling.dispatch import Outcome, TickKind
 
 MOST_LISTED = 12
 

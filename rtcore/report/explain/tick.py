@@ -14,12 +14,12 @@ from statistics import median
 from typing import NamedTuple
 
 from rtcore.clock import NS_PER_S, NS_PER_US
-from rtcore.dispatch import Outcome, TickKind
 from rtcore.errors import ConfigError
 from rtcore.report.explain.bookings import MOST_LISTED, Bookings, in_ticks, listed
-from rtcore.report.explain.way import Ways, span
-from rtcore.report.folder import ACTIONS, InferenceRow, RunFolder, TickRow
+from rtcore.report.explain.stages import Ways, span
 from rtcore.report.table import TICK_KIND_MEANING
+from rtcore.results.folder import ACTIONS, InferenceRow, RunFolder, TickRow
+from rtcore.scheduling.dispatch import Outcome, TickKind
 
 #: A tick that begins later than this share of the period is worth a word even if others were as late.
 _LATE_SHARE = 0.1

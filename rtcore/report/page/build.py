@@ -15,14 +15,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rtcore.dispatch import Outcome, TickKind
 from rtcore.errors import ConfigError
 from rtcore.report.colours import KIND_COLOURS, OUTCOME_COLOURS, RUN_COLOURS
-from rtcore.report.folder import RunFolder, number_at
 from rtcore.report.page import charts, tables
 from rtcore.report.page.data import Samples, quantile, timeline_columns
 from rtcore.report.table import OUTCOME_MEANING, TICK_KIND_MEANING
 from rtcore.report.wording import number, policy_notes, share
+from rtcore.results.folder import RunFolder, number_at
+from rtcore.scheduling.dispatch import Outcome, TickKind
 
 _SKIPPED_MEANING = "did not run: the tick before took too long"
 

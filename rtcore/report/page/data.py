@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtcore.clock import NS_PER_MS, NS_PER_US
-from rtcore.dispatch import Outcome, TickKind
-from rtcore.report.folder import RunFolder
+from rtcore.results.folder import RunFolder
+from rtcore.scheduling.dispatch import Outcome, TickKind
 
 Floats = NDArray[np.float64]
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rtcore.config import RuntimeConfig, make_config
+from rtcore.config.run import RuntimeConfig, make_config
 from rtcore.errors import ConfigError
-from rtcore.report.folder import RunFolder, number_at
 from rtcore.report.page.data import Samples, quantile
 from rtcore.report.table import OUTCOME_MEANING, TICK_KIND_MEANING
+from rtcore.results.folder import RunFolder, number_at
 
 _TIMES = "\N{MULTIPLICATION SIGN}"
 

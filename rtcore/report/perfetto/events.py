@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rtcore.errors import ConfigError
-from rtcore.layout import TRACE_EVENT
-from rtcore.trace import TraceKind, read_spool
+from rtcore.memory.layout import TRACE_EVENT
+from rtcore.memory.trace import TraceKind, read_spool
 
 Events = npt.NDArray[Any]  #: of `TRACE_EVENT.dtype`, in the order in which they were written
 Ints = npt.NDArray[np.int64]

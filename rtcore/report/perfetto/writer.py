@@ -17,10 +17,10 @@ from typing import Any, BinaryIO
 
 from rtcore.clock import NS_PER_S, MonotonicClock, unix_time_s
 from rtcore.errors import ConfigError, RtcoreError
-from rtcore.report.folder import ACTIONS, CONFIG, SUMMARY, number_at, read_json
-from rtcore.report.perfetto.curves import CurvePoint, open_curves
+from rtcore.memory.trace import TraceKind
+from rtcore.report.perfetto.counters import CurvePoint, open_curves
 from rtcore.report.perfetto.events import Events, JobLinks, blocks, map_spool, with_spans
-from rtcore.report.perfetto.looks import (
+from rtcore.report.perfetto.styles import (
     DUE_AT,
     FRAME_AT,
     LOOKS,
@@ -32,7 +32,7 @@ from rtcore.report.perfetto.looks import (
     event_name,
     variants,
 )
-from rtcore.trace import TraceKind
+from rtcore.results.folder import ACTIONS, CONFIG, SUMMARY, number_at, read_json
 
 TRACE_FILE = "trace.perfetto-trace"
 

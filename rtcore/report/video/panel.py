@@ -11,15 +11,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from rtcore.dispatch import Outcome, TickKind
+from rtcore.memory.ring import FrameHeader
 from rtcore.report.colours import KIND_COLOURS, OUTCOME_COLOURS
 from rtcore.report.video.action import HEIGHT as ACTION_HEIGHT
 from rtcore.report.video.action import name_of, view_of
 from rtcore.report.video.draw import DIM, GROUND, TEXT, UNLIT, cut, font, quantity
 from rtcore.report.video.picture import Pixels
-from rtcore.ring import FrameHeader
+from rtcore.scheduling.dispatch import Outcome, Source, TickKind
 from rtcore.spaces import ActionSpec
-from rtcore.world import Source
 
 #: Of the panel. It is as high as the video, and no lower than this.
 WIDTH, MIN_HEIGHT = 288, 420

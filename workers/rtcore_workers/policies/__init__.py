@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from rtcore.clock import Clock
 from rtcore.errors import PolicyConfigError, PolicyError
-from rtcore.history import History
+from rtcore.memory.history import History
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore_workers.policies.base import (
     InferenceTiming,
@@ -31,7 +31,7 @@ from rtcore_workers.policies.synthetic import LatencyModel, SyntheticPolicy, dra
 if TYPE_CHECKING:
     from torch import nn
 
-    from rtcore_workers.weights import Weights
+    from rtcore_workers.weights.shared import Weights
 
     Build = Callable[[], tuple[nn.Module, str]]
     #: (build, plain): the module, its title, and where its weights come from.

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtcore.clock import NS_PER_MS, Clock, MonotonicClock
-from rtcore.dispatch import ChunkRest
 from rtcore.errors import PolicyConfigError
+from rtcore.scheduling.dispatch import ChunkRest
 
 Array: TypeAlias = NDArray[Any]
 

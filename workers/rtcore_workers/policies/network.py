@@ -10,16 +10,16 @@ import torch
 from torch import nn
 
 from rtcore.clock import Clock
-from rtcore.embed.importable import import_factory_module, is_missing
+from rtcore.config.factories import import_factory_module, is_missing
 from rtcore.errors import PolicyConfigError, PolicyError
-from rtcore.randomness import the_same_for_all
+from rtcore.host.seeding import the_same_for_all
 from rtcore.spaces import ActionSpec, ObservationSpec
-from rtcore_workers.device_weights import Copies, placed
-from rtcore_workers.executors import make_executor, resolve_device
 from rtcore_workers.modulestate import FromFile, Kept, changed, kept_by
 from rtcore_workers.policies.base import Array, PolicyInfo, suggestion
+from rtcore_workers.policies.executors import make_executor, resolve_device
 from rtcore_workers.policies.probing import Probe, named_first, scale_note, space_notes, state_note
-from rtcore_workers.weights import SharedWeights, Weights, refuse_lazy
+from rtcore_workers.weights.on_device import Copies, placed
+from rtcore_workers.weights.shared import SharedWeights, Weights, refuse_lazy
 
 #: One part of so many of an inference may be spent in looking whether the module wrote to its weights.
 _LOOK_SHARE = 100

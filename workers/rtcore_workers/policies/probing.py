@@ -14,11 +14,11 @@ from gymnasium import spaces
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rtcore.randomness import the_same_for_all
+from rtcore.host.seeding import the_same_for_all
 from rtcore.spaces import ActionSpec, ObservationSpec
-from rtcore_workers.executors import output_of
 from rtcore_workers.modulestate import Kept
 from rtcore_workers.policies.base import Array
+from rtcore_workers.policies.executors import output_of
 
 #: Names in a message.
 _MOST_NAMED = 3

@@ -9,9 +9,9 @@ from gymnasium import spaces
 from torch import nn
 
 from rtcore.errors import PolicyConfigError
-from rtcore.history import History
 from rtcore.learn.checkpoint import load_weights, read_state
-from rtcore.learn.policysource import TRAINED_GAMES, trained_folder
+from rtcore.learn.policy import TRAINED_GAMES, trained_folder
+from rtcore.memory.history import History
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore_workers.policies import NETWORKS, network
 

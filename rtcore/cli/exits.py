@@ -1,0 +1,166 @@
+"""How a program of rtcore ends: exit codes, signals, and errors in words. The same for all of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from rtcore.cli.streams import Outlet, ReaderGone, guard_streams, refusal_of
+from rtcore.errors import ConfigError, RecordError, RtcoreError, RtcoreWarning
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+EXIT_FAILED = 1
+EXIT_BAD_INPUT = 2
+#: By Ctrl-C.
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+#: What `signals_as_exceptions` has raised.
+_raised: list[Stopped] = []
+
+
+def find_own_modules() -> None:
+    """Own worlds and policies (module:factory) are looked for where the command is given, after everything else."""
+    with suppress(FileNotFoundError):  # that folder may have been deleted: then there are none
+        sys.path.append(str(Path.cwd()))
+
+
+class Stopped(BaseException):
+    """A signal asked the program to end: processes and shared memory are cleaned up on the way out."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
+        self.exitcode = 128 + signum
+
+
+def end_program(name: str, body: Callable[[], int], *, goes_on: bool = False) -> NoReturn:
+    """The whole life of a program: `body` returns its exit code; whatever it raises becomes words and an exit code.
+
+    0 done, 1 failed, 2 a wrong setting, 128+n for signal n. A reader of stdout that is gone counts as SIGPIPE: it ends
+    the program quietly at the next line, or, where it `goes_on`, when `stop_if_told` looks. A stdout that cannot be
+    written otherwise (a full disk) is an error once all is done.
+    """
+    warnings.simplefilter("ignore", RtcoreWarning)
+    outlet = guard_streams()
+    outlet.raises = not goes_on
+    raise SystemExit(_exitcode(name, body, outlet))
+
+
+def _exitcode(name: str, body: Callable[[], int], outlet: Outlet) -> Any:
+    try:
+        with signals_as_exceptions():
+            exitcode: Any = _run(body)
+            outlet.raises = False
+    except Stopped as stop:
+        return say_stopped(name, stop)
+    except ReaderGone:
+        return 128 + signal.SIGPIPE
+    except RtcoreError as error:
+        return say_error(name, error)
+    refusal = refusal_of(outlet)
+    return (exitcode or say_error(name, RecordError(refusal))) if refusal else exitcode
+
+
+def _run(body: Callable[[], int]) -> Any:
+    try:
+        return body()
+    except SystemExit as end:  # argparse, after --help or a wrong option
+        return end.code
+
+
+def stop_if_told() -> None:
+    """Raises `Stopped` if nobody reads stdout any more, or if a signal came whose exception never arrived.
+
+    Python drops what is raised in a finalizer or a callback, and an import runs many of them. For loops that have not
+    been stopped yet.
+    """
+    if _raised:
+        raise _raised[-1]
+    if isinstance(sys.stdout, Outlet) and sys.stdout.reader_is_gone:
+        raise Stopped(signal.SIGPIPE)
+
+
+@contextmanager
+def signals_as_exceptions() -> Iterator[None]:
+    """SIGINT, SIGTERM and SIGHUP become `Stopped` in the main thread, at any moment of the block."""
+
+    owner = os.getpid()
+    _raised.clear()
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:  # a process that a world forked: for that a signal is what it is anywhere
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)
+            return
+        # Once: what follows is cleaning up, which must not be interrupted by an impatient second Ctrl-C.
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)
+        _raised.append(Stopped(signum))
+        raise _raised[-1]
+
+    with _handling(stop) as before:
+        yield
+
+
+@contextmanager
+def stopping_by(stop: Callable[[], None]) -> Iterator[list[Stopped]]:
+    """In the block a signal calls `stop` instead, so that what is under way comes to its end; which one is in the list.
+
+    A second one does not wait for that: it becomes `Stopped`. Within `signals_as_exceptions`.
+    """
+    stopped: list[Stopped] = []
+
+    def ask(signum: int, frame: FrameType | None) -> None:
+        stopped.append(Stopped(signum))
+        if len(stopped) > 1:
+            raise stopped[-1]
+        stop()
+
+    with _handling(ask):
+        yield stopped
+
+
+@contextmanager
+def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[dict[signal.Signals, Any]]:
+    """`handler` for every signal that ends a program. Under nohup SIGHUP is ignored, and stays so."""
+    before: dict[signal.Signals, Any] = {}
+    for number in _SIGNALS:
+        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            before[number] = signal.signal(number, handler)
+    try:
+        yield before
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def say_stopped(program: str, stop: Stopped) -> int:
+    """Tell the user; returns the exit code."""
+    why = "nobody reads its output any more" if stop.signum == signal.SIGPIPE else f"stopped by {stop}"
+    _errors().print(f"{program}: {why}; everything is cleaned up", soft_wrap=True)
+    return stop.exitcode
+
+
+def say_error(program: str, error: RtcoreError) -> int:
+    """Tell the user what went wrong, a child's traceback included; returns the exit code."""
+    errors = _errors()
+    errors.print(f"[bold red]{program}: {type(error).__name__}:[/] ", end="")
+    errors.print(str(error), markup=False, soft_wrap=True)
+    for note in getattr(error, "__notes__", ()):
+        errors.print(note, markup=False, style="dim", soft_wrap=True)
+    return EXIT_BAD_INPUT if isinstance(error, ConfigError) else EXIT_FAILED
+
+
+def _errors() -> Console:
+    from rtcore.report.terminal import Terminal  # noqa: PLC0415 - a program that says nothing is quicker without
+
+    return Terminal(stderr=True, highlight=False)

@@ -1,0 +1,74 @@
+"""What `rtcore-run` adds to a run that learns: a folder to keep it in, TensorBoard events, the learning curve."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from rtcore.clock import NS_PER_S, MonotonicClock, unix_time_s
+from rtcore.config.run import RuntimeConfig
+from rtcore.learn.checkpoint import read_state
+from rtcore.report.learning_curve import draw_learning_curve
+from rtcore.report.lineage import learned_episodes
+from rtcore.report.tensorboard import Board, board_is_installed
+from rtcore.results.summary import RunStats
+
+CURVE_FILE = "learning_curve.png"
+#: Between two entries in the TensorBoard events.
+_EVERY_NS = 5 * NS_PER_S
+
+
+def with_folder(config: RuntimeConfig) -> RuntimeConfig:
+    """Learning leaves something behind: without --out it goes to runs/<world>__<algorithm>__<seed>__<time>."""
+    if config.learn is None or "out" in config.model_fields_set:
+        return config
+    world = config.env_id.rpartition("/")[2].replace(":", ".")
+    began = time.strftime("%Y%m%d-%H%M%S", time.localtime(unix_time_s()))
+    return config.model_copy(update={"out": Path("runs") / f"{world}__{config.learn}__{config.seed}__{began}"})
+
+
+class Events:
+    """TensorBoard events in the folder of a run that learns: an entry every few seconds and a last one.
+
+    Nothing where they are not wanted, or not installed.
+    """
+
+    def __init__(self, config: RuntimeConfig, say: Callable[[str], None]) -> None:
+        self._board: Board | None = None
+        self._clock = MonotonicClock()
+        self._written_ns = self._clock.now_ns()
+        if config.learn is None or config.out is None or not config.tensorboard:
+            return
+        if not board_is_installed():
+            say("no TensorBoard events are written: pip install rtcore[tensorboard], or --no-tensorboard")
+            return
+        before = int(read_state(config.resume)["ticks"]) if config.resume is not None else 0
+        self._board = Board(config.out, say, ticks_before=before)
+
+    def update(self, stats: Callable[[], RunStats]) -> None:
+        """If it is time. `stats` is only asked then."""
+        now_ns = self._clock.now_ns()
+        if self._board is not None and now_ns - self._written_ns >= _EVERY_NS:
+            self._written_ns = now_ns
+            self._board.update(stats())
+
+    def close(self, stats: RunStats) -> None:
+        """With everything up to the end."""
+        if self._board is not None:
+            self._board.update(stats)
+            self._board.close()
+            self._board = None
+
+
+def draw_curve(config: RuntimeConfig, stats: RunStats) -> None:
+    """The returns of a run that learned, those of the runs that it goes on from included, as a picture in its folder.
+
+    Nothing if it had no episode.
+    """
+    if config.learn is None or config.out is None:
+        return
+    episodes = learned_episodes(config.out)
+    if episodes:
+        name = f"{config.env_id}, {config.learn}, seed {config.seed}"
+        draw_learning_curve({name: episodes}, config.out / CURVE_FILE, rate_hz=float(stats.rate_hz))

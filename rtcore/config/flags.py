@@ -1,0 +1,319 @@
+"""From flags and a TOML file to the one `RuntimeConfig`: every flag is a field, every field a flag."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn, TypeAlias
+
+from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict
+
+from rtcore.config.help_text import Help, add_version
+from rtcore.config.run import RuntimeConfig, from_words, load_toml, make_config, suggest
+from rtcore.errors import ConfigError, printable
+from rtcore.files import values
+from rtcore.scheduling.schedule import STAGGERS, Stagger
+
+_DESCRIPTION = """\
+Run a world in real time with staggered inference workers.
+
+The world ticks at its own fixed rate and waits for nobody. One inference may take many ticks; with enough
+workers, started at even intervals, there is an action for every tick all the same, and only its delay remains.
+"""
+
+_EPILOG = """\
+examples:
+  rtcore-run                                              the built-in game, a real network, auto workers
+  rtcore-run --policy-args k=1,pad_ms=100 --duration 30   the same as a larger network would play it
+  rtcore-run --policy synthetic --policy-args latency_ms=400 --workers 26
+  rtcore-run --env-id CartPole-v1 --fps 100 --stagger expected-time
+  rtcore-run --env-id rtcore/Tetris-v0 --rom tetris.gb    with your own ROM; rtcore-rom check FILE looks at it first
+  rtcore-run --env-id rtcore/GameBoy-v0 --rom game.gb --env-args 'reward=delta(u16[0xC0A0]),done=u8[0xC0B0]==1'
+                                                          any Game Boy game; rtcore-rom finds the addresses
+  rtcore-run --policy my_package.nets:make_policy --policy-args width=256 --device cuda:0,cuda:1
+  rtcore-run --clock virtual --policy synthetic --policy-args latency_ms=1200 --workers 74 --ticks 100000
+  rtcore-run --policy trained --policy-args pad_ms=100    the built-in game, played by a network that learned it
+  rtcore-run --config examples/learn_blocks.toml --out runs/blocks    learn it from scratch, in half an hour
+  rtcore-run --learn dqn --policy dqn                     the paper's DQN; checkpoints and curves in runs/
+  rtcore-run --policy-checkpoint runs/blocks/checkpoints/best         play what was learned
+  rtcore-run --stagger sequential --out runs/sequential   the paper's opponent, with its record and picture
+  rtcore-run --policy trained --policy-args pad_ms=100 --compare sequential --duration 15     what staggering is worth
+  rtcore-run --policy trained --record --out runs/seen    keep every frame and what was applied at its tick
+  rtcore-run --policy trained --video --out runs/shown    the same, and afterwards a video of it
+  rtcore-run --replay runs/seen --video                   the video of a run that was recorded before
+  rtcore-run --replay runs/seen                           the same run again without its policy: does anything differ?
+"""
+
+WORLD_SETTINGS = ("env_id", "env_args", "rom", "fps", "overrun", "on_missing", "noop_action", "on_reset", "seed")
+_GROUPS = {
+    "world": WORLD_SETTINGS,
+    "policy": ("policy", "policy_args", "device", "weights_sharing", "chunk", "chunk_rest"),
+    "schedule": ("workers", "max_workers", "stagger", "tau_estimate", "on_late", "guard_ms"),
+    "learning": (
+        "learn",
+        "learners",
+        "mode",
+        "learning_rate",
+        "gamma",
+        "batch_size",
+        "n_step",
+        "double_dqn",
+        "target_every",
+        "learning_starts",
+        "max_grad_norm",
+        "publish_every",
+        "updates_per_tick",
+        "learn_latency_ms",
+        "learner_nice",
+    ),
+    "exploration": ("explore", "epsilon_start", "epsilon_end", "epsilon_ticks", "explore_ticks"),
+    "histories": ("obs_history", "obs_every", "act_history"),
+    "weights on disk": (
+        "policy_checkpoint",
+        "resume",
+        "checkpoint_every_s",
+        "keep_checkpoints",
+        "tensorboard",
+    ),
+    "run": ("ticks", "duration", "clock", "latency", "warmup"),
+    "shared memory": ("wait", "spin_us", "ring_slots"),
+    "faults": ("startup_timeout_s", "env_timeout_s", "hang_timeout_s", "max_restarts"),
+    "realtime": ("realtime", "env_cpu"),
+    "output": ("out", "trace", "record", "video", "live", "show_world"),
+}
+_METAVARS = {
+    "env_id": "ID",
+    "env_args": "K=V,...",
+    "rom": "FILE",
+    "fps": "HZ",
+    "noop_action": "N",
+    "policy": "NAME",
+    "policy_args": "K=V,...",
+    "device": "DEVICE",
+    "workers": "N|auto",
+    "latency": "MODEL",
+    "learn": "dqn",
+    "updates_per_tick": "FLOAT",
+    "guard_ms": "FLOAT",
+    "policy_checkpoint": "PATH",
+    "resume": "PATH",
+    "out": "DIR",
+}
+
+
+#: Flags that take named values, and a comma that ends one: a name follows, and it is not within double quotes.
+_NAMED_VALUES = ("--env-args", "--policy-args")
+_NEXT_NAME = re.compile(r',\s*(?="?[A-Za-z_]\w*"?\s*=(?!=))(?=(?:[^"]*"[^"]*")*[^"]*$)')
+
+
+class _Settings(RuntimeConfig, BaseSettings):
+    """The config as pydantic-settings wants it; only flags are read through it, no environment variables."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid")
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with the options in groups, and a suggestion for a mistyped one."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(formatter_class=Help, allow_abbrev=False, **kwargs)
+        self._rooms = {name: self.add_argument_group(name) for name in _GROUPS}
+
+    def add_field(self, parser: Any, *names: str, **options: Any) -> Any:
+        """Put a field's flag where it belongs. Given to pydantic-settings as its `add_argument_method`."""
+        field = names[0].lstrip("-").replace("-", "_")
+        for room, fields in _GROUPS.items():
+            if field in fields:
+                if field in _METAVARS:
+                    options["metavar"] = _METAVARS[field]
+                elif (kind := str(options.get("metavar", "{"))).endswith(",None}") and kind.count(",") == 1:
+                    options["metavar"] = kind[1:-6].upper()
+                elif "{" not in kind:
+                    options["metavar"] = kind.upper()
+                options["help"] = _with_default(field)
+                return self._rooms[room].add_argument(*names, **options)
+        return parser.add_argument(*names, **options)
+
+    def error(self, message: str) -> NoReturn:
+        prefix = "unrecognized arguments: "
+        if message.startswith(prefix):
+            name = message.removeprefix(prefix).split()[0].split("=")[0]
+            message = f"unknown option {name}. {suggest(name.lstrip('-')).replace('_', '-')}"
+        print(f"{self.prog}: error: {printable(message)}", file=sys.stderr)
+        raise SystemExit(2)
+
+
+class Command(NamedTuple):
+    """What `rtcore-run` is asked for."""
+
+    config: RuntimeConfig
+    print_only: bool
+    #: Run this recording again instead, or draw its video; of `config` only `ticks`, `video`, `env_id` and `rom` were
+    #: given.
+    replay: Path | None
+    #: Play this schedule first, and compare.
+    compare: Stagger | None = None
+
+
+#: From the fields that were said to the config.
+MakeConfig: TypeAlias = Callable[[Mapping[str, Any]], RuntimeConfig]
+
+
+def default_config(fields: Mapping[str, Any]) -> RuntimeConfig:
+    """The config of these fields, defaults for the rest."""
+    return make_config(**fields)
+
+
+def parse_config(
+    arguments: list[str], prog: str = "rtcore-run", make: MakeConfig = default_config
+) -> tuple[RuntimeConfig, bool]:
+    """The config, and whether it is only to be printed, for programs that take the settings of a run.
+
+    `prog` is the program that takes these flags: its name stands in the errors. `make`: as of `parse_command`.
+    """
+    command = parse_command(arguments, prog, make)
+    if command.replay is not None:
+        raise ConfigError("--replay is for rtcore-run alone: a replay has no policy and takes no time")
+    if command.compare is not None:
+        raise ConfigError("--compare is for rtcore-run alone")
+    return command.config, command.print_only
+
+
+def parse_command(arguments: list[str], prog: str = "rtcore-run", make: MakeConfig = default_config) -> Command:
+    """All that the flags say. Flags win over the file, the file over the defaults. ConfigError, or exit code 2.
+
+    `make` makes the config of what was said; a program that may resume a run adds there what that run was made with.
+    """
+    usage = "%(prog)s [--config FILE.toml] [option ...]"
+    parser = _Parser(prog=prog, usage=usage, description=_DESCRIPTION, epilog=_EPILOG)
+    parser.add_argument(
+        "--config",
+        type=Path,
+        action="append",
+        metavar="FILE.toml",
+        help="settings file; flags override it. It may name code to run (module:factory): use your own",
+    )
+    parser.add_argument("--print-config", action="store_true", help="print the resolved settings as TOML and exit")
+    parser.add_argument(
+        "--replay",
+        type=Path,
+        metavar="FILE",
+        help="run a recording (or the folder of its run) again, without its policy, and say where it differs; "
+        "with --video draw it instead, which needs neither world nor policy. --ticks limits both; a world of your own, "
+        "or a ROM, has to be named again with --env-id or --rom; no other option goes with them",
+    )
+    parser.add_argument(
+        "--compare",
+        choices=STAGGERS,
+        metavar="STAGGER",
+        help="play the same twice, with the schedule STAGGER (sequential, free-running, ...) and then with the run's "
+        "own: same world, seed, policy, latency and length. Random play for as many ticks, on the virtual clock, is "
+        "the third. The live view shows both side by side, a table the ratios. In --out DIR (runs/latest if not "
+        "given): compare.json, compare.png, with --video compare.mp4, and each run whole in a folder of its own",
+    )
+    add_version(parser)
+    source = CliSettingsSource[Any](
+        _Settings,
+        root_parser=parser,
+        add_argument_method=parser.add_field,
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_avoid_json=True,
+    )
+    normal = _named_values([_kebab(argument) for argument in arguments])
+    parsed = parser.parse_args(normal)
+    given = source(parsed_args=parsed)
+    chosen = {key.replace("-", "_"): value for key, value in _state_of(given).items()}
+    if parsed.replay is not None:
+        extra = sorted(
+            {field for field in chosen if field in RuntimeConfig.model_fields} - {"ticks", "video", "env_id", "rom"}
+        )
+        extra += ["config"] * bool(parsed.config) + ["print_config"] * parsed.print_config
+        extra += ["compare"] * (parsed.compare is not None)
+        if extra:
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in extra)
+            raise ConfigError(f"--replay takes its settings from the recording: leave out {names}")
+    if parsed.config and len(parsed.config) > 1:
+        files = ", ".join(map(str, parsed.config))
+        raise ConfigError(f"--config was given {len(parsed.config)} times ({files}); expected one file: join them")
+    fields = (load_toml(parsed.config[0]) if parsed.config else {}) | {
+        key: value for key, value in chosen.items() if key in RuntimeConfig.model_fields
+    }
+    for field in ("env_args", "policy_args"):
+        if field in chosen:
+            fields[field] = from_words(fields[field])
+    if parsed.compare is not None and parsed.print_config:
+        raise ConfigError("--print-config prints the settings of one run, which --compare is none of: leave that out")
+    return Command(make(fields), bool(parsed.print_config), parsed.replay, parsed.compare)
+
+
+def _state_of(source: Any) -> dict[str, Any]:
+    """What the flags said, before validation."""
+    said: dict[str, Any] = source()
+    return said
+
+
+def _named_values(arguments: list[str]) -> list[str]:
+    """`NAME=VALUE,...` as JSON, in which a value may hold commas: only where `NAME=` follows does one end it.
+
+    So `actions=noop,A,left,done=u8[0xC0B0]==1` needs no quotes. In double quotes a value may hold anything.
+    """
+    found = []
+    for position, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name in _NAMED_VALUES and equals:
+            found.append(f"{name}={_as_json(name, value)}")
+        elif position and arguments[position - 1] in _NAMED_VALUES and not argument.startswith("--"):
+            found.append(_as_json(arguments[position - 1], argument))
+        else:
+            found.append(argument)
+    return found
+
+
+def _as_json(flag: str, text: str) -> str:
+    if text.lstrip().startswith("{"):
+        return text
+    named = {}
+    for pair in _NEXT_NAME.split(text.strip()) if text.strip() else []:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.strip():
+            raise ConfigError(f"{flag.lstrip('-')}: got {pair!r}, expected NAME=VALUE,...")
+        value = value.strip()
+        quoted = len(value) > 1 and value[0] == value[-1] == '"'
+        named[name.strip().strip('"')] = value[1:-1] if quoted else value
+    return json.dumps(named)
+
+
+def _kebab(argument: str) -> str:
+    """`--policy_args` is `--policy-args`, as users of other tools write it."""
+    if not argument.startswith("--"):
+        return argument
+    name, equals, value = argument.partition("=")
+    return name.replace("_", "-") + equals + value
+
+
+def _with_default(field: str) -> str:
+    info = RuntimeConfig.model_fields[field]
+    text = (info.description or "").replace("%", "%%")
+    default = info.default
+    if info.default_factory is not None or default is None:
+        return text
+    shown = {True: "yes", False: "no"}.get(default, default) if isinstance(default, bool) else default
+    return f"{text} [{shown}]"
+
+
+def to_toml(config: RuntimeConfig) -> str:
+    """The resolved settings as a file that `--config` reads back; what is not set stays out as a comment."""
+    lines = []
+    for field in (field for fields in _GROUPS.values() for field in fields):
+        value = getattr(config, field)
+        key = field.replace("_", "-")
+        if value is None:
+            lines.append(f"# {key} =")
+        else:
+            lines.append(f"{key} = {values.to_toml(str(value) if isinstance(value, Path) else value)}")
+    return "\n".join(lines)

@@ -1,0 +1,331 @@
+"""A run's frame ring as the replay memory: frames stay where the env process put them, sampled in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from rtcore.learn.transitions import Transition, TransitionBuilder, TransitionCounts
+from rtcore.memory.history import History
+from rtcore.memory.ring import FrameRing, ReadStatus
+from rtcore.spaces import ActionSpec
+
+Places = npt.NDArray[np.int64]
+#: Frames of a batch: one array, or of a Dict world one for each part by name.
+Observations: TypeAlias = npt.NDArray[Any] | dict[str, npt.NDArray[Any]]
+
+
+class NothingToSample(ValueError):
+    """There is no transition, or there is none any more."""
+
+
+class Batch(NamedTuple):
+    """Transitions as arrays, one row each. Copies: they stay valid whatever becomes of the ring.
+
+    obs, next_obs (N, *frame_shape) of the frame's dtype, or (N, h+1, *frame_shape) oldest first with an `obs_history`
+    of h; of a Dict world each is a dict of such arrays, the parts by name, which share one memory. action (N,
+    *action_shape) of the action's dtype; reward and discount (N,) float32; terminated and truncated (N,) bool; tick,
+    num_ticks, delay_ticks, policy_version, worker, num_decisions (N,) int64. past_actions and next_past_actions (N, m,
+    *action_shape) oldest first, or None without an `act_history`.
+
+    With n-step returns a row is up to n decisions: `reward`, `discount`, `num_ticks` of them all, `next_obs` and the
+    two flags of the last, the rest of the first.
+    """
+
+    obs: Observations
+    action: npt.NDArray[Any]
+    reward: npt.NDArray[np.float32]
+    discount: npt.NDArray[np.float32]
+    next_obs: Observations
+    terminated: npt.NDArray[np.bool_]
+    truncated: npt.NDArray[np.bool_]
+    tick: npt.NDArray[np.int64]
+    num_ticks: npt.NDArray[np.int64]
+    delay_ticks: npt.NDArray[np.int64]
+    policy_version: npt.NDArray[np.int64]
+    worker: npt.NDArray[np.int64]
+    num_decisions: npt.NDArray[np.int64]
+    past_actions: npt.NDArray[Any] | None = None
+    next_past_actions: npt.NDArray[Any] | None = None
+
+
+#: What is kept of a transition beside its frames, which stay in the ring. `follows`: it is the decision right after
+#: the one in the row before, in the same episode.
+_ROW = np.dtype(
+    [
+        ("obs_seq", np.int64),
+        ("next_obs_seq", np.int64),
+        ("first_seq", np.int64),
+        ("tick", np.int64),
+        ("policy_version", np.int64),
+        ("reward", np.float64),
+        ("discount", np.float64),
+        ("num_ticks", np.int32),
+        ("delay_ticks", np.int32),
+        ("worker", np.int32),
+        ("terminated", np.bool_),
+        ("truncated", np.bool_),
+        ("follows", np.bool_),
+    ]
+)
+
+
+class _Chain(NamedTuple):
+    """Up to n decisions as one, for each row of a batch: sums, products, and where the last of them is."""
+
+    reward: npt.NDArray[np.float64]
+    discount: npt.NDArray[np.float64]
+    num_ticks: npt.NDArray[np.int64]
+    num_decisions: npt.NDArray[np.int64]
+    last: Places
+
+
+class TransitionReader:
+    """The transitions of a run as they come, and a replay memory over those whose frames are still in the ring.
+
+    Used by one thread. Reads only: it can delay nothing, and what is overwritten before it is read is counted
+    (`counts`, `lapped_samples`), never returned. A row beside the frames takes `row_bytes`.
+    """
+
+    def __init__(
+        self,
+        ring: FrameRing,
+        action: ActionSpec,
+        phase_seq: int,
+        builder: TransitionBuilder,
+        first_frame: int = 0,
+        history: History | None = None,
+    ) -> None:
+        """`phase_seq` and `first_frame`: which frames of the ring are the run's. ConfigError: too small a ring."""
+        self.builder = builder
+        self.history = history or History()
+        if self.history.depth_frames:
+            self.history.require_room(ring.sequence.num_slots)
+        builder.depth_frames = max(builder.depth_frames, self.history.depth_frames)
+        self.lapped_samples = 0
+        self._ring = ring
+        self._action = action
+        self._phase_seq = phase_seq
+        self._next_frame = first_frame
+        self._capacity = ring.sequence.num_slots
+        self._rows = np.zeros(self._capacity, _ROW)
+        self._actions = np.zeros((self._capacity, action.nbytes), np.uint8)
+        # Of each frame in the ring the action of its tick: past actions are sampled from here. None if nobody asks.
+        self._applied = np.zeros_like(self._actions) if self.history.act_history else None
+        # What `digest_with` asked for: of each frame in the ring its digest, and of which frame it is.
+        self._digest: Callable[[npt.NDArray[Any]], npt.NDArray[Any]] | None = None
+        self._digests: npt.NDArray[Any] = np.empty(0)
+        self._digested = np.empty(0, np.int64)
+        self._first = 0
+        self._end = 0
+        self._last_decision = -2  #: number of the newest row's; -2: none that another could follow
+
+    def digest_with(self, digest: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> None:
+        """From now on a sample holds what `digest` makes of each frame in the frame's place.
+
+        `digest`: raw frames (n, *frame_shape) to (n, ...). It is asked once for each frame that is sampled, and the
+        answer is kept as long as the frame is in the ring: a sample then costs a copy of what is small.
+        """
+        self._digest = digest
+        one = digest(np.zeros_like(self._ring.empty_frames(1)))
+        self._digests = np.zeros((self._capacity, *one.shape[1:]), one.dtype)
+        self._digested = np.full(self._capacity, -1, np.int64)
+
+    @property
+    def counts(self) -> TransitionCounts:
+        return self.builder.counts
+
+    @property
+    def row_bytes(self) -> int:
+        """Memory per transition beside the frame and the header it shares with its neighbours."""
+        per_digest = self._digests[:1].nbytes + self._digested[:1].nbytes
+        return _ROW.itemsize + self._action.nbytes * (1 if self._applied is None else 2) + per_digest
+
+    def __len__(self) -> int:
+        """Transitions to sample from."""
+        return self._end - self._first
+
+    # -- taking in ticks -----------------------------------------------------------------------------------
+
+    def update(self) -> int:
+        """Take in every tick since the last call; returns how many transitions that completed."""
+        sequence, before = self._ring.sequence, self._end
+        newest = sequence.newest()
+        while self._next_frame <= newest:
+            seq = self._next_frame
+            status, header = self._ring.read_header(seq)
+            action = self._ring.read_action(seq)
+            if header is None or action is None:
+                if status is ReadStatus.NOT_YET:
+                    break
+                # Overtaken: go on well ahead of the writer, not right in front of it.
+                newest = sequence.newest()
+                self._next_frame = max(seq + 1, newest - sequence.num_slots // 2)
+                self.builder.skip(self._next_frame - seq)
+                continue
+            self._next_frame = seq + 1
+            if header.phase_seq == self._phase_seq:
+                if self._applied is not None:
+                    self._applied[seq % self._capacity] = np.frombuffer(action, np.uint8)
+                for transition in self.builder.feed(header, action):
+                    self._append(transition)
+        self._forget_overwritten()
+        return self._end - before
+
+    def _append(self, transition: Transition) -> None:
+        place = self._end % self._capacity
+        follows = transition.decision == self._last_decision + 1
+        ended = transition.terminated or transition.truncated
+        self._last_decision = -2 if ended else transition.decision
+        self._rows[place] = (
+            transition.obs_seq,
+            transition.next_obs_seq,
+            transition.first_seq,
+            transition.tick,
+            transition.policy_version,
+            transition.reward,
+            transition.discount,
+            transition.num_ticks,
+            transition.delay_ticks,
+            transition.worker,
+            transition.terminated,
+            transition.truncated,
+            follows,
+        )
+        self._actions[place] = np.frombuffer(transition.action, np.uint8)
+        self._end += 1
+        self._first = max(self._first, self._end - self._capacity)
+
+    def _forget_overwritten(self) -> None:
+        """A transition goes with the oldest of its frames; half a tick's margin is what a copy needs."""
+        oldest = self._ring.sequence.newest() - self._ring.sequence.num_slots + 2
+        depth, rows, capacity = self.history.depth_frames, self._rows, self._capacity
+        while self._first < self._end:
+            row = rows[self._first % capacity]
+            if max(row["obs_seq"] - depth, row["first_seq"]) >= oldest:
+                break
+            self._first += 1
+
+    # -- sampling ------------------------------------------------------------------------------------------
+
+    def sample(
+        self, batch_size: int, rng: np.random.Generator, *, n_step: int = 1, reuse: Batch | None = None
+    ) -> Batch:
+        """`batch_size` transitions, uniformly, with repetition. ValueError while there is none.
+
+        `n_step`: chain up to so many consecutive decisions: fewer where the episode ends, where one was lost, and
+        where the next one is not complete yet. Never across any of these. `reuse`: a batch of the same size that is
+        not needed any more; its `obs` and `next_obs` are written over and returned again. New memory for a batch of
+        images costs several times the copying.
+        """
+        if batch_size < 1 or n_step < 1:
+            raise ValueError(f"batch_size={batch_size}, n_step={n_step}: both must be at least 1")
+        self._forget_overwritten()
+        positions, chain = self._choose(batch_size, rng, n_step)
+        obs, next_obs = self._copy_frames(positions, chain, reuse)
+        while (lapped := self._lapped(positions)).any():
+            # Overwritten while they were copied: these rows again, from what is left.
+            again = np.flatnonzero(lapped)
+            self.lapped_samples += len(again)
+            self._forget_overwritten()
+            positions[again], redone = self._choose(len(again), rng, n_step)
+            for whole, part in zip(chain, redone, strict=True):
+                whole[again] = part
+            obs[again], next_obs[again] = self._copy_frames(positions[again], redone)
+        return self._batch(positions, chain, obs, next_obs)
+
+    def _choose(self, count: int, rng: np.random.Generator, n_step: int) -> tuple[Places, _Chain]:
+        if not len(self):
+            raise NothingToSample("there is no transition to sample from yet: call update() until len() is above 0")
+        positions = rng.integers(self._first, self._end, count)
+        return positions, self._chain(positions, n_step)
+
+    def _chain(self, positions: Places, n_step: int) -> _Chain:
+        rows = self._rows[positions % self._capacity]
+        reward, discount, last = rows["reward"].copy(), rows["discount"].copy(), positions.copy()
+        num_ticks, num_decisions = rows["num_ticks"].astype(np.int64), np.ones(len(positions), np.int64)
+        goes_on = np.ones(len(positions), np.bool_)
+        for _ in range(n_step - 1):
+            following = self._rows[(last + 1) % self._capacity]
+            goes_on &= following["follows"] & (last + 1 < self._end)
+            if not goes_on.any():
+                break
+            reward += np.where(goes_on, discount * following["reward"], 0.0)
+            discount *= np.where(goes_on, following["discount"], 1.0)
+            num_ticks += np.where(goes_on, following["num_ticks"], 0)
+            num_decisions += goes_on
+            last += goes_on
+        return _Chain(reward, discount, num_ticks, num_decisions, last)
+
+    def _copy_frames(
+        self, positions: Places, chain: _Chain, reuse: Batch | None = None
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        rows, last_rows = self._rows[positions % self._capacity], self._rows[chain.last % self._capacity]
+        obs_seqs, next_seqs = rows["obs_seq"], last_rows["next_obs_seq"]
+        if self.history.obs_history:
+            obs_seqs = self.history.frame_seqs(obs_seqs, rows["first_seq"])
+            next_seqs = self.history.frame_seqs(next_seqs, rows["first_seq"])
+        if self._digest is not None:
+            return self._digests_of(obs_seqs), self._digests_of(next_seqs)
+        obs, next_obs = (None, None) if reuse is None else (_memory_of(reuse.obs), _memory_of(reuse.next_obs))
+        return self._ring.gather(obs_seqs, obs), self._ring.gather(next_seqs, next_obs)
+
+    def _digests_of(self, seqs: Places) -> npt.NDArray[Any]:
+        """As `FrameRing.gather`, of the digests; those that are not there yet are made."""
+        places = seqs % self._capacity
+        missing = np.unique(seqs[self._digested[places] != seqs])
+        if self._digest is not None and len(missing):
+            digests = self._digest(self._ring.gather(missing))
+            # After the copies: what was being overwritten is not kept, and its rows are drawn again.
+            whole = ~self._ring.lapped(missing)
+            self._digests[missing[whole] % self._capacity] = digests[whole]
+            self._digested[missing[whole] % self._capacity] = missing[whole]
+        return self._digests[places]
+
+    def _lapped(self, positions: Places) -> npt.NDArray[np.bool_]:
+        """Which rows' oldest frame the writer had begun to overwrite: asked after the copies."""
+        rows = self._rows[positions % self._capacity]
+        return self._ring.lapped(np.maximum(rows["obs_seq"] - self.history.obs_depth_frames, rows["first_seq"]))
+
+    def _batch(self, positions: Places, chain: _Chain, obs: npt.NDArray[Any], next_obs: npt.NDArray[Any]) -> Batch:
+        places, last_places = positions % self._capacity, chain.last % self._capacity
+        rows, last_rows = self._rows[places], self._rows[last_places]
+        past = next_past = None
+        if self._applied is not None:
+            past = self._past_actions(rows["obs_seq"], rows["first_seq"])
+            next_past = self._past_actions(last_rows["next_obs_seq"], rows["first_seq"])
+        return Batch(
+            self._ring.unpack(obs),
+            self._as_actions(self._actions[places]),
+            chain.reward.astype(np.float32),
+            chain.discount.astype(np.float32),
+            self._ring.unpack(next_obs),
+            last_rows["terminated"].copy(),
+            last_rows["truncated"].copy(),
+            rows["tick"].copy(),
+            chain.num_ticks,
+            rows["delay_ticks"].astype(np.int64),
+            rows["policy_version"].copy(),
+            rows["worker"].astype(np.int64),
+            chain.num_decisions,
+            past,
+            next_past,
+        )
+
+    def _past_actions(self, seqs: Places, first_seqs: Places) -> npt.NDArray[Any]:
+        applied = self._applied
+        if applied is None:
+            raise RuntimeError("no past actions are kept: act_history is 0")
+        return self._as_actions(applied[self.history.action_seqs(seqs, first_seqs) % self._capacity])
+
+    def _as_actions(self, raw: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+        """(..., action_bytes) to (..., *action_shape)."""
+        return raw.view(self._action.np_dtype).reshape(*raw.shape[:-1], *self._action.shape)
+
+
+def _memory_of(frames: Observations) -> npt.NDArray[Any] | None:
+    """The array that `gather` filled. A Dict's parts are views of it."""
+    return next(iter(frames.values())).base if isinstance(frames, dict) else frames

@@ -1,0 +1,90 @@
+"""What a real run does about learning beside its processes: what it goes on from, and what of it is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rtcore.config.run import RuntimeConfig
+from rtcore.learn.checkpoint import FOLDER, CheckpointFolder, SavedState, unchecked
+from rtcore.results.record import RunRecord
+
+#: Newest episodes whose mean return says which checkpoint is the best, and the fewest that say anything.
+_MEAN_EPISODES, _FEWEST_EPISODES = 50, 10
+#: Settings that a resumed run takes from its command line like any other, and that make it learn something else.
+_LEARNED_WITH = (
+    *("env_id", "env_args", "fps", "seed", "policy_args", "mode", "learners"),
+    *("learning_rate", "gamma", "batch_size", "n_step", "double_dqn", "target_every", "max_grad_norm"),
+    *("updates_per_tick", "epsilon_start", "epsilon_end", "epsilon_ticks", "explore_ticks"),
+)
+
+
+def say_what_is_unchecked(config: RuntimeConfig, say: Callable[[str], None]) -> None:
+    """Weights without checksums are used, with a word."""
+    path = config.resume or config.policy_checkpoint
+    if path is not None and (note := unchecked(path, "resume" if config.resume else "policy-checkpoint")):
+        say(note)
+
+
+def say_what_changed(config: RuntimeConfig, saved: SavedState, say: Callable[[str], None]) -> None:
+    """Resuming restores what was learned, not the settings: say which are others now."""
+    was, now = saved.state.get("config") or {}, config.to_jsonable()
+    others = [name for name in _LEARNED_WITH if name in was and was[name] != now[name]]
+    changed = [f"{name} {now[name]} (was {was[name]})" for name in others]
+    if changed:
+        say(f"resumed with other settings than {saved.folder} was learned with: {', '.join(changed)}")
+
+
+# -- the same for a simulated run ---------------------------------------------------------------------------------
+
+
+def checkpoint_folder(
+    config: RuntimeConfig, out: Path, saved: SavedState | None, say: Callable[[str], None]
+) -> CheckpointFolder:
+    """Where a run keeps its checkpoints: beside those it goes on from; those of another run are moved away."""
+    folder = CheckpointFolder(out / FOLDER, config.keep_checkpoints)
+    if saved is None or not saved.is_of(out):
+        aside = folder.set_aside()
+        if aside is not None:
+            say(f"the checkpoints of an earlier run are now in {aside}")
+    return folder
+
+
+def judged_return(record: RunRecord) -> float | None:
+    """Mean return of the newest episodes, by which the best checkpoint is found; None while there are too few."""
+    returns = [episode.total_reward for episode in record.episodes.newest(_MEAN_EPISODES)]
+    return sum(returns) / len(returns) if len(returns) >= _FEWEST_EPISODES else None
+
+
+def state_of(
+    config: RuntimeConfig, env_info: Mapping[str, Any], policy_title: str, *, updates: int, ticks: int, episodes: int
+) -> dict[str, Any]:
+    """state.json of a checkpoint. `env_info`: the world's `observation` and `action`, as JSON; counts of all runs."""
+    plain = config.to_jsonable()
+    return {
+        "rtcore": version("rtcore"),
+        "updates": updates,
+        "ticks": ticks,
+        "episodes": episodes,
+        "seed": config.seed,
+        "algorithm": config.learn,
+        "world": {
+            "env_id": config.env_id,
+            "env_args": plain["env_args"],
+            "observation": env_info["observation"],
+            "action": env_info["action"],
+        },
+        "policy": {
+            "policy": config.policy,
+            "policy_args": plain["policy_args"],
+            "obs_history": config.obs_history,
+            "obs_every": config.obs_every,
+            "act_history": config.act_history,
+            "chunk": config.chunk,
+            "chunk_rest": config.chunk_rest,
+            "title": policy_title,
+        },
+        "config": plain,
+    }

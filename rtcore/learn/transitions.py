@@ -1,0 +1,211 @@
+"""Decisions of a delayed run as transitions: what a learner, ours or anyone's, trains on.
+
+Under delay the steps of learning are decisions, not ticks (arXiv 2412.14355; the induced delayed semi-MDP): the frame
+the decision saw, its action, the rewards of the ticks it governed, the frame the *next* decision saw. A decision
+governs the ticks from the one at which it was first applied to the one before the next decision's, ticks without a
+policy action included. `TransitionBuilder` is pure: no ring, no process, no clock. `TransitionReader`
+(replay_memory.py) reads a run's frame ring with it. docs/transitions.md has the picture.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from rtcore.memory.ring import FrameHeader
+from rtcore.scheduling.dispatch import TickKind
+
+
+class Transition(NamedTuple):
+    """One decision. Frames by their number in the ring; everything else by value.
+
+    `reward`: sum over the `num_ticks` ticks it governed, discounted within them if the builder was told so.
+    `discount`: gamma ** num_ticks, whether the episode goes on or not: bootstrap with `discount * (1 - terminated)`.
+    `next_obs_seq`: the frame the next decision saw. At the end of an episode there is none: then the frame that it
+    would have seen at the same delay (the last one, where the episode terminated: it is not bootstrapped from).
+    `first_seq`: the first frame of the episode, or a newer one that is old enough for every history.
+    `decision`: number of the decision in the run. Within an episode, the one numbered one higher followed directly.
+    """
+
+    obs_seq: int
+    action: bytes
+    reward: float
+    discount: float
+    next_obs_seq: int
+    terminated: bool
+    truncated: bool
+    tick: int
+    num_ticks: int
+    delay_ticks: int
+    worker: int
+    policy_version: int
+    episode: int
+    first_seq: int
+    decision: int
+
+
+@dataclass
+class TransitionCounts:
+    """What became of the ticks: nothing is dropped without being counted here."""
+
+    transitions: int = 0
+    unowned_ticks: int = 0  #: before the first decision of an episode: nobody's reward
+    unowned_reward: float = 0.0
+    lost_decisions: int = 0  #: a frame it saw, or a tick it governed, was overwritten before it was read
+    lost_ticks: int = 0
+
+
+@dataclass
+class _Open:
+    """The decision that governs the present tick."""
+
+    header: FrameHeader
+    action: bytes
+    obs_seq: int
+    decision: int
+    reward: float = 0.0
+    discount: float = 1.0
+    num_ticks: int = 0
+
+
+@dataclass
+class TransitionBuilder:
+    """Feed it every tick's header in order; it answers with the transitions that are complete now.
+
+    `gamma` is per tick. `discount_rewards`: weigh the i-th governed tick's reward with gamma ** i (else: plain sum).
+    """
+
+    gamma: float = 0.99
+    discount_rewards: bool = True
+    memory_ticks: int = 4096  #: frames older than this are not looked for
+    depth_frames: int = 0  #: how far back from the frame it saw a decision needs frames or headers (`History`)
+    counts: TransitionCounts = field(default_factory=TransitionCounts)
+    _open: _Open | None = None
+    _seqs: deque[tuple[int, int]] = field(default_factory=deque)  #: (tick, frame_seq) of this episode, oldest first
+    _first_seq: int = -1  #: oldest frame of this episode that was read; -1: none yet
+    _saw_reset: bool = False  #: and whether it is the episode's first
+    _decisions: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.gamma <= 1:
+            raise ValueError(f"gamma={self.gamma} must be between 0 and 1")
+
+    def feed(self, header: FrameHeader, action: bytes) -> list[Transition]:
+        """The next tick. `action` is what was applied at it (`FrameRing.read_action`)."""
+        done: list[Transition] = []
+        if header.kind == TickKind.RESET:
+            self._drop_open()
+            self._forget_episode()
+            self._saw_reset = True
+            self._remember(header)
+            return done
+        if header.kind == TickKind.ACTED and not self._goes_on(header):
+            obs_seq = self._usable_seq_of(header.obs_tick)
+            if self._open is not None:
+                if obs_seq is None:
+                    self._drop_open()
+                else:
+                    done.append(self._close(obs_seq, terminated=False, truncated=False))
+            if obs_seq is None:
+                self.counts.lost_decisions += 1
+            else:
+                self._open = _Open(header, action, obs_seq, self._decisions)
+            self._decisions += 1
+        self._add_reward(header)
+        self._remember(header)
+        if (header.terminated or header.truncated) and self._open is not None:
+            terminated = bool(header.terminated)
+            next_seq = header.frame_seq if terminated else self._would_have_seen(header)
+            done.append(self._close(next_seq, terminated=terminated, truncated=not terminated))
+        return done
+
+    def skip(self, num_ticks: int) -> None:
+        """Ticks that were overwritten before they were read: what governed them is not known any more."""
+        self.counts.lost_ticks += num_ticks
+        self._drop_open()
+        self._forget_episode()
+
+    def _goes_on(self, header: FrameHeader) -> bool:
+        """Whether this tick's action is a later one of the open decision's chunk."""
+        if self._open is None:
+            return False
+        first = self._open.header
+        return (header.worker, header.obs_tick, header.due_tick) == (first.worker, first.obs_tick, first.due_tick)
+
+    def _add_reward(self, header: FrameHeader) -> None:
+        decision = self._open
+        if decision is None:
+            self.counts.unowned_ticks += 1
+            self.counts.unowned_reward += header.reward
+            return
+        decision.reward += header.reward * (decision.discount if self.discount_rewards else 1.0)
+        decision.discount *= self.gamma
+        decision.num_ticks += 1
+
+    def _close(self, next_obs_seq: int, *, terminated: bool, truncated: bool) -> Transition:
+        decision = self._open
+        if decision is None:
+            raise RuntimeError("no decision is open")
+        self._open = None
+        self.counts.transitions += 1
+        header = decision.header
+        return Transition(
+            decision.obs_seq,
+            decision.action,
+            decision.reward,
+            decision.discount,
+            next_obs_seq,
+            terminated,
+            truncated,
+            header.tick,
+            decision.num_ticks,
+            header.tick - header.obs_tick,
+            header.worker,
+            header.policy_version,
+            header.episode,
+            self._first_seq,
+            decision.decision,
+        )
+
+    def _drop_open(self) -> None:
+        if self._open is not None:
+            self._open = None
+            self.counts.lost_decisions += 1
+
+    # -- which frame is which tick's -----------------------------------------------------------------------
+
+    def _forget_episode(self) -> None:
+        self._seqs.clear()
+        self._first_seq, self._saw_reset = -1, False
+
+    def _remember(self, header: FrameHeader) -> None:
+        if self._first_seq < 0:
+            self._first_seq = header.frame_seq
+        self._seqs.append((header.tick, header.frame_seq))
+        while self._seqs[0][0] < header.tick - self.memory_ticks:
+            self._seqs.popleft()
+
+    def _usable_seq_of(self, tick: int) -> int | None:
+        """The frame made at `tick`; None if it, or the history that goes with it, is not to be had."""
+        seq = self._seq_of(tick)
+        if seq is None or self._saw_reset or seq - self.depth_frames >= self._first_seq:
+            return seq
+        return None
+
+    def _seq_of(self, tick: int) -> int | None:
+        """The frame made at `tick`; None if it is not of this episode or too old to be known."""
+        for known_tick, seq in reversed(self._seqs):
+            if known_tick == tick:
+                return seq
+            if known_tick < tick:
+                break
+        return None
+
+    def _would_have_seen(self, last: FrameHeader) -> int:
+        """The frame that a decision at the tick after `last` would have seen, at the delay of the open one."""
+        decision = self._open
+        delay_ticks = decision.header.tick - decision.header.obs_tick if decision is not None else 1
+        wanted = last.tick + 1 - delay_ticks
+        # Ticks may have been skipped: the newest frame that is not newer than wanted, or the episode's first.
+        return next((seq for tick, seq in reversed(self._seqs) if tick <= wanted), self._seqs[0][1])

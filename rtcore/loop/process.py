@@ -1,0 +1,300 @@
+"""The env process: build the world, tell the supervisor what it looks like, then tick as told.
+
+Owns: ring, jobs, log, env stats. Reads: slots, run control. Exits: on STOP, or with its parent.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from rtcore.channel import AtWorld, Channel, Failed, Ready, SegmentsMade, WorldSpec
+from rtcore.clock import MonotonicClock, TickClock, TickGrid, ns_of
+from rtcore.config.run import RuntimeConfig
+from rtcore.errors import ConfigError, EnvironmentFailed, RtcoreError
+from rtcore.host.descendants import AskedToEnd
+from rtcore.host.seeding import seed_generators
+from rtcore.host.watchdog import Patience
+from rtcore.loop.counting import Books, StatsRecorder, TracingRecorder
+from rtcore.loop.garbage import SlackCollector
+from rtcore.loop.resets import ResetOrders
+from rtcore.loop.tickloop import TickLoop
+from rtcore.loop.workers import SharedWorkers
+from rtcore.loop.world import GymnasiumWorld, HeldWorld, World, make_environment, refused_setting
+from rtcore.memory.layout import TRACE_ENV, Layout
+from rtcore.memory.segments import attach_semaphore
+from rtcore.memory.shared import Phase, SharedRun, phase_of
+from rtcore.realtime import prepare_env_process
+from rtcore.scheduling.dispatch import Dispatcher
+from rtcore.scheduling.schedule import Schedule, ScheduleParams
+
+_IDLE_POLL_NS = 2_000_000
+_TIMED_STEPS = 20
+_TIMED_STEPS_NS = 500_000_000
+_EPOCH_LEAD_NS = 20_000_000
+
+
+def main(boot: dict[str, Any], channel: Channel) -> None:
+    """Process entry."""
+    config = RuntimeConfig.from_jsonable(boot["config"])
+    world = build_world(config, boot["seed"], lambda call: channel.send(AtWorld(call, may_take_a_start=True)))
+    try:
+        step_ns = time_steps(world, boot["entropy"], lambda call, first: channel.send(AtWorld(call, first)))
+        channel.send(WorldSpec(describe(world, config) | {"step_ns": step_ns}))
+        made = channel.expect(SegmentsMade, config.startup_timeout_s)
+        report = prepare_env_process(config.env_cpu) if config.realtime == "auto" else {}
+        layout = Layout.from_json(made.layout)
+        shared = SharedRun.attach(boot["run_id"], layout, world.observation)
+        semaphores = [attach_semaphore(boot["run_id"], worker) for worker in range(layout.max_workers)]
+        world.count = shared.env_counters.add
+        channel.send(Ready({"realtime": report}))
+        resets = None
+        if boot["played"]:
+            period_ns = int(1_000_000_000 / world_rate_hz(world, config))
+            resets = ResetOrders(shared, channel, world.order_reset, period_ns)
+        EnvProcess(config, world, shared, semaphores, resets).serve()
+    except BaseException as error:
+        if not isinstance(error, AskedToEnd):
+            channel.send(Failed.of(error))  # at once: closing may take its time, or never return
+        try:
+            world.close()
+        except EnvironmentFailed as second:
+            print(f"rtcore: {second}", file=sys.stderr)
+        raise
+    world.close()
+
+
+def _tell_nobody(call: str, first: bool = False) -> None:
+    """Where no other process waits."""
+
+
+def build_world(config: RuntimeConfig, seed: int, about_to: Callable[[str], object] = _tell_nobody) -> GymnasiumWorld:
+    """The world, reset once, so that whatever is wrong with it shows before anything else starts.
+
+    `about_to`: called with what is asked of it next.
+    """
+    about_to("being made")
+    try:
+        env = make_environment(config.env_id, config.world_args)
+    except RtcoreError:
+        raise
+    except Exception as error:
+        refused = refused_setting(error, config.env_id, config.world_args)
+        if refused is not None:
+            raise ConfigError(refused) from error
+        raise EnvironmentFailed(f"{config.env_id} could not be made: {type(error).__name__}: {error}") from error
+    world = GymnasiumWorld(env, seed=seed, on_missing=config.on_missing, noop_action=config.noop_action)
+    about_to("in its first reset()")
+    try:
+        world.reset()
+        world.inspect()
+    except EnvironmentFailed as error:  # of a start state, say, which is looked at only here
+        refused = refused_setting(error.__cause__, config.env_id, config.world_args)
+        if refused is not None:
+            raise ConfigError(refused) from error
+        raise
+    return world
+
+
+def time_steps(
+    world: GymnasiumWorld, entropy: Sequence[int] = (), about_to: Callable[[str, bool], object] = _tell_nobody
+) -> int:
+    """How long a step takes, from a few with the stand-in action: the 90% quantile [ns]. Then a reset, seeded anew.
+
+    The first step counts only if the episode ends with it: worlds compile in it. `entropy`: what the process's global
+    generators begin from again, for worlds that draw from them. `about_to`: called with what is asked of the world
+    next, and whether that is the first of its kind.
+    """
+    clock, times = MonotonicClock(), []
+    for number in range(_TIMED_STEPS):
+        about_to(f"in step {number + 1} of {_TIMED_STEPS} before tick 0", number == 0)
+        start_ns = clock.now_ns()
+        result = world.step(world.stand_in()[0])
+        times.append(clock.now_ns() - start_ns)
+        world.inspect()
+        if result.terminated or result.truncated or sum(times[1:]) > _TIMED_STEPS_NS:
+            break
+    if entropy:
+        seed_generators(entropy)
+    about_to("in its second reset()", False)
+    world.restart()
+    about_to("", False)
+    counted = sorted(times[1:] or times)
+    return counted[int(0.9 * (len(counted) - 1))]
+
+
+def world_rate_hz(world: GymnasiumWorld, config: RuntimeConfig) -> Fraction:
+    """Ticks per second."""
+    return config.rate_hz(world.env.metadata.get("render_fps"))
+
+
+def describe(world: GymnasiumWorld, config: RuntimeConfig) -> dict[str, Any]:
+    """What the supervisor and the workers need to know of the world."""
+    rate_hz = world_rate_hz(world, config)
+    return {
+        "env_id": config.env_id,
+        "observation": world.observation.to_json(),
+        "action": world.action.to_json(),
+        "rate_hz": str(rate_hz),
+        "seed": world.seed,
+        "noop": repr(world.noop),
+        "noop_value": np.asarray(world.noop).tolist(),
+        "noop_source": world.noop_source,
+        "own": getattr(world.env.unwrapped, "rtcore_info", {}),
+        "notes": world.notes(rate_hz),
+        "leaves_space": world.leaves_space,
+        **(_env_spec(world) | {"action_meanings": world.action_meanings} if config.record else {}),
+    }
+
+
+def _env_spec(world: GymnasiumWorld) -> dict[str, Any]:
+    """How Gymnasium makes this world again, for Minari; {} of one that was not made by id, or with other arguments
+    than JSON has."""
+    try:
+        return {"env_spec": world.env.spec.to_json()} if world.env.spec is not None else {}
+    except (TypeError, ValueError):
+        return {}
+
+
+class EnvProcess:
+    """Follows the supervisor's phases: rehearse, run, idle, stop."""
+
+    def __init__(
+        self,
+        config: RuntimeConfig,
+        world: GymnasiumWorld,
+        shared: SharedRun,
+        semaphores: list[Any],
+        resets: ResetOrders | None = None,
+    ) -> None:
+        """`resets`: another program plays, and says when an episode begins."""
+        self._config = config
+        self._world = world
+        self._shared = shared
+        self._semaphores = semaphores
+        self._resets = resets
+        self._rate_hz = world_rate_hz(world, config)
+        self._period_ns = int(1_000_000_000 / self._rate_hz)
+        self._trace = shared.trace_ring(TRACE_ENV)
+        shared.env_status["pid"] = os.getpid()
+
+    def serve(self) -> None:
+        """Until STOP."""
+        try:
+            self._follow_orders()
+        finally:
+            # Whatever it was: this process shows that it goes on, to close the world.
+            self._shared.env_status["heartbeat_ns"] = MonotonicClock.now_ns()
+
+    def _follow_orders(self) -> None:
+        control, status, clock = self._shared.run_control, self._shared.env_status, MonotonicClock()
+        while True:
+            status["heartbeat_ns"] = clock.now_ns()
+            phase_seq = control["phase_seq"]
+            phase = phase_of(phase_seq)
+            if phase is Phase.STOP:
+                return
+            if phase_seq == status["phase_seen"]:
+                clock.sleep_until_ns(clock.now_ns() + _IDLE_POLL_NS)
+                continue
+            if phase in (Phase.REHEARSE, Phase.RUN):
+                self._tick_through(phase, phase_seq)
+            status["phase_seen"] = phase_seq
+
+    def _tick_through(self, phase: Phase, phase_seq: int) -> None:
+        """One rehearsal or the run, from a fresh schedule, a fresh epoch and clean statistics."""
+        control, status = self._shared.run_control, self._shared.env_status
+        num_ticks = control["num_ticks"] if phase is Phase.RUN else None
+        loop, workers, clock, garbage = self._make_loop(phase, phase_seq, num_ticks)
+        status["epoch_ns"] = loop.pace.grid.epoch_ns
+        status["first_frame_seq"] = self._shared.ring.next_seq
+        status["first_log_seq"] = self._shared.log.next_seq
+        seq_index = control.record.index["phase_seq"]
+        words = control.words
+        while words[seq_index] == phase_seq:
+            if self._resets is not None and self._resets.hold_back(loop):
+                garbage.while_waiting()
+                continue
+            loop.run_tick()
+            next_ns = loop.pace.grid.deadline_ns(loop.tick + 1) - clock.spin_ns
+            garbage.after_tick(next_ns, world_stands=loop.is_held)
+            if num_ticks is not None and num_ticks <= loop.tick + 1:
+                break
+        loop.finish()
+        self._shared.env_counters["unknown_entries"] = workers.unknown_entries
+        if phase is Phase.RUN:
+            status["finished"] = 1
+        else:
+            self._drain(workers)
+
+    def _make_loop(
+        self, phase: Phase, phase_seq: int, num_ticks: int | None
+    ) -> tuple[TickLoop, SharedWorkers, TickClock, SlackCollector]:
+        config, control, shared = self._config, self._shared.run_control, self._shared
+        params = ScheduleParams(
+            stagger=config.stagger,
+            rate_hz=self._rate_hz,
+            delay_ticks=control["delay_ticks"],
+            tau_mean_ns=control["tau_mean_ns"],
+            guard_ns=control["guard_ns"],
+            tau_estimate=config.tau_estimate,
+            on_late=config.on_late,
+            chunk=config.chunk,
+            adapt=self._resets is None,
+        )
+        schedule = Schedule(params, control["num_workers"])
+        workers = SharedWorkers(
+            shared,
+            self._semaphores,
+            control["num_workers"],
+            chunk=config.chunk,
+            phase_seq=phase_seq,
+            # Nobody waits for a wake-up where there is no worker process.
+            spinning=config.resolved_wait() == "spin" or self._resets is not None,
+        )
+        clock = TickClock.for_period(self._period_ns)
+        grid = TickGrid(clock.now_ns() + _EPOCH_LEAD_NS, self._rate_hz)
+        books = Books(shared.env_counters, shared.env_status, shared.env_histograms, shared.log.append)
+        world: World = self._world if phase is Phase.RUN else HeldWorld(self._world)
+        recorder = StatsRecorder(books, schedule, self._period_ns, phase_seq)
+        if self._trace is not None and phase is Phase.RUN:
+            recorder = TracingRecorder(books, schedule, self._period_ns, phase_seq, self._trace, clock)
+        loop = TickLoop(
+            world,
+            grid,
+            clock,
+            schedule,
+            Dispatcher(config.on_late),
+            workers,
+            recorder,
+            chunk=config.chunk,
+            on_reset=config.on_reset,
+            overrun=config.overrun,
+            phase_seq=phase_seq,
+            resets=self._resets,
+            num_ticks=num_ticks,
+        )
+
+        def before_spin() -> None:
+            loop.prepare_tick()
+            shared.ring.warm()
+
+        clock.before_spin = before_spin
+        return loop, workers, clock, SlackCollector(clock, recorder.garbage_collected)
+
+    def _drain(self, workers: SharedWorkers) -> None:
+        """Let the jobs that are out come back, so that the next phase starts with every worker idle."""
+        control, status, clock = self._shared.run_control, self._shared.env_status, MonotonicClock()
+        # One that hangs is killed by the supervisor, which knows how long an inference may take.
+        patience, limit_ns = Patience(clock), ns_of(self._config.startup_timeout_s)
+        while workers.num_waiting and patience.now_ns() < limit_ns and control["phase"] != Phase.STOP:
+            now_ns = clock.now_ns()
+            status["heartbeat_ns"] = now_ns
+            list(workers.collect(0))
+            list(workers.membership())
+            clock.sleep_until_ns(now_ns + _IDLE_POLL_NS)

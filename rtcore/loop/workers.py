@@ -1,0 +1,129 @@
+"""The env process's side of jobs, slots and ring: the `Workers` of a real run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rtcore.loop.tickloop import Answer
+from rtcore.memory.shared import SharedRun
+from rtcore.memory.wakeup import WakeUps
+from rtcore.scheduling.dispatch import Entry
+from rtcore.scheduling.schedule import Job
+
+
+class SharedWorkers:
+    """Worker processes behind job records, slots and semaphores. Implements `tickloop.Workers`.
+
+    `num_workers` processes are taken to be up; the first `membership` corrects that.
+    """
+
+    def __init__(
+        self,
+        shared: SharedRun,
+        semaphores: Sequence[WakeUps],
+        num_workers: int,
+        *,
+        chunk: int,
+        phase_seq: int,
+        spinning: bool,
+    ) -> None:
+        self._shared = shared
+        self._slots = shared.slots
+        self._semaphores = semaphores
+        self._chunk = chunk
+        self._phase_seq = phase_seq
+        self._spinning = spinning
+        self._waiting: dict[int, tuple[Job, int, int]] = {}
+        self._seen_entry = [shared.slots.newest(worker) for worker in range(shared.layout.max_workers)]
+        self._up = {worker: shared.worker_control[worker]["generation"] for worker in range(num_workers)}
+        self._membership_seen = -1
+        self.unknown_entries = 0
+
+    def collect(self, tick: int) -> Iterable[Entry]:
+        found: list[Entry] = []
+        for worker, (job, job_seq, booked_ns) in list(self._waiting.items()):
+            entry_seq = self._slots.newest(worker)
+            if entry_seq == self._seen_entry[worker]:
+                continue
+            self._seen_entry[worker] = entry_seq
+            answer = self._slots.read(worker, entry_seq)
+            if answer is None or answer[0].job_seq != job_seq:
+                self.unknown_entries += 1
+                continue
+            slot, actions = answer
+            del self._waiting[worker]
+            payload = Answer(
+                actions,
+                worker,
+                booked_ns,
+                slot.frame_publish_ns,
+                slot.start_ns,
+                slot.read_ns,
+                slot.infer_end_ns,
+                slot.write_ns,
+                slot.cpu_ns,
+                slot.policy_version,
+                slot.clipped,
+                slot.policy_checksum,
+                slot.explored,
+            )
+            found.append(Entry(job, slot.obs_tick, slot.episode, self._chunk, payload))
+        return found
+
+    def membership(self) -> Iterable[tuple[int, bool]]:
+        seq = self._shared.run_control["membership_seq"]
+        if seq == self._membership_seen:
+            return ()
+        self._membership_seen = seq
+        changes: list[tuple[int, bool]] = []
+        for worker, control in enumerate(self._shared.worker_control):
+            generation = control["generation"] if control["up"] else None
+            known = self._up.get(worker)
+            if generation == known:
+                continue
+            if known is not None:
+                # Down, or back already as a new process: either way its job is lost.
+                changes.append((worker, False))
+                self._waiting.pop(worker, None)
+                del self._up[worker]
+            if generation is not None:
+                changes.append((worker, True))
+                self._up[worker] = generation
+                self._seen_entry[worker] = self._slots.newest(worker)
+        return changes
+
+    def post(self, jobs: Sequence[Job], booked_ns: int) -> None:
+        board, frame_seq = self._shared.jobs, self._shared.ring.next_seq
+        for job in jobs:
+            worker = job.worker
+            fields = (
+                job.obs_tick,
+                job.due_tick,
+                frame_seq,
+                int(job.hold),
+                booked_ns,
+                self._phase_seq,
+                self._up.get(worker, 0),
+            )
+            self._waiting[worker] = (job, board.post(worker, fields), booked_ns)
+            self._wake(worker)
+
+    def publish(self, frame: Any, header: tuple[Any, ...], action: bytes) -> int:
+        return self._shared.ring.publish(frame, header, action)
+
+    def announce(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            self._wake(job.worker)
+
+    def prewake(self, worker: int) -> None:
+        self._wake(worker)
+
+    @property
+    def num_waiting(self) -> int:
+        """Jobs that are out."""
+        return len(self._waiting)
+
+    def _wake(self, worker: int) -> None:
+        if not self._spinning:
+            self._semaphores[worker].release()

@@ -1,0 +1,406 @@
+"""POSIX shared memory and semaphores: create, attach, unlink. Names carry the run id, mode 0600.
+
+`/dev/shm/rtcore-<run id>-<part>` for segments, `/dev/shm/sem.rtcore-<run id>-w<index>` for semaphores.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import mmap
+import os
+import platform
+import re
+import secrets
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import posix_ipc
+
+from rtcore.clock import unix_time_s
+from rtcore.errors import LayoutMismatchError, SharedMemoryError, UnsupportedPlatformError
+from rtcore.memory.counters import Words
+from rtcore.memory.layout import LAYOUT_VERSION, MAGIC, SEGMENT_HEADER, Layout
+from rtcore.memory.wakeup import WakeUps
+
+SHM_DIR = Path("/dev/shm")
+PREFIX = "rtcore-"
+#: Follows the pid in the id of memory that is measured with and is no run: it is cleaned up like one, not listed.
+_MEASUREMENT = "ipc-"
+#: How long a control segment may be without a head. Making one takes milliseconds.
+_MAKING_S = 10.0
+_PROC = Path("/proc")
+#: Anybody may make names in /dev/shm: only those that `new_run_id` can make are a run's.
+_RUN_ID = rf"\d+-(?:{_MEASUREMENT})?[0-9a-f]{{6}}"
+_PARTS = r"control|slots|ring|log|about|trace|params|learner|holder\d+"
+_NAME = re.compile(rf"{PREFIX}(?P<run>{_RUN_ID})-(?P<part>{_PARTS})|sem\.{PREFIX}(?P<woken>{_RUN_ID})-w\d+")
+Part = Literal["control", "slots", "ring", "log", "about", "trace", "params", "learner"]
+
+
+def parts_of(layout: Layout) -> tuple[Part, ...]:
+    """The segments a run of this layout has."""
+    parts: tuple[Part, ...] = ("control", "slots", "ring", "log", "about")
+    return (*parts, "trace") if layout.trace_slots else parts
+
+
+def check_platform() -> None:
+    """The protocols need store-store and load-load order, which x86-64 gives and CPython cannot ask for."""
+    machine = platform.machine()
+    if sys.platform != "linux" or machine not in ("x86_64", "AMD64"):
+        raise UnsupportedPlatformError(
+            f"rtcore needs Linux on x86-64, got {sys.platform} on {machine}: its shared-memory protocols rely on "
+            "that machine's memory order"
+        )
+
+
+def new_run_id() -> str:
+    """Short and unique: the pid tells a person whose run it is."""
+    return f"{os.getpid()}-{secrets.token_hex(3)}"
+
+
+def new_measurement_id() -> str:
+    """A run id for memory that is measured with and is no run."""
+    return f"{os.getpid()}-{_MEASUREMENT}{secrets.token_hex(3)}"
+
+
+def is_measurement(run_id: str) -> bool:
+    return re.match(rf"\d+-{_MEASUREMENT}", run_id) is not None
+
+
+def segment_name(run_id: str, part: str) -> str:
+    return f"/{PREFIX}{run_id}-{part}"
+
+
+def segment_path(run_id: str, part: str) -> Path:
+    return SHM_DIR / segment_name(run_id, part).removeprefix("/")
+
+
+def part_bytes(layout: Layout, part: str) -> int:
+    """The size of a segment whose size follows from the layout."""
+    sizes = {
+        "control": layout.control_bytes,
+        "slots": layout.slots_bytes,
+        "ring": layout.ring_bytes,
+        "log": layout.log_bytes,
+        "about": layout.about_segment_bytes,
+        "trace": layout.trace_bytes,
+    }
+    return sizes[part]
+
+
+def process_start_ticks(pid: int, proc: Path = _PROC) -> int:
+    """When a process started, in clock ticks since boot; -1 if there is none. Tells a pid from its reuse.
+
+    One that has ended and only waits for its parent to notice (a zombie) is none.
+    """
+    try:
+        stat = (proc / f"{pid}/stat").read_text()
+    except OSError:
+        return -1
+    fields = stat[stat.rindex(")") + 2 :].split()
+    return -1 if fields[0] in ("Z", "X") else int(fields[19])
+
+
+def pid_namespace(proc: Path = _PROC) -> int:
+    """Number of the namespace in which this process's pids mean something; 0 if it cannot be told."""
+    try:
+        return (proc / "self/ns/pid").stat().st_ino
+    except OSError:
+        return 0
+
+
+class Segment:
+    """One mapped segment. `buf` is a view into shared memory; valid until `close`."""
+
+    def __init__(self, name: str, mapping: mmap.mmap) -> None:
+        self.name = name
+        self._mapping = mapping
+        self.buf = memoryview(mapping)
+
+    def close(self) -> None:
+        """Unmap if nothing points into it any more; else the mapping goes with its last user."""
+        with contextlib.suppress(BufferError):
+            self.buf.release()
+            self._mapping.close()
+
+
+def create_segment(
+    run_id: str,
+    part: str,
+    layout: Layout,
+    prepare: Callable[[memoryview], None] | None = None,
+    *,
+    num_bytes: int | None = None,
+    reserved_bytes: int | None = None,
+) -> Segment:
+    """Create, reserve every page (a full /dev/shm is an error here, not SIGBUS later) and stamp the header.
+
+    `prepare` gets the new memory before the header says that it is ours: nobody attaches to a half-made segment.
+    `num_bytes`: of a part whose size does not follow from the layout. `reserved_bytes`: reserve only so much of it,
+    and map no page before its first use; who writes to the rest reserves it first.
+    """
+    size = part_bytes(layout, part) if num_bytes is None else num_bytes
+    reserved = size if reserved_bytes is None else reserved_bytes
+    name = segment_name(run_id, part)
+    _check_room(part, reserved)
+    try:
+        memory = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=0o600)
+    except (OSError, posix_ipc.Error) as error:
+        raise _not_made(part, error) from error
+    try:
+        try:
+            os.ftruncate(memory.fd, size)
+            os.posix_fallocate(memory.fd, 0, reserved)
+            mapping = _map(memory.fd, size, populate=reserved == size)
+        except OSError as error:
+            raise (_no_room(part, reserved) if error.errno == errno.ENOSPC else _not_made(part, error)) from error
+    except BaseException:
+        memory.unlink()
+        raise
+    finally:
+        memory.close_fd()
+    segment = Segment(name, mapping)
+    if prepare is not None:
+        prepare(segment.buf)
+    header = Words(SEGMENT_HEADER, segment.buf)
+    for field, value in layout.to_json().items():
+        header[field] = value
+    header["size_bytes"] = size
+    header["owner_pid"] = os.getpid()
+    header["owner_start_ticks"] = process_start_ticks(os.getpid())
+    header["owner_pid_namespace"] = pid_namespace()
+    header["layout_version"] = LAYOUT_VERSION
+    header["magic"] = MAGIC
+    return segment
+
+
+def _map(fd: int, size: int, *, populate: bool = True) -> mmap.mmap:
+    """For the run's own processes: every page mapped at once, unless memory must not be taken up yet.
+
+    Else each one faults at its first use, a ring's in the middle of reading a frame (microseconds each, more on a
+    virtual machine), until the ring has come round once.
+    """
+    flags = mmap.MAP_SHARED | (mmap.MAP_POPULATE if populate else 0)
+    return mmap.mmap(fd, size, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+
+
+def attach_segment(
+    run_id: str,
+    part: str,
+    layout: Layout | None = None,
+    *,
+    readonly: bool = False,
+    num_bytes: int | None = None,
+    populate: bool = True,
+) -> Segment:
+    """Map an existing segment after checking magic, layout version and size against what is expected.
+
+    `num_bytes`: of a part whose size does not follow from the layout. `populate`: map every page now.
+    """
+    name = segment_name(run_id, part)
+    try:
+        memory = posix_ipc.SharedMemory(name, read_only=readonly)
+    except posix_ipc.ExistentialError as error:
+        raise LayoutMismatchError(f"no shared memory {name}: run {run_id!r} is over or never was") from error
+    try:
+        size = os.fstat(memory.fd).st_size
+        if size < SEGMENT_HEADER.num_bytes:
+            raise LayoutMismatchError(
+                f"{name} has {size} bytes; expected a header of {SEGMENT_HEADER.num_bytes} at least"
+            )
+        if readonly:
+            mapping = mmap.mmap(memory.fd, size, access=mmap.ACCESS_READ)
+        else:
+            mapping = _map(memory.fd, size, populate=populate)
+    finally:
+        memory.close_fd()
+    segment = Segment(name, mapping)
+    header = Words(SEGMENT_HEADER, segment.buf)
+    got = (header["magic"], header["layout_version"], header["size_bytes"])
+    if layout is not None and num_bytes is None:
+        num_bytes = part_bytes(layout, part)
+    if got != (MAGIC, LAYOUT_VERSION, size) or num_bytes not in (None, size):
+        raise LayoutMismatchError(
+            f"{name}: got magic {got[0]:#x}, layout version {got[1]}, {got[2]} bytes in a file of {size}; expected "
+            f"magic {MAGIC:#x}, version {LAYOUT_VERSION}. Use the rtcore that started this run"
+        )
+    return segment
+
+
+def layout_of(control: Segment) -> Layout:
+    """The layout a running run was created with, from its control segment's header."""
+    header = Words(SEGMENT_HEADER, control.buf)
+    return Layout(**{field: header[field] for field in Layout.__dataclass_fields__})
+
+
+def semaphore_name(run_id: str, worker: int) -> str:
+    return f"/{PREFIX}{run_id}-w{worker}"
+
+
+def create_semaphore(run_id: str, worker: int) -> WakeUps:
+    try:
+        return WakeUps.create(semaphore_name(run_id, worker))
+    except (OSError, posix_ipc.Error) as error:
+        raise _not_made(f"semaphore of worker {worker}", error) from error
+
+
+def attach_semaphore(run_id: str, worker: int) -> WakeUps:
+    return WakeUps.attach(semaphore_name(run_id, worker))
+
+
+def run_of(name: str) -> str | None:
+    """The run id in a name in /dev/shm; None if no run of rtcore has such a name."""
+    match = _NAME.fullmatch(name)
+    return (match["run"] or match["woken"]) if match else None
+
+
+def files_of(run_id: str) -> list[Path]:
+    """What of a run is in /dev/shm and is this user's. A link, a pipe or a file of another user's is no part of it."""
+    return sorted(path for path in SHM_DIR.iterdir() if run_of(path.name) == run_id and is_own_file(path))
+
+
+def is_own_file(path: Path) -> bool:
+    """A regular file of this user's."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
+
+
+def unlink_all(run_id: str) -> None:
+    """Remove every name of a run. Processes that have them mapped keep their memory until they exit."""
+    # The control segment last: a dead run is known by it, should this be interrupted.
+    for path in sorted(files_of(run_id), key=lambda path: path.name.endswith("-control")):
+        path.unlink(missing_ok=True)
+
+
+def removal_command(run_id: str) -> str:
+    """For a shell: removes every name of a run that nobody else will remove."""
+    return f"rm /dev/shm/*{PREFIX}{run_id}-*"
+
+
+# -- whose a run is ----------------------------------------------------------------------------------------------
+
+
+class Standing(StrEnum):
+    """What a control segment says of its run's owner. Only the memory of `DEAD` ones may be removed."""
+
+    LIVE = "live"
+    DEAD = "dead"  #: killed together with its fork server
+    OTHER_NAMESPACE = "of another pid namespace"  #: a container that shares /dev/shm: its pids mean nothing here
+    OTHER_LAYOUT = "of another layout"  #: where that one keeps its owner is not known here
+    BEING_MADE = "being made"  #: no head yet
+    BROKEN = "broken"  #: no head, and none will come
+    UNREADABLE = "unreadable"  #: no right to read it
+    GONE = "gone"  #: there is no control segment
+
+
+class Judgement(NamedTuple):
+    """How a run stands. What its head does not tell is -1 (`owner_pid`) or 0 (`layout_version`)."""
+
+    standing: Standing
+    owner_pid: int = -1
+    layout_version: int = 0
+
+
+def read_head(path: Path) -> Words | None:
+    """A copy of a segment's head; None if none has been written. OSError if there is no such segment to be read.
+
+    The name may be anybody's: a link is not followed, and what is no file (a pipe without a writer) is not waited for.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        head = bytearray(os.pread(fd, SEGMENT_HEADER.num_bytes, 0))
+    finally:
+        os.close(fd)
+    words = Words(SEGMENT_HEADER, memoryview(head)) if len(head) == SEGMENT_HEADER.num_bytes else None
+    return words if words is not None and words["magic"] == MAGIC else None
+
+
+def judge_run(run_id: str, root: Path = Path("/")) -> Judgement:
+    """Whose a run is, from its control segment's head alone. `root`: where /dev/shm and /proc are (tests)."""
+    path, proc = root / segment_path(run_id, "control").relative_to("/"), root / "proc"
+    try:
+        head = read_head(path)
+        if head is None:
+            return Judgement(_judge_headless(run_id, unix_time_s() - path.lstat().st_mtime, proc))
+    except FileNotFoundError:
+        return Judgement(Standing.GONE)
+    except OSError:
+        return Judgement(Standing.UNREADABLE)
+    version = head["layout_version"]
+    if version != LAYOUT_VERSION:
+        return Judgement(Standing.OTHER_LAYOUT, layout_version=version)
+    pid = head["owner_pid"]
+    if head["owner_pid_namespace"] != pid_namespace(proc):
+        return Judgement(Standing.OTHER_NAMESPACE, pid, version)
+    alive = process_start_ticks(pid, proc) == head["owner_start_ticks"]
+    return Judgement(Standing.LIVE if alive else Standing.DEAD, pid, version)
+
+
+def _judge_headless(run_id: str, age_s: float, proc: Path) -> Standing:
+    """Nothing but the name says whose it is: while that process lives, it may still be at it."""
+    named = re.match(r"(\d+)-", run_id)
+    is_gone = named is not None and process_start_ticks(int(named[1]), proc) < 0
+    return Standing.BROKEN if is_gone or age_s > _MAKING_S else Standing.BEING_MADE
+
+
+def run_ids() -> list[str]:
+    """Of everything that has a control segment, measurements included."""
+    matches = (_NAME.fullmatch(path.name) for path in SHM_DIR.iterdir())
+    return sorted(match["run"] for match in matches if match and match["part"] == "control")
+
+
+def dead_runs() -> Iterator[str]:
+    """Run ids of this user's whose owner certainly no longer exists (killed together with its launcher)."""
+    for run_id in run_ids():
+        if is_own_file(segment_path(run_id, "control")) and judge_run(run_id).standing is Standing.DEAD:
+            yield run_id
+
+
+def reap_dead_runs() -> list[str]:
+    """Remove what runs of this user left behind whose owner is dead, and only those."""
+    reaped = list(dead_runs())
+    for run_id in reaped:
+        unlink_all(run_id)
+    return reaped
+
+
+def free_bytes() -> int:
+    """Room in /dev/shm."""
+    status = os.statvfs(SHM_DIR)
+    return status.f_bavail * status.f_frsize
+
+
+def _check_room(part: str, size: int) -> None:
+    if size > free_bytes():
+        raise _no_room(part, size)
+
+
+def _no_room(part: str, size: int) -> SharedMemoryError:
+    return SharedMemoryError(
+        f"no room in /dev/shm for the {part} segment: needs {size / 1e6:.1f} MB, {free_bytes() / 1e6:.1f} MB are free. "
+        f"Lower {'--max-workers' if part == 'trace' else '--ring-slots'}, remove stale segments, or enlarge it (docker "
+        "run --shm-size=1g; "
+        "mount -o remount,size=2G /dev/shm)"
+    )
+
+
+def _not_made(part: str, error: Exception) -> SharedMemoryError:
+    code = getattr(error, "errno", None)
+    what_to_do = {
+        errno.EFBIG: "Raise the limit of file sizes (ulimit -f unlimited)",
+        errno.EMFILE: "Raise the limit of open files (ulimit -n)",
+        errno.ENFILE: "The machine has no open file left (fs.file-max)",
+        errno.ENOMEM: "Free memory, or raise the limits of address space (ulimit -v) and of the container",
+        errno.ENOSPC: "Remove stale segments (rtcore-doctor --clean), or enlarge /dev/shm",
+        errno.EACCES: "rtcore-doctor says what /dev/shm lacks",
+    }.get(code or 0, "rtcore-doctor looks at /dev/shm")
+    return SharedMemoryError(f"the {part} could not be made in /dev/shm: {error}. {what_to_do}")

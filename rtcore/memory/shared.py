@@ -1,0 +1,135 @@
+"""All shared memory of one run, attached and typed: who writes what is said in `rtcore/memory/layout/`."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from functools import partial
+
+from rtcore.memory.counters import Histogram, Words
+from rtcore.memory.description import AboutBoard
+from rtcore.memory.layout import (
+    ENV_COUNTERS,
+    ENV_HISTOGRAMS,
+    ENV_STATUS,
+    RING_CONTROL,
+    RUN_CONTROL,
+    TRACE_FIRST_WORKER,
+    WORKER_CONTROL,
+    WORKER_HISTOGRAMS,
+    WORKER_STATUS,
+    Layout,
+)
+from rtcore.memory.ring import FrameRing, JobLog, SequenceRing
+from rtcore.memory.segments import Part, Segment, attach_segment, create_segment, layout_of, parts_of
+from rtcore.memory.slots import ActionSlots, JobBoard
+from rtcore.memory.trace import TraceRing
+from rtcore.spaces import ObservationSpec
+
+
+class Phase(IntEnum):
+    """What the supervisor wants of the env process. Each order has a number of its own, see `next_order`."""
+
+    IDLE = 0  #: no ticks; finish what is under way
+    REHEARSE = 1  #: tick, book and publish, but leave the world on its first frame
+    RUN = 2  #: the run
+    STOP = 3  #: end now
+
+
+#: Of a `phase_seq`, the lowest bits are the phase that it orders.
+_PHASE_BITS = 3
+
+
+def next_order(phase_seq: int, phase: Phase) -> int:
+    """The `phase_seq` after this one, for `phase`: number and phase in one word, so that neither is read without the
+    other. Two words would need their reader to know which of them was written when."""
+    return ((phase_seq >> _PHASE_BITS) + 1) << _PHASE_BITS | phase
+
+
+def phase_of(phase_seq: int) -> Phase:
+    """What an order asks for."""
+    return Phase(phase_seq & ((1 << _PHASE_BITS) - 1))
+
+
+class SharedRun:
+    """Typed views of a run's segments. The supervisor creates it, everybody else attaches."""
+
+    def __init__(self, segments: dict[Part, Segment], layout: Layout, observation: ObservationSpec) -> None:
+        self._segments = segments
+        self.layout = layout
+        control = segments["control"].buf
+        self.run_control = Words(RUN_CONTROL, control, layout.run_control_at)
+        self.env_status = Words(ENV_STATUS, control, layout.env_status_at)
+        self.env_counters = Words(ENV_COUNTERS, control, layout.env_counters_at)
+        self.env_histograms = {name: Histogram(control, layout.env_histogram_at(name)) for name in ENV_HISTOGRAMS}
+        workers = range(layout.max_workers)
+        self.worker_control = [Words(WORKER_CONTROL, control, layout.worker_control_at(w)) for w in workers]
+        self.worker_status = [Words(WORKER_STATUS, control, layout.worker_status_at(w)) for w in workers]
+        self.jobs = JobBoard(control, layout)
+        self.slots = ActionSlots(segments["slots"].buf, layout)
+        self.ring = FrameRing(segments["ring"].buf, layout, observation.shape, observation.dtype, observation.parts)
+        self.log = JobLog(segments["log"].buf, layout)
+        self.about = AboutBoard(segments["about"].buf, layout)
+        self._control_buffer = control
+
+    def worker_histogram(self, worker: int, name: str) -> Histogram:
+        """`name` is one of `WORKER_HISTOGRAMS`."""
+        return Histogram(self._control_buffer, self.layout.worker_histogram_at(worker, name))
+
+    def worker_histograms(self, worker: int) -> dict[str, Histogram]:
+        return {name: self.worker_histogram(worker, name) for name in WORKER_HISTOGRAMS}
+
+    def trace_ring(self, process: int) -> TraceRing | None:
+        """The events of `layout.TRACE_ENV`, `TRACE_SUPERVISOR` or `TRACE_FIRST_WORKER` + w; None: not traced."""
+        segment = self._segments.get("trace")
+        return TraceRing(segment.buf, self.layout, process) if segment is not None else None
+
+    def trace_rings(self) -> list[TraceRing]:
+        """Of every process, in that order; empty if the run is not traced."""
+        rings = map(self.trace_ring, range(TRACE_FIRST_WORKER + self.layout.max_workers))
+        return [ring for ring in rings if ring is not None]
+
+    @classmethod
+    def create(cls, run_id: str, layout: Layout, observation: ObservationSpec) -> SharedRun:
+        """Create and format every segment. `SharedMemoryError` if there is no room; the caller unlinks."""
+        segments = {
+            part: create_segment(run_id, part, layout, partial(_empty, part, layout)) for part in parts_of(layout)
+        }
+        return cls(segments, layout, observation)
+
+    @classmethod
+    def attach(cls, run_id: str, layout: Layout, observation: ObservationSpec) -> SharedRun:
+        """Map the segments of a run; `LayoutMismatchError` if they are not what is expected."""
+        segments = {part: attach_segment(run_id, part, layout) for part in parts_of(layout)}
+        return cls(segments, layout, observation)
+
+    @classmethod
+    def watch(cls, run_id: str) -> SharedRun:
+        """Map the segments of any run read-only, as an onlooker: nothing of the run can be changed or delayed.
+
+        `LayoutMismatchError` if there is no such run, or if it was started by another version of rtcore.
+        """
+        control = attach_segment(run_id, "control", readonly=True)
+        layout = layout_of(control)
+        segments: dict[Part, Segment] = {"control": control}
+        for part in parts_of(layout):
+            if part != "control":
+                segments[part] = attach_segment(run_id, part, layout, readonly=True)
+        observation = ObservationSpec((layout.frame_bytes,), "uint8", (0,), (255,))
+        about = AboutBoard(segments["about"].buf, layout).read()
+        if about is not None:
+            observation = ObservationSpec.from_json(about.world["observation"])
+        return cls(segments, layout, observation)
+
+    def close(self) -> None:
+        for segment in self._segments.values():
+            segment.close()
+
+
+def _empty(part: Part, layout: Layout, buffer: memoryview) -> None:
+    """The rings of a new segment hold nothing yet."""
+    if part in ("ring", "log", "about"):
+        at = layout.ring_control_at
+        SequenceRing(buffer[at : at + RING_CONTROL.itemsize].cast("q"), layout.ring_slots).format()
+    elif part == "trace":
+        for process in range(TRACE_FIRST_WORKER + layout.max_workers):
+            TraceRing(buffer, layout, process).format()

@@ -1,0 +1,372 @@
+"""The parameter store: versioned weights in shared memory, one copy for all workers.
+
+Three buffers, laid out by a `ParamManifest`. `newest` names one of them. A worker claims the newest buffer before an
+inference and lets it go after it; a publisher writes a buffer that is neither newest nor claimed, then makes it
+newest. Workers take no lock and never wait. Publishers take turns under `flock`, which the kernel frees when its
+holder dies: one that dies while it writes leaves `newest` as it was, and the buffer is written again by the next.
+The claim of a worker that has died is void (`gone`: WORKER_CONTROL.gone_generation).
+
+Platform: x86-64. Store-store and load-load order come with it. Claiming needs more: the worker stores its claim and
+then loads `newest`, the publisher stores `newest` and then loads the claims, and x86-64 may let such a load pass the
+store before it (both would then miss each other). `full_fence` forbids that. Which accesses belong together is
+lettered below. Large copies may use weakly ordered stores, so a fence also stands on both sides of the writing.
+
+Works over any memory: a segment of a run, or `ParamStore.private` for the virtual clock and tests.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from rtcore.clock import NS_PER_MS, NS_PER_S, Clock, MonotonicClock
+from rtcore.errors import PolicyError, SharedMemoryError
+from rtcore.memory.layout import (
+    PARAM_BUFFER,
+    PARAM_BUFFER_BITS,
+    PARAM_CLAIM,
+    PARAM_COUNTS,
+    PARAM_NEWEST,
+    ParamLayout,
+    Record,
+)
+from rtcore.memory.segments import Segment
+from rtcore.memory.tensors import ParamManifest, ParamTensor
+
+__all__ = ["NONE", "ParamManifest", "ParamStore", "ParamTensor", "Version", "full_fence"]
+
+_BUFFER_MASK = (1 << PARAM_BUFFER_BITS) - 1
+_BEING_WRITTEN = -1
+_VERSION, _CHECKSUM, _UPDATES = (PARAM_BUFFER.index[name] for name in ("version", "checksum", "updates"))
+_WAITS, _SKIPPED, _PID, _PUBLISHED_NS = (
+    PARAM_COUNTS.index[name] for name in ("waits", "skipped", "publisher_pid", "published_ns")
+)
+#: How often a publisher looks again whether a buffer has become free.
+_LOOK_NS = NS_PER_MS
+#: How long a publisher waits by default.
+WAIT_NS = 2 * NS_PER_S
+#: The segment of a run's weights.
+PARAMS = "params"
+
+_fence_lock = threading.Lock()
+
+
+def full_fence() -> None:
+    """No load after this is done before every store in front of it is visible to all.
+
+    CPython has no fence; taking a free lock executes an atomic read-modify-write, which on x86-64 is one: a lock is
+    a POSIX semaphore up to 3.13 (sem_trywait and sem_post: `lock cmpxchg`), and a PyMutex from 3.14 on (compare and
+    exchange of its byte). One lock of this process: should another thread hold it, waiting for it is a fence too.
+    """
+    with _fence_lock:
+        pass
+
+
+class Version(NamedTuple):
+    """Published weights: their number, the buffer they are in, its CRC-32, and the learners' updates behind them."""
+
+    version: int
+    buffer: int
+    checksum: int
+    updates: int
+
+
+#: Nothing published yet.
+NONE = Version(0, 0, 0, 0)
+
+
+def checksum_of(buffer: memoryview) -> int:
+    """CRC-32 of a whole buffer: about 1 ns a byte, without the GIL."""
+    return zlib.crc32(buffer)
+
+
+class ParamStore:
+    """Buffers of weights with versions. One object per process that uses them.
+
+    `fd`: of the segment, opened by this process alone: publishers lock it, and reserve a buffer's memory before its
+    first use. None: private memory, whose publishers are threads of one process. `gone(worker)`: newest generation
+    of that worker whose process is known to have ended.
+    """
+
+    def __init__(
+        self,
+        memory: memoryview,
+        layout: ParamLayout,
+        *,
+        fd: int | None = None,
+        gone: Callable[[int], int] = lambda worker: 0,
+        clock: Clock | None = None,
+        keep: tuple[Segment, ...] = (),
+    ) -> None:
+        """`keep`: segments that are closed with the store."""
+        self._segments = keep
+        self.layout = layout
+        # A view of its own: threads that are reading when the segment is closed read on, and let the memory go.
+        self._memory = memory[:]
+        self._is_closed = False
+        self._fd = fd
+        self._gone = gone
+        self._clock = clock or MonotonicClock()
+
+        def words(record: Record, at: int) -> memoryview[int]:
+            return memory[at : at + record.num_bytes].cast("q")
+
+        self._newest = words(PARAM_NEWEST, layout.newest_at)
+        self._counts = words(PARAM_COUNTS, layout.counts_at)
+        self._heads = [words(PARAM_BUFFER, layout.head_at(buffer)) for buffer in range(layout.num_buffers)]
+        self._claims = [words(PARAM_CLAIM, layout.claim_at(place)) for place in range(layout.num_claims)]
+        self._reserved: set[int] = {0}
+        self._turn = threading.Lock()
+        self._skips_to_book = 0
+        self._manifest: ParamManifest | None = None
+
+    @classmethod
+    def private(cls, manifest: ParamManifest, max_workers: int = 1, clock: Clock | None = None) -> ParamStore:
+        """A store in memory of this process, with its manifest in it. Buffers take memory from their first use."""
+        layout = layout_of(manifest, max_workers)
+        store = cls(memoryview(mmap.mmap(-1, layout.num_bytes)), layout, clock=clock)
+        store.set_manifest(manifest)
+        return store
+
+    def close(self) -> None:
+        """Waits for a publication of this process that is under way. Nothing is published afterwards."""
+        with self._turn:
+            self._is_closed = True
+            if self._fd is not None:
+                os.close(self._fd)
+            self._fd = None
+        for segment in self._segments:
+            segment.close()
+
+    # -- workers -------------------------------------------------------------------------------------------
+
+    def claim(self, worker: int, generation: int) -> Version:
+        """Worker or holder: hold the newest weights. Waits for nobody; tries again only if a new version came.
+
+        `generation` is 1 or more. PolicyError if nothing was ever published. `release` after the inference.
+        """
+        newest, claim, stamp = self._newest, self._claims[worker], generation << PARAM_BUFFER_BITS
+        while word := newest[0]:  # (R6) before the buffer is read
+            buffer = word & _BUFFER_MASK
+            claim[0] = stamp | (buffer + 1)  # (W7) pairs with (R7): seen by who looks for a buffer from now on
+            full_fence()
+            if newest[0] == word:  # (R8) after the claim: had the buffer been replaced before, it might be written
+                head = self._heads[buffer]
+                return Version(word >> PARAM_BUFFER_BITS, buffer, head[_CHECKSUM], head[_UPDATES])
+        raise PolicyError("no weights have been published yet; expected version 1, which worker 0 writes at its start")
+
+    def release(self, worker: int) -> None:
+        """Worker: the buffer may be written again."""
+        self._claims[worker][0] = 0
+
+    def is_intact(self, claimed: Version) -> bool:
+        """Worker, after the inference and before `release`: whether the weights stayed what was claimed."""
+        return self._heads[claimed.buffer][_VERSION] == claimed.version  # (R9) after the last read of the weights
+
+    # -- everybody -----------------------------------------------------------------------------------------
+
+    def newest(self) -> Version:
+        """The newest version, or `NONE`. Its checksum and updates may be a newer one's, if that comes meanwhile."""
+        word = self._newest[0]
+        if word == 0:
+            return NONE
+        head = self._heads[word & _BUFFER_MASK]
+        return Version(word >> PARAM_BUFFER_BITS, word & _BUFFER_MASK, head[_CHECKSUM], head[_UPDATES])
+
+    def newest_version(self) -> int:
+        """Number of the newest version; 0: none."""
+        return self._newest[0] >> PARAM_BUFFER_BITS
+
+    def buffer(self, index: int) -> memoryview:
+        """A buffer's bytes (buffer_bytes,): to be read while it is claimed."""
+        at = self.layout.buffer_at(index)
+        return self._memory[at : at + self.layout.buffer_bytes]
+
+    def counts(self) -> dict[str, int]:
+        """What publishers met: fields of `layout.PARAM_COUNTS`."""
+        return {field: self._counts[index] for field, index in PARAM_COUNTS.index.items()}
+
+    def snapshot(self, worker: int, generation: int, use: Callable[[memoryview], Any]) -> Version:
+        """Call `use` with the newest weights while they are claimed as that worker's, such as to save them."""
+        claimed = self.claim(worker, generation)
+        try:
+            use(self.buffer(claimed.buffer))
+        finally:
+            self.release(worker)
+        return claimed
+
+    def set_manifest(self, manifest: ParamManifest) -> None:
+        """Worker 0, before version 1: say where each tensor is."""
+        layout = self.layout
+        text = manifest.to_json().encode()
+        if (len(text), manifest.buffer_bytes, manifest.trainable_bytes) != (
+            layout.manifest_bytes,
+            layout.buffer_bytes,
+            layout.trainable_bytes,
+        ):
+            raise PolicyError(
+                f"the manifest has {len(text)} bytes for {manifest.buffer_bytes} bytes of weights; expected "
+                f"{layout.manifest_bytes} for {layout.buffer_bytes}, as the store was made. This is a fault of rtcore"
+            )
+        self._memory[layout.manifest_at : layout.manifest_at + len(text)] = text
+
+    def manifest(self) -> ParamManifest:
+        """Where each tensor is. Only once version 1 is there."""
+        if self._manifest is None:
+            at = self.layout.manifest_at
+            text = bytes(self._memory[at : at + self.layout.manifest_bytes]).decode()
+            self._manifest = ParamManifest.from_json(text)
+        return self._manifest
+
+    # -- publishers ----------------------------------------------------------------------------------------
+
+    def publish(
+        self, write: Callable[[memoryview], None], *, updates: int = 0, wait_ns: int = WAIT_NS
+    ) -> Version | None:
+        """Fill a free buffer with `write(buffer)` and make it newest.
+
+        `buffer`: (buffer_bytes,) uint8, writable. It comes with everything but the trainable region as in the newest
+        version; `write` fills what is to change, at least the trainable region (what is in it there is old).
+        None if within `wait_ns` no buffer became free, or another publisher did not finish: counted as skipped. None,
+        too, of a store that was closed.
+        What `write` raises is passed on; the newest version stays. SharedMemoryError if there is no memory for it.
+        """
+
+        def fill(buffer: int, newest: Version) -> Version:
+            target, rest = self.buffer(buffer), self.layout.trainable_bytes
+            if newest.version and rest < self.layout.buffer_bytes:
+                target[rest:] = self.buffer(newest.buffer)[rest:]
+            write(target)
+            return Version(newest.version + 1, buffer, checksum_of(target), updates)
+
+        return self._publish(fill, wait_ns)
+
+    def take_over(self, bring: Callable[[int], Version], *, wait_ns: int = WAIT_NS) -> Version | None:
+        """For buffers that lie elsewhere: `bring(buffer)` fills that one from another store, and says with what.
+
+        That version, newer than the newest here, keeps its number and checksum and becomes newest. None and errors: as
+        `publish`.
+        """
+        return self._publish(lambda buffer, newest: bring(buffer)._replace(buffer=buffer), wait_ns)
+
+    def _publish(self, fill: Callable[[int, Version], Version], wait_ns: int) -> Version | None:
+        """`fill(buffer, newest)` fills a buffer that nobody uses; what it returns becomes newest."""
+        give_up_ns = self._clock.now_ns() + wait_ns
+        with self._my_turn(give_up_ns) as mine:
+            if not mine:
+                self._skips_to_book += 1  # the count belongs to whose turn it is
+                return None
+            newest = self.newest()
+            buffer = self._find_free(newest, give_up_ns)
+            skips, self._skips_to_book = self._skips_to_book + (buffer < 0), 0
+            if skips:
+                self._counts[_SKIPPED] += skips
+            if buffer < 0:
+                return None
+            self._reserve(buffer)
+            return self._fill(buffer, newest, fill)
+
+    def _fill(self, buffer: int, newest: Version, fill: Callable[[int, Version], Version]) -> Version:
+        head = self._heads[buffer]
+        head[_VERSION] = _BEING_WRITTEN  # (W9) pairs with (R9): a reader of the old weights learns of the overwrite
+        full_fence()
+        filled = fill(buffer, newest)
+        head[_CHECKSUM] = filled.checksum
+        head[_UPDATES] = filled.updates
+        head[_VERSION] = filled.version
+        self._counts[_PID] = os.getpid()
+        self._counts[_PUBLISHED_NS] = self._clock.now_ns()
+        full_fence()
+        # (W6) pairs with (R6): the weights are complete before they are newest; and with (R8): a worker that claimed
+        # the buffer that was newest before either is seen at (R7) or learns here that it was too late
+        self._newest[0] = filled.version << PARAM_BUFFER_BITS | buffer
+        return filled
+
+    def _find_free(self, newest: Version, give_up_ns: int) -> int:
+        """A buffer that is neither newest nor in use, or -1. A worker's claim ends with its inference or its life."""
+        candidates = [
+            buffer for buffer in range(self.layout.num_buffers) if buffer != newest.buffer or not newest.version
+        ]
+        has_waited = False
+        while True:
+            full_fence()
+            claimed = self._claimed()  # (R7) after `newest` was last stored, by whomever
+            free = next((buffer for buffer in candidates if buffer not in claimed), -1)
+            if free >= 0 or self._clock.now_ns() >= give_up_ns:
+                return free
+            if not has_waited:
+                self._counts[_WAITS] += 1
+                has_waited = True
+            self._clock.sleep_until_ns(self._clock.now_ns() + _LOOK_NS)
+
+    def _claimed(self) -> set[int]:
+        """Buffers in use by workers that are not known to be dead, and by holders (see `HolderCrew`)."""
+        found = set()
+        for place, claim in enumerate(self._claims):
+            using = claim[0]
+            gone = self._gone(place) if place < self.layout.max_workers else 0
+            if using and using >> PARAM_BUFFER_BITS > gone:
+                found.add((using & _BUFFER_MASK) - 1)
+        return found
+
+    def reserve(self) -> None:
+        """Memory for every buffer: who is going to publish learns here that there is none. SharedMemoryError."""
+        for buffer in range(self.layout.num_buffers):
+            self._reserve(buffer)
+
+    def _reserve(self, buffer: int) -> None:
+        """Memory for a buffer before its first use: a full /dev/shm is an error here, not SIGBUS."""
+        if self._fd is None or buffer in self._reserved:
+            return
+        size = self.layout.buffer_bytes
+        try:
+            os.posix_fallocate(self._fd, self.layout.buffer_at(buffer), size)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise SharedMemoryError(
+                f"no room in /dev/shm to publish weights: another {size / 1e6:.1f} MB are needed. Nothing was "
+                "published; remove stale segments, or enlarge it (mount -o remount,size=2G /dev/shm)"
+            ) from error
+        self._reserved.add(buffer)
+
+    @contextmanager
+    def _my_turn(self, give_up_ns: int) -> Iterator[bool]:
+        """One publisher at a time. False if it did not come to that. Nothing here outlives a process that dies."""
+        left_ns = give_up_ns - self._clock.now_ns()
+        if not self._turn.acquire(timeout=max(0, left_ns) / NS_PER_S):
+            yield False
+            return
+        try:
+            mine = not self._is_closed and (self._fd is None or self._lock_file(self._fd, give_up_ns))
+            try:
+                yield mine
+            finally:
+                if self._fd is not None and mine:
+                    fcntl.flock(self._fd, fcntl.LOCK_UN)
+        finally:
+            self._turn.release()
+
+    def _lock_file(self, fd: int, give_up_ns: int) -> bool:
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            except BlockingIOError:
+                if self._clock.now_ns() >= give_up_ns:
+                    return False
+                self._clock.sleep_until_ns(self._clock.now_ns() + _LOOK_NS)
+
+
+def layout_of(manifest: ParamManifest, max_workers: int, num_holders: int = 0) -> ParamLayout:
+    """The store that a network of this manifest needs."""
+    manifest_bytes = len(manifest.to_json().encode())
+    sizes = (manifest_bytes, manifest.buffer_bytes, manifest.trainable_bytes)
+    return ParamLayout(max_workers, *sizes, num_holders=num_holders)

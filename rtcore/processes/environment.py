@@ -1,0 +1,47 @@
+"""The supervisor's look at the env process: what it raised, whether it lives, whether it hangs."""
+
+from __future__ import annotations
+
+from rtcore.channel import AtWorld
+from rtcore.clock import ns_of
+from rtcore.config.run import RuntimeConfig
+from rtcore.errors import EnvironmentHung, WorkerDied
+from rtcore.host.watchdog import Patience
+from rtcore.memory.shared import SharedRun
+from rtcore.processes.launcher import Child, child_error
+
+_ILLEGAL_OPCODE = "(A Game Boy program that executes an illegal opcode never does.)"
+
+
+def longest_silence_ns(config: RuntimeConfig, period_ns: int) -> int:
+    """How long the env process may show no sign of life: it shows one at each tick, and may sleep until the next."""
+    return ns_of(config.env_timeout_s) + 2 * period_ns
+
+
+def check_start(env: Child, at: AtWorld, config: RuntimeConfig, patience: Patience) -> None:
+    """`EnvironmentHung` if a call of the world's takes too long while there is no heartbeat yet."""
+    silent_ns = patience.silent_ns("env", at)
+    if at.call and not at.may_take_a_start and silent_ns > ns_of(config.env_timeout_s):
+        raise EnvironmentHung(
+            f"the world (in the env process, pid {env.pid}) did not return within {config.env_timeout_s:g} s {at.call} "
+            f"and was ended. Does {config.env_id} return from step() and reset()? {_ILLEGAL_OPCODE} "
+            "Raise --env-timeout-s if it is only slow"
+        )
+
+
+def check_env(env: Child, shared: SharedRun | None, config: RuntimeConfig, patience: Patience, period_ns: int) -> None:
+    """Raise what the env process raised, `WorkerDied`, or `EnvironmentHung` (who closes the run ends it then)."""
+    if env.failure is not None:
+        raise child_error(env.failure, "the env process")
+    if env.exitcode is not None:
+        raise WorkerDied("env", 0, env.pid, env.exitcode)
+    if shared is None or env.ready is None:
+        return
+    heartbeat_ns = shared.env_status["heartbeat_ns"]
+    silent_ns = patience.silent_ns("env", heartbeat_ns)
+    if heartbeat_ns and silent_ns > longest_silence_ns(config, period_ns):
+        raise EnvironmentHung(
+            f"the env process (pid {env.pid}) was silent for {silent_ns / 1e9:.0f} s in tick "
+            f"{shared.env_status['tick']} and was ended. Does {config.env_id} return from step() "
+            f"and reset()? {_ILLEGAL_OPCODE} Raise --env-timeout-s if it is only slow"
+        )

@@ -1,0 +1,319 @@
+"""The supervisor's part in learning: makes the master, starts learners, watches and restarts them, reports.
+
+Nothing here talks to the env process, and no learner can delay it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from rtcore.clock import NS_PER_S, Clock, ns_of
+from rtcore.config.run import RuntimeConfig
+from rtcore.errors import ConfigError, PolicyConfigError, PolicyError, WorkerDied, describe_exit
+from rtcore.host.watchdog import Patience
+from rtcore.learn.checkpoint import Arrays, SavedState
+from rtcore.learn.optimizer import flatten_optimizer, unflatten_saved
+from rtcore.learn.stats import learner_stats, why_stopped
+from rtcore.memory.counters import Words
+from rtcore.memory.layout import LEARNER_SIZES, MasterLayout
+from rtcore.memory.master import MasterState, attach_master
+from rtcore.memory.segments import create_segment
+from rtcore.memory.shared import Phase, SharedRun, next_order
+from rtcore.memory.tensors import ParamManifest
+from rtcore.memory.weights import ParamStore
+from rtcore.processes.launcher import Child, Launcher, child_error
+from rtcore.processes.restarts import Restarts
+from rtcore.results.summary import LearnerStats
+from rtcore.spaces import ActionSpec
+
+LEARNER_ENTRY = "rtcore_workers.learner:main"
+_GRACE_NS = 2 * NS_PER_S
+
+#: Starts a process: (index, generation, entry, boot).
+Launch = Callable[[int, int, str, dict[str, Any]], Child]
+
+
+def check_can_learn(config: RuntimeConfig, action: ActionSpec, ring_slots: int) -> None:
+    """ConfigError, before any worker is started, if this world cannot be learned with these settings."""
+    if action.kind != "discrete":
+        raise ConfigError(
+            f"learn={config.learn}: the actions of {config.env_id} are {action.to_space()}; expected Discrete, as DQN "
+            "compares the values of all actions. Wrap the world to offer a few fixed actions, or learn with a trainer "
+            "of your own (Runtime.transitions)"
+        )
+    if config.batch_size > ring_slots // 2:
+        raise ConfigError(
+            f"batch_size={config.batch_size} is more than half of ring_slots={ring_slots}, which is the replay memory; "
+            "raise --ring-slots or lower --batch-size"
+        )
+
+
+def check_same_world(config: RuntimeConfig, env_info: dict[str, Any], saved: SavedState) -> None:
+    """ConfigError, before any worker is started, if what was saved is of a world with other spaces."""
+    world = saved.state["world"]
+    for name in ("observation", "action"):
+        was, now = world.get(name), env_info[name]
+        if was != now:
+            raise ConfigError(
+                f"resume: {saved.folder} was trained on {world.get('env_id')}, {name}s {was}; {config.env_id} has "
+                f"{now}. Resume with the same world, or play the weights with --policy-checkpoint"
+            )
+
+
+class LearnerCrew:
+    """The learners of a run and what they share. Used by the supervising thread; `copy` by any."""
+
+    def __init__(
+        self,
+        config: RuntimeConfig,
+        run_id: str,
+        shared: SharedRun,
+        env_info: dict[str, Any],
+        saved: SavedState | None,
+        launch: Launch,
+        progress: Callable[[str], None],
+        clock: Clock,
+        patience: Patience,
+    ) -> None:
+        """ConfigError if the world cannot be learned, or is not the one that `saved` is of."""
+        check_can_learn(config, ActionSpec.from_json(env_info["action"]), shared.layout.ring_slots)
+        if saved is not None:
+            check_same_world(config, env_info, saved)
+        self.restarts = Restarts(config.max_restarts)
+        self.stopped = ""
+        self.first_updates = int(saved.state["updates"]) if saved is not None else 0
+        self._config = config
+        self._run_id = run_id
+        self._shared = shared
+        self._env_info = env_info
+        self._saved = saved
+        self._launch = launch
+        self._progress = progress
+        self._clock = clock
+        self._patience = patience
+        self._master: MasterState | None = None
+        self._store: ParamStore | None = None
+        self._manifest: ParamManifest | None = None
+        self._rest = np.zeros(0, np.uint8)
+        self._boot: dict[str, Any] = {}
+        self._children: dict[int, Child] = {}
+        self._reasons: dict[int, str] = {}
+        self._learning_since: tuple[int, int] | None = None
+        self._newest_update: tuple[int, int] = (0, 0)
+        self._ending = False
+
+    # -- start ---------------------------------------------------------------------------------------------
+
+    @property
+    def master(self) -> MasterState:
+        if self._master is None:
+            raise RuntimeError("the learners' segment has not been made yet")
+        return self._master
+
+    def prepare(self, store: ParamStore | None) -> None:
+        """Once version 1 is out: make the segment, and the master from that version or from the saved state.
+
+        ConfigError if the policy has nothing to learn with.
+        """
+        if store is None:
+            raise PolicyConfigError(
+                f"policy {self._config.policy!r} has no network to learn with; try --policy dqn, nature or mlp"
+            )
+        manifest = store.manifest()
+        if not manifest.trainable_bytes:
+            raise ConfigError(
+                f"learn={self._config.learn}: policy {self._config.policy} has no trainable float32 parameter"
+            )
+        # A learner that found no room in the middle of the run would end it.
+        store.reserve()
+        learners = max(1, self._config.learner_processes)
+        layout = MasterLayout(learners, manifest.trainable_bytes)
+
+        def write_sizes(memory: memoryview) -> None:
+            sizes = Words(LEARNER_SIZES, memory, layout.sizes_at)
+            sizes["num_learners"], sizes["trainable_bytes"] = layout.num_learners, layout.trainable_bytes
+            sizes["first_updates"] = self.first_updates
+
+        create_segment(self._run_id, "learner", self._shared.layout, write_sizes, num_bytes=layout.num_bytes).close()
+        self._master, _ = attach_master(self._run_id)
+        self._store, self._manifest = store, manifest
+        first = store.buffer(store.newest().buffer)
+        self._rest = np.array(np.frombuffer(first, np.uint8))
+        weights = manifest.trainable_array(first)
+        if self._saved is None:
+            self._master.begin(weights)
+        else:
+            saved = unflatten_saved(manifest, self._saved)
+            self._master.begin(weights, updates=self.first_updates, **saved)
+        self._saved = None
+        self._newest_update = (self.first_updates, self._clock.now_ns())
+
+    def start(self) -> None:
+        """Start the processes, before tick 0; `is_ready` says when they are."""
+        count, run_control = self._config.learner_processes, self._shared.run_control
+        self._progress(f"starting {count} learner{'s' if count != 1 else ''}")
+        self._boot = {
+            "layout": self._shared.layout.to_json(),
+            "observation": self._env_info["observation"],
+            "action": self._env_info["action"],
+            "period_ns": int(NS_PER_S / Fraction(self._env_info["rate_hz"])),
+            "run_phase_seq": next_order(run_control["phase_seq"], Phase.RUN),
+            "run_first_frame": self._shared.ring.sequence.newest() + 1,
+        }
+        for index in range(count):
+            self._start(index)
+
+    def _start(self, index: int) -> None:
+        control = self.master.control[index]
+        control["generation"] += 1
+        self._patience.forget(("learner", index))
+        # A heartbeat from now on: the one before was another process's.
+        self.master.status[index]["heartbeat_ns"] = 0
+        boot = self._boot | {"index": index, "generation": control["generation"]}
+        self._children[index] = self._launch(index, control["generation"], LEARNER_ENTRY, boot)
+
+    def is_ready(self) -> bool:
+        return all(child.ready is not None for child in self._children.values())
+
+    # -- watch ---------------------------------------------------------------------------------------------
+
+    @property
+    def pids(self) -> dict[int, int]:
+        """pid of each learner that is alive."""
+        return {index: child.pid for index, child in list(self._children.items()) if child.exitcode is None}
+
+    def check(self, child: Child) -> None:
+        """Something happened to a learner. Raises what it raised; restarts it if it died."""
+        if self._children.get(child.index) is not child:
+            return  # one that was replaced
+        if child.failure is not None:
+            # Not a matter of luck: the same network would raise again.
+            raise child_error(child.failure, f"learner {child.index}")
+        if child.exitcode is None or self._ending:
+            return
+        if child.exitcode == 0 and self._shared.env_status["finished"]:
+            return  # it has seen the end of the run; before that no learner ends by itself
+        index = child.index
+        reason = self._reasons.pop(index, None) or describe_exit(child.exitcode)
+        if not self.restarts.note(index, reason, self.master.status[index]["updates"]):
+            if "hung" in reason:
+                raise PolicyError(f"learner {index} {reason}, restarted {self._config.max_restarts} times in a row")
+            raise WorkerDied("learner", index, child.pid, child.exitcode)
+        self.master.control[index]["restarts"] += 1
+        self._progress(f"learner {index} (pid {child.pid}) is down: {reason}; restarting it")
+        self._start(index)
+
+    def look(self) -> None:
+        """Now and then: find learners that hang, and say once if learning has stopped."""
+        if self._master is None:
+            return
+        now_ns = self._clock.now_ns()
+        updates = self._master.commit.updates
+        if updates > self._newest_update[0]:
+            self._newest_update = (updates, now_ns)
+            self._learning_since = self._learning_since or (updates, now_ns)
+        for index, child in self._children.items():
+            if child.exitcode is not None or index in self._reasons:
+                continue
+            who, sign = ("learner", index), self._master.status[index]["heartbeat_ns"]
+            silent_ns = self._patience.silent_ns(who, sign, "learner")
+            if silent_ns > self._hang_ns(child):
+                self._reasons[index] = f"hung: silent for {silent_ns / 1e9:.1f} s"
+                self._patience.forget(who)
+                child.kill()
+        if not self.stopped and (why := why_stopped(self._master)):
+            self.stopped = why
+            self._progress(
+                f"stopped learning: {why}. The weights before it go on playing; look at the rewards and "
+                "observations, or lower --learning-rate"
+            )
+
+    def _hang_ns(self, child: Child) -> int:
+        """How long a learner may be silent: an update of a large network takes its time."""
+        if child.ready is None or not self._update_ns:
+            return ns_of(self._config.startup_timeout_s)
+        return max(ns_of(self._config.hang_timeout_s), 10 * self._update_ns)
+
+    @property
+    def _update_ns(self) -> int:
+        """How long an update takes; 0: none was made."""
+        return self._master.pace["update_ns"] if self._master is not None else 0
+
+    # -- end -----------------------------------------------------------------------------------------------
+
+    def end(self) -> None:
+        """Ask the learners to end, and a worker that learns in turn to begin no other update: after the present one."""
+        self._ending = True
+        if self._master is not None:
+            for control in self._master.control:
+                control["generation"] = -1
+
+    def see_off(self, launcher: Launcher) -> None:
+        """`end`, and after a while `kill`: one that hangs with the master locked would keep the last checkpoint from
+        being written for ever."""
+        for end in (self.end, self.kill):
+            end()
+            # Not before it was served once: a worker that has just begun a turn has said so by then.
+            launcher.poll_until(lambda: False, 1_000_000)
+            launcher.poll_until(lambda: self.has_ended, max(_GRACE_NS, 2 * self._update_ns))
+
+    def kill(self) -> None:
+        """Those that have not ended. What they were at is not applied; the kernel frees what they had locked."""
+        for child in self._children.values():
+            if child.exitcode is None:
+                child.kill()
+
+    @property
+    def has_ended(self) -> bool:
+        """Nobody makes an update any more: neither learners nor workers between two inferences."""
+        in_turn = any(status["learning_since_ns"] for status in self._shared.worker_status)
+        return all(child.exitcode is not None for child in self._children.values()) and not in_turn
+
+    def close(self) -> None:
+        """Let the lock's file go. The memory goes with its last user."""
+        if self._master is not None:
+            self._master.close()
+
+    # -- what there is -------------------------------------------------------------------------------------
+
+    def copy(self) -> tuple[int, Arrays, Arrays]:
+        """(updates, network, optimizer) of one moment, as arrays by name: for a checkpoint. Any thread.
+
+        Once learning has stopped, the network is the one that plays: the master's may be what diverged.
+        """
+        manifest, store = self._manifest, self._store
+        if manifest is None or store is None:
+            raise RuntimeError("there is nothing to save yet")
+        copy = self.master.copy()
+        if why_stopped(self.master):
+            copy = copy._replace(weights=manifest.trainable_array(store.buffer(store.newest().buffer)))
+        buffer = self._rest.copy()
+        manifest.trainable_array(buffer)[:] = copy.weights
+        named = manifest.arrays(buffer)
+        network = {name: named[tensor.name] for name, tensor in manifest.by_name.items() if tensor.name in named}
+        return copy.updates, network, flatten_optimizer(manifest, copy)
+
+    def stats(self, ticks: int) -> LearnerStats | None:
+        """How learning goes, `ticks` after its first run began; None before it is prepared."""
+        if self._master is None or self._store is None:
+            return None
+        stats = learner_stats(self._config, self._master, self._store, ticks)
+        return replace(
+            stats,
+            updates_per_s=self._updates_per_s(),
+            restarts=self.restarts.total,
+            restart_reasons=dict(self.restarts.reasons),
+        )
+
+    def _updates_per_s(self) -> float:
+        if self._learning_since is None:
+            return math.nan
+        since, since_ns = self._learning_since
+        elapsed_ns = self._newest_update[1] - since_ns
+        return (self._newest_update[0] - since) * 1e9 / elapsed_ns if elapsed_ns > 0 else math.nan

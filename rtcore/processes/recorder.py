@@ -1,0 +1,166 @@
+"""The supervisor's part in recording: starts the recorder, hears how far it is, asks it to end, says what came of it.
+
+The recorder's death, or a full disk, is told and counted, and never ends the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from rtcore.channel import End, Recorded
+from rtcore.clock import NS_PER_S
+from rtcore.config.run import RuntimeConfig
+from rtcore.errors import WorkerDied, describe_exit
+from rtcore.host.watchdog import Patience
+from rtcore.memory.shared import SharedRun
+from rtcore.processes.launcher import Child, Launcher, child_error
+from rtcore.recording.schema import FOLDER, TICKS_FILE, UNFINISHED
+from rtcore.recording.writer import Counts
+
+RECORDER_ENTRY = "rtcore.recording.process:main"
+#: While it closes its file a recorder tells how far it is; one that neither tells nor works for so long is killed.
+_SILENCE_NS = 15 * NS_PER_S
+#: As long as it tells, it is waited for: Minari's view of a million episodes takes half an hour.
+_LONGEST_END_NS = 3600 * NS_PER_S
+
+#: Starts a process: (entry, boot).
+Launch = Callable[[str, dict[str, Any]], Child]
+
+
+class RecordingCrew:
+    """The recorder of a run. Used by the supervising thread; `summary` by any."""
+
+    def __init__(
+        self,
+        config: RuntimeConfig,
+        shared: SharedRun,
+        launch: Launch,
+        progress: Callable[[str], None],
+        patience: Patience,
+    ) -> None:
+        if config.out is None:
+            raise ValueError("record needs an output folder")
+        self._out: Path = config.out
+        self._shared = shared
+        self._launch = launch
+        self._progress = progress
+        self._patience = patience
+        self._child: Child | None = None
+        self._counts = Counts()
+        self._end = UNFINISHED
+        self._is_settled = False
+        self._num_heard = 0
+        self._ending = False
+
+    def start(self, about: dict[str, Any]) -> None:
+        """Start the process, between the rehearsal and tick 0; `is_ready` says when it is.
+
+        `about`: what the file says of the run, as `RecordingWriter` takes it; `world` among it.
+        """
+        self._progress("starting the recorder")
+        about = about | {
+            "first_frame_seq": self._shared.ring.sequence.newest() + 1,
+            "first_log_seq": self._shared.log.sequence.newest() + 1,
+        }
+        boot = {"layout": self._shared.layout.to_json(), "folder": str(self._out.absolute()), "about": about}
+        self._child = self._launch(RECORDER_ENTRY, boot)
+
+    def is_ready(self) -> bool:
+        return self._child is not None and self._child.ready is not None
+
+    @property
+    def pid(self) -> int | None:
+        """Of the recorder, while it lives."""
+        child = self._child
+        return child.pid if child is not None and child.exitcode is None else None
+
+    # -- watch ---------------------------------------------------------------------------------------------
+
+    def check(self, child: Child) -> None:
+        """Something happened to the recorder. Raises only what kept it from starting."""
+        self._hear(child)
+        if child.ready is None and child.failure is not None:
+            raise child_error(child.failure, "the recorder")
+        if child.exitcode is None or self._is_settled:
+            return
+        if child.ready is None:
+            raise WorkerDied("recorder", 0, child.pid, child.exitcode)
+        why = child.failure.text if child.failure is not None else describe_exit(child.exitcode)
+        self._stopped(f"the recorder (pid {child.pid}) ended early: {why}")
+
+    def _hear(self, child: Child) -> None:
+        for message in child.messages:
+            self._num_heard += 1
+            if not isinstance(message, Recorded):
+                continue
+            self._counts = Counts(**message.counts)
+            if message.note:
+                self._progress(message.note)
+            if message.failed_with:
+                self._stopped(message.failed_with)
+            elif message.end:
+                self._end, self._is_settled = message.end, True
+        child.messages.clear()
+
+    def _stopped(self, why: str) -> None:
+        """Once: say it, and keep it for the summary."""
+        self._end, self._is_settled = f"{UNFINISHED}: {why}", True
+        goes_on = "" if self._ending else "; the run goes on"
+        self._progress(f"recording stopped: {why}. What was written can be read{goes_on}")
+
+    # -- end -----------------------------------------------------------------------------------------------
+
+    def see_off(self, launcher: Launcher, *, soon: bool = False) -> None:
+        """Have the recorder write what is left and close its file; returns when it has ended. Once no tick runs.
+
+        `soon`: somebody waits for the end: Minari's view is left out if it takes more than some seconds.
+        """
+        self._end_it(soon)
+        served = launcher.poll_until(self._has_ended, _LONGEST_END_NS)
+        if self._child is not None:
+            self.check(self._child)
+            if not self._is_settled:
+                pid = self._child.pid
+                late = f"the recorder (pid {pid}) was not done after {_LONGEST_END_NS // NS_PER_S:,} s and was killed"
+                gone = f"the recorder (pid {pid}) was killed with the fork server, which has died"
+                self._stopped(late if served else gone)
+            self._say_what_there_is()
+            self._child = None
+            # Of one that was killed while it made Minari's view.
+            with suppress(OSError):
+                for draft in (self._out / FOLDER).glob("*.part"):
+                    draft.unlink()
+
+    def _end_it(self, soon: bool) -> None:
+        self._ending = True
+        if self._child is not None and self._child.exitcode is None:
+            self._child.send(End(soon))
+
+    def _has_ended(self) -> bool:
+        """Also when it had to be killed, because it was silent for too long."""
+        child = self._child
+        if child is None or child.exitcode is not None:
+            return True
+        self._hear(child)
+        # One piece of 4K frames is seconds of work for a process of its priority on a busy machine.
+        sign = (self._num_heard, child.work_done())
+        if self._patience.silent_ns("recorder", sign) > _SILENCE_NS:
+            self._stopped(f"the recorder (pid {child.pid}) did nothing for {_SILENCE_NS // NS_PER_S} s and was killed")
+            child.kill()
+            return True
+        return False
+
+    def _say_what_there_is(self) -> None:
+        if not self._end.startswith(UNFINISHED):
+            counts = self._counts
+            self._progress(
+                f"recorded  {counts.frames:,} frames and {counts.jobs:,} jobs, {self._end} "
+                f"({counts.bytes / 1e6:.1f} MB): {self._out / FOLDER / TICKS_FILE}"
+            )
+
+    def summary(self) -> dict[str, Any]:
+        """The content of summary.json's `recording`."""
+        return {"path": str(self._out / FOLDER / TICKS_FILE), "end": self._end, **self._counts._asdict()}

@@ -1,0 +1,211 @@
+"""Before tick 0: the workers run as they will run, are timed, and the plan is made from that.
+
+Nothing here talks to a process: the supervisor lends what it takes (`Crew`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any, NamedTuple, Protocol
+
+from rtcore.clock import NS_PER_S, Clock
+from rtcore.config.run import RuntimeConfig
+from rtcore.host.cpus import usable_cpus
+from rtcore.memory.shared import Phase, SharedRun
+from rtcore.results.record import Drain
+from rtcore.scheduling.planner import Plan, Tau, make_plan
+
+_MIN_ROUND_NS = 700_000_000
+#: Where inferences are slow it lasts as long as three of them, but no longer than this for their sake: each worker has
+#: answered twice.
+_MAX_SETTLING_NS = 1_500_000_000
+#: A round ends after so long, unless the inferences themselves take longer.
+_MAX_ROUND_NS = 4_000_000_000
+#: With one worker, whose inferences come one after the other: they are in nobody's way, and differ less.
+_MAX_ROUND_ALONE_NS = 2_000_000_000
+_ROUND_SAMPLES = 40
+#: No further workers are tried when planning has taken so long.
+_MAX_PLANNING_NS = 10_000_000_000
+#: Workers that are added must bring at least this share of the answers that they would bring on an idle machine.
+_LEAST_GAIN = 0.5
+
+
+class Round(NamedTuple):
+    """What a rehearsal with so many workers came to."""
+
+    workers: int
+    tau: Tau
+    answers_per_s: float
+
+
+class Growth:
+    """How many workers to try next, for `--workers auto`. Pure.
+
+    Where the CPUs are full, each worker makes all others slower, so that the times of any number of workers call for
+    more of them. So they are at most doubled at a time, and what does not bring more answers is given back.
+    """
+
+    def __init__(self) -> None:
+        #: Why it ended before there were as many workers as the plan wants; "" if it did not.
+        self.why = ""
+        self._before: Round | None = None
+
+    def after(self, tried: Round, wanted: int, *, elapsed_ns: int) -> Round | int:
+        """The number of workers to go on to, or the round to keep. `wanted`: workers, by what `tried` has measured."""
+        before, self._before = self._before, tried
+        if before is not None:
+            ideal = tried.workers / before.workers - 1
+            gain = tried.answers_per_s / before.answers_per_s - 1
+            if gain < _LEAST_GAIN * ideal:
+                self.why = (
+                    f"{tried.workers} workers answer {tried.answers_per_s:.1f} times a second and {before.workers} "
+                    f"{before.answers_per_s:.1f} times: the CPUs are full, more workers would not act more often"
+                )
+                return before
+        if wanted <= tried.workers:
+            return tried
+        if elapsed_ns > _MAX_PLANNING_NS:
+            self.why = f"planned after {elapsed_ns / 1e9:.0f} s with what was started; {wanted} workers might act more"
+            return tried
+        return min(wanted, 2 * tried.workers)
+
+
+class Crew(Protocol):
+    """What rehearsing takes of the supervisor."""
+
+    config: RuntimeConfig
+    policy_info: dict[str, Any]
+    env_info: dict[str, Any]
+    rate_hz: Fraction
+
+    @property
+    def shared(self) -> SharedRun: ...
+    def start_workers(self, indices: range) -> None: ...
+    def retire(self, index: int) -> None: ...
+    def set_phase(self, phase: Phase, plan: Plan, num_workers: int) -> int: ...
+    def enter(self, phase: str, line: str) -> None: ...
+    def progress(self, line: str) -> None: ...
+    def wait_until(
+        self,
+        done: Callable[[], bool],
+        what: str | Callable[[], str],
+        timeout_s: float,
+        doing: Callable[[], str] | None = None,
+    ) -> None: ...
+
+
+class Rehearsal:
+    """Finds the plan of a run whose world and first workers are up."""
+
+    def __init__(self, crew: Crew, clock: Clock) -> None:
+        self._crew = crew
+        self._config = crew.config
+        self._clock = clock
+
+    def plan(self, num_workers: int) -> Plan:
+        """Rehearse with the workers there are, plan, and with `auto` start more while that helps."""
+        tau = Tau.of([min(self._crew.policy_info.get("warmup_ns") or [0])], [0])
+        if self._config.workers == "auto":
+            plan = self._grow(tau, num_workers)
+        else:
+            tried = self._rehearse(self._make_plan(tau, num_workers), num_workers)
+            plan = self._make_plan(tried.tau, num_workers)
+        if self._config.learn is not None and self._config.mode != "async":
+            updates = "Each inference has an update beside it, whose time is not in this plan."
+            plan = replace(plan, limit=f"{plan.limit} {updates}".strip())
+        return plan
+
+    def _grow(self, tau: Tau, num_workers: int) -> Plan:
+        crew, growth, begun_ns = self._crew, Growth(), self._clock.now_ns()
+        goal: Round | int = max(num_workers, self._make_plan(tau, None).workers)
+        while isinstance(goal, int):
+            if goal > num_workers:
+                crew.start_workers(range(num_workers, goal))
+            num_workers = goal
+            tried = self._rehearse(self._make_plan(tau, num_workers), num_workers)
+            tau, wanted = tried.tau, self._make_plan(tried.tau, None).workers
+            goal = growth.after(tried, wanted, elapsed_ns=self._clock.now_ns() - begun_ns)
+        if growth.why:
+            crew.progress(growth.why)
+        free = self._make_plan(goal.tau, None)
+        # Not fewer than half of those that were tried: what was measured was measured with all of them.
+        kept = max(min(goal.workers, free.workers), -(-num_workers // 2))
+        for index in range(kept, num_workers):
+            crew.retire(index)
+        plan = free if kept == free.workers else self._make_plan(goal.tau, kept)
+        return replace(plan, limit=f"{growth.why}.") if growth.why else plan
+
+    def _make_plan(self, tau: Tau, workers: int | None) -> Plan:
+        rate_hz = self._crew.rate_hz
+        return make_plan(
+            self._config.stagger,
+            tau,
+            rate_hz,
+            workers=workers,
+            max_workers=self._config.max_workers,
+            guard_ns=self._config.guard_ns(rate_hz),
+            device_parallelism=self._device_parallelism(),
+            chunk=self._config.chunk,
+            on_late=self._config.on_late,
+        )
+
+    def _device_parallelism(self) -> float:
+        info = self._crew.policy_info
+        device = str(info.get("device", "cpu"))
+        if device.startswith("cuda"):
+            named = self._config.device.count("cuda:")
+            return float(max(1, named or int(info.get("num_gpus", 1))))
+        return usable_cpus()
+
+    def _step_ns(self) -> int:
+        """The world stood still in the rehearsal: in the run a frame is there one step later.
+
+        On a grid that is stretched a step takes a period at most: what is longer puts the ticks off.
+        """
+        step_ns = int(self._crew.env_info["step_ns"])
+        return min(step_ns, int(NS_PER_S / self._crew.rate_hz)) if self._config.overrun == "stretch" else step_ns
+
+    def _rehearse(self, plan: Plan, num_workers: int) -> Round:
+        """Run the workers as planned on the world's first frame; returns what was measured."""
+        crew, startup_s = self._crew, self._config.startup_timeout_s
+        crew.enter("rehearsal", f"rehearsing with {num_workers} worker{'s' if num_workers != 1 else ''}")
+        phase_seq = crew.set_phase(Phase.REHEARSE, plan, num_workers)
+        drain = Drain(crew.shared, phase_seq)
+        taus: dict[int, list[int]] = {}
+        costs: list[int] = []
+        answered_ns: list[int] = []
+        start_ns = self._clock.now_ns()
+        wanted = max(_ROUND_SAMPLES, 2 * num_workers)
+
+        def enough() -> bool:
+            for row in drain.jobs():
+                if row.write_ns:
+                    taus.setdefault(row.worker, []).append(row.write_ns - row.booked_ns + self._step_ns())
+                    costs.append(row.cpu_ns)
+                    answered_ns.append(row.write_ns)
+            if not costs:
+                return False
+            elapsed_ns = self._clock.now_ns() - start_ns
+            first_ns = min(times[0] for times in taus.values())
+            if len(costs) >= wanted and len(taus) == num_workers:
+                return elapsed_ns > _MIN_ROUND_NS + min(3 * first_ns, _MAX_SETTLING_NS)
+            return elapsed_ns > max(_MAX_ROUND_NS if num_workers > 1 else _MAX_ROUND_ALONE_NS, 4 * first_ns)
+
+        def doing() -> str:
+            return f"rehearsing: {min(len(costs), wanted)} of {wanted} inferences"
+
+        crew.wait_until(enough, "the rehearsal: no worker delivered an action", startup_s, doing)
+        phase_seq = crew.set_phase(Phase.IDLE, plan, num_workers)
+        crew.wait_until(lambda: crew.shared.env_status["phase_seen"] == phase_seq, "the world", startup_s)
+        if silent := sorted(set(range(num_workers)) - taus.keys()):
+            names = ", ".join(map(str, silent))
+            crew.progress(f"the rehearsal's time was up before these workers had answered: {names}")
+        tau = Tau.of([tau_ns for times in taus.values() for tau_ns in times], costs, taus)
+        return Round(num_workers, replace(tau, wanted_samples=wanted), _per_second(answered_ns))
+
+
+def _per_second(answered_ns: list[int]) -> float:
+    first_ns, last_ns = min(answered_ns), max(answered_ns)
+    return (len(answered_ns) - 1) * NS_PER_S / max(1, last_ns - first_ns)

@@ -1,0 +1,593 @@
+"""Starts a run's processes, rehearses and plans, watches them, removes everything.
+
+Its crews, `WorkerCrew`, `LearnerCrew` and `RecordingCrew`, know what they start, count and restart. It talks to the env
+process through shared memory only: nothing it does, or fails to do, can delay a tick.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from fractions import Fraction
+from functools import partial
+from typing import Any
+
+from rtcore.channel import AtWorld, SegmentsMade, WorldSpec
+from rtcore.clock import NS_PER_S, MonotonicClock, ns_of, unix_time_s
+from rtcore.config.run import RuntimeConfig
+from rtcore.errors import EnvironmentHung, RtcoreError, RtcoreWarning, StartupError, WorkerDied
+from rtcore.host.descendants import ENV
+from rtcore.host.devices import check_device, device_names
+from rtcore.host.seeding import entropy_of, world_entropy
+from rtcore.host.watchdog import Patience
+from rtcore.learn.checkpoint import SavedState
+from rtcore.learn.policy import check_policy, fitting_policy
+from rtcore.loop.resets import reset_order
+from rtcore.loop.world import leaves_space_text, world_seed
+from rtcore.memory.description import About
+from rtcore.memory.layout import TRACE_SUPERVISOR
+from rtcore.memory.segments import check_platform, new_run_id, reap_dead_runs, unlink_all
+from rtcore.memory.shared import Phase, SharedRun, next_order
+from rtcore.memory.sizing import fitted, layout_for
+from rtcore.memory.trace import TraceKind, TraceRing
+from rtcore.memory.wakeup import FOLLOWS_THE_DATE
+from rtcore.memory.weights import ParamStore
+from rtcore.processes.environment import check_env, check_start, longest_silence_ns
+from rtcore.processes.launcher import PRELOAD_META, PRELOAD_NETWORK, PRELOAD_WORKERS, Child, Launcher, child_error
+from rtcore.processes.learners import LearnerCrew
+from rtcore.processes.recorder import RecordingCrew
+from rtcore.processes.rehearsal import Rehearsal
+from rtcore.processes.workers import WorkerCrew
+from rtcore.recording.writer import describe_run
+from rtcore.results.record import Drain
+from rtcore.results.startup import StartUp
+from rtcore.scheduling.planner import Plan, plan_of_player
+from rtcore.spaces import ActionSpec, ObservationSpec
+
+#: Policies that compute with no network, so that nobody in their runs needs torch.
+WITHOUT_NETWORK = ("random", "synthetic")
+ENV_ENTRY = "rtcore.loop.process:main"
+_NOT_STARTED = "the run has not started: call start() or use it as a context manager"
+_PROGRAM_CHARS = 2000
+_GRACE_NS = 2_000_000_000
+_LOOK_NS = 5_000_000
+
+Progress = Callable[[str], None]
+
+
+class Supervisor:
+    """One run's processes. Not thread-safe: after `start`, one thread calls `watch` until it answers True."""
+
+    def __init__(self, config: RuntimeConfig, progress: Progress, *, played_delay_ticks: int | None = None) -> None:
+        """`played_delay_ticks`: this program answers the jobs itself (`Player`), as many ticks after their frame; no
+        worker is started, watched or restarted, and an episode begins when the program says so.
+        """
+        # Once, here: a process with fewer CPUs would find another answer.
+        self.config = config.model_copy(update={"wait": config.resolved_wait()})
+        #: As children and onlookers get it.
+        self._config_fields = self.config.to_jsonable()
+        self.run_id = new_run_id()
+        self.plan: Plan | None = None
+        self._played_delay_ticks = played_delay_ticks
+        self._abandoned = False
+        self.policy_info: dict[str, Any] = {}
+        self.env_info: dict[str, Any] = {}
+        self.stopping = self._stop_was_asked = False
+        self.progress = progress
+        #: Called when the plan is made and nothing of the run is written yet.
+        self.about_to_run: Callable[[], None] = lambda: None
+        self._clock = MonotonicClock()
+        self._launcher: Launcher | None = None
+        self._failed_forks: Counter[str] = Counter()
+        self._about_told = False
+        self._env: Child | None = None
+        self._at_world = AtWorld("")
+        self._shared: SharedRun | None = None
+        self._workers: WorkerCrew | None = None
+        self._trace: TraceRing | None = None
+        self._stop_seq = 0
+        self._env_hangs = self._env_was_ended = False
+        #: What went wrong while the world was closed. The run's results are whole.
+        self.close_failure: RtcoreError | None = None
+        #: What learning goes on from, and who learns; None: nobody does.
+        self.saved: SavedState | None = None
+        self.learners: LearnerCrew | None = None
+        #: Who keeps what was seen and applied; None: nobody does.
+        self.recording: RecordingCrew | None = None
+        self.run_phase_seq = -1
+        self.run_first_frame = 0
+        self._started_unix_s = 0.0
+        self._startup = StartUp(self._clock, progress)
+        self._patience = Patience(self._clock)
+        self._period_ns = 0
+
+    # -- start ---------------------------------------------------------------------------------------------
+
+    @property
+    def shared(self) -> SharedRun:
+        if self._shared is None:
+            raise StartupError(_NOT_STARTED)
+        return self._shared
+
+    @property
+    def workers(self) -> WorkerCrew:
+        if self._workers is None:
+            raise StartupError(_NOT_STARTED)
+        return self._workers
+
+    @property
+    def params(self) -> ParamStore | None:
+        """The weights of the policy's network; None: not made yet, or it has none."""
+        return self._workers.params if self._workers is not None else None
+
+    def start(self) -> None:
+        """Everything up to tick 0: processes, warm-up, rehearsal, plan. Raises what went wrong."""
+        check_platform()
+        device_names(self.config.device)
+        if self._played_delay_ticks is None:
+            check_policy(self.config)
+            if self.config.policy not in WITHOUT_NETWORK:
+                check_device(self.config.device)
+        if FOLLOWS_THE_DATE:
+            self.progress("this C library waits by the date: do not set it back during the run (glibc 2.30 is better)")
+        self._startup.enter("world")
+        for run_id in reap_dead_runs():
+            self.progress(f"removed the shared memory that run {run_id} left behind when it was killed")
+        self._launcher = Launcher(self.run_id, say=self.progress, grace_s=self.config.env_timeout_s)
+        self._failed_forks = self._launcher.failed_forks
+        self._start_env()
+        self.plan = plan = self._make_policy_ready()
+        self.about_to_run()
+        self._start_recording()
+        self._startup.enter("")
+        self._started_unix_s = unix_time_s()
+        self._tell_onlookers()
+        self._begin_run(plan)
+
+    def _make_policy_ready(self) -> Plan:
+        """Workers, rehearsed, or places for the program that plays; and how it will go."""
+        delay_ticks = self._played_delay_ticks
+        if delay_ticks is None:
+            first = 1 if self.config.workers == "auto" else self.config.workers
+            self._check_learning()
+            self._startup.enter("imports")
+            limit_s, importing = self.config.startup_timeout_s, lambda: f"importing {self._launcher_now.importing}"
+            self.wait_until(lambda: not self._launcher_now.importing, importing, limit_s, importing)
+            self.start_workers(range(first))
+            if self.learners is not None:
+                self.learners.prepare(self.params)
+            plan = Rehearsal(self, self._clock).plan(first)
+            self._start_learners()
+            return plan
+        self.policy_info = {"policy": "the program itself", "synthetic": False, "device": "cpu"}
+        for index in range(delay_ticks):
+            self.workers.play(index)
+        return plan_of_player(delay_ticks, self.rate_hz)
+
+    def _check_learning(self) -> None:
+        """Before any worker is started: whether this world can be learned, and goes on from what was saved."""
+        if self.config.learn is not None:
+            launch = partial(self._launch, "learner")
+            parts = (self.config, self.run_id, self.shared, self.env_info, self.saved)
+            self.learners = LearnerCrew(*parts, launch, self.progress, self._clock, self._patience)
+
+    def _start_learners(self) -> None:
+        """After the rehearsal, so that they are in nobody's way, and before tick 0."""
+        if self.learners is not None and self.config.learner_processes:
+            self._startup.enter("learners")
+            self.learners.start()
+            self.wait_until(self.learners.is_ready, "a learner", self.config.startup_timeout_s)
+
+    def end_learning(self) -> None:
+        """Let the learners finish the update they are at. Once the run is over, however it ended."""
+        if self.learners is not None and self._launcher is not None:
+            self.learners.see_off(self._launcher)
+
+    def _start_recording(self) -> None:
+        """Between the rehearsal and tick 0: nothing ticks, so that the next frame is the run's first."""
+        if self.config.record:
+            self._startup.enter("recorder")
+            launch, played = partial(self._launch, "recorder", 0, 0), self._played_delay_ticks is not None
+            self.recording = RecordingCrew(self.config, self.shared, launch, self.progress, self._patience)
+            about = describe_run(self.config, self.env_info, self.policy_info, self.rate_hz, played=played)
+            self.recording.start(about)
+            self.wait_until(self.recording.is_ready, "the recorder", self.config.startup_timeout_s)
+
+    def end_recording(self) -> None:
+        """Let the recorder write what is left. Once the run is over, however it ended."""
+        if self.recording is not None and self._launcher is not None:
+            soon = self._stop_was_asked or not self.shared.env_status["finished"]
+            self.recording.see_off(self._launcher, soon=soon)
+
+    def _start_env(self) -> None:
+        making = f"making the world {self.config.env_id}"
+        self._startup.enter("world", making)
+        played, seed = self._played_delay_ticks is not None, world_seed(self.config.seed, self.ticks_before)
+        boot = {"played": played, "seed": seed, "entropy": world_entropy(seed)}
+        self._env = self._launch("env", 0, 0, ENV_ENTRY, boot)
+        # While the world is being made, and not before its process is forked: that one needs none of it.
+        if not played:
+            self._launcher_now.preload("the workers", PRELOAD_WORKERS)
+        if not played and self.config.policy not in WITHOUT_NETWORK:
+            further = self._has_own_network and self.config.workers != 1
+            self._launcher_now.preload("torch", PRELOAD_NETWORK + (PRELOAD_META if further else ()))
+        limit_s = self.config.startup_timeout_s
+
+        def at() -> str:
+            return f"the world {self.config.env_id} ({self._at_world.call or 'being made'})"
+
+        self.wait_until(self._has_world, at, limit_s, at)
+        self.observation = ObservationSpec.from_json(self.env_info["observation"])
+        self.action = ActionSpec.from_json(self.env_info["action"])
+        if self._played_delay_ticks is None:
+            self.config = fitting_policy(self.config, self.observation)
+            self._config_fields = self.config.to_jsonable()
+        self.rate_hz = Fraction(self.env_info["rate_hz"])
+        self._period_ns = int(NS_PER_S / self.rate_hz)
+        self.config, notes = fitted(self.config, self.observation.nbytes)
+        self.env_info["notes"] += notes
+        layout = layout_for(self.config, self.env_info)
+        self._shared = SharedRun.create(self.run_id, layout, self.observation)
+        self._trace = self._shared.trace_ring(TRACE_SUPERVISOR)
+        self._workers = WorkerCrew(
+            self.config,
+            self.run_id,
+            self._shared,
+            self.env_info,
+            lambda *place: self._launch("worker", *place),
+            lambda *place: self._launch("holder", *place),
+            self.progress,
+            self.trace,
+            self._clock,
+            self._patience,
+            restarted=self._tell_onlookers,
+            leaves_space=self._say_leaves_space,
+            ticks_before=self.ticks_before,
+        )
+        self._child_env.send(SegmentsMade(layout.to_json()))
+        self.wait_until(lambda: self._child_env.ready is not None, "the world", self.config.startup_timeout_s)
+        self.env_info |= self._child_env.ready or {}
+
+    def _has_world(self) -> bool:
+        """What the world looks like is in `env_info`. `EnvironmentHung` if it does not return from a call."""
+        messages = self._child_env.messages
+        while messages:
+            message = messages.popleft()
+            if isinstance(message, WorldSpec):
+                self.env_info = message.spec
+                return True
+            if not isinstance(message, AtWorld):
+                raise StartupError(f"the env process sent {message!r:.200} first; expected what its world looks like")
+            self._at_world = message
+        check_start(self._child_env, self._at_world, self.config, self._patience)
+        return False
+
+    def start_workers(self, indices: range) -> None:
+        self._startup.enter("workers", f"starting {len(indices)} worker{'s' if len(indices) != 1 else ''}")
+        workers, first, limit_s = self.workers, indices[0], self.config.startup_timeout_s
+        self._launcher_now.make_room(len(indices))
+
+        def doing() -> str:
+            importing = self._launcher_now.importing
+            up = f"{indices.stop - len(workers.waiting(indices))} of {indices.stop} workers up"
+            return f"{up}, importing {importing}" if importing else up
+
+        for index in indices:
+            workers.start(index)
+            if index == first and workers.waiting((0,)):
+                # The first worker of a run makes the weights that all use.
+                self.wait_until(workers.has_weights, "worker 0", limit_s, lambda: "worker 0 is making the weights")
+        self.wait_until(
+            lambda: not workers.waiting(indices), lambda: f"worker {workers.waiting(indices)[0]}", limit_s, doing
+        )
+        self.policy_info = workers.info(0) or {}
+        for index in indices:
+            workers.set_up(index, True)
+
+    def retire(self, index: int) -> None:
+        """Let a worker that the plan does not need go."""
+        self.workers.retire(index)
+
+    def _launch(self, role: Any, index: int, generation: int, entry: str, boot: dict[str, Any]) -> Child:
+        if role == "worker" and generation > 1 and self._has_own_network:
+            # Nothing, where there were several from the beginning.
+            self._launcher_now.preload("torch's meta device", PRELOAD_META)
+        common: dict[str, Any] = {"run_id": self.run_id, "config": self._config_fields}
+        common["entropy"] = entropy_of(self.config.seed, self.ticks_before, role, index, generation)
+        return self._launcher_now.start(role, index, generation, entry, common | boot)
+
+    @property
+    def _has_own_network(self) -> bool:
+        """Whether the policy's network is none of the built-in ones, which compute nothing on the meta device."""
+        return ":" in self.config.policy
+
+    # -- orders to the env process --------------------------------------------------------------------------
+
+    def set_phase(self, phase: Phase, plan: Plan, num_workers: int) -> int:
+        control = self.shared.run_control
+        control["num_workers"] = num_workers
+        control["delay_ticks"] = plan.delay_ticks
+        control["tau_mean_ns"] = plan.tau.usual_ns
+        control["guard_ns"] = self.config.guard_ns(self.rate_hz)
+        control["num_ticks"] = self.config.num_ticks(self.rate_hz)
+        return self._order(phase)
+
+    def _order(self, phase: Phase) -> int:
+        """Tell the env process (and with STOP the workers); returns the order's number."""
+        control = self.shared.run_control
+        control["phase"] = phase
+        control["phase_seq"] = seq = next_order(control["phase_seq"], phase)
+        return seq
+
+    def _begin_run(self, plan: Plan) -> None:
+        self.run_phase_seq = next_order(self.shared.run_control["phase_seq"], Phase.RUN)
+        self.workers.run_phase_seq = self.run_phase_seq
+        self.run_first_frame = self.shared.ring.sequence.newest() + 1
+        self.run_drain = Drain(self.shared, self.run_phase_seq)
+        status = self.shared.env_status
+        rehearsed_ns = status["epoch_ns"]
+        self.set_phase(Phase.RUN, plan, plan.workers)
+        # From here on what is counted is the run's: the env process has cleared the rehearsal's books.
+        self.wait_until(lambda: status["epoch_ns"] != rehearsed_ns, "the world", self.config.startup_timeout_s)
+
+    # -- watch ---------------------------------------------------------------------------------------------
+
+    def watch(self, timeout_s: float) -> bool:
+        """Wait for events, act on them; True when the run is over. Raises if it failed."""
+        self._pump(timeout_s)
+        self.workers.look_at_versions()
+        if self.books_are_closed and self.plan is not None:
+            self.workers.check_answered(self.shared.env_counters["ticks"], self.plan)
+        return self.books_are_closed
+
+    def request_stop(self) -> None:
+        """End the run at the next tick, as if its time were up."""
+        self._stop_was_asked = True
+        self._stop()
+
+    def _stop(self) -> None:
+        self.stopping = True
+        if self._workers is not None:
+            self._workers.stopping = True
+        if self._shared is not None:
+            self._stop_seq = self._order(Phase.IDLE)
+
+    def ask_reset(self, seed: int | None, options: dict[str, Any] | None) -> int:
+        """Ask for a new episode, for `Player`; returns the number of the wish. ConfigError if it cannot be sent."""
+        reset_seq = self.shared.run_control["reset_seq"] + 1
+        self._child_env.send(reset_order(reset_seq, seed, options))
+        self.shared.run_control["reset_seq"] = reset_seq
+        return reset_seq
+
+    @property
+    def worker_pids(self) -> dict[int, int]:
+        """pid of each worker that is alive."""
+        return self._workers.pids if self._workers is not None else {}
+
+    @property
+    def learner_pids(self) -> dict[int, int]:
+        """pid of each learner that is alive."""
+        return self.learners.pids if self.learners is not None else {}
+
+    @property
+    def ticks_before(self) -> int:
+        """Ticks of the runs that this one goes on from: exploration counts them too."""
+        return int(self.saved.state["ticks"]) if self.saved is not None else 0
+
+    @property
+    def about(self) -> About:
+        """What the run consists of. Only once there is a plan."""
+        if self.plan is None:
+            raise StartupError("the run has no plan yet")
+        return About(
+            run_id=self.run_id,
+            program=(" ".join(sys.argv) or sys.executable)[:_PROGRAM_CHARS],
+            config=self._config_fields,
+            world=self.env_info,
+            policy=self.policy_info,
+            plan=self.plan,
+            startup=self._startup.times_s,
+            started_unix_s=self._started_unix_s,
+            devices=self.workers.devices(self.plan.workers, self.policy_info),
+            restart_reasons=dict(self.workers.restarts.reasons)
+            | {f"no process at once, tried again: {why}": count for why, count in self._failed_forks.items()},
+            ticks_before=self.ticks_before,
+        )
+
+    def trace(self, kind: TraceKind, start_ns: int, worker: int = -1, value: int = 0) -> None:
+        """What this process did from `start_ns` to now, if the run is traced."""
+        if self._trace is not None:
+            self._trace.add(kind, start_ns, self._clock.now_ns(), worker=worker, value=value)
+
+    def note_leaves_space(self, what: str) -> bool:
+        """What is wrong in the world's observations, for the summary; False if something has been told already."""
+        is_news = not self.env_info["leaves_space"]
+        self.env_info["leaves_space"] = self.env_info["leaves_space"] or what
+        return is_news
+
+    def _say_leaves_space(self, what: str) -> None:
+        if self.note_leaves_space(what):
+            self.progress(leaves_space_text(what))
+            with contextlib.suppress(RtcoreWarning):  # where warnings are errors: not those of a run under way
+                warnings.warn(leaves_space_text(what), RtcoreWarning, stacklevel=2)
+
+    def _tell_onlookers(self) -> None:
+        if not self.shared.about.write(self.about) and not self._about_told:
+            self._about_told = True
+            self.progress("what this run consists of is too long for its place in memory: rtcore-top cannot show it")
+
+    @property
+    def env_pid(self) -> int:
+        return self._child_env.pid
+
+    def _pump(self, timeout_s: float) -> None:
+        children = self._launcher_now.poll(timeout_s)
+        if self._env is not None:
+            try:
+                check_env(self._env, self._shared, self.config, self._patience, self._period_ns)
+            except EnvironmentHung:
+                self._env_hangs = True
+                raise
+        for child in children:
+            if child.role == "learner" and self.learners is not None:
+                self.learners.check(child)
+            elif child.role == "recorder" and self.recording is not None:
+                self.recording.check(child)
+            elif child.role in ("worker", "holder"):
+                self.workers.check(child)
+        if self._workers is not None:
+            self._workers.look(self.plan)
+        if self.learners is not None:
+            self.learners.look()
+
+    def enter(self, phase: str, line: str) -> None:
+        """What the start does from now on: see `StartUp.enter`."""
+        self._startup.enter(phase, line)
+
+    def wait_until(
+        self,
+        done: Callable[[], bool],
+        what: str | Callable[[], str],
+        timeout_s: float,
+        doing: Callable[[], str] | None = None,
+    ) -> None:
+        """Serve events until `done`; a named error if it takes too long. `doing`: for the screen, once a second."""
+        give_up_ns = self._patience.now_ns() + ns_of(timeout_s)
+
+        def waiting() -> str:
+            return f"waiting for {what if isinstance(what, str) else what()}"
+
+        while not done():
+            if self._abandoned:
+                raise StartupError("the run was closed while it was starting")
+            self._pump(0.01)
+            self._startup.waiting(doing or waiting)
+            if self._patience.now_ns() > give_up_ns:
+                name = what if isinstance(what, str) else what()
+                raise StartupError(
+                    f"{name} was not ready within {timeout_s:g} s and was killed; --startup-timeout-s allows more"
+                )
+
+    # -- stop ----------------------------------------------------------------------------------------------
+
+    def halt(self) -> None:
+        """Returns once no tick can run any more, however the run ended: what is counted from here on stays so.
+
+        The env process gets as long as it may be silent, to finish its tick; one that takes longer is ended.
+        """
+        launcher, env = self._launcher, self._env
+        if launcher is None or env is None or self._shared is None:
+            return
+        if not self.stopping:
+            self._stop()
+        patience_ns = 0 if self._env_hangs else self._env_patience_ns
+        launcher.poll_until(lambda: self.books_are_closed or not env.is_alive, patience_ns)
+        if not self.books_are_closed and env.is_alive:
+            self._end_env(launcher, env)
+
+    @property
+    def books_are_closed(self) -> bool:
+        """The env process has seen the run to its end, or the order to stop: it ticks and counts no more."""
+        status = self.shared.env_status
+        # One that hears of the stop before it has begun to run never does.
+        return bool(status["finished"]) or (self.stopping and status["phase_seen"] >= self._stop_seq)
+
+    def abandon_start(self) -> None:
+        """A start that is under way in another thread is to fail soon. Nothing once the run has begun."""
+        self._abandoned = True
+
+    def close(self) -> None:
+        """End every process and remove every name. Safe to call at any time, more than once."""
+        launcher, self._launcher = self._launcher, None
+        try:
+            is_well = self._env_is_well
+            if self._shared is not None and launcher is not None:
+                self._order(Phase.STOP)
+                if self._workers is not None:
+                    self._workers.wake_all()
+            if launcher is not None:
+                self._await_exits(launcher, is_well)
+        finally:
+            if launcher is not None:
+                launcher.close()
+            if self.learners is not None:
+                self.learners.close()
+            if self._workers is not None:
+                self._workers.close()
+            unlink_all(self.run_id)
+
+    def _await_exits(self, launcher: Launcher, env_is_well: bool) -> None:
+        """Time for the children to end by themselves: the env process gets `env_timeout_s`, as for a step."""
+        if self._workers is None or self._env is None or self._env.ready is None:
+            return
+        env, workers = self._env, self._workers.children
+        if env_is_well:
+            self._wait_while(lambda: env.is_alive, launcher, self._env_patience_ns)
+        took_too_long = env.is_alive
+        if took_too_long:
+            self._end_env(launcher, env)
+        launcher.poll_until(lambda: all(child.exitcode is not None for child in (env, *workers)), _GRACE_NS)
+        if env_is_well:
+            self.close_failure = self._judge_closing(env, took_too_long)
+        self._workers.end_holders(lambda ended: launcher.poll_until(ended, _GRACE_NS))
+
+    def _judge_closing(self, env: Child, took_too_long: bool) -> RtcoreError | None:
+        """What went wrong while the world was closed, if anything did."""
+        if took_too_long:
+            return EnvironmentHung(
+                f"closing {self.config.env_id} took longer than {self.config.env_timeout_s:g} s and was cut short: "
+                "what its close() writes may not be whole (its atexit functions, and the processes that "
+                "multiprocessing waits for, belong to it). Raise --env-timeout-s if it is only slow"
+            )
+        if env.failure is not None:
+            return child_error(env.failure, "the env process")
+        return WorkerDied(ENV, 0, env.pid, env.exitcode) if env.exitcode else None
+
+    def _end_env(self, launcher: Launcher, env: Child) -> None:
+        """End an env process that does not by itself. SIGTERM makes it leave what it is at and close the world, unless
+        that is in C code which never returns: one that shows no life after it is killed.
+
+        Where the fork server is gone too, nobody tells of its death.
+        """
+        self._env_was_ended = True
+        status = self.shared.env_status
+        heard_ns = status["heartbeat_ns"]
+        env.kill(signal.SIGTERM)
+        self._wait_while(lambda: env.is_alive and status["heartbeat_ns"] == heard_ns, launcher, _GRACE_NS)
+        if status["heartbeat_ns"] != heard_ns:
+            self._wait_while(lambda: env.is_alive, launcher, self._env_patience_ns)
+        env.kill()
+        self._wait_while(lambda: env.is_alive, launcher, _GRACE_NS)
+
+    def _wait_while(self, going_on: Callable[[], bool], launcher: Launcher, limit_ns: int) -> None:
+        give_up_ns = self._clock.now_ns() + limit_ns
+        while going_on() and self._clock.now_ns() < give_up_ns:
+            launcher.poll_until(lambda: not going_on(), _LOOK_NS)
+            self._clock.sleep_until_ns(self._clock.now_ns() + _LOOK_NS)
+
+    @property
+    def _env_is_well(self) -> bool:
+        """Nothing is known against it; how it ends is news then."""
+        env = self._env
+        known = env is None or env.failure is not None or env.exitcode is not None or self._env_was_ended
+        return not known and self._shared is not None and not self._env_hangs
+
+    @property
+    def _env_patience_ns(self) -> int:
+        return longest_silence_ns(self.config, self._period_ns)
+
+    @property
+    def _launcher_now(self) -> Launcher:
+        if self._launcher is None:
+            raise StartupError("the run is over")
+        return self._launcher
+
+    @property
+    def _child_env(self) -> Child:
+        if self._env is None:
+            raise StartupError("the env process has not been started")
+        return self._env

@@ -1,0 +1,358 @@
+"""The supervisor's part in playing: starts workers, watches and restarts them, and the weights they play from.
+
+Nothing here talks to the env process but through shared memory, and no worker can delay it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from fractions import Fraction
+from typing import Any
+
+from rtcore.channel import HoldWish, KeepsOwnWeights, LeavesItsSpace, Message, WeightSizes, WeightsMade
+from rtcore.clock import NS_PER_S, Clock, ns_of
+from rtcore.config.run import RuntimeConfig
+from rtcore.errors import PolicyError, StartupError, WorkerDied, describe_exit
+from rtcore.host.watchdog import Patience
+from rtcore.memory.counters import Words
+from rtcore.memory.segments import create_semaphore
+from rtcore.memory.shared import Phase, SharedRun
+from rtcore.memory.trace import TraceKind
+from rtcore.memory.wakeup import WakeUps
+from rtcore.memory.weight_segment import attach_store, create_store
+from rtcore.memory.weights import ParamStore
+from rtcore.processes.holders import HolderCrew
+from rtcore.processes.launcher import Child, child_error
+from rtcore.processes.restarts import Restarts
+from rtcore.processes.versions import VersionWatch, WorkerVersion
+from rtcore.scheduling.planner import Plan
+
+WORKER_ENTRY = "rtcore_workers.inference:main"
+_LOOK_AT_VERSIONS_NS = 500_000_000
+
+#: What a worker may be at; the word is part of what is said of one that hangs.
+_INFERENCE, _LEARNING, _IDLE = "inference", "update", "wait for a job"
+#: Of what takes so many times longer than it ever did it is said that it hangs.
+_KNOWN_FACTOR = 10
+
+#: A run of more delays than this has had ample time for an answer.
+_DELAYS_FOR_AN_ANSWER = 10
+
+#: Starts a process: (index, generation, entry, boot).
+Launch = Callable[[int, int, str, dict[str, Any]], Child]
+#: Writes into the supervisor's trace: (kind, start_ns, worker, value).
+Trace = Callable[[TraceKind, int, int, int], None]
+
+
+class WorkerCrew:
+    """The worker places of a run and who is in them. Used by the supervising thread; counts and pids by any."""
+
+    def __init__(
+        self,
+        config: RuntimeConfig,
+        run_id: str,
+        shared: SharedRun,
+        env_info: dict[str, Any],
+        launch: Launch,
+        launch_holder: Launch,
+        say: Callable[[str], None],
+        trace: Trace,
+        clock: Clock,
+        patience: Patience,
+        *,
+        restarted: Callable[[], None],
+        leaves_space: Callable[[str], None],
+        ticks_before: int = 0,
+    ) -> None:
+        """`restarted`: called when a worker's place has been counted as restarted. `leaves_space`: with what a worker
+        found wrong in the world's observations. `ticks_before`: of earlier runs."""
+        self.restarts = Restarts(config.max_restarts)
+        #: From now on the death of a worker is none to mend.
+        self.stopping = False
+        #: Where workers in the run begin their counts; -1 before it.
+        self.run_phase_seq = -1
+        #: The weights of the policy's network; None: not made yet, or it has none, or the crew is closed.
+        self.params: ParamStore | None = None
+        self.is_closed = False
+        self._config = config
+        self._run_id = run_id
+        self._shared = shared
+        self._env_info = env_info
+        self._launch = launch
+        #: Who holds the weights on GPUs.
+        self.holders = HolderCrew(run_id, shared.layout, launch_holder, say, self._take_down)
+        self._say = say
+        self._trace = trace
+        self._clock = clock
+        self._patience = patience
+        self._restarted = restarted
+        self._leaves_space = leaves_space
+        self._ticks_before = ticks_before
+        self._children: dict[int, Child] = {}
+        self._reasons: dict[int, str] = {}
+        self._version_watch = VersionWatch()
+        self._versions_looked_ns = 0
+        self._semaphores: list[WakeUps] = []
+        self._semaphores = [create_semaphore(run_id, worker) for worker in range(shared.layout.max_workers)]
+
+    # -- start ---------------------------------------------------------------------------------------------
+
+    def start(self, index: int) -> None:
+        """Start the process of a place; `waiting` says when it is ready."""
+        generation = self._shared.worker_control[index]["generation"] + 1
+        self._shared.worker_control[index]["generation"] = generation
+        boot = {
+            "index": index,
+            "generation": generation,
+            "layout": self._shared.layout.to_json(),
+            "observation": self._env_info["observation"],
+            "action": self._env_info["action"],
+            "noop": self._env_info["noop_value"],
+            "period_ns": int(NS_PER_S / Fraction(self._env_info["rate_hz"])),
+            # One that is started again in the run goes on with the counts of its place.
+            "run_phase_seq": self.run_phase_seq,
+            "has_weights": self.params is not None,
+            "ticks_before": self._ticks_before,
+        }
+        self._patience.forget(_who(index))
+        self._children[index] = self._launch(index, generation, WORKER_ENTRY, boot)
+
+    def has_weights(self) -> bool:
+        """Version 1 is out, or worker 0 has no network."""
+        is_out = self.params is not None and self.params.newest_version() > 0
+        return is_out or self._children[0].ready is not None
+
+    def waiting(self, indices: Iterable[int]) -> list[int]:
+        """Those that are not ready yet."""
+        return [index for index in indices if self._children[index].ready is None]
+
+    def info(self, index: int) -> dict[str, Any] | None:
+        """What a worker said when it was ready."""
+        child = self._children.get(index)
+        return child.ready or None if child is not None else None
+
+    def devices(self, num_workers: int, policy_info: dict[str, Any]) -> list[str]:
+        """Where each worker computes, as it said when it was ready; else as `policy_info` says."""
+        return [str((self.info(index) or policy_info).get("device", "cpu")) for index in range(num_workers)]
+
+    def play(self, index: int) -> None:
+        """A program answers in this place: there is no process to watch."""
+        self._shared.worker_control[index]["generation"] = 1
+        self.set_up(index, True)
+
+    def set_up(self, index: int, up: bool) -> None:
+        """Take a place into the rotation, or out of it, from the next tick on."""
+        control, run = self._shared.worker_control[index], self._shared.run_control
+        control["up"] = int(up)
+        run["membership_seq"] = run["membership_seq"] + 1
+
+    def retire(self, index: int) -> None:
+        """Let a worker that the plan does not need go."""
+        self.set_up(index, False)
+        self._shared.worker_control[index]["generation"] = -1
+        self._semaphores[index].release()
+        self._children.pop(index)
+
+    # -- watch ---------------------------------------------------------------------------------------------
+
+    @property
+    def pids(self) -> dict[int, int]:
+        """pid of each worker that is alive."""
+        return {index: child.pid for index, child in list(self._children.items()) if child.exitcode is None}
+
+    @property
+    def children(self) -> list[Child]:
+        return list(self._children.values())
+
+    def check(self, child: Child) -> None:
+        """Something happened to a worker or holder, perhaps a replaced one. Raises what it raised; restarts it."""
+        if child.role == "holder":
+            self._check_holder(child)
+            return
+        index = child.index
+        if child.exitcode is not None:
+            # From now on, and not before, its claim on weights is void.
+            self._shared.worker_control[index]["gone_generation"] = child.generation
+        if self._children.get(index) is not child:
+            return
+        while child.messages:
+            self._hear(child, child.messages.popleft())
+        if child.failure is not None:
+            # Not a matter of luck: the same policy would raise again.
+            raise child_error(child.failure, f"worker {index}")
+        if child.exitcode is not None:
+            self._died(child)
+        elif child.ready is not None and self._in_run:
+            self.set_up(index, True)
+            self._trace(TraceKind.WORKER_UP, self._clock.now_ns(), index, 0)
+
+    @property
+    def _in_run(self) -> bool:
+        return self._shared.run_control["phase"] == Phase.RUN
+
+    def _hear(self, child: Child, message: Message) -> None:
+        if isinstance(message, WeightSizes):
+            # Worker 0 has said how large its network is.
+            create_store(self._run_id, self._shared.layout, message.sizes)
+            self.params = attach_store(self._run_id)
+            child.send(WeightsMade())
+        elif isinstance(message, HoldWish) and self.params is not None:
+            self.holders.ask(child, message, self.params)
+        elif isinstance(message, LeavesItsSpace):
+            self._leaves_space(message.what)
+        elif isinstance(message, KeepsOwnWeights):
+            self.holders.note_private(child, message.device, message.why)
+        else:
+            raise StartupError(f"worker {child.index} sent {message!r:.200} before there were weights")
+
+    def _check_holder(self, child: Child) -> None:
+        if self.params is not None:
+            self.holders.ending |= self.stopping
+            self.holders.check(child, self.params, in_run=self._in_run)
+
+    def _take_down(self, child: Child, reason: str) -> None:
+        if self._children.get(child.index) is child:
+            self._reasons[child.index] = reason
+            self.set_up(child.index, False)
+            child.kill()
+
+    def _died(self, child: Child) -> None:
+        index = child.index
+        if self._shared.worker_control[index]["generation"] != child.generation or self.stopping:
+            return
+        self.set_up(index, False)
+        reason = self._reasons.pop(index, None) or describe_exit(child.exitcode)
+        inferences = self._shared.worker_status[index]["inferences"]
+        if not self._in_run or not self.restarts.note(index, reason, inferences):
+            if "hung" in reason:
+                raise PolicyError(
+                    f"worker {index} {reason}, restarted {self.restarts.by_place[index]} times: does the policy ever "
+                    "return? --hang-timeout-s allows more"
+                )
+            raise WorkerDied("worker", index, child.pid, child.exitcode)
+        self._shared.worker_control[index]["restarts"] = self.restarts.by_place[index]
+        self._restarted()
+        self._trace(TraceKind.WORKER_DOWN, self._clock.now_ns(), index, self.restarts.by_place[index])
+        self._say(f"worker {index} (pid {child.pid}) is down: {reason}; restarting it")
+        self.start(index)
+
+    def look(self, plan: Plan | None) -> None:
+        """Now and then: kill workers that hang. StartupError if one does not come back. `plan`: None before it."""
+        for index, child in self._children.items():
+            if child.exitcode is not None or index in self._reasons:
+                continue
+            status = self._shared.worker_status[index]
+            if child.ready is None or status["ready"] != child.generation:
+                self._check_starting(index, child, plan)
+                continue
+            kind, sign = _sign_of(status)
+            silent_ns = self._patience.silent_ns(_who(index), sign, kind)
+            if silent_ns > self._limit_ns(index, kind, plan):
+                self._reasons[index] = f"hung: silent for {silent_ns / 1e9:.1f} s in one {kind}"
+                self._patience.forget(_who(index))
+                self.set_up(index, False)
+                child.kill()
+
+    def _limit_ns(self, index: int, kind: str, plan: Plan | None) -> int:
+        """What a worker is at may take ten times what it is known to take. Nothing known yet: a start-up's time."""
+        known_ns = self._patience.longest_ns(kind)
+        if kind == _INFERENCE:
+            warmup_ns = (self.info(index) or {}).get("warmup_ns") or [0]
+            known_ns = max(known_ns, *warmup_ns, plan.tau.p99_ns if plan is not None else 0)
+        if kind != _IDLE and not known_ns:
+            return ns_of(self._config.startup_timeout_s)
+        return max(ns_of(self._config.hang_timeout_s), _KNOWN_FACTOR * known_ns if kind != _IDLE else 0)
+
+    def _check_starting(self, index: int, child: Child, plan: Plan | None) -> None:
+        """One that was restarted in the run: `Supervisor.wait_until` looks at those that the start waits for."""
+        silent_ns = self._patience.silent_ns(_who(index), child.generation, "start-up")
+        if plan is not None and silent_ns > ns_of(self._config.startup_timeout_s):
+            raise StartupError(
+                f"worker {index} was not ready {self._config.startup_timeout_s:g} s after its restart; "
+                "--startup-timeout-s allows more"
+            )
+
+    def check_answered(self, ticks: int, plan: Plan) -> None:
+        """At the end of a run: PolicyError if it had time for answers and there was none."""
+        answers = sum(status["inferences"] for status in self._shared.worker_status)
+        if self._children and never_answered(answers, ticks, plan.delay_ticks):
+            raise PolicyError(
+                f"no worker answered in {ticks} ticks; {plan.delay_ticks} ticks were planned for an answer. Does the "
+                "policy ever return?"
+            )
+
+    def look_at_versions(self) -> None:
+        """Say which worker does not move on to new weights."""
+        now_ns = self._clock.now_ns()
+        if self.params is None or now_ns - self._versions_looked_ns < _LOOK_AT_VERSIONS_NS:
+            return
+        self._versions_looked_ns = now_ns
+        status = self._shared.worker_status
+        seen = [
+            WorkerVersion(index, status[index]["policy_version"], status[index]["inferences"])
+            for index in self._children
+            if self._shared.worker_control[index]["up"]
+        ]
+        newest = self.params.newest_version()
+        for late in self._version_watch.look(now_ns, newest, seen):
+            self._say(f"worker {late.worker} stays with version {late.version} of the weights; {newest} is out")
+
+    def weights(self) -> dict[str, Any]:
+        """What became of the policy's weights: the content of summary.json's `weights`. {} without a network."""
+        params = self.params  # closed by the supervising thread, maybe meanwhile
+        if params is None:
+            return {}
+        newest, counts = params.newest(), params.counts()
+        return {
+            "version": newest.version,
+            "checksum": f"{newest.checksum:08x}",
+            "updates": newest.updates,
+            "publications": newest.version,
+            "waits": counts["waits"],
+            "skipped": counts["skipped"],
+            "torn": sum(status["torn_weights"] for status in self._shared.worker_status),
+            "workers_behind": sorted(self._version_watch.behind),
+            "holders": self.holders.stats(),
+        }
+
+    # -- end -----------------------------------------------------------------------------------------------
+
+    def wake_all(self) -> None:
+        """So that everybody sees the order to stop at once."""
+        for semaphore in self._semaphores:
+            semaphore.release()
+
+    def end_holders(self, wait_until: Callable[[Callable[[], bool]], object]) -> None:
+        """Once the workers are gone, and not before: they compute with the memory. `wait_until`: for a moment."""
+        if all(child.exitcode is not None for child in self.children):
+            self.holders.end()
+            wait_until(lambda: self.holders.has_ended)
+
+    def close(self) -> None:
+        """Let semaphores and weights go. More than once does no harm."""
+        self.is_closed = True
+        for semaphore in self._semaphores:
+            semaphore.close()
+        self._semaphores = []
+        self.holders.close()
+        if self.params is not None:
+            self.params.close()
+            self.params = None
+
+
+def never_answered(answers: int, ticks: int, delay_ticks: int) -> bool:
+    """Whether a run had ample time for an answer and got none: it must not pass for one that went well."""
+    return not answers and ticks > _DELAYS_FOR_AN_ANSWER * delay_ticks
+
+
+def _who(index: int) -> tuple[str, int]:
+    return ("worker", index)
+
+
+def _sign_of(status: Words) -> tuple[str, int]:
+    """What a worker is at, and a number that changes as long as it gets on."""
+    if learning_since_ns := status["learning_since_ns"]:
+        return _LEARNING, learning_since_ns
+    if busy_since_ns := status["busy_since_ns"]:
+        return _INFERENCE, busy_since_ns
+    return _IDLE, status["heartbeat_ns"]

@@ -1,0 +1,74 @@
+"""Takes frames and job records out of a run's rings into a recording, and counts what the rings lapped.
+
+Reads only, and holds nobody up: the writer of the rings does not know of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rtcore.memory.ring import FrameRing, JobLog, SequenceRing
+from rtcore.recording.writer import RecordingWriter
+
+#: After it was lapped, a reader leaves the writer so many records' lead: it would be lapped again at once.
+_MOST_LEAD = 64
+
+
+class Tap:
+    """From frame `first_frame` and record `first_job` on. `log` None: jobs come by another way (`add_job`)."""
+
+    def __init__(
+        self, writer: RecordingWriter, ring: FrameRing, log: JobLog | None, first_frame: int, first_job: int
+    ) -> None:
+        self._writer = writer
+        self._ring = ring
+        self._log = log
+        self._next_frame = first_frame
+        self._next_job = first_job
+
+    def collect(self, tell: Callable[[], None] = lambda: None) -> None:
+        """Everything that is there by now. `tell`: called after each piece; large frames take seconds to write."""
+        self._collect_frames(tell)
+        if self._log is not None:
+            self._collect_jobs(self._log)
+
+    def add_job(self, fields: tuple[int, ...]) -> None:
+        """One record of the job log, from whoever keeps no ring of them."""
+        jobs = self._writer.jobs
+        jobs.rows[jobs.room[0]] = fields
+        self._writer.took_jobs(1)
+
+    def _collect_frames(self, tell: Callable[[], None]) -> None:
+        ring, writer = self._ring, self._writer
+        while (there := ring.sequence.newest() + 1 - self._next_frame) > 0:
+            begin, end = writer.ticks.room
+            end = min(end, begin + there)
+            lapped = ring.copy_rows(self._next_frame, writer.ticks.rows[begin:end], writer.frames[begin:end])
+            if lapped:
+                resume = _resume_at(ring.sequence)
+                writer.lost_frames += resume - self._next_frame
+                self._next_frame = resume
+                continue
+            self._next_frame += end - begin
+            writer.took_ticks(end - begin)
+            tell()
+
+    def _collect_jobs(self, log: JobLog) -> None:
+        writer = self._writer
+        while (there := log.sequence.newest() + 1 - self._next_job) > 0:
+            begin, end = writer.jobs.room
+            end = min(end, begin + there)
+            lapped = log.copy_rows(self._next_job, writer.jobs.rows[begin:end])
+            if lapped:
+                resume = _resume_at(log.sequence)
+                writer.lost_jobs += resume - self._next_job
+                self._next_job = resume
+                continue
+            self._next_job += end - begin
+            writer.took_jobs(end - begin)
+
+
+def _resume_at(sequence: SequenceRing) -> int:
+    """Where a lapped reader goes on: past what is being overwritten, with some lead."""
+    lead = max(1, min(_MOST_LEAD, sequence.num_slots // 4))
+    return max(0, sequence.newest() + 1 - sequence.num_slots + lead)

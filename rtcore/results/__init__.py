@@ -1,0 +1,4 @@
+"""What a run counted, as rows and numbers, and the folder that they are kept in.
+
+Imports `memory`.
+"""

@@ -1,0 +1,356 @@
+"""Reads a run folder back: what `rtcore-run --out` wrote, whole or only as far as the run got.
+
+A run that was killed leaves actions.csv and jobs.csv that may end in the middle of a row, and no summary.json.
+Whatever is missing or unreadable is said in `RunFolder.notes`; only a folder that holds nothing of a run, or
+tables of another version, is an error.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from rtcore.clock import FOREVER_NS, NS_PER_S, NS_PER_US, rate_from
+from rtcore.config.run import MOST_WORKERS
+from rtcore.errors import ConfigError
+from rtcore.files.outside import lines_of, parse_object, read_bytes
+from rtcore.results.axis import TickAxis
+from rtcore.results.record import JOB_COLUMNS, TICK_COLUMNS
+from rtcore.scheduling.dispatch import Outcome, TickKind
+
+CONFIG, SUMMARY, ACTIONS, JOBS = FILES = ("config.json", "summary.json", "actions.csv", "jobs.csv")
+
+_Row = TypeVar("_Row")
+
+
+class TickRow(NamedTuple):
+    """A row of actions.csv. Without a policy action, `obs_tick`, `due_tick` and `worker` are -1, `outcome` None."""
+
+    tick: int
+    kind: TickKind
+    source: str
+    action: str  #: as written by the recorder; "" where no action was applied
+    obs_tick: int
+    due_tick: int
+    worker: int
+    outcome: Outcome | None
+    lateness_us: float
+    step_us: float
+    skipped_ticks: int
+    reward: float
+    terminated: bool
+    truncated: bool
+    episode: int
+    episode_return: float
+    start_ns: int
+
+    @property
+    def deadline_ns(self) -> int:
+        """When the tick was due."""
+        return self.start_ns - round(self.lateness_us * NS_PER_US)
+
+    @property
+    def publish_ns(self) -> int:
+        """About when its frame was there: the time of collecting answers (tens of us) is not in the record."""
+        return self.start_ns + round(self.step_us * NS_PER_US)
+
+
+class InferenceRow(NamedTuple):
+    """A row of jobs.csv. -1: no due tick (`due_tick`), no answer (`obs_tick`, `episode`); times 0: no answer."""
+
+    worker: int
+    obs_tick: int
+    booked_tick: int
+    due_tick: int
+    episode: int
+    outcome: Outcome
+    resolved_tick: int
+    booked_ns: int
+    start_ns: int
+    read_ns: int
+    infer_end_ns: int
+    write_ns: int
+
+    @property
+    def frame_tick(self) -> int:
+        """The tick of the frame it used, or was booked to use."""
+        return self.obs_tick if self.obs_tick >= 0 else self.booked_tick
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run as its folder tells it. `notes`: what is missing, in sentences for the reader."""
+
+    path: Path
+    about: dict[str, Any]  #: config.json: settings, command, versions, machine
+    summary: dict[str, Any]
+    ticks: Sequence[TickRow]
+    jobs: Sequence[InferenceRow]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The resolved config; {} where config.json is missing."""
+        found = self.about.get("config")
+        return found if isinstance(found, dict) else {}
+
+    @cached_property
+    def period_ns(self) -> float:
+        """Tick period: from the rows themselves, else the stated rate; 0 where neither is there.
+
+        A grid that was stretched is not even: there the stated rate counts first, then the shortest period of all.
+        """
+        rate = number_at(self.summary, "ticks", "ideal_hz")
+        if rate is None and self.settings.get("fps"):
+            rate = float(rate_from(self.settings["fps"]))
+        first, last = (self.ticks[0], self.ticks[-1]) if self.ticks else (None, None)
+        if first is None or last is None or last.tick <= first.tick or (rate and self.stretches):
+            return NS_PER_S / rate if rate else 0.0
+        if self.stretches:
+            return min(
+                (b.deadline_ns - a.deadline_ns) / (b.tick - a.tick) for a, b in pairwise(self.ticks) if b.tick > a.tick
+            )
+        return (last.deadline_ns - first.deadline_ns) / (last.tick - first.tick)
+
+    @property
+    def stretches(self) -> bool:
+        """Ticks that took too long put the later ones off (--overrun stretch)."""
+        return self.settings.get("overrun") == "stretch"
+
+    @cached_property
+    def axis(self) -> TickAxis:
+        """Ticks and nanoseconds."""
+        return TickAxis(self.ticks, self.period_ns)
+
+    @cached_property
+    def row_of(self) -> dict[int, TickRow]:
+        """The row of each tick that ran."""
+        return {row.tick: row for row in self.ticks}
+
+    @cached_property
+    def num_workers(self) -> int:
+        """Worker places: as planned or asked for, or as many as appear in the record."""
+        planned = number_at(self.summary, "plan", "workers") or number_at(self.settings, "workers")
+        seen = max((job.worker for job in self.jobs), default=-1) + 1
+        return max(seen, int(planned or 0))
+
+    def deadline_ns(self, tick: int) -> int:
+        """When `tick` was due, whether it ran or not."""
+        return self.axis.deadline_ns(tick)
+
+    def in_ticks(self, at_ns: int) -> float:
+        """`at_ns` on the axis of ticks."""
+        return self.axis.of_ns(at_ns)
+
+
+def number_at(tree: dict[str, Any], *keys: str) -> float | None:
+    """The number under `keys`; None where there is none, however much of the path is missing."""
+    found: Any = tree
+    for key in keys:
+        found = found.get(key) if isinstance(found, dict) else None
+    if not isinstance(found, (int, float)) or isinstance(found, bool) or not abs(found) < 1e300:
+        return None
+    return float(found)
+
+
+def read_run(path: Path) -> RunFolder:
+    """The run in `path`. ConfigError: no such folder, nothing of a run in it, or tables of another version."""
+    _check_folder(path)
+    notes: list[str] = []
+    about = read_json(path / CONFIG, notes, "the settings, versions and machine are not known")
+    summary = read_json(
+        path / SUMMARY,
+        notes,
+        "the run was killed, is still going on, or never began: the numbers come from its rows, as far as they go",
+    )
+    ticks = list(_read_table(path / ACTIONS, TICK_COLUMNS, _tick_row, notes, "ticks"))
+    jobs = list(_read_table(path / JOBS, JOB_COLUMNS, _job_row, notes, "inferences"))
+    run = RunFolder(path, about, summary, ticks, jobs, notes)
+    _note_the_end(run)
+    return run
+
+
+def _check_folder(path: Path) -> None:
+    try:
+        if not path.exists():
+            raise ConfigError(f"{path}: no such folder; expected one that `rtcore-run --out {path}` wrote")
+        if not path.is_dir():
+            raise ConfigError(f"{path}: is a file; expected the folder that `rtcore-run --out DIR` wrote")
+        present = {name for name in FILES if (path / name).is_file()}
+    except OSError as error:  # no right to look into it, a name that is too long
+        raise ConfigError(
+            f"{path}: cannot be looked into ({error.strerror}); expected a folder that `rtcore-run --out DIR` wrote"
+        ) from error
+    if not present:
+        raise ConfigError(f"{path}: not a run: it holds none of {', '.join(FILES)}; run `rtcore-run --out {path}`")
+
+
+def _note_the_end(run: RunFolder) -> None:
+    """What the summary says went wrong, and what the recorder missed."""
+    for key, text in (("error", "The run failed: {}"), ("stopped_by", "The run was stopped early by {}.")):
+        if run.summary.get(key):
+            run.notes.append(text.format(run.summary[key]))
+    for key, what in (("lost_ticks", "ticks"), ("lost_jobs", "inferences")):
+        lost = number_at(run.summary, "record", key)
+        if lost:
+            run.notes.append(f"{int(lost)} rows of {what} are missing: the recorder was overtaken by the run.")
+    if run.jobs and not run.summary:
+        run.notes.append("Inferences that were under way where the record ends have no row in jobs.csv.")
+    if run.ticks and not run.period_ns:
+        run.notes.append("The tick rate is not known: there is one tick, and no file names the rate. No timeline.")
+
+
+def read_json(path: Path, notes: list[str], without: str) -> dict[str, Any]:
+    """The object in a JSON file; {} and a note that ends in `without` if there is none to be read."""
+    if not path.exists():
+        notes.append(f"{path.name} is missing: {without}.")
+        return {}
+    try:
+        return parse_object(read_bytes(path, "run"), path, "run")
+    except ConfigError as error:
+        notes.append(f"{error}: {without}.")
+        return {}
+
+
+def _read_table(
+    path: Path, columns: Sequence[str], parse: Callable[[dict[str, str]], _Row], notes: list[str], what: str
+) -> Iterator[_Row]:
+    """The rows that are whole, one after another."""
+    if not path.is_file():
+        notes.append(f"{path.name} is missing: no {what} to show.")
+        return
+    lines = _whole_lines(path, notes)
+    reader = csv.DictReader(lines)
+    try:
+        names = reader.fieldnames
+    except csv.Error:  # a first line that is no header, such as one of 200 KB
+        names = []
+    except ConfigError as error:
+        notes.append(f"{error}: no {what} to show.")
+        return
+    if names is None:
+        notes.append(f"{path.name} is empty: no {what} to show. A run that is killed early leaves it like this.")
+        return
+    missing = [name for name in columns if name not in names]
+    if missing:
+        raise ConfigError(
+            f"{path}: no column {', '.join(missing)}; expected {', '.join(columns)}. It is not a record of rtcore, or "
+            "of another version: read it with the rtcore that wrote it (config.json, versions)"
+        )
+    yield from _readable_rows(reader, path, parse, notes, what)
+
+
+def _whole_lines(path: Path, notes: list[str]) -> Iterator[str]:
+    """A last line without its end is a row cut short, even where it looks complete."""
+    for line in lines_of(path, "run"):
+        if line.endswith("\n"):
+            yield line
+        else:
+            notes.append(f"{path.name} ends in the middle of a row, which is left out: the run was killed or goes on.")
+
+
+def _readable_rows(
+    reader: csv.DictReader[str], path: Path, parse: Callable[[dict[str, str]], _Row], notes: list[str], what: str
+) -> Iterator[_Row]:
+    unreadable: list[int] = []
+    number_of_rows = 0
+    try:
+        for fields in reader:
+            try:
+                row = parse(fields)
+            except (ValueError, KeyError, TypeError):
+                unreadable.append(reader.line_num)
+                continue
+            number_of_rows += 1
+            yield row
+    except (csv.Error, ConfigError) as error:
+        notes.append(f"{path.name} cannot be read beyond line {reader.line_num} ({error}): the {what} end there.")
+    if unreadable:
+        notes.append(f"{path.name}: {len(unreadable)} unreadable rows are left out, the first on line {unreadable[0]}.")
+    if not number_of_rows:
+        notes.append(f"{path.name} has no rows: no {what} to show.")
+
+
+def _whole(text: str) -> int:
+    """A number that shared memory had: others are damage."""
+    number = int(text)
+    if not -1 <= number < 1 << 62:
+        raise ValueError(text)
+    return number
+
+
+def _int(text: str) -> int:
+    return _whole(text) if text else -1
+
+
+def _worker(text: str) -> int:
+    number = _int(text)
+    if number >= MOST_WORKERS:
+        raise ValueError(text)
+    return number
+
+
+def _us(text: str) -> float:
+    number = float(text)
+    if not abs(number) < FOREVER_NS / NS_PER_US:
+        raise ValueError(text)
+    return number
+
+
+def _float(text: str) -> float:
+    """A reward. Sums of large ones may have become infinite, which no picture and no JSON has."""
+    number = float(text)
+    if math.isnan(number):
+        raise ValueError(text)
+    return max(-sys.float_info.max, min(number, sys.float_info.max))
+
+
+def _flag(text: str) -> bool:
+    return text in ("1", "True")
+
+
+def _tick_row(fields: dict[str, str]) -> TickRow:
+    outcome = fields["outcome"]
+    return TickRow(
+        _whole(fields["tick"]),
+        TickKind[fields["kind"].upper()],
+        fields["source"],
+        fields["applied_action"],
+        _int(fields["obs_tick"]),
+        _int(fields["due_tick"]),
+        _worker(fields["worker"]),
+        Outcome[outcome.upper()] if outcome else None,
+        _us(fields["lateness_us"]),
+        _us(fields["step_us"]),
+        _whole(fields["skipped_ticks"]),
+        _float(fields["reward"]),
+        _flag(fields["terminated"]),
+        _flag(fields["truncated"]),
+        _whole(fields["episode"]),
+        _float(fields["episode_return"]),
+        _whole(fields["start_ns"]),
+    )
+
+
+def _job_row(fields: dict[str, str]) -> InferenceRow:
+    return InferenceRow(
+        _worker(fields["worker"]),
+        _int(fields["obs_tick"]),
+        _whole(fields["booked_tick"]),
+        _int(fields["due_tick"]),
+        _int(fields["episode"]),
+        Outcome[fields["outcome"].upper()],
+        _whole(fields["resolved_tick"]),
+        _whole(fields["booked_ns"]),
+        _whole(fields["start_ns"]),
+        _whole(fields["read_ns"]),
+        _whole(fields["infer_end_ns"]),
+        _whole(fields["write_ns"]),
+    )

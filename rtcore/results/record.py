@@ -1,0 +1,336 @@
+"""The tick-by-tick and job-by-job record of a run, kept in memory for pictures and streamed to CSV.
+
+Real runs drain it from shared memory, simulated runs feed it directly: both give the same files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+from rtcore.errors import RecordError
+from rtcore.memory.ring import FrameHeader, ReadStatus
+from rtcore.memory.shared import SharedRun
+from rtcore.results.agreement import Rows
+from rtcore.results.rows import JobRow
+from rtcore.results.worst_stretch import WorstStretch
+from rtcore.scheduling.dispatch import Outcome, Source, TickKind
+
+TICK_COLUMNS = (
+    "tick",
+    "kind",
+    "source",
+    "applied_action",
+    "requested_action",
+    "obs_tick",
+    "due_tick",
+    "delay_ticks",
+    "worker",
+    "outcome",
+    "lateness_us",
+    "step_us",
+    "skipped_ticks",
+    "reward",
+    "terminated",
+    "truncated",
+    "episode",
+    "episode_return",
+    "policy_version",
+    "policy_checksum",
+    "start_ns",
+)
+JOB_COLUMNS = (
+    "worker",
+    "obs_tick",
+    "booked_tick",
+    "due_tick",
+    "episode",
+    "outcome",
+    "resolved_tick",
+    "inference_ms",
+    "booked_ns",
+    "start_ns",
+    "read_ns",
+    "infer_end_ns",
+    "write_ns",
+)
+#: How much is kept in memory for the timeline and the live view.
+_RECENT_TICKS = 8192
+_RECENT_JOBS = 16384
+_RECENT_EPISODES = 4096
+
+
+@contextlib.contextmanager
+def writing_to(folder: Path | None) -> Iterator[None]:
+    """What the disk refuses within the block is an error of ours, with a name and a place."""
+    try:
+        yield
+    except OSError as error:
+        raise RecordError(
+            f"the run's files in {folder} cannot be written: {error.strerror or error}; free some room, "
+            "or give another folder with --out"
+        ) from error
+
+
+class Episode(NamedTuple):
+    """An episode that ended: the tick it ended at, how many ticks it took, the sum of its rewards."""
+
+    end_tick: int
+    num_ticks: int
+    total_reward: float
+
+
+class Score(NamedTuple):
+    """What the ticks of a record paid: of every episode, the unfinished one included."""
+
+    points: float = 0.0  #: sum of all rewards
+    ticks: int = 0  #: in so many ticks
+    unfinished: Episode | None = None  #: the episode under way: up to its newest tick
+
+    @property
+    def per_1000_ticks(self) -> float:
+        """NaN before the first tick."""
+        return 1000 * self.points / self.ticks if self.ticks else math.nan
+
+
+class Episodes:
+    """The newest episodes, and how many there were before them, so that a week needs no more memory than an hour.
+
+    One thread adds; any may read.
+    """
+
+    def __init__(self) -> None:
+        self._kept: deque[Episode] = deque(maxlen=_RECENT_EPISODES)
+        self.dropped = 0  #: older than those that are kept
+        self.dropped_return = 0.0  #: sum of what these returned
+        self.points = 0.0  #: sum of all rewards since the first tick that was seen
+        self.unfinished: Episode | None = None
+        self._newest: FrameHeader | None = None
+        self._points_before = 0.0  #: of the episodes before the newest one, less what was paid before the first tick
+
+    def see(self, header: FrameHeader) -> None:
+        """A tick, in order. One that is missing costs no points, unless it was the last of its episode."""
+        before = self._newest
+        if before is None:
+            self._points_before = header.reward - header.episode_return
+        elif header.episode != before.episode:
+            self._points_before += before.episode_return
+        self._newest = header
+        self.points = self._points_before + header.episode_return
+        episode = Episode(header.tick, header.episode_ticks, header.episode_return)
+        is_over = header.kind != TickKind.RESET and bool(header.terminated or header.truncated)
+        self.unfinished = None if is_over else episode
+        if is_over:
+            self.add(episode)
+
+    def add(self, episode: Episode) -> None:
+        if len(self._kept) == _RECENT_EPISODES:
+            self.dropped += 1
+            self.dropped_return += self._kept[0].total_reward
+        self._kept.append(episode)
+
+    @property
+    def count(self) -> int:
+        """Of all that ended."""
+        return self.dropped + len(self._kept)
+
+    def newest(self, count: int = _RECENT_EPISODES) -> list[Episode]:
+        """At most `count`, in the order in which they ended."""
+        while True:
+            try:
+                return list(islice(self._kept, max(0, len(self._kept) - count), None))
+            except RuntimeError:  # one was added meanwhile
+                continue
+
+    def since(self, number: int) -> list[Episode]:
+        """From episode `number` on, counted from 0; of those, what is kept."""
+        return self.newest(max(0, self.count - number))
+
+
+class RunRecord:
+    """Rows of one run. `folder` gets actions.csv and jobs.csv as they come in; None keeps them in memory only."""
+
+    def __init__(self, folder: Path | None, decode_action: Callable[[bytes], Any]) -> None:
+        self.ticks: deque[FrameHeader] = deque(maxlen=_RECENT_TICKS)
+        self.jobs: deque[JobRow] = deque(maxlen=_RECENT_JOBS)
+        self.episodes = Episodes()
+        self.worst = WorstStretch(self.ticks, self.jobs)
+        self.num_ticks = 0
+        self.num_jobs = 0
+        self.booked_jobs = 0
+        self.lost_ticks = 0
+        self.lost_jobs = 0
+        self._decode = decode_action
+        self._files: list[TextIO] = []
+        self._paths: list[Path] = []
+        self._tick_writer = self._open(folder, "actions.csv", TICK_COLUMNS)
+        self._job_writer = self._open(folder, "jobs.csv", JOB_COLUMNS)
+
+    def add_tick(self, header: FrameHeader, action: bytes) -> None:
+        """One tick, in order."""
+        self.ticks.append(header)
+        self.num_ticks += 1
+        self.worst.add(header)
+        self.booked_jobs += header.booked_jobs
+        self.episodes.see(header)
+        if self._tick_writer is not None:
+            self._tick_writer.writerow(self._tick_row(header, action))
+
+    def add_job(self, job: JobRow) -> None:
+        """One resolved job, in order of its end."""
+        self.jobs.append(job)
+        self.num_jobs += 1
+        if self._job_writer is not None:
+            inference_ms = round((job.infer_end_ns - job.read_ns) / 1e6, 3) if job.read_ns else ""
+            row = (
+                job.worker,
+                "" if job.obs_tick < 0 else job.obs_tick,
+                job.booked_tick,
+                job.due_tick if job.hold else "",
+                "" if job.episode < 0 else job.episode,
+                Outcome(job.outcome).name.lower(),
+                job.tick,
+                inference_ms,
+                job.booked_ns,
+                job.start_ns,
+                job.read_ns,
+                job.infer_end_ns,
+                job.write_ns,
+            )
+            self._job_writer.writerow(row)
+
+    @property
+    def score(self) -> Score:
+        """What was paid so far."""
+        return Score(self.episodes.points, self.num_ticks + self.lost_ticks, self.episodes.unfinished)
+
+    @property
+    def rows(self) -> Rows:
+        """What was taken in, and how much of it is on disk: whole lines, counted there. Once it is closed."""
+        on_disk: list[int | None] = [_lines_in(path) - 1 for path in self._paths]
+        return Rows(self.num_ticks, self.num_jobs, self.booked_jobs, *(on_disk or [None, None]))
+
+    def flush(self) -> None:
+        """What is recorded is in the file, whatever happens next."""
+        for file in self._files:
+            file.flush()
+
+    def close(self) -> None:
+        """Every file, also if one of them cannot be written to its end: that is raised afterwards."""
+        files, self._files = self._files, []
+        self._tick_writer = self._job_writer = None
+        with contextlib.ExitStack() as stack:
+            for file in files:
+                stack.callback(file.close)
+
+    def _open(self, folder: Path | None, name: str, columns: tuple[str, ...]) -> Any:
+        if folder is None:
+            return None
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / name).open("w", newline="")
+        self._files.append(file)
+        self._paths.append(folder / name)
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        return writer
+
+    def _tick_row(self, header: FrameHeader, action: bytes) -> tuple[Any, ...]:
+        acted = header.kind == TickKind.ACTED
+        held = header.source == Source.HELD
+        value = "" if held else _text(self._decode(action))
+        return (
+            header.tick,
+            TickKind(header.kind).name.lower(),
+            Source(header.source).name.lower(),
+            value,
+            value if acted else "",
+            header.obs_tick if acted else "",
+            header.due_tick if acted else "",
+            header.tick - header.obs_tick if acted else "",
+            header.worker if acted else "",
+            Outcome(header.outcome).name.lower() if acted else "",
+            round((header.start_ns - header.deadline_ns) / 1e3, 1),
+            round(header.step_ns / 1e3, 1),
+            header.skipped_ticks,
+            header.reward,
+            header.terminated,
+            header.truncated,
+            header.episode,
+            round(header.episode_return, 6),
+            header.policy_version if acted else "",
+            f"{header.policy_checksum:08x}" if acted and header.policy_checksum else "",
+            header.start_ns,
+        )
+
+
+class Drain:
+    """Reads a run's ring headers and job log as they grow. Rows the writer overtook are counted, not invented."""
+
+    def __init__(
+        self, shared: SharedRun, phase_seq: int, first_frame: int | None = None, first_job: int | None = None
+    ) -> None:
+        """Begins with the rows of these numbers, by default with the next ones."""
+        self._ring = shared.ring
+        self._log = shared.log
+        self._next_frame = shared.ring.sequence.newest() + 1 if first_frame is None else first_frame
+        self._next_job = shared.log.sequence.newest() + 1 if first_job is None else first_job
+        self._phase_seq = phase_seq
+
+    def into(self, record: RunRecord) -> None:
+        """Move everything new into `record`."""
+        newest = self._ring.sequence.newest()
+        while self._next_frame <= newest:
+            seq = self._next_frame
+            _, header = self._ring.read_header(seq)
+            action = self._ring.read_action(seq)
+            if header is None or action is None:
+                resume = newest - self._ring.sequence.num_slots // 2
+                record.lost_ticks += max(1, resume - seq)
+                self._next_frame = max(seq + 1, resume)
+                continue
+            self._next_frame = seq + 1
+            if header.phase_seq == self._phase_seq:
+                record.add_tick(header, action)
+        for job in self.jobs(record):
+            record.add_job(job)
+
+    def jobs(self, record: RunRecord | None = None) -> list[JobRow]:
+        """New job rows of this phase."""
+        rows: list[JobRow] = []
+        newest = self._log.sequence.newest()
+        while self._next_job <= newest:
+            status, fields = self._log.read(self._next_job)
+            if status is not ReadStatus.OK:
+                resume = newest - self._log.sequence.num_slots // 2
+                if record is not None:
+                    record.lost_jobs += max(1, resume - self._next_job)
+                self._next_job = max(self._next_job + 1, resume)
+                continue
+            self._next_job += 1
+            row = JobRow._make(fields)
+            if row.phase_seq == self._phase_seq:
+                rows.append(row)
+        return rows
+
+
+def _lines_in(path: Path) -> int:
+    """Whole ones; 0 of what is no file that can be read (any more)."""
+    try:
+        if not path.is_file():
+            return 0
+        with path.open("rb") as file:
+            return sum(part.count(b"\n") for part in iter(lambda: file.read(1 << 20), b""))
+    except OSError:
+        return 0
+
+
+def _text(action: Any) -> str:
+    if hasattr(action, "tolist"):
+        return " ".join(f"{value:.6g}" for value in action.ravel().tolist())
+    return str(action)

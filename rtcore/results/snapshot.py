@@ -1,0 +1,89 @@
+"""Everything a run counts at this moment, out of its shared memory: for its own summary and for onlookers alike."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import psutil
+
+from rtcore.config.run import RuntimeConfig
+from rtcore.memory.description import About
+from rtcore.memory.shared import SharedRun
+from rtcore.results.record import RunRecord
+from rtcore.results.summary import RunStats, WorkerStats
+
+
+def snapshot(shared: SharedRun, about: About, record: RunRecord | None, *, with_memory: bool) -> RunStats:
+    """Reads only. `record` brings what is not counted in shared memory: episode returns and lost rows.
+
+    `with_memory`: also the workers' memory, which takes the kernel some milliseconds each.
+    """
+    status = shared.env_status
+    return RunStats(
+        plan=about.plan,
+        rate_hz=about.plan.rate_hz,
+        clock="wall",
+        counters=shared.env_counters.to_dict(),
+        distributions={name: shape.snapshot() for name, shape in shared.env_histograms.items()},
+        workers=[_worker(shared, about, index, with_memory) for index in range(about.plan.workers)],
+        observations={
+            "checked": sum(place["checked_frames"] for place in shared.worker_status),
+            "outside": sum(place["frames_outside"] for place in shared.worker_status),
+            "first": about.world.get("leaves_space", ""),
+        },
+        **episodes_of(record),
+        policy=str(about.policy.get("policy", "")),
+        startup=about.startup,
+        num_warmups=len(about.policy.get("warmup_ns") or ()),
+        delay_ticks=status["delay_ticks"],
+        stride_ticks=status["stride_ticks"],
+        num_up=status["num_up"],
+        restart_reasons=dict(about.restart_reasons),
+        lost_record_rows=(
+            {"lost_ticks": record.lost_ticks, "lost_jobs": record.lost_jobs} if record is not None else {}
+        ),
+        env=about.world,
+        wait=RuntimeConfig.from_jsonable(about.config).resolved_wait(),
+    )
+
+
+def episodes_of(record: RunRecord | None) -> dict[str, Any]:
+    """Fields of `RunStats`."""
+    if record is None:
+        return {"episodes": []}
+    kept = record.episodes
+    return {
+        "dropped_episodes": kept.dropped,
+        "dropped_return": kept.dropped_return,
+        "episodes": kept.newest(),
+        "score": record.score,
+    }
+
+
+def _worker(shared: SharedRun, about: About, index: int, with_memory: bool) -> WorkerStats:
+    status, control = shared.worker_status[index], shared.worker_control[index]
+    shapes = shared.worker_histograms(index)
+    # A worker that is being restarted has no process: its place still names the one before.
+    pid = status["pid"] if control["up"] and status["generation"] == control["generation"] else -1
+    return WorkerStats(
+        index=index,
+        pid=pid,
+        device=about.devices[index],
+        inferences=status["inferences"],
+        inference_ns=shapes["inference_ns"].snapshot(),
+        publish_to_read_ns=shapes["publish_to_read_ns"].snapshot(),
+        restarts=control["restarts"],
+        lapped_frames=status["lapped_frames"],
+        pss_mb=_pss_mb(pid) if with_memory else math.nan,
+    )
+
+
+def _pss_mb(pid: int) -> float:
+    """Proportional set size [MB]: private memory plus a fair share of what is shared with other processes."""
+    if pid < 0:
+        return math.nan
+    try:
+        return float(psutil.Process(pid).memory_full_info().pss) / 1e6
+    except psutil.Error:
+        return math.nan

@@ -1,0 +1,247 @@
+"""What happened, as numbers: the one place that turns counters and histograms into `summary.json`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from typing import Any
+
+from rtcore.memory.counters import Distribution
+from rtcore.results.record import Episode, Score
+from rtcore.scheduling.dispatch import KIND_COUNTERS, OUTCOME_COUNTERS
+from rtcore.scheduling.planner import Plan
+
+
+@dataclass(frozen=True)
+class WorkerStats:
+    """One worker place over the run, restarts included. `pss_mb` NaN where it is not known."""
+
+    index: int
+    pid: int
+    device: str
+    inferences: int
+    inference_ns: Distribution
+    publish_to_read_ns: Distribution
+    restarts: int
+    lapped_frames: int
+    pss_mb: float
+
+
+@dataclass(frozen=True)
+class LearnerStats:
+    """What the learners of a run have done, all together. Losses and the like are means of the newest updates."""
+
+    algorithm: str
+    mode: str
+    learners: int
+    updates: int
+    updates_per_s: float
+    version: int  #: of the newest published weights
+    loss: float = math.nan
+    td_error: float = math.nan  #: mean absolute
+    q_mean: float = math.nan
+    grad_norm: float = math.nan  #: before it is cut to `max_grad_norm`
+    epsilon: float = math.nan
+    version_diff: tuple[float, float, float] = (math.nan, math.nan, math.nan)  #: least, mean, most: docs/learning.md
+    transitions: int = 0  #: to sample from
+    lapped_samples: int = 0  #: overwritten while they were read, drawn again
+    skipped_publications: int = 0  #: no buffer was free of readers
+    yields: int = 0  #: pauses because ticks began to miss
+    yielded_s: float = 0.0
+    restarts: int = 0
+    stopped: str = ""  #: why learning stopped; "" while it goes on
+    checkpoints: int = 0  #: written
+    failed_checkpoints: int = 0
+    restart_reasons: dict[str, int] = field(default_factory=dict)
+    places: list[dict[str, Any]] = field(default_factory=list)  #: the same of each learner alone, on the wall clock
+    best_return: float = math.nan  #: best mean return so far, over the episodes that `best` is judged by
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of summary.json's `learner`."""
+        least, mean, most = self.version_diff
+        return asdict(self) | {"version_diff": {"min": least, "avg": mean, "max": most}}
+
+
+@dataclass(frozen=True)
+class RunStats:
+    """A snapshot of everything that is counted, of a run under way or over, real or simulated."""
+
+    plan: Plan
+    rate_hz: Fraction
+    clock: str
+    counters: dict[str, int]
+    distributions: dict[str, Distribution]
+    workers: list[WorkerStats]
+    episodes: list[Episode]
+    dropped_episodes: int = 0  #: before `episodes`, which are the newest
+    dropped_return: float = 0.0  #: sum of what these returned
+    score: Score = field(default_factory=Score)  #: of all ticks, the unfinished episode included
+    policy: str = ""
+    #: Seconds by phase, in order; {}: not known.
+    startup: dict[str, float] = field(default_factory=dict)
+    num_warmups: int = 0  #: inferences of worker 0 before the rehearsal
+    delay_ticks: int = 0
+    stride_ticks: int = 0
+    num_up: int = 0
+    restart_reasons: dict[str, int] = field(default_factory=dict)
+    lost_record_rows: dict[str, int] = field(default_factory=dict)
+    books: dict[str, Any] = field(default_factory=dict)  #: see `check_books`; {} while the run goes on
+    env: dict[str, Any] = field(default_factory=dict)
+    wait: str = ""
+    #: Looked at ("checked"), and of these not in the declared space ("outside", "first": what in the first of them).
+    observations: dict[str, Any] = field(default_factory=dict)
+    culprits: dict[str, Any] = field(default_factory=dict)  #: see `find_culprits`; {} while the run goes on
+    trace: dict[str, int] = field(default_factory=dict)
+    recording: dict[str, Any] = field(default_factory=dict)  #: see `RecordingCrew.summary`; {} of a run that keeps none
+    learner: LearnerStats | None = None
+    weights: dict[str, Any] = field(default_factory=dict)  #: see `Supervisor.weights`; {} without a network
+
+    @property
+    def acted_fraction(self) -> float:
+        """Ticks with a policy action / ticks on which one could be due: each episode counts from its first due tick."""
+        counters = self.counters
+        possible = counters["acted"] + counters["missed"] + counters["idle"]
+        return counters["acted"] / possible if possible else math.nan
+
+    @property
+    def mean_return(self) -> float:
+        """Of all episodes that ended; NaN of none."""
+        count = self.dropped_episodes + len(self.episodes)
+        total = self.dropped_return + sum(episode.total_reward for episode in self.episodes)
+        return total / count if count else math.nan
+
+    @property
+    def measured_hz(self) -> float:
+        """Ticks that ran per second, first start to last, without what the world waited for a reset."""
+        counters = self.counters
+        waited_ns = int(counters["waited_ticks"] * 1_000_000_000 / self.rate_hz)
+        elapsed_ns = counters["last_start_ns"] - counters["first_start_ns"] - waited_ns
+        return (counters["ticks"] - 1) * 1e9 / elapsed_ns if elapsed_ns > 0 else math.nan
+
+
+def build_summary(stats: RunStats) -> dict[str, Any]:
+    """`summary.json`. Numbers that do not exist (no episode, no sample) are null."""
+    counters, shapes = stats.counters, stats.distributions
+    read = _merge([worker.publish_to_read_ns for worker in stats.workers])
+    unfinished = stats.score.unfinished
+    summary = {
+        "clock": stats.clock,
+        "policy": stats.policy,
+        "plan": stats.plan.to_json(),
+        "ticks": {
+            "count": counters["ticks"],
+            "hz": stats.measured_hz,
+            "ideal_hz": float(stats.rate_hz),
+            "overruns": counters["overruns"],
+            "reset_overruns": counters["reset_overruns"],
+            "skipped": counters["skipped_ticks"],
+            "stretched": counters["stretched_ticks"],
+            "stretched_ms": counters["stretched_ns"] / 1e6,
+            "waited": counters["waited_ticks"],
+            "garbage": {
+                "collections": counters["garbage_collections"],
+                "forced": counters["garbage_forced"],
+                "ms": counters["garbage_ns"] / 1e6,
+            },
+            "kinds": {kind: counters[kind] for kind in KIND_COUNTERS},
+            "lateness_us": _percentiles(shapes["lateness_ns"], 1e3, (0.5, 0.9, 0.99, 0.999), with_max=True),
+            "world_step_us": _percentiles(shapes["step_ns"], 1e3, (0.5, 0.99), with_max=True),
+            "world_reset_ms": _percentiles(shapes["reset_ns"], 1e6, (0.5,), with_max=True),
+        },
+        "actions": {
+            "acted_fraction": stats.acted_fraction,
+            "acted_fraction_of_all_ticks": counters["acted"] / counters["ticks"] if counters["ticks"] else math.nan,
+            "jobs": counters["jobs"],
+            "outcomes": {outcome: counters[outcome] for outcome in OUTCOME_COUNTERS},
+            "interval_ticks": {"mean": shapes["interval_ticks"].mean, "cv": shapes["interval_ticks"].cv},
+            "delay_ticks": {"mean": shapes["delay_ticks"].mean}
+            | _percentiles(shapes["delay_ticks"], 1, (0.5, 0.99), with_max=True)
+            | {"min": shapes["delay_ticks"].min},
+            "observation_age_ms": _percentiles(shapes["observation_age_ns"], 1e6, (0.5, 0.99)),
+            "clipped": counters["clipped_actions"],
+            "altered": counters["altered_actions"],
+            "explored": counters["explored_actions"],
+            "skipped_starts": counters["skipped_starts"],
+            "delay_changes": counters["replans"],
+            "unknown_entries": counters["unknown_entries"],
+        },
+        "observations": stats.observations,
+        "ipc_us": {
+            "publish": _percentiles(shapes["publish_ns"], 1e3, (0.5, 0.99)),
+            "publish_to_read": _percentiles(read, 1e3, (0.5, 0.99)),
+            "write_to_dispatch": _percentiles(shapes["write_to_dispatch_ns"], 1e3, (0.5, 0.99)),
+        },
+        "workers": [_worker(worker) for worker in stats.workers],
+        "restart_reasons": stats.restart_reasons,
+        "episodes": {
+            "count": counters["episodes"],
+            "return_mean": stats.mean_return,
+            "unfinished_return": unfinished.total_reward if unfinished is not None else None,
+            "unfinished_ticks": unfinished.num_ticks if unfinished is not None else None,
+            "points": stats.score.points,
+            "points_ticks": stats.score.ticks,
+            "points_per_1000_ticks": stats.score.per_1000_ticks,
+            "first_listed": stats.dropped_episodes,
+            "returns": [episode.total_reward for episode in stats.episodes],
+            "num_ticks": [episode.num_ticks for episode in stats.episodes],
+            "end_ticks": [episode.end_tick for episode in stats.episodes],
+        },
+        "record": {"lost_ticks": 0, "lost_jobs": 0} | stats.lost_record_rows,
+        "books": stats.books or None,
+        "culprits": stats.culprits or None,
+        **({"trace": stats.trace} if stats.trace else {}),
+        **({"recording": stats.recording} if stats.recording else {}),
+        **({"learner": stats.learner.to_json()} if stats.learner is not None else {}),
+        **({"weights": stats.weights} if stats.weights else {}),
+        "environment": stats.env,
+        "wait": stats.wait,
+        "startup_s": sum(stats.startup.values()) if stats.startup else math.nan,
+        "startup": stats.startup,
+        "startup_inferences": {"warmup": stats.num_warmups, "rehearsal": stats.plan.tau.samples},
+    }
+    cleaned: dict[str, Any] = _without_nan(summary)
+    return cleaned
+
+
+def _worker(worker: WorkerStats) -> dict[str, Any]:
+    return {
+        "index": worker.index,
+        "pid": worker.pid,
+        "device": worker.device,
+        "inferences": worker.inferences,
+        "inference_ms": _percentiles(worker.inference_ns, 1e6, (0.5, 0.99), with_max=True),
+        "restarts": worker.restarts,
+        "lapped_frames": worker.lapped_frames,
+        "pss_mb": worker.pss_mb,
+    }
+
+
+def _percentiles(
+    shape: Distribution, unit: float, quantiles: tuple[float, ...], *, with_max: bool = False
+) -> dict[str, float]:
+    values = {f"p{f'{100 * q:g}'.replace('.', '')}": shape.percentile(q) / unit for q in quantiles}
+    if with_max:
+        values["max"] = shape.max / unit if shape.count else math.nan
+    return values
+
+
+def _merge(shapes: list[Distribution]) -> Distribution:
+    merged = shapes[0]
+    for shape in shapes[1:]:
+        merged = merged.merged(shape)
+    return merged
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    if isinstance(value, float):
+        return None if math.isnan(value) else round(value, 6)
+    return value

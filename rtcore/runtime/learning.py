@@ -1,0 +1,86 @@
+"""What a real run does about learning beside its processes: its checkpoints, and what goes into them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from rtcore.config.run import RuntimeConfig
+from rtcore.learn.checkpoint import SavedState, load_state, load_weights
+from rtcore.learn.checkpointer import Checkpointer, Snapshot
+from rtcore.learn.state import checkpoint_folder, judged_return, say_what_changed, say_what_is_unchecked, state_of
+from rtcore.processes.supervisor import Supervisor
+from rtcore.results.record import RunRecord
+from rtcore.results.summary import LearnerStats
+
+
+class LearningRun:
+    """The checkpoints of one run: what goes into them, and when. Of `Runtime`, which supervises in another thread."""
+
+    def __init__(self, config: RuntimeConfig, say: Callable[[str], None]) -> None:
+        """Reads what is to go on. ConfigError, before anything is started, if that or the weights cannot be used."""
+        self.saved: SavedState | None = None
+        self._config = config
+        self._say = say
+        self._keeper: Checkpointer | None = None
+        if config.resume is not None:
+            self.saved = load_state(config.resume)
+            say_what_changed(config, self.saved, say)
+        elif config.policy_checkpoint is not None:
+            load_weights(config.policy_checkpoint)
+        say_what_is_unchecked(config, say)
+
+    def begin(self, supervisor: Supervisor, record: RunRecord) -> None:
+        """At tick 0. Nothing is kept without an output folder."""
+        config = self._config
+        if supervisor.learners is None:
+            return
+        if config.out is None:
+            self._say("no checkpoints are kept: there is no output folder (--out)")
+            return
+        before = self.saved.state if self.saved is not None else {}
+        folder = checkpoint_folder(config, config.out, self.saved, self._say)
+        self._keeper = Checkpointer(
+            folder,
+            config.checkpoint_every_s,
+            lambda: _snapshot(config, supervisor, record, before),
+            self._say,
+            before.get("best_mean_return"),
+        )
+        self._keeper.start()
+
+    def end(self, supervisor: Supervisor) -> None:
+        """Once the run is over: the learners end, and what they reached is kept."""
+        supervisor.end_learning()
+        if self._keeper is not None:
+            self._keeper.stop()
+
+    def stats(self, supervisor: Supervisor) -> LearnerStats | None:
+        """How learning goes; None if nobody learns."""
+        if supervisor.learners is None:
+            return None
+        ticks = supervisor.ticks_before + supervisor.shared.env_status["tick"] + 1
+        stats, keeper = supervisor.learners.stats(ticks), self._keeper
+        if stats is None or keeper is None:
+            return stats
+        best = math.nan if keeper.best_return is None else keeper.best_return
+        return replace(stats, checkpoints=keeper.written, failed_checkpoints=keeper.failed, best_return=best)
+
+
+def _snapshot(config: RuntimeConfig, supervisor: Supervisor, record: RunRecord, before: Mapping[str, Any]) -> Snapshot:
+    """What there is now. Called in the checkpointer's thread: reads shared memory and what only grows."""
+    learners = supervisor.learners
+    if learners is None:
+        raise RuntimeError("nobody learns")
+    updates, network, optimizer = learners.copy()
+    state = state_of(
+        config,
+        supervisor.env_info,
+        str(supervisor.policy_info.get("policy", "")),
+        updates=updates,
+        ticks=int(before.get("ticks", 0)) + supervisor.shared.env_status["tick"] + 1,
+        episodes=int(before.get("episodes", 0)) + supervisor.shared.env_counters["episodes"],
+    )
+    return Snapshot(network, optimizer, state, judged_return(record))

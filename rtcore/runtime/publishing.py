@@ -1,0 +1,36 @@
+"""Weights from a trainer of one's own, to all workers of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rtcore.config.run import RuntimeConfig
+from rtcore.errors import ConfigError, PolicyError
+from rtcore.processes.workers import WorkerCrew
+
+
+def publish(
+    config: RuntimeConfig, workers: WorkerCrew, weights: Mapping[str, Any], updates: int, wait_ns: int
+) -> int | None:
+    """The version that `weights` got, or None if no buffer came free in time, or the run has ended meanwhile.
+
+    Called in any thread, at any time: see `Runtime.publish`.
+    """
+    if config.learn is not None:
+        raise ConfigError(
+            f"publish: this run learns by itself (learn={config.learn}), and its next publication would overwrite "
+            "yours; publish from a run without learn"
+        )
+    store = workers.params
+    if workers.is_closed:
+        return None
+    if store is None:
+        raise PolicyError(
+            f"policy {config.policy!r} has no network to publish weights for; expected a network, such as "
+            "--policy nature or module:factory"
+        )
+    manifest = store.manifest()
+    arrays = manifest.check(weights, "the published state_dict")
+    version = store.publish(lambda buffer: manifest.write(buffer, arrays), updates=updates, wait_ns=wait_ns)
+    return version.version if version is not None else None

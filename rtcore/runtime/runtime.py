@@ -1,0 +1,501 @@
+"""`Runtime`: a realtime run inside any program.
+
+Takes nothing of the program that embeds it: no signal handler, no start method, no global state. Several may
+run in one process at once. A thread of its own supervises; the caller's thread stays free.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from fractions import Fraction
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from gymnasium.spaces import Box, Dict, Space
+
+from rtcore.clock import MonotonicClock, ns_of
+from rtcore.config.run import RuntimeConfig
+from rtcore.errors import RtcoreError, RtcoreWarning, StartupError
+from rtcore.learn.policy import resolve_policy
+from rtcore.learn.replay_memory import TransitionReader
+from rtcore.learn.resuming import settings_of
+from rtcore.memory.segments import files_of
+from rtcore.memory.trace import TraceKind, TraceSpool
+from rtcore.processes.supervisor import Supervisor
+from rtcore.recording.schema import require_h5py
+from rtcore.report.culprits import find_culprits
+from rtcore.report.live import booked_ticks
+from rtcore.results.agreement import check_books
+from rtcore.results.out_folder import OutFolder
+from rtcore.results.output import begin_folder
+from rtcore.results.record import Episode, RunRecord, writing_to
+from rtcore.results.snapshot import snapshot
+from rtcore.results.startup import start_thread
+from rtcore.results.summary import RunStats, build_summary
+from rtcore.runtime.learning import LearningRun
+from rtcore.runtime.player import Player
+from rtcore.runtime.publishing import publish
+from rtcore.runtime.sampling import Sampling
+from rtcore.spaces import ActionSpec
+
+#: How long the supervising thread sleeps unless something happens: deaths and messages wake it at once. Each waking
+#: is an interrupt on a machine that has ticks to keep.
+_WATCH_S = 0.05
+#: How a note begins that is one.
+_WARNING = "WARNING: "
+_DRAIN_EVERY_NS = 150_000_000
+_FLUSH_EVERY_NS = 1_000_000_000
+
+
+class Runtime:
+    """One run: env process, workers, and what they did.
+
+    Use it as a context manager: entering starts everything and returns when tick 0 is about to begin, leaving
+    ends every process and removes every segment, whatever happened. `Runtime(config)` or `Runtime(env_id=...)`;
+    the constructor does nothing that could block. `progress` gets a line for each step of start-up and for each
+    restart; `on_episode` each episode that has ended, within a fifth of a second. Both are called in the supervising
+    thread (during a `start` that waits: in the caller's): what they raise ends the run and is raised by `wait`.
+
+    `env_id` and `policy` may be given as the factory itself, if it can be imported by the processes of the run.
+    `played_delay_ticks`: this program answers in the workers' place, see `player`. `folder`: the output folder, where
+    the program has taken it already, because it writes there after the run's end.
+    """
+
+    def __init__(
+        self,
+        config: RuntimeConfig | None = None,
+        *,
+        progress: Callable[[str], None] | None = None,
+        on_episode: Callable[[Episode], None] | None = None,
+        played_delay_ticks: int | None = None,
+        folder: OutFolder | None = None,
+        **fields: Any,
+    ) -> None:
+        self.config = resolve_policy(config if config is not None else settings_of(fields))
+        self._supervisor = Supervisor(self.config, progress or (lambda _: None), played_delay_ticks=played_delay_ticks)
+        self._on_episode = on_episode
+        self._folder = folder
+        self._owns_folder = folder is None
+        self._episodes_told = 0
+        self._ready = threading.Event()
+        self._sampling = Sampling(self.config)
+        self._learning: LearningRun | None = None
+        self._lines: deque[str] = deque()
+        self._clock = MonotonicClock()
+        self._over = threading.Event()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._owner_pid = os.getpid()
+        self._error: BaseException | None = None
+        self._error_told = False
+        self._closing = threading.Lock()
+        self._final: RunStats | None = None
+        self.record: RunRecord | None = None
+        self._spool: TraceSpool | None = None
+
+    # -- life ----------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        if self._thread is None:
+            return self.start()
+        try:
+            self.wait_ready()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+        if kind is None and self.close_failure is not None and not self._error_told:
+            raise self.close_failure
+
+    def start(self, *, wait: bool = True) -> Self:
+        """Start everything; returns at tick 0. Raises what went wrong, after cleaning up.
+
+        `wait=False`: returns at once, the start goes on in the supervising thread; `wait_ready` says when it is done.
+        """
+        if self._thread is not None or self._over.is_set():
+            raise StartupError("this run has been started before: make a new one")
+        if wait:
+            self._begin()
+        target = self._supervise if wait else self._begin_and_supervise
+        self._thread = threading.Thread(target=target, name=f"rtcore-{self.run_id}", daemon=True)
+        try:
+            start_thread(self._thread)
+        except StartupError as error:
+            self._thread = None
+            self._fail(error)
+            raise
+        return self
+
+    def wait_ready(self, timeout_s: float | None = None) -> bool:
+        """Block until tick 0; False if `timeout_s` passed first. Raises what went wrong on the way there."""
+        return self._await(self._ready, timeout_s)
+
+    def _await(self, event: threading.Event, timeout_s: float | None) -> bool:
+        if self._thread is None:
+            raise StartupError("the run has not started: call start() or use it as a context manager")
+        if timeout_s is None and self._thread is threading.current_thread():
+            raise StartupError("a callback of the run would wait here for itself: call stop(), and wait outside of it")
+        happened = event.wait(None if timeout_s is None else min(timeout_s, threading.TIMEOUT_MAX))
+        if self._over.is_set() and self._error is not None:
+            self._error_told = True
+            raise self._error
+        return happened
+
+    def _begin_and_supervise(self) -> None:
+        try:
+            self._begin()
+        except BaseException as error:
+            self._error = error
+            self._ready.set()
+        else:
+            self._supervise()
+
+    def _begin(self) -> None:
+        try:
+            self._make_folder()
+            # Of the checkpoints' thread: said by the supervising one.
+            self._learning = LearningRun(self.config, self._lines.append)
+            self._supervisor.saved = self._learning.saved
+            self._supervisor.about_to_run = self._begin_folder
+            self._supervisor.start()
+            self.config = self.config.model_copy(update={"policy": self._supervisor.config.policy})
+            self._open_files()
+            self._warn()
+            self._ready.set()
+        except BaseException as error:
+            self._fail(error)
+            raise
+
+    def _fail(self, error: BaseException) -> None:
+        """A start that comes to nothing leaves nothing."""
+        self._error = error  # before `_over`: who waits for that looks here next
+        try:
+            self._close_files()
+        finally:
+            self._supervisor.close()
+            self._release_folder()
+            if self.close_failure is not None:
+                error.add_note(str(self.close_failure))
+            self._over.set()
+
+    def _warn(self) -> None:
+        """In a program of one's own nobody prints the header. rtcore's own programs do, and switch this off."""
+        for about in (self.header["world"], self.header["policy"] or {}):
+            for note in about.get("notes") or ():
+                if note.startswith(_WARNING):
+                    warnings.warn(note.removeprefix(_WARNING), RtcoreWarning, stacklevel=2)
+
+    def _make_folder(self) -> None:
+        """Before anything is started: a folder that cannot be made is a wrong setting, as is a missing package."""
+        if self.config.record:
+            require_h5py()
+        if self.config.out is not None and self._folder is None:
+            self._folder = OutFolder(self.config.out)
+            self._folder.take(self._supervisor.progress)
+
+    def _begin_folder(self) -> None:
+        """Not before the run is sure to begin: a start that fails costs no earlier run's files."""
+        saved = self._learning.saved if self._learning is not None else None
+        if self._folder is not None:
+            origin, goes_on = (saved.origin, saved.is_of(self._folder.path)) if saved is not None else (None, False)
+            with writing_to(self.config.out):
+                if note := begin_folder(self._folder, self.config, origin, goes_on=goes_on):
+                    self._supervisor.progress(note)
+
+    def _release_folder(self) -> None:
+        if self._owns_folder and self._folder is not None:
+            self._folder.release()
+
+    def _open_files(self) -> None:
+        action = ActionSpec.from_json(self._supervisor.env_info["action"])
+        with writing_to(self.config.out):
+            self.record = RunRecord(self.config.out, lambda raw: _decode(action, raw))
+            if self.config.trace and self.config.out is not None:
+                self._spool = TraceSpool(self.config.out, self._supervisor.shared.trace_rings())
+            if self._learning is not None:
+                self._learning.begin(self._supervisor, self.record)
+
+    def _end_learning(self) -> None:
+        if self._learning is not None:
+            self._learning.end(self._supervisor)
+            self._say_lines()
+
+    def _say_lines(self) -> None:
+        while self._lines:
+            self._supervisor.progress(self._lines.popleft())
+
+    def _close_files(self) -> None:
+        with writing_to(self.config.out):
+            for file in (self.record, self._spool):
+                if file is not None:
+                    file.close()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Block until the run is over; False if `timeout_s` passed first. Raises the run's error, if it failed."""
+        return self._await(self._over, timeout_s)
+
+    def stop(self) -> None:
+        """End the run at its next tick; `wait` returns soon after."""
+        self._stop.set()
+
+    def close(self) -> None:
+        """End everything now and clean up. Safe to call at any time, more than once. Nothing in a forked child."""
+        if os.getpid() != self._owner_pid:
+            return
+        self.stop()
+        self._supervisor.abandon_start()
+        if self._thread is threading.current_thread():
+            return  # a callback's: the thread does the rest when the callback has returned
+        if self._thread is not None:
+            self._thread.join()
+        with self._closing:
+            self._supervisor.close()
+
+    # -- what is going on ----------------------------------------------------------------------------------
+
+    @property
+    def run_id(self) -> str:
+        """Part of the name of every segment in /dev/shm."""
+        return self._supervisor.run_id
+
+    @property
+    def is_over(self) -> bool:
+        return self._over.is_set()
+
+    @property
+    def close_failure(self) -> RtcoreError | None:
+        """What went wrong while the world was closed, after the run: it is the run's error then, if it has no other."""
+        return self._supervisor.close_failure
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """What the run consists of: world, policy, devices, what the kernel granted."""
+        return self._supervisor.about.header
+
+    @property
+    def worker_pids(self) -> dict[int, int]:
+        """pid by worker index."""
+        return self._supervisor.worker_pids
+
+    @property
+    def learner_pids(self) -> dict[int, int]:
+        """pid by learner index."""
+        return self._supervisor.learner_pids
+
+    @property
+    def observation_space(self) -> Box | Dict:
+        """The world's, once the run has started. A Dict within a Dict is one Dict, with keys "outer/inner"."""
+        return self._started.observation.to_space()
+
+    @property
+    def action_space(self) -> Space[Any]:
+        """The world's, once the run has started."""
+        return self._started.action.to_space()
+
+    @property
+    def rate_hz(self) -> Fraction:
+        """The exact tick rate."""
+        return self._started.rate_hz
+
+    @property
+    def _started(self) -> Supervisor:
+        """Past the start-up: before tick 0 neither world nor frames are those of the run. Raises what went wrong."""
+        if not self._ready.is_set() or self._supervisor.run_phase_seq < 0:
+            raise self._error or StartupError(
+                "the run has not started: call start(), or wait_ready() after start(wait=False)"
+            )
+        return self._supervisor
+
+    @property
+    def env_pid(self) -> int:
+        return self._supervisor.env_pid
+
+    def booked_ticks(self) -> dict[int, int]:
+        """Tick of each worker's newest booking, for showing what is under way. Empty once the run is over."""
+        supervisor = self._supervisor
+        if self.is_over or supervisor.plan is None:
+            return {}
+        return booked_ticks(supervisor.shared, supervisor.plan.workers)
+
+    def transitions(self, gamma: float = 0.99, *, discount_rewards: bool = True) -> TransitionReader:
+        """The run's decisions from tick 0 on, for a trainer: `update()` now and then, then `sample(batch, rng)`.
+
+        A reader of the frame ring, which is the replay memory (`--ring-slots` says how far it reaches back). Each
+        call makes an independent one, to be used by one thread, until the run is closed. `gamma` is per tick. With
+        `obs_history` or `act_history` in the config a batch holds what the policy saw: older frames, past actions.
+        """
+        return self._sampling.transitions(lambda: self._started, gamma, discount_rewards)
+
+    def sample(self, batch_size: int, *, gamma: float = 0.99, device: str = "cpu") -> Any | None:
+        """`batch_size` transitions as torch tensors on `device`, or None while there are fewer than that.
+
+        A `Batch` of tensors: uint8 frames stay uint8, a Dict world's are a dict of tensors. From pinned memory where
+        there is a GPU, so that a copy to one does not wait. Threads take turns; each `gamma` (per tick)
+        has a `transitions` reader of its own. ConfigError for a batch that the ring can never hold.
+        """
+        return self._sampling.sample(lambda: self._started, batch_size, gamma, device)
+
+    def publish(self, weights: Mapping[str, Any], *, updates: int = 0, wait_s: float = 2.0) -> int | None:
+        """New weights for all workers, from their next inferences on; returns the version they got.
+
+        `weights`: the state_dict of the policy's network (tensors of any device, or arrays). PolicyError, with the last
+        good weights still in use, for a name, shape or dtype that is not the network's, a NaN or an infinity.
+        ConfigError in a run that learns by itself.
+        `updates`: of the trainer, for the record. Any thread may call it. Workers never wait for it; it waits, up to
+        `wait_s`, for a buffer that no worker computes with, and returns None if there is none (counted as skipped).
+        None, too, once the run is over: a trainer learns that from `wait`, not in the middle of a round.
+        """
+        if self._over.is_set() and self._error is None:
+            return None
+        self._check_is_running()
+        return publish(self.config, self._started.workers, weights, updates, ns_of(wait_s))
+
+    def player(self) -> Player:
+        """For the thread that answers in the workers' place (`played_delay_ticks`), once the run has started."""
+        supervisor = self._supervisor
+        period_ns = int(1_000_000_000 / supervisor.rate_hz)
+        return Player(supervisor.shared, period_ns, supervisor.ask_reset, self._check_is_running)
+
+    def note_leaves_space(self, what: str) -> bool:
+        """What a program that plays found wrong in the world's observations; False if it is known already."""
+        return self._started.note_leaves_space(what)
+
+    def _check_is_running(self) -> None:
+        if self._over.is_set():
+            raise self._error or StartupError("the run is over: make a new one")
+
+    def newest_frame(self) -> npt.NDArray[Any] | None:
+        """A copy of what the world showed last, as it is in the ring; None before its first frame.
+
+        Costs the env process nothing. Also once the run is over, until this object goes.
+        """
+        return self._started.shared.ring.newest_frame()
+
+    def pause_learning(self, paused: bool = True) -> None:
+        """Learners go on collecting, but make no update until it is called with False. Nothing if nobody learns.
+
+        StartupError before tick 0: there is nobody to pause yet.
+        """
+        learners = self._started.learners
+        if learners is not None:
+            for control in learners.master.control:
+                control["paused"] = int(paused)
+
+    def stats(self) -> RunStats:
+        """A snapshot of every counter and histogram, at any time after the start."""
+        return self._final if self._final is not None else self._snapshot(with_memory=False)
+
+    def summary(self) -> dict[str, Any]:
+        """What happened so far, or in all once the run is over (the content of summary.json)."""
+        summary = build_summary(self.stats())
+        summary["leftover_shared_memory"] = [path.name for path in files_of(self.run_id)] if self.is_over else None
+        return summary
+
+    # -- the supervising thread ----------------------------------------------------------------------------
+
+    def _supervise(self) -> None:
+        """To the end of the run, and then to the end of everything, whatever goes wrong on the way."""
+        supervisor = self._supervisor
+        # What ends a run may leave the world ticking: halt it before anything is counted for the last time.
+        for step in (
+            self._watch_until_over,
+            supervisor.halt,
+            self._end_publishing,
+            self._drain,
+            self._end_learning,
+            supervisor.end_recording,
+            self._take_stock,
+            self._close_files,
+            self._check_books,
+            supervisor.close,
+            self._check_closing,
+            self._release_folder,
+        ):
+            try:
+                step()
+            except BaseException as error:
+                # The first thing that went wrong is what the caller is told; the rest mostly follows from it.
+                self._error = self._error or error
+        self._over.set()
+
+    def _check_closing(self) -> None:
+        if self.close_failure is None:
+            return
+        if self._error is None:
+            raise self.close_failure
+        self._error.add_note(str(self.close_failure))
+
+    def _end_publishing(self) -> None:
+        """What `publish` returns from here on is None: each version it gave out is in the summary."""
+        if (store := self._supervisor.params) is not None:
+            store.close()
+
+    def _take_stock(self) -> None:
+        self._final = self._snapshot(with_memory=self._error is None)
+
+    def _check_books(self) -> None:
+        record, supervisor = self.record, self._supervisor
+        if record is not None and self._final is not None:
+            stats = self._final
+            parts = (stats.counters, record.rows, stats.lost_record_rows, stats.recording)
+            books = check_books(*parts, broke_off=not supervisor.books_are_closed)
+            self._final = replace(stats, books=books, culprits=find_culprits(stats, record.worst.found()))
+
+    def _watch_until_over(self) -> None:
+        supervisor, clock = self._supervisor, self._clock
+        drain_ns = flush_ns = clock.now_ns()
+        while not supervisor.watch(_WATCH_S):
+            if self._stop.is_set() and not supervisor.stopping:
+                supervisor.request_stop()
+            now_ns = clock.now_ns()
+            if now_ns - drain_ns >= _DRAIN_EVERY_NS:
+                drain_ns = now_ns
+                self._drain()
+            if self.record is not None and now_ns - flush_ns >= _FLUSH_EVERY_NS:
+                flush_ns = now_ns
+                with writing_to(self.config.out):
+                    self.record.flush()
+
+    def _drain(self) -> None:
+        start_ns = self._clock.now_ns()
+        with writing_to(self.config.out):
+            if self.record is not None:
+                self._supervisor.run_drain.into(self.record)
+            if self._spool is not None:
+                self._supervisor.trace(TraceKind.DRAIN, start_ns)
+                self._spool.collect()
+        self._tell_episodes()
+        self._say_lines()
+
+    def _tell_episodes(self) -> None:
+        if self._on_episode is None or self.record is None:
+            return
+        for episode in self.record.episodes.since(self._episodes_told):
+            self._episodes_told += 1
+            self._on_episode(episode)
+
+    def _snapshot(self, *, with_memory: bool) -> RunStats:
+        supervisor, spool = self._supervisor, self._spool
+        stats = snapshot(supervisor.shared, supervisor.about, self.record, with_memory=with_memory)
+        if self._learning is not None:
+            stats = replace(stats, learner=self._learning.stats(supervisor))
+        recording = supervisor.recording.summary() if supervisor.recording is not None else {}
+        stats = replace(stats, weights=supervisor.workers.weights(), recording=recording)
+        trace = {} if spool is None else {"events": spool.num_events, "lost_events": spool.lost_events}
+        return replace(stats, trace=trace)
+
+
+def _decode(action: ActionSpec, raw: bytes) -> Any:
+    return action.decode(np.frombuffer(raw, action.np_dtype).reshape(action.shape))

@@ -1,0 +1,70 @@
+"""Transitions of a run for the trainer that embeds it: readers of the frame ring, and batches of torch tensors."""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from rtcore.config.run import RuntimeConfig
+from rtcore.errors import ConfigError
+from rtcore.learn.replay_memory import NothingToSample, TransitionReader
+from rtcore.learn.transitions import TransitionBuilder
+from rtcore.memory.history import History
+from rtcore.processes.supervisor import Supervisor
+from rtcore.spaces import ActionSpec
+
+#: The run past its start-up; raises before that.
+Started = Callable[[], Supervisor]
+
+
+class Sampling:
+    """What `Runtime.transitions` and `Runtime.sample` do."""
+
+    def __init__(self, config: RuntimeConfig) -> None:
+        self._config = config
+        self._readers: dict[float, TransitionReader] = {}
+        self._turn = threading.Lock()
+        self._rng = np.random.default_rng(np.random.SeedSequence([config.seed, 2]))
+
+    def transitions(self, started: Started, gamma: float, discount_rewards: bool) -> TransitionReader:
+        """See `Runtime.transitions`. ConfigError where a decision is more than one action."""
+        if self._config.policy_chunk > 1:
+            raise ConfigError(
+                f"chunk={self._config.chunk}: a transition holds one action, and a decision of this run is as many; "
+                "use chunk=1, or chunk_rest=noop or hold, where a decision is one action"
+            )
+        supervisor = started()
+        shared, builder = supervisor.shared, TransitionBuilder(gamma, discount_rewards)
+        action = ActionSpec.from_json(supervisor.env_info["action"])
+        history = History.of(self._config)
+        return TransitionReader(
+            shared.ring, action, supervisor.run_phase_seq, builder, supervisor.run_first_frame, history
+        )
+
+    def sample(self, started: Started, batch_size: int, gamma: float, device: str) -> Any | None:
+        """See `Runtime.sample`. Threads take turns: they share a reader."""
+        with self._turn:
+            return self._sample(started, batch_size, gamma, device)
+
+    def _sample(self, started: Started, batch_size: int, gamma: float, device: str) -> Any | None:
+        reader = self._readers.get(gamma)
+        if reader is None:
+            reader = self._readers[gamma] = self.transitions(started, gamma, True)
+        reader.update()
+        if len(reader) < batch_size:
+            ring_slots = started().shared.layout.ring_slots
+            if batch_size > ring_slots - 2:
+                raise ConfigError(
+                    f"batch_size={batch_size}: ring_slots={ring_slots} never holds as many; raise ring_slots"
+                )
+            return None
+        # By name: the core imports no torch.
+        to_tensors = importlib.import_module("rtcore_workers.tensors").to_tensors
+        try:
+            return to_tensors(reader.sample(batch_size, self._rng), device)
+        except NothingToSample:  # all of it was overwritten meanwhile: this process stood still
+            return None

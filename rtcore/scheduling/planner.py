@@ -1,0 +1,276 @@
+"""What is possible, before the run: how many workers, which delay, which stride, or why not. Pure.
+
+Fed with what a rehearsal measured: inference times with all workers running, and the CPU (or GPU) time each
+inference really uses, since workers share the device.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+from rtcore.scheduling.schedule import (
+    UNEQUAL_FACTOR,
+    OnLate,
+    Stagger,
+    Times,
+    delay_for,
+    planned_quantile,
+    quantile_ns,
+    trimmed_mean_ns,
+)
+
+#: The share of the device that inference may fill: the rest is the world's, the system's, and luck.
+_USABLE_SHARE = 0.85
+#: Times that a plan keeps, evenly spread over those that were measured.
+_KEPT_TIMES = 101
+
+
+@dataclass(frozen=True)
+class Tau:
+    """Inference time, from the deadline of the tick a worker was booked at to its action in the slot."""
+
+    mean_ns: int
+    p50_ns: int
+    p99_ns: int
+    max_ns: int
+    cost_ns: int  #: device time one inference uses (median)
+    samples: int
+    times_ns: tuple[int, ...] = ()  #: those measured, ascending, thinned to about a hundred
+    workers_ns: tuple[int, ...] = ()  #: the median of each worker, where each was measured; else none
+    wanted_samples: int = 0  #: by a rehearsal; fewer `samples` if its time was up before
+
+    @classmethod
+    def of(
+        cls, taus_ns: Sequence[int], costs_ns: Sequence[int], by_worker: Mapping[int, Sequence[int]] | None = None
+    ) -> Tau:
+        """From a rehearsal's samples (at least one). `by_worker`: the same times, of each worker from 0 on."""
+        ordered = sorted(taus_ns)
+        last = len(ordered) - 1
+        costs = sorted(costs_ns) or [0]
+        kept = min(len(ordered), _KEPT_TIMES)
+        all_known = by_worker is not None and by_worker.keys() == set(range(len(by_worker)))
+        workers = [sorted(by_worker[index]) for index in range(len(by_worker))] if by_worker and all_known else []
+        return cls(
+            mean_ns=sum(ordered) // len(ordered),
+            p50_ns=ordered[last // 2],
+            p99_ns=quantile_ns(ordered, 0.99),
+            max_ns=ordered[-1],
+            cost_ns=costs[len(costs) // 2],
+            samples=len(ordered),
+            times_ns=tuple(ordered[index * last // max(1, kept - 1)] for index in range(kept)),
+            workers_ns=tuple(times[(len(times) - 1) // 2] for times in workers),
+        )
+
+    @property
+    def ordered_ns(self) -> tuple[int, ...]:
+        """The times, ascending; from the median and the p99 where no others are known."""
+        return self.times_ns or (self.p50_ns,) * 98 + (self.p99_ns, self.max_ns)
+
+    @property
+    def usual_ns(self) -> int:
+        """The mean that the schedule goes by: without hiccups."""
+        return trimmed_mean_ns(self.ordered_ns)
+
+    @property
+    def planned_quantile(self) -> float:
+        """The share of the inferences that the delay is made for."""
+        return planned_quantile(self.ordered_ns)
+
+    @property
+    def planned_ns(self) -> int:
+        """The longest inference that the delay is made for; longer ones come late, and are counted."""
+        return quantile_ns(self.ordered_ns, self.planned_quantile)
+
+    @property
+    def slow_workers(self) -> tuple[int, ...]:
+        """Workers that take much longer than half of them do."""
+        times = sorted(self.workers_ns)
+        limit_ns = UNEQUAL_FACTOR * times[(len(times) - 1) // 2] if times else 0
+        return tuple(index for index, tau_ns in enumerate(self.workers_ns) if tau_ns > limit_ns)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a run will go if inference takes what it took in the rehearsal."""
+
+    stagger: Stagger
+    workers: int
+    min_workers_every_tick: int
+    delay_ticks: int
+    stride_ticks: int
+    acted_fraction: float  #: the share of ticks with an action to expect, late ones and slow workers counted
+    tau: Tau
+    rate_hz: Fraction
+    device_parallelism: float
+    limit: str  #: why not every tick; "" if every tick
+    chunk: int = 1  #: actions of one inference
+
+    @property
+    def slow_workers(self) -> tuple[int, ...]:
+        """Workers that took much longer in the rehearsal than half of them did."""
+        return self.tau.slow_workers
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "workers": self.workers,
+            "min_workers_every_tick": self.min_workers_every_tick,
+            "delay_ticks": self.delay_ticks,
+            "stride_ticks": self.stride_ticks,
+            "acted_fraction": round(self.acted_fraction, 4),
+            "tau_ms": {
+                "mean": self.tau.mean_ns / 1e6,
+                "p50": self.tau.p50_ns / 1e6,
+                "p99": self.tau.p99_ns / 1e6,
+                "max": self.tau.max_ns / 1e6,
+                "planned_for": self.tau.planned_ns / 1e6,
+                "planned_quantile": self.tau.planned_quantile,
+                "device_time": self.tau.cost_ns / 1e6,
+                "samples": self.tau.samples,
+                "wanted_samples": self.tau.wanted_samples,
+            },
+            "tau_by_worker_ms": [tau_ns / 1e6 for tau_ns in self.tau.workers_ns],
+            "slow_workers": list(self.slow_workers),
+            "limit": self.limit,
+        }
+
+    def to_text(self) -> dict[str, Any]:
+        """All of it as plain values; `from_text` gives the plan back."""
+        return asdict(self) | {"rate_hz": str(self.rate_hz)}
+
+    @classmethod
+    def from_text(cls, fields: dict[str, Any]) -> Plan:
+        tau = fields["tau"] | {name: tuple(fields["tau"][name]) for name in ("times_ns", "workers_ns")}
+        return cls(**fields | {"rate_hz": Fraction(fields["rate_hz"]), "tau": Tau(**tau)})
+
+    def sentence(self, policy: str) -> str:
+        """The plan in words."""
+        tau = self.tau
+        period_ms = float(1000 / self.rate_hz)
+        what = "an action" if self.chunk == 1 else f"a chunk of {self.chunk} actions"
+        every = "every tick" if self.stride_ticks == 1 else f"every {self.stride_ticks} ticks"
+        if self.stagger == "free-running":
+            every = f"from each every {self.delay_ticks} ticks, all at once"
+        workers = f"{self.workers} worker{'s' if self.workers != 1 else ''}"
+        text = (
+            f"{policy}: tau p50 {tau.p50_ns / 1e6:.1f} / p99 {tau.p99_ns / 1e6:.1f} ms; {workers}, {self.stagger}: "
+            f"{what} {every}, delay {self.delay_ticks} ticks ({self.delay_ticks * period_ms:.0f} ms)"
+        )
+        return ". ".join([text, *self.remarks()])
+
+    def remarks(self) -> list[str]:
+        """What the plan's numbers do not show by themselves."""
+        tau, remarks = self.tau, []
+        if tau.samples < tau.wanted_samples:
+            remarks.append(
+                f"The rehearsal's time was up after {tau.samples} of {tau.wanted_samples} inferences: its p99 is the "
+                f"longest of {tau.samples}, and slower ones may come late"
+            )
+        if self.stagger == "max-time" and tau.planned_quantile < 0.99:
+            remarks.append(
+                f"The delay is made for p{100 * tau.planned_quantile:.0f} ({tau.planned_ns / 1e6:.1f} ms); slower "
+                "ones come late"
+            )
+        if self.slow_workers:
+            names = ", ".join(f"{index} ({tau.workers_ns[index] / 1e6:.1f} ms)" for index in self.slow_workers)
+            remarks.append(f"Slow: worker{'s' if len(self.slow_workers) > 1 else ''} {names}")
+        if self.acted_fraction < 0.995 * min(1.0, self.chunk / self.stride_ticks):
+            remarks.append(f"An action on {100 * self.acted_fraction:.0f}% of the ticks is expected")
+        if self.chunk > 1:
+            remarks.append(
+                f"Action 0 of a chunk is for the tick it is due at, {self.delay_ticks} ticks after its frame: a policy "
+                f"whose chunks begin at the frame must leave out its first {self.delay_ticks}"
+            )
+        if self.chunk > self.stride_ticks and self.stagger != "sequential":
+            unused = self.chunk - self.stride_ticks
+            remarks.append(f"{unused} of {self.chunk} actions of a chunk are replaced by newer ones before their tick")
+        if self.limit:
+            remarks.append(self.limit)
+        return remarks
+
+
+def make_plan(
+    stagger: Stagger,
+    tau: Tau,
+    rate_hz: Fraction,
+    *,
+    workers: int | None,
+    max_workers: int,
+    guard_ns: int,
+    device_parallelism: float,
+    chunk: int = 1,
+    on_late: OnLate = "apply",
+    came_ns: Collection[int] = (),
+) -> Plan:
+    """The plan for `workers` processes, or (None) for as many as give an action every tick.
+
+    `came_ns`: many of the run's times, in their order, where they are known beforehand.
+
+    `device_parallelism`: how many inferences the device runs at full speed at once (CPUs, or 1 per GPU). An
+    inference that uses the device for `cost_ns` can start every cost/(parallelism*T) ticks at best: more
+    workers than that only make each other slower, and are not planned.
+    """
+    delay_every_tick = delay_for(tau.planned_ns, rate_hz, guard_ns)
+    period_ns = 1e9 / float(rate_hz)
+    device_stride = max(1, math.ceil(tau.cost_ns / (_USABLE_SHARE * device_parallelism * period_ns)))
+    limit = ""
+    if workers is None:
+        workers, limit = _choose_workers(stagger, delay_every_tick, device_stride, max_workers, tau, chunk)
+    tau = replace(tau, workers_ns=tau.workers_ns[:workers])
+    usual_ns = tau.workers_ns if len(tau.workers_ns) == workers else ()
+    fit = Times(
+        stagger, tau.ordered_ns, usual_ns, workers, rate_hz, guard_ns, on_late, tau.usual_ns, chunk, came_ns
+    ).fit()
+    stride, enough = fit.stride_ticks, -(-delay_every_tick // chunk)
+    if workers < enough and not limit and stride > chunk and stagger in ("max-time", "expected-time"):
+        limit = f"An action every tick takes {enough} workers."
+    return Plan(
+        stagger=stagger,
+        workers=workers,
+        min_workers_every_tick=enough if stride > chunk else min(enough, -(-fit.delay_ticks // chunk)),
+        delay_ticks=fit.delay_ticks,
+        stride_ticks=stride,
+        acted_fraction=fit.acted_fraction,
+        tau=tau,
+        rate_hz=rate_hz,
+        device_parallelism=device_parallelism,
+        limit=limit,
+        chunk=chunk,
+    )
+
+
+def _choose_workers(
+    stagger: Stagger, delay: int, device_stride: int, max_workers: int, tau: Tau, chunk: int
+) -> tuple[int, str]:
+    if stagger == "sequential":
+        return 1, ""
+    # A chunk covers the ticks up to the next one: more starts than that would only throw actions away.
+    wanted = math.ceil(delay / max(device_stride, chunk))
+    if wanted > max_workers:
+        every = "tick" if device_stride == 1 else f"{device_stride} ticks"
+        return max_workers, f"An action every {every} takes {wanted} workers, --max-workers allows {max_workers}."
+    if device_stride > chunk:
+        return wanted, (
+            f"Every tick is out of reach: one inference uses the device for {tau.cost_ns / 1e6:.1f} ms, so it can "
+            f"start one every {device_stride} ticks. A smaller policy or more devices would help."
+        )
+    return wanted, ""
+
+
+def plan_of_player(delay_ticks: int, rate_hz: Fraction) -> Plan:
+    """With as many places as the delay has ticks, a job can be booked at every tick."""
+    return Plan(
+        stagger="max-time",
+        workers=delay_ticks,
+        min_workers_every_tick=delay_ticks,
+        delay_ticks=delay_ticks,
+        stride_ticks=1,
+        acted_fraction=1.0,
+        tau=Tau.of([0], [0]),
+        rate_hz=rate_hz,
+        device_parallelism=1.0,
+        limit="",
+    )

@@ -1,0 +1,1 @@
+"""Programs for working on rtcore, outside the wheel."""

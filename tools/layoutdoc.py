@@ -1,0 +1,397 @@
+"""Makes docs/layout.md and the C reader's rtcore_layout.h out of `rtcore/memory/layout/`: neither says something else.
+
+    python -m tools.layoutdoc            say whether both files are up to date (exit code 1 if not)
+    python -m tools.layoutdoc --write    write them
+
+Records, writers and fields come from `rtcore/memory/layout/`, values from the enums, ordering rules from the comments
+marked (W1), (R1) and so on in `ring.py`, `slots.py` and `weights.py`. Works in a checkout only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import io
+import re
+import sys
+import tokenize
+from enum import IntEnum
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+from rtcore.errors import ConfigError
+from rtcore.memory import layout, ring, slots
+from rtcore.memory import weights as params
+from rtcore.memory.layout import Record
+from rtcore.memory.segments import Part
+from rtcore.memory.shared import Phase
+from rtcore.memory.trace import TraceKind
+from rtcore.scheduling.dispatch import Outcome, Source, TickKind
+from tools.layoutheader import OFFSETS, c_header
+
+ROOT = Path(__file__).parents[1]
+DOCUMENT = ROOT / "docs" / "layout.md"
+HEADER = ROOT / "examples" / "c_reader" / "rtcore_layout.h"
+ENUMS: tuple[type[IntEnum], ...] = (Phase, TickKind, Source, Outcome, TraceKind)
+#: Every record, in the order of the document.
+_SOURCES = (layout.records, layout.weights)
+RECORDS = {name: value for module in _SOURCES for name, value in vars(module).items() if isinstance(value, Record)}
+
+_RULE = re.compile(r"#\s*\(([WR]\d)\)\s*(.*)")
+
+
+class Rule(NamedTuple):
+    """One end of an ordering edge, as the source marks it."""
+
+    name: str
+    where: str
+    code: str
+    why: str
+
+
+def rules() -> list[Rule]:
+    """Every comment marked (W1), (R1), ... in the protocols, with the line of code it stands at or above."""
+    return sorted(rule for module in (ring, slots, params) for rule in _rules_of(module))
+
+
+def _rules_of(module: ModuleType) -> list[Rule]:
+    lines = inspect.getsource(module).splitlines()
+    found = []
+    for number, line in enumerate(lines):
+        if (match := _RULE.search(line)) is None:
+            continue
+        code, why, below = line[: match.start()].strip(), [match[2]], number + 1
+        while not code:  # the comment stands above its code, maybe over several lines
+            text = lines[below].strip()
+            below += 1
+            if text.startswith("#"):
+                why.append(text.lstrip("# "))
+            else:
+                code = text
+        found.append(Rule(match[1], f"{module.__name__.replace('.', '/')}.py", code, " ".join(why).strip()))
+    return found
+
+
+def remarks(text: str) -> dict[str, str]:
+    """The `#:` comments of a source: by the name they stand above or behind."""
+    found: dict[str, str] = {}
+    above: list[str] = []
+    name = ""
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.NAME and not name:
+            name = token.string
+        elif token.type == tokenize.COMMENT and token.string.startswith("#:"):
+            remark = token.string.removeprefix("#:").strip()
+            if name:
+                found[name] = remark
+            else:
+                above.append(remark)
+        elif token.type == tokenize.NEWLINE:
+            if above:
+                found.setdefault(name, " ".join(above))
+            above, name = [], ""
+    return found
+
+
+def enum_remarks(kind: type[IntEnum]) -> dict[str, str]:
+    """What each value of an enum means, as its source says."""
+    return remarks(inspect.cleandoc(inspect.getsource(kind)))
+
+
+# -- the document ----------------------------------------------------------------------------------------------
+
+
+def document() -> str:
+    """The text of docs/layout.md."""
+    parts = [
+        _INTRODUCTION.format(version=layout.LAYOUT_VERSION, magic=layout.MAGIC),
+        _segments(),
+        _OFFSETS_TEXT + _offsets(),
+        _PARAMS_TEXT + _store_offsets(),
+        _RULES_TEXT + _rules(),
+        _records(),
+        _histograms(),
+        _enums(),
+    ]
+    return "\n".join(parts)
+
+
+def _table(columns: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
+    def line(cells: tuple[object, ...]) -> str:
+        return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+
+    return "\n".join([line(columns), line(tuple("---" for _ in columns)), *map(line, rows)]) + "\n"
+
+
+_SEGMENTS: dict[Part, list[tuple[str, str]]] = {
+    "control": [
+        ("run_control_at", "run control"),
+        ("env_status_at", "env status"),
+        ("env_counters_at", "env counters"),
+        ("env_histogram_at", "one histogram each: " + ", ".join(layout.ENV_HISTOGRAMS)),
+        ("worker_control_at", "per worker: worker control"),
+        ("worker_status_at", "per worker: worker status"),
+        ("job_at", "per worker: job"),
+        ("worker_histogram_at", "per worker, one histogram each: " + ", ".join(layout.WORKER_HISTOGRAMS)),
+    ],
+    "slots": [
+        ("slot_control_at", "per worker: slot control"),
+        ("slot_entry_at", "per worker, two: slot entry, then `chunk` actions of `action_bytes`"),
+    ],
+    "ring": [
+        ("ring_control_at", "ring control"),
+        ("headers_at", "per slot, every `header_stride_bytes`: frame header, then the applied action"),
+        ("frames_at", "per slot, every `frame_stride_bytes`: the frame"),
+    ],
+    "log": [("ring_control_at", "ring control"), ("log_records_at", "per slot: log record")],
+    "about": [("ring_control_at", "ring control"), ("about_text_at", "two: about text, then its JSON (UTF-8)")],
+    "trace": [
+        ("trace_control_at", "per process (0 env, 1 supervisor, 2 + w worker w): ring control"),
+        ("trace_events_at", "per process, `trace_slots`: trace event"),
+    ],
+}
+
+
+def _segments() -> str:
+    rows: list[tuple[object, ...]] = []
+    for part, content in _SEGMENTS.items():
+        rows.append((f"**{part}**", "0", "segment header"))
+        rows += [("", f"`{at}`", what) for at, what in content]
+    return "## Segments\n\n" + _table(("segment", "offset", "holds"), rows)
+
+
+def _offsets() -> str:
+    rows: list[tuple[object, ...]] = [(f"`{o.name}{o.shown_parameters}`", f"`{o.formula}`") for o in OFFSETS]
+    return _table(("offset or size [bytes]", "is"), rows)
+
+
+def _store_offsets() -> str:
+    """Of the two segments whose sizes are not in the segment header."""
+    first, small = layout.SEGMENT_HEADER.num_bytes, layout.ParamLayout(0, 0, 0, 0)
+    heads, head, claim = small.head_at(0), layout.PARAM_BUFFER.num_bytes, layout.PARAM_CLAIM.num_bytes
+    page = layout.PAGE_BYTES
+    params_rows: list[tuple[object, ...]] = [
+        ("**params**", "0", "segment header"),
+        ("", first, "parameter sizes"),
+        ("", small.newest_at, "parameter newest"),
+        ("", small.counts_at, "parameter counts"),
+        ("", f"{heads} + buffer * {head}", "per buffer: parameter buffer"),
+        (
+            "",
+            f"`claims` = {heads} + num_buffers * {head}, + worker * {claim}",
+            "per worker, then per holder: parameter claim",
+        ),
+        ("", f"`claims` + (max_workers + num_holders) * {claim}", "the manifest: JSON, `manifest_bytes`"),
+        ("", f"from the next multiple of {page} on, each on a multiple of {page}", "per buffer: the weights"),
+    ]
+    master = layout.MasterLayout(0, 0)
+    control, status = layout.LEARNER_CONTROL.num_bytes, layout.LEARNER_STATUS.num_bytes
+    learner_rows: list[tuple[object, ...]] = [
+        ("**learner**", "0", "segment header"),
+        ("", master.sizes_at, "learner sizes"),
+        ("", master.commit_at, "master commit"),
+        ("", master.pace_at, "learner pace"),
+        ("", f"{master.control_at(0)} + learner * {control + status}", "per learner: learner control, learner status"),
+        (
+            "",
+            f"from the next multiple of {page} on, each on a multiple of {page}",
+            "eight arrays of `trainable_bytes`: weights, exp_avg, exp_avg_sq of slot 0; of slot 1; targets 0, 1",
+        ),
+    ]
+    return _table(("segment", "offset", "holds"), params_rows + learner_rows)
+
+
+def _rules() -> str:
+    rows: list[tuple[object, ...]] = [(rule.name, f"`{rule.where}`", f"`{rule.code}`", rule.why) for rule in rules()]
+    return _table(("rule", "where", "code", "why"), rows)
+
+
+def _records() -> str:
+    about = {name: remark for module in _SOURCES for name, remark in remarks(inspect.getsource(module)).items()}
+    parts = ["## Records\n\nEach is a whole number of cache lines; what its fields do not fill is zero.\n"]
+    for name, record in RECORDS.items():
+        rows: list[tuple[object, ...]] = [
+            (layout.WORD_BYTES * record.index[field], f"`{field}`", _type(record, field), record.docs[field])
+            for field in record.fields
+        ]
+        head = f"### {record.name}\n\n`{name}`, {record.num_bytes} bytes. Writer: {record.writer}."
+        remark = re.split(r" (?:Written|Who) ", about.get(name, "") + " ")[0].strip()
+        parts.append(f"{head} {remark}".strip() + "\n\n" + _table(("offset", "field", "type", "meaning"), rows))
+    control = layout.RING_CONTROL
+    rows = [
+        (
+            layout.WORD_BYTES * layout.RING_BEGUN,
+            "`begun`",
+            "i8",
+            "number of the newest record that its writer has begun",
+        ),
+        (layout.WORD_BYTES * layout.RING_DONE, "`done`", "i8", "number of the newest record that is whole"),
+    ]
+    parts.append(
+        f"### ring control\n\n`RING_CONTROL`, {control.itemsize} bytes. Writer: whoever writes the records. "
+        f"{about['RING_CONTROL']}\n\n" + _table(("offset", "field", "type", "meaning"), rows)
+    )
+    return "\n".join(parts)
+
+
+def _type(record: Record, field: str) -> str:
+    return "f8" if field in record.floats else "i8"
+
+
+def _histograms() -> str:
+    named = layout.ENV_HISTOGRAM_DOCS.items(), layout.WORKER_HISTOGRAM_DOCS.items()
+    rows: list[tuple[object, ...]] = [
+        (f"`{name}`", writer, meaning)
+        for writer, docs in zip(("env process", "the worker"), named, strict=True)
+        for name, meaning in docs
+    ]
+    sub = 1 << layout.HISTOGRAM_SUB_BITS
+    text = _HISTOGRAM_TEXT.format(
+        num_bytes=layout.HISTOGRAM_BYTES,
+        buckets=layout.HISTOGRAM_BUCKETS,
+        first=layout.WORD_BYTES * layout.HISTOGRAM_HEAD_WORDS,
+        exact=2 * sub,
+        sub=sub,
+        bits=layout.HISTOGRAM_SUB_BITS,
+        max_bits=layout.HISTOGRAM_MAX_BITS,
+    )
+    return text + _table(("histogram", "writer", "one sample for"), rows)
+
+
+def _enums() -> str:
+    parts = ["## Values\n"]
+    for kind in ENUMS:
+        meanings = enum_remarks(kind)
+        rows: list[tuple[object, ...]] = [
+            (member.value, member.name.lower(), meanings.get(member.name, "")) for member in kind
+        ]
+        first = inspect.cleandoc(kind.__doc__ or "").splitlines()[0]
+        parts.append(f"### {kind.__name__}\n\n{first}\n\n" + _table(("value", "name", "meaning"), rows))
+    return "\n".join(parts)
+
+
+_INTRODUCTION = """\
+# Shared memory, byte by byte
+
+<!-- Made from rtcore/memory/layout/ by `make docs` (tools/layoutdoc.py). Do not edit: a test compares. -->
+
+Layout version {version}. For who reads a run from another program or another language; `examples/c_reader/` is such a
+program, and its `rtcore_layout.h` holds all that follows as C.
+
+- Everything is little endian, x86-64. Every field is 8 bytes wide and 8-byte aligned, so that one load or store of it
+  is atomic: `i8` a signed integer, `f8` an IEEE double.
+- `_ns` is nanoseconds of CLOCK_MONOTONIC, `_ticks` ticks of the world, `_bytes` bytes; `_seq` only grows. Without a
+  unit it is a number, a pid or a value of an enum.
+- Every field has one writer, and every cache line (64 bytes) one writing process.
+
+## Attaching, read-only
+
+1. A run is `/dev/shm/rtcore-<run id>-<segment>`, mode 0600, one file per segment. Find runs by
+   `/dev/shm/rtcore-*-control`.
+2. Open with O_RDONLY and map with PROT_READ: an onlooker then can disturb nothing. Needs the user's own rights (or
+   root's), no other. Never touch the semaphores (`sem.rtcore-<run id>-w<index>`): a wake-up taken is a wake-up lost.
+3. Check the segment header at offset 0: `magic` is {magic:#x}, `layout_version` is {version}, `size_bytes` is the size
+   of the file. Otherwise stop: no offset below holds. A segment that has just been made has `magic` 0 until its header
+   is whole.
+4. Every offset follows from the header's sizes, which are the same in all segments of a run.
+5. The run is on when `phase` is `run`; frames of it have the run's `phase_seq`, those of rehearsals an earlier one. It
+   is over when `finished` is 1, or `phase` is no longer `run`, or the owner (`owner_pid`, `owner_start_ticks`) is gone.
+   The files are removed then; what is mapped stays readable.
+6. What a frame is stands in the about text, as `world.observation`: one array of that `shape` and `dtype`, in C order.
+   With `parts` it is the Dict of an observation, as bytes: each part is the array of its `shape` and `dtype` that
+   begins `offset` bytes into the frame, a multiple of 8. `name` is its key; of a Dict within a Dict the keys joined by
+   "/".
+"""
+
+_OFFSETS_TEXT = """\
+## Offsets
+
+`h` is the segment header, a record's name in capitals its size; `round_up` rounds up to a multiple of 64. In C:
+`rtcore_<name>(h, ...)`.
+
+"""
+
+_PARAMS_TEXT = """\
+## Weights
+
+Two segments whose sizes depend on the policy's network: each holds its own, behind the segment header. `params` is
+there if the policy has a network, `learner` if the run learns. The manifest says where in a buffer each tensor is:
+`names`, `shape`, `strides` [elements], `dtype`, `offset` [bytes]. A buffer that was never used takes no memory.
+The trainable region comes first: the arrays of `learner` are laid out like it. Publishers hold `flock` on the file.
+`holder0`, `holder1`, ..., one per GPU whose workers share one copy, begin like `params` and have no manifest and no
+buffers: those are in the GPU's memory.
+
+"""
+
+_RULES_TEXT = """\
+## Ordering rules
+
+Needs that stores become visible in their order, and that loads are done in theirs. x86-64 gives both to a program that
+issues them in order: in C, load with acquire and store with release order. Each rule pairs with the one it names.
+
+To read record `seq` of a ring with `n` slots (frames, log, trace; the two texts of `about` are a ring with 2):
+
+1. Load `done` (R1). The record exists if `seq <= done`. It is in slot `seq % n`.
+2. Copy what you need.
+3. Then, never before, load `begun` (R2). If `begun - seq >= n` the writer has come round meanwhile: the copy is not to
+   be used, the record is lost. Count it and go on with a newer one.
+
+A slot entry: load the slot control's `entry_seq` (R4), copy the entry at place `entry_seq % 2`, load `entry_seq` again
+(R5); the copy is whole if it has not changed. A job is for its worker only, which has none while one is being written
+and sees it by its number (R3); an onlooker may get a mix of two, and finds what became of every job in the log.
+Weights: load `newest` (R6), copy its buffer, load that buffer's `version` (R9); the copy is whole if that is still the
+version. A worker keeps its buffer from being written meanwhile by a claim (W7, R8): that needs a full fence between
+the store of the claim and the second load of `newest`, and in the publisher between its store of `newest` and its look
+at the claims (W6, R7). Counters and histograms have no such rule: each word is whole, two words may be of
+different moments.
+
+"""
+
+_HISTOGRAM_TEXT = """\
+## Histograms
+
+{num_bytes} bytes each. Words: 0 number of samples, 1 their sum, 2 sum of their squares (f8), 3 smallest, 4 largest,
+5 to 7 unused; from byte {first} on {buckets} buckets, each the number (i8) of samples that fell into it. A value below
+{exact} has bucket `value`; a larger one, `shift = bit_length(value) - {bits} - 1`, has bucket
+`{sub} * shift + (value >> shift)`. Values of 2**{max_bits} and more are in the last one.
+
+"""
+
+
+# -- the program -----------------------------------------------------------------------------------------------
+
+
+def files() -> dict[Path, str]:
+    """What is made, and what it must hold."""
+    return {DOCUMENT: document(), HEADER: c_header(RECORDS, ENUMS, {kind: enum_remarks(kind) for kind in ENUMS})}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Program entry: 0 if both files are (now) up to date, 1 if not, 2 outside a checkout."""
+    parser = argparse.ArgumentParser(prog="python -m tools.layoutdoc", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--write", action="store_true", help="write the files; without it they are compared only")
+    write = parser.parse_args(arguments).write
+    try:
+        _require_checkout()
+    except ConfigError as error:
+        print(f"tools.layoutdoc: {error}", file=sys.stderr)
+        return 2
+    stale = [path for path, text in files().items() if not path.exists() or path.read_text() != text]
+    for path in stale:
+        if write:
+            path.write_text(files()[path])
+        print(f"{'wrote' if write else 'out of date:'} {path.relative_to(ROOT)}")
+    if stale and not write:
+        print("run: python -m tools.layoutdoc --write")
+    return 1 if stale and not write else 0
+
+
+def _require_checkout() -> None:
+    for path in (DOCUMENT, HEADER):
+        if not path.parent.is_dir():
+            raise ConfigError(f"no folder {path.parent}: this works in a checkout of rtcore, got an installed package")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

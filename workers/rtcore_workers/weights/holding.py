@@ -1,0 +1,38 @@
+"""A worker's way to the weights that its device's holder keeps: it asks the supervisor, and opens what it is told."""
+
+from __future__ import annotations
+
+from rtcore.channel import Channel, Holder, HoldWish, KeepsOwnWeights
+from rtcore.errors import RtcoreError
+from rtcore.memory.weight_segment import attach_store
+from rtcore_workers.weights.device_memory import NotShared, memory_kind, open_memory
+from rtcore_workers.weights.shared import Held
+
+
+class RunHolding:
+    """In a run. `sharing`: the setting weights_sharing. `channel`: to the supervisor, which answers in `timeout_s`."""
+
+    def __init__(self, run_id: str, channel: Channel, sharing: str, timeout_s: float) -> None:
+        self._run_id = run_id
+        self._channel = channel
+        self._sharing = sharing
+        self._timeout_s = timeout_s
+
+    def ask(self, device: str) -> Held | None:
+        """See `weights.Holding`. Waits until the device's holder has the newest weights there."""
+        kind = memory_kind(device, self._sharing)
+        if kind is None:
+            return None
+        self._channel.send(HoldWish(device, kind))
+        holder = self._channel.expect(Holder, self._timeout_s)
+        if holder.refused:
+            raise NotShared(holder.refused)
+        try:
+            store = attach_store(self._run_id, holder.part)
+        except RtcoreError as error:
+            raise NotShared(f"its holder has gone: {error}") from error
+        return Held(store, open_memory(holder.memory, device), kind)
+
+    def refuse(self, device: str, why: str) -> None:
+        """To the supervisor."""
+        self._channel.send(KeepsOwnWeights(device, why))

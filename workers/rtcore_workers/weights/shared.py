@@ -1,0 +1,458 @@
+"""A network's parameters in the parameter store: one copy for all workers, changed between two inferences only.
+
+`SharedWeights` makes every parameter and buffer of a module a view of the store's newest buffer. On another version
+the views of another buffer take their place: a few microseconds, nothing is copied. Not for a module that is moved to
+a GPU: see `device_weights.py`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
+from zlib import crc32
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from rtcore.errors import PolicyError
+from rtcore.memory.tensors import Array, ParamManifest, ParamTensor
+from rtcore.memory.weights import NONE, ParamStore, Version, checksum_of
+from rtcore_workers.modulestate import WriteWatch
+from rtcore_workers.weights.device_memory import NotShared
+
+#: Most that is read at once in looking for writes: 16 ms.
+_MOST_LOOKED_BYTES = 1 << 24
+#: What torch says when a factory loads pretrained weights into a module that is built without memory: as it should be,
+#: the memory that it gets afterwards has the weights of worker 0, which loaded them.
+_NO_COPY = r"for .*: copying from a non-meta parameter in the checkpoint to a meta parameter"
+#: Builds the module and its title: each call anew.
+Build = Callable[[], tuple[nn.Module, str]]
+
+
+class Held(NamedTuple):
+    """Weights that a device's holder keeps: their store's heads, and its buffers as tensors (buffer_bytes,) uint8."""
+
+    store: ParamStore
+    flats: list[Tensor]
+    kind: str
+
+
+class Holding(Protocol):
+    """A worker's way to a device's holder."""
+
+    def ask(self, device: str) -> Held | None:
+        """What is held on "cpu" or "cuda:i"; None: nothing is there. NotShared if it cannot be had."""
+        ...
+
+    def refuse(self, device: str, why: str) -> None:
+        """Say that this worker does without."""
+        ...
+
+
+class Weights(Protocol):
+    """Where a policy's network has its weights from."""
+
+    #: The module was built in the ordinary way, not without memory first.
+    is_plain: bool
+
+    def switch(self) -> Version:
+        """Before an inference: the newest version is used from here on, and stays as it is until `done`."""
+        ...
+
+    def done(self, budget_ns: int = 0) -> None:
+        """After it. PolicyError if the weights were written meanwhile: by the module, or rtcore is broken.
+
+        `budget_ns`: what may be spent in looking for writes that torch does not count.
+        """
+        ...
+
+    def refuse_changes(self) -> None:
+        """After the first inference, before `done`. PolicyError if the module itself has changed its weights."""
+        ...
+
+
+class SharedWeights:
+    """Binds a module to a store. Used by one thread. `generation`: of the worker, see WORKER_CONTROL.
+
+    PolicyError if the module does not have the manifest's tensors. `on_torn` is called before `done` raises.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        manifest: ParamManifest,
+        store: ParamStore,
+        *,
+        worker: int = 0,
+        generation: int = 1,
+        on_torn: Callable[[], None] = lambda: None,
+        holding: Holding | None = None,
+    ) -> None:
+        """`holding`: for `device_weights.placed`."""
+        self.holding = holding
+        self.is_plain = not _has_meta(module)
+        self.module = module
+        self.manifest = manifest
+        self.store = store
+        self.version = NONE
+        self._worker = worker
+        self._generation = generation
+        self._on_torn = on_torn
+        self._views: dict[int, list[Tensor]] = {}
+        #: The buffers, where they are not in the store's own memory.
+        self._flats: list[Tensor] | None = None
+        self._bound = -1
+        #: How far the newest pass over the weights has come, its CRC-32 so far, and of which version.
+        self._looked = (0, 0, -1)
+        claimed = store.claim(worker, generation)
+        try:
+            self._shared = [tensor for tensor in manifest.tensors if tensor.kind != "private"]
+            self._targets = self._take_over(store.buffer(claimed.buffer))
+            self.bind(claimed.buffer)
+            self._writes = WriteWatch(self._targets)
+        finally:
+            store.release(worker)
+
+    def switch(self) -> Version:
+        """Hold the newest weights and compute with them; returns which. Allocates nothing once each buffer was used."""
+        claimed = self.claim()
+        if claimed.buffer != self._bound:
+            self.bind(claimed.buffer)
+        self.version = claimed
+        return claimed
+
+    def move(self, held: Held) -> None:
+        """Compute with another store's buffers from now on. Called while the weights are held; they are afterwards.
+
+        NotShared if the newest one there is not what its checksum says; nothing has changed then.
+        """
+        moved = held.store.claim(self._worker, self._generation)
+        found = checksum_of(_bytes_of(held.flats[moved.buffer]))
+        if found != moved.checksum:
+            held.store.release(self._worker)
+            raise NotShared(f"version {moved.version} has checksum {found:08x} there; expected {moved.checksum:08x}")
+        self.done()
+        self.store, self._flats = held.store, held.flats
+        self._views = {buffer: self._views_of(buffer) for buffer in range(self.num_copies)}
+        self.bind(moved.buffer)
+        self.version = moved
+
+    @property
+    def num_copies(self) -> int:
+        """See `device_weights.Copies`: the store's buffers."""
+        return self.store.layout.num_buffers
+
+    @property
+    def active(self) -> int:
+        return self._bound
+
+    def claim(self) -> Version:
+        """Hold the newest weights without computing with them, until `done`."""
+        return self.store.claim(self._worker, self._generation)
+
+    def done(self, budget_ns: int = 0) -> None:
+        """Let go. PolicyError if the weights were written while they were held."""
+        written = self._writes.written()
+        intact = self.store.is_intact(self.version)
+        whole = not budget_ns or self._look(budget_ns)
+        self.store.release(self._worker)
+        if written or (intact and not whole):
+            raise self._writes_weights(written)
+        if not intact:
+            self._on_torn()
+            raise PolicyError(
+                f"worker {self._worker} computed with weights that were written meanwhile (version "
+                f"{self.version.version}); expected them to stay. This is a fault of rtcore: please report it"
+            )
+
+    def refuse_changes(self) -> None:
+        """PolicyError if the module writes to its own weights: all workers and no one else has them.
+
+        Reads all of them, so only the first worker does.
+        """
+        buffer, flats = self.version.buffer, self._flats
+        memory = self.store.buffer(buffer) if flats is None else _bytes_of(flats[buffer])
+        if not self.is_plain or checksum_of(memory) == self.version.checksum:
+            return
+        raise self._writes_weights(self._writes.written())
+
+    def _writes_weights(self, written: list[str]) -> PolicyError:
+        which = ", ".join(written[:5])
+        if not written:
+            buffers = [tensor.name for tensor in self.manifest.tensors if tensor.kind == "buffer"]
+            which = (
+                "which of them is not known, as it was past PyTorch's count of writes: by .data, NumPy, or a layer"
+                + (f" that updates a buffer ({', '.join(buffers[:5])})" if buffers else " of your own")
+            )
+        return PolicyError(
+            f"the policy's module writes to its own weights while it computes (version {self.version.version}: "
+            f"{which}); expected it not to, as all workers share them, and the record names them by version and "
+            "checksum. BatchNorm does so in training mode: keep to eval mode. A state that goes on from frame to frame "
+            "is not carried (each worker sees every N-th frame): use --obs-history. What is scratch memory of one call "
+            "may be a buffer with persistent=False, each worker's own"
+        )
+
+    def _look(self, budget_ns: int) -> bool:
+        """Go on reading the weights, a part at each call; False if a whole pass gave another checksum than theirs.
+
+        For what writes past torch's count: BatchNorm in training mode, `.data`, numpy. The first worker reads for all.
+        """
+        if self._worker != 0 or self._flats is not None:
+            return True
+        at, checksum, version = self._looked
+        if version != self.version.version:
+            at, checksum = 0, 0
+        memory = self.store.buffer(self.version.buffer)
+        end = min(len(memory), at + min(budget_ns, _MOST_LOOKED_BYTES))  # a CRC takes about 1 ns a byte
+        checksum = crc32(memory[at:end], checksum)
+        is_over = end == len(memory)
+        self._looked = (0, 0, -1) if is_over else (end, checksum, self.version.version)
+        return not is_over or checksum == self.version.checksum
+
+    def bind(self, buffer: int) -> None:
+        """Make the module's tensors those of a buffer."""
+        views = self._views.get(buffer)
+        if views is None:
+            views = self._views[buffer] = self._views_of(buffer)
+        for (_, target), view in zip(self._targets, views, strict=True):
+            target.data = view
+        self._bound = buffer
+
+    def _views_of(self, buffer: int) -> list[Tensor]:
+        flats, memory = self._flats, self.store.buffer(buffer)
+        by_name = {
+            tensor.name: view_of(memory, tensor) if flats is None else view_in(flats[buffer], tensor)
+            for tensor in self._shared
+        }
+        return [by_name[name] for name, _ in self._targets]
+
+    def _take_over(self, buffer: memoryview) -> list[tuple[str, Tensor]]:
+        """The module's own tensors, by the manifest's name for each. Those on the meta device get memory."""
+        found: list[tuple[str, Tensor]] = []
+        present = dict(_named_tensors(self.module))
+        _check_same(self.manifest, present)
+        for tensor in self.manifest.tensors:
+            seen: set[int] = set()
+            replaced: Tensor | None = None
+            for name in tensor.names:
+                own = present[name]
+                if own.is_meta:
+                    # All the names of tied weights get one object, as they had.
+                    view = view_of(buffer, tensor)
+                    data = view.clone() if tensor.kind == "private" else view
+                    replaced = data_like(own, data) if replaced is None else replaced
+                    _set(self.module, name, replaced)
+                    own = replaced
+                if tensor.kind != "private" and id(own) not in seen:
+                    seen.add(id(own))
+                    found.append((tensor.name, own))
+        return found
+
+
+def named_targets(weights: SharedWeights) -> list[tuple[str, Tensor]]:
+    """The module's own tensors that follow the store, each with its first name in the manifest."""
+    return weights._targets
+
+
+def manifest_of(module: nn.Module) -> ParamManifest:
+    """Every parameter and buffer of a module, tied ones once. PolicyError for what cannot be shared.
+
+    Trainable are float32 parameters that require a gradient. Memory order is each tensor's own.
+    """
+    refuse_lazy(module)
+    groups: dict[tuple[Any, ...], tuple[list[str], Tensor, str]] = {}
+    for name, tensor in _named_tensors(module):
+        if tensor.layout is not torch.strided:
+            raise PolicyError(
+                f"the policy's tensor {name!r} is {tensor.layout}; expected a dense one. Keep sparse data "
+                "outside of the module's parameters and buffers"
+            )
+        key = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
+        # Empty tensors and those on the meta device have no address.
+        unique = key if tensor.numel() and not tensor.is_meta else (id(tensor),)
+        groups.setdefault(unique, ([], tensor, _kind(module, name, tensor)))[0].append(name)
+    return ParamManifest.of(
+        ParamTensor(
+            tuple(names),
+            tuple(tensor.shape),
+            torch.empty_like(tensor, device="meta").stride(),
+            str(tensor.dtype).removeprefix("torch."),
+            kind,
+            trainable=kind == "parameter" and tensor.requires_grad and tensor.dtype == torch.float32,
+        )
+        for names, tensor, kind in groups.values()
+    )
+
+
+def refuse_lazy(module: nn.Module) -> None:
+    """PolicyError for a module whose sizes are not known before its first call."""
+    for name, tensor in _named_tensors(module):
+        if is_lazy(tensor):
+            raise PolicyError(
+                f"the policy's tensor {name!r} is not initialised yet; expected one of a known shape. Give lazy layers "
+                "their sizes (nn.Linear(n, ...) for nn.LazyLinear(...)), or call the module once in the factory, on "
+                "zeros of the observation space"
+            )
+
+
+def write_weights(module: nn.Module, manifest: ParamManifest, buffer: memoryview) -> None:
+    """Copy a module's tensors into a buffer of their manifest. Padding is left as it is (0 in a new buffer)."""
+    present = dict(_named_tensors(module))
+    with torch.no_grad():
+        for tensor in manifest.tensors:
+            view_of(buffer, tensor).copy_(present[tensor.name])
+
+
+def view_of(buffer: memoryview, tensor: ParamTensor) -> Tensor:
+    """A tensor of a buffer: a view of shared memory, in its own memory order."""
+    dtype = getattr(torch, tensor.dtype)
+    if tensor.num_elements == 0:
+        return torch.empty(tensor.shape, dtype=dtype)
+    flat = torch.frombuffer(buffer, dtype=dtype, count=tensor.num_elements, offset=tensor.offset)
+    return flat.as_strided(tensor.shape, tensor.strides)
+
+
+def view_in(flat: Tensor, tensor: ParamTensor) -> Tensor:
+    """The same of a buffer that is a tensor, (buffer_bytes,) uint8, on any device."""
+    part = flat[tensor.offset : tensor.offset + tensor.num_bytes].view(getattr(torch, tensor.dtype))
+    return part.as_strided(tensor.shape, tensor.strides) if tensor.num_elements else part.view(tensor.shape)
+
+
+def _bytes_of(flat: Tensor) -> memoryview:
+    """A device's buffer on the host: a copy, if it is not there."""
+    return flat.cpu().numpy().data
+
+
+def data_like(own: Tensor, data: Tensor) -> Tensor:
+    """`data` as what `own` is: a parameter (with its requires_grad) or a plain tensor."""
+    return nn.Parameter(data, requires_grad=own.requires_grad) if isinstance(own, nn.Parameter) else data
+
+
+def connect(
+    build: Build,
+    make_store: Callable[[ParamManifest | None], ParamStore],
+    *,
+    initial: Mapping[str, Array] | None = None,
+    what: str = "the weights",
+    is_first: bool,
+    plain: bool = False,
+    **options: Any,
+) -> tuple[nn.Module, str, SharedWeights]:
+    """Build a module and bind it to the run's weights.
+
+    The first one makes them: `make_store(manifest)`; version 1 is what the factory drew, or `initial` (as
+    `ParamManifest.check` takes it; `what` names it in errors). Later ones, `make_store(None)`, are built without
+    memory on the meta device, and built plainly if that does not go, or if `plain`. `options`: as `SharedWeights`.
+    """
+    if is_first:
+        module, title = build()
+        manifest = manifest_of(module)
+        _refuse_hidden_views(module)
+        arrays = None if initial is None else manifest.check(initial, what)
+        store = make_store(manifest)
+        store.set_manifest(manifest)
+
+        def write(buffer: memoryview) -> None:
+            write_weights(module, manifest, buffer)
+            if arrays is not None:
+                manifest.write(buffer, arrays)
+
+        store.publish(write)
+        return module, title, SharedWeights(module, manifest, store, **options)
+    store = make_store(None)
+    manifest = store.manifest()
+    if manifest.tensors and not plain:  # what has none to share is not built without memory
+        try:
+            with torch.device("meta"), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", _NO_COPY)
+                module, title = build()
+            weights = SharedWeights(module, manifest, store, **options)
+        except Exception:
+            pass
+        else:
+            if not _has_meta(module):
+                return module, title, weights
+    module, title = build()
+    return module, title, SharedWeights(module, manifest, store, **options)
+
+
+def use_meta_device() -> None:
+    """Compute once without memory, so that torch imports what it takes for that: 800 modules, 1 s and 70 MB.
+
+    For the fork server, once: each worker whose network draws or computes something in its constructor would.
+    """
+    torch.empty(1, device="meta").normal_()
+
+
+# -- modules -----------------------------------------------------------------------------------------------------
+
+
+def _named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from module.named_parameters(remove_duplicate=False)
+    yield from module.named_buffers(remove_duplicate=False)
+
+
+def _owner(module: nn.Module, name: str) -> tuple[nn.Module, str]:
+    path, _, leaf = name.rpartition(".")
+    return module.get_submodule(path), leaf
+
+
+def _kind(module: nn.Module, name: str, tensor: Tensor) -> str:
+    if isinstance(tensor, nn.Parameter):
+        return "parameter"
+    owner, leaf = _owner(module, name)
+    return "private" if leaf in owner._non_persistent_buffers_set else "buffer"
+
+
+def _set(module: nn.Module, name: str, tensor: Tensor) -> None:
+    owner, leaf = _owner(module, name)
+    # By the module's own attribute: an RNN also keeps a list of its weights, which follows.
+    setattr(owner, leaf, tensor)
+
+
+def _check_same(manifest: ParamManifest, present: Mapping[str, Tensor]) -> None:
+    known = manifest.by_name
+    for name in (*known, *present):
+        expected, own = known.get(name), present.get(name)
+        got = None if own is None else (tuple(own.shape), str(own.dtype).removeprefix("torch."))
+        if expected is None or got != (expected.shape, expected.dtype):
+            wanted = None if expected is None else (expected.shape, expected.dtype)
+            raise PolicyError(
+                f"the policy's tensor {name!r} is {got} in this worker and {wanted} in worker 0; expected the same "
+                "network in each. Make the factory depend on its arguments alone"
+            )
+
+
+def _plain_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Tensors that modules keep beside their parameters and buffers."""
+    for path, each in module.named_modules():
+        for attribute, value in vars(each).items():
+            if attribute in ("_parameters", "_buffers", "_modules"):
+                continue
+            values = value.values() if isinstance(value, dict) else value
+            for item in values if isinstance(value, list | tuple | dict) else (value,):
+                if isinstance(item, Tensor):
+                    yield f"{path}.{attribute}".lstrip("."), item
+
+
+def _has_meta(module: nn.Module) -> bool:
+    tensors = (tensor for source in (_named_tensors, _plain_tensors) for _, tensor in source(module))
+    return any(tensor.is_meta for tensor in tensors)
+
+
+def _refuse_hidden_views(module: nn.Module) -> None:
+    """A view of a weight that is no parameter would stay with the memory that the parameter leaves."""
+    own = dict(_named_tensors(module))
+    addresses = {tensor.untyped_storage().data_ptr(): name for name, tensor in own.items() if tensor.numel()}
+    objects = {id(tensor) for tensor in own.values()}
+    for name, tensor in _plain_tensors(module):
+        if id(tensor) in objects or not tensor.numel() or tensor.layout is not torch.strided:
+            continue
+        source = addresses.get(tensor.untyped_storage().data_ptr())
+        if source is not None:
+            raise PolicyError(
+                f"the policy's module keeps {name!r}, a view of its weight {source!r}; expected views to be made in "
+                "forward, as one that is kept does not follow a new version of the weights"
+            )
