@@ -40,7 +40,9 @@ def test_nothing_is_imported_that_is_not_needed(program: str, also: set[str]) ->
 
 
 def test_every_import_runs_down_the_layers_of_pyproject_toml() -> None:
-    done = subprocess.run([Path(sys.executable).with_name("lint-imports")], capture_output=True, text=True, check=False, cwd=ROOT)
+    done = subprocess.run(
+        [Path(sys.executable).with_name("lint-imports")], capture_output=True, text=True, check=False, cwd=ROOT
+    )
     assert done.returncode == 0, done.stdout
 
 
