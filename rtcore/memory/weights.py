@@ -307,7 +307,7 @@ class ParamStore:
             self._clock.sleep_until_ns(self._clock.now_ns() + _LOOK_NS)
 
     def _claimed(self) -> set[int]:
-        """Buffers in use by workers that are not known to be dead, and by holders (see `HolderCrew`)."""
+        """Buffers in use by workers that are not known to be dead, and by holders (see `HolderProcesses`)."""
         found = set()
         for place, claim in enumerate(self._claims):
             using = claim[0]

@@ -45,7 +45,7 @@ class _Place:
     private: set[int] = field(default_factory=set)
 
 
-class HolderCrew:
+class HolderProcesses:
     """The weight holders of a run. Used by the supervising thread; `stats` by any.
 
     `take_down(worker, reason)`: kill a worker, which is then restarted for that reason.
@@ -59,7 +59,7 @@ class HolderCrew:
         say: Callable[[str], None],
         take_down: Callable[[Child, str], None],
     ) -> None:
-        #: From now on the death of a holder is none to mend.
+        #: Shutting down: exits are expected.
         self.ending = False
         self._run_id = run_id
         self._layout = layout

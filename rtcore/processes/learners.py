@@ -66,7 +66,7 @@ def check_same_world(config: RuntimeConfig, env_info: dict[str, Any], saved: Sav
             )
 
 
-class LearnerCrew:
+class LearnerProcesses:
     """The learners of a run and what they share. Used by the supervising thread; `copy` by any."""
 
     def __init__(

@@ -30,7 +30,7 @@ _LONGEST_END_NS = 3600 * NS_PER_S
 Launch = Callable[[str, dict[str, Any]], Child]
 
 
-class RecordingCrew:
+class RecorderProcess:
     """The recorder of a run. Used by the supervising thread; `summary` by any."""
 
     def __init__(

@@ -1,6 +1,6 @@
 """Before tick 0: the workers run as they will run, are timed, and the plan is made from that.
 
-Nothing here talks to a process: the supervisor lends what it takes (`Crew`).
+Nothing here talks to a process: the supervisor lends what it takes (`RehearsedRun`).
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Growth:
         return min(wanted, 2 * tried.workers)
 
 
-class Crew(Protocol):
+class RehearsedRun(Protocol):
     """What rehearsing takes of the supervisor."""
 
     config: RuntimeConfig
@@ -99,14 +99,14 @@ class Crew(Protocol):
 class Rehearsal:
     """Finds the plan of a run whose world and first workers are up."""
 
-    def __init__(self, crew: Crew, clock: Clock) -> None:
-        self._crew = crew
-        self._config = crew.config
+    def __init__(self, run: RehearsedRun, clock: Clock) -> None:
+        self._run = run
+        self._config = run.config
         self._clock = clock
 
     def plan(self, num_workers: int) -> Plan:
         """Rehearse with the workers there are, plan, and with `auto` start more while that helps."""
-        tau = Tau.of([min(self._crew.policy_info.get("warmup_ns") or [0])], [0])
+        tau = Tau.of([min(self._run.policy_info.get("warmup_ns") or [0])], [0])
         if self._config.workers == "auto":
             plan = self._grow(tau, num_workers)
         else:
@@ -118,27 +118,27 @@ class Rehearsal:
         return plan
 
     def _grow(self, tau: Tau, num_workers: int) -> Plan:
-        crew, growth, begun_ns = self._crew, Growth(), self._clock.now_ns()
+        run, growth, begun_ns = self._run, Growth(), self._clock.now_ns()
         goal: Round | int = max(num_workers, self._make_plan(tau, None).workers)
         while isinstance(goal, int):
             if goal > num_workers:
-                crew.start_workers(range(num_workers, goal))
+                run.start_workers(range(num_workers, goal))
             num_workers = goal
             tried = self._rehearse(self._make_plan(tau, num_workers), num_workers)
             tau, wanted = tried.tau, self._make_plan(tried.tau, None).workers
             goal = growth.after(tried, wanted, elapsed_ns=self._clock.now_ns() - begun_ns)
         if growth.why:
-            crew.progress(growth.why)
+            run.progress(growth.why)
         free = self._make_plan(goal.tau, None)
         # Not fewer than half of those that were tried: what was measured was measured with all of them.
         kept = max(min(goal.workers, free.workers), -(-num_workers // 2))
         for index in range(kept, num_workers):
-            crew.retire(index)
+            run.retire(index)
         plan = free if kept == free.workers else self._make_plan(goal.tau, kept)
         return replace(plan, limit=f"{growth.why}.") if growth.why else plan
 
     def _make_plan(self, tau: Tau, workers: int | None) -> Plan:
-        rate_hz = self._crew.rate_hz
+        rate_hz = self._run.rate_hz
         return make_plan(
             self._config.stagger,
             tau,
@@ -152,7 +152,7 @@ class Rehearsal:
         )
 
     def _device_parallelism(self) -> float:
-        info = self._crew.policy_info
+        info = self._run.policy_info
         device = str(info.get("device", "cpu"))
         if device.startswith("cuda"):
             named = self._config.device.count("cuda:")
@@ -164,15 +164,15 @@ class Rehearsal:
 
         On a grid that is stretched a step takes a period at most: what is longer puts the ticks off.
         """
-        step_ns = int(self._crew.env_info["step_ns"])
-        return min(step_ns, int(NS_PER_S / self._crew.rate_hz)) if self._config.overrun == "stretch" else step_ns
+        step_ns = int(self._run.env_info["step_ns"])
+        return min(step_ns, int(NS_PER_S / self._run.rate_hz)) if self._config.overrun == "stretch" else step_ns
 
     def _rehearse(self, plan: Plan, num_workers: int) -> Round:
         """Run the workers as planned on the world's first frame; returns what was measured."""
-        crew, startup_s = self._crew, self._config.startup_timeout_s
-        crew.enter("rehearsal", f"rehearsing with {num_workers} worker{'s' if num_workers != 1 else ''}")
-        phase_seq = crew.set_phase(Phase.REHEARSE, plan, num_workers)
-        drain = Drain(crew.shared, phase_seq)
+        run, startup_s = self._run, self._config.startup_timeout_s
+        run.enter("rehearsal", f"rehearsing with {num_workers} worker{'s' if num_workers != 1 else ''}")
+        phase_seq = run.set_phase(Phase.REHEARSE, plan, num_workers)
+        drain = Drain(run.shared, phase_seq)
         taus: dict[int, list[int]] = {}
         costs: list[int] = []
         answered_ns: list[int] = []
@@ -196,12 +196,12 @@ class Rehearsal:
         def doing() -> str:
             return f"rehearsing: {min(len(costs), wanted)} of {wanted} inferences"
 
-        crew.wait_until(enough, "the rehearsal: no worker delivered an action", startup_s, doing)
-        phase_seq = crew.set_phase(Phase.IDLE, plan, num_workers)
-        crew.wait_until(lambda: crew.shared.env_status["phase_seen"] == phase_seq, "the world", startup_s)
+        run.wait_until(enough, "the rehearsal: no worker delivered an action", startup_s, doing)
+        phase_seq = run.set_phase(Phase.IDLE, plan, num_workers)
+        run.wait_until(lambda: run.shared.env_status["phase_seen"] == phase_seq, "the world", startup_s)
         if silent := sorted(set(range(num_workers)) - taus.keys()):
             names = ", ".join(map(str, silent))
-            crew.progress(f"the rehearsal's time was up before these workers had answered: {names}")
+            run.progress(f"the rehearsal's time was up before these workers had answered: {names}")
         tau = Tau.of([tau_ns for times in taus.values() for tau_ns in times], costs, taus)
         return Round(num_workers, replace(tau, wanted_samples=wanted), _per_second(answered_ns))
 

@@ -1,6 +1,6 @@
 """Starts a run's processes, rehearses and plans, watches them, removes everything.
 
-Its crews, `WorkerCrew`, `LearnerCrew` and `RecordingCrew`, know what they start, count and restart. It talks to the env
+`WorkerProcesses`, `LearnerProcesses` and `RecorderProcess` know what they start, count and restart. It talks to the env
 process through shared memory only: nothing it does, or fails to do, can delay a tick.
 """
 
@@ -38,10 +38,10 @@ from rtcore.memory.wakeup import FOLLOWS_THE_DATE
 from rtcore.memory.weights import ParamStore
 from rtcore.processes.environment import check_env, check_start, longest_silence_ns
 from rtcore.processes.launcher import PRELOAD_META, PRELOAD_NETWORK, PRELOAD_WORKERS, Child, Launcher, child_error
-from rtcore.processes.learners import LearnerCrew
-from rtcore.processes.recorder import RecordingCrew
+from rtcore.processes.learners import LearnerProcesses
+from rtcore.processes.recorder import RecorderProcess
 from rtcore.processes.rehearsal import Rehearsal
-from rtcore.processes.workers import WorkerCrew
+from rtcore.processes.workers import WorkerProcesses
 from rtcore.recording.writer import describe_run
 from rtcore.results.record import Drain
 from rtcore.results.startup import StartUp
@@ -87,7 +87,7 @@ class Supervisor:
         self._env: Child | None = None
         self._at_world = AtWorld("")
         self._shared: SharedRun | None = None
-        self._workers: WorkerCrew | None = None
+        self._workers: WorkerProcesses | None = None
         self._trace: TraceRing | None = None
         self._stop_seq = 0
         self._env_hangs = self._env_was_ended = False
@@ -95,9 +95,9 @@ class Supervisor:
         self.close_failure: RtcoreError | None = None
         #: What learning goes on from, and who learns; None: nobody does.
         self.saved: SavedState | None = None
-        self.learners: LearnerCrew | None = None
+        self.learners: LearnerProcesses | None = None
         #: Who keeps what was seen and applied; None: nobody does.
-        self.recording: RecordingCrew | None = None
+        self.recording: RecorderProcess | None = None
         self.run_phase_seq = -1
         self.run_first_frame = 0
         self._started_unix_s = 0.0
@@ -114,7 +114,7 @@ class Supervisor:
         return self._shared
 
     @property
-    def workers(self) -> WorkerCrew:
+    def workers(self) -> WorkerProcesses:
         if self._workers is None:
             raise StartupError(_NOT_STARTED)
         return self._workers
@@ -173,7 +173,7 @@ class Supervisor:
         if self.config.learn is not None:
             launch = partial(self._launch, "learner")
             parts = (self.config, self.run_id, self.shared, self.env_info, self.saved)
-            self.learners = LearnerCrew(*parts, launch, self.progress, self._clock, self._patience)
+            self.learners = LearnerProcesses(*parts, launch, self.progress, self._clock, self._patience)
 
     def _start_learners(self) -> None:
         """After the rehearsal, so that they are in nobody's way, and before tick 0."""
@@ -192,7 +192,7 @@ class Supervisor:
         if self.config.record:
             self._startup.enter("recorder")
             launch, played = partial(self._launch, "recorder", 0, 0), self._played_delay_ticks is not None
-            self.recording = RecordingCrew(self.config, self.shared, launch, self.progress, self._patience)
+            self.recording = RecorderProcess(self.config, self.shared, launch, self.progress, self._patience)
             about = describe_run(self.config, self.env_info, self.policy_info, self.rate_hz, played=played)
             self.recording.start(about)
             self.wait_until(self.recording.is_ready, "the recorder", self.config.startup_timeout_s)
@@ -233,7 +233,7 @@ class Supervisor:
         layout = layout_for(self.config, self.env_info)
         self._shared = SharedRun.create(self.run_id, layout, self.observation)
         self._trace = self._shared.trace_ring(TRACE_SUPERVISOR)
-        self._workers = WorkerCrew(
+        self._workers = WorkerProcesses(
             self.config,
             self.run_id,
             self._shared,

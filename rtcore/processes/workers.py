@@ -21,7 +21,7 @@ from rtcore.memory.trace import TraceKind
 from rtcore.memory.wakeup import WakeUps
 from rtcore.memory.weight_segment import attach_store, create_store
 from rtcore.memory.weights import ParamStore
-from rtcore.processes.holders import HolderCrew
+from rtcore.processes.holders import HolderProcesses
 from rtcore.processes.launcher import Child, child_error
 from rtcore.processes.restarts import Restarts
 from rtcore.processes.versions import VersionWatch, WorkerVersion
@@ -44,7 +44,7 @@ Launch = Callable[[int, int, str, dict[str, Any]], Child]
 Trace = Callable[[TraceKind, int, int, int], None]
 
 
-class WorkerCrew:
+class WorkerProcesses:
     """The worker places of a run and who is in them. Used by the supervising thread; counts and pids by any."""
 
     def __init__(
@@ -67,11 +67,11 @@ class WorkerCrew:
         """`restarted`: called when a worker's place has been counted as restarted. `leaves_space`: with what a worker
         found wrong in the world's observations. `ticks_before`: of earlier runs."""
         self.restarts = Restarts(config.max_restarts)
-        #: From now on the death of a worker is none to mend.
+        #: Shutting down: exits are expected.
         self.stopping = False
         #: Where workers in the run begin their counts; -1 before it.
         self.run_phase_seq = -1
-        #: The weights of the policy's network; None: not made yet, or it has none, or the crew is closed.
+        #: The weights of the policy's network; None: not made yet, or it has none, or this is closed.
         self.params: ParamStore | None = None
         self.is_closed = False
         self._config = config
@@ -80,7 +80,7 @@ class WorkerCrew:
         self._env_info = env_info
         self._launch = launch
         #: Who holds the weights on GPUs.
-        self.holders = HolderCrew(run_id, shared.layout, launch_holder, say, self._take_down)
+        self.holders = HolderProcesses(run_id, shared.layout, launch_holder, say, self._take_down)
         self._say = say
         self._trace = trace
         self._clock = clock

@@ -93,7 +93,9 @@ class RunStats:
     observations: dict[str, Any] = field(default_factory=dict)
     culprits: dict[str, Any] = field(default_factory=dict)  #: see `find_culprits`; {} while the run goes on
     trace: dict[str, int] = field(default_factory=dict)
-    recording: dict[str, Any] = field(default_factory=dict)  #: see `RecordingCrew.summary`; {} of a run that keeps none
+    recording: dict[str, Any] = field(
+        default_factory=dict
+    )  #: see `RecorderProcess.summary`; {} of a run that keeps none
     learner: LearnerStats | None = None
     weights: dict[str, Any] = field(default_factory=dict)  #: see `Supervisor.weights`; {} without a network
 

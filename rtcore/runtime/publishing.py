@@ -7,11 +7,11 @@ from typing import Any
 
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError, PolicyError
-from rtcore.processes.workers import WorkerCrew
+from rtcore.processes.workers import WorkerProcesses
 
 
 def publish(
-    config: RuntimeConfig, workers: WorkerCrew, weights: Mapping[str, Any], updates: int, wait_ns: int
+    config: RuntimeConfig, workers: WorkerProcesses, weights: Mapping[str, Any], updates: int, wait_ns: int
 ) -> int | None:
     """The version that `weights` got, or None if no buffer came free in time, or the run has ended meanwhile.
 

@@ -19,7 +19,7 @@ from rtcore.recording.writer import describe_run
 
 
 class VirtualRecording:
-    """What `RecordingCrew` is to a real run. A disk that refuses a write ends the recording, not the run."""
+    """What `RecorderProcess` is to a real run. A disk that refuses a write ends the recording, not the run."""
 
     def __init__(
         self,

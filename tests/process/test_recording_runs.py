@@ -21,7 +21,7 @@ from rtcore.config.run import make_config
 from rtcore.errors import RecordError
 from rtcore.memory.ring import FrameHeader
 from rtcore.memory.segments import files_of
-from rtcore.processes.recorder import RecordingCrew
+from rtcore.processes.recorder import RecorderProcess
 from rtcore.recording.reader import Recording
 from rtcore.recording.replay import Report, replay
 from rtcore.recording.schema import FOLDER
@@ -150,13 +150,13 @@ def test_a_slow_dict_world_whose_ticks_are_put_off_is_recorded_filmed_and_the_sa
 @pytest.fixture
 def hurried(monkeypatch):
     """Of each recorder that was seen off: whether somebody waited for the end, so that its view is left out if long."""
-    seen, see_off = [], RecordingCrew.see_off
+    seen, see_off = [], RecorderProcess.see_off
 
     def looked_at(crew, launcher, *, soon=False):
         seen.append(soon)
         see_off(crew, launcher, soon=soon)
 
-    monkeypatch.setattr(RecordingCrew, "see_off", looked_at)
+    monkeypatch.setattr(RecorderProcess, "see_off", looked_at)
     return seen
 
 

@@ -9,7 +9,7 @@ from rtcore.memory.segments import create_segment, new_run_id, unlink_all
 from rtcore.memory.tensors import ParamManifest, ParamTensor
 from rtcore.memory.weight_segment import attach_store, create_store
 from rtcore.memory.weights import layout_of
-from rtcore.processes.holders import HolderCrew
+from rtcore.processes.holders import HolderProcesses
 from rtcore.processes.launcher import Child
 
 pytestmark = pytest.mark.unit
@@ -30,7 +30,7 @@ class Channel:
 
 
 class Run:
-    """A crew whose processes are played by the test."""
+    """A run whose processes are played by the test."""
 
     def __init__(self, run_id):
         self.run_id = run_id
@@ -40,7 +40,7 @@ class Run:
         self.params.set_manifest(MANIFEST)
         self.params.publish(lambda buffer: None)
         self.workers, self.holders, self.said, self.taken_down = {}, [], [], []
-        self.crew = HolderCrew(
+        self.processes = HolderProcesses(
             run_id,
             LAYOUT,
             self._launch,
@@ -61,12 +61,12 @@ class Run:
     def ask(self, index, device="cuda:0"):
         """A new worker; the channel to it."""
         worker = self._child("worker", index)
-        self.crew.ask(worker, HoldWish(device, "cuda-ipc"), self.params)
+        self.processes.ask(worker, HoldWish(device, "cuda-ipc"), self.params)
         self.workers[index] = worker
         return worker.channel
 
     def check(self, holder, *, in_run=True):
-        self.crew.check(holder, self.params, in_run=in_run)
+        self.processes.check(holder, self.params, in_run=in_run)
 
     def be_ready(self, holder):
         holder.ready = {"memory": MEMORY, "notes": []}
@@ -82,7 +82,7 @@ def run():
     run_id = new_run_id()
     run = Run(run_id)
     yield run
-    run.crew.close()
+    run.processes.close()
     run.params.close()
     unlink_all(run_id)
 
@@ -117,7 +117,7 @@ def test_a_holder_that_does_not_come_up_leaves_its_device_unshared_for_good(run)
     assert answer(channel) == answer(run.ask(1)) == Holder(refused="cudaMalloc failed")
     assert run.said == ["the weights on cuda:0 are not shared: cudaMalloc failed"]
     assert len(run.holders) == 1
-    (stats,) = run.crew.stats()
+    (stats,) = run.processes.stats()
     assert (stats["device"], stats["refused"], stats["restarts"]) == ("cuda:0", "cudaMalloc failed", 0)
 
 
@@ -132,14 +132,14 @@ def test_a_holder_that_dies_in_the_run_takes_its_workers_along_and_the_next_one_
     run.die(run.holders[0])
     assert run.taken_down == [(0, "its weight holder died"), (1, "its weight holder died")]
     assert run.params._claims[LAYOUT.max_workers][0] == 0, "and that buffer is free again"
-    assert list(run.crew.pids) == ["cuda:1"]
+    assert list(run.processes.pids) == ["cuda:1"]
     again = run.ask(0)
     assert answer(again) is None, "not the dead one's memory"
     assert (run.holders[-1].index, run.holders[-1].generation) == (0, 2)
     run.check(run.holders[0])
     run.be_ready(run.holders[-1])
     assert answer(again) == Holder("holder0", MEMORY)
-    assert run.crew.stats()[0]["restarts"] == 1
+    assert run.processes.stats()[0]["restarts"] == 1
 
 
 def test_a_holder_that_dies_before_the_run_ends_it_and_one_at_its_end_does_not(run):
@@ -149,18 +149,18 @@ def test_a_holder_that_dies_before_the_run_ends_it_and_one_at_its_end_does_not(r
         run.die(run.holders[0], in_run=False)
     run.ask(1)
     run.be_ready(run.holders[1])
-    run.crew.end()
+    run.processes.end()
     run.die(run.holders[1])
     assert run.taken_down == []
-    assert run.crew.has_ended
+    assert run.processes.has_ended
 
 
 def test_a_worker_that_does_without_is_counted_and_does_not_go_down_with_the_holder(run):
     for index in range(2):
         run.ask(index)
     run.be_ready(run.holders[0])
-    run.crew.note_private(run.workers[0], "cuda:0", "cannot be opened")
+    run.processes.note_private(run.workers[0], "cuda:0", "cannot be opened")
     assert run.said == ["worker 0 does not share the weights on cuda:0: cannot be opened"]
-    assert run.crew.stats()[0]["private_workers"] == [0]
+    assert run.processes.stats()[0]["private_workers"] == [0]
     run.die(run.holders[0])
     assert run.taken_down == [(1, "its weight holder died")]

@@ -13,7 +13,7 @@ from rtcore.clock import ManualClock
 from rtcore.config.run import make_config
 from rtcore.host.watchdog import Patience
 from rtcore.processes.launcher import Child, Launcher
-from rtcore.processes.recorder import RecordingCrew
+from rtcore.processes.recorder import RecorderProcess
 from rtcore.recording.schema import FOLDER, MAIN_FILE, UNFINISHED
 from rtcore.recording.writer import Counts
 
@@ -30,36 +30,36 @@ OUT_OF_PATIENCE = cast(Launcher, SimpleNamespace(poll_until=lambda done, limit_n
 
 
 @pytest.fixture
-def recorded(tmp_path) -> tuple[RecordingCrew, Child, list[str]]:
+def recorded(tmp_path) -> tuple[RecorderProcess, Child, list[str]]:
     child, said = Child("recorder", 0, 0), []
     config = make_config(record=True, out=tmp_path)
     launch: Any = lambda entry, boot: child  # noqa: E731
-    crew = RecordingCrew(config, cast(Any, SHARED), launch, said.append, Patience(ManualClock()))
-    crew.start({})
+    recorder = RecorderProcess(config, cast(Any, SHARED), launch, said.append, Patience(ManualClock()))
+    recorder.start({})
     child.ready, child.pid = {}, 2**22 + 1
-    return crew, child, said
+    return recorder, child, said
 
 
 def test_a_recorder_that_dies_with_the_fork_server_is_named_though_nobody_tells_of_its_death(recorded, tmp_path):
-    crew, child, said = recorded
+    recorder, child, said = recorded
     draft = tmp_path / FOLDER / f"{MAIN_FILE}.part"
     draft.parent.mkdir(parents=True)
     draft.touch()
-    crew.see_off(DEAD)
+    recorder.see_off(DEAD)
     assert list(draft.parent.iterdir()) == [], "what it was at is left to nobody"
     assert f"the recorder (pid {child.pid}) was killed with the fork server" in said[-1]
-    assert crew.summary()["end"].startswith(f"{UNFINISHED}: the recorder")
+    assert recorder.summary()["end"].startswith(f"{UNFINISHED}: the recorder")
 
 
 def test_a_recorder_that_is_never_done_is_named_with_the_time_it_had(recorded):
-    crew, child, said = recorded
-    crew.see_off(OUT_OF_PATIENCE)
+    recorder, child, said = recorded
+    recorder.see_off(OUT_OF_PATIENCE)
     assert f"the recorder (pid {child.pid}) was not done after 3,600 s" in said[-1]
 
 
 def test_a_recorder_that_says_nothing_is_killed_once_it_does_no_work_either(recorded, monkeypatch):
-    crew, child, said = recorded
-    clock, done = crew._patience._clock, iter(range(1000))
+    recorder, child, said = recorded
+    clock, done = recorder._patience._clock, iter(range(1000))
     busy_looks, killed = 200, []
 
     def work() -> tuple[float, int]:
@@ -73,16 +73,16 @@ def test_a_recorder_that_says_nothing_is_killed_once_it_does_no_work_either(reco
 
     monkeypatch.setattr(child, "work_done", work)
     monkeypatch.setattr(child, "kill", lambda: killed.append(next(done)))
-    crew.see_off(cast(Launcher, SimpleNamespace(poll_until=poll_until)))
+    recorder.see_off(cast(Launcher, SimpleNamespace(poll_until=poll_until)))
     assert killed == [pytest.approx(busy_looks + 15_000 // 400, abs=3)]
     assert "did nothing for 15 s" in said[-1]
 
 
 def test_a_recorder_that_had_closed_its_file_before_the_fork_server_died_is_done(recorded):
-    crew, child, said = recorded
+    recorder, child, said = recorded
     child.messages.append(Recorded(Counts()._asdict(), end="complete"))
-    crew.see_off(DEAD)
-    assert crew.summary()["end"] == "complete"
+    recorder.see_off(DEAD)
+    assert recorder.summary()["end"] == "complete"
     assert not any("stopped" in line for line in said)
 
 
