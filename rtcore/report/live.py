@@ -24,7 +24,7 @@ from rtcore.memory.shared import SharedRun
 from rtcore.report.halfblocks import Image, Line, half_blocks
 from rtcore.report.table import RunHeader
 from rtcore.report.terminal import LABEL_CELLS, Terminal
-from rtcore.report.timeline import ASCII, KIND_STYLE, UNICODE, Cell, Columns, Glyphs, tick_lane, worker_lanes
+from rtcore.report.timeline import ASCII, BAR_STYLE, KIND_STYLE, UNICODE, Cell, Columns, Glyphs, tick_lane, worker_lanes
 from rtcore.report.wording import learner_facts, number, points, policy_notes, realtime_text, share
 from rtcore.results.axis import TickAxis
 from rtcore.results.record import RunRecord
@@ -282,13 +282,13 @@ class LiveFrame:
     def _legend(self, glyphs: Glyphs) -> Line:
         kinds = zip(glyphs.kinds, _KINDS, TickKind, strict=True)
         return [
-            (f"{glyphs.start} booked", "green"),
-            (f"{glyphs.computing} computing", "green"),
-            (f"{glyphs.waiting} waiting for its tick", "green"),
-            (f"{glyphs.applied} applied", "green"),
-            (f"{glyphs.late} applied late", "yellow"),
-            (f"{glyphs.unused} not used", "magenta"),
-            (f"{glyphs.lost} lost", "red"),
+            (f"{glyphs.start} booked", BAR_STYLE[Outcome.ON_TIME]),
+            (f"{glyphs.computing} computing", BAR_STYLE[Outcome.ON_TIME]),
+            (f"{glyphs.waiting} waiting for its tick", BAR_STYLE[Outcome.ON_TIME]),
+            (f"{glyphs.applied} applied", BAR_STYLE[Outcome.ON_TIME]),
+            (f"{glyphs.late} applied late", BAR_STYLE[Outcome.LATE]),
+            (f"{glyphs.unused} not used", BAR_STYLE[Outcome.SUPERSEDED]),
+            (f"{glyphs.lost} lost", BAR_STYLE[Outcome.DROPPED_DEAD_WORKER]),
             *((f"{glyph} {name}", KIND_STYLE[kind]) for glyph, name, kind in kinds if kind != TickKind.ACTED),
         ]
 

@@ -13,6 +13,7 @@ import numpy as np
 from rtcore.clock import NS_PER_S, NS_PER_US
 from rtcore.memory.counters import Distribution, bucket_bounds
 from rtcore.memory.ring import FrameHeader
+from rtcore.report.colours import KIND_COLOURS, OUTCOME_COLOURS, RUN_COLOURS
 from rtcore.report.wording import number, share
 from rtcore.results.axis import TickAxis
 from rtcore.results.record import RunRecord
@@ -24,23 +25,9 @@ from rtcore.scheduling.dispatch import Outcome, TickKind
 
 Cell: TypeAlias = tuple[str, str]  #: (glyph, style) of one tick
 
-#: Style of a job's bar, by outcome.
-BAR_STYLE = {
-    Outcome.ON_TIME: "green",
-    Outcome.LATE: "yellow",
-    Outcome.SUPERSEDED: "magenta",
-    Outcome.STALE_EPISODE: "bright_black",
-    Outcome.DROPPED_DEAD_WORKER: "red",
-    Outcome.DROPPED_LATE: "yellow",
-    Outcome.UNFINISHED: "cyan",
-}
-KIND_STYLE = {
-    TickKind.ACTED: "green",
-    TickKind.MISSED: "bold red",
-    TickKind.IDLE: "yellow",
-    TickKind.LEAD_IN: "bright_black",
-    TickKind.RESET: "bold blue",
-}
+#: Rich turns these into the nearest colours that the terminal has.
+BAR_STYLE = {outcome: OUTCOME_COLOURS[outcome.name.lower()] for outcome in Outcome}
+KIND_STYLE = {kind: KIND_COLOURS[kind.name.lower()] for kind in TickKind}
 
 
 class Glyphs(NamedTuple):
@@ -91,7 +78,9 @@ def worker_lanes(
         start = tick - columns.first_tick
         if worker < num_lanes and tick > last_booked[worker] and start < columns.width:
             begin, lane = max(0, start), lanes[worker]
-            lane[begin:] = _bar(lane[begin], glyphs, "cyan", columns.width - begin, marked=start >= 0)
+            lane[begin:] = _bar(
+                lane[begin], glyphs, BAR_STYLE[Outcome.UNFINISHED], columns.width - begin, marked=start >= 0
+            )
     return lanes
 
 
@@ -105,7 +94,7 @@ def tick_lane(ticks: Sequence[FrameHeader], columns: Columns, glyphs: Glyphs) ->
         kind = TickKind(header.kind)
         cells[column] = (glyphs.kinds[kind], KIND_STYLE[kind])
         for skipped in range(max(0, column - header.skipped_ticks), column):
-            cells[skipped] = (glyphs.skipped, "bold red")
+            cells[skipped] = (glyphs.skipped, KIND_COLOURS["skipped"])
     return cells
 
 
@@ -128,7 +117,7 @@ def _paint_job(lane: list[Cell], job: JobRow, columns: Columns, glyphs: Glyphs) 
     }
     lane[end] = (marks.get(outcome, glyphs.unused), style)
     if outcome is Outcome.DROPPED_DEAD_WORKER:
-        lane[end + 1 :] = [(glyphs.down, "red")] * (columns.width - end - 1)
+        lane[end + 1 :] = [(glyphs.down, style)] * (columns.width - end - 1)
 
 
 def _bar(before: Cell, glyphs: Glyphs, style: str, cells: int, *, marked: bool) -> list[Cell]:
@@ -141,23 +130,6 @@ def _bar(before: Cell, glyphs: Glyphs, style: str, cells: int, *, marked: bool) 
 
 # -- as a picture ------------------------------------------------------------------------------------------
 
-#: Colours that stay apart for colour-blind readers (Okabe and Ito).
-_OUTCOME_COLOURS = {
-    Outcome.ON_TIME: "#009E73",
-    Outcome.LATE: "#E69F00",
-    Outcome.SUPERSEDED: "#CC79A7",
-    Outcome.STALE_EPISODE: "#999999",
-    Outcome.DROPPED_DEAD_WORKER: "#D55E00",
-    Outcome.DROPPED_LATE: "#F0E442",
-    Outcome.UNFINISHED: "#56B4E9",
-}
-_KIND_COLOURS = {
-    TickKind.ACTED: "#00795A",
-    TickKind.MISSED: "#D55E00",
-    TickKind.IDLE: "#F0E442",
-    TickKind.LEAD_IN: "#CCCCCC",
-    TickKind.RESET: "#0072B2",
-}
 _APPLIED = (Outcome.ON_TIME, Outcome.LATE)
 _WIDTH_INCHES = 14.0
 _MAX_WORKER_LABELS = 24
@@ -284,8 +256,8 @@ def _draw_workers(axes: Any, jobs: Sequence[JobRow], stats: RunStats, window: Wi
     axes.grid(axis="x", color="#e8e8e8", linewidth=0.6)
     axes.set_axisbelow(True)
     dot = 5.0 if num_workers <= 24 else 2.5
-    for outcome, colour in _OUTCOME_COLOURS.items():
-        ended = [job for job in jobs if job.outcome == outcome]
+    for outcome in Outcome:
+        ended, colour = [job for job in jobs if job.outcome == outcome], BAR_STYLE[outcome]
         if not ended:
             continue
         rows = [job.worker for job in ended]
@@ -334,13 +306,16 @@ def _draw_ticks(axes: Any, ticks: Sequence[FrameHeader], window: Window | None) 
     if window is None:
         return
     shown = [header for header in ticks if window.first_tick <= header.tick <= window.last_tick]
-    for kind, colour in _KIND_COLOURS.items():
+    for kind, colour in KIND_STYLE.items():
         cells = [(header.tick, 1) for header in shown if header.kind == kind]
         if cells:
             name = f"tick: {kind.name.lower().replace('_', '-')}"
             axes.broken_barh(cells, (0, 1), facecolors=colour, edgecolor="white", linewidth=0.5, label=name)
     if len(shown) < window.last_tick - window.first_tick + 1:
-        axes.broken_barh([], (0, 1), facecolors="white", edgecolor="black", label="tick: skipped")
+        ran = {header.tick for header in shown}
+        gone = [(tick, 1) for tick in range(window.first_tick, window.last_tick + 1) if tick not in ran]
+        colour = KIND_COLOURS["skipped"]
+        axes.broken_barh(gone, (0, 1), facecolors=colour, edgecolor="white", linewidth=0.5, label="tick: skipped")
 
 
 def _legend(workers_axes: Any, ticks_axes: Any, name: str, columns: int) -> None:
@@ -376,7 +351,7 @@ def _draw_counts(axes: Any, shape: Distribution, name: str) -> None:
         _empty(axes, name, "no policy action")
         return
     values, counts = _samples(shape)
-    axes.bar(values, counts, width=0.8 if max(values) - min(values) < 100 else 1.6, color="#0072B2")
+    axes.bar(values, counts, width=0.8 if max(values) - min(values) < 100 else 1.6, color=RUN_COLOURS[0])
     axes.set_yscale("log")
     axes.set_ylim(0.6, 2.5 * max(counts))
     axes.set_xlim(max(-0.5, min(values) - 2.5), max(values) + 2.5)
@@ -396,7 +371,7 @@ def _draw_lateness(axes: Any, shape: Distribution) -> None:
     values, counts = _samples(shape)
     us = np.maximum(np.array(values) / NS_PER_US, 0.1)
     bins = np.geomspace(us.min() / 1.2, us.max() * 1.2, 48)
-    axes.hist(us, bins=bins, weights=counts, color="#0072B2")
+    axes.hist(us, bins=bins, weights=counts, color=RUN_COLOURS[0])
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_ylim(bottom=0.6)

@@ -6,10 +6,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from matplotlib.colors import to_hex
 from test_report_views import POLICY, made_up_job, made_up_run
 
 from rtcore.memory.counters import Histogram
-from rtcore.report.timeline import TICKS_AXES, WORKERS_AXES, WORST, build_figure, choose_window, draw_timeline
+from rtcore.report.colours import OUTCOME_COLOURS
+from rtcore.report.timeline import (
+    BAR_STYLE,
+    TICKS_AXES,
+    WORKERS_AXES,
+    WORST,
+    build_figure,
+    choose_window,
+    draw_timeline,
+)
 from rtcore.results.record import RunRecord
 from rtcore.scheduling.dispatch import Outcome
 
@@ -88,3 +98,13 @@ def test_a_run_without_a_lacking_action_has_no_worst_stretch():
     stats, record = made_up_run()
     assert record.worst.found() is None
     assert list(names_of(build_figure(record, stats))) == [WORKERS_AXES]
+
+
+def test_an_outcome_has_the_same_colour_in_the_picture_and_in_the_terminal():
+    stats, record = made_up_run(dead=2)
+    axes = next(axes for axes in build_figure(record, stats).axes if axes.get_label() == WORKERS_AXES)
+    drawn = {container.get_label(): to_hex(container.patches[0].get_facecolor()) for container in axes.containers}
+    for outcome in (Outcome.ON_TIME, Outcome.DROPPED_DEAD_WORKER):
+        name = outcome.name.lower()
+        assert drawn[f"inference, {name.replace('_', ' ')}"] == OUTCOME_COLOURS[name].lower()
+        assert BAR_STYLE[outcome] == OUTCOME_COLOURS[name]

@@ -8,12 +8,9 @@
   const MOST_DRAWN = 1500;
   const COARSE_CELLS = 600;
   const MARGIN_PX = 62;
-  // Worst last. On time and acted are best; what nobody could help comes next.
-  const OUTCOME_RANK = ["on_time", "unfinished", "stale_episode", "superseded", "late", "dropped_late", "dropped_dead_worker"];
-  const KIND_RANK = ["acted", "lead_in", "reset", "idle", "missed", "skipped"];
-  const OUTCOMES = DATA.outcomes.map(([name]) => name);
-  const KINDS = DATA.kinds.map(([name]) => name);
-  const COLOUR = Object.fromEntries([...DATA.outcomes, ...DATA.kinds, ["skipped", DATA.skipped]]);
+  const OUTCOMES = DATA.outcomes, KINDS = DATA.kinds;
+  const COLOUR = { ...DATA.outcome_colours, ...DATA.kind_colours };
+  const OUTCOME_RANK = Object.keys(DATA.outcome_colours), KIND_RANK = Object.keys(DATA.kind_colours);  // worst last
   const CONFIG = { displayModeBar: false, responsive: true, showLink: false, plotlyServerURL: "",
     doubleClick: "autosize" };
   const charts = new Set();
