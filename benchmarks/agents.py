@@ -28,9 +28,9 @@ from rtcore.config.run import make_config
 from rtcore.errors import RtcoreError
 from rtcore.files.strict_json import write_json
 from rtcore.learn.checkpoint import read_state
-from rtcore.learn.policy import TRAINED_GAMES, resolve_policy
 from rtcore.virtual.simulate import Simulation
 from rtcore_envs import blocks_bot, catch_bot
+from rtcore_workers.policies.choice import TRAINED_GAMES, resolve_policy
 
 RATE_HZ = Fraction(4194304, 70224)
 GAMES = {game: env_id for env_id, game in TRAINED_GAMES.items()}

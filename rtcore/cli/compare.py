@@ -17,7 +17,6 @@ from rtcore.config.flags import WORLD_SETTINGS
 from rtcore.config.run import RuntimeConfig, make_config
 from rtcore.errors import ConfigError, RecordError, RtcoreError
 from rtcore.files.strict_json import write_json
-from rtcore.learn.policy import resolve_policy
 from rtcore.report.compare.figures import Figures, comparison, comparison_table, figures_of
 from rtcore.report.compare.picture import draw_comparison
 from rtcore.report.compare.view import CompareView
@@ -26,6 +25,7 @@ from rtcore.report.terminal import Terminal
 from rtcore.results.out_folder import COMPARE_FILE, COMPARE_PICTURE, COMPARE_VIDEO, RANDOM, STAGGERED, OutFolder
 from rtcore.results.record import writing_to
 from rtcore.scheduling.schedule import Stagger
+from rtcore_workers.policies.choice import resolve_policy
 
 _THAT_STAGGER = ("max-time", "expected-time")
 _DEFAULT_OUT = Path("runs/latest")

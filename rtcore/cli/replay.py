@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -15,6 +13,7 @@ from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError, RtcoreError
 from rtcore.files.trust import refuse_code
 from rtcore.host.seeding import seed_generators, world_entropy
+from rtcore.loop.process import build_world, time_steps
 from rtcore.loop.world import GymnasiumWorld
 from rtcore.recording.inspection import note_of
 from rtcore.recording.reader import Recording, fitting_together
@@ -77,11 +76,10 @@ def _config_of(recording: Recording, given: RuntimeConfig) -> RuntimeConfig:
 
 def make_world(recording: Recording, config: RuntimeConfig) -> GymnasiumWorld:
     """The recorded world, as new, made as the run made it. ConfigError if it cannot be, or is another one now."""
-    entry: Any = importlib.import_module("rtcore.loop.process")
     entropy = world_entropy(int(recording.about["seed"]))
     seed_generators(entropy)
     try:
-        world: GymnasiumWorld = entry.build_world(config, int(recording.about["seed"]))
+        world = build_world(config, int(recording.about["seed"]))
     except RtcoreError as error:
         raise ConfigError(
             f"the world of {recording.path} cannot be made here: {error}. Replay it where its world can be imported, "
@@ -96,7 +94,7 @@ def make_world(recording: Recording, config: RuntimeConfig) -> GymnasiumWorld:
                 raise ConfigError(f"{config.env_id} is another world now: its {what} were {was}, they are {now}")
         if config.clock == "wall":
             # The run timed its world before the first tick and restarted it: so that nothing differs, here too.
-            entry.time_steps(world, entropy)
+            time_steps(world, entropy)
     except BaseException:
         world.close()
         raise

@@ -13,11 +13,11 @@ from rtcore.cli.video import run_video
 from rtcore.config.flags import Command
 from rtcore.config.run import RuntimeConfig
 from rtcore.host.descendants import ended_with_this_program
-from rtcore.learn.policy import resolve_policy
 from rtcore.report.live import LiveView
 from rtcore.report.table import details, headline
 from rtcore.report.terminal import Terminal
 from rtcore.results.out_folder import OutFolder
+from rtcore_workers.policies.choice import resolve_policy
 
 __all__ = ["execute", "main"]
 

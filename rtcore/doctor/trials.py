@@ -8,7 +8,6 @@ it, and whatever was granted, locked or loaded ends with the process.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import mmap
 import os
@@ -49,11 +48,11 @@ def world(request: dict[str, Any]) -> dict[str, Any]:
     config = RuntimeConfig.from_jsonable(request["config"])
     with contextlib.suppress(FileNotFoundError):  # the current folder may have been deleted
         sys.path.append(str(Path.cwd()))  # own worlds, as rtcore-run looks for them
-    # The entries live in rtcore_workers, which imports rtcore: named by import string.
-    environment = importlib.import_module("rtcore.loop.process")
+    from rtcore.loop.process import build_world, describe  # noqa: PLC0415 - the other trials need none of it
+
     try:
-        made = environment.build_world(config, config.seed)
-        info = environment.describe(made, config)
+        made = build_world(config, config.seed)
+        info = describe(made, config)
     except ConfigError as error:
         return {"wrong_setting": str(error)}
     untraced, traced = config.model_copy(update={"trace": False}), config.model_copy(update={"trace": True})
@@ -70,11 +69,12 @@ def torch(request: dict[str, Any]) -> dict[str, Any]:
 
     Has not been run on a machine with a GPU.
     """
-    library = importlib.import_module("torch")
+    import torch as library  # noqa: PLC0415 - takes seconds
+
     cuda = library.cuda
     answer: dict[str, Any] = {"version": library.__version__, "cuda": library.version.cuda, "devices": [], "error": ""}
     try:
-        cuda.init()
+        cuda.init()  # type: ignore[no-untyped-call]
         count = cuda.device_count()
         answer["devices"] = [cuda.get_device_name(index) for index in range(count)]
         answer["peers"] = [

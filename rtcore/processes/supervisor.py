@@ -25,7 +25,7 @@ from rtcore.host.devices import check_device, device_names
 from rtcore.host.seeding import entropy_of, world_entropy
 from rtcore.host.watchdog import Patience
 from rtcore.learn.checkpoint import SavedState
-from rtcore.learn.policy import check_policy, fitting_policy
+from rtcore.learn.policy import WITHOUT_NETWORK, fitting_policy
 from rtcore.loop.resets import reset_order
 from rtcore.loop.world import leaves_space_text, world_seed
 from rtcore.memory.description import About
@@ -48,8 +48,6 @@ from rtcore.results.startup import StartUp
 from rtcore.scheduling.planner import Plan, plan_of_player
 from rtcore.spaces import ActionSpec, ObservationSpec
 
-#: Policies that compute with no network, so that nobody in their runs needs torch.
-WITHOUT_NETWORK = ("random", "synthetic")
 ENV_ENTRY = "rtcore.loop.process:main"
 _NOT_STARTED = "the run has not started: call start() or use it as a context manager"
 _PROGRAM_CHARS = 2000
@@ -128,10 +126,8 @@ class Supervisor:
         """Everything up to tick 0: processes, warm-up, rehearsal, plan. Raises what went wrong."""
         check_platform()
         device_names(self.config.device)
-        if self._played_delay_ticks is None:
-            check_policy(self.config)
-            if self.config.policy not in WITHOUT_NETWORK:
-                check_device(self.config.device)
+        if self._played_delay_ticks is None and self.config.policy not in WITHOUT_NETWORK:
+            check_device(self.config.device)
         if FOLLOWS_THE_DATE:
             self.progress("this C library waits by the date: do not set it back during the run (glibc 2.30 is better)")
         self._startup.enter("world")

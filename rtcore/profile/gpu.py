@@ -7,7 +7,6 @@ executor) is run and tested with `--device cpu`, which puts the CPU executor in 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import re
 import shutil
@@ -94,13 +93,15 @@ def run(options: Namespace, console: Console) -> Result:
         missing = look_for_gpu()
         if missing and options.device != "auto":
             return _no_gpu(missing, console)
-    boot["device"] = _named("rtcore_workers.policies.executors", "resolve_device")(options.device, 0)
+    from rtcore_workers.policies.executors import mps_status, resolve_device  # noqa: PLC0415 - imports torch
+
+    boot["device"] = resolve_device(options.device, 0)
     on_gpu = boot["device"] != "cpu"
     if options.mps and not on_gpu:
         raise ConfigError("--mps: NVIDIA MPS is for a GPU, and this measures on CPUs. Leave it out")
     if options.mps and find_mps_daemon() is None:
         raise ConfigError(f"--mps: {MPS_DAEMON} is not on PATH; expected the NVIDIA driver's tools. Leave --mps out")
-    mps = _named("rtcore_workers.policies.executors", "mps_status")() if on_gpu else None
+    mps = mps_status() if on_gpu else None
     settings = settings_for(mps, start=options.mps)
     notes: list[str] = []
     with _steps(console, 2 + len(counts) * (1 + len(settings))) as step:
@@ -303,8 +304,3 @@ def _steps(console: Console, total: int) -> Iterator[Callable[[str], None]]:
                 console.print(text, markup=False, highlight=False)
 
         yield step
-
-
-def _named(module: str, name: str) -> Any:
-    """rtcore names what lives in rtcore_workers by import string: imports run the other way."""
-    return getattr(importlib.import_module(module), name)

@@ -9,7 +9,6 @@ Protocol of a child, after `main` was called: it sends `Ready` with what it runs
 
 from __future__ import annotations
 
-import importlib
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +24,8 @@ from rtcore.errors import ConfigError
 from rtcore.memory.counters import Histogram
 from rtcore.profile.results import Row
 from rtcore.spaces import ActionSpec, ObservationSpec
+from rtcore_workers.policies import load_policy
+from rtcore_workers.policies.executors import make_executor
 
 _NUM_WARM_UP_RUNS = 5
 #: Less is measured of what takes long: a part of a task ends after so long, whatever `samples` says.
@@ -175,7 +176,6 @@ class InferenceTask:
     def __init__(self, boot: dict[str, Any]) -> None:
         self._samples = boot["samples"]
         policy = build_policy(boot, 0)
-        make_executor = _named("rtcore_workers.policies.executors", "make_executor")
         observation = ObservationSpec.from_json(boot["observation"])
         self._policy_text = policy.info.describe()
         self._notes: list[str] = list(policy.executor.notes)
@@ -268,7 +268,7 @@ def infer_until(policy: Any, out: Any, begin_ns: int, end_ns: int) -> dict[str, 
 
 def build_policy(boot: dict[str, Any], worker_index: int) -> Any:
     """The policy as a worker builds it. `boot`: policy, policy_args, observation, action, device (one, not "auto")."""
-    policy = _named("rtcore_workers.policies", "load_policy")(
+    policy = load_policy(
         boot["policy"],
         dict(boot["policy_args"]),
         ObservationSpec.from_json(boot["observation"]),
@@ -320,11 +320,6 @@ def histogram_json(histogram: Histogram) -> dict[str, Any]:
         "max": shape.max,
         "buckets": [[int(bucket), int(shape.buckets[bucket])] for bucket in used],
     }
-
-
-def _named(module: str, name: str) -> Any:
-    """rtcore names what lives in rtcore_workers by import string: imports run the other way."""
-    return getattr(importlib.import_module(module), name)
 
 
 TASKS: dict[str, Callable[[dict[str, Any]], Task]] = {

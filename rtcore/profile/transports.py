@@ -6,7 +6,6 @@ lies in an array (or object) that only the reader has. With several readers ever
 
 from __future__ import annotations
 
-import importlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -271,14 +270,14 @@ class RtcoreTransport(Transport):
 
 
 def _open_worker(wait: str, run_id: str, layout: Layout, shape: Shape, reader: int) -> Receive:
-    # rtcore names what lives in rtcore_workers by import string: imports run the other way.
-    inference = importlib.import_module("rtcore_workers.inference")
-    policies = importlib.import_module("rtcore_workers.policies")
+    from rtcore_workers.inference import Worker  # noqa: PLC0415 - for this reader alone
+    from rtcore_workers.policies import RandomPolicy  # noqa: PLC0415
+
     observation, action = specs(shape)
     shared = SharedRun.attach(run_id, layout, observation)
     config = make_config(wait=wait, workers=1)
-    policy = policies.RandomPolicy(observation, action, seed=0)
-    worker = inference.Worker(config, reader, 1, shared, attach_semaphore(run_id, reader), policy, action)
+    policy = RandomPolicy(observation, action, seed=0)
+    worker = Worker(config, reader, 1, shared, attach_semaphore(run_id, reader), policy, action)
 
     def receive(count: int) -> list[int]:
         # Answers were asked for in between, which this worker did not see.

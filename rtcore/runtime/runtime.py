@@ -23,7 +23,6 @@ from gymnasium.spaces import Box, Dict, Space
 from rtcore.clock import MonotonicClock, ns_of
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import RtcoreError, RtcoreWarning, StartupError
-from rtcore.learn.policy import resolve_policy
 from rtcore.learn.replay_memory import TransitionReader
 from rtcore.learn.resuming import settings_of
 from rtcore.memory.segments import files_of
@@ -44,6 +43,7 @@ from rtcore.runtime.player import Player
 from rtcore.runtime.publishing import publish
 from rtcore.runtime.sampling import Sampling
 from rtcore.spaces import ActionSpec
+from rtcore_workers.policies.choice import check_policy, resolve_policy
 
 #: How long the supervising thread sleeps unless something happens: deaths and messages wake it at once. Each waking
 #: is an interrupt on a machine that has ticks to keep.
@@ -80,6 +80,7 @@ class Runtime:
     ) -> None:
         self.config = resolve_policy(config if config is not None else settings_of(fields))
         self._supervisor = Supervisor(self.config, progress or (lambda _: None), played_delay_ticks=played_delay_ticks)
+        self._is_played = played_delay_ticks is not None
         self._on_episode = on_episode
         self._folder = folder
         self._owns_folder = folder is None
@@ -169,6 +170,8 @@ class Runtime:
             self._learning = LearningRun(self.config, self._lines.append)
             self._supervisor.saved = self._learning.saved
             self._supervisor.about_to_run = self._begin_folder
+            if not self._is_played:
+                check_policy(self.config)
             self._supervisor.start()
             self.config = self.config.model_copy(update={"policy": self._supervisor.config.policy})
             self._open_files()

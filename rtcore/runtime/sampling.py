@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -62,8 +61,8 @@ class Sampling:
                     f"batch_size={batch_size}: ring_slots={ring_slots} never holds as many; raise ring_slots"
                 )
             return None
-        # By name: the core imports no torch.
-        to_tensors = importlib.import_module("rtcore_workers.tensors").to_tensors
+        from rtcore_workers.tensors import to_tensors  # noqa: PLC0415 - imports torch
+
         try:
             return to_tensors(reader.sample(batch_size, self._rng), device)
         except NothingToSample:  # all of it was overwritten meanwhile: this process stood still

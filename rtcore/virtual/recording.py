@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import RtcoreError
+from rtcore.loop.process import describe
 from rtcore.loop.world import GymnasiumWorld
 from rtcore.memory.ring import FrameRing
 from rtcore.recording.process import finish, make_writer
@@ -32,7 +32,6 @@ class VirtualRecording:
     ) -> None:
         """RtcoreError if the file cannot be made."""
         out = config.out or Path()
-        describe = importlib.import_module("rtcore.loop.process").describe
         about = describe_run(config, describe(world, config), {"policy": policy}, rate_hz)
         self._path = out / FOLDER / TICKS_FILE
         self._say = say

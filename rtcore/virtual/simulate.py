@@ -6,7 +6,6 @@ world and the runtime take none. Same seed and same latencies: the same actions,
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -22,9 +21,10 @@ from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError
 from rtcore.learn.checkpoint import SavedState, load_state, load_weights
 from rtcore.learn.lessons import Lessons
-from rtcore.learn.policy import fitting_policy, resolve_policy
+from rtcore.learn.policy import fitting_policy
 from rtcore.learn.state import say_what_changed, say_what_is_unchecked
 from rtcore.loop.counting import Books, StatsRecorder
+from rtcore.loop.process import build_world, describe
 from rtcore.loop.tickloop import TickLoop
 from rtcore.loop.world import GymnasiumWorld, World, leaves_space_text, world_seed
 from rtcore.memory.counters import Histogram
@@ -48,6 +48,8 @@ from rtcore.virtual.learning import VirtualLearning, check_learnable
 from rtcore.virtual.player import SimPlayer, SimPolicy
 from rtcore.virtual.recording import VirtualRecording
 from rtcore.virtual.workers import Change, SimulatedWorkers
+from rtcore_workers.policies.choice import resolve_policy
+from rtcore_workers.virtual import Agent, build_agent
 
 __all__ = ["Change", "SimPolicy", "SimulatedWorkers", "Simulation"]
 
@@ -242,7 +244,7 @@ class Simulation:
         """As `Runtime.header`, of the world and the policy that the config names."""
         header: dict[str, Any] = {}
         if self._own_world is not None:
-            header["world"] = _entry("rtcore.loop.process", "describe")(self._own_world, self.config)
+            header["world"] = describe(self._own_world, self.config)
         if (info := self._policy_info) is not None:
             header["policy"] = {
                 "policy": self._policy_name,
@@ -283,8 +285,8 @@ class Simulation:
                 say(note)
         return folder if taken is None else None
 
-    def _build_agent(self, world: GymnasiumWorld, clock: ManualClock, saved: SavedState | None) -> Any:
-        """`rtcore_workers.virtual.Agent`: the policy, with its weights and learners where it has some."""
+    def _build_agent(self, world: GymnasiumWorld, clock: ManualClock, saved: SavedState | None) -> Agent:
+        """The policy, with its weights and learners where it has some."""
         config = self.config
         if config.learn is not None:
             slots = config.resolved_ring_slots(world.observation.nbytes)
@@ -292,7 +294,7 @@ class Simulation:
         initial, what = (saved.weights, "resume") if saved is not None else (None, "policy-checkpoint")
         if config.policy_checkpoint is not None:
             initial = load_weights(config.policy_checkpoint, what)
-        return _entry("rtcore_workers.virtual", "build_agent")(
+        return build_agent(
             config,
             world.observation,
             world.action,
@@ -401,10 +403,4 @@ def _decode(spec: Any, raw: bytes) -> Any:
 
 def _build_world(config: RuntimeConfig, ticks_before: int) -> GymnasiumWorld:
     seed = world_seed(config.seed, ticks_before)
-    world: GymnasiumWorld = _entry("rtcore.loop.process", "build_world")(config, seed)
-    return world
-
-
-def _entry(module: str, name: str) -> Any:
-    """rtcore names what lives in rtcore_workers by import string: imports run the other way."""
-    return getattr(importlib.import_module(module), name)
+    return build_world(config, seed)

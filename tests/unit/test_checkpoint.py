@@ -36,10 +36,10 @@ from rtcore.learn.checkpoint import (
 )
 from rtcore.learn.checkpointer import Checkpointer, Snapshot
 from rtcore.learn.optimizer import flatten_optimizer, unflatten_saved
-from rtcore.learn.policy import resolve_policy
 from rtcore.learn.state import say_what_changed, say_what_is_unchecked, state_of
 from rtcore.memory.master import MasterCopy
 from rtcore.memory.tensors import ParamManifest, ParamTensor
+from rtcore_workers.policies.choice import resolve_policy
 
 pytestmark = pytest.mark.unit
 

@@ -7,9 +7,9 @@ import pytest
 
 from rtcore.config.run import make_config
 from rtcore.errors import ConfigError
-from rtcore.learn.policy import resolve_policy
 from rtcore.scheduling.dispatch import TickKind
 from rtcore.virtual.simulate import Simulation
+from rtcore_workers.policies.choice import resolve_policy
 
 pytestmark = pytest.mark.unit
 

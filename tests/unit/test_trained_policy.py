@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-import rtcore.learn.policy as source
 from rtcore.config.run import make_config
 from rtcore.errors import ConfigError
 from rtcore.virtual.simulate import Simulation
+from rtcore_workers.policies import choice as source
 
 pytestmark = pytest.mark.unit
 #: Points of random actions on Blocks in 3,000 ticks (docs/results.md).

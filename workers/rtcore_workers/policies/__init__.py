@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from rtcore.clock import Clock
 from rtcore.errors import PolicyConfigError, PolicyError
+from rtcore.learn.policy import WITHOUT_NETWORK
 from rtcore.memory.history import History
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore_workers.policies.base import (
@@ -54,7 +55,6 @@ __all__ = [
     "load_policy",
 ]
 
-_WITHOUT_NETWORK = ("random", "synthetic")
 #: Built-in policies with a network: their factories, by name.
 NETWORKS = {
     "impala": "rtcore_workers.policies.impala:impala",
@@ -64,7 +64,7 @@ NETWORKS = {
     "tiles": "rtcore_workers.policies.tiles:tiles",
     "trained": "rtcore_workers.policies.trained:trained",
 }
-BUILTIN_POLICIES = (*NETWORKS, *_WITHOUT_NETWORK)
+BUILTIN_POLICIES = (*NETWORKS, *WITHOUT_NETWORK)
 
 
 def check_named(name: str, args: Mapping[str, object]) -> tuple[dict[str, object], float | None]:

@@ -10,10 +10,10 @@ from torch import nn
 
 from rtcore.errors import PolicyConfigError
 from rtcore.learn.checkpoint import load_weights, read_state
-from rtcore.learn.policy import TRAINED_GAMES, trained_folder
 from rtcore.memory.history import History
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore_workers.policies import NETWORKS, network
+from rtcore_workers.policies.choice import TRAINED_GAMES, trained_folder
 
 
 def trained(
