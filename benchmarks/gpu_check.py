@@ -57,7 +57,7 @@ def all_checks(device: str, out: Path) -> list[Check]:
     pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     # By file: those alone are collected, which takes a moment and needs few of the other tests' packages.
     files = [str(path) for path in sorted(Path("tests").rglob("test_*.py")) if "mark.gpu" in path.read_text()]
-    tests = ["-m", "gpu", *files] if on_gpu else ["tests/unit/test_executors.py"]
+    tests = ["-m", "gpu", *files] if on_gpu else ["tests/unit/workers/test_executors.py"]
     weights = [sys.executable, "-m", "benchmarks.weights_on_gpu"]
     profile = ("--policy-args", "k=29", "--workers", "1,2,4", "--seconds", "1", "--samples", "100")
     return [

@@ -5,7 +5,9 @@ Those with real processes run in two rows, as two of them fill a small machine; 
 
 from __future__ import annotations
 
+import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +19,10 @@ _BESIDE_THE_FAULTS = tuple(
 
 
 def pytest_configure() -> None:
+    # Worlds and policies named by a string, such as "tests.support.virtual_worlds:Signs", are looked for by processes
+    # that the tests start.
+    folders = (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH"))
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, folders))
     # A shell ignores the one for what it starts in the background, nohup the other, and so would every program that the
     # tests start.
     for signum, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):

@@ -7,7 +7,8 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
-from drills import run_to_end
+
+from tests.support.drills import run_to_end
 
 pytestmark = pytest.mark.fault
 
@@ -89,7 +90,7 @@ def test_a_policy_that_is_not_there_or_is_not_called_so_is_a_wrong_setting(
     ],
 )
 def test_a_policy_that_breaks_its_contract_ends_the_run(policy: str, args: str, said: list[str]) -> None:
-    done = run_to_end(*CARTPOLE, "--policy", f"bad_parts:{policy}", "--policy-args", args)
+    done = run_to_end(*CARTPOLE, "--policy", f"tests.support.bad_parts:{policy}", "--policy-args", args)
     assert done.returncode == 1
     assert "PolicyError" in done.stderr
     for words in said:
@@ -109,7 +110,7 @@ def test_a_policy_that_never_returns_is_a_hang_in_the_run(tmp_path: Path) -> Non
     """It works for a while, then never again: restarted, it hangs at its first frame, and that is enough."""
     done = run_to_end(
         *CARTPOLE[:-3],
-        *("--duration", "60", "--no-live", "--policy", "bad_parts:sleeping"),
+        *("--duration", "60", "--no-live", "--policy", "tests.support.bad_parts:sleeping"),
         *("--policy-args", f"after=120,then=2,mark={tmp_path / 'hung'}"),
         *("--hang-timeout-s", "1", "--max-restarts", "1", "--warmup", "1"),
     )
@@ -123,7 +124,7 @@ def test_a_policy_that_never_returns_is_a_hang_in_the_run(tmp_path: Path) -> Non
     [
         ("raising_world", ["fell through the floor", "step("]),
         ("raising_reset", ["raised in reset()", "the key does not fit"]),
-        ("not_made", ["bad_parts:not_made could not be made", "no such robot"]),
+        ("not_made", ["tests.support.bad_parts:not_made could not be made", "no such robot"]),
         ("wrong_dtype_world", ["float64", "float32"]),
         ("wrong_part_world", ["part 'clock'", "(3,)", "(4,)"]),
         ("nan_reward_world", ["reward nan", "finite"]),
@@ -131,7 +132,7 @@ def test_a_policy_that_never_returns_is_a_hang_in_the_run(tmp_path: Path) -> Non
     ],
 )
 def test_a_world_that_breaks_its_contract_ends_the_run(world: str, said: list[str]) -> None:
-    arguments = ("--env-id", f"bad_parts:{world}", *CARTPOLE[2:])
+    arguments = ("--env-id", f"tests.support.bad_parts:{world}", *CARTPOLE[2:])
     done = run_to_end(*arguments, *SYNTHETIC)
     assert done.returncode == 1
     assert "EnvironmentFailed" in done.stderr
@@ -140,7 +141,7 @@ def test_a_world_that_breaks_its_contract_ends_the_run(world: str, said: list[st
 
 
 def test_a_dict_with_more_than_boxes_in_it_is_named_with_the_way_out() -> None:
-    done = run_to_end("--env-id", "bad_parts:discrete_part_world", *CARTPOLE[2:], *SYNTHETIC)
+    done = run_to_end("--env-id", "tests.support.bad_parts:discrete_part_world", *CARTPOLE[2:], *SYNTHETIC)
     assert done.returncode == 2
     for words in ("ConfigError", "'gear'", "Discrete(3)", "FlattenObservation"):
         assert words in done.stderr, done.stderr
@@ -167,7 +168,7 @@ def test_a_game_that_is_no_atari_game_is_answered_with_one_that_is() -> None:
 @pytest.mark.parametrize(("steps", "where"), [(60, "in tick "), (4, "1 s in step 5 of 20 before tick 0")])
 def test_a_world_that_never_returns_is_killed(steps: int, where: str) -> None:
     """In the run, and in the steps that are timed before it."""
-    arguments = ("--env-id", "bad_parts:hanging_world", "--env-args", f"after={steps}", *CARTPOLE[2:])
+    arguments = ("--env-id", "tests.support.bad_parts:hanging_world", "--env-args", f"after={steps}", *CARTPOLE[2:])
     done = run_to_end(*arguments, *SYNTHETIC, "--env-timeout-s", "1")
     assert done.returncode == 1
     assert "EnvironmentHung" in done.stderr
@@ -204,7 +205,9 @@ def test_no_room_in_shared_memory_is_an_error_not_a_bus_error() -> None:
 
 
 def test_a_world_that_cannot_be_reset_at_all_ends_the_run_before_it_begins() -> None:
-    done = run_to_end("--env-id", "bad_parts:raising_reset", "--env-args", "after=1", *CARTPOLE[2:], *SYNTHETIC)
+    done = run_to_end(
+        "--env-id", "tests.support.bad_parts:raising_reset", "--env-args", "after=1", *CARTPOLE[2:], *SYNTHETIC
+    )
     assert done.returncode == 1
     assert "EnvironmentFailed: the world raised in reset(): RuntimeError: the key does not fit" in done.stderr
 
@@ -212,7 +215,7 @@ def test_a_world_that_cannot_be_reset_at_all_ends_the_run_before_it_begins() -> 
 @pytest.mark.slow
 @pytest.mark.parametrize(("world", "after"), [("raising_world", 100), ("raising_reset", 6)])
 def test_what_was_recorded_before_a_failure_is_kept(world: str, after: int, tmp_path: Path) -> None:
-    arguments = ("--env-id", f"bad_parts:{world}", "--env-args", f"after={after}", *CARTPOLE[2:])
+    arguments = ("--env-id", f"tests.support.bad_parts:{world}", "--env-args", f"after={after}", *CARTPOLE[2:])
     done = run_to_end(*arguments, *SYNTHETIC, "--out", str(tmp_path))
     assert done.returncode == 1
     rows = (tmp_path / "actions.csv").read_text().splitlines()

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from drills import COMMAND, HERE, segments
+
+from tests.support.drills import COMMAND, HERE, segments
 
 pytestmark = pytest.mark.fault
 

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,18 +15,22 @@ from typing import Any
 
 import psutil
 import pytest
-from drills import HEALTHY, SHM, run_to_end, running, wait_for, wait_until_ticking
 
 import rtcore
 from rtcore.errors import ConfigError, PolicyError, RecordError, RtcoreError
 from rtcore.learn.checkpoint import load_state
 from rtcore.memory.segments import files_of
 from rtcore.memory.shared import SharedRun
+from tests.support.drills import HEALTHY, SHM, run_to_end, running, wait_for, wait_until_ticking
 
 pytestmark = pytest.mark.fault
-sys.path.insert(0, str(Path(__file__).parent))
 
-SLOW = {"env_id": "slow_parts:slow_reset", "policy": "synthetic", "policy_args": {"latency_ms": 50}, "workers": 4}
+SLOW = {
+    "env_id": "tests.support.slow_parts:slow_reset",
+    "policy": "synthetic",
+    "policy_args": {"latency_ms": 50},
+    "workers": 4,
+}
 
 
 def nothing_is_left_of(runtime: rtcore.Runtime, pids: list[int]) -> None:
@@ -91,7 +94,11 @@ def test_a_stop_that_is_ordered_before_the_env_process_has_heard_of_the_run_ends
 
 def test_the_world_is_closed_when_the_policy_fails(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
-    fields: dict[str, Any] = SLOW | {"policy": "slow_parts:breaks_later", "policy_args": {"pad_ms": 30}, "workers": 2}
+    fields: dict[str, Any] = SLOW | {
+        "policy": "tests.support.slow_parts:breaks_later",
+        "policy_args": {"pad_ms": 30},
+        "workers": 2,
+    }
     runtime = rtcore.Runtime(**fields, env_args={"closed": str(closed)}, duration=60)
     with pytest.raises(PolicyError, match="this policy has had enough"), runtime:
         runtime.wait(50)
@@ -150,7 +157,7 @@ def run_id_of(run: subprocess.Popen[str]) -> str:
 def test_a_full_disk_leaves_the_summary_on_the_screen_and_no_draft(tmp_path: Path) -> None:
     (tmp_path / "jobs.csv").symlink_to("/dev/full")
     done = run_to_end(
-        *("--env-id", "slow_parts:slow_reset", "--policy", "synthetic", "--policy-args", "latency_ms=50"),
+        *("--env-id", "tests.support.slow_parts:slow_reset", "--policy", "synthetic", "--policy-args", "latency_ms=50"),
         *("--workers", "4", "--duration", "6", "--no-live", "--out", str(tmp_path)),
     )
     assert done.returncode == 1

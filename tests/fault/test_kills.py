@@ -12,7 +12,18 @@ from pathlib import Path
 
 import psutil
 import pytest
-from drills import COMMAND, HEALTHY, HERE, children_by_name, kill, running, segments, wait_for, wait_until_ticking
+
+from tests.support.drills import (
+    COMMAND,
+    HEALTHY,
+    HERE,
+    children_by_name,
+    kill,
+    running,
+    segments,
+    wait_for,
+    wait_until_ticking,
+)
 
 pytestmark = pytest.mark.fault
 

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from drills import (
+
+from rtcore.learn.checkpoint import load_state
+from tests.support.drills import (
     COMMAND,
     HERE,
     SHM,
@@ -27,12 +29,20 @@ from drills import (
     wait_until_ticking,
 )
 
-from rtcore.learn.checkpoint import load_state
-
 pytestmark = [pytest.mark.fault, pytest.mark.slow]
 
 LEARNING = (
-    *("--env-id", "paying_world:paying", "--policy", "mlp", "--workers", "2", "--learn", "dqn", "--no-live"),
+    *(
+        "--env-id",
+        "tests.support.paying_world:paying",
+        "--policy",
+        "mlp",
+        "--workers",
+        "2",
+        "--learn",
+        "dqn",
+        "--no-live",
+    ),
     *("--learning-starts", "50", "--learner-nice", "0"),
 )
 

@@ -15,7 +15,6 @@ import minari
 import numpy as np
 import psutil
 import pytest
-from drills import HEALTHY, children_by_name, kill, run_to_end, running, wait_for, wait_until_ticking
 
 from rtcore.cli.mend import mend
 from rtcore.cli.replay import make_world
@@ -24,6 +23,7 @@ from rtcore.errors import ConfigError
 from rtcore.recording.reader import Recording
 from rtcore.recording.replay import Report, replay
 from rtcore.recording.schema import FOLDER, MINARI_FILES, TICKS_FILE, ticks_file
+from tests.support.drills import HEALTHY, children_by_name, kill, run_to_end, running, wait_for, wait_until_ticking
 
 pytestmark = pytest.mark.fault
 
@@ -207,7 +207,7 @@ def test_a_run_with_a_killed_worker_is_the_same_again(tmp_path):
 
 @pytest.mark.slow
 def test_a_run_whose_world_fails_is_recorded_to_its_last_frame(tmp_path):
-    world = ("--env-id", "bad_parts:raising_world", "--env-args", "after=150")
+    world = ("--env-id", "tests.support.bad_parts:raising_world", "--env-args", "after=150")
     ended = run_to_end(*SHORT, *world, "--duration", "20", "--record", "--out", str(tmp_path))
     assert ended.returncode == 1
     ticks = ticks_of(tmp_path)

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from drills import run_to_end, wait_for
 
 from rtcore.cli.exits import EXIT_BAD_INPUT
 from rtcore_envs.library import KNOWN_ROMS, sha256_of
 from rtcore_envs.probe import Probe, probe_rom
 from rtcore_envs.states import write_state
+from tests.support.drills import run_to_end, wait_for
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow]
 
@@ -115,7 +115,9 @@ def test_a_pipe_in_place_of_a_rom_is_an_error_and_no_wait(tmp_path: Path) -> Non
 def run_battles(rom: Path, states: Path, *arguments: str, exitcode: int = 1) -> str:
     """A run that must fail, of a world for which the file `rom` is what it expects."""
     env_args = f"rom={rom},states={states},known={rom}"
-    return run_to_failure("--env-id", "probe_parts:battles", "--env-args", env_args, *arguments, exitcode=exitcode)
+    return run_to_failure(
+        "--env-id", "tests.support.probe_parts:battles", "--env-args", env_args, *arguments, exitcode=exitcode
+    )
 
 
 def test_a_rom_that_hangs_at_power_on_is_killed(tmp_path: Path) -> None:

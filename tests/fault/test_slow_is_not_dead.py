@@ -10,7 +10,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from drills import HEALTHY, run_to_end, running, wait_until_ticking
+
+from tests.support.drills import HEALTHY, run_to_end, running, wait_until_ticking
 
 pytestmark = pytest.mark.fault
 
@@ -46,7 +47,15 @@ def test_updates_that_are_longer_than_the_hang_timeout_are_made_all_the_same(tmp
     learning = ("--learn", "dqn", "--mode", "infer-then-learn", "--stagger", "sequential", "--workers", "1")
     settings = ("--learning-starts", "5", "--batch-size", "8", "--hang-timeout-s", "1", "--duration", "6")
     run = run_to_end(
-        *CART_POLE, "--policy", "slow_parts:slow_to_learn", *learning, *settings, "--fps", "50", "--out", str(tmp_path)
+        *CART_POLE,
+        "--policy",
+        "tests.support.slow_parts:slow_to_learn",
+        *learning,
+        *settings,
+        "--fps",
+        "50",
+        "--out",
+        str(tmp_path),
     )
     assert run.returncode == 0, run.stdout + run.stderr
     summary = json.loads((tmp_path / "summary.json").read_text())

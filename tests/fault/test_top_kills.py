@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-import drills
 import psutil
 import pytest
 
@@ -17,6 +16,7 @@ from rtcore.cli import topview
 from rtcore.memory.segments import files_of, unlink_all
 from rtcore.watch.onlooker import RunState
 from rtcore.watch.visible import list_runs, visible_run_ids
+from tests.support import drills
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow]
 

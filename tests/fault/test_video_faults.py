@@ -10,10 +10,10 @@ from pathlib import Path
 
 import av
 import pytest
-from drills import HEALTHY, run_to_end, running, wait_for, wait_until_ticking
 
 from rtcore.recording.reader import Recording
 from rtcore.recording.schema import FOLDER, TICKS_FILE
+from tests.support.drills import HEALTHY, run_to_end, running, wait_for, wait_until_ticking
 
 pytestmark = pytest.mark.fault
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import psutil
 import pytest
-from drills import run_to_end, running, wait_for, wait_until_ticking
 
 import rtcore
 from rtcore.errors import EnvironmentFailed, EnvironmentHung
+from tests.support.drills import run_to_end, running, wait_for, wait_until_ticking
 
 pytestmark = pytest.mark.fault
 
@@ -22,7 +22,17 @@ pytestmark = pytest.mark.fault
 def run_of(notes: Path, *more: str, **world: object) -> list[str]:
     args = ",".join(f"{name}={value}" for name, value in ({"notes": str(notes)} | world).items())
     return [
-        *("--env-id", "family_world:make", "--env-args", args, "--policy", "random", "--workers", "1", "--no-live"),
+        *(
+            "--env-id",
+            "tests.support.family_world:make",
+            "--env-args",
+            args,
+            "--policy",
+            "random",
+            "--workers",
+            "1",
+            "--no-live",
+        ),
         *more,
     ]
 
@@ -106,7 +116,7 @@ def test_closing_may_take_as_long_as_the_world_may_be_silent(tmp_path: Path) -> 
     ("how", "said"),
     [
         ("raise", "EnvironmentFailed: the world raised in close(): OSError: the video cannot be written"),
-        ("hang", "EnvironmentHung: closing family_world:make took longer than 1 s"),
+        ("hang", "EnvironmentHung: closing tests.support.family_world:make took longer than 1 s"),
         ("die", "SIGHUP"),
     ],
 )
@@ -130,12 +140,9 @@ def test_on_the_virtual_clock_a_close_that_raises_is_the_same_error(tmp_path: Pa
 
 
 @pytest.mark.parametrize(("how", "error"), [("raise", EnvironmentFailed), ("hang", EnvironmentHung)])
-def test_a_program_that_steps_the_world_is_told_once_by_its_own_close(
-    how: str, error: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+def test_a_program_that_steps_the_world_is_told_once_by_its_own_close(how: str, error: Any, tmp_path: Path) -> None:
     world = {"notes": str(tmp_path), "how_closing": how}
-    env = rtcore.RealtimeEnv("family_world:make", env_args=world, env_timeout_s=1)
+    env = rtcore.RealtimeEnv("tests.support.family_world:make", env_args=world, env_timeout_s=1)
     env.reset()
     with pytest.raises(error, match="clos"):
         env.close()

@@ -1,9 +1,9 @@
 """Makes every access of `rtcore.memory.ring` and `rtcore.memory.slots` to shared memory a step of the explorer."""
 
 import pytest
-from explorer import SteppedRecord, stepped_copy
 
 from rtcore.memory import ring, slots
+from tests.support.explorer import SteppedRecord, stepped_copy
 
 
 @pytest.fixture(autouse=True)

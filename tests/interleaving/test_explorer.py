@@ -3,9 +3,9 @@
 import math
 
 import pytest
-from explorer import Deadlock, Scenario, SteppedBuffer, SteppedRecord, explore, wait_until
 
 from rtcore.memory.layout import JOB
+from tests.support.explorer import Deadlock, Scenario, SteppedBuffer, SteppedRecord, explore, wait_until
 
 pytestmark = pytest.mark.interleaving
 

@@ -3,8 +3,11 @@
 from functools import partial
 
 import pytest
-from explorer import Scenario, SteppedBuffer, explore
-from test_interleaving_params import (
+
+from rtcore.memory import weights as params
+from rtcore.memory.weights import ParamStore
+from rtcore_workers.holder import Holder
+from tests.interleaving.test_interleaving_params import (
     TORN,
     WHOLE,
     WORDS,
@@ -21,10 +24,7 @@ from test_interleaving_params import (
     open_store,
     weights,
 )
-
-from rtcore.memory import weights as params
-from rtcore.memory.weights import ParamStore
-from rtcore_workers.holder import Holder
+from tests.support.explorer import Scenario, SteppedBuffer, explore
 
 pytestmark = pytest.mark.interleaving
 

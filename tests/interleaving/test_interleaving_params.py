@@ -1,12 +1,12 @@
 """The parameter store under every schedule of publishers and a worker, and with a publisher killed at any step."""
 
 import pytest
-from explorer import Scenario, SteppedBuffer, access, explore, wait_until
 
 from rtcore.errors import PolicyError
 from rtcore.memory import weights as params
 from rtcore.memory.layout import ParamLayout
 from rtcore.memory.weights import ParamStore, Version
+from tests.support.explorer import Scenario, SteppedBuffer, access, explore, wait_until
 
 pytestmark = pytest.mark.interleaving
 

@@ -3,10 +3,10 @@
 from types import SimpleNamespace
 
 import pytest
-from explorer import Scenario, SteppedWords, explore, wait_until
 
 from rtcore.loop.resets import ResetOrders, reset_order
 from rtcore.runtime.player import Player
+from tests.support.explorer import Scenario, SteppedWords, explore, wait_until
 
 pytestmark = pytest.mark.interleaving
 

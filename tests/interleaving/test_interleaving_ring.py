@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from explorer import Scenario, SteppedBuffer, explore
 
 from rtcore.memory.layout import FRAME_HEADER, LOG_RECORD, RING_BEGUN, Layout
 from rtcore.memory.ring import NONE_YET, FrameRing, JobLog, ReadStatus, SequenceRing
+from tests.support.explorer import Scenario, SteppedBuffer, explore
 
 pytestmark = pytest.mark.interleaving
 

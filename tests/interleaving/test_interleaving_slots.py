@@ -1,11 +1,11 @@
 """Action slots and job records under every schedule of the env process and a worker."""
 
 import pytest
-from explorer import Scenario, SteppedBuffer, explore, wait_until
 
 from rtcore.memory import slots
 from rtcore.memory.layout import JOB, SLOT_ENTRY, Layout
 from rtcore.memory.slots import ActionSlots, JobBoard
+from tests.support.explorer import Scenario, SteppedBuffer, explore, wait_until
 
 pytestmark = pytest.mark.interleaving
 

@@ -20,6 +20,7 @@ from rtcore.memory.weights import ParamStore
 from rtcore_workers.holder import Holder
 from rtcore_workers.weights.cudart import HANDLE_BYTES, CudaError, Cudart, loaded_cudart
 from rtcore_workers.weights.device_memory import CUDA_IPC, CudaMemory, NotShared, allocate
+from tests import support
 
 pytestmark = pytest.mark.process
 
@@ -41,7 +42,10 @@ cudart.close_handle(address)
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> str:
-    source, built = Path(__file__).with_name("cudart_stand_in.c"), tmp_path_factory.mktemp("lib") / "cudart_stand_in.so"
+    source, built = (
+        Path(support.__file__).with_name("cudart_stand_in.c"),
+        tmp_path_factory.mktemp("lib") / "cudart_stand_in.so",
+    )
     flags = ["-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-O1"]
     subprocess.run(["cc", *flags, "-o", str(built), str(source)], check=True)
     return str(built)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,12 +12,11 @@ from gymnasium import spaces
 import rtcore
 from rtcore.errors import ConfigError, EnvironmentFailed, PolicyError
 from rtcore.memory.segments import files_of
+from tests.support import dict_parts
+from tests.support.dict_parts import PARTS, differences
 
 pytestmark = pytest.mark.process
-sys.path.insert(0, str(Path(__file__).parent))
 
-import dict_parts  # noqa: E402 - found through the path above
-from dict_parts import PARTS, differences  # noqa: E402
 
 PANEL: dict[str, Any] = {"env_id": dict_parts.panel, "live": False}
 QUICK: dict[str, Any] = {"policy": "synthetic", "policy_args": {"latency_ms": 10}, "workers": 1}
@@ -135,7 +132,7 @@ def test_an_image_policy_is_refused_before_tick_0() -> None:
 
 
 def test_a_discrete_part_is_refused_when_the_world_is_made() -> None:
-    runtime = rtcore.Runtime(env_id="dict_worlds:with_discrete", ticks=50, live=False, **QUICK)
+    runtime = rtcore.Runtime(env_id="tests.support.dict_worlds:with_discrete", ticks=50, live=False, **QUICK)
     with pytest.raises(ConfigError, match=r"observation part 'mode' is Discrete\(4\).*FlattenObservation"):
         runtime.start()
     assert files_of(runtime.run_id) == []

@@ -18,12 +18,10 @@ import rtcore
 from rtcore.config.factories import import_path
 from rtcore.errors import ConfigError, EnvironmentFailed, PolicyError, StartupError
 from rtcore.memory.segments import files_of
+from tests.support import embed_mains, embed_worlds
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
-sys.path.insert(0, str(Path(__file__).parent))
 
-import embed_mains  # noqa: E402 - found through the path above
-import embed_worlds  # noqa: E402
 
 SYNTHETIC: dict[str, Any] = {"policy": "synthetic", "policy_args": {"latency_ms": 10}, "workers": 2}
 
@@ -49,7 +47,9 @@ def test_a_run_starts_in_the_background_and_says_when_it_is_ready() -> None:
 
 
 def test_what_goes_wrong_in_the_background_is_raised_where_the_program_waits() -> None:
-    runtime = rtcore.Runtime(env_id="embed_worlds:nothing_of_the_kind", ticks=60, **SYNTHETIC).start(wait=False)
+    runtime = rtcore.Runtime(env_id="tests.support.embed_worlds:nothing_of_the_kind", ticks=60, **SYNTHETIC).start(
+        wait=False
+    )
     for wait in (runtime.wait_ready, runtime.wait):
         with pytest.raises(ConfigError, match="nothing_of_the_kind"):
             wait()
@@ -81,7 +81,7 @@ def test_a_run_in_the_background_is_entered_once_it_is_ready() -> None:
 
 
 def test_an_error_of_the_start_is_there_as_soon_as_the_run_is_over() -> None:
-    runtime = rtcore.Runtime(env_id="embed_worlds:nothing_of_the_kind", **SYNTHETIC)
+    runtime = rtcore.Runtime(env_id="tests.support.embed_worlds:nothing_of_the_kind", **SYNTHETIC)
     seen: list[Any] = []
 
     class Over(threading.Event):
@@ -164,7 +164,9 @@ def unlucky(**kwargs: Any) -> gymnasium.Env[Any, Any]:
 
 
 def test_samples_are_tensors_of_the_frames_own_dtype_and_none_while_there_are_too_few() -> None:
-    with rtcore.Runtime(env_id="worlds:checking", env_args={"space": "box"}, ticks=150, **SYNTHETIC) as runtime:
+    with rtcore.Runtime(
+        env_id="tests.support.worlds:checking", env_args={"space": "box"}, ticks=150, **SYNTHETIC
+    ) as runtime:
         assert runtime.sample(4000) is None
         with pytest.raises(ConfigError, match="ring_slots=4096 never holds as many"):
             runtime.sample(5000)
@@ -221,8 +223,8 @@ def test_a_callback_may_close_the_run_and_what_it_raises_is_raised_by_wait() -> 
 
 
 def test_factories_are_named_so_that_other_processes_find_them() -> None:
-    assert import_path(embed_worlds.counting) == "embed_worlds:counting"
-    assert import_path(embed_worlds.Gliding) == "embed_worlds:Gliding"
+    assert import_path(embed_worlds.counting) == "tests.support.embed_worlds:counting"
+    assert import_path(embed_worlds.Gliding) == "tests.support.embed_worlds:Gliding"
     assert import_path("CartPole-v1") == "CartPole-v1"
 
     def local() -> None: ...

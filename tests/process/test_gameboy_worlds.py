@@ -22,7 +22,6 @@ from rtcore_envs.probe import Probe, as_known
 from rtcore_envs.states import read_state
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
-sys.path.insert(0, str(Path(__file__).parent))
 
 SCORE, GAME_STATE = 0xC0A0, 0xFFE1
 MINE, THEIRS, BATTLE, BOX, OWNED = 0xD16C, 0xD8A5, 0xD057, 0xDA80, 0xD2F7
@@ -41,7 +40,7 @@ def played(tmp_path: Path, world: str, probe: Probe, script: dict[int, dict[int,
     tmp_path.mkdir(exist_ok=True)
     (tmp_path / "script.json").write_text(json.dumps(script))
     with rtcore.Runtime(
-        env_id="probe_worlds:scripted",
+        env_id="tests.support.probe_worlds:scripted",
         env_args={
             "world": world,
             "rom": str(probe.path),
@@ -125,9 +124,8 @@ def test_a_user_without_the_rom_is_told_which_one_before_anything_runs(
 
 
 DIGEST = """
-import hashlib, random, sys
-sys.path.insert(0, {here!r})
-from probe_worlds import make
+import hashlib, random
+from tests.support.probe_worlds import make
 env = make("battles", {rom!r}, "pokemon-red", states={states!r}, state_order="sample")
 rng, digest = random.Random(5), hashlib.sha256()
 for seed in ({seeds}):
@@ -149,7 +147,7 @@ def test_the_same_seed_and_actions_give_the_same_episodes_in_two_processes(tmp_p
 
     def run(seeds: str) -> str:
         rom, states = str(probe.path), str(tmp_path / "states")
-        code = DIGEST.format(here=str(Path(__file__).parent), rom=rom, states=states, seeds=seeds)
+        code = DIGEST.format(rom=rom, states=states, seeds=seeds)
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout

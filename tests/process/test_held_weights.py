@@ -20,9 +20,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import weight_parts
-from test_weights_runs import PLAYING, applied, check_each_came_from_one_version, start_publisher, wait_for
-from weight_parts import state
 
 import rtcore
 from rtcore.memory.segments import files_of
@@ -31,6 +28,14 @@ from rtcore.memory.weights import ParamStore
 from rtcore.processes.launcher import PRELOAD_NETWORK
 from rtcore.runtime.runtime import Runtime
 from rtcore_workers.weights.device_memory import NotShared, open_memory
+from tests.process.test_weights_runs import (
+    PLAYING,
+    applied,
+    check_each_came_from_one_version,
+    start_publisher,
+    wait_for,
+)
+from tests.support.weight_parts import state
 
 pytestmark = pytest.mark.process
 
@@ -286,16 +291,13 @@ def test_a_stopped_worker_keeps_one_buffer_and_the_others_move_on(tmp_path: Path
 def test_a_holder_ends_with_a_killed_program() -> None:
     code = (
         "import json, sys, rtcore\n"
-        "from test_held_weights import HELD\n"
+        "from tests.process.test_held_weights import HELD\n"
         "with rtcore.Runtime(**HELD | {'workers': 2}) as runtime:\n"
         "    pids = [*runtime.worker_pids.values(), *runtime._supervisor.workers.holders.pids.values()]\n"
         "    print(json.dumps([runtime.run_id, *pids]), flush=True)\n"
         "    sys.stdin.read()\n"
     )
-    here = Path(weight_parts.__file__).parent
-    program = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=here, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    program = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert program.stdout is not None
     with program, program.stdout as said:
         run_id, *pids = json.loads(said.readline())

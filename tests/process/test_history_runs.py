@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hashing_parts import Hash, Noise
 
 import rtcore
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore_workers.policies import EpsilonSchedule, ExploringPolicy, load_policy
+from tests.support.hashing_parts import Hash, Noise
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
@@ -18,8 +18,8 @@ pytestmark = [pytest.mark.process, pytest.mark.slow]
 def test_every_sampled_action_is_the_one_that_its_sampled_input_leads_to(obs_history: int, act_history: int) -> None:
     rng = np.random.default_rng(0)
     with rtcore.Runtime(
-        env_id="hashing_parts:Noise",
-        policy="hashing_parts:hash_of_input",
+        env_id="tests.support.hashing_parts:Noise",
+        policy="tests.support.hashing_parts:hash_of_input",
         policy_args={"pad_ms": 25},
         workers=3,
         ticks=300,
@@ -44,8 +44,8 @@ def test_every_sampled_action_is_the_one_that_its_sampled_input_leads_to(obs_his
 
 def test_exploring_workers_take_the_random_actions_of_the_tick_they_saw() -> None:
     with rtcore.Runtime(
-        env_id="hashing_parts:Noise",
-        policy="hashing_parts:hash_of_input",
+        env_id="tests.support.hashing_parts:Noise",
+        policy="tests.support.hashing_parts:hash_of_input",
         policy_args={"pad_ms": 25},
         workers=3,
         ticks=200,

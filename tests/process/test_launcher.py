@@ -29,7 +29,7 @@ def said() -> list[str]:
 
 @pytest.fixture
 def launcher(said: list[str]) -> Iterator[Launcher]:
-    made = Launcher(new_run_id(), ("json", "launcher_parts"), said.append)
+    made = Launcher(new_run_id(), ("json", "tests.support.launcher_parts"), said.append)
     yield made
     made.close()
 
@@ -52,10 +52,13 @@ def descriptors(launcher: Launcher) -> tuple[int, int]:
 
 def test_hundreds_of_children_are_asked_for_before_any_answer_is_read(launcher: Launcher) -> None:
     """Many more answers, and many more bytes, than a socket keeps: nobody waits for the other for ever."""
-    first = launcher.start("worker", 0, 0, "launcher_parts:ends", {})
+    first = launcher.start("worker", 0, 0, "tests.support.launcher_parts:ends", {})
     poll_until(launcher, lambda: first.exitcode is not None)
     before = descriptors(launcher)
-    children = [launcher.start("worker", index, 1, "launcher_parts:waits", {"pad": "x" * 9000}) for index in range(350)]
+    children = [
+        launcher.start("worker", index, 1, "tests.support.launcher_parts:waits", {"pad": "x" * 9000})
+        for index in range(350)
+    ]
     poll_until(launcher, lambda: all(child.ready for child in children))
     assert {(child.ready or {})["bytes"] for child in children} == {9000}
     for child in children:
@@ -66,11 +69,11 @@ def test_hundreds_of_children_are_asked_for_before_any_answer_is_read(launcher: 
 
 
 def test_a_long_run_of_restarts_leaves_no_descriptor_and_no_child_behind(launcher: Launcher) -> None:
-    first = launcher.start("worker", 0, 0, "launcher_parts:ends", {})
+    first = launcher.start("worker", 0, 0, "tests.support.launcher_parts:ends", {})
     poll_until(launcher, lambda: first.exitcode is not None)
     before = descriptors(launcher)
     for generation in range(300):
-        child = launcher.start("worker", 0, generation, "launcher_parts:ends", {})
+        child = launcher.start("worker", 0, generation, "tests.support.launcher_parts:ends", {})
         poll_until(launcher, lambda child=child: child.exitcode is not None)
     assert descriptors(launcher) == before
     assert not launcher._children
@@ -78,7 +81,9 @@ def test_a_long_run_of_restarts_leaves_no_descriptor_and_no_child_behind(launche
 
 
 def test_a_boot_and_an_answer_of_megabytes_arrive_whole(launcher: Launcher) -> None:
-    child = launcher.start("worker", 0, 1, "launcher_parts:echoes", {"chars": 3_000_000, "pad": "y" * 3_000_000})
+    child = launcher.start(
+        "worker", 0, 1, "tests.support.launcher_parts:echoes", {"chars": 3_000_000, "pad": "y" * 3_000_000}
+    )
     poll_until(launcher, lambda: child.pid > 0)
     child.send(Begin(7))
     poll_until(launcher, lambda: bool(child.messages))
@@ -86,7 +91,7 @@ def test_a_boot_and_an_answer_of_megabytes_arrive_whole(launcher: Launcher) -> N
 
 
 def test_a_long_error_arrives_as_what_it_is(launcher: Launcher) -> None:
-    child = launcher.start("worker", 0, 1, "launcher_parts:raises", {"text": "\u4e16", "times": 400_000})
+    child = launcher.start("worker", 0, 1, "tests.support.launcher_parts:raises", {"text": "\u4e16", "times": 400_000})
     poll_until(launcher, lambda: child.exitcode is not None)
     assert child.failure is not None
     error = child_error(child.failure, "worker 0")
@@ -95,7 +100,7 @@ def test_a_long_error_arrives_as_what_it_is(launcher: Launcher) -> None:
 
 
 def test_a_child_that_sends_what_is_no_message_has_failed_by_name(launcher: Launcher) -> None:
-    child = launcher.start("worker", 3, 1, "launcher_parts:talks_nonsense", {})
+    child = launcher.start("worker", 3, 1, "tests.support.launcher_parts:talks_nonsense", {})
     poll_until(launcher, lambda: child.failure is not None)
     assert child.failure is not None
     assert child.failure.kind == "ChannelError"
@@ -104,8 +109,8 @@ def test_a_child_that_sends_what_is_no_message_has_failed_by_name(launcher: Laun
 
 
 def test_a_fork_that_fails_is_tried_again_and_counted(launcher: Launcher, said: list[str]) -> None:
-    launcher.preload("trouble", ("launcher_parts:fail_two_forks",))
-    child = launcher.start("worker", 0, 1, "launcher_parts:waits", {})
+    launcher.preload("trouble", ("tests.support.launcher_parts:fail_two_forks",))
+    child = launcher.start("worker", 0, 1, "tests.support.launcher_parts:waits", {})
     poll_until(launcher, lambda: child.ready is not None)
     why = f"[Errno 11] {os.strerror(11)}"
     assert launcher.failed_forks == {why: 2}
@@ -114,8 +119,8 @@ def test_a_fork_that_fails_is_tried_again_and_counted(launcher: Launcher, said: 
 
 def test_a_fork_that_goes_on_failing_is_the_childs_failure(launcher: Launcher, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launcher_module, "_FORK_PATIENCE_NS", 300 * NS_PER_MS)
-    launcher.preload("trouble", ("launcher_parts:fail_all_forks",))
-    child = launcher.start("worker", 5, 1, "launcher_parts:waits", {})
+    launcher.preload("trouble", ("tests.support.launcher_parts:fail_all_forks",))
+    child = launcher.start("worker", 5, 1, "tests.support.launcher_parts:waits", {})
     assert child in poll_until(launcher, lambda: child.exitcode is not None)
     assert child.failure is not None
     error = child_error(child.failure, "worker 5")
@@ -125,7 +130,7 @@ def test_a_fork_that_goes_on_failing_is_the_childs_failure(launcher: Launcher, m
 
 
 def test_a_library_that_cannot_be_imported_is_named(launcher: Launcher) -> None:
-    launcher.preload("trouble", ("launcher_parts:cannot_be_called",))
+    launcher.preload("trouble", ("tests.support.launcher_parts:cannot_be_called",))
     with pytest.raises(LauncherDied, match=r"the fork server raised ImportError: libgl.so.1"):
         poll_until(launcher, lambda: False)
 
@@ -150,7 +155,7 @@ def test_how_the_fork_server_died_is_said_as_far_as_it_is_known(launcher: Launch
 def test_a_fork_server_that_is_asked_to_end_while_it_starts_goes_on(launcher: Launcher, signum: int) -> None:
     """It is the program that ends it: children have a world to close."""
     os.kill(launcher._process.pid, signum)
-    child = launcher.start("worker", 0, 1, "launcher_parts:ends", {})
+    child = launcher.start("worker", 0, 1, "tests.support.launcher_parts:ends", {})
     poll_until(launcher, lambda: child.exitcode is not None)
     assert child.exitcode == 0
 

@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from learnable import EPISODE_STEPS
 
 import rtcore
 from rtcore.errors import ConfigError, PolicyError, StartupError
 from rtcore.learn.checkpoint import load_state, load_weights
 from rtcore.results.summary import LearnerStats
+from tests.support.learnable import EPISODE_STEPS
 
 pytestmark = pytest.mark.process
 
 FAST: dict[str, Any] = {
-    "env_id": "learnable:bandit",
+    "env_id": "tests.support.learnable:bandit",
     "policy": "mlp",
     "workers": 2,
     "learn": "dqn",
@@ -106,7 +106,7 @@ def test_the_state_of_a_checkpoint_says_what_it_is_of(tmp_path: Path) -> None:
     learn(tmp_path, ticks=300, seed=7)
     state = json.loads((tmp_path / "checkpoints" / "last" / "state.json").read_text())
     assert state["seed"] == 7
-    assert state["world"]["env_id"] == "learnable:bandit"
+    assert state["world"]["env_id"] == "tests.support.learnable:bandit"
     assert state["world"]["action"]["kind"] == "discrete"
     assert state["policy"]["policy"] == "mlp"
     assert state["config"]["learn"] == "dqn"
@@ -117,7 +117,7 @@ def test_the_state_of_a_checkpoint_says_what_it_is_of(tmp_path: Path) -> None:
 
 def test_a_world_without_discrete_actions_is_refused() -> None:
     with pytest.raises(ConfigError, match="expected Discrete"):
-        learn(None, env_id="worlds:checking", env_args={"space": "box"}, ticks=10)
+        learn(None, env_id="tests.support.worlds:checking", env_args={"space": "box"}, ticks=10)
 
 
 @pytest.mark.slow
@@ -125,7 +125,7 @@ def test_the_checkpoint_of_another_network_or_world_is_refused(tmp_path: Path) -
     learn(tmp_path, ticks=200)
     with pytest.raises(PolicyError, match="expected"):
         learn(None, ticks=10, resume=tmp_path, policy_args={"hidden": 7})
-    with pytest.raises(ConfigError, match="was trained on learnable:bandit"):
+    with pytest.raises(ConfigError, match="was trained on tests.support.learnable:bandit"):
         learn(None, ticks=10, resume=tmp_path, env_id="CartPole-v1")
     with pytest.raises(ConfigError, match="there is no"):
         learn(None, ticks=10, resume=tmp_path / "nowhere")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -17,15 +16,14 @@ from rtcore.errors import EnvironmentFailed, RtcoreWarning
 from rtcore_workers.policies.mlp import mlp
 
 pytestmark = [pytest.mark.process]
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 def test_torch_is_imported_once_for_all_workers_with_its_meta_device_and_not_for_the_world(tmp_path: Path) -> None:
     said: list[str] = []
     with rtcore.Runtime(
-        env_id="policy_probes:Fast",
+        env_id="tests.support.policy_probes:Fast",
         env_args={"folder": str(tmp_path)},
-        policy="policy_probes:positional",
+        policy="tests.support.policy_probes:positional",
         policy_args={"folder": str(tmp_path)},
         workers=3,
         ticks=20,
@@ -40,12 +38,16 @@ def test_torch_is_imported_once_for_all_workers_with_its_meta_device_and_not_for
     phases = summary["startup"]
     assert list(phases) == ["world", "imports", "workers", "rehearsal"]
     assert summary["startup_s"] == pytest.approx(sum(phases.values()), abs=1e-4)
-    assert said[0] == "making the world policy_probes:Fast"
+    assert said[0] == "making the world tests.support.policy_probes:Fast"
 
 
 def drawn_by_worker(seed: int, out: Path) -> dict[str, list[str]]:
     """The first actions of each worker in a run."""
-    args = {"env_id": "policy_probes:Fast", "env_args": {"folder": str(out)}, "policy": "policy_probes:noise"}
+    args = {
+        "env_id": "tests.support.policy_probes:Fast",
+        "env_args": {"folder": str(out)},
+        "policy": "tests.support.policy_probes:noise",
+    }
     with rtcore.Runtime(**args, workers=3, ticks=40, seed=seed, out=out) as runtime:
         runtime.wait()
     found: dict[str, list[str]] = {}
@@ -78,7 +80,9 @@ def test_a_run_that_names_no_policy_plays_one_that_fits_its_world() -> None:
 
 def test_a_world_that_leaves_its_space_is_told_of_once_and_blamed_for_its_nan() -> None:
     said: list[str] = []
-    run = rtcore.Runtime(env_id="worlds:LeavesItsSpace", policy="mlp", workers=2, ticks=2000, progress=said.append)
+    run = rtcore.Runtime(
+        env_id="tests.support.worlds:LeavesItsSpace", policy="mlp", workers=2, ticks=2000, progress=said.append
+    )
     with run as runtime:
         with (
             pytest.warns(RtcoreWarning, match="leave the space"),
@@ -134,7 +138,13 @@ def test_threads_publish_and_sample_to_the_very_end_and_every_version_is_in_the_
 
 
 def test_what_the_header_warns_of_is_warned_of_in_a_program_of_ones_own() -> None:
-    fields = {"env_id": "CartPole-v1", "fps": 100, "policy": "policy_probes:counting", "workers": 1, "ticks": 10}
+    fields = {
+        "env_id": "CartPole-v1",
+        "fps": 100,
+        "policy": "tests.support.policy_probes:counting",
+        "workers": 1,
+        "ticks": 10,
+    }
     with pytest.warns(RtcoreWarning) as warned, rtcore.Runtime(**fields) as runtime:
         runtime.wait()
     rate, state = (str(warning.message) for warning in warned)

@@ -6,7 +6,6 @@ import gc
 import json
 import os
 import random
-import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -24,11 +23,9 @@ import rtcore
 from rtcore.errors import ConfigError, EnvironmentFailed, EnvironmentHung, PolicyError, RtcoreWarning, WorkerDied
 from rtcore.memory.segments import files_of
 from rtcore.runtime.realtime_env import RealtimeEnv
+from tests.support import embed_worlds
 
 pytestmark = pytest.mark.process
-sys.path.insert(0, str(Path(__file__).parent))
-
-import embed_worlds  # noqa: E402 - found through the path above
 
 
 @pytest.fixture
@@ -344,7 +341,7 @@ def test_a_reset_returns_although_its_episode_is_over_before_a_place_is_free_for
 
 
 def test_a_world_that_leaves_its_space_is_warned_of_once_and_blamed_for_its_nan() -> None:
-    with RealtimeEnv("worlds:LeavesItsSpace") as env:
+    with RealtimeEnv("tests.support.worlds:LeavesItsSpace") as env:
         observation, _ = env.reset()
         with pytest.warns(RtcoreWarning, match=r"leave the space.*3 of 3 elements \(\[0\] = 7 where -1 to 1") as warned:
             while np.isfinite(observation).all():
@@ -430,7 +427,10 @@ def test_a_default_action_of_ones_own_is_in_the_spec_and_is_not_the_worlds_no_op
 
 
 def test_two_envs_side_by_side_do_not_meet(make: Any) -> None:
-    first, second = make(), make(rtcore.RuntimeConfig(env_id="embed_worlds:counting", env_args={"fps": 40}))
+    first, second = (
+        make(),
+        make(rtcore.RuntimeConfig(env_id="tests.support.embed_worlds:counting", env_args={"fps": 40})),
+    )
     first.reset(options={"start": 1})
     second.reset(options={"start": 2})
     for action in range(10):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -16,11 +15,10 @@ import rtcore
 from rtcore.errors import ConfigError
 from rtcore.memory.segments import files_of
 from rtcore.runtime.rtgym import InterfaceEnv, realtime_env
+from tests.support import embed_worlds
 
 pytestmark = pytest.mark.process
-sys.path.insert(0, str(Path(__file__).parent))
 
-import embed_worlds  # noqa: E402 - found through the path above
 
 ROBOT: dict[str, Any] = {
     "interface": embed_worlds.FakeRobot,
@@ -72,7 +70,7 @@ def test_a_control_stays_as_a_robots_does_while_the_program_thinks() -> None:
 
 
 def test_an_interface_is_a_world_for_workers_too() -> None:
-    args = {"interface": "embed_worlds:FakeRobot", "time_step_duration": 0.02, "ep_max_length": 20}
+    args = {"interface": "tests.support.embed_worlds:FakeRobot", "time_step_duration": 0.02, "ep_max_length": 20}
     with rtcore.Runtime(
         env_id="rtcore.runtime.rtgym:make_world", env_args=args, policy="random", workers=1, ticks=90
     ) as runtime:
@@ -111,7 +109,7 @@ def test_an_interface_with_one_box_keeps_its_shape_and_dtype() -> None:
 
 def test_the_real_rtgym_drone_runs_unchanged() -> None:
     pytest.importorskip("rtgym")
-    program = Path(__file__).with_name("rtgym_side_by_side.py")
-    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=120, check=False)
+    program = "tests.support.rtgym_side_by_side"
+    done = subprocess.run([sys.executable, "-m", program], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["played", "played"]

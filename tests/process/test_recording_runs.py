@@ -12,7 +12,6 @@ from typing import Any
 import minari
 import numpy as np
 import pytest
-from recorded_worlds import FRAMES, Arm
 
 import rtcore
 from rtcore.cli.replay import make_world
@@ -26,11 +25,12 @@ from rtcore.recording.reader import Recording
 from rtcore.recording.replay import Report, replay
 from rtcore.recording.schema import FOLDER
 from rtcore.scheduling.dispatch import Source
+from tests.support import recorded_worlds
+from tests.support.recorded_worlds import FRAMES, Arm
 
 pytestmark = pytest.mark.process
-sys.path.insert(0, str(Path(__file__).parent))
 
-WRITER = [sys.executable, str(Path(__file__).parent / "recorded_worlds.py")]
+WRITER = [sys.executable, recorded_worlds.__file__]
 
 
 def replayed(out: Path) -> Report:
@@ -93,7 +93,7 @@ def test_every_tick_of_a_game_is_recorded_and_the_game_is_the_same_again(tmp_pat
 def test_a_run_that_skips_ticks_is_the_same_again(tmp_path, stagger, hurried):
     summary = run(
         tmp_path,
-        env_id="recorded_worlds:Stumbling",
+        env_id="tests.support.recorded_worlds:Stumbling",
         policy="synthetic",
         policy_args={"latency_ms": 40, "jitter_ms": 15},
         workers=3,
@@ -113,7 +113,7 @@ def test_a_run_that_skips_ticks_is_the_same_again(tmp_path, stagger, hurried):
 
 
 def test_a_slow_dict_world_whose_ticks_are_put_off_is_recorded_filmed_and_the_same_again(tmp_path, capsys):
-    world = ["--env-id", "recorded_worlds:Arm", "--overrun", "stretch", "--fps", "60", "--duration", "2"]
+    world = ["--env-id", "tests.support.recorded_worlds:Arm", "--overrun", "stretch", "--fps", "60", "--duration", "2"]
     policy = ["--policy", "synthetic", "--policy-args", "latency_ms=40", "--workers", "3", "--seed", "5"]
     with pytest.raises(SystemExit) as ended:
         main([*world, *policy, "--record", "--video", "--no-live", "--out", str(tmp_path)])
@@ -131,7 +131,7 @@ def test_a_slow_dict_world_whose_ticks_are_put_off_is_recorded_filmed_and_the_sa
         assert len(np.unique(angles, axis=0)) > 70
         steps = int((kept.column("source") != Source.HELD).sum())
     with pytest.raises(SystemExit) as ended:
-        main(["--replay", str(tmp_path), "--env-id", "recorded_worlds:Arm"])
+        main(["--replay", str(tmp_path), "--env-id", "tests.support.recorded_worlds:Arm"])
     assert ended.value.code == 0
     assert f"replayed 120 ticks, {summary['actions']['jobs']:,} jobs: identical" in capsys.readouterr().out
     data = minari.MinariDataset(tmp_path / FOLDER)

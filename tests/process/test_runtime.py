@@ -6,7 +6,6 @@ import csv
 import json
 import multiprocessing
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from rtcore.memory.segments import files_of
 from rtcore.virtual.simulate import Simulation
 
 pytestmark = pytest.mark.process
-sys.path.insert(0, str(Path(__file__).parent))
 
 SYNTHETIC: dict[str, Any] = {"policy": "synthetic", "policy_args": {"latency_ms": 30}, "workers": 4}
 
@@ -64,7 +62,9 @@ def test_the_game_boy_game_is_played_with_an_action_for_nearly_every_tick(tmp_pa
 
 @pytest.mark.parametrize("stagger", ["max-time", "expected-time", "sequential", "free-running"])
 def test_every_stagger_acts_and_its_books_balance(stagger: str) -> None:
-    summary = run(env_id="worlds:checking", env_args={"space": "discrete"}, ticks=150, stagger=stagger, **SYNTHETIC)
+    summary = run(
+        env_id="tests.support.worlds:checking", env_args={"space": "discrete"}, ticks=150, stagger=stagger, **SYNTHETIC
+    )
     books_balance(summary)
     assert summary["ticks"]["kinds"]["acted"] > 0
     used = sum(worker["inferences"] > 0 for worker in summary["workers"])
@@ -74,13 +74,15 @@ def test_every_stagger_acts_and_its_books_balance(stagger: str) -> None:
 @pytest.mark.parametrize("space", ["box", "multi-discrete", "multi-binary"])
 @pytest.mark.parametrize("policy", ["random", "impala"])
 def test_every_kind_of_action_arrives_as_the_world_expects_it(space: str, policy: str) -> None:
-    summary = run(env_id="worlds:checking", env_args={"space": space}, policy=policy, workers=2, chunk=2, ticks=120)
+    summary = run(
+        env_id="tests.support.worlds:checking", env_args={"space": space}, policy=policy, workers=2, chunk=2, ticks=120
+    )
     books_balance(summary)
     assert summary["ticks"]["kinds"]["acted"] > 0
 
 
 def test_what_a_world_leaves_behind_in_cycles_is_collected_while_it_runs() -> None:
-    summary = run(env_id="worlds:cyclic", policy="random", workers=1, ticks=200, on_reset="run")
+    summary = run(env_id="tests.support.worlds:cyclic", policy="random", workers=1, ticks=200, on_reset="run")
     alive = summary["episodes"]["returns"]
     assert len(alive) > 40
     assert max(alive) <= 12, "levels pile up in memory"
@@ -110,7 +112,7 @@ def test_auto_starts_as_many_workers_as_the_plan_says() -> None:
 
 def test_several_runs_at_once_in_one_process_do_not_meet() -> None:
     first = rtcore.Runtime(env_id="CartPole-v1", fps="50", ticks=80, **SYNTHETIC)
-    second = rtcore.Runtime(env_id="worlds:checking", env_args={"space": "box"}, ticks=120, **SYNTHETIC)
+    second = rtcore.Runtime(env_id="tests.support.worlds:checking", env_args={"space": "box"}, ticks=120, **SYNTHETIC)
     with first, second:
         first.wait()
         second.wait()
@@ -157,7 +159,7 @@ def test_the_same_seed_and_trace_give_the_same_virtual_run_bit_for_bit(tmp_path:
 
 def test_a_thousand_workers_are_no_problem_on_the_virtual_clock() -> None:
     config = make_config(
-        env_id="worlds:checking",
+        env_id="tests.support.worlds:checking",
         env_args={"space": "discrete"},
         policy="random",
         clock="virtual",
@@ -179,7 +181,7 @@ def test_a_thousand_workers_are_no_problem_on_the_virtual_clock() -> None:
 def test_a_trainer_samples_the_decisions_of_a_run_under_way_and_the_frames_are_those_that_were_seen() -> None:
     rng = np.random.default_rng(0)
     with rtcore.Runtime(
-        env_id="worlds:checking", env_args={"space": "discrete"}, fps=60, ticks=200, **SYNTHETIC
+        env_id="tests.support.worlds:checking", env_args={"space": "discrete"}, fps=60, ticks=200, **SYNTHETIC
     ) as runtime:
         reader = runtime.transitions(gamma=0.9)
         seen = 0

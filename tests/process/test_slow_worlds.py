@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import sys
 import time
 from collections.abc import Sequence
 from itertools import pairwise
@@ -21,7 +20,6 @@ from rtcore.results.output import write_config
 from rtcore.scheduling.dispatch import TickKind
 
 pytestmark = pytest.mark.process
-sys.path.insert(0, str(Path(__file__).parent))
 
 PERIOD_NS = 20_000_000
 SYNTHETIC: dict[str, Any] = {"policy": "synthetic", "policy_args": {"latency_ms": 30}, "workers": 4, "fps": "50"}
@@ -46,7 +44,7 @@ def took_too_long(rows: Sequence[FrameHeader], *, reset: bool) -> int:
 
 
 def test_ticks_that_have_gone_by_are_skipped_and_all_of_them_are_accounted_for() -> None:
-    summary, rows = run(env_id="worlds:slow", env_args={"step_s": 0.03, "reset_s": 0.05}, ticks=150)
+    summary, rows = run(env_id="tests.support.worlds:slow", env_args={"step_s": 0.03, "reset_s": 0.05}, ticks=150)
     ticks = summary["ticks"]
     # The last tick may itself have been skipped: the run is over where the one after it would have been.
     assert ticks["count"] + ticks["skipped"] == rows[-1].tick + 1 >= 150
@@ -62,7 +60,7 @@ def test_ticks_that_have_gone_by_are_skipped_and_all_of_them_are_accounted_for()
 
 def test_stretched_every_tick_runs_and_what_it_was_put_off_by_is_counted_to_the_nanosecond(tmp_path: Path) -> None:
     world = {"step_s": 0.03, "reset_s": 0.05, "every": 3}
-    summary, rows = run(tmp_path, env_id="worlds:slow", env_args=world, ticks=100, overrun="stretch")
+    summary, rows = run(tmp_path, env_id="tests.support.worlds:slow", env_args=world, ticks=100, overrun="stretch")
     ticks = summary["ticks"]
     assert [row.tick for row in rows] == list(range(100))
     assert (ticks["count"], ticks["skipped"]) == (100, 0)
@@ -98,7 +96,7 @@ def told_of_the_record(folder: Path, rows: Sequence[FrameHeader], put_off_ns: Se
 
 @pytest.mark.slow
 def test_a_stretched_slow_world_is_acted_on_at_nearly_every_tick() -> None:
-    summary, _ = run(env_id="worlds:slow", env_args={"step_s": 0.06}, ticks=60, overrun="stretch")
+    summary, _ = run(env_id="tests.support.worlds:slow", env_args={"step_s": 0.06}, ticks=60, overrun="stretch")
     # 30 ms of inference in ticks of 60 ms: late by two ticks at the most, whatever the plan first thought.
     assert summary["plan"]["delay_ticks"] <= 4
     assert summary["actions"]["acted_fraction"] > 0.6
@@ -107,7 +105,7 @@ def test_a_stretched_slow_world_is_acted_on_at_nearly_every_tick() -> None:
 @pytest.mark.parametrize("overrun", ["skip", "stretch"])
 def test_a_program_that_steps_a_slow_world_itself_is_told_of_every_tick(overrun: str) -> None:
     world = {"env_args": {"step_s": 0.07, "every": 4, "length": 1000}, "fps": 50, "overrun": overrun}
-    with rtcore.RealtimeEnv("worlds:slow", **world) as env:
+    with rtcore.RealtimeEnv("tests.support.worlds:slow", **world) as env:
         env.reset(seed=0)
         steps = [env.step(0) for _ in range(40)]
     infos = [step[4]["rtcore"] for step in steps]
@@ -125,7 +123,9 @@ def test_a_program_that_steps_a_slow_world_itself_is_told_of_every_tick(overrun:
 
 def test_a_step_returns_with_the_next_frame_also_if_it_is_made_late_in_its_tick() -> None:
     """The world takes 16 ms of 20 and the program 6: the next tick has begun when it answers, its frame is to come."""
-    with rtcore.RealtimeEnv("worlds:slow", env_args={"step_s": 0.016, "length": 1000}, fps=50, delay_ticks=2) as env:
+    with rtcore.RealtimeEnv(
+        "tests.support.worlds:slow", env_args={"step_s": 0.016, "length": 1000}, fps=50, delay_ticks=2
+    ) as env:
         env.reset(seed=0)
         infos = []
         for _ in range(40):

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tracecheck import Parsed, parse
 
 import rtcore
 from rtcore.clock import MonotonicClock
@@ -23,6 +22,7 @@ from rtcore.memory.layout import TRACE_EVENT
 from rtcore.memory.segments import files_of
 from rtcore.memory.trace import TraceKind, read_spool, spool_head
 from rtcore.report.perfetto.writer import TRACE_FILE, convert_folder
+from tests.support.tracecheck import Parsed, parse
 
 pytestmark = pytest.mark.process
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from tracecheck import parse
 
 from rtcore.profile import path
 from rtcore.profile.path import STAGES, TOLERANCE_PERCENT
 from rtcore.report.perfetto.writer import TRACE_FILE
+from tests.support.tracecheck import parse
 
 pytestmark = pytest.mark.process
 

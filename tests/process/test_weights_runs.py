@@ -14,20 +14,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-import weight_parts
 from safetensors.numpy import save_file
-from weight_parts import state
 
 import rtcore
 from rtcore.errors import PolicyError
 from rtcore.memory.segments import files_of
+from tests.support import weight_parts
+from tests.support.weight_parts import state
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
-sys.path.insert(0, str(Path(__file__).parent))
 
 PLAYING: dict[str, Any] = {
-    "env_id": "weight_parts:Steady",
-    "policy": "weight_parts:constant",
+    "env_id": "tests.support.weight_parts:Steady",
+    "policy": "tests.support.weight_parts:constant",
     "workers": 4,
     "stagger": "free-running",
     "warmup": 2,

@@ -1,0 +1,1 @@
+"""Tests, and what they have in common: `tests/support/`."""

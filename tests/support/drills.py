@@ -1,0 +1,92 @@
+"""Run `rtcore-run` as a user does, and see what is left of it afterwards."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+HERE = Path(__file__).parents[2]
+SHM = Path("/dev/shm")
+COMMAND = [sys.executable, "-m", "rtcore.cli.run"]
+#: A healthy small run that the drills interfere with.
+HEALTHY = (
+    *("--env-id", "CartPole-v1", "--fps", "60", "--policy", "synthetic", "--policy-args", "latency_ms=50"),
+    *("--workers", "4", "--duration", "60", "--no-live"),
+)
+
+
+def run_to_end(*arguments: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+    """The finished program, having checked that it left nothing behind."""
+    process = subprocess.Popen(
+        [*COMMAND, *arguments], cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        output, errors = process.communicate(timeout=timeout_s)
+    finally:
+        process.kill()
+        process.wait()
+    wait_for(lambda: not segments(process.pid), "shared memory to be removed")
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+
+@contextmanager
+def running(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A run under way, killed at the end if it is still there; nothing may be left behind."""
+    process = subprocess.Popen(
+        [*COMMAND, *arguments], cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate(timeout=30)
+    wait_for(lambda: not segments(process.pid), "shared memory to be removed")
+
+
+def segments(pid: int) -> list[str]:
+    """Names in /dev/shm of the runs of this program: others may run beside it."""
+    return [path.name for path in SHM.glob(f"*rtcore-{pid}-*")]
+
+
+def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 30) -> None:
+    """A watchdog, generous: it fails a test that would otherwise hang, and measures nothing."""
+    give_up = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > give_up:
+            raise AssertionError(f"waited {timeout_s} s for {what}")
+        time.sleep(0.02)
+
+
+def children_by_name(process: subprocess.Popen[str]) -> dict[str, psutil.Process]:
+    """The run's processes by role: rt-env, rt-worker0, ..., and the fork server."""
+    found = {}
+    try:
+        for child in psutil.Process(process.pid).children(recursive=True):
+            name = child.name()
+            found["forkserver" if not name.startswith("rt-") else name] = child
+    except psutil.NoSuchProcess:
+        pass
+    return found
+
+
+def wait_until_ticking(process: subprocess.Popen[str]) -> dict[str, psutil.Process]:
+    """Until the run says that its plan is made and the ticks have begun."""
+    if process.stdout is None:
+        raise AssertionError("started without a pipe")
+    for line in process.stdout:
+        if "tau p50" in line:
+            return children_by_name(process)
+    raise AssertionError("the run ended before it began")
+
+
+def kill(process: psutil.Process) -> None:
+    os.kill(process.pid, signal.SIGKILL)

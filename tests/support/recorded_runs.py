@@ -1,0 +1,62 @@
+"""Short recorded runs on the virtual clock, as quick to make as they are eventful."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from rtcore.config.run import RuntimeConfig, make_config
+from rtcore.files.outside import write_sums
+from rtcore.loop.world import GymnasiumWorld, make_environment
+from rtcore.recording.reader import Recording
+from rtcore.recording.replay import Report, replay
+from rtcore.recording.schema import FOLDER, TICKS_FILE
+from rtcore.virtual.simulate import Simulation
+
+SETTINGS: dict[str, Any] = {
+    "clock": "virtual",
+    "env_id": "tests.support.virtual_worlds:Signs",
+    "env_args": {"episode_ticks": 17},
+    "policy": "random",
+    "latency": "constant:25",
+    "workers": 3,
+    "ticks": 120,
+}
+
+
+def recorded(out: Path, *, latency: Any = None, changes: Any = (), on_tick: Any = None, **fields: Any) -> Simulation:
+    """A run that is over and recorded in `out`. `on_tick(simulation, tick)` is called after each tick."""
+    config = make_config(**(SETTINGS | {"record": True, "out": out} | fields))
+    simulation = Simulation(config, latency=latency, changes=changes)
+    try:
+        simulation.run(None if on_tick is None else lambda tick: on_tick(simulation, tick))
+    finally:
+        simulation.close()
+    return simulation
+
+
+def replayed(path: Path, **options: Any) -> Report:
+    """The recording in `path` again, its world made as the simulation makes it."""
+    with Recording(path) as recording:
+        config = RuntimeConfig.from_jsonable(recording.config)
+        world = GymnasiumWorld(
+            make_environment(config.env_id, config.env_args),
+            seed=config.seed,
+            on_missing=config.on_missing,
+            noop_action=config.noop_action,
+        )
+        world.reset()
+        return replay(recording, config, world, **options)
+
+
+@contextmanager
+def tampering(out: Path) -> Iterator[Any]:
+    """The open h5py file of a run's recording, to be changed on purpose: with a checksum that agrees."""
+    path = out / FOLDER / TICKS_FILE
+    with h5py.File(path, "r+") as file:
+        yield file
+    write_sums(path.parent, [path.name])

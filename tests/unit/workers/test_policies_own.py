@@ -1,0 +1,304 @@
+"""Policies as people write them: with a state, from a file, differentiating, at a path."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import deque
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Discrete
+from torch import nn
+
+from rtcore.errors import PolicyError
+from rtcore.memory.weights import ParamStore
+from rtcore.spaces import ActionSpec, ObservationSpec
+from rtcore_workers.policies import Policy, load_policy
+from rtcore_workers.weights.shared import connect
+
+pytestmark = pytest.mark.unit
+HERE = __name__
+OBSERVATION, ACTION = Box(-1, 1, (4,), np.float32), Discrete(3)
+
+
+def load(
+    name: str, *, shared: bool = False, worker: int = 0, store: list[ParamStore] | None = None, action=ACTION, **args
+) -> Policy:
+    """As a worker does. `shared`: on a store of weights, `store` if there is one."""
+    store = [] if store is None else store
+
+    def make_store(manifest):
+        if manifest is not None:
+            store.append(ParamStore.private(manifest, max_workers=2))
+        return store[0]
+
+    def share(build, plain):
+        return connect(build, make_store, is_first=not worker and not plain, plain=plain, worker=worker)
+
+    spaces = ObservationSpec.from_space(OBSERVATION), ActionSpec.from_space(action)
+    options = {"seed": 0, "worker_index": worker, "device": "cpu", "share": share if shared else None}
+    return load_policy(name, dict(args), *spaces, **options)
+
+
+class Keeps(nn.Module):
+    """`what` it keeps between two calls."""
+
+    def __init__(self, observation_space, action_space, what="nothing"):
+        super().__init__()
+        self.layer, self.what = nn.Linear(4, 3), what
+        self.cell = nn.GRUCell(4, 3)
+        self.frames, self.state, self.seen, self.mask = [], None, None, None
+        self.queue, self.calls = deque(), 0
+
+        class Holder:  # cannot be pickled
+            last = None
+
+        given = {"noise": {"noise": np.random.default_rng(3)}, "kept": {"of": Holder(), "lock": threading.Lock()}}
+        self.kept = given.get(what, {})
+        self.register_buffer("hidden", torch.zeros(1, 3), persistent=False)
+
+    def forward(self, x):
+        if self.what == "state":
+            self.state = self.cell(x, self.state)
+            return self.state
+        if self.what == "hidden":
+            self.hidden.copy_(self.cell(x, self.hidden))
+            return self.hidden.clone()
+        if self.what == "frames":
+            self.frames = [*self.frames, x.clone()][-3:]
+            return self.layer(torch.stack(self.frames).mean(0))
+        if self.what == "mask" and self.mask is None:
+            self.mask = torch.ones(4)
+        if self.what == "queue":
+            if not self.queue:
+                self.queue.extend(self.layer(x) for _ in range(50))
+            return self.queue.popleft()
+        if self.what == "every":
+            self.calls += 1
+            if self.calls % 4 == 1:
+                self.state = self.layer(x)
+            return self.state
+        if self.what == "calls":
+            self.calls += 1
+            return self.layer(x) + self.calls
+        if self.what == "kept":
+            self.kept["of"].last = self.layer(x) if self.kept["of"].last is None else self.kept["of"].last
+            return self.kept["of"].last
+        if self.what == "log":
+            self.calls += 1
+            self.frames.append(x.clone())
+        if self.what == "noise":
+            return self.layer(x) + float(self.kept["noise"].normal())
+        if self.what == "dropout":
+            self.calls += 1
+            return nn.functional.dropout(self.layer(x), 0.5, training=True)
+        if self.what == "seen":
+            self.seen = x.clone()
+        return self.layer(x)
+
+
+@pytest.mark.parametrize("shared", (True, False))
+@pytest.mark.parametrize(
+    ("what", "named"),
+    (
+        ("state", " state"),
+        ("hidden", " hidden"),
+        ("frames", " frames"),
+        ("queue", " queue"),
+        ("every", " state"),
+        ("calls", " calls"),
+    ),
+)
+def test_a_state_that_is_kept_from_call_to_call_is_warned_of_by_name(what: str, named: str, shared: bool) -> None:
+    (note,) = load(f"{HERE}:Keeps", what=what, shared=shared).info.notes
+    assert note.startswith(f"WARNING: the policy keeps a state from call to call (attribute{named})")
+    assert "--chunk" in note
+
+
+def test_looking_for_a_state_leaves_no_trace_in_the_policy() -> None:
+    policy = load(f"{HERE}:Keeps", what="queue", shared=True)
+    assert len(policy.module.queue) == 49, "one call, of the warm-up"
+
+
+@pytest.mark.parametrize("what", ("nothing", "mask", "seen", "log", "noise", "dropout"))
+def test_what_is_made_once_or_only_looked_at_is_no_state(what: str) -> None:
+    assert load(f"{HERE}:Keeps", what=what).info.notes == ()
+
+
+class Differentiates(nn.Module):
+    def __init__(self, observation_space, action_space, later=False):
+        super().__init__()
+        self.layer, self.skip = nn.Linear(4, 3), later
+
+    def forward(self, x):
+        if self.skip:
+            self.skip = False
+            return self.layer(x)
+        with torch.enable_grad():
+            z = self.layer(x.clone()).detach().requires_grad_(True)
+            (slope,) = torch.autograd.grad((z * z * self.layer.bias).sum(), z)
+        return slope
+
+
+@pytest.mark.parametrize("later", (False, True))
+def test_a_policy_may_differentiate_in_its_forward(later: bool) -> None:
+    policy = load(f"{HERE}:Differentiates", later=later, shared=True)
+    out = np.zeros(1, np.int64)
+    policy.observation[...] = 1
+    policy.act(frame_seq=0, out=out)
+    with torch.no_grad():
+        layer = policy.module.layer
+        expected = int((2 * layer(torch.ones(1, 4)) * layer.bias).argmax())
+    assert out[0] == expected
+
+
+class DifferentiatesInVain(Differentiates):
+    def forward(self, x):
+        with torch.inference_mode():
+            return super().forward(x)
+
+
+def test_one_that_cannot_is_told_how() -> None:
+    with pytest.raises(PolicyError, match=r"differentiates in its forward.*torch.inference_mode\(False\)"):
+        load(f"{HERE}:DifferentiatesInVain", shared=True)
+
+
+def scripted(observation_space, action_space):
+    return torch.jit.script(nn.Linear(4, 3))
+
+
+def exported(observation_space, action_space, path):
+    return torch.export.load(path).module()
+
+
+def loaded(observation_space, action_space, path):
+    return torch.jit.load(path)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_networks_from_files_of_torch_play_with_weights_of_their_own(tmp_path: Path) -> None:
+    net, x = nn.Linear(4, 3), torch.ones(1, 4)
+    torch.jit.script(net).save(tmp_path / "net.pt")
+    torch.export.save(torch.export.export(net, (x,)), tmp_path / "net.pt2")
+    script, export = ({"path": str(tmp_path / name)} for name in ("net.pt", "net.pt2"))
+    for name, given in {"loaded": script, "exported": export, "scripted": {}}.items():
+        store: list[ParamStore] = []
+        for worker in range(2):
+            policy = load(f"{HERE}:{name}", shared=True, worker=worker, store=store, **given)
+            assert policy.info.num_parameters == 15
+            assert "weights: from the file, a copy in each worker" in policy.info.notes[0]
+            policy.observation[...] = 1
+            out = np.zeros(1, np.int64)
+            policy.act(frame_seq=0, out=out)
+            assert not given or out[0] == int(net(x).argmax())
+
+
+def test_a_policy_may_be_named_by_its_file_and_import_what_lies_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "beside_the_net.py").write_text("WIDTH = 3\n")
+    (tmp_path / "net_in_a_file.py").write_text(
+        "from torch import nn\nfrom beside_the_net import WIDTH\n"
+        "def make(observation_space, action_space):\n    return nn.Linear(4, WIDTH)\n"
+    )
+    try:
+        assert load(f"{tmp_path}/net_in_a_file.py:make").info.num_parameters == 15
+    finally:
+        sys.path.remove(str(tmp_path))
+    with pytest.raises(PolicyError, match=r"there is no file .*/none\.py"):
+        load(f"{tmp_path}/none.py:make")
+
+
+class Lazy(nn.Module):
+    def __init__(self, observation_space, action_space):
+        super().__init__()
+        self.layer = nn.LazyLinear(3)
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+class Pair(Keeps):
+    def forward(self, x):
+        return self.layer(x), x
+
+
+def function(observation_space, action_space):
+    return lambda x: x
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    (
+        ("Lazy", r"'layer.weight' is not initialised yet.*nn.Linear\(n, ...\) for nn.LazyLinear"),
+        ("Pair", "returned tuple; expected one tensor.*of a mean and a value the mean"),
+        ("function", "returned function; expected an nn.Module"),
+        ("ACTION", "'ACTION' is Discrete; expected a function or class"),
+    ),
+)
+def test_what_cannot_be_a_policy_is_refused_with_what_to_do(name: str, says: str) -> None:
+    with pytest.raises(PolicyError, match=says):
+        load(f"{HERE}:{name}", shared=True)
+
+
+class Squashed(nn.Module):
+    def __init__(self, observation_space, action_space, how="tanh", trained_on=None):
+        super().__init__()
+        self.layer, self.how = nn.Linear(4, 2), how
+        self.low, self.high = torch.from_numpy(action_space.low), torch.from_numpy(action_space.high)
+        if trained_on is not None:
+            self.observation_space = Box(-trained_on, trained_on, (4,), np.float32)
+
+    def forward(self, x):
+        x = self.layer(x)
+        if self.how == "scaled":
+            return self.low + (torch.tanh(x) + 1) / 2 * (self.high - self.low)
+        squashed = {"tanh": torch.tanh, "sigmoid": torch.sigmoid, "clamp": lambda x: x.clamp(-1, 1)}
+        return squashed.get(self.how, lambda x: x)(x).reshape(1, 2)
+
+
+@pytest.mark.parametrize(
+    ("how", "bound", "says"),
+    (
+        ("tanh", 2, "from -1 to 1, and the world's actions are from -2 to 2"),
+        ("tanh", 3, "low + (x +1) / 2 * (high - low)"),
+        ("sigmoid", 2, "from 0 to 1"),
+        ("clamp", 0.4, "from -1 to 1"),
+        ("tanh", 1, ""),
+        ("tanh", np.inf, ""),
+        ("scaled", 2, ""),
+        ("plain", 2, ""),
+    ),
+)
+def test_an_actor_of_another_scale_than_the_worlds_actions_is_warned_of(how: str, bound: float, says: str) -> None:
+    notes = load(f"{HERE}:Squashed", action=Box(-bound, bound, (2,), np.float32), how=how, shared=True).info.notes
+    assert [says in note for note in notes] == ([True] if says else [])
+
+
+def test_a_policy_that_says_it_was_made_for_other_bounds_is_warned_of() -> None:
+    box = Box(-1, 1, (2,), np.float32)
+    (note,) = load(f"{HERE}:Squashed", action=box, trained_on=5.0).info.notes
+    assert "the policy's observation_space is Box(-5.0, 5.0, (4,), float32), the world's is Box(-1.0, 1.0" in note
+    assert load(f"{HERE}:Squashed", action=box, trained_on=1.0).info.notes == ()
+
+
+def stable_baselines(observation_space, action_space, kind):
+    import stable_baselines3
+    from gymnasium import Env
+
+    class Nowhere(Env):
+        pass
+
+    world = Nowhere()
+    world.observation_space, world.action_space = observation_space, action_space
+    policy = getattr(stable_baselines3, kind)("MlpPolicy", world, device="cpu").policy
+    return policy.q_net if kind == "DQN" else policy.actor
+
+
+@pytest.mark.parametrize(("kind", "bound", "warnings"), (("SAC", 2, 1), ("TD3", 2, 1), ("TD3", 1, 0), ("DQN", 0, 0)))
+def test_stable_baselines_actors_are_warned_of_where_they_would_have_to_scale(kind, bound, warnings) -> None:
+    pytest.importorskip("stable_baselines3")
+    action = Box(-bound, bound, (2,), np.float32) if bound else ACTION
+    notes = load(f"{HERE}:stable_baselines", action=action, kind=kind, shared=True).info.notes
+    assert ["from -1 to 1" in note for note in notes] == [True] * warnings
