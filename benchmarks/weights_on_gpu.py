@@ -27,8 +27,7 @@ from rtcore.clock import NS_PER_MS, MonotonicClock
 from rtcore.config.run import from_words
 from rtcore.memory.counters import Distribution
 from rtcore.memory.shared import SharedRun
-from rtcore.memory.weight_segment import attach_store
-from rtcore.memory.weights import ParamStore
+from rtcore.memory.weights import ParamStore, attach_store
 from rtcore.profile.host import HostWatch, conditions_text
 from rtcore.profile.usage import total_pss_bytes
 

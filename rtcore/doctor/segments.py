@@ -13,7 +13,8 @@ from enum import StrEnum
 from rtcore.doctor.checks import Answer, Check, Needs, lacks, ok, size, unknown, warn
 from rtcore.doctor.machine import Machine, ProbeError
 from rtcore.errors import SharedMemoryError
-from rtcore.memory.segments import PREFIX, Standing, is_own_file, judge_run, removal_command, run_of
+from rtcore.memory.owners import Standing, judge_run
+from rtcore.memory.segments import PREFIX, is_own_file, removal_command, run_of
 
 _SHM = "/dev/shm"
 

@@ -16,8 +16,7 @@ from rtcore.channel import End, Holder, HoldWish
 from rtcore.errors import WorkerDied, describe_exit
 from rtcore.memory.layout import Layout, ParamLayout
 from rtcore.memory.segments import segment_path
-from rtcore.memory.weight_segment import attach_store, create_store
-from rtcore.memory.weights import ParamStore
+from rtcore.memory.weights import ParamStore, attach_store, create_store
 from rtcore.processes.launcher import Child, child_error
 
 HOLDER_ENTRY = "rtcore_workers.holder:main"

@@ -30,7 +30,8 @@ from rtcore.loop.resets import reset_order
 from rtcore.loop.world import leaves_space_text, world_seed
 from rtcore.memory.description import About
 from rtcore.memory.layout import TRACE_SUPERVISOR
-from rtcore.memory.segments import check_platform, new_run_id, reap_dead_runs, unlink_all
+from rtcore.memory.owners import reap_dead_runs
+from rtcore.memory.segments import check_platform, new_run_id, unlink_all
 from rtcore.memory.shared import Phase, SharedRun, next_order
 from rtcore.memory.sizing import fitted, layout_for
 from rtcore.memory.trace import TraceKind, TraceRing

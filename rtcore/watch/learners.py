@@ -9,7 +9,7 @@ from rtcore.clock import MonotonicClock
 from rtcore.config.run import RuntimeConfig
 from rtcore.learn.stats import learner_stats
 from rtcore.memory.master import attach_master
-from rtcore.memory.weight_segment import attach_store
+from rtcore.memory.weights import attach_store
 from rtcore.results.summary import LearnerStats
 
 

@@ -23,7 +23,8 @@ from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError, LayoutMismatchError, SharedMemoryError
 from rtcore.memory.description import About
 from rtcore.memory.layout import LAYOUT_VERSION
-from rtcore.memory.segments import Standing, judge_run, read_head, removal_command, segment_path
+from rtcore.memory.owners import Standing, judge_run, read_head
+from rtcore.memory.segments import removal_command, segment_path
 from rtcore.memory.shared import Phase, SharedRun
 from rtcore.report.live import booked_ticks
 from rtcore.report.table import RunHeader

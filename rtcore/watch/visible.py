@@ -9,7 +9,8 @@ from typing import Any
 from rtcore.clock import unix_time_s
 from rtcore.errors import ConfigError, LayoutMismatchError, RtcoreError, SharedMemoryError
 from rtcore.memory.layout import LAYOUT_VERSION
-from rtcore.memory.segments import is_measurement, removal_command, run_ids
+from rtcore.memory.owners import run_ids
+from rtcore.memory.segments import is_measurement, removal_command
 from rtcore.watch.onlooker import LIVE_STATES, Onlooker, RunState, command_of, owner_of, state_from_outside
 
 

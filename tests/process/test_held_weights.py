@@ -23,8 +23,7 @@ import torch
 
 import rtcore
 from rtcore.memory.segments import files_of
-from rtcore.memory.weight_segment import attach_store
-from rtcore.memory.weights import ParamStore
+from rtcore.memory.weights import ParamStore, attach_store
 from rtcore.processes.launcher import PRELOAD_NETWORK
 from rtcore.runtime.runtime import Runtime
 from rtcore_workers.weights.device_memory import NotShared, open_memory

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rtcore.memory.weight_segment import attach_store
+from rtcore.memory.weights import attach_store
 
 
 class Steady(gymnasium.Env[Any, Any]):

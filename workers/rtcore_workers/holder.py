@@ -13,8 +13,7 @@ from rtcore.channel import Channel, Ready
 from rtcore.clock import NS_PER_MS
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ChannelError, PolicyError
-from rtcore.memory.weight_segment import attach_store
-from rtcore.memory.weights import ParamStore, Version
+from rtcore.memory.weights import ParamStore, Version, attach_store
 from rtcore.realtime import keep_off
 from rtcore_workers.weights.device_memory import DeviceMemory, NotShared, allocate
 

@@ -28,8 +28,7 @@ from rtcore.memory.slots import JobRecord
 from rtcore.memory.tensors import ParamManifest
 from rtcore.memory.trace import TraceKind
 from rtcore.memory.wakeup import WakeUps
-from rtcore.memory.weight_segment import attach_store
-from rtcore.memory.weights import ParamStore, layout_of
+from rtcore.memory.weights import ParamStore, attach_store, layout_of
 from rtcore.realtime import keep_off
 from rtcore.spaces import ActionSpec, ObservationSpec, ObservationWatch
 from rtcore_workers.malloc import keep_freed_memory

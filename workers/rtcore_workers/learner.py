@@ -23,8 +23,7 @@ from rtcore.memory.history import History
 from rtcore.memory.layout import Layout
 from rtcore.memory.master import STOPPED_BY, Floats, LearnerState, MasterState, attach_master
 from rtcore.memory.shared import Phase, SharedRun, phase_of
-from rtcore.memory.weight_segment import attach_store
-from rtcore.memory.weights import ParamStore
+from rtcore.memory.weights import ParamStore, attach_store
 from rtcore.realtime import keep_off
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore_workers.dqn import DqnLearner, DqnSettings, Gradient, Update, take_untrained

@@ -18,19 +18,16 @@ from rtcore.memory import segments as shm
 from rtcore.memory import wakeup
 from rtcore.memory.counters import Words
 from rtcore.memory.layout import LAYOUT_VERSION, MAGIC, SEGMENT_HEADER, Layout
+from rtcore.memory.owners import Standing, dead_runs, judge_run, reap_dead_runs
 from rtcore.memory.segments import (
-    Standing,
     attach_segment,
     create_segment,
-    dead_runs,
     files_of,
-    judge_run,
     layout_of,
     new_measurement_id,
     new_run_id,
     part_bytes,
     parts_of,
-    reap_dead_runs,
     unlink_all,
 )
 from rtcore.memory.shared import SharedRun

@@ -11,8 +11,7 @@ from rtcore.memory.counters import Words
 from rtcore.memory.layout import WORKER_CONTROL, Layout
 from rtcore.memory.segments import attach_segment, create_segment, new_run_id, segment_path, unlink_all
 from rtcore.memory.tensors import ParamManifest, ParamTensor
-from rtcore.memory.weight_segment import attach_store, create_store
-from rtcore.memory.weights import NONE, checksum_of, layout_of
+from rtcore.memory.weights import NONE, attach_store, checksum_of, create_store, layout_of
 
 pytestmark = pytest.mark.unit
 

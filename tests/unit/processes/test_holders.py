@@ -7,8 +7,7 @@ from rtcore.errors import WorkerDied
 from rtcore.memory.layout import Layout
 from rtcore.memory.segments import create_segment, new_run_id, unlink_all
 from rtcore.memory.tensors import ParamManifest, ParamTensor
-from rtcore.memory.weight_segment import attach_store, create_store
-from rtcore.memory.weights import layout_of
+from rtcore.memory.weights import attach_store, create_store, layout_of
 from rtcore.processes.holders import HolderProcesses
 from rtcore.processes.launcher import Child
 

@@ -21,15 +21,8 @@ from rtcore.errors import ConfigError, LayoutMismatchError, SharedMemoryError
 from rtcore.memory.counters import Words
 from rtcore.memory.description import About
 from rtcore.memory.layout import LAYOUT_VERSION, SEGMENT_HEADER, Layout
-from rtcore.memory.segments import (
-    SHM_DIR,
-    attach_segment,
-    create_segment,
-    new_run_id,
-    run_ids,
-    segment_name,
-    unlink_all,
-)
+from rtcore.memory.owners import run_ids
+from rtcore.memory.segments import SHM_DIR, attach_segment, create_segment, new_run_id, segment_name, unlink_all
 from rtcore.memory.shared import Phase, SharedRun
 from rtcore.profile.transports import Ring
 from rtcore.results.summary import build_summary

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rtcore.channel import Channel, Holder, HoldWish, KeepsOwnWeights
 from rtcore.errors import RtcoreError
-from rtcore.memory.weight_segment import attach_store
+from rtcore.memory.weights import attach_store
 from rtcore_workers.weights.device_memory import NotShared, memory_kind, open_memory
 from rtcore_workers.weights.shared import Held
 
