@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import os
+import pkgutil
+import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -14,6 +18,8 @@ from rtcore.moved import MOVED
 pytestmark = pytest.mark.unit
 
 ROOT = Path(__file__).parents[2]
+#: Where packages are imported from, and which is there.
+PACKAGES = {"": "rtcore", "workers": "rtcore_workers", "envs": "rtcore_envs"}
 
 HEAVY = {"torch", "numpy", "gymnasium", "matplotlib", "rich", "h5py", "av", "posix_ipc", "rtcore_workers"}
 HELP = """
@@ -39,11 +45,73 @@ def test_nothing_is_imported_that_is_not_needed(program: str, also: set[str]) ->
     assert program != HELP or "--env-id" in done.stdout
 
 
-def test_every_import_runs_down_the_layers_of_pyproject_toml() -> None:
-    done = subprocess.run(
-        [Path(sys.executable).with_name("lint-imports")], capture_output=True, text=True, check=False, cwd=ROOT
+def lint_imports(tree: Path) -> subprocess.CompletedProcess[str]:
+    """Checks the packages in `tree` against the table in its pyproject.toml."""
+    path = os.pathsep.join(str(tree / source) for source in PACKAGES)
+    return subprocess.run(
+        [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tree,
+        env=os.environ | {"PYTHONPATH": path},
     )
+
+
+def test_every_import_runs_down_the_layers_of_pyproject_toml() -> None:
+    done = lint_imports(ROOT)
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("file", "added", "said"),
+    [
+        ("rtcore/memory/ring.py", "from rtcore.loop import tickloop", "rtcore.memory.ring -> rtcore.loop.tickloop"),
+        (
+            "rtcore/scheduling/schedule.py",
+            "from rtcore.config import run",
+            "rtcore.scheduling.schedule -> rtcore.config",
+        ),
+        ("rtcore/clock.py", "def later():\n    import rtcore.errors", "rtcore.clock -> rtcore.errors"),
+        (
+            "rtcore/learn/throttle.py",
+            "import rtcore_workers.learner",
+            "rtcore.learn.throttle -> rtcore_workers.learner",
+        ),
+        ("rtcore/report/table.py", "from rtcore.processes import workers", "rtcore.report.table -> rtcore.processes"),
+        ("envs/rtcore_envs/blocks.py", "import rtcore.spaces", "rtcore_envs.blocks -> rtcore.spaces"),
+        ("rtcore/memory/layout/record.py", "from rtcore.memory import ring", "No cycles are allowed in rtcore.memory"),
+    ],
+    ids=(
+        "up",
+        "up from what is pure",
+        "beside, inside a function",
+        "up to workers",
+        "beside",
+        "from a world",
+        "in a circle",
+    ),
+)
+def test_one_import_that_runs_up_or_beside_is_found(file: str, added: str, said: str, tmp_path: Path) -> None:
+    for source, name in PACKAGES.items():
+        package = Path(source, name)
+        shutil.copytree(
+            ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("*.gb", "*.npz", "__pycache__")
+        )
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    with (tmp_path / file).open("a") as text:
+        text.write(f"\n\n{added}\n")
+    done = lint_imports(tmp_path)
+    assert done.returncode == 1, done.stdout
+    assert said in done.stdout
+
+
+def test_every_package_of_rtcore_has_its_layer() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    named = {name.strip() for layer in contracts[0]["layers"] for name in layer.split("|")}
+    there = {f"rtcore.{module.name}" for module in pkgutil.iter_modules([str(ROOT / "rtcore")])}
+    assert there - named == {"rtcore.moved"}, "the one that names old paths and imports nothing"
+    assert named - there == {"rtcore_workers"}
 
 
 @pytest.mark.parametrize("old", [old for old, new in MOVED.items() if new is not None])
