@@ -142,7 +142,7 @@ def run_cell(
 
 def _train(config: RuntimeConfig, show: Any) -> dict[str, Any]:
     simulation = Simulation(config)
-    ticks = config.num_ticks(simulation.rate_hz)
+    ticks = simulation.resolved.num_ticks
 
     def report(tick: int) -> None:
         if tick % 500 == 0:
@@ -269,7 +269,7 @@ def _world_of(recipe: dict[str, Any]) -> World:
         config_of(Cell("random", 1, 0), recipe, Fraction(60), policy="random", policy_args={}, policy_checkpoint=None)
     )
     simulation.close()
-    return World(simulation.rate_hz, int(simulation.world.stand_in()[0]))
+    return World(simulation.resolved.rate_hz, int(simulation.world.stand_in()[0]))
 
 
 def _key(options: argparse.Namespace, recipe: dict[str, Any]) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def main() -> None:
         realtime=options.realtime,
         duration=options.rounds * len(_WINDOWS) * (options.window_s + 2) + 60,
     ) as runtime:
-        header = RunHeader.of(runtime.header, runtime.config, runtime.stats().plan)
+        header = RunHeader.of(runtime.header, runtime.resolved, runtime.stats().plan)
         see = WorldSight(ObservationSpec.from_json(runtime.header["world"]["observation"]), runtime.newest_frame)
         screen = Screen()
         views = {}

@@ -99,7 +99,7 @@ def main() -> None:
     for policy in policies:
         for with_out in (False, True) if policy != "dqn" else (True,):
             cpu_s, wall_s, simulation = _measure(options, policy, with_out=with_out)
-            stats, rate_hz = simulation.stats(), float(simulation.rate_hz)
+            stats, rate_hz = simulation.stats(), float(simulation.resolved.rate_hz)
             table.add_row(
                 policy,
                 "yes" if with_out else "no",

@@ -214,9 +214,11 @@ class Result(Message):
 
 @dataclass
 class SegmentsMade(Message):
-    """To the env process: the run's shared memory is there (`Layout.to_json`)."""
+    """To the env process: the run's shared memory is there (`Layout.to_json`), and all about it is decided
+    (`ResolvedRun.to_jsonable`)."""
 
     layout: dict[str, Any]
+    run: dict[str, Any]
 
 
 @dataclass

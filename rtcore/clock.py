@@ -273,6 +273,14 @@ class TickPace:
         return at_ns - grid.deadline_ns(tick) - stood_still_ns
 
 
+def whole_period_ns(rate_hz: Fraction) -> int:
+    """A tick's period, rounded down to whole nanoseconds: for limits and shares of a tick.
+
+    Never for deadlines: those of a `TickGrid` keep the exact rate.
+    """
+    return NS_PER_S * rate_hz.denominator // rate_hz.numerator
+
+
 def ceil_ticks(duration_ns: int, rate_hz: Fraction) -> int:
     """The fewest ticks that last at least `duration_ns`."""
     return -(-duration_ns * rate_hz.numerator // (NS_PER_S * rate_hz.denominator))

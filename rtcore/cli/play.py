@@ -155,10 +155,10 @@ def _play_wall(config: RuntimeConfig, view: View, folder: OutFolder | None) -> P
 
 def _watch(runtime: Runtime, view: View, events: Events) -> None:
     """Show the run until it is over."""
-    config, plan = runtime.config, runtime.stats().plan
-    for line in header_lines(runtime.header, config, plan):
+    resolved, plan = runtime.resolved, runtime.stats().plan
+    for line in header_lines(runtime.header, resolved, plan):
         view.log(line)
-    view.begin(RunHeader.of(runtime.header, config, plan), _sight_of(runtime))
+    view.begin(RunHeader.of(runtime.header, resolved, plan), _sight_of(runtime))
     while not runtime.wait(_REFRESH_S):
         _update(view, runtime)
         events.update(runtime.stats)
@@ -180,10 +180,10 @@ def _play_virtual(config: RuntimeConfig, view: View, folder: OutFolder | None) -
     # Of this program: policies and worlds may draw from them, and a simulation has no process of its own.
     seed_generators(entropy_of(config.seed, 0, "virtual", 0, 0))
     simulation = Simulation(config, say=view.log, folder=folder)
-    for line in header_lines(simulation.header, config, simulation.plan):
+    for line in header_lines(simulation.header, simulation.resolved, simulation.plan):
         view.log(line)
     events = Events(config, view.log)
-    every = max(1, min(config.num_ticks(simulation.rate_hz) // 50, _VIRTUAL_REFRESH_TICKS))
+    every = max(1, min(simulation.resolved.num_ticks // 50, _VIRTUAL_REFRESH_TICKS))
 
     def show(tick: int) -> None:
         if tick % every == 0:
@@ -191,7 +191,7 @@ def _play_virtual(config: RuntimeConfig, view: View, folder: OutFolder | None) -
             events.update(simulation.stats)
             stop_if_told()
 
-    view.begin(RunHeader.of(simulation.header, config, simulation.plan), _sight_of(simulation))
+    view.begin(RunHeader.of(simulation.header, simulation.resolved, simulation.plan), _sight_of(simulation))
     over = Played(config, simulation, {}, [], None)
     try:
         over.stops = over.held.enter_context(stopping_by(simulation.stop))

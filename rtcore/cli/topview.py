@@ -227,8 +227,8 @@ def _await_first_tick(run: Onlooker, view: LiveView, clock: MonotonicClock) -> s
 
 def _follow(run: Onlooker, view: LiveView, clock: MonotonicClock, interval_ns: int) -> str:
     """Show a run that ticks until it is over; why it ended."""
-    if run.about is not None and run.config is not None:
-        for line in header_lines(run.about.header, run.config, run.about.plan):
+    if run.about is not None:
+        for line in header_lines(run.about.header, run.about.run, run.about.plan):
             view.log(line)
     view.begin(run.header, run.sight)
     pause_ns = min(int(min(_POLL_S, run.longest_pause_s) * 1e9), interval_ns)

@@ -6,19 +6,17 @@ import difflib
 import math
 import tomllib
 from collections.abc import Mapping
-from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from rtcore.clock import FOREVER_NS, NS_PER_S, Overrun, ns_of, rate_from
+from rtcore.clock import Overrun, rate_from
 from rtcore.config.factories import import_path
 from rtcore.config.learning import Arguments, Counted, Few, FilePath, LearnConfig, Many, Milliseconds, Seconds
 from rtcore.errors import ConfigError
 from rtcore.files.outside import read_bytes
 from rtcore.files.values import from_json, to_json
-from rtcore.host.cpus import usable_cpus
 from rtcore.scheduling.dispatch import ChunkRest, OnMissing
 from rtcore.scheduling.schedule import OnLate, OnReset, Stagger, TauEstimate
 
@@ -70,10 +68,6 @@ def from_words(args: dict[str, Any]) -> dict[str, Any]:
 
 
 _ARGUMENTS = ("env_args", "policy_args")
-#: Between two looks of the program that keeps the books there are fewer ticks than this, unless they are short.
-_FEWEST_RING_SLOTS = 16
-#: Frames of the ring beyond those that workers may still read.
-SPARE_RING_SLOTS = 8
 
 
 class RuntimeConfig(LearnConfig):
@@ -317,76 +311,10 @@ class RuntimeConfig(LearnConfig):
         """What the world is made with: `env_args`, and `rom`."""
         return self.env_args if self.rom is None else self.env_args | {"rom": str(self.rom)}
 
-    def rate_hz(self, world_fps: float | Fraction | None) -> Fraction:
-        """The exact tick rate: `fps`, else the world's own."""
-        if self.fps is not None:
-            return rate_from(float(self.fps) if "/" not in self.fps else self.fps)
-        if world_fps is None:
-            raise ConfigError(f"{self.env_id} states no render_fps in its metadata; give the tick rate with --fps")
-        try:
-            return rate_from(world_fps)
-        except (ValueError, OverflowError, TypeError, ZeroDivisionError) as error:
-            raise ConfigError(
-                f"{self.env_id} states render_fps={world_fps!r}, which is no tick rate ({error}); give one with --fps"
-            ) from error
-
-    def guard_ns(self, rate_hz: Fraction) -> int:
-        """Slack for the plan [ns]."""
-        if self.guard_ms is not None:
-            return int(self.guard_ms * 1e6)
-        return int(1_000_000_000 / rate_hz / 8)
-
-    def num_ticks(self, rate_hz: Fraction) -> int:
-        """How many ticks the run lasts: the smaller of `ticks` and `duration`."""
-        duration_s = self.duration if self.duration is not None or self.ticks is not None else 30.0
-        limits = [self.ticks] if self.ticks is not None else []
-        if duration_s is not None:
-            limits.append(max(1, int(ns_of(duration_s) * rate_hz / NS_PER_S)))
-        # Deadlines, in 64 bits of nanoseconds, reach so far.
-        return min(*limits, int(FOREVER_NS * rate_hz / NS_PER_S))
-
-    def ends_by_itself(self, rate_hz: Fraction) -> bool:
-        """Whether the run has an end that anybody waits for."""
-        return self.num_ticks(rate_hz) < int(FOREVER_NS * rate_hz / NS_PER_S)
-
-    def resolved_wait(self) -> Literal["hybrid", "block", "spin"]:
-        """`auto` spins only where another CPU can publish meanwhile."""
-        if self.wait != "auto":
-            return self.wait
-        return "hybrid" if usable_cpus() > 1 else "block"
-
-    def resolved_ring_slots(self, frame_bytes: int) -> int:
-        """Ring capacity [frames]: by default what its memory has room for, and never fewer than the run needs."""
-        if self.ring_slots is not None:
-            return self.ring_slots
-        return max(self.fewest_ring_slots, min(self._most_ring_slots, self.ring_budget_bytes // max(1, frame_bytes)))
-
-    @property
-    def ring_budget_bytes(self) -> int:
-        """What the ring may take by default."""
-        return 1 << 30 if self.explores or self.record else 1 << 28
-
-    @property
-    def _most_ring_slots(self) -> int:
-        return 100_000 if self.explores else 4096
-
     @property
     def policy_chunk(self) -> int:
         """Actions that the policy itself gives in one inference."""
         return self.chunk if self.chunk_rest == "own" else 1
-
-    @property
-    def fewest_ring_slots(self) -> int:
-        """Frames that workers still read while newer ones are written; with `auto`, that a few of them do."""
-        workers = 0 if self.workers == "auto" else self.workers
-        return max(
-            _FEWEST_RING_SLOTS, workers + max(self.obs_history * self.obs_every, self.act_history) + SPARE_RING_SLOTS
-        )
-
-    @property
-    def worker_places(self) -> int:
-        """Workers the shared memory has room for."""
-        return self.max_workers if self.workers == "auto" else self.workers
 
 
 def load_toml(path: Path) -> dict[str, Any]:

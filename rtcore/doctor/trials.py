@@ -13,9 +13,12 @@ import mmap
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from rtcore.config.resolved import resolve
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError
 from rtcore.memory.sizing import layout_for
@@ -55,11 +58,9 @@ def world(request: dict[str, Any]) -> dict[str, Any]:
         info = describe(made, config)
     except ConfigError as error:
         return {"wrong_setting": str(error)}
-    untraced, traced = config.model_copy(update={"trace": False}), config.model_copy(update={"trace": True})
-    layouts = {
-        name: layout_for(chosen, info).to_json()
-        for name, chosen in (("layout", config if config.trace else untraced), ("traced", traced))
-    }
+    run = resolve(config, Fraction(info["rate_hz"]), made.observation.nbytes)
+    traced = replace(run, config=run.config.model_copy(update={"trace": True}))
+    layouts = {name: layout_for(chosen, info).to_json() for name, chosen in (("layout", run), ("traced", traced))}
     made.close()
     return layouts
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from rtcore.channel import AtWorld, Channel, Failed, Ready, SegmentsMade, WorldSpec
 from rtcore.clock import MonotonicClock, TickClock, TickGrid, ns_of
+from rtcore.config.resolved import ResolvedRun, tick_rate_hz
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError, EnvironmentFailed, RtcoreError
 from rtcore.host.descendants import AskedToEnd
@@ -31,7 +31,7 @@ from rtcore.memory.segments import attach_semaphore
 from rtcore.memory.shared import Phase, SharedRun, phase_of
 from rtcore.realtime import prepare_env_process
 from rtcore.scheduling.dispatch import Dispatcher
-from rtcore.scheduling.schedule import Schedule, ScheduleParams
+from rtcore.scheduling.schedule import Schedule
 
 _IDLE_POLL_NS = 2_000_000
 _TIMED_STEPS = 20
@@ -48,16 +48,15 @@ def main(boot: dict[str, Any], channel: Channel) -> None:
         channel.send(WorldSpec(describe(world, config) | {"step_ns": step_ns}))
         made = channel.expect(SegmentsMade, config.startup_timeout_s)
         report = prepare_env_process(config.env_cpu) if config.realtime == "auto" else {}
-        layout = Layout.from_json(made.layout)
+        layout, run = Layout.from_json(made.layout), ResolvedRun.from_jsonable(made.run)
         shared = SharedRun.attach(boot["run_id"], layout, world.observation)
         semaphores = [attach_semaphore(boot["run_id"], worker) for worker in range(layout.max_workers)]
         world.count = shared.env_counters.add
         channel.send(Ready({"realtime": report}))
         resets = None
         if boot["played"]:
-            period_ns = int(1_000_000_000 / world_rate_hz(world, config))
-            resets = ResetOrders(shared, channel, world.order_reset, period_ns)
-        EnvProcess(config, world, shared, semaphores, resets).serve()
+            resets = ResetOrders(shared, channel, world.order_reset, run.period_ns)
+        EnvProcess(run, world, shared, semaphores, resets).serve()
     except BaseException as error:
         if not isinstance(error, AskedToEnd):
             channel.send(Failed.of(error))  # at once: closing may take its time, or never return
@@ -128,14 +127,9 @@ def time_steps(
     return counted[int(0.9 * (len(counted) - 1))]
 
 
-def world_rate_hz(world: GymnasiumWorld, config: RuntimeConfig) -> Fraction:
-    """Ticks per second."""
-    return config.rate_hz(world.env.metadata.get("render_fps"))
-
-
 def describe(world: GymnasiumWorld, config: RuntimeConfig) -> dict[str, Any]:
     """What the supervisor and the workers need to know of the world."""
-    rate_hz = world_rate_hz(world, config)
+    rate_hz = tick_rate_hz(config, world.env.metadata.get("render_fps"))
     return {
         "env_id": config.env_id,
         "observation": world.observation.to_json(),
@@ -166,20 +160,18 @@ class EnvProcess:
 
     def __init__(
         self,
-        config: RuntimeConfig,
+        run: ResolvedRun,
         world: GymnasiumWorld,
         shared: SharedRun,
         semaphores: list[Any],
         resets: ResetOrders | None = None,
     ) -> None:
         """`resets`: another program plays, and says when an episode begins."""
-        self._config = config
+        self._run = run
         self._world = world
         self._shared = shared
         self._semaphores = semaphores
         self._resets = resets
-        self._rate_hz = world_rate_hz(world, config)
-        self._period_ns = int(1_000_000_000 / self._rate_hz)
         self._trace = shared.trace_ring(TRACE_ENV)
         shared.env_status["pid"] = os.getpid()
 
@@ -209,7 +201,7 @@ class EnvProcess:
     def _tick_through(self, phase: Phase, phase_seq: int) -> None:
         """One rehearsal or the run, from a fresh schedule, a fresh epoch and clean statistics."""
         control, status = self._shared.run_control, self._shared.env_status
-        num_ticks = control["num_ticks"] if phase is Phase.RUN else None
+        num_ticks = self._run.num_ticks if phase is Phase.RUN else None
         loop, workers, clock, garbage = self._make_loop(phase, phase_seq, num_ticks)
         status["epoch_ns"] = loop.pace.grid.epoch_ns
         status["first_frame_seq"] = self._shared.ring.next_seq
@@ -235,18 +227,9 @@ class EnvProcess:
     def _make_loop(
         self, phase: Phase, phase_seq: int, num_ticks: int | None
     ) -> tuple[TickLoop, SharedWorkers, TickClock, SlackCollector]:
-        config, control, shared = self._config, self._shared.run_control, self._shared
-        params = ScheduleParams(
-            stagger=config.stagger,
-            rate_hz=self._rate_hz,
-            delay_ticks=control["delay_ticks"],
-            tau_mean_ns=control["tau_mean_ns"],
-            guard_ns=control["guard_ns"],
-            tau_estimate=config.tau_estimate,
-            on_late=config.on_late,
-            chunk=config.chunk,
-            adapt=self._resets is None,
-        )
+        run, control, shared = self._run, self._shared.run_control, self._shared
+        config, period_ns = run.config, run.period_ns
+        params = run.schedule_params(control["delay_ticks"], control["tau_mean_ns"], adapt=self._resets is None)
         schedule = Schedule(params, control["num_workers"])
         workers = SharedWorkers(
             shared,
@@ -255,15 +238,15 @@ class EnvProcess:
             chunk=config.chunk,
             phase_seq=phase_seq,
             # Nobody waits for a wake-up where there is no worker process.
-            spinning=config.resolved_wait() == "spin" or self._resets is not None,
+            spinning=run.wait == "spin" or self._resets is not None,
         )
-        clock = TickClock.for_period(self._period_ns)
-        grid = TickGrid(clock.now_ns() + _EPOCH_LEAD_NS, self._rate_hz)
+        clock = TickClock.for_period(period_ns)
+        grid = TickGrid(clock.now_ns() + _EPOCH_LEAD_NS, run.rate_hz)
         books = Books(shared.env_counters, shared.env_status, shared.env_histograms, shared.log.append)
         world: World = self._world if phase is Phase.RUN else HeldWorld(self._world)
-        recorder = StatsRecorder(books, schedule, self._period_ns, phase_seq)
+        recorder = StatsRecorder(books, schedule, period_ns, phase_seq)
         if self._trace is not None and phase is Phase.RUN:
-            recorder = TracingRecorder(books, schedule, self._period_ns, phase_seq, self._trace, clock)
+            recorder = TracingRecorder(books, schedule, period_ns, phase_seq, self._trace, clock)
         loop = TickLoop(
             world,
             grid,
@@ -291,7 +274,7 @@ class EnvProcess:
         """Let the jobs that are out come back, so that the next phase starts with every worker idle."""
         control, status, clock = self._shared.run_control, self._shared.env_status, MonotonicClock()
         # One that hangs is killed by the supervisor, which knows how long an inference may take.
-        patience, limit_ns = Patience(clock), ns_of(self._config.startup_timeout_s)
+        patience, limit_ns = Patience(clock), ns_of(self._run.config.startup_timeout_s)
         while workers.num_waiting and patience.now_ns() < limit_ns and control["phase"] != Phase.STOP:
             now_ns = clock.now_ns()
             status["heartbeat_ns"] = now_ns

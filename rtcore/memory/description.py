@@ -9,6 +9,7 @@ import json
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from rtcore.config.resolved import ResolvedRun
 from rtcore.memory.layout import ABOUT_TEXT, RING_CONTROL, Layout
 from rtcore.memory.ring import SequenceRing
 from rtcore.scheduling.planner import Plan
@@ -16,11 +17,11 @@ from rtcore.scheduling.planner import Plan
 
 @dataclass(frozen=True)
 class About:
-    """`config` and `world`, `policy` as in `Runtime.header`; `devices` and `restart_reasons` as in the summary."""
+    """`world`, `policy` as in `Runtime.header`; `devices` and `restart_reasons` as in the summary."""
 
     run_id: str
     program: str
-    config: dict[str, Any]
+    run: ResolvedRun
     world: dict[str, Any]
     policy: dict[str, Any]
     plan: Plan
@@ -37,12 +38,12 @@ class About:
         return header | ({"mps": self.policy["mps"]} if self.policy.get("mps") else {})
 
     def to_text(self) -> bytes:
-        return json.dumps(asdict(self) | {"plan": self.plan.to_text()}).encode()
+        return json.dumps(asdict(self) | {"plan": self.plan.to_text(), "run": self.run.to_jsonable()}).encode()
 
     @classmethod
     def from_text(cls, text: bytes) -> About:
         fields = json.loads(text)
-        return cls(**fields | {"plan": Plan.from_text(fields["plan"])})
+        return cls(**fields | {"plan": Plan.from_text(fields["plan"]), "run": ResolvedRun.from_jsonable(fields["run"])})
 
 
 class AboutBoard:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rtcore.channel import AtWorld
 from rtcore.clock import ns_of
+from rtcore.config.resolved import ResolvedRun
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import EnvironmentHung, WorkerDied
 from rtcore.host.watchdog import Patience
@@ -13,9 +14,9 @@ from rtcore.processes.launcher import Child, child_error
 _ILLEGAL_OPCODE = "(A Game Boy program that executes an illegal opcode never does.)"
 
 
-def longest_silence_ns(config: RuntimeConfig, period_ns: int) -> int:
+def longest_silence_ns(run: ResolvedRun) -> int:
     """How long the env process may show no sign of life: it shows one at each tick, and may sleep until the next."""
-    return ns_of(config.env_timeout_s) + 2 * period_ns
+    return ns_of(run.config.env_timeout_s) + 2 * run.period_ns
 
 
 def check_start(env: Child, at: AtWorld, config: RuntimeConfig, patience: Patience) -> None:
@@ -29,19 +30,22 @@ def check_start(env: Child, at: AtWorld, config: RuntimeConfig, patience: Patien
         )
 
 
-def check_env(env: Child, shared: SharedRun | None, config: RuntimeConfig, patience: Patience, period_ns: int) -> None:
-    """Raise what the env process raised, `WorkerDied`, or `EnvironmentHung` (who closes the run ends it then)."""
+def check_env(env: Child, shared: SharedRun | None, run: ResolvedRun | None, patience: Patience) -> None:
+    """Raise what the env process raised, `WorkerDied`, or `EnvironmentHung` (who closes the run ends it then).
+
+    `shared`, `run`: None before the world is known.
+    """
     if env.failure is not None:
         raise child_error(env.failure, "the env process")
     if env.exitcode is not None:
         raise WorkerDied("env", 0, env.pid, env.exitcode)
-    if shared is None or env.ready is None:
+    if shared is None or run is None or env.ready is None:
         return
     heartbeat_ns = shared.env_status["heartbeat_ns"]
     silent_ns = patience.silent_ns("env", heartbeat_ns)
-    if heartbeat_ns and silent_ns > longest_silence_ns(config, period_ns):
+    if heartbeat_ns and silent_ns > longest_silence_ns(run):
         raise EnvironmentHung(
             f"the env process (pid {env.pid}) was silent for {silent_ns / 1e9:.0f} s in tick "
-            f"{shared.env_status['tick']} and was ended. Does {config.env_id} return from step() "
+            f"{shared.env_status['tick']} and was ended. Does {run.config.env_id} return from step() "
             f"and reset()? {_ILLEGAL_OPCODE} Raise --env-timeout-s if it is only slow"
         )

@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from rtcore.clock import NS_PER_S, Clock, ns_of
+from rtcore.config.resolved import ResolvedRun
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError, PolicyConfigError, PolicyError, WorkerDied, describe_exit
 from rtcore.host.watchdog import Patience
@@ -71,7 +71,7 @@ class LearnerProcesses:
 
     def __init__(
         self,
-        config: RuntimeConfig,
+        run: ResolvedRun,
         run_id: str,
         shared: SharedRun,
         env_info: dict[str, Any],
@@ -82,6 +82,7 @@ class LearnerProcesses:
         patience: Patience,
     ) -> None:
         """ConfigError if the world cannot be learned, or is not the one that `saved` is of."""
+        config = run.config
         check_can_learn(config, ActionSpec.from_json(env_info["action"]), shared.layout.ring_slots)
         if saved is not None:
             check_same_world(config, env_info, saved)
@@ -162,7 +163,6 @@ class LearnerProcesses:
             "layout": self._shared.layout.to_json(),
             "observation": self._env_info["observation"],
             "action": self._env_info["action"],
-            "period_ns": int(NS_PER_S / Fraction(self._env_info["rate_hz"])),
             "run_phase_seq": next_order(run_control["phase_seq"], Phase.RUN),
             "run_first_frame": self._shared.ring.sequence.newest() + 1,
         }

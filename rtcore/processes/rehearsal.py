@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from fractions import Fraction
 from typing import Any, NamedTuple, Protocol
 
 from rtcore.clock import NS_PER_S, Clock
-from rtcore.config.run import RuntimeConfig
+from rtcore.config.resolved import ResolvedRun
 from rtcore.host.cpus import usable_cpus
 from rtcore.memory.shared import Phase, SharedRun
 from rtcore.results.record import Drain
@@ -75,11 +74,11 @@ class Growth:
 class RehearsedRun(Protocol):
     """What rehearsing takes of the supervisor."""
 
-    config: RuntimeConfig
     policy_info: dict[str, Any]
     env_info: dict[str, Any]
-    rate_hz: Fraction
 
+    @property
+    def resolved(self) -> ResolvedRun: ...
     @property
     def shared(self) -> SharedRun: ...
     def start_workers(self, indices: range) -> None: ...
@@ -101,7 +100,8 @@ class Rehearsal:
 
     def __init__(self, run: RehearsedRun, clock: Clock) -> None:
         self._run = run
-        self._config = run.config
+        self._resolved = run.resolved
+        self._config = run.resolved.config
         self._clock = clock
 
     def plan(self, num_workers: int) -> Plan:
@@ -138,14 +138,13 @@ class Rehearsal:
         return replace(plan, limit=f"{growth.why}.") if growth.why else plan
 
     def _make_plan(self, tau: Tau, workers: int | None) -> Plan:
-        rate_hz = self._run.rate_hz
         return make_plan(
             self._config.stagger,
             tau,
-            rate_hz,
+            self._resolved.rate_hz,
             workers=workers,
             max_workers=self._config.max_workers,
-            guard_ns=self._config.guard_ns(rate_hz),
+            guard_ns=self._resolved.guard_ns,
             device_parallelism=self._device_parallelism(),
             chunk=self._config.chunk,
             on_late=self._config.on_late,
@@ -155,7 +154,7 @@ class Rehearsal:
         info = self._run.policy_info
         device = str(info.get("device", "cpu"))
         if device.startswith("cuda"):
-            named = self._config.device.count("cuda:")
+            named = sum(name.startswith("cuda:") for name in self._resolved.devices)
             return float(max(1, named or int(info.get("num_gpus", 1))))
         return usable_cpus()
 
@@ -165,7 +164,7 @@ class Rehearsal:
         On a grid that is stretched a step takes a period at most: what is longer puts the ticks off.
         """
         step_ns = int(self._run.env_info["step_ns"])
-        return min(step_ns, int(NS_PER_S / self._run.rate_hz)) if self._config.overrun == "stretch" else step_ns
+        return min(step_ns, self._resolved.period_ns) if self._config.overrun == "stretch" else step_ns
 
     def _rehearse(self, plan: Plan, num_workers: int) -> Round:
         """Run the workers as planned on the world's first frame; returns what was measured."""

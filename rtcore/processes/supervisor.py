@@ -17,7 +17,8 @@ from functools import partial
 from typing import Any
 
 from rtcore.channel import AtWorld, SegmentsMade, WorldSpec
-from rtcore.clock import NS_PER_S, MonotonicClock, ns_of, unix_time_s
+from rtcore.clock import MonotonicClock, ns_of, unix_time_s
+from rtcore.config.resolved import ResolvedRun, resolve
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import EnvironmentHung, RtcoreError, RtcoreWarning, StartupError, WorkerDied
 from rtcore.host.descendants import ENV
@@ -33,7 +34,7 @@ from rtcore.memory.layout import TRACE_SUPERVISOR
 from rtcore.memory.owners import reap_dead_runs
 from rtcore.memory.segments import check_platform, new_run_id, unlink_all
 from rtcore.memory.shared import Phase, SharedRun, next_order
-from rtcore.memory.sizing import fitted, layout_for
+from rtcore.memory.sizing import layout_for
 from rtcore.memory.trace import TraceKind, TraceRing
 from rtcore.memory.wakeup import FOLLOWS_THE_DATE
 from rtcore.memory.weights import ParamStore
@@ -65,10 +66,9 @@ class Supervisor:
         """`played_delay_ticks`: this program answers the jobs itself (`Player`), as many ticks after their frame; no
         worker is started, watched or restarted, and an episode begins when the program says so.
         """
-        # Once, here: a process with fewer CPUs would find another answer.
-        self.config = config.model_copy(update={"wait": config.resolved_wait()})
-        #: As children and onlookers get it.
-        self._config_fields = self.config.to_jsonable()
+        #: What its user says; once the world is known, `resolved` says what that comes to.
+        self.config = config
+        self._resolved: ResolvedRun | None = None
         self.run_id = new_run_id()
         self.plan: Plan | None = None
         self._played_delay_ticks = played_delay_ticks
@@ -102,9 +102,15 @@ class Supervisor:
         self._started_unix_s = 0.0
         self._startup = StartUp(self._clock, progress)
         self._patience = Patience(self._clock)
-        self._period_ns = 0
 
     # -- start ---------------------------------------------------------------------------------------------
+
+    @property
+    def resolved(self) -> ResolvedRun:
+        """What the settings come to in this world."""
+        if self._resolved is None:
+            raise StartupError(_NOT_STARTED)
+        return self._resolved
 
     @property
     def shared(self) -> SharedRun:
@@ -163,13 +169,13 @@ class Supervisor:
         self.policy_info = {"policy": "the program itself", "synthetic": False, "device": "cpu"}
         for index in range(delay_ticks):
             self.workers.play(index)
-        return plan_of_player(delay_ticks, self.rate_hz)
+        return plan_of_player(delay_ticks, self.resolved.rate_hz)
 
     def _check_learning(self) -> None:
         """Before any worker is started: whether this world can be learned, and goes on from what was saved."""
         if self.config.learn is not None:
             launch = partial(self._launch, "learner")
-            parts = (self.config, self.run_id, self.shared, self.env_info, self.saved)
+            parts = (self.resolved, self.run_id, self.shared, self.env_info, self.saved)
             self.learners = LearnerProcesses(*parts, launch, self.progress, self._clock, self._patience)
 
     def _start_learners(self) -> None:
@@ -190,7 +196,7 @@ class Supervisor:
             self._startup.enter("recorder")
             launch, played = partial(self._launch, "recorder", 0, 0), self._played_delay_ticks is not None
             self.recording = RecorderProcess(self.config, self.shared, launch, self.progress, self._patience)
-            about = describe_run(self.config, self.env_info, self.policy_info, self.rate_hz, played=played)
+            about = describe_run(self.config, self.env_info, self.policy_info, self.resolved.rate_hz, played=played)
             self.recording.start(about)
             self.wait_until(self.recording.is_ready, "the recorder", self.config.startup_timeout_s)
 
@@ -222,16 +228,14 @@ class Supervisor:
         self.action = ActionSpec.from_json(self.env_info["action"])
         if self._played_delay_ticks is None:
             self.config = fitting_policy(self.config, self.observation)
-            self._config_fields = self.config.to_jsonable()
-        self.rate_hz = Fraction(self.env_info["rate_hz"])
-        self._period_ns = int(NS_PER_S / self.rate_hz)
-        self.config, notes = fitted(self.config, self.observation.nbytes)
-        self.env_info["notes"] += notes
-        layout = layout_for(self.config, self.env_info)
+        self._resolved = run = resolve(self.config, Fraction(self.env_info["rate_hz"]), self.observation.nbytes)
+        self.config = run.config
+        self.env_info["notes"] += run.notes
+        layout = layout_for(run, self.env_info)
         self._shared = SharedRun.create(self.run_id, layout, self.observation)
         self._trace = self._shared.trace_ring(TRACE_SUPERVISOR)
         self._workers = WorkerProcesses(
-            self.config,
+            run,
             self.run_id,
             self._shared,
             self.env_info,
@@ -245,7 +249,7 @@ class Supervisor:
             leaves_space=self._say_leaves_space,
             ticks_before=self.ticks_before,
         )
-        self._child_env.send(SegmentsMade(layout.to_json()))
+        self._child_env.send(SegmentsMade(layout.to_json(), run.to_jsonable()))
         self.wait_until(lambda: self._child_env.ready is not None, "the world", self.config.startup_timeout_s)
         self.env_info |= self._child_env.ready or {}
 
@@ -293,7 +297,11 @@ class Supervisor:
         if role == "worker" and generation > 1 and self._has_own_network:
             # Nothing, where there were several from the beginning.
             self._launcher_now.preload("torch's meta device", PRELOAD_META)
-        common: dict[str, Any] = {"run_id": self.run_id, "config": self._config_fields}
+        common: dict[str, Any] = {"run_id": self.run_id}
+        # The env process says what the world is like; with that the rest is decided.
+        common |= (
+            {"config": self.config.to_jsonable()} if self._resolved is None else {"run": self._resolved.to_jsonable()}
+        )
         common["entropy"] = entropy_of(self.config.seed, self.ticks_before, role, index, generation)
         return self._launcher_now.start(role, index, generation, entry, common | boot)
 
@@ -309,8 +317,8 @@ class Supervisor:
         control["num_workers"] = num_workers
         control["delay_ticks"] = plan.delay_ticks
         control["tau_mean_ns"] = plan.tau.usual_ns
-        control["guard_ns"] = self.config.guard_ns(self.rate_hz)
-        control["num_ticks"] = self.config.num_ticks(self.rate_hz)
+        control["guard_ns"] = self.resolved.guard_ns
+        control["num_ticks"] = self.resolved.num_ticks
         return self._order(phase)
 
     def _order(self, phase: Phase) -> int:
@@ -383,7 +391,7 @@ class Supervisor:
         return About(
             run_id=self.run_id,
             program=(" ".join(sys.argv) or sys.executable)[:_PROGRAM_CHARS],
-            config=self._config_fields,
+            run=self.resolved,
             world=self.env_info,
             policy=self.policy_info,
             plan=self.plan,
@@ -425,7 +433,7 @@ class Supervisor:
         children = self._launcher_now.poll(timeout_s)
         if self._env is not None:
             try:
-                check_env(self._env, self._shared, self.config, self._patience, self._period_ns)
+                check_env(self._env, self._shared, self._resolved, self._patience)
             except EnvironmentHung:
                 self._env_hangs = True
                 raise
@@ -575,7 +583,7 @@ class Supervisor:
 
     @property
     def _env_patience_ns(self) -> int:
-        return longest_silence_ns(self.config, self._period_ns)
+        return longest_silence_ns(self.resolved)
 
     @property
     def _launcher_now(self) -> Launcher:

@@ -6,12 +6,11 @@ Nothing here talks to the env process but through shared memory, and no worker c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from fractions import Fraction
 from typing import Any
 
 from rtcore.channel import HoldWish, KeepsOwnWeights, LeavesItsSpace, Message, WeightSizes, WeightsMade
-from rtcore.clock import NS_PER_S, Clock, ns_of
-from rtcore.config.run import RuntimeConfig
+from rtcore.clock import Clock, ns_of
+from rtcore.config.resolved import ResolvedRun
 from rtcore.errors import PolicyError, StartupError, WorkerDied, describe_exit
 from rtcore.host.watchdog import Patience
 from rtcore.memory.counters import Words
@@ -48,7 +47,7 @@ class WorkerProcesses:
 
     def __init__(
         self,
-        config: RuntimeConfig,
+        run: ResolvedRun,
         run_id: str,
         shared: SharedRun,
         env_info: dict[str, Any],
@@ -65,7 +64,7 @@ class WorkerProcesses:
     ) -> None:
         """`restarted`: called when a worker's place has been counted as restarted. `leaves_space`: with what a worker
         found wrong in the world's observations. `ticks_before`: of earlier runs."""
-        self.restarts = Restarts(config.max_restarts)
+        self.restarts = Restarts(run.config.max_restarts)
         #: Shutting down: exits are expected.
         self.stopping = False
         #: Where workers in the run begin their counts; -1 before it.
@@ -73,7 +72,7 @@ class WorkerProcesses:
         #: The weights of the policy's network; None: not made yet, or it has none, or this is closed.
         self.params: ParamStore | None = None
         self.is_closed = False
-        self._config = config
+        self._config = run.config
         self._run_id = run_id
         self._shared = shared
         self._env_info = env_info
@@ -107,7 +106,6 @@ class WorkerProcesses:
             "observation": self._env_info["observation"],
             "action": self._env_info["action"],
             "noop": self._env_info["noop_value"],
-            "period_ns": int(NS_PER_S / Fraction(self._env_info["rate_hz"])),
             # One that is started again in the run goes on with the counts of its place.
             "run_phase_seq": self.run_phase_seq,
             "has_weights": self.params is not None,

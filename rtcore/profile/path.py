@@ -172,7 +172,7 @@ def _run(config: RuntimeConfig, console: Console, folder: OutFolder | None) -> R
         with runtime:
             plan = runtime.stats().plan
             console.print(f"plan: {plan.sentence(runtime.stats().policy)}", markup=False, soft_wrap=True)
-            total = config.num_ticks(runtime.stats().rate_hz)
+            total = runtime.resolved.num_ticks
             progress.update(task, description="running", total=total)
             while not runtime.wait(_REFRESH_S):
                 progress.update(task, completed=runtime.stats().counters["ticks"])

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from rtcore.clock import MonotonicClock, TickClock, TickGrid, plan_next_tick, rate_from
+from rtcore.clock import MonotonicClock, TickClock, TickGrid, plan_next_tick, rate_from, whole_period_ns
 from rtcore.errors import ConfigError, RtcoreError, WorkerDied, describe_exit
 from rtcore.profile.gpu_crew import SAFE_PATH, environment
 from rtcore.profile.plots import new_figure, save
@@ -189,7 +189,7 @@ def _clock_main(results: Connection, policy: Policy, rate_hz: Fraction, seconds:
     report = prepare_env_process(None)
     if policy == "other":
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-    period_ns = int(1_000_000_000 / rate_hz)
+    period_ns = whole_period_ns(rate_hz)
     clock = TickClock.for_period(period_ns)
     # The first ticks teach the clock how long this machine oversleeps; they are not counted.
     lead_in = max(10, int(rate_hz) // 4)

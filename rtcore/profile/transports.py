@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtcore.clock import MonotonicClock
+from rtcore.config.resolved import resolve
 from rtcore.config.run import make_config
 from rtcore.memory.layout import FRAME_HEADER, SLOT_ENTRY, Layout
 from rtcore.memory.segments import attach_semaphore, create_semaphore, new_measurement_id, unlink_all
@@ -275,9 +277,9 @@ def _open_worker(wait: str, run_id: str, layout: Layout, shape: Shape, reader: i
 
     observation, action = specs(shape)
     shared = SharedRun.attach(run_id, layout, observation)
-    config = make_config(wait=wait, workers=1)
+    run = resolve(make_config(wait=wait, workers=1), Fraction(60), observation.nbytes)
     policy = RandomPolicy(observation, action, seed=0)
-    worker = Worker(config, reader, 1, shared, attach_semaphore(run_id, reader), policy, action)
+    worker = Worker(run, reader, 1, shared, attach_semaphore(run_id, reader), policy, action)
 
     def receive(count: int) -> list[int]:
         # Answers were asked for in between, which this worker did not see.

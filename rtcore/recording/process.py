@@ -19,7 +19,7 @@ import numpy as np
 
 from rtcore.channel import Channel, End, Ready, Recorded
 from rtcore.clock import NS_PER_S, Clock, MonotonicClock
-from rtcore.config.run import RuntimeConfig
+from rtcore.config.resolved import ResolvedRun
 from rtcore.errors import ChannelError, RtcoreError
 from rtcore.files.outside import has_sums, write_sums
 from rtcore.memory.layout import Layout
@@ -46,21 +46,20 @@ _SOON_NS = 4 * NS_PER_S
 
 def main(boot: dict[str, Any], channel: Channel) -> None:
     """Process entry."""
-    config = RuntimeConfig.from_jsonable(boot["config"])
+    run = ResolvedRun.from_jsonable(boot["run"])
     layout, world = Layout.from_json(boot["layout"]), boot["about"]["world"]
     observation, action = ObservationSpec.from_json(world["observation"]), ActionSpec.from_json(world["action"])
-    rate_hz = Fraction(world["rate_hz"])
     segments = [attach_segment(boot["run_id"], part, layout, readonly=True) for part in ("ring", "log")]
     ring = FrameRing(segments[0].buf, layout, observation.shape, observation.dtype)
     log = JobLog(segments[1].buf, layout)
-    writer = make_writer(Path(boot["folder"]), ring, observation, action, rate_hz, boot["about"])
+    writer = make_writer(Path(boot["folder"]), ring, observation, action, run.rate_hz, boot["about"])
     tap = Tap(writer, ring, log, boot["about"]["first_frame_seq"], boot["about"]["first_log_seq"])
     gc.collect()
     gc.freeze()
     # Nothing ticked so far, and somebody waited for this process.
-    _step_back(config)
+    _step_back(run.config.env_cpu)
     channel.send(Ready())
-    pause_s = min(_LONGEST_PAUSE_S, layout.ring_slots / 4 / float(rate_hz))
+    pause_s = min(_LONGEST_PAUSE_S, layout.ring_slots / 4 / float(run.rate_hz))
     RecorderLoop(writer, tap, channel, pause_s, MonotonicClock()).run()
 
 
@@ -97,12 +96,12 @@ def finish(writer: RecordingWriter, tell: Callable[[int, int], None] = lambda do
     return ""
 
 
-def _step_back(config: RuntimeConfig) -> None:
+def _step_back(env_cpu: int | None) -> None:
     os.nice(_NICENESS)
     with contextlib.suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    if config.env_cpu is not None:
-        keep_off(config.env_cpu)
+    if env_cpu is not None:
+        keep_off(env_cpu)
 
 
 class RecorderLoop:

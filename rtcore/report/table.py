@@ -12,6 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from rtcore.config.resolved import ResolvedRun
 from rtcore.config.run import RuntimeConfig
 from rtcore.report.wording import learner_rows, number, points, policy_notes, realtime_text, share
 from rtcore.results.summary import RunStats
@@ -52,18 +53,18 @@ class RunHeader:
     realtime: Mapping[str, str] = field(default_factory=dict)  #: "granted" or "refused: why" by request
 
     @classmethod
-    def of(cls, header: Mapping[str, Any], config: RuntimeConfig, plan: Plan) -> RunHeader:
-        """From `Runtime.header`, the config and the plan."""
-        policy = header.get("policy", {})
+    def of(cls, header: Mapping[str, Any], run: ResolvedRun, plan: Plan) -> RunHeader:
+        """From `Runtime.header`, what the run needs and the plan."""
+        config, policy = run.config, header.get("policy", {})
         return cls(
             run_id=str(header.get("run_id", "")),
             world=config.env_id,
-            rate_hz=float(plan.rate_hz),
+            rate_hz=float(run.rate_hz),
             policy=str(policy.get("policy", config.policy)),
             stagger=plan.stagger,
             workers=plan.workers,
             device=str(policy.get("device", config.device)),
-            num_ticks=config.num_ticks(plan.rate_hz) if config.ends_by_itself(plan.rate_hz) else 0,
+            num_ticks=run.num_ticks if run.ends_by_itself else 0,
             clock=config.clock,
             realtime=dict(header.get("world", {}).get("realtime") or {}),
         )
@@ -94,11 +95,12 @@ def troubles(summary: dict[str, Any], out: Path | None) -> list[str]:
     return [f"{row.label}: {' '.join(row.text.split())}" for rows in sections for row in rows if row.style]
 
 
-def header_lines(header: Mapping[str, Any], config: RuntimeConfig, plan: Plan) -> list[str]:
+def header_lines(header: Mapping[str, Any], resolved: ResolvedRun, plan: Plan) -> list[str]:
     """The run header, one fact a line. `header` is `Runtime.header`."""
-    run, policy, world = RunHeader.of(header, config, plan), header.get("policy", {}), header.get("world", {})
+    config, run = resolved.config, RunHeader.of(header, resolved, plan)
+    policy, world = header.get("policy", {}), header.get("world", {})
     lines = [f"run       {run.run_id}"] if run.run_id else []
-    lines.append(f"world     {run.world}{_arguments(config.world_args)} at {run.rate_hz:.4f} Hz ({plan.rate_hz})")
+    lines.append(f"world     {run.world}{_arguments(config.world_args)} at {run.rate_hz:.4f} Hz ({resolved.rate_hz})")
     lines.append(f"          observation {_space(world.get('observation'))}, action {_space(world.get('action'))}")
     lines += [f"          {note}" for note in world.get("notes") or ()]
     lines.append(f"no-op     {_noop(config, world)}; after a reset: {config.on_reset}")
@@ -107,8 +109,8 @@ def header_lines(header: Mapping[str, Any], config: RuntimeConfig, plan: Plan) -
     lines.append(f"          {policy.get('num_parameters', 0):,} parameters, device {run.device}")
     lines += [f"          {note}" for note in policy.get("notes") or ()]
     lines += [f"gpu       {note}" for note in _gpu_notes(header)]
-    spin = f" (spin {config.spin_us} us)" if config.resolved_wait() == "hybrid" else ""
-    lines.append(f"waiting   {config.resolved_wait()}{spin}, clock {config.clock}, seed {config.seed}")
+    spin = f" (spin {config.spin_us} us)" if resolved.wait == "hybrid" else ""
+    lines.append(f"waiting   {resolved.wait}{spin}, clock {config.clock}, seed {config.seed}")
     if config.clock == "wall":
         lines.append(f"realtime  {realtime_text(run.realtime)}")
     lines.append(f"plan      {plan.sentence(run.policy)}")

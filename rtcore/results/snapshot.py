@@ -7,7 +7,6 @@ from typing import Any
 
 import psutil
 
-from rtcore.config.run import RuntimeConfig
 from rtcore.memory.description import About
 from rtcore.memory.shared import SharedRun
 from rtcore.results.record import RunRecord
@@ -22,7 +21,7 @@ def snapshot(shared: SharedRun, about: About, record: RunRecord | None, *, with_
     status = shared.env_status
     return RunStats(
         plan=about.plan,
-        rate_hz=about.plan.rate_hz,
+        rate_hz=about.run.rate_hz,
         clock="wall",
         counters=shared.env_counters.to_dict(),
         distributions={name: shape.snapshot() for name, shape in shared.env_histograms.items()},
@@ -44,7 +43,7 @@ def snapshot(shared: SharedRun, about: About, record: RunRecord | None, *, with_
             {"lost_ticks": record.lost_ticks, "lost_jobs": record.lost_jobs} if record is not None else {}
         ),
         env=about.world,
-        wait=RuntimeConfig.from_jsonable(about.config).resolved_wait(),
+        wait=about.run.wait,
     )
 
 

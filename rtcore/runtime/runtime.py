@@ -21,6 +21,7 @@ import numpy.typing as npt
 from gymnasium.spaces import Box, Dict, Space
 
 from rtcore.clock import MonotonicClock, ns_of
+from rtcore.config.resolved import ResolvedRun
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import RtcoreError, RtcoreWarning, StartupError
 from rtcore.learn.replay_memory import TransitionReader
@@ -310,7 +311,12 @@ class Runtime:
     @property
     def rate_hz(self) -> Fraction:
         """The exact tick rate."""
-        return self._started.rate_hz
+        return self._started.resolved.rate_hz
+
+    @property
+    def resolved(self) -> ResolvedRun:
+        """What the settings come to in this world, once the run has started: tick rate, number of ticks, sizes."""
+        return self._started.resolved
 
     @property
     def _started(self) -> Supervisor:
@@ -368,8 +374,7 @@ class Runtime:
     def player(self) -> Player:
         """For the thread that answers in the workers' place (`played_delay_ticks`), once the run has started."""
         supervisor = self._supervisor
-        period_ns = int(1_000_000_000 / supervisor.rate_hz)
-        return Player(supervisor.shared, period_ns, supervisor.ask_reset, self._check_is_running)
+        return Player(supervisor.shared, supervisor.resolved.period_ns, supervisor.ask_reset, self._check_is_running)
 
     def note_leaves_space(self, what: str) -> bool:
         """What a program that plays found wrong in the world's observations; False if it is known already."""

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from typing import Any
 
+from rtcore.clock import whole_period_ns
 from rtcore.scheduling.schedule import (
     UNEQUAL_FACTOR,
     OnLate,
@@ -214,7 +215,7 @@ def make_plan(
     workers than that only make each other slower, and are not planned.
     """
     delay_every_tick = delay_for(tau.planned_ns, rate_hz, guard_ns)
-    period_ns = 1e9 / float(rate_hz)
+    period_ns = whole_period_ns(rate_hz)
     device_stride = max(1, math.ceil(tau.cost_ns / (_USABLE_SHARE * device_parallelism * period_ns)))
     limit = ""
     if workers is None:

@@ -12,13 +12,13 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from fractions import Fraction
 from typing import Any, Protocol
 
 import numpy as np
 
 from rtcore.clock import NS_PER_MS, NS_PER_S, ns_of
 from rtcore.config.learning import VIRTUAL_UPDATES_PER_TICK, LearnConfig
+from rtcore.config.resolved import ResolvedRun
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError
 from rtcore.learn.checkpoint import SavedState
@@ -228,8 +228,7 @@ class VirtualLearning:
 
     def __init__(
         self,
-        config: RuntimeConfig,
-        rate_hz: Fraction,
+        run: ResolvedRun,
         agent: SimAgent,
         ring: FrameRing,
         saved: SavedState | None,
@@ -237,14 +236,15 @@ class VirtualLearning:
         lessons: Lessons | None = None,
     ) -> None:
         """`lessons`: of the teacher, for learn=imitate."""
+        config = run.config
         self._env_info = {"observation": agent.observation.to_json(), "action": agent.action.to_json()}
         store = agent.store
         if store is None or not store.manifest().trainable_bytes:
             raise ConfigError(f"learn={config.learn}: policy {config.policy} has no trainable float32 parameter")
         self.config = config
+        self._run = run
         self.store = store
         self._agent = agent
-        self._rate_hz = rate_hz
         self._say = say
         self._saved = saved
         self._manifest = manifest = store.manifest()
@@ -259,7 +259,7 @@ class VirtualLearning:
             config, agent.learners(self.master, self.replay, lessons), self.replay, updates_before=updates, say=say
         )
         self.checkpoints: Checkpointer | None = None
-        self._checkpoint_ticks = max(1, int(ns_of(config.checkpoint_every_s) * rate_hz / NS_PER_S))
+        self._checkpoint_ticks = max(1, int(ns_of(config.checkpoint_every_s) * run.rate_hz / NS_PER_S))
         self._num_ticks = 0
 
     @property
@@ -315,7 +315,7 @@ class VirtualLearning:
         stats = self.learners.stats(
             version=self.store.newest_version(),
             epsilon=self._agent.epsilon(self._num_ticks),
-            elapsed_s=float(self._num_ticks / self._rate_hz),
+            elapsed_s=float(self._num_ticks / self._run.rate_hz),
         )
         if checkpoints is None:
             return stats

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtcore.clock import NS_PER_MS, ManualClock, TickGrid
+from rtcore.config.resolved import resolve, tick_rate_hz
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError
 from rtcore.learn.checkpoint import SavedState, load_state, load_weights
@@ -41,7 +42,7 @@ from rtcore.results.snapshot import episodes_of
 from rtcore.results.summary import RunStats, WorkerStats, build_summary
 from rtcore.scheduling.dispatch import Dispatcher
 from rtcore.scheduling.planner import Plan, Tau, make_plan
-from rtcore.scheduling.schedule import Schedule, ScheduleParams
+from rtcore.scheduling.schedule import Schedule
 from rtcore.spaces import ObservationWatch
 from rtcore.virtual.latency import LatencyModel, parse_latency
 from rtcore.virtual.learning import VirtualLearning, check_learnable
@@ -89,7 +90,7 @@ class Simulation:
             world = self._own_world
             rate_hz = rate_hz or self._own_world.env.metadata.get("render_fps")
         self.world = world
-        self.rate_hz = config.rate_hz(rate_hz)
+        rate_hz = tick_rate_hz(config, rate_hz)
         self._clock = ManualClock()
         self._chosen_latency = latency or (parse_latency(config.latency, config.seed) if config.latency else None)
         policy_clock = ManualClock()
@@ -97,7 +98,12 @@ class Simulation:
         if saved is not None:
             say_what_changed(config, saved, say)
         if policy is None and self._own_world is not None:
-            self.config = config = fitting_policy(config, self._own_world.observation)
+            config = fitting_policy(config, self._own_world.observation)
+        frame_bytes = self._own_world.observation.nbytes if self._own_world is not None else 0
+        #: What the settings come to in this world.
+        self.resolved = resolve(config, rate_hz, frame_bytes)
+        self.config = config = self.resolved.config
+        if policy is None and self._own_world is not None:
             agent = self._build_agent(self._own_world, policy_clock, saved)
             policy = agent.policy
         self._policy_name = agent.name if agent is not None else "none"
@@ -107,7 +113,7 @@ class Simulation:
         self.lessons: Lessons | None = None
         if agent is not None and self.ring is not None and config.learn is not None:
             self.lessons = lessons = self._make_lessons(self._own_world)
-            self.learning = VirtualLearning(config, self.rate_hz, agent, self.ring, saved, say, lessons)
+            self.learning = VirtualLearning(self.resolved, agent, self.ring, saved, say, lessons)
         self._observations = Counter[str]()
         self.player = SimPlayer(
             policy,
@@ -151,12 +157,12 @@ class Simulation:
         self.schedule = self._make_schedule()
         self.loop = TickLoop(
             world,
-            TickGrid(0, self.rate_hz),
+            TickGrid(0, self.resolved.rate_hz),
             self._clock,
             self.schedule,
             Dispatcher(config.on_late),
             self.workers,
-            StatsRecorder(self._books, self.schedule, int(1e9 / self.rate_hz), 0),
+            StatsRecorder(self._books, self.schedule, self.resolved.period_ns, 0),
             chunk=config.chunk,
             on_reset=config.on_reset,
             overrun=config.overrun,
@@ -167,7 +173,7 @@ class Simulation:
         learning, lessons, loop, recording = self.learning, self.lessons, self.loop, self.recording
         deadline_ns = loop.pace.deadline_ns
         try:
-            for _ in range(self.config.num_ticks(self.rate_hz)):
+            for _ in range(self.resolved.num_ticks):
                 if self._stopped:
                     break
                 loop.run_tick()
@@ -217,7 +223,7 @@ class Simulation:
             books = check_books(counters, self.record.rows, {}, recording, broke_off=self._broke_off)
         stats = RunStats(
             plan=self.plan,
-            rate_hz=self.rate_hz,
+            rate_hz=self.resolved.rate_hz,
             clock="virtual",
             counters=counters,
             distributions={name: shape.snapshot() for name, shape in self._books.histograms.items()},
@@ -289,8 +295,7 @@ class Simulation:
         """The policy, with its weights and learners where it has some."""
         config = self.config
         if config.learn is not None:
-            slots = config.resolved_ring_slots(world.observation.nbytes)
-            check_learnable(config, world.observation, world.action, slots, saved)
+            check_learnable(config, world.observation, world.action, self.resolved.ring_slots, saved)
         initial, what = (saved.weights, "resume") if saved is not None else (None, "policy-checkpoint")
         if config.policy_checkpoint is not None:
             initial = load_weights(config.policy_checkpoint, what)
@@ -309,15 +314,14 @@ class Simulation:
     def _make_lessons(self, world: GymnasiumWorld | None) -> Lessons | None:
         if self.config.learn != "imitate" or world is None:
             return None
-        return Lessons(world, self.config.num_ticks(self.rate_hz))
+        return Lessons(world, self.resolved.num_ticks)
 
     def _make_ring(self) -> FrameRing | None:
         """Frames go into a ring of its own: what a policy sees and a learner samples is read from there."""
         if self._own_world is None:
             return None
-        observation = self._own_world.observation
-        slots = self.config.resolved_ring_slots(observation.nbytes)
-        return FrameRing.private(observation, self._own_world.action.nbytes, slots)
+        world = self._own_world
+        return FrameRing.private(world.observation, world.action.nbytes, self.resolved.ring_slots)
 
     def _make_watch(self, say: Callable[[str], None]) -> ObservationWatch | None:
         """Looks at every frame that a policy is given: that takes no virtual time."""
@@ -340,7 +344,7 @@ class Simulation:
             return None
         if self._own_world is None or self.ring is None:
             raise ConfigError("record: needs the world that the config names, and a policy that sees its frames")
-        return VirtualRecording(self.config, self._own_world, self.ring, self._policy_name, self.rate_hz, say)
+        return VirtualRecording(self.config, self._own_world, self.ring, self._policy_name, self.resolved.rate_hz, say)
 
     def _make_action_buffer(self) -> npt.NDArray[Any]:
         if self._own_world is None:
@@ -355,7 +359,7 @@ class Simulation:
         learning_ns = round(config.learn_latency_ms * NS_PER_MS) if config.mode != "async" else 0
         count = 32
         if self._chosen_latency is not None:
-            count = max(_FEWEST_SAMPLES, min(_PLAN_SAMPLES, config.num_ticks(self.rate_hz)))
+            count = max(_FEWEST_SAMPLES, min(_PLAN_SAMPLES, self.resolved.num_ticks))
         taus = [self.player.tau_ns(number) + learning_ns for number in range(count)]
         if self._chosen_latency is None and max(taus) == 0 and config.policy != "random":
             raise ConfigError(
@@ -365,10 +369,10 @@ class Simulation:
         return make_plan(
             self.config.stagger,
             Tau.of(taus, [0]),
-            self.rate_hz,
+            self.resolved.rate_hz,
             workers=None if self.config.workers == "auto" else self.config.workers,
             max_workers=self.config.max_workers,
-            guard_ns=int((self.config.guard_ms or 0) * 1e6),
+            guard_ns=self.resolved.guard_ns,
             device_parallelism=math.inf,
             chunk=self.config.chunk,
             on_late=self.config.on_late,
@@ -376,16 +380,7 @@ class Simulation:
         )
 
     def _make_schedule(self) -> Schedule:
-        params = ScheduleParams(
-            stagger=self.config.stagger,
-            rate_hz=self.rate_hz,
-            delay_ticks=self.plan.delay_ticks,
-            tau_mean_ns=self.plan.tau.usual_ns,
-            guard_ns=int((self.config.guard_ms or 0) * 1e6),
-            tau_estimate=self.config.tau_estimate,
-            on_late=self.config.on_late,
-            chunk=self.config.chunk,
-        )
+        params = self.resolved.schedule_params(self.plan.delay_ticks, self.plan.tau.usual_ns)
         return Schedule(params, self.plan.workers)
 
     def _append_job(self, fields: tuple[int, ...]) -> None:

@@ -19,7 +19,6 @@ from typing import Any, NamedTuple, Self
 import posix_ipc
 import psutil
 
-from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError, LayoutMismatchError, SharedMemoryError
 from rtcore.memory.description import About
 from rtcore.memory.layout import LAYOUT_VERSION
@@ -150,7 +149,6 @@ class Onlooker:
         self.run_id = run_id
         self.owner = owner
         self.about: About | None = None
-        self.config: RuntimeConfig | None = None
         self.record: RunRecord | None = None
         self._shared: SharedRun | None = None
         self._drain: Drain | None = None
@@ -223,7 +221,6 @@ class Onlooker:
     def _read_about(self, shared: SharedRun) -> None:
         with understood(self.run_id):
             self.about = shared.about.read()
-            self.config = RuntimeConfig.from_jsonable(self.about.config) if self.about is not None else None
 
     @property
     def has_begun(self) -> bool:
@@ -259,14 +256,15 @@ class Onlooker:
     @property
     def header(self) -> RunHeader:
         """For the views. Only once there is an `about`."""
-        about, config, _ = self._known()
-        return RunHeader.of(about.header, config, about.plan)
+        about, _ = self._known()
+        return RunHeader.of(about.header, about.run, about.plan)
 
     def stats(self) -> RunStats:
         """A snapshot. Without the workers' memory: reading that takes a lock of theirs in the kernel."""
-        _, _, shared = self._known()
+        _, shared = self._known()
         self._read_about(shared)  # a restart is told there
-        about, config, _ = self._known()
+        about, _ = self._known()
+        config = about.run.config
         stats = snapshot(shared, about, self.record, with_memory=False)
         if config.learn is not None and self._learners is None:
             with suppress(LayoutMismatchError):  # its memory has just been removed
@@ -278,24 +276,24 @@ class Onlooker:
     @property
     def sight(self) -> WorldSight:
         """What the world looks like. Only once there is an `about`."""
-        about, _, shared = self._known()
+        about, shared = self._known()
         return WorldSight(ObservationSpec.from_json(about.world["observation"]), shared.ring.newest_frame)
 
     def booked_ticks(self) -> Mapping[int, int]:
         """Tick of each worker's newest booking. Empty once the run is over."""
-        about, _, shared = self._known()
+        about, shared = self._known()
         return booked_ticks(shared, about.plan.workers) if self.state() is RunState.RUNNING else {}
 
     @property
     def longest_pause_s(self) -> float:
         """How long one may wait between two refreshes without missing rows: a quarter of what the ring keeps."""
-        about, _, shared = self._known()
-        return shared.layout.ring_slots / 4 / float(about.plan.rate_hz)
+        about, shared = self._known()
+        return shared.layout.ring_slots / 4 / float(about.run.rate_hz)
 
-    def _known(self) -> tuple[About, RuntimeConfig, SharedRun]:
-        if self.about is None or self.config is None or self._shared is None:
+    def _known(self) -> tuple[About, SharedRun]:
+        if self.about is None or self._shared is None:
             raise SharedMemoryError(f"run {self.run_id} has not said yet what it consists of: it is still starting")
-        return self.about, self.config, self._shared
+        return self.about, self._shared
 
     def to_json(self) -> dict[str, Any]:
         """The keys of summary.json, and run_id, pid, program, state, phase and config.
@@ -310,7 +308,7 @@ class Onlooker:
             "program": about.program if about is not None else command_of(owner),
             "state": str(self.state()),
             "phase": self.phase.name.lower(),
-            "config": about.config if about is not None else None,
+            "config": about.run.config.to_jsonable() if about is not None else None,
         }
         if not self.has_begun:
             return run | dict.fromkeys(SUMMARY_KEYS)
@@ -322,7 +320,7 @@ class Onlooker:
             summary["learner"] |= dict.fromkeys(_OF_THE_RUN_ALONE)
         if self._shared is not None and self._shared.layout.trace_slots:
             summary["trace"] = {"events": None, "lost_events": None}
-        if self.config is not None and self.config.record:
+        if about is not None and about.run.config.record:
             summary["recording"] = None
         return run | summary
 

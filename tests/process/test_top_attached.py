@@ -173,7 +173,7 @@ def test_the_json_of_a_live_run_lies_between_two_summaries_of_its_own(runtime):
     assert set(shown) == {*SUMMARY_KEYS, "run_id", "pid", "program", "state", "phase", "config"}
     assert set(shown) >= set(after)
     assert (shown["run_id"], shown["pid"], shown["state"]) == (runtime.run_id, os.getpid(), "running")
-    assert shown["config"] == runtime.config.to_jsonable() | {"wait": runtime.config.resolved_wait()}
+    assert shown["config"] == runtime.config.to_jsonable() | {"wait": runtime.resolved.wait}
     assert shown["plan"] == after["plan"]
     assert before["ticks"]["count"] < shown["ticks"]["count"] < after["ticks"]["count"]
     for outcome, count in shown["actions"]["outcomes"].items():

@@ -11,7 +11,7 @@ from typing import Any
 
 from rtcore.channel import Channel, Ready
 from rtcore.clock import NS_PER_MS
-from rtcore.config.run import RuntimeConfig
+from rtcore.config.resolved import ResolvedRun
 from rtcore.errors import ChannelError, PolicyError
 from rtcore.memory.weights import ParamStore, Version, attach_store
 from rtcore.realtime import keep_off
@@ -25,7 +25,7 @@ _WAIT_NS = 100 * NS_PER_MS
 
 def main(boot: dict[str, Any], channel: Channel) -> None:
     """Process entry."""
-    config = RuntimeConfig.from_jsonable(boot["config"])
+    config = ResolvedRun.from_jsonable(boot["run"]).config
     if config.env_cpu is not None:
         keep_off(config.env_cpu)
     try:

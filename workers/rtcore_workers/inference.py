@@ -16,6 +16,7 @@ import numpy as np
 
 from rtcore.channel import Channel, LeavesItsSpace, Ready, WeightSizes, WeightsMade
 from rtcore.clock import Clock, MonotonicClock, cpu_time_ns, cpu_wait_ns
+from rtcore.config.resolved import ResolvedRun
 from rtcore.config.run import RuntimeConfig
 from rtcore.host.seeding import seed_generators
 from rtcore.learn.checkpoint import load_weights
@@ -47,7 +48,8 @@ _WARM_UP_NS = 1_000_000_000
 
 def main(boot: dict[str, Any], channel: Channel) -> None:
     """Process entry."""
-    config = RuntimeConfig.from_jsonable(boot["config"])
+    run = ResolvedRun.from_jsonable(boot["run"])
+    config = run.config
     index: int = boot["index"]
     observation = ObservationSpec.from_json(boot["observation"])
     action = ActionSpec.from_json(boot["action"])
@@ -62,7 +64,7 @@ def main(boot: dict[str, Any], channel: Channel) -> None:
         action,
         seed=config.seed,
         worker_index=index,
-        device=config.device,
+        device=run.device_of(index),
         chunk=config.policy_chunk,
         history=History.of(config),
         share=partial(_share, boot, config, channel, shared),
@@ -76,7 +78,7 @@ def main(boot: dict[str, Any], channel: Channel) -> None:
         policy = ExploringPolicy(policy, action, config.seed, epsilon, config.explore_ticks)
     policy = fill_chunks(policy, config.chunk_rest, boot["noop"])
     wake_ups = attach_semaphore(boot["run_id"], index)
-    worker = Worker(config, index, boot["generation"], shared, wake_ups, policy, action, boot["period_ns"])
+    worker = Worker(run, index, boot["generation"], shared, wake_ups, policy, action)
     worker.entropy = boot.get("entropy", ())
     count = shared.worker_status[index].add
     worker.watch = ObservationWatch(
@@ -177,15 +179,15 @@ class Worker:
 
     def __init__(
         self,
-        config: RuntimeConfig,
+        run: ResolvedRun,
         index: int,
         generation: int,
         shared: SharedRun,
         wake_ups: WakeUps,
         policy: Policy,
         action: ActionSpec,
-        period_ns: int = 16_742_706,
     ) -> None:
+        config = run.config
         self._index = index
         self._generation = generation
         self._ring = shared.ring
@@ -209,9 +211,9 @@ class Worker:
         self._on_gpu = policy.info.device.startswith("cuda")
         self._actions = np.zeros((config.chunk, *action.shape), action.dtype)
         self._clock = MonotonicClock()
-        self._wait = config.resolved_wait()
+        self._wait = run.wait
         # Never more than an eighth of a tick: at 1 kHz fourteen spinning workers would leave no CPU to anybody.
-        self._spin_ns = min(config.spin_us * 1000, period_ns // 8)
+        self._spin_ns = min(config.spin_us * 1000, run.period_ns // 8)
         self._job_seen = shared.jobs.newest(index)
         self._phase_seen = -1
         self._usual_wait_ns = 0

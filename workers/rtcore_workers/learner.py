@@ -15,6 +15,7 @@ from typing import Any
 
 from rtcore.channel import Channel, Ready
 from rtcore.clock import NS_PER_MS, Clock, MonotonicClock, cpu_time_ns
+from rtcore.config.resolved import ResolvedRun
 from rtcore.config.run import RuntimeConfig
 from rtcore.learn.replay_memory import NothingToSample, TransitionReader
 from rtcore.learn.throttle import Courtesy, TickWatch
@@ -45,7 +46,8 @@ def main(boot: dict[str, Any], channel: Channel) -> None:
     import torch  # noqa: PLC0415 - the fork server has it
 
     torch.set_num_threads(1)
-    config = RuntimeConfig.from_jsonable(boot["config"])
+    run = ResolvedRun.from_jsonable(boot["run"])
+    config = run.config
     # The first one is made before anything ticks: on a busy machine it would never be up at its later priority.
     is_first = boot["generation"] == 1
     if not is_first:
@@ -69,7 +71,7 @@ def main(boot: dict[str, Any], channel: Channel) -> None:
     if is_first:
         step_back(config)
     # Shows life before it says that it is ready: from then on it is watched.
-    loop = LearnerLoop(config, learner, shared, boot["generation"], boot["period_ns"])
+    loop = LearnerLoop(run, learner, shared, boot["generation"])
     channel.send(Ready({"device": learner.device}))
     loop.run()
 
@@ -254,21 +256,19 @@ class LearnerLoop:
     """When to learn: not before there is data, in turn with the other learners, no more than allowed, and never at
     the ticks' expense."""
 
-    def __init__(
-        self, config: RuntimeConfig, learner: Learner, shared: SharedRun, generation: int, period_ns: int
-    ) -> None:
+    def __init__(self, run: ResolvedRun, learner: Learner, shared: SharedRun, generation: int) -> None:
         self._learner = learner
         self._status = learner.status
         self._generation = generation
         self._run_control = shared.run_control
         self._env_status = shared.env_status
         self._clock = MonotonicClock()
-        self._courtesy = Courtesy(period_ns)
-        self._watch = TickWatch(shared.env_counters, shared.env_histograms["lateness_ns"], period_ns)
-        self._period_ns = period_ns
+        self._courtesy = Courtesy(run.period_ns)
+        self._watch = TickWatch(shared.env_counters, shared.env_histograms["lateness_ns"], run.period_ns)
+        self._period_ns = run.period_ns
         self._looked_ns = 0
         self._num_learners = len(learner.master.status)
-        per_tick = config.updates_per_tick
+        per_tick = run.config.updates_per_tick
         self._per_tick = per_tick / self._num_learners if per_tick is not None else None
         self._credit = 0.0
         self._credited_tick = -1

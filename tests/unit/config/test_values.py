@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rtcore.config.flags import parse_config, to_toml
+from rtcore.config.resolved import resolve
 from rtcore.config.run import RuntimeConfig, load_toml, make_config
 from rtcore.errors import ConfigError, RtcoreError
 from rtcore.files.values import from_json, plain, to_json
@@ -161,11 +162,11 @@ def test_two_settings_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_run_without_end_ends_when_it_is_told_to() -> None:
-    endless, short = make_config(duration=math.inf), make_config(duration=2.0)
-    assert not endless.ends_by_itself(Fraction(60))
-    assert endless.num_ticks(Fraction(60)) * 10**9 // 60 < 1 << 62, "every deadline fits 64 bits"
-    assert short.ends_by_itself(Fraction(60))
-    assert short.num_ticks(Fraction(60)) == 120
+    endless, short = (resolve(make_config(duration=seconds), Fraction(60), 1) for seconds in (math.inf, 2.0))
+    assert not endless.ends_by_itself
+    assert endless.num_ticks * 10**9 // 60 < 1 << 62, "every deadline fits 64 bits"
+    assert short.ends_by_itself
+    assert short.num_ticks == 120
 
 
 # -- extreme values -------------------------------------------------------------------------------------------------

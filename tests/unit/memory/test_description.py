@@ -7,7 +7,8 @@ from fractions import Fraction
 
 import pytest
 
-from rtcore.config.run import RuntimeConfig
+from rtcore.config.resolved import resolve
+from rtcore.config.run import make_config
 from rtcore.errors import LayoutMismatchError
 from rtcore.memory.description import About, AboutBoard
 from rtcore.memory.layout import RING_CONTROL, Layout
@@ -17,7 +18,7 @@ from rtcore.watch.onlooker import understood
 
 pytestmark = pytest.mark.unit
 
-LAYOUT = Layout(max_workers=1, ring_slots=2, log_slots=2, frame_bytes=8, action_bytes=8, chunk=1, about_bytes=4096)
+LAYOUT = Layout(max_workers=1, ring_slots=2, log_slots=2, frame_bytes=8, action_bytes=8, chunk=1, about_bytes=16384)
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def about(program="train.py", mps=""):
     return About(
         run_id="1-a",
         program=program,
-        config={"env_id": "rtcore/Blocks-v0"},
+        run=resolve(make_config(), Fraction(262144, 4389), 7056),
         world={"observation": {"shape": [84, 84]}},
         policy={"policy": "impala", "mps": mps},
         plan=plan,
@@ -86,4 +87,4 @@ def test_a_text_of_another_mind_is_a_named_error_and_names_no_code():
         texts.append(bytes(data))
     for text in texts:
         with suppress(LayoutMismatchError), understood("1-a"):
-            RuntimeConfig.from_jsonable(About.from_text(text).config)
+            About.from_text(text)

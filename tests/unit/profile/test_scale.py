@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from rtcore.config.resolved import resolve
 from rtcore.errors import ConfigError, PolicyError, SharedMemoryError
 from rtcore.loop.world import make_environment
 from rtcore.profile import scale, usage
@@ -48,7 +49,9 @@ def test_at_60_hz_the_inference_time_needs_exactly_all_workers_for_an_action_eve
     case = Case(workers, Fraction(60), FRAME)
     tau_ns = round(case.latency_ms * 1e6)
     assert delay_for(tau_ns, case.rate_hz) == workers
-    assert delay_for(tau_ns, case.rate_hz, case.config(1.0).guard_ns(case.rate_hz)) == workers
+    assert (
+        delay_for(tau_ns, case.rate_hz, resolve(case.config(1.0), case.rate_hz, case.frame_bytes).guard_ns) == workers
+    )
 
 
 @pytest.mark.parametrize(("workers", "rate_hz"), [(1, 1000), (2, 1000), (8, 1000), (8, 500), (8, 200)])

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from rtcore.clock import NS_PER_S, ManualClock
+from rtcore.config.resolved import resolve
 from rtcore.config.run import make_config
 from rtcore.memory.counters import Histogram
 from rtcore.memory.layout import ENV_COUNTERS, ENV_HISTOGRAMS
@@ -345,7 +346,7 @@ def test_header_lines_state_the_guessed_no_op_the_policy_and_the_refusals():
         "mps": "off: processes take turns on the GPU",
     }
     config = make_config(env_id="Toy-v0", policy="synthetic", policy_args={"latency_ms": 70}, fps=50)
-    text = "\n".join(header_lines(header, config, stats.plan))
+    text = "\n".join(header_lines(header, resolve(config, Fraction(50), 4), stats.plan))
     for fact in (
         "Toy-v0 at 50.0000 Hz",
         "WARNING: Toy-v0 has no no-op",

@@ -246,6 +246,6 @@ def test_a_dict_world_is_learned_from_on_the_virtual_clock() -> None:
 def test_the_header_names_the_parts_of_a_dict() -> None:
     config = make_config(env_id="tests.support.dict_worlds:panel", workers=1, policy="random", clock="virtual")
     simulation = Simulation(config)
-    lines = header_lines(simulation.header, config, simulation.plan)
+    lines = header_lines(simulation.header, simulation.resolved, simulation.plan)
     simulation.close()
     assert any("observation Dict(age scalar float64, bits 11 bool, image 5x7 uint8, inner/count" in x for x in lines)

@@ -163,7 +163,7 @@ def test_what_a_run_says_about_inference_is_the_time_of_inference_alone():
 def test_a_run_on_the_virtual_clock_has_the_header_of_a_real_one_warnings_included():
     config = make_config(env_id="CartPole-v1", policy="mlp", clock="virtual", latency="constant:5", workers=2, ticks=9)
     simulation = Simulation(config)
-    text = "\n".join(header_lines(simulation.header, config, simulation.plan))
+    text = "\n".join(header_lines(simulation.header, simulation.resolved, simulation.plan))
     simulation.close()
     for fact in (
         "CartPole-v1 at 50.0000 Hz",

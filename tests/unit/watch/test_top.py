@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from rtcore.cli import topview
+from rtcore.config.resolved import ResolvedRun, resolve
 from rtcore.config.run import make_config
 from rtcore.errors import ConfigError, LayoutMismatchError, SharedMemoryError
 from rtcore.memory.counters import Words
@@ -39,7 +40,13 @@ RING_SLOTS = 64
 OBSERVATION = ObservationSpec((8,), "uint8", (0,), (255,))
 LAYOUT = Layout(max_workers=2, ring_slots=RING_SLOTS, log_slots=32, frame_bytes=8, action_bytes=8, chunk=1)
 TRACED = replace(LAYOUT, trace_slots=8)
-CONFIG = make_config(env_id="Toy-v0", policy="synthetic", policy_args={"latency_ms": 30}, workers=2, duration=10)
+RUN = resolve(
+    make_config(
+        env_id="Toy-v0", policy="synthetic", policy_args={"latency_ms": 30}, workers=2, duration=10, wait="block"
+    ),
+    Fraction(50),
+    64,
+)
 REHEARSAL_SEQ, RUN_SEQ = 3, 5
 PERIOD_NS = 20_000_000
 
@@ -57,7 +64,7 @@ class MadeUpRun:
         tau = Tau.of([30_000_000], [0])
         plan = make_plan("max-time", tau, Fraction(50), workers=2, max_workers=2, guard_ns=0, device_parallelism=2.0)
         world = {"env_id": "Toy-v0", "observation": OBSERVATION.to_json(), "step_ns": 1}
-        told: dict[str, Any] = {"program": "train.py [x]", "config": CONFIG.to_jsonable()}
+        told: dict[str, Any] = {"program": "train.py [x]", "run": RUN}
         told |= {"world": world, "policy": {"policy": "synthetic 30 ms", "device": "cpu"}, "devices": ["cpu", "cpu"]}
         about = About(run_id=self.run_id, plan=plan, startup={"world": 1.0}, started_unix_s=1e9, **told | fields)
         self.shared.about.write(about)
@@ -267,8 +274,11 @@ def test_a_dead_owner_and_a_foreign_layout_are_refused_with_a_sentence(make_run,
     assert f"layout version {LAYOUT_VERSION + 1}" in capsys.readouterr().err
 
 
-def test_a_run_that_describes_itself_in_unknown_words_is_refused(run):
-    run.tell(config=CONFIG.to_jsonable() | {"setting_of_tomorrow": 1})
+def test_a_run_that_describes_itself_in_unknown_words_is_refused(run, monkeypatch):
+    known = RUN.to_jsonable()
+    told = known | {"config": known["config"] | {"setting_of_tomorrow": 1}}
+    monkeypatch.setattr(ResolvedRun, "to_jsonable", lambda _: told)
+    run.tell()
     with pytest.raises(LayoutMismatchError, match="setting_of_tomorrow"):
         Onlooker.attach(run.run_id)
 
@@ -475,7 +485,7 @@ def test_the_json_has_the_keys_of_the_summary_and_says_what_only_the_run_itself_
     assert (shown["ticks"]["count"], shown["actions"]["acted_fraction"], shown["phase"]) == (40, 1.0, "run")
     assert shown["ticks"]["lateness_us"]["max"] == 4.0
     assert shown["record"] == {"lost_ticks": None, "lost_jobs": None}
-    assert shown["config"] == CONFIG.to_jsonable()
+    assert shown["config"] == RUN.config.to_jsonable()
 
 
 def test_one_view_is_printed_with_every_lane(run, capsys):
