@@ -170,8 +170,8 @@ def read_run(path: Path) -> RunFolder:
         notes,
         "the run was killed, is still going on, or never began: the numbers come from its rows, as far as they go",
     )
-    ticks = list(_read_table(path / ACTIONS, TICK_COLUMNS, _tick_row, notes, "ticks"))
-    jobs = list(_read_table(path / JOBS, JOB_COLUMNS, _job_row, notes, "inferences"))
+    ticks = list(read_table(path / ACTIONS, TICK_COLUMNS, _tick_row, notes, "ticks"))
+    jobs = list(read_table(path / JOBS, JOB_COLUMNS, _job_row, notes, "inferences"))
     run = RunFolder(path, about, summary, ticks, jobs, notes)
     _note_the_end(run)
     return run
@@ -219,10 +219,14 @@ def read_json(path: Path, notes: list[str], without: str) -> dict[str, Any]:
         return {}
 
 
-def _read_table(
+def read_table(
     path: Path, columns: Sequence[str], parse: Callable[[dict[str, str]], _Row], notes: list[str], what: str
 ) -> Iterator[_Row]:
-    """The rows that are whole, one after another."""
+    """The rows that are whole, one after another, as `parse` makes them; ValueError from it: the row is unreadable.
+
+    Memory does not grow with the table. What is missing or unreadable is said in `notes`. ConfigError: a column of
+    `columns` is missing.
+    """
     if not path.is_file():
         notes.append(f"{path.name} is missing: no {what} to show.")
         return

@@ -1,7 +1,7 @@
 """The events of a traced run as tables: which belong together, which enclose which.
 
 Read from the files that `trace.TraceSpool` leaves. Nothing here depends on what is made of them (a Perfetto trace, a
-table of stages). Files are mapped, not loaded; what is built beside them is a few dozen bytes a job.
+table of stages). `windows` reads a run of any length in bounded memory.
 """
 
 from __future__ import annotations
@@ -28,6 +28,11 @@ ANNOUNCE = 101  #: within a tick: waking the workers whose frame is out
 #: The last event that a process writes about one round of its loop: a cut behind it parts nothing.
 _LAST_OF_A_ROUND = (TraceKind.ACCOUNT, TraceKind.WRITE, TraceKind.DRAIN)
 _WORKER_BITS = 16
+#: Events of the busiest process in one window, and what is read of a file at a time.
+_WINDOW_EVENTS = 16_384
+_PIECE_EVENTS = 4096
+#: A file whose rounds never end (damage) is cut anywhere after so many events.
+_MOST_OPEN_EVENTS = 4 * _WINDOW_EVENTS
 
 
 def map_spool(folder: Path) -> dict[str, Events]:
@@ -125,16 +130,68 @@ def _joined(parts: list[Events]) -> Events:
     return np.concatenate(parts) if parts else np.empty(0, TRACE_EVENT.dtype)
 
 
-def blocks(events: Events, size: int = 4096) -> Iterator[Events]:
-    """The events in pieces of about `size`, none of which ends in the middle of a tick or a job."""
-    begin = 0
-    while begin < len(events):
-        block = np.array(events[begin : begin + size])
-        if begin + size < len(events):
-            (ends,) = np.nonzero(np.isin(block["kind"], _LAST_OF_A_ROUND))
-            block = block[: ends[-1] + 1] if len(ends) else block
-        begin += len(block)
-        yield block
+def windows(
+    processes: Mapping[str, Events], window_events: int = _WINDOW_EVENTS
+) -> Iterator[tuple[dict[str, Events], JobLinks]]:
+    """The events of all processes, a stretch of time after another, and the links of the jobs in it.
+
+    Each event comes once, in the order of its process; no tick and no job of a process is parted. Links are made from
+    the stretch itself, the one before and the one behind, and the last booking of each worker: a job that takes longer
+    than a stretch (seconds at 1 kHz, minutes at 60 Hz) keeps its due tick, and may lose the arrow from its frame.
+    """
+    longest = max(processes.values(), key=len)
+    limits = [*np.maximum.accumulate(longest["start_ns"][window_events::window_events]).tolist(), None]
+    readers = {name: _Reader(events) for name, events in processes.items()}
+    none = dict.fromkeys(processes, np.empty(0, TRACE_EVENT.dtype))
+    booked = none["env"] if "env" in none else np.empty(0, TRACE_EVENT.dtype)
+    before, now = none, {name: reader.until(limits[0]) for name, reader in readers.items()}
+    for limit in (*limits[1:], ...):
+        after = none if limit is ... else {name: reader.until(limit) for name, reader in readers.items()}
+        around = {name: _joined([before[name], now[name], after[name]]) for name in processes}
+        if "env" in around:
+            around["env"] = _joined([booked, around["env"]])
+            booked = _last_bookings(_joined([booked, before["env"]]))
+        yield now, JobLinks.of(around)
+        before, now = now, after
+
+
+class _Reader:
+    """Reads the events of one process from their file, piece by piece: what is mapped would count as memory."""
+
+    def __init__(self, events: Events) -> None:
+        self._events = events
+        self._next = 0
+        self._open = np.empty(0, TRACE_EVENT.dtype)
+
+    def until(self, limit_ns: int | None) -> Events:
+        """Whole rounds, up to the first event that began at `limit_ns` or later; None: all that are left."""
+        while self._next < len(self._events) and (
+            limit_ns is None or not len(self._open) or self._open["start_ns"][-1] < limit_ns
+        ):
+            piece = self._read(_PIECE_EVENTS)
+            self._open = _joined([self._open, piece])
+        end = len(self._open)
+        if limit_ns is not None:
+            later = np.flatnonzero(self._open["start_ns"] >= limit_ns)
+            end = int(later[0]) if len(later) else end
+            ends = np.flatnonzero(np.isin(self._open["kind"][:end], _LAST_OF_A_ROUND))
+            end = int(ends[-1]) + 1 if len(ends) else end if len(self._open) > _MOST_OPEN_EVENTS else 0
+        taken, self._open = self._open[:end], self._open[end:].copy()
+        return taken
+
+    def _read(self, count: int) -> Events:
+        first, self._next = self._next, min(self._next + count, len(self._events))
+        if not isinstance(self._events, np.memmap) or self._events.filename is None:
+            return self._events[first : self._next]
+        offset = self._events.offset + first * self._events.itemsize
+        return np.fromfile(self._events.filename, self._events.dtype, self._next - first, offset=offset)
+
+
+def _last_bookings(env: Events) -> Events:
+    """The newest JOB event of each worker."""
+    jobs = of_kind(env, TraceKind.JOB)[::-1]
+    _, newest = np.unique(jobs["worker"], return_index=True)
+    return jobs[newest]
 
 
 def with_spans(block: Events) -> Events:

@@ -1,8 +1,8 @@
 """A traced run as a Perfetto trace: a lane per process, flow arrows from frame to job to action to tick.
 
-The file is a stream of `TracePacket`s, written piece by piece: memory does not grow with the length of the run beyond
-a few dozen bytes a job. Times are CLOCK_MONOTONIC, and the file says so, so that it can be laid over other traces of
-the same machine. Names are written once and referred to by number. docs/trace.md says how to read the picture.
+The file is a stream of `TracePacket`s, written piece by piece: memory does not grow with the length of the run.
+Times are CLOCK_MONOTONIC, and the file says so, so that it can be laid over other traces of the same machine. Names are
+written once and referred to by number. docs/trace.md says how to read the picture.
 """
 
 from __future__ import annotations
@@ -11,15 +11,14 @@ import argparse
 import hashlib
 import importlib
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from rtcore.clock import NS_PER_S, MonotonicClock, unix_time_s
 from rtcore.errors import ConfigError, RtcoreError
 from rtcore.memory.trace import TraceKind
-from rtcore.report.perfetto.counters import CurvePoint, open_curves
-from rtcore.report.perfetto.events import Events, JobLinks, blocks, map_spool, with_spans
+from rtcore.report.perfetto.events import Events, JobLinks, map_spool, windows, with_spans
 from rtcore.report.perfetto.styles import (
     DUE_AT,
     FRAME_AT,
@@ -32,7 +31,7 @@ from rtcore.report.perfetto.styles import (
     event_name,
     variants,
 )
-from rtcore.results.folder import ACTIONS, CONFIG, SUMMARY, number_at, read_json
+from rtcore.results.folder import ACTIONS, CONFIG, SUMMARY, number_at, read_json, read_table
 
 TRACE_FILE = "trace.perfetto-trace"
 
@@ -41,7 +40,10 @@ _CLOCK_MONOTONIC = 3
 _STATE_CLEARED, _NEEDS_STATE = 1, 2
 _BEGIN, _END, _INSTANT, _COUNTER = 1, 2, 3, 4
 _ORDER_EXPLICIT = 3
-_COUNTER_ROWS = 4096
+#: Packets are collected for so many events or ticks, then written.
+_BATCH_ROWS = 4096
+_CURVE_COLUMNS = ("lateness_us", "delay_ticks", "start_ns")
+_INT64_MAX = 2**63 - 1
 
 
 def require_perfetto() -> Any:
@@ -92,20 +94,21 @@ def _write(
     stream = _Stream(proto, file, f"{folder.resolve()} {sum(map(len, processes.values()))}")
     stream.add_clocks()
     root = stream.add_root(_title(folder, notes), _description(folder, processes, notes))
-    links = JobLinks.of(processes)
     total = max(1, sum(map(len, processes.values())))
     done = 0
-    for rank, name in enumerate(sorted(processes, key=_lane_order)):
-        lane = _Lane(stream, root, lane_name(name), rank)
-        for block in blocks(processes[name]):
-            lane.draw(with_spans(block), links)
-            done += len(block)
-            stream.flush()
+    names = sorted(processes, key=_lane_order)
+    lanes = {name: _Lane(stream, root, lane_name(name), rank) for rank, name in enumerate(names)}
+    for window, links in windows(processes):
+        for name, lane in lanes.items():
+            rows = with_spans(window[name])
+            for begin in range(0, len(rows), _BATCH_ROWS):
+                lane.draw(rows[begin : begin + _BATCH_ROWS], links)
+                stream.flush()
+            done += len(window[name])
             progress(done / total)
+    for lane in lanes.values():
         lane.close()
-    with open_curves(folder / ACTIONS, notes) as points:
-        if points is not None:
-            _draw_curves(stream, root, len(processes), points)
+    _draw_curves(stream, root, len(processes), folder / ACTIONS, notes)
     stream.flush()
     return notes
 
@@ -217,12 +220,12 @@ class _Lane:
         self._ends_ns: list[int] = []
         self._cursor_ns = 0
 
-    def draw(self, block: Events, links: JobLinks) -> None:
-        """The events of one block (see `events.with_spans`)."""
-        due, flows = links.due_of(block).tolist(), links.flow_of(block).tolist()
+    def draw(self, events: Events, links: JobLinks) -> None:
+        """Events of one stretch of time (see `events.with_spans`)."""
+        due, flows = links.due_of(events).tolist(), links.flow_of(events).tolist()
         publish, dispatch = TraceKind.PUBLISH, TraceKind.DISPATCH
         add = self._stream.add
-        for row, due_tick, flow in zip(block.tolist(), due, flows, strict=True):
+        for row, due_tick, flow in zip(events.tolist(), due, flows, strict=True):
             kind, fields = row[0], (*row, due_tick)
             packet, event, notes, instant = self._template(kind, fields)
             start_ns = self._begin(row[1])
@@ -307,22 +310,43 @@ def _intern(interned: Any) -> dict[str, int]:
     return texts
 
 
-def _draw_curves(stream: _Stream, root: int, rank: int, points: Iterator[CurvePoint]) -> None:
-    """Lateness of every tick and delay of every action."""
-    packets = []
-    for number, (name, unit) in enumerate((("lateness", "us"), ("delay", "ticks"))):
-        sequence_id, _ = stream.begin_sequence(root, name, rank + number, unit)
-        packets.append(stream.packet(sequence_id, _COUNTER))
-    lateness, delay = packets
-    for number, point in enumerate(points):
-        lateness.timestamp = delay.timestamp = point.start_ns
-        lateness.track_event.double_counter_value = point.lateness_us
-        stream.add(lateness)
-        if point.delay_ticks is not None:
-            delay.track_event.counter_value = point.delay_ticks
-            stream.add(delay)
-        if number % _COUNTER_ROWS == 0:
-            stream.flush()
+class _CurvePoint(NamedTuple):
+    """One tick. `delay_ticks`: None where no action of the policy was applied."""
+
+    start_ns: int
+    lateness_us: float
+    delay_ticks: int | None
+
+    @classmethod
+    def of(cls, row: Mapping[str, str]) -> _CurvePoint:
+        """ValueError: numbers that a trace cannot hold."""
+        start_ns, delay_ticks = int(row["start_ns"]), int(row["delay_ticks"]) if row["delay_ticks"] else None
+        if not 0 < start_ns <= _INT64_MAX or abs(delay_ticks or 0) > _INT64_MAX:
+            raise ValueError(row)
+        return cls(start_ns, float(row["lateness_us"]), delay_ticks)
+
+
+def _draw_curves(stream: _Stream, root: int, rank: int, path: Path, notes: list[str]) -> None:
+    """Lateness of every tick and delay of every action, as far as actions.csv can be read."""
+    packets: list[Any] = []
+    try:
+        rows = read_table(path, _CURVE_COLUMNS, _CurvePoint.of, notes, "curves of lateness and delay")
+        for number, point in enumerate(rows):
+            if not packets:
+                for place, (name, unit) in enumerate((("lateness", "us"), ("delay", "ticks"))):
+                    sequence_id, _ = stream.begin_sequence(root, name, rank + place, unit)
+                    packets.append(stream.packet(sequence_id, _COUNTER))
+            lateness, delay = packets
+            lateness.timestamp = delay.timestamp = point.start_ns
+            lateness.track_event.double_counter_value = point.lateness_us
+            stream.add(lateness)
+            if point.delay_ticks is not None:
+                delay.track_event.counter_value = point.delay_ticks
+                stream.add(delay)
+            if number % _BATCH_ROWS == 0:
+                stream.flush()
+    except ConfigError as error:  # of another version
+        notes.append(f"{error}: no curves of lateness and delay to show.")
 
 
 def _title(folder: Path, notes: list[str]) -> str:
