@@ -45,7 +45,7 @@ def runtime() -> Iterator[rtcore.Runtime]:
         yield runtime
 
 
-def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 30) -> None:
+def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 120) -> None:
     """A watchdog, generous: it fails a test that would otherwise hang, and measures nothing."""
     give_up = time.monotonic() + timeout_s
     while not condition():

@@ -57,7 +57,7 @@ def segments(pid: int) -> list[str]:
     return [path.name for path in SHM.glob(f"*rtcore-{pid}-*")]
 
 
-def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 30) -> None:
+def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 120) -> None:
     """A watchdog, generous: it fails a test that would otherwise hang, and measures nothing."""
     give_up = time.monotonic() + timeout_s
     while not condition():
