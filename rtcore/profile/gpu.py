@@ -1,42 +1,50 @@
-"""`rtcore-profile gpu`: copies, CUDA graph against eager, and how far k workers overlap on one GPU.
+"""`rtcore-profile gpu`: copies, CUDA graph against eager, and how far k worker processes overlap on one GPU.
 
-**Has not been run on a GPU** (`docs/gpu.md`). Everything but the CUDA calls themselves (`gpu_tasks.CudaCopier`, the
-executor) is run and tested with `--device cpu`, which puts the CPU executor in the GPU's place and says so.
+**Has not been run on a GPU** (`docs/gpu.md`). With `--device cpu` the same code runs, and is tested, with the CPU
+executor in the GPU's place, and says so. The program itself never touches CUDA: what does runs in child processes.
 """
 
 from __future__ import annotations
 
-import contextlib
+import multiprocessing as mp
 import os
 import re
 import shutil
 import warnings
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator
-from functools import reduce
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from rtcore.errors import ConfigError, PolicyError, RtcoreError, StartupError, WorkerDied
-from rtcore.profile.gpu_crew import MPS_DAEMON, Crew, find_mps_daemon, own_mps, read_distribution, without_mps
-from rtcore.profile.gpu_views import draw, show
+from rtcore.clock import MonotonicClock
+from rtcore.config.run import from_words
+from rtcore.errors import ConfigError, RtcoreError
+from rtcore.profile.children import run_in_processes, start_fork_server
 from rtcore.profile.results import Result, Row
-from rtcore.profile.synthetic_world import parse_frame
+from rtcore.profile.synthetic_world import parse_frame, specs_of
+from rtcore.profile.views import Column, Steps, new_figure, save, table_of
 
-HELP = "GPU: host-device copies, CUDA graph against eager, overlap of k workers as streams and as processes (MPS)"
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from rtcore_workers.policies.executors import Executor
+    from rtcore_workers.policies.network import NetworkPolicy
+
+HELP = "GPU: host-device copies, CUDA graph against eager, overlap of k worker processes"
 DESCRIPTION = """\
 On one GPU, with the policy and the executor that a worker uses:
-  copies     host to device and back, pinned and pageable memory, by the host's clock and by CUDA events
+  copies     host to device and back, pinned and pageable memory (torch.utils.benchmark)
   inference  captured into a CUDA graph against launched eagerly: the whole, its parts by CUDA events, and the rest
              (launching, waiting, waking up)
-  overlap    k workers that infer one after the other without a pause: as k streams of one process (a thread each)
-             and as k processes. Throughput, latency of one inference, and the share of perfect overlap: 1 is k times
-             the throughput of one worker, 1/k is taking turns
-Processes on one GPU take turns unless NVIDIA MPS runs. What is found is reported; where an MPS daemon runs, processes
-are measured with and without it. --mps starts one for this measurement and ends it again; nothing starts it unasked.
+  overlap    k worker processes that infer one after the other without a pause. Throughput, latency of one inference,
+             and the share of perfect overlap: 1 is k times the throughput of one worker, 1/k is taking turns
+
+Processes on one GPU take turns unless NVIDIA MPS runs. Which it was is said, and is in the rows: start or end the
+daemon and measure again to compare.
 
 Without a GPU the command says what it looked for and exits with 0; its JSON has "gpu": null. --device cpu runs the
 same measuring code on CPUs: it shows what CPUs do, never what a GPU would.
@@ -48,22 +56,58 @@ examples:
   rtcore-profile gpu                                         the default policy (impala, k=1) on the first GPU
   rtcore-profile gpu --policy-args k=29 --workers 1,2,4,8    a large network
   rtcore-profile gpu --device cuda:1 --policy my_package.nets:make_policy --policy-args width=256
-  rtcore-profile gpu --mps --json gpu.json --plot pictures   with an MPS daemon for the measurement
   rtcore-profile gpu --device cpu --workers 1,2              no GPU: the same code on CPUs
 """
 
-KEYS = ("part", "device", "direction", "memory", "bytes", "mode", "how", "mps", "workers")
+KEYS = ("part", "device", "direction", "memory", "bytes", "mode", "mps", "workers")
 _SIZES = "23040,100800,1048576,6220800,67108864"
 _NUM_ACTIONS = 6
-#: What one step of the measurement must not cost the others: a policy too large for k processes, MPS that refuses.
-_ONE_STEP = (PolicyError, WorkerDied, StartupError)
+_NUM_WARM_UP_RUNS = 5
+#: Of copies of each kind [s].
+_COPY_S = 0.2
+#: An inference that takes long is measured less often than `--samples` says, at least five times.
+_MAX_INFERENCES_NS = 2_000_000_000
+_CHILD_TIMEOUT_S = 180.0
+_MPS_ADVICE = (
+    "MPS daemon not running: processes take turns on the GPU. As the user who runs rtcore, "
+    "`nvidia-cuda-mps-control -d` starts it and `echo quit | nvidia-cuda-mps-control` ends it"
+)
+_ON_CPU = "CPUs in the place of a GPU: the same measuring code, and not a number about any GPU."
+_COPIES = (
+    Column("direction", "direction"),
+    Column("memory", "memory"),
+    Column("bytes", "bytes"),
+    Column("p50 us", "p50_us", 1),
+    Column("GB/s", "gb_per_s", 2),
+)
+_TIMES = (Column("p50 us", "p50_us", 0), Column("p99 us", "p99_us", 0))
+_INFERENCE = (
+    Column("mode", "mode"),
+    *_TIMES,
+    Column("copy in p50", "h2d_p50_us", 1),
+    Column("compute p50", "compute_p50_us", 0),
+    Column("copy out p50", "d2h_p50_us", 1),
+    Column("the rest p50", "overhead_p50_us", 1),
+)
+_OVERLAP = (
+    Column("MPS", "mps"),
+    Column("k", "workers"),
+    Column("inferences/s", "inferences_per_s", 1),
+    *_TIMES,
+    Column("of perfect", "of_perfect_fraction", 3),
+)
 
 
-class _Setting(NamedTuple):
-    """An environment in which processes are measured. `mps`: "on", "off", or None on a CPU."""
+class Task(NamedTuple):
+    """What a child measures. `device`: one, not "auto"."""
 
-    mps: str | None
-    environment: Callable[[], contextlib.AbstractContextManager[dict[str, str]]]
+    policy: str
+    policy_args: dict[str, Any]
+    frame: tuple[int, ...]
+    device: str
+    sizes: list[int]
+    samples: int
+    seconds: float
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -80,47 +124,50 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--seconds", default=2.0, type=float, metavar="S", help="measured time of each number of workers [%(default)s]"
     )
-    parser.add_argument(
-        "--samples", default=200, type=int, metavar="N", help="copies and inferences of each kind [%(default)s]"
-    )
-    parser.add_argument("--mps", action="store_true", help="start NVIDIA MPS for the measurement, and end it after it")
+    parser.add_argument("--samples", default=200, type=int, metavar="N", help="inferences of each kind [%(default)s]")
 
 
 def run(options: Namespace, console: Console) -> Result:
     """Measure, or say that there is no GPU. ConfigError for a wrong setting, whether there is one or not."""
-    boot, sizes, counts = read_options(options)
-    if options.device != "cpu":
-        missing = look_for_gpu()
-        if missing and options.device != "auto":
-            return _no_gpu(missing, console)
+    task, counts = read_options(options)
+    missing = look_for_gpu() if options.device != "cpu" else []
+    if missing and options.device != "auto":
+        console.print(
+            f"No GPU found, nothing measured: {', '.join(missing)} (--device cpu runs the same measurements on CPUs).",
+            markup=False,
+            highlight=False,
+        )
+        return Result("gpu", [], KEYS, extra={"gpu": None, "looked_for": missing})
     from rtcore_workers.policies.executors import mps_status, resolve_device  # noqa: PLC0415 - imports torch
 
-    boot["device"] = resolve_device(options.device, 0)
-    on_gpu = boot["device"] != "cpu"
-    if options.mps and not on_gpu:
-        raise ConfigError("--mps: NVIDIA MPS is for a GPU, and this measures on CPUs. Leave it out")
-    if options.mps and find_mps_daemon() is None:
-        raise ConfigError(f"--mps: {MPS_DAEMON} is not on PATH; expected the NVIDIA driver's tools. Leave --mps out")
-    mps = mps_status() if on_gpu else None
-    settings = settings_for(mps, start=options.mps)
-    notes: list[str] = []
-    with _steps(console, 2 + len(counts) * (1 + len(settings))) as step:
-        gpu, rows, policy = _measure_parts(boot | {"samples": options.samples}, sizes, step, notes)
-        boot |= {"seconds": options.seconds}
-        rows += measure_overlap(boot, counts, settings, step, notes)
-    rows = [{"device": boot["device"]} | row for row in rows]
-    extra = {"gpu": gpu if on_gpu else None, "device": boot["device"], "policy": policy, "mps": mps, "notes": notes}
-    result = Result("gpu", rows, KEYS, extra=extra)
-    show(result, console)
+    task = task._replace(device=resolve_device(options.device, 0))
+    mps = mps_status() if task.device != "cpu" else None
+    start_fork_server("numpy", "torch", "rtcore.profile.gpu", "rtcore_workers.policies.network")
+    with Steps(console, 1 + len(counts)) as steps:
+        steps.begin("copies, inference")
+        ((gpu, policy, notes, rows),) = run_in_processes(
+            measure_parts, [(task,)], role="measuring process", timeout_s=_CHILD_TIMEOUT_S
+        )
+        alone_per_s = 0.0
+        for count in counts:
+            steps.advance()
+            steps.begin(f"overlap: k={count}")
+            try:
+                row = measure_overlap(task, count)
+            except RtcoreError as error:  # such as a policy too large for so many: the smaller numbers stand
+                if count == 1:
+                    raise
+                notes.append(f"k={count}: not measured: {error}")
+                continue
+            alone_per_s = row["inferences_per_s"] if count == 1 else alone_per_s
+            row["of_perfect_fraction"] = row["inferences_per_s"] / (count * alone_per_s)
+            rows.append(row | {"mps": None if mps is None else "on" if mps == "MPS daemon running" else "off"})
+    rows = [{"device": task.device} | row for row in rows]
+    result = Result(
+        "gpu", rows, KEYS, extra={"gpu": gpu, "device": task.device, "policy": policy, "mps": mps, "notes": notes}
+    )
+    _show(result, console)
     return result
-
-
-def plot(result: Result, folder: Path) -> list[Path]:
-    """`gpu-copies.png` and `gpu-overlap.png`; none if nothing was measured."""
-    return draw(result, folder)
-
-
-# -- what there is -------------------------------------------------------------------------------------------
 
 
 def look_for_gpu() -> list[str]:
@@ -144,138 +191,23 @@ def look_for_gpu() -> list[str]:
     return found + [f"CUDA says: {str(warning.message).splitlines()[0]}" for warning in said]
 
 
-def settings_for(mps: str | None, *, start: bool) -> list[_Setting]:
-    """In which environments processes are measured; the first is the one that was found. `mps`: of `mps_status`."""
-    as_found: Callable[[], contextlib.AbstractContextManager[dict[str, str]]] = _as_found
-    if mps is None:
-        return [_Setting(None, as_found)]
-    if mps == "MPS daemon running":
-        return [_Setting("on", as_found), _Setting("off", without_mps)]
-    return [_Setting("off", as_found), *([_Setting("on", own_mps)] if start else [])]
-
-
-@contextlib.contextmanager
-def _as_found() -> Iterator[dict[str, str]]:
-    yield {}
-
-
-def _no_gpu(missing: list[str], console: Console) -> Result:
-    console.print(
-        f"No GPU found, nothing measured: {', '.join(missing)} (--device cpu runs the same measurements on CPUs).",
-        markup=False,
-        highlight=False,
-    )
-    return Result("gpu", [], KEYS, extra={"gpu": None, "looked_for": missing})
-
-
-# -- measuring -----------------------------------------------------------------------------------------------
-
-
-def _measure_parts(
-    boot: dict[str, Any], sizes: list[int], step: Callable[[str], None], notes: list[str]
-) -> tuple[dict[str, Any], list[Row], str]:
-    """Copies and single inferences: (the device, rows, the policy in words). Wrong policies show here."""
-    with Crew() as crew:
-        step("inference")
-        ((gpu, inference),) = crew.run([boot | {"task": "inference"}])
-        step("copies")
-        ((_, copies),) = crew.run([boot | {"task": "copies", "sizes": sizes}])
-    notes += inference["notes"]
-    rows = [{"part": "copy"} | row for row in copies]
-    rows += [{"part": "inference"} | row for row in inference["rows"]]
-    return gpu, rows, inference["policy"]
-
-
-def measure_overlap(
-    boot: dict[str, Any],
-    counts: list[int],
-    settings: list[_Setting],
-    step: Callable[[str], None],
-    notes: list[str],
-) -> list[Row]:
-    """k streams in one process, then k processes in each environment. What fails for k > 1 is a note, not the end."""
-    rows: list[Row] = []
-    for number, setting in enumerate(settings):
-        try:
-            with setting.environment() as environment, Crew(environment) as crew:
-                for how in ("streams", "processes") if number == 0 else ("processes",):
-                    rows += _measure_counts(crew, boot, counts, how, setting.mps, step, notes)
-        except RtcoreError as error:
-            if number == 0:
-                raise
-            notes.append(f"with MPS {setting.mps}: not measured: {error}")
-    return rows
-
-
-def _measure_counts(
-    crew: Crew,
-    boot: dict[str, Any],
-    counts: list[int],
-    how: str,
-    mps: str | None,
-    step: Callable[[str], None],
-    notes: list[str],
-) -> list[Row]:
-    rows: list[Row] = []
-    alone_per_s = 0.0
-    for count in counts:
-        step(f"overlap: k={count} as {how}" + (f", MPS {mps}" if mps else ""))
-        one = boot | {"task": "overlap", "streams": count if how == "streams" else 1}
-        try:
-            answers = crew.run([one] * (1 if how == "streams" else count))
-        except _ONE_STEP as error:
-            if count == 1:
-                raise
-            notes.append(f"k={count} as {how}: not measured: {error}")
-            continue
-        row = overlap_row([worker for _, result in answers for worker in result])
-        alone_per_s = row["inferences_per_s"] if count == 1 else alone_per_s
-        row["of_perfect_fraction"] = row["inferences_per_s"] / (count * alone_per_s)
-        rows.append({"part": "overlap", "how": how, "mps": mps, "workers": count} | row)
-    return rows
-
-
-def overlap_row(workers: list[dict[str, Any]]) -> Row:
-    """What `gpu_tasks.OverlapTask` found for each worker, together."""
-    latency_ns = reduce(lambda one, other: one.merged(other), (read_distribution(w["latency_ns"]) for w in workers))
-    return {
-        "inferences_per_s": sum(worker["inferences_per_s"] for worker in workers),
-        "p50_us": latency_ns.percentile(0.5) / 1e3,
-        "p99_us": latency_ns.percentile(0.99) / 1e3,
-    }
-
-
-# -- options and progress ------------------------------------------------------------------------------------
-
-
-def read_options(options: Namespace) -> tuple[dict[str, Any], list[int], list[int]]:
-    """(what every child gets, bytes of the copies, numbers of workers), or the ConfigError."""
-    import numpy as np  # noqa: PLC0415 - not for the help text
-    from gymnasium import spaces  # noqa: PLC0415
-
-    from rtcore.config.run import from_words  # noqa: PLC0415
-    from rtcore.spaces import ActionSpec, ObservationSpec  # noqa: PLC0415
-
+def read_options(options: Namespace) -> tuple[Task, list[int]]:
+    """(what every child gets, numbers of workers), or the ConfigError."""
     if not options.seconds > 0:
         raise ConfigError(f"--seconds {options.seconds:g}: expected more than 0")
     if options.samples < 5:
         raise ConfigError(f"--samples {options.samples}: expected at least 5")
     if re.fullmatch(r"auto|cpu|cuda(:\d+)?", options.device) is None:
         raise ConfigError(f"--device {options.device!r}: expected one device: cuda, cuda:<index>, auto or cpu")
-    counts = sorted({1, *_whole_numbers("--workers", options.workers)})
     pairs = [part.partition("=") for part in options.policy_args.split(",") if part.strip()]
     if not all(name.strip() and equals for name, equals, _ in pairs):
         raise ConfigError(f"--policy-args {options.policy_args!r}: expected k=v,... as in k=29")
     # Numbers and words mean the same as for rtcore-run.
     arguments = from_words({name.strip(): value.strip() for name, _, value in pairs})
-    frame = spaces.Box(0, 255, parse_frame(options.frame), np.uint8)
-    boot = {
-        "policy": options.policy,
-        "policy_args": arguments,
-        "observation": ObservationSpec.from_space(frame).to_json(),
-        "action": ActionSpec.from_space(spaces.Discrete(_NUM_ACTIONS)).to_json(),
-    }
-    return boot, _whole_numbers("--sizes", options.sizes), counts
+    sizes, counts = (_whole_numbers(f"--{name}", getattr(options, name)) for name in ("sizes", "workers"))
+    frame = parse_frame(options.frame)
+    task = Task(options.policy, arguments, frame, options.device, sizes, options.samples, options.seconds)
+    return task, sorted({1, *counts})
 
 
 def _whole_numbers(option: str, text: str) -> list[int]:
@@ -288,19 +220,208 @@ def _whole_numbers(option: str, text: str) -> list[int]:
     return values
 
 
-@contextlib.contextmanager
-def _steps(console: Console, total: int) -> Iterator[Callable[[str], None]]:
-    """Yields what to call at the begin of each step. A bar on a terminal; elsewhere a line for each."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("", total=total)
-        begun = 0
+# -- in child processes ----------------------------------------------------------------------------------------------
 
-        def step(text: str) -> None:
-            nonlocal begun
-            progress.update(bar, completed=begun, description=text)
-            begun += 1
-            if not console.is_terminal:
-                console.print(text, markup=False, highlight=False)
 
-        yield step
+def measure_parts(task: Task) -> tuple[dict[str, Any] | None, str, list[str], list[Row]]:
+    """(the GPU, the policy in words, notes, rows of copies and of inferences)."""
+    from rtcore_workers.policies.executors import make_executor  # noqa: PLC0415 - imports torch
+
+    copies = [{"part": "copy"} | row for row in measure_copies(task)]
+    policy, (observation, _) = build_policy(task, 0), specs_of(task.frame, _NUM_ACTIONS)
+    notes = list(policy.executor.notes)
+    executors = {"eager": policy.executor}
+    if task.device != "cpu":
+        executors = {"eager": make_executor(eager_only(policy.module), observation, task.device)}
+        if not notes:
+            executors["graph"] = policy.executor
+    inferences = [
+        {"part": "inference", "mode": mode} | time_inferences(executor, task.samples)
+        for mode, executor in executors.items()
+    ]
+    return _describe_gpu(task.device), policy.info.describe(), notes, copies + inferences
+
+
+def measure_copies(task: Task) -> list[Row]:
+    """Every size, kind of host memory and direction. Medians: torch times blocks of copies."""
+    import torch  # noqa: PLC0415
+    from torch.utils.benchmark import Timer  # noqa: PLC0415
+
+    rows = []
+    for num_bytes in task.sizes:
+        for memory in ("pageable",) if task.device == "cpu" else ("pinned", "pageable"):
+            host = torch.zeros(num_bytes, dtype=torch.uint8, pin_memory=memory == "pinned")
+            other = torch.zeros(num_bytes, dtype=torch.uint8, device=task.device)
+            directions = {"host-to-device": (other, host), "device-to-host": (host, other)}
+            if task.device == "cpu":
+                directions = {"host-to-host": (other, host)}
+            for direction, (target, source) in directions.items():
+                timer = Timer("target.copy_(source)", globals={"target": target, "source": source})
+                found = timer.blocked_autorange(min_run_time=_COPY_S)
+                row: Row = {"direction": direction, "memory": memory, "bytes": num_bytes}
+                rows.append(row | {"p50_us": found.median * 1e6, "gb_per_s": num_bytes / found.median / 1e9})
+    return rows
+
+
+def time_inferences(executor: Executor, samples: int) -> Row:
+    """`overhead`: what the host's time is longer than the device's three parts: launching, waiting, waking up."""
+    clock, timing = MonotonicClock(), executor.timing
+    for _ in range(_NUM_WARM_UP_RUNS):
+        executor.run()
+    times_ns: list[tuple[int, int, int, int]] = []
+    begin_ns = clock.now_ns()
+    while len(times_ns) < samples and (len(times_ns) < 5 or clock.now_ns() - begin_ns < _MAX_INFERENCES_NS):
+        start_ns = clock.now_ns()
+        executor.run()
+        times_ns.append((clock.now_ns() - start_ns, timing.h2d_ns, timing.compute_ns, timing.d2h_ns))
+    whole_us, *parts_us = np.array(times_ns).T / 1e3
+    row: Row = {"samples": len(times_ns)} | _percentiles(whole_us)
+    row |= {
+        f"{part}_p50_us": float(np.median(us)) for part, us in zip(("h2d", "compute", "d2h"), parts_us, strict=True)
+    }
+    return row | {"overhead_p50_us": float(np.median(whole_us - sum(parts_us)))}
+
+
+def measure_overlap(task: Task, count: int) -> Row:
+    """`count` processes that begin together."""
+    barrier = mp.get_context("forkserver").Barrier(count)
+    calls = [(task, index, barrier) for index in range(count)]
+    found = run_in_processes(
+        infer_without_pause, calls, role="measuring process", timeout_s=task.seconds + _CHILD_TIMEOUT_S
+    )
+    per_s = [1e9 * len(times_ns) / times_ns.sum() for times_ns in found]
+    times_us = np.concatenate(found) / 1e3
+    row: Row = {"part": "overlap", "workers": count, "inferences_per_s": float(sum(per_s))}
+    return row | _percentiles(times_us)
+
+
+def infer_without_pause(task: Task, index: int, barrier: Barrier) -> npt.NDArray[np.int64]:
+    """A worker's inferences, for as long as the task says but at least one, from when all are ready: times of each."""
+    policy, (_, action) = build_policy(task, index), specs_of(task.frame, _NUM_ACTIONS)
+    out = np.zeros((1, *action.shape), action.dtype)
+    for number in range(_NUM_WARM_UP_RUNS):
+        policy.act(frame_seq=number, out=out)
+    clock = MonotonicClock()
+    times_ns: list[int] = []
+    barrier.wait(_CHILD_TIMEOUT_S)
+    start_ns = clock.now_ns()
+    end_ns = start_ns + round(task.seconds * 1e9)
+    while start_ns < end_ns or not times_ns:
+        policy.act(frame_seq=len(times_ns), out=out)
+        done_ns = clock.now_ns()
+        times_ns.append(done_ns - start_ns)
+        start_ns = done_ns
+    return np.array(times_ns, np.int64)
+
+
+def build_policy(task: Task, worker_index: int) -> NetworkPolicy:
+    """As a worker builds it. ConfigError for one that computes nothing, or only waits."""
+    from rtcore_workers.policies import load_policy  # noqa: PLC0415 - imports torch
+    from rtcore_workers.policies.network import NetworkPolicy  # noqa: PLC0415
+
+    policy = load_policy(
+        task.policy,
+        dict(task.policy_args),
+        *specs_of(task.frame, _NUM_ACTIONS),
+        seed=0,
+        worker_index=worker_index,
+        device=task.device,
+    )
+    if not isinstance(policy, NetworkPolicy):
+        raise ConfigError(
+            f"policy {task.policy!r}: expected one with a network and without pad_ms; others compute nothing"
+        )
+    policy.observation[...] = np.random.default_rng(0).integers(0, 256, policy.observation.shape)
+    return policy
+
+
+def eager_only(inner: nn.Module) -> nn.Module:
+    """A module that refuses to be captured into a CUDA graph: the executor then runs it eagerly, as it is meant to."""
+    import torch  # noqa: PLC0415
+
+    class EagerOnly(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, frames: Tensor) -> Any:
+            if frames.is_cuda and torch.cuda.is_current_stream_capturing():
+                raise RuntimeError("kept eager, to compare with the CUDA graph")
+            return self.inner(frames)
+
+    return EagerOnly()
+
+
+def _describe_gpu(device: str) -> dict[str, Any] | None:
+    """Creates a CUDA context: not for the program itself. None on a CPU."""
+    import torch  # noqa: PLC0415
+
+    if device == "cpu":
+        return None
+    properties = torch.cuda.get_device_properties(device)
+    driver = Path("/proc/driver/nvidia/version")
+    return {
+        "device": device,
+        "name": properties.name,
+        "compute_capability": f"{properties.major}.{properties.minor}",
+        "memory_bytes": properties.total_memory,
+        "multiprocessors": properties.multi_processor_count,
+        "cuda": torch.version.cuda,
+        "driver": driver.read_text().splitlines()[0].strip() if driver.exists() else None,
+    }
+
+
+def _percentiles(times_us: npt.NDArray[np.float64]) -> Row:
+    p50_us, p99_us = np.percentile(times_us, [50, 99])
+    return {"p50_us": float(p50_us), "p99_us": float(p99_us)}
+
+
+# -- tables and pictures ---------------------------------------------------------------------------------------------
+
+
+def _show(result: Result, console: Console) -> None:
+    gpu = result.extra["gpu"]
+    device = _ON_CPU if gpu is None else f"{gpu['name']}, {gpu['driver'] or 'driver not known'}, CUDA {gpu['cuda']}"
+    console.print(f"{device}\npolicy: {result.extra['policy']}", markup=False, highlight=False)
+    for part, columns, title in (
+        ("copy", _COPIES, "Copies"),
+        ("inference", _INFERENCE, "One inference (us)"),
+        ("overlap", _OVERLAP, "Workers side by side, without a pause"),
+    ):
+        console.print(table_of([row for row in result.rows if row["part"] == part], columns, title))
+    if result.extra["mps"] == "MPS daemon not running":
+        console.print(_MPS_ADVICE, markup=False, highlight=False, soft_wrap=True)
+    for note in result.extra["notes"]:
+        console.print(f"note: {note}", markup=False, soft_wrap=True)
+
+
+def plot(result: Result, folder: Path) -> list[Path]:
+    """`gpu-copies.png` and `gpu-overlap.png`; none if nothing was measured."""
+    if not result.rows:
+        return []
+    where = "CPUs in the place of a GPU" if result.extra["gpu"] is None else str(result.extra["gpu"]["name"])
+    copies = new_figure()
+    copying = copies.add_subplot()
+    kinds: dict[str, list[Row]] = {}
+    for row in result.rows:
+        if row["part"] == "copy":
+            kinds.setdefault(f"{row['direction']}, {row['memory']}", []).append(row)
+    for label, rows in kinds.items():
+        copying.plot([row["bytes"] for row in rows], [row["p50_us"] for row in rows], "o-", label=label)
+    copying.set(xscale="log", yscale="log", xlabel="bytes", ylabel="us, p50", title=f"Copies: {where}")
+
+    overlap = new_figure(11.0, 5.0)
+    speed, latency = overlap.subplots(1, 2)
+    rows = [row for row in result.rows if row["part"] == "overlap"]
+    counts = [row["workers"] for row in rows]
+    speed.plot(counts, [row["of_perfect_fraction"] * row["workers"] for row in rows], "o-", label="processes")
+    speed.plot([1, max(counts)], [1, max(counts)], "k:", label="perfect overlap")
+    speed.plot([1, max(counts)], [1, 1], color="0.6", ls=":", label="taking turns")
+    speed.set(xlabel="workers", ylabel="throughput, times that of one", title=f"Overlap: {where}")
+    for field, style in (("p50_us", "o-"), ("p99_us", ".--")):
+        latency.plot(counts, [row[field] / 1e3 for row in rows], style, label=field.removesuffix("_us"))
+    latency.set(xlabel="workers", ylabel="ms", title=f"One inference: {result.extra['policy']}", ylim=(0, None))
+    for axis in (copying, speed, latency):
+        axis.grid(alpha=0.3)
+        axis.legend()
+    return [save(copies, folder, "gpu-copies"), save(overlap, folder, "gpu-overlap")]

@@ -7,20 +7,20 @@ import math
 import os
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rtcore.errors import ConfigError
 from rtcore.profile import limit, peers
+from rtcore.profile.children import Placement, as_publisher, choose, start_fork_server
 from rtcore.profile.ipc_views import LIMITS, PEERS, REFERENCE, RTCORE, TRANSPORTS, cell_table, findings, plot
-from rtcore.profile.placement import Placement, as_publisher, choose
 from rtcore.profile.results import Result, Row
-from rtcore.profile.session import BLOCK, Samples, Session, TransportFailed, start_fork_server
+from rtcore.profile.session import BLOCK, PRELOAD, Samples, Session, TransportFailed
 from rtcore.profile.standard import ManagerTransport, PipeTransport, QueueTransport
 from rtcore.profile.transports import Rhythm, RtcoreTransport, Shape, Transport
+from rtcore.profile.views import Steps
 
 __all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "plot", "run"]
 
@@ -114,21 +114,18 @@ def run(options: argparse.Namespace, console: Console) -> Result:
         raise ConfigError(f"none of the chosen transports can be measured here: {'; '.join(missing.values())}")
     for why in spinning_left_out(options, cells, len(os.sched_getaffinity(0))):
         console.print(f"left out: {why}", style="yellow", highlight=False)
-    start_fork_server()
+    start_fork_server(*PRELOAD)
     placement = choose(pin=not options.no_pin)
     rows: list[Row] = []
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        total = sum(len(cell.transports) * _blocks(cell) for cell in cells)
-        task = progress.add_task("starting", total=total)
+    with Steps(console, sum(len(cell.transports) * _blocks(cell) for cell in cells)) as steps:
         for cell in filter(lambda cell: cell.transports, cells):
-            step = partial(_advance, progress, task, cell)
+            steps.begin(f"{cell.frame}, {cell.readers} reader{'s' * (cell.readers > 1)}")
             rhythm = cell.rhythm(options.gap_us, options.step_us)
             with as_publisher(placement):
-                found = measure(cell, rhythm, step, missing, placement)
+                found = measure(cell, rhythm, lambda name: steps.advance(1, name), missing, placement)
             rows += found
             if found:
-                progress.console.print(cell_table(found))
+                console.print(cell_table(found))
     for name, why in missing.items():
         if name not in left_out:
             console.print(f"left out: {why}", style="yellow", highlight=False)
@@ -314,8 +311,3 @@ def _percentiles(prefix: str, times_ns: list[int], which: tuple[int, ...]) -> Ro
 
 def _ratio(value: float | None, base: float | None) -> float | None:
     return round(value / base, 3) if value is not None and base else None
-
-
-def _advance(progress: Progress, task: Any, cell: Cell, name: str) -> None:
-    words = f"{cell.frame}, {cell.readers} reader{'s' * (cell.readers > 1)}"
-    progress.update(task, advance=1, description=f"{words}: {name}")

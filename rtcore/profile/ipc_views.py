@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from rtcore.profile import peers
-from rtcore.profile.plots import new_figure, save
 from rtcore.profile.results import Result, Row
+from rtcore.profile.views import Column, new_figure, save, table_of
 
 RTCORE = ("rtcore-hybrid", "rtcore-block", "rtcore-spin")
 PEERS = ("pipe", "queue", "manager", *peers.MODULES)
@@ -18,6 +17,18 @@ LIMITS = ("c-spin", "c-futex")
 TRANSPORTS = (*RTCORE, *PEERS, *LIMITS)
 #: The frame that most is said about.
 REFERENCE = "144x160"
+_COLUMNS = (
+    Column("transport", "transport"),
+    Column("p50", "p50_us", 1),
+    Column("p99", "p99_us", 1),
+    Column("book\np50", "book_p50_us", 1),
+    Column("publish\np50", "publish_p50_us", 1),
+    Column("slot\np50", "slot_p50_us", 1),
+    Column("slot\np99", "slot_p99_us", 1),
+    Column("p50 /\nlimit", "ratio_to_limit", 2),
+    Column("p50 /\nbest\npeer", "ratio_to_best_peer", 2),
+    Column("missed", "missed"),
+)
 #: A reader that loses its CPU more often than this a frame is measured against something else that runs.
 _BUSY_PREEMPTIONS = 0.1
 
@@ -88,32 +99,7 @@ def _disturbances(rows: list[Row]) -> list[str]:
 def cell_table(rows: list[Row]) -> Table:
     first = rows[0]
     title = f"{first['frame']} uint8, {first['readers']} reader{'s' * (first['readers'] > 1)}; microseconds"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("transport", no_wrap=True)
-    columns = ("p50_us", "p99_us", "book_p50_us", "publish_p50_us", "slot_p50_us", "slot_p99_us")
-    for name in (
-        "p50",
-        "p99",
-        "book\np50",
-        "publish\np50",
-        "slot\np50",
-        "slot\np99",
-        "p50 /\nlimit",
-        "p50 /\nbest\npeer",
-        "missed",
-    ):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        numbers = [_text(row[column], 1) for column in columns]
-        ratios = [_text(row[key], 2) for key in ("ratio_to_limit", "ratio_to_best_peer")]
-        table.add_row(row["transport"], *numbers, *ratios, str(row["missed"]) if row["missed"] else "-")
-    return table
-
-
-def _text(value: float | None, digits: int) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.{digits}f}" if value < 10 ** (4 - digits) else f"{value:.0f}"
+    return table_of(rows, _COLUMNS, title)
 
 
 def _most_readers(rows: list[Row]) -> str:

@@ -16,7 +16,7 @@ from typing import IO
 from rtcore.errors import RtcoreError, describe_exit
 from rtcore.memory.layout import FRAME_HEADER, Layout
 from rtcore.memory.segments import SHM_DIR, segment_name
-from rtcore.profile.placement import Placement, put
+from rtcore.profile.children import Placement, put
 from rtcore.profile.transports import Frame, Opener, Rhythm, Ring, Shape, Transport
 
 _SOURCE = Path(__file__).with_name("limit.c")

@@ -17,10 +17,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from rtcore.config.flags import parse_config, to_toml
 from rtcore.config.run import RuntimeConfig
@@ -28,12 +26,11 @@ from rtcore.errors import ConfigError, RtcoreError
 from rtcore.learn.resuming import settings_of
 from rtcore.memory.layout import TRACE_EVENT
 from rtcore.memory.trace import TraceKind
-from rtcore.profile.plots import new_figure, save
 from rtcore.profile.results import Result
+from rtcore.profile.views import Column, new_figure, save, table_of
 from rtcore.report.output import write_results, write_trace
 from rtcore.report.perfetto.events import Events, Ints, find, job_keys, map_spool, of_kind
 from rtcore.report.perfetto.writer import require_perfetto
-from rtcore.report.wording import number
 from rtcore.results.out_folder import OutFolder
 from rtcore.runtime.runtime import Runtime
 
@@ -78,6 +75,7 @@ TOLERANCE_PERCENT = 5.0
 _DEFAULT_DURATION_S = 10.0
 _REFRESH_S = 0.2
 _PLOT_COLUMNS = 500
+_SHARE = Column("share %", "share_percent", 2)
 
 
 @dataclass(frozen=True)
@@ -321,16 +319,8 @@ def inference_notes(policy: Mapping[str, Any]) -> list[str]:
 def _print(result: PathResult, console: Console) -> None:
     run_of, check = result.extra["run"], result.extra["check"]
     title = f"From frame to tick, {result.extra['actions']} actions, us"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
-    table.add_column("stage", no_wrap=True)
-    for name in ("p50", "p90", "p99", "max", "mean", "share"):
-        table.add_column(name, justify="right")
-    for row in result.rows:
-        numbers = [number(row[f"{name}_us"]) for name in ("p50", "p90", "p99", "max", "mean")]
-        table.add_row(
-            row["stage"], *numbers, f"{row['share_percent']:.2f}%", style="bold" if row["stage"] == "whole" else ""
-        )
-    console.print(table)
+    columns = (*(Column(name, f"{name}_us", 1) for name in ("p50", "p90", "p99", "max", "mean")), _SHARE)
+    console.print(table_of(result.rows, (Column("stage", "stage"), *columns), title))
     console.print(
         f"{run_of['delay_ticks']} ticks of {run_of['period_us']:,.0f} us from frame to action. Means add up; "
         "percentiles do not, as no action is slow in every stage.",

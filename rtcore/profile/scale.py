@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+import threading
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from statistics import linear_regression
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
+import psutil
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from rtcore.clock import rate_from
+from rtcore.clock import MonotonicClock, rate_from
+from rtcore.config.run import RuntimeConfig, make_config
 from rtcore.errors import ConfigError, RtcoreError, SharedMemoryError, StartupError
+from rtcore.profile import usage
+from rtcore.profile.host import HostWatch
 from rtcore.profile.results import Result, Row
-from rtcore.profile.scale_run import Case, describe, measure
-from rtcore.profile.synthetic_world import parse_frame
+from rtcore.profile.synthetic_world import SYNTHETIC_WORLD, frame_text, parse_frame
+from rtcore.profile.views import Column, Steps, new_figure, save, table_of
+from rtcore.runtime.runtime import Runtime
 
 HELP = (
     "acted fraction, interval CV, lateness, CPU and memory for 1 to 96 synthetic workers, by frame size and tick rate"
@@ -54,27 +59,78 @@ _BASE_RATE = Fraction(60)
 _BASE_FRAME = (144, 160)
 #: Fields that a failed case has too.
 _NONE = ("acted_fraction", "interval_cv", "lateness_p99_us", "env_cpu_per_tick_us", "total_pss_mb")
-#: Heading, field, digits, factor. Two tables: all in one would not fit into 80 columns.
-_QUALITY: tuple[tuple[str, str, int, float], ...] = (
-    ("infer\nms", "latency_ms", 1, 1),
-    ("acted\n%", "acted_fraction", 2, 100),
-    ("interval\nCV", "interval_cv", 3, 1),
-    ("late p99\nus", "lateness_p99_us", 1, 1),
-    ("planned\nstride", "planned_stride_ticks", 0, 1),
-    ("skipped\nstarts", "skipped_starts", 0, 1),
-    ("machine\nbusy %", "machine_busy_percent", 0, 1),
+#: Two tables: all in one would not fit into 80 columns.
+_QUALITY = (
+    Column("infer\nms", "latency_ms", 1),
+    Column("acted\n%", "acted_fraction", 2, 100),
+    Column("interval\nCV", "interval_cv", 3),
+    Column("late p99\nus", "lateness_p99_us", 1),
+    Column("planned\nstride", "planned_stride_ticks", 0),
+    Column("skipped\nstarts", "skipped_starts", 0),
+    Column("machine\nbusy %", "machine_busy_percent", 0),
 )
-_COST: tuple[tuple[str, str, int, float], ...] = (
-    ("publish\nus", "publish_p50_us", 0, 1),
-    ("to read\nus", "publish_to_read_p50_us", 0, 1),
-    ("env us\n/tick", "env_cpu_per_tick_us", 0, 1),
-    ("env\n%", "cpu_env_percent", 1, 1),
-    ("workers\n%", "cpu_workers_percent", 1, 1),
-    ("superv.\n%", "cpu_supervisor_percent", 1, 1),
-    ("last w.\nMB", "last_worker_pss_mb", 1, 1),
-    ("total\nMB", "total_pss_mb", 0, 1),
+_COST = (
+    Column("publish\nus", "publish_p50_us", 0),
+    Column("to read\nus", "publish_to_read_p50_us", 0),
+    Column("env us\n/tick", "env_cpu_per_tick_us", 0),
+    Column("env\n%", "cpu_env_percent", 1),
+    Column("workers\n%", "cpu_workers_percent", 1),
+    Column("superv.\n%", "cpu_supervisor_percent", 1),
+    Column("last w.\nMB", "last_worker_pss_mb", 1),
+    Column("total\nMB", "total_pss_mb", 0),
 )
+#: Time that waking, reading and writing get before the due tick; half a tick where that is more.
+_SLACK_MS = 2.0
+#: A run goes on for so long beyond what is measured: it is stopped, never left to end by itself.
+_SPARE_S = 600.0
 _SWEEPS = {"workers": "workers", "rate": "rate_hz", "frame": "frame"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is run. Synthetic workers, all of them needed for an action every tick."""
+
+    workers: int
+    rate_hz: Fraction
+    frame: tuple[int, ...]
+
+    @property
+    def frame_bytes(self) -> int:
+        return math.prod(self.frame)
+
+    @property
+    def latency_ms(self) -> float:
+        """Inference time for which `workers` give one action a tick: their ticks together, less half a tick.
+
+        At high rates half a tick is less than a wake-up may take: then 2 ms less, though never below a quarter of all.
+        """
+        period_ms = 1000 / float(self.rate_hz)
+        whole_ms = self.workers * period_ms
+        return round(max(whole_ms / 4, whole_ms - max(period_ms / 2, _SLACK_MS)), 3)
+
+    @property
+    def lead_in_s(self) -> float:
+        """From tick 0 until every worker has answered once."""
+        return (self.workers + 1) / float(self.rate_hz)
+
+    def config(self, seconds: float) -> RuntimeConfig:
+        """The ring holds a second of frames: with the default size, memory would say nothing about frames."""
+        return make_config(
+            env_id=SYNTHETIC_WORLD,
+            env_args={"frame": frame_text(self.frame)},
+            fps=str(self.rate_hz),
+            policy="synthetic",
+            policy_args={"latency_ms": self.latency_ms},
+            workers=self.workers,
+            warmup=1,
+            duration=self.lead_in_s + seconds + _SPARE_S,
+            ring_slots=max(2 * self.workers + 8, math.ceil(self.rate_hz)),
+        )
+
+    def about_s(self, seconds: float) -> float:
+        """Roughly how long `measure` takes: start, warm-up, rehearsal (two answers each), lead-in, measurement."""
+        return 3.5 + 0.03 * self.workers + 5 * self.lead_in_s + seconds
+
 
 Measure = Callable[[Case, float, Callable[[str], None]], Row]
 
@@ -124,15 +180,20 @@ def _run(sweeps: list[tuple[str, Case]], seconds: float, console: Console, measu
     cases = list(dict.fromkeys(case for _, case in sweeps))
     rows: dict[Case, Row] = {}
     failure: RtcoreError | None = None
-    with _progress(console, cases, seconds) as (begin, on_step):
-        for case in cases:
-            begin(case)
+    total_s = sum(case.about_s(seconds) for case in cases)
+    console.print(f"{len(cases)} runs, about {max(1, round(total_s / 60))} min", markup=False)
+    with Steps(console, total_s) as steps:
+        for number, case in enumerate(cases, 1):
+            steps.begin(
+                f"{number}/{len(cases)}  {case.workers} workers, {float(case.rate_hz):g} Hz, {frame_text(case.frame)}"
+            )
             try:
-                rows[case] = measure_case(case, seconds, on_step)
+                rows[case] = measure_case(case, seconds, lambda text: steps.advance(0, text))
             except (SharedMemoryError, StartupError) as error:
                 # No room, or too slow to start: the smaller cases still tell something. Anything else is a failure.
                 failure = error
                 rows[case] = describe(case) | {"error": str(error)} | dict.fromkeys(_NONE)
+            steps.advance(case.about_s(seconds))
     if failure is not None and all(row["error"] for row in rows.values()):
         raise failure
     result = Result(
@@ -144,6 +205,128 @@ def _run(sweeps: list[tuple[str, Case]], seconds: float, console: Console, measu
     result.extra["growth"] = growth(result.rows)
     show(result, console)
     return result
+
+
+# -- one run --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Spent:
+    """CPU time used up to a moment, by role [ns]; and what had been done with it."""
+
+    at_ns: int
+    env_ns: int
+    workers_ns: int
+    supervisor_ns: int | None
+    ticks: int
+    inferences: int
+
+    @classmethod
+    def of(cls, runtime: Runtime) -> _Spent:
+        stats = runtime.stats()
+        name = f"rtcore-{runtime.run_id}"
+        ids = [thread.native_id for thread in threading.enumerate() if thread.name == name and thread.native_id]
+        return cls(
+            at_ns=MonotonicClock.now_ns(),
+            env_ns=usage.cpu_ns(runtime.env_pid),
+            workers_ns=sum(usage.cpu_ns(pid) for pid in runtime.worker_pids.values()),
+            supervisor_ns=usage.thread_cpu_ns(ids[0]) if ids else None,
+            ticks=stats.counters["ticks"],
+            inferences=sum(worker.inferences for worker in stats.workers),
+        )
+
+
+def measure(case: Case, seconds: float, on_step: Callable[[str], None] = lambda text: None) -> Row:
+    """Run it; the numbers of `seconds` of it, as a row. Raises what went wrong with the run."""
+    with Runtime(case.config(seconds), progress=on_step) as runtime:
+        on_step("first answers")
+        _go_on(runtime, case.lead_in_s)
+        watch, before = HostWatch(), _Spent.of(runtime)
+        on_step("measuring")
+        _go_on(runtime, seconds)
+        after, busy = _Spent.of(runtime), watch.conditions()["busy_percent"]
+        summary = runtime.summary()
+        # Last: it holds the processes up.
+        memory = _memory(runtime, case)
+    return (
+        describe(case)
+        | {"error": None}
+        | _quality(summary)
+        | _cpu(before, after)
+        | memory
+        | {"machine_busy_percent": busy}
+    )
+
+
+def describe(case: Case) -> Row:
+    """The fields that name a case."""
+    return {
+        "workers": case.workers,
+        "rate_hz": float(case.rate_hz),
+        "frame": frame_text(case.frame),
+        "frame_bytes": case.frame_bytes,
+        "latency_ms": case.latency_ms,
+    }
+
+
+def _go_on(runtime: Runtime, seconds: float) -> None:
+    if runtime.wait(seconds):
+        raise RtcoreError("the run ended before it was measured; expected it to go on until it is stopped")
+
+
+def _quality(summary: dict[str, Any]) -> Row:
+    ticks, actions, ipc = summary["ticks"], summary["actions"], summary["ipc_us"]
+    return {
+        "acted_fraction": actions["acted_fraction"],
+        "interval_cv": actions["interval_ticks"]["cv"],
+        "lateness_p50_us": ticks["lateness_us"]["p50"],
+        "lateness_p99_us": ticks["lateness_us"]["p99"],
+        "skipped_ticks": ticks["skipped"],
+        "delay_p50_ticks": actions["delay_ticks"]["p50"],
+        "planned_stride_ticks": summary["plan"]["stride_ticks"],
+        "skipped_starts": actions["skipped_starts"],
+        "delay_changes": actions["delay_changes"],
+        "publish_p50_us": ipc["publish"]["p50"],
+        "publish_p99_us": ipc["publish"]["p99"],
+        "publish_to_read_p50_us": ipc["publish_to_read"]["p50"],
+        "publish_to_read_p99_us": ipc["publish_to_read"]["p99"],
+        "step_p50_us": ticks["world_step_us"]["p50"],
+    }
+
+
+def _cpu(before: _Spent, after: _Spent) -> Row:
+    """Shares are of one CPU: 100% is one CPU all the time."""
+    elapsed_ns = max(1, after.at_ns - before.at_ns)
+    env_ns, workers_ns = after.env_ns - before.env_ns, after.workers_ns - before.workers_ns
+    ticks, inferences = after.ticks - before.ticks, after.inferences - before.inferences
+    supervisor = None
+    if before.supervisor_ns is not None and after.supervisor_ns is not None:
+        supervisor = 100 * (after.supervisor_ns - before.supervisor_ns) / elapsed_ns
+    return {
+        "cpu_env_percent": 100 * env_ns / elapsed_ns,
+        "cpu_workers_percent": 100 * workers_ns / elapsed_ns,
+        "cpu_supervisor_percent": supervisor,
+        "env_cpu_per_tick_us": env_ns / ticks / 1e3 if ticks else None,
+        "worker_cpu_per_inference_us": workers_ns / inferences / 1e3 if inferences else None,
+        "measured_s": elapsed_ns / 1e9,
+    }
+
+
+def _memory(runtime: Runtime, case: Case) -> Row:
+    """Of the run's own processes: env, workers and fork server; not of the program that started it."""
+    workers = runtime.worker_pids
+    processes = [runtime.env_pid, *workers.values()]
+    with contextlib.suppress(psutil.Error):
+        processes.append(psutil.Process(runtime.env_pid).ppid())
+    return {
+        "last_worker_pss_mb": _mb(usage.pss_bytes(workers.get(case.workers - 1, -1))),
+        "env_pss_mb": _mb(usage.pss_bytes(runtime.env_pid)),
+        "total_pss_mb": _mb(usage.total_pss_bytes(processes)),
+    }
+
+
+def _mb(num_bytes: float) -> float | None:
+    return None if math.isnan(num_bytes) else num_bytes / 1e6
 
 
 # -- what it says --------------------------------------------------------------------------------------------
@@ -167,12 +350,7 @@ def show(result: Result, console: Console) -> None:
             continue
         console.print(_title(sweep, rows[0]), markup=False, style="bold")
         for columns in (_QUALITY, _COST):
-            table = Table(box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
-            for heading in (sweep, *(column[0] for column in columns)):
-                table.add_column(heading, justify="right")
-            for row in rows:
-                table.add_row(f"{row[first]:g}" if sweep != "frame" else row[first], *_cells(row, columns))
-            console.print(table)
+            console.print(table_of(rows, (Column(sweep, first), *columns)))
         for row in rows:
             if row["error"]:
                 console.print(f"{sweep} {row[first]}: not measured: {row['error']}", markup=False, soft_wrap=True)
@@ -186,8 +364,6 @@ def show(result: Result, console: Console) -> None:
 
 def plot(result: Result, folder: Path) -> list[Path]:
     """`scale-workers.png`, `scale-rate.png`, `scale-frame.png`: one for each sweep with two cases or more."""
-    from rtcore.profile.plots import new_figure, save  # noqa: PLC0415 - only for --plot
-
     paths = []
     for sweep, field in (("workers", "workers"), ("rate", "rate_hz"), ("frame", "frame_bytes")):
         rows = [row for row in result.rows if row["sweep"] == sweep and not row["error"]]
@@ -244,12 +420,6 @@ def _title(sweep: str, row: Row) -> str:
     return f"By {'tick rate' if sweep == 'rate' else sweep}: {fixed[sweep]}"
 
 
-def _cells(row: Row, columns: tuple[tuple[str, str, int, float], ...]) -> Iterator[str]:
-    for _, field, digits, factor in columns:
-        value = row.get(field)
-        yield "-" if value is None else f"{value * factor:.{digits}f}"
-
-
 def _slope(rows: list[Row], sweep: str, x: str, y: str) -> float | None:
     """Least squares; None of fewer than two points."""
     points = [(row[x], row[y]) for row in rows if row["sweep"] == sweep and row.get(y) is not None]
@@ -262,35 +432,7 @@ def _times(value: float | None, factor: float) -> float | None:
     return None if value is None else value * factor
 
 
-# -- progress and options ------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _progress(
-    console: Console, cases: list[Case], seconds: float
-) -> Iterator[tuple[Callable[[Case], None], Callable[[str], None]]]:
-    """Yields (a case begins, what it is doing). A bar on a terminal; elsewhere a line for each case."""
-    total_s = sum(case.about_s(seconds) for case in cases)
-    console.print(f"{len(cases)} runs, about {max(1, round(total_s / 60))} min", markup=False)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("", total=total_s)
-        done: list[Case] = []
-        text = [""]
-
-        def begin(case: Case) -> None:
-            progress.update(bar, completed=sum(before.about_s(seconds) for before in done))
-            done.append(case)
-            row = describe(case)
-            text[0] = f"{len(done)}/{len(cases)}  {case.workers} workers, {row['rate_hz']:g} Hz, {row['frame']}"
-            on_step("starting")
-            if not console.is_terminal:
-                console.print(text[0], markup=False, highlight=False)
-
-        def on_step(step: str) -> None:
-            progress.update(bar, description=f"{text[0]}: {step}")
-
-        yield begin, on_step
+# -- options ------------------------------------------------------------------------------------
 
 
 def _listed(text: str) -> list[str]:

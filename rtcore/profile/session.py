@@ -12,28 +12,20 @@ import signal
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 
 from rtcore.clock import MonotonicClock
 from rtcore.errors import RtcoreError, WorkerDied
-from rtcore.profile.gpu_crew import SAFE_PATH, environment
+from rtcore.profile.children import Placement, put, uninterrupted
 from rtcore.profile.limit import LimitTransport
-from rtcore.profile.placement import Placement, put
-from rtcore.profile.transports import PATIENCE_S, Frame, Opener, Receive, Rhythm, Transport, uninterrupted
+from rtcore.profile.transports import PATIENCE_S, Frame, Opener, Receive, Rhythm, Transport
 
 #: Frames in a row through one transport. The first one, which finds everything as the last transport left it, is
 #: not counted.
 BLOCK = 25
 _ANSWER = "/answer"
-_PRELOAD = ["rtcore.profile.session", "rtcore_workers.inference", "rtcore_workers.policies"]
-
-
-def start_fork_server() -> None:
-    """Before the first process: readers then start with everything imported. Does nothing where it runs already."""
-    mp.set_forkserver_preload(_PRELOAD)
-    with environment(SAFE_PATH):
-        forkserver.ensure_running()
+#: For the fork server: readers then start with everything imported.
+PRELOAD = ("rtcore.profile.session", "rtcore_workers.inference", "rtcore_workers.policies")
 
 
 @dataclass

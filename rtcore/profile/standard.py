@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from rtcore.clock import MonotonicClock
+from rtcore.profile.children import uninterrupted
 from rtcore.profile.transports import (
     PATIENCE_S,
     STAMP_BYTES,
@@ -21,7 +22,6 @@ from rtcore.profile.transports import (
     spin_until_ns,
     stamp,
     stamp_of,
-    uninterrupted,
 )
 
 now_ns = MonotonicClock.now_ns

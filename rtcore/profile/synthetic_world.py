@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtcore.errors import ConfigError
+from rtcore.spaces import ActionSpec, ObservationSpec
 
 #: As `env_id` of a run: rtcore looks worlds up by import string.
 SYNTHETIC_WORLD = "rtcore.profile.synthetic_world:synthetic_world"
@@ -27,6 +28,12 @@ def parse_frame(text: str) -> tuple[int, ...]:
 
 def frame_text(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
+
+
+def specs_of(shape: tuple[int, ...], num_actions: int = 4) -> tuple[ObservationSpec, ActionSpec]:
+    """Observation and action of a world with such uint8 frames."""
+    observation = ObservationSpec.from_space(gymnasium.spaces.Box(0, 255, shape, np.uint8))
+    return observation, ActionSpec.from_space(gymnasium.spaces.Discrete(num_actions))
 
 
 class SyntheticWorld(gymnasium.Env[npt.NDArray[np.uint8], np.int64]):

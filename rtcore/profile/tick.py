@@ -13,22 +13,19 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from rtcore.clock import MonotonicClock, TickClock, TickGrid, plan_next_tick, rate_from, whole_period_ns
-from rtcore.errors import ConfigError, RtcoreError, WorkerDied, describe_exit
-from rtcore.profile.gpu_crew import SAFE_PATH, environment
-from rtcore.profile.plots import new_figure, save
+from rtcore.errors import ConfigError, RtcoreError, describe_exit
+from rtcore.profile.children import run_in_processes, start_fork_server
 from rtcore.profile.results import Result, Row
+from rtcore.profile.views import Column, Steps, new_figure, save, table_of
 from rtcore.realtime import prepare_env_process
 
 HELP = "lateness of ticks, idle and under load, normal and SCHED_FIFO, beside cyclictest"
@@ -58,6 +55,13 @@ _MOST_S = 86_400
 _CYCLICTEST_BUCKETS_US = 20_000
 #: Above this load average a machine is not idle.
 _IDLE_LOAD = 0.5
+_COLUMNS = (
+    *(Column(name, name) for name in ("load", "policy", "source")),
+    *(Column(name, f"{name}_us", 1) for name in ("p50", "p90", "p99", "max", "mean")),
+    Column("/mean", "p99_to_cyclictest_mean", 2),
+    Column("/p99", "p99_to_cyclictest_p99", 2),
+    Column("skipped", "skipped_ticks"),
+)
 _CLOCK, _CYCLICTEST = "tick-clock", "cyclictest"
 
 
@@ -102,18 +106,14 @@ def run(options: argparse.Namespace, console: Console) -> Result:
     rows: list[Row] = []
     shapes: list[dict[str, Any]] = []
     refused: dict[str, str] = {}
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("starting", total=options.seconds * len(cases) * (2 if cyclictest else 1))
+    sources = 2 if cyclictest else 1
+    with Steps(console, options.seconds * len(cases) * sources) as steps:
         for case in cases:
             if case.policy in refused:
-                progress.update(task, advance=options.seconds * (2 if cyclictest else 1))
+                steps.advance(options.seconds * sources)
                 continue
-            progress.update(task, description=_case_name(case))
-            if not console.is_terminal:  # a bar shows nothing there
-                seconds = options.seconds * (2 if cyclictest else 1)
-                console.print(f"measuring: {_case_name(case)}, {seconds:g} s", highlight=False)
-            for source, found, skipped in _measure(case, rate_hz, options.seconds, cyclictest, refused, progress, task):
+            steps.begin(f"{_case_name(case)}, {options.seconds * sources:g} s")
+            for source, found, skipped in _measure(case, rate_hz, options.seconds, cyclictest, refused, steps):
                 rows.append(_row(case, source, rate_hz, found, skipped))
                 shapes.append(_shape(rows[-1], found))
     for what, why in refused.items():
@@ -162,30 +162,14 @@ def plot(result: Result, folder: Path) -> list[Path]:
 def measure_clock(policy: Policy, rate_hz: Fraction, seconds: float) -> tuple[list[int], int, dict[str, str]]:
     """Lateness of each tick [ns] in a process of its own, how many ticks were skipped (their whole period had gone by
     before they could start), and what the kernel said to what was asked of it."""
-    context = mp.get_context("forkserver")
-    context.set_forkserver_preload(["rtcore.profile.tick"])
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_clock_main, args=(theirs, policy, rate_hz, seconds), daemon=True)
-    with environment(SAFE_PATH):
-        process.start()
-    theirs.close()
-    try:
-        if not ours.poll(seconds + 30.0):
-            raise RtcoreError(f"the process of the tick clock did not answer {seconds + 30:.0f} s after its start")
-        lateness, skipped_ticks, report = ours.recv()
-    except EOFError as error:
-        process.join(1.0)
-        raise WorkerDied("tick clock", 0, process.pid or 0, process.exitcode) from error
-    finally:
-        process.kill()
-        process.join()
-        ours.close()
+    start_fork_server("rtcore.profile.tick")
+    answers = run_in_processes(_run_clock, [(policy, rate_hz, seconds)], role="tick clock", timeout_s=seconds + 30.0)
+    lateness, skipped_ticks, report = answers[0]
     return lateness, skipped_ticks, report
 
 
-def _clock_main(results: Connection, policy: Policy, rate_hz: Fraction, seconds: float) -> None:
-    """Process entry: as the env process prepares itself, but without a world."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+def _run_clock(policy: Policy, rate_hz: Fraction, seconds: float) -> tuple[list[int], int, dict[str, str]]:
+    """In a child process, which prepares itself as the env process does, but without a world."""
     report = prepare_env_process(None)
     if policy == "other":
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
@@ -203,7 +187,7 @@ def _clock_main(results: Connection, policy: Policy, rate_hz: Fraction, seconds:
         lateness[index] = clock.now_ns() - plan.deadline_ns
         tick = plan.tick
         skipped_ticks += plan.skipped_ticks if index >= lead_in else 0
-    results.send((lateness[lead_in:], skipped_ticks, report))
+    return lateness[lead_in:], skipped_ticks, report
 
 
 # -- cyclictest --------------------------------------------------------------------------------------------
@@ -264,8 +248,7 @@ def _measure(
     seconds: float,
     cyclictest: str | None,
     refused: dict[str, str],
-    progress: Progress,
-    task: Any,
+    steps: Steps,
 ) -> Iterator[tuple[str, Lateness, int | None]]:
     """Sources with their lateness and skipped ticks (None: cyclictest skips none, it is late)."""
     turns = max(1, round(seconds / _TURN_S))
@@ -281,14 +264,14 @@ def _measure(
                 return
             ticks += lateness
             skipped_ticks += skipped
-            progress.update(task, advance=seconds / turns)
+            steps.advance(seconds / turns)
             if cyclictest is not None and f"cyclictest, {case.policy}" not in refused:
                 try:
                     cycles.append(measure_cyclictest(cyclictest, case.policy, rate_hz, seconds / turns))
                 except (RtcoreError, subprocess.TimeoutExpired) as error:
                     refused[f"cyclictest, {case.policy}"] = str(error)
             if cyclictest is not None:
-                progress.update(task, advance=seconds / turns)
+                steps.advance(seconds / turns)
     yield _CLOCK, _lateness_of(ticks), skipped_ticks
     if cycles:
         yield _CYCLICTEST, _together(cycles), None
@@ -373,21 +356,9 @@ def _case_name(case: Case) -> str:
 
 
 def _table(rows: list[Row], rate_hz: Fraction) -> Table:
-    title = f"Lateness of ticks at {float(rate_hz):.4f} Hz, microseconds"
-    caption = "/mean, /p99: the tick clock's p99 as a multiple of cyclictest's mean and p99"
-    table = Table(title=title, title_justify="left", caption=caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.show_edge = table.pad_edge = False
-    for name in ("load", "policy", "source"):
-        table.add_column(name, no_wrap=True)
-    numbers = ("p50_us", "p90_us", "p99_us", "max_us", "mean_us")
-    for name in ("p50", "p90", "p99", "max", "mean", "/mean", "/p99", "skipped"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row, following in zip(rows, [*rows[1:], None], strict=True):
-        beside = "idle" if row["load"] == 0 else f"{row['load']} busy"
-        texts = [f"{row[key]:.1f}" if row[key] < 100 else f"{row[key]:.0f}" for key in numbers]
-        ratios = [row["p99_to_cyclictest_mean"], row["p99_to_cyclictest_p99"]]
-        texts += ["-" if ratio is None else f"{ratio:.2f}" for ratio in ratios]
-        texts.append("-" if row["skipped_ticks"] is None else str(row["skipped_ticks"]))
-        last_of_case = following is not None and following["source"] == _CLOCK
-        table.add_row(beside, row["policy"], row["source"], *texts, end_section=last_of_case)
-    return table
+    title = (
+        f"Lateness of ticks at {float(rate_hz):.4f} Hz, microseconds\n"
+        "/mean, /p99: the tick clock's p99 as a multiple of cyclictest's mean and p99"
+    )
+    beside = {row["load"]: f"{row['load']} busy" if row["load"] else "idle" for row in rows}
+    return table_of([row | {"load": beside[row["load"]]} for row in rows], _COLUMNS, title)

@@ -6,15 +6,10 @@ lies in an array (or object) that only the reader has. With several readers ever
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from fractions import Fraction
-from types import FrameType
 from typing import Any, NamedTuple
 
-import gymnasium
 import numpy as np
 import numpy.typing as npt
 
@@ -24,8 +19,8 @@ from rtcore.config.run import make_config
 from rtcore.memory.layout import FRAME_HEADER, SLOT_ENTRY, Layout
 from rtcore.memory.segments import attach_semaphore, create_semaphore, new_measurement_id, unlink_all
 from rtcore.memory.shared import Phase, SharedRun
-from rtcore.profile.placement import Placement
-from rtcore.spaces import ActionSpec, ObservationSpec
+from rtcore.profile.children import Placement
+from rtcore.profile.synthetic_world import specs_of
 
 now_ns = MonotonicClock.now_ns
 Shape = tuple[int, ...]
@@ -45,32 +40,6 @@ class Rhythm(NamedTuple):
     gap_ns: int = 4_000_000
     prepare_ns: int = 200_000
     step_ns: int = 300_000
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Put off SIGINT and SIGTERM to the end of the block: a process that is half started has nobody yet who ends it.
-
-    Only for what is short. Handlers are exchanged, not the signal mask: the kernel would give the signal to another
-    thread (of a progress bar), and Python run its handler in this one all the same.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # handlers run in the main thread only
-        return
-    came: list[tuple[int, FrameType | None]] = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, lambda *signalled: came.append(signalled)) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        for signum, frame in came[:1]:
-            usual = before[signal.Signals(signum)]
-            if callable(usual):
-                usual(signum, frame)
-            elif usual is signal.SIG_DFL:
-                signal.raise_signal(signum)
 
 
 class Opener(NamedTuple):
@@ -157,14 +126,8 @@ def stamp_of(message: bytes | bytearray) -> int:
     return int.from_bytes(message[:STAMP_BYTES], "little")
 
 
-def specs(shape: Shape) -> tuple[ObservationSpec, ActionSpec]:
-    """Of a world with such frames and seven actions."""
-    observation = ObservationSpec.from_space(gymnasium.spaces.Box(0, 255, shape, np.uint8))
-    return observation, ActionSpec.from_space(gymnasium.spaces.Discrete(7))
-
-
 def ring_layout(shape: Shape, readers: int) -> Layout:
-    observation, action = specs(shape)
+    observation, action = specs_of(shape)
     slots = max(4, min(64, _RING_BYTES // observation.nbytes))
     return Layout(readers, slots, slots, observation.nbytes, action.nbytes, 1)
 
@@ -179,7 +142,7 @@ class Ring:
         self.run_id = new_measurement_id()
         self.layout = ring_layout(shape, readers)
         try:
-            self.shared = SharedRun.create(self.run_id, self.layout, specs(shape)[0])
+            self.shared = SharedRun.create(self.run_id, self.layout, specs_of(shape)[0])
         except BaseException:
             unlink_all(self.run_id)
             raise
@@ -275,7 +238,7 @@ def _open_worker(wait: str, run_id: str, layout: Layout, shape: Shape, reader: i
     from rtcore_workers.inference import Worker  # noqa: PLC0415 - for this reader alone
     from rtcore_workers.policies import RandomPolicy  # noqa: PLC0415
 
-    observation, action = specs(shape)
+    observation, action = specs_of(shape)
     shared = SharedRun.attach(run_id, layout, observation)
     run = resolve(make_config(wait=wait, workers=1), Fraction(60), observation.nbytes)
     policy = RandomPolicy(observation, action, seed=0)
@@ -304,7 +267,7 @@ def _open_worker(wait: str, run_id: str, layout: Layout, shape: Shape, reader: i
 
 
 def _open_answerer(run_id: str, layout: Layout, shape: Shape, reader: int) -> Receive:
-    shared = SharedRun.attach(run_id, layout, specs(shape)[0])
+    shared = SharedRun.attach(run_id, layout, specs_of(shape)[0])
     semaphore = attach_semaphore(run_id, reader)
     action = bytes(layout.action_bytes)
     before, after = _around_write_ns()

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from rtcore.profile import ipc
-from rtcore.profile.placement import choose
-from rtcore.profile.session import BLOCK, start_fork_server
+from rtcore.profile.children import choose, start_fork_server
+from rtcore.profile.session import BLOCK, PRELOAD
 from rtcore.profile.standard import PipeTransport
 from rtcore.profile.transports import Rhythm, RtcoreTransport
 
@@ -51,7 +51,7 @@ def measure(monkeypatch, kind, transports):
         lambda name, shape, readers: kind(shape, readers) if name == "pipe" else make(name, shape, readers),
     )
     missing, turns = {}, []
-    start_fork_server()
+    start_fork_server(*PRELOAD)
     cell = ipc.Cell("84x84", 1, transports, 2 * BLOCK)
     rows = ipc.measure(cell, QUICK, turns.append, missing, choose(pin=False))
     # Run ids hold the pid of the program, so that other runs on this machine are not mistaken for this one.

@@ -18,7 +18,7 @@ from rtcore.errors import ConfigError, PolicyError, SharedMemoryError
 from rtcore.loop.world import make_environment
 from rtcore.profile import scale, usage
 from rtcore.profile.results import Result
-from rtcore.profile.scale_run import Case, describe
+from rtcore.profile.scale import Case, describe
 from rtcore.profile.synthetic_world import SYNTHETIC_WORLD, parse_frame, synthetic_world
 from rtcore.scheduling.schedule import delay_for
 

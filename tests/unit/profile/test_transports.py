@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from rtcore.profile.transports import uninterrupted
+from rtcore.profile.children import uninterrupted
 
 pytestmark = pytest.mark.unit
 
