@@ -20,7 +20,7 @@ from rich.table import Table
 
 import rtcore
 from rtcore.clock import MonotonicClock
-from rtcore.memory.ring import FrameHeader
+from rtcore.memory.layout import FrameHeader
 from rtcore.scheduling.dispatch import TickKind
 
 _AFTER_NS = 1_000_000_000

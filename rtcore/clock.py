@@ -281,11 +281,6 @@ def whole_period_ns(rate_hz: Fraction) -> int:
     return NS_PER_S * rate_hz.denominator // rate_hz.numerator
 
 
-def ceil_ticks(duration_ns: int, rate_hz: Fraction) -> int:
-    """The fewest ticks that last at least `duration_ns`."""
-    return -(-duration_ns * rate_hz.numerator // (NS_PER_S * rate_hz.denominator))
-
-
 def rate_from(fps: float | str | Fraction) -> Fraction:
     """An exact rate from "59.7275", "4194304/70224" or a float such as a world's `render_fps`.
 

@@ -18,7 +18,7 @@ import tokenize
 from enum import IntEnum
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rtcore.errors import ConfigError
 from rtcore.memory import layout, ring, slots
@@ -208,34 +208,42 @@ def _rules() -> str:
 
 
 def _records() -> str:
-    about = {name: remark for module in _SOURCES for name, remark in remarks(inspect.getsource(module)).items()}
     parts = ["## Records\n\nEach is a whole number of cache lines; what its fields do not fill is zero.\n"]
+    columns = ("offset", "field", "type", "unit", "meaning")
     for name, record in RECORDS.items():
         rows: list[tuple[object, ...]] = [
-            (layout.WORD_BYTES * record.index[field], f"`{field}`", _type(record, field), record.docs[field])
+            (
+                layout.WORD_BYTES * record.index[field],
+                f"`{field}`",
+                _type(record, field),
+                record.unit(field),
+                record.docs[field],
+            )
             for field in record.fields
         ]
         head = f"### {record.name}\n\n`{name}`, {record.num_bytes} bytes. Writer: {record.writer}."
-        remark = re.split(r" (?:Written|Who) ", about.get(name, "") + " ")[0].strip()
-        parts.append(f"{head} {remark}".strip() + "\n\n" + _table(("offset", "field", "type", "meaning"), rows))
+        remark = " ".join(inspect.cleandoc(record.kind.__doc__ or "").partition("\n\n")[0].split())
+        parts.append(f"{head} {remark}".strip() + "\n\n" + _table(columns, rows))
+    about = remarks(inspect.getsource(layout.records))
     control = layout.RING_CONTROL
     rows = [
         (
             layout.WORD_BYTES * layout.RING_BEGUN,
             "`begun`",
             "i8",
+            "",
             "number of the newest record that its writer has begun",
         ),
-        (layout.WORD_BYTES * layout.RING_DONE, "`done`", "i8", "number of the newest record that is whole"),
+        (layout.WORD_BYTES * layout.RING_DONE, "`done`", "i8", "", "number of the newest record that is whole"),
     ]
     parts.append(
         f"### ring control\n\n`RING_CONTROL`, {control.itemsize} bytes. Writer: whoever writes the records. "
-        f"{about['RING_CONTROL']}\n\n" + _table(("offset", "field", "type", "meaning"), rows)
+        f"{about['RING_CONTROL']}\n\n" + _table(columns, rows)
     )
     return "\n".join(parts)
 
 
-def _type(record: Record, field: str) -> str:
+def _type(record: Record[Any], field: str) -> str:
     return "f8" if field in record.floats else "i8"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rtcore.memory import layout
 from rtcore.memory.layout import CACHE_LINE_BYTES, WORD_BYTES, Record
@@ -75,7 +75,7 @@ _HEAD = """\
 
 
 def c_header(
-    records: Mapping[str, Record],
+    records: Mapping[str, Record[Any]],
     enums: tuple[type[IntEnum], ...],
     meanings: Mapping[type[IntEnum], Mapping[str, str]],
 ) -> str:
@@ -100,7 +100,7 @@ def c_header(
     return "\n".join(parts)
 
 
-def _struct(record: Record) -> str:
+def _struct(record: Record[Any]) -> str:
     name = f"rtcore_{record.name.replace(' ', '_')}"
     lines = [f"/* Writer: {record.writer}. */", f"struct {name} {{"]
     for field in record.fields:

@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 #define RTCORE_MAGIC INT64_C(0x10045524f435452)
-#define RTCORE_LAYOUT_VERSION 5
+#define RTCORE_LAYOUT_VERSION 6
 #define RTCORE_ENV_HISTOGRAMS 8
 #define RTCORE_WORKER_HISTOGRAMS 2
 #define RTCORE_HISTOGRAM_BUCKETS 4608
@@ -39,7 +39,7 @@ _Static_assert(sizeof(struct rtcore_segment_header) == 128, "rtcore_segment_head
 
 /* Writer: supervisor. */
 struct rtcore_run_control {
-    int64_t phase; /* the newest order's `Phase`, for who only asks whether the run is to stop */
+    int64_t phase; /* the newest order's `Phase`: enough to see whether the run is to stop */
     int64_t phase_seq; /* the newest order: grows with each, its low 3 bits are its `Phase`; written after all it says */
     int64_t membership_seq; /* grows by one whenever a worker comes or goes */
     int64_t num_workers; /* workers the schedule starts with */
@@ -61,15 +61,13 @@ struct rtcore_env_status {
     int64_t tick; /* the tick it is in */
     int64_t first_frame_seq; /* number of the phase's first frame */
     int64_t first_log_seq; /* number of the phase's first log record */
-    int64_t episode; /* kept for later; 0 */
     int64_t finished; /* 1 once the run is over and all of it is written */
     int64_t delay_ticks; /* ticks from a frame to its action, as scheduled now */
     int64_t stride_ticks; /* ticks from one start of a worker to the next, as scheduled now */
-    int64_t spin_ns; /* kept for later; 0 */
     int64_t num_up; /* workers in the rotation */
     int64_t reset_frame_seq; /* number of the first frame of the newest episode that was asked for */
     int64_t reset_seen; /* `reset_seq` of the newest reset that was asked for and done; written after `reset_frame_seq` */
-    int64_t unused[1];
+    int64_t unused[3];
 };
 _Static_assert(sizeof(struct rtcore_env_status) == 128, "rtcore_env_status");
 
@@ -225,24 +223,24 @@ _Static_assert(sizeof(struct rtcore_trace_event) == 64, "rtcore_trace_event");
 
 /* Writer: env process. */
 struct rtcore_env_counters {
-    int64_t ticks; /* that ran */
-    int64_t acted; /* ticks by kind (`TickKind`), here and in the next four */
-    int64_t missed; /* one was due and was not there */
-    int64_t idle; /* none was due */
-    int64_t lead_in; /* none could be due yet */
-    int64_t reset; /* the world was reset */
-    int64_t on_time; /* jobs by outcome (`Outcome`), here and in the next six */
-    int64_t late; /* first applied after its due tick */
-    int64_t superseded; /* a newer one was applied */
-    int64_t stale_episode; /* its episode was over */
-    int64_t dropped_dead_worker; /* its worker was gone */
-    int64_t dropped_late; /* late, and `on_late` is "drop" */
-    int64_t unfinished; /* under way when the run ended */
+    int64_t ticks; /* ticks that ran, of all kinds */
+    int64_t acted; /* ticks at which a policy's action was applied */
+    int64_t missed; /* ticks at which one was due and was not there */
+    int64_t idle; /* ticks at which none was due */
+    int64_t lead_in; /* ticks at which none of the episode could be due yet */
+    int64_t reset; /* ticks at which the world was reset */
+    int64_t on_time; /* jobs whose action was first applied at its due tick */
+    int64_t late; /* jobs whose action was first applied after its due tick */
+    int64_t superseded; /* jobs in whose place a newer one's action was applied */
+    int64_t stale_episode; /* jobs whose episode was over before their action was applied */
+    int64_t dropped_dead_worker; /* jobs whose worker was gone */
+    int64_t dropped_late; /* jobs that were late, and dropped because `on_late` is "drop" */
+    int64_t unfinished; /* jobs that were under way when the run ended */
     int64_t overruns; /* ticks that ended later than the next one was due, those of a reset apart */
     int64_t skipped_ticks; /* passed over because the tick before them took too long */
     int64_t skipped_starts; /* starts for which no worker was idle */
     int64_t replans; /* changes of delay or stride during the phase */
-    int64_t jobs; /* that ended */
+    int64_t jobs; /* jobs that ended, of all outcomes */
     int64_t episodes; /* that ended */
     int64_t clipped_actions; /* actions that were cut to the action space */
     int64_t explored_actions; /* actions that were drawn at random, to explore */

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -126,7 +127,7 @@ class Histogram:
 class Words:
     """Named 8-byte integers of one record, by a cast memoryview (10x faster than structured scalars)."""
 
-    def __init__(self, record: Record, buffer: memoryview | None = None, offset: int = 0) -> None:
+    def __init__(self, record: Record[Any], buffer: memoryview | None = None, offset: int = 0) -> None:
         view = memoryview(bytearray(record.num_bytes)) if buffer is None else buffer
         self.record = record
         part = view[offset : offset + record.num_bytes]

@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from rtcore.config.learning import LearnConfig
 from rtcore.errors import ConfigError
-from rtcore.memory.ring import FrameHeader, FrameRing
+from rtcore.memory.layout import FrameHeader
+from rtcore.memory.ring import FrameRing
 from rtcore.scheduling.dispatch import TickKind
 from rtcore.spaces import ActionSpec, ObservationSpec
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import mmap
 from enum import IntEnum
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from rtcore.memory.layout import (
     RING_CONTROL,
     RING_DONE,
     WORD_BYTES,
+    FrameHeader,
     Layout,
 )
 from rtcore.spaces import ObservationSpec, Part, unpack
@@ -78,37 +79,6 @@ class SequenceRing:
         return self.control[RING_BEGUN] - seq >= self.num_slots  # (R2)
 
 
-class FrameHeader(NamedTuple):
-    """What happened at the tick that made a frame. Fields as in `layout.FRAME_HEADER`; times in ns."""
-
-    frame_seq: int
-    tick: int
-    episode: int
-    deadline_ns: int
-    start_ns: int
-    publish_ns: int
-    step_ns: int
-    kind: int
-    source: int
-    reward: float
-    terminated: int
-    truncated: int
-    episode_return: float
-    episode_ticks: int
-    worker: int
-    obs_tick: int
-    due_tick: int
-    chunk_index: int
-    outcome: int
-    policy_version: int
-    write_ns: int
-    skipped_ticks: int
-    dispatch_ns: int
-    phase_seq: int
-    policy_checksum: int = 0
-    booked_jobs: int = 0
-
-
 def copy_bytes(target: memoryview, source: memoryview) -> None:
     """All of one into all of the other, of the same size. Half the time of `numpy.copyto`, and less of it code."""
     target[:] = source
@@ -157,7 +127,14 @@ class FrameRing:
     @classmethod
     def private(cls, observation: ObservationSpec, action_bytes: int, ring_slots: int) -> FrameRing:
         """An empty ring in memory of this process, for one that writes and reads it alone (the virtual clock)."""
-        layout = Layout(1, ring_slots, 2, observation.nbytes, action_bytes, 1)
+        layout = Layout(
+            max_workers=1,
+            ring_slots=ring_slots,
+            log_slots=2,
+            frame_bytes=observation.nbytes,
+            action_bytes=action_bytes,
+            chunk=1,
+        )
         # Takes memory as it fills: a replay memory may be far larger than a short run.
         buffer = memoryview(mmap.mmap(-1, layout.ring_bytes))
         at = layout.ring_control_at
@@ -311,21 +288,6 @@ class FrameRing:
     def lapped(self, seqs: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Reader: which of `seqs` the writer had begun to overwrite. Ask after the copies; the caller counts them."""
         return self.sequence.control[RING_BEGUN] - seqs >= self.sequence.num_slots
-
-    def find_tick(self, tick: int) -> int | None:
-        """Reader: the number of the frame made at `tick`, if it is still there. Ticks may have been skipped."""
-        newest = self.sequence.newest()
-        low, high = max(0, newest - self.sequence.num_slots + 1), newest
-        while low <= high:
-            seq = (low + high) // 2
-            _, header = self.read_header(seq)
-            if header is None or header.tick < tick:
-                low = seq + 1  # what has been overwritten was older
-            elif header.tick > tick:
-                high = seq - 1
-            else:
-                return seq
-        return None
 
     def _bytes_of(self, out: npt.NDArray[Any]) -> memoryview:
         """The memory of `out`. A worker reads into the same array each time: its view is kept."""

@@ -7,48 +7,8 @@ process is still reading is never the one being written, whatever the booking lo
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-from rtcore.memory.layout import JOB, SLOT_CONTROL, SLOT_ENTRY, Layout
+from rtcore.memory.layout import JOB, SLOT_CONTROL, SLOT_ENTRY, JobRecord, Layout, SlotEntry
 from rtcore.memory.ring import Words
-
-
-class JobRecord(NamedTuple):
-    """A booking as the worker sees it. Fields as in `layout.JOB`."""
-
-    job_seq: int
-    obs_tick: int
-    due_tick: int
-    frame_seq: int
-    hold: int
-    booked_ns: int
-    phase_seq: int
-    generation: int
-
-
-class SlotEntry(NamedTuple):
-    """An answer with its provenance. Fields as in `layout.SLOT_ENTRY`; times in ns."""
-
-    entry_seq: int
-    job_seq: int
-    obs_tick: int
-    due_tick: int
-    episode: int
-    frame_seq: int
-    generation: int
-    policy_version: int
-    frame_publish_ns: int
-    start_ns: int
-    read_ns: int
-    infer_end_ns: int
-    write_ns: int
-    h2d_ns: int
-    compute_ns: int
-    d2h_ns: int
-    cpu_ns: int
-    clipped: int
-    policy_checksum: int
-    explored: int
 
 
 class JobBoard:

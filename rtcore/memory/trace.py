@@ -8,11 +8,10 @@ before it was collected is counted as lost. Turning them into a picture is the b
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from contextlib import ExitStack
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +33,10 @@ TRACE_SLOTS = 8192
 
 SPOOL_MAGIC = b"RTCTRACE"
 SPOOL_HEAD = struct.Struct("<8sqq40x")  #: first in every `.events` file: magic, layout version, bytes of an event
+
+
+#: Since then an event looks as it does now: older files of events can still be read.
+_OLDEST_VERSION = 5
 
 
 class TraceKind(IntEnum):
@@ -66,19 +69,6 @@ class TraceKind(IntEnum):
     DRAIN = 40  #: reading the record out of shared memory
     WORKER_DOWN = 41  #: worker taken out; value: its new number of restarts
     WORKER_UP = 42  #: worker ready (again)
-
-
-class TraceEvent(NamedTuple):
-    """Fields as in `layout.TRACE_EVENT`; times in ns, -1 where a field does not apply."""
-
-    kind: int
-    start_ns: int
-    end_ns: int
-    tick: int
-    worker: int
-    booked_tick: int
-    frame_seq: int
-    value: int
 
 
 class TraceRing:
@@ -232,11 +222,8 @@ def _check_head(path: Path, head: bytes) -> None:
             f"{path}: begins with {magic!r}, expected {SPOOL_MAGIC!r} ({expected}); it is no file of events, or of an "
             "rtcore that wrote no head yet: convert it with the rtcore that wrote it (config.json, versions)"
         )
-    if (version, event_bytes) != (LAYOUT_VERSION, TRACE_EVENT.num_bytes):
+    if not _OLDEST_VERSION <= version <= LAYOUT_VERSION or event_bytes != TRACE_EVENT.num_bytes:
         raise ConfigError(
             f"{path}: layout version {version} with events of {event_bytes} bytes, expected {expected}; "
             "convert it with the rtcore that wrote it (config.json, versions)"
         )
-
-
-AddEvent = Callable[..., None]  #: `TraceRing.add`

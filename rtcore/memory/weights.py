@@ -121,7 +121,7 @@ class ParamStore:
         self._gone = gone
         self._clock = clock or MonotonicClock()
 
-        def words(record: Record, at: int) -> memoryview[int]:
+        def words(record: Record[Any], at: int) -> memoryview[int]:
             return memory[at : at + record.num_bytes].cast("q")
 
         self._newest = words(PARAM_NEWEST, layout.newest_at)

@@ -22,7 +22,7 @@ from rtcore.config.run import RuntimeConfig
 from rtcore.errors import EnvironmentFailed
 from rtcore.loop.tickloop import Answer, TickLoop, TickRecord
 from rtcore.loop.world import GymnasiumWorld, StepResult
-from rtcore.memory.ring import FrameHeader
+from rtcore.memory.layout import FrameHeader
 from rtcore.recording.reader import RecordedTick, Recording
 from rtcore.recording.schema import frames_by_column
 from rtcore.scheduling.dispatch import Dispatcher, Entry, Outcome, Resolution, Source, TickKind

@@ -85,7 +85,7 @@ def job_columns() -> list[Column]:
     return _columns_of(LOG_RECORD)
 
 
-def _columns_of(record: Record) -> list[Column]:
+def _columns_of(record: Record[Any]) -> list[Column]:
     columns = []
     for name in record.fields:
         kind = "f8" if name in record.floats else "?" if name in _FLAGS else "i1" if name in _ENUMS else "i8"

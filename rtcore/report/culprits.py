@@ -7,10 +7,9 @@ from statistics import median
 from typing import Any
 
 from rtcore.clock import NS_PER_US
-from rtcore.memory.ring import FrameHeader
+from rtcore.memory.layout import FrameHeader, JobRow
 from rtcore.report.explain.tick import causes_of
 from rtcore.results.folder import InferenceRow, RunFolder, TickRow
-from rtcore.results.rows import JobRow
 from rtcore.results.summary import RunStats, WorkerStats
 from rtcore.results.worst_stretch import Stretch
 from rtcore.scheduling.dispatch import Outcome, Source, TickKind

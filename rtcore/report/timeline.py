@@ -12,12 +12,11 @@ import numpy as np
 
 from rtcore.clock import NS_PER_S, NS_PER_US
 from rtcore.memory.counters import Distribution, bucket_bounds
-from rtcore.memory.ring import FrameHeader
+from rtcore.memory.layout import FrameHeader, JobRow
 from rtcore.report.colours import KIND_COLOURS, OUTCOME_COLOURS, RUN_COLOURS
 from rtcore.report.wording import number, share
 from rtcore.results.axis import TickAxis
 from rtcore.results.record import RunRecord
-from rtcore.results.rows import JobRow
 from rtcore.results.summary import RunStats
 from rtcore.scheduling.dispatch import Outcome, TickKind
 

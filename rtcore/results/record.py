@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from rtcore.errors import RecordError
-from rtcore.memory.ring import FrameHeader, ReadStatus
+from rtcore.memory.layout import FrameHeader, JobRow
+from rtcore.memory.ring import ReadStatus
 from rtcore.memory.shared import SharedRun
 from rtcore.results.agreement import Rows
-from rtcore.results.rows import JobRow
 from rtcore.results.worst_stretch import WorstStretch
 from rtcore.scheduling.dispatch import Outcome, Source, TickKind
 

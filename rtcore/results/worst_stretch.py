@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-from rtcore.memory.ring import FrameHeader
-from rtcore.results.rows import JobRow
+from rtcore.memory.layout import FrameHeader, JobRow
 from rtcore.scheduling.dispatch import TickKind
 
 #: Ticks of a stretch; and what is kept before and after it, to see what was usual, and how it ended.

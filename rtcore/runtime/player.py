@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 import numpy.typing as npt
 
 from rtcore.clock import MonotonicClock
-from rtcore.memory.layout import SLOT_ENTRY
-from rtcore.memory.ring import FrameHeader
+from rtcore.memory.layout import SLOT_ENTRY, FrameHeader
 from rtcore.memory.shared import SharedRun
 from rtcore.scheduling.dispatch import TickKind
 

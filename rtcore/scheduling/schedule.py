@@ -388,11 +388,6 @@ class Schedule:
         """Workers in the rotation."""
         return len(self._up)
 
-    @property
-    def num_busy(self) -> int:
-        """Jobs out."""
-        return len(self._busy)
-
     def _set_overdue_aside(self, tick: int) -> None:
         """A worker that hangs or has become far too slow does not hold up the spacing of the others."""
         limit = self.OVERDUE_DELAYS * self.delay_ticks + 8

@@ -30,6 +30,7 @@ from rtcore.loop.tickloop import TickLoop
 from rtcore.loop.world import GymnasiumWorld, World, leaves_space_text, world_seed
 from rtcore.memory.counters import Histogram
 from rtcore.memory.history import History
+from rtcore.memory.layout import JobRow
 from rtcore.memory.ring import FrameRing
 from rtcore.recording.schema import require_h5py
 from rtcore.report.culprits import find_culprits
@@ -37,7 +38,6 @@ from rtcore.results.agreement import check_books
 from rtcore.results.out_folder import OutFolder
 from rtcore.results.output import begin_folder
 from rtcore.results.record import RunRecord, writing_to
-from rtcore.results.rows import JobRow
 from rtcore.results.snapshot import episodes_of
 from rtcore.results.summary import RunStats, WorkerStats, build_summary
 from rtcore.scheduling.dispatch import Dispatcher

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, Protocol
 from rtcore.clock import ManualClock
 from rtcore.loop.tickloop import Answer
 from rtcore.memory.counters import Histogram
-from rtcore.memory.ring import FrameHeader, FrameRing
+from rtcore.memory.layout import FrameHeader
+from rtcore.memory.ring import FrameRing
 from rtcore.results.record import RunRecord
 from rtcore.scheduling.dispatch import Entry
 from rtcore.scheduling.schedule import Job

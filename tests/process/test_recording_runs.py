@@ -18,7 +18,7 @@ from rtcore.cli.replay import make_world
 from rtcore.cli.run import main
 from rtcore.config.run import make_config
 from rtcore.errors import RecordError
-from rtcore.memory.ring import FrameHeader
+from rtcore.memory.layout import FrameHeader
 from rtcore.memory.segments import files_of
 from rtcore.processes.recorder import RecorderProcess
 from rtcore.recording.reader import Recording

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import rtcore
-from rtcore.memory.ring import FrameHeader
+from rtcore.memory.layout import FrameHeader
 from rtcore.report.explain.tick import explain_tick
 from rtcore.report.output import write_results
 from rtcore.results.folder import read_run

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from rtcore.memory.ring import FrameHeader, FrameRing
+from rtcore.memory.layout import FrameHeader
+from rtcore.memory.ring import FrameRing
 from rtcore.recording.schema import FOLDER
 from rtcore.recording.writer import RecordingWriter
 from rtcore.scheduling.dispatch import Source, TickKind

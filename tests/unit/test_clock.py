@@ -12,7 +12,6 @@ from rtcore.clock import (
     TickGrid,
     TickPace,
     TickPlan,
-    ceil_ticks,
     plan_every_tick,
     plan_next_tick,
     rate_from,
@@ -202,11 +201,6 @@ def test_a_stall_to_after_the_end_of_a_run_leaves_its_last_tick_and_counts_none_
 
 
 # -- durations and rates -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("duration_ns", "ticks"), [(0, 0), (1, 1), (10, 1), (11, 2), (20, 2), (-10, -1)])
-def test_ceil_ticks_is_the_fewest_ticks_that_last_so_long(duration_ns, ticks):
-    assert ceil_ticks(duration_ns, Fraction(10**8)) == ticks
 
 
 @pytest.mark.parametrize(

@@ -21,11 +21,9 @@ from rtcore.config.run import RuntimeConfig
 from rtcore.host.seeding import seed_generators
 from rtcore.learn.checkpoint import load_weights
 from rtcore.memory.history import History, HistoryReader
-from rtcore.memory.layout import TRACE_FIRST_WORKER, Layout
-from rtcore.memory.ring import FrameHeader
+from rtcore.memory.layout import TRACE_FIRST_WORKER, FrameHeader, JobRecord, Layout
 from rtcore.memory.segments import attach_semaphore
 from rtcore.memory.shared import Phase, SharedRun, phase_of
-from rtcore.memory.slots import JobRecord
 from rtcore.memory.tensors import ParamManifest
 from rtcore.memory.trace import TraceKind
 from rtcore.memory.wakeup import WakeUps

@@ -2,156 +2,168 @@
 
 from __future__ import annotations
 
+from typing import Annotated, NamedTuple
+
 import numpy as np
 
 from rtcore.memory.layout.record import CACHE_LINE_BYTES, WORD_BYTES, Record
 
-#: Start of every segment. Written once by the supervisor, before anybody else attaches.
-SEGMENT_HEADER = Record(
-    "segment header",
-    "supervisor (once, before anybody else attaches)",
-    {
-        "magic": "the first eight bytes of every segment; anything else is not rtcore's",
-        "layout_version": "of this description; another one is another description",
-        "size_bytes": "size of the segment, which is that of its file",
-        "owner_pid": "process that made the segment: the user's program",
-        "owner_start_ticks": "field 22 of that process's /proc/PID/stat: tells it from a later one of the same pid",
-        "max_workers": "worker places, from 0",
-        "ring_slots": "frames the ring keeps",
-        "log_slots": "records the job log keeps",
-        "frame_bytes": "size of one frame, C order",
-        "action_bytes": "size of one action",
-        "chunk": "actions in one answer",
-        "about_bytes": "room for each of the two texts",
-        "trace_slots": "events each process's trace keeps; 0: there is no trace segment",
-        "owner_pid_namespace": "inode of /proc/OWNER/ns/pid: where `owner_pid` means something; 0 if unknown",
-    },
-)
 
-#: Commands of the supervisor. Written by the supervisor only.
-RUN_CONTROL = Record(
-    "run control",
-    "supervisor",
-    {
-        "phase": "the newest order's `Phase`, for who only asks whether the run is to stop",
-        "phase_seq": "the newest order: grows with each, its low 3 bits are its `Phase`; written after all it says",
-        "membership_seq": "grows by one whenever a worker comes or goes",
-        "num_workers": "workers the schedule starts with",
-        "delay_ticks": "planned ticks from a frame to its action",
-        "tau_mean_ns": "planned mean time from booking to answer",
-        "guard_ns": "slack added to that for the plan",
-        "num_ticks": "ticks the run lasts",
-        "reset_seq": "resets asked for by a program that steps the world itself; seed and options come by message",
-    },
-)
+class SegmentHeader(NamedTuple):
+    """Start of every segment."""
 
-#: Where the env process is. Written by the env process only.
-ENV_STATUS = Record(
-    "env status",
-    "env process",
-    {
-        "pid": "of the env process",
-        "heartbeat_ns": "when it last showed life",
-        "phase_seen": "`phase_seq` of the last order that it has carried out",
-        "epoch_ns": "when tick 0 was due",
-        "tick": "the tick it is in",
-        "first_frame_seq": "number of the phase's first frame",
-        "first_log_seq": "number of the phase's first log record",
-        "episode": "kept for later; 0",
-        "finished": "1 once the run is over and all of it is written",
-        "delay_ticks": "ticks from a frame to its action, as scheduled now",
-        "stride_ticks": "ticks from one start of a worker to the next, as scheduled now",
-        "spin_ns": "kept for later; 0",
-        "num_up": "workers in the rotation",
-        "reset_frame_seq": "number of the first frame of the newest episode that was asked for",
-        "reset_seen": "`reset_seq` of the newest reset that was asked for and done; written after `reset_frame_seq`",
-    },
-)
+    magic: Annotated[int, "the first eight bytes of every segment; anything else is not rtcore's"]
+    layout_version: Annotated[int, "of this description; another one is another description"]
+    size_bytes: Annotated[int, "size of the segment, which is that of its file"]
+    owner_pid: Annotated[int, "process that made the segment: the user's program"]
+    owner_start_ticks: Annotated[
+        int, "field 22 of that process's /proc/PID/stat: tells it from a later one of the same pid"
+    ]
+    max_workers: Annotated[int, "worker places, from 0"]
+    ring_slots: Annotated[int, "frames the ring keeps"]
+    log_slots: Annotated[int, "records the job log keeps"]
+    frame_bytes: Annotated[int, "size of one frame, C order"]
+    action_bytes: Annotated[int, "size of one action"]
+    chunk: Annotated[int, "actions in one answer"]
+    about_bytes: Annotated[int, "room for each of the two texts"]
+    trace_slots: Annotated[int, "events each process's trace keeps; 0: there is no trace segment"]
+    owner_pid_namespace: Annotated[int, "inode of /proc/OWNER/ns/pid: where `owner_pid` means something; 0 if unknown"]
 
-#: What the supervisor wants of a worker, and how often it had to start it again. Written by the supervisor only.
-WORKER_CONTROL = Record(
-    "worker control",
-    "supervisor",
-    {
-        "generation": "grows by one each time a process is started in this place",
-        "up": "1: to be given jobs",
-        "restarts": "processes started again after a death or a hang",
-        "gone_generation": "newest generation whose process is known to have ended: its claim on weights is void",
-    },
-)
 
-#: Where a worker is. Written by that worker only.
-WORKER_STATUS = Record(
-    "worker status",
-    "the worker",
-    {
-        "pid": "of the worker",
-        "generation": "the `generation` this process was started as",
-        "ready": "the generation that is warm and takes jobs",
-        "heartbeat_ns": "when it last showed life",
-        "busy_since_ns": "when it took up the job it is at; 0: idle",
-        "inferences": "answers of this phase",
-        "lapped_frames": "frames that were overwritten before it had read them",
-        "policy_version": "of the weights it used last; 0: none",
-        "torn_weights": "inferences whose weights were written meanwhile; must stay 0",
-        "learning_since_ns": "when it began the update it is at, in the sequential modes; 0: it is at none",
-        "checked_frames": "frames it has looked at: whether they lie in the observation space",
-        "frames_outside": "of these, those that do not",
-    },
-)
+SEGMENT_HEADER = Record(SegmentHeader, writer="supervisor (once, before anybody else attaches)")
 
-#: A booking. Written by the env process only, `job_seq` last; the worker it is for is idle then.
-JOB = Record(
-    "job",
-    "env process",
-    {
-        "job_seq": "number of the job, from 1; written last",
-        "obs_tick": "tick it is booked at, whose frame it is to use",
-        "due_tick": "tick its action is for",
-        "frame_seq": "number of that frame",
-        "hold": "1: wait for that frame and apply the action at its due tick; 0: the newest frame, applied when ready",
-        "booked_ns": "when it was booked",
-        "phase_seq": "order it belongs to",
-        "generation": "of the worker it is for",
-    },
-)
 
-#: Newest complete entry of a worker. Written by that worker only, after the entry.
-SLOT_CONTROL = Record(
-    "slot control",
-    "the worker",
-    {
-        "entry_seq": "number of the newest whole entry, from 1; 0: none yet",
-    },
-)
+class RunControl(NamedTuple):
+    """Commands of the supervisor."""
 
-#: One answer; `chunk * action_bytes` of actions follow. Written by its worker only.
-SLOT_ENTRY = Record(
-    "slot entry",
-    "the worker",
-    {
-        "entry_seq": "number of the entry; it is in place `entry_seq % 2`",
-        "job_seq": "job it answers",
-        "obs_tick": "tick of the frame that was used",
-        "due_tick": "tick the action is for",
-        "episode": "episode of that frame",
-        "frame_seq": "number of that frame",
-        "generation": "of the worker",
-        "policy_version": "of the weights that were used; 0: the policy has none",
-        "frame_publish_ns": "when publishing that frame began",
-        "start_ns": "when the worker took up the job",
-        "read_ns": "when it had its copy of the frame",
-        "infer_end_ns": "when the policy had answered",
-        "write_ns": "when writing the entry began",
-        "h2d_ns": "of the inference: copy to the device; 0 on a CPU",
-        "compute_ns": "of the inference: on the device",
-        "d2h_ns": "of the inference: copy back",
-        "cpu_ns": "what the inference cost: GPU time on a GPU, else CPU time",
-        "clipped": "actions of the chunk that were cut to the action space",
-        "policy_checksum": "CRC-32 of those weights; 0: the policy has none",
-        "explored": "actions of the chunk that were drawn at random, to explore",
-    },
-)
+    phase: Annotated[int, "the newest order's `Phase`: enough to see whether the run is to stop"]
+    phase_seq: Annotated[
+        int, "the newest order: grows with each, its low 3 bits are its `Phase`; written after all it says"
+    ]
+    membership_seq: Annotated[int, "grows by one whenever a worker comes or goes"]
+    num_workers: Annotated[int, "workers the schedule starts with"]
+    delay_ticks: Annotated[int, "planned ticks from a frame to its action"]
+    tau_mean_ns: Annotated[int, "planned mean time from booking to answer"]
+    guard_ns: Annotated[int, "slack added to that for the plan"]
+    num_ticks: Annotated[int, "ticks the run lasts"]
+    reset_seq: Annotated[
+        int, "resets asked for by a program that steps the world itself; seed and options come by message"
+    ]
+
+
+RUN_CONTROL = Record(RunControl, writer="supervisor")
+
+
+class EnvStatus(NamedTuple):
+    """Where the env process is."""
+
+    pid: Annotated[int, "of the env process"]
+    heartbeat_ns: Annotated[int, "when it last showed life"]
+    phase_seen: Annotated[int, "`phase_seq` of the last order that it has carried out"]
+    epoch_ns: Annotated[int, "when tick 0 was due"]
+    tick: Annotated[int, "the tick it is in"]
+    first_frame_seq: Annotated[int, "number of the phase's first frame"]
+    first_log_seq: Annotated[int, "number of the phase's first log record"]
+    finished: Annotated[int, "1 once the run is over and all of it is written"]
+    delay_ticks: Annotated[int, "ticks from a frame to its action, as scheduled now"]
+    stride_ticks: Annotated[int, "ticks from one start of a worker to the next, as scheduled now"]
+    num_up: Annotated[int, "workers in the rotation"]
+    reset_frame_seq: Annotated[int, "number of the first frame of the newest episode that was asked for"]
+    reset_seen: Annotated[
+        int, "`reset_seq` of the newest reset that was asked for and done; written after `reset_frame_seq`"
+    ]
+
+
+ENV_STATUS = Record(EnvStatus, writer="env process")
+
+
+class WorkerControl(NamedTuple):
+    """What the supervisor wants of a worker, and how often it had to start it again."""
+
+    generation: Annotated[int, "grows by one each time a process is started in this place"]
+    up: Annotated[int, "1: to be given jobs"]
+    restarts: Annotated[int, "processes started again after a death or a hang"]
+    gone_generation: Annotated[
+        int, "newest generation whose process is known to have ended: its claim on weights is void"
+    ]
+
+
+WORKER_CONTROL = Record(WorkerControl, writer="supervisor")
+
+
+class WorkerStatus(NamedTuple):
+    """Where a worker is."""
+
+    pid: Annotated[int, "of the worker"]
+    generation: Annotated[int, "the `generation` this process was started as"]
+    ready: Annotated[int, "the generation that is warm and takes jobs"]
+    heartbeat_ns: Annotated[int, "when it last showed life"]
+    busy_since_ns: Annotated[int, "when it took up the job it is at; 0: idle"]
+    inferences: Annotated[int, "answers of this phase"]
+    lapped_frames: Annotated[int, "frames that were overwritten before it had read them"]
+    policy_version: Annotated[int, "of the weights it used last; 0: none"]
+    torn_weights: Annotated[int, "inferences whose weights were written meanwhile; must stay 0"]
+    learning_since_ns: Annotated[int, "when it began the update it is at, in the sequential modes; 0: it is at none"]
+    checked_frames: Annotated[int, "frames it has looked at: whether they lie in the observation space"]
+    frames_outside: Annotated[int, "of these, those that do not"]
+
+
+WORKER_STATUS = Record(WorkerStatus, writer="the worker")
+
+
+class JobRecord(NamedTuple):
+    """A booking. The worker it is for is idle while it is written, `job_seq` last."""
+
+    job_seq: Annotated[int, "number of the job, from 1; written last"]
+    obs_tick: Annotated[int, "tick it is booked at, whose frame it is to use"]
+    due_tick: Annotated[int, "tick its action is for"]
+    frame_seq: Annotated[int, "number of that frame"]
+    hold: Annotated[
+        int, "1: wait for that frame and apply the action at its due tick; 0: the newest frame, applied when ready"
+    ]
+    booked_ns: Annotated[int, "when it was booked"]
+    phase_seq: Annotated[int, "order it belongs to"]
+    generation: Annotated[int, "of the worker it is for"]
+
+
+JOB = Record(JobRecord, writer="env process", name="job")
+
+
+class SlotControl(NamedTuple):
+    """Newest complete entry of a worker; written after the entry."""
+
+    entry_seq: Annotated[int, "number of the newest whole entry, from 1; 0: none yet"]
+
+
+SLOT_CONTROL = Record(SlotControl, writer="the worker")
+
+
+class SlotEntry(NamedTuple):
+    """One answer; `chunk * action_bytes` of actions follow."""
+
+    entry_seq: Annotated[int, "number of the entry; it is in place `entry_seq % 2`"] = 0
+    job_seq: Annotated[int, "job it answers"] = 0
+    obs_tick: Annotated[int, "tick of the frame that was used"] = -1
+    due_tick: Annotated[int, "tick the action is for"] = -1
+    episode: Annotated[int, "episode of that frame"] = -1
+    frame_seq: Annotated[int, "number of that frame"] = -1
+    generation: Annotated[int, "of the worker"] = 0
+    policy_version: Annotated[int, "of the weights that were used; 0: the policy has none"] = 0
+    frame_publish_ns: Annotated[int, "when publishing that frame began"] = 0
+    start_ns: Annotated[int, "when the worker took up the job"] = 0
+    read_ns: Annotated[int, "when it had its copy of the frame"] = 0
+    infer_end_ns: Annotated[int, "when the policy had answered"] = 0
+    write_ns: Annotated[int, "when writing the entry began"] = 0
+    h2d_ns: Annotated[int, "of the inference: copy to the device; 0 on a CPU"] = 0
+    compute_ns: Annotated[int, "of the inference: on the device"] = 0
+    d2h_ns: Annotated[int, "of the inference: copy back"] = 0
+    cpu_ns: Annotated[int, "what the inference cost: GPU time on a GPU, else CPU time"] = 0
+    clipped: Annotated[int, "actions of the chunk that were cut to the action space"] = 0
+    policy_checksum: Annotated[int, "CRC-32 of those weights; 0: the policy has none"] = 0
+    explored: Annotated[int, "actions of the chunk that were drawn at random, to explore"] = 0
+
+
+SLOT_ENTRY = Record(SlotEntry, writer="the worker")
 
 #: Sequence numbers of a ring: on cache lines of their own. Numbers start at 0 and never wrap; -1 is none yet.
 RING_CONTROL = np.dtype(
@@ -165,91 +177,94 @@ RING_CONTROL = np.dtype(
 RING_BEGUN = 0
 RING_DONE = CACHE_LINE_BYTES // WORD_BYTES
 
-#: What happened at a tick; the applied action's bytes follow. Written by the env process only.
-FRAME_HEADER = Record(
-    "frame header",
-    "env process",
-    {
-        "frame_seq": "number of the frame; it is in slot `frame_seq % ring_slots`",
-        "tick": "tick that made it; ticks may have been skipped, frames never are",
-        "episode": "from 0",
-        "deadline_ns": "when the tick was due",
-        "start_ns": "when it began: `start_ns - deadline_ns` is its lateness",
-        "publish_ns": "when publishing this frame began",
-        "step_ns": "the world's step (or reset)",
-        "kind": "what governed the tick: a `TickKind`",
-        "source": "who chose the action: a `Source`",
-        "reward": "of this tick's step",
-        "terminated": "1: the episode ended by its own rules",
-        "truncated": "1: the episode was cut off",
-        "episode_return": "sum of the episode's rewards up to here",
-        "episode_ticks": "ticks of the episode up to here",
-        "worker": "whose action was applied; -1: nobody's",
-        "obs_tick": "tick of the frame that action was chosen from: `tick - obs_tick` is its delay; -1: no action",
-        "due_tick": "tick that action was for; -1: no action",
-        "chunk_index": "which action of its answer; -1: no action",
-        "outcome": "of its job: an `Outcome`; -1: no action",
-        "policy_version": "of the weights it came from; -1: no action",
-        "write_ns": "when its answer was written; 0: no action",
-        "skipped_ticks": "ticks that were passed over just before this one",
-        "dispatch_ns": "when it was decided what to apply",
-        "phase_seq": "order the tick belongs to: those of a rehearsal are not those of the run",
-        "policy_checksum": "CRC-32 of those weights; 0: no action, or a policy without weights",
-        "booked_jobs": "jobs that were booked at this tick",
-    },
-    frozenset({"reward", "episode_return"}),
-)
 
-#: How a job ended. Written by the env process only.
-LOG_RECORD = Record(
-    "log record",
-    "env process",
-    {
-        "log_seq": "number of the record; it is in slot `log_seq % log_slots`",
-        "worker": "whose job it was",
-        "obs_tick": "tick of the frame that was used; -1: no answer came",
-        "booked_tick": "tick it was booked at",
-        "due_tick": "tick its action was for",
-        "hold": "as in `job`",
-        "episode": "episode of that frame; -1: no answer came",
-        "outcome": "how it ended: an `Outcome`",
-        "tick": "tick at which it ended",
-        "booked_ns": "when it was booked; 0, as all times below: no answer came",
-        "start_ns": "when the worker took it up",
-        "read_ns": "when the worker had its copy of the frame",
-        "infer_end_ns": "when the policy had answered",
-        "write_ns": "when writing the answer began",
-        "cpu_ns": "what the inference cost, as in `slot entry`",
-        "phase_seq": "order the job belongs to",
-        "taken_tick": "tick for which its answer, or its worker's loss, was taken in; -1: neither came",
-        "taken_seq": "how many answers and losses of the phase had been taken in before it; -1: neither came",
-    },
-)
+class FrameHeader(NamedTuple):
+    """What happened at a tick; the applied action's bytes follow."""
 
-#: Head of a text; `num_bytes` of JSON follow. Written by the supervisor only.
-ABOUT_TEXT = Record(
-    "about text",
-    "supervisor",
-    {
-        "num_bytes": "length of the JSON that follows",
-    },
-)
+    frame_seq: Annotated[int, "number of the frame; it is in slot `frame_seq % ring_slots`"] = -1
+    tick: Annotated[int, "tick that made it; ticks may have been skipped, frames never are"] = 0
+    episode: Annotated[int, "from 0"] = 0
+    deadline_ns: Annotated[int, "when the tick was due"] = 0
+    start_ns: Annotated[int, "when it began: `start_ns - deadline_ns` is its lateness"] = 0
+    publish_ns: Annotated[int, "when publishing this frame began"] = 0
+    step_ns: Annotated[int, "the world's step (or reset)"] = 0
+    kind: Annotated[int, "what governed the tick: a `TickKind`"] = 0
+    source: Annotated[int, "who chose the action: a `Source`"] = 0
+    reward: Annotated[float, "of this tick's step"] = 0.0
+    terminated: Annotated[int, "1: the episode ended by its own rules"] = 0
+    truncated: Annotated[int, "1: the episode was cut off"] = 0
+    episode_return: Annotated[float, "sum of the episode's rewards up to here"] = 0.0
+    episode_ticks: Annotated[int, "ticks of the episode up to here"] = 0
+    worker: Annotated[int, "whose action was applied; -1: nobody's"] = -1
+    obs_tick: Annotated[
+        int, "tick of the frame that action was chosen from: `tick - obs_tick` is its delay; -1: no action"
+    ] = -1
+    due_tick: Annotated[int, "tick that action was for; -1: no action"] = -1
+    chunk_index: Annotated[int, "which action of its answer; -1: no action"] = -1
+    outcome: Annotated[int, "of its job: an `Outcome`; -1: no action"] = -1
+    policy_version: Annotated[int, "of the weights it came from; -1: no action"] = -1
+    write_ns: Annotated[int, "when its answer was written; 0: no action"] = 0
+    skipped_ticks: Annotated[int, "ticks that were passed over just before this one"] = 0
+    dispatch_ns: Annotated[int, "when it was decided what to apply"] = 0
+    phase_seq: Annotated[int, "order the tick belongs to: those of a rehearsal are not those of the run"] = 0
+    policy_checksum: Annotated[int, "CRC-32 of those weights; 0: no action, or a policy without weights"] = 0
+    booked_jobs: Annotated[int, "jobs that were booked at this tick"] = 0
 
-#: Something that took a process from `start_ns` to `end_ns` (see trace.TraceKind). Written by that process only.
-TRACE_EVENT = Record(
-    "trace event",
-    "the process the event is about",
-    {
-        "kind": "what took the time: a `TraceKind`",
-        "start_ns": "from here",
-        "end_ns": "to here; the same for a moment",
-        "tick": "tick it belongs to; -1: none",
-        "worker": "worker it is about; -1: none",
-        "booked_tick": "tick at which that worker's job was booked; -1: none",
-        "frame_seq": "number of the frame it is about; -1: none",
-        "value": "see `TraceKind`; else 0",
-    },
-)
+
+FRAME_HEADER = Record(FrameHeader, writer="env process")
+
+
+class JobRow(NamedTuple):
+    """How a job ended."""
+
+    log_seq: Annotated[int, "number of the record; it is in slot `log_seq % log_slots`"] = -1
+    worker: Annotated[int, "whose job it was"] = -1
+    obs_tick: Annotated[int, "tick of the frame that was used; -1: no answer came"] = -1
+    booked_tick: Annotated[int, "tick it was booked at"] = -1
+    due_tick: Annotated[int, "tick its action was for"] = -1
+    hold: Annotated[int, "as in `job`"] = 0
+    episode: Annotated[int, "episode of that frame; -1: no answer came"] = -1
+    outcome: Annotated[int, "how it ended: an `Outcome`"] = -1
+    tick: Annotated[int, "tick at which it ended"] = -1
+    booked_ns: Annotated[int, "when it was booked; 0, as all times below: no answer came"] = 0
+    start_ns: Annotated[int, "when the worker took it up"] = 0
+    read_ns: Annotated[int, "when the worker had its copy of the frame"] = 0
+    infer_end_ns: Annotated[int, "when the policy had answered"] = 0
+    write_ns: Annotated[int, "when writing the answer began"] = 0
+    cpu_ns: Annotated[int, "what the inference cost, as in `slot entry`"] = 0
+    phase_seq: Annotated[int, "order the job belongs to"] = 0
+    taken_tick: Annotated[int, "tick for which its answer, or its worker's loss, was taken in; -1: neither came"] = -1
+    taken_seq: Annotated[
+        int, "how many answers and losses of the phase had been taken in before it; -1: neither came"
+    ] = -1
+
+
+LOG_RECORD = Record(JobRow, writer="env process", name="log record")
+
+
+class AboutText(NamedTuple):
+    """Head of a text; `num_bytes` of JSON follow."""
+
+    num_bytes: Annotated[int, "length of the JSON that follows"]
+
+
+ABOUT_TEXT = Record(AboutText, writer="supervisor")
+
+
+class TraceEvent(NamedTuple):
+    """Something that took a process from `start_ns` to `end_ns` (see trace.TraceKind)."""
+
+    kind: Annotated[int, "what took the time: a `TraceKind`"]
+    start_ns: Annotated[int, "from here"]
+    end_ns: Annotated[int, "to here; the same for a moment"]
+    tick: Annotated[int, "tick it belongs to; -1: none"]
+    worker: Annotated[int, "worker it is about; -1: none"]
+    booked_tick: Annotated[int, "tick at which that worker's job was booked; -1: none"]
+    frame_seq: Annotated[int, "number of the frame it is about; -1: none"]
+    value: Annotated[int, "see `TraceKind`; else 0"]
+
+
+TRACE_EVENT = Record(TraceEvent, writer="the process the event is about")
 #: Whose ring is which: the env process, the supervisor, then the workers.
 TRACE_ENV = 0
 TRACE_SUPERVISOR = 1
@@ -262,44 +277,51 @@ HISTOGRAM_BUCKETS = (HISTOGRAM_MAX_BITS - HISTOGRAM_SUB_BITS + 1) << HISTOGRAM_S
 HISTOGRAM_HEAD_WORDS = 8
 HISTOGRAM_BYTES = WORD_BYTES * (HISTOGRAM_HEAD_WORDS + HISTOGRAM_BUCKETS)
 
-ENV_COUNTERS = Record(
-    "env counters",
-    "env process",
-    {
-        "ticks": "that ran",
-        "acted": "ticks by kind (`TickKind`), here and in the next four",
-        "missed": "one was due and was not there",
-        "idle": "none was due",
-        "lead_in": "none could be due yet",
-        "reset": "the world was reset",
-        "on_time": "jobs by outcome (`Outcome`), here and in the next six",
-        "late": "first applied after its due tick",
-        "superseded": "a newer one was applied",
-        "stale_episode": "its episode was over",
-        "dropped_dead_worker": "its worker was gone",
-        "dropped_late": 'late, and `on_late` is "drop"',
-        "unfinished": "under way when the run ended",
-        "overruns": "ticks that ended later than the next one was due, those of a reset apart",
-        "skipped_ticks": "passed over because the tick before them took too long",
-        "skipped_starts": "starts for which no worker was idle",
-        "replans": "changes of delay or stride during the phase",
-        "jobs": "that ended",
-        "episodes": "that ended",
-        "clipped_actions": "actions that were cut to the action space",
-        "explored_actions": "actions that were drawn at random, to explore",
-        "first_start_ns": "when the first tick began",
-        "last_start_ns": "when the newest tick began",
-        "unknown_entries": "answers that belonged to no job",
-        "waited_ticks": "not run because an episode was over and the program that steps the world had not reset it",
-        "reset_overruns": "ticks of a reset that ended later than the next one was due",
-        "stretched_ticks": "ticks that were put off because the one before them took too long (`overrun` = stretch)",
-        "stretched_ns": "by how much, in all",
-        "altered_actions": "steps in which the world wrote to the action it was given: it acted on other numbers",
-        "garbage_collections": "of this process, between two ticks",
-        "garbage_forced": "of these: did not fit into the time before the next tick",
-        "garbage_ns": "what all of them took",
-    },
-)
+
+class EnvCounters(NamedTuple):
+    """What the env process counted of the phase."""
+
+    ticks: Annotated[int, "ticks that ran, of all kinds"]
+    acted: Annotated[int, "ticks at which a policy's action was applied"]
+    missed: Annotated[int, "ticks at which one was due and was not there"]
+    idle: Annotated[int, "ticks at which none was due"]
+    lead_in: Annotated[int, "ticks at which none of the episode could be due yet"]
+    reset: Annotated[int, "ticks at which the world was reset"]
+    on_time: Annotated[int, "jobs whose action was first applied at its due tick"]
+    late: Annotated[int, "jobs whose action was first applied after its due tick"]
+    superseded: Annotated[int, "jobs in whose place a newer one's action was applied"]
+    stale_episode: Annotated[int, "jobs whose episode was over before their action was applied"]
+    dropped_dead_worker: Annotated[int, "jobs whose worker was gone"]
+    dropped_late: Annotated[int, 'jobs that were late, and dropped because `on_late` is "drop"']
+    unfinished: Annotated[int, "jobs that were under way when the run ended"]
+    overruns: Annotated[int, "ticks that ended later than the next one was due, those of a reset apart"]
+    skipped_ticks: Annotated[int, "passed over because the tick before them took too long"]
+    skipped_starts: Annotated[int, "starts for which no worker was idle"]
+    replans: Annotated[int, "changes of delay or stride during the phase"]
+    jobs: Annotated[int, "jobs that ended, of all outcomes"]
+    episodes: Annotated[int, "that ended"]
+    clipped_actions: Annotated[int, "actions that were cut to the action space"]
+    explored_actions: Annotated[int, "actions that were drawn at random, to explore"]
+    first_start_ns: Annotated[int, "when the first tick began"]
+    last_start_ns: Annotated[int, "when the newest tick began"]
+    unknown_entries: Annotated[int, "answers that belonged to no job"]
+    waited_ticks: Annotated[
+        int, "not run because an episode was over and the program that steps the world had not reset it"
+    ]
+    reset_overruns: Annotated[int, "ticks of a reset that ended later than the next one was due"]
+    stretched_ticks: Annotated[
+        int, "ticks that were put off because the one before them took too long (`overrun` = stretch)"
+    ]
+    stretched_ns: Annotated[int, "by how much, in all"]
+    altered_actions: Annotated[
+        int, "steps in which the world wrote to the action it was given: it acted on other numbers"
+    ]
+    garbage_collections: Annotated[int, "of this process, between two ticks"]
+    garbage_forced: Annotated[int, "of these: did not fit into the time before the next tick"]
+    garbage_ns: Annotated[int, "what all of them took"]
+
+
+ENV_COUNTERS = Record(EnvCounters, writer="env process")
 #: What each histogram holds, of the phase.
 ENV_HISTOGRAM_DOCS = {
     "lateness_ns": "every tick: from its deadline to its start",

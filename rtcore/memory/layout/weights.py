@@ -3,128 +3,144 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, NamedTuple
 
 from rtcore.memory.layout.record import Record, round_up
 from rtcore.memory.layout.records import SEGMENT_HEADER
 
-#: Sizes of the parameter store, from which its offsets follow. Written once by the supervisor.
-PARAM_SIZES = Record(
-    "parameter sizes",
-    "supervisor (once, before anybody else attaches)",
-    {
-        "num_buffers": "copies of the weights there is room for",
-        "manifest_bytes": "room for the manifest: JSON, padded with blanks, that says where each tensor is",
-        "buffer_bytes": "size of one copy of the weights",
-        "trainable_bytes": "of those, the first: all parameters that are trained, float32, no gap but padding",
-        "num_holders": "places for weight holders, which claim as workers do; 0 where weights stay in host memory",
-    },
-)
-#: Which weights to use. Written by one publisher at a time (flock), after all of the buffer.
-PARAM_NEWEST = Record(
-    "parameter newest",
-    "the publisher that holds the segment's flock",
-    {
-        "newest": "version * 8 + buffer of the newest weights; 0: none yet",
-    },
-)
-#: What publishers met. Written by one publisher at a time (flock).
-PARAM_COUNTS = Record(
-    "parameter counts",
-    "the publisher that holds the segment's flock",
-    {
-        "publisher_pid": "of the newest publication",
-        "published_ns": "when it became visible",
-        "waits": "publications that had to wait for a buffer that nobody uses",
-        "skipped": "publications that were given up, because no buffer became free or another publisher was at it",
-    },
-)
-#: What is in a buffer. Written by one publisher at a time (flock), and never while the buffer is newest or claimed.
-PARAM_BUFFER = Record(
-    "parameter buffer",
-    "the publisher that holds the segment's flock",
-    {
-        "version": "of the weights in it, from 1; 0: none yet; -1: being written",
-        "checksum": "CRC-32 of the buffer",
-        "updates": "of the learners that led to these weights",
-    },
-)
-#: Which buffer a worker computes with, or a weight holder copies from. Written by that process only; a holder's also
-#: by the supervisor, once that one is dead.
-PARAM_CLAIM = Record(
-    "parameter claim",
-    "the worker, or the weight holder",
-    {
-        "using": "generation * 8 + buffer + 1 while it computes with that buffer; 0: none",
-    },
-)
-#: Sizes of the learners' segment, from which its offsets follow. Written once by the supervisor.
-LEARNER_SIZES = Record(
-    "learner sizes",
-    "supervisor (once, before anybody else attaches)",
-    {
-        "num_learners": "learner places, from 0",
-        "trainable_bytes": "size of one copy of what is trained: as in `parameter sizes`",
-        "first_updates": "updates of the runs that this one goes on from; 0: it begins anew",
-    },
-)
-#: Which copies of weights, optimizer and target are the present ones. Flipped last, by one learner at a time (flock).
-MASTER_COMMIT = Record(
-    "master commit",
-    "the learner that holds the segment's flock",
-    {
-        "commit": "updates * 4 + target slot * 2 + slot: all three change at once",
-    },
-)
-#: When learners are to begin. Written by one learner at a time (flock).
-LEARNER_PACE = Record(
-    "learner pace",
-    "the learner that holds the segment's flock",
-    {
-        "next_start_ns": "earliest start of the next update: starts are kept a share of an update apart",
-        "update_ns": "how long an update takes, on average",
-    },
-)
-#: What the supervisor wants of a learner. Written by the supervisor only.
-LEARNER_CONTROL = Record(
-    "learner control",
-    "supervisor",
-    {
-        "generation": "grows by one each time a process is started in this place; -1: end",
-        "restarts": "processes started again after a death or a hang",
-        "paused": "1: collect, but do not learn",
-    },
-)
-#: Where a learner is and what it met. Written by that learner only.
-LEARNER_STATUS = Record(
-    "learner status",
-    "the learner",
-    {
-        "pid": "of the learner",
-        "generation": "the `generation` this process was started as",
-        "heartbeat_ns": "when it last showed life",
-        "state": "what it is at: a `LearnerState`",
-        "updates": "it has made, restarts included",
-        "publications": "of weights, by it",
-        "publish_skipped": "publications that found no free buffer",
-        "transitions": "it could sample from, when it last looked",
-        "lapped_samples": "samples that were overwritten while they were read, and drawn again",
-        "yields": "pauses because ticks were missed or late",
-        "yielded_ns": "length of those pauses together",
-        "loss": "of its newest update",
-        "td_error": "mean absolute temporal-difference error of its newest update",
-        "q_mean": "mean value of the actions taken, in its newest update",
-        "grad_norm": "of its newest update, before clipping",
-        "version_diff": "updates by others between reading weights and applying its gradient, newest update",
-        "version_diff_sum": "the same, over all its updates",
-        "version_diff_min": "the same, the smallest",
-        "version_diff_max": "the same, the largest",
-        "policy_lag": "versions between those that chose the sampled actions and the newest, mean, newest update",
-        "stopped_at": "number of the update whose loss or gradient was not finite, plus 1; 0: none was",
-        "stopped_by": "0: nothing; 1: the loss, 2: the gradient, 3: the loss of observations that were not finite",
-        "learning_ns": "CPU time of its updates together",
-    },
-    frozenset({"loss", "td_error", "q_mean", "grad_norm", "policy_lag"}),
-)
+
+class ParameterSizes(NamedTuple):
+    """Sizes of the parameter store, from which its offsets follow."""
+
+    num_buffers: Annotated[int, "copies of the weights there is room for"]
+    manifest_bytes: Annotated[int, "room for the manifest: JSON, padded with blanks, that says where each tensor is"]
+    buffer_bytes: Annotated[int, "size of one copy of the weights"]
+    trainable_bytes: Annotated[int, "of those, the first: all parameters that are trained, float32, no gap but padding"]
+    num_holders: Annotated[
+        int, "places for weight holders, which claim as workers do; 0 where weights stay in host memory"
+    ]
+
+
+PARAM_SIZES = Record(ParameterSizes, writer="supervisor (once, before anybody else attaches)")
+
+
+class ParameterNewest(NamedTuple):
+    """Which weights to use."""
+
+    newest: Annotated[int, "version * 8 + buffer of the newest weights; 0: none yet"]
+
+
+PARAM_NEWEST = Record(ParameterNewest, writer="the publisher that holds the segment's flock")
+
+
+class ParameterCounts(NamedTuple):
+    """What publishers met."""
+
+    publisher_pid: Annotated[int, "of the newest publication"]
+    published_ns: Annotated[int, "when it became visible"]
+    waits: Annotated[int, "publications that had to wait for a buffer that nobody uses"]
+    skipped: Annotated[
+        int, "publications that were given up, because no buffer became free or another publisher was at it"
+    ]
+
+
+PARAM_COUNTS = Record(ParameterCounts, writer="the publisher that holds the segment's flock")
+
+
+class ParameterBuffer(NamedTuple):
+    """What is in a buffer. Never written while the buffer is newest or claimed."""
+
+    version: Annotated[int, "of the weights in it, from 1; 0: none yet; -1: being written"]
+    checksum: Annotated[int, "CRC-32 of the buffer"]
+    updates: Annotated[int, "of the learners that led to these weights"]
+
+
+PARAM_BUFFER = Record(ParameterBuffer, writer="the publisher that holds the segment's flock")
+
+
+class ParameterClaim(NamedTuple):
+    """Which buffer a worker computes with, or a weight holder copies from."""
+
+    using: Annotated[int, "generation * 8 + buffer + 1 while it computes with that buffer; 0: none"]
+
+
+PARAM_CLAIM = Record(ParameterClaim, writer="the worker, or the weight holder")
+
+
+class LearnerSizes(NamedTuple):
+    """Sizes of the learners' segment, from which its offsets follow."""
+
+    num_learners: Annotated[int, "learner places, from 0"]
+    trainable_bytes: Annotated[int, "size of one copy of what is trained: as in `parameter sizes`"]
+    first_updates: Annotated[int, "updates of the runs that this one goes on from; 0: it begins anew"]
+
+
+LEARNER_SIZES = Record(LearnerSizes, writer="supervisor (once, before anybody else attaches)")
+
+
+class MasterCommit(NamedTuple):
+    """Which copies of weights, optimizer and target are the present ones. Flipped last."""
+
+    commit: Annotated[int, "updates * 4 + target slot * 2 + slot: all three change at once"]
+
+
+MASTER_COMMIT = Record(MasterCommit, writer="the learner that holds the segment's flock")
+
+
+class LearnerPace(NamedTuple):
+    """When learners are to begin."""
+
+    next_start_ns: Annotated[int, "earliest start of the next update: starts are kept a share of an update apart"]
+    update_ns: Annotated[int, "how long an update takes, on average"]
+
+
+LEARNER_PACE = Record(LearnerPace, writer="the learner that holds the segment's flock")
+
+
+class LearnerControl(NamedTuple):
+    """What the supervisor wants of a learner."""
+
+    generation: Annotated[int, "grows by one each time a process is started in this place; -1: end"]
+    restarts: Annotated[int, "processes started again after a death or a hang"]
+    paused: Annotated[int, "1: collect, but do not learn"]
+
+
+LEARNER_CONTROL = Record(LearnerControl, writer="supervisor")
+
+
+class LearnerStatus(NamedTuple):
+    """Where a learner is and what it met."""
+
+    pid: Annotated[int, "of the learner"]
+    generation: Annotated[int, "the `generation` this process was started as"]
+    heartbeat_ns: Annotated[int, "when it last showed life"]
+    state: Annotated[int, "what it is at: a `LearnerState`"]
+    updates: Annotated[int, "it has made, restarts included"]
+    publications: Annotated[int, "of weights, by it"]
+    publish_skipped: Annotated[int, "publications that found no free buffer"]
+    transitions: Annotated[int, "it could sample from, when it last looked"]
+    lapped_samples: Annotated[int, "samples that were overwritten while they were read, and drawn again"]
+    yields: Annotated[int, "pauses because ticks were missed or late"]
+    yielded_ns: Annotated[int, "length of those pauses together"]
+    loss: Annotated[float, "of its newest update"]
+    td_error: Annotated[float, "mean absolute temporal-difference error of its newest update"]
+    q_mean: Annotated[float, "mean value of the actions taken, in its newest update"]
+    grad_norm: Annotated[float, "of its newest update, before clipping"]
+    version_diff: Annotated[int, "updates by others between reading weights and applying its gradient, newest update"]
+    version_diff_sum: Annotated[int, "the same, over all its updates"]
+    version_diff_min: Annotated[int, "the same, the smallest"]
+    version_diff_max: Annotated[int, "the same, the largest"]
+    policy_lag: Annotated[
+        float, "versions between those that chose the sampled actions and the newest, mean, newest update"
+    ]
+    stopped_at: Annotated[int, "number of the update whose loss or gradient was not finite, plus 1; 0: none was"]
+    stopped_by: Annotated[
+        int, "0: nothing; 1: the loss, 2: the gradient, 3: the loss of observations that were not finite"
+    ]
+    learning_ns: Annotated[int, "CPU time of its updates together"]
+
+
+LEARNER_STATUS = Record(LearnerStatus, writer="the learner")
 #: Versions and buffers share a word: the buffer is in its lowest bits.
 PARAM_BUFFER_BITS = 3
 #: Places for weight holders where there are any: GPUs that one run can use with one copy of the weights each.

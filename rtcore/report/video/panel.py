@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from rtcore.memory.ring import FrameHeader
+from rtcore.memory.layout import FrameHeader
 from rtcore.report.colours import KIND_COLOURS, OUTCOME_COLOURS
 from rtcore.report.video.action import HEIGHT as ACTION_HEIGHT
 from rtcore.report.video.action import name_of, view_of

@@ -14,8 +14,8 @@ from rtcore.config.run import make_config
 from rtcore.learn.replay_memory import TransitionReader
 from rtcore.learn.transitions import TransitionBuilder
 from rtcore.loop.world import StepResult
-from rtcore.memory.layout import FRAME_HEADER, RING_CONTROL, Layout
-from rtcore.memory.ring import FrameHeader, FrameRing, SequenceRing
+from rtcore.memory.layout import FRAME_HEADER, RING_CONTROL, FrameHeader, Layout
+from rtcore.memory.ring import FrameRing, SequenceRing
 from rtcore.scheduling.dispatch import Source, TickKind
 from rtcore.spaces import ActionSpec
 from rtcore.virtual.simulate import Change, Simulation

@@ -11,7 +11,7 @@ from rtcore.clock import ManualClock, TickGrid
 from rtcore.loop.counting import Books, StatsRecorder
 from rtcore.loop.tickloop import Answer, TickLoop
 from rtcore.loop.world import GymnasiumWorld, HeldWorld
-from rtcore.memory.ring import FrameHeader
+from rtcore.memory.layout import FrameHeader
 from rtcore.scheduling.dispatch import Dispatcher, Entry, Outcome, Source, TickKind
 from rtcore.scheduling.schedule import Schedule, ScheduleParams
 

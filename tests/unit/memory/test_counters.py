@@ -153,9 +153,9 @@ def test_words_are_read_and_written_by_name():
     words = Words(ENV_STATUS, buffer, ENV_STATUS.num_bytes)
     words["tick"] = 2**40
     words.add("tick")
-    words.add("episode", 3)
-    assert (words["tick"], words["episode"]) == (2**40 + 1, 3)
-    assert words.to_dict() == dict.fromkeys(ENV_STATUS.fields, 0) | {"tick": 2**40 + 1, "episode": 3}
+    words.add("finished", 3)
+    assert (words["tick"], words["finished"]) == (2**40 + 1, 3)
+    assert words.to_dict() == dict.fromkeys(ENV_STATUS.fields, 0) | {"tick": 2**40 + 1, "finished": 3}
     assert not any(buffer[: ENV_STATUS.num_bytes])
     words.clear()
     assert not any(buffer)

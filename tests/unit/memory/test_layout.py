@@ -1,17 +1,23 @@
 """Pins every offset of the shared layout. A change here is a new `LAYOUT_VERSION`, for which this file is rewritten."""
 
 import struct
+from typing import Annotated, NamedTuple
 
 import pytest
 
 from rtcore.memory import layout
-from rtcore.memory.layout import ENV_HISTOGRAMS, WORKER_HISTOGRAMS, Layout, MasterLayout, ParamLayout
-from rtcore.memory.ring import FrameHeader
-from rtcore.memory.slots import JobRecord, SlotEntry
+from rtcore.memory.layout import (
+    ENV_HISTOGRAMS,
+    WORKER_HISTOGRAMS,
+    FrameHeader,
+    Layout,
+    MasterLayout,
+    ParamLayout,
+)
 
 pytestmark = pytest.mark.unit
 
-#: Layout version 4: size of each record and the offset of each field [bytes].
+#: Layout version 6: size of each record and the offset of each field [bytes].
 RECORDS = {
     "SEGMENT_HEADER": (
         128,
@@ -56,14 +62,12 @@ RECORDS = {
             "tick": 32,
             "first_frame_seq": 40,
             "first_log_seq": 48,
-            "episode": 56,
-            "finished": 64,
-            "delay_ticks": 72,
-            "stride_ticks": 80,
-            "spin_ns": 88,
-            "num_up": 96,
-            "reset_frame_seq": 104,
-            "reset_seen": 112,
+            "finished": 56,
+            "delay_ticks": 64,
+            "stride_ticks": 72,
+            "num_up": 80,
+            "reset_frame_seq": 88,
+            "reset_seen": 96,
         },
     ),
     "WORKER_CONTROL": (
@@ -399,7 +403,7 @@ SLOTS = [(128, 192, 448), (704, 768, 1024), (1280, 1344, 1600)]
 
 
 def test_the_layout_version_and_the_magic_are_pinned():
-    assert layout.LAYOUT_VERSION == 5
+    assert layout.LAYOUT_VERSION == 6
     assert struct.pack("<Q", layout.MAGIC) == b"RTCORE\x00\x01"
     assert (layout.WORD_BYTES, layout.CACHE_LINE_BYTES) == (8, 64)
 
@@ -469,13 +473,34 @@ def test_two_entries_of_a_worker_alternate():
         assert SIZES.slot_entry_at(1, seq) == SLOTS[1][1 + seq % 2]
 
 
-@pytest.mark.parametrize(
-    ("view", "record"),
-    [(FrameHeader, layout.FRAME_HEADER), (JobRecord, layout.JOB), (SlotEntry, layout.SLOT_ENTRY)],
-    ids=lambda value: getattr(value, "name", ""),
-)
-def test_the_named_tuples_name_the_fields_in_the_order_of_the_layout(view, record):
-    assert view._fields == record.fields
+def test_a_record_is_filled_by_keyword_and_is_then_what_its_class_is():
+    header = layout.FRAME_HEADER.new(tick=7, reward=0.5)
+    assert header == FrameHeader(tick=7, reward=0.5)
+    assert isinstance(header, FrameHeader)
+    assert layout.FRAME_HEADER.struct.unpack(layout.FRAME_HEADER.struct.pack(*header)) == header
+    with pytest.raises(TypeError, match="positional"):
+        layout.FRAME_HEADER.new(7)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'tock'"):
+        layout.FRAME_HEADER.new(tock=7)
+    with pytest.raises(TypeError, match="missing .* 'generation'"):
+        layout.WORKER_CONTROL.new(up=1, restarts=0, gone_generation=0)
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_every_record_says_who_writes_it_and_what_each_field_means(name):
+    record = getattr(layout, name)
+    assert record.writer
+    assert record.kind.__doc__
+    assert all(record.docs[field] for field in record.fields)
+    assert {record.unit(field) for field in record.fields if field.endswith("_ns")} <= {"ns"}
+
+
+def test_a_field_without_a_text_is_no_word_of_shared_memory():
+    class Place(NamedTuple):
+        x: Annotated[int, "to the right"]
+        name: str = ""
+
+    assert layout.Record(Place, writer="nobody").fields == ("x",)
 
 
 def test_the_parts_of_a_parameter_store_are_where_they_always_were():

@@ -125,6 +125,12 @@ def test_events_of_another_layout_are_refused_with_what_was_got_and_expected(tmp
     assert f"layout version {LAYOUT_VERSION} with events of {TRACE_EVENT.num_bytes} bytes" in str(refused.value)
 
 
+def test_events_of_the_layout_before_are_read_as_they_look_the_same(tmp_path):
+    rows = np.ones(3, TRACE_EVENT.dtype)
+    (tmp_path / "trace-env.events").write_bytes(SPOOL_HEAD.pack(SPOOL_MAGIC, 5, 64) + rows.tobytes())
+    assert read_spool(tmp_path)["env"].tolist() == rows.tolist()
+
+
 def test_kinds_keep_their_numbers():
     """They are in trace files and in other programs."""
     assert {kind.name: kind.value for kind in TraceKind} == {

@@ -17,8 +17,8 @@ from rtcore.config.flags import parse_config
 from rtcore.config.run import make_config
 from rtcore.errors import ConfigError
 from rtcore.files.outside import SUMS
-from rtcore.memory.layout import FRAME_HEADER, LOG_RECORD, RING_CONTROL, Layout
-from rtcore.memory.ring import FrameHeader, FrameRing, JobLog, SequenceRing
+from rtcore.memory.layout import FRAME_HEADER, LOG_RECORD, RING_CONTROL, FrameHeader, Layout
+from rtcore.memory.ring import FrameRing, JobLog, SequenceRing
 from rtcore.recording import schema
 from rtcore.recording.minari import episodes_of, write_minari
 from rtcore.recording.reader import Recording

@@ -14,12 +14,10 @@ from rtcore.clock import NS_PER_S, ManualClock
 from rtcore.config.resolved import resolve
 from rtcore.config.run import make_config
 from rtcore.memory.counters import Histogram
-from rtcore.memory.layout import ENV_COUNTERS, ENV_HISTOGRAMS
-from rtcore.memory.ring import FrameHeader
+from rtcore.memory.layout import ENV_COUNTERS, ENV_HISTOGRAMS, FrameHeader, JobRow
 from rtcore.report.live import LiveView, plain_line, render
 from rtcore.report.table import RunHeader, details, header_lines, headline
 from rtcore.results.record import RunRecord
-from rtcore.results.rows import JobRow
 from rtcore.results.summary import RunStats, WorkerStats, build_summary
 from rtcore.scheduling.dispatch import Outcome, TickKind
 from rtcore.scheduling.planner import Tau, make_plan

@@ -18,8 +18,8 @@ from rtcore.learn.replay_memory import TransitionReader
 from rtcore.learn.transitions import TransitionBuilder
 from rtcore.loop.world import GymnasiumWorld
 from rtcore.memory.history import History
-from rtcore.memory.layout import FRAME_HEADER
-from rtcore.memory.ring import FrameHeader, FrameRing
+from rtcore.memory.layout import FRAME_HEADER, FrameHeader
+from rtcore.memory.ring import FrameRing
 from rtcore.report.table import header_lines
 from rtcore.scheduling.dispatch import TickKind
 from rtcore.spaces import ActionSpec, ObservationSpec
