@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import math
 import os
+import sys
 from collections.abc import Callable
-from functools import partial
+from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console
 
-from rtcore.errors import ConfigError
-from rtcore.profile import limit, peers
+import rtcore
+from rtcore.errors import ConfigError, RtcoreError
 from rtcore.profile.children import Placement, as_publisher, choose, start_fork_server
 from rtcore.profile.ipc_views import LIMITS, PEERS, REFERENCE, RTCORE, TRANSPORTS, cell_table, findings, plot
 from rtcore.profile.results import Result, Row
 from rtcore.profile.session import BLOCK, PRELOAD, Samples, Session, TransportFailed
-from rtcore.profile.standard import ManagerTransport, PipeTransport, QueueTransport
 from rtcore.profile.transports import Rhythm, RtcoreTransport, Shape, Transport
 from rtcore.profile.views import Steps
 
@@ -53,6 +55,10 @@ examples:
   rtcore-profile ipc --full --json full.json --plot pictures
   rtcore-profile ipc --baseline old.json --fail-if 'ipc.p99[transport=rtcore-hybrid]>+10%'"""
 
+_NO_CLONE = (
+    "the transports of others and the limit are in rtcore's repository (benchmarks/ipc), not in the installed package; "
+    "run it in a clone"
+)
 _SPINNING = ("rtcore-spin", "manager", "c-spin")
 _FRAMES = ("84x84", "144x160", "210x160x3", "1080x1920x3")
 _READERS = (1, 2, 8, 32)
@@ -111,7 +117,9 @@ def run(options: argparse.Namespace, console: Console) -> Result:
         console.print(f"left out: {why}", style="yellow", highlight=False)
     cells = [cell._replace(transports=tuple(name for name in cell.transports if name not in missing)) for cell in cells]
     if not any(cell.transports for cell in cells):
-        raise ConfigError(f"none of the chosen transports can be measured here: {'; '.join(missing.values())}")
+        raise ConfigError(
+            f"none of the chosen transports can be measured here: {'; '.join(sorted(set(missing.values())))}"
+        )
     for why in spinning_left_out(options, cells, len(os.sched_getaffinity(0))):
         console.print(f"left out: {why}", style="yellow", highlight=False)
     start_fork_server(*PRELOAD)
@@ -206,17 +214,25 @@ def _measure_all(
 
 def make_transport(name: str, shape: Shape, readers: int) -> Transport:
     """The publisher's end of the transport of that name."""
-    makers: dict[str, Callable[[Shape, int], Transport]] = {
-        "pipe": PipeTransport,
-        "queue": QueueTransport,
-        "manager": ManagerTransport,
-        "zmq": peers.ZmqTransport,
-        "iceoryx2": peers.IceoryxTransport,
-        "faster-fifo": peers.FasterFifoTransport,
-        **{f"c-{mode}": partial(limit.LimitTransport, mode) for mode in ("spin", "futex")},
-        **{f"rtcore-{wait}": partial(RtcoreTransport, wait) for wait in ("hybrid", "block", "spin")},
-    }
-    return makers[name](shape, readers)
+    if name in RTCORE:
+        return RtcoreTransport(name.removeprefix("rtcore-"), shape, readers)
+    others = find_others()
+    if others is None:
+        raise RtcoreError(f"{name}: {_NO_CLONE}")
+    made: Transport = others.MAKERS[name](shape, readers)
+    return made
+
+
+def find_others() -> ModuleType | None:
+    """`benchmarks.ipc`, of the clone that rtcore is imported from or that is the current folder; None elsewhere."""
+    for root in (Path(rtcore.__file__).parents[1], Path.cwd()):
+        folder = root / "benchmarks" / "ipc"
+        if (folder / "__init__.py").exists() and (root / "rtcore" / "profile" / "ipc.py").exists():
+            if str(root) not in sys.path:
+                sys.path.append(str(root))
+            found = importlib.import_module("benchmarks.ipc")
+            return found if Path(found.__file__ or "").parent.samefile(folder) else None
+    return None
 
 
 def rows_of(cell: Cell, frame_bytes: int, samples: dict[str, Samples]) -> list[Row]:
@@ -289,9 +305,11 @@ def spinning_left_out(options: argparse.Namespace, cells: list[Cell], num_cpus: 
 
 
 def _missing(name: str) -> str | None:
-    if name in peers.MODULES:
-        return peers.why_missing(name)
-    return limit.why_missing() if name in LIMITS else None
+    """Why a transport cannot be measured here; None if it can."""
+    if name in RTCORE:
+        return None
+    others = find_others()
+    return _NO_CLONE if others is None else others.why_missing(name)
 
 
 def _blocks(cell: Cell) -> int:

@@ -7,12 +7,11 @@ from pathlib import Path
 
 from rich.table import Table
 
-from rtcore.profile import peers
 from rtcore.profile.results import Result, Row
 from rtcore.profile.views import Column, new_figure, save, table_of
 
 RTCORE = ("rtcore-hybrid", "rtcore-block", "rtcore-spin")
-PEERS = ("pipe", "queue", "manager", *peers.MODULES)
+PEERS = ("pipe", "queue", "manager", "zmq", "iceoryx2", "faster-fifo")
 LIMITS = ("c-spin", "c-futex")
 TRANSPORTS = (*RTCORE, *PEERS, *LIMITS)
 #: The frame that most is said about.

@@ -17,7 +17,6 @@ from multiprocessing.connection import Connection
 from rtcore.clock import MonotonicClock
 from rtcore.errors import RtcoreError, WorkerDied
 from rtcore.profile.children import Placement, put, uninterrupted
-from rtcore.profile.limit import LimitTransport
 from rtcore.profile.transports import PATIENCE_S, Frame, Opener, Receive, Rhythm, Transport
 
 #: Frames in a row through one transport. The first one, which finds everything as the last transport left it, is
@@ -244,7 +243,7 @@ class Session:
 
     def _take_turn(self, transport: Transport, frame: Frame, rhythm: Rhythm) -> None:
         samples = self.samples[transport.name]
-        if isinstance(transport, LimitTransport):
+        if transport.has_own_readers:
             transport.begin(BLOCK)
             costs = transport.run_block(BLOCK, frame, rhythm)
             received = transport.collect()

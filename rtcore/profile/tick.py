@@ -112,7 +112,7 @@ def run(options: argparse.Namespace, console: Console) -> Result:
             if case.policy in refused:
                 steps.advance(options.seconds * sources)
                 continue
-            steps.begin(f"{_case_name(case)}, {options.seconds * sources:g} s")
+            steps.begin(f"measuring: {_case_name(case)}, {options.seconds * sources:g} s")
             for source, found, skipped in _measure(case, rate_hz, options.seconds, cyclictest, refused, steps):
                 rows.append(_row(case, source, rate_hz, found, skipped))
                 shapes.append(_shape(rows[-1], found))

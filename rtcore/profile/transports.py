@@ -55,6 +55,8 @@ class Transport:
     name = ""
     #: Whether a reader keeps a CPU busy while it waits.
     spins = False
+    #: Its readers are programs of its own, not Python's reader processes: `begin` and `collect` talk to them.
+    has_own_readers = False
 
     def __init__(self) -> None:
         #: Of every frame of the block, how long after the start of sending all could see it [ns]; where that can be
@@ -67,8 +69,8 @@ class Transport:
         """Move processes of its own, if it has any, to their CPUs."""
 
     def opener(self, reader: int) -> Opener | None:
-        """How reader process `reader` opens its end; None if its readers are not Python's."""
-        raise NotImplementedError
+        """How reader process `reader` opens its end; None where it `has_own_readers`."""
+        return None
 
     def answerer(self, reader: int) -> Opener | None:
         """The same for answers back to the publisher; None where they are not measured."""
@@ -89,6 +91,14 @@ class Transport:
 
     def ask(self) -> list[int]:
         """Have every reader answer once, and take the answers; latencies [ns], write start to read."""
+        raise NotImplementedError
+
+    def begin(self, count: int) -> None:
+        """Own readers wait for the next `count` frames from now on."""
+        raise NotImplementedError
+
+    def collect(self) -> list[list[int]]:
+        """Of each own reader the latencies of the block [ns]."""
         raise NotImplementedError
 
     def close(self) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.ipc import why_missing
 from rtcore.clock import MonotonicClock
-from rtcore.profile import SUBCOMMANDS, ipc_views, peers, tick
-from rtcore.profile.limit import find_compiler
+from rtcore.profile import SUBCOMMANDS, ipc_views, tick
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
@@ -43,10 +43,7 @@ def left_behind(pid):
 
 
 def measurable():
-    missing = {name for name in peers.MODULES if peers.why_missing(name)}
-    if find_compiler() is None:
-        missing |= set(ipc_views.LIMITS)
-    return [name for name in ipc_views.TRANSPORTS if name not in missing]
+    return [name for name in ipc_views.TRANSPORTS if name in ipc_views.RTCORE or why_missing(name) is None]
 
 
 def test_every_transport_that_is_installed_carries_frames_in_one_run(tmp_path):

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.ipc.standard import PipeTransport
 from rtcore.profile import ipc
 from rtcore.profile.children import choose, start_fork_server
 from rtcore.profile.session import BLOCK, PRELOAD
-from rtcore.profile.standard import PipeTransport
 from rtcore.profile.transports import Rhythm, RtcoreTransport
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]

@@ -5,12 +5,12 @@ import threading
 import numpy as np
 import pytest
 
+from benchmarks.ipc import limit
+from benchmarks.ipc.limit import LimitProcess, LimitTransport, compile_limit
 from rtcore.clock import MonotonicClock
 from rtcore.memory.layout import FRAME_HEADER
 from rtcore.memory.ring import ReadStatus
 from rtcore.memory.segments import files_of
-from rtcore.profile import limit
-from rtcore.profile.limit import LimitProcess, LimitTransport, compile_limit
 from rtcore.profile.transports import Rhythm, Ring, RtcoreTransport
 
 pytestmark = [

@@ -3,6 +3,7 @@
 import argparse
 
 import pytest
+from rich.console import Console
 
 from rtcore.errors import ConfigError
 from rtcore.profile import ipc, ipc_views
@@ -165,3 +166,17 @@ def test_pictures_are_drawn_without_a_display(tmp_path, monkeypatch):
     paths = ipc.plot(Result("ipc", rows, ("frame_bytes", "readers", "transport")), tmp_path)
     assert [path.name for path in paths] == ["ipc-frames.png", "ipc-readers.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
+
+
+def test_outside_a_clone_the_transports_of_others_are_left_out_and_it_is_said_where_they_are(monkeypatch, tmp_path):
+    assert ipc.find_others() is not None, "the tests run in a clone"
+    installed = tmp_path / "site-packages" / "rtcore"
+    installed.mkdir(parents=True)
+    monkeypatch.setattr("rtcore.__file__", str(installed / "__init__.py"))
+    monkeypatch.chdir(tmp_path)
+    assert ipc.find_others() is None
+    options = argparse.Namespace(frames="8x8", readers="1", transports="pipe,c-spin", rounds=25, full=False)
+    options.gap_us = options.no_pin = None
+    options.step_us = 0
+    with pytest.raises(ConfigError, match=r"none of the chosen .*benchmarks/ipc.*run it in a clone"):
+        ipc.run(options, Console(quiet=True))

@@ -17,7 +17,7 @@ from rtcore.errors import RtcoreError, describe_exit
 from rtcore.memory.layout import FRAME_HEADER, Layout
 from rtcore.memory.segments import SHM_DIR, segment_name
 from rtcore.profile.children import Placement, put
-from rtcore.profile.transports import Frame, Opener, Rhythm, Ring, Shape, Transport
+from rtcore.profile.transports import Frame, Rhythm, Ring, Shape, Transport
 
 _SOURCE = Path(__file__).with_name("limit.c")
 _COMPILERS = ("cc", "gcc", "clang")
@@ -104,6 +104,8 @@ def _open(pipe: IO[str] | None) -> IO[str]:
 class LimitTransport(Transport):
     """`mode`: "spin", a reader that looks without a pause, or "futex", one that the kernel wakes."""
 
+    has_own_readers = True
+
     def __init__(self, mode: str, shape: Shape, readers: int) -> None:
         super().__init__()
         self.name = f"c-{mode}"
@@ -125,11 +127,7 @@ class LimitTransport(Transport):
         for reader in self._readers:
             put(reader.pid, placement.readers)
 
-    def opener(self, reader: int) -> Opener | None:
-        return None
-
     def begin(self, count: int) -> None:
-        """The readers wait for the next `count` frames."""
         for reader in self._readers:
             reader.tell(count)
         for reader in self._readers:
@@ -141,7 +139,6 @@ class LimitTransport(Transport):
         return self._writer.times_ns()
 
     def collect(self) -> list[list[int]]:
-        """Per reader the latencies of the block [ns]."""
         return [reader.times_ns() for reader in self._readers]
 
     def close(self) -> None:
