@@ -1,7 +1,4 @@
-"""Which tests run beside each other, where several do (`pytest -n 3`, as in `make test`).
-
-Those with real processes run in two rows, as two of them fill a small machine; the others, file by file, beside them.
-"""
+"""Where tests find what they start, and in which order they run where several do beside each other (`make test`)."""
 
 from __future__ import annotations
 
@@ -12,10 +9,8 @@ from typing import Any
 
 import pytest
 
-#: Those of tests/process/ that are in the other row, so that both take about as long.
-_BESIDE_THE_FAULTS = tuple(
-    f"tests/process/test_{part}" for part in ("slow", "stress", "top", "trace", "video", "weights")
-)
+#: Start first: those that come last would be waited for.
+_LONGEST = ("test_realtime_env.py", "test_bad_input.py", "test_endings.py", "test_kills.py", "test_damaged_files.py")
 
 
 def pytest_configure() -> None:
@@ -32,14 +27,23 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """In place of `--dist loadgroup`, which does not see its groups under pytest 9.2."""
-    from xdist.scheduler import LoadScopeScheduling
+    """File by file, as `--dist loadfile`, in the order of the collection."""
+    from xdist.scheduler import LoadFileScheduling
 
-    class Scheduling(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.partition("::")[0]
-            if file.startswith(("tests/fault/", *_BESIDE_THE_FAULTS)):
-                return "tests/fault/"
-            return "tests/process/" if file.startswith("tests/process/") else file
+    config.option.loadscopereorder = False
+    return LoadFileScheduling(config, log)
 
-    return Scheduling(config, log)
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With several rows: files that start processes, and wait for them, spread among those that only compute."""
+    if not config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        return
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    starting = [path for path in files if path.parent.name in ("fault", "process")]
+    starting.sort(key=lambda path: path.name not in _LONGEST)
+    computing = [path for path in files if path not in starting]
+    computing.sort(key=lambda path: path.name not in _LONGEST)
+    places = {path: index / len(row) for row in (starting, computing) for index, path in enumerate(row)}
+    items[:] = [item for path in sorted(files, key=places.__getitem__) for item in files[path]]
