@@ -173,7 +173,7 @@ def test_an_unfinished_recording_that_is_cut_is_a_named_error_and_no_hang(tmp_pa
     good = file.read_bytes()
     file.write_bytes(good[: len(good) // 2])
     with pytest.raises(ConfigError, match=r"killed\.hdf5"):
-        Recording(file, limit_s=5.0)
+        Recording(file, limit_s=2.0)
     flipped = bytearray(good)
     flipped[len(good) // 3] ^= 4
     file.write_bytes(flipped)
