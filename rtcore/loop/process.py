@@ -29,6 +29,7 @@ from rtcore.loop.world import GymnasiumWorld, HeldWorld, World, make_environment
 from rtcore.memory.layout import TRACE_ENV, Layout
 from rtcore.memory.segments import attach_semaphore
 from rtcore.memory.shared import Phase, SharedRun, phase_of
+from rtcore.memory.waiting import WAITING
 from rtcore.realtime import prepare_env_process
 from rtcore.scheduling.dispatch import Dispatcher
 from rtcore.scheduling.schedule import Schedule
@@ -50,13 +51,16 @@ def main(boot: dict[str, Any], channel: Channel) -> None:
         report = prepare_env_process(config.env_cpu) if config.realtime == "auto" else {}
         layout, run = Layout.from_json(made.layout), ResolvedRun.from_jsonable(made.run)
         shared = SharedRun.attach(boot["run_id"], layout, world.observation)
-        semaphores = [attach_semaphore(boot["run_id"], worker) for worker in range(layout.max_workers)]
+        # Nobody waits for a wake-up where there is no worker process.
+        is_woken = WAITING[run.wait].is_woken and not boot["played"]
+        places = range(layout.max_workers)
+        wake = [attach_semaphore(boot["run_id"], worker).release if is_woken else _wake_nobody for worker in places]
         world.count = shared.env_counters.add
         channel.send(Ready({"realtime": report}))
         resets = None
         if boot["played"]:
             resets = ResetOrders(shared, channel, world.order_reset, run.period_ns)
-        EnvProcess(run, world, shared, semaphores, resets).serve()
+        EnvProcess(run, world, shared, wake, resets).serve()
     except BaseException as error:
         if not isinstance(error, AskedToEnd):
             channel.send(Failed.of(error))  # at once: closing may take its time, or never return
@@ -66,6 +70,10 @@ def main(boot: dict[str, Any], channel: Channel) -> None:
             print(f"rtcore: {second}", file=sys.stderr)
         raise
     world.close()
+
+
+def _wake_nobody() -> None:
+    """Who spins, or is no process."""
 
 
 def _tell_nobody(call: str, first: bool = False) -> None:
@@ -163,14 +171,14 @@ class EnvProcess:
         run: ResolvedRun,
         world: GymnasiumWorld,
         shared: SharedRun,
-        semaphores: list[Any],
+        wake: list[Callable[[], None]],
         resets: ResetOrders | None = None,
     ) -> None:
-        """`resets`: another program plays, and says when an episode begins."""
+        """`wake`: as of `SharedWorkers`. `resets`: another program plays, and says when an episode begins."""
         self._run = run
         self._world = world
         self._shared = shared
-        self._semaphores = semaphores
+        self._wake = wake
         self._resets = resets
         self._trace = shared.trace_ring(TRACE_ENV)
         shared.env_status["pid"] = os.getpid()
@@ -233,12 +241,10 @@ class EnvProcess:
         schedule = Schedule(params, control["num_workers"])
         workers = SharedWorkers(
             shared,
-            self._semaphores,
+            self._wake,
             control["num_workers"],
             chunk=config.chunk,
             phase_seq=phase_seq,
-            # Nobody waits for a wake-up where there is no worker process.
-            spinning=run.wait == "spin" or self._resets is not None,
         )
         clock = TickClock.for_period(period_ns)
         grid = TickGrid(clock.now_ns() + _EPOCH_LEAD_NS, run.rate_hz)

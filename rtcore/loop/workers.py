@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from rtcore.loop.tickloop import Answer
 from rtcore.memory.shared import SharedRun
-from rtcore.memory.wakeup import WakeUps
 from rtcore.scheduling.dispatch import Entry
 from rtcore.scheduling.schedule import Job
 
@@ -15,25 +14,24 @@ from rtcore.scheduling.schedule import Job
 class SharedWorkers:
     """Worker processes behind job records, slots and semaphores. Implements `tickloop.Workers`.
 
-    `num_workers` processes are taken to be up; the first `membership` corrects that.
+    `wake`: for each place, what wakes its worker; never waits. `num_workers` processes are taken to be up; the first
+    `membership` corrects that.
     """
 
     def __init__(
         self,
         shared: SharedRun,
-        semaphores: Sequence[WakeUps],
+        wake: Sequence[Callable[[], None]],
         num_workers: int,
         *,
         chunk: int,
         phase_seq: int,
-        spinning: bool,
     ) -> None:
         self._shared = shared
         self._slots = shared.slots
-        self._semaphores = semaphores
+        self._wake = wake
         self._chunk = chunk
         self._phase_seq = phase_seq
-        self._spinning = spinning
         self._waiting: dict[int, tuple[Job, int, int]] = {}
         self._seen_entry = [shared.slots.newest(worker) for worker in range(shared.layout.max_workers)]
         self._up = {worker: shared.worker_control[worker]["generation"] for worker in range(num_workers)}
@@ -107,23 +105,19 @@ class SharedWorkers:
                 self._up.get(worker, 0),
             )
             self._waiting[worker] = (job, board.post(worker, fields), booked_ns)
-            self._wake(worker)
+            self._wake[worker]()
 
     def publish(self, frame: Any, header: tuple[Any, ...], action: bytes) -> int:
         return self._shared.ring.publish(frame, header, action)
 
     def announce(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
-            self._wake(job.worker)
+            self._wake[job.worker]()
 
     def prewake(self, worker: int) -> None:
-        self._wake(worker)
+        self._wake[worker]()
 
     @property
     def num_waiting(self) -> int:
         """Jobs that are out."""
         return len(self._waiting)
-
-    def _wake(self, worker: int) -> None:
-        if not self._spinning:
-            self._semaphores[worker].release()

@@ -23,7 +23,7 @@ import posix_ipc
 from rtcore.errors import LayoutMismatchError, SharedMemoryError, UnsupportedPlatformError
 from rtcore.memory.counters import Words
 from rtcore.memory.layout import LAYOUT_VERSION, MAGIC, SEGMENT_HEADER, Layout
-from rtcore.memory.wakeup import WakeUps
+from rtcore.memory.waiting import WakeUps
 
 SHM_DIR = Path("/dev/shm")
 PREFIX = "rtcore-"

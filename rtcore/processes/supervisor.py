@@ -36,7 +36,7 @@ from rtcore.memory.segments import check_platform, new_run_id, unlink_all
 from rtcore.memory.shared import Phase, SharedRun, next_order
 from rtcore.memory.sizing import layout_for
 from rtcore.memory.trace import TraceKind, TraceRing
-from rtcore.memory.wakeup import FOLLOWS_THE_DATE
+from rtcore.memory.waiting import FOLLOWS_THE_DATE
 from rtcore.memory.weights import ParamStore
 from rtcore.processes.environment import check_env, check_start, longest_silence_ns
 from rtcore.processes.launcher import PRELOAD_META, PRELOAD_NETWORK, PRELOAD_WORKERS, Child, Launcher, child_error

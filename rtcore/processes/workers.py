@@ -17,7 +17,7 @@ from rtcore.memory.counters import Words
 from rtcore.memory.segments import create_semaphore
 from rtcore.memory.shared import Phase, SharedRun
 from rtcore.memory.trace import TraceKind
-from rtcore.memory.wakeup import WakeUps
+from rtcore.memory.waiting import WakeUps
 from rtcore.memory.weights import ParamStore, attach_store, create_store
 from rtcore.processes.holders import HolderProcesses
 from rtcore.processes.launcher import Child, child_error

@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from rtcore.clock import MonotonicClock
+from rtcore.clock import NS_PER_US, MonotonicClock
 from rtcore.config.resolved import resolve
 from rtcore.config.run import make_config
 from rtcore.memory.layout import FRAME_HEADER, SLOT_ENTRY, Layout
 from rtcore.memory.segments import attach_semaphore, create_semaphore, new_measurement_id, unlink_all
 from rtcore.memory.shared import Phase, SharedRun
+from rtcore.memory.waiting import WAITING, make_waiting
 from rtcore.profile.children import Placement
 from rtcore.profile.synthetic_world import specs_of
 
@@ -170,7 +171,7 @@ class RtcoreTransport(Transport):
     def __init__(self, wait: str, shape: Shape, readers: int) -> None:
         super().__init__()
         self.name = f"rtcore-{wait}"
-        self.spins = wait == "spin"
+        self.spins = not WAITING[wait].is_woken
         self._wait = wait
         self._shape = shape
         self._readers = range(readers)
@@ -252,7 +253,8 @@ def _open_worker(wait: str, run_id: str, layout: Layout, shape: Shape, reader: i
     shared = SharedRun.attach(run_id, layout, observation)
     run = resolve(make_config(wait=wait, workers=1), Fraction(60), observation.nbytes)
     policy = RandomPolicy(observation, action, seed=0)
-    worker = Worker(run, reader, 1, shared, attach_semaphore(run_id, reader), policy, action)
+    waiting = make_waiting(wait, attach_semaphore(run_id, reader), run.config.spin_us * NS_PER_US, run.period_ns)
+    worker = Worker(run, reader, 1, shared, waiting, policy, action)
 
     def receive(count: int) -> list[int]:
         # Answers were asked for in between, which this worker did not see.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rtcore.channel import Channel, LeavesItsSpace, Ready, WeightSizes, WeightsMade
-from rtcore.clock import Clock, MonotonicClock, cpu_time_ns, cpu_wait_ns
+from rtcore.clock import NS_PER_US, Clock, MonotonicClock, cpu_time_ns, cpu_wait_ns
 from rtcore.config.resolved import ResolvedRun
 from rtcore.config.run import RuntimeConfig
 from rtcore.host.seeding import seed_generators
@@ -26,7 +26,7 @@ from rtcore.memory.segments import attach_semaphore
 from rtcore.memory.shared import Phase, SharedRun, phase_of
 from rtcore.memory.tensors import ParamManifest
 from rtcore.memory.trace import TraceKind
-from rtcore.memory.wakeup import WakeUps
+from rtcore.memory.waiting import Waiting, make_waiting
 from rtcore.memory.weights import ParamStore, attach_store, layout_of
 from rtcore.realtime import keep_off
 from rtcore.spaces import ActionSpec, ObservationSpec, ObservationWatch
@@ -36,10 +36,6 @@ from rtcore_workers.policies import EpsilonSchedule, ExploringPolicy, Policy, fi
 if TYPE_CHECKING:
     from rtcore_workers.learner import LearningTurn
 
-#: Longest block on the semaphore: how often an idle worker shows that it is alive [ns].
-_IDLE_BEAT_NS = 200_000_000
-#: Shorter spins than this are all overhead.
-_LEAST_SPIN_NS = 20_000
 #: No further inference of a warm-up begins after so long: slow ones have little to gain from a second one.
 _WARM_UP_NS = 1_000_000_000
 
@@ -76,7 +72,8 @@ def main(boot: dict[str, Any], channel: Channel) -> None:
         policy = ExploringPolicy(policy, action, config.seed, epsilon, config.explore_ticks)
     policy = fill_chunks(policy, config.chunk_rest, boot["noop"])
     wake_ups = attach_semaphore(boot["run_id"], index)
-    worker = Worker(run, index, boot["generation"], shared, wake_ups, policy, action)
+    waiting = make_waiting(run.wait, wake_ups, config.spin_us * NS_PER_US, run.period_ns)
+    worker = Worker(run, index, boot["generation"], shared, waiting, policy, action)
     worker.entropy = boot.get("entropy", ())
     count = shared.worker_status[index].add
     worker.watch = ObservationWatch(
@@ -181,7 +178,7 @@ class Worker:
         index: int,
         generation: int,
         shared: SharedRun,
-        wake_ups: WakeUps,
+        waiting: Waiting,
         policy: Policy,
         action: ActionSpec,
     ) -> None:
@@ -195,7 +192,8 @@ class Worker:
         self._status = shared.worker_status[index]
         self._wanted = shared.worker_control[index]
         self._histograms = shared.worker_histograms(index)
-        self._wake_ups = wake_ups
+        self._waiting = waiting
+        self._newest_job = partial(shared.jobs.newest, index)
         self._policy = policy
         history = History.of(config)
         self._reader = HistoryReader(shared.ring, history, policy.observation, policy.past_actions)
@@ -209,9 +207,6 @@ class Worker:
         self._on_gpu = policy.info.device.startswith("cuda")
         self._actions = np.zeros((config.chunk, *action.shape), action.dtype)
         self._clock = MonotonicClock()
-        self._wait = run.wait
-        # Never more than an eighth of a tick: at 1 kHz fourteen spinning workers would leave no CPU to anybody.
-        self._spin_ns = min(config.spin_us * 1000, run.period_ns // 8)
         self._job_seen = shared.jobs.newest(index)
         self._phase_seen = -1
         self._usual_wait_ns = 0
@@ -245,7 +240,7 @@ class Worker:
         """Until STOP, or until the supervisor wants another generation in this place."""
         while self._control["phase"] != Phase.STOP and self._wanted["generation"] == self._generation:
             self._status["heartbeat_ns"] = self._clock.now_ns()
-            if self._jobs.newest(self._index) == self._job_seen:
+            if self._newest_job() == self._job_seen:
                 self.wait_for_job()
                 continue
             job = self._jobs.read(self._index)
@@ -258,29 +253,8 @@ class Worker:
         self._job_seen = job_seq
 
     def wait_for_job(self) -> None:
-        if self._wait == "spin":
-            spin_until_ns = self._clock.now_ns() + 1_000_000
-            while self._jobs.newest(self._index) == self._job_seen and self._clock.now_ns() < spin_until_ns:
-                pass
-            return
-        self._forget_wake_ups()
-        if self._jobs.newest(self._index) != self._job_seen:
-            return
-        if not self._wake_ups.wait(_IDLE_BEAT_NS):
-            return
-        if self._wait == "hybrid":
-            # Woken ahead of time, most likely: the job comes with the tick.
-            spin_until_ns = self._clock.now_ns() + self._spin_ns
-            while self._jobs.newest(self._index) == self._job_seen and self._clock.now_ns() < spin_until_ns:
-                pass
-
-    def _forget_wake_ups(self) -> None:
-        """Wake-ups for what was noticed by spinning: left over, they would wake an idle worker for nothing.
-
-        Whoever calls this looks for a job afterwards, so that a wake-up for a new one is not missed.
-        """
-        while self._wake_ups.take():
-            pass
+        """For a moment at most, so that the caller can show that it lives."""
+        self._waiting.for_job(self._newest_job, self._job_seen + 1)
 
     def _do(self, job: JobRecord) -> None:
         clock, status = self._clock, self._status
@@ -389,39 +363,27 @@ class Worker:
         if 0 <= newest < job.frame_seq and ring.is_quick_to_copy:
             # The booked frame does not exist yet: read the last one meanwhile, so that the caches are warm.
             self._reader.read(newest)
-        if not self._wait_for_frame(job.frame_seq):
+        sequence = ring.sequence
+        if sequence.newest() < job.frame_seq and not self._waiting.for_frame(
+            sequence.newest, job.frame_seq, self._usual_wait_ns, self._goes_on
+        ):
             return None
         self._frame_seen_ns = self._clock.now_ns()
         seq = job.frame_seq if job.hold else ring.sequence.newest()
         while True:
             header = self._reader.read(seq)
             if header is not None:
-                # How long the world's step takes, roughly: a wait that is longer than a spin is not spun.
+                # How long the world's step takes, roughly.
                 self._usual_wait_ns += (header.publish_ns - job.booked_ns - self._usual_wait_ns) >> 3
                 return header
             # Lapped: this worker was away for a whole ring. Counted; the newest frame is the best there is.
             self._status.add("lapped_frames")
             seq = ring.sequence.newest()
 
-    def _wait_for_frame(self, frame_seq: int) -> bool:
-        """Wait until the frame exists: spin for a moment, then sleep on the semaphore."""
-        sequence, clock = self._ring.sequence, self._clock
-        if sequence.newest() >= frame_seq:
-            return True
-        if self._wait == "spin" or (self._wait == "hybrid" and self._usual_wait_ns < self._spin_ns):
-            # Few instructions between two looks: each one is latency. A spin is short, so nothing else is looked at.
-            newest, now_ns = sequence.newest, clock.now_ns
-            spin_until_ns = now_ns() + max(self._spin_ns, _LEAST_SPIN_NS)
-            while newest() < frame_seq and now_ns() < spin_until_ns:
-                pass
-        while sequence.newest() < frame_seq:
-            if self._control["phase"] == Phase.STOP:
-                return False
-            self._status["heartbeat_ns"] = clock.now_ns()
-            if self._wait == "spin":
-                continue
-            self._wake_ups.wait(_IDLE_BEAT_NS)
-        return True
+    def _goes_on(self) -> bool:
+        """Whether a frame may still come. Shows that this worker lives."""
+        self._status["heartbeat_ns"] = self._clock.now_ns()
+        return self._control["phase"] != Phase.STOP
 
     def _forget_statistics(self) -> None:
         """A new phase (rehearsal or run) counts from nothing."""

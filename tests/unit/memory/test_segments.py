@@ -15,7 +15,7 @@ import pytest
 
 from rtcore.errors import LayoutMismatchError, SharedMemoryError, UnsupportedPlatformError
 from rtcore.memory import segments as shm
-from rtcore.memory import wakeup
+from rtcore.memory import waiting
 from rtcore.memory.counters import Words
 from rtcore.memory.layout import LAYOUT_VERSION, MAGIC, SEGMENT_HEADER, Layout
 from rtcore.memory.owners import Standing, dead_runs, judge_run, reap_dead_runs
@@ -122,9 +122,9 @@ def test_a_name_cannot_be_created_twice(run_id):
 @pytest.fixture(params=["by the clock of the run", "by the date, where glibc is too old"])
 def way_to_wait(request, monkeypatch):
     if "date" in request.param:
-        monkeypatch.setattr(wakeup, "_clocked_wait", None)
+        monkeypatch.setattr(waiting, "_clocked_wait", None)
     else:
-        assert not wakeup.FOLLOWS_THE_DATE
+        assert not waiting.FOLLOWS_THE_DATE
 
 
 @pytest.mark.usefixtures("way_to_wait")
@@ -163,15 +163,15 @@ def test_no_wait_is_bounded_by_a_date(run_id):
 _WAITS = """
 import ctypes, sys, time
 from rtcore.memory import segments as shm
-from rtcore.memory import wakeup
+from rtcore.memory import waiting
 told = []
 def wait(semaphore, clock, deadline):
-    at = ctypes.cast(deadline, ctypes.POINTER(wakeup._Deadline)).contents
+    at = ctypes.cast(deadline, ctypes.POINTER(waiting._Deadline)).contents
     left_ns = at.seconds * 1_000_000_000 + at.nanoseconds - time.clock_gettime_ns(clock)
     assert 0 < left_ns <= 200_000_000
     told.append(clock)
     return -1
-wakeup._clocked_wait = wait
+waiting._clocked_wait = wait
 assert not shm.create_semaphore(sys.argv[1], 0).wait(200_000_000)
 print("CLOCK_MONOTONIC" if told == [time.CLOCK_MONOTONIC] else told)
 """
