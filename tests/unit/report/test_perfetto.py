@@ -319,7 +319,7 @@ def test_a_record_that_the_system_does_not_let_us_read_is_said(tmp_path):
     said = []
     parsed = parse(convert_folder(tmp_path, say=said.append))
     assert parsed.counters == {}
-    assert any("actions.csv cannot be read: Input/output error" in note for note in said)
+    assert any("cannot be read beyond line 0: Input/output error: no curves" in note for note in said)
 
 
 @pytest.mark.parametrize("content", ["[1, 2]", '{"config": [], "trace": []}', '"text"', "{", '{"config": null}'])
