@@ -22,9 +22,9 @@ from rich.style import Style
 from rtcore.clock import NS_PER_MS, NS_PER_S, NS_PER_US, Clock, MonotonicClock
 from rtcore.memory.shared import SharedRun
 from rtcore.report.halfblocks import Image, Line, half_blocks
+from rtcore.report.lanes import ASCII, BAR_STYLE, KIND_STYLE, UNICODE, Cell, Columns, Glyphs, tick_lane, worker_lanes
 from rtcore.report.table import RunHeader
 from rtcore.report.terminal import LABEL_CELLS, Terminal
-from rtcore.report.timeline import ASCII, BAR_STYLE, KIND_STYLE, UNICODE, Cell, Columns, Glyphs, tick_lane, worker_lanes
 from rtcore.report.wording import learner_facts, number, points, policy_notes, realtime_text, share
 from rtcore.results.axis import TickAxis
 from rtcore.results.record import RunRecord

@@ -8,9 +8,9 @@ from rich.console import Console, ConsoleOptions, RenderResult
 
 from rtcore.clock import Clock
 from rtcore.report.halfblocks import Image, Line
+from rtcore.report.lanes import ASCII, UNICODE
 from rtcore.report.live import LiveView, Sight, beside, crop, draw_image, plain_line, segments_of
 from rtcore.report.table import RunHeader
-from rtcore.report.timeline import ASCII, UNICODE
 from rtcore.report.wording import number, points, share
 from rtcore.results.record import RunRecord
 from rtcore.results.summary import RunStats
