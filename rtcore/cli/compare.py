@@ -39,7 +39,7 @@ def run_comparison(config: RuntimeConfig, compared: Stagger, words: list[str]) -
         require_packages(half)
     out = config.out or _DEFAULT_OUT
     with OutFolder(out, ["rtcore-run", *words]) as folder:
-        folder.take(lambda note: console.print(note, markup=False, soft_wrap=True))
+        folder.acquire(lambda note: console.print(note, markup=False, soft_wrap=True))
         return _Comparison(both, folder, console, draws_video=config.video).run()
 
 
@@ -141,7 +141,7 @@ class _Comparison:
         """Whether it went to its end."""
         try:
             folder = self._folders.enter_context(OutFolder(config.out or _DEFAULT_OUT, self._folder.command))
-            folder.take(view.log)
+            folder.acquire(view.log)
             over = self._played[name] = play(config, view, folder)
             over.held.close()
         except (RtcoreError, Stopped) as end:  # before its first tick

@@ -43,7 +43,7 @@ def _run(config: RuntimeConfig, words: list[str]) -> int:
     if config.out is None:
         return _run_in(None, config, console, words)
     with OutFolder(config.out, ["rtcore-run", *words]) as folder:
-        folder.take(lambda note: console.print(note, markup=False, soft_wrap=True))
+        folder.acquire(lambda note: console.print(note, markup=False, soft_wrap=True))
         return _run_in(folder, config, console, words)
 
 

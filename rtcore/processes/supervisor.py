@@ -29,14 +29,14 @@ from rtcore.learn.checkpoint import SavedState
 from rtcore.learn.policy import WITHOUT_NETWORK, fitting_policy
 from rtcore.loop.resets import reset_order
 from rtcore.loop.world import leaves_space_text, world_seed
-from rtcore.memory.description import About
+from rtcore.memory.description import RunDescription
 from rtcore.memory.layout import TRACE_SUPERVISOR
 from rtcore.memory.owners import reap_dead_runs
 from rtcore.memory.segments import check_platform, new_run_id, unlink_all
 from rtcore.memory.shared import Phase, SharedRun, next_order
 from rtcore.memory.sizing import layout_for
 from rtcore.memory.trace import TraceKind, TraceRing
-from rtcore.memory.waiting import FOLLOWS_THE_DATE
+from rtcore.memory.waiting import FOLLOWS_WALL_CLOCK
 from rtcore.memory.weights import ParamStore
 from rtcore.processes.environment import check_env, check_start, longest_silence_ns
 from rtcore.processes.launcher import PRELOAD_META, PRELOAD_NETWORK, PRELOAD_WORKERS, Child, Launcher, child_error
@@ -135,7 +135,7 @@ class Supervisor:
         device_names(self.config.device)
         if self._played_delay_ticks is None and self.config.policy not in WITHOUT_NETWORK:
             check_device(self.config.device)
-        if FOLLOWS_THE_DATE:
+        if FOLLOWS_WALL_CLOCK:
             self.progress("this C library waits by the date: do not set it back during the run (glibc 2.30 is better)")
         self._startup.enter("world")
         for run_id in reap_dead_runs():
@@ -384,11 +384,11 @@ class Supervisor:
         return int(self.saved.state["ticks"]) if self.saved is not None else 0
 
     @property
-    def about(self) -> About:
+    def about(self) -> RunDescription:
         """What the run consists of. Only once there is a plan."""
         if self.plan is None:
             raise StartupError("the run has no plan yet")
-        return About(
+        return RunDescription(
             run_id=self.run_id,
             program=(" ".join(sys.argv) or sys.executable)[:_PROGRAM_CHARS],
             run=self.resolved,

@@ -151,7 +151,7 @@ def _measure_and_keep(config: RuntimeConfig, flags: list[str], console: Console)
     config = config.model_copy(update={"trace": True})
     folder = config.out or Path()
     with OutFolder(folder, ["rtcore-profile", "path", *flags]) as taken:
-        taken.take()
+        taken.acquire()
         runtime, result = _measure(config, console, taken)
         if runtime.record is not None:
             write_results(folder, runtime.summary(), runtime.stats(), runtime.record)

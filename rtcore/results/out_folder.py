@@ -57,7 +57,7 @@ class OutFolder:
         self.command = command if command is not None else [*sys.argv]
         self._lock: TextIO | None = None
 
-    def take(self, say: Callable[[str], None] = lambda _: None) -> None:
+    def acquire(self, say: Callable[[str], None] = lambda _: None) -> None:
         """Make the folder, and keep others out of it. Nothing in it changes yet.
 
         Raises:

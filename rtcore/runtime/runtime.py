@@ -207,7 +207,7 @@ class Runtime:
             require_h5py()
         if self.config.out is not None and self._folder is None:
             self._folder = OutFolder(self.config.out)
-            self._folder.take(self._supervisor.progress)
+            self._folder.acquire(self._supervisor.progress)
 
     def _begin_folder(self) -> None:
         """Not before the run is sure to begin: a start that fails costs no earlier run's files."""

@@ -23,10 +23,10 @@ from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError
 from rtcore.learn.checkpoint import SavedState
 from rtcore.learn.checkpointer import Checkpointer, Snapshot
-from rtcore.learn.lessons import Lessons
 from rtcore.learn.optimizer import flatten_optimizer, unflatten_saved
 from rtcore.learn.replay_memory import TransitionReader
 from rtcore.learn.state import checkpoint_folder, judged_return, state_of
+from rtcore.learn.teacher import TeacherAnswers
 from rtcore.learn.transitions import TransitionBuilder
 from rtcore.memory.history import History
 from rtcore.memory.master import MasterState
@@ -67,7 +67,7 @@ class SimAgent(Protocol):
     @property
     def epsilon(self) -> Callable[[int], float]: ...
     def learners(
-        self, master: MasterState, replay: TransitionReader, lessons: Lessons | None
+        self, master: MasterState, replay: TransitionReader, teacher: TeacherAnswers | None
     ) -> Sequence[SimLearner]: ...
 
 
@@ -233,9 +233,9 @@ class VirtualLearning:
         ring: FrameRing,
         saved: SavedState | None,
         say: Callable[[str], None],
-        lessons: Lessons | None = None,
+        teacher: TeacherAnswers | None = None,
     ) -> None:
-        """`lessons`: of the teacher, for learn=imitate."""
+        """`teacher`: for learn=imitate."""
         config = run.config
         self._env_info = {"observation": agent.observation.to_json(), "action": agent.action.to_json()}
         store = agent.store
@@ -256,7 +256,7 @@ class VirtualLearning:
         history = History.of(config)
         self.replay = TransitionReader(ring, agent.action, 0, TransitionBuilder(config.gamma), 0, history)
         self.learners = VirtualLearners(
-            config, agent.learners(self.master, self.replay, lessons), self.replay, updates_before=updates, say=say
+            config, agent.learners(self.master, self.replay, teacher), self.replay, updates_before=updates, say=say
         )
         self.checkpoints: Checkpointer | None = None
         self._checkpoint_ticks = max(1, int(ns_of(config.checkpoint_every_s) * run.rate_hz / NS_PER_S))

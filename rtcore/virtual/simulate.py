@@ -21,9 +21,9 @@ from rtcore.config.resolved import resolve, tick_rate_hz
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError
 from rtcore.learn.checkpoint import SavedState, load_state, load_weights
-from rtcore.learn.lessons import Lessons
 from rtcore.learn.policy import fitting_policy
 from rtcore.learn.state import say_what_changed, say_what_is_unchecked
+from rtcore.learn.teacher import TeacherAnswers
 from rtcore.loop.counting import Books, StatsRecorder
 from rtcore.loop.process import build_world, describe
 from rtcore.loop.tickloop import TickLoop
@@ -43,7 +43,7 @@ from rtcore.results.summary import RunStats, WorkerStats, build_summary
 from rtcore.scheduling.dispatch import Dispatcher
 from rtcore.scheduling.planner import Plan, Tau, make_plan
 from rtcore.scheduling.schedule import Schedule
-from rtcore.spaces import ObservationWatch
+from rtcore.spaces import ObservationCheck
 from rtcore.virtual.latency import LatencyModel, parse_latency
 from rtcore.virtual.learning import VirtualLearning, check_learnable
 from rtcore.virtual.player import SimPlayer, SimPolicy
@@ -110,10 +110,10 @@ class Simulation:
         self._policy_info = agent.policy.info if agent is not None else None
         self.ring = self._make_ring() if policy is not None else None
         self.learning: VirtualLearning | None = None
-        self.lessons: Lessons | None = None
+        self.teacher: TeacherAnswers | None = None
         if agent is not None and self.ring is not None and config.learn is not None:
-            self.lessons = lessons = self._make_lessons(self._own_world)
-            self.learning = VirtualLearning(self.resolved, agent, self.ring, saved, say, lessons)
+            self.teacher = teacher = self._make_teacher(self._own_world)
+            self.learning = VirtualLearning(self.resolved, agent, self.ring, saved, say, teacher)
         self._observations = Counter[str]()
         self.player = SimPlayer(
             policy,
@@ -126,8 +126,8 @@ class Simulation:
             watch=self._make_watch(say),
         )
         self.plan = self._make_plan()
-        if self.lessons is not None:
-            self.lessons.begin(self.plan.delay_ticks, self.plan.stride_ticks)
+        if self.teacher is not None:
+            self.teacher.begin(self.plan.delay_ticks, self.plan.stride_ticks)
         spec = self._own_world.action if self._own_world is not None else None
         with writing_to(config.out), ExitStack() as if_it_fails:
             self._own_folder = self._begin_folder(folder, saved, say)
@@ -170,15 +170,15 @@ class Simulation:
 
     def run(self, on_tick: Callable[[int], bool | None] | None = None) -> Simulation:
         """All ticks of the config; `on_tick` is called after each, and ends the run if it answers True."""
-        learning, lessons, loop, recording = self.learning, self.lessons, self.loop, self.recording
+        learning, teacher, loop, recording = self.learning, self.teacher, self.loop, self.recording
         deadline_ns = loop.pace.deadline_ns
         try:
             for _ in range(self.resolved.num_ticks):
                 if self._stopped:
                     break
                 loop.run_tick()
-                if lessons is not None:
-                    lessons.after_tick(loop.tick)
+                if teacher is not None:
+                    teacher.after_tick(loop.tick)
                 if learning is not None:
                     tick = loop.tick
                     learning.after_tick(tick, deadline_ns(tick), deadline_ns(tick + 1))
@@ -284,7 +284,7 @@ class Simulation:
         folder, config = taken, self.config
         if config.out is not None and folder is None:
             folder = OutFolder(config.out)
-            folder.take(say)
+            folder.acquire(say)
         if folder is not None:
             origin, goes_on = (saved.origin, saved.is_of(folder.path)) if saved is not None else (None, False)
             if note := begin_folder(folder, config, origin, goes_on=goes_on):
@@ -311,10 +311,10 @@ class Simulation:
             ticks_before=int(saved.state["ticks"]) if saved is not None else 0,
         )
 
-    def _make_lessons(self, world: GymnasiumWorld | None) -> Lessons | None:
+    def _make_teacher(self, world: GymnasiumWorld | None) -> TeacherAnswers | None:
         if self.config.learn != "imitate" or world is None:
             return None
-        return Lessons(world, self.resolved.num_ticks)
+        return TeacherAnswers(world, self.resolved.num_ticks)
 
     def _make_ring(self) -> FrameRing | None:
         """Frames go into a ring of its own: what a policy sees and a learner samples is read from there."""
@@ -323,7 +323,7 @@ class Simulation:
         world = self._own_world
         return FrameRing.private(world.observation, world.action.nbytes, self.resolved.ring_slots)
 
-    def _make_watch(self, say: Callable[[str], None]) -> ObservationWatch | None:
+    def _make_watch(self, say: Callable[[str], None]) -> ObservationCheck | None:
         """Looks at every frame that a policy is given: that takes no virtual time."""
         world = self._own_world
         if world is None:
@@ -337,7 +337,7 @@ class Simulation:
         def count(name: str) -> None:
             self._observations[name] += 1
 
-        return ObservationWatch(world.observation, self._clock, count, tell)
+        return ObservationCheck(world.observation, self._clock, count, tell)
 
     def _make_recording(self, say: Callable[[str], None]) -> VirtualRecording | None:
         if not self.config.record:

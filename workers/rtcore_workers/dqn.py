@@ -121,7 +121,7 @@ def td_targets(reward: Tensor, discount: Tensor, terminated: Tensor, next_values
     return reward + torch.where(terminated, torch.zeros_like(next_values), discount * next_values)
 
 
-def take_untrained(module: nn.Module, store: ParamStore) -> None:
+def copy_untrained(module: nn.Module, store: ParamStore) -> None:
     """Everything that is not trained (frozen parameters, buffers) as it is in the store's newest weights."""
     memory = store.buffer(store.newest().buffer)
     present = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))

@@ -18,7 +18,7 @@ from rtcore.clock import NS_PER_MS, Clock, MonotonicClock, cpu_time_ns
 from rtcore.config.resolved import ResolvedRun
 from rtcore.config.run import RuntimeConfig
 from rtcore.learn.replay_memory import NothingToSample, TransitionReader
-from rtcore.learn.throttle import Courtesy, TickWatch
+from rtcore.learn.throttle import Throttle, TickWatch
 from rtcore.learn.transitions import TransitionBuilder
 from rtcore.memory.history import History
 from rtcore.memory.layout import Layout
@@ -27,7 +27,7 @@ from rtcore.memory.shared import Phase, SharedRun, phase_of
 from rtcore.memory.weights import ParamStore, attach_store
 from rtcore.realtime import keep_off
 from rtcore.spaces import ActionSpec, ObservationSpec
-from rtcore_workers.dqn import DqnLearner, DqnSettings, Gradient, Update, take_untrained
+from rtcore_workers.dqn import DqnLearner, DqnSettings, Gradient, Update, copy_untrained
 from rtcore_workers.malloc import keep_freed_memory
 from rtcore_workers.policies import build_network
 
@@ -108,7 +108,7 @@ def make_learner(
         for _ in range(2)
     ]
     for network in networks:
-        take_untrained(network, store)
+        copy_untrained(network, store)
     device = learner_device(config.device)
     return Learner(config, master, store, replay, networks[0], networks[1], action, index, device, first_updates)
 
@@ -263,7 +263,7 @@ class LearnerLoop:
         self._run_control = shared.run_control
         self._env_status = shared.env_status
         self._clock = MonotonicClock()
-        self._courtesy = Courtesy(run.period_ns)
+        self._throttle = Throttle(run.period_ns)
         self._watch = TickWatch(shared.env_counters, shared.env_histograms["lateness_ns"], run.period_ns)
         self._period_ns = run.period_ns
         self._looked_ns = 0
@@ -339,14 +339,14 @@ class LearnerLoop:
         if now_ns - self._looked_ns < self._period_ns:
             return
         self._looked_ns = now_ns
-        pause_ns = self._courtesy.after_learning(*self._watch.look())
+        pause_ns = self._throttle.after_learning(*self._watch.poll())
         if not pause_ns:
             return
         self._status["yields"] += 1
         self._sleep(pause_ns, LearnerState.YIELDING)
         self._looked_ns = self._clock.now_ns()
         self._status["yielded_ns"] += self._looked_ns - now_ns
-        self._courtesy.after_pause(*self._watch.look())
+        self._throttle.after_pause(*self._watch.poll())
 
     def _sleep(self, length_ns: int, state: LearnerState) -> None:
         """In pieces: showing that it is alive, and to the end of the run at most."""
