@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import sys
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict
 
-from rtcore.config.help_text import Help, add_version
+from rtcore.config.help_text import Parser, add_version
 from rtcore.config.run import RuntimeConfig, from_words, load_toml, make_config, suggest
 from rtcore.errors import ConfigError, printable
 from rtcore.files import values
@@ -116,11 +115,11 @@ class _Settings(RuntimeConfig, BaseSettings):
     model_config = SettingsConfigDict(frozen=True, extra="forbid")
 
 
-class _Parser(argparse.ArgumentParser):
+class _Parser(Parser):
     """argparse with the options in groups, and a suggestion for a mistyped one."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(formatter_class=Help, allow_abbrev=False, **kwargs)
+        super().__init__(**kwargs)
         self._rooms = {name: self.add_argument_group(name) for name in _GROUPS}
 
     def add_field(self, parser: Any, *names: str, **options: Any) -> Any:
