@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -156,6 +157,8 @@ class Command(NamedTuple):
     replay: Path | None
     #: Play this schedule first, and compare.
     compare: Stagger | None = None
+    #: Of `logging`, for the lines that the program prints while it works; None: neither --verbose nor --quiet.
+    log_level: int | None = None
 
 
 #: From the fields that were said to the config.
@@ -179,6 +182,8 @@ def parse_config(
         raise ConfigError("--replay is for rtcore-run alone: a replay has no policy and takes no time")
     if command.compare is not None:
         raise ConfigError("--compare is for rtcore-run alone")
+    if command.log_level is not None:
+        raise ConfigError("--verbose and --quiet are for rtcore-run alone: set RTCORE_LOG=debug, info or warning")
     return command.config, command.print_only
 
 
@@ -214,6 +219,23 @@ def parse_command(arguments: list[str], prog: str = "rtcore-run", make: MakeConf
         "the third. The live view shows both side by side, a table the ratios. In --out DIR (runs/latest if not "
         "given): compare.json, compare.png, with --video compare.mp4, and each run whole in a folder of its own",
     )
+    how_much = parser.add_mutually_exclusive_group()
+    how_much.add_argument(
+        "-v",
+        "--verbose",
+        dest="log_level",
+        action="store_const",
+        const=logging.DEBUG,
+        help="also say what each part of rtcore does, and which part it is; RTCORE_LOG=rtcore.processes=debug asks one",
+    )
+    how_much.add_argument(
+        "-q",
+        "--quiet",
+        dest="log_level",
+        action="store_const",
+        const=logging.WARNING,
+        help="no live view and no lines while the run lasts, but for warnings; the summary at its end stays",
+    )
     add_version(parser)
     source = CliSettingsSource[Any](
         _Settings,
@@ -247,7 +269,7 @@ def parse_command(arguments: list[str], prog: str = "rtcore-run", make: MakeConf
             fields[field] = from_words(fields[field])
     if parsed.compare is not None and parsed.print_config:
         raise ConfigError("--print-config prints the settings of one run, which --compare is none of: leave that out")
-    return Command(make(fields), bool(parsed.print_config), parsed.replay, parsed.compare)
+    return Command(make(fields), bool(parsed.print_config), parsed.replay, parsed.compare, parsed.log_level)
 
 
 def _state_of(source: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from collections.abc import Callable, Mapping
@@ -9,6 +10,8 @@ from typing import Any, NamedTuple
 
 from rtcore.learn.checkpoint import Arrays, CheckpointFolder
 from rtcore.results.startup import start_thread
+
+_log = logging.getLogger(__name__)
 
 
 class Snapshot(NamedTuple):
@@ -23,7 +26,7 @@ class Snapshot(NamedTuple):
 class Checkpointer:
     """A checkpoint every `every_s` seconds and a last one at `stop`.
 
-    One that cannot be written is counted and told to `say` (once for each row of failures); the older ones stay, the
+    One that cannot be written is counted and logged (once for each row of failures); the older ones stay, the
     run goes on. `take` is called in this object's thread.
     """
 
@@ -32,7 +35,6 @@ class Checkpointer:
         folder: CheckpointFolder,
         every_s: float,
         take: Callable[[], Snapshot],
-        say: Callable[[str], None],
         best_return: float | None = None,
     ) -> None:
         self.written = 0
@@ -42,7 +44,6 @@ class Checkpointer:
         self._folder = folder
         self._every_s = every_s
         self._take = take
-        self._say = say
         self._is_failing = False
         self._over = threading.Event()
         self._updates_written = -1
@@ -72,7 +73,9 @@ class Checkpointer:
                 reason, hint = f"{type(error).__name__}: {error}", ""
                 if isinstance(error, OSError):
                     reason, hint = error.strerror or str(error), f"; free space for {self._folder.folder}"
-                self._say(f"a checkpoint could not be written: {reason}. The run goes on, older checkpoints stay{hint}")
+                _log.warning(
+                    f"a checkpoint could not be written: {reason}. The run goes on, older checkpoints stay{hint}"
+                )
             self._is_failing = True
 
     def _write(self, last: bool) -> None:
@@ -93,6 +96,7 @@ class Checkpointer:
         )
         self.written += 1
         self.last = folder.name
+        _log.debug("checkpoint %s after %d updates, mean return %s", folder, updates, mean)
         self.best_return = best
         self._is_failing = False
         self._updates_written = updates

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from rtcore.config.run import RuntimeConfig
 from rtcore.learn.checkpoint import FOLDER, CheckpointFolder, SavedState, unchecked
 from rtcore.results.record import RunRecord
+
+_log = logging.getLogger(__name__)
 
 #: Newest episodes whose mean return says which checkpoint is the best, and the fewest that say anything.
 _MEAN_EPISODES, _FEWEST_EPISODES = 50, 10
@@ -21,34 +24,32 @@ _LEARNED_WITH = (
 )
 
 
-def say_what_is_unchecked(config: RuntimeConfig, say: Callable[[str], None]) -> None:
+def warn_of_unchecked(config: RuntimeConfig) -> None:
     """Weights without checksums are used, with a word."""
     path = config.resume or config.policy_checkpoint
     if path is not None and (note := unchecked(path, "resume" if config.resume else "policy-checkpoint")):
-        say(note)
+        _log.warning(note)
 
 
-def say_what_changed(config: RuntimeConfig, saved: SavedState, say: Callable[[str], None]) -> None:
+def warn_of_changes(config: RuntimeConfig, saved: SavedState) -> None:
     """Resuming restores what was learned, not the settings: say which are others now."""
     was, now = saved.state.get("config") or {}, config.to_jsonable()
     others = [name for name in _LEARNED_WITH if name in was and was[name] != now[name]]
     changed = [f"{name} {now[name]} (was {was[name]})" for name in others]
     if changed:
-        say(f"resumed with other settings than {saved.folder} was learned with: {', '.join(changed)}")
+        _log.warning(f"resumed with other settings than {saved.folder} was learned with: {', '.join(changed)}")
 
 
 # -- the same for a simulated run ---------------------------------------------------------------------------------
 
 
-def checkpoint_folder(
-    config: RuntimeConfig, out: Path, saved: SavedState | None, say: Callable[[str], None]
-) -> CheckpointFolder:
+def checkpoint_folder(config: RuntimeConfig, out: Path, saved: SavedState | None) -> CheckpointFolder:
     """Where a run keeps its checkpoints: beside those it goes on from; those of another run are moved away."""
     folder = CheckpointFolder(out / FOLDER, config.keep_checkpoints)
     if saved is None or not saved.is_of(out):
         aside = folder.set_aside()
         if aside is not None:
-            say(f"the checkpoints of an earlier run are now in {aside}")
+            _log.info(f"the checkpoints of an earlier run are now in {aside}")
     return folder
 
 

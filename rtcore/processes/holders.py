@@ -8,6 +8,7 @@ workers have copies of their own, and the run says why. Nothing here talks to th
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,8 @@ from rtcore.memory.layout import Layout, ParamLayout
 from rtcore.memory.segments import segment_path
 from rtcore.memory.weights import ParamStore, attach_store, create_store
 from rtcore.processes.launcher import Child, child_error
+
+_log = logging.getLogger(__name__)
 
 HOLDER_ENTRY = "rtcore_workers.holder:main"
 
@@ -55,7 +58,6 @@ class HolderProcesses:
         run_id: str,
         layout: Layout,
         launch: Launch,
-        say: Callable[[str], None],
         take_down: Callable[[Child, str], None],
     ) -> None:
         #: Shutting down: exits are expected.
@@ -63,7 +65,6 @@ class HolderProcesses:
         self._run_id = run_id
         self._layout = layout
         self._launch = launch
-        self._say = say
         self._take_down = take_down
         self._places: list[_Place] = []
 
@@ -87,7 +88,7 @@ class HolderProcesses:
                 place.private.add(worker.index)
                 place.users = [user for user in place.users if user is not worker]
                 if not place.refused:
-                    self._say(f"worker {worker.index} does not share the weights on {device}: {why}")
+                    _log.warning(f"worker {worker.index} does not share the weights on {device}: {why}")
 
     def check(self, child: Child, params: ParamStore, *, in_run: bool) -> None:
         """Something happened to a holder. WorkerDied if it died before the run has begun."""
@@ -96,7 +97,7 @@ class HolderProcesses:
             return
         if child.exitcode is None:
             for note in (child.ready or {}).pop("notes", ()):
-                self._say(f"weight holder of {place.device}: {note}")
+                _log.warning(f"weight holder of {place.device}: {note}")
             self._answer(place)
             return
         place.child = None
@@ -107,7 +108,7 @@ class HolderProcesses:
         if child.ready is None:
             cause = f"its holder died: {describe_exit(child.exitcode)}"
             place.refused = str(child_error(child.failure, "the holder")) if child.failure is not None else cause
-            self._say(f"the weights on {place.device} are not shared: {place.refused}")
+            _log.warning(f"the weights on {place.device} are not shared: {place.refused}")
             self._answer(place)
             return
         if not in_run:
@@ -119,7 +120,7 @@ class HolderProcesses:
         users, place.users = [user for user in place.users if user.exitcode is None], []
         cause = child.failure.text if child.failure is not None else describe_exit(child.exitcode)
         workers = ", ".join(str(user.index) for user in users)
-        self._say(
+        _log.warning(
             f"the weight holder of {place.device} (pid {child.pid}) is down: {cause}; "
             f"{f'restarting workers {workers} with it' if users else 'no worker used it'}"
         )

@@ -6,6 +6,7 @@ Touches nothing of the embedding program: no signal handler, no start method, no
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import resource
 import selectors
@@ -25,6 +26,8 @@ from rtcore import errors
 from rtcore.channel import Channel, Exited, Failed, Fork, Forked, ForkFailed, Message, Preload, Preloaded, Ready, Setup
 from rtcore.clock import NS_PER_MS, NS_PER_S, MonotonicClock
 from rtcore.errors import ChannelError, LauncherDied, RtcoreError, StartupError
+
+_log = logging.getLogger(__name__)
 
 Role = Literal["env", "worker", "learner", "holder", "recorder"]
 
@@ -122,7 +125,6 @@ class Launcher:
         self,
         run_id: str,
         preload: tuple[str, ...] = PRELOAD,
-        say: Callable[[str], None] = lambda text: None,
         grace_s: float = 2.0,
     ) -> None:
         """Returns at once. StartupError if no process can be started.
@@ -131,7 +133,6 @@ class Launcher:
         """
         self._grace_s = grace_s
         self.failed_forks: Counter[str] = Counter()
-        self._say = say
         self._clock = MonotonicClock()
         self._children: dict[int, Child] = {}
         self._orders: dict[int, _Order] = {}
@@ -208,6 +209,7 @@ class Launcher:
             self._asked.update(wanted)
             self._importing.append(what)
             self._control.post(Preload(wanted))
+            _log.debug("the fork server imports %s", ", ".join(wanted))
 
     @property
     def importing(self) -> str:
@@ -312,6 +314,7 @@ class Launcher:
         child.pid = message.pid
         child.channel = Channel(socket.socket(fileno=message.descriptor))
         self._selector.register(child.channel, selectors.EVENT_READ, child)
+        _log.debug("%s is process %d", child.name, child.pid)
         return []
 
     def _refused(self, order: _Order, why: str) -> list[Child]:
@@ -321,7 +324,7 @@ class Launcher:
         if not order.refused_ns:
             order.refused_ns = now_ns
             patience = f"trying again for {_FORK_PATIENCE_NS // NS_PER_S} s"
-            self._say(f"no process can be started for {order.child.name}: {why}; {patience}")
+            _log.warning(f"no process can be started for {order.child.name}: {why}; {patience}")
         if now_ns - order.refused_ns < _FORK_PATIENCE_NS:
             self._again.append((now_ns + _FORK_AGAIN_NS, order))
             return []
@@ -341,6 +344,7 @@ class Launcher:
             return []
         child = self._children.pop(message.pid)
         child.exitcode = message.exitcode
+        _log.debug("%s (pid %d) has ended with exit code %d", child.name, child.pid, child.exitcode)
         if child.channel is not None:
             self._read_child(child)
             self._forget(child.channel)

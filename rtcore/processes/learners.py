@@ -5,6 +5,7 @@ Nothing here talks to the env process, and no learner can delay it.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -31,6 +32,8 @@ from rtcore.processes.launcher import Child, Launcher, child_error
 from rtcore.processes.restarts import Restarts
 from rtcore.results.summary import LearnerStats
 from rtcore.spaces import ActionSpec
+
+_log = logging.getLogger(__name__)
 
 LEARNER_ENTRY = "rtcore_workers.learner:main"
 _GRACE_NS = 2 * NS_PER_S
@@ -77,7 +80,6 @@ class LearnerProcesses:
         env_info: dict[str, Any],
         saved: SavedState | None,
         launch: Launch,
-        progress: Callable[[str], None],
         clock: Clock,
         patience: Patience,
     ) -> None:
@@ -95,7 +97,6 @@ class LearnerProcesses:
         self._env_info = env_info
         self._saved = saved
         self._launch = launch
-        self._progress = progress
         self._clock = clock
         self._patience = patience
         self._master: MasterState | None = None
@@ -158,7 +159,7 @@ class LearnerProcesses:
     def start(self) -> None:
         """Start the processes, before tick 0; `is_ready` says when they are."""
         count, run_control = self._config.learner_processes, self._shared.run_control
-        self._progress(f"starting {count} learner{'s' if count != 1 else ''}")
+        _log.info(f"starting {count} learner{'s' if count != 1 else ''}")
         self._boot = {
             "layout": self._shared.layout.to_json(),
             "observation": self._env_info["observation"],
@@ -206,7 +207,7 @@ class LearnerProcesses:
                 raise PolicyError(f"learner {index} {reason}, restarted {self._config.max_restarts} times in a row")
             raise WorkerDied("learner", index, child.pid, child.exitcode)
         self.master.control[index]["restarts"] += 1
-        self._progress(f"learner {index} (pid {child.pid}) is down: {reason}; restarting it")
+        _log.warning(f"learner {index} (pid {child.pid}) is down: {reason}; restarting it")
         self._start(index)
 
     def look(self) -> None:
@@ -229,7 +230,7 @@ class LearnerProcesses:
                 child.kill()
         if not self.stopped and (why := why_stopped(self._master)):
             self.stopped = why
-            self._progress(
+            _log.warning(
                 f"stopped learning: {why}. The weights before it go on playing; look at the rewards and "
                 "observations, or lower --learning-rate"
             )

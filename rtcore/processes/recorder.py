@@ -5,6 +5,7 @@ The recorder's death, or a full disk, is told and counted, and never ends the ru
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,8 @@ from rtcore.memory.shared import SharedRun
 from rtcore.processes.launcher import Child, Launcher, child_error
 from rtcore.recording.schema import FOLDER, TICKS_FILE, UNFINISHED
 from rtcore.recording.writer import Counts
+
+_log = logging.getLogger(__name__)
 
 RECORDER_ENTRY = "rtcore.recording.process:main"
 #: While it closes its file a recorder tells how far it is; one that neither tells nor works for so long is killed.
@@ -38,7 +41,6 @@ class RecorderProcess:
         config: RuntimeConfig,
         shared: SharedRun,
         launch: Launch,
-        progress: Callable[[str], None],
         patience: Patience,
     ) -> None:
         if config.out is None:
@@ -46,7 +48,6 @@ class RecorderProcess:
         self._out: Path = config.out
         self._shared = shared
         self._launch = launch
-        self._progress = progress
         self._patience = patience
         self._child: Child | None = None
         self._counts = Counts()
@@ -60,7 +61,7 @@ class RecorderProcess:
 
         `about`: what the file says of the run, as `RecordingWriter` takes it; `world` among it.
         """
-        self._progress("starting the recorder")
+        _log.info("starting the recorder")
         about = about | {
             "first_frame_seq": self._shared.ring.sequence.newest() + 1,
             "first_log_seq": self._shared.log.sequence.newest() + 1,
@@ -98,7 +99,7 @@ class RecorderProcess:
                 continue
             self._counts = Counts(**message.counts)
             if message.note:
-                self._progress(message.note)
+                _log.warning(message.note)
             if message.failed_with:
                 self._stopped(message.failed_with)
             elif message.end:
@@ -109,7 +110,7 @@ class RecorderProcess:
         """Once: say it, and keep it for the summary."""
         self._end, self._is_settled = f"{UNFINISHED}: {why}", True
         goes_on = "" if self._ending else "; the run goes on"
-        self._progress(f"recording stopped: {why}. What was written can be read{goes_on}")
+        _log.warning(f"recording stopped: {why}. What was written can be read{goes_on}")
 
     # -- end -----------------------------------------------------------------------------------------------
 
@@ -156,7 +157,7 @@ class RecorderProcess:
     def _say_what_there_is(self) -> None:
         if not self._end.startswith(UNFINISHED):
             counts = self._counts
-            self._progress(
+            _log.info(
                 f"recorded  {counts.frames:,} frames and {counts.jobs:,} jobs, {self._end} "
                 f"({counts.bytes / 1e6:.1f} MB): {self._out / FOLDER / TICKS_FILE}"
             )

@@ -7,6 +7,7 @@ process through shared memory only: nothing it does, or fails to do, can delay a
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 import sys
 import warnings
@@ -50,19 +51,19 @@ from rtcore.results.startup import StartUp
 from rtcore.scheduling.planner import Plan, plan_of_player
 from rtcore.spaces import ActionSpec, ObservationSpec
 
+_log = logging.getLogger(__name__)
+
 ENV_ENTRY = "rtcore.loop.process:main"
 _NOT_STARTED = "the run has not started: call start() or use it as a context manager"
 _PROGRAM_CHARS = 2000
 _GRACE_NS = 2_000_000_000
 _LOOK_NS = 5_000_000
 
-Progress = Callable[[str], None]
-
 
 class Supervisor:
     """One run's processes. Not thread-safe: after `start`, one thread calls `watch` until it answers True."""
 
-    def __init__(self, config: RuntimeConfig, progress: Progress, *, played_delay_ticks: int | None = None) -> None:
+    def __init__(self, config: RuntimeConfig, *, played_delay_ticks: int | None = None) -> None:
         """`played_delay_ticks`: this program answers the jobs itself (`Player`), as many ticks after their frame; no
         worker is started, watched or restarted, and an episode begins when the program says so.
         """
@@ -76,7 +77,6 @@ class Supervisor:
         self.policy_info: dict[str, Any] = {}
         self.env_info: dict[str, Any] = {}
         self.stopping = self._stop_was_asked = False
-        self.progress = progress
         #: Called when the plan is made and nothing of the run is written yet.
         self.about_to_run: Callable[[], None] = lambda: None
         self._clock = MonotonicClock()
@@ -100,7 +100,7 @@ class Supervisor:
         self.run_phase_seq = -1
         self.run_first_frame = 0
         self._started_unix_s = 0.0
-        self._startup = StartUp(self._clock, progress)
+        self._startup = StartUp(self._clock)
         self._patience = Patience(self._clock)
 
     # -- start ---------------------------------------------------------------------------------------------
@@ -136,11 +136,11 @@ class Supervisor:
         if self._played_delay_ticks is None and self.config.policy not in WITHOUT_NETWORK:
             check_device(self.config.device)
         if FOLLOWS_WALL_CLOCK:
-            self.progress("this C library waits by the date: do not set it back during the run (glibc 2.30 is better)")
+            _log.warning("this C library waits by the date: do not set it back during the run (glibc 2.30 is better)")
         self._startup.enter("world")
         for run_id in reap_dead_runs():
-            self.progress(f"removed the shared memory that run {run_id} left behind when it was killed")
-        self._launcher = Launcher(self.run_id, say=self.progress, grace_s=self.config.env_timeout_s)
+            _log.info(f"removed the shared memory that run {run_id} left behind when it was killed")
+        self._launcher = Launcher(self.run_id, grace_s=self.config.env_timeout_s)
         self._failed_forks = self._launcher.failed_forks
         self._start_env()
         self.plan = plan = self._make_policy_ready()
@@ -176,7 +176,7 @@ class Supervisor:
         if self.config.learn is not None:
             launch = partial(self._launch, "learner")
             parts = (self.resolved, self.run_id, self.shared, self.env_info, self.saved)
-            self.learners = LearnerProcesses(*parts, launch, self.progress, self._clock, self._patience)
+            self.learners = LearnerProcesses(*parts, launch, self._clock, self._patience)
 
     def _start_learners(self) -> None:
         """After the rehearsal, so that they are in nobody's way, and before tick 0."""
@@ -195,7 +195,7 @@ class Supervisor:
         if self.config.record:
             self._startup.enter("recorder")
             launch, played = partial(self._launch, "recorder", 0, 0), self._played_delay_ticks is not None
-            self.recording = RecorderProcess(self.config, self.shared, launch, self.progress, self._patience)
+            self.recording = RecorderProcess(self.config, self.shared, launch, self._patience)
             about = describe_run(self.config, self.env_info, self.policy_info, self.resolved.rate_hz, played=played)
             self.recording.start(about)
             self.wait_until(self.recording.is_ready, "the recorder", self.config.startup_timeout_s)
@@ -241,7 +241,6 @@ class Supervisor:
             self.env_info,
             lambda *place: self._launch("worker", *place),
             lambda *place: self._launch("holder", *place),
-            self.progress,
             self.trace,
             self._clock,
             self._patience,
@@ -319,6 +318,7 @@ class Supervisor:
         control["tau_mean_ns"] = plan.tau.usual_ns
         control["guard_ns"] = self.resolved.guard_ns
         control["num_ticks"] = self.resolved.num_ticks
+        _log.debug("%s begins with %d workers, delay %d ticks", phase.name, num_workers, plan.delay_ticks)
         return self._order(phase)
 
     def _order(self, phase: Phase) -> int:
@@ -352,6 +352,7 @@ class Supervisor:
     def request_stop(self) -> None:
         """End the run at the next tick, as if its time were up."""
         self._stop_was_asked = True
+        _log.debug("the run is told to end at its next tick")
         self._stop()
 
     def _stop(self) -> None:
@@ -416,14 +417,14 @@ class Supervisor:
 
     def _say_leaves_space(self, what: str) -> None:
         if self.note_leaves_space(what):
-            self.progress(leaves_space_text(what))
+            _log.info(leaves_space_text(what))  # no more than that: the warning is for the program that embeds rtcore
             with contextlib.suppress(RtcoreWarning):  # where warnings are errors: not those of a run under way
                 warnings.warn(leaves_space_text(what), RtcoreWarning, stacklevel=2)
 
     def _tell_onlookers(self) -> None:
         if not self.shared.about.write(self.about) and not self._about_told:
             self._about_told = True
-            self.progress("what this run consists of is too long for its place in memory: rtcore-top cannot show it")
+            _log.warning("what this run consists of is too long for its place in memory: rtcore-top cannot show it")
 
     @property
     def env_pid(self) -> int:
@@ -511,6 +512,7 @@ class Supervisor:
         try:
             is_well = self._env_is_well
             if self._shared is not None and launcher is not None:
+                _log.debug("every process is told to end")
                 self._order(Phase.STOP)
                 if self._workers is not None:
                     self._workers.wake_all()

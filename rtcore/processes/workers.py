@@ -5,6 +5,7 @@ Nothing here talks to the env process but through shared memory, and no worker c
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -24,6 +25,8 @@ from rtcore.processes.launcher import Child, child_error
 from rtcore.processes.restarts import Restarts
 from rtcore.processes.versions import VersionWatch, WorkerVersion
 from rtcore.scheduling.planner import Plan
+
+_log = logging.getLogger(__name__)
 
 WORKER_ENTRY = "rtcore_workers.inference:main"
 _LOOK_AT_VERSIONS_NS = 500_000_000
@@ -53,7 +56,6 @@ class WorkerProcesses:
         env_info: dict[str, Any],
         launch: Launch,
         launch_holder: Launch,
-        say: Callable[[str], None],
         trace: Trace,
         clock: Clock,
         patience: Patience,
@@ -78,8 +80,7 @@ class WorkerProcesses:
         self._env_info = env_info
         self._launch = launch
         #: Who holds the weights on GPUs.
-        self.holders = HolderProcesses(run_id, shared.layout, launch_holder, say, self._take_down)
-        self._say = say
+        self.holders = HolderProcesses(run_id, shared.layout, launch_holder, self._take_down)
         self._trace = trace
         self._clock = clock
         self._patience = patience
@@ -230,7 +231,7 @@ class WorkerProcesses:
         self._shared.worker_control[index]["restarts"] = self.restarts.by_place[index]
         self._restarted()
         self._trace(TraceKind.WORKER_DOWN, self._clock.now_ns(), index, self.restarts.by_place[index])
-        self._say(f"worker {index} (pid {child.pid}) is down: {reason}; restarting it")
+        _log.warning(f"worker {index} (pid {child.pid}) is down: {reason}; restarting it")
         self.start(index)
 
     def look(self, plan: Plan | None) -> None:
@@ -292,7 +293,7 @@ class WorkerProcesses:
         ]
         newest = self.params.newest_version()
         for late in self._version_watch.look(now_ns, newest, seen):
-            self._say(f"worker {late.worker} stays with version {late.version} of the weights; {newest} is out")
+            _log.warning(f"worker {late.worker} stays with version {late.version} of the weights; {newest} is out")
 
     def weights(self) -> dict[str, Any]:
         """What became of the policy's weights: the content of summary.json's `weights`. {} without a network."""

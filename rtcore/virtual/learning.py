@@ -8,6 +8,7 @@ published at t + `learn_latency_ms`: until then workers play with older weights,
 from __future__ import annotations
 
 import heapq
+import logging
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -36,6 +37,8 @@ from rtcore.processes.learners import check_can_learn, check_same_world
 from rtcore.results.record import RunRecord
 from rtcore.results.summary import LearnerStats
 from rtcore.spaces import ActionSpec, ObservationSpec
+
+_log = logging.getLogger(__name__)
 
 #: Updates that the shown loss, TD error, value and gradient norm are means of.
 _SHOWN_UPDATES = 100
@@ -85,7 +88,6 @@ class VirtualLearners:
         replay: TransitionReader,
         *,
         updates_before: int = 0,
-        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.config = config
         self.updates = updates_before
@@ -94,7 +96,6 @@ class VirtualLearners:
         self._updates_before = updates_before
         self._learners = learners
         self._replay = replay
-        self._say = say
         self._latency_ns = round(config.learn_latency_ms * NS_PER_MS)
         self._rate = config.updates_per_tick or VIRTUAL_UPDATES_PER_TICK
         self._tokens = 0.0
@@ -151,7 +152,7 @@ class VirtualLearners:
     def _apply(self, learner: int, gradient: Any) -> None:
         if gradient.flaw:
             self.stopped = f"{gradient.flaw} was not finite at update {self.updates + 1}"
-            self._say(f"learning has stopped: {self.stopped}; the last good weights keep playing")
+            _log.warning(f"learning has stopped: {self.stopped}; the last good weights keep playing")
             return
         update = self._learners[learner].apply(gradient)
         self.updates = update.commit.updates
@@ -232,7 +233,6 @@ class VirtualLearning:
         agent: SimAgent,
         ring: FrameRing,
         saved: SavedState | None,
-        say: Callable[[str], None],
         teacher: TeacherAnswers | None = None,
     ) -> None:
         """`teacher`: for learn=imitate."""
@@ -245,7 +245,6 @@ class VirtualLearning:
         self._run = run
         self.store = store
         self._agent = agent
-        self._say = say
         self._saved = saved
         self._manifest = manifest = store.manifest()
         self._before: Mapping[str, Any] = saved.state if saved is not None else {}
@@ -256,7 +255,7 @@ class VirtualLearning:
         history = History.of(config)
         self.replay = TransitionReader(ring, agent.action, 0, TransitionBuilder(config.gamma), 0, history)
         self.learners = VirtualLearners(
-            config, agent.learners(self.master, self.replay, teacher), self.replay, updates_before=updates, say=say
+            config, agent.learners(self.master, self.replay, teacher), self.replay, updates_before=updates
         )
         self.checkpoints: Checkpointer | None = None
         self._checkpoint_ticks = max(1, int(ns_of(config.checkpoint_every_s) * run.rate_hz / NS_PER_S))
@@ -273,10 +272,9 @@ class VirtualLearning:
         if config.out is None:
             return
         self.checkpoints = Checkpointer(
-            checkpoint_folder(config, config.out, self._saved, self._say),
+            checkpoint_folder(config, config.out, self._saved),
             config.checkpoint_every_s,
             lambda: self._take(record),
-            self._say,
             self._before.get("best_mean_return"),
         )
 

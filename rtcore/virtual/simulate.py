@@ -6,6 +6,7 @@ world and the runtime take none. Same seed and same latencies: the same actions,
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError
 from rtcore.learn.checkpoint import SavedState, load_state, load_weights
 from rtcore.learn.policy import fitting_policy
-from rtcore.learn.state import say_what_changed, say_what_is_unchecked
+from rtcore.learn.state import warn_of_changes, warn_of_unchecked
 from rtcore.learn.teacher import TeacherAnswers
 from rtcore.loop.counting import Books, StatsRecorder
 from rtcore.loop.process import build_world, describe
@@ -52,6 +53,8 @@ from rtcore.virtual.workers import Change, SimulatedWorkers
 from rtcore_workers.policies.choice import resolve_policy
 from rtcore_workers.virtual import Agent, build_agent
 
+_log = logging.getLogger(__name__)
+
 __all__ = ["Change", "SimPolicy", "SimulatedWorkers", "Simulation"]
 
 #: Inferences that a plan is made of, where a model says how long they take: at most, and for a short run.
@@ -64,7 +67,7 @@ class Simulation:
     By default the world and the policy are built from the config, as in a real run. `world`, `policy` and
     `latency` (inference time [ns] of job n) take their place where a study needs others; `changes` are workers
     that go and come. Deterministic for a seed: no clock is read, no process started. With `learn` in the config it
-    learns, checkpoints included; `say` gets a line for each thing worth telling.
+    learns, checkpoints included.
     """
 
     def __init__(
@@ -76,7 +79,6 @@ class Simulation:
         latency: LatencyModel | None = None,
         rate_hz: Any = None,
         changes: Sequence[Change] = (),
-        say: Callable[[str], None] = lambda _: None,
         folder: OutFolder | None = None,
     ) -> None:
         """`folder`: the output folder, where the program has taken it already."""
@@ -94,9 +96,9 @@ class Simulation:
         self._clock = ManualClock()
         self._chosen_latency = latency or (parse_latency(config.latency, config.seed) if config.latency else None)
         policy_clock = ManualClock()
-        say_what_is_unchecked(config, say)
+        warn_of_unchecked(config)
         if saved is not None:
-            say_what_changed(config, saved, say)
+            warn_of_changes(config, saved)
         if policy is None and self._own_world is not None:
             config = fitting_policy(config, self._own_world.observation)
         frame_bytes = self._own_world.observation.nbytes if self._own_world is not None else 0
@@ -113,7 +115,7 @@ class Simulation:
         self.teacher: TeacherAnswers | None = None
         if agent is not None and self.ring is not None and config.learn is not None:
             self.teacher = teacher = self._make_teacher(self._own_world)
-            self.learning = VirtualLearning(self.resolved, agent, self.ring, saved, say, teacher)
+            self.learning = VirtualLearning(self.resolved, agent, self.ring, saved, teacher)
         self._observations = Counter[str]()
         self.player = SimPlayer(
             policy,
@@ -123,21 +125,21 @@ class Simulation:
             ring=self.ring,
             history=History.of(config),
             weights=agent.weights if agent is not None else None,
-            watch=self._make_watch(say),
+            watch=self._make_watch(),
         )
         self.plan = self._make_plan()
         if self.teacher is not None:
             self.teacher.begin(self.plan.delay_ticks, self.plan.stride_ticks)
         spec = self._own_world.action if self._own_world is not None else None
         with writing_to(config.out), ExitStack() as if_it_fails:
-            self._own_folder = self._begin_folder(folder, saved, say)
+            self._own_folder = self._begin_folder(folder, saved)
             if self._own_folder is not None:
                 if_it_fails.callback(self._own_folder.release)
             self.record = RunRecord(config.out, lambda raw: _decode(spec, raw))
             if_it_fails.callback(self.record.close)
             if self.learning is not None:
                 self.learning.begin(self.record)
-            self.recording = self._make_recording(say)
+            self.recording = self._make_recording()
             if_it_fails.pop_all()
         self._books = Books.private(self._append_job)
         if self._own_world is not None:
@@ -172,6 +174,11 @@ class Simulation:
         """All ticks of the config; `on_tick` is called after each, and ends the run if it answers True."""
         learning, teacher, loop, recording = self.learning, self.teacher, self.loop, self.recording
         deadline_ns = loop.pace.deadline_ns
+        _log.debug(
+            "%d ticks are simulated in this process, delay %d ticks",
+            self.resolved.num_ticks,
+            self.plan.delay_ticks,
+        )
         try:
             for _ in range(self.resolved.num_ticks):
                 if self._stopped:
@@ -277,18 +284,16 @@ class Simulation:
 
     # -- the parts -----------------------------------------------------------------------------------------
 
-    def _begin_folder(
-        self, taken: OutFolder | None, saved: SavedState | None, say: Callable[[str], None]
-    ) -> OutFolder | None:
+    def _begin_folder(self, taken: OutFolder | None, saved: SavedState | None) -> OutFolder | None:
         """Not before the run is sure to begin. Returns the folder if it is this object's to release."""
         folder, config = taken, self.config
         if config.out is not None and folder is None:
             folder = OutFolder(config.out)
-            folder.acquire(say)
+            folder.acquire()
         if folder is not None:
             origin, goes_on = (saved.origin, saved.is_of(folder.path)) if saved is not None else (None, False)
             if note := begin_folder(folder, config, origin, goes_on=goes_on):
-                say(note)
+                _log.info(note)
         return folder if taken is None else None
 
     def _build_agent(self, world: GymnasiumWorld, clock: ManualClock, saved: SavedState | None) -> Agent:
@@ -323,7 +328,7 @@ class Simulation:
         world = self._own_world
         return FrameRing.private(world.observation, world.action.nbytes, self.resolved.ring_slots)
 
-    def _make_watch(self, say: Callable[[str], None]) -> ObservationCheck | None:
+    def _make_watch(self) -> ObservationCheck | None:
         """Looks at every frame that a policy is given: that takes no virtual time."""
         world = self._own_world
         if world is None:
@@ -332,19 +337,19 @@ class Simulation:
         def tell(what: str) -> None:
             if not world.leaves_space:
                 world.left_later = what
-                say(leaves_space_text(what))
+                _log.warning(leaves_space_text(what))
 
         def count(name: str) -> None:
             self._observations[name] += 1
 
         return ObservationCheck(world.observation, self._clock, count, tell)
 
-    def _make_recording(self, say: Callable[[str], None]) -> VirtualRecording | None:
+    def _make_recording(self) -> VirtualRecording | None:
         if not self.config.record:
             return None
         if self._own_world is None or self.ring is None:
             raise ConfigError("record: needs the world that the config names, and a policy that sees its frames")
-        return VirtualRecording(self.config, self._own_world, self.ring, self._policy_name, self.resolved.rate_hz, say)
+        return VirtualRecording(self.config, self._own_world, self.ring, self._policy_name, self.resolved.rate_hz)
 
     def _make_action_buffer(self) -> npt.NDArray[Any]:
         if self._own_world is None:

@@ -97,8 +97,9 @@ class CompareView(LiveView):
         clock: Clock | None = None,
         *,
         show_world: bool = True,
+        quiet: bool = False,
     ) -> None:
-        super().__init__(console, live, clock, show_world=show_world)
+        super().__init__(console, live, clock, show_world=show_world, quiet=quiet)
         self._sides = {name: Side(name) for name in names}
 
     def side(self, name: str, about_to_begin: Callable[[], object] = lambda: None) -> SideView:
@@ -139,9 +140,6 @@ class SideView:
         self._about_to_begin()
         self._side.run, self._see = run, see
         self._side.state = "under way"
-
-    def log(self, message: str) -> None:
-        self._view.log(message)
 
     def update(
         self, stats: RunStats, record: RunRecord, booked: Mapping[int, int] | None = None, *, force: bool = False

@@ -108,7 +108,7 @@ class Turns(gymnasium.Env):
         return self.make(), 0.0, False, False, {}
 
 
-def virtual(monkeypatch: pytest.MonkeyPatch, said: list[str], **env_args) -> Simulation:
+def virtual(monkeypatch: pytest.MonkeyPatch, **env_args) -> Simulation:
     policy = env_args.pop("policy", "mlp")
     config = make_config(
         env_id="tests.unit.spaces.test_bounds:Turns",
@@ -119,26 +119,24 @@ def virtual(monkeypatch: pytest.MonkeyPatch, said: list[str], **env_args) -> Sim
         clock="virtual",
         live=False,
     )
-    return Simulation(config, latency=lambda job: 5_000_000, say=said.append)
+    return Simulation(config, latency=lambda job: 5_000_000)
 
 
 def test_on_the_virtual_clock_the_world_is_blamed_for_its_nan_with_the_tick(monkeypatch) -> None:
     with pytest.raises(EnvironmentFailed, match=r"NaN or infinity at tick 30: 3 of 3 elements \(\[0\] = nan where -1"):
-        virtual(monkeypatch, []).run()
+        virtual(monkeypatch).run()
 
 
-def test_on_the_virtual_clock_what_leaves_its_space_is_said_once_and_counted(monkeypatch) -> None:
-    said: list[str] = []
-    observations = virtual(monkeypatch, said, value=7.0).run().summary()["observations"]
+def test_on_the_virtual_clock_what_leaves_its_space_is_said_once_and_counted(monkeypatch, said) -> None:
+    observations = virtual(monkeypatch, value=7.0).run().summary()["observations"]
     assert observations["outside"] == observations["checked"] - 30 > 20
     (line,) = [line for line in said if "leave the space" in line]
     assert "3 of 3 elements ([0] = 7 where -1 to 1 is declared) at tick 30" in line
     assert observations["first"] in line
 
 
-def test_an_observation_before_the_start_is_warned_of_in_the_header(monkeypatch) -> None:
-    said: list[str] = []
-    simulation = virtual(monkeypatch, said, value=7.0, late=0)
+def test_an_observation_before_the_start_is_warned_of_in_the_header(monkeypatch, said) -> None:
+    simulation = virtual(monkeypatch, value=7.0, late=0)
     (note,) = [note for note in simulation.header["world"]["notes"] if "leave the space" in note]
     assert note.startswith("WARNING: ")
     assert "in 1 of 1 observations before tick 0" in note
