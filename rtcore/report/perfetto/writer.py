@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, NamedTuple
 from rtcore.clock import NS_PER_S, MonotonicClock, unix_time_s
 from rtcore.errors import ConfigError, RtcoreError
 from rtcore.memory.trace import TraceKind
+from rtcore.report.log import lines_to, show_on_stderr
 from rtcore.report.perfetto.events import Events, JobLinks, map_spool, windows, with_spans
 from rtcore.report.perfetto.styles import (
     DUE_AT,
@@ -376,7 +377,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("folder", type=Path, metavar="DIR", help="the run's folder")
     try:
         folder = parser.parse_args(arguments).folder
-        print(convert_folder(folder))
+        with lines_to(show_on_stderr, logging.WARNING):
+            print(convert_folder(folder))
     except (RtcoreError, OSError) as error:
         print(f"{parser.prog}: {type(error).__name__}: {error}", file=sys.stderr)
         raise SystemExit(2 if isinstance(error, ConfigError) else 1) from error
