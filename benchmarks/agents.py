@@ -73,7 +73,7 @@ def points(
     finally:
         simulation.close()
     longest = stats.distributions["delay_ticks"].max
-    if longest > delay_ticks + config.chunk - 1:
+    if longest > delay_ticks + config.agent.chunk - 1:
         raise RuntimeError(f"{player}: an action was {longest} ticks old; expected {delay_ticks}")
     return stats.score.points * PER_TICKS / ticks
 

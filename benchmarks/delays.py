@@ -133,7 +133,7 @@ def run_cell(
     evaluation = config_of(
         cell, recipe, world.rate_hz, **played, env_args=env_args, ticks=_MAX_EPISODE_TICKS * episodes
     )
-    evaluation = evaluation.model_copy(update={"seed": _EVALUATION_SEED + cell.seed})
+    evaluation = evaluation.replace(seed=_EVALUATION_SEED + cell.seed)
     result |= _evaluate(evaluation, cell, episodes, show)
     ended_s = time.process_time()
     result["cpu_s"] = {"training": trained_s - began_s, "evaluation": ended_s - trained_s}
@@ -150,9 +150,9 @@ def _train(config: RuntimeConfig, show: Any) -> dict[str, Any]:
 
     simulation.run(report)
     simulation.close()
-    if config.out is not None:
+    if config.output.out is not None:
         for file in ("actions.csv", "jobs.csv"):
-            (config.out / file).unlink(missing_ok=True)
+            (config.output.out / file).unlink(missing_ok=True)
     stats = simulation.stats()
     return {
         "learner": stats.learner.to_json() if stats.learner is not None else {},

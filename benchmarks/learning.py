@@ -25,6 +25,7 @@ from torch import nn
 from torch.nn import functional
 
 from rtcore.clock import cpu_time_ns
+from rtcore.config.groups import LearningSettings
 from rtcore.learn.replay_memory import TransitionReader
 from rtcore.learn.transitions import TransitionBuilder
 from rtcore.memory.layout import FRAME_HEADER
@@ -34,7 +35,7 @@ from rtcore.memory.weights import ParamStore, layout_of
 from rtcore.profile.host import HostWatch, conditions_text
 from rtcore.scheduling.dispatch import TickKind
 from rtcore.spaces import ActionSpec, ObservationSpec
-from rtcore_workers.dqn import DqnLearner, DqnSettings
+from rtcore_workers.dqn import DqnLearner
 from rtcore_workers.policies import build_network
 from rtcore_workers.weights.shared import manifest_of, write_weights
 
@@ -78,7 +79,7 @@ def rtcore_update(policy: str, batch: int, frames: Any, actions: Any) -> Callabl
         version = store.publish(lambda buffer: np.copyto(manifest.trainable_array(buffer), weights), updates=updates)
         return version.version if version is not None else None
 
-    settings = DqnSettings(batch_size=batch, n_step=1, double_dqn=False, publish_every=10, **SETTINGS)
+    settings = LearningSettings(batch_size=batch, n_step=1, double_dqn=False, publish_every=10, **SETTINGS)
     learner = DqnLearner(
         network(policy), network(policy), manifest, master, reader, settings, ACTION, seed=0, publish=publish
     )

@@ -17,8 +17,8 @@ def main() -> None:
     with rtcore.Runtime(env_id=Line, policy=make_net, workers=2, duration=2) as runtime:
         while not runtime.wait(0.1):
             pass
-    summary = runtime.summary()
-    print(f"{summary['policy']} on {runtime.config.env_id}: {summary['ticks']['kinds']['acted']} ticks with an action")
+    summary, env_id = runtime.summary(), runtime.config.world.env_id
+    print(f"{summary['policy']} on {env_id}: {summary['ticks']['kinds']['acted']} ticks with an action")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,35 +13,33 @@ from rtcore.cli.exits import Stopped, stopping_by
 from rtcore.cli.nextsteps import comparison_steps, say_next
 from rtcore.cli.play import Played, keep, play, require_packages
 from rtcore.cli.video import draw_videos
-from rtcore.config.flags import WORLD_SETTINGS
 from rtcore.config.run import RuntimeConfig, make_config
 from rtcore.errors import ConfigError, RecordError, RtcoreError
 from rtcore.files.strict_json import write_json
 from rtcore.report.compare.figures import Figures, comparison, comparison_table, figures_of
 from rtcore.report.compare.picture import draw_comparison
 from rtcore.report.compare.view import CompareView
-from rtcore.report.log import is_quiet, lines_to
 from rtcore.report.table import troubles
+from rtcore.report.terminal import Terminal
 from rtcore.results.out_folder import COMPARE_FILE, COMPARE_PICTURE, COMPARE_VIDEO, RANDOM, STAGGERED, OutFolder
 from rtcore.results.record import writing_to
 from rtcore.scheduling.schedule import Stagger
 from rtcore_workers.policies.choice import resolve_policy
 
-_log = logging.getLogger(__name__)
-
 _THAT_STAGGER = ("max-time", "expected-time")
 _DEFAULT_OUT = Path("runs/latest")
 
 
-def run_comparison(config: RuntimeConfig, compared: Stagger, words: list[str], console: Console) -> int:
+def run_comparison(config: RuntimeConfig, compared: Stagger, words: list[str]) -> int:
     """All of it; the exit code. The compared schedule plays first, then the config's own, then random play."""
+    console = Terminal()
     both = halves_of(resolve_policy(config), compared)
     for half in both.values():
         require_packages(half)
-    out = config.out or _DEFAULT_OUT
+    out = config.output.out or _DEFAULT_OUT
     with OutFolder(out, ["rtcore-run", *words]) as folder:
-        folder.acquire()
-        return _Comparison(both, folder, console, draws_video=config.video).run()
+        folder.take(lambda note: console.print(note, markup=False, soft_wrap=True))
+        return _Comparison(both, folder, console, draws_video=config.output.video).run()
 
 
 def halves_of(config: RuntimeConfig, compared: Stagger) -> dict[str, RuntimeConfig]:
@@ -50,25 +47,25 @@ def halves_of(config: RuntimeConfig, compared: Stagger) -> dict[str, RuntimeConf
 
     ConfigError for a run of which two schedules cannot play the same, or that has no end.
     """
-    if config.learn is not None or config.resume is not None:
+    if config.learning.learn is not None or config.weights.resume is not None:
         raise ConfigError(
             "compare: both schedules play with the same policy, and a run that learns changes it; leave out --learn "
             "and --resume, and play what was learned with --policy-checkpoint"
         )
-    if config.stagger == compared:
+    if config.schedule.stagger == compared:
         raise ConfigError(
             f"compare: the run's own stagger is {compared}, too; give another one with --stagger or --compare"
         )
-    if config.ticks is None and config.duration == math.inf:
+    if config.timing.ticks is None and config.timing.duration == math.inf:
         raise ConfigError("compare: each schedule plays to its end, which --duration inf never has; give a number")
-    own = STAGGERED if config.stagger in _THAT_STAGGER else config.stagger
-    out = config.out or _DEFAULT_OUT
+    own = STAGGERED if config.schedule.stagger in _THAT_STAGGER else config.schedule.stagger
+    out = config.output.out or _DEFAULT_OUT
     halves = {}
-    for name, stagger in ((str(compared), compared), (own, config.stagger)):
+    for name, stagger in ((str(compared), compared), (own, config.schedule.stagger)):
         changed: dict[str, Any] = {"stagger": stagger, "out": out / name, "video": False}
-        if stagger == "sequential" and config.workers != "auto":
+        if stagger == "sequential" and config.schedule.workers != "auto":
             changed["workers"] = 1  # more of them would do nothing
-        if config.video:
+        if config.output.video:
             changed["record"] = True
         halves[name] = _changed(config, **changed)
     return halves
@@ -76,20 +73,19 @@ def halves_of(config: RuntimeConfig, compared: Stagger) -> dict[str, RuntimeConf
 
 def random_play(config: RuntimeConfig, num_ticks: int, out: Path) -> RuntimeConfig:
     """What plays the same world without looking at it, on the virtual clock, for as many ticks."""
-    given = {name: getattr(config, name) for name in WORLD_SETTINGS if name in config.model_fields_set}
-    return make_config(**given, policy="random", workers=1, clock="virtual", ticks=num_ticks, out=out)
+    return make_config(world=config.world, policy="random", workers=1, clock="virtual", ticks=num_ticks, out=out)
 
 
 def _changed(config: RuntimeConfig, **fields: Any) -> RuntimeConfig:
     """With other settings; the rest as it was given or resolved."""
-    given = {name: getattr(config, name) for name in config.model_fields_set}
-    return make_config(**(given | fields))
+    return make_config(**(config.given | fields))
 
 
 class _Silent:
     """The view of a run that nobody needs to see."""
 
     def begin(self, *_: Any) -> None: ...
+    def log(self, message: str) -> None: ...
     def update(self, *_: Any, **__: Any) -> None: ...
 
 
@@ -112,8 +108,9 @@ class _Comparison:
     def run(self) -> int:
         with self._folders:
             first = next(iter(self._halves.values()))
-            sides, quiet = [*self._halves], is_quiet()
-            with CompareView(self._console, sides, live=first.live, show_world=first.show_world, quiet=quiet) as view:
+            with CompareView(
+                self._console, [*self._halves], live=first.output.live, show_world=first.output.show_world
+            ) as view:
                 late: list[Stopped] = []
                 try:
                     self._play(view)
@@ -129,22 +126,21 @@ class _Comparison:
         """Up to the first half that does not go to its end."""
         for name, config in self._halves.items():
             side = view.side(name, self._clear)
-            _log.info(f"--- {name} plays")
+            view.log(f"--- {name} plays")
             went_to_its_end = self._play_one(name, config, side)
             side.end()
             if not went_to_its_end:
                 return
         ticks = self._played[next(reversed(self._halves))].summary["ticks"]["count"]
-        _log.info(f"--- {RANDOM} plays {ticks:,} ticks on the virtual clock")
+        view.log(f"--- {RANDOM} plays {ticks:,} ticks on the virtual clock")
         config = next(reversed(self._halves.values()))
-        with lines_to(lambda line: None):
-            self._play_one(RANDOM, random_play(config, ticks, self._folder.path / RANDOM), _Silent())
+        self._play_one(RANDOM, random_play(config, ticks, self._folder.path / RANDOM), _Silent())
 
     def _play_one(self, name: str, config: RuntimeConfig, view: Any) -> bool:
         """Whether it went to its end."""
         try:
-            folder = self._folders.enter_context(OutFolder(config.out or _DEFAULT_OUT, self._folder.command))
-            folder.acquire()
+            folder = self._folders.enter_context(OutFolder(config.output.out or _DEFAULT_OUT, self._folder.command))
+            folder.take(view.log)
             over = self._played[name] = play(config, view, folder)
             over.held.close()
         except (RtcoreError, Stopped) as end:  # before its first tick
@@ -157,7 +153,7 @@ class _Comparison:
         if not self._cleared:
             self._cleared = True
             if note := self._folder.clear(kept=self._halves):
-                _log.info(note)
+                self._console.print(note, markup=False, soft_wrap=True)
 
     # -- afterwards ----------------------------------------------------------------------------------------
 
@@ -190,20 +186,20 @@ class _Comparison:
     def _content(self) -> dict[str, Any]:
         config, over = next(iter(self._halves.values())), next(iter(self._played.values()))
         about = {
-            "world": config.env_id,
+            "world": config.world.env_id,
             "world_args": config.to_jsonable()["env_args"],
             "policy": over.summary["policy"],
-            "seed": config.seed,
-            "clock": config.clock,
+            "seed": config.world.seed,
+            "clock": config.timing.clock,
             "rate_hz": over.summary["ticks"]["ideal_hz"],
         }
         return comparison(about, {name: self._figures(name) for name in (*self._halves, RANDOM)})
 
     def _figures(self, name: str) -> Figures | None:
         over = self._played.get(name)
-        if over is None or over.config.out is None:
+        if over is None or over.config.output.out is None:
             return None
-        return figures_of(over.summary, over.config.stagger, over.config.out)
+        return figures_of(over.summary, over.config.schedule.stagger, over.config.output.out)
 
     def _draw_video(self) -> bool:
         """Of both, if both were recorded. False if that failed."""

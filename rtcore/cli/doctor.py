@@ -14,7 +14,7 @@ from rich.table import Table
 
 from rtcore.cli.exits import end_program
 from rtcore.config.flags import parse_config
-from rtcore.config.help_text import Parser, add_version
+from rtcore.config.help_text import Help, add_version
 from rtcore.config.run import RuntimeConfig
 from rtcore.doctor import container, cpu, gpu, kernel, segments, system
 from rtcore.doctor.checks import Check, Finding, Needs, Status, run_checks
@@ -95,11 +95,13 @@ def _do(words: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
+    parser = argparse.ArgumentParser(
         prog="rtcore-doctor",
         usage="rtcore-doctor [-h] [--json] [--clean] [option of rtcore-run ...]",
         description=_DESCRIPTION,
         epilog=_EPILOG,
+        formatter_class=Help,
+        allow_abbrev=False,
     )
     parser.add_argument("--json", action="store_true", help="print everything as JSON (docs/doctor.md describes it)")
     parser.add_argument(
@@ -142,7 +144,7 @@ def to_json(needs: Needs, findings: list[Finding], removed: list[segments.Found]
         "ok": counts[Status.LACKS] == 0,
         "counts": {str(status): counts[status] for status in Status},
         "needs": {
-            "env_id": needs.config.env_id,
+            "env_id": needs.config.world.env_id,
             "shm_bytes": needs.shm_bytes,
             "traced_shm_bytes": needs.traced_shm_bytes,
             "layout": needs.layout.to_json() if needs.layout is not None else None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
@@ -15,7 +14,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from rtcore.cli.streams import Outlet, ReaderGone, guard_streams, refusal_of
 from rtcore.errors import ConfigError, RecordError, RtcoreError, RtcoreWarning
-from rtcore.report.log import lines_to, show_on_stderr
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,8 +57,7 @@ def end_program(name: str, body: Callable[[], int], *, goes_on: bool = False) ->
 
 def _exitcode(name: str, body: Callable[[], int], outlet: Outlet) -> Any:
     try:
-        # Before anything is done: a wrong RTCORE_LOG is a wrong setting.
-        with lines_to(show_on_stderr, logging.WARNING), signals_as_exceptions():
+        with signals_as_exceptions():
             exitcode: Any = _run(body)
             outlet.raises = False
     except Stopped as stop:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +14,6 @@ from rtcore.report.lineage import learned_episodes
 from rtcore.report.tensorboard import Board, board_is_installed
 from rtcore.results.summary import RunStats
 
-_log = logging.getLogger(__name__)
-
 CURVE_FILE = "learning_curve.png"
 #: Between two entries in the TensorBoard events.
 _EVERY_NS = 5 * NS_PER_S
@@ -24,11 +21,11 @@ _EVERY_NS = 5 * NS_PER_S
 
 def with_folder(config: RuntimeConfig) -> RuntimeConfig:
     """Learning leaves something behind: without --out it goes to runs/<world>__<algorithm>__<seed>__<time>."""
-    if config.learn is None or "out" in config.model_fields_set:
+    if config.learning.learn is None or "out" in config.given:
         return config
-    world = config.env_id.rpartition("/")[2].replace(":", ".")
+    world = config.world.env_id.rpartition("/")[2].replace(":", ".")
     began = time.strftime("%Y%m%d-%H%M%S", time.localtime(unix_time_s()))
-    return config.model_copy(update={"out": Path("runs") / f"{world}__{config.learn}__{config.seed}__{began}"})
+    return config.replace(out=Path("runs") / f"{world}__{config.learning.learn}__{config.world.seed}__{began}")
 
 
 class Events:
@@ -37,17 +34,17 @@ class Events:
     Nothing where they are not wanted, or not installed.
     """
 
-    def __init__(self, config: RuntimeConfig) -> None:
+    def __init__(self, config: RuntimeConfig, say: Callable[[str], None]) -> None:
         self._board: Board | None = None
         self._clock = MonotonicClock()
         self._written_ns = self._clock.now_ns()
-        if config.learn is None or config.out is None or not config.tensorboard:
+        if config.learning.learn is None or config.output.out is None or not config.weights.tensorboard:
             return
         if not board_is_installed():
-            _log.warning("no TensorBoard events are written: pip install rtcore[tensorboard], or --no-tensorboard")
+            say("no TensorBoard events are written: pip install rtcore[tensorboard], or --no-tensorboard")
             return
-        before = int(read_state(config.resume)["ticks"]) if config.resume is not None else 0
-        self._board = Board(config.out, ticks_before=before)
+        before = int(read_state(config.weights.resume)["ticks"]) if config.weights.resume is not None else 0
+        self._board = Board(config.output.out, say, ticks_before=before)
 
     def update(self, stats: Callable[[], RunStats]) -> None:
         """If it is time. `stats` is only asked then."""
@@ -69,9 +66,9 @@ def draw_curve(config: RuntimeConfig, stats: RunStats) -> None:
 
     Nothing if it had no episode.
     """
-    if config.learn is None or config.out is None:
+    if config.learning.learn is None or config.output.out is None:
         return
-    episodes = learned_episodes(config.out)
+    episodes = learned_episodes(config.output.out)
     if episodes:
-        name = f"{config.env_id}, {config.learn}, seed {config.seed}"
-        draw_learning_curve({name: episodes}, config.out / CURVE_FILE, rate_hz=float(stats.rate_hz))
+        name = f"{config.world.env_id}, {config.learning.learn}, seed {config.world.seed}"
+        draw_learning_curve({name: episodes}, config.output.out / CURVE_FILE, rate_hz=float(stats.rate_hz))

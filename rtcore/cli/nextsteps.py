@@ -32,21 +32,21 @@ def say_next(steps: Sequence[tuple[str, str]], console: Console) -> None:
 
 def steps_of(config: RuntimeConfig, summary: dict[str, Any], words: Sequence[str]) -> list[tuple[str, str]]:
     """(command, what it does), the most useful first."""
-    out, again = config.out, shlex.join(["rtcore-run", *words])
+    out, again = config.output.out, shlex.join(["rtcore-run", *words])
     if out is None:
         return [(f"{again} --out runs/latest", "keep the next one: rows, pictures, a page")]
     folder = shlex.quote(str(out))
     steps = [(f"rtcore-report {folder}", "all of it as a page: timeline, charts, settings")]
     if (out / "checkpoints" / "best").exists():
         best = shlex.quote(str(out / "checkpoints" / "best"))
-        own = f" --policy {shlex.quote(config.policy)}" if names_code("policy", config.policy) else ""
+        own = f" --policy {shlex.quote(config.agent.policy)}" if names_code("policy", config.agent.policy) else ""
         again_with = f"{own}{_named_again(config)}"
         steps.append((f"rtcore-run --policy-checkpoint {best}{again_with}", "play what was learned"))
     if (summary.get("recording") or {}).get("frames"):
         steps.append((f"rtcore-run --replay {folder}{_named_again(config)}", "the same again: does anything differ?"))
         if not (out / "video.mp4").exists():
             steps.append((f"rtcore-run --replay {folder} --video", "watch it"))
-    elif config.learn is None:
+    elif config.learning.learn is None:
         steps.append((f"{again} --video", "play once more, and watch it as a video"))
     return steps
 
@@ -67,7 +67,7 @@ def comparison_steps(out: Path, content: Mapping[str, Any], halves: Sequence[str
 
 def _named_again(config: RuntimeConfig) -> str:
     """What a recording or a checkpoint may not choose alone."""
-    words = ["--env-id", config.env_id] if names_code("env_id", config.env_id) else []
-    if (rom := rom_of(dict(config))) is not None:
+    words = ["--env-id", config.world.env_id] if names_code("env_id", config.world.env_id) else []
+    if (rom := rom_of(config.settings)) is not None:
         words += ["--rom", rom]
     return f" {shlex.join(words)}" if words else ""

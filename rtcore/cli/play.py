@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +12,8 @@ from rich.console import Console
 from rtcore.cli.exits import EXIT_FAILED, EXIT_INTERRUPTED, Stopped, stop_if_told, stopping_by
 from rtcore.cli.learning import Events, draw_curve
 from rtcore.cli.video import draw_video, say_left_out
-from rtcore.config.resolved import ResolvedRun
 from rtcore.config.run import RuntimeConfig
-from rtcore.errors import WARNING_NOTE, RecordError, RtcoreError
+from rtcore.errors import RecordError, RtcoreError
 from rtcore.host.seeding import entropy_of, seed_generators
 from rtcore.recording.schema import UNFINISHED, require_h5py
 from rtcore.report.live import Sight
@@ -28,12 +25,9 @@ from rtcore.results.out_folder import OutFolder
 from rtcore.results.record import RunRecord, writing_to
 from rtcore.results.summary import RunStats
 from rtcore.runtime.runtime import Runtime
-from rtcore.scheduling.planner import Plan
 from rtcore.spaces import ObservationSpec
 from rtcore.virtual.simulate import Simulation
 from rtcore.watch.frames import WorldSight
-
-_log = logging.getLogger(__name__)
 
 _REFRESH_S = 0.25
 #: Ticks between two looks at a simulated run. One that learns takes seconds for so many.
@@ -44,6 +38,7 @@ class View(Protocol):
     """Where a run is shown while it goes on: see `LiveView`."""
 
     def begin(self, run: RunHeader, see: Sight) -> None: ...
+    def log(self, message: str) -> None: ...
     def update(
         self, stats: RunStats, record: RunRecord, booked: dict[int, int] | None = None, *, force: bool = False
     ) -> None: ...
@@ -82,17 +77,17 @@ class Played:
 
 def require_packages(config: RuntimeConfig) -> None:
     """ConfigError for a package that the run will need in the end, and that is missing."""
-    if config.trace:
+    if config.output.trace:
         require_perfetto()
-    if config.record:
+    if config.output.record:
         require_h5py()
-    if config.video:
+    if config.output.video:
         require_av()
 
 
 def play(config: RuntimeConfig, view: View, folder: OutFolder | None) -> Played:
     """The run itself. What ends it before its time is in the result; what keeps it from starting is raised."""
-    over = (_play_virtual if config.clock == "virtual" else _play_wall)(config, view, folder)
+    over = (_play_virtual if config.timing.clock == "virtual" else _play_wall)(config, view, folder)
     over.summary = over.run.summary()
     if over.error is not None:
         over.summary["error"] = f"{type(over.error).__name__}: {over.error}"
@@ -103,7 +98,7 @@ def play(config: RuntimeConfig, view: View, folder: OutFolder | None) -> Played:
 
 def keep(over: Played, console: Console) -> None:
     """The files that are made once a run is over; what could not be written is said, and remembered in `over`."""
-    out, record = over.config.out, over.run.record
+    out, record = over.config.output.out, over.run.record
     if out is None:
         over.held.close()
         return
@@ -119,8 +114,8 @@ def keep(over: Played, console: Console) -> None:
             over.error = over.error or refused
         over.stops += stops
     over.held.close()
-    traced = not over.config.trace or record is None or write_trace(out, console)
-    drawn = not over.config.video or _draw_video(out, over, console)
+    traced = not over.config.output.trace or record is None or write_trace(out, console)
+    drawn = not over.config.output.video or _draw_video(out, over, console)
     over.files_are_whole = traced and drawn
 
 
@@ -136,9 +131,9 @@ def _draw_video(folder: Path, over: Played, console: Console) -> bool:
 
 def _play_wall(config: RuntimeConfig, view: View, folder: OutFolder | None) -> Played:
     """Real processes. What happened up to a signal or an error is kept, and summed up."""
-    runtime = Runtime(config, folder=folder)
+    runtime = Runtime(config, progress=view.log, folder=folder)
     over = Played(config, runtime, {}, [], None)
-    events = Events(config)
+    events = Events(config, view.log)
     with runtime:
         try:
             try:
@@ -161,18 +156,14 @@ def _play_wall(config: RuntimeConfig, view: View, folder: OutFolder | None) -> P
 def _watch(runtime: Runtime, view: View, events: Events) -> None:
     """Show the run until it is over."""
     resolved, plan = runtime.resolved, runtime.stats().plan
-    _log_header(runtime.header, resolved, plan)
+    for line in header_lines(runtime.header, resolved, plan):
+        view.log(line)
     view.begin(RunHeader.of(runtime.header, resolved, plan), _sight_of(runtime))
     while not runtime.wait(_REFRESH_S):
         _update(view, runtime)
         events.update(runtime.stats)
         stop_if_told()
     _update(view, runtime, force=True)
-
-
-def _log_header(header: Mapping[str, Any], run: ResolvedRun, plan: Plan) -> None:
-    for line in header_lines(header, run, plan):
-        _log.log(logging.WARNING if line.lstrip().startswith(WARNING_NOTE) else logging.INFO, line)
 
 
 def _sight_of(run: Runtime | Simulation) -> Sight:
@@ -187,10 +178,11 @@ def _update(view: View, runtime: Runtime, *, force: bool = False) -> None:
 def _play_virtual(config: RuntimeConfig, view: View, folder: OutFolder | None) -> Played:
     """No processes: as fast as the machine goes."""
     # Of this program: policies and worlds may draw from them, and a simulation has no process of its own.
-    seed_generators(entropy_of(config.seed, 0, "virtual", 0, 0))
-    simulation = Simulation(config, folder=folder)
-    _log_header(simulation.header, simulation.resolved, simulation.plan)
-    events = Events(config)
+    seed_generators(entropy_of(config.world.seed, 0, "virtual", 0, 0))
+    simulation = Simulation(config, say=view.log, folder=folder)
+    for line in header_lines(simulation.header, simulation.resolved, simulation.plan):
+        view.log(line)
+    events = Events(config, view.log)
     every = max(1, min(simulation.resolved.num_ticks // 50, _VIRTUAL_REFRESH_TICKS))
 
     def show(tick: int) -> None:
@@ -203,7 +195,7 @@ def _play_virtual(config: RuntimeConfig, view: View, folder: OutFolder | None) -
     over = Played(config, simulation, {}, [], None)
     try:
         over.stops = over.held.enter_context(stopping_by(simulation.stop))
-        with writing_to(config.out):
+        with writing_to(config.output.out):
             simulation.run(show)
         view.update(simulation.stats(), simulation.record, force=True)
     except Stopped as stop:

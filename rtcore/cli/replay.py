@@ -18,22 +18,23 @@ from rtcore.loop.world import GymnasiumWorld
 from rtcore.recording.inspection import note_of
 from rtcore.recording.reader import Recording, fitting_together
 from rtcore.recording.replay import Report, replay
+from rtcore.report.terminal import Terminal
 
 _REFRESH_TICKS = 256
 
 
-def run_replay(path: Path, given: RuntimeConfig, console: Console) -> int:
+def run_replay(path: Path, given: RuntimeConfig) -> int:
     """All of it; the exit code: 0 identical, 1 not. ConfigError if the file or its world cannot be had.
 
     `given`: what the user said beside it: `ticks`, at most so many; `env_id` and `rom`, which a recording cannot choose
     alone where they are code.
     """
-    max_ticks = given.ticks
+    console, max_ticks = Terminal(), given.timing.ticks
     with Recording(path) as recording, fitting_together(recording):
         config = _config_of(recording, given)
         rate, num_ticks = f"{float(recording.rate_hz):.4f} Hz", recording.num_ticks
         _say(console, f"recording {recording.path}: {recording.end}")
-        _say(console, f"          {config.env_id} at {rate}, {num_ticks:,} ticks, {recording.num_jobs:,} jobs")
+        _say(console, f"          {config.world.env_id} at {rate}, {num_ticks:,} ticks, {recording.num_jobs:,} jobs")
         if note := note_of(recording.path):
             _say(console, f"          {note}")
         world = make_world(recording, config)
@@ -65,12 +66,12 @@ def _config_of(recording: Recording, given: RuntimeConfig) -> RuntimeConfig:
     except ConfigError as error:
         version = recording.about["rtcore_version"]
         raise ConfigError(f"{recording.path} is of rtcore {version}, with settings unknown here: {error}") from error
-    said = {name: getattr(given, name) for name in given.model_fields_set}
-    refuse_code({name: value for name, value in config if name != "policy"}, said, str(recording.path))
-    if given.rom is None:
+    said = given.given
+    refuse_code({name: value for name, value in config.settings.items() if name != "policy"}, said, str(recording.path))
+    if given.world.rom is None:
         return config
-    arguments = {name: value for name, value in config.env_args.items() if name != "rom"}
-    return config.model_copy(update={"rom": given.rom, "env_args": arguments})
+    arguments = {name: value for name, value in config.world.env_args.items() if name != "rom"}
+    return config.replace(rom=given.world.rom, env_args=arguments)
 
 
 def make_world(recording: Recording, config: RuntimeConfig) -> GymnasiumWorld:
@@ -90,8 +91,8 @@ def make_world(recording: Recording, config: RuntimeConfig) -> GymnasiumWorld:
             ("actions", recording.action, world.action),
         ):
             if was != now:
-                raise ConfigError(f"{config.env_id} is another world now: its {what} were {was}, they are {now}")
-        if config.clock == "wall":
+                raise ConfigError(f"{config.world.env_id} is another world now: its {what} were {was}, they are {now}")
+        if config.timing.clock == "wall":
             # The run timed its world before the first tick and restarted it: so that nothing differs, here too.
             time_steps(world, entropy)
     except BaseException:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import json
-import logging
 import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeAlias
 
-from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict
+from pydantic import create_model
+from pydantic_settings import BaseSettings, CliSettingsSource
 
-from rtcore.config.help_text import Parser, add_version
-from rtcore.config.run import RuntimeConfig, from_words, load_toml, make_config, suggest
+from rtcore.config.help_text import Help, add_version
+from rtcore.config.run import GROUP_OF, GROUPS, SETTINGS, RuntimeConfig, from_words, load_toml, make_config, suggest
 from rtcore.errors import ConfigError, printable
 from rtcore.files import values
 from rtcore.scheduling.schedule import STAGGERS, Stagger
@@ -48,95 +49,38 @@ examples:
   rtcore-run --replay runs/seen                           the same run again without its policy: does anything differ?
 """
 
-WORLD_SETTINGS = ("env_id", "env_args", "rom", "fps", "overrun", "on_missing", "noop_action", "on_reset", "seed")
-_GROUPS = {
-    "world": WORLD_SETTINGS,
-    "policy": ("policy", "policy_args", "device", "weights_sharing", "chunk", "chunk_rest"),
-    "schedule": ("workers", "max_workers", "stagger", "tau_estimate", "on_late", "guard_ms"),
-    "learning": (
-        "learn",
-        "learners",
-        "mode",
-        "learning_rate",
-        "gamma",
-        "batch_size",
-        "n_step",
-        "double_dqn",
-        "target_every",
-        "learning_starts",
-        "max_grad_norm",
-        "publish_every",
-        "updates_per_tick",
-        "learn_latency_ms",
-        "learner_nice",
-    ),
-    "exploration": ("explore", "epsilon_start", "epsilon_end", "epsilon_ticks", "explore_ticks"),
-    "histories": ("obs_history", "obs_every", "act_history"),
-    "weights on disk": (
-        "policy_checkpoint",
-        "resume",
-        "checkpoint_every_s",
-        "keep_checkpoints",
-        "tensorboard",
-    ),
-    "run": ("ticks", "duration", "clock", "latency", "warmup"),
-    "shared memory": ("wait", "spin_us", "ring_slots"),
-    "faults": ("startup_timeout_s", "env_timeout_s", "hang_timeout_s", "max_restarts"),
-    "realtime": ("realtime", "env_cpu"),
-    "output": ("out", "trace", "record", "video", "live", "show_world"),
-}
-_METAVARS = {
-    "env_id": "ID",
-    "env_args": "K=V,...",
-    "rom": "FILE",
-    "fps": "HZ",
-    "noop_action": "N",
-    "policy": "NAME",
-    "policy_args": "K=V,...",
-    "device": "DEVICE",
-    "workers": "N|auto",
-    "latency": "MODEL",
-    "learn": "dqn",
-    "updates_per_tick": "FLOAT",
-    "guard_ms": "FLOAT",
-    "policy_checkpoint": "PATH",
-    "resume": "PATH",
-    "out": "DIR",
-}
-
-
 #: Flags that take named values, and a comma that ends one: a name follows, and it is not within double quotes.
 _NAMED_VALUES = ("--env-args", "--policy-args")
 _NEXT_NAME = re.compile(r',\s*(?="?[A-Za-z_]\w*"?\s*=(?!=))(?=(?:[^"]*"[^"]*")*[^"]*$)')
 
 
-class _Settings(RuntimeConfig, BaseSettings):
-    """The config as pydantic-settings wants it; only flags are read through it, no environment variables."""
+#: All groups' settings side by side, as pydantic-settings wants them: flags are read through it, and not checked there.
+_BASES: tuple[Any, ...] = (*GROUPS.values(), BaseSettings)
+_Settings: Any = create_model("_Settings", __base__=_BASES)
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid")
 
-
-class _Parser(Parser):
+class _Parser(argparse.ArgumentParser):
     """argparse with the options in groups, and a suggestion for a mistyped one."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._rooms = {name: self.add_argument_group(name) for name in _GROUPS}
+        super().__init__(formatter_class=Help, allow_abbrev=False, **kwargs)
+        self._headings = {name: self.add_argument_group(group.heading) for name, group in GROUPS.items()}
 
     def add_field(self, parser: Any, *names: str, **options: Any) -> Any:
         """Put a field's flag where it belongs. Given to pydantic-settings as its `add_argument_method`."""
         field = names[0].lstrip("-").replace("-", "_")
-        for room, fields in _GROUPS.items():
-            if field in fields:
-                if field in _METAVARS:
-                    options["metavar"] = _METAVARS[field]
-                elif (kind := str(options.get("metavar", "{"))).endswith(",None}") and kind.count(",") == 1:
-                    options["metavar"] = kind[1:-6].upper()
-                elif "{" not in kind:
-                    options["metavar"] = kind.upper()
-                options["help"] = _with_default(field)
-                return self._rooms[room].add_argument(*names, **options)
-        return parser.add_argument(*names, **options)
+        if field not in GROUP_OF:
+            return parser.add_argument(*names, **options)
+        kind = str(options.get("metavar", "{"))
+        extra = SETTINGS[field].json_schema_extra
+        if isinstance(extra, dict) and "metavar" in extra:
+            options["metavar"] = extra["metavar"]
+        elif kind.endswith(",None}") and kind.count(",") == 1:
+            options["metavar"] = kind[1:-6].upper()
+        elif "{" not in kind:
+            options["metavar"] = kind.upper()
+        options["help"] = _with_default(field)
+        return self._headings[GROUP_OF[field]].add_argument(*names, **options)
 
     def error(self, message: str) -> NoReturn:
         prefix = "unrecognized arguments: "
@@ -157,8 +101,6 @@ class Command(NamedTuple):
     replay: Path | None
     #: Play this schedule first, and compare.
     compare: Stagger | None = None
-    #: Of `logging`, for the lines that the program prints while it works; None: neither --verbose nor --quiet.
-    log_level: int | None = None
 
 
 #: From the fields that were said to the config.
@@ -182,8 +124,6 @@ def parse_config(
         raise ConfigError("--replay is for rtcore-run alone: a replay has no policy and takes no time")
     if command.compare is not None:
         raise ConfigError("--compare is for rtcore-run alone")
-    if command.log_level is not None:
-        raise ConfigError("--verbose and --quiet are for rtcore-run alone: set RTCORE_LOG=debug, info or warning")
     return command.config, command.print_only
 
 
@@ -219,23 +159,6 @@ def parse_command(arguments: list[str], prog: str = "rtcore-run", make: MakeConf
         "the third. The live view shows both side by side, a table the ratios. In --out DIR (runs/latest if not "
         "given): compare.json, compare.png, with --video compare.mp4, and each run whole in a folder of its own",
     )
-    how_much = parser.add_mutually_exclusive_group()
-    how_much.add_argument(
-        "-v",
-        "--verbose",
-        dest="log_level",
-        action="store_const",
-        const=logging.DEBUG,
-        help="also say what each part of rtcore does, and which part it is; RTCORE_LOG=rtcore.processes=debug asks one",
-    )
-    how_much.add_argument(
-        "-q",
-        "--quiet",
-        dest="log_level",
-        action="store_const",
-        const=logging.WARNING,
-        help="no live view and no lines while the run lasts, but for warnings; the summary at its end stays",
-    )
     add_version(parser)
     source = CliSettingsSource[Any](
         _Settings,
@@ -250,9 +173,7 @@ def parse_command(arguments: list[str], prog: str = "rtcore-run", make: MakeConf
     given = source(parsed_args=parsed)
     chosen = {key.replace("-", "_"): value for key, value in _state_of(given).items()}
     if parsed.replay is not None:
-        extra = sorted(
-            {field for field in chosen if field in RuntimeConfig.model_fields} - {"ticks", "video", "env_id", "rom"}
-        )
+        extra = sorted({field for field in chosen if field in SETTINGS} - {"ticks", "video", "env_id", "rom"})
         extra += ["config"] * bool(parsed.config) + ["print_config"] * parsed.print_config
         extra += ["compare"] * (parsed.compare is not None)
         if extra:
@@ -262,14 +183,14 @@ def parse_command(arguments: list[str], prog: str = "rtcore-run", make: MakeConf
         files = ", ".join(map(str, parsed.config))
         raise ConfigError(f"--config was given {len(parsed.config)} times ({files}); expected one file: join them")
     fields = (load_toml(parsed.config[0]) if parsed.config else {}) | {
-        key: value for key, value in chosen.items() if key in RuntimeConfig.model_fields
+        key: value for key, value in chosen.items() if key in SETTINGS
     }
     for field in ("env_args", "policy_args"):
         if field in chosen:
             fields[field] = from_words(fields[field])
     if parsed.compare is not None and parsed.print_config:
         raise ConfigError("--print-config prints the settings of one run, which --compare is none of: leave that out")
-    return Command(make(fields), bool(parsed.print_config), parsed.replay, parsed.compare, parsed.log_level)
+    return Command(make(fields), bool(parsed.print_config), parsed.replay, parsed.compare)
 
 
 def _state_of(source: Any) -> dict[str, Any]:
@@ -318,7 +239,7 @@ def _kebab(argument: str) -> str:
 
 
 def _with_default(field: str) -> str:
-    info = RuntimeConfig.model_fields[field]
+    info = SETTINGS[field]
     text = (info.description or "").replace("%", "%%")
     default = info.default
     if info.default_factory is not None or default is None:
@@ -330,8 +251,7 @@ def _with_default(field: str) -> str:
 def to_toml(config: RuntimeConfig) -> str:
     """The resolved settings as a file that `--config` reads back; what is not set stays out as a comment."""
     lines = []
-    for field in (field for fields in _GROUPS.values() for field in fields):
-        value = getattr(config, field)
+    for field, value in config.settings.items():
         key = field.replace("_", "-")
         if value is None:
             lines.append(f"# {key} =")

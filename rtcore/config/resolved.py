@@ -12,6 +12,7 @@ from fractions import Fraction
 from typing import Any, Literal
 
 from rtcore.clock import FOREVER_NS, NS_PER_S, ns_of, rate_from, whole_period_ns
+from rtcore.config.groups import WorldSettings
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError
 from rtcore.host.cpus import usable_cpus
@@ -53,14 +54,14 @@ class ResolvedRun:
         """What a `Schedule` of this run starts from. `delay_ticks`, `tau_mean_ns`: of the plan."""
         config = self.config
         return ScheduleParams(
-            stagger=config.stagger,
+            stagger=config.schedule.stagger,
             rate_hz=self.rate_hz,
             delay_ticks=delay_ticks,
             tau_mean_ns=tau_mean_ns,
             guard_ns=self.guard_ns,
-            tau_estimate=config.tau_estimate,
-            on_late=config.on_late,
-            chunk=config.chunk,
+            tau_estimate=config.schedule.tau_estimate,
+            on_late=config.schedule.on_late,
+            chunk=config.agent.chunk,
             adapt=adapt,
         )
 
@@ -81,17 +82,17 @@ class ResolvedRun:
         return cls(**{**plain, **made})
 
 
-def tick_rate_hz(config: RuntimeConfig, world_fps: float | Fraction | None) -> Fraction:
+def tick_rate_hz(world: WorldSettings, world_fps: float | Fraction | None) -> Fraction:
     """The exact tick rate: `fps`, else the world's own. ConfigError if neither is one."""
-    if config.fps is not None:
-        return rate_from(float(config.fps) if "/" not in config.fps else config.fps)
+    if world.fps is not None:
+        return rate_from(float(world.fps) if "/" not in world.fps else world.fps)
     if world_fps is None:
-        raise ConfigError(f"{config.env_id} states no render_fps in its metadata; give the tick rate with --fps")
+        raise ConfigError(f"{world.env_id} states no render_fps in its metadata; give the tick rate with --fps")
     try:
         return rate_from(world_fps)
     except (ValueError, OverflowError, TypeError, ZeroDivisionError) as error:
         raise ConfigError(
-            f"{config.env_id} states render_fps={world_fps!r}, which is no tick rate ({error}); give one with --fps"
+            f"{world.env_id} states render_fps={world_fps!r}, which is no tick rate ({error}); give one with --fps"
         ) from error
 
 
@@ -105,32 +106,32 @@ def resolve(config: RuntimeConfig, rate_hz: Fraction, frame_bytes: int) -> Resol
     wait = _wait(config)
     num_ticks, most_ticks = _num_ticks(config, rate_hz), _most_ticks(rate_hz)
     return ResolvedRun(
-        config=config.model_copy(update={"wait": wait}),
+        config=config.replace(wait=wait),
         rate_hz=rate_hz,
         period_ns=whole_period_ns(rate_hz),
         num_ticks=num_ticks,
         ends_by_itself=num_ticks < most_ticks,
         guard_ns=_guard_ns(config, rate_hz),
         ring_slots=ring_slots,
-        worker_places=config.max_workers if config.workers == "auto" else config.workers,
+        worker_places=config.schedule.max_workers if config.schedule.workers == "auto" else config.schedule.workers,
         wait=wait,
-        devices=tuple(device_names(config.device)),
+        devices=tuple(device_names(config.agent.device)),
         notes=notes,
     )
 
 
 def _wait(config: RuntimeConfig) -> ResolvedWait:
     """`auto` spins only where another CPU can publish meanwhile."""
-    if config.wait != "auto":
-        return config.wait
+    if config.memory.wait != "auto":
+        return config.memory.wait
     return "hybrid" if usable_cpus() > 1 else "block"
 
 
 def _guard_ns(config: RuntimeConfig, rate_hz: Fraction) -> int:
     """On the virtual clock nothing but an inference takes time: it needs no slack."""
-    if config.guard_ms is not None:
-        return int(config.guard_ms * 1e6)
-    return 0 if config.clock == "virtual" else int(NS_PER_S / rate_hz / 8)
+    if config.schedule.guard_ms is not None:
+        return int(config.schedule.guard_ms * 1e6)
+    return 0 if config.timing.clock == "virtual" else int(NS_PER_S / rate_hz / 8)
 
 
 def _most_ticks(rate_hz: Fraction) -> int:
@@ -140,9 +141,9 @@ def _most_ticks(rate_hz: Fraction) -> int:
 
 def _num_ticks(config: RuntimeConfig, rate_hz: Fraction) -> int:
     """The smaller of `ticks` and `duration`."""
-    unlimited = config.duration is None and config.ticks is None
-    duration_s = _DEFAULT_DURATION_S if unlimited else config.duration
-    limits = [config.ticks] if config.ticks is not None else []
+    unlimited = config.timing.duration is None and config.timing.ticks is None
+    duration_s = _DEFAULT_DURATION_S if unlimited else config.timing.duration
+    limits = [config.timing.ticks] if config.timing.ticks is not None else []
     if duration_s is not None:
         limits.append(max(1, int(ns_of(duration_s) * rate_hz / NS_PER_S)))
     return min(*limits, _most_ticks(rate_hz))
@@ -150,21 +151,25 @@ def _num_ticks(config: RuntimeConfig, rate_hz: Fraction) -> int:
 
 def _fitted(config: RuntimeConfig, frame_bytes: int) -> tuple[RuntimeConfig, int, tuple[str, ...]]:
     """The settings with no more workers for `auto` than the ring is long enough for, its frames, and notes on both."""
-    budget_bytes = 1 << 30 if config.explores or config.record else 1 << 28
-    slots = config.ring_slots or max(
+    budget_bytes = 1 << 30 if config.explores or config.output.record else 1 << 28
+    slots = config.memory.ring_slots or max(
         _fewest_ring_slots(config), min(100_000 if config.explores else 4096, budget_bytes // max(1, frame_bytes))
     )
     notes = []
     each_mb, all_mb = frame_bytes / 1e6, slots * frame_bytes / 1e6
-    if config.ring_slots is None and slots * frame_bytes > budget_bytes:
+    if config.memory.ring_slots is None and slots * frame_bytes > budget_bytes:
         notes.append(
             f"WARNING: the frame ring takes {all_mb:.0f} MB of shared memory: {slots} frames of {each_mb:.1f} MB are "
             f"the fewest for this run (by default it is at most {budget_bytes >> 20} MiB)"
         )
     most_workers = max(1, slots - _SPARE_RING_SLOTS)
     # On the virtual clock a frame is read the moment that it is published: no worker needs the ring to be long.
-    if config.clock == "wall" and config.workers == "auto" and config.max_workers > most_workers:
-        config = config.model_copy(update={"max_workers": most_workers})
+    if (
+        config.timing.clock == "wall"
+        and config.schedule.workers == "auto"
+        and config.schedule.max_workers > most_workers
+    ):
+        config = config.replace(max_workers=most_workers)
         notes.append(
             f"the frame ring keeps {slots} frames of {each_mb:.1f} MB: enough for {most_workers} workers, and auto "
             "starts no more; --ring-slots N keeps more"
@@ -174,6 +179,6 @@ def _fitted(config: RuntimeConfig, frame_bytes: int) -> tuple[RuntimeConfig, int
 
 def _fewest_ring_slots(config: RuntimeConfig) -> int:
     """Frames that workers still read while newer ones are written; with `auto`, that a few of them do."""
-    workers = 0 if config.workers == "auto" else config.workers
-    history = max(config.obs_history * config.obs_every, config.act_history)
+    workers = 0 if config.schedule.workers == "auto" else config.schedule.workers
+    history = max(config.history.obs_history * config.history.obs_every, config.history.act_history)
     return max(_FEWEST_RING_SLOTS, workers + history + _SPARE_RING_SLOTS)

@@ -74,7 +74,7 @@ class Needs:
     @property
     def uses_gpu(self) -> bool:
         """The settings demand a GPU (`auto` does not)."""
-        return self.config.device.startswith("cuda")
+        return self.config.agent.device.startswith("cuda")
 
 
 def _total_bytes(layout: Layout | None) -> int | None:

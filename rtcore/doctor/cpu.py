@@ -17,7 +17,7 @@ def count(machine: Machine, needs: Needs) -> Answer:
     online = cpu_list(machine.read(f"{_CPU}/online"))
     usable = machine.cpus
     found = f"{len(usable)} of {len(online)} may be used (CPU {in_words(usable)})"
-    pinned = needs.config.env_cpu
+    pinned = needs.config.host.env_cpu
     if pinned is not None and pinned not in usable:
         return warn(
             f"{found}; --env-cpu {pinned} is not among them", f"--env-cpu {max(usable)}, or a wider mask (taskset)"
@@ -40,8 +40,8 @@ def isolated(machine: Machine, needs: Needs) -> Answer:
     if alone:
         quiet = alone & tickless or alone
         found = f"isolated: CPU {in_words(alone)}; without scheduler tick: {in_words(tickless) or 'none'}"
-        if needs.config.env_cpu in alone:
-            return ok(f"{found}; --env-cpu {needs.config.env_cpu} uses it")
+        if needs.config.host.env_cpu in alone:
+            return ok(f"{found}; --env-cpu {needs.config.host.env_cpu} uses it")
         return warn(f"{found}; the env process would not use it", f"rtcore-run --env-cpu {min(quiet)}")
     last = max(machine.cpus)
     if len(machine.cpus) < 4:

@@ -63,7 +63,7 @@ def driver(machine: Machine, needs: Needs) -> Answer:
             return _demanded(needs, warn(f"{len(on_bus)} NVIDIA GPUs ({', '.join(on_bus)}), but no nvidia-smi", fix))
         if needs.uses_gpu:
             return lacks(
-                f"{_NO_GPU}, and --device {needs.config.device} asks for one", "--device cpu, or another machine"
+                f"{_NO_GPU}, and --device {needs.config.agent.device} asks for one", "--device cpu, or another machine"
             )
         return not_applicable(_NO_GPU)
     try:

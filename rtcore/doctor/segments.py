@@ -142,8 +142,8 @@ def room(machine: Machine, needs: Needs) -> Answer:
         return unknown(f"{found}; the run's need follows from its world, and that failed: {needs.why}")
     config = needs.config
     found += (
-        f"; {config.env_id} with {needs.layout.ring_slots} frames and {needs.layout.max_workers} worker places needs "
-        f"{size(needs.shm_bytes)}, traced {size(needs.traced_shm_bytes)}"
+        f"; {config.world.env_id} with {needs.layout.ring_slots} frames and {needs.layout.max_workers} worker places "
+        f"needs {size(needs.shm_bytes)}, traced {size(needs.traced_shm_bytes)}"
     )
     # What is used stays used; a tenth to spare.
     used_bytes = space.total_bytes - space.free_bytes

@@ -54,12 +54,12 @@ def world(request: dict[str, Any]) -> dict[str, Any]:
     from rtcore.loop.process import build_world, describe  # noqa: PLC0415 - the other trials need none of it
 
     try:
-        made = build_world(config, config.seed)
+        made = build_world(config, config.world.seed)
         info = describe(made, config)
     except ConfigError as error:
         return {"wrong_setting": str(error)}
     run = resolve(config, Fraction(info["rate_hz"]), made.observation.nbytes)
-    traced = replace(run, config=run.config.model_copy(update={"trace": True}))
+    traced = replace(run, config=run.config.replace(trace=True))
     layouts = {name: layout_for(chosen, info).to_json() for name, chosen in (("layout", run), ("traced", traced))}
     made.close()
     return layouts

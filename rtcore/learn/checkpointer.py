@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 from collections.abc import Callable, Mapping
@@ -10,8 +9,6 @@ from typing import Any, NamedTuple
 
 from rtcore.learn.checkpoint import Arrays, CheckpointFolder
 from rtcore.results.startup import start_thread
-
-_log = logging.getLogger(__name__)
 
 
 class Snapshot(NamedTuple):
@@ -26,7 +23,7 @@ class Snapshot(NamedTuple):
 class Checkpointer:
     """A checkpoint every `every_s` seconds and a last one at `stop`.
 
-    One that cannot be written is counted and logged (once for each row of failures); the older ones stay, the
+    One that cannot be written is counted and told to `say` (once for each row of failures); the older ones stay, the
     run goes on. `take` is called in this object's thread.
     """
 
@@ -35,6 +32,7 @@ class Checkpointer:
         folder: CheckpointFolder,
         every_s: float,
         take: Callable[[], Snapshot],
+        say: Callable[[str], None],
         best_return: float | None = None,
     ) -> None:
         self.written = 0
@@ -44,6 +42,7 @@ class Checkpointer:
         self._folder = folder
         self._every_s = every_s
         self._take = take
+        self._say = say
         self._is_failing = False
         self._over = threading.Event()
         self._updates_written = -1
@@ -73,9 +72,7 @@ class Checkpointer:
                 reason, hint = f"{type(error).__name__}: {error}", ""
                 if isinstance(error, OSError):
                     reason, hint = error.strerror or str(error), f"; free space for {self._folder.folder}"
-                _log.warning(
-                    f"a checkpoint could not be written: {reason}. The run goes on, older checkpoints stay{hint}"
-                )
+                self._say(f"a checkpoint could not be written: {reason}. The run goes on, older checkpoints stay{hint}")
             self._is_failing = True
 
     def _write(self, last: bool) -> None:
@@ -96,7 +93,6 @@ class Checkpointer:
         )
         self.written += 1
         self.last = folder.name
-        _log.debug("checkpoint %s after %d updates, mean return %s", folder, updates, mean)
         self.best_return = best
         self._is_failing = False
         self._updates_written = updates

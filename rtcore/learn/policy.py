@@ -19,13 +19,13 @@ def fitting_policy(config: RuntimeConfig, observation: ObservationSpec) -> Runti
     Raises:
         ConfigError: observations that no built-in network is made for.
     """
-    if config.policy != AUTO:
+    if config.agent.policy != AUTO:
         return config
     if _is_image(observation):
-        return config.model_copy(update={"policy": "impala"})
+        return config.replace(policy="impala")
     shapes = [part.shape for part in observation.parts] or [observation.shape]
     if all(len(shape) <= 1 for shape in shapes):
-        return config.model_copy(update={"policy": "mlp"})
+        return config.replace(policy="mlp")
     raise ConfigError(
         f"policy is auto, and no built-in network is made for observations {observation.to_space()}; expected uint8 "
         "images (H, W), (H, W, C) with C <= 4 or (C, H, W), vectors or Dicts of them. Give --policy module:factory; "

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,6 @@ from typing import Any
 from rtcore.config.run import RuntimeConfig
 from rtcore.learn.checkpoint import FOLDER, CheckpointFolder, SavedState, unchecked
 from rtcore.results.record import RunRecord
-
-_log = logging.getLogger(__name__)
 
 #: Newest episodes whose mean return says which checkpoint is the best, and the fewest that say anything.
 _MEAN_EPISODES, _FEWEST_EPISODES = 50, 10
@@ -24,32 +21,34 @@ _LEARNED_WITH = (
 )
 
 
-def warn_of_unchecked(config: RuntimeConfig) -> None:
+def say_what_is_unchecked(config: RuntimeConfig, say: Callable[[str], None]) -> None:
     """Weights without checksums are used, with a word."""
-    path = config.resume or config.policy_checkpoint
-    if path is not None and (note := unchecked(path, "resume" if config.resume else "policy-checkpoint")):
-        _log.warning(note)
+    path = config.weights.resume or config.weights.policy_checkpoint
+    if path is not None and (note := unchecked(path, "resume" if config.weights.resume else "policy-checkpoint")):
+        say(note)
 
 
-def warn_of_changes(config: RuntimeConfig, saved: SavedState) -> None:
+def say_what_changed(config: RuntimeConfig, saved: SavedState, say: Callable[[str], None]) -> None:
     """Resuming restores what was learned, not the settings: say which are others now."""
     was, now = saved.state.get("config") or {}, config.to_jsonable()
     others = [name for name in _LEARNED_WITH if name in was and was[name] != now[name]]
     changed = [f"{name} {now[name]} (was {was[name]})" for name in others]
     if changed:
-        _log.warning(f"resumed with other settings than {saved.folder} was learned with: {', '.join(changed)}")
+        say(f"resumed with other settings than {saved.folder} was learned with: {', '.join(changed)}")
 
 
 # -- the same for a simulated run ---------------------------------------------------------------------------------
 
 
-def checkpoint_folder(config: RuntimeConfig, out: Path, saved: SavedState | None) -> CheckpointFolder:
+def checkpoint_folder(
+    config: RuntimeConfig, out: Path, saved: SavedState | None, say: Callable[[str], None]
+) -> CheckpointFolder:
     """Where a run keeps its checkpoints: beside those it goes on from; those of another run are moved away."""
-    folder = CheckpointFolder(out / FOLDER, config.keep_checkpoints)
+    folder = CheckpointFolder(out / FOLDER, config.weights.keep_checkpoints)
     if saved is None or not saved.is_of(out):
         aside = folder.set_aside()
         if aside is not None:
-            _log.info(f"the checkpoints of an earlier run are now in {aside}")
+            say(f"the checkpoints of an earlier run are now in {aside}")
     return folder
 
 
@@ -69,22 +68,22 @@ def state_of(
         "updates": updates,
         "ticks": ticks,
         "episodes": episodes,
-        "seed": config.seed,
-        "algorithm": config.learn,
+        "seed": config.world.seed,
+        "algorithm": config.learning.learn,
         "world": {
-            "env_id": config.env_id,
+            "env_id": config.world.env_id,
             "env_args": plain["env_args"],
             "observation": env_info["observation"],
             "action": env_info["action"],
         },
         "policy": {
-            "policy": config.policy,
+            "policy": config.agent.policy,
             "policy_args": plain["policy_args"],
-            "obs_history": config.obs_history,
-            "obs_every": config.obs_every,
-            "act_history": config.act_history,
-            "chunk": config.chunk,
-            "chunk_rest": config.chunk_rest,
+            "obs_history": config.history.obs_history,
+            "obs_every": config.history.obs_every,
+            "act_history": config.history.act_history,
+            "chunk": config.agent.chunk,
+            "chunk_rest": config.agent.chunk_rest,
             "title": policy_title,
         },
         "config": plain,

@@ -30,8 +30,8 @@ def learner_stats(config: RuntimeConfig, master: MasterState, store: ParamStore,
     )
     numbers = {name: newest.float_of(name) if made else math.nan for name in _NUMBERS}
     return LearnerStats(
-        algorithm=config.learn or "",
-        mode=config.mode,
+        algorithm=config.learning.learn or "",
+        mode=config.learning.mode,
         learners=len(statuses),
         updates=updates,
         updates_per_s=math.nan,
@@ -64,8 +64,10 @@ def why_stopped(master: MasterState) -> str:
 
 def _epsilon(config: RuntimeConfig, ticks: int) -> float:
     """Share of random actions after so many ticks."""
-    share = min(1.0, ticks / config.epsilon_ticks)
-    return config.epsilon_start + share * (config.epsilon_end - config.epsilon_start)
+    share = min(1.0, ticks / config.exploration.epsilon_ticks)
+    return config.exploration.epsilon_start + share * (
+        config.exploration.epsilon_end - config.exploration.epsilon_start
+    )
 
 
 def _place(master: MasterState, index: int) -> dict[str, Any]:

@@ -47,8 +47,8 @@ def main(boot: dict[str, Any], channel: Channel) -> None:
     try:
         step_ns = time_steps(world, boot["entropy"], lambda call, first: channel.send(AtWorld(call, first)))
         channel.send(WorldSpec(describe(world, config) | {"step_ns": step_ns}))
-        made = channel.expect(SegmentsMade, config.startup_timeout_s)
-        report = prepare_env_process(config.env_cpu) if config.realtime == "auto" else {}
+        made = channel.expect(SegmentsMade, config.faults.startup_timeout_s)
+        report = prepare_env_process(config.host.env_cpu) if config.host.realtime == "auto" else {}
         layout, run = Layout.from_json(made.layout), ResolvedRun.from_jsonable(made.run)
         shared = SharedRun.attach(boot["run_id"], layout, world.observation)
         # Nobody waits for a wake-up where there is no worker process.
@@ -87,21 +87,21 @@ def build_world(config: RuntimeConfig, seed: int, about_to: Callable[[str], obje
     """
     about_to("being made")
     try:
-        env = make_environment(config.env_id, config.world_args)
+        env = make_environment(config.world.env_id, config.world.args)
     except RtcoreError:
         raise
     except Exception as error:
-        refused = refused_setting(error, config.env_id, config.world_args)
+        refused = refused_setting(error, config.world.env_id, config.world.args)
         if refused is not None:
             raise ConfigError(refused) from error
-        raise EnvironmentFailed(f"{config.env_id} could not be made: {type(error).__name__}: {error}") from error
-    world = GymnasiumWorld(env, seed=seed, on_missing=config.on_missing, noop_action=config.noop_action)
+        raise EnvironmentFailed(f"{config.world.env_id} could not be made: {type(error).__name__}: {error}") from error
+    world = GymnasiumWorld(env, seed=seed, on_missing=config.world.on_missing, noop_action=config.world.noop_action)
     about_to("in its first reset()")
     try:
         world.reset()
         world.inspect()
     except EnvironmentFailed as error:  # of a start state, say, which is looked at only here
-        refused = refused_setting(error.__cause__, config.env_id, config.world_args)
+        refused = refused_setting(error.__cause__, config.world.env_id, config.world.args)
         if refused is not None:
             raise ConfigError(refused) from error
         raise
@@ -137,9 +137,9 @@ def time_steps(
 
 def describe(world: GymnasiumWorld, config: RuntimeConfig) -> dict[str, Any]:
     """What the supervisor and the workers need to know of the world."""
-    rate_hz = tick_rate_hz(config, world.env.metadata.get("render_fps"))
+    rate_hz = tick_rate_hz(config.world, world.env.metadata.get("render_fps"))
     return {
-        "env_id": config.env_id,
+        "env_id": config.world.env_id,
         "observation": world.observation.to_json(),
         "action": world.action.to_json(),
         "rate_hz": str(rate_hz),
@@ -150,7 +150,7 @@ def describe(world: GymnasiumWorld, config: RuntimeConfig) -> dict[str, Any]:
         "own": getattr(world.env.unwrapped, "rtcore_info", {}),
         "notes": world.notes(rate_hz),
         "leaves_space": world.leaves_space,
-        **(_env_spec(world) | {"action_meanings": world.action_meanings} if config.record else {}),
+        **(_env_spec(world) | {"action_meanings": world.action_meanings} if config.output.record else {}),
     }
 
 
@@ -243,7 +243,7 @@ class EnvProcess:
             shared,
             self._wake,
             control["num_workers"],
-            chunk=config.chunk,
+            chunk=config.agent.chunk,
             phase_seq=phase_seq,
         )
         clock = TickClock.for_period(period_ns)
@@ -258,12 +258,12 @@ class EnvProcess:
             grid,
             clock,
             schedule,
-            Dispatcher(config.on_late),
+            Dispatcher(config.schedule.on_late),
             workers,
             recorder,
-            chunk=config.chunk,
-            on_reset=config.on_reset,
-            overrun=config.overrun,
+            chunk=config.agent.chunk,
+            on_reset=config.world.on_reset,
+            overrun=config.world.overrun,
             phase_seq=phase_seq,
             resets=self._resets,
             num_ticks=num_ticks,
@@ -280,7 +280,7 @@ class EnvProcess:
         """Let the jobs that are out come back, so that the next phase starts with every worker idle."""
         control, status, clock = self._shared.run_control, self._shared.env_status, MonotonicClock()
         # One that hangs is killed by the supervisor, which knows how long an inference may take.
-        patience, limit_ns = Patience(clock), ns_of(self._run.config.startup_timeout_s)
+        patience, limit_ns = Patience(clock), ns_of(self._run.config.faults.startup_timeout_s)
         while workers.num_waiting and patience.now_ns() < limit_ns and control["phase"] != Phase.STOP:
             now_ns = clock.now_ns()
             status["heartbeat_ns"] = now_ns

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rtcore.config.learning import LearnConfig
+from rtcore.config.groups import HistorySettings
 from rtcore.errors import ConfigError
 from rtcore.memory.layout import FrameHeader
 from rtcore.memory.ring import FrameRing
@@ -41,9 +41,9 @@ class History:
             raise ConfigError(f"obs_every={self.obs_every} must be at least 1")
 
     @classmethod
-    def of(cls, config: LearnConfig) -> History:
+    def of(cls, history: HistorySettings) -> History:
         """That of a run's settings."""
-        return cls(config.obs_history, config.act_history, config.obs_every)
+        return cls(history.obs_history, history.act_history, history.obs_every)
 
     @property
     def obs_depth_frames(self) -> int:

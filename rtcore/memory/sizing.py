@@ -1,4 +1,4 @@
-"""The sizes of a run's shared memory, from its settings and its world."""
+"""How large the shared memory of a run is: from its settings and its world."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from rtcore.memory.trace import TRACE_SLOTS
 from rtcore.spaces import ActionSpec, ObservationSpec
 
 _LOG_SLOTS = 16384
-#: Room for the run description (description.py), beside its settings and the spaces of its world.
+#: Room for what a run says of itself, beside its settings and its world's spaces.
 _ABOUT_BYTES = 65536
 
 
 def layout_for(run: ResolvedRun, env_info: dict[str, Any]) -> Layout:
-    """The layout of a run's segments. `env_info`: what the env process reports about its world."""
+    """How large a run's segments are. `env_info`: what the env process says of its world."""
     observation = ObservationSpec.from_json(env_info["observation"])
     return Layout(
         max_workers=run.worker_places,
@@ -24,7 +24,7 @@ def layout_for(run: ResolvedRun, env_info: dict[str, Any]) -> Layout:
         log_slots=_LOG_SLOTS,
         frame_bytes=observation.nbytes,
         action_bytes=ActionSpec.from_json(env_info["action"]).nbytes,
-        chunk=run.config.chunk,
+        chunk=run.config.agent.chunk,
         about_bytes=_ABOUT_BYTES + 2 * (len(json.dumps(env_info)) + len(json.dumps(run.to_jsonable()))),
-        trace_slots=TRACE_SLOTS if run.config.trace else 0,
+        trace_slots=TRACE_SLOTS if run.config.output.trace else 0,
     )

@@ -16,16 +16,16 @@ _ILLEGAL_OPCODE = "(A Game Boy program that executes an illegal opcode never doe
 
 def longest_silence_ns(run: ResolvedRun) -> int:
     """How long the env process may show no sign of life: it shows one at each tick, and may sleep until the next."""
-    return ns_of(run.config.env_timeout_s) + 2 * run.period_ns
+    return ns_of(run.config.faults.env_timeout_s) + 2 * run.period_ns
 
 
 def check_start(env: Child, at: AtWorld, config: RuntimeConfig, patience: Patience) -> None:
     """`EnvironmentHung` if a call of the world's takes too long while there is no heartbeat yet."""
-    silent_ns = patience.silent_ns("env", at)
-    if at.call and not at.may_take_a_start and silent_ns > ns_of(config.env_timeout_s):
+    silent_ns, timeout_s = patience.silent_ns("env", at), config.faults.env_timeout_s
+    if at.call and not at.may_take_a_start and silent_ns > ns_of(timeout_s):
         raise EnvironmentHung(
-            f"the world (in the env process, pid {env.pid}) did not return within {config.env_timeout_s:g} s {at.call} "
-            f"and was ended. Does {config.env_id} return from step() and reset()? {_ILLEGAL_OPCODE} "
+            f"the world (in the env process, pid {env.pid}) did not return within {timeout_s:g} s {at.call} "
+            f"and was ended. Does {config.world.env_id} return from step() and reset()? {_ILLEGAL_OPCODE} "
             "Raise --env-timeout-s if it is only slow"
         )
 
@@ -46,6 +46,6 @@ def check_env(env: Child, shared: SharedRun | None, run: ResolvedRun | None, pat
     if heartbeat_ns and silent_ns > longest_silence_ns(run):
         raise EnvironmentHung(
             f"the env process (pid {env.pid}) was silent for {silent_ns / 1e9:.0f} s in tick "
-            f"{shared.env_status['tick']} and was ended. Does {run.config.env_id} return from step() "
+            f"{shared.env_status['tick']} and was ended. Does {run.config.world.env_id} return from step() "
             f"and reset()? {_ILLEGAL_OPCODE} Raise --env-timeout-s if it is only slow"
         )

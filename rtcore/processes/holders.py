@@ -8,7 +8,6 @@ workers have copies of their own, and the run says why. Nothing here talks to th
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,8 +18,6 @@ from rtcore.memory.layout import Layout, ParamLayout
 from rtcore.memory.segments import segment_path
 from rtcore.memory.weights import ParamStore, attach_store, create_store
 from rtcore.processes.launcher import Child, child_error
-
-_log = logging.getLogger(__name__)
 
 HOLDER_ENTRY = "rtcore_workers.holder:main"
 
@@ -58,6 +55,7 @@ class HolderProcesses:
         run_id: str,
         layout: Layout,
         launch: Launch,
+        say: Callable[[str], None],
         take_down: Callable[[Child, str], None],
     ) -> None:
         #: Shutting down: exits are expected.
@@ -65,6 +63,7 @@ class HolderProcesses:
         self._run_id = run_id
         self._layout = layout
         self._launch = launch
+        self._say = say
         self._take_down = take_down
         self._places: list[_Place] = []
 
@@ -88,7 +87,7 @@ class HolderProcesses:
                 place.private.add(worker.index)
                 place.users = [user for user in place.users if user is not worker]
                 if not place.refused:
-                    _log.warning(f"worker {worker.index} does not share the weights on {device}: {why}")
+                    self._say(f"worker {worker.index} does not share the weights on {device}: {why}")
 
     def check(self, child: Child, params: ParamStore, *, in_run: bool) -> None:
         """Something happened to a holder. WorkerDied if it died before the run has begun."""
@@ -97,7 +96,7 @@ class HolderProcesses:
             return
         if child.exitcode is None:
             for note in (child.ready or {}).pop("notes", ()):
-                _log.warning(f"weight holder of {place.device}: {note}")
+                self._say(f"weight holder of {place.device}: {note}")
             self._answer(place)
             return
         place.child = None
@@ -108,7 +107,7 @@ class HolderProcesses:
         if child.ready is None:
             cause = f"its holder died: {describe_exit(child.exitcode)}"
             place.refused = str(child_error(child.failure, "the holder")) if child.failure is not None else cause
-            _log.warning(f"the weights on {place.device} are not shared: {place.refused}")
+            self._say(f"the weights on {place.device} are not shared: {place.refused}")
             self._answer(place)
             return
         if not in_run:
@@ -120,7 +119,7 @@ class HolderProcesses:
         users, place.users = [user for user in place.users if user.exitcode is None], []
         cause = child.failure.text if child.failure is not None else describe_exit(child.exitcode)
         workers = ", ".join(str(user.index) for user in users)
-        _log.warning(
+        self._say(
             f"the weight holder of {place.device} (pid {child.pid}) is down: {cause}; "
             f"{f'restarting workers {workers} with it' if users else 'no worker used it'}"
         )

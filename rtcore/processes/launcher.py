@@ -6,7 +6,6 @@ Touches nothing of the embedding program: no signal handler, no start method, no
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import resource
 import selectors
@@ -26,8 +25,6 @@ from rtcore import errors
 from rtcore.channel import Channel, Exited, Failed, Fork, Forked, ForkFailed, Message, Preload, Preloaded, Ready, Setup
 from rtcore.clock import NS_PER_MS, NS_PER_S, MonotonicClock
 from rtcore.errors import ChannelError, LauncherDied, RtcoreError, StartupError
-
-_log = logging.getLogger(__name__)
 
 Role = Literal["env", "worker", "learner", "holder", "recorder"]
 
@@ -125,6 +122,7 @@ class Launcher:
         self,
         run_id: str,
         preload: tuple[str, ...] = PRELOAD,
+        say: Callable[[str], None] = lambda text: None,
         grace_s: float = 2.0,
     ) -> None:
         """Returns at once. StartupError if no process can be started.
@@ -133,6 +131,7 @@ class Launcher:
         """
         self._grace_s = grace_s
         self.failed_forks: Counter[str] = Counter()
+        self._say = say
         self._clock = MonotonicClock()
         self._children: dict[int, Child] = {}
         self._orders: dict[int, _Order] = {}
@@ -209,7 +208,6 @@ class Launcher:
             self._asked.update(wanted)
             self._importing.append(what)
             self._control.post(Preload(wanted))
-            _log.debug("the fork server imports %s", ", ".join(wanted))
 
     @property
     def importing(self) -> str:
@@ -314,7 +312,6 @@ class Launcher:
         child.pid = message.pid
         child.channel = Channel(socket.socket(fileno=message.descriptor))
         self._selector.register(child.channel, selectors.EVENT_READ, child)
-        _log.debug("%s is process %d", child.name, child.pid)
         return []
 
     def _refused(self, order: _Order, why: str) -> list[Child]:
@@ -324,7 +321,7 @@ class Launcher:
         if not order.refused_ns:
             order.refused_ns = now_ns
             patience = f"trying again for {_FORK_PATIENCE_NS // NS_PER_S} s"
-            _log.warning(f"no process can be started for {order.child.name}: {why}; {patience}")
+            self._say(f"no process can be started for {order.child.name}: {why}; {patience}")
         if now_ns - order.refused_ns < _FORK_PATIENCE_NS:
             self._again.append((now_ns + _FORK_AGAIN_NS, order))
             return []
@@ -344,7 +341,6 @@ class Launcher:
             return []
         child = self._children.pop(message.pid)
         child.exitcode = message.exitcode
-        _log.debug("%s (pid %d) has ended with exit code %d", child.name, child.pid, child.exitcode)
         if child.channel is not None:
             self._read_child(child)
             self._forget(child.channel)

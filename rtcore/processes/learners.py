@@ -5,7 +5,6 @@ Nothing here talks to the env process, and no learner can delay it.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -33,8 +32,6 @@ from rtcore.processes.restarts import Restarts
 from rtcore.results.summary import LearnerStats
 from rtcore.spaces import ActionSpec
 
-_log = logging.getLogger(__name__)
-
 LEARNER_ENTRY = "rtcore_workers.learner:main"
 _GRACE_NS = 2 * NS_PER_S
 
@@ -46,14 +43,14 @@ def check_can_learn(config: RuntimeConfig, action: ActionSpec, ring_slots: int) 
     """ConfigError, before any worker is started, if this world cannot be learned with these settings."""
     if action.kind != "discrete":
         raise ConfigError(
-            f"learn={config.learn}: the actions of {config.env_id} are {action.to_space()}; expected Discrete, as DQN "
-            "compares the values of all actions. Wrap the world to offer a few fixed actions, or learn with a trainer "
-            "of your own (Runtime.transitions)"
+            f"learn={config.learning.learn}: the actions of {config.world.env_id} are {action.to_space()}; expected "
+            "Discrete, as DQN compares the values of all actions. Wrap the world to offer a few fixed actions, or "
+            "learn with a trainer of your own (Runtime.transitions)"
         )
-    if config.batch_size > ring_slots // 2:
+    if config.learning.batch_size > ring_slots // 2:
         raise ConfigError(
-            f"batch_size={config.batch_size} is more than half of ring_slots={ring_slots}, which is the replay memory; "
-            "raise --ring-slots or lower --batch-size"
+            f"batch_size={config.learning.batch_size} is more than half of ring_slots={ring_slots}, which is the "
+            "replay memory; raise --ring-slots or lower --batch-size"
         )
 
 
@@ -64,8 +61,8 @@ def check_same_world(config: RuntimeConfig, env_info: dict[str, Any], saved: Sav
         was, now = world.get(name), env_info[name]
         if was != now:
             raise ConfigError(
-                f"resume: {saved.folder} was trained on {world.get('env_id')}, {name}s {was}; {config.env_id} has "
-                f"{now}. Resume with the same world, or play the weights with --policy-checkpoint"
+                f"resume: {saved.folder} was trained on {world.get('env_id')}, {name}s {was}; {config.world.env_id} "
+                f"has {now}. Resume with the same world, or play the weights with --policy-checkpoint"
             )
 
 
@@ -80,6 +77,7 @@ class LearnerProcesses:
         env_info: dict[str, Any],
         saved: SavedState | None,
         launch: Launch,
+        progress: Callable[[str], None],
         clock: Clock,
         patience: Patience,
     ) -> None:
@@ -88,7 +86,7 @@ class LearnerProcesses:
         check_can_learn(config, ActionSpec.from_json(env_info["action"]), shared.layout.ring_slots)
         if saved is not None:
             check_same_world(config, env_info, saved)
-        self.restarts = Restarts(config.max_restarts)
+        self.restarts = Restarts(config.faults.max_restarts)
         self.stopped = ""
         self.first_updates = int(saved.state["updates"]) if saved is not None else 0
         self._config = config
@@ -97,6 +95,7 @@ class LearnerProcesses:
         self._env_info = env_info
         self._saved = saved
         self._launch = launch
+        self._progress = progress
         self._clock = clock
         self._patience = patience
         self._master: MasterState | None = None
@@ -125,16 +124,17 @@ class LearnerProcesses:
         """
         if store is None:
             raise PolicyConfigError(
-                f"policy {self._config.policy!r} has no network to learn with; try --policy dqn, nature or mlp"
+                f"policy {self._config.agent.policy!r} has no network to learn with; try --policy dqn, nature or mlp"
             )
         manifest = store.manifest()
         if not manifest.trainable_bytes:
             raise ConfigError(
-                f"learn={self._config.learn}: policy {self._config.policy} has no trainable float32 parameter"
+                f"learn={self._config.learning.learn}: policy {self._config.agent.policy} has no trainable float32 "
+                "parameter"
             )
         # A learner that found no room in the middle of the run would end it.
         store.reserve()
-        learners = max(1, self._config.learner_processes)
+        learners = max(1, self._config.learning.learner_processes)
         layout = MasterLayout(learners, manifest.trainable_bytes)
 
         def write_sizes(memory: memoryview) -> None:
@@ -158,8 +158,8 @@ class LearnerProcesses:
 
     def start(self) -> None:
         """Start the processes, before tick 0; `is_ready` says when they are."""
-        count, run_control = self._config.learner_processes, self._shared.run_control
-        _log.info(f"starting {count} learner{'s' if count != 1 else ''}")
+        count, run_control = self._config.learning.learner_processes, self._shared.run_control
+        self._progress(f"starting {count} learner{'s' if count != 1 else ''}")
         self._boot = {
             "layout": self._shared.layout.to_json(),
             "observation": self._env_info["observation"],
@@ -204,10 +204,12 @@ class LearnerProcesses:
         reason = self._reasons.pop(index, None) or describe_exit(child.exitcode)
         if not self.restarts.note(index, reason, self.master.status[index]["updates"]):
             if "hung" in reason:
-                raise PolicyError(f"learner {index} {reason}, restarted {self._config.max_restarts} times in a row")
+                raise PolicyError(
+                    f"learner {index} {reason}, restarted {self._config.faults.max_restarts} times in a row"
+                )
             raise WorkerDied("learner", index, child.pid, child.exitcode)
         self.master.control[index]["restarts"] += 1
-        _log.warning(f"learner {index} (pid {child.pid}) is down: {reason}; restarting it")
+        self._progress(f"learner {index} (pid {child.pid}) is down: {reason}; restarting it")
         self._start(index)
 
     def look(self) -> None:
@@ -230,7 +232,7 @@ class LearnerProcesses:
                 child.kill()
         if not self.stopped and (why := why_stopped(self._master)):
             self.stopped = why
-            _log.warning(
+            self._progress(
                 f"stopped learning: {why}. The weights before it go on playing; look at the rewards and "
                 "observations, or lower --learning-rate"
             )
@@ -238,8 +240,8 @@ class LearnerProcesses:
     def _hang_ns(self, child: Child) -> int:
         """How long a learner may be silent: an update of a large network takes its time."""
         if child.ready is None or not self._update_ns:
-            return ns_of(self._config.startup_timeout_s)
-        return max(ns_of(self._config.hang_timeout_s), 10 * self._update_ns)
+            return ns_of(self._config.faults.startup_timeout_s)
+        return max(ns_of(self._config.faults.hang_timeout_s), 10 * self._update_ns)
 
     @property
     def _update_ns(self) -> int:

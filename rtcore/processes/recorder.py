@@ -5,7 +5,6 @@ The recorder's death, or a full disk, is told and counted, and never ends the ru
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -20,8 +19,6 @@ from rtcore.memory.shared import SharedRun
 from rtcore.processes.launcher import Child, Launcher, child_error
 from rtcore.recording.schema import FOLDER, TICKS_FILE, UNFINISHED
 from rtcore.recording.writer import Counts
-
-_log = logging.getLogger(__name__)
 
 RECORDER_ENTRY = "rtcore.recording.process:main"
 #: While it closes its file a recorder tells how far it is; one that neither tells nor works for so long is killed.
@@ -41,13 +38,15 @@ class RecorderProcess:
         config: RuntimeConfig,
         shared: SharedRun,
         launch: Launch,
+        progress: Callable[[str], None],
         patience: Patience,
     ) -> None:
-        if config.out is None:
+        if config.output.out is None:
             raise ValueError("record needs an output folder")
-        self._out: Path = config.out
+        self._out: Path = config.output.out
         self._shared = shared
         self._launch = launch
+        self._progress = progress
         self._patience = patience
         self._child: Child | None = None
         self._counts = Counts()
@@ -61,7 +60,7 @@ class RecorderProcess:
 
         `about`: what the file says of the run, as `RecordingWriter` takes it; `world` among it.
         """
-        _log.info("starting the recorder")
+        self._progress("starting the recorder")
         about = about | {
             "first_frame_seq": self._shared.ring.sequence.newest() + 1,
             "first_log_seq": self._shared.log.sequence.newest() + 1,
@@ -99,7 +98,7 @@ class RecorderProcess:
                 continue
             self._counts = Counts(**message.counts)
             if message.note:
-                _log.warning(message.note)
+                self._progress(message.note)
             if message.failed_with:
                 self._stopped(message.failed_with)
             elif message.end:
@@ -110,7 +109,7 @@ class RecorderProcess:
         """Once: say it, and keep it for the summary."""
         self._end, self._is_settled = f"{UNFINISHED}: {why}", True
         goes_on = "" if self._ending else "; the run goes on"
-        _log.warning(f"recording stopped: {why}. What was written can be read{goes_on}")
+        self._progress(f"recording stopped: {why}. What was written can be read{goes_on}")
 
     # -- end -----------------------------------------------------------------------------------------------
 
@@ -157,7 +156,7 @@ class RecorderProcess:
     def _say_what_there_is(self) -> None:
         if not self._end.startswith(UNFINISHED):
             counts = self._counts
-            _log.info(
+            self._progress(
                 f"recorded  {counts.frames:,} frames and {counts.jobs:,} jobs, {self._end} "
                 f"({counts.bytes / 1e6:.1f} MB): {self._out / FOLDER / TICKS_FILE}"
             )

@@ -5,7 +5,6 @@ Nothing here talks to a process: the supervisor lends what it takes (`RehearsedR
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
@@ -16,8 +15,6 @@ from rtcore.host.cpus import usable_cpus
 from rtcore.memory.shared import Phase, SharedRun
 from rtcore.results.record import Drain
 from rtcore.scheduling.planner import Plan, Tau, make_plan
-
-_log = logging.getLogger(__name__)
 
 _MIN_ROUND_NS = 700_000_000
 #: Where inferences are slow it lasts as long as three of them, but no longer than this for their sake: each worker has
@@ -88,6 +85,7 @@ class RehearsedRun(Protocol):
     def retire(self, index: int) -> None: ...
     def set_phase(self, phase: Phase, plan: Plan, num_workers: int) -> int: ...
     def enter(self, phase: str, line: str) -> None: ...
+    def progress(self, line: str) -> None: ...
     def wait_until(
         self,
         done: Callable[[], bool],
@@ -109,12 +107,12 @@ class Rehearsal:
     def plan(self, num_workers: int) -> Plan:
         """Rehearse with the workers there are, plan, and with `auto` start more while that helps."""
         tau = Tau.of([min(self._run.policy_info.get("warmup_ns") or [0])], [0])
-        if self._config.workers == "auto":
+        if self._config.schedule.workers == "auto":
             plan = self._grow(tau, num_workers)
         else:
             tried = self._rehearse(self._make_plan(tau, num_workers), num_workers)
             plan = self._make_plan(tried.tau, num_workers)
-        if self._config.learn is not None and self._config.mode != "async":
+        if self._config.learning.learn is not None and self._config.learning.mode != "async":
             updates = "Each inference has an update beside it, whose time is not in this plan."
             plan = replace(plan, limit=f"{plan.limit} {updates}".strip())
         return plan
@@ -130,7 +128,7 @@ class Rehearsal:
             tau, wanted = tried.tau, self._make_plan(tried.tau, None).workers
             goal = growth.after(tried, wanted, elapsed_ns=self._clock.now_ns() - begun_ns)
         if growth.why:
-            _log.info(growth.why)
+            run.progress(growth.why)
         free = self._make_plan(goal.tau, None)
         # Not fewer than half of those that were tried: what was measured was measured with all of them.
         kept = max(min(goal.workers, free.workers), -(-num_workers // 2))
@@ -141,15 +139,15 @@ class Rehearsal:
 
     def _make_plan(self, tau: Tau, workers: int | None) -> Plan:
         return make_plan(
-            self._config.stagger,
+            self._config.schedule.stagger,
             tau,
             self._resolved.rate_hz,
             workers=workers,
-            max_workers=self._config.max_workers,
+            max_workers=self._config.schedule.max_workers,
             guard_ns=self._resolved.guard_ns,
             device_parallelism=self._device_parallelism(),
-            chunk=self._config.chunk,
-            on_late=self._config.on_late,
+            chunk=self._config.agent.chunk,
+            on_late=self._config.schedule.on_late,
         )
 
     def _device_parallelism(self) -> float:
@@ -166,11 +164,11 @@ class Rehearsal:
         On a grid that is stretched a step takes a period at most: what is longer puts the ticks off.
         """
         step_ns = int(self._run.env_info["step_ns"])
-        return min(step_ns, self._resolved.period_ns) if self._config.overrun == "stretch" else step_ns
+        return min(step_ns, self._resolved.period_ns) if self._config.world.overrun == "stretch" else step_ns
 
     def _rehearse(self, plan: Plan, num_workers: int) -> Round:
         """Run the workers as planned on the world's first frame; returns what was measured."""
-        run, startup_s = self._run, self._config.startup_timeout_s
+        run, startup_s = self._run, self._config.faults.startup_timeout_s
         run.enter("rehearsal", f"rehearsing with {num_workers} worker{'s' if num_workers != 1 else ''}")
         phase_seq = run.set_phase(Phase.REHEARSE, plan, num_workers)
         drain = Drain(run.shared, phase_seq)
@@ -202,7 +200,7 @@ class Rehearsal:
         run.wait_until(lambda: run.shared.env_status["phase_seen"] == phase_seq, "the world", startup_s)
         if silent := sorted(set(range(num_workers)) - taus.keys()):
             names = ", ".join(map(str, silent))
-            _log.warning(f"the rehearsal's time was up before these workers had answered: {names}")
+            run.progress(f"the rehearsal's time was up before these workers had answered: {names}")
         tau = Tau.of([tau_ns for times in taus.values() for tau_ns in times], costs, taus)
         return Round(num_workers, replace(tau, wanted_samples=wanted), _per_second(answered_ns))
 

@@ -7,7 +7,6 @@ process through shared memory only: nothing it does, or fails to do, can delay a
 from __future__ import annotations
 
 import contextlib
-import logging
 import signal
 import sys
 import warnings
@@ -30,14 +29,14 @@ from rtcore.learn.checkpoint import SavedState
 from rtcore.learn.policy import WITHOUT_NETWORK, fitting_policy
 from rtcore.loop.resets import reset_order
 from rtcore.loop.world import leaves_space_text, world_seed
-from rtcore.memory.description import RunDescription
+from rtcore.memory.description import About
 from rtcore.memory.layout import TRACE_SUPERVISOR
 from rtcore.memory.owners import reap_dead_runs
 from rtcore.memory.segments import check_platform, new_run_id, unlink_all
 from rtcore.memory.shared import Phase, SharedRun, next_order
 from rtcore.memory.sizing import layout_for
 from rtcore.memory.trace import TraceKind, TraceRing
-from rtcore.memory.waiting import FOLLOWS_WALL_CLOCK
+from rtcore.memory.waiting import FOLLOWS_THE_DATE
 from rtcore.memory.weights import ParamStore
 from rtcore.processes.environment import check_env, check_start, longest_silence_ns
 from rtcore.processes.launcher import PRELOAD_META, PRELOAD_NETWORK, PRELOAD_WORKERS, Child, Launcher, child_error
@@ -51,19 +50,19 @@ from rtcore.results.startup import StartUp
 from rtcore.scheduling.planner import Plan, plan_of_player
 from rtcore.spaces import ActionSpec, ObservationSpec
 
-_log = logging.getLogger(__name__)
-
 ENV_ENTRY = "rtcore.loop.process:main"
 _NOT_STARTED = "the run has not started: call start() or use it as a context manager"
 _PROGRAM_CHARS = 2000
 _GRACE_NS = 2_000_000_000
 _LOOK_NS = 5_000_000
 
+Progress = Callable[[str], None]
+
 
 class Supervisor:
     """One run's processes. Not thread-safe: after `start`, one thread calls `watch` until it answers True."""
 
-    def __init__(self, config: RuntimeConfig, *, played_delay_ticks: int | None = None) -> None:
+    def __init__(self, config: RuntimeConfig, progress: Progress, *, played_delay_ticks: int | None = None) -> None:
         """`played_delay_ticks`: this program answers the jobs itself (`Player`), as many ticks after their frame; no
         worker is started, watched or restarted, and an episode begins when the program says so.
         """
@@ -77,6 +76,7 @@ class Supervisor:
         self.policy_info: dict[str, Any] = {}
         self.env_info: dict[str, Any] = {}
         self.stopping = self._stop_was_asked = False
+        self.progress = progress
         #: Called when the plan is made and nothing of the run is written yet.
         self.about_to_run: Callable[[], None] = lambda: None
         self._clock = MonotonicClock()
@@ -100,7 +100,7 @@ class Supervisor:
         self.run_phase_seq = -1
         self.run_first_frame = 0
         self._started_unix_s = 0.0
-        self._startup = StartUp(self._clock)
+        self._startup = StartUp(self._clock, progress)
         self._patience = Patience(self._clock)
 
     # -- start ---------------------------------------------------------------------------------------------
@@ -132,15 +132,15 @@ class Supervisor:
     def start(self) -> None:
         """Everything up to tick 0: processes, warm-up, rehearsal, plan. Raises what went wrong."""
         check_platform()
-        device_names(self.config.device)
-        if self._played_delay_ticks is None and self.config.policy not in WITHOUT_NETWORK:
-            check_device(self.config.device)
-        if FOLLOWS_WALL_CLOCK:
-            _log.warning("this C library waits by the date: do not set it back during the run (glibc 2.30 is better)")
+        device_names(self.config.agent.device)
+        if self._played_delay_ticks is None and self.config.agent.policy not in WITHOUT_NETWORK:
+            check_device(self.config.agent.device)
+        if FOLLOWS_THE_DATE:
+            self.progress("this C library waits by the date: do not set it back during the run (glibc 2.30 is better)")
         self._startup.enter("world")
         for run_id in reap_dead_runs():
-            _log.info(f"removed the shared memory that run {run_id} left behind when it was killed")
-        self._launcher = Launcher(self.run_id, grace_s=self.config.env_timeout_s)
+            self.progress(f"removed the shared memory that run {run_id} left behind when it was killed")
+        self._launcher = Launcher(self.run_id, say=self.progress, grace_s=self.config.faults.env_timeout_s)
         self._failed_forks = self._launcher.failed_forks
         self._start_env()
         self.plan = plan = self._make_policy_ready()
@@ -155,10 +155,13 @@ class Supervisor:
         """Workers, rehearsed, or places for the program that plays; and how it will go."""
         delay_ticks = self._played_delay_ticks
         if delay_ticks is None:
-            first = 1 if self.config.workers == "auto" else self.config.workers
+            first = 1 if self.config.schedule.workers == "auto" else self.config.schedule.workers
             self._check_learning()
             self._startup.enter("imports")
-            limit_s, importing = self.config.startup_timeout_s, lambda: f"importing {self._launcher_now.importing}"
+            limit_s, importing = (
+                self.config.faults.startup_timeout_s,
+                lambda: f"importing {self._launcher_now.importing}",
+            )
             self.wait_until(lambda: not self._launcher_now.importing, importing, limit_s, importing)
             self.start_workers(range(first))
             if self.learners is not None:
@@ -173,17 +176,17 @@ class Supervisor:
 
     def _check_learning(self) -> None:
         """Before any worker is started: whether this world can be learned, and goes on from what was saved."""
-        if self.config.learn is not None:
+        if self.config.learning.learn is not None:
             launch = partial(self._launch, "learner")
             parts = (self.resolved, self.run_id, self.shared, self.env_info, self.saved)
-            self.learners = LearnerProcesses(*parts, launch, self._clock, self._patience)
+            self.learners = LearnerProcesses(*parts, launch, self.progress, self._clock, self._patience)
 
     def _start_learners(self) -> None:
         """After the rehearsal, so that they are in nobody's way, and before tick 0."""
-        if self.learners is not None and self.config.learner_processes:
+        if self.learners is not None and self.config.learning.learner_processes:
             self._startup.enter("learners")
             self.learners.start()
-            self.wait_until(self.learners.is_ready, "a learner", self.config.startup_timeout_s)
+            self.wait_until(self.learners.is_ready, "a learner", self.config.faults.startup_timeout_s)
 
     def end_learning(self) -> None:
         """Let the learners finish the update they are at. Once the run is over, however it ended."""
@@ -192,13 +195,13 @@ class Supervisor:
 
     def _start_recording(self) -> None:
         """Between the rehearsal and tick 0: nothing ticks, so that the next frame is the run's first."""
-        if self.config.record:
+        if self.config.output.record:
             self._startup.enter("recorder")
             launch, played = partial(self._launch, "recorder", 0, 0), self._played_delay_ticks is not None
-            self.recording = RecorderProcess(self.config, self.shared, launch, self._patience)
+            self.recording = RecorderProcess(self.config, self.shared, launch, self.progress, self._patience)
             about = describe_run(self.config, self.env_info, self.policy_info, self.resolved.rate_hz, played=played)
             self.recording.start(about)
-            self.wait_until(self.recording.is_ready, "the recorder", self.config.startup_timeout_s)
+            self.wait_until(self.recording.is_ready, "the recorder", self.config.faults.startup_timeout_s)
 
     def end_recording(self) -> None:
         """Let the recorder write what is left. Once the run is over, however it ended."""
@@ -207,21 +210,21 @@ class Supervisor:
             self.recording.see_off(self._launcher, soon=soon)
 
     def _start_env(self) -> None:
-        making = f"making the world {self.config.env_id}"
+        making = f"making the world {self.config.world.env_id}"
         self._startup.enter("world", making)
-        played, seed = self._played_delay_ticks is not None, world_seed(self.config.seed, self.ticks_before)
+        played, seed = self._played_delay_ticks is not None, world_seed(self.config.world.seed, self.ticks_before)
         boot = {"played": played, "seed": seed, "entropy": world_entropy(seed)}
         self._env = self._launch("env", 0, 0, ENV_ENTRY, boot)
         # While the world is being made, and not before its process is forked: that one needs none of it.
         if not played:
             self._launcher_now.preload("the workers", PRELOAD_WORKERS)
-        if not played and self.config.policy not in WITHOUT_NETWORK:
-            further = self._has_own_network and self.config.workers != 1
+        if not played and self.config.agent.policy not in WITHOUT_NETWORK:
+            further = self._has_own_network and self.config.schedule.workers != 1
             self._launcher_now.preload("torch", PRELOAD_NETWORK + (PRELOAD_META if further else ()))
-        limit_s = self.config.startup_timeout_s
+        limit_s = self.config.faults.startup_timeout_s
 
         def at() -> str:
-            return f"the world {self.config.env_id} ({self._at_world.call or 'being made'})"
+            return f"the world {self.config.world.env_id} ({self._at_world.call or 'being made'})"
 
         self.wait_until(self._has_world, at, limit_s, at)
         self.observation = ObservationSpec.from_json(self.env_info["observation"])
@@ -241,6 +244,7 @@ class Supervisor:
             self.env_info,
             lambda *place: self._launch("worker", *place),
             lambda *place: self._launch("holder", *place),
+            self.progress,
             self.trace,
             self._clock,
             self._patience,
@@ -249,7 +253,7 @@ class Supervisor:
             ticks_before=self.ticks_before,
         )
         self._child_env.send(SegmentsMade(layout.to_json(), run.to_jsonable()))
-        self.wait_until(lambda: self._child_env.ready is not None, "the world", self.config.startup_timeout_s)
+        self.wait_until(lambda: self._child_env.ready is not None, "the world", self.config.faults.startup_timeout_s)
         self.env_info |= self._child_env.ready or {}
 
     def _has_world(self) -> bool:
@@ -268,7 +272,7 @@ class Supervisor:
 
     def start_workers(self, indices: range) -> None:
         self._startup.enter("workers", f"starting {len(indices)} worker{'s' if len(indices) != 1 else ''}")
-        workers, first, limit_s = self.workers, indices[0], self.config.startup_timeout_s
+        workers, first, limit_s = self.workers, indices[0], self.config.faults.startup_timeout_s
         self._launcher_now.make_room(len(indices))
 
         def doing() -> str:
@@ -301,13 +305,13 @@ class Supervisor:
         common |= (
             {"config": self.config.to_jsonable()} if self._resolved is None else {"run": self._resolved.to_jsonable()}
         )
-        common["entropy"] = entropy_of(self.config.seed, self.ticks_before, role, index, generation)
+        common["entropy"] = entropy_of(self.config.world.seed, self.ticks_before, role, index, generation)
         return self._launcher_now.start(role, index, generation, entry, common | boot)
 
     @property
     def _has_own_network(self) -> bool:
         """Whether the policy's network is none of the built-in ones, which compute nothing on the meta device."""
-        return ":" in self.config.policy
+        return ":" in self.config.agent.policy
 
     # -- orders to the env process --------------------------------------------------------------------------
 
@@ -318,7 +322,6 @@ class Supervisor:
         control["tau_mean_ns"] = plan.tau.usual_ns
         control["guard_ns"] = self.resolved.guard_ns
         control["num_ticks"] = self.resolved.num_ticks
-        _log.debug("%s begins with %d workers, delay %d ticks", phase.name, num_workers, plan.delay_ticks)
         return self._order(phase)
 
     def _order(self, phase: Phase) -> int:
@@ -337,7 +340,7 @@ class Supervisor:
         rehearsed_ns = status["epoch_ns"]
         self.set_phase(Phase.RUN, plan, plan.workers)
         # From here on what is counted is the run's: the env process has cleared the rehearsal's books.
-        self.wait_until(lambda: status["epoch_ns"] != rehearsed_ns, "the world", self.config.startup_timeout_s)
+        self.wait_until(lambda: status["epoch_ns"] != rehearsed_ns, "the world", self.config.faults.startup_timeout_s)
 
     # -- watch ---------------------------------------------------------------------------------------------
 
@@ -352,7 +355,6 @@ class Supervisor:
     def request_stop(self) -> None:
         """End the run at the next tick, as if its time were up."""
         self._stop_was_asked = True
-        _log.debug("the run is told to end at its next tick")
         self._stop()
 
     def _stop(self) -> None:
@@ -385,11 +387,11 @@ class Supervisor:
         return int(self.saved.state["ticks"]) if self.saved is not None else 0
 
     @property
-    def about(self) -> RunDescription:
+    def about(self) -> About:
         """What the run consists of. Only once there is a plan."""
         if self.plan is None:
             raise StartupError("the run has no plan yet")
-        return RunDescription(
+        return About(
             run_id=self.run_id,
             program=(" ".join(sys.argv) or sys.executable)[:_PROGRAM_CHARS],
             run=self.resolved,
@@ -417,14 +419,14 @@ class Supervisor:
 
     def _say_leaves_space(self, what: str) -> None:
         if self.note_leaves_space(what):
-            _log.info(leaves_space_text(what))  # no more than that: the warning is for the program that embeds rtcore
+            self.progress(leaves_space_text(what))
             with contextlib.suppress(RtcoreWarning):  # where warnings are errors: not those of a run under way
                 warnings.warn(leaves_space_text(what), RtcoreWarning, stacklevel=2)
 
     def _tell_onlookers(self) -> None:
         if not self.shared.about.write(self.about) and not self._about_told:
             self._about_told = True
-            _log.warning("what this run consists of is too long for its place in memory: rtcore-top cannot show it")
+            self.progress("what this run consists of is too long for its place in memory: rtcore-top cannot show it")
 
     @property
     def env_pid(self) -> int:
@@ -512,7 +514,6 @@ class Supervisor:
         try:
             is_well = self._env_is_well
             if self._shared is not None and launcher is not None:
-                _log.debug("every process is told to end")
                 self._order(Phase.STOP)
                 if self._workers is not None:
                     self._workers.wake_all()
@@ -546,8 +547,8 @@ class Supervisor:
         """What went wrong while the world was closed, if anything did."""
         if took_too_long:
             return EnvironmentHung(
-                f"closing {self.config.env_id} took longer than {self.config.env_timeout_s:g} s and was cut short: "
-                "what its close() writes may not be whole (its atexit functions, and the processes that "
+                f"closing {self.config.world.env_id} took longer than {self.config.faults.env_timeout_s:g} s and was "
+                "cut short: what its close() writes may not be whole (its atexit functions, and the processes that "
                 "multiprocessing waits for, belong to it). Raise --env-timeout-s if it is only slow"
             )
         if env.failure is not None:

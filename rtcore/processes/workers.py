@@ -5,7 +5,6 @@ Nothing here talks to the env process but through shared memory, and no worker c
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -25,8 +24,6 @@ from rtcore.processes.launcher import Child, child_error
 from rtcore.processes.restarts import Restarts
 from rtcore.processes.versions import VersionWatch, WorkerVersion
 from rtcore.scheduling.planner import Plan
-
-_log = logging.getLogger(__name__)
 
 WORKER_ENTRY = "rtcore_workers.inference:main"
 _LOOK_AT_VERSIONS_NS = 500_000_000
@@ -56,6 +53,7 @@ class WorkerProcesses:
         env_info: dict[str, Any],
         launch: Launch,
         launch_holder: Launch,
+        say: Callable[[str], None],
         trace: Trace,
         clock: Clock,
         patience: Patience,
@@ -66,7 +64,7 @@ class WorkerProcesses:
     ) -> None:
         """`restarted`: called when a worker's place has been counted as restarted. `leaves_space`: with what a worker
         found wrong in the world's observations. `ticks_before`: of earlier runs."""
-        self.restarts = Restarts(run.config.max_restarts)
+        self.restarts = Restarts(run.config.faults.max_restarts)
         #: Shutting down: exits are expected.
         self.stopping = False
         #: Where workers in the run begin their counts; -1 before it.
@@ -80,7 +78,8 @@ class WorkerProcesses:
         self._env_info = env_info
         self._launch = launch
         #: Who holds the weights on GPUs.
-        self.holders = HolderProcesses(run_id, shared.layout, launch_holder, self._take_down)
+        self.holders = HolderProcesses(run_id, shared.layout, launch_holder, say, self._take_down)
+        self._say = say
         self._trace = trace
         self._clock = clock
         self._patience = patience
@@ -231,7 +230,7 @@ class WorkerProcesses:
         self._shared.worker_control[index]["restarts"] = self.restarts.by_place[index]
         self._restarted()
         self._trace(TraceKind.WORKER_DOWN, self._clock.now_ns(), index, self.restarts.by_place[index])
-        _log.warning(f"worker {index} (pid {child.pid}) is down: {reason}; restarting it")
+        self._say(f"worker {index} (pid {child.pid}) is down: {reason}; restarting it")
         self.start(index)
 
     def look(self, plan: Plan | None) -> None:
@@ -258,15 +257,15 @@ class WorkerProcesses:
             warmup_ns = (self.info(index) or {}).get("warmup_ns") or [0]
             known_ns = max(known_ns, *warmup_ns, plan.tau.p99_ns if plan is not None else 0)
         if kind != _IDLE and not known_ns:
-            return ns_of(self._config.startup_timeout_s)
-        return max(ns_of(self._config.hang_timeout_s), _KNOWN_FACTOR * known_ns if kind != _IDLE else 0)
+            return ns_of(self._config.faults.startup_timeout_s)
+        return max(ns_of(self._config.faults.hang_timeout_s), _KNOWN_FACTOR * known_ns if kind != _IDLE else 0)
 
     def _check_starting(self, index: int, child: Child, plan: Plan | None) -> None:
         """One that was restarted in the run: `Supervisor.wait_until` looks at those that the start waits for."""
         silent_ns = self._patience.silent_ns(_who(index), child.generation, "start-up")
-        if plan is not None and silent_ns > ns_of(self._config.startup_timeout_s):
+        if plan is not None and silent_ns > ns_of(self._config.faults.startup_timeout_s):
             raise StartupError(
-                f"worker {index} was not ready {self._config.startup_timeout_s:g} s after its restart; "
+                f"worker {index} was not ready {self._config.faults.startup_timeout_s:g} s after its restart; "
                 "--startup-timeout-s allows more"
             )
 
@@ -293,7 +292,7 @@ class WorkerProcesses:
         ]
         newest = self.params.newest_version()
         for late in self._version_watch.look(now_ns, newest, seen):
-            _log.warning(f"worker {late.worker} stays with version {late.version} of the weights; {newest} is out")
+            self._say(f"worker {late.worker} stays with version {late.version} of the weights; {newest} is out")
 
     def weights(self) -> dict[str, Any]:
         """What became of the policy's weights: the content of summary.json's `weights`. {} without a network."""

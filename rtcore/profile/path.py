@@ -12,7 +12,6 @@ import tempfile
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,6 @@ from rtcore.memory.layout import TRACE_EVENT
 from rtcore.memory.trace import TraceKind
 from rtcore.profile.results import Result
 from rtcore.profile.views import Column, new_figure, save, table_of
-from rtcore.report.log import lines_to
 from rtcore.report.output import write_results, write_trace
 from rtcore.report.perfetto.events import Events, Ints, find, job_keys, map_spool, of_kind
 from rtcore.report.perfetto.writer import require_perfetto
@@ -113,14 +111,14 @@ def run(options: Namespace, console: Console) -> PathResult:
     if print_only:
         print(to_toml(_own_defaults(config)), flush=True)
         raise SystemExit(0)
-    if config.clock == "virtual":
+    if config.timing.clock == "virtual":
         raise ConfigError("path: --clock virtual has no processes whose time could be taken; use the wall clock")
     config = _own_defaults(config)
-    if config.out is not None:
+    if config.output.out is not None:
         result = _measure_and_keep(config, list(options.run_flags), console)
     else:
         with tempfile.TemporaryDirectory(prefix="rtcore-path-") as folder:
-            _, result = _measure(config.model_copy(update={"trace": True, "out": Path(folder)}), console)
+            _, result = _measure(config.replace(trace=True, out=Path(folder)), console)
     _print(result, console)
     return result
 
@@ -133,27 +131,27 @@ def plot(result: Result, folder: Path) -> list[Path]:
 
 
 def _own_defaults(config: RuntimeConfig) -> RuntimeConfig:
-    if config.ticks is not None or config.duration is not None:
+    if config.timing.ticks is not None or config.timing.duration is not None:
         return config
-    return config.model_copy(update={"duration": _DEFAULT_DURATION_S})
+    return config.replace(duration=_DEFAULT_DURATION_S)
 
 
 # -- the run -------------------------------------------------------------------------------------------------------
 
 
 def _measure(config: RuntimeConfig, console: Console, folder: OutFolder | None = None) -> tuple[Runtime, PathResult]:
-    """A traced run into `config.out`, and what came of it."""
+    """A traced run into `config.output.out`, and what came of it."""
     runtime = _run(config, console, folder)
-    return runtime, _result(map_spool(config.out or Path()), runtime)
+    return runtime, _result(map_spool(config.output.out or Path()), runtime)
 
 
 def _measure_and_keep(config: RuntimeConfig, flags: list[str], console: Console) -> PathResult:
     """The same, leaving what `rtcore-run --trace --out DIR` leaves."""
     require_perfetto()
-    config = config.model_copy(update={"trace": True})
-    folder = config.out or Path()
+    config = config.replace(trace=True)
+    folder = config.output.out or Path()
     with OutFolder(folder, ["rtcore-profile", "path", *flags]) as taken:
-        taken.acquire()
+        taken.take()
         runtime, result = _measure(config, console, taken)
         if runtime.record is not None:
             write_results(folder, runtime.summary(), runtime.stats(), runtime.record)
@@ -166,8 +164,10 @@ def _run(config: RuntimeConfig, console: Console, folder: OutFolder | None) -> R
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("starting", total=None)
-        show = partial(progress.console.print, markup=False, style="dim")
-        with lines_to(show), Runtime(config, folder=folder) as runtime:
+        runtime = Runtime(
+            config, progress=lambda line: progress.console.print(line, markup=False, style="dim"), folder=folder
+        )
+        with runtime:
             plan = runtime.stats().plan
             console.print(f"plan: {plan.sentence(runtime.stats().policy)}", markup=False, soft_wrap=True)
             total = runtime.resolved.num_ticks
@@ -265,9 +265,9 @@ def _result(events: Mapping[str, Events], runtime: Runtime) -> PathResult:
         "check": _check(actions, stats.distributions["observation_age_ns"].mean),
         "inference_notes": inference_notes(runtime.header["policy"]),
         "run": {
-            "env_id": runtime.config.env_id,
+            "env_id": runtime.config.world.env_id,
             "policy": stats.policy,
-            "stagger": runtime.config.stagger,
+            "stagger": runtime.config.schedule.stagger,
             "workers": stats.plan.workers,
             "delay_ticks": stats.delay_ticks,
             "period_us": 1e6 / float(stats.rate_hz),

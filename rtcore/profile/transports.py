@@ -253,7 +253,7 @@ def _open_worker(wait: str, run_id: str, layout: Layout, shape: Shape, reader: i
     shared = SharedRun.attach(run_id, layout, observation)
     run = resolve(make_config(wait=wait, workers=1), Fraction(60), observation.nbytes)
     policy = RandomPolicy(observation, action, seed=0)
-    waiting = make_waiting(wait, attach_semaphore(run_id, reader), run.config.spin_us * NS_PER_US, run.period_ns)
+    waiting = make_waiting(wait, attach_semaphore(run_id, reader), run.config.memory.spin_us * NS_PER_US, run.period_ns)
     worker = Worker(run, reader, 1, shared, waiting, policy, action)
 
     def receive(count: int) -> list[int]:

@@ -57,7 +57,7 @@ def main(boot: dict[str, Any], channel: Channel) -> None:
     gc.collect()
     gc.freeze()
     # Nothing ticked so far, and somebody waited for this process.
-    _step_back(run.config.env_cpu)
+    _step_back(run.config.host.env_cpu)
     channel.send(Ready())
     pause_s = min(_LONGEST_PAUSE_S, layout.ring_slots / 4 / float(run.rate_hz))
     RecorderLoop(writer, tap, channel, pause_s, MonotonicClock()).run()

@@ -97,9 +97,9 @@ def replay(
     report = Report()
     jobs = _RecordedJobs(recording)
     end = _replayable(recording, jobs, max_ticks, report)
-    dispatcher = Dispatcher(config.on_late)
+    dispatcher = Dispatcher(config.schedule.on_late)
     follower = _FollowingWorld(world)
-    workers = _RecordedWorkers(jobs, dispatcher, follower, recording.observation, config.chunk, report)
+    workers = _RecordedWorkers(jobs, dispatcher, follower, recording.observation, config.agent.chunk, report)
     grid, clock = TickGrid(0, recording.rate_hz), ManualClock()
     loop = TickLoop(
         follower,
@@ -109,8 +109,8 @@ def replay(
         dispatcher,
         workers,
         _JobCheck(jobs, report),
-        chunk=config.chunk,
-        on_reset=config.on_reset,
+        chunk=config.agent.chunk,
+        on_reset=config.world.on_reset,
     )
     for tick in recording.ticks(0, end):
         follower.now = tick

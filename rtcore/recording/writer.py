@@ -75,11 +75,11 @@ def describe_run(
     """What a recording says of its run. `world`, `policy`: as in `Runtime.header`. `played`: see `Supervisor`."""
     return {
         "rtcore_version": importlib.metadata.version("rtcore"),
-        "env_id": config.env_id,
-        "seed": world.get("seed", config.seed),
+        "env_id": config.world.env_id,
+        "seed": world.get("seed", config.world.seed),
         "rate_hz": str(rate_hz),
         "noop": world["noop_value"],
-        "clock": config.clock,
+        "clock": config.timing.clock,
         "played": played,
         "started_unix_s": unix_time_s(),
         "first_frame_seq": 0,

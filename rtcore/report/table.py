@@ -58,14 +58,14 @@ class RunHeader:
         config, policy = run.config, header.get("policy", {})
         return cls(
             run_id=str(header.get("run_id", "")),
-            world=config.env_id,
+            world=config.world.env_id,
             rate_hz=float(run.rate_hz),
-            policy=str(policy.get("policy", config.policy)),
+            policy=str(policy.get("policy", config.agent.policy)),
             stagger=plan.stagger,
             workers=plan.workers,
-            device=str(policy.get("device", config.device)),
+            device=str(policy.get("device", config.agent.device)),
             num_ticks=run.num_ticks if run.ends_by_itself else 0,
-            clock=config.clock,
+            clock=config.timing.clock,
             realtime=dict(header.get("world", {}).get("realtime") or {}),
         )
 
@@ -100,18 +100,18 @@ def header_lines(header: Mapping[str, Any], resolved: ResolvedRun, plan: Plan) -
     config, run = resolved.config, RunHeader.of(header, resolved, plan)
     policy, world = header.get("policy", {}), header.get("world", {})
     lines = [f"run       {run.run_id}"] if run.run_id else []
-    lines.append(f"world     {run.world}{_arguments(config.world_args)} at {run.rate_hz:.4f} Hz ({resolved.rate_hz})")
+    lines.append(f"world     {run.world}{_arguments(config.world.args)} at {run.rate_hz:.4f} Hz ({resolved.rate_hz})")
     lines.append(f"          observation {_space(world.get('observation'))}, action {_space(world.get('action'))}")
     lines += [f"          {note}" for note in world.get("notes") or ()]
-    lines.append(f"no-op     {_noop(config, world)}; after a reset: {config.on_reset}")
-    lines.append(f"policy    {run.policy}{_arguments(config.policy_args)}")
+    lines.append(f"no-op     {_noop(config, world)}; after a reset: {config.world.on_reset}")
+    lines.append(f"policy    {run.policy}{_arguments(config.agent.policy_args)}")
     lines += [f"          {note}" for note in policy_notes(run.policy)]
     lines.append(f"          {policy.get('num_parameters', 0):,} parameters, device {run.device}")
     lines += [f"          {note}" for note in policy.get("notes") or ()]
     lines += [f"gpu       {note}" for note in _gpu_notes(header)]
-    spin = f" (spin {config.spin_us} us)" if resolved.wait == "hybrid" else ""
-    lines.append(f"waiting   {resolved.wait}{spin}, clock {config.clock}, seed {config.seed}")
-    if config.clock == "wall":
+    spin = f" (spin {config.memory.spin_us} us)" if resolved.wait == "hybrid" else ""
+    lines.append(f"waiting   {resolved.wait}{spin}, clock {config.timing.clock}, seed {config.world.seed}")
+    if config.timing.clock == "wall":
         lines.append(f"realtime  {realtime_text(run.realtime)}")
     lines.append(f"plan      {plan.sentence(run.policy)}")
     return lines
@@ -452,8 +452,8 @@ def _space(spec: Mapping[str, Any] | None) -> str:
 
 def _noop(config: RuntimeConfig, world: Mapping[str, Any]) -> str:
     """What acts without a policy action, and where the no-op comes from (a warning where it is a guess)."""
-    if config.on_missing != "noop":
-        return f"not used: a missing action is replaced by {config.on_missing}"
+    if config.world.on_missing != "noop":
+        return f"not used: a missing action is replaced by {config.world.on_missing}"
     source = str(world.get("noop_source", "unknown source"))
     warning = "WARNING: " if "has no no-op" in source else ""
     noop = str(world.get("noop", "?")).removeprefix("array(").split(", dtype")[0]

@@ -6,7 +6,6 @@ Loggers must not be able to end a run: whatever goes wrong here is said once, an
 from __future__ import annotations
 
 import importlib.util
-import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +14,6 @@ from typing import Any
 from rtcore.memory.counters import Distribution
 from rtcore.results.record import Episode
 from rtcore.results.summary import LearnerStats, RunStats, WorkerStats
-
-_log = logging.getLogger(__name__)
 
 
 def board_is_installed() -> bool:
@@ -27,7 +24,8 @@ def board_is_installed() -> bool:
 class Board:
     """Event file writer of one run. `ticks_before`: of the runs that this one goes on from."""
 
-    def __init__(self, folder: Path, *, ticks_before: int = 0) -> None:
+    def __init__(self, folder: Path, say: Callable[[str], None], *, ticks_before: int = 0) -> None:
+        self._say = say
         self._ticks_before = ticks_before
         self._num_episodes = 0
         self._writer: Any = None
@@ -55,7 +53,7 @@ class Board:
             step()
         except Exception as error:
             self._writer = None
-            _log.warning(f"TensorBoard events are not written any more: {type(error).__name__}: {error}")
+            self._say(f"TensorBoard events are not written any more: {type(error).__name__}: {error}")
 
     def _write(self, stats: RunStats) -> None:
         for episode in stats.episodes[max(0, self._num_episodes - stats.dropped_episodes) :]:

@@ -21,7 +21,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode
 
 from rtcore.clock import MonotonicClock
-from rtcore.config.run import RuntimeConfig, make_config
+from rtcore.config.run import SETTINGS, RuntimeConfig, make_config
 from rtcore.errors import ConfigError, PolicyError, RtcoreError, RtcoreWarning
 from rtcore.loop.world import leaves_space_text
 from rtcore.report.output import write_results
@@ -31,7 +31,7 @@ from rtcore.runtime.player import Player, Seen
 from rtcore.runtime.runtime import Runtime
 from rtcore.runtime.step_clock import StepClock
 from rtcore.scheduling.dispatch import Source
-from rtcore.spaces import ActionSpec, ObservationCheck, ObservationSpec
+from rtcore.spaces import ActionSpec, ObservationSpec, ObservationWatch
 
 #: What of a `RuntimeConfig` means something where the program itself is the policy.
 FIELDS = frozenset(
@@ -89,9 +89,9 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
             raise ConfigError(f"act_buf_len={act_buf_len}: expected at least 1, or None for plain observations")
         self.delay_ticks = delay_ticks
         config = _config(world, delay_ticks, fields)
-        self._folder = OutFolder(config.out) if config.out is not None else None
+        self._folder = OutFolder(config.output.out) if config.output.out is not None else None
         if self._folder is not None:
-            self._folder.acquire()
+            self._folder.take()
         self._runtime = Runtime(config, progress=progress, played_delay_ticks=delay_ticks, folder=self._folder)
         # Of an env that is forgotten, the world's process ends too. It only asks: it may be called in any thread.
         weakref.finalize(self, self._runtime.stop).atexit = False
@@ -112,9 +112,9 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
             self._runtime.close()
             self._release()
             raise
-        self._out = self._runtime.config.out
+        self._out = self._runtime.config.output.out
         self._clock = MonotonicClock()
-        self._watch = ObservationCheck(self._observation, self._clock, self._player.count, self._tell)
+        self._watch = ObservationWatch(self._observation, self._clock, self._player.count, self._tell)
         self._times = StepClock()
         self._begun = self._closing_told = False
         self.metadata = {
@@ -225,7 +225,7 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
         except PolicyError:
             seen = self._player.seen
             if seen is not None and not _is_finite(action):
-                self._watch.bounds.refuse_not_finite(seen.frame, f"at tick {seen.header.tick}")
+                self._watch.promises.refuse_not_finite(seen.frame, f"at tick {seen.header.tick}")
             raise
 
     def _tell(self, what: str) -> None:
@@ -239,7 +239,7 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
         return self._action.decode(raw)
 
     def _observe(self, seen: Seen) -> Any:
-        self._watch.check(seen.frame, seen.header.tick)
+        self._watch.look(seen.frame, seen.header.tick)
         # Its own copy of the frame, which the caller may keep and change; a Dict's parts are views of that.
         observation = self._observation.unpack(seen.frame)
         return (observation, *map(self._as_element, self._past)) if self._act_in_obs else observation
@@ -280,10 +280,10 @@ def _is_finite(action: Any) -> bool:
 
 def _config(world: Any, delay_ticks: int, fields: dict[str, Any]) -> RuntimeConfig:
     """The run of a world whose policy is this program. ConfigError for a field that has no meaning then."""
-    given = world.model_dump(exclude_unset=True) if isinstance(world, RuntimeConfig) else {"env_id": world}
+    given = world.given if isinstance(world, RuntimeConfig) else {"env_id": world}
     given |= fields
     foreign = sorted(given.keys() - FIELDS)
-    unknown = [name for name in foreign if name not in RuntimeConfig.model_fields]
+    unknown = [name for name in foreign if name not in SETTINGS]
     if foreign and not unknown:
         raise ConfigError(
             f"{', '.join(foreign)}: has no meaning for a RealtimeEnv, whose program chooses the actions; "
@@ -295,15 +295,14 @@ def _config(world: Any, delay_ticks: int, fields: dict[str, Any]) -> RuntimeConf
 
 def _spec(config: RuntimeConfig, around: dict[str, Any]) -> EnvSpec:
     """What `gymnasium.make(env.spec)` makes another one from. Real time is not deterministic."""
-    fields = config.model_dump(exclude_unset=True)
     kwargs = {
         name: str(value) if isinstance(value, Path) else value
-        for name, value in fields.items()
+        for name, value in config.given.items()
         if name in FIELDS and name != "env_id"
     }
     return EnvSpec(
         id="rtcore/RealtimeEnv-v0",
         entry_point="rtcore.runtime.realtime_env:RealtimeEnv",
         nondeterministic=True,
-        kwargs={"world": config.env_id, **kwargs, **around},
+        kwargs={"world": config.world.env_id, **kwargs, **around},
     )

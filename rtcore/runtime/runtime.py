@@ -6,10 +6,10 @@ run in one process at once. A thread of its own supervises; the caller's thread 
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import warnings
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from fractions import Fraction
@@ -23,7 +23,7 @@ from gymnasium.spaces import Box, Dict, Space
 from rtcore.clock import MonotonicClock, ns_of
 from rtcore.config.resolved import ResolvedRun
 from rtcore.config.run import RuntimeConfig
-from rtcore.errors import WARNING_NOTE, RtcoreError, RtcoreWarning, StartupError
+from rtcore.errors import RtcoreError, RtcoreWarning, StartupError
 from rtcore.learn.replay_memory import TransitionReader
 from rtcore.learn.resuming import settings_of
 from rtcore.memory.segments import files_of
@@ -32,7 +32,6 @@ from rtcore.processes.supervisor import Supervisor
 from rtcore.recording.schema import require_h5py
 from rtcore.report.culprits import find_culprits
 from rtcore.report.live import booked_ticks
-from rtcore.report.log import LineHandler
 from rtcore.results.agreement import check_books
 from rtcore.results.out_folder import OutFolder
 from rtcore.results.output import begin_folder
@@ -47,11 +46,11 @@ from rtcore.runtime.sampling import Sampling
 from rtcore.spaces import ActionSpec
 from rtcore_workers.policies.choice import check_policy, resolve_policy
 
-_log = logging.getLogger(__name__)
-
 #: How long the supervising thread sleeps unless something happens: deaths and messages wake it at once. Each waking
 #: is an interrupt on a machine that has ticks to keep.
 _WATCH_S = 0.05
+#: How a note begins that is one.
+_WARNING = "WARNING: "
 _DRAIN_EVERY_NS = 150_000_000
 _FLUSH_EVERY_NS = 1_000_000_000
 
@@ -61,10 +60,9 @@ class Runtime:
 
     Use it as a context manager: entering starts everything and returns when tick 0 is about to begin, leaving
     ends every process and removes every segment, whatever happened. `Runtime(config)` or `Runtime(env_id=...)`;
-    the constructor does nothing that could block. `on_episode` gets each episode that has ended, within a fifth of a
-    second, in the supervising thread: what it raises ends the run and is raised by `wait`. What the run does is logged
-    under "rtcore": start-up at INFO, restarts and what else goes wrong at WARNING. `progress`, which got those lines,
-    is deprecated.
+    the constructor does nothing that could block. `progress` gets a line for each step of start-up and for each
+    restart; `on_episode` each episode that has ended, within a fifth of a second. Both are called in the supervising
+    thread (during a `start` that waits: in the caller's): what they raise ends the run and is raised by `wait`.
 
     `env_id` and `policy` may be given as the factory itself, if it can be imported by the processes of the run.
     `played_delay_ticks`: this program answers in the workers' place, see `player`. `folder`: the output folder, where
@@ -82,16 +80,16 @@ class Runtime:
         **fields: Any,
     ) -> None:
         self.config = resolve_policy(config if config is not None else settings_of(fields))
-        self._supervisor = Supervisor(self.config, played_delay_ticks=played_delay_ticks)
+        self._supervisor = Supervisor(self.config, progress or (lambda _: None), played_delay_ticks=played_delay_ticks)
         self._is_played = played_delay_ticks is not None
         self._on_episode = on_episode
-        self._line_handler = _handler_of(progress)
         self._folder = folder
         self._owns_folder = folder is None
         self._episodes_told = 0
         self._ready = threading.Event()
         self._sampling = Sampling(self.config)
         self._learning: LearningRun | None = None
+        self._lines: deque[str] = deque()
         self._clock = MonotonicClock()
         self._over = threading.Event()
         self._stop = threading.Event()
@@ -167,17 +165,16 @@ class Runtime:
             self._supervise()
 
     def _begin(self) -> None:
-        if self._line_handler is not None:
-            logging.getLogger("rtcore").addHandler(self._line_handler)
         try:
             self._make_folder()
-            self._learning = LearningRun(self.config)
+            # Of the checkpoints' thread: said by the supervising one.
+            self._learning = LearningRun(self.config, self._lines.append)
             self._supervisor.saved = self._learning.saved
             self._supervisor.about_to_run = self._begin_folder
             if not self._is_played:
                 check_policy(self.config)
             self._supervisor.start()
-            self.config = self.config.model_copy(update={"policy": self._supervisor.config.policy})
+            self.config = self.config.replace(policy=self._supervisor.config.agent.policy)
             self._open_files()
             self._warn()
             self._ready.set()
@@ -195,31 +192,31 @@ class Runtime:
             self._release_folder()
             if self.close_failure is not None:
                 error.add_note(str(self.close_failure))
-            self._set_over()
+            self._over.set()
 
     def _warn(self) -> None:
         """In a program of one's own nobody prints the header. rtcore's own programs do, and switch this off."""
         for about in (self.header["world"], self.header["policy"] or {}):
             for note in about.get("notes") or ():
-                if note.startswith(WARNING_NOTE):
-                    warnings.warn(note.removeprefix(WARNING_NOTE), RtcoreWarning, stacklevel=2)
+                if note.startswith(_WARNING):
+                    warnings.warn(note.removeprefix(_WARNING), RtcoreWarning, stacklevel=2)
 
     def _make_folder(self) -> None:
         """Before anything is started: a folder that cannot be made is a wrong setting, as is a missing package."""
-        if self.config.record:
+        if self.config.output.record:
             require_h5py()
-        if self.config.out is not None and self._folder is None:
-            self._folder = OutFolder(self.config.out)
-            self._folder.acquire()
+        if self.config.output.out is not None and self._folder is None:
+            self._folder = OutFolder(self.config.output.out)
+            self._folder.take(self._supervisor.progress)
 
     def _begin_folder(self) -> None:
         """Not before the run is sure to begin: a start that fails costs no earlier run's files."""
         saved = self._learning.saved if self._learning is not None else None
         if self._folder is not None:
             origin, goes_on = (saved.origin, saved.is_of(self._folder.path)) if saved is not None else (None, False)
-            with writing_to(self.config.out):
+            with writing_to(self.config.output.out):
                 if note := begin_folder(self._folder, self.config, origin, goes_on=goes_on):
-                    _log.info(note)
+                    self._supervisor.progress(note)
 
     def _release_folder(self) -> None:
         if self._owns_folder and self._folder is not None:
@@ -227,19 +224,24 @@ class Runtime:
 
     def _open_files(self) -> None:
         action = ActionSpec.from_json(self._supervisor.env_info["action"])
-        with writing_to(self.config.out):
-            self.record = RunRecord(self.config.out, lambda raw: _decode(action, raw))
-            if self.config.trace and self.config.out is not None:
-                self._spool = TraceSpool(self.config.out, self._supervisor.shared.trace_rings())
+        with writing_to(self.config.output.out):
+            self.record = RunRecord(self.config.output.out, lambda raw: _decode(action, raw))
+            if self.config.output.trace and self.config.output.out is not None:
+                self._spool = TraceSpool(self.config.output.out, self._supervisor.shared.trace_rings())
             if self._learning is not None:
                 self._learning.begin(self._supervisor, self.record)
 
     def _end_learning(self) -> None:
         if self._learning is not None:
             self._learning.end(self._supervisor)
+            self._say_lines()
+
+    def _say_lines(self) -> None:
+        while self._lines:
+            self._supervisor.progress(self._lines.popleft())
 
     def _close_files(self) -> None:
-        with writing_to(self.config.out):
+        with writing_to(self.config.output.out):
             for file in (self.record, self._spool):
                 if file is not None:
                     file.close()
@@ -434,11 +436,6 @@ class Runtime:
             except BaseException as error:
                 # The first thing that went wrong is what the caller is told; the rest mostly follows from it.
                 self._error = self._error or error
-        self._set_over()
-
-    def _set_over(self) -> None:
-        if self._line_handler is not None:
-            logging.getLogger("rtcore").removeHandler(self._line_handler)
         self._over.set()
 
     def _check_closing(self) -> None:
@@ -476,18 +473,19 @@ class Runtime:
                 self._drain()
             if self.record is not None and now_ns - flush_ns >= _FLUSH_EVERY_NS:
                 flush_ns = now_ns
-                with writing_to(self.config.out):
+                with writing_to(self.config.output.out):
                     self.record.flush()
 
     def _drain(self) -> None:
         start_ns = self._clock.now_ns()
-        with writing_to(self.config.out):
+        with writing_to(self.config.output.out):
             if self.record is not None:
                 self._supervisor.run_drain.into(self.record)
             if self._spool is not None:
                 self._supervisor.trace(TraceKind.DRAIN, start_ns)
                 self._spool.collect()
         self._tell_episodes()
+        self._say_lines()
 
     def _tell_episodes(self) -> None:
         if self._on_episode is None or self.record is None:
@@ -505,18 +503,6 @@ class Runtime:
         stats = replace(stats, weights=supervisor.workers.weights(), recording=recording)
         trace = {} if spool is None else {"events": spool.num_events, "lost_events": spool.lost_events}
         return replace(stats, trace=trace)
-
-
-def _handler_of(progress: Callable[[str], None] | None) -> LineHandler | None:
-    """For one version: `progress` gets the lines of every run of this program, at INFO and above."""
-    if progress is None:
-        return None
-    text = "progress= is deprecated: its lines are logged, see logging.getLogger('rtcore')"
-    warnings.warn(text, DeprecationWarning, stacklevel=3)
-    package = logging.getLogger("rtcore")
-    if not package.isEnabledFor(logging.INFO):
-        package.setLevel(logging.INFO)
-    return LineHandler(progress)
 
 
 def _decode(action: ActionSpec, raw: bytes) -> Any:

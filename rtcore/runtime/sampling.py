@@ -27,19 +27,19 @@ class Sampling:
         self._config = config
         self._readers: dict[float, TransitionReader] = {}
         self._turn = threading.Lock()
-        self._rng = np.random.default_rng(np.random.SeedSequence([config.seed, 2]))
+        self._rng = np.random.default_rng(np.random.SeedSequence([config.world.seed, 2]))
 
     def transitions(self, started: Started, gamma: float, discount_rewards: bool) -> TransitionReader:
         """See `Runtime.transitions`. ConfigError where a decision is more than one action."""
-        if self._config.policy_chunk > 1:
+        if self._config.agent.policy_chunk > 1:
             raise ConfigError(
-                f"chunk={self._config.chunk}: a transition holds one action, and a decision of this run is as many; "
-                "use chunk=1, or chunk_rest=noop or hold, where a decision is one action"
+                f"chunk={self._config.agent.chunk}: a transition holds one action, and a decision of this run is as "
+                "many; use chunk=1, or chunk_rest=noop or hold, where a decision is one action"
             )
         supervisor = started()
         shared, builder = supervisor.shared, TransitionBuilder(gamma, discount_rewards)
         action = ActionSpec.from_json(supervisor.env_info["action"])
-        history = History.of(self._config)
+        history = History.of(self._config.history)
         return TransitionReader(
             shared.ring, action, supervisor.run_phase_seq, builder, supervisor.run_first_frame, history
         )

@@ -8,7 +8,6 @@ published at t + `learn_latency_ms`: until then workers play with older weights,
 from __future__ import annotations
 
 import heapq
-import logging
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -18,16 +17,16 @@ from typing import Any, Protocol
 import numpy as np
 
 from rtcore.clock import NS_PER_MS, NS_PER_S, ns_of
-from rtcore.config.learning import VIRTUAL_UPDATES_PER_TICK, LearnConfig
+from rtcore.config.groups import VIRTUAL_UPDATES_PER_TICK, LearningSettings
 from rtcore.config.resolved import ResolvedRun
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError
 from rtcore.learn.checkpoint import SavedState
 from rtcore.learn.checkpointer import Checkpointer, Snapshot
+from rtcore.learn.lessons import Lessons
 from rtcore.learn.optimizer import flatten_optimizer, unflatten_saved
 from rtcore.learn.replay_memory import TransitionReader
 from rtcore.learn.state import checkpoint_folder, judged_return, state_of
-from rtcore.learn.teacher import TeacherAnswers
 from rtcore.learn.transitions import TransitionBuilder
 from rtcore.memory.history import History
 from rtcore.memory.master import MasterState
@@ -37,8 +36,6 @@ from rtcore.processes.learners import check_can_learn, check_same_world
 from rtcore.results.record import RunRecord
 from rtcore.results.summary import LearnerStats
 from rtcore.spaces import ActionSpec, ObservationSpec
-
-_log = logging.getLogger(__name__)
 
 #: Updates that the shown loss, TD error, value and gradient norm are means of.
 _SHOWN_UPDATES = 100
@@ -70,7 +67,7 @@ class SimAgent(Protocol):
     @property
     def epsilon(self) -> Callable[[int], float]: ...
     def learners(
-        self, master: MasterState, replay: TransitionReader, teacher: TeacherAnswers | None
+        self, master: MasterState, replay: TransitionReader, lessons: Lessons | None
     ) -> Sequence[SimLearner]: ...
 
 
@@ -83,21 +80,23 @@ class VirtualLearners:
 
     def __init__(
         self,
-        config: LearnConfig,
+        settings: LearningSettings,
         learners: Sequence[SimLearner],
         replay: TransitionReader,
         *,
         updates_before: int = 0,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self.config = config
+        self.settings = settings
         self.updates = updates_before
         self.stopped = ""
         self.skipped_publications = 0
         self._updates_before = updates_before
         self._learners = learners
         self._replay = replay
-        self._latency_ns = round(config.learn_latency_ms * NS_PER_MS)
-        self._rate = config.updates_per_tick or VIRTUAL_UPDATES_PER_TICK
+        self._say = say
+        self._latency_ns = round(settings.learn_latency_ms * NS_PER_MS)
+        self._rate = settings.updates_per_tick or VIRTUAL_UPDATES_PER_TICK
         self._tokens = 0.0
         self._idle = deque(range(len(learners)))
         #: Updates under way: (when it ends, its number, learner, its gradient).
@@ -109,17 +108,17 @@ class VirtualLearners:
     @property
     def has_begun(self) -> bool:
         """Whether there are transitions enough to learn from. A run that goes on needs a batch."""
-        count, starts = len(self._replay), self.config.learning_starts
+        count, starts = len(self._replay), self.settings.learning_starts
         if self.updates == 0:
             return count > 0 and self._replay.counts.transitions >= starts
-        return count >= min(starts, self.config.batch_size)
+        return count >= min(starts, self.settings.batch_size)
 
     # -- learners of their own -----------------------------------------------------------------------------
 
     def after_tick(self, now_ns: int, next_ns: int) -> None:
         """The frame of the tick at `now_ns` is out: all that learners do until the next tick is due at `next_ns`."""
         self._replay.update()
-        if self.config.mode != "async":
+        if self.settings.mode != "async":
             return
         if self.has_begun and not self.stopped:
             # What learners that are all busy cannot take up is not saved for later.
@@ -152,7 +151,7 @@ class VirtualLearners:
     def _apply(self, learner: int, gradient: Any) -> None:
         if gradient.flaw:
             self.stopped = f"{gradient.flaw} was not finite at update {self.updates + 1}"
-            _log.warning(f"learning has stopped: {self.stopped}; the last good weights keep playing")
+            self._say(f"learning has stopped: {self.stopped}; the last good weights keep playing")
             return
         update = self._learners[learner].apply(gradient)
         self.updates = update.commit.updates
@@ -166,11 +165,11 @@ class VirtualLearners:
 
     def before_inference(self, now_ns: int) -> int:
         """How long the worker learns between reading its frame and inferring [ns]."""
-        return self._learn_in_turn() if self.config.mode == "learn-then-infer" else 0
+        return self._learn_in_turn() if self.settings.mode == "learn-then-infer" else 0
 
     def after_answer(self, now_ns: int) -> int:
         """How long the worker learns after its answer, before it reads a frame again [ns]."""
-        return self._learn_in_turn() if self.config.mode == "infer-then-learn" else 0
+        return self._learn_in_turn() if self.settings.mode == "infer-then-learn" else 0
 
     def _learn_in_turn(self) -> int:
         self._replay.update()
@@ -183,12 +182,12 @@ class VirtualLearners:
 
     def stats(self, *, version: int, epsilon: float, elapsed_s: float) -> LearnerStats:
         """Everything that is counted; rates are per virtual second."""
-        config = self.config
+        settings = self.settings
         least, total, most, count = self._diffs
         made = self.updates - self._updates_before
         return LearnerStats(
-            algorithm=config.learn or "",
-            mode=config.mode,
+            algorithm=settings.learn or "",
+            mode=settings.mode,
             learners=len(self._learners),
             updates=self.updates,
             updates_per_s=made / elapsed_s if elapsed_s > 0 else math.nan,
@@ -233,32 +232,40 @@ class VirtualLearning:
         agent: SimAgent,
         ring: FrameRing,
         saved: SavedState | None,
-        teacher: TeacherAnswers | None = None,
+        say: Callable[[str], None],
+        lessons: Lessons | None = None,
     ) -> None:
-        """`teacher`: for learn=imitate."""
+        """`lessons`: of the teacher, for learn=imitate."""
         config = run.config
         self._env_info = {"observation": agent.observation.to_json(), "action": agent.action.to_json()}
         store = agent.store
         if store is None or not store.manifest().trainable_bytes:
-            raise ConfigError(f"learn={config.learn}: policy {config.policy} has no trainable float32 parameter")
+            raise ConfigError(
+                f"learn={config.learning.learn}: policy {config.agent.policy} has no trainable float32 parameter"
+            )
         self.config = config
         self._run = run
         self.store = store
         self._agent = agent
+        self._say = say
         self._saved = saved
         self._manifest = manifest = store.manifest()
         self._before: Mapping[str, Any] = saved.state if saved is not None else {}
-        self.master = MasterState.private(manifest.trainable_bytes, config.learners)
+        self.master = MasterState.private(manifest.trainable_bytes, config.learning.learners)
         weights = manifest.trainable_array(store.buffer(store.newest().buffer))
         updates = int(self._before.get("updates", 0))
         self.master.begin(weights, updates=updates, **(unflatten_saved(manifest, saved) if saved is not None else {}))
-        history = History.of(config)
-        self.replay = TransitionReader(ring, agent.action, 0, TransitionBuilder(config.gamma), 0, history)
+        history = History.of(config.history)
+        self.replay = TransitionReader(ring, agent.action, 0, TransitionBuilder(config.learning.gamma), 0, history)
         self.learners = VirtualLearners(
-            config, agent.learners(self.master, self.replay, teacher), self.replay, updates_before=updates
+            config.learning,
+            agent.learners(self.master, self.replay, lessons),
+            self.replay,
+            updates_before=updates,
+            say=say,
         )
         self.checkpoints: Checkpointer | None = None
-        self._checkpoint_ticks = max(1, int(ns_of(config.checkpoint_every_s) * run.rate_hz / NS_PER_S))
+        self._checkpoint_ticks = max(1, int(ns_of(config.weights.checkpoint_every_s) * run.rate_hz / NS_PER_S))
         self._num_ticks = 0
 
     @property
@@ -269,12 +276,13 @@ class VirtualLearning:
     def begin(self, record: RunRecord) -> None:
         """Before the first tick. Nothing is kept without an output folder."""
         config = self.config
-        if config.out is None:
+        if config.output.out is None:
             return
         self.checkpoints = Checkpointer(
-            checkpoint_folder(config, config.out, self._saved),
-            config.checkpoint_every_s,
+            checkpoint_folder(config, config.output.out, self._saved, self._say),
+            config.weights.checkpoint_every_s,
             lambda: self._take(record),
+            self._say,
             self._before.get("best_mean_return"),
         )
 

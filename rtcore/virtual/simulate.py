@@ -6,7 +6,6 @@ world and the runtime take none. Same seed and same latencies: the same actions,
 
 from __future__ import annotations
 
-import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -22,9 +21,9 @@ from rtcore.config.resolved import resolve, tick_rate_hz
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError
 from rtcore.learn.checkpoint import SavedState, load_state, load_weights
+from rtcore.learn.lessons import Lessons
 from rtcore.learn.policy import fitting_policy
-from rtcore.learn.state import warn_of_changes, warn_of_unchecked
-from rtcore.learn.teacher import TeacherAnswers
+from rtcore.learn.state import say_what_changed, say_what_is_unchecked
 from rtcore.loop.counting import Books, StatsRecorder
 from rtcore.loop.process import build_world, describe
 from rtcore.loop.tickloop import TickLoop
@@ -44,7 +43,7 @@ from rtcore.results.summary import RunStats, WorkerStats, build_summary
 from rtcore.scheduling.dispatch import Dispatcher
 from rtcore.scheduling.planner import Plan, Tau, make_plan
 from rtcore.scheduling.schedule import Schedule
-from rtcore.spaces import ObservationCheck
+from rtcore.spaces import ObservationWatch
 from rtcore.virtual.latency import LatencyModel, parse_latency
 from rtcore.virtual.learning import VirtualLearning, check_learnable
 from rtcore.virtual.player import SimPlayer, SimPolicy
@@ -52,8 +51,6 @@ from rtcore.virtual.recording import VirtualRecording
 from rtcore.virtual.workers import Change, SimulatedWorkers
 from rtcore_workers.policies.choice import resolve_policy
 from rtcore_workers.virtual import Agent, build_agent
-
-_log = logging.getLogger(__name__)
 
 __all__ = ["Change", "SimPolicy", "SimulatedWorkers", "Simulation"]
 
@@ -67,7 +64,7 @@ class Simulation:
     By default the world and the policy are built from the config, as in a real run. `world`, `policy` and
     `latency` (inference time [ns] of job n) take their place where a study needs others; `changes` are workers
     that go and come. Deterministic for a seed: no clock is read, no process started. With `learn` in the config it
-    learns, checkpoints included.
+    learns, checkpoints included; `say` gets a line for each thing worth telling.
     """
 
     def __init__(
@@ -79,26 +76,29 @@ class Simulation:
         latency: LatencyModel | None = None,
         rate_hz: Any = None,
         changes: Sequence[Change] = (),
+        say: Callable[[str], None] = lambda _: None,
         folder: OutFolder | None = None,
     ) -> None:
         """`folder`: the output folder, where the program has taken it already."""
         self.config = config = resolve_policy(config)
-        if config.record:
+        if config.output.record:
             require_h5py()
         self._own_world: GymnasiumWorld | None = None
-        agent, saved = None, load_state(config.resume) if config.resume is not None else None
+        agent, saved = None, load_state(config.weights.resume) if config.weights.resume is not None else None
         if world is None:
             self._own_world = _build_world(config, int(saved.state["ticks"]) if saved is not None else 0)
             world = self._own_world
             rate_hz = rate_hz or self._own_world.env.metadata.get("render_fps")
         self.world = world
-        rate_hz = tick_rate_hz(config, rate_hz)
+        rate_hz = tick_rate_hz(config.world, rate_hz)
         self._clock = ManualClock()
-        self._chosen_latency = latency or (parse_latency(config.latency, config.seed) if config.latency else None)
+        self._chosen_latency = latency or (
+            parse_latency(config.timing.latency, config.world.seed) if config.timing.latency else None
+        )
         policy_clock = ManualClock()
-        warn_of_unchecked(config)
+        say_what_is_unchecked(config, say)
         if saved is not None:
-            warn_of_changes(config, saved)
+            say_what_changed(config, saved, say)
         if policy is None and self._own_world is not None:
             config = fitting_policy(config, self._own_world.observation)
         frame_bytes = self._own_world.observation.nbytes if self._own_world is not None else 0
@@ -112,10 +112,10 @@ class Simulation:
         self._policy_info = agent.policy.info if agent is not None else None
         self.ring = self._make_ring() if policy is not None else None
         self.learning: VirtualLearning | None = None
-        self.teacher: TeacherAnswers | None = None
-        if agent is not None and self.ring is not None and config.learn is not None:
-            self.teacher = teacher = self._make_teacher(self._own_world)
-            self.learning = VirtualLearning(self.resolved, agent, self.ring, saved, teacher)
+        self.lessons: Lessons | None = None
+        if agent is not None and self.ring is not None and config.learning.learn is not None:
+            self.lessons = lessons = self._make_lessons(self._own_world)
+            self.learning = VirtualLearning(self.resolved, agent, self.ring, saved, say, lessons)
         self._observations = Counter[str]()
         self.player = SimPlayer(
             policy,
@@ -123,23 +123,23 @@ class Simulation:
             self._chosen_latency,
             policy_clock,
             ring=self.ring,
-            history=History.of(config),
+            history=History.of(config.history),
             weights=agent.weights if agent is not None else None,
-            watch=self._make_watch(),
+            watch=self._make_watch(say),
         )
         self.plan = self._make_plan()
-        if self.teacher is not None:
-            self.teacher.begin(self.plan.delay_ticks, self.plan.stride_ticks)
+        if self.lessons is not None:
+            self.lessons.begin(self.plan.delay_ticks, self.plan.stride_ticks)
         spec = self._own_world.action if self._own_world is not None else None
-        with writing_to(config.out), ExitStack() as if_it_fails:
-            self._own_folder = self._begin_folder(folder, saved)
+        with writing_to(config.output.out), ExitStack() as if_it_fails:
+            self._own_folder = self._begin_folder(folder, saved, say)
             if self._own_folder is not None:
                 if_it_fails.callback(self._own_folder.release)
-            self.record = RunRecord(config.out, lambda raw: _decode(spec, raw))
+            self.record = RunRecord(config.output.out, lambda raw: _decode(spec, raw))
             if_it_fails.callback(self.record.close)
             if self.learning is not None:
                 self.learning.begin(self.record)
-            self.recording = self._make_recording()
+            self.recording = self._make_recording(say)
             if_it_fails.pop_all()
         self._books = Books.private(self._append_job)
         if self._own_world is not None:
@@ -151,10 +151,10 @@ class Simulation:
             self.player.infer,
             self.record,
             num_workers=self.plan.workers,
-            chunk=config.chunk,
+            chunk=config.agent.chunk,
             changes=changes,
             ring=self.ring,
-            cycle=self.learning.learners if self.learning is not None and config.mode != "async" else None,
+            cycle=self.learning.learners if self.learning is not None and config.learning.mode != "async" else None,
         )
         self.schedule = self._make_schedule()
         self.loop = TickLoop(
@@ -162,30 +162,25 @@ class Simulation:
             TickGrid(0, self.resolved.rate_hz),
             self._clock,
             self.schedule,
-            Dispatcher(config.on_late),
+            Dispatcher(config.schedule.on_late),
             self.workers,
             StatsRecorder(self._books, self.schedule, self.resolved.period_ns, 0),
-            chunk=config.chunk,
-            on_reset=config.on_reset,
-            overrun=config.overrun,
+            chunk=config.agent.chunk,
+            on_reset=config.world.on_reset,
+            overrun=config.world.overrun,
         )
 
     def run(self, on_tick: Callable[[int], bool | None] | None = None) -> Simulation:
         """All ticks of the config; `on_tick` is called after each, and ends the run if it answers True."""
-        learning, teacher, loop, recording = self.learning, self.teacher, self.loop, self.recording
+        learning, lessons, loop, recording = self.learning, self.lessons, self.loop, self.recording
         deadline_ns = loop.pace.deadline_ns
-        _log.debug(
-            "%d ticks are simulated in this process, delay %d ticks",
-            self.resolved.num_ticks,
-            self.plan.delay_ticks,
-        )
         try:
             for _ in range(self.resolved.num_ticks):
                 if self._stopped:
                     break
                 loop.run_tick()
-                if teacher is not None:
-                    teacher.after_tick(loop.tick)
+                if lessons is not None:
+                    lessons.after_tick(loop.tick)
                 if learning is not None:
                     tick = loop.tick
                     learning.after_tick(tick, deadline_ns(tick), deadline_ns(tick + 1))
@@ -240,7 +235,7 @@ class Simulation:
             delay_ticks=self.schedule.delay_ticks,
             stride_ticks=self.schedule.stride_ticks,
             num_up=self.schedule.num_up,
-            env={"env_id": self.config.env_id},
+            env={"env_id": self.config.world.env_id},
             learner=self.learning.stats() if self.learning is not None else None,
             recording=recording,
             books=books,
@@ -284,26 +279,28 @@ class Simulation:
 
     # -- the parts -----------------------------------------------------------------------------------------
 
-    def _begin_folder(self, taken: OutFolder | None, saved: SavedState | None) -> OutFolder | None:
+    def _begin_folder(
+        self, taken: OutFolder | None, saved: SavedState | None, say: Callable[[str], None]
+    ) -> OutFolder | None:
         """Not before the run is sure to begin. Returns the folder if it is this object's to release."""
         folder, config = taken, self.config
-        if config.out is not None and folder is None:
-            folder = OutFolder(config.out)
-            folder.acquire()
+        if config.output.out is not None and folder is None:
+            folder = OutFolder(config.output.out)
+            folder.take(say)
         if folder is not None:
             origin, goes_on = (saved.origin, saved.is_of(folder.path)) if saved is not None else (None, False)
             if note := begin_folder(folder, config, origin, goes_on=goes_on):
-                _log.info(note)
+                say(note)
         return folder if taken is None else None
 
     def _build_agent(self, world: GymnasiumWorld, clock: ManualClock, saved: SavedState | None) -> Agent:
         """The policy, with its weights and learners where it has some."""
         config = self.config
-        if config.learn is not None:
+        if config.learning.learn is not None:
             check_learnable(config, world.observation, world.action, self.resolved.ring_slots, saved)
         initial, what = (saved.weights, "resume") if saved is not None else (None, "policy-checkpoint")
-        if config.policy_checkpoint is not None:
-            initial = load_weights(config.policy_checkpoint, what)
+        if config.weights.policy_checkpoint is not None:
+            initial = load_weights(config.weights.policy_checkpoint, what)
         return build_agent(
             config,
             world.observation,
@@ -316,10 +313,10 @@ class Simulation:
             ticks_before=int(saved.state["ticks"]) if saved is not None else 0,
         )
 
-    def _make_teacher(self, world: GymnasiumWorld | None) -> TeacherAnswers | None:
-        if self.config.learn != "imitate" or world is None:
+    def _make_lessons(self, world: GymnasiumWorld | None) -> Lessons | None:
+        if self.config.learning.learn != "imitate" or world is None:
             return None
-        return TeacherAnswers(world, self.resolved.num_ticks)
+        return Lessons(world, self.resolved.num_ticks)
 
     def _make_ring(self) -> FrameRing | None:
         """Frames go into a ring of its own: what a policy sees and a learner samples is read from there."""
@@ -328,7 +325,7 @@ class Simulation:
         world = self._own_world
         return FrameRing.private(world.observation, world.action.nbytes, self.resolved.ring_slots)
 
-    def _make_watch(self) -> ObservationCheck | None:
+    def _make_watch(self, say: Callable[[str], None]) -> ObservationWatch | None:
         """Looks at every frame that a policy is given: that takes no virtual time."""
         world = self._own_world
         if world is None:
@@ -337,50 +334,50 @@ class Simulation:
         def tell(what: str) -> None:
             if not world.leaves_space:
                 world.left_later = what
-                _log.warning(leaves_space_text(what))
+                say(leaves_space_text(what))
 
         def count(name: str) -> None:
             self._observations[name] += 1
 
-        return ObservationCheck(world.observation, self._clock, count, tell)
+        return ObservationWatch(world.observation, self._clock, count, tell)
 
-    def _make_recording(self) -> VirtualRecording | None:
-        if not self.config.record:
+    def _make_recording(self, say: Callable[[str], None]) -> VirtualRecording | None:
+        if not self.config.output.record:
             return None
         if self._own_world is None or self.ring is None:
             raise ConfigError("record: needs the world that the config names, and a policy that sees its frames")
-        return VirtualRecording(self.config, self._own_world, self.ring, self._policy_name, self.resolved.rate_hz)
+        return VirtualRecording(self.config, self._own_world, self.ring, self._policy_name, self.resolved.rate_hz, say)
 
     def _make_action_buffer(self) -> npt.NDArray[Any]:
         if self._own_world is None:
             one = self.world.encode(self.world.stand_in()[0])
-            return np.frombuffer(bytearray(one * self.config.chunk), np.uint8)
+            return np.frombuffer(bytearray(one * self.config.agent.chunk), np.uint8)
         spec = self._own_world.action
-        return np.zeros((self.config.chunk, *spec.shape), spec.np_dtype)
+        return np.zeros((self.config.agent.chunk, *spec.shape), spec.np_dtype)
 
     def _make_plan(self) -> Plan:
         config = self.config
         # The sequential agents learn in each turn: a turn is what the plan is about.
-        learning_ns = round(config.learn_latency_ms * NS_PER_MS) if config.mode != "async" else 0
+        learning_ns = round(config.learning.learn_latency_ms * NS_PER_MS) if config.learning.mode != "async" else 0
         count = 32
         if self._chosen_latency is not None:
             count = max(_FEWEST_SAMPLES, min(_PLAN_SAMPLES, self.resolved.num_ticks))
         taus = [self.player.tau_ns(number) + learning_ns for number in range(count)]
-        if self._chosen_latency is None and max(taus) == 0 and config.policy != "random":
+        if self._chosen_latency is None and max(taus) == 0 and config.agent.policy != "random":
             raise ConfigError(
-                f"the virtual clock does not know how long {config.policy!r} takes: give --latency constant:58.9 "
+                f"the virtual clock does not know how long {config.agent.policy!r} takes: give --latency constant:58.9 "
                 "(or normal:, lognormal:, trace:), or the policy's pad_ms"
             )
         return make_plan(
-            self.config.stagger,
+            self.config.schedule.stagger,
             Tau.of(taus, [0]),
             self.resolved.rate_hz,
-            workers=None if self.config.workers == "auto" else self.config.workers,
-            max_workers=self.config.max_workers,
+            workers=None if self.config.schedule.workers == "auto" else self.config.schedule.workers,
+            max_workers=self.config.schedule.max_workers,
             guard_ns=self.resolved.guard_ns,
             device_parallelism=math.inf,
-            chunk=self.config.chunk,
-            on_late=self.config.on_late,
+            chunk=self.config.agent.chunk,
+            on_late=self.config.schedule.on_late,
             came_ns=taus if self._chosen_latency is not None else (),
         )
 
@@ -402,5 +399,5 @@ def _decode(spec: Any, raw: bytes) -> Any:
 
 
 def _build_world(config: RuntimeConfig, ticks_before: int) -> GymnasiumWorld:
-    seed = world_seed(config.seed, ticks_before)
+    seed = world_seed(config.world.seed, ticks_before)
     return build_world(config, seed)

@@ -23,8 +23,13 @@ pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
 
 
 @pytest.fixture
-def launcher() -> Iterator[Launcher]:
-    made = Launcher(new_run_id(), ("json", "tests.support.launcher_parts"))
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def launcher(said: list[str]) -> Iterator[Launcher]:
+    made = Launcher(new_run_id(), ("json", "tests.support.launcher_parts"), said.append)
     yield made
     made.close()
 

@@ -14,7 +14,6 @@ import pytest
 import rtcore
 from rtcore.errors import ConfigError, PolicyError, StartupError
 from rtcore.learn.checkpoint import load_state, load_weights
-from rtcore.report.log import lines_to
 from rtcore.results.summary import LearnerStats
 from tests.support.learnable import EPISODE_STEPS
 
@@ -35,7 +34,7 @@ FAST: dict[str, Any] = {
 
 def learn(out: Path | None, **fields: Any) -> dict[str, Any]:
     lines: list[str] = []
-    with lines_to(lines.append), rtcore.Runtime(out=out, **{**FAST, **fields}) as runtime:
+    with rtcore.Runtime(progress=lines.append, out=out, **{**FAST, **fields}) as runtime:
         runtime.wait()
     return runtime.summary() | {"lines": lines}
 

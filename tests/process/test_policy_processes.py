@@ -18,9 +18,8 @@ from rtcore_workers.policies.mlp import mlp
 pytestmark = [pytest.mark.process]
 
 
-def test_torch_is_imported_once_for_all_workers_with_its_meta_device_and_not_for_the_world(
-    tmp_path: Path, said: list[str]
-) -> None:
+def test_torch_is_imported_once_for_all_workers_with_its_meta_device_and_not_for_the_world(tmp_path: Path) -> None:
+    said: list[str] = []
     with rtcore.Runtime(
         env_id="tests.support.policy_probes:Fast",
         env_args={"folder": str(tmp_path)},
@@ -28,6 +27,7 @@ def test_torch_is_imported_once_for_all_workers_with_its_meta_device_and_not_for
         policy_args={"folder": str(tmp_path)},
         workers=3,
         ticks=20,
+        progress=said.append,
     ) as runtime:
         runtime.wait()
         summary = runtime.summary()
@@ -73,13 +73,16 @@ def test_each_worker_draws_other_random_numbers_and_a_run_of_the_same_seed_the_s
 def test_a_run_that_names_no_policy_plays_one_that_fits_its_world() -> None:
     with rtcore.Runtime(env_id="CartPole-v1", ticks=30, workers=1) as runtime:
         runtime.wait()
-        assert runtime.config.policy == "mlp"
+        assert runtime.config.agent.policy == "mlp"
         assert runtime.header["policy"]["policy"].startswith("mlp hidden=64 layers=2, ")
         assert runtime.summary()["actions"]["acted_fraction"] > 0
 
 
-def test_a_world_that_leaves_its_space_is_told_of_once_and_blamed_for_its_nan(said: list[str]) -> None:
-    run = rtcore.Runtime(env_id="tests.support.worlds:LeavesItsSpace", policy="mlp", workers=2, ticks=2000)
+def test_a_world_that_leaves_its_space_is_told_of_once_and_blamed_for_its_nan() -> None:
+    said: list[str] = []
+    run = rtcore.Runtime(
+        env_id="tests.support.worlds:LeavesItsSpace", policy="mlp", workers=2, ticks=2000, progress=said.append
+    )
     with run as runtime:
         with (
             pytest.warns(RtcoreWarning, match="leave the space"),

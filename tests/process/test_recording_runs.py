@@ -24,7 +24,6 @@ from rtcore.processes.recorder import RecorderProcess
 from rtcore.recording.reader import Recording
 from rtcore.recording.replay import Report, replay
 from rtcore.recording.schema import FOLDER
-from rtcore.report.log import lines_to
 from rtcore.scheduling.dispatch import Source
 from tests.support import recorded_worlds
 from tests.support.recorded_worlds import FRAMES, Arm
@@ -47,7 +46,7 @@ def replayed(out: Path) -> Report:
 def run(out: Path, **fields: Any) -> dict[str, Any]:
     """The summary of a recorded run."""
     said: list[str] = []
-    with lines_to(said.append), rtcore.Runtime(out=out, record=True, **fields) as runtime:
+    with rtcore.Runtime(out=out, record=True, progress=said.append, **fields) as runtime:
         runtime.wait()
     assert files_of(runtime.run_id) == []
     assert sum("recorded  " in line for line in said) == 1

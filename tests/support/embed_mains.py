@@ -11,7 +11,7 @@ def make_net(observation_space, action_space):
 if __name__ == "__main__":
     with rtcore.Runtime(env_id="CartPole-v1", fps=50, policy=make_net, workers=1, ticks=20) as runtime:
         runtime.wait()
-    print("played", runtime.config.policy, runtime.summary()["ticks"]["count"])
+    print("played", runtime.config.agent.policy, runtime.summary()["ticks"]["count"])
 """
 
 UNGUARDED = """

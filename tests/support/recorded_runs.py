@@ -44,10 +44,10 @@ def replayed(path: Path, **options: Any) -> Report:
     with Recording(path) as recording:
         config = RuntimeConfig.from_jsonable(recording.config)
         world = GymnasiumWorld(
-            make_environment(config.env_id, config.env_args),
-            seed=config.seed,
-            on_missing=config.on_missing,
-            noop_action=config.noop_action,
+            make_environment(config.world.env_id, config.world.env_args),
+            seed=config.world.seed,
+            on_missing=config.world.on_missing,
+            noop_action=config.world.noop_action,
         )
         world.reset()
         return replay(recording, config, world, **options)

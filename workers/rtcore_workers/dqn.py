@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rtcore.config.learning import LearnConfig, Mode
+from rtcore.config.groups import LearningSettings
 from rtcore.errors import ConfigError, PolicyError
 from rtcore.learn.replay_memory import Batch
 from rtcore.memory.master import STOPPED_BY, Commit, MasterState, Slot
@@ -42,24 +41,6 @@ class Replay(Protocol):
 #: Makes weights the ones that play: (all that is trained, flat, in the manifest's order; updates that led to it).
 #: Answers with their version; None if it could not be done now.
 Publish = Callable[[Floats, int], int | None]
-
-
-@dataclass(frozen=True)
-class DqnSettings:
-    """What of the configuration is the algorithm's."""
-
-    learning_rate: float
-    batch_size: int
-    n_step: int
-    double_dqn: bool
-    target_every: int
-    max_grad_norm: float
-    publish_every: int
-    mode: Mode
-
-    @classmethod
-    def of(cls, config: LearnConfig) -> DqnSettings:
-        return cls(**{name: getattr(config, name) for name in cls.__dataclass_fields__})
 
 
 class Gradient(NamedTuple):
@@ -121,7 +102,7 @@ def td_targets(reward: Tensor, discount: Tensor, terminated: Tensor, next_values
     return reward + torch.where(terminated, torch.zeros_like(next_values), discount * next_values)
 
 
-def copy_untrained(module: nn.Module, store: ParamStore) -> None:
+def take_untrained(module: nn.Module, store: ParamStore) -> None:
     """Everything that is not trained (frozen parameters, buffers) as it is in the store's newest weights."""
     memory = store.buffer(store.newest().buffer)
     present = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
@@ -189,7 +170,7 @@ class DqnLearner:
         manifest: ParamManifest,
         master: MasterState,
         replay: Replay,
-        settings: DqnSettings,
+        settings: LearningSettings,
         action: ActionSpec,
         *,
         seed: int,

@@ -26,8 +26,8 @@ _WAIT_NS = 100 * NS_PER_MS
 def main(boot: dict[str, Any], channel: Channel) -> None:
     """Process entry."""
     config = ResolvedRun.from_jsonable(boot["run"]).config
-    if config.env_cpu is not None:
-        keep_off(config.env_cpu)
+    if config.host.env_cpu is not None:
+        keep_off(config.host.env_cpu)
     try:
         memory = allocate(boot["kind"], boot["device"], boot["num_buffers"], boot["buffer_bytes"])
     except NotShared as error:

@@ -29,7 +29,7 @@ from rtcore.memory.trace import TraceKind
 from rtcore.memory.waiting import Waiting, make_waiting
 from rtcore.memory.weights import ParamStore, attach_store, layout_of
 from rtcore.realtime import keep_off
-from rtcore.spaces import ActionSpec, ObservationCheck, ObservationSpec
+from rtcore.spaces import ActionSpec, ObservationSpec, ObservationWatch
 from rtcore_workers.malloc import keep_freed_memory
 from rtcore_workers.policies import EpsilonSchedule, ExploringPolicy, Policy, fill_chunks, load_policy
 
@@ -49,45 +49,48 @@ def main(boot: dict[str, Any], channel: Channel) -> None:
     action = ActionSpec.from_json(boot["action"])
     shared = SharedRun.attach(boot["run_id"], Layout.from_json(boot["layout"]), observation)
     shared.worker_status[index]["heartbeat_ns"] = MonotonicClock.now_ns()
-    if config.env_cpu is not None:
-        keep_off(config.env_cpu)
+    if config.host.env_cpu is not None:
+        keep_off(config.host.env_cpu)
     policy: Policy = load_policy(
-        config.policy,
-        dict(config.policy_args),
+        config.agent.policy,
+        dict(config.agent.policy_args),
         observation,
         action,
-        seed=config.seed,
+        seed=config.world.seed,
         worker_index=index,
         device=run.device_of(index),
-        chunk=config.policy_chunk,
-        history=History.of(config),
+        chunk=config.agent.policy_chunk,
+        history=History.of(config.history),
         share=partial(_share, boot, config, channel, shared),
     )
     # Not before: the memory in which worker 0 built the network, before it was the run's, is to go back.
     keep_freed_memory()
     if config.explores:
         epsilon = EpsilonSchedule(
-            config.epsilon_start, config.epsilon_end, config.epsilon_ticks, boot.get("ticks_before", 0)
+            config.exploration.epsilon_start,
+            config.exploration.epsilon_end,
+            config.exploration.epsilon_ticks,
+            boot.get("ticks_before", 0),
         )
-        policy = ExploringPolicy(policy, action, config.seed, epsilon, config.explore_ticks)
-    policy = fill_chunks(policy, config.chunk_rest, boot["noop"])
+        policy = ExploringPolicy(policy, action, config.world.seed, epsilon, config.exploration.explore_ticks)
+    policy = fill_chunks(policy, config.agent.chunk_rest, boot["noop"])
     wake_ups = attach_semaphore(boot["run_id"], index)
-    waiting = make_waiting(run.wait, wake_ups, config.spin_us * NS_PER_US, run.period_ns)
+    waiting = make_waiting(run.wait, wake_ups, config.memory.spin_us * NS_PER_US, run.period_ns)
     worker = Worker(run, index, boot["generation"], shared, waiting, policy, action)
     worker.entropy = boot.get("entropy", ())
     count = shared.worker_status[index].add
-    worker.watch = ObservationCheck(
+    worker.watch = ObservationWatch(
         observation, MonotonicClock(), count, lambda what: channel.post(LeavesItsSpace(what))
     )
-    if config.learn is not None and config.mode != "async":
+    if config.learning.learn is not None and config.learning.mode != "async":
         from rtcore_workers.learner import LearningTurn  # noqa: PLC0415 - imports torch
 
         worker.learning = LearningTurn(config, boot["run_id"], shared, observation, action)
     worker.count_on(boot["run_phase_seq"])
     # On a GPU the first inference compiles and allocates. And what `auto` begins its search from must be a usual one.
-    is_first_of_auto = config.workers == "auto" and index == 0
+    is_first_of_auto = config.schedule.workers == "auto" and index == 0
     at_least = 2 if is_first_of_auto or policy.info.device.startswith("cuda") else 1
-    warmup_ns = worker.warm_up(config.warmup, at_least)
+    warmup_ns = worker.warm_up(config.timing.warmup, at_least)
     gc.collect()
     gc.freeze()
     ready = {
@@ -118,25 +121,25 @@ def _share(
 
     def make_store(manifest: ParamManifest | None) -> ParamStore:
         if manifest is not None:
-            places = holder_places(config.device, config.weights_sharing)
+            places = holder_places(config.agent.device, config.agent.weights_sharing)
             sizes = layout_of(manifest, shared.layout.max_workers, places).sizes
             channel.send(WeightSizes(sizes))
-            channel.expect(WeightsMade, config.startup_timeout_s)
+            channel.expect(WeightsMade, config.faults.startup_timeout_s)
         return attach_store(boot["run_id"])
 
     is_first = not boot["has_weights"] and not plain
-    path = config.policy_checkpoint if config.resume is None else config.resume
+    path = config.weights.policy_checkpoint if config.weights.resume is None else config.weights.resume
     return connect(
         build,
         make_store,
         initial=load_weights(path) if is_first and path is not None else None,
-        what=f"{'policy_checkpoint' if config.resume is None else 'resume'} {path}",
+        what=f"{'policy_checkpoint' if config.weights.resume is None else 'resume'} {path}",
         is_first=is_first,
         plain=plain,
         worker=index,
         generation=boot["generation"],
         on_torn=partial(shared.worker_status[index].add, "torn_weights"),
-        holding=RunHolding(boot["run_id"], channel, config.weights_sharing, config.startup_timeout_s),
+        holding=RunHolding(boot["run_id"], channel, config.agent.weights_sharing, config.faults.startup_timeout_s),
     )
 
 
@@ -195,17 +198,17 @@ class Worker:
         self._waiting = waiting
         self._newest_job = partial(shared.jobs.newest, index)
         self._policy = policy
-        history = History.of(config)
+        history = History.of(config.history)
         self._reader = HistoryReader(shared.ring, history, policy.observation, policy.past_actions)
         #: What the process's random generators begin each phase from; (): they go on where they are.
         self.entropy: Sequence[int] = ()
         #: Looks whether frames are as the world declares, and who is to blame for an inference that failed.
-        self.watch: ObservationCheck | None = None
+        self.watch: ObservationWatch | None = None
         #: Learns between two inferences; None: others learn, or nobody.
         self.learning: LearningTurn | None = None
-        self._learns_first = config.mode == "learn-then-infer"
+        self._learns_first = config.learning.mode == "learn-then-infer"
         self._on_gpu = policy.info.device.startswith("cuda")
-        self._actions = np.zeros((config.chunk, *action.shape), action.dtype)
+        self._actions = np.zeros((config.agent.chunk, *action.shape), action.dtype)
         self._clock = MonotonicClock()
         self._job_seen = shared.jobs.newest(index)
         self._phase_seen = -1
@@ -293,7 +296,7 @@ class Worker:
         except Exception as error:
             if self.watch is None:
                 raise
-            self.watch.bounds.raise_culprit(error, self._policy.observation, _when(job, header))
+            self.watch.promises.raise_culprit(error, self._policy.observation, _when(job, header))
         infer_end_ns = clock.now_ns()
         timing = self._policy.timing
         # What the planner shares out: time on the device, which on a CPU is the process's own.
@@ -328,7 +331,7 @@ class Worker:
         self._status.add("inferences")
         # After the answer is out: it delays nothing.
         if self.watch is not None and phase_of(job.phase_seq) is Phase.RUN:
-            self.watch.check(self._reader.newest, header.tick)
+            self.watch.look(self._reader.newest, header.tick)
 
     def _trace_answer(
         self, job: JobRecord, header: FrameHeader, start_ns: int, read_ns: int, infer_end_ns: int

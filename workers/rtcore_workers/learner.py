@@ -18,7 +18,7 @@ from rtcore.clock import NS_PER_MS, Clock, MonotonicClock, cpu_time_ns
 from rtcore.config.resolved import ResolvedRun
 from rtcore.config.run import RuntimeConfig
 from rtcore.learn.replay_memory import NothingToSample, TransitionReader
-from rtcore.learn.throttle import Throttle, TickWatch
+from rtcore.learn.throttle import Courtesy, TickWatch
 from rtcore.learn.transitions import TransitionBuilder
 from rtcore.memory.history import History
 from rtcore.memory.layout import Layout
@@ -27,7 +27,7 @@ from rtcore.memory.shared import Phase, SharedRun, phase_of
 from rtcore.memory.weights import ParamStore, attach_store
 from rtcore.realtime import keep_off
 from rtcore.spaces import ActionSpec, ObservationSpec
-from rtcore_workers.dqn import DqnLearner, DqnSettings, Gradient, Update, copy_untrained
+from rtcore_workers.dqn import DqnLearner, Gradient, Update, take_untrained
 from rtcore_workers.malloc import keep_freed_memory
 from rtcore_workers.policies import build_network
 
@@ -78,12 +78,12 @@ def main(boot: dict[str, Any], channel: Channel) -> None:
 
 def step_back(config: RuntimeConfig) -> None:
     """Below the workers in the kernel's eyes. Waiting for the master's lock meanwhile delays other learners only."""
-    os.nice(config.learner_nice)
-    if config.learner_nice:
+    os.nice(config.learning.learner_nice)
+    if config.learning.learner_nice:
         with contextlib.suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    if config.env_cpu is not None:
-        keep_off(config.env_cpu)
+    if config.host.env_cpu is not None:
+        keep_off(config.host.env_cpu)
 
 
 def make_learner(
@@ -100,16 +100,23 @@ def make_learner(
     """Attach to the master and the parameter store and build the networks. `phase_seq`, `first_frame`: of the run."""
     master, first_updates = attach_master(run_id)
     store = attach_store(run_id)
-    history = History.of(config)
-    builder = TransitionBuilder(config.gamma)
+    history = History.of(config.history)
+    builder = TransitionBuilder(config.learning.gamma)
     replay = TransitionReader(shared.ring, action, phase_seq, builder, first_frame, history)
     networks = [
-        build_network(config.policy, dict(config.policy_args), observation, action, seed=config.seed, history=history)
+        build_network(
+            config.agent.policy,
+            dict(config.agent.policy_args),
+            observation,
+            action,
+            seed=config.world.seed,
+            history=history,
+        )
         for _ in range(2)
     ]
     for network in networks:
-        copy_untrained(network, store)
-    device = learner_device(config.device)
+        take_untrained(network, store)
+    device = learner_device(config.agent.device)
     return Learner(config, master, store, replay, networks[0], networks[1], action, index, device, first_updates)
 
 
@@ -155,9 +162,9 @@ class Learner:
             manifest,
             master,
             replay,
-            DqnSettings.of(config),
+            config.learning,
             action,
-            seed=config.seed,
+            seed=config.world.seed,
             index=index,
             publish=self._publish,
             waiting=self.beat,
@@ -176,7 +183,7 @@ class Learner:
         count = len(self.replay)
         self.status["transitions"] = count
         # A learner that was restarted finds the replay memory in the ring, as far back as it reaches.
-        enough = self.replay.counts.transitions >= self._config.learning_starts
+        enough = self.replay.counts.transitions >= self._config.learning.learning_starts
         return count > 0 and (enough or self.master.commit.updates > self._first_updates)
 
     def update(self, inside: Callable[[], None] | None = None) -> bool:
@@ -263,12 +270,12 @@ class LearnerLoop:
         self._run_control = shared.run_control
         self._env_status = shared.env_status
         self._clock = MonotonicClock()
-        self._throttle = Throttle(run.period_ns)
+        self._courtesy = Courtesy(run.period_ns)
         self._watch = TickWatch(shared.env_counters, shared.env_histograms["lateness_ns"], run.period_ns)
         self._period_ns = run.period_ns
         self._looked_ns = 0
         self._num_learners = len(learner.master.status)
-        per_tick = run.config.updates_per_tick
+        per_tick = run.config.learning.updates_per_tick
         self._per_tick = per_tick / self._num_learners if per_tick is not None else None
         self._credit = 0.0
         self._credited_tick = -1
@@ -339,14 +346,14 @@ class LearnerLoop:
         if now_ns - self._looked_ns < self._period_ns:
             return
         self._looked_ns = now_ns
-        pause_ns = self._throttle.after_learning(*self._watch.poll())
+        pause_ns = self._courtesy.after_learning(*self._watch.look())
         if not pause_ns:
             return
         self._status["yields"] += 1
         self._sleep(pause_ns, LearnerState.YIELDING)
         self._looked_ns = self._clock.now_ns()
         self._status["yielded_ns"] += self._looked_ns - now_ns
-        self._throttle.after_pause(*self._watch.poll())
+        self._courtesy.after_pause(*self._watch.look())
 
     def _sleep(self, length_ns: int, state: LearnerState) -> None:
         """In pieces: showing that it is alive, and to the end of the run at most."""

@@ -14,8 +14,8 @@ from rtcore.clock import Clock
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError
 from rtcore.learn.checkpoint import Arrays
+from rtcore.learn.lessons import Lessons
 from rtcore.learn.replay_memory import TransitionReader
-from rtcore.learn.teacher import TeacherAnswers
 from rtcore.memory.history import History
 from rtcore.memory.master import Floats, MasterState
 from rtcore.memory.tensors import ParamManifest
@@ -53,15 +53,15 @@ class Agent:
     store: ParamStore | None = None
 
     def learners(
-        self, master: MasterState, replay: TransitionReader, teacher: TeacherAnswers | None = None
+        self, master: MasterState, replay: TransitionReader, lessons: Lessons | None = None
     ) -> list[DqnLearner]:
-        """One for each place in the master. `teacher`: what learn=imitate learns."""
-        return [self._learner(master, replay, teacher, index) for index in range(len(master.status))]
+        """One for each place in the master. `lessons`: what learn=imitate learns."""
+        return [self._learner(master, replay, lessons, index) for index in range(len(master.status))]
 
     def _learner(
-        self, master: MasterState, replay: TransitionReader, teacher: TeacherAnswers | None, index: int
+        self, master: MasterState, replay: TransitionReader, lessons: Lessons | None, index: int
     ) -> DqnLearner:
-        from rtcore_workers.dqn import DqnLearner, DqnSettings  # noqa: PLC0415 - imports torch
+        from rtcore_workers.dqn import DqnLearner  # noqa: PLC0415 - imports torch
         from rtcore_workers.imitation import Imitator  # noqa: PLC0415 - imports torch
 
         config, store = self.config, self.store
@@ -76,16 +76,16 @@ class Agent:
             version = store.publish(write, updates=updates)
             return version.version if version is not None else None
 
-        make = DqnLearner if teacher is None else partial(Imitator, teacher.at)
+        make = DqnLearner if lessons is None else partial(Imitator, lessons.at)
         return make(
             _network(config, self.observation, self.action),
             _network(config, self.observation, self.action),
             manifest,
             master,
             replay,
-            DqnSettings.of(config),
+            config.learning,
             self.action,
-            seed=config.seed,
+            seed=config.world.seed,
             index=index,
             publish=publish,
         )
@@ -111,29 +111,31 @@ def build_agent(
     """
     keep_freed_memory()
     policy = load_policy(
-        config.policy,
-        dict(config.policy_args),
+        config.agent.policy,
+        dict(config.agent.policy_args),
         observation,
         action,
-        seed=config.seed,
+        seed=config.world.seed,
         worker_index=0,
-        device=config.device,
-        chunk=config.policy_chunk,
+        device=config.agent.device,
+        chunk=config.agent.policy_chunk,
         clock=clock,
-        history=History.of(config),
+        history=History.of(config.history),
     )
     module = _network_of(policy)
     store, weights = None, None
     if module is not None:
         store, weights = _share(module, policy.info.name, initial, what)
     elif initial is not None:
-        raise ConfigError(f"{what}: policy {config.policy} has no network to play the weights with")
-    schedule = EpsilonSchedule(config.epsilon_start, config.epsilon_end, config.epsilon_ticks, ticks_before)
+        raise ConfigError(f"{what}: policy {config.agent.policy} has no network to play the weights with")
+    schedule = EpsilonSchedule(
+        config.exploration.epsilon_start, config.exploration.epsilon_end, config.exploration.epsilon_ticks, ticks_before
+    )
     if config.explores:
         policy = ExploringPolicy(
-            policy, action, config.seed, schedule, config.explore_ticks, always_infer=not has_latency
+            policy, action, config.world.seed, schedule, config.exploration.explore_ticks, always_infer=not has_latency
         )
-    policy = fill_chunks(policy, config.chunk_rest, noop)
+    policy = fill_chunks(policy, config.agent.chunk_rest, noop)
     return Agent(policy, policy.info.describe(), action, schedule.epsilon, config, observation, weights, store)
 
 
@@ -158,10 +160,10 @@ def _network_of(policy: Policy) -> nn.Module | None:
 
 def _network(config: RuntimeConfig, observation: ObservationSpec, action: ActionSpec) -> nn.Module:
     return build_network(
-        config.policy,
-        dict(config.policy_args),
+        config.agent.policy,
+        dict(config.agent.policy_args),
         observation,
         action,
-        seed=config.seed,
-        history=History.of(config),
+        seed=config.world.seed,
+        history=History.of(config.history),
     )

@@ -11,7 +11,7 @@ import pytest
 
 from rtcore.config.flags import parse_config, to_toml
 from rtcore.config.help_text import Help
-from rtcore.config.run import RuntimeConfig, make_config
+from rtcore.config.run import SETTINGS, make_config
 from rtcore.errors import ConfigError
 
 pytestmark = pytest.mark.unit
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.unit
 def test_the_printed_settings_are_all_of_them_and_read_back_the_same(tmp_path: Path) -> None:
     config = make_config(learn="dqn", policy="dqn", policy_args={"pad_ms": 30}, gamma=0.9, workers=3, out=tmp_path)
     text = to_toml(config)
-    for field in RuntimeConfig.model_fields:
+    for field in SETTINGS:
         assert f"{field.replace('_', '-')} =" in text
     (tmp_path / "all.toml").write_text(text)
     again, _ = parse_config(["--config", str(tmp_path / "all.toml")])
@@ -29,10 +29,10 @@ def test_the_printed_settings_are_all_of_them_and_read_back_the_same(tmp_path: P
 
 def test_a_rom_is_an_argument_of_the_world_and_a_flag_wins_over_the_file(tmp_path: Path) -> None:
     config, _ = parse_config(["--rom", "a.gb", "--env-args", "state=x"])
-    assert config.world_args == {"state": "x", "rom": "a.gb"}
+    assert config.world.args == {"state": "x", "rom": "a.gb"}
     (tmp_path / "run.toml").write_text(to_toml(config))
     again, _ = parse_config(["--config", str(tmp_path / "run.toml"), "--rom", "b.gb"])
-    assert again.world_args == {"state": "x", "rom": "b.gb"}
+    assert again.world.args == {"state": "x", "rom": "b.gb"}
     with pytest.raises(ConfigError, match="rom=a.gb, but env_args has rom=5"):
         parse_config(["--rom", "a.gb", "--env-args", "rom=5"])
 
@@ -54,8 +54,8 @@ def test_a_rom_is_an_argument_of_the_world_and_a_flag_wins_over_the_file(tmp_pat
 )
 def test_a_value_may_hold_commas_up_to_the_next_name(text: str, values: dict[str, object]) -> None:
     for words in (["--env-args", text], [f"--env_args={text}"]):
-        assert parse_config(words)[0].env_args == values
-    assert parse_config(["--env-args", "z=1", "--env-args", text])[0].env_args == {"z": 1} | values
+        assert parse_config(words)[0].world.env_args == values
+    assert parse_config(["--env-args", "z=1", "--env-args", text])[0].world.env_args == {"z": 1} | values
 
 
 @pytest.mark.parametrize("text", ["x", "=3", "x,y"])
@@ -68,7 +68,7 @@ def test_help_shows_every_flag_and_begins_with_the_world(capsys: pytest.CaptureF
     with pytest.raises(SystemExit):
         parse_config(["--help"])
     text = capsys.readouterr().out
-    for field in RuntimeConfig.model_fields:
+    for field in SETTINGS:
         assert f"--{field.replace('_', '-')}" in text
     assert text.index("\nworld:") < text.index("\npolicy:") < text.index("\nlearning:")
 

@@ -26,7 +26,7 @@ def test_by_default_the_ring_takes_no_more_than_is_documented(workers, frame_byt
 
 def test_auto_starts_no_more_workers_than_the_ring_is_long_enough_for_and_says_so():
     run = resolved(10 * MIB, workers="auto")
-    assert (run.ring_slots, run.worker_places, run.config.max_workers) == (25, 17, 17)
+    assert (run.ring_slots, run.worker_places, run.config.schedule.max_workers) == (25, 17, 17)
     (note,) = run.notes
     assert "enough for 17 workers" in note
     assert "--ring-slots" in note
@@ -64,7 +64,7 @@ def test_what_was_asked_for_is_kept():
 def test_nothing_is_open_in_a_resolved_run():
     run = resolved(16, wait="auto")
     assert run.wait in ("hybrid", "block")
-    assert run.config.wait == run.wait
+    assert run.config.memory.wait == run.wait
     assert run.num_ticks == 30 * 60, "nobody said how long: 30 s"
     assert (run.period_ns, run.guard_ns) == (16_666_666, 2_083_333)
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from rtcore.config.flags import parse_config, to_toml
 from rtcore.config.resolved import resolve
-from rtcore.config.run import RuntimeConfig, load_toml, make_config
+from rtcore.config.run import SETTINGS, RuntimeConfig, load_toml, make_config
 from rtcore.errors import ConfigError, RtcoreError
 from rtcore.files.values import from_json, plain, to_json
 from rtcore.files.values import to_toml as value_to_toml
@@ -71,7 +71,7 @@ def test_any_plain_value_comes_back_from_toml_as_it_was(value: Any) -> None:
 def test_numbers_of_numpy_become_pythons_own() -> None:
     args = {"a": np.float32(0.5), "b": np.int64(3), "c": np.bool_(True), "d": [np.float64("inf")], "e": np.str_("t")}
     config = make_config(env_args=args)
-    assert same(config.env_args, {"a": 0.5, "b": 3, "c": True, "d": [math.inf], "e": "t"})
+    assert same(config.world.env_args, {"a": 0.5, "b": 3, "c": True, "d": [math.inf], "e": "t"})
 
 
 @pytest.mark.parametrize("field", ["env_args", "policy_args"])
@@ -99,11 +99,11 @@ def test_a_value_that_holds_itself_is_refused() -> None:
 
 
 def test_text_that_looks_like_a_number_is_one_only_on_the_command_line(tmp_path: Path) -> None:
-    assert make_config(env_args={"version": "1.0"}).env_args == {"version": "1.0"}
+    assert make_config(env_args={"version": "1.0"}).world.env_args == {"version": "1.0"}
     (tmp_path / "own.toml").write_text('env-args = { version = "1.0", speed = inf }')
     assert load_toml(tmp_path / "own.toml")["env_args"] == {"version": "1.0", "speed": math.inf}
     config, _ = parse_config(["--env-args", "level=9,speed=inf,loud=no,fast=true,nothing=none"])
-    assert config.env_args == {"level": 9, "speed": math.inf, "loud": "no", "fast": True, "nothing": None}
+    assert config.world.env_args == {"level": 9, "speed": math.inf, "loud": "no", "fast": True, "nothing": None}
 
 
 def test_a_config_goes_through_json_and_toml_unchanged(tmp_path: Path) -> None:
@@ -123,11 +123,11 @@ def test_a_config_goes_through_json_and_toml_unchanged(tmp_path: Path) -> None:
     )
     again = RuntimeConfig.from_jsonable(json.loads(json.dumps(config.to_jsonable(), allow_nan=False)))
     assert again == config
-    assert same(again.env_args, config.env_args)
+    assert same(again.world.env_args, config.world.env_args)
     (tmp_path / "all.toml").write_text(to_toml(config))
     read, _ = parse_config(["--config", str(tmp_path / "all.toml")])
     assert read == config
-    assert same(read.env_args, config.env_args)
+    assert same(read.world.env_args, config.world.env_args)
 
 
 # -- files that are no settings ------------------------------------------------------------------------------------
@@ -190,7 +190,7 @@ NUMERIC = (
 )
 
 
-@pytest.mark.parametrize("field", list(RuntimeConfig.model_fields))
+@pytest.mark.parametrize("field", list(SETTINGS))
 def test_every_setting_works_or_is_refused_by_name_however_extreme(
     field: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,8 +38,8 @@ def test_the_game_in_words_is_made_as_the_page_says_it_on_the_command_line_and_i
     config, _ = parse_config(words[1:])
     (tmp_path / "game.toml").write_text(re.search(r"```toml\n(.*?)```", section, re.S)[1])
     in_file, _ = parse_config(["--config", str(tmp_path / "game.toml")])
-    assert in_file.world_args == config.world_args
-    env = gymnasium.make("rtcore/GameBoy-v0", **config.world_args | {"rom": ROOT / config.rom})
+    assert in_file.world.args == config.world.args
+    env = gymnasium.make("rtcore/GameBoy-v0", **config.world.args | {"rom": ROOT / config.world.rom})
     assert env.reset(seed=0)[1] == {"state": "power-on", "lines": 0}
     env.close()
 

@@ -25,7 +25,7 @@ def vector(*shape: int) -> Box:
 
 
 def chosen(space: Space) -> str:
-    return fitting_policy(RuntimeConfig(), ObservationSpec.from_space(space)).policy
+    return fitting_policy(RuntimeConfig(), ObservationSpec.from_space(space)).agent.policy
 
 
 @pytest.mark.parametrize("space", (image(84, 84), image(96, 96, 3), image(4, 84, 84), image(64, 64, 1)))
@@ -58,5 +58,5 @@ def test_a_world_of_vectors_plays_without_a_word_about_its_policy() -> None:
         simulation.run()
     finally:
         simulation.close()
-    assert simulation.config.policy == "mlp"
+    assert simulation.config.agent.policy == "mlp"
     assert simulation.stats().policy.startswith("mlp hidden=64 layers=2, ")

@@ -30,11 +30,11 @@ OUT_OF_PATIENCE = cast(Launcher, SimpleNamespace(poll_until=lambda done, limit_n
 
 
 @pytest.fixture
-def recorded(tmp_path, said) -> tuple[RecorderProcess, Child, list[str]]:
-    child = Child("recorder", 0, 0)
+def recorded(tmp_path) -> tuple[RecorderProcess, Child, list[str]]:
+    child, said = Child("recorder", 0, 0), []
     config = make_config(record=True, out=tmp_path)
     launch: Any = lambda entry, boot: child  # noqa: E731
-    recorder = RecorderProcess(config, cast(Any, SHARED), launch, Patience(ManualClock()))
+    recorder = RecorderProcess(config, cast(Any, SHARED), launch, said.append, Patience(ManualClock()))
     recorder.start({})
     child.ready, child.pid = {}, 2**22 + 1
     return recorder, child, said

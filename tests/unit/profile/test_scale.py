@@ -63,9 +63,9 @@ def test_at_high_rates_there_is_time_to_wake_up_and_inference_still_takes_time(w
 
 def test_a_case_is_a_valid_config_of_a_synthetic_policy_on_a_synthetic_world():
     config = Case(8, Fraction(500), (1080, 1920, 3)).config(5.0)
-    assert (config.policy, config.env_id, config.workers) == ("synthetic", SYNTHETIC_WORLD, 8)
-    assert config.ring_slots == 500
-    assert config.duration > 5.0
+    assert (config.agent.policy, config.world.env_id, config.schedule.workers) == ("synthetic", SYNTHETIC_WORLD, 8)
+    assert config.memory.ring_slots == 500
+    assert config.timing.duration > 5.0
 
 
 def test_the_defaults_go_from_1_to_96_workers_and_from_60_to_1000_hz():

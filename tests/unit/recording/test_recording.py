@@ -366,7 +366,7 @@ def test_an_episode_whose_end_was_lost_is_left_out(tmp_path):
 
 def test_recording_without_a_folder_goes_to_the_latest_run():
     config, _ = parse_config(["--record"])
-    assert config.out == Path("runs/latest")
+    assert config.output.out == Path("runs/latest")
 
 
 def test_without_h5py_recording_is_refused_with_the_extra_that_brings_it(monkeypatch, tmp_path):

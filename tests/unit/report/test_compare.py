@@ -126,10 +126,10 @@ def test_what_there_is_no_ratio_of_is_a_dash():
 def test_both_halves_are_the_same_run_but_for_their_schedule_and_folder():
     config = make_config(policy="trained", policy_args={"pad_ms": 100}, seed=5, duration=15, out="o")
     compared, own = halves_of(config, "sequential").values()
-    differing = {name for name, value in compared if value != getattr(own, name)}
+    differing = {name for name, value in compared.settings.items() if value != own.settings[name]}
     assert differing == {"stagger", "out"}
-    assert (compared.stagger, own.stagger) == ("sequential", "max-time")
-    assert (str(compared.out), str(own.out)) == ("o/sequential", "o/staggered")
+    assert (compared.schedule.stagger, own.schedule.stagger) == ("sequential", "max-time")
+    assert (str(compared.output.out), str(own.output.out)) == ("o/sequential", "o/staggered")
 
 
 @pytest.mark.parametrize(
@@ -146,12 +146,12 @@ def test_a_half_is_called_by_its_schedule_and_one_that_staggers_for_itself_stagg
 
 def test_a_sequential_half_has_one_worker_whatever_the_other_has():
     compared, own = halves_of(make_config(workers=7), "sequential").values()
-    assert (compared.workers, own.workers) == (1, 7)
+    assert (compared.schedule.workers, own.schedule.workers) == (1, 7)
 
 
 def test_with_a_video_both_are_recorded_and_drawn_once():
     for half in halves_of(make_config(video=True), "sequential").values():
-        assert (half.record, half.video) == (True, False)
+        assert (half.output.record, half.output.video) == (True, False)
 
 
 @pytest.mark.parametrize(
@@ -170,8 +170,18 @@ def test_what_cannot_be_compared_is_refused(fields, said):
 def test_random_play_is_of_the_same_world_and_seed_for_as_many_ticks_and_sees_nothing():
     config = make_config(policy="trained", policy_args={"pad_ms": 100}, env_args={"level": 3}, seed=5, obs_history=2)
     played = random_play(config, 896, Path("o"))
-    assert (played.env_args, played.seed, played.policy, played.clock) == ({"level": 3}, 5, "random", "virtual")
-    assert (played.ticks, played.duration, played.policy_args, played.obs_history) == (896, None, {}, 0)
+    assert (played.world.env_args, played.world.seed, played.agent.policy, played.timing.clock) == (
+        {"level": 3},
+        5,
+        "random",
+        "virtual",
+    )
+    assert (played.timing.ticks, played.timing.duration, played.agent.policy_args, played.history.obs_history) == (
+        896,
+        None,
+        {},
+        0,
+    )
 
 
 @pytest.mark.parametrize(
@@ -247,7 +257,7 @@ def test_only_folders_that_a_comparison_names_by_a_schedule_are_cleared(tmp_path
         (out / name / "actions.csv").touch()
     (out / "compare.json").write_text(text)
     with OutFolder(out) as folder:
-        folder.acquire()
+        folder.take()
         folder.clear()
     assert all((out / name / "actions.csv").exists() for name in ("sequential", "staggered"))
 

@@ -195,9 +195,9 @@ def test_the_video_lies_in_the_folder_of_its_run_or_beside_a_file_that_was_moved
 
 def test_video_keeps_a_recording_and_has_a_folder():
     config = make_config(video=True)
-    assert (config.record, str(config.out)) == (True, "runs/latest")
+    assert (config.output.record, str(config.output.out)) == (True, "runs/latest")
     command = parse_command(["--replay", "x", "--video", "--ticks", "30"])
-    assert (str(command.replay), command.config.video, command.config.ticks) == ("x", True, 30)
+    assert (str(command.replay), command.config.output.video, command.config.timing.ticks) == ("x", True, 30)
 
 
 def test_a_simulated_run_becomes_a_video(tmp_path, capsys):

@@ -86,7 +86,7 @@ def test_what_to_do_next_is_a_command_that_can_be_copied(tmp_path):
 def test_a_recorded_run_can_be_replayed_and_watched_and_its_own_world_is_named_again(tmp_path):
     recorded = {"recording": {"frames": 3}}
     replay, video = commands(tmp_path, recorded, record=True, env_id="tests.support.worlds:Mine", rom="my.gb")[1:]
-    assert replay == f"rtcore-run --replay {tmp_path} --env-id worlds:Mine --rom my.gb"
+    assert replay == f"rtcore-run --replay {tmp_path} --env-id tests.support.worlds:Mine --rom my.gb"
     assert video == f"rtcore-run --replay {tmp_path} --video"
     (tmp_path / "video.mp4").touch()
     assert commands(tmp_path, recorded, record=True)[1:] == [f"rtcore-run --replay {tmp_path}"]

@@ -73,7 +73,12 @@ def test_learning_needs_one_decision_a_chunk_and_says_how():
 def test_how_often_it_decides_comes_with_the_weights(tmp_path):
     played(chunk=2, chunk_rest="noop", obs_history=2, obs_every=3, ticks=300, learn="dqn", out=tmp_path)
     config = resolve_policy(make_config(env_id=SIGNS["env_id"], policy_checkpoint=tmp_path))
-    assert (config.chunk, config.chunk_rest, config.obs_history, config.obs_every) == (2, "noop", 2, 3)
+    assert (config.agent.chunk, config.agent.chunk_rest, config.history.obs_history, config.history.obs_every) == (
+        2,
+        "noop",
+        2,
+        3,
+    )
 
 
 def test_what_the_teacher_would_do_is_learned_from_frames_alone():

@@ -39,7 +39,7 @@ def watched(**fields):
     config = make_config(
         env_id="tests.support.virtual_worlds:Signs", env_args={"episode_ticks": 40}, **(settings | fields)
     )
-    policy = Watcher(config.obs_history, config.act_history)
+    policy = Watcher(config.history.obs_history, config.history.act_history)
     simulation = Simulation(config, policy=policy).run()
     simulation.close()
     return simulation, policy.seen

@@ -11,6 +11,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
+from rtcore.config.groups import LearningSettings
 from rtcore.errors import ConfigError, PolicyError
 from rtcore.learn.replay_memory import Batch
 from rtcore.memory.master import MasterState, Slot
@@ -19,7 +20,6 @@ from rtcore.spaces import ActionSpec
 from rtcore_workers.dqn import (
     Adam,
     DqnLearner,
-    DqnSettings,
     FlatModule,
     bootstrap_values,
     check_learnable,
@@ -97,8 +97,9 @@ class Replay:
         return self.drawn[-1]
 
 
-def settings(**changes: Any) -> DqnSettings:
+def settings(**changes: Any) -> LearningSettings:
     fields = {
+        "learn": "dqn",
         "learning_rate": 1e-2,
         "batch_size": 16,
         "n_step": 1,
@@ -108,7 +109,7 @@ def settings(**changes: Any) -> DqnSettings:
         "publish_every": 5,
         "mode": "async",
     }
-    return DqnSettings(**{**fields, **changes})
+    return LearningSettings(**{**fields, **changes})
 
 
 def learner(replay: Replay, publish: Any = None, **changes: Any) -> tuple[DqnLearner, Net, ParamManifest]:

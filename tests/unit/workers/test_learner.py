@@ -55,7 +55,7 @@ def learner_of(world: World, master: MasterState | None = None) -> Learner:
         master = MasterState.private(manifest.trainable_bytes)
         master.begin(manifest.trainable_array(store.buffer(store.newest().buffer)))
     config: Any = make_config(learn="dqn", policy="mlp", learning_starts=3, batch_size=4, publish_every=1)
-    replay = TransitionReader(world.ring, ACTION, 0, TransitionBuilder(config.gamma))
+    replay = TransitionReader(world.ring, ACTION, 0, TransitionBuilder(config.learning.gamma))
     return Learner(config, master, store, replay, nets[0], nets[1], ACTION, 0, "cpu")
 
 

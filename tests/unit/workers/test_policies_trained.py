@@ -57,35 +57,35 @@ def test_in_another_world_it_says_where_it_plays() -> None:
 def test_in_a_wrapper_of_ones_own_the_game_is_said() -> None:
     config = make_config(policy="trained", env_id="own_worlds:make", policy_args={"game": "catch", "pad_ms": 100})
     resolved = source.resolve_policy(config)
-    assert (resolved.act_history, resolved.policy_args) == (16, {"game": "catch", "pad_ms": 100})
+    assert (resolved.history.act_history, resolved.agent.policy_args) == (16, {"game": "catch", "pad_ms": 100})
 
 
 @pytest.mark.parametrize("env_id", ["rtcore/Blocks-v0", "rtcore/Catch-v0"])
 def test_it_takes_as_long_as_it_learned_to_play_with_unless_that_is_said(env_id: str) -> None:
-    assert source.resolve_policy(make_config(policy="trained", env_id=env_id)).policy_args["pad_ms"] == 100
+    assert source.resolve_policy(make_config(policy="trained", env_id=env_id)).agent.policy_args["pad_ms"] == 100
     said = make_config(policy="trained", env_id=env_id, policy_args={"pad_ms": 50})
-    assert source.resolve_policy(said).policy_args["pad_ms"] == 50
+    assert source.resolve_policy(said).agent.policy_args["pad_ms"] == 50
 
 
 def test_a_checkpoint_says_which_policy_it_is_of() -> None:
     folder = source.trained_folder("blocks")
     config = source.resolve_policy(make_config(policy_checkpoint=folder))
-    assert (config.policy, config.policy_args) == ("tiles", {"pad_ms": 100})
-    assert (config.obs_history, config.obs_every, config.act_history) == (4, 2, 8)
-    assert (config.chunk, config.chunk_rest) == (2, "noop")
+    assert (config.agent.policy, config.agent.policy_args) == ("tiles", {"pad_ms": 100})
+    assert (config.history.obs_history, config.history.obs_every, config.history.act_history) == (4, 2, 8)
+    assert (config.agent.chunk, config.agent.chunk_rest) == (2, "noop")
 
 
 def test_a_checkpoint_says_in_which_world_it_learned() -> None:
     folder = source.trained_folder("catch")
-    assert source.resolve_policy(make_config(policy_checkpoint=folder)).env_id == "rtcore/Catch-v0"
+    assert source.resolve_policy(make_config(policy_checkpoint=folder)).world.env_id == "rtcore/Catch-v0"
     own = source.resolve_policy(make_config(policy_checkpoint=folder, env_id="own_worlds:make", env_args={"level": 3}))
-    assert (own.env_id, own.env_args) == ("own_worlds:make", {"level": 3})
+    assert (own.world.env_id, own.world.env_args) == ("own_worlds:make", {"level": 3})
 
 
 def test_what_is_given_wins_over_what_the_checkpoint_says() -> None:
     folder = source.trained_folder("blocks")
     config = source.resolve_policy(make_config(policy_checkpoint=folder, policy_args={"pad_ms": 5}, act_history=2))
-    assert (config.policy, config.act_history, config.policy_args) == ("tiles", 2, {"pad_ms": 5})
+    assert (config.agent.policy, config.history.act_history, config.agent.policy_args) == ("tiles", 2, {"pad_ms": 5})
 
 
 def test_weights_alone_say_nothing(tmp_path: Path) -> None:

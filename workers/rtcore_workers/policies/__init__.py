@@ -194,7 +194,7 @@ def _first_run(
         weights.refuse_changes()
         return policy
     finally:
-        weights.release()
+        weights.done()
 
 
 def build_network(

@@ -31,9 +31,9 @@ def trained_folder(game: str) -> Path:
 
 def trained_game(config: RuntimeConfig) -> str:
     """Which game the policy `trained` is to play: `game` of its arguments, or the world's. ConfigError if it cannot."""
-    game = config.policy_args.get("game", TRAINED_GAMES.get(config.env_id.rpartition(":")[2]))
+    game = config.agent.policy_args.get("game", TRAINED_GAMES.get(config.world.env_id.rpartition(":")[2]))
     if game not in TRAINED_GAMES.values():
-        what = f"game={game!r}" if game is not None else config.env_id
+        what = f"game={game!r}" if game is not None else config.world.env_id
         raise ConfigError(
             f"policy trained plays {' and '.join(TRAINED_GAMES)}; got {what}. Train one for this world with "
             "--learn dqn --policy auto. If it is one of these two in a wrapper of your own, say which: "
@@ -47,8 +47,8 @@ def check_policy(config: RuntimeConfig) -> None:
 
     Workers tell the rest when they build it.
     """
-    if config.policy != AUTO:
-        check_named(config.policy, config.policy_args)
+    if config.agent.policy != AUTO:
+        check_named(config.agent.policy, config.agent.policy_args)
 
 
 def resolve_policy(config: RuntimeConfig) -> RuntimeConfig:
@@ -58,23 +58,24 @@ def resolve_policy(config: RuntimeConfig) -> RuntimeConfig:
     checkpoint's. ConfigError if a checkpoint is there but cannot be read, or if its policy or world would be imported
     and was not given as well.
     """
-    given = config.model_fields_set - ({"policy"} if config.policy == AUTO else set())
-    if config.policy == TRAINED:
+    given = config.given.keys() - ({"policy"} if config.agent.policy == AUTO else set())
+    if config.agent.policy == TRAINED:
         game = trained_game(config)
         saved = read_state(trained_folder(game), "policy")["policy"]
         found = {name: saved[name] for name in _HOW if name in saved and name not in given}
         # At the delay that it learned to play with: at others it plays worse, at some not at all.
         padding = {name: value for name, value in saved["policy_args"].items() if name == "pad_ms"}
-        found["policy_args"] = {"game": game} | padding | config.policy_args
-        return config.model_copy(update=found)
-    path, what = config.resume or config.policy_checkpoint, "resume" if config.resume else "policy-checkpoint"
+        found["policy_args"] = {"game": game} | padding | config.agent.policy_args
+        return config.replace(**found)
+    weights = config.weights
+    path, what = weights.resume or weights.policy_checkpoint, "resume" if weights.resume else "policy-checkpoint"
     state = find_state(path, what) if path is not None else None
     if state is None:
         return config
     saved = state["policy"]
-    if "policy" in given and config.policy != saved.get("policy"):
+    if "policy" in given and config.agent.policy != saved.get("policy"):
         return config
-    said = {name: getattr(config, name) for name in given}
+    said = {name: value for name, value in config.given.items() if name in given}
     source = f"{what}: {path}"
     world = {} if "env_id" in given else state.get("world", {})
     world = {name: world[name] for name in ("env_id", "env_args") if name in world and name not in given}
@@ -83,7 +84,7 @@ def resolve_policy(config: RuntimeConfig) -> RuntimeConfig:
         update = {name: from_json(saved[name]) for name in _FIELDS if name in saved and name not in given}
         update |= {name: from_json(value) for name, value in world.items()}
         if "policy_args" in given:
-            update["policy_args"] = from_json(saved.get("policy_args", {})) | config.policy_args
+            update["policy_args"] = from_json(saved.get("policy_args", {})) | config.agent.policy_args
         return make_config(**(said | update))
     except (ConfigError, ValueError) as error:
         raise ConfigError(f"{source} has settings that do not go with the given ones: {error}") from error

@@ -23,7 +23,7 @@ from rtcore_workers.modulestate import WriteWatch
 from rtcore_workers.weights.device_memory import NotShared
 
 #: Most that is read at once in looking for writes: 16 ms.
-_MOST_VERIFIED_BYTES = 1 << 24
+_MOST_LOOKED_BYTES = 1 << 24
 #: What torch says when a factory loads pretrained weights into a module that is built without memory: as it should be,
 #: the memory that it gets afterwards has the weights of worker 0, which loaded them.
 _NO_COPY = r"for .*: copying from a non-meta parameter in the checkpoint to a meta parameter"
@@ -58,10 +58,10 @@ class Weights(Protocol):
     is_plain: bool
 
     def switch(self) -> Version:
-        """Before an inference: the newest version is used from here on, and stays as it is until `release`."""
+        """Before an inference: the newest version is used from here on, and stays as it is until `done`."""
         ...
 
-    def release(self, budget_ns: int = 0) -> None:
+    def done(self, budget_ns: int = 0) -> None:
         """After it. PolicyError if the weights were written meanwhile: by the module, or rtcore is broken.
 
         `budget_ns`: what may be spent in looking for writes that torch does not count.
@@ -69,14 +69,14 @@ class Weights(Protocol):
         ...
 
     def refuse_changes(self) -> None:
-        """After the first inference, before `release`. PolicyError if the module itself has changed its weights."""
+        """After the first inference, before `done`. PolicyError if the module itself has changed its weights."""
         ...
 
 
 class SharedWeights:
     """Binds a module to a store. Used by one thread. `generation`: of the worker, see WORKER_CONTROL.
 
-    PolicyError if the module does not have the manifest's tensors. `on_torn` is called before `release` raises.
+    PolicyError if the module does not have the manifest's tensors. `on_torn` is called before `done` raises.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class SharedWeights:
         self._flats: list[Tensor] | None = None
         self._bound = -1
         #: How far the newest pass over the weights has come, its CRC-32 so far, and of which version.
-        self._verified = (0, 0, -1)
+        self._looked = (0, 0, -1)
         claimed = store.claim(worker, generation)
         try:
             self._shared = [tensor for tensor in manifest.tensors if tensor.kind != "private"]
@@ -133,7 +133,7 @@ class SharedWeights:
         if found != moved.checksum:
             held.store.release(self._worker)
             raise NotShared(f"version {moved.version} has checksum {found:08x} there; expected {moved.checksum:08x}")
-        self.release()
+        self.done()
         self.store, self._flats = held.store, held.flats
         self._views = {buffer: self._views_of(buffer) for buffer in range(self.num_copies)}
         self.bind(moved.buffer)
@@ -149,14 +149,14 @@ class SharedWeights:
         return self._bound
 
     def claim(self) -> Version:
-        """Hold the newest weights without computing with them, until `release`."""
+        """Hold the newest weights without computing with them, until `done`."""
         return self.store.claim(self._worker, self._generation)
 
-    def release(self, budget_ns: int = 0) -> None:
+    def done(self, budget_ns: int = 0) -> None:
         """Let go. PolicyError if the weights were written while they were held."""
         written = self._writes.written()
         intact = self.store.is_intact(self.version)
-        whole = not budget_ns or self._verify_part(budget_ns)
+        whole = not budget_ns or self._look(budget_ns)
         self.store.release(self._worker)
         if written or (intact and not whole):
             raise self._writes_weights(written)
@@ -194,21 +194,21 @@ class SharedWeights:
             "may be a buffer with persistent=False, each worker's own"
         )
 
-    def _verify_part(self, budget_ns: int) -> bool:
+    def _look(self, budget_ns: int) -> bool:
         """Go on reading the weights, a part at each call; False if a whole pass gave another checksum than theirs.
 
         For what writes past torch's count: BatchNorm in training mode, `.data`, numpy. The first worker reads for all.
         """
         if self._worker != 0 or self._flats is not None:
             return True
-        at, checksum, version = self._verified
+        at, checksum, version = self._looked
         if version != self.version.version:
             at, checksum = 0, 0
         memory = self.store.buffer(self.version.buffer)
-        end = min(len(memory), at + min(budget_ns, _MOST_VERIFIED_BYTES))  # a CRC takes about 1 ns a byte
+        end = min(len(memory), at + min(budget_ns, _MOST_LOOKED_BYTES))  # a CRC takes about 1 ns a byte
         checksum = crc32(memory[at:end], checksum)
         is_over = end == len(memory)
-        self._verified = (0, 0, -1) if is_over else (end, checksum, self.version.version)
+        self._looked = (0, 0, -1) if is_over else (end, checksum, self.version.version)
         return not is_over or checksum == self.version.checksum
 
     def bind(self, buffer: int) -> None:
