@@ -3,17 +3,36 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
-from tests.support.drills import run_to_end
+from rtcore.cli.entry import main
+from tests.support.drills import run_to_end, segments, wait_for
 
 pytestmark = pytest.mark.fault
 
 CARTPOLE = ("--env-id", "CartPole-v1", "--fps", "60", "--workers", "2", "--ticks", "300", "--no-live")
 SYNTHETIC = ("--policy", "synthetic", "--policy-args", "latency_ms=10")
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run_here(capfd: pytest.CaptureFixture[str]) -> Run:
+    """`run_to_end` without a Python of its own for the program: what it starts is as real, and it says the same."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        with pytest.raises(SystemExit) as ended:
+            main(list(arguments))
+        output, errors = capfd.readouterr()
+        wait_for(lambda: not segments(os.getpid()), "shared memory to be removed")
+        assert isinstance(ended.value.code, int)
+        return subprocess.CompletedProcess(arguments, ended.value.code, output, errors)
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -44,8 +63,8 @@ SYNTHETIC = ("--policy", "synthetic", "--policy-args", "latency_ms=10")
         (["--device", "cuda"], ["cuda", "cpu"]),
     ],
 )
-def test_a_wrong_setting_is_named_with_what_was_expected(arguments: list[str], said: list[str]) -> None:
-    done = run_to_end(*arguments, "--no-live")
+def test_a_wrong_setting_is_named_with_what_was_expected(run_here: Run, arguments: list[str], said: list[str]) -> None:
+    done = run_here(*arguments, "--no-live")
     assert done.returncode not in (0, -9)
     for words in said:
         assert words in done.stderr, done.stderr
@@ -89,8 +108,8 @@ def test_a_policy_that_is_not_there_or_is_not_called_so_is_a_wrong_setting(
         ("wrong_shape", "after=20", ["shape (1, 1)", "(1, 2)"]),
     ],
 )
-def test_a_policy_that_breaks_its_contract_ends_the_run(policy: str, args: str, said: list[str]) -> None:
-    done = run_to_end(*CARTPOLE, "--policy", f"tests.support.bad_parts:{policy}", "--policy-args", args)
+def test_a_policy_that_breaks_its_contract_ends_the_run(run_here: Run, policy: str, args: str, said: list[str]) -> None:
+    done = run_here(*CARTPOLE, "--policy", f"tests.support.bad_parts:{policy}", "--policy-args", args)
     assert done.returncode == 1
     assert "PolicyError" in done.stderr
     for words in said:
@@ -131,17 +150,17 @@ def test_a_policy_that_never_returns_is_a_hang_in_the_run(tmp_path: Path) -> Non
         ("float_frame", ["list", "array of shape (4,)"]),
     ],
 )
-def test_a_world_that_breaks_its_contract_ends_the_run(world: str, said: list[str]) -> None:
+def test_a_world_that_breaks_its_contract_ends_the_run(run_here: Run, world: str, said: list[str]) -> None:
     arguments = ("--env-id", f"tests.support.bad_parts:{world}", *CARTPOLE[2:])
-    done = run_to_end(*arguments, *SYNTHETIC)
+    done = run_here(*arguments, *SYNTHETIC)
     assert done.returncode == 1
     assert "EnvironmentFailed" in done.stderr
     for words in said:
         assert words in done.stderr, done.stderr
 
 
-def test_a_dict_with_more_than_boxes_in_it_is_named_with_the_way_out() -> None:
-    done = run_to_end("--env-id", "tests.support.bad_parts:discrete_part_world", *CARTPOLE[2:], *SYNTHETIC)
+def test_a_dict_with_more_than_boxes_in_it_is_named_with_the_way_out(run_here: Run) -> None:
+    done = run_here("--env-id", "tests.support.bad_parts:discrete_part_world", *CARTPOLE[2:], *SYNTHETIC)
     assert done.returncode == 2
     for words in ("ConfigError", "'gear'", "Discrete(3)", "FlattenObservation"):
         assert words in done.stderr, done.stderr
@@ -157,9 +176,9 @@ def test_atari_without_its_package_names_the_extra(tmp_path: Path, monkeypatch: 
     assert "Traceback" not in done.stderr
 
 
-def test_a_game_that_is_no_atari_game_is_answered_with_one_that_is() -> None:
+def test_a_game_that_is_no_atari_game_is_answered_with_one_that_is(run_here: Run) -> None:
     pytest.importorskip("ale_py")
-    done = run_to_end("--env-id", "rtcore/Atari-v0", "--env-args", "game=boxin", "--no-live", *SYNTHETIC)
+    done = run_here("--env-id", "rtcore/Atari-v0", "--env-args", "game=boxin", "--no-live", *SYNTHETIC)
     assert done.returncode == 2
     assert "got game='boxin'" in done.stderr
     assert "did you mean boxing" in done.stderr
@@ -187,11 +206,11 @@ def test_an_emulator_that_hangs_on_an_illegal_opcode_is_killed(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a Game Boy program", bytes(range(256)) * 128])
-def test_a_bad_rom_is_named(content: bytes | None, tmp_path: Path) -> None:
+def test_a_bad_rom_is_named(run_here: Run, content: bytes | None, tmp_path: Path) -> None:
     path = tmp_path / "bad.gb"
     if content is not None:
         path.write_bytes(content)
-    done = run_to_end("--env-args", f"rom={path}", "--no-live", *SYNTHETIC)
+    done = run_here("--env-args", f"rom={path}", "--no-live", *SYNTHETIC)
     assert done.returncode == 2
     assert "cannot use the ROM" in done.stderr
     assert "bad.gb" in done.stderr
@@ -204,8 +223,8 @@ def test_no_room_in_shared_memory_is_an_error_not_a_bus_error() -> None:
     assert "--ring-slots" in done.stderr
 
 
-def test_a_world_that_cannot_be_reset_at_all_ends_the_run_before_it_begins() -> None:
-    done = run_to_end(
+def test_a_world_that_cannot_be_reset_at_all_ends_the_run_before_it_begins(run_here: Run) -> None:
+    done = run_here(
         "--env-id", "tests.support.bad_parts:raising_reset", "--env-args", "after=1", *CARTPOLE[2:], *SYNTHETIC
     )
     assert done.returncode == 1

@@ -58,9 +58,9 @@ def test_a_game_in_words_is_played_in_real_time(tmp_path: Path) -> None:
 
 
 def test_the_same_settings_from_a_file_give_the_same_game_on_the_virtual_clock(tmp_path: Path) -> None:
-    virtual = ("--clock", "virtual", "--latency", "constant:5", "--ticks", "2000", "--seed", "4")
+    virtual = ("--clock", "virtual", "--latency", "constant:5", "--ticks", "900", "--seed", "4")
     rows = run(tmp_path / "flags", *SETTINGS, *virtual)
-    assert len(episodes(rows)) >= 5
+    assert len(episodes(rows)) >= 2
     assert set(episodes(rows)) == {3.0}
     printing = [*COMMAND, *SETTINGS, "--print-config"]
     settings = subprocess.run(printing, capture_output=True, text=True, check=True)
