@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 # Four rows for two cores: half of them wait, for a run's ticks or for what ends (tests/conftest.py has the order).
 SIDE_BY_SIDE := -n 4
 
-.PHONY: help install run test test-all check bench docs roms image clean
+.PHONY: help install run test test-slow test-all check bench docs roms image clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
@@ -26,7 +26,11 @@ run: install     ## a game played twice by a trained network that takes 100 ms: 
 test: install    ## the tests, without the slow ones: eight minutes
 	$(BIN)/python -m pytest -m "not slow" $(SIDE_BY_SIDE)
 
-test-all: install  ## every test, the slow ones too
+# In two rows: most of them are one program each, and compute all the time.
+test-slow: install  ## the slow tests, without those of a container image: ten minutes
+	$(BIN)/python -m pytest -m "slow and not image" -n 2
+
+test-all: install  ## every test, the slow ones and those of a container image too
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 check: install   ## format, lint, strict types, quick tests: under a minute

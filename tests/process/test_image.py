@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.image, pytest.mark.timeout(1500)]
 
 ROOT = Path(__file__).parents[2]
 IMAGE = f"localhost/rtcore-test:{os.getpid()}"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import re
+import shutil
 import zlib
 from itertools import pairwise
 from pathlib import Path
@@ -54,6 +57,13 @@ def run(**fields):
         simulation.close()
 
 
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory):
+    """A run that learned the world of signs, and the folder with its checkpoints."""
+    folder = tmp_path_factory.mktemp("learned")
+    return run(out=folder, ticks=3000, **EASY, seed=1), folder
+
+
 def returns_of(simulation):
     return [episode.total_reward for episode in simulation.record.episodes.newest()]
 
@@ -75,9 +85,8 @@ def test_the_same_seed_gives_the_same_returns_and_the_same_weights_and_another_s
     assert first.learning.store.newest().checksum != other.learning.store.newest().checksum
 
 
-def test_it_learns_what_can_be_learned_under_the_delay():
-    simulation = run(ticks=3000, **EASY, seed=1)
-    returns = returns_of(simulation)
+def test_it_learns_what_can_be_learned_under_the_delay(learned):
+    returns = returns_of(learned[0])
     # At random a third of the ticks pay, 67 of 200; two of eight come too late for an action that saw the sign.
     assert np.mean(returns[:3]) < 90
     assert np.mean(returns[-5:]) > 120
@@ -177,11 +186,11 @@ def test_a_run_that_goes_on_has_the_counters_the_weights_and_the_optimizer_of_th
     assert second.stats().learner.epsilon == pytest.approx(0.05)
 
 
-def test_what_was_learned_plays_without_exploring(tmp_path: Path):
-    learned = run(out=tmp_path, ticks=2000, **EASY)
-    played = run(learn=None, policy_checkpoint=tmp_path, ticks=1000, seed=99)
+def test_what_was_learned_plays_without_exploring(learned):
+    simulation, folder = learned
+    played = run(learn=None, policy_checkpoint=folder, ticks=1000, seed=99)
     assert played.stats().learner is None
-    assert {header.policy_checksum for header in acted_headers(played)} == {checksum_of(learned)}
+    assert {header.policy_checksum for header in acted_headers(played)} == {checksum_of(simulation)}
     assert np.mean(returns_of(played)) > 120
 
 
@@ -263,34 +272,43 @@ def rtcore_run(words):
     return ended.value.code
 
 
-def test_rtcore_run_keeps_what_it_learned_in_a_folder_of_its_own(tmp_path: Path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert rtcore_run(WORDS) == 0
-    (folder,) = (tmp_path / "runs").iterdir()
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """Where `rtcore-run` with WORDS was given, and what it printed."""
+    place, printed = tmp_path_factory.mktemp("ran"), io.StringIO()
+    with contextlib.chdir(place), contextlib.redirect_stdout(printed):
+        assert rtcore_run(WORDS) == 0
+    return place, printed.getvalue()
+
+
+def test_rtcore_run_keeps_what_it_learned_in_a_folder_of_its_own(ran):
+    place, printed = ran
+    (folder,) = (place / "runs").iterdir()
     assert re.fullmatch(r"tests\.support\.virtual_worlds\.Signs__dqn__0__\d{8}-\d{6}", folder.name)
     present = {path.name for path in folder.iterdir()}
     assert {"actions.csv", "checkpoints", "config.json", "learning_curve.png", "summary.json"} <= present
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["learner"]["updates"] > 100
     assert len(summary["episodes"]["returns"]) == 2
-    assert "Learner" in capsys.readouterr().out
+    assert "Learner" in printed
 
 
-def test_rtcore_run_goes_on_in_the_same_folder(tmp_path: Path, capsys):
-    assert rtcore_run([*WORDS, "--out", str(tmp_path)]) == 0
-    updates = json.loads((tmp_path / "summary.json").read_text())["learner"]["updates"]
-    assert rtcore_run([*WORDS, "--out", str(tmp_path), "--resume", str(tmp_path)]) == 0
-    assert json.loads((tmp_path / "summary.json").read_text())["learner"]["updates"] > updates
-    assert rtcore_run([*WORDS, "--resume", str(tmp_path), "--env-args", "continuous=true"]) == 2
+def test_rtcore_run_goes_on_in_the_same_folder(ran, tmp_path: Path, capsys):
+    (first,) = (ran[0] / "runs").iterdir()
+    folder = tmp_path / "run"
+    shutil.copytree(first, folder, symlinks=True)
+    updates = json.loads((folder / "summary.json").read_text())["learner"]["updates"]
+    assert rtcore_run([*WORDS, "--out", str(folder), "--resume", str(folder)]) == 0
+    assert json.loads((folder / "summary.json").read_text())["learner"]["updates"] > updates
+    assert rtcore_run([*WORDS, "--resume", str(folder), "--env-args", "continuous=true"]) == 2
     capsys.readouterr()
 
 
 @pytest.mark.skipif(not board_is_installed(), reason="the extra tensorboard is not installed")
-def test_events_are_written_unless_they_are_not_wanted(tmp_path: Path, capsys):
-    assert rtcore_run([*WORDS, "--out", str(tmp_path / "with")]) == 0
-    assert rtcore_run([*WORDS, "--out", str(tmp_path / "without"), "--no-tensorboard"]) == 0
-    assert len(list((tmp_path / "with").glob("events.out.tfevents*"))) == 1
-    assert not list((tmp_path / "without").glob("events.out.tfevents*"))
+def test_events_are_written_unless_they_are_not_wanted(ran, tmp_path: Path, capsys):
+    assert rtcore_run([*WORDS, "--out", str(tmp_path), "--no-tensorboard"]) == 0
+    assert len(list((ran[0] / "runs").glob("*/events.out.tfevents*"))) == 1
+    assert not list(tmp_path.glob("events.out.tfevents*"))
     capsys.readouterr()
 
 
