@@ -9,6 +9,7 @@ own supervises the processes; this one stays free.
 from __future__ import annotations
 
 import argparse
+import logging
 from typing import Any
 
 import rtcore
@@ -24,7 +25,7 @@ FIELDS: dict[str, Any] = {
 
 def watch_a_run(duration_s: float) -> None:
     """Entering starts everything and returns at tick 0; leaving ends every process and removes every segment."""
-    with rtcore.Runtime(**FIELDS, workers="auto", duration=duration_s, progress=print) as runtime:
+    with rtcore.Runtime(**FIELDS, workers="auto", duration=duration_s) as runtime:
         while not runtime.wait(0.5):
             stats = runtime.stats()
             print(f"tick {stats.counters['ticks']}: acted on {stats.acted_fraction:.1%}, {stats.measured_hz:.2f} Hz")
@@ -56,6 +57,9 @@ def show(name: str, summary: dict[str, Any]) -> None:
 
 
 def main() -> None:
+    # What a run is doing is logged, as by any library: start-up at INFO, what goes wrong at WARNING.
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("rtcore").setLevel(logging.INFO)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--duration", type=float, default=5.0, metavar="S", help="length of each run [s] (default 5)")
     duration_s = parser.parse_args().duration

@@ -44,6 +44,10 @@ class RtcoreError(Exception):
         return printable(super().__str__())
 
 
+#: How a note of the run's header begins that is a warning.
+WARNING_NOTE = "WARNING: "
+
+
 class RtcoreWarning(UserWarning):
     """What may be wrong with a run that goes on all the same: the warnings of its header."""
 

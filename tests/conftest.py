@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from rtcore.report.log import lines_to
 
 #: Start first: those that come last would be waited for.
 _LONGEST = ("test_realtime_env.py", "test_bad_input.py", "test_endings.py", "test_kills.py", "test_damaged_files.py")
@@ -23,6 +26,14 @@ def pytest_configure() -> None:
     for signum, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(signum) is signal.SIG_IGN:
             signal.signal(signum, handler)
+
+
+@pytest.fixture
+def said() -> Iterator[list[str]]:
+    """What rtcore logs, as its programs show it, the newest last."""
+    lines: list[str] = []
+    with lines_to(lines.append, environment={}):
+        yield lines
 
 
 @pytest.hookimpl(optionalhook=True)

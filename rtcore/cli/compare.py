@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,26 +20,27 @@ from rtcore.files.strict_json import write_json
 from rtcore.report.compare.figures import Figures, comparison, comparison_table, figures_of
 from rtcore.report.compare.picture import draw_comparison
 from rtcore.report.compare.view import CompareView
+from rtcore.report.log import is_quiet, lines_to
 from rtcore.report.table import troubles
-from rtcore.report.terminal import Terminal
 from rtcore.results.out_folder import COMPARE_FILE, COMPARE_PICTURE, COMPARE_VIDEO, RANDOM, STAGGERED, OutFolder
 from rtcore.results.record import writing_to
 from rtcore.scheduling.schedule import Stagger
 from rtcore_workers.policies.choice import resolve_policy
 
+_log = logging.getLogger(__name__)
+
 _THAT_STAGGER = ("max-time", "expected-time")
 _DEFAULT_OUT = Path("runs/latest")
 
 
-def run_comparison(config: RuntimeConfig, compared: Stagger, words: list[str]) -> int:
+def run_comparison(config: RuntimeConfig, compared: Stagger, words: list[str], console: Console) -> int:
     """All of it; the exit code. The compared schedule plays first, then the config's own, then random play."""
-    console = Terminal()
     both = halves_of(resolve_policy(config), compared)
     for half in both.values():
         require_packages(half)
     out = config.output.out or _DEFAULT_OUT
     with OutFolder(out, ["rtcore-run", *words]) as folder:
-        folder.take(lambda note: console.print(note, markup=False, soft_wrap=True))
+        folder.acquire()
         return _Comparison(both, folder, console, draws_video=config.output.video).run()
 
 
@@ -85,7 +87,6 @@ class _Silent:
     """The view of a run that nobody needs to see."""
 
     def begin(self, *_: Any) -> None: ...
-    def log(self, message: str) -> None: ...
     def update(self, *_: Any, **__: Any) -> None: ...
 
 
@@ -108,8 +109,9 @@ class _Comparison:
     def run(self) -> int:
         with self._folders:
             first = next(iter(self._halves.values()))
+            sides, quiet = [*self._halves], is_quiet()
             with CompareView(
-                self._console, [*self._halves], live=first.output.live, show_world=first.output.show_world
+                self._console, sides, live=first.output.live, show_world=first.output.show_world, quiet=quiet
             ) as view:
                 late: list[Stopped] = []
                 try:
@@ -126,21 +128,22 @@ class _Comparison:
         """Up to the first half that does not go to its end."""
         for name, config in self._halves.items():
             side = view.side(name, self._clear)
-            view.log(f"--- {name} plays")
+            _log.info(f"--- {name} plays")
             went_to_its_end = self._play_one(name, config, side)
             side.end()
             if not went_to_its_end:
                 return
         ticks = self._played[next(reversed(self._halves))].summary["ticks"]["count"]
-        view.log(f"--- {RANDOM} plays {ticks:,} ticks on the virtual clock")
+        _log.info(f"--- {RANDOM} plays {ticks:,} ticks on the virtual clock")
         config = next(reversed(self._halves.values()))
-        self._play_one(RANDOM, random_play(config, ticks, self._folder.path / RANDOM), _Silent())
+        with lines_to(lambda line: None):
+            self._play_one(RANDOM, random_play(config, ticks, self._folder.path / RANDOM), _Silent())
 
     def _play_one(self, name: str, config: RuntimeConfig, view: Any) -> bool:
         """Whether it went to its end."""
         try:
             folder = self._folders.enter_context(OutFolder(config.output.out or _DEFAULT_OUT, self._folder.command))
-            folder.take(view.log)
+            folder.acquire()
             over = self._played[name] = play(config, view, folder)
             over.held.close()
         except (RtcoreError, Stopped) as end:  # before its first tick
@@ -153,7 +156,7 @@ class _Comparison:
         if not self._cleared:
             self._cleared = True
             if note := self._folder.clear(kept=self._halves):
-                self._console.print(note, markup=False, soft_wrap=True)
+                _log.info(note)
 
     # -- afterwards ----------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from rtcore.cli.exits import end_program
 from rtcore.config.flags import parse_config
-from rtcore.config.help_text import Help, add_version
+from rtcore.config.help_text import Parser, add_version
 from rtcore.config.run import RuntimeConfig
 from rtcore.doctor import container, cpu, gpu, kernel, segments, system
 from rtcore.doctor.checks import Check, Finding, Needs, Status, run_checks
@@ -95,13 +95,11 @@ def _do(words: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="rtcore-doctor",
         usage="rtcore-doctor [-h] [--json] [--clean] [option of rtcore-run ...]",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=Help,
-        allow_abbrev=False,
     )
     parser.add_argument("--json", action="store_true", help="print everything as JSON (docs/doctor.md describes it)")
     parser.add_argument(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from rtcore.cli.streams import Outlet, ReaderGone, guard_streams, refusal_of
 from rtcore.errors import ConfigError, RecordError, RtcoreError, RtcoreWarning
+from rtcore.report.log import lines_to, show_on_stderr
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,7 +59,8 @@ def end_program(name: str, body: Callable[[], int], *, goes_on: bool = False) ->
 
 def _exitcode(name: str, body: Callable[[], int], outlet: Outlet) -> Any:
     try:
-        with signals_as_exceptions():
+        # Before anything is done: a wrong RTCORE_LOG is a wrong setting.
+        with lines_to(show_on_stderr, logging.WARNING), signals_as_exceptions():
             exitcode: Any = _run(body)
             outlet.raises = False
     except Stopped as stop:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,8 @@ from rtcore.report.learning_curve import draw_learning_curve
 from rtcore.report.lineage import learned_episodes
 from rtcore.report.tensorboard import Board, board_is_installed
 from rtcore.results.summary import RunStats
+
+_log = logging.getLogger(__name__)
 
 CURVE_FILE = "learning_curve.png"
 #: Between two entries in the TensorBoard events.
@@ -34,17 +37,17 @@ class Events:
     Nothing where they are not wanted, or not installed.
     """
 
-    def __init__(self, config: RuntimeConfig, say: Callable[[str], None]) -> None:
+    def __init__(self, config: RuntimeConfig) -> None:
         self._board: Board | None = None
         self._clock = MonotonicClock()
         self._written_ns = self._clock.now_ns()
         if config.learning.learn is None or config.output.out is None or not config.weights.tensorboard:
             return
         if not board_is_installed():
-            say("no TensorBoard events are written: pip install rtcore[tensorboard], or --no-tensorboard")
+            _log.warning("no TensorBoard events are written: pip install rtcore[tensorboard], or --no-tensorboard")
             return
         before = int(read_state(config.weights.resume)["ticks"]) if config.weights.resume is not None else 0
-        self._board = Board(config.output.out, say, ticks_before=before)
+        self._board = Board(config.output.out, ticks_before=before)
 
     def update(self, stats: Callable[[], RunStats]) -> None:
         """If it is time. `stats` is only asked then."""

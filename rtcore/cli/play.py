@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +14,9 @@ from rich.console import Console
 from rtcore.cli.exits import EXIT_FAILED, EXIT_INTERRUPTED, Stopped, stop_if_told, stopping_by
 from rtcore.cli.learning import Events, draw_curve
 from rtcore.cli.video import draw_video, say_left_out
+from rtcore.config.resolved import ResolvedRun
 from rtcore.config.run import RuntimeConfig
-from rtcore.errors import RecordError, RtcoreError
+from rtcore.errors import WARNING_NOTE, RecordError, RtcoreError
 from rtcore.host.seeding import entropy_of, seed_generators
 from rtcore.recording.schema import UNFINISHED, require_h5py
 from rtcore.report.live import Sight
@@ -25,9 +28,12 @@ from rtcore.results.out_folder import OutFolder
 from rtcore.results.record import RunRecord, writing_to
 from rtcore.results.summary import RunStats
 from rtcore.runtime.runtime import Runtime
+from rtcore.scheduling.planner import Plan
 from rtcore.spaces import ObservationSpec
 from rtcore.virtual.simulate import Simulation
 from rtcore.watch.frames import WorldSight
+
+_log = logging.getLogger(__name__)
 
 _REFRESH_S = 0.25
 #: Ticks between two looks at a simulated run. One that learns takes seconds for so many.
@@ -38,7 +44,6 @@ class View(Protocol):
     """Where a run is shown while it goes on: see `LiveView`."""
 
     def begin(self, run: RunHeader, see: Sight) -> None: ...
-    def log(self, message: str) -> None: ...
     def update(
         self, stats: RunStats, record: RunRecord, booked: dict[int, int] | None = None, *, force: bool = False
     ) -> None: ...
@@ -131,9 +136,9 @@ def _draw_video(folder: Path, over: Played, console: Console) -> bool:
 
 def _play_wall(config: RuntimeConfig, view: View, folder: OutFolder | None) -> Played:
     """Real processes. What happened up to a signal or an error is kept, and summed up."""
-    runtime = Runtime(config, progress=view.log, folder=folder)
+    runtime = Runtime(config, folder=folder)
     over = Played(config, runtime, {}, [], None)
-    events = Events(config, view.log)
+    events = Events(config)
     with runtime:
         try:
             try:
@@ -156,14 +161,18 @@ def _play_wall(config: RuntimeConfig, view: View, folder: OutFolder | None) -> P
 def _watch(runtime: Runtime, view: View, events: Events) -> None:
     """Show the run until it is over."""
     resolved, plan = runtime.resolved, runtime.stats().plan
-    for line in header_lines(runtime.header, resolved, plan):
-        view.log(line)
+    _log_header(runtime.header, resolved, plan)
     view.begin(RunHeader.of(runtime.header, resolved, plan), _sight_of(runtime))
     while not runtime.wait(_REFRESH_S):
         _update(view, runtime)
         events.update(runtime.stats)
         stop_if_told()
     _update(view, runtime, force=True)
+
+
+def _log_header(header: Mapping[str, Any], run: ResolvedRun, plan: Plan) -> None:
+    for line in header_lines(header, run, plan):
+        _log.log(logging.WARNING if line.lstrip().startswith(WARNING_NOTE) else logging.INFO, line)
 
 
 def _sight_of(run: Runtime | Simulation) -> Sight:
@@ -179,10 +188,9 @@ def _play_virtual(config: RuntimeConfig, view: View, folder: OutFolder | None) -
     """No processes: as fast as the machine goes."""
     # Of this program: policies and worlds may draw from them, and a simulation has no process of its own.
     seed_generators(entropy_of(config.world.seed, 0, "virtual", 0, 0))
-    simulation = Simulation(config, say=view.log, folder=folder)
-    for line in header_lines(simulation.header, simulation.resolved, simulation.plan):
-        view.log(line)
-    events = Events(config, view.log)
+    simulation = Simulation(config, folder=folder)
+    _log_header(simulation.header, simulation.resolved, simulation.plan)
+    events = Events(config)
     every = max(1, min(simulation.resolved.num_ticks // 50, _VIRTUAL_REFRESH_TICKS))
 
     def show(tick: int) -> None:

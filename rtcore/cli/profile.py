@@ -3,35 +3,34 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-import importlib.util
 import os
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from rtcore.cli.exits import EXIT_BAD_INPUT, end_program, find_own_modules
-from rtcore.config.help_text import Help, add_version
-from rtcore.errors import ConfigError, RtcoreError, printable
+from rtcore.cli.exits import end_program, find_own_modules
+from rtcore.config.help_text import Parser, add_version
+from rtcore.errors import ConfigError, RtcoreError
 from rtcore.files.strict_json import dumps
-from rtcore.profile import SUBCOMMANDS
+from rtcore.profile import gpu, ipc, path, scale, tick
 from rtcore.profile.host import HostWatch, conditions_text
 from rtcore.profile.results import (
     Comparison,
     Condition,
     Result,
-    check_condition,
     compare,
     differences,
     load_result,
-    row_name,
     unmatched,
 )
 from rtcore.report.terminal import Terminal
+
+#: In the order of the help text. `rtcore.profile` says what a module of a subcommand has.
+SUBCOMMANDS: dict[str, ModuleType] = {"ipc": ipc, "tick": tick, "path": path, "gpu": gpu, "scale": scale}
 
 _DESCRIPTION = """\
 Where the microseconds go, on this machine: how close shared memory is to what the hardware allows and to other
@@ -67,46 +66,30 @@ def main(arguments: list[str] | None = None) -> None:
     end_program("rtcore-profile", lambda: _run(words))
 
 
-def find_subcommands() -> dict[str, ModuleType]:
-    """The modules of `rtcore.profile` that are subcommands, by name."""
-    names = {name: f"rtcore.profile.{name}" for name in SUBCOMMANDS}
-    return {name: importlib.import_module(path) for name, path in names.items() if importlib.util.find_spec(path)}
-
-
-def make_parser(modules: dict[str, ModuleType]) -> argparse.ArgumentParser:
-    """One subparser per module, each with the common options."""
-    parser = _Parser(prog="rtcore-profile", description=_DESCRIPTION, epilog=_EPILOG)
+def make_parser() -> Parser:
+    """One subparser per subcommand, each with the common options."""
+    parser = Parser(prog="rtcore-profile", description=_DESCRIPTION, epilog=_EPILOG)
     add_version(parser)
     # Only the program itself has examples for all: a subparser shows its own.
-    rooms = parser.add_subparsers(dest="profile", required=True, metavar="{" + ",".join(modules) + "}")
-    for name, module in modules.items():
+    commands = parser.add_subparsers(dest="profile", required=True, metavar="{" + ",".join(SUBCOMMANDS) + "}")
+    for name, module in SUBCOMMANDS.items():
         description = getattr(module, "DESCRIPTION", module.HELP)
-        one = rooms.add_parser(
+        one = commands.add_parser(
             name, help=module.HELP, description=description, epilog=getattr(module, "EXAMPLES", None)
         )
         module.add_arguments(one)
-        room = one.add_argument_group("result")
-        room.add_argument("--json", type=Path, metavar="FILE", help="write the numbers; - for standard output")
-        room.add_argument("--plot", type=Path, metavar="DIR", help="write pictures (PNG) into this folder")
-        room.add_argument("--baseline", type=Path, metavar="OLD.json", help="an earlier --json to compare with")
-        room.add_argument("--fail-if", action="append", default=[], metavar="CONDITION", help=_FAIL_IF_HELP)
+        common = one.add_argument_group("result")
+        common.add_argument("--json", type=Path, metavar="FILE", help="write the numbers; - for standard output")
+        common.add_argument("--plot", type=Path, metavar="DIR", help="write pictures (PNG) into this folder")
+        common.add_argument("--baseline", type=Path, metavar="OLD.json", help="an earlier --json to compare with")
+        common.add_argument("--fail-if", action="append", default=[], metavar="CONDITION", help=_FAIL_IF_HELP)
     return parser
 
 
-class _Parser(argparse.ArgumentParser):
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(formatter_class=Help, allow_abbrev=False, **kwargs)
-
-    def error(self, message: str) -> NoReturn:
-        print(f"{self.prog}: error: {printable(message)}. See {self.prog} --help", file=sys.stderr)
-        raise SystemExit(EXIT_BAD_INPUT)
-
-
 def _run(words: list[str]) -> int:
-    modules = find_subcommands()
-    parser = make_parser(modules)
+    parser = make_parser()
     options, unknown = parser.parse_known_args(words)
-    module = modules[options.profile]
+    module = SUBCOMMANDS[options.profile]
     if getattr(module, "TAKES_RUN_FLAGS", False):
         options.run_flags = unknown
     elif unknown:
@@ -133,7 +116,7 @@ def _expectations(options: argparse.Namespace) -> tuple[list[Condition], dict[st
         raise ConfigError(f"--baseline {options.baseline}: of {baseline['profile']!r}, expected {options.profile!r}")
     if baseline is not None:
         for condition in conditions:
-            check_condition(condition, baseline)
+            condition.rows_of(baseline)
     return conditions, baseline
 
 
@@ -217,7 +200,7 @@ def _comparison_table(result: Result, found: list[Comparison]) -> Table:
         change = f"{100 * (one.new / one.old - 1):+.1f}%" if one.old and one.new is not None else "-"
         allowed = f"{one.condition.change_percent:+g}%" if one.condition is not None else "-"
         numbers = (f"{one.old:.4g}", "none" if one.new is None else f"{one.new:.4g}", change, allowed)
-        name = row_name(one.row, result.keys)
+        name = ", ".join(f"{key}={one.row.get(key)}" for key in result.keys)
         table.add_row(name, one.metric, *numbers, style="red" if one.worse else "")
     return table
 

@@ -18,18 +18,17 @@ from rtcore.loop.world import GymnasiumWorld
 from rtcore.recording.inspection import note_of
 from rtcore.recording.reader import Recording, fitting_together
 from rtcore.recording.replay import Report, replay
-from rtcore.report.terminal import Terminal
 
 _REFRESH_TICKS = 256
 
 
-def run_replay(path: Path, given: RuntimeConfig) -> int:
+def run_replay(path: Path, given: RuntimeConfig, console: Console) -> int:
     """All of it; the exit code: 0 identical, 1 not. ConfigError if the file or its world cannot be had.
 
     `given`: what the user said beside it: `ticks`, at most so many; `env_id` and `rom`, which a recording cannot choose
     alone where they are code.
     """
-    console, max_ticks = Terminal(), given.timing.ticks
+    max_ticks = given.timing.ticks
     with Recording(path) as recording, fitting_together(recording):
         config = _config_of(recording, given)
         rate, num_ticks = f"{float(recording.rate_hz):.4f} Hz", recording.num_ticks

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import webbrowser
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rtcore.cli.exits import EXIT_BAD_INPUT, end_program
-from rtcore.config.help_text import Help, add_version
-from rtcore.errors import ConfigError, RtcoreError, printable
+from rtcore.cli.exits import end_program
+from rtcore.config.help_text import Parser, add_version
+from rtcore.errors import ConfigError, RtcoreError
 from rtcore.report.explain.tick import Fact, explain_tick
 from rtcore.report.page.build import build_page
 from rtcore.report.terminal import Terminal
@@ -44,14 +42,6 @@ exit codes: 0 done; 1 the page could not be written; 2 a wrong argument, or a fo
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """Errors in one line, as the other programs of rtcore have them."""
-
-    def error(self, message: str) -> NoReturn:
-        print(f"{self.prog}: error: {printable(message)} (see {self.prog} --help)", file=sys.stderr)
-        raise SystemExit(EXIT_BAD_INPUT)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Program entry; exits 0, 1 for a failure, 2 for wrong arguments or a folder that is not a run."""
     end_program("rtcore-report", lambda: _do(_parser().parse_args(arguments)))
@@ -74,12 +64,10 @@ def _runs_in(folder: Path) -> list[Path]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="rtcore-report",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=Help,
-        allow_abbrev=False,
     )
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="folder that rtcore-run --out wrote")
     parser.add_argument("--out", type=Path, metavar="FILE.html", help="the page [report.html in the first DIR]")

@@ -7,14 +7,14 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from rtcore.cli import romplay
 from rtcore.cli.exits import EXIT_BAD_INPUT, EXIT_FAILED, end_program
-from rtcore.config.help_text import Help, add_version
+from rtcore.config.help_text import Parser, add_version
 from rtcore.errors import printable
 from rtcore.files.strict_json import dumps
 from rtcore.report.terminal import Terminal
@@ -153,14 +153,6 @@ exit codes: 0 found; 1 nothing fits, or no ROM; 2 wrong arguments
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """Errors in one line, as the other programs of rtcore have them."""
-
-    def error(self, message: str) -> NoReturn:
-        print(f"{self.prog}: error: {printable(message)} (see {self.prog} --help)", file=sys.stderr)
-        raise SystemExit(EXIT_BAD_INPUT)
-
-
 def main(arguments: list[str] | None = None, known_roms: Sequence[KnownRom] = KNOWN_ROMS) -> None:
     """Program entry; exits 0, 1 if a file cannot be used or something failed, 2 for wrong arguments.
 
@@ -183,35 +175,34 @@ def _do(options: argparse.Namespace, known_roms: Sequence[KnownRom]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    form: Any = {"formatter_class": Help, "allow_abbrev": False}
-    parser = _Parser(prog="rtcore-rom", description=_DESCRIPTION, epilog=_EPILOG, **form)
+    parser = Parser(prog="rtcore-rom", description=_DESCRIPTION, epilog=_EPILOG)
     add_version(parser)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    check = commands.add_parser("check", help="what each file is, and whether it will run", description=_CHECK, **form)
+    check = commands.add_parser("check", help="what each file is, and whether it will run", description=_CHECK)
     check.add_argument("paths", nargs="+", type=Path, metavar="FILE|DIR")
     _add_run_options(check)
     check.set_defaults(command=_check)
 
-    states = commands.add_parser("states", help="list, check and make start states", allow_abbrev=False)
+    states = commands.add_parser("states", help="list, check and make start states")
     of_states = states.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    listing = of_states.add_parser("list", help="the start states there are", **form)
+    listing = of_states.add_parser("list", help="the start states there are")
     listing.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="[RTCORE_STATE_DIR or the user's own]")
     listing.add_argument("--json", action="store_true", help="print everything as JSON")
     listing.set_defaults(command=_list_states)
-    checking = of_states.add_parser("check", help="whether each can be read, has its ROM here, and runs", **form)
+    checking = of_states.add_parser("check", help="whether each can be read, has its ROM here, and runs")
     checking.add_argument("paths", nargs="*", type=Path, metavar="FILE|DIR", help="[as for list]")
     checking.add_argument("--rom", type=Path, metavar="FILE", help="a ROM beside those in the usual folders")
     _add_run_options(checking)
     checking.set_defaults(command=_check_states)
-    new = of_states.add_parser("new", help="make one by a script of keys", description=_NEW, **form)
+    new = of_states.add_parser("new", help="make one by a script of keys", description=_NEW)
     new.add_argument("name", help="name of the state, without folder and ending")
     new.add_argument("--rom", type=Path, metavar="FILE", help="the ROM [of a --world: looked for by its hash]")
     _add_making_options(new)
     _add_keys(new)
     new.set_defaults(command=romplay.new_state)
 
-    play = commands.add_parser("play", help="play in a window, and save start states", description=_PLAY, **form)
+    play = commands.add_parser("play", help="play in a window, and save start states", description=_PLAY)
     _add_rom(play, optional=True)
     _add_making_options(play)
     play.add_argument("--name", help="what the saved states are called [the world]")
@@ -219,7 +210,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_show(play)
     play.set_defaults(command=romplay.play)
 
-    watch = commands.add_parser("watch", help="values in memory while a script is played", description=_WATCH, **form)
+    watch = commands.add_parser("watch", help="values in memory while a script is played", description=_WATCH)
     _add_rom(watch)
     watch.add_argument("--from", dest="source", type=Path, metavar="STATE", help="go on from here [from power-on]")
     _add_keys(watch)
@@ -227,7 +218,7 @@ def _parser() -> argparse.ArgumentParser:
     watch.add_argument("--picture", type=Path, metavar="FILE.png", help="save the screen at the end")
     watch.set_defaults(command=romplay.watch)
 
-    find = commands.add_parser("find", help="where a game keeps a number", description=_FIND, **form)
+    find = commands.add_parser("find", help="where a game keeps a number", description=_FIND)
     _add_rom(find)
     romplay.add_story(find)
     find.add_argument("--type", action="append", metavar="TYPE", help="u8, u16, bcd3, ...: look for this only")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from rich.console import Console
 
 from rtcore.cli.entry import main
@@ -14,8 +16,9 @@ from rtcore.config.flags import Command
 from rtcore.config.run import RuntimeConfig
 from rtcore.host.descendants import ended_with_this_program
 from rtcore.report.live import LiveView
+from rtcore.report.log import is_quiet, lines_to
 from rtcore.report.table import details, headline
-from rtcore.report.terminal import Terminal
+from rtcore.report.terminal import Terminal, print_line
 from rtcore.results.out_folder import OutFolder
 from rtcore_workers.policies.choice import resolve_policy
 
@@ -26,29 +29,29 @@ def execute(command: Command, words: list[str]) -> int:
     """What the command says; the exit code. `words`: it as it was given."""
     if command.replay is not None and command.config.output.video:
         return run_video(command.replay, command.config.timing.ticks)
-    with ended_with_this_program():
+    console = Terminal()
+    with ended_with_this_program(), lines_to(partial(print_line, console), chosen=command.log_level):
         if command.replay is not None:
-            return run_replay(command.replay, command.config)
+            return run_replay(command.replay, command.config, console)
         if command.compare is not None:
             from rtcore.cli.compare import run_comparison  # noqa: PLC0415 - a single run is quicker without
 
-            return run_comparison(command.config, command.compare, words)
-        return _run(command.config, words)
+            return run_comparison(command.config, command.compare, words, console)
+        return _run(command.config, words, console)
 
 
-def _run(config: RuntimeConfig, words: list[str]) -> int:
-    console = Terminal()
+def _run(config: RuntimeConfig, words: list[str], console: Console) -> int:
     config = resolve_policy(with_folder(config))
     require_packages(config)
     if config.output.out is None:
         return _run_in(None, config, console, words)
     with OutFolder(config.output.out, ["rtcore-run", *words]) as folder:
-        folder.take(lambda note: console.print(note, markup=False, soft_wrap=True))
+        folder.acquire()
         return _run_in(folder, config, console, words)
 
 
 def _run_in(folder: OutFolder | None, config: RuntimeConfig, console: Console, words: list[str]) -> int:
-    with LiveView(console, live=config.output.live, show_world=config.output.show_world) as view:
+    with LiveView(console, live=config.output.live, show_world=config.output.show_world, quiet=is_quiet()) as view:
         over = play(config, view, folder)
     console.print(details(over.summary, config.output.out))
     keep(over, console)

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from rtcore.cli.exits import Stopped, say_error
 from rtcore.clock import MonotonicClock
-from rtcore.config.help_text import Help, add_version
+from rtcore.config.help_text import Parser, add_version
 from rtcore.errors import RtcoreError, SharedMemoryError
 from rtcore.files.strict_json import dumps
 from rtcore.report.live import LiveView, render
@@ -66,12 +66,10 @@ def run(arguments: list[str]) -> int:
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="rtcore-top",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=Help,
-        allow_abbrev=False,
     )
     parser.add_argument("run_id", nargs="?", metavar="RUN_ID", help="a run id or its beginning; default: the only run")
     what = parser.add_mutually_exclusive_group()

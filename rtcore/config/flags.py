@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import json
+import logging
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, NoReturn, TypeAlias
 from pydantic import create_model
 from pydantic_settings import BaseSettings, CliSettingsSource
 
-from rtcore.config.help_text import Help, add_version
+from rtcore.config.help_text import Parser, add_version
 from rtcore.config.run import GROUP_OF, GROUPS, SETTINGS, RuntimeConfig, from_words, load_toml, make_config, suggest
 from rtcore.errors import ConfigError, printable
 from rtcore.files import values
@@ -59,11 +59,11 @@ _BASES: tuple[Any, ...] = (*GROUPS.values(), BaseSettings)
 _Settings: Any = create_model("_Settings", __base__=_BASES)
 
 
-class _Parser(argparse.ArgumentParser):
+class _Parser(Parser):
     """argparse with the options in groups, and a suggestion for a mistyped one."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(formatter_class=Help, allow_abbrev=False, **kwargs)
+        super().__init__(**kwargs)
         self._headings = {name: self.add_argument_group(group.heading) for name, group in GROUPS.items()}
 
     def add_field(self, parser: Any, *names: str, **options: Any) -> Any:
@@ -101,6 +101,8 @@ class Command(NamedTuple):
     replay: Path | None
     #: Play this schedule first, and compare.
     compare: Stagger | None = None
+    #: Of `logging`, for the lines that the program prints while it works; None: neither --verbose nor --quiet.
+    log_level: int | None = None
 
 
 #: From the fields that were said to the config.
@@ -124,6 +126,8 @@ def parse_config(
         raise ConfigError("--replay is for rtcore-run alone: a replay has no policy and takes no time")
     if command.compare is not None:
         raise ConfigError("--compare is for rtcore-run alone")
+    if command.log_level is not None:
+        raise ConfigError("--verbose and --quiet are for rtcore-run alone: set RTCORE_LOG=debug, info or warning")
     return command.config, command.print_only
 
 
@@ -159,6 +163,23 @@ def parse_command(arguments: list[str], prog: str = "rtcore-run", make: MakeConf
         "the third. The live view shows both side by side, a table the ratios. In --out DIR (runs/latest if not "
         "given): compare.json, compare.png, with --video compare.mp4, and each run whole in a folder of its own",
     )
+    how_much = parser.add_mutually_exclusive_group()
+    how_much.add_argument(
+        "-v",
+        "--verbose",
+        dest="log_level",
+        action="store_const",
+        const=logging.DEBUG,
+        help="also say what each part of rtcore does, and which part it is; RTCORE_LOG=rtcore.processes=debug asks one",
+    )
+    how_much.add_argument(
+        "-q",
+        "--quiet",
+        dest="log_level",
+        action="store_const",
+        const=logging.WARNING,
+        help="no live view and no lines while the run lasts, but for warnings; the summary at its end stays",
+    )
     add_version(parser)
     source = CliSettingsSource[Any](
         _Settings,
@@ -190,23 +211,7 @@ def parse_command(arguments: list[str], prog: str = "rtcore-run", make: MakeConf
             fields[field] = from_words(fields[field])
     if parsed.compare is not None and parsed.print_config:
         raise ConfigError("--print-config prints the settings of one run, which --compare is none of: leave that out")
-    config = make(fields)
-    _refuse_without_effect(chosen, config)
-    return Command(config, bool(parsed.print_config), parsed.replay, parsed.compare)
-
-
-def _refuse_without_effect(chosen: Mapping[str, Any], config: RuntimeConfig) -> None:
-    """ConfigError for a flag that changes nothing without another one. Weights bring the other one themselves."""
-    now = config.settings
-    if now["policy"] == "trained" or now["policy_checkpoint"] is not None:
-        return
-    for field, other in (("chunk_rest", "chunk"), ("obs_every", "obs_history")):
-        if field in chosen and now[field] != SETTINGS[field].default and now[other] == SETTINGS[other].default:
-            flag, needed = (name.replace("_", "-") for name in (field, other))
-            raise ConfigError(
-                f"{flag}={now[field]} has no effect while {needed} is {now[other]}: give --{needed} N as well, or "
-                f"leave --{flag} out"
-            )
+    return Command(make(fields), bool(parsed.print_config), parsed.replay, parsed.compare, parsed.log_level)
 
 
 def _state_of(source: Any) -> dict[str, Any]:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 import textwrap
 from collections.abc import Iterator
+from typing import Any, NoReturn
+
+from rtcore.errors import printable
 
 #: An example and what it does: two spaces or more between them.
 _EXAMPLE = re.compile(
@@ -22,6 +26,17 @@ class Help(argparse.HelpFormatter):
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         blocks = re.split(r"\n\s*\n", text.strip("\n"))
         return "\n\n".join("\n".join(_fitting(block, width)) for block in blocks) + "\n"
+
+
+class Parser(argparse.ArgumentParser):
+    """The command line of a program or of one of its commands: help texts as above, an error is one line."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(formatter_class=Help, allow_abbrev=False, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: error: {printable(message)} (see {self.prog} --help)", file=sys.stderr)
+        raise SystemExit(2)
 
 
 def add_version(parser: argparse.ArgumentParser) -> None:

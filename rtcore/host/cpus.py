@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +24,16 @@ def find_text(path: str) -> str | None:
         return Path(path).read_text(errors="replace").strip()
     except OSError:
         return None
+
+
+def cpu_model() -> str:
+    """What the CPU calls itself, for people; of what family it is, where it has no name."""
+    names = (
+        line.partition(":")[2].strip()
+        for line in (find_text("/proc/cpuinfo") or "").splitlines()
+        if line.startswith("model name")
+    )
+    return next(names, platform.machine())
 
 
 def usable_cpus(find: Find = find_text) -> float:

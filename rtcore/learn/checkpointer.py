@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from collections.abc import Callable, Mapping
@@ -9,6 +10,8 @@ from typing import Any, NamedTuple
 
 from rtcore.learn.checkpoint import Arrays, CheckpointFolder
 from rtcore.results.startup import start_thread
+
+_log = logging.getLogger(__name__)
 
 
 class Snapshot(NamedTuple):
@@ -21,9 +24,9 @@ class Snapshot(NamedTuple):
 
 
 class Checkpointer:
-    """Writes a checkpoint every `every_s` seconds, and a last one at `stop`.
+    """A checkpoint every `every_s` seconds and a last one at `stop`.
 
-    One that cannot be written is counted and told to `say` (once for each row of failures); the older ones stay, the
+    One that cannot be written is counted and logged (once for each row of failures); the older ones stay, the
     run goes on. `take` is called in this object's thread.
     """
 
@@ -32,7 +35,6 @@ class Checkpointer:
         folder: CheckpointFolder,
         every_s: float,
         take: Callable[[], Snapshot],
-        say: Callable[[str], None],
         best_return: float | None = None,
     ) -> None:
         self.written = 0
@@ -42,7 +44,6 @@ class Checkpointer:
         self._folder = folder
         self._every_s = every_s
         self._take = take
-        self._say = say
         self._is_failing = False
         self._over = threading.Event()
         self._updates_written = -1
@@ -63,16 +64,18 @@ class Checkpointer:
             self.write()
 
     def write(self, *, last: bool = False) -> None:
-        """Write a checkpoint, unless nothing was learned since the last one (at the end: always, for the counters)."""
+        """A checkpoint now, unless nothing was learned since the last one (at the end: always, for its counters)."""
         try:
             self._write(last)
-        except Exception as error:  # whatever it is: it must not end the run, and the older checkpoints are still there
+        except Exception as error:  # whatever it is: the run and the older checkpoints are worth more
             self.failed += 1
             if not self._is_failing:
                 reason, hint = f"{type(error).__name__}: {error}", ""
                 if isinstance(error, OSError):
                     reason, hint = error.strerror or str(error), f"; free space for {self._folder.folder}"
-                self._say(f"a checkpoint could not be written: {reason}. The run goes on, older checkpoints stay{hint}")
+                _log.warning(
+                    f"a checkpoint could not be written: {reason}. The run goes on, older checkpoints stay{hint}"
+                )
             self._is_failing = True
 
     def _write(self, last: bool) -> None:
@@ -81,7 +84,7 @@ class Checkpointer:
         if updates == self._updates_written and not last:
             return
         mean = snapshot.mean_return
-        # A return that is not finite must not become the best: it could never be beaten.
+        # A mean that is not finite would stay the best for ever.
         is_best = mean is not None and math.isfinite(mean) and (self.best_return is None or mean > self.best_return)
         best = mean if is_best else self.best_return
         folder = self._folder.write(
@@ -93,6 +96,7 @@ class Checkpointer:
         )
         self.written += 1
         self.last = folder.name
+        _log.debug("checkpoint %s after %d updates, mean return %s", folder, updates, mean)
         self.best_return = best
         self._is_failing = False
         self._updates_written = updates

@@ -1,8 +1,9 @@
-"""The state that a learning run resumes from and saves: state.json, and the return that picks the best checkpoint."""
+"""What a real run does about learning beside its processes: what it goes on from, and what of it is kept."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ from rtcore.config.run import RuntimeConfig
 from rtcore.learn.checkpoint import FOLDER, CheckpointFolder, SavedState, unchecked
 from rtcore.results.record import RunRecord
 
-#: The best checkpoint is found by the mean return of this many newest episodes; with fewer than the second, by none.
+_log = logging.getLogger(__name__)
+
+#: Newest episodes whose mean return says which checkpoint is the best, and the fewest that say anything.
 _MEAN_EPISODES, _FEWEST_EPISODES = 50, 10
-#: Settings whose change makes a resumed run learn something else: it is told to the user.
+#: Settings that a resumed run takes from its command line like any other, and that make it learn something else.
 _LEARNED_WITH = (
     *("env_id", "env_args", "fps", "seed", "policy_args", "mode", "learners"),
     *("learning_rate", "gamma", "batch_size", "n_step", "double_dqn", "target_every", "max_grad_norm"),
@@ -21,39 +24,37 @@ _LEARNED_WITH = (
 )
 
 
-def say_what_is_unchecked(config: RuntimeConfig, say: Callable[[str], None]) -> None:
+def warn_of_unchecked(config: RuntimeConfig) -> None:
     """Weights without checksums are used, with a word."""
     path = config.weights.resume or config.weights.policy_checkpoint
     if path is not None and (note := unchecked(path, "resume" if config.weights.resume else "policy-checkpoint")):
-        say(note)
+        _log.warning(note)
 
 
-def say_what_changed(config: RuntimeConfig, saved: SavedState, say: Callable[[str], None]) -> None:
+def warn_of_changes(config: RuntimeConfig, saved: SavedState) -> None:
     """Resuming restores what was learned, not the settings: say which are others now."""
     was, now = saved.state.get("config") or {}, config.to_jsonable()
     others = [name for name in _LEARNED_WITH if name in was and was[name] != now[name]]
     changed = [f"{name} {now[name]} (was {was[name]})" for name in others]
     if changed:
-        say(f"resumed with other settings than {saved.folder} was learned with: {', '.join(changed)}")
+        _log.warning(f"resumed with other settings than {saved.folder} was learned with: {', '.join(changed)}")
 
 
 # -- the same for a simulated run ---------------------------------------------------------------------------------
 
 
-def checkpoint_folder(
-    config: RuntimeConfig, out: Path, saved: SavedState | None, say: Callable[[str], None]
-) -> CheckpointFolder:
+def checkpoint_folder(config: RuntimeConfig, out: Path, saved: SavedState | None) -> CheckpointFolder:
     """Where a run keeps its checkpoints: beside those it goes on from; those of another run are moved away."""
     folder = CheckpointFolder(out / FOLDER, config.weights.keep_checkpoints)
     if saved is None or not saved.is_of(out):
         aside = folder.set_aside()
         if aside is not None:
-            say(f"the checkpoints of an earlier run are now in {aside}")
+            _log.info(f"the checkpoints of an earlier run are now in {aside}")
     return folder
 
 
 def judged_return(record: RunRecord) -> float | None:
-    """Mean return of the newest episodes, which picks the best checkpoint; None while there are too few."""
+    """Mean return of the newest episodes, by which the best checkpoint is found; None while there are too few."""
     returns = [episode.total_reward for episode in record.episodes.newest(_MEAN_EPISODES)]
     return sum(returns) / len(returns) if len(returns) >= _FEWEST_EPISODES else None
 

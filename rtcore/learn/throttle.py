@@ -1,4 +1,4 @@
-"""When a learner steps back: the tick comes first. Pure decisions over counters; no clock, no process."""
+"""How long a learner pauses when ticks are missed or late: the tick comes first. Pure: no clock, no process."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from rtcore.memory.counters import Histogram, Words
 MAX_PAUSE_NS = NS_PER_S
 #: A tick that began later than this share of a period (and than this time) counts as trouble.
 _LATE_SHARE, _LATE_NS = 10, NS_PER_MS
-#: How fast what was seen is forgotten: half of it after so many ticks.
+#: Half-life of what was observed [ticks].
 _MEMORY_TICKS = 600
-#: Ticks of pauses that must have been seen before pausing is judged to be of no use.
+#: Fewest ticks of pauses that must have been observed before pausing is judged useless.
 _JUDGED_TICKS = 120
 
 
 @dataclass
 class _Seen:
-    """Troubles and ticks, fading."""
+    """Troubles and ticks, with exponential forgetting."""
 
     troubles: float = 0.0
     ticks: float = 0.0
@@ -39,11 +39,11 @@ class _Seen:
 
 
 @dataclass
-class Courtesy:
-    """How long to pause after a look at the ticks. Pauses double while there is trouble, and shrink without it.
+class Throttle:
+    """How long a learner pauses. The pause doubles with each trouble, and halves without.
 
-    If ticks are missed just as often while nobody learns, it is not learning that makes them miss (too few workers,
-    say): then there are no pauses, until what was seen has faded and it is tried again.
+    If ticks are missed just as often while nobody learns, learning is not the cause (too few workers, for example).
+    Then there are no pauses, until the observations have faded; then pausing is tried again.
     """
 
     period_ns: int
@@ -56,7 +56,7 @@ class Courtesy:
         self._pause_ns = self._least_ns
 
     def after_learning(self, troubles: int, ticks: int) -> int:
-        """What happened while it learned; answers how long to pause now [ns], 0 for not at all."""
+        """Report what happened during learning; returns how long to pause now [ns], 0 for no pause."""
         self._fade(ticks)
         self._learning.add(troubles, ticks)
         if troubles == 0:
@@ -69,7 +69,7 @@ class Courtesy:
         return pause_ns
 
     def after_pause(self, troubles: int, ticks: int) -> None:
-        """What happened while it paused."""
+        """Report what happened during the pause."""
         self._fade(ticks)
         self._pausing.add(troubles, ticks)
 
@@ -79,7 +79,7 @@ class Courtesy:
 
 
 class TickWatch:
-    """Reads the env process's counters: how many ticks passed since the last look, and how many had trouble."""
+    """Reads the counters of the env process: how many ticks passed since the last poll, and how many had trouble."""
 
     def __init__(self, counters: Words, lateness: Histogram, period_ns: int) -> None:
         self._counters = counters
@@ -87,10 +87,10 @@ class TickWatch:
         self._late_ns = max(_LATE_NS, period_ns // _LATE_SHARE)
         self._ticks = self._troubles = 0
         self._late_count = self._late_sum_ns = 0
-        self.look()
+        self.poll()
 
-    def look(self) -> tuple[int, int]:
-        """(troubles, ticks) since the last look: ticks missed, skipped or overrun, and one if they began late."""
+    def poll(self) -> tuple[int, int]:
+        """(troubles, ticks) since the last poll. Trouble: ticks missed, skipped or overrun, +1 if they began late."""
         counters = self._counters
         ticks = counters["ticks"]
         overruns = counters["overruns"] + counters["reset_overruns"]
@@ -100,6 +100,6 @@ class TickWatch:
         late = count > self._late_count and (sum_ns - self._late_sum_ns) // (count - self._late_count) > self._late_ns
         self._ticks, self._troubles = ticks, troubles
         self._late_count, self._late_sum_ns = count, sum_ns
-        if new_ticks < 0 or new_troubles < 0:  # the books were begun anew: the run's, after the rehearsal
+        if new_ticks < 0 or new_troubles < 0:  # counters were reset: the rehearsal is over, the run begins
             return 0, 0
         return new_troubles + late, new_ticks

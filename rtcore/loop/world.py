@@ -20,8 +20,8 @@ from rtcore.config.factories import is_missing
 from rtcore.errors import ConfigError
 from rtcore.loop.gymapi import OLD_API, flag_of, raise_named, reset_results, reward_of, step_results
 from rtcore.scheduling.dispatch import OnMissing, Source
-from rtcore.spaces import ActionSpec, FramePacker, ObservationSpec, Promises
-from rtcore.spaces.promises import Breach
+from rtcore.spaces import ActionSpec, DeclaredBounds, FramePacker, ObservationSpec
+from rtcore.spaces.bounds import OutOfBounds
 
 #: Rates that differ by less are the same: 59.73 Hz and 60 Hz are not.
 _SAME_SPEED = 0.002
@@ -209,10 +209,10 @@ class GymnasiumWorld:
         self._stepped = False
         self.count: Callable[[str], object] = _count_nothing
         self.has_altered_actions = False
-        self._promises = Promises(self.observation)
+        self._bounds = DeclaredBounds(self.observation)
         self._inspected = self._outside = 0
-        self._breach: Breach | None = None
-        #: What a run was found to return outside the declared space: see `ObservationWatch`.
+        self._breach: OutOfBounds | None = None
+        #: What a run was found to return outside the declared space: see `ObservationCheck`.
         self.left_later = ""
 
     @property
@@ -244,7 +244,7 @@ class GymnasiumWorld:
 
     def inspect(self) -> None:
         """Look whether the newest observation is in the declared space. Before the run, where that costs no tick."""
-        breach = self._promises.breach(self.hold().frame)
+        breach = self._bounds.breach(self.hold().frame)
         self._inspected += 1
         self._outside += breach is not None
         self._breach = self._breach or breach
@@ -353,7 +353,7 @@ class GymnasiumWorld:
 
 
 def leaves_space_text(what: str) -> str:
-    """The warning of observations that are not as declared. `what`: see `ObservationWatch`."""
+    """The warning of observations that are not as declared. `what`: see `ObservationCheck`."""
     return (
         f"the world's observations leave the space that it declares: {what}. Whatever scales by that space is wrong "
         "then: declare what is returned, or clip it in a wrapper"

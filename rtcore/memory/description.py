@@ -1,6 +1,6 @@
-"""What a run consists of, as text in shared memory: so that another program can attach to it and say so.
+"""A description of the run, as JSON in shared memory: what `rtcore-top` shows when it attaches from outside.
 
-Written by the supervisor at tick 0 and whenever something of it changes (a restart); read by anybody, at any time.
+The supervisor writes it at tick 0 and after each change (a worker was restarted); any process may read it at any time.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from rtcore.scheduling.planner import Plan
 
 
 @dataclass(frozen=True)
-class About:
-    """`world`, `policy` as in `Runtime.header`; `devices` and `restart_reasons` as in the summary."""
+class RunDescription:
+    """World, policy, plan, settings. `world`, `policy`: as in `Runtime.header`; others as in the summary."""
 
     run_id: str
     program: str
@@ -33,7 +33,7 @@ class About:
 
     @property
     def header(self) -> dict[str, Any]:
-        """What the run consists of: world, policy, devices, what the kernel granted."""
+        """As `Runtime.header`."""
         header: dict[str, Any] = {"run_id": self.run_id, "world": self.world, "policy": self.policy}
         return header | ({"mps": self.policy["mps"]} if self.policy.get("mps") else {})
 
@@ -41,13 +41,13 @@ class About:
         return json.dumps(asdict(self) | {"plan": self.plan.to_text(), "run": self.run.to_jsonable()}).encode()
 
     @classmethod
-    def from_text(cls, text: bytes) -> About:
+    def from_text(cls, text: bytes) -> RunDescription:
         fields = json.loads(text)
         return cls(**fields | {"plan": Plan.from_text(fields["plan"]), "run": ResolvedRun.from_jsonable(fields["run"])})
 
 
-class AboutBoard:
-    """The text, twice: the writer fills the one that is not shown. One writer (the supervisor)."""
+class DescriptionBuffer:
+    """Two texts, of which the newest is valid: the writer fills the other one. One writer (the supervisor)."""
 
     def __init__(self, buffer: memoryview, layout: Layout) -> None:
         at = layout.ring_control_at
@@ -55,10 +55,10 @@ class AboutBoard:
         self._buffer = buffer
         self._layout = layout
 
-    def write(self, about: About) -> bool:
-        """Writer: replace the text. False if it does not fit: the one before stays, and the run goes on.
+    def write(self, about: RunDescription) -> bool:
+        """Writer: replace the text. False if it does not fit: then the old text stays, and the run goes on.
 
-        The one part that grows with a run, the reasons of restarts, is summed up first.
+        Only the reasons of restarts grow during a run: they are summed up before the text is given up.
         """
         text = about.to_text()
         if len(text) > self._layout.about_bytes:
@@ -76,7 +76,7 @@ class AboutBoard:
         self._sequence.commit(seq)
         return True
 
-    def read(self) -> About | None:
+    def read(self) -> RunDescription | None:
         """Reader: the newest text; None before the first (the run is still starting)."""
         while (seq := self._sequence.newest()) >= 0:
             at = self._layout.about_text_at(seq)
@@ -84,5 +84,5 @@ class AboutBoard:
             at += ABOUT_TEXT.num_bytes
             text = bytes(self._buffer[at : at + num_bytes])
             if not self._sequence.was_lapped(seq):
-                return About.from_text(text)
+                return RunDescription.from_text(text)
         return None

@@ -6,7 +6,7 @@ from enum import IntEnum
 from functools import partial
 
 from rtcore.memory.counters import Histogram, Words
-from rtcore.memory.description import AboutBoard
+from rtcore.memory.description import DescriptionBuffer
 from rtcore.memory.layout import (
     ENV_COUNTERS,
     ENV_HISTOGRAMS,
@@ -68,7 +68,7 @@ class SharedRun:
         self.slots = ActionSlots(segments["slots"].buf, layout)
         self.ring = FrameRing(segments["ring"].buf, layout, observation.shape, observation.dtype, observation.parts)
         self.log = JobLog(segments["log"].buf, layout)
-        self.about = AboutBoard(segments["about"].buf, layout)
+        self.about = DescriptionBuffer(segments["about"].buf, layout)
         self._control_buffer = control
 
     def worker_histogram(self, worker: int, name: str) -> Histogram:
@@ -115,7 +115,7 @@ class SharedRun:
             if part != "control":
                 segments[part] = attach_segment(run_id, part, layout, readonly=True)
         observation = ObservationSpec((layout.frame_bytes,), "uint8", (0,), (255,))
-        about = AboutBoard(segments["about"].buf, layout).read()
+        about = DescriptionBuffer(segments["about"].buf, layout).read()
         if about is not None:
             observation = ObservationSpec.from_json(about.world["observation"])
         return cls(segments, layout, observation)

@@ -1,4 +1,4 @@
-"""How large the shared memory of a run is: from its settings and its world."""
+"""The sizes of a run's shared memory, from its settings and its world."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from rtcore.memory.trace import TRACE_SLOTS
 from rtcore.spaces import ActionSpec, ObservationSpec
 
 _LOG_SLOTS = 16384
-#: Room for what a run says of itself, beside its settings and its world's spaces.
+#: Room for the run description (description.py), beside its settings and the spaces of its world.
 _ABOUT_BYTES = 65536
 
 
 def layout_for(run: ResolvedRun, env_info: dict[str, Any]) -> Layout:
-    """How large a run's segments are. `env_info`: what the env process says of its world."""
+    """The layout of a run's segments. `env_info`: what the env process reports about its world."""
     observation = ObservationSpec.from_json(env_info["observation"])
     return Layout(
         max_workers=run.worker_places,

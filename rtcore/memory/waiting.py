@@ -1,8 +1,8 @@
 """How a worker waits for its job and its frame: asleep until it is woken, spinning, or both (`WAITING`).
 
-A wake-up is a named POSIX semaphore, a counter of wake-ups, waited for by the run's clock. POSIX's own wait with a
-limit takes that limit as a date: set back by an hour, it keeps an idle process asleep for an hour, and its silence is
-taken for a hang. glibc 2.30 and newer can wait by CLOCK_MONOTONIC; only Python cannot ask it.
+A named POSIX semaphore counts the wake-ups. sem_timedwait, which `posix_ipc` uses, measures its timeout on the wall
+clock: if somebody sets that back by an hour, a waiting process sleeps an hour longer, and is taken for hung. glibc 2.30
+and newer have sem_clockwait, which takes the clock as an argument; `posix_ipc` does not offer it, so ctypes calls it.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from rtcore.clock import NS_PER_MS, NS_PER_S, NS_PER_US, MonotonicClock
 _CLOCK_MONOTONIC = 1
 #: Longest sleep: how often an idle worker shows that it is alive.
 _IDLE_BEAT_NS = 200 * NS_PER_MS
-#: As often, where it does not sleep.
+#: How often a worker that spins shows that it is alive.
 _SPIN_BEAT_NS = NS_PER_MS
-#: Shorter spins than this are all overhead.
+#: A shorter spin costs more than it saves.
 _LEAST_SPIN_NS = 20 * NS_PER_US
 
 
@@ -29,7 +29,7 @@ class _Deadline(ctypes.Structure):
 
 
 def _find_clocked_wait() -> Callable[..., int] | None:
-    """glibc's sem_clockwait; None where there is none, and waits follow the date."""
+    """glibc's sem_clockwait; None if this C library has none: then timeouts follow the wall clock."""
     try:
         wait = ctypes.CDLL(None).sem_clockwait
     except AttributeError:
@@ -40,15 +40,15 @@ def _find_clocked_wait() -> Callable[..., int] | None:
 
 
 _clocked_wait = _find_clocked_wait()
-FOLLOWS_THE_DATE = _clocked_wait is None
+FOLLOWS_WALL_CLOCK = _clocked_wait is None
 
 
 class WakeUps:
-    """One process posts, one waits. What is posted while nobody waits is kept: the next wait returns at once."""
+    """One process posts, one waits. A post while nobody waits is kept: the next wait returns at once."""
 
     def __init__(self, semaphore: posix_ipc.Semaphore) -> None:
         self._semaphore = semaphore
-        #: Wake whoever waits. Never waits itself, allocates nothing.
+        #: Wake the process that waits. Never blocks, allocates nothing.
         self.release = semaphore.release
         self._handle: int | None = None
         self._deadline = _Deadline()
@@ -64,7 +64,7 @@ class WakeUps:
         return cls(posix_ipc.Semaphore(name))
 
     def wait(self, timeout_ns: int) -> bool:
-        """Until woken, or for that long whatever becomes of the date; False: not woken, or by a signal only."""
+        """Wait until woken or until `timeout_ns` has passed. False: not woken (or interrupted by a signal)."""
         if _clocked_wait is None:
             return self._try(timeout_ns / NS_PER_S)
         if self._handle is None:
@@ -73,8 +73,8 @@ class WakeUps:
         deadline.seconds, deadline.nanoseconds = divmod(MonotonicClock.now_ns() + timeout_ns, NS_PER_S)
         return _clocked_wait(self._handle, _CLOCK_MONOTONIC, self._deadline_at) == 0
 
-    def take(self) -> bool:
-        """Whether there was one; never waits."""
+    def try_wait(self) -> bool:
+        """Consume one wake-up if there is one; never blocks. Returns whether there was."""
         return self._try(0)
 
     def _try(self, timeout_s: float) -> bool:
@@ -85,7 +85,7 @@ class WakeUps:
         return True
 
     def _open(self) -> int:
-        """The semaphore's address in this process: the same one that `posix_ipc` has and does not tell."""
+        """The semaphore's address in this process. sem_open returns the one that `posix_ipc` uses and hides."""
         sem_open = ctypes.CDLL(None, use_errno=True).sem_open
         sem_open.argtypes, sem_open.restype = (ctypes.c_char_p, ctypes.c_int), ctypes.c_void_p
         address = sem_open(self._semaphore.name.encode(), 0)
@@ -94,7 +94,7 @@ class WakeUps:
         return int(address)
 
     def close(self) -> None:
-        """Let it go; the other end keeps it."""
+        """Close this end. The other process can still use its own."""
         self._semaphore.close()
 
 
@@ -139,7 +139,7 @@ class Blocking:
         """Whether it was woken, and not for what was there already."""
         # Wake-ups for what was noticed by spinning: left over, they would wake an idle worker for nothing. A job is
         # looked for afterwards, so that the wake-up for a new one is not missed.
-        while self._wake_ups.take():
+        while self._wake_ups.try_wait():
             pass
         return newest() < wanted and self._wake_ups.wait(_IDLE_BEAT_NS)
 

@@ -8,16 +8,19 @@ workers have copies of their own, and the run says why. Nothing here talks to th
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from rtcore.channel import End, Holder, HoldWish
-from rtcore.errors import describe_exit
+from rtcore.errors import WorkerDied, describe_exit
 from rtcore.memory.layout import Layout, ParamLayout
 from rtcore.memory.segments import segment_path
 from rtcore.memory.weights import ParamStore, attach_store, create_store
-from rtcore.processes.launcher import Child
+from rtcore.processes.launcher import Child, child_error
+
+_log = logging.getLogger(__name__)
 
 HOLDER_ENTRY = "rtcore_workers.holder:main"
 
@@ -47,7 +50,7 @@ class _Place:
 class HolderProcesses:
     """The weight holders of a run. Used by the supervising thread; `stats` by any.
 
-    `kill_worker(worker)`: end a worker whose holder has died; it is restarted then.
+    `take_down(worker, reason)`: kill a worker, which is then restarted for that reason.
     """
 
     def __init__(
@@ -55,19 +58,17 @@ class HolderProcesses:
         run_id: str,
         layout: Layout,
         launch: Launch,
-        say: Callable[[str], None],
-        kill_worker: Callable[[Child], None],
+        take_down: Callable[[Child, str], None],
     ) -> None:
         #: Shutting down: exits are expected.
         self.ending = False
         self._run_id = run_id
         self._layout = layout
         self._launch = launch
-        self._say = say
-        self._kill_worker = kill_worker
+        self._take_down = take_down
         self._places: list[_Place] = []
 
-    def request(self, worker: Child, wish: HoldWish, params: ParamStore) -> None:
+    def ask(self, worker: Child, wish: HoldWish, params: ParamStore) -> None:
         """A worker wants a device's weights held; answered as soon as they are. `params`: the run's store."""
         place = next((place for place in self._places if place.device == wish.device), None)
         if place is None:
@@ -87,7 +88,7 @@ class HolderProcesses:
                 place.private.add(worker.index)
                 place.users = [user for user in place.users if user is not worker]
                 if not place.refused:
-                    self._say(f"worker {worker.index} does not share the weights on {device}: {why}")
+                    _log.warning(f"worker {worker.index} does not share the weights on {device}: {why}")
 
     def check(self, child: Child, params: ParamStore, *, in_run: bool) -> None:
         """Something happened to a holder. WorkerDied if it died before the run has begun."""
@@ -96,7 +97,7 @@ class HolderProcesses:
             return
         if child.exitcode is None:
             for note in (child.ready or {}).pop("notes", ()):
-                self._say(f"weight holder of {place.device}: {note}")
+                _log.warning(f"weight holder of {place.device}: {note}")
             self._answer(place)
             return
         place.child = None
@@ -105,12 +106,13 @@ class HolderProcesses:
         if self.ending:
             return
         if child.ready is None:
-            place.refused = str(child.error or f"its holder died: {describe_exit(child.exitcode)}")
-            self._say(f"the weights on {place.device} are not shared: {place.refused}")
+            cause = f"its holder died: {describe_exit(child.exitcode)}"
+            place.refused = str(child_error(child.failure, "the holder")) if child.failure is not None else cause
+            _log.warning(f"the weights on {place.device} are not shared: {place.refused}")
             self._answer(place)
             return
         if not in_run:
-            raise child.death
+            raise WorkerDied("holder", place.index, child.pid, child.exitcode)
         self._replace(place, child, params)
 
     def _replace(self, place: _Place, child: Child, params: ParamStore) -> None:
@@ -118,12 +120,12 @@ class HolderProcesses:
         users, place.users = [user for user in place.users if user.exitcode is None], []
         cause = child.failure.text if child.failure is not None else describe_exit(child.exitcode)
         workers = ", ".join(str(user.index) for user in users)
-        self._say(
+        _log.warning(
             f"the weight holder of {place.device} (pid {child.pid}) is down: {cause}; "
             f"{f'restarting workers {workers} with it' if users else 'no worker used it'}"
         )
         for user in users:
-            self._kill_worker(user)
+            self._take_down(user, "its weight holder died")
         if place.waiting:
             self._start(place, params)
 

@@ -5,6 +5,7 @@ The recorder's death, or a full disk, is told and counted, and never ends the ru
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -13,12 +14,14 @@ from typing import Any
 from rtcore.channel import End, Recorded
 from rtcore.clock import NS_PER_S
 from rtcore.config.run import RuntimeConfig
-from rtcore.errors import describe_exit
+from rtcore.errors import WorkerDied, describe_exit
 from rtcore.host.watchdog import Patience
 from rtcore.memory.shared import SharedRun
-from rtcore.processes.launcher import Child, Launcher
+from rtcore.processes.launcher import Child, Launcher, child_error
 from rtcore.recording.schema import FOLDER, TICKS_FILE, UNFINISHED
 from rtcore.recording.writer import Counts
+
+_log = logging.getLogger(__name__)
 
 RECORDER_ENTRY = "rtcore.recording.process:main"
 #: While it closes its file a recorder tells how far it is; one that neither tells nor works for so long is killed.
@@ -38,7 +41,6 @@ class RecorderProcess:
         config: RuntimeConfig,
         shared: SharedRun,
         launch: Launch,
-        progress: Callable[[str], None],
         patience: Patience,
     ) -> None:
         if config.output.out is None:
@@ -46,13 +48,12 @@ class RecorderProcess:
         self._out: Path = config.output.out
         self._shared = shared
         self._launch = launch
-        self._progress = progress
         self._patience = patience
         self._child: Child | None = None
         self._counts = Counts()
         self._end = UNFINISHED
         self._is_settled = False
-        self._num_messages = 0
+        self._num_heard = 0
         self._ending = False
 
     def start(self, about: dict[str, Any]) -> None:
@@ -60,7 +61,7 @@ class RecorderProcess:
 
         `about`: what the file says of the run, as `RecordingWriter` takes it; `world` among it.
         """
-        self._progress("starting the recorder")
+        _log.info("starting the recorder")
         about = about | {
             "first_frame_seq": self._shared.ring.sequence.newest() + 1,
             "first_log_seq": self._shared.log.sequence.newest() + 1,
@@ -81,24 +82,24 @@ class RecorderProcess:
 
     def check(self, child: Child) -> None:
         """Something happened to the recorder. Raises only what kept it from starting."""
-        self._handle_messages(child)
-        if child.ready is None and child.error is not None:
-            raise child.error
+        self._hear(child)
+        if child.ready is None and child.failure is not None:
+            raise child_error(child.failure, "the recorder")
         if child.exitcode is None or self._is_settled:
             return
         if child.ready is None:
-            raise child.death
+            raise WorkerDied("recorder", 0, child.pid, child.exitcode)
         why = child.failure.text if child.failure is not None else describe_exit(child.exitcode)
         self._stopped(f"the recorder (pid {child.pid}) ended early: {why}")
 
-    def _handle_messages(self, child: Child) -> None:
+    def _hear(self, child: Child) -> None:
         for message in child.messages:
-            self._num_messages += 1
+            self._num_heard += 1
             if not isinstance(message, Recorded):
                 continue
             self._counts = Counts(**message.counts)
             if message.note:
-                self._progress(message.note)
+                _log.warning(message.note)
             if message.failed_with:
                 self._stopped(message.failed_with)
             elif message.end:
@@ -109,11 +110,11 @@ class RecorderProcess:
         """Once: say it, and keep it for the summary."""
         self._end, self._is_settled = f"{UNFINISHED}: {why}", True
         goes_on = "" if self._ending else "; the run goes on"
-        self._progress(f"recording stopped: {why}. What was written can be read{goes_on}")
+        _log.warning(f"recording stopped: {why}. What was written can be read{goes_on}")
 
     # -- end -----------------------------------------------------------------------------------------------
 
-    def shut_down(self, launcher: Launcher, *, soon: bool = False) -> None:
+    def see_off(self, launcher: Launcher, *, soon: bool = False) -> None:
         """Have the recorder write what is left and close its file; returns when it has ended. Once no tick runs.
 
         `soon`: somebody waits for the end: Minari's view is left out if it takes more than some seconds.
@@ -144,9 +145,9 @@ class RecorderProcess:
         child = self._child
         if child is None or child.exitcode is not None:
             return True
-        self._handle_messages(child)
+        self._hear(child)
         # One piece of 4K frames is seconds of work for a process of its priority on a busy machine.
-        sign = (self._num_messages, child.work_done())
+        sign = (self._num_heard, child.work_done())
         if self._patience.silent_ns("recorder", sign) > _SILENCE_NS:
             self._stopped(f"the recorder (pid {child.pid}) did nothing for {_SILENCE_NS // NS_PER_S} s and was killed")
             child.kill()
@@ -156,7 +157,7 @@ class RecorderProcess:
     def _say_what_there_is(self) -> None:
         if not self._end.startswith(UNFINISHED):
             counts = self._counts
-            self._progress(
+            _log.info(
                 f"recorded  {counts.frames:,} frames and {counts.jobs:,} jobs, {self._end} "
                 f"({counts.bytes / 1e6:.1f} MB): {self._out / FOLDER / TICKS_FILE}"
             )

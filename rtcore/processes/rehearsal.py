@@ -5,6 +5,7 @@ Nothing here talks to a process: the supervisor lends what it takes (`RehearsedR
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
@@ -15,6 +16,8 @@ from rtcore.host.cpus import usable_cpus
 from rtcore.memory.shared import Phase, SharedRun
 from rtcore.results.record import Drain
 from rtcore.scheduling.planner import Plan, Tau, make_plan
+
+_log = logging.getLogger(__name__)
 
 _MIN_ROUND_NS = 700_000_000
 #: Where inferences are slow it lasts as long as three of them, but no longer than this for their sake: each worker has
@@ -85,7 +88,6 @@ class RehearsedRun(Protocol):
     def retire(self, index: int) -> None: ...
     def set_phase(self, phase: Phase, plan: Plan, num_workers: int) -> int: ...
     def enter(self, phase: str, line: str) -> None: ...
-    def progress(self, line: str) -> None: ...
     def wait_until(
         self,
         done: Callable[[], bool],
@@ -128,7 +130,7 @@ class Rehearsal:
             tau, wanted = tried.tau, self._make_plan(tried.tau, None).workers
             goal = growth.after(tried, wanted, elapsed_ns=self._clock.now_ns() - begun_ns)
         if growth.why:
-            run.progress(growth.why)
+            _log.info(growth.why)
         free = self._make_plan(goal.tau, None)
         # Not fewer than half of those that were tried: what was measured was measured with all of them.
         kept = max(min(goal.workers, free.workers), -(-num_workers // 2))
@@ -200,7 +202,7 @@ class Rehearsal:
         run.wait_until(lambda: run.shared.env_status["phase_seen"] == phase_seq, "the world", startup_s)
         if silent := sorted(set(range(num_workers)) - taus.keys()):
             names = ", ".join(map(str, silent))
-            run.progress(f"the rehearsal's time was up before these workers had answered: {names}")
+            _log.warning(f"the rehearsal's time was up before these workers had answered: {names}")
         tau = Tau.of([tau_ns for times in taus.values() for tau_ns in times], costs, taus)
         return Round(num_workers, replace(tau, wanted_samples=wanted), _per_second(answered_ns))
 

@@ -7,6 +7,8 @@ process through shared memory only: nothing it does, or fails to do, can delay a
 from __future__ import annotations
 
 import contextlib
+import logging
+import signal
 import sys
 import warnings
 from collections import Counter
@@ -15,11 +17,12 @@ from fractions import Fraction
 from functools import partial
 from typing import Any
 
-from rtcore.channel import SegmentsMade
+from rtcore.channel import AtWorld, SegmentsMade, WorldSpec
 from rtcore.clock import MonotonicClock, ns_of, unix_time_s
 from rtcore.config.resolved import ResolvedRun, resolve
 from rtcore.config.run import RuntimeConfig
-from rtcore.errors import RtcoreError, RtcoreWarning, StartupError
+from rtcore.errors import EnvironmentHung, RtcoreError, RtcoreWarning, StartupError, WorkerDied
+from rtcore.host.descendants import ENV
 from rtcore.host.devices import check_device, device_names
 from rtcore.host.seeding import entropy_of, world_entropy
 from rtcore.host.watchdog import Patience
@@ -27,17 +30,17 @@ from rtcore.learn.checkpoint import SavedState
 from rtcore.learn.policy import WITHOUT_NETWORK, fitting_policy
 from rtcore.loop.resets import reset_order
 from rtcore.loop.world import leaves_space_text, world_seed
-from rtcore.memory.description import About
+from rtcore.memory.description import RunDescription
 from rtcore.memory.layout import TRACE_SUPERVISOR
 from rtcore.memory.owners import reap_dead_runs
 from rtcore.memory.segments import check_platform, new_run_id, unlink_all
 from rtcore.memory.shared import Phase, SharedRun, next_order
 from rtcore.memory.sizing import layout_for
 from rtcore.memory.trace import TraceKind, TraceRing
-from rtcore.memory.waiting import FOLLOWS_THE_DATE
+from rtcore.memory.waiting import FOLLOWS_WALL_CLOCK
 from rtcore.memory.weights import ParamStore
-from rtcore.processes.environment import ENV_ENTRY, EnvironmentProcess
-from rtcore.processes.launcher import PRELOAD_META, PRELOAD_NETWORK, PRELOAD_WORKERS, Child, Launcher
+from rtcore.processes.environment import check_env, check_start, longest_silence_ns
+from rtcore.processes.launcher import PRELOAD_META, PRELOAD_NETWORK, PRELOAD_WORKERS, Child, Launcher, child_error
 from rtcore.processes.learners import LearnerProcesses
 from rtcore.processes.recorder import RecorderProcess
 from rtcore.processes.rehearsal import Rehearsal
@@ -48,17 +51,19 @@ from rtcore.results.startup import StartUp
 from rtcore.scheduling.planner import Plan, plan_of_player
 from rtcore.spaces import ActionSpec, ObservationSpec
 
+_log = logging.getLogger(__name__)
+
+ENV_ENTRY = "rtcore.loop.process:main"
 _NOT_STARTED = "the run has not started: call start() or use it as a context manager"
 _PROGRAM_CHARS = 2000
 _GRACE_NS = 2_000_000_000
-
-Progress = Callable[[str], None]
+_LOOK_NS = 5_000_000
 
 
 class Supervisor:
     """One run's processes. Not thread-safe: after `start`, one thread calls `watch` until it answers True."""
 
-    def __init__(self, config: RuntimeConfig, progress: Progress, *, played_delay_ticks: int | None = None) -> None:
+    def __init__(self, config: RuntimeConfig, *, played_delay_ticks: int | None = None) -> None:
         """`played_delay_ticks`: this program answers the jobs itself (`Player`), as many ticks after their frame; no
         worker is started, watched or restarted, and an episode begins when the program says so.
         """
@@ -72,18 +77,19 @@ class Supervisor:
         self.policy_info: dict[str, Any] = {}
         self.env_info: dict[str, Any] = {}
         self.stopping = self._stop_was_asked = False
-        self.progress = progress
         #: Called when the plan is made and nothing of the run is written yet.
         self.about_to_run: Callable[[], None] = lambda: None
         self._clock = MonotonicClock()
         self._launcher: Launcher | None = None
         self._failed_forks: Counter[str] = Counter()
         self._about_told = False
-        self._env: EnvironmentProcess | None = None
+        self._env: Child | None = None
+        self._at_world = AtWorld("")
         self._shared: SharedRun | None = None
         self._workers: WorkerProcesses | None = None
         self._trace: TraceRing | None = None
         self._stop_seq = 0
+        self._env_hangs = self._env_was_ended = False
         #: What went wrong while the world was closed. The run's results are whole.
         self.close_failure: RtcoreError | None = None
         #: What learning goes on from, and who learns; None: nobody does.
@@ -94,7 +100,7 @@ class Supervisor:
         self.run_phase_seq = -1
         self.run_first_frame = 0
         self._started_unix_s = 0.0
-        self._startup = StartUp(self._clock, progress)
+        self._startup = StartUp(self._clock)
         self._patience = Patience(self._clock)
 
     # -- start ---------------------------------------------------------------------------------------------
@@ -129,12 +135,12 @@ class Supervisor:
         device_names(self.config.agent.device)
         if self._played_delay_ticks is None and self.config.agent.policy not in WITHOUT_NETWORK:
             check_device(self.config.agent.device)
-        if FOLLOWS_THE_DATE:
-            self.progress("this C library waits by the date: do not set it back during the run (glibc 2.30 is better)")
+        if FOLLOWS_WALL_CLOCK:
+            _log.warning("this C library waits by the date: do not set it back during the run (glibc 2.30 is better)")
         self._startup.enter("world")
         for run_id in reap_dead_runs():
-            self.progress(f"removed the shared memory that run {run_id} left behind when it was killed")
-        self._launcher = Launcher(self.run_id, say=self.progress, grace_s=self.config.faults.env_timeout_s)
+            _log.info(f"removed the shared memory that run {run_id} left behind when it was killed")
+        self._launcher = Launcher(self.run_id, grace_s=self.config.faults.env_timeout_s)
         self._failed_forks = self._launcher.failed_forks
         self._start_env()
         self.plan = plan = self._make_policy_ready()
@@ -173,7 +179,7 @@ class Supervisor:
         if self.config.learning.learn is not None:
             launch = partial(self._launch, "learner")
             parts = (self.resolved, self.run_id, self.shared, self.env_info, self.saved)
-            self.learners = LearnerProcesses(*parts, launch, self.progress, self._clock, self._patience)
+            self.learners = LearnerProcesses(*parts, launch, self._clock, self._patience)
 
     def _start_learners(self) -> None:
         """After the rehearsal, so that they are in nobody's way, and before tick 0."""
@@ -185,14 +191,14 @@ class Supervisor:
     def end_learning(self) -> None:
         """Let the learners finish the update they are at. Once the run is over, however it ended."""
         if self.learners is not None and self._launcher is not None:
-            self.learners.shut_down(self._launcher)
+            self.learners.see_off(self._launcher)
 
     def _start_recording(self) -> None:
         """Between the rehearsal and tick 0: nothing ticks, so that the next frame is the run's first."""
         if self.config.output.record:
             self._startup.enter("recorder")
             launch, played = partial(self._launch, "recorder", 0, 0), self._played_delay_ticks is not None
-            self.recording = RecorderProcess(self.config, self.shared, launch, self.progress, self._patience)
+            self.recording = RecorderProcess(self.config, self.shared, launch, self._patience)
             about = describe_run(self.config, self.env_info, self.policy_info, self.resolved.rate_hz, played=played)
             self.recording.start(about)
             self.wait_until(self.recording.is_ready, "the recorder", self.config.faults.startup_timeout_s)
@@ -201,26 +207,26 @@ class Supervisor:
         """Let the recorder write what is left. Once the run is over, however it ended."""
         if self.recording is not None and self._launcher is not None:
             soon = self._stop_was_asked or not self.shared.env_status["finished"]
-            self.recording.shut_down(self._launcher, soon=soon)
+            self.recording.see_off(self._launcher, soon=soon)
 
     def _start_env(self) -> None:
         making = f"making the world {self.config.world.env_id}"
         self._startup.enter("world", making)
         played, seed = self._played_delay_ticks is not None, world_seed(self.config.world.seed, self.ticks_before)
         boot = {"played": played, "seed": seed, "entropy": world_entropy(seed)}
-        child = self._launch("env", 0, 0, ENV_ENTRY, boot)
-        self._env = env = EnvironmentProcess(child, self.config, self._clock, self._patience)
+        self._env = self._launch("env", 0, 0, ENV_ENTRY, boot)
         # While the world is being made, and not before its process is forked: that one needs none of it.
         if not played:
             self._launcher_now.preload("the workers", PRELOAD_WORKERS)
         if not played and self.config.agent.policy not in WITHOUT_NETWORK:
             further = self._has_own_network and self.config.schedule.workers != 1
             self._launcher_now.preload("torch", PRELOAD_NETWORK + (PRELOAD_META if further else ()))
+        limit_s = self.config.faults.startup_timeout_s
 
-        def doing() -> str:
-            return env.doing
+        def at() -> str:
+            return f"the world {self.config.world.env_id} ({self._at_world.call or 'being made'})"
 
-        self.wait_until(self._has_world, doing, self.config.faults.startup_timeout_s, doing)
+        self.wait_until(self._has_world, at, limit_s, at)
         self.observation = ObservationSpec.from_json(self.env_info["observation"])
         self.action = ActionSpec.from_json(self.env_info["action"])
         if self._played_delay_ticks is None:
@@ -238,7 +244,6 @@ class Supervisor:
             self.env_info,
             lambda *place: self._launch("worker", *place),
             lambda *place: self._launch("holder", *place),
-            self.progress,
             self.trace,
             self._clock,
             self._patience,
@@ -246,15 +251,23 @@ class Supervisor:
             leaves_space=self._say_leaves_space,
             ticks_before=self.ticks_before,
         )
-        env.begin_watching(run, self._shared)
-        child.send(SegmentsMade(layout.to_json(), run.to_jsonable()))
-        self.wait_until(lambda: child.ready is not None, "the world", self.config.faults.startup_timeout_s)
-        self.env_info |= child.ready or {}
+        self._child_env.send(SegmentsMade(layout.to_json(), run.to_jsonable()))
+        self.wait_until(lambda: self._child_env.ready is not None, "the world", self.config.faults.startup_timeout_s)
+        self.env_info |= self._child_env.ready or {}
 
     def _has_world(self) -> bool:
-        """What the world looks like is in `env_info`."""
-        self.env_info = self._env_now.poll_spec() or {}
-        return bool(self.env_info)
+        """What the world looks like is in `env_info`. `EnvironmentHung` if it does not return from a call."""
+        messages = self._child_env.messages
+        while messages:
+            message = messages.popleft()
+            if isinstance(message, WorldSpec):
+                self.env_info = message.spec
+                return True
+            if not isinstance(message, AtWorld):
+                raise StartupError(f"the env process sent {message!r:.200} first; expected what its world looks like")
+            self._at_world = message
+        check_start(self._child_env, self._at_world, self.config, self._patience)
+        return False
 
     def start_workers(self, indices: range) -> None:
         self._startup.enter("workers", f"starting {len(indices)} worker{'s' if len(indices) != 1 else ''}")
@@ -263,16 +276,17 @@ class Supervisor:
 
         def doing() -> str:
             importing = self._launcher_now.importing
-            up = f"{indices.stop - len(workers.places.waiting(indices))} of {indices.stop} workers up"
+            up = f"{indices.stop - len(workers.waiting(indices))} of {indices.stop} workers up"
             return f"{up}, importing {importing}" if importing else up
 
         for index in indices:
             workers.start(index)
-            if index == first and workers.places.waiting((0,)):
+            if index == first and workers.waiting((0,)):
                 # The first worker of a run makes the weights that all use.
                 self.wait_until(workers.has_weights, "worker 0", limit_s, lambda: "worker 0 is making the weights")
-        waiting = partial(workers.places.waiting, indices)
-        self.wait_until(lambda: not waiting(), lambda: f"worker {waiting()[0]}", limit_s, doing)
+        self.wait_until(
+            lambda: not workers.waiting(indices), lambda: f"worker {workers.waiting(indices)[0]}", limit_s, doing
+        )
         self.policy_info = workers.info(0) or {}
         for index in indices:
             workers.set_up(index, True)
@@ -307,6 +321,7 @@ class Supervisor:
         control["tau_mean_ns"] = plan.tau.usual_ns
         control["guard_ns"] = self.resolved.guard_ns
         control["num_ticks"] = self.resolved.num_ticks
+        _log.debug("%s begins with %d workers, delay %d ticks", phase.name, num_workers, plan.delay_ticks)
         return self._order(phase)
 
     def _order(self, phase: Phase) -> int:
@@ -332,7 +347,7 @@ class Supervisor:
     def watch(self, timeout_s: float) -> bool:
         """Wait for events, act on them; True when the run is over. Raises if it failed."""
         self._pump(timeout_s)
-        self.workers.report_late_versions()
+        self.workers.look_at_versions()
         if self.books_are_closed and self.plan is not None:
             self.workers.check_answered(self.shared.env_counters["ticks"], self.plan)
         return self.books_are_closed
@@ -340,6 +355,7 @@ class Supervisor:
     def request_stop(self) -> None:
         """End the run at the next tick, as if its time were up."""
         self._stop_was_asked = True
+        _log.debug("the run is told to end at its next tick")
         self._stop()
 
     def _stop(self) -> None:
@@ -352,19 +368,19 @@ class Supervisor:
     def ask_reset(self, seed: int | None, options: dict[str, Any] | None) -> int:
         """Ask for a new episode, for `Player`; returns the number of the wish. ConfigError if it cannot be sent."""
         reset_seq = self.shared.run_control["reset_seq"] + 1
-        self._env_now.child.send(reset_order(reset_seq, seed, options))
+        self._child_env.send(reset_order(reset_seq, seed, options))
         self.shared.run_control["reset_seq"] = reset_seq
         return reset_seq
 
     @property
     def worker_pids(self) -> dict[int, int]:
         """pid of each worker that is alive."""
-        return self._workers.places.pids if self._workers is not None else {}
+        return self._workers.pids if self._workers is not None else {}
 
     @property
     def learner_pids(self) -> dict[int, int]:
         """pid of each learner that is alive."""
-        return self.learners.places.pids if self.learners is not None else {}
+        return self.learners.pids if self.learners is not None else {}
 
     @property
     def ticks_before(self) -> int:
@@ -372,11 +388,11 @@ class Supervisor:
         return int(self.saved.state["ticks"]) if self.saved is not None else 0
 
     @property
-    def about(self) -> About:
+    def about(self) -> RunDescription:
         """What the run consists of. Only once there is a plan."""
         if self.plan is None:
             raise StartupError("the run has no plan yet")
-        return About(
+        return RunDescription(
             run_id=self.run_id,
             program=(" ".join(sys.argv) or sys.executable)[:_PROGRAM_CHARS],
             run=self.resolved,
@@ -386,7 +402,7 @@ class Supervisor:
             startup=self._startup.times_s,
             started_unix_s=self._started_unix_s,
             devices=self.workers.devices(self.plan.workers, self.policy_info),
-            restart_reasons=dict(self.workers.places.restarts.reasons)
+            restart_reasons=dict(self.workers.restarts.reasons)
             | {f"no process at once, tried again: {why}": count for why, count in self._failed_forks.items()},
             ticks_before=self.ticks_before,
         )
@@ -404,23 +420,27 @@ class Supervisor:
 
     def _say_leaves_space(self, what: str) -> None:
         if self.note_leaves_space(what):
-            self.progress(leaves_space_text(what))
+            _log.info(leaves_space_text(what))  # no more than that: the warning is for the program that embeds rtcore
             with contextlib.suppress(RtcoreWarning):  # where warnings are errors: not those of a run under way
                 warnings.warn(leaves_space_text(what), RtcoreWarning, stacklevel=2)
 
     def _tell_onlookers(self) -> None:
         if not self.shared.about.write(self.about) and not self._about_told:
             self._about_told = True
-            self.progress("what this run consists of is too long for its place in memory: rtcore-top cannot show it")
+            _log.warning("what this run consists of is too long for its place in memory: rtcore-top cannot show it")
 
     @property
     def env_pid(self) -> int:
-        return self._env_now.child.pid
+        return self._child_env.pid
 
     def _pump(self, timeout_s: float) -> None:
         children = self._launcher_now.poll(timeout_s)
         if self._env is not None:
-            self._env.check()
+            try:
+                check_env(self._env, self._shared, self._resolved, self._patience)
+            except EnvironmentHung:
+                self._env_hangs = True
+                raise
         for child in children:
             if child.role == "learner" and self.learners is not None:
                 self.learners.check(child)
@@ -429,9 +449,9 @@ class Supervisor:
             elif child.role in ("worker", "holder"):
                 self.workers.check(child)
         if self._workers is not None:
-            self._workers.kill_hung(self.plan)
+            self._workers.look(self.plan)
         if self.learners is not None:
-            self.learners.kill_hung()
+            self.learners.look()
 
     def enter(self, phase: str, line: str) -> None:
         """What the start does from now on: see `StartUp.enter`."""
@@ -473,9 +493,10 @@ class Supervisor:
             return
         if not self.stopping:
             self._stop()
-        launcher.poll_until(lambda: self.books_are_closed or not env.child.is_alive, env.patience_ns)
-        if not self.books_are_closed and env.child.is_alive:
-            env.end(launcher)
+        patience_ns = 0 if self._env_hangs else self._env_patience_ns
+        launcher.poll_until(lambda: self.books_are_closed or not env.is_alive, patience_ns)
+        if not self.books_are_closed and env.is_alive:
+            self._end_env(launcher, env)
 
     @property
     def books_are_closed(self) -> bool:
@@ -492,12 +513,14 @@ class Supervisor:
         """End every process and remove every name. Safe to call at any time, more than once."""
         launcher, self._launcher = self._launcher, None
         try:
+            is_well = self._env_is_well
             if self._shared is not None and launcher is not None:
+                _log.debug("every process is told to end")
                 self._order(Phase.STOP)
                 if self._workers is not None:
                     self._workers.wake_all()
             if launcher is not None:
-                self._await_exits(launcher)
+                self._await_exits(launcher, is_well)
         finally:
             if launcher is not None:
                 launcher.close()
@@ -507,14 +530,65 @@ class Supervisor:
                 self._workers.close()
             unlink_all(self.run_id)
 
-    def _await_exits(self, launcher: Launcher) -> None:
+    def _await_exits(self, launcher: Launcher, env_is_well: bool) -> None:
         """Time for the children to end by themselves: the env process gets `env_timeout_s`, as for a step."""
-        if self._workers is None or self._env is None or self._env.child.ready is None:
+        if self._workers is None or self._env is None or self._env.ready is None:
             return
-        self.close_failure = self._env.await_exit(launcher)
-        workers = self._workers.places.all
-        launcher.poll_until(lambda: all(child.exitcode is not None for child in workers), _GRACE_NS)
+        env, workers = self._env, self._workers.children
+        if env_is_well:
+            self._wait_while(lambda: env.is_alive, launcher, self._env_patience_ns)
+        took_too_long = env.is_alive
+        if took_too_long:
+            self._end_env(launcher, env)
+        launcher.poll_until(lambda: all(child.exitcode is not None for child in (env, *workers)), _GRACE_NS)
+        if env_is_well:
+            self.close_failure = self._judge_closing(env, took_too_long)
         self._workers.end_holders(lambda ended: launcher.poll_until(ended, _GRACE_NS))
+
+    def _judge_closing(self, env: Child, took_too_long: bool) -> RtcoreError | None:
+        """What went wrong while the world was closed, if anything did."""
+        if took_too_long:
+            return EnvironmentHung(
+                f"closing {self.config.world.env_id} took longer than {self.config.faults.env_timeout_s:g} s and was "
+                "cut short: what its close() writes may not be whole (its atexit functions, and the processes that "
+                "multiprocessing waits for, belong to it). Raise --env-timeout-s if it is only slow"
+            )
+        if env.failure is not None:
+            return child_error(env.failure, "the env process")
+        return WorkerDied(ENV, 0, env.pid, env.exitcode) if env.exitcode else None
+
+    def _end_env(self, launcher: Launcher, env: Child) -> None:
+        """End an env process that does not by itself. SIGTERM makes it leave what it is at and close the world, unless
+        that is in C code which never returns: one that shows no life after it is killed.
+
+        Where the fork server is gone too, nobody tells of its death.
+        """
+        self._env_was_ended = True
+        status = self.shared.env_status
+        heard_ns = status["heartbeat_ns"]
+        env.kill(signal.SIGTERM)
+        self._wait_while(lambda: env.is_alive and status["heartbeat_ns"] == heard_ns, launcher, _GRACE_NS)
+        if status["heartbeat_ns"] != heard_ns:
+            self._wait_while(lambda: env.is_alive, launcher, self._env_patience_ns)
+        env.kill()
+        self._wait_while(lambda: env.is_alive, launcher, _GRACE_NS)
+
+    def _wait_while(self, going_on: Callable[[], bool], launcher: Launcher, limit_ns: int) -> None:
+        give_up_ns = self._clock.now_ns() + limit_ns
+        while going_on() and self._clock.now_ns() < give_up_ns:
+            launcher.poll_until(lambda: not going_on(), _LOOK_NS)
+            self._clock.sleep_until_ns(self._clock.now_ns() + _LOOK_NS)
+
+    @property
+    def _env_is_well(self) -> bool:
+        """Nothing is known against it; how it ends is news then."""
+        env = self._env
+        known = env is None or env.failure is not None or env.exitcode is not None or self._env_was_ended
+        return not known and self._shared is not None and not self._env_hangs
+
+    @property
+    def _env_patience_ns(self) -> int:
+        return longest_silence_ns(self.resolved)
 
     @property
     def _launcher_now(self) -> Launcher:
@@ -523,7 +597,7 @@ class Supervisor:
         return self._launcher
 
     @property
-    def _env_now(self) -> EnvironmentProcess:
+    def _child_env(self) -> Child:
         if self._env is None:
             raise StartupError("the env process has not been started")
         return self._env

@@ -1,6 +1,6 @@
 """`rtcore-profile`: where the microseconds go, on this machine. One module per subcommand.
 
-A subcommand is a module of this package that is named in `SUBCOMMANDS` and has
+A subcommand is a module of this package that is named in `rtcore.cli.profile.SUBCOMMANDS` and has
 
     HELP: str                                       one line for the list of subcommands
     DESCRIPTION: str                                optional: what is measured and how, for its own --help
@@ -14,7 +14,7 @@ A subcommand is a module of this package that is named in `SUBCOMMANDS` and has
                                                     measure, with progress while it lasts; print tables to `console`
     def plot(result: Result, folder: Path) -> list[Path]
                                                     optional: PNG files into an existing folder; returns their paths.
-                                                    Called with --plot only. `plots.new_figure` works without a display
+                                                    Called with --plot only. `views.new_figure` works without a display
 
 The program (`rtcore.cli.profile`) does the rest for all of them: it prints the host's conditions (load, steal time
 during the run), writes the JSON, compares with a baseline, turns errors into exit codes (`ConfigError` 2, any other
@@ -26,12 +26,3 @@ functions that need them. The JSON of a result is
 A row is a flat dictionary of numbers and text. The fields in `Result.keys` say which row of an old result belongs to
 which row of a new one; the others are metrics, named with their units (`p99_us`). A missing number is None, never 0.
 """
-
-from __future__ import annotations
-
-from rtcore.profile.results import Result
-
-#: In the order of the help text. A name without a module is left out.
-SUBCOMMANDS = ("ipc", "tick", "path", "gpu", "scale")
-
-__all__ = ["SUBCOMMANDS", "Result"]

@@ -12,6 +12,7 @@ import tempfile
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from rtcore.memory.layout import TRACE_EVENT
 from rtcore.memory.trace import TraceKind
 from rtcore.profile.results import Result
 from rtcore.profile.views import Column, new_figure, save, table_of
+from rtcore.report.log import lines_to
 from rtcore.report.output import write_results, write_trace
 from rtcore.report.perfetto.events import Events, Ints, find, job_keys, map_spool, of_kind
 from rtcore.report.perfetto.writer import require_perfetto
@@ -151,7 +153,7 @@ def _measure_and_keep(config: RuntimeConfig, flags: list[str], console: Console)
     config = config.replace(trace=True)
     folder = config.output.out or Path()
     with OutFolder(folder, ["rtcore-profile", "path", *flags]) as taken:
-        taken.take()
+        taken.acquire()
         runtime, result = _measure(config, console, taken)
         if runtime.record is not None:
             write_results(folder, runtime.summary(), runtime.stats(), runtime.record)
@@ -164,10 +166,8 @@ def _run(config: RuntimeConfig, console: Console, folder: OutFolder | None) -> R
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("starting", total=None)
-        runtime = Runtime(
-            config, progress=lambda line: progress.console.print(line, markup=False, style="dim"), folder=folder
-        )
-        with runtime:
+        show = partial(progress.console.print, markup=False, style="dim")
+        with lines_to(show), Runtime(config, folder=folder) as runtime:
             plan = runtime.stats().plan
             console.print(f"plan: {plan.sentence(runtime.stats().policy)}", markup=False, soft_wrap=True)
             total = runtime.resolved.num_ticks

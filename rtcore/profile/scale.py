@@ -24,6 +24,7 @@ from rtcore.profile.host import HostWatch
 from rtcore.profile.results import Result, Row
 from rtcore.profile.synthetic_world import SYNTHETIC_WORLD, frame_text, parse_frame
 from rtcore.profile.views import Column, Steps, new_figure, save, table_of
+from rtcore.report.log import lines_to
 from rtcore.runtime.runtime import Runtime
 
 HELP = (
@@ -238,7 +239,7 @@ class _Spent:
 
 def measure(case: Case, seconds: float, on_step: Callable[[str], None] = lambda text: None) -> Row:
     """Run it; the numbers of `seconds` of it, as a row. Raises what went wrong with the run."""
-    with Runtime(case.config(seconds), progress=on_step) as runtime:
+    with lines_to(on_step), Runtime(case.config(seconds)) as runtime:
         on_step("first answers")
         _go_on(runtime, case.lead_in_s)
         watch, before = HostWatch(), _Spent.of(runtime)

@@ -6,13 +6,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from rtcore.clock import NS_PER_US
-from rtcore.memory.layout import FrameHeader, JobRow
 from rtcore.report.explain.tick import causes_of
 from rtcore.results.folder import InferenceRow, RunFolder, TickRow
 from rtcore.results.summary import RunStats, WorkerStats
 from rtcore.results.worst_stretch import Stretch
-from rtcore.scheduling.dispatch import Outcome, Source, TickKind
+from rtcore.scheduling.dispatch import TickKind
 from rtcore.scheduling.schedule import UNEQUAL_FACTOR
 
 _FEWEST_INFERENCES = 10
@@ -65,45 +63,5 @@ def _as_run(stats: RunStats, stretch: Stretch) -> RunFolder:
         "ticks": {"ideal_hz": float(stats.rate_hz)},
         "plan": {"workers": plan.workers, "stride_ticks": stats.stride_ticks or plan.stride_ticks},
     }
-    ticks, jobs = [_tick_row(header) for header in stretch.ticks], [_inference_row(job) for job in stretch.jobs]
+    ticks, jobs = [TickRow.of(header) for header in stretch.ticks], [InferenceRow.of(job) for job in stretch.jobs]
     return RunFolder(Path(), {"config": settings}, summary, ticks, jobs)
-
-
-def _tick_row(header: FrameHeader) -> TickRow:
-    acted = header.kind == TickKind.ACTED
-    return TickRow(
-        tick=header.tick,
-        kind=TickKind(header.kind),
-        source=Source(header.source).name.lower(),
-        action="",
-        obs_tick=header.obs_tick if acted else -1,
-        due_tick=header.due_tick if acted else -1,
-        worker=header.worker if acted else -1,
-        outcome=Outcome(header.outcome) if acted else None,
-        lateness_us=(header.start_ns - header.deadline_ns) / NS_PER_US,
-        step_us=header.step_ns / NS_PER_US,
-        skipped_ticks=header.skipped_ticks,
-        reward=header.reward,
-        terminated=bool(header.terminated),
-        truncated=bool(header.truncated),
-        episode=header.episode,
-        episode_return=header.episode_return,
-        start_ns=header.start_ns,
-    )
-
-
-def _inference_row(job: JobRow) -> InferenceRow:
-    return InferenceRow(
-        worker=job.worker,
-        obs_tick=job.obs_tick,
-        booked_tick=job.booked_tick,
-        due_tick=job.due_tick if job.hold else -1,
-        episode=job.episode,
-        outcome=Outcome(job.outcome),
-        resolved_tick=job.tick,
-        booked_ns=job.booked_ns,
-        start_ns=job.start_ns,
-        read_ns=job.read_ns,
-        infer_end_ns=job.infer_end_ns,
-        write_ns=job.write_ns,
-    )

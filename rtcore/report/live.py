@@ -22,9 +22,9 @@ from rich.style import Style
 from rtcore.clock import NS_PER_MS, NS_PER_S, NS_PER_US, Clock, MonotonicClock
 from rtcore.memory.shared import SharedRun
 from rtcore.report.halfblocks import Image, Line, half_blocks
+from rtcore.report.lanes import ASCII, BAR_STYLE, KIND_STYLE, UNICODE, Cell, Columns, Glyphs, tick_lane, worker_lanes
 from rtcore.report.table import RunHeader
-from rtcore.report.terminal import LABEL_CELLS, Terminal
-from rtcore.report.timeline import ASCII, BAR_STYLE, KIND_STYLE, UNICODE, Cell, Columns, Glyphs, tick_lane, worker_lanes
+from rtcore.report.terminal import LABEL_CELLS, Terminal, encodable, print_line
 from rtcore.report.wording import learner_facts, number, points, policy_notes, realtime_text, share
 from rtcore.results.axis import TickAxis
 from rtcore.results.record import RunRecord
@@ -98,7 +98,7 @@ def segments_of(lines: Iterable[Line], encoding: str) -> RenderResult:
     """For Rich to print."""
     for line in lines:
         for text, style in line:
-            yield Segment(_printable(text, encoding), Style.parse(style))
+            yield Segment(encodable(text, encoding), Style.parse(style))
         yield Segment.line()
 
 
@@ -379,10 +379,6 @@ def _fill(line: Line, width: int) -> Line:
     return [*line, (" " * (width - sum(cell_len(text) for text, _ in line)), "")]
 
 
-def _printable(text: str, encoding: str) -> str:
-    return text if text.isascii() else text.encode(encoding, "replace").decode(encoding)
-
-
 def _newest(rows: deque[_Row], count: int) -> list[_Row]:
     """The newest `count` rows, newest first, while another thread may be appending."""
     while True:
@@ -406,10 +402,13 @@ class LiveView:
         clock: Clock | None = None,
         *,
         show_world: bool = True,
+        quiet: bool = False,
     ) -> None:
+        """`quiet`: nothing is shown of how the run goes; `log` prints its lines all the same."""
         self._console = console if console is not None else Terminal(highlight=False)
         self._clock = clock if clock is not None else MonotonicClock()
-        self.is_live = live and self._console.is_terminal and not self._console.is_dumb_terminal
+        self._quiet = quiet
+        self.is_live = live and not quiet and self._console.is_terminal and not self._console.is_dumb_terminal
         self._live: Live | None = None
         self._run: RunHeader | None = None
         self._see: Sight = lambda: None
@@ -433,10 +432,7 @@ class LiveView:
 
     def log(self, message: str) -> None:
         """A line that stays, above the live area."""
-        text = _printable(message, self._console.encoding)
-        # A terminal's lines end between words; what names a file is left whole, to be copied.
-        whole = not self._console.is_terminal
-        self._console.print(text, markup=False, highlight=False, soft_wrap=whole, overflow="ignore", crop=False)
+        print_line(self._console, message)
 
     def update(
         self,
@@ -458,6 +454,8 @@ class LiveView:
 
     def is_due(self, *, force: bool) -> bool:
         """Whether it is time to draw; it counts as done then."""
+        if self._quiet:
+            return False
         now_ns = self._clock.now_ns()
         every_ns = _REDRAW_NS if self.is_live else _PLAIN_EVERY_NS
         if not force and self._drawn_ns is not None and now_ns - self._drawn_ns < every_ns:

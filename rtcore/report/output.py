@@ -25,20 +25,17 @@ def write_results(folder: Path, summary: dict[str, Any], stats: RunStats, record
 
 def write_trace(folder: Path, console: Console) -> bool:
     """Make the Perfetto trace of a run's events. False, having said why, if that failed: the events are kept then."""
-    notes: list[str] = []
     bar = Progress(TextColumn("trace    "), BarColumn(), TimeElapsedColumn(), console=console, transient=True)
     try:
         with bar:
             task = bar.add_task("", total=1.0)
-            path = convert_folder(folder, lambda share: bar.update(task, completed=share), say=notes.append)
+            path = convert_folder(folder, lambda share: bar.update(task, completed=share))
     except (RtcoreError, OSError) as error:
         console.print(f"trace     not written: {error}", markup=False, soft_wrap=True)
         if any(folder.glob("trace-*.events")):
             again = f"python -m rtcore.report.perfetto {folder}"
             console.print(f"          Its events are kept; {again} tries again", markup=False, soft_wrap=True)
         return False
-    for note in notes:
-        console.print(f"trace     {note}", markup=False, soft_wrap=True)
     size_mb = path.stat().st_size / 1e6
     text = f"trace     {path} ({size_mb:.1f} MB): open it at https://ui.perfetto.dev"
     console.print(text, markup=False, soft_wrap=True)

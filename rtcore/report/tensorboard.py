@@ -6,6 +6,7 @@ Loggers must not be able to end a run: whatever goes wrong here is said once, an
 from __future__ import annotations
 
 import importlib.util
+import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 from rtcore.memory.counters import Distribution
 from rtcore.results.record import Episode
 from rtcore.results.summary import LearnerStats, RunStats, WorkerStats
+
+_log = logging.getLogger(__name__)
 
 
 def board_is_installed() -> bool:
@@ -24,8 +27,7 @@ def board_is_installed() -> bool:
 class Board:
     """Event file writer of one run. `ticks_before`: of the runs that this one goes on from."""
 
-    def __init__(self, folder: Path, say: Callable[[str], None], *, ticks_before: int = 0) -> None:
-        self._say = say
+    def __init__(self, folder: Path, *, ticks_before: int = 0) -> None:
         self._ticks_before = ticks_before
         self._num_episodes = 0
         self._writer: Any = None
@@ -53,7 +55,7 @@ class Board:
             step()
         except Exception as error:
             self._writer = None
-            self._say(f"TensorBoard events are not written any more: {type(error).__name__}: {error}")
+            _log.warning(f"TensorBoard events are not written any more: {type(error).__name__}: {error}")
 
     def _write(self, stats: RunStats) -> None:
         for episode in stats.episodes[max(0, self._num_episodes - stats.dropped_episodes) :]:

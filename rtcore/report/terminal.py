@@ -65,6 +65,19 @@ class Terminal(Console):
                 yield Segment(printable(segment.text), segment.style)
 
 
+def print_line(console: Console, text: str) -> None:
+    """A line of a program, above the live area if there is one. Any thread may call it."""
+    # A terminal's lines end between words; what names a file is left whole, to be copied.
+    whole = not console.is_terminal
+    text = encodable(text, console.encoding)
+    console.print(text, markup=False, highlight=False, soft_wrap=whole, overflow="ignore", crop=False)
+
+
+def encodable(text: str, encoding: str) -> str:
+    """The text with "?" for what a terminal of this encoding cannot show."""
+    return text if text.isascii() else text.encode(encoding, "replace").decode(encoding)
+
+
 def _below_label(line: str, width: int) -> str:
     """A line that is broken between words, all after its label."""
     label, text = line[:LABEL_CELLS], line[LABEL_CELLS:]

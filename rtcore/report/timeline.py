@@ -1,133 +1,25 @@
-"""Workers over ticks: what each was doing when, as lanes of characters and as a picture (timeline.png)."""
+"""timeline.png: workers over ticks of a typical stretch beside the worst one, and distributions of the whole run."""
 
 from __future__ import annotations
 
-import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from rtcore.clock import NS_PER_S, NS_PER_US
 from rtcore.memory.counters import Distribution, bucket_bounds
 from rtcore.memory.layout import FrameHeader, JobRow
-from rtcore.report.colours import KIND_COLOURS, OUTCOME_COLOURS, RUN_COLOURS
+from rtcore.report.colours import KIND_COLOURS, RUN_COLOURS
+from rtcore.report.lanes import BAR_STYLE, KIND_STYLE, bar_of
 from rtcore.report.wording import number, share
 from rtcore.results.axis import TickAxis
+from rtcore.results.folder import InferenceRow
 from rtcore.results.record import RunRecord
 from rtcore.results.summary import RunStats
 from rtcore.scheduling.dispatch import Outcome, TickKind
-
-# -- as characters -----------------------------------------------------------------------------------------
-
-Cell: TypeAlias = tuple[str, str]  #: (glyph, style) of one tick
-
-#: Rich turns these into the nearest colours that the terminal has.
-BAR_STYLE = {outcome: OUTCOME_COLOURS[outcome.name.lower()] for outcome in Outcome}
-KIND_STYLE = {kind: KIND_COLOURS[kind.name.lower()] for kind in TickKind}
-
-
-class Glyphs(NamedTuple):
-    """The characters of the lanes. Every state has its own, so that they read without colour."""
-
-    start: str
-    computing: str
-    waiting: str
-    applied: str
-    late: str
-    unused: str
-    lost: str
-    down: str
-    kinds: str  #: by TickKind
-    skipped: str
-    full: str
-    empty: str
-    more: str
-
-
-UNICODE = Glyphs("▐", "█", "░", "●", "◐", "✗", "!", "╌", "●M·-R", "s", "█", "░", "…")
-ASCII = Glyphs("[", "=", ".", "*", "L", "x", "!", "-", "*M.-R", "s", "#", ".", "...")
-
-
-class Columns(NamedTuple):
-    """Which ticks the columns of the lanes stand for."""
-
-    first_tick: int
-    width: int
-    axis: TickAxis
-
-    def of_ns(self, at_ns: int) -> int:
-        """The column of the tick in which `at_ns` lies."""
-        return math.floor(self.axis.of_ns(at_ns)) - self.first_tick
-
-
-def worker_lanes(
-    jobs: Sequence[JobRow], booked: Mapping[int, int], num_lanes: int, columns: Columns, glyphs: Glyphs
-) -> list[list[Cell]]:
-    """A lane for each of the first `num_lanes` workers. `jobs` newest first; `booked` from `booked_ticks`."""
-    lanes: list[list[Cell]] = [[(" ", "")] * columns.width for _ in range(num_lanes)]
-    last_booked = [-1] * num_lanes
-    for job in reversed(jobs):
-        if job.worker < num_lanes and job.tick >= columns.first_tick:
-            last_booked[job.worker] = job.booked_tick
-            _paint_job(lanes[job.worker], job, columns, glyphs)
-    for worker, tick in booked.items():
-        start = tick - columns.first_tick
-        if worker < num_lanes and tick > last_booked[worker] and start < columns.width:
-            begin, lane = max(0, start), lanes[worker]
-            lane[begin:] = _bar(
-                lane[begin], glyphs, BAR_STYLE[Outcome.UNFINISHED], columns.width - begin, marked=start >= 0
-            )
-    return lanes
-
-
-def tick_lane(ticks: Sequence[FrameHeader], columns: Columns, glyphs: Glyphs) -> list[Cell]:
-    """What governed each tick. `ticks` newest first."""
-    cells: list[Cell] = [(" ", "")] * columns.width
-    for header in ticks:
-        column = header.tick - columns.first_tick
-        if column < 0:
-            break
-        kind = TickKind(header.kind)
-        cells[column] = (glyphs.kinds[kind], KIND_STYLE[kind])
-        for skipped in range(max(0, column - header.skipped_ticks), column):
-            cells[skipped] = (glyphs.skipped, KIND_COLOURS["skipped"])
-    return cells
-
-
-def _paint_job(lane: list[Cell], job: JobRow, columns: Columns, glyphs: Glyphs) -> None:
-    """One job into its worker's lane. A cell where one job ended and the next began shows the end."""
-    outcome, style = Outcome(job.outcome), BAR_STYLE[Outcome(job.outcome)]
-    start, end = job.booked_tick - columns.first_tick, min(job.tick - columns.first_tick, columns.width - 1)
-    written = columns.of_ns(job.write_ns) if job.write_ns else end
-    begin = max(0, start)
-    computed = max(begin, min(written + 1, end))
-    if begin < end:
-        bar = _bar(lane[begin], glyphs, style, computed - begin, marked=start >= 0)
-        lane[begin:end] = bar + [(glyphs.waiting, style)] * (end - computed)
-    if outcome is Outcome.UNFINISHED:
-        return
-    marks = {
-        Outcome.ON_TIME: glyphs.applied,
-        Outcome.LATE: glyphs.late,
-        Outcome.DROPPED_DEAD_WORKER: glyphs.lost,
-    }
-    lane[end] = (marks.get(outcome, glyphs.unused), style)
-    if outcome is Outcome.DROPPED_DEAD_WORKER:
-        lane[end + 1 :] = [(glyphs.down, style)] * (columns.width - end - 1)
-
-
-def _bar(before: Cell, glyphs: Glyphs, style: str, cells: int, *, marked: bool) -> list[Cell]:
-    """Computing: its first cell shows the start, or what was there: the end of the job before."""
-    bar = [(glyphs.computing, style)] * cells
-    if bar and marked:
-        bar[0] = (glyphs.start, style) if before[0] in (" ", glyphs.down) else before
-    return bar
-
-
-# -- as a picture ------------------------------------------------------------------------------------------
 
 _APPLIED = (Outcome.ON_TIME, Outcome.LATE)
 _WIDTH_INCHES = 14.0
@@ -255,28 +147,27 @@ def _draw_workers(axes: Any, jobs: Sequence[JobRow], stats: RunStats, window: Wi
     axes.grid(axis="x", color="#e8e8e8", linewidth=0.6)
     axes.set_axisbelow(True)
     dot = 5.0 if num_workers <= 24 else 2.5
+    bars = [bar_of(InferenceRow.of(job), window.axis) for job in jobs]
     for outcome in Outcome:
-        ended, colour = [job for job in jobs if job.outcome == outcome], BAR_STYLE[outcome]
+        ended, colour = [bar for bar in bars if bar.outcome is outcome], BAR_STYLE[outcome]
         if not ended:
             continue
-        rows = [job.worker for job in ended]
-        starts, ends = zip(*(_computing(window, job) for job in ended), strict=True)
+        rows, starts, ends = ([getattr(bar, name) for bar in ended] for name in ("worker", "start", "end"))
         axes.barh(
             rows,
             np.subtract(ends, starts),
             left=starts,
             height=0.62,
             color=colour,
-            hatch=["" if job.write_ns else "////" for job in ended],
+            hatch=["" if bar.answered else "////" for bar in ended],
             edgecolor="white",
             linewidth=0.3,
             label=f"inference, {outcome.name.lower().replace('_', ' ')}",
         )
-        until = [(job.due_tick if job.hold else job.tick) if job.write_ns else 0 for job in ended]
-        axes.hlines(rows, ends, np.maximum(ends, until), colors=colour, linewidth=1.0, zorder=1.5)
+        axes.hlines(rows, ends, [max(bar.end, bar.until) for bar in ended], colors=colour, linewidth=1.0, zorder=1.5)
         if outcome in _APPLIED:
             axes.plot(
-                [job.tick for job in ended],
+                [bar.settled for bar in ended],
                 rows,
                 linestyle="",
                 marker="o",
@@ -287,13 +178,6 @@ def _draw_workers(axes: Any, jobs: Sequence[JobRow], stats: RunStats, window: Wi
                 zorder=3,
                 label=f"applied {'at its due tick' if outcome is Outcome.ON_TIME else 'late'}",
             )
-
-
-def _computing(window: Window, job: JobRow) -> tuple[float, float]:
-    """From when to when [ticks] the worker was at it; to the end of the job where no answer ever came."""
-    if not job.write_ns:
-        return float(job.booked_tick), float(max(job.tick, job.booked_tick))
-    return window.axis.of_ns(job.start_ns), window.axis.of_ns(job.write_ns)
 
 
 def _draw_ticks(axes: Any, ticks: Sequence[FrameHeader], window: Window | None) -> None:

@@ -21,9 +21,10 @@ from rtcore.clock import FOREVER_NS, NS_PER_S, NS_PER_US, rate_from
 from rtcore.config.groups import MOST_WORKERS
 from rtcore.errors import ConfigError
 from rtcore.files.outside import lines_of, parse_object, read_bytes
+from rtcore.memory.layout import FrameHeader, JobRow
 from rtcore.results.axis import TickAxis
 from rtcore.results.record import JOB_COLUMNS, TICK_COLUMNS
-from rtcore.scheduling.dispatch import Outcome, TickKind
+from rtcore.scheduling.dispatch import Outcome, Source, TickKind
 
 CONFIG, SUMMARY, ACTIONS, JOBS = FILES = ("config.json", "summary.json", "actions.csv", "jobs.csv")
 
@@ -51,6 +52,30 @@ class TickRow(NamedTuple):
     episode_return: float
     start_ns: int
 
+    @classmethod
+    def of(cls, header: FrameHeader) -> TickRow:
+        """A tick that is still in memory. Its action is left out."""
+        acted = header.kind == TickKind.ACTED
+        return cls(
+            tick=header.tick,
+            kind=TickKind(header.kind),
+            source=Source(header.source).name.lower(),
+            action="",
+            obs_tick=header.obs_tick if acted else -1,
+            due_tick=header.due_tick if acted else -1,
+            worker=header.worker if acted else -1,
+            outcome=Outcome(header.outcome) if acted else None,
+            lateness_us=(header.start_ns - header.deadline_ns) / NS_PER_US,
+            step_us=header.step_ns / NS_PER_US,
+            skipped_ticks=header.skipped_ticks,
+            reward=header.reward,
+            terminated=bool(header.terminated),
+            truncated=bool(header.truncated),
+            episode=header.episode,
+            episode_return=header.episode_return,
+            start_ns=header.start_ns,
+        )
+
     @property
     def deadline_ns(self) -> int:
         """When the tick was due."""
@@ -77,6 +102,24 @@ class InferenceRow(NamedTuple):
     read_ns: int
     infer_end_ns: int
     write_ns: int
+
+    @classmethod
+    def of(cls, job: JobRow) -> InferenceRow:
+        """An inference that is still in memory."""
+        return cls(
+            worker=job.worker,
+            obs_tick=job.obs_tick,
+            booked_tick=job.booked_tick,
+            due_tick=job.due_tick if job.hold else -1,
+            episode=job.episode,
+            outcome=Outcome(job.outcome),
+            resolved_tick=job.tick,
+            booked_ns=job.booked_ns,
+            start_ns=job.start_ns,
+            read_ns=job.read_ns,
+            infer_end_ns=job.infer_end_ns,
+            write_ns=job.write_ns,
+        )
 
     @property
     def frame_tick(self) -> int:

@@ -9,10 +9,11 @@ An earlier run is removed, as `--out runs/latest` says again and again; one that
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable, Container
+from collections.abc import Container
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -20,6 +21,8 @@ from typing import Any, TextIO
 from rtcore.errors import ConfigError
 from rtcore.files.outside import parse_object, read_bytes
 from rtcore.scheduling.schedule import STAGGERS
+
+_log = logging.getLogger(__name__)
 
 EARLIER = "earlier"
 LOCK = ".rtcore-lock"
@@ -57,7 +60,7 @@ class OutFolder:
         self.command = command if command is not None else [*sys.argv]
         self._lock: TextIO | None = None
 
-    def take(self, say: Callable[[str], None] = lambda _: None) -> None:
+    def acquire(self) -> None:
         """Make the folder, and keep others out of it. Nothing in it changes yet.
 
         Raises:
@@ -84,7 +87,7 @@ class OutFolder:
                 "with --out"
             ) from None
         except OSError as error:
-            say(f"{self.path} cannot be locked ({error.strerror}): see to it that no other run writes there")
+            _log.warning(f"{self.path} cannot be locked ({error.strerror}): see to it that no other run writes there")
         with suppress(OSError):  # for the message alone
             lock.truncate(0)
             lock.write(f"{os.getpid()}\n")

@@ -5,14 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rtcore.config.run import RuntimeConfig
 from rtcore.files.strict_json import write_json
-from rtcore.host.cpus import usable_cpus
+from rtcore.host.cpus import cpu_model, usable_cpus
 from rtcore.results.out_folder import OutFolder
 
 _PACKAGES = ("rtcore", "torch", "h5py", "numpy", "gymnasium", "pyboy", "posix_ipc", "pydantic")
@@ -49,7 +48,7 @@ def write_config(
             "host": platform.node(),
             "kernel": platform.release(),
             "cpus": usable_cpus(),
-            "cpu": _cpu_model(),
+            "cpu": cpu_model(),
         },
     }
     write_json(folder / "config.json", content)
@@ -70,10 +69,3 @@ def _git_revision() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return answer.stdout.strip() or None
-
-
-def _cpu_model() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return sys.platform

@@ -7,13 +7,13 @@ from typing import Any
 
 import psutil
 
-from rtcore.memory.description import About
+from rtcore.memory.description import RunDescription
 from rtcore.memory.shared import SharedRun
 from rtcore.results.record import RunRecord
 from rtcore.results.summary import RunStats, WorkerStats
 
 
-def snapshot(shared: SharedRun, about: About, record: RunRecord | None, *, with_memory: bool) -> RunStats:
+def snapshot(shared: SharedRun, about: RunDescription, record: RunRecord | None, *, with_memory: bool) -> RunStats:
     """Reads only. `record` brings what is not counted in shared memory: episode returns and lost rows.
 
     `with_memory`: also the workers' memory, which takes the kernel some milliseconds each.
@@ -60,7 +60,7 @@ def episodes_of(record: RunRecord | None) -> dict[str, Any]:
     }
 
 
-def _worker(shared: SharedRun, about: About, index: int, with_memory: bool) -> WorkerStats:
+def _worker(shared: SharedRun, about: RunDescription, index: int, with_memory: bool) -> WorkerStats:
     status, control = shared.worker_status[index], shared.worker_control[index]
     shapes = shared.worker_histograms(index)
     # A worker that is being restarted has no process: its place still names the one before.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 
 from rtcore.clock import NS_PER_S, Clock
 from rtcore.errors import StartupError
+
+_log = logging.getLogger(__name__)
 
 #: The screen changes this often while a start lasts.
 _SAY_EVERY_NS = NS_PER_S
@@ -26,9 +29,8 @@ def start_thread(thread: threading.Thread) -> None:
 class StartUp:
     """One start, from its first step to tick 0. One phase follows another, so that their times sum to the whole."""
 
-    def __init__(self, clock: Clock, say: Callable[[str], None]) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._say = say
         self._phase = ""
         self._since_ns = self._said_ns = 0
         self._times_ns: dict[str, int] = {}
@@ -58,4 +60,4 @@ class StartUp:
 
     def _tell(self, line: str, now_ns: int) -> None:
         self._said_ns = now_ns
-        self._say(line)
+        _log.info(line)

@@ -119,7 +119,12 @@ class RunStats:
         counters = self.counters
         waited_ns = int(counters["waited_ticks"] * 1_000_000_000 / self.rate_hz)
         elapsed_ns = counters["last_start_ns"] - counters["first_start_ns"] - waited_ns
-        return (counters["ticks"] - 1) * 1e9 / elapsed_ns if elapsed_ns > 0 else math.nan
+        return hz_between(counters["ticks"], elapsed_ns)
+
+
+def hz_between(num_ticks: int, elapsed_ns: int) -> float:
+    """Ticks per second, of so many that began within `elapsed_ns`, first to last. NaN of fewer than two."""
+    return (num_ticks - 1) * 1e9 / elapsed_ns if elapsed_ns > 0 else math.nan
 
 
 def build_summary(stats: RunStats) -> dict[str, Any]:

@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from rtcore.config.run import RuntimeConfig
 from rtcore.learn.checkpoint import SavedState, load_state, load_weights
 from rtcore.learn.checkpointer import Checkpointer, Snapshot
-from rtcore.learn.state import checkpoint_folder, judged_return, say_what_changed, say_what_is_unchecked, state_of
+from rtcore.learn.state import checkpoint_folder, judged_return, state_of, warn_of_changes, warn_of_unchecked
 from rtcore.processes.supervisor import Supervisor
 from rtcore.results.record import RunRecord
 from rtcore.results.summary import LearnerStats
+
+_log = logging.getLogger(__name__)
 
 
 class LearningRun:
     """The checkpoints of one run: what goes into them, and when. Of `Runtime`, which supervises in another thread."""
 
-    def __init__(self, config: RuntimeConfig, say: Callable[[str], None]) -> None:
+    def __init__(self, config: RuntimeConfig) -> None:
         """Reads what is to go on. ConfigError, before anything is started, if that or the weights cannot be used."""
         self.saved: SavedState | None = None
         self._config = config
-        self._say = say
         self._keeper: Checkpointer | None = None
         if config.weights.resume is not None:
             self.saved = load_state(config.weights.resume)
-            say_what_changed(config, self.saved, say)
+            warn_of_changes(config, self.saved)
         elif config.weights.policy_checkpoint is not None:
             load_weights(config.weights.policy_checkpoint)
-        say_what_is_unchecked(config, say)
+        warn_of_unchecked(config)
 
     def begin(self, supervisor: Supervisor, record: RunRecord) -> None:
         """At tick 0. Nothing is kept without an output folder."""
@@ -38,15 +40,14 @@ class LearningRun:
         if supervisor.learners is None:
             return
         if config.output.out is None:
-            self._say("no checkpoints are kept: there is no output folder (--out)")
+            _log.warning("no checkpoints are kept: there is no output folder (--out)")
             return
         before = self.saved.state if self.saved is not None else {}
-        folder = checkpoint_folder(config, config.output.out, self.saved, self._say)
+        folder = checkpoint_folder(config, config.output.out, self.saved)
         self._keeper = Checkpointer(
             folder,
             config.weights.checkpoint_every_s,
             lambda: _snapshot(config, supervisor, record, before),
-            self._say,
             before.get("best_mean_return"),
         )
         self._keeper.start()

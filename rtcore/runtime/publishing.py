@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError, PolicyError
 from rtcore.processes.workers import WorkerProcesses
+
+_log = logging.getLogger(__name__)
 
 
 def publish(
@@ -33,4 +36,8 @@ def publish(
     manifest = store.manifest()
     arrays = manifest.check(weights, "the published state_dict")
     version = store.publish(lambda buffer: manifest.write(buffer, arrays), updates=updates, wait_ns=wait_ns)
-    return version.version if version is not None else None
+    if version is None:
+        _log.debug("no buffer came free: the weights are not published")
+        return None
+    _log.debug("version %d of the weights is out", version.version)
+    return version.version

@@ -31,7 +31,7 @@ from rtcore.runtime.player import Player, Seen
 from rtcore.runtime.runtime import Runtime
 from rtcore.runtime.step_clock import StepClock
 from rtcore.scheduling.dispatch import Source
-from rtcore.spaces import ActionSpec, ObservationSpec, ObservationWatch
+from rtcore.spaces import ActionSpec, ObservationCheck, ObservationSpec
 
 #: What of a `RuntimeConfig` means something where the program itself is the policy.
 FIELDS = frozenset(
@@ -91,7 +91,7 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
         config = _config(world, delay_ticks, fields)
         self._folder = OutFolder(config.output.out) if config.output.out is not None else None
         if self._folder is not None:
-            self._folder.take()
+            self._folder.acquire()
         self._runtime = Runtime(config, progress=progress, played_delay_ticks=delay_ticks, folder=self._folder)
         # Of an env that is forgotten, the world's process ends too. It only asks: it may be called in any thread.
         weakref.finalize(self, self._runtime.stop).atexit = False
@@ -114,7 +114,7 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
             raise
         self._out = self._runtime.config.output.out
         self._clock = MonotonicClock()
-        self._watch = ObservationWatch(self._observation, self._clock, self._player.count, self._tell)
+        self._watch = ObservationCheck(self._observation, self._clock, self._player.count, self._tell)
         self._times = StepClock()
         self._begun = self._closing_told = False
         self.metadata = {
@@ -225,7 +225,7 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
         except PolicyError:
             seen = self._player.seen
             if seen is not None and not _is_finite(action):
-                self._watch.promises.refuse_not_finite(seen.frame, f"at tick {seen.header.tick}")
+                self._watch.bounds.refuse_not_finite(seen.frame, f"at tick {seen.header.tick}")
             raise
 
     def _tell(self, what: str) -> None:
@@ -239,7 +239,7 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
         return self._action.decode(raw)
 
     def _observe(self, seen: Seen) -> Any:
-        self._watch.look(seen.frame, seen.header.tick)
+        self._watch.check(seen.frame, seen.header.tick)
         # Its own copy of the frame, which the caller may keep and change; a Dict's parts are views of that.
         observation = self._observation.unpack(seen.frame)
         return (observation, *map(self._as_element, self._past)) if self._act_in_obs else observation

@@ -6,10 +6,10 @@ run in one process at once. A thread of its own supervises; the caller's thread 
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import warnings
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from fractions import Fraction
@@ -23,7 +23,7 @@ from gymnasium.spaces import Box, Dict, Space
 from rtcore.clock import MonotonicClock, ns_of
 from rtcore.config.resolved import ResolvedRun
 from rtcore.config.run import RuntimeConfig
-from rtcore.errors import RtcoreError, RtcoreWarning, StartupError
+from rtcore.errors import WARNING_NOTE, RtcoreError, RtcoreWarning, StartupError
 from rtcore.learn.replay_memory import TransitionReader
 from rtcore.learn.resuming import settings_of
 from rtcore.memory.segments import files_of
@@ -32,6 +32,7 @@ from rtcore.processes.supervisor import Supervisor
 from rtcore.recording.schema import require_h5py
 from rtcore.report.culprits import find_culprits
 from rtcore.report.live import booked_ticks
+from rtcore.report.log import LineHandler
 from rtcore.results.agreement import check_books
 from rtcore.results.out_folder import OutFolder
 from rtcore.results.output import begin_folder
@@ -46,11 +47,11 @@ from rtcore.runtime.sampling import Sampling
 from rtcore.spaces import ActionSpec
 from rtcore_workers.policies.choice import check_policy, resolve_policy
 
+_log = logging.getLogger(__name__)
+
 #: How long the supervising thread sleeps unless something happens: deaths and messages wake it at once. Each waking
 #: is an interrupt on a machine that has ticks to keep.
 _WATCH_S = 0.05
-#: How a note begins that is one.
-_WARNING = "WARNING: "
 _DRAIN_EVERY_NS = 150_000_000
 _FLUSH_EVERY_NS = 1_000_000_000
 
@@ -60,9 +61,10 @@ class Runtime:
 
     Use it as a context manager: entering starts everything and returns when tick 0 is about to begin, leaving
     ends every process and removes every segment, whatever happened. `Runtime(config)` or `Runtime(env_id=...)`;
-    the constructor does nothing that could block. `progress` gets a line for each step of start-up and for each
-    restart; `on_episode` each episode that has ended, within a fifth of a second. Both are called in the supervising
-    thread (during a `start` that waits: in the caller's): what they raise ends the run and is raised by `wait`.
+    the constructor does nothing that could block. `on_episode` gets each episode that has ended, within a fifth of a
+    second, in the supervising thread: what it raises ends the run and is raised by `wait`. What the run does is logged
+    under "rtcore": start-up at INFO, restarts and what else goes wrong at WARNING. `progress`, which got those lines,
+    is deprecated.
 
     `env_id` and `policy` may be given as the factory itself, if it can be imported by the processes of the run.
     `played_delay_ticks`: this program answers in the workers' place, see `player`. `folder`: the output folder, where
@@ -80,16 +82,16 @@ class Runtime:
         **fields: Any,
     ) -> None:
         self.config = resolve_policy(config if config is not None else settings_of(fields))
-        self._supervisor = Supervisor(self.config, progress or (lambda _: None), played_delay_ticks=played_delay_ticks)
+        self._supervisor = Supervisor(self.config, played_delay_ticks=played_delay_ticks)
         self._is_played = played_delay_ticks is not None
         self._on_episode = on_episode
+        self._line_handler = _handler_of(progress)
         self._folder = folder
         self._owns_folder = folder is None
         self._episodes_told = 0
         self._ready = threading.Event()
         self._sampling = Sampling(self.config)
         self._learning: LearningRun | None = None
-        self._lines: deque[str] = deque()
         self._clock = MonotonicClock()
         self._over = threading.Event()
         self._stop = threading.Event()
@@ -165,10 +167,11 @@ class Runtime:
             self._supervise()
 
     def _begin(self) -> None:
+        if self._line_handler is not None:
+            logging.getLogger("rtcore").addHandler(self._line_handler)
         try:
             self._make_folder()
-            # Of the checkpoints' thread: said by the supervising one.
-            self._learning = LearningRun(self.config, self._lines.append)
+            self._learning = LearningRun(self.config)
             self._supervisor.saved = self._learning.saved
             self._supervisor.about_to_run = self._begin_folder
             if not self._is_played:
@@ -192,14 +195,14 @@ class Runtime:
             self._release_folder()
             if self.close_failure is not None:
                 error.add_note(str(self.close_failure))
-            self._over.set()
+            self._set_over()
 
     def _warn(self) -> None:
         """In a program of one's own nobody prints the header. rtcore's own programs do, and switch this off."""
         for about in (self.header["world"], self.header["policy"] or {}):
             for note in about.get("notes") or ():
-                if note.startswith(_WARNING):
-                    warnings.warn(note.removeprefix(_WARNING), RtcoreWarning, stacklevel=2)
+                if note.startswith(WARNING_NOTE):
+                    warnings.warn(note.removeprefix(WARNING_NOTE), RtcoreWarning, stacklevel=2)
 
     def _make_folder(self) -> None:
         """Before anything is started: a folder that cannot be made is a wrong setting, as is a missing package."""
@@ -207,7 +210,7 @@ class Runtime:
             require_h5py()
         if self.config.output.out is not None and self._folder is None:
             self._folder = OutFolder(self.config.output.out)
-            self._folder.take(self._supervisor.progress)
+            self._folder.acquire()
 
     def _begin_folder(self) -> None:
         """Not before the run is sure to begin: a start that fails costs no earlier run's files."""
@@ -216,7 +219,7 @@ class Runtime:
             origin, goes_on = (saved.origin, saved.is_of(self._folder.path)) if saved is not None else (None, False)
             with writing_to(self.config.output.out):
                 if note := begin_folder(self._folder, self.config, origin, goes_on=goes_on):
-                    self._supervisor.progress(note)
+                    _log.info(note)
 
     def _release_folder(self) -> None:
         if self._owns_folder and self._folder is not None:
@@ -234,11 +237,6 @@ class Runtime:
     def _end_learning(self) -> None:
         if self._learning is not None:
             self._learning.end(self._supervisor)
-            self._say_lines()
-
-    def _say_lines(self) -> None:
-        while self._lines:
-            self._supervisor.progress(self._lines.popleft())
 
     def _close_files(self) -> None:
         with writing_to(self.config.output.out):
@@ -436,6 +434,11 @@ class Runtime:
             except BaseException as error:
                 # The first thing that went wrong is what the caller is told; the rest mostly follows from it.
                 self._error = self._error or error
+        self._set_over()
+
+    def _set_over(self) -> None:
+        if self._line_handler is not None:
+            logging.getLogger("rtcore").removeHandler(self._line_handler)
         self._over.set()
 
     def _check_closing(self) -> None:
@@ -485,7 +488,6 @@ class Runtime:
                 self._supervisor.trace(TraceKind.DRAIN, start_ns)
                 self._spool.collect()
         self._tell_episodes()
-        self._say_lines()
 
     def _tell_episodes(self) -> None:
         if self._on_episode is None or self.record is None:
@@ -503,6 +505,18 @@ class Runtime:
         stats = replace(stats, weights=supervisor.workers.weights(), recording=recording)
         trace = {} if spool is None else {"events": spool.num_events, "lost_events": spool.lost_events}
         return replace(stats, trace=trace)
+
+
+def _handler_of(progress: Callable[[str], None] | None) -> LineHandler | None:
+    """For one version: `progress` gets the lines of every run of this program, at INFO and above."""
+    if progress is None:
+        return None
+    text = "progress= is deprecated: its lines are logged, see logging.getLogger('rtcore')"
+    warnings.warn(text, DeprecationWarning, stacklevel=3)
+    package = logging.getLogger("rtcore")
+    if not package.isEnabledFor(logging.INFO):
+        package.setLevel(logging.INFO)
+    return LineHandler(progress)
 
 
 def _decode(action: ActionSpec, raw: bytes) -> Any:

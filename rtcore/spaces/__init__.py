@@ -7,10 +7,10 @@ torch is imported only where somebody hands over a tensor.
 
 from rtcore.spaces.action import Action, ActionKind, ActionSpec
 from rtcore.spaces.arrays import Array, ArraySpec, Bounds, JsonDict
+from rtcore.spaces.bounds import DeclaredBounds, ObservationCheck
 from rtcore.spaces.observation import ObservationSpec
 from rtcore.spaces.packing import FramePacker
 from rtcore.spaces.parts import Part, unpack
-from rtcore.spaces.promises import ObservationWatch, Promises
 
 __all__ = [
     "Action",
@@ -22,8 +22,8 @@ __all__ = [
     "FramePacker",
     "JsonDict",
     "ObservationSpec",
-    "ObservationWatch",
+    "ObservationCheck",
     "Part",
-    "Promises",
+    "DeclaredBounds",
     "unpack",
 ]

@@ -8,6 +8,7 @@ published at t + `learn_latency_ms`: until then workers play with older weights,
 from __future__ import annotations
 
 import heapq
+import logging
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -23,10 +24,10 @@ from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError
 from rtcore.learn.checkpoint import SavedState
 from rtcore.learn.checkpointer import Checkpointer, Snapshot
-from rtcore.learn.lessons import Lessons
 from rtcore.learn.optimizer import flatten_optimizer, unflatten_saved
 from rtcore.learn.replay_memory import TransitionReader
 from rtcore.learn.state import checkpoint_folder, judged_return, state_of
+from rtcore.learn.teacher import TeacherAnswers
 from rtcore.learn.transitions import TransitionBuilder
 from rtcore.memory.history import History
 from rtcore.memory.master import MasterState
@@ -36,6 +37,8 @@ from rtcore.processes.learners import check_can_learn, check_same_world
 from rtcore.results.record import RunRecord
 from rtcore.results.summary import LearnerStats
 from rtcore.spaces import ActionSpec, ObservationSpec
+
+_log = logging.getLogger(__name__)
 
 #: Updates that the shown loss, TD error, value and gradient norm are means of.
 _SHOWN_UPDATES = 100
@@ -67,7 +70,7 @@ class SimAgent(Protocol):
     @property
     def epsilon(self) -> Callable[[int], float]: ...
     def learners(
-        self, master: MasterState, replay: TransitionReader, lessons: Lessons | None
+        self, master: MasterState, replay: TransitionReader, teacher: TeacherAnswers | None
     ) -> Sequence[SimLearner]: ...
 
 
@@ -85,7 +88,6 @@ class VirtualLearners:
         replay: TransitionReader,
         *,
         updates_before: int = 0,
-        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.settings = settings
         self.updates = updates_before
@@ -94,7 +96,6 @@ class VirtualLearners:
         self._updates_before = updates_before
         self._learners = learners
         self._replay = replay
-        self._say = say
         self._latency_ns = round(settings.learn_latency_ms * NS_PER_MS)
         self._rate = settings.updates_per_tick or VIRTUAL_UPDATES_PER_TICK
         self._tokens = 0.0
@@ -151,7 +152,7 @@ class VirtualLearners:
     def _apply(self, learner: int, gradient: Any) -> None:
         if gradient.flaw:
             self.stopped = f"{gradient.flaw} was not finite at update {self.updates + 1}"
-            self._say(f"learning has stopped: {self.stopped}; the last good weights keep playing")
+            _log.warning(f"learning has stopped: {self.stopped}; the last good weights keep playing")
             return
         update = self._learners[learner].apply(gradient)
         self.updates = update.commit.updates
@@ -232,10 +233,9 @@ class VirtualLearning:
         agent: SimAgent,
         ring: FrameRing,
         saved: SavedState | None,
-        say: Callable[[str], None],
-        lessons: Lessons | None = None,
+        teacher: TeacherAnswers | None = None,
     ) -> None:
-        """`lessons`: of the teacher, for learn=imitate."""
+        """`teacher`: for learn=imitate."""
         config = run.config
         self._env_info = {"observation": agent.observation.to_json(), "action": agent.action.to_json()}
         store = agent.store
@@ -247,7 +247,6 @@ class VirtualLearning:
         self._run = run
         self.store = store
         self._agent = agent
-        self._say = say
         self._saved = saved
         self._manifest = manifest = store.manifest()
         self._before: Mapping[str, Any] = saved.state if saved is not None else {}
@@ -258,11 +257,7 @@ class VirtualLearning:
         history = History.of(config.history)
         self.replay = TransitionReader(ring, agent.action, 0, TransitionBuilder(config.learning.gamma), 0, history)
         self.learners = VirtualLearners(
-            config.learning,
-            agent.learners(self.master, self.replay, lessons),
-            self.replay,
-            updates_before=updates,
-            say=say,
+            config.learning, agent.learners(self.master, self.replay, teacher), self.replay, updates_before=updates
         )
         self.checkpoints: Checkpointer | None = None
         self._checkpoint_ticks = max(1, int(ns_of(config.weights.checkpoint_every_s) * run.rate_hz / NS_PER_S))
@@ -279,10 +274,9 @@ class VirtualLearning:
         if config.output.out is None:
             return
         self.checkpoints = Checkpointer(
-            checkpoint_folder(config, config.output.out, self._saved, self._say),
+            checkpoint_folder(config, config.output.out, self._saved),
             config.weights.checkpoint_every_s,
             lambda: self._take(record),
-            self._say,
             self._before.get("best_mean_return"),
         )
 

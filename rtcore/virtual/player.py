@@ -10,7 +10,7 @@ from rtcore.clock import ManualClock
 from rtcore.memory.history import History, HistoryReader
 from rtcore.memory.ring import FrameRing
 from rtcore.memory.weights import Version
-from rtcore.spaces import ObservationWatch
+from rtcore.spaces import ObservationCheck
 from rtcore.virtual.latency import LatencyModel
 from rtcore.virtual.workers import Inference
 
@@ -31,7 +31,7 @@ class SimWeights(Protocol):
         """Before an inference: the newest weights, held until `done`."""
         ...
 
-    def done(self) -> None: ...
+    def release(self) -> None: ...
 
 
 class SimPlayer:
@@ -51,7 +51,7 @@ class SimPlayer:
         ring: FrameRing | None = None,
         history: History | None = None,
         weights: SimWeights | None = None,
-        watch: ObservationWatch | None = None,
+        watch: ObservationCheck | None = None,
     ) -> None:
         self.actions = actions
         self._policy = policy
@@ -74,10 +74,10 @@ class SimPlayer:
         except Exception as error:
             if self._watch is None or self._policy is None or header is None:
                 raise
-            self._watch.promises.raise_culprit(error, self._policy.observation, f"at tick {header.tick}")
+            self._watch.bounds.raise_culprit(error, self._policy.observation, f"at tick {header.tick}")
         tau_ns = self._latency(number) if self._latency is not None else self._clock.now_ns() - before_ns
         if self._watch is not None and self._reader is not None and header is not None:
-            self._watch.look(self._reader.newest, header.tick)
+            self._watch.check(self._reader.newest, header.tick)
         timing = self._timing
         clipped, explored = (timing.clipped, timing.explored) if timing is not None else (0, 0)
         number_and_sum = (version.version, version.checksum) if version is not None else (0, 0)
@@ -100,5 +100,5 @@ class SimPlayer:
             return None
         version = weights.switch()
         self._policy.act(frame_seq=frame_seq, out=self.actions)
-        weights.done()
+        weights.release()
         return version

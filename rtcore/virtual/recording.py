@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +18,8 @@ from rtcore.recording.ring_reader import Tap
 from rtcore.recording.schema import FOLDER, TICKS_FILE, UNFINISHED
 from rtcore.recording.writer import describe_run
 
+_log = logging.getLogger(__name__)
+
 
 class VirtualRecording:
     """What `RecorderProcess` is to a real run. A disk that refuses a write ends the recording, not the run."""
@@ -28,13 +31,11 @@ class VirtualRecording:
         ring: FrameRing,
         policy: str,
         rate_hz: Fraction,
-        say: Callable[[str], None],
     ) -> None:
         """RtcoreError if the file cannot be made."""
         out = config.output.out or Path()
         about = describe_run(config, describe(world, config), {"policy": policy}, rate_hz)
         self._path = out / FOLDER / TICKS_FILE
-        self._say = say
         self._end = UNFINISHED
         self._is_open = True
         self._writer = make_writer(out, ring, world.observation, world.action, rate_hz, about)
@@ -71,7 +72,7 @@ class VirtualRecording:
         note = finish(self._writer)
         self._end = self._writer.counts.end
         if note:
-            self._say(note)
+            _log.warning(note)
 
     def _guarded(self, action: Callable[[], None]) -> None:
         if not self._is_open:
@@ -81,5 +82,5 @@ class VirtualRecording:
         except RtcoreError as error:
             self._is_open = False
             self._end = f"{UNFINISHED}: {error}"
-            self._say(f"recording stopped: {error}. What was written can be read; the run goes on")
+            _log.warning(f"recording stopped: {error}. What was written can be read; the run goes on")
             self._writer.abandon()

@@ -6,6 +6,7 @@ world and the runtime take none. Same seed and same latencies: the same actions,
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -21,9 +22,9 @@ from rtcore.config.resolved import resolve, tick_rate_hz
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError
 from rtcore.learn.checkpoint import SavedState, load_state, load_weights
-from rtcore.learn.lessons import Lessons
 from rtcore.learn.policy import fitting_policy
-from rtcore.learn.state import say_what_changed, say_what_is_unchecked
+from rtcore.learn.state import warn_of_changes, warn_of_unchecked
+from rtcore.learn.teacher import TeacherAnswers
 from rtcore.loop.counting import Books, StatsRecorder
 from rtcore.loop.process import build_world, describe
 from rtcore.loop.tickloop import TickLoop
@@ -43,7 +44,7 @@ from rtcore.results.summary import RunStats, WorkerStats, build_summary
 from rtcore.scheduling.dispatch import Dispatcher
 from rtcore.scheduling.planner import Plan, Tau, make_plan
 from rtcore.scheduling.schedule import Schedule
-from rtcore.spaces import ObservationWatch
+from rtcore.spaces import ObservationCheck
 from rtcore.virtual.latency import LatencyModel, parse_latency
 from rtcore.virtual.learning import VirtualLearning, check_learnable
 from rtcore.virtual.player import SimPlayer, SimPolicy
@@ -51,6 +52,8 @@ from rtcore.virtual.recording import VirtualRecording
 from rtcore.virtual.workers import Change, SimulatedWorkers
 from rtcore_workers.policies.choice import resolve_policy
 from rtcore_workers.virtual import Agent, build_agent
+
+_log = logging.getLogger(__name__)
 
 __all__ = ["Change", "SimPolicy", "SimulatedWorkers", "Simulation"]
 
@@ -64,7 +67,7 @@ class Simulation:
     By default the world and the policy are built from the config, as in a real run. `world`, `policy` and
     `latency` (inference time [ns] of job n) take their place where a study needs others; `changes` are workers
     that go and come. Deterministic for a seed: no clock is read, no process started. With `learn` in the config it
-    learns, checkpoints included; `say` gets a line for each thing worth telling.
+    learns, checkpoints included.
     """
 
     def __init__(
@@ -76,7 +79,6 @@ class Simulation:
         latency: LatencyModel | None = None,
         rate_hz: Any = None,
         changes: Sequence[Change] = (),
-        say: Callable[[str], None] = lambda _: None,
         folder: OutFolder | None = None,
     ) -> None:
         """`folder`: the output folder, where the program has taken it already."""
@@ -96,9 +98,9 @@ class Simulation:
             parse_latency(config.timing.latency, config.world.seed) if config.timing.latency else None
         )
         policy_clock = ManualClock()
-        say_what_is_unchecked(config, say)
+        warn_of_unchecked(config)
         if saved is not None:
-            say_what_changed(config, saved, say)
+            warn_of_changes(config, saved)
         if policy is None and self._own_world is not None:
             config = fitting_policy(config, self._own_world.observation)
         frame_bytes = self._own_world.observation.nbytes if self._own_world is not None else 0
@@ -112,10 +114,10 @@ class Simulation:
         self._policy_info = agent.policy.info if agent is not None else None
         self.ring = self._make_ring() if policy is not None else None
         self.learning: VirtualLearning | None = None
-        self.lessons: Lessons | None = None
+        self.teacher: TeacherAnswers | None = None
         if agent is not None and self.ring is not None and config.learning.learn is not None:
-            self.lessons = lessons = self._make_lessons(self._own_world)
-            self.learning = VirtualLearning(self.resolved, agent, self.ring, saved, say, lessons)
+            self.teacher = teacher = self._make_teacher(self._own_world)
+            self.learning = VirtualLearning(self.resolved, agent, self.ring, saved, teacher)
         self._observations = Counter[str]()
         self.player = SimPlayer(
             policy,
@@ -125,21 +127,21 @@ class Simulation:
             ring=self.ring,
             history=History.of(config.history),
             weights=agent.weights if agent is not None else None,
-            watch=self._make_watch(say),
+            watch=self._make_watch(),
         )
         self.plan = self._make_plan()
-        if self.lessons is not None:
-            self.lessons.begin(self.plan.delay_ticks, self.plan.stride_ticks)
+        if self.teacher is not None:
+            self.teacher.begin(self.plan.delay_ticks, self.plan.stride_ticks)
         spec = self._own_world.action if self._own_world is not None else None
         with writing_to(config.output.out), ExitStack() as if_it_fails:
-            self._own_folder = self._begin_folder(folder, saved, say)
+            self._own_folder = self._begin_folder(folder, saved)
             if self._own_folder is not None:
                 if_it_fails.callback(self._own_folder.release)
             self.record = RunRecord(config.output.out, lambda raw: _decode(spec, raw))
             if_it_fails.callback(self.record.close)
             if self.learning is not None:
                 self.learning.begin(self.record)
-            self.recording = self._make_recording(say)
+            self.recording = self._make_recording()
             if_it_fails.pop_all()
         self._books = Books.private(self._append_job)
         if self._own_world is not None:
@@ -172,15 +174,20 @@ class Simulation:
 
     def run(self, on_tick: Callable[[int], bool | None] | None = None) -> Simulation:
         """All ticks of the config; `on_tick` is called after each, and ends the run if it answers True."""
-        learning, lessons, loop, recording = self.learning, self.lessons, self.loop, self.recording
+        learning, teacher, loop, recording = self.learning, self.teacher, self.loop, self.recording
         deadline_ns = loop.pace.deadline_ns
+        _log.debug(
+            "%d ticks are simulated in this process, delay %d ticks",
+            self.resolved.num_ticks,
+            self.plan.delay_ticks,
+        )
         try:
             for _ in range(self.resolved.num_ticks):
                 if self._stopped:
                     break
                 loop.run_tick()
-                if lessons is not None:
-                    lessons.after_tick(loop.tick)
+                if teacher is not None:
+                    teacher.after_tick(loop.tick)
                 if learning is not None:
                     tick = loop.tick
                     learning.after_tick(tick, deadline_ns(tick), deadline_ns(tick + 1))
@@ -279,18 +286,16 @@ class Simulation:
 
     # -- the parts -----------------------------------------------------------------------------------------
 
-    def _begin_folder(
-        self, taken: OutFolder | None, saved: SavedState | None, say: Callable[[str], None]
-    ) -> OutFolder | None:
+    def _begin_folder(self, taken: OutFolder | None, saved: SavedState | None) -> OutFolder | None:
         """Not before the run is sure to begin. Returns the folder if it is this object's to release."""
         folder, config = taken, self.config
         if config.output.out is not None and folder is None:
             folder = OutFolder(config.output.out)
-            folder.take(say)
+            folder.acquire()
         if folder is not None:
             origin, goes_on = (saved.origin, saved.is_of(folder.path)) if saved is not None else (None, False)
             if note := begin_folder(folder, config, origin, goes_on=goes_on):
-                say(note)
+                _log.info(note)
         return folder if taken is None else None
 
     def _build_agent(self, world: GymnasiumWorld, clock: ManualClock, saved: SavedState | None) -> Agent:
@@ -313,10 +318,10 @@ class Simulation:
             ticks_before=int(saved.state["ticks"]) if saved is not None else 0,
         )
 
-    def _make_lessons(self, world: GymnasiumWorld | None) -> Lessons | None:
+    def _make_teacher(self, world: GymnasiumWorld | None) -> TeacherAnswers | None:
         if self.config.learning.learn != "imitate" or world is None:
             return None
-        return Lessons(world, self.resolved.num_ticks)
+        return TeacherAnswers(world, self.resolved.num_ticks)
 
     def _make_ring(self) -> FrameRing | None:
         """Frames go into a ring of its own: what a policy sees and a learner samples is read from there."""
@@ -325,7 +330,7 @@ class Simulation:
         world = self._own_world
         return FrameRing.private(world.observation, world.action.nbytes, self.resolved.ring_slots)
 
-    def _make_watch(self, say: Callable[[str], None]) -> ObservationWatch | None:
+    def _make_watch(self) -> ObservationCheck | None:
         """Looks at every frame that a policy is given: that takes no virtual time."""
         world = self._own_world
         if world is None:
@@ -334,19 +339,19 @@ class Simulation:
         def tell(what: str) -> None:
             if not world.leaves_space:
                 world.left_later = what
-                say(leaves_space_text(what))
+                _log.warning(leaves_space_text(what))
 
         def count(name: str) -> None:
             self._observations[name] += 1
 
-        return ObservationWatch(world.observation, self._clock, count, tell)
+        return ObservationCheck(world.observation, self._clock, count, tell)
 
-    def _make_recording(self, say: Callable[[str], None]) -> VirtualRecording | None:
+    def _make_recording(self) -> VirtualRecording | None:
         if not self.config.output.record:
             return None
         if self._own_world is None or self.ring is None:
             raise ConfigError("record: needs the world that the config names, and a policy that sees its frames")
-        return VirtualRecording(self.config, self._own_world, self.ring, self._policy_name, self.resolved.rate_hz, say)
+        return VirtualRecording(self.config, self._own_world, self.ring, self._policy_name, self.resolved.rate_hz)
 
     def _make_action_buffer(self) -> npt.NDArray[Any]:
         if self._own_world is None:

@@ -20,7 +20,7 @@ import posix_ipc
 import psutil
 
 from rtcore.errors import ConfigError, LayoutMismatchError, SharedMemoryError
-from rtcore.memory.description import About
+from rtcore.memory.description import RunDescription
 from rtcore.memory.layout import LAYOUT_VERSION
 from rtcore.memory.owners import Standing, judge_run, read_head
 from rtcore.memory.segments import removal_command, segment_path
@@ -148,7 +148,7 @@ class Onlooker:
     def __init__(self, run_id: str, owner: Owner) -> None:
         self.run_id = run_id
         self.owner = owner
-        self.about: About | None = None
+        self.about: RunDescription | None = None
         self.record: RunRecord | None = None
         self._shared: SharedRun | None = None
         self._drain: Drain | None = None
@@ -290,7 +290,7 @@ class Onlooker:
         about, shared = self._known()
         return shared.layout.ring_slots / 4 / float(about.run.rate_hz)
 
-    def _known(self) -> tuple[About, SharedRun]:
+    def _known(self) -> tuple[RunDescription, SharedRun]:
         if self.about is None or self._shared is None:
             raise SharedMemoryError(f"run {self.run_id} has not said yet what it consists of: it is still starting")
         return self.about, self._shared

@@ -126,7 +126,9 @@ def test_the_workers_of_a_device_compute_with_what_its_holder_brings_there(tmp_p
     assert {row[3] for row in applied(tmp_path) if row[0] == 29} == {weights["checksum"]}, "that of the host's copy"
 
 
-def test_a_holder_that_cannot_have_its_memory_leaves_each_worker_its_own(monkeypatch, tmp_path: Path) -> None:
+def test_a_holder_that_cannot_have_its_memory_leaves_each_worker_its_own(
+    monkeypatch, tmp_path: Path, said: list[str]
+) -> None:
     """In the holder alone: where a GPU shares nothing between processes, it is the one to find out."""
     (tmp_path / "no_memory.py").write_text(
         "import rtcore_workers.weights.device_memory as memory, rtcore_workers.holder as holder\n"
@@ -135,8 +137,7 @@ def test_a_holder_that_cannot_have_its_memory_leaves_each_worker_its_own(monkeyp
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr("rtcore.processes.supervisor.PRELOAD_NETWORK", (*PRELOAD_NETWORK, "no_memory"))
-    said: list[str] = []
-    with rtcore.Runtime(**HELD | {"workers": 2}, progress=said.append) as runtime:
+    with rtcore.Runtime(**HELD | {"workers": 2}) as runtime:
         assert runtime.publish(state(2), wait_s=30) == 2
         answered_since(runtime)
         notes = runtime.header["policy"]["notes"]

@@ -14,6 +14,7 @@ import pytest
 import rtcore
 from rtcore.errors import ConfigError, PolicyError, StartupError
 from rtcore.learn.checkpoint import load_state, load_weights
+from rtcore.report.log import lines_to
 from rtcore.results.summary import LearnerStats
 from tests.support.learnable import EPISODE_STEPS
 
@@ -34,7 +35,7 @@ FAST: dict[str, Any] = {
 
 def learn(out: Path | None, **fields: Any) -> dict[str, Any]:
     lines: list[str] = []
-    with rtcore.Runtime(progress=lines.append, out=out, **{**FAST, **fields}) as runtime:
+    with lines_to(lines.append), rtcore.Runtime(out=out, **{**FAST, **fields}) as runtime:
         runtime.wait()
     return runtime.summary() | {"lines": lines}
 

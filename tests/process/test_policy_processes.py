@@ -18,8 +18,9 @@ from rtcore_workers.policies.mlp import mlp
 pytestmark = [pytest.mark.process]
 
 
-def test_torch_is_imported_once_for_all_workers_with_its_meta_device_and_not_for_the_world(tmp_path: Path) -> None:
-    said: list[str] = []
+def test_torch_is_imported_once_for_all_workers_with_its_meta_device_and_not_for_the_world(
+    tmp_path: Path, said: list[str]
+) -> None:
     with rtcore.Runtime(
         env_id="tests.support.policy_probes:Fast",
         env_args={"folder": str(tmp_path)},
@@ -27,7 +28,6 @@ def test_torch_is_imported_once_for_all_workers_with_its_meta_device_and_not_for
         policy_args={"folder": str(tmp_path)},
         workers=3,
         ticks=20,
-        progress=said.append,
     ) as runtime:
         runtime.wait()
         summary = runtime.summary()
@@ -78,11 +78,8 @@ def test_a_run_that_names_no_policy_plays_one_that_fits_its_world() -> None:
         assert runtime.summary()["actions"]["acted_fraction"] > 0
 
 
-def test_a_world_that_leaves_its_space_is_told_of_once_and_blamed_for_its_nan() -> None:
-    said: list[str] = []
-    run = rtcore.Runtime(
-        env_id="tests.support.worlds:LeavesItsSpace", policy="mlp", workers=2, ticks=2000, progress=said.append
-    )
+def test_a_world_that_leaves_its_space_is_told_of_once_and_blamed_for_its_nan(said: list[str]) -> None:
+    run = rtcore.Runtime(env_id="tests.support.worlds:LeavesItsSpace", policy="mlp", workers=2, ticks=2000)
     with run as runtime:
         with (
             pytest.warns(RtcoreWarning, match="leave the space"),

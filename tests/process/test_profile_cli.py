@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.ipc import why_missing
+from rtcore.cli.profile import SUBCOMMANDS
 from rtcore.clock import MonotonicClock
-from rtcore.profile import SUBCOMMANDS, ipc_views, tick
+from rtcore.profile import ipc_views, tick
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 

@@ -137,7 +137,7 @@ def test_a_compiler_that_fails_is_quoted(monkeypatch, tmp_path):
     compiler.write_text("#!/bin/sh\necho 'this is not C' >&2\nexit 4\n")
     compiler.chmod(0o755)
     monkeypatch.setenv("CC", str(compiler))
-    with pytest.raises(limit.RtcoreError, match=r"exit code 4:\nthis is not C"):
+    with pytest.raises(limit.RtcoreError, match=r"exit code 4\):\nthis is not C"):
         compile_limit(tmp_path)
 
 

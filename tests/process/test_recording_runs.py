@@ -24,6 +24,7 @@ from rtcore.processes.recorder import RecorderProcess
 from rtcore.recording.reader import Recording
 from rtcore.recording.replay import Report, replay
 from rtcore.recording.schema import FOLDER
+from rtcore.report.log import lines_to
 from rtcore.scheduling.dispatch import Source
 from tests.support import recorded_worlds
 from tests.support.recorded_worlds import FRAMES, Arm
@@ -46,7 +47,7 @@ def replayed(out: Path) -> Report:
 def run(out: Path, **fields: Any) -> dict[str, Any]:
     """The summary of a recorded run."""
     said: list[str] = []
-    with rtcore.Runtime(out=out, record=True, progress=said.append, **fields) as runtime:
+    with lines_to(said.append), rtcore.Runtime(out=out, record=True, **fields) as runtime:
         runtime.wait()
     assert files_of(runtime.run_id) == []
     assert sum("recorded  " in line for line in said) == 1
@@ -150,13 +151,13 @@ def test_a_slow_dict_world_whose_ticks_are_put_off_is_recorded_filmed_and_the_sa
 @pytest.fixture
 def hurried(monkeypatch):
     """Of each recorder that was seen off: whether somebody waited for the end, so that its view is left out if long."""
-    seen, shut_down = [], RecorderProcess.shut_down
+    seen, see_off = [], RecorderProcess.see_off
 
     def looked_at(crew, launcher, *, soon=False):
         seen.append(soon)
-        shut_down(crew, launcher, soon=soon)
+        see_off(crew, launcher, soon=soon)
 
-    monkeypatch.setattr(RecorderProcess, "shut_down", looked_at)
+    monkeypatch.setattr(RecorderProcess, "see_off", looked_at)
     return seen
 
 

@@ -127,7 +127,9 @@ def test_a_kept_run_is_reported_and_one_of_its_ticks_explained(recorded_run: Pat
 
 def test_a_kept_run_is_read_to_its_last_row(recorded_run: Path) -> None:
     run = read_run(recorded_run)
-    assert len(run.ticks) == len(run.jobs) == 60
+    assert (len(run.ticks), len(run.jobs)) == (run.summary["ticks"]["count"], run.summary["actions"]["jobs"])
+    assert len(run.ticks) == 60
+    assert not run.notes
 
 
 @pytest.mark.parametrize("what", ("", "checkpoints/last", "checkpoints"))

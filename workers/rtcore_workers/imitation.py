@@ -1,7 +1,7 @@
 """Imitation as an algorithm: the network's largest output is to be what a teacher answers to the same frame.
 
 All but the loss is DQN's learner: replay, master, Adam, publishing. The frames are those that the network's own play
-leads to (Ross et al., 2011), the answers are in rtcore/learn/lessons.py.
+leads to (Ross et al., 2011), the answers are in rtcore/learn/teacher.py.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ _KEEPS_NEAR_ZERO = 1e-3
 
 
 class Imitator(DqnLearner):
-    """One update at a time. "TD error" in the statistics is the share of actions that differ from the teacher's."""
+    """One update at a time. What is shown as TD error is the share of actions that differ from the teacher's."""
 
-    def __init__(self, lessons: Callable[[npt.NDArray[Any]], npt.NDArray[Any]], *args: Any, **kwargs: Any) -> None:
-        """`lessons`: the ticks of frames to the teacher's answers to them."""
+    def __init__(self, teacher: Callable[[npt.NDArray[Any]], npt.NDArray[Any]], *args: Any, **kwargs: Any) -> None:
+        """`teacher`: the ticks of frames to the teacher's answers to them."""
         super().__init__(*args, **kwargs)
-        self._lessons = lessons
+        self._teacher = teacher
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         outputs = self._values_of(batch)
-        wanted = self._tensor(self._lessons(batch.tick - batch.delay_ticks)).long().reshape(-1) - self._first_action
+        wanted = self._tensor(self._teacher(batch.tick - batch.delay_ticks)).long().reshape(-1) - self._first_action
         differs = (outputs.argmax(dim=1) != wanted).float()
-        # Cross entropy does not depend on the mean of the outputs, which would drift without a penalty.
+        # The entropy does not change with the mean of the outputs, which would wander off.
         loss = functional.cross_entropy(outputs, wanted) + _KEEPS_NEAR_ZERO * outputs.mean(dim=1).square().mean()
         return loss, differs, outputs.detach().max(dim=1).values

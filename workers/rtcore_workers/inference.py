@@ -29,7 +29,7 @@ from rtcore.memory.trace import TraceKind
 from rtcore.memory.waiting import Waiting, make_waiting
 from rtcore.memory.weights import ParamStore, attach_store, layout_of
 from rtcore.realtime import keep_off
-from rtcore.spaces import ActionSpec, ObservationSpec, ObservationWatch
+from rtcore.spaces import ActionSpec, ObservationCheck, ObservationSpec
 from rtcore_workers.malloc import keep_freed_memory
 from rtcore_workers.policies import EpsilonSchedule, ExploringPolicy, Policy, fill_chunks, load_policy
 
@@ -63,7 +63,7 @@ def main(boot: dict[str, Any], channel: Channel) -> None:
         history=History.of(config.history),
         share=partial(_share, boot, config, channel, shared),
     )
-    # Only now: by default glibc gives freed memory back, and worker 0 has just freed the private copy of the weights.
+    # Not before: the memory in which worker 0 built the network, before it was the run's, is to go back.
     keep_freed_memory()
     if config.explores:
         epsilon = EpsilonSchedule(
@@ -79,7 +79,7 @@ def main(boot: dict[str, Any], channel: Channel) -> None:
     worker = Worker(run, index, boot["generation"], shared, waiting, policy, action)
     worker.entropy = boot.get("entropy", ())
     count = shared.worker_status[index].add
-    worker.watch = ObservationWatch(
+    worker.watch = ObservationCheck(
         observation, MonotonicClock(), count, lambda what: channel.post(LeavesItsSpace(what))
     )
     if config.learning.learn is not None and config.learning.mode != "async":
@@ -203,7 +203,7 @@ class Worker:
         #: What the process's random generators begin each phase from; (): they go on where they are.
         self.entropy: Sequence[int] = ()
         #: Looks whether frames are as the world declares, and who is to blame for an inference that failed.
-        self.watch: ObservationWatch | None = None
+        self.watch: ObservationCheck | None = None
         #: Learns between two inferences; None: others learn, or nobody.
         self.learning: LearningTurn | None = None
         self._learns_first = config.learning.mode == "learn-then-infer"
@@ -296,7 +296,7 @@ class Worker:
         except Exception as error:
             if self.watch is None:
                 raise
-            self.watch.promises.raise_culprit(error, self._policy.observation, _when(job, header))
+            self.watch.bounds.raise_culprit(error, self._policy.observation, _when(job, header))
         infer_end_ns = clock.now_ns()
         timing = self._policy.timing
         # What the planner shares out: time on the device, which on a CPU is the process's own.
@@ -331,7 +331,7 @@ class Worker:
         self._status.add("inferences")
         # After the answer is out: it delays nothing.
         if self.watch is not None and phase_of(job.phase_seq) is Phase.RUN:
-            self.watch.look(self._reader.newest, header.tick)
+            self.watch.check(self._reader.newest, header.tick)
 
     def _trace_answer(
         self, job: JobRecord, header: FrameHeader, start_ns: int, read_ns: int, infer_end_ns: int

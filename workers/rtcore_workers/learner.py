@@ -1,8 +1,8 @@
 """A learner process: sample from the run's frame ring, compute a gradient, apply it to the master, publish.
 
-Owns: its status in the learners' segment. Locks the master and the parameter store, as the other learners do.
+Owns: its status in the learners' segment. Takes turns with the other learners at the master and the parameter store.
 Reads: the frame ring, the env process's counters. Exits: at the end of the run, when its generation is over, or with
-the fork server. It delays no tick: it has a lower priority than workers, and pauses when ticks are missed.
+the fork server. It can delay no tick: it runs below the workers' priority and steps back when ticks are missed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rtcore.clock import NS_PER_MS, Clock, MonotonicClock, cpu_time_ns
 from rtcore.config.resolved import ResolvedRun
 from rtcore.config.run import RuntimeConfig
 from rtcore.learn.replay_memory import NothingToSample, TransitionReader
-from rtcore.learn.throttle import Courtesy, TickWatch
+from rtcore.learn.throttle import Throttle, TickWatch
 from rtcore.learn.transitions import TransitionBuilder
 from rtcore.memory.history import History
 from rtcore.memory.layout import Layout
@@ -27,17 +27,17 @@ from rtcore.memory.shared import Phase, SharedRun, phase_of
 from rtcore.memory.weights import ParamStore, attach_store
 from rtcore.realtime import keep_off
 from rtcore.spaces import ActionSpec, ObservationSpec
-from rtcore_workers.dqn import DqnLearner, Gradient, Update, take_untrained
+from rtcore_workers.dqn import DqnLearner, Gradient, Update, copy_untrained
 from rtcore_workers.malloc import keep_freed_memory
 from rtcore_workers.policies import build_network
 
-#: Longest sleep without a heartbeat.
+#: Longest sleep without showing life.
 _BEAT_NS = 100 * NS_PER_MS
-#: How often an idle learner polls.
+#: How often a learner that has nothing to do looks again.
 _IDLE_NS = 10 * NS_PER_MS
-#: Longest wait of a publication for a free buffer; after it, the publication is skipped.
+#: How long a publication may wait for a free buffer: then the next one will do.
 _PUBLISH_WAIT_NS = 200 * NS_PER_MS
-#: A learner below its cap of updates per tick may catch up on so many ticks.
+#: Updates that a cap on updates per tick lets be made up for, in ticks.
 _BURST_TICKS = 30
 
 
@@ -48,8 +48,7 @@ def main(boot: dict[str, Any], channel: Channel) -> None:
     torch.set_num_threads(1)
     run = ResolvedRun.from_jsonable(boot["run"])
     config = run.config
-    # The first learner starts at normal priority, before the ticks begin: at its later one it might never get ready on
-    # a busy machine.
+    # The first one is made before anything ticks: on a busy machine it would never be up at its later priority.
     is_first = boot["generation"] == 1
     if not is_first:
         step_back(config)
@@ -65,20 +64,20 @@ def main(boot: dict[str, Any], channel: Channel) -> None:
         phase_seq=boot["run_phase_seq"],
         first_frame=boot["run_first_frame"],
     )
-    # Only now: by default glibc gives freed memory back, and the networks' first copies have just been freed.
+    # Not before: what the networks were built in, before they were the learner's, is to go back.
     keep_freed_memory()
     gc.collect()
     gc.freeze()
     if is_first:
         step_back(config)
-    # Heartbeat first: the supervisor watches it from the moment it reports ready.
+    # Shows life before it says that it is ready: from then on it is watched.
     loop = LearnerLoop(run, learner, shared, boot["generation"])
     channel.send(Ready({"device": learner.device}))
     loop.run()
 
 
 def step_back(config: RuntimeConfig) -> None:
-    """Lower this process's priority below the workers'. A preempted lock holder then delays only other learners."""
+    """Below the workers in the kernel's eyes. Waiting for the master's lock meanwhile delays other learners only."""
     os.nice(config.learning.learner_nice)
     if config.learning.learner_nice:
         with contextlib.suppress(OSError):
@@ -116,13 +115,13 @@ def make_learner(
         for _ in range(2)
     ]
     for network in networks:
-        take_untrained(network, store)
+        copy_untrained(network, store)
     device = learner_device(config.agent.device)
     return Learner(config, master, store, replay, networks[0], networks[1], action, index, device, first_updates)
 
 
 def learner_device(device: str) -> str:
-    """The device of the learners: the first one named; for "auto" the first GPU, if there is one."""
+    """Where learners compute: the first device named, or the first GPU for "auto" where there is one."""
     from rtcore_workers.policies.executors import resolve_device  # noqa: PLC0415 - imports torch
 
     return resolve_device(device, 0)
@@ -145,7 +144,7 @@ class Learner:
         first_updates: int = 0,
         clock: Clock | None = None,
     ) -> None:
-        """`first_updates`: updates before this run; 0 unless it was resumed."""
+        """`first_updates`: those that the run began with; 0 unless it was resumed."""
         self._first_updates = first_updates
         self.master = master
         self.replay = replay
@@ -172,14 +171,14 @@ class Learner:
             device=device,
         )
         self._on_gpu = device.startswith("cuda")
-        # By the process that had this index before a restart.
+        # By the process that was in this place before.
         self._lapped_before = self.status["lapped_samples"]
 
     def beat(self) -> None:
         self.status["heartbeat_ns"] = self._clock.now_ns()
 
     def collect(self) -> bool:
-        """Read the newest ticks; returns whether there are enough transitions to learn from."""
+        """Take in the newest ticks; whether there are enough transitions to learn from."""
         self.replay.update()
         count = len(self.replay)
         self.status["transitions"] = count
@@ -188,16 +187,16 @@ class Learner:
         return count > 0 and (enough or self.master.commit.updates > self._first_updates)
 
     def update(self, inside: Callable[[], None] | None = None) -> bool:
-        """One update, if there still are transitions.
+        """One update, if there still is anything to learn from.
 
-        False if its loss or gradient was not finite: then nothing was changed, and learning is over.
+        False if its loss or gradient was not finite: nothing was changed, and nothing more will be.
         """
         cpu_start_ns = cpu_time_ns()
         with self._stream():
             try:
                 gradient = self._step.compute()
             except NothingToSample:
-                return True  # all were overwritten since `collect`; the next call reads new ones
+                return True  # all of it was overwritten since `collect`: the next one sees what there is
             self._note(gradient)
             if gradient.flaw:
                 self._stop(gradient)
@@ -218,7 +217,7 @@ class Learner:
         return torch.cuda.stream(self._side)
 
     def _publish(self, weights: Floats, updates: int) -> int | None:
-        """Publish to the workers, unless newer weights are already published."""
+        """To the workers, unless newer weights are out already."""
 
         def write(buffer: memoryview) -> None:
             if self._store.newest().updates > updates:
@@ -257,7 +256,7 @@ class Learner:
 
 
 class _Outdated(Exception):
-    """Another learner has already published newer weights."""
+    """Another learner has published newer weights meanwhile."""
 
 
 class LearnerLoop:
@@ -271,7 +270,7 @@ class LearnerLoop:
         self._run_control = shared.run_control
         self._env_status = shared.env_status
         self._clock = MonotonicClock()
-        self._courtesy = Courtesy(run.period_ns)
+        self._throttle = Throttle(run.period_ns)
         self._watch = TickWatch(shared.env_counters, shared.env_histograms["lateness_ns"], run.period_ns)
         self._period_ns = run.period_ns
         self._looked_ns = 0
@@ -287,7 +286,7 @@ class LearnerLoop:
         learner.beat()
 
     def run(self) -> None:
-        """Learn until the end of the run."""
+        """To the end of the run."""
         learner = self._learner
         while not self._is_over():
             if any(status["stopped_at"] for status in learner.master.status):
@@ -310,7 +309,7 @@ class LearnerLoop:
         return bool(self._env_status["finished"])
 
     def _may_spend(self) -> bool:
-        """Whether the ticks so far allow another update; if so it is counted as used."""
+        """Whether the ticks so far allow another update; if so it is taken."""
         if self._per_tick is None:
             return True
         tick = self._env_status["tick"]
@@ -342,22 +341,22 @@ class LearnerLoop:
             pace["next_start_ns"] = self._start_ns + mean_ns // self._num_learners
 
     def _be_courteous(self) -> None:
-        """Pause while ticks are missed or late. Evaluated at most once per tick."""
+        """Pause while ticks are missed or late. Not asked more often than there are ticks."""
         now_ns = self._clock.now_ns()
         if now_ns - self._looked_ns < self._period_ns:
             return
         self._looked_ns = now_ns
-        pause_ns = self._courtesy.after_learning(*self._watch.look())
+        pause_ns = self._throttle.after_learning(*self._watch.poll())
         if not pause_ns:
             return
         self._status["yields"] += 1
         self._sleep(pause_ns, LearnerState.YIELDING)
         self._looked_ns = self._clock.now_ns()
         self._status["yielded_ns"] += self._looked_ns - now_ns
-        self._courtesy.after_pause(*self._watch.look())
+        self._throttle.after_pause(*self._watch.poll())
 
     def _sleep(self, length_ns: int, state: LearnerState) -> None:
-        """Sleep in short pieces, with heartbeats; at most to the end of the run."""
+        """In pieces: showing that it is alive, and to the end of the run at most."""
         self._status["state"] = state
         until_ns = self._clock.now_ns() + length_ns
         while (now_ns := self._clock.now_ns()) < until_ns and not self._is_over():
@@ -377,7 +376,7 @@ class LearningTurn:
         self._learner: Learner | None = None
 
     def take(self, phase_seq: int) -> None:
-        """One update, if there are enough transitions. `phase_seq`: of the job; none in the rehearsal."""
+        """An update, if there are transitions enough. `phase_seq`: of the job; there are no turns in the rehearsal."""
         if phase_of(phase_seq) is not Phase.RUN:
             return
         if self._learner is None:
@@ -386,7 +385,7 @@ class LearningTurn:
             self._learner.status["pid"] = os.getpid()
         learner = self._learner
         learner.beat()
-        if learner.status["stopped_at"] or learner.control["generation"] < 0:  # the last checkpoint is being written
+        if learner.status["stopped_at"] or learner.control["generation"] < 0:  # what there is now is being kept
             return
         if not learner.collect():
             learner.status["state"] = LearnerState.COLLECTING

@@ -14,8 +14,8 @@ from rtcore.clock import Clock
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError
 from rtcore.learn.checkpoint import Arrays
-from rtcore.learn.lessons import Lessons
 from rtcore.learn.replay_memory import TransitionReader
+from rtcore.learn.teacher import TeacherAnswers
 from rtcore.memory.history import History
 from rtcore.memory.master import Floats, MasterState
 from rtcore.memory.tensors import ParamManifest
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Agent:
-    """A policy in one process, with learners if the config has some. `weights`, `store`: None without a network."""
+    """A policy for one process that plays and, where asked, learns. `weights`, `store`: None without a network."""
 
     policy: Policy
     name: str
@@ -53,13 +53,13 @@ class Agent:
     store: ParamStore | None = None
 
     def learners(
-        self, master: MasterState, replay: TransitionReader, lessons: Lessons | None = None
+        self, master: MasterState, replay: TransitionReader, teacher: TeacherAnswers | None = None
     ) -> list[DqnLearner]:
-        """One for each place in the master. `lessons`: what learn=imitate learns."""
-        return [self._learner(master, replay, lessons, index) for index in range(len(master.status))]
+        """One for each place in the master. `teacher`: what learn=imitate learns."""
+        return [self._learner(master, replay, teacher, index) for index in range(len(master.status))]
 
     def _learner(
-        self, master: MasterState, replay: TransitionReader, lessons: Lessons | None, index: int
+        self, master: MasterState, replay: TransitionReader, teacher: TeacherAnswers | None, index: int
     ) -> DqnLearner:
         from rtcore_workers.dqn import DqnLearner  # noqa: PLC0415 - imports torch
         from rtcore_workers.imitation import Imitator  # noqa: PLC0415 - imports torch
@@ -76,7 +76,7 @@ class Agent:
             version = store.publish(write, updates=updates)
             return version.version if version is not None else None
 
-        make = DqnLearner if lessons is None else partial(Imitator, lessons.at)
+        make = DqnLearner if teacher is None else partial(Imitator, teacher.at)
         return make(
             _network(config, self.observation, self.action),
             _network(config, self.observation, self.action),

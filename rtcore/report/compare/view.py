@@ -8,9 +8,9 @@ from rich.console import Console, ConsoleOptions, RenderResult
 
 from rtcore.clock import Clock
 from rtcore.report.halfblocks import Image, Line
+from rtcore.report.lanes import ASCII, UNICODE
 from rtcore.report.live import LiveView, Sight, beside, crop, draw_image, plain_line, segments_of
 from rtcore.report.table import RunHeader
-from rtcore.report.timeline import ASCII, UNICODE
 from rtcore.report.wording import number, points, share
 from rtcore.results.record import RunRecord
 from rtcore.results.summary import RunStats
@@ -97,8 +97,9 @@ class CompareView(LiveView):
         clock: Clock | None = None,
         *,
         show_world: bool = True,
+        quiet: bool = False,
     ) -> None:
-        super().__init__(console, live, clock, show_world=show_world)
+        super().__init__(console, live, clock, show_world=show_world, quiet=quiet)
         self._sides = {name: Side(name) for name in names}
 
     def side(self, name: str, about_to_begin: Callable[[], object] = lambda: None) -> SideView:
@@ -139,9 +140,6 @@ class SideView:
         self._about_to_begin()
         self._side.run, self._see = run, see
         self._side.state = "under way"
-
-    def log(self, message: str) -> None:
-        self._view.log(message)
 
     def update(
         self, stats: RunStats, record: RunRecord, booked: Mapping[int, int] | None = None, *, force: bool = False

@@ -18,11 +18,10 @@ from typing import Any
 from rtcore.errors import ConfigError
 from rtcore.report.colours import KIND_COLOURS, OUTCOME_COLOURS, RUN_COLOURS
 from rtcore.report.page import charts, tables
-from rtcore.report.page.data import Samples, quantile, timeline_columns
+from rtcore.report.page.data import Samples
 from rtcore.report.table import OUTCOME_MEANING, TICK_KIND_MEANING
 from rtcore.report.wording import number, policy_notes, share
 from rtcore.results.folder import RunFolder, number_at
-from rtcore.scheduling.dispatch import Outcome, TickKind
 
 _SKIPPED_MEANING = "did not run: the tick before took too long"
 
@@ -77,7 +76,7 @@ def build_page(runs: Sequence[RunFolder]) -> str:
             _heading(run, name, index, len(runs) > 1) for index, (run, name) in enumerate(zip(runs, names, strict=True))
         ],
         cards=_cards(runs[0], samples[0]) if len(runs) == 1 else [],
-        numbers=tables.numbers(runs, samples),
+        numbers=tables.numbers(samples),
         legend=_legend(runs, samples),
         distributions=distributions,
         over_time=over_time,
@@ -87,9 +86,7 @@ def build_page(runs: Sequence[RunFolder]) -> str:
         data={
             "figures": figures,
             "overviews": overviews,
-            "timelines": [timeline_columns(run) for run in runs],
-            "outcomes": _names(Outcome),
-            "kinds": _names(TickKind),
+            "timelines": [charts.timeline(run) for run in runs],
             "outcome_colours": OUTCOME_COLOURS,
             "kind_colours": KIND_COLOURS,
         },
@@ -134,10 +131,6 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _names(kinds: Any) -> list[str]:
-    return [kind.name.lower() for kind in kinds]
-
-
 def _of(names: Sequence[str], index: int) -> str:
     return f": {names[index]}" if len(names) > 1 else ""
 
@@ -179,26 +172,25 @@ def _heading(run: RunFolder, name: str, index: int, several: bool) -> dict[str, 
 def _cards(run: RunFolder, samples: Samples) -> list[Card]:
     if not run.ticks:
         return []
-    kinds, acted = samples.kinds, samples.acted_fraction
-    wanted = number_at(run.summary, "plan", "acted_fraction")
-    tone = "" if wanted is None or math.isnan(acted) else "good" if acted >= 0.98 * wanted else "bad"
-    period_ms = run.period_ns / 1e6
-    delay = quantile(samples.delay_ticks, 0.5)
-    mean = float(samples.interval_ticks.mean()) if len(samples.interval_ticks) else float("nan")
-    late_us = [number(quantile(samples.lateness_us, q)) for q in (0.5, 0.99, 1.0)]
-    planned = f"planned {share(wanted)}" if wanted is not None else "of possible ticks"
+    summary, period_ms = samples.summary, run.period_ns / 1e6
+
+    def at(*keys: str) -> float:
+        value = number_at(summary, *keys)
+        return value if value is not None else math.nan
+
+    acted, wanted = at("actions", "acted_fraction"), at("plan", "acted_fraction")
+    tone = "" if math.isnan(acted) or math.isnan(wanted) else "good" if acted >= 0.98 * wanted else "bad"
+    delay, mean = at("actions", "delay_ticks", "p50"), at("actions", "interval_ticks", "mean")
+    p50, p99, longest = (number(at("ticks", "lateness_us", q)) for q in ("p50", "p99", "max"))
+    skipped, missed, idle = at("ticks", "skipped"), at("ticks", "kinds", "missed"), at("ticks", "kinds", "idle")
+    rate = f"{number(at('ticks', 'hz'), 3)} per second, {number(skipped, 0)} skipped"
     return [
-        Card("acted", share(acted), planned, tone),
+        Card("acted", share(acted), "of possible ticks" if math.isnan(wanted) else f"planned {share(wanted)}", tone),
         Card("delay", f"{number(delay, 0)} ticks", f"{number(delay * period_ms)} ms, p50"),
         Card("action every", f"{number(mean, 3)} ticks", f"{number(mean * period_ms)} ms on average"),
-        Card("tick lateness", f"{late_us[1]} us", f"p99; p50 {late_us[0]}, max {late_us[2]} us"),
-        Card(
-            "ticks",
-            f"{len(run.ticks):,}",
-            f"{number(samples.measured_hz, 3)} per second, {samples.skipped_ticks} skipped",
-            "bad" if samples.skipped_ticks else "",
-        ),
-        Card("missed", f"{kinds['missed']:,}", f"idle {kinds['idle']:,}", "bad" if kinds["missed"] else "good"),
+        Card("tick lateness", f"{p99} us", f"p99; p50 {p50}, max {longest} us"),
+        Card("ticks", number(at("ticks", "count"), 0), rate, "bad" if skipped else ""),
+        Card("missed", number(missed, 0), f"idle {number(idle, 0)}", "bad" if missed else "good"),
     ]
 
 

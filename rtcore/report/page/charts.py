@@ -1,17 +1,21 @@
-"""The page's charts as Plotly figures in plain dictionaries: histograms, outcomes over time, episode returns."""
+"""What Plotly draws on the page, as plain dictionaries: timelines, histograms, outcomes over time, episode returns."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
 import numpy as np
 
+from rtcore.clock import NS_PER_S, NS_PER_US
 from rtcore.report.colours import KIND_COLOURS, OUTCOME_COLOURS, RUN_COLOURS
+from rtcore.report.lanes import Bar, bar_of
 from rtcore.report.page.data import Floats, OverTime, Samples, quantile
 from rtcore.report.wording import number
+from rtcore.results.folder import InferenceRow, RunFolder, TickRow
+from rtcore.scheduling.dispatch import Outcome, TickKind
 
 Figure = dict[str, Any]
 
@@ -80,6 +84,153 @@ def episode_returns(runs: Sequence[tuple[str, Samples]]) -> Figure | None:
     if not traces:
         return None
     return _figure(traces, "tick at which the episode ended", "return", legend=len(runs) > 1)
+
+
+# -- timelines ---------------------------------------------------------------------------------------------
+
+#: Ticks that went wrong and lie this close together are one place to go to.
+_SAME_TROUBLE_TICKS = 3
+_TROUBLE = (Outcome.LATE, Outcome.DROPPED_LATE, Outcome.DROPPED_DEAD_WORKER)
+#: What a tick's label ends with, whatever governed it: facts 0 to 6.
+_ANY_TICK = (
+    "<br>began %{customdata[1]:.3~s}s late, world %{customdata[2]:.3~s}s<br>episode %{customdata[3]}, reward "
+    "%{customdata[4]:.6~g}, return %{customdata[5]:.6~g}%{customdata[6]}<extra></extra>"
+)
+
+
+#: Of a tick with a policy action: facts 7 to 12.
+_ACTED = (
+    "action %{customdata[7]} of worker %{customdata[8]}, %{customdata[9]}<br>frame of tick %{customdata[10]:,d}, "
+    "%{customdata[11]} ticks old, due at tick %{customdata[12]:,d}"
+)
+
+
+def timeline(run: RunFolder) -> dict[str, Any]:
+    """All inferences and ticks, a group for each outcome and kind; the page's script draws those in view.
+
+    Of a group, lists of one length say where its bars lie (`from`, `to`, ... in ticks) and which facts their labels
+    (`text`, a Plotly hover template) name.
+    """
+    if not run.period_ns or not run.ticks:
+        return {"ticks": [], "jobs": [], "workers": run.num_workers}
+    first, last = run.ticks[0].tick, run.ticks[-1].tick + 1
+    jobs = sorted(((bar_of(job, run.axis), job) for job in run.jobs), key=lambda pair: pair[0][:2])
+    groups = groupby(sorted(jobs, key=lambda pair: _group_of(pair[0])), lambda pair: _group_of(pair[0]))
+    return {
+        "workers": run.num_workers,
+        "first": first,
+        "last": last,
+        "start": _first_view(run),
+        "trouble": _trouble(run),
+        "jobs": [_inferences(*key, list(pairs)) for key, pairs in groups],
+        "ticks": [*_ticks_of_each_kind(run.ticks), *_skipped(run.ticks)],
+    }
+
+
+def _group_of(bar: Bar) -> tuple[Outcome, bool]:
+    return bar.outcome, bar.answered
+
+
+def _inferences(outcome: Outcome, answered: bool, jobs: Sequence[tuple[Bar, InferenceRow]]) -> dict[str, Any]:
+    due = ", due at tick %{customdata[2]:,d}" if any(job.due_tick >= 0 for _, job in jobs) else ""
+    text = f"<b>worker %{{y}}: {_words(outcome.name)}</b><br>booked at tick %{{customdata[0]:,d}}{due}<br>"
+    if answered:
+        stages = ("booking to start", "to its own copy of the frame", "inference", "writing")
+        text += "frame of tick %{customdata[3]:,d}, episode %{customdata[4]}<br>settled at tick %{customdata[1]:,d}"
+        text += "".join(f"<br>{stage} %{{customdata[{5 + n}]:.3~s}}s" for n, stage in enumerate(stages))
+    else:
+        text += "no answer<br>settled at tick %{customdata[1]:,d}"
+    return {
+        "name": outcome.name.lower(),
+        "answered": answered,
+        "worker": [bar.worker for bar, _ in jobs],
+        "from": [round(bar.start, 3) for bar, _ in jobs],
+        "to": [round(bar.end, 3) for bar, _ in jobs],
+        "until": [bar.until for bar, _ in jobs],
+        "settled": [bar.settled for bar, _ in jobs],
+        "facts": [_facts_of(job) for _, job in jobs],
+        "text": text + "<extra></extra>",
+    }
+
+
+def _facts_of(job: InferenceRow) -> list[float]:
+    facts: list[float] = [job.booked_tick, job.resolved_tick, job.due_tick]
+    if job.write_ns:
+        times_ns = (job.booked_ns, job.start_ns, job.read_ns, job.infer_end_ns, job.write_ns)
+        facts += [job.obs_tick, job.episode, *(round((b - a) / NS_PER_S, 7) for a, b in pairwise(times_ns))]
+    return facts
+
+
+def _ticks_of_each_kind(ticks: Sequence[TickRow]) -> list[dict[str, Any]]:
+    return [_ticks(kind, rows) for kind in TickKind if (rows := [row for row in ticks if row.kind is kind])]
+
+
+def _ticks(kind: TickKind, rows: Sequence[TickRow]) -> dict[str, Any]:
+    what = _ACTED if kind is TickKind.ACTED else "%{customdata[7]}"
+    return {
+        "name": kind.name.lower(),
+        "from": [row.tick for row in rows],
+        "facts": [
+            [
+                row.tick,
+                round(row.lateness_us * NS_PER_US / NS_PER_S, 8),
+                round(row.step_us * NS_PER_US / NS_PER_S, 8),
+                row.episode,
+                row.reward,
+                row.episode_return,
+                _notes_of(row),
+                *_applied_at(row),
+            ]
+            for row in rows
+        ],
+        "text": f"<b>tick %{{customdata[0]:,d}}: {_words(kind.name)}</b><br>{what}{_ANY_TICK}",
+    }
+
+
+def _applied_at(row: TickRow) -> list[Any]:
+    """Facts from 7 on."""
+    if row.kind is TickKind.ACTED:
+        outcome = _words(row.outcome.name) if row.outcome is not None else "?"
+        return [_plain(row.action), row.worker, outcome, row.obs_tick, row.tick - row.obs_tick, row.due_tick]
+    return [_plain(f"action {row.action} ({row.source})") if row.action else "world held, no action"]
+
+
+def _notes_of(row: TickRow) -> str:
+    ended = "terminated" if row.terminated else "truncated" if row.truncated else ""
+    notes = [f"episode ended: {ended}"] if ended else []
+    notes += [f"{row.skipped_ticks} ticks before it were skipped"] if row.skipped_ticks else []
+    return "".join(f"<br>{note}" for note in notes)
+
+
+def _skipped(ticks: Sequence[TickRow]) -> list[dict[str, Any]]:
+    first = ticks[0].tick
+    gone = [tick for row in ticks for tick in range(max(first, row.tick - row.skipped_ticks), row.tick)]
+    text = "<b>tick %{customdata[0]:,d}: skipped</b><br>it did not run<extra></extra>"
+    return [{"name": "skipped", "from": gone, "facts": [[tick] for tick in gone], "text": text}] if gone else []
+
+
+def _trouble(run: RunFolder) -> list[int]:
+    """Where something went wrong: the first ticks of stretches that lack a due action, or got one late."""
+    wrong = {row.tick for row in run.ticks if row.kind is TickKind.MISSED or row.skipped_ticks}
+    wrong |= {job.resolved_tick for job in run.jobs if job.outcome in _TROUBLE}
+    places = sorted(wrong)
+    return [
+        tick for before, tick in pairwise([-_SAME_TROUBLE_TICKS - 1, *places]) if tick > before + _SAME_TROUBLE_TICKS
+    ]
+
+
+def _first_view(run: RunFolder) -> list[int]:
+    """The ticks shown first: ten delays, from a little before the first thing that went wrong, if any did."""
+    first, last = run.ticks[0].tick, run.ticks[-1].tick
+    delays = [job.resolved_tick - job.booked_tick for job in run.jobs]
+    width = min(last - first + 1, max(60, min(400, 10 * int(np.median(delays)) if delays else 60)))
+    wrong = next((row.tick for row in run.ticks if row.kind is TickKind.MISSED or row.skipped_ticks), first)
+    begin = max(first, min(wrong - width // 3, last + 1 - width))
+    return [begin, begin + width]
+
+
+def _words(name: str) -> str:
+    return name.lower().replace("_", " ")
 
 
 # -- histograms --------------------------------------------------------------------------------------------
@@ -177,13 +328,13 @@ def _stacked(counts: OverTime, colours: dict[str, str], what: str) -> Figure | N
     traces = [
         {
             "type": "bar",
-            "name": name.replace("_", " "),
+            "name": _words(name),
             "x": [start + counts.width / 2 for start in counts.starts],
             "y": row,
             "width": counts.width,
             "customdata": [f"{start:,} to {start + counts.width - 1:,}" for start in counts.starts],
             "marker": {"color": colours[name], "line": {"width": 0}},
-            "hovertemplate": f"ticks %{{customdata}}<br>%{{y}} {what}<extra>{name.replace('_', ' ')}</extra>",
+            "hovertemplate": f"ticks %{{customdata}}<br>%{{y}} {what}<extra>{_words(name)}</extra>",
         }
         for name, row in counts.rows.items()
         if any(row)

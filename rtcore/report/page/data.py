@@ -1,17 +1,17 @@
-"""A run's rows as columns and samples: what the page draws. Pure; numbers that do not exist are left out."""
+"""A run's rows as samples, and counted again as its summary counts them. Pure; numbers that do not exist are NaN."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rtcore.clock import NS_PER_MS, NS_PER_US
+from rtcore.clock import NS_PER_MS
 from rtcore.results.folder import RunFolder
+from rtcore.results.summary import hz_between
 from rtcore.scheduling.dispatch import Outcome, TickKind
 
 Floats = NDArray[np.float64]
@@ -105,19 +105,39 @@ class Samples:
     def skipped_ticks(self) -> int:
         return sum(row.skipped_ticks for row in self.run.ticks)
 
-    @property
-    def acted_fraction(self) -> float:
-        """As in the summary: acted / (acted + missed + idle)."""
-        kinds = self.kinds
-        possible = kinds["acted"] + kinds["missed"] + kinds["idle"]
-        return kinds["acted"] / possible if possible else math.nan
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """The run's summary.json; of a run without one (killed, still going on), as much of it as the rows tell."""
+        return self.run.summary or self._counted_again()
 
-    @property
-    def measured_hz(self) -> float:
-        """Ticks that ran per second, first start to last."""
-        ticks = self.run.ticks
-        elapsed_ns = ticks[-1].start_ns - ticks[0].start_ns if ticks else 0
-        return (len(ticks) - 1) * 1e9 / elapsed_ns if elapsed_ns > 0 else math.nan
+    def _counted_again(self) -> dict[str, Any]:
+        ticks, kinds, intervals = self.run.ticks, self.kinds, self.interval_ticks
+        possible = kinds["acted"] + kinds["missed"] + kinds["idle"]
+        points, returns = sum(row.reward for row in ticks), [episode.total for episode in self.episodes]
+        cv = float(intervals.std() / intervals.mean()) if len(intervals) else math.nan
+        summary: dict[str, Any] = {
+            "actions": {
+                "acted_fraction": kinds["acted"] / possible if possible else math.nan,
+                "jobs": len(self.run.jobs),
+                "outcomes": self.outcomes,
+                "interval_ticks": {"mean": _mean(intervals), "cv": cv},
+                "delay_ticks": _quantiles(self.delay_ticks),
+                "observation_age_ms": _quantiles(self.observation_age_ms),
+            },
+            "plan": {"workers": self.run.num_workers},
+            "episodes": {"count": len(returns), "return_mean": _mean(np.array(returns)), "points": points},
+        }
+        if ticks:
+            elapsed_ns = ticks[-1].start_ns - ticks[0].start_ns
+            summary["episodes"]["points_per_1000_ticks"] = 1000 * points / len(ticks)
+            summary["ticks"] = {
+                "count": len(ticks),
+                "kinds": kinds,
+                "skipped": self.skipped_ticks,
+                "hz": hz_between(len(ticks), elapsed_ns),
+                "lateness_us": _quantiles(self.lateness_us),
+            }
+        return summary if ticks or self.run.jobs else {}
 
     def kinds_over_time(self) -> OverTime:
         """Tick kinds, and "skipped", per stretch."""
@@ -153,89 +173,9 @@ def quantile(values: Floats, q: float) -> float:
     return float(np.quantile(values, q, method="inverted_cdf")) if len(values) else math.nan
 
 
-def timeline_columns(run: RunFolder) -> dict[str, Any]:
-    """All ticks and inferences for the timeline, column by column: compact, and quick to search."""
-    if not run.period_ns:
-        return {"ticks": {"tick": []}, "jobs": {"worker": []}, "workers": run.num_workers, "start": [0, 1]}
-    actions = _Words()
-    sources = _Words()
-    ticks = {
-        "tick": [row.tick for row in run.ticks],
-        "kind": [int(row.kind) for row in run.ticks],
-        "source": [sources.number(row.source) for row in run.ticks],
-        "action": [actions.number(row.action) for row in run.ticks],
-        "obs": [row.obs_tick for row in run.ticks],
-        "due": [row.due_tick for row in run.ticks],
-        "worker": [row.worker for row in run.ticks],
-        "outcome": [-1 if row.outcome is None else int(row.outcome) for row in run.ticks],
-        "late": [row.lateness_us for row in run.ticks],
-        "step": [row.step_us for row in run.ticks],
-        "skipped": [row.skipped_ticks for row in run.ticks],
-        "reward": [row.reward for row in run.ticks],
-        "end": [2 * row.truncated + row.terminated for row in run.ticks],
-        "episode": [row.episode for row in run.ticks],
-        "total": [row.episode_return for row in run.ticks],
-    }
-    return {
-        "ticks": ticks,
-        "jobs": _job_columns(run),
-        "sources": sources.words,
-        "actions": actions.words,
-        "workers": run.num_workers,
-        "period_ms": run.period_ns / NS_PER_MS,
-        "start": _first_view(run),
-    }
+def _quantiles(values: Floats) -> dict[str, float]:
+    return {"p50": quantile(values, 0.5), "p99": quantile(values, 0.99), "max": quantile(values, 1.0)}
 
 
-def _job_columns(run: RunFolder) -> dict[str, list[Any]]:
-    """`from` and `to` in ticks; the stretches in us, -1 where no answer came."""
-    jobs = sorted(run.jobs, key=lambda job: (job.booked_tick, job.worker))
-    done = [bool(job.write_ns) for job in jobs]
-    return {
-        "worker": [job.worker for job in jobs],
-        "obs": [job.obs_tick for job in jobs],
-        "booked": [job.booked_tick for job in jobs],
-        "due": [job.due_tick for job in jobs],
-        "episode": [job.episode for job in jobs],
-        "outcome": [int(job.outcome) for job in jobs],
-        "resolved": [job.resolved_tick for job in jobs],
-        "from": [round(run.in_ticks(job.start_ns), 3) if job.write_ns else job.booked_tick for job in jobs],
-        "to": [
-            round(run.in_ticks(job.write_ns), 3) if job.write_ns else max(job.resolved_tick, job.booked_tick)
-            for job in jobs
-        ],
-        "wake": _stretch_us([job.start_ns - job.booked_ns for job in jobs], done),
-        "read": _stretch_us([job.read_ns - job.start_ns for job in jobs], done),
-        "infer": _stretch_us([job.infer_end_ns - job.read_ns for job in jobs], done),
-        "write": _stretch_us([job.write_ns - job.infer_end_ns for job in jobs], done),
-    }
-
-
-def _stretch_us(took_ns: Sequence[int], done: Sequence[bool]) -> list[float]:
-    return [round(ns / NS_PER_US, 1) if there else -1 for ns, there in zip(took_ns, done, strict=True)]
-
-
-def _first_view(run: RunFolder) -> list[int]:
-    """The ticks shown first: ten delays, from a little before the first thing that went wrong, if any did."""
-    if not run.ticks:
-        return [0, 1]
-    first, last = run.ticks[0].tick, run.ticks[-1].tick
-    delays = [job.resolved_tick - job.booked_tick for job in run.jobs]
-    width = min(last - first + 1, max(60, min(400, 10 * int(np.median(delays)) if delays else 60)))
-    wrong = next((row.tick for row in run.ticks if row.kind is TickKind.MISSED or row.skipped_ticks), first)
-    begin = max(first, min(wrong - width // 3, last + 1 - width))
-    return [begin, begin + width]
-
-
-class _Words:
-    """Texts that repeat, as numbers."""
-
-    def __init__(self) -> None:
-        self.words: list[str] = []
-        self._number: dict[str, int] = {}
-
-    def number(self, word: str) -> int:
-        if word not in self._number:
-            self._number[word] = len(self.words)
-            self.words.append(word)
-        return self._number[word]
+def _mean(values: Floats) -> float:
+    return float(values.mean()) if len(values) else math.nan

@@ -8,7 +8,6 @@
   const MOST_DRAWN = 1500;
   const COARSE_CELLS = 600;
   const MARGIN_PX = 62;
-  const OUTCOMES = DATA.outcomes, KINDS = DATA.kinds;
   const COLOUR = { ...DATA.outcome_colours, ...DATA.kind_colours };
   const OUTCOME_RANK = Object.keys(DATA.outcome_colours), KIND_RANK = Object.keys(DATA.kind_colours);  // worst last
   const CONFIG = { displayModeBar: false, responsive: true, showLink: false, plotlyServerURL: "",
@@ -18,9 +17,7 @@
 
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const words = (name) => name.replaceAll("_", " ");
-  const escape = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;");
   const count = (value) => value.toLocaleString("en-US");
-  const span = (us) => Math.abs(us) < 1000 ? `${us.toFixed(1)} us` : `${(us / 1000).toFixed(2)} ms`;
 
   function themed(layout) {
     const axis = { gridcolor: css("--grid"), linecolor: css("--line"), zerolinecolor: css("--grid"), automargin: true };
@@ -47,28 +44,47 @@
     return place;
   }
 
-  // -- what is in view ----------------------------------------------------------------------------------------
+  // -- timelines ----------------------------------------------------------------------------------------------
 
-  function lowerBound(sorted, value) {
-    let low = 0, high = sorted.length;
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (sorted[middle] < value) low = middle + 1; else high = middle;
+  // The rows of a group of inferences or ticks that are in view: its lists, cut down to those.
+  function inView(group, low, high) {
+    const rows = [...group.from.keys()].filter((i) => group.from[i] < high && (group.until?.[i] ?? group.from[i] + 1) >= low);
+    return Object.fromEntries(Object.entries(group).map(([key, value]) =>
+      [key, Array.isArray(value) ? rows.map((i) => value[i]) : value]));
+  }
+
+  const sizeOf = (groups) => groups.reduce((sum, group) => sum + group.from.length, 0);
+
+  // Pale while the answer waits, the computing itself, and a dot where it was applied.
+  function jobBars(group) {
+    const colour = COLOUR[group.name], label = { customdata: group.facts, hovertemplate: group.text };
+    const bar = { type: "bar", orientation: "h", y: group.worker, ...label };
+    const traces = [
+      { ...bar, width: 0.34, base: group.to, x: group.to.map((to, i) => Math.max(0, group.until[i] - to)),
+        marker: { color: colour, opacity: 0.35 } },
+      { ...bar, width: 0.7, base: group.from, x: group.from.map((from, i) => Math.max(0.02, group.to[i] - from)),
+        marker: { color: colour, pattern: { shape: group.answered ? "" : "/" }, line: { color: css("--ground"), width: 1 } } },
+    ];
+    if (group.name === "on_time" || group.name === "late") {
+      traces.push({ type: "scatter", mode: "markers", x: group.settled, y: group.worker, ...label, hoverlabel: { bgcolor: colour },
+        marker: { size: 6, color: css(group.name === "late" ? "--ground" : "--text"), line: { color: css("--text"), width: 1.2 } } });
     }
-    return low;
+    return traces;
+  }
+
+  function tickBars(group) {
+    return { type: "bar", yaxis: "y2", x: group.from.map((tick) => tick + 0.5), y: group.from.map(() => 1), width: 1,
+      customdata: group.facts, hovertemplate: group.text,
+      marker: { color: COLOUR[group.name], line: { color: css("--ground"), width: group.from.length > 300 ? 0 : 0.8 } } };
   }
 
   class Timeline {
     constructor(index) {
       this.index = index;
       this.run = DATA.timelines[index];
-      this.ticks = this.run.ticks;
-      this.jobs = this.run.jobs;
       this.lanes = document.getElementById(`lanes-${index}`);
-      this.first = this.ticks.tick[0];
-      this.last = this.ticks.tick.at(-1) + 1;
+      ({ first: this.first, last: this.last } = this.run);
       this.range = this.run.start.slice();
-      this.trouble = this.findTrouble();
       const height = Math.min(900, Math.max(190, 26 * this.run.workers + 110));
       this.lanes.style.height = `${height}px`;
       this.laneShare = 34 / (height - 60);
@@ -77,33 +93,15 @@
       this.listen();
     }
 
-    // Stretches of ticks without a due action, or with one that came late: their first ticks.
-    findTrouble() {
-      const { tick, kind, skipped } = this.ticks, found = new Set();
-      const missed = KINDS.indexOf("missed");
-      tick.forEach((number, i) => { if (kind[i] === missed || skipped[i]) found.add(number); });
-      const bad = new Set(["late", "dropped_late", "dropped_dead_worker"].map((name) => OUTCOMES.indexOf(name)));
-      this.jobs.outcome.forEach((outcome, j) => { if (bad.has(outcome)) found.add(this.jobs.resolved[j]); });
-      const sorted = [...found].sort((a, b) => a - b);
-      return sorted.filter((number, i) => i === 0 || number > sorted[i - 1] + 3);
-    }
-
-    jobsInView() {
-      const [low, high] = this.range, { booked, resolved } = this.jobs, seen = [];
-      const until = lowerBound(booked, high);
-      for (let j = 0; j < until; j++) if (resolved[j] >= low) seen.push(j);
-      return seen;
-    }
-
     show() {
       const [low, high] = this.range;
-      const jobs = this.jobsInView();
-      const from = lowerBound(this.ticks.tick, Math.floor(low)), to = lowerBound(this.ticks.tick, high);
-      const fine = jobs.length <= MOST_DRAWN && to - from <= MOST_DRAWN;
-      const traces = fine ? [...this.jobBars(jobs), ...this.tickBars(from, to)] : this.cells(jobs, from, to);
+      const [jobs, ticks] = [this.run.jobs, this.run.ticks].map((groups) => groups.map((group) => inView(group, low, high)));
+      const ran = sizeOf(ticks.filter((group) => group.name !== "skipped"));
+      const fine = sizeOf(jobs) <= MOST_DRAWN && sizeOf(ticks) <= MOST_DRAWN;
+      const traces = fine ? [...jobs.flatMap(jobBars), ...ticks.map(tickBars)] : this.cells(jobs, ticks);
       Plotly.react(this.lanes, traces, this.layout(), CONFIG);
       const shown = `Ticks ${count(Math.max(this.first, Math.floor(low)))} to ${count(Math.min(this.last, Math.ceil(high)) - 1)}: ` +
-        `${count(to - from)} ticks that ran, ${count(jobs.length)} inferences. `;
+        `${count(ran)} ticks that ran, ${count(sizeOf(jobs))} inferences. `;
       const cell = Math.ceil((high - low) / COARSE_CELLS);
       document.getElementById(`view-${this.index}`).textContent = shown + (fine ? "All of them are drawn." :
         `Too many to draw one by one: a cell stands for ${cell} ticks and shows the worst in it. ` +
@@ -124,122 +122,32 @@
       });
     }
 
-    // -- one bar each -----------------------------------------------------------------------------------------
-
-    jobBars(seen) {
-      const { worker, outcome, due, from, to, resolved, infer } = this.jobs, traces = [];
-      OUTCOMES.forEach((name, number) => {
-        const mine = seen.filter((j) => outcome[j] === number);
-        if (!mine.length) return;
-        const text = mine.map((j) => this.jobText(j));
-        const bar = { type: "bar", orientation: "h", y: mine.map((j) => worker[j]), hovertext: text, hoverinfo: "text" };
-        const answered = mine.map((j) => infer[j] >= 0);
-        traces.push({ ...bar, width: 0.34, base: mine.map((j) => to[j]),
-          x: mine.map((j) => infer[j] >= 0 ? Math.max(0, Math.max(due[j], resolved[j]) - to[j]) : 0),
-          marker: { color: COLOUR[name], opacity: 0.35 } });
-        traces.push({ ...bar, width: 0.7, base: mine.map((j) => from[j]), x: mine.map((j) => Math.max(0.02, to[j] - from[j])),
-          marker: { color: COLOUR[name], pattern: { shape: answered.map((there) => there ? "" : "/") },
-            line: { color: css("--ground"), width: 1 } } });
-        if (name === "on_time" || name === "late") {
-          traces.push({ type: "scatter", mode: "markers", x: mine.map((j) => resolved[j]), y: mine.map((j) => worker[j]),
-            hovertext: text, hoverinfo: "text", hoverlabel: { bgcolor: COLOUR[name] },
-            marker: { size: 6, color: name === "late" ? css("--ground") : css("--text"), line: { color: css("--text"), width: 1.2 } } });
-        }
-      });
-      return traces;
-    }
-
-    tickBars(from, to) {
-      const { tick, kind, skipped } = this.ticks, traces = [];
-      const bar = { type: "bar", yaxis: "y2", hoverinfo: "text" };
-      const line = { color: css("--ground"), width: to - from > 300 ? 0 : 0.8 };
-      KINDS.forEach((name, number) => {
-        const mine = [];
-        for (let i = from; i < to; i++) if (kind[i] === number) mine.push(i);
-        if (mine.length) {
-          traces.push({ ...bar, x: mine.map((i) => tick[i] + 0.5), y: mine.map(() => 1), width: 1,
-            hovertext: mine.map((i) => this.tickText(i)), marker: { color: COLOUR[name], line } });
-        }
-      });
-      const gone = [];
-      for (let i = from; i < Math.min(to + 1, tick.length); i++) {
-        for (let number = tick[i] - skipped[i]; number < tick[i]; number++) gone.push(number);
-      }
-      if (gone.length) {
-        traces.push({ ...bar, x: gone.map((number) => number + 0.5), y: gone.map(() => 1), width: 1,
-          hovertext: gone.map((number) => `<b>tick ${count(number)}: skipped</b><br>it did not run`),
-          marker: { color: COLOUR.skipped, line } });
-      }
-      return traces;
-    }
-
-    // -- several to a cell ------------------------------------------------------------------------------------
-
-    cells(seen, from, to) {
+    // Several to a cell, which shows the worst of them and names all.
+    cells(jobs, ticks) {
       const [low, high] = this.range, width = Math.ceil((high - low) / COARSE_CELLS), begin = Math.floor(low / width) * width;
-      const columns = Math.ceil((high - begin) / width);
-      const at = Array.from({ length: columns }, (_, c) => begin + (c + 0.5) * width);
-      const tallies = (rows) => Array.from({ length: rows }, () => Array.from({ length: columns }, () => null));
-      const add = (row, tick, name) => {
-        const column = Math.floor((tick - begin) / width);
-        if (column < 0 || column >= columns) return;
-        (row[column] ??= {})[name] = (row[column][name] ?? 0) + 1;
+      const columns = Array.from({ length: Math.ceil((high - begin) / width) }, (_, c) => begin + c * width);
+      const heat = (groups, ranks, yaxis, y, at, label) => {
+        const tallies = y.map(() => columns.map(() => ({})));
+        for (const group of groups) group.from.forEach((_, i) => {
+          const tally = tallies[group.worker?.[i] ?? 0]?.[Math.floor((group[at][i] - begin) / width)];
+          if (tally) tally[group.name] = (tally[group.name] ?? 0) + 1;
+        });
+        const worst = (tally) => Math.max(...Object.keys(tally).map((name) => ranks.indexOf(name)));
+        const text = (tally) => Object.entries(tally).map(([name, n]) => `${words(name)} ${count(n)}`).join("<br>");
+        const isEmpty = (tally) => !Object.keys(tally).length;
+        return {
+          type: "heatmap", x: columns.map((tick) => tick + width / 2), y, yaxis, showscale: false, hoverinfo: "text", xgap: 0,
+          ygap: yaxis === "y" ? 3 : 0, zmin: 0, zmax: ranks.length, zsmooth: false,
+          z: tallies.map((row) => row.map((tally) => isEmpty(tally) ? null : 0.5 + worst(tally))),
+          hovertext: tallies.map((row, r) => row.map((tally, c) => isEmpty(tally) ? "" :
+            `<b>${label(r)}ticks ${count(columns[c])} to ${count(columns[c] + width - 1)}</b><br>${text(tally)}`)),
+          colorscale: ranks.flatMap((name, i) => [[i / ranks.length, COLOUR[name]], [(i + 1) / ranks.length, COLOUR[name]]]),
+        };
       };
-      const lanes = tallies(this.run.workers), strip = tallies(1);
-      for (const j of seen) add(lanes[this.jobs.worker[j]], this.jobs.resolved[j], OUTCOMES[this.jobs.outcome[j]]);
-      for (let i = from; i < to; i++) {
-        add(strip[0], this.ticks.tick[i], KINDS[this.ticks.kind[i]]);
-        for (let n = 1; n <= this.ticks.skipped[i]; n++) add(strip[0], this.ticks.tick[i] - n, "skipped");
-      }
-      const range = (c) => `ticks ${count(begin + c * width)} to ${count(begin + (c + 1) * width - 1)}`;
-      const heat = (rows, ranks, yaxis, y, label) => ({
-        type: "heatmap", x: at, y, yaxis, showscale: false, hoverinfo: "text", xgap: 0, ygap: yaxis === "y" ? 3 : 0,
-        zmin: 0, zmax: ranks.length, zsmooth: false,
-        z: rows.map((row) => row.map((tally) => tally && 0.5 + Math.max(...Object.keys(tally).map((name) => ranks.indexOf(name))))),
-        hovertext: rows.map((row, r) => row.map((tally, c) => tally === null ? "" : `<b>${label(r)}${range(c)}</b><br>` +
-          Object.entries(tally).map(([name, n]) => `${words(name)} ${count(n)}`).join("<br>"))),
-        colorscale: ranks.flatMap((name, i) => [[i / ranks.length, COLOUR[name]], [(i + 1) / ranks.length, COLOUR[name]]]),
-      });
       return [
-        heat(lanes, OUTCOME_RANK, "y", lanes.map((_, worker) => worker), (worker) => `worker ${worker}, `),
-        heat(strip, KIND_RANK, "y2", [0.5], () => ""),
+        heat(jobs, OUTCOME_RANK, "y", [...Array(this.run.workers).keys()], "settled", (worker) => `worker ${worker}, `),
+        heat(ticks, KIND_RANK, "y2", [0.5], "from", () => ""),
       ];
-    }
-
-    // -- words ------------------------------------------------------------------------------------------------
-
-    jobText(j) {
-      const job = Object.fromEntries(Object.entries(this.jobs).map(([name, column]) => [name, column[j]]));
-      const lines = [`<b>worker ${job.worker}: ${words(OUTCOMES[job.outcome])}</b>`,
-        `booked at tick ${count(job.booked)}${job.due >= 0 ? `, due at tick ${count(job.due)}` : ""}`];
-      if (job.infer < 0) {
-        lines.push("no answer", `settled at tick ${count(job.resolved)}`);
-        return lines.join("<br>");
-      }
-      lines.push(`frame of tick ${count(job.obs)}, episode ${job.episode}`, `settled at tick ${count(job.resolved)}`,
-        `booking to start ${span(job.wake)}`, `to its own copy of the frame ${span(job.read)}`,
-        `inference ${span(job.infer)}`, `writing ${span(job.write)}`,
-        `answer at tick ${job.to.toFixed(2)}`);
-      return lines.join("<br>");
-    }
-
-    tickText(i) {
-      const tick = Object.fromEntries(Object.entries(this.ticks).map(([name, column]) => [name, column[i]]));
-      const kind = KINDS[tick.kind], source = this.run.sources[tick.source], action = this.run.actions[tick.action];
-      const lines = [`<b>tick ${count(tick.tick)}: ${words(kind)}</b>`];
-      if (kind === "acted") {
-        lines.push(`action ${escape(action)} of worker ${tick.worker}, ${words(OUTCOMES[tick.outcome])}`,
-          `frame of tick ${count(tick.obs)}, ${tick.tick - tick.obs} ticks old, due at tick ${count(tick.due)}`);
-      } else if (action !== "") {
-        lines.push(`action ${escape(action)} (${escape(source)})`);
-      } else {
-        lines.push("world held, no action");
-      }
-      lines.push(`began ${span(tick.late)} late, world ${span(tick.step)}`,
-        `episode ${tick.episode}, reward ${+tick.reward.toPrecision(6)}, return ${+tick.total.toPrecision(6)}`);
-      if (tick.end) lines.push(`episode ended: ${tick.end & 1 ? "terminated" : "truncated"}`);
-      if (tick.skipped) lines.push(`${tick.skipped} ticks before it were skipped`);
-      return lines.join("<br>");
     }
 
     // -- moving about -----------------------------------------------------------------------------------------
@@ -283,7 +191,7 @@
       if (moves[where]) return this.go(...moves[where]);
       // Trouble stands a third into the view, so that what led to it shows too.
       const wide = Math.min(size, MOST_DRAWN / 4), mark = size <= wide ? low + size / 3 : low;
-      const found = where === "next" ? this.trouble.find((tick) => tick > mark + 1) : this.trouble.findLast((tick) => tick < mark - 1);
+      const found = where === "next" ? this.run.trouble.find((tick) => tick > mark + 1) : this.run.trouble.findLast((tick) => tick < mark - 1);
       const line = document.getElementById(`view-${this.index}`);
       if (found === undefined) { line.textContent = `No ${where === "next" ? "later" : "earlier"} missed, skipped, late or lost one.`; return; }
       this.go(found - wide / 3, found + wide * 2 / 3);
@@ -306,7 +214,7 @@
 
   for (const [id, figure] of Object.entries(DATA.figures)) draw(id, figure);
   DATA.timelines.forEach((run, index) => {
-    if (!run.ticks.tick.length || !document.getElementById(`lanes-${index}`)) return;
+    if (!run.ticks.length || !document.getElementById(`lanes-${index}`)) return;
     drawOverview(index);
     timelines[index] = new Timeline(index);
   });

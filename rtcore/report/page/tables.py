@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +13,6 @@ from rtcore.report.table import OUTCOME_MEANING, TICK_KIND_MEANING
 from rtcore.results.folder import RunFolder, number_at
 
 _TIMES = "\N{MULTIPLICATION SIGN}"
-
-Getter = Callable[[RunFolder, Samples], float | None]
 
 
 @dataclass(frozen=True)
@@ -47,26 +44,20 @@ class Setting:
     meaning: str = ""
 
 
-def numbers(runs: Sequence[RunFolder], samples: Sequence[Samples]) -> list[Line]:
-    """Every number that at least one run has: from its summary, else from its rows."""
-    lines: list[Line] = []
+def numbers(samples: Sequence[Samples]) -> list[Line]:
+    """Every number that at least one run has."""
+    found, lines = [_numbers_of(sample) for sample in samples], []
     for heading, rows in _TABLE:
-        found = [line for row in rows if (line := _line(runs, samples, *row)) is not None]
-        if found:
-            lines += [Line(heading), *found]
+        known = [line for row in rows if (line := _line(found, *row)) is not None]
+        lines += [Line(heading), *known] if known else []
     return lines
 
 
-def _line(
-    runs: Sequence[RunFolder], samples: Sequence[Samples], label: str, meaning: str, form: str, get: Getter
-) -> Line | None:
-    values = [get(run, sample) for run, sample in zip(runs, samples, strict=True)]
-    known = [value if value is not None and not math.isnan(value) else None for value in values]
-    if all(value is None for value in known):
+def _line(runs: Sequence[dict[str, Any]], label: str, meaning: str, form: str, where: str) -> Line | None:
+    values = [number_at(run, *where.split(".")) for run in runs]
+    if all(value is None for value in values) or (form.endswith("?") and not any(values)):
         return None
-    if form.endswith("?") and not any(known):
-        return None
-    return Line(label, meaning, tuple(Cell(_form(value, form), _ratio(value, known[0])) for value in known))
+    return Line(label, meaning, tuple(Cell(_form(value, form), _ratio(value, values[0])) for value in values))
 
 
 def _form(value: float | None, form: str) -> str:
@@ -85,208 +76,104 @@ def _ratio(value: float | None, first: float | None) -> str:
     return f"{_TIMES}{ratio:.3g}" if ratio < 1000 else f"{_TIMES}{ratio:,.0f}"
 
 
-def _from_summary(*path: str, rows: Callable[[Samples], float] | None = None) -> Getter:
-    """The summary's number; of a run without one, what its rows give."""
-
-    def get(run: RunFolder, samples: Samples) -> float | None:
-        value = number_at(run.summary, *path)
-        if value is None and rows is not None and not run.summary and (run.ticks or run.jobs):
-            return rows(samples)
-        return value
-
-    return get
+def _numbers_of(samples: Samples) -> dict[str, Any]:
+    """The summary, the sums over its workers, and what only the rows tell."""
+    workers = samples.summary.get("workers")
+    known = [worker for worker in workers if isinstance(worker, dict)] if isinstance(workers, list) else []
+    sums = {key: _sum(worker.get(key) for worker in known) for key in ("restarts", "lapped_frames", "pss_mb")}
+    rows = {"inference_ms": {f"p{percent}": quantile(samples.inference_ms, percent / 100) for percent in (50, 99)}}
+    return samples.summary | {"all_workers": sums, "rows": rows}
 
 
-def _kind(name: str) -> Getter:
-    return _from_summary("ticks", "kinds", name, rows=lambda samples: samples.kinds[name])
+def _sum(values: Iterable[Any]) -> float | None:
+    known = [float(value) for value in values if isinstance(value, (int, float))]
+    return sum(known) if known else None
 
 
-def _outcome(name: str) -> Getter:
-    return _from_summary("actions", "outcomes", name, rows=lambda samples: samples.outcomes[name])
-
-
-def _sum_of_workers(key: str) -> Getter:
-    def get(run: RunFolder, samples: Samples) -> float | None:
-        workers = run.summary.get("workers")
-        values = [worker.get(key) for worker in workers] if isinstance(workers, list) else []
-        known = [float(value) for value in values if isinstance(value, (int, float))]
-        return sum(known) if known else None
-
-    return get
-
-
-def _points(samples: Samples) -> float:
-    return sum(row.reward for row in samples.run.ticks)
-
-
-def _points_per_1000_ticks(samples: Samples) -> float:
-    return 1000 * _points(samples) / len(samples.run.ticks) if samples.run.ticks else math.nan
-
-
-def _return_mean(samples: Samples) -> float:
-    returns = [episode.total for episode in samples.episodes]
-    return sum(returns) / len(returns) if returns else math.nan
-
-
-def _cv(samples: Samples) -> float:
-    values = samples.interval_ticks
-    return float(values.std() / values.mean()) if len(values) and values.mean() else math.nan
-
-
-def _mean(values: Any) -> float:
-    return float(values.mean()) if len(values) else math.nan
-
-
-_TABLE: list[tuple[str, list[tuple[str, str, str, Getter]]]] = [
+#: Heading, and its rows: label, meaning, form, and where the number is in `_numbers_of` a run.
+#: Forms: digits behind the point, n for whole numbers, % for shares; with ? the row is left out where all are 0.
+_TABLE: list[tuple[str, list[tuple[str, str, str, str]]]] = [
     (
         "Actions",
         [
-            (
-                "acted, of possible ticks",
-                "acted / (acted + missed + idle)",
-                "%",
-                _from_summary("actions", "acted_fraction", rows=lambda s: s.acted_fraction),
-            ),
-            (
-                "interval, mean [ticks]",
-                "from one policy action to the next",
-                "3",
-                _from_summary("actions", "interval_ticks", "mean", rows=lambda s: _mean(s.interval_ticks)),
-            ),
-            (
-                "interval, CV",
-                "standard deviation / mean; 0 is perfectly even",
-                "3",
-                _from_summary("actions", "interval_ticks", "cv", rows=_cv),
-            ),
-            (
-                "delay, p50 [ticks]",
-                "frame to action",
-                "0",
-                _from_summary("actions", "delay_ticks", "p50", rows=lambda s: quantile(s.delay_ticks, 0.5)),
-            ),
-            (
-                "delay, p99 [ticks]",
-                "",
-                "0",
-                _from_summary("actions", "delay_ticks", "p99", rows=lambda s: quantile(s.delay_ticks, 0.99)),
-            ),
+            ("acted, of possible ticks", "acted / (acted + missed + idle)", "%", "actions.acted_fraction"),
+            ("interval, mean [ticks]", "from one policy action to the next", "3", "actions.interval_ticks.mean"),
+            ("interval, CV", "standard deviation / mean; 0 is perfectly even", "3", "actions.interval_ticks.cv"),
+            ("delay, p50 [ticks]", "frame to action", "0", "actions.delay_ticks.p50"),
+            ("delay, p99 [ticks]", "", "0", "actions.delay_ticks.p99"),
             (
                 "observation age, p50 [ms]",
-                "age of the frame when its action was applied",
+                "of the frame when its action was applied",
                 "1",
-                _from_summary(
-                    "actions", "observation_age_ms", "p50", rows=lambda s: quantile(s.observation_age_ms, 0.5)
-                ),
+                "actions.observation_age_ms.p50",
             ),
-            (
-                "observation age, p99 [ms]",
-                "",
-                "1",
-                _from_summary(
-                    "actions", "observation_age_ms", "p99", rows=lambda s: quantile(s.observation_age_ms, 0.99)
-                ),
-            ),
-            ("delay changes", "the plan was adapted in the run", "n", _from_summary("actions", "delay_changes")),
-            ("actions clipped", "outside the action space", "n?", _from_summary("actions", "clipped")),
+            ("observation age, p99 [ms]", "", "1", "actions.observation_age_ms.p99"),
+            ("delay changes", "the plan was adapted in the run", "n", "actions.delay_changes"),
+            ("actions clipped", "outside the action space", "n?", "actions.clipped"),
         ],
     ),
     (
         "Ticks",
         [
-            ("ran", "", "n", _from_summary("ticks", "count", rows=lambda s: len(s.run.ticks))),
-            *((name.replace("_", "-"), meaning, "n", _kind(name)) for name, meaning in TICK_KIND_MEANING.items()),
-            (
-                "skipped",
-                "did not run: the tick before took too long",
-                "n",
-                _from_summary("ticks", "skipped", rows=lambda s: s.skipped_ticks),
+            ("ran", "", "n", "ticks.count"),
+            *(
+                (kind.replace("_", "-"), meaning, "n", f"ticks.kinds.{kind}")
+                for kind, meaning in TICK_KIND_MEANING.items()
             ),
-            ("overruns", "took longer than a period", "n", _from_summary("ticks", "overruns")),
-            ("overruns of resets", "the same, of resets", "n", _from_summary("ticks", "reset_overruns")),
-            ("stretched", "put off: the tick before took too long", "n?", _from_summary("ticks", "stretched")),
-            ("stretched by [ms]", "in all", "1?", _from_summary("ticks", "stretched_ms")),
-            ("per second", "", "4", _from_summary("ticks", "hz", rows=lambda s: s.measured_hz)),
-            (
-                "lateness, p50 [us]",
-                "start of a tick after its deadline",
-                "1",
-                _from_summary("ticks", "lateness_us", "p50", rows=lambda s: quantile(s.lateness_us, 0.5)),
-            ),
-            (
-                "lateness, p99 [us]",
-                "",
-                "1",
-                _from_summary("ticks", "lateness_us", "p99", rows=lambda s: quantile(s.lateness_us, 0.99)),
-            ),
-            (
-                "lateness, max [us]",
-                "",
-                "1",
-                _from_summary("ticks", "lateness_us", "max", rows=lambda s: quantile(s.lateness_us, 1.0)),
-            ),
-            ("world's step, p50 [us]", "", "1", _from_summary("ticks", "world_step_us", "p50")),
-            ("world's step, p99 [us]", "", "1", _from_summary("ticks", "world_step_us", "p99")),
+            ("skipped", "did not run: the tick before took too long", "n", "ticks.skipped"),
+            ("overruns", "took longer than a period", "n", "ticks.overruns"),
+            ("overruns of resets", "the same, of resets", "n", "ticks.reset_overruns"),
+            ("stretched", "put off: the tick before took too long", "n?", "ticks.stretched"),
+            ("stretched by [ms]", "in all", "1?", "ticks.stretched_ms"),
+            ("per second", "", "4", "ticks.hz"),
+            ("lateness, p50 [us]", "start of a tick after its deadline", "1", "ticks.lateness_us.p50"),
+            ("lateness, p99 [us]", "", "1", "ticks.lateness_us.p99"),
+            ("lateness, max [us]", "", "1", "ticks.lateness_us.max"),
+            ("world's step, p50 [us]", "", "1", "ticks.world_step_us.p50"),
+            ("world's step, p99 [us]", "", "1", "ticks.world_step_us.p99"),
         ],
     ),
     (
         "Inferences",
         [
-            ("all", "", "n", _from_summary("actions", "jobs", rows=lambda s: len(s.run.jobs))),
-            *((name.replace("_", " "), meaning, "n", _outcome(name)) for name, meaning in OUTCOME_MEANING.items()),
-            (
-                "starts skipped",
-                "no worker was idle when one was to start",
-                "n",
-                _from_summary("actions", "skipped_starts"),
+            ("all", "", "n", "actions.jobs"),
+            *(
+                (name.replace("_", " "), meaning, "n", f"actions.outcomes.{name}")
+                for name, meaning in OUTCOME_MEANING.items()
             ),
-            ("inference, p50 [ms]", "from the rows", "1", lambda _, s: quantile(s.inference_ms, 0.5)),
-            ("inference, p99 [ms]", "", "1", lambda _, s: quantile(s.inference_ms, 0.99)),
+            ("starts skipped", "no worker was idle when one was to start", "n", "actions.skipped_starts"),
+            ("inference, p50 [ms]", "from the rows", "1", "rows.inference_ms.p50"),
+            ("inference, p99 [ms]", "", "1", "rows.inference_ms.p99"),
         ],
     ),
     (
         "Shared memory",
         [
-            ("publish, p50 [us]", "cost of a frame to the env process", "1", _from_summary("ipc_us", "publish", "p50")),
-            ("publish, p99 [us]", "", "1", _from_summary("ipc_us", "publish", "p99")),
-            (
-                "publish to read, p50 [us]",
-                "until the worker has its own copy",
-                "1",
-                _from_summary("ipc_us", "publish_to_read", "p50"),
-            ),
-            ("publish to read, p99 [us]", "", "1", _from_summary("ipc_us", "publish_to_read", "p99")),
+            ("publish, p50 [us]", "cost of a frame to the env process", "1", "ipc_us.publish.p50"),
+            ("publish, p99 [us]", "", "1", "ipc_us.publish.p99"),
+            ("publish to read, p50 [us]", "until the worker has its own copy", "1", "ipc_us.publish_to_read.p50"),
+            ("publish to read, p99 [us]", "", "1", "ipc_us.publish_to_read.p99"),
             (
                 "answer to dispatch, p50 [us]",
-                "from when it could be applied to when it was",
+                "from when it could be applied",
                 "1",
-                _from_summary("ipc_us", "write_to_dispatch", "p50"),
+                "ipc_us.write_to_dispatch.p50",
             ),
-            ("answer to dispatch, p99 [us]", "", "1", _from_summary("ipc_us", "write_to_dispatch", "p99")),
+            ("answer to dispatch, p99 [us]", "", "1", "ipc_us.write_to_dispatch.p99"),
         ],
     ),
     (
         "Run",
         [
-            ("workers", "", "n", _from_summary("plan", "workers", rows=lambda s: s.run.num_workers)),
-            ("worker restarts", "", "n", _sum_of_workers("restarts")),
-            ("frames lapped", "overwritten before a worker had read them", "n?", _sum_of_workers("lapped_frames")),
-            ("workers' memory [MB]", "proportional set size", "0", _sum_of_workers("pss_mb")),
-            ("start-up [s]", "", "1", _from_summary("startup_s")),
-            ("episodes", "that ended", "n", _from_summary("episodes", "count", rows=lambda s: len(s.episodes))),
-            ("return, mean", "", "2", _from_summary("episodes", "return_mean", rows=_return_mean)),
-            (
-                "points",
-                "sum of all rewards, those of the unfinished episode included",
-                "2",
-                _from_summary("episodes", "points", rows=_points),
-            ),
-            (
-                "points per 1,000 ticks",
-                "",
-                "2",
-                _from_summary("episodes", "points_per_1000_ticks", rows=_points_per_1000_ticks),
-            ),
+            ("workers", "", "n", "plan.workers"),
+            ("worker restarts", "", "n", "all_workers.restarts"),
+            ("frames lapped", "overwritten before a worker had read them", "n?", "all_workers.lapped_frames"),
+            ("workers' memory [MB]", "proportional set size", "0", "all_workers.pss_mb"),
+            ("start-up [s]", "", "1", "startup_s"),
+            ("episodes", "that ended", "n", "episodes.count"),
+            ("return, mean", "", "2", "episodes.return_mean"),
+            ("points", "sum of all rewards, those of the unfinished episode included", "2", "episodes.points"),
+            ("points per 1,000 ticks", "", "2", "episodes.points_per_1000_ticks"),
         ],
     ),
 ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib
+import logging
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any, BinaryIO, NamedTuple
 from rtcore.clock import NS_PER_S, MonotonicClock, unix_time_s
 from rtcore.errors import ConfigError, RtcoreError
 from rtcore.memory.trace import TraceKind
+from rtcore.report.log import lines_to, show_on_stderr
 from rtcore.report.perfetto.events import Events, JobLinks, map_spool, windows, with_spans
 from rtcore.report.perfetto.styles import (
     DUE_AT,
@@ -32,6 +34,8 @@ from rtcore.report.perfetto.styles import (
     variants,
 )
 from rtcore.results.folder import ACTIONS, CONFIG, SUMMARY, number_at, read_json, read_table
+
+_log = logging.getLogger(__name__)
 
 TRACE_FILE = "trace.perfetto-trace"
 
@@ -57,13 +61,11 @@ def require_perfetto() -> Any:
         ) from error
 
 
-def convert_folder(
-    folder: Path, progress: Callable[[float], None] = lambda _: None, say: Callable[[str], None] = lambda _: None
-) -> Path:
+def convert_folder(folder: Path, progress: Callable[[float], None] = lambda _: None) -> Path:
     """Make `folder/trace.perfetto-trace` of a run's events, then remove those. Returns its path.
 
-    `progress` gets the share that is done, some hundred times; `say` a sentence for whatever of the run's other files
-    is missing or unreadable: the trace is made without it. If anything goes wrong the events stay where they are and
+    `progress` gets the share that is done, some hundred times. Whatever of the run's other files is missing or
+    unreadable is warned of, and the trace is made without it. If anything goes wrong the events stay where they are and
     no half-written trace is left: `ConfigError` without events, with events of another layout version, or without the
     package; OSError if the disk is full.
     """
@@ -82,7 +84,7 @@ def convert_folder(
     for events in folder.glob("trace-*.events"):
         events.unlink()
     for note in notes:
-        say(note)
+        _log.warning(f"trace     {note}")
     return path
 
 
@@ -375,7 +377,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("folder", type=Path, metavar="DIR", help="the run's folder")
     try:
         folder = parser.parse_args(arguments).folder
-        print(convert_folder(folder, say=lambda note: print(f"note: {note}", file=sys.stderr)))
+        with lines_to(show_on_stderr, logging.WARNING):
+            print(convert_folder(folder))
     except (RtcoreError, OSError) as error:
         print(f"{parser.prog}: {type(error).__name__}: {error}", file=sys.stderr)
         raise SystemExit(2 if isinstance(error, ConfigError) else 1) from error

@@ -67,9 +67,8 @@ def test_rocm_calls_its_gpus_cuda(torch_built_with, monkeypatch) -> None:
     devices.check_device("cuda")
 
 
-def test_a_run_does_not_begin_to_start_for_a_device_that_is_not_there() -> None:
-    said: list[str] = []
-    runtime = rtcore.Runtime(device="cuda:99", progress=said.append)
+def test_a_run_does_not_begin_to_start_for_a_device_that_is_not_there(said: list[str]) -> None:
+    runtime = rtcore.Runtime(device="cuda:99")
     with pytest.raises(ConfigError, match="device is 'cuda:99'"):
         runtime.start()
     assert said == []

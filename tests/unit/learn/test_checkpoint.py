@@ -36,7 +36,7 @@ from rtcore.learn.checkpoint import (
 )
 from rtcore.learn.checkpointer import Checkpointer, Snapshot
 from rtcore.learn.optimizer import flatten_optimizer, unflatten_saved
-from rtcore.learn.state import say_what_changed, say_what_is_unchecked, state_of
+from rtcore.learn.state import state_of, warn_of_changes, warn_of_unchecked
 from rtcore.memory.master import MasterCopy
 from rtcore.memory.tensors import ParamManifest, ParamTensor
 from rtcore_workers.policies.choice import resolve_policy
@@ -210,13 +210,13 @@ def test_the_checksums_are_those_of_sha256sum(tmp_path: Path) -> None:
     assert answer.stdout == f"{MODEL}: OK\n{OPTIMIZER}: OK\n{STATE}: OK\n"
 
 
-def test_weights_without_checksums_are_used_with_a_word(tmp_path: Path) -> None:
-    folder, said = write(tmp_path), []
+def test_weights_without_checksums_are_used_with_a_word(tmp_path: Path, said: list[str]) -> None:
+    folder = write(tmp_path)
     config = make_config(policy="mlp", policy_checkpoint=folder)
-    say_what_is_unchecked(config, said.append)
+    warn_of_unchecked(config)
     assert said == []
     (folder / SUMS).unlink()
-    say_what_is_unchecked(config, said.append)
+    warn_of_unchecked(config)
     assert len(said) == 1
     assert "has no SHA256SUMS beside it" in said[0]
     assert load_weights(folder).keys() == WEIGHTS.keys()
@@ -291,13 +291,10 @@ def files_no_longer_than(num_bytes: int) -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_a_full_disk_is_said_once_and_counted_and_the_old_checkpoint_stays(tmp_path: Path) -> None:
-    said: list[str] = []
+def test_a_full_disk_is_said_once_and_counted_and_the_old_checkpoint_stays(tmp_path: Path, said: list[str]) -> None:
     large = {"w": np.zeros(100_000, np.float32)}
     updates = iter(range(1, 100))
-    keeper = Checkpointer(
-        CheckpointFolder(tmp_path, 3), 60, lambda: Snapshot(large, {}, state(next(updates)), None), said.append
-    )
+    keeper = Checkpointer(CheckpointFolder(tmp_path, 3), 60, lambda: Snapshot(large, {}, state(next(updates)), None))
     keeper.write()
     with files_no_longer_than(50_000):
         keeper.write()
@@ -311,8 +308,9 @@ def test_a_full_disk_is_said_once_and_counted_and_the_old_checkpoint_stays(tmp_p
     assert load_state(tmp_path).state["updates"] == 4
 
 
-def test_whatever_goes_wrong_with_a_checkpoint_is_counted_and_said_and_the_next_one_is_written(tmp_path: Path) -> None:
-    said: list[str] = []
+def test_whatever_goes_wrong_with_a_checkpoint_is_counted_and_said_and_the_next_one_is_written(
+    tmp_path: Path, said: list[str]
+) -> None:
     flaws = iter([ValueError("a shape"), RuntimeError("no master"), None])
 
     def take() -> Snapshot:
@@ -321,7 +319,7 @@ def test_whatever_goes_wrong_with_a_checkpoint_is_counted_and_said_and_the_next_
             raise flaw
         return Snapshot(WEIGHTS, {}, state(3), None)
 
-    keeper = Checkpointer(CheckpointFolder(tmp_path, 3), 60, take, said.append)
+    keeper = Checkpointer(CheckpointFolder(tmp_path, 3), 60, take)
     for _ in range(3):
         keeper.write()
     assert (keeper.written, keeper.failed) == (1, 2)
@@ -343,7 +341,6 @@ def test_the_best_is_the_one_after_the_best_returns(tmp_path: Path) -> None:
         CheckpointFolder(tmp_path, 1),
         60,
         lambda: Snapshot(WEIGHTS, {}, state(next(updates)), next(returns)),
-        print,
         best_return=5.0,
     )
     for _ in range(4):
@@ -356,7 +353,7 @@ def test_the_best_is_the_one_after_the_best_returns(tmp_path: Path) -> None:
 def test_a_mean_that_is_not_finite_is_not_the_best_for_ever(tmp_path: Path) -> None:
     returns, updates = iter([np.nan, 3.0, np.inf]), iter([1, 2, 3])
     keeper = Checkpointer(
-        CheckpointFolder(tmp_path, 3), 60, lambda: Snapshot(WEIGHTS, {}, state(next(updates)), next(returns)), print
+        CheckpointFolder(tmp_path, 3), 60, lambda: Snapshot(WEIGHTS, {}, state(next(updates)), next(returns))
     )
     for _ in range(3):
         keeper.write()
@@ -366,9 +363,7 @@ def test_a_mean_that_is_not_finite_is_not_the_best_for_ever(tmp_path: Path) -> N
 
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 def test_only_at_the_end_is_said_with_an_infinite_time(tmp_path: Path) -> None:
-    keeper = Checkpointer(
-        CheckpointFolder(tmp_path, 9), float("inf"), lambda: Snapshot(WEIGHTS, {}, state(5), None), print
-    )
+    keeper = Checkpointer(CheckpointFolder(tmp_path, 9), float("inf"), lambda: Snapshot(WEIGHTS, {}, state(5), None))
     keeper.start()
     keeper.stop()
     assert names(tmp_path) == ["000000005"]
@@ -382,14 +377,15 @@ def test_a_file_of_weights_is_described_by_what_is_beside_it_alone(tmp_path: Pat
     assert find_state(own, "policy-checkpoint") is None, "the run's checkpoints are of another network"
 
 
-def test_what_is_written_of_a_run_may_hold_paths_and_says_later_what_has_changed(tmp_path: Path) -> None:
+def test_what_is_written_of_a_run_may_hold_paths_and_says_later_what_has_changed(
+    tmp_path: Path, said: list[str]
+) -> None:
     config = make_config(learn="dqn", policy="mlp", env_args={"rom": Path("own.gb")}, gamma=0.9)
     saved = state_of(config, {"observation": {}, "action": {}}, "mlp", updates=1, ticks=1, episodes=1)
     CheckpointFolder(tmp_path, 1).write(WEIGHTS, OPTIMIZER_ARRAYS, saved)
-    said: list[str] = []
-    say_what_changed(config, load_state(tmp_path), said.append)
+    warn_of_changes(config, load_state(tmp_path))
     assert said == []
-    say_what_changed(config.replace(gamma=0.99), load_state(tmp_path), said.append)
+    warn_of_changes(config.replace(gamma=0.99), load_state(tmp_path))
     assert len(said) == 1
     assert "gamma 0.99 (was 0.9)" in said[0]
 
@@ -400,7 +396,7 @@ def test_weights_for_a_policy_without_a_network_are_refused(tmp_path: Path) -> N
 
 
 def test_nothing_new_is_not_written_again_but_the_end_is(tmp_path: Path) -> None:
-    keeper = Checkpointer(CheckpointFolder(tmp_path, 9), 60, lambda: Snapshot(WEIGHTS, {}, state(5), None), print)
+    keeper = Checkpointer(CheckpointFolder(tmp_path, 9), 60, lambda: Snapshot(WEIGHTS, {}, state(5), None))
     keeper.write()
     keeper.write()
     assert names(tmp_path) == ["000000005"]

@@ -10,7 +10,7 @@ import pytest
 from rtcore.config.resolved import resolve
 from rtcore.config.run import make_config
 from rtcore.errors import LayoutMismatchError
-from rtcore.memory.description import About, AboutBoard
+from rtcore.memory.description import DescriptionBuffer, RunDescription
 from rtcore.memory.layout import RING_CONTROL, Layout
 from rtcore.memory.ring import SequenceRing
 from rtcore.scheduling.planner import Tau, make_plan
@@ -26,7 +26,7 @@ def board():
     buffer = memoryview(bytearray(LAYOUT.about_segment_bytes))
     at = LAYOUT.ring_control_at
     SequenceRing(buffer[at : at + RING_CONTROL.itemsize].cast("q"), 2).format()
-    return AboutBoard(buffer, LAYOUT)
+    return DescriptionBuffer(buffer, LAYOUT)
 
 
 def about(program="train.py", mps=""):
@@ -34,7 +34,7 @@ def about(program="train.py", mps=""):
     plan = make_plan(
         "max-time", tau, Fraction(262144, 4389), workers=7, max_workers=8, guard_ns=0, device_parallelism=2.0
     )
-    return About(
+    return RunDescription(
         run_id="1-a",
         program=program,
         run=resolve(make_config(), Fraction(262144, 4389), 7056),
@@ -87,4 +87,4 @@ def test_a_text_of_another_mind_is_a_named_error_and_names_no_code():
         texts.append(bytes(data))
     for text in texts:
         with suppress(LayoutMismatchError), understood("1-a"):
-            About.from_text(text)
+            RunDescription.from_text(text)

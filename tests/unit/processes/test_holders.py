@@ -38,13 +38,12 @@ class Run:
         self.params = attach_store(run_id)
         self.params.set_manifest(MANIFEST)
         self.params.publish(lambda buffer: None)
-        self.workers, self.holders, self.said, self.killed = {}, [], [], []
+        self.workers, self.holders, self.taken_down = {}, [], []
         self.processes = HolderProcesses(
             run_id,
             LAYOUT,
             self._launch,
-            self.said.append,
-            lambda worker: self.killed.append(worker.index),
+            lambda worker, reason: self.taken_down.append((worker.index, reason)),
         )
 
     def _launch(self, index, generation, entry, boot):
@@ -60,7 +59,7 @@ class Run:
     def ask(self, index, device="cuda:0"):
         """A new worker; the channel to it."""
         worker = self._child("worker", index)
-        self.processes.request(worker, HoldWish(device, "cuda-ipc"), self.params)
+        self.processes.ask(worker, HoldWish(device, "cuda-ipc"), self.params)
         self.workers[index] = worker
         return worker.channel
 
@@ -109,12 +108,12 @@ def test_a_device_for_which_there_is_no_place_is_not_shared(run):
     assert len(run.holders) == 2
 
 
-def test_a_holder_that_does_not_come_up_leaves_its_device_unshared_for_good(run):
+def test_a_holder_that_does_not_come_up_leaves_its_device_unshared_for_good(run, said):
     channel = run.ask(0)
     run.holders[0].failure = Failed("PolicyError", "cudaMalloc failed")
     run.die(run.holders[0], in_run=False)
     assert answer(channel) == answer(run.ask(1)) == Holder(refused="cudaMalloc failed")
-    assert run.said == ["the weights on cuda:0 are not shared: cudaMalloc failed"]
+    assert said == ["the weights on cuda:0 are not shared: cudaMalloc failed"]
     assert len(run.holders) == 1
     (stats,) = run.processes.stats()
     assert (stats["device"], stats["refused"], stats["restarts"]) == ("cuda:0", "cudaMalloc failed", 0)
@@ -129,7 +128,7 @@ def test_a_holder_that_dies_in_the_run_takes_its_workers_along_and_the_next_one_
     answer(other)
     run.params.claim(LAYOUT.max_workers, generation=1)  # it was copying
     run.die(run.holders[0])
-    assert run.killed == [0, 1]
+    assert run.taken_down == [(0, "its weight holder died"), (1, "its weight holder died")]
     assert run.params._claims[LAYOUT.max_workers][0] == 0, "and that buffer is free again"
     assert list(run.processes.pids) == ["cuda:1"]
     again = run.ask(0)
@@ -150,16 +149,16 @@ def test_a_holder_that_dies_before_the_run_ends_it_and_one_at_its_end_does_not(r
     run.be_ready(run.holders[1])
     run.processes.end()
     run.die(run.holders[1])
-    assert run.killed == []
+    assert run.taken_down == []
     assert run.processes.has_ended
 
 
-def test_a_worker_that_does_without_is_counted_and_does_not_go_down_with_the_holder(run):
+def test_a_worker_that_does_without_is_counted_and_does_not_go_down_with_the_holder(run, said):
     for index in range(2):
         run.ask(index)
     run.be_ready(run.holders[0])
     run.processes.note_private(run.workers[0], "cuda:0", "cannot be opened")
-    assert run.said == ["worker 0 does not share the weights on cuda:0: cannot be opened"]
+    assert said == ["worker 0 does not share the weights on cuda:0: cannot be opened"]
     assert run.processes.stats()[0]["private_workers"] == [0]
     run.die(run.holders[0])
-    assert run.killed == [1]
+    assert run.taken_down == [(1, "its weight holder died")]

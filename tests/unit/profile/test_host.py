@@ -2,6 +2,7 @@
 
 import json
 
+import psutil
 import pytest
 
 from rtcore.profile import host
@@ -9,21 +10,20 @@ from rtcore.profile import host
 pytestmark = pytest.mark.unit
 
 
-def watch_over(monkeypatch, before, after):
-    readings = iter([before, after])
-    monkeypatch.setattr(host, "_read_stat", lambda: next(readings))
-    return host.HostWatch().conditions()
-
-
 def test_shares_are_of_the_time_between_the_two_looks(monkeypatch):
-    before = {"user": 100, "idle": 1000, "iowait": 50, "steal": 7}
-    after = {"user": 160, "idle": 1030, "iowait": 50, "steal": 17}
-    found = watch_over(monkeypatch, before, after)
+    times = psutil.cpu_times()
+    before = times._replace(**dict.fromkeys(times._fields, 0.0) | {"user": 100, "idle": 1000, "iowait": 50, "steal": 7})
+    after = before._replace(user=160, guest=60, idle=1030, steal=17)
+    readings = iter([before, after])
+    monkeypatch.setattr(psutil, "cpu_times", lambda: next(readings))
+    found = host.HostWatch().conditions()
     assert (found["steal_percent"], found["busy_percent"]) == (10.0, 70.0)
 
 
-def test_where_the_kernel_says_nothing_nothing_is_said(monkeypatch):
-    found = watch_over(monkeypatch, {}, {})
+def test_where_no_time_went_by_no_share_is_said(monkeypatch):
+    times = psutil.cpu_times()
+    monkeypatch.setattr(psutil, "cpu_times", lambda: times)
+    found = host.HostWatch().conditions()
     assert (found["steal_percent"], found["busy_percent"]) == (None, None)
     assert "steal time not known" in host.conditions_text(found)
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from rtcore.errors import ConfigError
-from rtcore.profile.results import Condition, Result, check_condition, compare, differences, load_result, unmatched
+from rtcore.profile.results import Condition, Result, compare, differences, load_result, unmatched
 
 pytestmark = pytest.mark.unit
 
@@ -48,6 +48,13 @@ def test_a_condition_names_a_metric_rows_and_a_change(text, metric, where, chang
 def test_a_condition_that_cannot_be_understood_is_refused_with_an_example(text):
     with pytest.raises(ConfigError, match="expected"):
         Condition.parse(text)
+
+
+def test_a_metric_that_may_be_several_is_refused_until_one_is_named():
+    old = [row("rtcore-spin", 1.0, skipped_ticks=1, skipped_starts=2)]
+    with pytest.raises(ConfigError, match="may be skipped_starts or skipped_ticks; name one"):
+        worse_of("ipc.skipped>+10%", old, old)
+    assert worse_of("ipc.skipped_ticks>+10%", old, old) == [False]
 
 
 def test_more_than_the_allowed_growth_is_worse_and_exactly_that_much_is_not():
@@ -135,7 +142,7 @@ def test_nothing_to_compare_is_an_error_and_not_a_pass():
 def test_what_the_baseline_does_not_have_is_named(condition, words):
     baseline = result_of(row("rtcore-spin", 1.0)).to_json({})
     with pytest.raises(ConfigError) as caught:
-        check_condition(Condition.parse(condition), baseline)
+        Condition.parse(condition).rows_of(baseline)
     assert words in str(caught.value)
 
 

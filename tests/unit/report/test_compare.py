@@ -257,7 +257,7 @@ def test_only_folders_that_a_comparison_names_by_a_schedule_are_cleared(tmp_path
         (out / name / "actions.csv").touch()
     (out / "compare.json").write_text(text)
     with OutFolder(out) as folder:
-        folder.take()
+        folder.acquire()
         folder.clear()
     assert all((out / name / "actions.csv").exists() for name in ("sequential", "staggered"))
 

@@ -28,13 +28,12 @@ def test_the_learning_curve_is_a_picture_of_every_run(tmp_path: Path):
 
 
 @pytest.mark.skipif(not board_is_installed(), reason="the extra tensorboard is not installed")
-def test_events_bear_the_usual_names_and_every_episode_is_there_once(tmp_path: Path):
+def test_events_bear_the_usual_names_and_every_episode_is_there_once(tmp_path: Path, said: list[str]):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     config = make_config(env_id="CartPole-v1", fps=50, policy="random", clock="virtual", ticks=400, workers=1)
     simulation = Simulation(config)
-    notes: list[str] = []
-    board = Board(tmp_path, notes.append, ticks_before=1000)
+    board = Board(tmp_path, ticks_before=1000)
     simulation.run(lambda tick: board.update(simulation.stats()) if tick % 100 == 0 else None)
     board.update(simulation.stats())
     board.close()
@@ -46,18 +45,17 @@ def test_events_bear_the_usual_names_and_every_episode_is_there_once(tmp_path: P
     ]
     assert returns[0].step == 1000 + simulation.record.episodes.newest()[0].end_tick
     assert {"rt/tick_hz", "rt/inaction_rate", "rt/delay_ticks_p99", "charts/SPS"} <= set(events.Tags()["scalars"])
-    assert notes == []
+    assert said == []
 
 
 @pytest.mark.skipif(not board_is_installed(), reason="the extra tensorboard is not installed")
-def test_a_folder_that_cannot_be_written_is_said_and_ends_nothing(tmp_path: Path):
+def test_a_folder_that_cannot_be_written_is_said_and_ends_nothing(tmp_path: Path, said: list[str]):
     (tmp_path / "file").write_text("in the way")
-    notes: list[str] = []
-    board = Board(tmp_path / "file", notes.append)
+    board = Board(tmp_path / "file")
     config = make_config(env_id="CartPole-v1", fps=50, policy="random", clock="virtual", ticks=10, workers=1)
     simulation = Simulation(config).run()
     board.update(simulation.stats())
     board.close()
     simulation.close()
-    assert len(notes) == 1
-    assert "TensorBoard" in notes[0]
+    assert len(said) == 1
+    assert "TensorBoard" in said[0]

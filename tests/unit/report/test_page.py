@@ -20,7 +20,7 @@ from rtcore.files.strict_json import write_json
 from rtcore.report.page import charts as page_charts
 from rtcore.report.page import tables as page_tables
 from rtcore.report.page.build import build_page, run_names
-from rtcore.report.page.data import Samples, timeline_columns
+from rtcore.report.page.data import Samples
 from rtcore.results.folder import RunFolder, read_run
 from rtcore.results.output import write_config
 from rtcore.scheduling.dispatch import Outcome, TickKind
@@ -110,17 +110,21 @@ def test_the_page_refers_to_nothing_outside_itself(whole: Path) -> None:
 def test_every_tick_and_every_inference_is_in_the_timeline(whole: Path) -> None:
     run = read_run(whole)
     timeline = data_of(build_page([run]))["timelines"][0]
-    assert timeline["ticks"]["tick"] == [row.tick for row in run.ticks]
-    assert sorted(timeline["jobs"]["booked"]) == sorted(job.booked_tick for job in run.jobs)
-    kinds = [TickKind(kind).name.lower() for kind in timeline["ticks"]["kind"]]
-    assert {name: kinds.count(name) for name in run.summary["ticks"]["kinds"]} == run.summary["ticks"]["kinds"]
-    ends = zip(timeline["jobs"]["from"], timeline["jobs"]["to"], strict=True)
-    assert all(start <= end for start, end in ends)
+    assert sorted(tick for group in timeline["ticks"] for tick in group["from"]) == [row.tick for row in run.ticks]
+    booked = [facts[0] for group in timeline["jobs"] for facts in group["facts"]]
+    assert sorted(booked) == sorted(job.booked_tick for job in run.jobs)
+    kinds = {group["name"]: len(group["from"]) for group in timeline["ticks"]}
+    assert kinds == {name: count for name, count in run.summary["ticks"]["kinds"].items() if count}
+    for group in timeline["jobs"]:
+        assert all(start <= end for start, end in zip(group["from"], group["to"], strict=True))
+        assert {len(group[key]) for key in ("worker", "from", "to", "until", "settled", "facts")} == {
+            len(group["from"])
+        }
 
 
 def test_the_first_view_shows_the_first_missed_tick(whole: Path) -> None:
     run = read_run(whole)
-    low, high = timeline_columns(run)["start"]
+    low, high = page_charts.timeline(run)["start"]
     missed = next(row.tick for row in run.ticks if row.kind is TickKind.MISSED)
     assert low <= missed < high <= 400
 
@@ -165,7 +169,8 @@ def test_text_from_a_run_cannot_become_markup_or_script(copied: Path) -> None:
     (copied / "actions.csv").write_text("\n".join(line.replace(",noop,6", f",noop,{evil}") for line in lines) + "\n")
     page = build_page([read_run(copied)])
     plain = Visible(page)
-    assert evil in data_of(page)["timelines"][0]["actions"]
+    labels = [str(facts[7]) for group in data_of(page)["timelines"][0]["ticks"] for facts in group["facts"]]
+    assert any("&lt;/script>&lt;script>alert(1)" in label for label in labels)  # what Plotly reads as markup
     assert "img" not in plain.tags
     assert plain.tags.count("script") == 3
     assert evil in " ".join(plain.words)
@@ -185,13 +190,23 @@ def test_numbers_come_from_the_summary_and_without_one_from_the_rows(whole: Path
     run = read_run(whole)
 
     def shown(of: RunFolder) -> dict[str, str]:
-        return {line.label: line.cells[0].text for line in page_tables.numbers([of], [Samples(of)]) if line.cells}
+        return {line.label: line.cells[0].text for line in page_tables.numbers([Samples(of)]) if line.cells}
 
     counted, derived = shown(run), shown(replace(run, summary={}))
     for label in ("acted, of possible ticks", "missed", "superseded", "delay, p50 [ticks]", "interval, CV", "episodes"):
         assert counted[label] == derived[label]
     assert "publish, p50 [us]" in counted
     assert "publish, p50 [us]" not in derived
+
+
+def test_the_page_shows_the_summarys_rate_where_the_world_waited(whole: Path) -> None:
+    """A RealtimeEnv waits for resets: its summary leaves that out of the rate, which the rows alone cannot."""
+    run = read_run(whole)
+    waited = replace(run, summary=run.summary | {"ticks": run.summary["ticks"] | {"hz": 61.25}})
+    page = Visible(build_page([waited])).text
+    assert "61.250 per second" in page  # the card
+    lines = {line.label: line for line in page_tables.numbers([Samples(waited)])}
+    assert lines["per second"].cells[0].text == "61.2500"
 
 
 # -- several runs ------------------------------------------------------------------------------------------
@@ -204,7 +219,7 @@ def pair(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> list[RunFolde
 
 
 def test_runs_side_by_side_have_ratios_against_the_first(pair: list[RunFolder]) -> None:
-    lines = {line.label: line for line in page_tables.numbers(pair, [Samples(run) for run in pair]) if line.cells}
+    lines = {line.label: line for line in page_tables.numbers([Samples(run) for run in pair]) if line.cells}
     first, second = (run.summary["actions"]["acted_fraction"] for run in pair)
     ratio = lines["acted, of possible ticks"].cells[1].ratio
     assert float(ratio[1:]) == pytest.approx(second / first, rel=0.01)
@@ -235,7 +250,7 @@ def test_a_whole_and_a_damaged_run_stand_side_by_side(pair: list[RunFolder]) -> 
     nothing = replace(pair[1], ticks=[], jobs=[], summary={}, about={}, notes=["everything is missing"])
     page = build_page([pair[0], nothing])
     assert "everything is missing" in page
-    assert data_of(page)["timelines"][1]["ticks"]["tick"] == []
+    assert data_of(page)["timelines"][1]["ticks"] == []
 
 
 def test_runs_of_one_name_are_told_apart_by_their_folders() -> None:
@@ -314,10 +329,8 @@ def test_without_plotly_the_error_names_what_to_install(
 
 def test_ratios_and_numbers_that_do_not_exist_are_dashes(pair: list[RunFolder]) -> None:
     broken = replace(pair[1], summary={"actions": {"acted_fraction": None}}, ticks=[], jobs=[])
-    lines = {
-        line.label: line for line in page_tables.numbers([pair[0], broken], [Samples(r) for r in (pair[0], broken)])
-    }
+    lines = {line.label: line for line in page_tables.numbers([Samples(run) for run in (pair[0], broken)])}
     cell = lines["acted, of possible ticks"].cells[1]
     assert (cell.text, cell.ratio) == ("-", "-")
-    assert math.isnan(Samples(broken).acted_fraction)
+    assert math.isnan(Samples(replace(broken, summary={}, jobs=pair[1].jobs)).summary["actions"]["acted_fraction"])
     assert Samples(broken).outcomes == {outcome.name.lower(): 0 for outcome in Outcome}

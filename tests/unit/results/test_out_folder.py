@@ -21,26 +21,26 @@ pytestmark = pytest.mark.unit
 
 def test_a_folder_that_a_run_has_taken_is_refused_to_others_by_its_pid_until_it_is_released(tmp_path):
     first, second = OutFolder(tmp_path / "run"), OutFolder(tmp_path / "run")
-    first.take()
+    first.acquire()
     with pytest.raises(ConfigError, match=rf"out: another run \(pid {os.getpid()}\) is writing into .*run; wait"):
-        second.take()
+        second.acquire()
     first.release()
-    second.take()
+    second.acquire()
     second.release()
 
 
 def test_the_death_of_a_program_releases_its_folder(tmp_path):
     code = "import pathlib, os, sys; from rtcore.results.out_folder import OutFolder; "
-    code += "f = OutFolder(pathlib.Path(sys.argv[1])); f.take(); os._exit(9)"
+    code += "f = OutFolder(pathlib.Path(sys.argv[1])); f.acquire(); os._exit(9)"
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, timeout=60)
     with OutFolder(tmp_path) as folder:
-        folder.take()
+        folder.acquire()
 
 
 def test_taking_a_folder_changes_nothing_in_it_but_the_lock(tmp_path):
     (tmp_path / "actions.csv").write_text("rows")
     with OutFolder(tmp_path) as folder:
-        folder.take()
+        folder.acquire()
     assert {path.name: path.read_text() for path in tmp_path.iterdir() if path.name[0] != "."} == {
         "actions.csv": "rows"
     }
@@ -59,7 +59,7 @@ def test_a_run_without_anything_learned_is_removed_whole_and_what_is_the_users_s
     earlier_run(tmp_path)
     (tmp_path / "video.mp4").symlink_to("elsewhere")
     with OutFolder(tmp_path) as folder:
-        folder.take()
+        folder.acquire()
         assert folder.clear() == ""
     assert {path.name for path in tmp_path.iterdir()} == {".rtcore-lock", "notes.txt", "video.mp4"}
 
@@ -68,7 +68,7 @@ def test_a_run_without_anything_learned_is_removed_whole_and_what_is_the_users_s
 def test_a_run_that_learned_is_moved_whole_again_and_again(tmp_path, goes_on):
     (tmp_path / "checkpoints" / "000100").mkdir(parents=True)
     with OutFolder(tmp_path) as folder:
-        folder.take()
+        folder.acquire()
         for number in (1, 2):
             earlier_run(tmp_path) if number == 1 else (tmp_path / "actions.csv").write_text("second")
             assert (

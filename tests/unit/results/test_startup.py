@@ -16,7 +16,7 @@ pytestmark = pytest.mark.unit
 
 def test_the_phases_of_a_start_sum_to_the_whole_and_one_may_come_twice() -> None:
     clock = ManualClock()
-    startup = StartUp(clock, lambda _: None)
+    startup = StartUp(clock)
     for phase, seconds in (("world", 1), ("workers", 2), ("rehearsal", 3), ("workers", 4), ("rehearsal", 5)):
         startup.enter(phase)
         clock.advance_ns(seconds * NS_PER_S)
@@ -25,9 +25,9 @@ def test_the_phases_of_a_start_sum_to_the_whole_and_one_may_come_twice() -> None
     assert startup.times_s == {"world": 1.0, "workers": 6.0, "rehearsal": 8.0}
 
 
-def test_a_wait_says_once_a_second_what_is_being_done_and_how_far_it_is() -> None:
-    clock, said = ManualClock(), list[str]()
-    startup = StartUp(clock, said.append)
+def test_a_wait_says_once_a_second_what_is_being_done_and_how_far_it_is(said: list[str]) -> None:
+    clock = ManualClock()
+    startup = StartUp(clock)
     startup.enter("workers", "starting 7 workers")
     for _ in range(30):
         clock.advance_ns(100 * NS_PER_MS)

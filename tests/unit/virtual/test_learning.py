@@ -202,29 +202,27 @@ def checksum_of(simulation):
     return zlib.crc32(newest)
 
 
-def test_checkpoints_of_another_run_are_moved_away_not_mixed(tmp_path: Path):
+def test_checkpoints_of_another_run_are_moved_away_not_mixed(tmp_path: Path, said: list[str]):
     run(out=tmp_path, ticks=100)
-    notes = []
-    simulation = Simulation(run(out=None, ticks=50).config.replace(out=tmp_path), say=notes.append)
+    simulation = Simulation(run(out=None, ticks=50).config.replace(out=tmp_path))
     simulation.run()
     simulation.close()
     assert len(list((tmp_path / "checkpoints").glob("[0-9]*"))) == 1
     assert len(list(tmp_path.glob("checkpoints-1/[0-9]*"))) == 1
-    assert any("checkpoints-1" in note for note in notes)
+    assert any("checkpoints-1" in note for note in said)
 
 
 # -- what goes wrong ---------------------------------------------------------------------------------------------
 
 
-def test_a_loss_that_is_not_finite_stops_learning_and_the_last_good_weights_play_on():
-    notes = []
+def test_a_loss_that_is_not_finite_stops_learning_and_the_last_good_weights_play_on(said: list[str]):
     # Each fits into float32, in which losses are; a batch of them does not.
     config = run(ticks=1).config.replace(env_args={"pay": 3e38}, ticks=300)
-    simulation = Simulation(config, say=notes.append).run()
+    simulation = Simulation(config).run()
     simulation.close()
     learner = simulation.stats().learner
     assert "not finite" in learner.stopped
-    assert sum("not finite" in note for note in notes) == 1
+    assert sum("not finite" in note for note in said) == 1
     assert simulation.stats().counters["ticks"] == 300
     assert np.isfinite(simulation.learning.master.copy().weights).all()
     assert acted_headers(simulation)[-1].policy_version == learner.version

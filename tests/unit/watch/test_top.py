@@ -20,7 +20,7 @@ from rtcore.config.resolved import ResolvedRun, resolve
 from rtcore.config.run import make_config
 from rtcore.errors import ConfigError, LayoutMismatchError, SharedMemoryError
 from rtcore.memory.counters import Words
-from rtcore.memory.description import About
+from rtcore.memory.description import RunDescription
 from rtcore.memory.layout import LAYOUT_VERSION, SEGMENT_HEADER, Layout
 from rtcore.memory.owners import run_ids
 from rtcore.memory.segments import SHM_DIR, attach_segment, create_segment, new_run_id, segment_name, unlink_all
@@ -66,7 +66,8 @@ class MadeUpRun:
         world = {"env_id": "Toy-v0", "observation": OBSERVATION.to_json(), "step_ns": 1}
         told: dict[str, Any] = {"program": "train.py [x]", "run": RUN}
         told |= {"world": world, "policy": {"policy": "synthetic 30 ms", "device": "cpu"}, "devices": ["cpu", "cpu"]}
-        about = About(run_id=self.run_id, plan=plan, startup={"world": 1.0}, started_unix_s=1e9, **told | fields)
+        told |= {"run_id": self.run_id, "plan": plan, "startup": {"world": 1.0}, "started_unix_s": 1e9}
+        about = RunDescription(**told | fields)
         self.shared.about.write(about)
 
     def enter(self, phase: Phase, phase_seq: int) -> None:

@@ -70,7 +70,7 @@ def test_a_module_follows_the_holder_s_versions_in_its_own_memory_order():
     assert note == "weights: one copy on cpu for all its workers, by stand-in"
     assert copies.num_copies == 3
     weights.refuse_changes()
-    weights.done()
+    weights.release()
     for value in range(2, 12):
         publish(host, float(value))
         assert torch.equal(module[0].weight, before), "not while it computes"
@@ -81,7 +81,7 @@ def test_a_module_follows_the_holder_s_versions_in_its_own_memory_order():
         assert torch.equal(module[0].bias, torch.full((3,), float(value)))
         assert module[0].weight.is_contiguous(memory_format=torch.channels_last)
         before = module[0].weight.clone()
-        weights.done()
+        weights.release()
     assert holding.refused == []
 
 
@@ -111,7 +111,7 @@ def test_memory_that_holds_something_else_than_it_says_is_not_used():
     assert device == "cpu"
     assert "version 1 has checksum" in why
     assert why in note
-    weights.done()
+    weights.release()
     publish(host, 3.0)
     assert weights.switch().version == 2, "from the host, as before"
     assert not torch.equal(module[0].weight, before)

@@ -17,7 +17,7 @@ def on_device():
     _, _, shared = connect(lambda: (module, "net"), lambda manifest: store, is_first=True)
     shared.switch()
     weights = DeviceWeights(shared, "cpu")
-    shared.done()
+    shared.release()
     return module, store, weights
 
 

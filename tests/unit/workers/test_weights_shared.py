@@ -69,7 +69,7 @@ def infer(module, weights, x):
     version = weights.switch()
     with torch.inference_mode():
         out = module(x)
-    weights.done()
+    weights.release()
     return version.version, out
 
 
@@ -126,10 +126,10 @@ def test_weights_that_are_held_stay_as_they_are_through_publications():
     for _ in range(6):
         publish(store, lambda array: array + 1 if array.dtype == np.float32 else array)
     assert torch.equal(first.first.bias, held)
-    first_weights.done()
+    first_weights.release()
     assert infer(second, second_weights, torch.rand(1, 3))[0] == 7
     assert first_weights.switch().version == 7
-    first_weights.done()
+    first_weights.release()
     torch.testing.assert_close(first.first.bias, held + 6)
 
 
@@ -140,7 +140,7 @@ def test_weights_written_while_they_are_held_are_noticed():
     claimed = weights.switch()
     make_store.store._heads[claimed.buffer][0] = -1
     with pytest.raises(PolicyError, match="written meanwhile"):
-        weights.done()
+        weights.release()
     assert torn == [True]
 
 
@@ -261,7 +261,7 @@ def test_a_module_that_begins_to_write_to_its_weights_in_the_run_is_refused(how,
             with torch.inference_mode():
                 module(torch.ones(1, 3))
         finally:
-            weights.done(budget_ns=100)  # parts of the 256 bytes: a few calls see all
+            weights.release(budget_ns=100)  # parts of the 256 bytes: a few calls see all
 
     infer()
     infer()
@@ -276,7 +276,7 @@ def test_weights_that_stay_pass_the_look_over_many_versions():
         weights.store.publish(lambda buffer: write_weights(module, weights.manifest, buffer))
         for _ in range(version):
             assert weights.switch().version == version
-            weights.done(budget_ns=100)
+            weights.release(budget_ns=100)
 
 
 def test_the_store_of_a_manifest_has_room_for_it():

@@ -194,7 +194,7 @@ def _first_run(
         weights.refuse_changes()
         return policy
     finally:
-        weights.done()
+        weights.release()
 
 
 def build_network(

@@ -145,7 +145,7 @@ class NetworkPolicy:
         try:
             output = self.executor.run()
         finally:
-            weights.done(self.timing.compute_ns // _LOOK_SHARE)
+            weights.release(self.timing.compute_ns // _LOOK_SHARE)
         self.timing.policy_version, self.timing.policy_checksum = version.version, version.checksum
         return output
 

@@ -101,7 +101,7 @@ class DeviceWeights:
             self._begin_copy()
         return self.version
 
-    def done(self, budget_ns: int = 0) -> None:
+    def release(self, budget_ns: int = 0) -> None:
         """Nothing: a buffer is held while it is copied, not while it is computed with."""
 
     def refuse_changes(self) -> None:
@@ -125,7 +125,7 @@ class DeviceWeights:
 
     def _store_done(self, claimed: Version) -> None:
         self._shared.version = claimed
-        self._shared.done()
+        self._shared.release()
 
     def _source(self, buffer: int) -> Tensor:
         """A buffer of the store, page-locked for the GPU: else a copy would not run beside inferences."""

@@ -1,7 +1,8 @@
-"""A network whose parameters live in the parameter store: one copy for all workers, switched between two inferences.
+"""A network's parameters in the parameter store: one copy for all workers, changed between two inferences only.
 
-`SharedWeights` makes every parameter and buffer of a module a view of the newest buffer of the store. For a new version
-it rebinds them to another buffer: a few microseconds, no copy. On a GPU: see `on_device.py`.
+`SharedWeights` makes every parameter and buffer of a module a view of the store's newest buffer. On another version
+the views of another buffer take their place: a few microseconds, nothing is copied. Not for a module that is moved to
+a GPU: see `device_weights.py`.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ from rtcore.memory.weights import NONE, ParamStore, Version, checksum_of
 from rtcore_workers.modulestate import WriteWatch
 from rtcore_workers.weights.device_memory import NotShared
 
-#: Most bytes verified in one call: 16 ms.
-_MOST_LOOKED_BYTES = 1 << 24
-#: Warning of torch when a factory loads pretrained weights into a module on the meta device. Harmless: the module gets
-#: memory with the weights of worker 0, which did load them.
+#: Most that is read at once in looking for writes: 16 ms.
+_MOST_VERIFIED_BYTES = 1 << 24
+#: What torch says when a factory loads pretrained weights into a module that is built without memory: as it should be,
+#: the memory that it gets afterwards has the weights of worker 0, which loaded them.
 _NO_COPY = r"for .*: copying from a non-meta parameter in the checkpoint to a meta parameter"
 #: Builds the module and its title: each call anew.
 Build = Callable[[], tuple[nn.Module, str]]
 
 
 class Held(NamedTuple):
-    """Weights that a holder process keeps on a device: their store, its buffers as uint8 tensors (buffer_bytes,)."""
+    """Weights that a device's holder keeps: their store's heads, and its buffers as tensors (buffer_bytes,) uint8."""
 
     store: ParamStore
     flats: list[Tensor]
@@ -39,43 +40,43 @@ class Held(NamedTuple):
 
 
 class Holding(Protocol):
-    """How a worker reaches the holder of a device."""
+    """A worker's way to a device's holder."""
 
     def ask(self, device: str) -> Held | None:
-        """The weights held on "cpu" or "cuda:i"; None: there is no holder. NotShared if they cannot be mapped."""
+        """What is held on "cpu" or "cuda:i"; None: nothing is there. NotShared if it cannot be had."""
         ...
 
     def refuse(self, device: str, why: str) -> None:
-        """Report that this worker uses its own copy."""
+        """Say that this worker does without."""
         ...
 
 
 class Weights(Protocol):
-    """Source of the weights of a policy's network."""
+    """Where a policy's network has its weights from."""
 
-    #: The module was built with memory, not on the meta device first.
+    #: The module was built in the ordinary way, not without memory first.
     is_plain: bool
 
     def switch(self) -> Version:
-        """Before an inference: the newest version is used from here on, and stays as it is until `done`."""
+        """Before an inference: the newest version is used from here on, and stays as it is until `release`."""
         ...
 
-    def done(self, budget_ns: int = 0) -> None:
-        """After an inference. PolicyError if the weights were written during it: by the module, or a fault of rtcore.
+    def release(self, budget_ns: int = 0) -> None:
+        """After it. PolicyError if the weights were written meanwhile: by the module, or rtcore is broken.
 
-        `budget_ns`: time that may be spent on finding writes that torch does not count.
+        `budget_ns`: what may be spent in looking for writes that torch does not count.
         """
         ...
 
     def refuse_changes(self) -> None:
-        """After the first inference, before `done`. PolicyError if the module itself has changed its weights."""
+        """After the first inference, before `release`. PolicyError if the module itself has changed its weights."""
         ...
 
 
 class SharedWeights:
     """Binds a module to a store. Used by one thread. `generation`: of the worker, see WORKER_CONTROL.
 
-    PolicyError if the module does not have the manifest's tensors. `on_torn` is called before `done` raises.
+    PolicyError if the module does not have the manifest's tensors. `on_torn` is called before `release` raises.
     """
 
     def __init__(
@@ -103,8 +104,8 @@ class SharedWeights:
         #: The buffers, where they are not in the store's own memory.
         self._flats: list[Tensor] | None = None
         self._bound = -1
-        #: Progress of the current check of all weights: bytes done, CRC-32 so far, version.
-        self._looked = (0, 0, -1)
+        #: How far the newest pass over the weights has come, its CRC-32 so far, and of which version.
+        self._verified = (0, 0, -1)
         claimed = store.claim(worker, generation)
         try:
             self._shared = [tensor for tensor in manifest.tensors if tensor.kind != "private"]
@@ -115,7 +116,7 @@ class SharedWeights:
             store.release(worker)
 
     def switch(self) -> Version:
-        """Claim the newest weights and bind the module to them; returns their version. Allocates only at first use."""
+        """Hold the newest weights and compute with them; returns which. Allocates nothing once each buffer was used."""
         claimed = self.claim()
         if claimed.buffer != self._bound:
             self.bind(claimed.buffer)
@@ -123,16 +124,16 @@ class SharedWeights:
         return claimed
 
     def move(self, held: Held) -> None:
-        """Use the buffers of another store from now on. Called while weights are claimed; they are claimed afterwards.
+        """Compute with another store's buffers from now on. Called while the weights are held; they are afterwards.
 
-        NotShared if the newest version there does not match its checksum; then nothing has changed.
+        NotShared if the newest one there is not what its checksum says; nothing has changed then.
         """
         moved = held.store.claim(self._worker, self._generation)
         found = checksum_of(_bytes_of(held.flats[moved.buffer]))
         if found != moved.checksum:
             held.store.release(self._worker)
             raise NotShared(f"version {moved.version} has checksum {found:08x} there; expected {moved.checksum:08x}")
-        self.done()
+        self.release()
         self.store, self._flats = held.store, held.flats
         self._views = {buffer: self._views_of(buffer) for buffer in range(self.num_copies)}
         self.bind(moved.buffer)
@@ -148,14 +149,14 @@ class SharedWeights:
         return self._bound
 
     def claim(self) -> Version:
-        """Hold the newest weights without computing with them, until `done`."""
+        """Hold the newest weights without computing with them, until `release`."""
         return self.store.claim(self._worker, self._generation)
 
-    def done(self, budget_ns: int = 0) -> None:
-        """Give up the claim. PolicyError if the weights were written while they were claimed."""
+    def release(self, budget_ns: int = 0) -> None:
+        """Let go. PolicyError if the weights were written while they were held."""
         written = self._writes.written()
         intact = self.store.is_intact(self.version)
-        whole = not budget_ns or self._look(budget_ns)
+        whole = not budget_ns or self._verify_part(budget_ns)
         self.store.release(self._worker)
         if written or (intact and not whole):
             raise self._writes_weights(written)
@@ -167,9 +168,9 @@ class SharedWeights:
             )
 
     def refuse_changes(self) -> None:
-        """PolicyError if the module writes to its own weights, which all workers share.
+        """PolicyError if the module writes to its own weights: all workers and no one else has them.
 
-        Reads all weights, so only the first worker does it.
+        Reads all of them, so only the first worker does.
         """
         buffer, flats = self.version.buffer, self._flats
         memory = self.store.buffer(buffer) if flats is None else _bytes_of(flats[buffer])
@@ -193,25 +194,25 @@ class SharedWeights:
             "may be a buffer with persistent=False, each worker's own"
         )
 
-    def _look(self, budget_ns: int) -> bool:
-        """Verify the next part of the weights; False if the checksum of a whole pass is wrong.
+    def _verify_part(self, budget_ns: int) -> bool:
+        """Go on reading the weights, a part at each call; False if a whole pass gave another checksum than theirs.
 
-        Finds writes that torch does not count: BatchNorm in training mode, `.data`, NumPy. The first worker alone does.
+        For what writes past torch's count: BatchNorm in training mode, `.data`, numpy. The first worker reads for all.
         """
         if self._worker != 0 or self._flats is not None:
             return True
-        at, checksum, version = self._looked
+        at, checksum, version = self._verified
         if version != self.version.version:
             at, checksum = 0, 0
         memory = self.store.buffer(self.version.buffer)
-        end = min(len(memory), at + min(budget_ns, _MOST_LOOKED_BYTES))  # a CRC takes about 1 ns a byte
+        end = min(len(memory), at + min(budget_ns, _MOST_VERIFIED_BYTES))  # a CRC takes about 1 ns a byte
         checksum = crc32(memory[at:end], checksum)
         is_over = end == len(memory)
-        self._looked = (0, 0, -1) if is_over else (end, checksum, self.version.version)
+        self._verified = (0, 0, -1) if is_over else (end, checksum, self.version.version)
         return not is_over or checksum == self.version.checksum
 
     def bind(self, buffer: int) -> None:
-        """Make the tensors of the module views of a buffer."""
+        """Make the module's tensors those of a buffer."""
         views = self._views.get(buffer)
         if views is None:
             views = self._views[buffer] = self._views_of(buffer)
@@ -228,7 +229,7 @@ class SharedWeights:
         return [by_name[name] for name, _ in self._targets]
 
     def _take_over(self, buffer: memoryview) -> list[tuple[str, Tensor]]:
-        """The module's tensors with their names in the manifest. Those on the meta device get memory."""
+        """The module's own tensors, by the manifest's name for each. Those on the meta device get memory."""
         found: list[tuple[str, Tensor]] = []
         present = dict(_named_tensors(self.module))
         _check_same(self.manifest, present)
@@ -238,7 +239,7 @@ class SharedWeights:
             for name in tensor.names:
                 own = present[name]
                 if own.is_meta:
-                    # Tied weights stay one object under all their names.
+                    # All the names of tied weights get one object, as they had.
                     view = view_of(buffer, tensor)
                     data = view.clone() if tensor.kind == "private" else view
                     replaced = data_like(own, data) if replaced is None else replaced

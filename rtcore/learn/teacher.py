@@ -1,8 +1,8 @@
-"""What a teacher would answer to each frame: what `learn=imitate` learns. On the virtual clock only.
+"""The actions of a teacher for each frame: the targets of `learn=imitate`. On the virtual clock only.
 
-The teacher is the world's own scripted player. It looks into the world where the network looks at the frame, and knows
-the delay; what acts between the frame and its answer it knows no better. The frames are those that the network's own
-play leads to.
+The teacher is a scripted player that the world provides. It reads the state of the world, where the network sees only
+the frame, and it knows the delay; it does not know the actions that are applied between the frame and its answer. The
+frames are those that the network's own play leads to (DAgger, Ross et al., 2011).
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import numpy.typing as npt
 from rtcore.errors import ConfigError
 from rtcore.loop.world import GymnasiumWorld
 
-#: Asked once a tick, after the world's step: the answer to the frame that came of it.
+#: Called once per tick, after the world's step; returns the action for the frame of that step.
 Teacher = Callable[[], Any]
 
 
-class Lessons:
-    """The teacher's answer to the frame of each tick of a run."""
+class TeacherAnswers:
+    """The teacher's action for the frame of each tick of a run."""
 
     def __init__(self, world: GymnasiumWorld, num_ticks: int) -> None:
         """ConfigError if the world has no teacher."""
@@ -37,11 +37,11 @@ class Lessons:
         self._actions = np.zeros(num_ticks, world.action.np_dtype)
 
     def begin(self, delay_ticks: int, every_ticks: int) -> None:
-        """Before the first tick: how old frames are when they are answered, and ticks from one answer to the next."""
+        """Call before the first tick. `delay_ticks`: from a frame to its action; `every_ticks`: between two actions."""
         self._teacher = self._make_teacher(delay_ticks=delay_ticks, every_ticks=every_ticks)
 
     def after_tick(self, tick: int) -> None:
-        """Ask the teacher. ConfigError if its answer is no action of the world's."""
+        """Get the teacher's action. ConfigError if it is not in the action space of the world."""
         if self._teacher is None:
             raise RuntimeError("after_tick() before begin()")
         action = self._teacher()
@@ -52,5 +52,5 @@ class Lessons:
         self._actions[tick] = action
 
     def at(self, ticks: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        """The answers to the frames of these ticks, one each."""
+        """The actions for the frames of these ticks, one each."""
         return self._actions[ticks]

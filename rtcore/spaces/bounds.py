@@ -1,4 +1,4 @@
-"""Whether the numbers of an observation lie in the space that the world declares: who is to blame, and how often."""
+"""Do the numbers of an observation lie within the declared space? If not: where, how often, whose fault."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from rtcore.errors import EnvironmentFailed, PolicyError, RtcoreError, text_of
 from rtcore.spaces.arrays import Array, ArraySpec
 from rtcore.spaces.observation import ObservationSpec
 
-#: What rounding alone may add to a bound: so many times the dtype's precision.
+#: A value may pass its bound by this many times the precision of its dtype: that is rounding.
 _ROUNDINGS = 8
-#: One part of so many of its caller's time may be spent in looking at frames.
-_LOOK_SHARE = 100
+#: Checking frames may take at most 1 / this of the caller's time.
+_CHECK_SHARE = 100
 
 
-class Breach(NamedTuple):
-    """Elements of an observation, or of one part of it, that its space does not hold."""
+class OutOfBounds(NamedTuple):
+    """Elements of an observation (or of one part of a Dict) that are outside the declared space."""
 
     part: str  #: "" for the observation of a Box
     elements: int
@@ -39,7 +39,7 @@ class Breach(NamedTuple):
 
 
 class _Bounded(NamedTuple):
-    """An array whose elements are to be looked at. `low`, `high`: with what rounding may add."""
+    """An array whose elements have to be checked. `low`, `high`: the declared bounds, widened by rounding."""
 
     dtype: np.dtype[Any]
     part: str
@@ -48,10 +48,10 @@ class _Bounded(NamedTuple):
     declared: tuple[Array, Array]
 
 
-class Promises:
-    """What the space of a world promises of the numbers in its observations. NaN is in no space.
+class DeclaredBounds:
+    """The bounds that the space of a world declares for the numbers in its observations. NaN is outside every space.
 
-    Frames may have axes in front (older frames). Whatever cannot be wrong, such as a pixel of 0 to 255, is not read.
+    Frames may have axes in front (older frames). What cannot be outside, such as a uint8 pixel, is not read.
     """
 
     def __init__(self, observation: ObservationSpec) -> None:
@@ -61,8 +61,8 @@ class Promises:
         found = [_bounded(*each) for each in specs or [(observation, "")]]
         self._arrays = [each for each in found if each is not None]
 
-    def breach(self, frame: Array) -> Breach | None:
-        """The first thing in it that is not as declared; None if there is nothing."""
+    def breach(self, frame: Array) -> OutOfBounds | None:
+        """What is outside its bounds in the first array where anything is; None if nothing is."""
         for array in self._arrays:
             values = self._values(frame, array.part)
             if _is_within(values, array.low, array.high):
@@ -71,7 +71,7 @@ class Promises:
                 return _breach(array, values, ~((values >= array.low) & (values <= array.high)))
         return None
 
-    def not_finite(self, frame: Array) -> Breach | None:
+    def not_finite(self, frame: Array) -> OutOfBounds | None:
         """The first array in it with NaN or infinity, whatever is declared."""
         for array in self._arrays:
             if array.dtype.kind == "f":
@@ -81,7 +81,7 @@ class Promises:
         return None
 
     def refuse_not_finite(self, frame: Array, when: str) -> None:
-        """EnvironmentFailed for NaN or infinity in a frame: for whoever got no finite action from it."""
+        """EnvironmentFailed if a frame holds NaN or infinity. Called when a policy gave no finite action for it."""
         breach = self.not_finite(frame)
         if breach is not None:
             raise EnvironmentFailed(
@@ -90,7 +90,7 @@ class Promises:
             )
 
     def raise_culprit(self, error: Exception, frame: Array, when: str) -> NoReturn:
-        """What an inference that failed is told as.
+        """Raise the error of a failed inference, naming the world or the policy as its cause.
 
         Args:
             error: what the policy raised, rtcore's own check of its output included.
@@ -114,26 +114,26 @@ class Promises:
         return values
 
 
-class ObservationWatch:
-    """Looks at frames as often as that costs its caller little, counts them, and tells of the first that is wrong."""
+class ObservationCheck:
+    """Checks frames against the bounds, as often as is cheap for the caller; counts them, reports the first fault."""
 
     def __init__(
         self, observation: ObservationSpec, clock: Clock, count: Callable[[str], object], tell: Callable[[str], object]
     ) -> None:
         """`count` gets "checked_frames", and "frames_outside" too where one is; `tell`, once, what is wrong."""
-        self.promises = Promises(observation)
+        self.bounds = DeclaredBounds(observation)
         self._clock = clock
         self._count = count
         self._tell = tell
         self._told = False
         self._rest_until_ns = 0
 
-    def look(self, frame: Array, tick: int) -> None:
-        """At the frame of a tick, or not at all if the last look took long."""
+    def check(self, frame: Array, tick: int) -> None:
+        """Check the frame of a tick; skipped while the time share of the last check is not used up."""
         start_ns = self._clock.now_ns()
         if start_ns < self._rest_until_ns:
             return
-        breach = self.promises.breach(frame)
+        breach = self.bounds.breach(frame)
         self._count("checked_frames")
         if breach is not None:
             self._count("frames_outside")
@@ -141,7 +141,7 @@ class ObservationWatch:
                 self._told = True
                 self._tell(f"{breach} at tick {tick}")
         end_ns = self._clock.now_ns()
-        self._rest_until_ns = end_ns + (end_ns - start_ns) * _LOOK_SHARE
+        self._rest_until_ns = end_ns + (end_ns - start_ns) * _CHECK_SHARE
 
 
 def _bounded(spec: ArraySpec, part: str) -> _Bounded | None:
@@ -167,7 +167,7 @@ def _declared(spec: ArraySpec) -> tuple[Array, Array]:
 
 
 def _widened(bounds: Array, direction: int) -> Array:
-    """A bound that a rounded number may just pass."""
+    """The bound, moved outwards by what rounding may add."""
     with np.errstate(over="ignore"):
         wider: Array = bounds + direction * np.abs(bounds) * (_ROUNDINGS * np.finfo(bounds.dtype).eps)
     return np.where(np.isfinite(bounds), wider, bounds)
@@ -176,13 +176,13 @@ def _widened(bounds: Array, direction: int) -> Array:
 def _is_within(values: Array, low: Array, high: Array) -> bool:
     if low.ndim or high.ndim:
         return bool(((values >= low) & (values <= high)).all())
-    # Two numbers instead of arrays; NaN becomes one of them, and is in no order with any other.
+    # Compare two numbers, not arrays. min() and max() of an array with NaN are NaN, and no comparison with NaN is true.
     return bool(low <= values.min() and values.max() <= high)
 
 
-def _breach(array: _Bounded, values: Array, wrong: Array) -> Breach:
+def _breach(array: _Bounded, values: Array, wrong: Array) -> OutOfBounds:
     index = np.unravel_index(int(wrong.argmax()), wrong.shape)
     own = tuple(int(i) for i in index)
     lows, highs = (np.broadcast_to(bounds, values.shape) for bounds in array.declared)
     bounds = float(lows[index]), float(highs[index])
-    return Breach(array.part, int(wrong.sum()), values.size, own, float(values[index]), *bounds)
+    return OutOfBounds(array.part, int(wrong.sum()), values.size, own, float(values[index]), *bounds)
