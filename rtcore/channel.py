@@ -100,9 +100,10 @@ class Forked(Message):
 
 @dataclass
 class ForkFailed(Message):
-    """From the fork server: there is no child; `why` in the kernel's words."""
+    """From the fork server: there is no child. `errno`: the kernel's error number; `why`: the same in words."""
 
     token: int
+    errno: int
     why: str
 
 

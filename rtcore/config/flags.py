@@ -211,7 +211,23 @@ def parse_command(arguments: list[str], prog: str = "rtcore-run", make: MakeConf
             fields[field] = from_words(fields[field])
     if parsed.compare is not None and parsed.print_config:
         raise ConfigError("--print-config prints the settings of one run, which --compare is none of: leave that out")
-    return Command(make(fields), bool(parsed.print_config), parsed.replay, parsed.compare, parsed.log_level)
+    config = make(fields)
+    _refuse_without_effect(chosen, config)
+    return Command(config, bool(parsed.print_config), parsed.replay, parsed.compare, parsed.log_level)
+
+
+def _refuse_without_effect(chosen: Mapping[str, Any], config: RuntimeConfig) -> None:
+    """ConfigError for a flag that changes nothing without another one. Weights bring the other one themselves."""
+    now = config.settings
+    if now["policy"] == "trained" or now["policy_checkpoint"] is not None:
+        return
+    for field, other in (("chunk_rest", "chunk"), ("obs_every", "obs_history")):
+        if field in chosen and now[field] != SETTINGS[field].default and now[other] == SETTINGS[other].default:
+            flag, needed = (name.replace("_", "-") for name in (field, other))
+            raise ConfigError(
+                f"{flag}={now[field]} has no effect while {needed} is {now[other]}: give --{needed} N as well, or "
+                f"leave --{flag} out"
+            )
 
 
 def _state_of(source: Any) -> dict[str, Any]:

@@ -24,7 +24,7 @@ class Snapshot(NamedTuple):
 
 
 class Checkpointer:
-    """A checkpoint every `every_s` seconds and a last one at `stop`.
+    """Writes a checkpoint every `every_s` seconds, and a last one at `stop`.
 
     One that cannot be written is counted and logged (once for each row of failures); the older ones stay, the
     run goes on. `take` is called in this object's thread.
@@ -64,10 +64,10 @@ class Checkpointer:
             self.write()
 
     def write(self, *, last: bool = False) -> None:
-        """A checkpoint now, unless nothing was learned since the last one (at the end: always, for its counters)."""
+        """Write a checkpoint, unless nothing was learned since the last one (at the end: always, for the counters)."""
         try:
             self._write(last)
-        except Exception as error:  # whatever it is: the run and the older checkpoints are worth more
+        except Exception as error:  # whatever it is: it must not end the run, and the older checkpoints are still there
             self.failed += 1
             if not self._is_failing:
                 reason, hint = f"{type(error).__name__}: {error}", ""
@@ -84,7 +84,7 @@ class Checkpointer:
         if updates == self._updates_written and not last:
             return
         mean = snapshot.mean_return
-        # A mean that is not finite would stay the best for ever.
+        # A return that is not finite must not become the best: it could never be beaten.
         is_best = mean is not None and math.isfinite(mean) and (self.best_return is None or mean > self.best_return)
         best = mean if is_best else self.best_return
         folder = self._folder.write(

@@ -1,4 +1,4 @@
-"""What a checkpoint keeps of the master beside the weights, by name of the parameter it belongs to."""
+"""Optimizer state and target network to and from a checkpoint, by name of the parameter each belongs to."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from rtcore.spaces import ObservationSpec
 
 #: A network that fits the world's observations.
 AUTO = "auto"
-#: Policies that compute with no network, so that nobody in their runs needs torch.
+#: Policies without a network: their runs need no torch.
 WITHOUT_NETWORK = ("random", "synthetic")
 _LARGEST_IMAGE_CHANNELS = 4
 
@@ -34,7 +34,7 @@ def fitting_policy(config: RuntimeConfig, observation: ObservationSpec) -> Runti
 
 
 def _is_image(observation: ObservationSpec) -> bool:
-    """What the built-in networks for images take: three axes are channels last if the last one is short."""
+    """Whether the built-in networks for images take it. Three axes: channels last if the last axis is short."""
     shape = observation.shape
     if observation.parts or observation.dtype != "uint8" or len(shape) not in (2, 3):
         return False

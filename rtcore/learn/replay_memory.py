@@ -19,11 +19,11 @@ Observations: TypeAlias = npt.NDArray[Any] | dict[str, npt.NDArray[Any]]
 
 
 class NothingToSample(ValueError):
-    """There is no transition, or there is none any more."""
+    """There is no transition yet, or all have been overwritten."""
 
 
 class Batch(NamedTuple):
-    """Transitions as arrays, one row each. Copies: they stay valid whatever becomes of the ring.
+    """Transitions as arrays, one row each. Copies: they stay valid when the ring is overwritten.
 
     obs, next_obs (N, *frame_shape) of the frame's dtype, or (N, h+1, *frame_shape) oldest first with an `obs_history`
     of h; of a Dict world each is a dict of such arrays, the parts by name, which share one memory. action (N,
@@ -84,9 +84,9 @@ class _Chain(NamedTuple):
 
 
 class TransitionReader:
-    """The transitions of a run as they come, and a replay memory over those whose frames are still in the ring.
+    """Reads the transitions of a run as they come, and samples from those whose frames are still in the ring.
 
-    Used by one thread. Reads only: it can delay nothing, and what is overwritten before it is read is counted
+    Used by one thread. It only reads, so it delays nobody. What is overwritten before it is read is counted
     (`counts`, `lapped_samples`), never returned. A row beside the frames takes `row_bytes`.
     """
 
@@ -113,21 +113,21 @@ class TransitionReader:
         self._capacity = ring.sequence.num_slots
         self._rows = np.zeros(self._capacity, _ROW)
         self._actions = np.zeros((self._capacity, action.nbytes), np.uint8)
-        # Of each frame in the ring the action of its tick: past actions are sampled from here. None if nobody asks.
+        # The action of each frame's tick, from which past actions are sampled. None without an `act_history`.
         self._applied = np.zeros_like(self._actions) if self.history.act_history else None
-        # What `digest_with` asked for: of each frame in the ring its digest, and of which frame it is.
+        # For `digest_with`: the digest of each frame in the ring, and the number of the frame it belongs to.
         self._digest: Callable[[npt.NDArray[Any]], npt.NDArray[Any]] | None = None
         self._digests: npt.NDArray[Any] = np.empty(0)
         self._digested = np.empty(0, np.int64)
         self._first = 0
         self._end = 0
-        self._last_decision = -2  #: number of the newest row's; -2: none that another could follow
+        self._last_decision = -2  #: number of the newest row; -2: no row that another could follow
 
     def digest_with(self, digest: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> None:
-        """From now on a sample holds what `digest` makes of each frame in the frame's place.
+        """From now on samples hold `digest(frame)` in the place of each frame.
 
-        `digest`: raw frames (n, *frame_shape) to (n, ...). It is asked once for each frame that is sampled, and the
-        answer is kept as long as the frame is in the ring: a sample then costs a copy of what is small.
+        `digest`: raw frames (n, *frame_shape) to (n, ...). Computed once for each sampled frame, and kept as long as
+        the frame is in the ring: later samples of it copy only the small result.
         """
         self._digest = digest
         one = digest(np.zeros_like(self._ring.empty_frames(1)))
@@ -161,7 +161,7 @@ class TransitionReader:
             if header is None or action is None:
                 if status is ReadStatus.NOT_YET:
                     break
-                # Overtaken: go on well ahead of the writer, not right in front of it.
+                # The writer has overtaken this reader: go on half a ring ahead of it, not directly in front of it.
                 newest = sequence.newest()
                 self._next_frame = max(seq + 1, newest - sequence.num_slots // 2)
                 self.builder.skip(self._next_frame - seq)
@@ -200,7 +200,7 @@ class TransitionReader:
         self._first = max(self._first, self._end - self._capacity)
 
     def _forget_overwritten(self) -> None:
-        """A transition goes with the oldest of its frames; half a tick's margin is what a copy needs."""
+        """Drop transitions whose oldest frame is overwritten, or is next: it would not last until it is copied."""
         oldest = self._ring.sequence.newest() - self._ring.sequence.num_slots + 2
         depth, rows, capacity = self.history.depth_frames, self._rows, self._capacity
         while self._first < self._end:
@@ -218,8 +218,8 @@ class TransitionReader:
 
         `n_step`: chain up to so many consecutive decisions: fewer where the episode ends, where one was lost, and
         where the next one is not complete yet. Never across any of these. `reuse`: a batch of the same size that is
-        not needed any more; its `obs` and `next_obs` are written over and returned again. New memory for a batch of
-        images costs several times the copying.
+        not needed any more: its `obs` and `next_obs` are overwritten and returned, because allocating memory for a
+        batch of images takes several times as long as copying it.
         """
         if batch_size < 1 or n_step < 1:
             raise ValueError(f"batch_size={batch_size}, n_step={n_step}: both must be at least 1")
@@ -227,7 +227,7 @@ class TransitionReader:
         positions, chain = self._choose(batch_size, rng, n_step)
         obs, next_obs = self._copy_frames(positions, chain, reuse)
         while (lapped := self._lapped(positions)).any():
-            # Overwritten while they were copied: these rows again, from what is left.
+            # These rows were overwritten while they were copied: draw them again from the rest.
             again = np.flatnonzero(lapped)
             self.lapped_samples += len(again)
             self._forget_overwritten()
@@ -274,19 +274,19 @@ class TransitionReader:
         return self._ring.gather(obs_seqs, obs), self._ring.gather(next_seqs, next_obs)
 
     def _digests_of(self, seqs: Places) -> npt.NDArray[Any]:
-        """As `FrameRing.gather`, of the digests; those that are not there yet are made."""
+        """As `FrameRing.gather`, of the digests; missing ones are computed."""
         places = seqs % self._capacity
         missing = np.unique(seqs[self._digested[places] != seqs])
         if self._digest is not None and len(missing):
             digests = self._digest(self._ring.gather(missing))
-            # After the copies: what was being overwritten is not kept, and its rows are drawn again.
+            # Check after the copies: digests of overwritten frames are not kept, and their rows are drawn again.
             whole = ~self._ring.lapped(missing)
             self._digests[missing[whole] % self._capacity] = digests[whole]
             self._digested[missing[whole] % self._capacity] = missing[whole]
         return self._digests[places]
 
     def _lapped(self, positions: Places) -> npt.NDArray[np.bool_]:
-        """Which rows' oldest frame the writer had begun to overwrite: asked after the copies."""
+        """The rows whose oldest frame the writer has begun to overwrite. To be called after the copies."""
         rows = self._rows[positions % self._capacity]
         return self._ring.lapped(np.maximum(rows["obs_seq"] - self.history.obs_depth_frames, rows["first_seq"]))
 

@@ -1,4 +1,4 @@
-"""A resumed run is made as the run before it was, in its folder: only what is said anew is other."""
+"""Settings of a resumed run: those of the run before it, except for what the user gives again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rtcore.files.trust import refuse_code
 from rtcore.files.values import from_json
 from rtcore.learn.checkpoint import FOLDER, find_state_folder, read_state
 
-#: Of the terminal, or about these very files, or taken with the weights by `resolve_policy`.
+#: Not taken over: they concern the terminal or these files, or `resolve_policy` takes them from the checkpoint.
 _NOT_TAKEN = {
     "resume",
     "policy_checkpoint",
@@ -24,7 +24,7 @@ _NOT_TAKEN = {
     "obs_every",
     "act_history",
 }
-#: What belongs to one world, and is left behind with it.
+#: Settings of one world: not taken over if another world is given.
 _OF_THE_WORLD = {"env_args", "rom", "fps", "noop_action"}
 
 
@@ -42,11 +42,11 @@ def with_resumed(fields: Mapping[str, Any]) -> dict[str, Any]:
     saved = read_state(folder, "resume").get("config") or {}
     source = f"resume: {path}"
     left = _NOT_TAKEN | (_OF_THE_WORLD if fields.get("env_id", saved.get("env_id")) != saved.get("env_id") else set())
-    # The run ends with the first of the two.
+    # A run ends at the first of the two: an old one must not cut short a new one.
     left |= {"ticks", "duration"} if {"ticks", "duration"} & fields.keys() else set()
     taken = {name: value for name, value in saved.items() if name not in left and name not in fields}
     try:
-        # Read first: what is refused is what would be used.
+        # Decode before the check, so that exactly the values that would be used are checked.
         taken = {name: from_json(value) for name, value in taken.items()}
         refuse_code({name: taken[name] for name in ("env_id", "rom", "env_args") if name in taken}, fields, source)
     except ValueError as error:
@@ -61,5 +61,5 @@ def with_resumed(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def settings_of(fields: Mapping[str, Any]) -> RuntimeConfig:
-    """The config of a run that may be a resumed one."""
+    """The config for these fields, with those of the resumed run if `resume` is among them."""
     return make_config(**with_resumed(fields))

@@ -1,4 +1,4 @@
-"""What a real run does about learning beside its processes: what it goes on from, and what of it is kept."""
+"""The state that a learning run resumes from and saves: state.json, and the return that picks the best checkpoint."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from rtcore.results.record import RunRecord
 
 _log = logging.getLogger(__name__)
 
-#: Newest episodes whose mean return says which checkpoint is the best, and the fewest that say anything.
+#: The best checkpoint is found by the mean return of this many newest episodes; with fewer than the second, by none.
 _MEAN_EPISODES, _FEWEST_EPISODES = 50, 10
-#: Settings that a resumed run takes from its command line like any other, and that make it learn something else.
+#: Settings whose change makes a resumed run learn something else: it is told to the user.
 _LEARNED_WITH = (
     *("env_id", "env_args", "fps", "seed", "policy_args", "mode", "learners"),
     *("learning_rate", "gamma", "batch_size", "n_step", "double_dqn", "target_every", "max_grad_norm"),
@@ -54,7 +54,7 @@ def checkpoint_folder(config: RuntimeConfig, out: Path, saved: SavedState | None
 
 
 def judged_return(record: RunRecord) -> float | None:
-    """Mean return of the newest episodes, by which the best checkpoint is found; None while there are too few."""
+    """Mean return of the newest episodes, which picks the best checkpoint; None while there are too few."""
     returns = [episode.total_reward for episode in record.episodes.newest(_MEAN_EPISODES)]
     return sum(returns) / len(returns) if len(returns) >= _FEWEST_EPISODES else None
 

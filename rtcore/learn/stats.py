@@ -1,4 +1,4 @@
-"""How learning goes, out of the learners' segment."""
+"""Statistics of learning, read from the learners' segment."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NUMBERS = ("loss", "td_error", "q_mean", "grad_norm")
 
 
 def learner_stats(config: RuntimeConfig, master: MasterState, store: ParamStore, ticks: int) -> LearnerStats:
-    """What the segment says, `ticks` after learning began. Rate and restarts are for who watches the learners."""
+    """The statistics in the segment, `ticks` after learning began. The supervisor adds rate and restarts."""
     statuses, updates = master.status, master.commit.updates
     newest = max(statuses, key=lambda status: status["updates"])
     made = [status for status in statuses if status["updates"]]

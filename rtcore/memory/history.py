@@ -28,7 +28,7 @@ Seqs = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class History:
-    """How much of the past belongs to an observation. Both 0: the frame alone."""
+    """How many older frames and past actions belong to an observation. Both 0: the frame alone."""
 
     obs_history: int = 0  #: older frames beside the newest one
     act_history: int = 0  #: last applied actions
@@ -42,7 +42,7 @@ class History:
 
     @classmethod
     def of(cls, history: HistorySettings) -> History:
-        """That of a run's settings."""
+        """From the settings of a run."""
         return cls(history.obs_history, history.act_history, history.obs_every)
 
     @property
@@ -52,7 +52,7 @@ class History:
 
     @property
     def depth_frames(self) -> int:
-        """How many frames back the oldest one is that is needed, headers included."""
+        """How many frames back the oldest frame or header is that is needed."""
         return max(self.obs_depth_frames, self.act_history - 1, 0)
 
     def require_room(self, ring_slots: int) -> None:
@@ -73,7 +73,7 @@ class History:
         return _window(seqs, first_seqs, self.act_history)
 
     def stacked(self, observation: ObservationSpec) -> ObservationSpec:
-        """What a network is given: (h+1, *shape) if there are older frames, else as it is."""
+        """The observation of a network: (h+1, *shape) if there are older frames, else unchanged."""
         if self.obs_history == 0:
             return observation
         count = self.obs_history + 1
@@ -126,7 +126,7 @@ class HistoryReader:
             self.read = self._read_frame
 
     def _read_frame(self, seq: int) -> FrameHeader | None:
-        """The frame alone: costs what `FrameRing.read_with_header` does."""
+        """Read the frame alone, at the cost of `FrameRing.read_with_header`."""
         return self._ring.read_with_header(seq, self.newest)[1]
 
     def _read_all(self, seq: int) -> FrameHeader | None:
@@ -142,11 +142,11 @@ class HistoryReader:
         oldest = seq - len(self._actions) + 1
         for place, target in enumerate(self._actions):
             target[:] = ring.read_action(max(oldest + place, first)) or bytes(len(target))
-        # After the copies: what is older is overwritten sooner, so that asking for the oldest answers for all.
+        # Check after the copies. The oldest frame is overwritten first: if it is intact, all are.
         return header if ring.is_there(first) else None
 
     def _first_needed(self, seq: int) -> int:
-        """The first frame of the episode of `seq`, or the oldest that is looked at, whichever is newer."""
+        """The first frame of the episode of `seq`, or the oldest that the history needs, whichever is newer."""
         last = max(0, seq - self._depth)
         while seq > last and self._ring.kind_of(seq) != TickKind.RESET:
             seq -= 1

@@ -1,4 +1,4 @@
-"""The master weights that learners share: weights, optimizer and target network, intact whoever dies when.
+"""The master weights that learners share: weights, optimizer, target network. Intact whenever a learner dies.
 
 Two slots hold (weights, Adam's first and second moments), two hold the target network. One word, the commit, says
 how many updates there were and which slots are the present ones. An update reads the present slot, writes the other
@@ -37,11 +37,11 @@ from rtcore.memory.layout import (
 from rtcore.memory.segments import Segment, attach_segment, segment_path
 
 Floats = npt.NDArray[np.float32]
-#: How often one that waits for the lock looks again, showing that it is alive [ns].
-_LOOK_NS = NS_PER_MS // 4
+#: How often a learner that waits for the lock tries again, and shows that it is alive [ns].
+_POLL_NS = NS_PER_MS // 4
 
 
-#: What ends learning, as a learner says it (`stopped_by`), with the number that shows it.
+#: Why learning ended (`stopped_by`), with the field of the number that was not finite.
 STOPPED_BY = {
     1: ("loss", "loss"),
     2: ("gradient", "grad_norm"),
@@ -50,19 +50,19 @@ STOPPED_BY = {
 
 
 class LearnerState(IntEnum):
-    """What a learner is at."""
+    """What a learner is doing."""
 
     STARTING = 0
     COLLECTING = 1  #: waits for the first transitions (`learning_starts`)
     LEARNING = 2
     YIELDING = 3  #: pauses, because ticks were missed or late
-    CAPPED = 4  #: as many updates as `updates_per_tick` allows
+    CAPPED = 4  #: has made as many updates as `updates_per_tick` allows
     STOPPED = 5  #: its loss or gradient was not finite
-    PAUSED = 6  #: the program that embeds the run said so
+    PAUSED = 6  #: by the program that embeds the run
 
 
 class Commit(NamedTuple):
-    """How many updates there were, and which slot and target are the present ones."""
+    """Number of updates, and which slot and target are current."""
 
     updates: int
     slot: int
@@ -90,7 +90,7 @@ Step = Callable[[Slot, Slot, int], None]
 
 
 class MasterCopy(NamedTuple):
-    """A private copy of everything, of one moment."""
+    """A consistent private copy of everything."""
 
     updates: int
     weights: Floats
@@ -135,14 +135,14 @@ class MasterState:
         return cls(memoryview(bytearray(layout.num_bytes)), layout)
 
     def close(self) -> None:
-        """Give back the lock's file. The memory stays its owner's."""
+        """Close the lock file. The memory belongs to its owner."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
     @property
     def commit(self) -> Commit:
-        """The present state of things; without the lock only the numbers are of use."""
+        """The current commit. Without the lock, its slot may be overwritten at any moment: use only the numbers."""
         return Commit.of(self._commit["commit"])  # (R10) before the slot is read
 
     def begin(
@@ -154,7 +154,7 @@ class MasterState:
         exp_avg_sq: Floats | None = None,
         target: Floats | None = None,
     ) -> None:
-        """Set everything, before anybody learns. Without moments they are zero; without a target it is the weights."""
+        """Set everything before learning begins. Default moments: zero; default target: the weights."""
         slot = self.slots[0]
         slot.weights[:] = weights
         slot.exp_avg[:] = 0 if exp_avg is None else exp_avg
@@ -164,7 +164,7 @@ class MasterState:
 
     @contextmanager
     def locked(self, waiting: Callable[[], None] | None = None) -> Iterator[None]:
-        """Alone with the master. `waiting` is called now and then until it is this one's turn."""
+        """Hold the lock. `waiting` is called now and then while others hold it."""
         while not self._turn.acquire(timeout=0.05):
             if waiting is not None:
                 waiting()
@@ -179,21 +179,21 @@ class MasterState:
             self._turn.release()
 
     def _lock_file(self, waiting: Callable[[], None] | None) -> None:
-        """Not by blocking in the kernel: one that waits for a holder that hangs must not look hung itself."""
+        """Poll, do not block in the kernel: a learner that waits for a hung one must still show that it is alive."""
         while self._fd >= 0:
             try:
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if waiting is not None:
                     waiting()
-                self._clock.sleep_until_ns(self._clock.now_ns() + _LOOK_NS)
+                self._clock.sleep_until_ns(self._clock.now_ns() + _POLL_NS)
             else:
                 return
 
     def apply(self, step: Step, target_every: int) -> Commit:
         """One update by `step`, to be called with the lock held. Every `target_every` updates the target follows.
 
-        What `step` raises is passed on, and nothing has happened.
+        If `step` raises, nothing has changed.
         """
         before = self.commit
         updates, target = before.updates + 1, before.target
@@ -207,19 +207,19 @@ class MasterState:
         return after
 
     def read_weights(self, out: Floats, waiting: Callable[[], None] | None = None) -> Commit:
-        """The present weights into `out`; returns which they are."""
+        """Copy the current weights into `out`; returns their commit."""
         with self.locked(waiting):
             commit = self.commit
             out[:] = self.slots[commit.slot].weights
             return commit
 
     def read_target(self, out: Floats, waiting: Callable[[], None] | None = None) -> None:
-        """The present target network's weights into `out`."""
+        """Copy the current target network's weights into `out`."""
         with self.locked(waiting):
             out[:] = self.targets[self.commit.target]
 
     def copy(self) -> MasterCopy:
-        """Everything, of one moment: for a checkpoint."""
+        """A consistent copy of everything, for a checkpoint."""
         with self.locked():
             commit = self.commit
             slot = self.slots[commit.slot]
@@ -228,9 +228,9 @@ class MasterState:
 
 
 def attach_master(run_id: str, *, readonly: bool = False) -> tuple[MasterState, int]:
-    """Anybody in a run that learns: its master, and the updates it began with. LayoutMismatchError if there is none.
+    """Attach to the master of a run that learns. Returns it and the updates it began with. LayoutMismatchError: none.
 
-    `readonly`: for an onlooker, who reads counters and cannot lock it.
+    `readonly`: for programs that watch the run: they read counters and cannot lock.
     """
     segment = attach_segment(run_id, "learner", readonly=readonly)
     sizes = Words(LEARNER_SIZES, segment.buf, SEGMENT_HEADER.num_bytes)

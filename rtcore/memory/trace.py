@@ -1,8 +1,8 @@
-"""What every process was doing when: one fixed-size ring of events per process, in shared memory.
+"""Trace events: what each process was doing when. One fixed-size ring of events per process, in shared memory.
 
-A process writes events about itself only, after the work they are about is done: no lock, nothing allocated that
-stays, a microsecond an event. The supervisor collects them while the run goes on; an event that was overwritten
-before it was collected is counted as lost. Turning them into a picture is the business of `report.perfetto`.
+A process writes only its own events, after the work they describe: no lock, no lasting allocation, about a microsecond
+per event. The supervisor collects them during the run. An event that is overwritten before it is collected is counted
+as lost. `report.perfetto` turns them into a trace file.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ _OLDEST_VERSION = 5
 
 
 class TraceKind(IntEnum):
-    """What an event is about; what its `value` means, where it means anything."""
+    """What an event describes, and the meaning of its `value`, where it has one."""
 
     # -- env process
     SLEEP = 0  #: nothing to do before the next deadline
     PREPARE = 1  #: awake before the deadline: warming caches, waking the next worker, spinning
-    TICK = 2  #: all that belongs to a tick; value: its `TickKind`
-    COLLECT = 3  #: answers out of the slots, workers come and gone
-    DISPATCH = 4  #: the decision; worker and booked_tick of the job whose action is applied, value: 1 if first used
+    TICK = 2  #: the whole tick; value: its `TickKind`
+    COLLECT = 3  #: reading answers from the slots, and which workers are up
+    DISPATCH = 4  #: the decision; worker and booked_tick of the applied job; value: 1 if this is its first tick
     BOOK = 5  #: jobs booked and their workers woken
-    JOB = 6  #: a moment within BOOK: one job (worker, booked_tick); value: its due tick
+    JOB = 6  #: an instant within BOOK: one job (worker, booked_tick); value: its due tick
     STEP = 7  #: the world's step
     RESET = 8  #: the world's reset
     PUBLISH = 9  #: frame `frame_seq` made visible
     ACCOUNT = 10  #: counters, histograms, job log
-    OUTCOME = 11  #: a moment: the job (worker, booked_tick) ended; value: its `Outcome`
+    OUTCOME = 11  #: an instant: the job (worker, booked_tick) ended; value: its `Outcome`
     COLLECT_GARBAGE = 12  #: Python's garbage collector, run where it disturbs least
     # -- workers
     IDLE = 20  #: no job
@@ -66,7 +66,7 @@ class TraceKind(IntEnum):
     DEVICE_TO_HOST = 26
     WRITE = 27  #: the answer into the slot
     # -- supervisor
-    DRAIN = 40  #: reading the record out of shared memory
+    DRAIN = 40  #: reading ticks and jobs out of shared memory
     WORKER_DOWN = 41  #: worker taken out; value: its new number of restarts
     WORKER_UP = 42  #: worker ready (again)
 
@@ -84,7 +84,7 @@ class TraceRing:
         self._next_seq = self.sequence.newest() + 1
 
     def format(self) -> None:
-        """Empty it. By the creator of the segment, before anybody attaches."""
+        """Initialise an empty ring. Called by the creator of the segment, before any process attaches."""
         self.sequence.format()
         self._next_seq = 0
 
@@ -118,7 +118,7 @@ class TraceRing:
         self._next_seq = seq + 1
 
     def events_from(self, seq: int) -> tuple[bytes, int, int]:
-        """Reader: (raw events from `seq` on, number of the next one, events that were overwritten)."""
+        """Reader: (raw events from `seq` on, number of the next one, events overwritten)."""
         sequence, size = self.sequence, self._num_bytes
         end = sequence.newest() + 1
         lost = max(0, end - seq - sequence.num_slots)
@@ -130,7 +130,7 @@ class TraceRing:
         return raw[overtaken * size :], end, lost + overtaken
 
     def _pieces(self, first: int, end: int) -> list[tuple[int, int]]:
-        """(byte offset, bytes) of the events from `first` up to `end`: at most two, as a ring has one seam."""
+        """(byte offset, bytes) of the events from `first` up to `end`: at most two, as the ring wraps once."""
         pieces = []
         while first < end:
             slot = first % self.sequence.num_slots
@@ -150,13 +150,13 @@ class TraceSpool:
         self._rings = rings
         self._paths = [folder / f"trace-{process_name(process)}.events" for process in range(len(rings))]
         self._files: list[BinaryIO | None] = [None] * len(rings)
-        # From the first one: a ring is empty until the run begins, and it may have begun before this spool was made.
+        # From event 0: the run may have begun before this object was made.
         self._next = [0] * len(rings)
         self.num_events = 0
         self.lost_events = 0
 
     def collect(self) -> None:
-        """Everything new."""
+        """Append all new events to the files."""
         for process, ring in enumerate(self._rings):
             if ring.sequence.newest() < self._next[process]:
                 continue
@@ -192,12 +192,12 @@ def read_spool(folder: Path) -> dict[str, npt.NDArray[Any]]:
 
 
 def spool_head() -> bytes:
-    """What a file of events begins with: the layout of the events, so that no other rtcore misreads them."""
+    """The head of a file of events: the layout of the events, so that no other version of rtcore misreads them."""
     return SPOOL_HEAD.pack(SPOOL_MAGIC, LAYOUT_VERSION, TRACE_EVENT.num_bytes)
 
 
 def _map_events(path: Path) -> npt.NDArray[Any]:
-    """Events of one file. An event that was only half written when its writer was killed is left out."""
+    """The events of one file. A last event that is cut off (its writer was killed) is left out."""
     num_bytes = path.stat().st_size
     if num_bytes == 0:  # its writer was killed before anything reached the file
         return np.empty(0, TRACE_EVENT.dtype)

@@ -1,51 +1,154 @@
-"""The supervisor's look at the env process: what it raised, whether it lives, whether it hangs."""
+"""The env process as the supervisor sees it: what its world looks like, whether it lives or hangs, and how it is ended.
+
+It is never restarted: the world's state would be lost.
+"""
 
 from __future__ import annotations
 
-from rtcore.channel import AtWorld
-from rtcore.clock import ns_of
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from rtcore.channel import AtWorld, WorldSpec
+from rtcore.clock import NS_PER_MS, NS_PER_S, Clock, ns_of
 from rtcore.config.resolved import ResolvedRun
 from rtcore.config.run import RuntimeConfig
-from rtcore.errors import EnvironmentHung, WorkerDied
+from rtcore.errors import EnvironmentHung, RtcoreError, StartupError
 from rtcore.host.watchdog import Patience
 from rtcore.memory.shared import SharedRun
-from rtcore.processes.launcher import Child, child_error
+from rtcore.processes.launcher import Child, Launcher
 
+ENV_ENTRY = "rtcore.loop.process:main"
 _ILLEGAL_OPCODE = "(A Game Boy program that executes an illegal opcode never does.)"
+_GRACE_NS = 2 * NS_PER_S
+_POLL_NS = 5 * NS_PER_MS
 
 
-def longest_silence_ns(run: ResolvedRun) -> int:
-    """How long the env process may show no sign of life: it shows one at each tick, and may sleep until the next."""
-    return ns_of(run.config.faults.env_timeout_s) + 2 * run.period_ns
+class EnvironmentProcess:
+    """Used by the supervising thread. `child`: the process, which has been started."""
 
+    def __init__(self, child: Child, config: RuntimeConfig, clock: Clock, patience: Patience) -> None:
+        self.child = child
+        self._config = config
+        self._clock = clock
+        self._patience = patience
+        self._at_world = AtWorld("")
+        #: None before the world is known.
+        self._shared: SharedRun | None = None
+        self._run: ResolvedRun | None = None
+        self._hangs = self._was_ended = False
 
-def check_start(env: Child, at: AtWorld, config: RuntimeConfig, patience: Patience) -> None:
-    """`EnvironmentHung` if a call of the world's takes too long while there is no heartbeat yet."""
-    silent_ns, timeout_s = patience.silent_ns("env", at), config.faults.env_timeout_s
-    if at.call and not at.may_take_a_start and silent_ns > ns_of(timeout_s):
-        raise EnvironmentHung(
-            f"the world (in the env process, pid {env.pid}) did not return within {timeout_s:g} s {at.call} "
-            f"and was ended. Does {config.world.env_id} return from step() and reset()? {_ILLEGAL_OPCODE} "
-            "Raise --env-timeout-s if it is only slow"
-        )
+    # -- start ---------------------------------------------------------------------------------------------
 
+    @property
+    def doing(self) -> str:
+        """What it asks of the world at the moment, for people."""
+        return f"the world {self._config.world.env_id} ({self._at_world.call or 'being made'})"
 
-def check_env(env: Child, shared: SharedRun | None, run: ResolvedRun | None, patience: Patience) -> None:
-    """Raise what the env process raised, `WorkerDied`, or `EnvironmentHung` (who closes the run ends it then).
+    def poll_spec(self) -> dict[str, Any] | None:
+        """What the world looks like, once that is known. `EnvironmentHung` if the world does not return from a call."""
+        messages = self.child.messages
+        while messages:
+            message = messages.popleft()
+            if isinstance(message, WorldSpec):
+                return message.spec
+            if not isinstance(message, AtWorld):
+                raise StartupError(f"the env process sent {message!r:.200} first; expected what its world looks like")
+            self._at_world = message
+        at, limit_s = self._at_world, self._config.faults.env_timeout_s
+        silent_ns = self._patience.silent_ns("env", at)
+        if at.call and not at.may_take_a_start and silent_ns > ns_of(limit_s):
+            self._hangs = True
+            raise EnvironmentHung(
+                f"the world (in the env process, pid {self.child.pid}) did not return within {limit_s:g} s {at.call} "
+                f"and was ended. Does {self._config.world.env_id} return from step() and reset()? {_ILLEGAL_OPCODE} "
+                "Raise --env-timeout-s if it is only slow"
+            )
+        return None
 
-    `shared`, `run`: None before the world is known.
-    """
-    if env.failure is not None:
-        raise child_error(env.failure, "the env process")
-    if env.exitcode is not None:
-        raise WorkerDied("env", 0, env.pid, env.exitcode)
-    if shared is None or run is None or env.ready is None:
-        return
-    heartbeat_ns = shared.env_status["heartbeat_ns"]
-    silent_ns = patience.silent_ns("env", heartbeat_ns)
-    if heartbeat_ns and silent_ns > longest_silence_ns(run):
-        raise EnvironmentHung(
-            f"the env process (pid {env.pid}) was silent for {silent_ns / 1e9:.0f} s in tick "
-            f"{shared.env_status['tick']} and was ended. Does {run.config.world.env_id} return from step() "
-            f"and reset()? {_ILLEGAL_OPCODE} Raise --env-timeout-s if it is only slow"
-        )
+    def begin_watching(self, run: ResolvedRun, shared: SharedRun) -> None:
+        """The run's shared memory is there: from now on it shows its heartbeat in it."""
+        self._run, self._shared = run, shared
+
+    # -- watch ---------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raise what it raised, `WorkerDied`, or `EnvironmentHung` (whoever closes the run ends it then)."""
+        child, shared = self.child, self._shared
+        if (error := child.error) is not None:
+            raise error
+        if child.exitcode is not None:
+            raise child.death
+        if shared is None or child.ready is None:
+            return
+        heartbeat_ns = shared.env_status["heartbeat_ns"]
+        silent_ns = self._patience.silent_ns("env", heartbeat_ns)
+        if heartbeat_ns and silent_ns > self._longest_silence_ns:
+            self._hangs = True
+            raise EnvironmentHung(
+                f"the env process (pid {child.pid}) was silent for {silent_ns / 1e9:.0f} s in tick "
+                f"{shared.env_status['tick']} and was ended. Does {self._config.world.env_id} return from step() "
+                f"and reset()? {_ILLEGAL_OPCODE} Raise --env-timeout-s if it is only slow"
+            )
+
+    @property
+    def _longest_silence_ns(self) -> int:
+        """How long it may show no sign of life: it shows one at each tick, and may sleep until the next."""
+        period_ns = self._run.period_ns if self._run is not None else 0
+        return ns_of(self._config.faults.env_timeout_s) + 2 * period_ns
+
+    # -- end -----------------------------------------------------------------------------------------------
+
+    @property
+    def is_well(self) -> bool:
+        """Nothing is known against it; how it ends is news then."""
+        known = self.child.failure is not None or self.child.exitcode is not None or self._was_ended
+        return not known and self._shared is not None and not self._hangs
+
+    @property
+    def patience_ns(self) -> int:
+        """How long it gets to finish its tick, or to close its world."""
+        return 0 if self._hangs else self._longest_silence_ns
+
+    def await_exit(self, launcher: Launcher) -> RtcoreError | None:
+        """Once it was told to end: returns when it has ended, and what went wrong while its world was closed."""
+        is_well, child = self.is_well, self.child
+        if is_well:
+            self._wait_while(lambda: child.is_alive, launcher, self._longest_silence_ns)
+        took_too_long = child.is_alive
+        if took_too_long:
+            self.end(launcher)
+        launcher.poll_until(lambda: child.exitcode is not None, _GRACE_NS)
+        if not is_well:
+            return None
+        if took_too_long:
+            return EnvironmentHung(
+                f"closing {self._config.world.env_id} took longer than {self._config.faults.env_timeout_s:g} s and was "
+                "cut short: what its close() writes may not be whole (its atexit functions, and the processes that "
+                "multiprocessing waits for, belong to it). Raise --env-timeout-s if it is only slow"
+            )
+        return child.error or (child.death if child.exitcode else None)
+
+    def end(self, launcher: Launcher) -> None:
+        """End it, as it does not by itself. SIGTERM makes it leave what it is at and close the world, unless that is in
+        C code which never returns: one that shows no life after it is killed.
+
+        Where the fork server is gone too, nobody tells of its death.
+        """
+        self._was_ended = True
+        if self._shared is None:
+            raise RuntimeError("it is killed with the fork server before its world is known")
+        child, status = self.child, self._shared.env_status
+        heartbeat_ns = status["heartbeat_ns"]
+        child.kill(signal.SIGTERM)
+        self._wait_while(lambda: child.is_alive and status["heartbeat_ns"] == heartbeat_ns, launcher, _GRACE_NS)
+        if status["heartbeat_ns"] != heartbeat_ns:
+            self._wait_while(lambda: child.is_alive, launcher, self._longest_silence_ns)
+        child.kill()
+        self._wait_while(lambda: child.is_alive, launcher, _GRACE_NS)
+
+    def _wait_while(self, going_on: Callable[[], bool], launcher: Launcher, limit_ns: int) -> None:
+        give_up_ns = self._clock.now_ns() + limit_ns
+        while going_on() and self._clock.now_ns() < give_up_ns:
+            launcher.poll_until(lambda: not going_on(), _POLL_NS)
+            self._clock.sleep_until_ns(self._clock.now_ns() + _POLL_NS)

@@ -101,13 +101,13 @@ def _fork(request: Fork, sys_path: list[str], control: Channel, wake: tuple[int,
     try:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     except OSError as error:
-        return ForkFailed(request.token, str(error))
+        return ForkFailed(request.token, error.errno or 0, str(error))
     with theirs:
         try:
             pid = os.fork()
         except OSError as error:
             ours.close()
-            return ForkFailed(request.token, str(error))
+            return ForkFailed(request.token, error.errno or 0, str(error))
         if not pid:
             ours.close()
             sys.path[:] = sys_path

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rtcore.channel import End, Holder, HoldWish
-from rtcore.errors import WorkerDied, describe_exit
+from rtcore.errors import describe_exit
 from rtcore.memory.layout import Layout, ParamLayout
 from rtcore.memory.segments import segment_path
 from rtcore.memory.weights import ParamStore, attach_store, create_store
-from rtcore.processes.launcher import Child, child_error
+from rtcore.processes.launcher import Child
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class _Place:
 class HolderProcesses:
     """The weight holders of a run. Used by the supervising thread; `stats` by any.
 
-    `take_down(worker, reason)`: kill a worker, which is then restarted for that reason.
+    `kill_worker(worker)`: end a worker whose holder has died; it is restarted then.
     """
 
     def __init__(
@@ -58,17 +58,17 @@ class HolderProcesses:
         run_id: str,
         layout: Layout,
         launch: Launch,
-        take_down: Callable[[Child, str], None],
+        kill_worker: Callable[[Child], None],
     ) -> None:
         #: Shutting down: exits are expected.
         self.ending = False
         self._run_id = run_id
         self._layout = layout
         self._launch = launch
-        self._take_down = take_down
+        self._kill_worker = kill_worker
         self._places: list[_Place] = []
 
-    def ask(self, worker: Child, wish: HoldWish, params: ParamStore) -> None:
+    def request(self, worker: Child, wish: HoldWish, params: ParamStore) -> None:
         """A worker wants a device's weights held; answered as soon as they are. `params`: the run's store."""
         place = next((place for place in self._places if place.device == wish.device), None)
         if place is None:
@@ -106,13 +106,12 @@ class HolderProcesses:
         if self.ending:
             return
         if child.ready is None:
-            cause = f"its holder died: {describe_exit(child.exitcode)}"
-            place.refused = str(child_error(child.failure, "the holder")) if child.failure is not None else cause
+            place.refused = str(child.error or f"its holder died: {describe_exit(child.exitcode)}")
             _log.warning(f"the weights on {place.device} are not shared: {place.refused}")
             self._answer(place)
             return
         if not in_run:
-            raise WorkerDied("holder", place.index, child.pid, child.exitcode)
+            raise child.death
         self._replace(place, child, params)
 
     def _replace(self, place: _Place, child: Child, params: ParamStore) -> None:
@@ -125,7 +124,7 @@ class HolderProcesses:
             f"{f'restarting workers {workers} with it' if users else 'no worker used it'}"
         )
         for user in users:
-            self._take_down(user, "its weight holder died")
+            self._kill_worker(user)
         if place.waiting:
             self._start(place, params)
 

@@ -6,6 +6,7 @@ Touches nothing of the embedding program: no signal handler, no start method, no
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import resource
@@ -25,11 +26,31 @@ import psutil
 from rtcore import errors
 from rtcore.channel import Channel, Exited, Failed, Fork, Forked, ForkFailed, Message, Preload, Preloaded, Ready, Setup
 from rtcore.clock import NS_PER_MS, NS_PER_S, MonotonicClock
-from rtcore.errors import ChannelError, LauncherDied, RtcoreError, StartupError
+from rtcore.errors import (
+    ChannelError,
+    EnvironmentFailed,
+    LauncherDied,
+    PolicyError,
+    RecordError,
+    RtcoreError,
+    SharedMemoryError,
+    StartupError,
+    WorkerDied,
+)
 
 _log = logging.getLogger(__name__)
 
 Role = Literal["env", "worker", "learner", "holder", "recorder"]
+#: Roles with one process, as people call it.
+_WHO: dict[Role, str] = {"env": "the env process", "recorder": "the recorder"}
+#: What an error is that a process of this role raised and that is none of rtcore's: by whose code runs there.
+_ERRORS: dict[Role, type[RtcoreError]] = {
+    "env": EnvironmentFailed,
+    "worker": PolicyError,
+    "learner": PolicyError,
+    "holder": SharedMemoryError,
+    "recorder": RecordError,
+}
 
 #: What the fork server imports before it forks anything: what every process of a run needs. No torch: a world that does
 #: not use it is up the sooner, and does not have it in its memory.
@@ -76,6 +97,21 @@ class Child:
     @property
     def name(self) -> str:
         return self.role if self.role in ("env", "recorder") else f"{self.role}{self.index}"
+
+    @property
+    def who(self) -> str:
+        """For people: "worker 3"."""
+        return _WHO.get(self.role, f"{self.role} {self.index}")
+
+    @property
+    def error(self) -> RtcoreError | None:
+        """What it raised, as an error of ours with its traceback attached; None: it has raised nothing."""
+        return _error_of(self.failure, self.who, _ERRORS[self.role]) if self.failure is not None else None
+
+    @property
+    def death(self) -> WorkerDied:
+        """That it has ended unasked, as an error."""
+        return WorkerDied(self.role, self.index, self.pid, self.exitcode)
 
     def send(self, message: Message) -> None:
         """Never waits. A child that is gone is not an error here (its death is reported apart)."""
@@ -147,7 +183,7 @@ class Launcher:
             with theirs:
                 self._process = self._start_fork_server(theirs)
         except OSError as error:
-            raise StartupError(f"the fork server could not be started: {error}. {_what_to_do(str(error))}") from error
+            raise StartupError(f"the fork server could not be started: {error}. {_what_to_do(error.errno)}") from error
         self._selector.register(self._control, selectors.EVENT_READ, None)
         path, own_folders = _program_path()
         self._control.post(Setup(path, own_folders, run_id, os.getpid(), grace_s))
@@ -288,13 +324,13 @@ class Launcher:
             if isinstance(message, Forked):
                 touched += self._forked(message)
             elif isinstance(message, ForkFailed):
-                touched += self._refused(self._orders.pop(message.token), message.why)
+                touched += self._refused(self._orders.pop(message.token), message.errno, message.why)
             elif isinstance(message, Exited):
                 touched += self._exited(message)
             elif isinstance(message, Preloaded):
                 self._importing.popleft()
             elif isinstance(message, Failed):
-                raise child_error(message, "the fork server")
+                raise _error_of(message, "the fork server", LauncherDied)
             elif self._control.is_closed:
                 raise LauncherDied(
                     f"the fork server (pid {self._process.pid}) died: {errors.explain_exit(_end_of(self._process))}"
@@ -309,7 +345,7 @@ class Launcher:
             # It cannot be talked to. Its death is not that of the child that was asked for.
             self._strays.add(message.pid)
             os.kill(message.pid, signal.SIGKILL)
-            return self._refused(order, "this program has no file descriptor left")
+            return self._refused(order, errno.EMFILE, "this program has no file descriptor left")
         self._children[message.pid] = child
         child.pid = message.pid
         child.channel = Channel(socket.socket(fileno=message.descriptor))
@@ -317,7 +353,7 @@ class Launcher:
         _log.debug("%s is process %d", child.name, child.pid)
         return []
 
-    def _refused(self, order: _Order, why: str) -> list[Child]:
+    def _refused(self, order: _Order, code: int, why: str) -> list[Child]:
         """Ask again after a moment, or give up."""
         now_ns = self._clock.now_ns()
         self.failed_forks[why] += 1
@@ -330,7 +366,7 @@ class Launcher:
             return []
         child = order.child
         text = f"no process could be started for {child.name} within {_FORK_PATIENCE_NS // NS_PER_S} s: {why}. "
-        child.failure, child.exitcode = Failed("StartupError", text + _what_to_do(why)), 1
+        child.failure, child.exitcode = Failed("StartupError", text + _what_to_do(code)), 1
         return [child]
 
     def _ask_again(self) -> None:
@@ -392,11 +428,11 @@ def _program_path() -> tuple[list[str], list[str]]:
     return path, [entry for entry in path if entry in own]
 
 
-def _what_to_do(why: str) -> str:
-    """About a process that could not be started."""
-    if "descriptor" in why or "open files" in why:
+def _what_to_do(code: int | None) -> str:
+    """About a process that could not be started. `code`: the kernel's error number."""
+    if code in (errno.EMFILE, errno.ENFILE):
         return "Raise the limit of open files (ulimit -n), or ask for fewer workers"
-    if "memory" in why.lower():
+    if code == errno.ENOMEM:
         return "Free memory, or ask for fewer workers"
     return "Raise the limit of processes (ulimit -u; pids.max of the container or service), or ask for fewer workers"
 
@@ -411,19 +447,13 @@ def _end_of(process: subprocess.Popen[bytes]) -> int | None:
     return process.wait()
 
 
-def child_error(failure: Failed, who: str) -> RtcoreError:
-    """A child's exception as ours, with its traceback attached."""
+def _error_of(failure: Failed, who: str, otherwise: type[RtcoreError]) -> RtcoreError:
+    """A process's exception as ours, with its traceback attached. `otherwise`: the class of one that is not ours."""
     kind = getattr(errors, failure.kind, None)
-    if isinstance(kind, type) and issubclass(kind, RtcoreError) and kind is not errors.WorkerDied:
+    if isinstance(kind, type) and issubclass(kind, RtcoreError) and kind is not WorkerDied:
         error: RtcoreError = kind(failure.text)
     else:
-        error = _kind_of(who)(f"{who} raised {failure.kind}: {failure.text}")
+        error = otherwise(f"{who} raised {failure.kind}: {failure.text}")
     if failure.traceback:
         error.add_note(f"In {who}:\n{failure.traceback}")
     return error
-
-
-def _kind_of(who: str) -> type[RtcoreError]:
-    """What a process does that raised something that is not ours."""
-    kinds = {"env": errors.EnvironmentFailed, "recorder": errors.RecordError, "fork server": LauncherDied}
-    return next((kind for word, kind in kinds.items() if word in who), errors.PolicyError)

@@ -16,7 +16,7 @@ import numpy as np
 from rtcore.clock import NS_PER_S, Clock, ns_of
 from rtcore.config.resolved import ResolvedRun
 from rtcore.config.run import RuntimeConfig
-from rtcore.errors import ConfigError, PolicyConfigError, PolicyError, WorkerDied, describe_exit
+from rtcore.errors import ConfigError, PolicyConfigError
 from rtcore.host.watchdog import Patience
 from rtcore.learn.checkpoint import Arrays, SavedState
 from rtcore.learn.optimizer import flatten_optimizer, unflatten_saved
@@ -28,8 +28,8 @@ from rtcore.memory.segments import create_segment
 from rtcore.memory.shared import Phase, SharedRun, next_order
 from rtcore.memory.tensors import ParamManifest
 from rtcore.memory.weights import ParamStore
-from rtcore.processes.launcher import Child, Launcher, child_error
-from rtcore.processes.restarts import Restarts
+from rtcore.processes.launcher import Child, Launcher
+from rtcore.processes.restarts import Places
 from rtcore.results.summary import LearnerStats
 from rtcore.spaces import ActionSpec
 
@@ -88,7 +88,7 @@ class LearnerProcesses:
         check_can_learn(config, ActionSpec.from_json(env_info["action"]), shared.layout.ring_slots)
         if saved is not None:
             check_same_world(config, env_info, saved)
-        self.restarts = Restarts(config.faults.max_restarts)
+        self.places = Places("learner", config.faults.max_restarts, patience)
         self.stopped = ""
         self.first_updates = int(saved.state["updates"]) if saved is not None else 0
         self._config = config
@@ -98,14 +98,11 @@ class LearnerProcesses:
         self._saved = saved
         self._launch = launch
         self._clock = clock
-        self._patience = patience
         self._master: MasterState | None = None
         self._store: ParamStore | None = None
         self._manifest: ParamManifest | None = None
         self._rest = np.zeros(0, np.uint8)
         self._boot: dict[str, Any] = {}
-        self._children: dict[int, Child] = {}
-        self._reasons: dict[int, str] = {}
         self._learning_since: tuple[int, int] | None = None
         self._newest_update: tuple[int, int] = (0, 0)
         self._ending = False
@@ -133,7 +130,7 @@ class LearnerProcesses:
                 f"learn={self._config.learning.learn}: policy {self._config.agent.policy} has no trainable float32 "
                 "parameter"
             )
-        # A learner that found no room in the middle of the run would end it.
+        # Every buffer now: no room for one in the middle of the run would end it.
         store.reserve()
         learners = max(1, self._config.learning.learner_processes)
         layout = MasterLayout(learners, manifest.trainable_bytes)
@@ -174,47 +171,33 @@ class LearnerProcesses:
     def _start(self, index: int) -> None:
         control = self.master.control[index]
         control["generation"] += 1
-        self._patience.forget(("learner", index))
         # A heartbeat from now on: the one before was another process's.
         self.master.status[index]["heartbeat_ns"] = 0
         boot = self._boot | {"index": index, "generation": control["generation"]}
-        self._children[index] = self._launch(index, control["generation"], LEARNER_ENTRY, boot)
+        self.places.put(self._launch(index, control["generation"], LEARNER_ENTRY, boot))
 
     def is_ready(self) -> bool:
-        return all(child.ready is not None for child in self._children.values())
+        return all(child.ready is not None for child in self.places.all)
 
     # -- watch ---------------------------------------------------------------------------------------------
 
-    @property
-    def pids(self) -> dict[int, int]:
-        """pid of each learner that is alive."""
-        return {index: child.pid for index, child in list(self._children.items()) if child.exitcode is None}
-
     def check(self, child: Child) -> None:
         """Something happened to a learner. Raises what it raised; restarts it if it died."""
-        if self._children.get(child.index) is not child:
+        if not self.places.holds(child):
             return  # one that was replaced
-        if child.failure is not None:
-            # Not a matter of luck: the same network would raise again.
-            raise child_error(child.failure, f"learner {child.index}")
+        if (error := child.error) is not None:
+            raise error  # not a matter of luck: the same network would raise again
         if child.exitcode is None or self._ending:
             return
         if child.exitcode == 0 and self._shared.env_status["finished"]:
             return  # it has seen the end of the run; before that no learner ends by itself
-        index = child.index
-        reason = self._reasons.pop(index, None) or describe_exit(child.exitcode)
-        if not self.restarts.note(index, reason, self.master.status[index]["updates"]):
-            if "hung" in reason:
-                raise PolicyError(
-                    f"learner {index} {reason}, restarted {self._config.faults.max_restarts} times in a row"
-                )
-            raise WorkerDied("learner", index, child.pid, child.exitcode)
-        self.master.control[index]["restarts"] += 1
-        _log.warning(f"learner {index} (pid {child.pid}) is down: {reason}; restarting it")
-        self._start(index)
+        reason = self.places.count_death(child, self.master.status[child.index]["updates"])
+        self.master.control[child.index]["restarts"] += 1
+        _log.warning(f"{child.who} (pid {child.pid}) is down: {reason}; restarting it")
+        self._start(child.index)
 
-    def look(self) -> None:
-        """Now and then: find learners that hang, and say once if learning has stopped."""
+    def kill_hung(self) -> None:
+        """Now and then: kill learners that hang, and say once if learning has stopped."""
         if self._master is None:
             return
         now_ns = self._clock.now_ns()
@@ -222,15 +205,10 @@ class LearnerProcesses:
         if updates > self._newest_update[0]:
             self._newest_update = (updates, now_ns)
             self._learning_since = self._learning_since or (updates, now_ns)
-        for index, child in self._children.items():
-            if child.exitcode is not None or index in self._reasons:
-                continue
-            who, sign = ("learner", index), self._master.status[index]["heartbeat_ns"]
-            silent_ns = self._patience.silent_ns(who, sign, "learner")
-            if silent_ns > self._hang_ns(child):
-                self._reasons[index] = f"hung: silent for {silent_ns / 1e9:.1f} s"
-                self._patience.forget(who)
-                child.kill()
+        for child in self.places.watched():
+            heartbeat_ns = self._master.status[child.index]["heartbeat_ns"]
+            if (death := self.places.find_hang(child, heartbeat_ns, "learner", self._hang_ns(child))) is not None:
+                self.places.kill(child, death)
         if not self.stopped and (why := why_stopped(self._master)):
             self.stopped = why
             _log.warning(
@@ -258,7 +236,7 @@ class LearnerProcesses:
             for control in self._master.control:
                 control["generation"] = -1
 
-    def see_off(self, launcher: Launcher) -> None:
+    def shut_down(self, launcher: Launcher) -> None:
         """`end`, and after a while `kill`: one that hangs with the master locked would keep the last checkpoint from
         being written for ever."""
         for end in (self.end, self.kill):
@@ -269,15 +247,14 @@ class LearnerProcesses:
 
     def kill(self) -> None:
         """Those that have not ended. What they were at is not applied; the kernel frees what they had locked."""
-        for child in self._children.values():
-            if child.exitcode is None:
-                child.kill()
+        for child in self.places.all:
+            child.kill()
 
     @property
     def has_ended(self) -> bool:
         """Nobody makes an update any more: neither learners nor workers between two inferences."""
         in_turn = any(status["learning_since_ns"] for status in self._shared.worker_status)
-        return all(child.exitcode is not None for child in self._children.values()) and not in_turn
+        return all(child.exitcode is not None for child in self.places.all) and not in_turn
 
     def close(self) -> None:
         """Let the lock's file go. The memory goes with its last user."""
@@ -311,8 +288,8 @@ class LearnerProcesses:
         return replace(
             stats,
             updates_per_s=self._updates_per_s(),
-            restarts=self.restarts.total,
-            restart_reasons=dict(self.restarts.reasons),
+            restarts=self.places.restarts.total,
+            restart_reasons=dict(self.places.restarts.reasons),
         )
 
     def _updates_per_s(self) -> float:

@@ -14,10 +14,10 @@ from typing import Any
 from rtcore.channel import End, Recorded
 from rtcore.clock import NS_PER_S
 from rtcore.config.run import RuntimeConfig
-from rtcore.errors import WorkerDied, describe_exit
+from rtcore.errors import describe_exit
 from rtcore.host.watchdog import Patience
 from rtcore.memory.shared import SharedRun
-from rtcore.processes.launcher import Child, Launcher, child_error
+from rtcore.processes.launcher import Child, Launcher
 from rtcore.recording.schema import FOLDER, TICKS_FILE, UNFINISHED
 from rtcore.recording.writer import Counts
 
@@ -53,7 +53,7 @@ class RecorderProcess:
         self._counts = Counts()
         self._end = UNFINISHED
         self._is_settled = False
-        self._num_heard = 0
+        self._num_messages = 0
         self._ending = False
 
     def start(self, about: dict[str, Any]) -> None:
@@ -82,19 +82,19 @@ class RecorderProcess:
 
     def check(self, child: Child) -> None:
         """Something happened to the recorder. Raises only what kept it from starting."""
-        self._hear(child)
-        if child.ready is None and child.failure is not None:
-            raise child_error(child.failure, "the recorder")
+        self._handle_messages(child)
+        if child.ready is None and child.error is not None:
+            raise child.error
         if child.exitcode is None or self._is_settled:
             return
         if child.ready is None:
-            raise WorkerDied("recorder", 0, child.pid, child.exitcode)
+            raise child.death
         why = child.failure.text if child.failure is not None else describe_exit(child.exitcode)
         self._stopped(f"the recorder (pid {child.pid}) ended early: {why}")
 
-    def _hear(self, child: Child) -> None:
+    def _handle_messages(self, child: Child) -> None:
         for message in child.messages:
-            self._num_heard += 1
+            self._num_messages += 1
             if not isinstance(message, Recorded):
                 continue
             self._counts = Counts(**message.counts)
@@ -114,7 +114,7 @@ class RecorderProcess:
 
     # -- end -----------------------------------------------------------------------------------------------
 
-    def see_off(self, launcher: Launcher, *, soon: bool = False) -> None:
+    def shut_down(self, launcher: Launcher, *, soon: bool = False) -> None:
         """Have the recorder write what is left and close its file; returns when it has ended. Once no tick runs.
 
         `soon`: somebody waits for the end: Minari's view is left out if it takes more than some seconds.
@@ -145,9 +145,9 @@ class RecorderProcess:
         child = self._child
         if child is None or child.exitcode is not None:
             return True
-        self._hear(child)
+        self._handle_messages(child)
         # One piece of 4K frames is seconds of work for a process of its priority on a busy machine.
-        sign = (self._num_heard, child.work_done())
+        sign = (self._num_messages, child.work_done())
         if self._patience.silent_ns("recorder", sign) > _SILENCE_NS:
             self._stopped(f"the recorder (pid {child.pid}) did nothing for {_SILENCE_NS // NS_PER_S} s and was killed")
             child.kill()

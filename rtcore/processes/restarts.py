@@ -1,8 +1,19 @@
-"""How often the places of a run may be filled again. Pure."""
+"""What restarts a worker or a learner, and what ends the run instead: one place for both roles.
+
+`Places` knows who is in each numbered place of a role, finds a process that hangs, and counts one that has died; then
+`WorkerProcesses` or `LearnerProcesses` starts another.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
+from enum import Enum
+from typing import NamedTuple
+
+from rtcore.errors import PolicyError, describe_exit
+from rtcore.host.watchdog import Patience
+from rtcore.processes.launcher import Child, Role
 
 #: Work that a process must have done since it was started, for its death to be a new misfortune and not the old one.
 _ENOUGH_WORK = 10
@@ -38,3 +49,111 @@ class Restarts:
         self.by_place[place] += 1
         self.reasons[reason] += 1
         return True
+
+
+class Ending(Enum):
+    """Why a process is no more."""
+
+    DIED = "died"  #: nobody asked it to
+    HUNG = "hung"  #: killed by the supervisor, as it showed no sign of life for too long
+    HOLDER_DIED = "holder died"  #: killed by the supervisor, as the memory that it computes with is gone
+
+
+class Death(NamedTuple):
+    """How a process ended. `reason`: for people, and for the counts of summary.json."""
+
+    ending: Ending
+    reason: str
+
+
+class Places:
+    """The numbered places of a role, and which process is in each. Used by the supervising thread; `pids` by any."""
+
+    def __init__(self, role: Role, allowed_restarts: int, patience: Patience) -> None:
+        self.restarts = Restarts(allowed_restarts)
+        self._role = role
+        self._patience = patience
+        self._children: dict[int, Child] = {}
+        #: Of those that the supervisor has killed and whose end is not reported yet.
+        self._deaths: dict[int, Death] = {}
+
+    # -- who is there ----------------------------------------------------------------------------------------
+
+    def put(self, child: Child) -> None:
+        """A process that has just been started: it has been silent for no time."""
+        self._patience.forget(self._key(child.index))
+        self._children[child.index] = child
+
+    def remove(self, index: int) -> None:
+        """Nobody is wanted in this place any more."""
+        self._children.pop(index)
+
+    def get(self, index: int) -> Child | None:
+        return self._children.get(index)
+
+    def holds(self, child: Child) -> bool:
+        """False of a process that was replaced."""
+        return self._children.get(child.index) is child
+
+    @property
+    def all(self) -> list[Child]:
+        return list(self._children.values())
+
+    @property
+    def pids(self) -> dict[int, int]:
+        """pid of each that is alive."""
+        return {child.index: child.pid for child in self.all if child.exitcode is None}
+
+    def waiting(self, indices: Iterable[int]) -> list[int]:
+        """Those that are not ready yet."""
+        return [index for index in indices if self._children[index].ready is None]
+
+    # -- who hangs -------------------------------------------------------------------------------------------
+
+    def watched(self) -> Iterator[Child]:
+        """Those that live and have not been killed."""
+        return (child for child in self.all if child.exitcode is None and child.index not in self._deaths)
+
+    def silent_ns(self, child: Child, sign: object, kind: str) -> int:
+        """How long it has shown the same sign of life; see `Patience.silent_ns`."""
+        return self._patience.silent_ns(self._key(child.index), sign, kind)
+
+    def find_hang(self, child: Child, sign: object, kind: str, limit_ns: int, doing: str = "") -> Death | None:
+        """What to `kill` it for, if it has shown the same sign of life for longer than `limit_ns`."""
+        silent_ns = self.silent_ns(child, sign, kind)
+        if silent_ns <= limit_ns:
+            return None
+        return Death(Ending.HUNG, f"hung: silent for {silent_ns / 1e9:.1f} s{doing}")
+
+    def kill(self, child: Child, death: Death) -> None:
+        """It is replaced once its end is reported."""
+        self._deaths[child.index] = death
+        self._patience.forget(self._key(child.index))
+        child.kill()
+
+    # -- who is replaced -------------------------------------------------------------------------------------
+
+    def count_death(self, child: Child, work: int, *, may_restart: bool = True) -> str:
+        """A process has ended, and another is to take its place: returns why, for people.
+
+        Args:
+            work: what was done in this place so far (answers, updates): see `Restarts`.
+            may_restart: False before the run has begun.
+
+        Raises:
+            PolicyError: it hung, once too often.
+            WorkerDied: it died, once too often.
+        """
+        index = child.index
+        death = self._deaths.pop(index, None) or Death(Ending.DIED, describe_exit(child.exitcode))
+        if not may_restart or not self.restarts.note(index, death.reason, work):
+            if death.ending is Ending.HUNG:
+                raise PolicyError(
+                    f"{child.who} {death.reason}, restarted {self.restarts.by_place[index]} times: does the policy "
+                    "ever return? --hang-timeout-s allows more"
+                )
+            raise child.death
+        return death.reason
+
+    def _key(self, index: int) -> tuple[str, int]:
+        return self._role, index

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import signal
 import sys
 import warnings
 from collections import Counter
@@ -17,12 +16,11 @@ from fractions import Fraction
 from functools import partial
 from typing import Any
 
-from rtcore.channel import AtWorld, SegmentsMade, WorldSpec
+from rtcore.channel import SegmentsMade
 from rtcore.clock import MonotonicClock, ns_of, unix_time_s
 from rtcore.config.resolved import ResolvedRun, resolve
 from rtcore.config.run import RuntimeConfig
-from rtcore.errors import EnvironmentHung, RtcoreError, RtcoreWarning, StartupError, WorkerDied
-from rtcore.host.descendants import ENV
+from rtcore.errors import RtcoreError, RtcoreWarning, StartupError
 from rtcore.host.devices import check_device, device_names
 from rtcore.host.seeding import entropy_of, world_entropy
 from rtcore.host.watchdog import Patience
@@ -39,8 +37,8 @@ from rtcore.memory.sizing import layout_for
 from rtcore.memory.trace import TraceKind, TraceRing
 from rtcore.memory.waiting import FOLLOWS_WALL_CLOCK
 from rtcore.memory.weights import ParamStore
-from rtcore.processes.environment import check_env, check_start, longest_silence_ns
-from rtcore.processes.launcher import PRELOAD_META, PRELOAD_NETWORK, PRELOAD_WORKERS, Child, Launcher, child_error
+from rtcore.processes.environment import ENV_ENTRY, EnvironmentProcess
+from rtcore.processes.launcher import PRELOAD_META, PRELOAD_NETWORK, PRELOAD_WORKERS, Child, Launcher
 from rtcore.processes.learners import LearnerProcesses
 from rtcore.processes.recorder import RecorderProcess
 from rtcore.processes.rehearsal import Rehearsal
@@ -53,11 +51,9 @@ from rtcore.spaces import ActionSpec, ObservationSpec
 
 _log = logging.getLogger(__name__)
 
-ENV_ENTRY = "rtcore.loop.process:main"
 _NOT_STARTED = "the run has not started: call start() or use it as a context manager"
 _PROGRAM_CHARS = 2000
 _GRACE_NS = 2_000_000_000
-_LOOK_NS = 5_000_000
 
 
 class Supervisor:
@@ -83,13 +79,11 @@ class Supervisor:
         self._launcher: Launcher | None = None
         self._failed_forks: Counter[str] = Counter()
         self._about_told = False
-        self._env: Child | None = None
-        self._at_world = AtWorld("")
+        self._env: EnvironmentProcess | None = None
         self._shared: SharedRun | None = None
         self._workers: WorkerProcesses | None = None
         self._trace: TraceRing | None = None
         self._stop_seq = 0
-        self._env_hangs = self._env_was_ended = False
         #: What went wrong while the world was closed. The run's results are whole.
         self.close_failure: RtcoreError | None = None
         #: What learning goes on from, and who learns; None: nobody does.
@@ -191,7 +185,7 @@ class Supervisor:
     def end_learning(self) -> None:
         """Let the learners finish the update they are at. Once the run is over, however it ended."""
         if self.learners is not None and self._launcher is not None:
-            self.learners.see_off(self._launcher)
+            self.learners.shut_down(self._launcher)
 
     def _start_recording(self) -> None:
         """Between the rehearsal and tick 0: nothing ticks, so that the next frame is the run's first."""
@@ -207,26 +201,26 @@ class Supervisor:
         """Let the recorder write what is left. Once the run is over, however it ended."""
         if self.recording is not None and self._launcher is not None:
             soon = self._stop_was_asked or not self.shared.env_status["finished"]
-            self.recording.see_off(self._launcher, soon=soon)
+            self.recording.shut_down(self._launcher, soon=soon)
 
     def _start_env(self) -> None:
         making = f"making the world {self.config.world.env_id}"
         self._startup.enter("world", making)
         played, seed = self._played_delay_ticks is not None, world_seed(self.config.world.seed, self.ticks_before)
         boot = {"played": played, "seed": seed, "entropy": world_entropy(seed)}
-        self._env = self._launch("env", 0, 0, ENV_ENTRY, boot)
+        child = self._launch("env", 0, 0, ENV_ENTRY, boot)
+        self._env = env = EnvironmentProcess(child, self.config, self._clock, self._patience)
         # While the world is being made, and not before its process is forked: that one needs none of it.
         if not played:
             self._launcher_now.preload("the workers", PRELOAD_WORKERS)
         if not played and self.config.agent.policy not in WITHOUT_NETWORK:
             further = self._has_own_network and self.config.schedule.workers != 1
             self._launcher_now.preload("torch", PRELOAD_NETWORK + (PRELOAD_META if further else ()))
-        limit_s = self.config.faults.startup_timeout_s
 
-        def at() -> str:
-            return f"the world {self.config.world.env_id} ({self._at_world.call or 'being made'})"
+        def doing() -> str:
+            return env.doing
 
-        self.wait_until(self._has_world, at, limit_s, at)
+        self.wait_until(self._has_world, doing, self.config.faults.startup_timeout_s, doing)
         self.observation = ObservationSpec.from_json(self.env_info["observation"])
         self.action = ActionSpec.from_json(self.env_info["action"])
         if self._played_delay_ticks is None:
@@ -251,23 +245,15 @@ class Supervisor:
             leaves_space=self._say_leaves_space,
             ticks_before=self.ticks_before,
         )
-        self._child_env.send(SegmentsMade(layout.to_json(), run.to_jsonable()))
-        self.wait_until(lambda: self._child_env.ready is not None, "the world", self.config.faults.startup_timeout_s)
-        self.env_info |= self._child_env.ready or {}
+        env.begin_watching(run, self._shared)
+        child.send(SegmentsMade(layout.to_json(), run.to_jsonable()))
+        self.wait_until(lambda: child.ready is not None, "the world", self.config.faults.startup_timeout_s)
+        self.env_info |= child.ready or {}
 
     def _has_world(self) -> bool:
-        """What the world looks like is in `env_info`. `EnvironmentHung` if it does not return from a call."""
-        messages = self._child_env.messages
-        while messages:
-            message = messages.popleft()
-            if isinstance(message, WorldSpec):
-                self.env_info = message.spec
-                return True
-            if not isinstance(message, AtWorld):
-                raise StartupError(f"the env process sent {message!r:.200} first; expected what its world looks like")
-            self._at_world = message
-        check_start(self._child_env, self._at_world, self.config, self._patience)
-        return False
+        """What the world looks like is in `env_info`."""
+        self.env_info = self._env_now.poll_spec() or {}
+        return bool(self.env_info)
 
     def start_workers(self, indices: range) -> None:
         self._startup.enter("workers", f"starting {len(indices)} worker{'s' if len(indices) != 1 else ''}")
@@ -276,17 +262,16 @@ class Supervisor:
 
         def doing() -> str:
             importing = self._launcher_now.importing
-            up = f"{indices.stop - len(workers.waiting(indices))} of {indices.stop} workers up"
+            up = f"{indices.stop - len(workers.places.waiting(indices))} of {indices.stop} workers up"
             return f"{up}, importing {importing}" if importing else up
 
         for index in indices:
             workers.start(index)
-            if index == first and workers.waiting((0,)):
+            if index == first and workers.places.waiting((0,)):
                 # The first worker of a run makes the weights that all use.
                 self.wait_until(workers.has_weights, "worker 0", limit_s, lambda: "worker 0 is making the weights")
-        self.wait_until(
-            lambda: not workers.waiting(indices), lambda: f"worker {workers.waiting(indices)[0]}", limit_s, doing
-        )
+        waiting = partial(workers.places.waiting, indices)
+        self.wait_until(lambda: not waiting(), lambda: f"worker {waiting()[0]}", limit_s, doing)
         self.policy_info = workers.info(0) or {}
         for index in indices:
             workers.set_up(index, True)
@@ -347,7 +332,7 @@ class Supervisor:
     def watch(self, timeout_s: float) -> bool:
         """Wait for events, act on them; True when the run is over. Raises if it failed."""
         self._pump(timeout_s)
-        self.workers.look_at_versions()
+        self.workers.report_late_versions()
         if self.books_are_closed and self.plan is not None:
             self.workers.check_answered(self.shared.env_counters["ticks"], self.plan)
         return self.books_are_closed
@@ -368,19 +353,19 @@ class Supervisor:
     def ask_reset(self, seed: int | None, options: dict[str, Any] | None) -> int:
         """Ask for a new episode, for `Player`; returns the number of the wish. ConfigError if it cannot be sent."""
         reset_seq = self.shared.run_control["reset_seq"] + 1
-        self._child_env.send(reset_order(reset_seq, seed, options))
+        self._env_now.child.send(reset_order(reset_seq, seed, options))
         self.shared.run_control["reset_seq"] = reset_seq
         return reset_seq
 
     @property
     def worker_pids(self) -> dict[int, int]:
         """pid of each worker that is alive."""
-        return self._workers.pids if self._workers is not None else {}
+        return self._workers.places.pids if self._workers is not None else {}
 
     @property
     def learner_pids(self) -> dict[int, int]:
         """pid of each learner that is alive."""
-        return self.learners.pids if self.learners is not None else {}
+        return self.learners.places.pids if self.learners is not None else {}
 
     @property
     def ticks_before(self) -> int:
@@ -402,7 +387,7 @@ class Supervisor:
             startup=self._startup.times_s,
             started_unix_s=self._started_unix_s,
             devices=self.workers.devices(self.plan.workers, self.policy_info),
-            restart_reasons=dict(self.workers.restarts.reasons)
+            restart_reasons=dict(self.workers.places.restarts.reasons)
             | {f"no process at once, tried again: {why}": count for why, count in self._failed_forks.items()},
             ticks_before=self.ticks_before,
         )
@@ -431,16 +416,12 @@ class Supervisor:
 
     @property
     def env_pid(self) -> int:
-        return self._child_env.pid
+        return self._env_now.child.pid
 
     def _pump(self, timeout_s: float) -> None:
         children = self._launcher_now.poll(timeout_s)
         if self._env is not None:
-            try:
-                check_env(self._env, self._shared, self._resolved, self._patience)
-            except EnvironmentHung:
-                self._env_hangs = True
-                raise
+            self._env.check()
         for child in children:
             if child.role == "learner" and self.learners is not None:
                 self.learners.check(child)
@@ -449,9 +430,9 @@ class Supervisor:
             elif child.role in ("worker", "holder"):
                 self.workers.check(child)
         if self._workers is not None:
-            self._workers.look(self.plan)
+            self._workers.kill_hung(self.plan)
         if self.learners is not None:
-            self.learners.look()
+            self.learners.kill_hung()
 
     def enter(self, phase: str, line: str) -> None:
         """What the start does from now on: see `StartUp.enter`."""
@@ -493,10 +474,9 @@ class Supervisor:
             return
         if not self.stopping:
             self._stop()
-        patience_ns = 0 if self._env_hangs else self._env_patience_ns
-        launcher.poll_until(lambda: self.books_are_closed or not env.is_alive, patience_ns)
-        if not self.books_are_closed and env.is_alive:
-            self._end_env(launcher, env)
+        launcher.poll_until(lambda: self.books_are_closed or not env.child.is_alive, env.patience_ns)
+        if not self.books_are_closed and env.child.is_alive:
+            env.end(launcher)
 
     @property
     def books_are_closed(self) -> bool:
@@ -513,14 +493,13 @@ class Supervisor:
         """End every process and remove every name. Safe to call at any time, more than once."""
         launcher, self._launcher = self._launcher, None
         try:
-            is_well = self._env_is_well
             if self._shared is not None and launcher is not None:
                 _log.debug("every process is told to end")
                 self._order(Phase.STOP)
                 if self._workers is not None:
                     self._workers.wake_all()
             if launcher is not None:
-                self._await_exits(launcher, is_well)
+                self._await_exits(launcher)
         finally:
             if launcher is not None:
                 launcher.close()
@@ -530,65 +509,14 @@ class Supervisor:
                 self._workers.close()
             unlink_all(self.run_id)
 
-    def _await_exits(self, launcher: Launcher, env_is_well: bool) -> None:
+    def _await_exits(self, launcher: Launcher) -> None:
         """Time for the children to end by themselves: the env process gets `env_timeout_s`, as for a step."""
-        if self._workers is None or self._env is None or self._env.ready is None:
+        if self._workers is None or self._env is None or self._env.child.ready is None:
             return
-        env, workers = self._env, self._workers.children
-        if env_is_well:
-            self._wait_while(lambda: env.is_alive, launcher, self._env_patience_ns)
-        took_too_long = env.is_alive
-        if took_too_long:
-            self._end_env(launcher, env)
-        launcher.poll_until(lambda: all(child.exitcode is not None for child in (env, *workers)), _GRACE_NS)
-        if env_is_well:
-            self.close_failure = self._judge_closing(env, took_too_long)
+        self.close_failure = self._env.await_exit(launcher)
+        workers = self._workers.places.all
+        launcher.poll_until(lambda: all(child.exitcode is not None for child in workers), _GRACE_NS)
         self._workers.end_holders(lambda ended: launcher.poll_until(ended, _GRACE_NS))
-
-    def _judge_closing(self, env: Child, took_too_long: bool) -> RtcoreError | None:
-        """What went wrong while the world was closed, if anything did."""
-        if took_too_long:
-            return EnvironmentHung(
-                f"closing {self.config.world.env_id} took longer than {self.config.faults.env_timeout_s:g} s and was "
-                "cut short: what its close() writes may not be whole (its atexit functions, and the processes that "
-                "multiprocessing waits for, belong to it). Raise --env-timeout-s if it is only slow"
-            )
-        if env.failure is not None:
-            return child_error(env.failure, "the env process")
-        return WorkerDied(ENV, 0, env.pid, env.exitcode) if env.exitcode else None
-
-    def _end_env(self, launcher: Launcher, env: Child) -> None:
-        """End an env process that does not by itself. SIGTERM makes it leave what it is at and close the world, unless
-        that is in C code which never returns: one that shows no life after it is killed.
-
-        Where the fork server is gone too, nobody tells of its death.
-        """
-        self._env_was_ended = True
-        status = self.shared.env_status
-        heard_ns = status["heartbeat_ns"]
-        env.kill(signal.SIGTERM)
-        self._wait_while(lambda: env.is_alive and status["heartbeat_ns"] == heard_ns, launcher, _GRACE_NS)
-        if status["heartbeat_ns"] != heard_ns:
-            self._wait_while(lambda: env.is_alive, launcher, self._env_patience_ns)
-        env.kill()
-        self._wait_while(lambda: env.is_alive, launcher, _GRACE_NS)
-
-    def _wait_while(self, going_on: Callable[[], bool], launcher: Launcher, limit_ns: int) -> None:
-        give_up_ns = self._clock.now_ns() + limit_ns
-        while going_on() and self._clock.now_ns() < give_up_ns:
-            launcher.poll_until(lambda: not going_on(), _LOOK_NS)
-            self._clock.sleep_until_ns(self._clock.now_ns() + _LOOK_NS)
-
-    @property
-    def _env_is_well(self) -> bool:
-        """Nothing is known against it; how it ends is news then."""
-        env = self._env
-        known = env is None or env.failure is not None or env.exitcode is not None or self._env_was_ended
-        return not known and self._shared is not None and not self._env_hangs
-
-    @property
-    def _env_patience_ns(self) -> int:
-        return longest_silence_ns(self.resolved)
 
     @property
     def _launcher_now(self) -> Launcher:
@@ -597,7 +525,7 @@ class Supervisor:
         return self._launcher
 
     @property
-    def _child_env(self) -> Child:
+    def _env_now(self) -> EnvironmentProcess:
         if self._env is None:
             raise StartupError("the env process has not been started")
         return self._env

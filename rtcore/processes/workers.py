@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from rtcore.channel import HoldWish, KeepsOwnWeights, LeavesItsSpace, Message, WeightSizes, WeightsMade
-from rtcore.clock import Clock, ns_of
+from rtcore.clock import NS_PER_S, Clock, ns_of
 from rtcore.config.resolved import ResolvedRun
-from rtcore.errors import PolicyError, StartupError, WorkerDied, describe_exit
+from rtcore.errors import PolicyError, StartupError
 from rtcore.host.watchdog import Patience
 from rtcore.memory.counters import Words
 from rtcore.memory.segments import create_semaphore
@@ -21,17 +21,20 @@ from rtcore.memory.trace import TraceKind
 from rtcore.memory.waiting import WakeUps
 from rtcore.memory.weights import ParamStore, attach_store, create_store
 from rtcore.processes.holders import HolderProcesses
-from rtcore.processes.launcher import Child, child_error
-from rtcore.processes.restarts import Restarts
-from rtcore.processes.versions import VersionWatch, WorkerVersion
+from rtcore.processes.launcher import Child
+from rtcore.processes.restarts import Death, Ending, Places
 from rtcore.scheduling.planner import Plan
 
 _log = logging.getLogger(__name__)
 
 WORKER_ENTRY = "rtcore_workers.inference:main"
-_LOOK_AT_VERSIONS_NS = 500_000_000
+_CHECK_VERSIONS_NS = 500_000_000
+#: A worker is behind if for so long ...
+_BEHIND_NS = 5 * NS_PER_S
+#: ... it has answered with the same version, and so many newer ones are out.
+_BEHIND_VERSIONS = 3
 
-#: What a worker may be at; the word is part of what is said of one that hangs.
+#: What a worker may be at.
 _INFERENCE, _LEARNING, _IDLE = "inference", "update", "wait for a job"
 #: Of what takes so many times longer than it ever did it is said that it hangs.
 _KNOWN_FACTOR = 10
@@ -43,6 +46,40 @@ _DELAYS_FOR_AN_ANSWER = 10
 Launch = Callable[[int, int, str, dict[str, Any]], Child]
 #: Writes into the supervisor's trace: (kind, start_ns, worker, value).
 Trace = Callable[[TraceKind, int, int, int], None]
+
+
+class WorkerVersion(NamedTuple):
+    """What a worker says of itself: the version it used last, and how often it has answered."""
+
+    worker: int
+    version: int
+    inferences: int
+
+
+class VersionWatch:
+    """Notices a worker that answers with old weights although new ones are published. Pure.
+
+    `behind`: workers that were ever found to be so.
+    """
+
+    def __init__(self) -> None:
+        self.behind: set[int] = set()
+        self._since: dict[int, tuple[int, int, int]] = {}
+
+    def find_late(self, now_ns: int, newest: int, workers: Iterable[WorkerVersion]) -> list[WorkerVersion]:
+        """Workers that are behind and were not before. `newest`: the version that is published."""
+        found = []
+        for seen in workers:
+            version, since_ns, inferences = self._since.get(seen.worker, (-1, 0, 0))
+            if seen.version != version or newest - seen.version < _BEHIND_VERSIONS:
+                self._since[seen.worker] = (seen.version, now_ns, seen.inferences)
+                continue
+            # An idle worker has nothing to use new weights for.
+            has_answered = seen.inferences != inferences
+            if has_answered and now_ns - since_ns >= _BEHIND_NS and seen.worker not in self.behind:
+                self.behind.add(seen.worker)
+                found.append(seen)
+        return found
 
 
 class WorkerProcesses:
@@ -66,7 +103,7 @@ class WorkerProcesses:
     ) -> None:
         """`restarted`: called when a worker's place has been counted as restarted. `leaves_space`: with what a worker
         found wrong in the world's observations. `ticks_before`: of earlier runs."""
-        self.restarts = Restarts(run.config.faults.max_restarts)
+        self.places = Places("worker", run.config.faults.max_restarts, patience)
         #: Shutting down: exits are expected.
         self.stopping = False
         #: Where workers in the run begin their counts; -1 before it.
@@ -80,17 +117,15 @@ class WorkerProcesses:
         self._env_info = env_info
         self._launch = launch
         #: Who holds the weights on GPUs.
-        self.holders = HolderProcesses(run_id, shared.layout, launch_holder, self._take_down)
+        self.holders = HolderProcesses(run_id, shared.layout, launch_holder, self._kill_with_holder)
         self._trace = trace
         self._clock = clock
         self._patience = patience
         self._restarted = restarted
         self._leaves_space = leaves_space
         self._ticks_before = ticks_before
-        self._children: dict[int, Child] = {}
-        self._reasons: dict[int, str] = {}
         self._version_watch = VersionWatch()
-        self._versions_looked_ns = 0
+        self._versions_checked_ns = 0
         self._semaphores: list[WakeUps] = []
         self._semaphores = [create_semaphore(run_id, worker) for worker in range(shared.layout.max_workers)]
 
@@ -112,21 +147,16 @@ class WorkerProcesses:
             "has_weights": self.params is not None,
             "ticks_before": self._ticks_before,
         }
-        self._patience.forget(_who(index))
-        self._children[index] = self._launch(index, generation, WORKER_ENTRY, boot)
+        self.places.put(self._launch(index, generation, WORKER_ENTRY, boot))
 
     def has_weights(self) -> bool:
         """Version 1 is out, or worker 0 has no network."""
         is_out = self.params is not None and self.params.newest_version() > 0
-        return is_out or self._children[0].ready is not None
-
-    def waiting(self, indices: Iterable[int]) -> list[int]:
-        """Those that are not ready yet."""
-        return [index for index in indices if self._children[index].ready is None]
+        return is_out or not self.places.waiting([0])
 
     def info(self, index: int) -> dict[str, Any] | None:
         """What a worker said when it was ready."""
-        child = self._children.get(index)
+        child = self.places.get(index)
         return child.ready or None if child is not None else None
 
     def devices(self, num_workers: int, policy_info: dict[str, Any]) -> list[str]:
@@ -149,18 +179,9 @@ class WorkerProcesses:
         self.set_up(index, False)
         self._shared.worker_control[index]["generation"] = -1
         self._semaphores[index].release()
-        self._children.pop(index)
+        self.places.remove(index)
 
     # -- watch ---------------------------------------------------------------------------------------------
-
-    @property
-    def pids(self) -> dict[int, int]:
-        """pid of each worker that is alive."""
-        return {index: child.pid for index, child in list(self._children.items()) if child.exitcode is None}
-
-    @property
-    def children(self) -> list[Child]:
-        return list(self._children.values())
 
     def check(self, child: Child) -> None:
         """Something happened to a worker or holder, perhaps a replaced one. Raises what it raised; restarts it."""
@@ -171,15 +192,14 @@ class WorkerProcesses:
         if child.exitcode is not None:
             # From now on, and not before, its claim on weights is void.
             self._shared.worker_control[index]["gone_generation"] = child.generation
-        if self._children.get(index) is not child:
+        if not self.places.holds(child):
             return
         while child.messages:
-            self._hear(child, child.messages.popleft())
-        if child.failure is not None:
-            # Not a matter of luck: the same policy would raise again.
-            raise child_error(child.failure, f"worker {index}")
+            self._handle(child, child.messages.popleft())
+        if (error := child.error) is not None:
+            raise error  # not a matter of luck: the same policy would raise again
         if child.exitcode is not None:
-            self._died(child)
+            self._restart(child)
         elif child.ready is not None and self._in_run:
             self.set_up(index, True)
             self._trace(TraceKind.WORKER_UP, self._clock.now_ns(), index, 0)
@@ -188,14 +208,14 @@ class WorkerProcesses:
     def _in_run(self) -> bool:
         return self._shared.run_control["phase"] == Phase.RUN
 
-    def _hear(self, child: Child, message: Message) -> None:
+    def _handle(self, child: Child, message: Message) -> None:
         if isinstance(message, WeightSizes):
             # Worker 0 has said how large its network is.
             create_store(self._run_id, self._shared.layout, message.sizes)
             self.params = attach_store(self._run_id)
             child.send(WeightsMade())
         elif isinstance(message, HoldWish) and self.params is not None:
-            self.holders.ask(child, message, self.params)
+            self.holders.request(child, message, self.params)
         elif isinstance(message, LeavesItsSpace):
             self._leaves_space(message.what)
         elif isinstance(message, KeepsOwnWeights):
@@ -208,48 +228,41 @@ class WorkerProcesses:
             self.holders.ending |= self.stopping
             self.holders.check(child, self.params, in_run=self._in_run)
 
-    def _take_down(self, child: Child, reason: str) -> None:
-        if self._children.get(child.index) is child:
-            self._reasons[child.index] = reason
-            self.set_up(child.index, False)
-            child.kill()
+    def _kill(self, child: Child, death: Death) -> None:
+        """No job any more for it; it is restarted once its end is reported."""
+        self.set_up(child.index, False)
+        self.places.kill(child, death)
 
-    def _died(self, child: Child) -> None:
+    def _kill_with_holder(self, child: Child) -> None:
+        if self.places.holds(child):
+            self._kill(child, Death(Ending.HOLDER_DIED, "its weight holder died"))
+
+    def _restart(self, child: Child) -> None:
+        """Another process in the place of one that has ended. Raises if that is once too often."""
         index = child.index
         if self._shared.worker_control[index]["generation"] != child.generation or self.stopping:
             return
         self.set_up(index, False)
-        reason = self._reasons.pop(index, None) or describe_exit(child.exitcode)
         inferences = self._shared.worker_status[index]["inferences"]
-        if not self._in_run or not self.restarts.note(index, reason, inferences):
-            if "hung" in reason:
-                raise PolicyError(
-                    f"worker {index} {reason}, restarted {self.restarts.by_place[index]} times: does the policy ever "
-                    "return? --hang-timeout-s allows more"
-                )
-            raise WorkerDied("worker", index, child.pid, child.exitcode)
-        self._shared.worker_control[index]["restarts"] = self.restarts.by_place[index]
+        reason = self.places.count_death(child, inferences, may_restart=self._in_run)
+        restarts = self.places.restarts.by_place[index]
+        self._shared.worker_control[index]["restarts"] = restarts
         self._restarted()
-        self._trace(TraceKind.WORKER_DOWN, self._clock.now_ns(), index, self.restarts.by_place[index])
-        _log.warning(f"worker {index} (pid {child.pid}) is down: {reason}; restarting it")
+        self._trace(TraceKind.WORKER_DOWN, self._clock.now_ns(), index, restarts)
+        _log.warning(f"{child.who} (pid {child.pid}) is down: {reason}; restarting it")
         self.start(index)
 
-    def look(self, plan: Plan | None) -> None:
+    def kill_hung(self, plan: Plan | None) -> None:
         """Now and then: kill workers that hang. StartupError if one does not come back. `plan`: None before it."""
-        for index, child in self._children.items():
-            if child.exitcode is not None or index in self._reasons:
-                continue
-            status = self._shared.worker_status[index]
+        for child in self.places.watched():
+            status = self._shared.worker_status[child.index]
             if child.ready is None or status["ready"] != child.generation:
-                self._check_starting(index, child, plan)
+                self._check_starting(child, plan)
                 continue
             kind, sign = _sign_of(status)
-            silent_ns = self._patience.silent_ns(_who(index), sign, kind)
-            if silent_ns > self._limit_ns(index, kind, plan):
-                self._reasons[index] = f"hung: silent for {silent_ns / 1e9:.1f} s in one {kind}"
-                self._patience.forget(_who(index))
-                self.set_up(index, False)
-                child.kill()
+            limit_ns = self._limit_ns(child.index, kind, plan)
+            if (death := self.places.find_hang(child, sign, kind, limit_ns, f" in one {kind}")) is not None:
+                self._kill(child, death)
 
     def _limit_ns(self, index: int, kind: str, plan: Plan | None) -> int:
         """What a worker is at may take ten times what it is known to take. Nothing known yet: a start-up's time."""
@@ -261,38 +274,38 @@ class WorkerProcesses:
             return ns_of(self._config.faults.startup_timeout_s)
         return max(ns_of(self._config.faults.hang_timeout_s), _KNOWN_FACTOR * known_ns if kind != _IDLE else 0)
 
-    def _check_starting(self, index: int, child: Child, plan: Plan | None) -> None:
-        """One that was restarted in the run: `Supervisor.wait_until` looks at those that the start waits for."""
-        silent_ns = self._patience.silent_ns(_who(index), child.generation, "start-up")
+    def _check_starting(self, child: Child, plan: Plan | None) -> None:
+        """One that was restarted in the run: `Supervisor.wait_until` watches those that the start waits for."""
+        silent_ns = self.places.silent_ns(child, child.generation, "start-up")
         if plan is not None and silent_ns > ns_of(self._config.faults.startup_timeout_s):
             raise StartupError(
-                f"worker {index} was not ready {self._config.faults.startup_timeout_s:g} s after its restart; "
+                f"{child.who} was not ready {self._config.faults.startup_timeout_s:g} s after its restart; "
                 "--startup-timeout-s allows more"
             )
 
     def check_answered(self, ticks: int, plan: Plan) -> None:
         """At the end of a run: PolicyError if it had time for answers and there was none."""
         answers = sum(status["inferences"] for status in self._shared.worker_status)
-        if self._children and never_answered(answers, ticks, plan.delay_ticks):
+        if self.places.all and never_answered(answers, ticks, plan.delay_ticks):
             raise PolicyError(
                 f"no worker answered in {ticks} ticks; {plan.delay_ticks} ticks were planned for an answer. Does the "
                 "policy ever return?"
             )
 
-    def look_at_versions(self) -> None:
+    def report_late_versions(self) -> None:
         """Say which worker does not move on to new weights."""
         now_ns = self._clock.now_ns()
-        if self.params is None or now_ns - self._versions_looked_ns < _LOOK_AT_VERSIONS_NS:
+        if self.params is None or now_ns - self._versions_checked_ns < _CHECK_VERSIONS_NS:
             return
-        self._versions_looked_ns = now_ns
+        self._versions_checked_ns = now_ns
         status = self._shared.worker_status
         seen = [
-            WorkerVersion(index, status[index]["policy_version"], status[index]["inferences"])
-            for index in self._children
-            if self._shared.worker_control[index]["up"]
+            WorkerVersion(child.index, status[child.index]["policy_version"], status[child.index]["inferences"])
+            for child in self.places.all
+            if self._shared.worker_control[child.index]["up"]
         ]
         newest = self.params.newest_version()
-        for late in self._version_watch.look(now_ns, newest, seen):
+        for late in self._version_watch.find_late(now_ns, newest, seen):
             _log.warning(f"worker {late.worker} stays with version {late.version} of the weights; {newest} is out")
 
     def weights(self) -> dict[str, Any]:
@@ -322,7 +335,7 @@ class WorkerProcesses:
 
     def end_holders(self, wait_until: Callable[[Callable[[], bool]], object]) -> None:
         """Once the workers are gone, and not before: they compute with the memory. `wait_until`: for a moment."""
-        if all(child.exitcode is not None for child in self.children):
+        if all(child.exitcode is not None for child in self.places.all):
             self.holders.end()
             wait_until(lambda: self.holders.has_ended)
 
@@ -341,10 +354,6 @@ class WorkerProcesses:
 def never_answered(answers: int, ticks: int, delay_ticks: int) -> bool:
     """Whether a run had ample time for an answer and got none: it must not pass for one that went well."""
     return not answers and ticks > _DELAYS_FOR_AN_ANSWER * delay_ticks
-
-
-def _who(index: int) -> tuple[str, int]:
-    return ("worker", index)
 
 
 def _sign_of(status: Words) -> tuple[str, int]:

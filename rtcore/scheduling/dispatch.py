@@ -15,7 +15,7 @@ from rtcore.scheduling.schedule import Job, OnLate
 OnMissing = Literal["noop", "repeat", "random"]
 #: What a chunk holds behind its first action: the policy's own, the no-op, or the first one again.
 ChunkRest = Literal["own", "noop", "hold"]
-#: An answer that waits for its tick: due tick, answer, tick it was taken in for, how many were taken in before it.
+#: An answer that waits for its tick: (due tick, answer, tick at which it was collected, answers collected before it).
 _Pending: TypeAlias = "tuple[int, Entry, int, int]"
 
 
@@ -32,12 +32,12 @@ class Outcome(IntEnum):
 
 
 class TickKind(IntEnum):
-    """What governed a tick."""
+    """What acted at a tick."""
 
     ACTED = 0  #: a policy action
     MISSED = 1  #: one was due and was not there: `on_missing` acted
     IDLE = 2  #: none was due: `on_missing` acted
-    LEAD_IN = 3  #: no action for this episode could be due yet (the world is held, or `on_missing` acted)
+    LEAD_IN = 3  #: before the first due tick of the episode: the world is held, or `on_missing` acted
     RESET = 4  #: the world was reset
 
 
@@ -59,8 +59,8 @@ class Source(IntEnum):
 class Entry(NamedTuple):
     """A worker's answer to one job, as the dispatcher sees it.
 
-    `chunk_ticks` actions for the ticks due, due + 1, ...; `payload` is whatever the caller wants back.
-    `obs_tick` is the tick of the frame that was really used (with `hold` always the booked one).
+    `chunk_ticks` actions for the ticks due, due + 1, ...; `payload` is handed back to the caller unread.
+    `obs_tick` is the tick of the frame that was used (with `hold` always the booked one).
     """
 
     job: Job
@@ -84,8 +84,8 @@ class Decision(NamedTuple):
 class Resolution(NamedTuple):
     """The one outcome of a job; `entry` is None where no answer ever came.
 
-    `taken_tick`, `taken_seq`: the tick for which its answer, or its loss, was taken in, and how many of both had been
-    before it; -1 where neither came. With them a recorded run can be dispatched again.
+    `taken_tick`, `taken_seq`: the tick at which its answer (or its loss) was collected, and how many before it; -1
+    where neither came. A replay needs both to repeat the dispatch.
     """
 
     job: Job
@@ -150,7 +150,7 @@ class Dispatcher:
             self._resolve(job, None, Outcome.DROPPED_DEAD_WORKER, tick, tick, taken_seq)
 
     def new_episode(self, tick: int) -> None:
-        """The world was reset at `tick`: whatever is pending or on its way fits the old episode."""
+        """The world was reset at `tick`: all pending and later answers of the old episode are stale."""
         self.episode += 1
         for pending in self._pending:
             self._end(pending, Outcome.STALE_EPISODE, tick)
@@ -193,7 +193,7 @@ class Dispatcher:
         return was_due or tick <= self._covered_until
 
     def _choose(self, tick: int) -> _Pending | None:
-        """The newest of what is due, else the rest of the chunk that is being played."""
+        """The due answer with the newest frame; without one, the chunk that is being applied."""
         best: _Pending | None = None
         if self._pending:
             waiting: list[_Pending] = []

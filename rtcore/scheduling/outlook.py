@@ -1,4 +1,4 @@
-"""What comes of a schedule, by going through it job by job: the arithmetic of `Schedule` and `Dispatcher`. Pure."""
+"""Predicts the acted fraction of a schedule by simulating it job by job, as `Schedule` and `Dispatcher` would. Pure."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import NamedTuple
 class Acted(NamedTuple):
     """Shares of ticks with a policy's action."""
 
-    on_time: float  #: one that was there at its due tick
-    late: float  #: one that came after it, and was still the newest
+    on_time: float  #: an action that arrived by its due tick
+    late: float  #: an action that arrived later, and was still the newest
 
 
 def acted_shares(
@@ -24,17 +24,17 @@ def acted_shares(
     drop_late: bool = False,
     chunk: int = 1,
 ) -> Acted:
-    """On how many ticks a policy acts, where one inference after another takes `taus_ticks`.
+    """The shares of ticks at which a policy acts, if its inferences take `taus_ticks`, one after another.
 
     Args:
         taus_ticks: From a worker's booking to the first tick at which its answer is there, job by job, each at least 1.
-            The first ones, in which the workers get into step, are not counted, nor those whose end is not seen.
-        workers: At least 1; whoever has been idle for longest takes the next job.
+            The first ones are not counted (the workers are not spaced yet), nor those that end after the last start.
+        workers: At least 1; the one that has been idle longest takes the next job.
         delay_ticks: From a start to the tick that its action is due at.
         stride_ticks: The least ticks between two starts; 0: every idle worker starts at every tick.
         hold: Whether an action waits for its due tick.
-        drop_late: Whether one that comes after that tick is thrown away.
-        chunk: Actions of an answer, for so many ticks from the due tick on.
+        drop_late: Whether a late action is dropped.
+        chunk: Actions per inference, for consecutive ticks from the due tick on.
     """
     free = [0] * workers
     jobs: list[tuple[int, int, int]] = []
@@ -50,7 +50,7 @@ def acted_shares(
             jobs.append((ready, start, max(ready, due + chunk - 1)))
     jobs.sort()
     skipped = min(len(jobs) // 4, 2 * workers)
-    # What acts before the last start is known. From one action to another: whole strides.
+    # Only ticks before the last start are decided. Count from one action to another: whole strides.
     known = [job[0] for job in jobs[skipped:] if job[0] < start]
     if len(known) < 2:
         return Acted(0.0, 0.0)

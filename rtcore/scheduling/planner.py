@@ -1,7 +1,7 @@
-"""What is possible, before the run: how many workers, which delay, which stride, or why not. Pure.
+"""Plans a run before tick 0: number of workers, delay, stride, and why not an action at every tick. Pure.
 
-Fed with what a rehearsal measured: inference times with all workers running, and the CPU (or GPU) time each
-inference really uses, since workers share the device.
+Input: what the rehearsal measured. That is inference times with all workers running, and the CPU (or GPU) time of each
+inference, since workers share the device.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from rtcore.scheduling.schedule import (
     trimmed_mean_ns,
 )
 
-#: The share of the device that inference may fill: the rest is the world's, the system's, and luck.
+#: Share of the device that inference may use: the rest is for the world and the system.
 _USABLE_SHARE = 0.85
-#: Times that a plan keeps, evenly spread over those that were measured.
+#: Number of times that a plan keeps: evenly spaced quantiles of the measured ones.
 _KEPT_TIMES = 101
 
 
 @dataclass(frozen=True)
 class Tau:
-    """Inference time, from the deadline of the tick a worker was booked at to its action in the slot."""
+    """Inference times, each from the deadline of the tick at which the worker was booked to its action in the slot."""
 
     mean_ns: int
     p50_ns: int
@@ -42,7 +42,7 @@ class Tau:
     samples: int
     times_ns: tuple[int, ...] = ()  #: those measured, ascending, thinned to about a hundred
     workers_ns: tuple[int, ...] = ()  #: the median of each worker, where each was measured; else none
-    wanted_samples: int = 0  #: by a rehearsal; fewer `samples` if its time was up before
+    wanted_samples: int = 0  #: that the rehearsal aimed at; `samples` is less if its time was up
 
     @classmethod
     def of(
@@ -68,22 +68,22 @@ class Tau:
 
     @property
     def ordered_ns(self) -> tuple[int, ...]:
-        """The times, ascending; from the median and the p99 where no others are known."""
+        """The times, ascending; made up of median, p99 and maximum where no others are known."""
         return self.times_ns or (self.p50_ns,) * 98 + (self.p99_ns, self.max_ns)
 
     @property
     def usual_ns(self) -> int:
-        """The mean that the schedule goes by: without hiccups."""
+        """The mean without hiccups, which the schedule uses."""
         return trimmed_mean_ns(self.ordered_ns)
 
     @property
     def planned_quantile(self) -> float:
-        """The share of the inferences that the delay is made for."""
+        """The quantile that the delay is made for: 0.99, or less where the longest times are hiccups."""
         return planned_quantile(self.ordered_ns)
 
     @property
     def planned_ns(self) -> int:
-        """The longest inference that the delay is made for; longer ones come late, and are counted."""
+        """The time at `planned_quantile`, which the delay is made for; longer ones come late, and are counted."""
         return quantile_ns(self.ordered_ns, self.planned_quantile)
 
     @property
@@ -96,18 +96,18 @@ class Tau:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a run will go if inference takes what it took in the rehearsal."""
+    """How the run will go, if inference takes as long as in the rehearsal."""
 
     stagger: Stagger
     workers: int
     min_workers_every_tick: int
     delay_ticks: int
     stride_ticks: int
-    acted_fraction: float  #: the share of ticks with an action to expect, late ones and slow workers counted
+    acted_fraction: float  #: expected share of ticks with an action; late ones and slow workers are counted in
     tau: Tau
     rate_hz: Fraction
     device_parallelism: float
-    limit: str  #: why not every tick; "" if every tick
+    limit: str  #: why there is not an action at every tick; "" if there is
     chunk: int = 1  #: actions of one inference
 
     @property
@@ -139,7 +139,7 @@ class Plan:
         }
 
     def to_text(self) -> dict[str, Any]:
-        """All of it as plain values; `from_text` gives the plan back."""
+        """All of it as plain values. Inverse of `from_text`."""
         return asdict(self) | {"rate_hz": str(self.rate_hz)}
 
     @classmethod
@@ -148,7 +148,7 @@ class Plan:
         return cls(**fields | {"rate_hz": Fraction(fields["rate_hz"]), "tau": Tau(**tau)})
 
     def sentence(self, policy: str) -> str:
-        """The plan in words."""
+        """The plan in one sentence, with remarks."""
         tau = self.tau
         period_ms = float(1000 / self.rate_hz)
         what = "an action" if self.chunk == 1 else f"a chunk of {self.chunk} actions"
@@ -163,7 +163,7 @@ class Plan:
         return ". ".join([text, *self.remarks()])
 
     def remarks(self) -> list[str]:
-        """What the plan's numbers do not show by themselves."""
+        """Sentences on what the numbers of the plan do not show."""
         tau, remarks = self.tau, []
         if tau.samples < tau.wanted_samples:
             remarks.append(
@@ -206,9 +206,9 @@ def make_plan(
     on_late: OnLate = "apply",
     came_ns: Collection[int] = (),
 ) -> Plan:
-    """The plan for `workers` processes, or (None) for as many as give an action every tick.
+    """The plan for `workers` processes; None: for as many as an action at every tick takes.
 
-    `came_ns`: many of the run's times, in their order, where they are known beforehand.
+    `came_ns`: inference times in the order in which they will come, where that is known beforehand.
 
     `device_parallelism`: how many inferences the device runs at full speed at once (CPUs, or 1 per GPU). An
     inference that uses the device for `cost_ns` can start every cost/(parallelism*T) ticks at best: more
@@ -248,7 +248,7 @@ def _choose_workers(
 ) -> tuple[int, str]:
     if stagger == "sequential":
         return 1, ""
-    # A chunk covers the ticks up to the next one: more starts than that would only throw actions away.
+    # A chunk covers the ticks up to the next chunk: with more starts, actions would be thrown away.
     wanted = math.ceil(delay / max(device_stride, chunk))
     if wanted > max_workers:
         every = "tick" if device_stride == 1 else f"{device_stride} ticks"
@@ -262,7 +262,7 @@ def _choose_workers(
 
 
 def plan_of_player(delay_ticks: int, rate_hz: Fraction) -> Plan:
-    """With as many places as the delay has ticks, a job can be booked at every tick."""
+    """The plan of a `RealtimeEnv`. With as many places as the delay has ticks, a job can be booked at every tick."""
     return Plan(
         stagger="max-time",
         workers=delay_ticks,

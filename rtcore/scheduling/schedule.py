@@ -27,20 +27,20 @@ TauEstimate = Literal["quantile", "ratchet"]
 OnLate = Literal["apply", "drop"]
 
 NS_PER_S = 1_000_000_000
-#: The longest inference planned for is one of these quantiles: the first, unless that is a hiccup's (above 1.5 medians
-#: and 2 ms). Rarer times come late and are counted; lasting ones are adapted to during the run.
+#: The delay is made for one of these quantiles of the inference time: p99, unless that is a hiccup (above 1.5 medians +
+#: 2 ms). Longer inferences come late and are counted; the schedule follows lasting changes during the run.
 _PLANNED_QUANTILES = (0.99, 0.95, 0.9, 0.75, 0.5)
 _HICCUP_FACTOR = 1.5
 _HICCUP_NS = 2_000_000
 #: Workers whose usual times differ by more than this factor count as unequal devices.
 UNEQUAL_FACTOR = 1.5
-#: By how much more actions a delay must bring that is longer by the usual inference time, to be worth it.
+#: A delay that is longer by one median inference time must bring this share of actions more, to be worth it.
 _COST_OF_DELAY = 0.1
-#: What an action is worth that comes late, and so acts upon an older frame than the delay says.
+#: Value of a late action, where one in time is 1: it acts on an older frame than the delay says.
 _WORTH_OF_LATE = 0.5
-#: The share of the times that is left out at each end of a trimmed mean.
+#: A trimmed mean leaves out 1 / this of the times at each end.
 _TRIM = 8
-#: Jobs that are gone through where times are known, but not the order in which they came.
+#: Simulated jobs, where the times are known, but not their order.
 _PLAYED_JOBS = 4_096
 
 
@@ -115,16 +115,16 @@ def quantile_ns(ordered_ns: Sequence[int], q: float) -> int:
 
 
 def trimmed_mean_ns(ordered_ns: Sequence[int]) -> int:
-    """The mean without the lowest and the highest eighth: a stall of whatever length does not move it (0 of none)."""
+    """The mean without the lowest and the highest eighth (0 of none): one stall, however long, does not move it."""
     cut = -(-len(ordered_ns) // _TRIM) if len(ordered_ns) > 2 else 0
     kept = ordered_ns[cut : len(ordered_ns) - cut]
     return sum(kept) // len(kept) if kept else 0
 
 
 def planned_quantile(ordered_ns: Sequence[int]) -> float:
-    """The share of inferences to make a delay for: a longer delay must bring enough actions in time to be worth it.
+    """The quantile of the inference times that the delay is made for.
 
-    So a tail that is usual is waited for, and rare hiccups are not.
+    A longer delay must bring enough more actions in time: so a usual tail is waited for, and rare hiccups are not.
     """
     median_ns = max(1, quantile_ns(ordered_ns, 0.5))
     if quantile_ns(ordered_ns, _PLANNED_QUANTILES[0]) <= _HICCUP_FACTOR * median_ns + _HICCUP_NS:
@@ -153,23 +153,23 @@ def stride_for(stagger: Stagger, delay_ticks: int, num_workers: int, tau_mean_ns
 
 
 class Fit(NamedTuple):
-    """What a set of inference times comes to with so many workers."""
+    """The schedule that a set of inference times leads to, with a given number of workers."""
 
     delay_ticks: int
     stride_ticks: int
-    on_time_fraction: float  #: the share of ticks with an action that was there at its due tick
-    late_fraction: float  #: the share of ticks with one that came after it
+    on_time_fraction: float  #: share of ticks with an action that arrived by its due tick
+    late_fraction: float  #: share of ticks with an action that arrived later
 
     @property
     def acted_fraction(self) -> float:
-        """The share of ticks with an action to expect."""
+        """Expected share of ticks with an action."""
         return self.on_time_fraction + self.late_fraction
 
 
 class Times:
-    """Inference times, and what they allow: the one place where times become a delay and a stride.
+    """Turns inference times into a delay and a stride. Nothing else does.
 
-    The planner asks it about a rehearsal, the schedule about its window, so that neither can know better.
+    The planner uses it for the times of a rehearsal, the schedule for its window: they cannot disagree.
     """
 
     def __init__(
@@ -194,7 +194,7 @@ class Times:
         self._usual_ns = usual_ns
         self._num_workers = num_workers
         self._rate_hz = rate_hz
-        #: A tick is `per_tick / rate` ns. Whole numbers: fractions would take most of a look's time.
+        #: A tick is `per_tick / rate` ns. Two integers, because arithmetic with Fraction is much slower.
         self._per_tick, self._rate = NS_PER_S * rate_hz.denominator, rate_hz.numerator
         self._guard_ns = guard_ns
         self._on_late = on_late
@@ -213,7 +213,7 @@ class Times:
             return self._ticks(self.mean_ns)
         workers, longest = self._num_workers, planned_quantile(self._ordered)
         wanted = self._ticks(quantile_ns(self._ordered, longest) + self._guard_ns)
-        # With N workers a delay of up to N ticks costs nothing but delay, and one of N + 1 halves the starts: a few
+        # With N workers a delay of N ticks allows a start at every tick, N + 1 ticks only at every second one. A few
         # late actions may be the smaller loss.
         enough = [self._ticks(quantile_ns(self._ordered, q)) for q in _PLANNED_QUANTILES if q <= longest]
         strides = {-(-ticks // workers) for ticks in enough} | {max(1, (self._usual_ticks - 1) // workers)}
@@ -221,7 +221,7 @@ class Times:
         return max(delays, key=self.worth) if len(delays) > 1 else wanted
 
     def outlook(self, delay_ticks: int) -> Fit:
-        """What comes of this delay: in time and often enough, as far as these times tell."""
+        """The shares of ticks with an action that these times give with this delay."""
         known = self._played.get(delay_ticks)
         if known is None:
             stride, is_spaced = self.stride(delay_ticks), self._stagger in ("max-time", "expected-time")
@@ -248,7 +248,7 @@ class Times:
         return stride_for(self._stagger, delay_ticks, self._num_workers, self.mean_ns, self._rate_hz)
 
     def worth(self, delay_ticks: int) -> float:
-        """What this delay is worth: the actions it brings, each worth less the older the frame it acts upon."""
+        """The value of this delay: its actions, each worth less the older the frame that it acts on."""
         fit = self.outlook(delay_ticks)
         acted = fit.on_time_fraction + _WORTH_OF_LATE * fit.late_fraction
         return acted / (1 + _COST_OF_DELAY * delay_ticks / self._usual_ticks)
@@ -259,7 +259,7 @@ class Times:
 
     @cached_property
     def _taus_ticks(self) -> list[int]:
-        """Job by job: as they came, or each time equally often in no order."""
+        """Inference times in ticks, job by job: in the order they came; if that is unknown, shuffled."""
         if self._came_ns:
             return [self._ticks(tau_ns) for tau_ns in self._came_ns]
         taus, rng = [self._ticks(tau_ns) for tau_ns in self._ordered], random.Random(0)
@@ -272,7 +272,7 @@ class Times:
 
 
 def is_unequal(usual_ns: Collection[int]) -> bool:
-    """Whether workers with these usual times are of different speed."""
+    """Whether workers with these usual times differ in speed."""
     return max(usual_ns) > UNEQUAL_FACTOR * max(1, min(usual_ns))
 
 
@@ -285,19 +285,19 @@ class Schedule:
     faster ones more jobs.
     """
 
-    #: Answers between two looks at the window.
+    #: Answers between two evaluations of the window.
     ADAPT_EVERY = 32
-    #: Answers of each worker that a look needs: a stall that all were in must not pass for what is usual.
+    #: Answers of each worker that an evaluation needs: one stall of the machine must not pass for the usual time.
     ADAPT_ANSWERS = 8
-    #: By which share the window's own plan must have been better, summed over the looks, before it is followed: at once
-    #: where it is much better, after several looks where it is a little better, never for less than `ADAPT_TOLERANCE`.
+    #: A new plan is followed once its advantage in worth, summed over the evaluations, is this large: after one
+    #: evaluation if it is much better, after several if a little, never if each is below `ADAPT_TOLERANCE`.
     ADAPT_EVIDENCE = 0.25
     ADAPT_TOLERANCE = 0.02
-    #: Answers of a worker after which its own usual time counts.
+    #: Answers of a worker after which its own usual time is used.
     KNOWN_ANSWERS = 12
     #: By which factor the mean must have grown before fewer starts are booked, where the mean decides.
     ADAPT_RISE = 1.05
-    #: A job out for this many delays is overdue: its worker does not count until the answer comes.
+    #: A job is overdue after this many delays: its worker is left out of the rotation until the answer comes.
     OVERDUE_DELAYS = 4
 
     def __init__(self, params: ScheduleParams, num_workers: int) -> None:
@@ -337,7 +337,7 @@ class Schedule:
             self._up.add(worker)
             self._restride()
         if worker in self._up:
-            # Round robin, but for the sequential agent: it is one process, and stays the same one.
+            # Round robin; only the sequential agent is one process, which stays the same.
             (self._idle.appendleft if self.params.stagger == "sequential" else self._idle.append)(worker)
         self.window.add(tau_ns)
         self._note(worker, tau_ns)
@@ -389,11 +389,11 @@ class Schedule:
         return len(self._up)
 
     def _set_overdue_aside(self, tick: int) -> None:
-        """A worker that hangs or has become far too slow does not hold up the spacing of the others."""
+        """Leave out workers that hang or are far too slow, so that the spacing of the others is kept."""
         limit = self.OVERDUE_DELAYS * self.delay_ticks + 8
         for worker, job in self._busy.items():
             if tick - job.obs_tick <= limit:
-                return  # jobs are in booking order: the rest is younger
+                return  # jobs are in booking order: the others began later
             if worker in self._up:
                 self._up.discard(worker)
                 self._overdue.add(worker)
@@ -403,7 +403,7 @@ class Schedule:
         if self._next_start_tick is not None and tick < self._next_start_tick:
             return []
         if hold and tick + self.delay_ticks <= self._last_due_tick:
-            # The delay was lowered: wait out the ticks that are spoken for. No two actions for one tick.
+            # The delay was lowered: skip the ticks that already have a booked action. Never two actions for one tick.
             return []
         if not self._idle:
             # Every worker is still busy: the start moves to the first tick that has an idle one.
@@ -423,10 +423,10 @@ class Schedule:
     # -- the estimate --------------------------------------------------------------------------------------
 
     def adapt(self) -> None:
-        """Follow a lasting change of inference time to what the planner would make of it; one outlier changes nothing.
+        """Follow a lasting change of the inference time, as the planner would. One outlier has no effect.
 
-        The paper's ratchet (`tau_estimate="ratchet"`) takes the longest time ever seen instead, and never falls. Now
-        and then takes some tenths of a millisecond: nobody should wait for it.
+        The paper's ratchet (`tau_estimate="ratchet"`) uses the longest time so far instead, and never falls. Call it
+        when the tick's work is done: some calls take a few tenths of a millisecond.
         """
         if self._answers < self._next_look or not self.params.adapt:
             return
@@ -438,7 +438,7 @@ class Schedule:
         self._restride()
 
     def _note(self, worker: int, tau_ns: int) -> None:
-        """Follow a worker's usual time, in small steps: a stall of whatever length counts as one longer time."""
+        """Follow a worker's usual time in small steps: a stall, however long, counts as one longer time."""
         count = self._answers_of[worker] = self._answers_of.get(worker, 0) + 1
         usual_ns = self._usual_ns.get(worker) or min(tau_ns, 2 * self.params.tau_mean_ns or tau_ns)
         step_ns = max(1, usual_ns // 8)
@@ -464,21 +464,21 @@ class Schedule:
         return self.delay_ticks
 
     def _is_convinced(self, times: Times, wanted: int) -> bool:
-        """Whether what the window calls for has been better for long enough, and by enough."""
+        """Whether the plan for the window has been better for long enough, and by enough."""
         if wanted == self.delay_ticks:
             self._evidence = max(0.0, self._evidence - self.ADAPT_TOLERANCE)
             return False
         if wanted < self.delay_ticks and len(self.window) < self.window.size:
-            return False  # too few to say that the slow ones, for which it is as long as it is, will not come
+            return False  # too few samples to conclude that the slow inferences are over
         better = 1 - times.worth(self.delay_ticks) / max(times.worth(wanted), 1e-9)
         self._evidence = max(0.0, self._evidence + better - self.ADAPT_TOLERANCE)
         here, there = times.outlook(self.delay_ticks).acted_fraction, times.outlook(wanted).acted_fraction
         if there < (1 - self.ADAPT_TOLERANCE / 4) * here:
-            self._evidence = 0.0  # in time is good, but not at the price of actions
+            self._evidence = 0.0  # more in time, but fewer actions: not better
         if self._evidence < self.ADAPT_EVIDENCE * self._caution:
             return False
-        # One that goes back on the last change: neither may be better, or a shorter delay did not hold (workers that
-        # start more often may be in each other's way).
+        # It would undo the last change. Either both plans are equally good, or the shorter delay did not hold (workers
+        # that start more often slow each other down).
         is_back = (wanted > self.delay_ticks) != self._rose and self._answers < self._changed_at + 4 * self.window.size
         self._caution = min(2 * self._caution, 8) if is_back else 1
         self._rose, self._changed_at = wanted > self.delay_ticks, self._answers
@@ -503,7 +503,7 @@ class Schedule:
         )
 
     def _restride(self) -> None:
-        """New even spacing for the workers that are up; the next start keeps its distance to the last."""
+        """Space the starts evenly over the workers that are up; the next start keeps its distance to the last."""
         self.stride_ticks = self._times(self._tau_mean_ns).stride(self.delay_ticks)
         if self._next_start_tick is not None:
             self._next_start_tick = min(self._next_start_tick, self._last_start_tick + self.stride_ticks)

@@ -17,7 +17,7 @@ from rtcore.clock import NS_PER_MS
 from rtcore.errors import LauncherDied, StartupError
 from rtcore.memory.segments import new_run_id
 from rtcore.processes import launcher as launcher_module
-from rtcore.processes.launcher import Child, Launcher, child_error
+from rtcore.processes.launcher import Child, Launcher
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
 
@@ -89,7 +89,7 @@ def test_a_long_error_arrives_as_what_it_is(launcher: Launcher) -> None:
     child = launcher.start("worker", 0, 1, "tests.support.launcher_parts:raises", {"text": "\u4e16", "times": 400_000})
     poll_until(launcher, lambda: child.exitcode is not None)
     assert child.failure is not None
-    error = child_error(child.failure, "worker 0")
+    error = child.error
     assert str(error).startswith("worker 0 raised RuntimeError: \u4e16\u4e16")
     assert "characters left out" in str(error)
 
@@ -118,7 +118,7 @@ def test_a_fork_that_goes_on_failing_is_the_childs_failure(launcher: Launcher, m
     child = launcher.start("worker", 5, 1, "tests.support.launcher_parts:waits", {})
     assert child in poll_until(launcher, lambda: child.exitcode is not None)
     assert child.failure is not None
-    error = child_error(child.failure, "worker 5")
+    error = child.error
     assert isinstance(error, StartupError)
     assert "no process could be started for worker5" in str(error)
     assert "ulimit -u; pids.max" in str(error)

@@ -151,13 +151,13 @@ def test_a_slow_dict_world_whose_ticks_are_put_off_is_recorded_filmed_and_the_sa
 @pytest.fixture
 def hurried(monkeypatch):
     """Of each recorder that was seen off: whether somebody waited for the end, so that its view is left out if long."""
-    seen, see_off = [], RecorderProcess.see_off
+    seen, shut_down = [], RecorderProcess.shut_down
 
     def looked_at(crew, launcher, *, soon=False):
         seen.append(soon)
-        see_off(crew, launcher, soon=soon)
+        shut_down(crew, launcher, soon=soon)
 
-    monkeypatch.setattr(RecorderProcess, "see_off", looked_at)
+    monkeypatch.setattr(RecorderProcess, "shut_down", looked_at)
     return seen
 
 

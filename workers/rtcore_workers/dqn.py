@@ -31,20 +31,20 @@ BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 
 
 class Replay(Protocol):
-    """Where transitions come from: `rtcore.transitions.TransitionReader` has it."""
+    """Source of transitions: `rtcore.transitions.TransitionReader`."""
 
     def __len__(self) -> int: ...
     def sample(self, batch_size: int, rng: np.random.Generator, *, n_step: int = 1) -> Batch: ...
     def digest_with(self, digest: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> None: ...
 
 
-#: Makes weights the ones that play: (all that is trained, flat, in the manifest's order; updates that led to it).
-#: Answers with their version; None if it could not be done now.
+#: Publishes weights to the workers: (all trained weights, flat, in the manifest's order; number of updates). Returns
+#: their version, None if it could not be done now.
 Publish = Callable[[Floats, int], int | None]
 
 
 class Gradient(NamedTuple):
-    """What came of one batch, before anything was changed by it. The gradient itself stays in the learner."""
+    """The results of one batch, before they are applied. The gradient itself stays in the learner."""
 
     commit: Commit  #: of the weights it was computed with
     loss: float
@@ -56,7 +56,7 @@ class Gradient(NamedTuple):
 
     @property
     def flaw(self) -> str:
-        """Which number is not finite, as `STOPPED_BY` calls it; "": all are."""
+        """Which number is not finite, a name of `STOPPED_BY`; "" if all are."""
         if not np.isfinite(self.loss):
             return STOPPED_BY[1 if self.saw_numbers else 3][0]
         return "" if np.isfinite(self.grad_norm) else STOPPED_BY[2][0]
@@ -97,13 +97,13 @@ def bootstrap_values(next_q_target: Tensor, next_q_online: Tensor | None = None)
 def td_targets(reward: Tensor, discount: Tensor, terminated: Tensor, next_values: Tensor) -> Tensor:
     """reward + discount * next value, (B,) float32; a terminated episode has no next value, a truncated one has.
 
-    `where`, not a product: a next value that is not finite does not count where there is none.
+    `where`, not a product: 0 * inf would be NaN.
     """
     return reward + torch.where(terminated, torch.zeros_like(next_values), discount * next_values)
 
 
 def copy_untrained(module: nn.Module, store: ParamStore) -> None:
-    """Everything that is not trained (frozen parameters, buffers) as it is in the store's newest weights."""
+    """Copy what is not trained (frozen parameters, buffers) from the newest weights of the store."""
     memory = store.buffer(store.newest().buffer)
     present = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
     with torch.no_grad():
@@ -125,13 +125,13 @@ class FlatModule:
     """
 
     def __init__(self, module: nn.Module, manifest: ParamManifest, *, with_grads: bool, device: str = "cpu") -> None:
-        # Evaluation mode: the network that learns computes what the workers' networks compute.
+        # Evaluation mode, as in the workers: both must compute the same.
         self.module = module.to(device).eval()
         count = manifest.trainable_bytes // 4
         self.weights = torch.zeros(count, device=device)
         self.grads = torch.zeros(count if with_grads else 0, device=device)
         parameters = dict(self.module.named_parameters(remove_duplicate=False))
-        # Tied weights are under all their names: one parameter, or several that share their memory.
+        # Tied weights: one parameter under several names, or several parameters that share memory.
         trainable = {name: tensor for tensor in manifest.trainable() for name in tensor.names}
         for name, tensor in trainable.items():
             place = (tensor.shape, tensor.strides, tensor.offset // 4)
@@ -221,7 +221,7 @@ class DqnLearner:
         return Gradient(self._read, *numbers, batch.policy_version, saw_numbers)
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """The loss, with a gradient; how far off each row is, and the value of its action, (B,) each."""
+        """The loss, with a gradient; TD error and value of the action of each row, (B,) each."""
         taken, targets = self._forward(batch)
         return functional.smooth_l1_loss(taken, targets), (taken - targets).abs().detach(), taken.detach()
 
@@ -239,7 +239,7 @@ class DqnLearner:
         return values.gather(1, index.reshape(-1, 1)).squeeze(1), targets
 
     def _values_of(self, batch: Batch) -> Tensor:
-        """Of what the decisions of a batch saw, (B, num_actions), with a gradient."""
+        """Values for the observations of the decisions, (B, num_actions), with a gradient."""
         values = self._online.values(self._tensor(batch.obs), self._tensor(batch.past_actions))
         if values.shape != (len(batch.reward), self._num_actions):
             raise PolicyError(
@@ -258,7 +258,7 @@ class DqnLearner:
         return tensor if self._device == "cpu" else tensor.to(self._device, non_blocking=True)
 
     def _read_master(self) -> None:
-        """The weights and the target as they are now, if they have changed."""
+        """Copy the current weights and target from the master, if they have changed."""
         if self.master.commit.updates != self._read.updates:
             self._read = self.master.read_weights(self._host_weights, self._waiting)
             _to_device(self._host_weights, self._online.weights)
@@ -269,7 +269,7 @@ class DqnLearner:
             self._target_read = target
 
     def _rng(self, updates: int) -> np.random.Generator:
-        """Philox counts in its first word: each update has all of it."""
+        """A generator for one update. Philox counts in the first word of its counter, which is 0 for each update."""
         return np.random.Generator(np.random.Philox(key=[self._seed, self._index], counter=[0, updates, 0, 0]))
 
     # -- the update ----------------------------------------------------------------------------------------
@@ -277,9 +277,9 @@ class DqnLearner:
     def apply(self, gradient: Gradient, inside: Callable[[], None] | None = None) -> Update:
         """Make the last `compute`'s gradient an update of the master, and publish where it is due.
 
-        Published are the weights that the gradient was computed with, not those it leads to: their loss was finite,
-        and what diverged in the very last step never plays. But an agent that learns and acts in turn acts on what it
-        has just learned. `inside` is called with the lock held, after the update.
+        Published are the weights that the gradient was computed with: their loss was finite, so weights that have
+        just diverged never play. A sequential agent, which learns and acts in turn, gets the new ones instead.
+        `inside` is called with the lock held, after the update.
         """
         grads = self._online.grads.cpu()
         with self.master.locked(self._waiting):
@@ -291,7 +291,7 @@ class DqnLearner:
             if inside is not None:
                 inside()
         version = None
-        # An update may overflow though its gradient did not: such weights never play. The next loss shows it.
+        # An update may overflow although its gradient did not: do not publish. The next loss will not be finite.
         if self._publish is not None and due and np.isfinite(weights).all():
             version = self._publish(weights, updates)
         diff = commit.updates - 1 - gradient.commit.updates
@@ -342,7 +342,7 @@ def clip_(grads: Tensor, max_norm: float) -> float:
 
 
 def _host_view(tensor: Tensor) -> Floats:
-    """A CPU tensor's own memory, or memory of the host to copy it from."""
+    """A NumPy view of a CPU tensor; for a tensor on a GPU, a host buffer to copy through."""
     array: Floats = tensor.numpy() if tensor.device.type == "cpu" else torch.empty_like(tensor, device="cpu").numpy()
     return array
 

@@ -1,8 +1,8 @@
 """A weight holder: owns the memory on a device that its workers compute with, and brings new weights there.
 
-Owns: that memory, and the store of its heads (`params.ParamStore`: versions, checksums, claims). Reads: the run's
-weights, claimed while they are copied. Announces a version once the device has all of it. Exits: when it is told to,
-which is once no worker is left, or with the supervisor or the fork server.
+Owns: that memory, and a `ParamStore` with its versions, checksums and claims. Reads: the weights of the run, claimed
+while they are copied. Announces a version once all of it is on the device. Exits: when the supervisor says so (no
+worker is left), or when the supervisor or the fork server ends.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from rtcore.memory.weights import ParamStore, Version, attach_store
 from rtcore.realtime import keep_off
 from rtcore_workers.weights.device_memory import DeviceMemory, NotShared, allocate
 
-#: How often to look for new weights, or for the word to end [s].
+#: How often to check for new weights, or for the order to end [s].
 _LOOK_S = 0.005
-#: How long to wait for a buffer that no worker computes with, before looking whether to end.
+#: How long to wait for a buffer that no worker uses, before checking whether to end.
 _WAIT_NS = 100 * NS_PER_MS
 
 
@@ -52,7 +52,7 @@ class Holder:
         self._generation = generation
 
     def fill(self) -> None:
-        """The newest weights, in all buffers: whoever warms up on one that is not the newest finds numbers in it."""
+        """Copy the newest weights into all buffers: a worker may warm up on any of them."""
 
         def bring(buffer: int) -> Version:
             for other in set(range(self._held.layout.num_buffers)) - {buffer}:
@@ -62,7 +62,7 @@ class Holder:
         self._held.take_over(bring)
 
     def follow(self) -> Version | None:
-        """Bring the newest weights, if they are not there yet. None if they are, or if no buffer was free for them."""
+        """Copy the newest weights, if the device does not have them. None if it has, or if no buffer was free."""
         if self._host.newest_version() == self._held.newest_version():
             return None
         return self._held.take_over(self._bring, wait_ns=_WAIT_NS)
@@ -79,7 +79,7 @@ class Holder:
 
 
 def _is_told_to_end(channel: Channel) -> bool:
-    """Or the supervisor has gone. Waits for a moment."""
+    """Whether to end: by order, or because the supervisor has gone. Waits for a moment."""
     try:
         return channel.receive(_LOOK_S) is not None
     except ChannelError:

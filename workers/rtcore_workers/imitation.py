@@ -20,7 +20,7 @@ _KEEPS_NEAR_ZERO = 1e-3
 
 
 class Imitator(DqnLearner):
-    """One update at a time. What is shown as TD error is the share of actions that differ from the teacher's."""
+    """One update at a time. "TD error" in the statistics is the share of actions that differ from the teacher's."""
 
     def __init__(self, teacher: Callable[[npt.NDArray[Any]], npt.NDArray[Any]], *args: Any, **kwargs: Any) -> None:
         """`teacher`: the ticks of frames to the teacher's answers to them."""
@@ -31,6 +31,6 @@ class Imitator(DqnLearner):
         outputs = self._values_of(batch)
         wanted = self._tensor(self._teacher(batch.tick - batch.delay_ticks)).long().reshape(-1) - self._first_action
         differs = (outputs.argmax(dim=1) != wanted).float()
-        # The entropy does not change with the mean of the outputs, which would wander off.
+        # Cross entropy does not depend on the mean of the outputs, which would drift without a penalty.
         loss = functional.cross_entropy(outputs, wanted) + _KEEPS_NEAR_ZERO * outputs.mean(dim=1).square().mean()
         return loss, differs, outputs.detach().max(dim=1).values

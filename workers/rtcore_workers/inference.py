@@ -63,7 +63,7 @@ def main(boot: dict[str, Any], channel: Channel) -> None:
         history=History.of(config.history),
         share=partial(_share, boot, config, channel, shared),
     )
-    # Not before: the memory in which worker 0 built the network, before it was the run's, is to go back.
+    # Only now: by default glibc gives freed memory back, and worker 0 has just freed the private copy of the weights.
     keep_freed_memory()
     if config.explores:
         epsilon = EpsilonSchedule(

@@ -1,8 +1,8 @@
 """A learner process: sample from the run's frame ring, compute a gradient, apply it to the master, publish.
 
-Owns: its status in the learners' segment. Takes turns with the other learners at the master and the parameter store.
+Owns: its status in the learners' segment. Locks the master and the parameter store, as the other learners do.
 Reads: the frame ring, the env process's counters. Exits: at the end of the run, when its generation is over, or with
-the fork server. It can delay no tick: it runs below the workers' priority and steps back when ticks are missed.
+the fork server. It delays no tick: it has a lower priority than workers, and pauses when ticks are missed.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from rtcore_workers.dqn import DqnLearner, Gradient, Update, copy_untrained
 from rtcore_workers.malloc import keep_freed_memory
 from rtcore_workers.policies import build_network
 
-#: Longest sleep without showing life.
+#: Longest sleep without a heartbeat.
 _BEAT_NS = 100 * NS_PER_MS
-#: How often a learner that has nothing to do looks again.
+#: How often an idle learner polls.
 _IDLE_NS = 10 * NS_PER_MS
-#: How long a publication may wait for a free buffer: then the next one will do.
+#: Longest wait of a publication for a free buffer; after it, the publication is skipped.
 _PUBLISH_WAIT_NS = 200 * NS_PER_MS
-#: Updates that a cap on updates per tick lets be made up for, in ticks.
+#: A learner below its cap of updates per tick may catch up on so many ticks.
 _BURST_TICKS = 30
 
 
@@ -48,7 +48,8 @@ def main(boot: dict[str, Any], channel: Channel) -> None:
     torch.set_num_threads(1)
     run = ResolvedRun.from_jsonable(boot["run"])
     config = run.config
-    # The first one is made before anything ticks: on a busy machine it would never be up at its later priority.
+    # The first learner starts at normal priority, before the ticks begin: at its later one it might never get ready on
+    # a busy machine.
     is_first = boot["generation"] == 1
     if not is_first:
         step_back(config)
@@ -64,20 +65,20 @@ def main(boot: dict[str, Any], channel: Channel) -> None:
         phase_seq=boot["run_phase_seq"],
         first_frame=boot["run_first_frame"],
     )
-    # Not before: what the networks were built in, before they were the learner's, is to go back.
+    # Only now: by default glibc gives freed memory back, and the networks' first copies have just been freed.
     keep_freed_memory()
     gc.collect()
     gc.freeze()
     if is_first:
         step_back(config)
-    # Shows life before it says that it is ready: from then on it is watched.
+    # Heartbeat first: the supervisor watches it from the moment it reports ready.
     loop = LearnerLoop(run, learner, shared, boot["generation"])
     channel.send(Ready({"device": learner.device}))
     loop.run()
 
 
 def step_back(config: RuntimeConfig) -> None:
-    """Below the workers in the kernel's eyes. Waiting for the master's lock meanwhile delays other learners only."""
+    """Lower this process's priority below the workers'. A preempted lock holder then delays only other learners."""
     os.nice(config.learning.learner_nice)
     if config.learning.learner_nice:
         with contextlib.suppress(OSError):
@@ -121,7 +122,7 @@ def make_learner(
 
 
 def learner_device(device: str) -> str:
-    """Where learners compute: the first device named, or the first GPU for "auto" where there is one."""
+    """The device of the learners: the first one named; for "auto" the first GPU, if there is one."""
     from rtcore_workers.policies.executors import resolve_device  # noqa: PLC0415 - imports torch
 
     return resolve_device(device, 0)
@@ -144,7 +145,7 @@ class Learner:
         first_updates: int = 0,
         clock: Clock | None = None,
     ) -> None:
-        """`first_updates`: those that the run began with; 0 unless it was resumed."""
+        """`first_updates`: updates before this run; 0 unless it was resumed."""
         self._first_updates = first_updates
         self.master = master
         self.replay = replay
@@ -171,14 +172,14 @@ class Learner:
             device=device,
         )
         self._on_gpu = device.startswith("cuda")
-        # By the process that was in this place before.
+        # By the process that had this index before a restart.
         self._lapped_before = self.status["lapped_samples"]
 
     def beat(self) -> None:
         self.status["heartbeat_ns"] = self._clock.now_ns()
 
     def collect(self) -> bool:
-        """Take in the newest ticks; whether there are enough transitions to learn from."""
+        """Read the newest ticks; returns whether there are enough transitions to learn from."""
         self.replay.update()
         count = len(self.replay)
         self.status["transitions"] = count
@@ -187,16 +188,16 @@ class Learner:
         return count > 0 and (enough or self.master.commit.updates > self._first_updates)
 
     def update(self, inside: Callable[[], None] | None = None) -> bool:
-        """One update, if there still is anything to learn from.
+        """One update, if there still are transitions.
 
-        False if its loss or gradient was not finite: nothing was changed, and nothing more will be.
+        False if its loss or gradient was not finite: then nothing was changed, and learning is over.
         """
         cpu_start_ns = cpu_time_ns()
         with self._stream():
             try:
                 gradient = self._step.compute()
             except NothingToSample:
-                return True  # all of it was overwritten since `collect`: the next one sees what there is
+                return True  # all were overwritten since `collect`; the next call reads new ones
             self._note(gradient)
             if gradient.flaw:
                 self._stop(gradient)
@@ -217,7 +218,7 @@ class Learner:
         return torch.cuda.stream(self._side)
 
     def _publish(self, weights: Floats, updates: int) -> int | None:
-        """To the workers, unless newer weights are out already."""
+        """Publish to the workers, unless newer weights are already published."""
 
         def write(buffer: memoryview) -> None:
             if self._store.newest().updates > updates:
@@ -256,7 +257,7 @@ class Learner:
 
 
 class _Outdated(Exception):
-    """Another learner has published newer weights meanwhile."""
+    """Another learner has already published newer weights."""
 
 
 class LearnerLoop:
@@ -286,7 +287,7 @@ class LearnerLoop:
         learner.beat()
 
     def run(self) -> None:
-        """To the end of the run."""
+        """Learn until the end of the run."""
         learner = self._learner
         while not self._is_over():
             if any(status["stopped_at"] for status in learner.master.status):
@@ -309,7 +310,7 @@ class LearnerLoop:
         return bool(self._env_status["finished"])
 
     def _may_spend(self) -> bool:
-        """Whether the ticks so far allow another update; if so it is taken."""
+        """Whether the ticks so far allow another update; if so it is counted as used."""
         if self._per_tick is None:
             return True
         tick = self._env_status["tick"]
@@ -341,7 +342,7 @@ class LearnerLoop:
             pace["next_start_ns"] = self._start_ns + mean_ns // self._num_learners
 
     def _be_courteous(self) -> None:
-        """Pause while ticks are missed or late. Not asked more often than there are ticks."""
+        """Pause while ticks are missed or late. Evaluated at most once per tick."""
         now_ns = self._clock.now_ns()
         if now_ns - self._looked_ns < self._period_ns:
             return
@@ -356,7 +357,7 @@ class LearnerLoop:
         self._throttle.after_pause(*self._watch.poll())
 
     def _sleep(self, length_ns: int, state: LearnerState) -> None:
-        """In pieces: showing that it is alive, and to the end of the run at most."""
+        """Sleep in short pieces, with heartbeats; at most to the end of the run."""
         self._status["state"] = state
         until_ns = self._clock.now_ns() + length_ns
         while (now_ns := self._clock.now_ns()) < until_ns and not self._is_over():
@@ -376,7 +377,7 @@ class LearningTurn:
         self._learner: Learner | None = None
 
     def take(self, phase_seq: int) -> None:
-        """An update, if there are transitions enough. `phase_seq`: of the job; there are no turns in the rehearsal."""
+        """One update, if there are enough transitions. `phase_seq`: of the job; none in the rehearsal."""
         if phase_of(phase_seq) is not Phase.RUN:
             return
         if self._learner is None:
@@ -385,7 +386,7 @@ class LearningTurn:
             self._learner.status["pid"] = os.getpid()
         learner = self._learner
         learner.beat()
-        if learner.status["stopped_at"] or learner.control["generation"] < 0:  # what there is now is being kept
+        if learner.status["stopped_at"] or learner.control["generation"] < 0:  # the last checkpoint is being written
             return
         if not learner.collect():
             learner.status["state"] = LearnerState.COLLECTING

@@ -1,4 +1,4 @@
-"""How the C library keeps memory for the tensors that every inference and every update makes anew."""
+"""Makes glibc keep freed memory for the tensors that each inference and each update allocates."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import ctypes
 
 #: From <malloc.h>.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-#: The most that glibc takes on a 64-bit machine.
+#: The largest value that glibc accepts on a 64-bit machine.
 _LARGEST_BYTES = 32 * 1024 * 1024
 
 
 def keep_freed_memory() -> bool:
-    """Have blocks of up to 32 MB come from the heap, and the heap not shrink. False where the C library cannot.
+    """Allocate blocks of up to 32 MB from the heap, and never shrink it. False if the C library cannot do so.
 
-    By default glibc maps a block of more than 128 kB anew and gives it back when it is freed: each intermediate
-    tensor of a network is then cleared by the kernel, page by page, every time. Without that an update of a small
-    network takes a third less (docs/performance.md). Costs the process the most it ever used at once.
+    By default glibc maps each block of more than 128 kB anew and unmaps it when it is freed: the kernel then clears
+    every intermediate tensor of a network, page by page, each time. Without that an update of a small network takes
+    a third less time (docs/performance.md). The price: the process keeps its peak memory.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -1,4 +1,4 @@
-"""What a policy's module changes about itself: a state that it keeps between two calls, weights that it writes to."""
+"""Detects what a policy's module changes in itself: state kept between two calls, writes to its own weights."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 _OF_TORCH = ("_parameters", "_buffers", "_modules")
-#: What draws random numbers: each worker has its own, and that is meant so.
+#: Random generators: each worker has its own, on purpose.
 _GENERATORS = (np.random.Generator, np.random.RandomState, np.random.BitGenerator, random.Random, torch.Generator)
-#: What keeps nothing from call to call, and may not be picklable.
+#: Types that keep no state from call to call, and may not be picklable.
 _STATELESS = (
     *(types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType, type, functools.partial),
     type(threading.Lock()),
@@ -27,24 +27,24 @@ _STATELESS = (
 
 
 class KeptValue(NamedTuple):
-    """What a module keeps under a name. `checksum`: CRC-32; None: it cannot be pickled. `draws`: has a generator."""
+    """An attribute of a module. `checksum`: CRC-32, None if it cannot be pickled. `draws`: it contains a generator."""
 
     checksum: int | None
     is_number: bool
     draws: bool
 
 
-#: What a module keeps beside its parameters and shared buffers, by name.
+#: Attributes of a module beside its parameters and shared buffers, by name.
 Kept: TypeAlias = dict[str, KeptValue]
 
 
 def kept_by(module: nn.Module) -> Kept:
-    """Everything that a call could read again from an earlier one. States of random generators are left out."""
+    """All state that one call could leave for the next. States of random generators are left out."""
     return {name: _kept(value) for name, value in _attributes(module) if not isinstance(value, _STATELESS)}
 
 
 def changed(before: Kept, after: Kept) -> list[str]:
-    """Names of what is another value now, or was not there, or may be another."""
+    """Names of attributes that have changed, are new, or may have changed."""
     return [name for name, value in after.items() if value.checksum is None or before.get(name, _NOTHING) != value]
 
 
@@ -60,7 +60,7 @@ def _kept(value: Any) -> KeptValue:
 
 
 class _Pickler(pickle.Pickler):
-    """Passes random generators over, however deep in a value they are."""
+    """Leaves random generators out, at any depth inside a value."""
 
     draws = False
 
@@ -75,11 +75,11 @@ _NOTHING = KeptValue(None, False, False)
 
 
 class FromFile(nn.Module):
-    """A module that torch read from a file (TorchScript, torch.export): run as it is. Its weights are not shared."""
+    """A module that torch loaded from a file (TorchScript, torch.export). Runs as it is; its weights are not shared."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
-        # In a tuple, where nn.Module does not look for its parts.
+        # In a tuple, so that nn.Module does not register it as a submodule.
         self._inner = (inner,)
 
     @property
@@ -91,7 +91,7 @@ class FromFile(nn.Module):
 
 
 class WriteWatch:
-    """Whether tensors were written to in place, by torch's own count of that. Allocates a small list at each look."""
+    """Detects in-place writes to tensors, by torch's own version counter. Allocates a small list at each check."""
 
     def __init__(self, targets: list[tuple[str, Tensor]]) -> None:
         self._targets = targets
@@ -99,11 +99,11 @@ class WriteWatch:
         self.forget()
 
     def forget(self) -> None:
-        """What happened up to now was meant."""
+        """Accept all writes up to now."""
         self._counts = [tensor._version for tensor in self._tensors]
 
     def written(self) -> list[str]:
-        """Names of tensors that were written to since."""
+        """Names of tensors that were written to since then."""
         counts = [tensor._version for tensor in self._tensors]
         if counts == self._counts:
             return []

@@ -11,7 +11,7 @@ import torch
 def to_tensors(batch: Any, device: str = "cpu") -> Any:
     """A NamedTuple of arrays as the same one of tensors, each of its array's dtype and shape, on `device`.
 
-    Where there is a GPU the tensors are pinned on their way, and the copy does not wait: use them on the stream that is
+    For a GPU the arrays are copied through pinned memory without waiting: use the tensors on the stream that is
     current now. Arrays are shared, not copied, if they stay on a CPU without a GPU. Fields that are None stay None; a
     dict, of a Dict world's frames, is one of tensors, each contiguous.
     """

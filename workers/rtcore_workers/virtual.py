@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Agent:
-    """A policy for one process that plays and, where asked, learns. `weights`, `store`: None without a network."""
+    """A policy in one process, with learners if the config has some. `weights`, `store`: None without a network."""
 
     policy: Policy
     name: str

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rtcore.config.flags import parse_config, to_toml
+from rtcore.config.flags import parse_command, parse_config, to_toml
 from rtcore.config.help_text import Help
 from rtcore.config.run import SETTINGS, make_config
 from rtcore.errors import ConfigError
@@ -121,3 +121,25 @@ def test_a_typo_is_corrected_and_what_is_none_is_not() -> None:
         make_config(worker=3)
     with pytest.raises(ConfigError, match=r"unknown key 'render_mode'. `rtcore-run --help` .* go into --env-args"):
         make_config(render_mode="human")
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "other"), [("--chunk-rest", "noop", "--chunk"), ("--obs-every", "2", "--obs-history")]
+)
+def test_a_flag_that_changes_nothing_without_another_is_refused_and_the_other_named(
+    flag: str, value: str, other: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=f"{flag[2:]}={value} has no effect .*give {other} N as well"):
+        parse_command([flag, value])
+    file = tmp_path / "my.toml"
+    file.write_text(to_toml(parse_command([]).config))
+    for words in (
+        [flag, value, other, "3"],
+        [flag, value, "--policy", "trained", "--env-id", "rtcore/Blocks-v0"],
+        [flag, value, "--policy-checkpoint", "runs/a"],
+        ["--config", str(file)],
+    ):
+        parse_command(words)
+    quoted = value if value.isdigit() else f'"{value}"'
+    file.write_text(f"{flag[2:]} = {quoted}\n")
+    parse_command(["--config", str(file)])

@@ -38,12 +38,12 @@ class Run:
         self.params = attach_store(run_id)
         self.params.set_manifest(MANIFEST)
         self.params.publish(lambda buffer: None)
-        self.workers, self.holders, self.taken_down = {}, [], []
+        self.workers, self.holders, self.killed = {}, [], []
         self.processes = HolderProcesses(
             run_id,
             LAYOUT,
             self._launch,
-            lambda worker, reason: self.taken_down.append((worker.index, reason)),
+            lambda worker: self.killed.append(worker.index),
         )
 
     def _launch(self, index, generation, entry, boot):
@@ -59,7 +59,7 @@ class Run:
     def ask(self, index, device="cuda:0"):
         """A new worker; the channel to it."""
         worker = self._child("worker", index)
-        self.processes.ask(worker, HoldWish(device, "cuda-ipc"), self.params)
+        self.processes.request(worker, HoldWish(device, "cuda-ipc"), self.params)
         self.workers[index] = worker
         return worker.channel
 
@@ -128,7 +128,7 @@ def test_a_holder_that_dies_in_the_run_takes_its_workers_along_and_the_next_one_
     answer(other)
     run.params.claim(LAYOUT.max_workers, generation=1)  # it was copying
     run.die(run.holders[0])
-    assert run.taken_down == [(0, "its weight holder died"), (1, "its weight holder died")]
+    assert run.killed == [0, 1]
     assert run.params._claims[LAYOUT.max_workers][0] == 0, "and that buffer is free again"
     assert list(run.processes.pids) == ["cuda:1"]
     again = run.ask(0)
@@ -149,7 +149,7 @@ def test_a_holder_that_dies_before_the_run_ends_it_and_one_at_its_end_does_not(r
     run.be_ready(run.holders[1])
     run.processes.end()
     run.die(run.holders[1])
-    assert run.taken_down == []
+    assert run.killed == []
     assert run.processes.has_ended
 
 
@@ -161,4 +161,4 @@ def test_a_worker_that_does_without_is_counted_and_does_not_go_down_with_the_hol
     assert said == ["worker 0 does not share the weights on cuda:0: cannot be opened"]
     assert run.processes.stats()[0]["private_workers"] == [0]
     run.die(run.holders[0])
-    assert run.taken_down == [(1, "its weight holder died")]
+    assert run.killed == [1]

@@ -45,7 +45,7 @@ def test_a_recorder_that_dies_with_the_fork_server_is_named_though_nobody_tells_
     draft = tmp_path / FOLDER / f"{MAIN_FILE}.part"
     draft.parent.mkdir(parents=True)
     draft.touch()
-    recorder.see_off(DEAD)
+    recorder.shut_down(DEAD)
     assert list(draft.parent.iterdir()) == [], "what it was at is left to nobody"
     assert f"the recorder (pid {child.pid}) was killed with the fork server" in said[-1]
     assert recorder.summary()["end"].startswith(f"{UNFINISHED}: the recorder")
@@ -53,7 +53,7 @@ def test_a_recorder_that_dies_with_the_fork_server_is_named_though_nobody_tells_
 
 def test_a_recorder_that_is_never_done_is_named_with_the_time_it_had(recorded):
     recorder, child, said = recorded
-    recorder.see_off(OUT_OF_PATIENCE)
+    recorder.shut_down(OUT_OF_PATIENCE)
     assert f"the recorder (pid {child.pid}) was not done after 3,600 s" in said[-1]
 
 
@@ -73,7 +73,7 @@ def test_a_recorder_that_says_nothing_is_killed_once_it_does_no_work_either(reco
 
     monkeypatch.setattr(child, "work_done", work)
     monkeypatch.setattr(child, "kill", lambda: killed.append(next(done)))
-    recorder.see_off(cast(Launcher, SimpleNamespace(poll_until=poll_until)))
+    recorder.shut_down(cast(Launcher, SimpleNamespace(poll_until=poll_until)))
     assert killed == [pytest.approx(busy_looks + 15_000 // 400, abs=3)]
     assert "did nothing for 15 s" in said[-1]
 
@@ -81,7 +81,7 @@ def test_a_recorder_that_says_nothing_is_killed_once_it_does_no_work_either(reco
 def test_a_recorder_that_had_closed_its_file_before_the_fork_server_died_is_done(recorded):
     recorder, child, said = recorded
     child.messages.append(Recorded(Counts()._asdict(), end="complete"))
-    recorder.see_off(DEAD)
+    recorder.shut_down(DEAD)
     assert recorder.summary()["end"] == "complete"
     assert not any("stopped" in line for line in said)
 

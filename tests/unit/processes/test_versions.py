@@ -2,7 +2,7 @@
 
 import pytest
 
-from rtcore.processes.versions import VersionWatch, WorkerVersion
+from rtcore.processes.workers import VersionWatch, WorkerVersion
 
 pytestmark = pytest.mark.unit
 
@@ -14,7 +14,9 @@ def looks(watch, rows):
     return [
         [
             late.worker
-            for late in watch.look(int(at_s * S), newest, [WorkerVersion(w, *row) for w, row in enumerate(workers)])
+            for late in watch.find_late(
+                int(at_s * S), newest, [WorkerVersion(w, *row) for w, row in enumerate(workers)]
+            )
         ]
         for at_s, newest, *workers in rows
     ]

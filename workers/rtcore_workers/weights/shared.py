@@ -1,8 +1,7 @@
-"""A network's parameters in the parameter store: one copy for all workers, changed between two inferences only.
+"""A network whose parameters live in the parameter store: one copy for all workers, switched between two inferences.
 
-`SharedWeights` makes every parameter and buffer of a module a view of the store's newest buffer. On another version
-the views of another buffer take their place: a few microseconds, nothing is copied. Not for a module that is moved to
-a GPU: see `device_weights.py`.
+`SharedWeights` makes every parameter and buffer of a module a view of the newest buffer of the store. For a new version
+it rebinds them to another buffer: a few microseconds, no copy. On a GPU: see `on_device.py`.
 """
 
 from __future__ import annotations
@@ -22,17 +21,17 @@ from rtcore.memory.weights import NONE, ParamStore, Version, checksum_of
 from rtcore_workers.modulestate import WriteWatch
 from rtcore_workers.weights.device_memory import NotShared
 
-#: Most that is read at once in looking for writes: 16 ms.
+#: Most bytes verified in one call: 16 ms.
 _MOST_VERIFIED_BYTES = 1 << 24
-#: What torch says when a factory loads pretrained weights into a module that is built without memory: as it should be,
-#: the memory that it gets afterwards has the weights of worker 0, which loaded them.
+#: Warning of torch when a factory loads pretrained weights into a module on the meta device. Harmless: the module gets
+#: memory with the weights of worker 0, which did load them.
 _NO_COPY = r"for .*: copying from a non-meta parameter in the checkpoint to a meta parameter"
 #: Builds the module and its title: each call anew.
 Build = Callable[[], tuple[nn.Module, str]]
 
 
 class Held(NamedTuple):
-    """Weights that a device's holder keeps: their store's heads, and its buffers as tensors (buffer_bytes,) uint8."""
+    """Weights that a holder process keeps on a device: their store, its buffers as uint8 tensors (buffer_bytes,)."""
 
     store: ParamStore
     flats: list[Tensor]
@@ -40,21 +39,21 @@ class Held(NamedTuple):
 
 
 class Holding(Protocol):
-    """A worker's way to a device's holder."""
+    """How a worker reaches the holder of a device."""
 
     def ask(self, device: str) -> Held | None:
-        """What is held on "cpu" or "cuda:i"; None: nothing is there. NotShared if it cannot be had."""
+        """The weights held on "cpu" or "cuda:i"; None: there is no holder. NotShared if they cannot be mapped."""
         ...
 
     def refuse(self, device: str, why: str) -> None:
-        """Say that this worker does without."""
+        """Report that this worker uses its own copy."""
         ...
 
 
 class Weights(Protocol):
-    """Where a policy's network has its weights from."""
+    """Source of the weights of a policy's network."""
 
-    #: The module was built in the ordinary way, not without memory first.
+    #: The module was built with memory, not on the meta device first.
     is_plain: bool
 
     def switch(self) -> Version:
@@ -62,9 +61,9 @@ class Weights(Protocol):
         ...
 
     def release(self, budget_ns: int = 0) -> None:
-        """After it. PolicyError if the weights were written meanwhile: by the module, or rtcore is broken.
+        """After an inference. PolicyError if the weights were written during it: by the module, or a fault of rtcore.
 
-        `budget_ns`: what may be spent in looking for writes that torch does not count.
+        `budget_ns`: time that may be spent on finding writes that torch does not count.
         """
         ...
 
@@ -104,7 +103,7 @@ class SharedWeights:
         #: The buffers, where they are not in the store's own memory.
         self._flats: list[Tensor] | None = None
         self._bound = -1
-        #: How far the newest pass over the weights has come, its CRC-32 so far, and of which version.
+        #: Progress of the current check of all weights: bytes done, CRC-32 so far, version.
         self._verified = (0, 0, -1)
         claimed = store.claim(worker, generation)
         try:
@@ -116,7 +115,7 @@ class SharedWeights:
             store.release(worker)
 
     def switch(self) -> Version:
-        """Hold the newest weights and compute with them; returns which. Allocates nothing once each buffer was used."""
+        """Claim the newest weights and bind the module to them; returns their version. Allocates only at first use."""
         claimed = self.claim()
         if claimed.buffer != self._bound:
             self.bind(claimed.buffer)
@@ -124,9 +123,9 @@ class SharedWeights:
         return claimed
 
     def move(self, held: Held) -> None:
-        """Compute with another store's buffers from now on. Called while the weights are held; they are afterwards.
+        """Use the buffers of another store from now on. Called while weights are claimed; they are claimed afterwards.
 
-        NotShared if the newest one there is not what its checksum says; nothing has changed then.
+        NotShared if the newest version there does not match its checksum; then nothing has changed.
         """
         moved = held.store.claim(self._worker, self._generation)
         found = checksum_of(_bytes_of(held.flats[moved.buffer]))
@@ -153,7 +152,7 @@ class SharedWeights:
         return self.store.claim(self._worker, self._generation)
 
     def release(self, budget_ns: int = 0) -> None:
-        """Let go. PolicyError if the weights were written while they were held."""
+        """Give up the claim. PolicyError if the weights were written while they were claimed."""
         written = self._writes.written()
         intact = self.store.is_intact(self.version)
         whole = not budget_ns or self._verify_part(budget_ns)
@@ -168,9 +167,9 @@ class SharedWeights:
             )
 
     def refuse_changes(self) -> None:
-        """PolicyError if the module writes to its own weights: all workers and no one else has them.
+        """PolicyError if the module writes to its own weights, which all workers share.
 
-        Reads all of them, so only the first worker does.
+        Reads all weights, so only the first worker does it.
         """
         buffer, flats = self.version.buffer, self._flats
         memory = self.store.buffer(buffer) if flats is None else _bytes_of(flats[buffer])
@@ -195,9 +194,9 @@ class SharedWeights:
         )
 
     def _verify_part(self, budget_ns: int) -> bool:
-        """Go on reading the weights, a part at each call; False if a whole pass gave another checksum than theirs.
+        """Verify the next part of the weights; False if the checksum of a whole pass is wrong.
 
-        For what writes past torch's count: BatchNorm in training mode, `.data`, numpy. The first worker reads for all.
+        Finds writes that torch does not count: BatchNorm in training mode, `.data`, NumPy. The first worker alone does.
         """
         if self._worker != 0 or self._flats is not None:
             return True
@@ -212,7 +211,7 @@ class SharedWeights:
         return not is_over or checksum == self.version.checksum
 
     def bind(self, buffer: int) -> None:
-        """Make the module's tensors those of a buffer."""
+        """Make the tensors of the module views of a buffer."""
         views = self._views.get(buffer)
         if views is None:
             views = self._views[buffer] = self._views_of(buffer)
@@ -229,7 +228,7 @@ class SharedWeights:
         return [by_name[name] for name, _ in self._targets]
 
     def _take_over(self, buffer: memoryview) -> list[tuple[str, Tensor]]:
-        """The module's own tensors, by the manifest's name for each. Those on the meta device get memory."""
+        """The module's tensors with their names in the manifest. Those on the meta device get memory."""
         found: list[tuple[str, Tensor]] = []
         present = dict(_named_tensors(self.module))
         _check_same(self.manifest, present)
@@ -239,7 +238,7 @@ class SharedWeights:
             for name in tensor.names:
                 own = present[name]
                 if own.is_meta:
-                    # All the names of tied weights get one object, as they had.
+                    # Tied weights stay one object under all their names.
                     view = view_of(buffer, tensor)
                     data = view.clone() if tensor.kind == "private" else view
                     replaced = data_like(own, data) if replaced is None else replaced
