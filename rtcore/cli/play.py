@@ -172,7 +172,7 @@ def _watch(runtime: Runtime, view: View, events: Events) -> None:
 
 def _log_header(header: Mapping[str, Any], run: ResolvedRun, plan: Plan) -> None:
     for line in header_lines(header, run, plan):
-        _log.log(logging.WARNING if line.lstrip().startswith(WARNING_NOTE) else logging.INFO, line)
+        _log.log(logging.WARNING if WARNING_NOTE in line else logging.INFO, line)
 
 
 def _sight_of(run: Runtime | Simulation) -> Sight:
