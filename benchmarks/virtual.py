@@ -29,8 +29,8 @@ from rtcore.virtual.simulate import Simulation
 _PARTS = (
     ("world", ("rtcore_envs", "pyboy", "gymnasium", "rtcore/loop/world.py", "rtcore/spaces/")),
     ("policy", ("rtcore_workers/policies", "executors", "torch", "rtcore/memory/history.py")),
-    ("learning", ("rtcore_workers/dqn", "rtcore/replay", "rtcore/learn/", "rtcore/params", "rtcore/virtual/learning")),
-    ("record and CSV", ("report/record.py", "csv")),
+    ("learning", ("rtcore_workers/dqn", "rtcore/learn/", "rtcore/memory/weights.py", "rtcore/virtual/learning")),
+    ("record and CSV", ("results/record.py", "csv")),
     ("counters, histograms", ("rtcore/loop/counting.py", "rtcore/memory/counters.py")),
     ("schedule, dispatch", ("rtcore/scheduling/schedule.py", "rtcore/scheduling/dispatch.py")),
     ("frame ring", ("rtcore/memory/ring.py",)),

@@ -1,5 +1,5 @@
 /* Stands in for NVIDIA's libcudart where there is no GPU: the signatures, struct sizes and refusals of the calls that
- * rtcore_workers/cudart.py makes, over plain memory. It is not a GPU: it says nothing about one's behaviour or speed.
+ * rtcore_workers/weights/cudart.py makes, over plain memory. It is not a GPU: it says nothing about one's behaviour or speed.
  *
  * Stricter than the real one where that finds mistakes: new memory is full of rubbish, a copy is not made before
  * cudaDeviceSynchronize, and an error stays in cudaGetLastError until that was called. */

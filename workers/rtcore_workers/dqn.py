@@ -1,7 +1,7 @@
 """DQN as an algorithm: targets, loss, gradient, Adam, and the learner that puts them together.
 
 No process, no clock: the learner process, the sequential modes' worker and the virtual clock all drive the same
-`DqnLearner`. Rewards are used as they are. Under delay a step of learning is a decision (rtcore/transitions.py).
+`DqnLearner`. Rewards are used as they are. Under delay a step of learning is a decision (docs/transitions.md).
 """
 
 from __future__ import annotations

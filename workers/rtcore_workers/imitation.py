@@ -1,7 +1,7 @@
-"""Imitation as an algorithm: the network's largest output is to be what a teacher answers to the same frame.
+"""Imitation learning: the largest output of the network shall be the teacher's action for the same frame.
 
-All but the loss is DQN's learner: replay, master, Adam, publishing. The frames are those that the network's own play
-leads to (Ross et al., 2011), the answers are in rtcore/learn/teacher.py.
+Only the loss differs from DQN: replay, master, Adam and publishing are those of `DqnLearner`. The frames come from the
+network's own play (DAgger, Ross et al., 2011), the actions from rtcore/learn/teacher.py.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Imitator(DqnLearner):
     """One update at a time. "TD error" in the statistics is the share of actions that differ from the teacher's."""
 
     def __init__(self, teacher: Callable[[npt.NDArray[Any]], npt.NDArray[Any]], *args: Any, **kwargs: Any) -> None:
-        """`teacher`: the ticks of frames to the teacher's answers to them."""
+        """`teacher`: from the ticks of frames to the teacher's actions for them."""
         super().__init__(*args, **kwargs)
         self._teacher = teacher
 

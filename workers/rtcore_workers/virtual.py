@@ -55,7 +55,7 @@ class Agent:
     def learners(
         self, master: MasterState, replay: TransitionReader, teacher: TeacherAnswers | None = None
     ) -> list[DqnLearner]:
-        """One for each place in the master. `teacher`: what learn=imitate learns."""
+        """One learner per place in the master. `teacher`: for learn=imitate."""
         return [self._learner(master, replay, teacher, index) for index in range(len(master.status))]
 
     def _learner(

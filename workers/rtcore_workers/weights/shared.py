@@ -57,7 +57,7 @@ class Weights(Protocol):
     is_plain: bool
 
     def switch(self) -> Version:
-        """Before an inference: the newest version is used from here on, and stays as it is until `release`."""
+        """Before an inference: use the newest version, which nobody overwrites until `release`."""
         ...
 
     def release(self, budget_ns: int = 0) -> None:
@@ -148,7 +148,7 @@ class SharedWeights:
         return self._bound
 
     def claim(self) -> Version:
-        """Hold the newest weights without computing with them, until `release`."""
+        """Claim the newest weights until `release`, without binding the module to them."""
         return self.store.claim(self._worker, self._generation)
 
     def release(self, budget_ns: int = 0) -> None:
