@@ -7,9 +7,7 @@ executor in the GPU's place, and says so. The program itself never touches CUDA:
 from __future__ import annotations
 
 import multiprocessing as mp
-import os
 import re
-import shutil
 import warnings
 from argparse import ArgumentParser, Namespace
 from multiprocessing.synchronize import Barrier
@@ -24,9 +22,9 @@ from rtcore.clock import MonotonicClock
 from rtcore.config.run import from_words
 from rtcore.errors import ConfigError, RtcoreError
 from rtcore.profile.children import run_in_processes, start_fork_server
-from rtcore.profile.results import Result, Row
+from rtcore.profile.results import Result, Row, percentiles_us, whole_numbers
 from rtcore.profile.synthetic_world import parse_frame, specs_of
-from rtcore.profile.views import Column, Steps, new_figure, save, table_of
+from rtcore.profile.views import Column, Steps, draw_lines, new_figure, save, table_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -130,14 +128,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace, console: Console) -> Result:
     """Measure, or say that there is no GPU. ConfigError for a wrong setting, whether there is one or not."""
     task, counts = read_options(options)
-    missing = look_for_gpu() if options.device != "cpu" else []
-    if missing and options.device != "auto":
-        console.print(
-            f"No GPU found, nothing measured: {', '.join(missing)} (--device cpu runs the same measurements on CPUs).",
-            markup=False,
-            highlight=False,
-        )
-        return Result("gpu", [], KEYS, extra={"gpu": None, "looked_for": missing})
+    if options.device not in ("cpu", "auto") and (missing := _no_gpu()):
+        console.print(missing, markup=False, highlight=False)
+        return Result("gpu", [], KEYS, extra={"gpu": None, "looked_for": [missing]})
     from rtcore_workers.policies.executors import mps_status, resolve_device  # noqa: PLC0415 - imports torch
 
     task = task._replace(device=resolve_device(options.device, 0))
@@ -170,25 +163,19 @@ def run(options: Namespace, console: Console) -> Result:
     return result
 
 
-def look_for_gpu() -> list[str]:
-    """Empty if torch can use a GPU; else what was looked for and what was found instead."""
+def _no_gpu() -> str:
+    """Empty if torch can use a GPU."""
     import torch  # noqa: PLC0415 - takes a second
 
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        available = torch.cuda.is_available()
-    if available:
-        return []
-    kind = "a build without CUDA" if torch.version.cuda is None else f"built for CUDA {torch.version.cuda}"
-    found = [f"PyTorch {torch.__version__} is {kind} and sees no device"]
-    nodes = sorted(path.name for path in Path("/dev").glob("nvidia[0-9]*"))
-    found.append(f"/dev has {', '.join(nodes)}" if nodes else "there is no /dev/nvidia0")
-    has_driver = Path("/proc/driver/nvidia/version").exists()
-    found.append("the NVIDIA driver is loaded" if has_driver else "no NVIDIA driver is loaded")
-    found.append("nvidia-smi is on PATH" if shutil.which("nvidia-smi") else "nvidia-smi is not on PATH")
-    if "CUDA_VISIBLE_DEVICES" in os.environ:
-        found.append(f"CUDA_VISIBLE_DEVICES is {os.environ['CUDA_VISIBLE_DEVICES']!r}")
-    return found + [f"CUDA says: {str(warning.message).splitlines()[0]}" for warning in said]
+        if torch.cuda.is_available():
+            return ""
+    words = "".join(f" ({str(warning.message).splitlines()[0]})" for warning in said)
+    return (
+        f"No GPU found, nothing measured: PyTorch {torch.__version__} sees none{words}. rtcore-doctor says what is "
+        "lacking; --device cpu runs the same measurements on CPUs"
+    )
 
 
 def read_options(options: Namespace) -> tuple[Task, list[int]]:
@@ -204,20 +191,10 @@ def read_options(options: Namespace) -> tuple[Task, list[int]]:
         raise ConfigError(f"--policy-args {options.policy_args!r}: expected k=v,... as in k=29")
     # Numbers and words mean the same as for rtcore-run.
     arguments = from_words({name.strip(): value.strip() for name, _, value in pairs})
-    sizes, counts = (_whole_numbers(f"--{name}", getattr(options, name)) for name in ("sizes", "workers"))
+    sizes, counts = (whole_numbers(f"--{name}", getattr(options, name)) for name in ("sizes", "workers"))
     frame = parse_frame(options.frame)
     task = Task(options.policy, arguments, frame, options.device, sizes, options.samples, options.seconds)
     return task, sorted({1, *counts})
-
-
-def _whole_numbers(option: str, text: str) -> list[int]:
-    try:
-        values = [int(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        values = []
-    if not values or min(values) < 1:
-        raise ConfigError(f"{option} {text!r}: expected whole numbers of at least 1, as in 1,2,4")
-    return values
 
 
 # -- in child processes ----------------------------------------------------------------------------------------------
@@ -275,7 +252,7 @@ def time_inferences(executor: Executor, samples: int) -> Row:
         executor.run()
         times_ns.append((clock.now_ns() - start_ns, timing.h2d_ns, timing.compute_ns, timing.d2h_ns))
     whole_us, *parts_us = np.array(times_ns).T / 1e3
-    row: Row = {"samples": len(times_ns)} | _percentiles(whole_us)
+    row: Row = {"samples": len(times_ns)} | percentiles_us(whole_us * 1e3, (50, 99))
     row |= {
         f"{part}_p50_us": float(np.median(us)) for part, us in zip(("h2d", "compute", "d2h"), parts_us, strict=True)
     }
@@ -290,9 +267,8 @@ def measure_overlap(task: Task, count: int) -> Row:
         infer_without_pause, calls, role="measuring process", timeout_s=task.seconds + _CHILD_TIMEOUT_S
     )
     per_s = [1e9 * len(times_ns) / times_ns.sum() for times_ns in found]
-    times_us = np.concatenate(found) / 1e3
     row: Row = {"part": "overlap", "workers": count, "inferences_per_s": float(sum(per_s))}
-    return row | _percentiles(times_us)
+    return row | percentiles_us(np.concatenate(found), (50, 99))
 
 
 def infer_without_pause(task: Task, index: int, barrier: Barrier) -> npt.NDArray[np.int64]:
@@ -371,11 +347,6 @@ def _describe_gpu(device: str) -> dict[str, Any] | None:
     }
 
 
-def _percentiles(times_us: npt.NDArray[np.float64]) -> Row:
-    p50_us, p99_us = np.percentile(times_us, [50, 99])
-    return {"p50_us": float(p50_us), "p99_us": float(p99_us)}
-
-
 # -- tables and pictures ---------------------------------------------------------------------------------------------
 
 
@@ -401,27 +372,25 @@ def plot(result: Result, folder: Path) -> list[Path]:
         return []
     where = "CPUs in the place of a GPU" if result.extra["gpu"] is None else str(result.extra["gpu"]["name"])
     copies = new_figure()
-    copying = copies.add_subplot()
-    kinds: dict[str, list[Row]] = {}
-    for row in result.rows:
-        if row["part"] == "copy":
-            kinds.setdefault(f"{row['direction']}, {row['memory']}", []).append(row)
-    for label, rows in kinds.items():
-        copying.plot([row["bytes"] for row in rows], [row["p50_us"] for row in rows], "o-", label=label)
-    copying.set(xscale="log", yscale="log", xlabel="bytes", ylabel="us, p50", title=f"Copies: {where}")
+    axis = copies.add_subplot()
+    rows = [row for row in result.rows if row["part"] == "copy"]
+    for kind in dict.fromkeys((row["direction"], row["memory"]) for row in rows):
+        own = [row for row in rows if (row["direction"], row["memory"]) == kind]
+        draw_lines(axis, own, "bytes", {"p50_us": ", ".join(kind)})
+    axis.set(xscale="log", yscale="log", xlabel="bytes", ylabel="us", title=f"Copies: {where}")
 
     overlap = new_figure(11.0, 5.0)
     speed, latency = overlap.subplots(1, 2)
-    rows = [row for row in result.rows if row["part"] == "overlap"]
-    counts = [row["workers"] for row in rows]
-    speed.plot(counts, [row["of_perfect_fraction"] * row["workers"] for row in rows], "o-", label="processes")
-    speed.plot([1, max(counts)], [1, max(counts)], "k:", label="perfect overlap")
-    speed.plot([1, max(counts)], [1, 1], color="0.6", ls=":", label="taking turns")
-    speed.set(xlabel="workers", ylabel="throughput, times that of one", title=f"Overlap: {where}")
-    for field, style in (("p50_us", "o-"), ("p99_us", ".--")):
-        latency.plot(counts, [row[field] / 1e3 for row in rows], style, label=field.removesuffix("_us"))
-    latency.set(xlabel="workers", ylabel="ms", title=f"One inference: {result.extra['policy']}", ylim=(0, None))
-    for axis in (copying, speed, latency):
-        axis.grid(alpha=0.3)
-        axis.legend()
+    rows = [row | {"times": row["of_perfect_fraction"] * row["workers"]} for row in result.rows if "workers" in row]
+    draw_lines(
+        speed,
+        [row | {"turns": 1} for row in rows],
+        "workers",
+        {"times": "processes", "workers": "perfect overlap", "turns": "taking turns"},
+        xlabel="workers",
+        ylabel="throughput, times that of one",
+        title=f"Overlap: {where}",
+    )
+    latency.set(title=result.extra["policy"], xlabel="workers", ylabel="us, one inference", ylim=(0, None))
+    draw_lines(latency, rows, "workers", {"p50_us": "p50", "p99_us": "p99"})
     return [save(copies, folder, "gpu-copies"), save(overlap, folder, "gpu-overlap")]

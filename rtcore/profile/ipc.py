@@ -14,17 +14,16 @@ from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console
+from rich.table import Table
 
 import rtcore
 from rtcore.errors import ConfigError, RtcoreError
 from rtcore.profile.children import Placement, as_publisher, choose, start_fork_server
-from rtcore.profile.ipc_views import LIMITS, PEERS, REFERENCE, RTCORE, TRANSPORTS, cell_table, findings, plot
-from rtcore.profile.results import Result, Row
+from rtcore.profile.results import Result, Row, percentiles_us, whole_numbers
 from rtcore.profile.session import BLOCK, PRELOAD, Samples, Session, TransportFailed
+from rtcore.profile.synthetic_world import frame_text, parse_frame
 from rtcore.profile.transports import Rhythm, RtcoreTransport, Shape, Transport
-from rtcore.profile.views import Steps
-
-__all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "plot", "run"]
+from rtcore.profile.views import Column, Steps, draw_lines, new_figure, save, table_of
 
 HELP = "frame to worker and back: latency and cost, beside other transports and the physical limit"
 DESCRIPTION = """\
@@ -55,6 +54,26 @@ examples:
   rtcore-profile ipc --full --json full.json --plot pictures
   rtcore-profile ipc --baseline old.json --fail-if 'ipc.p99[transport=rtcore-hybrid]>+10%'"""
 
+RTCORE = ("rtcore-hybrid", "rtcore-block", "rtcore-spin")
+PEERS = ("pipe", "queue", "manager", "zmq", "iceoryx2", "faster-fifo")
+LIMITS = ("c-spin", "c-futex")
+TRANSPORTS = (*RTCORE, *PEERS, *LIMITS)
+#: The frame that most is said about.
+REFERENCE = "144x160"
+_COLUMNS = (
+    Column("transport", "transport"),
+    Column("p50", "p50_us", 1),
+    Column("p99", "p99_us", 1),
+    Column("book\np50", "book_p50_us", 1),
+    Column("publish\np50", "publish_p50_us", 1),
+    Column("slot\np50", "slot_p50_us", 1),
+    Column("slot\np99", "slot_p99_us", 1),
+    Column("p50 /\nlimit", "ratio_to_limit", 2),
+    Column("p50 /\nbest\npeer", "ratio_to_best_peer", 2),
+    Column("missed", "missed"),
+)
+#: A reader that loses its CPU more often than this a frame is measured against something else that runs.
+_BUSY_PREEMPTIONS = 0.1
 _NO_CLONE = (
     "the transports of others and the limit are in rtcore's repository (benchmarks/ipc), not in the installed package; "
     "run it in a clone"
@@ -80,7 +99,7 @@ class Cell(NamedTuple):
 
     @property
     def shape(self) -> Shape:
-        return tuple(int(side) for side in self.frame.split("x"))
+        return parse_frame(self.frame)
 
     @property
     def is_large(self) -> bool:
@@ -137,7 +156,7 @@ def run(options: argparse.Namespace, console: Console) -> Result:
     for name, why in missing.items():
         if name not in left_out:
             console.print(f"left out: {why}", style="yellow", highlight=False)
-    for line in findings(rows):
+    for line in disturbances(rows):
         console.print(line, highlight=False)
     extra = {"missing": missing, "pinned": placement.is_pinned}
     return Result("ipc", rows, ("frame_bytes", "readers", "transport"), extra, lambda row: row["transport"] in RTCORE)
@@ -150,8 +169,8 @@ def plan_cells(options: argparse.Namespace, num_cpus: int) -> list[Cell]:
         if value is not None and value < (BLOCK if name == "rounds" else 0):
             least = f"at least {BLOCK}, one turn" if name == "rounds" else "0 or more"
             raise ConfigError(f"--{name.replace('_', '-')} {value}: expected {least}")
-    frames = [_frame(text) for text in options.frames.split(",")] if options.frames else []
-    readers = [_count(text) for text in options.readers.split(",")] if options.readers else []
+    frames = [frame_text(parse_frame(text)) for text in options.frames.split(",")] if options.frames else []
+    readers = whole_numbers("--readers", options.readers, 256) if options.readers else []
     if options.full:
         chosen = [(frame, count) for frame in frames or _FRAMES for count in readers or _READERS]
     elif frames or readers:
@@ -240,11 +259,11 @@ def rows_of(cell: Cell, frame_bytes: int, samples: dict[str, Samples]) -> list[R
     rows: list[Row] = []
     for name, found in samples.items():
         row: Row = {"frame": cell.frame, "frame_bytes": frame_bytes, "readers": cell.readers, "transport": name}
-        row |= _percentiles("", found.latencies, (50, 90, 99, 100))
-        row |= _percentiles("publish_", found.costs, (50, 99))
-        row |= _percentiles("visible_", found.visible, (50,))
-        row |= _percentiles("book_", found.booked, (50,))
-        row |= _percentiles("slot_", found.slots, (50, 99))
+        row |= percentiles_us(found.latencies, (50, 90, 99, 100), "")
+        row |= percentiles_us(found.costs, (50, 99), "publish_")
+        row |= percentiles_us(found.visible, (50,), "visible_")
+        row |= percentiles_us(found.booked, (50,), "book_")
+        row |= percentiles_us(found.slots, (50, 99), "slot_")
         frames = len(found.latencies) + found.missed
         preempted = round(found.preempted / frames, 3) if found.preempted is not None and frames else None
         rows.append(row | {"samples": len(found.latencies), "missed": found.missed, "preempted_per_frame": preempted})
@@ -261,19 +280,6 @@ def rows_of(cell: Cell, frame_bytes: int, samples: dict[str, Samples]) -> list[R
 
 
 # -- options -----------------------------------------------------------------------------------------------
-
-
-def _frame(text: str) -> str:
-    sides = text.strip().split("x")
-    if not (1 <= len(sides) <= 4 and all(side.isdecimal() and int(side) > 0 for side in sides)):
-        raise ConfigError(f"--frames {text!r}: expected sides joined by x, such as 144x160 or 210x160x3")
-    return text.strip()
-
-
-def _count(text: str) -> int:
-    if not text.strip().isdecimal() or not 1 <= int(text) <= 256:
-        raise ConfigError(f"--readers {text!r}: expected numbers from 1 to 256, such as 1,2,8")
-    return int(text)
 
 
 def _chosen_transports(options: argparse.Namespace, readers: int, num_cpus: int) -> tuple[str, ...]:
@@ -319,13 +325,97 @@ def _blocks(cell: Cell) -> int:
 # -- numbers -----------------------------------------------------------------------------------------------
 
 
-def _percentiles(prefix: str, times_ns: list[int], which: tuple[int, ...]) -> Row:
-    names = [f"{prefix}{'max' if percent == 100 else f'p{percent}'}_us" for percent in which]
-    if not times_ns:
-        return dict.fromkeys(names)
-    values = np.percentile(np.array(times_ns) / 1e3, which)
-    return {name: round(float(value), 3) for name, value in zip(names, values, strict=True)}
-
-
 def _ratio(value: float | None, base: float | None) -> float | None:
     return round(value / base, 3) if value is not None and base else None
+
+
+# -- tables and pictures ---------------------------------------------------------------------------------------------
+
+
+def disturbances(rows: list[Row]) -> list[str]:
+    """Whether something else ran where a reader should have, although there were CPUs enough for all."""
+    enough = [row for row in rows if row["transport"] in RTCORE and row["readers"] < len(os.sched_getaffinity(0))]
+    pushed = [row for row in enough if (row["preempted_per_frame"] or 0) > _BUSY_PREEMPTIONS]
+    if not pushed:
+        return []
+    worst = max(pushed, key=lambda row: row["preempted_per_frame"])
+    return [
+        f"NOT A QUIET MACHINE: in {len(pushed)} of {len(enough)} rows that have CPUs enough a reader lost its CPU more "
+        f"than once in ten frames ({worst['transport']}, {worst['frame']}: {worst['preempted_per_frame']:.2f} times a "
+        "frame). Those latencies are the scheduler's: measure again with nothing else running"
+    ]
+
+
+def plot(result: Result, folder: Path) -> list[Path]:
+    """Latency by frame size for one reader, and by the number of readers where several were measured."""
+    if not result.rows:
+        return []
+    one = [row for row in result.rows if row["readers"] == min(r["readers"] for r in result.rows)]
+    paths = [_plot_bars(one, folder)]
+    many = [row for row in result.rows if row["frame"] == _most_readers(result.rows)]
+    if len({row["readers"] for row in many}) > 1:
+        paths.append(_plot_readers(many, folder))
+    return paths
+
+
+def cell_table(rows: list[Row]) -> Table:
+    first = rows[0]
+    title = f"{first['frame']} uint8, {first['readers']} reader{'s' * (first['readers'] > 1)}; microseconds"
+    return table_of(rows, _COLUMNS, title)
+
+
+def _most_readers(rows: list[Row]) -> str:
+    """The frame that was measured with the most numbers of readers."""
+    counts: dict[str, set[int]] = {}
+    for row in rows:
+        counts.setdefault(row["frame"], set()).add(row["readers"])
+    return max(counts, key=lambda frame: len(counts[frame]))
+
+
+def _color(name: str) -> str:
+    """One family of colours each: rtcore, the others, the limit."""
+    tones = {
+        **dict(zip(RTCORE, ("#1f4e9c", "#3f7fd6", "#8fb6ee"), strict=True)),
+        **dict(zip(PEERS, ("#b23a1e", "#d9653b", "#e8926b", "#a6761d", "#c9a227", "#7f5a2b"), strict=True)),
+        **dict(zip(LIMITS, ("#333333", "#888888"), strict=True)),
+    }
+    return tones[name]
+
+
+def _plot_bars(rows: list[Row], folder: Path) -> Path:
+    frames = list(dict.fromkeys(row["frame"] for row in rows))
+    names = [name for name in TRANSPORTS if any(row["transport"] == name for row in rows)]
+    figure = new_figure(max(8.0, 2.6 * len(frames)), 5.0)
+    axes = figure.add_subplot()
+    width = 0.84 / len(names)
+    for index, name in enumerate(names):
+        own = [row for row in rows if row["transport"] == name and row["p50_us"] is not None]
+        at = [frames.index(row["frame"]) - 0.42 + (index + 0.5) * width for row in own]
+        p50 = [row["p50_us"] for row in own]
+        above = [row["p99_us"] - row["p50_us"] for row in own]
+        axes.bar(at, p50, width, color=_color(name), label=name)
+        axes.errorbar(at, p50, yerr=[[0] * len(at), above], fmt="none", ecolor="#555555", elinewidth=0.8, capsize=2)
+    axes.set_yscale("log")
+    axes.set_xticks(range(len(frames)), frames)
+    axes.set_ylabel("publish start to private copy [us]\nbar: p50, line: up to p99")
+    axes.set_title(f"{rows[0]['readers']} reader{'s' * (rows[0]['readers'] > 1)}")
+    figure.legend(loc="outside right upper", fontsize=8)
+    return save(figure, folder, "ipc-frames")
+
+
+def _plot_readers(rows: list[Row], folder: Path) -> Path:
+    figure = new_figure(11.0, 4.5)
+    for axes, key, label in zip(
+        figure.subplots(1, 2),
+        ("p50_us", "publish_p50_us"),
+        ("latency p50 [us]", "cost to publisher p50 [us]"),
+        strict=True,
+    ):
+        axes.set_prop_cycle(color=[_color(name) for name in TRANSPORTS])
+        for name in TRANSPORTS:
+            own = [row for row in rows if row["transport"] == name]
+            draw_lines(axes, own, "readers", {key: name})
+        ticks = sorted({row["readers"] for row in rows})
+        axes.set_xscale("log", base=2)
+        axes.set(yscale="log", xlabel=f"readers, {rows[0]['frame']}", ylabel=label, xticks=ticks, xticklabels=ticks)
+    return save(figure, folder, "ipc-readers")

@@ -27,7 +27,7 @@ from rtcore.errors import ConfigError, RtcoreError
 from rtcore.learn.resuming import settings_of
 from rtcore.memory.layout import TRACE_EVENT
 from rtcore.memory.trace import TraceKind
-from rtcore.profile.results import Result
+from rtcore.profile.results import Result, percentiles_us
 from rtcore.profile.views import Column, new_figure, save, table_of
 from rtcore.report.log import lines_to
 from rtcore.report.output import write_results, write_trace
@@ -278,14 +278,10 @@ def _result(events: Mapping[str, Events], runtime: Runtime) -> PathResult:
 
 
 def _row(stage: str, times_ns: Ints, whole_mean_ns: float) -> dict[str, Any]:
-    p50, p90, p99 = (float(value) / 1e3 for value in np.percentile(times_ns, (50, 90, 99)))
     mean_ns = float(times_ns.mean())
     return {
         "stage": stage,
-        "p50_us": round(p50, 3),
-        "p90_us": round(p90, 3),
-        "p99_us": round(p99, 3),
-        "max_us": round(float(times_ns.max()) / 1e3, 3),
+        **percentiles_us(times_ns, (50, 90, 99, 100)),
         "mean_us": round(mean_ns / 1e3, 3),
         "share_percent": round(100 * mean_ns / whole_mean_ns, 3),
     }

@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
+from rtcore.clock import rate_from
 from rtcore.errors import ConfigError
 
 Row = dict[str, Any]
@@ -35,6 +40,15 @@ class Result:
 
     def to_json(self, machine: Mapping[str, Any]) -> dict[str, Any]:
         return {"profile": self.profile, "machine": dict(machine), "rows": self.rows, **self.extra}
+
+
+def percentiles_us(times_ns: npt.ArrayLike, which: Sequence[float], prefix: str = "") -> Row:
+    """Fields of a row: p50_us, p999_us of 99.9, max_us of 100, each after the prefix; None where there are no times."""
+    names = [f"{prefix}{'max' if percent == 100 else f'p{percent:g}'.replace('.', '')}_us" for percent in which]
+    times_us = np.asarray(times_ns) / 1e3
+    if not times_us.size:
+        return dict.fromkeys(names)
+    return {name: round(float(us), 3) for name, us in zip(names, np.percentile(times_us, which), strict=True)}
 
 
 class Condition(NamedTuple):
@@ -170,3 +184,25 @@ def _number(value: Any) -> float | None:
 
 def _key(result: Result, row: Row) -> tuple[str, ...]:
     return tuple(str(row.get(key)) for key in result.keys)
+
+
+# -- options of subcommands ------------------------------------------------------------------------------------------
+
+
+def whole_numbers(option: str, text: str, most: int = 1 << 62) -> list[int]:
+    """ "1,2,4" as numbers from 1 to `most`; ConfigError for anything else."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts or not all(part.isdecimal() and 1 <= int(part) <= most for part in parts):
+        upper = f"from 1 to {most}" if most < 1 << 62 else "of at least 1"
+        raise ConfigError(f"{option} {text!r}: expected whole numbers {upper}, as in 1,2,4")
+    return [int(part) for part in parts]
+
+
+def tick_rate(option: str, text: str) -> Fraction:
+    """ "60" or "4194304/70224" in Hz; ConfigError for anything else."""
+    try:
+        return rate_from(text)
+    except (ValueError, ZeroDivisionError) as error:
+        raise ConfigError(
+            f"{option} {text!r}: expected Hz as a number or a fraction, such as 60 or 4194304/70224"
+        ) from error

@@ -16,14 +16,14 @@ from typing import Any
 import psutil
 from rich.console import Console
 
-from rtcore.clock import MonotonicClock, rate_from
+from rtcore.clock import MonotonicClock
 from rtcore.config.run import RuntimeConfig, make_config
 from rtcore.errors import ConfigError, RtcoreError, SharedMemoryError, StartupError
 from rtcore.profile import usage
 from rtcore.profile.host import HostWatch
-from rtcore.profile.results import Result, Row
+from rtcore.profile.results import Result, Row, tick_rate, whole_numbers
 from rtcore.profile.synthetic_world import SYNTHETIC_WORLD, frame_text, parse_frame
-from rtcore.profile.views import Column, Steps, new_figure, save, table_of
+from rtcore.profile.views import Column, Steps, draw_lines, new_figure, save, table_of
 from rtcore.report.log import lines_to
 from rtcore.runtime.runtime import Runtime
 
@@ -84,6 +84,7 @@ _COST = (
 _SLACK_MS = 2.0
 #: A run goes on for so long beyond what is measured: it is stopped, never left to end by itself.
 _SPARE_S = 600.0
+_AXES = {"workers": "workers", "rate": "tick rate [Hz]", "frame": "frame [bytes]"}
 _SWEEPS = {"workers": "workers", "rate": "rate_hz", "frame": "frame"}
 
 
@@ -166,11 +167,14 @@ def run(options: Namespace, console: Console) -> Result:
 
 def plan_sweeps(options: Namespace) -> list[tuple[str, Case]]:
     """(sweep, case) in order; the same case may be part of several sweeps."""
-    fixed = _whole("--fixed-workers", options.fixed_workers)
+    fixed, *others = whole_numbers("--fixed-workers", options.fixed_workers)
+    if others:
+        raise ConfigError(f"--fixed-workers {options.fixed_workers}: expected one number")
     sweeps = [
-        ("workers", Case(_whole("--workers", text), _BASE_RATE, _BASE_FRAME)) for text in _listed(options.workers)
+        ("workers", Case(whole_numbers("--workers", text)[0], _BASE_RATE, _BASE_FRAME))
+        for text in _listed(options.workers)
     ]
-    sweeps += [("rate", Case(fixed, _rate(text), _BASE_FRAME)) for text in _listed(options.rates)]
+    sweeps += [("rate", Case(fixed, tick_rate("--rates", text), _BASE_FRAME)) for text in _listed(options.rates)]
     sweeps += [("frame", Case(fixed, _BASE_RATE, parse_frame(text))) for text in _listed(options.frames)]
     if not sweeps:
         raise ConfigError("--workers, --rates and --frames are all none; expected something to measure")
@@ -373,7 +377,9 @@ def plot(result: Result, folder: Path) -> list[Path]:
         figure = new_figure(11.0, 7.0)
         axes = figure.subplots(2, 2).ravel()
         for axis, (title, unit, lines) in zip(axes, _panels(sweep), strict=True):
-            _draw(axis, rows, field, title, unit, lines)
+            scales: dict[str, Any] = {"xscale": "log"} if sweep == "frame" else {}
+            scales |= {"yscale": "log"} if unit == "us" else {"ylim": (0, None)}
+            draw_lines(axis, rows, field, lines, title=title, xlabel=_AXES[sweep], ylabel=unit, **scales)
         figure.suptitle(_title(sweep, rows[0]))
         paths.append(save(figure, folder, f"scale-{sweep}"))
     return paths
@@ -394,22 +400,6 @@ def _panels(sweep: str) -> list[tuple[str, str, dict[str, str]]]:
         ),
         memory if sweep == "workers" else moving,
     ]
-
-
-def _draw(axis: Any, rows: list[Row], field: str, title: str, unit: str, lines: dict[str, str]) -> None:
-    for name, label in lines.items():
-        points = [(row[field], row[name]) for row in rows if row.get(name) is not None]
-        axis.plot([x for x, _ in points], [y for _, y in points], "o-", label=label)
-    if field == "frame_bytes":
-        axis.set_xscale("log")
-    if unit == "us":
-        axis.set_yscale("log")
-    else:
-        axis.set_ylim(bottom=0)
-    axis.set(title=title, xlabel={"rate_hz": "tick rate [Hz]", "frame_bytes": "frame [bytes]"}.get(field, field))
-    axis.set_ylabel(unit)
-    axis.grid(alpha=0.3)
-    axis.legend()
 
 
 def _title(sweep: str, row: Row) -> str:
@@ -439,20 +429,3 @@ def _times(value: float | None, factor: float) -> float | None:
 def _listed(text: str) -> list[str]:
     parts = [part.strip() for part in text.split(",") if part.strip()]
     return [] if parts == ["none"] else parts
-
-
-def _whole(option: str, text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise ConfigError(f"{option}: got {text!r}; expected whole numbers of at least 1, as in 1,8,64")
-    return value
-
-
-def _rate(text: str) -> Fraction:
-    try:
-        return rate_from(text)
-    except (ValueError, ZeroDivisionError) as error:
-        raise ConfigError(f"--rates: got {text!r}; expected tick rates in Hz, as in 60,59.7275,1000") from error

@@ -21,10 +21,10 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
-from rtcore.clock import MonotonicClock, TickClock, TickGrid, plan_next_tick, rate_from, whole_period_ns
+from rtcore.clock import MonotonicClock, TickClock, TickGrid, plan_next_tick, whole_period_ns
 from rtcore.errors import ConfigError, RtcoreError, describe_exit
 from rtcore.profile.children import run_in_processes, start_fork_server
-from rtcore.profile.results import Result, Row
+from rtcore.profile.results import Result, Row, tick_rate
 from rtcore.profile.views import Column, Steps, new_figure, save, table_of
 from rtcore.realtime import prepare_env_process
 
@@ -225,12 +225,7 @@ def parse_cyclictest(report: dict[str, Any]) -> Lateness:
 
 
 def _plan(options: argparse.Namespace) -> tuple[Fraction, list[Case]]:
-    try:
-        rate_hz = rate_from(options.rate)
-    except (ValueError, ZeroDivisionError) as error:
-        raise ConfigError(
-            f"--rate {options.rate!r}: expected a number or a fraction, such as 60 or {_GAME_BOY}"
-        ) from error
+    rate_hz = tick_rate("--rate", options.rate)
     if not 1 <= rate_hz <= 10_000:
         raise ConfigError(f"--rate {options.rate}: expected 1 to 10000 ticks per second")
     if not 1 <= options.seconds <= _MOST_S:

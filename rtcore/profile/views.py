@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -82,6 +83,20 @@ def new_figure(width_in: float = 9.0, height_in: float = 5.0) -> Any:
     figure = Figure(figsize=(width_in, height_in), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def draw_lines(axis: Any, rows: Iterable[Row], x: str, lines: Mapping[str, str], **settings: Any) -> None:
+    """Fields of the rows over the field `x`, as {field: label}, by `x`; `settings` as of matplotlib's `Axes.set`."""
+    ordered = sorted(rows, key=lambda row: row[x])
+    for field, label in lines.items():
+        axis.plot([row[x] for row in ordered], [_or_nan(row.get(field)) for row in ordered], "o-", label=label)
+    axis.set(**settings)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def save(figure: Any, folder: Path, name: str) -> Path:

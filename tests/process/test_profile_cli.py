@@ -12,7 +12,7 @@ import pytest
 from benchmarks.ipc import why_missing
 from rtcore.cli.profile import SUBCOMMANDS
 from rtcore.clock import MonotonicClock
-from rtcore.profile import ipc_views, tick
+from rtcore.profile import ipc, tick
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
@@ -44,12 +44,12 @@ def left_behind(pid):
 
 
 def measurable():
-    return [name for name in ipc_views.TRANSPORTS if name in ipc_views.RTCORE or why_missing(name) is None]
+    return [name for name in ipc.TRANSPORTS if name in ipc.RTCORE or why_missing(name) is None]
 
 
 def test_every_transport_that_is_installed_carries_frames_in_one_run(tmp_path):
     found = tmp_path / "new.json"
-    names = ",".join(ipc_views.TRANSPORTS)
+    names = ",".join(ipc.TRANSPORTS)
     code, output, errors = run("ipc", *QUICK, "--transports", names, "--json", found, "--plot", tmp_path / "pictures")
     assert code == 0, errors
     result = json.loads(found.read_text())
@@ -143,14 +143,14 @@ def test_a_condition_on_a_metric_that_does_not_exist_is_refused_before_anything_
     [
         ((), "rtcore-profile: error"),
         (("ipc", "--no-such-option"), "unknown option for ipc: --no-such-option"),
-        (("ipc", "--frames", "big"), "expected sides joined by x"),
+        (("ipc", "--frames", "big"), "expected height x width"),
         (("ipc", "--fail-if", "ipc.p99>+10%"), "--fail-if needs something to compare with"),
         (("ipc", "--baseline", "/nowhere/old.json"), "No such file"),
         (("ipc", "--json", "/nowhere/new.json"), "there is no folder /nowhere"),
         (("ipc", "--json", "/tmp"), "--json /tmp: is a folder"),
         (("tick", "--seconds", "inf"), "expected 1 to 86400"),
         (("ipc", "--plot", "/proc/nowhere"), "expected a folder to write into"),
-        (("tick", "--rate", "often"), "expected a number or a fraction"),
+        (("tick", "--rate", "often"), "expected Hz as a number or a fraction"),
     ],
 )
 def test_a_wrong_setting_is_exit_code_2_with_what_to_do(words, said):

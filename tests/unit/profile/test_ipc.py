@@ -1,12 +1,13 @@
 """What `rtcore-profile ipc` measures for which options, and what it makes of the times."""
 
 import argparse
+import os
 
 import pytest
 from rich.console import Console
 
 from rtcore.errors import ConfigError
-from rtcore.profile import ipc, ipc_views
+from rtcore.profile import ipc
 from rtcore.profile.results import Result
 from rtcore.profile.session import Samples
 from rtcore.profile.transports import ring_layout
@@ -40,7 +41,7 @@ def test_all_is_every_size_with_every_number_of_readers():
 
 
 def test_with_one_reader_and_two_cpus_every_transport_takes_part():
-    assert cells_of("--readers", "1")[0].transports == ipc_views.TRANSPORTS
+    assert cells_of("--readers", "1")[0].transports == ipc.TRANSPORTS
 
 
 def test_a_reader_that_spins_needs_a_cpu_of_its_own():
@@ -80,8 +81,8 @@ def test_large_frames_come_at_the_pace_of_a_world_and_not_of_a_test():
     ("words", "said"),
     [
         (("--frames", "144"), None),
-        (("--frames", "144x"), "144x160"),
-        (("--frames", "0x3"), "144x160"),
+        (("--frames", "144x"), "expected height x width"),
+        (("--frames", "0x3"), "expected height x width"),
         (("--readers", "0"), "from 1 to 256"),
         (("--readers", "two"), "from 1 to 256"),
         (("--transports", "pipe,carrier-pigeon"), "carrier-pigeon: not known; there are rtcore-hybrid"),
@@ -130,7 +131,7 @@ def test_what_was_not_measured_is_none_and_never_zero():
     assert rows["pipe"]["missed"] == 25
 
 
-def test_booking_is_a_cost_of_its_own_and_said_where_there_are_many_readers():
+def test_booking_is_a_cost_of_its_own_beside_publishing():
     found = {readers: samples(20, booked=[1500 * readers] * 10, visible=[500] * 10) for readers in (1, 8)}
     rows = [
         ipc.rows_of(ipc.Cell("144x160", readers, (), 25), 23040, {"rtcore-hybrid": times})[0]
@@ -138,10 +139,7 @@ def test_booking_is_a_cost_of_its_own_and_said_where_there_are_many_readers():
     ]
     assert [row["book_p50_us"] for row in rows] == [1.5, 12.0]
     assert rows_of(pipe=samples(20))["pipe"]["book_p50_us"] is None
-    one, many = ipc_views.findings(rows)[:2]
-    assert "booking" not in one
-    assert "booking and waking costs 12.0 us a tick" in many
-    table = ipc_views.cell_table(rows)
+    table = ipc.cell_table(rows)
     assert list(next(column for column in table.columns if column.header == "book\np50").cells) == ["1.5", "12.0"]
 
 
@@ -149,6 +147,14 @@ def test_preemptions_are_counted_for_every_frame():
     rows = rows_of(rtcore_hybrid=samples(20, preempted=5), c_spin=samples(5))
     assert rows["rtcore-hybrid"]["preempted_per_frame"] == 0.5
     assert rows["c-spin"]["preempted_per_frame"] is None
+
+
+def test_readers_that_lost_their_cpu_make_the_numbers_the_schedulers_and_that_is_said():
+    quiet, disturbed = (list(rows_of(rtcore_hybrid=samples(20, preempted=count)).values()) for count in (1, 5))
+    assert ipc.disturbances(quiet) == []
+    if len(os.sched_getaffinity(0)) > 1:
+        (words,) = ipc.disturbances(disturbed)
+        assert "NOT A QUIET MACHINE: in 1 of 1 rows" in words
 
 
 def test_a_ring_of_large_frames_has_fewer_slots_and_never_less_than_four():
