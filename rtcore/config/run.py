@@ -39,7 +39,14 @@ _ARGUMENTS = ("env_args", "policy_args")
 
 
 def from_words(args: dict[str, Any]) -> dict[str, Any]:
-    """k=v on a command line is text: numbers, true, false and none mean what they look like."""
+    """k=v on a command line is text: numbers, true, false and none mean what they look like.
+
+    Args:
+        args: Text by name.
+
+    Returns:
+        The same names; values that are no such word stay text.
+    """
     words: dict[str, Any] = {"true": True, "false": False, "none": None}
 
     def coerce(value: Any) -> Any:
@@ -215,7 +222,17 @@ SETTINGS: dict[str, FieldInfo] = {name: info for kind in GROUPS.values() for nam
 
 
 def load_toml(path: Path) -> dict[str, Any]:
-    """The keys of a config file, as `make_config` takes them. Kebab-case keys are accepted."""
+    """The keys of a config file, as `make_config` takes them. Kebab-case keys are accepted.
+
+    Args:
+        path: A TOML file of flat keys.
+
+    Returns:
+        Value by setting, not yet checked.
+
+    Raises:
+        ConfigError: It cannot be read, or is no TOML.
+    """
     try:
         raw = tomllib.loads(read_bytes(path, "config").decode())
         return {key.replace("-", "_"): from_json(value) for key, value in raw.items()}
@@ -226,7 +243,17 @@ def load_toml(path: Path) -> dict[str, Any]:
 
 
 def make_config(**fields: Any) -> RuntimeConfig:
-    """A config, or a `ConfigError` that names each wrong field and suggests the right one for a typo."""
+    """A config, with every setting checked.
+
+    Args:
+        fields: Settings by their flat names, which are those of flags and TOML keys.
+
+    Returns:
+        The config, with defaults for the rest.
+
+    Raises:
+        ConfigError: It names each wrong setting, and suggests the right one for a typo.
+    """
     try:
         return RuntimeConfig(**fields)
     except ValidationError as error:

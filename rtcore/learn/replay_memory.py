@@ -99,7 +99,19 @@ class TransitionReader:
         first_frame: int = 0,
         history: History | None = None,
     ) -> None:
-        """`phase_seq` and `first_frame`: which frames of the ring are the run's. ConfigError: too small a ring."""
+        """Of a run's ring; `Runtime.transitions` makes one.
+
+        Args:
+            ring: The run's frames.
+            action: The world's action space as bytes.
+            phase_seq: Frames of other phases are no decisions of the run.
+            builder: Makes transitions of ticks; its gamma is that of the samples.
+            first_frame: Number of the first frame to read.
+            history: How many older frames and actions a sample holds; None: none.
+
+        Raises:
+            ConfigError: The ring is too small for that history.
+        """
         self.builder = builder
         self.history = history or History()
         if self.history.depth_frames:
@@ -124,10 +136,11 @@ class TransitionReader:
         self._last_decision = -2  #: number of the newest row; -2: no row that another could follow
 
     def digest_with(self, digest: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> None:
-        """From now on samples hold `digest(frame)` in the place of each frame.
+        """From now on samples hold the digest of each frame in its place.
 
-        `digest`: raw frames (n, *frame_shape) to (n, ...). Computed once for each sampled frame, and kept as long as
-        the frame is in the ring: later samples of it copy only the small result.
+        Args:
+            digest: Raw frames (n, *frame_shape) to (n, ...). Called once for each sampled frame; the result is kept as
+                long as the frame is in the ring: later samples of it copy only that.
         """
         self._digest = digest
         one = digest(np.zeros_like(self._ring.empty_frames(1)))
@@ -151,7 +164,11 @@ class TransitionReader:
     # -- taking in ticks -----------------------------------------------------------------------------------
 
     def update(self) -> int:
-        """Take in every tick since the last call; returns how many transitions that completed."""
+        """Take in every tick since the last call.
+
+        Returns:
+            How many transitions that completed.
+        """
         sequence, before = self._ring.sequence, self._end
         newest = sequence.newest()
         while self._next_frame <= newest:
@@ -214,12 +231,22 @@ class TransitionReader:
     def sample(
         self, batch_size: int, rng: np.random.Generator, *, n_step: int = 1, reuse: Batch | None = None
     ) -> Batch:
-        """`batch_size` transitions, uniformly, with repetition. ValueError while there is none.
+        """Transitions, drawn uniformly, with repetition.
 
-        `n_step`: chain up to so many consecutive decisions: fewer where the episode ends, where one was lost, and
-        where the next one is not complete yet. Never across any of these. `reuse`: a batch of the same size that is
-        not needed any more: its `obs` and `next_obs` are overwritten and returned, because allocating memory for a
-        batch of images takes several times as long as copying it.
+        Args:
+            batch_size: How many.
+            rng: What they are drawn by.
+            n_step: Chain up to so many consecutive decisions: fewer where the episode ends, where one was lost, and
+                where the next one is not complete yet. Never across any of these.
+            reuse: A batch of the same size that is not needed any more: its `obs` and `next_obs` are overwritten and
+                returned, because allocating memory for a batch of images takes several times as long as copying it.
+
+        Returns:
+            The batch: copies, that stay valid when the ring is overwritten.
+
+        Raises:
+            NothingToSample: There is no transition yet, or all have been overwritten (a ValueError).
+            ValueError: `batch_size` or `n_step` is below 1.
         """
         if batch_size < 1 or n_step < 1:
             raise ValueError(f"batch_size={batch_size}, n_step={n_step}: both must be at least 1")

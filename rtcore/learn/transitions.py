@@ -73,7 +73,15 @@ class _Open:
 class TransitionBuilder:
     """Feed it every tick's header in order; it answers with the transitions that are complete now.
 
-    `gamma` is per tick. `discount_rewards`: weigh the i-th governed tick's reward with gamma ** i (else: plain sum).
+    Args:
+        gamma: Discount per tick, 0 to 1.
+        discount_rewards: Weigh the i-th governed tick's reward with gamma ** i; False: plain sum.
+        memory_ticks: Frames older than this are not looked for.
+        depth_frames: How far back from the frame it saw a decision needs frames or headers.
+        counts: What became of the ticks.
+
+    Raises:
+        ValueError: `gamma` is not between 0 and 1.
     """
 
     gamma: float = 0.99
@@ -92,7 +100,15 @@ class TransitionBuilder:
             raise ValueError(f"gamma={self.gamma} must be between 0 and 1")
 
     def feed(self, header: FrameHeader, action: bytes) -> list[Transition]:
-        """The next tick. `action` is what was applied at it (`FrameRing.read_action`)."""
+        """Take in the next tick.
+
+        Args:
+            header: That of its frame.
+            action: What was applied at it (`FrameRing.read_action`).
+
+        Returns:
+            The transitions that it completes: 0, 1 or, where an episode ends, 2.
+        """
         done: list[Transition] = []
         if header.kind == TickKind.RESET:
             self._drop_open()
@@ -121,7 +137,11 @@ class TransitionBuilder:
         return done
 
     def skip(self, num_ticks: int) -> None:
-        """Ticks that were overwritten before they were read: what governed them is not known any more."""
+        """Ticks that were overwritten before they were read: what governed them is not known any more.
+
+        Args:
+            num_ticks: How many.
+        """
         self.counts.lost_ticks += num_ticks
         self._drop_open()
         self._forget_episode()

@@ -99,6 +99,27 @@ class ParamStore:
     `fd`: of the segment, opened by this process alone: publishers lock it, and reserve a buffer's memory before its
     first use. None: private memory, whose publishers are threads of one process. `gone(worker)`: newest generation
     of that worker whose process is known to have ended.
+
+    Example:
+        A network of four numbers, published twice and claimed by a worker in between.
+
+        >>> import numpy as np
+        >>> from rtcore.memory.weights import ParamManifest, ParamStore, ParamTensor
+        >>> tensor = ParamTensor(("w",), (4,), (1,), "float32", "parameter", trainable=True)
+        >>> store = ParamStore.private(ParamManifest.of([tensor]), max_workers=1)
+        >>> def ones(buffer):
+        ...     store.manifest().write(buffer, {"w": np.ones(4, np.float32)})
+        >>> store.publish(ones).version
+        1
+        >>> held = store.claim(worker=0, generation=1)
+        >>> store.publish(ones, updates=10).version  # into another buffer: that one is in use
+        2
+        >>> store.manifest().arrays(store.buffer(held.buffer))["w"].tolist(), store.is_intact(held)
+        ([1.0, 1.0, 1.0, 1.0], True)
+        >>> store.release(worker=0)
+        >>> store.newest_version()
+        2
+        >>> store.close()
     """
 
     def __init__(
@@ -135,7 +156,16 @@ class ParamStore:
 
     @classmethod
     def private(cls, manifest: ParamManifest, max_workers: int = 1, clock: Clock | None = None) -> ParamStore:
-        """A store in memory of this process, with its manifest in it. Buffers take memory from their first use."""
+        """A store in memory of this process, with its manifest in it. Buffers take memory from their first use.
+
+        Args:
+            manifest: Where each tensor lies in a buffer.
+            max_workers: Places for claims.
+            clock: What a publisher that waits reads and sleeps by; the machine's by default.
+
+        Returns:
+            A store without a version.
+        """
         layout = layout_of(manifest, max_workers)
         store = cls(memoryview(mmap.mmap(-1, layout.num_bytes)), layout, clock=clock)
         store.set_manifest(manifest)
@@ -156,7 +186,15 @@ class ParamStore:
     def claim(self, worker: int, generation: int) -> Version:
         """Worker or holder: hold the newest weights. Waits for nobody; tries again only if a new version came.
 
-        `generation` is 1 or more. PolicyError if nothing was ever published. `release` after the inference.
+        Args:
+            worker: Its index: the place of its claim, which nobody else writes.
+            generation: Of its process, from 1: the claim of one that has ended is void.
+
+        Returns:
+            What is held until `release`.
+
+        Raises:
+            PolicyError: Nothing was ever published.
         """
         newest, claim, stamp = self._newest, self._claims[worker], generation << PARAM_BUFFER_BITS
         while word := newest[0]:  # (R6) before the buffer is read
@@ -236,13 +274,21 @@ class ParamStore:
     def publish(
         self, write: Callable[[memoryview], None], *, updates: int = 0, wait_ns: int = WAIT_NS
     ) -> Version | None:
-        """Fill a free buffer with `write(buffer)` and make it newest.
+        """Fill a free buffer and make it newest. Any thread, any process of the run.
 
-        `buffer`: (buffer_bytes,) uint8, writable. It comes with everything but the trainable region as in the newest
-        version; `write` fills what is to change, at least the trainable region (what is in it there is old).
-        None if within `wait_ns` no buffer became free, or another publisher did not finish: counted as skipped. None,
-        too, of a store that was closed.
-        What `write` raises is passed on; the newest version stays. SharedMemoryError if there is no memory for it.
+        Args:
+            write: Gets the buffer, (buffer_bytes,) uint8, writable, with everything but the trainable region as in the
+                newest version. It fills what is to change, at least the trainable region (what is in it there is
+                old). What it raises is passed on; the newest version stays.
+            updates: Of the trainer, for the record.
+            wait_ns: How long to wait for a buffer that nobody uses [ns].
+
+        Returns:
+            The version that it has become. None if no buffer became free, or another publisher did not finish (counted
+            as skipped), and None of a store that was closed.
+
+        Raises:
+            SharedMemoryError: There is no memory for it.
         """
 
         def fill(buffer: int, newest: Version) -> Version:

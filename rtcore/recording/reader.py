@@ -132,9 +132,16 @@ class Recording:
     # -- what is in it --------------------------------------------------------------------------------------
 
     def column(self, name: str, begin: int = 0, end: int | None = None) -> npt.NDArray[Any]:
-        """Rows `begin` to `end` of a tick column: a field of `FrameHeader`, `delay_ticks`, `action` or `frame`.
+        """Rows of a tick column, read from the file.
 
-        Of a Dict `frame` is the frames as they were in the ring, of its parts, and `frame/NAME` is one part.
+        Args:
+            name: A field of `FrameHeader`, `delay_ticks`, `action` or `frame`. Of a Dict `frame` is the frames as they
+                were in the ring, of its parts, and `frame/NAME` is one part.
+            begin: First row.
+            end: Row after the last; None: to the end.
+
+        Returns:
+            (rows, ...) of the column's dtype: a copy.
         """
         end = self.num_ticks if end is None else min(self.num_ticks, end)
         if name == "frame" and self.observation.parts:
@@ -151,7 +158,11 @@ class Recording:
         return self._ticks[name].id.get_type(), self._ticks[name].shape
 
     def copy_into(self, file: Any) -> None:
-        """Everything that is whole, into an empty h5py file."""
+        """Copy everything that is whole.
+
+        Args:
+            file: An empty h5py file, open for writing.
+        """
         for name, value in self.about.items():
             file.attrs[name] = value
         for name in ("ticks", "jobs", "flushed"):
@@ -161,11 +172,26 @@ class Recording:
                 file[table][column].resize(count, axis=0)
 
     def jobs(self, *names: str) -> dict[str, npt.NDArray[Any]]:
-        """Columns of the job log by name; all of them if none is named."""
+        """Columns of the job log.
+
+        Args:
+            names: Fields of `JobRow`; none: all of them.
+
+        Returns:
+            (num_jobs,) by name: copies.
+        """
         return {name: self._jobs[name][: self.num_jobs] for name in names or JobRow._fields}
 
     def ticks(self, begin: int = 0, end: int | None = None) -> Iterator[RecordedTick]:
-        """Rows `begin` to `end`, read in blocks: memory does not grow with the length of the run."""
+        """Ticks one by one, read in blocks: memory does not grow with the length of the run.
+
+        Args:
+            begin: First row.
+            end: Row after the last; None: to the end.
+
+        Yields:
+            Header, action and frame of each tick that is in the recording.
+        """
         end = min(self.num_ticks, self.num_ticks if end is None else end)
         block = max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // self.observation.nbytes))
         for first in range(begin, end, block):

@@ -51,22 +51,30 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
         obs, info = env.reset(seed=0)
         obs, reward, terminated, truncated, info = env.step(action)
 
-    `world`: a Gymnasium id, `module:factory`, the factory itself, or a `RuntimeConfig`; `fields` are those of a
-    `RuntimeConfig` (`FIELDS`). An action governs the tick `delay_ticks` after the frame it was chosen from: 1 is the
-    next tick. One that comes later governs the next tick that has no newer one; ticks without any are left to
-    `on_missing`.
+    An action governs the tick `delay_ticks` after the frame it was chosen from. One that comes later governs the next
+    tick that has no newer one; ticks without any are left to `on_missing`.
 
     Real time begins at `reset` and ends with the episode: the world then waits. `reset(seed=..., options=...)` goes
     through at any time; `options` are JSON. `reward` is the sum over all ticks since the last step.
 
-    As in rtgym, `act_buf_len=m` appends the last m actions to the observation, oldest first: Tuple(obs, a, ..., a),
-    those on their way included. `act_in_obs=False` keeps them in `info["rtcore"]["past_actions"]` only; with
-    `reset_act_buf=False` all but the newest outlive an episode; `default_action` (the world's no-op) stands in for the
-    others.
-
     The constructor starts the world's process, as a Gymnasium env must know its spaces: it takes about a second.
-    `close`, or leaving a `with` block, ends it. What is wrong with the world is raised by the constructor, `reset`,
-    `step` and `close`; what may be (a rate other than its own, say) is warned of, as by a `Runtime`.
+    `close`, or leaving a `with` block, ends it. What may be wrong with the world (a rate other than its own, say) is
+    warned of, as by a `Runtime`.
+
+    Args:
+        world: A Gymnasium id, `module:factory`, the factory itself, or a `RuntimeConfig`.
+        delay_ticks: From a frame to the tick that an action chosen from it governs: 1 is the next tick.
+        act_buf_len: As in rtgym: so many of the last actions are appended to the observation, oldest first, those on
+            their way included: Tuple(obs, a, ..., a). None: plain observations.
+        act_in_obs: False: the last actions are in `info["rtcore"]["past_actions"]` only.
+        reset_act_buf: False: all but the newest of them outlive an episode.
+        default_action: Stands in for actions that there were not; None: the world's no-op.
+        progress: Deprecated, as of `Runtime`.
+        fields: Settings of a `RuntimeConfig` by name, those in `FIELDS`.
+
+    Raises:
+        ConfigError: A setting is wrong.
+        EnvironmentFailed: What the world raised: also by `reset`, `step` and `close`.
     """
 
     def __init__(

@@ -60,15 +60,26 @@ class Runtime:
     """One run: env process, workers, and what they did.
 
     Use it as a context manager: entering starts everything and returns when tick 0 is about to begin, leaving
-    ends every process and removes every segment, whatever happened. `Runtime(config)` or `Runtime(env_id=...)`;
-    the constructor does nothing that could block. `on_episode` gets each episode that has ended, within a fifth of a
-    second, in the supervising thread: what it raises ends the run and is raised by `wait`. What the run does is logged
-    under "rtcore": start-up at INFO, restarts and what else goes wrong at WARNING. `progress`, which got those lines,
-    is deprecated.
+    ends every process and removes every segment, whatever happened. The constructor does nothing that could block.
+    What the run does is logged under "rtcore": start-up at INFO, restarts and what else goes wrong at WARNING.
 
-    `env_id` and `policy` may be given as the factory itself, if it can be imported by the processes of the run.
-    `played_delay_ticks`: this program answers in the workers' place, see `player`. `folder`: the output folder, where
-    the program has taken it already, because it writes there after the run's end.
+    Args:
+        config: The settings; None: those of `fields`.
+        progress: Deprecated: gets the lines that are logged at INFO and above.
+        on_episode: Gets each episode that has ended, within a fifth of a second, in the supervising thread. What it
+            raises ends the run and is raised by `wait`.
+        played_delay_ticks: This program answers in the workers' place, so many ticks after a frame: see `player`.
+        folder: The output folder, where the program has taken it already, because it writes there after the run's end.
+        fields: Settings by name, as of `RuntimeConfig`, in place of `config`. `env_id` and `policy` may be given as the
+            factory itself, if the processes of the run can import it.
+
+    Raises:
+        ConfigError: A setting is wrong. Whatever goes wrong later is raised by `start`, `wait_ready` and `wait`.
+
+    Example:
+        with rtcore.Runtime(env_id="CartPole-v1", policy="mlp", duration=5) as runtime:
+            runtime.wait()
+        print(runtime.summary()["actions"]["acted_fraction"])
     """
 
     def __init__(
@@ -124,9 +135,17 @@ class Runtime:
             raise self.close_failure
 
     def start(self, *, wait: bool = True) -> Self:
-        """Start everything; returns at tick 0. Raises what went wrong, after cleaning up.
+        """Start everything.
 
-        `wait=False`: returns at once, the start goes on in the supervising thread; `wait_ready` says when it is done.
+        Args:
+            wait: Return at tick 0; False: at once, the start goes on in the supervising thread, and `wait_ready` says
+                when it is done.
+
+        Returns:
+            This object.
+
+        Raises:
+            RtcoreError: What went wrong, after cleaning up; StartupError if it has been started before.
         """
         if self._thread is not None or self._over.is_set():
             raise StartupError("this run has been started before: make a new one")
@@ -143,7 +162,17 @@ class Runtime:
         return self
 
     def wait_ready(self, timeout_s: float | None = None) -> bool:
-        """Block until tick 0; False if `timeout_s` passed first. Raises what went wrong on the way there."""
+        """Block until tick 0.
+
+        Args:
+            timeout_s: For how long at most [s]; None: as long as it takes.
+
+        Returns:
+            Whether tick 0 is there; False if the time passed first.
+
+        Raises:
+            RtcoreError: What went wrong on the way there.
+        """
         return self._await(self._ready, timeout_s)
 
     def _await(self, event: threading.Event, timeout_s: float | None) -> bool:
@@ -245,7 +274,17 @@ class Runtime:
                     file.close()
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Block until the run is over; False if `timeout_s` passed first. Raises the run's error, if it failed."""
+        """Block until the run is over.
+
+        Args:
+            timeout_s: For how long at most [s]; None: as long as it takes, 0: just ask.
+
+        Returns:
+            Whether it is over; False if the time passed first.
+
+        Raises:
+            RtcoreError: What ended the run, if it failed, with the other process's traceback as a note.
+        """
         return self._await(self._over, timeout_s)
 
     def stop(self) -> None:
@@ -339,30 +378,55 @@ class Runtime:
     def transitions(self, gamma: float = 0.99, *, discount_rewards: bool = True) -> TransitionReader:
         """The run's decisions from tick 0 on, for a trainer: `update()` now and then, then `sample(batch, rng)`.
 
-        A reader of the frame ring, which is the replay memory (`--ring-slots` says how far it reaches back). Each
-        call makes an independent one, to be used by one thread, until the run is closed. `gamma` is per tick. With
+        A reader of the frame ring, which is the replay memory (`--ring-slots` says how far it reaches back). With
         `obs_history` or `act_history` in the config a batch holds what the policy saw: older frames, past actions.
+
+        Args:
+            gamma: Discount per tick.
+            discount_rewards: Whether the rewards within a decision are discounted from tick to tick.
+
+        Returns:
+            An independent reader at each call, to be used by one thread, until the run is closed.
+
+        Raises:
+            StartupError: Tick 0 is not there yet.
         """
         return self._sampling.transitions(lambda: self._started, gamma, discount_rewards)
 
     def sample(self, batch_size: int, *, gamma: float = 0.99, device: str = "cpu") -> Any | None:
-        """`batch_size` transitions as torch tensors on `device`, or None while there are fewer than that.
+        """A batch of transitions as torch tensors. Threads take turns.
 
-        A `Batch` of tensors: uint8 frames stay uint8, a Dict world's are a dict of tensors. From pinned memory where
-        there is a GPU, so that a copy to one does not wait. Threads take turns; each `gamma` (per tick)
-        has a `transitions` reader of its own. ConfigError for a batch that the ring can never hold.
+        Args:
+            batch_size: How many, drawn evenly from those that the ring still holds.
+            gamma: Discount per tick; each has a `transitions` reader of its own.
+            device: Where the tensors are to be. From pinned memory where there is a GPU: a copy to one does not wait.
+
+        Returns:
+            A `Batch` of tensors, (batch_size, ...) each: uint8 frames stay uint8, a Dict world's are a dict of tensors.
+            None while there are fewer transitions than that.
+
+        Raises:
+            ConfigError: The ring can never hold so many.
+            StartupError: Tick 0 is not there yet.
         """
         return self._sampling.sample(lambda: self._started, batch_size, gamma, device)
 
     def publish(self, weights: Mapping[str, Any], *, updates: int = 0, wait_s: float = 2.0) -> int | None:
-        """New weights for all workers, from their next inferences on; returns the version they got.
+        """New weights for all workers, from their next inferences on. Any thread; workers never wait for it.
 
-        `weights`: the state_dict of the policy's network (tensors of any device, or arrays). PolicyError, with the last
-        good weights still in use, for a name, shape or dtype that is not the network's, a NaN or an infinity.
-        ConfigError in a run that learns by itself.
-        `updates`: of the trainer, for the record. Any thread may call it. Workers never wait for it; it waits, up to
-        `wait_s`, for a buffer that no worker computes with, and returns None if there is none (counted as skipped).
-        None, too, once the run is over: a trainer learns that from `wait`, not in the middle of a round.
+        Args:
+            weights: The state_dict of the policy's network: tensors of any device, or arrays.
+            updates: Of the trainer, for the record.
+            wait_s: How long to wait for a buffer that no worker computes with [s].
+
+        Returns:
+            The version they got. None if there was no such buffer (counted as skipped), and once the run is over: a
+            trainer learns that from `wait`, not in the middle of a round.
+
+        Raises:
+            PolicyError: A name, shape or dtype is not the network's, or there is a NaN or an infinity; the last good
+                weights stay in use.
+            ConfigError: The run learns by itself.
         """
         if self._over.is_set() and self._error is None:
             return None
@@ -383,16 +447,21 @@ class Runtime:
             raise self._error or StartupError("the run is over: make a new one")
 
     def newest_frame(self) -> npt.NDArray[Any] | None:
-        """A copy of what the world showed last, as it is in the ring; None before its first frame.
+        """A copy of what the world showed last. Costs the env process nothing. Also once the run is over.
 
-        Costs the env process nothing. Also once the run is over, until this object goes.
+        Returns:
+            The observation as it is in the ring, (*frame_shape,) of its dtype; None before the first frame.
         """
         return self._started.shared.ring.newest_frame()
 
     def pause_learning(self, paused: bool = True) -> None:
-        """Learners go on collecting, but make no update until it is called with False. Nothing if nobody learns.
+        """Let learners go on collecting, but make no update. Nothing if nobody learns.
 
-        StartupError before tick 0: there is nobody to pause yet.
+        Args:
+            paused: False: go on.
+
+        Raises:
+            StartupError: Tick 0 is not there yet, and nobody to pause.
         """
         learners = self._started.learners
         if learners is not None:

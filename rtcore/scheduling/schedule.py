@@ -59,7 +59,19 @@ class Job(NamedTuple):
 
 @dataclass(frozen=True)
 class ScheduleParams:
-    """What a schedule starts from. `delay_ticks` comes from the planner (or from a user who knows tau)."""
+    """What a schedule starts from.
+
+    Args:
+        stagger: How starts are spaced.
+        rate_hz: The exact tick rate [Hz].
+        delay_ticks: From a frame's tick to the tick that its action is for: of the planner, or of a user who knows tau.
+        tau_mean_ns: The mean inference time [ns].
+        guard_ns: Added to the inference time that the delay is made for [ns].
+        tau_estimate: Whether the delay follows a quantile of the newest times, or the longest that ever was.
+        adapt: Whether the delay follows lasting changes of the inference time.
+        on_late: What becomes of an action that comes after its tick.
+        chunk: Actions of one inference, one a tick.
+    """
 
     stagger: Stagger
     rate_hz: Fraction
@@ -283,6 +295,33 @@ class Schedule:
     change of membership, then `book` once, and `adapt` when all else is done. A worker holds at most one job; idle
     workers are taken in the order in which they became idle, which is round robin when all are equally fast and gives
     faster ones more jobs.
+
+    Args:
+        params: Which stagger, at which rate, with which delay to begin with.
+        num_workers: All of them idle and in the rotation; at least 1.
+
+    Raises:
+        ValueError: There is no worker.
+
+    Example:
+        Inference takes 3 ticks, three workers: one starts at each tick, and each action is due 3 ticks later.
+
+        >>> from fractions import Fraction
+        >>> from rtcore import Schedule
+        >>> from rtcore.scheduling.schedule import ScheduleParams
+        >>> params = ScheduleParams("max-time", Fraction(50), delay_ticks=3, tau_mean_ns=60_000_000)
+        >>> schedule = Schedule(params, num_workers=3)
+        >>> for tick in range(5):
+        ...     for worker in range(3):
+        ...         if tick >= 3 and (tick - 3) % 3 == worker:
+        ...             schedule.complete(worker, tau_ns=55_000_000)
+        ...     for job in schedule.book(tick):
+        ...         print(f"tick {tick}: worker {job.worker}, for tick {job.due_tick}")
+        tick 0: worker 0, for tick 3
+        tick 1: worker 1, for tick 4
+        tick 2: worker 2, for tick 5
+        tick 3: worker 0, for tick 6
+        tick 4: worker 1, for tick 7
     """
 
     #: Answers between two evaluations of the window.
@@ -329,7 +368,12 @@ class Schedule:
     # -- what happened -------------------------------------------------------------------------------------
 
     def complete(self, worker: int, tau_ns: int) -> None:
-        """The result of `worker` is in its slot: it is idle again."""
+        """The result of a worker is in its slot: it is idle again. Nothing if it held no job.
+
+        Args:
+            worker: Its index.
+            tau_ns: From the deadline of the tick it was booked at to its action in the slot [ns].
+        """
         if self._busy.pop(worker, None) is None:
             return
         if worker in self._overdue:
@@ -344,7 +388,14 @@ class Schedule:
         self._answers += 1
 
     def worker_down(self, worker: int) -> Job | None:
-        """Take a dead, hung or retired worker out; returns the job that is lost with it."""
+        """Take a dead, hung or retired worker out of the rotation.
+
+        Args:
+            worker: Its index.
+
+        Returns:
+            The job that is lost with it; None if it was idle.
+        """
         self._overdue.discard(worker)
         if worker in self._up:
             self._up.discard(worker)
@@ -354,7 +405,11 @@ class Schedule:
         return self._busy.pop(worker, None)
 
     def worker_up(self, worker: int) -> None:
-        """A worker is ready (again); it joins the rotation at the next start."""
+        """A worker is ready (again); it joins the rotation at the next start.
+
+        Args:
+            worker: Its index.
+        """
         if worker not in self._up:
             self._up.add(worker)
             self._idle.append(worker)
@@ -363,7 +418,14 @@ class Schedule:
     # -- what to do ----------------------------------------------------------------------------------------
 
     def book(self, tick: int) -> list[Job]:
-        """The jobs that start on the frame of `tick`."""
+        """The jobs that start on the frame of a tick. Once for each tick that runs, in order.
+
+        Args:
+            tick: Its number.
+
+        Returns:
+            At most one job for each idle worker; [] where nobody starts.
+        """
         stagger = self.params.stagger
         self._set_overdue_aside(tick)
         if stagger == "free-running":
@@ -376,7 +438,14 @@ class Schedule:
         return jobs
 
     def next_worker(self, tick: int) -> int | None:
-        """Who will probably be booked at `tick`, so that it can be woken ahead of time; None if nobody is due."""
+        """Who will probably be booked at a tick, so that it can be woken ahead of time.
+
+        Args:
+            tick: Its number.
+
+        Returns:
+            The worker's index; None if nobody is due.
+        """
         if not self._idle or (self._next_start_tick is not None and tick < self._next_start_tick):
             return None
         if self.params.stagger == "sequential" and self._busy.keys() - self._overdue:
