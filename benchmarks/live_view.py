@@ -31,7 +31,7 @@ from rtcore.report.live import LiveView
 from rtcore.report.table import RunHeader
 from rtcore.report.terminal import Terminal
 from rtcore.spaces import ObservationSpec
-from rtcore.watch.frames import WorldSight
+from rtcore.watch.attached import WorldImage
 
 _WINDOWS = ("no view", "view", "view with the world", "view again", "no view again")
 _LOOK_S = 0.25
@@ -89,7 +89,7 @@ def main() -> None:
         duration=options.rounds * len(_WINDOWS) * (options.window_s + 2) + 60,
     ) as runtime:
         header = RunHeader.of(runtime.header, runtime.resolved, runtime.stats().plan)
-        see = WorldSight(ObservationSpec.from_json(runtime.header["world"]["observation"]), runtime.newest_frame)
+        see = WorldImage(ObservationSpec.from_json(runtime.header["world"]["observation"]), runtime.newest_frame)
         screen = Screen()
         views = {}
         for name in _WINDOWS[1:3]:

@@ -25,7 +25,7 @@ import numpy as np
 import psutil
 
 from rtcore.errors import RtcoreError
-from rtcore.watch.onlooker import Onlooker
+from rtcore.watch.attached import AttachedRun
 from rtcore.watch.visible import find_run
 
 
@@ -93,7 +93,7 @@ def memory_mb(pid: int) -> tuple[float, float, float]:
 def tick_of(pid: int) -> int:
     """Ticks of the run that this program is doing; -1 while or once there is none."""
     try:
-        with Onlooker.attach(find_run(f"{pid}-")) as run:
+        with AttachedRun.attach(find_run(f"{pid}-")) as run:
             return run.stats().counters["ticks"] if run.has_begun else -1
     except RtcoreError:
         return -1

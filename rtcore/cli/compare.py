@@ -17,9 +17,7 @@ from rtcore.cli.video import draw_videos
 from rtcore.config.run import RuntimeConfig, make_config
 from rtcore.errors import ConfigError, RecordError, RtcoreError
 from rtcore.files.strict_json import write_json
-from rtcore.report.compare.figures import Figures, comparison, comparison_table, figures_of
-from rtcore.report.compare.picture import draw_comparison
-from rtcore.report.compare.view import CompareView
+from rtcore.report.compare import CompareView, Figures, comparison, comparison_table, draw_comparison, figures_of
 from rtcore.report.log import is_quiet, lines_to
 from rtcore.report.table import troubles
 from rtcore.results.out_folder import COMPARE_FILE, COMPARE_PICTURE, COMPARE_VIDEO, RANDOM, STAGGERED, OutFolder

@@ -10,8 +10,7 @@ from pathlib import Path
 from rtcore.clock import NS_PER_S, MonotonicClock, unix_time_s
 from rtcore.config.run import RuntimeConfig
 from rtcore.learn.checkpoint import read_state
-from rtcore.report.learning_curve import draw_learning_curve
-from rtcore.report.lineage import learned_episodes
+from rtcore.report.learning_curve import draw_learning_curve, learned_episodes
 from rtcore.report.tensorboard import Board, board_is_installed
 from rtcore.results.summary import RunStats
 

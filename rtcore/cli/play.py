@@ -31,7 +31,7 @@ from rtcore.runtime.runtime import Runtime
 from rtcore.scheduling.planner import Plan
 from rtcore.spaces import ObservationSpec
 from rtcore.virtual.simulate import Simulation
-from rtcore.watch.frames import WorldSight
+from rtcore.watch.attached import WorldImage
 
 _log = logging.getLogger(__name__)
 
@@ -176,7 +176,7 @@ def _log_header(header: Mapping[str, Any], run: ResolvedRun, plan: Plan) -> None
 
 
 def _sight_of(run: Runtime | Simulation) -> Sight:
-    return WorldSight(ObservationSpec.from_json(run.header["world"]["observation"]), run.newest_frame)
+    return WorldImage(ObservationSpec.from_json(run.header["world"]["observation"]), run.newest_frame)
 
 
 def _update(view: View, runtime: Runtime, *, force: bool = False) -> None:

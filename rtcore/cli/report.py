@@ -14,7 +14,7 @@ from rich.text import Text
 from rtcore.cli.exits import end_program
 from rtcore.config.help_text import Parser, add_version
 from rtcore.errors import ConfigError, RtcoreError
-from rtcore.report.explain.tick import Fact, explain_tick
+from rtcore.report.explain import Fact, explain_tick
 from rtcore.report.page.build import build_page
 from rtcore.report.terminal import Terminal
 from rtcore.results.folder import read_run

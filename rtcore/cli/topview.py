@@ -19,7 +19,7 @@ from rtcore.report.live import LiveView, render
 from rtcore.report.table import header_lines
 from rtcore.report.terminal import Terminal
 from rtcore.report.wording import number, share
-from rtcore.watch.onlooker import Onlooker, RunState
+from rtcore.watch.attached import AttachedRun, RunState
 from rtcore.watch.visible import RunRow, find_run, list_runs
 
 _DESCRIPTION = """\
@@ -107,7 +107,7 @@ def _dispatch(options: argparse.Namespace) -> None:
     if options.list:
         _show_list(list_runs(), console, as_json=options.json)
     elif options.once:
-        with Onlooker.attach(find_run(options.run_id)) as run:
+        with AttachedRun.attach(find_run(options.run_id)) as run:
             _show_once(run, console, as_json=options.json)
     else:
         _watch(find_run(options.run_id), options.interval, console, show_world=options.show_world)
@@ -175,7 +175,7 @@ def _age(seconds: float) -> str:
 # -- one run -----------------------------------------------------------------------------------------------
 
 
-def _show_once(run: Onlooker, console: Console, *, as_json: bool) -> None:
+def _show_once(run: AttachedRun, console: Console, *, as_json: bool) -> None:
     if not run.has_begun and (why := run.ending()):
         raise SharedMemoryError(f"run {run.run_id} is over before its first tick: {why}")
     if as_json:
@@ -189,7 +189,7 @@ def _show_once(run: Onlooker, console: Console, *, as_json: bool) -> None:
         console.print(render(stats, run.record, run.header, run.booked_ticks()), height=height)
 
 
-def _not_yet(run: Onlooker) -> str:
+def _not_yet(run: AttachedRun) -> str:
     """Why there is nothing to show."""
     name = f"run {run.run_id} (pid {_pid(run.owner.pid)}) is {run.state()}"
     if run.about is None and run.state() is RunState.RUNNING:
@@ -200,7 +200,7 @@ def _not_yet(run: Onlooker) -> str:
 def _watch(run_id: str, interval_s: float | None, console: Console, *, show_world: bool) -> None:
     """Until the run is over. Its end is shown with its last numbers."""
     clock = MonotonicClock()
-    with Onlooker.attach(run_id) as run, LiveView(console, clock=clock, show_world=show_world) as view:
+    with AttachedRun.attach(run_id) as run, LiveView(console, clock=clock, show_world=show_world) as view:
         if interval_s is None:
             interval_s = _LIVE_INTERVAL_S if view.is_live else _PLAIN_INTERVAL_S
         why = _await_first_tick(run, view, clock)
@@ -209,7 +209,7 @@ def _watch(run_id: str, interval_s: float | None, console: Console, *, show_worl
     console.print(f"run over: {why}", markup=False, soft_wrap=True)
 
 
-def _await_first_tick(run: Onlooker, view: LiveView, clock: MonotonicClock) -> str | None:
+def _await_first_tick(run: AttachedRun, view: LiveView, clock: MonotonicClock) -> str | None:
     """Follow a start, a line for each step of it; why it ended, if it did."""
     said = ""
     while True:
@@ -223,7 +223,7 @@ def _await_first_tick(run: Onlooker, view: LiveView, clock: MonotonicClock) -> s
         clock.sleep_until_ns(clock.now_ns() + int(_POLL_S * 1e9))
 
 
-def _follow(run: Onlooker, view: LiveView, clock: MonotonicClock, interval_ns: int) -> str:
+def _follow(run: AttachedRun, view: LiveView, clock: MonotonicClock, interval_ns: int) -> str:
     """Show a run that ticks until it is over; why it ended."""
     if run.about is not None:
         for line in header_lines(run.about.header, run.about.run, run.about.plan):

@@ -1,14 +1,77 @@
-"""The learning curve of a run as a picture: what each episode returned, over the ticks."""
+"""The learning curve of a run: what each episode returned, over the ticks, those of the runs before it included."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from rtcore.errors import ConfigError
+from rtcore.files.outside import parse_object, read_bytes
+from rtcore.results.folder import read_table
+from rtcore.results.out_folder import EARLIER
 from rtcore.results.record import Episode
+
+# -- episodes of a run and of those that it goes on from --------------------------------------------------
+
+
+def learned_episodes(out: Path) -> list[Episode]:
+    """The episodes of the run in `out` and of those in it that it goes on from, ticks counted from the first one's on.
+
+    What an earlier run did after the checkpoint that the next one went on from is left out: nothing came of it. Rows
+    that cannot be read are left out, too.
+    """
+    found: list[Episode] = []
+    until = None
+    for folder in _newest_first(out):
+        before = _ticks_before(folder)
+        ended = [episode._replace(end_tick=episode.end_tick + before) for episode in _episodes(folder / "actions.csv")]
+        found = [episode for episode in ended if until is None or episode.end_tick < until] + found
+        until = before
+        if not before:
+            break
+    return found
+
+
+def _newest_first(out: Path) -> Iterator[Path]:
+    yield out
+    numbers = [int(path.name) for path in (out / EARLIER).glob("[0-9]*") if path.name.isdigit()]
+    for number in sorted(numbers, reverse=True):
+        yield out / EARLIER / str(number)
+
+
+def _ticks_before(folder: Path) -> int:
+    """0 of a run that goes on from none."""
+    path = folder / "config.json"
+    with suppress(ConfigError, ValueError, TypeError, KeyError):
+        resumed = parse_object(read_bytes(path, "resume"), path, "resume")["resumed"]
+        return max(0, int(resumed["before"]["ticks"])) if resumed else 0
+    return 0
+
+
+_COLUMNS = ("tick", "kind", "source", "terminated", "truncated", "episode_return", "start_ns")
+
+
+def _episodes(path: Path) -> Iterator[Episode]:
+    """From the rows, which are there however the run ended; one after the other, as there may be millions."""
+    steps = 0
+    with suppress(ConfigError):
+        for tick, kind, source, is_over, total in read_table(path, _COLUMNS, _ending_of, [], "episodes"):
+            # A world that is held has not moved.
+            steps = 0 if kind == "reset" else steps + (source != "held")
+            if kind != "reset" and is_over:
+                yield Episode(tick, steps, total)
+
+
+def _ending_of(row: Mapping[str, str]) -> tuple[int, str, str, bool, float]:
+    is_over = not {"1", "True"}.isdisjoint((row["terminated"], row["truncated"]))
+    return int(row["tick"]), row["kind"], row["source"], is_over, float(row["episode_return"])
+
+
+# -- the picture ------------------------------------------------------------------------------------------
 
 #: Episodes that the line is the mean of.
 WINDOW_EPISODES = 20

@@ -30,7 +30,7 @@ from rtcore.memory.segments import files_of
 from rtcore.memory.trace import TraceKind, TraceSpool
 from rtcore.processes.supervisor import Supervisor
 from rtcore.recording.schema import require_h5py
-from rtcore.report.culprits import find_culprits
+from rtcore.report.explain import find_culprits
 from rtcore.report.live import booked_ticks
 from rtcore.report.log import LineHandler
 from rtcore.results.agreement import check_books

@@ -34,7 +34,7 @@ from rtcore.memory.history import History
 from rtcore.memory.layout import JobRow
 from rtcore.memory.ring import FrameRing
 from rtcore.recording.schema import require_h5py
-from rtcore.report.culprits import find_culprits
+from rtcore.report.explain import find_culprits
 from rtcore.results.agreement import check_books
 from rtcore.results.out_folder import OutFolder
 from rtcore.results.output import begin_folder

@@ -11,7 +11,7 @@ from rtcore.errors import ConfigError, LayoutMismatchError, RtcoreError, SharedM
 from rtcore.memory.layout import LAYOUT_VERSION
 from rtcore.memory.owners import run_ids
 from rtcore.memory.segments import is_measurement, removal_command
-from rtcore.watch.onlooker import LIVE_STATES, Onlooker, RunState, command_of, owner_of, state_from_outside
+from rtcore.watch.attached import LIVE_STATES, AttachedRun, RunState, command_of, owner_of, state_from_outside
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def _row_or_none(run_id: str) -> RunRow | None:
         elif state is RunState.BROKEN:
             note = f"if no such run is on: {removal_command(run_id)}"
         else:
-            with Onlooker(run_id, owner) as run:
+            with AttachedRun(run_id, owner) as run:
                 state = state or run.state()
                 about, stats = run.about, run.stats() if run.has_begun else None
     except LayoutMismatchError as error:

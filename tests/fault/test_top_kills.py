@@ -14,7 +14,7 @@ import pytest
 import rtcore
 from rtcore.cli import topview
 from rtcore.memory.segments import files_of, unlink_all
-from rtcore.watch.onlooker import RunState
+from rtcore.watch.attached import RunState
 from rtcore.watch.visible import list_runs, visible_run_ids
 from tests.support import drills
 

@@ -13,7 +13,7 @@ import pytest
 
 import rtcore
 from rtcore.memory.layout import FrameHeader
-from rtcore.report.explain.tick import explain_tick
+from rtcore.report.explain import explain_tick
 from rtcore.report.output import write_results
 from rtcore.results.folder import read_run
 from rtcore.results.output import write_config

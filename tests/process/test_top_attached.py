@@ -26,7 +26,7 @@ import pytest
 
 import rtcore
 from rtcore.memory.segments import SHM_DIR, files_of
-from rtcore.watch.onlooker import LIVE_STATES, SUMMARY_KEYS, Onlooker, RunState
+from rtcore.watch.attached import LIVE_STATES, SUMMARY_KEYS, AttachedRun, RunState
 from rtcore.watch.visible import visible_run_ids
 
 pytestmark = pytest.mark.process
@@ -115,7 +115,7 @@ def test_how_learning_goes_is_shown_and_what_only_the_run_knows_is_null() -> Non
         "learning_starts": 30,
         "workers": 2,
     }
-    with rtcore.Runtime(**fields) as runtime, Onlooker.attach(runtime.run_id) as onlooker:
+    with rtcore.Runtime(**fields) as runtime, AttachedRun.attach(runtime.run_id) as onlooker:
 
         def updates() -> int:
             onlooker.refresh()
@@ -189,7 +189,7 @@ def test_a_run_can_be_looked_at_at_every_moment_of_its_start():
     try:
         wait_for(lambda: runtime.run_id in visible_run_ids() or not starting.is_alive(), "the run to be visible")
         states: list[RunState] = []
-        with Onlooker.attach(runtime.run_id) as onlooker:
+        with AttachedRun.attach(runtime.run_id) as onlooker:
             while not onlooker.has_begun:
                 if (state := onlooker.state()) not in states:
                     states.append(state)
@@ -218,7 +218,7 @@ def test_a_run_that_fails_before_its_first_tick_ends_the_view():
     failing = threading.Thread(target=fail)
     failing.start()
     wait_for(lambda: runtime.run_id in visible_run_ids(), "the run to be visible")
-    with Onlooker.attach(runtime.run_id) as onlooker:
+    with AttachedRun.attach(runtime.run_id) as onlooker:
         wait_for(lambda: onlooker.refresh() or onlooker.ending(), "the end")
         assert not onlooker.has_begun
     failing.join()
@@ -269,7 +269,7 @@ def test_the_attached_program_has_no_way_to_write_and_opens_no_semaphore(runtime
 
 def test_the_kernel_refuses_to_make_the_mapping_writable(runtime):
     libc = ctypes.CDLL(None, use_errno=True)
-    with Onlooker.attach(runtime.run_id):
+    with AttachedRun.attach(runtime.run_id):
         lines = [line.split() for line in Path("/proc/self/maps").read_text().splitlines() if runtime.run_id in line]
         read_only = [(parts[0], parts[-1]) for parts in lines if parts[1] == "r--s"]
         assert len(read_only) == 5
@@ -299,7 +299,7 @@ def test_another_users_run_is_listed_and_refused_without_a_look_inside(runtime):
 
 
 def test_an_onlooker_that_holds_on_keeps_nothing_in_dev_shm(runtime):
-    with Onlooker.attach(runtime.run_id) as onlooker:
+    with AttachedRun.attach(runtime.run_id) as onlooker:
         summary = end(runtime)
         assert summary["leftover_shared_memory"] == []
         assert not [path for path in SHM_DIR.iterdir() if runtime.run_id in path.name]

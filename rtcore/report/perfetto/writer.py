@@ -20,20 +20,93 @@ from rtcore.clock import NS_PER_S, MonotonicClock, unix_time_s
 from rtcore.errors import ConfigError, RtcoreError
 from rtcore.memory.trace import TraceKind
 from rtcore.report.log import lines_to, show_on_stderr
-from rtcore.report.perfetto.events import Events, JobLinks, map_spool, windows, with_spans
-from rtcore.report.perfetto.styles import (
-    DUE_AT,
-    FRAME_AT,
-    LOOKS,
-    NAMED_VALUES,
-    TICK_AT,
-    VALUE_AT,
-    WORKER_AT,
-    Look,
-    event_name,
-    variants,
-)
+from rtcore.report.perfetto.events import ANNOUNCE, JOB_SPAN, Events, JobLinks, map_spool, windows, with_spans
 from rtcore.results.folder import ACTIONS, CONFIG, SUMMARY, number_at, read_json, read_table
+from rtcore.scheduling.dispatch import Outcome, TickKind
+
+# -- how each kind of event is drawn ----------------------------------------------------------------------
+
+#: Place of a field in an event; a ninth, the due tick of its job, is appended to it.
+TICK_AT, WORKER_AT, BOOKED_AT, FRAME_AT, VALUE_AT, DUE_AT = 3, 4, 5, 6, 7, 8
+
+
+class EventStyle(NamedTuple):
+    """How events of a kind are drawn. `notes`: annotation by name, from which field of the event."""
+
+    name: str
+    category: str
+    notes: Mapping[str, int] = {}
+    instant: bool = False
+
+
+_JOB_NOTES = {"booked_tick": BOOKED_AT, "worker": WORKER_AT, "frame_seq": FRAME_AT, "frame_tick": TICK_AT}
+EVENT_STYLES: dict[int, EventStyle] = {
+    TraceKind.SLEEP: EventStyle("sleep", "idle"),
+    TraceKind.PREPARE: EventStyle("prepare", "tick", {"tick": TICK_AT}),
+    TraceKind.TICK: EventStyle("tick", "tick", {"tick": TICK_AT}),
+    TraceKind.COLLECT: EventStyle("collect answers", "dispatch", {"tick": TICK_AT}),
+    TraceKind.DISPATCH: EventStyle(
+        "dispatch", "dispatch", {"tick": TICK_AT, "worker": WORKER_AT, "booked_tick": BOOKED_AT, "due_tick": DUE_AT}
+    ),
+    TraceKind.BOOK: EventStyle("book jobs", "dispatch", {"tick": TICK_AT}),
+    TraceKind.JOB: EventStyle(
+        "booked",
+        "job",
+        {"tick": TICK_AT, "worker": WORKER_AT, "booked_tick": BOOKED_AT, "frame_seq": FRAME_AT, "due_tick": DUE_AT},
+        instant=True,
+    ),
+    TraceKind.STEP: EventStyle("step world", "world", {"tick": TICK_AT}),
+    TraceKind.RESET: EventStyle("reset world", "world", {"tick": TICK_AT}),
+    TraceKind.PUBLISH: EventStyle("publish frame", "frame", {"tick": TICK_AT, "frame_seq": FRAME_AT}),
+    ANNOUNCE: EventStyle("announce frame", "frame", {"tick": TICK_AT}),
+    TraceKind.ACCOUNT: EventStyle("account", "tick", {"tick": TICK_AT}),
+    TraceKind.OUTCOME: EventStyle(
+        "job",
+        "job",
+        {"tick": TICK_AT, "worker": WORKER_AT, "booked_tick": BOOKED_AT, "due_tick": DUE_AT},
+        instant=True,
+    ),
+    TraceKind.COLLECT_GARBAGE: EventStyle("collect garbage", "tick"),
+    TraceKind.IDLE: EventStyle("no job", "idle"),
+    JOB_SPAN: EventStyle("job", "job", {**_JOB_NOTES, "due_tick": DUE_AT}),
+    TraceKind.WAIT_FRAME: EventStyle("wait for frame", "frame", _JOB_NOTES),
+    TraceKind.READ: EventStyle("read frame", "frame", _JOB_NOTES),
+    TraceKind.INFER: EventStyle("inference", "inference", _JOB_NOTES),
+    TraceKind.HOST_TO_DEVICE: EventStyle("host to device", "inference", _JOB_NOTES),
+    TraceKind.COMPUTE: EventStyle("compute", "inference", _JOB_NOTES),
+    TraceKind.DEVICE_TO_HOST: EventStyle("device to host", "inference", _JOB_NOTES),
+    TraceKind.WRITE: EventStyle("write answer", "job", _JOB_NOTES),
+    TraceKind.DRAIN: EventStyle("read the record", "supervisor"),
+    TraceKind.WORKER_DOWN: EventStyle(
+        "worker down", "supervisor", {"worker": WORKER_AT, "restarts": VALUE_AT}, instant=True
+    ),
+    TraceKind.WORKER_UP: EventStyle("worker up", "supervisor", {"worker": WORKER_AT}, instant=True),
+}
+#: Kinds whose value has a name of its own, which becomes part of the slice's name and so of its colour.
+NAMED_VALUES: dict[int, tuple[str, type[TickKind] | type[Outcome]]] = {
+    TraceKind.TICK: ("kind", TickKind),
+    TraceKind.OUTCOME: ("outcome", Outcome),
+}
+
+
+def event_name(kind: int, variant: int) -> str:
+    """Of a slice or a moment: "tick acted", "job on_time", "dispatch nothing"."""
+    name = EVENT_STYLES[kind].name
+    if kind in NAMED_VALUES:
+        return f"{name} {NAMED_VALUES[kind][1](variant).name.lower()}"
+    if kind == TraceKind.DISPATCH:
+        return {1: name, 0: f"{name} next of chunk", -1: f"{name} nothing"}[variant]
+    return name
+
+
+def variants(kind: int) -> list[int]:
+    """Values that give events of a kind names of their own; -1: a dispatch that applied nothing."""
+    if kind in NAMED_VALUES:
+        return [int(member) for member in NAMED_VALUES[kind][1]]
+    return [1, 0, -1] if kind == TraceKind.DISPATCH else [0]
+
+
+# -- the file ---------------------------------------------------------------------------------------------
 
 _log = logging.getLogger(__name__)
 
@@ -274,13 +347,13 @@ class _Lane:
         return self._templates[key]
 
     def _new_template(self, kind: int, variant: int, has_due: bool) -> tuple[Any, Any, list[tuple[Any, int]], bool]:
-        look = LOOKS.get(kind) or Look(f"kind {kind}", "unknown")
-        packet = self._stream.packet(self._sequence_id, _INSTANT if look.instant else _BEGIN)
+        style = EVENT_STYLES.get(kind) or EventStyle(f"kind {kind}", "unknown")
+        packet = self._stream.packet(self._sequence_id, _INSTANT if style.instant else _BEGIN)
         event = packet.track_event
-        event.name_iid = self._ids[event_name(kind, variant)] if kind in LOOKS else self._ids["unknown"]
-        event.category_iids.append(self._ids[look.category])
+        event.name_iid = self._ids[event_name(kind, variant)] if kind in EVENT_STYLES else self._ids["unknown"]
+        event.category_iids.append(self._ids[style.category])
         notes = []
-        for name, place in look.notes.items():
+        for name, place in style.notes.items():
             if (place == DUE_AT and not has_due) or (variant < 0 and place != TICK_AT):
                 continue
             note = event.debug_annotations.add()
@@ -291,7 +364,7 @@ class _Lane:
             note = event.debug_annotations.add()
             note.name_iid = self._ids[label]
             note.string_value_iid = self._ids[names(variant).name.lower()]
-        return packet, event, notes, look.instant
+        return packet, event, notes, style.instant
 
 
 def _intern(interned: Any) -> dict[str, int]:
@@ -303,10 +376,13 @@ def _intern(interned: Any) -> dict[str, int]:
             iid = texts.setdefault(value, len(texts) + 1)
             setattr(field.add(iid=iid), attribute, value.encode() if attribute == "str" else value)
 
-    put(interned.event_names, ["unknown", *(event_name(kind, value) for kind in LOOKS for value in variants(kind))])
-    put(interned.event_categories, ["unknown", *(look.category for look in LOOKS.values())])
+    put(
+        interned.event_names,
+        ["unknown", *(event_name(kind, value) for kind in EVENT_STYLES for value in variants(kind))],
+    )
+    put(interned.event_categories, ["unknown", *(style.category for style in EVENT_STYLES.values())])
     labels = [label for label, _ in NAMED_VALUES.values()]
-    put(interned.debug_annotation_names, [*(note for look in LOOKS.values() for note in look.notes), *labels])
+    put(interned.debug_annotation_names, [*(note for style in EVENT_STYLES.values() for note in style.notes), *labels])
     names = [member.name.lower() for _, members in NAMED_VALUES.values() for member in members]
     put(interned.debug_annotation_string_values, names, "str")
     return texts

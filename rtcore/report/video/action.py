@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ImageDraw
 
-from rtcore.report.video.draw import DIM, TEXT, UNLIT, cut, font, quantity
+from rtcore.report.video.picture import DIM, TEXT, UNLIT, cut, font, quantity
 from rtcore.spaces import ActionSpec
 
 #: Room for an action: width and height.

@@ -18,10 +18,9 @@ import numpy.typing as npt
 from rtcore.errors import ConfigError
 from rtcore.recording.reader import RecordedTick, Recording
 from rtcore.recording.schema import FOLDER
-from rtcore.report.video.draw import GROUND
 from rtcore.report.video.encoder import Mp4Writer, even
 from rtcore.report.video.panel import Gap, Moment, Panel, Run
-from rtcore.report.video.picture import Picture, Pixels, picture_of
+from rtcore.report.video.picture import GROUND, Picture, Pixels, picture_of
 from rtcore.results.agreement import COMPLETE
 from rtcore.scheduling.dispatch import Source
 

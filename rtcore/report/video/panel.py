@@ -15,8 +15,7 @@ from rtcore.memory.layout import FrameHeader
 from rtcore.report.colours import KIND_COLOURS, OUTCOME_COLOURS
 from rtcore.report.video.action import HEIGHT as ACTION_HEIGHT
 from rtcore.report.video.action import name_of, view_of
-from rtcore.report.video.draw import DIM, GROUND, TEXT, UNLIT, cut, font, quantity
-from rtcore.report.video.picture import Pixels
+from rtcore.report.video.picture import DIM, GROUND, TEXT, UNLIT, Pixels, cut, font, quantity
 from rtcore.scheduling.dispatch import Outcome, Source, TickKind
 from rtcore.spaces import ActionSpec
 

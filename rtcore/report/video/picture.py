@@ -3,15 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import cache
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from rtcore.report.colours import RUN_COLOURS
-from rtcore.report.video.draw import DIM, GROUND, TEXT, UNLIT, cut, font, quantity
 from rtcore.spaces import ArraySpec, ObservationSpec
+
+# -- what all parts of a video are drawn with -------------------------------------------------------------
+
+GROUND = "#16181D"
+TEXT = "#E8EAED"
+DIM = "#8A9099"
+#: Buttons, cells and bars that nothing lights.
+UNLIT = "#333842"
+
+
+@cache
+def font(size: int, *, bold: bool = False) -> Any:
+    """A font in which all characters are equally wide, `size` pixels high."""
+    import matplotlib  # noqa: PLC0415 - takes a while to import; it brings the font
+
+    name = f"DejaVuSansMono{'-Bold' if bold else ''}.ttf"
+    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name
+    return ImageFont.truetype(path, size, layout_engine=ImageFont.Layout.BASIC)
+
+
+def cut(text: str, num_characters: int) -> str:
+    """`text`, or its beginning and an ellipsis."""
+    return text if len(text) <= num_characters else text[: num_characters - 1] + "…"
+
+
+def quantity(value: float) -> str:
+    """A number in few characters."""
+    return f"{value:.5g}"
+
+
+# -- an observation ---------------------------------------------------------------------------------------
 
 Pixels = npt.NDArray[np.uint8]
 Numbers = npt.NDArray[np.float64]

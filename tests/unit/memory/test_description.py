@@ -14,7 +14,7 @@ from rtcore.memory.description import DescriptionBuffer, RunDescription
 from rtcore.memory.layout import RING_CONTROL, Layout
 from rtcore.memory.ring import SequenceRing
 from rtcore.scheduling.planner import Tau, make_plan
-from rtcore.watch.onlooker import understood
+from rtcore.watch.attached import understood
 
 pytestmark = pytest.mark.unit
 

@@ -21,9 +21,7 @@ from rtcore.config.flags import parse_command
 from rtcore.config.run import make_config
 from rtcore.errors import ConfigError
 from rtcore.recording.reader import Recording
-from rtcore.report.compare.figures import comparison, comparison_table, figures_of, ratio
-from rtcore.report.compare.picture import points_over_time
-from rtcore.report.compare.view import CompareView
+from rtcore.report.compare import CompareView, comparison, comparison_table, figures_of, points_over_time, ratio
 from rtcore.report.video.film import write_video
 from rtcore.results.out_folder import OutFolder, compared_in
 from rtcore.results.record import Score

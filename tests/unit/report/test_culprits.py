@@ -7,7 +7,7 @@ import pytest
 
 from rtcore.config.run import make_config
 from rtcore.memory.counters import Histogram
-from rtcore.report.culprits import slow_workers
+from rtcore.report.explain import slow_workers
 from rtcore.report.table import _culprit_rows, details
 from rtcore.results.record import RunRecord
 from rtcore.results.summary import WorkerStats

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rtcore.errors import ConfigError
-from rtcore.report.explain.tick import explain_tick
+from rtcore.report.explain import explain_tick
 from rtcore.results.folder import InferenceRow, RunFolder, TickRow
 from rtcore.scheduling.dispatch import Outcome, TickKind
 

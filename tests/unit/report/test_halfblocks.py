@@ -12,7 +12,7 @@ from rtcore.memory.ring import FrameRing
 from rtcore.report.halfblocks import half_blocks
 from rtcore.report.live import render
 from rtcore.spaces import ObservationSpec
-from rtcore.watch.frames import WorldSight
+from rtcore.watch.attached import WorldImage
 from tests.unit.report.test_live_and_table import header_of, made_up_run
 
 pytestmark = pytest.mark.unit
@@ -105,14 +105,14 @@ def ring_with(values: list[int]) -> FrameRing:
 
 def test_the_newest_frame_is_seen_and_no_reader_counts_as_lapped():
     ring = ring_with([1, 2, 3, 4, 5, 6])
-    see = WorldSight(ObservationSpec((8, 8), "uint8", (0,), (255,)), ring.newest_frame)
+    see = WorldImage(ObservationSpec((8, 8), "uint8", (0,), (255,)), ring.newest_frame)
     assert np.array_equal(see(), np.full((8, 8, 1), 6))
     assert ring.lapped_reads == 0
 
 
 def test_a_frame_that_was_lapped_while_it_was_copied_is_not_shown():
     ring = ring_with([1, 2])
-    see = WorldSight(ObservationSpec((8, 8), "uint8", (0,), (255,)), ring.newest_frame)
+    see = WorldImage(ObservationSpec((8, 8), "uint8", (0,), (255,)), ring.newest_frame)
     before = see()
     ring.sequence.begin(ring.next_seq + 3)  # the writer comes round to the frame that is read
     assert ring.newest_frame() is None
@@ -122,11 +122,11 @@ def test_a_frame_that_was_lapped_while_it_was_copied_is_not_shown():
 
 def test_before_the_first_frame_and_without_an_image_nothing_is_seen():
     image, vector = ObservationSpec((8, 8), "uint8", (0,), (255,)), ObservationSpec((4,), "float32", (0.0,), (1.0,))
-    assert WorldSight(image, ring_with([]).newest_frame)() is None
-    assert WorldSight(vector, FrameRing.private(vector, 8, 4).newest_frame)() is None
+    assert WorldImage(image, ring_with([]).newest_frame)() is None
+    assert WorldImage(vector, FrameRing.private(vector, 8, 4).newest_frame)() is None
 
 
 def test_who_mapped_the_ring_before_the_world_was_known_sees_the_same():
     as_bytes = np.arange(64, dtype=np.uint8)
-    see = WorldSight(ObservationSpec((8, 8), "uint8", (0,), (255,)), lambda: as_bytes)
+    see = WorldImage(ObservationSpec((8, 8), "uint8", (0,), (255,)), lambda: as_bytes)
     assert np.array_equal(see()[..., 0], as_bytes.reshape(8, 8))

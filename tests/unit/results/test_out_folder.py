@@ -12,7 +12,7 @@ import pytest
 from rtcore.config.run import make_config
 from rtcore.errors import ConfigError
 from rtcore.learn.resuming import settings_of, with_resumed
-from rtcore.report.lineage import learned_episodes
+from rtcore.report.learning_curve import learned_episodes
 from rtcore.results.out_folder import OutFolder
 from rtcore.virtual.simulate import Simulation
 

@@ -31,7 +31,7 @@ from rtcore.scheduling.dispatch import Outcome, TickKind
 from rtcore.scheduling.planner import Tau, make_plan
 from rtcore.spaces import ObservationSpec
 from rtcore.watch import visible
-from rtcore.watch.onlooker import SUMMARY_KEYS, Onlooker, RunState
+from rtcore.watch.attached import SUMMARY_KEYS, AttachedRun, RunState
 from rtcore.watch.visible import RunRow, find_run, list_runs
 
 pytestmark = pytest.mark.unit
@@ -281,7 +281,7 @@ def test_a_run_that_describes_itself_in_unknown_words_is_refused(run, monkeypatc
     monkeypatch.setattr(ResolvedRun, "to_jsonable", lambda _: told)
     run.tell()
     with pytest.raises(LayoutMismatchError, match="setting_of_tomorrow"):
-        Onlooker.attach(run.run_id)
+        AttachedRun.attach(run.run_id)
 
 
 # -- one run -----------------------------------------------------------------------------------------------
@@ -292,7 +292,7 @@ def test_a_run_is_mapped_without_the_right_to_write(run):
     run.tick(3)
     gc.collect()
     own = mapped(run).count("rw-s")
-    with Onlooker.attach(run.run_id) as onlooker:
+    with AttachedRun.attach(run.run_id) as onlooker:
         assert onlooker.has_begun
         assert mapped(run).count("r--s") == 5
         assert mapped(run).count("rw-s") == own
@@ -306,7 +306,7 @@ def test_a_run_is_mapped_without_the_right_to_write(run):
 def test_letting_go_gives_the_memory_back(run):
     run.begin()
     run.tick(3)
-    with Onlooker.attach(run.run_id) as onlooker:
+    with AttachedRun.attach(run.run_id) as onlooker:
         onlooker.refresh()
     gc.collect()
     assert "r--s" not in mapped(run)
@@ -318,13 +318,13 @@ def test_the_record_begins_with_the_oldest_rows_of_the_run_and_none_counts_as_lo
     run.tick(20, REHEARSAL_SEQ)
     run.begin()
     run.tick(10)
-    with Onlooker.attach(run.run_id) as onlooker:
+    with AttachedRun.attach(run.run_id) as onlooker:
         assert [row.tick for row in onlooker.record.ticks] == list(range(10))
         run.tick(5)
         onlooker.refresh()
         assert [row.tick for row in onlooker.record.ticks] == list(range(15))
     run.tick(500)
-    with Onlooker.attach(run.run_id) as onlooker:
+    with AttachedRun.attach(run.run_id) as onlooker:
         ticks = [row.tick for row in onlooker.record.ticks]
         assert ticks == list(range(ticks[0], 515))
         assert RING_SLOTS * 3 // 4 < len(ticks) <= RING_SLOTS
@@ -337,7 +337,7 @@ def test_the_record_begins_with_the_oldest_rows_of_the_run_and_none_counts_as_lo
 def test_what_the_rehearsal_counted_is_never_shown(run):
     run.enter(Phase.REHEARSE, REHEARSAL_SEQ)
     run.tick(20, REHEARSAL_SEQ)
-    with Onlooker.attach(run.run_id) as onlooker:
+    with AttachedRun.attach(run.run_id) as onlooker:
         assert not onlooker.has_begun
         run.enter(Phase.IDLE, REHEARSAL_SEQ + 1)
         run.tell()
@@ -374,7 +374,7 @@ def test_a_run_whose_memory_is_being_made_is_starting(make_run, missing):
     path = SHM_DIR / segment_name(run.run_id, missing)[1:]
     whole = path.read_bytes()
     path.unlink()
-    with Onlooker.attach(run.run_id) as onlooker:
+    with AttachedRun.attach(run.run_id) as onlooker:
         assert (onlooker.state(), onlooker.ending()) == (RunState.STARTING, None)
         path.write_bytes(b"")
         onlooker.refresh()
@@ -390,7 +390,7 @@ def test_a_control_segment_without_a_head_yet_is_starting():
     path = SHM_DIR / segment_name(run_id, "control")[1:]
     try:
         path.write_bytes(bytes(4096))
-        with Onlooker.attach(run_id) as onlooker:
+        with AttachedRun.attach(run_id) as onlooker:
             assert (onlooker.state(), onlooker.owner.pid) == (RunState.STARTING, -1)
             path.unlink()
             for part in ("control", "slots", "ring", "log", "about"):
@@ -433,7 +433,7 @@ def test_a_run_that_was_never_made_to_its_end_is_broken_and_refused_with_what_re
 
 def test_a_start_that_is_watched_and_never_ends_is_given_up(headless):
     run_id, path = headless
-    with Onlooker.attach(run_id) as onlooker:
+    with AttachedRun.attach(run_id) as onlooker:
         assert onlooker.state() is RunState.STARTING
         grow_old(path)
         with pytest.raises(SharedMemoryError, match=rf"is broken.*rm /dev/shm/\*rtcore-{run_id}-"):
@@ -479,7 +479,7 @@ def test_the_json_has_the_keys_of_the_summary_and_says_what_only_the_run_itself_
     run.tick(40)
     assert topview.run([run.run_id, "--once", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
-    with Onlooker.attach(run.run_id) as onlooker:
+    with AttachedRun.attach(run.run_id) as onlooker:
         keys = {*build_summary(onlooker.stats()), "leftover_shared_memory"}
     assert keys == set(SUMMARY_KEYS)
     assert set(shown) == keys | {"run_id", "pid", "program", "state", "phase", "config"}
@@ -531,4 +531,4 @@ def test_another_users_run_names_the_user(run, monkeypatch):
     assert row.state is RunState.NO_PERMISSION
     assert row.user in row.note
     with pytest.raises(SharedMemoryError, match=f"belongs to user {row.user}"):
-        Onlooker.attach(run.run_id)
+        AttachedRun.attach(run.run_id)

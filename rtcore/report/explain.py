@@ -10,16 +10,242 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from rtcore.clock import NS_PER_S, NS_PER_US
+from rtcore.clock import NS_PER_MS, NS_PER_S, NS_PER_US
 from rtcore.errors import ConfigError
-from rtcore.report.explain.bookings import MOST_LISTED, Bookings, in_ticks, listed
-from rtcore.report.explain.stages import Ways, span
 from rtcore.report.table import TICK_KIND_MEANING
-from rtcore.results.folder import ACTIONS, InferenceRow, RunFolder, TickRow
+from rtcore.results.folder import ACTIONS, InferenceRow, RunFolder, TickRow, number_at
+from rtcore.results.summary import RunStats, WorkerStats
+from rtcore.results.worst_stretch import Stretch
 from rtcore.scheduling.dispatch import Outcome, TickKind
+from rtcore.scheduling.schedule import UNEQUAL_FACTOR
+
+# -- the stages of an answer: how long each took, and which was slow --------------------------------------
+
+#: A stage counts as slow from this much over its usual time [ns]: less is the machine's noise.
+_SLOW_NS = 50_000
+
+
+class Stage(NamedTuple):
+    """A stretch between the tick's deadline to the answer, and what it usually takes (median of the run)."""
+
+    name: str
+    took_ns: int
+    usual_ns: int
+
+    @property
+    def excess_ns(self) -> int:
+        return self.took_ns - self.usual_ns
+
+
+#: What a slow part is called where it is the reason, in their order.
+_REASONS = {
+    "tick began late": "the frame was late: its tick began late",
+    "world's step": "the frame was late: the world's step was slow",
+    "wake-up and copy": "the worker started late: it had to wait for a CPU, or was slow to read the frame",
+    "inference": "the inference was slow",
+    "writing": "writing the answer was slow: the worker had to wait for a CPU",
+}
+
+
+class StageTimes:
+    """The stages of all answers of a run."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self._run = run
+
+    def stages(self, job: InferenceRow) -> list[Stage]:
+        """From the deadline of the frame's tick to the answer, in their order. [] without a frame row."""
+        row = self._run.row_of.get(job.frame_tick)
+        if row is None or not job.write_ns:
+            return []
+        return [Stage(name, took_ns, round(self.usual[name])) for name, took_ns in _stretches(row, job)]
+
+    @cached_property
+    def usual(self) -> dict[str, float]:
+        """The median of each stage over the run."""
+        taken: dict[str, list[int]] = {name: [] for name in _REASONS}
+        for job in self._run.jobs:
+            row = self._run.row_of.get(job.frame_tick)
+            if row is not None and job.write_ns:
+                for name, took_ns in _stretches(row, job):
+                    taken[name].append(took_ns)
+        return {name: median(times) if times else 0.0 for name, times in taken.items()}
+
+    def blame(self, job: InferenceRow, late_ns: float) -> str:
+        """Which stage made an answer late by `late_ns`."""
+        stages = self.stages(job)
+        if not stages:
+            return f"not known: the row of tick {job.frame_tick}, whose frame it used, is not in the record."
+        worst = max(stages, key=lambda stage: stage.excess_ns)
+        # Without a due tick nothing promises an answer by now: slow is only what would have been there otherwise.
+        slow_ns = max(_SLOW_NS, late_ns / 4 if job.due_tick >= 0 else late_ns)
+        if worst.excess_ns < slow_ns:
+            total = sum(stage.took_ns for stage in stages)
+            needs = f"every part took about its usual time, {span(total)} in all"
+            if job.due_tick >= 0:
+                return (
+                    f"{needs}: the delay of {job.due_tick - job.booked_tick} ticks is too short for this policy here."
+                )
+            return f"{needs}: an inference takes longer than the ticks there were since it was booked."
+        text = f"{_REASONS[worst.name]}: {span(worst.took_ns)}, usually {span(worst.usual_ns)}."
+        if worst.name == "wake-up and copy":
+            text += self._wake_up(job)
+        others = [stage for stage in stages if stage is not worst and stage.excess_ns >= slow_ns]
+        return text + "".join(
+            f" Also {stage.name}: {span(stage.took_ns)}, usually {span(stage.usual_ns)}." for stage in others
+        )
+
+    def _wake_up(self, job: InferenceRow) -> str:
+        row = self._run.row_of[job.frame_tick]
+        woke_ns = job.start_ns - row.publish_ns
+        if woke_ns > _SLOW_NS:
+            return f" It woke {span(woke_ns)} after the frame was there."
+        return f" It was awake when the frame came, {span(job.read_ns - job.start_ns)} before it had it."
+
+    def in_words(self, job: InferenceRow) -> str:
+        stages = self.stages(job)
+        if not stages:
+            took = span(job.infer_end_ns - job.read_ns)
+            return (
+                f"Inference took {took}, usually {span(self.usual['inference'])}; of the rest the record has no rows."
+            )
+        listed = ", ".join(f"{stage.name} {span(stage.took_ns)} ({span(stage.usual_ns)})" for stage in stages)
+        return f"Its way from the deadline of tick {job.frame_tick}, usual times in brackets: {listed}."
+
+
+def _stretches(row: TickRow, job: InferenceRow) -> list[tuple[str, int]]:
+    """The stages of `job`, `row` being the tick of its frame. They sum up to write - deadline."""
+    times_ns = (row.deadline_ns, row.start_ns, row.publish_ns, job.read_ns, job.infer_end_ns, job.write_ns)
+    return [(name, after - before) for name, (before, after) in zip(_REASONS, pairwise(times_ns), strict=True)]
+
+
+def span(ns: float) -> str:
+    """A duration for people."""
+    if abs(ns) < NS_PER_MS:
+        return f"{ns / NS_PER_US:.0f} us"
+    return f"{ns / NS_PER_MS:.1f} ms" if abs(ns) < NS_PER_S else f"{ns / NS_PER_S:.2f} s"
+
+
+# -- who was booked when ----------------------------------------------------------------------------------
+
+MOST_LISTED = 12
+
+
+class Bookings:
+    """The bookings of a run. `jobs`: in the order in which they were booked."""
+
+    def __init__(self, run: RunFolder, stages: StageTimes) -> None:
+        self._run = run
+        self._stages = stages
+        self.jobs = sorted(run.jobs, key=lambda job: (job.booked_tick, job.worker))
+        self.booked = [job.booked_tick for job in self.jobs]
+
+    def why_none_booked(self, row: TickRow) -> str:
+        """Nothing was due at `row.tick` (max-time): look at the tick at which it would have been booked."""
+        if row.kind is TickKind.MISSED:
+            return "not known: the inference that was due has no row in jobs.csv; it is lost, or was never written."
+        delay = self._delay_before(row.tick)
+        if delay is None:
+            return "no inference was booked before it in the record."
+        start = row.tick - delay
+        if start < self._run.ticks[0].tick:
+            return f"its inference would have been booked at tick {start}, before the record begins."
+        if start not in self._run.row_of:
+            return f"its inference would have been booked {in_ticks(delay)} before, at tick {start}, which did not run."
+        return self._why_idle_at(start, delay)
+
+    def _why_idle_at(self, start: int, delay: int) -> str:
+        there = [job for job in self.jobs if job.booked_tick == start]
+        at = f"its inference would have been booked {in_ticks(delay)} before, at tick {start}"
+        if there:
+            return f"the delay changed: what was booked at tick {start} was for tick {there[0].due_tick}."
+        before = [job for job in self.jobs[: bisect_left(self.booked, start)] if job.due_tick >= 0]
+        busy, down = self.busy(start), self.down(start)
+        if self._run.num_workers and len({job.worker for job in busy} | down) >= self._run.num_workers:
+            return f"none booked: {at}, when no worker was idle{self.who_is_busy(busy, down)}."
+        stride = self._stride(start)
+        if before and start - before[-1].booked_tick < stride:
+            last = before[-1].booked_tick
+            since = f"{start - last} after the one at {last}"
+            return f"none planned: inferences start every {stride} ticks, and {at}, {since}."
+        delays = sorted({job.due_tick - job.booked_tick for job in self._around(start)})
+        if len(delays) > 1:
+            return f"the delay was changed around tick {start} (between {listed(delays)} ticks): {at} falls in between."
+        idle = self._run.num_workers - len({job.worker for job in busy} | down)
+        return (
+            f"not known from the record: {at}, when {idle} of {self._run.num_workers} workers seem to have been idle."
+        )
+
+    def who_is_busy(self, busy: list[InferenceRow], down: set[int]) -> str:
+        oldest = busy[:3]
+        since = ", ".join(f"worker {job.worker} since tick {job.booked_tick}" for job in oldest)
+        text = f" ({since}{', ...' if len(busy) > len(oldest) else ''})" if oldest else ""
+        usual = self._stages.usual["inference"]
+        slow = [job for job in busy if job.write_ns and job.infer_end_ns - job.read_ns > usual + self._run.period_ns]
+        if slow:
+            slowest = max(slow, key=lambda job: job.infer_end_ns - job.read_ns)
+            took = span(slowest.infer_end_ns - slowest.read_ns)
+            text += f"; worker {slowest.worker} was slow ({took}, usually {span(usual)})"
+        if down:
+            text += f"; down: worker{'s' if len(down) > 1 else ''} {listed(sorted(down))}"
+        return text
+
+    def busy(self, tick: int) -> list[InferenceRow]:
+        """Jobs under way when workers were booked at `tick`: booked before, and their answer not there yet."""
+        row = self._run.row_of.get(tick)
+        now_ns = row.start_ns if row is not None else self._run.deadline_ns(tick)
+        before = self.jobs[: bisect_left(self.booked, tick)]
+        return [job for job in before if (job.write_ns > now_ns if job.write_ns else _still_out(job, tick))]
+
+    def down(self, tick: int) -> set[int]:
+        """Workers that had died by `tick` and were not booked again yet."""
+        newest: dict[int, InferenceRow] = {}
+        for job in self.jobs[: bisect_right(self.booked, tick)]:
+            newest[job.worker] = job
+        dead = Outcome.DROPPED_DEAD_WORKER
+        return {worker for worker, job in newest.items() if job.outcome is dead and job.resolved_tick <= tick}
+
+    def _around(self, tick: int) -> list[InferenceRow]:
+        index = bisect_left(self.booked, tick)
+        return [job for job in self.jobs[max(0, index - 2) : index + 2] if job.due_tick >= 0]
+
+    def _delay_before(self, tick: int) -> int | None:
+        """The delay of the booking that is nearest to the one that is missing."""
+        held = [job for job in self.jobs if job.due_tick >= 0]
+        if not held:
+            return None
+        nearest = min(held, key=lambda job: abs(job.due_tick - tick))
+        return nearest.due_tick - nearest.booked_tick
+
+    def _stride(self, tick: int) -> int:
+        """Ticks between two starts: as most often near `tick`, else as planned."""
+        index = bisect_left(self.booked, tick)
+        near = self.booked[max(0, index - 16) : index + 16]
+        gaps = sorted(b - a for a, b in pairwise(near) if b > a)
+        return int(gaps[len(gaps) // 2]) if gaps else int(number_at(self._run.summary, "plan", "stride_ticks") or 1)
+
+
+def _still_out(job: InferenceRow, tick: int) -> bool:
+    """Whether a job that was never answered was still waited for at `tick`."""
+    return job.resolved_tick > tick or (job.outcome is Outcome.UNFINISHED and job.resolved_tick == tick)
+
+
+def in_ticks(count: int) -> str:
+    return f"{count} tick{'' if count == 1 else 's'}"
+
+
+def listed(values: Iterable[int]) -> str:
+    numbers = list(values)
+    text = ", ".join(str(number) for number in numbers[:MOST_LISTED])
+    return f"{text} and {len(numbers) - MOST_LISTED} more" if len(numbers) > MOST_LISTED else text
+
+
+# -- the tick ---------------------------------------------------------------------------------------------
 
 #: A tick that begins later than this share of the period is worth a word even if others were as late.
 _LATE_SHARE = 0.1
@@ -76,8 +302,8 @@ class _Story:
         self.run = run
         self.stagger = str(run.settings.get("stagger", "max-time" if self._any_due else "unknown stagger"))
         self.chunk = int(run.settings.get("chunk") or 1)
-        self.ways = Ways(run)
-        self.bookings = Bookings(run, self.ways)
+        self.stages = StageTimes(run)
+        self.bookings = Bookings(run, self.stages)
         self.jobs, self.booked = self.bookings.jobs, self.bookings.booked
         self.numbers = [row.tick for row in run.ticks]
 
@@ -282,8 +508,8 @@ class _Story:
             yield Fact("answer", f"there in time, {span(margin_ns)} before {which} {_began(row)}.")
         else:
             yield Fact("answer", f"too late: {span(-margin_ns)} after {which} {_began(row)}.")
-            yield Fact("why", self.ways.blame(job, -margin_ns))
-        yield Fact("", self.ways.in_words(job))
+            yield Fact("why", self.stages.blame(job, -margin_ns))
+        yield Fact("", self.stages.in_words(job))
         yield from self._end(job, tick)
 
     def _unanswered(self, job: InferenceRow) -> Iterable[Fact]:
@@ -373,8 +599,8 @@ class _Story:
         job = min(answered, key=lambda job: job.write_ns)
         late_ns = job.write_ns - row.start_ns
         yield Fact("next", f"{self._booking(job)} Its answer came {span(late_ns)} after this tick began.")
-        yield Fact("why", self.ways.blame(job, late_ns))
-        yield Fact("", self.ways.in_words(job))
+        yield Fact("why", self.stages.blame(job, late_ns))
+        yield Fact("", self.stages.in_words(job))
         yield from self._end(job, row.tick)
 
     # -- what was applied ----------------------------------------------------------------------------------
@@ -419,3 +645,59 @@ def _range(first: int, last: int) -> str:
 def _workers(jobs: list[InferenceRow]) -> str:
     shown = ", ".join(f"w{job.worker} since tick {job.booked_tick}" for job in jobs[:MOST_LISTED])
     return f"{shown} and {len(jobs) - MOST_LISTED} more" if len(jobs) > MOST_LISTED else shown
+
+
+# -- where actions were lacking most ----------------------------------------------------------------------
+
+_FEWEST_INFERENCES = 10
+_MISSING = (TickKind.MISSED, TickKind.IDLE)
+
+
+def find_culprits(stats: RunStats, stretch: Stretch | None) -> dict[str, Any]:
+    """summary.json's `culprits`. `stretch`: the worst one, None if every tick had its action."""
+    found: dict[str, Any] = {"slow_workers": slow_workers(stats.workers), "worst_stretch": None, "ticks": []}
+    if stretch is None:
+        return found
+    run = _as_run(stats, stretch)
+    present = {row.tick: row for row in run.ticks}
+    first, last = stretch.first_tick, stretch.last_tick
+    absent = {tick for row in run.ticks for tick in range(row.tick - row.skipped_ticks, row.tick)}
+    missing = [
+        tick
+        for tick in range(first, last + 1)
+        if tick in absent or (tick in present and present[tick].kind in _MISSING)
+    ]
+    causes = causes_of(run, missing)
+    found["worst_stretch"] = {"first_tick": first, "last_tick": last, "without_action": stretch.without_action}
+    found["ticks"] = [
+        {"tick": tick, "kind": present[tick].kind.name.lower() if tick in present else "skipped", "cause": causes[tick]}
+        for tick in missing
+    ]
+    return found
+
+
+def slow_workers(workers: list[WorkerStats]) -> list[dict[str, Any]]:
+    """Workers whose usual inference takes much longer than that of the others."""
+    usual = {
+        worker.index: worker.inference_ns.percentile(0.5) / 1e6
+        for worker in workers
+        if worker.inference_ns.count >= _FEWEST_INFERENCES
+    }
+    found = []
+    for index, took_ms in usual.items():
+        others = [other_ms for other, other_ms in usual.items() if other != index]
+        if others and took_ms > UNEQUAL_FACTOR * median(others):
+            found.append({"worker": index, "inference_ms": took_ms, "others_ms": median(others)})
+    return found
+
+
+def _as_run(stats: RunStats, stretch: Stretch) -> RunFolder:
+    """The stretch as `rtcore-report` would read it: one place finds causes."""
+    plan = stats.plan
+    settings = {"stagger": plan.stagger, "chunk": plan.chunk, "workers": plan.workers}
+    summary = {
+        "ticks": {"ideal_hz": float(stats.rate_hz)},
+        "plan": {"workers": plan.workers, "stride_ticks": stats.stride_ticks or plan.stride_ticks},
+    }
+    ticks, jobs = [TickRow.of(header) for header in stretch.ticks], [InferenceRow.of(job) for job in stretch.jobs]
+    return RunFolder(Path(), {"config": settings}, summary, ticks, jobs)

@@ -8,31 +8,107 @@ since names are unlinked whoever has them mapped; only the memory itself stays u
 from __future__ import annotations
 
 import json
+import math
 import pwd
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from enum import StrEnum
+from functools import cached_property
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+import numpy.typing as npt
 import posix_ipc
 import psutil
 
+from rtcore.clock import MonotonicClock
+from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError, LayoutMismatchError, SharedMemoryError
+from rtcore.learn.stats import learner_stats
 from rtcore.memory.description import RunDescription
 from rtcore.memory.layout import LAYOUT_VERSION
+from rtcore.memory.master import attach_master
 from rtcore.memory.owners import Standing, judge_run, read_head
 from rtcore.memory.segments import removal_command, segment_path
 from rtcore.memory.shared import Phase, SharedRun
+from rtcore.memory.weights import attach_store
+from rtcore.report.halfblocks import Image
 from rtcore.report.live import booked_ticks
 from rtcore.report.table import RunHeader
 from rtcore.results.record import Drain, RunRecord
 from rtcore.results.snapshot import snapshot
-from rtcore.results.summary import RunStats, build_summary
+from rtcore.results.summary import LearnerStats, RunStats, build_summary
 from rtcore.spaces import ObservationSpec
-from rtcore.watch.frames import WorldSight
-from rtcore.watch.learners import LearnersView
+
+# -- what its world looks like ----------------------------------------------------------------------------
+
+
+class WorldImage:
+    """Call it for the image of the newest frame, (height, width, 1 or 3), or the one before if that was lapped.
+
+    None before the first, and of a world whose observations are no images. `newest_frame`: of a `Runtime`, a
+    `Simulation` or an `AttachedRun`.
+    """
+
+    def __init__(self, observation: ObservationSpec, newest_frame: Callable[[], npt.NDArray[Any] | None]) -> None:
+        self._observation = observation
+        self._newest_frame = newest_frame
+        self._image: Image | None = None
+
+    @cached_property
+    def _image_of(self) -> Callable[[npt.NDArray[Any]], Image] | None:
+        from rtcore.report.video.picture import image_in  # noqa: PLC0415 - a run that is not shown needs no Pillow
+
+        return image_in(self._observation)
+
+    def __call__(self) -> Image | None:
+        frame = self._newest_frame() if self._image_of is not None else None
+        if frame is not None and self._image_of is not None:
+            # Who mapped the ring before the world was known has bytes.
+            typed = frame.reshape(-1).view(self._observation.np_dtype).reshape(self._observation.shape)
+            self._image = self._image_of(typed)
+        return self._image
+
+
+# -- its learners -----------------------------------------------------------------------------------------
+
+
+class LearnersView:
+    """Maps the learners' segment and the parameter store's; used by one thread.
+
+    LayoutMismatchError if the run has none, or not yet.
+    """
+
+    def __init__(self, run_id: str, config: RuntimeConfig, ticks_before: int) -> None:
+        """`ticks_before`: of the runs that this one goes on from, for the share of random actions."""
+        self._config = config
+        self._ticks_before = ticks_before
+        self._clock = MonotonicClock()
+        self._master, _ = attach_master(run_id, readonly=True)
+        self._store = attach_store(run_id, readonly=True)
+        self._first = self._newest = (self._master.commit.updates, self._clock.now_ns())
+
+    def stats(self, tick: int) -> LearnerStats:
+        """At `tick`. Updates per second are those since the first look. What only the run's own program knows
+        (checkpoints, the best return, why learners were restarted) is left as if there were none.
+        """
+        updates, now_ns = self._master.commit.updates, self._clock.now_ns()
+        if updates > self._newest[0]:
+            self._newest = (updates, now_ns)
+        made, elapsed_ns = (newest - first for newest, first in zip(self._newest, self._first, strict=True))
+        rate = made * 1e9 / elapsed_ns if elapsed_ns else math.nan
+        return replace(
+            learner_stats(self._config, self._master, self._store, self._ticks_before + tick + 1), updates_per_s=rate
+        )
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        self._store.close()
+        self._master.close()
+
+
+# -- whose a run is ---------------------------------------------------------------------------------------
 
 _PARTS = ("slots", "ring", "log", "about")
 
@@ -74,7 +150,7 @@ class RunState(StrEnum):
     BROKEN = "broken"  #: its memory was half made, or overwritten; whose it was cannot be told
 
 
-#: Those that `Onlooker.attach` can show.
+#: Those that `AttachedRun.attach` can show.
 LIVE_STATES = frozenset({RunState.STARTING, RunState.REHEARSING, RunState.RUNNING, RunState.FINISHED})
 
 
@@ -138,7 +214,7 @@ def _user_name(uid: int) -> str:
 # -- one run -----------------------------------------------------------------------------------------------
 
 
-class Onlooker:
+class AttachedRun:
     """One run, seen from outside. A context manager: leaving it lets go of the run's memory.
 
     Call `refresh` for news; everything else answers for the last one. A run that is still starting has no `about`
@@ -156,7 +232,7 @@ class Onlooker:
         self.refresh()
 
     @classmethod
-    def attach(cls, run_id: str) -> Onlooker:
+    def attach(cls, run_id: str) -> AttachedRun:
         """Of a live run, however far it is. Raises a sentence that says why it cannot be shown."""
         owner = owner_of(run_id)
         state = state_from_outside(owner)
@@ -274,10 +350,10 @@ class Onlooker:
         return replace(stats, learner=self._learners.stats(shared.env_status["tick"]))
 
     @property
-    def sight(self) -> WorldSight:
+    def sight(self) -> WorldImage:
         """What the world looks like. Only once there is an `about`."""
         about, shared = self._known()
-        return WorldSight(ObservationSpec.from_json(about.world["observation"]), shared.ring.newest_frame)
+        return WorldImage(ObservationSpec.from_json(about.world["observation"]), shared.ring.newest_frame)
 
     def booked_ticks(self) -> Mapping[int, int]:
         """Tick of each worker's newest booking. Empty once the run is over."""

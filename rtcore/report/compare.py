@@ -1,0 +1,362 @@
+"""Two schedules compared: compare.json, the table, the picture at the end, and both side by side in the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from rtcore.clock import Clock
+from rtcore.report.colours import RUN_COLOURS
+from rtcore.report.halfblocks import Image, Line
+from rtcore.report.lanes import ASCII, UNICODE
+from rtcore.report.live import LiveView, Sight, beside, crop, draw_image, plain_line, segments_of
+from rtcore.report.table import RunHeader
+from rtcore.report.wording import number, points, policy_notes, share
+from rtcore.results.folder import read_table
+from rtcore.results.out_folder import RANDOM
+from rtcore.results.record import RunRecord
+from rtcore.results.summary import RunStats
+
+# -- numbers ----------------------------------------------------------------------------------------------
+
+#: Figures whose ratio says something.
+_RATIOS = ("points", "points_per_1000_ticks", "acted_fraction", "actions_per_s")
+
+Figures = dict[str, Any]
+
+
+def figures_of(summary: Mapping[str, Any], stagger: str, folder: Path) -> Figures:
+    """One side of compare.json, from its run's summary. Numbers that do not exist are None."""
+    ticks, actions, episodes = summary["ticks"], summary["actions"], summary["episodes"]
+    count, acted = ticks["count"], ticks["kinds"]["acted"]
+    return {
+        "stagger": stagger,
+        "folder": str(folder),
+        "points": episodes["points"],
+        "points_per_1000_ticks": episodes["points_per_1000_ticks"],
+        "ticks": count,
+        "acted_fraction": actions["acted_fraction"],
+        "actions_per_s": round(ticks["hz"] * acted / count, 6) if count and ticks["hz"] else None,
+        "ticks_without_action": count - acted,
+        "skipped_ticks": ticks["skipped"],
+        "episodes": episodes["count"],
+        "return_mean": episodes["return_mean"],
+        "unfinished_return": episodes["unfinished_return"],
+        "delay_ticks": actions["delay_ticks"]["mean"],
+        "workers": len(summary["workers"]),
+        **{key: summary[key] for key in ("stopped_by", "error") if key in summary},
+    }
+
+
+def ratio(value: float | None, reference: float | None) -> float | None:
+    """How many times `reference`; None where that says nothing: below 0, or of nothing."""
+    if value is None or reference is None or value < 0 or reference < 0 or (value == reference == 0):
+        return None
+    return round(value / reference, 6) if reference else math.inf
+
+
+def comparison(about: Mapping[str, Any], sides: Mapping[str, Figures | None]) -> dict[str, Any]:
+    """The content of compare.json.
+
+    Args:
+        about: What both have in common.
+        sides: The compared schedule, the run's own, and random play, in this order; None: it was not played.
+    """
+    compared, own, random = sides
+    pairs = ((own, compared), (own, random), (compared, random))
+    return {**about, **sides, "ratios": {f"{a}/{b}": _ratios(sides[a], sides[b]) for a, b in pairs}}
+
+
+def _ratios(side: Figures | None, reference: Figures | None) -> dict[str, float | None]:
+    if side is None or reference is None:
+        return dict.fromkeys(_RATIOS)
+    return {key: ratio(side[key], reference[key]) for key in _RATIOS}
+
+
+def comparison_table(content: Mapping[str, Any], sides: Sequence[str]) -> RenderableType:
+    """`comparison` for people. `sides`: names of the compared schedule and of the run's own."""
+    compared, own = sides
+    columns = {name: content[name] for name in (compared, own, RANDOM)}
+    title = Text(f"{own} and {compared}", style="bold")
+    title.append(f"   {content['world']}, {content['policy']}, seed {content['seed']}", style="not bold")
+    warnings = [Text(f"The policy is {note}.", style="yellow") for note in policy_notes(str(content["policy"]))]
+    table = Table(show_edge=True, pad_edge=False)
+    table.add_column("", style="bold", no_wrap=True)
+    for name in (compared, own):
+        table.add_column(name, justify="right")
+    table.add_column("times", justify="right", style="bold green")
+    table.add_column(RANDOM, justify="right")
+    times = content["ratios"][f"{own}/{compared}"]
+    for label, key, text in (
+        ("points", "points", points),
+        ("points per 1,000 ticks", "points_per_1000_ticks", number),
+        ("actions a second", "actions_per_s", number),
+        ("ticks without an action", "", _without_action),
+        ("acted, of possible ticks", "acted_fraction", share),
+        ("delay, ticks", "delay_ticks", number),
+        ("workers", "workers", lambda count: number(count, 0)),
+        ("ticks", "ticks", lambda count: number(count, 0)),
+    ):
+        shown = [_cell(side, key, text) for side in columns.values()]
+        if label not in ("points", "points per 1,000 ticks", "ticks"):
+            shown[-1] = ""
+        table.add_row(label, *shown[:2], _times(times.get(key)) if key in times else "", shown[2])
+    over_random = [content["ratios"][f"{name}/{RANDOM}"]["points_per_1000_ticks"] for name in (compared, own)]
+    table.add_row("times random's points", *map(_times, over_random), "", "")
+    return Group(title, *warnings, table)
+
+
+def _cell(side: Figures | None, key: str, text: Any) -> str:
+    if side is None:
+        return "-"
+    return str(text(side[key] if key else side))
+
+
+def _without_action(side: Figures) -> str:
+    count = side["ticks_without_action"]
+    return f"{count:,} ({share(count / side['ticks'])})" if side["ticks"] else "-"
+
+
+def _times(value: float | None) -> str:
+    """Of nothing there is no multiple that a reader could use."""
+    return "-" if value is None or math.isinf(value) else f"{value:.1f} x"
+
+
+# -- compare.png ------------------------------------------------------------------------------------------
+
+_RANDOM_COLOUR = "#8A9099"
+#: Most points of a line; more would not be seen.
+_MOST_DRAWN = 4000
+
+
+def draw_comparison(content: Mapping[str, Any], images: Mapping[str, Image | None], path: Path) -> None:
+    """Whole or not at all.
+
+    Args:
+        content: Of compare.json. Rows come from actions.csv in the folders that it names.
+        images: What the world of each half showed last, by name; None: it shows no image.
+    """
+    from matplotlib.figure import Figure  # noqa: PLC0415 - takes a second to import
+
+    shown = {name: image for name, image in images.items() if image is not None}
+    figure = Figure(figsize=(11, 4.4), layout="constrained")
+    areas = figure.subplots(1, 1 + len(shown), width_ratios=[2.2, *[1.0] * len(shown)], squeeze=False)[0]
+    _draw_points(areas[0], content, [*images, RANDOM])
+    for axes, (name, image) in zip(areas[1:], shown.items(), strict=True):
+        side = content[name]
+        axes.imshow(np.broadcast_to(image, (*image.shape[:2], 3)), interpolation="nearest")
+        axes.set_axis_off()
+        acted = share(1 - side["ticks_without_action"] / side["ticks"]) if side["ticks"] else "-"
+        title = f"{name}\n{points(side['points'])} points\nacts on {acted} of the ticks"
+        axes.set_title(title, fontsize=9, color=_colour(name, [*images]))
+    figure.suptitle(f"{content['world']}, {content['policy']}, seed {content['seed']}", fontsize=10)
+    draft = path.with_name(path.name + ".part")
+    figure.savefig(draft, format="png", dpi=110)
+    draft.replace(path)
+
+
+def _draw_points(axes: Any, content: Mapping[str, Any], names: list[str]) -> None:
+    for name in names:
+        side = content[name]
+        if side is None:
+            continue
+        ticks, sums = points_over_time(Path(side["folder"]))
+        if not len(ticks):
+            continue
+        seconds, colour = ticks / content["rate_hz"], _colour(name, names)
+        style = "--" if name == RANDOM else "-"
+        label = f"{name}: {points(float(sums[-1]))} points"
+        axes.step(seconds, sums, where="post", label=label, color=colour, linestyle=style, linewidth=2)
+    axes.margins(x=0)
+    axes.set_xlabel("seconds")
+    axes.set_ylabel("points")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="upper left", frameon=False)
+
+
+def _paid_at(row: Mapping[str, str]) -> tuple[int, float]:
+    return int(row["tick"]), float(row["reward"])
+
+
+def points_over_time(folder: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Tick and sum of rewards up to it, of the rows in a run's actions.csv, thinned out where there are very many."""
+    rows = list(read_table(folder / "actions.csv", ("tick", "reward"), _paid_at, [], "points"))
+    ticks, rewards = zip(*rows, strict=True) if rows else ((), ())
+    kept = np.unique(np.linspace(0, max(0, len(ticks) - 1), min(len(ticks), _MOST_DRAWN)).astype(np.int64))
+    return np.array(ticks, np.int64)[kept], np.cumsum(rewards)[kept]
+
+
+def _colour(name: str, names: list[str]) -> str:
+    if name == RANDOM:
+        return _RANDOM_COLOUR
+    #: The compared schedule, and the run's own.
+    return (RUN_COLOURS[4], RUN_COLOURS[0])[names.index(name)]
+
+
+# -- in the terminal, while they go on --------------------------------------------------------------------
+
+_GAP = 2
+#: Lines of a side beside its picture: what it is, and what it has done.
+_WORDS = 6
+
+
+class Side:
+    """What is known of one run at this moment. `CompareView` draws it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.state = "to come"
+        self.run: RunHeader | None = None
+        self.stats: RunStats | None = None
+        self.newest_tick = -1
+        self.image: Image | None = None
+
+    def words(self) -> list[Line]:
+        """`_WORDS` lines."""
+        run, stats = self.run, self.stats
+        who = f"{run.workers} worker{'s' if run.workers != 1 else ''}" if run is not None else ""
+        lines: list[Line] = [[(self.name, "bold"), (f"  {who}  ", ""), (self.state, "bright_black")]]
+        if run is None or stats is None:
+            return lines
+        counters, score = stats.counters, stats.score
+        count, acted = counters["ticks"], counters["acted"]
+        per_s = stats.measured_hz * acted / count if count else None
+        lines += [
+            [
+                (f"{points(score.points)} points", "bold green"),
+                (f"  {number(score.per_1000_ticks)} per 1,000 ticks", ""),
+            ],
+            [(f"{number(per_s)} actions a second", "")],
+            [(f"{count - acted:,} ticks without an action", ""), (f" ({share(1 - acted / max(1, count))})", "")],
+        ]
+        if counters["episodes"]:
+            count = counters["episodes"]
+            mean = f"mean return {number(stats.mean_return, 2)}"
+            lines.append([(f"{count:,} episode{'s' if count != 1 else ''} ended, {mean}", "")])
+        return lines
+
+    def progress(self, width: int, full: str, empty: str) -> Line:
+        """How far it is."""
+        if self.run is None:
+            return []
+        done, total = self.newest_tick + 1, self.run.num_ticks
+        text = f" {done / self.run.rate_hz:.1f} of {total / self.run.rate_hz:.1f} s" if total else ""
+        cells = max(0, min(40, width - len(text)))
+        filled = min(cells, cells * done // total) if total else 0
+        return [(full * filled, "blue"), (empty * (cells - filled), "blue"), (text, "")]
+
+
+class CompareFrame:
+    """One picture of both; lays itself out for whatever terminal prints it."""
+
+    def __init__(self, sides: Sequence[Side]) -> None:
+        self._sides = sides
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        glyphs = ASCII if options.ascii_only else UNICODE
+        height = max(1, (options.height or options.max_height or 25) - 1)
+        width = max(1, (options.max_width - _GAP) // 2)
+        blocks = []
+        for side in self._sides:
+            picture = draw_image(side.image, console, options, width, height - _WORDS)
+            words = side.words()
+            padding: list[Line] = [[]] * (_WORDS - 1 - len(words))
+            blocks.append([*words[:1], *picture, *words[1:], *padding, side.progress(width, glyphs.full, glyphs.empty)])
+        lines = beside(*_level(blocks), width, _GAP)
+        yield from segments_of([crop(line, options.max_width) for line in lines[:height]], options.encoding)
+
+
+class CompareView(LiveView):
+    """A context manager; `side` gives what `play` shows one of the runs with."""
+
+    def __init__(
+        self,
+        console: Console | None,
+        names: Sequence[str],
+        live: bool = True,
+        clock: Clock | None = None,
+        *,
+        show_world: bool = True,
+        quiet: bool = False,
+    ) -> None:
+        super().__init__(console, live, clock, show_world=show_world, quiet=quiet)
+        self._sides = {name: Side(name) for name in names}
+
+    def side(self, name: str, about_to_begin: Callable[[], object] = lambda: None) -> SideView:
+        """`about_to_begin`: called when its tick 0 is."""
+        return SideView(self, self._sides[name], about_to_begin)
+
+    def image(self, name: str) -> Image | None:
+        """What that side's world showed last."""
+        return self._sides[name].image
+
+    def changed(self, side: Side, line: Callable[[], str], look: Callable[[], None], *, force: bool = False) -> None:
+        """Draw, unless that was done a moment ago. `look`: get the newest picture of the world first."""
+        if not self.is_due(force=force):
+            return
+        if not self.is_live:
+            self.log(f"{side.name}: {line()}")
+            return
+        if self.shows_world:
+            look()
+        self.show(self.frame())
+
+    def frame(self) -> CompareFrame:
+        """Both, at this moment."""
+        return CompareFrame([*self._sides.values()])
+
+
+class SideView:
+    """The view of one of two runs: see `LiveView`."""
+
+    def __init__(self, view: CompareView, side: Side, about_to_begin: Callable[[], object]) -> None:
+        self._view = view
+        self._side = side
+        self._about_to_begin = about_to_begin
+        self._see: Sight = lambda: None
+        side.state = "starting"
+
+    def begin(self, run: RunHeader, see: Sight) -> None:
+        self._about_to_begin()
+        self._side.run, self._see = run, see
+        self._side.state = "under way"
+
+    def update(
+        self, stats: RunStats, record: RunRecord, booked: Mapping[int, int] | None = None, *, force: bool = False
+    ) -> None:
+        run, side = self._side.run or RunHeader.of_stats(stats), self._side
+        self.take(stats, record)
+        elapsed_s, total_s = (side.newest_tick + 1) / run.rate_hz, run.num_ticks / run.rate_hz
+        self._view.changed(side, lambda: plain_line(stats, elapsed_s, total_s), self.look, force=force)
+
+    def take(self, stats: RunStats, record: RunRecord) -> None:
+        """What the side has done so far."""
+        self._side.stats = stats
+        self._side.newest_tick = record.ticks[-1].tick if record.ticks else -1
+
+    def look(self) -> None:
+        """Take the newest picture of the world."""
+        self._side.image = self._see()
+
+    def end(self) -> None:
+        """The run is over: its last picture stays, its memory is let go."""
+        self.look()
+        self._see = lambda: self._side.image
+        self._side.state = "over"
+
+
+def _level(blocks: list[list[Line]]) -> tuple[list[Line], list[Line]]:
+    """Both as long as the longer one, so that their last lines are on one line."""
+    left, right = blocks
+    count = max(len(left), len(right))
+    for block in (left, right):
+        block[1:1] = [[]] * (count - len(block))
+    return left, right
