@@ -6,6 +6,7 @@ The folders are the layers, lowest first; each imports only what stands above it
     scheduling spaces files host        who starts when and what acts when; frames as bytes; data on disk; the machine
     config                              every setting: flags, TOML, `RuntimeConfig`
     memory                              every shared struct, and who writes and who reads it
+    messages                            everything that processes say to each other
     loop results                        one tick of the env process; what a run counted
     learn recording                     transitions and checkpoints; a run kept losslessly
     processes report (rtcore_workers)   who starts, restarts and ends whom; what people see; what computes actions

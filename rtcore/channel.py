@@ -1,4 +1,6 @@
-"""How the processes of a run talk: one class per message, sent whole over a stream socket, whatever its length.
+"""How the processes of a run talk: messages, sent whole over a stream socket, whatever their length.
+
+`messages.py` lists what they say.
 
 Neither end can hold up the other for ever: an end that has to wait until it can send reads meanwhile, and `post`, the
 supervisor's and the fork server's way, never waits. The kernel's limits on messages (EMSGSIZE, SO_SNDBUF) are met
@@ -14,13 +16,12 @@ import select
 import socket
 import struct
 import threading
-import traceback
 from collections import deque
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeVar
+from functools import cache
+from typing import Any, ClassVar, TypeVar, get_type_hints
 
 from rtcore.clock import MonotonicClock, ns_of
-from rtcore.errors import ChannelError, ConfigError, RtcoreError, printable, shortened, words_of
+from rtcore.errors import ChannelError
 
 #: Before each message: a mark, whether a file descriptor comes with it, and its length [bytes].
 _HEAD = struct.Struct("<4s?Q")
@@ -30,17 +31,16 @@ _LONGEST_WAIT_MS = 60_000.0
 _ROOM_FOR_DESCRIPTORS = socket.CMSG_SPACE(4 * struct.calcsize("i"))
 #: What a send may meet that is nobody's end: no memory, or too many descriptors of this user's under way.
 _SOON_OVER = (errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS)
-#: Of an error's text and of its traceback, what is shown [characters].
-_TEXT_CHARS = 8_000
-_TRACEBACK_CHARS = 24_000
+
 
 M = TypeVar("M", bound="Message")
 
 
 class Message:
-    """What one process says to another: a dataclass whose fields are JSON.
+    """What one process says to another: a dataclass, by its fields' names and types as JSON (see `messages.py`).
 
-    A field `descriptor` is a file descriptor: it travels apart, has another number where it arrives (-1 if that
+    A field is JSON, or of a class that has `to_json` and `from_json`, or `to_jsonable` and `from_jsonable`. A field
+    `descriptor` is a file descriptor: it travels apart, has another number where it arrives (-1 if that
     process had no room for one more), and belongs to the channel from `post` on.
     """
 
@@ -49,214 +49,6 @@ class Message:
 
     def __init_subclass__(cls) -> None:
         Message.kinds[cls.__name__] = cls
-
-
-# -- supervisor and fork server --------------------------------------------------------------------------------
-
-
-@dataclass
-class Setup(Message):
-    """To the fork server, first: whose it is, and its children's `sys.path`. `own_folders`: of these, the program's
-    own (its current folder and its script's), in which no library is looked for before all others. `grace_s`: what the
-    env process gets to close its world in if the program is killed."""
-
-    sys_path: list[str]
-    own_folders: list[str]
-    run_id: str
-    parent_pid: int
-    grace_s: float
-
-
-@dataclass
-class Preload(Message):
-    """To the fork server: import "module"s, call "module:function"s, for all children to come."""
-
-    entries: list[str]
-
-
-@dataclass
-class Preloaded(Message):
-    """From the fork server: that is done."""
-
-
-@dataclass
-class Fork(Message):
-    """To the fork server: start a child `rt-NAME` that calls `entry` ("module:function") with (boot, channel)."""
-
-    token: int
-    name: str
-    entry: str
-    boot: dict[str, Any]
-
-
-@dataclass
-class Forked(Message):
-    """From the fork server: the child of that token, and the supervisor's end of the channel to it."""
-
-    token: int
-    pid: int
-    descriptor: int
-
-
-@dataclass
-class ForkFailed(Message):
-    """From the fork server: there is no child. `errno`: the kernel's error number; `why`: the same in words."""
-
-    token: int
-    errno: int
-    why: str
-
-
-@dataclass
-class Exited(Message):
-    """From the fork server: a child has ended. `exitcode` as in `errors.WorkerDied`."""
-
-    pid: int
-    exitcode: int
-
-
-# -- from a child to the supervisor ----------------------------------------------------------------------------
-
-
-@dataclass
-class Failed(Message):
-    """A child's last words: what it raised. `kind`: the exception's class. `traceback`: "" where it says nothing."""
-
-    kind: str
-    text: str
-    traceback: str = ""
-
-    @classmethod
-    def of(cls, error: BaseException) -> Failed:
-        """Whole, or shortened and saying so; printable on any terminal, even if the exception itself is not."""
-        # A user's world or policy that raised is shown with its own traceback, without the way of our error from there;
-        # our own errors say everything themselves.
-        cause = error.__cause__
-        plain = isinstance(cause, ModuleNotFoundError | None) or type(cause).__module__ == "rtcore_envs.errors"
-        says_it_all = isinstance(error, ConfigError) or (isinstance(error, RtcoreError) and plain)
-        shown = "" if says_it_all else _traceback(cause if isinstance(error, RtcoreError) and cause else error)
-        return cls(type(error).__name__, shortened(printable(words_of(error)), _TEXT_CHARS), shown)
-
-
-@dataclass
-class Ready(Message):
-    """A child can do its work from now on; `info`: what it found out on the way there."""
-
-    info: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class AtWorld(Message):
-    """From the env process, while there is no memory to show it in: what it asks of the world next ("step 3 of 20").
-
-    `may_take_a_start`: the first of its kind, in which worlds load what they need; any other has a step's time.
-    """
-
-    call: str
-    may_take_a_start: bool = False
-
-
-@dataclass
-class WorldSpec(Message):
-    """From the env process: what the world looks like (`environment.describe`)."""
-
-    spec: dict[str, Any]
-
-
-@dataclass
-class WeightSizes(Message):
-    """From worker 0: how large its network is (`ParamLayout.sizes`). Answered by `WeightsMade`."""
-
-    sizes: dict[str, int]
-
-
-@dataclass
-class LeavesItsSpace(Message):
-    """From a worker, once: what in the world's observations is not as its space declares."""
-
-    what: str
-
-
-@dataclass
-class HoldWish(Message):
-    """From a worker: that the weights on its device be held. Answered by `Holder`."""
-
-    device: str
-    kind: str
-
-
-@dataclass
-class KeepsOwnWeights(Message):
-    """From a worker: it does not use what is held on its device."""
-
-    device: str
-    why: str
-
-
-@dataclass
-class Recorded(Message):
-    """From the recorder: how far it is (`writer.Counts`). `end`: its file is closed; `failed_with`: it cannot be."""
-
-    counts: dict[str, Any]
-    end: str = ""
-    note: str = ""
-    failed_with: str = ""
-
-
-@dataclass
-class Result(Message):
-    """From a measuring process: what it measured."""
-
-    value: Any
-
-
-# -- from the supervisor to a child ----------------------------------------------------------------------------
-
-
-@dataclass
-class SegmentsMade(Message):
-    """To the env process: the run's shared memory is there (`Layout.to_json`), and all about it is decided
-    (`ResolvedRun.to_jsonable`)."""
-
-    layout: dict[str, Any]
-    run: dict[str, Any]
-
-
-@dataclass
-class ResetOrder(Message):
-    """To the env process of a program that plays: begin an episode. Sent before `run_control.reset_seq` is raised."""
-
-    reset_seq: int
-    seed: int | None
-    options: dict[str, Any] | None
-
-
-@dataclass
-class WeightsMade(Message):
-    """To worker 0: the memory for the weights is there."""
-
-
-@dataclass
-class Holder(Message):
-    """To a worker: where the weights on its device are, or why they are not held."""
-
-    part: str = ""
-    memory: dict[str, Any] = field(default_factory=dict)
-    refused: str = ""
-
-
-@dataclass
-class End(Message):
-    """To a recorder or holder: finish. `soon`: somebody waits for it."""
-
-    soon: bool = False
-
-
-@dataclass
-class Begin(Message):
-    """To a measuring process: measure from then on."""
-
-    begin_ns: int
 
 
 # -- the channel -----------------------------------------------------------------------------------------------
@@ -438,7 +230,7 @@ class Channel:
             kind, fields = json.loads(text)
             if has_descriptor:
                 fields["descriptor"] = self._descriptors.popleft()
-            return Message.kinds[kind](**fields)
+            return from_plain([kind, fields])
         except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
             self.is_closed = True
             raise ChannelError(f"got {text[:80]!r}, which is no message of rtcore: {type(error).__name__}") from error
@@ -453,21 +245,38 @@ def _encode(message: Message) -> tuple[tuple[memoryview, int], tuple[memoryview,
     return (memoryview(head), descriptor), (memoryview(body), -1)
 
 
+def to_plain(message: Message) -> list[Any]:
+    """As JSON, for `from_plain`, which may be called in another process."""
+    plain: list[Any] = json.loads(json.dumps([type(message).__name__, vars(message)], default=_plain))
+    return plain
+
+
+def from_plain(plain: list[Any]) -> Message:
+    """The message again, its fields of their types. KeyError, TypeError or ValueError if it is none."""
+    kind, fields = plain
+    types = _field_types(kind)
+    return Message.kinds[kind](**{name: _typed(types.get(name), value) for name, value in fields.items()})
+
+
+@cache
+def _field_types(kind: str) -> dict[str, Any]:
+    return get_type_hints(Message.kinds[kind])
+
+
+def _typed(kind: Any, value: Any) -> Any:
+    """JSON as a field of that type has it."""
+    make = getattr(kind, "from_jsonable", None) or getattr(kind, "from_json", None)
+    return value if make is None else make(value)
+
+
 def _plain(value: Any) -> Any:
-    """numpy's scalars and arrays as JSON has them."""
-    if hasattr(value, "tolist"):
-        return value.tolist()
+    """Classes of our own, numpy's scalars and arrays, as JSON has them."""
+    for name in ("to_jsonable", "to_json", "tolist"):
+        if hasattr(value, name):
+            return getattr(value, name)()
     raise TypeError(f"got a {type(value).__name__} ({value!r:.80}); expected numbers, strings, lists and dicts of them")
 
 
 def _close(descriptor: int) -> None:
     if descriptor >= 0:
         os.close(descriptor)
-
-
-def _traceback(error: BaseException) -> str:
-    try:
-        lines = "".join(traceback.format_exception(error))
-    except Exception as second:  # a user's __str__ or source that cannot be read
-        return f"(its traceback cannot be had: {type(second).__name__})"
-    return shortened(printable(lines), _TRACEBACK_CHARS)

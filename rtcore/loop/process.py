@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rtcore.channel import AtWorld, Channel, Failed, Ready, SegmentsMade, WorldSpec
+from rtcore.channel import Channel
 from rtcore.clock import MonotonicClock, TickClock, TickGrid, ns_of
 from rtcore.config.resolved import ResolvedRun, tick_rate_hz
 from rtcore.config.run import RuntimeConfig
@@ -26,10 +26,11 @@ from rtcore.loop.resets import ResetOrders
 from rtcore.loop.tickloop import TickLoop
 from rtcore.loop.workers import SharedWorkers
 from rtcore.loop.world import GymnasiumWorld, HeldWorld, World, make_environment, refused_setting
-from rtcore.memory.layout import TRACE_ENV, Layout
+from rtcore.memory.layout import TRACE_ENV
 from rtcore.memory.segments import attach_semaphore
 from rtcore.memory.shared import Phase, SharedRun, phase_of
 from rtcore.memory.waiting import WAITING
+from rtcore.messages import AtWorld, EnvironmentBoot, Failed, Ready, SegmentsMade, WorldSpec
 from rtcore.realtime import prepare_env_process
 from rtcore.scheduling.dispatch import Dispatcher
 from rtcore.scheduling.schedule import Schedule
@@ -40,25 +41,25 @@ _TIMED_STEPS_NS = 500_000_000
 _EPOCH_LEAD_NS = 20_000_000
 
 
-def main(boot: dict[str, Any], channel: Channel) -> None:
+def main(boot: EnvironmentBoot, channel: Channel) -> None:
     """Process entry."""
-    config = RuntimeConfig.from_jsonable(boot["config"])
-    world = build_world(config, boot["seed"], lambda call: channel.send(AtWorld(call, may_take_a_start=True)))
+    config = boot.config
+    world = build_world(config, boot.seed, lambda call: channel.send(AtWorld(call, may_take_a_start=True)))
     try:
-        step_ns = time_steps(world, boot["entropy"], lambda call, first: channel.send(AtWorld(call, first)))
+        step_ns = time_steps(world, boot.entropy, lambda call, first: channel.send(AtWorld(call, first)))
         channel.send(WorldSpec(describe(world, config) | {"step_ns": step_ns}))
         made = channel.expect(SegmentsMade, config.faults.startup_timeout_s)
         report = prepare_env_process(config.host.env_cpu) if config.host.realtime == "auto" else {}
-        layout, run = Layout.from_json(made.layout), ResolvedRun.from_jsonable(made.run)
-        shared = SharedRun.attach(boot["run_id"], layout, world.observation)
+        layout, run = made.layout, made.run
+        shared = SharedRun.attach(boot.run_id, layout, world.observation)
         # Nobody waits for a wake-up where there is no worker process.
-        is_woken = WAITING[run.wait].is_woken and not boot["played"]
+        is_woken = WAITING[run.wait].is_woken and not boot.played
         places = range(layout.max_workers)
-        wake = [attach_semaphore(boot["run_id"], worker).release if is_woken else _wake_nobody for worker in places]
+        wake = [attach_semaphore(boot.run_id, worker).release if is_woken else _wake_nobody for worker in places]
         world.count = shared.env_counters.add
         channel.send(Ready({"realtime": report}))
         resets = None
-        if boot["played"]:
+        if boot.played:
             resets = ResetOrders(shared, channel, world.order_reset, run.period_ns)
         EnvProcess(run, world, shared, wake, resets).serve()
     except BaseException as error:

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from rtcore.channel import Channel, ResetOrder
+from rtcore.channel import Channel
 from rtcore.clock import MonotonicClock
 from rtcore.errors import ConfigError
 from rtcore.files.values import from_json, plain, to_json
 from rtcore.loop.tickloop import TickLoop
 from rtcore.memory.shared import SharedRun
+from rtcore.messages import ResetOrder
 
 #: How often a waiting env process looks for a reset, if its ticks are longer than that [ns].
 _LOOK_NS = 2_000_000

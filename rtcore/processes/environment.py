@@ -9,13 +9,13 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from rtcore.channel import AtWorld, WorldSpec
 from rtcore.clock import NS_PER_MS, NS_PER_S, Clock, ns_of
 from rtcore.config.resolved import ResolvedRun
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import EnvironmentHung, RtcoreError, StartupError
 from rtcore.host.watchdog import Patience
 from rtcore.memory.shared import SharedRun
+from rtcore.messages import AtWorld, WorldSpec
 from rtcore.processes.launcher import Child, Launcher
 
 ENV_ENTRY = "rtcore.loop.process:main"

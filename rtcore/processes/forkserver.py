@@ -26,8 +26,9 @@ import socket
 import sys
 from typing import NoReturn
 
-from rtcore.channel import Channel, Exited, Failed, Fork, Forked, ForkFailed, Message, Preload, Preloaded, Setup
+from rtcore.channel import Channel, Message, from_plain
 from rtcore.host.descendants import AskedToEnd, Children, begin_child, end_child
+from rtcore.messages import Boot, Exited, Failed, Fork, Forked, ForkFailed, Preload, Preloaded, Setup
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
@@ -139,11 +140,14 @@ def _run_child(request: Fork, end: socket.socket, control: Channel, wake: tuple[
 def _call_entry(request: Fork, channel: Channel) -> int:
     module_name, _, function = request.entry.partition(":")
     try:
-        if "entropy" in request.boot:
-            from rtcore.host.seeding import seed_generators  # noqa: PLC0415 - after the preload, which brings numpy
+        from rtcore.host.seeding import seed_generators  # noqa: PLC0415 - after the preload, which brings numpy
 
-            seed_generators(request.boot["entropy"])
-        getattr(importlib.import_module(module_name), function)(request.boot, channel)
+        entry = getattr(importlib.import_module(module_name), function)
+        boot = from_plain(request.boot)
+        if not isinstance(boot, Boot):
+            raise TypeError(f"got a {type(boot).__name__}; expected what {request.entry} is started with")
+        seed_generators(boot.entropy)
+        entry(boot, channel)
     except AskedToEnd:
         return 1
     except BaseException as error:

@@ -11,21 +11,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from rtcore.channel import End, Holder, HoldWish
 from rtcore.errors import describe_exit
 from rtcore.memory.layout import Layout, ParamLayout
 from rtcore.memory.segments import segment_path
 from rtcore.memory.weights import ParamStore, attach_store, create_store
-from rtcore.processes.launcher import Child
+from rtcore.messages import End, Holder, HolderBoot, HoldWish
+from rtcore.processes.launcher import Child, Launch
 
 _log = logging.getLogger(__name__)
 
 HOLDER_ENTRY = "rtcore_workers.holder:main"
-
-#: Starts a process: (index, generation, entry, boot).
-Launch = Callable[[int, int, str, dict[str, Any]], Child]
 
 
 @dataclass
@@ -140,15 +138,16 @@ class HolderProcesses:
             place.index,
             place.generation,
             HOLDER_ENTRY,
-            {
-                "part": part,
-                "device": place.device,
-                "kind": place.kind,
-                "claim": self._claim_of(place),
-                "generation": place.generation,
-                "num_buffers": place.store.layout.num_buffers,
-                "buffer_bytes": params.layout.buffer_bytes,
-            },
+            partial(
+                HolderBoot,
+                generation=place.generation,
+                part=part,
+                claim=self._claim_of(place),
+                device=place.device,
+                kind=place.kind,
+                num_buffers=place.store.layout.num_buffers,
+                buffer_bytes=params.layout.buffer_bytes,
+            ),
         )
 
     def _claim_of(self, place: _Place) -> int:

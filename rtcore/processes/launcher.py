@@ -24,7 +24,7 @@ from typing import Any, Literal
 import psutil
 
 from rtcore import errors
-from rtcore.channel import Channel, Exited, Failed, Fork, Forked, ForkFailed, Message, Preload, Preloaded, Ready, Setup
+from rtcore.channel import Channel, Message, to_plain
 from rtcore.clock import NS_PER_MS, NS_PER_S, MonotonicClock
 from rtcore.errors import (
     ChannelError,
@@ -37,9 +37,14 @@ from rtcore.errors import (
     StartupError,
     WorkerDied,
 )
+from rtcore.messages import Boot, Exited, Failed, Fork, Forked, ForkFailed, Preload, Preloaded, Ready, RunBoot, Setup
 
 _log = logging.getLogger(__name__)
 
+#: Makes what a process is started with, given what is the same for all of a run: run_id, entropy, run.
+MakeBoot = Callable[..., RunBoot]
+#: Starts a process of one role: (index, generation, entry, boot).
+Launch = Callable[[int, int, str, MakeBoot], "Child"]
 Role = Literal["env", "worker", "learner", "holder", "recorder"]
 #: Roles with one process, as people call it.
 _WHO: dict[Role, str] = {"env": "the env process", "recorder": "the recorder"}
@@ -224,11 +229,11 @@ class Launcher:
             )
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
-    def start(self, role: Role, index: int, generation: int, entry: str, boot: dict[str, Any]) -> Child:
+    def start(self, role: Role, index: int, generation: int, entry: str, boot: Boot) -> Child:
         """Ask for a child that calls `entry` ("module:function") with (boot, channel). Returns at once."""
         child = Child(role, index, generation)
         self._token += 1
-        self._ask(_Order(child, Fork(self._token, child.name, entry, boot)))
+        self._ask(_Order(child, Fork(self._token, child.name, entry, to_plain(boot))))
         return child
 
     def _ask(self, order: _Order) -> None:

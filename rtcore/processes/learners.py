@@ -9,6 +9,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,18 +29,16 @@ from rtcore.memory.segments import create_segment
 from rtcore.memory.shared import Phase, SharedRun, next_order
 from rtcore.memory.tensors import ParamManifest
 from rtcore.memory.weights import ParamStore
-from rtcore.processes.launcher import Child, Launcher
+from rtcore.messages import LearnerBoot
+from rtcore.processes.launcher import Child, Launch, Launcher
 from rtcore.processes.restarts import Places
 from rtcore.results.summary import LearnerStats
-from rtcore.spaces import ActionSpec
+from rtcore.spaces import ActionSpec, ObservationSpec
 
 _log = logging.getLogger(__name__)
 
 LEARNER_ENTRY = "rtcore_workers.learner:main"
 _GRACE_NS = 2 * NS_PER_S
-
-#: Starts a process: (index, generation, entry, boot).
-Launch = Callable[[int, int, str, dict[str, Any]], Child]
 
 
 def check_can_learn(config: RuntimeConfig, action: ActionSpec, ring_slots: int) -> None:
@@ -102,7 +101,7 @@ class LearnerProcesses:
         self._store: ParamStore | None = None
         self._manifest: ParamManifest | None = None
         self._rest = np.zeros(0, np.uint8)
-        self._boot: dict[str, Any] = {}
+        self._boot: Callable[..., LearnerBoot] = LearnerBoot
         self._learning_since: tuple[int, int] | None = None
         self._newest_update: tuple[int, int] = (0, 0)
         self._ending = False
@@ -158,13 +157,14 @@ class LearnerProcesses:
         """Start the processes, before tick 0; `is_ready` says when they are."""
         count, run_control = self._config.learning.learner_processes, self._shared.run_control
         _log.info(f"starting {count} learner{'s' if count != 1 else ''}")
-        self._boot = {
-            "layout": self._shared.layout.to_json(),
-            "observation": self._env_info["observation"],
-            "action": self._env_info["action"],
-            "run_phase_seq": next_order(run_control["phase_seq"], Phase.RUN),
-            "run_first_frame": self._shared.ring.sequence.newest() + 1,
-        }
+        self._boot = partial(
+            LearnerBoot,
+            layout=self._shared.layout,
+            observation=ObservationSpec.from_json(self._env_info["observation"]),
+            action=ActionSpec.from_json(self._env_info["action"]),
+            run_phase_seq=next_order(run_control["phase_seq"], Phase.RUN),
+            run_first_frame=self._shared.ring.sequence.newest() + 1,
+        )
         for index in range(count):
             self._start(index)
 
@@ -173,7 +173,7 @@ class LearnerProcesses:
         control["generation"] += 1
         # A heartbeat from now on: the one before was another process's.
         self.master.status[index]["heartbeat_ns"] = 0
-        boot = self._boot | {"index": index, "generation": control["generation"]}
+        boot = partial(self._boot, index=index, generation=control["generation"])
         self.places.put(self._launch(index, control["generation"], LEARNER_ENTRY, boot))
 
     def is_ready(self) -> bool:

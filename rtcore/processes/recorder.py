@@ -8,18 +8,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rtcore.channel import End, Recorded
 from rtcore.clock import NS_PER_S
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import describe_exit
 from rtcore.host.watchdog import Patience
 from rtcore.memory.shared import SharedRun
-from rtcore.processes.launcher import Child, Launcher
+from rtcore.messages import End, Recorded, RecorderBoot
+from rtcore.processes.launcher import Child, Launcher, MakeBoot
 from rtcore.recording.schema import FOLDER, TICKS_FILE, UNFINISHED
 from rtcore.recording.writer import Counts
+from rtcore.spaces import ActionSpec, ObservationSpec
 
 _log = logging.getLogger(__name__)
 
@@ -29,9 +31,6 @@ _SILENCE_NS = 15 * NS_PER_S
 #: As long as it tells, it is waited for: Minari's view of a million episodes takes half an hour.
 _LONGEST_END_NS = 3600 * NS_PER_S
 
-#: Starts a process: (entry, boot).
-Launch = Callable[[str, dict[str, Any]], Child]
-
 
 class RecorderProcess:
     """The recorder of a run. Used by the supervising thread; `summary` by any."""
@@ -40,7 +39,7 @@ class RecorderProcess:
         self,
         config: RuntimeConfig,
         shared: SharedRun,
-        launch: Launch,
+        launch: Callable[[str, MakeBoot], Child],
         patience: Patience,
     ) -> None:
         if config.output.out is None:
@@ -56,17 +55,22 @@ class RecorderProcess:
         self._num_messages = 0
         self._ending = False
 
-    def start(self, about: dict[str, Any]) -> None:
+    def start(self, about: dict[str, Any], observation: ObservationSpec, action: ActionSpec) -> None:
         """Start the process, between the rehearsal and tick 0; `is_ready` says when it is.
 
-        `about`: what the file says of the run, as `RecordingWriter` takes it; `world` among it.
+        `about`: what the file says of the run, as `RecordingWriter` takes it.
         """
         _log.info("starting the recorder")
-        about = about | {
-            "first_frame_seq": self._shared.ring.sequence.newest() + 1,
-            "first_log_seq": self._shared.log.sequence.newest() + 1,
-        }
-        boot = {"layout": self._shared.layout.to_json(), "folder": str(self._out.absolute()), "about": about}
+        boot = partial(
+            RecorderBoot,
+            layout=self._shared.layout,
+            observation=observation,
+            action=action,
+            folder=str(self._out.absolute()),
+            about=about,
+            first_frame_seq=self._shared.ring.sequence.newest() + 1,
+            first_log_seq=self._shared.log.sequence.newest() + 1,
+        )
         self._child = self._launch(RECORDER_ENTRY, boot)
 
     def is_ready(self) -> bool:

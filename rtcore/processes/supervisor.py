@@ -16,7 +16,6 @@ from fractions import Fraction
 from functools import partial
 from typing import Any
 
-from rtcore.channel import SegmentsMade
 from rtcore.clock import MonotonicClock, ns_of, unix_time_s
 from rtcore.config.resolved import ResolvedRun, resolve
 from rtcore.config.run import RuntimeConfig
@@ -37,8 +36,9 @@ from rtcore.memory.sizing import layout_for
 from rtcore.memory.trace import TraceKind, TraceRing
 from rtcore.memory.waiting import FOLLOWS_WALL_CLOCK
 from rtcore.memory.weights import ParamStore
+from rtcore.messages import EnvironmentBoot, SegmentsMade
 from rtcore.processes.environment import ENV_ENTRY, EnvironmentProcess
-from rtcore.processes.launcher import PRELOAD_META, PRELOAD_NETWORK, PRELOAD_WORKERS, Child, Launcher
+from rtcore.processes.launcher import PRELOAD_META, PRELOAD_NETWORK, PRELOAD_WORKERS, Child, Launcher, MakeBoot
 from rtcore.processes.learners import LearnerProcesses
 from rtcore.processes.recorder import RecorderProcess
 from rtcore.processes.rehearsal import Rehearsal
@@ -194,7 +194,7 @@ class Supervisor:
             launch, played = partial(self._launch, "recorder", 0, 0), self._played_delay_ticks is not None
             self.recording = RecorderProcess(self.config, self.shared, launch, self._patience)
             about = describe_run(self.config, self.env_info, self.policy_info, self.resolved.rate_hz, played=played)
-            self.recording.start(about)
+            self.recording.start(about, self.observation, self.action)
             self.wait_until(self.recording.is_ready, "the recorder", self.config.faults.startup_timeout_s)
 
     def end_recording(self) -> None:
@@ -207,8 +207,8 @@ class Supervisor:
         making = f"making the world {self.config.world.env_id}"
         self._startup.enter("world", making)
         played, seed = self._played_delay_ticks is not None, world_seed(self.config.world.seed, self.ticks_before)
-        boot = {"played": played, "seed": seed, "entropy": world_entropy(seed)}
-        child = self._launch("env", 0, 0, ENV_ENTRY, boot)
+        boot = EnvironmentBoot(self.run_id, world_entropy(seed), self.config, seed, played)
+        child = self._launcher_now.start("env", 0, 0, ENV_ENTRY, boot)
         self._env = env = EnvironmentProcess(child, self.config, self._clock, self._patience)
         # While the world is being made, and not before its process is forked: that one needs none of it.
         if not played:
@@ -246,7 +246,7 @@ class Supervisor:
             ticks_before=self.ticks_before,
         )
         env.begin_watching(run, self._shared)
-        child.send(SegmentsMade(layout.to_json(), run.to_jsonable()))
+        child.send(SegmentsMade(layout, run))
         self.wait_until(lambda: child.ready is not None, "the world", self.config.faults.startup_timeout_s)
         self.env_info |= child.ready or {}
 
@@ -280,17 +280,13 @@ class Supervisor:
         """Let a worker that the plan does not need go."""
         self.workers.retire(index)
 
-    def _launch(self, role: Any, index: int, generation: int, entry: str, boot: dict[str, Any]) -> Child:
+    def _launch(self, role: Any, index: int, generation: int, entry: str, make_boot: MakeBoot) -> Child:
         if role == "worker" and generation > 1 and self._has_own_network:
             # Nothing, where there were several from the beginning.
             self._launcher_now.preload("torch's meta device", PRELOAD_META)
-        common: dict[str, Any] = {"run_id": self.run_id}
-        # The env process says what the world is like; with that the rest is decided.
-        common |= (
-            {"config": self.config.to_jsonable()} if self._resolved is None else {"run": self._resolved.to_jsonable()}
-        )
-        common["entropy"] = entropy_of(self.config.world.seed, self.ticks_before, role, index, generation)
-        return self._launcher_now.start(role, index, generation, entry, common | boot)
+        entropy = entropy_of(self.config.world.seed, self.ticks_before, role, index, generation)
+        boot = make_boot(run_id=self.run_id, entropy=entropy, run=self.resolved)
+        return self._launcher_now.start(role, index, generation, entry, boot)
 
     @property
     def _has_own_network(self) -> bool:

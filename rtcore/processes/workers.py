@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
-from rtcore.channel import HoldWish, KeepsOwnWeights, LeavesItsSpace, Message, WeightSizes, WeightsMade
+from rtcore.channel import Message
 from rtcore.clock import NS_PER_S, Clock, ns_of
 from rtcore.config.resolved import ResolvedRun
 from rtcore.errors import PolicyError, StartupError
@@ -20,10 +21,12 @@ from rtcore.memory.shared import Phase, SharedRun
 from rtcore.memory.trace import TraceKind
 from rtcore.memory.waiting import WakeUps
 from rtcore.memory.weights import ParamStore, attach_store, create_store
+from rtcore.messages import HoldWish, KeepsOwnWeights, LeavesItsSpace, WeightSizes, WeightsMade, WorkerBoot
 from rtcore.processes.holders import HolderProcesses
-from rtcore.processes.launcher import Child
+from rtcore.processes.launcher import Child, Launch
 from rtcore.processes.restarts import Death, Ending, Places
 from rtcore.scheduling.planner import Plan
+from rtcore.spaces import ActionSpec, ObservationSpec
 
 _log = logging.getLogger(__name__)
 
@@ -42,8 +45,6 @@ _KNOWN_FACTOR = 10
 #: A run of more delays than this has had ample time for an answer.
 _DELAYS_FOR_AN_ANSWER = 10
 
-#: Starts a process: (index, generation, entry, boot).
-Launch = Callable[[int, int, str, dict[str, Any]], Child]
 #: Writes into the supervisor's trace: (kind, start_ns, worker, value).
 Trace = Callable[[TraceKind, int, int, int], None]
 
@@ -135,18 +136,19 @@ class WorkerProcesses:
         """Start the process of a place; `waiting` says when it is ready."""
         generation = self._shared.worker_control[index]["generation"] + 1
         self._shared.worker_control[index]["generation"] = generation
-        boot = {
-            "index": index,
-            "generation": generation,
-            "layout": self._shared.layout.to_json(),
-            "observation": self._env_info["observation"],
-            "action": self._env_info["action"],
-            "noop": self._env_info["noop_value"],
+        boot = partial(
+            WorkerBoot,
+            layout=self._shared.layout,
+            observation=ObservationSpec.from_json(self._env_info["observation"]),
+            action=ActionSpec.from_json(self._env_info["action"]),
+            index=index,
+            generation=generation,
+            noop=self._env_info["noop_value"],
             # One that is started again in the run goes on with the counts of its place.
-            "run_phase_seq": self.run_phase_seq,
-            "has_weights": self.params is not None,
-            "ticks_before": self._ticks_before,
-        }
+            run_phase_seq=self.run_phase_seq,
+            has_weights=self.params is not None,
+            ticks_before=self._ticks_before,
+        )
         self.places.put(self._launch(index, generation, WORKER_ENTRY, boot))
 
     def has_weights(self) -> bool:

@@ -17,14 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from rtcore.channel import Channel, End, Ready, Recorded
+from rtcore.channel import Channel
 from rtcore.clock import NS_PER_S, Clock, MonotonicClock
-from rtcore.config.resolved import ResolvedRun
 from rtcore.errors import ChannelError, RtcoreError
 from rtcore.files.outside import has_sums, write_sums
-from rtcore.memory.layout import Layout
 from rtcore.memory.ring import FrameRing, JobLog
 from rtcore.memory.segments import attach_segment
+from rtcore.messages import End, Ready, Recorded, RecorderBoot
 from rtcore.realtime import keep_off
 from rtcore.recording.minari import write_minari
 from rtcore.recording.reader import Recording
@@ -44,16 +43,15 @@ _WRITE_AT_LEAST_NS = 2 * NS_PER_S
 _SOON_NS = 4 * NS_PER_S
 
 
-def main(boot: dict[str, Any], channel: Channel) -> None:
+def main(boot: RecorderBoot, channel: Channel) -> None:
     """Process entry."""
-    run = ResolvedRun.from_jsonable(boot["run"])
-    layout, world = Layout.from_json(boot["layout"]), boot["about"]["world"]
-    observation, action = ObservationSpec.from_json(world["observation"]), ActionSpec.from_json(world["action"])
-    segments = [attach_segment(boot["run_id"], part, layout, readonly=True) for part in ("ring", "log")]
+    run, layout, observation = boot.run, boot.layout, boot.observation
+    segments = [attach_segment(boot.run_id, part, layout, readonly=True) for part in ("ring", "log")]
     ring = FrameRing(segments[0].buf, layout, observation.shape, observation.dtype)
     log = JobLog(segments[1].buf, layout)
-    writer = make_writer(Path(boot["folder"]), ring, observation, action, run.rate_hz, boot["about"])
-    tap = Tap(writer, ring, log, boot["about"]["first_frame_seq"], boot["about"]["first_log_seq"])
+    about = boot.about | {"first_frame_seq": boot.first_frame_seq, "first_log_seq": boot.first_log_seq}
+    writer = make_writer(Path(boot.folder), ring, observation, boot.action, run.rate_hz, about)
+    tap = Tap(writer, ring, log, boot.first_frame_seq, boot.first_log_seq)
     gc.collect()
     gc.freeze()
     # Nothing ticked so far, and somebody waited for this process.

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from rtcore.channel import Begin, End, Result
 from rtcore.clock import NS_PER_MS
 from rtcore.errors import LauncherDied, StartupError
 from rtcore.memory.segments import new_run_id
+from rtcore.messages import Begin, End, Result
 from rtcore.processes import launcher as launcher_module
 from rtcore.processes.launcher import Child, Launcher
+from tests.support.launcher_parts import part_boot
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
 
@@ -47,11 +48,11 @@ def descriptors(launcher: Launcher) -> tuple[int, int]:
 
 def test_hundreds_of_children_are_asked_for_before_any_answer_is_read(launcher: Launcher) -> None:
     """Many more answers, and many more bytes, than a socket keeps: nobody waits for the other for ever."""
-    first = launcher.start("worker", 0, 0, "tests.support.launcher_parts:ends", {})
+    first = launcher.start("worker", 0, 0, "tests.support.launcher_parts:ends", part_boot())
     poll_until(launcher, lambda: first.exitcode is not None)
     before = descriptors(launcher)
     children = [
-        launcher.start("worker", index, 1, "tests.support.launcher_parts:waits", {"pad": "x" * 9000})
+        launcher.start("worker", index, 1, "tests.support.launcher_parts:waits", part_boot(pad="x" * 9000))
         for index in range(350)
     ]
     poll_until(launcher, lambda: all(child.ready for child in children))
@@ -64,11 +65,11 @@ def test_hundreds_of_children_are_asked_for_before_any_answer_is_read(launcher: 
 
 
 def test_a_long_run_of_restarts_leaves_no_descriptor_and_no_child_behind(launcher: Launcher) -> None:
-    first = launcher.start("worker", 0, 0, "tests.support.launcher_parts:ends", {})
+    first = launcher.start("worker", 0, 0, "tests.support.launcher_parts:ends", part_boot())
     poll_until(launcher, lambda: first.exitcode is not None)
     before = descriptors(launcher)
     for generation in range(300):
-        child = launcher.start("worker", 0, generation, "tests.support.launcher_parts:ends", {})
+        child = launcher.start("worker", 0, generation, "tests.support.launcher_parts:ends", part_boot())
         poll_until(launcher, lambda child=child: child.exitcode is not None)
     assert descriptors(launcher) == before
     assert not launcher._children
@@ -77,7 +78,7 @@ def test_a_long_run_of_restarts_leaves_no_descriptor_and_no_child_behind(launche
 
 def test_a_boot_and_an_answer_of_megabytes_arrive_whole(launcher: Launcher) -> None:
     child = launcher.start(
-        "worker", 0, 1, "tests.support.launcher_parts:echoes", {"chars": 3_000_000, "pad": "y" * 3_000_000}
+        "worker", 0, 1, "tests.support.launcher_parts:echoes", part_boot(chars=3_000_000, pad="y" * 3_000_000)
     )
     poll_until(launcher, lambda: child.pid > 0)
     child.send(Begin(7))
@@ -86,7 +87,9 @@ def test_a_boot_and_an_answer_of_megabytes_arrive_whole(launcher: Launcher) -> N
 
 
 def test_a_long_error_arrives_as_what_it_is(launcher: Launcher) -> None:
-    child = launcher.start("worker", 0, 1, "tests.support.launcher_parts:raises", {"text": "\u4e16", "times": 400_000})
+    child = launcher.start(
+        "worker", 0, 1, "tests.support.launcher_parts:raises", part_boot(text="\u4e16", times=400_000)
+    )
     poll_until(launcher, lambda: child.exitcode is not None)
     assert child.failure is not None
     error = child.error
@@ -95,7 +98,7 @@ def test_a_long_error_arrives_as_what_it_is(launcher: Launcher) -> None:
 
 
 def test_a_child_that_sends_what_is_no_message_has_failed_by_name(launcher: Launcher) -> None:
-    child = launcher.start("worker", 3, 1, "tests.support.launcher_parts:talks_nonsense", {})
+    child = launcher.start("worker", 3, 1, "tests.support.launcher_parts:talks_nonsense", part_boot())
     poll_until(launcher, lambda: child.failure is not None)
     assert child.failure is not None
     assert child.failure.kind == "ChannelError"
@@ -105,7 +108,7 @@ def test_a_child_that_sends_what_is_no_message_has_failed_by_name(launcher: Laun
 
 def test_a_fork_that_fails_is_tried_again_and_counted(launcher: Launcher, said: list[str]) -> None:
     launcher.preload("trouble", ("tests.support.launcher_parts:fail_two_forks",))
-    child = launcher.start("worker", 0, 1, "tests.support.launcher_parts:waits", {})
+    child = launcher.start("worker", 0, 1, "tests.support.launcher_parts:waits", part_boot())
     poll_until(launcher, lambda: child.ready is not None)
     why = f"[Errno 11] {os.strerror(11)}"
     assert launcher.failed_forks == {why: 2}
@@ -115,7 +118,7 @@ def test_a_fork_that_fails_is_tried_again_and_counted(launcher: Launcher, said: 
 def test_a_fork_that_goes_on_failing_is_the_childs_failure(launcher: Launcher, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launcher_module, "_FORK_PATIENCE_NS", 300 * NS_PER_MS)
     launcher.preload("trouble", ("tests.support.launcher_parts:fail_all_forks",))
-    child = launcher.start("worker", 5, 1, "tests.support.launcher_parts:waits", {})
+    child = launcher.start("worker", 5, 1, "tests.support.launcher_parts:waits", part_boot())
     assert child in poll_until(launcher, lambda: child.exitcode is not None)
     assert child.failure is not None
     error = child.error
@@ -150,7 +153,7 @@ def test_how_the_fork_server_died_is_said_as_far_as_it_is_known(launcher: Launch
 def test_a_fork_server_that_is_asked_to_end_while_it_starts_goes_on(launcher: Launcher, signum: int) -> None:
     """It is the program that ends it: children have a world to close."""
     os.kill(launcher._process.pid, signum)
-    child = launcher.start("worker", 0, 1, "tests.support.launcher_parts:ends", {})
+    child = launcher.start("worker", 0, 1, "tests.support.launcher_parts:ends", part_boot())
     poll_until(launcher, lambda: child.exitcode is not None)
     assert child.exitcode == 0
 

@@ -5,32 +5,46 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from rtcore.channel import Begin, Channel, End, Ready, Result
+from rtcore.channel import Channel
+from rtcore.messages import Begin, Boot, End, Ready, Result
 
 
-def waits(boot: dict[str, Any], channel: Channel) -> None:
+@dataclass(frozen=True)
+class PartBoot(Boot):
+    pad: str = ""
+    text: str = ""
+    times: int = 0
+    chars: int = 0
+
+
+def part_boot(**fields: Any) -> PartBoot:
+    return PartBoot("", [0], **fields)
+
+
+def waits(boot: PartBoot, channel: Channel) -> None:
     """Ready at once; ends when it is told to."""
-    channel.send(Ready({"bytes": len(boot.get("pad", ""))}))
+    channel.send(Ready({"bytes": len(boot.pad)}))
     channel.expect(End, 60)
 
 
-def echoes(boot: dict[str, Any], channel: Channel) -> None:
+def echoes(boot: PartBoot, channel: Channel) -> None:
     """Says what it hears, and its own text."""
     message = channel.expect(Begin, 60)
-    channel.send(Result([message.begin_ns, "x" * boot["chars"]]))
+    channel.send(Result([message.begin_ns, "x" * boot.chars]))
 
 
-def ends(boot: dict[str, Any], channel: Channel) -> None:
+def ends(boot: PartBoot, channel: Channel) -> None:
     """At once."""
 
 
-def raises(boot: dict[str, Any], channel: Channel) -> NoReturn:
-    raise RuntimeError(boot["text"] * boot["times"])
+def raises(boot: PartBoot, channel: Channel) -> NoReturn:
+    raise RuntimeError(boot.text * boot.times)
 
 
-def talks_nonsense(boot: dict[str, Any], channel: Channel) -> None:
+def talks_nonsense(boot: PartBoot, channel: Channel) -> None:
     """As somebody who writes into a descriptor that is not his."""
     os.write(channel.fileno(), b"hello, world; this is no message\n")
     channel.expect(End, 60)

@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtcore.channel import Begin, Channel, End, Failed, Forked, Ready, Result, WorldSpec
+from rtcore.channel import Channel
 from rtcore.errors import ChannelError, ConfigError, EnvironmentFailed, PolicyError
+from rtcore.messages import Begin, End, Failed, Forked, Ready, Result, WorldSpec
 
 pytestmark = pytest.mark.unit
 

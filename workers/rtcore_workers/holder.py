@@ -7,13 +7,11 @@ worker is left), or when the supervisor or the fork server ends.
 
 from __future__ import annotations
 
-from typing import Any
-
-from rtcore.channel import Channel, Ready
+from rtcore.channel import Channel
 from rtcore.clock import NS_PER_MS
-from rtcore.config.resolved import ResolvedRun
 from rtcore.errors import ChannelError, PolicyError
 from rtcore.memory.weights import ParamStore, Version, attach_store
+from rtcore.messages import HolderBoot, Ready
 from rtcore.realtime import keep_off
 from rtcore_workers.weights.device_memory import DeviceMemory, NotShared, allocate
 
@@ -23,17 +21,17 @@ _LOOK_S = 0.005
 _WAIT_NS = 100 * NS_PER_MS
 
 
-def main(boot: dict[str, Any], channel: Channel) -> None:
+def main(boot: HolderBoot, channel: Channel) -> None:
     """Process entry."""
-    config = ResolvedRun.from_jsonable(boot["run"]).config
+    config = boot.run.config
     if config.host.env_cpu is not None:
         keep_off(config.host.env_cpu)
     try:
-        memory = allocate(boot["kind"], boot["device"], boot["num_buffers"], boot["buffer_bytes"])
+        memory = allocate(boot.kind, boot.device, boot.num_buffers, boot.buffer_bytes)
     except NotShared as error:
         raise PolicyError(str(error)) from error
-    stores = attach_store(boot["run_id"]), attach_store(boot["run_id"], boot["part"])
-    holder = Holder(*stores, memory, boot["claim"], boot["generation"])
+    stores = attach_store(boot.run_id), attach_store(boot.run_id, boot.part)
+    holder = Holder(*stores, memory, boot.claim, boot.generation)
     holder.fill()
     channel.send(Ready({"memory": memory.exported, "notes": memory.notes}))
     while not _is_told_to_end(channel):

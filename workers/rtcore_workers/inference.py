@@ -14,22 +14,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rtcore.channel import Channel, LeavesItsSpace, Ready, WeightSizes, WeightsMade
+from rtcore.channel import Channel
 from rtcore.clock import NS_PER_US, Clock, MonotonicClock, cpu_time_ns, cpu_wait_ns
 from rtcore.config.resolved import ResolvedRun
-from rtcore.config.run import RuntimeConfig
 from rtcore.host.seeding import seed_generators
 from rtcore.learn.checkpoint import load_weights
 from rtcore.memory.history import History, HistoryReader
-from rtcore.memory.layout import TRACE_FIRST_WORKER, FrameHeader, JobRecord, Layout
+from rtcore.memory.layout import TRACE_FIRST_WORKER, FrameHeader, JobRecord
 from rtcore.memory.segments import attach_semaphore
 from rtcore.memory.shared import Phase, SharedRun, phase_of
 from rtcore.memory.tensors import ParamManifest
 from rtcore.memory.trace import TraceKind
 from rtcore.memory.waiting import Waiting, make_waiting
 from rtcore.memory.weights import ParamStore, attach_store, layout_of
+from rtcore.messages import LeavesItsSpace, Ready, WeightSizes, WeightsMade, WorkerBoot
 from rtcore.realtime import keep_off
-from rtcore.spaces import ActionSpec, ObservationCheck, ObservationSpec
+from rtcore.spaces import ActionSpec, ObservationCheck
 from rtcore_workers.malloc import keep_freed_memory
 from rtcore_workers.policies import EpsilonSchedule, ExploringPolicy, Policy, fill_chunks, load_policy
 
@@ -40,14 +40,11 @@ if TYPE_CHECKING:
 _WARM_UP_NS = 1_000_000_000
 
 
-def main(boot: dict[str, Any], channel: Channel) -> None:
+def main(boot: WorkerBoot, channel: Channel) -> None:
     """Process entry."""
-    run = ResolvedRun.from_jsonable(boot["run"])
+    run, index, observation, action = boot.run, boot.index, boot.observation, boot.action
     config = run.config
-    index: int = boot["index"]
-    observation = ObservationSpec.from_json(boot["observation"])
-    action = ActionSpec.from_json(boot["action"])
-    shared = SharedRun.attach(boot["run_id"], Layout.from_json(boot["layout"]), observation)
+    shared = SharedRun.attach(boot.run_id, boot.layout, observation)
     shared.worker_status[index]["heartbeat_ns"] = MonotonicClock.now_ns()
     if config.host.env_cpu is not None:
         keep_off(config.host.env_cpu)
@@ -61,7 +58,7 @@ def main(boot: dict[str, Any], channel: Channel) -> None:
         device=run.device_of(index),
         chunk=config.agent.policy_chunk,
         history=History.of(config.history),
-        share=partial(_share, boot, config, channel, shared),
+        share=partial(_share, boot, channel, shared),
     )
     # Only now: by default glibc gives freed memory back, and worker 0 has just freed the private copy of the weights.
     keep_freed_memory()
@@ -70,14 +67,14 @@ def main(boot: dict[str, Any], channel: Channel) -> None:
             config.exploration.epsilon_start,
             config.exploration.epsilon_end,
             config.exploration.epsilon_ticks,
-            boot.get("ticks_before", 0),
+            boot.ticks_before,
         )
         policy = ExploringPolicy(policy, action, config.world.seed, epsilon, config.exploration.explore_ticks)
-    policy = fill_chunks(policy, config.agent.chunk_rest, boot["noop"])
-    wake_ups = attach_semaphore(boot["run_id"], index)
+    policy = fill_chunks(policy, config.agent.chunk_rest, boot.noop)
+    wake_ups = attach_semaphore(boot.run_id, index)
     waiting = make_waiting(run.wait, wake_ups, config.memory.spin_us * NS_PER_US, run.period_ns)
-    worker = Worker(run, index, boot["generation"], shared, waiting, policy, action)
-    worker.entropy = boot.get("entropy", ())
+    worker = Worker(run, index, boot.generation, shared, waiting, policy, action)
+    worker.entropy = boot.entropy
     count = shared.worker_status[index].add
     worker.watch = ObservationCheck(
         observation, MonotonicClock(), count, lambda what: channel.post(LeavesItsSpace(what))
@@ -85,8 +82,8 @@ def main(boot: dict[str, Any], channel: Channel) -> None:
     if config.learning.learn is not None and config.learning.mode != "async":
         from rtcore_workers.learner import LearningTurn  # noqa: PLC0415 - imports torch
 
-        worker.learning = LearningTurn(config, boot["run_id"], shared, observation, action)
-    worker.count_on(boot["run_phase_seq"])
+        worker.learning = LearningTurn(config, boot.run_id, shared, observation, action)
+    worker.count_on(boot.run_phase_seq)
     # On a GPU the first inference compiles and allocates. And what `auto` begins its search from must be a usual one.
     is_first_of_auto = config.schedule.workers == "auto" and index == 0
     at_least = 2 if is_first_of_auto or policy.info.device.startswith("cuda") else 1
@@ -109,15 +106,13 @@ def main(boot: dict[str, Any], channel: Channel) -> None:
     worker.serve()
 
 
-def _share(
-    boot: dict[str, Any], config: RuntimeConfig, channel: Channel, shared: SharedRun, build: Any, plain: bool
-) -> Any:
+def _share(boot: WorkerBoot, channel: Channel, shared: SharedRun, build: Any, plain: bool) -> Any:
     """Build the policy's network on the run's weights. The first worker of a run makes their store."""
     from rtcore_workers.weights.device_memory import holder_places  # noqa: PLC0415 - imports torch
     from rtcore_workers.weights.holding import RunHolding  # noqa: PLC0415 - imports torch
     from rtcore_workers.weights.shared import connect  # noqa: PLC0415 - imports torch
 
-    index: int = boot["index"]
+    config = boot.run.config
 
     def make_store(manifest: ParamManifest | None) -> ParamStore:
         if manifest is not None:
@@ -125,9 +120,9 @@ def _share(
             sizes = layout_of(manifest, shared.layout.max_workers, places).sizes
             channel.send(WeightSizes(sizes))
             channel.expect(WeightsMade, config.faults.startup_timeout_s)
-        return attach_store(boot["run_id"])
+        return attach_store(boot.run_id)
 
-    is_first = not boot["has_weights"] and not plain
+    is_first = not boot.has_weights and not plain
     path = config.weights.policy_checkpoint if config.weights.resume is None else config.weights.resume
     return connect(
         build,
@@ -136,10 +131,10 @@ def _share(
         what=f"{'policy_checkpoint' if config.weights.resume is None else 'resume'} {path}",
         is_first=is_first,
         plain=plain,
-        worker=index,
-        generation=boot["generation"],
-        on_torn=partial(shared.worker_status[index].add, "torn_weights"),
-        holding=RunHolding(boot["run_id"], channel, config.agent.weights_sharing, config.faults.startup_timeout_s),
+        worker=boot.index,
+        generation=boot.generation,
+        on_torn=partial(shared.worker_status[boot.index].add, "torn_weights"),
+        holding=RunHolding(boot.run_id, channel, config.agent.weights_sharing, config.faults.startup_timeout_s),
     )
 
 

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from rtcore.channel import Channel, Ready
+from rtcore.channel import Channel
 from rtcore.clock import NS_PER_MS, Clock, MonotonicClock, cpu_time_ns
 from rtcore.config.resolved import ResolvedRun
 from rtcore.config.run import RuntimeConfig
@@ -21,10 +21,10 @@ from rtcore.learn.replay_memory import NothingToSample, TransitionReader
 from rtcore.learn.throttle import Throttle, TickWatch
 from rtcore.learn.transitions import TransitionBuilder
 from rtcore.memory.history import History
-from rtcore.memory.layout import Layout
 from rtcore.memory.master import STOPPED_BY, Floats, LearnerState, MasterState, attach_master
 from rtcore.memory.shared import Phase, SharedRun, phase_of
 from rtcore.memory.weights import ParamStore, attach_store
+from rtcore.messages import LearnerBoot, Ready
 from rtcore.realtime import keep_off
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore_workers.dqn import DqnLearner, Gradient, Update, copy_untrained
@@ -41,29 +41,27 @@ _PUBLISH_WAIT_NS = 200 * NS_PER_MS
 _BURST_TICKS = 30
 
 
-def main(boot: dict[str, Any], channel: Channel) -> None:
+def main(boot: LearnerBoot, channel: Channel) -> None:
     """Process entry."""
     import torch  # noqa: PLC0415 - the fork server has it
 
     torch.set_num_threads(1)
-    run = ResolvedRun.from_jsonable(boot["run"])
-    config = run.config
+    run, config = boot.run, boot.run.config
     # The first learner starts at normal priority, before the ticks begin: at its later one it might never get ready on
     # a busy machine.
-    is_first = boot["generation"] == 1
+    is_first = boot.generation == 1
     if not is_first:
         step_back(config)
-    observation, action = ObservationSpec.from_json(boot["observation"]), ActionSpec.from_json(boot["action"])
-    shared = SharedRun.attach(boot["run_id"], Layout.from_json(boot["layout"]), observation)
+    shared = SharedRun.attach(boot.run_id, boot.layout, boot.observation)
     learner = make_learner(
         config,
-        boot["run_id"],
+        boot.run_id,
         shared,
-        observation,
-        action,
-        index=boot["index"],
-        phase_seq=boot["run_phase_seq"],
-        first_frame=boot["run_first_frame"],
+        boot.observation,
+        boot.action,
+        index=boot.index,
+        phase_seq=boot.run_phase_seq,
+        first_frame=boot.run_first_frame,
     )
     # Only now: by default glibc gives freed memory back, and the networks' first copies have just been freed.
     keep_freed_memory()
@@ -72,7 +70,7 @@ def main(boot: dict[str, Any], channel: Channel) -> None:
     if is_first:
         step_back(config)
     # Heartbeat first: the supervisor watches it from the moment it reports ready.
-    loop = LearnerLoop(run, learner, shared, boot["generation"])
+    loop = LearnerLoop(run, learner, shared, boot.generation)
     channel.send(Ready({"device": learner.device}))
     loop.run()
 

@@ -2,12 +2,12 @@
 
 import pytest
 
-from rtcore.channel import Failed, Holder, HoldWish
 from rtcore.errors import WorkerDied
 from rtcore.memory.layout import Layout
 from rtcore.memory.segments import create_segment, new_run_id, unlink_all
 from rtcore.memory.tensors import ParamManifest, ParamTensor
 from rtcore.memory.weights import attach_store, create_store, layout_of
+from rtcore.messages import Failed, Holder, HoldWish
 from rtcore.processes.holders import HolderProcesses
 from rtcore.processes.launcher import Child
 
@@ -46,10 +46,11 @@ class Run:
             lambda worker: self.killed.append(worker.index),
         )
 
-    def _launch(self, index, generation, entry, boot):
+    def _launch(self, index, generation, entry, make_boot):
+        boot = make_boot(run_id=self.run_id, entropy=[], run=None)
         child = self._child("holder", index, generation)
-        assert boot["claim"] == LAYOUT.max_workers + index
-        attach_store(self.run_id, boot["part"]).close()
+        assert boot.claim == LAYOUT.max_workers + index
+        attach_store(self.run_id, boot.part).close()
         self.holders.append(child)
         return child
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from rtcore.channel import Channel, Holder, HoldWish, KeepsOwnWeights
+from rtcore.channel import Channel
 from rtcore.errors import RtcoreError
 from rtcore.memory.weights import attach_store
+from rtcore.messages import Holder, HoldWish, KeepsOwnWeights
 from rtcore_workers.weights.device_memory import NotShared, memory_kind, open_memory
 from rtcore_workers.weights.shared import Held
 

@@ -1,0 +1,329 @@
+"""Every message between the processes of a run: one class each, by who sends it to whom."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass, field
+from typing import Any
+
+from rtcore.channel import Message
+from rtcore.config.resolved import ResolvedRun
+from rtcore.config.run import RuntimeConfig
+from rtcore.errors import ConfigError, RtcoreError, printable, shortened, words_of
+from rtcore.memory.layout import Layout
+from rtcore.spaces import ActionSpec, ObservationSpec
+
+#: Of an error's text and of its traceback, what is shown [characters].
+_TEXT_CHARS = 8_000
+_TRACEBACK_CHARS = 24_000
+
+
+# -- supervisor and fork server --------------------------------------------------------------------------------
+
+
+@dataclass
+class Setup(Message):
+    """To the fork server, first: whose it is, and its children's `sys.path`. `own_folders`: of these, the program's
+    own (its current folder and its script's), in which no library is looked for before all others. `grace_s`: what the
+    env process gets to close its world in if the program is killed."""
+
+    sys_path: list[str]
+    own_folders: list[str]
+    run_id: str
+    parent_pid: int
+    grace_s: float
+
+
+@dataclass
+class Preload(Message):
+    """To the fork server: import "module"s, call "module:function"s, for all children to come."""
+
+    entries: list[str]
+
+
+@dataclass
+class Preloaded(Message):
+    """From the fork server: that is done."""
+
+
+@dataclass
+class Fork(Message):
+    """To the fork server: start a child `rt-NAME` that calls `entry` ("module:function") with (boot, channel).
+
+    `boot`: a `Boot` as `to_plain` makes it; the child, and not the fork server, makes it again.
+    """
+
+    token: int
+    name: str
+    entry: str
+    boot: list[Any]
+
+
+@dataclass
+class Forked(Message):
+    """From the fork server: the child of that token, and the supervisor's end of the channel to it."""
+
+    token: int
+    pid: int
+    descriptor: int
+
+
+@dataclass
+class ForkFailed(Message):
+    """From the fork server: there is no child. `errno`: the kernel's error number; `why`: the same in words."""
+
+    token: int
+    errno: int
+    why: str
+
+
+@dataclass
+class Exited(Message):
+    """From the fork server: a child has ended. `exitcode` as in `errors.WorkerDied`."""
+
+    pid: int
+    exitcode: int
+
+
+# -- what a process is started with ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Boot(Message):
+    """What its entry is called with, beside the channel to the supervisor.
+
+    `entropy`: what the process's global random generators begin from.
+    """
+
+    run_id: str
+    entropy: list[int]
+
+
+@dataclass(frozen=True)
+class EnvironmentBoot(Boot):
+    """For `rtcore.loop.process:main`. The rest, `SegmentsMade`, follows from what its world looks like.
+
+    `seed`: of the world. `played`: the program itself answers the jobs, and orders the resets.
+    """
+
+    config: RuntimeConfig
+    seed: int
+    played: bool
+
+
+@dataclass(frozen=True)
+class RunBoot(Boot):
+    """The same, once the run is resolved."""
+
+    run: ResolvedRun
+
+
+@dataclass(frozen=True)
+class WorkerBoot(RunBoot):
+    """For `rtcore_workers.inference:main`.
+
+    `noop`: the action that fills a chunk. `run_phase_seq`: jobs of this phase add to the counts of the place that are
+    there; -1: there are none. `has_weights`: the run's parameter store has been made. `ticks_before`: of earlier runs.
+    """
+
+    layout: Layout
+    observation: ObservationSpec
+    action: ActionSpec
+    index: int
+    generation: int
+    noop: Any
+    run_phase_seq: int
+    has_weights: bool
+    ticks_before: int
+
+
+@dataclass(frozen=True)
+class LearnerBoot(RunBoot):
+    """For `rtcore_workers.learner:main`. `run_phase_seq`, `run_first_frame`: where the run's frames begin."""
+
+    layout: Layout
+    observation: ObservationSpec
+    action: ActionSpec
+    index: int
+    generation: int
+    run_phase_seq: int
+    run_first_frame: int
+
+
+@dataclass(frozen=True)
+class HolderBoot(RunBoot):
+    """For `rtcore_workers.holder:main`. `part`: the store of its heads; `claim`: its number among those who claim
+    buffers of the run's store. `device`, `kind`, `num_buffers`, `buffer_bytes`: the memory it is to own."""
+
+    generation: int
+    part: str
+    claim: int
+    device: str
+    kind: str
+    num_buffers: int
+    buffer_bytes: int
+
+
+@dataclass(frozen=True)
+class RecorderBoot(RunBoot):
+    """For `rtcore.recording.process:main`. `folder`: the run's. `about`: what the file says of the run
+    (`writer.describe_run`). It begins with the frame and the record of the job log of these numbers."""
+
+    layout: Layout
+    observation: ObservationSpec
+    action: ActionSpec
+    folder: str
+    about: dict[str, Any]
+    first_frame_seq: int
+    first_log_seq: int
+
+
+# -- from a child to the supervisor ----------------------------------------------------------------------------
+
+
+@dataclass
+class Failed(Message):
+    """A child's last words: what it raised. `kind`: the exception's class. `traceback`: "" where it says nothing."""
+
+    kind: str
+    text: str
+    traceback: str = ""
+
+    @classmethod
+    def of(cls, error: BaseException) -> Failed:
+        """Whole, or shortened and saying so; printable on any terminal, even if the exception itself is not."""
+        # A user's world or policy that raised is shown with its own traceback, without the way of our error from there;
+        # our own errors say everything themselves.
+        cause = error.__cause__
+        plain = isinstance(cause, ModuleNotFoundError | None) or type(cause).__module__ == "rtcore_envs.errors"
+        says_it_all = isinstance(error, ConfigError) or (isinstance(error, RtcoreError) and plain)
+        shown = "" if says_it_all else _traceback(cause if isinstance(error, RtcoreError) and cause else error)
+        return cls(type(error).__name__, shortened(printable(words_of(error)), _TEXT_CHARS), shown)
+
+
+@dataclass
+class Ready(Message):
+    """A child can do its work from now on; `info`: what it found out on the way there."""
+
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class AtWorld(Message):
+    """From the env process, while there is no memory to show it in: what it asks of the world next ("step 3 of 20").
+
+    `may_take_a_start`: the first of its kind, in which worlds load what they need; any other has a step's time.
+    """
+
+    call: str
+    may_take_a_start: bool = False
+
+
+@dataclass
+class WorldSpec(Message):
+    """From the env process: what the world looks like (`environment.describe`)."""
+
+    spec: dict[str, Any]
+
+
+@dataclass
+class WeightSizes(Message):
+    """From worker 0: how large its network is (`ParamLayout.sizes`). Answered by `WeightsMade`."""
+
+    sizes: dict[str, int]
+
+
+@dataclass
+class LeavesItsSpace(Message):
+    """From a worker, once: what in the world's observations is not as its space declares."""
+
+    what: str
+
+
+@dataclass
+class HoldWish(Message):
+    """From a worker: that the weights on its device be held. Answered by `Holder`."""
+
+    device: str
+    kind: str
+
+
+@dataclass
+class KeepsOwnWeights(Message):
+    """From a worker: it does not use what is held on its device."""
+
+    device: str
+    why: str
+
+
+@dataclass
+class Recorded(Message):
+    """From the recorder: how far it is (`writer.Counts`). `end`: its file is closed; `failed_with`: it cannot be."""
+
+    counts: dict[str, Any]
+    end: str = ""
+    note: str = ""
+    failed_with: str = ""
+
+
+@dataclass
+class Result(Message):
+    """From a measuring process: what it measured."""
+
+    value: Any
+
+
+# -- from the supervisor to a child ----------------------------------------------------------------------------
+
+
+@dataclass
+class SegmentsMade(Message):
+    """To the env process: the run's shared memory is there, and what the settings leave open is decided."""
+
+    layout: Layout
+    run: ResolvedRun
+
+
+@dataclass
+class ResetOrder(Message):
+    """To the env process of a program that plays: begin an episode. Sent before `run_control.reset_seq` is raised."""
+
+    reset_seq: int
+    seed: int | None
+    options: dict[str, Any] | None
+
+
+@dataclass
+class WeightsMade(Message):
+    """To worker 0: the memory for the weights is there."""
+
+
+@dataclass
+class Holder(Message):
+    """To a worker: where the weights on its device are, or why they are not held."""
+
+    part: str = ""
+    memory: dict[str, Any] = field(default_factory=dict)
+    refused: str = ""
+
+
+@dataclass
+class End(Message):
+    """To a recorder or holder: finish. `soon`: somebody waits for it."""
+
+    soon: bool = False
+
+
+@dataclass
+class Begin(Message):
+    """To a measuring process: measure from then on."""
+
+    begin_ns: int
+
+
+def _traceback(error: BaseException) -> str:
+    try:
+        lines = "".join(traceback.format_exception(error))
+    except Exception as second:  # a user's __str__ or source that cannot be read
+        return f"(its traceback cannot be had: {type(second).__name__})"
+    return shortened(printable(lines), _TRACEBACK_CHARS)
