@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from rtcore.cli.exits import end_program
@@ -167,9 +168,9 @@ def _show(console: Console, needs: Needs, findings: list[Finding], removed: list
         for check in checks:
             answer = by_key[check.key].answer
             found = Table.grid()
-            found.add_row(_escaped(answer.found))
+            found.add_row(escape(answer.found))
             if answer.fix:
-                found.add_row(f"[cyan]fix:[/] {_escaped(answer.fix)}")
+                found.add_row(f"[cyan]fix:[/] {escape(answer.fix)}")
             table.add_row(_SHOWN[answer.status], check.title, found)
         console.print(table)
     counts = Counter(finding.answer.status for finding in findings)
@@ -178,10 +179,6 @@ def _show(console: Console, needs: Needs, findings: list[Finding], removed: list
         f"\n{verdict}: {counts[Status.LACKS]} lacking, {counts[Status.WARN]} warnings, {counts[Status.OK]} ok, "
         f"{counts[Status.UNKNOWN]} could not be told"
     )
-
-
-def _escaped(text: str) -> str:
-    return text.replace("[", r"\[")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from rtcore.cli import romplay
@@ -310,7 +311,7 @@ def _show_roms(console: Console, reports: list[RomReport], others: int) -> None:
     for report in reports:
         game = report.game or ("another" if report.worlds else "[red]no ROM[/]")
         table.add_row(
-            _plain(report.path.name), _plain(report.title), game, "\n".join(report.worlds), _word(report.runs)
+            escape(report.path.name), escape(report.title), game, "\n".join(report.worlds), _word(report.runs)
         )
     console.print(table)
     for report in reports:
@@ -393,7 +394,7 @@ def _show_states(reports: list[StateReport], where: object, *, as_json: bool) ->
         name = report.path.name.removesuffix(SUFFIX)
         state = report.state
         world, game = (state.world, state.game) if state is not None else ("damaged", "")
-        table.add_row(_plain(name), _plain(world), _plain(game), _word(report.runs))
+        table.add_row(escape(name), escape(world), escape(game), _word(report.runs))
     console.print(table)
     for report in reports:
         if report.problem is not None:
@@ -424,11 +425,6 @@ def _table(*columns: str) -> Table:
 
 def _word(runs: bool | None) -> str:
     return {True: "[green]yes[/]", False: "[red]NO[/]", None: "[dim]-[/]"}[runs]
-
-
-def _plain(text: str) -> str:
-    """For a table: what a file, or its name, says is no markup and reaches no terminal as control characters."""
-    return printable(text).replace("[", r"\[")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from rtcore.cli.exits import Stopped, say_error
@@ -150,7 +151,7 @@ def _show_list(rows: list[RunRow], console: Console, *, as_json: bool) -> None:
         table.add_column(name, **options)
     for row in rows:
         # Text of another program is not markup.
-        cells = [of(row).replace("[", r"\[") for _, of, _ in _COLUMNS]
+        cells = [escape(of(row)) for _, of, _ in _COLUMNS]
         table.add_row(*cells, style=_STATE_STYLES[row.state])
     console.print(table)
 

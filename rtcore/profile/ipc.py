@@ -19,9 +19,9 @@ from rich.table import Table
 import rtcore
 from rtcore.errors import ConfigError, RtcoreError
 from rtcore.profile.children import Placement, as_publisher, choose, start_fork_server
-from rtcore.profile.results import Result, Row, percentiles_us, whole_numbers
+from rtcore.profile.options import frame_text, parse_frame, whole_numbers
+from rtcore.profile.results import Result, Row, percentiles_us
 from rtcore.profile.session import BLOCK, PRELOAD, Samples, Session, TransportFailed
-from rtcore.profile.synthetic_world import frame_text, parse_frame
 from rtcore.profile.transports import Rhythm, RtcoreTransport, Shape, Transport
 from rtcore.profile.views import Column, Steps, draw_lines, new_figure, save, table_of
 

@@ -7,14 +7,12 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from rtcore.clock import rate_from
 from rtcore.errors import ConfigError
 
 Row = dict[str, Any]
@@ -184,25 +182,3 @@ def _number(value: Any) -> float | None:
 
 def _key(result: Result, row: Row) -> tuple[str, ...]:
     return tuple(str(row.get(key)) for key in result.keys)
-
-
-# -- options of subcommands ------------------------------------------------------------------------------------------
-
-
-def whole_numbers(option: str, text: str, most: int = 1 << 62) -> list[int]:
-    """ "1,2,4" as numbers from 1 to `most`; ConfigError for anything else."""
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not parts or not all(part.isdecimal() and 1 <= int(part) <= most for part in parts):
-        upper = f"from 1 to {most}" if most < 1 << 62 else "of at least 1"
-        raise ConfigError(f"{option} {text!r}: expected whole numbers {upper}, as in 1,2,4")
-    return [int(part) for part in parts]
-
-
-def tick_rate(option: str, text: str) -> Fraction:
-    """ "60" or "4194304/70224" in Hz; ConfigError for anything else."""
-    try:
-        return rate_from(text)
-    except (ValueError, ZeroDivisionError) as error:
-        raise ConfigError(
-            f"{option} {text!r}: expected Hz as a number or a fraction, such as 60 or 4194304/70224"
-        ) from error

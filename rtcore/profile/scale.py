@@ -21,8 +21,9 @@ from rtcore.config.run import RuntimeConfig, make_config
 from rtcore.errors import ConfigError, RtcoreError, SharedMemoryError, StartupError
 from rtcore.profile import usage
 from rtcore.profile.host import HostWatch
-from rtcore.profile.results import Result, Row, tick_rate, whole_numbers
-from rtcore.profile.synthetic_world import SYNTHETIC_WORLD, frame_text, parse_frame
+from rtcore.profile.options import frame_text, parse_frame, tick_rate, whole_numbers
+from rtcore.profile.results import Result, Row
+from rtcore.profile.synthetic_world import SYNTHETIC_WORLD
 from rtcore.profile.views import Column, Steps, draw_lines, new_figure, save, table_of
 from rtcore.report.log import lines_to
 from rtcore.runtime.runtime import Runtime

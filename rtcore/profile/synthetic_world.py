@@ -8,26 +8,11 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
-from rtcore.errors import ConfigError
+from rtcore.profile.options import parse_frame
 from rtcore.spaces import ActionSpec, ObservationSpec
 
 #: As `env_id` of a run: rtcore looks worlds up by import string.
 SYNTHETIC_WORLD = "rtcore.profile.synthetic_world:synthetic_world"
-
-
-def parse_frame(text: str) -> tuple[int, ...]:
-    """ "144x160" or "210x160x3" as a shape; ConfigError for anything else."""
-    try:
-        shape = tuple(int(part) for part in text.lower().split("x"))
-    except ValueError:
-        shape = ()
-    if not 1 <= len(shape) <= 3 or min(shape) < 1:
-        raise ConfigError(f"frame {text!r}: expected height x width, or height x width x channels, as in 210x160x3")
-    return shape
-
-
-def frame_text(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))
 
 
 def specs_of(shape: tuple[int, ...], num_actions: int = 4) -> tuple[ObservationSpec, ActionSpec]:

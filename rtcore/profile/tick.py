@@ -24,7 +24,8 @@ from rich.table import Table
 from rtcore.clock import MonotonicClock, TickClock, TickGrid, plan_next_tick, whole_period_ns
 from rtcore.errors import ConfigError, RtcoreError, describe_exit
 from rtcore.profile.children import run_in_processes, start_fork_server
-from rtcore.profile.results import Result, Row, tick_rate
+from rtcore.profile.options import tick_rate
+from rtcore.profile.results import Result, Row
 from rtcore.profile.views import Column, Steps, new_figure, save, table_of
 from rtcore.realtime import prepare_env_process
 

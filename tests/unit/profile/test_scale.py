@@ -17,9 +17,10 @@ from rtcore.config.resolved import resolve
 from rtcore.errors import ConfigError, PolicyError, SharedMemoryError
 from rtcore.loop.world import make_environment
 from rtcore.profile import scale, usage
+from rtcore.profile.options import parse_frame
 from rtcore.profile.results import Result
 from rtcore.profile.scale import Case, describe
-from rtcore.profile.synthetic_world import SYNTHETIC_WORLD, parse_frame, synthetic_world
+from rtcore.profile.synthetic_world import SYNTHETIC_WORLD, synthetic_world
 from rtcore.scheduling.schedule import delay_for
 
 pytestmark = pytest.mark.unit
