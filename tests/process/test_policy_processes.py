@@ -48,7 +48,7 @@ def drawn_by_worker(seed: int, out: Path) -> dict[str, list[str]]:
         "env_args": {"folder": str(out)},
         "policy": "tests.support.policy_probes:noise",
     }
-    with rtcore.Runtime(**args, workers=3, ticks=40, seed=seed, out=out) as runtime:
+    with rtcore.Runtime(**args, workers=2, ticks=40, seed=seed, out=out) as runtime:
         runtime.wait()
     found: dict[str, list[str]] = {}
     with (out / "actions.csv").open() as file:
@@ -60,7 +60,7 @@ def drawn_by_worker(seed: int, out: Path) -> dict[str, list[str]]:
 
 def test_each_worker_draws_other_random_numbers_and_a_run_of_the_same_seed_the_same(tmp_path: Path) -> None:
     first, again, other = (drawn_by_worker(seed, tmp_path / name) for seed, name in ((5, "a"), (5, "b"), (6, "c")))
-    assert len(first) == 3
+    assert len(first) == 2
     for column in range(3):
         values = [action.split()[column] for actions in first.values() for action in actions]
         assert len(set(values)) == len(values), "no two inferences drew the same"
