@@ -8,11 +8,11 @@ import re
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.support.drills import wait_for
 
 pytestmark = pytest.mark.process
 
@@ -69,21 +69,13 @@ def test_the_own_world_is_short_and_moves_on_whoever_looks_until_it_is_closed(mo
     world = importlib.import_module("own_world").make_world(speed=3)
     (mover,) = set(threading.enumerate()) - threads
     before, _ = world.reset(seed=1)
-    wait_until(lambda: world.reset()[0][0] != before[0])  # nobody has stepped
+    wait_for(lambda: world.reset()[0][0] != before[0], "what moves though nobody has stepped")
     world.step(2)
-    wait_until(lambda: world.step(2)[0][1] > 0.5)  # the command stands until the next one
+    wait_for(lambda: world.step(2)[0][1] > 0.5, "the command, which stands until the next one")
     at_reset, _ = world.reset()
     assert at_reset[1] > 0.4, "an episode begins wherever things are"
     world.close()
     assert not mover.is_alive()
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """A watchdog, generous: it fails a test that would otherwise hang."""
-    give_up = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < give_up
-        time.sleep(0.002)
 
 
 def test_the_own_policy_is_refused_on_a_world_that_it_does_not_fit() -> None:

@@ -27,14 +27,8 @@ from rtcore.memory.weights import ParamStore, attach_store
 from rtcore.processes.launcher import PRELOAD_NETWORK
 from rtcore.runtime.runtime import Runtime
 from rtcore_workers.weights.device_memory import NotShared, open_memory
-from tests.process.test_weights_runs import (
-    PLAYING,
-    applied,
-    check_each_came_from_one_version,
-    start_publisher,
-    wait_for,
-)
-from tests.support.weight_parts import state
+from tests.support.drills import wait_for
+from tests.support.weight_parts import PLAYING, applied, check_each_came_from_one_version, start_publisher, state
 
 pytestmark = pytest.mark.process
 

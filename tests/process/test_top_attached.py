@@ -16,8 +16,7 @@ import subprocess
 import sys
 import termios
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ import rtcore
 from rtcore.memory.segments import SHM_DIR, files_of
 from rtcore.watch.attached import LIVE_STATES, SUMMARY_KEYS, AttachedRun, RunState
 from rtcore.watch.visible import visible_run_ids
+from tests.support.drills import wait_for
 
 pytestmark = pytest.mark.process
 
@@ -50,15 +50,6 @@ def lasting() -> Iterator[rtcore.Runtime]:
     """One for all that only look at it."""
     with rtcore.Runtime(**SMALL | {"duration": 900}) as runtime:
         yield runtime
-
-
-def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 120) -> None:
-    """A watchdog, generous: it fails a test that would otherwise hang, and measures nothing."""
-    give_up = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > give_up:
-            raise AssertionError(f"waited {timeout_s} s for {what}")
-        time.sleep(0.02)
 
 
 def end(runtime: rtcore.Runtime) -> dict[str, Any]:

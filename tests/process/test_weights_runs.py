@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,50 +14,16 @@ from safetensors.numpy import save_file
 import rtcore
 from rtcore.errors import PolicyError
 from rtcore.memory.segments import files_of
-from tests.support import weight_parts
-from tests.support.weight_parts import state
+from tests.support.drills import wait_for
+from tests.support.weight_parts import (
+    PLAYING,
+    applied,
+    check_each_came_from_one_version,
+    start_publisher,
+    state,
+)
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
-
-PLAYING: dict[str, Any] = {
-    "env_id": "tests.support.weight_parts:Steady",
-    "policy": "tests.support.weight_parts:constant",
-    "workers": 4,
-    "stagger": "free-running",
-    "warmup": 2,
-    "ticks": 1_000_000,
-}
-
-
-def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 150) -> None:
-    """A watchdog, generous: it fails a test that would otherwise hang, and measures nothing. Four workers that start
-    again on a machine with ten others' work have been seen to take a minute."""
-    give_up = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > give_up:
-            raise AssertionError(f"waited {timeout_s} s for {what}")
-        time.sleep(0.02)
-
-
-def applied(folder: Path) -> list[tuple[int, float, float, str]]:
-    """Of every action that was applied: version, the smallest and the largest weight it was computed with, checksum."""
-    with (folder / "actions.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row["kind"] == "acted"]
-    found = []
-    for row in rows:
-        low, high = map(float, row["applied_action"].split())
-        found.append((int(row["policy_version"]), low, high, row["policy_checksum"]))
-    return found
-
-
-def check_each_came_from_one_version(folder: Path) -> set[int]:
-    actions = applied(folder)
-    assert actions
-    assert [one for one in actions if not one[1] == one[2] == one[0]] == []
-    checksums = {version: checksum for version, _, _, checksum in actions}
-    assert all(checksums[version] == checksum for version, _, _, checksum in actions)
-    assert len(set(checksums.values())) == len(checksums), "another content, another checksum"
-    return set(checksums)
 
 
 def test_every_action_comes_from_one_version_through_thousands_of_publications(tmp_path: Path) -> None:
@@ -90,14 +51,6 @@ def test_every_action_comes_from_one_version_through_thousands_of_publications(t
     versions = check_each_came_from_one_version(tmp_path)
     assert len(versions) > 50
     assert max(versions) == 2500
-
-
-def start_publisher(run_id: str) -> subprocess.Popen[bytes]:
-    publisher = subprocess.Popen([sys.executable, weight_parts.__file__, run_id], stdout=subprocess.PIPE)
-    assert publisher.stdout is not None
-    with publisher.stdout as said:
-        assert said.readline() == b"publishing\n"
-    return publisher
 
 
 def test_publishers_and_workers_that_are_killed_spoil_no_weights_and_stop_nobody(tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
-"""A network whose action says which weights it was computed with, a world that takes it, and a publisher."""
+"""A network whose action says which weights it was computed with, a world that takes it, a publisher; a run of them."""
 
 from __future__ import annotations
 
+import csv
 import os
+import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -13,6 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from rtcore.memory.weights import attach_store
+
+PLAYING: dict[str, Any] = {
+    "env_id": "tests.support.weight_parts:Steady",
+    "policy": "tests.support.weight_parts:constant",
+    "workers": 4,
+    "stagger": "free-running",
+    "warmup": 2,
+    "ticks": 1_000_000,
+}
 
 
 class Steady(gymnasium.Env[Any, Any]):
@@ -78,6 +90,37 @@ def publish_for_ever(run_id: str) -> None:
     parent = os.getppid()
     while os.getppid() == parent:  # a test that was killed cannot end it
         store.publish(write, updates=1)
+
+
+def start_publisher(run_id: str) -> subprocess.Popen[bytes]:
+    """`publish_for_ever` in a process that is at it."""
+    publisher = subprocess.Popen([sys.executable, __file__, run_id], stdout=subprocess.PIPE)
+    assert publisher.stdout is not None
+    with publisher.stdout as said:
+        assert said.readline() == b"publishing\n"
+    return publisher
+
+
+def applied(folder: Path) -> list[tuple[int, float, float, str]]:
+    """Of every action that was applied: version, the smallest and the largest weight it was computed with, checksum."""
+    with (folder / "actions.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["kind"] == "acted"]
+    found = []
+    for row in rows:
+        low, high = map(float, row["applied_action"].split())
+        found.append((int(row["policy_version"]), low, high, row["policy_checksum"]))
+    return found
+
+
+def check_each_came_from_one_version(folder: Path) -> set[int]:
+    """Of every action that was applied; the versions."""
+    actions = applied(folder)
+    assert actions
+    assert [one for one in actions if not one[1] == one[2] == one[0]] == []
+    checksums = {version: checksum for version, _, _, checksum in actions}
+    assert all(checksums[version] == checksum for version, _, _, checksum in actions)
+    assert len(set(checksums.values())) == len(checksums), "another content, another checksum"
+    return set(checksums)
 
 
 if __name__ == "__main__":
