@@ -14,7 +14,8 @@ from rtcore.cli.profile import SUBCOMMANDS
 from rtcore.clock import MonotonicClock
 from rtcore.profile import ipc, tick
 
-pytestmark = [pytest.mark.process, pytest.mark.slow]
+# Eleven transports, each with processes of its own: half a minute on a quiet machine.
+pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(660)]
 
 PROFILE = [sys.executable, "-W", "error", "-m", "rtcore.cli.profile"]
 #: No display, as over SSH.
@@ -31,7 +32,7 @@ def run(*words, **more):
     """Exit code, output and errors of a program that left nothing behind."""
     process = start(*words, **more)
     try:
-        output, errors = process.communicate(timeout=150)
+        output, errors = process.communicate(timeout=600)
     finally:
         process.kill()
     assert left_behind(process.pid) == []
