@@ -66,7 +66,10 @@ def write_state(path: Path, state: bytes, *, rom_sha256: str, game: str, world: 
     """Write a start state, whole or not at all; folders are made.
 
     Args:
+        path: the file to be.
         state: what PyBoy's ``save_state`` wrote.
+        rom_sha256: of the ROM that it was saved with, in hex.
+        world: Gymnasium id of the world that it was saved in.
         game: key of the game, such as ``pokemon-red``.
         pyboy: version of PyBoy that saved it.
 

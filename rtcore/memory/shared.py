@@ -72,14 +72,29 @@ class SharedRun:
         self._control_buffer = control
 
     def worker_histogram(self, worker: int, name: str) -> Histogram:
-        """`name` is one of `WORKER_HISTOGRAMS`."""
+        """A worker's histogram, as a view of shared memory.
+
+        Args:
+            worker: Its index.
+            name: One of `WORKER_HISTOGRAMS`.
+
+        Returns:
+            A view, valid until `close`.
+        """
         return Histogram(self._control_buffer, self.layout.worker_histogram_at(worker, name))
 
     def worker_histograms(self, worker: int) -> dict[str, Histogram]:
         return {name: self.worker_histogram(worker, name) for name in WORKER_HISTOGRAMS}
 
     def trace_ring(self, process: int) -> TraceRing | None:
-        """The events of `layout.TRACE_ENV`, `TRACE_SUPERVISOR` or `TRACE_FIRST_WORKER` + w; None: not traced."""
+        """The events of one process.
+
+        Args:
+            process: `layout.TRACE_ENV`, `TRACE_SUPERVISOR` or `TRACE_FIRST_WORKER` + the worker's index.
+
+        Returns:
+            A view, valid until `close`; None if the run is not traced.
+        """
         segment = self._segments.get("trace")
         return TraceRing(segment.buf, self.layout, process) if segment is not None else None
 
@@ -90,7 +105,19 @@ class SharedRun:
 
     @classmethod
     def create(cls, run_id: str, layout: Layout, observation: ObservationSpec) -> SharedRun:
-        """Create and format every segment. `SharedMemoryError` if there is no room; the caller unlinks."""
+        """Create and format every segment. The caller unlinks, whatever happens.
+
+        Args:
+            run_id: Part of every segment's name.
+            layout: Sizes of everything.
+            observation: What a frame is.
+
+        Returns:
+            Views of the new segments.
+
+        Raises:
+            SharedMemoryError: There is no room.
+        """
         segments = {
             part: create_segment(run_id, part, layout, partial(_empty, part, layout)) for part in parts_of(layout)
         }
@@ -98,7 +125,19 @@ class SharedRun:
 
     @classmethod
     def attach(cls, run_id: str, layout: Layout, observation: ObservationSpec) -> SharedRun:
-        """Map the segments of a run; `LayoutMismatchError` if they are not what is expected."""
+        """Map the segments of a run, to read and write.
+
+        Args:
+            run_id: Part of every segment's name.
+            layout: What the segments must have.
+            observation: What a frame is.
+
+        Returns:
+            Views of the segments, valid until `close`.
+
+        Raises:
+            LayoutMismatchError: They are not what is expected.
+        """
         segments = {part: attach_segment(run_id, part, layout) for part in parts_of(layout)}
         return cls(segments, layout, observation)
 
@@ -106,7 +145,14 @@ class SharedRun:
     def watch(cls, run_id: str) -> SharedRun:
         """Map the segments of any run read-only, as an onlooker: nothing of the run can be changed or delayed.
 
-        `LayoutMismatchError` if there is no such run, or if it was started by another version of rtcore.
+        Args:
+            run_id: Part of every segment's name, as `rtcore-top` lists it.
+
+        Returns:
+            Views of the segments, valid until `close`.
+
+        Raises:
+            LayoutMismatchError: There is no such run, or another version of rtcore has started it.
         """
         control = attach_segment(run_id, "control", readonly=True)
         layout = layout_of(control)

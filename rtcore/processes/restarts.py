@@ -137,6 +137,7 @@ class Places:
         """A process has ended, and another is to take its place: returns why, for people.
 
         Args:
+            child: the process.
             work: what was done in this place so far (answers, updates): see `Restarts`.
             may_restart: False before the run has begun.
 

@@ -138,11 +138,12 @@ _MOST_DRAWN = 4000
 
 
 def draw_comparison(content: Mapping[str, Any], images: Mapping[str, Image | None], path: Path) -> None:
-    """Whole or not at all.
+    """Draw a comparison as a picture, whole or not at all.
 
     Args:
         content: Of compare.json. Rows come from actions.csv in the folders that it names.
         images: What the world of each half showed last, by name; None: it shows no image.
+        path: The file to be (PNG).
     """
     from matplotlib.figure import Figure  # noqa: PLC0415 - takes a second to import
 

@@ -185,11 +185,25 @@ class RunFolder:
         return max(seen, int(planned or 0))
 
     def deadline_ns(self, tick: int) -> int:
-        """When `tick` was due, whether it ran or not."""
+        """When a tick was due, whether it ran or not.
+
+        Args:
+            tick: Its number.
+
+        Returns:
+            Absolute time of CLOCK_MONOTONIC of that boot [ns].
+        """
         return self.axis.deadline_ns(tick)
 
     def in_ticks(self, at_ns: int) -> float:
-        """`at_ns` on the axis of ticks."""
+        """A time on the axis of ticks.
+
+        Args:
+            at_ns: Absolute time of CLOCK_MONOTONIC of that boot [ns].
+
+        Returns:
+            Ticks since tick 0, with a fraction.
+        """
         return self.axis.of_ns(at_ns)
 
 
@@ -204,7 +218,17 @@ def number_at(tree: dict[str, Any], *keys: str) -> float | None:
 
 
 def read_run(path: Path) -> RunFolder:
-    """The run in `path`. ConfigError: no such folder, nothing of a run in it, or tables of another version."""
+    """Read what a run has left.
+
+    Args:
+        path: Its folder.
+
+    Returns:
+        The run; what is missing or unreadable is told in its `notes`.
+
+    Raises:
+        ConfigError: No such folder, nothing of a run in it, or tables of another version.
+    """
     _check_folder(path)
     notes: list[str] = []
     about = read_json(path / CONFIG, notes, "the settings, versions and machine are not known")

@@ -138,7 +138,19 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
     # -- Gymnasium -----------------------------------------------------------------------------------------
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """A fresh episode at the next tick. ConfigError for options that are not JSON."""
+        """Begin an episode at the next tick. Goes through at any time.
+
+        Args:
+            seed: Of the world, as of any Gymnasium env.
+            options: Of the world; JSON.
+
+        Returns:
+            The first observation, and info with `info["rtcore"]`: ticks, delays, who acted.
+
+        Raises:
+            ConfigError: The options are not JSON.
+            EnvironmentFailed: What the world raised.
+        """
         super().reset(seed=seed)
         self._begun = False  # whatever interrupts it: the old episode is over
         if self._reset_act_buf:
@@ -153,7 +165,16 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Hand an action over; returns with the next frame, at the latest a tick later if the world is on time.
 
-        PolicyError for an action that is not in the action space. After the last frame of an episode only `reset` goes.
+        Args:
+            action: An element of the action space.
+
+        Returns:
+            Observation, reward (the sum over all ticks since the last step), terminated, truncated, info.
+
+        Raises:
+            PolicyError: The action is not in the action space.
+            gymnasium.error.ResetNeeded: The episode is over, or none has begun.
+            EnvironmentFailed: What the world raised.
         """
         if not self._begun:
             raise gymnasium.error.ResetNeeded("no episode is under way: call reset()")

@@ -52,7 +52,14 @@ class InterfaceEnv(gymnasium.Env[npt.NDArray[Any], Any]):
         ep_max_length: float = math.inf,
         wait_on_done: bool = False,
     ) -> None:
-        """`interface`: an instance. `time_step_duration` in s: the ticks are 1 / time_step_duration Hz."""
+        """As rtgym's own env.
+
+        Args:
+            interface: An instance.
+            time_step_duration: The tick period [s].
+            ep_max_length: Ticks after which an episode is truncated.
+            wait_on_done: Whether an episode's end calls the interface's `wait`.
+        """
         self._interface = interface
         self._max_steps = ep_max_length
         self._wait_on_done = wait_on_done
@@ -90,7 +97,18 @@ class InterfaceEnv(gymnasium.Env[npt.NDArray[Any], Any]):
 
 
 def make_world(*, interface: str | Callable[..., Any], **config: Any) -> InterfaceEnv:
-    """An `InterfaceEnv` of `interface` ("module:Class", or the class), with these keys of an rtgym configuration."""
+    """Make the world of an rtgym interface; called in the world's process.
+
+    Args:
+        interface: "module:Class", or the class.
+        config: Keys of an rtgym configuration that the world takes.
+
+    Returns:
+        The world.
+
+    Raises:
+        ConfigError: There is no such class.
+    """
     path = import_path(interface)
     module, _, name = path.partition(":")
     try:
@@ -104,9 +122,19 @@ def make_world(*, interface: str | Callable[..., Any], **config: Any) -> Interfa
 def realtime_env(config: dict[str, Any], *, delay_ticks: int = 1, **fields: Any) -> gymnasium.Env[Any, Any]:
     """What `gymnasium.make("real-time-gym-v1", config=config)` is, clocked by rtcore.
 
-    Observations and `act_buf_len`, `act_in_obs`, `reset_act_buf` are as in rtgym. `fields` are `RealtimeEnv`'s; by
-    default a control stays (`on_missing="repeat"`) and the device is not waited for (`on_reset="run"`). The interface
-    lives in the world's process. ConfigError for a key whose function cannot be kept.
+    The interface lives in the world's process.
+
+    Args:
+        config: An rtgym configuration; observations, `act_buf_len`, `act_in_obs` and `reset_act_buf` are as in rtgym.
+        delay_ticks: As of `RealtimeEnv`.
+        fields: Those of `RealtimeEnv`; by default a control stays (`on_missing="repeat"`) and the device is not waited
+            for (`on_reset="run"`).
+
+    Returns:
+        An env whose observations are tuples, as rtgym's.
+
+    Raises:
+        ConfigError: A key is unknown, or its function cannot be kept.
     """
     given = {name: config[name] for name in _WORLD_KEYS if name in config}
     _refuse_others(config)

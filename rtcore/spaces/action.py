@@ -32,7 +32,17 @@ class ActionSpec(ArraySpec):
 
     @classmethod
     def from_space(cls, space: object) -> ActionSpec:
-        """Describe a Gymnasium action space; ConfigError for a kind that has no fixed array form."""
+        """Describe a Gymnasium action space.
+
+        Args:
+            space: A Box, Discrete, MultiDiscrete or MultiBinary.
+
+        Returns:
+            What an action looks like in memory.
+
+        Raises:
+            ConfigError: It is of a kind that has no fixed array form.
+        """
         if isinstance(space, spaces.Box):
             require_plain_numbers("action space", space)
             return cls(space.shape, space.dtype.name, packed_bounds(space.low), packed_bounds(space.high), "box")
@@ -82,7 +92,17 @@ class ActionSpec(ArraySpec):
 
     @classmethod
     def from_json(cls, data: Mapping[str, object]) -> ActionSpec:
-        """Inverse of `to_json`; ConfigError on anything else."""
+        """Inverse of `to_json`.
+
+        Args:
+            data: What `to_json` gave, also after JSON.
+
+        Returns:
+            An equal spec.
+
+        Raises:
+            ConfigError: It is anything else.
+        """
         kind = data.get("kind")
         if kind not in _ACTION_KINDS:
             raise ConfigError(f"action spec has kind {kind!r}; expected one of {', '.join(_ACTION_KINDS)}")
@@ -90,9 +110,14 @@ class ActionSpec(ArraySpec):
         return cls(*fields_from_json("action", rest), kind)
 
     def encode(self, action: object, out: Array) -> None:
-        """Write an action into `out` (this dtype; this shape, or as many elements).
+        """Write an action into memory.
 
-        PolicyError if the action is not in the space.
+        Args:
+            action: An element of the space.
+            out: An array of this dtype, of this shape or with as many elements.
+
+        Raises:
+            PolicyError: The action is not in the space.
         """
         try:
             value = self._as_element(action)
@@ -101,13 +126,20 @@ class ActionSpec(ArraySpec):
         out[...] = value.reshape(out.shape)
 
     def decode(self, raw: object) -> Action:
-        """What `env.step` expects: a Python int for Discrete, else a new array, never a view of `raw`."""
+        """Make what `env.step` expects.
+
+        Args:
+            raw: An array of this dtype, (*shape,).
+
+        Returns:
+            A Python int for Discrete, else a new array, never a view of `raw`.
+        """
         if self.kind == "discrete":
             return int(cast(Any, raw))
         return np.array(raw, dtype=self.np_dtype).reshape(self.shape)
 
     def from_policy_output(self, output: Array, chunk: int = 1) -> Array:
-        """Turn what a policy returned for a batch of one into new actions (chunk, *shape) of this dtype.
+        """Turn what a policy returned for a batch of one into new actions.
 
         Accepted, each with an axis of length `chunk` after the batch axis if chunk > 1:
 
@@ -117,7 +149,15 @@ class ActionSpec(ArraySpec):
         - MultiBinary(n): float (1, n) logits, on where > 0; or integers or bools (1, n).
         - Box: numbers (1, *shape), clipped into the bounds; rounded first if the Box has an integer dtype.
 
-        PolicyError on NaN or infinity, another shape or dtype, or an integer outside the space.
+        Args:
+            output: What the policy returned.
+            chunk: Actions in it.
+
+        Returns:
+            (chunk, *shape) of this dtype: a new array.
+
+        Raises:
+            PolicyError: A NaN or an infinity, another shape or dtype, or an integer outside the space.
         """
         self._require_accepted(output, chunk)
         if output.dtype.kind == "f" and not np.isfinite(output).all():
@@ -142,7 +182,15 @@ class ActionSpec(ArraySpec):
         return shaped
 
     def count_clipped(self, output: Array, chunk: int = 1) -> int:
-        """How many of the `chunk` actions in a policy's output lie outside a Box's bounds; 0 for other spaces."""
+        """Count what has to be clipped.
+
+        Args:
+            output: Of a policy, for a batch of one.
+            chunk: Actions in it.
+
+        Returns:
+            How many of them lie outside a Box's bounds; 0 for other spaces.
+        """
         if self.kind != "box":
             return 0
         values = output.reshape(chunk, -1)
@@ -183,7 +231,14 @@ class ActionSpec(ArraySpec):
         return first, f"{name} has no no-op: action {first} stands in; choose with --noop-action"
 
     def sample(self, rng: np.random.Generator) -> Action:
-        """A random action that depends on `rng` alone: see `draw`."""
+        """Draw a random action: see `draw`.
+
+        Args:
+            rng: All that it depends on.
+
+        Returns:
+            As of `decode`.
+        """
         return self.decode(self.draw(rng))
 
     def _as_element(self, action: object) -> Array:

@@ -27,7 +27,17 @@ class ObservationSpec(ArraySpec):
 
     @classmethod
     def from_space(cls, space: object) -> ObservationSpec:
-        """Describe a Gymnasium observation space; ConfigError for anything but Boxes of plain numbers."""
+        """Describe a Gymnasium observation space.
+
+        Args:
+            space: A Box of plain numbers, or a Dict of such, also nested.
+
+        Returns:
+            What its frames look like in memory.
+
+        Raises:
+            ConfigError: It is another space.
+        """
         if isinstance(space, spaces.Dict):
             parts = parts_of(space)
             return cls((frame_bytes(parts),), "uint8", (0,), (255,), parts)
@@ -40,10 +50,18 @@ class ObservationSpec(ArraySpec):
         return cls(space.shape, space.dtype.name, packed_bounds(space.low), packed_bounds(space.high))
 
     def check(self, observation: object) -> Array:
-        """The observation of a Box again; EnvironmentFailed unless it is an ndarray of this shape and dtype.
+        """Check a Box's observation. Observations of a Dict are checked where they are packed (`FramePacker`).
 
-        Called every tick: it compares attributes, reads no element, and keeps nothing allocated. Observations of a
-        Dict are checked where they are packed (`FramePacker`).
+        Called every tick: it compares attributes, reads no element, and keeps nothing allocated.
+
+        Args:
+            observation: What the world returned.
+
+        Returns:
+            The same array.
+
+        Raises:
+            EnvironmentFailed: It is no ndarray of this shape and dtype.
         """
         if (
             isinstance(observation, np.ndarray)
@@ -54,14 +72,25 @@ class ObservationSpec(ArraySpec):
         raise broken_promise("returned", observation, self)
 
     def unpack(self, frames: Any) -> Any:
-        """Frames as the world's space has them, with any axes in front: `frames` itself, or a dict of views of it.
+        """Frames as the world's space has them, with any axes in front.
 
-        `frames`: an array or a torch tensor, (..., *shape). Of a Dict each part is (..., *part_shape), of its dtype.
+        Args:
+            frames: An array or a torch tensor, (..., *shape).
+
+        Returns:
+            `frames` itself; of a Dict a dict of views of it, each part (..., *part_shape) of its dtype.
         """
         return unpack(self.parts, frames) if self.parts else frames
 
     def draw(self, rng: np.random.Generator) -> Array:
-        """A random frame of the space: of a Dict each part is."""
+        """Draw a random frame of the space.
+
+        Args:
+            rng: All that it depends on.
+
+        Returns:
+            (*shape,) of this dtype.
+        """
         if not self.parts:
             return super().draw(rng)
         frame = np.zeros(self.shape, self.np_dtype)
@@ -84,7 +113,17 @@ class ObservationSpec(ArraySpec):
 
     @classmethod
     def from_json(cls, data: Mapping[str, object]) -> ObservationSpec:
-        """Inverse of `to_json`; ConfigError on anything else."""
+        """Inverse of `to_json`.
+
+        Args:
+            data: What `to_json` gave, also after JSON.
+
+        Returns:
+            An equal spec.
+
+        Raises:
+            ConfigError: It is anything else.
+        """
         rest = {key: value for key, value in data.items() if key != "parts"}
         fields = fields_from_json("observation", rest)
         if "parts" not in data:

@@ -55,13 +55,17 @@ def write_video(
     max_ticks: int | None = None,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Film:
-    """Draw recordings side by side, or the first `max_ticks` rows of each, into `path`, whole or not at all.
-
-    ConfigError if one has no frame, RecordError if the disk is full.
+    """Draw recordings side by side, whole or not at all.
 
     Args:
         recordings: By name, which is the title in its panel; "": that of its world. All at the rate of the first.
+        path: The file to be (mp4).
+        max_ticks: Only so many rows of each; None: all.
         progress: Gets (frames done, of so many) after each.
+
+    Raises:
+        ConfigError: One has no frame.
+        RecordError: The disk is full.
     """
     strips = [_Strip(recording, name, max_ticks) for name, recording in recordings.items()]
     rate_hz = strips[0].recording.rate_hz
