@@ -9,7 +9,8 @@ from __future__ import annotations
 import textwrap
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from itertools import islice
+from itertools import groupby, islice
+from operator import itemgetter
 from types import TracebackType
 from typing import Self, TypeAlias, TypeVar
 
@@ -348,14 +349,8 @@ class LiveFrame:
 
 def _runs(cells: list[Cell]) -> Line:
     """Neighbours of one style as one piece."""
-    runs: Line = []
-    start, current = 0, cells[0][1] if cells else ""
-    for column, (_, style) in enumerate(cells):
-        if style != current:
-            runs.append(("".join([glyph for glyph, _ in cells[start:column]]), current))
-            start, current = column, style
-    runs.append(("".join([glyph for glyph, _ in cells[start:]]), current))
-    return runs
+    pieces = groupby(cells, key=itemgetter(1))
+    return [("".join(glyph for glyph, _ in piece), style) for style, piece in pieces]
 
 
 def _flow(label: str, items: Line, width: int) -> list[Line]:
