@@ -140,7 +140,8 @@ def windows(
     than a stretch (seconds at 1 kHz, minutes at 60 Hz) keeps its due tick, and may lose the arrow from its frame.
     """
     longest = max(processes.values(), key=len)
-    limits = [*np.maximum.accumulate(longest["start_ns"][window_events::window_events]).tolist(), None]
+    starts_ns = [_piece(longest, at, 1)["start_ns"][0] for at in range(window_events, len(longest), window_events)]
+    limits = [*np.maximum.accumulate(np.array(starts_ns, np.int64)).tolist(), None]
     readers = {name: _Reader(events) for name, events in processes.items()}
     none = dict.fromkeys(processes, np.empty(0, TRACE_EVENT.dtype))
     booked = none["env"] if "env" in none else np.empty(0, TRACE_EVENT.dtype)
@@ -168,7 +169,8 @@ class _Reader:
         while self._next < len(self._events) and (
             limit_ns is None or not len(self._open) or self._open["start_ns"][-1] < limit_ns
         ):
-            piece = self._read(_PIECE_EVENTS)
+            piece = _piece(self._events, self._next, _PIECE_EVENTS)
+            self._next += len(piece)
             self._open = _joined([self._open, piece])
         end = len(self._open)
         if limit_ns is not None:
@@ -179,12 +181,13 @@ class _Reader:
         taken, self._open = self._open[:end], self._open[end:].copy()
         return taken
 
-    def _read(self, count: int) -> Events:
-        first, self._next = self._next, min(self._next + count, len(self._events))
-        if not isinstance(self._events, np.memmap) or self._events.filename is None:
-            return self._events[first : self._next]
-        offset = self._events.offset + first * self._events.itemsize
-        return np.fromfile(self._events.filename, self._events.dtype, self._next - first, offset=offset)
+
+def _piece(events: Events, first: int, count: int) -> Events:
+    """Events `first` to `first + count - 1`, as far as there are any: read from their file, not mapped."""
+    count = min(count, len(events) - first)
+    if not isinstance(events, np.memmap) or events.filename is None:
+        return events[first : first + count]
+    return np.fromfile(events.filename, events.dtype, count, offset=events.offset + first * events.itemsize)
 
 
 def _last_bookings(env: Events) -> Events:
