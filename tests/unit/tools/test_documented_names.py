@@ -57,3 +57,12 @@ def test_the_architecture_names_every_package() -> None:
     text = (ROOT / "docs/architecture.md").read_text()
     packages = {path.parent.name for path in ROOT.glob("rtcore/*/__init__.py")}
     assert not {name for name in packages if f"`rtcore/{name}/`" not in text}
+
+
+def test_the_main_files_of_a_folder_are_in_it() -> None:
+    rows = re.findall(
+        r"^\| `((?:rtcore|workers)/[\w/]+/)` \|.*\| (`.*`) \|$", (ROOT / "docs/architecture.md").read_text(), re.M
+    )
+    assert len(rows) > 10
+    named = [ROOT / folder / name for folder, names in rows for name in re.findall(r"`(\w+)`", names)]
+    assert not [path for path in named if not (path.is_dir() or path.with_suffix(".py").is_file())]
