@@ -203,9 +203,42 @@ class Failed(Message):
 
 @dataclass
 class Ready(Message):
-    """A child can do its work from now on; `info`: what it found out on the way there."""
+    """A child can do its work from now on. Classes below: what it found out on the way there."""
 
-    info: dict[str, Any] = field(default_factory=dict)
+
+@dataclass
+class EnvironmentReady(Ready):
+    """`realtime`: what the kernel granted, by what was asked for."""
+
+    realtime: dict[str, str]
+
+
+@dataclass
+class WorkerReady(Ready):
+    """What the policy turned out to be, and where it computes. `warmup_ns`: times of the first inferences."""
+
+    policy: str
+    synthetic: bool
+    pad_ms: float | None
+    num_parameters: int
+    device: str
+    notes: list[str]
+    mps: str
+    num_gpus: int
+    warmup_ns: list[int]
+
+
+@dataclass
+class LearnerReady(Ready):
+    device: str
+
+
+@dataclass
+class HolderReady(Ready):
+    """`memory`: how workers open what it owns (`DeviceMemory.exported`)."""
+
+    memory: dict[str, Any]
+    notes: list[str]
 
 
 @dataclass

@@ -30,7 +30,7 @@ from rtcore.memory.layout import TRACE_ENV
 from rtcore.memory.segments import attach_semaphore
 from rtcore.memory.shared import Phase, SharedRun, phase_of
 from rtcore.memory.waiting import WAITING
-from rtcore.messages import AtWorld, EnvironmentBoot, Failed, Ready, SegmentsMade, WorldSpec
+from rtcore.messages import AtWorld, EnvironmentBoot, EnvironmentReady, Failed, SegmentsMade, WorldSpec
 from rtcore.realtime import prepare_env_process
 from rtcore.scheduling.dispatch import Dispatcher
 from rtcore.scheduling.schedule import Schedule
@@ -57,7 +57,7 @@ def main(boot: EnvironmentBoot, channel: Channel) -> None:
         places = range(layout.max_workers)
         wake = [attach_semaphore(boot.run_id, worker).release if is_woken else _wake_nobody for worker in places]
         world.count = shared.env_counters.add
-        channel.send(Ready({"realtime": report}))
+        channel.send(EnvironmentReady(report))
         resets = None
         if boot.played:
             resets = ResetOrders(shared, channel, world.order_reset, run.period_ns)

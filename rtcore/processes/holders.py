@@ -18,7 +18,7 @@ from rtcore.errors import describe_exit
 from rtcore.memory.layout import Layout, ParamLayout
 from rtcore.memory.segments import segment_path
 from rtcore.memory.weights import ParamStore, attach_store, create_store
-from rtcore.messages import End, Holder, HolderBoot, HoldWish
+from rtcore.messages import End, Holder, HolderBoot, HolderReady, HoldWish
 from rtcore.processes.launcher import Child, Launch
 
 _log = logging.getLogger(__name__)
@@ -94,8 +94,10 @@ class HolderProcesses:
         if place.child is not child:
             return
         if child.exitcode is None:
-            for note in (child.ready or {}).pop("notes", ()):
-                _log.warning(f"weight holder of {place.device}: {note}")
+            if isinstance(child.ready, HolderReady):
+                for note in child.ready.notes:
+                    _log.warning(f"weight holder of {place.device}: {note}")
+                child.ready.notes.clear()
             self._answer(place)
             return
         place.child = None
@@ -159,8 +161,8 @@ class HolderProcesses:
         child = place.child
         if place.refused:
             reply = Holder(refused=place.refused)
-        elif child is not None and child.ready is not None and child.exitcode is None:
-            reply = Holder(f"holder{place.index}", child.ready["memory"])
+        elif child is not None and isinstance(child.ready, HolderReady) and child.exitcode is None:
+            reply = Holder(f"holder{place.index}", child.ready.memory)
             place.users = [user for user in place.users if user.exitcode is None] + place.waiting
         else:
             return

@@ -19,7 +19,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import psutil
 
@@ -94,7 +94,7 @@ class Child:
     channel: Channel | None = None
     pid: int = 0
     exitcode: int | None = None
-    ready: dict[str, Any] | None = None
+    ready: Ready | None = None
     failure: Failed | None = None
     #: What else it has said and nobody has taken yet, oldest first.
     messages: deque[Message] = field(default_factory=deque)
@@ -403,7 +403,7 @@ class Launcher:
                 if isinstance(message, Failed):
                     child.failure = message
                 elif isinstance(message, Ready):
-                    child.ready = message.info
+                    child.ready = message
                 else:
                     child.messages.append(message)
         except ChannelError as error:

@@ -248,7 +248,7 @@ class Supervisor:
         env.begin_watching(run, self._shared)
         child.send(SegmentsMade(layout, run))
         self.wait_until(lambda: child.ready is not None, "the world", self.config.faults.startup_timeout_s)
-        self.env_info |= child.ready or {}
+        self.env_info |= vars(child.ready)
 
     def _has_world(self) -> bool:
         """What the world looks like is in `env_info`."""

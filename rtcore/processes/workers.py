@@ -159,7 +159,7 @@ class WorkerProcesses:
     def info(self, index: int) -> dict[str, Any] | None:
         """What a worker said when it was ready."""
         child = self.places.get(index)
-        return child.ready or None if child is not None else None
+        return dict(vars(child.ready)) if child is not None and child.ready is not None else None
 
     def devices(self, num_workers: int, policy_info: dict[str, Any]) -> list[str]:
         """Where each worker computes, as it said when it was ready; else as `policy_info` says."""

@@ -20,13 +20,18 @@ class PartBoot(Boot):
     chars: int = 0
 
 
+@dataclass
+class PartReady(Ready):
+    bytes: int
+
+
 def part_boot(**fields: Any) -> PartBoot:
     return PartBoot("", [0], **fields)
 
 
 def waits(boot: PartBoot, channel: Channel) -> None:
     """Ready at once; ends when it is told to."""
-    channel.send(Ready({"bytes": len(boot.pad)}))
+    channel.send(PartReady(len(boot.pad)))
     channel.expect(End, 60)
 
 

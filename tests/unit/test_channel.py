@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from rtcore.channel import Channel
 from rtcore.errors import ChannelError, ConfigError, EnvironmentFailed, PolicyError
-from rtcore.messages import Begin, End, Failed, Forked, Ready, Result, WorldSpec
+from rtcore.messages import Begin, End, Failed, Forked, LearnerReady, Result, WorldSpec
 
 pytestmark = pytest.mark.unit
 
@@ -174,9 +174,9 @@ def test_a_descriptor_for_which_there_is_no_room_is_minus_one_and_the_next_one_i
 
 def test_a_closed_end_is_told_after_what_it_had_sent() -> None:
     with both_ends() as (left, right):
-        left.post(Ready({"device": "cpu"}))
+        left.post(LearnerReady("cpu"))
         left.close()
-        assert right.receive(5) == Ready({"device": "cpu"})
+        assert right.receive(5) == LearnerReady("cpu")
         with pytest.raises(ChannelError, match="the other process is gone"):
             right.receive(5)
         assert right.is_closed

@@ -11,7 +11,7 @@ from rtcore.channel import Channel
 from rtcore.clock import NS_PER_MS
 from rtcore.errors import ChannelError, PolicyError
 from rtcore.memory.weights import ParamStore, Version, attach_store
-from rtcore.messages import HolderBoot, Ready
+from rtcore.messages import HolderBoot, HolderReady
 from rtcore.realtime import keep_off
 from rtcore_workers.weights.device_memory import DeviceMemory, NotShared, allocate
 
@@ -33,7 +33,7 @@ def main(boot: HolderBoot, channel: Channel) -> None:
     stores = attach_store(boot.run_id), attach_store(boot.run_id, boot.part)
     holder = Holder(*stores, memory, boot.claim, boot.generation)
     holder.fill()
-    channel.send(Ready({"memory": memory.exported, "notes": memory.notes}))
+    channel.send(HolderReady(memory.exported, list(memory.notes)))
     while not _is_told_to_end(channel):
         holder.follow()
     memory.close()

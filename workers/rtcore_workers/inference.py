@@ -27,7 +27,7 @@ from rtcore.memory.tensors import ParamManifest
 from rtcore.memory.trace import TraceKind
 from rtcore.memory.waiting import Waiting, make_waiting
 from rtcore.memory.weights import ParamStore, attach_store, layout_of
-from rtcore.messages import LeavesItsSpace, Ready, WeightSizes, WeightsMade, WorkerBoot
+from rtcore.messages import LeavesItsSpace, WeightSizes, WeightsMade, WorkerBoot, WorkerReady
 from rtcore.realtime import keep_off
 from rtcore.spaces import ActionSpec, ObservationCheck
 from rtcore_workers.malloc import keep_freed_memory
@@ -90,19 +90,19 @@ def main(boot: WorkerBoot, channel: Channel) -> None:
     warmup_ns = worker.warm_up(config.timing.warmup, at_least)
     gc.collect()
     gc.freeze()
-    ready = {
-        "policy": policy.info.describe(),
-        "synthetic": policy.info.synthetic,
-        "pad_ms": policy.info.pad_ms,
-        "num_parameters": policy.info.num_parameters,
-        "device": policy.info.device,
-        "notes": list(policy.info.notes),
-        "mps": _mps(policy.info.device),
-        "num_gpus": _num_gpus(policy.info.device),
-        "warmup_ns": warmup_ns,
-    }
+    ready = WorkerReady(
+        policy=policy.info.describe(),
+        synthetic=policy.info.synthetic,
+        pad_ms=policy.info.pad_ms,
+        num_parameters=policy.info.num_parameters,
+        device=policy.info.device,
+        notes=list(policy.info.notes),
+        mps=_mps(policy.info.device),
+        num_gpus=_num_gpus(policy.info.device),
+        warmup_ns=warmup_ns,
+    )
     worker.be_ready()
-    channel.send(Ready(ready))
+    channel.send(ready)
     worker.serve()
 
 

@@ -24,7 +24,7 @@ from rtcore.memory.history import History
 from rtcore.memory.master import STOPPED_BY, Floats, LearnerState, MasterState, attach_master
 from rtcore.memory.shared import Phase, SharedRun, phase_of
 from rtcore.memory.weights import ParamStore, attach_store
-from rtcore.messages import LearnerBoot, Ready
+from rtcore.messages import LearnerBoot, LearnerReady
 from rtcore.realtime import keep_off
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore_workers.dqn import DqnLearner, Gradient, Update, copy_untrained
@@ -71,7 +71,7 @@ def main(boot: LearnerBoot, channel: Channel) -> None:
         step_back(config)
     # Heartbeat first: the supervisor watches it from the moment it reports ready.
     loop = LearnerLoop(run, learner, shared, boot.generation)
-    channel.send(Ready({"device": learner.device}))
+    channel.send(LearnerReady(learner.device))
     loop.run()
 
 

@@ -7,7 +7,7 @@ from rtcore.memory.layout import Layout
 from rtcore.memory.segments import create_segment, new_run_id, unlink_all
 from rtcore.memory.tensors import ParamManifest, ParamTensor
 from rtcore.memory.weights import attach_store, create_store, layout_of
-from rtcore.messages import Failed, Holder, HoldWish
+from rtcore.messages import Failed, Holder, HolderReady, HoldWish
 from rtcore.processes.holders import HolderProcesses
 from rtcore.processes.launcher import Child
 
@@ -68,7 +68,7 @@ class Run:
         self.processes.check(holder, self.params, in_run=in_run)
 
     def be_ready(self, holder):
-        holder.ready = {"memory": MEMORY, "notes": []}
+        holder.ready = HolderReady(MEMORY, [])
         self.check(holder)
 
     def die(self, holder, *, in_run=True):

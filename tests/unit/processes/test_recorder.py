@@ -11,7 +11,7 @@ from rtcore.cli.play import Played
 from rtcore.clock import ManualClock
 from rtcore.config.run import make_config
 from rtcore.host.watchdog import Patience
-from rtcore.messages import Recorded
+from rtcore.messages import Ready, Recorded
 from rtcore.processes.launcher import Child, Launcher
 from rtcore.processes.recorder import RecorderProcess
 from rtcore.recording.schema import FOLDER, MAIN_FILE, UNFINISHED
@@ -36,7 +36,7 @@ def recorded(tmp_path, said) -> tuple[RecorderProcess, Child, list[str]]:
     launch: Any = lambda entry, boot: child  # noqa: E731
     recorder = RecorderProcess(config, cast(Any, SHARED), launch, Patience(ManualClock()))
     recorder.start({}, cast(Any, None), cast(Any, None))
-    child.ready, child.pid = {}, 2**22 + 1
+    child.ready, child.pid = Ready(), 2**22 + 1
     return recorder, child, said
 
 
