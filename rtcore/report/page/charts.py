@@ -133,11 +133,11 @@ def _group_of(bar: Bar) -> tuple[Outcome, bool]:
 
 def _inferences(outcome: Outcome, answered: bool, jobs: Sequence[tuple[Bar, InferenceRow]]) -> dict[str, Any]:
     due = ", due at tick %{customdata[2]:,d}" if any(job.due_tick >= 0 for _, job in jobs) else ""
-    text = f"<b>worker %{{y}}: {_words(outcome.name)}</b><br>booked at tick %{{customdata[0]:,d}}{due}<br>"
+    text = f"<b>worker %{{customdata[3]}}: {_words(outcome.name)}</b><br>booked at tick %{{customdata[0]:,d}}{due}<br>"
     if answered:
         stages = ("booking to start", "to its own copy of the frame", "inference", "writing")
-        text += "frame of tick %{customdata[3]:,d}, episode %{customdata[4]}<br>settled at tick %{customdata[1]:,d}"
-        text += "".join(f"<br>{stage} %{{customdata[{5 + n}]:.3~s}}s" for n, stage in enumerate(stages))
+        text += "frame of tick %{customdata[4]:,d}, episode %{customdata[5]}<br>settled at tick %{customdata[1]:,d}"
+        text += "".join(f"<br>{stage} %{{customdata[{6 + n}]:.3~s}}s" for n, stage in enumerate(stages))
     else:
         text += "no answer<br>settled at tick %{customdata[1]:,d}"
     return {
@@ -154,7 +154,7 @@ def _inferences(outcome: Outcome, answered: bool, jobs: Sequence[tuple[Bar, Infe
 
 
 def _facts_of(job: InferenceRow) -> list[float]:
-    facts: list[float] = [job.booked_tick, job.resolved_tick, job.due_tick]
+    facts: list[float] = [job.booked_tick, job.resolved_tick, job.due_tick, job.worker]
     if job.write_ns:
         times_ns = (job.booked_ns, job.start_ns, job.read_ns, job.infer_end_ns, job.write_ns)
         facts += [job.obs_tick, job.episode, *(round((b - a) / NS_PER_S, 7) for a, b in pairwise(times_ns))]
