@@ -40,10 +40,12 @@ class WorstStretch:
 
     def add(self, header: FrameHeader) -> None:
         """A tick that was just recorded."""
-        missing = min(header.skipped_ticks, SIZE_TICKS - 1) + (header.kind in (TickKind.MISSED, TickKind.IDLE))
         window = self._window
+        skipped = min(header.skipped_ticks, SIZE_TICKS - 1)
+        window.extend((tick, 1) for tick in range(header.tick - skipped, header.tick))
+        missing = int(header.kind in (TickKind.MISSED, TickKind.IDLE))
         window.append((header.tick, missing))
-        self._without_action += missing
+        self._without_action += skipped + missing
         while window[0][0] <= header.tick - SIZE_TICKS:
             self._without_action -= window.popleft()[1]
         if self._without_action > self._most:
