@@ -28,7 +28,7 @@ from rtcore.clock import cpu_time_ns
 from rtcore.config.groups import LearningSettings
 from rtcore.learn.replay_memory import TransitionReader
 from rtcore.learn.transitions import TransitionBuilder
-from rtcore.memory.layout import FRAME_HEADER
+from rtcore.memory.layout import FrameHeader
 from rtcore.memory.master import MasterState
 from rtcore.memory.ring import FrameRing
 from rtcore.memory.weights import ParamStore, layout_of
@@ -55,11 +55,12 @@ def network(policy: str) -> nn.Module:
 def filled_ring(frames: np.ndarray[Any, Any], actions: np.ndarray[Any, Any]) -> FrameRing:
     """One decision a tick, a tick old, without an end."""
     ring = FrameRing.private(OBSERVATION, ACTION.nbytes, len(frames) + 2)
-    plain = dict.fromkeys(FRAME_HEADER.fields[1:], 0)
     for tick, frame in enumerate(frames):
         kind = TickKind.RESET if tick == 0 else TickKind.ACTED
-        header = plain | {"tick": tick, "kind": kind, "obs_tick": tick - 1, "due_tick": tick, "reward": tick % 2}
-        ring.publish(frame, tuple(header.values()), actions[tick].tobytes())
+        header = FrameHeader(
+            frame_seq=ring.next_seq, tick=tick, kind=kind, reward=tick % 2, obs_tick=tick - 1, due_tick=tick
+        )
+        ring.publish(frame, header, actions[tick].tobytes())
     return ring
 
 

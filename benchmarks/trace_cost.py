@@ -26,12 +26,13 @@ from rich.table import Table
 import rtcore
 from rtcore.clock import MonotonicClock, TickClock, TickPlan
 from rtcore.loop.counting import Books, StatsRecorder, TracingRecorder
-from rtcore.loop.tickloop import Answer, TickRecord
-from rtcore.memory.layout import TRACE_ENV, Layout
+from rtcore.loop.tickloop import Tick
+from rtcore.memory.layout import TRACE_ENV, FrameHeader, Layout
 from rtcore.memory.trace import TRACE_SLOTS, TraceKind, TraceRing, read_spool, spool_head
 from rtcore.report.perfetto.writer import TRACE_FILE, convert_folder
-from rtcore.scheduling.dispatch import Entry, Outcome, Resolution, TickKind
-from rtcore.scheduling.schedule import Job, Schedule, ScheduleParams
+from rtcore.scheduling.dispatch import Decision, Offer, Outcome, TickKind
+from rtcore.scheduling.jobs import Answer, Job, JobRow
+from rtcore.scheduling.schedule import Schedule, ScheduleParams
 
 _RATE = Fraction(60)
 _PERIOD_NS = int(1_000_000_000 / _RATE)
@@ -65,40 +66,36 @@ class _Tick:
     def __init__(self) -> None:
         schedule = Schedule(ScheduleParams("max-time", _RATE, 4, 60_000_000, 2_000_000, "quantile"), 4)
         clock = TickClock(2_000_000)
-        shared = (schedule, _PERIOD_NS, 1)
+        shared = (schedule, _PERIOD_NS)
         self.recorders: dict[str, StatsRecorder] = {
-            "untraced": StatsRecorder(Books.private(lambda fields: None), *shared),
-            "traced": TracingRecorder(Books.private(lambda fields: None), *shared, _ring(), clock),
+            "untraced": StatsRecorder(Books.private(lambda row: None), *shared),
+            "traced": TracingRecorder(Books.private(lambda row: None), *shared, _ring(), clock),
         }
 
     def account(self, recorder: StatsRecorder, tick: int) -> int:
         """Returns how long it took [ns]."""
         now_ns = MonotonicClock.now_ns()
         job = Job(tick % 4, tick - 4, tick, True)
-        answer = Answer(b"", 0, *(now_ns - 50_000_000,) * 6, 40_000_000, 0, 0)
-        entry = Entry(job, tick - 4, 0, 1, answer)
-        plan = TickPlan(tick, now_ns - 300_000, 0)
-        record = TickRecord(
-            plan,
-            TickKind.ACTED,
-            now_ns - 290_000,
-            now_ns - 250_000,
-            150_000,
-            20_000,
-            now_ns,
-            1,
-            4,
-            entry,
-            True,
-            now_ns - 300_000,
-            now_ns - 270_000,
-            now_ns - 230_000,
-            tick,
-            [job],
+        came_ns = now_ns - 50_000_000
+        answer = Answer(obs_tick=tick - 4, episode=0, frame_publish_ns=came_ns, write_ns=came_ns, cpu_ns=40_000_000)
+        now = Tick()
+        now.plan = TickPlan(tick, now_ns - 300_000, 0)
+        now.decision = Decision(TickKind.ACTED, Offer(job, answer, tick, tick, 0), first_use=True)
+        now.collected_ns, now.dispatch_ns, now.booked_ns = now_ns - 270_000, now_ns - 250_000, now_ns - 230_000
+        now.jobs = [job]
+        now.header = FrameHeader(
+            frame_seq=tick,
+            tick=tick,
+            kind=TickKind.ACTED,
+            start_ns=now_ns - 290_000,
+            publish_ns=now_ns - 80_000,
+            step_ns=150_000,
         )
+        now.published_ns, now.end_ns = now_ns - 60_000, now_ns
+        now.interval_ticks, now.due_deadline_ns = 1, now_ns - 300_000
         start_ns = MonotonicClock.now_ns()
-        recorder.end_tick(record)
-        recorder.job_ended(Resolution(job, entry, Outcome.ON_TIME, tick))
+        recorder.end_tick(now)
+        recorder.job_ended(JobRow(worker=job.worker, booked_tick=job.obs_tick, outcome=Outcome.ON_TIME, tick=tick))
         return MonotonicClock.now_ns() - start_ns
 
 

@@ -101,14 +101,14 @@ _Static_assert(sizeof(struct rtcore_worker_status) == 128, "rtcore_worker_status
 
 /* Writer: env process. */
 struct rtcore_job {
-    int64_t job_seq; /* number of the job, from 1; written last */
     int64_t obs_tick; /* tick it is booked at, whose frame it is to use */
     int64_t due_tick; /* tick its action is for */
-    int64_t frame_seq; /* number of that frame */
     int64_t hold; /* 1: wait for that frame and apply the action at its due tick; 0: the newest frame, applied when ready */
+    int64_t frame_seq; /* number of that frame */
     int64_t booked_ns; /* when it was booked */
     int64_t phase_seq; /* order it belongs to */
     int64_t generation; /* of the worker it is for */
+    int64_t job_seq; /* number of the worker's job, from 1; written last */
 };
 _Static_assert(sizeof(struct rtcore_job) == 64, "rtcore_job");
 
@@ -123,7 +123,7 @@ _Static_assert(sizeof(struct rtcore_slot_control) == 64, "rtcore_slot_control");
 struct rtcore_slot_entry {
     int64_t entry_seq; /* number of the entry; it is in place `entry_seq % 2` */
     int64_t job_seq; /* job it answers */
-    int64_t obs_tick; /* tick of the frame that was used */
+    int64_t obs_tick; /* tick of the frame that was used: with `hold` always the booked one */
     int64_t due_tick; /* tick the action is for */
     int64_t episode; /* episode of that frame */
     int64_t frame_seq; /* number of that frame */

@@ -244,25 +244,26 @@ class EnvProcess:
             shared,
             self._wake,
             control["num_workers"],
-            chunk=config.agent.chunk,
             phase_seq=phase_seq,
         )
         clock = TickClock.for_period(period_ns)
         grid = TickGrid(clock.now_ns() + _EPOCH_LEAD_NS, run.rate_hz)
         books = Books(shared.env_counters, shared.env_status, shared.env_histograms, shared.log.append)
         world: World = self._world if phase is Phase.RUN else HeldWorld(self._world)
-        recorder = StatsRecorder(books, schedule, period_ns, phase_seq)
+        recorder = StatsRecorder(books, schedule, period_ns)
         if self._trace is not None and phase is Phase.RUN:
-            recorder = TracingRecorder(books, schedule, period_ns, phase_seq, self._trace, clock)
+            recorder = TracingRecorder(books, schedule, period_ns, self._trace, clock)
+        dispatcher = Dispatcher(
+            config.schedule.on_late, chunk_ticks=config.agent.chunk, phase_seq=phase_seq, first_log_seq=shared.log.next_seq
+        )
         loop = TickLoop(
             world,
             grid,
             clock,
             schedule,
-            Dispatcher(config.schedule.on_late),
+            dispatcher,
             workers,
             recorder,
-            chunk=config.agent.chunk,
             on_reset=config.world.on_reset,
             overrun=config.world.overrun,
             phase_seq=phase_seq,

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from rtcore.clock import Clock, Overrun, TickGrid, TickPace, TickPlan
 from rtcore.errors import EnvironmentFailed
 from rtcore.loop.world import StepResult, World
-from rtcore.scheduling.dispatch import Decision, Dispatcher, Entry, Resolution, Source, TickKind
-from rtcore.scheduling.schedule import Job, OnReset, Schedule
+from rtcore.memory.layout import FRAME_HEADER, FrameHeader
+from rtcore.scheduling.dispatch import Decision, Dispatcher, Source, TickKind
+from rtcore.scheduling.jobs import Answer, Job, JobRow
+from rtcore.scheduling.schedule import OnReset
 
 #: Shorter ticks than this need no waking ahead: the machine never gets to sleep.
 _PREWAKE_PERIOD_NS = 4_000_000
@@ -24,8 +27,13 @@ _PREWAKE_PERIOD_NS = 4_000_000
 class Workers(Protocol):
     """The workers as the loop sees them."""
 
-    def collect(self, tick: int) -> Iterable[Entry]:
-        """Answers that came in since the last call; payloads are `Answer`s."""
+    @property
+    def next_frame_seq(self) -> int:
+        """Number of the frame that is published next."""
+        ...
+
+    def collect(self, tick: int) -> Iterable[tuple[Job, Answer]]:
+        """Answers that came in since the last call, each with its job."""
         ...
 
     def membership(self) -> Iterable[tuple[int, bool]]:
@@ -36,8 +44,8 @@ class Workers(Protocol):
         """Book jobs; called before their frame exists, so that waking up costs no time later."""
         ...
 
-    def publish(self, frame: Any, header: tuple[Any, ...], action: bytes) -> int:
-        """Make a frame and its record visible; returns its number."""
+    def publish(self, frame: Any, header: FrameHeader, action: bytes) -> object:
+        """Make a frame and its record visible."""
         ...
 
     def announce(self, jobs: Sequence[Job]) -> None:
@@ -49,51 +57,44 @@ class Workers(Protocol):
         ...
 
 
-class Answer(NamedTuple):
-    """Payload of a dispatcher entry: the action bytes and where they come from. Times in ns."""
+class Starts(Protocol):
+    """Which worker starts when, as the loop sees it: a `Schedule`, or one that was recorded."""
 
-    actions: bytes
-    worker: int
-    booked_ns: int
-    frame_publish_ns: int
-    start_ns: int
-    read_ns: int
-    infer_end_ns: int
-    write_ns: int
-    cpu_ns: int
-    policy_version: int
-    clipped: int
-    policy_checksum: int = 0
-    explored: int = 0
+    def book(self, tick: int) -> Sequence[Job]: ...
+    def complete(self, worker: int, tau_ns: int) -> None: ...
+    def worker_up(self, worker: int) -> None: ...
+    def worker_down(self, worker: int) -> Job | None: ...
+    def next_worker(self, tick: int) -> int | None: ...
+    def adapt(self) -> object: ...
 
 
-class TickRecord(NamedTuple):
-    """What the loop tells the recorder about a tick, beside what is in the frame header."""
+@dataclass(slots=True, init=False)
+class Tick:
+    """The tick that runs: filled in from top to bottom. One object for all ticks: what is to be kept is copied."""
 
     plan: TickPlan
-    kind: TickKind
     start_ns: int
-    dispatch_ns: int
-    step_ns: int
-    publish_cost_ns: int
-    end_ns: int
-    interval_ticks: int
-    delay_ticks: int
-    entry: Entry | None
-    first_use: bool
-    due_deadline_ns: int
-    collected_ns: int
-    booked_ns: int
-    frame_seq: int
+    collected_ns: int  #: answers and losses were taken in
+    decision: Decision
+    dispatch_ns: int  #: it was decided what to apply
     jobs: Sequence[Job]
+    booked_ns: int  #: these were booked
+    result: StepResult
+    source: Source
+    header: FrameHeader
+    published_ns: int
+    end_ns: int  #: idle workers know of their frame
+    interval_ticks: int  #: since an action was applied; -1: none is applied, or it is the episode's first
+    due_deadline_ns: int  #: of the tick that the action is for; 0: none is applied
 
 
 class Recorder(Protocol):
     """Counters and histograms."""
 
     def begin_tick(self, tick: int, now_ns: int) -> None: ...
-    def end_tick(self, record: TickRecord) -> None: ...
-    def job_ended(self, resolution: Resolution) -> None: ...
+    def end_tick(self, tick: Tick) -> None: ...
+    def answer_taken(self, answer: Answer) -> None: ...
+    def job_ended(self, row: JobRow) -> None: ...
     def episode_ended(self, episode_return: float, episode_ticks: int) -> None: ...
 
 
@@ -119,12 +120,11 @@ class TickLoop:
         world: World,
         grid: TickGrid,
         clock: Clock,
-        schedule: Schedule,
+        schedule: Starts,
         dispatcher: Dispatcher,
         workers: Workers,
         recorder: Recorder,
         *,
-        chunk: int = 1,
         on_reset: OnReset = "hold",
         overrun: Overrun = "skip",
         phase_seq: int = 0,
@@ -139,7 +139,7 @@ class TickLoop:
         self.workers = workers
         self.recorder = recorder
         self.tick = -1
-        self._chunk = chunk
+        self._now = Tick()
         self._hold = on_reset == "hold"
         self._slow_grid = grid.period_ns >= _PREWAKE_PERIOD_NS
         self._phase_seq = phase_seq
@@ -155,35 +155,31 @@ class TickLoop:
 
     def run_tick(self) -> None:
         """Wait for the next tick's deadline, then do everything that belongs to it."""
-        clock = self.clock
-        plan = self.pace.next_tick(self.tick, clock.now_ns())
+        clock, now = self.clock, self._now
+        now.plan = plan = self.pace.next_tick(self.tick, clock.now_ns())
         clock.sleep_until_ns(plan.deadline_ns)
-        start_ns = clock.now_ns()
+        now.start_ns = clock.now_ns()
         self.tick = tick = plan.tick
-        self.recorder.begin_tick(tick, start_ns)
+        self.recorder.begin_tick(tick, now.start_ns)
 
         self._collect(tick)
-        collected_ns = clock.now_ns()
-        decision = self._decide(tick)
-        dispatch_ns = clock.now_ns()
-        jobs = self.schedule.book(tick)
+        now.collected_ns = clock.now_ns()
+        now.decision = self._decide(tick)
+        now.dispatch_ns = clock.now_ns()
+        now.jobs = jobs = self.schedule.book(tick)
         if jobs:
             for job in jobs:
-                self.dispatcher.expect(job, self._chunk)
-            self.workers.post(jobs, dispatch_ns)
-        booked_ns = clock.now_ns()
+                self.dispatcher.expect(job)
+            self.workers.post(jobs, now.dispatch_ns)
+        now.booked_ns = clock.now_ns()
 
-        result, action, source = self._advance_world(decision)
-        publish_ns = clock.now_ns()
-        step_ns = publish_ns - booked_ns
-        times_ns = (start_ns, dispatch_ns, publish_ns, step_ns)
-        frame_seq = self._publish(plan, decision, len(jobs), result, action, source, times_ns)
-        published_ns = clock.now_ns()
+        action = self._advance_world(now)
+        now.header = self._header(now, clock.now_ns())
+        self.workers.publish(now.result.frame, now.header, action)
+        now.published_ns = clock.now_ns()
         if jobs:
             self.workers.announce(jobs)
-        self._account(
-            plan, decision, jobs, frame_seq, (start_ns, collected_ns, dispatch_ns, booked_ns, publish_ns, published_ns)
-        )
+        self._account(now)
         self.schedule.adapt()
 
     def prepare_tick(self) -> None:
@@ -218,15 +214,16 @@ class TickLoop:
     def finish(self) -> None:
         """Close the books: jobs under way end as `UNFINISHED`."""
         self.dispatcher.finish(self.tick)
-        self._flush_resolutions()
+        self._tell_who_ended()
 
     # -- before the step -----------------------------------------------------------------------------------
 
     def _collect(self, tick: int) -> None:
-        for entry in self.workers.collect(tick):
-            tau_ns = self.pace.elapsed_ns(entry.job.obs_tick, entry.payload.write_ns)
-            self.schedule.complete(entry.job.worker, tau_ns)
-            self.dispatcher.offer(entry, tick)
+        for job, answer in self.workers.collect(tick):
+            tau_ns = self.pace.elapsed_ns(job.obs_tick, answer.write_ns)
+            self.schedule.complete(job.worker, tau_ns)
+            self.dispatcher.offer(job, answer, tick)
+            self.recorder.answer_taken(answer)
         for worker, up in self.workers.membership():
             lost = None
             if up:
@@ -244,26 +241,29 @@ class TickLoop:
         if self._started:
             self.dispatcher.new_episode(tick)
         self._started = True
-        return Decision(TickKind.RESET, None, 0, -1)
+        return Decision(TickKind.RESET)
 
     # -- the step ------------------------------------------------------------------------------------------
 
-    def _advance_world(self, decision: Decision) -> tuple[StepResult, bytes, Source]:
-        world = self.world
+    def _advance_world(self, now: Tick) -> bytes:
+        """Fills in `result` and `source`; returns the action that was applied."""
+        world, decision, offer = self.world, now.decision, now.decision.offer
         if decision.kind is TickKind.RESET:
             self._reset_due = False
             self._last_acted_tick = -1
             self._episode_return = 0.0
             self._episode_ticks = 0
-            return world.reset(), self._idle_action, Source.HELD
+            now.result, now.source = world.reset(), Source.HELD
+            return self._idle_action
         if decision.kind is TickKind.LEAD_IN and self._hold:
-            return world.hold()._replace(reward=0.0), self._idle_action, Source.HELD
-        if decision.entry is not None:
-            action, source = world.decode(decision.entry.payload.actions, decision.chunk_index), Source.POLICY
+            now.result, now.source = world.hold()._replace(reward=0.0), Source.HELD
+            return self._idle_action
+        if offer is not None:
+            action, now.source = world.decode(offer.answer.actions, decision.chunk_index), Source.POLICY
         else:
-            action, source = world.stand_in()
+            action, now.source = world.stand_in()
         applied = world.encode(action)
-        result = world.step(action)
+        now.result = result = world.step(action)
         self._episode_return += result.reward
         if not math.isfinite(self._episode_return):
             raise EnvironmentFailed(
@@ -272,101 +272,60 @@ class TickLoop:
             )
         self._episode_ticks += 1
         self._reset_due = result.terminated or result.truncated
-        return result, applied, source
+        return applied
 
-    def _publish(
-        self,
-        plan: TickPlan,
-        decision: Decision,
-        booked_jobs: int,
-        result: StepResult,
-        action: bytes,
-        source: Source,
-        times_ns: tuple[int, int, int, int],
-    ) -> int:
-        start_ns, dispatch_ns, publish_ns, step_ns = times_ns
-        entry = decision.entry
-        provenance = (-1, -1, -1, -1, -1, -1, 0)
-        if entry is not None:
-            provenance = (
-                entry.job.worker,
-                entry.obs_tick,
-                decision.due_tick,
-                decision.chunk_index,
-                int(decision.outcome),
-                entry.payload.policy_version,
-                entry.payload.write_ns,
-            )
-        header = (
-            plan.tick,
-            self.dispatcher.episode,
-            plan.deadline_ns,
-            start_ns,
-            publish_ns,
-            step_ns,
-            int(decision.kind),
-            int(source),
-            result.reward,
-            int(result.terminated),
-            int(result.truncated),
-            self._episode_return,
-            self._episode_ticks,
-            *provenance,
-            plan.skipped_ticks,
-            dispatch_ns,
-            self._phase_seq,
-            entry.payload.policy_checksum if entry is not None else 0,
-            booked_jobs,
+    def _header(self, now: Tick, publish_ns: int) -> FrameHeader:
+        """What happened at the tick, with which its frame is published."""
+        plan, decision, result, offer = now.plan, now.decision, now.result, now.decision.offer
+        answer = offer.answer if offer is not None else None
+        return FRAME_HEADER.new(
+            frame_seq=self.workers.next_frame_seq,
+            tick=plan.tick,
+            episode=self.dispatcher.episode,
+            deadline_ns=plan.deadline_ns,
+            start_ns=now.start_ns,
+            publish_ns=publish_ns,
+            step_ns=publish_ns - now.booked_ns,
+            kind=int(decision.kind),
+            source=int(now.source),
+            reward=result.reward,
+            terminated=int(result.terminated),
+            truncated=int(result.truncated),
+            episode_return=self._episode_return,
+            episode_ticks=self._episode_ticks,
+            worker=offer.job.worker if offer else -1,
+            obs_tick=answer.obs_tick if answer else -1,
+            due_tick=offer.due_tick if offer else -1,
+            chunk_index=decision.chunk_index if offer else -1,
+            outcome=int(decision.outcome) if offer else -1,
+            policy_version=answer.policy_version if answer else -1,
+            write_ns=answer.write_ns if answer else 0,
+            skipped_ticks=plan.skipped_ticks,
+            dispatch_ns=now.dispatch_ns,
+            phase_seq=self._phase_seq,
+            policy_checksum=answer.policy_checksum if answer else 0,
+            booked_jobs=len(now.jobs),
         )
-        return self.workers.publish(result.frame, header, action)
 
     # -- after the frame is out ----------------------------------------------------------------------------
 
-    def _account(
-        self,
-        plan: TickPlan,
-        decision: Decision,
-        jobs: Sequence[Job],
-        frame_seq: int,
-        times_ns: tuple[int, int, int, int, int, int],
-    ) -> None:
-        start_ns, collected_ns, dispatch_ns, booked_ns, publish_ns, published_ns = times_ns
-        tick, entry = plan.tick, decision.entry
-        interval = delay = -1
-        due_deadline_ns = 0
-        if entry is not None:
+    def _account(self, now: Tick) -> None:
+        tick, offer = now.plan.tick, now.decision.offer
+        now.interval_ticks, now.due_deadline_ns = -1, 0
+        if offer is not None:
             if self._last_acted_tick >= 0:
-                interval = tick - self._last_acted_tick
+                now.interval_ticks = tick - self._last_acted_tick
             self._last_acted_tick = tick
-            delay = tick - entry.obs_tick
-            due_deadline_ns = self.pace.deadline_ns(decision.due_tick)
-        self.recorder.end_tick(
-            TickRecord(
-                plan,
-                decision.kind,
-                start_ns,
-                dispatch_ns,
-                publish_ns - booked_ns,
-                published_ns - publish_ns,
-                self.clock.now_ns(),
-                interval,
-                delay,
-                entry,
-                decision.first_use,
-                due_deadline_ns,
-                collected_ns,
-                booked_ns,
-                frame_seq,
-                jobs,
-            )
-        )
-        if self._reset_due and decision.kind is not TickKind.RESET:
+            now.due_deadline_ns = self.pace.deadline_ns(offer.due_tick)
+        now.end_ns = self.clock.now_ns()
+        self.recorder.end_tick(now)
+        if self._reset_due and now.decision.kind is not TickKind.RESET:
             self.recorder.episode_ended(self._episode_return, self._episode_ticks)
-        self._flush_resolutions()
+        self._tell_who_ended()
 
-    def _flush_resolutions(self) -> None:
-        resolutions = self.dispatcher.resolutions
-        if resolutions:
-            for resolution in resolutions:
-                self.recorder.job_ended(resolution)
-            resolutions.clear()
+    def _tell_who_ended(self) -> None:
+        ended = self.dispatcher.ended
+        if ended:
+            for row in ended:
+                self.recorder.job_ended(row)
+            ended.clear()

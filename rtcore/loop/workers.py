@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from rtcore.loop.tickloop import Answer
+from rtcore.memory.layout import JOB, FrameHeader
 from rtcore.memory.shared import SharedRun
-from rtcore.scheduling.dispatch import Entry
-from rtcore.scheduling.schedule import Job
+from rtcore.scheduling.jobs import Answer, Job
 
 
 class SharedWorkers:
@@ -24,49 +23,35 @@ class SharedWorkers:
         wake: Sequence[Callable[[], None]],
         num_workers: int,
         *,
-        chunk: int,
         phase_seq: int,
     ) -> None:
         self._shared = shared
         self._slots = shared.slots
         self._wake = wake
-        self._chunk = chunk
         self._phase_seq = phase_seq
-        self._waiting: dict[int, tuple[Job, int, int]] = {}
+        self._waiting: dict[int, Job] = {}
         self._seen_entry = [shared.slots.newest(worker) for worker in range(shared.layout.max_workers)]
         self._up = {worker: shared.worker_control[worker]["generation"] for worker in range(num_workers)}
         self._membership_seen = -1
         self.unknown_entries = 0
 
-    def collect(self, tick: int) -> Iterable[Entry]:
-        found: list[Entry] = []
-        for worker, (job, job_seq, booked_ns) in list(self._waiting.items()):
+    @property
+    def next_frame_seq(self) -> int:
+        return self._shared.ring.next_seq
+
+    def collect(self, tick: int) -> Iterable[tuple[Job, Answer]]:
+        found: list[tuple[Job, Answer]] = []
+        for worker, job in list(self._waiting.items()):
             entry_seq = self._slots.newest(worker)
             if entry_seq == self._seen_entry[worker]:
                 continue
             self._seen_entry[worker] = entry_seq
             answer = self._slots.read(worker, entry_seq)
-            if answer is None or answer[0].job_seq != job_seq:
+            if answer is None or answer.job_seq != job.job_seq:
                 self.unknown_entries += 1
                 continue
-            slot, actions = answer
             del self._waiting[worker]
-            payload = Answer(
-                actions,
-                worker,
-                booked_ns,
-                slot.frame_publish_ns,
-                slot.start_ns,
-                slot.read_ns,
-                slot.infer_end_ns,
-                slot.write_ns,
-                slot.cpu_ns,
-                slot.policy_version,
-                slot.clipped,
-                slot.policy_checksum,
-                slot.explored,
-            )
-            found.append(Entry(job, slot.obs_tick, slot.episode, self._chunk, payload))
+            found.append((job, answer))
         return found
 
     def membership(self) -> Iterable[tuple[int, bool]]:
@@ -95,19 +80,21 @@ class SharedWorkers:
         board, frame_seq = self._shared.jobs, self._shared.ring.next_seq
         for job in jobs:
             worker = job.worker
-            fields = (
-                job.obs_tick,
-                job.due_tick,
-                frame_seq,
-                int(job.hold),
-                booked_ns,
-                self._phase_seq,
-                self._up.get(worker, 0),
+            self._waiting[worker] = booked = JOB.new(
+                worker=worker,
+                obs_tick=job.obs_tick,
+                due_tick=job.due_tick,
+                hold=job.hold,
+                frame_seq=frame_seq,
+                booked_ns=booked_ns,
+                phase_seq=self._phase_seq,
+                generation=self._up.get(worker, 0),
+                job_seq=board.newest(worker) + 1,
             )
-            self._waiting[worker] = (job, board.post(worker, fields), booked_ns)
+            board.post(booked)
             self._wake[worker]()
 
-    def publish(self, frame: Any, header: tuple[Any, ...], action: bytes) -> int:
+    def publish(self, frame: Any, header: FrameHeader, action: bytes) -> int:
         return self._shared.ring.publish(frame, header, action)
 
     def announce(self, jobs: Sequence[Job]) -> None:

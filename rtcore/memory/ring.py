@@ -24,6 +24,7 @@ from rtcore.memory.layout import (
     FrameHeader,
     Layout,
 )
+from rtcore.scheduling.jobs import JobRow
 from rtcore.spaces import ObservationSpec, Part, unpack
 
 NONE_YET = -1
@@ -154,12 +155,14 @@ class FrameRing:
         """Frames (..., *frame_shape) as the world's space has them: themselves, or a dict of views of their parts."""
         return unpack(self._parts, frames) if self._parts else frames
 
-    def publish(self, frame: npt.NDArray[Any], header: tuple[Any, ...], action: bytes) -> int:
+    def publish(self, frame: npt.NDArray[Any], header: FrameHeader, action: bytes) -> int:
         """Writer: copy a frame and its header into the ring; returns its number. Keeps nothing it allocates.
 
-        `header`: the fields of `FRAME_HEADER` without the number. `ValueError` if the frame has another size.
+        `ValueError` if the frame has another size, or `header.frame_seq` is not `next_seq`.
         """
         seq = self._next_seq
+        if header.frame_seq != seq:
+            raise ValueError(f"frame_seq={header.frame_seq}; expected {seq}, the ring's next_seq")
         # Not `==`: comparing two dtypes costs 10 us with cold caches, and those of plain numbers are single objects.
         if frame.dtype is not self._dtype:
             frame = np.ascontiguousarray(frame, self._dtype)
@@ -171,7 +174,7 @@ class FrameRing:
         if frame.nbytes != self._frame_bytes:
             raise ValueError(f"the frame has {frame.nbytes} bytes, expected {self._frame_bytes}: another shape?")
         slot = self.sequence.begin(seq)
-        self._pack(self._buffer, self._header_at[slot], seq, *header, action)
+        self._pack(self._buffer, self._header_at[slot], *header, action)
         copy_bytes(self._frames[slot], source)
         self.sequence.commit(seq)
         self._next_seq = seq + 1
@@ -331,23 +334,25 @@ class JobLog:
             done += part
         return _num_lapped(self.sequence, first, count)
 
-    def append(self, fields: tuple[int, ...]) -> None:
-        """Writer: add a record (`LOG_RECORD` without its number)."""
+    def append(self, row: JobRow) -> None:
+        """Writer: add a record. `ValueError` if `row.log_seq` is not `next_seq`."""
         seq = self._next_seq
+        if row.log_seq != seq:
+            raise ValueError(f"log_seq={row.log_seq}; expected {seq}, the log's next_seq")
         slot = self.sequence.begin(seq)
-        LOG_RECORD.struct.pack_into(self._buffer, self._records_at + slot * LOG_RECORD.num_bytes, seq, *fields)
+        LOG_RECORD.struct.pack_into(self._buffer, self._records_at + slot * LOG_RECORD.num_bytes, *row)
         self.sequence.commit(seq)
         self._next_seq = seq + 1
 
-    def read(self, seq: int) -> tuple[ReadStatus, tuple[int, ...]]:
-        """Reader: record `seq`, or () if it is not to be had."""
+    def read(self, seq: int) -> tuple[ReadStatus, JobRow | None]:
+        """Reader: record `seq`, or None if it is not to be had."""
         if seq > self.sequence.newest() or seq < 0:
-            return ReadStatus.NOT_YET, ()
+            return ReadStatus.NOT_YET, None
         at = self._records_at + seq % self.sequence.num_slots * LOG_RECORD.num_bytes
-        fields = LOG_RECORD.struct.unpack_from(self._buffer, at)
+        row = JobRow._make(LOG_RECORD.struct.unpack_from(self._buffer, at))
         if self.sequence.was_lapped(seq):
-            return ReadStatus.LAPPED, ()
-        return ReadStatus.OK, fields
+            return ReadStatus.LAPPED, None
+        return ReadStatus.OK, row
 
 
 def _num_lapped(sequence: SequenceRing, first: int, count: int) -> int:

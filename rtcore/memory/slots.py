@@ -7,8 +7,11 @@ process is still reading is never the one being written, whatever the booking lo
 
 from __future__ import annotations
 
-from rtcore.memory.layout import JOB, SLOT_CONTROL, SLOT_ENTRY, JobRecord, Layout, SlotEntry
+from rtcore.memory.layout import JOB, SLOT_CONTROL, SLOT_ENTRY, Layout
 from rtcore.memory.ring import Words
+from rtcore.scheduling.jobs import Answer, Job
+
+_JOB_SEQ = JOB.index["job_seq"]
 
 
 class JobBoard:
@@ -17,26 +20,26 @@ class JobBoard:
     def __init__(self, buffer: memoryview, layout: Layout) -> None:
         self._buffer = buffer
         self._at = [layout.job_at(worker) for worker in range(layout.max_workers)]
-        self._seqs: list[Words] = [buffer[at : at + JOB.num_bytes].cast("q") for at in self._at]
+        self._words: list[Words] = [buffer[at : at + JOB.num_bytes].cast("q") for at in self._at]
         self._unpack = JOB.struct.unpack_from
 
-    def post(self, worker: int, fields: tuple[int, ...]) -> int:
-        """Env process: book a job for an idle worker (`JOB` without its number); returns its number."""
-        words = self._seqs[worker]
-        job_seq = words[0] + 1
+    def post(self, job: Job) -> None:
+        """Env process: book a job for an idle worker. `ValueError` if `job.job_seq` is not the worker's next."""
+        words = self._words[job.worker]
+        if job.job_seq != words[_JOB_SEQ] + 1:
+            raise ValueError(f"job_seq={job.job_seq}; expected {words[_JOB_SEQ] + 1}, the next of worker {job.worker}")
         # Word by word: packing the record would clear its number first, and an idle worker looks at any moment.
-        for index, value in enumerate(fields, start=1):
+        for index, value in enumerate(job[1:-1]):
             words[index] = value
-        words[0] = job_seq  # (W3) pairs with (R3): the job is complete before it is visible
-        return job_seq
+        words[_JOB_SEQ] = job.job_seq  # (W3) pairs with (R3): the job is complete before it is visible
 
     def newest(self, worker: int) -> int:
         """Number of the worker's newest job; 0 before the first."""
-        return self._seqs[worker][0]  # (R3)
+        return self._words[worker][_JOB_SEQ]  # (R3)
 
-    def read(self, worker: int) -> JobRecord:
+    def read(self, worker: int) -> Job:
         """Worker: its job. Only while it holds one: the env process does not write then."""
-        return JobRecord._make(self._unpack(self._buffer, self._at[worker]))
+        return Job._make((worker, *self._unpack(self._buffer, self._at[worker])))
 
 
 class ActionSlots:
@@ -45,39 +48,37 @@ class ActionSlots:
     def __init__(self, buffer: memoryview, layout: Layout) -> None:
         self._buffer = buffer
         self._chunk_bytes = layout.chunk * layout.action_bytes
+        whole = SLOT_ENTRY.struct_with(self._chunk_bytes)
+        self._pack, self._unpack = whole.pack_into, whole.unpack_from
         workers = range(layout.max_workers)
         self._entry_at = [[layout.slot_entry_at(worker, parity) for parity in (0, 1)] for worker in workers]
         self._done: list[Words] = [
             buffer[at : at + SLOT_CONTROL.num_bytes].cast("q") for at in map(layout.slot_control_at, workers)
         ]
 
-    def write(self, worker: int, fields: tuple[int, ...], actions: bytes | memoryview) -> int:
-        """Worker: publish an answer (`SLOT_ENTRY` without its number); returns its number."""
+    def write(self, worker: int, answer: Answer) -> None:
+        """Worker: publish an answer. `ValueError` if `answer.entry_seq` is not the next, or its actions do not fit."""
         entry_seq = self._done[worker][0] + 1
-        at = self._entry_at[worker][entry_seq & 1]
-        self._write_entry(at, entry_seq, fields, actions)
+        if answer.entry_seq != entry_seq or len(answer.actions) != self._chunk_bytes:
+            raise ValueError(
+                f"entry_seq={answer.entry_seq} with {len(answer.actions)} bytes of actions; "
+                f"expected {entry_seq}, the next of worker {worker}, with {self._chunk_bytes} bytes"
+            )
+        self._pack(self._buffer, self._entry_at[worker][entry_seq & 1], *answer)
         self._done[worker][0] = entry_seq  # (W4) pairs with (R4): the entry is complete before it is visible
-        return entry_seq
 
     def newest(self, worker: int) -> int:
         """Number of the worker's newest whole entry; 0 before the first."""
         return self._done[worker][0]  # (R4)
 
-    def read(self, worker: int, entry_seq: int) -> tuple[SlotEntry, bytes] | None:
-        """Env process: entry `entry_seq` and its actions, or None if the worker has written another since."""
-        entry, actions = self._read_entry(self._entry_at[worker][entry_seq & 1])
+    def read(self, worker: int, entry_seq: int) -> Answer | None:
+        """Env process: entry `entry_seq`, or None if the worker has written another since."""
+        answer = self._read_entry(worker, entry_seq)
         # (R5) after the copy: the worker reuses this place for entry_seq + 2, which it only starts once
         # entry_seq + 1 is published. One newer is the last moment at which the copy is certainly whole.
-        if self._done[worker][0] > entry_seq or entry.entry_seq != entry_seq:
+        if self._done[worker][0] > entry_seq or answer.entry_seq != entry_seq:
             return None
-        return entry, actions
+        return answer
 
-    def _write_entry(self, at: int, entry_seq: int, fields: tuple[int, ...], actions: bytes | memoryview) -> None:
-        SLOT_ENTRY.struct.pack_into(self._buffer, at, entry_seq, *fields)
-        at += SLOT_ENTRY.num_bytes
-        self._buffer[at : at + self._chunk_bytes] = actions
-
-    def _read_entry(self, at: int) -> tuple[SlotEntry, bytes]:
-        entry = SlotEntry._make(SLOT_ENTRY.struct.unpack_from(self._buffer, at))
-        at += SLOT_ENTRY.num_bytes
-        return entry, bytes(self._buffer[at : at + self._chunk_bytes])
+    def _read_entry(self, worker: int, entry_seq: int) -> Answer:
+        return Answer._make(self._unpack(self._buffer, self._entry_at[worker][entry_seq & 1]))

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from rtcore.clock import NS_PER_US, MonotonicClock
 from rtcore.config.resolved import resolve
 from rtcore.config.run import make_config
-from rtcore.memory.layout import FRAME_HEADER, SLOT_ENTRY, Layout
+from rtcore.memory.layout import FRAME_HEADER, JOB, SLOT_ENTRY, Layout
 from rtcore.memory.segments import attach_semaphore, create_semaphore, new_measurement_id, unlink_all
 from rtcore.memory.shared import Phase, SharedRun
 from rtcore.memory.waiting import WAITING, make_waiting
@@ -184,9 +184,6 @@ class RtcoreTransport(Transport):
         self._shared = shared
         self._action = bytes(self._ring.layout.action_bytes)
         self._seen_entry = [0] * readers
-        header = [0.0 if field in ("reward", "episode_return") else 0 for field in FRAME_HEADER.fields[1:]]
-        at = FRAME_HEADER.index["publish_ns"] - 1
-        self._before_publish_ns, self._after_publish_ns = tuple(header[:at]), tuple(header[at + 1 :])
 
     def opener(self, reader: int) -> Opener:
         return Opener(_open_worker, (self._wait, self._ring.run_id, self._ring.layout, self._shape, reader))
@@ -209,7 +206,8 @@ class RtcoreTransport(Transport):
 
     def send(self, frame: Frame) -> None:
         start_ns = now_ns()
-        self._shared.ring.publish(frame, (*self._before_publish_ns, start_ns, *self._after_publish_ns), self._action)
+        ring = self._shared.ring
+        ring.publish(frame, FRAME_HEADER.new(frame_seq=ring.next_seq, publish_ns=start_ns), self._action)
         self.visible_ns.append(now_ns() - start_ns)
         self._wake()
 
@@ -229,15 +227,28 @@ class RtcoreTransport(Transport):
                 waiting.remove(reader)
                 answer = slots.read(reader, entry_seq)
                 if answer is not None:
-                    found.append(now_ns() - answer[0].write_ns)
+                    found.append(now_ns() - answer.write_ns)
         return found
 
     def close(self) -> None:
         self._ring.close()
 
     def _post(self, frame_seq: int) -> None:
+        jobs = self._shared.jobs
         for reader in self._readers:
-            self._shared.jobs.post(reader, (0, 1, frame_seq, 1, now_ns(), 1, 1))
+            jobs.post(
+                JOB.new(
+                    worker=reader,
+                    obs_tick=0,
+                    due_tick=1,
+                    hold=True,
+                    frame_seq=frame_seq,
+                    booked_ns=now_ns(),
+                    phase_seq=1,
+                    generation=1,
+                    job_seq=jobs.newest(reader) + 1,
+                )
+            )
 
     def _wake(self) -> None:
         if not self.spins:
@@ -282,7 +293,6 @@ def _open_answerer(run_id: str, layout: Layout, shape: Shape, reader: int) -> Re
     shared = SharedRun.attach(run_id, layout, specs_of(shape)[0])
     semaphore = attach_semaphore(run_id, reader)
     action = bytes(layout.action_bytes)
-    before, after = _around_write_ns()
 
     def answer(count: int) -> list[int]:
         seen = shared.jobs.newest(reader)
@@ -295,13 +305,8 @@ def _open_answerer(run_id: str, layout: Layout, shape: Shape, reader: int) -> Re
             seen += 1
             # Awake for a moment, as after an inference: it is the way back that is measured.
             spin_until_ns(now_ns() + 100_000)
-            shared.slots.write(reader, (*before, now_ns(), *after), action)
+            entry_seq = shared.slots.newest(reader) + 1
+            shared.slots.write(reader, SLOT_ENTRY.new(entry_seq=entry_seq, write_ns=now_ns(), actions=action))
         return []
 
     return answer
-
-
-def _around_write_ns() -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """A blank slot entry without its number, before and after `write_ns`."""
-    at = SLOT_ENTRY.index["write_ns"] - 1
-    return (0,) * at, (0,) * (len(SLOT_ENTRY.fields) - 2 - at)

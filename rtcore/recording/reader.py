@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from rtcore.clock import rate_from
 from rtcore.errors import ConfigError
-from rtcore.memory.layout import FrameHeader, JobRow
+from rtcore.memory.layout import FrameHeader
 from rtcore.recording.inspection import check_datasets, look_into
 from rtcore.recording.schema import (
     FORMAT,
@@ -27,6 +27,7 @@ from rtcore.recording.schema import (
     tick_columns,
     ticks_file,
 )
+from rtcore.scheduling.jobs import JobRow
 from rtcore.spaces import ActionSpec, ObservationSpec
 
 _BLOCK_ROWS = 1024

@@ -20,13 +20,13 @@ import numpy as np
 from rtcore.clock import ManualClock, TickGrid
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import EnvironmentFailed
-from rtcore.loop.tickloop import Answer, TickLoop, TickRecord
+from rtcore.loop.tickloop import Tick, TickLoop
 from rtcore.loop.world import GymnasiumWorld, StepResult
 from rtcore.memory.layout import FrameHeader
 from rtcore.recording.reader import RecordedTick, Recording
 from rtcore.recording.schema import frames_by_column
-from rtcore.scheduling.dispatch import Dispatcher, Entry, Outcome, Resolution, Source, TickKind
-from rtcore.scheduling.schedule import Job, Schedule
+from rtcore.scheduling.dispatch import Dispatcher, Outcome, Source, TickKind
+from rtcore.scheduling.jobs import Answer, Job, JobRow
 from rtcore.spaces import Array, ObservationSpec
 
 #: Of a frame's header; times and weights are not made again.
@@ -50,7 +50,6 @@ TICK_FIELDS = (
 JOB_FIELDS = ("log_seq", "worker", "obs_tick", "booked_tick", "due_tick", "hold", "episode", "outcome", "tick")
 _ENUMS: dict[str, type[IntEnum]] = {"kind": TickKind, "source": Source, "outcome": Outcome}
 _MOST_SHOWN = 20
-_NO_ANSWER = Answer(b"", -1, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
 class Difference(NamedTuple):
@@ -97,19 +96,18 @@ def replay(
     report = Report()
     jobs = _RecordedJobs(recording)
     end = _replayable(recording, jobs, max_ticks, report)
-    dispatcher = Dispatcher(config.schedule.on_late)
+    dispatcher = Dispatcher(config.schedule.on_late, chunk_ticks=config.agent.chunk, first_log_seq=recording.first_log_seq)
     follower = _FollowingWorld(world)
-    workers = _RecordedWorkers(jobs, dispatcher, follower, recording.observation, config.agent.chunk, report)
+    workers = _RecordedWorkers(jobs, dispatcher, follower, recording.observation, report)
     grid, clock = TickGrid(0, recording.rate_hz), ManualClock()
     loop = TickLoop(
         follower,
         grid,
         clock,
-        cast(Schedule, _RecordedSchedule(jobs)),
+        _RecordedStarts(jobs),
         dispatcher,
         workers,
         _JobCheck(jobs, report),
-        chunk=config.agent.chunk,
         on_reset=config.world.on_reset,
     )
     for tick in recording.ticks(0, end):
@@ -160,7 +158,6 @@ class _RecordedJobs:
 
     def __init__(self, recording: Recording) -> None:
         self.rows = rows = recording.jobs(*JOB_FIELDS, "taken_tick", "taken_seq")
-        self._first_log_seq = recording.first_log_seq
         # Of one tick in the order of the log: that of jobs that never came is the order in which they were booked.
         self._by_booking = np.lexsort((rows["log_seq"], rows["booked_tick"]))
         self._booked_ticks = rows["booked_tick"][self._by_booking]
@@ -191,33 +188,26 @@ class _RecordedJobs:
             self._next_taking += 1
             yield int(by_taking[self._next_taking - 1])
 
-    def feed(self, row: int, dispatcher: Dispatcher, chunk: int) -> None:
+    def feed(self, row: int, dispatcher: Dispatcher) -> None:
         """The answer of this job, or its loss."""
         job, taken_tick = self._job(row), self._value("taken_tick", row)
         if self._value("outcome", row) == Outcome.DROPPED_DEAD_WORKER:
             dispatcher.lose(job, taken_tick)
         else:
-            entry = Entry(job, self._value("obs_tick", row), self._value("episode", row), chunk, _NO_ANSWER)
-            dispatcher.offer(entry, taken_tick)
+            answer = Answer(obs_tick=self._value("obs_tick", row), episode=self._value("episode", row))
+            dispatcher.offer(job, answer, taken_tick)
 
-    def check(self, number: int, resolution: Resolution, report: Report) -> None:
-        """A job ended, as the `number`th."""
-        job, entry = resolution.job, resolution.entry
-        row = self._open.pop((job.worker, job.obs_tick), None)
+    def check(self, replayed: JobRow, report: Report) -> None:
+        """A job ended."""
+        row = self._open.pop((replayed.worker, replayed.booked_tick), None)
         if row is None:
-            report.add(resolution.tick, "job booked_tick", "no such job", job.obs_tick)
+            report.add(replayed.tick, "job booked_tick", "no such job", replayed.booked_tick)
             return
         report.jobs += 1
-        replayed = {
-            "log_seq": self._first_log_seq + number,
-            "obs_tick": entry.obs_tick if entry is not None else -1,
-            "episode": entry.episode if entry is not None else -1,
-            "outcome": int(resolution.outcome),
-            "tick": resolution.tick,
-        }
-        for name, value in replayed.items():
-            if self._value(name, row) != value:
-                report.add(resolution.tick, f"job {name}", self._value(name, row), value)
+        for name in JOB_FIELDS:
+            was, now = self._value(name, row), int(getattr(replayed, name))
+            if was != now:
+                report.add(replayed.tick, f"job {name}", was, now)
 
     def check_the_rest(self, last_tick: int, report: Report, *, is_whole: bool) -> None:
         """Jobs that had ended by `last_tick` in the recording and have not in the replay."""
@@ -234,8 +224,8 @@ class _RecordedJobs:
         return int(self.rows[name][row])
 
 
-class _RecordedSchedule:
-    """In the place of `Schedule`: books what was booked."""
+class _RecordedStarts:
+    """In the place of a `Schedule`: books what was booked. Who came and went is in the job log."""
 
     def __init__(self, jobs: _RecordedJobs) -> None:
         self._jobs = jobs
@@ -243,8 +233,11 @@ class _RecordedSchedule:
     def book(self, tick: int) -> list[Job]:
         return self._jobs.booked_at(tick)
 
-    def adapt(self) -> None:
-        """As the run did."""
+    def next_worker(self, tick: int) -> None: ...
+    def complete(self, worker: int, tau_ns: int) -> None: ...
+    def worker_up(self, worker: int) -> None: ...
+    def worker_down(self, worker: int) -> None: ...
+    def adapt(self) -> None: ...
 
 
 class _FollowingWorld:
@@ -293,20 +286,22 @@ class _RecordedWorkers:
         dispatcher: Dispatcher,
         world: _FollowingWorld,
         observation: ObservationSpec,
-        chunk: int,
         report: Report,
     ) -> None:
         self._jobs = jobs
         self._observation = observation
         self._dispatcher = dispatcher
         self._world = world
-        self._chunk = chunk
         self._report = report
 
-    def collect(self, tick: int) -> Iterable[Entry]:
+    @property
+    def next_frame_seq(self) -> int:
+        return self._world.now.header.frame_seq
+
+    def collect(self, tick: int) -> Iterable[tuple[Job, Answer]]:
         """Straight to the dispatcher: an answer may have been taken in for a tick that was skipped then."""
         for row in self._jobs.taken_until(tick):
-            self._jobs.feed(row, self._dispatcher, self._chunk)
+            self._jobs.feed(row, self._dispatcher)
         return ()
 
     def membership(self) -> Iterable[tuple[int, bool]]:
@@ -316,9 +311,8 @@ class _RecordedWorkers:
     def announce(self, jobs: Sequence[Job]) -> None: ...
     def prewake(self, worker: int) -> None: ...
 
-    def publish(self, frame: Any, header: tuple[Any, ...], action: bytes) -> int:
+    def publish(self, frame: Any, replayed: FrameHeader, action: bytes) -> None:
         recorded, report = self._world.now, self._report
-        replayed = FrameHeader(recorded.header.frame_seq, *header)
         tick = recorded.header.tick
         for name in TICK_FIELDS:
             was, now = getattr(recorded.header, name), getattr(replayed, name)
@@ -329,7 +323,6 @@ class _RecordedWorkers:
         frame = np.ascontiguousarray(frame)
         if frame.tobytes() != recorded.frame.tobytes():
             self._tell_apart(tick, recorded.frame, frame)
-        return recorded.header.frame_seq
 
     def _tell_apart(self, tick: int, recorded: Array, replayed: Array) -> None:
         """Which parts of a frame differ, how much, and where first."""
@@ -350,15 +343,14 @@ class _JobCheck:
     def __init__(self, jobs: _RecordedJobs, report: Report) -> None:
         self._jobs = jobs
         self._report = report
-        self._ended = 0
 
     def begin_tick(self, tick: int, now_ns: int) -> None: ...
-    def end_tick(self, record: TickRecord) -> None: ...
+    def end_tick(self, tick: Tick) -> None: ...
+    def answer_taken(self, answer: Answer) -> None: ...
     def episode_ended(self, episode_return: float, episode_ticks: int) -> None: ...
 
-    def job_ended(self, resolution: Resolution) -> None:
-        self._jobs.check(self._ended, resolution, self._report)
-        self._ended += 1
+    def job_ended(self, row: JobRow) -> None:
+        self._jobs.check(row, self._report)
 
 
 def _shown(name: str, value: object) -> str:

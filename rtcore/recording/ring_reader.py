@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from rtcore.memory.ring import FrameRing, JobLog, SequenceRing
 from rtcore.recording.writer import RecordingWriter
+from rtcore.scheduling.jobs import JobRow
 
 #: After it was lapped, a reader leaves the writer so many records' lead: it would be lapped again at once.
 _MOST_LEAD = 64
@@ -32,10 +33,10 @@ class Tap:
         if self._log is not None:
             self._collect_jobs(self._log)
 
-    def add_job(self, fields: tuple[int, ...]) -> None:
+    def add_job(self, row: JobRow) -> None:
         """One record of the job log, from whoever keeps no ring of them."""
         jobs = self._writer.jobs
-        jobs.rows[jobs.room[0]] = fields
+        jobs.rows[jobs.room[0]] = row
         self._writer.took_jobs(1)
 
     def _collect_frames(self, tell: Callable[[], None]) -> None:

@@ -9,11 +9,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
-from rtcore.memory.layout import FrameHeader, JobRow
+from rtcore.memory.layout import FrameHeader
 from rtcore.report.colours import KIND_COLOURS, OUTCOME_COLOURS
 from rtcore.results.axis import TickAxis
 from rtcore.results.folder import InferenceRow
 from rtcore.scheduling.dispatch import Outcome, TickKind
+from rtcore.scheduling.jobs import JobRow
 
 
 class Bar(NamedTuple):

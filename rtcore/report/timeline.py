@@ -11,7 +11,7 @@ import numpy as np
 
 from rtcore.clock import NS_PER_S, NS_PER_US
 from rtcore.memory.counters import Distribution, bucket_bounds
-from rtcore.memory.layout import FrameHeader, JobRow
+from rtcore.memory.layout import FrameHeader
 from rtcore.report.colours import KIND_COLOURS, RUN_COLOURS
 from rtcore.report.lanes import BAR_STYLE, KIND_STYLE, bar_of
 from rtcore.report.wording import number, share
@@ -20,6 +20,7 @@ from rtcore.results.folder import InferenceRow
 from rtcore.results.record import RunRecord
 from rtcore.results.summary import RunStats
 from rtcore.scheduling.dispatch import Outcome, TickKind
+from rtcore.scheduling.jobs import JobRow
 
 _APPLIED = (Outcome.ON_TIME, Outcome.LATE)
 _WIDTH_INCHES = 14.0

@@ -21,10 +21,11 @@ from rtcore.clock import FOREVER_NS, NS_PER_S, NS_PER_US, rate_from
 from rtcore.config.groups import MOST_WORKERS
 from rtcore.errors import ConfigError
 from rtcore.files.outside import lines_of, parse_object, read_bytes
-from rtcore.memory.layout import FrameHeader, JobRow
+from rtcore.memory.layout import FrameHeader
 from rtcore.results.axis import TickAxis
 from rtcore.results.record import JOB_COLUMNS, TICK_COLUMNS
 from rtcore.scheduling.dispatch import Outcome, Source, TickKind
+from rtcore.scheduling.jobs import JobRow
 
 CONFIG, SUMMARY, ACTIONS, JOBS = FILES = ("config.json", "summary.json", "actions.csv", "jobs.csv")
 

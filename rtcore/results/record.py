@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from rtcore.errors import RecordError
-from rtcore.memory.layout import FrameHeader, JobRow
-from rtcore.memory.ring import ReadStatus
+from rtcore.memory.layout import FrameHeader
 from rtcore.memory.shared import SharedRun
 from rtcore.results.agreement import Rows
 from rtcore.results.worst_stretch import WorstStretch
 from rtcore.scheduling.dispatch import Outcome, Source, TickKind
+from rtcore.scheduling.jobs import JobRow
 
 TICK_COLUMNS = (
     "tick",
@@ -305,15 +305,14 @@ class Drain:
         rows: list[JobRow] = []
         newest = self._log.sequence.newest()
         while self._next_job <= newest:
-            status, fields = self._log.read(self._next_job)
-            if status is not ReadStatus.OK:
+            _, row = self._log.read(self._next_job)
+            if row is None:
                 resume = newest - self._log.sequence.num_slots // 2
                 if record is not None:
                     record.lost_jobs += max(1, resume - self._next_job)
                 self._next_job = max(self._next_job + 1, resume)
                 continue
             self._next_job += 1
-            row = JobRow._make(fields)
             if row.phase_seq == self._phase_seq:
                 rows.append(row)
         return rows

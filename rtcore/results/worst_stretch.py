@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-from rtcore.memory.layout import FrameHeader, JobRow
+from rtcore.memory.layout import FrameHeader
 from rtcore.scheduling.dispatch import TickKind
+from rtcore.scheduling.jobs import JobRow
 
 #: Ticks of a stretch; and what is kept before and after it, to see what was usual, and how it ended.
 SIZE_TICKS = 64

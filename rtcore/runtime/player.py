@@ -13,16 +13,15 @@ from typing import Any, NamedTuple
 import numpy.typing as npt
 
 from rtcore.clock import MonotonicClock
-from rtcore.memory.layout import SLOT_ENTRY, FrameHeader
+from rtcore.memory.layout import FrameHeader
 from rtcore.memory.shared import SharedRun
 from rtcore.scheduling.dispatch import TickKind
+from rtcore.scheduling.jobs import Answer
 
 #: Between two looks for a frame that should be there by now [ns].
 _LOOK_NS = 50_000
 #: The same for one that is long overdue [ns].
 _LONGEST_LOOK_NS = 1_000_000
-#: Fields of a slot entry that this module fills; the rest (device times and the like) are 0.
-_ENTRY_FIELDS = SLOT_ENTRY.fields[1:]
 
 
 class Seen(NamedTuple):
@@ -150,21 +149,25 @@ class Player:
 
     def _answer(self, place: int, job_seq: int, action: bytes, seen: Seen, start_ns: int, clipped: int) -> None:
         header, job = seen.header, self._jobs.read(place)
-        said = {
-            "job_seq": job_seq,
-            "obs_tick": header.tick,
-            "due_tick": job.due_tick,
-            "episode": header.episode,
-            "frame_seq": header.frame_seq,
-            "generation": job.generation,
-            "frame_publish_ns": header.publish_ns,
-            "start_ns": seen.seen_ns,
-            "read_ns": seen.seen_ns,
-            "infer_end_ns": start_ns,
-            "write_ns": self._clock.now_ns(),
-            "clipped": clipped,
-        }
-        self._write(place, said, action)
+        self._write(
+            place,
+            Answer(
+                entry_seq=self._slots.newest(place) + 1,
+                job_seq=job_seq,
+                obs_tick=header.tick,
+                due_tick=job.due_tick,
+                episode=header.episode,
+                frame_seq=header.frame_seq,
+                generation=job.generation,
+                frame_publish_ns=header.publish_ns,
+                start_ns=seen.seen_ns,
+                read_ns=seen.seen_ns,
+                infer_end_ns=start_ns,
+                write_ns=self._clock.now_ns(),
+                clipped=clipped,
+                actions=action,
+            ),
+        )
         self._place_status[place].add("inferences")
 
     def _discard_before(self, frame_seq: int | None) -> None:
@@ -174,20 +177,21 @@ class Player:
         """Give places back whose jobs are for an episode that is over: they end as `STALE_EPISODE`."""
         for place, job_seq, frame_seq in jobs:
             job = self._jobs.read(place)
-            said = {
-                "job_seq": job_seq,
-                "obs_tick": job.obs_tick,
-                "due_tick": job.due_tick,
-                "episode": -1,
-                "frame_seq": frame_seq,
-                "generation": job.generation,
-                "write_ns": self._clock.now_ns(),
-            }
-            self._write(place, said, self._no_action)
+            answer = Answer(
+                entry_seq=self._slots.newest(place) + 1,
+                job_seq=job_seq,
+                obs_tick=job.obs_tick,
+                due_tick=job.due_tick,
+                frame_seq=frame_seq,
+                generation=job.generation,
+                write_ns=self._clock.now_ns(),
+                actions=self._no_action,
+            )
+            self._write(place, answer)
 
-    def _write(self, place: int, said: dict[str, int], action: bytes) -> None:
-        self._slots.write(place, tuple(said.get(name, 0) for name in _ENTRY_FIELDS), action)
-        self._answered[place] = said["job_seq"]
+    def _write(self, place: int, answer: Answer) -> None:
+        self._slots.write(place, answer)
+        self._answered[place] = answer.job_seq
 
     # -- frames --------------------------------------------------------------------------------------------
 

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections import deque
 from enum import IntEnum
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple
 
-from rtcore.scheduling.schedule import Job, OnLate
+from rtcore.scheduling.jobs import Answer, Job, JobRow
+from rtcore.scheduling.schedule import OnLate
 
 OnMissing = Literal["noop", "repeat", "random"]
 #: What a chunk holds behind its first action: the policy's own, the no-op, or the first one again.
 ChunkRest = Literal["own", "noop", "hold"]
-#: An answer that waits for its tick: (due tick, answer, tick at which it was collected, answers collected before it).
-_Pending: TypeAlias = "tuple[int, Entry, int, int]"
 
 
 class Outcome(IntEnum):
@@ -56,60 +55,46 @@ class Source(IntEnum):
     HELD = 4  #: no action: the world was held or reset
 
 
-class Entry(NamedTuple):
-    """A worker's answer to one job, as the dispatcher sees it.
-
-    `chunk_ticks` actions for the ticks due, due + 1, ...; `payload` is handed back to the caller unread.
-    `obs_tick` is the tick of the frame that was used (with `hold` always the booked one).
-    """
+class Offer(NamedTuple):
+    """An answer that was collected at tick `taken_tick`, after `taken_seq` other answers and losses."""
 
     job: Job
-    obs_tick: int
-    episode: int
-    chunk_ticks: int = 1
-    payload: Any = None
+    answer: Answer
+    due_tick: int
+    taken_tick: int
+    taken_seq: int
 
 
 class Decision(NamedTuple):
-    """What to do at a tick: `entry` and the `chunk_index` into it, or nothing (`entry is None`)."""
+    """What to do at a tick: action `chunk_index` of the answer in `offer`, or nothing (`offer` is None)."""
 
     kind: TickKind
-    entry: Entry | None
-    chunk_index: int
-    due_tick: int
+    offer: Offer | None = None
+    chunk_index: int = 0
     first_use: bool = False
     outcome: Outcome = Outcome.ON_TIME
-
-
-class Resolution(NamedTuple):
-    """The one outcome of a job; `entry` is None where no answer ever came.
-
-    `taken_tick`, `taken_seq`: the tick at which its answer (or its loss) was collected, and how many before it; -1
-    where neither came. A replay needs both to repeat the dispatch.
-    """
-
-    job: Job
-    entry: Entry | None
-    outcome: Outcome
-    tick: int
-    taken_tick: int = -1
-    taken_seq: int = -1
 
 
 class Dispatcher:
     """Due-time dispatch with provenance. Call order within a tick: `offer`s, `decide`, then `expect`s.
 
-    `resolutions` collects the outcomes since the caller last cleared it; `outcomes` counts them all.
+    An answer holds `chunk_ticks` actions, for the ticks due, due + 1, ... `ended` collects the jobs that ended since
+    the caller last cleared it, numbered on from `first_log_seq`; `outcomes` counts them all.
     """
 
-    def __init__(self, on_late: OnLate = "apply") -> None:
+    def __init__(
+        self, on_late: OnLate = "apply", *, chunk_ticks: int = 1, phase_seq: int = 0, first_log_seq: int = 0
+    ) -> None:
         self.outcomes = [0] * len(Outcome)
-        self.resolutions: list[Resolution] = []
+        self.ended: list[JobRow] = []
         self.episode = 0
         self._on_late = on_late
+        self._chunk_ticks = chunk_ticks
+        self._phase_seq = phase_seq
+        self._next_log_seq = first_log_seq
         self._jobs: dict[int, Job] = {}
-        self._pending: list[_Pending] = []
-        self._active: _Pending | None = None
+        self._pending: list[Offer] = []
+        self._active: Offer | None = None
         self._num_taken = 0
         self._newest_obs_tick = -1
         self._due: deque[tuple[int, int]] = deque()
@@ -120,40 +105,40 @@ class Dispatcher:
 
     # -- what happened -------------------------------------------------------------------------------------
 
-    def expect(self, job: Job, chunk_ticks: int = 1) -> None:
+    def expect(self, job: Job) -> None:
         """A job was booked."""
         self._jobs[job.worker] = job
         if job.hold:
-            self._due.append((job.due_tick, job.due_tick + chunk_ticks - 1))
+            self._due.append((job.due_tick, job.due_tick + self._chunk_ticks - 1))
         if self._lead_in_until is None:
             self._lead_in_until = job.due_tick
 
-    def offer(self, entry: Entry, tick: int) -> None:
-        """An answer was found in a slot at `tick`."""
-        if self._jobs.pop(entry.job.worker, None) is None:
+    def offer(self, job: Job, answer: Answer, tick: int) -> None:
+        """The answer to `job` was found in a slot at `tick`."""
+        if self._jobs.pop(job.worker, None) is None:
             return
         taken_seq = self._num_taken
         self._num_taken = taken_seq + 1
-        if entry.episode != self.episode:
-            self._resolve(entry.job, entry, Outcome.STALE_EPISODE, tick, tick, taken_seq)
-        elif entry.obs_tick < self._newest_obs_tick:
-            self._resolve(entry.job, entry, Outcome.SUPERSEDED, tick, tick, taken_seq)
+        offer = Offer(job, answer, job.due_tick if job.hold else tick, tick, taken_seq)
+        if answer.episode != self.episode:
+            self._end(offer, Outcome.STALE_EPISODE, tick)
+        elif answer.obs_tick < self._newest_obs_tick:
+            self._end(offer, Outcome.SUPERSEDED, tick)
         else:
-            due_tick = entry.job.due_tick if entry.job.hold else tick
-            self._pending.append((due_tick, entry, tick, taken_seq))
+            self._pending.append(offer)
 
     def lose(self, job: Job, tick: int) -> None:
         """The worker of `job` is gone. Its due tick stays due: it will be `MISSED`, not `IDLE`."""
         if self._jobs.pop(job.worker, None) is not None:
             taken_seq = self._num_taken
             self._num_taken = taken_seq + 1
-            self._resolve(job, None, Outcome.DROPPED_DEAD_WORKER, tick, tick, taken_seq)
+            self._end_unanswered(job, Outcome.DROPPED_DEAD_WORKER, tick, tick, taken_seq)
 
     def new_episode(self, tick: int) -> None:
         """The world was reset at `tick`: all pending and later answers of the old episode are stale."""
         self.episode += 1
-        for pending in self._pending:
-            self._end(pending, Outcome.STALE_EPISODE, tick)
+        for offer in self._pending:
+            self._end(offer, Outcome.STALE_EPISODE, tick)
         self._pending.clear()
         self._active = None
         self._newest_obs_tick = -1
@@ -164,9 +149,9 @@ class Dispatcher:
     def finish(self, tick: int) -> None:
         """The run is over: what is still under way ends as `UNFINISHED`."""
         for job in list(self._jobs.values()):
-            self._resolve(job, None, Outcome.UNFINISHED, tick, -1, -1)
-        for pending in self._pending:
-            self._end(pending, Outcome.UNFINISHED, tick)
+            self._end_unanswered(job, Outcome.UNFINISHED, tick, -1, -1)
+        for offer in self._pending:
+            self._end(offer, Outcome.UNFINISHED, tick)
         self._jobs.clear()
         self._pending.clear()
 
@@ -177,13 +162,12 @@ class Dispatcher:
         was_due = self._pop_due(tick)
         chosen = self._choose(tick)
         if chosen is not None:
-            due_tick, entry = chosen[0], chosen[1]
             self._lead_in_until = -1
-            index = min(tick - due_tick, entry.chunk_ticks - 1)
-            return Decision(TickKind.ACTED, entry, index, due_tick, self._first_use, self._outcome)
+            index = min(tick - chosen.due_tick, self._chunk_ticks - 1)
+            return Decision(TickKind.ACTED, chosen, index, self._first_use, self._outcome)
         if self._lead_in_until is None or tick < self._lead_in_until:
-            return Decision(TickKind.LEAD_IN, None, 0, -1)
-        return Decision(TickKind.MISSED if was_due else TickKind.IDLE, None, 0, -1)
+            return Decision(TickKind.LEAD_IN)
+        return Decision(TickKind.MISSED if was_due else TickKind.IDLE)
 
     def _pop_due(self, tick: int) -> bool:
         was_due = False
@@ -192,49 +176,88 @@ class Dispatcher:
             was_due = True
         return was_due or tick <= self._covered_until
 
-    def _choose(self, tick: int) -> _Pending | None:
+    def _choose(self, tick: int) -> Offer | None:
         """The due answer with the newest frame; without one, the chunk that is being applied."""
-        best: _Pending | None = None
+        best: Offer | None = None
         if self._pending:
-            waiting: list[_Pending] = []
+            waiting: list[Offer] = []
             for candidate in self._pending:
-                due_tick, entry = candidate[0], candidate[1]
-                if due_tick > tick:
+                if candidate.due_tick > tick:
                     waiting.append(candidate)
-                elif self._on_late == "drop" and tick >= due_tick + entry.chunk_ticks:
+                elif self._on_late == "drop" and tick >= candidate.due_tick + self._chunk_ticks:
                     self._end(candidate, Outcome.DROPPED_LATE, tick)
-                elif best is None or (entry.obs_tick, due_tick) > (best[1].obs_tick, best[0]):
+                elif best is None or _newness(candidate) > _newness(best):
                     if best is not None:
                         self._end(best, Outcome.SUPERSEDED, tick)
                     best = candidate
                 else:
                     self._end(candidate, Outcome.SUPERSEDED, tick)
             self._pending = waiting
-        if best is not None and best[1].obs_tick < self._newest_obs_tick:
+        if best is not None and best.answer.obs_tick < self._newest_obs_tick:
             self._end(best, Outcome.SUPERSEDED, tick)
             best = None
         if best is not None:
-            due_tick, entry = best[0], best[1]
-            self._newest_obs_tick = entry.obs_tick
-            self._first_use, self._outcome = True, Outcome.ON_TIME if tick == due_tick else Outcome.LATE
+            self._newest_obs_tick = best.answer.obs_tick
+            self._first_use, self._outcome = True, Outcome.ON_TIME if tick == best.due_tick else Outcome.LATE
             self._end(best, self._outcome, tick)
-            self._active = best if tick < due_tick + entry.chunk_ticks - 1 else None
+            self._active = best if tick < best.due_tick + self._chunk_ticks - 1 else None
             return best
         self._first_use = False
         if self._active is not None:
             active = self._active
-            due_tick, entry = active[0], active[1]
-            if tick >= due_tick + entry.chunk_ticks - 1:
+            if tick >= active.due_tick + self._chunk_ticks - 1:
                 self._active = None
-            return active if tick < due_tick + entry.chunk_ticks else None
+            return active if tick < active.due_tick + self._chunk_ticks else None
         return None
 
-    def _end(self, pending: _Pending, outcome: Outcome, tick: int) -> None:
-        _, entry, taken_tick, taken_seq = pending
-        self._resolve(entry.job, entry, outcome, tick, taken_tick, taken_seq)
+    def _end(self, offer: Offer, outcome: Outcome, tick: int) -> None:
+        job, answer = offer.job, offer.answer
+        self._add(
+            outcome,
+            JobRow(
+                log_seq=self._next_log_seq,
+                worker=job.worker,
+                obs_tick=answer.obs_tick,
+                booked_tick=job.obs_tick,
+                due_tick=job.due_tick,
+                hold=int(job.hold),
+                episode=answer.episode,
+                outcome=outcome,
+                tick=tick,
+                booked_ns=job.booked_ns,
+                start_ns=answer.start_ns,
+                read_ns=answer.read_ns,
+                infer_end_ns=answer.infer_end_ns,
+                write_ns=answer.write_ns,
+                cpu_ns=answer.cpu_ns,
+                phase_seq=self._phase_seq,
+                taken_tick=offer.taken_tick,
+                taken_seq=offer.taken_seq,
+            ),
+        )
 
-    def _resolve(
-        self, job: Job, entry: Entry | None, outcome: Outcome, tick: int, taken_tick: int, taken_seq: int
-    ) -> None:
+    def _end_unanswered(self, job: Job, outcome: Outcome, tick: int, taken_tick: int, taken_seq: int) -> None:
+        self._add(
+            outcome,
+            JobRow(
+                log_seq=self._next_log_seq,
+                worker=job.worker,
+                booked_tick=job.obs_tick,
+                due_tick=job.due_tick,
+                hold=int(job.hold),
+                outcome=outcome,
+                tick=tick,
+                phase_seq=self._phase_seq,
+                taken_tick=taken_tick,
+                taken_seq=taken_seq,
+            ),
+        )
+
+    def _add(self, outcome: Outcome, row: JobRow) -> None:
+        self._next_log_seq += 1
         self.outcomes[outcome] += 1
-        self.resolutions.append(Resolution(job, entry, outcome, tick, taken_tick, taken_seq))
+        self.ended.append(row)
+
+
+def _newness(offer: Offer) -> tuple[int, int]:
+    return offer.answer.obs_tick, offer.due_tick

@@ -18,6 +18,7 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Literal, NamedTuple
 
+from rtcore.scheduling.jobs import Job
 from rtcore.scheduling.outlook import acted_shares
 
 Stagger = Literal["max-time", "expected-time", "sequential", "free-running"]
@@ -42,19 +43,6 @@ _WORTH_OF_LATE = 0.5
 _TRIM = 8
 #: Simulated jobs, where the times are known, but not their order.
 _PLAYED_JOBS = 4_096
-
-
-class Job(NamedTuple):
-    """Worker `worker`: use the frame of tick `obs_tick`; your action is for tick `due_tick`.
-
-    `hold`: the action waits for its due tick (max-time). Without it the action is applied as soon as it is
-    ready, the worker may use a newer frame, and `due_tick` is only when it is expected at the latest.
-    """
-
-    worker: int
-    obs_tick: int
-    due_tick: int
-    hold: bool
 
 
 @dataclass(frozen=True)

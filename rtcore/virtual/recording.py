@@ -17,6 +17,7 @@ from rtcore.recording.process import finish, make_writer
 from rtcore.recording.ring_reader import Tap
 from rtcore.recording.schema import FOLDER, TICKS_FILE, UNFINISHED
 from rtcore.recording.writer import describe_run
+from rtcore.scheduling.jobs import JobRow
 
 _log = logging.getLogger(__name__)
 
@@ -44,9 +45,8 @@ class VirtualRecording:
         self._every_ticks = max(1, ring.sequence.num_slots // 4)
         self._since = 0
 
-    def add_job(self, fields: tuple[int, ...]) -> None:
-        """A record of the job log, its number included."""
-        self._guarded(lambda: self._tap.add_job(fields))
+    def add_job(self, row: JobRow) -> None:
+        self._guarded(lambda: self._tap.add_job(row))
 
     def after_tick(self) -> None:
         self._since += 1

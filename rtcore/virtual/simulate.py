@@ -31,7 +31,6 @@ from rtcore.loop.tickloop import TickLoop
 from rtcore.loop.world import GymnasiumWorld, World, leaves_space_text, world_seed
 from rtcore.memory.counters import Histogram
 from rtcore.memory.history import History
-from rtcore.memory.layout import JobRow
 from rtcore.memory.ring import FrameRing
 from rtcore.recording.schema import require_h5py
 from rtcore.report.explain import find_culprits
@@ -42,6 +41,7 @@ from rtcore.results.record import RunRecord, writing_to
 from rtcore.results.snapshot import episodes_of
 from rtcore.results.summary import RunStats, WorkerStats, build_summary
 from rtcore.scheduling.dispatch import Dispatcher
+from rtcore.scheduling.jobs import JobRow
 from rtcore.scheduling.planner import Plan, Tau, make_plan
 from rtcore.scheduling.schedule import Schedule
 from rtcore.spaces import ObservationCheck
@@ -146,14 +146,12 @@ class Simulation:
         self._books = Books.private(self._append_job)
         if self._own_world is not None:
             self._own_world.count = self._books.counters.add
-        self._num_jobs = 0
         self._is_over = self._stopped = self._broke_off = False
         self.workers = SimulatedWorkers(
             self._clock,
             self.player.infer,
             self.record,
             num_workers=self.plan.workers,
-            chunk=config.agent.chunk,
             changes=changes,
             ring=self.ring,
             cycle=self.learning.learners if self.learning is not None and config.learning.mode != "async" else None,
@@ -164,10 +162,9 @@ class Simulation:
             TickGrid(0, self.resolved.rate_hz),
             self._clock,
             self.schedule,
-            Dispatcher(config.schedule.on_late),
+            Dispatcher(config.schedule.on_late, chunk_ticks=config.agent.chunk),
             self.workers,
-            StatsRecorder(self._books, self.schedule, self.resolved.period_ns, 0),
-            chunk=config.agent.chunk,
+            StatsRecorder(self._books, self.schedule, self.resolved.period_ns),
             on_reset=config.world.on_reset,
             overrun=config.world.overrun,
         )
@@ -390,11 +387,10 @@ class Simulation:
         params = self.resolved.schedule_params(self.plan.delay_ticks, self.plan.tau.usual_ns)
         return Schedule(params, self.plan.workers)
 
-    def _append_job(self, fields: tuple[int, ...]) -> None:
-        self.record.add_job(JobRow(self._num_jobs, *fields))
+    def _append_job(self, row: JobRow) -> None:
+        self.record.add_job(row)
         if self.recording is not None:
-            self.recording.add_job((self._num_jobs, *fields))
-        self._num_jobs += 1
+            self.recording.add_job(row)
 
 
 def _decode(spec: Any, raw: bytes) -> Any:

@@ -7,13 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from rtcore.clock import ManualClock
-from rtcore.loop.tickloop import Answer
 from rtcore.memory.counters import Histogram
 from rtcore.memory.layout import FrameHeader
 from rtcore.memory.ring import FrameRing
 from rtcore.results.record import RunRecord
-from rtcore.scheduling.dispatch import Entry
-from rtcore.scheduling.schedule import Job
+from rtcore.scheduling.jobs import Answer, Job
 
 
 class Change(NamedTuple):
@@ -61,7 +59,6 @@ class SimulatedWorkers:
         record: RunRecord,
         *,
         num_workers: int,
-        chunk: int,
         changes: Sequence[Change] = (),
         ring: FrameRing | None = None,
         cycle: Cycle | None = None,
@@ -71,7 +68,6 @@ class SimulatedWorkers:
         self._clock = clock
         self._infer = infer
         self._record = record
-        self._chunk = chunk
         self._ring = ring
         self._cycle = cycle
         self._changes = sorted(changes)
@@ -81,22 +77,26 @@ class SimulatedWorkers:
         self._frame_ns = 0
         self._episode = 0
         self._booked = 0
-        self._done: list[tuple[int, int, Entry]] = []
+        self._done: list[tuple[int, int, Job, Answer]] = []
         self._generation = [0] * num_workers
         #: Jobs whose worker is still learning: (when that is over, generation, job, when it was booked).
         self._waiting: list[tuple[int, int, Job, int]] = []
         self._free_ns = [0] * num_workers
 
-    def collect(self, tick: int) -> Iterable[Entry]:
+    @property
+    def next_frame_seq(self) -> int:
+        return self._frame_seq + 1
+
+    def collect(self, tick: int) -> Iterable[tuple[Job, Answer]]:
         self._tick = tick
         found, now_ns = [], self._clock.now_ns()
         if self._waiting:
             self._start_waiting(before_ns=now_ns)
         while self._done and self._done[0][0] <= now_ns:
-            end_ns, order, entry = heapq.heappop(self._done)
-            worker = entry.job.worker
+            end_ns, order, job, answer = heapq.heappop(self._done)
+            worker = job.worker
             if order >> 32 == self._generation[worker]:
-                found.append(entry)
+                found.append((job, answer))
                 if self._cycle is not None:
                     self._free_ns[worker] = end_ns + self._cycle.after_answer(end_ns)
         return found
@@ -114,14 +114,12 @@ class SimulatedWorkers:
     def post(self, jobs: Sequence[Job], booked_ns: int) -> None:
         """Nothing to wake: `announce` comes at the same virtual instant."""
 
-    def publish(self, frame: Any, header: tuple[Any, ...], action: bytes) -> int:
-        self._frame_seq += 1
-        row = FrameHeader(self._frame_seq, *header)
-        self._frame_tick, self._frame_ns, self._episode = row.tick, row.publish_ns, row.episode
-        self._record.add_tick(row, action)
+    def publish(self, frame: Any, header: FrameHeader, action: bytes) -> None:
+        self._frame_seq = header.frame_seq
+        self._frame_tick, self._frame_ns, self._episode = header.tick, header.publish_ns, header.episode
+        self._record.add_tick(header, action)
         if self._ring is not None:
             self._ring.publish(frame, header, action)
-        return self._frame_seq
 
     def prewake(self, worker: int) -> None:
         """Waking takes no virtual time."""
@@ -155,24 +153,25 @@ class SimulatedWorkers:
             began_ns += self._cycle.before_inference(start_ns)
         done = self._infer(self._booked, self._frame_seq)
         end_ns = began_ns + done.tau_ns
-        payload = Answer(
-            actions=done.actions,
-            worker=worker,
-            booked_ns=booked_ns,
+        answer = Answer(
+            obs_tick=self._frame_tick,
+            due_tick=job.due_tick,
+            episode=self._episode,
+            frame_seq=self._frame_seq,
             frame_publish_ns=self._frame_ns,
             start_ns=start_ns,
             read_ns=start_ns,
             infer_end_ns=end_ns,
             write_ns=end_ns,
-            cpu_ns=0,
             policy_version=done.version,
             policy_checksum=done.checksum,
             clipped=done.clipped,
             explored=done.explored,
+            actions=done.actions,
         )
-        entry = Entry(job, self._frame_tick, self._episode, self._chunk, payload)
         # Ties in time go to the older booking; the generation rides along in the upper half.
-        heapq.heappush(self._done, (end_ns, (self._generation[worker] << 32) + self._booked, entry))
+        order = (self._generation[worker] << 32) + self._booked
+        heapq.heappush(self._done, (end_ns, order, job._replace(booked_ns=booked_ns), answer))
         self.inference[worker].add(done.tau_ns)
         self.inferences[worker] += 1
         self._booked += 1

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from rtcore.memory.layout import FRAME_HEADER, LOG_RECORD, RING_BEGUN, Layout
+from rtcore.memory.layout import RING_BEGUN, FrameHeader, Layout
 from rtcore.memory.ring import NONE_YET, FrameRing, JobLog, ReadStatus, SequenceRing
+from rtcore.scheduling.jobs import JobRow
 from tests.support.explorer import Scenario, SteppedBuffer, explore
 
 pytestmark = pytest.mark.interleaving
@@ -14,7 +15,6 @@ FRAME_WORDS = 2
 LAYOUT = Layout(
     max_workers=1, ring_slots=NUM_SLOTS, log_slots=NUM_SLOTS, frame_bytes=8 * FRAME_WORDS, action_bytes=8, chunk=1
 )
-HEADER_FIELDS = len(FRAME_HEADER.fields) - 1
 OK, NOT_YET, LAPPED = ReadStatus
 
 
@@ -23,7 +23,7 @@ def frame_of(seq):
 
 
 def header_of(seq):
-    return tuple(1000 * seq + 100 + index for index in range(HEADER_FIELDS))
+    return FrameHeader(seq, *(1000 * seq + 100 + index for index in range(len(FrameHeader._fields) - 1)))
 
 
 def action_of(seq):
@@ -54,14 +54,14 @@ def read_frame(ring, seq):
 
 def read_header(ring, seq):
     status, header = ring.read_header(seq)
-    return status, seq, header is not None and header == (seq, *header_of(seq))
+    return status, seq, header is not None and header == header_of(seq)
 
 
 def read_both(ring, seq):
     """What came of it, and whether frame and header are those of `seq`, whole."""
     out = np.zeros(FRAME_WORDS, "<i8")
     status, header = ring.read_with_header(seq, out)
-    whole = out.tolist() == frame_of(seq) and header is not None and header == (seq, *header_of(seq))
+    whole = out.tolist() == frame_of(seq) and header is not None and header == header_of(seq)
     return status, seq, whole
 
 
@@ -182,8 +182,8 @@ def test_lapped_reads_are_counted_by_their_reader():
 # -- the same for the job log ------------------------------------------------------------------------------------
 
 
-def log_fields(seq):
-    return tuple(1000 * seq + index for index in range(len(LOG_RECORD.fields) - 1))
+def row_of(seq):
+    return JobRow(seq, *(1000 * seq + index for index in range(len(JobRow._fields) - 1)))
 
 
 def log_and_a_reader(reader, num_records=4, log_class=JobLog):
@@ -194,7 +194,7 @@ def log_and_a_reader(reader, num_records=4, log_class=JobLog):
 
         def write():
             for seq in range(num_records):
-                writer.append(log_fields(seq))
+                writer.append(row_of(seq))
 
         return Scenario([memory], {"writer": write, "reader 0": lambda: reader(mine)})
 
@@ -202,8 +202,8 @@ def log_and_a_reader(reader, num_records=4, log_class=JobLog):
 
 
 def read_log(log, seq):
-    status, fields = log.read(seq)
-    return status, seq, fields == (seq, *log_fields(seq))
+    status, row = log.read(seq)
+    return status, seq, row == row_of(seq)
 
 
 def test_reader_never_returns_a_torn_log_record():

@@ -5,13 +5,13 @@ import pytest
 from rtcore.memory import slots
 from rtcore.memory.layout import JOB, SLOT_ENTRY, Layout
 from rtcore.memory.slots import ActionSlots, JobBoard
+from rtcore.scheduling.jobs import Answer, Job
 from tests.support.explorer import Scenario, SteppedBuffer, explore, wait_until
 
 pytestmark = pytest.mark.interleaving
 
 SLOTS = Layout(max_workers=1, ring_slots=2, log_slots=2, frame_bytes=8, action_bytes=8, chunk=2)
-ENTRY_FIELDS = len(SLOT_ENTRY.fields) - 1
-JOB_FIELDS = len(JOB.fields) - 1
+JOB_SEQ = JOB.index["job_seq"]
 WHOLE, NONE, TORN = "whole", "none", "torn"
 
 
@@ -25,8 +25,9 @@ class JobsOnly(Layout):
 JOBS = JobsOnly(max_workers=1, ring_slots=2, log_slots=2, frame_bytes=8, action_bytes=8, chunk=2)
 
 
-def entry_of(seq):
-    return tuple(1000 * seq + index for index in range(ENTRY_FIELDS))
+def answer_of(seq):
+    numbers = (1000 * seq + index for index in range(len(SLOT_ENTRY.fields) - 1))
+    return Answer(seq, *numbers, actions=actions_of(seq))
 
 
 def actions_of(seq):
@@ -34,7 +35,7 @@ def actions_of(seq):
 
 
 def job_of(seq):
-    return tuple(1000 * seq + index for index in range(JOB_FIELDS))
+    return Job(0, *(1000 * seq + index for index in range(len(JOB.fields) - 1)), job_seq=seq)
 
 
 def read_entry(env, seq):
@@ -42,8 +43,7 @@ def read_entry(env, seq):
     found = env.read(0, seq)
     if found is None:
         return NONE
-    entry, actions = found
-    return WHOLE if entry == (seq, *entry_of(seq)) and actions == actions_of(seq) else TORN
+    return WHOLE if found == answer_of(seq) else TORN
 
 
 def answers_and_a_reader(reader, num_answers, slots_class=ActionSlots):
@@ -55,7 +55,7 @@ def answers_and_a_reader(reader, num_answers, slots_class=ActionSlots):
 
         def write():
             for seq in range(1, num_answers + 1):
-                assert worker.write(0, entry_of(seq), actions_of(seq)) == seq
+                worker.write(0, answer_of(seq))
 
         return Scenario([memory], {"worker": write, "env": lambda: reader(env)})
 
@@ -106,11 +106,9 @@ class OneEntryOnly(ActionSlots):
 class PublishedBeforeTheEntry(ActionSlots):
     """(W4) too early."""
 
-    def write(self, worker, fields, actions):
-        entry_seq = self._done[worker][0] + 1
-        self._done[worker][0] = entry_seq
-        self._write_entry(self._entry_at[worker][entry_seq & 1], entry_seq, fields, actions)
-        return entry_seq
+    def write(self, worker, answer):
+        self._done[worker][0] = answer.entry_seq
+        self._pack(self._buffer, self._entry_at[worker][answer.entry_seq & 1], *answer)
 
 
 class CheckBeforeTheCopy(ActionSlots):
@@ -119,17 +117,17 @@ class CheckBeforeTheCopy(ActionSlots):
     def read(self, worker, entry_seq):
         if self._done[worker][0] > entry_seq:
             return None
-        return self._read_entry(self._entry_at[worker][entry_seq & 1])
+        return self._read_entry(worker, entry_seq)
 
 
 class CheckOffByOne(ActionSlots):
     """(R5) would let one newer entry pass, when the next may be on its way into the same place."""
 
     def read(self, worker, entry_seq):
-        entry, actions = self._read_entry(self._entry_at[worker][entry_seq & 1])
-        if self._done[worker][0] > entry_seq + 1 or entry.entry_seq != entry_seq:
+        answer = self._read_entry(worker, entry_seq)
+        if self._done[worker][0] > entry_seq + 1 or answer.entry_seq != entry_seq:
             return None
-        return entry, actions
+        return answer
 
 
 @pytest.mark.parametrize(
@@ -156,7 +154,7 @@ def jobs_and_answers(num_jobs, board_class=JobBoard, *, wait_for_the_answer=True
         def book():
             answers = []
             for seq in range(1, num_jobs + 1):
-                assert env_board.post(0, job_of(seq)) == seq
+                env_board.post(job_of(seq))
                 if wait_for_the_answer:
                     wait_until(lambda seq=seq: env_slots.newest(0) >= seq)
                     answers.append(read_entry(env_slots, seq))
@@ -171,8 +169,8 @@ def jobs_and_answers(num_jobs, board_class=JobBoard, *, wait_for_the_answer=True
                     continue
                 job = board.read(0)
                 seen = job.job_seq
-                jobs.append(tuple(job))
-                own_slots.write(0, entry_of(seen), actions_of(seen))
+                jobs.append(job)
+                own_slots.write(0, answer_of(seen)._replace(entry_seq=len(jobs)))
             return jobs
 
         return Scenario([job_memory, slot_memory], {"env": book, "worker": work})
@@ -189,7 +187,7 @@ def not_whole(results):
 
 
 def whole_jobs(num_jobs):
-    return tuple((seq, *job_of(seq)) for seq in range(1, num_jobs + 1))
+    return tuple(job_of(seq) for seq in range(1, num_jobs + 1))
 
 
 def test_a_worker_takes_every_job_once_and_whole_and_its_answers_arrive():
@@ -201,23 +199,19 @@ def test_a_worker_takes_every_job_once_and_whole_and_its_answers_arrive():
 class NumberFirst(JobBoard):
     """(W3) before the rest of the job."""
 
-    def post(self, worker, fields):
-        words = self._seqs[worker]
-        words[0] += 1
-        for index, value in enumerate(fields, start=1):
+    def post(self, job):
+        words = self._words[job.worker]
+        words[JOB_SEQ] = job.job_seq
+        for index, value in enumerate(job[1:-1]):
             words[index] = value
-        return words[0]
 
 
 class NumberPackedWithTheRest(JobBoard):
     """Packing clears the record first: for a moment the publication word is 0, which is not what was seen."""
 
-    def post(self, worker, fields):
-        words = self._seqs[worker]
-        job_seq = words[0] + 1
-        slots.JOB.struct.pack_into(self._buffer, self._at[worker], words[0], *fields)
-        words[0] = job_seq
-        return job_seq
+    def post(self, job):
+        slots.JOB.struct.pack_into(self._buffer, self._at[job.worker], *job[1:-1], job.job_seq - 1)
+        self._words[job.worker][JOB_SEQ] = job.job_seq
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from benchmarks.ipc import limit
 from benchmarks.ipc.limit import LimitProcess, LimitTransport, compile_limit
 from rtcore.clock import MonotonicClock
-from rtcore.memory.layout import FRAME_HEADER
+from rtcore.memory.layout import FrameHeader
 from rtcore.memory.ring import ReadStatus
 from rtcore.memory.segments import files_of
 from rtcore.profile.transports import Rhythm, Ring, RtcoreTransport
@@ -77,9 +77,8 @@ def test_rtcore_reads_the_frames_of_the_c_writer(ring, process_of, mode):
 
 
 def publish(ring, seq, frame):
-    header = [0.0 if name in ("reward", "episode_return") else 0 for name in FRAME_HEADER.fields[1:]]
-    header[FRAME_HEADER.index["publish_ns"] - 1] = MonotonicClock.now_ns()
-    assert ring.shared.ring.publish(frame, tuple(header), bytes(ring.layout.action_bytes)) == seq
+    header = FrameHeader(frame_seq=seq, publish_ns=MonotonicClock.now_ns())
+    assert ring.shared.ring.publish(frame, header, bytes(ring.layout.action_bytes)) == seq
 
 
 @pytest.mark.parametrize("mode", ["spin"])

@@ -12,10 +12,11 @@ from multiprocessing.connection import wait
 import numpy as np
 import pytest
 
-from rtcore.memory.layout import FRAME_HEADER, JOB, SLOT_ENTRY, Layout
+from rtcore.memory.layout import FrameHeader, Layout
 from rtcore.memory.ring import ReadStatus
 from rtcore.memory.segments import files_of, new_run_id, unlink_all
 from rtcore.memory.shared import SharedRun
+from rtcore.scheduling.jobs import Answer, Job
 from rtcore.spaces import ObservationSpec
 
 pytestmark = pytest.mark.process
@@ -43,12 +44,20 @@ def all_frames():
     return [frame_of(seq) for seq in range(251)]
 
 
+def numbers(seq, fields):
+    return {name: seq * 64 + index for index, name in enumerate(fields)}
+
+
 def header_of(seq):
-    return tuple(seq * 64 + index for index in range(len(FRAME_HEADER.fields) - 1))
+    return FrameHeader(**numbers(seq, FrameHeader._fields) | {"frame_seq": seq})
 
 
-def fields_of(seq, record):
-    return tuple(seq * 64 + index for index in range(len(record.fields) - 1))
+def answer_of(seq):
+    return Answer(**numbers(seq, Answer._fields) | {"entry_seq": seq, "actions": actions_of(seq)})
+
+
+def job_of(seq):
+    return Job(**numbers(seq, Job._fields) | {"worker": 1, "job_seq": seq})
 
 
 def actions_of(seq):
@@ -93,11 +102,11 @@ def read_frames(run_id, ready, results, readers_done, seed):
             break
         status, header = ring.read_header(seq)
         if status is ReadStatus.OK:
-            counts["mismatched"] += header != (seq, *header_of(seq))
+            counts["mismatched"] += header != header_of(seq)
         status, header = ring.read_with_header(seq, out)
         if status is ReadStatus.OK:
             counts["torn"] += not np.array_equal(out, frames[seq % 251])
-            counts["mismatched"] += header != (seq, *header_of(seq))
+            counts["mismatched"] += header != header_of(seq)
         action = ring.read_action(seq)
         counts["mismatched"] += action is not None and action != seq.to_bytes(4, "little") * 64
     with readers_done.get_lock():
@@ -109,7 +118,7 @@ def write_answers(run_id, ready, results):
     slots = attach(run_id).slots
     ready.wait()
     for seq in range(1, NUM_ANSWERS + 1):
-        slots.write(1, fields_of(seq, SLOT_ENTRY), actions_of(seq))
+        slots.write(1, answer_of(seq))
     results.put(("writer", {"written": NUM_ANSWERS}))
 
 
@@ -126,8 +135,7 @@ def read_answers(run_id, ready, results):
         if answer is None:
             counts["overtaken"] += 1
             continue
-        whole = answer[0] == (newest, *fields_of(newest, SLOT_ENTRY)) and answer[1] == actions_of(newest)
-        counts["whole" if whole else "torn"] += 1
+        counts["whole" if answer == answer_of(newest) else "torn"] += 1
     results.put(("reader", counts))
 
 
@@ -135,7 +143,7 @@ def book_jobs(run_id, ready, results):
     shared = attach(run_id)
     ready.wait()
     for seq in range(1, NUM_JOBS + 1):
-        shared.jobs.post(1, fields_of(seq, JOB))
+        shared.jobs.post(job_of(seq))
         while shared.slots.newest(1) < seq:
             pass
     results.put(("env", {"booked": NUM_JOBS}))
@@ -151,9 +159,9 @@ def take_jobs(run_id, ready, results):
         if shared.jobs.newest(1) == seen:
             continue
         job = shared.jobs.read(1)
-        counts["whole" if job == (seen + 1, *fields_of(seen + 1, JOB)) else "torn"] += 1
+        counts["whole" if job == job_of(seen + 1) else "torn"] += 1
         seen = job.job_seq
-        shared.slots.write(1, fields_of(seen, SLOT_ENTRY), actions_of(seen))
+        shared.slots.write(1, answer_of(seen))
     results.put(("worker", counts))
 
 

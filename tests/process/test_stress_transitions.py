@@ -9,7 +9,7 @@ import pytest
 from rtcore.learn.replay_memory import TransitionReader
 from rtcore.learn.transitions import TransitionBuilder
 from rtcore.memory.history import History
-from rtcore.memory.layout import FRAME_HEADER, Layout
+from rtcore.memory.layout import FRAME_HEADER, FrameHeader, Layout
 from rtcore.memory.segments import files_of, new_run_id, unlink_all
 from rtcore.memory.shared import SharedRun
 from rtcore.scheduling.dispatch import TickKind
@@ -32,6 +32,7 @@ def header_of(tick):
     kind = TickKind.RESET if tick % EPISODE_TICKS == 0 else TickKind.ACTED
     kind = TickKind.LEAD_IN if 0 < tick % EPISODE_TICKS < 3 else kind
     fields = dict.fromkeys(FRAME_HEADER.fields, 0) | {
+        "frame_seq": tick,
         "tick": tick,
         "episode": tick // EPISODE_TICKS,
         "kind": int(kind),
@@ -40,7 +41,7 @@ def header_of(tick):
         "due_tick": tick,
         "terminated": int(tick % EPISODE_TICKS == EPISODE_TICKS - 1),
     }
-    return tuple(fields.values())[1:]
+    return FrameHeader(**fields)
 
 
 def publish(run_id, started, over):

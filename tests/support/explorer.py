@@ -116,8 +116,11 @@ class SteppedRecord:
         return SteppedStructWithTail(self, num_bytes)
 
     def pack_into(self, buffer: SteppedBuffer, at: int, *values: float) -> None:
+        store(buffer.raw, at, bytes(self.size))
+        self.fill(buffer, at, *values)
+
+    def fill(self, buffer: SteppedBuffer, at: int, *values: float) -> None:
         data = self._struct.pack(*values)
-        store(buffer.raw, at, bytes(len(data)))
         for begin, end in self._pieces:
             store(buffer.raw, at + begin, data[begin:end])
 
@@ -129,7 +132,7 @@ class SteppedRecord:
 
 
 class SteppedStructWithTail:
-    """A record and the bytes behind it: cleared in one step, then written in the record's pieces and one more."""
+    """A record and the bytes behind it: cleared in one step, then moved in the record's pieces and word by word."""
 
     def __init__(self, record: SteppedRecord, num_bytes: int) -> None:
         self._record = record
@@ -139,11 +142,11 @@ class SteppedStructWithTail:
     def pack_into(self, buffer: SteppedBuffer, at: int, *values: Any) -> None:
         *fields, tail = values
         store(buffer.raw, at, bytes(self.size))
-        self._record.pack_into(buffer, at, *fields)
-        store(buffer.raw, at + self._tail_at, tail)
+        self._record.fill(buffer, at, *fields)
+        buffer[at + self._tail_at : at + self.size] = tail
 
     def unpack_from(self, buffer: SteppedBuffer, at: int) -> tuple[Any, ...]:
-        raise NotImplementedError("only the writer uses it, to warm its caches")
+        return *self._record.unpack_from(buffer, at), bytes(buffer[at + self._tail_at : at + self.size])
 
 
 def stepped_copy(target: memoryview | SteppedBuffer, source: memoryview | SteppedBuffer) -> None:

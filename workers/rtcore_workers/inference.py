@@ -20,7 +20,7 @@ from rtcore.config.resolved import ResolvedRun
 from rtcore.host.seeding import seed_generators
 from rtcore.learn.checkpoint import load_weights
 from rtcore.memory.history import History, HistoryReader
-from rtcore.memory.layout import TRACE_FIRST_WORKER, FrameHeader, JobRecord
+from rtcore.memory.layout import SLOT_ENTRY, TRACE_FIRST_WORKER, FrameHeader
 from rtcore.memory.segments import attach_semaphore
 from rtcore.memory.shared import Phase, SharedRun, phase_of
 from rtcore.memory.tensors import ParamManifest
@@ -29,6 +29,7 @@ from rtcore.memory.waiting import Waiting, make_waiting
 from rtcore.memory.weights import ParamStore, attach_store, layout_of
 from rtcore.messages import LeavesItsSpace, WeightSizes, WeightsMade, WorkerBoot, WorkerReady
 from rtcore.realtime import keep_off
+from rtcore.scheduling.jobs import Job
 from rtcore.spaces import ActionSpec, ObservationCheck
 from rtcore_workers.malloc import keep_freed_memory
 from rtcore_workers.policies import EpsilonSchedule, ExploringPolicy, Policy, fill_chunks, load_policy
@@ -254,7 +255,7 @@ class Worker:
         """For a moment at most, so that the caller can show that it lives."""
         self._waiting.for_job(self._newest_job, self._job_seen + 1)
 
-    def _do(self, job: JobRecord) -> None:
+    def _do(self, job: Job) -> None:
         clock, status = self._clock, self._status
         if job.phase_seq != self._phase_seen:
             self._phase_seen = job.phase_seq
@@ -274,7 +275,7 @@ class Worker:
                 self._learn(job)
         status["busy_since_ns"] = 0
 
-    def _learn(self, job: JobRecord) -> None:
+    def _learn(self, job: Job) -> None:
         """One update in turn with the inferences, in the sequential modes."""
         if self.learning is not None:
             # An update is watched by what updates take, not by what inferences do.
@@ -282,7 +283,7 @@ class Worker:
             self.learning.take(job.phase_seq)
             self._status["learning_since_ns"] = 0
 
-    def _answer(self, job: JobRecord, header: FrameHeader, start_ns: int) -> None:
+    def _answer(self, job: Job, header: FrameHeader, start_ns: int) -> None:
         clock = self._clock
         read_ns = clock.now_ns()
         cpu_start_ns = cpu_time_ns()
@@ -296,28 +297,30 @@ class Worker:
         timing = self._policy.timing
         # What the planner shares out: time on the device, which on a CPU is the process's own.
         cost_ns = timing.h2d_ns + timing.compute_ns + timing.d2h_ns if self._on_gpu else cpu_time_ns() - cpu_start_ns
-        fields = (
-            job.job_seq,
-            header.tick,
-            job.due_tick,
-            header.episode,
-            header.frame_seq,
-            self._generation,
-            timing.policy_version,
-            header.publish_ns,
-            start_ns,
-            read_ns,
-            infer_end_ns,
-            clock.now_ns(),
-            timing.h2d_ns,
-            timing.compute_ns,
-            timing.d2h_ns,
-            cost_ns,
-            timing.clipped,
-            timing.policy_checksum,
-            timing.explored,
+        answer = SLOT_ENTRY.new(
+            entry_seq=self._slots.newest(self._index) + 1,
+            job_seq=job.job_seq,
+            obs_tick=header.tick,
+            due_tick=job.due_tick,
+            episode=header.episode,
+            frame_seq=header.frame_seq,
+            generation=self._generation,
+            policy_version=timing.policy_version,
+            frame_publish_ns=header.publish_ns,
+            start_ns=start_ns,
+            read_ns=read_ns,
+            infer_end_ns=infer_end_ns,
+            write_ns=clock.now_ns(),
+            h2d_ns=timing.h2d_ns,
+            compute_ns=timing.compute_ns,
+            d2h_ns=timing.d2h_ns,
+            cpu_ns=cost_ns,
+            clipped=timing.clipped,
+            policy_checksum=timing.policy_checksum,
+            explored=timing.explored,
+            actions=self._actions.tobytes(),
         )
-        self._slots.write(self._index, fields, self._actions.tobytes())
+        self._slots.write(self._index, answer)
         if self._trace is not None and phase_of(job.phase_seq) is Phase.RUN:
             self._trace_answer(job, header, start_ns, read_ns, infer_end_ns)
         self._histograms["inference_ns"].add(infer_end_ns - read_ns)
@@ -328,9 +331,7 @@ class Worker:
         if self.watch is not None and phase_of(job.phase_seq) is Phase.RUN:
             self.watch.check(self._reader.newest, header.tick)
 
-    def _trace_answer(
-        self, job: JobRecord, header: FrameHeader, start_ns: int, read_ns: int, infer_end_ns: int
-    ) -> None:
+    def _trace_answer(self, job: Job, header: FrameHeader, start_ns: int, read_ns: int, infer_end_ns: int) -> None:
         """What this worker did from the end of its last job to now. After the answer is out: it delays nothing."""
         if self._trace is None:
             return
@@ -354,7 +355,7 @@ class Worker:
         add(TraceKind.WRITE, infer_end_ns, written_ns, *about)
         self._idle_since_ns = written_ns
 
-    def read_frame(self, job: JobRecord) -> FrameHeader | None:
+    def read_frame(self, job: Job) -> FrameHeader | None:
         """The booked frame (or, without a due tick to keep, the newest) with its history in the policy's memory."""
         ring = self._ring
         newest = ring.sequence.newest()
@@ -391,6 +392,6 @@ class Worker:
             self._status[count] = 0
 
 
-def _when(job: JobRecord, header: FrameHeader) -> str:
+def _when(job: Job, header: FrameHeader) -> str:
     """Which frame it was; the ticks of a rehearsal show the first of the run."""
     return f"at tick {header.tick}" if phase_of(job.phase_seq) is Phase.RUN else "from its reset()"

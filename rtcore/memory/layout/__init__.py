@@ -51,9 +51,6 @@ from rtcore.memory.layout.records import (
     WORKER_HISTOGRAMS,
     WORKER_STATUS,
     FrameHeader,
-    JobRecord,
-    JobRow,
-    SlotEntry,
 )
 from rtcore.memory.layout.weights import (
     LEARNER_CONTROL,
@@ -88,8 +85,6 @@ __all__ = [
     "HISTOGRAM_MAX_BITS",
     "HISTOGRAM_SUB_BITS",
     "JOB",
-    "JobRecord",
-    "JobRow",
     "LAYOUT_VERSION",
     "LEARNER_CONTROL",
     "LEARNER_PACE",
@@ -117,7 +112,6 @@ __all__ = [
     "SEGMENT_HEADER",
     "SLOT_CONTROL",
     "SLOT_ENTRY",
-    "SlotEntry",
     "TRACE_ENV",
     "TRACE_EVENT",
     "TRACE_FIRST_WORKER",

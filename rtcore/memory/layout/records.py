@@ -7,6 +7,7 @@ from typing import Annotated, NamedTuple
 import numpy as np
 
 from rtcore.memory.layout.record import CACHE_LINE_BYTES, WORD_BYTES, Record
+from rtcore.scheduling.jobs import Answer, Job, JobRow
 
 
 class SegmentHeader(NamedTuple):
@@ -111,22 +112,7 @@ class WorkerStatus(NamedTuple):
 WORKER_STATUS = Record(WorkerStatus, writer="the worker")
 
 
-class JobRecord(NamedTuple):
-    """A booking. The worker it is for is idle while it is written, `job_seq` last."""
-
-    job_seq: Annotated[int, "number of the job, from 1; written last"]
-    obs_tick: Annotated[int, "tick it is booked at, whose frame it is to use"]
-    due_tick: Annotated[int, "tick its action is for"]
-    frame_seq: Annotated[int, "number of that frame"]
-    hold: Annotated[
-        int, "1: wait for that frame and apply the action at its due tick; 0: the newest frame, applied when ready"
-    ]
-    booked_ns: Annotated[int, "when it was booked"]
-    phase_seq: Annotated[int, "order it belongs to"]
-    generation: Annotated[int, "of the worker it is for"]
-
-
-JOB = Record(JobRecord, writer="env process", name="job")
+JOB = Record(Job, writer="env process")
 
 
 class SlotControl(NamedTuple):
@@ -138,32 +124,7 @@ class SlotControl(NamedTuple):
 SLOT_CONTROL = Record(SlotControl, writer="the worker")
 
 
-class SlotEntry(NamedTuple):
-    """One answer; `chunk * action_bytes` of actions follow."""
-
-    entry_seq: Annotated[int, "number of the entry; it is in place `entry_seq % 2`"] = 0
-    job_seq: Annotated[int, "job it answers"] = 0
-    obs_tick: Annotated[int, "tick of the frame that was used"] = -1
-    due_tick: Annotated[int, "tick the action is for"] = -1
-    episode: Annotated[int, "episode of that frame"] = -1
-    frame_seq: Annotated[int, "number of that frame"] = -1
-    generation: Annotated[int, "of the worker"] = 0
-    policy_version: Annotated[int, "of the weights that were used; 0: the policy has none"] = 0
-    frame_publish_ns: Annotated[int, "when publishing that frame began"] = 0
-    start_ns: Annotated[int, "when the worker took up the job"] = 0
-    read_ns: Annotated[int, "when it had its copy of the frame"] = 0
-    infer_end_ns: Annotated[int, "when the policy had answered"] = 0
-    write_ns: Annotated[int, "when writing the entry began"] = 0
-    h2d_ns: Annotated[int, "of the inference: copy to the device; 0 on a CPU"] = 0
-    compute_ns: Annotated[int, "of the inference: on the device"] = 0
-    d2h_ns: Annotated[int, "of the inference: copy back"] = 0
-    cpu_ns: Annotated[int, "what the inference cost: GPU time on a GPU, else CPU time"] = 0
-    clipped: Annotated[int, "actions of the chunk that were cut to the action space"] = 0
-    policy_checksum: Annotated[int, "CRC-32 of those weights; 0: the policy has none"] = 0
-    explored: Annotated[int, "actions of the chunk that were drawn at random, to explore"] = 0
-
-
-SLOT_ENTRY = Record(SlotEntry, writer="the worker")
+SLOT_ENTRY = Record(Answer, writer="the worker", name="slot entry")
 
 #: Sequence numbers of a ring: on cache lines of their own. Numbers start at 0 and never wrap; -1 is none yet.
 RING_CONTROL = np.dtype(
@@ -181,7 +142,7 @@ RING_DONE = CACHE_LINE_BYTES // WORD_BYTES
 class FrameHeader(NamedTuple):
     """What happened at a tick; the applied action's bytes follow."""
 
-    frame_seq: Annotated[int, "number of the frame; it is in slot `frame_seq % ring_slots`"] = -1
+    frame_seq: Annotated[int, "number of the frame; it is in slot `frame_seq % ring_slots`"]
     tick: Annotated[int, "tick that made it; ticks may have been skipped, frames never are"] = 0
     episode: Annotated[int, "from 0"] = 0
     deadline_ns: Annotated[int, "when the tick was due"] = 0
@@ -212,31 +173,6 @@ class FrameHeader(NamedTuple):
 
 
 FRAME_HEADER = Record(FrameHeader, writer="env process")
-
-
-class JobRow(NamedTuple):
-    """How a job ended."""
-
-    log_seq: Annotated[int, "number of the record; it is in slot `log_seq % log_slots`"] = -1
-    worker: Annotated[int, "whose job it was"] = -1
-    obs_tick: Annotated[int, "tick of the frame that was used; -1: no answer came"] = -1
-    booked_tick: Annotated[int, "tick it was booked at"] = -1
-    due_tick: Annotated[int, "tick its action was for"] = -1
-    hold: Annotated[int, "as in `job`"] = 0
-    episode: Annotated[int, "episode of that frame; -1: no answer came"] = -1
-    outcome: Annotated[int, "how it ended: an `Outcome`"] = -1
-    tick: Annotated[int, "tick at which it ended"] = -1
-    booked_ns: Annotated[int, "when it was booked; 0, as all times below: no answer came"] = 0
-    start_ns: Annotated[int, "when the worker took it up"] = 0
-    read_ns: Annotated[int, "when the worker had its copy of the frame"] = 0
-    infer_end_ns: Annotated[int, "when the policy had answered"] = 0
-    write_ns: Annotated[int, "when writing the answer began"] = 0
-    cpu_ns: Annotated[int, "what the inference cost, as in `slot entry`"] = 0
-    phase_seq: Annotated[int, "order the job belongs to"] = 0
-    taken_tick: Annotated[int, "tick for which its answer, or its worker's loss, was taken in; -1: neither came"] = -1
-    taken_seq: Annotated[
-        int, "how many answers and losses of the phase had been taken in before it; -1: neither came"
-    ] = -1
 
 
 LOG_RECORD = Record(JobRow, writer="env process", name="log record")

@@ -67,7 +67,7 @@ class Run:
         self.reader = TransitionReader(self.ring, ACTION, 0, TransitionBuilder(GAMMA), 0, self.history)
 
     def publish(self, header, action):
-        assert self.ring.publish(frame_of(header.frame_seq), tuple(header)[1:], action.tobytes()) == header.frame_seq
+        assert self.ring.publish(frame_of(header.frame_seq), header, action.tobytes()) == header.frame_seq
 
 
 class Digests:

@@ -17,6 +17,7 @@ from rtcore.errors import ConfigError
 from rtcore.loop.resets import ResetOrders, reset_order
 from rtcore.loop.tickloop import TickLoop
 from rtcore.loop.world import GymnasiumWorld
+from rtcore.memory.layout import FrameHeader
 from rtcore.scheduling.dispatch import Dispatcher, TickKind
 from rtcore.scheduling.schedule import Schedule, ScheduleParams
 
@@ -49,6 +50,8 @@ class Nobody:
         self.kinds: list[TickKind] = []
         self.ticks: list[int] = []
 
+    next_frame_seq = 0
+
     def collect(self, tick: int) -> list[Any]:
         return []
 
@@ -57,10 +60,9 @@ class Nobody:
 
     def post(self, jobs: Any, booked_ns: int) -> None: ...
 
-    def publish(self, frame: Any, header: tuple[Any, ...], action: bytes) -> int:
-        self.ticks.append(header[0])
-        self.kinds.append(TickKind(header[6]))
-        return len(self.kinds)
+    def publish(self, frame: Any, header: FrameHeader, action: bytes) -> None:
+        self.ticks.append(header.tick)
+        self.kinds.append(TickKind(header.kind))
 
     def announce(self, jobs: Any) -> None: ...
 
@@ -72,9 +74,11 @@ class Silent:
 
     def begin_tick(self, tick: int, now_ns: int) -> None: ...
 
-    def end_tick(self, record: Any) -> None: ...
+    def end_tick(self, tick: Any) -> None: ...
 
-    def job_ended(self, resolution: Any) -> None: ...
+    def answer_taken(self, answer: Any) -> None: ...
+
+    def job_ended(self, row: Any) -> None: ...
 
     def episode_ended(self, episode_return: float, episode_ticks: int) -> None: ...
 

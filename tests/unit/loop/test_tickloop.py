@@ -1,5 +1,6 @@
 """The real loop over a real world, with a manual clock and workers that are a dictionary."""
 
+from copy import copy
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -9,10 +10,11 @@ import pytest
 
 from rtcore.clock import ManualClock, TickGrid
 from rtcore.loop.counting import Books, StatsRecorder
-from rtcore.loop.tickloop import Answer, TickLoop
+from rtcore.loop.tickloop import TickLoop
 from rtcore.loop.world import GymnasiumWorld, HeldWorld
 from rtcore.memory.layout import FrameHeader
-from rtcore.scheduling.dispatch import Dispatcher, Entry, Outcome, Source, TickKind
+from rtcore.scheduling.dispatch import Dispatcher, Outcome, Source, TickKind
+from rtcore.scheduling.jobs import Answer
 from rtcore.scheduling.schedule import Schedule, ScheduleParams
 
 pytestmark = pytest.mark.unit
@@ -44,16 +46,20 @@ class FakeWorkers:
         self.changes = []
         self.calls = []
 
+    @property
+    def next_frame_seq(self):
+        return len(self.published)
+
     def collect(self, tick):
         self.calls.append("collect")
-        ready = [entry for entry in self.out if entry.payload.write_ns <= self.clock.now_ns()]
-        self.out = [entry for entry in self.out if entry not in ready]
+        ready = [pair for pair in self.out if pair[1].write_ns <= self.clock.now_ns()]
+        self.out = [pair for pair in self.out if pair not in ready]
         return ready
 
     def membership(self):
         self.calls.append("membership")
         changes, self.changes = self.changes, []
-        self.out = [e for e in self.out if (e.job.worker, False) not in changes]
+        self.out = [pair for pair in self.out if (pair[0].worker, False) not in changes]
         return changes
 
     def post(self, jobs, booked_ns):
@@ -61,10 +67,8 @@ class FakeWorkers:
 
     def publish(self, frame, header, action):
         self.calls.append("publish")
-        seq = len(self.published)
-        row = FrameHeader(seq, *header)
-        self.published.append(Published(np.array(frame), row, int(np.frombuffer(action, np.int64)[0])))
-        return seq
+        assert header.frame_seq == len(self.published)
+        self.published.append(Published(np.array(frame), header, int(np.frombuffer(action, np.int64)[0])))
 
     def announce(self, jobs):
         self.calls.append("announce")
@@ -72,8 +76,14 @@ class FakeWorkers:
         for job in jobs:
             actions = np.array([1 - index % 2 for index in range(self.chunk)], np.int64).tobytes()
             write_ns = frame.deadline_ns + self.tau_ticks * TICK_NS
-            payload = Answer(actions, job.worker, 0, frame.publish_ns, 0, 0, 0, write_ns, 0, 0, 0)
-            self.out.append(Entry(job, frame.tick, frame.episode, self.chunk, payload))
+            answer = Answer(
+                obs_tick=frame.tick,
+                episode=frame.episode,
+                frame_publish_ns=frame.publish_ns,
+                write_ns=write_ns,
+                actions=actions,
+            )
+            self.out.append((job, answer))
 
     def prewake(self, worker):
         self.calls.append(f"prewake {worker}")
@@ -96,11 +106,14 @@ class Notebook:
     def begin_tick(self, tick, now_ns):
         self.began.append((tick, now_ns))
 
-    def end_tick(self, record):
-        self.ticks.append(record)
+    def end_tick(self, tick):
+        self.ticks.append(copy(tick))
 
-    def job_ended(self, resolution):
-        self.jobs.append(resolution)
+    def answer_taken(self, answer):
+        pass
+
+    def job_ended(self, row):
+        self.jobs.append(row)
 
     def episode_ended(self, episode_return, episode_ticks):
         self.episodes.append((episode_return, episode_ticks))
@@ -156,10 +169,9 @@ class Bench:
             TickGrid(0, RATE_HZ),
             self.clock,
             self.schedule,
-            Dispatcher(),
+            Dispatcher(chunk_ticks=chunk),
             self.workers,
             self.notebook if recorder is None else recorder(self.schedule),
-            chunk=chunk,
             on_reset=on_reset,
             overrun=overrun,
             phase_seq=7,
@@ -185,7 +197,10 @@ def test_preparing_changes_nothing_of_what_is_applied_when(prepare_ns):
     prepared.run(60, prepare_ns=prepare_ns)
     assert prepared.workers.kinds == plain.workers.kinds
     assert [row.action for row in prepared.workers.published] == [row.action for row in plain.workers.published]
-    jobs = [[(r.job, r.outcome, r.tick) for r in bench.notebook.jobs] for bench in (plain, prepared)]
+    jobs = [
+        [(row.worker, row.booked_tick, row.outcome, row.tick) for row in bench.notebook.jobs]
+        for bench in (plain, prepared)
+    ]
     assert jobs[0] == jobs[1]
 
 
@@ -239,7 +254,7 @@ def test_an_episode_ends_in_a_reset_a_tick_later_and_a_new_lead_in():
     assert [row.header.episode for row in workers.published] == [0] * 7 + [1] * 5
     assert bench.notebook.episodes == [(4.0, 4)]
     stale = [r for r in bench.notebook.jobs if r.outcome is Outcome.STALE_EPISODE]
-    assert [r.job.obs_tick for r in stale] == [4, 5, 6]
+    assert [row.booked_tick for row in stale] == [4, 5, 6]
 
 
 def test_a_held_world_ticks_and_books_without_a_step():
@@ -313,7 +328,7 @@ def test_the_recorder_hears_of_every_tick_and_every_job():
     assert [tick for tick, _ in bench.notebook.began] == list(range(10))
     intervals = [record.interval_ticks for record in bench.notebook.ticks]
     assert intervals == [-1, -1, -1, -1, 1, 1, 1, 1, 1, 1]
-    assert {record.delay_ticks for record in bench.notebook.ticks[3:]} == {3}
+    assert {row.header.tick - row.header.obs_tick for row in bench.workers.published[3:]} == {3}
     outcomes = [resolution.outcome for resolution in bench.notebook.jobs]
     assert outcomes == [Outcome.ON_TIME] * 7 + [Outcome.UNFINISHED] * 3
 
@@ -376,13 +391,14 @@ def test_an_answer_that_is_late_for_a_stretched_tick_waited_only_since_it_was_th
     bench = Bench(workers=1, tau_ticks=3.1, on_reset="run", slow={2: 35_000_000}, overrun="stretch")
     bench.run(5)
     record = bench.notebook.ticks[4]
-    assert (record.entry.job.due_tick, record.first_use) == (3, True)
-    assert (record.due_deadline_ns, record.entry.payload.write_ns) == (30_000_000, 31_000_000)
+    offer = record.decision.offer
+    assert (offer.due_tick, record.decision.first_use) == (3, True)
+    assert (record.due_deadline_ns, offer.answer.write_ns) == (30_000_000, 31_000_000)
     assert record.plan.deadline_ns == 65_000_000
 
 
 def counted(schedule):
-    return StatsRecorder(Books.private(lambda fields: None), schedule, TICK_NS, 7)
+    return StatsRecorder(Books.private(lambda fields: None), schedule, TICK_NS)
 
 
 def test_overruns_of_resets_are_counted_apart_from_those_of_steps():
@@ -432,4 +448,4 @@ def test_the_header_of_a_late_chunk_agrees_with_its_jobs_outcome():
 def test_the_first_use_of_a_late_chunk_is_a_first_use():
     bench = Bench(delay=3, workers=1, tau_ticks=4, chunk=4)
     bench.run(5)
-    assert bench.notebook.ticks[4].first_use
+    assert bench.notebook.ticks[4].decision.first_use

@@ -99,14 +99,14 @@ RECORDS = {
     "JOB": (
         64,
         {
-            "job_seq": 0,
-            "obs_tick": 8,
-            "due_tick": 16,
+            "obs_tick": 0,
+            "due_tick": 8,
+            "hold": 16,
             "frame_seq": 24,
-            "hold": 32,
-            "booked_ns": 40,
-            "phase_seq": 48,
-            "generation": 56,
+            "booked_ns": 32,
+            "phase_seq": 40,
+            "generation": 48,
+            "job_seq": 56,
         },
     ),
     "SLOT_CONTROL": (
@@ -474,14 +474,14 @@ def test_two_entries_of_a_worker_alternate():
 
 
 def test_a_record_is_filled_by_keyword_and_is_then_what_its_class_is():
-    header = layout.FRAME_HEADER.new(tick=7, reward=0.5)
-    assert header == FrameHeader(tick=7, reward=0.5)
+    header = layout.FRAME_HEADER.new(frame_seq=3, tick=7, reward=0.5)
+    assert header == FrameHeader(frame_seq=3, tick=7, reward=0.5)
     assert isinstance(header, FrameHeader)
     assert layout.FRAME_HEADER.struct.unpack(layout.FRAME_HEADER.struct.pack(*header)) == header
     with pytest.raises(TypeError, match="positional"):
         layout.FRAME_HEADER.new(7)
     with pytest.raises(TypeError, match="unexpected keyword argument 'tock'"):
-        layout.FRAME_HEADER.new(tock=7)
+        layout.FRAME_HEADER.new(frame_seq=3, tock=7)
     with pytest.raises(TypeError, match="missing .* 'generation'"):
         layout.WORKER_CONTROL.new(up=1, restarts=0, gone_generation=0)
 

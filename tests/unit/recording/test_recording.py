@@ -26,6 +26,7 @@ from rtcore.recording.ring_reader import Tap
 from rtcore.recording.schema import FOLDER, MAIN_FILE, TICKS_FILE
 from rtcore.recording.writer import RecordingWriter, chunking
 from rtcore.scheduling.dispatch import Outcome, Source, TickKind
+from rtcore.scheduling.jobs import JobRow
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore.virtual.simulate import Simulation
 from tests.support.recorded_runs import recorded
@@ -76,18 +77,18 @@ class Bench:
             values |= fields
             self.action.to_space().seed(int(self.rng.integers(1 << 30)))
             action = np.asarray(self.action.sample(self.rng), self.action.np_dtype)
-            self.ring.publish(frame, tuple(values.values()), action.tobytes())
+            header = FrameHeader(self.ring.next_seq, **values)
+            self.ring.publish(frame, header, action.tobytes())
             self.frames.append(frame)
-            self.headers.append(FrameHeader(len(self.headers), *values.values()))
+            self.headers.append(header)
             self.actions.append(action)
 
     def end_jobs(self, count):
         for _ in range(count):
-            values = self.rng.integers(0, 1 << 60, len(LOG_RECORD.fields) - 1).tolist()
-            for name in ("hold", "outcome"):
-                values[LOG_RECORD.index[name] - 1] %= 2
-            self.log.append(tuple(values))
-            self.jobs.append((len(self.jobs), *values))
+            values = {name: int(self.rng.integers(0, 1 << 60)) for name in LOG_RECORD.fields}
+            values |= {name: values[name] % 2 for name in ("hold", "outcome")} | {"log_seq": self.log.next_seq}
+            self.jobs.append(JobRow(**values))
+            self.log.append(self.jobs[-1])
 
 
 @pytest.mark.parametrize("kind", ACTIONS)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from rtcore.memory.layout import FrameHeader
 from rtcore.memory.ring import FrameRing
 from rtcore.report.halfblocks import half_blocks
 from rtcore.report.live import render
@@ -99,7 +100,7 @@ def ring_with(values: list[int]) -> FrameRing:
     spec = ObservationSpec((8, 8), "uint8", (0,), (255,))
     ring = FrameRing.private(spec, 8, 4)
     for value in values:
-        ring.publish(np.full((8, 8), value, np.uint8), (0,) * 25, bytes(8))
+        ring.publish(np.full((8, 8), value, np.uint8), FrameHeader(ring.next_seq), bytes(8))
     return ring
 
 

@@ -14,12 +14,13 @@ from rtcore.clock import NS_PER_S, ManualClock
 from rtcore.config.resolved import resolve
 from rtcore.config.run import make_config
 from rtcore.memory.counters import Histogram
-from rtcore.memory.layout import ENV_COUNTERS, ENV_HISTOGRAMS, FrameHeader, JobRow
+from rtcore.memory.layout import ENV_COUNTERS, ENV_HISTOGRAMS, FrameHeader
 from rtcore.report.live import LiveView, plain_line, render
 from rtcore.report.table import RunHeader, details, header_lines, headline
 from rtcore.results.record import RunRecord
 from rtcore.results.summary import RunStats, WorkerStats, build_summary
 from rtcore.scheduling.dispatch import Outcome, TickKind
+from rtcore.scheduling.jobs import JobRow
 from rtcore.scheduling.planner import Tau, make_plan
 
 pytestmark = pytest.mark.unit
@@ -58,18 +59,32 @@ def made_up_run(
 
 
 def made_up_job(seq: int, worker: int, booked: int, tick: int, outcome: Outcome) -> JobRow:
-    start_ns, write_ns = booked * PERIOD_NS + 1000, tick * PERIOD_NS - PERIOD_NS // 2
-    times = (booked * PERIOD_NS, start_ns, start_ns, write_ns, write_ns, 0)
+    row = JobRow(seq, worker, booked, booked, tick, hold=1, episode=0, outcome=outcome, tick=tick, phase_seq=1)
     if outcome is Outcome.DROPPED_DEAD_WORKER:
-        times = (0, 0, 0, 0, 0, 0)
-    return JobRow(seq, worker, booked, booked, tick, 1, 0, outcome, tick, *times, 1)
+        return row
+    booked_ns, write_ns = booked * PERIOD_NS, tick * PERIOD_NS - PERIOD_NS // 2
+    start_ns = booked_ns + 1000
+    return row._replace(
+        booked_ns=booked_ns, start_ns=start_ns, read_ns=start_ns, infer_end_ns=write_ns, write_ns=write_ns
+    )
 
 
 def made_up_tick(tick: int, kind: TickKind, worker: int, delay: int) -> FrameHeader:
     deadline_ns = tick * PERIOD_NS
-    acted = (worker, tick - delay, tick, 0, 0, 0, 0) if kind is TickKind.ACTED else (-1, -1, -1, -1, -1, -1, 0)
-    times = (deadline_ns, deadline_ns + 4000, deadline_ns + 9000, 5000)
-    return FrameHeader(tick, tick, 0, *times, kind, 0, 0.0, 0, 0, 0.0, tick, *acted, 0, deadline_ns, 1)
+    acted = {"worker": worker, "obs_tick": tick - delay, "due_tick": tick, "chunk_index": 0, "outcome": 0}
+    return FrameHeader(
+        frame_seq=tick,
+        tick=tick,
+        deadline_ns=deadline_ns,
+        start_ns=deadline_ns + 4000,
+        publish_ns=deadline_ns + 9000,
+        step_ns=5000,
+        kind=kind,
+        episode_ticks=tick,
+        dispatch_ns=deadline_ns,
+        phase_seq=1,
+        **(acted | {"policy_version": 0} if kind is TickKind.ACTED else {}),
+    )
 
 
 def made_up_stats(

@@ -2,8 +2,8 @@
 
 import pytest
 
-from rtcore.scheduling.dispatch import Dispatcher, Entry, Outcome, TickKind
-from rtcore.scheduling.schedule import Job
+from rtcore.scheduling.dispatch import Dispatcher, Outcome, TickKind
+from rtcore.scheduling.jobs import Answer, Job
 
 pytestmark = pytest.mark.unit
 
@@ -14,33 +14,33 @@ class Desk:
     """A dispatcher in which jobs are booked and answered by name of their observation tick."""
 
     def __init__(self, on_late="apply", *, chunk=1, hold=True, delay=3):
-        self.dispatcher = Dispatcher(on_late)
-        self.chunk, self.hold, self.delay = chunk, hold, delay
+        self.dispatcher = Dispatcher(on_late, chunk_ticks=chunk)
+        self.hold, self.delay = hold, delay
         self.jobs = {}
 
     def book(self, *obs_ticks):
         for obs_tick in obs_ticks:
             job = Job(obs_tick, obs_tick, obs_tick + self.delay, self.hold)
             self.jobs[obs_tick] = job
-            self.dispatcher.expect(job, self.chunk)
+            self.dispatcher.expect(job)
         return self
 
     def answer(self, obs_tick, *, at, episode=0, used=None):
         used = obs_tick if used is None else used
-        self.dispatcher.offer(Entry(self.jobs[obs_tick], used, episode, self.chunk), at)
+        self.dispatcher.offer(self.jobs[obs_tick], Answer(obs_tick=used, episode=episode), at)
         return self
 
     def decide(self, tick):
         """(kind, observation tick of the action, index into its chunk)"""
         decision = self.dispatcher.decide(tick)
-        obs_tick = decision.entry.obs_tick if decision.entry is not None else None
+        obs_tick = decision.offer.answer.obs_tick if decision.offer is not None else None
         return decision.kind, obs_tick, decision.chunk_index
 
     def kinds(self, ticks):
         return [self.dispatcher.decide(tick).kind for tick in ticks]
 
     def outcome(self, obs_tick):
-        found = [r.outcome for r in self.dispatcher.resolutions if r.job.obs_tick == obs_tick]
+        found = [row.outcome for row in self.dispatcher.ended if row.booked_tick == obs_tick]
         assert len(found) <= 1, "a job ends once"
         return found[0] if found else None
 
@@ -53,7 +53,7 @@ def test_an_early_action_waits_for_its_due_tick():
     assert desk.kinds([1, 2]) == [LEAD_IN, LEAD_IN]
     assert desk.decide(3) == (ACTED, 0, 0)
     assert desk.outcome(0) is Outcome.ON_TIME
-    assert desk.dispatcher.resolutions[0].tick == 3
+    assert desk.dispatcher.ended[0].tick == 3
 
 
 def test_without_hold_an_action_is_applied_as_soon_as_it_is_there():
@@ -117,12 +117,12 @@ def test_an_older_action_still_waiting_is_superseded_when_its_turn_comes():
     for job in (older, newer):
         dispatcher.expect(job)
     for job in (older, newer):
-        dispatcher.offer(Entry(job, job.obs_tick, 0), 4)
-    assert dispatcher.decide(5).entry.job is newer
-    assert dispatcher.decide(9).entry is None
-    assert [(r.job, r.outcome) for r in dispatcher.resolutions] == [
-        (newer, Outcome.ON_TIME),
-        (older, Outcome.SUPERSEDED),
+        dispatcher.offer(job, Answer(obs_tick=job.obs_tick, episode=0), 4)
+    assert dispatcher.decide(5).offer.job is newer
+    assert dispatcher.decide(9).offer is None
+    assert [(row.worker, row.outcome) for row in dispatcher.ended] == [
+        (newer.worker, Outcome.ON_TIME),
+        (older.worker, Outcome.SUPERSEDED),
     ]
 
 

@@ -8,18 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtcore.scheduling.dispatch import Dispatcher, Entry, TickKind
+from rtcore.scheduling.dispatch import Dispatcher, TickKind
+from rtcore.scheduling.jobs import Answer, Job
 from rtcore.scheduling.planner import Tau, make_plan
-from rtcore.scheduling.schedule import (
-    Job,
-    Schedule,
-    ScheduleParams,
-    TauWindow,
-    Times,
-    delay_for,
-    quantile_ns,
-    stride_for,
-)
+from rtcore.scheduling.schedule import Schedule, ScheduleParams, TauWindow, Times, delay_for, quantile_ns, stride_for
 
 pytestmark = pytest.mark.unit
 
@@ -399,12 +391,12 @@ def acted_of(office, ticks):
         office.run(1)
         for job, ready in before.values():
             if ready <= office.tick:
-                dispatcher.offer(Entry(job, job.obs_tick, 0), office.tick)
+                dispatcher.offer(job, Answer(obs_tick=job.obs_tick, episode=0), office.tick)
         kinds.append(dispatcher.decide(office.tick).kind)
         for worker, (job, _) in office.out.items():
             if before.get(worker, (None,))[0] is not job:
                 dispatcher.expect(job)
-        dispatcher.resolutions.clear()
+        dispatcher.ended.clear()
     return kinds.count(TickKind.ACTED) / (len(kinds) - kinds.count(TickKind.LEAD_IN))
 
 

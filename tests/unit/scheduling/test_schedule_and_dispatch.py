@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtcore.scheduling.dispatch import Dispatcher, Entry, Outcome, TickKind
+from rtcore.scheduling.dispatch import Dispatcher, Offer, Outcome, TickKind
+from rtcore.scheduling.jobs import Answer
 from rtcore.scheduling.schedule import STAGGERS, Schedule, ScheduleParams
 
 pytestmark = pytest.mark.unit
@@ -20,10 +21,13 @@ NEVER = 10**9
 
 class Applied(NamedTuple):
     tick: int
-    entry: Entry
+    offer: Offer
     chunk_index: int
-    due_tick: int
     episode: int
+
+
+def of_job(row):
+    return row.worker, row.booked_tick
 
 
 class Driver:
@@ -32,7 +36,7 @@ class Driver:
     def __init__(self, stagger, delay, *, workers=NUM_WORKERS, on_late="apply", chunk=1, tau_estimate="quantile"):
         params = ScheduleParams(stagger, Fraction(1), delay, delay * TICK_NS, 0, tau_estimate)
         self.schedule = Schedule(params, workers)
-        self.dispatcher = Dispatcher(on_late)
+        self.dispatcher = Dispatcher(on_late, chunk_ticks=chunk)
         self.chunk = chunk
         self.up = set(range(workers))
         self.out = {}
@@ -47,7 +51,8 @@ class Driver:
                 del self.out[worker]
                 self.schedule.complete(worker, (ready - job.obs_tick) * TICK_NS)
                 used = job.obs_tick if job.hold else min(job.obs_tick + lag, tick - 1)
-                self.dispatcher.offer(Entry(job, max(used, job.obs_tick), episode, self.chunk), tick)
+                answer = Answer(obs_tick=max(used, job.obs_tick), episode=episode)
+                self.dispatcher.offer(job, answer, tick)
         self._change_membership(tick, dies, returns)
         if resets:
             self.dispatcher.new_episode(tick)
@@ -58,7 +63,7 @@ class Driver:
             assert job.worker in self.up, "a dead worker gets no job"
             assert job.worker not in self.out, "a worker holds one job at most"
             assert job.obs_tick == tick < job.due_tick
-            self.dispatcher.expect(job, self.chunk)
+            self.dispatcher.expect(job)
             self.out[job.worker] = (NEVER if tau is None else tick + tau, job, self.dispatcher.episode)
             self.booked.append(job)
         self.schedule.adapt()
@@ -78,10 +83,10 @@ class Driver:
     def _decide(self, tick):
         decision = self.dispatcher.decide(tick)
         self.kinds[tick] = decision.kind
-        assert (decision.kind is TickKind.ACTED) == (decision.entry is not None)
-        if decision.entry is not None:
+        assert (decision.kind is TickKind.ACTED) == (decision.offer is not None)
+        if decision.offer is not None:
             episode = self.dispatcher.episode
-            self.applied.append(Applied(tick, decision.entry, decision.chunk_index, decision.due_tick, episode))
+            self.applied.append(Applied(tick, decision.offer, decision.chunk_index, episode))
 
     def finish(self, tick):
         self.dispatcher.finish(tick)
@@ -131,28 +136,29 @@ def test_whatever_happens_the_books_balance_and_no_action_is_out_of_place(driver
     dispatcher = driver.dispatcher
     # Every job ends in exactly one outcome.
     assert sum(dispatcher.outcomes) == len(driver.booked)
-    assert Counter(r.job for r in dispatcher.resolutions) == Counter(driver.booked)
-    assert Counter(r.outcome for r in dispatcher.resolutions) == {
+    assert Counter(map(of_job, dispatcher.ended)) == Counter((job.worker, job.obs_tick) for job in driver.booked)
+    assert Counter(row.outcome for row in dispatcher.ended) == {
         outcome: count for outcome, count in zip(Outcome, dispatcher.outcomes, strict=True) if count
     }
     newest = defaultdict(lambda: -1)
     used = set()
-    for tick, entry, index, due_tick, episode in driver.applied:
+    for tick, offer, index, episode in driver.applied:
+        answer, due_tick = offer.answer, offer.due_tick
         # An older observation never governs after a newer one, an old episode never a new one.
-        assert entry.obs_tick >= newest[episode]
-        newest[episode] = entry.obs_tick
-        assert entry.episode == episode
+        assert answer.obs_tick >= newest[episode]
+        newest[episode] = answer.obs_tick
+        assert answer.episode == episode
         # Held actions wait for their due tick; the index keeps time with it.
-        assert entry.obs_tick < tick
-        assert due_tick == entry.job.due_tick or not entry.job.hold
+        assert answer.obs_tick < tick
+        assert due_tick == offer.job.due_tick or not offer.job.hold
         assert due_tick <= tick
         assert index == min(tick - due_tick, driver.chunk - 1)
-        used.add(entry.job)
+        used.add((offer.job.worker, offer.job.obs_tick))
     # What was counted as applied was applied, and nothing else was.
-    assert used == {r.job for r in dispatcher.resolutions if r.outcome in (Outcome.ON_TIME, Outcome.LATE)}
-    for resolution in dispatcher.resolutions:
-        if resolution.outcome is Outcome.ON_TIME and resolution.job.hold:
-            assert resolution.tick == resolution.job.due_tick
+    assert used == {of_job(row) for row in dispatcher.ended if row.outcome in (Outcome.ON_TIME, Outcome.LATE)}
+    for row in dispatcher.ended:
+        if row.outcome is Outcome.ON_TIME and row.hold:
+            assert row.tick == row.due_tick
 
 
 @settings(deadline=None, max_examples=60)
@@ -162,7 +168,7 @@ def test_drop_never_applies_what_is_past_and_apply_never_drops(driver):
     if driver.dispatcher._on_late == "apply":
         assert dropped == 0
     else:
-        assert all(tick < due_tick + driver.chunk for tick, _, _, due_tick, _ in driver.applied)
+        assert all(applied.tick < applied.offer.due_tick + driver.chunk for applied in driver.applied)
 
 
 EVENTS = {
@@ -198,7 +204,7 @@ def test_max_time_with_n_at_least_d_acts_at_every_tick_with_the_same_delay(delay
     for tick in range(60):
         driver.run_tick(tick, max(1, delay - early))
     assert [driver.kinds[tick] for tick in range(60)] == [TickKind.LEAD_IN] * delay + [TickKind.ACTED] * (60 - delay)
-    assert {applied.tick - applied.entry.obs_tick for applied in driver.applied} == {delay}
+    assert {applied.tick - applied.offer.answer.obs_tick for applied in driver.applied} == {delay}
     driver.finish(60)
     assert driver.dispatcher.outcomes[Outcome.ON_TIME] == 60 - delay
     assert driver.dispatcher.outcomes[Outcome.UNFINISHED] == delay
@@ -226,7 +232,7 @@ def test_expected_time_acts_every_ceil_mean_by_n_ticks(tau, workers):
         driver.run_tick(tick, tau)
     acted = [applied.tick for applied in driver.applied]
     assert {b - a for a, b in zip(acted, acted[1:], strict=False)} == {-(-tau // workers)}
-    assert {applied.tick - applied.entry.obs_tick for applied in driver.applied} == {tau}
+    assert {applied.tick - applied.offer.answer.obs_tick for applied in driver.applied} == {tau}
 
 
 @settings(deadline=None, max_examples=40)
@@ -252,7 +258,7 @@ def test_a_death_costs_the_ticks_its_worker_was_booked_for_and_no_others():
     driver = Driver("max-time", 4, workers=6)
     for tick in range(60):
         driver.run_tick(tick, 4, dies=0 if tick == 30 else None)
-    lost = [r.job for r in driver.dispatcher.resolutions if r.outcome is Outcome.DROPPED_DEAD_WORKER]
+    lost = [row for row in driver.dispatcher.ended if row.outcome is Outcome.DROPPED_DEAD_WORKER]
     missed = [tick for tick, kind in driver.kinds.items() if kind is TickKind.MISSED]
     assert missed == [job.due_tick for job in lost]
     assert all(driver.kinds[tick] is TickKind.ACTED for tick in range(34, 60))

@@ -177,9 +177,17 @@ def run_of(num_ticks: int) -> FrameRing:
     ring = FrameRing.private(SPEC, ACTION.nbytes, 64)
     for tick, frame in enumerate(frames_of(range(num_ticks))):
         kind = TickKind.RESET if tick == 0 else TickKind.LEAD_IN if tick < 3 else TickKind.ACTED
-        said = {"tick": tick, "kind": int(kind), "reward": 0.0, "obs_tick": tick - 2, "due_tick": tick, "phase_seq": 3}
+        said = {
+            "frame_seq": tick,
+            "tick": tick,
+            "kind": int(kind),
+            "reward": 0.0,
+            "obs_tick": tick - 2,
+            "due_tick": tick,
+            "phase_seq": 3,
+        }
         header = FrameHeader(**(dict.fromkeys(FRAME_HEADER.fields, 0) | said))
-        ring.publish(frame, tuple(header)[1:], np.int64(tick % 2).tobytes())
+        ring.publish(frame, header, np.int64(tick % 2).tobytes())
     return ring
 
 

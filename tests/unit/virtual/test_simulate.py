@@ -8,10 +8,11 @@ import pytest
 from rtcore.clock import ManualClock
 from rtcore.config.run import make_config
 from rtcore.memory.counters import Distribution
+from rtcore.memory.layout import FrameHeader
 from rtcore.report.table import header_lines
 from rtcore.results.record import RunRecord
 from rtcore.scheduling.dispatch import TickKind
-from rtcore.scheduling.schedule import Job
+from rtcore.scheduling.jobs import Job
 from rtcore.virtual.simulate import Change, Simulation
 from rtcore.virtual.workers import Inference, SimulatedWorkers
 
@@ -106,7 +107,6 @@ def workers_in_turn(clock, changes=()):
         lambda number, frame_seq: Inference(bytes([frame_seq]), 5 * MS),
         RunRecord(None, bytes.hex),
         num_workers=1,
-        chunk=1,
         changes=changes,
         cycle=Lessons(),
     )
@@ -114,10 +114,7 @@ def workers_in_turn(clock, changes=()):
 
 def header_of(tick):
     """Of a frame that is published at its tick, 10 ms each; everything else 0."""
-    from rtcore.memory.layout import FRAME_HEADER
-
-    fields = list(FRAME_HEADER.fields[1:])
-    return tuple({"tick": tick, "publish_ns": 10 * MS * tick}.get(field, 0) for field in fields)
+    return FrameHeader(frame_seq=tick, tick=tick, publish_ns=10 * MS * tick)
 
 
 def ticks_of(workers, clock, jobs, last):
@@ -140,9 +137,9 @@ def test_a_job_booked_while_its_worker_learns_begins_afterwards_with_the_newest_
     found = ticks_of(workers_in_turn(clock), clock, jobs=(0, 1), last=6)
     # The answer of 5 ms is followed by learning until 35 ms: the frame of tick 3 is the newest then.
     assert list(found) == [1, 4]
-    entry = found[4][0]
-    assert (entry.job.obs_tick, entry.obs_tick, entry.payload.actions) == (1, 3, b"\x03")
-    assert (entry.payload.booked_ns, entry.payload.start_ns, entry.payload.write_ns) == (10 * MS, 35 * MS, 40 * MS)
+    job, answer = found[4][0]
+    assert (job.obs_tick, answer.obs_tick, answer.actions) == (1, 3, b"\x03")
+    assert (job.booked_ns, answer.start_ns, answer.write_ns) == (10 * MS, 35 * MS, 40 * MS)
 
 
 def test_a_job_that_waits_for_a_worker_that_goes_is_never_begun():

@@ -21,7 +21,7 @@ from rtcore.config.run import make_config
 from rtcore.errors import ConfigError, LayoutMismatchError, SharedMemoryError
 from rtcore.memory.counters import Words
 from rtcore.memory.description import RunDescription
-from rtcore.memory.layout import LAYOUT_VERSION, SEGMENT_HEADER, Layout
+from rtcore.memory.layout import LAYOUT_VERSION, SEGMENT_HEADER, FrameHeader, Layout
 from rtcore.memory.owners import run_ids
 from rtcore.memory.segments import SHM_DIR, attach_segment, create_segment, new_run_id, segment_name, unlink_all
 from rtcore.memory.shared import Phase, SharedRun
@@ -92,9 +92,26 @@ class MadeUpRun:
             counters.add("ticks")
             counters.add("acted")
             self.shared.env_histograms["lateness_ns"].add(4000)
-            times = (start_ns, start_ns + 4000, start_ns + 9000, 5000)
-            applied = (tick % 2, tick - 2, tick, 0, Outcome.ON_TIME, 0, 0)
-            header = (tick, 0, *times, TickKind.ACTED, 0, 1.0, 0, 0, 1.0, tick, *applied, 0, start_ns, phase_seq, 0, 0)
+            header = FrameHeader(
+                frame_seq=self.shared.ring.next_seq,
+                tick=tick,
+                deadline_ns=start_ns,
+                start_ns=start_ns + 4000,
+                publish_ns=start_ns + 9000,
+                step_ns=5000,
+                kind=TickKind.ACTED,
+                reward=1.0,
+                episode_return=1.0,
+                episode_ticks=tick,
+                worker=tick % 2,
+                obs_tick=tick - 2,
+                due_tick=tick,
+                chunk_index=0,
+                outcome=Outcome.ON_TIME,
+                policy_version=0,
+                dispatch_ns=start_ns,
+                phase_seq=phase_seq,
+            )
             self.shared.ring.publish(np.zeros(8, np.uint8), header, bytes(8))
 
     def overwrite_head(self, part: Any = "control", **fields: int) -> None:

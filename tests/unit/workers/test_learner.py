@@ -13,7 +13,7 @@ from torch import nn
 from rtcore.config.run import make_config
 from rtcore.learn.replay_memory import TransitionReader
 from rtcore.learn.transitions import TransitionBuilder
-from rtcore.memory.layout import FRAME_HEADER
+from rtcore.memory.layout import FrameHeader
 from rtcore.memory.master import MasterState
 from rtcore.memory.ring import FrameRing
 from rtcore.memory.weights import ParamStore
@@ -27,7 +27,6 @@ pytestmark = pytest.mark.unit
 ACTION = ActionSpec.from_space(spaces.Discrete(3))
 OBSERVATION = ObservationSpec.from_space(spaces.Box(0, 1, (4,), np.float32))
 RING_SLOTS = 16
-FIELDS = list(FRAME_HEADER.index)[1:]
 
 
 class World:
@@ -39,9 +38,19 @@ class World:
 
     def go_on(self, ticks: int, kind: TickKind = TickKind.ACTED) -> None:
         for _ in range(ticks):
-            said = dict.fromkeys(FIELDS, 0) | {"reward": 1.0, "tick": self._tick, "due_tick": self._tick}
-            said |= {"obs_tick": self._tick - 1, "kind": kind if self._tick else TickKind.RESET}
-            self.ring.publish(np.full(4, 0.5, np.float32), tuple(said[field] for field in FIELDS), bytes(ACTION.nbytes))
+            header = FrameHeader(
+                frame_seq=self.ring.next_seq,
+                tick=self._tick,
+                kind=kind if self._tick else TickKind.RESET,
+                reward=1.0,
+                worker=0,
+                obs_tick=self._tick - 1,
+                due_tick=self._tick,
+                chunk_index=0,
+                outcome=0,
+                policy_version=0,
+            )
+            self.ring.publish(np.full(4, 0.5, np.float32), header, bytes(ACTION.nbytes))
             self._tick += 1
 
 
