@@ -59,7 +59,8 @@ class StatsRecorder:
         counters["last_start_ns"] = header.start_ns
         counters.add("ticks")
         counters.add(KIND_COUNTERS[header.kind])
-        counters.add("skipped_ticks", plan.skipped_ticks)
+        if plan.skipped_ticks:
+            counters.add("skipped_ticks", plan.skipped_ticks)
         if plan.stretched_ns:
             counters.add("stretched_ticks")
             counters.add("stretched_ns", plan.stretched_ns)
@@ -85,8 +86,10 @@ class StatsRecorder:
         self._counters.add("garbage_ns", end_ns - start_ns)
 
     def answer_taken(self, answer: Answer) -> None:
-        self._counters.add("clipped_actions", answer.clipped)
-        self._counters.add("explored_actions", answer.explored)
+        if answer.clipped:
+            self._counters.add("clipped_actions", answer.clipped)
+        if answer.explored:
+            self._counters.add("explored_actions", answer.explored)
 
     def job_ended(self, row: JobRow) -> None:
         self._counters.add("jobs")

@@ -254,7 +254,10 @@ class EnvProcess:
         if self._trace is not None and phase is Phase.RUN:
             recorder = TracingRecorder(books, schedule, period_ns, self._trace, clock)
         dispatcher = Dispatcher(
-            config.schedule.on_late, chunk_ticks=config.agent.chunk, phase_seq=phase_seq, first_log_seq=shared.log.next_seq
+            config.schedule.on_late,
+            chunk_ticks=config.agent.chunk,
+            phase_seq=phase_seq,
+            first_log_seq=shared.log.next_seq,
         )
         loop = TickLoop(
             world,

@@ -27,6 +27,7 @@ class SharedWorkers:
     ) -> None:
         self._shared = shared
         self._slots = shared.slots
+        self._ring = shared.ring
         self._wake = wake
         self._phase_seq = phase_seq
         self._waiting: dict[int, Job] = {}
@@ -37,7 +38,7 @@ class SharedWorkers:
 
     @property
     def next_frame_seq(self) -> int:
-        return self._shared.ring.next_seq
+        return self._ring.next_seq
 
     def collect(self, tick: int) -> Iterable[tuple[Job, Answer]]:
         found: list[tuple[Job, Answer]] = []
@@ -77,7 +78,7 @@ class SharedWorkers:
         return changes
 
     def post(self, jobs: Sequence[Job], booked_ns: int) -> None:
-        board, frame_seq = self._shared.jobs, self._shared.ring.next_seq
+        board, frame_seq = self._shared.jobs, self._ring.next_seq
         for job in jobs:
             worker = job.worker
             self._waiting[worker] = booked = JOB.new(
@@ -95,7 +96,7 @@ class SharedWorkers:
             self._wake[worker]()
 
     def publish(self, frame: Any, header: FrameHeader, action: bytes) -> int:
-        return self._shared.ring.publish(frame, header, action)
+        return self._ring.publish(frame, header, action)
 
     def announce(self, jobs: Sequence[Job]) -> None:
         for job in jobs:

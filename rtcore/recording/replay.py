@@ -96,7 +96,9 @@ def replay(
     report = Report()
     jobs = _RecordedJobs(recording)
     end = _replayable(recording, jobs, max_ticks, report)
-    dispatcher = Dispatcher(config.schedule.on_late, chunk_ticks=config.agent.chunk, first_log_seq=recording.first_log_seq)
+    dispatcher = Dispatcher(
+        config.schedule.on_late, chunk_ticks=config.agent.chunk, first_log_seq=recording.first_log_seq
+    )
     follower = _FollowingWorld(world)
     workers = _RecordedWorkers(jobs, dispatcher, follower, recording.observation, report)
     grid, clock = TickGrid(0, recording.rate_hz), ManualClock()

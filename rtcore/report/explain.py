@@ -18,9 +18,14 @@ from typing import Any, NamedTuple
 from rtcore.clock import NS_PER_MS, NS_PER_S, NS_PER_US
 from rtcore.errors import ConfigError
 from rtcore.report.table import TICK_KIND_MEANING
+<<<<<<< HEAD:rtcore/report/explain.py
 from rtcore.results.folder import ACTIONS, InferenceRow, RunFolder, TickRow, number_at
 from rtcore.results.summary import RunStats, WorkerStats
 from rtcore.results.worst_stretch import Stretch
+=======
+from rtcore.results.folder import ACTIONS, RunFolder
+from rtcore.results.rows import InferenceRow, TickRow
+>>>>>>> 29847d2 (x):rtcore/report/explain/tick.py
 from rtcore.scheduling.dispatch import Outcome, TickKind
 from rtcore.scheduling.schedule import UNEQUAL_FACTOR
 
@@ -606,7 +611,7 @@ class _Story:
     # -- what was applied ----------------------------------------------------------------------------------
 
     def _applied(self, row: TickRow) -> Iterable[Fact]:
-        action = f"action {row.action}" if row.action else "no action"
+        action = f"action {row.applied_action}" if row.applied_action else "no action"
         if row.kind is TickKind.ACTED:
             age = in_ticks(row.tick - row.obs_tick)
             text = f"{action} of worker {row.worker}, from the frame of tick {row.obs_tick}, {age} old"

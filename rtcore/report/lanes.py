@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeAlias
 from rtcore.memory.layout import FrameHeader
 from rtcore.report.colours import KIND_COLOURS, OUTCOME_COLOURS
 from rtcore.results.axis import TickAxis
-from rtcore.results.folder import InferenceRow
+from rtcore.results.rows import InferenceRow
 from rtcore.scheduling.dispatch import Outcome, TickKind
 from rtcore.scheduling.jobs import JobRow
 

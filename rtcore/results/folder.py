@@ -8,124 +8,22 @@ tables of another version, is an error.
 from __future__ import annotations
 
 import csv
-import math
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
-from rtcore.clock import FOREVER_NS, NS_PER_S, NS_PER_US, rate_from
-from rtcore.config.groups import MOST_WORKERS
+from rtcore.clock import NS_PER_S, rate_from
 from rtcore.errors import ConfigError
 from rtcore.files.outside import lines_of, parse_object, read_bytes
-from rtcore.memory.layout import FrameHeader
 from rtcore.results.axis import TickAxis
-from rtcore.results.record import JOB_COLUMNS, TICK_COLUMNS
-from rtcore.scheduling.dispatch import Outcome, Source, TickKind
-from rtcore.scheduling.jobs import JobRow
+from rtcore.results.rows import INFERENCES, TICKS, InferenceRow, TickRow
 
 CONFIG, SUMMARY, ACTIONS, JOBS = FILES = ("config.json", "summary.json", "actions.csv", "jobs.csv")
 
 _Row = TypeVar("_Row")
-
-
-class TickRow(NamedTuple):
-    """A row of actions.csv. Without a policy action, `obs_tick`, `due_tick` and `worker` are -1, `outcome` None."""
-
-    tick: int
-    kind: TickKind
-    source: str
-    action: str  #: as written by the recorder; "" where no action was applied
-    obs_tick: int
-    due_tick: int
-    worker: int
-    outcome: Outcome | None
-    lateness_us: float
-    step_us: float
-    skipped_ticks: int
-    reward: float
-    terminated: bool
-    truncated: bool
-    episode: int
-    episode_return: float
-    start_ns: int
-
-    @classmethod
-    def of(cls, header: FrameHeader) -> TickRow:
-        """A tick that is still in memory. Its action is left out."""
-        acted = header.kind == TickKind.ACTED
-        return cls(
-            tick=header.tick,
-            kind=TickKind(header.kind),
-            source=Source(header.source).name.lower(),
-            action="",
-            obs_tick=header.obs_tick if acted else -1,
-            due_tick=header.due_tick if acted else -1,
-            worker=header.worker if acted else -1,
-            outcome=Outcome(header.outcome) if acted else None,
-            lateness_us=(header.start_ns - header.deadline_ns) / NS_PER_US,
-            step_us=header.step_ns / NS_PER_US,
-            skipped_ticks=header.skipped_ticks,
-            reward=header.reward,
-            terminated=bool(header.terminated),
-            truncated=bool(header.truncated),
-            episode=header.episode,
-            episode_return=header.episode_return,
-            start_ns=header.start_ns,
-        )
-
-    @property
-    def deadline_ns(self) -> int:
-        """When the tick was due."""
-        return self.start_ns - round(self.lateness_us * NS_PER_US)
-
-    @property
-    def publish_ns(self) -> int:
-        """About when its frame was there: the time of collecting answers (tens of us) is not in the record."""
-        return self.start_ns + round(self.step_us * NS_PER_US)
-
-
-class InferenceRow(NamedTuple):
-    """A row of jobs.csv. -1: no due tick (`due_tick`), no answer (`obs_tick`, `episode`); times 0: no answer."""
-
-    worker: int
-    obs_tick: int
-    booked_tick: int
-    due_tick: int
-    episode: int
-    outcome: Outcome
-    resolved_tick: int
-    booked_ns: int
-    start_ns: int
-    read_ns: int
-    infer_end_ns: int
-    write_ns: int
-
-    @classmethod
-    def of(cls, job: JobRow) -> InferenceRow:
-        """An inference that is still in memory."""
-        return cls(
-            worker=job.worker,
-            obs_tick=job.obs_tick,
-            booked_tick=job.booked_tick,
-            due_tick=job.due_tick if job.hold else -1,
-            episode=job.episode,
-            outcome=Outcome(job.outcome),
-            resolved_tick=job.tick,
-            booked_ns=job.booked_ns,
-            start_ns=job.start_ns,
-            read_ns=job.read_ns,
-            infer_end_ns=job.infer_end_ns,
-            write_ns=job.write_ns,
-        )
-
-    @property
-    def frame_tick(self) -> int:
-        """The tick of the frame it used, or was booked to use."""
-        return self.obs_tick if self.obs_tick >= 0 else self.booked_tick
 
 
 @dataclass(frozen=True)
@@ -238,8 +136,8 @@ def read_run(path: Path) -> RunFolder:
         notes,
         "the run was killed, is still going on, or never began: the numbers come from its rows, as far as they go",
     )
-    ticks = list(read_table(path / ACTIONS, TICK_COLUMNS, _tick_row, notes, "ticks"))
-    jobs = list(read_table(path / JOBS, JOB_COLUMNS, _job_row, notes, "inferences"))
+    ticks = list(read_table(path / ACTIONS, TICKS.required, TICKS.read, notes, "ticks"))
+    jobs = list(read_table(path / JOBS, INFERENCES.required, INFERENCES.read, notes, "inferences"))
     run = RunFolder(path, about, summary, ticks, jobs, notes)
     _note_the_end(run)
     return run
@@ -348,81 +246,3 @@ def _readable_rows(
         notes.append(f"{path.name}: {len(unreadable)} unreadable rows are left out, the first on line {unreadable[0]}.")
     if not number_of_rows:
         notes.append(f"{path.name} has no rows: no {what} to show.")
-
-
-def _whole(text: str) -> int:
-    """A number that shared memory had: others are damage."""
-    number = int(text)
-    if not -1 <= number < 1 << 62:
-        raise ValueError(text)
-    return number
-
-
-def _int(text: str) -> int:
-    return _whole(text) if text else -1
-
-
-def _worker(text: str) -> int:
-    number = _int(text)
-    if number >= MOST_WORKERS:
-        raise ValueError(text)
-    return number
-
-
-def _us(text: str) -> float:
-    number = float(text)
-    if not abs(number) < FOREVER_NS / NS_PER_US:
-        raise ValueError(text)
-    return number
-
-
-def _float(text: str) -> float:
-    """A reward. Sums of large ones may have become infinite, which no picture and no JSON has."""
-    number = float(text)
-    if math.isnan(number):
-        raise ValueError(text)
-    return max(-sys.float_info.max, min(number, sys.float_info.max))
-
-
-def _flag(text: str) -> bool:
-    return text in ("1", "True")
-
-
-def _tick_row(fields: dict[str, str]) -> TickRow:
-    outcome = fields["outcome"]
-    return TickRow(
-        _whole(fields["tick"]),
-        TickKind[fields["kind"].upper()],
-        fields["source"],
-        fields["applied_action"],
-        _int(fields["obs_tick"]),
-        _int(fields["due_tick"]),
-        _worker(fields["worker"]),
-        Outcome[outcome.upper()] if outcome else None,
-        _us(fields["lateness_us"]),
-        _us(fields["step_us"]),
-        _whole(fields["skipped_ticks"]),
-        _float(fields["reward"]),
-        _flag(fields["terminated"]),
-        _flag(fields["truncated"]),
-        _whole(fields["episode"]),
-        _float(fields["episode_return"]),
-        _whole(fields["start_ns"]),
-    )
-
-
-def _job_row(fields: dict[str, str]) -> InferenceRow:
-    return InferenceRow(
-        _worker(fields["worker"]),
-        _int(fields["obs_tick"]),
-        _whole(fields["booked_tick"]),
-        _int(fields["due_tick"]),
-        _int(fields["episode"]),
-        Outcome[fields["outcome"].upper()],
-        _whole(fields["resolved_tick"]),
-        _whole(fields["booked_ns"]),
-        _whole(fields["start_ns"]),
-        _whole(fields["read_ns"]),
-        _whole(fields["infer_end_ns"]),
-        _whole(fields["write_ns"]),
-    )

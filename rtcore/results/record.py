@@ -18,48 +18,11 @@ from rtcore.errors import RecordError
 from rtcore.memory.layout import FrameHeader
 from rtcore.memory.shared import SharedRun
 from rtcore.results.agreement import Rows
+from rtcore.results.rows import INFERENCES, TICKS, InferenceRow, TickRow
 from rtcore.results.worst_stretch import WorstStretch
-from rtcore.scheduling.dispatch import Outcome, Source, TickKind
+from rtcore.scheduling.dispatch import Source, TickKind
 from rtcore.scheduling.jobs import JobRow
 
-TICK_COLUMNS = (
-    "tick",
-    "kind",
-    "source",
-    "applied_action",
-    "requested_action",
-    "obs_tick",
-    "due_tick",
-    "delay_ticks",
-    "worker",
-    "outcome",
-    "lateness_us",
-    "step_us",
-    "skipped_ticks",
-    "reward",
-    "terminated",
-    "truncated",
-    "episode",
-    "episode_return",
-    "policy_version",
-    "policy_checksum",
-    "start_ns",
-)
-JOB_COLUMNS = (
-    "worker",
-    "obs_tick",
-    "booked_tick",
-    "due_tick",
-    "episode",
-    "outcome",
-    "resolved_tick",
-    "inference_ms",
-    "booked_ns",
-    "start_ns",
-    "read_ns",
-    "infer_end_ns",
-    "write_ns",
-)
 #: How much is kept in memory for the timeline and the live view.
 _RECENT_TICKS = 8192
 _RECENT_JOBS = 16384
@@ -169,8 +132,8 @@ class RunRecord:
         self._decode = decode_action
         self._files: list[TextIO] = []
         self._paths: list[Path] = []
-        self._tick_writer = self._open(folder, "actions.csv", TICK_COLUMNS)
-        self._job_writer = self._open(folder, "jobs.csv", JOB_COLUMNS)
+        self._tick_writer = self._open(folder, "actions.csv", TICKS.columns)
+        self._job_writer = self._open(folder, "jobs.csv", INFERENCES.columns)
 
     def add_tick(self, header: FrameHeader, action: bytes) -> None:
         """One tick, in order."""
@@ -180,30 +143,15 @@ class RunRecord:
         self.booked_jobs += header.booked_jobs
         self.episodes.see(header)
         if self._tick_writer is not None:
-            self._tick_writer.writerow(self._tick_row(header, action))
+            text = "" if header.source == Source.HELD else _text(self._decode(action))
+            self._tick_writer.writerow(TICKS.written(TickRow.of(header, text)))
 
     def add_job(self, job: JobRow) -> None:
         """One resolved job, in order of its end."""
         self.jobs.append(job)
         self.num_jobs += 1
         if self._job_writer is not None:
-            inference_ms = round((job.infer_end_ns - job.read_ns) / 1e6, 3) if job.read_ns else ""
-            row = (
-                job.worker,
-                "" if job.obs_tick < 0 else job.obs_tick,
-                job.booked_tick,
-                job.due_tick if job.hold else "",
-                "" if job.episode < 0 else job.episode,
-                Outcome(job.outcome).name.lower(),
-                job.tick,
-                inference_ms,
-                job.booked_ns,
-                job.start_ns,
-                job.read_ns,
-                job.infer_end_ns,
-                job.write_ns,
-            )
-            self._job_writer.writerow(row)
+            self._job_writer.writerow(INFERENCES.written(InferenceRow.of(job)))
 
     @property
     def score(self) -> Score:
@@ -239,34 +187,6 @@ class RunRecord:
         writer = csv.writer(file)
         writer.writerow(columns)
         return writer
-
-    def _tick_row(self, header: FrameHeader, action: bytes) -> tuple[Any, ...]:
-        acted = header.kind == TickKind.ACTED
-        held = header.source == Source.HELD
-        value = "" if held else _text(self._decode(action))
-        return (
-            header.tick,
-            TickKind(header.kind).name.lower(),
-            Source(header.source).name.lower(),
-            value,
-            value if acted else "",
-            header.obs_tick if acted else "",
-            header.due_tick if acted else "",
-            header.tick - header.obs_tick if acted else "",
-            header.worker if acted else "",
-            Outcome(header.outcome).name.lower() if acted else "",
-            round((header.start_ns - header.deadline_ns) / 1e3, 1),
-            round(header.step_ns / 1e3, 1),
-            header.skipped_ticks,
-            header.reward,
-            header.terminated,
-            header.truncated,
-            header.episode,
-            round(header.episode_return, 6),
-            header.policy_version if acted else "",
-            f"{header.policy_checksum:08x}" if acted and header.policy_checksum else "",
-            header.start_ns,
-        )
 
 
 class Drain:

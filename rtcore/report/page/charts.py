@@ -14,7 +14,8 @@ from rtcore.report.colours import KIND_COLOURS, OUTCOME_COLOURS, RUN_COLOURS
 from rtcore.report.lanes import Bar, bar_of
 from rtcore.report.page.data import Floats, OverTime, Samples, quantile
 from rtcore.report.wording import number
-from rtcore.results.folder import InferenceRow, RunFolder, TickRow
+from rtcore.results.folder import RunFolder
+from rtcore.results.rows import InferenceRow, TickRow
 from rtcore.scheduling.dispatch import Outcome, TickKind
 
 Figure = dict[str, Any]
@@ -191,8 +192,8 @@ def _applied_at(row: TickRow) -> list[Any]:
     """Facts from 7 on."""
     if row.kind is TickKind.ACTED:
         outcome = _words(row.outcome.name) if row.outcome is not None else "?"
-        return [_plain(row.action), row.worker, outcome, row.obs_tick, row.tick - row.obs_tick, row.due_tick]
-    return [_plain(f"action {row.action} ({row.source})") if row.action else "world held, no action"]
+        return [_plain(row.applied_action), row.worker, outcome, row.obs_tick, row.tick - row.obs_tick, row.due_tick]
+    return [_plain(f"action {row.applied_action} ({row.source})") if row.applied_action else "world held, no action"]
 
 
 def _notes_of(row: TickRow) -> str:

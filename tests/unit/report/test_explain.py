@@ -9,8 +9,14 @@ from typing import Any
 import pytest
 
 from rtcore.errors import ConfigError
+<<<<<<< HEAD
 from rtcore.report.explain import explain_tick
 from rtcore.results.folder import InferenceRow, RunFolder, TickRow
+=======
+from rtcore.report.explain.tick import explain_tick
+from rtcore.results.folder import RunFolder
+from rtcore.results.rows import InferenceRow, TickRow
+>>>>>>> 29847d2 (x)
 from rtcore.scheduling.dispatch import Outcome, TickKind
 
 pytestmark = pytest.mark.unit
@@ -27,9 +33,11 @@ def tick(number: int, kind: TickKind = TickKind.ACTED, job: InferenceRow | None 
         tick=number,
         kind=kind,
         source={TickKind.ACTED: "policy", TickKind.RESET: "held", TickKind.LEAD_IN: "held"}.get(kind, "noop"),
-        action="" if kind in (TickKind.RESET, TickKind.LEAD_IN) else "1",
+        applied_action="" if kind in (TickKind.RESET, TickKind.LEAD_IN) else "1",
+        requested_action="1" if kind is TickKind.ACTED else "",
         obs_tick=job.obs_tick if job else -1,
         due_tick=job.due_tick if job else -1,
+        delay_ticks=number - job.obs_tick if job else -1,
         worker=job.worker if job else -1,
         outcome=job.outcome if job else None,
         lateness_us=late_us,
@@ -40,6 +48,8 @@ def tick(number: int, kind: TickKind = TickKind.ACTED, job: InferenceRow | None 
         truncated=False,
         episode=0,
         episode_return=0.0,
+        policy_version=-1,
+        policy_checksum="",
         start_ns=EPOCH_NS + number * PERIOD_NS + round(late_us * 1000),
     )
     return row._replace(**fields)
@@ -70,6 +80,7 @@ def inference(
         episode=0,
         outcome=outcome,
         resolved_tick=booked + DELAY if at is None else at,
+        inference_ms=(infer_end_ns - read_ns) / MS,
         booked_ns=EPOCH_NS + booked * PERIOD_NS,
         start_ns=start_ns,
         read_ns=read_ns,

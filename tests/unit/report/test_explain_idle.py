@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from rtcore.results.folder import InferenceRow, RunFolder, TickRow
+from rtcore.results.folder import RunFolder
+from rtcore.results.rows import InferenceRow, TickRow
 from rtcore.scheduling.dispatch import Outcome, TickKind
 from tests.unit.report.test_explain import inference, run_of, says, text_of, tick, unanswered, without
 

@@ -1,0 +1,268 @@
+"""What the hot path costs: publishing a frame, reading it, and a tick's own bookkeeping; of this checkout and another.
+
+    python -m benchmarks.hot_path --against PATH    PATH: a checkout of an earlier commit
+
+One process for each checkout; they take turns, round by round, so that both meet the same machine. Nothing sleeps: the
+loop runs on a clock that is set, over the shared memory of a run, and its worker answers between two timed ticks. A
+world's step takes no time in it. Shown are medians of a round: of those the median and the least.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import inspect
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+_CHECKOUT = Path(__file__).parents[1]
+_TICKS = 2000
+_PERIOD_NS = 10_000_000
+_ACTION = bytes(8)
+_FRAME_BYTES = 84 * 84
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--against", type=Path, help="another checkout to take turns with")
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.serve:
+        serve()
+        return
+    checkouts = {"this": _CHECKOUT} | ({"against": arguments.against.resolve()} if arguments.against else {})
+    show(take_turns(checkouts, arguments.rounds))
+
+
+def take_turns(checkouts: dict[str, Path], rounds: int) -> dict[str, dict[str, list[float]]]:
+    """Medians of each round [ns], by checkout and by what was timed."""
+    found: dict[str, dict[str, list[float]]] = {name: {} for name in checkouts}
+    children = {name: _start(path) for name, path in checkouts.items()}
+    try:
+        for number in range(rounds):
+            for name in sorted(children, reverse=bool(number % 2)):
+                for what, took_ns in _ask(children[name]).items():
+                    found[name].setdefault(what, []).append(took_ns)
+    finally:
+        for child in children.values():
+            child.stdin.close()  # type: ignore[union-attr]
+            child.wait()
+    return found
+
+
+def _start(checkout: Path) -> subprocess.Popen[str]:
+    path = os.pathsep.join(str(checkout / folder) for folder in (".", "workers", "envs"))
+    # -P: not the folder of this file, which belongs to one of the two checkouts.
+    command = [sys.executable, "-P", __file__, "--serve"]
+    environment = os.environ | {"PYTHONPATH": path}
+    return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def _ask(child: subprocess.Popen[str]) -> dict[str, float]:
+    assert child.stdin is not None and child.stdout is not None
+    child.stdin.write("round\n")
+    child.stdin.flush()
+    answer: dict[str, float] = json.loads(child.stdout.readline())
+    return answer
+
+
+def show(found: dict[str, dict[str, list[float]]]) -> None:
+    table = Table(title=f"CPU time [us], median and least of {len(next(iter(found['this'].values())))} rounds in turns")
+    table.add_column("what")
+    for name in found:
+        table.add_column(name, justify="right")
+    if "against" in found:
+        table.add_column("this / against", justify="right")
+    for what, ours in found["this"].items():
+        cells = [
+            f"{statistics.median(rounds[what]) / 1e3:.2f}, {min(rounds[what]) / 1e3:.2f}" for rounds in found.values()
+        ]
+        if "against" in found:
+            theirs = found["against"][what]
+            pairs = [one / other for one, other in zip(ours, theirs, strict=True)]
+            cells.append(f"{statistics.median(pairs):.3f}, {min(ours) / min(theirs):.3f}")
+        table.add_row(what, *cells)
+    Console().print(table)
+
+
+# -- one checkout ------------------------------------------------------------------------------------------------
+
+
+def serve() -> None:
+    """A round for each line that comes in."""
+    bench = Bench()
+    try:
+        for _ in sys.stdin:
+            print(json.dumps(bench.round()), flush=True)
+    finally:
+        bench.close()
+
+
+def _module(*names: str) -> Any:
+    """The first that there is: an earlier commit has its modules elsewhere."""
+    for name in names:
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError:
+            continue
+    raise ModuleNotFoundError(names[0])
+
+
+class Bench:
+    """A run's shared memory with its loop; a worker that answers at once, between two ticks."""
+
+    def __init__(self) -> None:
+        layout = _module("rtcore.memory.layout", "rtcore.layout")
+        shared_module, shm = (
+            _module("rtcore.memory.shared", "rtcore.shared"),
+            _module("rtcore.memory.segments", "rtcore.shm"),
+        )
+        spaces = importlib.import_module("rtcore.spaces")
+        self.run_id, self._unlink = shm.new_run_id(), shm.unlink_all
+        observation = spaces.ObservationSpec((84, 84), "uint8", (0,), (255,))
+        sizes = layout.Layout(
+            max_workers=1, ring_slots=64, log_slots=256, frame_bytes=_FRAME_BYTES, action_bytes=len(_ACTION), chunk=1
+        )
+        self.shared = shared_module.SharedRun.create(self.run_id, sizes, observation)
+        self.shared.worker_control[0]["generation"] = self.shared.worker_control[0]["up"] = 1
+        self.header = getattr(layout, "FRAME_HEADER", None)
+        self.is_by_keyword = hasattr(self.header, "new")
+        self.entry = layout.SLOT_ENTRY
+        self.frame = np.zeros((84, 84), np.uint8)
+        self.out = np.zeros((84, 84), np.uint8)
+        self._loop = self._make_loop()
+
+    def close(self) -> None:
+        self.shared.close()
+        self._unlink(self.run_id)
+
+    def round(self) -> dict[str, float]:
+        ring = self.shared.ring
+        publish = _timed(lambda header: ring.publish(self.frame, header, _ACTION), self._headers())
+        first = ring.sequence.newest() - 40
+        seqs = [first + number % 40 for number in range(_TICKS)]
+        both = _timed(lambda seq: ring.read_with_header(seq, self.out), seqs)
+        frame = _timed(lambda seq: ring.read(seq, self.out), seqs)
+        return {"publish": publish, "read": frame, "read with header": both, "tick": self._ticks()}
+
+    def _headers(self) -> list[Any]:
+        first = self.shared.ring.next_seq
+        if self.is_by_keyword:
+            return [self.header.new(frame_seq=first + number, tick=number) for number in range(_TICKS)]
+        rest = (0,) * (len(self.header.fields) - 2)
+        return [(number, *rest) for number in range(_TICKS)]
+
+    def _ticks(self) -> float:
+        took = []
+        for _ in range(_TICKS):
+            start_ns = time.thread_time_ns()
+            self._loop.run_tick()
+            took.append(time.thread_time_ns() - start_ns)
+            self._answer()
+        return statistics.median(took)
+
+    def _answer(self) -> None:
+        """As a worker: the newest job, with the newest frame."""
+        slots, jobs = self.shared.slots, self.shared.jobs
+        job_seq = jobs.newest(0)
+        if job_seq == self._answered:
+            return
+        self._answered = job_seq
+        job, now_ns = jobs.read(0), self._clock.now_ns()
+        fields = {"job_seq": job_seq, "obs_tick": job.obs_tick, "due_tick": job.due_tick, "episode": 0}
+        fields |= {"frame_publish_ns": now_ns, "write_ns": now_ns}
+        if self.is_by_keyword:
+            slots.write(0, self.entry.new(entry_seq=slots.newest(0) + 1, actions=_ACTION, **fields))
+        else:
+            slots.write(0, tuple(fields.get(name, 0) for name in self.entry.fields[1:]), _ACTION)
+
+    def _make_loop(self) -> Any:
+        clock, tickloop = importlib.import_module("rtcore.clock"), _module("rtcore.loop.tickloop", "rtcore.tickloop")
+        counting = _module("rtcore.loop.counting", "rtcore.recorder")
+        workers_module = _module("rtcore.loop.workers", "rtcore.envport")
+        schedules = _module("rtcore.scheduling.schedule", "rtcore.schedule")
+        dispatch = _module("rtcore.scheduling.dispatch", "rtcore.dispatch")
+        shared, rate_hz = self.shared, Fraction(100)
+        self._answered, self._clock = 0, clock.ManualClock()
+        schedule = schedules.Schedule(schedules.ScheduleParams("max-time", rate_hz, 1, _PERIOD_NS, adapt=False), 1)
+        workers = _called(
+            workers_module.SharedWorkers, shared, 1, {"phase_seq": 1, "chunk": 1, "spinning": True}, wake=[lambda: None]
+        )
+        books = counting.Books(shared.env_counters, shared.env_status, shared.env_histograms, shared.log.append)
+        recorder = _called(counting.StatsRecorder, books, schedule, {"period_ns": _PERIOD_NS, "phase_seq": 1})
+        return tickloop.TickLoop(
+            World(),
+            clock.TickGrid(0, rate_hz),
+            self._clock,
+            schedule,
+            dispatch.Dispatcher(),
+            workers,
+            recorder,
+            phase_seq=1,
+        )
+
+
+def _called(kind: Callable[..., Any], first: Any, second: Any, named: dict[str, Any], wake: Any = None) -> Any:
+    """`kind` with what it takes of `named`: an earlier commit takes more."""
+    parameters = inspect.signature(kind).parameters
+    taken = {name: value for name, value in named.items() if name in parameters}
+    between = (wake,) if wake is not None else ()
+    return kind(first, *between, second, **taken)
+
+
+class World:
+    """One that takes no time: the cost of the loop is what is left."""
+
+    noop = 0
+
+    def __init__(self) -> None:
+        self._result = _module("rtcore.loop.world", "rtcore.world").StepResult(
+            np.zeros((84, 84), np.uint8), 1.0, False, False
+        )
+
+    def reset(self) -> Any:
+        return self._result
+
+    def hold(self) -> Any:
+        return self._result
+
+    def step(self, action: Any) -> Any:
+        return self._result
+
+    def stand_in(self) -> tuple[Any, Any]:
+        return 0, 0
+
+    def encode(self, action: Any) -> bytes:
+        return _ACTION
+
+    def decode(self, payload: bytes, index: int) -> Any:
+        return 0
+
+
+def _timed(call: Callable[[Any], Any], arguments: list[Any]) -> float:
+    """ns a call: the median of hundreds of calls at a time."""
+    took = []
+    for first in range(0, len(arguments), 200):
+        part = arguments[first : first + 200]
+        start_ns = time.thread_time_ns()
+        for argument in part:
+            call(argument)
+        took.append((time.thread_time_ns() - start_ns) / len(part))
+    return statistics.median(took)
+
+
+if __name__ == "__main__":
+    main()
