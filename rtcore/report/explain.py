@@ -18,14 +18,10 @@ from typing import Any, NamedTuple
 from rtcore.clock import NS_PER_MS, NS_PER_S, NS_PER_US
 from rtcore.errors import ConfigError
 from rtcore.report.table import TICK_KIND_MEANING
-<<<<<<< HEAD:rtcore/report/explain.py
-from rtcore.results.folder import ACTIONS, InferenceRow, RunFolder, TickRow, number_at
+from rtcore.results.folder import ACTIONS, RunFolder, number_at
+from rtcore.results.rows import InferenceRow, TickRow
 from rtcore.results.summary import RunStats, WorkerStats
 from rtcore.results.worst_stretch import Stretch
-=======
-from rtcore.results.folder import ACTIONS, RunFolder
-from rtcore.results.rows import InferenceRow, TickRow
->>>>>>> 29847d2 (x):rtcore/report/explain/tick.py
 from rtcore.scheduling.dispatch import Outcome, TickKind
 from rtcore.scheduling.schedule import UNEQUAL_FACTOR
 

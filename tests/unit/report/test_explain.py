@@ -9,14 +9,9 @@ from typing import Any
 import pytest
 
 from rtcore.errors import ConfigError
-<<<<<<< HEAD
 from rtcore.report.explain import explain_tick
-from rtcore.results.folder import InferenceRow, RunFolder, TickRow
-=======
-from rtcore.report.explain.tick import explain_tick
 from rtcore.results.folder import RunFolder
 from rtcore.results.rows import InferenceRow, TickRow
->>>>>>> 29847d2 (x)
 from rtcore.scheduling.dispatch import Outcome, TickKind
 
 pytestmark = pytest.mark.unit
