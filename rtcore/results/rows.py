@@ -105,6 +105,7 @@ class TickRow(NamedTuple):
     policy_version: _OrNone
     policy_checksum: _Text  #: eight hexadecimal digits
     start_ns: _Whole
+    chunk_index: _OrNone = -1  #: which action of its chunk was applied
 
     @classmethod
     def of(cls, header: FrameHeader, action: str = "") -> TickRow:
@@ -132,6 +133,7 @@ class TickRow(NamedTuple):
             policy_version=header.policy_version if acted else -1,
             policy_checksum=f"{header.policy_checksum:08x}" if acted and header.policy_checksum else "",
             start_ns=header.start_ns,
+            chunk_index=header.chunk_index if acted else -1,
         )
 
     @property
