@@ -88,8 +88,34 @@ def copy_bytes(target: memoryview, source: memoryview) -> None:
 class FrameRing:
     """Frames with what was applied at their tick. Also the run's record and its replay memory.
 
-    Frames are `frame_shape` of `frame_dtype`, copied in as the world made them; `parts` of those of a Dict observation
-    are what `unpack` finds in them. One writer (the env process).
+    One writer (the env process), any number of readers. Frames are copied in as the world made them.
+
+    Args:
+        buffer: Memory of `layout.ring_bytes`, formatted by its creator.
+        layout: Number of slots, and the sizes of a frame and an action.
+        frame_shape: Of each frame.
+        frame_dtype: Of each frame.
+        parts: Of a Dict observation: what `unpack` finds in a frame.
+
+    Example:
+        Three frames through a ring of two slots: the first is overwritten.
+
+        >>> import numpy as np
+        >>> from gymnasium.spaces import Box
+        >>> from rtcore import FrameRing
+        >>> from rtcore.memory.layout import FrameHeader
+        >>> from rtcore.spaces import ObservationSpec
+        >>> observation = ObservationSpec.from_space(Box(0, 255, (2, 2), np.uint8))
+        >>> ring = FrameRing.private(observation, action_bytes=1, ring_slots=2)
+        >>> for tick in range(3):
+        ...     frame = np.full((2, 2), tick, np.uint8)
+        ...     number = ring.publish(frame, FrameHeader(frame_seq=ring.next_seq, tick=tick), b"a")
+        >>> copy = np.empty((2, 2), np.uint8)
+        >>> status, header = ring.read_with_header(2, copy)
+        >>> status.name, header.tick, copy.tolist()
+        ('OK', 2, [[2, 2], [2, 2]])
+        >>> ring.read(0, copy).name, ring.read(3, copy).name
+        ('LAPPED', 'NOT_YET')
     """
 
     def __init__(
@@ -127,7 +153,16 @@ class FrameRing:
 
     @classmethod
     def private(cls, observation: ObservationSpec, action_bytes: int, ring_slots: int) -> FrameRing:
-        """An empty ring in memory of this process, for one that writes and reads it alone (the virtual clock)."""
+        """An empty ring in memory of this process, for one that writes and reads it alone (the virtual clock).
+
+        Args:
+            observation: What a frame is.
+            action_bytes: Of one action.
+            ring_slots: At least 2.
+
+        Returns:
+            A ring whose memory is taken as it fills.
+        """
         layout = Layout(
             max_workers=1,
             ring_slots=ring_slots,
@@ -156,9 +191,18 @@ class FrameRing:
         return unpack(self._parts, frames) if self._parts else frames
 
     def publish(self, frame: npt.NDArray[Any], header: FrameHeader, action: bytes) -> int:
-        """Writer: copy a frame and its header into the ring; returns its number. Keeps nothing it allocates.
+        """Writer: copy a frame and its header into the ring. Keeps nothing it allocates.
 
-        `ValueError` if the frame has another size, or `header.frame_seq` is not `next_seq`.
+        Args:
+            frame: (*frame_shape,) of its dtype; another is converted.
+            header: With `frame_seq` = `next_seq`.
+            action: What was applied at its tick, `action_bytes` long.
+
+        Returns:
+            The frame's number.
+
+        Raises:
+            ValueError: The frame has another size, or its header another number.
         """
         seq = self._next_seq
         if header.frame_seq != seq:
@@ -197,7 +241,15 @@ class FrameRing:
         self._pack(self._scratch_header, 0, *self._unpack_whole(self._buffer, self._header_at[slot]))
 
     def read(self, seq: int, out: npt.NDArray[Any]) -> ReadStatus:
-        """Reader: copy frame `seq` into `out` (same shape and dtype, C order). It is whole only if the answer is OK."""
+        """Reader: copy a frame.
+
+        Args:
+            seq: Its number.
+            out: (*frame_shape,) of its dtype, C order.
+
+        Returns:
+            Whether `out` is whole: OK, NOT_YET or LAPPED.
+        """
         if seq > self.sequence.newest() or seq < 0:
             return ReadStatus.NOT_YET
         copy_bytes(self._bytes_of(out), self._frames[seq % self.sequence.num_slots])

@@ -43,7 +43,30 @@ class JobBoard:
 
 
 class ActionSlots:
-    """Per worker a publication word and two entries. Written by that worker only, read by the env process."""
+    """Per worker a publication word and two entries. Written by that worker only, read by the env process.
+
+    Args:
+        buffer: Memory of `layout.slots_bytes`, zeroed at first.
+        layout: Number of workers, and the size of their actions.
+
+    Example:
+        A worker answers twice; the entry that was read may be written again only after the next one.
+
+        >>> from rtcore import ActionSlots
+        >>> from rtcore.memory.layout import Layout
+        >>> from rtcore.scheduling.jobs import Answer
+        >>> layout = Layout(max_workers=2, ring_slots=4, log_slots=4, frame_bytes=8, action_bytes=4, chunk=1)
+        >>> slots = ActionSlots(memoryview(bytearray(layout.slots_bytes)), layout)
+        >>> slots.newest(worker=1)
+        0
+        >>> slots.write(1, Answer(entry_seq=1, due_tick=7, actions=b"left"))
+        >>> answer = slots.read(1, slots.newest(1))
+        >>> answer.due_tick, answer.actions
+        (7, b'left')
+        >>> slots.write(1, Answer(entry_seq=2, due_tick=9, actions=b"jump"))
+        >>> slots.read(1, 1) is None, slots.newest(1)
+        (True, 2)
+    """
 
     def __init__(self, buffer: memoryview, layout: Layout) -> None:
         self._buffer = buffer
@@ -57,7 +80,15 @@ class ActionSlots:
         ]
 
     def write(self, worker: int, answer: Answer) -> None:
-        """Worker: publish an answer. `ValueError` if `answer.entry_seq` is not the next, or its actions do not fit."""
+        """Worker: publish an answer.
+
+        Args:
+            worker: Its index.
+            answer: With the next `entry_seq`, `newest(worker) + 1`, and `chunk * action_bytes` of actions.
+
+        Raises:
+            ValueError: Another number, or another length.
+        """
         entry_seq = self._done[worker][0] + 1
         if answer.entry_seq != entry_seq or len(answer.actions) != self._chunk_bytes:
             raise ValueError(
@@ -72,7 +103,15 @@ class ActionSlots:
         return self._done[worker][0]  # (R4)
 
     def read(self, worker: int, entry_seq: int) -> Answer | None:
-        """Env process: entry `entry_seq`, or None if the worker has written another since."""
+        """Env process: copy an entry.
+
+        Args:
+            worker: Whose.
+            entry_seq: Its number.
+
+        Returns:
+            The answer; None if the worker has written another since.
+        """
         answer = self._read_entry(worker, entry_seq)
         # (R5) after the copy: the worker reuses this place for entry_seq + 2, which it only starts once
         # entry_seq + 1 is published. One newer is the last moment at which the copy is certainly whole.

@@ -78,8 +78,35 @@ class Decision(NamedTuple):
 class Dispatcher:
     """Due-time dispatch with provenance. Call order within a tick: `offer`s, `decide`, then `expect`s.
 
-    An answer holds `chunk_ticks` actions, for the ticks due, due + 1, ... `ended` collects the jobs that ended since
-    the caller last cleared it, numbered on from `first_log_seq`; `outcomes` counts them all.
+    `ended` collects the jobs that ended since the caller last cleared it; `outcomes` counts them all.
+
+    Args:
+        on_late: Whether an action that comes after its tick is applied all the same, or dropped.
+        chunk_ticks: Actions of an answer, for the ticks due, due + 1, ...
+        phase_seq: The order that the jobs belong to, for their rows.
+        first_log_seq: Number of the first row in `ended`.
+
+    Example:
+        An answer to the frame of tick 0 waits for tick 2; there is none for tick 3.
+
+        >>> from rtcore import Dispatcher
+        >>> from rtcore.scheduling.dispatch import Outcome
+        >>> from rtcore.scheduling.jobs import Answer, Job
+        >>> dispatcher = Dispatcher()
+        >>> first, second = (Job(worker, obs_tick=worker, due_tick=worker + 2, hold=True) for worker in (0, 1))
+        >>> for tick in range(4):
+        ...     if tick == 1:
+        ...         dispatcher.offer(first, Answer(obs_tick=0, due_tick=2, episode=0, actions=b"left"), tick)
+        ...     print(tick, dispatcher.decide(tick).kind.name)
+        ...     if tick < 2:
+        ...         dispatcher.expect((first, second)[tick])
+        0 LEAD_IN
+        1 LEAD_IN
+        2 ACTED
+        3 MISSED
+        >>> dispatcher.finish(4)
+        >>> [Outcome(row.outcome).name for row in dispatcher.ended]
+        ['ON_TIME', 'UNFINISHED']
     """
 
     def __init__(
@@ -106,7 +133,11 @@ class Dispatcher:
     # -- what happened -------------------------------------------------------------------------------------
 
     def expect(self, job: Job) -> None:
-        """A job was booked."""
+        """A job was booked.
+
+        Args:
+            job: Its worker holds no other.
+        """
         self._jobs[job.worker] = job
         if job.hold:
             self._due.append((job.due_tick, job.due_tick + self._chunk_ticks - 1))
@@ -114,7 +145,13 @@ class Dispatcher:
             self._lead_in_until = job.due_tick
 
     def offer(self, job: Job, answer: Answer, tick: int) -> None:
-        """The answer to `job` was found in a slot at `tick`."""
+        """An answer was found in a slot. Nothing if its job is not under way.
+
+        Args:
+            job: What was asked.
+            answer: What was answered.
+            tick: At which it was found.
+        """
         if self._jobs.pop(job.worker, None) is None:
             return
         taken_seq = self._num_taken
@@ -128,7 +165,12 @@ class Dispatcher:
             self._pending.append(offer)
 
     def lose(self, job: Job, tick: int) -> None:
-        """The worker of `job` is gone. Its due tick stays due: it will be `MISSED`, not `IDLE`."""
+        """A worker is gone. The due tick of its job stays due: it will be `MISSED`, not `IDLE`.
+
+        Args:
+            job: What it held.
+            tick: At which that was found.
+        """
         if self._jobs.pop(job.worker, None) is not None:
             taken_seq = self._num_taken
             self._num_taken = taken_seq + 1

@@ -17,14 +17,16 @@ pytestmark = pytest.mark.unit
 WITH_EXAMPLE = {
     "rtcore.clock": ("TickClock", "TickGrid"),
     "rtcore.scheduling.schedule": ("Schedule",),
+    "rtcore.scheduling.dispatch": ("Dispatcher",),
+    "rtcore.memory.ring": ("FrameRing",),
+    "rtcore.memory.slots": ("ActionSlots",),
     "rtcore.memory.weights": ("ParamStore",),
 }
 _SECTION = re.compile(r"^ *(Args|Returns|Raises|Example|Yields):$", re.MULTILINE)
 
 
 def public_classes() -> list[type]:
-    of_records = ("ActionSlots", "Dispatcher", "FrameRing")
-    return [getattr(rtcore, name) for name in rtcore.__all__ if name not in (*of_records, "__version__")]
+    return [getattr(rtcore, name) for name in rtcore.__all__ if name != "__version__"]
 
 
 def args_of(doc: str) -> set[str]:
