@@ -405,8 +405,9 @@ def _plot_bars(rows: list[Row], folder: Path) -> Path:
 
 def _plot_readers(rows: list[Row], folder: Path) -> Path:
     figure = new_figure(11.0, 4.5)
+    both = figure.subplots(1, 2)
     for axes, key, label in zip(
-        figure.subplots(1, 2),
+        both,
         ("p50_us", "publish_p50_us"),
         ("latency p50 [us]", "cost to publisher p50 [us]"),
         strict=True,
@@ -418,4 +419,6 @@ def _plot_readers(rows: list[Row], folder: Path) -> Path:
         ticks = sorted({row["readers"] for row in rows})
         axes.set_xscale("log", base=2)
         axes.set(yscale="log", xlabel=f"readers, {rows[0]['frame']}", ylabel=label, xticks=ticks, xticklabels=ticks)
+        axes.get_legend().remove()  # one for both, beside them: it would cover lines
+    figure.legend(*both[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     return save(figure, folder, "ipc-readers")
