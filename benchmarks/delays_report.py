@@ -11,7 +11,7 @@ import numpy as np
 
 from rtcore.files.strict_json import write_json
 from rtcore.report.learning_curve import draw_learning_curve
-from rtcore.results.record import Episode
+from rtcore.results.run_record import Episode
 
 #: Student's t, two-sided 95%, by degrees of freedom; from ten on the normal distribution is near enough.
 _T_95 = (math.nan, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)

@@ -3,13 +3,16 @@
 The folders are the layers, lowest first; each imports only what stands above it in this list:
 
     errors clock realtime channel       what fails, what time it is, what the kernel can do, how processes talk
-    scheduling spaces files host        who starts when and what acts when; frames as bytes; data on disk; the machine
+    scheduling spaces files host        which worker starts when (schedule), which action acts at a tick (dispatch);
+                                        frames and actions as bytes; data on disk; the machine
     config                              every setting: flags, TOML, `RuntimeConfig`
-    memory                              every shared struct, and who writes and who reads it
+    memory                              every shared struct (layout/records), and who writes and who reads it
     messages                            everything that processes say to each other
-    loop results                        one tick of the env process; what a run counted
+    loop results                        one tick of the env process, and what stands in where no action is there
+                                        (world); what a run counted
     learn recording                     transitions and checkpoints; a run kept losslessly
-    processes report (rtcore_workers)   who starts, restarts and ends whom; what people see; what computes actions
+    processes report (rtcore_workers)   who starts, watches, restarts and ends whom, one file a role; what people see;
+                                        what computes actions and writes them
     runtime watch                       what a program imports; a run seen from outside
     virtual doctor profile              a run without a clock; is this machine fit; where the microseconds go
     cli                                 the programs

@@ -404,7 +404,7 @@ enum rtcore_tick_kind {
     RTCORE_TICK_KIND_ACTED = 0, /* a policy action */
     RTCORE_TICK_KIND_MISSED = 1, /* one was due and was not there: `on_missing` acted */
     RTCORE_TICK_KIND_IDLE = 2, /* none was due: `on_missing` acted */
-    RTCORE_TICK_KIND_LEAD_IN = 3, /* no action for this episode could be due yet (the world is held, or `on_missing` acted) */
+    RTCORE_TICK_KIND_LEAD_IN = 3, /* before the first due tick of the episode: the world is held, or `on_missing` acted */
     RTCORE_TICK_KIND_RESET = 4, /* the world was reset */
 };
 static inline const char *rtcore_tick_kind_name(int64_t value) {
@@ -461,16 +461,16 @@ static inline const char *rtcore_outcome_name(int64_t value) {
 enum rtcore_trace_kind {
     RTCORE_TRACE_KIND_SLEEP = 0, /* nothing to do before the next deadline */
     RTCORE_TRACE_KIND_PREPARE = 1, /* awake before the deadline: warming caches, waking the next worker, spinning */
-    RTCORE_TRACE_KIND_TICK = 2, /* all that belongs to a tick; value: its `TickKind` */
-    RTCORE_TRACE_KIND_COLLECT = 3, /* answers out of the slots, workers come and gone */
-    RTCORE_TRACE_KIND_DISPATCH = 4, /* the decision; worker and booked_tick of the job whose action is applied, value: 1 if first used */
+    RTCORE_TRACE_KIND_TICK = 2, /* the whole tick; value: its `TickKind` */
+    RTCORE_TRACE_KIND_COLLECT = 3, /* reading answers from the slots, and which workers are up */
+    RTCORE_TRACE_KIND_DISPATCH = 4, /* the decision; worker and booked_tick of the applied job; value: 1 if this is its first tick */
     RTCORE_TRACE_KIND_BOOK = 5, /* jobs booked and their workers woken */
-    RTCORE_TRACE_KIND_JOB = 6, /* a moment within BOOK: one job (worker, booked_tick); value: its due tick */
+    RTCORE_TRACE_KIND_JOB = 6, /* an instant within BOOK: one job (worker, booked_tick); value: its due tick */
     RTCORE_TRACE_KIND_STEP = 7, /* the world's step */
     RTCORE_TRACE_KIND_RESET = 8, /* the world's reset */
     RTCORE_TRACE_KIND_PUBLISH = 9, /* frame `frame_seq` made visible */
     RTCORE_TRACE_KIND_ACCOUNT = 10, /* counters, histograms, job log */
-    RTCORE_TRACE_KIND_OUTCOME = 11, /* a moment: the job (worker, booked_tick) ended; value: its `Outcome` */
+    RTCORE_TRACE_KIND_OUTCOME = 11, /* an instant: the job (worker, booked_tick) ended; value: its `Outcome` */
     RTCORE_TRACE_KIND_COLLECT_GARBAGE = 12, /* Python's garbage collector, run where it disturbs least */
     RTCORE_TRACE_KIND_IDLE = 20, /* no job */
     RTCORE_TRACE_KIND_WAIT_FRAME = 21, /* has a job; its frame is not there yet */
@@ -480,7 +480,7 @@ enum rtcore_trace_kind {
     RTCORE_TRACE_KIND_COMPUTE = 25,
     RTCORE_TRACE_KIND_DEVICE_TO_HOST = 26,
     RTCORE_TRACE_KIND_WRITE = 27, /* the answer into the slot */
-    RTCORE_TRACE_KIND_DRAIN = 40, /* reading the record out of shared memory */
+    RTCORE_TRACE_KIND_DRAIN = 40, /* reading ticks and jobs out of shared memory */
     RTCORE_TRACE_KIND_WORKER_DOWN = 41, /* worker taken out; value: its new number of restarts */
     RTCORE_TRACE_KIND_WORKER_UP = 42, /* worker ready (again) */
 };

@@ -21,7 +21,7 @@ from rtcore.report.compare import CompareView, Figures, comparison, comparison_t
 from rtcore.report.log import is_quiet, lines_to
 from rtcore.report.table import troubles
 from rtcore.results.out_folder import COMPARE_FILE, COMPARE_PICTURE, COMPARE_VIDEO, RANDOM, STAGGERED, OutFolder
-from rtcore.results.record import writing_to
+from rtcore.results.run_record import writing_to
 from rtcore.scheduling.schedule import Stagger
 from rtcore_workers.policies.choice import resolve_policy
 

@@ -19,13 +19,13 @@ from rtcore.config.run import RuntimeConfig
 from rtcore.errors import WARNING_NOTE, RecordError, RtcoreError
 from rtcore.host.seeding import entropy_of, seed_generators
 from rtcore.recording.schema import UNFINISHED, require_h5py
+from rtcore.report.finished import write_results, write_trace
 from rtcore.report.live import Sight
-from rtcore.report.output import write_results, write_trace
 from rtcore.report.perfetto.writer import require_perfetto
 from rtcore.report.table import RunHeader, header_lines
 from rtcore.report.video.encoder import require_av
 from rtcore.results.out_folder import OutFolder
-from rtcore.results.record import RunRecord, writing_to
+from rtcore.results.run_record import RunRecord, writing_to
 from rtcore.results.summary import RunStats
 from rtcore.runtime.runtime import Runtime
 from rtcore.scheduling.planner import Plan

@@ -10,7 +10,7 @@ from typing import Any
 
 from rtcore.config.run import RuntimeConfig
 from rtcore.learn.checkpoint import FOLDER, CheckpointFolder, SavedState, unchecked
-from rtcore.results.record import RunRecord
+from rtcore.results.run_record import RunRecord
 
 _log = logging.getLogger(__name__)
 

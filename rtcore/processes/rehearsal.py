@@ -14,7 +14,7 @@ from rtcore.clock import NS_PER_S, Clock
 from rtcore.config.resolved import ResolvedRun
 from rtcore.host.cpus import usable_cpus
 from rtcore.memory.shared import Phase, SharedRun
-from rtcore.results.record import Drain
+from rtcore.results.run_record import Drain
 from rtcore.scheduling.planner import Plan, Tau, make_plan
 
 _log = logging.getLogger(__name__)

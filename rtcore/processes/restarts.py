@@ -1,7 +1,7 @@
-"""What restarts a worker or a learner, and what ends the run instead: one place for both roles.
+"""Whether a worker or a learner is restarted, or the run ends instead: one place for both roles.
 
 `Places` knows who is in each numbered place of a role, finds a process that hangs, and counts one that has died; then
-`WorkerProcesses` or `LearnerProcesses` starts another.
+`WorkerProcesses` (workers.py) or `LearnerProcesses` (learners.py) starts another.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ from rtcore.processes.recorder import RecorderProcess
 from rtcore.processes.rehearsal import Rehearsal
 from rtcore.processes.workers import WorkerProcesses
 from rtcore.recording.writer import describe_run
-from rtcore.results.record import Drain
+from rtcore.results.run_record import Drain
 from rtcore.results.startup import StartUp
 from rtcore.scheduling.planner import Plan, plan_of_player
 from rtcore.spaces import ActionSpec, ObservationSpec

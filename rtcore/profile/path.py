@@ -29,8 +29,8 @@ from rtcore.memory.layout import TRACE_EVENT
 from rtcore.memory.trace import TraceKind
 from rtcore.profile.results import Result, percentiles_us
 from rtcore.profile.views import Column, new_figure, save, table_of
+from rtcore.report.finished import write_results, write_trace
 from rtcore.report.log import lines_to
-from rtcore.report.output import write_results, write_trace
 from rtcore.report.perfetto.events import Events, Ints, find, job_keys, map_spool, of_kind
 from rtcore.report.perfetto.writer import require_perfetto
 from rtcore.results.out_folder import OutFolder

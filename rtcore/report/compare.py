@@ -22,7 +22,7 @@ from rtcore.report.table import RunHeader
 from rtcore.report.wording import number, points, policy_notes, share
 from rtcore.results.folder import read_table
 from rtcore.results.out_folder import RANDOM
-from rtcore.results.record import RunRecord
+from rtcore.results.run_record import RunRecord
 from rtcore.results.summary import RunStats
 
 # -- numbers ----------------------------------------------------------------------------------------------

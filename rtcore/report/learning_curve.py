@@ -13,7 +13,7 @@ from rtcore.errors import ConfigError
 from rtcore.files.outside import parse_object, read_bytes
 from rtcore.results.folder import read_table
 from rtcore.results.out_folder import EARLIER
-from rtcore.results.record import Episode
+from rtcore.results.run_record import Episode
 
 # -- episodes of a run and of those that it goes on from --------------------------------------------------
 

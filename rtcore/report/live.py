@@ -28,7 +28,7 @@ from rtcore.report.table import RunHeader
 from rtcore.report.terminal import LABEL_CELLS, Terminal, encodable, print_line
 from rtcore.report.wording import learner_facts, number, points, policy_notes, realtime_text, share
 from rtcore.results.axis import TickAxis
-from rtcore.results.record import RunRecord
+from rtcore.results.run_record import RunRecord
 from rtcore.results.summary import RunStats
 from rtcore.scheduling.dispatch import Outcome, TickKind
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rtcore.memory.counters import Distribution
-from rtcore.results.record import Episode
+from rtcore.results.run_record import Episode
 from rtcore.results.summary import LearnerStats, RunStats, WorkerStats
 
 _log = logging.getLogger(__name__)

@@ -16,8 +16,8 @@ from rtcore.report.colours import KIND_COLOURS, RUN_COLOURS
 from rtcore.report.lanes import BAR_STYLE, KIND_STYLE, bar_of
 from rtcore.report.wording import number, share
 from rtcore.results.axis import TickAxis
-from rtcore.results.record import RunRecord
 from rtcore.results.rows import InferenceRow
+from rtcore.results.run_record import RunRecord
 from rtcore.results.summary import RunStats
 from rtcore.scheduling.dispatch import Outcome, TickKind
 from rtcore.scheduling.jobs import JobRow

@@ -9,7 +9,7 @@ import psutil
 
 from rtcore.memory.description import RunDescription
 from rtcore.memory.shared import SharedRun
-from rtcore.results.record import RunRecord
+from rtcore.results.run_record import RunRecord
 from rtcore.results.summary import RunStats, WorkerStats
 
 

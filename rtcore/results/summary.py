@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from rtcore.memory.counters import Distribution
-from rtcore.results.record import Episode, Score
+from rtcore.results.run_record import Episode, Score
 from rtcore.scheduling.dispatch import KIND_COUNTERS, OUTCOME_COUNTERS
 from rtcore.scheduling.planner import Plan
 

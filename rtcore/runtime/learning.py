@@ -13,7 +13,7 @@ from rtcore.learn.checkpoint import SavedState, load_state, load_weights
 from rtcore.learn.checkpointer import Checkpointer, Snapshot
 from rtcore.learn.state import checkpoint_folder, judged_return, state_of, warn_of_changes, warn_of_unchecked
 from rtcore.processes.supervisor import Supervisor
-from rtcore.results.record import RunRecord
+from rtcore.results.run_record import RunRecord
 from rtcore.results.summary import LearnerStats
 
 _log = logging.getLogger(__name__)

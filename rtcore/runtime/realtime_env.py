@@ -24,9 +24,9 @@ from rtcore.clock import MonotonicClock
 from rtcore.config.run import SETTINGS, RuntimeConfig, make_config
 from rtcore.errors import ConfigError, PolicyError, RtcoreError, RtcoreWarning
 from rtcore.loop.world import leaves_space_text
-from rtcore.report.output import write_results
+from rtcore.report.finished import write_results
 from rtcore.results.out_folder import OutFolder
-from rtcore.results.record import writing_to
+from rtcore.results.run_record import writing_to
 from rtcore.runtime.player import Player, Seen
 from rtcore.runtime.runtime import Runtime
 from rtcore.runtime.step_clock import StepClock

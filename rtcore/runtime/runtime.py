@@ -34,9 +34,8 @@ from rtcore.report.explain import find_culprits
 from rtcore.report.live import booked_ticks
 from rtcore.report.log import LineHandler
 from rtcore.results.agreement import check_books
-from rtcore.results.out_folder import OutFolder
-from rtcore.results.output import begin_folder
-from rtcore.results.record import Episode, RunRecord, writing_to
+from rtcore.results.out_folder import OutFolder, begin_folder
+from rtcore.results.run_record import Episode, RunRecord, writing_to
 from rtcore.results.snapshot import snapshot
 from rtcore.results.startup import start_thread
 from rtcore.results.summary import RunStats, build_summary

@@ -34,7 +34,7 @@ from rtcore.memory.master import MasterState
 from rtcore.memory.ring import FrameRing
 from rtcore.memory.weights import ParamStore
 from rtcore.processes.learners import check_can_learn, check_same_world
-from rtcore.results.record import RunRecord
+from rtcore.results.run_record import RunRecord
 from rtcore.results.summary import LearnerStats
 from rtcore.spaces import ActionSpec, ObservationSpec
 

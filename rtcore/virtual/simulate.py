@@ -35,9 +35,8 @@ from rtcore.memory.ring import FrameRing
 from rtcore.recording.schema import require_h5py
 from rtcore.report.explain import find_culprits
 from rtcore.results.agreement import check_books
-from rtcore.results.out_folder import OutFolder
-from rtcore.results.output import begin_folder
-from rtcore.results.record import RunRecord, writing_to
+from rtcore.results.out_folder import OutFolder, begin_folder
+from rtcore.results.run_record import RunRecord, writing_to
 from rtcore.results.snapshot import episodes_of
 from rtcore.results.summary import RunStats, WorkerStats, build_summary
 from rtcore.scheduling.dispatch import Dispatcher

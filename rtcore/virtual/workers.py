@@ -10,7 +10,7 @@ from rtcore.clock import ManualClock
 from rtcore.memory.counters import Histogram
 from rtcore.memory.layout import FrameHeader
 from rtcore.memory.ring import FrameRing
-from rtcore.results.record import RunRecord
+from rtcore.results.run_record import RunRecord
 from rtcore.scheduling.jobs import Answer, Job
 
 

@@ -36,7 +36,7 @@ from rtcore.memory.weights import attach_store
 from rtcore.report.halfblocks import Image
 from rtcore.report.live import booked_ticks
 from rtcore.report.table import RunHeader
-from rtcore.results.record import Drain, RunRecord
+from rtcore.results.run_record import Drain, RunRecord
 from rtcore.results.snapshot import snapshot
 from rtcore.results.summary import LearnerStats, RunStats, build_summary
 from rtcore.spaces import ObservationSpec

@@ -17,7 +17,7 @@ from rtcore.memory.shared import SharedRun
 from rtcore.report.explain import explain_tick
 from rtcore.report.page.data import Samples, quantile
 from rtcore.results.folder import RunFolder, read_run
-from rtcore.results.output import write_config
+from rtcore.results.out_folder import write_config
 from rtcore.scheduling.dispatch import Outcome, TickKind
 
 pytestmark = pytest.mark.process

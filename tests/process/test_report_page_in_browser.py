@@ -14,8 +14,8 @@ import pytest
 
 from rtcore.cli.report import main as report
 from rtcore.config.run import make_config
-from rtcore.report.output import write_results
-from rtcore.results.output import write_config
+from rtcore.report.finished import write_results
+from rtcore.results.out_folder import write_config
 from rtcore.virtual.simulate import Simulation
 
 pytest.importorskip("plotly", reason="the page needs plotly: pip install 'rtcore[report]'")

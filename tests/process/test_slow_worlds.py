@@ -14,9 +14,9 @@ import pytest
 import rtcore
 from rtcore.memory.layout import FrameHeader
 from rtcore.report.explain import explain_tick
-from rtcore.report.output import write_results
+from rtcore.report.finished import write_results
 from rtcore.results.folder import read_run
-from rtcore.results.output import write_config
+from rtcore.results.out_folder import write_config
 from rtcore.scheduling.dispatch import TickKind
 
 pytestmark = pytest.mark.process

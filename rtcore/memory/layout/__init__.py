@@ -20,7 +20,7 @@ that every load and store is atomic. A test pins every offset; changing one bump
 from __future__ import annotations
 
 from rtcore.memory.layout.offsets import Layout
-from rtcore.memory.layout.record import CACHE_LINE_BYTES, LAYOUT_VERSION, MAGIC, WORD_BYTES, Record
+from rtcore.memory.layout.record_type import CACHE_LINE_BYTES, LAYOUT_VERSION, MAGIC, WORD_BYTES, Record
 from rtcore.memory.layout.records import (
     ABOUT_TEXT,
     ENV_COUNTERS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rtcore.memory.layout.record import round_up
+from rtcore.memory.layout.record_type import round_up
 from rtcore.memory.layout.records import (
     ABOUT_TEXT,
     ENV_COUNTERS,

@@ -6,7 +6,7 @@ from typing import Annotated, NamedTuple
 
 import numpy as np
 
-from rtcore.memory.layout.record import CACHE_LINE_BYTES, WORD_BYTES, Record
+from rtcore.memory.layout.record_type import CACHE_LINE_BYTES, WORD_BYTES, Record
 from rtcore.scheduling.jobs import Answer, Job, JobRow
 
 
@@ -206,7 +206,7 @@ TRACE_ENV = 0
 TRACE_SUPERVISOR = 1
 TRACE_FIRST_WORKER = 2
 
-#: A histogram: count, sum, sum of squares, smallest, largest, then buckets (see stats.Histogram).
+#: A histogram: count, sum, sum of squares, smallest, largest, then buckets (see counters.Histogram).
 HISTOGRAM_SUB_BITS = 7
 HISTOGRAM_MAX_BITS = 42
 HISTOGRAM_BUCKETS = (HISTOGRAM_MAX_BITS - HISTOGRAM_SUB_BITS + 1) << HISTOGRAM_SUB_BITS

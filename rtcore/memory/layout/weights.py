@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
-from rtcore.memory.layout.record import Record, round_up
+from rtcore.memory.layout.record_type import Record, round_up
 from rtcore.memory.layout.records import SEGMENT_HEADER
 
 

@@ -16,7 +16,7 @@ import rtcore
 from rtcore.config.run import make_config
 from rtcore.files.strict_json import dumps, write_json
 from rtcore.learn.checkpoint import CheckpointFolder
-from rtcore.report.output import write_results
+from rtcore.report.finished import write_results
 from rtcore.report.table import details, headline
 from rtcore.virtual.simulate import Simulation
 

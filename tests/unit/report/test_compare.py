@@ -24,7 +24,7 @@ from rtcore.recording.reader import Recording
 from rtcore.report.compare import CompareView, comparison, comparison_table, figures_of, points_over_time, ratio
 from rtcore.report.video.film import write_video
 from rtcore.results.out_folder import OutFolder, compared_in
-from rtcore.results.record import Score
+from rtcore.results.run_record import Score
 from rtcore.results.summary import build_summary
 from tests.support.filmed import film, header
 from tests.unit.report.test_live_and_table import header_of, made_up_run

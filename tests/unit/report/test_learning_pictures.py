@@ -10,7 +10,7 @@ import pytest
 from rtcore.config.run import make_config
 from rtcore.report.learning_curve import draw_learning_curve, running_mean
 from rtcore.report.tensorboard import Board, board_is_installed
-from rtcore.results.record import Episode
+from rtcore.results.run_record import Episode
 from rtcore.virtual.simulate import Simulation
 
 pytestmark = pytest.mark.unit

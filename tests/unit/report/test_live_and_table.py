@@ -17,7 +17,7 @@ from rtcore.memory.counters import Histogram
 from rtcore.memory.layout import ENV_COUNTERS, ENV_HISTOGRAMS, FrameHeader
 from rtcore.report.live import LiveView, plain_line, render
 from rtcore.report.table import RunHeader, details, header_lines, headline
-from rtcore.results.record import RunRecord
+from rtcore.results.run_record import RunRecord
 from rtcore.results.summary import RunStats, WorkerStats, build_summary
 from rtcore.scheduling.dispatch import Outcome, TickKind
 from rtcore.scheduling.jobs import JobRow

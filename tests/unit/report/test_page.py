@@ -22,7 +22,7 @@ from rtcore.report.page import tables as page_tables
 from rtcore.report.page.build import build_page, run_names
 from rtcore.report.page.data import Samples
 from rtcore.results.folder import RunFolder, read_run
-from rtcore.results.output import write_config
+from rtcore.results.out_folder import write_config
 from rtcore.scheduling.dispatch import Outcome, TickKind
 from rtcore.virtual.simulate import Simulation
 

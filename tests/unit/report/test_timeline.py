@@ -19,7 +19,7 @@ from rtcore.report.timeline import (
     choose_window,
     draw_timeline,
 )
-from rtcore.results.record import RunRecord
+from rtcore.results.run_record import RunRecord
 from rtcore.scheduling.dispatch import Outcome
 from tests.unit.report.test_live_and_table import POLICY, made_up_job, made_up_run
 

@@ -9,7 +9,7 @@ import pytest
 
 from rtcore.cli.nextsteps import steps_of
 from rtcore.config.run import make_config
-from rtcore.results.record import Episode, RunRecord, Score
+from rtcore.results.run_record import Episode, RunRecord, Score
 from rtcore.scheduling.dispatch import TickKind
 from rtcore.virtual.simulate import Simulation
 from tests.support.filmed import header

@@ -10,7 +10,7 @@ from rtcore.config.run import make_config
 from rtcore.memory.counters import Distribution
 from rtcore.memory.layout import FrameHeader
 from rtcore.report.table import header_lines
-from rtcore.results.record import RunRecord
+from rtcore.results.run_record import RunRecord
 from rtcore.scheduling.dispatch import TickKind
 from rtcore.scheduling.jobs import Job
 from rtcore.virtual.simulate import Change, Simulation

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from rtcore.memory.layout import MAX_HOLDERS
-from rtcore.memory.layout.record import round_up
+from rtcore.memory.layout.record_type import round_up
 from rtcore_workers.weights.cudart import CudaError, Cudart, loaded_cudart
 
 CUDA_IPC = "cuda-ipc"

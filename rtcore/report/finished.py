@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rtcore.errors import RtcoreError
 from rtcore.files.strict_json import write_json
 from rtcore.report.perfetto.writer import convert_folder
-from rtcore.results.record import RunRecord
+from rtcore.results.run_record import RunRecord
 from rtcore.results.summary import RunStats
 
 
