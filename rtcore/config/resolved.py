@@ -106,7 +106,7 @@ def resolve(config: RuntimeConfig, rate_hz: Fraction, frame_bytes: int) -> Resol
     wait = _wait(config)
     num_ticks, most_ticks = _num_ticks(config, rate_hz), _most_ticks(rate_hz)
     return ResolvedRun(
-        config=config.replace(wait=wait),
+        config=config,
         rate_hz=rate_hz,
         period_ns=whole_period_ns(rate_hz),
         num_ticks=num_ticks,

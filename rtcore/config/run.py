@@ -109,12 +109,14 @@ class RuntimeConfig(BaseModel):
             return settings
         grouped: dict[str, Any] = {}
         for name, value in settings.items():
-            group, given = (GROUP_OF[name], {name: value}) if name in GROUP_OF else (name, value)
-            if isinstance(given, SettingsGroup):
-                given = given.given
-            if group not in GROUPS or not isinstance(given, Mapping):
+            if name in GROUPS and not isinstance(value, SettingsGroup):
+                # Files have flat keys only: what checks them (`refuse_code`, `with_resumed`) looks at those.
+                raise ValueError(f"unknown key {name!r}. {suggest(name)}")
+            if name not in GROUPS and name not in GROUP_OF:
                 grouped[name] = value
                 continue
+            group = GROUP_OF[name] if name in GROUP_OF else str(name)
+            given = value.given if isinstance(value, SettingsGroup) else {name: value}
             if twice := sorted(grouped.get(group, {}).keys() & given.keys()):
                 raise ValueError(f"{', '.join(twice)}: given twice, by name and in the group {group}")
             grouped[group] = {**grouped.get(group, {}), **given}
@@ -219,6 +221,21 @@ GROUPS: dict[str, type[SettingsGroup]] = {
 #: Every setting by its flat name: the group it is in, and its description.
 GROUP_OF: dict[str, str] = {name: group for group, kind in GROUPS.items() for name in kind.model_fields}
 SETTINGS: dict[str, FieldInfo] = {name: info for kind in GROUPS.values() for name, info in kind.model_fields.items()}
+
+
+def flat(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """`fields` of a config by their flat names: what a whole group says is there by the names of its settings.
+
+    Raises:
+        ConfigError: A setting is given twice, by its name and in its group.
+    """
+    opened: dict[str, Any] = {}
+    for name, value in fields.items():
+        given = value.given if name in GROUPS and isinstance(value, SettingsGroup) else {name: value}
+        if twice := sorted(opened.keys() & given.keys()):
+            raise ConfigError(f"{', '.join(twice)}: given twice, by name and in a group")
+        opened |= given
+    return opened
 
 
 def load_toml(path: Path) -> dict[str, Any]:

@@ -96,7 +96,7 @@ class Checkpointer:
         )
         self.written += 1
         self.last = folder.name
-        _log.debug("checkpoint %s after %d updates, mean return %s", folder, updates, mean)
         self.best_return = best
         self._is_failing = False
         self._updates_written = updates
+        _log.debug("checkpoint %s after %d updates, mean return %s", folder, updates, mean)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rtcore.config.run import RuntimeConfig, make_config
+from rtcore.config.run import RuntimeConfig, flat, make_config
 from rtcore.errors import ConfigError
 from rtcore.files.trust import refuse_code
 from rtcore.files.values import from_json
@@ -35,9 +35,10 @@ def with_resumed(fields: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: There is nothing to resume, its settings are not known here, or it would run code or a ROM that was
             not named again.
     """
+    fields = flat(fields)
     path = fields.get("resume")
     if path is None:
-        return dict(fields)
+        return fields
     folder = find_state_folder(Path(str(path)), "resume") or Path(str(path))
     saved = read_state(folder, "resume").get("config") or {}
     source = f"resume: {path}"
@@ -57,7 +58,7 @@ def with_resumed(fields: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError(f"{source} was made with settings that are not known here: {error}") from error
     if folder.resolve().parent.name == FOLDER:
         taken["out"] = folder.resolve().parent.parent
-    return taken | dict(fields)
+    return taken | fields
 
 
 def settings_of(fields: Mapping[str, Any]) -> RuntimeConfig:

@@ -194,7 +194,7 @@ class RtcoreTransport(Transport):
         return Opener(_open_answerer, (self._ring.run_id, self._ring.layout, self._shape, reader))
 
     def prepare(self) -> None:
-        """As TickLoop.prepare_tick and EnvPort: wake who will be booked, warm the writer's caches."""
+        """As TickLoop.prepare_tick and SharedWorkers: wake who will be booked, warm the writer's caches."""
         self._wake()
         self._shared.ring.warm()
 
@@ -212,7 +212,7 @@ class RtcoreTransport(Transport):
         self._wake()
 
     def ask(self) -> list[int]:
-        """The env process looks for answers as EnvPort.collect does, only all the time."""
+        """The env process looks for answers as SharedWorkers.collect does, only all the time."""
         slots, seen = self._shared.slots, self._seen_entry
         self._post(self._shared.ring.sequence.newest())
         self._wake()

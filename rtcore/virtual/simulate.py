@@ -104,7 +104,7 @@ class Simulation:
             config = fitting_policy(config, self._own_world.observation)
         frame_bytes = self._own_world.observation.nbytes if self._own_world is not None else 0
         #: What the settings come to in this world.
-        self.resolved = resolve(config, rate_hz, frame_bytes)
+        self.resolved = resolve(config.replace(clock="virtual"), rate_hz, frame_bytes)
         self.config = config = self.resolved.config
         if policy is None and self._own_world is not None:
             agent = self._build_agent(self._own_world, policy_clock, saved)

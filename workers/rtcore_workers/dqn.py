@@ -31,7 +31,7 @@ BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 
 
 class Replay(Protocol):
-    """Source of transitions: `rtcore.transitions.TransitionReader`."""
+    """Source of transitions: `rtcore.learn.replay_memory.TransitionReader`."""
 
     def __len__(self) -> int: ...
     def sample(self, batch_size: int, rng: np.random.Generator, *, n_step: int = 1) -> Batch: ...

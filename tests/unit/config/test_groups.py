@@ -3,9 +3,10 @@
 import pytest
 from pydantic import ValidationError
 
-from rtcore.config.groups import LearningSettings, OutputSettings, ScheduleSettings
+from rtcore.config.groups import LearningSettings, OutputSettings, ScheduleSettings, WeightsSettings
 from rtcore.config.run import GROUP_OF, GROUPS, SETTINGS, RuntimeConfig, make_config
 from rtcore.errors import ConfigError
+from rtcore.learn.resuming import settings_of
 
 pytestmark = pytest.mark.unit
 
@@ -33,8 +34,22 @@ def test_a_group_may_be_given_whole_and_only_what_was_said_in_it_counts_as_given
     assert config.given == {"env_id": "CartPole-v1", "workers": 3, "stagger": "sequential"}
     with pytest.raises(ConfigError, match="workers: given twice"):
         make_config(schedule=ScheduleSettings(workers=3), workers=4)
-    with pytest.raises(ConfigError, match="unknown key 'workrs'.*Did you mean 'workers'"):
-        make_config(schedule={"workrs": 3})
+
+
+def test_files_have_flat_keys_only_as_what_they_may_not_choose_is_looked_for_there():
+    for value in ({"env_id": "own:make"}, "runs/x", 3):
+        with pytest.raises(ConfigError, match="unknown key 'world'"):
+            make_config(world=value, env_id="CartPole-v1")
+    with pytest.raises(ConfigError, match="unknown key 'output'"):
+        make_config(output="runs/x", record=True)
+
+
+def test_a_resumed_run_is_found_in_a_group_as_by_its_name(tmp_path):
+    groups = {"weights": WeightsSettings(resume=tmp_path / "none"), "learning": LearningSettings(learn="dqn")}
+    with pytest.raises(ConfigError, match="resume: .*none"):
+        settings_of(groups)
+    with pytest.raises(ConfigError, match="learn: given twice"):
+        settings_of(groups | {"learn": "dqn"})
 
 
 def test_what_follows_from_a_setting_is_there_however_the_settings_were_made():

@@ -36,6 +36,7 @@ from rtcore.learn.checkpoint import (
 )
 from rtcore.learn.checkpointer import Checkpointer, Snapshot
 from rtcore.learn.optimizer import flatten_optimizer, unflatten_saved
+from rtcore.learn.resuming import settings_of
 from rtcore.learn.state import state_of, warn_of_changes, warn_of_unchecked
 from rtcore.memory.master import MasterCopy
 from rtcore.memory.tensors import ParamManifest, ParamTensor
@@ -234,6 +235,10 @@ def test_a_checkpoint_chooses_no_code_unless_the_user_says_the_same(tmp_path: Pa
     with pytest.raises(ConfigError, match=r"say so: --env-id evil:world \(in a program: env_id='evil:world'\)"):
         resolve_policy(make_config(policy_checkpoint=tmp_path))
     assert resolve_policy(make_config(policy_checkpoint=tmp_path, env_id="evil:world")).agent.policy == "mlp"
+    # As a whole group, too, which only a program may give.
+    CheckpointFolder(tmp_path, 3).write(WEIGHTS, {}, state(3) | {"config": {"world": {"env_id": "evil:world"}}})
+    with pytest.raises(ConfigError, match="unknown key 'world'"):
+        settings_of({"resume": tmp_path, "learn": "dqn"})
     assert "evil" not in sys.modules
 
 

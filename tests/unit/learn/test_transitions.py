@@ -231,7 +231,7 @@ def header_at(tick, *, episode=0, kind=TickKind.ACTED, delay=2, terminated=0, ph
 
 def publish(ring, header):
     action = np.array([header.tick / 1000, -header.tick / 1000], np.float32).tobytes()
-    ring.publish(np.full(4, header.tick, np.int32), header, action)
+    ring.publish(np.full(4, header.tick, np.int32), header._replace(frame_seq=ring.next_seq), action)
 
 
 def episode_kinds(tick):
