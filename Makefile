@@ -6,7 +6,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 # Four rows for two cores: half of them wait, for a run's ticks or for what ends (tests/conftest.py has the order).
-SIDE_BY_SIDE := -n 4
+SIDE_BY_SIDE := -n 3
 
 .PHONY: help install run test test-slow test-all check bench docs roms image clean
 

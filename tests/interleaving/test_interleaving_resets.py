@@ -43,9 +43,9 @@ class Places:
     def read(self, place):
         return SimpleNamespace(frame_seq=self.words["job_frame_seq"], obs_tick=0, due_tick=1, generation=1)
 
-    def write(self, place, fields, action):
+    def write(self, place, answer):
         self.discarded.append(self.words["job_frame_seq"])
-        self.words["answered_seq"] = fields[0]
+        self.words["answered_seq"] = answer.job_seq
 
 
 class SteppedPlayer(Player):

@@ -26,7 +26,7 @@ class Semaphore:
         self.sleeps += 1
         return self._comes
 
-    def take(self) -> bool:
+    def try_wait(self) -> bool:
         self.left_over -= 1
         return self.left_over >= 0
 
