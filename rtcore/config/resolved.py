@@ -106,7 +106,8 @@ def resolve(config: RuntimeConfig, rate_hz: Fraction, frame_bytes: int) -> Resol
     wait = _wait(config)
     num_ticks, most_ticks = _num_ticks(config, rate_hz), _most_ticks(rate_hz)
     return ResolvedRun(
-        config=config,
+        # On the virtual clock nobody waits: what is written of such a run is the same on every machine.
+        config=config.replace(wait=wait) if config.timing.clock == "wall" else config,
         rate_hz=rate_hz,
         period_ns=whole_period_ns(rate_hz),
         num_ticks=num_ticks,

@@ -226,7 +226,7 @@ class Supervisor:
         if self._played_delay_ticks is None:
             self.config = fitting_policy(self.config, self.observation)
         self._resolved = run = resolve(self.config, Fraction(self.env_info["rate_hz"]), self.observation.nbytes)
-        self.config = run.config.replace(wait=run.wait)  # as recordings and onlookers are told
+        self.config = run.config
         self.env_info["notes"] += run.notes
         layout = layout_for(run, self.env_info)
         self._shared = SharedRun.create(self.run_id, layout, self.observation)

@@ -61,7 +61,9 @@ def test_hundreds_of_children_are_asked_for_before_any_answer_is_read(launcher: 
         child.send(End())
     poll_until(launcher, lambda: all(child.exitcode is not None for child in children))
     assert {child.exitcode for child in children} == {0}
-    assert descriptors(launcher) == before
+    ours, theirs = descriptors(launcher)
+    assert ours <= before[0], "fewer where the collector came by what other tests had left"
+    assert theirs == before[1]
 
 
 def test_a_long_run_of_restarts_leaves_no_descriptor_and_no_child_behind(launcher: Launcher) -> None:
@@ -71,7 +73,9 @@ def test_a_long_run_of_restarts_leaves_no_descriptor_and_no_child_behind(launche
     for generation in range(300):
         child = launcher.start("worker", 0, generation, "tests.support.launcher_parts:ends", part_boot())
         poll_until(launcher, lambda child=child: child.exitcode is not None)
-    assert descriptors(launcher) == before
+    ours, theirs = descriptors(launcher)
+    assert ours <= before[0], "fewer where the collector came by what other tests had left"
+    assert theirs == before[1]
     assert not launcher._children
     assert not launcher._orders
 

@@ -64,7 +64,8 @@ def test_what_was_asked_for_is_kept():
 def test_nothing_is_open_in_a_resolved_run():
     run = resolved(16, wait="auto")
     assert run.wait in ("hybrid", "block")
-    assert run.config.memory.wait == "auto", "as the user said it: another machine may decide otherwise"
+    assert run.config.memory.wait == run.wait
+    assert resolved(16, wait="auto", clock="virtual").config.memory.wait == "auto", "the same on every machine"
     assert run.num_ticks == 30 * 60, "nobody said how long: 30 s"
     assert (run.period_ns, run.guard_ns) == (16_666_666, 2_083_333)
 
