@@ -11,6 +11,7 @@ from rtcore.spaces.bounds import DeclaredBounds, ObservationCheck
 from rtcore.spaces.observation import ObservationSpec
 from rtcore.spaces.packing import FramePacker
 from rtcore.spaces.parts import Part, unpack
+from rtcore.spaces.payload import Block, PolicyNeeds
 
 __all__ = [
     "Action",
@@ -18,6 +19,7 @@ __all__ = [
     "ActionSpec",
     "Array",
     "ArraySpec",
+    "Block",
     "Bounds",
     "FramePacker",
     "JsonDict",
@@ -25,5 +27,6 @@ __all__ = [
     "ObservationCheck",
     "Part",
     "DeclaredBounds",
+    "PolicyNeeds",
     "unpack",
 ]

@@ -1,0 +1,219 @@
+"""What travels with a job and with its answer beside frame and action: a job carries context, an answer a payload.
+
+Both are blocks of bytes made of named arrays, each at a multiple of 8 bytes. A policy says what it needs
+(`PolicyNeeds`); from that and the action space follow both blocks. Nothing is laid out, copied or allocated for a
+policy that needs nothing. Pure: no process, no shared memory (`memory.payload` has that).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+from typing import Any, cast
+
+import numpy as np
+
+from rtcore.errors import ConfigError
+from rtcore.spaces.action import ActionSpec
+from rtcore.spaces.arrays import Array, JsonDict
+from rtcore.spaces.parts import ALIGN_BYTES, aligned
+
+#: A payload is copied within a tick: larger ones would show in its lateness.
+MAX_BLOCK_BYTES = 4 << 20
+#: Ticks that `committed` covers, where a policy asks for a context and nothing says how many.
+COMMITTED_TICKS = 32
+
+#: What is known of the action of a tick at booking: values of `committed_mask`.
+UNKNOWN, FACT, PLAN, HELD = 0, 1, 2, 3
+MASK_DOCS = {
+    UNKNOWN: "nothing: its answer is still being computed, or none is due",
+    FACT: "the action that will be applied (or was): nothing under way can replace it",
+    PLAN: "of the newest finished chunk, which a job under way may replace",
+    HELD: "none will be: the world stands still",
+}
+
+#: Whole numbers of a job's context, one int64 each, in this order.
+CONTEXT_WORDS = {
+    "worker": "index of the worker",
+    "seed": "of the run",
+    "tick": "of the frame that is used",
+    "episode": "of that frame, counted from 0",
+    "is_first": "1: the episode's first decision",
+    "delay_ticks": "ticks from that frame to the one whose action is decided: under max-time a fact",
+    "state_tick": "tick of the frame that the carried state has seen last; -1: the state is the initial one",
+    "features_tick": "tick of the frame that the features come from; -1: there are none",
+}
+
+
+@dataclass(frozen=True)
+class Block:
+    """Named arrays one behind the other, in this order, each at a multiple of 8 bytes.
+
+    `fields`: name, shape, dtype (NumPy's name) of each.
+    """
+
+    fields: tuple[tuple[str, tuple[int, ...], str], ...] = ()
+
+    @classmethod
+    def of(cls, what: str, declared: Mapping[str, object]) -> Block:
+        """From {"name": (shape, dtype)}, as a user writes it.
+
+        Args:
+            what: For the error: "policy_extras", say.
+            declared: Shape (an int or a sequence of them) and dtype of each array.
+
+        Returns:
+            The block.
+
+        Raises:
+            ConfigError: A name that is none, a shape with a negative length, or a dtype that is no plain number.
+        """
+        return cls(tuple(_field(what, name, spec) for name, spec in declared.items()))
+
+    @classmethod
+    def like(cls, arrays: Mapping[str, Array]) -> Block:
+        """As these arrays are."""
+        return cls(tuple((name, array.shape, array.dtype.name) for name, array in arrays.items()))
+
+    def __bool__(self) -> bool:
+        return bool(self.fields)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for name, _, _ in self.fields)
+
+    @cached_property
+    def offsets(self) -> dict[str, int]:
+        """Byte at which each array begins."""
+        places, at = {}, 0
+        for name, shape, dtype in self.fields:
+            places[name] = at
+            at = aligned(at + prod(shape) * np.dtype(dtype).itemsize)
+        return places
+
+    @cached_property
+    def nbytes(self) -> int:
+        """Size, a multiple of 8."""
+        if not self.fields:
+            return 0
+        name, shape, dtype = self.fields[-1]
+        return aligned(self.offsets[name] + prod(shape) * np.dtype(dtype).itemsize)
+
+    @cached_property
+    def dtype(self) -> np.dtype[Any]:
+        """The NumPy description of one block: for bulk reads, a field for each array."""
+        return np.dtype(
+            {
+                "names": list(self.names),
+                "formats": [(np.dtype(dtype), shape) for _, shape, dtype in self.fields],
+                "offsets": [self.offsets[name] for name in self.names],
+                "itemsize": max(self.nbytes, ALIGN_BYTES) if self.fields else 0,
+            }
+        )
+
+    def views(self, buffer: Any) -> dict[str, Array]:
+        """The arrays in a buffer (`nbytes` long at least): views, writable if the buffer is."""
+        return {
+            name: np.frombuffer(buffer, dtype, prod(shape), self.offsets[name]).reshape(shape)
+            for name, shape, dtype in self.fields
+        }
+
+    def to_json(self) -> list[JsonDict]:
+        return [{"name": name, "shape": list(shape), "dtype": dtype} for name, shape, dtype in self.fields]
+
+    @classmethod
+    def from_json(cls, data: object) -> Block:
+        """Inverse of `to_json`. ConfigError on anything else."""
+        if not isinstance(data, list) or not all(isinstance(one, Mapping) and "name" in one for one in data):
+            raise ConfigError(f"the arrays of a payload are {data!r:.80}; expected what to_json wrote")
+        return cls.of("payload", {one["name"]: (one.get("shape"), one.get("dtype")) for one in data})
+
+
+@dataclass(frozen=True)
+class PolicyNeeds:
+    """What a policy takes and gives beside the frame and the action; nothing by default.
+
+    `committed_ticks`: length of `committed` in its context; 0: it asks for no context. `extras`: arrays that it
+    gives with each answer. `state`: what it carries from decision to decision. `features`: what a trunk hands to
+    its head. `has_head`: a head is booked at every tick.
+    """
+
+    committed_ticks: int = 0
+    extras: Block = field(default_factory=Block)
+    state: Block = field(default_factory=Block)
+    features: Block = field(default_factory=Block)
+    has_head: bool = False
+
+    def __bool__(self) -> bool:
+        return self != PolicyNeeds()
+
+    def context(self, action: ActionSpec) -> Block:
+        """What a job carries: words, committed actions with their mask, state, features."""
+        if not (self.committed_ticks or self.state or self.features):
+            return Block()
+        ticks = self.committed_ticks
+        known = (("committed", (ticks, *action.shape), action.dtype), ("committed_mask", (ticks,), "uint8"))
+        return Block(
+            (
+                ("words", (len(CONTEXT_WORDS),), "int64"),
+                *(known if ticks else ()),
+                *_prefixed("state", self.state),
+                *_prefixed("features", self.features),
+            )
+        )
+
+    @property
+    def payload(self) -> Block:
+        """What an answer carries behind its actions: extras, the new state, features."""
+        return Block(
+            (
+                *_prefixed("extras", self.extras),
+                *_prefixed("state", self.state),
+                *_prefixed("features", self.features),
+            )
+        )
+
+    @property
+    def kept(self) -> Block:
+        """What stays with the tick at which the action is applied (frame ring, recording): extras, and the state that
+        the decision began from."""
+        return Block((*_prefixed("extras", self.extras), *_prefixed("state", self.state)))
+
+    def to_json(self) -> JsonDict:
+        return {
+            "committed_ticks": self.committed_ticks,
+            "extras": self.extras.to_json(),
+            "state": self.state.to_json(),
+            "features": self.features.to_json(),
+            "has_head": self.has_head,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> PolicyNeeds:
+        """Inverse of `to_json`. ConfigError on anything else."""
+        try:
+            blocks = {name: Block.from_json(data[name]) for name in ("extras", "state", "features")}
+            return cls(int(data["committed_ticks"]), **blocks, has_head=bool(data["has_head"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"a policy's needs are {data!r:.80}; expected what to_json wrote") from error
+
+
+def _prefixed(what: str, block: Block) -> Iterable[tuple[str, tuple[int, ...], str]]:
+    return ((f"{what}.{name}", shape, dtype) for name, shape, dtype in block.fields)
+
+
+def _field(what: str, name: object, spec: object) -> tuple[str, tuple[int, ...], str]:
+    wanted = f'expected {what}={{"name": (shape, dtype)}}, as in {{"logp": ((), "float32")}}'
+    if not isinstance(name, str) or not name:
+        raise ConfigError(f"{what} has the name {name!r}; {wanted}")
+    try:
+        shape, dtype = cast(tuple[Any, Any], spec)
+        lengths = (shape,) if isinstance(shape, int) else tuple(int(length) for length in shape)
+        kind = np.dtype(dtype)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{what}: {name!r} is {spec!r:.60}; {wanted}") from error
+    if kind.kind not in "fiub" or any(length < 0 for length in lengths):
+        raise ConfigError(f"{what}: {name!r} is {spec!r:.60}; expected numbers or bool, and lengths of 0 or more")
+    return name, lengths, kind.name
