@@ -91,7 +91,9 @@ def examine_rom(
     except RomError as error:
         num_bytes = path.stat().st_size if path.is_file() else 0
         reason = f"no cartridge: got {error.got}, expected {error.expected}"
-        return RomReport(path, num_bytes, "", "", None, (), None, reason)
+        return RomReport(
+            path=path, num_bytes=num_bytes, title="", sha256="", game=None, worlds=(), runs=None, problem=reason
+        )
     digest, title = sha256_of(content), rom_title(content)
     own_world = OWN_WORLD_IDS.get(title)
     game = title.lower() if own_world else next((known.key for known in known_roms if known.sha256 == digest), None)
@@ -103,7 +105,16 @@ def examine_rom(
         problem = problem if failure is None else f"does not run here: {failure}"
     made_for = [WORLD_IDS[world] for world, games in WORLD_GAMES.items() if game in games]
     worlds = (*([own_world] if own_world else made_for), ANY_WORLD_ID)
-    return RomReport(path, len(content), title, digest, game, worlds, runs, problem)
+    return RomReport(
+        path=path,
+        num_bytes=len(content),
+        title=title,
+        sha256=digest,
+        game=game,
+        worlds=worlds,
+        runs=runs,
+        problem=problem,
+    )
 
 
 def _other_revision(digest: str, title: str, known_roms: Sequence[KnownRom]) -> str | None:

@@ -109,7 +109,14 @@ def read_state(path: Path) -> StartState:
             raise ValueError(f"keys {sorted(header)}, expected {sorted(_HEADER_KEYS)}")
         if not all(text.isprintable() and len(text) <= _MAX_HEADER_TEXT for text in header.values()):
             raise ValueError("text that is not printable, or too long")  # it goes to the terminal
-        state = StartState(path, header["rom_sha256"], header["game"], header["world"], header["pyboy"], packed)
+        state = StartState(
+            path=path,
+            rom_sha256=header["rom_sha256"],
+            game=header["game"],
+            world=header["world"],
+            pyboy=header["pyboy"],
+            packed=packed,
+        )
         state.unpack()
     except (ValueError, TypeError, RecursionError, zlib.error) as error:
         raise StateError(path, f"a header or state that cannot be read ({error})", "a start state", _MAKE_NEW) from None

@@ -325,21 +325,21 @@ class TransitionReader:
             past = self._past_actions(rows["obs_seq"], rows["first_seq"])
             next_past = self._past_actions(last_rows["next_obs_seq"], rows["first_seq"])
         return Batch(
-            self._ring.unpack(obs),
-            self._as_actions(self._actions[places]),
-            chain.reward.astype(np.float32),
-            chain.discount.astype(np.float32),
-            self._ring.unpack(next_obs),
-            last_rows["terminated"].copy(),
-            last_rows["truncated"].copy(),
-            rows["tick"].copy(),
-            chain.num_ticks,
-            rows["delay_ticks"].astype(np.int64),
-            rows["policy_version"].copy(),
-            rows["worker"].astype(np.int64),
-            chain.num_decisions,
-            past,
-            next_past,
+            obs=self._ring.unpack(obs),
+            action=self._as_actions(self._actions[places]),
+            reward=chain.reward.astype(np.float32),
+            discount=chain.discount.astype(np.float32),
+            next_obs=self._ring.unpack(next_obs),
+            terminated=last_rows["terminated"].copy(),
+            truncated=last_rows["truncated"].copy(),
+            tick=rows["tick"].copy(),
+            num_ticks=chain.num_ticks,
+            delay_ticks=rows["delay_ticks"].astype(np.int64),
+            policy_version=rows["policy_version"].copy(),
+            worker=rows["worker"].astype(np.int64),
+            num_decisions=chain.num_decisions,
+            past_actions=past,
+            next_past_actions=next_past,
         )
 
     def _past_actions(self, seqs: Places, first_seqs: Places) -> npt.NDArray[Any]:

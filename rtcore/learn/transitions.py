@@ -171,21 +171,21 @@ class TransitionBuilder:
         self.counts.transitions += 1
         header = decision.header
         return Transition(
-            decision.obs_seq,
-            decision.action,
-            decision.reward,
-            decision.discount,
-            next_obs_seq,
-            terminated,
-            truncated,
-            header.tick,
-            decision.num_ticks,
-            header.tick - header.obs_tick,
-            header.worker,
-            header.policy_version,
-            header.episode,
-            self._first_seq,
-            decision.decision,
+            obs_seq=decision.obs_seq,
+            action=decision.action,
+            reward=decision.reward,
+            discount=decision.discount,
+            next_obs_seq=next_obs_seq,
+            terminated=terminated,
+            truncated=truncated,
+            tick=header.tick,
+            num_ticks=decision.num_ticks,
+            delay_ticks=header.tick - header.obs_tick,
+            worker=header.worker,
+            policy_version=header.policy_version,
+            episode=header.episode,
+            first_seq=self._first_seq,
+            decision=decision.decision,
         )
 
     def _drop_open(self) -> None:

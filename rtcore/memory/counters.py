@@ -72,12 +72,12 @@ class Distribution:
         mean = (self.count * self.mean + other.count * other.mean) / count
         square = sum(d.count * (d.std**2 + d.mean**2) for d in (self, other)) / count
         return Distribution(
-            count,
-            mean,
-            math.sqrt(max(0.0, square - mean**2)),
-            min(self.min, other.min),
-            max(self.max, other.max),
-            self.buckets + other.buckets,
+            count=count,
+            mean=mean,
+            std=math.sqrt(max(0.0, square - mean**2)),
+            min=min(self.min, other.min),
+            max=max(self.max, other.max),
+            buckets=self.buckets + other.buckets,
         )
 
 
@@ -121,10 +121,12 @@ class Histogram:
         buckets = words[HISTOGRAM_HEAD_WORDS:]
         count = int(buckets.sum())
         if count == 0:
-            return Distribution(0, math.nan, math.nan, 0, 0, buckets)
+            return Distribution(count=0, mean=math.nan, std=math.nan, min=0, max=0, buckets=buckets)
         mean = int(words[_SUM]) / count
         variance = max(0.0, float(self._floats[_SUM_SQ]) / count - mean**2)
-        return Distribution(count, mean, math.sqrt(variance), int(words[_MIN]), int(words[_MAX]), buckets)
+        return Distribution(
+            count=count, mean=mean, std=math.sqrt(variance), min=int(words[_MIN]), max=int(words[_MAX]), buckets=buckets
+        )
 
 
 class Words:

@@ -94,13 +94,13 @@ class ParamManifest:
         fields = json.loads(text)
         tensors = tuple(
             ParamTensor(
-                tuple(one["names"]),
-                tuple(one["shape"]),
-                tuple(one["strides"]),
-                one["dtype"],
-                one["kind"],
-                one["trainable"],
-                one["offset"],
+                names=tuple(one["names"]),
+                shape=tuple(one["shape"]),
+                strides=tuple(one["strides"]),
+                dtype=one["dtype"],
+                kind=one["kind"],
+                trainable=one["trainable"],
+                offset=one["offset"],
             )
             for one in fields["tensors"]
         )

@@ -194,7 +194,15 @@ def read_options(options: Namespace) -> tuple[Task, list[int]]:
     arguments = from_words({name.strip(): value.strip() for name, _, value in pairs})
     sizes, counts = (whole_numbers(f"--{name}", getattr(options, name)) for name in ("sizes", "workers"))
     frame = parse_frame(options.frame)
-    task = Task(options.policy, arguments, frame, options.device, sizes, options.samples, options.seconds)
+    task = Task(
+        policy=options.policy,
+        policy_args=arguments,
+        frame=frame,
+        device=options.device,
+        sizes=sizes,
+        samples=options.samples,
+        seconds=options.seconds,
+    )
     return task, sorted({1, *counts})
 
 

@@ -74,7 +74,14 @@ class Condition(NamedTuple):
             )
         more_is_worse = match["side"].startswith(">")
         change_percent = float(match["percent"]) * (1 if more_is_worse else -1)
-        return cls(text, match["profile"], match["metric"], where, change_percent, more_is_worse)
+        return cls(
+            text=text,
+            profile=match["profile"],
+            metric=match["metric"],
+            where=where,
+            change_percent=change_percent,
+            more_is_worse=more_is_worse,
+        )
 
     def rows_of(self, baseline: Mapping[str, Any]) -> tuple[str, list[Row]]:
         """(the field that the metric is, with or without its unit; the rows that are chosen).
@@ -171,7 +178,7 @@ def _compared(result: Result, rows: list[Row], metric: str, condition: Condition
             continue
         if (condition is not None and condition.where) or result.watched(row):
             worse = condition is not None and (new is None or condition.is_worse(old, new))
-            found.append(Comparison(condition, row, metric, old, new, worse))
+            found.append(Comparison(condition=condition, row=row, metric=metric, old=old, new=new, worse=worse))
     return found
 
 

@@ -114,7 +114,9 @@ def run(options: argparse.Namespace, console: Console) -> Result:
                 steps.advance(options.seconds * sources)
                 continue
             steps.begin(f"measuring: {_case_name(case)}, {options.seconds * sources:g} s")
-            for source, found, skipped in _measure(case, rate_hz, options.seconds, cyclictest, refused, steps):
+            for source, found, skipped in _measure(
+                case, rate_hz, options.seconds, cyclictest=cyclictest, refused=refused, steps=steps
+            ):
                 rows.append(_row(case, source, rate_hz, found, skipped))
                 shapes.append(_shape(rows[-1], found))
     for what, why in refused.items():

@@ -140,7 +140,14 @@ def stamp_of(message: bytes | bytearray) -> int:
 def ring_layout(shape: Shape, readers: int) -> Layout:
     observation, action = specs_of(shape)
     slots = max(4, min(64, _RING_BYTES // observation.nbytes))
-    return Layout(readers, slots, slots, observation.nbytes, action.nbytes, 1)
+    return Layout(
+        max_workers=readers,
+        ring_slots=slots,
+        log_slots=slots,
+        frame_bytes=observation.nbytes,
+        action_bytes=action.nbytes,
+        chunk=1,
+    )
 
 
 class Ring:
@@ -269,7 +276,7 @@ def _open_worker(wait: str, run_id: str, layout: Layout, shape: Shape, reader: i
     run = resolve(make_config(wait=wait, workers=1), Fraction(60), observation.nbytes)
     policy = RandomPolicy(observation, action, seed=0)
     waiting = make_waiting(wait, attach_semaphore(run_id, reader), run.config.memory.spin_us * NS_PER_US, run.period_ns)
-    worker = Worker(run, reader, 1, shared, waiting, policy, action)
+    worker = Worker(run=run, index=reader, generation=1, shared=shared, waiting=waiting, policy=policy, action=action)
 
     def receive(count: int) -> list[int]:
         # Answers were asked for in between, which this worker did not see.

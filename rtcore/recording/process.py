@@ -50,7 +50,7 @@ def main(boot: RecorderBoot, channel: Channel) -> None:
     ring = FrameRing(segments[0].buf, layout, observation.shape, observation.dtype)
     log = JobLog(segments[1].buf, layout)
     about = boot.about | {"first_frame_seq": boot.first_frame_seq, "first_log_seq": boot.first_log_seq}
-    writer = make_writer(Path(boot.folder), ring, observation, boot.action, run.rate_hz, about)
+    writer = make_writer(Path(boot.folder), ring, observation, action=boot.action, rate_hz=run.rate_hz, about=about)
     tap = Tap(writer, ring, log, boot.first_frame_seq, boot.first_log_seq)
     gc.collect()
     gc.freeze()
@@ -71,7 +71,9 @@ def make_writer(
 ) -> RecordingWriter:
     """An empty recording in the run's folder `folder`."""
     row = ring.row_dtype(np.dtype((action.np_dtype, action.shape)))
-    return RecordingWriter(folder / FOLDER, observation, action, rate_hz, row, about)
+    return RecordingWriter(
+        folder=folder / FOLDER, observation=observation, action=action, rate_hz=rate_hz, row_dtype=row, about=about
+    )
 
 
 def finish(writer: RecordingWriter, tell: Callable[[int, int], None] = lambda done, of: None) -> str:

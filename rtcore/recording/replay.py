@@ -103,13 +103,13 @@ def replay(
     workers = _RecordedWorkers(jobs, dispatcher, follower, recording.observation, report)
     grid, clock = TickGrid(0, recording.rate_hz), ManualClock()
     loop = TickLoop(
-        follower,
-        grid,
-        clock,
-        _RecordedStarts(jobs),
-        dispatcher,
-        workers,
-        _JobCheck(jobs, report),
+        world=follower,
+        grid=grid,
+        clock=clock,
+        schedule=_RecordedStarts(jobs),
+        dispatcher=dispatcher,
+        workers=workers,
+        recorder=_JobCheck(jobs, report),
         on_reset=config.world.on_reset,
     )
     for tick in recording.ticks(0, end):

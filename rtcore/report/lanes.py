@@ -72,8 +72,36 @@ class Glyphs(NamedTuple):
     more: str
 
 
-UNICODE = Glyphs("▐", "█", "░", "●", "◐", "✗", "!", "╌", "●M·-R", "s", "█", "░", "…")
-ASCII = Glyphs("[", "=", ".", "*", "L", "x", "!", "-", "*M.-R", "s", "#", ".", "...")
+UNICODE = Glyphs(
+    start="▐",
+    computing="█",
+    waiting="░",
+    applied="●",
+    late="◐",
+    unused="✗",
+    lost="!",
+    down="╌",
+    kinds="●M·-R",
+    skipped="s",
+    full="█",
+    empty="░",
+    more="…",
+)
+ASCII = Glyphs(
+    start="[",
+    computing="=",
+    waiting=".",
+    applied="*",
+    late="L",
+    unused="x",
+    lost="!",
+    down="-",
+    kinds="*M.-R",
+    skipped="s",
+    full="#",
+    empty=".",
+    more="...",
+)
 
 
 class Columns(NamedTuple):

@@ -62,13 +62,32 @@ def build_figure(record: RunRecord, stats: RunStats, world: str = "") -> Any:
     # A run without a tick that lacks an action has no worst stretch.
     half = 3 if worst is not None and window is not None else 6
     _draw_stretch(
-        figure, grid[0, :half], grid[1, :half], record.ticks, record.jobs, stats, window, "a typical stretch", half
+        figure,
+        grid[0, :half],
+        grid[1, :half],
+        ticks=record.ticks,
+        jobs=record.jobs,
+        stats=stats,
+        window=window,
+        name="a typical stretch",
+        columns=half,
     )
     if worst is not None and window is not None:
         axis = TickAxis(worst.ticks, float(NS_PER_S / stats.rate_hz))
         bad = Window(worst.first_tick, worst.last_tick, axis)
         name = f"the worst stretch, {worst.without_action} ticks without a policy action"
-        _draw_stretch(figure, grid[0, half:], grid[1, half:], worst.ticks, worst.jobs, stats, bad, name, half, WORST)
+        _draw_stretch(
+            figure,
+            grid[0, half:],
+            grid[1, half:],
+            ticks=worst.ticks,
+            jobs=worst.jobs,
+            stats=stats,
+            window=bad,
+            name=name,
+            columns=half,
+            label=WORST,
+        )
     shapes = stats.distributions
     _draw_counts(figure.add_subplot(grid[2, :2]), shapes["interval_ticks"], "action interval")
     _draw_counts(figure.add_subplot(grid[2, 2:4]), shapes["delay_ticks"], "delay, frame to action")

@@ -138,7 +138,7 @@ def read_run(path: Path) -> RunFolder:
     )
     ticks = list(read_table(path / ACTIONS, TICKS.required, TICKS.read, notes, "ticks"))
     jobs = list(read_table(path / JOBS, INFERENCES.required, INFERENCES.read, notes, "inferences"))
-    run = RunFolder(path, about, summary, ticks, jobs, notes)
+    run = RunFolder(path=path, about=about, summary=summary, ticks=ticks, jobs=jobs, notes=notes)
     _note_the_end(run)
     return run
 

@@ -125,7 +125,7 @@ class Player:
         now_ns = self._clock.now_ns()
         for place, job_seq, frame_seq in self._outstanding():
             if frame_seq <= seen.header.frame_seq:
-                self._answer(place, job_seq, action, seen, now_ns, clipped)
+                self._answer(place, job_seq, action, seen=seen, start_ns=now_ns, clipped=clipped)
         self.answered_ns = self._clock.now_ns()
         return self._see_next()
 

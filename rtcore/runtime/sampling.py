@@ -41,7 +41,12 @@ class Sampling:
         action = ActionSpec.from_json(supervisor.env_info["action"])
         history = History.of(self._config.history)
         return TransitionReader(
-            shared.ring, action, supervisor.run_phase_seq, builder, supervisor.run_first_frame, history
+            ring=shared.ring,
+            action=action,
+            phase_seq=supervisor.run_phase_seq,
+            builder=builder,
+            first_frame=supervisor.run_first_frame,
+            history=history,
         )
 
     def sample(self, started: Started, batch_size: int, gamma: float, device: str) -> Any | None:

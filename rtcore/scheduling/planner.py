@@ -219,11 +219,22 @@ def make_plan(
     device_stride = max(1, math.ceil(tau.cost_ns / (_USABLE_SHARE * device_parallelism * period_ns)))
     limit = ""
     if workers is None:
-        workers, limit = _choose_workers(stagger, delay_every_tick, device_stride, max_workers, tau, chunk)
+        workers, limit = _choose_workers(
+            stagger, delay_every_tick, device_stride, max_workers=max_workers, tau=tau, chunk=chunk
+        )
     tau = replace(tau, workers_ns=tau.workers_ns[:workers])
     usual_ns = tau.workers_ns if len(tau.workers_ns) == workers else ()
     fit = Times(
-        stagger, tau.ordered_ns, usual_ns, workers, rate_hz, guard_ns, on_late, tau.usual_ns, chunk, came_ns
+        stagger=stagger,
+        ordered_ns=tau.ordered_ns,
+        usual_ns=usual_ns,
+        num_workers=workers,
+        rate_hz=rate_hz,
+        guard_ns=guard_ns,
+        on_late=on_late,
+        mean_ns=tau.usual_ns,
+        chunk=chunk,
+        came_ns=came_ns,
     ).fit()
     stride, enough = fit.stride_ticks, -(-delay_every_tick // chunk)
     if workers < enough and not limit and stride > chunk and stagger in ("max-time", "expected-time"):

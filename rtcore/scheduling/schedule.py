@@ -547,16 +547,16 @@ class Schedule:
         usual_ns = [self._usual_ns[worker] for worker in up if self._answers_of.get(worker, 0) >= self.KNOWN_ANSWERS]
         workers = max(1, len(up))
         return Times(
-            params.stagger,
-            self.window.ordered_ns,
-            usual_ns if len(usual_ns) == len(up) else (),
-            workers,
-            params.rate_hz,
-            params.guard_ns,
-            params.on_late,
-            mean_ns,
-            params.chunk,
-            self.window.came_ns,
+            stagger=params.stagger,
+            ordered_ns=self.window.ordered_ns,
+            usual_ns=usual_ns if len(usual_ns) == len(up) else (),
+            num_workers=workers,
+            rate_hz=params.rate_hz,
+            guard_ns=params.guard_ns,
+            on_late=params.on_late,
+            mean_ns=mean_ns,
+            chunk=params.chunk,
+            came_ns=self.window.came_ns,
         )
 
     def _restride(self) -> None:

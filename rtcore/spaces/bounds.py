@@ -184,5 +184,12 @@ def _breach(array: _Bounded, values: Array, wrong: Array) -> OutOfBounds:
     index = np.unravel_index(int(wrong.argmax()), wrong.shape)
     own = tuple(int(i) for i in index)
     lows, highs = (np.broadcast_to(bounds, values.shape) for bounds in array.declared)
-    bounds = float(lows[index]), float(highs[index])
-    return OutOfBounds(array.part, int(wrong.sum()), values.size, own, float(values[index]), *bounds)
+    return OutOfBounds(
+        part=array.part,
+        elements=int(wrong.sum()),
+        of_elements=values.size,
+        where=own,
+        value=float(values[index]),
+        low=float(lows[index]),
+        high=float(highs[index]),
+    )

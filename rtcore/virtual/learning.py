@@ -255,7 +255,14 @@ class VirtualLearning:
         updates = int(self._before.get("updates", 0))
         self.master.begin(weights, updates=updates, **(unflatten_saved(manifest, saved) if saved is not None else {}))
         history = History.of(config.history)
-        self.replay = TransitionReader(ring, agent.action, 0, TransitionBuilder(config.learning.gamma), 0, history)
+        self.replay = TransitionReader(
+            ring=ring,
+            action=agent.action,
+            phase_seq=0,
+            builder=TransitionBuilder(config.learning.gamma),
+            first_frame=0,
+            history=history,
+        )
         self.learners = VirtualLearners(
             config.learning, agent.learners(self.master, self.replay, teacher), self.replay, updates_before=updates
         )

@@ -39,7 +39,7 @@ class VirtualRecording:
         self._path = out / FOLDER / TICKS_FILE
         self._end = UNFINISHED
         self._is_open = True
-        self._writer = make_writer(out, ring, world.observation, world.action, rate_hz, about)
+        self._writer = make_writer(out, ring, world.observation, action=world.action, rate_hz=rate_hz, about=about)
         self._tap = Tap(self._writer, ring, None, 0, 0)
         #: Often enough that the ring never comes round.
         self._every_ticks = max(1, ring.sequence.num_slots // 4)

@@ -157,13 +157,13 @@ class Simulation:
         )
         self.schedule = self._make_schedule()
         self.loop = TickLoop(
-            world,
-            TickGrid(0, self.resolved.rate_hz),
-            self._clock,
-            self.schedule,
-            Dispatcher(config.schedule.on_late, chunk_ticks=config.agent.chunk),
-            self.workers,
-            StatsRecorder(self._books, self.schedule, self.resolved.period_ns),
+            world=world,
+            grid=TickGrid(0, self.resolved.rate_hz),
+            clock=self._clock,
+            schedule=self.schedule,
+            dispatcher=Dispatcher(config.schedule.on_late, chunk_ticks=config.agent.chunk),
+            workers=self.workers,
+            recorder=StatsRecorder(self._books, self.schedule, self.resolved.period_ns),
             on_reset=config.world.on_reset,
             overrun=config.world.overrun,
         )
@@ -219,7 +219,17 @@ class Simulation:
         """As of a real run; times are virtual."""
         none = Histogram().snapshot()
         workers = [
-            WorkerStats(index, -1, "virtual", self.workers.inferences[index], shape.snapshot(), none, 0, 0, math.nan)
+            WorkerStats(
+                index=index,
+                pid=-1,
+                device="virtual",
+                inferences=self.workers.inferences[index],
+                inference_ns=shape.snapshot(),
+                publish_to_read_ns=none,
+                restarts=0,
+                lapped_frames=0,
+                pss_mb=math.nan,
+            )
             for index, shape in enumerate(self.workers.inference)
         ]
         counters, recording = self._books.counters.to_dict(), self.recording.summary() if self.recording else {}

@@ -74,7 +74,9 @@ def main(boot: WorkerBoot, channel: Channel) -> None:
     policy = fill_chunks(policy, config.agent.chunk_rest, boot.noop)
     wake_ups = attach_semaphore(boot.run_id, index)
     waiting = make_waiting(run.wait, wake_ups, config.memory.spin_us * NS_PER_US, run.period_ns)
-    worker = Worker(run, index, boot.generation, shared, waiting, policy, action)
+    worker = Worker(
+        run=run, index=index, generation=boot.generation, shared=shared, waiting=waiting, policy=policy, action=action
+    )
     worker.entropy = boot.entropy
     count = shared.worker_status[index].add
     worker.watch = ObservationCheck(

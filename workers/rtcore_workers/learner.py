@@ -101,7 +101,9 @@ def make_learner(
     store = attach_store(run_id)
     history = History.of(config.history)
     builder = TransitionBuilder(config.learning.gamma)
-    replay = TransitionReader(shared.ring, action, phase_seq, builder, first_frame, history)
+    replay = TransitionReader(
+        ring=shared.ring, action=action, phase_seq=phase_seq, builder=builder, first_frame=first_frame, history=history
+    )
     networks = [
         build_network(
             config.agent.policy,
@@ -116,7 +118,18 @@ def make_learner(
     for network in networks:
         copy_untrained(network, store)
     device = learner_device(config.agent.device)
-    return Learner(config, master, store, replay, networks[0], networks[1], action, index, device, first_updates)
+    return Learner(
+        config=config,
+        master=master,
+        store=store,
+        replay=replay,
+        online=networks[0],
+        target=networks[1],
+        action=action,
+        index=index,
+        device=device,
+        first_updates=first_updates,
+    )
 
 
 def learner_device(device: str) -> str:
@@ -156,13 +169,13 @@ class Learner:
         manifest = store.manifest()
         self._manifest = manifest
         self._step = DqnLearner(
-            online,
-            target,
-            manifest,
-            master,
-            replay,
-            config.learning,
-            action,
+            module=online,
+            target_module=target,
+            manifest=manifest,
+            master=master,
+            replay=replay,
+            settings=config.learning,
+            action=action,
             seed=config.world.seed,
             index=index,
             publish=self._publish,

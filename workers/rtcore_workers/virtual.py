@@ -78,13 +78,13 @@ class Agent:
 
         make = DqnLearner if teacher is None else partial(Imitator, teacher.at)
         return make(
-            _network(config, self.observation, self.action),
-            _network(config, self.observation, self.action),
-            manifest,
-            master,
-            replay,
-            config.learning,
-            self.action,
+            module=_network(config, self.observation, self.action),
+            target_module=_network(config, self.observation, self.action),
+            manifest=manifest,
+            master=master,
+            replay=replay,
+            settings=config.learning,
+            action=self.action,
             seed=config.world.seed,
             index=index,
             publish=publish,
@@ -136,7 +136,16 @@ def build_agent(
             policy, action, config.world.seed, schedule, config.exploration.explore_ticks, always_infer=not has_latency
         )
     policy = fill_chunks(policy, config.agent.chunk_rest, noop)
-    return Agent(policy, policy.info.describe(), action, schedule.epsilon, config, observation, weights, store)
+    return Agent(
+        policy=policy,
+        name=policy.info.describe(),
+        action=action,
+        epsilon=schedule.epsilon,
+        config=config,
+        observation=observation,
+        weights=weights,
+        store=store,
+    )
 
 
 def _share(module: nn.Module, title: str, initial: Arrays | None, what: str) -> tuple[ParamStore, SharedWeights]:

@@ -196,7 +196,12 @@ def settings(runs: Sequence[RunFolder]) -> list[Setting]:
         info = SETTINGS.get(name)
         lines.append(
             Setting(
-                name.replace("_", "-"), texts, default, changed, len(set(texts)) > 1, (info and info.description) or ""
+                name=name.replace("_", "-"),
+                values=texts,
+                default=default,
+                changed=changed,
+                differs=len(set(texts)) > 1,
+                meaning=(info and info.description) or "",
             )
         )
     return sorted(lines, key=lambda line: not any(line.changed))

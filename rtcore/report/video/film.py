@@ -91,7 +91,7 @@ def write_video(
         with suppress(OSError):
             draft.unlink(missing_ok=True)
     held = sum(strip.num_frames - strip.num_rows for strip in strips)
-    return Film(path, video.num_frames, held, path.stat().st_size, width, height)
+    return Film(path=path, frames=video.num_frames, held=held, bytes=path.stat().st_size, width=width, height=height)
 
 
 class _Strip:
@@ -136,12 +136,12 @@ class Scene:
         self.title = title or str(config["env_id"]).rpartition("/")[2]
         self._picture: Picture = picture_of(recording.observation, lambda: _blocks(recording))
         run = Run(
-            self.title,
-            recording.action,
-            recording.rate_hz,
-            world.get("action_meanings", ()),
-            bool(recording.about["played"]),
-            notes_of(recording),
+            title=self.title,
+            action=recording.action,
+            rate_hz=recording.rate_hz,
+            meanings=world.get("action_meanings", ()),
+            played=bool(recording.about["played"]),
+            notes=notes_of(recording),
         )
         self._panel = Panel(run, self._picture.height + 2 * _MARGIN)
         self.height = even(self._panel.height)
