@@ -6,6 +6,7 @@ booked ends in exactly one counted `Outcome`; every tick is of exactly one `Tick
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from enum import IntEnum
 from typing import Literal, NamedTuple
@@ -75,6 +76,30 @@ class Decision(NamedTuple):
     outcome: Outcome = Outcome.ON_TIME
 
 
+class Known(IntEnum):
+    """What is known of the action of a tick, when a job is booked that will act later."""
+
+    UNKNOWN = 0  #: nothing: a job under way may act
+    FACT = 1  #: nothing under way can replace it
+    PLAN = 2  #: of a chunk that a job under way may replace
+    HELD = 3  #: it is of the episode's lead-in, and no job under way can act
+
+
+class Committed(NamedTuple):
+    """What is known, when a job is booked, of the actions of `num_ticks` consecutive ticks: they share an answer.
+
+    `answer` holds the actions, from `chunk_index` on one a tick. Without an answer `FACT` says that `on_missing` acts:
+    no action is due, and nothing under way can come late. `HELD`: the world stands still, or with `on_reset` "run"
+    `on_missing` acts.
+    """
+
+    first_tick: int
+    num_ticks: int
+    known: Known
+    answer: Answer | None = None
+    chunk_index: int = 0
+
+
 class Dispatcher:
     """Due-time dispatch with provenance. Call order within a tick: `offer`s, `decide`, then `expect`s.
 
@@ -127,6 +152,7 @@ class Dispatcher:
         self._due: deque[tuple[int, int]] = deque()
         self._covered_until = -1
         self._lead_in_until: int | None = None
+        self._episode_tick = -1
         self._first_use = False
         self._outcome = Outcome.ON_TIME
 
@@ -187,6 +213,7 @@ class Dispatcher:
         self._due.clear()
         self._covered_until = -1
         self._lead_in_until = None
+        self._episode_tick = tick
 
     def finish(self, tick: int) -> None:
         """The run is over: what is still under way ends as `UNFINISHED`."""
@@ -210,6 +237,75 @@ class Dispatcher:
         if self._lead_in_until is None or tick < self._lead_in_until:
             return Decision(TickKind.LEAD_IN)
         return Decision(TickKind.MISSED if was_due else TickKind.IDLE)
+
+    def committed(self, job: Job, tick: int) -> list[Committed]:
+        """What governs the ticks between a job's booking and its due tick, as far as that is known. Changes nothing.
+
+        It holds as long as every tick is run and the episode goes on. A `FACT` is what no job under way can replace;
+        one that is booked later can, but only where actions do not wait for their due tick. Of a tick at which a
+        job under way may act, only a finished chunk that reaches over it is known (`PLAN`). A stand-in is a fact as
+        well: at an idle tick `on_missing` acts. With "noop" that is the no-op; with "repeat" it is the action of the
+        tick before, with what is known of that one; with "random" nobody knows it.
+
+        Args:
+            job: Its own answer is not for these ticks.
+            tick: At which it is booked, after `decide` for this tick.
+
+        Returns:
+            The ticks `tick + 1` to `job.due_tick - 1`, in order and without a gap: [] with a delay of one tick. One
+            small tuple for each piece of them, no copy of an action.
+        """
+        t, end, chunk = tick + 1, job.due_tick, self._chunk_ticks
+        if t >= end:
+            return []
+        pieces: list[Committed] = []
+        best = self._active
+        best_newness = (self._newest_obs_tick, -1) if best is None else _newness(best)
+        waiting = [offer for offer in self._pending if offer.due_tick < end]
+        waiting.sort(key=_due_tick, reverse=True)
+        rivals = self._rivals(job)
+        newest_rival: tuple[float, float] = (-1, -1)
+        lead_in_until = end if self._lead_in_until is None else self._lead_in_until
+        while t < end:
+            until = end
+            while waiting and waiting[-1].due_tick <= t:
+                offer = waiting.pop()
+                if (newness := _newness(offer)) > best_newness:
+                    best, best_newness, lead_in_until = offer, newness, -1
+            if waiting:
+                until = waiting[-1].due_tick
+            while rivals and rivals[-1][0] <= t:
+                newest_rival = max(newest_rival, rivals.pop()[1])
+            may_be_replaced = newest_rival > best_newness
+            if rivals and not may_be_replaced and rivals[-1][0] < until:
+                until = rivals[-1][0]
+            if best is not None and t < best.due_tick + chunk:
+                until = min(until, best.due_tick + chunk)
+                known = Known.PLAN if may_be_replaced else Known.FACT
+                pieces.append(Committed(t, until - t, known, best.answer, t - best.due_tick))
+            elif may_be_replaced:
+                pieces.append(Committed(t, until - t, Known.UNKNOWN))
+            elif t < lead_in_until:
+                until = min(until, lead_in_until)
+                pieces.append(Committed(t, until - t, Known.HELD))
+            else:
+                pieces.append(Committed(t, until - t, Known.FACT))
+            t = until
+        return pieces
+
+    def _rivals(self, job: Job) -> list[tuple[int, tuple[float, float]]]:
+        """Whose answers may act before the job's own: from which tick on, and how new they are; the first one last."""
+        rivals: list[tuple[int, tuple[float, float]]] = []
+        worker, end, first = job.worker, job.due_tick, self._episode_tick
+        for other in self._jobs.values():
+            if other.worker == worker:
+                continue
+            if not other.hold:  # it acts as soon as it is there, and may have used a newer frame than the booked one
+                rivals.append((-1, _NEWEST))
+            elif first <= other.obs_tick and other.due_tick < end:
+                rivals.append((other.due_tick, (other.obs_tick, other.due_tick)))
+        rivals.sort(reverse=True)
+        return rivals
 
     def _pop_due(self, tick: int) -> bool:
         was_due = False
@@ -301,6 +397,14 @@ class Dispatcher:
         self._next_log_seq += 1
         self.outcomes[outcome] += 1
         self.ended.append(row)
+
+
+#: Of an answer to come whose frame is not known yet.
+_NEWEST = (math.inf, math.inf)
+
+
+def _due_tick(offer: Offer) -> int:
+    return offer.due_tick
 
 
 def _newness(offer: Offer) -> tuple[int, int]:

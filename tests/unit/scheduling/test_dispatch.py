@@ -2,7 +2,7 @@
 
 import pytest
 
-from rtcore.scheduling.dispatch import Dispatcher, Outcome, TickKind
+from rtcore.scheduling.dispatch import Dispatcher, Known, Outcome, TickKind
 from rtcore.scheduling.jobs import Answer, Job
 
 pytestmark = pytest.mark.unit
@@ -290,3 +290,129 @@ def test_a_skipped_tick_skips_its_action_of_the_chunk():
 def test_every_tick_a_missing_chunk_was_to_cover_is_missed():
     desk = Desk(chunk=3).book(0)
     assert desk.kinds(range(3, 7)) == [MISSED, MISSED, MISSED, IDLE]
+
+
+# -- what is known at booking ------------------------------------------------------------------------------------
+
+UNKNOWN, FACT, PLAN, HELD = Known.UNKNOWN, Known.FACT, Known.PLAN, Known.HELD
+
+
+def known(desk, tick, *, due=None):
+    """Per tick between the booking at `tick` and its due tick: (what is known, frame of the action, its index)."""
+    job = Job(1000 + tick, tick, tick + desk.delay if due is None else due, desk.hold)
+    pieces = desk.dispatcher.committed(job, tick)
+    assert [piece.first_tick for piece in pieces] == [
+        tick + 1 + sum(piece.num_ticks for piece in pieces[:place]) for place in range(len(pieces))
+    ], "in order and without a gap"
+    assert all(piece.num_ticks > 0 for piece in pieces)
+    ticks = [
+        (piece.known, piece.answer and piece.answer.obs_tick, piece.chunk_index + offset if piece.answer else None)
+        for piece in pieces
+        for offset in range(piece.num_ticks)
+    ]
+    assert len(ticks) == job.due_tick - tick - 1
+    return ticks
+
+
+def test_answers_that_wait_for_their_tick_are_facts_and_those_still_computed_unknown():
+    desk = Desk(delay=4).book(0, 1, 2).answer(0, at=2).answer(1, at=3)
+    desk.kinds([1, 2, 3])
+    assert known(desk, 3) == [(FACT, 0, 0), (FACT, 1, 0), (UNKNOWN, None, None)]
+
+
+def test_a_lead_in_is_held_up_to_the_first_due_tick_of_the_episode():
+    desk = Desk(delay=4).book(0)
+    assert known(desk, 0) == [(HELD, None, None)] * 3
+    desk.book(1)
+    desk.kinds([1, 2])
+    assert known(desk, 2) == [(HELD, None, None), (UNKNOWN, None, None), (UNKNOWN, None, None)]
+
+
+def test_the_first_booking_of_an_episode_is_held_all_the_way_also_before_it_is_expected():
+    desk = Desk(delay=3)
+    assert known(desk, 0) == [(HELD, None, None)] * 2
+
+
+def test_a_newer_answer_that_came_first_is_a_fact_and_the_older_one_before_it_unknown():
+    desk = Desk(delay=4).book(0, 1).answer(1, at=2)
+    desk.kinds([1, 2])
+    assert known(desk, 2) == [(HELD, None, None), (UNKNOWN, None, None), (FACT, 1, 0)]
+
+
+def test_an_idle_tick_is_a_fact_once_no_answer_can_come_late():
+    """One worker, one start in four ticks: its action was applied, and `on_missing` acts until the next."""
+    desk = Desk(delay=4).book(0).answer(0, at=4)
+    desk.kinds([1, 2, 3, 4])
+    assert known(desk, 4) == [(FACT, None, None)] * 3
+
+
+def test_an_idle_tick_is_unknown_while_an_answer_may_still_come_late():
+    desk = Desk(delay=4).book(0, 2).answer(0, at=4)
+    desk.kinds([1, 2, 3, 4])
+    assert known(desk, 4) == [(FACT, None, None), (UNKNOWN, None, None), (UNKNOWN, None, None)]
+
+
+def test_the_ticks_of_a_late_job_are_unknown_at_once():
+    desk = Desk(delay=3).book(0)
+    desk.kinds([1, 2, 3, 4])
+    assert known(desk, 4) == [(UNKNOWN, None, None)] * 2
+
+
+def test_the_chunk_in_force_is_a_fact_up_to_the_first_due_tick_under_way_and_a_plan_behind_it():
+    desk = Desk(chunk=6, delay=4).book(0, 2).answer(0, at=4)
+    desk.kinds([1, 2, 3, 4])
+    assert known(desk, 4) == [(FACT, 0, 1), (PLAN, 0, 2), (PLAN, 0, 3)]
+
+
+def test_a_chunk_that_ends_before_the_due_tick_leaves_a_stand_in_behind_it():
+    desk = Desk(chunk=2, delay=4).book(0).answer(0, at=4)
+    desk.kinds([1, 2, 3, 4])
+    assert known(desk, 4) == [(FACT, 0, 1), (FACT, None, None), (FACT, None, None)]
+
+
+def test_a_chunk_that_waits_takes_over_from_the_one_in_force_at_its_due_tick():
+    desk = Desk(chunk=6, delay=4).book(0, 2, 4).answer(0, at=4).answer(2, at=5)
+    desk.kinds([1, 2, 3, 4, 5])
+    assert known(desk, 5) == [(FACT, 2, 0), (FACT, 2, 1), (PLAN, 2, 2)]
+
+
+def test_an_older_job_under_way_replaces_nothing():
+    """Its chunk would be superseded by the newer one that is in force."""
+    desk = Desk(chunk=6, delay=3).book(0, 1).answer(1, at=3)
+    desk.kinds([1, 2, 3, 4])
+    assert known(desk, 4) == [(FACT, 1, 1), (FACT, 1, 2)]
+
+
+def test_a_job_of_the_last_episode_replaces_nothing_if_its_frame_is_the_booked_one():
+    desk = Desk(delay=4).book(0, 1)
+    desk.dispatcher.new_episode(2)
+    assert known(desk, 2) == [(HELD, None, None)] * 3
+
+
+def test_a_dead_workers_job_replaces_nothing():
+    desk = Desk(chunk=6, delay=4).book(0, 2).answer(0, at=4)
+    desk.dispatcher.lose(desk.jobs[2], 4)
+    desk.kinds([1, 2, 3, 4])
+    assert known(desk, 4) == [(FACT, 0, 1), (FACT, 0, 2), (FACT, 0, 3)]
+
+
+def test_without_hold_any_other_job_may_act_at_once():
+    desk = Desk(hold=False, chunk=6, delay=4).book(0, 1).answer(0, at=2)
+    desk.decide(2)
+    assert known(desk, 2) == [(PLAN, 0, 1), (PLAN, 0, 2), (PLAN, 0, 3)]
+
+
+def test_a_sequential_agents_chunk_goes_on_as_a_fact():
+    desk = Desk(hold=False, chunk=3, delay=4).book(0).answer(0, at=4)
+    desk.decide(4)
+    assert known(desk, 4) == [(FACT, 0, 1), (FACT, 0, 2), (FACT, None, None)]
+
+
+def test_with_a_delay_of_one_tick_nothing_lies_in_between():
+    assert known(Desk(delay=1).book(0), 1) == []
+
+
+def test_the_words_of_a_mask_are_the_dispatchers():
+    from rtcore.spaces import payload
+
+    assert {name: getattr(payload, name) for name in Known.__members__} == {one.name: one.value for one in Known}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtcore.scheduling.dispatch import Dispatcher, Offer, Outcome, TickKind
+from rtcore.scheduling.dispatch import Dispatcher, Known, Offer, Outcome, TickKind
 from rtcore.scheduling.jobs import Answer
 from rtcore.scheduling.schedule import STAGGERS, Schedule, ScheduleParams
 
@@ -43,6 +43,7 @@ class Driver:
         self.booked = []
         self.kinds = {}
         self.applied = []
+        self.committed = []
 
     def run_tick(self, tick, tau, *, lag=0, dies=None, returns=None, resets=False):
         """`tau`: ticks the jobs booked now take (None: for ever); `lag`: how much newer a frame they may use."""
@@ -59,13 +60,16 @@ class Driver:
             self.kinds[tick] = TickKind.RESET
         else:
             self._decide(tick)
-        for job in self.schedule.book(tick):
+        jobs = self.schedule.book(tick)
+        for job in jobs:
             assert job.worker in self.up, "a dead worker gets no job"
             assert job.worker not in self.out, "a worker holds one job at most"
             assert job.obs_tick == tick < job.due_tick
             self.dispatcher.expect(job)
             self.out[job.worker] = (NEVER if tau is None else tick + tau, job, self.dispatcher.episode)
             self.booked.append(job)
+        # After all of a tick's bookings, as the loop does: its other jobs are under way as well.
+        self.committed += [(job, self.dispatcher.committed(job, tick)) for job in jobs]
         self.schedule.adapt()
 
     def _change_membership(self, tick, dies, returns):
@@ -161,6 +165,37 @@ def test_whatever_happens_the_books_balance_and_no_action_is_out_of_place(driver
             assert row.tick == row.due_tick
 
 
+@settings(deadline=None, max_examples=150)
+@given(histories())
+def test_what_a_job_was_told_of_the_ticks_before_its_own_came_true_unless_a_newer_decision_replaced_it(driver):
+    applied_at = {applied.tick: applied for applied in driver.applied}
+    for job, pieces in driver.committed:
+        assert sum(piece.num_ticks for piece in pieces) == job.due_tick - job.obs_tick - 1
+        ticks = [
+            (tick, piece) for piece in pieces for tick in range(piece.first_tick, piece.first_tick + piece.num_ticks)
+        ]
+        assert [tick for tick, _ in ticks] == list(range(job.obs_tick + 1, job.due_tick))
+        for tick, piece in ticks:
+            kind = driver.kinds.get(tick, TickKind.RESET)
+            if kind is TickKind.RESET:
+                break  # skipped, beyond the end, or another episode: nothing was said of what follows
+            offer = applied_at[tick].offer if tick in applied_at else None
+            index = applied_at[tick].chunk_index if tick in applied_at else 0
+            came_true = (offer and offer.answer, index) == (
+                piece.answer,
+                piece.chunk_index + tick - piece.first_tick if piece.answer else 0,
+            )
+            if piece.known is Known.HELD:
+                came_true = came_true and kind is TickKind.LEAD_IN
+            if offer is not None and offer.job == job:
+                break  # without hold it may come before its due tick
+            # Where actions do not wait for their tick, a job that was booked later may be quicker than this one.
+            is_newer = offer is not None and (piece.answer is None or offer.answer.obs_tick >= piece.answer.obs_tick)
+            if not came_true and not job.hold and is_newer:
+                break
+            assert came_true or piece.known is Known.UNKNOWN or (piece.known is Known.PLAN and is_newer), (job, piece)
+
+
 @settings(deadline=None, max_examples=60)
 @given(histories())
 def test_drop_never_applies_what_is_past_and_apply_never_drops(driver):
@@ -192,6 +227,24 @@ def test_every_outcome_is_within_reach_of_the_driver():
         driver.finish(200)
         seen += Counter({o: n for o, n in zip(Outcome, driver.dispatcher.outcomes, strict=True) if n})
     assert set(seen) == set(Outcome)
+
+
+def test_with_n_workers_on_time_nothing_is_known_at_booking_but_what_has_come():
+    """Staggered single actions: whatever lies between is still being computed. A chunk's plan is there."""
+    for chunk, expected in ((1, {Known.UNKNOWN}), (8, {Known.PLAN})):
+        driver = Driver("max-time", 4, workers=4, chunk=chunk)
+        for tick in range(40):
+            driver.run_tick(tick, 4)
+        assert {piece.known for job, pieces in driver.committed[8:] for piece in pieces} == expected
+
+
+def test_a_chunk_that_is_replaced_every_delay_knows_all_its_prefix():
+    """Real-time chunking: one worker, a start when the last chunk came, a chunk that is longer than the delay."""
+    driver = Driver("max-time", 4, workers=1, chunk=8)
+    for tick in range(40):
+        driver.run_tick(tick, 4)
+    told = [[(piece.known, piece.num_ticks, piece.chunk_index) for piece in pieces] for _, pieces in driver.committed]
+    assert told == [[(Known.HELD, 3, 0)]] + [[(Known.FACT, 3, 1)]] * 9
 
 
 # -- constant times: exactly as planned --------------------------------------------------------------------------
