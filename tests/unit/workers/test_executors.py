@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -161,17 +162,17 @@ def test_mps_is_judged_by_its_control_pipe(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 @pytest.mark.parametrize(
-    ("result", "kind"),
+    ("make", "kind"),
     [
-        (torch.ones(1, 3).to_sparse(), "torch.sparse_coo"),
-        (torch.nested.as_nested_tensor([torch.ones(3)], layout=torch.jagged), "nested"),
+        (lambda: torch.ones(1, 3).to_sparse(), "torch.sparse_coo"),
+        (lambda: torch.nested.as_nested_tensor([torch.ones(3)], layout=torch.jagged), "nested"),
     ],
     ids=["sparse", "nested"],
 )
-def test_a_tensor_that_is_no_plain_array_is_refused_by_its_kind(result: Tensor, kind: str):
+def test_a_tensor_that_is_no_plain_array_is_refused_by_its_kind(make: Callable[[], Tensor], kind: str):
     class Returns(nn.Module):
         def forward(self, _: Tensor) -> Tensor:
-            return result
+            return make()
 
     with pytest.raises(PolicyError, match=rf"no plain array \({kind}\); expected a dense one"):
         make_executor(Returns(), OBSERVATION, "cpu")
