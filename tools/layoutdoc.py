@@ -28,6 +28,7 @@ from rtcore.memory.segments import Part
 from rtcore.memory.shared import Phase
 from rtcore.memory.trace import TraceKind
 from rtcore.scheduling.dispatch import Outcome, Source, TickKind
+from rtcore.spaces.payload import CONTEXT_WORDS
 from tools.layoutheader import OFFSETS, c_header
 
 ROOT = Path(__file__).parents[1]
@@ -35,7 +36,7 @@ DOCUMENT = ROOT / "docs" / "layout.md"
 HEADER = ROOT / "examples" / "c_reader" / "rtcore_layout.h"
 ENUMS: tuple[type[IntEnum], ...] = (Phase, TickKind, Source, Outcome, TraceKind)
 #: Every record, in the order of the document.
-_SOURCES = (layout.records, layout.weights)
+_SOURCES = (layout.records, layout.weights, layout.payload)
 RECORDS = {name: value for module in _SOURCES for name, value in vars(module).items() if isinstance(value, Record)}
 
 _RULE = re.compile(r"#\s*\(([WR]\d)\)\s*(.*)")
@@ -108,7 +109,7 @@ def document() -> str:
         _INTRODUCTION.format(version=layout.LAYOUT_VERSION, magic=layout.MAGIC),
         _segments(),
         _OFFSETS_TEXT + _offsets(),
-        _PARAMS_TEXT + _store_offsets(),
+        _PARAMS_TEXT.format(words=len(CONTEXT_WORDS), word_names=", ".join(CONTEXT_WORDS)) + _store_offsets(),
         _RULES_TEXT + _rules(),
         _records(),
         _histograms(),
@@ -199,7 +200,29 @@ def _store_offsets() -> str:
             "eight arrays of `trainable_bytes`: weights, exp_avg, exp_avg_sq of slot 0; of slot 1; targets 0, 1",
         ),
     ]
-    return _table(("segment", "offset", "holds"), params_rows + learner_rows)
+    payload = layout.PayloadLayout(0, 0, 0, 0, 0, 0)
+    payload_rows: list[tuple[object, ...]] = [
+        ("**payload**", "0", "segment header"),
+        ("", payload.sizes_at, "payload sizes"),
+        ("", payload.manifest_at, "the manifest: JSON, `manifest_bytes`"),
+        (
+            "",
+            f"`contexts` = round_up({payload.manifest_at} + manifest_bytes), + worker * round_up(context_bytes)",
+            "per worker, beside its job: the context",
+        ),
+        (
+            "",
+            "`payloads` = `contexts` + max_workers * round_up(context_bytes), "
+            "+ (2 * worker + entry_seq % 2) * round_up(payload_bytes)",
+            "per worker two, beside its slot entries: the payload",
+        ),
+        (
+            "",
+            "`payloads` + 2 * max_workers * round_up(payload_bytes) + slot * round_up(kept_bytes)",
+            "per slot of the ring, beside its frame header: what stays with the tick",
+        ),
+    ]
+    return _table(("segment", "offset", "holds"), params_rows + learner_rows + payload_rows)
 
 
 def _rules() -> str:
@@ -321,14 +344,22 @@ _OFFSETS_TEXT = """\
 """
 
 _PARAMS_TEXT = """\
-## Weights
+## Weights and payloads
 
-Two segments whose sizes depend on the policy's network: each holds its own, behind the segment header. `params` is
-there if the policy has a network, `learner` if the run learns. The manifest says where in a buffer each tensor is:
+Segments whose sizes depend on the policy: each holds its own, behind the segment header. `params` is there if the
+policy has a network, `learner` if the run learns, `payload` if the policy takes or gives more than frame and action
+(`has_payload`). The manifest of `params` says where in a buffer each tensor is:
 `names`, `shape`, `strides` [elements], `dtype`, `offset` [bytes]. A buffer that was never used takes no memory.
 The trainable region comes first: the arrays of `learner` are laid out like it. Publishers hold `flock` on the file.
 `holder0`, `holder1`, ..., one per GPU whose workers share one copy, begin like `params` and have no manifest and no
 buffers: those are in the GPU's memory.
+
+A block of `payload` is made of named arrays in C order, one behind the other, each at a multiple of 8 bytes. Its
+manifest says which: `needs` has `extras`, `state` and `features` (`name`, `shape`, `dtype` of each array),
+`committed_ticks` and the `action` (shape and dtype). A context is {words} int64 ({word_names}),
+`committed` (`committed_ticks` actions) and `committed_mask` (uint8 each) if `committed_ticks` is not 0, then state and
+features; a payload is extras, state, features; what stays with a tick is extras and the state that its decision began
+from. A context is written and read with its job, a payload with its slot entry, a kept block with its frame.
 
 """
 

@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 #define RTCORE_MAGIC INT64_C(0x10045524f435452)
-#define RTCORE_LAYOUT_VERSION 6
+#define RTCORE_LAYOUT_VERSION 7
 #define RTCORE_ENV_HISTOGRAMS 8
 #define RTCORE_WORKER_HISTOGRAMS 2
 #define RTCORE_HISTOGRAM_BUCKETS 4608
@@ -48,7 +48,8 @@ struct rtcore_run_control {
     int64_t guard_ns; /* slack added to that for the plan */
     int64_t num_ticks; /* ticks the run lasts */
     int64_t reset_seq; /* resets asked for by a program that steps the world itself; seed and options come by message */
-    int64_t unused[7];
+    int64_t has_payload; /* 1: there is a `payload` segment; written before the first order */
+    int64_t unused[6];
 };
 _Static_assert(sizeof(struct rtcore_run_control) == 128, "rtcore_run_control");
 
@@ -141,7 +142,8 @@ struct rtcore_slot_entry {
     int64_t clipped; /* actions of the chunk that were cut to the action space */
     int64_t policy_checksum; /* CRC-32 of those weights; 0: the policy has none */
     int64_t explored; /* actions of the chunk that were drawn at random, to explore */
-    int64_t unused[4];
+    int64_t abstained; /* 1: the policy gave no action this time; what follows is none */
+    int64_t unused[3];
 };
 _Static_assert(sizeof(struct rtcore_slot_entry) == 192, "rtcore_slot_entry");
 
@@ -173,7 +175,10 @@ struct rtcore_frame_header {
     int64_t phase_seq; /* order the tick belongs to: those of a rehearsal are not those of the run */
     int64_t policy_checksum; /* CRC-32 of those weights; 0: no action, or a policy without weights */
     int64_t booked_jobs; /* jobs that were booked at this tick */
-    int64_t unused[6];
+    int64_t state_tick; /* tick of the frame that the state which that action was chosen with had seen last; -1: none, or the first */
+    int64_t features_tick; /* tick of the frame that the features came from which it was chosen with; -1: none */
+    int64_t features_worker; /* whose features these were; -1: nobody's */
+    int64_t unused[3];
 };
 _Static_assert(sizeof(struct rtcore_frame_header) == 256, "rtcore_frame_header");
 
@@ -255,8 +260,11 @@ struct rtcore_env_counters {
     int64_t garbage_collections; /* of this process, between two ticks */
     int64_t garbage_forced; /* of these: did not fit into the time before the next tick */
     int64_t garbage_ns; /* what all of them took */
+    int64_t abstained; /* jobs whose policy gave no action this time */
+    int64_t features_used; /* jobs whose own action was never applied, but whose features the head used */
+    int64_t unused[6];
 };
-_Static_assert(sizeof(struct rtcore_env_counters) == 256, "rtcore_env_counters");
+_Static_assert(sizeof(struct rtcore_env_counters) == 320, "rtcore_env_counters");
 
 /* Writer: supervisor (once, before anybody else attaches). */
 struct rtcore_parameter_sizes {
@@ -364,6 +372,16 @@ struct rtcore_learner_status {
 };
 _Static_assert(sizeof(struct rtcore_learner_status) == 192, "rtcore_learner_status");
 
+/* Writer: supervisor (once, before anybody else attaches). */
+struct rtcore_payload_sizes {
+    int64_t manifest_bytes; /* length of the manifest: JSON that says what is in each block */
+    int64_t context_bytes; /* size of what a job carries */
+    int64_t payload_bytes; /* size of what an answer carries behind its actions */
+    int64_t kept_bytes; /* size of what stays with a tick */
+    int64_t unused[4];
+};
+_Static_assert(sizeof(struct rtcore_payload_sizes) == 64, "rtcore_payload_sizes");
+
 /* Writer: whoever writes the records. Numbers start at 0 and never wrap; -1 is none yet. */
 struct rtcore_ring_control {
     int64_t begun; /* number of the newest record that its writer has begun */
@@ -444,6 +462,8 @@ enum rtcore_outcome {
     RTCORE_OUTCOME_DROPPED_DEAD_WORKER = 4, /* never delivered: its worker died, hung or was stopped */
     RTCORE_OUTCOME_DROPPED_LATE = 5, /* never applied: it came late and `on_late` is "drop" */
     RTCORE_OUTCOME_UNFINISHED = 6, /* still under way when the run ended */
+    RTCORE_OUTCOME_ABSTAINED = 7, /* the policy gave no action this time */
+    RTCORE_OUTCOME_FEATURES_USED = 8, /* its own action was never applied, but the head used its features */
 };
 static inline const char *rtcore_outcome_name(int64_t value) {
     switch (value) {
@@ -454,6 +474,8 @@ static inline const char *rtcore_outcome_name(int64_t value) {
     case 4: return "dropped_dead_worker";
     case 5: return "dropped_late";
     case 6: return "unfinished";
+    case 7: return "abstained";
+    case 8: return "features_used";
     default: return "?";
     }
 }

@@ -8,6 +8,7 @@ is a counted outcome, not an exception. Platform: x86-64 only (see `shm.check_pl
 from __future__ import annotations
 
 import mmap
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, Protocol
 
@@ -24,8 +25,9 @@ from rtcore.memory.layout import (
     FrameHeader,
     Layout,
 )
+from rtcore.memory.layout.record_type import round_up
 from rtcore.scheduling.jobs import JobRow
-from rtcore.spaces import ObservationSpec, Part, unpack
+from rtcore.spaces import Block, ObservationSpec, Part, unpack
 
 NONE_YET = -1
 #: Some 30 us of copying.
@@ -80,7 +82,7 @@ class SequenceRing:
         return self.control[RING_BEGUN] - seq >= self.num_slots  # (R2)
 
 
-def copy_bytes(target: memoryview, source: memoryview) -> None:
+def copy_bytes(target: memoryview, source: memoryview | bytes) -> None:
     """All of one into all of the other, of the same size. Half the time of `numpy.copyto`, and less of it code."""
     target[:] = source
 
@@ -126,6 +128,10 @@ class FrameRing:
         frame_dtype: str,
         parts: tuple[Part, ...] = (),
     ) -> None:
+        self._kept: Sequence[memoryview] | None = None
+        self._kept_memory, self._kept_stride = memoryview(b""), 0
+        #: What stays with the tick beside frame, header and action: a block of `PolicyNeeds.kept`.
+        self.kept = Block()
         control = buffer[layout.ring_control_at : layout.ring_control_at + RING_CONTROL.itemsize].cast("q")
         self.sequence = SequenceRing(control, layout.ring_slots)
         self.lapped_reads = 0
@@ -152,13 +158,16 @@ class FrameRing:
         self._target_bytes = memoryview(b"")
 
     @classmethod
-    def private(cls, observation: ObservationSpec, action_bytes: int, ring_slots: int) -> FrameRing:
+    def private(
+        cls, observation: ObservationSpec, action_bytes: int, ring_slots: int, kept: Block | None = None
+    ) -> FrameRing:
         """An empty ring in memory of this process, for one that writes and reads it alone (the virtual clock).
 
         Args:
             observation: What a frame is.
             action_bytes: Of one action.
             ring_slots: At least 2.
+            kept: What stays with each tick beside them; None: nothing.
 
         Returns:
             A ring whose memory is taken as it fills.
@@ -175,7 +184,23 @@ class FrameRing:
         buffer = memoryview(mmap.mmap(-1, layout.ring_bytes))
         at = layout.ring_control_at
         SequenceRing(buffer[at : at + RING_CONTROL.itemsize].cast("q"), ring_slots).format()
-        return cls(buffer, layout, observation.shape, observation.dtype, observation.parts)
+        ring = cls(buffer, layout, observation.shape, observation.dtype, observation.parts)
+        if kept:
+            stride = round_up(kept.nbytes)
+            ring.keep(kept, memoryview(mmap.mmap(-1, ring_slots * stride)), stride)
+        return ring
+
+    def keep(self, block: Block, memory: memoryview, stride_bytes: int) -> None:
+        """From now on a block stays with each tick.
+
+        Args:
+            block: What is in one.
+            memory: (slots * stride_bytes,): that of slot i at i * stride_bytes.
+            stride_bytes: From one to the next.
+        """
+        places = range(0, self.sequence.num_slots * stride_bytes, stride_bytes)
+        self.kept, self._kept = block, [memory[place : place + block.nbytes] for place in places]
+        self._kept_memory, self._kept_stride = memory, stride_bytes
 
     @property
     def next_seq(self) -> int:
@@ -190,13 +215,14 @@ class FrameRing:
         """Frames (..., *frame_shape) as the world's space has them: themselves, or a dict of views of their parts."""
         return unpack(self._parts, frames) if self._parts else frames
 
-    def publish(self, frame: npt.NDArray[Any], header: FrameHeader, action: bytes) -> int:
+    def publish(self, frame: npt.NDArray[Any], header: FrameHeader, action: bytes, kept: bytes = b"") -> int:
         """Writer: copy a frame and its header into the ring. Keeps nothing it allocates.
 
         Args:
             frame: (*frame_shape,) of its dtype; another is converted.
             header: With `frame_seq` = `next_seq`.
             action: What was applied at its tick, `action_bytes` long.
+            kept: What stays with it, `self.kept.nbytes` long.
 
         Returns:
             The frame's number.
@@ -219,6 +245,8 @@ class FrameRing:
             raise ValueError(f"the frame has {frame.nbytes} bytes, expected {self._frame_bytes}: another shape?")
         slot = self.sequence.begin(seq)
         self._pack(self._buffer, self._header_at[slot], *header, action)
+        if self._kept is not None:
+            copy_bytes(self._kept[slot], kept)
         copy_bytes(self._frames[slot], source)
         self.sequence.commit(seq)
         self._next_seq = seq + 1
@@ -281,6 +309,23 @@ class FrameRing:
         action = bytes(self._buffer[at : at + self._action_bytes])
         return action if self._status(seq) is ReadStatus.OK else None
 
+    def read_kept(self, seq: int) -> bytes | None:
+        """Reader: the block that stays with frame `seq`'s tick (`kept.views` has its arrays), or None if lapped."""
+        if seq > self.sequence.newest() or seq < 0 or self._kept is None:
+            return None
+        block = bytes(self._kept[seq % self.sequence.num_slots])
+        return block if self._status(seq) is ReadStatus.OK else None
+
+    def gather_kept(self, seqs: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """Reader: what stays with many ticks, copied at once: (*seqs.shape,) of `kept.dtype`; see `gather`."""
+        blocks = np.empty(seqs.shape, self.kept.dtype)
+        if self._kept is not None:
+            size, target, at = self.kept.nbytes, blocks.reshape(-1).view(np.uint8).data, 0
+            for slot in (seqs.reshape(-1) % self.sequence.num_slots).tolist():
+                target[at : at + size] = self._kept[slot]
+                at += size
+        return blocks
+
     def kind_of(self, seq: int) -> int:
         """Reader: the `TickKind` of frame `seq`'s tick; anything if it is not there: ask `is_there` afterwards."""
         return self._header_words[seq % self.sequence.num_slots * self._words_per_header + _KIND]
@@ -318,27 +363,40 @@ class FrameRing:
         """A row of `copy_rows`: a header and, as `action`, what was applied. `action`: dtype (with shape) of one."""
         return FRAME_HEADER.dtype_with("action", action, self._words_per_header * WORD_BYTES)
 
-    def copy_rows(self, first: int, rows: npt.NDArray[Any], frames: npt.NDArray[Any]) -> int:
+    def copy_rows(
+        self, first: int, rows: npt.NDArray[Any], frames: npt.NDArray[Any], kept: npt.NDArray[Any] | None = None
+    ) -> int:
         """Reader: headers, actions and frames of `first`, `first` + 1, ..., all of which must exist, in few copies.
 
-        `rows`: (n,) of `row_dtype`; `frames`: (n, *frame_shape), both C order. Returns how many of them, from `first`
-        on, had begun to be overwritten: those are not to be used, all others are whole.
+        `rows`: (n,) of `row_dtype`; `frames`: (n, *frame_shape); `kept`: (n,) of `kept.dtype` or None; all C order.
+        Returns how many of them, from `first` on, had begun to be overwritten: those are not to be used, all others
+        are whole.
         """
         count, slots = len(rows), self.sequence.num_slots
         stride = self._words_per_header * WORD_BYTES
-        headers = np.frombuffer(self._buffer, np.uint8, slots * stride, self._header_at[0]).reshape(slots, stride)
-        stored = np.frombuffer(self._buffer, np.uint8, slots * self._frame_stride, self._frames_at)
-        stored = stored.reshape(slots, self._frame_stride)[:, : self._frame_bytes]
-        rows_out = rows.view(np.uint8).reshape(count, stride)
-        frames_out = frames.reshape(count, -1).view(np.uint8)
+        moves = [
+            (rows.view(np.uint8).reshape(count, stride), self._stored(self._buffer, self._header_at[0], stride)),
+            (
+                frames.reshape(count, -1).view(np.uint8),
+                self._stored(self._buffer, self._frames_at, self._frame_stride)[:, : self._frame_bytes],
+            ),
+        ]
+        if kept is not None and self._kept is not None:
+            stored = self._stored(self._kept_memory, 0, self._kept_stride)[:, : self.kept.nbytes]
+            moves.append((kept.view(np.uint8).reshape(count, self.kept.nbytes), stored))
         done = 0
         while done < count:
             slot = (first + done) % slots
             part = min(count - done, slots - slot)
-            rows_out[done : done + part] = headers[slot : slot + part]
-            frames_out[done : done + part] = stored[slot : slot + part]
+            for out, stored in moves:
+                out[done : done + part] = stored[slot : slot + part]
             done += part
         return _num_lapped(self.sequence, first, count)
+
+    def _stored(self, memory: memoryview, at: int, stride: int) -> npt.NDArray[np.uint8]:
+        """One row of bytes for each slot."""
+        slots = self.sequence.num_slots
+        return np.frombuffer(memory, np.uint8, slots * stride, at).reshape(slots, stride)
 
     def lapped(self, seqs: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Reader: which of `seqs` the writer had begun to overwrite. Ask after the copies; the caller counts them."""

@@ -32,9 +32,9 @@ _MEASUREMENT = "ipc-"
 _PROC = Path("/proc")
 #: Anybody may make names in /dev/shm: only those that `new_run_id` can make are a run's.
 _RUN_ID = rf"\d+-(?:{_MEASUREMENT})?[0-9a-f]{{6}}"
-_PARTS = r"control|slots|ring|log|about|trace|params|learner|holder\d+"
+_PARTS = r"control|slots|ring|log|about|trace|params|payload|learner|holder\d+"
 _NAME = re.compile(rf"{PREFIX}(?P<run>{_RUN_ID})-(?P<part>{_PARTS})|sem\.{PREFIX}(?P<woken>{_RUN_ID})-w\d+")
-Part = Literal["control", "slots", "ring", "log", "about", "trace", "params", "learner"]
+Part = Literal["control", "slots", "ring", "log", "about", "trace", "params", "payload", "learner"]
 
 
 def parts_of(layout: Layout) -> tuple[Part, ...]:

@@ -19,11 +19,12 @@ from rtcore.memory.layout import (
     WORKER_STATUS,
     Layout,
 )
+from rtcore.memory.payload import PayloadMemory, attach_payload, create_payload
 from rtcore.memory.ring import FrameRing, JobLog, SequenceRing
 from rtcore.memory.segments import Part, Segment, attach_segment, create_segment, layout_of, parts_of
 from rtcore.memory.slots import ActionSlots, JobBoard
 from rtcore.memory.trace import TraceRing
-from rtcore.spaces import ObservationSpec
+from rtcore.spaces import ActionSpec, ObservationSpec, PolicyNeeds
 
 
 class Phase(IntEnum):
@@ -51,9 +52,21 @@ def phase_of(phase_seq: int) -> Phase:
 
 
 class SharedRun:
-    """Typed views of a run's segments. The supervisor creates it, everybody else attaches."""
+    """Typed views of a run's segments. The supervisor creates it, everybody else attaches.
 
-    def __init__(self, segments: dict[Part, Segment], layout: Layout, observation: ObservationSpec) -> None:
+    `payload`: of the segment that the run gets if its policy takes or gives more than frame and action; None: not yet.
+    """
+
+    def __init__(
+        self,
+        run_id: str,
+        segments: dict[Part, Segment],
+        layout: Layout,
+        observation: ObservationSpec,
+        *,
+        readonly: bool = False,
+    ) -> None:
+        self._run_id, self._readonly = run_id, readonly
         self._segments = segments
         self.layout = layout
         control = segments["control"].buf
@@ -70,6 +83,34 @@ class SharedRun:
         self.log = JobLog(segments["log"].buf, layout)
         self.about = DescriptionBuffer(segments["about"].buf, layout)
         self._control_buffer = control
+        self.payload: PayloadMemory | None = None
+        if self.run_control["has_payload"]:
+            self.attach_payload()
+
+    def attach_payload(self) -> None:
+        """From now on jobs, answers and frames carry what the policy takes and gives. Once the segment has been made.
+
+        Raises:
+            LayoutMismatchError: There is none.
+        """
+        if self.payload is None:
+            self._segments["payload"], self.payload = attach_payload(self._run_id, self.layout, readonly=self._readonly)
+            self.payload.join(self.jobs, self.slots, self.ring)
+
+    def make_payload(self, needs: PolicyNeeds, action: ActionSpec) -> None:
+        """Supervisor, before the first order: make that segment, for a policy that needs it.
+
+        Args:
+            needs: What the policy takes and gives.
+            action: Of the world.
+
+        Raises:
+            PolicyError: A block is too large to be copied within a tick.
+            SharedMemoryError: There is no room.
+        """
+        create_payload(self._run_id, self.layout, needs, action)
+        self.attach_payload()
+        self.run_control["has_payload"] = 1
 
     def worker_histogram(self, worker: int, name: str) -> Histogram:
         """A worker's histogram, as a view of shared memory.
@@ -121,16 +162,17 @@ class SharedRun:
         segments = {
             part: create_segment(run_id, part, layout, partial(_empty, part, layout)) for part in parts_of(layout)
         }
-        return cls(segments, layout, observation)
+        return cls(run_id, segments, layout, observation)
 
     @classmethod
-    def attach(cls, run_id: str, layout: Layout, observation: ObservationSpec) -> SharedRun:
+    def attach(cls, run_id: str, layout: Layout, observation: ObservationSpec, *, readonly: bool = False) -> SharedRun:
         """Map the segments of a run, to read and write.
 
         Args:
             run_id: Part of every segment's name.
             layout: What the segments must have.
             observation: What a frame is.
+            readonly: Only to read.
 
         Returns:
             Views of the segments, valid until `close`.
@@ -138,8 +180,8 @@ class SharedRun:
         Raises:
             LayoutMismatchError: They are not what is expected.
         """
-        segments = {part: attach_segment(run_id, part, layout) for part in parts_of(layout)}
-        return cls(segments, layout, observation)
+        segments = {part: attach_segment(run_id, part, layout, readonly=readonly) for part in parts_of(layout)}
+        return cls(run_id, segments, layout, observation, readonly=readonly)
 
     @classmethod
     def watch(cls, run_id: str) -> SharedRun:
@@ -164,7 +206,7 @@ class SharedRun:
         about = DescriptionBuffer(segments["about"].buf, layout).read()
         if about is not None:
             observation = ObservationSpec.from_json(about.world["observation"])
-        return cls(segments, layout, observation)
+        return cls(run_id, segments, layout, observation, readonly=True)
 
     def close(self) -> None:
         for segment in self._segments.values():

@@ -7,6 +7,8 @@ process is still reading is never the one being written, whatever the booking lo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rtcore.memory.layout import JOB, SLOT_CONTROL, SLOT_ENTRY, Layout
 from rtcore.memory.ring import Words
 from rtcore.scheduling.jobs import Answer, Job
@@ -22,6 +24,11 @@ class JobBoard:
         self._at = [layout.job_at(worker) for worker in range(layout.max_workers)]
         self._words: list[Words] = [buffer[at : at + JOB.num_bytes].cast("q") for at in self._at]
         self._unpack = JOB.struct.unpack_from
+        self._contexts: Sequence[memoryview] | None = None
+
+    def carry(self, contexts: Sequence[memoryview]) -> None:
+        """From now on each job has a context, in the block of its worker: (context_bytes,) each."""
+        self._contexts = contexts
 
     def post(self, job: Job) -> None:
         """Env process: book a job for an idle worker. `ValueError` if `job.job_seq` is not the worker's next."""
@@ -29,8 +36,10 @@ class JobBoard:
         if job.job_seq != words[_JOB_SEQ] + 1:
             raise ValueError(f"job_seq={job.job_seq}; expected {words[_JOB_SEQ] + 1}, the next of worker {job.worker}")
         # Word by word: packing the record would clear its number first, and an idle worker looks at any moment.
-        for index, value in enumerate(job[1:-1]):
+        for index, value in enumerate(job[1:-2]):
             words[index] = value
+        if self._contexts is not None:
+            self._contexts[job.worker][:] = job.context
         words[_JOB_SEQ] = job.job_seq  # (W3) pairs with (R3): the job is complete before it is visible
 
     def newest(self, worker: int) -> int:
@@ -39,7 +48,8 @@ class JobBoard:
 
     def read(self, worker: int) -> Job:
         """Worker: its job. Only while it holds one: the env process does not write then."""
-        return Job._make((worker, *self._unpack(self._buffer, self._at[worker])))
+        context = bytes(self._contexts[worker]) if self._contexts is not None else b""
+        return Job._make((worker, *self._unpack(self._buffer, self._at[worker]), context))
 
 
 class ActionSlots:
@@ -71,20 +81,27 @@ class ActionSlots:
     def __init__(self, buffer: memoryview, layout: Layout) -> None:
         self._buffer = buffer
         self._chunk_bytes = layout.chunk * layout.action_bytes
-        whole = SLOT_ENTRY.struct_with(self._chunk_bytes)
+        # No byte for the payload, which lies in a segment of its own: packed as none, and unpacked as b"".
+        whole = SLOT_ENTRY.struct_with(self._chunk_bytes, 0)
         self._pack, self._unpack = whole.pack_into, whole.unpack_from
         workers = range(layout.max_workers)
         self._entry_at = [[layout.slot_entry_at(worker, parity) for parity in (0, 1)] for worker in workers]
         self._done: list[Words] = [
             buffer[at : at + SLOT_CONTROL.num_bytes].cast("q") for at in map(layout.slot_control_at, workers)
         ]
+        self._payloads: Sequence[Sequence[memoryview]] | None = None
+
+    def carry(self, payloads: Sequence[Sequence[memoryview]]) -> None:
+        """From now on each answer has a payload: for each worker two blocks (payload_bytes,), one beside each entry."""
+        self._payloads = payloads
 
     def write(self, worker: int, answer: Answer) -> None:
         """Worker: publish an answer.
 
         Args:
             worker: Its index.
-            answer: With the next `entry_seq`, `newest(worker) + 1`, and `chunk * action_bytes` of actions.
+            answer: With the next `entry_seq`, `newest(worker) + 1`, and `chunk * action_bytes` of actions; once
+                answers have a payload, with all of its block.
 
         Raises:
             ValueError: Another number, or another length.
@@ -96,6 +113,8 @@ class ActionSlots:
                 f"expected {entry_seq}, the next of worker {worker}, with {self._chunk_bytes} bytes"
             )
         self._pack(self._buffer, self._entry_at[worker][entry_seq & 1], *answer)
+        if self._payloads is not None:
+            self._payloads[worker][entry_seq & 1][:] = answer.payload
         self._done[worker][0] = entry_seq  # (W4) pairs with (R4): the entry is complete before it is visible
 
     def newest(self, worker: int) -> int:
@@ -120,4 +139,7 @@ class ActionSlots:
         return answer
 
     def _read_entry(self, worker: int, entry_seq: int) -> Answer:
-        return Answer._make(self._unpack(self._buffer, self._entry_at[worker][entry_seq & 1]))
+        words = self._unpack(self._buffer, self._entry_at[worker][entry_seq & 1])
+        if self._payloads is not None:
+            words = (*words[:-1], bytes(self._payloads[worker][entry_seq & 1]))
+        return Answer._make(words)

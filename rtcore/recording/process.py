@@ -21,8 +21,8 @@ from rtcore.channel import Channel
 from rtcore.clock import NS_PER_S, Clock, MonotonicClock
 from rtcore.errors import ChannelError, RtcoreError
 from rtcore.files.outside import has_sums, write_sums
-from rtcore.memory.ring import FrameRing, JobLog
-from rtcore.memory.segments import attach_segment
+from rtcore.memory.ring import FrameRing
+from rtcore.memory.shared import SharedRun
 from rtcore.messages import End, Ready, Recorded, RecorderBoot
 from rtcore.realtime import keep_off
 from rtcore.recording.minari import write_minari
@@ -46,9 +46,8 @@ _SOON_NS = 4 * NS_PER_S
 def main(boot: RecorderBoot, channel: Channel) -> None:
     """Process entry."""
     run, layout, observation = boot.run, boot.layout, boot.observation
-    segments = [attach_segment(boot.run_id, part, layout, readonly=True) for part in ("ring", "log")]
-    ring = FrameRing(segments[0].buf, layout, observation.shape, observation.dtype)
-    log = JobLog(segments[1].buf, layout)
+    shared = SharedRun.attach(boot.run_id, layout, observation, readonly=True)
+    ring, log = shared.ring, shared.log
     about = boot.about | {"first_frame_seq": boot.first_frame_seq, "first_log_seq": boot.first_log_seq}
     writer = make_writer(Path(boot.folder), ring, observation, action=boot.action, rate_hz=run.rate_hz, about=about)
     tap = Tap(writer, ring, log, boot.first_frame_seq, boot.first_log_seq)

@@ -154,6 +154,12 @@ class Recording:
         values: npt.NDArray[Any] = self._ticks[name][begin:end]
         return values
 
+    def _header_column(self, name: str, first: int, last: int) -> npt.NDArray[Any]:
+        """Of a field of `FrameHeader`; an older recording lacks the newest, which say of it that there was none."""
+        if name in self._ticks:
+            return self.column(name, first, last)
+        return np.full(last - first, FrameHeader._field_defaults[name])
+
     def stored(self, name: str) -> tuple[Any, tuple[int, ...]]:
         """HDF5 type and shape of a tick column as it is in the file: for virtual datasets that refer to it."""
         return self._ticks[name].id.get_type(), self._ticks[name].shape
@@ -198,7 +204,7 @@ class Recording:
         for first in range(begin, end, block):
             last = min(end, first + block)
             # Python's own numbers: a bool column is 0 and 1 in a header.
-            columns = [self._ticks[name][first:last] for name in FrameHeader._fields]
+            columns = [self._header_column(name, first, last) for name in FrameHeader._fields]
             numbers = [(values * 1).tolist() if values.dtype == bool else values.tolist() for values in columns]
             actions, frames = self.column("action", first, last), self.column("frame", first, last)
             for row, values in enumerate(zip(*numbers, strict=True)):

@@ -10,9 +10,11 @@ RUN_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
 #: By name of an `Outcome`, the worst last. On time is best; what nobody could help comes next.
 OUTCOME_COLOURS = {
     "on_time": "#009E73",
+    "features_used": "#0072B2",
     "unfinished": "#56B4E9",
     "stale_episode": "#9A9A9A",
     "superseded": "#CC79A7",
+    "abstained": "#F0E442",
     "late": "#E69F00",
     "dropped_late": "#C9B800",
     "dropped_dead_worker": "#D55E00",

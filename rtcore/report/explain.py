@@ -550,6 +550,10 @@ class _Story:
             yield Fact("outcome", f"dropped at tick {at}: it was late, and on-late is drop.")
         elif job.outcome is Outcome.UNFINISHED:
             yield Fact("outcome", f"unfinished: the run ended at tick {at} before its tick came.")
+        elif job.outcome is Outcome.ABSTAINED:
+            yield Fact("outcome", f"abstained: the policy gave no action this time (found at tick {at}).")
+        elif job.outcome is Outcome.FEATURES_USED:
+            yield Fact("outcome", "features used: its own action was not applied, but the head used its features.")
 
     def _superseded_by(self, job: InferenceRow) -> str:
         upto = self.run.ticks[: bisect_right(self.numbers, job.resolved_tick)]

@@ -27,6 +27,8 @@ OUTCOME_MEANING = {
     "dropped_dead_worker": "never came: its worker died, hung or was stopped",
     "dropped_late": "not applied: came after its due tick (on_late = drop)",
     "unfinished": "still under way when the run ended",
+    "abstained": "not applied: the policy gave no action this time",
+    "features_used": "not applied itself: the head used its features",
 }
 TICK_KIND_MEANING = {
     "acted": "a policy action",

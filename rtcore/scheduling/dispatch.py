@@ -29,6 +29,8 @@ class Outcome(IntEnum):
     DROPPED_DEAD_WORKER = 4  #: never delivered: its worker died, hung or was stopped
     DROPPED_LATE = 5  #: never applied: it came late and `on_late` is "drop"
     UNFINISHED = 6  #: still under way when the run ended
+    ABSTAINED = 7  #: the policy gave no action this time
+    FEATURES_USED = 8  #: its own action was never applied, but the head used its features
 
 
 class TickKind(IntEnum):

@@ -27,6 +27,7 @@ class Job(NamedTuple):
     phase_seq: Annotated[int, "order it belongs to"] = 0
     generation: Annotated[int, "of the worker it is for"] = 0
     job_seq: Annotated[int, "number of the worker's job, from 1; written last"] = 0
+    context: bytes = b""  #: what travels with it, for a policy that needs it: a block of `PolicyNeeds.context`
 
 
 class Answer(NamedTuple):
@@ -52,7 +53,9 @@ class Answer(NamedTuple):
     clipped: Annotated[int, "actions of the chunk that were cut to the action space"] = 0
     policy_checksum: Annotated[int, "CRC-32 of those weights; 0: the policy has none"] = 0
     explored: Annotated[int, "actions of the chunk that were drawn at random, to explore"] = 0
+    abstained: Annotated[int, "1: the policy gave no action this time; what follows is none"] = 0
     actions: bytes = b""  #: for the ticks due, due + 1, ..., one after the other
+    payload: bytes = b""  #: what travels with them, of a policy that gives it: a block of `PolicyNeeds.payload`
 
 
 class JobRow(NamedTuple):

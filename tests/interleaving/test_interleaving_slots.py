@@ -202,7 +202,7 @@ class NumberFirst(JobBoard):
     def post(self, job):
         words = self._words[job.worker]
         words[JOB_SEQ] = job.job_seq
-        for index, value in enumerate(job[1:-1]):
+        for index, value in enumerate(job[1:-2]):
             words[index] = value
 
 
@@ -210,7 +210,7 @@ class NumberPackedWithTheRest(JobBoard):
     """Packing clears the record first: for a moment the publication word is 0, which is not what was seen."""
 
     def post(self, job):
-        slots.JOB.struct.pack_into(self._buffer, self._at[job.worker], *job[1:-1], job.job_seq - 1)
+        slots.JOB.struct.pack_into(self._buffer, self._at[job.worker], *job[1:-2], job.job_seq - 1)
         self._words[job.worker][JOB_SEQ] = job.job_seq
 
 

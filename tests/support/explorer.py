@@ -112,8 +112,8 @@ class SteppedRecord:
         bounds = [words * piece // RECORD_PIECES * WORD_BYTES for piece in range(RECORD_PIECES + 1)]
         self._pieces = list(zip(bounds, bounds[1:], strict=False))
 
-    def struct_with(self, num_bytes: int) -> SteppedStructWithTail:
-        return SteppedStructWithTail(self, num_bytes)
+    def struct_with(self, num_bytes: int, *no_bytes: int) -> SteppedStructWithTail:
+        return SteppedStructWithTail(self, num_bytes, len(no_bytes))
 
     def pack_into(self, buffer: SteppedBuffer, at: int, *values: float) -> None:
         store(buffer.raw, at, bytes(self.size))
@@ -134,19 +134,21 @@ class SteppedRecord:
 class SteppedStructWithTail:
     """A record and the bytes behind it: cleared in one step, then moved in the record's pieces and word by word."""
 
-    def __init__(self, record: SteppedRecord, num_bytes: int) -> None:
+    def __init__(self, record: SteppedRecord, num_bytes: int, num_empty: int) -> None:
         self._record = record
+        self._num_empty = num_empty
         self._tail_at = record.num_bytes
         self.size = record.num_bytes + num_bytes
 
     def pack_into(self, buffer: SteppedBuffer, at: int, *values: Any) -> None:
-        *fields, tail = values
+        *fields, tail = values[: len(values) - self._num_empty]
         store(buffer.raw, at, bytes(self.size))
         self._record.fill(buffer, at, *fields)
         buffer[at + self._tail_at : at + self.size] = tail
 
     def unpack_from(self, buffer: SteppedBuffer, at: int) -> tuple[Any, ...]:
-        return *self._record.unpack_from(buffer, at), bytes(buffer[at + self._tail_at : at + self.size])
+        tail = bytes(buffer[at + self._tail_at : at + self.size])
+        return *self._record.unpack_from(buffer, at), tail, *[b""] * self._num_empty
 
 
 def stepped_copy(target: memoryview | SteppedBuffer, source: memoryview | SteppedBuffer) -> None:

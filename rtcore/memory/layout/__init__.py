@@ -1,7 +1,8 @@
 """Every shared struct, with explicit offsets. Nothing else knows an offset.
 
 Five POSIX shared-memory segments per run, `/rtcore-<run id>-<part>`, little endian, x86-64, one more if it is
-traced, one more if its policy has a network, and one more per GPU whose workers share that network's weights:
+traced, one more if its policy has a network, one more per GPU whose workers share that network's weights, and one more
+if its policy takes or gives more than frame and action:
 
     control  header | run control | env status | env stats | per worker: control, status, job, stats
     slots    per worker: publication word | two entries, each a SLOT_ENTRY and `chunk` actions
@@ -11,6 +12,7 @@ traced, one more if its policy has a network, and one more per GPU whose workers
     trace    per process (env, supervisor, workers): RING_CONTROL | TRACE_EVENTs
     params   header | sizes | newest | counts | buffer heads | claims | manifest (JSON) | weight buffers
     holder0  the same without manifest and buffers, which are in the memory of the first GPU; and so on per GPU
+    payload  header | sizes | manifest (JSON) | per worker: context, and two payloads | per slot of the ring: kept block
 
 and one POSIX semaphore per worker, `/rtcore-<run id>-w<index>`, as a wake-up counter only.
 Each field has one writer, each cache line one writing process. Fields are 8 bytes wide and 8-byte aligned, so
@@ -20,6 +22,7 @@ that every load and store is atomic. A test pins every offset; changing one bump
 from __future__ import annotations
 
 from rtcore.memory.layout.offsets import Layout
+from rtcore.memory.layout.payload import PAYLOAD_SIZES, PayloadLayout
 from rtcore.memory.layout.record_type import CACHE_LINE_BYTES, LAYOUT_VERSION, MAGIC, WORD_BYTES, Record
 from rtcore.memory.layout.records import (
     ABOUT_TEXT,
@@ -103,7 +106,9 @@ __all__ = [
     "PARAM_COUNTS",
     "PARAM_NEWEST",
     "PARAM_SIZES",
+    "PAYLOAD_SIZES",
     "ParamLayout",
+    "PayloadLayout",
     "RING_BEGUN",
     "RING_CONTROL",
     "RING_DONE",

@@ -12,7 +12,7 @@ CACHE_LINE_BYTES = 64
 WORD_BYTES = 8
 #: First eight bytes of every segment.
 MAGIC = int.from_bytes(b"RTCORE\x00\x01", "little")
-LAYOUT_VERSION = 6
+LAYOUT_VERSION = 7
 
 T = TypeVar("T", bound=tuple[Any, ...])
 
@@ -68,10 +68,10 @@ class Record(Generic[T]):
         """All fields and, behind them, one of dtype `extra`; `itemsize` bytes from one row to the next."""
         return self._dtype({name: extra}, itemsize)
 
-    def struct_with(self, num_bytes: int) -> struct.Struct:
-        """All fields and, behind them, so many bytes: packed at once."""
-        padding = self.num_bytes - self.struct.size
-        return struct.Struct(f"{self.struct.format}{padding}x{num_bytes}s")
+    def struct_with(self, *num_bytes: int) -> struct.Struct:
+        """All fields and, behind them, strings of so many bytes: packed at once."""
+        padding, behind = self.num_bytes - self.struct.size, "".join(f"{length}s" for length in num_bytes)
+        return struct.Struct(f"{self.struct.format}{padding}x{behind}")
 
     def _dtype(self, behind: dict[str, Any], itemsize: int) -> np.dtype[Any]:
         formats: list[Any] = ["<f8" if field in self.floats else "<i8" for field in self.fields]

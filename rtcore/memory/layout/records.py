@@ -50,6 +50,7 @@ class RunControl(NamedTuple):
     reset_seq: Annotated[
         int, "resets asked for by a program that steps the world itself; seed and options come by message"
     ]
+    has_payload: Annotated[int, "1: there is a `payload` segment; written before the first order"]
 
 
 RUN_CONTROL = Record(RunControl, writer="supervisor")
@@ -170,6 +171,13 @@ class FrameHeader(NamedTuple):
     phase_seq: Annotated[int, "order the tick belongs to: those of a rehearsal are not those of the run"] = 0
     policy_checksum: Annotated[int, "CRC-32 of those weights; 0: no action, or a policy without weights"] = 0
     booked_jobs: Annotated[int, "jobs that were booked at this tick"] = 0
+    state_tick: Annotated[
+        int, "tick of the frame that the state which that action was chosen with had seen last; -1: none, or the first"
+    ] = -1
+    features_tick: Annotated[
+        int, "tick of the frame that the features came from which it was chosen with; -1: none"
+    ] = -1
+    features_worker: Annotated[int, "whose features these were; -1: nobody's"] = -1
 
 
 FRAME_HEADER = Record(FrameHeader, writer="env process")
@@ -255,6 +263,8 @@ class EnvCounters(NamedTuple):
     garbage_collections: Annotated[int, "of this process, between two ticks"]
     garbage_forced: Annotated[int, "of these: did not fit into the time before the next tick"]
     garbage_ns: Annotated[int, "what all of them took"]
+    abstained: Annotated[int, "jobs whose policy gave no action this time"]
+    features_used: Annotated[int, "jobs whose own action was never applied, but whose features the head used"]
 
 
 ENV_COUNTERS = Record(EnvCounters, writer="env process")

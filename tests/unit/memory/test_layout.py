@@ -13,11 +13,12 @@ from rtcore.memory.layout import (
     Layout,
     MasterLayout,
     ParamLayout,
+    PayloadLayout,
 )
 
 pytestmark = pytest.mark.unit
 
-#: Layout version 6: size of each record and the offset of each field [bytes].
+#: Layout version 7: size of each record and the offset of each field [bytes].
 RECORDS = {
     "SEGMENT_HEADER": (
         128,
@@ -50,6 +51,7 @@ RECORDS = {
             "guard_ns": 48,
             "num_ticks": 56,
             "reset_seq": 64,
+            "has_payload": 72,
         },
     ),
     "ENV_STATUS": (
@@ -138,6 +140,7 @@ RECORDS = {
             "clipped": 136,
             "policy_checksum": 144,
             "explored": 152,
+            "abstained": 160,
         },
     ),
     "FRAME_HEADER": (
@@ -169,6 +172,9 @@ RECORDS = {
             "phase_seq": 184,
             "policy_checksum": 192,
             "booked_jobs": 200,
+            "state_tick": 208,
+            "features_tick": 216,
+            "features_worker": 224,
         },
     ),
     "LOG_RECORD": (
@@ -221,6 +227,15 @@ RECORDS = {
             "buffer_bytes": 16,
             "trainable_bytes": 24,
             "num_holders": 32,
+        },
+    ),
+    "PAYLOAD_SIZES": (
+        64,
+        {
+            "manifest_bytes": 0,
+            "context_bytes": 8,
+            "payload_bytes": 16,
+            "kept_bytes": 24,
         },
     ),
     "PARAM_NEWEST": (
@@ -310,7 +325,7 @@ RECORDS = {
         },
     ),
     "ENV_COUNTERS": (
-        256,
+        320,
         {
             "ticks": 0,
             "acted": 8,
@@ -344,6 +359,8 @@ RECORDS = {
             "garbage_collections": 232,
             "garbage_forced": 240,
             "garbage_ns": 248,
+            "abstained": 256,
+            "features_used": 264,
         },
     ),
 }
@@ -367,7 +384,7 @@ SEGMENTS = {
     "run_control_at": 128,
     "env_status_at": 256,
     "env_counters_at": 384,
-    "control_bytes": 518400,
+    "control_bytes": 518464,
     "slots_bytes": 1856,
     "ring_control_at": 128,
     "header_stride_bytes": 320,
@@ -381,20 +398,20 @@ SEGMENTS = {
     "trace_bytes": 5888,
 }
 HISTOGRAMS = {
-    "lateness_ns": 640,
-    "step_ns": 37568,
-    "publish_ns": 74496,
-    "write_to_dispatch_ns": 111424,
-    "observation_age_ns": 148352,
-    "interval_ticks": 185280,
-    "delay_ticks": 222208,
-    "reset_ns": 259136,
+    "lateness_ns": 704,
+    "step_ns": 37632,
+    "publish_ns": 74560,
+    "write_to_dispatch_ns": 111488,
+    "observation_age_ns": 148416,
+    "interval_ticks": 185344,
+    "delay_ticks": 222272,
+    "reset_ns": 259200,
 }
 #: Per worker: control, status, job, the two histograms.
 WORKERS = [
-    (296064, 296128, 296256, 296320, 333248),
-    (370176, 370240, 370368, 370432, 407360),
-    (444288, 444352, 444480, 444544, 481472),
+    (296128, 296192, 296320, 296384, 333312),
+    (370240, 370304, 370432, 370496, 407424),
+    (444352, 444416, 444544, 444608, 481536),
 ]
 #: Per worker: publication word, even entry, odd entry.
 SLOTS = [(128, 192, 448), (704, 768, 1024), (1280, 1344, 1600)]
@@ -403,7 +420,7 @@ SLOTS = [(128, 192, 448), (704, 768, 1024), (1280, 1344, 1600)]
 
 
 def test_the_layout_version_and_the_magic_are_pinned():
-    assert layout.LAYOUT_VERSION == 6
+    assert layout.LAYOUT_VERSION == 7
     assert struct.pack("<Q", layout.MAGIC) == b"RTCORE\x00\x01"
     assert (layout.WORD_BYTES, layout.CACHE_LINE_BYTES) == (8, 64)
 
@@ -517,6 +534,14 @@ def test_the_parts_of_a_parameter_store_are_where_they_always_were():
     heads = ParamLayout.heads_only(max_workers=3)
     assert (heads.claim_at(0), heads.manifest_at, heads.num_bytes) == (512, 704, 4096)
     assert (layout.PARAM_BUFFER_BITS, layout.PAGE_BYTES) == (3, 4096)
+
+
+def test_the_parts_of_the_payload_segment_are_where_they_always_were():
+    payload = PayloadLayout(3, 4, manifest_bytes=500, context_bytes=80, payload_bytes=8, kept_bytes=72)
+    assert (payload.sizes_at, payload.manifest_at) == (128, 192)
+    assert [payload.context_at(worker) for worker in range(3)] == [704, 832, 960]
+    assert [payload.payload_at(worker, seq) for worker in range(3) for seq in (4, 5)] == list(range(1088, 1472, 64))
+    assert (payload.kept_at, payload.kept_stride_bytes, payload.num_bytes) == (1472, 128, 1984)
 
 
 def test_the_parts_of_the_learners_segment_are_where_they_always_were():

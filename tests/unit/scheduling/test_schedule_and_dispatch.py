@@ -226,7 +226,8 @@ def test_every_outcome_is_within_reach_of_the_driver():
             driver.run_tick(tick, {20: 5, 21: 5, 40: 7, 41: 7}.get(tick, 4), **event)
         driver.finish(200)
         seen += Counter({o: n for o, n in zip(Outcome, driver.dispatcher.outcomes, strict=True) if n})
-    assert set(seen) == set(Outcome)
+    # Its policy answers each time, and has no head.
+    assert set(seen) == set(Outcome) - {Outcome.ABSTAINED, Outcome.FEATURES_USED}
 
 
 def test_with_n_workers_on_time_nothing_is_known_at_booking_but_what_has_come():

@@ -1,0 +1,127 @@
+"""What travels with jobs and answers beside frame and action: the segment `payload` of a run whose policy needs it.
+
+It is made once the first worker has built its policy and said what that takes and gives (`PolicyNeeds`), and holds a
+manifest of that, so that whoever attaches can read it. A block lies beside the record that it belongs to and is written
+and read with it, under the same ordering rules: a job's context before its number (W3), an answer's payload before its
+entry is published (W4, R4, R5), what stays with a tick while its frame is being written (W1, W2, R1, R2). So a reader
+has both whole, or neither. Without the segment nothing of this exists.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+
+from rtcore.errors import LayoutMismatchError, PolicyError
+from rtcore.memory.counters import Words
+from rtcore.memory.layout import PAYLOAD_SIZES, Layout, PayloadLayout
+from rtcore.memory.ring import FrameRing
+from rtcore.memory.segments import Segment, attach_segment, create_segment
+from rtcore.memory.slots import ActionSlots, JobBoard
+from rtcore.spaces import ActionSpec, Block, PolicyNeeds
+from rtcore.spaces.payload import MAX_BLOCK_BYTES
+
+#: The segment.
+PAYLOAD = "payload"
+
+
+def require_room(needs: PolicyNeeds, action: ActionSpec) -> None:
+    """PolicyError if a job's context or an answer's payload is too large to be copied within a tick."""
+    for what, block in (("takes a context", needs.context(action)), ("gives a payload", needs.payload)):
+        if block.nbytes > MAX_BLOCK_BYTES:
+            name, shape, dtype = max(block.fields, key=lambda field: Block((field,)).nbytes)
+            raise PolicyError(
+                f"the policy {what} of {block.nbytes / 1e6:.1f} MB, most of it {name} {shape} {dtype}; expected "
+                f"{MAX_BLOCK_BYTES / 1e6:.1f} MB at most, as it is copied within a tick. Hand over less: pool or "
+                "project the features"
+            )
+
+
+class PayloadMemory:
+    """Views of the blocks, and what is in them. One object per process; `join` puts them to use.
+
+    `buffer`: of the segment, or private memory of `layout.num_bytes` with a manifest in it.
+    """
+
+    def __init__(self, buffer: memoryview, layout: PayloadLayout) -> None:
+        self.layout = layout
+        self._buffer = buffer
+        manifest = json.loads(bytes(buffer[layout.manifest_at : layout.manifest_at + layout.manifest_bytes]))
+        #: What the policy takes and gives.
+        self.needs = PolicyNeeds.from_json(manifest["needs"])
+        #: In what `committed` consists of.
+        self.action = ActionSpec.from_json(manifest["action"])
+
+    @cached_property
+    def context(self) -> Block:
+        """What a job carries."""
+        return self.needs.context(self.action)
+
+    def join(self, jobs: JobBoard, slots: ActionSlots, ring: FrameRing) -> None:
+        """From now on these write and read the blocks with their records."""
+        layout, buffer, workers = self.layout, self._buffer, range(self.layout.max_workers)
+        if layout.context_bytes:
+            jobs.carry([buffer[at : at + layout.context_bytes] for at in map(layout.context_at, workers)])
+        if layout.payload_bytes:
+            places = [[layout.payload_at(worker, parity) for parity in (0, 1)] for worker in workers]
+            slots.carry([[buffer[at : at + layout.payload_bytes] for at in pair] for pair in places])
+        if layout.kept_bytes:
+            ring.keep(self.needs.kept, buffer[layout.kept_at :], layout.kept_stride_bytes)
+
+
+def layout_of_payload(needs: PolicyNeeds, action: ActionSpec, run: Layout) -> PayloadLayout:
+    """The segment for what a policy needs, in a run of that layout."""
+    blocks = (needs.context(action), needs.payload, needs.kept)
+    return PayloadLayout(run.max_workers, run.ring_slots, len(_manifest(needs, action)), *(b.nbytes for b in blocks))
+
+
+def format_payload(buffer: memoryview, layout: PayloadLayout, needs: PolicyNeeds, action: ActionSpec) -> None:
+    """Its creator, before anybody attaches: sizes and manifest into memory of `layout.num_bytes`."""
+    words = Words(PAYLOAD_SIZES, buffer, layout.sizes_at)
+    for field, size in layout.sizes._asdict().items():
+        words[field] = size
+    buffer[layout.manifest_at : layout.manifest_at + layout.manifest_bytes] = _manifest(needs, action)
+
+
+def create_payload(run_id: str, run: Layout, needs: PolicyNeeds, action: ActionSpec) -> None:
+    """Supervisor: make the segment.
+
+    Args:
+        run_id: Of the run.
+        run: Its layout.
+        needs: What its policy takes and gives.
+        action: Its world's.
+
+    Raises:
+        PolicyError: A block is too large.
+        SharedMemoryError: There is no room.
+    """
+    require_room(needs, action)
+    layout = layout_of_payload(needs, action, run)
+
+    def prepare(buffer: memoryview) -> None:
+        format_payload(buffer, layout, needs, action)
+
+    create_segment(run_id, PAYLOAD, run, prepare, num_bytes=layout.num_bytes).close()
+
+
+def attach_payload(run_id: str, run: Layout, *, readonly: bool = False) -> tuple[Segment, PayloadMemory]:
+    """Anybody, once it is made (`run control` says so): the segment, and views of it that are valid until it is closed.
+
+    Raises:
+        LayoutMismatchError: There is none, or it is not what the manifest in it says.
+    """
+    segment = attach_segment(run_id, PAYLOAD, readonly=readonly)
+    sizes = Words(PAYLOAD_SIZES, segment.buf, PayloadLayout(0, 0, 0, 0, 0, 0).sizes_at).to_dict()
+    layout = PayloadLayout(run.max_workers, run.ring_slots, **sizes)
+    if layout.num_bytes != len(segment.buf):
+        raise LayoutMismatchError(f"{segment.name} has {len(segment.buf)} bytes; expected {layout.num_bytes}")
+    memory = PayloadMemory(segment.buf, layout)
+    expected = layout_of_payload(memory.needs, memory.action, run)
+    if layout != expected:
+        raise LayoutMismatchError(f"{segment.name} has blocks of {layout.sizes}; by its manifest {expected.sizes}")
+    return segment, memory
+
+
+def _manifest(needs: PolicyNeeds, action: ActionSpec) -> bytes:
+    return json.dumps({"needs": needs.to_json(), "action": action.to_json()}).encode()
