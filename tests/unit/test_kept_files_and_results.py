@@ -43,8 +43,8 @@ RUNS = keep.read_runs(KEPT)
 #: Where a network computes, the last bits are those of one kind of CPU and of one PyTorch.
 COMPUTED = [name for name, words in RUNS["virtual"].items() if words[words.index("--policy") + 1] != "random"]
 
-#: Of summary.json: where the run was kept.
-PLACES = {"path", "out"}
+#: Of summary.json: where the run was kept, and how large its recording is, which may have new columns.
+PLACES = {"path", "out", "bytes"}
 
 
 def exit_code(program: Any, *words: object) -> int:
