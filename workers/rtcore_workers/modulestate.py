@@ -9,7 +9,7 @@ import random
 import threading
 import types
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -86,8 +86,21 @@ class FromFile(nn.Module):
     def inner(self) -> nn.Module:
         return self._inner[0]
 
-    def forward(self, *inputs: Any) -> Any:
-        return self.inner(*inputs)
+    def forward(self, *inputs: Any, **given: Any) -> Any:
+        return self.inner(*inputs, **given)
+
+
+class PlainCallable(nn.Module):
+    """A policy that is no module: any callable, which takes and gives NumPy arrays. It has no weights to share."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        # In a tuple, so that nn.Module does not look into it.
+        self._inner = (function,)
+
+    @property
+    def inner(self) -> Callable[..., Any]:
+        return self._inner[0]
 
 
 class WriteWatch:

@@ -11,6 +11,7 @@ from gymnasium import spaces
 from rtcore.errors import PolicyError
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore_workers.policies import EpsilonSchedule, ExploringPolicy, InferenceTiming, PolicyInfo
+from rtcore_workers.policies.base import FrameOnly
 
 pytestmark = pytest.mark.unit
 
@@ -24,7 +25,7 @@ SPACES = [
 BUTTONS = spaces.Discrete(7)
 
 
-class Constant:
+class Constant(FrameOnly):
     """Always the lowest action; says it clipped one."""
 
     def __init__(self, action: ActionSpec) -> None:
@@ -103,7 +104,7 @@ def test_a_resumed_run_goes_on_with_the_draws_where_the_one_before_stopped():
 
 def test_random_actions_are_counted_and_the_inner_policy_takes_its_time_all_the_same():
     policy = exploring(epsilon=0.5)
-    inner = policy._inner
+    inner = policy.inner
     explored = []
     for tick in range(200):
         policy.act(frame_seq=tick, out=np.zeros((1,), np.int64))
@@ -116,7 +117,7 @@ def test_random_actions_are_counted_and_the_inner_policy_takes_its_time_all_the_
     assert any("epsilon 0.5" in note for note in policy.info.notes)
     spared = exploring(epsilon=0.5, always_infer=False)
     actions_of(spared, range(200))
-    assert spared._inner.num_calls == 200 - spared.num_explored
+    assert spared.inner.num_calls == 200 - spared.num_explored
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def as_tuple(_observation: Any, _action: Any) -> nn.Module:
 
 
 def not_a_module(_observation: Any, _action: Any) -> Any:
-    return lambda frames: frames
+    return 7
 
 
 def broken(_observation: Any, _action: Any) -> nn.Module:
@@ -210,7 +210,7 @@ def test_the_largest_value_of_a_bfloat16_network_wins():
         ("no_such_module:make", {}, "PYTHONPATH", ModuleNotFoundError),
         (own("sum_of_pixel"), {}, "did you mean 'sum_of_pixels'", AttributeError),
         (own("BUTTONS"), {}, "expected a function or class", None),
-        (own("not_a_module"), {}, "returned function; expected an nn.Module", None),
+        (own("not_a_module"), {}, "returned int; expected an nn.Module, or any callable", None),
         (own("broken"), {}, "ZeroDivisionError: inside the factory", ZeroDivisionError),
         (own("fixed"), {"value": 1}, "did you mean 'values'", TypeError),
         (own("fixed"), {}, "values", TypeError),

@@ -105,7 +105,6 @@ class Keeps(nn.Module):
     ("what", "named"),
     (
         ("state", " state"),
-        ("hidden", " hidden"),
         ("frames", " frames"),
         ("queue", " queue"),
         ("every", " state"),
@@ -116,6 +115,13 @@ def test_a_state_that_is_kept_from_call_to_call_is_warned_of_by_name(what: str, 
     (note,) = load(f"{HERE}:Keeps", what=what, shared=shared).info.notes
     assert note.startswith(f"WARNING: the policy keeps a state from call to call (attribute{named})")
     assert "--chunk" in note
+    assert "initial_state()" in note
+
+
+@pytest.mark.parametrize("shared", (True, False))
+def test_a_state_in_a_buffer_is_refused_with_how_to_carry_it(shared: bool) -> None:
+    with pytest.raises(PolicyError, match=r"state in its buffers \(hidden\).*initial_state\(\).*next state"):
+        load(f"{HERE}:Keeps", what="hidden", shared=shared)
 
 
 def test_looking_for_a_state_leaves_no_trace_in_the_policy() -> None:
@@ -224,8 +230,8 @@ class Pair(Keeps):
         return self.layer(x), x
 
 
-def function(observation_space, action_space):
-    return lambda x: x
+def number(observation_space, action_space):
+    return 7
 
 
 @pytest.mark.parametrize(
@@ -233,7 +239,7 @@ def function(observation_space, action_space):
     (
         ("Lazy", r"'layer.weight' is not initialised yet.*nn.Linear\(n, ...\) for nn.LazyLinear"),
         ("Pair", "returned tuple; expected one tensor.*of a mean and a value the mean"),
-        ("function", "returned function; expected an nn.Module"),
+        ("number", "returned int; expected an nn.Module, or any callable"),
         ("ACTION", "'ACTION' is Discrete; expected a function or class"),
     ),
 )

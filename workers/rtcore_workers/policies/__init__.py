@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rtcore.clock import Clock
 from rtcore.errors import PolicyConfigError, PolicyError
 from rtcore.learn.policy import WITHOUT_NETWORK
 from rtcore.memory.history import History
 from rtcore.spaces import ActionSpec, ObservationSpec
+from rtcore.spaces.payload import COMMITTED_TICKS
 from rtcore_workers.policies.base import (
     InferenceTiming,
     PaddedPolicy,
@@ -106,12 +107,15 @@ def load_policy(
     clock: Clock | None = None,
     history: History | None = None,
     share: Share | None = None,
+    extras: Mapping[str, Any] | None = None,
+    committed_ticks: int = COMMITTED_TICKS,
+    is_head: bool = False,
 ) -> Policy:
     """Build a policy and, if it has a network, run it once, so that a wrong one fails here and not at a tick.
 
     `name` is one of BUILTIN_POLICIES or "module:factory"; the factory is called as
-    factory(observation_space, action_space, **args) and returns an nn.Module that maps a batch of one raw
-    observation, shape (1, *observation_shape), or where the space is a Dict a dict of such parts, to what
+    factory(observation_space, action_space, **args) and returns an nn.Module, or any callable, that maps a batch of
+    one raw observation, shape (1, *observation_shape), or where the space is a Dict a dict of such parts, to what
     `ActionSpec.from_policy_output` accepts. `args` may hold `pad_ms` for any policy: each inference then takes at
     least that long. Weights drawn at construction depend on `seed` alone, so that all workers hold the same ones;
     `worker_index` only chooses the GPU.
@@ -123,6 +127,9 @@ def load_policy(
     `share(build, plain)` builds the network (with `build`) and says where its weights come from; it may be called
     a second time, with plain=True, to do it the most ordinary way. None: they are the policy's own.
 
+    `extras`, `committed_ticks`: the settings `policy_extras` and `context_ticks`. `is_head`: the fast part of a policy
+    with two speeds, which no `pad_ms` slows down.
+
     PolicyConfigError says what is wrong with the name or the arguments, PolicyError with the network; ConfigError with
     the device.
     """
@@ -130,6 +137,8 @@ def load_policy(
     positive_int(name, "chunk", chunk)
     history = history or History()
     observation, past_actions = history.stacked(observation), history.empty_past_actions(action)
+    if name in WITHOUT_NETWORK and (extras or is_head):
+        raise PolicyConfigError(f"policy {name!r} gives no {'extras' if extras else 'features'}: it computes nothing")
     policy: Policy
     if name == "random":
         policy = RandomPolicy(observation, action, seed=seed, clock=clock, past_actions=past_actions)
@@ -166,10 +175,13 @@ def load_policy(
                 clock=clock,
                 past_actions=past_actions,
                 weights=weights,
+                extras=extras,
+                committed_ticks=committed_ticks,
+                is_head=is_head,
             )
 
         policy = run(*build(), None) if share is None else _share_weights(share, build, run)
-    return policy if pad_ms is None else PaddedPolicy(policy, pad_ms, clock)
+    return policy if pad_ms is None or is_head else PaddedPolicy(policy, pad_ms, clock)
 
 
 def _share_weights(share: Share, build: Build, run: Callable[[nn.Module, str, Weights | None], Policy]) -> Policy:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rtcore.clock import NS_PER_MS, Clock, MonotonicClock
 from rtcore.errors import PolicyConfigError
 from rtcore.scheduling.dispatch import ChunkRest
+from rtcore.spaces.payload import PolicyNeeds
 
 Array: TypeAlias = NDArray[Any]
 
@@ -24,6 +25,7 @@ class InferenceTiming:
 
     CUDA event times on a GPU; on a CPU the host clock, all of it in `compute_ns`. `clipped`: actions of the last
     chunk that were outside a Box action space and were clipped into it. `explored`: actions of it drawn at random.
+    `abstained`: 1 where the policy gave no action.
     `policy_version`, `policy_checksum`: of the weights it used; 0 for a policy that has none in a parameter store.
     """
 
@@ -32,6 +34,7 @@ class InferenceTiming:
     d2h_ns: int = 0
     clipped: int = 0
     explored: int = 0
+    abstained: int = 0
     policy_version: int = 0
     policy_checksum: int = 0
 
@@ -88,25 +91,65 @@ class Policy(Protocol):
         """The last `act`, without padding. Always the same object, overwritten by each `act`."""
         ...
 
+    @property
+    def needs(self) -> PolicyNeeds:
+        """What travels to it and from it beside the frame and the action."""
+        ...
+
+    @property
+    def context(self) -> memoryview | None:
+        """Staging memory of a job's context, `needs.context(action)`; None: it has none. Always the same memory.
+
+        Where its `state_tick` is -1, `act` begins from the policy's initial state.
+        """
+        ...
+
+    @property
+    def payload(self) -> memoryview | None:
+        """What the last `act` gave beside the actions, `needs.payload`; None: it gives nothing. Always the same memory.
+
+        A head fills the extras alone.
+        """
+        ...
+
     def act(self, *, frame_seq: int, out: Array, tick: int | None = None) -> None:
         """Fill `out`, shape (chunk, *action_shape) and the action's dtype, from the staged observation.
 
         `frame_seq` (0 or more) is the number of the staged frame, `tick` the tick that made it (None: the same
         number, as on the virtual clock); policies that draw random numbers draw them from the seed and one of
-        these alone. PolicyError if the network's output is not an action.
+        these alone. With `timing.abstained` there is no action in `out`. PolicyError if the policy's answer is not as
+        it declared.
         """
         ...
 
 
-class PaddedPolicy:
-    """Makes every `act` of another policy take at least `pad_ms`: a small network in place of a large one."""
+class FrameOnly:
+    """A policy that takes the frame alone, with its history, and gives actions alone."""
 
-    def __init__(self, inner: Policy, pad_ms: float, clock: Clock | None = None) -> None:
-        self.info = replace(inner.info, pad_ms=pad_ms)
+    needs = PolicyNeeds()
+    context: memoryview | None = None
+    payload: memoryview | None = None
+
+
+class WrappedPolicy:
+    """A policy around another one, whose memory it hands through."""
+
+    def __init__(self, inner: Policy, info: PolicyInfo) -> None:
+        self.info = info
         self.observation = inner.observation
         self.past_actions = inner.past_actions
         self.timing = inner.timing
+        self.needs = inner.needs
+        self.context = inner.context
+        self.payload = inner.payload
         self.inner = inner
+
+
+class PaddedPolicy(WrappedPolicy):
+    """Makes every `act` of another policy take at least `pad_ms`: a small network in place of a large one."""
+
+    def __init__(self, inner: Policy, pad_ms: float, clock: Clock | None = None) -> None:
+        super().__init__(inner, replace(inner.info, pad_ms=pad_ms))
         self._pad_ns = round(pad_ms * NS_PER_MS)
         self._clock = clock or MonotonicClock()
 
@@ -117,17 +160,13 @@ class PaddedPolicy:
         self._clock.sleep_until_ns(start_ns + self._pad_ns)
 
 
-class ChunkFiller:
+class ChunkFiller(WrappedPolicy):
     """A policy of one action whose answer is a whole chunk: its action first, then `rest`, or that action again."""
 
     def __init__(self, inner: Policy, rest: Array | None) -> None:
         """`rest`: an action, (*action_shape); None: the inner policy's."""
         note = "one decision a chunk, which is held" if rest is None else "one decision a chunk, then no-ops"
-        self.info = replace(inner.info, notes=(*inner.info.notes, note))
-        self.observation = inner.observation
-        self.past_actions = inner.past_actions
-        self.timing = inner.timing
-        self.inner = inner
+        super().__init__(inner, replace(inner.info, notes=(*inner.info.notes, note)))
         self._rest = rest
 
     def act(self, *, frame_seq: int, out: Array, tick: int | None = None) -> None:

@@ -1,15 +1,15 @@
-"""Run a module on one observation at a time, with all memory set aside beforehand: on a CPU, or on a GPU.
+"""Run a policy on one observation at a time, with all memory set aside beforehand: on a CPU, or on a GPU.
 
 The CUDA part has not yet been run on a GPU; `docs/gpu.md` keeps the record.
 """
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -19,37 +19,100 @@ from rtcore.clock import Clock, MonotonicClock
 from rtcore.errors import PolicyError
 from rtcore.host.devices import device_names, no_gpu, no_such_gpu
 from rtcore.spaces import ObservationSpec
+from rtcore.spaces.payload import CONTEXT_WORDS, Block
+from rtcore_workers.modulestate import PlainCallable
 from rtcore_workers.policies.base import Array, InferenceTiming
+from rtcore_workers.policies.calling import Calling
 from rtcore_workers.weights.on_device import Copies
 
 _NUM_WARM_UP_RUNS = 3
 _NS_PER_EVENT_MS = 1_000_000
+_WORD_AT = {name: at for at, name in enumerate(CONTEXT_WORDS)}
+_STATE_TICK = _WORD_AT["state_tick"]
 #: Of torch's messages when a graph is built on tensors of the inference mode.
 _OF_AUTOGRAD = ("nference tensor", "does not require grad", "requires_grad", "grad_fn")
 
 
 class Executor(Protocol):
-    """One module, one staging buffer, one output buffer; used by one thread."""
+    """One policy, one staging buffer, one output buffer; used by one thread."""
 
     #: Staging buffer of the frame's shape and dtype: fill it, then `run`. Always the same array. Of a Dict observation
-    #: the module gets the parts.
+    #: the policy gets the parts.
     observation: Array
-    #: Staging buffer of the past actions, the module's second argument; None: it has only one.
+    #: Staging buffer of the past actions, the policy's second argument; None: it has only one.
     past_actions: Array | None
-    #: Host output of the last run, batch of one first. Always the same array: overwritten by each run.
-    output: Array
+    #: What travels beside them, before a run and after it.
+    beside: Beside
+    #: Host output of the last run, batch of one first. Always the same array: overwritten by each run. None: a plain
+    #: callable has not given an action yet.
+    output: Array | None
     #: Parts of the last run [ns]. Always the same object.
     timing: InferenceTiming
     device: str
     #: What a user should know, such as a CUDA graph that could not be captured.
     notes: tuple[str, ...]
 
-    def run(self) -> Array:
-        """Run the module on `observation`; `output`, in which floats of any width have become float32.
+    def run(self) -> Array | None:
+        """Run the policy on `observation`; `output`, in which floats of any width have become float32.
 
-        PolicyError if the module returns no tensor, or another shape than before.
+        None: it gave no action this time, which only a plain callable may. PolicyError if it returns no tensor, or
+        another shape than before.
         """
         ...
+
+
+class Beside:
+    """Host memory of what travels beside the frame and the action: a context to the policy, a payload from it.
+
+    `context`, `payload`: each one block of bytes, None where the policy has none; always the same memory.
+    """
+
+    def __init__(self, calling: Calling, allocate: Callable[[int], memoryview]) -> None:
+        needs = calling.needs
+        self.context = allocate(calling.block.nbytes) if calling.block else None
+        self.payload = allocate(needs.payload.nbytes) if needs.payload else None
+        self.given = calling.block.views(self.context) if self.context is not None else {}
+        self.returned = needs.payload.views(self.payload) if self.payload is not None else {}
+        self._initial = [(self.given[f"state.{name}"], array) for name, array in calling.initial.items() if self.given]
+        self._kept = [(self.returned[f"state.{name}"], self.given[f"state.{name}"]) for name in needs.state.names]
+        if self.given:
+            # As at an episode's begin: what a warm-up sees.
+            words = self.given["words"]
+            for name, value in (("is_first", 1), ("state_tick", -1), ("features_tick", -1)):
+                words[_WORD_AT[name]] = value
+
+    def begin(self) -> None:
+        """Before a run: an episode begins with the initial state."""
+        if self._initial and self.given["words"][_STATE_TICK] < 0:
+            for target, array in self._initial:
+                target[...] = array
+
+    def nothing_returned(self) -> None:
+        """The policy gave nothing: no extras, and its state is what it was."""
+        for array in self.returned.values():
+            array[...] = 0
+        for target, array in self._kept:
+            target[...] = array
+
+
+class _Outlet(NamedTuple):
+    """Where an array of an answer goes. `shapes`: that it may have, with and without the batch."""
+
+    name: str
+    target: Any
+    shapes: tuple[tuple[int, ...], ...]
+    dtype: Any
+
+
+def _outlets(calling: Calling, targets: Mapping[str, Any], dtype_of: Callable[[str], Any]) -> list[_Outlet]:
+    """Of all that this part of a policy returns; what it does not stays as it is."""
+    outlets = []
+    for name, shape, dtype in calling.needs.payload.fields:
+        what = name.partition(".")[0]
+        if what == "extras" or (what == "state" and calling.has_state) or (what, calling.part) == ("features", "trunk"):
+            shapes = (shape, (1, *shape)) if what == "extras" else (shape,)
+            outlets.append(_Outlet(name, targets[name], shapes, dtype_of(dtype)))
+    return outlets
 
 
 def make_executor(
@@ -60,26 +123,35 @@ def make_executor(
     clock: Clock | None = None,
     past_actions: Array | None = None,
     copies: Copies | None = None,
+    calling: Calling | None = None,
 ) -> Executor:
     """An executor, warmed up on an all-zero observation, on "cpu" or "cuda:i" (see `resolve_device`).
 
     `past_actions`: an array like those that are the module's second argument, without the batch axis; its values are
     what the warm-up sees. None: the module has one argument. `copies`: of the module's weights on a GPU, where
-    they change.
+    they change. `calling`: what else it is given and returns; None: nothing.
     """
+    calling = calling or Calling()
+    if isinstance(module, PlainCallable):
+        return CallableExecutor(module, observation, clock or MonotonicClock(), past_actions, calling)
     if device == "cpu":
-        return CpuExecutor(module, observation, clock or MonotonicClock(), past_actions)
-    return CudaExecutor(module, observation, device, past_actions, copies)
+        return CpuExecutor(module, observation, clock or MonotonicClock(), past_actions, calling)
+    return CudaExecutor(module, observation, device, past_actions, copies, calling)
 
 
 class CpuExecutor:
     """Inference on one CPU thread. Sets the number of torch threads of this whole process to 1.
 
-    The input tensor is the staging buffer itself; nothing is copied in. A run allocates what the module does.
+    The input tensors are the staging buffers themselves; nothing is copied in. A run allocates what the module does.
     """
 
     def __init__(
-        self, module: nn.Module, observation: ObservationSpec, clock: Clock, past_actions: Array | None = None
+        self,
+        module: nn.Module,
+        observation: ObservationSpec,
+        clock: Clock,
+        past_actions: Array | None = None,
+        calling: Calling | None = None,
     ) -> None:
         torch.set_num_threads(1)
         self.device = "cpu"
@@ -88,48 +160,95 @@ class CpuExecutor:
         self.timing = InferenceTiming()
         self._clock = clock
         self.past_actions: Array | None = None if past_actions is None else past_actions.copy()
+        self._calling = calling = calling or Calling()
+        self.beside = Beside(calling, lambda num_bytes: np.zeros(num_bytes, np.uint8).data)
         staging = [self.observation] if self.past_actions is None else [self.observation, self.past_actions]
-        self._call = _bound(module, observation, [torch.from_numpy(array).unsqueeze(0) for array in staging])
+        inputs = [self._input_of(array[np.newaxis, ...]) for array in staging]
+        context = {name: self._input_of(array) for name, array in self.beside.given.items()}
+        self._call = calling.bind(self._called(module), observation, inputs, context)
+        self._outlets = _outlets(calling, self.beside.returned, self._dtype_of)
         self._mode: type[torch.inference_mode] | type[torch.no_grad] = torch.inference_mode
-        self.output: Array = np.array(self._infer())
+        first = self._infer()
+        self.output: Array | None = None if first is None else np.array(first)
 
-    def run(self) -> Array:
+    def run(self) -> Array | None:
         start_ns = self._clock.now_ns()
         result = self._infer()
-        if result.shape != self.output.shape:
-            raise _changed_shape(result.shape, self.output.shape)
-        self.output[...] = result
+        self.timing.abstained = int(result is None)
+        if result is not None:
+            if self.output is None:
+                self.output = np.array(result)
+            if result.shape != self.output.shape:
+                raise _changed_shape(result.shape, self.output.shape)
+            self.output[...] = result
         self.timing.compute_ns = self._clock.now_ns() - start_ns
-        return self.output
+        return None if result is None else self.output
 
-    def _infer(self) -> Array:
+    def _called(self, module: Any) -> Any:
+        return module
+
+    def _input_of(self, array: Array) -> Any:
+        return torch.from_numpy(array)
+
+    def _dtype_of(self, name: str) -> Any:
+        return getattr(torch, name)
+
+    def _infer(self) -> Array | None:
+        self.beside.begin()
         try:
             with self._mode():
-                return _plain_output(self._call()).numpy()
+                action, returned = self._calling.parts_of(self._call())
+                for outlet in self._outlets:
+                    leaf = _fitting(self._calling, outlet, _dense(outlet.name, returned[outlet.name]))
+                    outlet.target[...] = leaf.detach().numpy().reshape(outlet.target.shape)
+                return _plain_output(action).numpy()
         except RuntimeError as error:
-            if not any(word in str(error) for word in _OF_AUTOGRAD):
-                raise
-            if self._mode is torch.no_grad:
-                raise PolicyError(
-                    f"the policy's module differentiates in its forward, and torch says: {error}. Do it under "
-                    "torch.enable_grad(), in no torch.inference_mode() of your own (or within "
-                    "torch.inference_mode(False)), on tensors that were cloned there"
-                ) from error
+            self._mode, note = _mode_after(error, self._mode)
         # The module differentiates in its forward: what inference mode made cannot be part of that.
-        self._mode = torch.no_grad
-        self.notes = (
-            *self.notes,
-            "autograd in forward: no_grad mode instead of inference mode, which is quicker",
-        )
+        self.notes = (*self.notes, note)
         return self._infer()
+
+
+class CallableExecutor(CpuExecutor):
+    """Runs a policy that is no module: NumPy arrays in and out, and None where it gives no action this time."""
+
+    def _called(self, module: Any) -> Any:
+        return module.inner
+
+    def _input_of(self, array: Array) -> Any:
+        return array
+
+    def _dtype_of(self, name: str) -> Any:
+        return np.dtype(name)
+
+    def _infer(self) -> Array | None:
+        self.beside.begin()
+        result = self._call()
+        if result is None:
+            self.beside.nothing_returned()
+            return None
+        action, returned = self._calling.parts_of(result)
+        for outlet in self._outlets:
+            leaf = _fitting(self._calling, outlet, np.asarray(returned[outlet.name]))
+            outlet.target[...] = leaf.reshape(outlet.target.shape)
+        if action is None:
+            return None
+        output = np.asarray(action)
+        if output.dtype.kind not in "fiub":
+            raise PolicyError(
+                f"the policy returned {type(action).__name__} as its action; expected an array of numbers for a batch "
+                "of one, or None for no action this time. A factory takes two arguments: observation_space and "
+                "action_space"
+            )
+        return output.astype(np.float32) if output.dtype.kind == "f" else output
 
 
 class CudaExecutor:
     """Inference on one GPU, on an own stream of high priority. Not yet run on a GPU.
 
-    Input and output live at fixed addresses on both sides (pinned on the host). The module is captured
-    into a CUDA graph after a warm-up; if that fails it runs eagerly and `notes` says so. Parameters changed
-    in place are seen by the next run. With a graph a run allocates nothing. It sleeps, not spins, to wait.
+    Input and output live at fixed addresses on both sides (pinned on the host), context and payload as well. The
+    module is captured into a CUDA graph after a warm-up; if that fails it runs eagerly and `notes` says so. Parameters
+    changed in place are seen by the next run. With a graph a run allocates nothing. It sleeps, not spins, to wait.
 
     `copies`: the weights exist more than once, and a run uses the active ones. Each copy has a graph of its own.
     """
@@ -141,6 +260,7 @@ class CudaExecutor:
         device: str,
         past_actions: Array | None = None,
         copies: Copies | None = None,
+        calling: Calling | None = None,
     ) -> None:
         self.device = device
         self.notes: tuple[str, ...] = ()
@@ -148,34 +268,51 @@ class CudaExecutor:
         self._cuda_device = torch.device(device)
         self._module = module.to(self._cuda_device)
         self._copies = copies
+        self._calling = calling = calling or Calling()
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
         staging: list[Array] = [np.zeros(observation.shape, observation.np_dtype)]
         staging += [] if past_actions is None else [past_actions]
         self._host_inputs = [torch.from_numpy(array[np.newaxis, ...]).pin_memory() for array in staging]
         self.observation: Array = self._host_inputs[0][0].numpy()
         self.past_actions: Array | None = None if past_actions is None else self._host_inputs[1][0].numpy()
-        with torch.cuda.device(self._cuda_device), torch.inference_mode():
+        self.beside = Beside(calling, _pinned)
+        self.beside.begin()
+        self._mode: type[torch.inference_mode] | type[torch.no_grad] = torch.inference_mode
+        with torch.cuda.device(self._cuda_device):
             # Lower is more urgent: above the default 0, on which a learner runs.
             self._stream = torch.cuda.Stream(priority=-1)  # type: ignore[no-untyped-call]
-            self._inputs = [each.to(self._cuda_device) for each in self._host_inputs]
-            self._call = _bound(self._module, observation, self._inputs)
+            # Not in inference mode: a module may differentiate in its forward.
+            inputs = [each.to(self._cuda_device) for each in self._host_inputs]
+            self._copied_in = list(zip(inputs, self._host_inputs, strict=True))
+            context = self._on_device(self.beside.context, calling.block, self._copied_in)
+            self._copied_out: list[tuple[Tensor, Tensor]] = []
+            payload = self._on_device(self.beside.payload, calling.needs.payload, self._copied_out)
+            self._outlets = _outlets(calling, payload, lambda name: getattr(torch, name))
+            self._call = calling.bind(self._module, observation, inputs, context)
             # The first one last: it is the active one, and the module has its weights when this is done.
             for copy in reversed(range(copies.num_copies if copies is not None else 1)):
                 if copies is not None:
                     copies.bind(copy)
-                self._output = self._warm_up()
+                try:
+                    self._output = self._warm_up()
+                except RuntimeError as error:
+                    self._mode, note = _mode_after(error, self._mode)
+                    self.notes = (*self.notes, note)
+                    self._output = self._warm_up()
                 self._capture(copy)
-            self._host_output = torch.empty_like(self._output, device="cpu", pin_memory=True)
+            host_output = torch.empty_like(self._output, device="cpu", pin_memory=True)
+            self._host_output = host_output
             self._events = [_new_event() for _ in range(4)]
             torch.cuda.synchronize()
-        self.output: Array = self._host_output.numpy()
+        self.output: Array | None = host_output.numpy()
         self.run()
 
-    def run(self) -> Array:
+    def run(self) -> Array | None:
+        self.beside.begin()
         begin, copied_in, computed, copied_out = self._events
         with torch.cuda.device(self._cuda_device), torch.cuda.stream(self._stream), torch.inference_mode():
             begin.record()
-            for device_input, host_input in zip(self._inputs, self._host_inputs, strict=True):
+            for device_input, host_input in self._copied_in:
                 device_input.copy_(host_input, non_blocking=True)
             copied_in.record()
             captured = self._graphs.get(self._copies.active if self._copies is not None else 0)
@@ -183,11 +320,13 @@ class CudaExecutor:
                 graph, self._output = captured
                 graph.replay()
             else:
-                self._output = _plain_output(self._call())
+                self._output = self._compute()
                 if self._output.shape != self._host_output.shape:
                     raise _changed_shape(tuple(self._output.shape), tuple(self._host_output.shape))
             computed.record()
             self._host_output.copy_(self._output, non_blocking=True)
+            for device_returned, host_returned in self._copied_out:
+                host_returned.copy_(device_returned, non_blocking=True)
             copied_out.record()
         copied_out.synchronize()
         self.timing.h2d_ns = round(begin.elapsed_time(copied_in) * _NS_PER_EVENT_MS)
@@ -195,13 +334,38 @@ class CudaExecutor:
         self.timing.d2h_ns = round(computed.elapsed_time(copied_out) * _NS_PER_EVENT_MS)
         return self.output
 
+    def _on_device(
+        self, memory: memoryview | None, block: Block, copied: list[tuple[Tensor, Tensor]]
+    ) -> dict[str, Tensor]:
+        """The arrays of a block in the device's memory; what is to be copied with each run goes into `copied`."""
+        if memory is None:
+            return {}
+        host = torch.frombuffer(memory, dtype=torch.uint8)
+        device = host.to(self._cuda_device)
+        copied.append((device, host))
+        views = {}
+        for name, shape, dtype in block.fields:
+            at, kind = block.offsets[name], getattr(torch, dtype)
+            part = device[at : at + math.prod(shape) * kind.itemsize]
+            views[name] = part.view(kind).view(shape)
+        return views
+
+    def _compute(self) -> Tensor:
+        """The output; what else the policy returns goes to its place in the device's memory."""
+        with self._mode():
+            action, returned = self._calling.parts_of(self._call())
+            for outlet in self._outlets:
+                leaf = _fitting(self._calling, outlet, _dense(outlet.name, returned[outlet.name]))
+                outlet.target.copy_(leaf.detach().reshape(outlet.target.shape))
+            return _plain_output(action)
+
     def _warm_up(self) -> Tensor:
         """Let libraries choose kernels and allocate, on a side stream as graph capture demands."""
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(_NUM_WARM_UP_RUNS):
-                output = _plain_output(self._call())
+                output = self._compute()
         torch.cuda.current_stream().wait_stream(side)
         torch.cuda.synchronize()
         return output
@@ -210,22 +374,40 @@ class CudaExecutor:
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
-                output = _plain_output(self._call())
+                output = self._compute()
         except RuntimeError as error:
             torch.cuda.synchronize()
-            self.notes = (f"CUDA graph capture failed, the policy runs eagerly: {error}",)
+            self.notes = (*self.notes, f"CUDA graph capture failed, the policy runs eagerly: {error}")
             return
         self._graphs[copy] = graph, output
 
 
+class Called(NamedTuple):
+    """What one call of a policy gave: its result, as it was returned, and its action."""
+
+    result: Any
+    output: Array
+
+
 def output_of(
-    module: nn.Module, observation: ObservationSpec, frame: Array, past_actions: Array | None, device: str
-) -> Array:
-    """What a module returns for one frame, called once, without anything set aside."""
+    module: nn.Module,
+    observation: ObservationSpec,
+    frame: Array,
+    past_actions: Array | None,
+    device: str,
+    calling: Calling | None = None,
+) -> Called:
+    """Call a module once on a frame, as at an episode's begin, without anything set aside."""
+    calling = calling or Calling()
+    beside = Beside(calling, lambda num_bytes: np.zeros(num_bytes, np.uint8).data)
+    beside.begin()
     staging = [frame] if past_actions is None else [frame, past_actions]
     inputs = [torch.from_numpy(array.copy()).unsqueeze(0).to(device) for array in staging]
+    context = {name: torch.from_numpy(array).to(device) for name, array in beside.given.items()}
     with torch.no_grad():
-        return np.array(_plain_output(_bound(module.to(device), observation, inputs)()).cpu().numpy())
+        result = calling.bind(module.to(device), observation, inputs, context)()
+        action, _ = calling.parts_of(result)
+        return Called(result, np.array(_plain_output(action).cpu().numpy()))
 
 
 def resolve_device(device: str, worker_index: int) -> str:
@@ -263,13 +445,47 @@ def mps_status() -> str:
     return "MPS daemon running" if (pipes / "control").exists() else "MPS daemon not running"
 
 
-def _bound(module: nn.Module, observation: ObservationSpec, inputs: list[Tensor]) -> Callable[[], Any]:
-    """A call of the module on these tensors, whose values may change: a Dict's frame as the parts that are in it."""
-    if not observation.parts:
-        return partial(module, *inputs)
-    parts, past_actions = observation.unpack(inputs[0]), inputs[1:]
-    # A dict of the call's own: the module may take it apart.
-    return lambda: module(dict(parts), *past_actions)
+def _pinned(num_bytes: int) -> memoryview:
+    return torch.zeros(num_bytes, dtype=torch.uint8).pin_memory().numpy().data
+
+
+def array_of(leaf: Any) -> Array:
+    """A tensor that a policy gave, or anything that NumPy takes, as an array of the host."""
+    if not isinstance(leaf, Tensor):
+        return np.asarray(leaf)
+    if leaf.dtype is torch.bfloat16:
+        raise PolicyError("the policy gave a tensor of bfloat16, which NumPy lacks; expected another: x.float()")
+    return _dense("array", leaf).detach().cpu().numpy()
+
+
+def _dense(name: str, leaf: Any) -> Tensor:
+    """A tensor of the payload; PolicyError for anything else."""
+    if not isinstance(leaf, Tensor) or leaf.layout is not torch.strided or leaf.is_nested:
+        raise PolicyError(
+            f"the policy's module returned {type(leaf).__name__} as {name.replace('.', ' ')}; expected a dense tensor"
+        )
+    return leaf
+
+
+def _fitting(calling: Calling, outlet: _Outlet, leaf: Any) -> Any:
+    """The array, if it is as it was declared."""
+    if leaf.dtype != outlet.dtype or tuple(leaf.shape) not in outlet.shapes:
+        got, expected = (str(kind).removeprefix("torch.") for kind in (leaf.dtype, outlet.dtype))
+        raise calling.misfit(outlet.name, (tuple(leaf.shape), got), (outlet.shapes[0], expected))
+    return leaf
+
+
+def _mode_after(error: RuntimeError, mode: type) -> tuple[type[torch.no_grad], str]:
+    """The mode for a module that differentiates in its forward, and the note of it; raises anything else again."""
+    if not any(word in str(error) for word in _OF_AUTOGRAD):
+        raise error
+    if mode is torch.no_grad:
+        raise PolicyError(
+            f"the policy's module differentiates in its forward, and torch says: {error}. Do it under "
+            "torch.enable_grad(), in no torch.inference_mode() of your own (or within "
+            "torch.inference_mode(False)), on tensors that were cloned there"
+        ) from error
+    return torch.no_grad, "autograd in forward: no_grad mode instead of inference mode, which is quicker"
 
 
 def _new_event() -> torch.cuda.Event:
@@ -281,9 +497,9 @@ def _plain_output(result: Any) -> Tensor:
     """The module's output, detached from its precision: numpy has no bfloat16."""
     if not isinstance(result, Tensor):
         raise PolicyError(
-            f"the policy's module returned {type(result).__name__}; expected one tensor of action values or "
-            "actions. Return only that from forward: of a mean and a value the mean, of a distribution a sample. A "
-            "recurrent state is not carried from frame to frame: use --obs-history"
+            f"the policy's module returned {type(result).__name__} as its action; expected one tensor of action values "
+            "or actions: of a mean and a value the mean, of a distribution a sample. No action this time (None) is "
+            "for plain callables: a CUDA graph always gives one"
         )
     if result.layout is not torch.strided or result.is_nested:
         raise PolicyError(

@@ -8,11 +8,12 @@ import numpy as np
 
 from rtcore.errors import PolicyConfigError
 from rtcore.spaces import ActionSpec
-from rtcore_workers.policies.base import Array, Policy
+from rtcore_workers.policies.base import Array, Policy, WrappedPolicy
 
 _MASK = (1 << 64) - 1
 #: Keeps the numbers of this module apart from others drawn from the same seed.
 _COIN_STREAM, _ACTION_STREAM = 0x5EED_C019, 0x5EED_AC71
+_EXTRAS_NOTE = "extras are those of the policy's own action, where a random one acts as well"
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def mix(*words: int) -> int:
     return value
 
 
-class ExploringPolicy:
+class ExploringPolicy(WrappedPolicy):
     """Another policy, with a random action instead of its own at a share of the ticks.
 
     The ticks fall into blocks of `explore_ticks`. In a block one coin and one action hold, drawn from (seed, block)
@@ -74,17 +75,15 @@ class ExploringPolicy:
     ) -> None:
         if explore_ticks < 1:
             raise PolicyConfigError(f"explore_ticks={explore_ticks} must be at least 1")
-        self.info = replace(inner.info, notes=(*inner.info.notes, _note(schedule, explore_ticks)))
-        self.observation = inner.observation
-        self.past_actions = inner.past_actions
-        self.timing = inner.timing
+        notes = [_note(schedule, explore_ticks), *([_EXTRAS_NOTE] if inner.needs.extras else [])]
+        super().__init__(inner, replace(inner.info, notes=(*inner.info.notes, *notes)))
         self.num_explored = 0
-        self._inner = inner
         self._action = action
         self._seed = seed
         self._schedule = schedule
         self._explore_ticks = explore_ticks
-        self._always_infer = always_infer
+        # What travels with the answer comes from the policy, whichever action acts.
+        self._always_infer = always_infer or bool(inner.needs.payload)
 
     def explores_at(self, tick: int) -> bool:
         """Whether an action chosen from the frame of `tick` is a random one."""
@@ -95,11 +94,12 @@ class ExploringPolicy:
         seen_tick = frame_seq if tick is None else tick
         explores = self.explores_at(seen_tick)
         if self._always_infer or not explores:
-            self._inner.act(frame_seq=frame_seq, out=out, tick=tick)
+            self.inner.act(frame_seq=frame_seq, out=out, tick=tick)
         self.timing.explored = 0
         if explores:
             self._draw(self._block_of(seen_tick), out)
             self.timing.explored = len(out)
+            self.timing.abstained = 0
             self.timing.clipped = 0
             self.num_explored += len(out)
 

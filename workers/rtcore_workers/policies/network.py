@@ -1,11 +1,12 @@
-"""Policies with a network: find the factory, build the module, run it through an executor."""
+"""Policies that compute: find the factory, build the module or the callable, run it through an executor."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -14,9 +15,11 @@ from rtcore.config.factories import import_factory_module, is_missing
 from rtcore.errors import PolicyConfigError, PolicyError
 from rtcore.host.seeding import the_same_for_all
 from rtcore.spaces import ActionSpec, ObservationSpec
-from rtcore_workers.modulestate import FromFile, Kept, changed, kept_by
+from rtcore.spaces.payload import COMMITTED_TICKS
+from rtcore_workers.modulestate import FromFile, Kept, PlainCallable, changed, kept_by
 from rtcore_workers.policies.base import Array, PolicyInfo, suggestion
-from rtcore_workers.policies.executors import make_executor, resolve_device
+from rtcore_workers.policies.calling import Calling, Part, calling_of, is_policy_itself
+from rtcore_workers.policies.executors import array_of, make_executor, output_of, resolve_device
 from rtcore_workers.policies.probing import Probe, named_first, scale_note, space_notes, state_note
 from rtcore_workers.weights.on_device import Copies, placed
 from rtcore_workers.weights.shared import SharedWeights, Weights, refuse_lazy
@@ -45,6 +48,13 @@ def build_module(
     global generator, depends on `seed` alone; the generators are left as they were.
     """
     factory = find_factory(name, built_in)
+    if isinstance(factory, nn.Module) or is_policy_itself(factory):
+        if args:
+            raise PolicyConfigError(
+                f"policy {name!r} is a policy itself, and got the arguments {', '.join(args)}; expected a factory for "
+                "these, which takes observation_space and action_space before them"
+            )
+        return _ready(factory), name
     if built_in and chunk > 1:
         args = {**args, "chunk": chunk}
     if act_history and (built_in or _takes(factory, "act_history")):
@@ -61,23 +71,30 @@ def build_module(
                 f"policy {name!r} raised {type(error).__name__}: {error}; expected an nn.Module from "
                 f"{_call_text(name, args)}. The traceback shows the line in the factory"
             ) from error
-    if not isinstance(module, nn.Module):
+    if not isinstance(module, nn.Module) and not callable(module):
         raise PolicyError(
-            f"policy {name!r} returned {type(module).__name__}; expected an nn.Module from "
-            f"{_call_text(name, args)}. Return the module itself; what is none goes into the forward of one"
+            f"policy {name!r} returned {type(module).__name__}; expected an nn.Module, or any callable that takes "
+            f"and gives NumPy arrays, from {_call_text(name, args)}"
         )
     shown = bound if built_in else args
     title = " ".join([name, *(f"{key}={value}" for key, value in shown.items() if key not in _GIVEN)])
-    refuse_lazy(module)
+    return _ready(module), title
+
+
+def _ready(policy: Any) -> nn.Module:
+    """A policy as it is called: in eval mode, where it is a module that has one."""
+    if not isinstance(policy, nn.Module):
+        return PlainCallable(policy)
+    refuse_lazy(policy)
     try:
-        module = module.eval()
+        policy = policy.eval()
     except NotImplementedError:  # torch.export's: it is what it was when it was written
-        return FromFile(module), title
-    return FromFile(module) if isinstance(module, torch.jit.ScriptModule) else module, title
+        return FromFile(policy)
+    return FromFile(policy) if isinstance(policy, torch.jit.ScriptModule) else policy
 
 
 class NetworkPolicy:
-    """A module behind an executor; the largest action value, or the action itself, is the action."""
+    """A module or a plain callable behind an executor; its largest action value, or its action itself, is applied."""
 
     def __init__(
         self,
@@ -92,25 +109,49 @@ class NetworkPolicy:
         clock: Clock | None = None,
         past_actions: Array | None = None,
         weights: Weights | None = None,
+        extras: Mapping[str, Any] | None = None,
+        committed_ticks: int = COMMITTED_TICKS,
+        is_head: bool = False,
     ) -> None:
         """`past_actions`: an array like those the module gets, without the batch. Fill `self.past_actions`, not it.
 
-        `weights`: of the module, where they change between inferences; held during each one only.
+        `weights`: of the module, where they change between inferences; held during each one only. `extras`,
+        `committed_ticks`: the settings `policy_extras` and `context_ticks`. `is_head`: the fast part of two speeds.
         """
-        resolved = resolve_device(device, worker_index)
-        is_file = isinstance(module, FromFile)
-        whose = module.inner if isinstance(module, FromFile) else module
-        num_parameters = sum(parameter.numel() for parameter in whose.parameters())
+        is_callable = isinstance(module, PlainCallable)
+        resolved = "cpu" if is_callable else resolve_device(device, worker_index)
+        whose: Any = module.inner if isinstance(module, FromFile | PlainCallable) else module
+        num_parameters = 0 if is_callable else sum(parameter.numel() for parameter in whose.parameters())
         copies: Copies | None = None
         notes: tuple[str, ...] = ()
         if isinstance(weights, SharedWeights):
             weights, copies, notes = placed(weights, resolved)
-        # The other workers have the same module: it is looked at once.
-        probe = Probe(module, observation, past_actions, resolved) if not worker_index else None
-        before = kept_by(module)
         try:
+            calling = _calling(
+                whose,
+                module,
+                observation,
+                action,
+                past_actions=past_actions,
+                device=resolved,
+                extras=extras,
+                committed_ticks=committed_ticks,
+                is_head=is_head,
+            )
+            if is_head:
+                past_actions = None
+            # The other workers have the same module: it is looked at once.
+            is_looked_at = not worker_index and not is_callable and calling.part == "whole"
+            probe = Probe(module, observation, past_actions, resolved, calling) if is_looked_at else None
+            before = kept_by(module) if probe is not None else {}
             self.executor = make_executor(
-                module, observation, resolved, clock=clock, past_actions=past_actions, copies=copies
+                module,
+                observation,
+                resolved,
+                clock=clock,
+                past_actions=past_actions,
+                copies=copies,
+                calling=calling,
             )
         except PolicyError:
             raise
@@ -118,29 +159,38 @@ class NetworkPolicy:
             raise PolicyError(
                 f"policy {title!r} raised {type(error).__name__}: {error}; expected it to take "
                 f"{_batch_of_one(observation)}{_and_past(past_actions)} on {resolved}. Cast and reshape the "
-                f"observation inside the module"
+                f"observation inside the {'callable' if is_callable else 'module'}"
             ) from error
         self.module = module
         self._weights = weights
         self.observation = self.executor.observation
         self.past_actions = self.executor.past_actions
         self.timing = self.executor.timing
-        own = ("weights: from the file, a copy in each worker; publish and checkpoints do not reach them",)
+        self.needs = calling.needs
+        self.context = self.executor.beside.context
+        self.payload = self.executor.beside.payload
+        if isinstance(module, FromFile):
+            notes = ("weights: from the file, a copy in each worker; publish and checkpoints do not reach them",)
+        elif is_callable:
+            notes = ("a plain callable: publish and checkpoints do not reach it",)
         found = _warnings(probe, before, module, observation, action) if probe is not None else []
-        notes = (*self.executor.notes, *(own if is_file else notes), *found)
+        notes = (*self.executor.notes, *notes, *found)
         self.info = PolicyInfo(title, num_parameters, synthetic=False, pad_ms=None, device=resolved, notes=notes)
         self._action = action
         self._chunk = chunk
         # The output for an all-zero observation, which the warm-up has computed, shows its shape and dtype.
-        action.from_policy_output(self.executor.output, chunk)
+        if self.executor.output is not None:
+            action.from_policy_output(self.executor.output, chunk)
 
     def act(self, *, frame_seq: int, out: Array, tick: int | None = None) -> None:
         """Fill `out` (chunk, *action_shape). The action depends on what is staged alone, not on the numbers."""
         output = self.executor.run() if self._weights is None else self._run_shared(self._weights)
-        out[...] = self._action.from_policy_output(output, self._chunk)
-        self.timing.clipped = self._action.count_clipped(output, self._chunk)
+        self.timing.clipped = 0
+        if output is not None:
+            out[...] = self._action.from_policy_output(output, self._chunk)
+            self.timing.clipped = self._action.count_clipped(output, self._chunk)
 
-    def _run_shared(self, weights: Weights) -> Array:
+    def _run_shared(self, weights: Weights) -> Array | None:
         version = weights.switch()
         try:
             output = self.executor.run()
@@ -150,12 +200,59 @@ class NetworkPolicy:
         return output
 
 
+def _calling(
+    policy: Any,
+    module: nn.Module,
+    observation: ObservationSpec,
+    action: ActionSpec,
+    *,
+    past_actions: Array | None,
+    device: str,
+    extras: Mapping[str, Any] | None,
+    committed_ticks: int,
+    is_head: bool,
+) -> Calling:
+    """How a policy is called. What the features of two speeds are, a call of its slow part shows."""
+    has_two_speeds = callable(getattr(policy, "think", None))
+    if is_head and not has_two_speeds:
+        raise PolicyError("a head is asked for, and the policy has no think(); expected one with think and act")
+
+    def of(part: Part) -> Calling:
+        return calling_of(
+            policy,
+            action,
+            act_history=past_actions is not None,
+            committed_ticks=committed_ticks,
+            extras=extras,
+            part=part,
+            array_of=array_of,
+            what="the policy" if isinstance(module, PlainCallable) else "the policy's module",
+        )
+
+    if not has_two_speeds:
+        return of("whole")
+    if isinstance(module, PlainCallable):
+        raise PolicyError("a policy with think() and act() is no nn.Module; expected one: both parts share its weights")
+    trunk = of("trunk")
+    frame = np.zeros(observation.shape, observation.np_dtype)
+    thought = output_of(module, observation, frame, past_actions, device, trunk)
+    features = trunk.features_in(thought.result, array_of)
+    return (of("head") if is_head else trunk).with_features(features, action)
+
+
 def _warnings(
     probe: Probe, before: Kept, module: nn.Module, observation: ObservationSpec, action: ActionSpec
 ) -> list[str]:
     """What the run's header is to say of the module. `before`: what it kept before its first call."""
     kept = kept_by(module)
     states = probe.states(changed(before, kept), draws=any(value.draws for value in kept.values()))
+    buffers = [name for name in states if name in dict(module.named_buffers())]
+    if buffers:
+        raise PolicyError(
+            f"the policy keeps a state in its buffers ({', '.join(buffers)}), and its output depends on it; expected "
+            "none that changes. Each worker has its own and sees only every N-th frame. Carry it: initial_state() "
+            "returns the first one, and forward(observation, state) returns (action, next state)"
+        )
     notes = [state_note(named_first(states, kept))] if states else []
     # Only where it could be wrong: it costs a call.
     scale = scale_note(probe.range(), action) if action.kind == "box" else None

@@ -18,6 +18,7 @@ from rtcore.host.seeding import the_same_for_all
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore_workers.modulestate import Kept
 from rtcore_workers.policies.base import Array
+from rtcore_workers.policies.calling import Calling
 from rtcore_workers.policies.executors import output_of
 
 #: Names in a message.
@@ -60,13 +61,19 @@ class Probe:
     """
 
     def __init__(
-        self, module: nn.Module, observation: ObservationSpec, past_actions: Array | None, device: str
+        self,
+        module: nn.Module,
+        observation: ObservationSpec,
+        past_actions: Array | None,
+        device: str,
+        calling: Calling | None = None,
     ) -> None:
         """Before the first call of `module`. What cannot be copied is called itself."""
         self._module = module
         self._observation = observation
         self._past_actions = past_actions
         self._device = device
+        self._calling = calling
         self._unused = _copy_of(module)
 
     def states(self, suspects: Sequence[str], *, draws: bool) -> list[str]:
@@ -112,8 +119,8 @@ class Probe:
         """The output for the last of the frames; for that one the global generators begin anew."""
         for frame in frames:
             with the_same_for_all(0):
-                output = output_of(module, self._observation, frame, self._past_actions, self._device)
-        return output
+                called = output_of(module, self._observation, frame, self._past_actions, self._device, self._calling)
+        return called.output
 
     def _twin(self) -> nn.Module:
         return self._module if self._unused is None else _copy_of(self._unused) or self._module
@@ -164,7 +171,8 @@ def state_note(names: Sequence[str]) -> str:
         f"WARNING: the policy keeps a state from call to call (attribute{plural} {', '.join(names[:_MOST_NAMED])}"
         f"{more}), and its output depends on it. Each worker keeps its own and sees only every N-th frame; no "
         "episode's end resets it, and warm-up and rehearsal are in it. A queue of actions: return all of them, with "
-        "--chunk. A memory of older frames: --obs-history and --act-history"
+        "--chunk. A memory of older frames: --obs-history and --act-history. A recurrent state: initial_state() gives "
+        "the first one, and forward(observation, state) returns (action, next state)"
     )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from rtcore.clock import Clock, MonotonicClock
 from rtcore.spaces import ActionSpec, ObservationSpec
-from rtcore_workers.policies.base import Array, InferenceTiming, PolicyInfo
+from rtcore_workers.policies.base import Array, FrameOnly, InferenceTiming, PolicyInfo
 
 #: Streams of random numbers that must not repeat each other.
 ACTION_STREAM, LATENCY_STREAM = 0, 1
@@ -17,7 +17,7 @@ def frame_rng(seed: int, stream: int, frame_seq: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(stream, frame_seq)))
 
 
-class RandomPolicy:
+class RandomPolicy(FrameOnly):
     """Samples the action space; an action is a pure function of (seed, frame_seq)."""
 
     def __init__(

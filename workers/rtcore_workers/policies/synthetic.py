@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from rtcore.clock import NS_PER_MS, Clock, MonotonicClock
 from rtcore.errors import PolicyConfigError
 from rtcore.spaces import ActionSpec, ObservationSpec
-from rtcore_workers.policies.base import Array, InferenceTiming, PolicyInfo, number, refuse_unknown
+from rtcore_workers.policies.base import Array, FrameOnly, InferenceTiming, PolicyInfo, number, refuse_unknown
 from rtcore_workers.policies.random import LATENCY_STREAM, RandomPolicy, frame_rng
 
 
@@ -69,7 +69,7 @@ def draw_latency_ns(model: LatencyModel, seed: int, frame_seq: int) -> int:
     return round(latency_ms * NS_PER_MS)
 
 
-class SyntheticPolicy:
+class SyntheticPolicy(FrameOnly):
     """Sleeps for the drawn latency, then returns what `RandomPolicy` returns for the frame."""
 
     def __init__(
