@@ -25,7 +25,7 @@ from rtcore.clock import MonotonicClock, TickClock, TickGrid, plan_next_tick, wh
 from rtcore.errors import ConfigError, RtcoreError, describe_exit
 from rtcore.profile.children import run_in_processes, start_fork_server
 from rtcore.profile.options import tick_rate
-from rtcore.profile.results import Result, Row
+from rtcore.profile.results import Result, Row, percentiles_us
 from rtcore.profile.views import Column, Steps, new_figure, save, table_of
 from rtcore.realtime import prepare_env_process
 
@@ -64,19 +64,8 @@ _COLUMNS = (
     Column("skipped", "skipped_ticks"),
 )
 _CLOCK, _CYCLICTEST = "tick-clock", "cyclictest"
-
-
-class Lateness(NamedTuple):
-    """Times [us] with how often each occurred, ascending, and the mean of all."""
-
-    values_us: npt.NDArray[np.float64]
-    counts: npt.NDArray[np.int64]
-    mean_us: float
-
-    def percentile_us(self, percent: float) -> float:
-        """The smallest time that at least `percent` of all do not exceed."""
-        reached = np.cumsum(self.counts)
-        return float(self.values_us[np.searchsorted(reached, percent / 100 * reached[-1])])
+#: How late each of them was [us].
+Lateness = npt.NDArray[np.float64]
 
 
 class Case(NamedTuple):
@@ -114,10 +103,10 @@ def run(options: argparse.Namespace, console: Console) -> Result:
                 steps.advance(options.seconds * sources)
                 continue
             steps.begin(f"measuring: {_case_name(case)}, {options.seconds * sources:g} s")
-            for source, found, skipped in _measure(
+            for source, found, mean_us, skipped in _measure(
                 case, rate_hz, options.seconds, cyclictest=cyclictest, refused=refused, steps=steps
             ):
-                rows.append(_row(case, source, rate_hz, found, skipped))
+                rows.append(_row(case, source, rate_hz, found, mean_us=mean_us, skipped_ticks=skipped))
                 shapes.append(_shape(rows[-1], found))
     for what, why in refused.items():
         console.print(f"{what}: {why}: left out", style="yellow", highlight=False)
@@ -196,8 +185,8 @@ def _run_clock(policy: Policy, rate_hz: Fraction, seconds: float) -> tuple[list[
 # -- cyclictest --------------------------------------------------------------------------------------------
 
 
-def measure_cyclictest(program: str, policy: Policy, rate_hz: Fraction, seconds: float) -> Lateness:
-    """`RtcoreError` with its own words if it does not run."""
+def measure_cyclictest(program: str, policy: Policy, rate_hz: Fraction, seconds: float) -> tuple[Lateness, float]:
+    """As `parse_cyclictest`; `RtcoreError` with its own words if it does not run."""
     with tempfile.TemporaryDirectory(prefix="rtcore-profile-") as folder:
         found = Path(folder) / "cyclictest.json"
         words = [program, "-q", "-m", "-i", str(round(1_000_000 / rate_hz)), f"--policy={policy}"]
@@ -212,16 +201,16 @@ def measure_cyclictest(program: str, policy: Policy, rate_hz: Fraction, seconds:
         return parse_cyclictest(json.loads(found.read_text()))
 
 
-def parse_cyclictest(report: dict[str, Any]) -> Lateness:
-    """From its --json. What overflowed its histogram is put at its maximum: percentiles there are too high."""
+def parse_cyclictest(report: dict[str, Any]) -> tuple[Lateness, float]:
+    """(lateness of each wake-up, their mean) from its --json.
+
+    What overflowed its histogram counts as its maximum: percentiles there are too high.
+    """
     thread = report["thread"]["0"]
     counts = {int(value): int(count) for value, count in thread["histogram"].items()}
-    overflow = int(thread["cycles"]) - sum(counts.values())
-    if overflow > 0:
-        counts[int(thread["max"])] = counts.get(int(thread["max"]), 0) + overflow
-    values = sorted(value for value, count in counts.items() if count)
-    number = np.array([counts[value] for value in values], np.int64)
-    return Lateness(np.array(values, np.float64), number, float(thread["avg"]))
+    counted = np.repeat(np.array(list(counts), np.float64), list(counts.values()))
+    overflow = np.full(max(0, int(thread["cycles"]) - len(counted)), float(thread["max"]))
+    return np.append(counted, overflow), float(thread["avg"])
 
 
 # -- taking turns ------------------------------------------------------------------------------------------
@@ -247,12 +236,12 @@ def _measure(
     cyclictest: str | None,
     refused: dict[str, str],
     steps: Steps,
-) -> Iterator[tuple[str, Lateness, int | None]]:
-    """Sources with their lateness and skipped ticks (None: cyclictest skips none, it is late)."""
+) -> Iterator[tuple[str, Lateness, float, int | None]]:
+    """Sources with their lateness, its mean and skipped ticks (None: cyclictest skips none, it is late)."""
     turns = max(1, round(seconds / _TURN_S))
     ticks: list[int] = []
     skipped_ticks = 0
-    cycles: list[Lateness] = []
+    cycles: list[tuple[Lateness, float]] = []
     with _busy_processes(case.load):
         for _ in range(turns):
             lateness, skipped, report = measure_clock(case.policy, rate_hz, seconds / turns)
@@ -270,22 +259,10 @@ def _measure(
                     refused[f"cyclictest, {case.policy}"] = str(error)
             if cyclictest is not None:
                 steps.advance(seconds / turns)
-    yield _CLOCK, _lateness_of(ticks), skipped_ticks
+    yield _CLOCK, np.array(ticks) / 1e3, float(np.mean(ticks)) / 1e3, skipped_ticks
     if cycles:
-        yield _CYCLICTEST, _together(cycles), None
-
-
-def _lateness_of(times_ns: list[int]) -> Lateness:
-    values, counts = np.unique(np.array(times_ns, np.float64) / 1e3, return_counts=True)
-    return Lateness(values, counts, float(np.mean(times_ns)) / 1e3)
-
-
-def _together(parts: list[Lateness]) -> Lateness:
-    values, places = np.unique(np.concatenate([part.values_us for part in parts]), return_inverse=True)
-    counts = np.zeros(len(values), np.int64)
-    np.add.at(counts, places, np.concatenate([part.counts for part in parts]))
-    weights = [int(part.counts.sum()) for part in parts]
-    return Lateness(values, counts, float(np.average([part.mean_us for part in parts], weights=weights)))
+        parts, means = zip(*cycles, strict=True)
+        yield _CYCLICTEST, np.concatenate(parts), float(np.average(means, weights=list(map(len, parts)))), None
 
 
 @contextmanager
@@ -318,23 +295,19 @@ def _be_busy(owner_pid: int) -> None:
 # -- numbers and views -------------------------------------------------------------------------------------
 
 
-def _row(case: Case, source: str, rate_hz: Fraction, found: Lateness, skipped_ticks: int | None) -> Row:
+def _row(case: Case, source: str, rate_hz: Fraction, found: Lateness, mean_us: float, skipped_ticks: int | None) -> Row:
     row: Row = {"source": source, "policy": case.policy, "load": case.load, "rate_hz": round(float(rate_hz), 4)}
-    row["ticks"] = int(found.counts.sum())
-    row["skipped_ticks"] = skipped_ticks
-    row["mean_us"] = round(found.mean_us, 3)
-    for name, percent in (("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p999", 99.9), ("max", 100.0)):
-        row[f"{name}_us"] = round(found.percentile_us(percent), 3)
-    return row
+    row |= {"ticks": len(found), "skipped_ticks": skipped_ticks, "mean_us": round(mean_us, 3)}
+    return row | percentiles_us(found * 1e3, (50, 90, 99, 99.9, 100))
 
 
 def _shape(row: Row, found: Lateness) -> dict[str, Any]:
     """The distribution in at most some hundred buckets, equally wide on a logarithmic scale, for JSON and pictures."""
     edges = np.unique(np.concatenate([[0.0], np.logspace(-1, 7, 321)]))
-    counts, _ = np.histogram(found.values_us, edges, weights=found.counts)
+    counts, _ = np.histogram(found, edges)
     used = counts > 0
     shape = {key: row[key] for key in ("source", "policy", "load")}
-    return shape | {"values_us": edges[1:][used].round(3).tolist(), "counts": counts[used].astype(int).tolist()}
+    return shape | {"values_us": edges[1:][used].round(3).tolist(), "counts": counts[used].tolist()}
 
 
 def _add_ratios(rows: list[Row]) -> None:

@@ -5,10 +5,12 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from rtcore.errors import ConfigError
 from rtcore.profile import tick
 from rtcore.profile.results import Result
+from rtcore.profile.views import Steps
 
 pytestmark = pytest.mark.unit
 
@@ -47,42 +49,39 @@ def test_a_wrong_option_is_refused(words):
         plan_of(*words)
 
 
-def test_percentiles_of_counted_times_are_those_of_the_times_themselves():
-    times_ns = np.random.default_rng(3).integers(0, 50, 999) * 1000
-    lateness = tick._lateness_of(times_ns.tolist())
-    for percent in (1.0, 50.0, 90.0, 99.0, 100.0):
-        expected = np.percentile(times_ns, percent, method="inverted_cdf") / 1e3
-        assert lateness.percentile_us(percent) == expected
-    assert lateness.mean_us == pytest.approx(times_ns.mean() / 1e3)
-
-
 def report(histogram, cycles, largest, mean):
     return {"thread": {"0": {"histogram": histogram, "cycles": cycles, "max": largest, "avg": mean}}}
 
 
 def test_what_overflows_the_histogram_of_cyclictest_counts_as_its_maximum():
-    lateness = tick.parse_cyclictest(report({"10": 97, "12": 1}, 100, 30_000, 610.0))
-    assert lateness.percentile_us(50.0) == 10
-    assert lateness.percentile_us(98.0) == 12
-    assert lateness.percentile_us(99.0) == 30_000
-    assert lateness.mean_us == 610.0
+    lateness_us, mean_us = tick.parse_cyclictest(report({"10": 97, "12": 1}, 100, 30_000, 610.0))
+    assert sorted(lateness_us) == [10.0] * 97 + [12.0, 30_000.0, 30_000.0]
+    assert mean_us == 610.0
+    assert list(tick.parse_cyclictest(report({}, 1, 7, 7.0))[0]) == [7.0]
 
 
-def test_turns_are_put_together_as_one_distribution():
-    first = tick.parse_cyclictest(report({"10": 1}, 1, 10, 10.0))
-    second = tick.parse_cyclictest(report({"10": 1, "40": 2}, 3, 40, 30.0))
-    both = tick._together([first, second])
-    assert both.values_us.tolist() == [10, 40]
-    assert both.counts.tolist() == [2, 2]
-    assert both.mean_us == 25.0
+def test_turns_are_put_together_as_one_distribution(monkeypatch):
+    turns = iter([report({"10": 1}, 1, 10, 10.0), report({"10": 1, "40": 2}, 3, 40, 30.0)])
+    monkeypatch.setattr(tick, "measure_cyclictest", lambda *_: tick.parse_cyclictest(next(turns)))
+    monkeypatch.setattr(tick, "measure_clock", lambda *_: ([1000, 3000], 1, {"SCHED_FIFO 20": "granted"}))
+    steps = Steps(Console(quiet=True), 20.0)
+    clock, cyclictest = tick._measure(
+        tick.Case("other", 0), Fraction(60), 10.0, cyclictest="cyclictest", refused={}, steps=steps
+    )
+    assert (clock[0], list(clock[1]), *clock[2:]) == ("tick-clock", [1.0, 3.0, 1.0, 3.0], 2.0, 2)
+    assert (cyclictest[0], list(cyclictest[1]), *cyclictest[2:]) == ("cyclictest", [10, 10, 40, 40], 25.0, None)
 
 
 def rows_and_shapes():
     rows, shapes = [], []
     for source, times in (("tick-clock", [4000, 5000, 6000]), ("cyclictest", [50_000, 60_000, 70_000])):
-        found = tick._lateness_of(times)
+        found = np.array(times) / 1e3
         skipped = 2 if source == "tick-clock" else None
-        rows.append(tick._row(tick.Case("other", 0), source, Fraction(60), found, skipped))
+        rows.append(
+            tick._row(
+                tick.Case("other", 0), source, Fraction(60), found, mean_us=float(found.mean()), skipped_ticks=skipped
+            )
+        )
         shapes.append(tick._shape(rows[-1], found))
     tick._add_ratios(rows)
     return rows, shapes
@@ -91,7 +90,7 @@ def rows_and_shapes():
 def test_the_tick_clock_is_measured_against_cyclictest_of_the_same_case():
     rows, shapes = rows_and_shapes()
     assert rows[0]["p99_to_cyclictest_mean"] == 0.1
-    assert rows[0]["p99_to_cyclictest_p99"] == round(6 / 70, 3)
+    assert rows[0]["p99_to_cyclictest_p99"] == round(5.98 / 69.8, 3)
     assert rows[1]["p99_to_cyclictest_mean"] is None
     assert [sum(shape["counts"]) for shape in shapes] == [3, 3]
 
