@@ -30,7 +30,7 @@ from rich.progress import track
 from rich.table import Table
 
 from rtcore.clock import MonotonicClock
-from rtcore.profile.host import HostWatch, conditions_text
+from rtcore.host.conditions import HostWatch, conditions_text
 
 _RUN = ["--policy", "synthetic", "--policy-args", "latency_ms=30", "--workers", "3"]
 _FOLDER = "run"

@@ -37,7 +37,7 @@ from rtcore.cli.exits import Stopped, signals_as_exceptions
 from rtcore.config.run import RuntimeConfig, load_toml, make_config
 from rtcore.errors import ConfigError
 from rtcore.files.strict_json import write_json
-from rtcore.profile.host import HostWatch, conditions_text
+from rtcore.host.conditions import HostWatch, conditions_text
 from rtcore.virtual.simulate import Simulation
 
 LEARNED = ("asynchronous", "sequential")

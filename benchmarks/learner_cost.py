@@ -21,8 +21,8 @@ from rich.table import Table
 
 import rtcore
 from rtcore.config.run import load_toml, make_config
+from rtcore.host.conditions import HostWatch, conditions_text
 from rtcore.memory.counters import Distribution
-from rtcore.profile.host import HostWatch, conditions_text
 from rtcore.results.summary import RunStats
 
 _SETTLE_S = 1.0

@@ -26,13 +26,13 @@ from torch.nn import functional
 
 from rtcore.clock import cpu_time_ns
 from rtcore.config.groups import LearningSettings
+from rtcore.host.conditions import HostWatch, conditions_text
 from rtcore.learn.replay_memory import TransitionReader
 from rtcore.learn.transitions import TransitionBuilder
 from rtcore.memory.layout import FrameHeader
 from rtcore.memory.master import MasterState
 from rtcore.memory.ring import FrameRing
 from rtcore.memory.weights import ParamStore, layout_of
-from rtcore.profile.host import HostWatch, conditions_text
 from rtcore.scheduling.dispatch import TickKind
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore_workers.dqn import DqnLearner

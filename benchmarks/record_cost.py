@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 import rtcore
-from rtcore.profile.host import HostWatch, conditions_text
+from rtcore.host.conditions import HostWatch, conditions_text
 
 CASES: dict[str, dict[str, Any]] = {
     "Blocks, 60 Hz": {"policy": "trained", "policy_args": {"pad_ms": 50}, "workers": 4},

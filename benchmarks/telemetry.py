@@ -31,13 +31,12 @@ from rich.progress import Progress
 from rich.table import Table
 
 import rtcore
-from rtcore.clock import MonotonicClock
+from rtcore.clock import MonotonicClock, cpu_time_of_ns
 from rtcore.config.run import make_config
+from rtcore.host.conditions import HostWatch, conditions_text
 from rtcore.memory.counters import Distribution
 from rtcore.memory.layout import TRACE_ENV, Layout
 from rtcore.memory.trace import TRACE_SLOTS, TraceKind, TraceRing, read_spool
-from rtcore.profile.host import HostWatch, conditions_text
-from rtcore.profile.usage import cpu_ns
 
 _TICK_60_HZ_US = 1e6 / 60
 _LEAD_IN_S = 0.5
@@ -81,9 +80,9 @@ def _measure(options: argparse.Namespace, traced: bool) -> Run:
         )
         with rtcore.Runtime(config) as runtime:
             runtime.wait(_LEAD_IN_S)
-            cpu_before_ns, ticks_before = cpu_ns(runtime.env_pid), runtime.stats().counters["ticks"]
+            cpu_before_ns, ticks_before = cpu_time_of_ns(runtime.env_pid), runtime.stats().counters["ticks"]
             runtime.wait(options.duration)
-            cpu_after_ns, stats = cpu_ns(runtime.env_pid), runtime.stats()
+            cpu_after_ns, stats = cpu_time_of_ns(runtime.env_pid), runtime.stats()
             runtime.stop()
             runtime.wait()
         counters = stats.counters

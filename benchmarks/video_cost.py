@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rtcore.config.run import make_config
-from rtcore.profile.host import HostWatch, conditions_text
+from rtcore.host.conditions import HostWatch, conditions_text
 from rtcore.recording.reader import Recording
 from rtcore.report.video.film import write_video
 from rtcore.virtual.simulate import Simulation

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rtcore.config.run import RuntimeConfig, make_config
-from rtcore.profile.host import HostWatch, conditions_text
+from rtcore.host.conditions import HostWatch, conditions_text
 from rtcore.virtual.simulate import Simulation
 
 #: What a function belongs to, by a part of its file's path; the first that fits.

@@ -25,11 +25,11 @@ from rich.table import Table
 import rtcore
 from rtcore.clock import NS_PER_MS, MonotonicClock
 from rtcore.config.run import from_words
+from rtcore.host.conditions import HostWatch, conditions_text
 from rtcore.memory.counters import Distribution
 from rtcore.memory.shared import SharedRun
 from rtcore.memory.weights import ParamStore, attach_store
-from rtcore.profile.host import HostWatch, conditions_text
-from rtcore.profile.usage import total_pss_bytes
+from rtcore.results.snapshot import pss_mb
 
 _LOOK_NS = NS_PER_MS // 2
 _GIVE_UP_NS = 5_000 * NS_PER_MS
@@ -106,7 +106,7 @@ def measure(options: argparse.Namespace, sharing: str) -> Found:
         holders = list(runtime._supervisor.workers.holders.pids.values())
         pids = [*runtime.worker_pids.values(), *holders]
         runtime.wait(1)
-        memory = gpu_memory_mb(pids) if on_gpu else {"all": total_pss_bytes(pids) / 1e6}
+        memory = gpu_memory_mb(pids) if on_gpu else {"all": sum(map(pss_mb, pids))}
         store, shared = attach_store(runtime.run_id), SharedRun.watch(runtime.run_id)
         found = Found(runtime.header["policy"]["notes"], memory, store.layout.buffer_bytes / 1e6)
         held = attach_store(runtime.run_id, "holder0") if holders else None

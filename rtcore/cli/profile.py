@@ -16,8 +16,8 @@ from rtcore.cli.exits import end_program, find_own_modules
 from rtcore.config.help_text import Parser, add_version
 from rtcore.errors import ConfigError, RtcoreError
 from rtcore.files.strict_json import dumps
+from rtcore.host.conditions import HostWatch, conditions_text
 from rtcore.profile import gpu, ipc, path, scale, tick
-from rtcore.profile.host import HostWatch, conditions_text
 from rtcore.profile.results import (
     Comparison,
     Condition,

@@ -16,16 +16,16 @@ from typing import Any
 import psutil
 from rich.console import Console
 
-from rtcore.clock import MonotonicClock
+from rtcore.clock import MonotonicClock, cpu_time_of_ns, thread_cpu_time_ns
 from rtcore.config.run import RuntimeConfig, make_config
 from rtcore.errors import ConfigError, RtcoreError, SharedMemoryError, StartupError
-from rtcore.profile import usage
-from rtcore.profile.host import HostWatch
+from rtcore.host.conditions import HostWatch
 from rtcore.profile.options import frame_text, parse_frame, tick_rate, whole_numbers
 from rtcore.profile.results import Result, Row
 from rtcore.profile.synthetic_world import SYNTHETIC_WORLD
 from rtcore.profile.views import Column, Steps, draw_lines, new_figure, save, table_of
 from rtcore.report.log import lines_to
+from rtcore.results.snapshot import pss_mb
 from rtcore.runtime.runtime import Runtime
 
 HELP = (
@@ -86,6 +86,7 @@ _SLACK_MS = 2.0
 #: A run goes on for so long beyond what is measured: it is stopped, never left to end by itself.
 _SPARE_S = 600.0
 _AXES = {"workers": "workers", "rate": "tick rate [Hz]", "frame": "frame [bytes]"}
+_ROLES = ("env", "workers", "supervisor")
 _SWEEPS = {"workers": "workers", "rate": "rate_hz", "frame": "frame"}
 
 
@@ -216,30 +217,18 @@ def _run(sweeps: list[tuple[str, Case]], seconds: float, console: Console, measu
 # -- one run --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Spent:
-    """CPU time used up to a moment, by role [ns]; and what had been done with it."""
-
-    at_ns: int
-    env_ns: int
-    workers_ns: int
-    supervisor_ns: int | None
-    ticks: int
-    inferences: int
-
-    @classmethod
-    def of(cls, runtime: Runtime) -> _Spent:
-        stats = runtime.stats()
-        name = f"rtcore-{runtime.run_id}"
-        ids = [thread.native_id for thread in threading.enumerate() if thread.name == name and thread.native_id]
-        return cls(
-            at_ns=MonotonicClock.now_ns(),
-            env_ns=usage.cpu_ns(runtime.env_pid),
-            workers_ns=sum(usage.cpu_ns(pid) for pid in runtime.worker_pids.values()),
-            supervisor_ns=usage.thread_cpu_ns(ids[0]) if ids else None,
-            ticks=stats.counters["ticks"],
-            inferences=sum(worker.inferences for worker in stats.workers),
-        )
+def _spent(runtime: Runtime) -> dict[str, int]:
+    """Up to now: the time and the CPU time of each role [ns], and what had been done in it."""
+    stats = runtime.stats()
+    supervisors = [thread.ident for thread in threading.enumerate() if thread.name == f"rtcore-{runtime.run_id}"]
+    return {
+        "elapsed_ns": MonotonicClock.now_ns(),
+        "env_ns": cpu_time_of_ns(runtime.env_pid),
+        "workers_ns": sum(map(cpu_time_of_ns, runtime.worker_pids.values())),
+        "supervisor_ns": sum(thread_cpu_time_ns(ident) for ident in supervisors if ident is not None),
+        "ticks": stats.counters["ticks"],
+        "inferences": sum(worker.inferences for worker in stats.workers),
+    }
 
 
 def measure(case: Case, seconds: float, on_step: Callable[[str], None] = lambda text: None) -> Row:
@@ -247,10 +236,10 @@ def measure(case: Case, seconds: float, on_step: Callable[[str], None] = lambda 
     with lines_to(on_step), Runtime(case.config(seconds)) as runtime:
         on_step("first answers")
         _go_on(runtime, case.lead_in_s)
-        watch, before = HostWatch(), _Spent.of(runtime)
+        watch, before = HostWatch(), _spent(runtime)
         on_step("measuring")
         _go_on(runtime, seconds)
-        after, busy = _Spent.of(runtime), watch.conditions()["busy_percent"]
+        after, busy = _spent(runtime), watch.conditions()["busy_percent"]
         summary = runtime.summary()
         # Last: it holds the processes up.
         memory = _memory(runtime, case)
@@ -300,21 +289,15 @@ def _quality(summary: dict[str, Any]) -> Row:
     }
 
 
-def _cpu(before: _Spent, after: _Spent) -> Row:
+def _cpu(before: dict[str, int], after: dict[str, int]) -> Row:
     """Shares are of one CPU: 100% is one CPU all the time."""
-    elapsed_ns = max(1, after.at_ns - before.at_ns)
-    env_ns, workers_ns = after.env_ns - before.env_ns, after.workers_ns - before.workers_ns
-    ticks, inferences = after.ticks - before.ticks, after.inferences - before.inferences
-    supervisor = None
-    if before.supervisor_ns is not None and after.supervisor_ns is not None:
-        supervisor = 100 * (after.supervisor_ns - before.supervisor_ns) / elapsed_ns
+    spent = {name: after[name] - before[name] for name in before}
+    per_tick, per_inference = (spent[name] * 1e3 or math.nan for name in ("ticks", "inferences"))
     return {
-        "cpu_env_percent": 100 * env_ns / elapsed_ns,
-        "cpu_workers_percent": 100 * workers_ns / elapsed_ns,
-        "cpu_supervisor_percent": supervisor,
-        "env_cpu_per_tick_us": env_ns / ticks / 1e3 if ticks else None,
-        "worker_cpu_per_inference_us": workers_ns / inferences / 1e3 if inferences else None,
-        "measured_s": elapsed_ns / 1e9,
+        **{f"cpu_{who}_percent": 100 * spent[f"{who}_ns"] / spent["elapsed_ns"] for who in _ROLES},
+        "env_cpu_per_tick_us": _known(spent["env_ns"] / per_tick),
+        "worker_cpu_per_inference_us": _known(spent["workers_ns"] / per_inference),
+        "measured_s": spent["elapsed_ns"] / 1e9,
     }
 
 
@@ -325,14 +308,14 @@ def _memory(runtime: Runtime, case: Case) -> Row:
     with contextlib.suppress(psutil.Error):
         processes.append(psutil.Process(runtime.env_pid).ppid())
     return {
-        "last_worker_pss_mb": _mb(usage.pss_bytes(workers.get(case.workers - 1, -1))),
-        "env_pss_mb": _mb(usage.pss_bytes(runtime.env_pid)),
-        "total_pss_mb": _mb(usage.total_pss_bytes(processes)),
+        "last_worker_pss_mb": _known(pss_mb(workers.get(case.workers - 1, -1))),
+        "env_pss_mb": _known(pss_mb(runtime.env_pid)),
+        "total_pss_mb": _known(sum(map(pss_mb, processes))),
     }
 
 
-def _mb(num_bytes: float) -> float | None:
-    return None if math.isnan(num_bytes) else num_bytes / 1e6
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 # -- what it says --------------------------------------------------------------------------------------------

@@ -74,12 +74,15 @@ def _worker(shared: SharedRun, about: RunDescription, index: int, with_memory: b
         publish_to_read_ns=shapes["publish_to_read_ns"].snapshot(),
         restarts=control["restarts"],
         lapped_frames=status["lapped_frames"],
-        pss_mb=_pss_mb(pid) if with_memory else math.nan,
+        pss_mb=pss_mb(pid) if with_memory else math.nan,
     )
 
 
-def _pss_mb(pid: int) -> float:
-    """Proportional set size [MB]: private memory plus a fair share of what is shared with other processes."""
+def pss_mb(pid: int) -> float:
+    """Proportional set size [MB]: private memory plus a fair share of what is shared. NaN if it cannot be read.
+
+    The kernel walks the process's page tables for it, which holds the process up for milliseconds.
+    """
     if pid < 0:
         return math.nan
     try:

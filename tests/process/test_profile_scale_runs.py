@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from rtcore.cli.profile import main
-from rtcore.clock import MonotonicClock
+from rtcore.clock import MonotonicClock, cpu_time_of_ns
 from rtcore.memory.segments import files_of
-from rtcore.profile import usage
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
@@ -41,6 +40,7 @@ def test_small_sweeps_give_a_number_for_everything_and_leave_nothing_behind(tmp_
         assert 0 < row["acted_fraction"] <= 1
         assert row["cpu_env_percent"] > 0
         assert row["cpu_workers_percent"] > 0
+        assert row["cpu_supervisor_percent"] > 0
         assert row["total_pss_mb"] > row["env_pss_mb"] > row["last_worker_pss_mb"] > 0
     assert (found["world"], found["policy"]) == ("synthetic", "synthetic")
     assert (tmp_path / "scale-workers.png").stat().st_size > 1000
@@ -57,15 +57,15 @@ def test_a_process_that_sleeps_uses_less_cpu_than_one_that_works():
         for process in processes:
             assert process.stdout is not None
             process.stdout.readline()
-        before_ns = [usage.cpu_ns(process.pid) for process in processes]
+        before_ns = [cpu_time_of_ns(process.pid) for process in processes]
         give_up_ns = clock.now_ns() + 60_000_000_000
-        while usage.cpu_ns(processes[1].pid) - before_ns[1] < 200_000_000 and clock.now_ns() < give_up_ns:
+        while cpu_time_of_ns(processes[1].pid) - before_ns[1] < 200_000_000 and clock.now_ns() < give_up_ns:
             clock.sleep_until_ns(clock.now_ns() + 20_000_000)
-        slept_ns, worked_ns = (usage.cpu_ns(p.pid) - b for p, b in zip(processes, before_ns, strict=True))
+        slept_ns, worked_ns = (cpu_time_of_ns(p.pid) - b for p, b in zip(processes, before_ns, strict=True))
     finally:
         for process in processes:
             process.kill()
             process.communicate()
     assert worked_ns >= 200_000_000
     assert 0 <= slept_ns < worked_ns / 4
-    assert all(usage.cpu_ns(process.pid) == 0 for process in processes), "they are gone"
+    assert all(cpu_time_of_ns(process.pid) == 0 for process in processes), "they are gone"

@@ -1,5 +1,7 @@
 """The tick grid is exact for ever; a late wake-up never moves it."""
 
+import os
+import threading
 from fractions import Fraction
 from itertools import pairwise
 
@@ -12,9 +14,11 @@ from rtcore.clock import (
     TickGrid,
     TickPace,
     TickPlan,
+    cpu_time_of_ns,
     plan_every_tick,
     plan_next_tick,
     rate_from,
+    thread_cpu_time_ns,
 )
 
 pytestmark = pytest.mark.unit
@@ -242,3 +246,12 @@ def test_the_manual_clock_stands_still_until_told_and_never_goes_back():
     assert clock.now_ns() == 9
     clock.advance_ns(3)
     assert clock.now_ns() == 12
+
+
+def test_cpu_time_grows_with_work_seen_from_this_process_or_another_and_one_that_is_gone_has_none():
+    before_ns, number = cpu_time_of_ns(os.getpid()), 0
+    while cpu_time_of_ns(os.getpid()) - before_ns < 5_000_000 and number < 10**7:
+        number += 1
+    assert cpu_time_of_ns(os.getpid()) - before_ns >= 5_000_000
+    assert 0 < thread_cpu_time_ns(threading.get_ident()) <= cpu_time_of_ns(os.getpid())
+    assert cpu_time_of_ns(2**22 + 7) == 0

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from argparse import ArgumentParser, Namespace
 from fractions import Fraction
-from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from rich.console import Console
 from rtcore.config.resolved import resolve
 from rtcore.errors import ConfigError, PolicyError, SharedMemoryError
 from rtcore.loop.world import make_environment
-from rtcore.profile import scale, usage
+from rtcore.profile import scale
 from rtcore.profile.options import parse_frame
 from rtcore.profile.results import Result
 from rtcore.profile.scale import Case, describe
@@ -206,20 +204,13 @@ def test_a_frame_is_read_as_it_is_written():
     assert parse_frame("210X160x3") == (210, 160, 3)
 
 
-# -- CPU and memory ------------------------------------------------------------------------------------------
+# -- CPU ------------------------------------------------------------------------------------------------------
 
 
-def test_cpu_time_grows_with_work():
-    before_ns, number = usage.cpu_ns(os.getpid()), 0
-    while usage.cpu_ns(os.getpid()) - before_ns < 5_000_000 and number < 10**7:
-        number += 1
-    assert usage.cpu_ns(os.getpid()) - before_ns >= 5_000_000
-
-
-def test_memory_is_a_number_of_a_living_process_and_unknown_of_another():
-    own = usage.pss_bytes(os.getpid())
-    assert own > 1e6
-    assert usage.total_pss_bytes([os.getpid()]) == pytest.approx(own, rel=0.2)
-    assert isnan(usage.pss_bytes(-1))
-    assert isnan(usage.total_pss_bytes([os.getpid(), -1]))
-    assert usage.cpu_ns(2**22 + 7) == 0
+def test_what_was_not_done_has_no_cost_and_shares_are_of_the_time_that_went_by():
+    before = dict.fromkeys(("elapsed_ns", "env_ns", "workers_ns", "supervisor_ns", "ticks", "inferences"), 7)
+    spent = {"elapsed_ns": 10_000_000, "env_ns": 1_000_000, "workers_ns": 20_000_000, "supervisor_ns": 0, "ticks": 4}
+    row = scale._cpu(before, {name: value + spent.get(name, 0) for name, value in before.items()})
+    assert [row[f"cpu_{who}_percent"] for who in ("env", "workers", "supervisor")] == [10, 200, 0]
+    assert (row["env_cpu_per_tick_us"], row["worker_cpu_per_inference_us"]) == (250, None)
+    assert row["measured_s"] == 0.01
