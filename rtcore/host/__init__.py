@@ -1,4 +1,4 @@
-"""The machine and the process: CPUs, load, devices, what a process started, seeds, a watchdog that knows of standstills.
+"""The machine and the process: CPUs, load, devices, what a process started, seeds, a watchdog of standstills.
 
 Imports `clock` and `errors`.
 """

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -76,6 +76,7 @@ STAGES = (
 TOLERANCE_PERCENT = 5.0
 _DEFAULT_DURATION_S = 10.0
 _REFRESH_S = 0.2
+#: So many actions in the picture at most: of a longer run every second, third, ... one.
 _PLOT_COLUMNS = 500
 _SHARE = Column("share %", "share_percent", 2)
 
@@ -96,18 +97,11 @@ class Actions:
         return chosen
 
 
-@dataclass(frozen=True)
-class PathResult(Result):
-    """With the actions themselves, for the picture."""
-
-    actions: Actions | None = None
-
-
 def add_arguments(parser: ArgumentParser) -> None:
     """None of its own: the flags of rtcore-run are left to `options.run_flags`."""
 
 
-def run(options: Namespace, console: Console) -> PathResult:
+def run(options: Namespace, console: Console) -> Result:
     """Measure and print; `ConfigError` for flags that make no real run, `RtcoreError` if no action was applied."""
     config, print_only = parse_config(list(options.run_flags), make=settings_of)
     if print_only:
@@ -127,9 +121,7 @@ def run(options: Namespace, console: Console) -> PathResult:
 
 def plot(result: Result, folder: Path) -> list[Path]:
     """path.png: the stages of action after action, one on top of the other, and the distribution of each."""
-    if not isinstance(result, PathResult) or result.actions is None:
-        return []
-    return [save(_picture(result, result.actions), folder, "path")]
+    return [save(_picture(result, result.drawn), folder, "path")]
 
 
 def _own_defaults(config: RuntimeConfig) -> RuntimeConfig:
@@ -141,13 +133,13 @@ def _own_defaults(config: RuntimeConfig) -> RuntimeConfig:
 # -- the run -------------------------------------------------------------------------------------------------------
 
 
-def _measure(config: RuntimeConfig, console: Console, folder: OutFolder | None = None) -> tuple[Runtime, PathResult]:
+def _measure(config: RuntimeConfig, console: Console, folder: OutFolder | None = None) -> tuple[Runtime, Result]:
     """A traced run into `config.output.out`, and what came of it."""
     runtime = _run(config, console, folder)
     return runtime, _result(map_spool(config.output.out or Path()), runtime)
 
 
-def _measure_and_keep(config: RuntimeConfig, flags: list[str], console: Console) -> PathResult:
+def _measure_and_keep(config: RuntimeConfig, flags: list[str], console: Console) -> Result:
     """The same, leaving what `rtcore-run --trace --out DIR` leaves."""
     require_perfetto()
     config = config.replace(trace=True)
@@ -245,7 +237,7 @@ def _rows(rows: Events, keys: Ints, wanted: Ints) -> tuple[Events, npt.NDArray[n
 # -- the result ----------------------------------------------------------------------------------------------------
 
 
-def _result(events: Mapping[str, Events], runtime: Runtime) -> PathResult:
+def _result(events: Mapping[str, Events], runtime: Runtime) -> Result:
     actions = split(events)
     applied = actions.applied_ns
     if not len(applied):
@@ -274,7 +266,7 @@ def _result(events: Mapping[str, Events], runtime: Runtime) -> PathResult:
             "acted_fraction": round(stats.acted_fraction, 6),
         },
     }
-    return PathResult("path", rows, ("stage",), extra, actions=actions)
+    return Result("path", rows, ("stage",), extra, drawn=actions)
 
 
 def _row(stage: str, times_ns: Ints, whole_mean_ns: float) -> dict[str, Any]:
@@ -312,7 +304,7 @@ def inference_notes(policy: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def _print(result: PathResult, console: Console) -> None:
+def _print(result: Result, console: Console) -> None:
     run_of, check = result.extra["run"], result.extra["check"]
     title = f"From frame to tick, {result.extra['actions']} actions, us"
     columns = (*(Column(name, f"{name}_us", 1) for name in ("p50", "p90", "p99", "max", "mean")), _SHARE)
@@ -346,11 +338,12 @@ def _print(result: PathResult, console: Console) -> None:
 _COLOURS = ("#4e79a7", "#a0cbe8", "#59a14f", "#8cd17d", "#f28e2b", "#ffbe7d", "#b6992d", "#d7d7d7", "#e15759")
 
 
-def _picture(result: PathResult, actions: Actions) -> Any:
+def _picture(result: Result, actions: Actions) -> Any:
     figure = new_figure(12.0, 5.5)
     stacked, spread = figure.subplots(1, 2, width_ratios=(3, 2))
-    ticks, stages_ms = _thinned(actions.ticks[actions.first_use], actions.applied_ns / 1e6)
-    stacked.stackplot(ticks, stages_ms.T, labels=STAGES, colors=_COLOURS, step="mid")
+    every = 1 + len(actions.applied_ns) // _PLOT_COLUMNS
+    ticks, stages_ms = actions.ticks[actions.first_use][::every], actions.applied_ns[::every].T / 1e6
+    stacked.stackplot(ticks, stages_ms, labels=STAGES, colors=_COLOURS, step="mid")
     stacked.set(xlabel="tick that applied the action", ylabel="ms since the frame was published", ylim=(0, None))
     stacked.margins(x=0)
     run_of = result.extra["run"]
@@ -370,13 +363,3 @@ def _picture(result: PathResult, actions: Actions) -> Any:
     for note in result.extra["inference_notes"]:
         figure.suptitle(note, fontsize=9)
     return figure
-
-
-def _thinned(ticks: Ints, stages: npt.NDArray[np.float64]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """At most some hundred columns: neighbours are averaged, so that the stages still add up."""
-    if len(ticks) <= _PLOT_COLUMNS:
-        return ticks, stages
-    starts = np.linspace(0, len(ticks), _PLOT_COLUMNS, endpoint=False).astype(np.int64)
-    counts = np.diff(np.append(starts, len(ticks)))
-    sums: Callable[[Any], Any] = lambda values: np.add.reduceat(values, starts, axis=0)  # noqa: E731
-    return sums(ticks) / counts, sums(stages) / counts[:, None]

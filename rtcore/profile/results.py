@@ -27,7 +27,8 @@ class Result:
     """`rows`: flat dictionaries. `keys`: the fields that name a row, for comparing with an older result.
 
     `watched`: the rows that a `--fail-if` without a row selection looks at (`ipc`: rtcore's own transports; that
-    another library got slower is no regression of ours). `extra`: more top-level fields of the JSON.
+    another library got slower is no regression of ours). `extra`: more top-level fields of the JSON. `drawn`: what only
+    the pictures need.
     """
 
     profile: str
@@ -35,6 +36,7 @@ class Result:
     keys: tuple[str, ...]
     extra: dict[str, Any] = field(default_factory=dict)
     watched: Callable[[Row], bool] = lambda row: True
+    drawn: Any = None
 
     def to_json(self, machine: Mapping[str, Any]) -> dict[str, Any]:
         return {"profile": self.profile, "machine": dict(machine), "rows": self.rows, **self.extra}
