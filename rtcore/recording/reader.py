@@ -20,6 +20,7 @@ from rtcore.recording.inspection import check_datasets, look_into
 from rtcore.recording.schema import (
     FORMAT,
     FORMAT_VERSION,
+    LATER_COLUMNS,
     UNFINISHED,
     frames_by_column,
     job_columns,
@@ -104,6 +105,7 @@ class Recording:
         #: "complete", "N frames lost", ...; "unfinished": still being written, or its writer was killed.
         self.end = bytes(about["end"]).decode().rstrip()
         ticks, jobs = tick_columns(self.observation, self.action), job_columns()
+        ticks = [column for column in ticks if column.name in self._file["ticks"] or column.name not in LATER_COLUMNS]
         for table, columns in (("ticks", ticks), ("jobs", jobs)):
             expected = {column.name: (column.dtype, column.shape) for column in columns}
             check_datasets(self.path, self._file, {f"{table}/{name}": row for name, row in expected.items()})

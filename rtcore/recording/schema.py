@@ -43,6 +43,10 @@ class Column:
     values: type[IntEnum] | None = None  #: what its numbers stand for
 
 
+#: Columns of `ticks` that recordings before layout version 7 lack.
+LATER_COLUMNS = ("state_tick", "features_tick", "features_worker")
+
+
 def tick_columns(observation: ObservationSpec, action: ActionSpec) -> list[Column]:
     """The table `ticks`: a frame header, the action, the frame. ConfigError as `frame_columns`."""
     return [

@@ -120,7 +120,8 @@ def test_the_runs_that_are_replayed_had_everything_in_them(tmp_path):
             assert recording.column("skipped_ticks").any()
     assert kinds == set(TickKind)
     assert sources == set(Source)
-    assert outcomes == set(Outcome)
+    # Their policies answer each time, and have no head.
+    assert outcomes == set(Outcome) - {Outcome.ABSTAINED, Outcome.FEATURES_USED}
 
 
 @pytest.mark.parametrize(
