@@ -17,8 +17,10 @@ import socket
 import struct
 import threading
 from collections import deque
+from dataclasses import is_dataclass
 from functools import cache
-from typing import Any, ClassVar, TypeVar, get_type_hints
+from types import UnionType
+from typing import Any, ClassVar, TypeVar, get_args, get_type_hints
 
 from rtcore.clock import MonotonicClock, ns_of
 from rtcore.errors import ChannelError
@@ -39,9 +41,10 @@ M = TypeVar("M", bound="Message")
 class Message:
     """What one process says to another: a dataclass, by its fields' names and types as JSON (see `messages.py`).
 
-    A field is JSON, or of a class that has `to_json` and `from_json`, or `to_jsonable` and `from_jsonable`. A field
-    `descriptor` is a file descriptor: it travels apart, has another number where it arrives (-1 if that
-    process had no room for one more), and belongs to the channel from `post` on.
+    A field is JSON, a dataclass, or of a class that has `to_json` and `from_json`, or `to_jsonable` and
+    `from_jsonable`; it may be None where its type says so. A field `descriptor` is a file descriptor: it travels apart,
+    has another number where it arrives (-1 if that process had no room for one more), and belongs to the channel from
+    `post` on.
     """
 
     kinds: ClassVar[dict[str, type[Message]]] = {}
@@ -265,8 +268,12 @@ def _field_types(kind: str) -> dict[str, Any]:
 
 def _typed(kind: Any, value: Any) -> Any:
     """JSON as a field of that type has it."""
+    if isinstance(kind, UnionType):  # X | None
+        kind = get_args(kind)[0]
     make = getattr(kind, "from_jsonable", None) or getattr(kind, "from_json", None)
-    return value if make is None else make(value)
+    if value is None or (make is None and not is_dataclass(kind)):
+        return value
+    return kind(**value) if make is None else make(value)
 
 
 def _plain(value: Any) -> Any:
@@ -274,6 +281,8 @@ def _plain(value: Any) -> Any:
     for name in ("to_jsonable", "to_json", "tolist"):
         if hasattr(value, name):
             return getattr(value, name)()
+    if is_dataclass(value):
+        return vars(value)
     raise TypeError(f"got a {type(value).__name__} ({value!r:.80}); expected numbers, strings, lists and dicts of them")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from rtcore.channel import Message
@@ -233,11 +233,26 @@ class LearnerReady(Ready):
     device: str
 
 
+@dataclass(frozen=True)
+class DeviceBuffers:
+    """How another process opens the buffers that a weight holder owns (`rtcore_workers.weights.device_memory`).
+
+    `stride`: from one buffer to the next [bytes]. `handle`: of CUDA, as hexadecimal digits; `path`: of the stand-in.
+    """
+
+    kind: str
+    num_buffers: int
+    buffer_bytes: int
+    stride: int
+    handle: str = ""
+    path: str = ""
+
+
 @dataclass
 class HolderReady(Ready):
-    """`memory`: how workers open what it owns (`DeviceMemory.exported`)."""
+    """`memory`: how workers open what it owns."""
 
-    memory: dict[str, Any]
+    memory: DeviceBuffers
     notes: list[str]
 
 
@@ -254,9 +269,32 @@ class AtWorld(Message):
 
 @dataclass
 class WorldSpec(Message):
-    """From the env process: what the world looks like (`environment.describe`)."""
+    """From the env process: what the world looks like (`loop.process.describe`).
 
-    spec: dict[str, Any]
+    `rate_hz`: exact, as a fraction. `noop`, `noop_value`: the action that stands in, for people and as JSON. `own`:
+    what the world says of itself (`rtcore_info`). `step_ns`: how long a step takes. For a recording: `env_spec`, how
+    Gymnasium makes this world again, and `action_meanings`.
+    """
+
+    env_id: str
+    observation: ObservationSpec
+    action: ActionSpec
+    rate_hz: str
+    seed: int
+    noop: str
+    noop_value: Any
+    noop_source: str
+    own: dict[str, Any]
+    notes: list[str]
+    leaves_space: str
+    env_spec: str | None = None
+    action_meanings: list[str] | None = None
+    step_ns: int | None = None
+
+    def to_header(self) -> dict[str, Any]:
+        """As JSON, for the run's header and files: what is None is left out."""
+        plain = vars(self) | {"observation": self.observation.to_json(), "action": self.action.to_json()}
+        return {name: value for name, value in plain.items() if value is not None}
 
 
 @dataclass
@@ -274,8 +312,8 @@ class LeavesItsSpace(Message):
 
 
 @dataclass
-class HoldWish(Message):
-    """From a worker: that the weights on its device be held. Answered by `Holder`."""
+class WeightsWanted(Message):
+    """From a worker: that the weights on its device be held. Answered by `WeightsHeld`."""
 
     device: str
     kind: str
@@ -289,21 +327,25 @@ class KeepsOwnWeights(Message):
     why: str
 
 
+@dataclass(frozen=True)
+class RecordingCounts:
+    """What a recording holds and lacks. `bytes`: size of ticks.hdf5 as of the last flush."""
+
+    frames: int = 0
+    lost_frames: int = 0
+    jobs: int = 0
+    lost_jobs: int = 0
+    bytes: int = 0
+
+
 @dataclass
 class Recorded(Message):
-    """From the recorder: how far it is (`writer.Counts`). `end`: its file is closed; `failed_with`: it cannot be."""
+    """From the recorder: how far it is. `end`: its file is closed; `failed_with`: it cannot be."""
 
-    counts: dict[str, Any]
+    counts: RecordingCounts
     end: str = ""
     note: str = ""
     failed_with: str = ""
-
-
-@dataclass
-class Result(Message):
-    """From a measuring process: what it measured."""
-
-    value: Any
 
 
 # -- from the supervisor to a child ----------------------------------------------------------------------------
@@ -332,11 +374,11 @@ class WeightsMade(Message):
 
 
 @dataclass
-class Holder(Message):
-    """To a worker: where the weights on its device are, or why they are not held."""
+class WeightsHeld(Message):
+    """To a worker: where the weights on its device are (`part`: their store), or why they are not held."""
 
     part: str = ""
-    memory: dict[str, Any] = field(default_factory=dict)
+    memory: DeviceBuffers | None = None
     refused: str = ""
 
 
@@ -345,13 +387,6 @@ class End(Message):
     """To a recorder or holder: finish. `soon`: somebody waits for it."""
 
     soon: bool = False
-
-
-@dataclass
-class Begin(Message):
-    """To a measuring process: measure from then on."""
-
-    begin_ns: int
 
 
 def _traceback(error: BaseException) -> str:

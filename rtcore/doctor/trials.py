@@ -55,12 +55,15 @@ def world(request: dict[str, Any]) -> dict[str, Any]:
 
     try:
         made = build_world(config, config.world.seed)
-        info = describe(made, config)
+        spec = describe(made, config)
     except ConfigError as error:
         return {"wrong_setting": str(error)}
-    run = resolve(config, Fraction(info["rate_hz"]), made.observation.nbytes)
+    run = resolve(config, Fraction(spec.rate_hz), made.observation.nbytes)
     traced = replace(run, config=run.config.replace(trace=True))
-    layouts = {name: layout_for(chosen, info).to_json() for name, chosen in (("layout", run), ("traced", traced))}
+    layouts = {
+        name: layout_for(chosen, spec.observation, spec.action, spec.to_header()).to_json()
+        for name, chosen in (("layout", run), ("traced", traced))
+    }
     made.close()
     return layouts
 

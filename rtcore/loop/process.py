@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
@@ -47,7 +47,7 @@ def main(boot: EnvironmentBoot, channel: Channel) -> None:
     world = build_world(config, boot.seed, lambda call: channel.send(AtWorld(call, may_take_a_start=True)))
     try:
         step_ns = time_steps(world, boot.entropy, lambda call, first: channel.send(AtWorld(call, first)))
-        channel.send(WorldSpec(describe(world, config) | {"step_ns": step_ns}))
+        channel.send(replace(describe(world, config), step_ns=step_ns))
         made = channel.expect(SegmentsMade, config.faults.startup_timeout_s)
         report = prepare_env_process(config.host.env_cpu) if config.host.realtime == "auto" else {}
         layout, run = made.layout, made.run
@@ -136,32 +136,33 @@ def time_steps(
     return counted[int(0.9 * (len(counted) - 1))]
 
 
-def describe(world: GymnasiumWorld, config: RuntimeConfig) -> dict[str, Any]:
+def describe(world: GymnasiumWorld, config: RuntimeConfig) -> WorldSpec:
     """What the supervisor and the workers need to know of the world."""
     rate_hz = tick_rate_hz(config.world, world.env.metadata.get("render_fps"))
-    return {
-        "env_id": config.world.env_id,
-        "observation": world.observation.to_json(),
-        "action": world.action.to_json(),
-        "rate_hz": str(rate_hz),
-        "seed": world.seed,
-        "noop": repr(world.noop),
-        "noop_value": np.asarray(world.noop).tolist(),
-        "noop_source": world.noop_source,
-        "own": getattr(world.env.unwrapped, "rtcore_info", {}),
-        "notes": world.notes(rate_hz),
-        "leaves_space": world.leaves_space,
-        **(_env_spec(world) | {"action_meanings": world.action_meanings} if config.output.record else {}),
-    }
+    return WorldSpec(
+        env_id=config.world.env_id,
+        observation=world.observation,
+        action=world.action,
+        rate_hz=str(rate_hz),
+        seed=world.seed,
+        noop=repr(world.noop),
+        noop_value=np.asarray(world.noop).tolist(),
+        noop_source=world.noop_source,
+        own=getattr(world.env.unwrapped, "rtcore_info", {}),
+        notes=world.notes(rate_hz),
+        leaves_space=world.leaves_space,
+        env_spec=_env_spec(world) if config.output.record else None,
+        action_meanings=world.action_meanings if config.output.record else None,
+    )
 
 
-def _env_spec(world: GymnasiumWorld) -> dict[str, Any]:
-    """How Gymnasium makes this world again, for Minari; {} of one that was not made by id, or with other arguments
+def _env_spec(world: GymnasiumWorld) -> str | None:
+    """How Gymnasium makes this world again, for Minari; None of one that was not made by id, or with other arguments
     than JSON has."""
     try:
-        return {"env_spec": world.env.spec.to_json()} if world.env.spec is not None else {}
+        return world.env.spec.to_json() if world.env.spec is not None else None
     except (TypeError, ValueError):
-        return {}
+        return None
 
 
 class EnvProcess:

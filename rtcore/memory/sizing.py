@@ -15,16 +15,15 @@ _LOG_SLOTS = 16384
 _ABOUT_BYTES = 65536
 
 
-def layout_for(run: ResolvedRun, env_info: dict[str, Any]) -> Layout:
-    """The layout of a run's segments. `env_info`: what the env process reports about its world."""
-    observation = ObservationSpec.from_json(env_info["observation"])
+def layout_for(run: ResolvedRun, observation: ObservationSpec, action: ActionSpec, header: dict[str, Any]) -> Layout:
+    """The layout of a run's segments. `header`: what the run's description will say of the world."""
     return Layout(
         max_workers=run.worker_places,
         ring_slots=run.ring_slots,
         log_slots=_LOG_SLOTS,
         frame_bytes=observation.nbytes,
-        action_bytes=ActionSpec.from_json(env_info["action"]).nbytes,
+        action_bytes=action.nbytes,
         chunk=run.config.agent.chunk,
-        about_bytes=_ABOUT_BYTES + 2 * (len(json.dumps(env_info)) + len(json.dumps(run.to_jsonable()))),
+        about_bytes=_ABOUT_BYTES + 2 * (len(json.dumps(header)) + len(json.dumps(run.to_jsonable()))),
         trace_slots=TRACE_SLOTS if run.config.output.trace else 0,
     )

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from typing import Any
 
 from rtcore.clock import NS_PER_MS, NS_PER_S, Clock, ns_of
 from rtcore.config.resolved import ResolvedRun
@@ -45,13 +44,13 @@ class EnvironmentProcess:
         """What it asks of the world at the moment, for people."""
         return f"the world {self._config.world.env_id} ({self._at_world.call or 'being made'})"
 
-    def poll_spec(self) -> dict[str, Any] | None:
+    def poll_spec(self) -> WorldSpec | None:
         """What the world looks like, once that is known. `EnvironmentHung` if the world does not return from a call."""
         messages = self.child.messages
         while messages:
             message = messages.popleft()
             if isinstance(message, WorldSpec):
-                return message.spec
+                return message
             if not isinstance(message, AtWorld):
                 raise StartupError(f"the env process sent {message!r:.200} first; expected what its world looks like")
             self._at_world = message

@@ -18,7 +18,7 @@ from rtcore.errors import describe_exit
 from rtcore.memory.layout import Layout, ParamLayout
 from rtcore.memory.segments import segment_path
 from rtcore.memory.weights import ParamStore, attach_store, create_store
-from rtcore.messages import End, Holder, HolderBoot, HolderReady, HoldWish
+from rtcore.messages import End, HolderBoot, HolderReady, WeightsHeld, WeightsWanted
 from rtcore.processes.launcher import Child, Launch
 
 _log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class HolderProcesses:
         self._kill_worker = kill_worker
         self._places: list[_Place] = []
 
-    def request(self, worker: Child, wish: HoldWish, params: ParamStore) -> None:
+    def request(self, worker: Child, wish: WeightsWanted, params: ParamStore) -> None:
         """A worker wants a device's weights held; answered as soon as they are. `params`: the run's store."""
         place = next((place for place in self._places if place.device == wish.device), None)
         if place is None:
@@ -160,9 +160,9 @@ class HolderProcesses:
         """Those that wait, if there is an answer."""
         child = place.child
         if place.refused:
-            reply = Holder(refused=place.refused)
+            reply = WeightsHeld(refused=place.refused)
         elif child is not None and isinstance(child.ready, HolderReady) and child.exitcode is None:
-            reply = Holder(f"holder{place.index}", child.ready.memory)
+            reply = WeightsHeld(f"holder{place.index}", child.ready.memory)
             place.users = [user for user in place.users if user.exitcode is None] + place.waiting
         else:
             return

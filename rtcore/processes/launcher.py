@@ -25,7 +25,8 @@ import psutil
 
 from rtcore import errors
 from rtcore.channel import Channel, Message, to_plain
-from rtcore.clock import NS_PER_MS, NS_PER_S, MonotonicClock
+from rtcore.clock import NS_PER_MS, NS_PER_S, Clock, MonotonicClock
+from rtcore.config.resolved import ResolvedRun
 from rtcore.errors import (
     ChannelError,
     EnvironmentFailed,
@@ -37,7 +38,22 @@ from rtcore.errors import (
     StartupError,
     WorkerDied,
 )
-from rtcore.messages import Boot, Exited, Failed, Fork, Forked, ForkFailed, Preload, Preloaded, Ready, RunBoot, Setup
+from rtcore.host.watchdog import Patience
+from rtcore.memory.shared import SharedRun
+from rtcore.messages import (
+    Boot,
+    Exited,
+    Failed,
+    Fork,
+    Forked,
+    ForkFailed,
+    Preload,
+    Preloaded,
+    Ready,
+    RunBoot,
+    Setup,
+    WorldSpec,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -79,6 +95,18 @@ _FORK_PATIENCE_NS = 10 * NS_PER_S
 _SPARE_DESCRIPTORS = 16
 #: What the fork server takes to end beside the time that the world gets: descendants, shared memory [s].
 _END_S = 8.0
+
+
+@dataclass(frozen=True)
+class RunParts:
+    """What those who start the processes of a role need of the run. `shared`: its shared memory."""
+
+    run: ResolvedRun
+    run_id: str
+    shared: SharedRun
+    world: WorldSpec
+    clock: Clock
+    patience: Patience
 
 
 @dataclass(eq=False)

@@ -10,15 +10,12 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
-from rtcore.clock import NS_PER_S, Clock, ns_of
-from rtcore.config.resolved import ResolvedRun
+from rtcore.clock import NS_PER_S, ns_of
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError, PolicyConfigError
-from rtcore.host.watchdog import Patience
 from rtcore.learn.checkpoint import Arrays, SavedState
 from rtcore.learn.optimizer import flatten_optimizer, unflatten_saved
 from rtcore.learn.stats import learner_stats, why_stopped
@@ -26,11 +23,11 @@ from rtcore.memory.counters import Words
 from rtcore.memory.layout import LEARNER_SIZES, MasterLayout
 from rtcore.memory.master import MasterState, attach_master
 from rtcore.memory.segments import create_segment
-from rtcore.memory.shared import Phase, SharedRun, next_order
+from rtcore.memory.shared import Phase, next_order
 from rtcore.memory.tensors import ParamManifest
 from rtcore.memory.weights import ParamStore
 from rtcore.messages import LearnerBoot
-from rtcore.processes.launcher import Child, Launch, Launcher
+from rtcore.processes.launcher import Child, Launch, Launcher, RunParts
 from rtcore.processes.restarts import Places
 from rtcore.results.summary import LearnerStats
 from rtcore.spaces import ActionSpec, ObservationSpec
@@ -56,47 +53,43 @@ def check_can_learn(config: RuntimeConfig, action: ActionSpec, ring_slots: int) 
         )
 
 
-def check_same_world(config: RuntimeConfig, env_info: dict[str, Any], saved: SavedState) -> None:
+def check_same_world(env_id: str, observation: ObservationSpec, action: ActionSpec, saved: SavedState) -> None:
     """ConfigError, before any worker is started, if what was saved is of a world with other spaces."""
-    world = saved.state["world"]
-    for name in ("observation", "action"):
-        was, now = world.get(name), env_info[name]
+    trained_on = saved.state["world"]
+    for name, spec in (("observation", observation), ("action", action)):
+        was, now = trained_on.get(name), spec.to_json()
         if was != now:
             raise ConfigError(
-                f"resume: {saved.folder} was trained on {world.get('env_id')}, {name}s {was}; {config.world.env_id} "
-                f"has {now}. Resume with the same world, or play the weights with --policy-checkpoint"
+                f"resume: {saved.folder} was trained on {trained_on.get('env_id')}, {name}s {was}; {env_id} has {now}. "
+                "Resume with the same world, or play the weights with --policy-checkpoint"
             )
+
+
+def check_learnable(
+    config: RuntimeConfig, observation: ObservationSpec, action: ActionSpec, ring_slots: int, saved: SavedState | None
+) -> None:
+    """ConfigError, before any network is built, if this world cannot be learned, or not be gone on with."""
+    check_can_learn(config, action, ring_slots)
+    if saved is not None:
+        check_same_world(config.world.env_id, observation, action, saved)
 
 
 class LearnerProcesses:
     """The learners of a run and what they share. Used by the supervising thread; `copy` by any."""
 
-    def __init__(
-        self,
-        run: ResolvedRun,
-        run_id: str,
-        shared: SharedRun,
-        env_info: dict[str, Any],
-        saved: SavedState | None,
-        launch: Launch,
-        clock: Clock,
-        patience: Patience,
-    ) -> None:
+    def __init__(self, parts: RunParts, launch: Launch, saved: SavedState | None) -> None:
         """ConfigError if the world cannot be learned, or is not the one that `saved` is of."""
-        config = run.config
-        check_can_learn(config, ActionSpec.from_json(env_info["action"]), shared.layout.ring_slots)
-        if saved is not None:
-            check_same_world(config, env_info, saved)
-        self.places = Places("learner", config.faults.max_restarts, patience)
+        config = parts.run.config
+        world, ring_slots = parts.world, parts.shared.layout.ring_slots
+        check_learnable(config, world.observation, world.action, ring_slots, saved)
+        self.places = Places("learner", config.faults.max_restarts, parts.patience)
         self.stopped = ""
         self.first_updates = int(saved.state["updates"]) if saved is not None else 0
+        self._parts = parts
         self._config = config
-        self._run_id = run_id
-        self._shared = shared
-        self._env_info = env_info
+        self._shared = parts.shared
         self._saved = saved
         self._launch = launch
-        self._clock = clock
         self._master: MasterState | None = None
         self._store: ParamStore | None = None
         self._manifest: ParamManifest | None = None
@@ -139,8 +132,10 @@ class LearnerProcesses:
             sizes["num_learners"], sizes["trainable_bytes"] = layout.num_learners, layout.trainable_bytes
             sizes["first_updates"] = self.first_updates
 
-        create_segment(self._run_id, "learner", self._shared.layout, write_sizes, num_bytes=layout.num_bytes).close()
-        self._master, _ = attach_master(self._run_id)
+        create_segment(
+            self._parts.run_id, "learner", self._shared.layout, write_sizes, num_bytes=layout.num_bytes
+        ).close()
+        self._master, _ = attach_master(self._parts.run_id)
         self._store, self._manifest = store, manifest
         first = store.buffer(store.newest().buffer)
         self._rest = np.array(np.frombuffer(first, np.uint8))
@@ -151,7 +146,7 @@ class LearnerProcesses:
             saved = unflatten_saved(manifest, self._saved)
             self._master.begin(weights, updates=self.first_updates, **saved)
         self._saved = None
-        self._newest_update = (self.first_updates, self._clock.now_ns())
+        self._newest_update = (self.first_updates, self._parts.clock.now_ns())
 
     def start(self) -> None:
         """Start the processes, before tick 0; `is_ready` says when they are."""
@@ -160,8 +155,8 @@ class LearnerProcesses:
         self._boot = partial(
             LearnerBoot,
             layout=self._shared.layout,
-            observation=ObservationSpec.from_json(self._env_info["observation"]),
-            action=ActionSpec.from_json(self._env_info["action"]),
+            observation=self._parts.world.observation,
+            action=self._parts.world.action,
             run_phase_seq=next_order(run_control["phase_seq"], Phase.RUN),
             run_first_frame=self._shared.ring.sequence.newest() + 1,
         )
@@ -200,7 +195,7 @@ class LearnerProcesses:
         """Now and then: kill learners that hang, and say once if learning has stopped."""
         if self._master is None:
             return
-        now_ns = self._clock.now_ns()
+        now_ns = self._parts.clock.now_ns()
         updates = self._master.commit.updates
         if updates > self._newest_update[0]:
             self._newest_update = (updates, now_ns)

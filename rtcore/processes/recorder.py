@@ -13,15 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from rtcore.clock import NS_PER_S
-from rtcore.config.run import RuntimeConfig
 from rtcore.errors import describe_exit
-from rtcore.host.watchdog import Patience
-from rtcore.memory.shared import SharedRun
-from rtcore.messages import End, Recorded, RecorderBoot
-from rtcore.processes.launcher import Child, Launcher, MakeBoot
+from rtcore.messages import End, Recorded, RecorderBoot, RecordingCounts
+from rtcore.processes.launcher import Child, Launcher, MakeBoot, RunParts
 from rtcore.recording.schema import FOLDER, TICKS_FILE, UNFINISHED
-from rtcore.recording.writer import Counts
-from rtcore.spaces import ActionSpec, ObservationSpec
 
 _log = logging.getLogger(__name__)
 
@@ -35,41 +30,36 @@ _LONGEST_END_NS = 3600 * NS_PER_S
 class RecorderProcess:
     """The recorder of a run. Used by the supervising thread; `summary` by any."""
 
-    def __init__(
-        self,
-        config: RuntimeConfig,
-        shared: SharedRun,
-        launch: Callable[[str, MakeBoot], Child],
-        patience: Patience,
-    ) -> None:
-        if config.output.out is None:
+    def __init__(self, parts: RunParts, launch: Callable[[str, MakeBoot], Child]) -> None:
+        out = parts.run.config.output.out
+        if out is None:
             raise ValueError("record needs an output folder")
-        self._out: Path = config.output.out
-        self._shared = shared
+        self._out: Path = out
+        self._parts = parts
         self._launch = launch
-        self._patience = patience
         self._child: Child | None = None
-        self._counts = Counts()
+        self._counts = RecordingCounts()
         self._end = UNFINISHED
         self._is_settled = False
         self._num_messages = 0
         self._ending = False
 
-    def start(self, about: dict[str, Any], observation: ObservationSpec, action: ActionSpec) -> None:
+    def start(self, about: dict[str, Any]) -> None:
         """Start the process, between the rehearsal and tick 0; `is_ready` says when it is.
 
         `about`: what the file says of the run, as `RecordingWriter` takes it.
         """
         _log.info("starting the recorder")
+        shared, world = self._parts.shared, self._parts.world
         boot = partial(
             RecorderBoot,
-            layout=self._shared.layout,
-            observation=observation,
-            action=action,
+            layout=shared.layout,
+            observation=world.observation,
+            action=world.action,
             folder=str(self._out.absolute()),
             about=about,
-            first_frame_seq=self._shared.ring.sequence.newest() + 1,
-            first_log_seq=self._shared.log.sequence.newest() + 1,
+            first_frame_seq=shared.ring.sequence.newest() + 1,
+            first_log_seq=shared.log.sequence.newest() + 1,
         )
         self._child = self._launch(RECORDER_ENTRY, boot)
 
@@ -101,7 +91,7 @@ class RecorderProcess:
             self._num_messages += 1
             if not isinstance(message, Recorded):
                 continue
-            self._counts = Counts(**message.counts)
+            self._counts = message.counts
             if message.note:
                 _log.warning(message.note)
             if message.failed_with:
@@ -152,7 +142,7 @@ class RecorderProcess:
         self._handle_messages(child)
         # One piece of 4K frames is seconds of work for a process of its priority on a busy machine.
         sign = (self._num_messages, child.work_done())
-        if self._patience.silent_ns("recorder", sign) > _SILENCE_NS:
+        if self._parts.patience.silent_ns("recorder", sign) > _SILENCE_NS:
             self._stopped(f"the recorder (pid {child.pid}) did nothing for {_SILENCE_NS // NS_PER_S} s and was killed")
             child.kill()
             return True
@@ -168,4 +158,4 @@ class RecorderProcess:
 
     def summary(self) -> dict[str, Any]:
         """The content of summary.json's `recording`."""
-        return {"path": str(self._out / FOLDER / TICKS_FILE), "end": self._end, **self._counts._asdict()}
+        return {"path": str(self._out / FOLDER / TICKS_FILE), "end": self._end, **vars(self._counts)}

@@ -14,7 +14,9 @@ from rtcore.clock import NS_PER_S, Clock
 from rtcore.config.resolved import ResolvedRun
 from rtcore.host.cpus import usable_cpus
 from rtcore.memory.shared import Phase, SharedRun
+from rtcore.messages import WorldSpec
 from rtcore.results.run_record import Drain
+from rtcore.results.startup import Words
 from rtcore.scheduling.planner import Plan, Tau, make_plan
 
 _log = logging.getLogger(__name__)
@@ -78,7 +80,7 @@ class RehearsedRun(Protocol):
     """What rehearsing takes of the supervisor."""
 
     policy_info: dict[str, Any]
-    env_info: dict[str, Any]
+    world: WorldSpec
 
     @property
     def resolved(self) -> ResolvedRun: ...
@@ -88,13 +90,7 @@ class RehearsedRun(Protocol):
     def retire(self, index: int) -> None: ...
     def set_phase(self, phase: Phase, plan: Plan, num_workers: int) -> int: ...
     def enter(self, phase: str, line: str) -> None: ...
-    def wait_until(
-        self,
-        done: Callable[[], bool],
-        what: str | Callable[[], str],
-        timeout_s: float,
-        doing: Callable[[], str] | None = None,
-    ) -> None: ...
+    def wait_until(self, done: Callable[[], bool], what: Words, limit_s: float, doing: Words | None = None) -> None: ...
 
 
 class Rehearsal:
@@ -165,7 +161,7 @@ class Rehearsal:
 
         On a grid that is stretched a step takes a period at most: what is longer puts the ticks off.
         """
-        step_ns = int(self._run.env_info["step_ns"])
+        step_ns = self._run.world.step_ns or 0
         return min(step_ns, self._resolved.period_ns) if self._config.world.overrun == "stretch" else step_ns
 
     def _rehearse(self, plan: Plan, num_workers: int) -> Round:

@@ -36,18 +36,25 @@ from rtcore.memory.sizing import layout_for
 from rtcore.memory.trace import TraceKind, TraceRing
 from rtcore.memory.waiting import FOLLOWS_WALL_CLOCK
 from rtcore.memory.weights import ParamStore
-from rtcore.messages import EnvironmentBoot, SegmentsMade
+from rtcore.messages import EnvironmentBoot, SegmentsMade, WorldSpec
 from rtcore.processes.environment import ENV_ENTRY, EnvironmentProcess
-from rtcore.processes.launcher import PRELOAD_META, PRELOAD_NETWORK, PRELOAD_WORKERS, Child, Launcher, MakeBoot
+from rtcore.processes.launcher import (
+    PRELOAD_META,
+    PRELOAD_NETWORK,
+    PRELOAD_WORKERS,
+    Child,
+    Launcher,
+    MakeBoot,
+    RunParts,
+)
 from rtcore.processes.learners import LearnerProcesses
 from rtcore.processes.recorder import RecorderProcess
 from rtcore.processes.rehearsal import Rehearsal
 from rtcore.processes.workers import WorkerProcesses
 from rtcore.recording.writer import describe_run
 from rtcore.results.run_record import Drain
-from rtcore.results.startup import StartUp
+from rtcore.results.startup import StartUp, Words, text_of
 from rtcore.scheduling.planner import Plan, plan_of_player
-from rtcore.spaces import ActionSpec, ObservationSpec
 
 _log = logging.getLogger(__name__)
 
@@ -71,6 +78,8 @@ class Supervisor:
         self._played_delay_ticks = played_delay_ticks
         self._abandoned = False
         self.policy_info: dict[str, Any] = {}
+        #: What the env process says of its world, and the same as JSON, to which the start adds.
+        self.world: WorldSpec
         self.env_info: dict[str, Any] = {}
         self.stopping = self._stop_was_asked = False
         #: Called when the plan is made and nothing of the run is written yet.
@@ -81,6 +90,7 @@ class Supervisor:
         self._about_told = False
         self._env: EnvironmentProcess | None = None
         self._shared: SharedRun | None = None
+        self._parts: RunParts
         self._workers: WorkerProcesses | None = None
         self._trace: TraceRing | None = None
         self._stop_seq = 0
@@ -171,9 +181,7 @@ class Supervisor:
     def _check_learning(self) -> None:
         """Before any worker is started: whether this world can be learned, and goes on from what was saved."""
         if self.config.learning.learn is not None:
-            launch = partial(self._launch, "learner")
-            parts = (self.resolved, self.run_id, self.shared, self.env_info, self.saved)
-            self.learners = LearnerProcesses(*parts, launch, self._clock, self._patience)
+            self.learners = LearnerProcesses(self._parts, partial(self._launch, "learner"), self.saved)
 
     def _start_learners(self) -> None:
         """After the rehearsal, so that they are in nobody's way, and before tick 0."""
@@ -192,9 +200,9 @@ class Supervisor:
         if self.config.output.record:
             self._startup.enter("recorder")
             launch, played = partial(self._launch, "recorder", 0, 0), self._played_delay_ticks is not None
-            self.recording = RecorderProcess(self.config, self.shared, launch, self._patience)
+            self.recording = RecorderProcess(self._parts, launch)
             about = describe_run(self.config, self.env_info, self.policy_info, self.resolved.rate_hz, played=played)
-            self.recording.start(about, self.observation, self.action)
+            self.recording.start(about)
             self.wait_until(self.recording.is_ready, "the recorder", self.config.faults.startup_timeout_s)
 
     def end_recording(self) -> None:
@@ -221,39 +229,36 @@ class Supervisor:
             return env.doing
 
         self.wait_until(self._has_world, doing, self.config.faults.startup_timeout_s, doing)
-        self.observation = ObservationSpec.from_json(self.env_info["observation"])
-        self.action = ActionSpec.from_json(self.env_info["action"])
+        world = self.world
         if self._played_delay_ticks is None:
-            self.config = fitting_policy(self.config, self.observation)
-        self._resolved = run = resolve(self.config, Fraction(self.env_info["rate_hz"]), self.observation.nbytes)
+            self.config = fitting_policy(self.config, world.observation)
+        self._resolved = run = resolve(self.config, Fraction(world.rate_hz), world.observation.nbytes)
         self.config = run.config
         self.env_info["notes"] += run.notes
-        layout = layout_for(run, self.env_info)
-        self._shared = SharedRun.create(self.run_id, layout, self.observation)
-        self._trace = self._shared.trace_ring(TRACE_SUPERVISOR)
+        layout = layout_for(run, world.observation, world.action, self.env_info)
+        self._shared = shared = SharedRun.create(self.run_id, layout, world.observation)
+        self._trace = shared.trace_ring(TRACE_SUPERVISOR)
+        self._parts = RunParts(run, self.run_id, shared=shared, world=world, clock=self._clock, patience=self._patience)
         self._workers = WorkerProcesses(
-            run=run,
-            run_id=self.run_id,
-            shared=self._shared,
-            env_info=self.env_info,
+            self._parts,
             launch=lambda *place: self._launch("worker", *place),
             launch_holder=lambda *place: self._launch("holder", *place),
             trace=self.trace,
-            clock=self._clock,
-            patience=self._patience,
             restarted=self._tell_onlookers,
             leaves_space=self._say_leaves_space,
             ticks_before=self.ticks_before,
         )
-        env.begin_watching(run, self._shared)
+        env.begin_watching(run, shared)
         child.send(SegmentsMade(layout, run))
         self.wait_until(lambda: child.ready is not None, "the world", self.config.faults.startup_timeout_s)
         self.env_info |= vars(child.ready)
 
     def _has_world(self) -> bool:
-        """What the world looks like is in `env_info`."""
-        self.env_info = self._env_now.poll_spec() or {}
-        return bool(self.env_info)
+        """What the world looks like is known."""
+        spec = self._env_now.poll_spec()
+        if spec is not None:
+            self.world, self.env_info = spec, spec.to_header()
+        return spec is not None
 
     def start_workers(self, indices: range) -> None:
         self._startup.enter("workers", f"starting {len(indices)} worker{'s' if len(indices) != 1 else ''}")
@@ -434,29 +439,17 @@ class Supervisor:
         """What the start does from now on: see `StartUp.enter`."""
         self._startup.enter(phase, line)
 
-    def wait_until(
-        self,
-        done: Callable[[], bool],
-        what: str | Callable[[], str],
-        timeout_s: float,
-        doing: Callable[[], str] | None = None,
-    ) -> None:
+    def wait_until(self, done: Callable[[], bool], what: Words, limit_s: float, doing: Words | None = None) -> None:
         """Serve events until `done`; a named error if it takes too long. `doing`: for the screen, once a second."""
-        give_up_ns = self._patience.now_ns() + ns_of(timeout_s)
-
-        def waiting() -> str:
-            return f"waiting for {what if isinstance(what, str) else what()}"
-
+        give_up_ns = self._patience.now_ns() + ns_of(limit_s)
         while not done():
             if self._abandoned:
                 raise StartupError("the run was closed while it was starting")
             self._pump(0.01)
-            self._startup.waiting(doing or waiting)
+            self._startup.waiting(doing or (lambda: f"waiting for {text_of(what)}"))
             if self._patience.now_ns() > give_up_ns:
-                name = what if isinstance(what, str) else what()
-                raise StartupError(
-                    f"{name} was not ready within {timeout_s:g} s and was killed; --startup-timeout-s allows more"
-                )
+                late = f"{text_of(what)} was not ready within {limit_s:g} s and was killed"
+                raise StartupError(f"{late}; --startup-timeout-s allows more")
 
     # -- stop ----------------------------------------------------------------------------------------------
 

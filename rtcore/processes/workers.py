@@ -11,22 +11,19 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from rtcore.channel import Message
-from rtcore.clock import NS_PER_S, Clock, ns_of
-from rtcore.config.resolved import ResolvedRun
+from rtcore.clock import NS_PER_S, ns_of
 from rtcore.errors import PolicyError, StartupError
-from rtcore.host.watchdog import Patience
 from rtcore.memory.counters import Words
 from rtcore.memory.segments import create_semaphore
-from rtcore.memory.shared import Phase, SharedRun
+from rtcore.memory.shared import Phase
 from rtcore.memory.trace import TraceKind
 from rtcore.memory.waiting import WakeUps
 from rtcore.memory.weights import ParamStore, attach_store, create_store
-from rtcore.messages import HoldWish, KeepsOwnWeights, LeavesItsSpace, WeightSizes, WeightsMade, WorkerBoot
+from rtcore.messages import KeepsOwnWeights, LeavesItsSpace, WeightSizes, WeightsMade, WeightsWanted, WorkerBoot
 from rtcore.processes.holders import HolderProcesses
-from rtcore.processes.launcher import Child, Launch
+from rtcore.processes.launcher import Child, Launch, RunParts
 from rtcore.processes.restarts import Death, Ending, Places
 from rtcore.scheduling.planner import Plan
-from rtcore.spaces import ActionSpec, ObservationSpec
 
 _log = logging.getLogger(__name__)
 
@@ -88,15 +85,10 @@ class WorkerProcesses:
 
     def __init__(
         self,
-        run: ResolvedRun,
-        run_id: str,
-        shared: SharedRun,
-        env_info: dict[str, Any],
+        parts: RunParts,
         launch: Launch,
         launch_holder: Launch,
         trace: Trace,
-        clock: Clock,
-        patience: Patience,
         *,
         restarted: Callable[[], None],
         leaves_space: Callable[[str], None],
@@ -104,7 +96,7 @@ class WorkerProcesses:
     ) -> None:
         """`restarted`: called when a worker's place has been counted as restarted. `leaves_space`: with what a worker
         found wrong in the world's observations. `ticks_before`: of earlier runs."""
-        self.places = Places("worker", run.config.faults.max_restarts, patience)
+        self.places = Places("worker", parts.run.config.faults.max_restarts, parts.patience)
         #: Shutting down: exits are expected.
         self.stopping = False
         #: Where workers in the run begin their counts; -1 before it.
@@ -112,23 +104,20 @@ class WorkerProcesses:
         #: The weights of the policy's network; None: not made yet, or it has none, or this is closed.
         self.params: ParamStore | None = None
         self.is_closed = False
-        self._config = run.config
-        self._run_id = run_id
-        self._shared = shared
-        self._env_info = env_info
+        self._parts = parts
+        self._config = parts.run.config
+        self._shared = shared = parts.shared
         self._launch = launch
         #: Who holds the weights on GPUs.
-        self.holders = HolderProcesses(run_id, shared.layout, launch_holder, self._kill_with_holder)
+        self.holders = HolderProcesses(parts.run_id, shared.layout, launch_holder, self._kill_with_holder)
         self._trace = trace
-        self._clock = clock
-        self._patience = patience
         self._restarted = restarted
         self._leaves_space = leaves_space
         self._ticks_before = ticks_before
         self._version_watch = VersionWatch()
         self._versions_checked_ns = 0
         self._semaphores: list[WakeUps] = []
-        self._semaphores = [create_semaphore(run_id, worker) for worker in range(shared.layout.max_workers)]
+        self._semaphores = [create_semaphore(parts.run_id, worker) for worker in range(shared.layout.max_workers)]
 
     # -- start ---------------------------------------------------------------------------------------------
 
@@ -139,11 +128,11 @@ class WorkerProcesses:
         boot = partial(
             WorkerBoot,
             layout=self._shared.layout,
-            observation=ObservationSpec.from_json(self._env_info["observation"]),
-            action=ActionSpec.from_json(self._env_info["action"]),
+            observation=self._parts.world.observation,
+            action=self._parts.world.action,
             index=index,
             generation=generation,
-            noop=self._env_info["noop_value"],
+            noop=self._parts.world.noop_value,
             # One that is started again in the run goes on with the counts of its place.
             run_phase_seq=self.run_phase_seq,
             has_weights=self.params is not None,
@@ -204,7 +193,7 @@ class WorkerProcesses:
             self._restart(child)
         elif child.ready is not None and self._in_run:
             self.set_up(index, True)
-            self._trace(TraceKind.WORKER_UP, self._clock.now_ns(), index, 0)
+            self._trace(TraceKind.WORKER_UP, self._parts.clock.now_ns(), index, 0)
 
     @property
     def _in_run(self) -> bool:
@@ -213,10 +202,10 @@ class WorkerProcesses:
     def _handle(self, child: Child, message: Message) -> None:
         if isinstance(message, WeightSizes):
             # Worker 0 has said how large its network is.
-            create_store(self._run_id, self._shared.layout, message.sizes)
-            self.params = attach_store(self._run_id)
+            create_store(self._parts.run_id, self._shared.layout, message.sizes)
+            self.params = attach_store(self._parts.run_id)
             child.send(WeightsMade())
-        elif isinstance(message, HoldWish) and self.params is not None:
+        elif isinstance(message, WeightsWanted) and self.params is not None:
             self.holders.request(child, message, self.params)
         elif isinstance(message, LeavesItsSpace):
             self._leaves_space(message.what)
@@ -250,7 +239,7 @@ class WorkerProcesses:
         restarts = self.places.restarts.by_place[index]
         self._shared.worker_control[index]["restarts"] = restarts
         self._restarted()
-        self._trace(TraceKind.WORKER_DOWN, self._clock.now_ns(), index, restarts)
+        self._trace(TraceKind.WORKER_DOWN, self._parts.clock.now_ns(), index, restarts)
         _log.warning(f"{child.who} (pid {child.pid}) is down: {reason}; restarting it")
         self.start(index)
 
@@ -268,7 +257,7 @@ class WorkerProcesses:
 
     def _limit_ns(self, index: int, kind: str, plan: Plan | None) -> int:
         """What a worker is at may take ten times what it is known to take. Nothing known yet: a start-up's time."""
-        known_ns = self._patience.longest_ns(kind)
+        known_ns = self._parts.patience.longest_ns(kind)
         if kind == _INFERENCE:
             warmup_ns = (self.info(index) or {}).get("warmup_ns") or [0]
             known_ns = max(known_ns, *warmup_ns, plan.tau.p99_ns if plan is not None else 0)
@@ -296,7 +285,7 @@ class WorkerProcesses:
 
     def report_late_versions(self) -> None:
         """Say which worker does not move on to new weights."""
-        now_ns = self._clock.now_ns()
+        now_ns = self._parts.clock.now_ns()
         if self.params is None or now_ns - self._versions_checked_ns < _CHECK_VERSIONS_NS:
             return
         self._versions_checked_ns = now_ns

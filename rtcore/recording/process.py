@@ -29,7 +29,7 @@ from rtcore.recording.minari import write_minari
 from rtcore.recording.reader import Recording
 from rtcore.recording.ring_reader import Tap
 from rtcore.recording.schema import FOLDER
-from rtcore.recording.writer import RecordingWriter, reason_of
+from rtcore.recording.writer import RecordingWriter, end_of, reason_of
 from rtcore.spaces import ActionSpec, ObservationSpec
 
 #: Below the workers, above learners: what it is starved of is lost, what a learner is starved of is not.
@@ -126,11 +126,11 @@ class RecorderLoop:
             self._tap.collect(self._tell)
             note = finish(self._writer, self._telling())
         except RtcoreError as error:
-            self._channel.post(Recorded(self._writer.counts._asdict(), failed_with=str(error)))
+            self._channel.post(Recorded(self._writer.counts, failed_with=str(error)))
             self._writer.abandon()
             raise
         counts = self._writer.counts
-        self._channel.send(Recorded(counts._asdict(), counts.end, note))
+        self._channel.send(Recorded(counts, end_of(counts), note))
 
     def _is_told_to_end(self) -> bool:
         try:
@@ -165,4 +165,4 @@ class RecorderLoop:
             self._told_ns = now_ns
             # A supervisor that does not listen (stopped, dead) must not hold up the recorder, nor find a backlog.
             if self._channel.flush():
-                self._channel.post(Recorded(self._writer.counts._asdict()))
+                self._channel.post(Recorded(self._writer.counts))

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ from rtcore.config.run import RuntimeConfig
 from rtcore.errors import RecordError
 from rtcore.files.strict_json import dumps
 from rtcore.memory.layout import LAYOUT_VERSION, LOG_RECORD
+from rtcore.messages import RecordingCounts
 from rtcore.recording.schema import (
     FORMAT,
     FORMAT_VERSION,
@@ -53,20 +54,10 @@ _INDEX_BYTES = 1 << 18
 _Values = Callable[[str, npt.NDArray[Any]], npt.NDArray[Any]]
 
 
-class Counts(NamedTuple):
-    """What a recording holds and lacks. `bytes`: size of ticks.hdf5 as of the last flush."""
-
-    frames: int = 0
-    lost_frames: int = 0
-    jobs: int = 0
-    lost_jobs: int = 0
-    bytes: int = 0
-
-    @property
-    def end(self) -> str:
-        """`complete`, or what is missing."""
-        lost = [(self.lost_frames, "frames"), (self.lost_jobs, "jobs")]
-        return ", ".join(f"{count} {what} lost" for count, what in lost if count) or COMPLETE
+def end_of(counts: RecordingCounts) -> str:
+    """How a recording that was closed has ended: `complete`, or what is missing."""
+    lost = [(counts.lost_frames, "frames"), (counts.lost_jobs, "jobs")]
+    return ", ".join(f"{count} {what} lost" for count, what in lost if count) or COMPLETE
 
 
 def describe_run(
@@ -141,10 +132,16 @@ class RecordingWriter:
         return self.ticks.num_written + self.jobs.num_written
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> RecordingCounts:
         """Rows that were taken in, those that wait for their chunk included."""
         ticks, jobs = self.ticks, self.jobs
-        return Counts(ticks.num_rows, self.lost_frames, jobs.num_rows, self.lost_jobs, self._bytes)
+        return RecordingCounts(
+            frames=ticks.num_rows,
+            lost_frames=self.lost_frames,
+            jobs=jobs.num_rows,
+            lost_jobs=self.lost_jobs,
+            bytes=self._bytes,
+        )
 
     def took_ticks(self, count: int) -> None:
         """`count` rows of `ticks.rows` and `frames`, from `ticks.room` on, are filled in."""
@@ -174,7 +171,7 @@ class RecordingWriter:
             attributes = self._file.attrs
             for name in ("frames", "lost_frames", "jobs", "lost_jobs"):
                 attributes.modify(name, np.int64(getattr(counts, name)))
-            attributes.modify("end", _end(counts.end))
+            attributes.modify("end", _end(end_of(counts)))
             self._file.close()
             self._bytes = self.path.stat().st_size
 

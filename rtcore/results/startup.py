@@ -11,8 +11,14 @@ from rtcore.errors import StartupError
 
 _log = logging.getLogger(__name__)
 
+#: For people: a text, or what makes it at the moment it is shown.
+Words = str | Callable[[], str]
 #: The screen changes this often while a start lasts.
 _SAY_EVERY_NS = NS_PER_S
+
+
+def text_of(words: Words) -> str:
+    return words if isinstance(words, str) else words()
 
 
 def start_thread(thread: threading.Thread) -> None:
@@ -47,11 +53,11 @@ class StartUp:
         if line:
             self._tell(line, now_ns)
 
-    def waiting(self, doing: Callable[[], str]) -> None:
+    def waiting(self, doing: Words) -> None:
         """Called over and over in a wait: says what is being done, once a second while nothing else is said."""
         now_ns = self._clock.now_ns()
         if self._phase and now_ns - self._said_ns >= _SAY_EVERY_NS:
-            self._tell(f"{doing()}, {(now_ns - self._since_ns) // NS_PER_S} s", now_ns)
+            self._tell(f"{text_of(doing)}, {(now_ns - self._since_ns) // NS_PER_S} s", now_ns)
 
     @property
     def times_s(self) -> dict[str, float]:

@@ -254,7 +254,7 @@ class Runtime:
             self._folder.release()
 
     def _open_files(self) -> None:
-        action = ActionSpec.from_json(self._supervisor.env_info["action"])
+        action = self._supervisor.world.action
         with writing_to(self.config.output.out):
             self.record = RunRecord(self.config.output.out, lambda raw: _decode(action, raw))
             if self.config.output.trace and self.config.output.out is not None:
@@ -337,12 +337,12 @@ class Runtime:
     @property
     def observation_space(self) -> Box | Dict:
         """The world's, once the run has started. A Dict within a Dict is one Dict, with keys "outer/inner"."""
-        return self._started.observation.to_space()
+        return self._started.world.observation.to_space()
 
     @property
     def action_space(self) -> Space[Any]:
         """The world's, once the run has started."""
-        return self._started.action.to_space()
+        return self._started.world.action.to_space()
 
     @property
     def rate_hz(self) -> Fraction:

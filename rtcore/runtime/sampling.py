@@ -14,7 +14,6 @@ from rtcore.learn.replay_memory import NothingToSample, TransitionReader
 from rtcore.learn.transitions import TransitionBuilder
 from rtcore.memory.history import History
 from rtcore.processes.supervisor import Supervisor
-from rtcore.spaces import ActionSpec
 
 #: The run past its start-up; raises before that.
 Started = Callable[[], Supervisor]
@@ -38,7 +37,7 @@ class Sampling:
             )
         supervisor = started()
         shared, builder = supervisor.shared, TransitionBuilder(gamma, discount_rewards)
-        action = ActionSpec.from_json(supervisor.env_info["action"])
+        action = supervisor.world.action
         history = History.of(self._config.history)
         return TransitionReader(
             ring=shared.ring,

@@ -91,18 +91,7 @@ class ActionSpec(ArraySpec):
         return {"kind": self.kind, **super().to_json()}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, object]) -> ActionSpec:
-        """Inverse of `to_json`.
-
-        Args:
-            data: What `to_json` gave, also after JSON.
-
-        Returns:
-            An equal spec.
-
-        Raises:
-            ConfigError: It is anything else.
-        """
+    def _of_json(cls, data: Mapping[str, object]) -> ActionSpec:
         kind = data.get("kind")
         if kind not in _ACTION_KINDS:
             raise ConfigError(f"action spec has kind {kind!r}; expected one of {', '.join(_ACTION_KINDS)}")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeAlias, cast
+from typing import Any, Self, TypeAlias, cast
 
 import numpy as np
 from gymnasium import spaces
@@ -79,6 +79,25 @@ class ArraySpec:
         """A plain dict of strings, numbers and lists; infinities are the strings "inf" and "-inf"."""
         bounds = {"low": _bounds_to_json(self.low), "high": _bounds_to_json(self.high)}
         return {"shape": list(self.shape), "dtype": self.dtype, **bounds}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, object]) -> Self:
+        """Inverse of `to_json`.
+
+        Args:
+            data: What `to_json` gave, also after JSON.
+
+        Returns:
+            An equal spec.
+
+        Raises:
+            ConfigError: It is anything else.
+        """
+        return cls._of_json(data)
+
+    @classmethod
+    def _of_json(cls, data: Mapping[str, object]) -> Self:
+        raise NotImplementedError
 
 
 def require_plain_numbers(what: str, space: spaces.Box) -> None:

@@ -112,18 +112,7 @@ class ObservationSpec(ArraySpec):
         return {**super().to_json(), **parts}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, object]) -> ObservationSpec:
-        """Inverse of `to_json`.
-
-        Args:
-            data: What `to_json` gave, also after JSON.
-
-        Returns:
-            An equal spec.
-
-        Raises:
-            ConfigError: It is anything else.
-        """
+    def _of_json(cls, data: Mapping[str, object]) -> ObservationSpec:
         rest = {key: value for key, value in data.items() if key != "parts"}
         fields = fields_from_json("observation", rest)
         if "parts" not in data:

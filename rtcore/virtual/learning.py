@@ -20,7 +20,6 @@ import numpy as np
 from rtcore.clock import NS_PER_MS, NS_PER_S, ns_of
 from rtcore.config.groups import VIRTUAL_UPDATES_PER_TICK, LearningSettings
 from rtcore.config.resolved import ResolvedRun
-from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError
 from rtcore.learn.checkpoint import SavedState
 from rtcore.learn.checkpointer import Checkpointer, Snapshot
@@ -33,7 +32,6 @@ from rtcore.memory.history import History
 from rtcore.memory.master import MasterState
 from rtcore.memory.ring import FrameRing
 from rtcore.memory.weights import ParamStore
-from rtcore.processes.learners import check_can_learn, check_same_world
 from rtcore.results.run_record import RunRecord
 from rtcore.results.summary import LearnerStats
 from rtcore.spaces import ActionSpec, ObservationSpec
@@ -209,15 +207,6 @@ class VirtualLearners:
         """Of the newest updates; NaN of none."""
         values = [getattr(gradient, name) for gradient in self._newest]
         return sum(values) / len(values) if values else math.nan
-
-
-def check_learnable(
-    config: RuntimeConfig, observation: ObservationSpec, action: ActionSpec, ring_slots: int, saved: SavedState | None
-) -> None:
-    """ConfigError, before any network is built, if this world cannot be learned, or not be gone on with."""
-    check_can_learn(config, action, ring_slots)
-    if saved is not None:
-        check_same_world(config, {"observation": observation.to_json(), "action": action.to_json()}, saved)
 
 
 class VirtualLearning:

@@ -16,7 +16,7 @@ from rtcore.memory.ring import FrameRing
 from rtcore.recording.process import finish, make_writer
 from rtcore.recording.ring_reader import Tap
 from rtcore.recording.schema import FOLDER, TICKS_FILE, UNFINISHED
-from rtcore.recording.writer import describe_run
+from rtcore.recording.writer import describe_run, end_of
 from rtcore.scheduling.jobs import JobRow
 
 _log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class VirtualRecording:
     ) -> None:
         """RtcoreError if the file cannot be made."""
         out = config.output.out or Path()
-        about = describe_run(config, describe(world, config), {"policy": policy}, rate_hz)
+        about = describe_run(config, describe(world, config).to_header(), {"policy": policy}, rate_hz)
         self._path = out / FOLDER / TICKS_FILE
         self._end = UNFINISHED
         self._is_open = True
@@ -61,7 +61,7 @@ class VirtualRecording:
 
     def summary(self) -> dict[str, Any]:
         """The content of summary.json's `recording`."""
-        return {"path": str(self._path), "end": self._end, **self._writer.counts._asdict()}
+        return {"path": str(self._path), "end": self._end, **vars(self._writer.counts)}
 
     def _collect(self) -> None:
         self._tap.collect()
@@ -70,7 +70,7 @@ class VirtualRecording:
     def _finish(self) -> None:
         self._tap.collect()
         note = finish(self._writer)
-        self._end = self._writer.counts.end
+        self._end = end_of(self._writer.counts)
         if note:
             _log.warning(note)
 

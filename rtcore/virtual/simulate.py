@@ -32,6 +32,7 @@ from rtcore.loop.world import GymnasiumWorld, World, leaves_space_text, world_se
 from rtcore.memory.counters import Histogram
 from rtcore.memory.history import History
 from rtcore.memory.ring import FrameRing
+from rtcore.processes.learners import check_learnable
 from rtcore.recording.schema import require_h5py
 from rtcore.report.explain import find_culprits
 from rtcore.results.agreement import check_books
@@ -45,7 +46,7 @@ from rtcore.scheduling.planner import Plan, Tau, make_plan
 from rtcore.scheduling.schedule import Schedule
 from rtcore.spaces import ObservationCheck
 from rtcore.virtual.latency import LatencyModel, parse_latency
-from rtcore.virtual.learning import VirtualLearning, check_learnable
+from rtcore.virtual.learning import VirtualLearning
 from rtcore.virtual.player import SimPlayer, SimPolicy
 from rtcore.virtual.recording import VirtualRecording
 from rtcore.virtual.workers import Change, SimulatedWorkers
@@ -265,7 +266,7 @@ class Simulation:
         """As `Runtime.header`, of the world and the policy that the config names."""
         header: dict[str, Any] = {}
         if self._own_world is not None:
-            header["world"] = describe(self._own_world, self.config)
+            header["world"] = describe(self._own_world, self.config).to_header()
         if (info := self._policy_info) is not None:
             header["policy"] = {
                 "policy": self._policy_name,

@@ -9,14 +9,15 @@ import ctypes
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from rtcore.memory.tensors import ParamManifest, ParamTensor
 from rtcore.memory.weights import ParamStore
+from rtcore.messages import DeviceBuffers
 from rtcore_workers.holder import Holder
 from rtcore_workers.weights.cudart import HANDLE_BYTES, CudaError, Cudart, loaded_cudart
 from rtcore_workers.weights.device_memory import CUDA_IPC, CudaMemory, NotShared, allocate
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.process
 
 SIZE = 5000
 MANIFEST = ParamManifest.of([ParamTensor(("w",), (SIZE // 4,), (1,), "float32", "parameter", trainable=True)])
-SIZES: dict[str, Any] = {"kind": CUDA_IPC, "num_buffers": 3, "buffer_bytes": SIZE, "stride": 5120}
+SIZES = DeviceBuffers(CUDA_IPC, num_buffers=3, buffer_bytes=SIZE, stride=5120)
 #: Opens a handle and prints what is at each of the offsets, each time that it is told to.
 READER = """
 import ctypes, json, sys
@@ -133,7 +134,7 @@ def test_a_holder_announces_a_version_once_the_device_has_all_of_it(cudart: Cuda
     """The stand-in copies only when it is synchronised: weights that were announced before would be rubbish."""
     host, held = (ParamStore.private(MANIFEST, max_workers=2) for _ in range(2))
     memory = CudaMemory(cudart, "cuda:0", SIZES)
-    assert int(memory.exported["handle"], 16)
+    assert int(memory.exported.handle, 16)
     holder = Holder(host, held, memory, place=1, generation=1)
 
     def publish(value: int) -> None:
@@ -141,7 +142,7 @@ def test_a_holder_announces_a_version_once_the_device_has_all_of_it(cudart: Cuda
 
     publish(1)
     holder.fill()
-    reader = Reader(library, memory.exported["handle"])
+    reader = Reader(library, memory.exported.handle)
     assert [reader.values(buffer * 5120, SIZE) for buffer in range(3)] == [[1]] * 3, "no buffer is left as it was"
     assert holder.follow() is None
     for version in range(2, 9):
@@ -162,7 +163,7 @@ def test_a_holder_announces_a_version_once_the_device_has_all_of_it(cudart: Cuda
 
 
 def test_memory_that_cannot_be_page_locked_is_copied_all_the_same_and_said(cudart: Cudart) -> None:
-    memory = CudaMemory(cudart, "cuda:0", SIZES | {"buffer_bytes": 8})
+    memory = CudaMemory(cudart, "cuda:0", replace(SIZES, buffer_bytes=8))
     source = ctypes.create_string_buffer(b"weights!", 8)
     cudart.register(ctypes.addressof(source), 8)  # a second time is refused
     memory.write(1, memoryview(source).cast("B"))

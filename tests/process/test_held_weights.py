@@ -24,6 +24,7 @@ import torch
 import rtcore
 from rtcore.memory.segments import files_of
 from rtcore.memory.weights import ParamStore, attach_store
+from rtcore.messages import DeviceBuffers
 from rtcore.processes.launcher import PRELOAD_NETWORK
 from rtcore.runtime.runtime import Runtime
 from rtcore_workers.weights.device_memory import NotShared, open_memory
@@ -304,8 +305,8 @@ def test_a_holder_ends_with_a_killed_program() -> None:
 def test_memory_goes_with_its_owner() -> None:
     code = (
         "from rtcore_workers.weights.device_memory import allocate\nimport json\n"
-        "print(json.dumps(allocate('stand-in', 'cpu', 3, 100).exported))"
+        "print(json.dumps(vars(allocate('stand-in', 'cpu', 3, 100).exported)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     with pytest.raises(NotShared, match="No such file"):
-        open_memory(json.loads(done.stdout), "cpu")
+        open_memory(DeviceBuffers(**json.loads(done.stdout)), "cpu")

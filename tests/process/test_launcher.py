@@ -15,10 +15,10 @@ import pytest
 from rtcore.clock import NS_PER_MS
 from rtcore.errors import LauncherDied, StartupError
 from rtcore.memory.segments import new_run_id
-from rtcore.messages import Begin, End, Result
+from rtcore.messages import End
 from rtcore.processes import launcher as launcher_module
 from rtcore.processes.launcher import Child, Launcher
-from tests.support.launcher_parts import part_boot
+from tests.support.launcher_parts import Ask, Say, part_boot
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
 
@@ -85,9 +85,9 @@ def test_a_boot_and_an_answer_of_megabytes_arrive_whole(launcher: Launcher) -> N
         "worker", 0, 1, "tests.support.launcher_parts:echoes", part_boot(chars=3_000_000, pad="y" * 3_000_000)
     )
     poll_until(launcher, lambda: child.pid > 0)
-    child.send(Begin(7))
+    child.send(Ask(7))
     poll_until(launcher, lambda: bool(child.messages))
-    assert child.messages.popleft() == Result([7, "x" * 3_000_000])
+    assert child.messages.popleft() == Say([7, "x" * 3_000_000])
 
 
 def test_a_long_error_arrives_as_what_it_is(launcher: Launcher) -> None:

@@ -8,8 +8,8 @@ import sys
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from rtcore.channel import Channel
-from rtcore.messages import Begin, Boot, End, Ready, Result
+from rtcore.channel import Channel, Message
+from rtcore.messages import Boot, End, Ready
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,20 @@ class PartReady(Ready):
     bytes: int
 
 
+@dataclass
+class Ask(Message):
+    """To a child: say this number."""
+
+    number: int
+
+
+@dataclass
+class Say(Message):
+    """Any value, as JSON has it."""
+
+    value: Any
+
+
 def part_boot(**fields: Any) -> PartBoot:
     return PartBoot("", [0], **fields)
 
@@ -37,8 +51,8 @@ def waits(boot: PartBoot, channel: Channel) -> None:
 
 def echoes(boot: PartBoot, channel: Channel) -> None:
     """Says what it hears, and its own text."""
-    message = channel.expect(Begin, 60)
-    channel.send(Result([message.begin_ns, "x" * boot.chars]))
+    message = channel.expect(Ask, 60)
+    channel.send(Say([message.number, "x" * boot.chars]))
 
 
 def ends(boot: PartBoot, channel: Channel) -> None:

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from rtcore.channel import Channel
 from rtcore.errors import ChannelError, ConfigError, EnvironmentFailed, PolicyError
-from rtcore.messages import Begin, End, Failed, Forked, LearnerReady, Result, WorldSpec
+from rtcore.messages import End, Failed, Forked, LearnerReady, WeightSizes
+from tests.support.launcher_parts import Say
 
 pytestmark = pytest.mark.unit
 
@@ -56,8 +57,8 @@ def drain(channel: Channel) -> list[Any]:
 def test_what_is_posted_arrives_whole_and_in_order(values: list[Any]) -> None:
     with both_ends() as (left, right):
         for value in values:
-            left.post(Result(value))
-        assert drain(right) == [Result(value) for value in values]
+            left.post(Say(value))
+        assert drain(right) == [Say(value) for value in values]
 
 
 @given(st.lists(st.integers(0, 700_000), min_size=1, max_size=4), st.lists(st.integers(0, 700_000), max_size=4))
@@ -66,7 +67,7 @@ def test_two_ends_that_are_both_full_take_turns_and_lose_nothing(there: list[int
     with both_ends(send_bytes=4096) as (left, right):
         for end, sizes in ((left, there), (right, back)):
             for size in sizes:
-                end.post(Result("x" * size))
+                end.post(Say("x" * size))
         at_left: list[Any] = []
         at_right: list[Any] = []
         while left.num_unsent or right.num_unsent:
@@ -85,7 +86,7 @@ def test_two_ends_that_are_both_full_take_turns_and_lose_nothing(there: list[int
 def test_a_message_is_the_same_however_the_kernel_cuts_it(cuts: list[int]) -> None:
     with both_ends() as (left, right), both_ends() as (raw, _):
         raw.close()
-        left.post(WorldSpec({"text": "\u4e16" * 50, "n": 3}))
+        left.post(WeightSizes({"\u4e16" * 50: 3}))
         left.post(End(soon=True))
         sent = right._socket.recv(1 << 16)
         found, at = [], 0
@@ -93,7 +94,7 @@ def test_a_message_is_the_same_however_the_kernel_cuts_it(cuts: list[int]) -> No
             left._socket.send(sent[at : at + cut]) if sent[at : at + cut] else None
             at += cut
             found += drain(right)
-        assert found == [WorldSpec({"text": "\u4e16" * 50, "n": 3}), End(soon=True)]
+        assert found == [WeightSizes({"\u4e16" * 50: 3}), End(soon=True)]
 
 
 def test_two_blocking_ends_that_send_more_than_the_kernel_keeps_do_not_wait_for_each_other_for_ever() -> None:
@@ -101,8 +102,8 @@ def test_two_blocking_ends_that_send_more_than_the_kernel_keeps_do_not_wait_for_
         big, arrived = "x" * 5_000_000, []
 
         def talk(end: Channel) -> None:
-            end.send(Result(big))
-            arrived.append(end.expect(Result, 60).value == big)
+            end.send(Say(big))
+            arrived.append(end.expect(Say, 60).value == big)
 
         other = threading.Thread(target=talk, args=(right,), daemon=True)
         other.start()
@@ -113,20 +114,20 @@ def test_two_blocking_ends_that_send_more_than_the_kernel_keeps_do_not_wait_for_
 
 def test_numbers_that_json_has_not_arrive_too() -> None:
     with both_ends() as (left, right):
-        left.post(Result([math.inf, -math.inf, 2**70, np.float32(1.5), np.arange(3)]))
-        assert right.next() == Result([math.inf, -math.inf, 2**70, 1.5, [0, 1, 2]])
-        left.post(Result(math.nan))
+        left.post(Say([math.inf, -math.inf, 2**70, np.float32(1.5), np.arange(3)]))
+        assert right.next() == Say([math.inf, -math.inf, 2**70, 1.5, [0, 1, 2]])
+        left.post(Say(math.nan))
         message = right.next()
-        assert isinstance(message, Result)
+        assert isinstance(message, Say)
         assert math.isnan(message.value)
 
 
 def test_what_is_not_json_is_refused_where_it_is_sent_and_the_channel_goes_on() -> None:
     with both_ends() as (left, right):
         with pytest.raises(TypeError, match=r"got a object .* expected numbers, strings"):
-            left.post(Result(object()))
-        left.post(Result(1))
-        assert right.next() == Result(1)
+            left.post(Say(object()))
+        left.post(Say(1))
+        assert right.next() == Say(1)
 
 
 def test_a_descriptor_comes_with_the_message_that_it_belongs_to() -> None:
@@ -134,7 +135,7 @@ def test_a_descriptor_comes_with_the_message_that_it_belongs_to() -> None:
         files = [os.memfd_create(f"file {number}") for number in range(3)]
         for number, file in enumerate(files):
             os.write(file, b"%d" % number)
-            left.post(Result("x" * 20_000))
+            left.post(Say("x" * 20_000))
             left.post(Forked(number, 100 + number, file))
         found: list[Any] = []
         while left.num_unsent:
@@ -199,11 +200,11 @@ def test_a_channel_that_its_own_process_closed_is_told_from_one_whose_other_end_
 def test_silence_is_told_from_an_answer_of_another_kind() -> None:
     with both_ends() as (left, right):
         assert right.receive(0) is None
-        with pytest.raises(ChannelError, match="got nothing within 0 s; expected a Begin"):
-            right.expect(Begin, 0)
+        with pytest.raises(ChannelError, match="got nothing within 0 s; expected a LearnerReady"):
+            right.expect(LearnerReady, 0)
         left.post(End())
-        with pytest.raises(ChannelError, match="got a End within 5 s; expected a Begin"):
-            right.expect(Begin, 5)
+        with pytest.raises(ChannelError, match="got a End within 5 s; expected a LearnerReady"):
+            right.expect(LearnerReady, 5)
 
 
 @pytest.mark.parametrize(

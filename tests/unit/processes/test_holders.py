@@ -7,7 +7,7 @@ from rtcore.memory.layout import Layout
 from rtcore.memory.segments import create_segment, new_run_id, unlink_all
 from rtcore.memory.tensors import ParamManifest, ParamTensor
 from rtcore.memory.weights import attach_store, create_store, layout_of
-from rtcore.messages import Failed, Holder, HolderReady, HoldWish
+from rtcore.messages import DeviceBuffers, Failed, HolderReady, WeightsHeld, WeightsWanted
 from rtcore.processes.holders import HolderProcesses
 from rtcore.processes.launcher import Child
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.unit
 
 LAYOUT = Layout(max_workers=4, ring_slots=2, log_slots=2, frame_bytes=8, action_bytes=8, chunk=1)
 MANIFEST = ParamManifest.of([ParamTensor(("w",), (8,), (1,), "float32", "parameter", trainable=True)])
-MEMORY = {"kind": "stand-in"}
+MEMORY = DeviceBuffers("stand-in", num_buffers=3, buffer_bytes=100, stride=512)
 
 
 class Channel:
@@ -60,7 +60,7 @@ class Run:
     def ask(self, index, device="cuda:0"):
         """A new worker; the channel to it."""
         worker = self._child("worker", index)
-        self.processes.request(worker, HoldWish(device, "cuda-ipc"), self.params)
+        self.processes.request(worker, WeightsWanted(device, "cuda-ipc"), self.params)
         self.workers[index] = worker
         return worker.channel
 
@@ -96,16 +96,16 @@ def test_the_workers_of_a_device_share_a_holder_and_are_answered_once_it_is_read
     assert [holder.index for holder in run.holders] == [0, 1]
     assert answer(first) is None
     run.be_ready(run.holders[0])
-    assert answer(first) == answer(second) == Holder("holder0", MEMORY)
+    assert answer(first) == answer(second) == WeightsHeld("holder0", MEMORY)
     assert answer(other) is None
-    assert answer(run.ask(3)) == Holder("holder0", MEMORY)
+    assert answer(run.ask(3)) == WeightsHeld("holder0", MEMORY)
     assert len(run.holders) == 2
 
 
 def test_a_device_for_which_there_is_no_place_is_not_shared(run):
     for index, device in enumerate(("cuda:0", "cuda:1")):
         run.ask(index, device)
-    assert answer(run.ask(2, "cuda:2")) == Holder(refused="there are places for 2 weight holders")
+    assert answer(run.ask(2, "cuda:2")) == WeightsHeld(refused="there are places for 2 weight holders")
     assert len(run.holders) == 2
 
 
@@ -113,7 +113,7 @@ def test_a_holder_that_does_not_come_up_leaves_its_device_unshared_for_good(run,
     channel = run.ask(0)
     run.holders[0].failure = Failed("PolicyError", "cudaMalloc failed")
     run.die(run.holders[0], in_run=False)
-    assert answer(channel) == answer(run.ask(1)) == Holder(refused="cudaMalloc failed")
+    assert answer(channel) == answer(run.ask(1)) == WeightsHeld(refused="cudaMalloc failed")
     assert said == ["the weights on cuda:0 are not shared: cudaMalloc failed"]
     assert len(run.holders) == 1
     (stats,) = run.processes.stats()
@@ -137,7 +137,7 @@ def test_a_holder_that_dies_in_the_run_takes_its_workers_along_and_the_next_one_
     assert (run.holders[-1].index, run.holders[-1].generation) == (0, 2)
     run.check(run.holders[0])
     run.be_ready(run.holders[-1])
-    assert answer(again) == Holder("holder0", MEMORY)
+    assert answer(again) == WeightsHeld("holder0", MEMORY)
     assert run.processes.stats()[0]["restarts"] == 1
 
 

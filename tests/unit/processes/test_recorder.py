@@ -11,11 +11,10 @@ from rtcore.cli.play import Played
 from rtcore.clock import ManualClock
 from rtcore.config.run import make_config
 from rtcore.host.watchdog import Patience
-from rtcore.messages import Ready, Recorded
-from rtcore.processes.launcher import Child, Launcher
+from rtcore.messages import Ready, Recorded, RecordingCounts
+from rtcore.processes.launcher import Child, Launcher, RunParts
 from rtcore.processes.recorder import RecorderProcess
 from rtcore.recording.schema import FOLDER, MAIN_FILE, UNFINISHED
-from rtcore.recording.writer import Counts
 
 pytestmark = pytest.mark.unit
 
@@ -34,8 +33,11 @@ def recorded(tmp_path, said) -> tuple[RecorderProcess, Child, list[str]]:
     child = Child("recorder", 0, 0)
     config = make_config(record=True, out=tmp_path)
     launch: Any = lambda entry, boot: child  # noqa: E731
-    recorder = RecorderProcess(config, cast(Any, SHARED), launch, Patience(ManualClock()))
-    recorder.start({}, cast(Any, None), cast(Any, None))
+    run, world = SimpleNamespace(config=config), SimpleNamespace(observation=None, action=None)
+    clock = ManualClock()
+    parts = RunParts(cast(Any, run), "", cast(Any, SHARED), cast(Any, world), clock, Patience(clock))
+    recorder = RecorderProcess(parts, launch)
+    recorder.start({})
     child.ready, child.pid = Ready(), 2**22 + 1
     return recorder, child, said
 
@@ -59,7 +61,7 @@ def test_a_recorder_that_is_never_done_is_named_with_the_time_it_had(recorded):
 
 def test_a_recorder_that_says_nothing_is_killed_once_it_does_no_work_either(recorded, monkeypatch):
     recorder, child, said = recorded
-    clock, done = recorder._patience._clock, iter(range(1000))
+    clock, done = recorder._parts.patience._clock, iter(range(1000))
     busy_looks, killed = 200, []
 
     def work() -> tuple[float, int]:
@@ -80,7 +82,7 @@ def test_a_recorder_that_says_nothing_is_killed_once_it_does_no_work_either(reco
 
 def test_a_recorder_that_had_closed_its_file_before_the_fork_server_died_is_done(recorded):
     recorder, child, said = recorded
-    child.messages.append(Recorded(Counts()._asdict(), end="complete"))
+    child.messages.append(Recorded(RecordingCounts(), end="complete"))
     recorder.shut_down(DEAD)
     assert recorder.summary()["end"] == "complete"
     assert not any("stopped" in line for line in said)

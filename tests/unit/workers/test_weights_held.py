@@ -146,7 +146,7 @@ def test_versions_that_are_taken_over_keep_number_checksum_and_updates_and_wait_
 
 def test_each_buffer_is_its_own_and_what_one_writes_all_see():
     memory = allocate(STAND_IN, "cpu", 3, 1000)
-    assert memory.exported["path"].startswith(f"/proc/{os.getpid()}/")
+    assert memory.exported.path.startswith(f"/proc/{os.getpid()}/")
     for buffer in range(3):
         memory.write(buffer, memoryview(np.full(1000, buffer + 1, np.uint8)))
     for flats in (open_memory(memory.exported, "cpu"), open_memory(memory.exported, "cpu")):

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import mmap
 import os
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from rtcore.memory.layout import MAX_HOLDERS
 from rtcore.memory.layout.record_type import round_up
+from rtcore.messages import DeviceBuffers
 from rtcore_workers.weights.cudart import CudaError, Cudart, loaded_cudart
 
 CUDA_IPC = "cuda-ipc"
@@ -36,8 +38,8 @@ class NotShared(Exception):
 class DeviceMemory(Protocol):
     """What the owner has. Used by one thread."""
 
-    #: For `open_memory` in other processes: JSON.
-    exported: dict[str, Any]
+    #: For `open_memory` in other processes.
+    exported: DeviceBuffers
     #: What a user should know, once something was written.
     notes: list[str]
 
@@ -68,37 +70,37 @@ def holder_places(device: str, sharing: str) -> int:
 def allocate(kind: str, device: str, num_buffers: int, buffer_bytes: int) -> DeviceMemory:
     """Owner: memory on a device, "cpu" or "cuda:i". NotShared if it cannot be had or given out."""
     stride = round_up(max(1, buffer_bytes), _ALIGNMENT)
-    sizes = {"kind": kind, "num_buffers": num_buffers, "buffer_bytes": buffer_bytes, "stride": stride}
+    sizes = DeviceBuffers(kind, num_buffers, buffer_bytes, stride)
     try:
         return StandInMemory(sizes) if kind == STAND_IN else CudaMemory(loaded_cudart(), device, sizes)
     except (CudaError, OSError) as error:
         raise NotShared(str(error)) from error
 
 
-def open_memory(exported: dict[str, Any], device: str) -> list[Tensor]:
+def open_memory(exported: DeviceBuffers, device: str) -> list[Tensor]:
     """Another process: each buffer as a tensor (buffer_bytes,) uint8, without a copy. NotShared if that does not go.
 
     The mapping lasts as long as this process.
     """
-    size, stride = exported["buffer_bytes"], exported["stride"]
+    size, stride = exported.buffer_bytes, exported.stride
     try:
-        whole = _open_stand_in(exported) if exported["kind"] == STAND_IN else _open_cuda(exported, device)
+        whole = _open_stand_in(exported) if exported.kind == STAND_IN else _open_cuda(exported, device)
     except (CudaError, OSError, RuntimeError) as error:
         raise NotShared(str(error)) from error
-    return [whole[at : at + size] for at in range(0, exported["num_buffers"] * stride, stride)]
+    return [whole[at : at + size] for at in range(0, exported.num_buffers * stride, stride)]
 
 
 class StandInMemory:
     """Memory without a name in any file system, found through its owner's /proc entry."""
 
-    def __init__(self, sizes: dict[str, Any]) -> None:
-        num_bytes = sizes["num_buffers"] * sizes["stride"]
+    def __init__(self, sizes: DeviceBuffers) -> None:
+        num_bytes = sizes.num_buffers * sizes.stride
         self._fd = os.memfd_create("rtcore-stand-in")
         os.posix_fallocate(self._fd, 0, num_bytes)
         self._whole = np.frombuffer(mmap.mmap(self._fd, num_bytes), np.uint8)
-        self._stride = sizes["stride"]
+        self._stride = sizes.stride
         self.notes: list[str] = []
-        self.exported = sizes | {"path": f"/proc/{os.getpid()}/fd/{self._fd}"}
+        self.exported = replace(sizes, path=f"/proc/{os.getpid()}/fd/{self._fd}")
 
     def write(self, buffer: int, source: memoryview) -> None:
         at = buffer * self._stride
@@ -108,26 +110,24 @@ class StandInMemory:
         os.close(self._fd)
 
 
-def _open_stand_in(exported: dict[str, Any]) -> Tensor:
-    with Path(exported["path"]).open("r+b") as file:
-        return torch.frombuffer(
-            mmap.mmap(file.fileno(), exported["num_buffers"] * exported["stride"]), dtype=torch.uint8
-        )
+def _open_stand_in(exported: DeviceBuffers) -> Tensor:
+    with Path(exported.path).open("r+b") as file:
+        return torch.frombuffer(mmap.mmap(file.fileno(), exported.num_buffers * exported.stride), dtype=torch.uint8)
 
 
 class CudaMemory:
     """One block of a GPU's memory. What it copies from is page-locked, once each, or else copied more slowly."""
 
-    def __init__(self, cudart: Cudart, device: str, sizes: dict[str, Any]) -> None:
+    def __init__(self, cudart: Cudart, device: str, sizes: DeviceBuffers) -> None:
         self._cudart = cudart
-        self._stride = sizes["stride"]
+        self._stride = sizes.stride
         self._sources: set[int] = set()
         self.notes: list[str] = []
         cudart.set_device(int(device.removeprefix("cuda:")))
         cudart.sleep_when_waiting()
-        num_bytes = sizes["num_buffers"] * sizes["stride"]
+        num_bytes = sizes.num_buffers * sizes.stride
         self._base = cudart.malloc(round_up(num_bytes, _CUDA_BLOCK_BYTES))
-        self.exported = sizes | {"handle": cudart.get_handle(self._base).hex()}
+        self.exported = replace(sizes, handle=cudart.get_handle(self._base).hex())
 
     def write(self, buffer: int, source: memoryview) -> None:
         address, size = np.frombuffer(source, np.uint8).ctypes.data, len(source)
@@ -151,11 +151,11 @@ class _Block:
         self.__cuda_array_interface__ = {"shape": (num_bytes,), "typestr": "|u1", "data": data, "version": 3}
 
 
-def _open_cuda(exported: dict[str, Any], device: str) -> Tensor:
+def _open_cuda(exported: DeviceBuffers, device: str) -> Tensor:
     cudart = loaded_cudart()
     with torch.cuda.device(device):
-        address = cudart.open_handle(bytes.fromhex(exported["handle"]))
-        whole = torch.as_tensor(_Block(address, exported["num_buffers"] * exported["stride"]), device=device)
+        address = cudart.open_handle(bytes.fromhex(exported.handle))
+        whole = torch.as_tensor(_Block(address, exported.num_buffers * exported.stride), device=device)
     if whole.data_ptr() != address:
         cudart.close_handle(address)
         raise NotShared(f"torch copied the memory of {device} instead of using it in place")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rtcore.channel import Channel
 from rtcore.errors import RtcoreError
 from rtcore.memory.weights import attach_store
-from rtcore.messages import Holder, HoldWish, KeepsOwnWeights
+from rtcore.messages import KeepsOwnWeights, WeightsHeld, WeightsWanted
 from rtcore_workers.weights.device_memory import NotShared, memory_kind, open_memory
 from rtcore_workers.weights.shared import Held
 
@@ -24,15 +24,15 @@ class RunHolding:
         kind = memory_kind(device, self._sharing)
         if kind is None:
             return None
-        self._channel.send(HoldWish(device, kind))
-        holder = self._channel.expect(Holder, self._timeout_s)
-        if holder.refused:
-            raise NotShared(holder.refused)
+        self._channel.send(WeightsWanted(device, kind))
+        held = self._channel.expect(WeightsHeld, self._timeout_s)
+        if held.memory is None:
+            raise NotShared(held.refused)
         try:
-            store = attach_store(self._run_id, holder.part)
+            store = attach_store(self._run_id, held.part)
         except RtcoreError as error:
             raise NotShared(f"its holder has gone: {error}") from error
-        return Held(store, open_memory(holder.memory, device), kind)
+        return Held(store, open_memory(held.memory, device), kind)
 
     def refuse(self, device: str, why: str) -> None:
         """To the supervisor."""
