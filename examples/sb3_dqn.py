@@ -3,9 +3,8 @@
     pip install 'rtcore[sb3]'
     python examples/sb3_dqn.py --duration 60
 
-Three things connect the two: the policy's factory returns SB3's own Q-network, so that weights fit; the replay buffer
-draws from the run's frame ring, each decision with the discount of the ticks that it really governed; and `publish`
-hands the learned weights to all workers.
+The replay memory is the run's frame ring, each decision discounted by the ticks that it really governed; exploration is
+DQN's own and travels to the workers with the weights. SAC and TD3 go the same way: examples/sb3_sac.py.
 """
 
 from __future__ import annotations
@@ -13,90 +12,34 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-import gymnasium
 import torch
 from own_world import make_world
 from stable_baselines3 import DQN
-from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.logger import configure
-from stable_baselines3.common.type_aliases import ReplayBufferSamples
-from stable_baselines3.common.utils import polyak_update
-from torch import nn
 
 import rtcore
+import rtcore.sb3
 from rtcore.errors import RtcoreError
 
-GAMMA = 0.95  # per tick
-UPDATES_PER_ROUND = 20
-TARGET_EVERY = 10  # rounds
 
-
-class Spaces(gymnasium.Env[Any, Any]):
-    """All that SB3 has to know of the world. It is never stepped: rtcore does that."""
-
-    def __init__(self, observation_space: Any, action_space: Any) -> None:
-        self.observation_space, self.action_space = observation_space, action_space
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
-        return self.observation_space.sample(), {}
-
-
-def make_model(observation_space: Any, action_space: Any, **arguments: Any) -> DQN:
-    return DQN("MlpPolicy", Spaces(observation_space, action_space), gamma=GAMMA, device="cpu", seed=0, **arguments)
-
-
-def make_network(observation_space: Any, action_space: Any) -> nn.Module:
-    """For the workers: SB3's Q-network, which takes raw observations and returns action values."""
-    return make_model(observation_space, action_space, buffer_size=1).q_net
-
-
-class RunReplay(ReplayBuffer):
-    """SB3's replay buffer, but nothing is stored twice: the run's frames are in its ring already."""
-
-    runtime: rtcore.Runtime
-
-    def sample(self, batch_size: int, env: Any = None) -> ReplayBufferSamples:
-        batch = self.runtime.sample(batch_size, gamma=GAMMA)
-        if batch is None:
-            raise RuntimeError("there are not enough transitions yet: ask Runtime.sample first")
-        columns = (batch.terminated.float(), batch.reward, batch.discount)
-        dones, rewards, discounts = (column[:, None] for column in columns)
-        # A decision that governed several ticks is discounted by all of them.
-        return ReplayBufferSamples(batch.obs, batch.action[:, None], batch.next_obs, dones, rewards, discounts)
+def make_policy(observation_space: Any, action_space: Any) -> torch.nn.Module:
+    """For the workers and for `learn`: DQN with settings of one's own."""
+    return rtcore.sb3.policy(
+        *(DQN, "MlpPolicy", observation_space, action_space),
+        **{"gamma": 0.95, "learning_rate": 1e-3, "batch_size": 64, "learning_starts": 200},
+        **{"train_freq": 1, "target_update_interval": 500, "exploration_fraction": 0.6},
+    )
 
 
 def train(duration_s: float) -> None:
     torch.set_num_threads(1)
     with rtcore.Runtime(
-        env_id=make_world,
-        policy=make_network,
-        policy_args={"pad_ms": 30},
-        explore=True,
-        epsilon_ticks=int(duration_s * 50 * 0.6),
-        duration=duration_s,
+        env_id=make_world, policy=make_policy, policy_args={"pad_ms": 30}, ring_slots=20_000, duration=duration_s
     ) as runtime:
-        model = make_model(
-            runtime.observation_space,
-            runtime.action_space,
-            learning_rate=1e-3,
-            batch_size=64,
-            buffer_size=1,
-            replay_buffer_class=RunReplay,
-        )
-        model.set_logger(configure(None, []))
-        model.replay_buffer.runtime = runtime
-        rounds, version = 0, 0
-        while not runtime.wait(0):
-            if runtime.sample(model.batch_size, gamma=GAMMA) is None:
-                runtime.wait(0.05)
-                continue
-            model.train(gradient_steps=UPDATES_PER_ROUND, batch_size=model.batch_size)
-            rounds += 1
-            if rounds % TARGET_EVERY == 0:
-                polyak_update(model.q_net.parameters(), model.q_net_target.parameters(), tau=1.0)
-            version = runtime.publish(model.q_net.state_dict(), updates=model._n_updates) or version
-    returns = [round(value, 1) for value in runtime.summary()["episodes"]["returns"]]
-    print(f"{model._n_updates} updates, {version} versions; first returns {returns[:3]}, last {returns[-3:]}")
+        model = rtcore.sb3.learn(runtime)
+    summary = runtime.summary()
+    returns = [round(value, 1) for value in summary["episodes"]["returns"]]
+    versions = summary["weights"]["publications"]
+    print(f"{model._n_updates} updates, {versions} versions; first returns {returns[:3]}, last {returns[-3:]}")
 
 
 def main() -> None:
