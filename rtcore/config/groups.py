@@ -169,7 +169,8 @@ class AgentSettings(SettingsGroup):
     policy: Annotated[str, BeforeValidator(import_path)] = Field(
         default="auto",
         description="auto: impala for images, mlp for vectors. Or impala, nature, dqn, tiles, mlp, trained (plays "
-        "Blocks and Catch), random, synthetic, module:factory (net.py:Net) returning an nn.Module.",
+        "Blocks and Catch), random, synthetic, module:factory (net.py:Net) returning an nn.Module, "
+        "sb3:FILE.zip (a saved Stable-Baselines3 model).",
         json_schema_extra={"metavar": "NAME"},
     )
     policy_args: Arguments = Field(

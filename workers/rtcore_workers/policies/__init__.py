@@ -66,6 +66,19 @@ NETWORKS = {
     "trained": "rtcore_workers.policies.trained:trained",
 }
 BUILTIN_POLICIES = (*NETWORKS, *WITHOUT_NETWORK)
+#: A policy of this name is a model that Stable-Baselines3 saved: sb3:FILE.zip.
+_SAVED, _SAVED_END = "sb3:", ".zip"
+
+
+def built_in(name: str) -> str | None:
+    """The factory behind a policy that is not one of the user's; None for one that is."""
+    return "rtcore_workers.policies.sb3:saved" if saved_file(name) else NETWORKS.get(name)
+
+
+def saved_file(name: str) -> Path | None:
+    """The saved model that a policy's name means; None for any other name."""
+    is_saved = name.startswith(_SAVED) and name.endswith(_SAVED_END)
+    return Path(name.removeprefix(_SAVED)) if is_saved else None
 
 
 def check_named(name: str, args: Mapping[str, object]) -> tuple[dict[str, object], float | None]:
@@ -83,8 +96,14 @@ def check_named(name: str, args: Mapping[str, object]) -> tuple[dict[str, object
     if name not in BUILTIN_POLICIES and not colon:
         raise PolicyConfigError(
             f"there is no policy {name!r}{suggestion(name, BUILTIN_POLICIES)}; expected one of "
-            f"{', '.join(BUILTIN_POLICIES)}, or module:factory for your own"
+            f"{', '.join(BUILTIN_POLICIES)}, sb3:FILE.zip for a model that Stable-Baselines3 saved, or module:factory "
+            "for your own"
         )
+    saved = saved_file(name)
+    if saved is not None and not saved.is_file():
+        raise PolicyConfigError(f"policy {name!r}: there is no file {saved.resolve()}; expected sb3:FILE.zip")
+    if saved is not None:
+        rest["sb3_file"] = str(saved)
     if file.endswith(".py") and not Path(file).is_file():
         raise PolicyConfigError(f"policy {name!r}: there is no file {Path(file).resolve()}; expected file.py:factory")
     if name == "random":
@@ -149,12 +168,12 @@ def load_policy(
         from rtcore_workers.policies import network  # noqa: PLC0415 - imports torch
 
         # Its module is imported here: within `build`, which may run on the meta device, constants would have no memory.
-        network.find_factory(name, NETWORKS.get(name))
+        network.find_factory(name, built_in(name))
 
         def build() -> tuple[nn.Module, str]:
             return network.build_module(
                 name,
-                NETWORKS.get(name),
+                built_in(name),
                 rest,
                 observation,
                 action,
@@ -228,11 +247,11 @@ def build_network(
         raise PolicyConfigError(
             f"policy {name!r} has no network to train; expected {', '.join(NETWORKS)} or module:factory"
         )
-    rest = {key: value for key, value in args.items() if key != "pad_ms"}
+    rest, _ = check_named(name, args)
     history = history or History()
     module, _ = network.build_module(
         name,
-        NETWORKS.get(name),
+        built_in(name),
         rest,
         history.stacked(observation),
         action,

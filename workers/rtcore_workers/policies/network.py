@@ -27,7 +27,7 @@ from rtcore_workers.weights.shared import SharedWeights, Weights, refuse_lazy
 #: One part of so many of an inference may be spent in looking whether the module wrote to its weights.
 _LOOK_SHARE = 100
 #: What the built-in factories take besides their own arguments.
-_GIVEN = ("observation_space", "action_space", "chunk", "act_history")
+_GIVEN = ("observation_space", "action_space", "chunk", "act_history", "sb3_file")
 
 
 def build_module(
