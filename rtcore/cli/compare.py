@@ -117,7 +117,7 @@ class _Comparison:
                     late = self._folders.enter_context(stopping_by(lambda: None))
                 except Stopped as stop:  # between two halves
                     self._end = stop
-                images = {name: view.image(name) for name in self._halves}
+                images = {name: side.image for name, side in view.sides.items()}
             if not self._played and self._end is not None:
                 raise self._end
             return self._sum_up(images, late)
@@ -125,7 +125,8 @@ class _Comparison:
     def _play(self, view: CompareView) -> None:
         """Up to the first half that does not go to its end."""
         for name, config in self._halves.items():
-            side = view.side(name, self._clear)
+            side = view.sides[name]
+            side.start(self._clear)
             _log.info(f"--- {name} plays")
             went_to_its_end = self._play_one(name, config, side)
             side.end()

@@ -16,7 +16,7 @@ from rtcore.clock import MonotonicClock
 from rtcore.config.help_text import Parser, add_version
 from rtcore.errors import RtcoreError, SharedMemoryError
 from rtcore.files.strict_json import dumps
-from rtcore.report.live import LiveView, render
+from rtcore.report.live import LiveFrame, LiveView
 from rtcore.report.table import header_lines
 from rtcore.report.terminal import Terminal
 from rtcore.report.wording import number, share
@@ -187,7 +187,7 @@ def _show_once(run: AttachedRun, console: Console, *, as_json: bool) -> None:
         stats = run.stats()
         # On paper there is room for every lane; a screen shows what fits.
         height = console.height if console.is_terminal else 30 + 3 * stats.plan.workers
-        console.print(render(stats, run.record, run.header, run.booked_ticks()), height=height)
+        console.print(LiveFrame(stats, run.record, run.header, run.booked_ticks()), height=height)
 
 
 def _not_yet(run: AttachedRun) -> str:

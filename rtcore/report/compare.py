@@ -16,10 +16,10 @@ from rich.text import Text
 from rtcore.clock import Clock
 from rtcore.report.colours import RUN_COLOURS
 from rtcore.report.halfblocks import Image, Line
-from rtcore.report.lanes import ASCII, UNICODE
-from rtcore.report.live import LiveView, Sight, beside, crop, draw_image, plain_line, segments_of
+from rtcore.report.lanes import ASCII, UNICODE, Glyphs
+from rtcore.report.live import LiveView, Sight, draw_image, plain_line, print_lines, progress_bar
 from rtcore.report.table import RunHeader
-from rtcore.report.wording import number, points, policy_notes, share
+from rtcore.report.wording import counted, number, points, policy_notes, share
 from rtcore.results.folder import read_table
 from rtcore.results.out_folder import RANDOM
 from rtcore.results.run_record import RunRecord
@@ -210,73 +210,74 @@ _WORDS = 6
 
 
 class Side:
-    """What is known of one run at this moment. `CompareView` draws it."""
+    """One of two runs, as `CompareView` draws it; for `play` the view of that run."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, view: CompareView) -> None:
         self.name = name
-        self.state = "to come"
-        self.run: RunHeader | None = None
-        self.stats: RunStats | None = None
-        self.newest_tick = -1
-        self.image: Image | None = None
+        self.image: Image | None = None  #: what its world showed last
+        self._about_to_begin: Callable[[], object] = lambda: None
+        self._view = view
+        self._state = "to come"
+        self._see: Sight = lambda: None
+        self._run: RunHeader | None = None
+        self._stats: RunStats | None = None
+        self._num_ticks = 0  #: so far
 
-    def words(self) -> list[Line]:
-        """`_WORDS` lines."""
-        run, stats = self.run, self.stats
-        who = f"{run.workers} worker{'s' if run.workers != 1 else ''}" if run is not None else ""
-        lines: list[Line] = [[(self.name, "bold"), (f"  {who}  ", ""), (self.state, "bright_black")]]
-        if run is None or stats is None:
-            return lines
-        counters, score = stats.counters, stats.score
-        count, acted = counters["ticks"], counters["acted"]
-        per_s = stats.measured_hz * acted / count if count else None
-        lines += [
-            [
-                (f"{points(score.points)} points", "bold green"),
-                (f"  {number(score.per_1000_ticks)} per 1,000 ticks", ""),
-            ],
-            [(f"{number(per_s)} actions a second", "")],
-            [(f"{count - acted:,} ticks without an action", ""), (f" ({share(1 - acted / max(1, count))})", "")],
-        ]
-        if counters["episodes"]:
-            count = counters["episodes"]
-            mean = f"mean return {number(stats.mean_return, 2)}"
-            lines.append([(f"{count:,} episode{'s' if count != 1 else ''} ended, {mean}", "")])
-        return lines
+    def start(self, about_to_begin: Callable[[], object]) -> None:
+        """It is played from now on. `about_to_begin`: called when its tick 0 is."""
+        self._about_to_begin, self._state = about_to_begin, "starting"
 
-    def progress(self, width: int, full: str, empty: str) -> Line:
-        """How far it is."""
-        if self.run is None:
-            return []
-        done, total = self.newest_tick + 1, self.run.num_ticks
-        text = f" {done / self.run.rate_hz:.1f} of {total / self.run.rate_hz:.1f} s" if total else ""
-        cells = max(0, min(40, width - len(text)))
-        filled = min(cells, cells * done // total) if total else 0
-        return [(full * filled, "blue"), (empty * (cells - filled), "blue"), (text, "")]
+    def begin(self, run: RunHeader, see: Sight) -> None:
+        self._about_to_begin()
+        self._run, self._see, self._state = run, see, "under way"
 
+    def update(
+        self, stats: RunStats, record: RunRecord, booked: Mapping[int, int] | None = None, *, force: bool = False
+    ) -> None:
+        self._stats, self._num_ticks = stats, record.ticks[-1].tick + 1 if record.ticks else 0
+        self._view.changed(self, force=force)
 
-class CompareFrame:
-    """One picture of both; lays itself out for whatever terminal prints it."""
+    def look(self) -> None:
+        """Take the newest picture of the world."""
+        self.image = self._see()
 
-    def __init__(self, sides: Sequence[Side]) -> None:
-        self._sides = sides
+    def end(self) -> None:
+        """The run is over: its last picture stays, its memory is let go."""
+        self.look()
+        self._see, self._state = lambda: self.image, "over"
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        glyphs = ASCII if options.ascii_only else UNICODE
-        height = max(1, (options.height or options.max_height or 25) - 1)
-        width = max(1, (options.max_width - _GAP) // 2)
-        blocks = []
-        for side in self._sides:
-            picture = draw_image(side.image, console, options, width, height - _WORDS)
-            words = side.words()
-            padding: list[Line] = [[]] * (_WORDS - 1 - len(words))
-            blocks.append([*words[:1], *picture, *words[1:], *padding, side.progress(width, glyphs.full, glyphs.empty)])
-        lines = beside(*_level(blocks), width, _GAP)
-        yield from segments_of([crop(line, options.max_width) for line in lines[:height]], options.encoding)
+    def line(self) -> str:
+        """For a pipe."""
+        if self._run is None or self._stats is None:
+            return f"{self.name}: {self._state}"
+        elapsed_s, total_s = (ticks / self._run.rate_hz for ticks in (self._num_ticks, self._run.num_ticks))
+        return f"{self.name}: {plain_line(self._stats, elapsed_s, total_s)}"
+
+    def lines(self, picture: list[Line], width: int, glyphs: Glyphs) -> list[Line]:
+        """Its picture, `_WORDS` lines around it, and a bar of at most `width` cells."""
+        run, stats = self._run, self._stats
+        who = f"  {counted(run.workers, 'worker')}  " if run is not None else "    "
+        title: Line = [(self.name, "bold"), (who, ""), (self._state, "bright_black")]
+        words: list[Line] = []
+        if run is not None and stats is not None:
+            count, acted, episodes = (stats.counters[name] for name in ("ticks", "acted", "episodes"))
+            per_s = stats.measured_hz * acted / count if count else None
+            score, ended = stats.score, f"{counted(episodes, 'episode')} ended"
+            per_ticks = f"  {number(score.per_1000_ticks)} per 1,000 ticks"
+            lacking = f" ({share(1 - acted / max(1, count))})"
+            words += [
+                [(f"{points(score.points)} points", "bold green"), (per_ticks, "")],
+                [(f"{number(per_s)} actions a second", "")],
+                [(f"{count - acted:,} ticks without an action", ""), (lacking, "")],
+                *([[(f"{ended}, mean return {number(stats.mean_return, 2)}", "")]] if episodes else []),
+            ]
+        words += [[]] * (_WORDS - 2 - len(words))
+        bar = progress_bar(self._num_ticks, run.num_ticks, run.rate_hz, width, glyphs) if run is not None else []
+        return [title, *picture, *words, bar]
 
 
 class CompareView(LiveView):
-    """A context manager; `side` gives what `play` shows one of the runs with."""
+    """Both runs at this moment; a context manager. Lays itself out for whatever terminal prints it."""
 
     def __init__(
         self,
@@ -289,75 +290,28 @@ class CompareView(LiveView):
         quiet: bool = False,
     ) -> None:
         super().__init__(console, live, clock, show_world=show_world, quiet=quiet)
-        self._sides = {name: Side(name) for name in names}
+        self.sides = {name: Side(name, self) for name in names}
 
-    def side(self, name: str, about_to_begin: Callable[[], object] = lambda: None) -> SideView:
-        """`about_to_begin`: called when its tick 0 is."""
-        return SideView(self, self._sides[name], about_to_begin)
-
-    def image(self, name: str) -> Image | None:
-        """What that side's world showed last."""
-        return self._sides[name].image
-
-    def changed(self, side: Side, line: Callable[[], str], look: Callable[[], None], *, force: bool = False) -> None:
-        """Draw, unless that was done a moment ago. `look`: get the newest picture of the world first."""
+    def changed(self, side: Side, *, force: bool = False) -> None:
+        """Draw, unless that was done a moment ago."""
         if not self.is_due(force=force):
             return
         if not self.is_live:
-            self.log(f"{side.name}: {line()}")
+            self.log(side.line())
             return
         if self.shows_world:
-            look()
-        self.show(self.frame())
+            side.look()
+        self.show(self)
 
-    def frame(self) -> CompareFrame:
-        """Both, at this moment."""
-        return CompareFrame([*self._sides.values()])
-
-
-class SideView:
-    """The view of one of two runs: see `LiveView`."""
-
-    def __init__(self, view: CompareView, side: Side, about_to_begin: Callable[[], object]) -> None:
-        self._view = view
-        self._side = side
-        self._about_to_begin = about_to_begin
-        self._see: Sight = lambda: None
-        side.state = "starting"
-
-    def begin(self, run: RunHeader, see: Sight) -> None:
-        self._about_to_begin()
-        self._side.run, self._see = run, see
-        self._side.state = "under way"
-
-    def update(
-        self, stats: RunStats, record: RunRecord, booked: Mapping[int, int] | None = None, *, force: bool = False
-    ) -> None:
-        run, side = self._side.run or RunHeader.of_stats(stats), self._side
-        self.take(stats, record)
-        elapsed_s, total_s = (side.newest_tick + 1) / run.rate_hz, run.num_ticks / run.rate_hz
-        self._view.changed(side, lambda: plain_line(stats, elapsed_s, total_s), self.look, force=force)
-
-    def take(self, stats: RunStats, record: RunRecord) -> None:
-        """What the side has done so far."""
-        self._side.stats = stats
-        self._side.newest_tick = record.ticks[-1].tick if record.ticks else -1
-
-    def look(self) -> None:
-        """Take the newest picture of the world."""
-        self._side.image = self._see()
-
-    def end(self) -> None:
-        """The run is over: its last picture stays, its memory is let go."""
-        self.look()
-        self._see = lambda: self._side.image
-        self._side.state = "over"
-
-
-def _level(blocks: list[list[Line]]) -> tuple[list[Line], list[Line]]:
-    """Both as long as the longer one, so that their last lines are on one line."""
-    left, right = blocks
-    count = max(len(left), len(right))
-    for block in (left, right):
-        block[1:1] = [[]] * (count - len(block))
-    return left, right
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        glyphs = ASCII if options.ascii_only else UNICODE
+        height = max(1, (options.height or options.max_height or 25) - 1)
+        width = max(1, (options.max_width - _GAP) // 2)
+        pictures = [draw_image(side.image, console, options, width, height - _WORDS) for side in self.sides.values()]
+        highest = max(map(len, pictures))
+        # Their last lines are to be on one line.
+        padded: list[list[Line]] = [[[]] * (highest - len(picture)) + picture for picture in pictures]
+        left, right = (
+            side.lines(picture, width, glyphs) for side, picture in zip(self.sides.values(), padded, strict=True)
+        )
+        yield from print_lines(left[:height], right[:height], width, options.encoding, _GAP)

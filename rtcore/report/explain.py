@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from rtcore.clock import NS_PER_MS, NS_PER_S, NS_PER_US
 from rtcore.errors import ConfigError
-from rtcore.report.table import TICK_KIND_MEANING
+from rtcore.report.wording import TICK_KIND_MEANING
 from rtcore.results.folder import ACTIONS, RunFolder, number_at
 from rtcore.results.rows import InferenceRow, TickRow
 from rtcore.results.summary import RunStats, WorkerStats

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import textwrap
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from itertools import groupby, islice
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby, islice, zip_longest
 from operator import itemgetter
 from types import TracebackType
 from typing import Self, TypeAlias, TypeVar
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.live import Live
 from rich.segment import Segment
@@ -26,7 +26,7 @@ from rtcore.report.halfblocks import Image, Line, half_blocks
 from rtcore.report.lanes import ASCII, BAR_STYLE, KIND_STYLE, UNICODE, Cell, Columns, Glyphs, tick_lane, worker_lanes
 from rtcore.report.table import RunHeader
 from rtcore.report.terminal import LABEL_CELLS, Terminal, encodable, print_line
-from rtcore.report.wording import learner_facts, number, points, policy_notes, realtime_text, share
+from rtcore.report.wording import counted, learner_facts, number, points, policy_notes, realtime_text, share
 from rtcore.results.axis import TickAxis
 from rtcore.results.run_record import RunRecord
 from rtcore.results.summary import RunStats
@@ -57,20 +57,6 @@ def booked_ticks(shared: SharedRun, num_workers: int) -> dict[int, int]:
     return {worker: job.obs_tick for worker, job in jobs if job.phase_seq == phase_seq}
 
 
-def render(
-    stats: RunStats,
-    record: RunRecord,
-    run: RunHeader,
-    booked: Mapping[int, int] | None = None,
-    image: Image | None = None,
-) -> LiveFrame:
-    """The view at this moment. `booked`: from `booked_ticks`; without it the lanes end with finished jobs.
-
-    `image`: what the world looks like, drawn where the terminal has room and characters for it.
-    """
-    return LiveFrame(stats, record, run, booked or {}, image)
-
-
 def draw_image(image: Image | None, console: Console, options: ConsoleOptions, columns: int, rows: int) -> list[Line]:
     """`image` as lines of at most `columns` cells; none where it would be too small, or cannot be drawn."""
     if image is None or options.ascii_only or columns < _SMALLEST_IMAGE_CELLS or 2 * rows < _SMALLEST_IMAGE_CELLS:
@@ -78,29 +64,30 @@ def draw_image(image: Image | None, console: Console, options: ConsoleOptions, c
     return half_blocks(image, columns, rows, colours=not console.no_color and console.color_system is not None)
 
 
-def crop(line: Line, width: int) -> Line:
-    """At most `width` cells."""
-    left, cropped = width, []
-    for text, style in line:
-        cells = cell_len(text)
-        cropped.append((text if cells <= left else set_cell_size(text, max(0, left)), style))
-        left -= cells
-    return cropped
-
-
-def beside(lines: list[Line], others: list[Line], width: int, gap: int = 2) -> list[Line]:
-    """`others` to the right of `lines`, which get `width` cells."""
-    count = max(len(lines), len(others))
-    padded = [_fill(crop(line, width), width + gap) for line in [*lines, *[[]] * (count - len(lines))]]
-    return [[*line, *other] for line, other in zip(padded, [*others, *[[]] * (count - len(others))], strict=True)]
-
-
-def segments_of(lines: Iterable[Line], encoding: str) -> RenderResult:
-    """For Rich to print."""
-    for line in lines:
-        for text, style in line:
-            yield Segment(encodable(text, encoding), Style.parse(style))
+def print_lines(
+    lines: Iterable[Line], others: Sequence[Line], width: int, encoding: str, gap: int = 2
+) -> Iterator[Segment]:
+    """For Rich: `lines`, of which at most `width` cells are shown, and `others` to the right of them."""
+    for line, other in zip_longest(lines, others, fillvalue=()):
+        shown = [_segments(line, encoding), _segments(other, encoding)]
+        yield from Segment.adjust_line_length(shown[0], width, pad=bool(others))
+        if other:
+            yield from (Segment(" " * gap), *shown[1])
         yield Segment.line()
+
+
+def _segments(line: Iterable[tuple[str, str]], encoding: str) -> list[Segment]:
+    return [Segment(encodable(text, encoding), Style.parse(style)) for text, style in line]
+
+
+def progress_bar(done: int, total: int, rate_hz: float, width: int, glyphs: Glyphs, more: str = "") -> Line:
+    """How far a run is, in ticks and in at most `width` cells; `total` 0: its end is not known."""
+    if not total:
+        return [(f"{done / rate_hz:.1f} s", "")]
+    text = f" {done / rate_hz:.1f} of {total / rate_hz:.1f} s{more}"
+    cells = max(0, min(50, width - len(text)))
+    full = min(cells, cells * done // total)
+    return [(glyphs.full * full, "blue"), (glyphs.empty * (cells - full), "blue"), (text, "")]
 
 
 def plain_line(stats: RunStats, elapsed_s: float, total_s: float) -> str:
@@ -119,29 +106,31 @@ def plain_line(stats: RunStats, elapsed_s: float, total_s: float) -> str:
     ]
     if stats.learner is not None:
         parts += [text for text, _ in learner_facts(stats.learner)]
-    restarts = sum(worker.restarts for worker in stats.workers)
     names = ("missed", "overruns", "reset_overruns", "skipped_ticks", "stretched_ticks", "episodes")
-    named = {name: counters[name] for name in names}
-    named |= {"restarts": restarts}
-    parts += [f"{name.replace('_', ' ')} {count}" for name, count in named.items() if count]
-    return ", ".join(parts)
+    named = {name.replace("_", " "): counters[name] for name in names}
+    named["restarts"] = sum(worker.restarts for worker in stats.workers)
+    return ", ".join(parts + [text for text, _ in _warnings(named)])
 
 
 class LiveFrame:
-    """One picture of a run; lays itself out for whatever terminal prints it. Owns copies of what it shows."""
+    """A run at this moment; lays itself out for whatever terminal prints it. Owns copies of what it shows.
+
+    `booked`: from `booked_ticks`; without it the lanes end with finished jobs. `image`: what the world looks like,
+    drawn where the terminal has room and characters for it.
+    """
 
     def __init__(
         self,
         stats: RunStats,
         record: RunRecord,
         run: RunHeader,
-        booked: Mapping[int, int],
+        booked: Mapping[int, int] | None = None,
         image: Image | None = None,
     ) -> None:
         self._stats = stats
         self._image = image
         self._run = run
-        self._booked = booked
+        self._booked = booked or {}
         self._delay_ticks = stats.delay_ticks or stats.plan.delay_ticks
         self._window = max(_MIN_WINDOW_TICKS, 2 * self._delay_ticks)
         self._ticks = _newest(record.ticks, self._window)
@@ -154,13 +143,11 @@ class LiveFrame:
         width, height = options.max_width, max(1, (options.height or options.max_height or 25) - 1)
         columns = int(width * _IMAGE_SHARE) if width >= _LEAST_WIDTH_WITH_IMAGE else 0
         picture = draw_image(self._image, console, options, columns, height)
-        if not picture:
-            return (yield from segments_of(self.lines(width, height, glyphs), options.encoding))
-        left = width - sum(cell_len(text) for text, _ in picture[0]) - 2
-        yield from segments_of(beside(self.lines(left, height, glyphs), picture, left), options.encoding)
+        left = width - sum(cell_len(text) for text, _ in picture[0]) - 2 if picture else width
+        yield from print_lines(self.lines(left, height, glyphs), picture, left, options.encoding)
 
     def lines(self, width: int, height: int, glyphs: Glyphs) -> list[Line]:
-        """At most `height` lines of at most `width` cells. What matters least is left out first."""
+        """At most `height` lines. What matters least is left out first."""
         bottom = [self._tick_lane(width, glyphs), self._progress(width, glyphs)]
         lanes_wanted = min(self._stats.plan.workers, max(2, height // 3))
         room = height - len(bottom) - lanes_wanted
@@ -174,75 +161,61 @@ class LiveFrame:
         legend = kept.get(-1, [])
         space = height - len(top) - len(legend) - len(bottom)
         lines = [*top, *self._lanes(width, space, glyphs), bottom[0], *legend, bottom[1]]
-        return [crop(line, width) for line in lines[-height:]]
+        return lines[-height:]
 
     # -- facts ---------------------------------------------------------------------------------------------
 
-    def _facts(self, glyphs: Glyphs) -> Iterable[tuple[int, int, tuple[str, list[tuple[str, str]]]]]:
+    def _facts(self, glyphs: Glyphs) -> Iterator[tuple[int, int, tuple[str, Line]]]:
         """(place from the top, or -1: below the lanes; rank: 0 is dropped last; label and items)"""
-        facts = [
-            (0, ("world", self._world())),
-            (1, ("policy", self._policy())),
-            (4, ("stagger", self._stagger())),
-            (6, ("realtime", [(realtime_text(self._run.realtime), "")])),
-            (2, ("ticks", self._tick_facts())),
-            (7, ("kinds", self._counts(_KINDS, ("acted", "lead_in", "reset")))),
-            (1, ("actions", self._action_facts())),
-            (3, ("outcomes", self._counts(_OUTCOMES, ("on_time", "unfinished")))),
-            (4, ("workers", self._worker_facts())),
-            (2, ("score", self._score_facts())),
-            *([(2, ("learner", learner_facts(self._stats.learner)))] if self._stats.learner is not None else []),
+        facts: list[tuple[int, str, Line]] = [
+            (0, "world", self._world()),
+            (1, "policy", self._policy()),
+            (4, "stagger", self._stagger()),
+            *([(6, "realtime", [(realtime_text(self._run.realtime), "")])] if self._run.clock == "wall" else []),
+            (2, "ticks", self._tick_facts()),
+            (7, "kinds", self._counts(_KINDS, ("acted", "lead_in", "reset"))),
+            (1, "actions", self._action_facts()),
+            (3, "outcomes", self._counts(_OUTCOMES, ("on_time", "unfinished"))),
+            (4, "workers", self._worker_facts()),
+            (2, "score", self._score_facts()),
+            *([(2, "learner", learner_facts(self._stats.learner))] if self._stats.learner is not None else []),
         ]
-        if self._run.clock != "wall":
-            del facts[3]
-        yield from ((place, rank, fact) for place, (rank, fact) in enumerate(facts))
+        yield from ((place, rank, (label, items)) for place, (rank, label, items) in enumerate(facts))
         yield -1, 8, ("", self._legend(glyphs))
 
     def _world(self) -> Line:
-        run = self._run
-        return [(run.world, "bold"), (f"{run.rate_hz:.4f} Hz, {run.clock} clock", "")]
-
-    def _stagger(self) -> Line:
-        run, stats = self._run, self._stats
-        stride = stats.stride_ticks or stats.plan.stride_ticks
-        return [
-            (f"{run.stagger}, {run.workers} worker{'s' if run.workers != 1 else ''} on {run.device}", "bold"),
-            (f"delay {self._delay_ticks}, stride {stride} ticks", ""),
-            *([(f"run {run.run_id}", "bright_black")] if run.run_id else []),
-        ]
+        return [(self._run.world, "bold"), (f"{self._run.rate_hz:.4f} Hz, {self._run.clock} clock", "")]
 
     def _policy(self) -> Line:
         notes = policy_notes(self._run.policy)
+        warnings = [(note.split(":")[0].upper(), "bold yellow") for note in notes]
+        return [(self._run.policy, "yellow" if notes else ""), *warnings]
+
+    def _stagger(self) -> Line:
+        run, stats = self._run, self._stats
         return [
-            (self._run.policy, "yellow" if notes else ""),
-            *((note.split(":")[0].upper(), "bold yellow") for note in notes),
+            (f"{run.stagger}, {counted(run.workers, 'worker')} on {run.device}", "bold"),
+            (f"delay {self._delay_ticks}, stride {stats.stride_ticks or stats.plan.stride_ticks} ticks", ""),
+            *([(f"run {run.run_id}", "bright_black")] if run.run_id else []),
         ]
 
     def _tick_facts(self) -> Line:
-        stats, late = self._stats, self._stats.distributions["lateness_ns"]
-        counters = stats.counters
-        us = [number(late.percentile(q) / NS_PER_US) for q in (0.5, 0.99)]
-        facts: Line = [
+        stats, counters, late = self._stats, self._stats.counters, self._stats.distributions["lateness_ns"]
+        p50, p99 = (number(late.percentile(q) / NS_PER_US) for q in (0.5, 0.99))
+        return [
             (f"{number(stats.measured_hz, 3)} of {float(stats.rate_hz):.4f} Hz", ""),
-            (f"late p50 {us[0]} p99 {us[1]} max {number(late.max / NS_PER_US)} us", ""),
-            (f"overruns {counters['overruns']}", "yellow" if counters["overruns"] else ""),
-            (f"skipped {counters['skipped_ticks']}", "yellow" if counters["skipped_ticks"] else ""),
+            (f"late p50 {p50} p99 {p99} max {number(late.max / NS_PER_US)} us", ""),
+            *(_warning(name, counters[name + ending]) for name, ending in (("overruns", ""), ("skipped", "_ticks"))),
+            *_warnings({"reset overruns": counters["reset_overruns"], "stretched": counters["stretched_ticks"]}),
         ]
-        for name in ("reset_overruns", "stretched_ticks"):
-            if counters[name]:
-                facts.append((f"{name.split('_ticks')[0].replace('_', ' ')} {counters[name]}", "yellow"))
-        return facts
 
     def _action_facts(self) -> Line:
-        stats = self._stats
+        stats, period_ms = self._stats, float(1000 / self._stats.rate_hz)
         interval, delay = stats.distributions["interval_ticks"], stats.distributions["delay_ticks"]
-        period_ms = float(1000 / stats.rate_hz)
         p50, p99 = delay.percentile(0.5), delay.percentile(0.99)
+        style = "bold green" if stats.acted_fraction >= 0.99 else "bold yellow"
         return [
-            (
-                f"acted {share(stats.acted_fraction)}",
-                "bold green" if stats.acted_fraction >= 0.99 else "bold yellow",
-            ),
+            (f"acted {share(stats.acted_fraction)}", style),
             (f"interval {number(interval.mean, 3)} ticks (CV {number(interval.cv, 3)})", ""),
             (f"delay p50 {number(p50, 0)} p99 {number(p99, 0)} ticks", ""),
             (f"({number(p50 * period_ms)} / {number(p99 * period_ms)} ms)", ""),
@@ -254,30 +227,23 @@ class LiveFrame:
         return found or [("none yet", "")]
 
     def _worker_facts(self) -> Line:
-        stats, run = self._stats, self._run
-        restarts = sum(worker.restarts for worker in stats.workers)
+        stats, run, (lost_ticks, lost_jobs) = self._stats, self._run, self._lost
+        up = (f"{stats.num_up} of {run.workers} up", "bold red" if stats.num_up < run.workers else "")
         lapped = sum(worker.lapped_frames for worker in stats.workers)
-        facts = [(f"restarts {restarts}", "yellow" if restarts else "")]
-        if stats.num_up:
-            facts.insert(0, (f"{stats.num_up} of {run.workers} up", "bold red" if stats.num_up < run.workers else ""))
-        for name, count in (
-            ("lapped frames", lapped),
-            ("lost tick rows", self._lost[0]),
-            ("lost job rows", self._lost[1]),
-        ):
-            if count:
-                facts.append((f"{name} {count}", "yellow"))
-        return facts
+        return [
+            *([up] if stats.num_up else []),
+            _warning("restarts", sum(worker.restarts for worker in stats.workers)),
+            *_warnings({"lapped frames": lapped, "lost tick rows": lost_ticks, "lost job rows": lost_jobs}),
+        ]
 
     def _score_facts(self) -> Line:
-        stats, count = self._stats, self._stats.counters["episodes"]
-        score = stats.score
+        score, returns = self._stats.score, self._returns
         facts = [(f"{points(score.points)} points", "bold"), (f"{number(score.per_1000_ticks)} per 1,000 ticks", "")]
         if score.unfinished is not None:
             facts.append((f"this episode {points(score.unfinished.total_reward)}", ""))
-        if self._returns:
-            mean = sum(self._returns) / len(self._returns)
-            facts.append((f"{count:,} ended, mean of the last {len(self._returns)} returns {number(mean, 2)}", ""))
+        if returns:
+            mean = f"mean of the last {len(returns)} returns {number(sum(returns) / len(returns), 2)}"
+            facts.append((f"{self._stats.counters['episodes']:,} ended, {mean}", ""))
         return facts
 
     def _legend(self, glyphs: Glyphs) -> Line:
@@ -296,17 +262,8 @@ class LiveFrame:
     def _progress(self, width: int, glyphs: Glyphs) -> Line:
         rate, total = self._run.rate_hz, self._run.num_ticks
         done = self._ticks[0].tick + 1 if self._ticks else 0
-        if not total:
-            return [("time      ", "bold"), (f"{done / rate:.1f} s", "")]
-        text = f" {done / rate:.1f} of {total / rate:.1f} s, {max(0, total - done) / rate:.1f} s left"
-        cells = max(0, min(50, width - LABEL_CELLS - len(text)))
-        full = min(cells, cells * done // total)
-        return [
-            ("time      ", "bold"),
-            (glyphs.full * full, "blue"),
-            (glyphs.empty * (cells - full), "blue"),
-            (text, ""),
-        ]
+        left = f", {max(0, total - done) / rate:.1f} s left"
+        return [("time      ", "bold"), *progress_bar(done, total, rate, width - LABEL_CELLS, glyphs, left)]
 
     # -- lanes ---------------------------------------------------------------------------------------------
 
@@ -347,6 +304,15 @@ class LiveFrame:
         return [("tick      ", "bold"), *_runs(cells)]
 
 
+def _warning(name: str, count: int) -> tuple[str, str]:
+    return f"{name} {count}", "yellow" if count else ""
+
+
+def _warnings(counts: Mapping[str, int]) -> Line:
+    """Of those that there are."""
+    return [_warning(name, count) for name, count in counts.items() if count]
+
+
 def _runs(cells: list[Cell]) -> Line:
     """Neighbours of one style as one piece."""
     pieces = groupby(cells, key=itemgetter(1))
@@ -367,11 +333,6 @@ def _flow(label: str, items: Line, width: int) -> list[Line]:
             lines[-1] += [("  " if used >= 0 else "", ""), (part, style)]
             used = max(used, 0) + len(part) + (2 if used >= 0 else 0)
     return lines
-
-
-def _fill(line: Line, width: int) -> Line:
-    """At least `width` cells."""
-    return [*line, (" " * (width - sum(cell_len(text) for text, _ in line)), "")]
 
 
 def _newest(rows: deque[_Row], count: int) -> list[_Row]:
@@ -440,12 +401,14 @@ class LiveView:
         """Show this state, unless one was shown a moment ago. `force`: show it anyway (the last one)."""
         if not self.is_due(force=force):
             return
-        run = self._run if self._run is not None else RunHeader.of_stats(stats)
+        run = self._run
+        if run is None:
+            raise ValueError("update before begin: the view does not know yet what it shows")
         if not self.is_live:
             done = record.ticks[-1].tick + 1 if record.ticks else 0
             self.log(plain_line(stats, done / run.rate_hz, run.num_ticks / run.rate_hz))
             return
-        self.show(render(stats, record, run, booked, self._see() if self.shows_world else None))
+        self.show(LiveFrame(stats, record, run, booked, self._see() if self.shows_world else None))
 
     def is_due(self, *, force: bool) -> bool:
         """Whether it is time to draw; it counts as done then."""

@@ -4,9 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 from rtcore.results.summary import LearnerStats
+
+#: What became of a job, in a few words.
+OUTCOME_MEANING = {
+    "on_time": "applied at its due tick",
+    "late": "applied after its due tick",
+    "superseded": "not applied: one from a newer frame took its place",
+    "stale_episode": "not applied: its episode was over",
+    "dropped_dead_worker": "never came: its worker died, hung or was stopped",
+    "dropped_late": "not applied: came after its due tick (on_late = drop)",
+    "unfinished": "still under way when the run ended",
+    "abstained": "not applied: the policy gave no action this time",
+    "features_used": "not applied itself: the head used its features",
+}
+TICK_KIND_MEANING = {
+    "acted": "a policy action",
+    "missed": "one was due and was not there",
+    "idle": "none was due",
+    "lead_in": "episode start, none could be due yet",
+    "reset": "the world was reset",
+}
 
 _SYNTHETIC = "synthetic: only waits, computes no action; the numbers are the runtime's, not a network's"
 _PADDED = "padded: waits after each inference, as a larger network would compute"
@@ -39,6 +58,11 @@ def number(value: float | None, digits: int = 1) -> str:
     return f"{value:.{digits}f}"
 
 
+def counted(count: int, what: str) -> str:
+    """ "1 tick", "2 ticks"."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def points(value: float | None) -> str:
     """A sum of rewards: whole ones, as games pay, without decimals."""
     return number(value, 0 if value is not None and float(value).is_integer() else 2)
@@ -65,39 +89,3 @@ def learner_facts(learner: LearnerStats) -> list[tuple[str, str]]:
     if learner.stopped:
         facts.append((f"STOPPED: {learner.stopped}", "bold red"))
     return facts
-
-
-def learner_rows(learner: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """How learning went: (label, text, style) for the summary, from its `learner`."""
-    diff = learner["version_diff"]
-    rows = [
-        _row(
-            "updates", f"{learner['updates']:,} by {learner['learners']}, {number(learner['updates_per_s'])} a second"
-        ),
-        _row("weights", f"version {learner['version']:,}, best mean return {number(learner['best_return'], 2)}"),
-        _row(
-            "newest",
-            f"loss {number(learner['loss'], 4)}, mean Q {number(learner['q_mean'], 3)}, gradient "
-            f"{number(learner['grad_norm'], 3)}, epsilon {number(learner['epsilon'], 3)}",
-        ),
-        _row(
-            "updates behind", f"min {number(diff['min'], 0)}  mean {number(diff['avg'])}  max {number(diff['max'], 0)}"
-        ),
-        _row("checkpoints", f"{learner['checkpoints']}"),
-    ]
-    for key, meaning in (
-        ("failed_checkpoints", "could not be written"),
-        ("yields", f"pauses for the ticks' sake, {number(learner['yielded_s'])} s in all"),
-        ("lapped_samples", "overwritten while they were read, drawn again"),
-        ("skipped_publications", "put off: every buffer was in use"),
-        ("restarts", "of learners"),
-    ):
-        if learner[key]:
-            rows.append(_row(key.replace("_", " "), f"{learner[key]:>9,}  {meaning}", "yellow"))
-    if learner["stopped"]:
-        rows.append(_row("stopped", learner["stopped"], "red"))
-    return rows
-
-
-def _row(label: str, text: str, style: str = "") -> tuple[str, str, str]:
-    return label, text, style

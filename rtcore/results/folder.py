@@ -8,7 +8,7 @@ tables of another version, is an error.
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -106,7 +106,7 @@ class RunFolder:
         return self.axis.of_ns(at_ns)
 
 
-def number_at(tree: dict[str, Any], *keys: str) -> float | None:
+def number_at(tree: Mapping[str, Any], *keys: str) -> float | None:
     """The number under `keys`; None where there is none, however much of the path is missing."""
     found: Any = tree
     for key in keys:

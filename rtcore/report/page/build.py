@@ -19,8 +19,7 @@ from rtcore.errors import ConfigError
 from rtcore.report.colours import KIND_COLOURS, OUTCOME_COLOURS, RUN_COLOURS
 from rtcore.report.page import charts, tables
 from rtcore.report.page.data import Samples
-from rtcore.report.table import OUTCOME_MEANING, TICK_KIND_MEANING
-from rtcore.report.wording import number, policy_notes, share
+from rtcore.report.wording import OUTCOME_MEANING, TICK_KIND_MEANING, number, policy_notes, share
 from rtcore.results.folder import RunFolder, number_at
 
 _SKIPPED_MEANING = "did not run: the tick before took too long"

@@ -80,12 +80,6 @@ class Samples:
         return np.array(ages, dtype=float)
 
     @cached_property
-    def inference_ms(self) -> Floats:
-        """How long each answered inference took."""
-        took = [job.infer_end_ns - job.read_ns for job in self.run.jobs if job.write_ns]
-        return np.array(took, dtype=float) / NS_PER_MS
-
-    @cached_property
     def episodes(self) -> list[Episode]:
         """In the order of their ends."""
         ended = (row for row in self.run.ticks if row.kind is not TickKind.RESET and (row.terminated or row.truncated))
@@ -125,6 +119,7 @@ class Samples:
                 "observation_age_ms": _quantiles(self.observation_age_ms),
             },
             "plan": {"workers": self.run.num_workers},
+            "workers": [self._worker(place) for place in range(self.run.num_workers)],
             "episodes": {"count": len(returns), "return_mean": _mean(np.array(returns)), "points": points},
         }
         if ticks:
@@ -138,6 +133,10 @@ class Samples:
                 "lateness_us": _quantiles(self.lateness_us),
             }
         return summary if ticks or self.run.jobs else {}
+
+    def _worker(self, place: int) -> dict[str, Any]:
+        took = [job.infer_end_ns - job.read_ns for job in self.run.jobs if job.worker == place and job.write_ns]
+        return {"inferences": len(took), "inference_ms": _quantiles(np.array(took, dtype=float) / NS_PER_MS)}
 
     def kinds_over_time(self) -> OverTime:
         """Tick kinds, and "skipped", per stretch."""

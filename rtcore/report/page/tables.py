@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rtcore.config.run import SETTINGS, RuntimeConfig, make_config
 from rtcore.errors import ConfigError
-from rtcore.report.page.data import Samples, quantile
-from rtcore.report.table import OUTCOME_MEANING, TICK_KIND_MEANING
-from rtcore.results.folder import RunFolder, number_at
+from rtcore.report.numbers import NUMBERS, Number, with_workers
+from rtcore.report.page.data import Samples
+from rtcore.results.folder import RunFolder
 
 _TIMES = "\N{MULTIPLICATION SIGN}"
 
@@ -46,27 +46,19 @@ class Setting:
 
 def numbers(samples: Sequence[Samples]) -> list[Line]:
     """Every number that at least one run has."""
-    found, lines = [_numbers_of(sample) for sample in samples], []
-    for heading, rows in _TABLE:
-        known = [line for row in rows if (line := _line(found, *row)) is not None]
+    found, lines = [with_workers(sample.summary) for sample in samples], []
+    for heading, entries in NUMBERS.items():
+        known = [line for entry in entries for one in entry.each() if (line := _line(found, one)) is not None]
         lines += [Line(heading), *known] if known else []
     return lines
 
 
-def _line(runs: Sequence[dict[str, Any]], label: str, meaning: str, form: str, where: str) -> Line | None:
-    values = [number_at(run, *where.split(".")) for run in runs]
-    if all(value is None for value in values) or (form.endswith("?") and not any(values)):
+def _line(runs: Sequence[dict[str, Any]], entry: Number) -> Line | None:
+    values = [entry.of(run) for run in runs]
+    if all(value is None for value in values):
         return None
-    return Line(label, meaning, tuple(Cell(_form(value, form), _ratio(value, values[0])) for value in values))
-
-
-def _form(value: float | None, form: str) -> str:
-    if value is None:
-        return "-"
-    if form == "%":
-        return f"{100 * value:.2f}%"
-    digits = form.removesuffix("?")
-    return f"{value:,.0f}" if digits == "n" else f"{value:,.{digits}f}"
+    cells = tuple(Cell(entry.text(value), _ratio(value, values[0])) for value in values)
+    return Line(entry.label.replace("_", " "), entry.meaning, cells)
 
 
 def _ratio(value: float | None, first: float | None) -> str:
@@ -74,109 +66,6 @@ def _ratio(value: float | None, first: float | None) -> str:
         return "-"
     ratio = value / first
     return f"{_TIMES}{ratio:.3g}" if ratio < 1000 else f"{_TIMES}{ratio:,.0f}"
-
-
-def _numbers_of(samples: Samples) -> dict[str, Any]:
-    """The summary, the sums over its workers, and what only the rows tell."""
-    workers = samples.summary.get("workers")
-    known = [worker for worker in workers if isinstance(worker, dict)] if isinstance(workers, list) else []
-    sums = {key: _sum(worker.get(key) for worker in known) for key in ("restarts", "lapped_frames", "pss_mb")}
-    rows = {"inference_ms": {f"p{percent}": quantile(samples.inference_ms, percent / 100) for percent in (50, 99)}}
-    return samples.summary | {"all_workers": sums, "rows": rows}
-
-
-def _sum(values: Iterable[Any]) -> float | None:
-    known = [float(value) for value in values if isinstance(value, (int, float))]
-    return sum(known) if known else None
-
-
-#: Heading, and its rows: label, meaning, form, and where the number is in `_numbers_of` a run.
-#: Forms: digits behind the point, n for whole numbers, % for shares; with ? the row is left out where all are 0.
-_TABLE: list[tuple[str, list[tuple[str, str, str, str]]]] = [
-    (
-        "Actions",
-        [
-            ("acted, of possible ticks", "acted / (acted + missed + idle)", "%", "actions.acted_fraction"),
-            ("interval, mean [ticks]", "from one policy action to the next", "3", "actions.interval_ticks.mean"),
-            ("interval, CV", "standard deviation / mean; 0 is perfectly even", "3", "actions.interval_ticks.cv"),
-            ("delay, p50 [ticks]", "frame to action", "0", "actions.delay_ticks.p50"),
-            ("delay, p99 [ticks]", "", "0", "actions.delay_ticks.p99"),
-            (
-                "observation age, p50 [ms]",
-                "of the frame when its action was applied",
-                "1",
-                "actions.observation_age_ms.p50",
-            ),
-            ("observation age, p99 [ms]", "", "1", "actions.observation_age_ms.p99"),
-            ("delay changes", "the plan was adapted in the run", "n", "actions.delay_changes"),
-            ("actions clipped", "outside the action space", "n?", "actions.clipped"),
-        ],
-    ),
-    (
-        "Ticks",
-        [
-            ("ran", "", "n", "ticks.count"),
-            *(
-                (kind.replace("_", "-"), meaning, "n", f"ticks.kinds.{kind}")
-                for kind, meaning in TICK_KIND_MEANING.items()
-            ),
-            ("skipped", "did not run: the tick before took too long", "n", "ticks.skipped"),
-            ("overruns", "took longer than a period", "n", "ticks.overruns"),
-            ("overruns of resets", "the same, of resets", "n", "ticks.reset_overruns"),
-            ("stretched", "put off: the tick before took too long", "n?", "ticks.stretched"),
-            ("stretched by [ms]", "in all", "1?", "ticks.stretched_ms"),
-            ("per second", "", "4", "ticks.hz"),
-            ("lateness, p50 [us]", "start of a tick after its deadline", "1", "ticks.lateness_us.p50"),
-            ("lateness, p99 [us]", "", "1", "ticks.lateness_us.p99"),
-            ("lateness, max [us]", "", "1", "ticks.lateness_us.max"),
-            ("world's step, p50 [us]", "", "1", "ticks.world_step_us.p50"),
-            ("world's step, p99 [us]", "", "1", "ticks.world_step_us.p99"),
-        ],
-    ),
-    (
-        "Inferences",
-        [
-            ("all", "", "n", "actions.jobs"),
-            *(
-                (name.replace("_", " "), meaning, "n", f"actions.outcomes.{name}")
-                for name, meaning in OUTCOME_MEANING.items()
-            ),
-            ("starts skipped", "no worker was idle when one was to start", "n", "actions.skipped_starts"),
-            ("inference, p50 [ms]", "from the rows", "1", "rows.inference_ms.p50"),
-            ("inference, p99 [ms]", "", "1", "rows.inference_ms.p99"),
-        ],
-    ),
-    (
-        "Shared memory",
-        [
-            ("publish, p50 [us]", "cost of a frame to the env process", "1", "ipc_us.publish.p50"),
-            ("publish, p99 [us]", "", "1", "ipc_us.publish.p99"),
-            ("publish to read, p50 [us]", "until the worker has its own copy", "1", "ipc_us.publish_to_read.p50"),
-            ("publish to read, p99 [us]", "", "1", "ipc_us.publish_to_read.p99"),
-            (
-                "answer to dispatch, p50 [us]",
-                "from when it could be applied",
-                "1",
-                "ipc_us.write_to_dispatch.p50",
-            ),
-            ("answer to dispatch, p99 [us]", "", "1", "ipc_us.write_to_dispatch.p99"),
-        ],
-    ),
-    (
-        "Run",
-        [
-            ("workers", "", "n", "plan.workers"),
-            ("worker restarts", "", "n", "all_workers.restarts"),
-            ("frames lapped", "overwritten before a worker had read them", "n?", "all_workers.lapped_frames"),
-            ("workers' memory [MB]", "proportional set size", "0", "all_workers.pss_mb"),
-            ("start-up [s]", "", "1", "startup_s"),
-            ("episodes", "that ended", "n", "episodes.count"),
-            ("return, mean", "", "2", "episodes.return_mean"),
-            ("points", "sum of all rewards, those of the unfinished episode included", "2", "episodes.points"),
-            ("points per 1,000 ticks", "", "2", "episodes.points_per_1000_ticks"),
-        ],
-    ),
-]
 
 
 # -- settings and machine ----------------------------------------------------------------------------------

@@ -268,13 +268,13 @@ def looks(width: int, height: int, image: Any, encoding: str = "utf-8", *, both:
     settings = {"no_color": True, "_environ": {"TERM": "xterm"}, "highlight": False}
     console = Console(file=out, force_terminal=True, width=width, height=height, record=True, **settings)
     stats, record = made_up_run()
-    view = CompareView(console, ["sequential", "staggered"])
+    view = CompareView(console, ["sequential", "staggered"], quiet=True)
     for name in ("sequential", "staggered")[: 2 if both else 1]:
-        shown = view.side(name)
+        shown = view.sides[name]
         shown.begin(header_of(stats), lambda: image)
+        shown.update(stats, record)
         shown.end()
-        shown.take(stats, record)
-    console.print(view.frame())
+    console.print(view)
     return console.export_text().splitlines()
 
 
@@ -312,11 +312,11 @@ def test_in_a_pipe_a_line_says_whose_it_is():
     stats, record = made_up_run()
     out = io.StringIO()
     with CompareView(Console(file=out, width=200), ["sequential", "staggered"], clock=ManualClock()) as view:
-        shown = view.side("sequential")
+        shown = view.sides["sequential"]
         shown.begin(header_of(stats), lambda: WHITE)
         shown.update(stats, record)
         shown.end()
-        assert view.image("sequential") is WHITE, "for the picture at the end"
+        assert shown.image is WHITE, "for the picture at the end"
     assert out.getvalue().startswith("sequential: 0.8/1.6 s, 50.00 Hz, acted 100%")
     assert "█" not in out.getvalue()
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rtcore.memory.layout import FrameHeader
 from rtcore.memory.ring import FrameRing
 from rtcore.report.halfblocks import half_blocks
-from rtcore.report.live import render
+from rtcore.report.live import LiveFrame
 from rtcore.spaces import ObservationSpec
 from rtcore.watch.attached import WorldImage
 from tests.unit.report.test_live_and_table import header_of, made_up_run
@@ -29,7 +29,7 @@ def in_terminal(image: object, width: int = 80, height: int = 24, encoding: str 
     settings = {"color_system": "truecolor", "_environ": {"TERM": "xterm"}} | settings
     console = Console(file=out, force_terminal=True, width=width, height=height, **settings)
     stats, record = made_up_run()
-    console.print(render(stats, record, header_of(stats), image=image))
+    console.print(LiveFrame(stats, record, header_of(stats), image=image))
     out.flush()
     return raw.getvalue().decode(encoding)
 

@@ -15,7 +15,7 @@ from rtcore.config.resolved import resolve
 from rtcore.config.run import make_config
 from rtcore.memory.counters import Histogram
 from rtcore.memory.layout import ENV_COUNTERS, ENV_HISTOGRAMS, FrameHeader
-from rtcore.report.live import LiveView, plain_line, render
+from rtcore.report.live import LiveFrame, LiveView, plain_line
 from rtcore.report.table import RunHeader, details, header_lines, headline
 from rtcore.results.run_record import RunRecord
 from rtcore.results.summary import RunStats, WorkerStats, build_summary
@@ -120,7 +120,7 @@ def header_of(stats: RunStats) -> RunHeader:
 
 def drawn(stats: RunStats, record: RunRecord, width: int = 100, height: int = 40, booked=None) -> list[str]:
     console = Console(file=io.StringIO(), record=True, width=width, height=height)
-    console.print(render(stats, record, header_of(stats), booked))
+    console.print(LiveFrame(stats, record, header_of(stats), booked))
     return console.export_text().splitlines()
 
 
@@ -228,7 +228,7 @@ def test_without_unicode_everything_is_ascii():
     raw = io.BytesIO()
     stats, record = made_up_run(dead=1)
     console = Console(file=io.TextIOWrapper(raw, encoding="ascii"), width=100, height=40)
-    console.print(render(stats, record, replace(header_of(stats), world="Spiel-ü")))
+    console.print(LiveFrame(stats, record, replace(header_of(stats), world="Spiel-ü")))
     console.file.flush()
     text = raw.getvalue().decode("ascii")
     assert "Spiel-?" in text
