@@ -263,7 +263,7 @@ class LiveFrame:
         rate, total = self._run.rate_hz, self._run.num_ticks
         done = self._ticks[0].tick + 1 if self._ticks else 0
         left = f", {max(0, total - done) / rate:.1f} s left"
-        return [("time      ", "bold"), *progress_bar(done, total, rate, width - LABEL_CELLS, glyphs, left)]
+        return [("time      ", "bold"), *progress_bar(done, total, rate, width - LABEL_CELLS, glyphs, more=left)]
 
     # -- lanes ---------------------------------------------------------------------------------------------
 

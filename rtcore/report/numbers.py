@@ -91,7 +91,7 @@ def rows_of(section: str, summary: Mapping[str, Any]) -> list[Row]:
     return [row for entry in NUMBERS[section] if entry.on_terminal and (row := entry.row(summary)) is not None]
 
 
-_P50_P99 = ("p50", "p99")
+_P50_P99, _TAIL = ("p50", "p99"), ("p50", "p90", "p99", "p999", "max")
 _SPREAD, _OVER = ("min", "median", "max"), "over workers"
 _POSSIBLE = "acted / (acted + missed + idle)"
 _ALTERED = "steps in which the world wrote to its action: it acted on other numbers than recorded"
@@ -117,7 +117,7 @@ NUMBERS: dict[str, list[Number]] = {
             "after the deadline",
             "1",
             "us",
-            quantiles=("p50", "p90", "p99", "p999", "max"),
+            quantiles=_TAIL,
         ),
         Number("world step", "ticks.world_step_us", "", "1", "us", quantiles=("p50", "p99", "max")),
         Number("world reset", "ticks.world_reset_ms", "", "2", "ms", quantiles=("p50", "max")),
@@ -147,9 +147,7 @@ NUMBERS: dict[str, list[Number]] = {
     "Shared memory": [
         Number("publish", "ipc_us.publish", "cost of a frame to the env process", "1", "us", quantiles=_P50_P99),
         Number("frame to worker", "ipc_us.publish_to_read", "until it has its own copy", "1", "us", quantiles=_P50_P99),
-        Number(
-            "action to dispatch", "ipc_us.write_to_dispatch", "since it could be applied", "1", "us", quantiles=_P50_P99
-        ),
+        Number("action to dispatch", "ipc_us.write_to_dispatch", "since it was there", "1", "us", quantiles=_P50_P99),
     ],
     "Workers": [
         Number("workers", "plan.workers", on_terminal=False),
