@@ -12,13 +12,22 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rtcore_envs.errors import RomError
+from rtcore_envs.errors import RomError, StateError
 from rtcore_envs.gameboy import start_emulator
 from rtcore_envs.keys import KEYS, NO_KEYS, Keys, Step
 from rtcore_envs.library import FoundRom
 from rtcore_envs.memorymap import MemoryMap
 from rtcore_envs.rom import needs_colour
-from rtcore_envs.states import SUFFIX, load_any_state, state_folder, write_state
+from rtcore_envs.states import (
+    SUFFIX,
+    is_start_state,
+    load_any_state,
+    read_state,
+    require_rom,
+    state_folder,
+    write_state,
+)
+from rtcore_envs.trial import try_rom
 
 #: A frame that takes longer never ends.
 HANG_LIMIT_S = 20
@@ -29,10 +38,15 @@ _FRAMES_AT_ONCE = 600
 class StateMaker:
     """A game being played outside of a world: to make start states of it, to watch its memory. One thread.
 
-    The machine is the colour one for a cartridge that needs it, as in the worlds.
+    From power-on, or from the state ``source``. The machine is the colour one for a cartridge that needs it, as in the
+    worlds. A context: closed at its end.
     """
 
-    def __init__(self, rom: FoundRom, world: str, *, window: str = "null", scale: int = 3) -> None:
+    def __init__(
+        self, rom: FoundRom, world: str, source: Path | None = None, *, window: str = "null", scale: int = 3
+    ) -> None:
+        if source is not None:
+            _require_source(source, rom)
         self._rom = rom
         self._world = world
         colour = needs_colour(rom.content)
@@ -40,9 +54,19 @@ class StateMaker:
         #: PyBoy's memory, and which places there are in it.
         self.memory: Any = self._emulator.memory
         self.memory_map = MemoryMap(rom.content, colour=colour)
+        if source is not None:
+            self.load(source)
 
-    def close(self) -> None:
+    def __enter__(self) -> "StateMaker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._emulator.stop(save=False)
+
+    def go_to(self, state: Path) -> None:
+        """Go on from there, as `load` does. Raises `StateError` for one that is not of this ROM, or hangs."""
+        _require_source(state, self._rom)
+        self.load(state)
 
     def load(self, state: Path) -> None:
         """Go on from a start state, or from a state of PyBoy's own, of this ROM; with all keys up."""
@@ -131,6 +155,15 @@ class StateMaker:
     def default_folder(self) -> Path:
         """Where states of this game and world go."""
         return state_folder() / self._rom.known.key / self._world
+
+
+def _require_source(source: Path, rom: FoundRom) -> None:
+    if is_start_state(source):
+        require_rom(read_state(source), rom.known.sha256, rom.path)
+    failure = try_rom(rom.path, state=source)
+    if failure is not None:
+        advice = "It is damaged, or of another ROM."
+        raise StateError(source, f"a state that does not run ({failure})", f"one of {rom.path}", advice)
 
 
 class HangGuard:

@@ -153,7 +153,7 @@ def say_stopped(program: str, stop: Stopped) -> int:
     return stop.exitcode
 
 
-def say_error(program: str, error: RtcoreError) -> int:
+def say_error(program: str, error: Exception) -> int:
     """Tell the user what went wrong, a child's traceback included; returns the exit code."""
     errors = _errors()
     errors.print(f"[bold red]{program}: {type(error).__name__}:[/] ", end="")

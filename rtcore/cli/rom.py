@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from rtcore.cli import romplay
-from rtcore.cli.exits import EXIT_BAD_INPUT, EXIT_FAILED, end_program
+from rtcore.cli.exits import EXIT_FAILED, end_program, say_error
 from rtcore.config.help_text import Parser, add_version
 from rtcore.errors import printable
 from rtcore.files.strict_json import dumps
@@ -159,19 +158,18 @@ def main(arguments: list[str] | None = None, known_roms: Sequence[KnownRom] = KN
 
     `known_roms` is for tests, which have no commercial ROM.
     """
-    end_program("rtcore-rom", lambda: _do(_parser().parse_args(arguments), known_roms))
+    end_program("rtcore-rom", lambda: _do(arguments, known_roms))
 
 
-def _do(options: argparse.Namespace, known_roms: Sequence[KnownRom]) -> int:
+def _do(arguments: list[str] | None, known_roms: Sequence[KnownRom]) -> int:
+    parser = _parser()
+    options = parser.parse_args(arguments)
     try:
         exitcode: int = options.command(options, known_roms)
     except (RomError, StateError, SymbolFileError, RewardError, OSError) as error:
-        errors = Terminal(stderr=True, highlight=False)
-        errors.print(f"[bold red]rtcore-rom: {type(error).__name__}:[/] ", end="")
-        errors.print(printable(str(error)), markup=False, soft_wrap=True)
-        return EXIT_FAILED
+        return say_error("rtcore-rom", error)
     except SettingError as error:
-        return _wrong(str(error))
+        parser.error(str(error))
     return exitcode
 
 
@@ -409,11 +407,6 @@ def _state_json(report: StateReport) -> dict[str, Any]:
 
 
 # -- output ------------------------------------------------------------------------------------------------------
-
-
-def _wrong(message: str) -> int:
-    print(f"rtcore-rom: error: {printable(message)}", file=sys.stderr)
-    return EXIT_BAD_INPUT
 
 
 def _table(*columns: str) -> Table:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from rtcore.errors import printable
 from rtcore.files.strict_json import dumps
 from rtcore.report.terminal import Terminal
-from rtcore_envs.errors import SettingError, StateError
+from rtcore_envs.errors import SettingError
 from rtcore_envs.examine import ANY_WORLD, WORLD_GAMES
 from rtcore_envs.expressions import Expression, Number
 from rtcore_envs.finder import ALL_TYPES, BYTES, Clue, Found, Snapshot
@@ -21,8 +21,7 @@ from rtcore_envs.maker import StateMaker, require_display
 from rtcore_envs.memorymap import read_symbols
 from rtcore_envs.owngame import as_own_game
 from rtcore_envs.rom import read_rom
-from rtcore_envs.states import SUFFIX, is_start_state, read_state, require_rom
-from rtcore_envs.trial import try_rom
+from rtcore_envs.states import SUFFIX
 
 EXIT_DONE, EXIT_NOTHING = 0, 1
 
@@ -34,7 +33,7 @@ def new_state(options: argparse.Namespace, known_roms: Sequence[KnownRom]) -> in
         )
     steps = _script(options)
     rom = _find_rom(options.rom, options.world, known_roms)
-    with _Game(rom, options.world, options.source) as maker:
+    with StateMaker(rom, options.world, options.source) as maker:
         maker.press(steps)
         path = (options.out or maker.default_folder()) / f"{options.name}{SUFFIX}"
         maker.save(path)
@@ -47,7 +46,7 @@ def play(options: argparse.Namespace, known_roms: Sequence[KnownRom]) -> int:
         raise SettingError(f"--scale: got {options.scale}, expected at least 1")
     rom = _find_rom(options.rom or options.rom_option, options.world, known_roms)
     require_display(rom.path)
-    with _Game(rom, options.world, options.source, window="SDL2", scale=options.scale) as maker:
+    with StateMaker(rom, options.world, options.source, window="SDL2", scale=options.scale) as maker:
         rows = _Rows(maker, options.show, options.symbols)
         _say(f"{rom.known.name}: Z saves a start state, X goes back to the last, ESC ends")
         saved = maker.play(options.name or options.world, options.out, _say, rows.after_frame)
@@ -62,7 +61,7 @@ def watch(options: argparse.Namespace, known_roms: Sequence[KnownRom]) -> int:
             "--show: not given, expected it at least once, such as --show 'u8[0xC0A0]', or --picture FILE"
         )
     rom = _find_rom(options.rom, ANY_WORLD, known_roms)
-    with _Game(rom, ANY_WORLD, options.source) as maker:
+    with StateMaker(rom, ANY_WORLD, options.source) as maker:
         rows = _Rows(maker, options.show, options.symbols)
         maker.press(steps, rows.after_frame if options.show else None)
         if options.picture is not None:
@@ -148,11 +147,10 @@ def find(options: argparse.Namespace, known_roms: Sequence[KnownRom]) -> int:
     types = options.type or (ALL_TYPES if numbers else BYTES)
     rom = _find_rom(options.rom, ANY_WORLD, known_roms)
     seen: list[tuple[Snapshot, list[Clue]]] = []
-    with _Game(rom, ANY_WORLD, moments[0].source) as maker:
+    with StateMaker(rom, ANY_WORLD, moments[0].source) as maker:
         for number, moment in enumerate(moments, 1):
             if moment.source is not None and number > 1:
-                _require_source(moment.source, rom)
-                maker.load(moment.source)
+                maker.go_to(moment.source)
             maker.press(moment.keys)
             seen.append((Snapshot(maker.memory, maker.memory_map), moment.clues))
             if options.pictures is not None:
@@ -203,24 +201,6 @@ def _show_found(found: list[Found], rows: int, num_moments: int, path: Path) -> 
 # -- parts -------------------------------------------------------------------------------------------------------
 
 
-class _Game:
-    """A game under way, from power-on or a state; closed at the end."""
-
-    def __init__(self, rom: FoundRom, world: str, source: Path | None, **window: Any) -> None:
-        if source is not None:
-            _require_source(source, rom)
-        self._maker = StateMaker(rom, world, **window)
-        self._source = source
-
-    def __enter__(self) -> StateMaker:
-        if self._source is not None:
-            self._maker.load(self._source)
-        return self._maker
-
-    def __exit__(self, *_: object) -> None:
-        self._maker.close()
-
-
 def _find_rom(file: Path | None, world: str, known_roms: Sequence[KnownRom]) -> FoundRom:
     """The ROM that was given, or the one of a world."""
     if world != ANY_WORLD:
@@ -230,16 +210,6 @@ def _find_rom(file: Path | None, world: str, known_roms: Sequence[KnownRom]) -> 
             f"ROM: not given, expected a file, or --world {' or '.join(WORLD_GAMES)} to look for its game"
         )
     return as_own_game(file, read_rom(file))
-
-
-def _require_source(source: Path, rom: FoundRom) -> None:
-    """Refuse a state to go on from that is not of this ROM, or hangs."""
-    if is_start_state(source):
-        require_rom(read_state(source), rom.known.sha256, rom.path)
-    failure = try_rom(rom.path, state=source)
-    if failure is not None:
-        advice = "It is damaged, or of another ROM."
-        raise StateError(source, f"a state that does not run ({failure})", f"one of {rom.path}", advice)
 
 
 def _script(options: argparse.Namespace) -> list[Step]:

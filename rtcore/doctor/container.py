@@ -23,7 +23,7 @@ def kind(machine: Machine, needs: Needs) -> Answer:
 
 def capabilities(machine: Machine, needs: Needs) -> Answer:
     """Both serve where limits do not: SYS_NICE for SCHED_FIFO, IPC_LOCK for locked memory."""
-    bits = int(machine.status("CapEff"), 16)
+    bits = int(machine.word("/proc/self/status", "CapEff:"), 16)
     held = [name for name, bit in _CAPABILITIES.items() if bits >> bit & 1]
     found = f"{', '.join(held) or 'neither SYS_NICE nor IPC_LOCK'}"
     missing = [name for name in _CAPABILITIES if name not in held]

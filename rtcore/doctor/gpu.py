@@ -1,4 +1,4 @@
-"""NVIDIA GPUs: driver, PyTorch's build, MPS, persistence mode, NUMA node, direct access to each other.
+"""NVIDIA GPUs: driver, PyTorch's build, MPS, persistence mode, NUMA node.
 
 What it says without a GPU, and of a machine described by files and recorded output, is tested; it has not been run on
 a machine with a GPU.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from rtcore.doctor.checks import Answer, Check, Needs, lacks, not_applicable, ok, unknown, warn
+from rtcore.doctor.checks import Answer, Check, Needs, lacks, not_applicable, ok, warn
 from rtcore.doctor.machine import Machine, ProbeError, cpu_list, in_words
 
 _NVIDIA = "0x10de"
@@ -143,28 +143,10 @@ def numa(machine: Machine, needs: Needs) -> Answer:
     return ok("; ".join(parts))
 
 
-def peers(machine: Machine, needs: Needs) -> Answer:
-    found = gpus(machine)
-    if len(found) < 2:
-        return not_applicable(f"{len(found) or 'no'} NVIDIA GPU: nothing to copy between")
-    trial = machine.trial("torch")
-    if "peers" not in trial:
-        return unknown(trial["error"] or "PyTorch did not say")
-    count = len(trial["devices"])
-    if len(trial["peers"]) == count * (count - 1):
-        return ok(f"all {count} GPUs reach each other directly")
-    return warn(
-        f"{len(trial['peers'])} of {count * (count - 1)} pairs reach each other directly; the others copy through "
-        "the host's memory",
-        "workers need no P2P; for those that do: GPUs on one PCIe switch or NVLink, ACS off (nvidia-smi topo -m)",
-    )
-
-
 CHECKS = (
     Check("gpu.driver", "NVIDIA driver", driver),
     Check("gpu.pytorch", "PyTorch and driver", pytorch),
     Check("gpu.mps", "MPS", mps),
     Check("gpu.persistence", "persistence mode", persistence),
     Check("gpu.numa", "NUMA node of GPUs", numa),
-    Check("gpu.peers", "P2P between GPUs", peers),
 )

@@ -60,8 +60,7 @@ def _kernel_config(machine: Machine) -> str:
 def realtime_trial(machine: Machine, needs: Needs) -> dict[str, Any]:
     """One child that asks for all the env process asks for; its answer serves several checks."""
     lock_bytes = needs.shm_bytes or _USUAL_BYTES
-    available = re.search(r"^MemAvailable:\s*(\d+)", machine.read("/proc/meminfo"), re.MULTILINE)
-    if available is not None and 1024 * int(available[1]) < 4 * lock_bytes:
+    if machine.available_bytes < 4 * lock_bytes:
         raise ProbeError(f"not tried: locking {size(lock_bytes)} needs memory that this machine does not have free")
     return machine.trial("realtime", lock_bytes=lock_bytes)
 
@@ -87,7 +86,7 @@ def _limits_fix(machine: Machine, name: str, value: str, capability: str) -> str
 
 def fifo(machine: Machine, needs: Needs) -> Answer:
     trial = realtime_trial(machine, needs)
-    limit = machine.limit("Max realtime priority")
+    limit = machine.word("/proc/self/limits", "Max realtime priority")
     refused = _refusal(trial, "SCHED_FIFO")
     if not refused and trial["fifo"]:
         return ok(f"granted in a trial, priority {trial['priority']} (RLIMIT_RTPRIO {limit})")
@@ -116,7 +115,7 @@ def fifo_budget(machine: Machine, needs: Needs) -> Answer:
 
 def memory_lock(machine: Machine, needs: Needs) -> Answer:
     trial = realtime_trial(machine, needs)
-    limit = machine.limit("Max locked memory")
+    limit = machine.word("/proc/self/limits", "Max locked memory")
     limit = limit if limit == "unlimited" else size(int(limit))
     refused = _refusal(trial, "mlockall")
     if not refused:

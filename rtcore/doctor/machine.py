@@ -9,7 +9,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,6 @@ _TRIAL_TIMEOUT_S = 90.0
 
 class ProbeError(RuntimeError):
     """A program or a trial gave no answer; the text says why."""
-
-
-@dataclass(frozen=True)
-class Room:
-    """A file system's size."""
-
-    total_bytes: int
-    free_bytes: int
 
 
 class Machine:
@@ -64,9 +56,22 @@ class Machine:
         """Paths of the machine, sorted."""
         return sorted(f"/{found.relative_to(self.root)}" for found in self.root.glob(pattern.lstrip("/")))
 
-    def room(self, path: str) -> Room:
-        status = os.statvfs(self.path(path))
-        return Room(status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize)
+    def word(self, path: str, name: str) -> str:
+        """What follows `name` in its line of a file, up to the next blank: "0-3" of "Cpus_allowed_list:"."""
+        for line in self.read(path).splitlines():
+            if line.startswith(name):
+                return line.removeprefix(name).split()[0]
+        raise ProbeError(f"{path} has no {name!r}")
+
+    @property
+    def available_bytes(self) -> int:
+        """Memory that programs may still take."""
+        return 1024 * int(self.word("/proc/meminfo", "MemAvailable:"))
+
+    def room_bytes(self, path: str) -> tuple[int, int]:
+        """(size, free) of the file system of a folder."""
+        total, _, free = shutil.disk_usage(self.path(path))
+        return total, free
 
     # -- who and what --------------------------------------------------------------------------------------
 
@@ -94,25 +99,10 @@ class Machine:
         except importlib.metadata.PackageNotFoundError:
             return None
 
-    def status(self, field: str) -> str:
-        """A line of /proc/self/status, such as "Cpus_allowed_list"."""
-        for line in self.read("/proc/self/status").splitlines():
-            name, _, value = line.partition(":")
-            if name == field:
-                return value.strip()
-        raise ProbeError(f"/proc/self/status has no {field}")
-
-    def limit(self, name: str) -> str:
-        """Soft limit as /proc/self/limits shows it: a number or "unlimited"."""
-        for line in self.read("/proc/self/limits").splitlines():
-            if line.startswith(name):
-                return line[len(name) :].split()[0]
-        raise ProbeError(f"/proc/self/limits has no {name!r}")
-
     @property
     def cpus(self) -> set[int]:
         """CPUs this process may use."""
-        return cpu_list(self.status("Cpus_allowed_list"))
+        return cpu_list(self.word("/proc/self/status", "Cpus_allowed_list:"))
 
     @property
     def in_container(self) -> str:
@@ -133,19 +123,7 @@ class Machine:
 
     def run(self, *command: str, stdin: str = "") -> str:
         """What a program prints; `ProbeError` if it fails, hangs or does not exist."""
-        try:
-            answer = subprocess.run(
-                command, input=stdin, capture_output=True, text=True, timeout=_COMMAND_TIMEOUT_S, check=False
-            )
-        except subprocess.TimeoutExpired:
-            raise ProbeError(f"{command[0]} did not answer within {_COMMAND_TIMEOUT_S:.0f} s") from None
-        except OSError as error:
-            raise ProbeError(f"{command[0]}: {error.strerror}") from error
-        if answer.returncode != 0:
-            raise ProbeError(
-                f"{command[0]}: {_last_line(answer.stderr + answer.stdout) or describe_exit(answer.returncode)}"
-            )
-        return answer.stdout.strip()
+        return _output_of(command[0], command, stdin, _COMMAND_TIMEOUT_S)
 
     def trial(self, name: str, **request: Any) -> dict[str, Any]:
         """Try something in a process of its own (see `trials`), so that neither success nor a crash stays.
@@ -155,41 +133,13 @@ class Machine:
         key = f"{name} {json.dumps(request, sort_keys=True)}"
         if key not in self._trials:
             try:
-                self._trials[key] = self._try(name, request)
+                self._trials[key] = _try(name, json.dumps(request))
             except ProbeError as error:
                 self._trials[key] = error
         answer = self._trials[key]
         if isinstance(answer, ProbeError):
             raise answer
         return answer
-
-    def _try(self, name: str, request: dict[str, Any]) -> dict[str, Any]:
-        # In a file of its own: what libraries print, and when, is no part of the answer.
-        with os.fdopen(os.memfd_create("answer"), "w+", encoding="utf-8") as file:
-            command = [sys.executable, "-P", "-m", "rtcore.doctor.trials", name, str(file.fileno())]
-            try:
-                ended = subprocess.run(
-                    command,
-                    input=json.dumps(request),
-                    capture_output=True,
-                    text=True,
-                    errors="replace",
-                    timeout=_TRIAL_TIMEOUT_S,
-                    check=False,
-                    pass_fds=[file.fileno()],
-                )
-            except subprocess.TimeoutExpired:
-                raise ProbeError(f"the trial {name!r} did not end within {_TRIAL_TIMEOUT_S:.0f} s") from None
-            except OSError as error:
-                raise ProbeError(f"the trial {name!r} could not be started: {error.strerror}") from error
-            if ended.returncode != 0:
-                why = _last_line(ended.stderr) or describe_exit(ended.returncode)
-                raise ProbeError(f"the trial {name!r} failed: {why}")
-            try:
-                result: dict[str, Any] = json.load(file)
-            except ValueError:
-                raise ProbeError(f"the trial {name!r} ended without an answer") from None
-        return result
 
     # -- time ----------------------------------------------------------------------------------------------
 
@@ -232,6 +182,35 @@ def in_words(cpus: set[int]) -> str:
     return ",".join("-".join(map(str, run)) for run in runs)
 
 
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else ""
+def _try(name: str, request: str) -> dict[str, Any]:
+    # Into a file of its own: what libraries print, and when, is no part of the answer.
+    with os.fdopen(os.memfd_create("answer"), "w+", encoding="utf-8") as file:
+        command = [sys.executable, "-P", "-m", "rtcore.doctor.trials", name, str(file.fileno())]
+        _output_of(f"the trial {name!r}", command, request, _TRIAL_TIMEOUT_S, pass_fds=[file.fileno()])
+        try:
+            result: dict[str, Any] = json.load(file)
+        except ValueError:
+            raise ProbeError(f"the trial {name!r} ended without an answer") from None
+    return result
+
+
+def _output_of(what: str, command: Sequence[str], stdin: str, timeout_s: float, **settings: Any) -> str:
+    try:
+        ended: subprocess.CompletedProcess[str] = subprocess.run(
+            command,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout_s,
+            check=False,
+            **settings,
+        )
+    except subprocess.TimeoutExpired:
+        raise ProbeError(f"{what} did not answer within {timeout_s:.0f} s") from None
+    except OSError as error:
+        raise ProbeError(f"{what}: {error.strerror}") from error
+    if ended.returncode != 0:
+        last = (ended.stdout + ended.stderr).strip().rpartition("\n")[2]
+        raise ProbeError(f"{what}: {last or describe_exit(ended.returncode)}")
+    return ended.stdout.strip()

@@ -7,11 +7,10 @@ import math
 import os
 import tempfile
 from collections import defaultdict
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass
 
 from rtcore.doctor.checks import Answer, Check, Needs, lacks, ok, size, unknown, warn
-from rtcore.doctor.machine import Machine, ProbeError
+from rtcore.doctor.machine import Machine
 from rtcore.errors import SharedMemoryError
 from rtcore.memory.owners import Standing, judge_run
 from rtcore.memory.segments import PREFIX, is_own_file, removal_command, run_of
@@ -19,65 +18,64 @@ from rtcore.memory.segments import PREFIX, is_own_file, removal_command, run_of
 _SHM = "/dev/shm"
 
 
-class Owner(StrEnum):
-    """Whose a run is. Only `DEAD` ones may be removed."""
-
-    LIVE = "live"
-    DEAD = "dead"
-    OTHER_USER = "of another user"
-    OTHER_NAMESPACE = "of another pid namespace (a container that shares /dev/shm)"
-    OTHER_VERSION = "of another version of rtcore"
-    BEING_MADE = "being made"
-    UNREADABLE = "without a readable header (broken)"
+#: What is said of a run that is not removed, by how it stands; of the others that their header cannot be read.
+_WORDS = {
+    Standing.OTHER_NAMESPACE: "of another pid namespace (a container that shares /dev/shm)",
+    Standing.OTHER_LAYOUT: "of another version of rtcore",
+    Standing.BEING_MADE: "being made",
+}
 
 
-@dataclass
+@dataclass(frozen=True)
 class Found:
     """What of one run is in /dev/shm."""
 
     run_id: str
-    owner: Owner
-    pid: int = -1
-    version: int = 0
-    files: list[str] = field(default_factory=list)
-    num_bytes: int = 0
+    standing: Standing
+    is_ours: bool  #: of this user; nobody else's is ever removed
+    pid: int
+    files: list[str]
+    num_bytes: int
+
+    @property
+    def is_stale(self) -> bool:
+        """Its program is dead, and it may be removed."""
+        return self.is_ours and self.standing is Standing.DEAD
+
+    @property
+    def is_broken(self) -> bool:
+        """Neither rtcore nor this version of it can tell whose it is: somebody has to look."""
+        known = (Standing.LIVE, Standing.DEAD, Standing.OTHER_NAMESPACE, Standing.BEING_MADE)
+        return self.is_ours and self.standing not in known
+
+    def in_words(self) -> str:
+        words = _WORDS.get(self.standing, "without a readable header (broken)")
+        return f"{self.run_id} {words if self.is_ours else 'of another user'}, left alone"
 
 
-def find_runs(machine: Machine) -> list[Found]:
-    """Every run that has files in /dev/shm, judged by its control segment."""
+def find_runs(machine: Machine) -> tuple[list[Found], list[str]]:
+    """Every run that has files in /dev/shm, judged by its control segment; and names that look like a run's and are
+    none that rtcore makes: somebody else's, never touched."""
     files: dict[str, list[str]] = defaultdict(list)
+    strange = []
     for path in machine.glob(f"{_SHM}/*{PREFIX}*"):
-        if run_id := run_of(path.rpartition("/")[2]):
+        name = path.rpartition("/")[2]
+        if run_id := run_of(name):
             files[run_id].append(path)
-    return [_judge(machine, run_id, paths) for run_id, paths in sorted(files.items())]
-
-
-def strange_names(machine: Machine) -> list[str]:
-    """Names that look like a run's and are none that rtcore makes: somebody else's, never touched."""
-    names = (path.rpartition("/")[2] for path in machine.glob(f"{_SHM}/*{PREFIX}*"))
-    return [name for name in names if run_of(name) is None]
-
-
-_OWNERS = {
-    Standing.LIVE: Owner.LIVE,
-    Standing.DEAD: Owner.DEAD,
-    Standing.OTHER_NAMESPACE: Owner.OTHER_NAMESPACE,
-    Standing.OTHER_LAYOUT: Owner.OTHER_VERSION,
-    Standing.BEING_MADE: Owner.BEING_MADE,
-}
+        else:
+            strange.append(name)
+    return [_judge(machine, run_id, paths) for run_id, paths in sorted(files.items())], strange
 
 
 def _judge(machine: Machine, run_id: str, paths: list[str]) -> Found:
-    standing, pid, version = judge_run(run_id, machine.root)
-    found = Found(run_id, _OWNERS.get(standing, Owner.UNREADABLE), pid, version, paths)
-    with contextlib.suppress(FileNotFoundError):  # a run that ends meanwhile
-        control = machine.path(f"{_SHM}/{PREFIX}{run_id}-control").lstat()
-        if control.st_uid != machine.uid:
-            found.owner = Owner.OTHER_USER
+    standing, pid, _ = judge_run(run_id, machine.root)
+    sizes, owners = {}, {}
     for path in paths:
-        with contextlib.suppress(FileNotFoundError):
-            found.num_bytes += machine.path(path).lstat().st_size
-    return found
+        with contextlib.suppress(FileNotFoundError):  # a run that ends meanwhile
+            status = machine.path(path).lstat()
+            sizes[path], owners[path] = status.st_size, status.st_uid
+    is_ours = owners.get(f"{_SHM}/{PREFIX}{run_id}-control", machine.uid) == machine.uid
+    return Found(run_id, standing, is_ours, pid, files=paths, num_bytes=sum(sizes.values()))
 
 
 def clean(machine: Machine) -> list[Found]:
@@ -85,10 +83,8 @@ def clean(machine: Machine) -> list[Found]:
 
     `SharedMemoryError` if the system does not let go of one.
     """
-    removed = []
-    for run in find_runs(machine):
-        if run.owner is not Owner.DEAD:
-            continue
+    removed = [run for run in find_runs(machine)[0] if run.is_stale]
+    for run in removed:
         # The control segment last: an interrupted cleaning can be judged, and ended, the next time.
         own = [path for path in run.files if is_own_file(machine.path(path))]
         for path in sorted(own, key=lambda path: path.endswith("-control")):
@@ -96,7 +92,6 @@ def clean(machine: Machine) -> list[Found]:
                 machine.path(path).unlink(missing_ok=True)
             except OSError as error:
                 raise SharedMemoryError(f"{path} cannot be removed: {error.strerror}") from error
-        removed.append(run)
     return removed
 
 
@@ -136,8 +131,8 @@ def mount(machine: Machine, needs: Needs) -> Answer:
 
 def room(machine: Machine, needs: Needs) -> Answer:
     """Against the configured run; with `--trace` too."""
-    space = machine.room(_SHM)
-    found = f"{size(space.free_bytes)} of {size(space.total_bytes)} free"
+    total_bytes, free_bytes = machine.room_bytes(_SHM)
+    found = f"{size(free_bytes)} of {size(total_bytes)} free"
     if needs.shm_bytes is None or needs.traced_shm_bytes is None or needs.layout is None:
         return unknown(f"{found}; the run's need follows from its world, and that failed: {needs.why}")
     config = needs.config
@@ -146,58 +141,43 @@ def room(machine: Machine, needs: Needs) -> Answer:
         f"needs {size(needs.shm_bytes)}, traced {size(needs.traced_shm_bytes)}"
     )
     # What is used stays used; a tenth to spare.
-    used_bytes = space.total_bytes - space.free_bytes
-    wanted = math.ceil((used_bytes + 1.1 * max(needs.traced_shm_bytes, needs.shm_bytes)) / 1e9)
+    wanted = math.ceil((total_bytes - free_bytes + 1.1 * max(needs.traced_shm_bytes, needs.shm_bytes)) / 1e9)
     grow = f"sudo mount -o remount,size={wanted}G /dev/shm"
     if machine.in_container:
         grow = f"docker run --shm-size={wanted}g (compose: shm_size)"
-    if space.free_bytes < needs.shm_bytes:
+    if free_bytes < needs.shm_bytes:
         return lacks(found, f"{grow}, or a smaller --ring-slots or --max-workers")
-    memory = _available_bytes(machine)
+    memory = machine.available_bytes
     if memory < needs.shm_bytes:
         return lacks(f"{found}; but only {size(memory)} of memory are free", "free memory, or a smaller --ring-slots")
-    if space.free_bytes < needs.traced_shm_bytes:
+    if free_bytes < needs.traced_shm_bytes:
         return warn(f"{found}: too small for --trace", grow)
     return ok(found)
 
 
-def _available_bytes(machine: Machine) -> int:
-    for line in machine.read("/proc/meminfo").splitlines():
-        if line.startswith("MemAvailable:"):
-            return 1024 * int(line.split()[1])
-    raise ProbeError("/proc/meminfo has no MemAvailable")
-
-
 def stale(machine: Machine, needs: Needs) -> Answer:
-    runs = [run for run in find_runs(machine) if run.owner is not Owner.LIVE]
-    dead = [run for run in runs if run.owner is Owner.DEAD]
-    alone = [f"{run.run_id} {run.owner}, left alone" for run in runs if run.owner is not Owner.DEAD]
-    if strange := strange_names(machine):
+    runs, strange = find_runs(machine)
+    dead = [run for run in runs if run.is_stale]
+    alone = [run.in_words() for run in runs if not run.is_stale and not (run.is_ours and run.standing is Standing.LIVE)]
+    if strange:
         alone.append(f"{len(strange)} names that no run has, left alone: {', '.join(strange[:5])}")
-    left = "; ".join(alone)
     if dead:
-        names = ", ".join(run.run_id for run in dead)
         total = size(sum(run.num_bytes for run in dead))
-        return warn(
-            f"{total} of {len(dead)} runs whose program is dead: {names}" + (f"; {left}" if left else ""),
-            "rtcore-doctor --clean",
-        )
-    broken = [run for run in runs if run.owner in (Owner.UNREADABLE, Owner.OTHER_VERSION)]
-    if broken:
-        return warn(left, "if no such run is on: " + "; ".join(removal_command(run.run_id) for run in broken))
-    return ok(left or "nothing left behind")
+        names = ", ".join(run.run_id for run in dead)
+        found = "; ".join([f"{total} of {len(dead)} runs whose program is dead: {names}", *alone])
+        return warn(found, "rtcore-doctor --clean")
+    if broken := [run for run in runs if run.is_broken]:
+        removals = "; ".join(removal_command(run.run_id) for run in broken)
+        return warn("; ".join(alone), f"if no such run is on: {removals}")
+    return ok("; ".join(alone) or "nothing left behind")
 
 
 def live(machine: Machine, needs: Needs) -> Answer:
-    runs = [run for run in find_runs(machine) if run.owner is Owner.LIVE]
+    runs = [run for run in find_runs(machine)[0] if run.is_ours and run.standing is Standing.LIVE]
     if not runs:
         return ok("none")
-    names = ", ".join(f"{run.run_id} ({_program(machine, run.pid)})" for run in runs)
+    names = ", ".join(f"{run.run_id} ({machine.find(f'/proc/{run.pid}/comm') or f'pid {run.pid}'})" for run in runs)
     return warn(f"{len(runs)}: {names}; sharing the CPUs with yours", "let it end first, or give each its own CPUs")
-
-
-def _program(machine: Machine, pid: int) -> str:
-    return machine.find(f"/proc/{pid}/comm") or f"pid {pid}"
 
 
 CHECKS = (

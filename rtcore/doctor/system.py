@@ -5,7 +5,7 @@ from __future__ import annotations
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from rtcore.doctor.checks import Answer, Check, Needs, lacks, not_applicable, ok, warn
+from rtcore.doctor.checks import Answer, Check, Needs, lacks, ok, warn
 from rtcore.doctor.machine import Machine
 
 _OLDEST_PYTHON = "3.11"
@@ -52,17 +52,9 @@ def compiler(machine: Machine, needs: Needs) -> Answer:
     )
 
 
-def cyclictest(machine: Machine, needs: Needs) -> Answer:
-    path = machine.which("cyclictest")
-    if path is None:
-        return not_applicable("not installed; rtcore-profile tick compares with it (sudo apt install rt-tests)")
-    return ok(path)
-
-
 CHECKS = (
     Check("system.platform", "platform", platform),
     Check("system.python", "Python", python),
     Check("system.packages", "packages", packages),
     Check("system.compiler", "C compiler", compiler),
-    Check("system.cyclictest", "cyclictest", cyclictest),
 )

@@ -17,8 +17,9 @@ from rtcore.config.run import make_config
 from rtcore.doctor import kernel, segments, system
 from rtcore.doctor.checks import Needs, Status
 from rtcore.doctor.machine import Machine, ProbeError
-from rtcore.doctor.segments import Found, Owner
+from rtcore.doctor.segments import Found
 from rtcore.memory.layout import SEGMENT_HEADER, Layout
+from rtcore.memory.owners import Standing
 from rtcore.memory.segments import attach_segment, create_segment, create_semaphore, files_of, new_run_id, unlink_all
 from rtcore.runtime.runtime import Runtime
 
@@ -67,7 +68,7 @@ def alive() -> Iterator[str]:
 
 
 def found(run_id: str) -> Found:
-    (run,) = [run for run in segments.find_runs(Machine()) if run.run_id == run_id]
+    (run,) = [run for run in segments.find_runs(Machine())[0] if run.run_id == run_id]
     return run
 
 
@@ -92,7 +93,7 @@ def overwrite(run_id: str, field: str, value: int) -> None:
 
 
 def test_clean_removes_what_the_dead_left_and_nothing_of_the_living(dead: str, alive: str) -> None:
-    assert (found(dead).owner, found(alive).owner) == (Owner.DEAD, Owner.LIVE)
+    assert (found(dead).standing, found(alive).standing) == (Standing.DEAD, Standing.LIVE)
     assert len(found(dead).files) == 6, "five segments and a semaphore"
     removed = segments.clean(Machine())
     assert dead in [run.run_id for run in removed]
@@ -110,16 +111,18 @@ def test_without_clean_stale_segments_are_named_and_stay(dead: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "owner"),
+    ("field", "value", "standing"),
     [
-        ("owner_pid_namespace", 1, Owner.OTHER_NAMESPACE),
-        ("layout_version", 99, Owner.OTHER_VERSION),
-        ("magic", 0, Owner.UNREADABLE),
+        ("owner_pid_namespace", 1, Standing.OTHER_NAMESPACE),
+        ("layout_version", 99, Standing.OTHER_LAYOUT),
+        ("magic", 0, Standing.BROKEN),
     ],
 )
-def test_what_cannot_be_judged_stays_even_if_its_pid_is_gone(dead: str, field: str, value: int, owner: Owner) -> None:
+def test_what_cannot_be_judged_stays_even_if_its_pid_is_gone(
+    dead: str, field: str, value: int, standing: Standing
+) -> None:
     overwrite(dead, field, value)
-    assert found(dead).owner is owner
+    assert found(dead).standing is standing
     segments.clean(Machine())
     assert len(files_of(dead)) == 6
 
@@ -130,7 +133,7 @@ def test_a_dead_run_of_another_user_stays(dead: str) -> None:
     for path in paths:
         os.chown(path, 65534, 65534)
     try:
-        assert found(dead).owner is Owner.OTHER_USER
+        assert not found(dead).is_ours
         segments.clean(Machine())
         assert all(path.exists() for path in paths)
     finally:
@@ -140,7 +143,7 @@ def test_a_dead_run_of_another_user_stays(dead: str) -> None:
 
 def test_a_reused_pid_does_not_keep_a_dead_run(alive: str) -> None:
     overwrite(alive, "owner_start_ticks", 1)
-    assert found(alive).owner is Owner.DEAD
+    assert found(alive).standing is Standing.DEAD
 
 
 def test_an_owner_that_only_waits_for_its_parent_is_dead() -> None:
@@ -149,16 +152,16 @@ def test_an_owner_that_only_waits_for_its_parent_is_dead() -> None:
         run_id = process.stdout.readline().strip()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         try:
-            assert found(run_id).owner is Owner.DEAD
+            assert found(run_id).standing is Standing.DEAD
         finally:
             unlink_all(run_id)
 
 
 def test_a_control_segment_without_a_head_is_being_made_and_later_broken(alive: str) -> None:
     overwrite(alive, "magic", 0)
-    assert found(alive).owner is Owner.BEING_MADE
+    assert found(alive).standing is Standing.BEING_MADE
     os.utime(f"/dev/shm/rtcore-{alive}-control", (1, 1))
-    assert found(alive).owner is Owner.UNREADABLE
+    assert found(alive).standing is Standing.BROKEN
     answer = segments.stale(Machine(), Needs(make_config()))
     assert f"rm /dev/shm/*rtcore-{alive}-*" in answer.fix or answer.fix == "rtcore-doctor --clean"
     segments.clean(Machine())
@@ -184,9 +187,17 @@ def test_live_runs_are_named_with_their_program(alive: str) -> None:
 
 
 def test_a_trial_leaves_this_process_as_it_was() -> None:
-    before = os.sched_getscheduler(0), Path("/proc/self/timerslack_ns").read_text(), Machine().status("VmLck")
+    before = (
+        os.sched_getscheduler(0),
+        Path("/proc/self/timerslack_ns").read_text(),
+        Machine().word("/proc/self/status", "VmLck:"),
+    )
     Machine().trial("realtime", lock_bytes=1_000_000)
-    assert (os.sched_getscheduler(0), Path("/proc/self/timerslack_ns").read_text(), Machine().status("VmLck")) == before
+    assert (
+        os.sched_getscheduler(0),
+        Path("/proc/self/timerslack_ns").read_text(),
+        Machine().word("/proc/self/status", "VmLck:"),
+    ) == before
 
 
 def test_what_the_trial_says_is_what_the_kernel_shows() -> None:
@@ -215,7 +226,7 @@ def test_without_rights_the_refusals_are_real_and_warnings_only() -> None:
 
 
 def test_a_trial_that_crashes_is_told_with_its_last_words() -> None:
-    with pytest.raises(ProbeError, match=r"the trial 'realtime' failed: KeyError: 'lock_bytes'"):
+    with pytest.raises(ProbeError, match=r"the trial 'realtime': KeyError: 'lock_bytes'"):
         Machine().trial("realtime")
 
 

@@ -15,7 +15,7 @@ from rtcore.cli.doctor import _GROUPS, find_needs, main, to_json
 from rtcore.config.run import make_config
 from rtcore.doctor import container, cpu, gpu, kernel, segments, system
 from rtcore.doctor.checks import Answer, Check, Needs, Status, ok, run_checks, size
-from rtcore.doctor.machine import Machine, ProbeError, Room, cpu_list, in_words
+from rtcore.doctor.machine import Machine, ProbeError, cpu_list, in_words
 from rtcore.errors import ConfigError
 from rtcore.memory.counters import Words
 from rtcore.memory.layout import LAYOUT_VERSION, MAGIC, SEGMENT_HEADER, Layout
@@ -87,8 +87,8 @@ class Described(Machine):
             raise ProbeError(f"{command[0]}: no answer")
         return answer
 
-    def room(self, path: str) -> Room:
-        return Room(2 * 10**9, self._free_bytes)
+    def room_bytes(self, path: str) -> tuple[int, int]:
+        return 2 * 10**9, self._free_bytes
 
     def trial(self, name: str, **request: Any) -> dict[str, Any]:
         self.asked.append(name)
@@ -238,7 +238,6 @@ def test_another_processor_an_old_python_and_old_packages_are_lacking(describe: 
 def test_tools_are_named_or_said_to_be_missing(describe: Describe) -> None:
     said(system.compiler(describe(None, {"cc": "cc 12.2\nmore"}), NEEDS), Status.OK, "cc 12.2")
     said(system.compiler(describe(), NEEDS), Status.WARN, "apt install gcc")
-    said(system.cyclictest(describe(), NEEDS), Status.NOT_APPLICABLE, "rt-tests")
 
 
 # -- CPUs ----------------------------------------------------------------------------------------------------------
@@ -466,7 +465,7 @@ SMI = {
         "1, NVIDIA H100 80GB HBM3, 580.65, Disabled, 00000000:66:00.0"
     ),
 }
-TORCH = {"version": "2.9.0+cu130", "cuda": "13.0", "devices": ["a", "b"], "peers": [[0, 1], [1, 0]], "error": ""}
+TORCH = {"version": "2.9.0+cu130", "cuda": "13.0", "error": ""}
 
 
 def test_without_a_gpu_nothing_of_it_applies_and_torch_is_not_imported(describe: Describe) -> None:
@@ -495,7 +494,6 @@ def test_what_nvidia_smi_says_is_read(describe: Describe) -> None:
     said(gpu.driver(machine, NEEDS), Status.OK, "580.65", "0: NVIDIA H100", "1: NVIDIA H100")
     said(gpu.pytorch(machine, NEEDS), Status.OK, "CUDA 13.0", "up to 13.0", "worked")
     said(gpu.persistence(machine, NEEDS), Status.WARN, "off on GPU 1", "nvidia-smi -pm 1")
-    said(gpu.peers(machine, NEEDS), Status.OK, "all 2 GPUs")
     said(gpu.numa(machine, NEEDS), Status.WARN, "0000:65:00.0 on node 1", "numactl --cpunodebind=1", "8-15")
 
 
@@ -504,11 +502,6 @@ def test_a_torch_that_does_not_fit_is_told_with_its_own_words(describe: Describe
     said(gpu.pytorch(describe(ON_BUS, SMI, {"torch": broken}), NEEDS), Status.WARN, "too old", "whl/cuNNN")
     cpu_build = TORCH | {"cuda": None}
     said(gpu.pytorch(describe(ON_BUS, SMI, {"torch": cpu_build}), NEEDS), Status.WARN, "without CUDA", "whl/cu130")
-
-
-def test_pairs_without_direct_access_are_counted(describe: Describe) -> None:
-    machine = describe(ON_BUS, SMI, {"torch": TORCH | {"peers": []}})
-    said(gpu.peers(machine, NEEDS), Status.WARN, "0 of 2")
 
 
 def test_mps_is_asked(describe: Describe) -> None:
