@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from rtcore.files.strict_json import write_json
 from rtcore.recording.reader import Recording
-from rtcore.recording.schema import MAIN_FILE, METADATA_FILE, TICKS_FILE, frame_columns, require_h5py
+from rtcore.recording.schema import MAIN_FILE, METADATA_FILE, TICKS_FILE, column_of, frame_columns, require_h5py
 from rtcore.recording.writer import bound_index, let_go_of
 from rtcore.scheduling.dispatch import Source, TickKind
 from rtcore.spaces import ActionSpec, ArraySpec, ObservationSpec
@@ -147,7 +147,8 @@ class _Views:
         self._links = self._h5py.h5p.create(self._h5py.h5p.LINK_CREATE)
         self._links.set_create_intermediate_group(True)
         self._links.set_char_encoding(self._h5py.h5t.CSET_UTF8)
-        for name in (*self._frames, *_OF_EACH_STEP.values(), *_INFOS):
+        self._infos = (*_INFOS, *map(column_of, recording.kept.names))
+        for name in (*self._frames, *_OF_EACH_STEP.values(), *self._infos):
             kind, shape = recording.stored(name)
             self._columns[name] = (kind, shape[1:], self._h5py.h5s.create_simple(shape))
 
@@ -175,7 +176,7 @@ class _Views:
         for name, column in _OF_EACH_STEP.items():
             self._add(group, name, column, episode.steps)
         infos = group.create_group("infos")
-        for column in _INFOS:
+        for column in self._infos:
             self._add(infos, column, column, from_reset)
 
     def _add(self, group: Any, name: str, column: str, rows: Rows) -> None:

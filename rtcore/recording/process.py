@@ -71,7 +71,13 @@ def make_writer(
     """An empty recording in the run's folder `folder`."""
     row = ring.row_dtype(np.dtype((action.np_dtype, action.shape)))
     return RecordingWriter(
-        folder=folder / FOLDER, observation=observation, action=action, rate_hz=rate_hz, row_dtype=row, about=about
+        folder=folder / FOLDER,
+        observation=observation,
+        action=action,
+        rate_hz=rate_hz,
+        row_dtype=row,
+        about=about,
+        kept=ring.kept,
     )
 
 

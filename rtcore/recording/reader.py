@@ -29,7 +29,7 @@ from rtcore.recording.schema import (
     ticks_file,
 )
 from rtcore.scheduling.jobs import JobRow
-from rtcore.spaces import ActionSpec, ObservationSpec
+from rtcore.spaces import ActionSpec, Block, ObservationSpec
 
 _BLOCK_ROWS = 1024
 _SUPERBLOCK_FLAGS_AT = 11
@@ -99,12 +99,14 @@ class Recording:
         self.world: dict[str, Any] = json.loads(about["world"])
         self.observation = ObservationSpec.from_json(self.world["observation"])
         self.action = ActionSpec.from_json(self.world["action"])
+        #: What came with each applied action: extras, and the state that the policy carried into its decision.
+        self.kept = Block.from_json(json.loads(about["kept"])) if "kept" in about else Block()
         self.rate_hz = rate_from(str(about["rate_hz"]))
         self.first_frame_seq = int(about["first_frame_seq"])
         self.first_log_seq = int(about["first_log_seq"])
         #: "complete", "N frames lost", ...; "unfinished": still being written, or its writer was killed.
         self.end = bytes(about["end"]).decode().rstrip()
-        ticks, jobs = tick_columns(self.observation, self.action), job_columns()
+        ticks, jobs = tick_columns(self.observation, self.action, self.kept), job_columns()
         ticks = [column for column in ticks if column.name in self._file["ticks"] or column.name not in LATER_COLUMNS]
         for table, columns in (("ticks", ticks), ("jobs", jobs)):
             expected = {column.name: (column.dtype, column.shape) for column in columns}
@@ -138,8 +140,8 @@ class Recording:
         """Rows of a tick column, read from the file.
 
         Args:
-            name: A field of `FrameHeader`, `delay_ticks`, `action` or `frame`. Of a Dict `frame` is the frames as they
-                were in the ring, of its parts, and `frame/NAME` is one part.
+            name: A field of `FrameHeader`, `delay_ticks`, `action`, `extras/NAME`, `state/NAME` or `frame`. Of a Dict
+                `frame` is the frames as they were in the ring, of its parts, and `frame/NAME` is one part.
             begin: First row.
             end: Row after the last; None: to the end.
 

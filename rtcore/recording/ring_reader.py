@@ -44,7 +44,8 @@ class Tap:
         while (there := ring.sequence.newest() + 1 - self._next_frame) > 0:
             begin, end = writer.ticks.room
             end = min(end, begin + there)
-            lapped = ring.copy_rows(self._next_frame, writer.ticks.rows[begin:end], writer.frames[begin:end])
+            kept = writer.kept[begin:end] if writer.kept is not None else None
+            lapped = ring.copy_rows(self._next_frame, writer.ticks.rows[begin:end], writer.frames[begin:end], kept)
             if lapped:
                 resume = _resume_at(ring.sequence)
                 writer.lost_frames += resume - self._next_frame

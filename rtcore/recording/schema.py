@@ -16,7 +16,7 @@ from rtcore.errors import ConfigError
 from rtcore.files.outside import SUMS
 from rtcore.memory.layout import FRAME_HEADER, LOG_RECORD, Record
 from rtcore.scheduling.dispatch import Outcome, Source, TickKind
-from rtcore.spaces import ActionSpec, ObservationSpec
+from rtcore.spaces import ActionSpec, Block, ObservationSpec
 
 #: Of a run's folder; Minari wants the files of a data set in a folder `data` of their own.
 FOLDER = Path("recording") / "data"
@@ -47,14 +47,32 @@ class Column:
 LATER_COLUMNS = ("state_tick", "features_tick", "features_worker")
 
 
-def tick_columns(observation: ObservationSpec, action: ActionSpec) -> list[Column]:
-    """The table `ticks`: a frame header, the action, the frame. ConfigError as `frame_columns`."""
+def tick_columns(observation: ObservationSpec, action: ActionSpec, kept: Block) -> list[Column]:
+    """The table `ticks`: a frame header, the action, what came with it, the frame. ConfigError as `frame_columns`."""
     return [
         *_columns_of(FRAME_HEADER),
         Column("delay_ticks", np.dtype(np.int64), "tick - obs_tick: how old what it acted on was; -1: no action"),
         Column("action", action.np_dtype, "what was applied (the no-op where the world was held)", action.shape),
+        *kept_columns(kept),
         *frame_columns(observation),
     ]
+
+
+def kept_columns(kept: Block) -> list[Column]:
+    """What came with the action that was applied (`PolicyNeeds.kept`): `extras/NAME`, `state/NAME`."""
+    meanings = {
+        "extras": "given by the policy with its action; 0 where none was applied",
+        "state": "what the policy carried into the decision that was applied; 0 where none was",
+    }
+    return [
+        Column(column_of(name), np.dtype(dtype), meanings[name.partition(".")[0]], shape)
+        for name, shape, dtype in kept.fields
+    ]
+
+
+def column_of(name: str) -> str:
+    """The column of an array of `PolicyNeeds.kept`: in HDF5 a group for extras, and one for the state."""
+    return name.replace(".", "/", 1)
 
 
 def frame_columns(observation: ObservationSpec) -> list[Column]:

@@ -33,6 +33,7 @@ from rtcore.recording.schema import (
     TICKS_FILE,
     UNFINISHED,
     Column,
+    column_of,
     frames_by_column,
     job_columns,
     remove_recording,
@@ -40,7 +41,7 @@ from rtcore.recording.schema import (
     tick_columns,
 )
 from rtcore.results.agreement import COMPLETE
-from rtcore.spaces import ActionSpec, ObservationSpec
+from rtcore.spaces import ActionSpec, Block, ObservationSpec
 
 #: Rows of a chunk: about a second, within these bounds, and no more frames than fit the buffer.
 _MIN_ROWS, _MAX_ROWS = 16, 4096
@@ -95,14 +96,17 @@ class RecordingWriter:
         rate_hz: Fraction,
         row_dtype: np.dtype[Any],
         about: dict[str, Any],
+        kept: Block | None = None,
     ) -> None:
         """Makes the file; what an earlier recording left in `folder` is removed.
 
         `row_dtype`: of `FrameRing.row_dtype`. `about`: attributes of the file: text, numbers, or dicts (as JSON).
+        `kept`: of `FrameRing.kept`: what comes with the applied action; None: nothing.
         ConfigError for names of parts that cannot be columns.
         """
         h5py = require_h5py()
-        columns = tick_columns(observation, action)
+        kept = kept or Block()
+        columns = tick_columns(observation, action, kept)
         self.path = folder / TICKS_FILE
         self.lost_frames = 0
         self.lost_jobs = 0
@@ -114,10 +118,14 @@ class RecordingWriter:
             # keeps up to 1 MiB of them for each of the datasets.
             self._file = h5py.File(self.path, "w-", libver="latest", rdcc_nbytes=0, rdcc_nslots=0)
             bound_index(self._file)
-            self._write_about(about)
+            self._write_about(about | ({"kept": kept.to_json()} if kept else {}))
             frames_per_chunk, num_rows = chunking(rate_hz, observation.nbytes)
             self.frames: npt.NDArray[Any] = np.empty((num_rows, *observation.shape), observation.np_dtype)
             self._seen = frames_by_column(observation, self.frames)
+            #: What came with the applied actions; None: nothing ever does.
+            self.kept: npt.NDArray[Any] | None = np.zeros(num_rows, kept.dtype) if kept else None
+            if self.kept is not None:
+                self._seen |= {column_of(name): self.kept[name] for name in kept.names}
             self.ticks = _Table(self._file.create_group("ticks"), columns, row_dtype, num_rows, frames_per_chunk)
             self.jobs = _Table(self._file.create_group("jobs"), job_columns(), LOG_RECORD.dtype, num_rows)
             # Lengths of datasets say nothing after a failed write: only what this counts is whole.

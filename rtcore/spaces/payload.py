@@ -70,6 +70,10 @@ class Block:
         Raises:
             ConfigError: A name that is none, a shape with a negative length, or a dtype that is no plain number.
         """
+        for name in declared:
+            # It is also that of an argument, and of a column of a recording.
+            if not isinstance(name, str) or not name.isidentifier():
+                raise ConfigError(f"{what} has the name {name!r}; {_wanted(what)}: letters, digits and _")
         return cls(tuple(_field(what, name, spec) for name, spec in declared.items()))
 
     @classmethod
@@ -128,7 +132,7 @@ class Block:
         """Inverse of `to_json`. ConfigError on anything else."""
         if not isinstance(data, list) or not all(isinstance(one, Mapping) and "name" in one for one in data):
             raise ConfigError(f"the arrays of a payload are {data!r:.80}; expected what to_json wrote")
-        return cls.of("payload", {one["name"]: (one.get("shape"), one.get("dtype")) for one in data})
+        return cls(tuple(_field("payload", one["name"], (one.get("shape"), one.get("dtype"))) for one in data))
 
 
 @dataclass(frozen=True)
@@ -204,16 +208,19 @@ def _prefixed(what: str, block: Block) -> Iterable[tuple[str, tuple[int, ...], s
     return ((f"{what}.{name}", shape, dtype) for name, shape, dtype in block.fields)
 
 
+def _wanted(what: str) -> str:
+    return f'expected {what}={{"name": (shape, dtype)}}, as in {{"logp": ((), "float32")}}'
+
+
 def _field(what: str, name: object, spec: object) -> tuple[str, tuple[int, ...], str]:
-    wanted = f'expected {what}={{"name": (shape, dtype)}}, as in {{"logp": ((), "float32")}}'
-    if not isinstance(name, str) or not name:
-        raise ConfigError(f"{what} has the name {name!r}; {wanted}")
+    if not isinstance(name, str):
+        raise ConfigError(f"{what} has the name {name!r}; {_wanted(what)}")
     try:
         shape, dtype = cast(tuple[Any, Any], spec)
         lengths = (shape,) if isinstance(shape, int) else tuple(int(length) for length in shape)
         kind = np.dtype(dtype)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"{what}: {name!r} is {spec!r:.60}; {wanted}") from error
+        raise ConfigError(f"{what}: {name!r} is {spec!r:.60}; {_wanted(what)}") from error
     if kind.kind not in "fiub" or any(length < 0 for length in lengths):
         raise ConfigError(f"{what}: {name!r} is {spec!r:.60}; expected numbers or bool, and lengths of 0 or more")
     return name, lengths, kind.name

@@ -27,7 +27,7 @@ from rtcore.recording.schema import FOLDER, MAIN_FILE, TICKS_FILE
 from rtcore.recording.writer import RecordingWriter, chunking
 from rtcore.scheduling.dispatch import Outcome, Source, TickKind
 from rtcore.scheduling.jobs import JobRow
-from rtcore.spaces import ActionSpec, ObservationSpec
+from rtcore.spaces import ActionSpec, Block, ObservationSpec, PolicyNeeds
 from rtcore.virtual.simulate import Simulation
 from tests.support.recorded_runs import recorded
 
@@ -45,9 +45,11 @@ ACTIONS = {
 class Bench:
     """A ring and a job log that the test writes, and a recording that is made of them."""
 
-    def __init__(self, folder: Path, *, slots=64, action=ACTIONS["discrete"], rate_hz=Fraction(60), first=0) -> None:
+    def __init__(
+        self, folder: Path, *, slots=64, action=ACTIONS["discrete"], rate_hz=Fraction(60), first=0, kept=None
+    ) -> None:
         self.action = ActionSpec.from_space(action)
-        self.ring = FrameRing.private(OBSERVATION, self.action.nbytes, slots)
+        self.ring = FrameRing.private(OBSERVATION, self.action.nbytes, slots, kept)
         layout = Layout(1, 2, slots, 8, 8, 1)
         buffer = memoryview(bytearray(layout.log_bytes))
         at = layout.ring_control_at
@@ -62,10 +64,10 @@ class Bench:
             "first_log_seq": first,
         }
         row = self.ring.row_dtype(np.dtype((self.action.np_dtype, self.action.shape)))
-        self.writer = RecordingWriter(folder, OBSERVATION, self.action, rate_hz, row, about)
+        self.writer = RecordingWriter(folder, OBSERVATION, self.action, rate_hz, row, about, kept)
         self.tap = Tap(self.writer, self.ring, self.log, first, first)
         self.rng = np.random.default_rng(5)
-        self.frames, self.headers, self.actions, self.jobs = [], [], [], []
+        self.frames, self.headers, self.actions, self.jobs, self.kept = [], [], [], [], []
 
     def publish(self, count, **fields):
         """Frames with random contents; `fields` of their headers."""
@@ -78,7 +80,8 @@ class Bench:
             self.action.to_space().seed(int(self.rng.integers(1 << 30)))
             action = np.asarray(self.action.sample(self.rng), self.action.np_dtype)
             header = FrameHeader(self.ring.next_seq, **values)
-            self.ring.publish(frame, header, action.tobytes())
+            self.kept.append(self.rng.bytes(self.ring.kept.nbytes))
+            self.ring.publish(frame, header, action.tobytes(), self.kept[-1])
             self.frames.append(frame)
             self.headers.append(header)
             self.actions.append(action)
@@ -183,6 +186,40 @@ def test_lapped_job_records_are_counted_apart(tmp_path):
         assert lost >= 84
         assert (recording.end, recording.lost_frames) == (f"{lost} jobs lost", 0)
         assert recording.lost_jobs == recording.about["lost_jobs"] == lost
+
+
+KEPT = PolicyNeeds(
+    extras=Block.of("extras", {"logp": ((), "float32"), "features": ((2, 3), "uint16"), "explored": ((), "int8")}),
+    state=Block.of("state", {"h": (5, "float64")}),
+).kept
+
+
+def test_what_came_with_the_actions_comes_back_bit_for_bit_alone_in_a_column_and_through_minari(tmp_path):
+    bench = Bench(tmp_path / "data", slots=512, kept=KEPT)
+    kinds = [TickKind.RESET, *[TickKind.ACTED] * 99, TickKind.RESET, *[TickKind.ACTED] * 49]
+    for number, kind in enumerate(kinds):
+        source = Source.HELD if kind is TickKind.RESET else Source.POLICY
+        bench.publish(1, kind=kind, source=source, episode=number // 100, terminated=0, truncated=0)
+    bench.tap.collect()
+    bench.writer.close()
+    with Recording(tmp_path / "data", is_known=True) as recording:
+        assert recording.kept == KEPT
+        given = [KEPT.views(block) for block in bench.kept]
+        for name, column in {each: each.replace(".", "/") for each in KEPT.names}.items():
+            assert recording.column(column).tobytes() == np.stack([views[name] for views in given]).tobytes()
+        column = recording.column("extras/features", 100, 150)
+        assert column.shape == (50, 2, 3)
+        assert column.dtype == np.uint16
+        write_minari(recording)
+    first, second = minari.MinariDataset(tmp_path / "data")
+    assert second.infos["extras"]["features"].tolist() == column.tolist()
+    assert first.infos["state"]["h"].shape == (100, 5)
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a.b", "log p", 3])
+def test_an_extra_that_could_be_no_column_is_refused_by_name(name):
+    with pytest.raises(ConfigError, match="letters, digits and _"):
+        Block.of("policy_extras", {name: ((), "float32")})
 
 
 def test_a_recording_begins_with_the_frame_it_is_told_to(tmp_path):
