@@ -45,13 +45,10 @@ struct rtcore_run_control {
     int64_t num_workers; /* workers the schedule starts with */
     int64_t delay_ticks; /* planned ticks from a frame to its action */
     int64_t tau_mean_ns; /* planned mean time from booking to answer */
-    int64_t guard_ns; /* slack added to that for the plan */
-    int64_t num_ticks; /* ticks the run lasts */
     int64_t reset_seq; /* resets asked for by a program that steps the world itself; seed and options come by message */
     int64_t has_payload; /* 1: there is a `payload` segment; written before the first order */
-    int64_t unused[6];
 };
-_Static_assert(sizeof(struct rtcore_run_control) == 128, "rtcore_run_control");
+_Static_assert(sizeof(struct rtcore_run_control) == 64, "rtcore_run_control");
 
 /* Writer: env process. */
 struct rtcore_env_status {

@@ -305,8 +305,6 @@ class Supervisor:
         control["num_workers"] = num_workers
         control["delay_ticks"] = plan.delay_ticks
         control["tau_mean_ns"] = plan.tau.usual_ns
-        control["guard_ns"] = self.resolved.guard_ns
-        control["num_ticks"] = self.resolved.num_ticks
         _log.debug("%s begins with %d workers, delay %d ticks", phase.name, num_workers, plan.delay_ticks)
         return self._order(phase)
 

@@ -45,8 +45,6 @@ class RunControl(NamedTuple):
     num_workers: Annotated[int, "workers the schedule starts with"]
     delay_ticks: Annotated[int, "planned ticks from a frame to its action"]
     tau_mean_ns: Annotated[int, "planned mean time from booking to answer"]
-    guard_ns: Annotated[int, "slack added to that for the plan"]
-    num_ticks: Annotated[int, "ticks the run lasts"]
     reset_seq: Annotated[
         int, "resets asked for by a program that steps the world itself; seed and options come by message"
     ]

@@ -40,7 +40,7 @@ RECORDS = {
         },
     ),
     "RUN_CONTROL": (
-        128,
+        64,
         {
             "phase": 0,
             "phase_seq": 8,
@@ -48,10 +48,8 @@ RECORDS = {
             "num_workers": 24,
             "delay_ticks": 32,
             "tau_mean_ns": 40,
-            "guard_ns": 48,
-            "num_ticks": 56,
-            "reset_seq": 64,
-            "has_payload": 72,
+            "reset_seq": 48,
+            "has_payload": 56,
         },
     ),
     "ENV_STATUS": (
@@ -382,9 +380,9 @@ SIZES = Layout(
 )
 SEGMENTS = {
     "run_control_at": 128,
-    "env_status_at": 256,
-    "env_counters_at": 384,
-    "control_bytes": 518464,
+    "env_status_at": 192,
+    "env_counters_at": 320,
+    "control_bytes": 518400,
     "slots_bytes": 1856,
     "ring_control_at": 128,
     "header_stride_bytes": 320,
@@ -398,20 +396,20 @@ SEGMENTS = {
     "trace_bytes": 5888,
 }
 HISTOGRAMS = {
-    "lateness_ns": 704,
-    "step_ns": 37632,
-    "publish_ns": 74560,
-    "write_to_dispatch_ns": 111488,
-    "observation_age_ns": 148416,
-    "interval_ticks": 185344,
-    "delay_ticks": 222272,
-    "reset_ns": 259200,
+    "lateness_ns": 640,
+    "step_ns": 37568,
+    "publish_ns": 74496,
+    "write_to_dispatch_ns": 111424,
+    "observation_age_ns": 148352,
+    "interval_ticks": 185280,
+    "delay_ticks": 222208,
+    "reset_ns": 259136,
 }
 #: Per worker: control, status, job, the two histograms.
 WORKERS = [
-    (296128, 296192, 296320, 296384, 333312),
-    (370240, 370304, 370432, 370496, 407424),
-    (444352, 444416, 444544, 444608, 481536),
+    (296064, 296128, 296256, 296320, 333248),
+    (370176, 370240, 370368, 370432, 407360),
+    (444288, 444352, 444480, 444544, 481472),
 ]
 #: Per worker: publication word, even entry, odd entry.
 SLOTS = [(128, 192, 448), (704, 768, 1024), (1280, 1344, 1600)]
