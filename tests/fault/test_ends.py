@@ -26,7 +26,7 @@ from tests.support.drills import HEALTHY, SHM, run_to_end, running, wait_for, wa
 pytestmark = pytest.mark.fault
 
 SLOW = {
-    "env_id": "tests.support.slow_parts:slow_reset",
+    "env_id": "tests.support.bad_worlds:slow_reset",
     "policy": "synthetic",
     "policy_args": {"latency_ms": 50},
     "workers": 4,
@@ -95,7 +95,7 @@ def test_a_stop_that_is_ordered_before_the_env_process_has_heard_of_the_run_ends
 def test_the_world_is_closed_when_the_policy_fails(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     fields: dict[str, Any] = SLOW | {
-        "policy": "tests.support.slow_parts:breaks_later",
+        "policy": "tests.support.bad_policies:breaks_later",
         "policy_args": {"pad_ms": 30},
         "workers": 2,
     }
@@ -157,7 +157,7 @@ def run_id_of(run: subprocess.Popen[str]) -> str:
 def test_a_full_disk_leaves_the_summary_on_the_screen_and_no_draft(tmp_path: Path) -> None:
     (tmp_path / "jobs.csv").symlink_to("/dev/full")
     done = run_to_end(
-        *("--env-id", "tests.support.slow_parts:slow_reset", "--policy", "synthetic", "--policy-args", "latency_ms=50"),
+        *("--env-id", "tests.support.bad_worlds:slow_reset", "--policy", "synthetic", "--policy-args", "latency_ms=50"),
         *("--workers", "4", "--duration", "6", "--no-live", "--out", str(tmp_path)),
     )
     assert done.returncode == 1

@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.fault, pytest.mark.slow]
 LEARNING = (
     *(
         "--env-id",
-        "tests.support.paying_world:paying",
+        "tests.support.learnable:bandit",
         "--policy",
         "mlp",
         "--workers",

@@ -206,7 +206,7 @@ def test_a_run_with_a_killed_worker_is_the_same_again(tmp_path):
 
 @pytest.mark.slow
 def test_a_run_whose_world_fails_is_recorded_to_its_last_frame(tmp_path):
-    world = ("--env-id", "tests.support.bad_parts:raising_world", "--env-args", "after=150")
+    world = ("--env-id", "tests.support.bad_worlds:raising_world", "--env-args", "after=150")
     ended = run_to_end(*SHORT, *world, "--duration", "20", "--record", "--out", str(tmp_path))
     assert ended.returncode == 1
     ticks = ticks_of(tmp_path)

@@ -116,7 +116,7 @@ def run_battles(rom: Path, states: Path, *arguments: str, exitcode: int = 1) -> 
     """A run that must fail, of a world for which the file `rom` is what it expects."""
     env_args = f"rom={rom},states={states},known={rom}"
     return run_to_failure(
-        "--env-id", "tests.support.probe_parts:battles", "--env-args", env_args, *arguments, exitcode=exitcode
+        "--env-id", "tests.support.probe_worlds:battles", "--env-args", env_args, *arguments, exitcode=exitcode
     )
 
 

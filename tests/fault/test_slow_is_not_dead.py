@@ -49,7 +49,7 @@ def test_updates_that_are_longer_than_the_hang_timeout_are_made_all_the_same(tmp
     run = run_to_end(
         *CART_POLE,
         "--policy",
-        "tests.support.slow_parts:slow_to_learn",
+        "tests.support.bad_policies:slow_to_learn",
         *learning,
         *settings,
         "--fps",

@@ -1,4 +1,4 @@
-"""A world that is learned within seconds."""
+"""A world that is learned within seconds, and that pays more than a float32 holds after a while, if told to."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ class Bandit(gym.Env[Any, Any]):
     observation_space = spaces.Box(0, 1, (3,), np.float32)
     action_space = spaces.Discrete(NUM_ACTIONS)
 
-    def __init__(self) -> None:
+    def __init__(self, too_much_after_steps: int = -1) -> None:
+        self._too_much_after_steps = too_much_after_steps
         self._steps = 0
+        self._total_steps = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
@@ -30,11 +32,15 @@ class Bandit(gym.Env[Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         self._steps += 1
-        return self._observation(), float(action == BEST_ACTION), self._steps >= EPISODE_STEPS, False, {}
+        self._total_steps += 1
+        reward = float(action == BEST_ACTION)
+        if 0 <= self._too_much_after_steps < self._total_steps:
+            reward = 1e300
+        return self._observation(), reward, self._steps >= EPISODE_STEPS, False, {}
 
     def _observation(self) -> Any:
         return np.array([1, self._steps / EPISODE_STEPS, 0.5], np.float32)
 
 
-def bandit() -> Bandit:
-    return Bandit()
+def bandit(**args: Any) -> Bandit:
+    return Bandit(**args)

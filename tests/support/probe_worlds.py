@@ -1,4 +1,4 @@
-"""Worlds over the probe ROM whose memory follows a script, for runs of the real runtime."""
+"""Worlds over the probe ROM: a real emulator whose memory a test writes, here or by a script within a run."""
 
 from __future__ import annotations
 
@@ -8,16 +8,31 @@ from typing import Any
 
 import gymnasium
 
+from rtcore_envs import probe
+from rtcore_envs.library import KNOWN_ROMS
 from rtcore_envs.pokemon import PokemonBattlesEnv, PokemonCatchingEnv
 from rtcore_envs.probe import as_known
 from rtcore_envs.tetris import TetrisEnv
 from rtcore_envs.userrom import UserRomEnv
 
+TITLES = {known.key: known.title for known in KNOWN_ROMS}
 WORLDS: dict[str, type[UserRomEnv]] = {
     "tetris": TetrisEnv,
     "battles": PokemonBattlesEnv,
     "catching": PokemonCatchingEnv,
 }
+NOTHING = 6
+
+
+class Probe(probe.Probe):
+    def make(self, world: str, **arguments: Any) -> Any:
+        given: dict[str, Any] = {"rom": self.path, "known_roms": [self.known]}
+        return WORLDS[world](**given | arguments)
+
+
+def poke(env: Any, values: dict[int, int]) -> None:
+    for address, value in values.items():
+        env.memory[address] = value
 
 
 class Scripted(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -50,3 +65,9 @@ def scripted(script: str, **arguments: Any) -> gymnasium.Env[Any, Any]:
     steps = json.loads(Path(script).read_text())
     plan = {int(step): {int(place): value for place, value in pokes.items()} for step, pokes in steps.items()}
     return Scripted(make(**arguments), plan)
+
+
+def battles(rom: str, states: str, known: str) -> PokemonBattlesEnv:
+    """The battles over the file `rom`; the ROM that is expected is the file `known`."""
+    expected = as_known(Path(known).read_bytes(), "pokemon-red")
+    return PokemonBattlesEnv(rom=rom, states=states, known_roms=[expected])

@@ -18,7 +18,7 @@ from rtcore_envs.library import KNOWN_ROMS
 from rtcore_envs.memorymap import MemoryMap
 from rtcore_envs.owngame import OwnGameEnv
 from rtcore_envs.probe import probe_rom
-from tests.support.probeworld import Probe
+from tests.support.probe_worlds import Probe
 
 pytestmark = pytest.mark.unit
 

@@ -13,7 +13,7 @@ from rtcore_envs.library import KNOWN_ROMS, find_rom, rom_folders
 from rtcore_envs.pokemon import PokemonBattlesEnv
 from rtcore_envs.probe import as_known, probe_rom
 from rtcore_envs.rom import HEADER_CHECKSUM, MAX_ROM_BYTES, header_checksum, rom_title
-from tests.support.probeworld import TITLES, Probe
+from tests.support.probe_worlds import TITLES, Probe
 
 pytestmark = pytest.mark.unit
 

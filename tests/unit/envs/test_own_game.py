@@ -16,7 +16,7 @@ from rtcore_envs.owngame import OwnGameEnv
 from rtcore_envs.probe import COUNT, HELD, probe_rom
 from rtcore_envs.rom import COLOUR_FLAG, COLOUR_ONLY, HEADER_CHECKSUM, header_checksum
 from rtcore_envs.states import write_state
-from tests.support.probeworld import NOTHING, Probe, poke
+from tests.support.probe_worlds import NOTHING, Probe, poke
 
 pytestmark = pytest.mark.unit
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.probeworld import NOTHING, Probe
+from tests.support.probe_worlds import NOTHING, Probe
 
 pytestmark = pytest.mark.unit
 

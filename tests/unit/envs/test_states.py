@@ -14,7 +14,7 @@ from rtcore_envs.errors import RomError, StateError, SymbolFileError
 from rtcore_envs.memorymap import read_symbols
 from rtcore_envs.rom import read_rom
 from rtcore_envs.states import read_state, state_files, state_folder
-from tests.support.probeworld import NOTHING, Probe
+from tests.support.probe_worlds import NOTHING, Probe
 
 pytestmark = pytest.mark.unit
 

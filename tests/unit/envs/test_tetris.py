@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rtcore_envs.errors import RomError, StateError
 from rtcore_envs.tetris import MAX_IDLE_FRAMES, from_bcd
-from tests.support.probeworld import NOTHING, Probe, poke
+from tests.support.probe_worlds import NOTHING, Probe, poke
 
 pytestmark = pytest.mark.unit
 
@@ -204,7 +204,7 @@ def test_a_start_state_in_a_menu_that_leads_to_no_game_is_an_error_that_names_it
 DIGEST = """
 import hashlib, random
 from pathlib import Path
-from tests.support.probeworld import Probe
+from tests.support.probe_worlds import Probe
 env = Probe(Path({out!r}), "tetris", "menus").make("tetris")
 for seeds in ((1, 2), (1, 3)):
     rng, digest = random.Random(5), hashlib.sha256()

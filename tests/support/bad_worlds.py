@@ -1,4 +1,7 @@
-"""Worlds and policies that misbehave, each in one way. Runs under test load them: `tests.support.bad_parts:name`."""
+"""Worlds that misbehave, each in one way, for runs under test: `tests.support.bad_worlds:name`.
+
+No torch: a world that does not use it would import it into the env process, which takes longer than the test.
+"""
 
 from __future__ import annotations
 
@@ -8,70 +11,6 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-import torch
-from torch import nn
-
-
-class _Network(nn.Module):
-    """Action values of CartPole; from call number `after` on it goes wrong."""
-
-    def __init__(self, after: int = 0) -> None:
-        super().__init__()
-        self.layer = nn.Linear(4, 2)
-        self.calls = 0
-        self.after = after
-
-    def forward(self, observation: torch.Tensor) -> torch.Tensor:
-        self.calls += 1
-        values: torch.Tensor = self.layer(observation)
-        return self.go_wrong(values) if self.calls > self.after else values
-
-    def go_wrong(self, values: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError
-
-
-class Raising(_Network):
-    def go_wrong(self, values: torch.Tensor) -> torch.Tensor:
-        raise RuntimeError("the weights are made of cheese")
-
-
-class NotANumber(_Network):
-    def go_wrong(self, values: torch.Tensor) -> torch.Tensor:
-        return values * float("nan")
-
-
-class WrongShape(_Network):
-    def go_wrong(self, values: torch.Tensor) -> torch.Tensor:
-        return values[:, :1]
-
-
-class Sleeping(_Network):
-    def __init__(self, after: int, mark: str) -> None:
-        super().__init__(after)
-        self._mark = mark
-
-    def go_wrong(self, values: torch.Tensor) -> torch.Tensor:
-        if self._mark:
-            Path(self._mark).touch()
-        time.sleep(3600)
-        return values
-
-
-def raising(observation_space: Any, action_space: Any, after: int = 0) -> nn.Module:
-    return Raising(after)
-
-
-def not_a_number(observation_space: Any, action_space: Any, after: int = 0) -> nn.Module:
-    return NotANumber(after)
-
-
-def wrong_shape(observation_space: Any, action_space: Any, after: int = 0) -> nn.Module:
-    return WrongShape(after)
-
-
-def sleeping(observation_space: Any, action_space: Any, after: int = 0, then: int = -1, mark: str = "") -> nn.Module:
-    """Sleeps for ever from call `after` on; once a process has, in every later one from call `then` on."""
-    return Sleeping(then if mark and Path(mark).exists() else after, mark)
 
 
 class _World(gymnasium.Env[Any, Any]):
@@ -200,3 +139,35 @@ def hanging_world(**args: Any) -> gymnasium.Env[Any, Any]:
 
 def float_frame(**args: Any) -> gymnasium.Env[Any, Any]:
     return FloatFrame(**args)
+
+
+class SlowReset(gymnasium.Env[Any, Any]):
+    """Every reset but the first two (made before the run) takes `reset_s`; `closed` is a file that close() makes."""
+
+    metadata = {"render_fps": 60}  # noqa: RUF012 - Gymnasium's own convention
+    observation_space = gymnasium.spaces.Box(0, 255, (4,), np.uint8)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, reset_s: float = 0.0, closed: str = "") -> None:
+        self._reset_s, self._closed = reset_s, closed
+        self._resets = self._steps = 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self._resets += 1
+        self._steps = 0
+        if self._resets > 2:
+            time.sleep(self._reset_s)
+        return np.zeros(4, np.uint8), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self._steps += 1
+        return np.zeros(4, np.uint8), 0.0, self._steps >= 60, False, {}
+
+    def close(self) -> None:
+        if self._closed:
+            Path(self._closed).touch()
+
+
+def slow_reset(**arguments: Any) -> gymnasium.Env[Any, Any]:
+    return SlowReset(**arguments)
