@@ -2,7 +2,7 @@
 
 The world runs in rtcore's env process, tick by tick on an absolute grid, and does not wait: `step(action)` hands an
 action over and returns with the next frame. A program that takes longer than a tick finds that more than one has gone
-by, and `info["rtcore"]` says how many, and what acted in them.
+by, and `info` says how many, and what acted in them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
@@ -32,6 +32,9 @@ from rtcore.runtime.runtime import Runtime
 from rtcore.runtime.step_clock import StepClock
 from rtcore.scheduling.dispatch import Source
 from rtcore.spaces import ActionSpec, ObservationCheck, ObservationSpec
+
+if TYPE_CHECKING:
+    from rtcore.report.video.picture import ImageOf
 
 #: What of a `RuntimeConfig` means something where the program itself is the policy.
 FIELDS = frozenset(
@@ -68,6 +71,8 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
             their way included: Tuple(obs, a, ..., a). None: plain observations.
         act_in_obs: False: the last actions are in `info["rtcore"]["past_actions"]` only.
         reset_act_buf: False: all but the newest of them outlive an episode.
+        render_mode: "rgb_array": `render` returns the image that the world shows, if it shows one. "human": the world
+            opens its own window, in its own process (`render_mode` among its arguments). None: neither.
         default_action: Stands in for actions that there were not; None: the world's no-op.
         progress: Deprecated, as of `Runtime`.
         fields: Settings of a `RuntimeConfig` by name, those in `FIELDS`.
@@ -77,6 +82,8 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
         EnvironmentFailed: What the world raised: also by `reset`, `step` and `close`.
     """
 
+    metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array"]}  # noqa: RUF012 - as of gymnasium.Env
+
     def __init__(
         self,
         world: str | RuntimeConfig | Callable[..., gymnasium.Env[Any, Any]],
@@ -85,6 +92,7 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
         act_buf_len: int | None = None,
         act_in_obs: bool = True,
         reset_act_buf: bool = True,
+        render_mode: str | None = None,
         default_action: Any = None,
         progress: Callable[[str], None] | None = None,
         **fields: Any,
@@ -95,8 +103,13 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
             )
         if act_buf_len is not None and act_buf_len < 1:
             raise ConfigError(f"act_buf_len={act_buf_len}: expected at least 1, or None for plain observations")
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise ConfigError(f"render_mode={render_mode!r}: expected human, rgb_array or None")
         self.delay_ticks = delay_ticks
+        self.render_mode = render_mode
         config = _config(world, delay_ticks, fields)
+        if render_mode == "human":
+            config = config.replace(env_args=config.world.env_args | {"render_mode": "human"})
         self._folder = OutFolder(config.output.out) if config.output.out is not None else None
         if self._folder is not None:
             self._folder.acquire()
@@ -116,6 +129,7 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
             self._reset_act_buf = reset_act_buf
             self._observation = ObservationSpec.from_json(about["observation"])
             self.observation_space = self._with_actions(self._observation.to_space())
+            self._image = self._image_shown() if render_mode == "rgb_array" else None
         except BaseException:
             self._runtime.close()
             self._release()
@@ -126,11 +140,13 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
         self._times = StepClock()
         self._begun = self._closing_told = False
         self.metadata = {
-            "render_modes": [],
+            **RealtimeEnv.metadata,
             "render_fps": float(self._runtime.rate_hz),
             "autoreset_mode": AutoresetMode.DISABLED,
         }
-        around = {"act_buf_len": act_buf_len, "act_in_obs": act_in_obs, "reset_act_buf": reset_act_buf}
+        around: dict[str, Any] = {"act_buf_len": act_buf_len, "act_in_obs": act_in_obs, "reset_act_buf": reset_act_buf}
+        if render_mode is not None:
+            around["render_mode"] = render_mode
         if default_action is not None:
             around["default_action"] = np.asarray(self.default_action).tolist()
         self.spec = _spec(self._runtime.config, {"delay_ticks": delay_ticks, **around})
@@ -145,7 +161,7 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
             options: Of the world; JSON.
 
         Returns:
-            The first observation, and info with `info["rtcore"]`: ticks, delays, who acted.
+            The first observation, and info: ticks, delays, who acted.
 
         Raises:
             ConfigError: The options are not JSON.
@@ -160,7 +176,7 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
         seen = self._player.reset(seed, options or None)
         self._begun = True
         self._times.begin(seen)
-        return self._observe(seen), {"rtcore": self._info(seen)}
+        return self._observe(seen), self._info(seen)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Hand an action over; returns with the next frame, at the latest a tick later if the world is on time.
@@ -186,11 +202,19 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
         self._begun = not seen.is_last
         self._times.add(start_ns, seen, self._player.answered_ns)
         header = seen.header
-        info = {"rtcore": self._info(seen)}
-        return self._observe(seen), seen.reward, bool(header.terminated), bool(header.truncated), info
+        return self._observe(seen), seen.reward, bool(header.terminated), bool(header.truncated), self._info(seen)
 
-    def render(self) -> None:
-        """Nothing: the world is drawn in its own process, if at all."""
+    def render(self) -> Any:
+        """The newest image that the world shows, as it is.
+
+        Returns:
+            (height, width, 3) uint8, a copy; None unless `render_mode` is "rgb_array", and before the first reset.
+        """
+        seen = self._player.seen
+        if self._image is None or seen is None:
+            return None
+        image = self._image(seen.frame)
+        return np.broadcast_to(image, (*image.shape[:2], 3)).copy()
 
     def close(self) -> None:
         """End the world's process and remove its shared memory. Safe to call more than once.
@@ -242,6 +266,17 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
 
     # -- inside --------------------------------------------------------------------------------------------
 
+    def _image_shown(self) -> ImageOf:
+        from rtcore.report.video.picture import image_in  # noqa: PLC0415 - an env that is not shown needs no Pillow
+
+        found = image_in(self._observation)
+        if found is None:
+            raise ConfigError(
+                f'render_mode="rgb_array": the world shows {self._observation.to_space()}, which is no image, and what '
+                'it draws stays in its own process; expected "human", or None'
+            )
+        return found
+
     def _with_actions(self, frame_space: spaces.Space[Any]) -> spaces.Space[Any]:
         if not self._act_in_obs:
             return frame_space
@@ -278,10 +313,13 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
         return self._action.np_dtype.type(action) if self._action.kind == "discrete" else action.copy()
 
     def _info(self, seen: Seen) -> dict[str, Any]:
-        """The same keys and types at every step, as `gymnasium.vector` makes one array of each."""
+        """The same keys and types at every step, as `gymnasium.vector` makes one array of each.
+
+        Numbers and words stand in it flat, as "rtcore/tick"; with actions, which may be arrays, in its "rtcore".
+        """
         header = seen.header
         applied = np.frombuffer(seen.applied, self._action.np_dtype).reshape(self._action.shape)
-        return {
+        scalars = {
             "tick": header.tick,
             "frame_seq": header.frame_seq,
             "episode": header.episode,
@@ -292,11 +330,14 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
             "skipped_ticks": header.skipped_ticks,
             "delay_ticks": header.tick - header.obs_tick if header.obs_tick >= 0 else -1,
             "action_source": Source(header.source).name.lower(),
-            "applied_action": self._action.decode(applied),
-            "past_actions": list(map(self._as_element, self._past)),
             "lateness_ns": header.start_ns - header.deadline_ns,
             "frame_age_ns": seen.seen_ns - header.publish_ns,
         }
+        actions = {
+            "applied_action": self._action.decode(applied),
+            "past_actions": list(map(self._as_element, self._past)),
+        }
+        return {f"rtcore/{name}": value for name, value in scalars.items()} | {"rtcore": scalars | actions}
 
 
 def _is_finite(action: Any) -> bool:

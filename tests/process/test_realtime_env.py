@@ -20,7 +20,15 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 
 import rtcore
-from rtcore.errors import ConfigError, EnvironmentFailed, EnvironmentHung, PolicyError, RtcoreWarning, WorkerDied
+from rtcore.errors import (
+    ConfigError,
+    EnvironmentFailed,
+    EnvironmentHung,
+    PolicyError,
+    RtcoreError,
+    RtcoreWarning,
+    WorkerDied,
+)
 from rtcore.memory.segments import files_of
 from rtcore.runtime.realtime_env import RealtimeEnv
 from tests.support import embed_worlds
@@ -216,6 +224,24 @@ def test_gymnasium_checks_find_nothing(make: Any) -> None:
         check_env(env, skip_render_check=True)
 
 
+def test_it_shows_the_image_that_its_world_shows_and_says_where_there_is_none(make: Any) -> None:
+    env = make("rtcore/Catch-v0", render_mode="rgb_array")
+    assert env.render() is None, "no episode has begun"
+    obs, _ = env.reset(seed=0)
+    image = env.render()
+    assert image.shape == (*obs.shape[:2], 3)
+    assert (image == obs.reshape(*obs.shape[:2], -1)).all()
+    image[...] = 0
+    assert env.render().any(), "each is the caller's own"
+    assert env.spec.kwargs["render_mode"] == "rgb_array"
+    with pytest.raises(ConfigError, match='no image, and what it draws stays in its own process; expected "human"'):
+        make("CartPole-v1", render_mode="rgb_array")
+    with pytest.raises(ConfigError, match="render_mode='ansi': expected human, rgb_array"):
+        make("CartPole-v1", render_mode="ansi")
+    with pytest.raises(RtcoreError, match="render_mode"):
+        make(render_mode="human")  # the world itself is told to show itself, and this one has no such argument
+
+
 def test_an_env_is_made_again_from_its_spec(make: Any) -> None:
     env = make(delay_ticks=2, act_buf_len=1, env_args={"fps": 50})
     again = gymnasium.make(env.spec)
@@ -361,29 +387,36 @@ def test_a_world_that_leaves_its_space_is_warned_of_once_and_blamed_for_its_nan(
 
 @pytest.mark.parametrize("vector", [SyncVectorEnv, AsyncVectorEnv])
 def test_gymnasiums_own_vectors_of_two_step_it(vector: Any) -> None:
-    envs = vector([partial(RealtimeEnv, "CartPole-v1")] * 2)
+    envs = vector([partial(gymnasium.make, "rtcore_envs:rtcore/RealtimeEnv-v0", world="CartPole-v1")] * 2)
     envs.reset(seed=0)
     for _ in range(40):
         _, _, _, _, infos = envs.step(np.array([0, 1]))
         about = infos["rtcore"]
+        assert (infos["rtcore/tick"] == about["tick"]).all()
+        assert set(infos["rtcore/action_source"]) <= {"policy", "noop", "held"}
         assert about["applied_action"].dtype.kind == "i"
         assert about["applied_action"].shape == about["tick"].shape == (2,)
     envs.close()
 
 
-def test_stable_baselines3_steps_it_in_its_vector_env(make: Any) -> None:
+def test_stable_baselines3_steps_it_in_its_vector_env(make: Any, tmp_path: Path) -> None:
     pytest.importorskip("stable_baselines3")
     from stable_baselines3.common.monitor import Monitor
     from stable_baselines3.common.vec_env import DummyVecEnv
 
-    vector = DummyVecEnv([lambda: Monitor(make(env_args={"length": 6}))])
+    told = tmp_path / "told"
+    vector = DummyVecEnv(
+        [lambda: Monitor(make(env_args={"length": 6}), str(told), info_keywords=("rtcore/tick", "rtcore/missed_ticks"))]
+    )
     vector.reset()
     dones, episodes = 0, []
     for _ in range(20):
         _, _, done, infos = vector.step(np.array([1]))
         dones += int(done[0])
         episodes += [info["episode"] for info in infos if "episode" in info]
-        assert infos[0]["rtcore"]["tick"] >= 0
+        assert infos[0]["rtcore/tick"] >= 0
+    # Its Monitor writes what stands flat in info, each episode's last.
+    assert told.with_suffix(".monitor.csv").read_text().splitlines()[1] == "r,l,t,rtcore/tick,rtcore/missed_ticks"
     assert dones == len(episodes) >= 3
     # Whatever was missed is in the return: 6 ticks, each paid at least 1.
     assert all(episode["r"] >= 6 for episode in episodes)
