@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from rtcore.config.run import RuntimeConfig
+from rtcore.learn.exploration import EpsilonSchedule
 from rtcore.memory.master import STOPPED_BY, LearnerState, MasterState
 from rtcore.memory.weights import ParamStore
 from rtcore.results.summary import LearnerStats
@@ -40,7 +41,7 @@ def learner_stats(config: RuntimeConfig, master: MasterState, store: ParamStore,
         td_error=numbers["td_error"],
         q_mean=numbers["q_mean"],
         grad_norm=numbers["grad_norm"],
-        epsilon=_epsilon(config, ticks),
+        epsilon=EpsilonSchedule.of(config.exploration).epsilon(ticks),
         version_diff=diff,
         transitions=max(status["transitions"] for status in statuses),
         lapped_samples=sum(status["lapped_samples"] for status in statuses),
@@ -60,14 +61,6 @@ def why_stopped(master: MasterState) -> str:
             what, number = STOPPED_BY.get(status["stopped_by"], STOPPED_BY[1])
             return f"{what} was {status.float_of(number):g} at update {status['stopped_at']} of learner {index}"
     return ""
-
-
-def _epsilon(config: RuntimeConfig, ticks: int) -> float:
-    """Share of random actions after so many ticks."""
-    share = min(1.0, ticks / config.exploration.epsilon_ticks)
-    return config.exploration.epsilon_start + share * (
-        config.exploration.epsilon_end - config.exploration.epsilon_start
-    )
 
 
 def _place(master: MasterState, index: int) -> dict[str, Any]:

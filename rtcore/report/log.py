@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
+from typing import ClassVar
 
 from rtcore.errors import ConfigError, printable
 
@@ -21,6 +22,7 @@ from rtcore.errors import ConfigError, printable
 LOG_VARIABLE = "RTCORE_LOG"
 #: Each of our packages has a root of its own in the tree of loggers.
 _PACKAGES = ("rtcore", "rtcore_workers", "rtcore_envs")
+_ROOT = logging.getLogger("rtcore")
 _LEVELS = {
     "debug": logging.DEBUG,
     "info": logging.INFO,
@@ -36,12 +38,30 @@ class LineHandler(logging.Handler):
     What `show` raises goes through to whoever logged: a signal that ends the program must not be swallowed here.
     """
 
+    #: Of the logger "rtcore", before the first that was attached changed it.
+    _level_before: ClassVar[int | None] = None
+
     def __init__(self, show: Callable[[str], None]) -> None:
         super().__init__()
         self._show = show
         self._one_at_a_time = threading.RLock()
         self._plain = logging.Formatter("%(message)s")
         self._named = logging.Formatter("%(name)s: %(message)s")
+
+    def attach(self) -> None:
+        """Beside the handlers of the embedding program: shows what is logged at INFO and above, until `detach`."""
+        if not _ROOT.isEnabledFor(logging.INFO):
+            LineHandler._level_before = _ROOT.level
+            _ROOT.setLevel(logging.INFO)
+        _ROOT.addHandler(self)
+
+    def detach(self) -> None:
+        """The last of several puts back the level that the program had set. More than once does no harm."""
+        _ROOT.removeHandler(self)
+        level = LineHandler._level_before
+        if level is not None and not any(isinstance(handler, LineHandler) for handler in _ROOT.handlers):
+            _ROOT.setLevel(level)
+            LineHandler._level_before = None
 
     def handle(self, record: logging.LogRecord) -> bool:
         """As logging's, but by `with`: a signal between its `acquire()` and `try` would leave the lock taken."""
@@ -129,4 +149,4 @@ def lines_to(
 
 def is_quiet() -> bool:
     """Whether only warnings are wanted: then nothing is shown of how a run goes, until it is over."""
-    return not logging.getLogger("rtcore").isEnabledFor(logging.INFO)
+    return not _ROOT.isEnabledFor(logging.INFO)

@@ -196,7 +196,7 @@ class Runtime:
 
     def _begin(self) -> None:
         if self._line_handler is not None:
-            logging.getLogger("rtcore").addHandler(self._line_handler)
+            self._line_handler.attach()
         try:
             self._make_folder()
             self._learning = LearningRun(self.config)
@@ -506,7 +506,7 @@ class Runtime:
 
     def _set_over(self) -> None:
         if self._line_handler is not None:
-            logging.getLogger("rtcore").removeHandler(self._line_handler)
+            self._line_handler.detach()
         self._over.set()
 
     def _check_closing(self) -> None:
@@ -581,9 +581,6 @@ def _handler_of(progress: Callable[[str], None] | None) -> LineHandler | None:
         return None
     text = "progress= is deprecated: its lines are logged, see logging.getLogger('rtcore')"
     warnings.warn(text, DeprecationWarning, stacklevel=3)
-    package = logging.getLogger("rtcore")
-    if not package.isEnabledFor(logging.INFO):
-        package.setLevel(logging.INFO)
     return LineHandler(progress)
 
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 import rtcore
+from rtcore.learn.exploration import EpsilonSchedule
 from rtcore.spaces import ActionSpec, ObservationSpec
-from rtcore_workers.policies import EpsilonSchedule, ExploringPolicy, load_policy
+from rtcore_workers.policies import ExploringPolicy, load_policy
 from tests.support.hashing_parts import Hash, Noise
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]

@@ -19,6 +19,7 @@ from rtcore.clock import NS_PER_US, Clock, MonotonicClock, cpu_time_ns, cpu_wait
 from rtcore.config.resolved import ResolvedRun
 from rtcore.host.seeding import seed_generators
 from rtcore.learn.checkpoint import load_weights
+from rtcore.learn.exploration import EpsilonSchedule
 from rtcore.memory.history import History, HistoryReader
 from rtcore.memory.layout import SLOT_ENTRY, TRACE_FIRST_WORKER, FrameHeader
 from rtcore.memory.segments import attach_semaphore
@@ -32,7 +33,7 @@ from rtcore.realtime import keep_off
 from rtcore.scheduling.jobs import Job
 from rtcore.spaces import ActionSpec, ObservationCheck
 from rtcore_workers.malloc import keep_freed_memory
-from rtcore_workers.policies import EpsilonSchedule, ExploringPolicy, Policy, fill_chunks, load_policy
+from rtcore_workers.policies import ExploringPolicy, Policy, fill_chunks, load_policy
 
 if TYPE_CHECKING:
     from rtcore_workers.learner import LearningTurn
@@ -64,12 +65,7 @@ def main(boot: WorkerBoot, channel: Channel) -> None:
     # Only now: by default glibc gives freed memory back, and worker 0 has just freed the private copy of the weights.
     keep_freed_memory()
     if config.explores:
-        epsilon = EpsilonSchedule(
-            config.exploration.epsilon_start,
-            config.exploration.epsilon_end,
-            config.exploration.epsilon_ticks,
-            boot.ticks_before,
-        )
+        epsilon = EpsilonSchedule.of(config.exploration, boot.ticks_before)
         policy = ExploringPolicy(policy, action, config.world.seed, epsilon, config.exploration.explore_ticks)
     policy = fill_chunks(policy, config.agent.chunk_rest, boot.noop)
     wake_ups = attach_semaphore(boot.run_id, index)

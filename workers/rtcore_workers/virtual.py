@@ -14,6 +14,7 @@ from rtcore.clock import Clock
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError
 from rtcore.learn.checkpoint import Arrays
+from rtcore.learn.exploration import EpsilonSchedule
 from rtcore.learn.replay_memory import TransitionReader
 from rtcore.learn.teacher import TeacherAnswers
 from rtcore.memory.history import History
@@ -23,7 +24,6 @@ from rtcore.memory.weights import ParamStore
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore_workers.malloc import keep_freed_memory
 from rtcore_workers.policies import (
-    EpsilonSchedule,
     ExploringPolicy,
     PaddedPolicy,
     Policy,
@@ -128,9 +128,7 @@ def build_agent(
         store, weights = _share(module, policy.info.name, initial, what)
     elif initial is not None:
         raise ConfigError(f"{what}: policy {config.agent.policy} has no network to play the weights with")
-    schedule = EpsilonSchedule(
-        config.exploration.epsilon_start, config.exploration.epsilon_end, config.exploration.epsilon_ticks, ticks_before
-    )
+    schedule = EpsilonSchedule.of(config.exploration, ticks_before)
     if config.explores:
         policy = ExploringPolicy(
             policy, action, config.world.seed, schedule, config.exploration.explore_ticks, always_infer=not has_latency

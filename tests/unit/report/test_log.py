@@ -16,7 +16,7 @@ import rtcore
 from rtcore.cli.run import main
 from rtcore.config.flags import parse_command, parse_config
 from rtcore.errors import ConfigError
-from rtcore.report.log import LOG_VARIABLE, levels_of, lines_to
+from rtcore.report.log import LOG_VARIABLE, LineHandler, levels_of, lines_to
 from rtcore.report.terminal import Terminal, print_line
 
 pytestmark = pytest.mark.unit
@@ -195,11 +195,27 @@ def test_progress_still_gets_the_lines_of_a_start_and_is_told_to_go(monkeypatch)
     monkeypatch.setattr("rtcore.processes.supervisor.Supervisor.start", start)
     with pytest.warns(DeprecationWarning, match=r"progress= is deprecated.*getLogger\('rtcore'\)"):
         runtime = rtcore.Runtime(env_id="CartPole-v1", policy="random", progress=said.append)
-    before = logging.getLogger("rtcore").handlers[:]
+    package = logging.getLogger("rtcore")
+    monkeypatch.setattr(package, "level", logging.ERROR)
+    before = package.handlers[:]
     with pytest.raises(ConfigError, match="that is all"):
         runtime.start()
     assert said == ["a step"]
-    assert logging.getLogger("rtcore").handlers == before, "nothing of a run that is over is left"
+    assert (package.handlers, package.level) == (before, logging.ERROR), "nothing of a run that is over is left"
+
+
+def test_of_two_handlers_beside_the_programs_own_the_last_to_go_puts_the_level_back(monkeypatch):
+    package = logging.getLogger("rtcore")
+    package.setLevel(logging.ERROR)
+    first, second = LineHandler(print), LineHandler(print)
+    first.attach()
+    second.attach()
+    first.detach()
+    assert package.level == logging.INFO
+    second.detach()
+    second.detach()
+    assert package.level == logging.ERROR
+    package.setLevel(logging.NOTSET)
 
 
 # -- flags of rtcore-run -------------------------------------------------------------------------------------------

@@ -9,8 +9,9 @@ import pytest
 from gymnasium import spaces
 
 from rtcore.errors import PolicyError
+from rtcore.learn.exploration import EpsilonSchedule
 from rtcore.spaces import ActionSpec, ObservationSpec
-from rtcore_workers.policies import EpsilonSchedule, ExploringPolicy, InferenceTiming, PolicyInfo
+from rtcore_workers.policies import ExploringPolicy, InferenceTiming, PolicyInfo
 from rtcore_workers.policies.base import FrameOnly
 
 pytestmark = pytest.mark.unit

@@ -26,7 +26,7 @@ from rtcore_workers.policies.base import (
     refuse_unknown,
     suggestion,
 )
-from rtcore_workers.policies.exploring import EpsilonSchedule, ExploringPolicy
+from rtcore_workers.policies.exploring import ExploringPolicy
 from rtcore_workers.policies.random import RandomPolicy
 from rtcore_workers.policies.synthetic import LatencyModel, SyntheticPolicy, draw_latency_ns
 
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BUILTIN_POLICIES",
-    "EpsilonSchedule",
     "ExploringPolicy",
     "InferenceTiming",
     "LatencyModel",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from rtcore.errors import PolicyConfigError
+from rtcore.learn.exploration import EpsilonSchedule
 from rtcore.spaces import ActionSpec
 from rtcore_workers.policies.base import Array, Policy, WrappedPolicy
 
@@ -14,32 +15,6 @@ _MASK = (1 << 64) - 1
 #: Keeps the numbers of this module apart from others drawn from the same seed.
 _COIN_STREAM, _ACTION_STREAM = 0x5EED_C019, 0x5EED_AC71
 _EXTRAS_NOTE = "extras are those of the policy's own action, where a random one acts as well"
-
-
-@dataclass(frozen=True)
-class EpsilonSchedule:
-    """Share of random actions: `start` at tick 0, falling linearly to `end` at tick `ticks`, `end` from then on.
-
-    `ticks_before`: ticks of the runs that this one goes on from; they count as well.
-    """
-
-    start: float
-    end: float
-    ticks: int
-    ticks_before: int = 0
-
-    def __post_init__(self) -> None:
-        if not (0 <= self.start <= 1 and 0 <= self.end <= 1):
-            raise PolicyConfigError(f"epsilon from {self.start} to {self.end}: both must be shares, 0 to 1")
-        if self.ticks < 1 or self.ticks_before < 0:
-            raise PolicyConfigError(
-                f"epsilon over {self.ticks} ticks after {self.ticks_before}: expected at least 1, and 0 or more"
-            )
-
-    def epsilon(self, tick: int) -> float:
-        """At `tick` of this run."""
-        part = min(1.0, (self.ticks_before + tick) / self.ticks)
-        return self.start + (self.end - self.start) * part
 
 
 def mix(*words: int) -> int:
