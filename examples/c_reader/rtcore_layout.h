@@ -418,7 +418,7 @@ static inline const char *rtcore_phase_name(int64_t value) {
 enum rtcore_tick_kind {
     RTCORE_TICK_KIND_ACTED = 0, /* a policy action */
     RTCORE_TICK_KIND_MISSED = 1, /* one was due and was not there: `on_missing` acted */
-    RTCORE_TICK_KIND_IDLE = 2, /* none was due: `on_missing` acted */
+    RTCORE_TICK_KIND_IDLE = 2, /* none was due, or the policy gave none: `on_missing` acted */
     RTCORE_TICK_KIND_LEAD_IN = 3, /* before the first due tick of the episode: the world is held, or `on_missing` acted */
     RTCORE_TICK_KIND_RESET = 4, /* the world was reset */
 };

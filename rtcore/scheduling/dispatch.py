@@ -2,6 +2,10 @@
 
 Rule: at tick k, of all actions due by k, apply the one with the newest observation. Every job that was ever
 booked ends in exactly one counted `Outcome`; every tick is of exactly one `TickKind`.
+
+A head (the fast part of a policy of two speeds) answers for one tick at a time. Where its answer is there, it has the
+newest observation; where it is not, the action of the other workers acts that would have acted without a head. So those
+are compared among themselves, and end when their own ticks are over.
 """
 
 from __future__ import annotations
@@ -38,7 +42,7 @@ class TickKind(IntEnum):
 
     ACTED = 0  #: a policy action
     MISSED = 1  #: one was due and was not there: `on_missing` acted
-    IDLE = 2  #: none was due: `on_missing` acted
+    IDLE = 2  #: none was due, or the policy gave none: `on_missing` acted
     LEAD_IN = 3  #: before the first due tick of the episode: the world is held, or `on_missing` acted
     RESET = 4  #: the world was reset
 
@@ -59,13 +63,17 @@ class Source(IntEnum):
 
 
 class Offer(NamedTuple):
-    """An answer that was collected at tick `taken_tick`, after `taken_seq` other answers and losses."""
+    """An answer that was collected at tick `taken_tick`, after `taken_seq` other answers and losses.
+
+    `features_tick`: of the frame whose features a head's answer used; else -1.
+    """
 
     job: Job
     answer: Answer
     due_tick: int
     taken_tick: int
     taken_seq: int
+    features_tick: int = -1
 
 
 class Decision(NamedTuple):
@@ -110,6 +118,7 @@ class Dispatcher:
     Args:
         on_late: Whether an action that comes after its tick is applied all the same, or dropped.
         chunk_ticks: Actions of an answer, for the ticks due, due + 1, ...
+        head: Index of the worker that is the head; -1: there is none.
         phase_seq: The order that the jobs belong to, for their rows.
         first_log_seq: Number of the first row in `ended`.
 
@@ -137,36 +146,54 @@ class Dispatcher:
     """
 
     def __init__(
-        self, on_late: OnLate = "apply", *, chunk_ticks: int = 1, phase_seq: int = 0, first_log_seq: int = 0
+        self,
+        on_late: OnLate = "apply",
+        *,
+        chunk_ticks: int = 1,
+        head: int = -1,
+        phase_seq: int = 0,
+        first_log_seq: int = 0,
     ) -> None:
         self.outcomes = [0] * len(Outcome)
         self.ended: list[JobRow] = []
         self.episode = 0
         self._on_late = on_late
         self._chunk_ticks = chunk_ticks
+        self._head = head
         self._phase_seq = phase_seq
         self._next_log_seq = first_log_seq
         self._jobs: dict[int, Job] = {}
         self._pending: list[Offer] = []
+        #: What acts now, where no head does; and whether it did.
         self._active: Offer | None = None
+        self._has_acted = False
+        self._of_head: Offer | None = None
+        self._features_tick = -1  # of the head's job
+        #: Ended but for one question: will the head use their features? With the outcome if it does not.
+        self._shelf: list[tuple[Offer, Outcome]] = []
+        self._used_features: set[int] = set()
         self._num_taken = 0
         self._newest_obs_tick = -1
         self._due: deque[tuple[int, int]] = deque()
         self._covered_until = -1
         self._lead_in_until: int | None = None
         self._episode_tick = -1
-        self._first_use = False
         self._outcome = Outcome.ON_TIME
 
     # -- what happened -------------------------------------------------------------------------------------
 
-    def expect(self, job: Job) -> None:
+    def expect(self, job: Job, features_tick: int = -1) -> None:
         """A job was booked.
 
         Args:
             job: Its worker holds no other.
+            features_tick: Of the head's job: tick of the frame whose features it was given.
         """
         self._jobs[job.worker] = job
+        if job.worker == self._head:
+            self._features_tick = features_tick
+            self._due.append((job.due_tick, job.due_tick))
+            return
         if job.hold:
             self._due.append((job.due_tick, job.due_tick + self._chunk_ticks - 1))
         if self._lead_in_until is None:
@@ -184,13 +211,33 @@ class Dispatcher:
             return
         taken_seq = self._num_taken
         self._num_taken = taken_seq + 1
+        if job.worker == self._head:
+            self._offer_of_head(Offer(job, answer, job.due_tick, tick, taken_seq, self._features_tick), tick)
+            return
         offer = Offer(job, answer, job.due_tick if job.hold else tick, tick, taken_seq)
-        if answer.episode != self.episode:
+        if answer.abstained:
+            self._forget_due(job, job.due_tick + self._chunk_ticks - 1)
+            self._end_unapplied(offer, Outcome.ABSTAINED, tick)
+        elif answer.episode != self.episode:
             self._end(offer, Outcome.STALE_EPISODE, tick)
         elif answer.obs_tick < self._newest_obs_tick:
-            self._end(offer, Outcome.SUPERSEDED, tick)
+            self._end_unapplied(offer, Outcome.SUPERSEDED, tick)
         else:
             self._pending.append(offer)
+
+    def _offer_of_head(self, offer: Offer, tick: int) -> None:
+        if offer.answer.abstained:
+            self._forget_due(offer.job, offer.due_tick)
+            self._end(offer, Outcome.ABSTAINED, tick)
+        elif offer.answer.episode != self.episode:
+            self._end(offer, Outcome.STALE_EPISODE, tick)
+        else:  # it holds one job at a time, so that the last one was decided about at the tick before at the latest
+            self._of_head = offer
+
+    def _forget_due(self, job: Job, last_tick: int) -> None:
+        """The policy gave no action: none is missing, unless its tick is over."""
+        if (due := (job.due_tick, last_tick)) in self._due:
+            self._due.remove(due)
 
     def lose(self, job: Job, tick: int) -> None:
         """A worker is gone. The due tick of its job stays due: it will be `MISSED`, not `IDLE`.
@@ -207,10 +254,7 @@ class Dispatcher:
     def new_episode(self, tick: int) -> None:
         """The world was reset at `tick`: all pending and later answers of the old episode are stale."""
         self.episode += 1
-        for offer in self._pending:
-            self._end(offer, Outcome.STALE_EPISODE, tick)
-        self._pending.clear()
-        self._active = None
+        self._close(Outcome.STALE_EPISODE, tick)
         self._newest_obs_tick = -1
         self._due.clear()
         self._covered_until = -1
@@ -221,24 +265,47 @@ class Dispatcher:
         """The run is over: what is still under way ends as `UNFINISHED`."""
         for job in list(self._jobs.values()):
             self._end_unanswered(job, Outcome.UNFINISHED, tick, -1, -1)
-        for offer in self._pending:
-            self._end(offer, Outcome.UNFINISHED, tick)
         self._jobs.clear()
+        self._close(Outcome.UNFINISHED, tick)
+
+    def _close(self, outcome: Outcome, tick: int) -> None:
+        """What waits ends like this, and what was not needed is not needed any more."""
+        for offer, told in self._shelf:
+            self._end(offer, told, tick)
+        self._shelf.clear()
+        self._retire(tick, keep=False)
+        for offer in self._pending:
+            used = offer.answer.obs_tick in self._used_features
+            self._end(offer, Outcome.FEATURES_USED if used else outcome, tick)
         self._pending.clear()
+        if self._of_head is not None:
+            self._end(self._of_head, outcome, tick)
+        self._of_head = None
+        self._used_features.clear()
 
     # -- what to do ----------------------------------------------------------------------------------------
 
     def decide(self, tick: int) -> Decision:
         """The action for `tick`. Call once for every tick that runs, in order."""
         was_due = self._pop_due(tick)
-        chosen = self._choose(tick)
-        if chosen is not None:
-            self._lead_in_until = -1
-            index = min(tick - chosen.due_tick, self._chunk_ticks - 1)
-            return Decision(TickKind.ACTED, chosen, index, self._first_use, self._outcome)
-        if self._lead_in_until is None or tick < self._lead_in_until:
-            return Decision(TickKind.LEAD_IN)
-        return Decision(TickKind.MISSED if was_due else TickKind.IDLE)
+        base = self._choose(tick)
+        chosen = base if self._of_head is None else self._prefer_head(base, tick)
+        if chosen is None:
+            if self._lead_in_until is None or tick < self._lead_in_until:
+                return Decision(TickKind.LEAD_IN)
+            return Decision(TickKind.MISSED if was_due else TickKind.IDLE)
+        self._lead_in_until = -1
+        if chosen is not base:
+            return Decision(TickKind.ACTED, chosen, 0, True, self._outcome)
+        first_use = not self._has_acted
+        if first_use:
+            self._has_acted = True
+            self._used_features.discard(chosen.answer.obs_tick)
+            self._outcome = Outcome.ON_TIME if tick == chosen.due_tick else Outcome.LATE
+            self._end(chosen, self._outcome, tick)
+        return Decision(
+            TickKind.ACTED, chosen, min(tick - chosen.due_tick, self._chunk_ticks - 1), first_use, self._outcome
+        )
 
     def committed(self, job: Job, tick: int) -> list[Committed]:
         """What governs the ticks between a job's booking and its due tick, as far as that is known. Changes nothing.
@@ -247,7 +314,8 @@ class Dispatcher:
         one that is booked later can, but only where actions do not wait for their due tick. Of a tick at which a
         job under way may act, only a finished chunk that reaches over it is known (`PLAN`). A stand-in is a fact as
         well: at an idle tick `on_missing` acts. With "noop" that is the no-op; with "repeat" it is the action of the
-        tick before, with what is known of that one; with "random" nobody knows it.
+        tick before, with what is known of that one; with "random" nobody knows it. With a head nothing is known: its
+        actions are decided at the tick before.
 
         Args:
             job: Its own answer is not for these ticks.
@@ -260,6 +328,8 @@ class Dispatcher:
         t, end, chunk = tick + 1, job.due_tick, self._chunk_ticks
         if t >= end:
             return []
+        if self._head >= 0:
+            return [Committed(t, end - t, Known.UNKNOWN)]
         pieces: list[Committed] = []
         best = self._active
         best_newness = (self._newest_obs_tick, -1) if best is None else _newness(best)
@@ -317,7 +387,7 @@ class Dispatcher:
         return was_due or tick <= self._covered_until
 
     def _choose(self, tick: int) -> Offer | None:
-        """The due answer with the newest frame; without one, the chunk that is being applied."""
+        """The due answer with the newest frame; without one, the chunk that is being applied. Not of the head."""
         best: Offer | None = None
         if self._pending:
             waiting: list[Offer] = []
@@ -325,30 +395,73 @@ class Dispatcher:
                 if candidate.due_tick > tick:
                     waiting.append(candidate)
                 elif self._on_late == "drop" and tick >= candidate.due_tick + self._chunk_ticks:
-                    self._end(candidate, Outcome.DROPPED_LATE, tick)
+                    self._end_unapplied(candidate, Outcome.DROPPED_LATE, tick)
                 elif best is None or _newness(candidate) > _newness(best):
                     if best is not None:
-                        self._end(best, Outcome.SUPERSEDED, tick)
+                        self._end_unapplied(best, Outcome.SUPERSEDED, tick)
                     best = candidate
                 else:
-                    self._end(candidate, Outcome.SUPERSEDED, tick)
+                    self._end_unapplied(candidate, Outcome.SUPERSEDED, tick)
             self._pending = waiting
         if best is not None and best.answer.obs_tick < self._newest_obs_tick:
-            self._end(best, Outcome.SUPERSEDED, tick)
+            self._end_unapplied(best, Outcome.SUPERSEDED, tick)
             best = None
         if best is not None:
+            self._retire(tick)
+            self._active, self._has_acted = best, False
             self._newest_obs_tick = best.answer.obs_tick
-            self._first_use, self._outcome = True, Outcome.ON_TIME if tick == best.due_tick else Outcome.LATE
-            self._end(best, self._outcome, tick)
-            self._active = best if tick < best.due_tick + self._chunk_ticks - 1 else None
-            return best
-        self._first_use = False
-        if self._active is not None:
-            active = self._active
-            if tick >= active.due_tick + self._chunk_ticks - 1:
-                self._active = None
-            return active if tick < active.due_tick + self._chunk_ticks else None
-        return None
+        elif self._active is not None and tick >= self._active.due_tick + self._chunk_ticks:
+            self._retire(tick)
+        return self._active
+
+    def _retire(self, tick: int, *, keep: bool = True) -> None:
+        """What acts now does no longer; it has not acted at all if the head acted in its place."""
+        active, self._active = self._active, None
+        if active is not None and not self._has_acted:
+            self._end_unapplied(active, Outcome.SUPERSEDED, tick, keep=keep)
+
+    def _prefer_head(self, base: Offer | None, tick: int) -> Offer | None:
+        """The head's answer, unless it came so late that the other one has a newer frame; or the other one."""
+        head, self._of_head = self._of_head, None
+        if head is None or head.due_tick > tick:
+            self._of_head = head
+            return base
+        if self._on_late == "drop" and tick > head.due_tick:
+            self._end(head, Outcome.DROPPED_LATE, tick)
+            return base
+        if base is not None and base.answer.obs_tick > head.answer.obs_tick:
+            self._end(head, Outcome.SUPERSEDED, tick)
+            return base
+        self._outcome = Outcome.ON_TIME if tick == head.due_tick else Outcome.LATE
+        self._end(head, self._outcome, tick)
+        self._use_features(head.features_tick, tick)
+        return head
+
+    def _use_features(self, obs_tick: int, tick: int) -> None:
+        """The head acted on the features of that frame: older ones will not be used any more."""
+        kept: list[tuple[Offer, Outcome]] = []
+        for offer, told in self._shelf:
+            if offer.answer.obs_tick > obs_tick:
+                kept.append((offer, told))
+            else:
+                self._end(offer, Outcome.FEATURES_USED if offer.answer.obs_tick == obs_tick else told, tick)
+        self._shelf = kept
+        active = self._active
+        is_open = active is not None and not self._has_acted and active.answer.obs_tick == obs_tick
+        if is_open or any(offer.answer.obs_tick == obs_tick for offer in self._pending):
+            self._used_features.add(obs_tick)
+
+    def _end_unapplied(self, offer: Offer, outcome: Outcome, tick: int, *, keep: bool = True) -> None:
+        """Its action will not be applied. The head may have used its features, or `keep` the job open to see."""
+        if self._head < 0:
+            self._end(offer, outcome, tick)
+        elif offer.answer.obs_tick in self._used_features:
+            self._used_features.discard(offer.answer.obs_tick)
+            self._end(offer, Outcome.FEATURES_USED, tick)
+        elif keep and offer.answer.episode == self.episode:
+            self._shelf.append((offer, outcome))
+        else:
+            self._end(offer, outcome, tick)
 
     def _end(self, offer: Offer, outcome: Outcome, tick: int) -> None:
         job, answer = offer.job, offer.answer

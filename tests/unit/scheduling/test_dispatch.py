@@ -416,3 +416,168 @@ def test_the_words_of_a_mask_are_the_dispatchers():
     from rtcore.spaces import payload
 
     assert {name: getattr(payload, name) for name in Known.__members__} == {one.name: one.value for one in Known}
+
+
+# -- no action this time -----------------------------------------------------------------------------------------
+
+
+def abstain(desk, obs_tick, *, at, episode=0):
+    desk.dispatcher.offer(desk.jobs[obs_tick], Answer(obs_tick=obs_tick, episode=episode, abstained=1), at)
+
+
+def test_an_answer_without_an_action_ends_as_abstained_and_its_tick_is_idle_not_missed():
+    desk = Desk().book(0, 1).answer(0, at=2)
+    abstain(desk, 1, at=3)
+    assert desk.kinds([1, 2, 3, 4]) == [LEAD_IN, LEAD_IN, ACTED, IDLE]
+    assert (desk.outcome(1), desk.dispatcher.outcomes[Outcome.ABSTAINED]) == (Outcome.ABSTAINED, 1)
+
+
+def test_an_answer_without_an_action_leaves_the_chunk_in_force():
+    desk = Desk(chunk=4).book(0, 2).answer(0, at=3)
+    assert desk.decide(3) == (ACTED, 0, 0)
+    abstain(desk, 2, at=5)
+    assert [desk.decide(tick) for tick in (5, 6, 7)] == [(ACTED, 0, 2), (ACTED, 0, 3), (IDLE, None, 0)]
+
+
+def test_an_answer_without_an_action_that_is_late_leaves_its_tick_missed():
+    desk = Desk().book(0, 1).answer(0, at=2)
+    assert desk.kinds([3, 4]) == [ACTED, MISSED]
+    abstain(desk, 1, at=5)
+    assert desk.kinds([5]) == [IDLE]
+    assert desk.outcome(1) is Outcome.ABSTAINED
+
+
+# -- a head ------------------------------------------------------------------------------------------------------
+
+HEAD = 99
+
+
+class TwoSpeedDesk(Desk):
+    """Trunk workers with a delay of 3 ticks, and a head with one of 1. Head's jobs are known by their tick."""
+
+    def __init__(self, on_late="apply", *, chunk=1):
+        super().__init__(on_late, chunk=chunk)
+        self.dispatcher = Dispatcher(on_late, chunk_ticks=chunk, head=HEAD)
+        self.of_head = {}
+
+    def ask_head(self, tick, features):
+        self.of_head[tick] = Job(HEAD, tick, tick + 1, True)
+        self.dispatcher.expect(self.of_head[tick], features)
+        return self
+
+    def head_answers(self, tick, *, at, episode=0, abstained=0):
+        self.dispatcher.offer(self.of_head[tick], Answer(obs_tick=tick, episode=episode, abstained=abstained), at)
+        return self
+
+    def outcome(self, obs_tick):
+        found = [row.outcome for row in self.dispatcher.ended if row.booked_tick == obs_tick and row.worker != HEAD]
+        assert len(found) <= 1, "a job ends once"
+        return found[0] if found else None
+
+
+def test_the_heads_action_takes_the_place_of_the_trunks_and_that_one_ends_with_its_features():
+    desk = TwoSpeedDesk().book(0).answer(0, at=2)
+    assert desk.kinds([1, 2]) == [LEAD_IN, LEAD_IN]
+    desk.ask_head(2, features=0).head_answers(2, at=3)
+    assert desk.decide(3) == (ACTED, 2, 0)
+    assert desk.outcome(0) is None, "its action may still act, if it is a chunk"
+    desk.decide(4)
+    assert desk.outcome(0) is Outcome.FEATURES_USED
+    assert [row.outcome for row in desk.dispatcher.ended if row.worker == HEAD] == [Outcome.ON_TIME]
+
+
+def test_where_the_head_misses_its_tick_the_trunks_action_acts():
+    desk = TwoSpeedDesk().book(0, 1).answer(0, at=2).answer(1, at=3)
+    desk.kinds([1, 2])
+    desk.ask_head(2, features=0).head_answers(2, at=3)
+    assert desk.decide(3) == (ACTED, 2, 0)
+    desk.ask_head(3, features=1)
+    assert desk.decide(4) == (ACTED, 1, 0)
+    assert (desk.outcome(0), desk.outcome(1)) == (Outcome.FEATURES_USED, Outcome.ON_TIME)
+
+
+def test_a_trunks_chunk_goes_on_under_the_head():
+    """One slow trunk: its plan stands in whenever the head is not there, also after the head has acted."""
+    desk = TwoSpeedDesk(chunk=4).book(0).answer(0, at=3)
+    assert desk.decide(3) == (ACTED, 0, 0)
+    desk.ask_head(3, features=0).head_answers(3, at=4)
+    assert desk.decide(4) == (ACTED, 3, 0)
+    assert desk.decide(5) == (ACTED, 0, 2)
+    assert desk.outcome(0) is Outcome.ON_TIME
+
+
+def test_an_action_whose_features_nobody_used_ends_as_superseded_once_newer_ones_are_in_use():
+    desk = TwoSpeedDesk().book(0, 1).answer(0, at=3).answer(1, at=3)
+    desk.ask_head(2, features=-1).head_answers(2, at=3)
+    desk.decide(3)
+    desk.ask_head(3, features=1).head_answers(3, at=4)
+    desk.decide(4)
+    assert desk.outcome(0) is Outcome.SUPERSEDED
+    desk.decide(5)
+    assert desk.outcome(1) is Outcome.FEATURES_USED
+
+
+def test_a_late_answer_of_the_trunk_may_still_give_its_features():
+    desk = TwoSpeedDesk().book(0, 1).answer(1, at=3)
+    desk.kinds([1, 2, 3])
+    assert desk.decide(4) == (ACTED, 1, 0)
+    desk.answer(0, at=5)
+    assert desk.outcome(0) is None
+    desk.ask_head(4, features=0).head_answers(4, at=5)
+    desk.decide(5)
+    assert desk.outcome(0) is Outcome.FEATURES_USED
+
+
+def test_a_head_that_is_very_late_gives_way_to_a_newer_frame():
+    desk = TwoSpeedDesk().book(0, 4).answer(0, at=2).answer(4, at=6)
+    desk.ask_head(2, features=0)
+    assert desk.decide(3) == (ACTED, 0, 0)
+    desk.head_answers(2, at=7)
+    assert desk.decide(7) == (ACTED, 4, 0)
+    assert Outcome.SUPERSEDED in [row.outcome for row in desk.dispatcher.ended if row.worker == HEAD]
+
+
+@pytest.mark.parametrize(("on_late", "kind", "outcome"), [("apply", ACTED, 1), ("drop", IDLE, 5)])
+def test_a_late_head_acts_or_is_dropped_as_on_late_says(on_late, kind, outcome):
+    desk = TwoSpeedDesk(on_late).book(0).answer(0, at=3)
+    desk.decide(3)
+    desk.ask_head(3, features=0)
+    assert desk.decide(4)[0] is MISSED
+    desk.head_answers(3, at=5)
+    assert desk.decide(5)[0] is kind
+    assert [row.outcome for row in desk.dispatcher.ended if row.worker == HEAD] == [outcome]
+
+
+def test_a_trunk_that_gives_features_without_an_action_abstains_only_if_nobody_used_them():
+    desk = TwoSpeedDesk().book(0, 1)
+    abstain(desk, 0, at=2)
+    desk.ask_head(2, features=0).head_answers(2, at=3)
+    assert desk.decide(3) == (ACTED, 2, 0)
+    abstain(desk, 1, at=4)
+    desk.dispatcher.finish(4)
+    assert (desk.outcome(0), desk.outcome(1)) == (Outcome.FEATURES_USED, Outcome.ABSTAINED)
+
+
+def test_a_head_that_abstains_misses_nothing():
+    desk = TwoSpeedDesk().book(0).answer(0, at=3)
+    desk.decide(3)
+    desk.ask_head(3, features=0).head_answers(3, at=4, abstained=1)
+    assert desk.kinds([4]) == [IDLE]
+
+
+def test_a_reset_ends_what_the_head_was_about_to_do():
+    desk = TwoSpeedDesk().book(0, 1).answer(0, at=2).answer(1, at=3)
+    desk.ask_head(2, features=0).head_answers(2, at=3)
+    desk.decide(3)
+    desk.ask_head(3, features=0)
+    desk.dispatcher.new_episode(4)
+    desk.head_answers(3, at=5)
+    assert (desk.outcome(0), desk.outcome(1)) == (Outcome.FEATURES_USED, Outcome.STALE_EPISODE)
+    assert desk.dispatcher.outcomes[Outcome.STALE_EPISODE] == 2
+    assert desk.kinds([5]) == [LEAD_IN]
+
+
+def test_with_a_head_nothing_is_known_of_the_ticks_to_come():
+    desk = TwoSpeedDesk(chunk=4).book(0).answer(0, at=3)
+    desk.decide(3)
+    assert known(desk, 3) == [(UNKNOWN, None, None)] * 2

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtcore.scheduling.dispatch import Dispatcher, Known, Offer, Outcome, TickKind
-from rtcore.scheduling.jobs import Answer
+from rtcore.scheduling.jobs import Answer, Job
 from rtcore.scheduling.schedule import STAGGERS, Schedule, ScheduleParams
 
 pytestmark = pytest.mark.unit
@@ -33,10 +33,14 @@ def of_job(row):
 class Driver:
     """What the tick loop does, without its world and its clock. Checks at each tick what must always hold."""
 
-    def __init__(self, stagger, delay, *, workers=NUM_WORKERS, on_late="apply", chunk=1, tau_estimate="quantile"):
+    def __init__(
+        self, stagger, delay, *, workers=NUM_WORKERS, on_late="apply", chunk=1, tau_estimate="quantile", head=False
+    ):
         params = ScheduleParams(stagger, Fraction(1), delay, delay * TICK_NS, 0, tau_estimate)
         self.schedule = Schedule(params, workers)
-        self.dispatcher = Dispatcher(on_late, chunk_ticks=chunk)
+        self.head = workers if head else -1
+        self.dispatcher = Dispatcher(on_late, chunk_ticks=chunk, head=self.head)
+        self.features_tick = -1
         self.chunk = chunk
         self.up = set(range(workers))
         self.out = {}
@@ -44,19 +48,25 @@ class Driver:
         self.kinds = {}
         self.applied = []
         self.committed = []
+        self.used_features = {}
 
-    def run_tick(self, tick, tau, *, lag=0, dies=None, returns=None, resets=False):
-        """`tau`: ticks the jobs booked now take (None: for ever); `lag`: how much newer a frame they may use."""
+    def run_tick(self, tick, tau, *, lag=0, dies=None, returns=None, resets=False, abstained=0):
+        """`tau`: ticks the jobs booked now take (None: for ever); `lag`: how much newer a frame they may use, or how
+        long the head takes; `abstained`: the answers found now hold no action."""
         for worker, (ready, job, episode) in sorted(self.out.items(), key=lambda item: item[1][:1]):
             if ready <= tick:
                 del self.out[worker]
-                self.schedule.complete(worker, (ready - job.obs_tick) * TICK_NS)
-                used = job.obs_tick if job.hold else min(job.obs_tick + lag, tick - 1)
-                answer = Answer(obs_tick=max(used, job.obs_tick), episode=episode)
+                if worker != self.head:
+                    self.schedule.complete(worker, (ready - job.obs_tick) * TICK_NS)
+                used = max(job.obs_tick if job.hold else min(job.obs_tick + lag, tick - 1), job.obs_tick)
+                if worker != self.head and episode == self.dispatcher.episode:
+                    self.features_tick = max(self.features_tick, used)
+                answer = Answer(obs_tick=used, episode=episode, abstained=abstained)
                 self.dispatcher.offer(job, answer, tick)
         self._change_membership(tick, dies, returns)
         if resets:
             self.dispatcher.new_episode(tick)
+            self.features_tick = -1
             self.kinds[tick] = TickKind.RESET
         else:
             self._decide(tick)
@@ -67,6 +77,12 @@ class Driver:
             assert job.obs_tick == tick < job.due_tick
             self.dispatcher.expect(job)
             self.out[job.worker] = (NEVER if tau is None else tick + tau, job, self.dispatcher.episode)
+            self.booked.append(job)
+        if self.head >= 0 and self.features_tick >= 0 and self.head not in self.out:
+            job = Job(self.head, tick, tick + 1, True)
+            self.dispatcher.expect(job, self.features_tick)
+            self.used_features[job.obs_tick] = self.features_tick
+            self.out[self.head] = (tick + 1 + lag, job, self.dispatcher.episode)
             self.booked.append(job)
         # After all of a tick's bookings, as the loop does: its other jobs are under way as well.
         self.committed += [(job, self.dispatcher.committed(job, tick)) for job in jobs]
@@ -112,6 +128,7 @@ _steps = st.tuples(
         st.fixed_dictionaries({"dies": _workers}),
         st.fixed_dictionaries({"returns": _workers}),
         st.just({"resets": True}),
+        st.just({"abstained": 1}),
         st.fixed_dictionaries({"dies": _workers, "returns": _workers, "resets": st.booleans()}),
     ),
 )
@@ -126,6 +143,7 @@ def histories(draw):
         on_late=draw(st.sampled_from(["apply", "drop"])),
         chunk=draw(st.integers(1, 5)),
         tau_estimate=draw(st.sampled_from(["quantile", "ratchet"])),
+        head=draw(st.booleans()),
     )
     tick = 0
     for advance, tau, lag, event in draw(st.lists(_steps, min_size=20, max_size=150)):
@@ -148,21 +166,30 @@ def test_whatever_happens_the_books_balance_and_no_action_is_out_of_place(driver
     used = set()
     for tick, offer, index, episode in driver.applied:
         answer, due_tick = offer.answer, offer.due_tick
-        # An older observation never governs after a newer one, an old episode never a new one.
-        assert answer.obs_tick >= newest[episode]
-        newest[episode] = answer.obs_tick
+        # An older observation never governs after a newer one, an old episode never a new one. A head stands aside.
+        of_head = offer.job.worker == driver.head
+        assert answer.obs_tick >= newest[episode, of_head]
+        newest[episode, of_head] = answer.obs_tick
         assert answer.episode == episode
         # Held actions wait for their due tick; the index keeps time with it.
         assert answer.obs_tick < tick
         assert due_tick == offer.job.due_tick or not offer.job.hold
         assert due_tick <= tick
-        assert index == min(tick - due_tick, driver.chunk - 1)
+        assert index == (0 if of_head else min(tick - due_tick, driver.chunk - 1))
         used.add((offer.job.worker, offer.job.obs_tick))
     # What was counted as applied was applied, and nothing else was.
     assert used == {of_job(row) for row in dispatcher.ended if row.outcome in (Outcome.ON_TIME, Outcome.LATE)}
     for row in dispatcher.ended:
         if row.outcome is Outcome.ON_TIME and row.hold:
             assert row.tick == row.due_tick
+    # Whose features the head used, and whose action did not act, ended as such, and nobody else.
+    by_head = {driver.used_features[job] for worker, job in used if worker == driver.head}
+    trunk = [row for row in dispatcher.ended if row.worker != driver.head and row.outcome is not Outcome.UNFINISHED]
+    unused = {row.obs_tick for row in trunk if row.outcome not in (Outcome.ON_TIME, Outcome.LATE)}
+    ended_so = {row.obs_tick for row in trunk if row.outcome is Outcome.FEATURES_USED}
+    assert ended_so <= by_head
+    if driver.schedule.params.stagger == "max-time":  # there a frame is of one job
+        assert ended_so == by_head & unused
 
 
 @settings(deadline=None, max_examples=150)
@@ -203,10 +230,14 @@ def test_drop_never_applies_what_is_past_and_apply_never_drops(driver):
     if driver.dispatcher._on_late == "apply":
         assert dropped == 0
     else:
-        assert all(applied.tick < applied.offer.due_tick + driver.chunk for applied in driver.applied)
+        ticks = {driver.head: 1}
+        assert all(
+            tick < offer.due_tick + ticks.get(offer.job.worker, driver.chunk) for tick, offer, _, _ in driver.applied
+        )
 
 
 EVENTS = {
+    50: {"abstained": 1},
     60: {"dies": 0},
     61: {"dies": 1},
     80: {"returns": 0},
@@ -218,16 +249,16 @@ EVENTS = {
 def test_every_outcome_is_within_reach_of_the_driver():
     """So that the properties above are about something."""
     seen = Counter()
-    for on_late in ("apply", "drop"):
+    for on_late, head in (("apply", False), ("drop", False), ("apply", True)):
         # A start every second tick; now and then an answer is late by one (applied) or by three (superseded).
-        driver = Driver("max-time", 4, workers=3, on_late=on_late)
+        driver = Driver("max-time", 4, workers=3, on_late=on_late, head=head)
         for tick in range(200):
             event = EVENTS.get(tick, {})
             driver.run_tick(tick, {20: 5, 21: 5, 40: 7, 41: 7}.get(tick, 4), **event)
         driver.finish(200)
         seen += Counter({o: n for o, n in zip(Outcome, driver.dispatcher.outcomes, strict=True) if n})
     # Its policy answers each time, and has no head.
-    assert set(seen) == set(Outcome) - {Outcome.ABSTAINED, Outcome.FEATURES_USED}
+    assert set(seen) == set(Outcome)
 
 
 def test_with_n_workers_on_time_nothing_is_known_at_booking_but_what_has_come():
