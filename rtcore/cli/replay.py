@@ -78,7 +78,7 @@ def make_world(recording: Recording, config: RuntimeConfig) -> GymnasiumWorld:
     entropy = world_entropy(int(recording.about["seed"]))
     seed_generators(entropy)
     try:
-        world = build_world(config, int(recording.about["seed"]))
+        world = build_world(config.world, int(recording.about["seed"]))
     except RtcoreError as error:
         raise ConfigError(
             f"the world of {recording.path} cannot be made here: {error}. Replay it where its world can be imported, "

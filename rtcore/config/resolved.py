@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import Any, Literal
 
 from rtcore.clock import FOREVER_NS, NS_PER_S, ns_of, rate_from, whole_period_ns
-from rtcore.config.groups import WorldSettings
+from rtcore.config.groups import MemorySettings, TimingSettings, WorldSettings
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError
 from rtcore.host.cpus import usable_cpus
@@ -103,8 +103,8 @@ def resolve(config: RuntimeConfig, rate_hz: Fraction, frame_bytes: int) -> Resol
     otherwise.
     """
     config, ring_slots, notes = _fitted(config, frame_bytes)
-    wait = _wait(config)
-    num_ticks, most_ticks = _num_ticks(config, rate_hz), _most_ticks(rate_hz)
+    wait = _wait(config.memory)
+    num_ticks, most_ticks = _num_ticks(config.timing, rate_hz), _most_ticks(rate_hz)
     return ResolvedRun(
         # On the virtual clock nobody waits: what is written of such a run is the same on every machine.
         config=config.replace(wait=wait) if config.timing.clock == "wall" else config,
@@ -121,10 +121,10 @@ def resolve(config: RuntimeConfig, rate_hz: Fraction, frame_bytes: int) -> Resol
     )
 
 
-def _wait(config: RuntimeConfig) -> ResolvedWait:
+def _wait(memory: MemorySettings) -> ResolvedWait:
     """`auto` spins only where another CPU can publish meanwhile."""
-    if config.memory.wait != "auto":
-        return config.memory.wait
+    if memory.wait != "auto":
+        return memory.wait
     return "hybrid" if usable_cpus() > 1 else "block"
 
 
@@ -140,11 +140,11 @@ def _most_ticks(rate_hz: Fraction) -> int:
     return int(FOREVER_NS * rate_hz / NS_PER_S)
 
 
-def _num_ticks(config: RuntimeConfig, rate_hz: Fraction) -> int:
+def _num_ticks(timing: TimingSettings, rate_hz: Fraction) -> int:
     """The smaller of `ticks` and `duration`."""
-    unlimited = config.timing.duration is None and config.timing.ticks is None
-    duration_s = _DEFAULT_DURATION_S if unlimited else config.timing.duration
-    limits = [config.timing.ticks] if config.timing.ticks is not None else []
+    unlimited = timing.duration is None and timing.ticks is None
+    duration_s = _DEFAULT_DURATION_S if unlimited else timing.duration
+    limits = [timing.ticks] if timing.ticks is not None else []
     if duration_s is not None:
         limits.append(max(1, int(ns_of(duration_s) * rate_hz / NS_PER_S)))
     return min(*limits, _most_ticks(rate_hz))

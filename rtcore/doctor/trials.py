@@ -54,7 +54,7 @@ def world(request: dict[str, Any]) -> dict[str, Any]:
     from rtcore.loop.process import build_world, describe  # noqa: PLC0415 - the other trials need none of it
 
     try:
-        made = build_world(config, config.world.seed)
+        made = build_world(config.world, config.world.seed)
         spec = describe(made, config)
     except ConfigError as error:
         return {"wrong_setting": str(error)}

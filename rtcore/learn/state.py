@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from rtcore.config.groups import WeightsSettings
 from rtcore.config.run import RuntimeConfig
 from rtcore.learn.checkpoint import FOLDER, CheckpointFolder, SavedState, unchecked
 from rtcore.results.run_record import RunRecord
@@ -24,10 +25,10 @@ _LEARNED_WITH = (
 )
 
 
-def warn_of_unchecked(config: RuntimeConfig) -> None:
+def warn_of_unchecked(weights: WeightsSettings) -> None:
     """Weights without checksums are used, with a word."""
-    path = config.weights.resume or config.weights.policy_checkpoint
-    if path is not None and (note := unchecked(path, "resume" if config.weights.resume else "policy-checkpoint")):
+    path = weights.resume or weights.policy_checkpoint
+    if path is not None and (note := unchecked(path, "resume" if weights.resume else "policy-checkpoint")):
         _log.warning(note)
 
 
@@ -43,9 +44,9 @@ def warn_of_changes(config: RuntimeConfig, saved: SavedState) -> None:
 # -- the same for a simulated run ---------------------------------------------------------------------------------
 
 
-def checkpoint_folder(config: RuntimeConfig, out: Path, saved: SavedState | None) -> CheckpointFolder:
-    """Where a run keeps its checkpoints: beside those it goes on from; those of another run are moved away."""
-    folder = CheckpointFolder(out / FOLDER, config.weights.keep_checkpoints)
+def checkpoint_folder(keep: int, out: Path, saved: SavedState | None) -> CheckpointFolder:
+    """Where a run keeps its `keep` newest checkpoints: beside those it goes on from; another run's are moved away."""
+    folder = CheckpointFolder(out / FOLDER, keep)
     if saved is None or not saved.is_of(out):
         aside = folder.set_aside()
         if aside is not None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from rtcore.channel import Channel
 from rtcore.clock import MonotonicClock, TickClock, TickGrid, ns_of
+from rtcore.config.groups import WorldSettings
 from rtcore.config.resolved import ResolvedRun, tick_rate_hz
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError, EnvironmentFailed, RtcoreError
@@ -44,7 +45,7 @@ _EPOCH_LEAD_NS = 20_000_000
 def main(boot: EnvironmentBoot, channel: Channel) -> None:
     """Process entry."""
     config = boot.config
-    world = build_world(config, boot.seed, lambda call: channel.send(AtWorld(call, may_take_a_start=True)))
+    world = build_world(config.world, boot.seed, lambda call: channel.send(AtWorld(call, may_take_a_start=True)))
     try:
         step_ns = time_steps(world, boot.entropy, lambda call, first: channel.send(AtWorld(call, first)))
         channel.send(replace(describe(world, config), step_ns=step_ns))
@@ -81,28 +82,28 @@ def _tell_nobody(call: str, first: bool = False) -> None:
     """Where no other process waits."""
 
 
-def build_world(config: RuntimeConfig, seed: int, about_to: Callable[[str], object] = _tell_nobody) -> GymnasiumWorld:
+def build_world(settings: WorldSettings, seed: int, about_to: Callable[[str], object] = _tell_nobody) -> GymnasiumWorld:
     """The world, reset once, so that whatever is wrong with it shows before anything else starts.
 
     `about_to`: called with what is asked of it next.
     """
     about_to("being made")
     try:
-        env = make_environment(config.world.env_id, config.world.args)
+        env = make_environment(settings.env_id, settings.args)
     except RtcoreError:
         raise
     except Exception as error:
-        refused = refused_setting(error, config.world.env_id, config.world.args)
+        refused = refused_setting(error, settings.env_id, settings.args)
         if refused is not None:
             raise ConfigError(refused) from error
-        raise EnvironmentFailed(f"{config.world.env_id} could not be made: {type(error).__name__}: {error}") from error
-    world = GymnasiumWorld(env, seed=seed, on_missing=config.world.on_missing, noop_action=config.world.noop_action)
+        raise EnvironmentFailed(f"{settings.env_id} could not be made: {type(error).__name__}: {error}") from error
+    world = GymnasiumWorld(env, seed=seed, on_missing=settings.on_missing, noop_action=settings.noop_action)
     about_to("in its first reset()")
     try:
         world.reset()
         world.inspect()
     except EnvironmentFailed as error:  # of a start state, say, which is looked at only here
-        refused = refused_setting(error.__cause__, config.world.env_id, config.world.args)
+        refused = refused_setting(error.__cause__, settings.env_id, settings.args)
         if refused is not None:
             raise ConfigError(refused) from error
         raise

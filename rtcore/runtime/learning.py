@@ -32,7 +32,7 @@ class LearningRun:
             warn_of_changes(config, self.saved)
         elif config.weights.policy_checkpoint is not None:
             load_weights(config.weights.policy_checkpoint)
-        warn_of_unchecked(config)
+        warn_of_unchecked(config.weights)
 
     def begin(self, supervisor: Supervisor, record: RunRecord) -> None:
         """At tick 0. Nothing is kept without an output folder."""
@@ -43,7 +43,7 @@ class LearningRun:
             _log.warning("no checkpoints are kept: there is no output folder (--out)")
             return
         before = self.saved.state if self.saved is not None else {}
-        folder = checkpoint_folder(config, config.output.out, self.saved)
+        folder = checkpoint_folder(config.weights.keep_checkpoints, config.output.out, self.saved)
         self._keeper = Checkpointer(
             folder,
             config.weights.checkpoint_every_s,

@@ -203,7 +203,7 @@ class Runtime:
             self._supervisor.saved = self._learning.saved
             self._supervisor.about_to_run = self._begin_folder
             if not self._is_played:
-                check_policy(self.config)
+                check_policy(self.config.agent)
             self._supervisor.start()
             self.config = self.config.replace(policy=self._supervisor.config.agent.policy)
             self._open_files()

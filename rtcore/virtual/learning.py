@@ -270,7 +270,7 @@ class VirtualLearning:
         if config.output.out is None:
             return
         self.checkpoints = Checkpointer(
-            checkpoint_folder(config, config.output.out, self._saved),
+            checkpoint_folder(config.weights.keep_checkpoints, config.output.out, self._saved),
             config.weights.checkpoint_every_s,
             lambda: self._take(record),
             self._before.get("best_mean_return"),

@@ -88,7 +88,8 @@ class Simulation:
         self._own_world: GymnasiumWorld | None = None
         agent, saved = None, load_state(config.weights.resume) if config.weights.resume is not None else None
         if world is None:
-            self._own_world = _build_world(config, int(saved.state["ticks"]) if saved is not None else 0)
+            ticks_before = int(saved.state["ticks"]) if saved is not None else 0
+            self._own_world = build_world(config.world, world_seed(config.world.seed, ticks_before))
             world = self._own_world
             rate_hz = rate_hz or self._own_world.env.metadata.get("render_fps")
         self.world = world
@@ -98,7 +99,7 @@ class Simulation:
             parse_latency(config.timing.latency, config.world.seed) if config.timing.latency else None
         )
         policy_clock = ManualClock()
-        warn_of_unchecked(config)
+        warn_of_unchecked(config.weights)
         if saved is not None:
             warn_of_changes(config, saved)
         if policy is None and self._own_world is not None:
@@ -407,8 +408,3 @@ def _decode(spec: Any, raw: bytes) -> Any:
     if spec is None:
         return raw.hex()
     return spec.decode(np.frombuffer(raw, spec.np_dtype).reshape(spec.shape))
-
-
-def _build_world(config: RuntimeConfig, ticks_before: int) -> GymnasiumWorld:
-    seed = world_seed(config.world.seed, ticks_before)
-    return build_world(config, seed)

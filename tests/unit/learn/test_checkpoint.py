@@ -214,10 +214,10 @@ def test_the_checksums_are_those_of_sha256sum(tmp_path: Path) -> None:
 def test_weights_without_checksums_are_used_with_a_word(tmp_path: Path, said: list[str]) -> None:
     folder = write(tmp_path)
     config = make_config(policy="mlp", policy_checkpoint=folder)
-    warn_of_unchecked(config)
+    warn_of_unchecked(config.weights)
     assert said == []
     (folder / SUMS).unlink()
-    warn_of_unchecked(config)
+    warn_of_unchecked(config.weights)
     assert len(said) == 1
     assert "has no SHA256SUMS beside it" in said[0]
     assert load_weights(folder).keys() == WEIGHTS.keys()

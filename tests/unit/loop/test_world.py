@@ -271,16 +271,16 @@ def needs_a_level(level: int, *, lives: int = 3):
 def test_an_argument_that_a_world_needs_and_did_not_get_is_a_wrong_setting_that_names_it():
     name = f"{__name__}:needs_a_level"
     with pytest.raises(ConfigError, match=r"env-args: .*needs_a_level needs level, as in --env-args level="):
-        build_world(RuntimeConfig(env_id=name, env_args={"lives": 2}), seed=0)
+        build_world(RuntimeConfig(env_id=name, env_args={"lives": 2}).world, seed=0)
 
 
 def test_what_a_worlds_own_module_lacks_is_not_taken_for_a_wrong_name(tmp_path, monkeypatch):
     (tmp_path / "needy_world.py").write_text("import no_such_simulator\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(EnvironmentFailed, match="no_such_simulator"):
-        build_world(RuntimeConfig(env_id="needy_world:make"), seed=0)
+        build_world(RuntimeConfig(env_id="needy_world:make").world, seed=0)
     with pytest.raises(ConfigError, match="no_such_world"):
-        build_world(RuntimeConfig(env_id="no_such_world:make"), seed=0)
+        build_world(RuntimeConfig(env_id="no_such_world:make").world, seed=0)
 
 
 def test_a_first_step_that_compiles_has_a_starts_time_and_is_not_what_a_step_is_taken_to_last() -> None:

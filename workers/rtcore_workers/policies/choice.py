@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rtcore.config.groups import AgentSettings
 from rtcore.config.run import RuntimeConfig, make_config
 from rtcore.errors import ConfigError
 from rtcore.files.trust import refuse_code
@@ -42,13 +43,13 @@ def trained_game(config: RuntimeConfig) -> str:
     return str(game)
 
 
-def check_policy(config: RuntimeConfig) -> None:
+def check_policy(agent: AgentSettings) -> None:
     """PolicyConfigError for a policy that does not exist, or takes no such arguments, as far as that costs no import.
 
     Workers tell the rest when they build it.
     """
-    if config.agent.policy != AUTO:
-        check_named(config.agent.policy, config.agent.policy_args)
+    if agent.policy != AUTO:
+        check_named(agent.policy, agent.policy_args)
 
 
 def resolve_policy(config: RuntimeConfig) -> RuntimeConfig:
