@@ -28,8 +28,8 @@ import rtcore
 from benchmarks.onlooker import Windows, medians_of, table_of
 from rtcore.clock import MonotonicClock
 from rtcore.report.live import LiveView
-from rtcore.report.table import RunHeader
 from rtcore.report.terminal import Terminal
+from rtcore.results.summary import RunHeader
 from rtcore.spaces import ObservationSpec
 from rtcore.watch.attached import WorldImage
 

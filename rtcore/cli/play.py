@@ -22,11 +22,11 @@ from rtcore.recording.schema import UNFINISHED, require_h5py
 from rtcore.report.finished import write_results, write_trace
 from rtcore.report.live import Sight
 from rtcore.report.perfetto.writer import require_perfetto
-from rtcore.report.table import RunHeader, header_lines
+from rtcore.report.table import header_lines
 from rtcore.report.video.encoder import require_av
 from rtcore.results.out_folder import OutFolder
 from rtcore.results.run_record import RunRecord, writing_to
-from rtcore.results.summary import RunStats
+from rtcore.results.summary import RunHeader, RunStats
 from rtcore.runtime.runtime import Runtime
 from rtcore.scheduling.planner import Plan
 from rtcore.spaces import ObservationSpec

@@ -21,15 +21,13 @@ from rich.segment import Segment
 from rich.style import Style
 
 from rtcore.clock import NS_PER_MS, NS_PER_S, NS_PER_US, Clock, MonotonicClock
-from rtcore.memory.shared import SharedRun
 from rtcore.report.halfblocks import Image, Line, half_blocks
 from rtcore.report.lanes import ASCII, BAR_STYLE, KIND_STYLE, UNICODE, Cell, Columns, Glyphs, tick_lane, worker_lanes
-from rtcore.report.table import RunHeader
 from rtcore.report.terminal import LABEL_CELLS, Terminal, encodable, print_line
 from rtcore.report.wording import counted, learner_facts, number, points, policy_notes, realtime_text, share
 from rtcore.results.axis import TickAxis
 from rtcore.results.run_record import RunRecord
-from rtcore.results.summary import RunStats
+from rtcore.results.summary import RunHeader, RunStats
 from rtcore.scheduling.dispatch import Outcome, TickKind
 
 #: What the world looks like at this moment; None: not known.
@@ -48,13 +46,6 @@ _LEAST_WIDTH_WITH_IMAGE = 60
 _CORE_RANK = 2
 _KINDS = [kind.name.lower() for kind in TickKind]
 _OUTCOMES = [outcome.name.lower() for outcome in Outcome]
-
-
-def booked_ticks(shared: SharedRun, num_workers: int) -> dict[int, int]:
-    """The tick of each worker's newest booking in the present phase: shows which jobs are under way."""
-    phase_seq = shared.run_control["phase_seq"]
-    jobs = ((worker, shared.jobs.read(worker)) for worker in range(num_workers))
-    return {worker: job.obs_tick for worker, job in jobs if job.phase_seq == phase_seq}
 
 
 def draw_image(image: Image | None, console: Console, options: ConsoleOptions, columns: int, rows: int) -> list[Line]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,40 +15,8 @@ from rtcore.config.run import RuntimeConfig
 from rtcore.report.numbers import Row, rows_of, with_workers
 from rtcore.report.wording import counted, number, points, policy_notes, realtime_text, share
 from rtcore.results.folder import number_at
+from rtcore.results.summary import RunHeader
 from rtcore.scheduling.planner import Plan
-
-
-@dataclass(frozen=True)
-class RunHeader:
-    """What a run consists of, as the views show it. Fixed once the run has started."""
-
-    run_id: str
-    world: str
-    rate_hz: float
-    policy: str
-    stagger: str
-    workers: int
-    device: str
-    num_ticks: int
-    clock: str = "wall"
-    realtime: Mapping[str, str] = field(default_factory=dict)  #: "granted" or "refused: why" by request
-
-    @classmethod
-    def of(cls, header: Mapping[str, Any], run: ResolvedRun, plan: Plan) -> RunHeader:
-        """From `Runtime.header`, what the run needs and the plan."""
-        config, policy = run.config, header.get("policy", {})
-        return cls(
-            run_id=str(header.get("run_id", "")),
-            world=config.world.env_id,
-            rate_hz=float(run.rate_hz),
-            policy=str(policy.get("policy", config.agent.policy)),
-            stagger=plan.stagger,
-            workers=plan.workers,
-            device=str(policy.get("device", config.agent.device)),
-            num_ticks=run.num_ticks if run.ends_by_itself else 0,
-            clock=config.timing.clock,
-            realtime=dict(header.get("world", {}).get("realtime") or {}),
-        )
 
 
 def troubles(summary: dict[str, Any], out: Path | None) -> list[str]:

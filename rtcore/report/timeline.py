@@ -39,6 +39,20 @@ class Window(NamedTuple):
     axis: TickAxis
 
 
+class Panel(NamedTuple):
+    """A stretch of the run, as it is drawn: workers over ticks."""
+
+    ticks: Sequence[FrameHeader]
+    jobs: Sequence[JobRow]
+    window: Window | None
+    name: str
+    label: str = ""
+
+    def shows(self, job: JobRow) -> bool:
+        window = self.window
+        return window is not None and job.booked_tick <= window.last_tick and job.tick >= window.first_tick
+
+
 def draw_timeline(record: RunRecord, stats: RunStats, path: Path, world: str = "") -> None:
     """Write `build_figure` as a PNG. Imports matplotlib (a second); touches none of its global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - see above
@@ -59,61 +73,30 @@ def build_figure(record: RunRecord, stats: RunStats, world: str = "") -> Any:
     grid = figure.add_gridspec(3, 6, height_ratios=inches)
     window, worst = choose_window(record.ticks, stats), record.worst.found()
     figure.suptitle(_title(stats, world), fontsize=11)
+    panels = [Panel(record.ticks, record.jobs, window, "a typical stretch")]
     # A run without a tick that lacks an action has no worst stretch.
-    half = 3 if worst is not None and window is not None else 6
-    _draw_stretch(
-        figure,
-        grid[0, :half],
-        grid[1, :half],
-        ticks=record.ticks,
-        jobs=record.jobs,
-        stats=stats,
-        window=window,
-        name="a typical stretch",
-        columns=half,
-    )
     if worst is not None and window is not None:
         axis = TickAxis(worst.ticks, float(NS_PER_S / stats.rate_hz))
-        bad = Window(worst.first_tick, worst.last_tick, axis)
         name = f"the worst stretch, {worst.without_action} ticks without a policy action"
-        _draw_stretch(
-            figure,
-            grid[0, half:],
-            grid[1, half:],
-            ticks=worst.ticks,
-            jobs=worst.jobs,
-            stats=stats,
-            window=bad,
-            name=name,
-            columns=half,
-            label=WORST,
-        )
-    shapes = stats.distributions
-    _draw_counts(figure.add_subplot(grid[2, :2]), shapes["interval_ticks"], "action interval")
-    _draw_counts(figure.add_subplot(grid[2, 2:4]), shapes["delay_ticks"], "delay, frame to action")
-    _draw_lateness(figure.add_subplot(grid[2, 4:]), shapes["lateness_ns"])
+        bad = Window(worst.first_tick, worst.last_tick, axis)
+        panels.append(Panel(worst.ticks, worst.jobs, bad, name, WORST))
+    columns = 6 // len(panels)
+    for index, panel in enumerate(panels):
+        place = slice(index * columns, (index + 1) * columns)
+        above = figure.add_subplot(grid[0, place], label=panel.label + WORKERS_AXES)
+        below = figure.add_subplot(grid[1, place], sharex=above, label=panel.label + TICKS_AXES)
+        _draw_workers(above, panel, stats.plan.workers)
+        _draw_ticks(below, panel)
+        _legend(above, below, panel, columns)
+    interval, delay, late = (stats.distributions[name] for name in ("interval_ticks", "delay_ticks", "lateness_ns"))
+    title = f"action interval: mean {number(interval.mean, 3)} ticks, CV {number(interval.cv, 3)}"
+    _draw_histogram(figure.add_subplot(grid[2, :2]), interval, title)
+    title = f"delay, frame to action: mean {number(delay.mean, 3)} ticks, max {delay.max}"
+    _draw_histogram(figure.add_subplot(grid[2, 2:4]), delay, title)
+    p50, p99 = (number(late.percentile(q) / NS_PER_US) for q in (0.5, 0.99))
+    title = f"tick lateness: p50 {p50}, p99 {p99}, max {number(late.max / NS_PER_US)} us"
+    _draw_histogram(figure.add_subplot(grid[2, 4:]), late, title, is_time=True)
     return figure
-
-
-def _draw_stretch(
-    figure: Any,
-    above: Any,
-    below: Any,
-    ticks: Sequence[FrameHeader],
-    jobs: Sequence[JobRow],
-    stats: RunStats,
-    window: Window | None,
-    name: str,
-    columns: int,
-    label: str = "",
-) -> None:
-    """Workers over ticks, and the ticks below them; the legend of both at the bottom."""
-    workers_axes = figure.add_subplot(above, label=label + WORKERS_AXES)
-    ticks_axes = figure.add_subplot(below, sharex=workers_axes, label=label + TICKS_AXES)
-    _draw_workers(workers_axes, [job for job in jobs if _shows(window, job)], stats, window)
-    _draw_ticks(ticks_axes, ticks, window)
-    where = f"{name}: ticks {window.first_tick} to {window.last_tick}" if window is not None else name
-    _legend(workers_axes, ticks_axes, where, columns)
 
 
 def choose_window(ticks: Sequence[FrameHeader], stats: RunStats) -> Window | None:
@@ -135,10 +118,6 @@ def choose_window(ticks: Sequence[FrameHeader], stats: RunStats) -> Window | Non
     return Window(first, last, TickAxis(ticks, float(NS_PER_S / stats.rate_hz)))
 
 
-def _shows(window: Window | None, job: JobRow) -> bool:
-    return window is not None and job.booked_tick <= window.last_tick and job.tick >= window.first_tick
-
-
 def _title(stats: RunStats, world: str) -> str:
     plan = stats.plan
     name = world or str(stats.env.get("env_id", "")) or "unnamed world"
@@ -153,9 +132,9 @@ def _title(stats: RunStats, world: str) -> str:
     return "\n".join(lines)
 
 
-def _draw_workers(axes: Any, jobs: Sequence[JobRow], stats: RunStats, window: Window | None) -> None:
+def _draw_workers(axes: Any, panel: Panel, num_workers: int) -> None:
     """A bar per job, start to answer, a thin line on to the tick it was for, a dot where it was applied."""
-    num_workers = stats.plan.workers
+    window, jobs = panel.window, [job for job in panel.jobs if panel.shows(job)]
     axes.set_ylim(num_workers - 0.4, -0.6)
     step = -(-num_workers // _MAX_WORKER_LABELS)
     axes.set_yticks(range(0, num_workers, step), [f"w{worker:02d}" for worker in range(0, num_workers, step)])
@@ -200,15 +179,15 @@ def _draw_workers(axes: Any, jobs: Sequence[JobRow], stats: RunStats, window: Wi
             )
 
 
-def _draw_ticks(axes: Any, ticks: Sequence[FrameHeader], window: Window | None) -> None:
+def _draw_ticks(axes: Any, panel: Panel) -> None:
     """A cell per tick, coloured by what governed it; cells without one are ticks that were skipped."""
     axes.set_ylim(0, 1)
     axes.set_yticks([0.5], ["ticks"])
     axes.set_xlabel("tick (a cell is one tick; it begins at its number)", fontsize=9)
     axes.tick_params(labelsize=8)
-    if window is None:
+    if (window := panel.window) is None:
         return
-    shown = [header for header in ticks if window.first_tick <= header.tick <= window.last_tick]
+    shown = [header for header in panel.ticks if window.first_tick <= header.tick <= window.last_tick]
     for kind, colour in KIND_STYLE.items():
         cells = [(header.tick, 1) for header in shown if header.kind == kind]
         if cells:
@@ -221,8 +200,10 @@ def _draw_ticks(axes: Any, ticks: Sequence[FrameHeader], window: Window | None) 
         axes.broken_barh(gone, (0, 1), facecolors=colour, edgecolor="white", linewidth=0.5, label="tick: skipped")
 
 
-def _legend(workers_axes: Any, ticks_axes: Any, name: str, columns: int) -> None:
-    """One legend for both, above the workers, under `name`: only what occurs."""
+def _legend(workers_axes: Any, ticks_axes: Any, panel: Panel, columns: int) -> None:
+    """One legend for both, above the workers: only what occurs."""
+    window, name = panel.window, panel.name
+    name += f": ticks {window.first_tick} to {window.last_tick}" if window is not None else ""
     handles, labels = workers_axes.get_legend_handles_labels()
     more, names = ticks_axes.get_legend_handles_labels()
     if handles or more:
@@ -240,54 +221,28 @@ def _legend(workers_axes: Any, ticks_axes: Any, name: str, columns: int) -> None
         legend.get_title().set_fontweight("bold")
 
 
-def _samples(shape: Distribution) -> tuple[list[int], list[int]]:
-    """(value, how often) for every bucket that holds something."""
-    filled = np.flatnonzero(shape.buckets)
-    return [sum(bucket_bounds(int(bucket))) // 2 for bucket in filled], shape.buckets[filled].tolist()
-
-
-def _draw_counts(axes: Any, shape: Distribution, name: str) -> None:
-    """Histogram of whole ticks; the count axis is logarithmic, so that a single outlier shows."""
-    axes.set_xlabel("ticks", fontsize=9)
-    axes.tick_params(labelsize=8)
-    if shape.count == 0:
-        _empty(axes, name, "no policy action")
-        return
-    values, counts = _samples(shape)
-    axes.bar(values, counts, width=0.8 if max(values) - min(values) < 100 else 1.6, color=RUN_COLOURS[0])
-    axes.set_yscale("log")
-    axes.set_ylim(0.6, 2.5 * max(counts))
-    axes.set_xlim(max(-0.5, min(values) - 2.5), max(values) + 2.5)
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.set_ylabel("actions (log)", fontsize=9)
-    spread = f"CV {number(shape.cv, 3)}" if name == "action interval" else f"max {shape.max}"
-    axes.set_title(f"{name}: mean {number(shape.mean, 3)} ticks, {spread}", fontsize=9)
-
-
-def _draw_lateness(axes: Any, shape: Distribution) -> None:
-    """How late ticks began, over a logarithmic axis [us]; below 0.1 us counts as 0.1."""
-    axes.set_xlabel("us (log)", fontsize=9)
+def _draw_histogram(axes: Any, shape: Distribution, title: str, *, is_time: bool = False) -> None:
+    """Of ticks, or of nanoseconds in us over a logarithmic axis. Counts are logarithmic: a single outlier shows."""
+    axes.set_xlabel("us (log)" if is_time else "ticks", fontsize=9)
     axes.tick_params(labelsize=8)
     if shape.max == 0:
-        _empty(axes, "tick lateness", "every tick exactly on time" if shape.count else "no tick")
+        nothing = ("no tick" if not shape.count else "every tick exactly on time") if is_time else "no policy action"
+        axes.set_title(title.partition(":")[0], fontsize=9)
+        axes.text(0.5, 0.5, nothing, transform=axes.transAxes, ha="center", va="center")
+        axes.set_xticks([])
+        axes.set_yticks([])
         return
-    values, counts = _samples(shape)
-    us = np.maximum(np.array(values) / NS_PER_US, 0.1)
-    bins = np.geomspace(us.min() / 1.2, us.max() * 1.2, 48)
-    axes.hist(us, bins=bins, weights=counts, color=RUN_COLOURS[0])
-    axes.set_xscale("log")
+    filled = np.flatnonzero(shape.buckets)
+    values, counts = np.array([sum(bucket_bounds(int(bucket))) // 2 for bucket in filled]), shape.buckets[filled]
+    if is_time:
+        us = np.maximum(values / NS_PER_US, 0.1)  # what is less counts as 0.1
+        axes.hist(us, bins=np.geomspace(us.min() / 1.2, us.max() * 1.2, 48), weights=counts, color=RUN_COLOURS[0])
+        axes.set_xscale("log")
+    else:
+        axes.bar(values, counts, width=0.8 if values.max() - values.min() < 100 else 1.6, color=RUN_COLOURS[0])
+        axes.set_xlim(max(-0.5, values.min() - 2.5), values.max() + 2.5)
+        axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_yscale("log")
     axes.set_ylim(bottom=0.6)
-    axes.set_ylabel("ticks (log)", fontsize=9)
-    p50, p99 = (number(shape.percentile(q) / NS_PER_US) for q in (0.5, 0.99))
-    axes.set_title(
-        f"tick lateness: p50 {p50}, p99 {p99}, max {number(shape.max / NS_PER_US)} us",
-        fontsize=9,
-    )
-
-
-def _empty(axes: Any, name: str, why: str) -> None:
-    axes.set_title(name, fontsize=9)
-    axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", va="center")
-    axes.set_xticks([])
-    axes.set_yticks([])
+    axes.set_ylabel(f"{'ticks' if is_time else 'actions'} (log)", fontsize=9)
+    axes.set_title(title, fontsize=9)

@@ -47,6 +47,13 @@ def snapshot(shared: SharedRun, about: RunDescription, record: RunRecord | None,
     )
 
 
+def booked_ticks(shared: SharedRun, num_workers: int) -> dict[int, int]:
+    """The tick of each worker's newest booking in the present phase: shows which jobs are under way."""
+    phase_seq = shared.run_control["phase_seq"]
+    jobs = ((worker, shared.jobs.read(worker)) for worker in range(num_workers))
+    return {worker: job.obs_tick for worker, job in jobs if job.phase_seq == phase_seq}
+
+
 def episodes_of(record: RunRecord | None) -> dict[str, Any]:
     """Fields of `RunStats`."""
     if record is None:

@@ -3,14 +3,49 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from typing import Any
 
+from rtcore.config.resolved import ResolvedRun
 from rtcore.memory.counters import Distribution
 from rtcore.results.run_record import Episode, Score
 from rtcore.scheduling.dispatch import KIND_COUNTERS, OUTCOME_COUNTERS
 from rtcore.scheduling.planner import Plan
+
+
+@dataclass(frozen=True)
+class RunHeader:
+    """What a run consists of, as the views show it. Fixed once the run has started."""
+
+    run_id: str
+    world: str
+    rate_hz: float
+    policy: str
+    stagger: str
+    workers: int
+    device: str
+    num_ticks: int
+    clock: str = "wall"
+    realtime: Mapping[str, str] = field(default_factory=dict)  #: "granted" or "refused: why" by request
+
+    @classmethod
+    def of(cls, header: Mapping[str, Any], run: ResolvedRun, plan: Plan) -> RunHeader:
+        """From `Runtime.header`, what the run needs and the plan."""
+        config, policy = run.config, header.get("policy", {})
+        return cls(
+            run_id=str(header.get("run_id", "")),
+            world=config.world.env_id,
+            rate_hz=float(run.rate_hz),
+            policy=str(policy.get("policy", config.agent.policy)),
+            stagger=plan.stagger,
+            workers=plan.workers,
+            device=str(policy.get("device", config.agent.device)),
+            num_ticks=run.num_ticks if run.ends_by_itself else 0,
+            clock=config.timing.clock,
+            realtime=dict(header.get("world", {}).get("realtime") or {}),
+        )
 
 
 @dataclass(frozen=True)

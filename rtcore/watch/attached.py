@@ -34,11 +34,9 @@ from rtcore.memory.segments import removal_command, segment_path
 from rtcore.memory.shared import Phase, SharedRun
 from rtcore.memory.weights import attach_store
 from rtcore.report.halfblocks import Image
-from rtcore.report.live import booked_ticks
-from rtcore.report.table import RunHeader
 from rtcore.results.run_record import Drain, RunRecord
-from rtcore.results.snapshot import snapshot
-from rtcore.results.summary import LearnerStats, RunStats, build_summary
+from rtcore.results.snapshot import booked_ticks, snapshot
+from rtcore.results.summary import LearnerStats, RunHeader, RunStats, build_summary
 from rtcore.spaces import ObservationSpec
 
 # -- what its world looks like ----------------------------------------------------------------------------

@@ -16,9 +16,9 @@ from rtcore.config.run import make_config
 from rtcore.memory.counters import Histogram
 from rtcore.memory.layout import ENV_COUNTERS, ENV_HISTOGRAMS, FrameHeader
 from rtcore.report.live import LiveFrame, LiveView, plain_line
-from rtcore.report.table import RunHeader, details, header_lines, headline
+from rtcore.report.table import details, header_lines, headline
 from rtcore.results.run_record import RunRecord
-from rtcore.results.summary import RunStats, WorkerStats, build_summary
+from rtcore.results.summary import RunHeader, RunStats, WorkerStats, build_summary
 from rtcore.scheduling.dispatch import Outcome, TickKind
 from rtcore.scheduling.jobs import JobRow
 from rtcore.scheduling.planner import Tau, make_plan
