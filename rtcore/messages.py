@@ -312,6 +312,13 @@ class LeavesItsSpace(Message):
 
 
 @dataclass
+class PolicyRaised(Message):
+    """From a worker, once: what its policy raised, where that gives no action instead of ending the run."""
+
+    what: str
+
+
+@dataclass
 class WeightsWanted(Message):
     """From a worker: that the weights on its device be held. Answered by `WeightsHeld`."""
 

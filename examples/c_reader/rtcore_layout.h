@@ -93,7 +93,8 @@ struct rtcore_worker_status {
     int64_t learning_since_ns; /* when it began the update it is at, in the sequential modes; 0: it is at none */
     int64_t checked_frames; /* frames it has looked at: whether they lie in the observation space */
     int64_t frames_outside; /* of these, those that do not */
-    int64_t unused[4];
+    int64_t policy_errors; /* inferences that raised, where that gives no action instead of ending the run */
+    int64_t unused[3];
 };
 _Static_assert(sizeof(struct rtcore_worker_status) == 128, "rtcore_worker_status");
 

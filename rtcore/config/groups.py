@@ -22,9 +22,11 @@ from pydantic import (
 
 from rtcore.clock import Overrun, rate_from
 from rtcore.config.factories import import_path
+from rtcore.errors import ConfigError
 from rtcore.files.values import plain
 from rtcore.scheduling.dispatch import ChunkRest, OnMissing
 from rtcore.scheduling.schedule import OnLate, OnReset, Stagger, TauEstimate
+from rtcore.spaces.payload import COMMITTED_TICKS, Block
 
 Wait = Literal["auto", "hybrid", "block", "spin"]
 WeightsSharing = Literal["auto", "private", "stand-in"]
@@ -61,6 +63,14 @@ def _plain_values(args: dict[str, Any]) -> dict[str, Any]:
 
 #: Keyword arguments that other processes get as they were given.
 Arguments = Annotated[dict[str, Any], AfterValidator(_plain_values)]
+
+
+def _declared_arrays(extras: dict[str, Any]) -> dict[str, Any]:
+    try:
+        declared = Block.of("policy_extras", extras)
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
+    return {name: [list(shape), dtype] for name, shape, dtype in declared.fields}
 
 
 def _parse_fps(value: Any) -> Any:
@@ -169,8 +179,8 @@ class AgentSettings(SettingsGroup):
     policy: Annotated[str, BeforeValidator(import_path)] = Field(
         default="auto",
         description="auto: impala for images, mlp for vectors. Or impala, nature, dqn, tiles, mlp, trained (plays "
-        "Blocks and Catch), random, synthetic, module:factory (net.py:Net) returning an nn.Module, "
-        "sb3:FILE.zip (a saved Stable-Baselines3 model).",
+        "Blocks and Catch), random, synthetic, module:factory (net.py:Net) returning an nn.Module or "
+        "any callable, sb3:FILE.zip (a saved Stable-Baselines3 model).",
         json_schema_extra={"metavar": "NAME"},
     )
     policy_args: Arguments = Field(
@@ -193,6 +203,21 @@ class AgentSettings(SettingsGroup):
         default="own",
         description="Actions of a chunk behind its first. own: the policy gives all. noop, hold: the policy decides "
         "once for a whole chunk; then the world's no-op acts (a key is let go), or the same action goes on.",
+    )
+
+    policy_extras: Annotated[dict[str, Any], AfterValidator(_declared_arrays)] = Field(
+        default_factory=dict,
+        description="Arrays that the policy gives with each action, where it does not declare them itself: as JSON, "
+        '{"logp": [[], "float32"]}, shape and dtype of each.',
+        json_schema_extra={"metavar": "JSON"},
+    )
+    context_ticks: Few = Field(
+        default=COMMITTED_TICKS,
+        description="Ticks behind its frame whose actions a policy is told, if it asks for a context.",
+    )
+    on_policy_error: Literal["end", "miss"] = Field(
+        default="end",
+        description="An inference that raises: ends the run, or gives no action this time, which is counted.",
     )
 
     @property

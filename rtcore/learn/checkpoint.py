@@ -30,6 +30,7 @@ from safetensors.numpy import save_file
 from rtcore.errors import ConfigError
 from rtcore.files.outside import SUMS, check_bytes, has_sums, open_regular, parse_object, read_bytes, write_sums
 from rtcore.files.strict_json import dumps
+from rtcore.spaces.payload import COMMITTED_TICKS
 
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
@@ -70,6 +71,8 @@ class _PolicyOfState(BaseModel):
     act_history: NonNegativeInt = 0
     chunk: PositiveInt = 1
     chunk_rest: str = "own"
+    policy_extras: dict[str, Any] = Field(default_factory=dict)
+    context_ticks: PositiveInt = COMMITTED_TICKS
 
 
 class _State(BaseModel):

@@ -86,6 +86,8 @@ def state_of(
             "act_history": config.history.act_history,
             "chunk": config.agent.chunk,
             "chunk_rest": config.agent.chunk_rest,
+            "policy_extras": plain["policy_extras"],
+            "context_ticks": config.agent.context_ticks,
             "title": policy_title,
         },
         "config": plain,

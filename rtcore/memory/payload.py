@@ -19,10 +19,11 @@ from rtcore.memory.ring import FrameRing
 from rtcore.memory.segments import Segment, attach_segment, create_segment
 from rtcore.memory.slots import ActionSlots, JobBoard
 from rtcore.spaces import ActionSpec, Block, PolicyNeeds
-from rtcore.spaces.payload import MAX_BLOCK_BYTES
+from rtcore.spaces.payload import CONTEXT_WORDS, MAX_BLOCK_BYTES, UNKNOWN
 
 #: The segment.
 PAYLOAD = "payload"
+_WORKER, _SEED, _TICK, _EPISODE, _IS_FIRST, _DELAY_TICKS, _STATE_TICK, _FEATURES_TICK = range(len(CONTEXT_WORDS))
 
 
 def require_room(needs: PolicyNeeds, action: ActionSpec) -> None:
@@ -67,6 +68,52 @@ class PayloadMemory:
             slots.carry([[buffer[at : at + layout.payload_bytes] for at in pair] for pair in places])
         if layout.kept_bytes:
             ring.keep(self.needs.kept, buffer[layout.kept_at :], layout.kept_stride_bytes)
+
+
+class ContextStage:
+    """Puts a job's context into a policy's memory, and makes it right where another frame was read than was booked.
+
+    Used by one thread. Allocates nothing.
+    """
+
+    def __init__(self, memory: memoryview, block: Block, worker: int, seed: int) -> None:
+        """`memory`: the policy's, (block.nbytes,). `worker`, `seed`: what it is told of these."""
+        self._memory = memory
+        self._words = memory[: 8 * len(CONTEXT_WORDS)].cast("q")
+        arrays = block.views(memory)
+        self._committed, self._mask = arrays.get("committed"), arrays.get("committed_mask")
+        self._worker, self._seed = worker, seed
+
+    def fill(self, context: bytes, *, booked_tick: int, tick: int, episode: int) -> None:
+        """Before an inference.
+
+        Args:
+            context: The job's.
+            booked_tick: Of the frame that it was written for.
+            tick: Of the frame that was read.
+            episode: Of that one.
+        """
+        self._memory[:] = context
+        words = self._words
+        if episode != words[_EPISODE]:
+            # Of another episode: nothing of what it says is about this one.
+            words[_IS_FIRST], words[_STATE_TICK], words[_FEATURES_TICK] = 1, -1, -1
+            if self._mask is not None:
+                self._mask[:] = UNKNOWN
+        elif tick != booked_tick:
+            words[_IS_FIRST] = 0
+            self._forget_before(tick - booked_tick)
+        words[_DELAY_TICKS] -= tick - booked_tick
+        words[_WORKER], words[_SEED], words[_TICK], words[_EPISODE] = self._worker, self._seed, tick, episode
+
+    def _forget_before(self, ticks: int) -> None:
+        """The actions that led to a newer frame are in it."""
+        if self._mask is None or self._committed is None:
+            return
+        left = max(0, len(self._mask) - ticks)
+        for array in (self._committed, self._mask):
+            array[:left] = array[len(array) - left :]
+        self._mask[left:] = UNKNOWN
 
 
 def layout_of_payload(needs: PolicyNeeds, action: ActionSpec, run: Layout) -> PayloadLayout:

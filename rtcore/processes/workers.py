@@ -19,7 +19,15 @@ from rtcore.memory.shared import Phase
 from rtcore.memory.trace import TraceKind
 from rtcore.memory.waiting import WakeUps
 from rtcore.memory.weights import ParamStore, attach_store, create_store
-from rtcore.messages import KeepsOwnWeights, LeavesItsSpace, WeightSizes, WeightsMade, WeightsWanted, WorkerBoot
+from rtcore.messages import (
+    KeepsOwnWeights,
+    LeavesItsSpace,
+    PolicyRaised,
+    WeightSizes,
+    WeightsMade,
+    WeightsWanted,
+    WorkerBoot,
+)
 from rtcore.processes.holders import HolderProcesses
 from rtcore.processes.launcher import Child, Launch, RunParts
 from rtcore.processes.restarts import Death, Ending, Places
@@ -209,6 +217,11 @@ class WorkerProcesses:
             self.holders.request(child, message, self.params)
         elif isinstance(message, LeavesItsSpace):
             self._leaves_space(message.what)
+        elif isinstance(message, PolicyRaised):
+            _log.warning(
+                f"{child.who}: an inference gave no action (on-policy-error is miss; more of them are counted): "
+                f"{message.what}"
+            )
         elif isinstance(message, KeepsOwnWeights):
             self.holders.note_private(child, message.device, message.why)
         else:

@@ -81,6 +81,7 @@ def _worker(shared: SharedRun, about: RunDescription, index: int, with_memory: b
         publish_to_read_ns=shapes["publish_to_read_ns"].snapshot(),
         restarts=control["restarts"],
         lapped_frames=status["lapped_frames"],
+        policy_errors=status["policy_errors"],
         pss_mb=pss_mb(pid) if with_memory else math.nan,
     )
 

@@ -61,6 +61,7 @@ class WorkerStats:
     restarts: int
     lapped_frames: int
     pss_mb: float
+    policy_errors: int = 0
 
 
 @dataclass(frozen=True)
@@ -255,6 +256,7 @@ def _worker(worker: WorkerStats) -> dict[str, Any]:
         "inference_ms": _percentiles(worker.inference_ns, 1e6, (0.5, 0.99), with_max=True),
         "restarts": worker.restarts,
         "lapped_frames": worker.lapped_frames,
+        "policy_errors": worker.policy_errors,
         "pss_mb": worker.pss_mb,
     }
 

@@ -17,18 +17,20 @@ import numpy as np
 from rtcore.channel import Channel
 from rtcore.clock import NS_PER_US, Clock, MonotonicClock, cpu_time_ns, cpu_wait_ns
 from rtcore.config.resolved import ResolvedRun
+from rtcore.errors import PolicyError, words_of
 from rtcore.host.seeding import seed_generators
 from rtcore.learn.checkpoint import load_weights
 from rtcore.learn.exploration import EpsilonSchedule
 from rtcore.memory.history import History, HistoryReader
 from rtcore.memory.layout import SLOT_ENTRY, TRACE_FIRST_WORKER, FrameHeader
+from rtcore.memory.payload import ContextStage
 from rtcore.memory.segments import attach_semaphore
 from rtcore.memory.shared import Phase, SharedRun, phase_of
 from rtcore.memory.tensors import ParamManifest
 from rtcore.memory.trace import TraceKind
 from rtcore.memory.waiting import Waiting, make_waiting
 from rtcore.memory.weights import ParamStore, attach_store, layout_of
-from rtcore.messages import LeavesItsSpace, WeightSizes, WeightsMade, WorkerBoot, WorkerReady
+from rtcore.messages import LeavesItsSpace, PolicyRaised, WeightSizes, WeightsMade, WorkerBoot, WorkerReady
 from rtcore.realtime import keep_off
 from rtcore.scheduling.jobs import Job
 from rtcore.spaces import ActionSpec, ObservationCheck
@@ -59,6 +61,8 @@ def main(boot: WorkerBoot, channel: Channel) -> None:
         worker_index=index,
         device=run.device_of(index),
         chunk=config.agent.policy_chunk,
+        extras=config.agent.policy_extras,
+        committed_ticks=config.agent.context_ticks,
         history=History.of(config.history),
         share=partial(_share, boot, channel, shared),
     )
@@ -78,6 +82,7 @@ def main(boot: WorkerBoot, channel: Channel) -> None:
     worker.watch = ObservationCheck(
         observation, MonotonicClock(), count, lambda what: channel.post(LeavesItsSpace(what))
     )
+    worker.tell = lambda what: channel.post(PolicyRaised(what))
     if config.learning.learn is not None and config.learning.mode != "async":
         from rtcore_workers.learner import LearningTurn  # noqa: PLC0415 - imports torch
 
@@ -202,6 +207,15 @@ class Worker:
         self.learning: LearningTurn | None = None
         self._learns_first = config.learning.mode == "learn-then-infer"
         self._on_gpu = policy.info.device.startswith("cuda")
+        #: Gives the policy what came with its job; None: it takes nothing but the frame.
+        self._stage: ContextStage | None = None
+        if policy.context is not None:
+            block = policy.needs.context(action)
+            self._stage = ContextStage(policy.context, block, index, config.world.seed)
+        self._goes_on_after_errors = config.agent.on_policy_error == "miss"
+        #: Tells the supervisor what the policy raised, the first time.
+        self.tell: Callable[[str], object] = lambda what: None
+        self._has_told = False
         self._actions = np.zeros((config.agent.chunk, *action.shape), action.dtype)
         self._clock = MonotonicClock()
         self._job_seen = shared.jobs.newest(index)
@@ -285,14 +299,14 @@ class Worker:
         clock = self._clock
         read_ns = clock.now_ns()
         cpu_start_ns = cpu_time_ns()
+        timing, payload = self._policy.timing, self._policy.payload
+        if self._stage is not None:
+            self._stage.fill(job.context, booked_tick=job.obs_tick, tick=header.tick, episode=header.episode)
         try:
             self._policy.act(frame_seq=header.frame_seq, out=self._actions, tick=header.tick)
         except Exception as error:
-            if self.watch is None:
-                raise
-            self.watch.bounds.raise_culprit(error, self._policy.observation, _when(job, header))
+            self._failed(error, job, header)
         infer_end_ns = clock.now_ns()
-        timing = self._policy.timing
         # What the planner shares out: time on the device, which on a CPU is the process's own.
         cost_ns = timing.h2d_ns + timing.compute_ns + timing.d2h_ns if self._on_gpu else cpu_time_ns() - cpu_start_ns
         answer = SLOT_ENTRY.new(
@@ -316,7 +330,9 @@ class Worker:
             clipped=timing.clipped,
             policy_checksum=timing.policy_checksum,
             explored=timing.explored,
+            abstained=timing.abstained,
             actions=self._actions.tobytes(),
+            payload=b"" if payload is None else bytes(payload),
         )
         self._slots.write(self._index, answer)
         if self._trace is not None and phase_of(job.phase_seq) is Phase.RUN:
@@ -328,6 +344,21 @@ class Worker:
         # After the answer is out: it delays nothing.
         if self.watch is not None and phase_of(job.phase_seq) is Phase.RUN:
             self.watch.check(self._reader.newest, header.tick)
+
+    def _failed(self, error: Exception, job: Job, header: FrameHeader) -> None:
+        """An inference raised: raise its culprit, or count it and go on without an action."""
+        try:
+            if self.watch is None:
+                raise error
+            self.watch.bounds.raise_culprit(error, self._policy.observation, _when(job, header))
+        except PolicyError as culprit:
+            if not self._goes_on_after_errors:
+                raise
+            self._policy.timing.abstained = 1
+            self._status.add("policy_errors")
+            if not self._has_told:
+                self._has_told = True
+                self.tell(words_of(culprit))
 
     def _trace_answer(self, job: Job, header: FrameHeader, start_ns: int, read_ns: int, infer_end_ns: int) -> None:
         """What this worker did from the end of its last job to now. After the answer is out: it delays nothing."""
@@ -386,7 +417,7 @@ class Worker:
         """A new phase (rehearsal or run) counts from nothing."""
         for histogram in self._histograms.values():
             histogram.clear()
-        for count in ("inferences", "lapped_frames", "checked_frames", "frames_outside"):
+        for count in ("inferences", "lapped_frames", "checked_frames", "frames_outside", "policy_errors"):
             self._status[count] = 0
 
 

@@ -119,6 +119,8 @@ def build_agent(
         worker_index=0,
         device=config.agent.device,
         chunk=config.agent.policy_chunk,
+        extras=config.agent.policy_extras,
+        committed_ticks=config.agent.context_ticks,
         clock=clock,
         history=History.of(config.history),
     )

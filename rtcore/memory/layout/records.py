@@ -106,6 +106,7 @@ class WorkerStatus(NamedTuple):
     learning_since_ns: Annotated[int, "when it began the update it is at, in the sequential modes; 0: it is at none"]
     checked_frames: Annotated[int, "frames it has looked at: whether they lie in the observation space"]
     frames_outside: Annotated[int, "of these, those that do not"]
+    policy_errors: Annotated[int, "inferences that raised, where that gives no action instead of ending the run"]
 
 
 WORKER_STATUS = Record(WorkerStatus, writer="the worker")

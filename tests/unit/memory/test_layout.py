@@ -94,6 +94,7 @@ RECORDS = {
             "learning_since_ns": 72,
             "checked_frames": 80,
             "frames_outside": 88,
+            "policy_errors": 96,
         },
     ),
     "JOB": (

@@ -17,8 +17,9 @@ from typing import Any, Literal
 import numpy as np
 
 from rtcore.errors import ConfigError, PolicyError
+from rtcore.memory.payload import require_room
 from rtcore.spaces import ActionSpec, ObservationSpec
-from rtcore.spaces.payload import CONTEXT_WORDS, MAX_BLOCK_BYTES, Block, PolicyNeeds
+from rtcore.spaces.payload import CONTEXT_WORDS, Block, PolicyNeeds
 from rtcore_workers.policies.base import Array, suggestion
 
 #: Which part of a policy is called: all of it, the slow part of two speeds, or the fast one.
@@ -129,10 +130,10 @@ class Calling:
             return result, _NOTHING
         names = [*(["features"] if self.part == "trunk" else []), "action", *(["state"] if self.has_state else [])]
         items = list(result) if isinstance(result, (tuple, list)) else [result]
-        extras: Mapping[str, Any] = {}
+        extras: Mapping[str, Any] = _NOTHING
         if len(items) == len(names) + 1 and isinstance(items[-1], Mapping):
             extras = items.pop()
-        if len(items) != len(names) or (len(names) == 1 and not extras and items[0] is not result):
+        if len(items) != len(names) or (extras is _NOTHING and len(names) == 1 and items[0] is not result):
             raise self._not_as_expected(result, names)
         if extras.keys() != set(self.needs.extras.names):
             raise self._wrong_extras(extras, self.needs.extras.names)
@@ -155,7 +156,7 @@ class Calling:
     def with_features(self, features: Block, action: ActionSpec) -> Calling:
         """The same, once it is known what the features are."""
         needs = replace(self.needs, features=features)
-        refuse_too_large(needs)
+        require_room(needs, action)
         return replace(self, needs=needs, block=needs.context(action))
 
     def features_in(self, result: Any, array_of: Callable[[Any], Array]) -> Block:
@@ -259,7 +260,7 @@ def calling_of(
         state=Block.like(initial),
         has_head=part != "whole",
     )
-    refuse_too_large(needs)
+    require_room(needs, action)
     return Calling(part, keywords, needs, needs.context(action), initial, what)
 
 
@@ -306,21 +307,6 @@ def extras_of(policy: Any, setting: Mapping[str, Any] | None, what: str) -> Bloc
             "same in both, or one of them alone"
         )
     return declared or wanted
-
-
-def refuse_too_large(needs: PolicyNeeds) -> None:
-    """PolicyError for extras, a state or features that would not fit into a tick."""
-    for name, block in (("extras", needs.extras), ("state", needs.state), ("features", needs.features)):
-        if block.nbytes > MAX_BLOCK_BYTES:
-            raise PolicyError(
-                f"the policy's {name} are {block.nbytes} bytes ({', '.join(block.names)}); expected at most "
-                f"{MAX_BLOCK_BYTES}: they are copied within a tick. Give smaller ones"
-            )
-    if needs.payload.nbytes > MAX_BLOCK_BYTES:
-        raise PolicyError(
-            f"extras, state and features of the policy are {needs.payload.nbytes} bytes together; expected at most "
-            f"{MAX_BLOCK_BYTES}: they are copied within a tick. Give smaller ones"
-        )
 
 
 def leaves(what: str, value: Any) -> dict[str, Any]:

@@ -21,7 +21,7 @@ TRAINED = "trained"
 #: Where it plays, and the name of its weights.
 TRAINED_GAMES = {"rtcore/Blocks-v0": "blocks", "rtcore/Catch-v0": "catch"}
 #: How it is asked: what it sees, and what becomes of its answer.
-_HOW = ("obs_history", "obs_every", "act_history", "chunk", "chunk_rest")
+_HOW = ("obs_history", "obs_every", "act_history", "chunk", "chunk_rest", "policy_extras", "context_ticks")
 _FIELDS = ("policy", "policy_args", *_HOW)
 
 

@@ -136,7 +136,7 @@ def make_executor(
         return CallableExecutor(module, observation, clock or MonotonicClock(), past_actions, calling)
     if device == "cpu":
         return CpuExecutor(module, observation, clock or MonotonicClock(), past_actions, calling)
-    return CudaExecutor(module, observation, device, past_actions, copies, calling)
+    return CudaExecutor(module, observation, device, past_actions, copies=copies, calling=calling)
 
 
 class CpuExecutor:

@@ -235,7 +235,7 @@ def _calling(
         raise PolicyError("a policy with think() and act() is no nn.Module; expected one: both parts share its weights")
     trunk = of("trunk")
     frame = np.zeros(observation.shape, observation.np_dtype)
-    thought = output_of(module, observation, frame, past_actions, device, trunk)
+    thought = output_of(module, observation, frame, past_actions, device=device, calling=trunk)
     features = trunk.features_in(thought.result, array_of)
     return (of("head") if is_head else trunk).with_features(features, action)
 

@@ -119,7 +119,14 @@ class Probe:
         """The output for the last of the frames; for that one the global generators begin anew."""
         for frame in frames:
             with the_same_for_all(0):
-                called = output_of(module, self._observation, frame, self._past_actions, self._device, self._calling)
+                called = output_of(
+                    module,
+                    self._observation,
+                    frame,
+                    self._past_actions,
+                    device=self._device,
+                    calling=self._calling,
+                )
         return called.output
 
     def _twin(self) -> nn.Module:
