@@ -159,7 +159,7 @@ def attach_payload(run_id: str, run: Layout, *, readonly: bool = False) -> tuple
         LayoutMismatchError: There is none, or it is not what the manifest in it says.
     """
     segment = attach_segment(run_id, PAYLOAD, readonly=readonly)
-    sizes = Words(PAYLOAD_SIZES, segment.buf, PayloadLayout(0, 0, 0, 0, 0, 0).sizes_at).to_dict()
+    sizes = Words(PAYLOAD_SIZES, segment.buf, PayloadLayout(*[0] * 6).sizes_at).to_dict()
     layout = PayloadLayout(run.max_workers, run.ring_slots, **sizes)
     if layout.num_bytes != len(segment.buf):
         raise LayoutMismatchError(f"{segment.name} has {len(segment.buf)} bytes; expected {layout.num_bytes}")

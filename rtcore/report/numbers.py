@@ -71,7 +71,8 @@ def with_workers(summary: Mapping[str, Any]) -> dict[str, Any]:
     """The summary, and as `all_workers` what its workers have in common: the spread and the sum of their numbers."""
     listed = summary.get("workers")
     workers = [worker for worker in listed if isinstance(worker, dict)] if isinstance(listed, list) else []
-    places: dict[str, tuple[str, ...]] = {key: (key,) for key in ("inferences", "pss_mb", "restarts", "lapped_frames")}
+    plain = ("inferences", "pss_mb", "restarts", "lapped_frames", "policy_errors")
+    places: dict[str, tuple[str, ...]] = {key: (key,) for key in plain}
     places |= {key: ("inference_ms", key) for key in _P50_P99}
     together = {}
     for name, keys in places.items():
@@ -158,6 +159,7 @@ NUMBERS: dict[str, list[Number]] = {
         Number("memory PSS, all", "all_workers.pss_mb.sum", form="1", unit="MB"),
         Number("restarts", "all_workers.restarts.sum", on_terminal=False),
         Number("lapped frames", "all_workers.lapped_frames.sum", "overwritten before they were read", warns=True),
+        Number("policy errors", "all_workers.policy_errors.sum", "raised, and gave no action", warns=True),
         Number("start-up", "startup_s", form="1", unit="s", on_terminal=False),
     ],
     "Episodes": [

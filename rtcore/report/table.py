@@ -191,8 +191,6 @@ def _worker_rows(summary: Mapping[str, Any], slow_workers: Sequence[Mapping[str,
     restarts = sum(worker["restarts"] for worker in workers)
     why = "; ".join(f"{reason}: {count}" for reason, count in reasons.items())
     rows.append(Row("restarts", f"{restarts}{f' ({why})' if why else ''}", "yellow" if restarts else ""))
-    if errors := sum(worker.get("policy_errors", 0) for worker in workers):
-        rows.append(Row("policy errors", f"{errors:,}  inferences that raised and gave no action", "yellow"))
     return rows
 
 

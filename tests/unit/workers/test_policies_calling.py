@@ -247,7 +247,7 @@ class Counts(Base):
 
 @pytest.mark.parametrize(
     ("kind", "names"),
-    [("tensor", ("value",)), ("dict", ("n",)), ("tuple", ("0", "1"))],
+    [("tensor", ("value",)), ("dict", ("n",)), ("tuple", ("part0", "part1"))],
     ids=["tensor", "dict", "tuple"],
 )
 def test_a_state_goes_out_with_the_action_and_comes_back_in_the_context(kind: str, names: tuple[str, ...]):
@@ -297,6 +297,8 @@ class BeginsWith(Base):
         ("HasNoPlaceForIt", {}, r"has initial_state\(\), but forward has no parameter `state`"),
         ("BeginsWith", {"state": {"a": (torch.zeros(1),)}}, "has tuple at 'a'.*not deeper"),
         ("BeginsWith", {"state": {}}, "returned nothing"),
+        ("BeginsWith", {"state": {"value": torch.zeros(1)}}, "dict of value; expected other keys"),
+        ("BeginsWith", {"state": {"a b": torch.zeros(1)}}, "has the name 'a b'.*letters, digits and _"),
         ("BeginsWith", {"state": torch.zeros(1, dtype=torch.bfloat16)}, "bfloat16"),
     ],
 )

@@ -261,7 +261,7 @@ def calling_of(
         has_head=part != "whole",
     )
     require_room(needs, action)
-    return Calling(part, keywords, needs, needs.context(action), initial, what)
+    return Calling(part, keywords, needs, needs.context(action), initial=initial, what=what)
 
 
 def initial_state_of(policy: Any, array_of: Callable[[Any], Array]) -> dict[str, Array]:
@@ -310,13 +310,18 @@ def extras_of(policy: Any, setting: Mapping[str, Any] | None, what: str) -> Bloc
 
 
 def leaves(what: str, value: Any) -> dict[str, Any]:
-    """The arrays of a state or of features by name: its keys, its positions, or `ALONE` for one array."""
+    """The arrays of a state or of features by name: its keys, `part0`, `part1`, ..., or `ALONE` for one array."""
     if isinstance(value, Mapping):
         named = {str(name): leaf for name, leaf in value.items()}
     elif isinstance(value, (tuple, list)):
-        named = {str(at): leaf for at, leaf in enumerate(value)}
+        named = {f"part{at}": leaf for at, leaf in enumerate(value)}
     else:
         named = {ALONE: value}
+    if isinstance(value, Mapping) and named and not isinstance(tree(list(named), named, ""), dict):
+        raise PolicyError(
+            f"{what} of the policy is a dict of {', '.join(named)}; expected other keys: these stand for one tensor and "
+            "for a tuple. Rename them, or return the tensor or the tuple itself"
+        )
     for name, leaf in named.items():
         if isinstance(leaf, (Mapping, tuple, list)) or leaf is None:
             raise PolicyError(
@@ -330,7 +335,7 @@ def tree(names: Sequence[str], arrays: Mapping[str, Any], prefix: str) -> Any:
     """Inverse of `leaves`: one array, a tuple or a dict of the call's own."""
     if tuple(names) == (ALONE,):
         return arrays[prefix + ALONE]
-    if all(name == str(at) for at, name in enumerate(names)):
+    if all(name == f"part{at}" for at, name in enumerate(names)):
         return tuple(arrays[prefix + name] for name in names)
     return {name: arrays[prefix + name] for name in names}
 
