@@ -319,8 +319,8 @@ def leaves(what: str, value: Any) -> dict[str, Any]:
         named = {ALONE: value}
     if isinstance(value, Mapping) and named and not isinstance(tree(list(named), named, ""), dict):
         raise PolicyError(
-            f"{what} of the policy is a dict of {', '.join(named)}; expected other keys: these stand for one tensor and "
-            "for a tuple. Rename them, or return the tensor or the tuple itself"
+            f"{what} of the policy is a dict of {', '.join(named)}; expected other keys: these stand for one tensor "
+            "and for a tuple. Rename them, or return the tensor or the tuple itself"
         )
     for name, leaf in named.items():
         if isinstance(leaf, (Mapping, tuple, list)) or leaf is None:
