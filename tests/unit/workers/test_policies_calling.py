@@ -11,11 +11,12 @@ from gymnasium.spaces import Box, Discrete
 from torch import Tensor, nn
 
 from rtcore.errors import PolicyError
+from rtcore.learn.exploration import EpsilonSchedule
 from rtcore.memory.history import History
 from rtcore.memory.weights import ParamStore
 from rtcore.spaces import ActionSpec, Block, ObservationSpec
 from rtcore.spaces.payload import CONTEXT_WORDS, FACT
-from rtcore_workers.policies import EpsilonSchedule, ExploringPolicy, PaddedPolicy, Policy, fill_chunks, load_policy
+from rtcore_workers.policies import ExploringPolicy, PaddedPolicy, Policy, fill_chunks, load_policy
 from rtcore_workers.weights.shared import connect
 
 pytestmark = pytest.mark.unit
