@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing as mp
 import re
 import warnings
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -33,33 +33,8 @@ if TYPE_CHECKING:
     from rtcore_workers.policies.executors import Executor
     from rtcore_workers.policies.network import NetworkPolicy
 
-HELP = "GPU: host-device copies, CUDA graph against eager, overlap of k worker processes"
-DESCRIPTION = """\
-On one GPU, with the policy and the executor that a worker uses:
-  copies     host to device and back, pinned and pageable memory (torch.utils.benchmark)
-  inference  captured into a CUDA graph against launched eagerly: the whole, its parts by CUDA events, and the rest
-             (launching, waiting, waking up)
-  overlap    k worker processes that infer one after the other without a pause. Throughput, latency of one inference,
-             and the share of perfect overlap: 1 is k times the throughput of one worker, 1/k is taking turns
-
-Processes on one GPU take turns unless NVIDIA MPS runs. Which it was is said, and is in the rows: start or end the
-daemon and measure again to compare.
-
-Without a GPU the command says what it looked for and exits with 0; its JSON has "gpu": null. --device cpu runs the
-same measuring code on CPUs: it shows what CPUs do, never what a GPU would.
-
-The GPU part of this command has not been run on a GPU yet (docs/gpu.md).
-"""
-EXAMPLES = """\
-examples:
-  rtcore-profile gpu                                         the default policy (impala, k=1) on the first GPU
-  rtcore-profile gpu --policy-args k=29 --workers 1,2,4,8    a large network
-  rtcore-profile gpu --device cuda:1 --policy my_package.nets:make_policy --policy-args width=256
-  rtcore-profile gpu --device cpu --workers 1,2              no GPU: the same code on CPUs
-"""
 
 KEYS = ("part", "device", "direction", "memory", "bytes", "mode", "mps", "workers")
-_SIZES = "23040,100800,1048576,6220800,67108864"
 _NUM_ACTIONS = 6
 _NUM_WARM_UP_RUNS = 5
 #: Of copies of each kind [s].
@@ -107,23 +82,6 @@ class Task(NamedTuple):
     sizes: list[int]
     samples: int
     seconds: float
-
-
-def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--device", default="cuda", metavar="DEVICE", help="cuda, cuda:1, auto or cpu [%(default)s]")
-    parser.add_argument("--policy", default="impala", metavar="NAME", help="as for rtcore-run [%(default)s]")
-    parser.add_argument("--policy-args", default="", metavar="K=V,...", help="arguments of the policy")
-    parser.add_argument(
-        "--frame", default="84x84x1", metavar="HxW[xC]", help="the uint8 observation it sees [%(default)s]"
-    )
-    parser.add_argument("--sizes", default=_SIZES, metavar="BYTES,...", help="copies of so many bytes [%(default)s]")
-    parser.add_argument(
-        "--workers", default="1,2,4,8", metavar="K,...", help="workers that overlap; 1 is always measured [%(default)s]"
-    )
-    parser.add_argument(
-        "--seconds", default=2.0, type=float, metavar="S", help="measured time of each number of workers [%(default)s]"
-    )
-    parser.add_argument("--samples", default=200, type=int, metavar="N", help="inferences of each kind [%(default)s]")
 
 
 def run(options: Namespace, console: Console) -> Result:

@@ -19,45 +19,13 @@ from rich.table import Table
 import rtcore
 from rtcore.errors import ConfigError, RtcoreError
 from rtcore.profile.children import Placement, as_publisher, choose, start_fork_server
+from rtcore.profile.commands import FRAMES, GAP_US, LARGE_GAP_US, LIMITS, PEERS, RTCORE, TRANSPORTS
 from rtcore.profile.options import frame_text, parse_frame, whole_numbers
 from rtcore.profile.results import Result, Row, percentiles_us
 from rtcore.profile.session import BLOCK, PRELOAD, Samples, Session, TransportFailed
 from rtcore.profile.transports import Rhythm, RtcoreTransport, Shape, Transport
 from rtcore.profile.views import Column, Steps, draw_lines, new_figure, save, table_of
 
-HELP = "frame to worker and back: latency and cost, beside other transports and the physical limit"
-DESCRIPTION = """\
-Measures, for frames of several sizes and for 1 to 32 readers:
-
-  p50, p99      publish start -> a private copy in the reader process
-  book          what it costs the env process, before the world's step, to post a job to every reader and wake it
-                (rtcore only)
-  publish       what it costs the env process to publish the frame, waking the readers that still sleep included.
-                Not in it: book, and waking ahead of the deadline, while the env process waits for it anyway
-  visible       the part of it until every reader can see the frame (rtcore only; in the JSON as visible_p50_us)
-  slot          an answer on its way back: write start -> read by the env process (rtcore-hybrid and pipe)
-  p50 / limit   p50 as a multiple of c-spin: two C programs over the same ring, compiled on the spot (of c-futex,
-                where there are not enough CPUs for spinning)
-  p50 / best peer
-                p50 as a multiple of the best transport that is not rtcore's
-  missed        frames that a reader never saw, because the next one was there before it had looked
-
-The publisher has the first CPU, the readers the others, for all transports alike (--no-pin: as the kernel likes).
-All transports take turns in one run, 25 frames each. Between two frames the publisher sleeps, as between ticks,
-and waits for nobody: what cannot keep up falls behind, as it would in a run. With several readers, every reader
-gets every frame. A transport whose reader spins is left out by default where there are not enough CPUs for it."""
-EXAMPLES = """\
-examples:
-  rtcore-profile ipc                                       about two minutes
-  rtcore-profile ipc --frames 144x160 --readers 1 --rounds 2000
-  rtcore-profile ipc --frames 84x84x4 --readers 1,8 --transports rtcore-hybrid,pipe,c-spin
-  rtcore-profile ipc --full --json full.json --plot pictures
-  rtcore-profile ipc --baseline old.json --fail-if 'ipc.p99[transport=rtcore-hybrid]>+10%'"""
-
-RTCORE = ("rtcore-hybrid", "rtcore-block", "rtcore-spin")
-PEERS = ("pipe", "queue", "manager", "zmq", "iceoryx2", "faster-fifo")
-LIMITS = ("c-spin", "c-futex")
-TRANSPORTS = (*RTCORE, *PEERS, *LIMITS)
 #: The frame that most is said about.
 REFERENCE = "144x160"
 _COLUMNS = (
@@ -79,12 +47,8 @@ _NO_CLONE = (
     "run it in a clone"
 )
 _SPINNING = ("rtcore-spin", "manager", "c-spin")
-_FRAMES = ("84x84", "144x160", "210x160x3", "1080x1920x3")
 _READERS = (1, 2, 8, 32)
 _LARGE_BYTES = 1_000_000
-_GAP_US = 4000
-#: A frame of megabytes comes at 60 Hz, not at 200: the slower transports could not keep up at all.
-_LARGE_GAP_US = 16_000
 #: Left out by default with several readers: slow, and no better for it.
 _ONE_READER_ONLY = ("queue", "manager")
 
@@ -106,25 +70,8 @@ class Cell(NamedTuple):
         return math.prod(self.shape) > _LARGE_BYTES
 
     def rhythm(self, gap_us: int | None, step_us: int) -> Rhythm:
-        usual = _LARGE_GAP_US if self.is_large else _GAP_US
+        usual = LARGE_GAP_US if self.is_large else GAP_US
         return Rhythm(gap_ns=1000 * (usual if gap_us is None else gap_us), step_ns=1000 * step_us)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--frames", metavar="HxW[xC],...", help=f"frame shapes, uint8 [{','.join(_FRAMES)}]")
-    parser.add_argument("--readers", metavar="N,...", help="numbers of readers [1, and 2,8,32 for 144x160]")
-    parser.add_argument("--transports", metavar="NAME,...", help=f"of {', '.join(TRANSPORTS)} [all that suit]")
-    rounds = "500 for 144x160 and one reader, 75 above a megabyte, else 150"
-    parser.add_argument("--rounds", type=int, metavar="N", help=f"frames per transport [{rounds}]")
-    parser.add_argument("--full", action="store_true", help="every size with every number of readers, 1000 frames each")
-    gap = f"sleep between two frames [{_GAP_US}, above a megabyte {_LARGE_GAP_US}]"
-    parser.add_argument("--gap-us", type=int, metavar="US", help=gap)
-    parser.add_argument(
-        "--no-pin",
-        action="store_true",
-        help="leave it to the kernel where publisher and readers run (else: on CPUs of their own)",
-    )
-    parser.add_argument("--step-us", type=int, default=300, metavar="US", help="the world's step, busy [300]")
 
 
 def run(options: argparse.Namespace, console: Console) -> Result:
@@ -172,11 +119,11 @@ def plan_cells(options: argparse.Namespace, num_cpus: int) -> list[Cell]:
     frames = [frame_text(parse_frame(text)) for text in options.frames.split(",")] if options.frames else []
     readers = whole_numbers("--readers", options.readers, 256) if options.readers else []
     if options.full:
-        chosen = [(frame, count) for frame in frames or _FRAMES for count in readers or _READERS]
+        chosen = [(frame, count) for frame in frames or FRAMES for count in readers or _READERS]
     elif frames or readers:
         chosen = [(frame, count) for frame in frames or [REFERENCE] for count in readers or [1]]
     else:
-        chosen = [(frame, 1) for frame in _FRAMES] + [(REFERENCE, count) for count in _READERS[1:]]
+        chosen = [(frame, 1) for frame in FRAMES] + [(REFERENCE, count) for count in _READERS[1:]]
     cells = []
     for frame, count in chosen:
         cell = Cell(frame, count, _chosen_transports(options, count, num_cpus), 0)

@@ -9,7 +9,7 @@ compared. The two copies to and from a device have not been run on a GPU; on a C
 from __future__ import annotations
 
 import tempfile
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -35,31 +35,6 @@ from rtcore.report.perfetto.events import Events, Ints, find, job_keys, map_spoo
 from rtcore.report.perfetto.writer import require_perfetto
 from rtcore.results.out_folder import OutFolder
 from rtcore.runtime.runtime import Runtime
-
-HELP = "where each action of a real run spent its time, from the frame to the tick that applies it"
-DESCRIPTION = """\
-Starts a real run with tracing on and splits the way of every applied action into stages that follow one another:
-
-  publish         the env process copies the frame into shared memory
-  wake            the worker notices it (with expected-time or free-running: or becomes idle). 0 where it was
-                  spinning and saw the frame before the env process had looked at the clock
-  read            the worker copies the frame into its own memory
-  host-to-device  the observation goes to the GPU (0 on a CPU)
-  inference       the policy, padding included
-  device-to-host  the action comes back from the GPU (0 on a CPU)
-  write           the answer goes into the worker's slot
-  wait-for-due    the answer is there; its tick is not yet
-  dispatch        the tick collects the answers and decides
-
-An action counts once, where it is first applied. Takes every flag of rtcore-run (see rtcore-run --help); without
---ticks and --duration the run lasts 10 s. With --out DIR the run's folder is kept, else nothing is."""
-EXAMPLES = """\
-examples:
-  rtcore-profile path                                        the built-in game and network, 10 s
-  rtcore-profile path --policy-args k=1,pad_ms=100           as a larger network would play it
-  rtcore-profile path --stagger expected-time --plot plots   each action as soon as it is ready; plots/path.png
-  rtcore-profile path --env-id CartPole-v1 --policy mlp --fps 100 --json path.json"""
-TAKES_RUN_FLAGS = True
 
 STAGES = (
     "publish",
@@ -95,10 +70,6 @@ class Actions:
         """Stages of the actions, each where it was first applied."""
         chosen: Ints = self.stages_ns[self.first_use]
         return chosen
-
-
-def add_arguments(parser: ArgumentParser) -> None:
-    """None of its own: the flags of rtcore-run are left to `options.run_flags`."""
 
 
 def run(options: Namespace, console: Console) -> Result:

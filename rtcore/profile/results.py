@@ -12,10 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from rich.console import Console
+from rich.table import Table
 
 from rtcore.errors import ConfigError
 
 Row = dict[str, Any]
+#: What is shown beside a baseline where no condition names a metric.
+_SHOWN_METRICS = ("p50_us", "p99_us")
 _CONDITION = re.compile(
     r"\s*(?P<profile>[a-z]+)\.(?P<metric>\w+)\s*(?:\[(?P<where>[^\]]*)\])?"
     r"\s*(?P<side>>\s*\+?|<\s*-?)\s*(?P<percent>\d+(?:\.\d+)?)\s*%\s*"
@@ -123,7 +127,56 @@ class Comparison(NamedTuple):
     metric: str
     old: float
     new: float | None
-    worse: bool
+
+    @property
+    def is_worse(self) -> bool:
+        """What stopped working is no success."""
+        return self.condition is not None and (self.new is None or self.condition.is_worse(self.old, self.new))
+
+
+class Baseline:
+    """An earlier result to compare with, if there is one, and what may not have become worse since."""
+
+    def __init__(self, path: Path | None, conditions: Sequence[str], profile: str) -> None:
+        """`ConfigError` for a file that is no result of this profile, and for conditions that it cannot tell about."""
+        self._conditions = [Condition.parse(text) for text in conditions]
+        if conditions and path is None:
+            raise ConfigError(
+                "--fail-if needs something to compare with: --baseline OLD.json, written by --json earlier"
+            )
+        self.content = None if path is None else load_result(path)
+        if self.content is not None and self.content["profile"] != profile:
+            raise ConfigError(f"--baseline {path}: of {self.content['profile']!r}, expected {profile!r}")
+        for condition in self._conditions:
+            condition.rows_of(self.content or {})
+
+    def finds_worse(self, result: Result, machine: Mapping[str, Any], console: Console) -> bool:
+        """Print both side by side; whether a condition says that the result is worse."""
+        if self.content is None:
+            return False
+        then = self.content.get("machine", {})
+        names = ("host", "kernel", "cpu_model", "usable_cpus")
+        if differs := [name for name in names if then.get(name) != machine.get(name)]:
+            console.print(f"the baseline is of another machine: {', '.join(differs)} differ", style="yellow")
+        if new := unmatched(result, self.content):
+            words = f"{new} of {len(result.rows)} rows are not in the baseline and are not compared"
+            console.print(words, style="yellow")
+        if not self._conditions:
+            if found := differences(result, self.content):
+                console.print(_table_of(result, found))
+                console.print("shown only: give --fail-if to have a change end in exit code 3", style="dim")
+            else:
+                names_shown = ", ".join(_SHOWN_METRICS)
+                console.print(
+                    f"nothing is compared: no {names_shown} in common with the baseline; name a metric with --fail-if"
+                )
+            return False
+        found = [one for condition in self._conditions for one in compare(result, self.content, condition)]
+        console.print(_table_of(result, found))
+        worse = sum(one.is_worse for one in found)
+        how = f"[bold red]worse than the baseline in {worse} of {len(found)}[/]"
+        console.print(how if worse else "not worse than the baseline")
+        return worse > 0
 
 
 def load_result(path: Path) -> dict[str, Any]:
@@ -131,24 +184,27 @@ def load_result(path: Path) -> dict[str, Any]:
     try:
         found: Any = json.loads(path.read_text())
     except OSError as error:
-        raise ConfigError(f"--baseline {path}: {error.strerror or error}; expected a file written by --json") from error
+        why = error.strerror or str(error)
     except ValueError as error:
-        raise ConfigError(f"--baseline {path}: not JSON ({error}); expected a file written by --json") from error
-    rows = found.get("rows") if isinstance(found, dict) else None
-    if not isinstance(rows, list) or "profile" not in found:
-        raise ConfigError(f"--baseline {path}: no profile and rows in it; expected a file written by --json")
-    for what, each in [*(("row", row) for row in rows), ("machine", found.get("machine", {}))]:
-        if not isinstance(each, dict):
-            raise ConfigError(f"--baseline {path}: a {what} that is {each!r:.40}; expected a file written by --json")
-    return dict(found)
+        why = f"not JSON ({error})"
+    else:
+        rows = found.get("rows") if isinstance(found, dict) else None
+        if isinstance(rows, list) and "profile" in found:
+            parts = [*(("row", row) for row in rows), ("machine", found.get("machine", {}))]
+            odd = next((part for part in parts if not isinstance(part[1], dict)), None)
+            if odd is None:
+                return dict(found)
+            why = f"a {odd[0]} that is {odd[1]!r:.40}"
+        else:
+            why = "no profile and rows in it"
+    raise ConfigError(f"--baseline {path}: {why}; expected a file written by --json")
 
 
 def compare(result: Result, baseline: Mapping[str, Any], condition: Condition) -> list[Comparison]:
     """Every row of the baseline that the condition selects and that has the number, beside the same row now.
 
-    A row that has no number now, or is not there at all, is worse: what stopped working is no success. A row that
-    only the new result has is not compared. `ConfigError` where nothing can be compared: another profile, an unknown
-    metric or field, no number in the baseline, no row in common.
+    A row that only the new result has is not compared. `ConfigError` where nothing can be compared: another profile, an
+    unknown metric or field, no number in the baseline, no row in common.
     """
     metric, rows = condition.rows_of(baseline)
     found = _compared(result, rows, metric, condition)
@@ -160,9 +216,9 @@ def compare(result: Result, baseline: Mapping[str, Any], condition: Condition) -
     return found
 
 
-def differences(result: Result, baseline: Mapping[str, Any], metrics: tuple[str, ...]) -> list[Comparison]:
+def differences(result: Result, baseline: Mapping[str, Any]) -> list[Comparison]:
     """The watched rows then and now, for reading; nothing is worse, as no condition says what would be."""
-    return [one for metric in metrics for one in _compared(result, baseline["rows"], metric, None)]
+    return [one for metric in _SHOWN_METRICS for one in _compared(result, baseline["rows"], metric, None)]
 
 
 def unmatched(result: Result, baseline: Mapping[str, Any]) -> int:
@@ -172,16 +228,16 @@ def unmatched(result: Result, baseline: Mapping[str, Any]) -> int:
 
 
 def _compared(result: Result, rows: list[Row], metric: str, condition: Condition | None) -> list[Comparison]:
+    """Rows without the fields that name a row are of another version of rtcore: they are left out."""
     news = {_key(result, row): _number(row.get(metric)) for row in result.rows}
-    found = []
-    for row in rows:
-        old, new = _number(row.get(metric)), news.get(_key(result, row))
-        if old is None or not all(key in row for key in result.keys):  # rows of another version of rtcore
-            continue
-        if (condition is not None and condition.where) or result.watched(row):
-            worse = condition is not None and (new is None or condition.is_worse(old, new))
-            found.append(Comparison(condition=condition, row=row, metric=metric, old=old, new=new, worse=worse))
-    return found
+    is_chosen = condition is not None and bool(condition.where)
+    return [
+        Comparison(condition, row, metric, old, news.get(_key(result, row)))
+        for row in rows
+        if (old := _number(row.get(metric))) is not None
+        and all(key in row for key in result.keys)
+        and (is_chosen or result.watched(row))
+    ]
 
 
 def _number(value: Any) -> float | None:
@@ -191,3 +247,16 @@ def _number(value: Any) -> float | None:
 
 def _key(result: Result, row: Row) -> tuple[str, ...]:
     return tuple(str(row.get(key)) for key in result.keys)
+
+
+def _table_of(result: Result, found: list[Comparison]) -> Table:
+    table = Table("row", "metric", title="Against the baseline", title_justify="left")
+    for name in ("then", "now", "change", "allowed"):
+        table.add_column(name, justify="right")
+    for one in found:
+        change = f"{100 * (one.new / one.old - 1):+.1f}%" if one.old and one.new is not None else "-"
+        allowed = f"{one.condition.change_percent:+g}%" if one.condition is not None else "-"
+        numbers = (f"{one.old:.4g}", "none" if one.new is None else f"{one.new:.4g}", change, allowed)
+        name = ", ".join(f"{key}={one.row.get(key)}" for key in result.keys)
+        table.add_row(name, one.metric, *numbers, style="red" if one.is_worse else "")
+    return table

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -27,34 +27,6 @@ from rtcore.profile.views import Column, Steps, draw_lines, new_figure, save, ta
 from rtcore.report.log import lines_to
 from rtcore.results.snapshot import pss_mb
 from rtcore.runtime.runtime import Runtime
-
-HELP = (
-    "acted fraction, interval CV, lateness, CPU and memory for 1 to 96 synthetic workers, by frame size and tick rate"
-)
-DESCRIPTION = """\
-Three sweeps of short real runs: the number of workers, the tick rate, the frame size. Workers are synthetic (they
-sleep, then answer at random) and so is the world (every byte of a frame is new at each step): the numbers are the
-runtime's own. The inference time is chosen so that all N workers are needed for one action every tick, started at the
-stagger's own even spacing (max-time): N ticks less half a tick, or less 2 ms where that is more.
-
-CPU is in percent of one CPU: of the env process, of all workers together, and of the supervising thread. Memory is
-the proportional set size: `last worker` is what one worker more costs; `total` is env process, workers and fork
-server, PyTorch included, without the program that started them. The env process locks its memory where it may, which
-makes all of PyTorch resident.
-
-With no worker to spare, what else the machine does shows at once: a worker that is held up by more than its slack
-misses its start (`skipped starts`), and its tick goes without an action; where the rehearsal before the run found that
-most are held up, the plan is an action every second tick (`planned stride` 2). `machine busy` is of all CPUs, this run
-included. Measure on an idle machine.
-"""
-EXAMPLES = """\
-examples:
-  rtcore-profile scale                                       all three sweeps, about four minutes
-  rtcore-profile scale --workers 1,8,64 --rates none --frames none
-  rtcore-profile scale --plot plots --json scale.json        with pictures, and for comparing later
-  rtcore-profile scale --baseline scale.json --fail-if 'scale.acted<-2%'
-  rtcore-profile scale --seconds 30 --workers 96             a longer look at many workers
-"""
 
 KEYS = ("sweep", "workers", "rate_hz", "frame_bytes")
 _BASE_RATE = Fraction(60)
@@ -137,27 +109,6 @@ class Case:
 
 
 Measure = Callable[[Case, float, Callable[[str], None]], Row]
-
-
-def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "--workers", default="1,2,4,8,16,32,64,96", metavar="N,...", help="sweep of workers at 60 Hz [%(default)s]"
-    )
-    parser.add_argument(
-        "--rates", default="60,200,500,1000", metavar="HZ,...", help="sweep of tick rates, or none [%(default)s]"
-    )
-    parser.add_argument(
-        "--frames",
-        default="84x84,144x160,210x160x3,1080x1920x3",
-        metavar="HxW[xC],...",
-        help="sweep of uint8 frames at 60 Hz, or none [%(default)s]",
-    )
-    parser.add_argument(
-        "--fixed-workers", default="8", metavar="N", help="workers in the other two sweeps [%(default)s]"
-    )
-    parser.add_argument(
-        "--seconds", default=5.0, type=float, metavar="S", help="measured time of each run [%(default)s]"
-    )
 
 
 def run(options: Namespace, console: Console) -> Result:

@@ -29,25 +29,7 @@ from rtcore.profile.results import Result, Row, percentiles_us
 from rtcore.profile.views import Column, Steps, new_figure, save, table_of
 from rtcore.realtime import prepare_env_process
 
-HELP = "lateness of ticks, idle and under load, normal and SCHED_FIFO, beside cyclictest"
-DESCRIPTION = """\
-Runs the env process's clock (rtcore.clock.TickClock) at a rate and measures how long after its deadline each tick
-starts: on the machine as it is and with busy processes beside it, with normal scheduling and with SCHED_FIFO where
-the kernel grants it. cyclictest (Debian: rt-tests), where installed, takes turns with it at the same rate and
-policy, some seconds each, so that both see the same minute.
-
-cyclictest measures how late a sleeping C thread wakes. The tick clock sleeps to a little before the deadline and
-spins the rest: that hides usual lateness, and not a moment in which the machine gives no CPU at all. A tick whose
-whole period has gone by is not run late but skipped, as in a run, and has no lateness: see the column "skipped"."""
-EXAMPLES = """\
-examples:
-  rtcore-profile tick                                   about a minute and a half
-  rtcore-profile tick --rate 1000 --seconds 30 --load 0 1 kHz, idle only
-  rtcore-profile tick --load 8 --plot pictures          beside eight busy processes
-  rtcore-profile tick --json new.json --baseline old.json --fail-if 'tick.p99[policy=fifo,load=0]>+20%'"""
-
 Policy = Literal["other", "fifo"]
-_GAME_BOY = "4194304/70224"
 _FIFO_PRIORITY = 20
 #: Seconds of the tick clock, then of cyclictest, in turn.
 _TURN_S = 5.0
@@ -73,14 +55,6 @@ class Case(NamedTuple):
 
     policy: Policy
     load: int
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--rate", default=_GAME_BOY, metavar="HZ", help=f"ticks per second [{_GAME_BOY}, a Game Boy]")
-    parser.add_argument("--seconds", type=float, default=10.0, metavar="S", help="of ticks for each case [10]")
-    parser.add_argument("--load", type=int, metavar="N", help="busy processes, beside idle; 0: idle only [one a CPU]")
-    parser.add_argument("--policy", choices=("both", "other", "fifo"), default="both", help="scheduling [both]")
-    parser.add_argument("--no-cyclictest", action="store_true", help="the tick clock alone")
 
 
 def run(options: argparse.Namespace, console: Console) -> Result:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.ipc import why_missing
-from rtcore.cli.profile import SUBCOMMANDS
 from rtcore.clock import MonotonicClock
 from rtcore.profile import ipc, tick
+from rtcore.profile.commands import COMMANDS
 
 # Eleven transports, each with processes of its own: half a minute on a quiet machine.
 pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(660)]
@@ -181,7 +181,7 @@ def test_ctrl_c_in_the_middle_leaves_nothing_behind():
     assert left_behind(process.pid) == []
 
 
-@pytest.mark.parametrize("words", [("--help",), *((name, "--help") for name in SUBCOMMANDS)])
+@pytest.mark.parametrize("words", [("--help",), *((name, "--help") for name in COMMANDS)])
 def test_the_help_teaches_with_examples(words):
     code, output, _ = run(*words)
     assert code == 0

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from rtcore.cli.doctor import _GROUPS, find_needs, main, to_json
+from rtcore.cli.doctor import main
 from rtcore.config.run import make_config
 from rtcore.doctor import container, cpu, gpu, kernel, segments, system
 from rtcore.doctor.checks import Answer, Check, Needs, Status, ok, run_checks, size
+from rtcore.doctor.examination import GROUPS, find_needs, to_json
 from rtcore.doctor.machine import Machine, ProbeError, cpu_list, in_words
 from rtcore.errors import ConfigError
 from rtcore.memory.counters import Words
@@ -147,14 +148,14 @@ def test_a_probe_that_fails_is_an_answer_and_the_next_check_still_runs(
 
 def test_nothing_at_all_in_proc_and_sys_ends_no_check(tmp_path: Path) -> None:
     machine = Described(tmp_path, {}, trials={"realtime": GRANTED})
-    findings = [finding for checks in _GROUPS.values() for finding in run_checks(checks, machine, NEEDS)]
-    assert len(findings) == sum(map(len, _GROUPS.values()))
+    findings = [finding for checks in GROUPS.values() for finding in run_checks(checks, machine, NEEDS)]
+    assert len(findings) == sum(map(len, GROUPS.values()))
     unknown = [finding for finding in findings if finding.answer.status is Status.UNKNOWN]
     assert unknown and all(finding.answer.found.startswith("could not be told: ") for finding in unknown)
 
 
 def test_keys_are_unique() -> None:
-    keys = [check.key for checks in _GROUPS.values() for check in checks]
+    keys = [check.key for checks in GROUPS.values() for check in checks]
     assert len(set(keys)) == len(keys)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from rtcore.cli.profile import main
 from rtcore.errors import ConfigError, PolicyError
 from rtcore.profile import gpu
+from rtcore.profile.commands import add_options
 from rtcore.profile.results import Result
 
 pytestmark = pytest.mark.unit
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.unit
 
 def options(*arguments: str) -> Namespace:
     parser = ArgumentParser()
-    gpu.add_arguments(parser)
+    add_options(parser, "gpu")
     return parser.parse_args(arguments)
 
 

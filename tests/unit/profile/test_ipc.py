@@ -8,6 +8,7 @@ from rich.console import Console
 
 from rtcore.errors import ConfigError
 from rtcore.profile import ipc
+from rtcore.profile.commands import add_options
 from rtcore.profile.results import Result
 from rtcore.profile.session import Samples
 from rtcore.profile.transports import ring_layout
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.unit
 
 def cells_of(*words, num_cpus=2):
     parser = argparse.ArgumentParser()
-    ipc.add_arguments(parser)
+    add_options(parser, "ipc")
     return ipc.plan_cells(parser.parse_args(words), num_cpus)
 
 
@@ -52,7 +53,7 @@ def test_a_reader_that_spins_needs_a_cpu_of_its_own():
 
 def spinning_left_out(*words, num_cpus=2):
     parser = argparse.ArgumentParser()
-    ipc.add_arguments(parser)
+    add_options(parser, "ipc")
     options = parser.parse_args(words)
     return ipc.spinning_left_out(options, ipc.plan_cells(options, num_cpus), num_cpus)
 

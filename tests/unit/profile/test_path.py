@@ -1,6 +1,6 @@
 """How `rtcore-profile path` splits an action's way: hand-written events with known stages."""
 
-from argparse import ArgumentParser
+from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -115,11 +115,7 @@ def test_waiting_that_passes_for_inference_is_named():
 
 
 def options(*flags):
-    parser = ArgumentParser()
-    path.add_arguments(parser)
-    parsed = parser.parse_args([])
-    parsed.run_flags = list(flags)
-    return parsed
+    return Namespace(run_flags=list(flags))
 
 
 def test_a_virtual_clock_is_refused():

@@ -15,6 +15,7 @@ from rtcore.config.resolved import resolve
 from rtcore.errors import ConfigError, PolicyError, SharedMemoryError
 from rtcore.loop.world import make_environment
 from rtcore.profile import scale
+from rtcore.profile.commands import add_options
 from rtcore.profile.options import parse_frame
 from rtcore.profile.results import Result
 from rtcore.profile.scale import Case, describe
@@ -28,7 +29,7 @@ FRAME = (144, 160)
 
 def options(*arguments: str) -> Namespace:
     parser = ArgumentParser()
-    scale.add_arguments(parser)
+    add_options(parser, "scale")
     return parser.parse_args(arguments)
 
 

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from rtcore.errors import ConfigError
 from rtcore.profile import tick
+from rtcore.profile.commands import add_options
 from rtcore.profile.results import Result
 from rtcore.profile.views import Steps
 
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.unit
 
 def plan_of(*words):
     parser = argparse.ArgumentParser()
-    tick.add_arguments(parser)
+    add_options(parser, "tick")
     return tick._plan(parser.parse_args(words))
 
 
