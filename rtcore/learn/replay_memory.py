@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from rtcore.learn.priorities import Priorities
 from rtcore.learn.transitions import Transition, TransitionBuilder, TransitionCounts
 from rtcore.memory.history import History
 from rtcore.memory.ring import FrameRing, ReadStatus
@@ -28,8 +29,13 @@ class Batch(NamedTuple):
     obs, next_obs (N, *frame_shape) of the frame's dtype, or (N, h+1, *frame_shape) oldest first with an `obs_history`
     of h; of a Dict world each is a dict of such arrays, the parts by name, which share one memory. action (N,
     *action_shape) of the action's dtype; reward and discount (N,) float32; terminated and truncated (N,) bool; tick,
-    num_ticks, delay_ticks, policy_version, worker, num_decisions (N,) int64. past_actions and next_past_actions (N, m,
-    *action_shape) oldest first, or None without an `act_history`.
+    num_ticks, delay_ticks, policy_version, worker, num_decisions, episode (N,) int64. past_actions and
+    next_past_actions (N, m, *action_shape) oldest first, or None without an `act_history`.
+
+    row (N,) int64: numbers of the rows, for `TransitionReader.set_priorities`; decision (N,) int64: numbers of the
+    decisions in the run, in which a gap is what was lost. probability (N,) float64: with which each row was drawn, or
+    None where all are equally likely. extras and state: what the policy gave with each action and what it carried into
+    the decision, arrays (N, ...) by name; None for a policy that has none.
 
     With n-step returns a row is up to n decisions: `reward`, `discount`, `num_ticks` of them all, `next_obs` and the
     two flags of the last, the rest of the first.
@@ -48,8 +54,14 @@ class Batch(NamedTuple):
     policy_version: npt.NDArray[np.int64]
     worker: npt.NDArray[np.int64]
     num_decisions: npt.NDArray[np.int64]
+    episode: npt.NDArray[np.int64]
+    row: npt.NDArray[np.int64]
+    decision: npt.NDArray[np.int64]
     past_actions: npt.NDArray[Any] | None = None
     next_past_actions: npt.NDArray[Any] | None = None
+    probability: npt.NDArray[np.float64] | None = None
+    extras: dict[str, npt.NDArray[Any]] | None = None
+    state: dict[str, npt.NDArray[Any]] | None = None
 
 
 #: What is kept of a transition beside its frames, which stay in the ring. `follows`: it is the decision right after
@@ -59,6 +71,9 @@ _ROW = np.dtype(
         ("obs_seq", np.int64),
         ("next_obs_seq", np.int64),
         ("first_seq", np.int64),
+        ("seq", np.int64),
+        ("decision", np.int64),
+        ("episode", np.int64),
         ("tick", np.int64),
         ("policy_version", np.int64),
         ("reward", np.float64),
@@ -81,6 +96,15 @@ class _Chain(NamedTuple):
     num_ticks: npt.NDArray[np.int64]
     num_decisions: npt.NDArray[np.int64]
     last: Places
+
+
+class _Copied(NamedTuple):
+    """Rows of a batch as they were copied: frames, and what was kept with the ticks (None: nothing is)."""
+
+    chain: _Chain
+    obs: npt.NDArray[Any]
+    next_obs: npt.NDArray[Any]
+    kept: npt.NDArray[Any] | None
 
 
 class TransitionReader:
@@ -133,6 +157,9 @@ class TransitionReader:
         self._digested = np.empty(0, np.int64)
         self._first = 0
         self._end = 0
+        self._taken = 0  #: row that `take` comes to next
+        self._priorities: Priorities | None = None
+        self._weighed_from = self._weighed_to = 0  #: rows that have a priority
         self._last_decision = -2  #: number of the newest row; -2: no row that another could follow
 
     def digest_with(self, digest: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> None:
@@ -201,6 +228,9 @@ class TransitionReader:
             transition.obs_seq,
             transition.next_obs_seq,
             transition.first_seq,
+            transition.seq,
+            transition.decision,
+            transition.episode,
             transition.tick,
             transition.policy_version,
             transition.reward,
@@ -229,9 +259,15 @@ class TransitionReader:
     # -- sampling ------------------------------------------------------------------------------------------
 
     def sample(
-        self, batch_size: int, rng: np.random.Generator, *, n_step: int = 1, reuse: Batch | None = None
+        self,
+        batch_size: int,
+        rng: np.random.Generator,
+        *,
+        n_step: int = 1,
+        reuse: Batch | None = None,
+        prioritized: bool = False,
     ) -> Batch:
-        """Transitions, drawn uniformly, with repetition.
+        """Transitions, drawn with repetition.
 
         Args:
             batch_size: How many.
@@ -240,6 +276,7 @@ class TransitionReader:
                 where the next one is not complete yet. Never across any of these.
             reuse: A batch of the same size that is not needed any more: its `obs` and `next_obs` are overwritten and
                 returned, because allocating memory for a batch of images takes several times as long as copying it.
+            prioritized: Draw rows in proportion to their priorities (`set_priorities`); False: uniformly.
 
         Returns:
             The batch: copies, that stay valid when the ring is overwritten.
@@ -251,24 +288,89 @@ class TransitionReader:
         if batch_size < 1 or n_step < 1:
             raise ValueError(f"batch_size={batch_size}, n_step={n_step}: both must be at least 1")
         self._forget_overwritten()
-        positions, chain = self._choose(batch_size, rng, n_step)
-        obs, next_obs = self._copy_frames(positions, chain, reuse)
+        positions = self._draw(batch_size, rng, prioritized)
+        batch = self._copied(positions, n_step, reuse)
         while (lapped := self._lapped(positions)).any():
             # These rows were overwritten while they were copied: draw them again from the rest.
             again = np.flatnonzero(lapped)
             self.lapped_samples += len(again)
             self._forget_overwritten()
-            positions[again], redone = self._choose(len(again), rng, n_step)
-            for whole, part in zip(chain, redone, strict=True):
-                whole[again] = part
-            obs[again], next_obs[again] = self._copy_frames(positions[again], redone)
-        return self._batch(positions, chain, obs, next_obs)
+            positions[again] = self._draw(len(again), rng, prioritized)
+            _put(self._copied(positions[again], n_step), again, batch)
+        return self._finished(batch, positions, prioritized)
 
-    def _choose(self, count: int, rng: np.random.Generator, n_step: int) -> tuple[Places, _Chain]:
+    def set_priorities(self, rows: Places, priorities: npt.NDArray[Any]) -> None:
+        """Say how likely rows are to be drawn by a prioritized `sample`. Rows that are no longer there are left out.
+
+        Args:
+            rows: (n,) `Batch.row`.
+            priorities: (n,) above 0, to any power already. A new row gets the largest that was ever given.
+
+        Raises:
+            ValueError: A priority is no finite number above 0.
+        """
+        values = np.asarray(priorities, np.float64)
+        if values.shape != rows.shape or not (np.isfinite(values) & (values > 0)).all():
+            raise ValueError(f"priorities {values.ravel()[:8].tolist()}: expected a finite number above 0 for each row")
+        tree = self._weighed()
+        there = (rows >= self._first) & (rows < self._end)
+        tree.set(rows[there] % self._capacity, values[there])
+
+    def take(self, count: int) -> Batch | None:
+        """The next decisions, in the order in which they were applied, each once.
+
+        Args:
+            count: How many. What is overwritten before it is taken is left out and counted (`counts`): the numbers in
+                `Batch.decision` have a gap there.
+
+        Returns:
+            (count, ...) each; None while there are fewer.
+
+        Raises:
+            ValueError: `count` is below 1, or the ring never keeps as many.
+        """
+        if not 1 <= count <= self._capacity - 2:
+            raise ValueError(f"take({count}): expected 1 to {self._capacity - 2}, as many as the ring keeps")
+        self.update()
+        while True:
+            self._forget_overwritten()
+            if self._taken < self._first:
+                self.counts.untaken_decisions += self._first - self._taken
+                self._taken = self._first
+            positions = np.arange(self._taken, self._taken + count)
+            if self._taken + count > self._end:
+                return None
+            batch = self._copied(positions, 1)
+            if not self._lapped(positions).any():
+                self._taken += count
+                return self._finished(batch, positions, False)
+
+    def _draw(self, count: int, rng: np.random.Generator, prioritized: bool) -> Places:
         if not len(self):
             raise NothingToSample("there is no transition to sample from yet: call update() until len() is above 0")
-        positions = rng.integers(self._first, self._end, count)
-        return positions, self._chain(positions, n_step)
+        if not prioritized:
+            return rng.integers(self._first, self._end, count)
+        return self._first + (self._weighed().draw(count, rng) - self._first) % self._capacity
+
+    def _weighed(self) -> Priorities:
+        """The priorities, of exactly the rows that there are."""
+        if self._priorities is None:
+            self._priorities = Priorities(self._capacity)
+        tree, first, end = self._priorities, self._first, self._end
+        gone = np.arange(max(self._weighed_from, self._weighed_to - self._capacity), min(first, self._weighed_to))
+        tree.set(gone % self._capacity, 0.0)
+        tree.set(np.arange(max(self._weighed_to, first), end) % self._capacity, tree.newest)
+        self._weighed_from, self._weighed_to = first, end
+        return tree
+
+    def _copied(self, positions: Places, n_step: int, reuse: Batch | None = None) -> _Copied:
+        """What lies in the ring of these rows. It may be overwritten meanwhile: ask `_lapped` afterwards."""
+        chain = self._chain(positions, n_step)
+        obs, next_obs = self._copy_frames(positions, chain, reuse)
+        kept = None
+        if self._ring.kept:
+            kept = self._ring.gather_kept(self._rows["seq"][positions % self._capacity])
+        return _Copied(chain, obs, next_obs, kept)
 
     def _chain(self, positions: Places, n_step: int) -> _Chain:
         rows = self._rows[positions % self._capacity]
@@ -317,7 +419,8 @@ class TransitionReader:
         rows = self._rows[positions % self._capacity]
         return self._ring.lapped(np.maximum(rows["obs_seq"] - self.history.obs_depth_frames, rows["first_seq"]))
 
-    def _batch(self, positions: Places, chain: _Chain, obs: npt.NDArray[Any], next_obs: npt.NDArray[Any]) -> Batch:
+    def _finished(self, copied: _Copied, positions: Places, prioritized: bool) -> Batch:
+        chain, obs, next_obs, kept = copied
         places, last_places = positions % self._capacity, chain.last % self._capacity
         rows, last_rows = self._rows[places], self._rows[last_places]
         past = next_past = None
@@ -338,8 +441,14 @@ class TransitionReader:
             policy_version=rows["policy_version"].copy(),
             worker=rows["worker"].astype(np.int64),
             num_decisions=chain.num_decisions,
+            episode=rows["episode"].copy(),
+            row=positions,
+            decision=rows["decision"].copy(),
             past_actions=past,
             next_past_actions=next_past,
+            probability=self._priorities.probability(places) if prioritized and self._priorities else None,
+            extras=kept_arrays(kept, "extras"),
+            state=kept_arrays(kept, "state"),
         )
 
     def _past_actions(self, seqs: Places, first_seqs: Places) -> npt.NDArray[Any]:
@@ -351,6 +460,29 @@ class TransitionReader:
     def _as_actions(self, raw: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
         """(..., action_bytes) to (..., *action_shape)."""
         return raw.view(self._action.np_dtype).reshape(*raw.shape[:-1], *self._action.shape)
+
+
+def _put(part: _Copied, at: Places, whole: _Copied) -> None:
+    """Rows of one in place of those of another."""
+    for target, source in zip((*whole.chain, *whole[1:]), (*part.chain, *part[1:]), strict=True):
+        if target is not None:
+            target[at] = source
+
+
+def kept_arrays(kept: npt.NDArray[Any] | None, what: str) -> dict[str, npt.NDArray[Any]] | None:
+    """The arrays `what.NAME` of kept blocks.
+
+    Args:
+        kept: (N,) of the ring's `kept.dtype`; None: nothing is kept.
+        what: "extras" or "state".
+
+    Returns:
+        Copies (N, ...) by name; None if there are none.
+    """
+    if kept is None:
+        return None
+    names = [name for name in kept.dtype.names or () if name.startswith(f"{what}.")]
+    return {name.partition(".")[2]: np.ascontiguousarray(kept[name]) for name in names} or None
 
 
 def _memory_of(frames: Observations) -> npt.NDArray[Any] | None:

@@ -25,6 +25,7 @@ class Transition(NamedTuple):
     `next_obs_seq`: the frame the next decision saw. At the end of an episode there is none: then the frame that it
     would have seen at the same delay (the last one, where the episode terminated: it is not bootstrapped from).
     `first_seq`: the first frame of the episode, or a newer one that is old enough for every history.
+    `seq`: the frame of the tick at which it was first applied, with which what it came with is kept.
     `decision`: number of the decision in the run. Within an episode, the one numbered one higher followed directly.
     """
 
@@ -42,6 +43,7 @@ class Transition(NamedTuple):
     policy_version: int
     episode: int
     first_seq: int
+    seq: int
     decision: int
 
 
@@ -54,6 +56,7 @@ class TransitionCounts:
     unowned_reward: float = 0.0
     lost_decisions: int = 0  #: a frame it saw, or a tick it governed, was overwritten before it was read
     lost_ticks: int = 0
+    untaken_decisions: int = 0  #: complete, but overwritten before `TransitionReader.take` came to them
 
 
 @dataclass
@@ -185,6 +188,7 @@ class TransitionBuilder:
             policy_version=header.policy_version,
             episode=header.episode,
             first_seq=self._first_seq,
+            seq=header.frame_seq,
             decision=decision.decision,
         )
 

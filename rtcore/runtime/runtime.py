@@ -26,6 +26,7 @@ from rtcore.config.run import RuntimeConfig
 from rtcore.errors import WARNING_NOTE, RtcoreError, RtcoreWarning, StartupError
 from rtcore.learn.replay_memory import TransitionReader
 from rtcore.learn.resuming import settings_of
+from rtcore.learn.ticks import TickReader
 from rtcore.memory.segments import files_of
 from rtcore.memory.trace import TraceKind, TraceSpool
 from rtcore.processes.supervisor import Supervisor
@@ -391,13 +392,27 @@ class Runtime:
         """
         return self._sampling.transitions(lambda: self._started, gamma, discount_rewards)
 
-    def sample(self, batch_size: int, *, gamma: float = 0.99, device: str = "cpu") -> Any | None:
+    def sample(
+        self,
+        batch_size: int,
+        *,
+        gamma: float = 0.99,
+        device: str = "cpu",
+        n_step: int = 1,
+        reuse: Any | None = None,
+        prioritized: bool = False,
+    ) -> Any | None:
         """A batch of transitions as torch tensors. Threads take turns.
 
         Args:
-            batch_size: How many, drawn evenly from those that the ring still holds.
+            batch_size: How many, drawn from those that the ring still holds.
             gamma: Discount per tick; each has a `transitions` reader of its own.
             device: Where the tensors are to be. From pinned memory where there is a GPU: a copy to one does not wait.
+            n_step: Chain up to so many decisions that follow each other: `reward`, `discount` and `num_ticks` are of
+                all of them, `next_obs`, `terminated` and `truncated` of the last.
+            reuse: A batch that is not needed any more: on the CPU, and of the same size, its memory is filled again.
+            prioritized: Draw rows by the priorities that `prioritize` gave them; `probability` says how likely each
+                was. False: evenly.
 
         Returns:
             A `Batch` of tensors, (batch_size, ...) each: uint8 frames stay uint8, a Dict world's are a dict of tensors.
@@ -407,7 +422,53 @@ class Runtime:
             ConfigError: The ring can never hold so many.
             StartupError: Tick 0 is not there yet.
         """
-        return self._sampling.sample(lambda: self._started, batch_size, gamma, device)
+        drawn = {"gamma": gamma, "device": device, "n_step": n_step, "reuse": reuse, "prioritized": prioritized}
+        return self._sampling.sample(lambda: self._started, batch_size, **drawn)
+
+    def prioritize(self, rows: Any, priorities: Any, *, gamma: float = 0.99) -> None:
+        """Say how likely transitions are to be drawn by `sample(..., prioritized=True)` from now on.
+
+        Args:
+            rows: (n,) `row` of a batch. What has been overwritten meanwhile is left out.
+            priorities: (n,) above 0, as they are: take their power first, such as (|error| + 1e-6) ** 0.6. A new
+                transition gets the largest that was ever given.
+            gamma: That of the `sample`.
+
+        Raises:
+            ConfigError: A priority is no finite number above 0.
+            StartupError: Tick 0 is not there yet.
+        """
+        self._sampling.prioritize(lambda: self._started, rows, priorities, gamma)
+
+    def take(self, count: int, *, gamma: float = 0.99, device: str = "cpu") -> Any | None:
+        """The next decisions in the order in which they were applied, each once, for algorithms that learn in order.
+
+        Args:
+            count: How many.
+            gamma: Discount per tick; each has a place of its own in the run, from tick 0 on.
+            device: Where the tensors are to be.
+
+        Returns:
+            A `Batch` of tensors as of `sample`; None while there are fewer. What was overwritten before it was taken
+            is left out: it is a gap in `decision`.
+
+        Raises:
+            ConfigError: The ring can never hold so many.
+            StartupError: Tick 0 is not there yet.
+        """
+        return self._sampling.take(lambda: self._started, count, gamma=gamma, device=device)
+
+    def ticks(self) -> TickReader:
+        """Ticks as they happen, from tick 0 on: frame, applied action and header of each, also where nobody acted.
+
+        Returns:
+            An independent reader at each call, to be used by one thread, until the run is closed: `take()` gives all
+            ticks since the last call.
+
+        Raises:
+            StartupError: Tick 0 is not there yet.
+        """
+        return self._sampling.ticks(lambda: self._started)
 
     def publish(self, weights: Mapping[str, Any], *, updates: int = 0, wait_s: float = 2.0) -> int | None:
         """New weights for all workers, from their next inferences on. Any thread; workers never wait for it.

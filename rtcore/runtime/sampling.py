@@ -11,6 +11,7 @@ import numpy as np
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError
 from rtcore.learn.replay_memory import NothingToSample, TransitionReader
+from rtcore.learn.ticks import TickReader
 from rtcore.learn.transitions import TransitionBuilder
 from rtcore.memory.history import History
 from rtcore.processes.supervisor import Supervisor
@@ -20,7 +21,7 @@ Started = Callable[[], Supervisor]
 
 
 class Sampling:
-    """What `Runtime.transitions` and `Runtime.sample` do."""
+    """What `Runtime.transitions`, `sample`, `take` and `ticks` do."""
 
     def __init__(self, config: RuntimeConfig) -> None:
         self._config = config
@@ -48,26 +49,66 @@ class Sampling:
             history=history,
         )
 
-    def sample(self, started: Started, batch_size: int, gamma: float, device: str) -> Any | None:
+    def sample(
+        self,
+        started: Started,
+        batch_size: int,
+        *,
+        gamma: float,
+        device: str,
+        n_step: int,
+        reuse: Any | None,
+        prioritized: bool,
+    ) -> Any | None:
         """See `Runtime.sample`. Threads take turns: they share a reader."""
-        with self._turn:
-            return self._sample(started, batch_size, gamma, device)
+        from rtcore_workers.tensors import to_arrays, to_tensors  # noqa: PLC0415 - imports torch
 
-    def _sample(self, started: Started, batch_size: int, gamma: float, device: str) -> Any | None:
-        reader = self._readers.get(gamma)
-        if reader is None:
-            reader = self._readers[gamma] = self.transitions(started, gamma, True)
-        reader.update()
-        if len(reader) < batch_size:
-            ring_slots = started().shared.layout.ring_slots
-            if batch_size > ring_slots - 2:
-                raise ConfigError(
-                    f"batch_size={batch_size}: ring_slots={ring_slots} never holds as many; raise ring_slots"
-                )
-            return None
+        with self._turn:
+            reader = self._reader(started, gamma)
+            reader.update()
+            self._require_room(started, batch_size)
+            if len(reader) < batch_size:
+                return None
+            old = None if reuse is None or len(reuse.reward) != batch_size else to_arrays(reuse)
+            try:
+                batch = reader.sample(batch_size, self._rng, n_step=n_step, reuse=old, prioritized=prioritized)
+            except NothingToSample:  # all of it was overwritten meanwhile: this process stood still
+                return None
+            return to_tensors(batch, device)
+
+    def take(self, started: Started, count: int, *, gamma: float, device: str) -> Any | None:
+        """See `Runtime.take`."""
         from rtcore_workers.tensors import to_tensors  # noqa: PLC0415 - imports torch
 
-        try:
-            return to_tensors(reader.sample(batch_size, self._rng), device)
-        except NothingToSample:  # all of it was overwritten meanwhile: this process stood still
-            return None
+        with self._turn:
+            self._require_room(started, count)
+            batch = self._reader(started, gamma).take(count)
+            return None if batch is None else to_tensors(batch, device)
+
+    def prioritize(self, started: Started, rows: Any, priorities: Any, gamma: float) -> None:
+        """See `Runtime.prioritize`."""
+        with self._turn:
+            try:
+                self._reader(started, gamma).set_priorities(*(np.asarray(_on_cpu(each)) for each in (rows, priorities)))
+            except ValueError as error:
+                raise ConfigError(str(error)) from error
+
+    def ticks(self, started: Started) -> TickReader:
+        """See `Runtime.ticks`."""
+        supervisor = started()
+        return TickReader(supervisor.shared.ring, supervisor.world.action, supervisor.run_first_frame)
+
+    def _reader(self, started: Started, gamma: float) -> TransitionReader:
+        if gamma not in self._readers:
+            self._readers[gamma] = self.transitions(started, gamma, True)
+        return self._readers[gamma]
+
+    def _require_room(self, started: Started, count: int) -> None:
+        ring_slots = started().shared.layout.ring_slots
+        if count > ring_slots - 2:
+            raise ConfigError(f"batch_size={count}: ring_slots={ring_slots} never holds as many; raise ring_slots")
+
+
+def _on_cpu(values: Any) -> Any:
+    """Tensors of any device, and arrays, as what NumPy takes."""
+    return values.detach().cpu() if hasattr(values, "detach") else values

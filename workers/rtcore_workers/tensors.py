@@ -28,3 +28,12 @@ def to_tensors(batch: Any, device: str = "cpu") -> Any:
         return tensor.to(device, non_blocking=True) if device != "cpu" else tensor
 
     return type(batch)(*map(convert, batch))
+
+
+def to_arrays(batch: Any) -> Any:
+    """The memory behind a NamedTuple of tensors, where it is an array of this process's; None in place of the rest."""
+
+    def convert(tensor: Any) -> Any:
+        return tensor.numpy() if isinstance(tensor, torch.Tensor) and tensor.device.type == "cpu" else None
+
+    return type(batch)(*map(convert, batch))

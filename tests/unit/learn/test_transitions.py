@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from rtcore.config.run import make_config
 from rtcore.learn.replay_memory import TransitionReader
+from rtcore.learn.ticks import TickReader
 from rtcore.learn.transitions import TransitionBuilder
 from rtcore.loop.world import StepResult
 from rtcore.memory.layout import FRAME_HEADER, RING_CONTROL, FrameHeader, Layout
 from rtcore.memory.ring import FrameRing, SequenceRing
 from rtcore.scheduling.dispatch import Source, TickKind
-from rtcore.spaces import ActionSpec
+from rtcore.spaces import ActionSpec, Block, ObservationSpec
 from rtcore.virtual.simulate import Change, Simulation
 
 pytestmark = pytest.mark.unit
@@ -126,6 +127,7 @@ def oracle(rows, gamma, discount_rewards):
                     "policy_version": header.policy_version,
                     "episode": header.episode,
                     "first_seq": episode[0][0].frame_seq,
+                    "seq": header.frame_seq,
                     "decision": first_decision + number,
                 }
             )
@@ -307,3 +309,139 @@ def test_a_stored_transition_takes_at_most_a_tenth_more_than_its_frame():
     reader = TransitionReader(ring, blocks_action, 3, TransitionBuilder())
     header_bytes = FRAME_HEADER.num_bytes + blocks_action.nbytes
     assert (84 * 84 + header_bytes + reader.row_bytes) / (84 * 84) <= 1.1
+
+
+# -- in order, and by priority -------------------------------------------------------------------------------------
+
+
+def test_decisions_are_taken_in_order_each_once_and_what_is_lost_leaves_a_gap_and_is_counted():
+    writer, ring = new_ring(32)
+    reader = TransitionReader(ring, ACTION, 3, TransitionBuilder(0.5))
+    taken, tick = [], 0
+
+    def go_on(count):
+        nonlocal tick
+        for _ in range(count):
+            publish(writer, header_at(tick, kind=episode_kinds(tick)))
+            tick += 1
+
+    assert reader.take(4) is None
+    for _ in range(10):
+        go_on(5)
+        while (batch := reader.take(4)) is not None:
+            assert (batch.obs == (batch.tick - 2)[:, None]).all()
+            taken += batch.tick.tolist()
+    assert taken == list(range(3, 3 + len(taken)))
+    assert reader.counts.untaken_decisions == reader.counts.lost_decisions == 0
+    # Now it looks, but takes nothing for a whole ring, and then is away for another.
+    for _ in range(10):
+        go_on(5)
+        reader.update()
+    after = reader.take(4)
+    assert after.tick[0] > taken[-1] + 1
+    assert after.decision[0] - (len(taken) - 1) - 1 == reader.counts.untaken_decisions == after.tick[0] - taken[-1] - 1
+    go_on(100)
+    lost = reader.take(4).decision[0] - after.decision[-1] - 1
+    assert lost == -4 or lost >= 0
+    assert reader.counts.lost_ticks > 0
+
+
+@pytest.mark.parametrize("count", [0, 31])
+def test_more_than_a_ring_keeps_is_never_waited_for(count):
+    reader = TransitionReader(new_ring(32)[1], ACTION, 3, TransitionBuilder())
+    with pytest.raises(ValueError, match="expected 1 to 30, as many as the ring keeps"):
+        reader.take(count)
+
+
+def test_rows_are_drawn_in_proportion_to_their_priorities_and_new_ones_as_the_largest():
+    writer, ring = new_ring(64)
+    reader = TransitionReader(ring, ACTION, 3, TransitionBuilder())
+    rng = np.random.default_rng(0)
+    for tick in range(24):
+        publish(writer, header_at(tick, kind=episode_kinds(tick)))
+    reader.update()
+    num_rows = len(reader)
+    even = reader.sample(64, rng, prioritized=True)
+    assert even.probability == pytest.approx(1 / num_rows)
+    assert reader.sample(4, rng).probability is None
+    rows = np.arange(num_rows)
+    reader.set_priorities(rows, np.where(rows == 5, 4.0, 0.5))
+    batch = reader.sample(20_000, rng, prioritized=True)
+    total = 4 + 0.5 * (num_rows - 1)
+    counted = np.bincount(batch.row, minlength=num_rows) / len(batch.row)
+    assert counted[5] == pytest.approx(4 / total, abs=0.02)
+    assert counted[rows != 5] == pytest.approx(0.5 / total, abs=0.01)
+    assert batch.probability[batch.row == 5][0] == pytest.approx(4 / total)
+    assert (batch.obs == (batch.tick - 2)[:, None]).all()
+    publish(writer, header_at(24))
+    publish(writer, header_at(25))
+    reader.update()
+    newest = reader.sample(2000, rng, prioritized=True)
+    assert newest.probability[newest.row == num_rows][0] == pytest.approx(4 / (total + 8))
+
+
+def test_rows_that_are_overwritten_are_never_drawn_again_and_their_priorities_are_ignored():
+    writer, ring = new_ring(16)
+    reader = TransitionReader(ring, ACTION, 3, TransitionBuilder())
+    rng = np.random.default_rng(0)
+    old = np.empty(0, np.int64)
+    for tick in range(300):
+        publish(writer, header_at(tick, kind=episode_kinds(tick)))
+        if rng.random() < 0.3:
+            reader.update()
+        if len(reader):
+            batch = reader.sample(8, rng, prioritized=True)
+            assert (batch.obs == (batch.tick - 2)[:, None]).all()
+            assert (batch.probability > 0).all()
+            reader.set_priorities(np.concatenate([batch.row, old]), rng.random(8 + len(old)) + 0.01)
+            old = batch.row
+            weighed = reader._weighed()
+            leaves = weighed._sums[-weighed._leaves :]
+            assert np.count_nonzero(leaves) == len(reader)
+            assert weighed.total == pytest.approx(leaves.sum())
+
+
+@pytest.mark.parametrize("wrong", [0.0, -1.0, np.nan, np.inf])
+def test_a_priority_that_is_no_weight_is_refused(wrong):
+    reader = TransitionReader(new_ring(16)[1], ACTION, 3, TransitionBuilder())
+    with pytest.raises(ValueError, match="expected a finite number above 0 for each row"):
+        reader.set_priorities(np.array([0]), np.array([wrong]))
+
+
+def test_what_the_policy_gave_with_an_action_is_in_batches_and_ticks():
+    kept = Block((("extras.logp", (), "float32"), ("extras.value", (2,), "float64"), ("state.h", (3,), "float32")))
+    observation = ObservationSpec.from_space(spaces.Box(-100, 100, (4,), np.int32))
+    ring = FrameRing.private(observation, ACTION.nbytes, 32, kept)
+    reader, ticks = TransitionReader(ring, ACTION, 3, TransitionBuilder()), TickReader(ring, ACTION)
+    block = np.zeros((), kept.dtype)
+    for tick in range(20):
+        block["extras.logp"], block["extras.value"], block["state.h"] = -tick, tick, tick + 0.5
+        header = header_at(tick, kind=episode_kinds(tick))._replace(frame_seq=ring.next_seq)
+        ring.publish(np.full(4, tick, np.int32), header, bytes(ACTION.nbytes), block.tobytes())
+    batch = reader.take(8)
+    assert batch.extras["logp"].tolist() == (-batch.tick).tolist()
+    assert (batch.extras["value"] == batch.tick[:, None]).all()
+    assert (batch.state["h"] == batch.tick[:, None] + 0.5).all()
+    seen = ticks.take()
+    assert seen.extras["logp"].tolist() == (-seen.rows["tick"]).tolist()
+
+
+def test_ticks_are_taken_in_order_each_once_and_the_lost_ones_are_counted():
+    writer, ring = new_ring(16)
+    reader = TickReader(ring, ACTION)
+    assert reader.take() is None
+    for tick in range(10):
+        publish(writer, header_at(tick, kind=episode_kinds(tick)))
+    first = reader.take(4)
+    assert first.rows["tick"].tolist() == [0, 1, 2, 3]
+    assert (first.frames == first.rows["tick"][:, None]).all()
+    assert first.rows["kind"].tolist()[:1] == [TickKind.RESET]
+    rest = reader.take()
+    assert rest.rows["tick"].tolist() == list(range(4, 10))
+    assert rest.rows["action"][:, 0] == pytest.approx(rest.rows["tick"] / 1000)
+    assert reader.take() is None
+    for tick in range(10, 60):
+        publish(writer, header_at(tick))
+    late = reader.take()
+    assert late.lost > 0
+    assert late.rows["tick"].tolist() == list(range(10 + late.lost, 60))

@@ -78,6 +78,7 @@ def batch_of(rng: np.random.Generator, size: int, **fixed: Any) -> Batch:
         "terminated": rng.random(size) < 0.3,
         "truncated": rng.random(size) < 0.3,
         **dict.fromkeys(("tick", "num_ticks", "delay_ticks", "policy_version", "worker", "num_decisions"), zeros),
+        **dict.fromkeys(("episode", "row", "decision"), zeros),
     }
     return Batch(**{**fields, **fixed})
 

@@ -1,0 +1,67 @@
+"""A run's ticks in order, as they happen: frame, applied action and header of each."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from rtcore.learn.replay_memory import Observations, kept_arrays
+from rtcore.memory.ring import FrameRing
+from rtcore.spaces import ActionSpec
+
+#: After it was lapped, a reader leaves the writer this share of the ring as a lead: it would be lapped again at once.
+_LEAD_SHARE = 4
+
+
+class Ticks(NamedTuple):
+    """Ticks one after another, as arrays of one row each. Copies.
+
+    frames (N, *frame_shape), of a Dict world a dict of the parts; rows (N,): a structured array with the fields of
+    `FrameHeader` (`rows["tick"]`, `rows["reward"]`, `rows["kind"]`, ...) and `rows["action"]`, what was applied.
+    extras: what the policy gave with that action, by name, or None. lost: ticks before these that were overwritten
+    before they were read.
+    """
+
+    frames: Observations
+    rows: npt.NDArray[Any]
+    extras: dict[str, npt.NDArray[Any]] | None
+    lost: int
+
+
+class TickReader:
+    """Reads the ticks of a run's ring, each once. For one thread; it only reads, so it delays nobody.
+
+    Args:
+        ring: The run's frames.
+        action: The world's action space as bytes.
+        first_frame: Number of the first frame to read.
+    """
+
+    def __init__(self, ring: FrameRing, action: ActionSpec, first_frame: int = 0) -> None:
+        self._ring = ring
+        self._row = ring.row_dtype(np.dtype((action.np_dtype, action.shape)))
+        self._next = first_frame
+
+    def take(self, most: int | None = None) -> Ticks | None:
+        """All ticks since the last call.
+
+        Args:
+            most: At most so many, the oldest of them; None: no limit.
+
+        Returns:
+            The ticks; None if there are none.
+        """
+        ring, lost = self._ring, 0
+        while (count := ring.sequence.newest() + 1 - self._next) > 0:
+            count = min(count, ring.sequence.num_slots, most or count)
+            rows, frames = np.empty(count, self._row), ring.empty_frames(count)
+            kept = np.empty(count, ring.kept.dtype) if ring.kept else None
+            if not ring.copy_rows(self._next, rows, frames, kept):
+                self._next += count
+                return Ticks(ring.unpack(frames), rows, kept_arrays(kept, "extras"), lost)
+            resume = ring.sequence.newest() + 1 - ring.sequence.num_slots * (_LEAD_SHARE - 1) // _LEAD_SHARE
+            lost += resume - self._next
+            self._next = resume
+        return None
