@@ -464,7 +464,8 @@ class TransitionReader:
 
 def _put(part: _Copied, at: Places, whole: _Copied) -> None:
     """Rows of one in place of those of another."""
-    for target, source in zip((*whole.chain, *whole[1:]), (*part.chain, *part[1:]), strict=True):
+    arrays: list[tuple[Any, Any]] = [*zip(whole.chain, part.chain, strict=True), *zip(whole[1:], part[1:], strict=True)]
+    for target, source in arrays:
         if target is not None:
             target[at] = source
 

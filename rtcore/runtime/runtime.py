@@ -422,8 +422,15 @@ class Runtime:
             ConfigError: The ring can never hold so many.
             StartupError: Tick 0 is not there yet.
         """
-        drawn = {"gamma": gamma, "device": device, "n_step": n_step, "reuse": reuse, "prioritized": prioritized}
-        return self._sampling.sample(lambda: self._started, batch_size, **drawn)
+        return self._sampling.sample(
+            lambda: self._started,
+            batch_size,
+            gamma=gamma,
+            device=device,
+            n_step=n_step,
+            reuse=reuse,
+            prioritized=prioritized,
+        )
 
     def prioritize(self, rows: Any, priorities: Any, *, gamma: float = 0.99) -> None:
         """Say how likely transitions are to be drawn by `sample(..., prioritized=True)` from now on.

@@ -179,6 +179,20 @@ def test_samples_are_tensors_of_the_frames_own_dtype_and_none_while_there_are_to
         assert batch.action.shape == (16, 3)
         assert torch.allclose(batch.discount, 0.9 ** batch.num_ticks.float(), rtol=1e-5)
         assert batch.terminated.dtype == torch.bool
+        again = runtime.sample(16, gamma=0.9, n_step=3, reuse=batch, prioritized=True)
+        assert again.obs.data_ptr() == batch.obs.data_ptr(), "the memory of a batch that is not needed any more"
+        assert set(again.num_decisions.tolist()) <= {1, 2, 3}
+        runtime.prioritize(again.row, again.reward.abs() + 1, gamma=0.9)
+        assert (runtime.sample(16, gamma=0.9, prioritized=True).probability > 0).all()
+        with pytest.raises(ConfigError, match="finite number above 0"):
+            runtime.prioritize(again.row, again.reward * 0, gamma=0.9)
+        # In order, each once; and every tick, also those of no decision.
+        first, second = runtime.take(5, gamma=0.9), runtime.take(3, gamma=0.9)
+        assert torch.cat([first.decision, second.decision]).tolist() == list(range(8))
+        seen = runtime.ticks().take()
+        assert seen.rows["tick"].tolist() == list(range(len(seen.rows)))
+        assert seen.frames.shape == (len(seen.rows), 12, 10)
+        assert seen.lost == 0
         assert runtime.observation_space == gymnasium.spaces.Box(0, 255, (12, 10), np.uint8)
         assert runtime.action_space == gymnasium.spaces.Box(-2.0, 2.0, (3,), np.float32)
 
