@@ -11,7 +11,7 @@ from rtcore.config.resolved import ResolvedRun
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError, RtcoreError, printable, shortened, words_of
 from rtcore.memory.layout import Layout
-from rtcore.spaces import ActionSpec, ObservationSpec
+from rtcore.spaces import ActionSpec, ObservationSpec, PolicyNeeds
 
 #: Of an error's text and of its traceback, what is shown [characters].
 _TEXT_CHARS = 8_000
@@ -305,6 +305,13 @@ class WeightSizes(Message):
 
 
 @dataclass
+class PolicyNeedsSaid(Message):
+    """From a worker: what its policy takes and gives beside frame and action. Answered by `PayloadMade`."""
+
+    needs: PolicyNeeds
+
+
+@dataclass
 class LeavesItsSpace(Message):
     """From a worker, once: what in the world's observations is not as its space declares."""
 
@@ -378,6 +385,11 @@ class ResetOrder(Message):
 @dataclass
 class WeightsMade(Message):
     """To worker 0: the memory for the weights is there."""
+
+
+@dataclass
+class PayloadMade(Message):
+    """To a worker: the memory for what its policy needs is there."""
 
 
 @dataclass

@@ -212,6 +212,8 @@ class EnvProcess:
     def _tick_through(self, phase: Phase, phase_seq: int) -> None:
         """One rehearsal or the run, from a fresh schedule, a fresh epoch and clean statistics."""
         control, status = self._shared.run_control, self._shared.env_status
+        if control["has_payload"]:
+            self._shared.attach_payload()
         num_ticks = self._run.num_ticks if phase is Phase.RUN else None
         loop, workers, clock, garbage = self._make_loop(phase, phase_seq, num_ticks)
         status["epoch_ns"] = loop.pace.grid.epoch_ns
@@ -274,6 +276,9 @@ class EnvProcess:
             phase_seq=phase_seq,
             resets=self._resets,
             num_ticks=num_ticks,
+            needs=shared.payload.needs if shared.payload is not None else None,
+            action=self._world.action,
+            seed=config.world.seed,
         )
 
         def before_spin() -> None:

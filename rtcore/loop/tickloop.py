@@ -14,11 +14,13 @@ from typing import Any, Protocol
 
 from rtcore.clock import Clock, Overrun, TickGrid, TickPace, TickPlan
 from rtcore.errors import EnvironmentFailed
+from rtcore.loop.carrying import NOTHING, CameWith, Carrying
 from rtcore.loop.world import StepResult, World
 from rtcore.memory.layout import FRAME_HEADER, FrameHeader
 from rtcore.scheduling.dispatch import Decision, Dispatcher, Source, TickKind
 from rtcore.scheduling.jobs import Answer, Job, JobRow
 from rtcore.scheduling.schedule import OnReset
+from rtcore.spaces import ActionSpec, PolicyNeeds
 
 #: Shorter ticks than this need no waking ahead: the machine never gets to sleep.
 _PREWAKE_PERIOD_NS = 4_000_000
@@ -44,8 +46,8 @@ class Workers(Protocol):
         """Book jobs; called before their frame exists, so that waking up costs no time later."""
         ...
 
-    def publish(self, frame: Any, header: FrameHeader, action: bytes) -> object:
-        """Make a frame and its record visible."""
+    def publish(self, frame: Any, header: FrameHeader, action: bytes, kept: bytes = b"") -> object:
+        """Make a frame and its record visible, and what stays with its tick."""
         ...
 
     def announce(self, jobs: Sequence[Job]) -> None:
@@ -111,6 +113,7 @@ class TickLoop:
 
     `on_reset`: "hold" keeps a new episode on its first frame until the first action for it is due; "run" lets
     the world move on without the agent meanwhile. `overrun`: what follows a tick that took too long (`TickPace`).
+    `needs`: what the policy takes and gives beside frame and action; None: nothing. `seed`: that it is told of.
     `resets`: an episode begins when it is asked for, not by itself; whoever calls `run_tick` does not while
     `awaits_reset` says that nobody has asked. `num_ticks`: after so many nobody calls it any more; None: not known.
     """
@@ -130,6 +133,9 @@ class TickLoop:
         phase_seq: int = 0,
         resets: Resets | None = None,
         num_ticks: int | None = None,
+        needs: PolicyNeeds | None = None,
+        action: ActionSpec | None = None,
+        seed: int = 0,
     ) -> None:
         self.world = world
         self.pace = TickPace(grid, overrun, num_ticks)
@@ -152,6 +158,16 @@ class TickLoop:
         # Of ticks at which nothing acts: the no-op, where the world has one. What stands in elsewhere may be random.
         no_action = getattr(world, "noop", None)
         self._idle_action = world.encode(world.stand_in()[0] if no_action is None else no_action)
+        self._carrying: Carrying | None = None
+        if needs and action is not None:
+            self._carrying = Carrying(
+                needs,
+                action,
+                seed=seed,
+                idle_action=self._idle_action,
+                on_missing=getattr(world, "on_missing", "noop"),
+                holds=self._hold,
+            )
 
     def run_tick(self) -> None:
         """Wait for the next tick's deadline, then do everything that belongs to it."""
@@ -170,12 +186,18 @@ class TickLoop:
         if jobs:
             for job in jobs:
                 self.dispatcher.expect(job)
+            if self._carrying is not None:
+                now.jobs = jobs = self._with_contexts(jobs, now.decision, self._carrying)
             self.workers.post(jobs, now.dispatch_ns)
         now.booked_ns = clock.now_ns()
 
         action = self._advance_world(now)
-        now.header = self._header(now, clock.now_ns())
-        self.workers.publish(now.result.frame, now.header, action)
+        came_with = NOTHING
+        if self._carrying is not None:
+            came_with = self._carrying.came_with(now.decision.offer)
+            self._carrying.applied = action
+        now.header = self._header(now, clock.now_ns(), came_with)
+        self.workers.publish(now.result.frame, now.header, action, came_with.kept)
         now.published_ns = clock.now_ns()
         if jobs:
             self.workers.announce(jobs)
@@ -223,6 +245,8 @@ class TickLoop:
             tau_ns = self.pace.elapsed_ns(job.obs_tick, answer.write_ns)
             self.schedule.complete(job.worker, tau_ns)
             self.dispatcher.offer(job, answer, tick)
+            if self._carrying is not None and answer.episode == self.dispatcher.episode and not answer.abstained:
+                self._carrying.take(answer)
             self.recorder.answer_taken(answer)
         for worker, up in self.workers.membership():
             lost = None
@@ -240,8 +264,20 @@ class TickLoop:
             return self.dispatcher.decide(tick)
         if self._started:
             self.dispatcher.new_episode(tick)
+        if self._carrying is not None:
+            self._carrying.begin_episode()
         self._started = True
         return Decision(TickKind.RESET)
+
+    def _with_contexts(self, jobs: Sequence[Job], decision: Decision, carrying: Carrying) -> list[Job]:
+        """The jobs booked at this tick, each with what its policy is told."""
+        tick, dispatcher, standing = self.tick, self.dispatcher, carrying.applied
+        if decision.offer is not None:
+            standing = carrying.action_of(decision.offer.answer, decision.chunk_index)
+        return [
+            job._replace(context=carrying.context(job, dispatcher.episode, dispatcher.committed(job, tick), standing))
+            for job in jobs
+        ]
 
     # -- the step ------------------------------------------------------------------------------------------
 
@@ -274,7 +310,7 @@ class TickLoop:
         self._reset_due = result.terminated or result.truncated
         return applied
 
-    def _header(self, now: Tick, publish_ns: int) -> FrameHeader:
+    def _header(self, now: Tick, publish_ns: int, came_with: CameWith) -> FrameHeader:
         """What happened at the tick, with which its frame is published."""
         plan, decision, result, offer = now.plan, now.decision, now.result, now.decision.offer
         answer = offer.answer if offer is not None else None
@@ -305,6 +341,9 @@ class TickLoop:
             phase_seq=self._phase_seq,
             policy_checksum=answer.policy_checksum if answer else 0,
             booked_jobs=len(now.jobs),
+            state_tick=came_with.state_tick,
+            features_tick=came_with.features_tick,
+            features_worker=came_with.features_worker,
         )
 
     # -- after the frame is out ----------------------------------------------------------------------------

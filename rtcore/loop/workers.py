@@ -91,12 +91,13 @@ class SharedWorkers:
                 phase_seq=self._phase_seq,
                 generation=self._up.get(worker, 0),
                 job_seq=board.newest(worker) + 1,
+                context=job.context,
             )
             board.post(booked)
             self._wake[worker]()
 
-    def publish(self, frame: Any, header: FrameHeader, action: bytes) -> int:
-        return self._ring.publish(frame, header, action)
+    def publish(self, frame: Any, header: FrameHeader, action: bytes, kept: bytes = b"") -> int:
+        return self._ring.publish(frame, header, action, kept)
 
     def announce(self, jobs: Sequence[Job]) -> None:
         for job in jobs:

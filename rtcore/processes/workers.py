@@ -22,6 +22,8 @@ from rtcore.memory.weights import ParamStore, attach_store, create_store
 from rtcore.messages import (
     KeepsOwnWeights,
     LeavesItsSpace,
+    PayloadMade,
+    PolicyNeedsSaid,
     PolicyRaised,
     WeightSizes,
     WeightsMade,
@@ -32,6 +34,7 @@ from rtcore.processes.holders import HolderProcesses
 from rtcore.processes.launcher import Child, Launch, RunParts
 from rtcore.processes.restarts import Death, Ending, Places
 from rtcore.scheduling.planner import Plan
+from rtcore.spaces import PolicyNeeds
 
 _log = logging.getLogger(__name__)
 
@@ -112,6 +115,8 @@ class WorkerProcesses:
         #: The weights of the policy's network; None: not made yet, or it has none, or this is closed.
         self.params: ParamStore | None = None
         self.is_closed = False
+        #: What the policy takes and gives beside frame and action; None: no worker has said so yet.
+        self._needs: PolicyNeeds | None = None
         self._parts = parts
         self._config = parts.run.config
         self._shared = shared = parts.shared
@@ -213,6 +218,8 @@ class WorkerProcesses:
             create_store(self._parts.run_id, self._shared.layout, message.sizes)
             self.params = attach_store(self._parts.run_id)
             child.send(WeightsMade())
+        elif isinstance(message, PolicyNeedsSaid):
+            self._take_needs(child, message.needs)
         elif isinstance(message, WeightsWanted) and self.params is not None:
             self.holders.request(child, message, self.params)
         elif isinstance(message, LeavesItsSpace):
@@ -226,6 +233,19 @@ class WorkerProcesses:
             self.holders.note_private(child, message.device, message.why)
         else:
             raise StartupError(f"worker {child.index} sent {message!r:.200} before there were weights")
+
+    def _take_needs(self, child: Child, needs: PolicyNeeds) -> None:
+        """A worker has built its policy: the first one says what memory the run needs, all others the same."""
+        if self._needs is None:
+            if needs:
+                self._shared.make_payload(needs, self._parts.world.action)
+            self._needs = needs
+        if needs != self._needs:
+            raise PolicyError(
+                f"the policy of {child.who} needs {needs}; expected {self._needs}, as of the first worker. Build the "
+                "same policy in each worker"
+            )
+        child.send(PayloadMade())
 
     def _check_holder(self, child: Child) -> None:
         if self.params is not None:

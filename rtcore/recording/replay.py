@@ -192,11 +192,15 @@ class _RecordedJobs:
 
     def feed(self, row: int, dispatcher: Dispatcher) -> None:
         """The answer of this job, or its loss."""
-        job, taken_tick = self._job(row), self._value("taken_tick", row)
-        if self._value("outcome", row) == Outcome.DROPPED_DEAD_WORKER:
+        job, taken_tick, outcome = self._job(row), self._value("taken_tick", row), self._value("outcome", row)
+        if outcome == Outcome.DROPPED_DEAD_WORKER:
             dispatcher.lose(job, taken_tick)
         else:
-            answer = Answer(obs_tick=self._value("obs_tick", row), episode=self._value("episode", row))
+            answer = Answer(
+                obs_tick=self._value("obs_tick", row),
+                episode=self._value("episode", row),
+                abstained=int(outcome == Outcome.ABSTAINED),
+            )
             dispatcher.offer(job, answer, taken_tick)
 
     def check(self, replayed: JobRow, report: Report) -> None:
@@ -313,7 +317,7 @@ class _RecordedWorkers:
     def announce(self, jobs: Sequence[Job]) -> None: ...
     def prewake(self, worker: int) -> None: ...
 
-    def publish(self, frame: Any, replayed: FrameHeader, action: bytes) -> None:
+    def publish(self, frame: Any, replayed: FrameHeader, action: bytes, kept: bytes = b"") -> None:
         recorded, report = self._world.now, self._report
         tick = recorded.header.tick
         for name in TICK_FIELDS:

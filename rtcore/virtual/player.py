@@ -10,6 +10,7 @@ from rtcore.clock import ManualClock
 from rtcore.memory.history import History, HistoryReader
 from rtcore.memory.ring import FrameRing
 from rtcore.memory.weights import Version
+from rtcore.scheduling.jobs import Job
 from rtcore.spaces import ObservationCheck
 from rtcore.virtual.latency import LatencyModel
 from rtcore.virtual.workers import Inference
@@ -60,12 +61,14 @@ class SimPlayer:
         self._weights = weights
         self._watch = watch
         self._timing = getattr(policy, "timing", None)
+        #: What the policy gave with its last actions: its memory.
+        self._payload: memoryview | bytes = getattr(policy, "payload", None) or b""
         self._reader: HistoryReader | None = None
         if policy is not None and ring is not None:
             past_actions = getattr(policy, "past_actions", None)
             self._reader = HistoryReader(ring, history or History(), policy.observation, past_actions)
 
-    def infer(self, number: int, frame_seq: int) -> Inference:
+    def infer(self, number: int, frame_seq: int, job: Job) -> Inference:
         """Job `number`, on frame `frame_seq` of the ring."""
         header = self._reader.read(frame_seq) if self._reader is not None else None
         before_ns = self._clock.now_ns()
@@ -80,8 +83,16 @@ class SimPlayer:
             self._watch.check(self._reader.newest, header.tick)
         timing = self._timing
         clipped, explored = (timing.clipped, timing.explored) if timing is not None else (0, 0)
-        number_and_sum = (version.version, version.checksum) if version is not None else (0, 0)
-        return Inference(self.actions.tobytes(), tau_ns, *number_and_sum, clipped, explored)
+        return Inference(
+            self.actions.tobytes(),
+            tau_ns,
+            payload=bytes(self._payload),
+            abstained=timing.abstained if timing is not None else 0,
+            version=version.version if version is not None else 0,
+            checksum=version.checksum if version is not None else 0,
+            clipped=clipped,
+            explored=explored,
+        )
 
     def tau_ns(self, number: int) -> int:
         """How long job `number` will take, for the plan [ns]: asks the latency model, else the policy itself."""

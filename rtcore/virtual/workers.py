@@ -27,6 +27,8 @@ class Inference(NamedTuple):
 
     actions: bytes
     tau_ns: int
+    payload: bytes = b""
+    abstained: int = 0
     version: int = 0
     checksum: int = 0
     clipped: int = 0
@@ -46,7 +48,7 @@ class Cycle(Protocol):
 
 
 class SimulatedWorkers:
-    """Implements `tickloop.Workers`. `infer(number, frame_seq)` does job `number` on a frame that is published.
+    """Implements `tickloop.Workers`. `infer(number, frame_seq, job)` does job `number` on a frame that is published.
 
     A job starts when its frame is published, or, where its worker is still learning then, when that is over: it uses
     the newest frame of that time. `ring`: where frames go; None where nothing reads them.
@@ -55,7 +57,7 @@ class SimulatedWorkers:
     def __init__(
         self,
         clock: ManualClock,
-        infer: Callable[[int, int], Inference],
+        infer: Callable[[int, int, Job], Inference],
         record: RunRecord,
         *,
         num_workers: int,
@@ -114,12 +116,12 @@ class SimulatedWorkers:
     def post(self, jobs: Sequence[Job], booked_ns: int) -> None:
         """Nothing to wake: `announce` comes at the same virtual instant."""
 
-    def publish(self, frame: Any, header: FrameHeader, action: bytes) -> None:
+    def publish(self, frame: Any, header: FrameHeader, action: bytes, kept: bytes = b"") -> None:
         self._frame_seq = header.frame_seq
         self._frame_tick, self._frame_ns, self._episode = header.tick, header.publish_ns, header.episode
         self._record.add_tick(header, action)
         if self._ring is not None:
-            self._ring.publish(frame, header, action)
+            self._ring.publish(frame, header, action, kept)
 
     def prewake(self, worker: int) -> None:
         """Waking takes no virtual time."""
@@ -151,7 +153,7 @@ class SimulatedWorkers:
         began_ns = start_ns
         if self._cycle is not None:
             began_ns += self._cycle.before_inference(start_ns)
-        done = self._infer(self._booked, self._frame_seq)
+        done = self._infer(self._booked, self._frame_seq, job)
         end_ns = began_ns + done.tau_ns
         answer = Answer(
             obs_tick=self._frame_tick,
@@ -167,7 +169,9 @@ class SimulatedWorkers:
             policy_checksum=done.checksum,
             clipped=done.clipped,
             explored=done.explored,
+            abstained=done.abstained,
             actions=done.actions,
+            payload=done.payload,
         )
         # Ties in time go to the older booking; the generation rides along in the upper half.
         order = (self._generation[worker] << 32) + self._booked

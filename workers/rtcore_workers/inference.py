@@ -30,7 +30,16 @@ from rtcore.memory.tensors import ParamManifest
 from rtcore.memory.trace import TraceKind
 from rtcore.memory.waiting import Waiting, make_waiting
 from rtcore.memory.weights import ParamStore, attach_store, layout_of
-from rtcore.messages import LeavesItsSpace, PolicyRaised, WeightSizes, WeightsMade, WorkerBoot, WorkerReady
+from rtcore.messages import (
+    LeavesItsSpace,
+    PayloadMade,
+    PolicyNeedsSaid,
+    PolicyRaised,
+    WeightSizes,
+    WeightsMade,
+    WorkerBoot,
+    WorkerReady,
+)
 from rtcore.realtime import keep_off
 from rtcore.scheduling.jobs import Job
 from rtcore.spaces import ActionSpec, ObservationCheck
@@ -66,6 +75,10 @@ def main(boot: WorkerBoot, channel: Channel) -> None:
         history=History.of(config.history),
         share=partial(_share, boot, channel, shared),
     )
+    channel.send(PolicyNeedsSaid(policy.needs))
+    channel.expect(PayloadMade, config.faults.startup_timeout_s)
+    if policy.needs:
+        shared.attach_payload()
     # Only now: by default glibc gives freed memory back, and worker 0 has just freed the private copy of the weights.
     keep_freed_memory()
     if config.explores:

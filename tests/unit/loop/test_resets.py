@@ -60,7 +60,7 @@ class Nobody:
 
     def post(self, jobs: Any, booked_ns: int) -> None: ...
 
-    def publish(self, frame: Any, header: FrameHeader, action: bytes) -> None:
+    def publish(self, frame: Any, header: FrameHeader, action: bytes, kept: bytes = b"") -> None:
         self.ticks.append(header.tick)
         self.kinds.append(TickKind(header.kind))
 

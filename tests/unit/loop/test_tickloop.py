@@ -65,7 +65,7 @@ class FakeWorkers:
     def post(self, jobs, booked_ns):
         self.calls.append("post")
 
-    def publish(self, frame, header, action):
+    def publish(self, frame, header, action, kept=b""):
         self.calls.append("publish")
         assert header.frame_seq == len(self.published)
         self.published.append(Published(np.array(frame), header, int(np.frombuffer(action, np.int64)[0])))

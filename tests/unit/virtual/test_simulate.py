@@ -104,7 +104,7 @@ class Lessons:
 def workers_in_turn(clock, changes=()):
     return SimulatedWorkers(
         clock,
-        lambda number, frame_seq: Inference(bytes([frame_seq]), 5 * MS),
+        lambda number, frame_seq, job: Inference(bytes([frame_seq]), 5 * MS),
         RunRecord(None, bytes.hex),
         num_workers=1,
         changes=changes,

@@ -1,0 +1,170 @@
+"""What jobs carry and answers hand back, as the loop moves it: context, carried state, features, extras.
+
+The loop is the only mover. What an answer hands on (its new state, its features) is copied from its payload into the
+contexts of the jobs that are booked after it, so that whatever a worker reads is whole, however many compute at once.
+Pure: no process, no shared memory. Allocates a few short strings of bytes for each job and each answer.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from rtcore.scheduling.dispatch import Committed, Offer, OnMissing
+from rtcore.scheduling.jobs import Answer, Job
+from rtcore.spaces import ActionSpec, PolicyNeeds
+from rtcore.spaces.parts import aligned
+from rtcore.spaces.payload import CONTEXT_WORDS, FACT, HELD, UNKNOWN
+
+_WORDS = struct.Struct(f"<{len(CONTEXT_WORDS)}q")
+_EPISODE, _STATE_TICK = (list(CONTEXT_WORDS).index(name) for name in ("episode", "state_tick"))
+
+
+class CameWith(NamedTuple):
+    """What an applied action came with: the block that stays with its tick, and words of the frame header."""
+
+    kept: bytes = b""
+    state_tick: int = -1
+    features_tick: int = -1
+    features_worker: int = -1
+
+
+#: Of a policy that needs nothing.
+NOTHING = CameWith()
+
+
+class Carrying:
+    """The contexts of one phase: what is carried begins anew with each, so that a rehearsal leaves nothing behind.
+
+    Args:
+        needs: What the policy takes and gives.
+        action: The world's.
+        seed: Of the run.
+        idle_action: What is applied where nothing acts, (action_bytes,).
+        on_missing: What stands in for an action that is not there.
+        holds: Whether the world stands still until an episode's first action; else something stands in meanwhile.
+    """
+
+    def __init__(
+        self,
+        needs: PolicyNeeds,
+        action: ActionSpec,
+        *,
+        seed: int,
+        idle_action: bytes,
+        on_missing: OnMissing,
+        holds: bool,
+    ) -> None:
+        self._seed, self._idle, self._on_missing, self._holds = seed, idle_action, on_missing, holds
+        self._action_bytes, self._num_committed = action.nbytes, needs.committed_ticks
+        self._takes_context = bool(needs.context(action))
+        self._committed = bytearray(aligned(needs.committed_ticks * action.nbytes))
+        self._mask = bytearray(aligned(needs.committed_ticks))
+        extras, state, features = needs.extras.nbytes, needs.state.nbytes, needs.features.nbytes
+        self._state_in_payload = slice(extras, extras + state)
+        self._features_in_payload = slice(extras + state, extras + state + features)
+        in_context = _WORDS.size + len(self._committed) + len(self._mask)
+        self._state_in_context = slice(in_context, in_context + state)
+        self._has_state, self._has_features, self._extras_bytes = bool(state), bool(features), extras
+        self._nothing = CameWith(bytes(extras + state))
+        self._first_state, self._no_features = bytes(state), bytes(features)
+        #: What was applied last, and what a tick without an action repeats where `on_missing` is "repeat".
+        self.applied = idle_action
+        self.begin_episode()
+
+    def begin_episode(self) -> None:
+        """Nothing of the last one is carried on."""
+        self.applied = self._idle
+        self._state, self._state_tick = self._first_state, -1
+        self._features, self._features_tick = self._no_features, -1
+        self._is_first = 1
+
+    def take(self, answer: Answer) -> None:
+        """An answer of this episode came in: carry on what it hands on, if it has seen the newest frame so far.
+
+        Args:
+            answer: Not one that abstained.
+        """
+        payload, obs_tick = answer.payload, answer.obs_tick
+        if self._has_state and obs_tick > self._state_tick:
+            self._state, self._state_tick = payload[self._state_in_payload], obs_tick
+        if self._has_features and obs_tick > self._features_tick:
+            self._features, self._features_tick = payload[self._features_in_payload], obs_tick
+
+    def context(self, job: Job, episode: int, known: Sequence[Committed], standing: bytes) -> bytes:
+        """What a job carries.
+
+        Args:
+            job: Booked at this tick.
+            episode: That goes on.
+            known: What `Dispatcher.committed` says of it.
+            standing: The action that a stand-in repeats, if the next tick has one.
+
+        Returns:
+            A block of `PolicyNeeds.context`.
+        """
+        if not self._takes_context:
+            return b""
+        words = _WORDS.pack(
+            job.worker,
+            self._seed,
+            job.obs_tick,
+            episode,
+            self._is_first,
+            job.due_tick - job.obs_tick,
+            self._state_tick,
+            self._features_tick,
+        )
+        self._is_first = 0
+        if self._num_committed:
+            self._fill_committed(known, job.obs_tick + 1, standing)
+        return b"".join((words, self._committed, self._mask, self._state, self._features))
+
+    def action_of(self, answer: Answer, index: int) -> bytes:
+        """Action `index` of an answer, (action_bytes,)."""
+        begin = index * self._action_bytes
+        return answer.actions[begin : begin + self._action_bytes]
+
+    def came_with(self, offer: Offer | None) -> CameWith:
+        """What stays with the tick at which an answer's action is applied; None: it has none."""
+        if offer is None:
+            return self._nothing
+        extras, context = offer.answer.payload[: self._extras_bytes], offer.job.context
+        if not self._has_state:
+            return CameWith(extras)
+        words = _WORDS.unpack_from(context)
+        if words[_EPISODE] != offer.answer.episode:  # it saw a newer frame, of an episode that it began
+            return CameWith(extras + self._first_state)
+        return CameWith(extras + context[self._state_in_context], words[_STATE_TICK])
+
+    def _fill_committed(self, known: Sequence[Committed], first_tick: int, standing: bytes) -> None:
+        """`committed` and its mask; what is not known is 0 in both."""
+        actions, mask, size, end = self._committed, self._mask, self._action_bytes, self._num_committed
+        at = 0
+        repeated, repeated_mask = standing, FACT
+        for piece in known:
+            at = piece.first_tick - first_tick
+            count = min(piece.num_ticks, end - at)
+            if count <= 0:
+                break
+            value, what = b"", int(piece.known)
+            if piece.answer is not None:
+                begin = piece.chunk_index * size
+                value = piece.answer.actions[begin : begin + count * size]
+                repeated, repeated_mask = value[-size:], what
+            elif what == UNKNOWN:
+                repeated_mask = UNKNOWN
+            elif what == HELD and self._holds:
+                value = self._idle * count
+            elif self._on_missing == "noop":
+                value, what = self._idle * count, FACT
+            elif self._on_missing == "repeat" and repeated_mask != UNKNOWN:
+                value, what = repeated * count, repeated_mask
+            else:
+                what = UNKNOWN
+            actions[at * size : (at + count) * size] = value or bytes(count * size)
+            mask[at : at + count] = bytes((what,)) * count
+            at += count
+        actions[at * size : end * size] = bytes((end - at) * size)
+        mask[at:end] = bytes(end - at)
