@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -11,10 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rtcore.cli.exits import Stopped, say_error
 from rtcore.clock import MonotonicClock
-from rtcore.config.help_text import Parser, add_version
-from rtcore.errors import RtcoreError, SharedMemoryError
+from rtcore.errors import SharedMemoryError
 from rtcore.files.strict_json import dumps
 from rtcore.report.live import LiveFrame, LiveView
 from rtcore.report.table import header_lines
@@ -23,87 +20,12 @@ from rtcore.report.wording import number, share
 from rtcore.watch.attached import AttachedRun, RunState
 from rtcore.watch.visible import RunRow, find_run, list_runs
 
-_DESCRIPTION = """\
-Look at a live run from another terminal: what it consists of, a lane per worker, the ticks, and the numbers.
-
-Any run of this machine can be watched, whatever program started it (rtcore-run, or rtcore.Runtime inside a program
-of your own). A run is visible from the moment its world is made until it is over. Its memory is mapped read-only:
-nothing of the run can be changed or held up. You need to be the user who started it, or root.
-"""
-
-_EPILOG = """\
-examples:
-  rtcore-top                        watch the only run there is, until it is over or Ctrl-C
-  rtcore-top --list                 which runs are there: id, program, world, state
-  rtcore-top 8151-6c6dc0            watch that one; a beginning will do: rtcore-top 8151
-  rtcore-top --once                 print one view and exit
-  rtcore-top --once --json | jq .actions.acted_fraction
-  rtcore-top --list --json | jq -r '.[] | select(.state == "running").run_id'
-  rtcore-top --interval 5 > top.log       not a terminal: a line each time, here every 5 s
-
-exit codes: 0 shown to its end, or ended by Ctrl-C; 1 the run cannot be shown (none is under way, its program is dead,
-another user's, another version of rtcore, broken); 2 wrong use (unknown id, several runs and no id); 143 ended by
-SIGTERM
-"""
-
-_LIVE_INTERVAL_S = 0.5
-_PLAIN_INTERVAL_S = 2.0
-_MIN_INTERVAL_S = 0.1
 #: How often it is checked whether the run has begun, or is over. Each look costs the run a little of its caches.
 _POLL_S = 0.5
 
 
-def run(arguments: list[str]) -> int:
-    """All of it; the exit code."""
-    try:
-        _dispatch(_parse(arguments))
-    except RtcoreError as error:
-        return say_error("rtcore-top", error)
-    except Stopped as stop:
-        if stop.signum != signal.SIGINT:
-            raise
-        # There is no other way to leave a view that follows a run.
-    return 0
-
-
-def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = Parser(
-        prog="rtcore-top",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-    )
-    parser.add_argument("run_id", nargs="?", metavar="RUN_ID", help="a run id or its beginning; default: the only run")
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--list", action="store_true", help="list all runs of this machine and exit")
-    what.add_argument("--once", action="store_true", help="print one view and exit")
-    parser.add_argument("--json", action="store_true", help="with --once or --list: as JSON, for scripts")
-    parser.add_argument(
-        "--interval",
-        type=float,
-        metavar="S",
-        help=f"seconds between two views [{_LIVE_INTERVAL_S} in a terminal, else a line every {_PLAIN_INTERVAL_S}]",
-    )
-    parser.add_argument(
-        "--show-world",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="while watching in a terminal: what the world shows, if that is an image, as half blocks (UTF-8, 60 "
-        "columns and 10 lines or more; in five shades where NO_COLOR is set) [yes]",
-    )
-    add_version(parser)
-    options = parser.parse_args(arguments)
-    if options.json and not (options.list or options.once):
-        parser.error("--json needs --once (one run) or --list (all runs)")
-    if options.list and options.run_id is not None:
-        parser.error(f"--list shows all runs: got RUN_ID {options.run_id!r} too. For one run: --once")
-    if options.interval is not None and (options.list or options.once):
-        parser.error("--interval is for watching: leave it out with --once and --list")
-    if options.interval is not None and not _MIN_INTERVAL_S <= options.interval <= 3600:
-        parser.error(f"--interval {options.interval:g}: expected {_MIN_INTERVAL_S} to 3600 seconds")
-    return options
-
-
-def _dispatch(options: argparse.Namespace) -> None:
+def show(options: argparse.Namespace) -> None:
+    """What the words of `rtcore.cli.top` ask for. `Stopped` by a signal."""
     console = Terminal(highlight=False)
     if options.list:
         _show_list(list_runs(), console, as_json=options.json)
@@ -111,7 +33,7 @@ def _dispatch(options: argparse.Namespace) -> None:
         with AttachedRun.attach(find_run(options.run_id)) as run:
             _show_once(run, console, as_json=options.json)
     else:
-        _watch(find_run(options.run_id), options.interval, console, show_world=options.show_world)
+        _watch(find_run(options.run_id), options.intervals_s, console, show_world=options.show_world)
 
 
 # -- all runs ----------------------------------------------------------------------------------------------
@@ -198,15 +120,13 @@ def _not_yet(run: AttachedRun) -> str:
     return f"{name}: no tick yet"
 
 
-def _watch(run_id: str, interval_s: float | None, console: Console, *, show_world: bool) -> None:
-    """Until the run is over. Its end is shown with its last numbers."""
+def _watch(run_id: str, intervals_s: tuple[float, float], console: Console, *, show_world: bool) -> None:
+    """Until the run is over, with a look so often on a screen, and so often elsewhere; its last numbers at the end."""
     clock = MonotonicClock()
     with AttachedRun.attach(run_id) as run, LiveView(console, clock=clock, show_world=show_world) as view:
-        if interval_s is None:
-            interval_s = _LIVE_INTERVAL_S if view.is_live else _PLAIN_INTERVAL_S
         why = _await_first_tick(run, view, clock)
         if run.has_begun:
-            why = _follow(run, view, clock, int(interval_s * 1e9))
+            why = _follow(run, view, clock, int(intervals_s[not view.is_live] * 1e9))
     console.print(f"run over: {why}", markup=False, soft_wrap=True)
 
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 import rtcore
-from rtcore.cli import topview
+from rtcore.cli import top
 from rtcore.memory.segments import files_of, unlink_all
 from rtcore.watch.attached import RunState
 from rtcore.watch.visible import list_runs, visible_run_ids
@@ -74,7 +74,7 @@ def test_a_run_that_was_killed_with_its_fork_server_is_a_dead_owner(program, cap
         program.wait(30)
         # At once: any run that starts on this machine removes what the dead one left.
         (row,) = [row for row in list_runs() if row.run_id == run_id]
-        assert topview.run([run_id]) == 1
+        assert top.run([run_id]) == 1
         assert row.state is RunState.DEAD_OWNER
         assert row.ticks > 0
         assert f"run {run_id} is dead" in capsys.readouterr().err

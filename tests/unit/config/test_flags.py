@@ -76,7 +76,7 @@ def test_help_shows_every_flag_and_begins_with_the_world(capsys: pytest.CaptureF
 PROGRAMS = {
     "rtcore-run": "rtcore.cli.entry",
     "rtcore-report": "rtcore.cli.report",
-    "rtcore-top": "rtcore.cli.topview",
+    "rtcore-top": "rtcore.cli.top",
     "rtcore-doctor": "rtcore.cli.doctor",
     "rtcore-profile": "rtcore.cli.profile",
     "rtcore-rom": "rtcore.cli.rom",
@@ -86,7 +86,7 @@ PROGRAMS = {
 def output_of(module: str, words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     found = importlib.import_module(module)
     with pytest.raises(SystemExit) as ended:
-        raise SystemExit(getattr(found, "run", None)(words) if module.endswith("topview") else found.main(words))
+        raise SystemExit(getattr(found, "run", None)(words) if module.endswith("cli.top") else found.main(words))
     assert not ended.value.code
     return capsys.readouterr().out
 

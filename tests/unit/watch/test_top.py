@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 import pytest
 
-from rtcore.cli import topview
+from rtcore.cli import top
 from rtcore.config.resolved import ResolvedRun, resolve
 from rtcore.config.run import make_config
 from rtcore.errors import ConfigError, LayoutMismatchError, SharedMemoryError
@@ -205,20 +205,20 @@ def test_the_list_prints_a_table_and_the_same_as_json(run, only_ours, capsys, mo
     run.begin()
     run.tick(1234)
     only_ours(run)
-    assert topview.run(["--list"]) == 0
+    assert top.run(["--list"]) == 0
     table = capsys.readouterr().out
     for text in (run.run_id, "running", "1,234", "100%", "Toy-v0", "train.py [x]"):
         assert text in table
-    assert topview.run(["--list", "--json"]) == 0
+    assert top.run(["--list", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert (row["run_id"], row["ticks"], row["state"]) == (run.run_id, 1234, "running")
 
 
 def test_no_run_is_an_empty_list_and_no_failure(only_ours, capsys):
     only_ours()
-    assert topview.run(["--list"]) == 0
+    assert top.run(["--list"]) == 0
     assert "no runs" in capsys.readouterr().out
-    assert topview.run(["--list", "--json"]) == 0
+    assert top.run(["--list", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == []
 
 
@@ -250,7 +250,7 @@ def test_a_run_is_found_by_its_id_by_a_unique_beginning_and_alone(make_run, only
 )
 def test_without_a_run_the_exit_code_tells_a_failure_from_wrong_use(only_ours, capsys, arguments, exitcode, says):
     only_ours()
-    assert topview.run(arguments) == exitcode
+    assert top.run(arguments) == exitcode
     assert says in capsys.readouterr().err
 
 
@@ -268,14 +268,14 @@ def test_without_a_run_the_exit_code_tells_a_failure_from_wrong_use(only_ours, c
 )
 def test_wrong_use_is_said_and_exits_2(capsys, arguments, says):
     with pytest.raises(SystemExit) as ended:
-        topview.run(arguments)
+        top.run(arguments)
     assert ended.value.code == 2
     assert says in capsys.readouterr().err
 
 
 def test_help_teaches_with_examples(capsys):
     with pytest.raises(SystemExit) as ended:
-        topview.run(["--help"])
+        top.run(["--help"])
     assert ended.value.code == 0
     text = capsys.readouterr().out
     assert "examples:" in text
@@ -286,9 +286,9 @@ def test_a_dead_owner_and_a_foreign_layout_are_refused_with_a_sentence(make_run,
     dead, old = make_run(), make_run()
     dead.overwrite_head(owner_start_ticks=1)
     old.overwrite_head(layout_version=LAYOUT_VERSION + 1)
-    assert topview.run([dead.run_id]) == 1
+    assert top.run([dead.run_id]) == 1
     assert "was killed and could not clean up" in capsys.readouterr().err
-    assert topview.run([old.run_id, "--once"]) == 1
+    assert top.run([old.run_id, "--once"]) == 1
     assert f"layout version {LAYOUT_VERSION + 1}" in capsys.readouterr().err
 
 
@@ -372,7 +372,7 @@ def test_a_traced_run_is_shown_without_the_counts_of_its_trace(make_run, capsys)
     run = make_run(TRACED)
     run.begin()
     run.tick(3)
-    assert topview.run([run.run_id, "--once", "--json"]) == 0
+    assert top.run([run.run_id, "--once", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["trace"] == {"events": None, "lost_events": None}
 
 
@@ -381,7 +381,7 @@ def test_a_run_that_could_not_say_what_it_is_is_running_and_not_shown(run, capsy
     run.enter(Phase.RUN, RUN_SEQ)
     run.tick(3)
     assert row_of(run).state is RunState.RUNNING
-    assert topview.run([run.run_id, "--once"]) == 0
+    assert top.run([run.run_id, "--once"]) == 0
     assert "too long for its shared memory" in capsys.readouterr().out
 
 
@@ -441,7 +441,7 @@ def grow_old(path: Path) -> None:
 def test_a_run_that_was_never_made_to_its_end_is_broken_and_refused_with_what_removes_it(headless, capsys, arguments):
     run_id, path = headless
     grow_old(path)
-    assert topview.run([run_id, *arguments]) == 1
+    assert top.run([run_id, *arguments]) == 1
     shown = capsys.readouterr()
     assert f"run {run_id} is broken" in shown.err
     assert f"rm /dev/shm/*rtcore-{run_id}-*" in shown.err
@@ -465,7 +465,7 @@ def test_a_broken_run_is_listed_with_what_removes_it_and_is_no_run_to_choose(run
     assert (row.state, row.pid, row.ticks) == (RunState.BROKEN, None, None)
     assert f"rm /dev/shm/*rtcore-{run_id}-*" in row.note
     assert find_run(None) == run.run_id
-    assert topview.run(["--list"]) == 0
+    assert top.run(["--list"]) == 0
     assert "broken" in capsys.readouterr().out
     run.overwrite_head(owner_start_ticks=1)
     with pytest.raises(SharedMemoryError, match=r"no run is under way.*2 cannot be attached to"):
@@ -485,7 +485,7 @@ def test_a_ring_of_a_measurement_is_no_run(run):
 
 
 def test_the_json_of_a_starting_run_has_every_key_and_no_number(run, capsys):
-    assert topview.run([run.run_id, "--once", "--json"]) == 0
+    assert top.run([run.run_id, "--once", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert (shown["run_id"], shown["state"], shown["config"]) == (run.run_id, "starting", None)
     assert all(shown[key] is None for key in SUMMARY_KEYS)
@@ -494,7 +494,7 @@ def test_the_json_of_a_starting_run_has_every_key_and_no_number(run, capsys):
 def test_the_json_has_the_keys_of_the_summary_and_says_what_only_the_run_itself_knows(run, capsys):
     run.begin()
     run.tick(40)
-    assert topview.run([run.run_id, "--once", "--json"]) == 0
+    assert top.run([run.run_id, "--once", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     with AttachedRun.attach(run.run_id) as onlooker:
         keys = {*build_summary(onlooker.stats()), "leftover_shared_memory"}
@@ -509,7 +509,7 @@ def test_the_json_has_the_keys_of_the_summary_and_says_what_only_the_run_itself_
 def test_one_view_is_printed_with_every_lane(run, capsys):
     run.begin()
     run.tick(40)
-    assert topview.run([run.run_id, "--once"]) == 0
+    assert top.run([run.run_id, "--once"]) == 0
     lines = capsys.readouterr().out.splitlines()
     for label in ("world", "stagger", "actions", "w00", "w01", "tick", "time"):
         assert any(line.startswith(label) for line in lines), label
@@ -521,7 +521,7 @@ def test_a_run_that_is_over_when_it_is_first_looked_at_is_shown_with_its_last_nu
     run.tick(40)
     run.shared.env_status["finished"] = 1
     run.enter(Phase.STOP, RUN_SEQ + 1)
-    assert topview.run([run.run_id]) == 0
+    assert top.run([run.run_id]) == 0
     shown = capsys.readouterr().out
     assert "acted 100%" in shown
     assert "run over" in shown
@@ -529,9 +529,9 @@ def test_a_run_that_is_over_when_it_is_first_looked_at_is_shown_with_its_last_nu
 
 def test_a_run_that_ends_before_its_first_tick_is_no_view(run, capsys):
     run.enter(Phase.STOP, 1)
-    assert topview.run([run.run_id, "--once"]) == 1
+    assert top.run([run.run_id, "--once"]) == 1
     assert "over before its first tick" in capsys.readouterr().err
-    assert topview.run([run.run_id]) == 0
+    assert top.run([run.run_id]) == 0
     assert "run over" in capsys.readouterr().out
 
 
