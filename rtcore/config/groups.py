@@ -24,9 +24,8 @@ from rtcore.clock import Overrun, rate_from
 from rtcore.config.factories import import_path
 from rtcore.errors import ConfigError
 from rtcore.files.values import plain
-from rtcore.scheduling.dispatch import ChunkRest, OnMissing
+from rtcore.scheduling.dispatch import COMMITTED_TICKS, ChunkRest, OnMissing
 from rtcore.scheduling.schedule import OnLate, OnReset, Stagger, TauEstimate
-from rtcore.spaces.payload import COMMITTED_TICKS, Block
 
 Wait = Literal["auto", "hybrid", "block", "spin"]
 WeightsSharing = Literal["auto", "private", "stand-in"]
@@ -66,6 +65,8 @@ Arguments = Annotated[dict[str, Any], AfterValidator(_plain_values)]
 
 
 def _declared_arrays(extras: dict[str, Any]) -> dict[str, Any]:
+    from rtcore.spaces.payload import Block  # noqa: PLC0415 - NumPy and Gymnasium, which a help text needs not
+
     try:
         declared = Block.of("policy_extras", extras)
     except ConfigError as error:

@@ -30,7 +30,7 @@ from safetensors.numpy import save_file
 from rtcore.errors import ConfigError
 from rtcore.files.outside import SUMS, check_bytes, has_sums, open_regular, parse_object, read_bytes, write_sums
 from rtcore.files.strict_json import dumps
-from rtcore.spaces.payload import COMMITTED_TICKS
+from rtcore.scheduling.dispatch import COMMITTED_TICKS
 
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]

@@ -21,6 +21,8 @@ from rtcore.scheduling.schedule import OnLate
 OnMissing = Literal["noop", "repeat", "random"]
 #: What a chunk holds behind its first action: the policy's own, the no-op, or the first one again.
 ChunkRest = Literal["own", "noop", "hold"]
+#: Ticks that `committed` covers, where a policy asks for a context and nothing says how many.
+COMMITTED_TICKS = 32
 
 
 class Outcome(IntEnum):

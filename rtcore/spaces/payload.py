@@ -22,8 +22,6 @@ from rtcore.spaces.parts import ALIGN_BYTES, aligned
 
 #: A payload is copied within a tick: larger ones would show in its lateness.
 MAX_BLOCK_BYTES = 4 << 20
-#: Ticks that `committed` covers, where a policy asks for a context and nothing says how many.
-COMMITTED_TICKS = 32
 
 #: What is known of the action of a tick at booking: values of `committed_mask`.
 UNKNOWN, FACT, PLAN, HELD = 0, 1, 2, 3

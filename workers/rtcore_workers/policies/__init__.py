@@ -13,8 +13,8 @@ from rtcore.clock import Clock
 from rtcore.errors import PolicyConfigError, PolicyError
 from rtcore.learn.policy import WITHOUT_NETWORK
 from rtcore.memory.history import History
+from rtcore.scheduling.dispatch import COMMITTED_TICKS
 from rtcore.spaces import ActionSpec, ObservationSpec
-from rtcore.spaces.payload import COMMITTED_TICKS
 from rtcore_workers.policies.base import (
     InferenceTiming,
     PaddedPolicy,

@@ -14,8 +14,8 @@ from rtcore.clock import Clock
 from rtcore.config.factories import import_factory_module, is_missing
 from rtcore.errors import PolicyConfigError, PolicyError
 from rtcore.host.seeding import the_same_for_all
+from rtcore.scheduling.dispatch import COMMITTED_TICKS
 from rtcore.spaces import ActionSpec, ObservationSpec
-from rtcore.spaces.payload import COMMITTED_TICKS
 from rtcore_workers.modulestate import FromFile, Kept, PlainCallable, changed, kept_by
 from rtcore_workers.policies.base import Array, PolicyInfo, suggestion
 from rtcore_workers.policies.calling import Calling, Part, calling_of, is_policy_itself
