@@ -14,6 +14,7 @@ from rich.text import Text
 from rtcore.cli.exits import end_program
 from rtcore.config.help_text import Parser, add_version
 from rtcore.errors import ConfigError, RtcoreError
+from rtcore.files.whole import whole_file
 from rtcore.report.explain import Fact, explain_tick
 from rtcore.report.page.build import build_page
 from rtcore.report.terminal import Terminal
@@ -123,12 +124,10 @@ def _write_page(options: argparse.Namespace, out: Path, errors: Console) -> None
 
 
 def _write(out: Path, page: str) -> None:
-    """Whole or not at all: written beside, then renamed."""
-    draft = out.with_name(out.name + ".part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(page, encoding="utf-8")
-        draft.replace(out)
+        with whole_file(out) as draft:
+            draft.write_text(page, encoding="utf-8")
     except OSError as error:
         raise RtcoreError(f"cannot write {out}: {error.strerror}; give another place with --out") from error
 

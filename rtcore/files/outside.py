@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from rtcore.errors import ConfigError
+from rtcore.files.whole import whole_file
 
 SUMS = "SHA256SUMS"
 #: Largest settings file, state or summary [bytes]. Those that rtcore writes have some kilobytes.
@@ -93,12 +94,8 @@ def write_sums(folder: Path, names: Iterable[str], progress: Callable[[int], Non
     for name in names:
         with (folder / name).open("rb") as file:
             lines.append(f"{_digest(file, progress)}  {name}\n")
-    draft = folder / f"{SUMS}.part"
-    try:
+    with whole_file(folder / SUMS) as draft:
         draft.write_text("".join(lines))
-        draft.replace(folder / SUMS)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def has_sums(path: Path) -> bool:

@@ -7,6 +7,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from rtcore.files.whole import whole_file
+
 
 def finite(value: Any) -> Any:
     """`value` with what JSON has no number for in its place: NaN is null, infinities are "inf" and "-inf"."""
@@ -25,12 +27,7 @@ def dumps(value: Any, indent: int | None = None) -> str:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """A file, whole or not at all: written beside, then renamed."""
+    """A file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".part")
-    try:
+    with whole_file(path) as draft:
         draft.write_text(dumps(content, indent=2) + "\n", encoding="utf-8")
-        draft.replace(path)
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rtcore.clock import Clock
+from rtcore.files.whole import whole_file
 from rtcore.report.colours import RUN_COLOURS
 from rtcore.report.halfblocks import Image, Line
 from rtcore.report.lanes import ASCII, UNICODE, Glyphs
@@ -158,9 +159,8 @@ def draw_comparison(content: Mapping[str, Any], images: Mapping[str, Image | Non
         title = f"{name}\n{points(side['points'])} points\nacts on {acted} of the ticks"
         axes.set_title(title, fontsize=9, color=_colour(name, [*images]))
     figure.suptitle(f"{content['world']}, {content['policy']}, seed {content['seed']}", fontsize=10)
-    draft = path.with_name(path.name + ".part")
-    figure.savefig(draft, format="png", dpi=110)
-    draft.replace(path)
+    with whole_file(path) as draft:
+        figure.savefig(draft, format="png", dpi=110)
 
 
 def _draw_points(axes: Any, content: Mapping[str, Any], names: list[str]) -> None:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from rtcore.errors import ConfigError
 from rtcore.files.outside import parse_object, read_bytes
+from rtcore.files.whole import whole_file
 from rtcore.results.folder import read_table
 from rtcore.results.out_folder import EARLIER
 from rtcore.results.run_record import Episode
@@ -111,9 +112,8 @@ def draw_learning_curve(
     axes.grid(alpha=0.3)
     if len(runs) > 1:
         axes.legend()
-    draft = path.with_name(path.name + ".part")
-    figure.savefig(draft, format="png", dpi=110)
-    draft.replace(path)
+    with whole_file(path) as draft:
+        figure.savefig(draft, format="png", dpi=110)
 
 
 def running_mean(values: npt.NDArray[np.float64], window: int) -> npt.NDArray[np.float64]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rtcore.clock import NS_PER_S, NS_PER_US
+from rtcore.files.whole import whole_file
 from rtcore.memory.counters import Distribution, bucket_bounds
 from rtcore.memory.layout import FrameHeader
 from rtcore.report.colours import KIND_COLOURS, RUN_COLOURS
@@ -55,12 +56,9 @@ class Panel(NamedTuple):
 
 def draw_timeline(record: RunRecord, stats: RunStats, path: Path, world: str = "") -> None:
     """Write `build_figure` as a PNG. Imports matplotlib (a second); touches none of its global state."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - see above
-
-    figure = build_figure(record, stats, world)
-    FigureCanvasAgg(figure)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110, format="png")
+    with whole_file(path) as draft:
+        build_figure(record, stats, world).savefig(draft, format="png", dpi=110)
 
 
 def build_figure(record: RunRecord, stats: RunStats, world: str = "") -> Any:

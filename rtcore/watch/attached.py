@@ -15,7 +15,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from enum import StrEnum
 from functools import cached_property
-from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import numpy.typing as npt
@@ -111,25 +110,9 @@ class LearnersView:
 _PARTS = ("slots", "ring", "log", "about")
 
 #: The keys of summary.json and of `Runtime.summary()`, for a run that has none of it yet.
-SUMMARY_KEYS = (
-    *(
-        "clock",
-        "policy",
-        "plan",
-        "ticks",
-        "actions",
-        "ipc_us",
-        "workers",
-        "restart_reasons",
-        "episodes",
-        "observations",
-        "record",
-        "books",
-        "culprits",
-    ),
-    *("environment", "wait", "startup_s", "startup", "startup_inferences", "leftover_shared_memory"),
-)
-
+_KEYS = """clock policy plan ticks actions ipc_us workers restart_reasons episodes observations record books culprits
+environment wait startup_s startup startup_inferences leftover_shared_memory"""
+SUMMARY_KEYS = tuple(_KEYS.split())
 
 #: Of a summary's `learner`: what the run's own program alone knows.
 _OF_THE_RUN_ALONE = ("checkpoints", "failed_checkpoints", "best_return", "restart_reasons")
@@ -248,9 +231,7 @@ class AttachedRun:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

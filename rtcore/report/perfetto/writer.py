@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from rtcore.clock import NS_PER_S, MonotonicClock, unix_time_s
 from rtcore.errors import ConfigError, RtcoreError
+from rtcore.files.whole import whole_file
 from rtcore.memory.trace import TraceKind
 from rtcore.report.log import lines_to, show_on_stderr
 from rtcore.report.perfetto.events import ANNOUNCE, JOB_SPAN, Events, JobLinks, map_spool, windows, with_spans
@@ -145,15 +146,11 @@ def convert_folder(folder: Path, progress: Callable[[float], None] = lambda _: N
     proto = require_perfetto()
     processes = map_spool(folder)
     path = folder / TRACE_FILE
-    draft = path.with_name(path.name + ".part")
     try:
-        with draft.open("wb") as file:
+        with whole_file(path) as draft, draft.open("wb") as file:
             notes = _write(proto, file, folder, processes, progress)
-        draft.replace(path)
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise ConfigError(f"{folder}: its trace-*.events are damaged ({type(error).__name__}: {error})") from error
-    finally:
-        draft.unlink(missing_ok=True)
     for events in folder.glob("trace-*.events"):
         events.unlink()
     for note in notes:
