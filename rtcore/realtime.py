@@ -39,9 +39,9 @@ def keep_off(env_cpu: int | None) -> None:
         os.sched_setaffinity(0, others)
 
 
-def _try(ask: Callable[[], None]) -> str:
+def _try(request: Callable[[], None]) -> str:
     try:
-        ask()
+        request()
     except OSError as error:
         return f"refused: {error.strerror}"
     return "granted"

@@ -54,8 +54,8 @@ class BlocksEnv(PackagedGameEnv):
 
     def _info(self) -> dict[str, Any]:
         return {
-            "score": self._word(SCORE),
-            "lines": self._word(LINES),
+            "score": self._read_16_bits(SCORE),
+            "lines": self._read_16_bits(LINES),
             "level": int(self._memory[LEVEL]),
-            "pieces": self._word(PIECES),
+            "pieces": self._read_16_bits(PIECES),
         }

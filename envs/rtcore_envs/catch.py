@@ -54,9 +54,9 @@ class CatchEnv(PackagedGameEnv):
 
     def _info(self) -> dict[str, Any]:
         return {
-            "score": self._word(SCORE),
-            "caught": self._word(CAUGHT),
-            "missed": self._word(MISSED),
+            "score": self._read_16_bits(SCORE),
+            "caught": self._read_16_bits(CAUGHT),
+            "missed": self._read_16_bits(MISSED),
             "pay": int(self._memory[PAY]),
             "water": int(self._memory[WATER]),
             "level": int(self._memory[LEVEL]),

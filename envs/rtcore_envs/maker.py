@@ -117,7 +117,7 @@ class StateMaker:
         self,
         prefix: str,
         folder: Path | None,
-        say: Callable[[str], None],
+        show: Callable[[str], None],
         after_frame: Callable[[], None] = lambda: None,
     ) -> int:
         """Play in the window until it is closed; returns how many states were saved.
@@ -138,10 +138,10 @@ class StateMaker:
                         path = self.free_path(prefix, folder)
                         self.save(path)
                         saved.append(path)
-                        say(f"saved {path}")
+                        show(f"saved {path}")
                     elif saved:
                         self.load(saved[-1])
-                        say(f"back to {saved[-1].name}")
+                        show(f"back to {saved[-1].name}")
         return len(saved)
 
     def free_path(self, prefix: str, folder: Path | None) -> Path:
@@ -243,7 +243,7 @@ class _KeyWatch:
 
         self._sdl: Any = sdl2
         self._seen: list[str] = []
-        self._callback = sdl2.SDL_EventFilter(self._look)  # kept: SDL holds no reference
+        self._callback = sdl2.SDL_EventFilter(self._on_event)  # kept: SDL holds no reference
 
     def __enter__(self) -> "_KeyWatch":
         self._sdl.SDL_AddEventWatch(self._callback, None)
@@ -257,7 +257,7 @@ class _KeyWatch:
         seen, self._seen = self._seen, []
         return seen
 
-    def _look(self, _: ctypes.c_void_p, event: Any) -> int:
+    def _on_event(self, _: ctypes.c_void_p, event: Any) -> int:
         if event.contents.type == self._sdl.SDL_KEYUP:
             wanted = {self._sdl.SDLK_z: "save", self._sdl.SDLK_x: "back"}.get(event.contents.key.keysym.sym)
             if wanted is not None:

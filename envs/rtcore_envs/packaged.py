@@ -71,11 +71,11 @@ class PackagedGameEnv(GameBoyEnv):
             self._write_level(self._level)
         self._score = 0
 
-    def _word(self, address: int) -> int:
+    def _read_16_bits(self, address: int) -> int:
         return int(self._memory[address] | self._memory[address + 1] << 8)
 
     def _reward_and_done(self, memory: Any) -> tuple[float, bool]:
-        score = self._word(SCORE)
+        score = self._read_16_bits(SCORE)
         reward = (score - self._score) & 0xFFFF
         self._score = score
         return float(reward), memory[STATE] == STATE_OVER

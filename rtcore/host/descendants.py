@@ -37,10 +37,10 @@ _LONGEST_GRACE_S = 86_400.0
 _ORPHAN_GRACE_NS = 1_000_000_000
 #: For a process to be gone after SIGKILL; one that is stuck in the kernel is left to it.
 _KILL_GRACE_NS = 2_000_000_000
-_LOOK_NS = 5_000_000
+_POLL_NS = 5_000_000
 
 
-class AskedToEnd(BaseException):
+class TerminationRequested(BaseException):
     """SIGTERM has come: whatever is under way is left, and what must be closed is closed."""
 
 
@@ -132,7 +132,7 @@ def end_orphans(spared: Collection[int]) -> None:
 
 
 def _pause() -> None:
-    MonotonicClock().sleep_until_ns(MonotonicClock.now_ns() + _LOOK_NS)
+    MonotonicClock().sleep_until_ns(MonotonicClock.now_ns() + _POLL_NS)
 
 
 def _become_subreaper(on: bool) -> None:
@@ -171,7 +171,7 @@ def _send(pid: int, *signums: int) -> None:
 def begin_child(name: str) -> None:
     """Right after the fork: signals and exit functions are the child's own, none of the fork server's is left."""
     if name == ENV:
-        signal.signal(signal.SIGTERM, _raise_asked_to_end(os.getpid()))
+        signal.signal(signal.SIGTERM, _raise_termination_requested(os.getpid()))
     else:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         with contextlib.suppress(OSError):
@@ -193,27 +193,27 @@ def end_child(exitcode: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(BaseException):
             stream.flush()
-    if _asked:
+    if _termination_requested:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTERM)
     os._exit(exitcode)
 
 
 #: That this process has been asked to end.
-_asked: list[bool] = []
+_termination_requested: list[bool] = []
 #: That this process is at its exit functions: it ends anyway, and an exception would break one off.
 _ending: list[bool] = []
 
 
-def _raise_asked_to_end(owner: int) -> Any:
+def _raise_termination_requested(owner: int) -> Any:
     def stop(signum: int, frame: FrameType | None) -> None:
         if os.getpid() != owner:  # a process that the world forked: for that SIGTERM is what it is anywhere
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)
-        elif not _asked:  # once: closing is not interrupted
-            _asked.append(True)
+        elif not _termination_requested:  # once: closing is not interrupted
+            _termination_requested.append(True)
             if not _ending:
-                raise AskedToEnd
+                raise TerminationRequested
 
     return stop
 

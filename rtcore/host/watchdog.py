@@ -22,7 +22,7 @@ class _Silence:
     since_ns: int
 
 
-class Patience:
+class Watchdog:
     """One watcher's clock, and the silences of those it watches. Looked at often: several times in each limit."""
 
     def __init__(self, clock: Clock, longest_step_ns: int = _LONGEST_STEP_NS) -> None:
@@ -40,15 +40,15 @@ class Patience:
         self._looked_ns = now_ns
         return self._awake_ns
 
-    def silent_ns(self, who: Hashable, sign: object, kind: str = "") -> int:
-        """How long `who` has shown the same sign of life (a heartbeat, a count). `kind`: of what it is at."""
+    def silent_ns(self, process: Hashable, sign: object, kind: str = "") -> int:
+        """How long `process` has shown the same sign of life (a heartbeat, a count). `kind`: of what it is at."""
         now_ns = self.now_ns()
-        silence = self._silences.get(who)
+        silence = self._silences.get(process)
         if silence is None or (silence.kind, silence.sign) != (kind, sign):
             if silence is not None:
                 took_ns = now_ns - silence.since_ns
                 self._longest_ns[silence.kind] = max(self._longest_ns.get(silence.kind, 0), took_ns)
-            self._silences[who] = _Silence(kind, sign, now_ns)
+            self._silences[process] = _Silence(kind, sign, now_ns)
             return 0
         return now_ns - silence.since_ns
 
@@ -56,6 +56,6 @@ class Patience:
         """The longest silence of this kind that came to a good end; 0: none did."""
         return self._longest_ns.get(kind, 0)
 
-    def forget(self, who: Hashable) -> None:
+    def forget(self, process: Hashable) -> None:
         """It was killed or replaced: its last silence was none that ended well."""
-        self._silences.pop(who, None)
+        self._silences.pop(process, None)

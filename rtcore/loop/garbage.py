@@ -23,7 +23,7 @@ _MOST_OBJECTS = 200_000
 #: The same in memory: a few objects may hold a lot of it.
 _GROWN_BYTES = 64 << 20
 _MOST_GROWN_BYTES = 256 << 20
-_LOOK_EVERY_TICKS = 256
+_CHECK_MEMORY_EVERY_TICKS = 256
 #: What an object takes until it was measured [ns].
 _FIRST_GUESS_NS = 300
 _YOUNG, _ALL = 1, 2
@@ -72,8 +72,8 @@ class SlackCollector:
     def after_tick(self, next_deadline_ns: int, *, world_stands: bool) -> None:
         """Between two ticks. `world_stands`: a late tick would be late for nobody."""
         self._ticks += 1
-        if self._ticks % _LOOK_EVERY_TICKS == 0 or world_stands:
-            self._look_at_memory()
+        if self._ticks % _CHECK_MEMORY_EVERY_TICKS == 0 or world_stands:
+            self._check_memory()
         young = self._num_young()
         level = self._due(young)
         if level is None or self._is_automatic():
@@ -118,5 +118,5 @@ class SlackCollector:
             self._promoted += survivors
         self._collected(start_ns, end_ns, forced)
 
-    def _look_at_memory(self) -> None:
+    def _check_memory(self) -> None:
         self._grown_bytes = max(0, self._memory_bytes() - self._base_bytes)

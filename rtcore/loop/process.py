@@ -18,9 +18,9 @@ from rtcore.config.groups import WorldSettings
 from rtcore.config.resolved import ResolvedRun, tick_rate_hz
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError, EnvironmentFailed, RtcoreError
-from rtcore.host.descendants import AskedToEnd
+from rtcore.host.descendants import TerminationRequested
 from rtcore.host.seeding import seed_generators
-from rtcore.host.watchdog import Patience
+from rtcore.host.watchdog import Watchdog
 from rtcore.loop.counting import Books, StatsRecorder, TracingRecorder
 from rtcore.loop.garbage import SlackCollector
 from rtcore.loop.resets import ResetOrders
@@ -64,7 +64,7 @@ def main(boot: EnvironmentBoot, channel: Channel) -> None:
             resets = ResetOrders(shared, channel, world.order_reset, run.period_ns)
         EnvProcess(run, world, shared, wake, resets).serve()
     except BaseException as error:
-        if not isinstance(error, AskedToEnd):
+        if not isinstance(error, TerminationRequested):
             channel.send(Failed.of(error))  # at once: closing may take its time, or never return
         try:
             world.close()
@@ -292,8 +292,8 @@ class EnvProcess:
         """Let the jobs that are out come back, so that the next phase starts with every worker idle."""
         control, status, clock = self._shared.run_control, self._shared.env_status, MonotonicClock()
         # One that hangs is killed by the supervisor, which knows how long an inference may take.
-        patience, limit_ns = Patience(clock), ns_of(self._run.config.faults.startup_timeout_s)
-        while workers.num_waiting and patience.now_ns() < limit_ns and control["phase"] != Phase.STOP:
+        watchdog, limit_ns = Watchdog(clock), ns_of(self._run.config.faults.startup_timeout_s)
+        while workers.num_waiting and watchdog.now_ns() < limit_ns and control["phase"] != Phase.STOP:
             now_ns = clock.now_ns()
             status["heartbeat_ns"] = now_ns
             list(workers.collect(0))

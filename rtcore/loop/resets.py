@@ -18,7 +18,7 @@ from rtcore.memory.shared import SharedRun
 from rtcore.messages import ResetOrder
 
 #: How often a waiting env process looks for a reset, if its ticks are longer than that [ns].
-_LOOK_NS = 2_000_000
+_POLL_NS = 2_000_000
 
 
 def reset_order(reset_seq: int, seed: int | None, options: dict[str, Any] | None) -> ResetOrder:
@@ -49,7 +49,7 @@ class ResetOrders:
         self._channel = channel
         self._order_reset = order_reset
         self._clock = MonotonicClock()
-        self._look_ns = min(_LOOK_NS, period_ns // 4)
+        self._poll_ns = min(_POLL_NS, period_ns // 4)
         self._waiting = False
         self._order: ResetOrder | None = None
 
@@ -88,5 +88,5 @@ class ResetOrders:
             return False
         self._waiting = True
         self._status["heartbeat_ns"] = now_ns
-        self._clock.sleep_until_ns(now_ns + self._look_ns)
+        self._clock.sleep_until_ns(now_ns + self._poll_ns)
         return True

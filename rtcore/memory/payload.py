@@ -17,7 +17,7 @@ from rtcore.memory.counters import Words
 from rtcore.memory.layout import PAYLOAD_SIZES, Layout, PayloadLayout
 from rtcore.memory.ring import FrameRing
 from rtcore.memory.segments import Segment, attach_segment, create_segment
-from rtcore.memory.slots import ActionSlots, JobBoard
+from rtcore.memory.slots import ActionSlots, JobSlots
 from rtcore.spaces import ActionSpec, Block, PolicyNeeds
 from rtcore.spaces.payload import CONTEXT_WORDS, MAX_BLOCK_BYTES, UNKNOWN
 
@@ -58,7 +58,7 @@ class PayloadMemory:
         """What a job carries."""
         return self.needs.context(self.action)
 
-    def join(self, jobs: JobBoard, slots: ActionSlots, ring: FrameRing) -> None:
+    def join(self, jobs: JobSlots, slots: ActionSlots, ring: FrameRing) -> None:
         """From now on these write and read the blocks with their records."""
         layout, buffer, workers = self.layout, self._buffer, range(self.layout.max_workers)
         if layout.context_bytes:

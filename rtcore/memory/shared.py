@@ -22,7 +22,7 @@ from rtcore.memory.layout import (
 from rtcore.memory.payload import PayloadMemory, attach_payload, create_payload
 from rtcore.memory.ring import FrameRing, JobLog, SequenceRing
 from rtcore.memory.segments import Part, Segment, attach_segment, create_segment, layout_of, parts_of
-from rtcore.memory.slots import ActionSlots, JobBoard
+from rtcore.memory.slots import ActionSlots, JobSlots
 from rtcore.memory.trace import TraceRing
 from rtcore.spaces import ActionSpec, ObservationSpec, PolicyNeeds
 
@@ -77,7 +77,7 @@ class SharedRun:
         workers = range(layout.max_workers)
         self.worker_control = [Words(WORKER_CONTROL, control, layout.worker_control_at(w)) for w in workers]
         self.worker_status = [Words(WORKER_STATUS, control, layout.worker_status_at(w)) for w in workers]
-        self.jobs = JobBoard(control, layout)
+        self.jobs = JobSlots(control, layout)
         self.slots = ActionSlots(segments["slots"].buf, layout)
         self.ring = FrameRing(segments["ring"].buf, layout, observation.shape, observation.dtype, observation.parts)
         self.log = JobLog(segments["log"].buf, layout)

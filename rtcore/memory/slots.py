@@ -16,7 +16,7 @@ from rtcore.scheduling.jobs import Answer, Job
 _JOB_SEQ = JOB.index["job_seq"]
 
 
-class JobBoard:
+class JobSlots:
     """One job record per worker, in the control segment. Written by the env process only."""
 
     def __init__(self, buffer: memoryview, layout: Layout) -> None:

@@ -55,7 +55,7 @@ _WAITS, _SKIPPED, _PID, _PUBLISHED_NS = (
     PARAM_COUNTS.index[name] for name in ("waits", "skipped", "publisher_pid", "published_ns")
 )
 #: How often a publisher looks again whether a buffer has become free.
-_LOOK_NS = NS_PER_MS
+_POLL_NS = NS_PER_MS
 #: How long a publisher waits by default.
 WAIT_NS = 2 * NS_PER_S
 #: The segment of a run's weights.
@@ -356,7 +356,7 @@ class ParamStore:
             if not has_waited:
                 self._counts[_WAITS] += 1
                 has_waited = True
-            self._clock.sleep_until_ns(self._clock.now_ns() + _LOOK_NS)
+            self._clock.sleep_until_ns(self._clock.now_ns() + _POLL_NS)
 
     def _claimed(self) -> set[int]:
         """Buffers in use by workers that are not known to be dead, and by holders (see `HolderProcesses`)."""
@@ -414,7 +414,7 @@ class ParamStore:
             except BlockingIOError:
                 if self._clock.now_ns() >= give_up_ns:
                     return False
-                self._clock.sleep_until_ns(self._clock.now_ns() + _LOOK_NS)
+                self._clock.sleep_until_ns(self._clock.now_ns() + _POLL_NS)
 
 
 def layout_of(manifest: ParamManifest, max_workers: int, num_holders: int = 0) -> ParamLayout:

@@ -12,7 +12,7 @@ from rtcore.clock import NS_PER_MS, NS_PER_S, Clock, ns_of
 from rtcore.config.resolved import ResolvedRun
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import EnvironmentHung, RtcoreError, StartupError
-from rtcore.host.watchdog import Patience
+from rtcore.host.watchdog import Watchdog
 from rtcore.memory.shared import SharedRun
 from rtcore.messages import AtWorld, WorldSpec
 from rtcore.processes.launcher import Child, Launcher
@@ -26,11 +26,11 @@ _POLL_NS = 5 * NS_PER_MS
 class EnvironmentProcess:
     """Used by the supervising thread. `child`: the process, which has been started."""
 
-    def __init__(self, child: Child, config: RuntimeConfig, clock: Clock, patience: Patience) -> None:
+    def __init__(self, child: Child, config: RuntimeConfig, clock: Clock, watchdog: Watchdog) -> None:
         self.child = child
         self._config = config
         self._clock = clock
-        self._patience = patience
+        self._watchdog = watchdog
         self._at_world = AtWorld("")
         #: None before the world is known.
         self._shared: SharedRun | None = None
@@ -55,7 +55,7 @@ class EnvironmentProcess:
                 raise StartupError(f"the env process sent {message!r:.200} first; expected what its world looks like")
             self._at_world = message
         at, limit_s = self._at_world, self._config.faults.env_timeout_s
-        silent_ns = self._patience.silent_ns("env", at)
+        silent_ns = self._watchdog.silent_ns("env", at)
         if at.call and not at.may_take_a_start and silent_ns > ns_of(limit_s):
             self._hangs = True
             raise EnvironmentHung(
@@ -81,7 +81,7 @@ class EnvironmentProcess:
         if shared is None or child.ready is None:
             return
         heartbeat_ns = shared.env_status["heartbeat_ns"]
-        silent_ns = self._patience.silent_ns("env", heartbeat_ns)
+        silent_ns = self._watchdog.silent_ns("env", heartbeat_ns)
         if heartbeat_ns and silent_ns > self._longest_silence_ns:
             self._hangs = True
             raise EnvironmentHung(

@@ -27,13 +27,13 @@ import sys
 from typing import NoReturn
 
 from rtcore.channel import Channel, Message, from_plain
-from rtcore.host.descendants import AskedToEnd, Children, begin_child, end_child
+from rtcore.host.descendants import Children, TerminationRequested, begin_child, end_child
 from rtcore.messages import Boot, Exited, Failed, Fork, Forked, ForkFailed, Preload, Preloaded, Setup
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 #: How often to look whether the parent lives [ms].
-_LOOK_MS = 500
+_POLL_MS = 500
 _SETUP_TIMEOUT_S = 60.0
 #: Parts of answers that may lie unsent before further orders have to wait: each has a file descriptor with it.
 _MOST_UNSENT = 64
@@ -80,7 +80,7 @@ def _serve(control: Channel, setup: Setup, children: Children) -> None:
         control.flush()
         takes_orders = control.num_unsent <= _MOST_UNSENT
         poller.register(control, (select.POLLIN if takes_orders else 0) | (select.POLLOUT if control.num_unsent else 0))
-        poller.poll(_LOOK_MS)
+        poller.poll(_POLL_MS)
         with contextlib.suppress(BlockingIOError):
             os.read(wake_read, 4096)
         for pid, exitcode in children.reap():
@@ -148,7 +148,7 @@ def _call_entry(request: Fork, channel: Channel) -> int:
             raise TypeError(f"got a {type(boot).__name__}; expected what {request.entry} is started with")
         seed_generators(boot.entropy)
         entry(boot, channel)
-    except AskedToEnd:
+    except TerminationRequested:
         return 1
     except BaseException as error:
         failed = Failed.of(error)

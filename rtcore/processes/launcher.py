@@ -38,7 +38,7 @@ from rtcore.errors import (
     StartupError,
     WorkerDied,
 )
-from rtcore.host.watchdog import Patience
+from rtcore.host.watchdog import Watchdog
 from rtcore.memory.shared import SharedRun
 from rtcore.messages import (
     Boot,
@@ -63,7 +63,7 @@ MakeBoot = Callable[..., RunBoot]
 Launch = Callable[[int, int, str, MakeBoot], "Child"]
 Role = Literal["env", "worker", "learner", "holder", "recorder"]
 #: Roles with one process, as people call it.
-_WHO: dict[Role, str] = {"env": "the env process", "recorder": "the recorder"}
+_DISPLAY_NAMES: dict[Role, str] = {"env": "the env process", "recorder": "the recorder"}
 #: What an error is that a process of this role raised and that is none of rtcore's: by whose code runs there.
 _ERRORS: dict[Role, type[RtcoreError]] = {
     "env": EnvironmentFailed,
@@ -106,7 +106,7 @@ class RunParts:
     shared: SharedRun
     world: WorldSpec
     clock: Clock
-    patience: Patience
+    watchdog: Watchdog
 
 
 @dataclass(eq=False)
@@ -132,14 +132,14 @@ class Child:
         return self.role if self.role in ("env", "recorder") else f"{self.role}{self.index}"
 
     @property
-    def who(self) -> str:
+    def display_name(self) -> str:
         """For people: "worker 3"."""
-        return _WHO.get(self.role, f"{self.role} {self.index}")
+        return _DISPLAY_NAMES.get(self.role, f"{self.role} {self.index}")
 
     @property
     def error(self) -> RtcoreError | None:
         """What it raised, as an error of ours with its traceback attached; None: it has raised nothing."""
-        return _error_of(self.failure, self.who, _ERRORS[self.role]) if self.failure is not None else None
+        return _error_of(self.failure, self.display_name, _ERRORS[self.role]) if self.failure is not None else None
 
     @property
     def death(self) -> WorkerDied:
@@ -208,7 +208,7 @@ class Launcher:
         self._again: deque[tuple[int, _Order]] = deque()
         self._strays: set[int] = set()
         self._token = 0
-        self._asked: set[str] = set()
+        self._preloaded: set[str] = set()
         self._importing: deque[str] = deque()
         try:
             self._selector = selectors.DefaultSelector()
@@ -261,10 +261,10 @@ class Launcher:
         """Ask for a child that calls `entry` ("module:function") with (boot, channel). Returns at once."""
         child = Child(role, index, generation)
         self._token += 1
-        self._ask(_Order(child, Fork(self._token, child.name, entry, to_plain(boot))))
+        self._send_order(_Order(child, Fork(self._token, child.name, entry, to_plain(boot))))
         return child
 
-    def _ask(self, order: _Order) -> None:
+    def _send_order(self, order: _Order) -> None:
         self._orders[order.fork.token] = order
         self._control.post(order.fork)
 
@@ -273,9 +273,9 @@ class Launcher:
 
         Returns at once; what was asked for before costs nothing. `what`: for `importing`.
         """
-        wanted = [entry for entry in entries if entry not in self._asked]
+        wanted = [entry for entry in entries if entry not in self._preloaded]
         if wanted:
-            self._asked.update(wanted)
+            self._preloaded.update(wanted)
             self._importing.append(what)
             self._control.post(Preload(wanted))
             _log.debug("the fork server imports %s", ", ".join(wanted))
@@ -301,7 +301,7 @@ class Launcher:
             ) from error
 
     def _poll(self, timeout_s: float) -> list[Child]:
-        self._ask_again()
+        self._send_orders_again()
         touched: list[Child] = []
         self._watch(self._control, None)
         for child in self._children.values():
@@ -402,10 +402,10 @@ class Launcher:
         child.failure, child.exitcode = Failed("StartupError", text + _what_to_do(code)), 1
         return [child]
 
-    def _ask_again(self) -> None:
+    def _send_orders_again(self) -> None:
         while self._again and self._again[0][0] <= self._clock.now_ns():
             _, order = self._again.popleft()
-            self._ask(order)
+            self._send_order(order)
 
     def _exited(self, message: Exited) -> list[Child]:
         if message.pid in self._strays:
@@ -480,13 +480,13 @@ def _end_of(process: subprocess.Popen[bytes]) -> int | None:
     return process.wait()
 
 
-def _error_of(failure: Failed, who: str, otherwise: type[RtcoreError]) -> RtcoreError:
+def _error_of(failure: Failed, display_name: str, otherwise: type[RtcoreError]) -> RtcoreError:
     """A process's exception as ours, with its traceback attached. `otherwise`: the class of one that is not ours."""
     kind = getattr(errors, failure.kind, None)
     if isinstance(kind, type) and issubclass(kind, RtcoreError) and kind is not WorkerDied:
         error: RtcoreError = kind(failure.text)
     else:
-        error = otherwise(f"{who} raised {failure.kind}: {failure.text}")
+        error = otherwise(f"{display_name} raised {failure.kind}: {failure.text}")
     if failure.traceback:
-        error.add_note(f"In {who}:\n{failure.traceback}")
+        error.add_note(f"In {display_name}:\n{failure.traceback}")
     return error

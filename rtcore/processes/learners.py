@@ -82,7 +82,7 @@ class LearnerProcesses:
         config = parts.run.config
         world, ring_slots = parts.world, parts.shared.layout.ring_slots
         check_learnable(config, world.observation, world.action, ring_slots, saved)
-        self.places = Places("learner", config.faults.max_restarts, parts.patience)
+        self.places = Places("learner", config.faults.max_restarts, parts.watchdog)
         self.stopped = ""
         self.first_updates = int(saved.state["updates"]) if saved is not None else 0
         self._parts = parts
@@ -188,7 +188,7 @@ class LearnerProcesses:
             return  # it has seen the end of the run; before that no learner ends by itself
         reason = self.places.count_death(child, self.master.status[child.index]["updates"])
         self.master.control[child.index]["restarts"] += 1
-        _log.warning(f"{child.who} (pid {child.pid}) is down: {reason}; restarting it")
+        _log.warning(f"{child.display_name} (pid {child.pid}) is down: {reason}; restarting it")
         self._start(child.index)
 
     def kill_hung(self) -> None:

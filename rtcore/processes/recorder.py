@@ -122,7 +122,7 @@ class RecorderProcess:
                 late = f"the recorder (pid {pid}) was not done after {_LONGEST_END_NS // NS_PER_S:,} s and was killed"
                 gone = f"the recorder (pid {pid}) was killed with the fork server, which has died"
                 self._stopped(late if served else gone)
-            self._say_what_there_is()
+            self._log_result()
             self._child = None
             # Of one that was killed while it made Minari's view.
             with suppress(OSError):
@@ -142,13 +142,13 @@ class RecorderProcess:
         self._handle_messages(child)
         # One piece of 4K frames is seconds of work for a process of its priority on a busy machine.
         sign = (self._num_messages, child.work_done())
-        if self._parts.patience.silent_ns("recorder", sign) > _SILENCE_NS:
+        if self._parts.watchdog.silent_ns("recorder", sign) > _SILENCE_NS:
             self._stopped(f"the recorder (pid {child.pid}) did nothing for {_SILENCE_NS // NS_PER_S} s and was killed")
             child.kill()
             return True
         return False
 
-    def _say_what_there_is(self) -> None:
+    def _log_result(self) -> None:
         if not self._end.startswith(UNFINISHED):
             counts = self._counts
             _log.info(

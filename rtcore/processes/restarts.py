@@ -12,7 +12,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from rtcore.errors import PolicyError, describe_exit
-from rtcore.host.watchdog import Patience
+from rtcore.host.watchdog import Watchdog
 from rtcore.processes.launcher import Child, Role
 
 #: Work that a process must have done since it was started, for its death to be a new misfortune and not the old one.
@@ -69,10 +69,10 @@ class Death(NamedTuple):
 class Places:
     """The numbered places of a role, and which process is in each. Used by the supervising thread; `pids` by any."""
 
-    def __init__(self, role: Role, allowed_restarts: int, patience: Patience) -> None:
+    def __init__(self, role: Role, allowed_restarts: int, watchdog: Watchdog) -> None:
         self.restarts = Restarts(allowed_restarts)
         self._role = role
-        self._patience = patience
+        self._watchdog = watchdog
         self._children: dict[int, Child] = {}
         #: Of those that the supervisor has killed and whose end is not reported yet.
         self._deaths: dict[int, Death] = {}
@@ -81,7 +81,7 @@ class Places:
 
     def put(self, child: Child) -> None:
         """A process that has just been started: it has been silent for no time."""
-        self._patience.forget(self._key(child.index))
+        self._watchdog.forget(self._key(child.index))
         self._children[child.index] = child
 
     def remove(self, index: int) -> None:
@@ -115,8 +115,8 @@ class Places:
         return (child for child in self.all if child.exitcode is None and child.index not in self._deaths)
 
     def silent_ns(self, child: Child, sign: object, kind: str) -> int:
-        """How long it has shown the same sign of life; see `Patience.silent_ns`."""
-        return self._patience.silent_ns(self._key(child.index), sign, kind)
+        """How long it has shown the same sign of life; see `Watchdog.silent_ns`."""
+        return self._watchdog.silent_ns(self._key(child.index), sign, kind)
 
     def find_hang(self, child: Child, sign: object, kind: str, limit_ns: int, doing: str = "") -> Death | None:
         """What to `kill` it for, if it has shown the same sign of life for longer than `limit_ns`."""
@@ -128,7 +128,7 @@ class Places:
     def kill(self, child: Child, death: Death) -> None:
         """It is replaced once its end is reported."""
         self._deaths[child.index] = death
-        self._patience.forget(self._key(child.index))
+        self._watchdog.forget(self._key(child.index))
         child.kill()
 
     # -- who is replaced -------------------------------------------------------------------------------------
@@ -149,9 +149,10 @@ class Places:
         death = self._deaths.pop(index, None) or Death(Ending.DIED, describe_exit(child.exitcode))
         if not may_restart or not self.restarts.note(index, death.reason, work):
             if death.ending is Ending.HUNG:
+                restarts = self.restarts.by_place[index]
                 raise PolicyError(
-                    f"{child.who} {death.reason}, restarted {self.restarts.by_place[index]} times: does the policy "
-                    "ever return? --hang-timeout-s allows more"
+                    f"{child.display_name} {death.reason}, restarted {restarts} times: does the policy ever return? "
+                    "--hang-timeout-s allows more"
                 )
             raise child.death
         return death.reason

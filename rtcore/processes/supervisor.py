@@ -22,7 +22,7 @@ from rtcore.config.run import RuntimeConfig
 from rtcore.errors import RtcoreError, RtcoreWarning, StartupError
 from rtcore.host.devices import check_device, device_names
 from rtcore.host.seeding import entropy_of, world_entropy
-from rtcore.host.watchdog import Patience
+from rtcore.host.watchdog import Watchdog
 from rtcore.learn.checkpoint import SavedState
 from rtcore.learn.policy import WITHOUT_NETWORK, fitting_policy
 from rtcore.loop.resets import reset_order
@@ -81,13 +81,13 @@ class Supervisor:
         #: What the env process says of its world, and the same as JSON, to which the start adds.
         self.world: WorldSpec
         self.env_info: dict[str, Any] = {}
-        self.stopping = self._stop_was_asked = False
+        self.stopping = self._stop_was_requested = False
         #: Called when the plan is made and nothing of the run is written yet.
         self.about_to_run: Callable[[], None] = lambda: None
         self._clock = MonotonicClock()
         self._launcher: Launcher | None = None
         self._failed_forks: Counter[str] = Counter()
-        self._about_told = False
+        self._too_long_was_logged = False
         self._env: EnvironmentProcess | None = None
         self._shared: SharedRun | None = None
         self._parts: RunParts
@@ -105,7 +105,7 @@ class Supervisor:
         self.run_first_frame = 0
         self._started_unix_s = 0.0
         self._startup = StartUp(self._clock)
-        self._patience = Patience(self._clock)
+        self._watchdog = Watchdog(self._clock)
 
     # -- start ---------------------------------------------------------------------------------------------
 
@@ -152,7 +152,7 @@ class Supervisor:
         self._start_recording()
         self._startup.enter("")
         self._started_unix_s = unix_time_s()
-        self._tell_onlookers()
+        self._publish_description()
         self._begin_run(plan)
 
     def _make_policy_ready(self) -> Plan:
@@ -208,7 +208,7 @@ class Supervisor:
     def end_recording(self) -> None:
         """Let the recorder write what is left. Once the run is over, however it ended."""
         if self.recording is not None and self._launcher is not None:
-            soon = self._stop_was_asked or not self.shared.env_status["finished"]
+            soon = self._stop_was_requested or not self.shared.env_status["finished"]
             self.recording.shut_down(self._launcher, soon=soon)
 
     def _start_env(self) -> None:
@@ -217,7 +217,7 @@ class Supervisor:
         played, seed = self._played_delay_ticks is not None, world_seed(self.config.world.seed, self.ticks_before)
         boot = EnvironmentBoot(self.run_id, world_entropy(seed), self.config, seed, played)
         child = self._launcher_now.start("env", 0, 0, ENV_ENTRY, boot)
-        self._env = env = EnvironmentProcess(child, self.config, self._clock, self._patience)
+        self._env = env = EnvironmentProcess(child, self.config, self._clock, self._watchdog)
         # While the world is being made, and not before its process is forked: that one needs none of it.
         if not played:
             self._launcher_now.preload("the workers", PRELOAD_WORKERS)
@@ -238,14 +238,14 @@ class Supervisor:
         layout = layout_for(run, world.observation, world.action, self.env_info)
         self._shared = shared = SharedRun.create(self.run_id, layout, world.observation)
         self._trace = shared.trace_ring(TRACE_SUPERVISOR)
-        self._parts = RunParts(run, self.run_id, shared=shared, world=world, clock=self._clock, patience=self._patience)
+        self._parts = RunParts(run, self.run_id, shared=shared, world=world, clock=self._clock, watchdog=self._watchdog)
         self._workers = WorkerProcesses(
             self._parts,
             launch=lambda *place: self._launch("worker", *place),
             launch_holder=lambda *place: self._launch("holder", *place),
             trace=self.trace,
-            restarted=self._tell_onlookers,
-            leaves_space=self._say_leaves_space,
+            restarted=self._publish_description,
+            leaves_space=self._warn_leaves_space,
             ticks_before=self.ticks_before,
         )
         env.begin_watching(run, shared)
@@ -338,7 +338,7 @@ class Supervisor:
 
     def request_stop(self) -> None:
         """End the run at the next tick, as if its time were up."""
-        self._stop_was_asked = True
+        self._stop_was_requested = True
         _log.debug("the run is told to end at its next tick")
         self._stop()
 
@@ -349,7 +349,7 @@ class Supervisor:
         if self._shared is not None:
             self._stop_seq = self._order(Phase.IDLE)
 
-    def ask_reset(self, seed: int | None, options: dict[str, Any] | None) -> int:
+    def request_reset(self, seed: int | None, options: dict[str, Any] | None) -> int:
         """Ask for a new episode, for `Player`; returns the number of the wish. ConfigError if it cannot be sent."""
         reset_seq = self.shared.run_control["reset_seq"] + 1
         self._env_now.child.send(reset_order(reset_seq, seed, options))
@@ -402,15 +402,15 @@ class Supervisor:
         self.env_info["leaves_space"] = self.env_info["leaves_space"] or what
         return is_news
 
-    def _say_leaves_space(self, what: str) -> None:
+    def _warn_leaves_space(self, what: str) -> None:
         if self.note_leaves_space(what):
             _log.info(leaves_space_text(what))  # no more than that: the warning is for the program that embeds rtcore
             with contextlib.suppress(RtcoreWarning):  # where warnings are errors: not those of a run under way
                 warnings.warn(leaves_space_text(what), RtcoreWarning, stacklevel=2)
 
-    def _tell_onlookers(self) -> None:
-        if not self.shared.about.write(self.about) and not self._about_told:
-            self._about_told = True
+    def _publish_description(self) -> None:
+        if not self.shared.about.write(self.about) and not self._too_long_was_logged:
+            self._too_long_was_logged = True
             _log.warning("what this run consists of is too long for its place in memory: rtcore-top cannot show it")
 
     @property
@@ -439,13 +439,13 @@ class Supervisor:
 
     def wait_until(self, done: Callable[[], bool], what: Words, limit_s: float, doing: Words | None = None) -> None:
         """Serve events until `done`; a named error if it takes too long. `doing`: for the screen, once a second."""
-        give_up_ns = self._patience.now_ns() + ns_of(limit_s)
+        give_up_ns = self._watchdog.now_ns() + ns_of(limit_s)
         while not done():
             if self._abandoned:
                 raise StartupError("the run was closed while it was starting")
             self._pump(0.01)
             self._startup.waiting(doing or (lambda: f"waiting for {text_of(what)}"))
-            if self._patience.now_ns() > give_up_ns:
+            if self._watchdog.now_ns() > give_up_ns:
                 late = f"{text_of(what)} was not ready within {limit_s:g} s and was killed"
                 raise StartupError(f"{late}; --startup-timeout-s allows more")
 

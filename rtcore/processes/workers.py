@@ -107,7 +107,7 @@ class WorkerProcesses:
     ) -> None:
         """`restarted`: called when a worker's place has been counted as restarted. `leaves_space`: with what a worker
         found wrong in the world's observations. `ticks_before`: of earlier runs."""
-        self.places = Places("worker", parts.run.config.faults.max_restarts, parts.patience)
+        self.places = Places("worker", parts.run.config.faults.max_restarts, parts.watchdog)
         #: Shutting down: exits are expected.
         self.stopping = False
         #: Where workers in the run begin their counts; -1 before it.
@@ -273,7 +273,7 @@ class WorkerProcesses:
         self._shared.worker_control[index]["restarts"] = restarts
         self._restarted()
         self._trace(TraceKind.WORKER_DOWN, self._parts.clock.now_ns(), index, restarts)
-        _log.warning(f"{child.who} (pid {child.pid}) is down: {reason}; restarting it")
+        _log.warning(f"{child.display_name} (pid {child.pid}) is down: {reason}; restarting it")
         self.start(index)
 
     def kill_hung(self, plan: Plan | None) -> None:
@@ -290,7 +290,7 @@ class WorkerProcesses:
 
     def _limit_ns(self, index: int, kind: str, plan: Plan | None) -> int:
         """What a worker is at may take ten times what it is known to take. Nothing known yet: a start-up's time."""
-        known_ns = self._parts.patience.longest_ns(kind)
+        known_ns = self._parts.watchdog.longest_ns(kind)
         if kind == _INFERENCE:
             warmup_ns = (self.info(index) or {}).get("warmup_ns") or [0]
             known_ns = max(known_ns, *warmup_ns, plan.tau.p99_ns if plan is not None else 0)
@@ -303,7 +303,7 @@ class WorkerProcesses:
         silent_ns = self.places.silent_ns(child, child.generation, "start-up")
         if plan is not None and silent_ns > ns_of(self._config.faults.startup_timeout_s):
             raise StartupError(
-                f"{child.who} was not ready {self._config.faults.startup_timeout_s:g} s after its restart; "
+                f"{child.display_name} was not ready {self._config.faults.startup_timeout_s:g} s after its restart; "
                 "--startup-timeout-s allows more"
             )
 

@@ -30,7 +30,7 @@ _FILTERS = (1, 2, 3)
 _DAMAGED = "it is damaged, or no recording. Use another copy"
 
 
-def look_into(path: Path, limit_s: float | None = None) -> None:
+def inspect(path: Path, limit_s: float | None = None) -> None:
     """ConfigError if the recording `path` is damaged. `limit_s`: see `Recording`."""
     if has_sums(path):
         check_file(path, "recording")

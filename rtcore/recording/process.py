@@ -27,7 +27,7 @@ from rtcore.messages import End, Ready, Recorded, RecorderBoot
 from rtcore.realtime import keep_off
 from rtcore.recording.minari import write_minari
 from rtcore.recording.reader import Recording
-from rtcore.recording.ring_reader import Tap
+from rtcore.recording.ring_reader import RingReader
 from rtcore.recording.schema import FOLDER
 from rtcore.recording.writer import RecordingWriter, end_of, reason_of
 from rtcore.spaces import ActionSpec, ObservationSpec
@@ -36,7 +36,7 @@ from rtcore.spaces import ActionSpec, ObservationSpec
 _NICENESS = 10
 #: Longest pause between two looks at the ring; shorter where the ring comes round sooner.
 _LONGEST_PAUSE_S = 0.25
-_TELL_EVERY_NS = NS_PER_S
+_REPORT_EVERY_NS = NS_PER_S
 #: Rows that fill no chunk within this time are written all the same.
 _WRITE_AT_LEAST_NS = 2 * NS_PER_S
 #: How long Minari's view may take where somebody waits for the end of the run.
@@ -50,14 +50,14 @@ def main(boot: RecorderBoot, channel: Channel) -> None:
     ring, log = shared.ring, shared.log
     about = boot.about | {"first_frame_seq": boot.first_frame_seq, "first_log_seq": boot.first_log_seq}
     writer = make_writer(Path(boot.folder), ring, observation, action=boot.action, rate_hz=run.rate_hz, about=about)
-    tap = Tap(writer, ring, log, boot.first_frame_seq, boot.first_log_seq)
+    reader = RingReader(writer, ring, log, boot.first_frame_seq, boot.first_log_seq)
     gc.collect()
     gc.freeze()
     # Nothing ticked so far, and somebody waited for this process.
     _step_back(run.config.host.env_cpu)
     channel.send(Ready())
     pause_s = min(_LONGEST_PAUSE_S, layout.ring_slots / 4 / float(run.rate_hz))
-    RecorderLoop(writer, tap, channel, pause_s, MonotonicClock()).run()
+    RecorderLoop(writer, reader, channel, pause_s, MonotonicClock()).run()
 
 
 def make_writer(
@@ -112,25 +112,27 @@ def _step_back(env_cpu: int | None) -> None:
 class RecorderLoop:
     """Look, write, tell; until told to end."""
 
-    def __init__(self, writer: RecordingWriter, tap: Tap, channel: Channel, pause_s: float, clock: Clock) -> None:
+    def __init__(
+        self, writer: RecordingWriter, reader: RingReader, channel: Channel, pause_s: float, clock: Clock
+    ) -> None:
         self._writer = writer
-        self._tap = tap
+        self._reader = reader
         self._channel = channel
         self._pause_s = pause_s
         self._clock = clock
-        self._told_ns = self._wrote_ns = clock.now_ns()
+        self._reported_ns = self._wrote_ns = clock.now_ns()
         self._flushed = writer.written
         self._soon = False
 
     def run(self) -> None:
         """Until told to end: then everything is closed."""
         try:
-            while not self._is_told_to_end():
-                self._tap.collect(self._tell)
+            while not self._must_end():
+                self._reader.collect(self._report)
                 self._flush_now_and_then()
-                self._tell()
-            self._tap.collect(self._tell)
-            note = finish(self._writer, self._telling())
+                self._report()
+            self._reader.collect(self._report)
+            note = finish(self._writer, self._reporting())
         except RtcoreError as error:
             self._channel.post(Recorded(self._writer.counts, failed_with=str(error)))
             self._writer.abandon()
@@ -138,7 +140,7 @@ class RecorderLoop:
         counts = self._writer.counts
         self._channel.send(Recorded(counts, end_of(counts), note))
 
-    def _is_told_to_end(self) -> bool:
+    def _must_end(self) -> bool:
         try:
             message = self._channel.receive(self._pause_s)
         except ChannelError:  # the end of the supervisor
@@ -147,16 +149,16 @@ class RecorderLoop:
         self._soon = isinstance(message, End) and message.soon
         return message is not None
 
-    def _telling(self) -> Callable[[int, int], None]:
+    def _reporting(self) -> Callable[[int, int], None]:
         """For `finish`: says how far it is, and gives up where somebody waits for the end."""
         give_up_ns = self._clock.now_ns() + _SOON_NS
 
-        def tell(done: int, of: int) -> None:
+        def report(done: int, of: int) -> None:
             if self._soon and self._clock.now_ns() > give_up_ns:
                 raise TimeoutError(0, f"left out after {done:,} of {of:,}, as the run was stopped")
-            self._tell()
+            self._report()
 
-        return tell
+        return report
 
     def _flush_now_and_then(self) -> None:
         now_ns, writer = self._clock.now_ns(), self._writer
@@ -165,10 +167,10 @@ class RecorderLoop:
         writer.flush(everything=writer.written == self._flushed)
         self._flushed, self._wrote_ns = writer.written, now_ns
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         now_ns = self._clock.now_ns()
-        if now_ns - self._told_ns >= _TELL_EVERY_NS:
-            self._told_ns = now_ns
+        if now_ns - self._reported_ns >= _REPORT_EVERY_NS:
+            self._reported_ns = now_ns
             # A supervisor that does not listen (stopped, dead) must not hold up the recorder, nor find a backlog.
             if self._channel.flush():
                 self._channel.post(Recorded(self._writer.counts))

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from rtcore.clock import rate_from
 from rtcore.errors import ConfigError
 from rtcore.memory.layout import FrameHeader
-from rtcore.recording.inspection import check_datasets, look_into
+from rtcore.recording.inspection import check_datasets, inspect
 from rtcore.recording.schema import (
     FORMAT,
     FORMAT_VERSION,
@@ -59,7 +59,7 @@ class Recording:
         """
         self.path = ticks_file(path)
         if not is_known:
-            look_into(self.path, limit_s)
+            inspect(self.path, limit_s)
         self._file = _open(self.path)
         try:
             self._read_about()

@@ -15,7 +15,7 @@ from rtcore.scheduling.jobs import JobRow
 _MOST_LEAD = 64
 
 
-class Tap:
+class RingReader:
     """From frame `first_frame` and record `first_job` on. `log` None: jobs come by another way (`add_job`)."""
 
     def __init__(
@@ -27,9 +27,9 @@ class Tap:
         self._next_frame = first_frame
         self._next_job = first_job
 
-    def collect(self, tell: Callable[[], None] = lambda: None) -> None:
-        """Everything that is there by now. `tell`: called after each piece; large frames take seconds to write."""
-        self._collect_frames(tell)
+    def collect(self, report: Callable[[], None] = lambda: None) -> None:
+        """Everything that is there by now. `report`: called after each piece; large frames take seconds to write."""
+        self._collect_frames(report)
         if self._log is not None:
             self._collect_jobs(self._log)
 
@@ -39,7 +39,7 @@ class Tap:
         jobs.rows[jobs.room[0]] = row
         self._writer.took_jobs(1)
 
-    def _collect_frames(self, tell: Callable[[], None]) -> None:
+    def _collect_frames(self, report: Callable[[], None]) -> None:
         ring, writer = self._ring, self._writer
         while (there := ring.sequence.newest() + 1 - self._next_frame) > 0:
             begin, end = writer.ticks.room
@@ -53,7 +53,7 @@ class Tap:
                 continue
             self._next_frame += end - begin
             writer.took_ticks(end - begin)
-            tell()
+            report()
 
     def _collect_jobs(self, log: JobLog) -> None:
         writer = self._writer

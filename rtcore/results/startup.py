@@ -14,7 +14,7 @@ _log = logging.getLogger(__name__)
 #: For people: a text, or what makes it at the moment it is shown.
 Words = str | Callable[[], str]
 #: The screen changes this often while a start lasts.
-_SAY_EVERY_NS = NS_PER_S
+_LOG_EVERY_NS = NS_PER_S
 
 
 def text_of(words: Words) -> str:
@@ -38,7 +38,7 @@ class StartUp:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._phase = ""
-        self._since_ns = self._said_ns = 0
+        self._since_ns = self._logged_ns = 0
         self._times_ns: dict[str, int] = {}
 
     def enter(self, phase: str, line: str = "") -> None:
@@ -51,19 +51,19 @@ class StartUp:
             self._times_ns[self._phase] = self._times_ns.get(self._phase, 0) + now_ns - self._since_ns
         self._phase, self._since_ns = phase, now_ns
         if line:
-            self._tell(line, now_ns)
+            self._log_line(line, now_ns)
 
     def waiting(self, doing: Words) -> None:
         """Called over and over in a wait: says what is being done, once a second while nothing else is said."""
         now_ns = self._clock.now_ns()
-        if self._phase and now_ns - self._said_ns >= _SAY_EVERY_NS:
-            self._tell(f"{text_of(doing)}, {(now_ns - self._since_ns) // NS_PER_S} s", now_ns)
+        if self._phase and now_ns - self._logged_ns >= _LOG_EVERY_NS:
+            self._log_line(f"{text_of(doing)}, {(now_ns - self._since_ns) // NS_PER_S} s", now_ns)
 
     @property
     def times_s(self) -> dict[str, float]:
         """Seconds by phase, in order."""
         return {phase: took_ns / NS_PER_S for phase, took_ns in self._times_ns.items()}
 
-    def _tell(self, line: str, now_ns: int) -> None:
-        self._said_ns = now_ns
+    def _log_line(self, line: str, now_ns: int) -> None:
+        self._logged_ns = now_ns
         _log.info(line)

@@ -19,9 +19,9 @@ from rtcore.scheduling.dispatch import TickKind
 from rtcore.scheduling.jobs import Answer
 
 #: Between two looks for a frame that should be there by now [ns].
-_LOOK_NS = 50_000
+_POLL_NS = 50_000
 #: The same for one that is long overdue [ns].
-_LONGEST_LOOK_NS = 1_000_000
+_LONGEST_POLL_NS = 1_000_000
 
 
 class Seen(NamedTuple):
@@ -52,14 +52,14 @@ class Seen(NamedTuple):
 class Player:
     """Sees frames, answers jobs, asks for episodes. For one thread. Owns: every action slot of the run.
 
-    `ask_reset(seed, options)` passes the wish on and returns its number; `check` raises if the run is over.
+    `request_reset(seed, options)` passes the wish on and returns its number; `check` raises if the run is over.
     """
 
     def __init__(
         self,
         shared: SharedRun,
         period_ns: int,
-        ask_reset: Callable[[int | None, dict[str, Any] | None], int],
+        request_reset: Callable[[int | None, dict[str, Any] | None], int],
         check: Callable[[], None],
     ) -> None:
         self._ring = shared.ring
@@ -69,7 +69,7 @@ class Player:
         self._places = range(shared.layout.max_workers)
         self._place_status = shared.worker_status
         self._period_ns = period_ns
-        self._ask_reset = ask_reset
+        self._request_reset = request_reset
         self._check = check
         self._clock = MonotonicClock()
         self._answered = [shared.jobs.newest(place) for place in self._places]
@@ -92,7 +92,7 @@ class Player:
         as short as that), it is its first frame all the same: the next step says at once that it was the last.
         """
         self._discard_before(None)
-        order_seq = self._ask_reset(seed, options)
+        order_seq = self._request_reset(seed, options)
         while True:
             outstanding = self._outstanding()
             if self._status["reset_seen"] == order_seq:
@@ -106,13 +106,13 @@ class Player:
             # In this order: a job is booked before the frame it is for, so that none follows an episode's last frame.
             newest_seq = newest()
             if newest_seq >= first_seq and self._is_last(newest_seq) and not self._has_job_since(first_seq):
-                return self._look(first_seq, fresh=True)
+                return self._read_frame(first_seq, fresh=True)
             self._discard_before(first_seq)
             self._pause()
         booked_seq = min(frame_seq for _, _, frame_seq in self._outstanding() if frame_seq >= first_seq)
         while newest() < booked_seq:
             self._pause()
-        return self._look(booked_seq, fresh=True)
+        return self._read_frame(booked_seq, fresh=True)
 
     def step(self, action: bytes, clipped: int = 0) -> Seen:
         """Answer every job whose frame was seen, and return with the next frame that has a job to answer.
@@ -204,14 +204,14 @@ class Player:
                 break
             # The answer missed its tick by so little that its place was not free again for this one's frame: an
             # action chosen from that would find no job.
-        return self._look(newest_seq)
+        return self._read_frame(newest_seq)
 
     def _is_last(self, newest_seq: int) -> bool:
         """The newest frame is its episode's last: none follows it until a reset."""
         _, header = self._ring.read_header(newest_seq)
         return header is not None and bool(header.terminated or header.truncated)
 
-    def _look(self, frame_seq: int, *, fresh: bool = False) -> Seen:
+    def _read_frame(self, frame_seq: int, *, fresh: bool = False) -> Seen:
         """Copy a frame and add up what happened since the last one that was looked at."""
         while True:
             _, header = self._ring.read_with_header(frame_seq, self._frame)
@@ -253,13 +253,13 @@ class Player:
         _, header = self._ring.read_header(frame_seq)
         if header is not None and newest() <= frame_seq:
             due_ns = header.deadline_ns + self._period_ns + self._usual_publish_ns
-            self._clock.sleep_until_ns(due_ns - _LOOK_NS)
-        look_ns = _LOOK_NS
+            self._clock.sleep_until_ns(due_ns - _POLL_NS)
+        poll_ns = _POLL_NS
         while newest() <= frame_seq:
-            self._pause(look_ns)
-            look_ns = min(look_ns + (look_ns >> 3), _LONGEST_LOOK_NS)
+            self._pause(poll_ns)
+            poll_ns = min(poll_ns + (poll_ns >> 3), _LONGEST_POLL_NS)
         return newest()
 
-    def _pause(self, look_ns: int = _LOOK_NS) -> None:
+    def _pause(self, poll_ns: int = _POLL_NS) -> None:
         self._check()
-        self._clock.sleep_until_ns(self._clock.now_ns() + look_ns)
+        self._clock.sleep_until_ns(self._clock.now_ns() + poll_ns)

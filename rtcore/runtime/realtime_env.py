@@ -136,9 +136,9 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
             raise
         self._out = self._runtime.config.output.out
         self._clock = MonotonicClock()
-        self._watch = ObservationCheck(self._observation, self._clock, self._player.count, self._tell)
+        self._watch = ObservationCheck(self._observation, self._clock, self._player.count, self._warn_leaves_space)
         self._times = StepClock()
-        self._begun = self._closing_told = False
+        self._begun = self._closing_reported = False
         self.metadata = {
             **RealtimeEnv.metadata,
             "render_fps": float(self._runtime.rate_hz),
@@ -236,8 +236,8 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
                 write_results(out, summary, self._runtime.stats(), self._runtime.record)
         self._release()
         failure = self._runtime.close_failure
-        if failure is not None and not self._closing_told:
-            self._closing_told = True
+        if failure is not None and not self._closing_reported:
+            self._closing_reported = True
             raise failure
 
     def _release(self) -> None:
@@ -292,7 +292,7 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
                 self._watch.bounds.refuse_not_finite(seen.frame, f"at tick {seen.header.tick}")
             raise
 
-    def _tell(self, what: str) -> None:
+    def _warn_leaves_space(self, what: str) -> None:
         if self._runtime.note_leaves_space(what):
             warnings.warn(leaves_space_text(what), RtcoreWarning, stacklevel=4)
 

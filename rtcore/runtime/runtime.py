@@ -98,7 +98,7 @@ class Runtime:
         self._line_handler = _handler_of(progress)
         self._folder = folder
         self._owns_folder = folder is None
-        self._episodes_told = 0
+        self._episodes_reported = 0
         self._ready = threading.Event()
         self._sampling = Sampling(self.config)
         self._learning: LearningRun | None = None
@@ -108,7 +108,7 @@ class Runtime:
         self._thread: threading.Thread | None = None
         self._owner_pid = os.getpid()
         self._error: BaseException | None = None
-        self._error_told = False
+        self._error_raised = False
         self._closing = threading.Lock()
         self._final: RunStats | None = None
         self.record: RunRecord | None = None
@@ -130,7 +130,7 @@ class Runtime:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-        if kind is None and self.close_failure is not None and not self._error_told:
+        if kind is None and self.close_failure is not None and not self._error_raised:
             raise self.close_failure
 
     def start(self, *, wait: bool = True) -> Self:
@@ -181,7 +181,7 @@ class Runtime:
             raise StartupError("a callback of the run would wait here for itself: call stop(), and wait outside of it")
         happened = event.wait(None if timeout_s is None else min(timeout_s, threading.TIMEOUT_MAX))
         if self._over.is_set() and self._error is not None:
-            self._error_told = True
+            self._error_raised = True
             raise self._error
         return happened
 
@@ -502,7 +502,9 @@ class Runtime:
     def player(self) -> Player:
         """For the thread that answers in the workers' place (`played_delay_ticks`), once the run has started."""
         supervisor = self._supervisor
-        return Player(supervisor.shared, supervisor.resolved.period_ns, supervisor.ask_reset, self._check_is_running)
+        return Player(
+            supervisor.shared, supervisor.resolved.period_ns, supervisor.request_reset, self._check_is_running
+        )
 
     def note_leaves_space(self, what: str) -> bool:
         """What a program that plays found wrong in the world's observations; False if it is known already."""
@@ -622,13 +624,13 @@ class Runtime:
             if self._spool is not None:
                 self._supervisor.trace(TraceKind.DRAIN, start_ns)
                 self._spool.collect()
-        self._tell_episodes()
+        self._report_episodes()
 
-    def _tell_episodes(self) -> None:
+    def _report_episodes(self) -> None:
         if self._on_episode is None or self.record is None:
             return
-        for episode in self.record.episodes.since(self._episodes_told):
-            self._episodes_told += 1
+        for episode in self.record.episodes.since(self._episodes_reported):
+            self._episodes_reported += 1
             self._on_episode(episode)
 
     def _snapshot(self, *, with_memory: bool) -> RunStats:

@@ -345,7 +345,7 @@ class Schedule:
         self._last_start_tick = 0
         self._last_due_tick = -1
         self._answers = 0
-        self._next_look = self.ADAPT_EVERY
+        self._next_adaptation = self.ADAPT_EVERY
         self._tau_mean_ns = params.tau_mean_ns
         self._evidence = 0.0
         self._caution = 1
@@ -485,9 +485,9 @@ class Schedule:
         The paper's ratchet (`tau_estimate="ratchet"`) uses the longest time so far instead, and never falls. Call it
         when the tick's work is done: some calls take a few tenths of a millisecond.
         """
-        if self._answers < self._next_look or not self.params.adapt:
+        if self._answers < self._next_adaptation or not self.params.adapt:
             return
-        self._next_look = self._answers + self.ADAPT_EVERY
+        self._next_adaptation = self._answers + self.ADAPT_EVERY
         delay = self._wanted_delay()
         if delay != self.delay_ticks:
             self.replans += 1

@@ -30,10 +30,10 @@ class OutOfBounds(NamedTuple):
     high: float
 
     def __str__(self) -> str:
-        whose = f" of part {self.part!r}" if self.part else ""
+        of_part = f" of part {self.part!r}" if self.part else ""
         at = f"[{', '.join(map(str, self.where))}] = " if self.where else ""
         return (
-            f"{self.elements} of {self.of_elements} elements{whose} "
+            f"{self.elements} of {self.of_elements} elements{of_part} "
             f"({at}{self.value:g} where {self.low:g} to {self.high:g} is declared)"
         )
 
@@ -118,14 +118,18 @@ class ObservationCheck:
     """Checks frames against the bounds, as often as is cheap for the caller; counts them, reports the first fault."""
 
     def __init__(
-        self, observation: ObservationSpec, clock: Clock, count: Callable[[str], object], tell: Callable[[str], object]
+        self,
+        observation: ObservationSpec,
+        clock: Clock,
+        count: Callable[[str], object],
+        report: Callable[[str], object],
     ) -> None:
-        """`count` gets "checked_frames", and "frames_outside" too where one is; `tell`, once, what is wrong."""
+        """`count` gets "checked_frames", and "frames_outside" too where one is; `report`, once, what is wrong."""
         self.bounds = DeclaredBounds(observation)
         self._clock = clock
         self._count = count
-        self._tell = tell
-        self._told = False
+        self._report = report
+        self._reported = False
         self._rest_until_ns = 0
 
     def check(self, frame: Array, tick: int) -> None:
@@ -137,9 +141,9 @@ class ObservationCheck:
         self._count("checked_frames")
         if breach is not None:
             self._count("frames_outside")
-            if not self._told:
-                self._told = True
-                self._tell(f"{breach} at tick {tick}")
+            if not self._reported:
+                self._reported = True
+                self._report(f"{breach} at tick {tick}")
         end_ns = self._clock.now_ns()
         self._rest_until_ns = end_ns + (end_ns - start_ns) * _CHECK_SHARE
 

@@ -14,7 +14,7 @@ from rtcore.loop.process import describe
 from rtcore.loop.world import GymnasiumWorld
 from rtcore.memory.ring import FrameRing
 from rtcore.recording.process import finish, make_writer
-from rtcore.recording.ring_reader import Tap
+from rtcore.recording.ring_reader import RingReader
 from rtcore.recording.schema import FOLDER, TICKS_FILE, UNFINISHED
 from rtcore.recording.writer import describe_run, end_of
 from rtcore.scheduling.jobs import JobRow
@@ -40,13 +40,13 @@ class VirtualRecording:
         self._end = UNFINISHED
         self._is_open = True
         self._writer = make_writer(out, ring, world.observation, action=world.action, rate_hz=rate_hz, about=about)
-        self._tap = Tap(self._writer, ring, None, 0, 0)
+        self._reader = RingReader(self._writer, ring, None, 0, 0)
         #: Often enough that the ring never comes round.
         self._every_ticks = max(1, ring.sequence.num_slots // 4)
         self._since = 0
 
     def add_job(self, row: JobRow) -> None:
-        self._guarded(lambda: self._tap.add_job(row))
+        self._guarded(lambda: self._reader.add_job(row))
 
     def after_tick(self) -> None:
         self._since += 1
@@ -64,11 +64,11 @@ class VirtualRecording:
         return {"path": str(self._path), "end": self._end, **vars(self._writer.counts)}
 
     def _collect(self) -> None:
-        self._tap.collect()
+        self._reader.collect()
         self._writer.flush()
 
     def _finish(self) -> None:
-        self._tap.collect()
+        self._reader.collect()
         note = finish(self._writer)
         self._end = end_of(self._writer.counts)
         if note:

@@ -32,7 +32,7 @@ def raw(memory, name):
 
 
 class Places:
-    """One place: what `JobBoard` and `ActionSlots` are to a player. Their own protocols have their own tests."""
+    """One place: what `JobSlots` and `ActionSlots` are to a player. Their own protocols have their own tests."""
 
     def __init__(self, words, discarded):
         self.words, self.discarded = words, discarded
@@ -87,12 +87,12 @@ class SteppedPlayer(Player):
         super()._discard_before(frame_seq)
         self.before = before
 
-    def _pause(self, look_ns=0):
+    def _pause(self, poll_ns=0):
         before = self.before
         wait_until(lambda: bytes(self.memory) != before)
         self.before = bytes(self.memory)
 
-    def _look(self, frame_seq, *, fresh=False):
+    def _read_frame(self, frame_seq, *, fresh=False):
         return frame_seq
 
     def _is_last(self, newest_seq):
@@ -109,7 +109,7 @@ class LooksAtTheWordFirst(SteppedPlayer):
 
     def reset(self, seed, options):
         self._discard_before(None)
-        order_seq = self._ask_reset(seed, options)
+        order_seq = self._request_reset(seed, options)
         while True:
             done = self._status["reset_seen"] == order_seq
             outstanding = self._outstanding()

@@ -4,7 +4,7 @@ import pytest
 
 from rtcore.memory import slots
 from rtcore.memory.layout import JOB, SLOT_ENTRY, Layout
-from rtcore.memory.slots import ActionSlots, JobBoard
+from rtcore.memory.slots import ActionSlots, JobSlots
 from rtcore.scheduling.jobs import Answer, Job
 from tests.support.explorer import Scenario, SteppedBuffer, explore, wait_until
 
@@ -143,7 +143,7 @@ def test_broken_slots_are_caught(slots_class):
 # -- job records -------------------------------------------------------------------------------------------------
 
 
-def jobs_and_answers(num_jobs, board_class=JobBoard, *, wait_for_the_answer=True):
+def jobs_and_answers(num_jobs, board_class=JobSlots, *, wait_for_the_answer=True):
     """The env process books, the worker takes and answers. An idle worker may look at any moment."""
 
     def make():
@@ -196,7 +196,7 @@ def test_a_worker_takes_every_job_once_and_whole_and_its_answers_arrive():
     assert {tuple(results["env"]) for _, results in exploration.outcomes} == {(WHOLE,) * 3}
 
 
-class NumberFirst(JobBoard):
+class NumberFirst(JobSlots):
     """(W3) before the rest of the job."""
 
     def post(self, job):
@@ -206,7 +206,7 @@ class NumberFirst(JobBoard):
             words[index] = value
 
 
-class NumberPackedWithTheRest(JobBoard):
+class NumberPackedWithTheRest(JobSlots):
     """Packing clears the record first: for a moment the publication word is 0, which is not what was seen."""
 
     def post(self, job):

@@ -347,7 +347,7 @@ def test_a_reset_returns_although_its_episode_is_over_before_a_place_is_free_for
     """Episodes of two ticks, and a program that is taken away between two lines of the reset, as on a busy machine."""
     env = make(env_args={"length": 2, "fps": 500}, on_reset="run")
     player, pause = env.unwrapped._player, random.Random(0)
-    ask = player._ask_reset
+    ask = player._request_reset
 
     def taken_away(*order: Any) -> int:
         time.sleep(pause.random() * 0.008)
@@ -355,7 +355,7 @@ def test_a_reset_returns_although_its_episode_is_over_before_a_place_is_free_for
         time.sleep(pause.random() * 0.008)
         return order_seq
 
-    monkeypatch.setattr(player, "_ask_reset", taken_away)
+    monkeypatch.setattr(player, "_request_reset", taken_away)
     at_once = 0
     for _ in range(150):
         env.reset()

@@ -16,7 +16,7 @@ from rtcore.realtime import keep_off
 from rtcore_workers.weights.device_memory import DeviceMemory, NotShared, allocate
 
 #: How often to check for new weights, or for the order to end [s].
-_LOOK_S = 0.005
+_POLL_S = 0.005
 #: How long to wait for a buffer that no worker uses, before checking whether to end.
 _WAIT_NS = 100 * NS_PER_MS
 
@@ -34,7 +34,7 @@ def main(boot: HolderBoot, channel: Channel) -> None:
     holder = Holder(*stores, memory, boot.claim, boot.generation)
     holder.fill()
     channel.send(HolderReady(memory.exported, list(memory.notes)))
-    while not _is_told_to_end(channel):
+    while not _must_end(channel):
         holder.follow()
     memory.close()
 
@@ -76,9 +76,9 @@ class Holder:
         return claimed
 
 
-def _is_told_to_end(channel: Channel) -> bool:
+def _must_end(channel: Channel) -> bool:
     """Whether to end: by order, or because the supervisor has gone. Waits for a moment."""
     try:
-        return channel.receive(_LOOK_S) is not None
+        return channel.receive(_POLL_S) is not None
     except ChannelError:
         return True

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtcore.clock import ManualClock
-from rtcore.host.watchdog import Patience
+from rtcore.host.watchdog import Watchdog
 from rtcore.processes.restarts import Restarts
 from rtcore.processes.workers import never_answered
 
@@ -17,7 +17,7 @@ LOOK = SECOND // 10
 
 def watcher():
     clock = ManualClock()
-    return clock, Patience(clock)
+    return clock, Watchdog(clock)
 
 
 def watch(clock, patience, seconds, sign, who="env"):

@@ -3,7 +3,7 @@
 import pytest
 
 from rtcore.clock import ManualClock
-from rtcore.loop.garbage import _LOOK_EVERY_TICKS, SlackCollector
+from rtcore.loop.garbage import _CHECK_MEMORY_EVERY_TICKS, SlackCollector
 
 MS = 1_000_000
 
@@ -90,7 +90,7 @@ def test_too_many_objects_are_collected_although_a_tick_waits_for_it():
 def test_few_objects_that_hold_much_memory_are_collected_too(grown_mb, levels):
     heap = Heap()
     heap.rss = grown_mb << 20
-    for _ in range(_LOOK_EVERY_TICKS):
+    for _ in range(_CHECK_MEMORY_EVERY_TICKS):
         heap.tick(made=1, slack_ns=100 * MS)
     assert heap.levels == levels
 
@@ -98,7 +98,7 @@ def test_few_objects_that_hold_much_memory_are_collected_too(grown_mb, levels):
 def test_memory_beyond_all_bounds_is_collected_without_any_slack():
     heap = Heap()
     heap.rss = 300 << 20
-    for _ in range(_LOOK_EVERY_TICKS):
+    for _ in range(_CHECK_MEMORY_EVERY_TICKS):
         heap.tick(made=1, slack_ns=0)
     assert heap.levels == [2]
     assert heap.told[0][1]

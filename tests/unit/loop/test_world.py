@@ -14,7 +14,7 @@ from gymnasium import spaces
 
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError, EnvironmentFailed
-from rtcore.host.descendants import AskedToEnd
+from rtcore.host.descendants import TerminationRequested
 from rtcore.loop.gymapi import flag_of, reset_results, reward_of, step_results
 from rtcore.loop.process import build_world, time_steps
 from rtcore.loop.world import GymnasiumWorld, make_environment
@@ -211,8 +211,8 @@ def test_ctrl_c_is_no_fault_of_the_worlds_where_that_is_what_it_means(monkeypatc
 
 
 def test_an_order_to_end_goes_through_the_world():
-    with pytest.raises(AskedToEnd):
-        world_of(step=AskedToEnd()).step(np.zeros(1, np.float32))
+    with pytest.raises(TerminationRequested):
+        world_of(step=TerminationRequested()).step(np.zeros(1, np.float32))
 
 
 @pytest.mark.parametrize(

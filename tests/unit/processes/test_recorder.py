@@ -10,7 +10,7 @@ import pytest
 from rtcore.cli.play import Played
 from rtcore.clock import ManualClock
 from rtcore.config.run import make_config
-from rtcore.host.watchdog import Patience
+from rtcore.host.watchdog import Watchdog
 from rtcore.messages import Ready, Recorded, RecordingCounts
 from rtcore.processes.launcher import Child, Launcher, RunParts
 from rtcore.processes.recorder import RecorderProcess
@@ -35,7 +35,7 @@ def recorded(tmp_path, said) -> tuple[RecorderProcess, Child, list[str]]:
     launch: Any = lambda entry, boot: child  # noqa: E731
     run, world = SimpleNamespace(config=config), SimpleNamespace(observation=None, action=None)
     clock = ManualClock()
-    parts = RunParts(cast(Any, run), "", cast(Any, SHARED), cast(Any, world), clock, Patience(clock))
+    parts = RunParts(cast(Any, run), "", cast(Any, SHARED), cast(Any, world), clock, Watchdog(clock))
     recorder = RecorderProcess(parts, launch)
     recorder.start({})
     child.ready, child.pid = Ready(), 2**22 + 1
@@ -61,7 +61,7 @@ def test_a_recorder_that_is_never_done_is_named_with_the_time_it_had(recorded):
 
 def test_a_recorder_that_says_nothing_is_killed_once_it_does_no_work_either(recorded, monkeypatch):
     recorder, child, said = recorded
-    clock, done = recorder._parts.patience._clock, iter(range(1000))
+    clock, done = recorder._parts.watchdog._clock, iter(range(1000))
     busy_looks, killed = 200, []
 
     def work() -> tuple[float, int]:

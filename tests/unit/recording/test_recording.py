@@ -22,7 +22,7 @@ from rtcore.memory.ring import FrameRing, JobLog, SequenceRing
 from rtcore.recording import schema
 from rtcore.recording.minari import episodes_of, write_minari
 from rtcore.recording.reader import Recording
-from rtcore.recording.ring_reader import Tap
+from rtcore.recording.ring_reader import RingReader
 from rtcore.recording.schema import FOLDER, MAIN_FILE, TICKS_FILE
 from rtcore.recording.writer import RecordingWriter, chunking
 from rtcore.scheduling.dispatch import Outcome, Source, TickKind
@@ -65,7 +65,7 @@ class Bench:
         }
         row = self.ring.row_dtype(np.dtype((self.action.np_dtype, self.action.shape)))
         self.writer = RecordingWriter(folder, OBSERVATION, self.action, rate_hz, row, about, kept)
-        self.tap = Tap(self.writer, self.ring, self.log, first, first)
+        self.reader = RingReader(self.writer, self.ring, self.log, first, first)
         self.rng = np.random.default_rng(5)
         self.frames, self.headers, self.actions, self.jobs, self.kept = [], [], [], [], []
 
@@ -101,7 +101,7 @@ def test_every_field_frame_action_and_job_comes_back_bit_for_bit(tmp_path, kind)
     for count in (1, 3, 130, 60, 7):
         bench.publish(count)
         bench.end_jobs(count + 1)
-        bench.tap.collect()
+        bench.reader.collect()
         bench.writer.flush(everything=count == 3)
     bench.writer.close()
     with Recording(tmp_path) as recording:
@@ -123,7 +123,7 @@ def test_every_field_frame_action_and_job_comes_back_bit_for_bit(tmp_path, kind)
 def test_chunks_are_written_once_so_that_nothing_of_the_file_is_wasted(tmp_path):
     bench = Bench(tmp_path, slots=2048)
     bench.publish(600)
-    bench.tap.collect()
+    bench.reader.collect()
     bench.writer.close()
     with h5py.File(tmp_path / TICKS_FILE) as file:
         used = sum(dataset.id.get_storage_size() for dataset in file["ticks"].values())
@@ -156,11 +156,11 @@ def test_a_chunk_is_bounded_and_a_whole_number_of_chunks_of_frames(rate_hz, fram
 def test_frames_that_the_ring_lapped_are_counted_exactly_and_those_around_them_are_whole(tmp_path):
     bench = Bench(tmp_path, slots=16)
     bench.publish(10)
-    bench.tap.collect()
+    bench.reader.collect()
     bench.publish(90)
-    bench.tap.collect()
+    bench.reader.collect()
     bench.publish(5)
-    bench.tap.collect()
+    bench.reader.collect()
     bench.writer.close()
     with Recording(tmp_path) as recording:
         seqs = recording.column("frame_seq").tolist()
@@ -179,7 +179,7 @@ def test_lapped_job_records_are_counted_apart(tmp_path):
     bench = Bench(tmp_path, slots=16)
     bench.publish(3)
     bench.end_jobs(100)
-    bench.tap.collect()
+    bench.reader.collect()
     bench.writer.close()
     with Recording(tmp_path) as recording:
         lost = 100 - recording.num_jobs
@@ -200,7 +200,7 @@ def test_what_came_with_the_actions_comes_back_bit_for_bit_alone_in_a_column_and
     for number, kind in enumerate(kinds):
         source = Source.HELD if kind is TickKind.RESET else Source.POLICY
         bench.publish(1, kind=kind, source=source, episode=number // 100, terminated=0, truncated=0)
-    bench.tap.collect()
+    bench.reader.collect()
     bench.writer.close()
     with Recording(tmp_path / "data", is_known=True) as recording:
         assert recording.kept == KEPT
@@ -225,7 +225,7 @@ def test_an_extra_that_could_be_no_column_is_refused_by_name(name):
 def test_a_recording_begins_with_the_frame_it_is_told_to(tmp_path):
     bench = Bench(tmp_path, first=5)
     bench.publish(20)
-    bench.tap.collect()
+    bench.reader.collect()
     bench.writer.close()
     with Recording(tmp_path) as recording:
         assert recording.column("frame_seq").tolist() == list(range(5, 20))
@@ -235,13 +235,13 @@ def test_a_recording_begins_with_the_frame_it_is_told_to(tmp_path):
 def test_a_recording_can_be_read_while_it_grows_and_is_unfinished_until_its_end(tmp_path):
     bench = Bench(tmp_path)
     bench.publish(50)
-    bench.tap.collect()
+    bench.reader.collect()
     bench.writer.flush(everything=True)
     with Recording(tmp_path) as recording:
         assert (recording.end, recording.is_finished, recording.num_ticks) == ("unfinished", False, 50)
         assert [tick.header for tick in recording.ticks()] == bench.headers
     bench.publish(30)
-    bench.tap.collect()
+    bench.reader.collect()
     bench.writer.close()
     with Recording(tmp_path) as recording:
         assert (recording.end, recording.num_ticks) == ("complete", 80)
@@ -331,7 +331,7 @@ def test_minari_knows_the_spaces(tmp_path, kind):
     bench = Bench(tmp_path, action=ACTIONS[kind])
     bench.publish(1, kind=TickKind.RESET, source=Source.HELD)
     bench.publish(5, kind=TickKind.ACTED, source=Source.POLICY)
-    bench.tap.collect()
+    bench.reader.collect()
     bench.writer.close()
     with Recording(tmp_path) as recording:
         write_minari(recording)
@@ -366,13 +366,13 @@ def test_episodes_that_lack_frames_are_left_out_and_counted(tmp_path):
         bench.publish(1, kind=TickKind.ACTED, source=Source.POLICY, terminated=int(over), truncated=0)
 
     play(4)  # whole
-    bench.tap.collect()
+    bench.reader.collect()
     play(6)
     play(30)  # these two are lost, but for the second one's end
     play(5)  # whole
-    bench.tap.collect()
+    bench.reader.collect()
     play(7, over=False)  # the run's end cuts it off: all there is
-    bench.tap.collect()
+    bench.reader.collect()
     bench.writer.close()
     with Recording(tmp_path) as recording:
         episodes, partial = episodes_of(recording)
@@ -388,11 +388,11 @@ def test_an_episode_whose_end_was_lost_is_left_out(tmp_path):
     fields = {"source": Source.POLICY, "terminated": 0, "truncated": 0}
     bench.publish(1, kind=TickKind.RESET, **(fields | {"source": Source.HELD}))
     bench.publish(5, kind=TickKind.ACTED, **fields)
-    bench.tap.collect()
+    bench.reader.collect()
     bench.publish(40, kind=TickKind.ACTED, **fields)
     bench.publish(12, kind=TickKind.RESET, **(fields | {"source": Source.HELD}))
     bench.publish(3, kind=TickKind.ACTED, **fields)
-    bench.tap.collect()
+    bench.reader.collect()
     bench.writer.close()
     with Recording(tmp_path) as recording:
         episodes, partial = episodes_of(recording)
