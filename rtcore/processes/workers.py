@@ -226,8 +226,8 @@ class WorkerProcesses:
             self._leaves_space(message.what)
         elif isinstance(message, PolicyRaised):
             _log.warning(
-                f"{child.who}: an inference gave no action (on-policy-error is miss; more of them are counted): "
-                f"{message.what}"
+                f"{child.display_name}: an inference gave no action (on-policy-error is miss; more of them are "
+                f"counted): {message.what}"
             )
         elif isinstance(message, KeepsOwnWeights):
             self.holders.note_private(child, message.device, message.why)
@@ -242,8 +242,8 @@ class WorkerProcesses:
             self._needs = needs
         if needs != self._needs:
             raise PolicyError(
-                f"the policy of {child.who} needs {needs}; expected {self._needs}, as of the first worker. Build the "
-                "same policy in each worker"
+                f"the policy of {child.display_name} needs {needs}; expected {self._needs}, as of the first worker. "
+                "Build the same policy in each worker"
             )
         child.send(PayloadMade())
 
