@@ -108,6 +108,21 @@ def test_stable_baselines3_learns_from_a_run_with_its_own_dqn(tmp_path: Path) ->
     assert int(last[2]) >= 2
 
 
+def test_stable_baselines3_sac_acts_late_and_is_played_again_from_the_file_that_it_saved(tmp_path: Path) -> None:
+    pytest.importorskip("stable_baselines3")
+    output = run(sys.executable, "-W", "error", str(EXAMPLES / "sb3_sac.py"), "--duration", "3", cwd=tmp_path)
+    assert re.search(r"^0 updates, [1-9]\d* versions; returns \[", output, re.MULTILINE), (
+        "it learns from decision 400 on"
+    )
+    output = run(
+        *RTCORE_RUN,
+        *("--env-id", "Pendulum-v1", "--fps", "20", "--policy", "sb3:pendulum.zip", "--policy-args", "pad_ms=100"),
+        *("--obs-history", "2", "--act-history", "3", "--duration", "1", "--no-live"),
+        cwd=tmp_path,
+    )
+    assert "policy    sb3:pendulum.zip spread=0.0, 5.12k parameters" in output
+
+
 def test_stable_baselines3_ppo_steps_a_world_that_does_not_wait(tmp_path: Path) -> None:
     pytest.importorskip("stable_baselines3")
     output = run(sys.executable, "-W", "error", str(EXAMPLES / "sb3_ppo.py"), "--steps", "600", cwd=tmp_path)
