@@ -80,7 +80,7 @@ class _Tick:
         answer = Answer(obs_tick=tick - 4, episode=0, frame_publish_ns=came_ns, write_ns=came_ns, cpu_ns=40_000_000)
         now = Tick()
         now.plan = TickPlan(tick, now_ns - 300_000, 0)
-        now.decision = Decision(TickKind.ACTED, Offer(job, answer, tick, tick, 0), first_use=True)
+        now.decision = Decision(TickKind.ACTED, Offer(job, answer, tick, tick, 0, tick), first_use=True)
         now.collected_ns, now.dispatch_ns, now.booked_ns = now_ns - 270_000, now_ns - 250_000, now_ns - 230_000
         now.jobs = [job]
         now.header = FrameHeader(

@@ -25,7 +25,7 @@ from rtcore.config.factories import import_path
 from rtcore.errors import ConfigError
 from rtcore.files.values import plain
 from rtcore.scheduling.dispatch import COMMITTED_TICKS, ChunkRest, OnMissing
-from rtcore.scheduling.schedule import OnLate, OnReset, Stagger, TauEstimate
+from rtcore.scheduling.schedule import ChunkFrom, OnLate, OnReset, Stagger, TauEstimate
 
 Wait = Literal["auto", "hybrid", "block", "spin"]
 WeightsSharing = Literal["auto", "private", "stand-in"]
@@ -205,6 +205,11 @@ class AgentSettings(SettingsGroup):
         description="Actions of a chunk behind its first. own: the policy gives all. noop, hold: the policy decides "
         "once for a whole chunk; then the world's no-op acts (a key is let go), or the same action goes on.",
     )
+    chunk_from: ChunkFrom = Field(
+        default="due",
+        description="What a chunk begins with: the tick that it is due at, or the first tick after its frame, as in "
+        "ACT, SmolVLA and pi0. Then its first actions are past when it is due.",
+    )
 
     policy_extras: Annotated[dict[str, Any], AfterValidator(_declared_arrays)] = Field(
         default_factory=dict,
@@ -238,6 +243,12 @@ class ScheduleSettings(SettingsGroup):
         json_schema_extra={"metavar": "N|auto"},
     )
     max_workers: Few = Field(default=128, description="Most workers that auto may start.")
+    replan_every: Few | None = Field(
+        default=None,
+        description="Ticks between two chunks, if not as few as the workers allow: --workers auto then starts as few "
+        "as that takes. Default: auto starts one as the last one ends.",
+        json_schema_extra={"metavar": "N"},
+    )
     stagger: Stagger = Field(default="max-time", description="How starts are spread over the workers.")
     tau_estimate: TauEstimate = Field(
         default="quantile",

@@ -62,6 +62,8 @@ class ResolvedRun:
             tau_estimate=config.schedule.tau_estimate,
             on_late=config.schedule.on_late,
             chunk=config.agent.chunk,
+            chunk_from=config.agent.chunk_from,
+            replan_every=config.schedule.replan_every or 0,
             adapt=adapt,
         )
 

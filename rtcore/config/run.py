@@ -155,6 +155,26 @@ class RuntimeConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _chunks_are_replaced_in_time(self) -> Self:
+        chunk, replan_every, stagger = self.agent.chunk, self.schedule.replan_every, self.schedule.stagger
+        if self.agent.chunk_from == "frame" and self.agent.policy_chunk != chunk:
+            raise ValueError(
+                f"chunk_from=frame with chunk_rest={self.agent.chunk_rest}: the first action of a chunk, the only one "
+                "of the policy, would be past when it is due; use chunk_rest=own"
+            )
+        if replan_every is not None and stagger not in ("max-time", "expected-time"):
+            raise ValueError(
+                f"replan_every={replan_every}: with stagger={stagger} a worker starts when it is idle; use max-time or "
+                "expected-time"
+            )
+        if replan_every is not None and replan_every > chunk:
+            raise ValueError(
+                f"replan_every={replan_every} is longer than chunk={chunk}: there would be ticks without an action; "
+                f"give --chunk {replan_every} or more"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _weights_are_for_a_network(self) -> Self:
         if self.weights.policy_checkpoint is not None and self.agent.policy in ("random", "synthetic"):
             raise ValueError(

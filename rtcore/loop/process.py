@@ -260,6 +260,7 @@ class EnvProcess:
         dispatcher = Dispatcher(
             config.schedule.on_late,
             chunk_ticks=config.agent.chunk,
+            chunk_from=config.agent.chunk_from,
             phase_seq=phase_seq,
             first_log_seq=shared.log.next_seq,
         )

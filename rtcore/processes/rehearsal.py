@@ -145,6 +145,8 @@ class Rehearsal:
             guard_ns=self._resolved.guard_ns,
             device_parallelism=self._device_parallelism(),
             chunk=self._config.agent.chunk,
+            chunk_from=self._config.agent.chunk_from,
+            replan_every=self._config.schedule.replan_every or 0,
             on_late=self._config.schedule.on_late,
         )
 

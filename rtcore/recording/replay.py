@@ -97,7 +97,10 @@ def replay(
     jobs = _RecordedJobs(recording)
     end = _replayable(recording, jobs, max_ticks, report)
     dispatcher = Dispatcher(
-        config.schedule.on_late, chunk_ticks=config.agent.chunk, first_log_seq=recording.first_log_seq
+        config.schedule.on_late,
+        chunk_ticks=config.agent.chunk,
+        chunk_from=config.agent.chunk_from,
+        first_log_seq=recording.first_log_seq,
     )
     follower = _FollowingWorld(world)
     workers = _RecordedWorkers(jobs, dispatcher, follower, recording.observation, report)

@@ -92,6 +92,7 @@ class _Story:
         self.numbers = [row.tick for row in run.ticks]
         self.stagger = str(run.settings.get("stagger", "max-time" if self.due_jobs else "unknown stagger"))
         self.chunk = int(run.settings.get("chunk") or 1)
+        self.from_frame = run.settings.get("chunk_from") == "frame"
 
     def of(self, tick: int) -> list[Fact]:
         row = self.run.row_of.get(tick)
@@ -226,7 +227,7 @@ class _Story:
         since, reset = row.tick - row.skipped_ticks, self._reset_before(row.tick)
         reach = [job for job in self.due_jobs if job.booked_tick >= reset]
         own = [job for job in reach if since <= job.due_tick <= row.tick]
-        covering = [job for job in reach if job.due_tick < since and row.tick < job.due_tick + self.chunk]
+        covering = [job for job in reach if job.due_tick < since and row.tick <= self._last_tick(job)]
         if not own and not covering:
             yield Fact("was due", "nothing.")
             yield Fact("why", self._why_none_booked(row))
@@ -257,8 +258,8 @@ class _Story:
     def _booking(self, job: InferenceRow) -> str:
         text = f"an action of worker {job.worker}, booked at tick {job.booked_tick}"
         if job.due_tick >= 0:
-            last = job.due_tick + self.chunk - 1
-            text += f" for ticks {job.due_tick} to {last}" if self.chunk > 1 else f" for tick {job.due_tick}"
+            last = self._last_tick(job)
+            text += f" for ticks {job.due_tick} to {last}" if last > job.due_tick else f" for tick {job.due_tick}"
         if job.obs_tick >= 0 and job.obs_tick != job.booked_tick:
             return f"{text}; it used the newer frame of tick {job.obs_tick}."
         return f"{text} from the frame of tick {job.frame_tick}."
@@ -277,6 +278,14 @@ class _Story:
             yield Fact("worker", text)
         else:
             yield Fact("worker", f"{job.worker} does not appear in the record again.")
+
+    def _last_tick(self, job: InferenceRow) -> int:
+        """That its chunk has an action for."""
+        return (job.frame_tick if self.from_frame else job.due_tick - 1) + self.chunk
+
+    def _chunk_index(self, row: TickRow) -> int:
+        """Files of before have no such column, and chunks that begin at the due tick."""
+        return row.chunk_index if row.chunk_index >= 0 else row.tick - row.due_tick
 
     def _end(self, job: InferenceRow, tick: int) -> Iterator[Fact]:
         """How it ended; nothing of one that was in time."""
@@ -357,7 +366,7 @@ class _Story:
             age = counted(row.tick - row.obs_tick, "tick")
             text = f"{action} of worker {row.worker}, from the frame of tick {row.obs_tick}, {age} old"
             if self.chunk > 1 and row.tick > row.due_tick:
-                text += f" (number {row.tick - row.due_tick + 1} of its {self.chunk} actions)"
+                text += f" (number {self._chunk_index(row) + 1} of its {self.chunk} actions)"
             return Fact("applied", f"{text}.")
         if row.source == "held":
             return Fact("applied", "nothing: the world was held on its frame, or reset.")
@@ -568,7 +577,7 @@ def slow_workers(workers: list[WorkerStats]) -> list[dict[str, Any]]:
 def _as_run(stats: RunStats, stretch: Stretch) -> RunFolder:
     """The stretch as `rtcore-report` would read it: one place finds causes."""
     plan = stats.plan
-    settings = {"stagger": plan.stagger, "chunk": plan.chunk, "workers": plan.workers}
+    settings = {"stagger": plan.stagger, "chunk": plan.chunk, "chunk_from": plan.chunk_from, "workers": plan.workers}
     summary = {
         "ticks": {"ideal_hz": float(stats.rate_hz)},
         "plan": {"workers": plan.workers, "stride_ticks": stats.stride_ticks or plan.stride_ticks},

@@ -16,7 +16,7 @@ from enum import IntEnum
 from typing import Literal, NamedTuple
 
 from rtcore.scheduling.jobs import Answer, Job, JobRow
-from rtcore.scheduling.schedule import OnLate
+from rtcore.scheduling.schedule import ChunkFrom, OnLate
 
 OnMissing = Literal["noop", "repeat", "random"]
 #: What a chunk holds behind its first action: the policy's own, the no-op, or the first one again.
@@ -67,7 +67,8 @@ class Source(IntEnum):
 class Offer(NamedTuple):
     """An answer that was collected at tick `taken_tick`, after `taken_seq` other answers and losses.
 
-    `features_tick`: of the frame whose features a head's answer used; else -1.
+    `first_tick`: which action 0 of its chunk is for. `features_tick`: of the frame whose features a head's answer used;
+    else -1.
     """
 
     job: Job
@@ -75,6 +76,7 @@ class Offer(NamedTuple):
     due_tick: int
     taken_tick: int
     taken_seq: int
+    first_tick: int
     features_tick: int = -1
 
 
@@ -120,6 +122,7 @@ class Dispatcher:
     Args:
         on_late: Whether an action that comes after its tick is applied all the same, or dropped.
         chunk_ticks: Actions of an answer, for the ticks due, due + 1, ...
+        chunk_from: "frame": they are for the ticks after the frame's. The first of them are past when it is due.
         head: Index of the worker that is the head; -1: there is none.
         phase_seq: The order that the jobs belong to, for their rows.
         first_log_seq: Number of the first row in `ended`.
@@ -152,6 +155,7 @@ class Dispatcher:
         on_late: OnLate = "apply",
         *,
         chunk_ticks: int = 1,
+        chunk_from: ChunkFrom = "due",
         head: int = -1,
         phase_seq: int = 0,
         first_log_seq: int = 0,
@@ -161,6 +165,7 @@ class Dispatcher:
         self.episode = 0
         self._on_late = on_late
         self._chunk_ticks = chunk_ticks
+        self._from_frame = chunk_from == "frame"
         self._head = head
         self._phase_seq = phase_seq
         self._next_log_seq = first_log_seq
@@ -197,7 +202,7 @@ class Dispatcher:
             self._due.append((job.due_tick, job.due_tick))
             return
         if job.hold:
-            self._due.append((job.due_tick, job.due_tick + self._chunk_ticks - 1))
+            self._due.append((job.due_tick, self._last_tick(job)))
         if self._lead_in_until is None:
             self._lead_in_until = job.due_tick
 
@@ -214,11 +219,13 @@ class Dispatcher:
         taken_seq = self._num_taken
         self._num_taken = taken_seq + 1
         if job.worker == self._head:
-            self._offer_of_head(Offer(job, answer, job.due_tick, tick, taken_seq, self._features_tick), tick)
+            due_tick, features_tick = job.due_tick, self._features_tick
+            self._offer_of_head(Offer(job, answer, due_tick, tick, taken_seq, due_tick, features_tick), tick)
             return
-        offer = Offer(job, answer, job.due_tick if job.hold else tick, tick, taken_seq)
+        due_tick = job.due_tick if job.hold else tick
+        offer = Offer(job, answer, due_tick, tick, taken_seq, answer.obs_tick + 1 if self._from_frame else due_tick)
         if answer.abstained:
-            self._forget_due(job, job.due_tick + self._chunk_ticks - 1)
+            self._forget_due(job, self._last_tick(job))
             self._end_unapplied(offer, Outcome.ABSTAINED, tick)
         elif answer.episode != self.episode:
             self._end(offer, Outcome.STALE_EPISODE, tick)
@@ -235,6 +242,10 @@ class Dispatcher:
             self._end(offer, Outcome.STALE_EPISODE, tick)
         else:  # it holds one job at a time, so that the last one was decided about at the tick before at the latest
             self._of_head = offer
+
+    def _last_tick(self, job: Job) -> int:
+        """That a held job's chunk has an action for."""
+        return (job.obs_tick if self._from_frame else job.due_tick - 1) + self._chunk_ticks
 
     def _forget_due(self, job: Job, last_tick: int) -> None:
         """The policy gave no action: none is missing, unless its tick is over."""
@@ -306,7 +317,7 @@ class Dispatcher:
             self._outcome = Outcome.ON_TIME if tick == chosen.due_tick else Outcome.LATE
             self._end(chosen, self._outcome, tick)
         return Decision(
-            TickKind.ACTED, chosen, min(tick - chosen.due_tick, self._chunk_ticks - 1), first_use, self._outcome
+            TickKind.ACTED, chosen, min(tick - chosen.first_tick, self._chunk_ticks - 1), first_use, self._outcome
         )
 
     def committed(self, job: Job, tick: int) -> list[Committed]:
@@ -353,10 +364,10 @@ class Dispatcher:
             may_be_replaced = newest_rival > best_newness
             if rivals and not may_be_replaced and rivals[-1][0] < until:
                 until = rivals[-1][0]
-            if best is not None and t < best.due_tick + chunk:
-                until = min(until, best.due_tick + chunk)
+            if best is not None and t < best.first_tick + chunk:
+                until = min(until, best.first_tick + chunk)
                 known = Known.PLAN if may_be_replaced else Known.FACT
-                pieces.append(Committed(t, until - t, known, best.answer, t - best.due_tick))
+                pieces.append(Committed(t, until - t, known, best.answer, t - best.first_tick))
             elif may_be_replaced:
                 pieces.append(Committed(t, until - t, Known.UNKNOWN))
             elif t < lead_in_until:
@@ -396,7 +407,7 @@ class Dispatcher:
             for candidate in self._pending:
                 if candidate.due_tick > tick:
                     waiting.append(candidate)
-                elif self._on_late == "drop" and tick >= candidate.due_tick + self._chunk_ticks:
+                elif self._on_late == "drop" and tick >= candidate.first_tick + self._chunk_ticks:
                     self._end_unapplied(candidate, Outcome.DROPPED_LATE, tick)
                 elif best is None or _newness(candidate) > _newness(best):
                     if best is not None:
@@ -412,7 +423,7 @@ class Dispatcher:
             self._retire(tick)
             self._active, self._has_acted = best, False
             self._newest_obs_tick = best.answer.obs_tick
-        elif self._active is not None and tick >= self._active.due_tick + self._chunk_ticks:
+        elif self._active is not None and tick >= self._active.first_tick + self._chunk_ticks:
             self._retire(tick)
         return self._active
 

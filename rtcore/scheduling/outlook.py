@@ -23,6 +23,7 @@ def acted_shares(
     hold: bool = True,
     drop_late: bool = False,
     chunk: int = 1,
+    from_frame: bool = False,
 ) -> Acted:
     """The shares of ticks at which a policy acts, if its inferences take `taus_ticks`, one after another.
 
@@ -35,6 +36,7 @@ def acted_shares(
         hold: Whether an action waits for its due tick.
         drop_late: Whether a late action is dropped.
         chunk: Actions per inference, for consecutive ticks from the due tick on.
+        from_frame: The first of them is for the tick after the start, not for the due tick.
     """
     free = [0] * workers
     jobs: list[tuple[int, int, int]] = []
@@ -44,10 +46,11 @@ def acted_shares(
         ready = start + tau
         heapreplace(free, ready)
         due = start + delay_ticks if hold else ready
+        last = (start if from_frame else due - 1) + chunk
         if ready <= due:
-            jobs.append((due, start, due + chunk - 1))
-        elif not drop_late or ready < due + chunk:
-            jobs.append((ready, start, max(ready, due + chunk - 1)))
+            jobs.append((due, start, max(due, last)))
+        elif not drop_late or ready <= last:
+            jobs.append((ready, start, max(ready, last)))
     jobs.sort()
     skipped = min(len(jobs) // 4, 2 * workers)
     # Only ticks before the last start are decided. Count from one action to another: whole strides.

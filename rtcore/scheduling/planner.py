@@ -13,8 +13,10 @@ from fractions import Fraction
 from typing import Any
 
 from rtcore.clock import whole_period_ns
+from rtcore.errors import ConfigError
 from rtcore.scheduling.schedule import (
     UNEQUAL_FACTOR,
+    ChunkFrom,
     OnLate,
     Stagger,
     Times,
@@ -109,6 +111,12 @@ class Plan:
     device_parallelism: float
     limit: str  #: why there is not an action at every tick; "" if there is
     chunk: int = 1  #: actions of one inference
+    chunk_from: ChunkFrom = "due"  #: which tick the first of them is for
+
+    @property
+    def usable_chunk(self) -> int:
+        """Actions of one inference that are not past when it is due."""
+        return usable_chunk(self.chunk, self.chunk_from, self.delay_ticks)
 
     @property
     def slow_workers(self) -> tuple[int, ...]:
@@ -178,15 +186,20 @@ class Plan:
         if self.slow_workers:
             names = ", ".join(f"{index} ({tau.workers_ns[index] / 1e6:.1f} ms)" for index in self.slow_workers)
             remarks.append(f"Slow: worker{'s' if len(self.slow_workers) > 1 else ''} {names}")
-        if self.acted_fraction < 0.995 * min(1.0, self.chunk / self.stride_ticks):
+        if self.acted_fraction < 0.995 * min(1.0, self.usable_chunk / self.stride_ticks):
             remarks.append(f"An action on {100 * self.acted_fraction:.0f}% of the ticks is expected")
-        if self.chunk > 1:
+        past = self.chunk - self.usable_chunk
+        if self.chunk > 1 and self.chunk_from == "due":
             remarks.append(
-                f"Action 0 of a chunk is for the tick it is due at, {self.delay_ticks} ticks after its frame: a policy "
-                f"whose chunks begin at the frame must leave out its first {self.delay_ticks}"
+                f"Action 0 of a chunk is for the tick it is due at, {self.delay_ticks} ticks after its frame: for a "
+                "policy whose chunks begin at the frame (ACT, SmolVLA, pi0) give --chunk-from frame"
             )
-        if self.chunk > self.stride_ticks and self.stagger != "sequential":
-            unused = self.chunk - self.stride_ticks
+        elif past:
+            remarks.append(
+                f"A chunk begins at its frame: its first {past} of {self.chunk} actions are past when it is due"
+            )
+        if self.usable_chunk > self.stride_ticks and self.stagger != "sequential":
+            unused = self.usable_chunk - self.stride_ticks
             remarks.append(f"{unused} of {self.chunk} actions of a chunk are replaced by newer ones before their tick")
         if self.limit:
             remarks.append(self.limit)
@@ -203,10 +216,13 @@ def make_plan(
     guard_ns: int,
     device_parallelism: float,
     chunk: int = 1,
+    chunk_from: ChunkFrom = "due",
+    replan_every: int = 0,
     on_late: OnLate = "apply",
     came_ns: Collection[int] = (),
 ) -> Plan:
-    """The plan for `workers` processes; None: for as many as an action at every tick takes.
+    """The plan for `workers` processes; None: for as many as an action at every tick takes, in starts that are
+    `replan_every` ticks apart (0: as long as a chunk lasts). ConfigError if a chunk is too short for that.
 
     `came_ns`: inference times in the order in which they will come, where that is known beforehand.
 
@@ -217,10 +233,16 @@ def make_plan(
     delay_every_tick = delay_for(tau.planned_ns, rate_hz, guard_ns)
     period_ns = whole_period_ns(rate_hz)
     device_stride = max(1, math.ceil(tau.cost_ns / (_USABLE_SHARE * device_parallelism * period_ns)))
-    limit = ""
+    limit, usable = "", usable_chunk(chunk, chunk_from, delay_every_tick)
     if workers is None:
         workers, limit = _choose_workers(
-            stagger, delay_every_tick, device_stride, max_workers=max_workers, tau=tau, chunk=chunk
+            stagger,
+            delay_every_tick,
+            device_stride,
+            max_workers=max_workers,
+            tau=tau,
+            usable=usable,
+            replan_every=replan_every or usable,
         )
     tau = replace(tau, workers_ns=tau.workers_ns[:workers])
     usual_ns = tau.workers_ns if len(tau.workers_ns) == workers else ()
@@ -235,14 +257,19 @@ def make_plan(
         mean_ns=tau.usual_ns,
         chunk=chunk,
         came_ns=came_ns,
+        chunk_from=chunk_from,
+        replan_every=replan_every,
     ).fit()
-    stride, enough = fit.stride_ticks, -(-delay_every_tick // chunk)
-    if workers < enough and not limit and stride > chunk and stagger in ("max-time", "expected-time"):
+    stride = fit.stride_ticks
+    _require_chunk(chunk, chunk_from, fit.delay_ticks, replan_every)
+    chunk_left = usable_chunk(chunk, chunk_from, fit.delay_ticks)
+    enough = -(-delay_every_tick // usable)
+    if workers < enough and not limit and stride > chunk_left and stagger in ("max-time", "expected-time"):
         limit = f"An action every tick takes {enough} workers."
     return Plan(
         stagger=stagger,
         workers=workers,
-        min_workers_every_tick=enough if stride > chunk else min(enough, -(-fit.delay_ticks // chunk)),
+        min_workers_every_tick=enough if stride > chunk_left else min(enough, -(-fit.delay_ticks // chunk_left)),
         delay_ticks=fit.delay_ticks,
         stride_ticks=stride,
         acted_fraction=fit.acted_fraction,
@@ -251,20 +278,42 @@ def make_plan(
         device_parallelism=device_parallelism,
         limit=limit,
         chunk=chunk,
+        chunk_from=chunk_from,
     )
 
 
+def usable_chunk(chunk: int, chunk_from: ChunkFrom, delay_ticks: int) -> int:
+    """Actions of a chunk that are not past at its due tick; at least 1, as the last one is applied if it comes late."""
+    return max(1, chunk - delay_ticks + 1) if chunk_from == "frame" else chunk
+
+
+def _require_chunk(chunk: int, chunk_from: ChunkFrom, delay_ticks: int, replan_every: int) -> None:
+    """ConfigError for a chunk that ends before it is due, or before the next one comes."""
+    if chunk_from == "frame" and chunk < delay_ticks:
+        raise ConfigError(
+            f"chunk={chunk} with chunk_from=frame: an answer is due {delay_ticks} ticks after its frame, and its "
+            f"{chunk} actions are past by then; expected a chunk of at least {delay_ticks}. Give a longer --chunk, a "
+            "faster policy, or --chunk-from due"
+        )
+    left = usable_chunk(chunk, chunk_from, delay_ticks)
+    if replan_every > left:
+        raise ConfigError(
+            f"replan_every={replan_every}: only {left} of the {chunk} actions of a chunk are left when it is due, "
+            f"{delay_ticks} ticks after its frame; expected {left} at most, or there are ticks without an action"
+        )
+
+
 def _choose_workers(
-    stagger: Stagger, delay: int, device_stride: int, max_workers: int, tau: Tau, chunk: int
+    stagger: Stagger, delay: int, device_stride: int, *, max_workers: int, tau: Tau, usable: int, replan_every: int
 ) -> tuple[int, str]:
     if stagger == "sequential":
         return 1, ""
     # A chunk covers the ticks up to the next chunk: with more starts, actions would be thrown away.
-    wanted = math.ceil(delay / max(device_stride, chunk))
+    wanted = math.ceil(delay / max(device_stride, replan_every))
     if wanted > max_workers:
         every = "tick" if device_stride == 1 else f"{device_stride} ticks"
         return max_workers, f"An action every {every} takes {wanted} workers, --max-workers allows {max_workers}."
-    if device_stride > chunk:
+    if device_stride > usable:
         return wanted, (
             f"Every tick is out of reach: one inference uses the device for {tau.cost_ns / 1e6:.1f} ms, so it can "
             f"start one every {device_stride} ticks. A smaller policy or more devices would help."

@@ -26,6 +26,8 @@ STAGGERS: tuple[Stagger, ...] = ("max-time", "expected-time", "sequential", "fre
 OnReset = Literal["hold", "run"]
 TauEstimate = Literal["quantile", "ratchet"]
 OnLate = Literal["apply", "drop"]
+#: Which tick the first action of a chunk is for: the one that the answer is due at, or the first after its frame.
+ChunkFrom = Literal["due", "frame"]
 
 NS_PER_S = 1_000_000_000
 #: The delay is made for one of these quantiles of the inference time: p99, unless that is a hiccup (above 1.5 medians +
@@ -59,6 +61,8 @@ class ScheduleParams:
         adapt: Whether the delay follows lasting changes of the inference time.
         on_late: What becomes of an action that comes after its tick.
         chunk: Actions of one inference, one a tick.
+        chunk_from: Which tick the first of them is for. From the frame on, the delay is never longer than the chunk.
+        replan_every: The least ticks between two starts that are spaced; 0: as few as the workers allow.
     """
 
     stagger: Stagger
@@ -70,6 +74,8 @@ class ScheduleParams:
     adapt: bool = True
     on_late: OnLate = "apply"
     chunk: int = 1
+    chunk_from: ChunkFrom = "due"
+    replan_every: int = 0
 
 
 class TauWindow:
@@ -184,10 +190,12 @@ class Times:
         mean_ns: int | None = None,
         chunk: int = 1,
         came_ns: Collection[int] = (),
+        chunk_from: ChunkFrom = "due",
+        replan_every: int = 0,
     ) -> None:
         """`ordered_ns`: ascending. `usual_ns`: of each worker, where all of them are known; else none. `num_workers` at
         least 1. `mean_ns`: in place of the mean of the times. `chunk`: actions of an answer. `came_ns`: such times in
-        the order in which they came, where it is known.
+        the order in which they came, where it is known. `chunk_from`, `replan_every`: as in `ScheduleParams`.
         """
         self._stagger = stagger
         self._ordered = ordered_ns
@@ -199,6 +207,8 @@ class Times:
         self._guard_ns = guard_ns
         self._on_late = on_late
         self._chunk = chunk
+        self._chunk_from = chunk_from
+        self._replan_every = replan_every
         self._came_ns = came_ns
         self._played: dict[int, Fit] = {}
         self.mean_ns = trimmed_mean_ns(ordered_ns) if mean_ns is None else mean_ns
@@ -233,12 +243,17 @@ class Times:
                 hold=self._stagger == "max-time",
                 drop_late=self._on_late == "drop",
                 chunk=self._chunk,
+                from_frame=self._chunk_from == "frame",
             )
             known = self._played[delay_ticks] = Fit(delay_ticks, stride, *acted)
         return known
 
     def stride(self, delay_ticks: int) -> int:
         """Ticks between two starts, for workers that are equally fast or not."""
+        stride = self._stride_of_workers(delay_ticks)
+        return max(stride, self._replan_every) if self._stagger in ("max-time", "expected-time") else stride
+
+    def _stride_of_workers(self, delay_ticks: int) -> int:
         usual_ns = self._usual_ns
         if self._stagger == "max-time" and usual_ns and is_unequal(usual_ns):
             # A worker k times as fast does k times the work of the slowest.
@@ -489,6 +504,8 @@ class Schedule:
             return
         self._next_adaptation = self._answers + self.ADAPT_EVERY
         delay = self._wanted_delay()
+        if self.params.chunk_from == "frame":
+            delay = min(delay, self.params.chunk)  # an answer that is due later has no action left
         if delay != self.delay_ticks:
             self.replans += 1
             self.delay_ticks = delay
@@ -557,6 +574,8 @@ class Schedule:
             mean_ns=mean_ns,
             chunk=params.chunk,
             came_ns=self.window.came_ns,
+            chunk_from=params.chunk_from,
+            replan_every=params.replan_every,
         )
 
     def _restride(self) -> None:

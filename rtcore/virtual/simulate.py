@@ -163,7 +163,9 @@ class Simulation:
             grid=TickGrid(0, self.resolved.rate_hz),
             clock=self._clock,
             schedule=self.schedule,
-            dispatcher=Dispatcher(config.schedule.on_late, chunk_ticks=config.agent.chunk),
+            dispatcher=Dispatcher(
+                config.schedule.on_late, chunk_ticks=config.agent.chunk, chunk_from=config.agent.chunk_from
+            ),
             workers=self.workers,
             recorder=StatsRecorder(self._books, self.schedule, self.resolved.period_ns),
             on_reset=config.world.on_reset,
@@ -390,6 +392,8 @@ class Simulation:
             guard_ns=self.resolved.guard_ns,
             device_parallelism=math.inf,
             chunk=self.config.agent.chunk,
+            chunk_from=self.config.agent.chunk_from,
+            replan_every=self.config.schedule.replan_every or 0,
             on_late=self.config.schedule.on_late,
             came_ns=taus if self._chosen_latency is not None else (),
         )

@@ -292,6 +292,30 @@ def test_every_tick_a_missing_chunk_was_to_cover_is_missed():
     assert desk.kinds(range(3, 7)) == [MISSED, MISSED, MISSED, IDLE]
 
 
+def test_a_chunk_from_the_frame_begins_behind_the_actions_that_are_past():
+    desk = Desk(chunk=5)
+    desk.dispatcher = Dispatcher(chunk_ticks=5, chunk_from="frame")
+    desk.book(0).answer(0, at=2)
+    assert [desk.decide(tick) for tick in (3, 4, 5)] == [(ACTED, 0, 2), (ACTED, 0, 3), (ACTED, 0, 4)]
+    assert desk.decide(6) == (IDLE, None, 0)
+
+
+def test_a_late_chunk_from_the_frame_keeps_time_with_its_frame():
+    desk = Desk(chunk=5)
+    desk.dispatcher = Dispatcher(chunk_ticks=5, chunk_from="frame")
+    desk.book(0)
+    assert desk.kinds([3]) == [MISSED]
+    desk.answer(0, at=4)
+    assert [desk.decide(tick) for tick in (4, 5, 6)] == [(ACTED, 0, 3), (ACTED, 0, 4), (IDLE, None, 0)]
+
+
+def test_without_hold_a_chunk_from_the_frame_counts_from_the_frame_that_was_used():
+    desk = Desk(chunk=5, hold=False)
+    desk.dispatcher = Dispatcher(chunk_ticks=5, chunk_from="frame")
+    desk.book(0).answer(0, at=4, used=1)
+    assert [desk.decide(tick) for tick in (4, 5, 6)] == [(ACTED, 1, 2), (ACTED, 1, 3), (ACTED, 1, 4)]
+
+
 # -- what is known at booking ------------------------------------------------------------------------------------
 
 UNKNOWN, FACT, PLAN, HELD = Known.UNKNOWN, Known.FACT, Known.PLAN, Known.HELD

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rtcore.errors import ConfigError
 from rtcore.processes.rehearsal import Growth, Round
 from rtcore.scheduling.planner import Plan, Tau, make_plan
 
@@ -23,7 +24,7 @@ def tau_of(mean_ms, p99_ms=None, cost_ms=0):
     return Tau(mean_ms * MS, mean_ms * MS, p99_ms * MS, p99_ms * MS, cost_ms * MS, 100)
 
 
-def plan_of(tau, *, stagger="max-time", workers=None, max_workers=64, guard_ms=0, parallelism=math.inf, chunk=1):
+def plan_of(tau, *, stagger="max-time", workers=None, max_workers=64, guard_ms=0, parallelism=math.inf, **chunks):
     return make_plan(
         stagger,
         tau,
@@ -32,7 +33,7 @@ def plan_of(tau, *, stagger="max-time", workers=None, max_workers=64, guard_ms=0
         max_workers=max_workers,
         guard_ns=guard_ms * MS,
         device_parallelism=parallelism,
-        chunk=chunk,
+        **chunks,
     )
 
 
@@ -93,6 +94,39 @@ def test_free_running_acts_all_at_once_every_delay():
 def test_chunks_fill_the_ticks_between_two_actions_and_no_more():
     assert plan_of(tau_of(60), workers=2, chunk=2).acted_fraction == pytest.approx(2 / 3)
     assert plan_of(tau_of(60), workers=2, chunk=5).acted_fraction == 1.0
+
+
+@pytest.mark.parametrize(
+    ("replan_every", "workers", "stride"), [(0, 1, 7), (16, 1, 16), (7, 1, 7), (4, 2, 4), (2, 4, 2), (1, 7, 1)]
+)
+def test_a_wished_replanning_interval_takes_as_few_workers_as_it_needs(replan_every, workers, stride):
+    plan = plan_of(tau_of(70), chunk=16, replan_every=replan_every)
+    assert (plan.delay_ticks, plan.workers, plan.stride_ticks) == (7, workers, stride)
+    assert plan.acted_fraction == 1.0
+
+
+def test_given_workers_replan_no_more_often_than_is_wished():
+    assert plan_of(tau_of(70), workers=7, chunk=16, replan_every=5).stride_ticks == 5
+    assert plan_of(tau_of(70), workers=1, chunk=16, replan_every=5).stride_ticks == 7
+
+
+def test_a_chunk_from_the_frame_has_fewer_actions_left_so_that_more_workers_are_needed():
+    """Seven ticks after its frame, six of ten actions are past: the other four reach up to the next start but one."""
+    plan = plan_of(tau_of(70), chunk=10, chunk_from="frame")
+    assert (plan.usable_chunk, plan.workers, plan.stride_ticks, plan.acted_fraction) == (4, 2, 4, 1.0)
+    assert "its first 6 of 10 actions are past" in " ".join(plan.remarks())
+    assert plan_of(tau_of(70), workers=1, chunk=10, chunk_from="frame").acted_fraction == pytest.approx(4 / 7)
+
+
+def test_a_chunk_that_is_over_before_it_is_due_is_refused():
+    assert plan_of(tau_of(70), chunk=7, chunk_from="frame").usable_chunk == 1
+    with pytest.raises(ConfigError, match="expected a chunk of at least 7"):
+        plan_of(tau_of(70), chunk=6, chunk_from="frame")
+
+
+def test_a_chunk_that_is_over_before_it_is_replaced_is_refused():
+    with pytest.raises(ConfigError, match="expected 4 at most"):
+        plan_of(tau_of(70), chunk=10, chunk_from="frame", replan_every=5)
 
 
 # -- a device that is full ---------------------------------------------------------------------------------------

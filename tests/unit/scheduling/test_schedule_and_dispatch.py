@@ -34,14 +34,25 @@ class Driver:
     """What the tick loop does, without its world and its clock. Checks at each tick what must always hold."""
 
     def __init__(
-        self, stagger, delay, *, workers=NUM_WORKERS, on_late="apply", chunk=1, tau_estimate="quantile", head=False
+        self,
+        stagger,
+        delay,
+        *,
+        workers=NUM_WORKERS,
+        on_late="apply",
+        chunk=1,
+        chunk_from="due",
+        tau_estimate="quantile",
+        head=False,
     ):
-        params = ScheduleParams(stagger, Fraction(1), delay, delay * TICK_NS, 0, tau_estimate)
+        params = ScheduleParams(
+            stagger, Fraction(1), delay, delay * TICK_NS, 0, tau_estimate, chunk=chunk, chunk_from=chunk_from
+        )
         self.schedule = Schedule(params, workers)
         self.head = workers if head else -1
-        self.dispatcher = Dispatcher(on_late, chunk_ticks=chunk, head=self.head)
+        self.dispatcher = Dispatcher(on_late, chunk_ticks=chunk, chunk_from=chunk_from, head=self.head)
         self.features_tick = -1
-        self.chunk = chunk
+        self.chunk, self.chunk_from = chunk, chunk_from
         self.up = set(range(workers))
         self.out = {}
         self.booked = []
@@ -137,11 +148,13 @@ _steps = st.tuples(
 @st.composite
 def histories(draw):
     """A finished driver after up to a few hundred ticks of anything."""
+    chunk_from, delay = draw(st.sampled_from(["due", "due", "frame"])), draw(st.integers(1, 8))
     driver = Driver(
         draw(st.sampled_from(STAGGERS)),
-        draw(st.integers(1, 8)),
+        delay,
         on_late=draw(st.sampled_from(["apply", "drop"])),
-        chunk=draw(st.integers(1, 5)),
+        chunk=draw(st.integers(1, 5)) + (delay - 1 if chunk_from == "frame" else 0),
+        chunk_from=chunk_from,
         tau_estimate=draw(st.sampled_from(["quantile", "ratchet"])),
         head=draw(st.booleans()),
     )
@@ -175,7 +188,8 @@ def test_whatever_happens_the_books_balance_and_no_action_is_out_of_place(driver
         assert answer.obs_tick < tick
         assert due_tick == offer.job.due_tick or not offer.job.hold
         assert due_tick <= tick
-        assert index == (0 if of_head else min(tick - due_tick, driver.chunk - 1))
+        first_tick = answer.obs_tick + 1 if driver.chunk_from == "frame" and not of_head else due_tick
+        assert index == (0 if of_head else min(tick - first_tick, driver.chunk - 1))
         used.add((offer.job.worker, offer.job.obs_tick))
     # What was counted as applied was applied, and nothing else was.
     assert used == {of_job(row) for row in dispatcher.ended if row.outcome in (Outcome.ON_TIME, Outcome.LATE)}
@@ -232,7 +246,7 @@ def test_drop_never_applies_what_is_past_and_apply_never_drops(driver):
     else:
         ticks = {driver.head: 1}
         assert all(
-            tick < offer.due_tick + ticks.get(offer.job.worker, driver.chunk) for tick, offer, _, _ in driver.applied
+            tick < offer.first_tick + ticks.get(offer.job.worker, driver.chunk) for tick, offer, _, _ in driver.applied
         )
 
 
