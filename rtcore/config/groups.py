@@ -179,8 +179,8 @@ class AgentSettings(SettingsGroup):
 
     policy: Annotated[str, BeforeValidator(import_path)] = Field(
         default="auto",
-        description="auto: impala for images, mlp for vectors. Or impala, nature, dqn, tiles, mlp, trained (plays "
-        "Blocks and Catch), random, synthetic, module:factory (net.py:Net) returning an nn.Module or "
+        description="auto: impala for images, mlp for vectors. Or impala, nature, dqn, tiles, two-speed, mlp, "
+        "trained (plays Blocks and Catch), random, synthetic, module:factory (net.py:Net) returning an nn.Module or "
         "any callable, sb3:FILE.zip (a saved Stable-Baselines3 model).",
         json_schema_extra={"metavar": "NAME"},
     )

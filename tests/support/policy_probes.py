@@ -67,6 +67,26 @@ def noise(observation_space: Any, action_space: Any) -> Any:
     return Noise()
 
 
+def unreliable(observation_space: Any, action_space: Any) -> Any:
+    """A plain callable whose action is what Python and numpy draw. At times it raises, or says nothing."""
+    import random
+    import time
+
+    calls = 0
+
+    def decide(observation: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        time.sleep(0.015)
+        if calls % 4 == 2:
+            raise ConnectionError("the server does not answer")
+        if calls % 4 == 3:
+            return None
+        return np.array([[random.random(), np.random.random(), 0.0]])
+
+    return decide
+
+
 def counting(observation_space: Any, action_space: Any) -> Any:
     """A network that keeps a state from call to call."""
     import torch

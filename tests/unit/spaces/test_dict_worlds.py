@@ -133,7 +133,7 @@ def test_policies_without_a_network_play_a_dict_world(name: str) -> None:
     assert out[0] in (0, 1)
 
 
-@pytest.mark.parametrize("name", ["impala", "nature", "dqn", "tiles", "trained"])
+@pytest.mark.parametrize("name", ["impala", "nature", "dqn", "tiles", "two-speed", "trained"])
 def test_a_policy_for_images_refuses_a_dict_and_shows_it(name: str) -> None:
     with pytest.raises(PolicyError, match=r"Dict\('age'.*'image'"):
         build_network(name, {}, SPEC, ACTION, seed=0)

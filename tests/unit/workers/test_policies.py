@@ -172,7 +172,8 @@ def test_a_pad_that_is_no_positive_number_is_refused_by_every_policy(name: str, 
 
 def test_an_unknown_policy_is_refused_with_the_list_and_the_nearest_name():
     with pytest.raises(
-        PolicyError, match=r"did you mean 'impala'.*impala, nature, mlp, dqn, tiles, trained, random, synthetic"
+        PolicyError,
+        match=r"did you mean 'impala'.*impala, nature, mlp, dqn, two-speed, tiles, trained, random, synthetic",
     ):
         load("impalla", {})
 

@@ -495,3 +495,42 @@ def test_no_padding_slows_the_head_down():
 def test_two_speeds_that_are_none_are_refused(name: str, options: Any, says: str):
     with pytest.raises(PolicyError, match=says):
         load(name, **options)
+
+
+IMAGES = ObservationSpec.from_space(Box(0, 255, (40, 40), np.uint8))
+
+
+@pytest.mark.parametrize("action", [BUTTONS, STICK], ids=["discrete", "box"])
+def test_the_built_in_policy_of_two_speeds_looks_at_the_newest_frame_the_features_and_what_was_done_since(action: Any):
+    options: dict[str, Any] = {"seed": 0, "worker_index": 0, "device": "cpu", "committed_ticks": 4}
+    trunk, head = (
+        load_policy("two-speed", {"features": 8}, IMAGES, action, is_head=is_head, **options)
+        for is_head in (False, True)
+    )
+    assert trunk.needs.features == Block((("value", (1, 8), "float32"),))
+    act(trunk, 100, action)
+    arrays = context_of(head, action)
+    arrays["features.value"][...] = trunk.needs.payload.views(trunk.payload)["features.value"]
+    before = output_of(head, 100, action, tick=2, features_tick=0)
+    arrays["committed"][3] = 1
+    assert (output_of(head, 100, action, tick=2, features_tick=0) == before).all(), "not yet applied"
+    arrays["committed"][1] = 1
+    since = output_of(head, 100, action, tick=2, features_tick=0)
+    newer = output_of(head, 200, action, tick=2, features_tick=0)
+    arrays["features.value"][...] += 1
+    others = output_of(head, 200, action, tick=2, features_tick=0)
+    older = output_of(head, 200, action, tick=3, features_tick=0)
+    seen = [before, since, newer, others, older]
+    assert all((one != other).any() for one, other in zip(seen[:-1], seen[1:], strict=True))
+
+
+def output_of(policy: Any, observation: Any, action: ActionSpec, **words: int) -> Any:
+    act(policy, observation, action, **words)
+    return policy.executor.output.copy()
+
+
+def test_a_head_gives_one_action_where_the_trunk_gives_a_chunk():
+    options: dict[str, Any] = {"seed": 0, "worker_index": 0, "device": "cpu", "chunk": 3}
+    for is_head, length in ((False, 3), (True, 1)):
+        policy = load_policy("two-speed", {}, IMAGES, BUTTONS, is_head=is_head, **options)
+        policy.act(frame_seq=0, out=np.zeros((length,), np.int64))

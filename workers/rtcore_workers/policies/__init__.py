@@ -61,6 +61,7 @@ NETWORKS = {
     "nature": "rtcore_workers.policies.nature:nature",
     "mlp": "rtcore_workers.policies.mlp:mlp",
     "dqn": "rtcore_workers.policies.dqn:dqn",
+    "two-speed": "rtcore_workers.policies.two_speed:two_speed",
     "tiles": "rtcore_workers.policies.tiles:tiles",
     "trained": "rtcore_workers.policies.trained:trained",
 }

@@ -29,25 +29,23 @@ def impala(
     PolicyConfigError unless the observations are uint8 images and k is an integer of 1 or more. The convolution
     weights are channels last in memory: whoever saves them flat has to make them contiguous first.
     """
-    width = positive_int("impala", "k", k)
-    images = ImageInput("impala", observation_space)
+    layers, num_outputs = trunk_of("impala", observation_space, k)
+    network = assemble(layers, num_outputs, [512], nn.ReLU, action_space, chunk=chunk, act_history=act_history)
+    # Channels last saves a third of the inference time on a CPU. The values are the same.
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
+
+
+def trunk_of(policy: str, observation_space: spaces.Space[Any], k: int) -> tuple[list[nn.Module], int]:
+    """The layers from raw frames to flat outputs, and how many outputs there are. Raises as `impala`."""
+    width = positive_int(policy, "k", k)
+    images = ImageInput(policy, observation_space)
     stacks = []
     num_channels = images.num_channels
     for num_filters in (16 * width, 32 * width, 32 * width):
         stacks.append(ConvStack(num_channels, num_filters))
         num_channels = num_filters
-    network = assemble(
-        [images, *stacks, nn.AdaptiveMaxPool2d(7), nn.ReLU(), nn.Flatten()],
-        num_channels * 7 * 7,
-        [512],
-        nn.ReLU,
-        action_space,
-        chunk=chunk,
-        act_history=act_history,
-    )
-    # Channels last saves a third of the inference time on a CPU. The values are the same.
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return network
+    return [images, *stacks, nn.AdaptiveMaxPool2d(7), nn.ReLU(), nn.Flatten()], num_channels * 7 * 7
 
 
 class ConvStack(nn.Module):

@@ -177,7 +177,8 @@ class NetworkPolicy:
         notes = (*self.executor.notes, *notes, *found)
         self.info = PolicyInfo(title, num_parameters, synthetic=False, pad_ms=None, device=resolved, notes=notes)
         self._action = action
-        self._chunk = chunk
+        # A head is asked at every tick for the action of the next one alone.
+        self._chunk = chunk = 1 if is_head else chunk
         # The output for an all-zero observation, which the warm-up has computed, shows its shape and dtype.
         if self.executor.output is not None:
             action.from_policy_output(self.executor.output, chunk)
