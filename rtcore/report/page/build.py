@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from rtcore.errors import ConfigError
+from rtcore.files.strict_json import finite
 from rtcore.report.colours import KIND_COLOURS, OUTCOME_COLOURS, RUN_COLOURS
 from rtcore.report.page import charts, tables
 from rtcore.report.page.data import Samples
@@ -57,8 +58,17 @@ def build_page(runs: Sequence[RunFolder]) -> str:
     )
     environment.filters["script_json"] = _script_json
     distributions = [
-        Chart(title, caption, f"distribution-{index}", figure, _described(index, named))
-        for index, (title, caption, figure) in enumerate(charts.histograms(named))
+        Chart(
+            title,
+            caption,
+            f"distribution-{index}",
+            charts.histogram(of, unit, named),
+            tuple(
+                (f"{name}: " if len(named) > 1 else "") + charts.describe(getattr(sample, of), unit, digits)
+                for name, sample in named
+            ),
+        )
+        for index, (title, caption, of, unit, digits) in enumerate(charts.DISTRIBUTIONS)
     ]
     over_time = [
         Chart(
@@ -116,18 +126,8 @@ def _need(module: str) -> ModuleType:
 
 def _script_json(value: Any) -> str:
     """JSON that cannot end its script element, whatever text is in it. Numbers that do not exist are null."""
-    text = json.dumps(_finite(value), separators=(",", ":"), allow_nan=False)
+    text = json.dumps(finite(value), separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return value
 
 
 def _of(names: Sequence[str], index: int) -> str:
@@ -191,21 +191,6 @@ def _cards(run: RunFolder, samples: Samples) -> list[Card]:
         Card("ticks", number(at("ticks", "count"), 0), rate, "bad" if skipped else ""),
         Card("missed", number(missed, 0), f"idle {number(idle, 0)}", "bad" if missed else "good"),
     ]
-
-
-def _described(index: int, named: Sequence[tuple[str, Samples]]) -> tuple[str, ...]:
-    """p50, p99 and max of each run for one of the four distributions."""
-    lines = []
-    for name, samples in named:
-        values, unit, digits = (
-            (samples.lateness_us, "us", 1),
-            (samples.interval_ticks, "ticks", 0),
-            (samples.delay_ticks, "ticks", 0),
-            (samples.observation_age_ms, "ms", 1),
-        )[index]
-        text = charts.describe(values, unit, digits=digits)
-        lines.append(f"{name}: {text}" if len(named) > 1 else text)
-    return tuple(lines)
 
 
 def _legend(runs: Sequence[RunFolder], samples: Sequence[Samples]) -> dict[str, list[tuple[str, str, str]]]:

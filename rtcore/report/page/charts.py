@@ -12,8 +12,8 @@ import numpy as np
 from rtcore.clock import NS_PER_S, NS_PER_US
 from rtcore.report.colours import KIND_COLOURS, OUTCOME_COLOURS, RUN_COLOURS
 from rtcore.report.lanes import Bar, bar_of
-from rtcore.report.page.data import Floats, OverTime, Samples, quantile
-from rtcore.report.wording import number
+from rtcore.report.page.data import Floats, OverTime, Samples, quantile, skipped_between
+from rtcore.report.wording import counted, number
 from rtcore.results.folder import RunFolder
 from rtcore.results.rows import InferenceRow, TickRow
 from rtcore.scheduling.dispatch import Outcome, TickKind
@@ -24,32 +24,26 @@ _LOG_FLOOR_US = 0.1
 _MOST_BINS = 80
 
 
-def histograms(runs: Sequence[tuple[str, Samples]]) -> list[tuple[str, str, Figure | None]]:
-    """(title, caption, figure or None where there is nothing to count) of the four distributions."""
-    whole = "Whole ticks."
-    return [
-        (
-            "Tick lateness",
-            "Start of a tick after its deadline; below 0.1 us counts as 0.1 us.",
-            _lateness([(name, samples.lateness_us) for name, samples in runs]),
-        ),
-        (
-            "Action interval",
-            f"From one policy action to the next within an episode. {whole}",
-            _counted([(name, samples.interval_ticks) for name, samples in runs]),
-        ),
-        (
-            "Delay",
-            f"From the frame an action was computed from to the tick it was applied at. {whole}",
-            _counted([(name, samples.delay_ticks) for name, samples in runs]),
-        ),
-        (
-            "Observation age",
-            "Age of the frame behind the action when its tick began, derived from the rows: the start of the tick less "
-            "the start of the frame's tick and its world step. Exact to some tens of microseconds.",
-            _spread([(name, samples.observation_age_ms) for name, samples in runs]),
-        ),
-    ]
+#: Title, caption, what of `Samples`, unit, and digits of its numbers.
+DISTRIBUTIONS = (
+    ("Tick lateness", "Start of a tick after its deadline; below 0.1 us counts as 0.1 us.", "lateness_us", "us", 1),
+    ("Action interval", "From one policy action to the next within an episode.", "interval_ticks", "ticks", 0),
+    ("Delay", "From the frame an action was computed from to the tick it was applied at.", "delay_ticks", "ticks", 0),
+    (
+        "Observation age",
+        "Age of the frame behind the action when its tick began, derived from the rows: the start of the tick less "
+        "the start of the frame's tick and its world step. Exact to some tens of microseconds.",
+        "observation_age_ms",
+        "ms",
+        1,
+    ),
+)
+
+
+def histogram(of: str, unit: str, runs: Sequence[tuple[str, Samples]]) -> Figure | None:
+    """Of one of the distributions; None where there is nothing to count."""
+    values = [(name, getattr(samples, of)) for name, samples in runs]
+    return {"us": _lateness, "ticks": _counted, "ms": _spread}[unit](values)
 
 
 def outcomes_over_time(samples: Samples) -> Figure | None:
@@ -77,9 +71,7 @@ def episode_returns(runs: Sequence[tuple[str, Samples]]) -> Figure | None:
                     "y": [episode.total for episode in ended],
                     "line": {"color": _colour(index), "width": 1},
                     "marker": {"size": 6},
-                    "hovertemplate": "episode ended at tick %{x:,}<br>return %{y:.6~g}<extra>"
-                    + _plain(name)
-                    + "</extra>",
+                    "hovertemplate": f"episode ended at tick %{{x:,}}<br>return %{{y:.6~g}}{_extra(name)}",
                 }
             )
     if not traces:
@@ -117,6 +109,7 @@ def timeline(run: RunFolder) -> dict[str, Any]:
     first, last = run.ticks[0].tick, run.ticks[-1].tick + 1
     jobs = sorted(((bar_of(job, run.axis), job) for job in run.jobs), key=lambda pair: pair[0][:2])
     groups = groupby(sorted(jobs, key=lambda pair: _group_of(pair[0])), lambda pair: _group_of(pair[0]))
+    kinds = {kind: [row for row in run.ticks if row.kind is kind] for kind in TickKind}
     return {
         "workers": run.num_workers,
         "first": first,
@@ -124,7 +117,7 @@ def timeline(run: RunFolder) -> dict[str, Any]:
         "start": _first_view(run),
         "trouble": _trouble(run),
         "jobs": [_inferences(*key, list(pairs)) for key, pairs in groups],
-        "ticks": [*_ticks_of_each_kind(run.ticks), *_skipped(run.ticks)],
+        "ticks": [*(_ticks(kind, rows) for kind, rows in kinds.items() if rows), *_skipped(run.ticks)],
     }
 
 
@@ -160,10 +153,6 @@ def _facts_of(job: InferenceRow) -> list[float]:
         times_ns = (job.booked_ns, job.start_ns, job.read_ns, job.infer_end_ns, job.write_ns)
         facts += [job.obs_tick, job.episode, *(round((b - a) / NS_PER_S, 7) for a, b in pairwise(times_ns))]
     return facts
-
-
-def _ticks_of_each_kind(ticks: Sequence[TickRow]) -> list[dict[str, Any]]:
-    return [_ticks(kind, rows) for kind in TickKind if (rows := [row for row in ticks if row.kind is kind])]
 
 
 def _ticks(kind: TickKind, rows: Sequence[TickRow]) -> dict[str, Any]:
@@ -204,8 +193,7 @@ def _notes_of(row: TickRow) -> str:
 
 
 def _skipped(ticks: Sequence[TickRow]) -> list[dict[str, Any]]:
-    first = ticks[0].tick
-    gone = [tick for row in ticks for tick in range(max(first, row.tick - row.skipped_ticks), row.tick)]
+    gone = skipped_between(ticks)
     text = "<b>tick %{customdata[0]:,d}: skipped</b><br>it did not run<extra></extra>"
     return [{"name": "skipped", "from": gone, "facts": [[tick] for tick in gone], "text": text}] if gone else []
 
@@ -250,16 +238,15 @@ def _lateness(runs: Sequence[tuple[str, Floats]]) -> Figure | None:
 
 def _counted(runs: Sequence[tuple[str, Floats]]) -> Figure | None:
     """Whole numbers: one bar each, or as few to a bar as keep the bars apart."""
-    full = [values for _, values in runs if len(values)]
-    if not full:
+    if (span := _span(runs)) is None:
         return None
-    low, high = min(values.min() for values in full), max(values.max() for values in full)
+    low, high = span
     step = max(1, math.ceil((high - low + 1) / _MOST_BINS))
     edges = np.arange(low - 0.5, high + step + 0.5, step)
 
     def label(left: float, right: float) -> str:
         first, last = round(left + 0.5), round(right - 0.5)
-        return f"{first} tick{'' if first == 1 else 's'}" if first == last else f"{first} to {last} ticks"
+        return counted(first, "tick") if first == last else f"{first} to {last} ticks"
 
     figure = _histogram(runs, edges, label, "ticks")
     if figure is not None and high - low <= 12:
@@ -269,12 +256,17 @@ def _counted(runs: Sequence[tuple[str, Floats]]) -> Figure | None:
 
 
 def _spread(runs: Sequence[tuple[str, Floats]]) -> Figure | None:
-    full = [values for _, values in runs if len(values)]
-    if not full:
+    if (span := _span(runs)) is None:
         return None
-    low, high = min(values.min() for values in full), max(values.max() for values in full)
+    low, high = span
     edges = np.linspace(low, high if high > low else low + 1, _MOST_BINS + 1)
     return _histogram(runs, edges, lambda left, right: f"{left:.1f} to {right:.1f} ms", "ms")
+
+
+def _span(runs: Sequence[tuple[str, Floats]]) -> tuple[float, float] | None:
+    """Least and most of all; None of nothing."""
+    every = np.concatenate([values for _, values in runs])
+    return (float(every.min()), float(every.max())) if len(every) else None
 
 
 def _histogram(
@@ -299,9 +291,7 @@ def _histogram(
                 "width": (np.diff(edges) * 0.92)[filled].tolist(),
                 "customdata": [[labels[bar], int(counts[bar])] for bar in filled],
                 "marker": {"color": _colour(index), "opacity": 0.85 if len(runs) == 1 else 0.55},
-                "hovertemplate": "%{customdata[0]}<br>%{customdata[1]:,} (%{y:.3~g}%)<extra>"
-                + _plain(name)
-                + "</extra>",
+                "hovertemplate": f"%{{customdata[0]}}<br>%{{customdata[1]:,}} (%{{y:.3~g}}%){_extra(name)}",
             }
         )
     if not traces:
@@ -312,12 +302,12 @@ def _histogram(
     return figure
 
 
-def describe(samples: Floats, unit: str, scale: float = 1.0, digits: int = 1) -> str:
+def describe(samples: Floats, unit: str, digits: int) -> str:
     """p50, p99 and the largest, for below a chart's title."""
     if not len(samples):
         return "none"
-    p50, p99 = (number(quantile(samples, q) * scale, digits) for q in (0.5, 0.99))
-    return f"p50 {p50}, p99 {p99}, max {number(float(samples.max()) * scale, digits)} {unit}"
+    p50, p99, longest = (number(quantile(samples, q), digits) for q in (0.5, 0.99, 1.0))
+    return f"p50 {p50}, p99 {p99}, max {longest} {unit}"
 
 
 # -- over time ---------------------------------------------------------------------------------------------
@@ -359,6 +349,10 @@ def _figure(traces: list[dict[str, Any]], x_title: str, y_title: str, *, legend:
 
 def _colour(index: int) -> str:
     return RUN_COLOURS[index % len(RUN_COLOURS)]
+
+
+def _extra(name: str) -> str:
+    return f"<extra>{_plain(name)}</extra>"
 
 
 def _plain(name: str) -> str:

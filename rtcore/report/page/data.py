@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 
 from rtcore.clock import NS_PER_MS
 from rtcore.results.folder import RunFolder
+from rtcore.results.rows import TickRow
 from rtcore.results.summary import hz_between
 from rtcore.scheduling.dispatch import Outcome, TickKind
 
@@ -140,31 +143,28 @@ class Samples:
 
     def kinds_over_time(self) -> OverTime:
         """Tick kinds, and "skipped", per stretch."""
-        starts, width = self._bins()
-        rows = {name: [0] * len(starts) for name in [*self.kinds, "skipped"]}
-        for row in self.run.ticks:
-            rows[row.kind.name.lower()][(row.tick - starts[0]) // width] += 1
-            for tick in range(max(starts[0], row.tick - row.skipped_ticks), row.tick):
-                rows["skipped"][(tick - starts[0]) // width] += 1
-        return OverTime(starts, width, rows)
+        ran = [(row.kind.name.lower(), row.tick) for row in self.run.ticks]
+        gone = [("skipped", tick) for tick in skipped_between(self.run.ticks)]
+        return self._over_time([*self.kinds, "skipped"], [*ran, *gone])
 
     def outcomes_over_time(self) -> OverTime:
         """Outcomes per stretch, by the tick at which they were settled."""
-        starts, width = self._bins()
-        rows = {name: [0] * len(starts) for name in self.outcomes}
-        for job in self.run.jobs:
-            index = (job.resolved_tick - starts[0]) // width if starts else -1
-            if 0 <= index < len(starts):
-                rows[job.outcome.name.lower()][index] += 1
-        return OverTime(starts, width, rows)
+        settled = [(job.outcome.name.lower(), job.resolved_tick) for job in self.run.jobs]
+        return self._over_time([*self.outcomes], settled)
 
-    def _bins(self) -> tuple[list[int], int]:
-        ticks = self.run.ticks
-        if not ticks:
-            return [], 1
-        first, last = ticks[0].tick, ticks[-1].tick
+    def _over_time(self, names: Sequence[str], events: Sequence[tuple[str, int]]) -> OverTime:
+        if not self.run.ticks:
+            return OverTime([], 1, {})
+        first, last = self.run.ticks[0].tick, self.run.ticks[-1].tick
         width = max(1, math.ceil((last - first + 1) / _MAX_BINS))
-        return list(range(first, last + 1, width)), width
+        starts = list(range(first, last + 1, width))
+        counts = Counter((name, (tick - first) // width) for name, tick in events if first <= tick <= last)
+        return OverTime(starts, width, {name: [counts[name, bin] for bin in range(len(starts))] for name in names})
+
+
+def skipped_between(ticks: Sequence[TickRow]) -> list[int]:
+    """The ticks that did not run, from the first that did on."""
+    return [gone for row in ticks for gone in range(max(ticks[0].tick, row.tick - row.skipped_ticks), row.tick)]
 
 
 def quantile(values: Floats, q: float) -> float:

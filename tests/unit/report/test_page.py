@@ -142,7 +142,8 @@ def test_every_chart_is_a_figure_that_plotly_accepts(whole: Path) -> None:
 def test_histograms_count_every_sample(whole: Path) -> None:
     samples = Samples(read_run(whole))
     expected = [samples.lateness_us, samples.interval_ticks, samples.delay_ticks, samples.observation_age_ms]
-    for values, (title, _, figure) in zip(expected, page_charts.histograms([("a", samples)]), strict=True):
+    for values, (title, _, of, unit, _) in zip(expected, page_charts.DISTRIBUTIONS, strict=True):
+        figure = page_charts.histogram(of, unit, [("a", samples)])
         assert figure is not None
         assert sum(bar[1] for bar in figure["data"][0]["customdata"]) == len(values), title
         assert sum(figure["data"][0]["y"]) == pytest.approx(100)
@@ -228,7 +229,8 @@ def test_runs_side_by_side_have_ratios_against_the_first(pair: list[RunFolder]) 
 
 def test_runs_side_by_side_share_the_bins_of_their_histograms(pair: list[RunFolder]) -> None:
     named = [(run.path.name, Samples(run)) for run in pair]
-    for title, _, figure in page_charts.histograms(named):
+    for title, _, of, unit, _ in page_charts.DISTRIBUTIONS:
+        figure = page_charts.histogram(of, unit, named)
         assert figure is not None
         names = [trace["name"] for trace in figure["data"]]
         assert names == ["whole", "lone"], title
