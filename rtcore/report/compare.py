@@ -13,7 +13,6 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
-from rtcore.clock import Clock
 from rtcore.files.whole import whole_file
 from rtcore.report.colours import RUN_COLOURS
 from rtcore.report.halfblocks import Image, Line
@@ -278,17 +277,9 @@ class Side:
 class CompareView(LiveView):
     """Both runs at this moment; a context manager. Lays itself out for whatever terminal prints it."""
 
-    def __init__(
-        self,
-        console: Console | None,
-        names: Sequence[str],
-        live: bool = True,
-        clock: Clock | None = None,
-        *,
-        show_world: bool = True,
-        quiet: bool = False,
-    ) -> None:
-        super().__init__(console, live, clock, show_world=show_world, quiet=quiet)
+    def __init__(self, console: Console | None, names: Sequence[str], **settings: Any) -> None:
+        """`settings`: of `LiveView`."""
+        super().__init__(console, **settings)
         self.sides = {name: Side(name, self) for name in names}
 
     def changed(self, side: Side, *, force: bool = False) -> None:

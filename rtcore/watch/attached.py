@@ -149,6 +149,21 @@ class Owner(NamedTuple):
         """In another pid namespace (a container that shares /dev/shm): the pid means nothing here."""
         return self.standing is Standing.OTHER_NAMESPACE
 
+    @property
+    def state(self) -> RunState | None:
+        """What shows without mapping the run; None: it can be looked into."""
+        return _STATES.get(self.standing)
+
+    @property
+    def command(self) -> str | None:
+        """Its command line, where it can be seen."""
+        if self.pid < 0 or self.is_elsewhere:
+            return None
+        try:
+            return " ".join(psutil.Process(self.pid).cmdline()) or None
+        except psutil.Error:
+            return None
+
 
 def owner_of(run_id: str) -> Owner:
     """Who made a run, from its control segment alone. `SharedMemoryError` if there is no such run."""
@@ -168,21 +183,6 @@ _STATES = {
     Standing.DEAD: RunState.DEAD_OWNER,
     Standing.BROKEN: RunState.BROKEN,
 }
-
-
-def state_from_outside(owner: Owner) -> RunState | None:
-    """What shows without mapping the run; None: it can be looked into."""
-    return _STATES.get(owner.standing)
-
-
-def command_of(owner: Owner) -> str | None:
-    """The owner's command line, where it can be seen."""
-    if owner.pid < 0 or owner.is_elsewhere:
-        return None
-    try:
-        return " ".join(psutil.Process(owner.pid).cmdline()) or None
-    except psutil.Error:
-        return None
 
 
 def _user_name(uid: int) -> str:
@@ -216,12 +216,11 @@ class AttachedRun:
     def attach(cls, run_id: str) -> AttachedRun:
         """Of a live run, however far it is. Raises a sentence that says why it cannot be shown."""
         owner = owner_of(run_id)
-        state = state_from_outside(owner)
-        if state is RunState.NO_PERMISSION:
+        if owner.state is RunState.NO_PERMISSION:
             raise _forbidden(run_id, owner)
-        if state is RunState.BROKEN:
+        if owner.state is RunState.BROKEN:
             raise _broken(run_id)
-        if state is RunState.DEAD_OWNER:
+        if owner.state is RunState.DEAD_OWNER:
             raise SharedMemoryError(
                 f"run {run_id} is dead: its program (pid {owner.pid}) was killed and could not clean up. "
                 "The next run to start removes what it left in /dev/shm, or rtcore-doctor --clean does"
@@ -360,7 +359,7 @@ class AttachedRun:
         run = {
             "run_id": self.run_id,
             "pid": owner.pid if owner.pid >= 0 else None,
-            "program": about.program if about is not None else command_of(owner),
+            "program": about.program if about is not None else owner.command,
             "state": str(self.state()),
             "phase": self.phase.name.lower(),
             "config": about.run.config.to_jsonable() if about is not None else None,

@@ -11,7 +11,7 @@ from rtcore.errors import ConfigError, LayoutMismatchError, RtcoreError, SharedM
 from rtcore.memory.layout import LAYOUT_VERSION
 from rtcore.memory.owners import run_ids
 from rtcore.memory.segments import is_measurement, removal_command
-from rtcore.watch.attached import LIVE_STATES, AttachedRun, RunState, command_of, owner_of, state_from_outside
+from rtcore.watch.attached import LIVE_STATES, AttachedRun, RunState, owner_of
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def _row_or_none(run_id: str) -> RunRow | None:
     """None if it ended while it was looked at."""
     try:
         owner = owner_of(run_id)
-        state = state_from_outside(owner)
+        state = owner.state
         about, stats, note = None, None, ""
         if state is RunState.OTHER_LAYOUT:
             note = f"layout version {owner.layout_version}; this rtcore reads {LAYOUT_VERSION}"
@@ -98,7 +98,7 @@ def _row_or_none(run_id: str) -> RunRow | None:
         run_id=run_id,
         pid=owner.pid if owner.pid >= 0 else None,
         user=owner.user,
-        program=about.program if about is not None else command_of(owner),
+        program=about.program if about is not None else owner.command,
         world=str(about.run.config.world.env_id) if about is not None else None,
         policy=str(about.policy.get("policy", about.run.config.agent.policy)) if about is not None else None,
         age_s=unix_time_s() - (about.started_unix_s if about is not None else owner.made_unix_s),

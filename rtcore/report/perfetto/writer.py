@@ -40,47 +40,36 @@ class EventStyle(NamedTuple):
     instant: bool = False
 
 
-_JOB_NOTES = {"booked_tick": BOOKED_AT, "worker": WORKER_AT, "frame_seq": FRAME_AT, "frame_tick": TICK_AT}
+_TICK, _DOWN = {"tick": TICK_AT}, {"worker": WORKER_AT, "restarts": VALUE_AT}
+_JOB = {"booked_tick": BOOKED_AT, "worker": WORKER_AT, "frame_seq": FRAME_AT, "frame_tick": TICK_AT}
+#: Of a job, in the lane of the process that decides about it.
+_DUE = {"tick": TICK_AT, "worker": WORKER_AT, "booked_tick": BOOKED_AT, "due_tick": DUE_AT}
 EVENT_STYLES: dict[int, EventStyle] = {
     TraceKind.SLEEP: EventStyle("sleep", "idle"),
-    TraceKind.PREPARE: EventStyle("prepare", "tick", {"tick": TICK_AT}),
-    TraceKind.TICK: EventStyle("tick", "tick", {"tick": TICK_AT}),
-    TraceKind.COLLECT: EventStyle("collect answers", "dispatch", {"tick": TICK_AT}),
-    TraceKind.DISPATCH: EventStyle(
-        "dispatch", "dispatch", {"tick": TICK_AT, "worker": WORKER_AT, "booked_tick": BOOKED_AT, "due_tick": DUE_AT}
-    ),
-    TraceKind.BOOK: EventStyle("book jobs", "dispatch", {"tick": TICK_AT}),
-    TraceKind.JOB: EventStyle(
-        "booked",
-        "job",
-        {"tick": TICK_AT, "worker": WORKER_AT, "booked_tick": BOOKED_AT, "frame_seq": FRAME_AT, "due_tick": DUE_AT},
-        instant=True,
-    ),
-    TraceKind.STEP: EventStyle("step world", "world", {"tick": TICK_AT}),
-    TraceKind.RESET: EventStyle("reset world", "world", {"tick": TICK_AT}),
-    TraceKind.PUBLISH: EventStyle("publish frame", "frame", {"tick": TICK_AT, "frame_seq": FRAME_AT}),
-    ANNOUNCE: EventStyle("announce frame", "frame", {"tick": TICK_AT}),
-    TraceKind.ACCOUNT: EventStyle("account", "tick", {"tick": TICK_AT}),
-    TraceKind.OUTCOME: EventStyle(
-        "job",
-        "job",
-        {"tick": TICK_AT, "worker": WORKER_AT, "booked_tick": BOOKED_AT, "due_tick": DUE_AT},
-        instant=True,
-    ),
+    TraceKind.PREPARE: EventStyle("prepare", "tick", _TICK),
+    TraceKind.TICK: EventStyle("tick", "tick", _TICK),
+    TraceKind.COLLECT: EventStyle("collect answers", "dispatch", _TICK),
+    TraceKind.DISPATCH: EventStyle("dispatch", "dispatch", _DUE),
+    TraceKind.BOOK: EventStyle("book jobs", "dispatch", _TICK),
+    TraceKind.JOB: EventStyle("booked", "job", {**_DUE, "frame_seq": FRAME_AT}, instant=True),
+    TraceKind.STEP: EventStyle("step world", "world", _TICK),
+    TraceKind.RESET: EventStyle("reset world", "world", _TICK),
+    TraceKind.PUBLISH: EventStyle("publish frame", "frame", {**_TICK, "frame_seq": FRAME_AT}),
+    ANNOUNCE: EventStyle("announce frame", "frame", _TICK),
+    TraceKind.ACCOUNT: EventStyle("account", "tick", _TICK),
+    TraceKind.OUTCOME: EventStyle("job", "job", _DUE, instant=True),
     TraceKind.COLLECT_GARBAGE: EventStyle("collect garbage", "tick"),
     TraceKind.IDLE: EventStyle("no job", "idle"),
-    JOB_SPAN: EventStyle("job", "job", {**_JOB_NOTES, "due_tick": DUE_AT}),
-    TraceKind.WAIT_FRAME: EventStyle("wait for frame", "frame", _JOB_NOTES),
-    TraceKind.READ: EventStyle("read frame", "frame", _JOB_NOTES),
-    TraceKind.INFER: EventStyle("inference", "inference", _JOB_NOTES),
-    TraceKind.HOST_TO_DEVICE: EventStyle("host to device", "inference", _JOB_NOTES),
-    TraceKind.COMPUTE: EventStyle("compute", "inference", _JOB_NOTES),
-    TraceKind.DEVICE_TO_HOST: EventStyle("device to host", "inference", _JOB_NOTES),
-    TraceKind.WRITE: EventStyle("write answer", "job", _JOB_NOTES),
+    JOB_SPAN: EventStyle("job", "job", {**_JOB, "due_tick": DUE_AT}),
+    TraceKind.WAIT_FRAME: EventStyle("wait for frame", "frame", _JOB),
+    TraceKind.READ: EventStyle("read frame", "frame", _JOB),
+    TraceKind.INFER: EventStyle("inference", "inference", _JOB),
+    TraceKind.HOST_TO_DEVICE: EventStyle("host to device", "inference", _JOB),
+    TraceKind.COMPUTE: EventStyle("compute", "inference", _JOB),
+    TraceKind.DEVICE_TO_HOST: EventStyle("device to host", "inference", _JOB),
+    TraceKind.WRITE: EventStyle("write answer", "job", _JOB),
     TraceKind.DRAIN: EventStyle("read the record", "supervisor"),
-    TraceKind.WORKER_DOWN: EventStyle(
-        "worker down", "supervisor", {"worker": WORKER_AT, "restarts": VALUE_AT}, instant=True
-    ),
+    TraceKind.WORKER_DOWN: EventStyle("worker down", "supervisor", _DOWN, instant=True),
     TraceKind.WORKER_UP: EventStyle("worker up", "supervisor", {"worker": WORKER_AT}, instant=True),
 }
 #: Kinds whose value has a name of its own, which becomes part of the slice's name and so of its colour.

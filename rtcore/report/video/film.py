@@ -67,20 +67,18 @@ def write_video(
         ConfigError: One has no frame.
         RecordError: The disk is full.
     """
-    strips = [_Strip(recording, name, max_ticks) for name, recording in recordings.items()]
-    rate_hz = strips[0].recording.rate_hz
-    width, height = sum(strip.scene.width for strip in strips), max(strip.scene.height for strip in strips)
-    canvas: Pixels = np.empty((height, width, 3), np.uint8)
-    canvas[...] = np.frombuffer(bytes.fromhex(GROUND[1:]), np.uint8)
+    scenes = [Scene(recording, name, max_ticks) for name, recording in recordings.items()]
+    canvas = _empty(max(scene.height for scene in scenes), sum(scene.width for scene in scenes))
     areas, left = [], 0
-    for strip in strips:
-        areas.append(canvas[: strip.scene.height, left : left + strip.scene.width])
-        left += strip.scene.width
+    for scene in scenes:
+        areas.append(canvas[: scene.height, left : left + scene.width])
+        left += scene.width
+    height, width = canvas.shape[:2]
     draft = path.with_name(path.name + ".part")
-    num_frames = max(strip.num_frames for strip in strips)
+    num_frames = max(scene.num_frames for scene in scenes)
     try:
-        with Mp4Writer(draft, width, height, rate_hz, strips[0].scene.title) as video:
-            for pictures in zip_longest(*(strip.pictures() for strip in strips)):
+        with Mp4Writer(draft, width, height, scenes[0].recording.rate_hz, scenes[0].title) as video:
+            for pictures in zip_longest(*(scene.pictures() for scene in scenes)):
                 for area, picture in zip(areas, pictures, strict=True):
                     if picture is not None:  # of one that is over, the last picture stays
                         area[...] = picture
@@ -90,26 +88,8 @@ def write_video(
     finally:
         with suppress(OSError):
             draft.unlink(missing_ok=True)
-    held = sum(strip.num_frames - strip.num_rows for strip in strips)
+    held = sum(scene.num_frames - scene.num_rows for scene in scenes)
     return Film(path=path, frames=video.num_frames, held=held, bytes=path.stat().st_size, width=width, height=height)
-
-
-class _Strip:
-    """One recording, tick by tick."""
-
-    def __init__(self, recording: Recording, title: str, max_ticks: int | None) -> None:
-        self.recording = recording
-        self.num_rows = min(recording.num_ticks, max_ticks or recording.num_ticks)
-        if self.num_rows == 0:
-            raise ConfigError(f"{recording.path} holds no frame: nothing to draw. Was its run ended before tick 0?")
-        self.scene = Scene(recording, title)
-        first, last = (int(recording.column("tick", row, row + 1)[0]) for row in (0, self.num_rows - 1))
-        self.num_frames = last - first + 1
-
-    def pictures(self) -> Iterator[Pixels]:
-        """Each valid until the next."""
-        for moment, frame in moments(self.recording.ticks(0, self.num_rows)):
-            yield self.scene.draw(moment, frame)
 
 
 def moments(ticks: Iterable[RecordedTick]) -> Iterator[tuple[Moment, npt.NDArray[Any] | None]]:
@@ -128,12 +108,24 @@ def moments(ticks: Iterable[RecordedTick]) -> Iterator[tuple[Moment, npt.NDArray
         last = now
 
 
-class Scene:
-    """The picture and the panel of one recording, side by side."""
+def _empty(height: int, width: int) -> Pixels:
+    canvas: Pixels = np.empty((height, width, 3), np.uint8)
+    canvas[...] = np.frombuffer(bytes.fromhex(GROUND[1:]), np.uint8)
+    return canvas
 
-    def __init__(self, recording: Recording, title: str = "") -> None:
+
+class Scene:
+    """One recording, tick by tick: its picture and its panel side by side."""
+
+    def __init__(self, recording: Recording, title: str = "", max_ticks: int | None = None) -> None:
         config, world = recording.config, recording.world
+        self.recording = recording
         self.title = title or str(config["env_id"]).rpartition("/")[2]
+        self.num_rows = min(recording.num_ticks, max_ticks or recording.num_ticks)
+        if self.num_rows == 0:
+            raise ConfigError(f"{recording.path} holds no frame: nothing to draw. Was its run ended before tick 0?")
+        first, last = (int(recording.column("tick", row, row + 1)[0]) for row in (0, self.num_rows - 1))
+        self.num_frames = last - first + 1
         self._picture: Picture = picture_of(recording.observation, lambda: _blocks(recording))
         run = Run(
             title=self.title,
@@ -146,12 +138,15 @@ class Scene:
         self._panel = Panel(run, self._picture.height + 2 * _MARGIN)
         self.height = even(self._panel.height)
         self.width = even(self._picture.width + 2 * _MARGIN + self._panel.width)
-        ground = np.frombuffer(bytes.fromhex(GROUND[1:]), np.uint8)
-        self._canvas: Pixels = np.empty((self.height, self.width, 3), np.uint8)
-        self._canvas[...] = ground
+        self._canvas = _empty(self.height, self.width)
         top = (self._panel.height - self._picture.height) // 2
         #: Where the observation is: rows and columns.
         self.frame_area = (slice(top, top + self._picture.height), slice(_MARGIN, _MARGIN + self._picture.width))
+
+    def pictures(self) -> Iterator[Pixels]:
+        """Each valid until the next."""
+        for moment, frame in moments(self.recording.ticks(0, self.num_rows)):
+            yield self.draw(moment, frame)
 
     def draw(self, moment: Moment, frame: npt.NDArray[Any] | None) -> Pixels:
         """(height, width, 3), RGB; valid until the next call. `frame` None: the one before stays."""
