@@ -14,8 +14,8 @@ The folders are the layers, lowest first; each imports only what stands above it
     processes report (rtcore_workers)   who starts, watches, restarts and ends whom, one file a role; what people see;
                                         what computes actions and writes them
     runtime watch                       what a program imports; a run seen from outside
-    virtual doctor profile sb3          a run without a clock; is this machine fit; where the microseconds go;
-                                        Stable-Baselines3's algorithms on a run
+    virtual doctor profile              a run without a clock; is this machine fit; where the microseconds go
+    sb3 torchrl                         a run in the hands of Stable-Baselines3 and of torchrl
     cli                                 the programs
 
     with rtcore.Runtime(env_id="rtcore/Blocks-v0", policy="impala", duration=10) as runtime:

@@ -110,7 +110,7 @@ def test_stable_baselines3_learns_from_a_run_with_its_own_dqn(tmp_path: Path) ->
 
 def test_stable_baselines3_sac_acts_late_and_is_played_again_from_the_file_that_it_saved(tmp_path: Path) -> None:
     pytest.importorskip("stable_baselines3")
-    output = run(sys.executable, "-W", "error", str(EXAMPLES / "sb3_sac.py"), "--duration", "3", cwd=tmp_path)
+    output = run(sys.executable, "-W", "error", str(EXAMPLES / "sb3_sac.py"), "--duration", "1", cwd=tmp_path)
     assert re.search(r"^0 updates, [1-9]\d* versions; returns \[", output, re.MULTILINE), (
         "it learns from decision 400 on"
     )
