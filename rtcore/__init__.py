@@ -3,16 +3,18 @@
 The folders are the layers, lowest first; each imports only what stands above it in this list:
 
     errors clock realtime channel       what fails, what time it is, what the kernel can do, how processes talk
-    scheduling spaces files host        which worker starts when (schedule), which action acts at a tick (dispatch);
-                                        frames and actions as bytes; data on disk; the machine
+    scheduling spaces files host        which worker starts when (schedule), which action acts at a tick (dispatch), and
+                                        what acts where there is none (on_missing); frames and actions as bytes; data on
+                                        disk; the machine
     config                              every setting: flags, TOML, `RuntimeConfig`
-    memory                              every shared struct (layout/records), and who writes and who reads it
-    messages                            everything that processes say to each other
-    loop results                        one tick of the env process, and what stands in where no action is there
-                                        (world); what a run counted
+    memory                              shared memory: its structs (layout), and the protocol over each: frames (ring),
+                                        jobs and actions (slots)
+    messages                            everything else that processes say to each other
+    loop results                        one tick of the env process, and its record (tickloop); what a run counted
     learn recording                     transitions and checkpoints; a run kept losslessly
-    processes report (rtcore_workers)   who starts, watches, restarts and ends whom, one file a role; what people see;
-                                        what computes actions and writes them
+    processes report (rtcore_workers)   who starts and watches whom, one file a role, and what restarts one that died
+                                        (restarts); what people see; the workers: read a frame, compute, write the
+                                        action slot (inference)
     runtime watch                       what a program imports; a run seen from outside
     virtual doctor profile              a run without a clock; is this machine fit; where the microseconds go
     sb3 torchrl                         a run in the hands of Stable-Baselines3 and of torchrl

@@ -24,7 +24,8 @@ from rtcore.clock import Overrun, rate_from
 from rtcore.config.factories import import_path
 from rtcore.errors import ConfigError
 from rtcore.files.values import plain
-from rtcore.scheduling.dispatch import COMMITTED_TICKS, ChunkRest, OnMissing
+from rtcore.scheduling.dispatch import COMMITTED_TICKS, ChunkRest
+from rtcore.scheduling.on_missing import OnMissing
 from rtcore.scheduling.schedule import ChunkFrom, OnLate, OnReset, Stagger, TauEstimate
 
 Wait = Literal["auto", "hybrid", "block", "spin"]

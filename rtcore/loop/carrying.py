@@ -11,8 +11,9 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from rtcore.scheduling.dispatch import Committed, Offer, OnMissing
+from rtcore.scheduling.dispatch import Committed, Known, Offer
 from rtcore.scheduling.jobs import Answer, Job
+from rtcore.scheduling.on_missing import OnMissing, foreseen
 from rtcore.spaces import ActionSpec, PolicyNeeds
 from rtcore.spaces.parts import aligned
 from rtcore.spaces.payload import CONTEXT_WORDS, FACT, HELD, UNKNOWN
@@ -157,12 +158,9 @@ class Carrying:
                 repeated_mask = UNKNOWN
             elif what == HELD and self._holds:
                 value = self._idle * count
-            elif self._on_missing == "noop":
-                value, what = self._idle * count, FACT
-            elif self._on_missing == "repeat" and repeated_mask != UNKNOWN:
-                value, what = repeated * count, repeated_mask
             else:
-                what = UNKNOWN
+                one, what = foreseen(self._on_missing, self._idle, repeated, Known(repeated_mask))
+                value = one * count
             actions[at * size : (at + count) * size] = value or bytes(count * size)
             mask[at : at + count] = bytes((what,)) * count
             at += count

@@ -19,7 +19,8 @@ from gymnasium.envs.registration import load_env_creator
 from rtcore.config.factories import is_missing
 from rtcore.errors import ConfigError
 from rtcore.loop.gymapi import OLD_API, flag_of, raise_named, reset_results, reward_of, step_results
-from rtcore.scheduling.dispatch import OnMissing, Source
+from rtcore.scheduling.dispatch import Source
+from rtcore.scheduling.on_missing import OnMissing, StandIn
 from rtcore.spaces import ActionSpec, DeclaredBounds, FramePacker, ObservationSpec
 from rtcore.spaces.bounds import OutOfBounds
 
@@ -199,7 +200,7 @@ class GymnasiumWorld:
             if not env.action_space.contains(np.int64(noop_action)):
                 raise ConfigError(f"noop-action: got {noop_action}, which is not in {env.action_space}")
             self.noop, self.noop_source = noop_action, "--noop-action"
-        self._rng = np.random.default_rng(np.random.SeedSequence([seed, 1]))
+        self._stand_in = StandIn(on_missing, self.noop, self.action.sample, seed)
         self._seed: int | None = seed
         self.seed = seed
         self._options: dict[str, Any] | None = None
@@ -259,7 +260,7 @@ class GymnasiumWorld:
     def restart(self) -> StepResult:
         """As new: the first episode again, from the seed."""
         self._seed = self.seed
-        self._rng = np.random.default_rng(np.random.SeedSequence([self.seed, 1]))
+        self._stand_in.begin(self.seed)
         self._stepped = True
         return self.reset()
 
@@ -270,7 +271,7 @@ class GymnasiumWorld:
         """
         if seed is not None:
             self._seed = seed
-            self._rng = np.random.default_rng(np.random.SeedSequence([seed, 1]))
+            self._stand_in.begin(seed)
         self._options = options
         self._stepped = self._stepped or self._ordered or seed is not None or options is not None
         self._ordered = True
@@ -304,11 +305,7 @@ class GymnasiumWorld:
 
     def stand_in(self) -> tuple[Any, Source]:
         """What acts at a tick without a policy action."""
-        if self.on_missing == "repeat":
-            return self._last_action, Source.REPEAT
-        if self.on_missing == "random":
-            return self.action.sample(self._rng), Source.RANDOM
-        return self.noop, Source.NOOP
+        return self._stand_in.choose(self._last_action)
 
     def encode(self, action: Any) -> bytes:
         """The action's bytes as the ring keeps them (`ActionSpec.nbytes`)."""

@@ -1,5 +1,7 @@
 """Jobs (env process to worker) and action slots (worker to env process): one writer per record.
 
+`loop.workers` writes jobs and reads slots; `rtcore_workers.inference` reads jobs and writes slots.
+
 A worker holds at most one job. The env process writes the job, `job_seq` last, while the worker is idle; the
 worker writes its answer into one of its two entries, `entry_seq` last. Two entries, so that an answer the env
 process is still reading is never the one being written, whatever the booking logic does. Platform: x86-64.

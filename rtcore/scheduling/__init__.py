@@ -1,4 +1,5 @@
-"""Who starts when, and which action acts at which tick. Pure: driven by the wall, the virtual clock and a replay.
+"""Which worker starts when, and which action acts at which tick. Pure: used by the env process, the virtual clock and
+a replay alike.
 
 Imports nothing of rtcore.
 """

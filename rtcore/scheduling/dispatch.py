@@ -18,7 +18,6 @@ from typing import Literal, NamedTuple
 from rtcore.scheduling.jobs import Answer, Job, JobRow
 from rtcore.scheduling.schedule import ChunkFrom, OnLate
 
-OnMissing = Literal["noop", "repeat", "random"]
 #: What a chunk holds behind its first action: the policy's own, the no-op, or the first one again.
 ChunkRest = Literal["own", "noop", "hold"]
 #: Ticks that `committed` covers, where a policy asks for a context and nothing says how many.
