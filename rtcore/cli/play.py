@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,7 +14,6 @@ from rich.console import Console
 from rtcore.cli.exits import EXIT_FAILED, EXIT_INTERRUPTED, Stopped, stop_if_told, stopping_by
 from rtcore.cli.learning import Events, draw_curve
 from rtcore.cli.video import draw_video, say_left_out
-from rtcore.config.resolved import ResolvedRun
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import WARNING_NOTE, RecordError, RtcoreError
 from rtcore.host.seeding import entropy_of, seed_generators
@@ -66,6 +65,14 @@ class Played:
     def stop(self) -> Stopped | None:
         """The signal that ended it."""
         return next(iter(self.stops), None)
+
+    @contextmanager
+    def noting_error(self) -> Iterator[None]:
+        """What goes wrong in the block is kept: the first of all is the news."""
+        try:
+            yield
+        except RtcoreError as error:
+            self.error = self.error or error
 
     def exitcode(self) -> int:
         """Raises what ended the run before its time."""
@@ -141,42 +148,30 @@ def _play_wall(config: RuntimeConfig, view: View, folder: OutFolder | None) -> P
     events = Events(config)
     with runtime:
         try:
-            try:
-                _watch(runtime, view, events)
-            except RtcoreError as error:
-                over.error = error
+            with over.noting_error():
+                _begin(runtime, runtime.stats().plan, view)
+                while not runtime.wait(_REFRESH_S):
+                    _update(view, runtime)
+                    events.update(runtime.stats)
+                    stop_if_told()
+                _update(view, runtime, force=True)
             # From here on there is something to keep.
             over.stops = over.held.enter_context(stopping_by(lambda: None))
         except Stopped as stop:
             over.stops.append(stop)
             runtime.close()
-            try:
+            with over.noting_error():
                 runtime.wait()
-            except RtcoreError as error:
-                over.error = over.error or error
         events.close(runtime.stats())
     return over
 
 
-def _watch(runtime: Runtime, view: View, events: Events) -> None:
-    """Show the run until it is over."""
-    resolved, plan = runtime.resolved, runtime.stats().plan
-    _log_header(runtime.header, resolved, plan)
-    view.begin(RunHeader.of(runtime.header, resolved, plan), _sight_of(runtime))
-    while not runtime.wait(_REFRESH_S):
-        _update(view, runtime)
-        events.update(runtime.stats)
-        stop_if_told()
-    _update(view, runtime, force=True)
-
-
-def _log_header(header: Mapping[str, Any], run: ResolvedRun, plan: Plan) -> None:
-    for line in header_lines(header, run, plan):
+def _begin(run: Runtime | Simulation, plan: Plan, view: View) -> None:
+    """Log what the run consists of, a line for each fact, and show it."""
+    for line in header_lines(run.header, run.resolved, plan):
         _log.log(logging.WARNING if WARNING_NOTE in line else logging.INFO, line)
-
-
-def _sight_of(run: Runtime | Simulation) -> Sight:
-    return WorldImage(ObservationSpec.from_json(run.header["world"]["observation"]), run.newest_frame)
+    image = WorldImage(ObservationSpec.from_json(run.header["world"]["observation"]), run.newest_frame)
+    view.begin(RunHeader.of(run.header, run.resolved, plan), image)
 
 
 def _update(view: View, runtime: Runtime, *, force: bool = False) -> None:
@@ -189,7 +184,7 @@ def _play_virtual(config: RuntimeConfig, view: View, folder: OutFolder | None) -
     # Of this program: policies and worlds may draw from them, and a simulation has no process of its own.
     seed_generators(entropy_of(config.world.seed, 0, "virtual", 0, 0))
     simulation = Simulation(config, folder=folder)
-    _log_header(simulation.header, simulation.resolved, simulation.plan)
+    over = Played(config, simulation, {}, [], None)
     events = Events(config)
     every = max(1, min(simulation.resolved.num_ticks // 50, _VIRTUAL_REFRESH_TICKS))
 
@@ -199,20 +194,16 @@ def _play_virtual(config: RuntimeConfig, view: View, folder: OutFolder | None) -
             events.update(simulation.stats)
             stop_if_told()
 
-    view.begin(RunHeader.of(simulation.header, simulation.resolved, simulation.plan), _sight_of(simulation))
-    over = Played(config, simulation, {}, [], None)
+    _begin(simulation, simulation.plan, view)
     try:
         over.stops = over.held.enter_context(stopping_by(simulation.stop))
-        with writing_to(config.output.out):
-            simulation.run(show)
-        view.update(simulation.stats(), simulation.record, force=True)
+        with over.noting_error():
+            with writing_to(config.output.out):
+                simulation.run(show)
+            view.update(simulation.stats(), simulation.record, force=True)
     except Stopped as stop:
         over.stops.append(stop)
-    except RtcoreError as error:
-        over.error = error
-    try:
+    with over.noting_error():
         simulation.close()
-    except RtcoreError as error:
-        over.error = over.error or error
     events.close(simulation.stats())
     return over

@@ -72,36 +72,11 @@ class Glyphs(NamedTuple):
     more: str
 
 
-UNICODE = Glyphs(
-    start="▐",
-    computing="█",
-    waiting="░",
-    applied="●",
-    late="◐",
-    unused="✗",
-    lost="!",
-    down="╌",
-    kinds="●M·-R",
-    skipped="s",
-    full="█",
-    empty="░",
-    more="…",
-)
-ASCII = Glyphs(
-    start="[",
-    computing="=",
-    waiting=".",
-    applied="*",
-    late="L",
-    unused="x",
-    lost="!",
-    down="-",
-    kinds="*M.-R",
-    skipped="s",
-    full="#",
-    empty=".",
-    more="...",
-)
+#: Of each the character, and the one where there is only ASCII.
+_BOTH = {"start": "▐[", "computing": "█=", "waiting": "░.", "applied": "●*", "late": "◐L", "unused": "✗x", "lost": "!!"}
+_BOTH |= {"down": "╌-", "skipped": "ss", "full": "█#", "empty": "░."}
+UNICODE = Glyphs(kinds="●M·-R", more="…", **{name: characters[0] for name, characters in _BOTH.items()})
+ASCII = Glyphs(kinds="*M.-R", more="...", **{name: characters[1] for name, characters in _BOTH.items()})
 
 
 class Columns(NamedTuple):
