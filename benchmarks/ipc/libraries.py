@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.ipc.standard import STAMP_BYTES, stamp
 from rtcore.clock import MonotonicClock
 from rtcore.errors import RtcoreError
-from rtcore.profile.transports import PATIENCE_S, STAMP_BYTES, Frame, Opener, Receive, Shape, Transport, stamp
+from rtcore.profile.transports import PATIENCE_S, Frame, Opener, Receive, Shape, Transport
 
 now_ns = MonotonicClock.now_ns
 #: Transport name -> module it needs.

@@ -109,7 +109,6 @@ class LimitTransport(Transport):
     def __init__(self, mode: str, shape: Shape, readers: int) -> None:
         super().__init__()
         self.name = f"c-{mode}"
-        self.spins = mode == "spin"
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rtcore-profile-")))
             program = compile_limit(folder)

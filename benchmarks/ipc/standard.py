@@ -13,18 +13,26 @@ from rtcore.clock import MonotonicClock
 from rtcore.profile.children import uninterrupted
 from rtcore.profile.transports import (
     PATIENCE_S,
-    STAMP_BYTES,
     Frame,
     Opener,
     Receive,
     Shape,
     Transport,
     spin_until_ns,
-    stamp,
-    stamp_of,
 )
 
 now_ns = MonotonicClock.now_ns
+STAMP_BYTES = 8
+
+
+def stamp() -> bytes:
+    """Now, as the first bytes of a message."""
+    return now_ns().to_bytes(STAMP_BYTES, "little")
+
+
+def stamp_of(message: bytes | bytearray) -> int:
+    """When a message was sent [ns]."""
+    return int.from_bytes(message[:STAMP_BYTES], "little")
 
 
 class PipeTransport(Transport):
@@ -133,7 +141,6 @@ class ManagerTransport(Transport):
     """
 
     name = "manager"
-    spins = True
 
     def __init__(self, shape: Shape, readers: int) -> None:
         super().__init__()

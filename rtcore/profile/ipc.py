@@ -8,7 +8,9 @@ import math
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from statistics import mode
 from types import ModuleType
 from typing import NamedTuple
 
@@ -39,6 +41,13 @@ _COLUMNS = (
     Column("p50 /\nlimit", "ratio_to_limit", 2),
     Column("p50 /\nbest\npeer", "ratio_to_best_peer", 2),
     Column("missed", "missed"),
+)
+_LABELS = {"p50_us": "latency p50 [us]", "p99_us": "latency p99 [us]", "publish_p50_us": "cost to publisher p50 [us]"}
+#: Of `TRANSPORTS`. One family each: rtcore, the others, the limit.
+_COLOURS = (
+    *("#1f4e9c", "#3f7fd6", "#8fb6ee"),
+    *("#b23a1e", "#d9653b", "#e8926b", "#a6761d", "#c9a227", "#7f5a2b"),
+    *("#333333", "#888888"),
 )
 #: A reader that loses its CPU more often than this a frame is measured against something else that runs.
 _BUSY_PREEMPTIONS = 0.1
@@ -76,18 +85,14 @@ class Cell(NamedTuple):
 
 def run(options: argparse.Namespace, console: Console) -> Result:
     """Measure every cell. `ConfigError` for shapes, numbers or names that make no sense."""
-    cells = plan_cells(options, len(os.sched_getaffinity(0)))
+    num_cpus = len(os.sched_getaffinity(0))
+    cells = plan_cells(options, num_cpus)
     missing = {name: why for name in sorted({n for cell in cells for n in cell.transports}) if (why := _missing(name))}
-    left_out = set(missing)
-    for why in sorted(set(missing.values())):
-        console.print(f"left out: {why}", style="yellow", highlight=False)
+    whys = sorted(set(missing.values()))
     cells = [cell._replace(transports=tuple(name for name in cell.transports if name not in missing)) for cell in cells]
     if not any(cell.transports for cell in cells):
-        raise ConfigError(
-            f"none of the chosen transports can be measured here: {'; '.join(sorted(set(missing.values())))}"
-        )
-    for why in spinning_left_out(options, cells, len(os.sched_getaffinity(0))):
-        console.print(f"left out: {why}", style="yellow", highlight=False)
+        raise ConfigError(f"none of the chosen transports can be measured here: {'; '.join(whys)}")
+    _say_left_out([*whys, *spinning_left_out(options, cells, num_cpus)], console)
     start_fork_server(*PRELOAD)
     placement = choose(pin=not options.no_pin)
     rows: list[Row] = []
@@ -100,13 +105,16 @@ def run(options: argparse.Namespace, console: Console) -> Result:
             rows += found
             if found:
                 console.print(cell_table(found))
-    for name, why in missing.items():
-        if name not in left_out:
-            console.print(f"left out: {why}", style="yellow", highlight=False)
+    _say_left_out([why for why in missing.values() if why not in whys], console)
     for line in disturbances(rows):
         console.print(line, highlight=False)
     extra = {"missing": missing, "pinned": placement.is_pinned}
     return Result("ipc", rows, ("frame_bytes", "readers", "transport"), extra, lambda row: row["transport"] in RTCORE)
+
+
+def _say_left_out(whys: list[str], console: Console) -> None:
+    for why in whys:
+        console.print(f"left out: {why}", style="yellow", highlight=False)
 
 
 def plan_cells(options: argparse.Namespace, num_cpus: int) -> list[Cell]:
@@ -163,17 +171,11 @@ def _measure_all(
     cell: Cell, rhythm: Rhythm, step: Callable[[str], None], missing: dict[str, str], placement: Placement
 ) -> list[Row]:
     frame = np.random.default_rng(0).integers(0, 256, cell.shape, dtype=np.uint8)
-    with Session(cell.readers, placement) as session:
-        for name in cell.transports:
-            try:
-                session.add(make_transport(name, cell.shape, cell.readers))
-            except Exception as error:
-                if name not in PEERS:
-                    raise
-                missing[name] = f"{name} cannot be used: {type(error).__name__}: {error}"
-        failed = session.start(lambda name: name in PEERS)
-        missing |= {name: f"{name} cannot be used: {why}" for name, why in failed.items()}
-        for name in session.run(_blocks(cell), frame, rhythm, optional=lambda name: name in PEERS):
+    with Session(cell.readers, placement, optional=PEERS) as session:
+        makers = {name: partial(make_transport, name, cell.shape, cell.readers) for name in cell.transports}
+        for name, why in session.open(makers).items():
+            missing[name] = f"{name} cannot be used: {why}"
+        for name in session.run(_blocks(cell), frame, rhythm):
             step(name)
         return rows_of(cell, frame.nbytes, session.samples)
 
@@ -293,79 +295,40 @@ def disturbances(rows: list[Row]) -> list[str]:
     ]
 
 
-def plot(result: Result, folder: Path) -> list[Path]:
-    """Latency by frame size for one reader, and by the number of readers where several were measured."""
-    if not result.rows:
-        return []
-    one = [row for row in result.rows if row["readers"] == min(r["readers"] for r in result.rows)]
-    paths = [_plot_bars(one, folder)]
-    many = [row for row in result.rows if row["frame"] == _most_readers(result.rows)]
-    if len({row["readers"] for row in many}) > 1:
-        paths.append(_plot_readers(many, folder))
-    return paths
-
-
 def cell_table(rows: list[Row]) -> Table:
     first = rows[0]
     title = f"{first['frame']} uint8, {first['readers']} reader{'s' * (first['readers'] > 1)}; microseconds"
     return table_of(rows, _COLUMNS, title)
 
 
-def _most_readers(rows: list[Row]) -> str:
-    """The frame that was measured with the most numbers of readers."""
-    counts: dict[str, set[int]] = {}
-    for row in rows:
-        counts.setdefault(row["frame"], set()).add(row["readers"])
-    return max(counts, key=lambda frame: len(counts[frame]))
+def plot(result: Result, folder: Path) -> list[Path]:
+    """By frame size with the fewest readers, and by the number of readers where several were measured."""
+    rows = result.rows
+    if not rows:
+        return []
+    fewest = min(row["readers"] for row in rows)
+    paths = [_draw([row for row in rows if row["readers"] == fewest], "frame_bytes", "p99_us", folder / "ipc-frames")]
+    # The frame that was measured with the most numbers of readers.
+    frame = mode(frame for frame, _ in dict.fromkeys((row["frame"], row["readers"]) for row in rows))
+    many = [row for row in rows if row["frame"] == frame]
+    if len({row["readers"] for row in many}) > 1:
+        paths.append(_draw(many, "readers", "publish_p50_us", folder / "ipc-readers"))
+    return paths
 
 
-def _color(name: str) -> str:
-    """One family of colours each: rtcore, the others, the limit."""
-    tones = {
-        **dict(zip(RTCORE, ("#1f4e9c", "#3f7fd6", "#8fb6ee"), strict=True)),
-        **dict(zip(PEERS, ("#b23a1e", "#d9653b", "#e8926b", "#a6761d", "#c9a227", "#7f5a2b"), strict=True)),
-        **dict(zip(LIMITS, ("#333333", "#888888"), strict=True)),
-    }
-    return tones[name]
-
-
-def _plot_bars(rows: list[Row], folder: Path) -> Path:
-    frames = list(dict.fromkeys(row["frame"] for row in rows))
-    names = [name for name in TRANSPORTS if any(row["transport"] == name for row in rows)]
-    figure = new_figure(max(8.0, 2.6 * len(frames)), 5.0)
-    axes = figure.add_subplot()
-    width = 0.84 / len(names)
-    for index, name in enumerate(names):
-        own = [row for row in rows if row["transport"] == name and row["p50_us"] is not None]
-        at = [frames.index(row["frame"]) - 0.42 + (index + 0.5) * width for row in own]
-        p50 = [row["p50_us"] for row in own]
-        above = [row["p99_us"] - row["p50_us"] for row in own]
-        axes.bar(at, p50, width, color=_color(name), label=name)
-        axes.errorbar(at, p50, yerr=[[0] * len(at), above], fmt="none", ecolor="#555555", elinewidth=0.8, capsize=2)
-    axes.set_yscale("log")
-    axes.set_xticks(range(len(frames)), frames)
-    axes.set_ylabel("publish start to private copy [us]\nbar: p50, line: up to p99")
-    axes.set_title(f"{rows[0]['readers']} reader{'s' * (rows[0]['readers'] > 1)}")
-    figure.legend(loc="outside right upper", fontsize=8)
-    return save(figure, folder, "ipc-frames")
-
-
-def _plot_readers(rows: list[Row], folder: Path) -> Path:
+def _draw(rows: list[Row], x: str, beside: str, path: Path) -> Path:
+    """p50, and beside it another number, over `x`: a line for each transport."""
+    what, fixed = ("frame", "readers") if x == "frame_bytes" else ("readers", "frame")
     figure = new_figure(11.0, 4.5)
     both = figure.subplots(1, 2)
-    for axes, key, label in zip(
-        both,
-        ("p50_us", "publish_p50_us"),
-        ("latency p50 [us]", "cost to publisher p50 [us]"),
-        strict=True,
-    ):
-        axes.set_prop_cycle(color=[_color(name) for name in TRANSPORTS])
+    for axes, field in zip(both, ("p50_us", beside), strict=True):
+        axes.set_prop_cycle(color=_COLOURS)
         for name in TRANSPORTS:
-            own = [row for row in rows if row["transport"] == name]
-            draw_lines(axes, own, "readers", {key: name})
-        ticks = sorted({row["readers"] for row in rows})
+            draw_lines(axes, [row for row in rows if row["transport"] == name], x, {field: name})
         axes.set_xscale("log", base=2)
-        axes.set(yscale="log", xlabel=f"readers, {rows[0]['frame']}", ylabel=label, xticks=ticks, xticklabels=ticks)
+        ticks = {row[x]: row[what] for row in rows}
+        axes.set(yscale="log", xlabel=f"{what} ({fixed}: {rows[0][fixed]})", ylabel=_LABELS[field])
+        axes.set_xticks(list(ticks), list(ticks.values()))
         axes.get_legend().remove()  # one for both, beside them: it would cover lines
     figure.legend(*both[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
-    return save(figure, folder, "ipc-readers")
+    return save(figure, path.parent, path.name)

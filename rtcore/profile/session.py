@@ -9,8 +9,8 @@ from __future__ import annotations
 import multiprocessing as mp
 import resource
 import signal
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 
@@ -154,13 +154,17 @@ class TransportFailed(Exception):
 
 
 class Session:
-    """The transports of one frame size and number of readers. Closes them, also after a failure."""
+    """The transports of one frame size and number of readers. Closes them, also after a failure.
 
-    def __init__(self, readers: int, placement: Placement) -> None:
+    `optional`: names of those that may fail, with whatever another library raises.
+    """
+
+    def __init__(self, readers: int, placement: Placement, optional: Collection[str] = ()) -> None:
         self.transports: list[Transport] = []
         self.samples: dict[str, Samples] = {}
         self._num_readers = readers
         self._placement = placement
+        self._optional = optional
         self._readers: Readers | None = None
         self._failed = ""
 
@@ -174,57 +178,56 @@ class Session:
             for transport in self.transports:
                 stack.callback(self._close, transport)
 
-    def add(self, transport: Transport) -> None:
-        """From now on the session closes it. Before `start`."""
-        self.transports.append(transport)
-        transport.place(self._placement)
-        self.samples[transport.name] = Samples()
-
-    def start(self, optional: Callable[[str], bool]) -> dict[str, str]:
-        """Start the readers; returns why which of the optional transports cannot be used."""
+    def open(self, makers: Mapping[str, Callable[[], Transport]]) -> dict[str, str]:
+        """Make the transports and start the readers; returns why which of the optional ones cannot be used."""
+        failures: dict[str, str] = {}
+        for name, make in makers.items():
+            with self._noting(name, failures):
+                transport = make()
+                self.transports.append(transport)
+                transport.place(self._placement)
         openers = [self._openers(reader) for reader in range(self._num_readers)]
         self._readers = Readers(openers, self._placement.readers)
-        failures = {name.removesuffix(_ANSWER): why for name, why in self._readers.failures.items()}
+        failures |= {name.removesuffix(_ANSWER): why for name, why in self._readers.failures.items()}
         for transport in self.transports:
             if transport.name not in failures:
-                try:
+                with self._noting(transport.name, failures):
                     transport.connect()
-                except Exception as error:  # whatever another library raises
-                    failures[transport.name] = f"{type(error).__name__}: {error}"
         for name, why in failures.items():
-            if not optional(name):
+            if name not in self._optional:
                 raise RtcoreError(f"{name}: a reader could not be connected: {why}")
         for transport in [one for one in self.transports if one.name in failures]:
             self.transports.remove(transport)
-            del self.samples[transport.name]
             transport.close()
+        self.samples = {transport.name: Samples() for transport in self.transports}
         return failures
 
-    def run(
-        self,
-        blocks: int,
-        frame: Frame,
-        rhythm: Rhythm,
-        *,
-        answers: bool = True,
-        optional: Callable[[str], bool] = lambda name: False,
-    ) -> Iterable[str]:
+    def run(self, blocks: int, frame: Frame, rhythm: Rhythm) -> Iterable[str]:
         """Turns of `BLOCK` frames; yields the name of the transport whose turn is over.
 
         `TransportFailed` if an optional one does not get through its turn.
         """
         for _ in range(blocks):
             for transport in self.transports:
-                try:
+                failures: dict[str, str] = {}
+                with self._noting(transport.name, failures):
                     self._take_turn(transport, frame, rhythm)
-                    if answers and transport.answerer(0) is not None:
+                    if transport.answerer(0) is not None:
                         self._take_answers(transport, rhythm)
-                except Exception as error:  # whatever another library raises
-                    if not optional(transport.name):
-                        raise
-                    self._failed = transport.name
-                    raise TransportFailed(transport.name, f"{type(error).__name__}: {error}") from error
+                for name, why in failures.items():
+                    self._failed = name
+                    raise TransportFailed(name, why)
                 yield transport.name
+
+    @contextmanager
+    def _noting(self, name: str, failures: dict[str, str]) -> Iterator[None]:
+        """What an optional transport raises is noted."""
+        try:
+            yield
+        except Exception as error:
+            if name not in self._optional:
+                raise
+            failures[name] = f"{type(error).__name__}: {error}"
 
     def _close(self, transport: Transport) -> None:
         try:

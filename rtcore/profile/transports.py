@@ -28,7 +28,6 @@ Shape = tuple[int, ...]
 Frame = npt.NDArray[np.uint8]
 #: Receives `count` frames; returns their latencies [ns]. Lives in a reader process.
 Receive = Callable[[int], list[int]]
-STAMP_BYTES = 8
 #: A reader that waits longer than this has lost a frame [s].
 PATIENCE_S = 5.0
 #: What a ring may take of /dev/shm; as many slots as fit, within reason.
@@ -54,8 +53,6 @@ class Transport:
     """The publisher's end. Created before the readers start, closed after they are gone."""
 
     name = ""
-    #: Whether a reader keeps a CPU busy while it waits.
-    spins = False
     #: Its readers are programs of its own, not Python's reader processes: `begin` and `collect` talk to them.
     has_own_readers = False
 
@@ -127,16 +124,6 @@ def spin_until_ns(deadline_ns: int) -> None:
         pass
 
 
-def stamp() -> bytes:
-    """Now, as the first bytes of a message."""
-    return now_ns().to_bytes(STAMP_BYTES, "little")
-
-
-def stamp_of(message: bytes | bytearray) -> int:
-    """When a message was sent [ns]."""
-    return int.from_bytes(message[:STAMP_BYTES], "little")
-
-
 def ring_layout(shape: Shape, readers: int) -> Layout:
     observation, action = specs_of(shape)
     slots = max(4, min(64, _RING_BYTES // observation.nbytes))
@@ -178,7 +165,7 @@ class RtcoreTransport(Transport):
     def __init__(self, wait: str, shape: Shape, readers: int) -> None:
         super().__init__()
         self.name = f"rtcore-{wait}"
-        self.spins = not WAITING[wait].is_woken
+        self._is_woken = WAITING[wait].is_woken
         self._wait = wait
         self._shape = shape
         self._readers = range(readers)
@@ -262,7 +249,7 @@ class RtcoreTransport(Transport):
             )
 
     def _wake(self) -> None:
-        if not self.spins:
+        if self._is_woken:
             for semaphore in self._semaphores:
                 semaphore.release()
 
