@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from statistics import linear_regression
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 from rich.console import Console
@@ -57,9 +57,34 @@ _COST = (
 _SLACK_MS = 2.0
 #: A run goes on for so long beyond what is measured: it is stopped, never left to end by itself.
 _SPARE_S = 600.0
-_AXES = {"workers": "workers", "rate": "tick rate [Hz]", "frame": "frame [bytes]"}
 _ROLES = ("env", "workers", "supervisor")
-_SWEEPS = {"workers": "workers", "rate": "rate_hz", "frame": "frame"}
+
+
+class Sweep(NamedTuple):
+    """How a sweep is shown: the field of its rows in tables and in pictures, its axis, what is the same in all rows."""
+
+    field: str
+    x: str
+    axis: str
+    title: str
+
+
+_SWEEPS = {
+    "workers": Sweep("workers", "workers", "workers", "By workers: {rate_hz:g} Hz, synthetic frames of {frame} bytes"),
+    "rate": Sweep(
+        *("rate_hz", "rate_hz", "tick rate [Hz]"),
+        title="By tick rate: {workers} synthetic workers, synthetic frames of {frame} bytes",
+    ),
+    "frame": Sweep("frame", "frame_bytes", "frame [bytes]", "By frame: {workers} synthetic workers, {rate_hz:g} Hz"),
+}
+#: What one more of something costs: the sweep that tells, what grows in it, what is counted, for so many more.
+_GROWTH = {
+    "env_cpu_per_tick_us_per_worker": ("workers", "workers", "env_cpu_per_tick_us", 1),
+    "total_pss_mb_per_worker": ("workers", "workers", "total_pss_mb", 1),
+    "cpu_env_percent_per_100_hz": ("rate", "rate_hz", "cpu_env_percent", 100),
+    "publish_p50_us_per_frame_mb": ("frame", "frame_bytes", "publish_p50_us", 1e6),
+    "env_cpu_per_tick_us_per_frame_mb": ("frame", "frame_bytes", "env_cpu_per_tick_us", 1e6),
+}
 
 
 @dataclass(frozen=True)
@@ -273,22 +298,21 @@ def _known(value: float) -> float | None:
 
 
 def growth(rows: list[Row]) -> dict[str, float | None]:
-    """What one more worker, tick per second or MB of frame adds: slopes of straight lines through each sweep."""
-    return {
-        "env_cpu_per_tick_us_per_worker": _slope(rows, "workers", "workers", "env_cpu_per_tick_us"),
-        "total_pss_mb_per_worker": _slope(rows, "workers", "workers", "total_pss_mb"),
-        "cpu_env_percent_per_100_hz": _times(_slope(rows, "rate", "rate_hz", "cpu_env_percent"), 100),
-        "publish_p50_us_per_frame_mb": _times(_slope(rows, "frame", "frame_bytes", "publish_p50_us"), 1e6),
-        "env_cpu_per_tick_us_per_frame_mb": _times(_slope(rows, "frame", "frame_bytes", "env_cpu_per_tick_us"), 1e6),
-    }
+    """Slopes of straight lines through each sweep; None of fewer than two points."""
+    slopes: dict[str, float | None] = {}
+    for name, (sweep, x, y, more) in _GROWTH.items():
+        points = [(row[x], row[y]) for row in rows if row["sweep"] == sweep and row.get(y) is not None]
+        is_line = len({at for at, _ in points}) > 1
+        slopes[name] = more * linear_regression(*zip(*points, strict=True)).slope if is_line else None
+    return slopes
 
 
 def show(result: Result, console: Console) -> None:
-    for sweep, first in _SWEEPS.items():
+    for sweep, (first, _, _, title) in _SWEEPS.items():
         rows = [row for row in result.rows if row["sweep"] == sweep]
         if not rows:
             continue
-        console.print(_title(sweep, rows[0]), markup=False, style="bold")
+        console.print(title.format(**rows[0]), markup=False, style="bold")
         for columns in (_QUALITY, _COST):
             console.print(table_of(rows, (Column(sweep, first), *columns)))
         for row in rows:
@@ -305,17 +329,17 @@ def show(result: Result, console: Console) -> None:
 def plot(result: Result, folder: Path) -> list[Path]:
     """`scale-workers.png`, `scale-rate.png`, `scale-frame.png`: one for each sweep with two cases or more."""
     paths = []
-    for sweep, field in (("workers", "workers"), ("rate", "rate_hz"), ("frame", "frame_bytes")):
+    for sweep, (_, x, label, title) in _SWEEPS.items():
         rows = [row for row in result.rows if row["sweep"] == sweep and not row["error"]]
         if len(rows) < 2:
             continue
         figure = new_figure(11.0, 7.0)
         axes = figure.subplots(2, 2).ravel()
-        for axis, (title, unit, lines) in zip(axes, _panels(sweep), strict=True):
+        for axis, (panel, unit, lines) in zip(axes, _panels(sweep), strict=True):
             scales: dict[str, Any] = {"xscale": "log"} if sweep == "frame" else {}
             scales |= {"yscale": "log"} if unit == "us" else {"ylim": (0, None)}
-            draw_lines(axis, rows, field, lines, title=title, xlabel=_AXES[sweep], ylabel=unit, **scales)
-        figure.suptitle(_title(sweep, rows[0]))
+            draw_lines(axis, rows, x, lines, title=panel, xlabel=label, ylabel=unit, **scales)
+        figure.suptitle(title.format(**rows[0]))
         paths.append(save(figure, folder, f"scale-{sweep}"))
     return paths
 
@@ -335,27 +359,6 @@ def _panels(sweep: str) -> list[tuple[str, str, dict[str, str]]]:
         ),
         memory if sweep == "workers" else moving,
     ]
-
-
-def _title(sweep: str, row: Row) -> str:
-    fixed = {
-        "workers": f"{row['rate_hz']:g} Hz, synthetic frames of {row['frame']} bytes",
-        "rate": f"{row['workers']} synthetic workers, synthetic frames of {row['frame']} bytes",
-        "frame": f"{row['workers']} synthetic workers, {row['rate_hz']:g} Hz",
-    }
-    return f"By {'tick rate' if sweep == 'rate' else sweep}: {fixed[sweep]}"
-
-
-def _slope(rows: list[Row], sweep: str, x: str, y: str) -> float | None:
-    """Least squares; None of fewer than two points."""
-    points = [(row[x], row[y]) for row in rows if row["sweep"] == sweep and row.get(y) is not None]
-    if len({point[0] for point in points}) < 2:
-        return None
-    return linear_regression(*zip(*points, strict=True)).slope
-
-
-def _times(value: float | None, factor: float) -> float | None:
-    return None if value is None else value * factor
 
 
 # -- options ------------------------------------------------------------------------------------
