@@ -10,14 +10,11 @@ from rich.table import Table
 
 from rtcore.cli.exits import EXIT_FAILED
 from rtcore.config.run import RuntimeConfig
-from rtcore.errors import ConfigError, RtcoreError
+from rtcore.errors import ConfigError
 from rtcore.files.trust import refuse_code
-from rtcore.host.seeding import seed_generators, world_entropy
-from rtcore.loop.process import build_world, time_steps
-from rtcore.loop.world import GymnasiumWorld
 from rtcore.recording.inspection import note_of
 from rtcore.recording.reader import Recording, fitting_together
-from rtcore.recording.replay import Report, replay
+from rtcore.recording.replay import Report, make_world, replay
 
 _REFRESH_TICKS = 256
 
@@ -71,33 +68,6 @@ def _config_of(recording: Recording, given: RuntimeConfig) -> RuntimeConfig:
         return config
     arguments = {name: value for name, value in config.world.env_args.items() if name != "rom"}
     return config.replace(rom=given.world.rom, env_args=arguments)
-
-
-def make_world(recording: Recording, config: RuntimeConfig) -> GymnasiumWorld:
-    """The recorded world, as new, made as the run made it. ConfigError if it cannot be, or is another one now."""
-    entropy = world_entropy(int(recording.about["seed"]))
-    seed_generators(entropy)
-    try:
-        world = build_world(config.world, int(recording.about["seed"]))
-    except RtcoreError as error:
-        raise ConfigError(
-            f"the world of {recording.path} cannot be made here: {error}. Replay it where its world can be imported, "
-            "in the folder the run was started in"
-        ) from error
-    try:
-        for what, was, now in (
-            ("observations", recording.observation, world.observation),
-            ("actions", recording.action, world.action),
-        ):
-            if was != now:
-                raise ConfigError(f"{config.world.env_id} is another world now: its {what} were {was}, they are {now}")
-        if config.timing.clock == "wall":
-            # The run timed its world before the first tick and restarted it: so that nothing differs, here too.
-            time_steps(world, entropy)
-    except BaseException:
-        world.close()
-        raise
-    return world
 
 
 def _show(console: Console, report: Report) -> None:

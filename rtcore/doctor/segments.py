@@ -13,7 +13,7 @@ from rtcore.doctor.checks import Answer, Check, Needs, lacks, ok, size, unknown,
 from rtcore.doctor.machine import Machine
 from rtcore.errors import SharedMemoryError
 from rtcore.memory.owners import Standing, judge_run
-from rtcore.memory.segments import PREFIX, is_own_file, removal_command, run_of
+from rtcore.memory.segments import PREFIX, removal_command, run_of, unlink_all
 
 _SHM = "/dev/shm"
 
@@ -85,13 +85,10 @@ def clean(machine: Machine) -> list[Found]:
     """
     removed = [run for run in find_runs(machine)[0] if run.is_stale]
     for run in removed:
-        # The control segment last: an interrupted cleaning can be judged, and ended, the next time.
-        own = [path for path in run.files if is_own_file(machine.path(path))]
-        for path in sorted(own, key=lambda path: path.endswith("-control")):
-            try:
-                machine.path(path).unlink(missing_ok=True)
-            except OSError as error:
-                raise SharedMemoryError(f"{path} cannot be removed: {error.strerror}") from error
+        try:
+            unlink_all(run.run_id, machine.root)
+        except OSError as error:
+            raise SharedMemoryError(f"{error.filename} cannot be removed: {error.strerror}") from error
     return removed
 
 

@@ -254,9 +254,13 @@ def run_of(name: str) -> str | None:
     return (match["run"] or match["woken"]) if match else None
 
 
-def files_of(run_id: str) -> list[Path]:
-    """What of a run is in /dev/shm and is this user's. A link, a pipe or a file of another user's is no part of it."""
-    return sorted(path for path in SHM_DIR.iterdir() if run_of(path.name) == run_id and is_own_file(path))
+def files_of(run_id: str, root: Path = Path("/")) -> list[Path]:
+    """What of a run is in /dev/shm and is this user's. A link, a pipe or a file of another user's is no part of it.
+
+    `root`: where /dev/shm is (tests).
+    """
+    folder = root / SHM_DIR.relative_to("/")
+    return sorted(path for path in folder.iterdir() if run_of(path.name) == run_id and is_own_file(path))
 
 
 def all_segments() -> list[tuple[str, str]]:
@@ -274,10 +278,10 @@ def is_own_file(path: Path) -> bool:
     return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
 
 
-def unlink_all(run_id: str) -> None:
+def unlink_all(run_id: str, root: Path = Path("/")) -> None:
     """Remove every name of a run. Processes that have them mapped keep their memory until they exit."""
     # The control segment last: a dead run is known by it, should this be interrupted.
-    for path in sorted(files_of(run_id), key=lambda path: path.name.endswith("-control")):
+    for path in sorted(files_of(run_id, root), key=lambda path: path.name.endswith("-control")):
         path.unlink(missing_ok=True)
 
 

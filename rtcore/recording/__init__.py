@@ -6,6 +6,7 @@ writer       into ticks.hdf5, so that a killed writer leaves a file that can be 
 process      the recorder process
 reader       a recording, finished or not
 minari       the same as a Minari data set, nothing stored twice
+mending      what a killed writer left, as a file like others
 replay       the run's dispatch and world again, without a policy, compared bit for bit
 
 Imports `results` and `loop`.

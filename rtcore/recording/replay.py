@@ -19,7 +19,9 @@ import numpy as np
 
 from rtcore.clock import ManualClock, TickGrid
 from rtcore.config.run import RuntimeConfig
-from rtcore.errors import EnvironmentFailed
+from rtcore.errors import ConfigError, EnvironmentFailed, RtcoreError
+from rtcore.host.seeding import seed_generators, world_entropy
+from rtcore.loop.process import build_world, time_steps
 from rtcore.loop.tickloop import Tick, TickLoop
 from rtcore.loop.world import GymnasiumWorld, StepResult
 from rtcore.memory.layout import FrameHeader
@@ -79,6 +81,33 @@ class Report:
         self.differing[name] += 1
         if len(self.first) < _MOST_SHOWN:
             self.first.append(Difference(tick, name, _shown(name, recorded), _shown(name, replayed)))
+
+
+def make_world(recording: Recording, config: RuntimeConfig) -> GymnasiumWorld:
+    """The recorded world, as new, made as the run made it. ConfigError if it cannot be, or is another one now."""
+    entropy = world_entropy(int(recording.about["seed"]))
+    seed_generators(entropy)
+    try:
+        world = build_world(config.world, int(recording.about["seed"]))
+    except RtcoreError as error:
+        raise ConfigError(
+            f"the world of {recording.path} cannot be made here: {error}. Replay it where its world can be imported, "
+            "in the folder the run was started in"
+        ) from error
+    try:
+        for what, was, now in (
+            ("observations", recording.observation, world.observation),
+            ("actions", recording.action, world.action),
+        ):
+            if was != now:
+                raise ConfigError(f"{config.world.env_id} is another world now: its {what} were {was}, they are {now}")
+        if config.timing.clock == "wall":
+            # The run timed its world before the first tick and restarted it: so that nothing differs, here too.
+            time_steps(world, entropy)
+    except BaseException:
+        world.close()
+        raise
+    return world
 
 
 def replay(

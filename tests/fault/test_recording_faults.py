@@ -16,12 +16,11 @@ import numpy as np
 import psutil
 import pytest
 
-from rtcore.cli.mend import mend
-from rtcore.cli.replay import make_world
 from rtcore.config.run import make_config
 from rtcore.errors import ConfigError
+from rtcore.recording.mending import mend
 from rtcore.recording.reader import Recording
-from rtcore.recording.replay import Report, replay
+from rtcore.recording.replay import Report, make_world, replay
 from rtcore.recording.schema import FOLDER, MINARI_FILES, TICKS_FILE, ticks_file
 from tests.support.drills import HEALTHY, children_by_name, kill, run_to_end, running, wait_for, wait_until_ticking
 

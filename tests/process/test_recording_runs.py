@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 import rtcore
-from rtcore.cli.replay import make_world
 from rtcore.cli.run import main
 from rtcore.config.run import make_config
 from rtcore.errors import RecordError
@@ -22,7 +21,7 @@ from rtcore.memory.layout import FrameHeader
 from rtcore.memory.segments import files_of
 from rtcore.processes.recorder import RecorderProcess
 from rtcore.recording.reader import Recording
-from rtcore.recording.replay import Report, replay
+from rtcore.recording.replay import Report, make_world, replay
 from rtcore.recording.schema import FOLDER
 from rtcore.report.log import lines_to
 from rtcore.scheduling.dispatch import Source

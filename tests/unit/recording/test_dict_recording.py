@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from rtcore.cli.mend import mend
 from rtcore.errors import ConfigError
 from rtcore.memory.layout import FrameHeader
+from rtcore.recording.mending import mend
 from rtcore.recording.minari import write_minari
 from rtcore.recording.reader import Recording
 from rtcore.recording.schema import FOLDER, MAIN_FILE, TICKS_FILE, frame_columns

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from rtcore.cli.mend import mend
 from rtcore.config.flags import parse_config
 from rtcore.config.run import make_config
 from rtcore.errors import ConfigError
@@ -20,6 +19,7 @@ from rtcore.files.outside import SUMS
 from rtcore.memory.layout import FRAME_HEADER, LOG_RECORD, RING_CONTROL, FrameHeader, Layout
 from rtcore.memory.ring import FrameRing, JobLog, SequenceRing
 from rtcore.recording import schema
+from rtcore.recording.mending import mend
 from rtcore.recording.minari import episodes_of, write_minari
 from rtcore.recording.reader import Recording
 from rtcore.recording.ring_reader import RingReader
