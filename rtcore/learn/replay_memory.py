@@ -29,7 +29,7 @@ class Batch(NamedTuple):
     obs, next_obs (N, *frame_shape) of the frame's dtype, or (N, h+1, *frame_shape) oldest first with an `obs_history`
     of h; of a Dict world each is a dict of such arrays, the parts by name, which share one memory. action (N,
     *action_shape) of the action's dtype; reward and discount (N,) float32; terminated and truncated (N,) bool; tick,
-    num_ticks, delay_ticks, policy_version, worker, num_decisions, episode (N,) int64. past_actions and
+    num_ticks, delay_ticks, policy_version, worker, num_decisions, episode, chunk_index (N,) int64. past_actions and
     next_past_actions (N, m, *action_shape) oldest first, or None without an `act_history`.
 
     row (N,) int64: numbers of the rows, for `TransitionReader.set_priorities`; decision (N,) int64: numbers of the
@@ -55,6 +55,7 @@ class Batch(NamedTuple):
     worker: npt.NDArray[np.int64]
     num_decisions: npt.NDArray[np.int64]
     episode: npt.NDArray[np.int64]
+    chunk_index: npt.NDArray[np.int64]
     row: npt.NDArray[np.int64]
     decision: npt.NDArray[np.int64]
     past_actions: npt.NDArray[Any] | None = None
@@ -81,6 +82,7 @@ _ROW = np.dtype(
         ("num_ticks", np.int32),
         ("delay_ticks", np.int32),
         ("worker", np.int32),
+        ("chunk_index", np.int32),
         ("terminated", np.bool_),
         ("truncated", np.bool_),
         ("follows", np.bool_),
@@ -238,6 +240,7 @@ class TransitionReader:
             transition.num_ticks,
             transition.delay_ticks,
             transition.worker,
+            transition.chunk_index,
             transition.terminated,
             transition.truncated,
             follows,
@@ -442,6 +445,7 @@ class TransitionReader:
             worker=rows["worker"].astype(np.int64),
             num_decisions=chain.num_decisions,
             episode=rows["episode"].copy(),
+            chunk_index=rows["chunk_index"].astype(np.int64),
             row=positions,
             decision=rows["decision"].copy(),
             past_actions=past,

@@ -3,7 +3,8 @@
 Under delay the steps of learning are decisions, not ticks (arXiv 2412.14355; the induced delayed semi-MDP): the frame
 the decision saw, its action, the rewards of the ticks it governed, the frame the *next* decision saw. A decision
 governs the ticks from the one at which it was first applied to the one before the next decision's, ticks without a
-policy action included. `TransitionBuilder` is pure: no ring, no process, no clock. `TransitionReader`
+policy action included. Of a policy that answers with chunks (`chunks`) each action of a chunk is a decision: what it
+saw is the frame that its chunk saw. `TransitionBuilder` is pure: no ring, no process, no clock. `TransitionReader`
 (replay_memory.py) reads a run's frame ring with it. docs/transitions.md has the picture.
 """
 
@@ -26,6 +27,7 @@ class Transition(NamedTuple):
     would have seen at the same delay (the last one, where the episode terminated: it is not bootstrapped from).
     `first_seq`: the first frame of the episode, or a newer one that is old enough for every history.
     `seq`: the frame of the tick at which it was first applied, with which what it came with is kept.
+    `chunk_index`: which action of its answer it is. Those of one answer have `obs_seq` and `worker` in common.
     `decision`: number of the decision in the run. Within an episode, the one numbered one higher followed directly.
     """
 
@@ -44,6 +46,7 @@ class Transition(NamedTuple):
     episode: int
     first_seq: int
     seq: int
+    chunk_index: int
     decision: int
 
 
@@ -81,6 +84,7 @@ class TransitionBuilder:
         discount_rewards: Weigh the i-th governed tick's reward with gamma ** i; False: plain sum.
         memory_ticks: Frames older than this are not looked for.
         depth_frames: How far back from the frame it saw a decision needs frames or headers.
+        chunks: Each action of a chunk is a decision of its own; False: the first one, which governs the others' ticks.
         counts: What became of the ticks.
 
     Raises:
@@ -91,6 +95,7 @@ class TransitionBuilder:
     discount_rewards: bool = True
     memory_ticks: int = 4096  #: frames older than this are not looked for
     depth_frames: int = 0  #: how far back from the frame it saw a decision needs frames or headers (`History`)
+    chunks: bool = False
     counts: TransitionCounts = field(default_factory=TransitionCounts)
     _open: _Open | None = None
     _seqs: deque[tuple[int, int]] = field(default_factory=deque)  #: (tick, frame_seq) of this episode, oldest first
@@ -151,7 +156,7 @@ class TransitionBuilder:
 
     def _goes_on(self, header: FrameHeader) -> bool:
         """Whether this tick's action is a later one of the open decision's chunk."""
-        if self._open is None:
+        if self._open is None or self.chunks:
             return False
         first = self._open.header
         return (header.worker, header.obs_tick, header.due_tick) == (first.worker, first.obs_tick, first.due_tick)
@@ -189,6 +194,7 @@ class TransitionBuilder:
             episode=header.episode,
             first_seq=self._first_seq,
             seq=header.frame_seq,
+            chunk_index=header.chunk_index,
             decision=decision.decision,
         )
 

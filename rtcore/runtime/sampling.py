@@ -30,14 +30,12 @@ class Sampling:
         self._rng = np.random.default_rng(np.random.SeedSequence([config.world.seed, 2]))
 
     def transitions(self, started: Started, gamma: float, discount_rewards: bool) -> TransitionReader:
-        """See `Runtime.transitions`. ConfigError where a decision is more than one action."""
-        if self._config.agent.policy_chunk > 1:
-            raise ConfigError(
-                f"chunk={self._config.agent.chunk}: a transition holds one action, and a decision of this run is as "
-                "many; use chunk=1, or chunk_rest=noop or hold, where a decision is one action"
-            )
+        """See `Runtime.transitions`."""
         supervisor = started()
-        shared, builder = supervisor.shared, TransitionBuilder(gamma, discount_rewards)
+        shared, builder = (
+            supervisor.shared,
+            TransitionBuilder(gamma, discount_rewards, chunks=self._config.agent.policy_chunk > 1),
+        )
         action = supervisor.world.action
         history = History.of(self._config.history)
         return TransitionReader(

@@ -79,7 +79,7 @@ def record_of(*, seed, mean_length, latency, stagger, workers, chunk, on_reset, 
     return rows
 
 
-def oracle(rows, gamma, discount_rewards):
+def oracle(rows, gamma, discount_rewards, *, chunks=False):
     """The same from the definition: whole episodes, nothing kept between ticks."""
     found = []
     num_decisions = 0
@@ -88,7 +88,7 @@ def oracle(rows, gamma, discount_rewards):
         frames = {header.tick: header.frame_seq for header, _ in episode}
         starts, previous = [], None
         for place, (header, _) in enumerate(episode):
-            key = (header.worker, header.obs_tick, header.due_tick)
+            key = header.tick if chunks else (header.worker, header.obs_tick, header.due_tick)
             if header.kind == TickKind.ACTED:
                 if key != previous:
                     starts.append(place)
@@ -128,6 +128,7 @@ def oracle(rows, gamma, discount_rewards):
                     "episode": header.episode,
                     "first_seq": episode[0][0].frame_seq,
                     "seq": header.frame_seq,
+                    "chunk_index": header.chunk_index,
                     "decision": first_decision + number,
                 }
             )
@@ -152,12 +153,12 @@ runs = st.fixed_dictionaries(
 
 
 @settings(deadline=None, max_examples=120)
-@given(runs, st.sampled_from([0.0, 0.9, 1.0]), st.booleans())
-def test_every_decision_is_the_one_of_the_oracle(run, gamma, discount_rewards):
+@given(runs, st.sampled_from([0.0, 0.9, 1.0]), st.booleans(), st.booleans())
+def test_every_decision_is_the_one_of_the_oracle(run, gamma, discount_rewards, chunks):
     rows = record_of(**run)
-    builder = TransitionBuilder(gamma, discount_rewards)
+    builder = TransitionBuilder(gamma, discount_rewards, chunks=chunks)
     got = [transition for header, action in rows for transition in builder.feed(header, action)]
-    expected = oracle(rows, gamma, discount_rewards)
+    expected = oracle(rows, gamma, discount_rewards, chunks=chunks)
     assert [dict(t._asdict(), reward=0, discount=0) for t in got] == [dict(t, reward=0, discount=0) for t in expected]
     assert [t.reward for t in got] == pytest.approx([t["reward"] for t in expected])
     assert [t.discount for t in got] == pytest.approx([t["discount"] for t in expected])
@@ -445,3 +446,22 @@ def test_ticks_are_taken_in_order_each_once_and_the_lost_ones_are_counted():
     late = reader.take()
     assert late.lost > 0
     assert late.rows["tick"].tolist() == list(range(10 + late.lost, 60))
+
+
+def test_each_action_of_a_chunk_is_a_transition_with_its_position_and_the_frame_of_its_chunk():
+    """Chunks of three, decided on the frames of ticks 0, 3 and 6, each applied two ticks later."""
+    writer, ring = new_ring(32)
+    reader = TransitionReader(ring, ACTION, 3, TransitionBuilder(0.5, chunks=True))
+    for tick in range(11):
+        kind, position = episode_kinds(tick), (tick - 3) % 3
+        due = tick - position
+        publish(writer, header_at(tick, kind=kind)._replace(due_tick=due, obs_tick=due - 2, chunk_index=position))
+    reader.update()
+    batch = reader.take(100)
+    assert batch.tick.tolist() == [3, 4, 5, 6, 7, 8, 9]
+    assert batch.chunk_index.tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert batch.obs[:, 0].tolist() == [1, 1, 1, 4, 4, 4, 7]
+    assert batch.next_obs[:, 0].tolist() == [1, 1, 4, 4, 4, 7, 7]
+    assert batch.delay_ticks.tolist() == [2, 3, 4, 2, 3, 4, 2]
+    assert (batch.num_ticks == 1).all()
+    assert batch.action[:, 0] == pytest.approx(batch.tick / 1000)
