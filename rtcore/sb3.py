@@ -96,12 +96,13 @@ def policy(
 def learn(
     runtime: Runtime,
     *,
+    total_timesteps: int | None = None,
     callback: Any = None,
     log_interval: int | None = 4,
     tb_log_name: str = "run",
     publish_every_s: float = 0.1,
 ) -> Any:
-    """Let the model of a run's policy learn from it, until the run is over or a callback ends it.
+    """Let the model of a run's policy learn from it, until the run is over, or a callback or `total_timesteps` ends it.
 
     As in SB3, `train_freq` decisions are followed by `gradient_steps` updates, from `learning_starts` on, and workers
     act uniformly at random before that. The run does not wait: where updates take longer than the decisions that they
@@ -109,6 +110,8 @@ def learn(
 
     Args:
         runtime: Started; its policy's factory returns what `policy` made.
+        total_timesteps: Decisions to learn from, over which SB3's schedules go (learning rate, exploration); None:
+            as many as the run has ticks.
         callback: As of SB3's `learn`. Called once for each decision, without its locals.
         log_interval: Episodes from one dump of SB3's logger to the next; None: never.
         tb_log_name: As of SB3's `learn`.
@@ -121,7 +124,7 @@ def learn(
         ConfigError: The run's policy or settings are not of a kind that learns so.
         RtcoreError: What ended the run.
     """
-    return _Learning(runtime, callback, log_interval, tb_log_name, publish_every_s).run()
+    return _Learning(runtime, total_timesteps, log_interval, publish_every_s).run(callback, tb_log_name)
 
 
 def load(
@@ -163,7 +166,7 @@ class _Learning:
     """One `learn`."""
 
     def __init__(
-        self, runtime: Runtime, callback: Any, log_interval: int | None, tb_log_name: str, publish_every_s: float
+        self, runtime: Runtime, total_timesteps: int | None, log_interval: int | None, publish_every_s: float
     ) -> None:
         self._runtime = runtime
         self._log_interval = log_interval
@@ -184,29 +187,38 @@ class _Learning:
                 f"policy {config.agent.policy!r} is no model of SB3; return rtcore.sb3.policy(...) from it"
             )
         self.model: OffPolicyAlgorithm = module.make_model(seed=config.world.seed)
-        self._player = ModelPolicy(self.model, module.view)
+        self._player = ModelPolicy(self.model, module.view).to(self.model.device)
         self._frequency, self._steps = _pace_of(self.model)
         reader = runtime.transitions(gamma=self.model.gamma)
         self._replay = self.model.replay_buffer
         if not isinstance(self._replay, RunReplay):
             raise ConfigError(f"{type(self.model).__name__} has a replay buffer of its own")
-        self._replay.attach(reader, module.view, config.world.seed)
+        self._replay.attach(reader, self._player.view, config.world.seed)
         self._reader = reader
         self._most_owed = max(_MOST_UPDATES, float(runtime.rate_hz) * _MOST_OWED_S * self._steps / self._frequency)
-        num_ticks = runtime.resolved.num_ticks
-        _, self._callback = self.model._setup_learn(num_ticks, callback, True, tb_log_name)
-        self._total = num_ticks
+        if total_timesteps is None and not runtime.resolved.ends_by_itself:
+            raise ConfigError(
+                "learn: this run goes on until it is stopped, and SB3's schedules go over a number of steps; give "
+                "total_timesteps, or the run a duration"
+            )
+        if config.memory.ring_slots is None:
+            _log.warning(
+                "the replay memory is the frame ring, of %d frames: ring_slots was not given",
+                runtime.resolved.ring_slots,
+            )
+        self._total = total_timesteps or runtime.resolved.num_ticks
         self._episodes = 0
         self._owed = self._left_out = 0.0
         self._published_ns = 0
 
-    def run(self) -> OffPolicyAlgorithm:
+    def run(self, callback: Any, tb_log_name: str) -> OffPolicyAlgorithm:
         runtime, model = self._runtime, self.model
         pause_s = min(0.02, 0.25 / float(runtime.rate_hz))
+        _, steps = model._setup_learn(self._total, callback, True, tb_log_name)
         self._publish()
-        self._callback.on_training_start(locals(), globals())
+        steps.on_training_start(locals(), globals())
         while not runtime.wait(0):
-            if not self._take_in(self._reader.update()):
+            if not self._take_in(self._reader.update(), steps):
                 break
             if self._owed < 1 or not len(self._reader):
                 runtime.wait(pause_s)
@@ -219,7 +231,7 @@ class _Learning:
             self._owed -= num_updates
             if self._clock.now_ns() - self._published_ns >= self._publish_every_ns:
                 self._publish()
-        self._callback.on_training_end()
+        steps.on_training_end()
         if self._left_out >= 1:
             _log.warning(
                 "%d updates were made, %d left out: they take longer than the decisions that they are for",
@@ -228,13 +240,13 @@ class _Learning:
             )
         return model
 
-    def _take_in(self, num_decisions: int) -> bool:
-        """Count decisions as SB3's own loop does. False: a callback says that it is enough."""
+    def _take_in(self, num_decisions: int, callback: Any) -> bool:
+        """Count decisions as SB3's own loop does. False: it is enough, or a callback says so."""
         model = self.model
         for _ in range(num_decisions):
             model.num_timesteps += 1
             model._update_current_progress_remaining(model.num_timesteps, self._total)
-            if not self._callback.on_step():
+            if not callback.on_step() or model.num_timesteps >= self._total:
                 return False
             model._on_step()
             if model.num_timesteps > model.learning_starts:

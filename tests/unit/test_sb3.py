@@ -94,7 +94,7 @@ def test_exploration_travels_as_buffers_and_stays_within_the_bounds() -> None:
         own = policy(seen)
         # A fresh actor's own deviation is near 1 before it is squashed.
         assert (own.std(dim=0) > torch.tensor([1.0, 0.15])).all()
-        assert ((own >= policy.low) & (own <= policy.high)).all()
+        assert ((own >= policy.view.low) & (own <= policy.view.high)).all()
         policy.load_state_dict(policy.state_dict() | {"spread": torch.zeros(()), "random_share": torch.ones(())})
         drawn = torch.cat([policy(seen[:1]) for _ in range(300)])
     assert drawn.mean(dim=0) == pytest.approx([1, 0.5], abs=0.4)

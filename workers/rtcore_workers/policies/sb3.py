@@ -33,8 +33,8 @@ _MAX_CHANNELS_LAST = 4
 _MOST_FILE_BYTES = 4 << 30
 
 
-class ModelView:
-    """What a model sees: its spaces, and raw batches of a run turned into theirs.
+class ModelView(nn.Module):
+    """What a model sees: its spaces, and raw batches of a run turned into theirs. No parameters.
 
     Args:
         observation_space: The run's: of one frame, or with older ones (h+1, *shape).
@@ -46,7 +46,16 @@ class ModelView:
         PolicyConfigError: Past actions of a kind that a model cannot be shown.
     """
 
+    #: Bounds of the world's actions, for a Box.
+    low: Tensor
+    high: Tensor
+
     def __init__(self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any], act_history: int = 0):
+        super().__init__()
+        if isinstance(action_space, spaces.Box):
+            # Buffers: they go where the module goes, and a CUDA graph finds them there.
+            self.register_buffer("low", torch.as_tensor(action_space.low.astype(np.float32)))
+            self.register_buffer("high", torch.as_tensor(action_space.high.astype(np.float32)))
         self.action_space = action_space
         self.act_history = act_history
         self._is_dict = isinstance(observation_space, spaces.Dict)
@@ -58,7 +67,7 @@ class ModelView:
             seen[PAST_ACTIONS] = _past_space(action_space, act_history)
         self.observation_space = spaces.Dict(seen) if self._is_dict or act_history else seen[OBSERVATION]
 
-    def __call__(self, frames: Any, past_actions: Tensor | None = None) -> Any:
+    def forward(self, frames: Any, past_actions: Tensor | None = None) -> Any:
         """Tensors (N, ...) of a run as the model takes them."""
         if not self._is_dict and past_actions is None:
             return _reshaped(frames, self.observation_space)
@@ -72,13 +81,15 @@ class ModelView:
     def scaled(self, actions: Tensor) -> Tensor:
         """The world's actions as a model has them: from -1 to 1 for a Box, numbered from 0 for Discrete."""
         if isinstance(self.action_space, spaces.Box):
-            low, high = (
-                torch.as_tensor(bound).to(actions) for bound in (self.action_space.low, self.action_space.high)
-            )
-            return (2 * (actions - low) / (high - low) - 1).to(torch.float32)
+            return (2 * (actions - self.low) / (self.high - self.low) - 1).to(torch.float32)
         if isinstance(self.action_space, spaces.Discrete):
             return actions - int(self.action_space.start)
         return actions
+
+    def unscaled(self, actions: Tensor) -> Tensor:
+        """The inverse, for a Box: (N, action size) from -1 to 1 within the world's bounds, (N, *action_shape)."""
+        shaped = actions.reshape(-1, *(self.action_space.shape or ()))
+        return self.low + 0.5 * (shaped + 1) * (self.high - self.low)
 
 
 class ModelPolicy(nn.Module):
@@ -101,9 +112,6 @@ class ModelPolicy(nn.Module):
     spread: Tensor
     #: Standard deviation of Gaussian noise that is added, (action size,), in units of the model's -1 to 1.
     noise: Tensor
-    #: Bounds of the world's actions, for a Box.
-    low: Tensor
-    high: Tensor
     #: Makes the whole model, with what is given in place of arguments that were not; None for one that only plays.
     make_model: Callable[..., Any] | None
 
@@ -120,9 +128,6 @@ class ModelPolicy(nn.Module):
         self.register_buffer("random_share", torch.zeros(()))
         self.register_buffer("spread", torch.zeros(()))
         self.register_buffer("noise", torch.zeros(math.prod(self._shape)))
-        if isinstance(space, spaces.Box):
-            self.register_buffer("low", torch.as_tensor(space.low.astype(np.float32)))
-            self.register_buffer("high", torch.as_tensor(space.high.astype(np.float32)))
 
     def forward(self, frames: Any, past_actions: Tensor | None = None) -> Tensor:
         """As any policy: (1, *observation_shape) to (1, n) action values, or (1, *action_shape)."""
@@ -137,7 +142,7 @@ class ModelPolicy(nn.Module):
             return action.reshape(-1, *self._shape)
         drawn = 2 * torch.rand_like(action) - 1
         action = torch.where(torch.rand_like(self.random_share) < self.random_share, drawn, action)
-        return self.low + 0.5 * (action.reshape(-1, *self._shape) + 1) * (self.high - self.low)
+        return self.view.unscaled(action)
 
     def _box_action(self, seen: Any) -> Tensor:
         """(N, action size), from -1 to 1 if the model squashes."""
