@@ -146,7 +146,10 @@ _SEGMENTS: dict[Part, list[tuple[str, str]]] = {
         ("frames_at", "per slot, every `frame_stride_bytes`: the frame"),
     ],
     "log": [("ring_control_at", "ring control"), ("log_records_at", "per slot: log record")],
-    "about": [("ring_control_at", "ring control"), ("about_text_at", "two: about text, then its JSON (UTF-8)")],
+    "description": [
+        ("ring_control_at", "ring control"),
+        ("description_at", "two: description head, then its JSON (UTF-8)"),
+    ],
     "trace": [
         ("trace_control_at", "per process (0 env, 1 supervisor, 2 + w worker w): ring control"),
         ("trace_events_at", "per process, `trace_slots`: trace event"),
@@ -329,7 +332,7 @@ program, and its `rtcore_layout.h` holds all that follows as C.
 5. The run is on when `phase` is `run`; frames of it have the run's `phase_seq`, those of rehearsals an earlier one. It
    is over when `finished` is 1, or `phase` is no longer `run`, or the owner (`owner_pid`, `owner_start_ticks`) is gone.
    The files are removed then; what is mapped stays readable.
-6. What a frame is stands in the about text, as `world.observation`: one array of that `shape` and `dtype`, in C order.
+6. What a frame is stands in the description, as `world.observation`: one array of that `shape` and `dtype`, in C order.
    With `parts` it is the Dict of an observation, as bytes: each part is the array of its `shape` and `dtype` that
    begins `offset` bytes into the frame, a multiple of 8. `name` is its key; of a Dict within a Dict the keys joined by
    "/".
@@ -369,7 +372,7 @@ _RULES_TEXT = """\
 Needs that stores become visible in their order, and that loads are done in theirs. x86-64 gives both to a program that
 issues them in order: in C, load with acquire and store with release order. Each rule pairs with the one it names.
 
-To read record `seq` of a ring with `n` slots (frames, log, trace; the two texts of `about` are a ring with 2):
+To read record `seq` of a ring with `n` slots (frames, log, trace; the two texts of `description` are a ring with 2):
 
 1. Load `done` (R1). The record exists if `seq <= done`. It is in slot `seq % n`.
 2. Copy what you need.

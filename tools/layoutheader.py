@@ -51,9 +51,9 @@ OFFSETS = (
     Offset("ring_bytes", "frames_at + h->ring_slots * frame_stride_bytes"),
     Offset("log_records_at", "ring_control_at + RING_CONTROL"),
     Offset("log_bytes", "log_records_at + h->log_slots * LOG_RECORD"),
-    Offset("about_stride_bytes", "round_up(ABOUT_TEXT + h->about_bytes)"),
-    Offset("about_text_at", "ring_control_at + RING_CONTROL + seq % 2 * about_stride_bytes", ("seq",)),
-    Offset("about_segment_bytes", "about_text_at(0) + 2 * about_stride_bytes"),
+    Offset("description_stride_bytes", "round_up(DESCRIPTION_HEAD + h->description_bytes)"),
+    Offset("description_at", "ring_control_at + RING_CONTROL + seq % 2 * description_stride_bytes", ("seq",)),
+    Offset("description_segment_bytes", "description_at(0) + 2 * description_stride_bytes"),
     Offset(
         "trace_control_at", "SEGMENT_HEADER + process * (RING_CONTROL + h->trace_slots * TRACE_EVENT)", ("process",)
     ),

@@ -30,7 +30,7 @@ struct rtcore_segment_header {
     int64_t frame_bytes; /* size of one frame, C order */
     int64_t action_bytes; /* size of one action */
     int64_t chunk; /* actions in one answer */
-    int64_t about_bytes; /* room for each of the two texts */
+    int64_t description_bytes; /* room for each of the two texts */
     int64_t trace_slots; /* events each process's trace keeps; 0: there is no trace segment */
     int64_t owner_pid_namespace; /* inode of /proc/OWNER/ns/pid: where `owner_pid` means something; 0 if unknown */
     int64_t unused[2];
@@ -205,11 +205,11 @@ struct rtcore_log_record {
 _Static_assert(sizeof(struct rtcore_log_record) == 192, "rtcore_log_record");
 
 /* Writer: supervisor. */
-struct rtcore_about_text {
+struct rtcore_description_head {
     int64_t num_bytes; /* length of the JSON that follows */
     int64_t unused[7];
 };
-_Static_assert(sizeof(struct rtcore_about_text) == 64, "rtcore_about_text");
+_Static_assert(sizeof(struct rtcore_description_head) == 64, "rtcore_description_head");
 
 /* Writer: the process the event is about. */
 struct rtcore_trace_event {
@@ -650,16 +650,16 @@ static inline int64_t rtcore_log_bytes(const struct rtcore_segment_header *h) {
     return rtcore_log_records_at(h) + h->log_slots * (int64_t)sizeof(struct rtcore_log_record);
 }
 
-static inline int64_t rtcore_about_stride_bytes(const struct rtcore_segment_header *h) {
-    return rtcore_round_up((int64_t)sizeof(struct rtcore_about_text) + h->about_bytes);
+static inline int64_t rtcore_description_stride_bytes(const struct rtcore_segment_header *h) {
+    return rtcore_round_up((int64_t)sizeof(struct rtcore_description_head) + h->description_bytes);
 }
 
-static inline int64_t rtcore_about_text_at(const struct rtcore_segment_header *h, int64_t seq) {
-    return rtcore_ring_control_at(h) + (int64_t)sizeof(struct rtcore_ring_control) + seq % 2 * rtcore_about_stride_bytes(h);
+static inline int64_t rtcore_description_at(const struct rtcore_segment_header *h, int64_t seq) {
+    return rtcore_ring_control_at(h) + (int64_t)sizeof(struct rtcore_ring_control) + seq % 2 * rtcore_description_stride_bytes(h);
 }
 
-static inline int64_t rtcore_about_segment_bytes(const struct rtcore_segment_header *h) {
-    return rtcore_about_text_at(h, 0) + 2 * rtcore_about_stride_bytes(h);
+static inline int64_t rtcore_description_segment_bytes(const struct rtcore_segment_header *h) {
+    return rtcore_description_at(h, 0) + 2 * rtcore_description_stride_bytes(h);
 }
 
 static inline int64_t rtcore_trace_control_at(const struct rtcore_segment_header *h, int64_t process) {

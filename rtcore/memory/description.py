@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from rtcore.config.resolved import ResolvedRun
-from rtcore.memory.layout import ABOUT_TEXT, RING_CONTROL, Layout
+from rtcore.memory.layout import DESCRIPTION_HEAD, RING_CONTROL, Layout
 from rtcore.memory.ring import SequenceRing
 from rtcore.scheduling.planner import Plan
 
@@ -55,23 +55,23 @@ class DescriptionBuffer:
         self._buffer = buffer
         self._layout = layout
 
-    def write(self, about: RunDescription) -> bool:
+    def write(self, description: RunDescription) -> bool:
         """Writer: replace the text. False if it does not fit: then the old text stays, and the run goes on.
 
         Only the reasons of restarts grow during a run: they are summed up before the text is given up.
         """
-        text = about.to_text()
-        if len(text) > self._layout.about_bytes:
-            reasons = about.restart_reasons
+        text = description.to_text()
+        if len(text) > self._layout.description_bytes:
+            reasons = description.restart_reasons
             summed = {f"{len(reasons)} different reasons, too long for onlookers": sum(reasons.values())}
-            text = replace(about, restart_reasons=summed if reasons else {}).to_text()
-        if len(text) > self._layout.about_bytes:
+            text = replace(description, restart_reasons=summed if reasons else {}).to_text()
+        if len(text) > self._layout.description_bytes:
             return False
         seq = self._sequence.newest() + 1
         self._sequence.begin(seq)
-        at = self._layout.about_text_at(seq)
-        ABOUT_TEXT.struct.pack_into(self._buffer, at, len(text))
-        at += ABOUT_TEXT.num_bytes
+        at = self._layout.description_at(seq)
+        DESCRIPTION_HEAD.struct.pack_into(self._buffer, at, len(text))
+        at += DESCRIPTION_HEAD.num_bytes
         self._buffer[at : at + len(text)] = text
         self._sequence.commit(seq)
         return True
@@ -79,9 +79,9 @@ class DescriptionBuffer:
     def read(self) -> RunDescription | None:
         """Reader: the newest text; None before the first (the run is still starting)."""
         while (seq := self._sequence.newest()) >= 0:
-            at = self._layout.about_text_at(seq)
-            (num_bytes,) = ABOUT_TEXT.struct.unpack_from(self._buffer, at)
-            at += ABOUT_TEXT.num_bytes
+            at = self._layout.description_at(seq)
+            (num_bytes,) = DESCRIPTION_HEAD.struct.unpack_from(self._buffer, at)
+            at += DESCRIPTION_HEAD.num_bytes
             text = bytes(self._buffer[at : at + num_bytes])
             if not self._sequence.was_lapped(seq):
                 return RunDescription.from_text(text)

@@ -32,14 +32,15 @@ _MEASUREMENT = "ipc-"
 _PROC = Path("/proc")
 #: Anybody may make names in /dev/shm: only those that `new_run_id` can make are a run's.
 _RUN_ID = rf"\d+-(?:{_MEASUREMENT})?[0-9a-f]{{6}}"
-_PARTS = r"control|slots|ring|log|about|trace|params|payload|learner|holder\d+"
+#: `about` is what `description` was called up to layout 6: what such a run left behind is removed, too.
+_PARTS = r"control|slots|ring|log|description|about|trace|params|payload|learner|holder\d+"
 _NAME = re.compile(rf"{PREFIX}(?P<run>{_RUN_ID})-(?P<part>{_PARTS})|sem\.{PREFIX}(?P<woken>{_RUN_ID})-w\d+")
-Part = Literal["control", "slots", "ring", "log", "about", "trace", "params", "payload", "learner"]
+Part = Literal["control", "slots", "ring", "log", "description", "trace", "params", "payload", "learner"]
 
 
 def parts_of(layout: Layout) -> tuple[Part, ...]:
     """The segments a run of this layout has."""
-    parts: tuple[Part, ...] = ("control", "slots", "ring", "log", "about")
+    parts: tuple[Part, ...] = ("control", "slots", "ring", "log", "description")
     return (*parts, "trace") if layout.trace_slots else parts
 
 
@@ -82,7 +83,7 @@ def part_bytes(layout: Layout, part: str) -> int:
         "slots": layout.slots_bytes,
         "ring": layout.ring_bytes,
         "log": layout.log_bytes,
-        "about": layout.about_segment_bytes,
+        "description": layout.description_segment_bytes,
         "trace": layout.trace_bytes,
     }
     return sizes[part]

@@ -81,7 +81,7 @@ class SharedRun:
         self.slots = ActionSlots(segments["slots"].buf, layout)
         self.ring = FrameRing(segments["ring"].buf, layout, observation.shape, observation.dtype, observation.parts)
         self.log = JobLog(segments["log"].buf, layout)
-        self.about = DescriptionBuffer(segments["about"].buf, layout)
+        self.description = DescriptionBuffer(segments["description"].buf, layout)
         self._control_buffer = control
         self.payload: PayloadMemory | None = None
         if self.run_control["has_payload"]:
@@ -203,9 +203,9 @@ class SharedRun:
             if part != "control":
                 segments[part] = attach_segment(run_id, part, layout, readonly=True)
         observation = ObservationSpec((layout.frame_bytes,), "uint8", (0,), (255,))
-        about = DescriptionBuffer(segments["about"].buf, layout).read()
-        if about is not None:
-            observation = ObservationSpec.from_json(about.world["observation"])
+        description = DescriptionBuffer(segments["description"].buf, layout).read()
+        if description is not None:
+            observation = ObservationSpec.from_json(description.world["observation"])
         return cls(run_id, segments, layout, observation, readonly=True)
 
     def close(self) -> None:
@@ -215,7 +215,7 @@ class SharedRun:
 
 def _empty(part: Part, layout: Layout, buffer: memoryview) -> None:
     """The rings of a new segment hold nothing yet."""
-    if part in ("ring", "log", "about"):
+    if part in ("ring", "log", "description"):
         at = layout.ring_control_at
         SequenceRing(buffer[at : at + RING_CONTROL.itemsize].cast("q"), layout.ring_slots).format()
     elif part == "trace":

@@ -12,7 +12,7 @@ from rtcore.spaces import ActionSpec, ObservationSpec
 
 _LOG_SLOTS = 16384
 #: Room for the run description (description.py), beside its settings and the spaces of its world.
-_ABOUT_BYTES = 65536
+_DESCRIPTION_BYTES = 65536
 
 
 def layout_for(run: ResolvedRun, observation: ObservationSpec, action: ActionSpec, header: dict[str, Any]) -> Layout:
@@ -24,6 +24,6 @@ def layout_for(run: ResolvedRun, observation: ObservationSpec, action: ActionSpe
         frame_bytes=observation.nbytes,
         action_bytes=action.nbytes,
         chunk=run.config.agent.chunk,
-        about_bytes=_ABOUT_BYTES + 2 * (len(json.dumps(header)) + len(json.dumps(run.to_jsonable()))),
+        description_bytes=_DESCRIPTION_BYTES + 2 * (len(json.dumps(header)) + len(json.dumps(run.to_jsonable()))),
         trace_slots=TRACE_SLOTS if run.config.output.trace else 0,
     )

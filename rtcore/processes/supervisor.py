@@ -372,7 +372,7 @@ class Supervisor:
         return int(self.saved.state["ticks"]) if self.saved is not None else 0
 
     @property
-    def about(self) -> RunDescription:
+    def description(self) -> RunDescription:
         """What the run consists of. Only once there is a plan."""
         if self.plan is None:
             raise StartupError("the run has no plan yet")
@@ -409,7 +409,7 @@ class Supervisor:
                 warnings.warn(leaves_space_text(what), RtcoreWarning, stacklevel=2)
 
     def _publish_description(self) -> None:
-        if not self.shared.about.write(self.about) and not self._too_long_was_logged:
+        if not self.shared.description.write(self.description) and not self._too_long_was_logged:
             self._too_long_was_logged = True
             _log.warning("what this run consists of is too long for its place in memory: rtcore-top cannot show it")
 

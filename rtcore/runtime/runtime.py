@@ -322,7 +322,7 @@ class Runtime:
     @property
     def header(self) -> dict[str, Any]:
         """What the run consists of: world, policy, devices, what the kernel granted."""
-        return self._supervisor.about.header
+        return self._supervisor.description.header
 
     @property
     def worker_pids(self) -> dict[int, int]:
@@ -635,7 +635,7 @@ class Runtime:
 
     def _snapshot(self, *, with_memory: bool) -> RunStats:
         supervisor, spool = self._supervisor, self._spool
-        stats = snapshot(supervisor.shared, supervisor.about, self.record, with_memory=with_memory)
+        stats = snapshot(supervisor.shared, supervisor.description, self.record, with_memory=with_memory)
         if self._learning is not None:
             stats = replace(stats, learner=self._learning.stats(supervisor))
         recording = supervisor.recording.summary() if supervisor.recording is not None else {}

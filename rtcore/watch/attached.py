@@ -107,7 +107,7 @@ class LearnersView:
 
 # -- whose a run is ---------------------------------------------------------------------------------------
 
-_PARTS = ("slots", "ring", "log", "about")
+_PARTS = ("slots", "ring", "log", "description")
 
 #: The keys of summary.json and of `Runtime.summary()`, for a run that has none of it yet.
 _KEYS = """clock policy plan ticks actions ipc_us workers restart_reasons episodes observations record books culprits
@@ -274,7 +274,7 @@ class AttachedRun:
 
     def _read_about(self, shared: SharedRun) -> None:
         with understood(self.run_id):
-            self.about = shared.about.read()
+            self.about = shared.description.read()
 
     @property
     def has_begun(self) -> bool:

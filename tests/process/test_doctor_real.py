@@ -33,7 +33,7 @@ import os, signal, sys
 from rtcore.memory.layout import Layout
 from rtcore.memory.segments import create_segment, create_semaphore, new_run_id
 layout, run_id = Layout(1, 2, 2, 64, 8, 1), new_run_id()
-for part in ("control", "slots", "ring", "log", "about"):
+for part in ("control", "slots", "ring", "log", "description"):
     create_segment(run_id, part, layout)
 create_semaphore(run_id, 0)
 print(run_id, flush=True)

@@ -4,15 +4,15 @@ Five POSIX shared-memory segments per run, `/rtcore-<run id>-<part>`, little end
 traced, one more if its policy has a network, one more per GPU whose workers share that network's weights, and one more
 if its policy takes or gives more than frame and action:
 
-    control  header | run control | env status | env stats | per worker: control, status, job, stats
-    slots    per worker: publication word | two entries, each a SLOT_ENTRY and `chunk` actions
-    ring     RING_CONTROL | frame headers (FRAME_HEADER + applied action) | frames
-    log      RING_CONTROL | LOG_RECORDs: one per resolved job
-    about    RING_CONTROL | two texts (ABOUT_TEXT and JSON): what the run consists of, for who attaches to it
-    trace    per process (env, supervisor, workers): RING_CONTROL | TRACE_EVENTs
-    params   header | sizes | newest | counts | buffer heads | claims | manifest (JSON) | weight buffers
-    holder0  the same without manifest and buffers, which are in the memory of the first GPU; and so on per GPU
-    payload  header | sizes | manifest (JSON) | per worker: context, and two payloads | per slot of the ring: kept block
+    control      header | run control | env status | env stats | per worker: control, status, job, stats
+    slots        per worker: publication word | two entries, each a SLOT_ENTRY and `chunk` actions
+    ring         RING_CONTROL | frame headers (FRAME_HEADER + applied action) | frames
+    log          RING_CONTROL | LOG_RECORDs: one per resolved job
+    description  RING_CONTROL | two texts (DESCRIPTION_HEAD and JSON): what the run consists of, for those that attach
+    trace        per process (env, supervisor, workers): RING_CONTROL | TRACE_EVENTs
+    params       header | sizes | newest | counts | buffer heads | claims | manifest (JSON) | weight buffers
+    holder0      the same without manifest and buffers, which are in the memory of the first GPU; and so on per GPU
+    payload      header | sizes | manifest (JSON) | per worker: context, two payloads | per ring slot: kept block
 
 and one POSIX semaphore per worker, `/rtcore-<run id>-w<index>`, as a wake-up counter only.
 Each field has one writer, each cache line one writing process. Fields are 8 bytes wide and 8-byte aligned, so
@@ -25,7 +25,7 @@ from rtcore.memory.layout.offsets import Layout
 from rtcore.memory.layout.payload import PAYLOAD_SIZES, PayloadLayout
 from rtcore.memory.layout.record_type import CACHE_LINE_BYTES, LAYOUT_VERSION, MAGIC, WORD_BYTES, Record
 from rtcore.memory.layout.records import (
-    ABOUT_TEXT,
+    DESCRIPTION_HEAD,
     ENV_COUNTERS,
     ENV_HISTOGRAM_DOCS,
     ENV_HISTOGRAMS,
@@ -74,7 +74,7 @@ from rtcore.memory.layout.weights import (
 )
 
 __all__ = [
-    "ABOUT_TEXT",
+    "DESCRIPTION_HEAD",
     "CACHE_LINE_BYTES",
     "ENV_COUNTERS",
     "ENV_HISTOGRAMS",

@@ -7,7 +7,7 @@ from typing import Any
 
 from rtcore.memory.layout.record_type import round_up
 from rtcore.memory.layout.records import (
-    ABOUT_TEXT,
+    DESCRIPTION_HEAD,
     ENV_COUNTERS,
     ENV_HISTOGRAMS,
     ENV_STATUS,
@@ -44,7 +44,7 @@ class Layout:
     frame_bytes: int
     action_bytes: int
     chunk: int
-    about_bytes: int = 65536  #: room for each of the two texts
+    description_bytes: int = 65536  #: room for each of the two texts
     trace_slots: int = 0  #: events each process's trace keeps; 0: no trace
 
     def to_json(self) -> dict[str, Any]:
@@ -142,18 +142,18 @@ class Layout:
     def log_bytes(self) -> int:
         return self.log_records_at + self.log_slots * LOG_RECORD.num_bytes
 
-    # -- about and trace -----------------------------------------------------------------------------------
+    # -- description and trace -----------------------------------------------------------------------------
 
-    def about_text_at(self, seq: int) -> int:
-        return SEGMENT_HEADER.num_bytes + RING_CONTROL.itemsize + (seq & 1) * self._about_stride_bytes
-
-    @property
-    def _about_stride_bytes(self) -> int:
-        return round_up(ABOUT_TEXT.num_bytes + self.about_bytes)
+    def description_at(self, seq: int) -> int:
+        return SEGMENT_HEADER.num_bytes + RING_CONTROL.itemsize + (seq & 1) * self._description_stride_bytes
 
     @property
-    def about_segment_bytes(self) -> int:
-        return self.about_text_at(1) + self._about_stride_bytes
+    def _description_stride_bytes(self) -> int:
+        return round_up(DESCRIPTION_HEAD.num_bytes + self.description_bytes)
+
+    @property
+    def description_segment_bytes(self) -> int:
+        return self.description_at(1) + self._description_stride_bytes
 
     def trace_control_at(self, process: int) -> int:
         """`process`: TRACE_ENV, TRACE_SUPERVISOR or TRACE_FIRST_WORKER + worker."""

@@ -1,4 +1,4 @@
-"""The records of a run: control, slots, ring, log, about, trace, and what is counted."""
+"""The records of a run: control, slots, ring, log, description, trace, and what is counted."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class SegmentHeader(NamedTuple):
     frame_bytes: Annotated[int, "size of one frame, C order"]
     action_bytes: Annotated[int, "size of one action"]
     chunk: Annotated[int, "actions in one answer"]
-    about_bytes: Annotated[int, "room for each of the two texts"]
+    description_bytes: Annotated[int, "room for each of the two texts"]
     trace_slots: Annotated[int, "events each process's trace keeps; 0: there is no trace segment"]
     owner_pid_namespace: Annotated[int, "inode of /proc/OWNER/ns/pid: where `owner_pid` means something; 0 if unknown"]
 
@@ -185,13 +185,13 @@ FRAME_HEADER = Record(FrameHeader, writer="env process")
 LOG_RECORD = Record(JobRow, writer="env process", name="log record")
 
 
-class AboutText(NamedTuple):
+class DescriptionHead(NamedTuple):
     """Head of a text; `num_bytes` of JSON follow."""
 
     num_bytes: Annotated[int, "length of the JSON that follows"]
 
 
-ABOUT_TEXT = Record(AboutText, writer="supervisor")
+DESCRIPTION_HEAD = Record(DescriptionHead, writer="supervisor")
 
 
 class TraceEvent(NamedTuple):

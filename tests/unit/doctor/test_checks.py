@@ -568,7 +568,7 @@ def test_cleaning_removes_every_part_of_a_dead_run_and_says_what_strange_names_i
     words["owner_pid"], words["owner_start_ticks"] = 99999999, 1
     words["owner_pid_namespace"] = pid_namespace(tmp_path / "proc")
     run_id = "99999999-abcdef"
-    for part in ("control", "slots", "ring", "log", "about", "trace", "params", "learner", "holder0", "holder1"):
+    for part in ("control", "slots", "ring", "log", "description", "trace", "params", "learner", "holder0", "holder1"):
         (folder / f"rtcore-{run_id}-{part}").write_bytes(head)
     (folder / f"sem.rtcore-{run_id}-w0").write_bytes(b"x")
     strange = ["rtcore-*-control", f"rtcore-{run_id}-control~"]

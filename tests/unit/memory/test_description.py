@@ -18,12 +18,14 @@ from rtcore.watch.attached import understood
 
 pytestmark = pytest.mark.unit
 
-LAYOUT = Layout(max_workers=1, ring_slots=2, log_slots=2, frame_bytes=8, action_bytes=8, chunk=1, about_bytes=16384)
+LAYOUT = Layout(
+    max_workers=1, ring_slots=2, log_slots=2, frame_bytes=8, action_bytes=8, chunk=1, description_bytes=16384
+)
 
 
 @pytest.fixture
 def board():
-    buffer = memoryview(bytearray(LAYOUT.about_segment_bytes))
+    buffer = memoryview(bytearray(LAYOUT.description_segment_bytes))
     at = LAYOUT.ring_control_at
     SequenceRing(buffer[at : at + RING_CONTROL.itemsize].cast("q"), 2).format()
     return DescriptionBuffer(buffer, LAYOUT)
@@ -60,7 +62,7 @@ def test_the_newest_text_comes_back_as_it_was_written_plan_included(board):
 
 def test_a_text_that_does_not_fit_leaves_the_one_before(board):
     assert board.write(about())
-    assert not board.write(about("x" * LAYOUT.about_bytes))
+    assert not board.write(about("x" * LAYOUT.description_bytes))
     assert board.read() == about()
 
 

@@ -34,7 +34,7 @@ RECORDS = {
             "frame_bytes": 64,
             "action_bytes": 72,
             "chunk": 80,
-            "about_bytes": 88,
+            "description_bytes": 88,
             "trace_slots": 96,
             "owner_pid_namespace": 104,
         },
@@ -199,7 +199,7 @@ RECORDS = {
             "taken_seq": 136,
         },
     ),
-    "ABOUT_TEXT": (
+    "DESCRIPTION_HEAD": (
         64,
         {
             "num_bytes": 0,
@@ -376,7 +376,7 @@ SIZES = Layout(
     frame_bytes=23040,
     action_bytes=12,
     chunk=2,
-    about_bytes=1000,
+    description_bytes=1000,
     trace_slots=16,
 )
 SEGMENTS = {
@@ -393,7 +393,7 @@ SEGMENTS = {
     "ring_bytes": 93696,
     "log_records_at": 256,
     "log_bytes": 1792,
-    "about_segment_bytes": 2432,
+    "description_segment_bytes": 2432,
     "trace_bytes": 5888,
 }
 HISTOGRAMS = {
@@ -475,7 +475,7 @@ def test_the_blocks_of_env_workers_and_slots_are_where_they_always_were():
 
 
 def test_the_two_texts_about_a_run_alternate():
-    assert [SIZES.about_text_at(seq) for seq in range(3)] == [256, 1344, 256]
+    assert [SIZES.description_at(seq) for seq in range(3)] == [256, 1344, 256]
 
 
 def test_every_process_has_a_trace_of_its_own():

@@ -17,7 +17,7 @@ sizes = st.builds(
     frame_bytes=st.integers(1, 100_000),
     action_bytes=st.integers(1, 500),
     chunk=st.integers(1, 8),
-    about_bytes=st.integers(1, 5000),
+    description_bytes=st.integers(1, 5000),
     trace_slots=st.integers(0, 40),
 )
 
@@ -66,10 +66,13 @@ def blocks_of(sizes):
             for slot in range(sizes.log_slots)
         ),
     ]
-    about = [
+    description = [
         (0, layout.SEGMENT_HEADER.num_bytes, "supervisor"),
         (sizes.ring_control_at, layout.RING_CONTROL.itemsize, "supervisor"),
-        *((sizes.about_text_at(seq), layout.ABOUT_TEXT.num_bytes + sizes.about_bytes, "supervisor") for seq in (0, 1)),
+        *(
+            (sizes.description_at(seq), layout.DESCRIPTION_HEAD.num_bytes + sizes.description_bytes, "supervisor")
+            for seq in (0, 1)
+        ),
     ]
     trace = [(0, layout.SEGMENT_HEADER.num_bytes, "supervisor")]
     for process in range(layout.TRACE_FIRST_WORKER + sizes.max_workers):
@@ -77,7 +80,7 @@ def blocks_of(sizes):
         trace += [(sizes.trace_control_at(process), layout.RING_CONTROL.itemsize, f"process {process}")]
         trace += [(sizes.trace_events_at(process), events_bytes, f"process {process}")] if events_bytes else []
     return [
-        (about, sizes.about_segment_bytes),
+        (description, sizes.description_segment_bytes),
         (trace, sizes.trace_bytes),
         (control, sizes.control_bytes),
         (slots, sizes.slots_bytes),

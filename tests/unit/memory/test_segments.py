@@ -71,7 +71,7 @@ def test_what_one_writes_another_reads(run_id, part):
 def test_a_run_has_its_segments_and_a_semaphore_per_worker_under_its_name(run_id, layout):
     SharedRun.create(run_id, layout, OBSERVATION).close()
     shm.create_semaphore(run_id, 0).close()
-    parts = ["control", "slots", "ring", "log", "about", *(["trace"] if layout is TRACED else [])]
+    parts = ["control", "slots", "ring", "log", "description", *(["trace"] if layout is TRACED else [])]
     names = {f"rtcore-{run_id}-{part}" for part in parts} | {f"sem.rtcore-{run_id}-w0"}
     assert {path.name for path in files_of(run_id)} == names
     unlink_all(run_id)
@@ -453,7 +453,7 @@ def test_an_onlooker_reads_a_run_and_cannot_change_it(run_id):
     created = SharedRun.create(run_id, TRACED, OBSERVATION)
     watched = SharedRun.watch(run_id)
     assert watched.layout == TRACED
-    assert watched.about.read() is None
+    assert watched.description.read() is None
     for change in (
         lambda: watched.run_control.words.__setitem__(0, 1),
         lambda: watched.env_counters.add("ticks"),

@@ -68,7 +68,7 @@ class MadeUpRun:
         told |= {"world": world, "policy": {"policy": "synthetic 30 ms", "device": "cpu"}, "devices": ["cpu", "cpu"]}
         told |= {"run_id": self.run_id, "plan": plan, "startup": {"world": 1.0}, "started_unix_s": 1e9}
         about = RunDescription(**told | fields)
-        self.shared.about.write(about)
+        self.shared.description.write(about)
 
     def enter(self, phase: Phase, phase_seq: int) -> None:
         self.shared.run_control["phase"] = phase
@@ -377,7 +377,7 @@ def test_a_traced_run_is_shown_without_the_counts_of_its_trace(make_run, capsys)
 
 
 def test_a_run_that_could_not_say_what_it_is_is_running_and_not_shown(run, capsys):
-    run.tell(program="x" * LAYOUT.about_bytes)
+    run.tell(program="x" * LAYOUT.description_bytes)
     run.enter(Phase.RUN, RUN_SEQ)
     run.tick(3)
     assert row_of(run).state is RunState.RUNNING
@@ -385,7 +385,7 @@ def test_a_run_that_could_not_say_what_it_is_is_running_and_not_shown(run, capsy
     assert "too long for its shared memory" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("missing", ["about", "slots", "log", "trace"])
+@pytest.mark.parametrize("missing", ["description", "slots", "log", "trace"])
 def test_a_run_whose_memory_is_being_made_is_starting(make_run, missing):
     run = make_run(TRACED)
     path = SHM_DIR / segment_name(run.run_id, missing)[1:]
@@ -410,7 +410,7 @@ def test_a_control_segment_without_a_head_yet_is_starting():
         with AttachedRun.attach(run_id) as onlooker:
             assert (onlooker.state(), onlooker.owner.pid) == (RunState.STARTING, -1)
             path.unlink()
-            for part in ("control", "slots", "ring", "log", "about"):
+            for part in ("control", "slots", "ring", "log", "description"):
                 create_segment(run_id, part, LAYOUT)  # stamped, rings not emptied: the text reads as nothing
             onlooker.refresh()
             assert (onlooker.state(), onlooker.about) == (RunState.STARTING, None)
