@@ -2,24 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
-import webbrowser
-from contextlib import suppress
 from pathlib import Path
-
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from rtcore.cli.exits import end_program
 from rtcore.config.help_text import Parser, add_version
-from rtcore.errors import ConfigError, RtcoreError
-from rtcore.files.whole import whole_file
-from rtcore.report.explain import Fact, explain_tick
-from rtcore.report.page.build import build_page
-from rtcore.report.terminal import Terminal
-from rtcore.results.folder import read_run
-from rtcore.results.out_folder import RANDOM, compared_in
 
 _DESCRIPTION = """\
 Show what happened in a run that was kept with `rtcore-run --out DIR`.
@@ -45,26 +31,18 @@ exit codes: 0 done; 1 the page could not be written; 2 a wrong argument, or a fo
 
 def main(arguments: list[str] | None = None) -> None:
     """Program entry; exits 0, 1 for a failure, 2 for wrong arguments or a folder that is not a run."""
-    end_program("rtcore-report", lambda: _do(_parser().parse_args(arguments)))
+    end_program("rtcore-report", lambda: _do(arguments))
 
 
-def _do(options: argparse.Namespace) -> int:
-    first = options.folders[0]
-    options.folders = [folder for given in options.folders for folder in _runs_in(given)]
-    if options.tick is not None:
-        _explain(options)
-    else:
-        out = options.out if options.out is not None else first / "report.html"
-        _write_page(options, out, Terminal(stderr=True, highlight=False))
-    return 0
+def _do(arguments: list[str] | None) -> int:
+    options = _parser().parse_args(arguments)
+    # After the words were understood: a help text needs a tenth of what reading a run imports.
+    from rtcore.cli.reporting import report  # noqa: PLC0415
+
+    return report(options)
 
 
-def _runs_in(folder: Path) -> list[Path]:
-    """The folder of a run itself; both schedules' of a comparison."""
-    return [half for name, half in compared_in(folder).items() if name != RANDOM] or [folder]
-
-
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     parser = Parser(
         prog="rtcore-report",
         description=_DESCRIPTION,
@@ -76,60 +54,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tick", type=int, metavar="N", help="explain tick N in words on the terminal; no page")
     add_version(parser)
     return parser
-
-
-def _explain(options: argparse.Namespace) -> None:
-    if len(options.folders) > 1:
-        folders = ", ".join(map(str, options.folders))
-        raise ConfigError(f"--tick explains a tick of one run; got {len(options.folders)} folders: {folders}. Name one")
-    if options.out is not None or options.open:
-        raise ConfigError("--tick writes to the terminal, no page; leave out --out and --open")
-    run = read_run(options.folders[0])
-    facts = explain_tick(run, options.tick)
-    console = Terminal(highlight=False)
-    console.print(facts[0].text, style="bold", markup=False)
-    console.print(_as_table(facts[1:]))
-    for note in run.notes:
-        console.print(f"Note: {note}", style="yellow", markup=False)
-
-
-def _as_table(facts: list[Fact]) -> Table:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column()
-    for fact in facts:
-        table.add_row(fact.label, Text(fact.text))
-    return table
-
-
-def _write_page(options: argparse.Namespace, out: Path, errors: Console) -> None:
-    with suppress(PermissionError):  # a folder that may not be looked into is named by who reads it
-        if out.is_dir():
-            raise ConfigError(f"--out {out}: is a folder; expected a file name such as {out / 'report.html'}")
-    with errors.status("reading") as status:
-        runs = []
-        for folder in options.folders:
-            status.update(f"reading {folder}")
-            runs.append(read_run(folder))
-        status.update("building the page")
-        page = build_page(runs)
-    _write(out, page)
-    for run in runs:
-        for note in run.notes:
-            errors.print(f"{run.path}: {note}", style="yellow", markup=False, soft_wrap=True)
-    size_mb = len(page.encode()) / 1e6
-    Terminal(highlight=False).print(f"wrote {out} ({size_mb:.1f} MB)", markup=False, soft_wrap=True)
-    if options.open and not webbrowser.open(out.resolve().as_uri()):
-        errors.print(f"no browser found here: copy {out} to where there is one", markup=False, soft_wrap=True)
-
-
-def _write(out: Path, page: str) -> None:
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(out) as draft:
-            draft.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise RtcoreError(f"cannot write {out}: {error.strerror}; give another place with --out") from error
 
 
 if __name__ == "__main__":
