@@ -69,7 +69,7 @@ class Carrying:
         self._state_in_context = slice(in_context, in_context + state)
         self._has_state, self._has_features, self._extras_bytes = bool(state), bool(features), extras
         self._nothing = CameWith(bytes(extras + state))
-        self._first_state, self._no_features = bytes(state), bytes(features)
+        self._first_state, self._no_features = needs.first_state or bytes(state), bytes(features)
         #: What was applied last, and what a tick without an action repeats where `on_missing` is "repeat".
         self.applied = idle_action
         self.begin_episode()

@@ -23,7 +23,10 @@ from rtcore.spaces.payload import CONTEXT_WORDS, MAX_BLOCK_BYTES, UNKNOWN
 
 #: The segment.
 PAYLOAD = "payload"
-_WORKER, _SEED, _TICK, _EPISODE, _IS_FIRST, _DELAY_TICKS, _STATE_TICK, _FEATURES_TICK = range(len(CONTEXT_WORDS))
+_TICK, _EPISODE, _IS_FIRST, _DELAY_TICKS, _STATE_TICK, _FEATURES_TICK = (
+    list(CONTEXT_WORDS).index(name)
+    for name in ("tick", "episode", "is_first", "delay_ticks", "state_tick", "features_tick")
+)
 
 
 def require_room(needs: PolicyNeeds, action: ActionSpec) -> None:
@@ -76,13 +79,12 @@ class ContextStage:
     Used by one thread. Allocates nothing.
     """
 
-    def __init__(self, memory: memoryview, block: Block, worker: int, seed: int) -> None:
-        """`memory`: the policy's, (block.nbytes,). `worker`, `seed`: what it is told of these."""
+    def __init__(self, memory: memoryview, block: Block) -> None:
+        """`memory`: the policy's, (block.nbytes,)."""
         self._memory = memory
         self._words = memory[: 8 * len(CONTEXT_WORDS)].cast("q")
         arrays = block.views(memory)
         self._committed, self._mask = arrays.get("committed"), arrays.get("committed_mask")
-        self._worker, self._seed = worker, seed
 
     def fill(self, context: bytes, *, booked_tick: int, tick: int, episode: int) -> None:
         """Before an inference.
@@ -104,7 +106,7 @@ class ContextStage:
             words[_IS_FIRST] = 0
             self._forget_before(tick - booked_tick)
         words[_DELAY_TICKS] -= tick - booked_tick
-        words[_WORKER], words[_SEED], words[_TICK], words[_EPISODE] = self._worker, self._seed, tick, episode
+        words[_TICK], words[_EPISODE] = tick, episode
 
     def _forget_before(self, ticks: int) -> None:
         """The actions that led to a newer frame are in it."""

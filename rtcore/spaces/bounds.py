@@ -105,8 +105,8 @@ class DeclaredBounds:
         if isinstance(error, RtcoreError):
             raise error
         raise PolicyError(
-            f"the policy raised {text_of(error)} for the observation {when}. One inference that fails ends the run: "
-            "where one may (a server that does not answer), catch it in forward and return the action of before"
+            f"the policy raised {text_of(error)} for the observation {when}. Where an inference may fail "
+            "(a server that does not answer), --on-policy-error miss goes on without its action"
         ) from error
 
     def _values(self, frame: Array, part: str) -> Array:

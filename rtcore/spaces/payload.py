@@ -7,6 +7,7 @@ policy that needs nothing. Pure: no process, no shared memory (`memory.payload` 
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -138,8 +139,8 @@ class PolicyNeeds:
     """What a policy takes and gives beside the frame and the action; nothing by default.
 
     `committed_ticks`: length of `committed` in its context; 0: it asks for no context. `extras`: arrays that it
-    gives with each answer. `state`: what it carries from decision to decision. `features`: what a trunk hands to
-    its head. `has_head`: a head is booked at every tick.
+    gives with each answer. `state`: what it carries from decision to decision; `first_state`: a block of it, which an
+    episode begins with. `features`: what a trunk hands to its head. `has_head`: a head is booked at every tick.
     """
 
     committed_ticks: int = 0
@@ -147,6 +148,7 @@ class PolicyNeeds:
     state: Block = field(default_factory=Block)
     features: Block = field(default_factory=Block)
     has_head: bool = False
+    first_state: bytes = field(default=b"", compare=False)
 
     def __bool__(self) -> bool:
         return self != PolicyNeeds()
@@ -190,6 +192,7 @@ class PolicyNeeds:
             "state": self.state.to_json(),
             "features": self.features.to_json(),
             "has_head": self.has_head,
+            "first_state": b64encode(self.first_state).decode(),
         }
 
     @classmethod
@@ -197,7 +200,8 @@ class PolicyNeeds:
         """Inverse of `to_json`. ConfigError on anything else."""
         try:
             blocks = {name: Block.from_json(data[name]) for name in ("extras", "state", "features")}
-            return cls(int(data["committed_ticks"]), **blocks, has_head=bool(data["has_head"]))
+            has_head, first_state = bool(data["has_head"]), b64decode(data["first_state"], validate=True)
+            return cls(int(data["committed_ticks"]), **blocks, has_head=has_head, first_state=first_state)
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"a policy's needs are {data!r:.80}; expected what to_json wrote") from error
 

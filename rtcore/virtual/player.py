@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from typing import Any, Protocol
 
 import numpy.typing as npt
 
 from rtcore.clock import ManualClock
+from rtcore.errors import PolicyError
 from rtcore.memory.history import History, HistoryReader
+from rtcore.memory.layout import FrameHeader
+from rtcore.memory.payload import ContextStage
 from rtcore.memory.ring import FrameRing
 from rtcore.memory.weights import Version
 from rtcore.scheduling.jobs import Job
-from rtcore.spaces import ObservationCheck
+from rtcore.spaces import Block, ObservationCheck
 from rtcore.virtual.latency import LatencyModel
 from rtcore.virtual.workers import Inference
+
+_log = logging.getLogger(__name__)
 
 
 class SimPolicy(Protocol):
@@ -53,7 +60,10 @@ class SimPlayer:
         history: History | None = None,
         weights: SimWeights | None = None,
         watch: ObservationCheck | None = None,
+        context: Block | None = None,
+        goes_on_after_errors: bool = False,
     ) -> None:
+        """`context`: what a job carries to the policy's memory. `goes_on_after_errors`: see `on_policy_error`."""
         self.actions = actions
         self._policy = policy
         self._latency = latency
@@ -63,6 +73,11 @@ class SimPlayer:
         self._timing = getattr(policy, "timing", None)
         #: What the policy gave with its last actions: its memory.
         self._payload: memoryview | bytes = getattr(policy, "payload", None) or b""
+        #: Inferences of each worker that raised, where that gives no action.
+        self.policy_errors = Counter[int]()
+        self._goes_on_after_errors = goes_on_after_errors
+        memory = getattr(policy, "context", None)
+        self._stage = ContextStage(memory, context) if memory is not None and context is not None else None
         self._reader: HistoryReader | None = None
         if policy is not None and ring is not None:
             past_actions = getattr(policy, "past_actions", None)
@@ -71,13 +86,15 @@ class SimPlayer:
     def infer(self, number: int, frame_seq: int, job: Job) -> Inference:
         """Job `number`, on frame `frame_seq` of the ring."""
         header = self._reader.read(frame_seq) if self._reader is not None else None
+        if self._stage is not None and header is not None:
+            self._stage.fill(job.context, booked_tick=job.obs_tick, tick=header.tick, episode=header.episode)
         before_ns = self._clock.now_ns()
+        version, failed = None, False
         try:
             version = self._act(frame_seq)
         except Exception as error:
-            if self._watch is None or self._policy is None or header is None:
-                raise
-            self._watch.bounds.raise_culprit(error, self._policy.observation, f"at tick {header.tick}")
+            self._raise_unless_missed(error, header, job.worker)
+            failed = True
         tau_ns = self._latency(number) if self._latency is not None else self._clock.now_ns() - before_ns
         if self._watch is not None and self._reader is not None and header is not None:
             self._watch.check(self._reader.newest, header.tick)
@@ -87,12 +104,25 @@ class SimPlayer:
             self.actions.tobytes(),
             tau_ns,
             payload=bytes(self._payload),
-            abstained=timing.abstained if timing is not None else 0,
+            abstained=int(failed or (timing is not None and timing.abstained)),
             version=version.version if version is not None else 0,
             checksum=version.checksum if version is not None else 0,
             clipped=clipped,
             explored=explored,
         )
+
+    def _raise_unless_missed(self, error: Exception, header: FrameHeader | None, worker: int) -> None:
+        """What made an inference fail, or nothing where the policy may and did: that is counted."""
+        try:
+            if self._watch is None or self._policy is None or header is None:
+                raise error
+            self._watch.bounds.raise_culprit(error, self._policy.observation, f"at tick {header.tick}")
+        except PolicyError as culprit:
+            if not self._goes_on_after_errors:
+                raise
+            if not self.policy_errors:
+                _log.warning(f"an inference gave no action and more of them are only counted: {culprit}")
+            self.policy_errors[worker] += 1
 
     def tau_ns(self, number: int) -> int:
         """How long job `number` will take, for the plan [ns]: asks the latency model, else the policy itself."""
@@ -110,6 +140,8 @@ class SimPlayer:
             self._policy.act(frame_seq=frame_seq, out=self.actions)
             return None
         version = weights.switch()
-        self._policy.act(frame_seq=frame_seq, out=self.actions)
-        weights.release()
+        try:
+            self._policy.act(frame_seq=frame_seq, out=self.actions)
+        finally:
+            weights.release()
         return version

@@ -44,7 +44,7 @@ from rtcore.scheduling.dispatch import Dispatcher
 from rtcore.scheduling.jobs import JobRow
 from rtcore.scheduling.planner import Plan, Tau, make_plan
 from rtcore.scheduling.schedule import Schedule
-from rtcore.spaces import ObservationCheck
+from rtcore.spaces import ObservationCheck, PolicyNeeds
 from rtcore.virtual.latency import LatencyModel, parse_latency
 from rtcore.virtual.learning import VirtualLearning
 from rtcore.virtual.player import SimPlayer, SimPolicy
@@ -113,7 +113,9 @@ class Simulation:
             policy = agent.policy
         self._policy_name = agent.name if agent is not None else "none"
         self._policy_info = agent.policy.info if agent is not None else None
-        self.ring = self._make_ring() if policy is not None else None
+        #: What the policy takes and gives beside frame and action.
+        needs: PolicyNeeds | None = getattr(policy, "needs", None)
+        self.ring = self._make_ring(needs) if policy is not None else None
         self.learning: VirtualLearning | None = None
         self.teacher: TeacherAnswers | None = None
         if agent is not None and self.ring is not None and config.learning.learn is not None:
@@ -129,6 +131,8 @@ class Simulation:
             history=History.of(config.history),
             weights=agent.weights if agent is not None else None,
             watch=self._make_watch(),
+            context=needs.context(self._own_world.action) if needs and self._own_world is not None else None,
+            goes_on_after_errors=config.agent.on_policy_error == "miss",
         )
         self.plan = self._make_plan()
         if self.teacher is not None:
@@ -170,6 +174,9 @@ class Simulation:
             recorder=StatsRecorder(self._books, self.schedule, self.resolved.period_ns),
             on_reset=config.world.on_reset,
             overrun=config.world.overrun,
+            needs=needs,
+            action=self._own_world.action if self._own_world is not None else None,
+            seed=config.world.seed,
         )
 
     def run(self, on_tick: Callable[[int], bool | None] | None = None) -> Simulation:
@@ -232,6 +239,7 @@ class Simulation:
                 publish_to_read_ns=none,
                 restarts=0,
                 lapped_frames=0,
+                policy_errors=self.player.policy_errors[index],
                 pss_mb=math.nan,
             )
             for index, shape in enumerate(self.workers.inference)
@@ -333,12 +341,13 @@ class Simulation:
             return None
         return TeacherAnswers(world, self.resolved.num_ticks)
 
-    def _make_ring(self) -> FrameRing | None:
+    def _make_ring(self, needs: PolicyNeeds | None) -> FrameRing | None:
         """Frames go into a ring of its own: what a policy sees and a learner samples is read from there."""
         if self._own_world is None:
             return None
         world = self._own_world
-        return FrameRing.private(world.observation, world.action.nbytes, self.resolved.ring_slots)
+        kept = needs.kept if needs is not None else None
+        return FrameRing.private(world.observation, world.action.nbytes, self.resolved.ring_slots, kept)
 
     def _make_watch(self) -> ObservationCheck | None:
         """Looks at every frame that a policy is given: that takes no virtual time."""

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
+import random
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import rtcore
 from rtcore.errors import EnvironmentFailed, RtcoreWarning
+from rtcore.host.seeding import entropy_of, seed_generators
 from rtcore_workers.policies.mlp import mlp
 
 pytestmark = [pytest.mark.process]
@@ -68,6 +71,38 @@ def test_each_worker_draws_other_random_numbers_and_a_run_of_the_same_seed_the_s
         # Not one by one: on a busy machine an action may come too late to be applied.
         assert len(set(actions) & set(again[worker])) > 1
         assert not set(actions) & set(other[worker])
+
+
+def test_a_callable_may_raise_or_give_no_action_and_draws_what_its_process_was_seeded_with(
+    tmp_path: Path, said: list[str]
+) -> None:
+    args = {"env_id": "tests.support.policy_probes:Fast", "env_args": {"folder": str(tmp_path)}, "warmup": 1}
+    policy = {"policy": "tests.support.policy_probes:unreliable", "on_policy_error": "miss"}
+    with rtcore.Runtime(**args, **policy, workers=2, ticks=100, seed=5, out=tmp_path) as runtime:
+        runtime.wait()
+        summary = runtime.summary()
+    errors = [worker["policy_errors"] for worker in summary["workers"]]
+    assert all(count > 0 for count in errors)
+    assert summary["actions"]["outcomes"]["abstained"] > sum(errors), "those that gave None as well"
+    assert sum("the server does not answer" in line for line in said) == 2, "the first of each worker"
+    for worker in range(2):
+        drawn = {tuple(numbers) for numbers in drawn_after(entropy_of(5, 0, "worker", worker, 1), 200)}
+        with (tmp_path / "actions.csv").open() as file:
+            rows = [row for row in csv.DictReader(file) if row["kind"] == "acted" and row["worker"] == str(worker)]
+        applied = [tuple(map(float, row["applied_action"].split()[:2])) for row in rows]
+        assert applied
+        assert all(any(np.allclose(action, numbers, atol=1e-4) for numbers in drawn) for action in applied)
+
+
+def drawn_after(entropy: list[int], count: int) -> list[tuple[float, float]]:
+    """The first draws of Python's and numpy's generators of a process that was seeded so."""
+    python, legacy = random.getstate(), np.random.get_state()
+    try:
+        seed_generators(entropy)
+        return [(random.random(), np.random.random()) for _ in range(count)]
+    finally:
+        random.setstate(python)
+        np.random.set_state(legacy)
 
 
 def test_a_run_that_names_no_policy_plays_one_that_fits_its_world() -> None:

@@ -78,9 +78,9 @@ def unreliable(observation_space: Any, action_space: Any) -> Any:
         nonlocal calls
         calls += 1
         time.sleep(0.015)
-        if calls % 4 == 2:
-            raise ConnectionError("the server does not answer")
         if calls % 4 == 3:
+            raise ConnectionError("the server does not answer")
+        if calls % 4 == 0:
             return None
         return np.array([[random.random(), np.random.random(), 0.0]])
 

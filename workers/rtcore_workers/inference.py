@@ -223,8 +223,7 @@ class Worker:
         #: Gives the policy what came with its job; None: it takes nothing but the frame.
         self._stage: ContextStage | None = None
         if policy.context is not None:
-            block = policy.needs.context(action)
-            self._stage = ContextStage(policy.context, block, index, config.world.seed)
+            self._stage = ContextStage(policy.context, policy.needs.context(action))
         self._goes_on_after_errors = config.agent.on_policy_error == "miss"
         #: Tells the supervisor what the policy raised, the first time.
         self.tell: Callable[[str], object] = lambda what: None

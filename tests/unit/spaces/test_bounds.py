@@ -157,5 +157,7 @@ def gives_up(observation_space, action_space):
 
 
 def test_a_policy_that_raises_for_a_good_observation_is_told_how_not_to(monkeypatch) -> None:
-    with pytest.raises(PolicyError, match=r"raised TimeoutError: no answer for the observation at tick 0.*catch it"):
+    with pytest.raises(
+        PolicyError, match=r"raised TimeoutError: no answer for the observation at tick 0.*--on-policy-error miss"
+    ):
         virtual(monkeypatch, policy="tests.unit.spaces.test_bounds:gives_up").run()

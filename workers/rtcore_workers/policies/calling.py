@@ -65,16 +65,12 @@ class Context:
 
 @dataclass(frozen=True)
 class Calling:
-    """How one policy is called. `block`: of its context; `initial`: the arrays of its first state, by name.
-
-    `keywords`: what it gets by name. `what`: it, in errors.
-    """
+    """How one policy is called. `block`: of its context; `keywords`: what it gets by name. `what`: it, in errors."""
 
     part: Part = "whole"
     keywords: tuple[str, ...] = ()
     needs: PolicyNeeds = field(default_factory=PolicyNeeds)
     block: Block = field(default_factory=Block)
-    initial: Mapping[str, Array] = field(default_factory=dict)
     what: str = "the policy's module"
 
     def bind(
@@ -259,9 +255,10 @@ def calling_of(
         extras=extras_of(policy, extras, what),
         state=Block.like(initial),
         has_head=part != "whole",
+        first_state=_packed(Block.like(initial), initial),
     )
     require_room(needs, action)
-    return Calling(part, keywords, needs, needs.context(action), initial=initial, what=what)
+    return Calling(part, keywords, needs, needs.context(action), what=what)
 
 
 def initial_state_of(policy: Any, array_of: Callable[[Any], Array]) -> dict[str, Array]:
@@ -276,7 +273,7 @@ def initial_state_of(policy: Any, array_of: Callable[[Any], Array]) -> dict[str,
             f"initial_state() of the policy raised TypeError: {error}; expected a method without arguments that "
             "returns the state of one episode's begin, a batch of one"
         ) from error
-    arrays = {name: np.ascontiguousarray(array_of(value)) for name, value in leaves("initial_state()", state).items()}
+    arrays = {name: np.array(array_of(value), order="C") for name, value in leaves("initial_state()", state).items()}
     if not arrays:
         raise PolicyError(
             "initial_state() of the policy returned nothing; expected a tensor, a dict or a tuple of them"
@@ -286,6 +283,14 @@ def initial_state_of(policy: Any, array_of: Callable[[Any], Array]) -> dict[str,
     except ConfigError as error:
         raise PolicyError(str(error)) from error
     return arrays
+
+
+def _packed(block: Block, arrays: Mapping[str, Array]) -> bytes:
+    """The arrays as a block has them."""
+    memory = bytearray(block.nbytes)
+    for name, view in block.views(memory).items():
+        view[...] = arrays[name]
+    return bytes(memory)
 
 
 def extras_of(policy: Any, setting: Mapping[str, Any] | None, what: str) -> Block:

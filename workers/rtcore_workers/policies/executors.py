@@ -73,7 +73,8 @@ class Beside:
         self.payload = allocate(needs.payload.nbytes) if needs.payload else None
         self.given = calling.block.views(self.context) if self.context is not None else {}
         self.returned = needs.payload.views(self.payload) if self.payload is not None else {}
-        self._initial = [(self.given[f"state.{name}"], array) for name, array in calling.initial.items() if self.given]
+        first = needs.state.views(needs.first_state)
+        self._initial = [(self.given[f"state.{name}"], array) for name, array in first.items()]
         self._kept = [(self.returned[f"state.{name}"], self.given[f"state.{name}"]) for name in needs.state.names]
         if self.given:
             # As at an episode's begin: what a warm-up sees.
