@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +156,9 @@ def _culprit_rows(culprits: dict[str, Any], out: Path | None) -> list[Row]:
     where = f"ticks {worst['first_tick']} to {worst['last_tick']}"
     text = f"{where}: {worst['without_action']} of {size} without a policy action"
     rows = [Row("worst stretch", text, "yellow")]
-    spans = _spans(culprits["ticks"])
+    # Ticks that follow each other and lack their action for one and the same cause, together.
+    numbered = groupby(enumerate(culprits["ticks"]), lambda pair: {**pair[1], "tick": pair[1]["tick"] - pair[0]})
+    spans = [[tick for _, tick in span] for _, span in numbered]
     # A tick that was due and missed says more than one for which nothing was due.
     shown = sorted(spans, key=lambda span: span[0]["kind"] == "idle")[:_MOST_CAUSES]
     for span in sorted(shown, key=lambda span: span[0]["tick"]):
@@ -167,18 +170,6 @@ def _culprit_rows(culprits: dict[str, Any], out: Path | None) -> list[Row]:
     if out is not None:
         rows.append(Row("any other", f"rtcore-report {out} --tick N"))
     return rows
-
-
-def _spans(ticks: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Ticks that follow each other and lack their action for one and the same cause, together."""
-    spans: list[list[dict[str, Any]]] = []
-    for tick in ticks:
-        last = spans[-1][-1] if spans else {}
-        if last == tick | {"tick": tick["tick"] - 1}:
-            spans[-1].append(tick)
-        else:
-            spans.append([tick])
-    return spans
 
 
 def _worker_rows(summary: Mapping[str, Any], slow_workers: Sequence[Mapping[str, Any]]) -> list[Row]:
