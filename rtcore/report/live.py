@@ -57,17 +57,15 @@ def draw_image(image: Image | None, console: Console, options: ConsoleOptions, c
 def print_lines(
     lines: Iterable[Line], others: Sequence[Line], width: int, encoding: str, gap: int = 2
 ) -> Iterator[Segment]:
-    """For Rich: `lines`, of which at most `width` cells are shown, and `others` to the right of them."""
+    """For Rich: `lines`, and `others` to the right of them; of either at most `width` cells are shown."""
     for line, other in zip_longest(lines, others, fillvalue=()):
-        shown = [_segments(line, encoding), _segments(other, encoding)]
-        yield from Segment.adjust_line_length(shown[0], width, pad=bool(others))
+        left, right = (
+            [Segment(encodable(text, encoding), Style.parse(style)) for text, style in part] for part in (line, other)
+        )
+        yield from Segment.adjust_line_length(left, width, pad=bool(others))
         if other:
-            yield from (Segment(" " * gap), *shown[1])
+            yield from (Segment(" " * gap), *Segment.adjust_line_length(right, width, pad=False))
         yield Segment.line()
-
-
-def _segments(line: Iterable[tuple[str, str]], encoding: str) -> list[Segment]:
-    return [Segment(encodable(text, encoding), Style.parse(style)) for text, style in line]
 
 
 def progress_bar(done: int, total: int, rate_hz: float, width: int, glyphs: Glyphs, more: str = "") -> Line:
