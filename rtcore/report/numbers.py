@@ -58,8 +58,7 @@ class Number(NamedTuple):
         if self.quantiles:
             known = [(key, quantile.of(summary)) for key, quantile in zip(self.quantiles, self.each(), strict=True)]
             text = "  ".join(f"{quantile_name(key)} {self.text(value)}" for key, value in known)
-            has_samples = any(value is not None for _, value in known)
-            return Row(label, f"{text}  {self.meaning}".rstrip() if has_samples else "no sample")
+            return Row(label, text if any(value is not None for _, value in known) else "no sample")
         value = self.of(summary)
         if self.form == "n" and self.meaning and not value:
             return None
@@ -156,7 +155,7 @@ NUMBERS: dict[str, list[Number]] = {
         Number("inference p50", "all_workers.p50", _OVER, "1", "ms", quantiles=_SPREAD),
         Number("inference p99", "all_workers.p99", _OVER, "1", "ms", quantiles=_SPREAD),
         Number("memory PSS", "all_workers.pss_mb", _OVER, "1", "MB", quantiles=_SPREAD),
-        Number("memory PSS, all", "all_workers.pss_mb.sum", form="1", unit="MB"),
+        Number("memory PSS, all", "all_workers.pss_mb.sum", "MB together"),
         Number("restarts", "all_workers.restarts.sum", on_terminal=False),
         Number("lapped frames", "all_workers.lapped_frames.sum", "overwritten before they were read", warns=True),
         Number("policy errors", "all_workers.policy_errors.sum", "raised, and gave no action", warns=True),
