@@ -148,6 +148,8 @@ class Supervisor:
         self._failed_forks = self._launcher.failed_forks
         self._start_env()
         self.plan = plan = self._make_policy_ready()
+        if self.shared.payload is not None:
+            self.policy_info["notes"] += self.shared.payload.needs.notes(plan.delay_ticks)
         self.about_to_run()
         self._start_recording()
         self._startup.enter("")

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from rtcore.errors import ConfigError
+from rtcore.errors import WARNING_NOTE, ConfigError
 from rtcore.spaces.action import ActionSpec
 from rtcore.spaces.arrays import Array, JsonDict
 from rtcore.spaces.parts import ALIGN_BYTES, aligned
@@ -184,6 +184,17 @@ class PolicyNeeds:
         """What stays with the tick at which the action is applied (frame ring, recording): extras, and the state that
         the decision began from."""
         return Block((*_prefixed("extras", self.extras), *_prefixed("state", self.state)))
+
+    def notes(self, delay_ticks: int) -> list[str]:
+        """What a run's header is to say of it, where its actions come `delay_ticks` after their frame."""
+        told, between = self.committed_ticks, delay_ticks - 1
+        if not told or told >= between:
+            return []
+        return [
+            f"{WARNING_NOTE}the policy's context has the actions of {told} ticks behind its frame, and {between} lie "
+            f"between that and the one it decides: the last {between - told} are missing. Give --context-ticks "
+            f"{between} or more"
+        ]
 
     def to_json(self) -> JsonDict:
         return {

@@ -114,7 +114,7 @@ class Simulation:
         self._policy_name = agent.name if agent is not None else "none"
         self._policy_info = agent.policy.info if agent is not None else None
         #: What the policy takes and gives beside frame and action.
-        needs: PolicyNeeds | None = getattr(policy, "needs", None)
+        self._needs = needs = getattr(policy, "needs", PolicyNeeds())
         self.ring = self._make_ring(needs) if policy is not None else None
         self.learning: VirtualLearning | None = None
         self.teacher: TeacherAnswers | None = None
@@ -283,7 +283,7 @@ class Simulation:
                 "policy": self._policy_name,
                 "num_parameters": info.num_parameters,
                 "device": info.device,
-                "notes": list(info.notes),
+                "notes": [*info.notes, *self._needs.notes(self.plan.delay_ticks)],
             }
         return header
 
@@ -341,13 +341,12 @@ class Simulation:
             return None
         return TeacherAnswers(world, self.resolved.num_ticks)
 
-    def _make_ring(self, needs: PolicyNeeds | None) -> FrameRing | None:
+    def _make_ring(self, needs: PolicyNeeds) -> FrameRing | None:
         """Frames go into a ring of its own: what a policy sees and a learner samples is read from there."""
         if self._own_world is None:
             return None
         world = self._own_world
-        kept = needs.kept if needs is not None else None
-        return FrameRing.private(world.observation, world.action.nbytes, self.resolved.ring_slots, kept)
+        return FrameRing.private(world.observation, world.action.nbytes, self.resolved.ring_slots, needs.kept)
 
     def _make_watch(self) -> ObservationCheck | None:
         """Looks at every frame that a policy is given: that takes no virtual time."""

@@ -89,7 +89,9 @@ def test_a_callable_may_raise_or_give_no_action_and_draws_what_its_process_was_s
         drawn = {tuple(numbers) for numbers in drawn_after(entropy_of(5, 0, "worker", worker, 1), 200)}
         with (tmp_path / "actions.csv").open() as file:
             rows = [row for row in csv.DictReader(file) if row["kind"] == "acted" and row["worker"] == str(worker)]
-        applied = [tuple(map(float, row["applied_action"].split()[:2])) for row in rows]
+        actions = [tuple(map(float, row["applied_action"].split())) for row in rows]
+        assert not any(action[2] for action in actions), "the state that its context says"
+        applied = [action[:2] for action in actions]
         assert applied
         assert all(any(np.allclose(action, numbers, atol=1e-4) for numbers in drawn) for action in applied)
 

@@ -68,22 +68,29 @@ def noise(observation_space: Any, action_space: Any) -> Any:
 
 
 def unreliable(observation_space: Any, action_space: Any) -> Any:
-    """A plain callable whose action is what Python and numpy draw. At times it raises, or says nothing."""
+    """A plain callable whose action is what Python and numpy draw, and 0 as long as its state is what its context says.
+
+    At times it raises, or says nothing.
+    """
     import random
     import time
 
     calls = 0
 
-    def decide(observation: Any) -> Any:
+    def decide(observation: Any, context: Any, state: Any) -> Any:
         nonlocal calls
         calls += 1
+        is_right = state == (context.state_tick if context.state_tick[0] >= 0 else -5)
         time.sleep(0.015)
         if calls % 4 == 3:
             raise ConnectionError("the server does not answer")
         if calls % 4 == 0:
             return None
-        return np.array([[random.random(), np.random.random(), 0.0]])
+        action = np.array([[random.random(), np.random.random(), float(not is_right)]])
+        return action, context.tick, {"state_was": np.int64(state[0])}
 
+    decide.initial_state = lambda: np.array([-5])  # type: ignore[attr-defined]
+    decide.policy_extras = {"state_was": ((), "int64")}  # type: ignore[attr-defined]
     return decide
 
 

@@ -118,6 +118,15 @@ def test_the_committed_actions_are_those_that_are_then_applied():
     assert facts > 20
 
 
+def test_a_context_that_is_shorter_than_the_delay_is_warned_of_with_the_length_it_needs():
+    for ticks, is_short in ((3, False), (2, True)):
+        run = simulate("Foresees", workers=2, latency_ms=35, chunk=4, ticks=20, context_ticks=ticks)
+        assert run.schedule.delay_ticks == 4
+        notes = [note for note in run.header["policy"]["notes"] if note.startswith("WARNING")]
+        assert len(notes) == is_short
+        assert not is_short or "the last 1 are missing. Give --context-ticks 3 or more" in notes[0]
+
+
 class Unreliable:
     def __init__(self, observation_space: Any, action_space: Any) -> None:
         self.calls = 0
