@@ -11,7 +11,7 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from rtcore.scheduling.dispatch import Committed, Known, Offer
+from rtcore.scheduling.dispatch import Committed, Decision, Known, Offer, TickKind
 from rtcore.scheduling.jobs import Answer, Job
 from rtcore.scheduling.on_missing import OnMissing, foreseen
 from rtcore.spaces import ActionSpec, PolicyNeeds
@@ -20,6 +20,10 @@ from rtcore.spaces.payload import CONTEXT_WORDS, FACT, HELD, UNKNOWN
 
 _WORDS = struct.Struct(f"<{len(CONTEXT_WORDS)}q")
 _EPISODE, _STATE_TICK = (list(CONTEXT_WORDS).index(name) for name in ("episode", "state_tick"))
+
+
+#: How long what was applied is kept for a head, in ticks.
+_PAST_TICKS = 1024
 
 
 class CameWith(NamedTuple):
@@ -45,6 +49,7 @@ class Carrying:
         idle_action: What is applied where nothing acts, (action_bytes,).
         on_missing: What stands in for an action that is not there.
         holds: Whether the world stands still until an episode's first action; else something stands in meanwhile.
+        head: Index of the worker that is the head; -1: there is none.
     """
 
     def __init__(
@@ -56,7 +61,9 @@ class Carrying:
         idle_action: bytes,
         on_missing: OnMissing,
         holds: bool,
+        head: int = -1,
     ) -> None:
+        self._head = head
         self._seed, self._idle, self._on_missing, self._holds = seed, idle_action, on_missing, holds
         self._action_bytes, self._num_committed = action.nbytes, needs.committed_ticks
         self._takes_context = bool(needs.context(action))
@@ -70,37 +77,54 @@ class Carrying:
         self._has_state, self._has_features, self._extras_bytes = bool(state), bool(features), extras
         self._nothing = CameWith(bytes(extras + state))
         self._first_state, self._no_features = needs.first_state or bytes(state), bytes(features)
-        #: What was applied last, and what a tick without an action repeats where `on_missing` is "repeat".
-        self.applied = idle_action
+        self._features_worker = self._head_uses = -1
+        # Since the episode's first frame, at most so many ticks, one after the other: for a head.
+        self._past, self._past_mask, self._past_from = bytearray(), bytearray(), 0
+        self._past_ticks = max(_PAST_TICKS, 2 * needs.committed_ticks) if head >= 0 else 0
         self.begin_episode()
 
     def begin_episode(self) -> None:
         """Nothing of the last one is carried on."""
-        self.applied = self._idle
+        # What was applied last, and what a tick without an action repeats where `on_missing` is "repeat".
+        self._applied = self._idle
+        self._present, self._present_mask = self._idle, UNKNOWN
         self._state, self._state_tick = self._first_state, -1
-        self._features, self._features_tick = self._no_features, -1
+        self._features, self.features_tick = self._no_features, -1
         self._is_first = 1
 
-    def take(self, answer: Answer) -> None:
+    def take(self, worker: int, answer: Answer) -> None:
         """An answer of this episode came in: carry on what it hands on, if it has seen the newest frame so far.
 
         Args:
+            worker: Whose. A head hands nothing on.
             answer: Not one that abstained.
         """
+        if worker == self._head:
+            return
         payload, obs_tick = answer.payload, answer.obs_tick
         if self._has_state and obs_tick > self._state_tick:
             self._state, self._state_tick = payload[self._state_in_payload], obs_tick
-        if self._has_features and obs_tick > self._features_tick:
-            self._features, self._features_tick = payload[self._features_in_payload], obs_tick
+        if self._has_features and obs_tick > self.features_tick:
+            self._features, self.features_tick = payload[self._features_in_payload], obs_tick
+            self._features_worker = worker
 
-    def context(self, job: Job, episode: int, known: Sequence[Committed], standing: bytes) -> bytes:
+    def begin_booking(self, decision: Decision) -> None:
+        """Before the contexts of a tick's jobs: what acts at this tick is decided, and not applied yet."""
+        if decision.offer is not None:
+            begin = decision.chunk_index * self._action_bytes
+            self._present, self._present_mask = decision.offer.answer.actions[begin : begin + self._action_bytes], FACT
+        elif decision.kind is TickKind.RESET or (decision.kind is TickKind.LEAD_IN and self._holds):
+            self._present, self._present_mask = self._idle, HELD
+        else:
+            self._present, self._present_mask = foreseen(self._on_missing, self._idle, self._applied, Known.FACT)
+
+    def context(self, job: Job, episode: int, known: Sequence[Committed]) -> bytes:
         """What a job carries.
 
         Args:
             job: Booked at this tick.
             episode: That goes on.
             known: What `Dispatcher.committed` says of it.
-            standing: The action that a stand-in repeats, if the next tick has one.
 
         Returns:
             A block of `PolicyNeeds.context`.
@@ -115,23 +139,41 @@ class Carrying:
             self._is_first,
             job.due_tick - job.obs_tick,
             self._state_tick,
-            self._features_tick,
+            self.features_tick,
         )
-        self._is_first = 0
-        if self._num_committed:
-            self._fill_committed(known, job.obs_tick + 1, standing)
+        if job.worker == self._head:
+            self._head_uses = self._features_worker
+            self._fill_since_features(job.obs_tick)
+        else:
+            self._is_first = 0
+            self._fill_committed(known, job.obs_tick + 1)
         return b"".join((words, self._committed, self._mask, self._state, self._features))
 
-    def action_of(self, answer: Answer, index: int) -> bytes:
-        """Action `index` of an answer, (action_bytes,)."""
-        begin = index * self._action_bytes
-        return answer.actions[begin : begin + self._action_bytes]
+    def note_applied(self, tick: int, action: bytes, kind: TickKind, *, stands: bool) -> None:
+        """What was applied at a tick. `stands`: the world stood still."""
+        self._applied = self._idle if stands else action
+        if not self._past_ticks:
+            return
+        if kind is TickKind.RESET:
+            self._past.clear()
+            self._past_mask.clear()
+            self._past_from = tick + 1
+            return
+        self._pass_skipped(tick)
+        self._past += action
+        self._past_mask.append(HELD if stands else FACT)
+        if (surplus := len(self._past_mask) - 2 * self._past_ticks) > 0:
+            surplus += self._past_ticks
+            del self._past[: surplus * self._action_bytes], self._past_mask[:surplus]
+            self._past_from += surplus
 
     def came_with(self, offer: Offer | None) -> CameWith:
         """What stays with the tick at which an answer's action is applied; None: it has none."""
         if offer is None:
             return self._nothing
         extras, context = offer.answer.payload[: self._extras_bytes], offer.job.context
+        if offer.job.worker == self._head:
+            return CameWith(extras + self._first_state, -1, offer.features_tick, self._head_uses)
         if not self._has_state:
             return CameWith(extras)
         words = _WORDS.unpack_from(context)
@@ -139,11 +181,29 @@ class Carrying:
             return CameWith(extras + self._first_state)
         return CameWith(extras + context[self._state_in_context], words[_STATE_TICK])
 
-    def _fill_committed(self, known: Sequence[Committed], first_tick: int, standing: bytes) -> None:
+    def _pass_skipped(self, tick: int) -> None:
+        """Ticks before this one that were not run: the world stood still."""
+        skipped = tick - self._past_from - len(self._past_mask)
+        self._past += bytes(skipped * self._action_bytes)
+        self._past_mask += bytes((HELD,)) * skipped
+
+    def _fill_since_features(self, tick: int) -> None:
+        """`committed` of a head: what was applied from the features' frame up to this tick."""
+        actions, mask, size, end = self._committed, self._mask, self._action_bytes, self._num_committed
+        self._pass_skipped(tick)
+        since = self.features_tick + 1 - self._past_from
+        if since < 0:  # longer ago than is kept
+            actions[:], mask[:] = bytes(len(actions)), bytes(len(mask))
+            return
+        past = (self._past[since * size :] + self._present)[: end * size]
+        past_mask = (self._past_mask[since:] + bytes((self._present_mask,)))[:end]
+        actions[:], mask[:] = past.ljust(len(actions), b"\0"), past_mask.ljust(len(mask), b"\0")
+
+    def _fill_committed(self, known: Sequence[Committed], first_tick: int) -> None:
         """`committed` and its mask; what is not known is 0 in both."""
         actions, mask, size, end = self._committed, self._mask, self._action_bytes, self._num_committed
         at = 0
-        repeated, repeated_mask = standing, FACT
+        repeated, repeated_mask = self._present, FACT if self._present_mask == HELD else self._present_mask
         for piece in known:
             at = piece.first_tick - first_tick
             count = min(piece.num_ticks, end - at)

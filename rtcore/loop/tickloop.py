@@ -18,6 +18,7 @@ from rtcore.loop.carrying import NOTHING, CameWith, Carrying
 from rtcore.loop.world import StepResult, World
 from rtcore.memory.layout import FRAME_HEADER, FrameHeader
 from rtcore.scheduling.dispatch import Decision, Dispatcher, Source, TickKind
+from rtcore.scheduling.head import HeadSchedule, Starts
 from rtcore.scheduling.jobs import Answer, Job, JobRow
 from rtcore.scheduling.schedule import OnReset
 from rtcore.spaces import ActionSpec, PolicyNeeds
@@ -57,17 +58,6 @@ class Workers(Protocol):
     def prewake(self, worker: int) -> None:
         """`worker` will probably be booked at the next tick: waking a process takes a while."""
         ...
-
-
-class Starts(Protocol):
-    """Which worker starts when, as the loop sees it: a `Schedule`, or one that was recorded."""
-
-    def book(self, tick: int) -> Sequence[Job]: ...
-    def complete(self, worker: int, tau_ns: int) -> None: ...
-    def worker_up(self, worker: int) -> None: ...
-    def worker_down(self, worker: int) -> Job | None: ...
-    def next_worker(self, tick: int) -> int | None: ...
-    def adapt(self) -> object: ...
 
 
 @dataclass(slots=True, init=False)
@@ -114,6 +104,7 @@ class TickLoop:
     `on_reset`: "hold" keeps a new episode on its first frame until the first action for it is due; "run" lets
     the world move on without the agent meanwhile. `overrun`: what follows a tick that took too long (`TickPace`).
     `needs`: what the policy takes and gives beside frame and action; None: nothing. `seed`: that it is told of.
+    `head`: index of the worker that is the head; -1: there is none.
     `resets`: an episode begins when it is asked for, not by itself; whoever calls `run_tick` does not while
     `awaits_reset` says that nobody has asked. `num_ticks`: after so many nobody calls it any more; None: not known.
     """
@@ -136,11 +127,13 @@ class TickLoop:
         needs: PolicyNeeds | None = None,
         action: ActionSpec | None = None,
         seed: int = 0,
+        head: int = -1,
     ) -> None:
         self.world = world
         self.pace = TickPace(grid, overrun, num_ticks)
         self.clock = clock
-        self.schedule = schedule
+        self._head_schedule = HeadSchedule(schedule, head) if head >= 0 else None
+        self.schedule = self._head_schedule or schedule
         self.dispatcher = dispatcher
         self.workers = workers
         self.recorder = recorder
@@ -167,6 +160,7 @@ class TickLoop:
                 idle_action=self._idle_action,
                 on_missing=getattr(world, "on_missing", "noop"),
                 holds=self._hold,
+                head=head,
             )
 
     def run_tick(self) -> None:
@@ -182,20 +176,24 @@ class TickLoop:
         now.collected_ns = clock.now_ns()
         now.decision = self._decide(tick)
         now.dispatch_ns = clock.now_ns()
+        carrying = self._carrying
+        if self._head_schedule is not None and carrying is not None:
+            self._head_schedule.has_features = carrying.features_tick >= 0
         now.jobs = jobs = self.schedule.book(tick)
         if jobs:
+            features_tick = -1 if carrying is None else carrying.features_tick
             for job in jobs:
-                self.dispatcher.expect(job)
-            if self._carrying is not None:
-                now.jobs = jobs = self._with_contexts(jobs, now.decision, self._carrying)
+                self.dispatcher.expect(job, features_tick)
+            if carrying is not None:
+                now.jobs = jobs = self._with_contexts(jobs, now.decision, carrying)
             self.workers.post(jobs, now.dispatch_ns)
         now.booked_ns = clock.now_ns()
 
         action = self._advance_world(now)
         came_with = NOTHING
-        if self._carrying is not None:
-            came_with = self._carrying.came_with(now.decision.offer)
-            self._carrying.applied = action
+        if carrying is not None:
+            came_with = carrying.came_with(now.decision.offer)
+            carrying.note_applied(tick, action, now.decision.kind, stands=now.source is Source.HELD)
         now.header = self._header(now, clock.now_ns(), came_with)
         self.workers.publish(now.result.frame, now.header, action, came_with.kept)
         now.published_ns = clock.now_ns()
@@ -246,7 +244,7 @@ class TickLoop:
             self.schedule.complete(job.worker, tau_ns)
             self.dispatcher.offer(job, answer, tick)
             if self._carrying is not None and answer.episode == self.dispatcher.episode and not answer.abstained:
-                self._carrying.take(answer)
+                self._carrying.take(job.worker, answer)
             self.recorder.answer_taken(answer)
         for worker, up in self.workers.membership():
             lost = None
@@ -271,11 +269,10 @@ class TickLoop:
 
     def _with_contexts(self, jobs: Sequence[Job], decision: Decision, carrying: Carrying) -> list[Job]:
         """The jobs booked at this tick, each with what its policy is told."""
-        tick, dispatcher, standing = self.tick, self.dispatcher, carrying.applied
-        if decision.offer is not None:
-            standing = carrying.action_of(decision.offer.answer, decision.chunk_index)
+        tick, dispatcher = self.tick, self.dispatcher
+        carrying.begin_booking(decision)
         return [
-            job._replace(context=carrying.context(job, dispatcher.episode, dispatcher.committed(job, tick), standing))
+            job._replace(context=carrying.context(job, dispatcher.episode, dispatcher.committed(job, tick)))
             for job in jobs
         ]
 
