@@ -76,6 +76,8 @@ class SimPlayer:
         #: Inferences of each worker that raised, where that gives no action.
         self.policy_errors = Counter[int]()
         self._goes_on_after_errors = goes_on_after_errors
+        #: What a job carries to the policy's memory.
+        self.context = context
         memory = getattr(policy, "context", None)
         self._stage = ContextStage(memory, context) if memory is not None and context is not None else None
         self._reader: HistoryReader | None = None

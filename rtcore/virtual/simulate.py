@@ -41,7 +41,7 @@ from rtcore.results.run_record import RunRecord, writing_to
 from rtcore.results.snapshot import episodes_of
 from rtcore.results.summary import RunStats, WorkerStats, build_summary
 from rtcore.scheduling.dispatch import Dispatcher
-from rtcore.scheduling.jobs import JobRow
+from rtcore.scheduling.jobs import Job, JobRow
 from rtcore.scheduling.planner import Plan, Tau, make_plan
 from rtcore.scheduling.schedule import Schedule
 from rtcore.spaces import ObservationCheck, PolicyNeeds
@@ -49,7 +49,7 @@ from rtcore.virtual.latency import LatencyModel, parse_latency
 from rtcore.virtual.learning import VirtualLearning
 from rtcore.virtual.player import SimPlayer, SimPolicy
 from rtcore.virtual.recording import VirtualRecording
-from rtcore.virtual.workers import Change, SimulatedWorkers
+from rtcore.virtual.workers import Change, Inference, SimulatedWorkers
 from rtcore_workers.policies.choice import resolve_policy
 from rtcore_workers.virtual import Agent, build_agent
 
@@ -65,9 +65,10 @@ class Simulation:
     """A run on the virtual clock. `run` does it; then `stats`, `summary` and `record` say what happened.
 
     By default the world and the policy are built from the config, as in a real run. `world`, `policy` and
-    `latency` (inference time [ns] of job n) take their place where a study needs others; `changes` are workers
-    that go and come. Deterministic for a seed: no clock is read, no process started. With `learn` in the config it
-    learns, checkpoints included.
+    `latency` (inference time [ns] of job n) take their place where a study needs others, and so do `head` and
+    `head_latency` (0 by default) for the fast part of a policy with two speeds; `changes` are workers that go and
+    come, the head (`self.head`) among them. Deterministic for a seed: no clock is read, no process started. With
+    `learn` in the config it learns, checkpoints included.
     """
 
     def __init__(
@@ -77,6 +78,8 @@ class Simulation:
         world: World | None = None,
         policy: SimPolicy | None = None,
         latency: LatencyModel | None = None,
+        head: SimPolicy | None = None,
+        head_latency: LatencyModel | None = None,
         rate_hz: Any = None,
         changes: Sequence[Change] = (),
         folder: OutFolder | None = None,
@@ -110,7 +113,7 @@ class Simulation:
         self.config = config = self.resolved.config
         if policy is None and self._own_world is not None:
             agent = self._build_agent(self._own_world, policy_clock, saved)
-            policy = agent.policy
+            policy, head = agent.policy, agent.head
         self._policy_name = agent.name if agent is not None else "none"
         self._policy_info = agent.policy.info if agent is not None else None
         #: What the policy takes and gives beside frame and action.
@@ -134,7 +137,22 @@ class Simulation:
             context=needs.context(self._own_world.action) if needs and self._own_world is not None else None,
             goes_on_after_errors=config.agent.on_policy_error == "miss",
         )
+        self.head_player: SimPlayer | None = None
+        if needs and needs.has_head:
+            self.head_player = SimPlayer(
+                head,
+                self._make_action_buffer()[:1],
+                head_latency or (lambda number: 0),
+                policy_clock,
+                ring=self.ring,
+                history=History.of(config.history),
+                weights=agent.head_weights if agent is not None else None,
+                context=self.player.context,
+                goes_on_after_errors=config.agent.on_policy_error == "miss",
+            )
         self.plan = self._make_plan()
+        #: Index of the head among the workers; -1: the policy has one speed.
+        self.head = self.plan.workers if self.head_player is not None else -1
         if self.teacher is not None:
             self.teacher.begin(self.plan.delay_ticks, self.plan.stride_ticks)
         spec = self._own_world.action if self._own_world is not None else None
@@ -154,12 +172,13 @@ class Simulation:
         self._is_over = self._stopped = self._broke_off = False
         self.workers = SimulatedWorkers(
             self._clock,
-            self.player.infer,
+            self._infer,
             self.record,
             num_workers=self.plan.workers,
             changes=changes,
             ring=self.ring,
             cycle=self.learning.learners if self.learning is not None and config.learning.mode != "async" else None,
+            head=self.head,
         )
         self.schedule = self._make_schedule()
         self.loop = TickLoop(
@@ -168,7 +187,10 @@ class Simulation:
             clock=self._clock,
             schedule=self.schedule,
             dispatcher=Dispatcher(
-                config.schedule.on_late, chunk_ticks=config.agent.chunk, chunk_from=config.agent.chunk_from
+                config.schedule.on_late,
+                chunk_ticks=config.agent.chunk,
+                chunk_from=config.agent.chunk_from,
+                head=self.head,
             ),
             workers=self.workers,
             recorder=StatsRecorder(self._books, self.schedule, self.resolved.period_ns),
@@ -177,7 +199,12 @@ class Simulation:
             needs=needs,
             action=self._own_world.action if self._own_world is not None else None,
             seed=config.world.seed,
+            head=self.head,
         )
+
+    def _infer(self, number: int, frame_seq: int, job: Job) -> Inference:
+        player = self.head_player if job.worker == self.head else None
+        return (player or self.player).infer(number, frame_seq, job)
 
     def run(self, on_tick: Callable[[int], bool | None] | None = None) -> Simulation:
         """All ticks of the config; `on_tick` is called after each, and ends the run if it answers True."""

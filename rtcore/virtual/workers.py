@@ -64,7 +64,11 @@ class SimulatedWorkers:
         changes: Sequence[Change] = (),
         ring: FrameRing | None = None,
         cycle: Cycle | None = None,
+        head: int = -1,
     ) -> None:
+        """`head`: index of the worker that is the head, which learns nothing; -1: there is none."""
+        self._head = head
+        num_workers = max(num_workers, head + 1)
         self.inference = [Histogram() for _ in range(num_workers)]
         self.inferences = [0] * num_workers
         self._clock = clock
@@ -73,6 +77,7 @@ class SimulatedWorkers:
         self._ring = ring
         self._cycle = cycle
         self._changes = sorted(changes)
+        self._head_is_known = False
         self._tick = -1
         self._frame_seq = -1
         self._frame_tick = -1
@@ -99,12 +104,15 @@ class SimulatedWorkers:
             worker = job.worker
             if order >> 32 == self._generation[worker]:
                 found.append((job, answer))
-                if self._cycle is not None:
+                if self._cycle is not None and worker != self._head:
                     self._free_ns[worker] = end_ns + self._cycle.after_answer(end_ns)
         return found
 
     def membership(self) -> Iterable[tuple[int, bool]]:
         changes = []
+        if self._head >= 0 and not self._head_is_known:
+            self._head_is_known = True
+            changes.append((self._head, True))
         while self._changes and self._changes[0].tick <= self._tick:
             change = self._changes.pop(0)
             if not change.up:
@@ -151,7 +159,7 @@ class SimulatedWorkers:
     def _start(self, job: Job, booked_ns: int, start_ns: int) -> None:
         worker = job.worker
         began_ns = start_ns
-        if self._cycle is not None:
+        if self._cycle is not None and worker != self._head:
             began_ns += self._cycle.before_inference(start_ns)
         done = self._infer(self._booked, self._frame_seq, job)
         end_ns = began_ns + done.tau_ns

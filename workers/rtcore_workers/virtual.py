@@ -41,7 +41,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Agent:
-    """A policy in one process, with learners if the config has some. `weights`, `store`: None without a network."""
+    """A policy in one process, with learners if the config has some. `weights`, `store`: None without a network.
+
+    `head`: the fast part of a policy with two speeds, which plays from the same store; else None.
+    """
 
     policy: Policy
     name: str
@@ -51,6 +54,8 @@ class Agent:
     observation: ObservationSpec
     weights: SharedWeights | None = None
     store: ParamStore | None = None
+    head: Policy | None = None
+    head_weights: SharedWeights | None = None
 
     def learners(
         self, master: MasterState, replay: TransitionReader, teacher: TeacherAnswers | None = None
@@ -110,31 +115,43 @@ def build_agent(
     PolicyError as for workers.
     """
     keep_freed_memory()
-    policy = load_policy(
-        config.agent.policy,
-        dict(config.agent.policy_args),
-        observation,
-        action,
-        seed=config.world.seed,
-        worker_index=0,
-        device=config.agent.device,
-        chunk=config.agent.policy_chunk,
-        extras=config.agent.policy_extras,
-        committed_ticks=config.agent.context_ticks,
-        clock=clock,
-        history=History.of(config.history),
-    )
+
+    def load(*, is_head: bool) -> Policy:
+        return load_policy(
+            config.agent.policy,
+            dict(config.agent.policy_args),
+            observation,
+            action,
+            seed=config.world.seed,
+            worker_index=0,
+            device=config.agent.device,
+            chunk=config.agent.policy_chunk,
+            extras=config.agent.policy_extras,
+            committed_ticks=config.agent.context_ticks,
+            clock=clock,
+            history=History.of(config.history),
+            is_head=is_head,
+        )
+
+    policy = load(is_head=False)
+    head = load(is_head=True) if policy.needs.has_head else None
+    head_weights = None
     module = _network_of(policy)
     store, weights = None, None
     if module is not None:
         store, weights = _share(module, policy.info.name, initial, what)
+        if head is not None and (head_module := _network_of(head)) is not None:
+            head_weights = _join(head_module, head.info.name, store)
     elif initial is not None:
         raise ConfigError(f"{what}: policy {config.agent.policy} has no network to play the weights with")
     schedule = EpsilonSchedule.of(config.exploration, ticks_before)
+
+    def explore(policy: Policy) -> Policy:
+        ticks = config.exploration.explore_ticks
+        return ExploringPolicy(policy, action, config.world.seed, schedule, ticks, always_infer=not has_latency)
+
     if config.explores:
-        policy = ExploringPolicy(
-            policy, action, config.world.seed, schedule, config.exploration.explore_ticks, always_infer=not has_latency
-        )
+        policy, head = explore(policy), explore(head) if head is not None else None
     policy = fill_chunks(policy, config.agent.chunk_rest, noop)
     return Agent(
         policy=policy,
@@ -145,6 +162,8 @@ def build_agent(
         observation=observation,
         weights=weights,
         store=store,
+        head=head,
+        head_weights=head_weights,
     )
 
 
@@ -159,6 +178,13 @@ def _share(module: nn.Module, title: str, initial: Arrays | None, what: str) -> 
 
     _, _, weights = connect(lambda: (module, title), make_store, initial=initial, what=what, is_first=True)
     return weights.store, weights
+
+
+def _join(module: nn.Module, title: str, store: ParamStore) -> SharedWeights:
+    """Another module bound to that store."""
+    from rtcore_workers.weights.shared import connect  # noqa: PLC0415 - imports torch
+
+    return connect(lambda: (module, title), lambda manifest: store, is_first=False, plain=True)[2]
 
 
 def _network_of(policy: Policy) -> nn.Module | None:
