@@ -22,9 +22,8 @@ from rtcore.clock import MonotonicClock
 from rtcore.config.run import from_words
 from rtcore.errors import ConfigError, RtcoreError
 from rtcore.profile.children import run_in_processes, start_fork_server
-from rtcore.profile.options import parse_frame, whole_numbers
+from rtcore.profile.options import parse_frame, specs_of, whole_numbers
 from rtcore.profile.results import Result, Row, percentiles_us
-from rtcore.profile.synthetic_world import specs_of
 from rtcore.profile.views import Column, Steps, draw_lines, new_figure, save, table_of
 
 if TYPE_CHECKING:

@@ -1,11 +1,15 @@
-"""What options of several subcommands say, as numbers and shapes."""
+"""What options of several subcommands say, as numbers, shapes and spaces."""
 
 from __future__ import annotations
 
 from fractions import Fraction
 
+import gymnasium
+import numpy as np
+
 from rtcore.clock import rate_from
 from rtcore.errors import ConfigError
+from rtcore.spaces import ActionSpec, ObservationSpec
 
 
 def whole_numbers(option: str, text: str, most: int = 1 << 62) -> list[int]:
@@ -40,3 +44,9 @@ def parse_frame(text: str) -> tuple[int, ...]:
 
 def frame_text(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
+
+
+def specs_of(shape: tuple[int, ...], num_actions: int = 4) -> tuple[ObservationSpec, ActionSpec]:
+    """Observation and action of a world with such uint8 frames."""
+    observation = ObservationSpec.from_space(gymnasium.spaces.Box(0, 255, shape, np.uint8))
+    return observation, ActionSpec.from_space(gymnasium.spaces.Discrete(num_actions))

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from rtcore.config.flags import parse_config, to_toml
 from rtcore.config.run import RuntimeConfig
@@ -28,7 +27,7 @@ from rtcore.learn.resuming import settings_of
 from rtcore.memory.layout import TRACE_EVENT
 from rtcore.memory.trace import TraceKind
 from rtcore.profile.results import Result, percentiles_us
-from rtcore.profile.views import Column, new_figure, save, table_of
+from rtcore.profile.views import Column, Steps, new_figure, save, table_of
 from rtcore.report.finished import write_results, write_trace
 from rtcore.report.log import lines_to
 from rtcore.report.perfetto.events import Events, Ints, find, job_keys, map_spool, of_kind
@@ -126,17 +125,15 @@ def _measure_and_keep(config: RuntimeConfig, flags: list[str], console: Console)
 
 def _run(config: RuntimeConfig, console: Console, folder: OutFolder | None) -> Runtime:
     """The run, to its end, with a progress bar; errors of the run are raised."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("starting", total=None)
-        show = partial(progress.console.print, markup=False, style="dim")
-        with lines_to(show), Runtime(config, folder=folder) as runtime:
-            plan = runtime.stats().plan
-            console.print(f"plan: {plan.sentence(runtime.stats().policy)}", markup=False, soft_wrap=True)
-            total = runtime.resolved.num_ticks
-            progress.update(task, description="running", total=total)
+    with lines_to(partial(console.print, markup=False, style="dim")), Runtime(config, folder=folder) as runtime:
+        plan = runtime.stats().plan
+        console.print(f"plan: {plan.sentence(runtime.stats().policy)}", markup=False, soft_wrap=True)
+        with Steps(console, runtime.resolved.num_ticks) as steps:
+            steps.begin("running")
+            done = 0
             while not runtime.wait(_REFRESH_S):
-                progress.update(task, completed=runtime.stats().counters["ticks"])
+                done, before = runtime.stats().counters["ticks"], done
+                steps.advance(done - before)
     return runtime
 
 

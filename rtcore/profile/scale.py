@@ -22,7 +22,6 @@ from rtcore.errors import ConfigError, RtcoreError, SharedMemoryError, StartupEr
 from rtcore.host.conditions import HostWatch
 from rtcore.profile.options import frame_text, parse_frame, tick_rate, whole_numbers
 from rtcore.profile.results import Result, Row
-from rtcore.profile.synthetic_world import SYNTHETIC_WORLD
 from rtcore.profile.views import Column, Steps, draw_lines, new_figure, save, table_of
 from rtcore.report.log import lines_to
 from rtcore.results.snapshot import pss_mb
@@ -31,6 +30,7 @@ from rtcore.runtime.runtime import Runtime
 KEYS = ("sweep", "workers", "rate_hz", "frame_bytes")
 _BASE_RATE = Fraction(60)
 _BASE_FRAME = (144, 160)
+_WORLD = "rtcore_envs.synthetic:SyntheticWorld"
 #: Fields that a failed case has too.
 _NONE = ("acted_fraction", "interval_cv", "lateness_p99_us", "env_cpu_per_tick_us", "total_pss_mb")
 #: Two tables: all in one would not fit into 80 columns.
@@ -117,7 +117,7 @@ class Case:
     def config(self, seconds: float) -> RuntimeConfig:
         """The ring holds a second of frames: with the default size, memory would say nothing about frames."""
         return make_config(
-            env_id=SYNTHETIC_WORLD,
+            env_id=_WORLD,
             env_args={"frame": frame_text(self.frame)},
             fps=str(self.rate_hz),
             policy="synthetic",

@@ -21,7 +21,7 @@ from rtcore.memory.segments import attach_semaphore, create_semaphore, new_measu
 from rtcore.memory.shared import Phase, SharedRun
 from rtcore.memory.waiting import WAITING, make_waiting
 from rtcore.profile.children import Placement
-from rtcore.profile.synthetic_world import specs_of
+from rtcore.profile.options import specs_of
 
 now_ns = MonotonicClock.now_ns
 Shape = tuple[int, ...]

@@ -27,7 +27,7 @@ class Column(NamedTuple):
 class Steps:
     """What is being measured: a bar on a terminal, gone when it is over; elsewhere a line for each step."""
 
-    def __init__(self, console: Console, total: float) -> None:
+    def __init__(self, console: Console, total: float | None) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
         self._console = console
         self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

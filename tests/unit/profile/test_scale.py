@@ -7,19 +7,16 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from rich.console import Console
 
 from rtcore.config.resolved import resolve
 from rtcore.errors import ConfigError, PolicyError, SharedMemoryError
-from rtcore.loop.world import make_environment
 from rtcore.profile import scale
 from rtcore.profile.commands import add_options
 from rtcore.profile.options import parse_frame
 from rtcore.profile.results import Result
 from rtcore.profile.scale import Case, describe
-from rtcore.profile.synthetic_world import SYNTHETIC_WORLD, synthetic_world
 from rtcore.scheduling.schedule import delay_for
 
 pytestmark = pytest.mark.unit
@@ -63,7 +60,7 @@ def test_at_high_rates_there_is_time_to_wake_up_and_inference_still_takes_time(w
 
 def test_a_case_is_a_valid_config_of_a_synthetic_policy_on_a_synthetic_world():
     config = Case(8, Fraction(500), (1080, 1920, 3)).config(5.0)
-    assert (config.agent.policy, config.world.env_id, config.schedule.workers) == ("synthetic", SYNTHETIC_WORLD, 8)
+    assert (config.agent.policy, config.world.env_id, config.schedule.workers) == ("synthetic", scale._WORLD, 8)
     assert config.memory.ring_slots == 500
     assert config.timing.duration > 5.0
 
@@ -178,27 +175,6 @@ def test_pictures_are_drawn_for_sweeps_of_two_cases_or_more(tmp_path: Path):
     paths = scale.plot(Result("scale", rows, scale.KEYS), tmp_path)
     assert [path.name for path in paths] == ["scale-workers.png", "scale-frame.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
-
-
-# -- the synthetic world -------------------------------------------------------------------------------------
-
-
-def test_the_synthetic_world_is_found_by_its_import_string_and_every_byte_is_new_at_each_step():
-    world = make_environment(SYNTHETIC_WORLD, {"frame": "6x5x3"})
-    first, _ = world.reset(seed=1)
-    seen = [first.copy()]
-    for _ in range(3):
-        frame, reward, terminated, truncated, _ = world.step(world.action_space.sample())
-        assert world.observation_space.contains(frame)
-        assert np.all(frame != seen[-1])
-        assert (reward, terminated, truncated) == (0.0, False, False)
-        seen.append(frame.copy())
-    assert seen[0].shape == (6, 5, 3)
-
-
-def test_the_world_and_the_path_to_it_say_synthetic():
-    assert "synthetic" in SYNTHETIC_WORLD
-    assert "Synthetic" in type(synthetic_world()).__name__
 
 
 def test_a_frame_is_read_as_it_is_written():
