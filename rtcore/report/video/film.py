@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from PIL import ImageColor
 
 from rtcore.errors import ConfigError
 from rtcore.recording.reader import RecordedTick, Recording
@@ -110,7 +111,7 @@ def moments(ticks: Iterable[RecordedTick]) -> Iterator[tuple[Moment, npt.NDArray
 
 def _empty(height: int, width: int) -> Pixels:
     canvas: Pixels = np.empty((height, width, 3), np.uint8)
-    canvas[...] = np.frombuffer(bytes.fromhex(GROUND[1:]), np.uint8)
+    canvas[...] = ImageColor.getrgb(GROUND)
     return canvas
 
 

@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
+from PIL.ImageColor import getrgb
 
 from rtcore.memory.layout import FrameHeader
 from rtcore.report.colours import KIND_COLOURS, OUTCOME_COLOURS
 from rtcore.report.video.action import HEIGHT as ACTION_HEIGHT
 from rtcore.report.video.action import name_of, view_of
 from rtcore.report.video.picture import DIM, GROUND, TEXT, UNLIT, Pixels, cut, font, quantity
+from rtcore.report.wording import counted
 from rtcore.scheduling.dispatch import Outcome, Source, TickKind
 from rtcore.spaces import ActionSpec
 
@@ -71,7 +73,7 @@ def verdict(moment: Moment) -> tuple[str, str]:
     # The first action of a late chunk was missing; the later ones may be for their very ticks.
     late_ticks = header.tick - header.due_tick - header.chunk_index
     if outcome is Outcome.LATE and late_ticks > 0:
-        text += f" by {_ticks(late_ticks)}"
+        text += f" by {counted(late_ticks, 'tick')}"
     return text, OUTCOME_COLOURS[outcome.name.lower()]
 
 
@@ -95,7 +97,7 @@ def delay(moment: Moment, rate_hz: Fraction) -> str:
     if moment.gap is not None or header.obs_tick < 0:
         return "delay -"
     ticks = header.tick - header.obs_tick
-    return f"delay {_ticks(ticks)}, {float(ticks * 1000 / rate_hz):.0f} ms"
+    return f"delay {counted(ticks, 'tick')}, {float(ticks * 1000 / rate_hz):.0f} ms"
 
 
 def put_off(moment: Moment, before: FrameHeader | None, rate_hz: Fraction) -> str:
@@ -127,7 +129,7 @@ class Panel:
         self._view = view_of(run.action, run.meanings)
         self._still = self._draw_still()
         self._strip = np.empty((_STRIP_TICKS, 3), np.uint8)
-        self._strip[:] = _rgb(UNLIT)
+        self._strip[:] = getrgb(UNLIT)
         self._before: FrameHeader | None = None
 
     def draw(self, moment: Moment) -> Pixels:
@@ -182,21 +184,12 @@ class Panel:
     def _draw_strip(self, out: Pixels, colour: str) -> None:
         """A cell per tick, the newest on the right."""
         self._strip[:-1] = self._strip[1:]
-        self._strip[-1] = _rgb(colour)
+        self._strip[-1] = getrgb(colour)
         cells = np.repeat(self._strip, _CELL, axis=0)
-        cells[_CELL - 1 :: _CELL] = _rgb(GROUND)
+        cells[_CELL - 1 :: _CELL] = getrgb(GROUND)
         out[...] = cells
 
 
-def _ticks(count: int) -> str:
-    return f"{count} tick{'s' if count != 1 else ''}"
-
-
-def _rgb(colour: str) -> tuple[int, int, int]:
-    red, green, blue = bytes.fromhex(colour[1:])
-    return red, green, blue
-
-
 def _readable_on(colour: str) -> str:
-    red, green, blue = _rgb(colour)
+    red, green, blue = getrgb(colour)[:3]
     return "#000000" if 0.3 * red + 0.6 * green + 0.1 * blue > 120 else "#FFFFFF"

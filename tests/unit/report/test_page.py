@@ -17,6 +17,7 @@ import pytest
 from rtcore.cli.report import main as report
 from rtcore.config.run import make_config
 from rtcore.files.strict_json import write_json
+from rtcore.report.numbers import rows_of, with_workers
 from rtcore.report.page import charts as page_charts
 from rtcore.report.page import tables as page_tables
 from rtcore.report.page.build import build_page, run_names
@@ -198,6 +199,15 @@ def test_numbers_come_from_the_summary_and_without_one_from_the_rows(whole: Path
         assert counted[label] == derived[label]
     assert "publish, p50 [us]" in counted
     assert "publish, p50 [us]" not in derived
+
+
+def test_what_the_terminal_says_of_a_run_stands_on_the_page_under_the_same_names(whole: Path) -> None:
+    run = read_run(whole)
+    page = {line.label.partition(",")[0].partition(" [")[0] for line in page_tables.numbers([Samples(run)])}
+    for section in ("Ticks", "Actions", "Workers", "Episodes"):
+        rows = [row for row in rows_of(section, with_workers(run.summary)) if row.text != "no sample"]
+        assert len(rows) >= 3
+        assert {row.label.partition(",")[0].replace("_", " ") for row in rows} <= page
 
 
 def test_the_page_shows_the_summarys_rate_where_the_world_waited(whole: Path) -> None:
