@@ -15,7 +15,7 @@ from rtcore.memory.counters import Distribution, bucket_bounds
 from rtcore.memory.layout import FrameHeader
 from rtcore.report.colours import KIND_COLOURS, RUN_COLOURS
 from rtcore.report.lanes import BAR_STYLE, KIND_STYLE, bar_of
-from rtcore.report.wording import number, share
+from rtcore.report.wording import counted, number, share
 from rtcore.results.axis import TickAxis
 from rtcore.results.rows import InferenceRow
 from rtcore.results.run_record import RunRecord
@@ -122,7 +122,7 @@ def _title(stats: RunStats, world: str) -> str:
     delay = stats.delay_ticks or plan.delay_ticks
     lines = textwrap.wrap(f"{name}: {stats.policy or 'policy not named'}", 150)
     lines.append(
-        f"{plan.stagger}, {plan.workers} worker{'s' if plan.workers != 1 else ''}, delay {delay} ticks "
+        f"{plan.stagger}, {counted(plan.workers, 'worker')}, delay {delay} ticks "
         f"({float(delay * 1000 / stats.rate_hz):.0f} ms), {float(stats.rate_hz):.4f} Hz, "
         f"{stats.clock} clock, acted on {share(stats.acted_fraction)} of the possible ticks"
     )

@@ -20,7 +20,7 @@ from rtcore.files.strict_json import finite
 from rtcore.report.colours import KIND_COLOURS, OUTCOME_COLOURS, RUN_COLOURS
 from rtcore.report.page import charts, tables
 from rtcore.report.page.data import Samples
-from rtcore.report.wording import OUTCOME_MEANING, TICK_KIND_MEANING, number, policy_notes, share
+from rtcore.report.wording import OUTCOME_MEANING, TICK_KIND_MEANING, counted, number, policy_notes, share
 from rtcore.results.folder import RunFolder, number_at
 
 _SKIPPED_MEANING = "did not run: the tick before took too long"
@@ -145,9 +145,8 @@ def _heading(run: RunFolder, name: str, index: int, several: bool) -> dict[str, 
     config = run.settings
     policy = str(run.summary.get("policy") or config.get("policy") or "policy not known")
     rate = f"{1e9 / run.period_ns:.4f} Hz" if run.period_ns else "rate not known"
-    workers = f"{run.num_workers} worker{'s' if run.num_workers != 1 else ''}"
     delay = number_at(run.summary, "plan", "delay_ticks")
-    facts = [rate, str(config.get("stagger") or ""), workers]
+    facts = [rate, str(config.get("stagger") or ""), counted(run.num_workers, "worker")]
     if several:  # of one run, the title names it
         facts.insert(0, str(config.get("env_id") or "world not known"))
     if delay is not None:
