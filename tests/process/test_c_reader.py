@@ -69,8 +69,8 @@ class Run:
         """As soon as its control segment is whole."""
         until = time.monotonic() + 90
         while time.monotonic() < until and self.process.poll() is None:
-            for path in Path("/dev/shm").glob(f"rtcore-{self.process.pid}-*-about"):
-                return path.name.removeprefix("rtcore-").removesuffix("-about")
+            for path in Path("/dev/shm").glob(f"rtcore-{self.process.pid}-*-description"):
+                return path.name.removeprefix("rtcore-").removesuffix("-description")
             time.sleep(0.02)
         raise AssertionError(f"no run came up: {self.process.communicate(timeout=5)[0]}")
 
