@@ -13,6 +13,8 @@ ENVIRONMENTS = {
     "rtcore/Blocks-v0": "rtcore_envs.blocks:BlocksEnv",
     "rtcore/Catch-v0": "rtcore_envs.catch:CatchEnv",
     "rtcore/GameBoy-v0": "rtcore_envs.owngame:OwnGameEnv",
+    "rtcore/PushedCartPole-v0": "rtcore_envs.cartpole:PushedCartPoleEnv",
+    "rtcore/SetPointCartPole-v0": "rtcore_envs.cartpole:SetPointCartPoleEnv",
     "rtcore/Tetris-v0": "rtcore_envs.tetris:TetrisEnv",
     "rtcore/PokemonBattles-v0": "rtcore_envs.pokemon:PokemonBattlesEnv",
     "rtcore/PokemonCatching-v0": "rtcore_envs.pokemon:PokemonCatchingEnv",

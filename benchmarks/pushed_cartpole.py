@@ -1,0 +1,212 @@
+"""What a late action can know, through the real loop: pushed CartPole, scripted controllers, the virtual clock.
+
+    python -m benchmarks.pushed_cartpole [--episodes 40]
+
+One fixed linear controller balances a pole that is pushed at random (`rtcore/PushedCartPole-v0`, 500 steps at most).
+What differs is what it knows when its action is applied. Beside what the loop gave stands a calculation that knows
+neither processes nor schedules: `calculated`. A delay of d is counted as in the literature: d steps lie between the
+frame and the action that was chosen on it, and d = 0 is the newest frame. In rtcore that is a delay of d + 1 ticks.
+
+- sequential: one worker, which begins anew when its action is applied; the last action goes on meanwhile
+- staggered: as many workers as there are ticks of delay, an action of that age at each tick
+- chunks: the state is rolled forward by the actions that govern until the chunk is due (`context.committed`), and the
+  chunk planned from there; replanned every d steps, so that those actions are facts
+- head: the same controller on the newest frame, which is what the quick part of a policy of two speeds sees
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.table import Table
+
+from rtcore.config.run import RuntimeConfig
+from rtcore.virtual.simulate import Simulation
+
+States = npt.NDArray[np.float64]
+Actions = npt.NDArray[np.int64]
+
+ENV_ID = "rtcore/PushedCartPole-v0"
+MOST_STEPS = 500
+DELAYS = (3, 5, 8)
+PUSH_STD = 5.0
+PERIOD_MS = 20
+_GRAVITY, _MASS, _POLE_MASS, _HALF_LENGTH, _FORCE, _STEP_S = 9.8, 1.1, 0.1, 0.5, 10.0, 0.02
+
+
+# -- the controller ----------------------------------------------------------------------------------------------
+
+
+def moved(states: States, actions: npt.NDArray[Any], pushes: float | States = 0.0) -> States:
+    """CartPole's next states, (..., 4): position, speed, angle, angular speed. A plan knows nothing of `pushes` [N]."""
+    speed, angle, turn = (states[..., index] for index in (1, 2, 3))
+    force = np.where(actions == 1, _FORCE, -_FORCE) + pushes
+    cos, sin = np.cos(angle), np.sin(angle)
+    moment = _POLE_MASS * _HALF_LENGTH
+    part = (force + moment * turn * turn * sin) / _MASS
+    turning = (_GRAVITY * sin - cos * part) / (_HALF_LENGTH * (4 / 3 - _POLE_MASS * cos * cos / _MASS))
+    change = np.stack([speed, part - moment * turning * cos / _MASS, turn, turning], axis=-1)
+    return states + _STEP_S * change
+
+
+def controlled(states: States) -> Actions:
+    """The controller: right (1) where the pole, and a little the cart, are about to fall to the right."""
+    actions: Actions = (states @ np.array([0.08, 0.2, 1.0, 0.35]) > 0).astype(np.int64)
+    return actions
+
+
+def scripted_single(observation: npt.NDArray[np.float32]) -> Actions:
+    """The controller as a policy: it takes the frame for the present state."""
+    return controlled(observation.astype(np.float64))
+
+
+class ScriptedChunks:
+    """The controller as a policy of chunks that begin when they are due: it plans from the state it expects then."""
+
+    def __init__(self, observation_space: Any, action_space: Any, horizon: int) -> None:
+        self._horizon = horizon
+
+    def __call__(self, observation: npt.NDArray[np.float32], *, context: Any) -> Actions:
+        state = observation[0].astype(np.float64)
+        for action, known in zip(context.committed[0], context.committed_mask[0], strict=True):
+            if known in (1, 2):  # a fact or a plan; while the world stands still (3) nothing moves
+                state = moved(state, action)
+        chunk = np.empty((1, self._horizon), np.int64)
+        for index in range(self._horizon):
+            chunk[0, index] = controlled(state)
+            state = moved(state, chunk[0, index])
+        return chunk
+
+
+# -- through the loop --------------------------------------------------------------------------------------------
+
+
+def settings_of(kind: str, delay: int) -> dict[str, Any]:
+    """Settings of a run of that kind. An inference takes as long as its delay says."""
+    ticks = 1 if kind == "head" else delay + 1
+    common: dict[str, Any] = {"policy": "benchmarks.pushed_cartpole:scripted_single", "latency": _constant(ticks)}
+    if kind == "sequential":
+        return common | {"stagger": "sequential", "workers": 1}
+    if kind != "chunks":
+        return common | {"workers": ticks}
+    # Done a tick before it is due, when the next one is booked: what lies between the two is a fact by then.
+    horizon = 3 * delay + 2
+    return {
+        "policy": "benchmarks.pushed_cartpole:ScriptedChunks",
+        "policy_args": {"horizon": horizon},
+        "latency": _constant(delay),
+        "guard_ms": PERIOD_MS,
+        "workers": 2,
+        "chunk": horizon,
+        "replan_every": delay,
+    }
+
+
+def _constant(ticks: int) -> str:
+    return f"constant:{ticks * PERIOD_MS - 1}"
+
+
+def played(kind: str, delay: int, num_episodes: int, *, seed: int = 0) -> float:
+    """Mean steps of that many episodes through schedule, dispatcher and tick loop."""
+    config = RuntimeConfig(
+        env_id=ENV_ID,
+        env_args={"push_std": PUSH_STD},
+        clock="virtual",
+        on_missing="repeat",
+        ticks=num_episodes * (MOST_STEPS + 32),
+        seed=seed,
+        **settings_of(kind, delay),
+    )
+    simulation = Simulation(config)
+    episodes = simulation.record.episodes
+    simulation.run(lambda _: episodes.count >= num_episodes)
+    simulation.close()
+    return float(np.mean([episode.num_ticks for episode in episodes.newest()]))
+
+
+# -- calculated --------------------------------------------------------------------------------------------------
+
+
+def calculated(kind: str, delay: int, num_episodes: int, *, seed: int = 1) -> float:
+    """Mean steps of as many episodes, stepped side by side: no schedule, no dispatcher, the same physics and rule."""
+    rng = np.random.default_rng(seed)
+    states = rng.uniform(-0.05, 0.05, (num_episodes, 4))
+    last = rng.integers(0, 2, num_episodes)
+    age = 0 if kind == "head" else delay
+    seen, steps, alive = [states], np.zeros(num_episodes, np.int64), np.ones(num_episodes, np.bool_)
+    plan = np.zeros((0, num_episodes), np.int64)
+    for step in range(MOST_STEPS):
+        if kind == "chunks":
+            if step % delay == 0:  # due now, decided on the state of `delay` steps ago and what acted since
+                guess = seen[max(0, step - delay)]
+                for action in plan[:delay] if step else []:
+                    guess = moved(guess, action)
+                plan = np.stack(list(_planned(guess, delay)))
+            action = plan[step % delay]
+        elif kind != "sequential" or step % delay == 0:
+            action = controlled(seen[max(0, step - age)])
+        else:
+            action = last
+        last = action
+        states = moved(states, action, rng.normal(0.0, PUSH_STD, num_episodes))
+        seen.append(states)
+        steps += alive
+        alive &= (np.abs(states[:, 0]) <= 2.4) & (np.abs(states[:, 2]) <= math.radians(12))
+    return float(steps.mean())
+
+
+def _planned(states: States, num_steps: int) -> Any:
+    for _ in range(num_steps):
+        actions = controlled(states)
+        yield actions
+        states = moved(states, actions)
+
+
+# -- the table ---------------------------------------------------------------------------------------------------
+
+
+class Cell(NamedTuple):
+    played: float
+    calculated: float
+
+    @property
+    def agrees(self) -> bool:
+        """Within 15% or 15 steps."""
+        return abs(self.played - self.calculated) <= max(15.0, 0.15 * self.calculated)
+
+
+KINDS = ("sequential", "staggered", "chunks", "head")
+
+
+def table(num_episodes: int, tell: Callable[[str], None] = lambda _: None) -> dict[tuple[str, int], Cell]:
+    cells = {}
+    for delay in DELAYS:
+        for kind in KINDS:
+            tell(f"{kind}, delay {delay}")
+            cells[kind, delay] = Cell(played(kind, delay, num_episodes), calculated(kind, delay, 2_000))
+    return cells
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--episodes", type=int, default=40, help="of each cell (default 40)")
+    options = parser.parse_args()
+    console = Console()
+    cells = table(options.episodes, lambda what: console.print(f"[dim]{what}"))
+    shown = Table("delay d", *KINDS, title="mean steps of 500: through the loop (calculated)")
+    for delay in DELAYS:
+        row = [cells[kind, delay] for kind in KINDS]
+        shown.add_row(
+            str(delay), *(f"{cell.played:.0f} ({cell.calculated:.0f}){'' if cell.agrees else ' !'}" for cell in row)
+        )
+    console.print(shown)
+
+
+if __name__ == "__main__":
+    main()

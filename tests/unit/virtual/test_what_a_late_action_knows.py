@@ -1,0 +1,32 @@
+"""Pushed CartPole through the real loop against a calculation without one: what an action is worth that knows more."""
+
+import pytest
+
+from benchmarks.pushed_cartpole import Cell, calculated, played
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.mark.parametrize(
+    ("kind", "delay", "episodes"),
+    [
+        ("sequential", 3, 40),
+        ("sequential", 5, 40),
+        ("sequential", 8, 40),
+        ("staggered", 3, 60),
+        ("staggered", 5, 40),
+        ("staggered", 8, 40),
+        ("chunks", 3, 12),
+        ("chunks", 5, 60),
+        ("chunks", 8, 40),
+        ("head", 5, 8),
+    ],
+)
+def test_the_loop_gives_what_the_calculation_does(kind, delay, episodes):
+    cell = Cell(played(kind, delay, episodes), calculated(kind, delay, 2_000))
+    assert cell.agrees, cell
+
+
+def test_at_a_delay_of_five_steps_a_look_at_the_newest_frame_is_all_and_staggering_next_to_nothing():
+    assert played("head", 5, 8, seed=1) >= 490
+    assert played("staggered", 5, 40, seed=1) < 60
