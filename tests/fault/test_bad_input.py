@@ -15,7 +15,8 @@ from tests.support.drills import run_to_end, segments, wait_for
 
 pytestmark = pytest.mark.fault
 
-CARTPOLE = ("--env-id", "CartPole-v1", "--fps", "60", "--workers", "2", "--ticks", "300", "--no-live")
+#: One worker: with several a network of one's own would be built on torch's meta device, whose import takes a second.
+CARTPOLE = ("--env-id", "CartPole-v1", "--fps", "60", "--workers", "1", "--ticks", "300", "--no-live")
 SYNTHETIC = ("--policy", "synthetic", "--policy-args", "latency_ms=10")
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -92,7 +92,7 @@ def test_the_own_policy_is_refused_on_a_world_that_it_does_not_fit() -> None:
 
 
 def test_a_trainer_in_one_file_learns_from_a_run_and_hands_its_weights_to_the_workers(tmp_path: Path) -> None:
-    output = run(sys.executable, "-W", "error", str(EXAMPLES / "train_pytorch.py"), "--duration", "8", cwd=tmp_path)
+    output = run(sys.executable, "-W", "error", str(EXAMPLES / "train_pytorch.py"), "--duration", "5", cwd=tmp_path)
     last = re.search(r"^(\d+) updates, (\d+) versions; first returns \[-", output, re.MULTILINE)
     assert last is not None, output
     assert int(last[1]) >= 20

@@ -21,37 +21,16 @@ from rtcore_workers.policies.mlp import mlp
 pytestmark = [pytest.mark.process]
 
 
-def test_torch_is_imported_once_for_all_workers_with_its_meta_device_and_not_for_the_world(
-    tmp_path: Path, said: list[str]
-) -> None:
-    with rtcore.Runtime(
-        env_id="tests.support.policy_probes:Fast",
-        env_args={"folder": str(tmp_path)},
-        policy="tests.support.policy_probes:positional",
-        policy_args={"folder": str(tmp_path)},
-        workers=3,
-        ticks=20,
-    ) as runtime:
-        runtime.wait()
-        summary = runtime.summary()
-    assert json.loads((tmp_path / "env.json").read_text()) == {"torch": False}
-    notes = [json.loads(path.read_text()) for path in tmp_path.glob("worker-*.json")]
-    assert sorted(note["on_meta"] for note in notes) == [False, True, True]
-    assert all(note["meta_imported"] for note in notes), "before they were forked"
-    phases = summary["startup"]
-    assert list(phases) == ["world", "imports", "workers", "rehearsal"]
-    assert summary["startup_s"] == pytest.approx(sum(phases.values()), abs=1e-4)
-    assert said[0] == "making the world tests.support.policy_probes:Fast"
-
-
 def drawn_by_worker(seed: int, out: Path) -> dict[str, list[str]]:
-    """The first actions of each worker in a run."""
+    """The first actions of each worker in a run of three."""
     args = {
         "env_id": "tests.support.policy_probes:Fast",
         "env_args": {"folder": str(out)},
         "policy": "tests.support.policy_probes:noise",
+        "policy_args": {"folder": str(out)},
     }
-    with rtcore.Runtime(**args, workers=2, ticks=40, seed=seed, out=out) as runtime:
+    out.mkdir()
+    with rtcore.Runtime(**args, workers=3, ticks=60, seed=seed, out=out) as runtime:
         runtime.wait()
     found: dict[str, list[str]] = {}
     with (out / "actions.csv").open() as file:
@@ -61,16 +40,35 @@ def drawn_by_worker(seed: int, out: Path) -> dict[str, list[str]]:
     return found
 
 
-def test_each_worker_draws_other_random_numbers_and_a_run_of_the_same_seed_the_same(tmp_path: Path) -> None:
-    first, again, other = (drawn_by_worker(seed, tmp_path / name) for seed, name in ((5, "a"), (5, "b"), (6, "c")))
-    assert len(first) == 2
+@pytest.fixture(scope="module")
+def drawing(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[str]]]:
+    """The folder of a run whose policy draws at random, and what each worker drew."""
+    out = tmp_path_factory.mktemp("drawing") / "out"
+    return out, drawn_by_worker(5, out)
+
+
+def test_torch_is_imported_once_for_all_workers_with_its_meta_device_and_not_for_the_world(
+    drawing: tuple[Path, dict[str, list[str]]],
+) -> None:
+    folder, _ = drawing
+    assert json.loads((folder / "env.json").read_text()) == {"torch": False}
+    notes = [json.loads(path.read_text()) for path in folder.glob("worker-*.json")]
+    assert sorted(note["on_meta"] for note in notes) == [False, True, True]
+    assert all(note["meta_imported"] for note in notes), "before they were forked"
+
+
+def test_each_worker_draws_other_random_numbers_and_a_run_of_the_same_seed_the_same(
+    drawing: tuple[Path, dict[str, list[str]]], tmp_path: Path
+) -> None:
+    """That another seed draws others, test_seeding says."""
+    first, again = drawing[1], drawn_by_worker(5, tmp_path / "again")
+    assert len(first) == 3
     for column in range(3):
         values = [action.split()[column] for actions in first.values() for action in actions]
         assert len(set(values)) == len(values), "no two inferences drew the same"
     for worker, actions in first.items():
         # Not one by one: on a busy machine an action may come too late to be applied.
         assert len(set(actions) & set(again[worker])) > 1
-        assert not set(actions) & set(other[worker])
 
 
 def test_a_callable_may_raise_or_give_no_action_and_draws_what_its_process_was_seeded_with(
@@ -107,12 +105,17 @@ def drawn_after(entropy: list[int], count: int) -> list[tuple[float, float]]:
         np.random.set_state(legacy)
 
 
-def test_a_run_that_names_no_policy_plays_one_that_fits_its_world() -> None:
+def test_a_run_that_names_no_policy_plays_one_that_fits_its_world(said: list[str]) -> None:
     with rtcore.Runtime(env_id="CartPole-v1", ticks=30, workers=1) as runtime:
         runtime.wait()
         assert runtime.config.agent.policy == "mlp"
         assert runtime.header["policy"]["policy"].startswith("mlp hidden=64 layers=2, ")
-        assert runtime.summary()["actions"]["acted_fraction"] > 0
+        summary = runtime.summary()
+    assert summary["actions"]["acted_fraction"] > 0
+    phases = summary["startup"]
+    assert list(phases) == ["world", "imports", "workers", "rehearsal"]
+    assert summary["startup_s"] == pytest.approx(sum(phases.values()), abs=1e-4)
+    assert said[0] == "making the world CartPole-v1"
 
 
 def test_a_world_that_leaves_its_space_is_told_of_once_and_blamed_for_its_nan(said: list[str]) -> None:

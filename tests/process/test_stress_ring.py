@@ -53,11 +53,11 @@ def header_of(seq):
 
 
 def answer_of(seq):
-    return Answer(**numbers(seq, Answer._fields) | {"entry_seq": seq, "actions": actions_of(seq)})
+    return Answer(**numbers(seq, Answer._fields) | {"entry_seq": seq, "actions": actions_of(seq), "payload": b""})
 
 
 def job_of(seq):
-    return Job(**numbers(seq, Job._fields) | {"worker": 1, "job_seq": seq})
+    return Job(**numbers(seq, Job._fields) | {"worker": 1, "job_seq": seq, "context": b""})
 
 
 def actions_of(seq):

@@ -30,40 +30,31 @@ class Fast(gymnasium.Env[Any, Any]):
         return np.zeros(4, np.float32), 0.0, False, False, {}
 
 
-def positional(observation_space: Any, action_space: Any, folder: str) -> Any:
-    """A network that computes in its constructor, as one with a positional encoding does."""
-    import torch
-    from torch import nn
+def noise(observation_space: Any, action_space: Any, folder: str) -> Any:
+    """A network whose action is what Python, numpy and torch draw; each takes a while, so that all workers have one.
 
-    had = "torch._dynamo" in sys.modules
-    encoding = torch.sin(torch.arange(4).float())
-
-    class Positional(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = nn.Linear(4, 3)
-            self.register_buffer("encoding", encoding, persistent=False)
-
-        def forward(self, x: Any) -> Any:
-            return torch.tanh(self.layer(x + self.encoding))
-
-    _note(Path(folder) / f"worker-{os.getpid()}.json", {"meta_imported": had, "on_meta": encoding.is_meta})
-    return Positional()
-
-
-def noise(observation_space: Any, action_space: Any) -> Any:
-    """A network whose action is what Python, numpy and torch draw; each takes a while, so that all workers have one."""
+    It computes in its constructor, as one with a positional encoding does, and writes down what its process had then.
+    """
     import random
     import time
 
     import torch
     from torch import nn
 
+    had = "torch._dynamo" in sys.modules
+    encoding = torch.sin(torch.arange(4).float())
+
     class Noise(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 3)
+            self.register_buffer("encoding", encoding, persistent=False)
+
         def forward(self, x: Any) -> Any:
             time.sleep(0.025)
             return 2 * torch.tensor([[random.random(), np.random.random(), torch.rand(1).item()]]) - 1
 
+    _note(Path(folder) / f"worker-{os.getpid()}.json", {"meta_imported": had, "on_meta": encoding.is_meta})
     return Noise()
 
 
