@@ -261,6 +261,7 @@ class EnvProcess:
             config.schedule.on_late,
             chunk_ticks=config.agent.chunk,
             chunk_from=config.agent.chunk_from,
+            holds=config.world.on_reset == "hold",
             phase_seq=phase_seq,
             first_log_seq=shared.log.next_seq,
         )

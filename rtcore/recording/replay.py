@@ -129,6 +129,7 @@ def replay(
         config.schedule.on_late,
         chunk_ticks=config.agent.chunk,
         chunk_from=config.agent.chunk_from,
+        holds=config.world.on_reset == "hold",
         first_log_seq=recording.first_log_seq,
     )
     follower = _FollowingWorld(world)

@@ -122,6 +122,8 @@ class Dispatcher:
         on_late: Whether an action that comes after its tick is applied all the same, or dropped.
         chunk_ticks: Actions of an answer, for the ticks due, due + 1, ...
         chunk_from: "frame": they are for the ticks after the frame's. The first of them are past when it is due.
+        holds: The world stands still in an episode's lead-in. Then nothing is past in it: a chunk that was decided on
+            the held frame begins at the first step.
         head: Index of the worker that is the head; -1: there is none.
         phase_seq: The order that the jobs belong to, for their rows.
         first_log_seq: Number of the first row in `ended`.
@@ -155,6 +157,7 @@ class Dispatcher:
         *,
         chunk_ticks: int = 1,
         chunk_from: ChunkFrom = "due",
+        holds: bool = True,
         head: int = -1,
         phase_seq: int = 0,
         first_log_seq: int = 0,
@@ -165,6 +168,7 @@ class Dispatcher:
         self._on_late = on_late
         self._chunk_ticks = chunk_ticks
         self._from_frame = chunk_from == "frame"
+        self._holds = holds
         self._head = head
         self._phase_seq = phase_seq
         self._next_log_seq = first_log_seq
@@ -183,6 +187,7 @@ class Dispatcher:
         self._due: deque[tuple[int, int]] = deque()
         self._covered_until = -1
         self._lead_in_until: int | None = None
+        self._first_step_tick = -1  # of the episode, after its lead-in; -1: not made yet
         self._episode_tick = -1
         self._outcome = Outcome.ON_TIME
 
@@ -200,10 +205,10 @@ class Dispatcher:
             self._features_tick = features_tick
             self._due.append((job.due_tick, job.due_tick))
             return
-        if job.hold:
-            self._due.append((job.due_tick, self._last_tick(job)))
         if self._lead_in_until is None:
             self._lead_in_until = job.due_tick
+        if job.hold:
+            self._due.append((job.due_tick, self._last_tick(job)))
 
     def offer(self, job: Job, answer: Answer, tick: int) -> None:
         """An answer was found in a slot. Nothing if its job is not under way.
@@ -222,7 +227,8 @@ class Dispatcher:
             self._offer_of_head(Offer(job, answer, due_tick, tick, taken_seq, due_tick, features_tick), tick)
             return
         due_tick = job.due_tick if job.hold else tick
-        offer = Offer(job, answer, due_tick, tick, taken_seq, answer.obs_tick + 1 if self._from_frame else due_tick)
+        first_tick = self._after_frame(answer.obs_tick, due_tick) if self._from_frame else due_tick
+        offer = Offer(job, answer, due_tick, tick, taken_seq, first_tick)
         if answer.abstained:
             self._forget_due(job, self._last_tick(job))
             self._end_unapplied(offer, Outcome.ABSTAINED, tick)
@@ -244,7 +250,16 @@ class Dispatcher:
 
     def _last_tick(self, job: Job) -> int:
         """That a held job's chunk has an action for."""
-        return (job.obs_tick if self._from_frame else job.due_tick - 1) + self._chunk_ticks
+        first_tick = self._after_frame(job.obs_tick, job.due_tick) if self._from_frame else job.due_tick
+        return first_tick + self._chunk_ticks - 1
+
+    def _after_frame(self, obs_tick: int, due_tick: int) -> int:
+        """The tick of the first step after this frame."""
+        if not self._holds:
+            return obs_tick + 1
+        if self._first_step_tick >= 0:
+            return max(obs_tick + 1, self._first_step_tick)
+        return min(due_tick, max(obs_tick + 1, self._lead_in_until or 0))
 
     def _forget_due(self, job: Job, last_tick: int) -> None:
         """The policy gave no action: none is missing, unless its tick is over."""
@@ -271,6 +286,7 @@ class Dispatcher:
         self._due.clear()
         self._covered_until = -1
         self._lead_in_until = None
+        self._first_step_tick = -1
         self._episode_tick = tick
 
     def finish(self, tick: int) -> None:
@@ -305,7 +321,9 @@ class Dispatcher:
         if chosen is None:
             if self._lead_in_until is None or tick < self._lead_in_until:
                 return Decision(TickKind.LEAD_IN)
+            self._note_first_step(tick)
             return Decision(TickKind.MISSED if was_due else TickKind.IDLE)
+        self._note_first_step(tick)
         self._lead_in_until = -1
         if chosen is not base:
             return Decision(TickKind.ACTED, chosen, 0, True, self._outcome)
@@ -318,6 +336,10 @@ class Dispatcher:
         return Decision(
             TickKind.ACTED, chosen, min(tick - chosen.first_tick, self._chunk_ticks - 1), first_use, self._outcome
         )
+
+    def _note_first_step(self, tick: int) -> None:
+        if self._first_step_tick < 0:
+            self._first_step_tick = tick
 
     def committed(self, job: Job, tick: int) -> list[Committed]:
         """What governs the ticks between a job's booking and its due tick, as far as that is known. Changes nothing.

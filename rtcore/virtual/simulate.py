@@ -190,6 +190,7 @@ class Simulation:
                 config.schedule.on_late,
                 chunk_ticks=config.agent.chunk,
                 chunk_from=config.agent.chunk_from,
+                holds=config.world.on_reset == "hold",
                 head=self.head,
             ),
             workers=self.workers,

@@ -294,7 +294,7 @@ def test_every_tick_a_missing_chunk_was_to_cover_is_missed():
 
 def test_a_chunk_from_the_frame_begins_behind_the_actions_that_are_past():
     desk = Desk(chunk=5)
-    desk.dispatcher = Dispatcher(chunk_ticks=5, chunk_from="frame")
+    desk.dispatcher = Dispatcher(chunk_ticks=5, chunk_from="frame", holds=False)
     desk.book(0).answer(0, at=2)
     assert [desk.decide(tick) for tick in (3, 4, 5)] == [(ACTED, 0, 2), (ACTED, 0, 3), (ACTED, 0, 4)]
     assert desk.decide(6) == (IDLE, None, 0)
@@ -302,7 +302,7 @@ def test_a_chunk_from_the_frame_begins_behind_the_actions_that_are_past():
 
 def test_a_late_chunk_from_the_frame_keeps_time_with_its_frame():
     desk = Desk(chunk=5)
-    desk.dispatcher = Dispatcher(chunk_ticks=5, chunk_from="frame")
+    desk.dispatcher = Dispatcher(chunk_ticks=5, chunk_from="frame", holds=False)
     desk.book(0)
     assert desk.kinds([3]) == [MISSED]
     desk.answer(0, at=4)
@@ -311,9 +311,27 @@ def test_a_late_chunk_from_the_frame_keeps_time_with_its_frame():
 
 def test_without_hold_a_chunk_from_the_frame_counts_from_the_frame_that_was_used():
     desk = Desk(chunk=5, hold=False)
-    desk.dispatcher = Dispatcher(chunk_ticks=5, chunk_from="frame")
+    desk.dispatcher = Dispatcher(chunk_ticks=5, chunk_from="frame", holds=False)
     desk.book(0).answer(0, at=4, used=1)
     assert [desk.decide(tick) for tick in (4, 5, 6)] == [(ACTED, 1, 2), (ACTED, 1, 3), (ACTED, 1, 4)]
+
+
+def test_in_a_lead_in_that_is_held_no_action_of_a_chunk_is_past():
+    """The world stands on its first frame: action 0 is for its first step, whichever held frame was looked at."""
+    desk = Desk(chunk=5)
+    desk.dispatcher = Dispatcher(chunk_ticks=5, chunk_from="frame")
+    desk.book(0, 1, 4).answer(0, at=2).answer(1, at=3)
+    assert desk.kinds([1, 2]) == [LEAD_IN, LEAD_IN]
+    assert [desk.decide(tick) for tick in (3, 4, 5)] == [(ACTED, 0, 0), (ACTED, 1, 1), (ACTED, 1, 2)]
+    desk.answer(4, at=6)
+    assert [desk.decide(tick) for tick in (6, 7)] == [(ACTED, 1, 3), (ACTED, 4, 2)]
+
+
+def test_without_hold_a_chunk_that_ends_the_lead_in_begins_with_its_first_action():
+    desk = Desk(chunk=5, hold=False)
+    desk.dispatcher = Dispatcher(chunk_ticks=5, chunk_from="frame")
+    desk.book(0).answer(0, at=2)
+    assert desk.decide(2) == (ACTED, 0, 0)
 
 
 # -- what is known at booking ------------------------------------------------------------------------------------

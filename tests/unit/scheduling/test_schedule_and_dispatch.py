@@ -50,7 +50,7 @@ class Driver:
         )
         self.schedule = Schedule(params, workers)
         self.head = workers if head else -1
-        self.dispatcher = Dispatcher(on_late, chunk_ticks=chunk, chunk_from=chunk_from, head=self.head)
+        self.dispatcher = Dispatcher(on_late, chunk_ticks=chunk, chunk_from=chunk_from, holds=False, head=self.head)
         self.features_tick = -1
         self.chunk, self.chunk_from = chunk, chunk_from
         self.up = set(range(workers))
