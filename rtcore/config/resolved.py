@@ -29,6 +29,10 @@ _SPARE_RING_SLOTS = 8
 _DEFAULT_DURATION_S = 30.0
 
 
+#: The built-in policy with two speeds; one of the user's own may have them, too.
+TWO_SPEEDS = "two-speed"
+
+
 @dataclass(frozen=True)
 class ResolvedRun:
     """Everything that a run's settings leave open, decided. Made by `resolve`; travels to other processes as JSON."""
@@ -41,10 +45,21 @@ class ResolvedRun:
     ends_by_itself: bool  #: whether anybody waits for that end
     guard_ns: int  #: slack for the plan
     ring_slots: int  #: frames that the ring keeps
-    worker_places: int  #: workers that the shared memory has room for
+    worker_places: int  #: workers that the shared memory has room for, beside a head
     wait: ResolvedWait  #: how a worker waits for its frame
     devices: tuple[str, ...]  #: as named by the user, dealt out to the workers in turn
     notes: tuple[str, ...] = ()  #: what the user has to know of these decisions
+
+    @property
+    def head_place(self) -> int:
+        """Index of the place that is kept for a head, behind the workers'; -1: the policy cannot have two speeds."""
+        policy = self.config.agent.policy
+        return self.worker_places if policy == TWO_SPEEDS or ":" in policy else -1
+
+    @property
+    def num_places(self) -> int:
+        """Places for workers and a head in shared memory."""
+        return self.worker_places + (self.head_place >= 0)
 
     def device_of(self, worker_index: int) -> str:
         """Which of the named devices that worker computes on; "auto" and "cuda" are left to torch, in its process."""

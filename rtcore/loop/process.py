@@ -257,11 +257,14 @@ class EnvProcess:
         recorder = StatsRecorder(books, schedule, period_ns)
         if self._trace is not None and phase is Phase.RUN:
             recorder = TracingRecorder(books, schedule, period_ns, self._trace, clock)
+        needs = shared.payload.needs if shared.payload is not None else None
+        head = run.head_place if needs is not None and needs.has_head else -1
         dispatcher = Dispatcher(
             config.schedule.on_late,
             chunk_ticks=config.agent.chunk,
             chunk_from=config.agent.chunk_from,
             holds=config.world.on_reset == "hold",
+            head=head,
             phase_seq=phase_seq,
             first_log_seq=shared.log.next_seq,
         )
@@ -278,9 +281,10 @@ class EnvProcess:
             phase_seq=phase_seq,
             resets=self._resets,
             num_ticks=num_ticks,
-            needs=shared.payload.needs if shared.payload is not None else None,
+            needs=needs,
             action=self._world.action,
             seed=config.world.seed,
+            head=head,
         )
 
         def before_spin() -> None:

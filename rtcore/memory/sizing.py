@@ -18,7 +18,7 @@ _DESCRIPTION_BYTES = 65536
 def layout_for(run: ResolvedRun, observation: ObservationSpec, action: ActionSpec, header: dict[str, Any]) -> Layout:
     """The layout of a run's segments. `header`: what the run's description will say of the world."""
     return Layout(
-        max_workers=run.worker_places,
+        max_workers=run.num_places,
         ring_slots=run.ring_slots,
         log_slots=_LOG_SLOTS,
         frame_bytes=observation.nbytes,

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
-from rtcore.clock import NS_PER_S, Clock
+from rtcore.clock import NS_PER_MS, NS_PER_S, Clock
 from rtcore.config.resolved import ResolvedRun
 from rtcore.host.cpus import usable_cpus
 from rtcore.memory.shared import Phase, SharedRun
@@ -101,6 +101,8 @@ class Rehearsal:
         self._resolved = run.resolved
         self._config = run.resolved.config
         self._clock = clock
+        #: From each booking of a head to its answer, in the last round [ns].
+        self._head_ns: list[int] = []
 
     def plan(self, num_workers: int) -> Plan:
         """Rehearse with the workers there are, plan, and with `auto` start more while that helps."""
@@ -113,7 +115,19 @@ class Rehearsal:
         if self._config.learning.learn is not None and self._config.learning.mode != "async":
             updates = "Each inference has an update beside it, whose time is not in this plan."
             plan = replace(plan, limit=f"{plan.limit} {updates}".strip())
+        if self._head_ns:
+            plan = replace(plan, limit=f"{plan.limit} {self._about_head(self._head_ns)}".strip())
         return plan
+
+    def _about_head(self, times_ns: list[int]) -> str:
+        """Whether the head answers within a tick, as it must."""
+        usual_ns, period_ns = sorted(times_ns)[len(times_ns) * 9 // 10], self._resolved.period_ns
+        times = (
+            f"it takes {usual_ns / NS_PER_MS:.1f} ms (90% of the time at most), a tick is {period_ns / NS_PER_MS:.1f}"
+        )
+        if usual_ns <= period_ns:
+            return f"The head fits a tick: {times}."
+        return f"The head does not fit a tick: {times}; where it is late, the trunk's action acts."
 
     def _grow(self, tau: Tau, num_workers: int) -> Plan:
         run, growth, begun_ns = self._run, Growth(), self._clock.now_ns()
@@ -174,13 +188,16 @@ class Rehearsal:
         drain = Drain(run.shared, phase_seq)
         taus: dict[int, list[int]] = {}
         costs: list[int] = []
+        self._head_ns = head_ns = []
         answered_ns: list[int] = []
         start_ns = self._clock.now_ns()
         wanted = max(_ROUND_SAMPLES, 2 * num_workers)
 
         def enough() -> bool:
             for row in drain.jobs():
-                if row.write_ns:
+                if row.write_ns and row.worker == self._resolved.head_place:
+                    head_ns.append(row.write_ns - row.booked_ns + self._step_ns())
+                elif row.write_ns:
                     taus.setdefault(row.worker, []).append(row.write_ns - row.booked_ns + self._step_ns())
                     costs.append(row.cpu_ns)
                     answered_ns.append(row.write_ns)

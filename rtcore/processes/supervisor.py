@@ -170,6 +170,7 @@ class Supervisor:
             )
             self.wait_until(lambda: not self._launcher_now.importing, importing, limit_s, importing)
             self.start_workers(range(first))
+            self.start_head()
             if self.learners is not None:
                 self.learners.prepare(self.params)
             plan = Rehearsal(self, self._clock).plan(first)
@@ -282,6 +283,17 @@ class Supervisor:
         self.policy_info = workers.info(0) or {}
         for index in indices:
             workers.set_up(index, True)
+
+    def start_head(self) -> None:
+        """The fast part of a policy with two speeds, once a worker has said that it has one; else nothing."""
+        workers, place = self.workers, self.resolved.head_place
+        if not workers.has_head:
+            return
+        self._startup.enter("workers", "starting the head")
+        self._launcher_now.make_room(1)
+        workers.start(place)
+        self.wait_until(lambda: not workers.places.waiting((place,)), "the head", self.config.faults.startup_timeout_s)
+        workers.set_up(place, True)
 
     def retire(self, index: int) -> None:
         """Let a worker that the plan does not need go."""

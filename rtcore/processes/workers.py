@@ -234,6 +234,11 @@ class WorkerProcesses:
         else:
             raise StartupError(f"worker {child.index} sent {message!r:.200} before there were weights")
 
+    @property
+    def has_head(self) -> bool:
+        """Whether the policy has two speeds, as the first worker has said."""
+        return self._needs is not None and self._needs.has_head
+
     def _take_needs(self, child: Child, needs: PolicyNeeds) -> None:
         """A worker has built its policy: the first one says what memory the run needs, all others the same."""
         if self._needs is None:

@@ -56,7 +56,7 @@ _WARM_UP_NS = 1_000_000_000
 def main(boot: WorkerBoot, channel: Channel) -> None:
     """Process entry."""
     run, index, observation, action = boot.run, boot.index, boot.observation, boot.action
-    config = run.config
+    config, is_head = run.config, index == run.head_place
     shared = SharedRun.attach(boot.run_id, boot.layout, observation)
     shared.worker_status[index]["heartbeat_ns"] = MonotonicClock.now_ns()
     if config.host.env_cpu is not None:
@@ -74,6 +74,7 @@ def main(boot: WorkerBoot, channel: Channel) -> None:
         committed_ticks=config.agent.context_ticks,
         history=History.of(config.history),
         share=partial(_share, boot, channel, shared),
+        is_head=is_head,
     )
     channel.send(PolicyNeedsSaid(policy.needs))
     channel.expect(PayloadMade, config.faults.startup_timeout_s)
@@ -84,7 +85,8 @@ def main(boot: WorkerBoot, channel: Channel) -> None:
     if config.explores:
         epsilon = EpsilonSchedule.of(config.exploration, boot.ticks_before)
         policy = ExploringPolicy(policy, action, config.world.seed, epsilon, config.exploration.explore_ticks)
-    policy = fill_chunks(policy, config.agent.chunk_rest, boot.noop)
+    if not is_head:  # which gives one action at a time
+        policy = fill_chunks(policy, config.agent.chunk_rest, boot.noop)
     wake_ups = attach_semaphore(boot.run_id, index)
     waiting = make_waiting(run.wait, wake_ups, config.memory.spin_us * NS_PER_US, run.period_ns)
     worker = Worker(
@@ -96,7 +98,7 @@ def main(boot: WorkerBoot, channel: Channel) -> None:
         observation, MonotonicClock(), count, lambda what: channel.post(LeavesItsSpace(what))
     )
     worker.tell = lambda what: channel.post(PolicyRaised(what))
-    if config.learning.learn is not None and config.learning.mode != "async":
+    if config.learning.learn is not None and config.learning.mode != "async" and not is_head:
         from rtcore_workers.learner import LearningTurn  # noqa: PLC0415 - imports torch
 
         worker.learning = LearningTurn(config, boot.run_id, shared, observation, action)
@@ -229,6 +231,8 @@ class Worker:
         self.tell: Callable[[str], object] = lambda what: None
         self._has_told = False
         self._actions = np.zeros((config.agent.chunk, *action.shape), action.dtype)
+        # A head gives one action at a time, in a slot that has room for a chunk.
+        self._out = self._actions[:1] if index == run.head_place else self._actions
         self._clock = MonotonicClock()
         self._job_seen = shared.jobs.newest(index)
         self._phase_seen = -1
@@ -245,7 +249,7 @@ class Worker:
         """Inferences on a blank frame, in no statistic: see `timed`."""
 
         def infer(number: int) -> None:
-            self._policy.act(frame_seq=number, out=self._actions)
+            self._policy.act(frame_seq=number, out=self._out)
             self._status["heartbeat_ns"] = self._clock.now_ns()
 
         return timed(infer, self._clock, at_most, at_least)
@@ -315,7 +319,7 @@ class Worker:
         if self._stage is not None:
             self._stage.fill(job.context, booked_tick=job.obs_tick, tick=header.tick, episode=header.episode)
         try:
-            self._policy.act(frame_seq=header.frame_seq, out=self._actions, tick=header.tick)
+            self._policy.act(frame_seq=header.frame_seq, out=self._out, tick=header.tick)
         except Exception as error:
             self._failed(error, job, header)
         infer_end_ns = clock.now_ns()
