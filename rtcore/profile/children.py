@@ -58,64 +58,100 @@ def uninterrupted() -> Iterator[None]:
                 signal.raise_signal(signum)
 
 
+class Children:
+    """Processes that are told things and answer, each over a pipe of its own. None is left after `close`."""
+
+    def __init__(self, role: str, target: Callable[..., None], calls: Sequence[tuple[Any, ...]]) -> None:
+        """`target(pipe, *arguments)` for each of `calls`. It answers with (an RtcoreError or None, anything)."""
+        self._role = role
+        self._ends: list[tuple[mp.process.BaseProcess, connection.Connection]] = []
+        context = mp.get_context("forkserver")
+        try:
+            for arguments in calls:
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_run_child, args=(target, theirs, *arguments), daemon=True)
+                with uninterrupted():
+                    process.start()
+                    self._ends.append((process, ours))
+                theirs.close()
+        except BaseException:
+            self.close()
+            raise
+
+    def tell(self, message: Any) -> None:
+        """Send it to all of them."""
+        for _, ours in self._ends:
+            ours.send(message)
+
+    def hear(self, timeout_s: float) -> list[Any]:
+        """One answer of each, in order.
+
+        Raises what the first of them raised; `WorkerDied` for one that ended without a word, `RtcoreError` if none of
+        those left answers for `timeout_s`.
+        """
+        answers: dict[int, Any] = {}
+        while len(answers) < len(self._ends):
+            waiting = {ours: index for index, (_, ours) in enumerate(self._ends) if index not in answers}
+            ready = connection.wait(list(waiting), timeout_s)
+            if not ready:
+                raise RtcoreError(f"{self._role} {sorted(waiting.values())} did not answer within {timeout_s:g} s")
+            for ours, index in waiting.items():
+                if ours in ready:
+                    answers[index] = self._answer_of(index)
+        return [answers[index] for index in range(len(self._ends))]
+
+    def close(self, grace_s: float = 0.0) -> None:
+        """End them: within `grace_s` they may do so by themselves, when they are told None."""
+        for _, ours in self._ends:
+            with suppress(OSError):  # it is gone already
+                ours.send(None)
+        for process, ours in self._ends:
+            process.join(grace_s)
+            process.kill()
+            process.join()
+            ours.close()
+        self._ends = []
+
+    def _answer_of(self, index: int) -> Any:
+        process, ours = self._ends[index]
+        try:
+            error, value = ours.recv()
+        except (EOFError, ConnectionError):
+            process.join(1.0)
+            raise WorkerDied(self._role, index, process.pid or 0, process.exitcode) from None
+        if error is not None:
+            raise error
+        return value
+
+
 def run_in_processes(
     function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], *, role: str, timeout_s: float
 ) -> list[Any]:
     """`function(*arguments)` for each of `calls`, at once, each in a process of its own; what they return, in order.
 
-    Raises what the first of them raised; `WorkerDied` (as `role`) for one that ended without a word, `RtcoreError` if
-    none of those left answers for `timeout_s`. None of the processes is left afterwards.
+    Raises as `Children.hear` does. None of the processes is left afterwards.
     """
-    context = mp.get_context("forkserver")
-    started: list[tuple[mp.process.BaseProcess, connection.Connection]] = []
+    children = Children(role, _call, [(function, arguments) for arguments in calls])
     try:
-        for arguments in calls:
-            ours, theirs = context.Pipe(duplex=False)
-            process: mp.process.BaseProcess = context.Process(
-                target=_answer, args=(theirs, function, arguments), daemon=True
-            )
-            with uninterrupted():
-                process.start()
-                started.append((process, ours))
-            theirs.close()
-        answers: dict[int, Any] = {}
-        while len(answers) < len(started):
-            waiting = {ours: index for index, (_, ours) in enumerate(started) if index not in answers}
-            ready = connection.wait(list(waiting), timeout_s)
-            if not ready:
-                raise RtcoreError(f"{role} {sorted(waiting.values())} did not answer within {timeout_s:g} s")
-            for ours, index in waiting.items():
-                if ours in ready:
-                    answers[index] = _answer_of(started[index], role, index)
-        return [answers[index] for index in range(len(started))]
+        return children.hear(timeout_s)
     finally:
-        for process, ours in started:
-            process.kill()
-            process.join()
-            ours.close()
+        children.close()
 
 
-def _answer_of(started: tuple[mp.process.BaseProcess, connection.Connection], role: str, index: int) -> Any:
-    process, ours = started
-    try:
-        error, value = ours.recv()
-    except EOFError:
-        process.join(1.0)
-        raise WorkerDied(role, index, process.pid or 0, process.exitcode) from None
-    if error is not None:
-        raise error
-    return value
-
-
-def _answer(theirs: connection.Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    """Process entry."""
+def _run_child(target: Callable[..., None], pipe: connection.Connection, *arguments: Any) -> None:
+    """Process entry. Ends with its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    with suppress(EOFError, ConnectionError):  # it is gone
+        target(pipe, *arguments)
+
+
+def _call(pipe: connection.Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     try:
-        theirs.send((None, function(*arguments)))
+        pipe.send((None, function(*arguments)))
     except RtcoreError as error:
-        theirs.send((error, None))
+        pipe.send((error, None))
     except Exception as error:
-        theirs.send((RtcoreError(f"{type(error).__name__}: {error}"), None))
+        pipe.send((RtcoreError(f"{type(error).__name__}: {error}"), None))
 
 
 # -- where they run --------------------------------------------------------------------------------------------------

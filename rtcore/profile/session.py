@@ -6,17 +6,15 @@ outside it, its process waits for the next command.
 
 from __future__ import annotations
 
-import multiprocessing as mp
 import resource
-import signal
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 
 from rtcore.clock import MonotonicClock
-from rtcore.errors import RtcoreError, WorkerDied
-from rtcore.profile.children import Placement, put, uninterrupted
+from rtcore.errors import RtcoreError
+from rtcore.profile.children import Children, Placement, put
 from rtcore.profile.transports import PATIENCE_S, Frame, Opener, Receive, Rhythm, Transport
 
 #: Frames in a row through one transport. The first one, which finds everything as the last transport left it, is
@@ -46,80 +44,9 @@ class Samples:
     preempted: int | None = None
 
 
-class Readers:
-    """The reader processes. Started at once, ended by `close`."""
-
-    def __init__(self, openers: list[dict[str, Opener]], cpus: frozenset[int]) -> None:
-        context = mp.get_context("forkserver")
-        self.failures: dict[str, str] = {}
-        self._ends: list[tuple[mp.process.BaseProcess, Connection]] = []
-        try:
-            for chosen in openers:
-                ours, theirs = context.Pipe()
-                process = context.Process(target=_reader_main, args=(theirs, chosen, cpus), daemon=True)
-                with uninterrupted():
-                    process.start()
-                    self._ends.append((process, ours))
-                theirs.close()
-            for failures in self._hear(60.0):
-                self.failures |= failures
-        except BaseException:
-            self.close()
-            raise
-
-    def begin(self, name: str, count: int) -> None:
-        """Every reader is about to receive the next `count` frames through the transport."""
-        for _, ours in self._ends:
-            ours.send((name, count))
-        self._hear(PATIENCE_S)
-
-    def collect(self, name: str, count: int) -> list[tuple[list[int], int]]:
-        """Per reader its latencies [ns], and how often it was preempted; `RtcoreError` if one does not come back."""
-        return self._hear((count + 1) * PATIENCE_S, f"{name}: ")
-
-    def close(self) -> None:
-        for _, ours in self._ends:
-            try:
-                ours.send(None)
-            except OSError:
-                continue  # it is gone already
-        for process, ours in self._ends:
-            process.join(2.0)
-            if process.is_alive():
-                process.kill()
-                process.join()
-            ours.close()
-        self._ends = []
-
-    def _hear(self, timeout_s: float, about: str = "") -> list:  # type: ignore[type-arg]
-        heard = []
-        deadline_ns = MonotonicClock.now_ns() + int(timeout_s * 1e9)
-        for index, (process, ours) in enumerate(self._ends):
-            left_s = max(0.0, (deadline_ns - MonotonicClock.now_ns()) / 1e9)
-            try:
-                if not ours.poll(left_s):
-                    raise RtcoreError(
-                        f"{about}reader {index} (pid {process.pid}) did not answer within {timeout_s:.0f} s"
-                    )
-                kind, content = ours.recv()
-            except (EOFError, ConnectionError) as error:
-                process.join(1.0)
-                raise WorkerDied("reader", index, process.pid or 0, process.exitcode) from error
-            if kind == "failed":
-                raise RtcoreError(f"{about}reader {index} failed: {content}")
-            heard.append(content)
-        return heard
-
-
-def _reader_main(commands: Connection, openers: dict[str, Opener], cpus: frozenset[int]) -> None:
-    """Process entry. On its CPUs, opens every transport's end, receives what it is told to. Exits with its parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+def _serve(commands: Connection, openers: dict[str, Opener], cpus: frozenset[int]) -> None:
+    """A reader process: on its CPUs, opens every transport's end, receives what it is told to."""
     put(0, cpus)
-    with suppress(EOFError, ConnectionError):  # it is gone
-        _serve(commands, openers)
-
-
-def _serve(commands: Connection, openers: dict[str, Opener]) -> None:
     receives: dict[str, Receive] = {}
     failures = {}
     for name, opener in openers.items():
@@ -127,16 +54,16 @@ def _serve(commands: Connection, openers: dict[str, Opener]) -> None:
             receives[name] = opener.function(*opener.arguments)
         except Exception as error:  # whatever another library raises: said by name, the others go on
             failures[name] = f"{type(error).__name__}: {error}"
-    commands.send(("opened", failures))
+    commands.send((None, failures))
     while (command := commands.recv()) is not None:
         name, count = command
-        commands.send(("ready", None))
+        commands.send((None, "ready"))
         try:
             before = _preemptions()
             times = receives[name](count)
-            commands.send(("times", (times, _preemptions() - before)))
+            commands.send((None, (times, _preemptions() - before)))
         except Exception as error:
-            commands.send(("failed", f"{type(error).__name__}: {error}"))
+            commands.send((RtcoreError(f"{name}: a reader failed: {type(error).__name__}: {error}"), None))
 
 
 def _preemptions() -> int:
@@ -165,7 +92,7 @@ class Session:
         self._num_readers = readers
         self._placement = placement
         self._optional = optional
-        self._readers: Readers | None = None
+        self._readers: Children | None = None
         self._failed = ""
 
     def __enter__(self) -> Session:
@@ -173,7 +100,7 @@ class Session:
 
     def __exit__(self, *_: object) -> None:
         if self._readers is not None:
-            self._readers.close()
+            self._readers.close(grace_s=2.0)
         with ExitStack() as stack:  # all are closed, also where one cannot be
             for transport in self.transports:
                 stack.callback(self._close, transport)
@@ -186,9 +113,10 @@ class Session:
                 transport = make()
                 self.transports.append(transport)
                 transport.place(self._placement)
-        openers = [self._openers(reader) for reader in range(self._num_readers)]
-        self._readers = Readers(openers, self._placement.readers)
-        failures |= {name.removesuffix(_ANSWER): why for name, why in self._readers.failures.items()}
+        calls = [(self._openers(reader), self._placement.readers) for reader in range(self._num_readers)]
+        self._readers = Children("reader", _serve, calls)
+        for failed in self._readers.hear(60.0):
+            failures |= {name.removesuffix(_ANSWER): why for name, why in failed.items()}
         for transport in self.transports:
             if transport.name not in failures:
                 with self._noting(transport.name, failures):
@@ -251,10 +179,9 @@ class Session:
             costs = transport.run_block(BLOCK, frame, rhythm)
             received = transport.collect()
         else:
-            readers = self._started()
-            readers.begin(transport.name, BLOCK)
+            readers = self._begin(transport.name)
             costs = transport.run_block(BLOCK, frame, rhythm)
-            answers = readers.collect(transport.name, BLOCK)
+            answers = readers.hear((BLOCK + 1) * PATIENCE_S)
             received = [latencies for latencies, _ in answers]
             samples.preempted = (samples.preempted or 0) + sum(preempted for _, preempted in answers)
         samples.costs += costs[1:]
@@ -267,17 +194,19 @@ class Session:
             samples.missed += BLOCK - len(latencies)
 
     def _take_answers(self, transport: Transport, rhythm: Rhythm) -> None:
-        readers, clock = self._started(), MonotonicClock()
-        readers.begin(transport.name + _ANSWER, BLOCK)
+        readers, clock = self._begin(transport.name + _ANSWER), MonotonicClock()
         found = []
         for _ in range(BLOCK):
             clock.sleep_until_ns(clock.now_ns() + rhythm.gap_ns)
             found.append(transport.ask())
-        readers.collect(transport.name + _ANSWER, BLOCK)
+        readers.hear((BLOCK + 1) * PATIENCE_S)
         for latencies in found[1:]:
             self.samples[transport.name].slots += latencies
 
-    def _started(self) -> Readers:
+    def _begin(self, name: str) -> Children:
+        """Every reader is about to receive the next block through the transport; then it says how that went."""
         if self._readers is None:
-            raise RtcoreError("the session's readers are not started; call start() first")
+            raise RtcoreError("the session's readers are not started; call open() first")
+        self._readers.tell((name, BLOCK))
+        self._readers.hear(PATIENCE_S)
         return self._readers
