@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing as mp
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -21,9 +20,9 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
-from rtcore.clock import MonotonicClock, TickClock, TickGrid, plan_next_tick, whole_period_ns
+from rtcore.clock import TickClock, TickGrid, plan_next_tick, whole_period_ns
 from rtcore.errors import ConfigError, RtcoreError, describe_exit
-from rtcore.profile.children import run_in_processes, start_fork_server
+from rtcore.profile.children import Children, run_in_processes, start_fork_server
 from rtcore.profile.options import tick_rate
 from rtcore.profile.results import Result, Row, percentiles_us
 from rtcore.profile.views import Column, Steps, new_figure, save, table_of
@@ -242,26 +241,19 @@ def _measure(
 @contextmanager
 def _busy_processes(count: int) -> Iterator[None]:
     """`count` processes with normal priority that compute and touch memory until the block ends."""
-    context = mp.get_context("forkserver")
-    processes = [context.Process(target=_be_busy, args=(os.getpid(),), daemon=True) for _ in range(count)]
+    busy = Children("busy process", _be_busy, [()] * count)
     try:
-        for process in processes:
-            process.start()
-        if processes:
-            MonotonicClock().sleep_until_ns(MonotonicClock.now_ns() + 500_000_000)  # until all are at it
+        busy.hear(60.0)
         yield
     finally:
-        for process in processes:
-            if process.pid is not None:
-                process.kill()
-                process.join()
+        busy.close()
 
 
-def _be_busy(owner_pid: int) -> None:
-    """Process entry. Ends by being killed, or by itself when its owner is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _be_busy(owner: Connection) -> None:
+    """Until the owner says a word, or is gone."""
     numbers = np.arange(1 << 18, dtype=np.float64)  # 2 MB: more than the nearest caches hold
-    while Path(f"/proc/{owner_pid}").exists():
+    owner.send((None, "at it"))
+    while not owner.poll():
         for _ in range(50):
             numbers = np.sqrt(numbers * 1.0001 + 1.0)
 
