@@ -1,4 +1,4 @@
-"""What is written to disk and read from it: checks before reading, checksums, strict JSON, what a file may decide.
+"""Files, written and read: checks before reading, checksums, strict JSON, which settings of a file are refused.
 
 Files from outside are data: nothing in them names code to run. Imports `errors`.
 """

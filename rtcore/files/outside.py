@@ -1,8 +1,8 @@
-"""Files from outside are data: their kind and size are looked at before they are read, their checksums before they
-are believed.
+"""Files from outside are data: their kind and size are checked before they are read, their checksums before they are
+used.
 
 A folder's checksums are in its file SHA256SUMS, as `sha256sum` writes it: `sha256sum -c SHA256SUMS` checks them too.
-A checksum tells damage, not malice: whoever makes a file on purpose can make its checksum as well.
+A checksum finds damage, not malice: who forges a file can forge its checksum.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What a recording, a checkpoint or a run's folder may decide: settings, but never which code runs.
 
 Its config may name worlds and policies that are registered here anyway: Gymnasium's ids, rtcore's own. What would be
-imported (`module:factory`, `module:id`) or run (a ROM) has to be said by who reads the file. A settings file given
-with --config is the user's own, and may name anything.
+imported (`module:factory`, `module:id`) or run (a ROM) has to be given by the user as well. A settings file given with
+--config is the user's own, and may name anything.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from rtcore.errors import ConfigError
 
-#: Ids of Gymnasium that hand an id, which may be `module:id`, to a library of old.
+#: Ids of Gymnasium that pass an id, which may be `module:id`, to the old library gym.
 _HANDS_ON = ("GymV21Environment", "GymV26Environment")
 
 

@@ -1,4 +1,4 @@
-"""The machine and the process: CPUs, load, devices, what a process started, seeds, a watchdog of standstills.
+"""The machine and the process: CPUs, load, devices, the processes that a process started, random seeds, a watchdog.
 
 Imports `clock` and `errors`.
 """

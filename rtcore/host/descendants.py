@@ -1,17 +1,17 @@
-"""The fork server's children and whatever they start in turn: how they begin and end, and that nothing of them stays.
+"""How the fork server's children, and the processes that these start, begin and end. None of them is left over.
 
-A world may start programs (a game, a simulator, a ROS node), a policy too. What they may count on, as anywhere:
+A world or a policy may start programs (a game, a simulator, a ROS node). These find what they find elsewhere:
 
-- SIGINT and SIGTERM do in such a program what they do by default. Nothing here ignores a signal, as an ignored one
-  stays ignored across exec: what is not to act has a handler that does nothing, and exec takes that away.
+- SIGINT and SIGTERM have their default effect in such a program. So no signal is ignored here, because an ignored one
+  stays ignored across exec; where a signal must have no effect, its handler does nothing, and exec removes that.
 - A process that ends runs its `atexit` functions, and ends its daemonic children of `multiprocessing`.
 - The env process gets SIGTERM where others get SIGKILL, and time to `close()` the world.
 
-And what its user may count on: when the process of a world or a policy is gone, however it ended, so is what it had
-started. The fork server is the "subreaper" of all of them (prctl(2)): who outlives its parent becomes its child, in
-whatever session or process group it is. So is `rtcore-run`, for worlds in its own process (virtual clock, replay), and
-for what a fork server leaves that is killed. Another program that embeds a run is not: of a fork server that is killed
-alone, what the world had started may stay there.
+When the process of a world or a policy has ended, however it ended, the processes that it started are ended, too. For
+that the fork server is their "subreaper" (prctl(2)): a process whose parent has ended becomes its child, whatever its
+session or process group. `rtcore-run` is one as well, for worlds in its own process (virtual clock, replay) and for the
+children of a fork server that was killed. A program that embeds a run is not: if its fork server alone is killed, the
+processes that the world started may be left over.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from typing import Any, NoReturn
 
 from rtcore.clock import NS_PER_S, MonotonicClock
 
-#: The child that is asked to end before it is killed. Its descendants may be in any process group.
+#: The child that gets SIGTERM before SIGKILL. Its descendants may be in any process group.
 ENV = "env"
 _PR_SET_CHILD_SUBREAPER = 36
 #: However long a world may be silent: a day [s].
 _LONGEST_GRACE_S = 86_400.0
-#: Between SIGTERM and SIGKILL for who outlived its parent.
+#: From SIGTERM to SIGKILL for a process whose parent has ended.
 _ORPHAN_GRACE_NS = 1_000_000_000
-#: For a process to be gone after SIGKILL; one that is stuck in the kernel is left to it.
+#: How long to wait after SIGKILL. A process that hangs in the kernel is not waited for.
 _KILL_GRACE_NS = 2_000_000_000
 _POLL_NS = 5_000_000
 
 
 class TerminationRequested(BaseException):
-    """SIGTERM has come: whatever is under way is left, and what must be closed is closed."""
+    """SIGTERM has come: the process stops what it does, closes its world, and ends."""
 
 
 # -- in the fork server ------------------------------------------------------------------------------------
@@ -71,7 +71,7 @@ class Children:
         while (found := _next_dead()) is not None:
             name = self._names.pop(found, None)
             if name is not None and name != ENV:
-                _kill_group(found)  # before its pid can be anybody else's
+                _kill_group(found)  # before its pid can be given to another process
             _, status = os.waitpid(found, 0)
             if name == ENV:
                 end_orphans(self._names)
@@ -101,7 +101,7 @@ class Children:
 
 @contextlib.contextmanager
 def ended_with_this_program() -> Iterator[None]:
-    """What is started in the block ends with it: by a world in this very process, or a fork server that was killed."""
+    """End, with the block, what was started in it: by a world in this process, or by a killed fork server."""
     before = set(_children_of_this_process())
     _become_subreaper(True)
     try:
@@ -169,7 +169,7 @@ def _send(pid: int, *signums: int) -> None:
 
 
 def begin_child(name: str) -> None:
-    """Right after the fork: signals and exit functions are the child's own, none of the fork server's is left."""
+    """Right after the fork: remove the fork server's signal handlers and exit functions from the child."""
     if name == ENV:
         signal.signal(signal.SIGTERM, _raise_termination_requested(os.getpid()))
     else:
@@ -179,14 +179,14 @@ def begin_child(name: str) -> None:
     atexit._clear()
     util: Any = sys.modules.get("multiprocessing.util")
     if util is not None:
-        # As `multiprocessing` does in its own children: what the parent has to do at its end is not this one's to do.
+        # As `multiprocessing` does in its own children: the finalizers of the parent must not run in the child.
         util._finalizer_registry.clear()
         util._run_after_forkers()
         atexit.register(util._exit_function)
 
 
 def end_child(exitcode: int) -> NoReturn:
-    """As Python ends, but for threads: what is registered to be done at exit is done. Killed by SIGTERM if asked so."""
+    """End as Python does (exit functions run), but without waiting for threads. By SIGTERM if that had come."""
     _ending.append(True)
     with contextlib.suppress(BaseException):
         atexit._run_exitfuncs()
@@ -199,15 +199,15 @@ def end_child(exitcode: int) -> NoReturn:
     os._exit(exitcode)
 
 
-#: That this process has been asked to end.
+#: Not empty: SIGTERM has come.
 _termination_requested: list[bool] = []
-#: That this process is at its exit functions: it ends anyway, and an exception would break one off.
+#: Not empty: the exit functions run. The process ends anyway, and an exception would interrupt one.
 _ending: list[bool] = []
 
 
 def _raise_termination_requested(owner: int) -> Any:
     def stop(signum: int, frame: FrameType | None) -> None:
-        if os.getpid() != owner:  # a process that the world forked: for that SIGTERM is what it is anywhere
+        if os.getpid() != owner:  # a process that the world forked: there SIGTERM has its default effect
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)
         elif not _termination_requested:  # once: closing is not interrupted

@@ -1,4 +1,4 @@
-"""Which devices the setting `device` names, and whether they can be there: found out without importing torch."""
+"""Which devices the setting `device` names, and whether they exist: without importing torch."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def no_such_gpu(device: str, count: int) -> ConfigError:
 
 
 def _built_without_cuda() -> bool:
-    """By the file that every torch has beside its code; False where that says nothing."""
+    """From torch's version.py; False if that does not say."""
     spec = importlib.util.find_spec("torch")
     folder = next(iter(spec.submodule_search_locations or []), None) if spec is not None else None
     try:

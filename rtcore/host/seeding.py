@@ -22,17 +22,17 @@ import numpy as np
 
 
 def entropy_of(seed: int, ticks_before: int, role: str, index: int, generation: int) -> list[int]:
-    """What tells a process's random numbers from any other's."""
+    """What the random numbers of a process depend on: no two processes have the same."""
     return [seed, ticks_before, zlib.crc32(role.encode()), index, generation]
 
 
 def world_entropy(seed: int) -> list[int]:
-    """The same of the process that has the world. `seed`: the world's, in which the ticks of earlier runs are."""
+    """The same for the env process. `seed`: the world's, which already depends on the ticks of earlier runs."""
     return entropy_of(seed, 0, "env", 0, 0)
 
 
 def seed_generators(entropy: Sequence[int]) -> None:
-    """Seed this process's global generators. torch's where it is imported, else at the moment when it is."""
+    """Seed this process's global generators: torch's at once if it is imported, else when it is."""
     words = np.random.SeedSequence(list(entropy)).generate_state(10)
     random.seed(words[:4].tobytes())
     np.random.seed(words[4:8])

@@ -1,4 +1,4 @@
-"""Looks at a recording before this process opens it: HDF5's library may hang or crash on a damaged file.
+"""Checks a recording before this process opens it: HDF5's library may hang or crash on a damaged file.
 
 A finished recording has a checksum, which finds out every flipped bit and every cut. One without (of a run that was
 killed, that goes on, or of an older rtcore) is read once from end to end by a process of its own, whose time and memory
@@ -75,7 +75,7 @@ def check_datasets(path: Path, group: Any, names: dict[str, tuple[Any, tuple[int
             raise ConfigError(
                 f"{path}: {name} is {dataset.dtype} of shape {dataset.shape}; expected {dtype}, {row} a row: {_DAMAGED}"
             )
-        # What was never written is read as zeros: rows without end would cost the file nothing.
+        # Rows that were never written are read as zeros, so a small file may claim any number of rows.
         if dataset.size * dtype.itemsize > MOST_TIMES * size + _SMALL_BYTES:
             raise ConfigError(
                 f"{path}: {name} is said to have {len(dataset):,} rows, more than {size:,} bytes can hold: {_DAMAGED}"
@@ -83,7 +83,7 @@ def check_datasets(path: Path, group: Any, names: dict[str, tuple[Any, tuple[int
 
 
 def _refuse_links_out(path: Path, group: Any, name: str) -> None:
-    """Looked at before it is followed: what is at its end may be any file of this machine."""
+    """A link is refused unread: it may lead to any file of this machine."""
     place = ""
     for part in name.split("/"):
         place = f"{place}/{part}" if place else part

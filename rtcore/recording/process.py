@@ -1,8 +1,9 @@
-"""The recorder process: frames and job records out of a run's rings into the recording, until it is told to end.
+"""The recorder process: frames and job records out of a run's rings into the recording, until the order to end.
 
-Owns: the recording. Reads: ring and job log, mapped read-only. Tells the supervisor once a second how far it is. It
-can delay no tick: nobody waits for it, and what the ring laps meanwhile is counted. Exits: when told, once the file is
-closed and Minari's view of it made; with the fork server; or when the disk refuses a write, saying so.
+Owns: the recording. Reads: ring and job log, mapped read-only. Reports to the supervisor once a second. It can delay no
+tick: no process waits for it, and frames that the ring overwrites before they are copied are counted. Exits: on the
+supervisor's order, once the file is closed and Minari's view of it made; with the fork server; or with a named error
+when the disk refuses a write.
 """
 
 from __future__ import annotations
@@ -32,14 +33,14 @@ from rtcore.recording.schema import FOLDER
 from rtcore.recording.writer import RecordingWriter, end_of, reason_of
 from rtcore.spaces import ActionSpec, ObservationSpec
 
-#: Below the workers, above learners: what it is starved of is lost, what a learner is starved of is not.
+#: Below the workers, above learners: frames that it has no time for are lost, a learner only learns later.
 _NICENESS = 10
-#: Longest pause between two looks at the ring; shorter where the ring comes round sooner.
+#: Longest pause between two reads of the ring; shorter where the ring is overwritten sooner.
 _LONGEST_PAUSE_S = 0.25
 _REPORT_EVERY_NS = NS_PER_S
-#: Rows that fill no chunk within this time are written all the same.
+#: After this time rows are written even if they do not fill a chunk.
 _WRITE_AT_LEAST_NS = 2 * NS_PER_S
-#: How long Minari's view may take where somebody waits for the end of the run.
+#: How long Minari's view may take if the run was stopped by its user, who waits.
 _SOON_NS = 4 * NS_PER_S
 
 
@@ -53,7 +54,7 @@ def main(boot: RecorderBoot, channel: Channel) -> None:
     reader = RingReader(writer, ring, log, boot.first_frame_seq, boot.first_log_seq)
     gc.collect()
     gc.freeze()
-    # Nothing ticked so far, and somebody waited for this process.
+    # Only now: until here the start of the run waited for this process.
     _step_back(run.config.host.env_cpu)
     channel.send(Ready())
     pause_s = min(_LONGEST_PAUSE_S, layout.ring_slots / 4 / float(run.rate_hz))
@@ -81,19 +82,19 @@ def make_writer(
     )
 
 
-def finish(writer: RecordingWriter, tell: Callable[[int, int], None] = lambda done, of: None) -> str:
+def finish(writer: RecordingWriter, progress: Callable[[int, int], None] = lambda done, of: None) -> str:
     """Close the recording, make its checksum and Minari's view; returns what went wrong with these, "" if nothing.
 
-    RecordError if the recording itself cannot be written to its end. `tell` as in `write_minari`; an OSError of its
-    own leaves the view out.
+    RecordError if the recording itself cannot be written to its end. `progress`: as of `write_minari`; if it
+    raises OSError, the view is left out.
     """
     writer.close()
     path = writer.path
     try:
         size = path.stat().st_size
-        write_sums(path.parent, [path.name], lambda done: tell(done, size))
+        write_sums(path.parent, [path.name], lambda done: progress(done, size))
         with Recording(path, is_known=True) as recording:
-            write_minari(recording, tell)
+            write_minari(recording, progress)
     except (OSError, RuntimeError) as error:
         what = "view for Minari" if has_sums(path) else "checksum and view for Minari"
         again = f"python -m rtcore.cli.mend {path}"
@@ -110,7 +111,7 @@ def _step_back(env_cpu: int | None) -> None:
 
 
 class RecorderLoop:
-    """Look, write, tell; until told to end."""
+    """Read the ring, write, report; until the order to end."""
 
     def __init__(
         self, writer: RecordingWriter, reader: RingReader, channel: Channel, pause_s: float, clock: Clock
@@ -125,7 +126,7 @@ class RecorderLoop:
         self._soon = False
 
     def run(self) -> None:
-        """Until told to end: then everything is closed."""
+        """Until the order to end: then everything is closed."""
         try:
             while not self._must_end():
                 self._reader.collect(self._report)
@@ -143,14 +144,14 @@ class RecorderLoop:
     def _must_end(self) -> bool:
         try:
             message = self._channel.receive(self._pause_s)
-        except ChannelError:  # the end of the supervisor
+        except ChannelError:  # the supervisor has ended
             self._soon = True
             return True
         self._soon = isinstance(message, End) and message.soon
         return message is not None
 
     def _reporting(self) -> Callable[[int, int], None]:
-        """For `finish`: says how far it is, and gives up where somebody waits for the end."""
+        """For `finish`: reports, and gives up if the user waits for the end."""
         give_up_ns = self._clock.now_ns() + _SOON_NS
 
         def report(done: int, of: int) -> None:
@@ -171,6 +172,6 @@ class RecorderLoop:
         now_ns = self._clock.now_ns()
         if now_ns - self._reported_ns >= _REPORT_EVERY_NS:
             self._reported_ns = now_ns
-            # A supervisor that does not listen (stopped, dead) must not hold up the recorder, nor find a backlog.
+            # A supervisor that does not read (stopped, dead) must not delay the recorder, nor get old reports at once.
             if self._channel.flush():
                 self._channel.post(Recorded(self._writer.counts))

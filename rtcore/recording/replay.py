@@ -156,7 +156,7 @@ def replay(
             return report
         report.ticks += 1
         progress(report.ticks)
-    # Of one that broke off, the end of the run is not known.
+    # If the recording broke off, the end of the run is not known.
     is_whole = end == recording.num_ticks and recording.is_finished
     if is_whole:
         loop.finish()
@@ -264,7 +264,7 @@ class _RecordedJobs:
 
 
 class _RecordedStarts:
-    """In the place of a `Schedule`: books what was booked. Who came and went is in the job log."""
+    """In place of a `Schedule`: books what was booked. Which workers came and went is in the job log."""
 
     def __init__(self, jobs: _RecordedJobs) -> None:
         self._jobs = jobs
@@ -280,7 +280,7 @@ class _RecordedStarts:
 
 
 class _FollowingWorld:
-    """The world, driven by the record: reset, held or stepped with the recorded action, whatever the loop wants."""
+    """The world as recorded: reset, held or stepped with the recorded action, whatever the loop decides."""
 
     def __init__(self, world: GymnasiumWorld) -> None:
         self._world = world
@@ -377,7 +377,7 @@ class _RecordedWorkers:
 
 
 class _JobCheck:
-    """In the place of the run's books: compares how jobs end."""
+    """In place of the run's counters: compares how jobs end."""
 
     def __init__(self, jobs: _RecordedJobs, report: Report) -> None:
         self._jobs = jobs

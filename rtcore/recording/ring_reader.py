@@ -1,6 +1,6 @@
-"""Takes frames and job records out of a run's rings into a recording, and counts what the rings lapped.
+"""Copies frames and job records from a run's rings into a recording, and counts those that were overwritten before.
 
-Reads only, and holds nobody up: the writer of the rings does not know of it.
+It only reads: the writer of the rings never waits for it.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from rtcore.memory.ring import FrameRing, JobLog, SequenceRing
 from rtcore.recording.writer import RecordingWriter
 from rtcore.scheduling.jobs import JobRow
 
-#: After it was lapped, a reader leaves the writer so many records' lead: it would be lapped again at once.
+#: Records that a reader skips after it was overtaken: else it would be overtaken again at once.
 _MOST_LEAD = 64
 
 
 class RingReader:
-    """From frame `first_frame` and record `first_job` on. `log` None: jobs come by another way (`add_job`)."""
+    """From frame `first_frame` and record `first_job` on. `log` None: jobs come through `add_job`."""
 
     def __init__(
         self, writer: RecordingWriter, ring: FrameRing, log: JobLog | None, first_frame: int, first_job: int
@@ -34,7 +34,7 @@ class RingReader:
             self._collect_jobs(self._log)
 
     def add_job(self, row: JobRow) -> None:
-        """One record of the job log, from whoever keeps no ring of them."""
+        """One record of the job log, of a run without a ring of them (virtual clock)."""
         jobs = self._writer.jobs
         jobs.rows[jobs.room[0]] = row
         self._writer.took_jobs(1)
@@ -71,6 +71,6 @@ class RingReader:
 
 
 def _resume_at(sequence: SequenceRing) -> int:
-    """Where a lapped reader goes on: past what is being overwritten, with some lead."""
+    """Where a reader that was overtaken goes on: some records after the oldest."""
     lead = max(1, min(_MOST_LEAD, sequence.num_slots // 4))
     return max(0, sequence.newest() + 1 - sequence.num_slots + lead)

@@ -1,4 +1,4 @@
-"""What a real run does about learning beside its processes: its checkpoints, and what goes into them."""
+"""Learning in a run on the wall clock, beside the learners' processes: its checkpoints and their content."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class LearningRun:
     """The checkpoints of one run: what goes into them, and when. Of `Runtime`, which supervises in another thread."""
 
     def __init__(self, config: RuntimeConfig) -> None:
-        """Reads what is to go on. ConfigError, before anything is started, if that or the weights cannot be used."""
+        """Reads the run to resume. ConfigError, before anything is started, if that or the weights cannot be used."""
         self.saved: SavedState | None = None
         self._config = config
         self._keeper: Checkpointer | None = None

@@ -1,4 +1,4 @@
-"""The thread that plays the part of the workers: it answers the env process's jobs itself, whenever it is ready.
+"""Answers the env process's jobs in the program's own thread, in place of the workers.
 
 No process stands behind the places it answers for. The env process books them tick by tick as it books workers, and
 never waits: a thread that is slow finds that ticks have gone on, and how many.
@@ -18,14 +18,14 @@ from rtcore.memory.shared import SharedRun
 from rtcore.scheduling.dispatch import TickKind
 from rtcore.scheduling.jobs import Answer
 
-#: Between two looks for a frame that should be there by now [ns].
+#: From one check for a frame to the next, once it should be there [ns].
 _POLL_NS = 50_000
-#: The same for one that is long overdue [ns].
+#: The longest such pause, for a frame that is long overdue [ns].
 _LONGEST_POLL_NS = 1_000_000
 
 
 class Seen(NamedTuple):
-    """What a step came to: the newest frame, and everything since the one before. Times in ns.
+    """The result of a step: the newest frame, and everything since the one before. Times in ns.
 
     `frame`: a private copy. `applied`: bytes of the action applied at its tick (`ActionSpec.nbytes`). `reward`: sum
     over `num_ticks`. Of these, `acted_ticks`: with an action of the program; `missed_ticks`: without one that could
@@ -52,7 +52,7 @@ class Seen(NamedTuple):
 class Player:
     """Sees frames, answers jobs, asks for episodes. For one thread. Owns: every action slot of the run.
 
-    `request_reset(seed, options)` passes the wish on and returns its number; `check` raises if the run is over.
+    `request_reset(seed, options)` sends the request on and returns its number; `check` raises if the run is over.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Player:
         self.seen: Seen | None = None
         self.answered_ns = 0
         for place in shared.worker_status:
-            # For onlookers: this process is the worker of every place.
+            # For rtcore-top: this process is the worker of every place.
             place["pid"] = os.getpid()
             place["generation"] = place["ready"] = 1
 
@@ -218,7 +218,7 @@ class Player:
             applied = self._ring.read_action(frame_seq)
             if header is not None and applied is not None:
                 break
-            # This process was away for a whole ring: the newest frame is the best there is.
+            # This process stood still until the whole ring was overwritten: go on with the newest frame.
             frame_seq = self._ring.sequence.newest()
         last = None if fresh else self.seen
         sums = (header.reward, 0, 0, 0, 0) if last is None else self._add_up(last.header, header)
@@ -245,7 +245,7 @@ class Player:
         return reward, header.tick - last.tick, acted_ticks, missed_ticks, lost_ticks
 
     def _wait_for_frame_after(self, frame_seq: int) -> int:
-        """Number of the newest frame, as soon as it is newer than that: sleep to the next tick, then look often.
+        """Number of the newest frame, as soon as it is newer than that: sleep to the next tick, then check often.
 
         No frame comes sooner than a period after the deadline of this one; one that is overdue may come at any moment.
         """

@@ -1,4 +1,4 @@
-"""Weights from a trainer of one's own, to all workers of a run."""
+"""Weights from the user's own trainer to all workers of a run."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from rtcore.learn.transitions import TransitionBuilder
 from rtcore.memory.history import History
 from rtcore.processes.supervisor import Supervisor
 
-#: The run past its start-up; raises before that.
+#: Gives the run once it has started; raises before that.
 Started = Callable[[], Supervisor]
 
 

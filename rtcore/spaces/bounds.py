@@ -1,4 +1,4 @@
-"""Do the numbers of an observation lie within the declared space? If not: where, how often, whose fault."""
+"""Whether observations lie within the declared space: where not, how often, and whether world or policy is wrong."""
 
 from __future__ import annotations
 

@@ -12,12 +12,12 @@ from rtcore.spaces.arrays import Array
 from rtcore.spaces.observation import ObservationSpec, broken_promise, unmasked
 from rtcore.spaces.parts import Part
 
-#: What stands for an array: a part of shape () may also be one of numpy's own numbers.
+#: Accepted as an array: a part of shape () may also be a NumPy scalar.
 _ARRAYS = (np.ndarray, np.generic)
 
 
 class _Place(NamedTuple):
-    """Where a key of the observation goes. `shape`, `dtype`: of `part`, at hand. `target`: its place in the frame."""
+    """Where a key of the observation goes. `shape`, `dtype`: of `part`, for speed. `target`: its place in the frame."""
 
     key: str
     shape: tuple[int, ...]

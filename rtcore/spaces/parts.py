@@ -1,8 +1,7 @@
 """The parts of a Dict observation, and where each lies in the frame: one array of bytes.
 
-A frame stays one array in the ring. Each part begins at a multiple of 8 bytes, in the order of the space; what lies
-between two parts, and behind the last up to a multiple of 8, is 0. So a part is a view wherever a frame is, alone
-or in a batch.
+A frame stays one array in the ring. Each part begins at a multiple of 8 bytes, in the order of the space; the bytes
+between two parts, and after the last up to a multiple of 8, are 0. So a part is a view of any frame, also in a batch.
 """
 
 from __future__ import annotations

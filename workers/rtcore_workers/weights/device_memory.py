@@ -1,8 +1,8 @@
 """Buffers in a device's memory: one process owns them, others compute with them as tensors.
 
 Two kinds. `cuda-ipc`: a GPU's memory; not yet run on a GPU. `stand-in`: memory of the CPU in its place, so that all
-that surrounds it runs, with real processes, where there is no GPU. Both end with the process that owns them: what it
-gave out cannot be opened afterwards.
+that surrounds it runs, with real processes, where there is no GPU. Both end with the process that owns them: after that
+no other process can open them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class DeviceMemory(Protocol):
 
     #: For `open_memory` in other processes.
     exported: DeviceBuffers
-    #: What a user should know, once something was written.
+    #: For the user; complete once something was written.
     notes: list[str]
 
     def write(self, buffer: int, source: memoryview) -> None:

@@ -1,4 +1,4 @@
-"""A worker's way to the weights that its device's holder keeps: it asks the supervisor, and opens what it is told."""
+"""How a worker gets the weights that its device's holder keeps: it asks the supervisor, and opens the memory named."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 Held (`rtcore_workers.holder`): this worker claims one of the holder's buffers for each inference, as it would one in
 host memory. Own (`DeviceWeights`): two copies of the store's buffer in the device's memory; a new version is copied
 into the other one on a stream of its own while inferences go on, and is used from the first inference that begins
-after the copy has ended. No GPU has run either; docs/gpu.md keeps the record of what has.
+after the copy has ended. Neither has run on a GPU yet; docs/gpu.md lists what has.
 """
 
 from __future__ import annotations
@@ -102,10 +102,10 @@ class DeviceWeights:
         return self.version
 
     def release(self, budget_ns: int = 0) -> None:
-        """Nothing: a buffer is held while it is copied, not while it is computed with."""
+        """Does nothing: a buffer is claimed while it is copied, not while an inference uses the copy."""
 
     def refuse_changes(self) -> None:
-        """As `SharedWeights`; what the module writes to on the device is not looked at."""
+        """As `SharedWeights`; writes to the copy on the device are not looked for."""
         self._shared.refuse_changes()
 
     def _begin_copy(self) -> None:

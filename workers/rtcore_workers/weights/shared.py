@@ -21,7 +21,7 @@ from rtcore.memory.weights import NONE, ParamStore, Version, checksum_of
 from rtcore_workers.modulestate import WriteWatch
 from rtcore_workers.weights.device_memory import NotShared
 
-#: Most bytes verified in one call: 16 ms.
+#: Most bytes verified in one call, which takes 16 ms.
 _MOST_VERIFIED_BYTES = 1 << 24
 #: Warning of torch when a factory loads pretrained weights into a module on the meta device. Harmless: the module gets
 #: memory with the weights of worker 0, which did load them.
@@ -362,7 +362,7 @@ def connect(
         return module, title, SharedWeights(module, manifest, store, **options)
     store = make_store(None)
     manifest = store.manifest()
-    if manifest.tensors and not plain:  # what has none to share is not built without memory
+    if manifest.tensors and not plain:  # a network without tensors to share is built plainly
         try:
             with torch.device("meta"), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", _NO_COPY)
@@ -442,7 +442,7 @@ def _has_meta(module: nn.Module) -> bool:
 
 
 def _refuse_hidden_views(module: nn.Module) -> None:
-    """A view of a weight that is no parameter would stay with the memory that the parameter leaves."""
+    """PolicyError for a view of a weight that is kept outside the parameters: it would not follow a new version."""
     own = dict(_named_tensors(module))
     addresses = {tensor.untyped_storage().data_ptr(): name for name, tensor in own.items() if tensor.numel()}
     objects = {id(tensor) for tensor in own.values()}
