@@ -14,8 +14,12 @@ own exploration, the frame ring is the replay memory, and `learn` only updates a
 from __future__ import annotations
 
 import inspect
+import io
+import json
 import logging
+import zipfile
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import gymnasium
@@ -25,11 +29,12 @@ from gymnasium import spaces
 
 from rtcore.clock import MonotonicClock, ns_of
 from rtcore.errors import ConfigError, PolicyConfigError
+from rtcore.files.whole import whole_file
 from rtcore.learn.replay_memory import NothingToSample, TransitionReader
 from rtcore.memory.history import History
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore_workers.policies import build_network
-from rtcore_workers.policies.sb3 import ModelPolicy, ModelView
+from rtcore_workers.policies.sb3 import ModelPolicy, ModelView, saved
 from rtcore_workers.tensors import to_tensors
 
 try:
@@ -37,26 +42,30 @@ try:
     from stable_baselines3.common.buffers import BaseBuffer
     from stable_baselines3.common.noise import NormalActionNoise
     from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+    from stable_baselines3.common.policies import ActorCriticPolicy
     from stable_baselines3.common.type_aliases import (
         DictReplayBufferSamples,
         ReplayBufferSamples,
         TrainFreq,
         TrainFrequencyUnit,
     )
+    from stable_baselines3.dqn.policies import DQNPolicy
+    from stable_baselines3.sac.policies import SACPolicy
+    from stable_baselines3.td3.policies import TD3Policy
 except ImportError as error:
     raise ImportError("rtcore.sb3 needs Stable-Baselines3: pip install 'rtcore[sb3]'") from error
 
 if TYPE_CHECKING:
     from rtcore.runtime.runtime import Runtime
 
-__all__ = ["learn", "load", "policy"]
+__all__ = ["convert", "learn", "load", "policy"]
 
 _log = logging.getLogger(__name__)
 
 #: Updates that one call of a model's `train` makes: between two of them the run's end is noticed.
 _MOST_UPDATES = 8
-#: Updates that wait to be made are those of so many seconds at most: a trainer that is slow makes fewer of them.
-_MOST_OWED_S = 2.0
+#: Decisions wait for their updates for so long at most: a trainer that is slow makes fewer of them [s].
+_MOST_WAITING_S = 2.0
 
 Algorithm = TypeVar("Algorithm", bound=OffPolicyAlgorithm)
 
@@ -162,6 +171,46 @@ def load(
     return ModelPolicy(model, view)
 
 
+def convert(algorithm: type[BaseAlgorithm], file: str | Path, out: str | Path) -> None:
+    """Write a model of your own anew, so that `--policy sb3:OUT.zip` can read it as data.
+
+    For one whose policy is a class of your own around layers of SB3's and torch's: what it is made of is then written
+    in words. It is loaded by SB3, as by `load`: that runs whatever the file says.
+
+    Args:
+        algorithm: That it was saved by.
+        file: What `model.save` wrote.
+        out: What to write.
+
+    Raises:
+        PolicyConfigError: It is made of layers of your own, which no file can say in words: use `load`.
+    """
+    model = algorithm.load(file, device="cpu", custom_objects={"buffer_size": 1})
+    own, known = model.policy, (DQNPolicy, SACPolicy, TD3Policy, ActorCriticPolicy)
+    kind = next((kind for kind in known if isinstance(own, kind)), None)
+    if kind is None:
+        raise PolicyConfigError(f"{file}: {type(own).__name__} is no policy of DQN, SAC, TD3, DDPG, PPO or A2C")
+    taken = inspect.signature(kind).parameters.keys() - {"observation_space", "action_space", "lr_schedule"}
+    settings = {name: value for name, value in own._get_constructor_parameters().items() if name in taken}
+    plain = {
+        "policy_class": {"__module__": kind.__module__},
+        "policy_kwargs": {name: value for name, value in settings.items() if not name.startswith("optimizer_")},
+        "use_sde": model.use_sde,
+        "observation_space": {":type:": str(type(own.observation_space))},
+        "action_space": {name: str(getattr(own.action_space, name, None)) for name in ("low", "high")},
+    }
+    weights = io.BytesIO()
+    torch.save(own.state_dict(), weights)
+    with whole_file(Path(out)) as draft, zipfile.ZipFile(draft, "w") as archive:
+        archive.writestr("data", json.dumps(plain, default=str))
+        archive.writestr("policy.pth", weights.getvalue())
+    try:
+        saved(own.observation_space, own.action_space, sb3_file=str(out))
+    except PolicyConfigError:
+        Path(out).unlink()
+        raise
+
+
 class _Learning:
     """One `learn`."""
 
@@ -195,7 +244,9 @@ class _Learning:
             raise ConfigError(f"{type(self.model).__name__} has a replay buffer of its own")
         self._replay.attach(reader, self._player.view, config.world.seed)
         self._reader = reader
-        self._most_owed = max(_MOST_UPDATES, float(runtime.rate_hz) * _MOST_OWED_S * self._steps / self._frequency)
+        self._most_waiting = round(float(runtime.rate_hz) * _MOST_WAITING_S)
+        if total_timesteps is not None and total_timesteps < 1:
+            raise ConfigError(f"total_timesteps={total_timesteps}: expected at least 1")
         if total_timesteps is None and not runtime.resolved.ends_by_itself:
             raise ConfigError(
                 "learn: this run goes on until it is stopped, and SB3's schedules go over a number of steps; give "
@@ -208,7 +259,8 @@ class _Learning:
             )
         self._total = total_timesteps or runtime.resolved.num_ticks
         self._episodes = 0
-        self._owed = self._left_out = 0.0
+        self._waiting = 0  #: decisions that are to be counted, and to have their updates
+        self._owed = self._left_out = 0.0  #: updates
         self._published_ns = 0
 
     def run(self, callback: Any, tb_log_name: str) -> OffPolicyAlgorithm:
@@ -218,7 +270,8 @@ class _Learning:
         self._publish()
         steps.on_training_start(locals(), globals())
         while not runtime.wait(0):
-            if not self._take_in(self._reader.update(), steps):
+            self._waiting += self._reader.update()
+            if not self._take_in(steps):
                 break
             if self._owed < 1 or not len(self._reader):
                 runtime.wait(pause_s)
@@ -231,6 +284,7 @@ class _Learning:
             self._owed -= num_updates
             if self._clock.now_ns() - self._published_ns >= self._publish_every_ns:
                 self._publish()
+        self._publish()
         steps.on_training_end()
         if self._left_out >= 1:
             _log.warning(
@@ -240,20 +294,22 @@ class _Learning:
             )
         return model
 
-    def _take_in(self, num_decisions: int, callback: Any) -> bool:
-        """Count decisions as SB3's own loop does. False: it is enough, or a callback says so."""
-        model = self.model
-        for _ in range(num_decisions):
+    def _take_in(self, callback: Any) -> bool:
+        """Count decisions as SB3's own loop does, until updates are due. False: it is enough, or a callback says so."""
+        model, owed = self.model, self._steps / self._frequency
+        while self._waiting and self._owed < _MOST_UPDATES:
+            self._waiting -= 1
             model.num_timesteps += 1
             model._update_current_progress_remaining(model.num_timesteps, self._total)
             if not callback.on_step() or model.num_timesteps >= self._total:
                 return False
             model._on_step()
-            if model.num_timesteps > model.learning_starts:
-                self._owed += self._steps / self._frequency
-        if self._owed > self._most_owed:
-            self._left_out += self._owed - self._most_owed
-            self._owed = self._most_owed
+            if model.num_timesteps <= model.learning_starts:
+                continue
+            if self._waiting < self._most_waiting:
+                self._owed += owed
+            else:
+                self._left_out += owed
         self._tell_episodes()
         return True
 

@@ -141,23 +141,10 @@ def test_an_exception_in_a_worker_is_raised_here_with_the_workers_traceback() ->
 
 def test_an_exception_in_the_world_ends_wait_with_the_worlds_traceback() -> None:
     args = {"break_at": 5, "fps": 50}
-    runtime = rtcore.Runtime(env_id=unlucky, env_args=args, ticks=500, **SYNTHETIC)
+    runtime = rtcore.Runtime(env_id=embed_worlds.unlucky, env_args=args, ticks=500, **SYNTHETIC)
     with runtime, pytest.raises(EnvironmentFailed, match="the counter is full") as caught:
         runtime.wait()
     assert "in _break" in "\n".join(caught.value.__notes__)
-
-
-def unlucky(**kwargs: Any) -> gymnasium.Env[Any, Any]:
-    """Breaks in its second life: the first is the one it is tried out in."""
-    world = embed_worlds.counting(**kwargs)
-    lives = iter(range(100))
-    begin = world.reset
-
-    def reset(*, seed: int | None = None, options: Any = None) -> Any:
-        return begin(seed=seed, options={"start": embed_worlds.UNLUCKY} if next(lives) else {"start": 1})
-
-    world.reset = reset  # type: ignore[method-assign]
-    return world
 
 
 # -- learning from it --------------------------------------------------------------------------------------------

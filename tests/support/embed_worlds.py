@@ -57,6 +57,19 @@ def counting(**kwargs: Any) -> Counting:
     return Counting(**kwargs)
 
 
+def unlucky(**kwargs: Any) -> gymnasium.Env[Any, Any]:
+    """Breaks in its second life: the first is the one it is tried out in."""
+    world = counting(**kwargs)
+    lives = iter(range(100))
+    begin = world.reset
+
+    def reset(*, seed: int | None = None, options: Any = None) -> Any:
+        return begin(seed=seed, options={"start": UNLUCKY} if next(lives) else {"start": 1})
+
+    world.reset = reset  # type: ignore[method-assign]
+    return world
+
+
 class Gliding(gymnasium.Env[Any, Any]):
     """A Box of actions; shows the last one. Without a no-op of its own."""
 

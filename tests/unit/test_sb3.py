@@ -295,7 +295,36 @@ def test_nothing_that_a_file_says_is_run(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 class OwnPolicy(ActorCriticPolicy):
+    """Of a user's own module, of SB3's layers."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{**kwargs, "net_arch": [8, 4], "activation_fn": torch.nn.ELU})
+
+
+class OwnLayer(torch.nn.ReLU):
     """Of a user's own module."""
+
+
+class OwnLayers(ActorCriticPolicy):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{**kwargs, "activation_fn": OwnLayer})
+
+
+def test_a_model_of_ones_own_class_is_written_anew_as_data_and_one_of_own_layers_is_not(tmp_path: Path) -> None:
+    for kind in (OwnPolicy, OwnLayers):
+        model = model_of(PPO, FORCES, policy=kind)
+        model.save(tmp_path / f"{kind.__name__}.zip")
+    rtcore.sb3.convert(PPO, tmp_path / "OwnPolicy.zip", tmp_path / "data.zip")
+    seen = frames(3)
+    model = PPO.load(tmp_path / "OwnPolicy.zip", device="cpu")
+    with torch.no_grad():
+        converted = play(tmp_path / "data.zip", SEEN, FORCES)(seen)
+        assert torch.equal(converted, ModelPolicy(model, ModelView(SEEN, FORCES))(seen))
+    with pytest.raises(PolicyConfigError, match="actions whose high is"):
+        play(tmp_path / "data.zip", SEEN, spaces.Box(np.float32([-2, 0]), np.float32([9, 1])))
+    with pytest.raises(PolicyConfigError, match="activation_fn is .*OwnLayer"):
+        rtcore.sb3.convert(PPO, tmp_path / "OwnLayers.zip", tmp_path / "none.zip")
+    assert not (tmp_path / "none.zip").exists()
 
 
 def test_a_model_with_code_of_ones_own_is_loaded_by_a_factory_of_ones_own(tmp_path: Path) -> None:

@@ -362,7 +362,7 @@ def _refuse_other_actions(path: Path, plain: dict[str, Any], action_space: space
 def _needs_code(path: Path, why: str) -> PolicyConfigError:
     return PolicyConfigError(
         f"policy sb3: {path} cannot be played as data: {why}, and a file does not choose what runs here. If it is your "
-        "own, load it in a factory of your own, which runs what is in it: my_policy.py with "
-        "`def make(observation_space, action_space): return rtcore.sb3.load(SAC, FILE, observation_space, "
-        "action_space)`, and --policy my_policy.py:make"
+        "own, write it anew with rtcore.sb3.convert(SAC, FILE, OUT.zip); if its layers are of your own, too, load it "
+        "in a factory of your own, --policy my_policy.py:make with `def make(observation_space, action_space): return "
+        "rtcore.sb3.load(SAC, FILE, observation_space, action_space)`. Both run what is in it"
     )
