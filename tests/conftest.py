@@ -17,6 +17,10 @@ from rtcore.report.log import lines_to
 _LONGEST = ("test_realtime_env.py", "test_bad_input.py", "test_endings.py", "test_kills.py", "test_damaged_files.py")
 
 
+# What a helper asserts is shown with its values, as in a test.
+pytest.register_assert_rewrite("tests.support")
+
+
 def pytest_configure() -> None:
     # Worlds and policies named by a string, such as "tests.support.virtual_worlds:Signs", are looked for by processes
     # that the tests start.

@@ -7,7 +7,8 @@ import pytest
 from rtcore.memory import weights as params
 from rtcore.memory.weights import ParamStore
 from rtcore_workers.holder import Holder
-from tests.interleaving.test_interleaving_params import (
+from tests.support.explorer import Scenario, SteppedBuffer, explore
+from tests.support.stepped_store import (
     TORN,
     WHOLE,
     WORDS,
@@ -24,7 +25,6 @@ from tests.interleaving.test_interleaving_params import (
     open_store,
     weights,
 )
-from tests.support.explorer import Scenario, SteppedBuffer, explore
 
 pytestmark = pytest.mark.interleaving
 

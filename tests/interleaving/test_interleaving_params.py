@@ -4,65 +4,32 @@ import pytest
 
 from rtcore.errors import PolicyError
 from rtcore.memory import weights as params
-from rtcore.memory.layout import ParamLayout
 from rtcore.memory.weights import ParamStore, Version
-from tests.support.explorer import Scenario, SteppedBuffer, access, explore, wait_until
+from tests.support.explorer import Scenario, access, explore, wait_until
+from tests.support.stepped_store import (
+    LAYOUT,
+    TORN,
+    WHOLE,
+    WORDS,
+    IgnoresClaims,
+    Killed,
+    MortalBuffer,
+    NoSecondLook,
+    StillClock,
+    fill,
+    inferences_of,
+    is_torn,
+    new_memory,
+    open_store,
+    weights,
+)
 
 pytestmark = pytest.mark.interleaving
-
-WORDS = 2
-WHOLE, TORN = "whole", "torn"
-
-
-class SmallLayout(ParamLayout):
-    """Without the room up to the next page: memory is compared at every step."""
-
-    def buffer_at(self, buffer):
-        return self.manifest_at + buffer * self.buffer_bytes
-
-
-LAYOUT = SmallLayout(max_workers=1, manifest_bytes=0, buffer_bytes=8 * WORDS, trainable_bytes=8 * WORDS)
 
 
 @pytest.fixture(autouse=True)
 def no_checksum(monkeypatch):
     monkeypatch.setattr(params, "checksum_of", lambda buffer: 0)
-
-
-class StillClock:
-    """No time passes; who sleeps goes on once a claim has changed."""
-
-    def __init__(self, memory):
-        self._claims = slice(LAYOUT.claim_at(0), LAYOUT.claim_at(LAYOUT.max_workers))
-        self._memory = memory
-
-    def now_ns(self):
-        return 0
-
-    def sleep_until_ns(self, deadline_ns):
-        del deadline_ns
-        before = bytes(self._memory[self._claims])
-        wait_until(lambda: bytes(self._memory[self._claims]) != before)
-
-
-def weights(version):
-    return version.to_bytes(8, "little") * WORDS
-
-
-def fill(version):
-    return lambda buffer: buffer.__setitem__(slice(0, 8 * WORDS), weights(version))
-
-
-def open_store(memory, store_class=ParamStore, **options):
-    return store_class(SteppedBuffer(memoryview(memory)), LAYOUT, clock=StillClock(memory), **options)
-
-
-def new_memory(store_class=ParamStore):
-    """With version 1 in buffer 0."""
-    memory = bytearray(LAYOUT.num_bytes)
-    first = open_store(memory).publish(fill(1), wait_ns=1)
-    assert first == Version(1, 0, 0, 0)
-    return memory
 
 
 def infer(store, times):
@@ -90,14 +57,6 @@ def publishing(times, inferences, store_class=ParamStore):
     return make
 
 
-def inferences_of(exploration):
-    return {one for _, results in exploration.outcomes for one in results["worker"]}
-
-
-def is_torn(results):
-    return any(what == TORN for _, what, _ in results["worker"])
-
-
 def test_every_inference_uses_exactly_one_version():
     exploration = explore(publishing(2, 2))
     assert inferences_of(exploration) == {(version, WHOLE, True) for version in (1, 2, 3)}
@@ -113,15 +72,6 @@ def test_a_worker_that_is_slow_to_claim_never_holds_a_buffer_that_is_written():
     assert inferences_of(exploration) == {(version, WHOLE, True) for version in (1, 2, 3, 4)}
 
 
-class NoSecondLook(ParamStore):
-    """Without (R8)."""
-
-    def claim(self, worker, generation):
-        word = self._newest[0]
-        self._claims[worker][0] = generation << 3 | (word & 7) + 1
-        return Version(word >> 3, word & 7, 0, 0)
-
-
 class ClaimsAfterTheSecondLook(ParamStore):
     """(W7) after (R8)."""
 
@@ -131,13 +81,6 @@ class ClaimsAfterTheSecondLook(ParamStore):
             if self._newest[0] == word:
                 self._claims[worker][0] = generation << 3 | (word & 7) + 1
                 return Version(word >> 3, word & 7, 0, 0)
-
-
-class IgnoresClaims(ParamStore):
-    """Without (R7)."""
-
-    def _claimed(self):
-        return set()
 
 
 class LooksBeforeItIsItsTurn(ParamStore):
@@ -162,10 +105,6 @@ def test_broken_stores_are_caught(store_class):
 
 
 # -- several publishers, and their death -------------------------------------------------------------------------
-
-
-class Killed(BaseException):
-    """A process that is no more."""
 
 
 class FileLock:
@@ -199,43 +138,6 @@ class Turn:
 
     def __exit__(self, *_):
         self._lock.held = False
-
-
-class MortalBuffer(SteppedBuffer):
-    """Who uses it dies when it is about to store for the `lives[0]`th time. Its loads change nothing."""
-
-    def __init__(self, raw, lives):
-        super().__init__(raw)
-        self._lives = lives
-
-    def cast(self, code):
-        return MortalWords(super().cast(code), self._lives)
-
-    def __getitem__(self, part):
-        return MortalBuffer(self.raw[part], self._lives)
-
-    def __setitem__(self, part, data):
-        for at in range(0, len(data), 8):
-            spend(self._lives)
-            SteppedBuffer.__setitem__(self, slice(part.start + at, part.start + at + 8), data[at : at + 8])
-
-
-class MortalWords:
-    def __init__(self, words, lives):
-        self._words, self._lives = words, lives
-
-    def __getitem__(self, index):
-        return self._words[index]
-
-    def __setitem__(self, index, value):
-        spend(self._lives)
-        self._words[index] = value
-
-
-def spend(lives):
-    lives[0] -= 1
-    if lives[0] < 0:
-        raise Killed
 
 
 def make_publishers(memory, *lives):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -71,3 +73,13 @@ def battles(rom: str, states: str, known: str) -> PokemonBattlesEnv:
     """The battles over the file `rom`; the ROM that is expected is the file `known`."""
     expected = as_known(Path(known).read_bytes(), "pokemon-red")
     return PokemonBattlesEnv(rom=rom, states=states, known_roms=[expected])
+
+
+SDCC_VERSION = "4.2.0"
+
+
+def sdcc_version() -> str | None:
+    if shutil.which("sdcc") is None:
+        return None
+    text = subprocess.run(["sdcc", "--version"], capture_output=True, text=True, check=True).stdout
+    return SDCC_VERSION if f" {SDCC_VERSION} " in text else text.splitlines()[0]

@@ -11,8 +11,7 @@ import pytest
 
 from rtcore_envs.probe import MODES, probe_rom
 from rtcore_envs.rom import HEADER_CHECKSUM, header_checksum
-from tests.support.probe_worlds import NOTHING, TITLES, Probe
-from tests.unit.envs.test_rom_sources import SDCC_VERSION, sdcc_version
+from tests.support.probe_worlds import NOTHING, SDCC_VERSION, TITLES, Probe, sdcc_version
 
 pytestmark = pytest.mark.unit
 

@@ -1,7 +1,6 @@
 """The packaged ROMs: what is in the files, and that the sources give them."""
 
 import hashlib
-import shutil
 import subprocess
 from importlib.resources import files
 from pathlib import Path
@@ -9,23 +8,16 @@ from pathlib import Path
 import pytest
 
 from rtcore_envs.rom import HEADER_CHECKSUM, header_checksum
+from tests.support.probe_worlds import SDCC_VERSION, sdcc_version
 
 pytestmark = pytest.mark.unit
 
 ROMS = Path(str(files("rtcore_envs") / "roms"))
 GAMES = {"blocks": "NARROWS", "catch": "CELLAR", "probe": "PROBE"}
-SDCC_VERSION = "4.2.0"
 
 
 def rom(name: str) -> bytes:
     return (ROMS / f"{name}.gb").read_bytes()
-
-
-def sdcc_version() -> str | None:
-    if shutil.which("sdcc") is None:
-        return None
-    text = subprocess.run(["sdcc", "--version"], capture_output=True, text=True, check=True).stdout
-    return SDCC_VERSION if f" {SDCC_VERSION} " in text else text.splitlines()[0]
 
 
 @pytest.mark.parametrize("name", GAMES)

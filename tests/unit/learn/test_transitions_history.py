@@ -20,7 +20,7 @@ from rtcore.memory.ring import FrameRing
 from rtcore.scheduling.dispatch import Source, TickKind
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore.virtual.simulate import Simulation
-from tests.unit.learn.test_transitions import oracle, record_of, runs
+from tests.support.decisions import oracle, record_of, runs
 
 pytestmark = pytest.mark.unit
 

@@ -12,7 +12,7 @@ from rtcore.memory.trace import TraceKind
 from rtcore.profile import path
 from rtcore.profile.path import STAGES, inference_notes, split
 from rtcore.scheduling.dispatch import TickKind
-from tests.unit.report.test_perfetto import events, job, tick
+from tests.support.made_up_trace import events, job, tick
 
 pytestmark = pytest.mark.unit
 K = TraceKind

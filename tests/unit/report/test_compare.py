@@ -27,7 +27,7 @@ from rtcore.results.out_folder import OutFolder, compared_in
 from rtcore.results.run_record import Score
 from rtcore.results.summary import build_summary
 from tests.support.filmed import film, header
-from tests.unit.report.test_live_and_table import header_of, made_up_run
+from tests.support.made_up_runs import header_of, made_up_run
 
 pytestmark = pytest.mark.unit
 

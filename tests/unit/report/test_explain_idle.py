@@ -10,7 +10,7 @@ import pytest
 from rtcore.results.folder import RunFolder
 from rtcore.results.rows import InferenceRow, TickRow
 from rtcore.scheduling.dispatch import Outcome, TickKind
-from tests.unit.report.test_explain import inference, run_of, says, text_of, tick, unanswered, without
+from tests.support.told_runs import inference, run_of, says, text_of, tick, unanswered, without
 
 pytestmark = pytest.mark.unit
 

@@ -14,7 +14,7 @@ from rtcore.report.halfblocks import half_blocks
 from rtcore.report.live import LiveFrame
 from rtcore.spaces import ObservationSpec
 from rtcore.watch.attached import WorldImage
-from tests.unit.report.test_live_and_table import header_of, made_up_run
+from tests.support.made_up_runs import header_of, made_up_run
 
 pytestmark = pytest.mark.unit
 

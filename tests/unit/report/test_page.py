@@ -8,42 +8,22 @@ import re
 import shutil
 import sys
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rtcore.cli.report import main as report
-from rtcore.config.run import make_config
-from rtcore.files.strict_json import write_json
 from rtcore.report.numbers import rows_of, with_workers
 from rtcore.report.page import charts as page_charts
 from rtcore.report.page import tables as page_tables
 from rtcore.report.page.build import build_page, run_names
 from rtcore.report.page.data import Samples
 from rtcore.results.folder import RunFolder, read_run
-from rtcore.results.out_folder import write_config
 from rtcore.scheduling.dispatch import Outcome, TickKind
-from rtcore.virtual.simulate import Simulation
+from tests.support.report_pages import Visible, call, simulated
 
 pytest.importorskip("plotly", reason="the page needs plotly: pip install 'rtcore[report]'")
 pytestmark = pytest.mark.unit
-
-FEW = {"latency": "lognormal:90,0.15", "workers": 7, "ticks": 400}
-
-
-def simulated(folder: Path, **fields: Any) -> Path:
-    """A run on the virtual clock, with the files that `rtcore-run --out` writes (no picture)."""
-    config = make_config(
-        clock="virtual", policy="synthetic", policy_args={"latency_ms": 100}, out=folder, **FEW | fields
-    )
-    write_config(folder, config, ["rtcore-run", "--out", str(folder)])
-    simulation = Simulation(config)
-    simulation.run()
-    simulation.close()
-    write_json(folder / "summary.json", simulation.summary())
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -57,44 +37,12 @@ def copied(whole: Path, tmp_path: Path) -> Path:
     return shutil.copytree(whole, tmp_path / "copy")
 
 
-def call(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as left:
-        report([str(argument) for argument in arguments])
-    assert isinstance(left.value.code, int)
-    return left.value.code
-
-
 def data_of(page: str) -> dict[str, Any]:
     """What the page's script is given."""
     found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
     assert found
     content: dict[str, Any] = json.loads(found.group(1))
     return content
-
-
-class Visible(HTMLParser):
-    """The text that a reader sees, and every address the page refers to."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.words: list[str] = []
-        self.addresses: list[str] = []
-        self.tags: list[str] = []
-        self._hidden = False
-        self.feed(page)
-        self.text = " ".join(" ".join(self.words).split())
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self._hidden = tag in ("script", "style")
-        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data")]
-
-    def handle_endtag(self, tag: str) -> None:
-        self._hidden = False
-
-    def handle_data(self, data: str) -> None:
-        if not self._hidden:
-            self.words.append(data)
 
 
 # -- the page ----------------------------------------------------------------------------------------------

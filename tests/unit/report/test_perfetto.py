@@ -15,49 +15,15 @@ from rtcore.report.perfetto import writer as perfetto
 from rtcore.report.perfetto.events import ANNOUNCE, JOB_SPAN, map_spool, windows, with_spans
 from rtcore.report.perfetto.writer import TRACE_FILE, convert_folder
 from rtcore.scheduling.dispatch import Outcome, TickKind
+from tests.support.made_up_trace import K, events, job, tick
 from tests.support.tracecheck import Parsed, parse
 
 pytestmark = pytest.mark.unit
-K = TraceKind
-
-
-def events(*rows):
-    """(kind, start_ns, end_ns, tick, worker, booked_tick, frame_seq, value); what is left out is -1, the value 0."""
-    table = np.zeros(len(rows), TRACE_EVENT.dtype)
-    for index, row in enumerate(rows):
-        filled = [*row, *(-1,) * (7 - len(row))][:7]
-        table[index] = (*filled, row[7] if len(row) > 7 else 0)
-    return table
 
 
 def spool(folder, **processes):
     for name, rows in processes.items():
         (folder / f"trace-{name}.events").write_bytes(spool_head() + rows.tobytes())
-
-
-def tick(number, at, *, worker=-1, booked=-1, first_use=0, frame=-1, kind=TickKind.ACTED):
-    """A tick of 70 ns as the env process writes it."""
-    return [
-        (K.TICK, at, at + 60, number, -1, -1, -1, kind),
-        (K.COLLECT, at, at + 10, number),
-        (K.DISPATCH, at + 10, at + 20, number, worker, booked, -1, first_use),
-        (K.BOOK, at + 20, at + 30, number),
-        (K.STEP, at + 30, at + 40, number),
-        (K.PUBLISH, at + 40, at + 50, number, -1, -1, frame),
-        (K.ACCOUNT, at + 50, at + 70, number),
-    ]
-
-
-def job(worker, booked, frame, at):
-    """A worker's job of 40 ns."""
-    about = (booked, worker, booked, frame)
-    return [
-        (K.WAIT_FRAME, at, at + 5, *about),
-        (K.READ, at + 5, at + 10, *about),
-        (K.INFER, at + 10, at + 30, *about),
-        (K.COMPUTE, at + 10, at + 25, *about),
-        (K.WRITE, at + 30, at + 40, *about),
-    ]
 
 
 def converted(folder, **processes) -> Parsed:

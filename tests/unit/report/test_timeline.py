@@ -21,7 +21,7 @@ from rtcore.report.timeline import (
 )
 from rtcore.results.run_record import RunRecord
 from rtcore.scheduling.dispatch import Outcome
-from tests.unit.report.test_live_and_table import POLICY, made_up_job, made_up_run
+from tests.support.made_up_runs import POLICY, made_up_job, made_up_run
 
 pytestmark = pytest.mark.unit
 

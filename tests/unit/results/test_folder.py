@@ -16,7 +16,7 @@ from rtcore.memory.counters import Distribution
 from rtcore.memory.layout import HISTOGRAM_BUCKETS
 from rtcore.report.page.data import Samples, quantile
 from rtcore.results.folder import read_run
-from tests.unit.report.test_page import Visible, call, simulated
+from tests.support.report_pages import Visible, call, simulated
 
 pytest.importorskip("plotly", reason="the page needs plotly: pip install 'rtcore[report]'")
 pytestmark = pytest.mark.unit
