@@ -247,7 +247,9 @@ class _Story:
         row = self.run.row_of.get(at)
         margin_ns = (row.start_ns if row is not None else self.run.deadline_ns(at)) - job.write_ns
         began = f"tick {at} {'began' if row is not None else 'was to begin (it did not run)'}"
-        if margin_ns >= 0:
+        if job.outcome is Outcome.ABSTAINED:
+            yield Fact("why", f"the policy gave no action this time; its answer was there at tick {job.resolved_tick}.")
+        elif margin_ns >= 0:
             yield Fact("answer", f"there in time, {span(margin_ns)} before {began}.")
         else:
             yield Fact("answer", f"too late: {span(-margin_ns)} after {began}.")
@@ -299,7 +301,6 @@ class _Story:
             Outcome.STALE_EPISODE: f"stale episode: not used, its episode was over (found at tick {at}).",
             Outcome.DROPPED_LATE: f"dropped at tick {at}: it was late, and on-late is drop.",
             Outcome.UNFINISHED: f"unfinished: the run ended at tick {at} before its tick came.",
-            Outcome.ABSTAINED: f"abstained: the policy gave no action this time (found at tick {at}).",
             Outcome.FEATURES_USED: "features used: its own action was not applied, but the head used its features.",
         }.get(job.outcome)
         if job.outcome is Outcome.SUPERSEDED:

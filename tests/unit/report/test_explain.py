@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rtcore.errors import ConfigError
-from rtcore.report.explain import explain_tick
+from rtcore.report.explain import causes_of, explain_tick
 from rtcore.results.folder import RunFolder
 from rtcore.results.rows import InferenceRow
 from rtcore.scheduling.dispatch import Outcome, TickKind
@@ -131,6 +131,14 @@ def test_a_superseded_answer_names_the_newer_one() -> None:
 def test_an_answer_dropped_for_being_late_says_so() -> None:
     text = text_of(missed(inference(17, took_ms=40, outcome=Outcome.DROPPED_LATE, at=22)), 20)
     says(text, "dropped at tick 22: it was late, and on-late is drop")
+
+
+def test_an_answer_without_an_action_is_why_its_tick_had_none_however_early_it_came() -> None:
+    run = run_of({20: tick(20, TickKind.IDLE)}, {17: inference(17, outcome=Outcome.ABSTAINED, at=20)})
+    why = "the policy gave no action this time; its answer was there at tick 20."
+    says(text_of(run, 20), f"why: {why}")
+    assert "in time" not in text_of(run, 20)
+    assert causes_of(run, [20]) == {20: f"worker 2: {why}"}
 
 
 def test_a_late_answer_whose_episode_is_over_says_so() -> None:
