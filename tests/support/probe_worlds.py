@@ -24,12 +24,33 @@ WORLDS: dict[str, type[UserRomEnv]] = {
     "catching": PokemonCatchingEnv,
 }
 NOTHING = 6
+#: Where the memory of a Pokemon game lies, from that of Red and Blue.
+POKEMON = {"pokemon-red": 0, "pokemon-blue": 0, "pokemon-yellow": -1}
 
 
 class Probe(probe.Probe):
     def make(self, world: str, **arguments: Any) -> Any:
         given: dict[str, Any] = {"rom": self.path, "known_roms": [self.known]}
         return WORLDS[world](**given | arguments)
+
+
+class PokemonProbe:
+    """A Pokemon world that begins with a memory of its own, whose addresses are said as of Red and Blue."""
+
+    def __init__(self, folder: Path, game: str, world: str, memory: dict[int, int], **arguments: Any) -> None:
+        probe = Probe(folder, game)
+        self.shift = POKEMON[game]
+        probe.save("first", world, {address + self.shift: value for address, value in memory.items()})
+        self.env = probe.make(world, states=probe.states, **arguments)
+
+    def write(self, address: int, value: int) -> None:
+        self.env.memory[address + self.shift] = value
+
+    def step(self) -> tuple[float, bool]:
+        """Reward and end of one frame."""
+        _, reward, terminated, truncated, self.info = self.env.step(NOTHING)
+        assert not truncated
+        return reward, terminated
 
 
 def poke(env: Any, values: dict[int, int]) -> None:

@@ -6,59 +6,43 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.probe_worlds import NOTHING, Probe
+from tests.support.probe_worlds import POKEMON, PokemonProbe
 
 pytestmark = pytest.mark.unit
 
 #: As the table of the reference code has them, written out: Red and Blue, first to sixth.
 MINE = (53612, 53656, 53700, 53744, 53788, 53832)
 THEIRS = (55461, 55505, 55549, 55593, 55637, 55681)
-SHIFT = {"pokemon-red": 0, "pokemon-blue": 0, "pokemon-yellow": -1}
 
 
-class Fight:
+class Fight(PokemonProbe):
     """A world in the middle of a battle: six against six, all at 10 points, after the first frame."""
 
-    def __init__(self, env, shift):
-        self.env, self.shift = env, shift
+    def __init__(self, folder, game, **arguments):
+        super().__init__(folder, game, "battles", {address + 1: 10 for address in MINE + THEIRS}, **arguments)
 
     def begin(self, mine=(10,) * 6, theirs=(10,) * 6):
         self.env.reset(seed=0)
-        self.set(mine, theirs)
-        return self.step()
-
-    def set(self, mine, theirs):
-        for addresses, points in ((MINE, mine), (THEIRS, theirs)):
-            for address, value in zip(addresses, points, strict=True):
-                self.env.memory[address + self.shift] = value >> 8
-                self.env.memory[address + self.shift + 1] = value & 255
-
-    def step(self):
-        _, reward, terminated, truncated, self.info = self.env.step(NOTHING)
-        assert not truncated
-        return reward, terminated
+        return self.after(mine, theirs)
 
     def after(self, mine, theirs):
-        self.set(mine, theirs)
+        for addresses, points in ((MINE, mine), (THEIRS, theirs)):
+            for address, value in zip(addresses, points, strict=True):
+                self.write(address, value >> 8)
+                self.write(address + 1, value & 255)
         return self.step()
 
 
-def make_fight(tmp_path_factory, game, **arguments):
-    probe = Probe(tmp_path_factory.mktemp(game), game)
-    probe.save("first", "battles", {address + SHIFT[game] + 1: 10 for address in MINE + THEIRS})
-    return Fight(probe.make("battles", states=probe.states, **arguments), SHIFT[game])
-
-
-@pytest.fixture(scope="module", params=["pokemon-red", "pokemon-blue", "pokemon-yellow"])
+@pytest.fixture(scope="module", params=POKEMON)
 def fight(request, tmp_path_factory):
-    fight = make_fight(tmp_path_factory, request.param)
+    fight = Fight(tmp_path_factory.mktemp("fight"), request.param)
     yield fight
     fight.env.close()
 
 
 @pytest.fixture(scope="module")
 def quirky(tmp_path_factory):
-    fight = make_fight(tmp_path_factory, "pokemon-red", reference_quirks=True)
+    fight = Fight(tmp_path_factory.mktemp("quirky"), "pokemon-red", reference_quirks=True)
     yield fight
     fight.env.close()
 

@@ -6,24 +6,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.probe_worlds import NOTHING, Probe
+from tests.support.probe_worlds import POKEMON, PokemonProbe
 
 pytestmark = pytest.mark.unit
 
 #: As the table of the reference code has them: Red and Blue.
 OWNED, BOX, BATTLE = range(0xD2F7, 0xD30A), 55936, 53335
-SHIFT = {"pokemon-red": 0, "pokemon-blue": 0, "pokemon-yellow": -1}
 LOST = 255  # -1 as a byte
 
 
-class Hunt:
+class Hunt(PokemonProbe):
     """A world in a battle against a wild Pokemon, with three in the box."""
 
-    def __init__(self, tmp_path_factory, game, **arguments):
-        probe = Probe(tmp_path_factory.mktemp(game), game)
-        self.shift = SHIFT[game]
-        probe.save("first", "catching", {BOX + self.shift: 3, BATTLE + self.shift: 1})
-        self.env = probe.make("catching", states=probe.states, **arguments)
+    def __init__(self, folder, game, **arguments):
+        super().__init__(folder, game, "catching", {BOX: 3, BATTLE: 1}, **arguments)
 
     def begin(self, **values):
         self.env.reset(seed=0)
@@ -31,28 +27,25 @@ class Hunt:
 
     def after(self, box=None, battle=None, owned=None):
         """Write what is given, run a frame, tell reward and end. `owned` is {number of the byte: value}."""
-        memory = self.env.memory
         if box is not None:
-            memory[BOX + self.shift] = box
+            self.write(BOX, box)
         if battle is not None:
-            memory[BATTLE + self.shift] = battle
+            self.write(BATTLE, battle)
         for place, value in (owned or {}).items():
-            memory[OWNED[place] + self.shift] = value
-        _, reward, terminated, truncated, self.info = self.env.step(NOTHING)
-        assert not truncated
-        return reward, terminated
+            self.write(OWNED[place], value)
+        return self.step()
 
 
-@pytest.fixture(scope="module", params=["pokemon-red", "pokemon-blue", "pokemon-yellow"])
+@pytest.fixture(scope="module", params=POKEMON)
 def hunt(request, tmp_path_factory):
-    hunt = Hunt(tmp_path_factory, request.param)
+    hunt = Hunt(tmp_path_factory.mktemp("hunt"), request.param)
     yield hunt
     hunt.env.close()
 
 
 @pytest.fixture(scope="module")
 def quirky(tmp_path_factory):
-    hunt = Hunt(tmp_path_factory, "pokemon-red", reference_quirks=True)
+    hunt = Hunt(tmp_path_factory.mktemp("quirky"), "pokemon-red", reference_quirks=True)
     yield hunt
     hunt.env.close()
 
@@ -75,7 +68,7 @@ def test_a_change_of_any_byte_of_the_notes_pays_one(hunt, place):
 @pytest.mark.parametrize("address", [OWNED[0] - 1, OWNED[18] + 1])
 def test_the_bytes_beside_the_notes_pay_nothing(hunt, address):
     hunt.begin()
-    hunt.env.memory[address + hunt.shift] = 0xFF
+    hunt.write(address, 0xFF)
     assert hunt.after() == (0.0, False)
 
 
