@@ -29,7 +29,7 @@ from rtcore_envs.states import (
 )
 from rtcore_envs.trial import try_rom
 
-#: A frame that takes longer never ends.
+#: An emulated frame that takes longer is taken for one that never ends.
 HANG_LIMIT_S = 20
 #: Ticks of the emulator without coming back to Python; some 20 ms.
 _FRAMES_AT_ONCE = 600

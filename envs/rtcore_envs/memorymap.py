@@ -28,7 +28,7 @@ class Place(NamedTuple):
 class MemoryMap:
     """Which places there are, for one cartridge in one machine.
 
-    PyBoy answers for places that are none, or reads those of another bank, without a word: whatever would be read
+    PyBoy answers for places that are none, or reads those of another bank, without an error: whatever would be read
     wrongly is refused here.
     """
 

@@ -1,6 +1,6 @@
 """Start states: moments of a game that episodes begin with, each tied to the exact ROM it was made with.
 
-PyBoy loads the state of another ROM without a word, and then hangs. So a start state is a file of our own around
+PyBoy loads the state of another ROM without an error, and then hangs. So a start state is a file of our own around
 PyBoy's: one line with a checksum of the rest, one line of JSON, the compressed state. Whatever is cut off or changed
 is noticed before an emulator sees it.
 """

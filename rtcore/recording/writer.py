@@ -83,7 +83,7 @@ def describe_run(
 
 
 class RecordingWriter:
-    """One recording, from its first row to its end. RecordError for whatever the disk refuses.
+    """One recording, from its first row to its end. RecordError for every write that the disk refuses.
 
     Rows are put where `room` says, then `took`. After an error nothing more is to be called but `abandon`.
     """
@@ -273,7 +273,7 @@ class _Table:
 
 @contextmanager
 def failing_as_ours(path: Path) -> Iterator[None]:
-    """What the disk refuses within the block is a RecordError that names the file and the reason."""
+    """In the block an error of the disk becomes a RecordError that names the file and the reason."""
     try:
         yield
     except (OSError, RuntimeError) as error:
@@ -324,7 +324,7 @@ def _end(text: str) -> np.bytes_:
 
 
 def reason_of(error: Exception) -> str:
-    """HDF5 says what the system said in the middle of a paragraph of its own."""
+    """The reason of an error of HDF5's: the system's message is in the middle of HDF5's own text."""
     found = re.search(r"errno = (\d+)", str(error))
     if found:
         return os.strerror(int(found.group(1)))

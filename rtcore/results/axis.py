@@ -17,7 +17,7 @@ class Due(Protocol):
 
 
 class TickAxis:
-    """Ties ticks to nanoseconds. `rows` in the order of their ticks; a stretched grid (`overrun`) is not even.
+    """Converts between ticks and nanoseconds. `rows` in order of their ticks; a stretched grid (`overrun`) is uneven.
 
     Between two rows time goes evenly, beyond the first and the last by the period. Without rows tick 0 is at 0 ns; a
     row that is out of order is left out.

@@ -28,7 +28,7 @@ _Row = TypeVar("_Row")
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run as its folder tells it. `notes`: what is missing, in sentences for the reader."""
+    """A run, as far as its folder says. `notes`: what is missing, in sentences for the reader."""
 
     path: Path
     about: dict[str, Any]  #: config.json: settings, command, versions, machine

@@ -1,6 +1,6 @@
 """The folder of a run, for the one run that writes there, and what it says of itself there when it begins.
 
-Nobody else writes there meanwhile, and nothing of an earlier run stays among its files.
+No other run writes there meanwhile, and no file of an earlier run stays among its files.
 
 An earlier run is removed, as `--out runs/latest` says again and again; one that learned is moved to `earlier/1`,
 `earlier/2`, ... with all its rows (ADR 15). Files that rtcore does not write are left alone.
@@ -37,7 +37,7 @@ COMPARE_FILE, COMPARE_PICTURE, COMPARE_VIDEO = "compare.json", "compare.png", "c
 #: Names of these folders: the schedules' own, that of one that staggers, and random play.
 STAGGERED, RANDOM = "staggered", "random"
 _COMPARED = (*STAGGERS, STAGGERED, RANDOM)
-#: What a run leaves, beside its checkpoints, which have a life of their own.
+#: What a run leaves, beside its checkpoints, which are kept apart.
 _FILES = (
     *("config.json", "summary.json", "actions.csv", "jobs.csv", "timeline.png", "learning_curve.png", "video.mp4"),
     *("trace.perfetto-trace", "trace-*.events", "report.html", "*.part"),
@@ -60,7 +60,7 @@ def compared_in(folder: Path) -> dict[str, Path]:
 
 
 class OutFolder:
-    """Take it, begin the run in it, release it when the last file is written. Death releases it, too."""
+    """`acquire` it, begin the run in it, `release` it after the last file. The process's death releases it, too."""
 
     def __init__(self, path: Path, command: list[str] | None = None) -> None:
         """`command`: what config.json says the run was started with, by default this program's words."""
@@ -69,7 +69,7 @@ class OutFolder:
         self._lock: TextIO | None = None
 
     def acquire(self) -> None:
-        """Make the folder, and keep others out of it. Nothing in it changes yet.
+        """Make the folder and lock it. Nothing in it changes yet.
 
         Raises:
             ConfigError: It cannot be made or written into, or another run, which is named, has it.

@@ -29,7 +29,7 @@ def _same(value: object) -> object:
 
 
 def _whole(text: str) -> int:
-    """A number that shared memory had: others are damage."""
+    """A number that fits into shared memory; ValueError for another, which is damage."""
     number = int(text)
     if not -1 <= number < 1 << 62:
         raise ValueError(text)

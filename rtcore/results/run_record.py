@@ -50,7 +50,7 @@ class Episode(NamedTuple):
 
 
 class Score(NamedTuple):
-    """What the ticks of a record paid: of every episode, the unfinished one included."""
+    """Sum of the rewards in a record, of every episode, the unfinished one included."""
 
     points: float = 0.0  #: sum of all rewards
     ticks: int = 0  #: in so many ticks
@@ -63,7 +63,7 @@ class Score(NamedTuple):
 
 
 class Episodes:
-    """The newest episodes, and how many there were before them, so that a week needs no more memory than an hour.
+    """The newest episodes, and how many there were before them, so that memory does not grow with the run.
 
     One thread adds; any may read.
     """
@@ -78,7 +78,7 @@ class Episodes:
         self._points_before = 0.0  #: of the episodes before the newest one, less what was paid before the first tick
 
     def see(self, header: FrameHeader) -> None:
-        """A tick, in order. One that is missing costs no points, unless it was the last of its episode."""
+        """A tick, in order. If one is missing the points stay right, unless it was the last of its episode."""
         before = self._newest
         if before is None:
             self._points_before = header.reward - header.episode_return
@@ -155,7 +155,7 @@ class RunRecord:
 
     @property
     def score(self) -> Score:
-        """What was paid so far."""
+        """The rewards so far."""
         return Score(self.episodes.points, self.num_ticks + self.lost_ticks, self.episodes.unfinished)
 
     @property
@@ -190,7 +190,7 @@ class RunRecord:
 
 
 class Drain:
-    """Reads a run's ring headers and job log as they grow. Rows the writer overtook are counted, not invented."""
+    """Reads a run's ring headers and job log as they grow. Rows overwritten before they were read are counted."""
 
     def __init__(
         self, shared: SharedRun, phase_seq: int, first_frame: int | None = None, first_job: int | None = None

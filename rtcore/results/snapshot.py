@@ -1,4 +1,4 @@
-"""Everything a run counts at this moment, out of its shared memory: for its own summary and for onlookers alike."""
+"""Everything a run counts at this moment, from its shared memory: for its summary, and for rtcore-top."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _worker(shared: SharedRun, about: RunDescription, index: int, with_memory: b
 def pss_mb(pid: int) -> float:
     """Proportional set size [MB]: private memory plus a fair share of what is shared. NaN if it cannot be read.
 
-    The kernel walks the process's page tables for it, which holds the process up for milliseconds.
+    The kernel walks the process's page tables for it, which stops the process for milliseconds.
     """
     if pid < 0:
         return math.nan

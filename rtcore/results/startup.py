@@ -1,4 +1,4 @@
-"""What a start is doing, for the screen while it lasts, and how long each part of it took, for the summary."""
+"""What a start is doing, as log lines while it lasts, and how long each part of it took, for the summary."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _log = logging.getLogger(__name__)
 
 #: For people: a text, or what makes it at the moment it is shown.
 Words = str | Callable[[], str]
-#: The screen changes this often while a start lasts.
+#: How often a line is logged while a start waits.
 _LOG_EVERY_NS = NS_PER_S
 
 
@@ -22,7 +22,7 @@ def text_of(words: Words) -> str:
 
 
 def start_thread(thread: threading.Thread) -> None:
-    """StartupError, in words, where a limit of processes leaves no room: it counts threads, too."""
+    """Start a thread. StartupError if the limit of processes, which counts threads as well, is reached."""
     try:
         thread.start()
     except RuntimeError as error:
@@ -42,7 +42,7 @@ class StartUp:
         self._times_ns: dict[str, int] = {}
 
     def enter(self, phase: str, line: str = "") -> None:
-        """From now on time is that phase's, one that was there before or a new one. `line`: said at once.
+        """From now on time is that phase's, one that was there before or a new one. `line`: logged at once.
 
         "": the start is over.
         """
@@ -54,7 +54,7 @@ class StartUp:
             self._log_line(line, now_ns)
 
     def waiting(self, doing: Words) -> None:
-        """Called over and over in a wait: says what is being done, once a second while nothing else is said."""
+        """Called again and again in a wait: logs what is being done, once a second while nothing else is logged."""
         now_ns = self._clock.now_ns()
         if self._phase and now_ns - self._logged_ns >= _LOG_EVERY_NS:
             self._log_line(f"{text_of(doing)}, {(now_ns - self._since_ns) // NS_PER_S} s", now_ns)

@@ -12,7 +12,7 @@ from rtcore.scheduling.jobs import JobRow
 #: Ticks of a stretch; and what is kept before and after it, to see what was usual, and how it ended.
 SIZE_TICKS = 64
 _CONTEXT_TICKS = 256
-#: Rows of a stretch are put away so much later: those of its jobs come after those of its ticks.
+#: A stretch is kept so many ticks later, because the rows of its jobs come after those of its ticks.
 _PATIENCE_TICKS = 2048
 
 
@@ -27,7 +27,7 @@ class Stretch(NamedTuple):
 
 
 class WorstStretch:
-    """Looks at each tick as it is recorded. `ticks`, `jobs`: the newest rows, as the record has them."""
+    """Checks each tick as it is recorded. `ticks`, `jobs`: the newest rows, as the record has them."""
 
     def __init__(self, ticks: deque[FrameHeader], jobs: deque[JobRow]) -> None:
         self._ticks = ticks
