@@ -37,6 +37,11 @@ class Batch(NamedTuple):
     None where all are equally likely. extras and state: what the policy gave with each action and what it carried into
     the decision, arrays (N, ...) by name; None for a policy that has none.
 
+    Of a policy with two speeds (else None): trunk_obs (N, *frame_shape), the frames that the features came from;
+    features_age (N,) int64, how many ticks older than obs they were, -1 where the trunk's base action was applied
+    (then both are the frame that it saw); actions_since (N, C, *action_shape), what was applied in these ticks, 0
+    behind. next_trunk_obs, next_features_age, next_actions_since: the same of the next decision.
+
     With n-step returns a row is up to n decisions: `reward`, `discount`, `num_ticks` of them all, `next_obs` and the
     two flags of the last, the rest of the first.
     """
@@ -63,16 +68,28 @@ class Batch(NamedTuple):
     probability: npt.NDArray[np.float64] | None = None
     extras: dict[str, npt.NDArray[Any]] | None = None
     state: dict[str, npt.NDArray[Any]] | None = None
+    trunk_obs: Observations | None = None
+    features_age: npt.NDArray[np.int64] | None = None
+    actions_since: npt.NDArray[Any] | None = None
+    next_trunk_obs: Observations | None = None
+    next_features_age: npt.NDArray[np.int64] | None = None
+    next_actions_since: npt.NDArray[Any] | None = None
 
 
-#: What is kept of a transition beside its frames, which stay in the ring. `follows`: it is the decision right after
+#: What is kept of a transition beside its frames, which stay in the ring. `oldest_seq`: the older of the frame that it
+#: saw and the one that its features came from. `follows`: it is the decision right after
 #: the one in the row before, in the same episode.
 _ROW = np.dtype(
     [
         ("obs_seq", np.int64),
+        ("oldest_seq", np.int64),
         ("next_obs_seq", np.int64),
         ("first_seq", np.int64),
         ("seq", np.int64),
+        ("features_seq", np.int64),
+        ("next_features_seq", np.int64),
+        ("features_age", np.int32),
+        ("next_features_age", np.int32),
         ("decision", np.int64),
         ("episode", np.int64),
         ("tick", np.int64),
@@ -107,6 +124,8 @@ class _Copied(NamedTuple):
     obs: npt.NDArray[Any]
     next_obs: npt.NDArray[Any]
     kept: npt.NDArray[Any] | None
+    trunk_obs: npt.NDArray[Any] | None
+    next_trunk_obs: npt.NDArray[Any] | None
 
 
 class TransitionReader:
@@ -124,6 +143,7 @@ class TransitionReader:
         builder: TransitionBuilder,
         first_frame: int = 0,
         history: History | None = None,
+        since_ticks: int = 0,
     ) -> None:
         """Of a run's ring; `Runtime.transitions` makes one.
 
@@ -134,6 +154,7 @@ class TransitionReader:
             builder: Makes transitions of ticks; its gamma is that of the samples.
             first_frame: Number of the first frame to read.
             history: How many older frames and actions a sample holds; None: none.
+            since_ticks: Of a policy with two speeds: how many actions `actions_since` has. 0: it has one speed.
 
         Raises:
             ConfigError: The ring is too small for that history.
@@ -152,7 +173,8 @@ class TransitionReader:
         self._rows = np.zeros(self._capacity, _ROW)
         self._actions = np.zeros((self._capacity, action.nbytes), np.uint8)
         # The action of each frame's tick, from which past actions are sampled. None without an `act_history`.
-        self._applied = np.zeros_like(self._actions) if self.history.act_history else None
+        self._since_ticks = since_ticks
+        self._applied = np.zeros_like(self._actions) if self.history.act_history or since_ticks else None
         # For `digest_with`: the digest of each frame in the ring, and the number of the frame it belongs to.
         self._digest: Callable[[npt.NDArray[Any]], npt.NDArray[Any]] | None = None
         self._digests: npt.NDArray[Any] = np.empty(0)
@@ -228,9 +250,14 @@ class TransitionReader:
         self._last_decision = -2 if ended else transition.decision
         self._rows[place] = (
             transition.obs_seq,
+            min(transition.obs_seq, features) if (features := transition.features_seq) >= 0 else transition.obs_seq,
             transition.next_obs_seq,
             transition.first_seq,
             transition.seq,
+            transition.features_seq,
+            transition.next_features_seq,
+            transition.features_age,
+            transition.next_features_age,
             transition.decision,
             transition.episode,
             transition.tick,
@@ -255,7 +282,7 @@ class TransitionReader:
         depth, rows, capacity = self.history.depth_frames, self._rows, self._capacity
         while self._first < self._end:
             row = rows[self._first % capacity]
-            if max(row["obs_seq"] - depth, row["first_seq"]) >= oldest:
+            if max(row["oldest_seq"] - depth, row["first_seq"]) >= oldest:
                 break
             self._first += 1
 
@@ -373,7 +400,12 @@ class TransitionReader:
         kept = None
         if self._ring.kept:
             kept = self._ring.gather_kept(self._rows["seq"][positions % self._capacity])
-        return _Copied(chain, obs, next_obs, kept)
+        trunk_obs = next_trunk_obs = None
+        if self._since_ticks:
+            rows, last_rows = self._rows[positions % self._capacity], self._rows[chain.last % self._capacity]
+            trunk_obs = self._frames_of(_trunk_seqs(rows, ""), rows["first_seq"])
+            next_trunk_obs = self._frames_of(_trunk_seqs(last_rows, "next_"), rows["first_seq"])
+        return _Copied(chain, obs, next_obs, kept, trunk_obs, next_trunk_obs)
 
     def _chain(self, positions: Places, n_step: int) -> _Chain:
         rows = self._rows[positions % self._capacity]
@@ -396,14 +428,17 @@ class TransitionReader:
         self, positions: Places, chain: _Chain, reuse: Batch | None = None
     ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         rows, last_rows = self._rows[positions % self._capacity], self._rows[chain.last % self._capacity]
-        obs_seqs, next_seqs = rows["obs_seq"], last_rows["next_obs_seq"]
-        if self.history.obs_history:
-            obs_seqs = self.history.frame_seqs(obs_seqs, rows["first_seq"])
-            next_seqs = self.history.frame_seqs(next_seqs, rows["first_seq"])
-        if self._digest is not None:
-            return self._digests_of(obs_seqs), self._digests_of(next_seqs)
         obs, next_obs = (None, None) if reuse is None else (_memory_of(reuse.obs), _memory_of(reuse.next_obs))
-        return self._ring.gather(obs_seqs, obs), self._ring.gather(next_seqs, next_obs)
+        return (
+            self._frames_of(rows["obs_seq"], rows["first_seq"], obs),
+            self._frames_of(last_rows["next_obs_seq"], rows["first_seq"], next_obs),
+        )
+
+    def _frames_of(self, seqs: Places, first_seqs: Places, memory: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
+        """Frames with the older ones that belong to them, or their digests; in `memory` if there is some."""
+        if self.history.obs_history:
+            seqs = self.history.frame_seqs(seqs, first_seqs)
+        return self._digests_of(seqs) if self._digest is not None else self._ring.gather(seqs, memory)
 
     def _digests_of(self, seqs: Places) -> npt.NDArray[Any]:
         """As `FrameRing.gather`, of the digests; missing ones are computed."""
@@ -420,14 +455,14 @@ class TransitionReader:
     def _lapped(self, positions: Places) -> npt.NDArray[np.bool_]:
         """The rows whose oldest frame the writer has begun to overwrite. To be called after the copies."""
         rows = self._rows[positions % self._capacity]
-        return self._ring.lapped(np.maximum(rows["obs_seq"] - self.history.obs_depth_frames, rows["first_seq"]))
+        return self._ring.lapped(np.maximum(rows["oldest_seq"] - self.history.obs_depth_frames, rows["first_seq"]))
 
     def _finished(self, copied: _Copied, positions: Places, prioritized: bool) -> Batch:
-        chain, obs, next_obs, kept = copied
+        chain, obs, next_obs, kept, trunk_obs, next_trunk_obs = copied
         places, last_places = positions % self._capacity, chain.last % self._capacity
         rows, last_rows = self._rows[places], self._rows[last_places]
         past = next_past = None
-        if self._applied is not None:
+        if self.history.act_history:
             past = self._past_actions(rows["obs_seq"], rows["first_seq"])
             next_past = self._past_actions(last_rows["next_obs_seq"], rows["first_seq"])
         return Batch(
@@ -453,7 +488,23 @@ class TransitionReader:
             probability=self._priorities.probability(places) if prioritized and self._priorities else None,
             extras=kept_arrays(kept, "extras"),
             state=kept_arrays(kept, "state"),
+            trunk_obs=None if trunk_obs is None else self._ring.unpack(trunk_obs),
+            features_age=rows["features_age"].astype(np.int64) if self._since_ticks else None,
+            actions_since=self._actions_since(rows, "") if self._since_ticks else None,
+            next_trunk_obs=None if next_trunk_obs is None else self._ring.unpack(next_trunk_obs),
+            next_features_age=last_rows["next_features_age"].astype(np.int64) if self._since_ticks else None,
+            next_actions_since=self._actions_since(last_rows, "next_") if self._since_ticks else None,
         )
+
+    def _actions_since(self, rows: npt.NDArray[Any], which: str) -> npt.NDArray[Any]:
+        """(N, C, *action_shape): what was applied at the ticks of the frames after that of the features."""
+        if self._applied is None:
+            raise RuntimeError("no past actions are kept: since_ticks is 0")
+        begin, end = _trunk_seqs(rows, which), rows[f"{which}obs_seq"]
+        seqs = begin[:, None] + np.arange(1, self._since_ticks + 1)
+        raw = self._applied[seqs % self._capacity]
+        raw[seqs > end[:, None]] = 0
+        return self._as_actions(raw)
 
     def _past_actions(self, seqs: Places, first_seqs: Places) -> npt.NDArray[Any]:
         applied = self._applied
@@ -464,6 +515,11 @@ class TransitionReader:
     def _as_actions(self, raw: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
         """(..., action_bytes) to (..., *action_shape)."""
         return raw.view(self._action.np_dtype).reshape(*raw.shape[:-1], *self._action.shape)
+
+
+def _trunk_seqs(rows: npt.NDArray[Any], which: str) -> Places:
+    """The frames that features came from: where there are none the frame that was seen. `which`: "" or "next_"."""
+    return np.where(rows[f"{which}features_seq"] >= 0, rows[f"{which}features_seq"], rows[f"{which}obs_seq"])
 
 
 def _put(part: _Copied, at: Places, whole: _Copied) -> None:

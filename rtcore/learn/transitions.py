@@ -28,6 +28,8 @@ class Transition(NamedTuple):
     `first_seq`: the first frame of the episode, or a newer one that is old enough for every history.
     `seq`: the frame of the tick at which it was first applied, with which what it came with is kept.
     `chunk_index`: which action of its answer it is. Those of one answer have `obs_seq` and `worker` in common.
+    `features_seq`, `features_age`: of a head's action the frame that its features came from, and how many ticks older
+    that is than `obs_seq`; -1 for any other. `next_features_seq`, `next_features_age`: the same of the next decision.
     `decision`: number of the decision in the run. Within an episode, the one numbered one higher followed directly.
     """
 
@@ -48,6 +50,10 @@ class Transition(NamedTuple):
     seq: int
     chunk_index: int
     decision: int
+    features_seq: int = -1
+    features_age: int = -1
+    next_features_seq: int = -1
+    next_features_age: int = -1
 
 
 @dataclass
@@ -62,13 +68,21 @@ class TransitionCounts:
     untaken_decisions: int = 0  #: complete, but overwritten before `TransitionReader.take` came to them
 
 
+class _Seen(NamedTuple):
+    """What a decision saw: its frame, and of a head's the one that its features came from, with its age [ticks]."""
+
+    obs_seq: int
+    features_seq: int = -1
+    features_age: int = -1
+
+
 @dataclass
 class _Open:
     """The decision that governs the present tick."""
 
     header: FrameHeader
     action: bytes
-    obs_seq: int
+    seen: _Seen
     decision: int
     reward: float = 0.0
     discount: float = 1.0
@@ -125,23 +139,23 @@ class TransitionBuilder:
             self._remember(header)
             return done
         if header.kind == TickKind.ACTED and not self._goes_on(header):
-            obs_seq = self._usable_seq_of(header.obs_tick)
+            seen = self._seen_by(header)
             if self._open is not None:
-                if obs_seq is None:
+                if seen is None:
                     self._drop_open()
                 else:
-                    done.append(self._close(obs_seq, terminated=False, truncated=False))
-            if obs_seq is None:
+                    done.append(self._close(seen, terminated=False, truncated=False))
+            if seen is None:
                 self.counts.lost_decisions += 1
             else:
-                self._open = _Open(header, action, obs_seq, self._decisions)
+                self._open = _Open(header, action, seen, self._decisions)
             self._decisions += 1
         self._add_reward(header)
         self._remember(header)
         if (header.terminated or header.truncated) and self._open is not None:
             terminated = bool(header.terminated)
-            next_seq = header.frame_seq if terminated else self._would_have_seen(header)
-            done.append(self._close(next_seq, terminated=terminated, truncated=not terminated))
+            seen = _Seen(header.frame_seq) if terminated else self._would_have_seen(header)
+            done.append(self._close(seen, terminated=terminated, truncated=not terminated))
         return done
 
     def skip(self, num_ticks: int) -> None:
@@ -171,7 +185,7 @@ class TransitionBuilder:
         decision.discount *= self.gamma
         decision.num_ticks += 1
 
-    def _close(self, next_obs_seq: int, *, terminated: bool, truncated: bool) -> Transition:
+    def _close(self, next_seen: _Seen, *, terminated: bool, truncated: bool) -> Transition:
         decision = self._open
         if decision is None:
             raise RuntimeError("no decision is open")
@@ -179,11 +193,11 @@ class TransitionBuilder:
         self.counts.transitions += 1
         header = decision.header
         return Transition(
-            obs_seq=decision.obs_seq,
+            obs_seq=decision.seen.obs_seq,
             action=decision.action,
             reward=decision.reward,
             discount=decision.discount,
-            next_obs_seq=next_obs_seq,
+            next_obs_seq=next_seen.obs_seq,
             terminated=terminated,
             truncated=truncated,
             tick=header.tick,
@@ -196,6 +210,10 @@ class TransitionBuilder:
             seq=header.frame_seq,
             chunk_index=header.chunk_index,
             decision=decision.decision,
+            features_seq=decision.seen.features_seq,
+            features_age=decision.seen.features_age,
+            next_features_seq=next_seen.features_seq,
+            next_features_age=next_seen.features_age,
         )
 
     def _drop_open(self) -> None:
@@ -216,6 +234,14 @@ class TransitionBuilder:
         while self._seqs[0][0] < header.tick - self.memory_ticks:
             self._seqs.popleft()
 
+    def _seen_by(self, header: FrameHeader) -> _Seen | None:
+        """What the decision saw that is applied at this tick; None if any of it is not to be had."""
+        obs_seq = self._usable_seq_of(header.obs_tick)
+        if obs_seq is None or header.features_tick < 0:
+            return None if obs_seq is None else _Seen(obs_seq)
+        features_seq = self._usable_seq_of(header.features_tick)
+        return None if features_seq is None else _Seen(obs_seq, features_seq, header.obs_tick - header.features_tick)
+
     def _usable_seq_of(self, tick: int) -> int | None:
         """The frame made at `tick`; None if it, or the history that goes with it, is not to be had."""
         seq = self._seq_of(tick)
@@ -232,10 +258,15 @@ class TransitionBuilder:
                 break
         return None
 
-    def _would_have_seen(self, last: FrameHeader) -> int:
-        """The frame that a decision at the tick after `last` would have seen, at the delay of the open one."""
+    def _would_have_seen(self, last: FrameHeader) -> _Seen:
+        """What a decision at the tick after `last` would have seen, at the delay of the open one."""
         decision = self._open
         delay_ticks = decision.header.tick - decision.header.obs_tick if decision is not None else 1
         wanted = last.tick + 1 - delay_ticks
-        # Ticks may have been skipped: the newest frame that is not newer than wanted, or the episode's first.
+        age = decision.seen.features_age if decision is not None else -1
+        obs_seq = self._newest_seq_at(wanted)
+        return _Seen(obs_seq) if age < 0 else _Seen(obs_seq, self._newest_seq_at(wanted - age), age)
+
+    def _newest_seq_at(self, wanted: int) -> int:
+        """Ticks may have been skipped: the newest frame that is not newer than wanted, or the episode's first."""
         return next((seq for tick, seq in reversed(self._seqs) if tick <= wanted), self._seqs[0][1])

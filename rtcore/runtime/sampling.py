@@ -45,6 +45,7 @@ class Sampling:
             builder=builder,
             first_frame=supervisor.run_first_frame,
             history=history,
+            since_ticks=shared.payload.needs.since_ticks if shared.payload is not None else 0,
         )
 
     def sample(

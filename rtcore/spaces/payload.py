@@ -169,6 +169,11 @@ class PolicyNeeds:
         )
 
     @property
+    def since_ticks(self) -> int:
+        """How many of the actions that were applied since the features' frame a head is told; 0: there is none."""
+        return self.committed_ticks if self.has_head else 0
+
+    @property
     def payload(self) -> Block:
         """What an answer carries behind its actions: extras, the new state, features."""
         return Block(

@@ -34,7 +34,7 @@ from rtcore.memory.ring import FrameRing
 from rtcore.memory.weights import ParamStore
 from rtcore.results.run_record import RunRecord
 from rtcore.results.summary import LearnerStats
-from rtcore.spaces import ActionSpec, ObservationSpec
+from rtcore.spaces import ActionSpec, ObservationSpec, PolicyNeeds
 
 _log = logging.getLogger(__name__)
 
@@ -61,6 +61,8 @@ class SimAgent(Protocol):
     def name(self) -> str: ...
     @property
     def store(self) -> ParamStore | None: ...
+    @property
+    def needs(self) -> PolicyNeeds: ...
     @property
     def observation(self) -> ObservationSpec: ...
     @property
@@ -251,6 +253,7 @@ class VirtualLearning:
             builder=TransitionBuilder(config.learning.gamma),
             first_frame=0,
             history=history,
+            since_ticks=agent.needs.since_ticks,
         )
         self.learners = VirtualLearners(
             config.learning, agent.learners(self.master, self.replay, teacher), self.replay, updates_before=updates

@@ -6,6 +6,7 @@ No process, no clock: the learner process, the sequential modes' worker and the 
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
@@ -19,6 +20,7 @@ from torch.nn import functional
 from rtcore.config.groups import LearningSettings
 from rtcore.errors import ConfigError, PolicyError
 from rtcore.learn.replay_memory import Batch
+from rtcore.memory.history import History
 from rtcore.memory.master import STOPPED_BY, Commit, MasterState, Slot
 from rtcore.memory.tensors import ParamManifest
 from rtcore.memory.weights import ParamStore
@@ -32,6 +34,8 @@ BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 
 class Replay(Protocol):
     """Source of transitions: `rtcore.learn.replay_memory.TransitionReader`."""
+
+    history: History
 
     def __len__(self) -> int: ...
     def sample(self, batch_size: int, rng: np.random.Generator, *, n_step: int = 1) -> Batch: ...
@@ -118,6 +122,31 @@ def _digested(digest: Callable[[Tensor], Tensor], frames: Tensor) -> npt.NDArray
     return digest(frames).cpu().numpy()
 
 
+class Seen(NamedTuple):
+    """What decisions saw, of a batch of B: as `Batch` has it, in tensors."""
+
+    obs: Any
+    past_actions: Tensor | None = None
+    trunk_obs: Any = None
+    features_age: Tensor | None = None
+    actions_since: Tensor | None = None
+
+
+def refuse_what_carries(module: nn.Module, settings: LearningSettings, has_past_actions: bool) -> None:
+    """ConfigError for a policy whose values depend on more than a learner of this package gives it."""
+    what = "a carried state (initial_state())" if callable(getattr(module, "initial_state", None)) else ""
+    if "context" in inspect.signature(module.forward).parameters:
+        what = "a context"
+    if callable(getattr(module, "think", None)) and (settings.learn == "imitate" or has_past_actions):
+        what = "two speeds, with " + ("learn=imitate" if settings.learn == "imitate" else "act_history")
+    if what:
+        raise ConfigError(
+            f"learn={settings.learn}: the policy has {what}, which this learner does not train; expected one that "
+            "takes the observation, and with act_history the past actions. Learn it with a trainer of your own, from "
+            "Runtime.sample or Runtime.take (docs/embedding.md)"
+        )
+
+
 class FlatModule:
     """A network whose trainable parameters are views of one flat float32 tensor, and its gradients of another.
 
@@ -149,10 +178,21 @@ class FlatModule:
             if name not in trainable:
                 parameter.requires_grad_(False)
 
-    def values(self, obs: Tensor | dict[str, Tensor], past_actions: Tensor | None) -> Tensor:
-        """(B, num_actions) float32."""
-        output: Tensor = self.module(obs) if past_actions is None else self.module(obs, past_actions)
-        return output.float()
+    def values(self, seen: Seen) -> tuple[Tensor, Tensor | None]:
+        """Values of the actions, (B, num_actions) float32, and of two speeds those of the trunk's base action.
+
+        Those of a head where it acted, of the trunk where its base action was applied.
+        """
+        if seen.features_age is None:
+            inputs = (seen.obs,) if seen.past_actions is None else (seen.obs, seen.past_actions)
+            output: Any = self.module(*inputs)
+            # Extras come behind it.
+            return (output[0] if isinstance(output, tuple) else output).float(), None
+        module: Any = self.module
+        features, base = module.think(seen.trunk_obs)[:2]
+        acted = module.act(seen.obs, features, seen.features_age.clamp(min=0), seen.actions_since)
+        acted = acted[0] if isinstance(acted, tuple) else acted
+        return torch.where(seen.features_age.unsqueeze(1) < 0, base, acted).float(), base.float()
 
 
 class DqnLearner:
@@ -180,6 +220,7 @@ class DqnLearner:
         device: str = "cpu",
     ) -> None:
         check_learnable(action)
+        refuse_what_carries(module, settings, replay.history.act_history > 0)
         self.settings = settings
         self.master = master
         self._replay = replay
@@ -222,31 +263,40 @@ class DqnLearner:
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """The loss, with a gradient; TD error and value of the action of each row, (B,) each."""
-        taken, targets = self._forward(batch)
-        return functional.smooth_l1_loss(taken, targets), (taken - targets).abs().detach(), taken.detach()
+        taken, base_taken, targets = self._forward(batch)
+        loss = functional.smooth_l1_loss(taken, targets)
+        if base_taken is not None:
+            # What the trunk alone would have thought of the action: its base action acts where the head is late.
+            loss = loss + functional.smooth_l1_loss(base_taken, targets)
+        return loss, (taken - targets).abs().detach(), taken.detach()
 
-    def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Values of the actions taken, with a gradient, and their targets, without: (B,) each."""
-        next_obs, next_past = self._tensor(batch.next_obs), self._tensor(batch.next_past_actions)
+    def _forward(self, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Values of the actions taken and those of the trunk alone, with a gradient, and their targets: (B,) each."""
+        following = self._seen(batch, "next_")
         with torch.no_grad():
-            chooser = self._online.values(next_obs, next_past) if self.settings.double_dqn else None
-            next_values = bootstrap_values(self._target.values(next_obs, next_past), chooser)
+            chooser = self._online.values(following)[0] if self.settings.double_dqn else None
+            next_values = bootstrap_values(self._target.values(following)[0], chooser)
             targets = td_targets(
                 self._tensor(batch.reward), self._tensor(batch.discount), self._tensor(batch.terminated), next_values
             )
-        values = self._values_of(batch)
-        index = self._tensor(batch.action).long() - self._first_action
-        return values.gather(1, index.reshape(-1, 1)).squeeze(1), targets
+        values, base = self._values_of(batch)
+        index = (self._tensor(batch.action).long() - self._first_action).reshape(-1, 1)
+        base_taken = None if base is None else base.gather(1, index).squeeze(1)
+        return values.gather(1, index).squeeze(1), base_taken, targets
 
-    def _values_of(self, batch: Batch) -> Tensor:
-        """Values for the observations of the decisions, (B, num_actions), with a gradient."""
-        values = self._online.values(self._tensor(batch.obs), self._tensor(batch.past_actions))
+    def _seen(self, batch: Batch, which: str) -> Seen:
+        """What the decisions of a batch saw, or (`which` = "next_") those after them."""
+        return Seen(*(self._tensor(getattr(batch, f"{which}{name}")) for name in Seen._fields))
+
+    def _values_of(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Values for what the decisions saw, (B, num_actions), with a gradient: as `FlatModule.values`."""
+        values, base = self._online.values(self._seen(batch, ""))
         if values.shape != (len(batch.reward), self._num_actions):
             raise PolicyError(
                 f"the policy's module returned shape {tuple(values.shape)} for a batch of {len(batch.reward)}; "
                 f"expected {(len(batch.reward), self._num_actions)}. It has to keep the batch dimension"
             )
-        return values
+        return values, base
 
     def _tensor(self, array: npt.NDArray[Any] | dict[str, npt.NDArray[Any]] | None) -> Any:
         """On this learner's device; frames of a Dict world part by part."""

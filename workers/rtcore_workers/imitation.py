@@ -28,7 +28,7 @@ class Imitator(DqnLearner):
         self._teacher = teacher
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        outputs = self._values_of(batch)
+        outputs, _ = self._values_of(batch)
         wanted = self._tensor(self._teacher(batch.tick - batch.delay_ticks)).long().reshape(-1) - self._first_action
         differs = (outputs.argmax(dim=1) != wanted).float()
         # Cross entropy does not depend on the mean of the outputs, which would drift without a penalty.

@@ -102,7 +102,13 @@ def make_learner(
     history = History.of(config.history)
     builder = TransitionBuilder(config.learning.gamma)
     replay = TransitionReader(
-        ring=shared.ring, action=action, phase_seq=phase_seq, builder=builder, first_frame=first_frame, history=history
+        ring=shared.ring,
+        action=action,
+        phase_seq=phase_seq,
+        builder=builder,
+        first_frame=first_frame,
+        history=history,
+        since_ticks=shared.payload.needs.since_ticks if shared.payload is not None else 0,
     )
     networks = [
         build_network(

@@ -21,7 +21,7 @@ from rtcore.memory.history import History
 from rtcore.memory.master import Floats, MasterState
 from rtcore.memory.tensors import ParamManifest
 from rtcore.memory.weights import ParamStore
-from rtcore.spaces import ActionSpec, ObservationSpec
+from rtcore.spaces import ActionSpec, ObservationSpec, PolicyNeeds
 from rtcore_workers.malloc import keep_freed_memory
 from rtcore_workers.policies import (
     ExploringPolicy,
@@ -56,6 +56,11 @@ class Agent:
     store: ParamStore | None = None
     head: Policy | None = None
     head_weights: SharedWeights | None = None
+
+    @property
+    def needs(self) -> PolicyNeeds:
+        """What the policy takes and gives beside frame and action."""
+        return self.policy.needs
 
     def learners(
         self, master: MasterState, replay: TransitionReader, teacher: TeacherAnswers | None = None

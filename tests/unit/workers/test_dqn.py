@@ -14,6 +14,7 @@ from torch import nn
 from rtcore.config.groups import LearningSettings
 from rtcore.errors import ConfigError, PolicyError
 from rtcore.learn.replay_memory import Batch
+from rtcore.memory.history import History
 from rtcore.memory.master import MasterState, Slot
 from rtcore.memory.tensors import ParamManifest, ParamTensor
 from rtcore.spaces import ActionSpec
@@ -21,6 +22,7 @@ from rtcore_workers.dqn import (
     Adam,
     DqnLearner,
     FlatModule,
+    Seen,
     bootstrap_values,
     check_learnable,
     clip_,
@@ -78,13 +80,15 @@ def batch_of(rng: np.random.Generator, size: int, **fixed: Any) -> Batch:
         "terminated": rng.random(size) < 0.3,
         "truncated": rng.random(size) < 0.3,
         **dict.fromkeys(("tick", "num_ticks", "delay_ticks", "policy_version", "worker", "num_decisions"), zeros),
-        **dict.fromkeys(("episode", "row", "decision"), zeros),
+        **dict.fromkeys(("episode", "row", "decision", "chunk_index"), zeros),
     }
     return Batch(**{**fields, **fixed})
 
 
 class Replay:
     """Batches drawn from the generator that the learner brings."""
+
+    history = History()
 
     def __init__(self, **fixed: Any) -> None:
         self.fixed = fixed
@@ -370,7 +374,7 @@ def test_weights_that_share_their_memory_follow_the_master_together_and_their_gr
     assert [tensor.names for tensor in manifest.tensors] == [("0.weight", "1.weight")]
     flat = FlatModule(tied(), manifest, with_grads=True)
     flat.weights[:4] = torch.tensor([2.0, 0.0, 0.0, 2.0])
-    out = flat.values(torch.tensor([[1.0, 3.0]]), None)
+    out = flat.values(Seen(torch.tensor([[1.0, 3.0]])))[0]
     assert out.tolist() == [[4.0, 12.0]]
     out.sum().backward()  # type: ignore[no-untyped-call]
     assert flat.grads[:4].tolist() == [4.0, 12.0, 4.0, 12.0]
@@ -404,6 +408,6 @@ def test_a_tiny_world_is_solved() -> None:
         made.update()
     with torch.no_grad():
         made._read_master()
-        best = made._online.values(torch.from_numpy(eye), None).max(1)
+        best = made._online.values(Seen(torch.from_numpy(eye)))[0].max(1)
     assert best.indices.tolist() == [2] * NUM_STATES
     assert best.values.tolist() == pytest.approx([0.9 ** (NUM_STATES - 1 - i) for i in range(NUM_STATES)], abs=0.05)
