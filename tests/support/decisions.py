@@ -133,6 +133,7 @@ def oracle(rows: Sequence[Any], gamma: float, discount_rewards: bool, *, chunks:
                     "seq": header.frame_seq,
                     "chunk_index": header.chunk_index,
                     "decision": first_decision + number,
+                    **dict.fromkeys(("features_seq", "features_age", "next_features_seq", "next_features_age"), -1),
                 }
             )
     return found

@@ -86,7 +86,7 @@ def new_ring(num_slots):
     return [FrameRing(buffer, layout, (4,), "<i4") for _ in range(2)]
 
 
-def header_at(tick, *, episode=0, kind=TickKind.ACTED, delay=2, terminated=0, phase_seq=3):
+def header_at(tick, *, episode=0, kind=TickKind.ACTED, delay=2, terminated=0, phase_seq=3, features_tick=-1):
     fields = dict.fromkeys(FRAME_HEADER.fields, 0) | {
         "tick": tick,
         "episode": episode,
@@ -96,6 +96,7 @@ def header_at(tick, *, episode=0, kind=TickKind.ACTED, delay=2, terminated=0, ph
         "due_tick": tick,
         "terminated": terminated,
         "phase_seq": phase_seq,
+        "features_tick": features_tick,
     }
     return FrameHeader(**fields)
 
@@ -129,6 +130,50 @@ def test_a_batch_holds_the_frames_and_the_actions_of_its_decisions_also_when_the
             assert batch.tick.min() >= tick - 16
     assert reader.counts.lost_ticks == 0
     assert len(reader) <= 16
+
+
+def two_speeds_at(tick):
+    """A head's action from features that are 2 or 3 ticks older than its frame; at every 5th tick the trunk's own."""
+    kind = TickKind.RESET if tick == 0 else TickKind.LEAD_IN if tick < 6 else TickKind.ACTED
+    if tick % 5 == 0:
+        return header_at(tick, kind=kind, delay=4)
+    return header_at(tick, kind=kind, delay=1, features_tick=tick - 1 - age_at(tick))
+
+
+def age_at(tick):
+    return np.where(tick % 5 == 0, -1, 2 + tick % 2)
+
+
+def test_a_batch_of_two_speeds_holds_both_frames_and_what_was_applied_between_them():
+    writer, ring = new_ring(16)
+    reader = TransitionReader(ring, ACTION, 3, TransitionBuilder(0.5), since_ticks=4)
+    rng = np.random.default_rng(0)
+    for tick in range(100):
+        publish(writer, two_speeds_at(tick))
+        reader.update()
+        if not len(reader):
+            continue
+        batch = reader.sample(8, rng, n_step=1 + tick % 2)
+        for ticks, what in ((batch.tick, ""), (batch.tick + batch.num_ticks, "next_")):
+            obs, age = getattr(batch, f"{what}obs"), age_at(ticks)
+            assert (obs[:, 0] == ticks - np.where(age < 0, 4, 1)).all()
+            assert (getattr(batch, f"{what}features_age") == age).all()
+            assert (getattr(batch, f"{what}trunk_obs") == obs - np.maximum(age, 0)[:, None]).all()
+            since = obs[:, :1] - np.maximum(age, 0)[:, None] + np.arange(1, 5)
+            expected = np.where(since <= obs[:, :1], since, 0) / 1000
+            assert getattr(batch, f"{what}actions_since") == pytest.approx(np.stack([expected, -expected], axis=2))
+    assert reader.counts.lost_ticks == 0
+    assert set(batch.features_age.tolist()) <= {-1, 2, 3}
+
+
+def test_a_policy_of_one_speed_has_none_of_it():
+    writer, ring = new_ring(16)
+    reader = TransitionReader(ring, ACTION, 3, TransitionBuilder(0.5))
+    for tick in range(10):
+        publish(writer, header_at(tick, kind=episode_kinds(tick)))
+    reader.update()
+    batch = reader.sample(2, np.random.default_rng(0))
+    assert all(getattr(batch, name) is None for name in batch._fields if "trunk" in name or "since" in name)
 
 
 def test_a_reader_that_was_away_for_a_whole_ring_counts_what_it_lost_and_goes_on():
