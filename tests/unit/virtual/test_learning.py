@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from rtcore.cli.run import main
 from rtcore.config.run import make_config
@@ -313,3 +315,34 @@ def test_events_are_written_unless_they_are_not_wanted(ran, tmp_path: Path, caps
 def test_a_run_whose_learning_stopped_is_said_to_have_failed(tmp_path: Path, capsys):
     assert rtcore_run([*WORDS, "--out", str(tmp_path), "--env-args", "pay=3e38"]) == 1
     assert "not finite" in capsys.readouterr().out
+
+
+class GlancesAndThinks(nn.Module):
+    """Two speeds for the world of signs: the head sees the newest sign, the trunk an old one."""
+
+    def __init__(self, observation_space, action_space):
+        super().__init__()
+        self.trunk = nn.Sequential(nn.Linear(2, 16), nn.Tanh())
+        self.base = nn.Linear(16, 3)
+        self.head = nn.Sequential(nn.Linear(2 + 16 + 1, 32), nn.Tanh(), nn.Linear(32, 3))
+
+    def think(self, observation):
+        features = self.trunk(observation)
+        return features, self.base(features)
+
+    def act(self, observation, features, age_ticks, past_actions):
+        age = age_ticks.float().unsqueeze(1) / 10
+        return self.head(torch.cat([observation, features, age], dim=1))
+
+
+def test_both_parts_of_a_policy_with_two_speeds_are_learned_and_go_on_from_a_checkpoint(tmp_path):
+    late = EASY | {"latency": "constant:55", "workers": 6, "ticks": 1400, "epsilon_ticks": 700, "seed": 1}
+    alone = run(policy="mlp", **late)
+    both = run(policy=f"{__name__}:GlancesAndThinks", out=tmp_path, **late)
+    assert np.mean(returns_of(both)[-3:]) > 1.2 * np.mean(returns_of(alone)[-3:])
+    of_head = [header for header in both.record.ticks if header.features_tick >= 0]
+    assert len(of_head) > 0.9 * len(acted_headers(both))
+    drawn, saved = GlancesAndThinks(None, None).state_dict(), load_state(tmp_path)
+    assert saved.weights.keys() == drawn.keys()
+    further = run(policy=f"{__name__}:GlancesAndThinks", out=tmp_path, resume=tmp_path, **(late | {"ticks": 250}))
+    assert np.mean(returns_of(further)) > np.mean(returns_of(alone)[-3:])
