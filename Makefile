@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-# Four rows for two cores: half of them wait, for a run's ticks or for what ends (tests/conftest.py has the order).
+# Three rows for two cores: at times each waits, for a run's ticks or for what ends (tests/conftest.py has the order).
 SIDE_BY_SIDE := -n 3
 
 .PHONY: help install run test test-slow test-all check bench docs roms image clean
@@ -23,11 +23,11 @@ $(STAMP): pyproject.toml constraints.txt
 run: install     ## a game played twice by a trained network that takes 100 ms: 15 s by one worker, 15 s by staggered ones
 	$(BIN)/rtcore-run --env-id rtcore/Catch-v0 --policy trained --policy-args pad_ms=100 --compare sequential --duration 15 --out runs/latest
 
-test: install    ## the tests, without the slow ones: ten minutes or so
+test: install    ## the tests, without the slow ones: eight minutes or so
 	$(BIN)/python -m pytest -m "not slow" $(SIDE_BY_SIDE)
 
 # In two rows: most of them are one program each, and compute all the time.
-test-slow: install  ## the slow tests, without those of a container image: ten minutes
+test-slow: install  ## the slow tests, without those of a container image: a quarter of an hour
 	$(BIN)/python -m pytest -m "slow and not image" -n 2
 
 test-all: install  ## every test, the slow ones and those of a container image too

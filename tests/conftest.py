@@ -14,7 +14,11 @@ import pytest
 from rtcore.report.log import lines_to
 
 #: Start first: those that come last would be waited for.
-_LONGEST = ("test_realtime_env.py", "test_bad_input.py", "test_endings.py", "test_kills.py", "test_damaged_files.py")
+_LONGEST = (
+    *("test_examples.py", "test_runtime.py", "test_bad_input.py", "test_learning.py", "test_realtime_env.py"),
+    *("test_policy_processes.py", "test_ends.py", "test_kills.py", "test_world_ends.py", "test_recording_runs.py"),
+    "test_damaged_files.py",
+)
 
 
 # What a helper asserts is shown with its values, as in a test.
