@@ -26,6 +26,7 @@ from rtcore_workers.dqn import (
     bootstrap_values,
     check_learnable,
     clip_,
+    refuse_what_carries,
     td_targets,
 )
 from rtcore_workers.weights.shared import manifest_of as shared_manifest_of
@@ -127,6 +128,40 @@ def learner(replay: Replay, publish: Any = None, **changes: Any) -> tuple[DqnLea
 
 
 # -- targets -----------------------------------------------------------------------------------------------------
+
+
+class Recurrent(nn.Linear):
+    def initial_state(self) -> torch.Tensor:
+        return torch.zeros(1)
+
+
+class AsksForContext(nn.Linear):
+    def forward(self, x: Any, context: Any = None) -> Any:
+        return super().forward(x)
+
+
+class TwoSpeeds(nn.Linear):
+    def think(self, x: Any) -> Any:
+        return x, self(x)
+
+
+@pytest.mark.parametrize(
+    ("kind", "learn", "has_past_actions", "what"),
+    [
+        (Recurrent, "dqn", False, r"a carried state \(initial_state\(\)\)"),
+        (AsksForContext, "dqn", False, "a context"),
+        (TwoSpeeds, "imitate", False, "two speeds, with learn=imitate"),
+        (TwoSpeeds, "dqn", True, "two speeds, with act_history"),
+    ],
+)
+def test_a_policy_that_needs_more_than_the_learner_gives_it_is_refused(
+    kind: Any, learn: Any, has_past_actions: bool, what: str
+) -> None:
+    settings = LearningSettings(learn=learn)
+    with pytest.raises(ConfigError, match=f"learn={learn}: the policy has {what}.*Runtime.sample"):
+        refuse_what_carries(kind(2, 2), settings, has_past_actions)
+    refuse_what_carries(nn.Linear(2, 2), settings, has_past_actions)
+    refuse_what_carries(TwoSpeeds(2, 2), LearningSettings(learn="dqn"), False)
 
 
 def test_a_target_bootstraps_from_what_goes_on_or_was_cut_off_and_from_nothing_that_terminated() -> None:

@@ -146,6 +146,15 @@ def test_a_policy_may_ask_whether_its_context_has_a_field():
     assert act(load("LooksBeforeItReads")) == [2, 2]
 
 
+def compiled(observation_space: Any, action_space: Any) -> Any:
+    return torch.compile(TellsWords(observation_space, action_space), backend="eager")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_compiled_module_asks_as_the_one_that_was_compiled():
+    assert act(load("compiled"), tick=7, worker=1, delay_ticks=4) == [8, 3]
+
+
 # -- extras ----------------------------------------------------------------------------------------------------------
 
 

@@ -361,6 +361,7 @@ def is_policy_itself(found: Any) -> bool:
 
 
 def _function_of(policy: Any, part: Part) -> Callable[..., Any]:
+    policy = getattr(policy, "_orig_mod", policy)  # of torch.compile, whose own signature says nothing
     method = getattr(policy, _METHODS[part], None)
     return method if callable(method) else policy  # type: ignore[no-any-return]
 
