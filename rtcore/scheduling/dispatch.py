@@ -224,11 +224,13 @@ class Dispatcher:
         self._num_taken = taken_seq + 1
         if job.worker == self._head:
             due_tick, features_tick = job.due_tick, self._features_tick
-            self._offer_of_head(Offer(job, answer, due_tick, tick, taken_seq, due_tick, features_tick), tick)
+            self._offer_of_head(
+                Offer(job, answer, due_tick, tick, taken_seq, first_tick=due_tick, features_tick=features_tick), tick
+            )
             return
         due_tick = job.due_tick if job.hold else tick
         first_tick = self._after_frame(answer.obs_tick, due_tick) if self._from_frame else due_tick
-        offer = Offer(job, answer, due_tick, tick, taken_seq, first_tick)
+        offer = Offer(job, answer, due_tick, tick, taken_seq, first_tick=first_tick)
         if answer.abstained:
             self._forget_due(job, self._last_tick(job))
             self._end_unapplied(offer, Outcome.ABSTAINED, tick)

@@ -6,11 +6,12 @@ A new mode is a name in `OnMissing`, what acts in `StandIn.choose`, and what can
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Literal
 
 from rtcore.scheduling.dispatch import Known, Source
+
+if TYPE_CHECKING:
+    import numpy as np
 
 OnMissing = Literal["noop", "repeat", "random"]
 #: Keeps these random numbers apart from others that are drawn from the same seed.
@@ -35,6 +36,8 @@ class StandIn:
 
     def begin(self, seed: int) -> None:
         """Draw from `seed` anew."""
+        import numpy as np  # noqa: PLC0415 - the name of a mode, which help texts show, needs it not
+
         self._rng = np.random.default_rng(np.random.SeedSequence([seed, _STREAM]))
 
     def choose(self, last_action: Any) -> tuple[Any, Source]:

@@ -11,8 +11,8 @@ pytestmark = pytest.mark.unit
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ("rtcore", "workers/rtcore_workers", "envs/rtcore_envs")
-#: Calls that take no keywords: `struct`'s pack_into (`_pack` is one) and h5py's own layer below its datasets.
-NO_KEYWORDS = {"self._pack", "h5.h5d.create"}
+#: Calls that take no keywords: `struct`'s pack and pack_into, and h5py's own layer below its datasets.
+NO_KEYWORDS = {"self._pack", "_WORDS.pack", "h5.h5d.create"}
 MOST = 5
 
 
