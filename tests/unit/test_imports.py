@@ -32,7 +32,7 @@ except SystemExit as end:
     assert not end.code, end.code
 """
 PROGRAMS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-#: The program about worlds names them in its help text: they are Gymnasium's. It also has its output beside its options.
+#: The program about worlds names them in its help text: they are Gymnasium's. Its output stands beside its options.
 FOR_WORLDS = {"gymnasium", "numpy", "rich"}
 
 
