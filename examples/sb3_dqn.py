@@ -25,7 +25,7 @@ def make_policy(observation_space: Any, action_space: Any) -> torch.nn.Module:
     """For the workers and for `learn`: DQN with settings of one's own."""
     return rtcore.sb3.policy(
         *(DQN, "MlpPolicy", observation_space, action_space),
-        **{"gamma": 0.95, "learning_rate": 1e-3, "batch_size": 64, "learning_starts": 200},
+        **{"gamma": 0.95, "learning_rate": 1e-3, "batch_size": 64, "learning_starts": 100},
         **{"train_freq": 1, "target_update_interval": 500, "exploration_fraction": 0.6},
     )
 
