@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ImageDraw
 
-from rtcore.report.video.picture import DIM, TEXT, UNLIT, cut, font, quantity
+from rtcore.report.video.picture import DIM, TEXT, UNLIT, cut, font, quantity, shares_of
 from rtcore.spaces import ActionSpec
 
 #: Room for an action: width and height.
@@ -123,12 +123,9 @@ class Bars:
         if self._hidden:
             pen.text((x, y + HEIGHT), cut(f"and {self._hidden} elements more", 31), DIM, font(10), anchor="ls")
         height = HEIGHT - 12
-        span = np.maximum(self._high - self._low, 1e-12)
-        zero = (np.clip(0.0, self._low, self._high) - self._low) / span
-        value = zero
+        zero = value = shares_of(np.clip(0.0, self._low, self._high), self._low, self._high)
         if action is not None:
-            elements = action.ravel()[: len(span)].astype(np.float64)
-            value = np.clip((elements - self._low) / span, 0.0, 1.0)
+            value = shares_of(action.ravel()[: len(zero)].astype(np.float64), self._low, self._high)
         for index, (start, end) in enumerate(zip(zero.tolist(), value.tolist(), strict=True)):
             left, width = x + index * self._pitch, max(0, self._pitch - 4)
             pen.rectangle((left, y, left + width, y + height), UNLIT)

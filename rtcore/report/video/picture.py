@@ -201,9 +201,7 @@ class BarsPicture:
     def draw(self, frame: npt.NDArray[Any]) -> Pixels:
         values = self.values(frame)[: self._shown]
         low, high = self._low[: self._shown], self._high[: self._shown]
-        span = np.where(high > low, high - low, 1.0)
-        zero = (np.clip(0.0, low, high) - low) / span
-        ends = np.nan_to_num(np.clip((values - low) / span, 0.0, 1.0), nan=0.0)
+        zero, ends = shares_of(np.clip(0.0, low, high), low, high), shares_of(values, low, high)
         image = self._still.copy()
         pen = ImageDraw.Draw(image)
         (self._draw_rows if self._as_rows else self._draw_columns)(pen, values, zero, ends)
@@ -240,6 +238,11 @@ class BarsPicture:
             lower, upper = (bottom - round(at * (bottom - top)) for at in sorted(place))
             left = column * pitch
             pen.rectangle((left, upper, left + max(0, pitch - 2), lower), RUN_COLOURS[5])
+
+
+def shares_of(values: Numbers, low: Numbers, high: Numbers) -> Numbers:
+    """Where each value lies between its bounds: 0 at the lower, 1 at the upper. What is no number lies at 0."""
+    return np.nan_to_num(np.clip((values - low) / np.where(high > low, high - low, 1.0), 0.0, 1.0), nan=0.0)
 
 
 def _element_names(name: str, spec: ArraySpec) -> list[str]:
