@@ -124,21 +124,33 @@ class Calling:
         """
         if self.is_plain and not isinstance(result, (tuple, list)):
             return result, _NOTHING
-        names = [*(["features"] if self.part == "trunk" else []), "action", *(["state"] if self.has_state else [])]
+        names = self._names
         items = list(result) if isinstance(result, (tuple, list)) else [result]
         extras: Mapping[str, Any] = _NOTHING
         if len(items) == len(names) + 1 and isinstance(items[-1], Mapping):
             extras = items.pop()
         if len(items) != len(names) or (extras is _NOTHING and len(names) == 1 and items[0] is not result):
             raise self._not_as_expected(result, names)
-        if extras.keys() != set(self.needs.extras.names):
+        if extras.keys() != self._extras.keys():
             raise self._wrong_extras(extras, self.needs.extras.names)
-        found = {f"extras.{name}": value for name, value in extras.items()}
+        found = {place: extras[name] for name, place in self._extras.items()}
+        if len(names) == 1:
+            return items[0], found
         by_name = dict(zip(names, items, strict=True))
         for what in ("state", "features"):
             if what in by_name:
                 found |= {f"{what}.{name}": value for name, value in leaves(what, by_name[what]).items()}
         return by_name["action"], found
+
+    @cached_property
+    def _names(self) -> list[str]:
+        """What it returns, in this order; extras may come last."""
+        return [*(["features"] if self.part == "trunk" else []), "action", *(["state"] if self.has_state else [])]
+
+    @cached_property
+    def _extras(self) -> dict[str, str]:
+        """Each extra's name in the payload."""
+        return {name: f"extras.{name}" for name in self.needs.extras.names}
 
     @cached_property
     def is_plain(self) -> bool:

@@ -201,7 +201,8 @@ class CpuExecutor:
                 action, returned = self._calling.parts_of(self._call())
                 for outlet in self._outlets:
                     leaf = _fitting(self._calling, outlet, _dense(outlet.name, returned[outlet.name]))
-                    outlet.target[...] = leaf.detach().numpy().reshape(outlet.target.shape)
+                    # NumPy leaves out an axis of 1 in front, as that of the batch is.
+                    outlet.target[...] = (leaf.detach() if leaf.requires_grad else leaf).numpy()
                 return _plain_output(action).numpy()
         except RuntimeError as error:
             self._mode, note = _mode_after(error, self._mode)
@@ -231,7 +232,7 @@ class CallableExecutor(CpuExecutor):
         action, returned = self._calling.parts_of(result)
         for outlet in self._outlets:
             leaf = _fitting(self._calling, outlet, np.asarray(returned[outlet.name]))
-            outlet.target[...] = leaf.reshape(outlet.target.shape)
+            outlet.target[...] = leaf
         if action is None:
             return None
         output = np.asarray(action)
@@ -470,7 +471,7 @@ def _dense(name: str, leaf: Any) -> Tensor:
 
 def _fitting(calling: Calling, outlet: _Outlet, leaf: Any) -> Any:
     """The array, if it is as it was declared."""
-    if leaf.dtype != outlet.dtype or tuple(leaf.shape) not in outlet.shapes:
+    if leaf.dtype != outlet.dtype or leaf.shape not in outlet.shapes:
         got, expected = (str(kind).removeprefix("torch.") for kind in (leaf.dtype, outlet.dtype))
         raise calling.misfit(outlet.name, (tuple(leaf.shape), got), (outlet.shapes[0], expected))
     return leaf
