@@ -11,7 +11,10 @@ frame and the action that was chosen on it, and d = 0 is the newest frame. In rt
 - staggered: as many workers as there are ticks of delay, an action of that age at each tick
 - chunks: the state is rolled forward by the actions that govern until the chunk is due (`context.committed`), and the
   chunk planned from there; replanned every d steps, so that those actions are facts
-- head: the same controller on the newest frame, which is what the quick part of a policy of two speeds sees
+- head: a policy of two speeds: staggered trunk workers with that delay, and a head that looks at the newest frame
+
+Then `rtcore/SetPointCartPole-v0`, where a place to be at is to be read from a picture, at a delay of 5: the quick part
+does not see the picture, the slow one is late.
 """
 
 from __future__ import annotations
@@ -23,11 +26,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor, nn
 
 from rtcore.config.run import RuntimeConfig
 from rtcore.virtual.simulate import Simulation
+from rtcore_envs.cartpole import PICTURE_SHAPE
 
 States = npt.NDArray[np.float64]
 Actions = npt.NDArray[np.int64]
@@ -84,17 +90,74 @@ class ScriptedChunks:
         return chunk
 
 
+class ScriptedTwoSpeed(nn.Module):
+    """The controller as a head, which needs nothing of its trunk; the trunk's own action is late."""
+
+    def __init__(self, observation_space: Any, action_space: Any) -> None:
+        super().__init__()
+
+    def think(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.zeros(1, 1), _balanced(observation)
+
+    def act(self, observation: Tensor, features: Tensor, age_ticks: Tensor, past_actions: Tensor) -> Tensor:
+        return _balanced(observation)
+
+
+class ScriptedSetPoint(nn.Module):
+    """One look at all of it: the place in the picture, and the state. `blind`: it does not see the picture."""
+
+    def __init__(self, observation_space: Any, action_space: Any, blind: bool = False) -> None:
+        super().__init__()
+        self.blind = blind
+
+    def forward(self, observation: dict[str, Tensor]) -> Tensor:
+        place = torch.zeros(1) if self.blind else _place_in(observation["picture"])
+        return _steered(observation["state"], place)
+
+
+class ScriptedTwoSpeedSetPoint(nn.Module):
+    """The trunk reads the place from the picture, the head goes there on the newest state."""
+
+    def __init__(self, observation_space: Any, action_space: Any) -> None:
+        super().__init__()
+
+    def think(self, observation: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        place = _place_in(observation["picture"])
+        return place.unsqueeze(1), _steered(observation["state"], place)
+
+    def act(self, observation: dict[str, Tensor], features: Tensor, age_ticks: Tensor, past_actions: Tensor) -> Tensor:
+        return _steered(observation["state"], features[:, 0])
+
+
+def _balanced(states: Tensor) -> Tensor:
+    """`controlled`, (1,)."""
+    return torch.from_numpy(controlled(states.double().numpy()))
+
+
+def _steered(states: Tensor, place: Tensor) -> Tensor:
+    """A controller that also goes to a place on the track, (1,)."""
+    far = torch.clamp(states[:, 0] - place, -1.0, 1.0)
+    return ((0.18 * far + 0.2 * states[:, 1] + states[:, 2] + 0.35 * states[:, 3]) > 0).long()
+
+
+def _place_in(picture: Tensor) -> Tensor:
+    """Where the bar is, (1,) [m]: the mean of its columns."""
+    bar = picture[:, 0].float()
+    columns = torch.arange(PICTURE_SHAPE[1])
+    return ((bar * columns).sum(dim=1) / bar.sum(dim=1) / (PICTURE_SHAPE[1] - 1) * 2 - 1) * 2.4
+
+
 # -- through the loop --------------------------------------------------------------------------------------------
 
 
 def settings_of(kind: str, delay: int) -> dict[str, Any]:
     """Settings of a run of that kind. An inference takes as long as its delay says."""
-    ticks = 1 if kind == "head" else delay + 1
-    common: dict[str, Any] = {"policy": "benchmarks.pushed_cartpole:scripted_single", "latency": _constant(ticks)}
+    policy = "ScriptedTwoSpeed" if kind == "head" else "scripted_single"
+    common = {"policy": f"benchmarks.pushed_cartpole:{policy}", "latency": _constant(delay + 1)}
     if kind == "sequential":
         return common | {"stagger": "sequential", "workers": 1}
     if kind != "chunks":
-        return common | {"workers": ticks}
+        return common | {"workers": delay + 1}
     # Done a tick before it is due, when the next one is booked: what lies between the two is a fact by then.
     horizon = 3 * delay + 2
     return {
@@ -114,20 +177,33 @@ def _constant(ticks: int) -> str:
 
 def played(kind: str, delay: int, num_episodes: int, *, seed: int = 0) -> float:
     """Mean steps of that many episodes through schedule, dispatcher and tick loop."""
-    config = RuntimeConfig(
-        env_id=ENV_ID,
-        env_args={"push_std": PUSH_STD},
-        clock="virtual",
-        on_missing="repeat",
-        ticks=num_episodes * (MOST_STEPS + 32),
+    ticks = num_episodes * (MOST_STEPS + 32)
+    return _mean_return(num_episodes, env_id=ENV_ID, ticks=ticks, seed=seed, **settings_of(kind, delay))
+
+
+def set_point_score(kind: str, num_episodes: int, *, delay: int = 5, seed: int = 0) -> float:
+    """Mean steps of 1,000 near the place. `kind`: zero delay, trunk alone, head alone, both."""
+    policy = "ScriptedTwoSpeedSetPoint" if kind == "both" else "ScriptedSetPoint"
+    ticks = delay + 1 if kind in ("trunk alone", "both") else 1
+    return _mean_return(
+        num_episodes,
+        env_id="rtcore/SetPointCartPole-v0",
+        policy=f"benchmarks.pushed_cartpole:{policy}",
+        policy_args={"blind": True} if kind == "head alone" else {},
+        latency=_constant(ticks),
+        workers=ticks,
+        ticks=num_episodes * 1100,
         seed=seed,
-        **settings_of(kind, delay),
     )
+
+
+def _mean_return(num_episodes: int, **settings: Any) -> float:
+    config = RuntimeConfig(env_args={"push_std": PUSH_STD}, clock="virtual", on_missing="repeat", **settings)
     simulation = Simulation(config)
     episodes = simulation.record.episodes
     simulation.run(lambda _: episodes.count >= num_episodes)
     simulation.close()
-    return float(np.mean([episode.num_ticks for episode in episodes.newest()]))
+    return float(np.mean([episode.total_reward for episode in episodes.newest()]))
 
 
 # -- calculated --------------------------------------------------------------------------------------------------
@@ -205,6 +281,10 @@ def main() -> None:
         shown.add_row(
             str(delay), *(f"{cell.played:.0f} ({cell.calculated:.0f}){'' if cell.agrees else ' !'}" for cell in row)
         )
+    console.print(shown)
+    kinds = ("zero delay", "trunk alone", "head alone", "both")
+    shown = Table(*kinds, title="mean steps of 1,000 near the set-point, d = 5")
+    shown.add_row(*(f"{set_point_score(kind, 10):.0f}" for kind in kinds))
     console.print(shown)
 
 
