@@ -124,15 +124,24 @@ class RecorderLoop:
         self._reported_ns = self._wrote_ns = clock.now_ns()
         self._flushed = writer.written
         self._soon = False
+        self._is_orphan = False
 
     def run(self) -> None:
-        """Until the order to end: then everything is closed."""
+        """Until the order to end: then everything is closed.
+
+        If the supervisor is gone, what there is is kept, as unfinished: the env process may tick on for a moment, and
+        nobody knows what the run came to.
+        """
         try:
             while not self._must_end():
                 self._reader.collect(self._report)
                 self._flush_now_and_then()
                 self._report()
             self._reader.collect(self._report)
+            if self._is_orphan:
+                self._writer.flush(everything=True)
+                self._writer.abandon()
+                return
             note = finish(self._writer, self._reporting())
         except RtcoreError as error:
             self._channel.post(Recorded(self._writer.counts, failed_with=str(error)))
@@ -145,7 +154,7 @@ class RecorderLoop:
         try:
             message = self._channel.receive(self._pause_s)
         except ChannelError:  # the supervisor has ended
-            self._soon = True
+            self._is_orphan = True
             return True
         self._soon = isinstance(message, End) and message.soon
         return message is not None

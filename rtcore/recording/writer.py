@@ -184,7 +184,7 @@ class RecordingWriter:
             self._bytes = self.path.stat().st_size
 
     def abandon(self) -> None:
-        """After an error: let go of the file. It stays as it was flushed last, and unfinished."""
+        """After an error, or without a supervisor: let go of the file. It stays as it was flushed last, unfinished."""
         let_go_of(self._file)
 
     def _tick_values(self, name: str, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
