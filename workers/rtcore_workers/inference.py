@@ -44,7 +44,7 @@ from rtcore.realtime import keep_off
 from rtcore.scheduling.jobs import Job
 from rtcore.spaces import ActionSpec, ObservationCheck
 from rtcore_workers.malloc import keep_freed_memory
-from rtcore_workers.policies import ExploringPolicy, Policy, fill_chunks, load_policy
+from rtcore_workers.policies import ExploringPolicy, Policy, PolicyInfo, fill_chunks, policy_of
 
 if TYPE_CHECKING:
     from rtcore_workers.learner import LearningTurn
@@ -55,24 +55,34 @@ _WARM_UP_NS = 1_000_000_000
 
 def main(boot: WorkerBoot, channel: Channel) -> None:
     """Process entry."""
-    run, index, observation, action = boot.run, boot.index, boot.observation, boot.action
-    config, is_head = run.config, index == run.head_place
-    shared = SharedRun.attach(boot.run_id, boot.layout, observation)
+    run, index = boot.run, boot.index
+    shared = SharedRun.attach(boot.run_id, boot.layout, boot.observation)
     shared.worker_status[index]["heartbeat_ns"] = MonotonicClock.now_ns()
-    if config.host.env_cpu is not None:
-        keep_off(config.host.env_cpu)
-    policy: Policy = load_policy(
-        config.agent.policy,
-        dict(config.agent.policy_args),
-        observation,
-        action,
-        seed=config.world.seed,
-        worker_index=index,
-        device=run.device_of(index),
-        chunk=config.agent.policy_chunk,
-        extras=config.agent.policy_extras,
-        committed_ticks=config.agent.context_ticks,
-        history=History.of(config.history),
+    if run.config.host.env_cpu is not None:
+        keep_off(run.config.host.env_cpu)
+    policy = _make_policy(boot, channel, shared)
+    worker = _make_worker(boot, channel, shared, policy)
+    # On a GPU the first inference compiles and allocates. And what `auto` begins its search from must be a usual one.
+    is_first_of_auto = run.config.schedule.workers == "auto" and index == 0
+    at_least = 2 if is_first_of_auto or policy.info.device.startswith("cuda") else 1
+    warmup_ns = worker.warm_up(run.config.timing.warmup, at_least)
+    gc.collect()
+    gc.freeze()
+    ready = _ready(policy.info, warmup_ns)
+    worker.be_ready()
+    channel.send(ready)
+    worker.serve()
+
+
+def _make_policy(boot: WorkerBoot, channel: Channel, shared: SharedRun) -> Policy:
+    """The policy on the run's weights, with the memory that it needs, exploring if the run does."""
+    config, is_head = boot.run.config, boot.index == boot.run.head_place
+    policy: Policy = policy_of(
+        config,
+        boot.observation,
+        boot.action,
+        worker_index=boot.index,
+        device=boot.run.device_of(boot.index),
         share=partial(_share, boot, channel, shared),
         is_head=is_head,
     )
@@ -84,45 +94,50 @@ def main(boot: WorkerBoot, channel: Channel) -> None:
     keep_freed_memory()
     if config.explores:
         epsilon = EpsilonSchedule.of(config.exploration, boot.ticks_before)
-        policy = ExploringPolicy(policy, action, config.world.seed, epsilon, config.exploration.explore_ticks)
+        policy = ExploringPolicy(policy, boot.action, config.world.seed, epsilon, config.exploration.explore_ticks)
     if not is_head:  # which gives one action at a time
         policy = fill_chunks(policy, config.agent.chunk_rest, boot.noop)
+    return policy
+
+
+def _make_worker(boot: WorkerBoot, channel: Channel, shared: SharedRun, policy: Policy) -> Worker:
+    run, config, index = boot.run, boot.run.config, boot.index
     wake_ups = attach_semaphore(boot.run_id, index)
-    waiting = make_waiting(run.wait, wake_ups, config.memory.spin_us * NS_PER_US, run.period_ns)
     worker = Worker(
-        run=run, index=index, generation=boot.generation, shared=shared, waiting=waiting, policy=policy, action=action
+        run=run,
+        index=index,
+        generation=boot.generation,
+        shared=shared,
+        waiting=make_waiting(run.wait, wake_ups, config.memory.spin_us * NS_PER_US, run.period_ns),
+        policy=policy,
+        action=boot.action,
     )
     worker.entropy = boot.entropy
     count = shared.worker_status[index].add
     worker.watch = ObservationCheck(
-        observation, MonotonicClock(), count, lambda what: channel.post(LeavesItsSpace(what))
+        boot.observation, MonotonicClock(), count, lambda what: channel.post(LeavesItsSpace(what))
     )
-    worker.tell = lambda what: channel.post(PolicyRaised(what))
-    if config.learning.learn is not None and config.learning.mode != "async" and not is_head:
+    worker.report_error = lambda what: channel.post(PolicyRaised(what))
+    if config.learning.learn is not None and config.learning.mode != "async" and index != run.head_place:
         from rtcore_workers.learner import LearningTurn  # noqa: PLC0415 - imports torch
 
-        worker.learning = LearningTurn(config, boot.run_id, shared, observation, action)
+        worker.learning = LearningTurn(config, boot.run_id, shared, boot.observation, boot.action)
     worker.count_on(boot.run_phase_seq)
-    # On a GPU the first inference compiles and allocates. And what `auto` begins its search from must be a usual one.
-    is_first_of_auto = config.schedule.workers == "auto" and index == 0
-    at_least = 2 if is_first_of_auto or policy.info.device.startswith("cuda") else 1
-    warmup_ns = worker.warm_up(config.timing.warmup, at_least)
-    gc.collect()
-    gc.freeze()
-    ready = WorkerReady(
-        policy=policy.info.describe(),
-        synthetic=policy.info.synthetic,
-        pad_ms=policy.info.pad_ms,
-        num_parameters=policy.info.num_parameters,
-        device=policy.info.device,
-        notes=list(policy.info.notes),
-        mps=_mps(policy.info.device),
-        num_gpus=_num_gpus(policy.info.device),
+    return worker
+
+
+def _ready(info: PolicyInfo, warmup_ns: list[int]) -> WorkerReady:
+    return WorkerReady(
+        policy=info.describe(),
+        synthetic=info.synthetic,
+        pad_ms=info.pad_ms,
+        num_parameters=info.num_parameters,
+        device=info.device,
+        notes=list(info.notes),
+        mps=_mps(info.device),
+        num_gpus=_num_gpus(info.device),
         warmup_ns=warmup_ns,
     )
-    worker.be_ready()
-    channel.send(ready)
-    worker.serve()
 
 
 def _share(boot: WorkerBoot, channel: Channel, shared: SharedRun, build: Any, plain: bool) -> Any:
@@ -228,7 +243,7 @@ class Worker:
             self._stage = ContextStage(policy.context, policy.needs.context(action))
         self._goes_on_after_errors = config.agent.on_policy_error == "miss"
         #: Tells the supervisor what the policy raised, the first time.
-        self.tell: Callable[[str], object] = lambda what: None
+        self.report_error: Callable[[str], object] = lambda what: None
         self._has_told = False
         self._actions = np.zeros((config.agent.chunk, *action.shape), action.dtype)
         # A head gives one action at a time, in a slot that has room for a chunk.
@@ -374,7 +389,7 @@ class Worker:
             self._status.add("policy_errors")
             if not self._has_told:
                 self._has_told = True
-                self.tell(words_of(culprit))
+                self.report_error(words_of(culprit))
 
     def _trace_answer(self, job: Job, header: FrameHeader, start_ns: int, read_ns: int, infer_end_ns: int) -> None:
         """What this worker did from the end of its last job to now. After the answer is out: it delays nothing."""

@@ -29,7 +29,7 @@ from rtcore.realtime import keep_off
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore_workers.dqn import DqnLearner, Gradient, Update, copy_untrained
 from rtcore_workers.malloc import keep_freed_memory
-from rtcore_workers.policies import build_network
+from rtcore_workers.policies import network_of
 
 #: Longest sleep without a heartbeat.
 _BEAT_NS = 100 * NS_PER_MS
@@ -110,17 +110,7 @@ def make_learner(
         history=history,
         since_ticks=shared.payload.needs.since_ticks if shared.payload is not None else 0,
     )
-    networks = [
-        build_network(
-            config.agent.policy,
-            dict(config.agent.policy_args),
-            observation,
-            action,
-            seed=config.world.seed,
-            history=history,
-        )
-        for _ in range(2)
-    ]
+    networks = [network_of(config, observation, action) for _ in range(2)]
     for network in networks:
         copy_untrained(network, store)
     device = learner_device(config.agent.device)

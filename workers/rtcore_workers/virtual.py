@@ -17,7 +17,6 @@ from rtcore.learn.checkpoint import Arrays
 from rtcore.learn.exploration import EpsilonSchedule
 from rtcore.learn.replay_memory import TransitionReader
 from rtcore.learn.teacher import TeacherAnswers
-from rtcore.memory.history import History
 from rtcore.memory.master import Floats, MasterState
 from rtcore.memory.tensors import ParamManifest
 from rtcore.memory.weights import ParamStore
@@ -27,9 +26,9 @@ from rtcore_workers.policies import (
     ExploringPolicy,
     PaddedPolicy,
     Policy,
-    build_network,
     fill_chunks,
-    load_policy,
+    network_of,
+    policy_of,
 )
 
 if TYPE_CHECKING:
@@ -88,8 +87,8 @@ class Agent:
 
         make = DqnLearner if teacher is None else partial(Imitator, teacher.at)
         return make(
-            module=_network(config, self.observation, self.action),
-            target_module=_network(config, self.observation, self.action),
+            module=network_of(config, self.observation, self.action),
+            target_module=network_of(config, self.observation, self.action),
             manifest=manifest,
             master=master,
             replay=replay,
@@ -122,20 +121,8 @@ def build_agent(
     keep_freed_memory()
 
     def load(*, is_head: bool) -> Policy:
-        return load_policy(
-            config.agent.policy,
-            dict(config.agent.policy_args),
-            observation,
-            action,
-            seed=config.world.seed,
-            worker_index=0,
-            device=config.agent.device,
-            chunk=config.agent.policy_chunk,
-            extras=config.agent.policy_extras,
-            committed_ticks=config.agent.context_ticks,
-            clock=clock,
-            history=History.of(config.history),
-            is_head=is_head,
+        return policy_of(
+            config, observation, action, worker_index=0, device=config.agent.device, clock=clock, is_head=is_head
         )
 
     policy = load(is_head=False)
@@ -196,14 +183,3 @@ def _network_of(policy: Policy) -> nn.Module | None:
     """The network that a policy runs, None if there is none."""
     inner = policy.inner if isinstance(policy, PaddedPolicy) else policy
     return getattr(inner, "module", None)
-
-
-def _network(config: RuntimeConfig, observation: ObservationSpec, action: ActionSpec) -> nn.Module:
-    return build_network(
-        config.agent.policy,
-        dict(config.agent.policy_args),
-        observation,
-        action,
-        seed=config.world.seed,
-        history=History.of(config.history),
-    )

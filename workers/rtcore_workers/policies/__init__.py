@@ -33,6 +33,7 @@ from rtcore_workers.policies.synthetic import LatencyModel, SyntheticPolicy, dra
 if TYPE_CHECKING:
     from torch import nn
 
+    from rtcore.config.run import RuntimeConfig
     from rtcore_workers.weights.shared import Weights
 
     Build = Callable[[], tuple[nn.Module, str]]
@@ -53,6 +54,8 @@ __all__ = [
     "draw_latency_ns",
     "fill_chunks",
     "load_policy",
+    "network_of",
+    "policy_of",
 ]
 
 #: Built-in policies with a network: their factories, by name.
@@ -111,6 +114,34 @@ def check_named(name: str, args: Mapping[str, object]) -> tuple[dict[str, object
     elif name == "synthetic":
         LatencyModel.from_args(rest)
     return rest, pad_ms
+
+
+def policy_of(config: RuntimeConfig, observation: ObservationSpec, action: ActionSpec, **place: Any) -> Policy:
+    """The policy that a run's settings name. `place`: arguments of `load_policy` that differ by worker."""
+    return load_policy(
+        config.agent.policy,
+        dict(config.agent.policy_args),
+        observation,
+        action,
+        seed=config.world.seed,
+        chunk=config.agent.policy_chunk,
+        history=History.of(config.history),
+        extras=config.agent.policy_extras,
+        committed_ticks=config.agent.context_ticks,
+        **place,
+    )
+
+
+def network_of(config: RuntimeConfig, observation: ObservationSpec, action: ActionSpec) -> nn.Module:
+    """The network of that policy, to learn with."""
+    return build_network(
+        config.agent.policy,
+        dict(config.agent.policy_args),
+        observation,
+        action,
+        seed=config.world.seed,
+        history=History.of(config.history),
+    )
 
 
 def load_policy(
