@@ -280,7 +280,7 @@ class Supervisor:
                 self.wait_until(workers.has_weights, "worker 0", limit_s, lambda: "worker 0 is making the weights")
         waiting = partial(workers.places.waiting, indices)
         self.wait_until(lambda: not waiting(), lambda: f"worker {waiting()[0]}", limit_s, doing)
-        self.policy_info = workers.info(0) or {}
+        self.policy_info |= workers.info(0) or {}
         for index in indices:
             workers.set_up(index, True)
 
@@ -294,6 +294,7 @@ class Supervisor:
         workers.start(place)
         self.wait_until(lambda: not workers.places.waiting((place,)), "the head", self.config.faults.startup_timeout_s)
         workers.set_up(place, True)
+        self.policy_info["head"] = place
 
     def retire(self, index: int) -> None:
         """Let a worker that the plan does not need go."""

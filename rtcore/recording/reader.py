@@ -98,6 +98,8 @@ class Recording:
         self.action = ActionSpec.from_json(self.world["action"])
         #: What came with each applied action: extras, and the state that the policy carried into its decision.
         self.kept = Block.from_json(json.loads(about["kept"])) if "kept" in about else Block()
+        #: Index of the worker that was the head; -1: the policy had one speed.
+        self.head = int(json.loads(about["policy"]).get("head", -1)) if "policy" in about else -1
         self.rate_hz = rate_from(str(about["rate_hz"]))
         self.first_frame_seq = int(about["first_frame_seq"])
         self.first_log_seq = int(about["first_log_seq"])

@@ -203,7 +203,7 @@ class Dispatcher:
         self._jobs[job.worker] = job
         if job.worker == self._head:
             self._features_tick = features_tick
-            self._due.append((job.due_tick, job.due_tick))
+            self._due.appendleft((job.due_tick, job.due_tick))  # the next tick: before all others
             return
         if self._lead_in_until is None:
             self._lead_in_until = job.due_tick

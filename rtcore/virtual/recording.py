@@ -30,12 +30,12 @@ class VirtualRecording:
         config: RuntimeConfig,
         world: GymnasiumWorld,
         ring: FrameRing,
-        policy: str,
+        policy: dict[str, Any],
         rate_hz: Fraction,
     ) -> None:
-        """RtcoreError if the file cannot be made."""
+        """`policy`: as in `Runtime.header`. RtcoreError if the file cannot be made."""
         out = config.output.out or Path()
-        about = describe_run(config, describe(world, config).to_header(), {"policy": policy}, rate_hz)
+        about = describe_run(config, describe(world, config).to_header(), policy, rate_hz)
         self._path = out / FOLDER / TICKS_FILE
         self._end = UNFINISHED
         self._is_open = True

@@ -397,7 +397,8 @@ class Simulation:
             return None
         if self._own_world is None or self.ring is None:
             raise ConfigError("record: needs the world that the config names, and a policy that sees its frames")
-        return VirtualRecording(self.config, self._own_world, self.ring, self._policy_name, self.resolved.rate_hz)
+        policy = {"policy": self._policy_name} | ({"head": self.head} if self.head >= 0 else {})
+        return VirtualRecording(self.config, self._own_world, self.ring, policy, self.resolved.rate_hz)
 
     def _make_action_buffer(self) -> npt.NDArray[Any]:
         if self._own_world is None:

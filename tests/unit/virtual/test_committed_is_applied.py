@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from rtcore.config.run import RuntimeConfig
 from rtcore.memory.layout import FrameHeader
+from rtcore.recording.reader import Recording
 from rtcore.scheduling.dispatch import TickKind
 from rtcore.spaces import ActionSpec, Block, PolicyNeeds
 from rtcore.spaces.payload import CONTEXT_WORDS, FACT, HELD, PLAN, UNKNOWN
 from rtcore.virtual.simulate import Change, Simulation
+from tests.support.recorded_runs import replayed
 from tests.support.virtual_worlds import Signs
 
 pytestmark = pytest.mark.unit
@@ -166,7 +168,7 @@ def check_told(run: Played, seen: Seen) -> None:
             assert came_later or run.actions[tick] == np.float32(action), told
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=12)
 @given(
     latency=times_of(1, 80),
     changes=comings_and_goings(),
@@ -197,7 +199,7 @@ def test_what_a_decision_is_told_of_the_coming_ticks_is_what_is_applied(latency,
         assert header.state_tick == -1 or first_of[header.episode] <= header.state_tick < header.obs_tick
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=12)
 @given(
     latency=times_of(1, 80),
     head_latency=st.lists(st.integers(0, 14), min_size=1, max_size=5).map(
@@ -208,10 +210,12 @@ def test_what_a_decision_is_told_of_the_coming_ticks_is_what_is_applied(latency,
     on_missing=st.sampled_from(("noop", "repeat")),
     on_reset=st.sampled_from(("hold", "run")),
 )
-def test_what_a_head_is_told_of_the_ticks_since_its_features_is_what_was_applied(
-    latency, head_latency, changes, **settings
+def test_what_a_head_is_told_of_the_ticks_since_its_features_is_what_was_applied_and_the_run_replays(
+    tmp_path_factory, latency, head_latency, changes, **settings
 ):
-    run = played(needs_of(committed_ticks=24, has_head=True), latency, changes, head_latency, **settings)
+    out = tmp_path_factory.mktemp("run")
+    needs = needs_of(committed_ticks=24, has_head=True)
+    run = played(needs, latency, changes, head_latency, out=out, record=True, **settings)
     for seen in run.head.seen:
         check_told(run, seen)
         entries = seen.known[: min(len(seen.known), seen.tick - seen.base)]
@@ -224,6 +228,11 @@ def test_what_a_head_is_told_of_the_ticks_since_its_features_is_what_was_applied
             assert 0 <= header.features_worker < place
         else:
             assert (header.features_tick, header.features_worker) == (-1, -1)
+    report = replayed(out)
+    assert report.is_identical, (report.differing, report.first)
+    with Recording(out) as recording:
+        kept = recording.column("extras/value"), recording.column("state/value")
+        assert list(zip(*(column.tolist() for column in kept), strict=True)) == list(run.kept.values())
 
 
 def test_every_kind_of_knowledge_is_within_reach_of_these_tests():
