@@ -405,7 +405,7 @@ class TransitionReader:
             rows, last_rows = self._rows[positions % self._capacity], self._rows[chain.last % self._capacity]
             trunk_obs = self._frames_of(_trunk_seqs(rows, ""), rows["first_seq"])
             next_trunk_obs = self._frames_of(_trunk_seqs(last_rows, "next_"), rows["first_seq"])
-        return _Copied(chain, obs, next_obs, kept, trunk_obs, next_trunk_obs)
+        return _Copied(chain, obs, next_obs, kept, trunk_obs=trunk_obs, next_trunk_obs=next_trunk_obs)
 
     def _chain(self, positions: Places, n_step: int) -> _Chain:
         rows = self._rows[positions % self._capacity]
