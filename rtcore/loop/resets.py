@@ -54,16 +54,16 @@ class ResetOrders:
         self._order: ResetOrder | None = None
 
     @property
-    def asked(self) -> bool:
+    def is_requested(self) -> bool:
         """Somebody has asked for an episode that has not begun, and all of what was asked is here."""
         if self._order is None and self._control["reset_seq"] != self._status["reset_seen"]:
             message = self._channel.next()
             self._order = message if isinstance(message, ResetOrder) else None
         return self._order is not None
 
-    def take(self) -> bool:
+    def begin_if_requested(self) -> bool:
         """Within the tick that is to begin the episode: its frame is the next one."""
-        if not self.asked or (order := self._order) is None:
+        if not self.is_requested or (order := self._order) is None:
             return False
         self._order = None
         self._order_reset(order.seed, from_json(order.options))
@@ -79,7 +79,7 @@ class ResetOrders:
         if not loop.awaits_reset:
             return False
         now_ns = self._clock.now_ns()
-        if self.asked:
+        if self.is_requested:
             if self._waiting:
                 self._waiting = False
                 passed_ticks = loop.pass_over(now_ns)

@@ -93,8 +93,8 @@ class Recorder(Protocol):
 class Resets(Protocol):
     """New episodes that are asked for from outside: by a program that steps the world itself."""
 
-    def take(self) -> bool:
-        """Whether a reset was asked for since the last call; the world then knows its seed and options."""
+    def begin_if_requested(self) -> bool:
+        """Whether a reset was requested since the last call; the world then knows its seed and options."""
         ...
 
 
@@ -256,7 +256,7 @@ class TickLoop:
                 self.dispatcher.lose(lost, tick)
 
     def _decide(self, tick: int) -> Decision:
-        if self._resets is not None and self._resets.take():
+        if self._resets is not None and self._resets.begin_if_requested():
             self._reset_due = True
         if not self._reset_due:
             return self.dispatcher.decide(tick)

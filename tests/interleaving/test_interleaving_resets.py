@@ -127,8 +127,8 @@ class LooksAtTheWordFirst(SteppedPlayer):
 class SaysSoTooEarly(ResetOrders):
     """`reset_seen` before `reset_frame_seq`."""
 
-    def take(self):
-        if not self.asked:
+    def begin_if_requested(self):
+        if not self.is_requested:
             return False
         order, self._order = self._order, None
         self._order_reset(order.seed, order.options)
@@ -148,7 +148,7 @@ def asking(player_class=SteppedPlayer, orders_class=ResetOrders, ticks_before=2)
             """`TickLoop.run_tick`, as far as jobs and resets go."""
             if state["busy"] and words["answered_seq"] == state["job_seq"]:
                 state["busy"] = False
-            if orders.take():
+            if orders.begin_if_requested():
                 state["first"] = state["frame"]
             if not state["busy"]:
                 state["busy"] = True

@@ -89,7 +89,7 @@ class Wishes:
     def __init__(self) -> None:
         self.open = 0
 
-    def take(self) -> bool:
+    def begin_if_requested(self) -> bool:
         taken, self.open = self.open > 0, 0
         return taken
 
@@ -215,12 +215,12 @@ def test_a_long_wish_for_a_reset_counts_once_all_of_it_is_there_and_delays_no_ti
     assert not far.post(reset_order(1, 7, options)), "the kernel does not take all of it at once"
     words["reset_seq"] = 1
     ticks = 1
-    while not resets.take():
+    while not resets.begin_if_requested():
         assert words["reset_seen"] == 0
         far.flush()
         ticks += 1
     assert ticks > 1
     assert (taken, words["reset_seen"], words["reset_frame_seq"]) == ([(7, options)], 1, 5)
-    assert not resets.take()
+    assert not resets.begin_if_requested()
     far.close()
     channel.close()
