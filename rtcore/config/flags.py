@@ -221,7 +221,12 @@ def _refuse_without_effect(chosen: Mapping[str, Any], config: RuntimeConfig) -> 
     now = config.settings
     if now["policy"] == "trained" or now["policy_checkpoint"] is not None:
         return
-    for field, other in (("chunk_rest", "chunk"), ("chunk_from", "chunk"), ("obs_every", "obs_history")):
+    for field, other in (
+        ("chunk_rest", "chunk"),
+        ("chunk_from", "chunk"),
+        ("on_overlap", "chunk"),
+        ("obs_every", "obs_history"),
+    ):
         if field in chosen and now[field] != SETTINGS[field].default and now[other] == SETTINGS[other].default:
             flag, needed = (name.replace("_", "-") for name in (field, other))
             raise ConfigError(

@@ -211,6 +211,12 @@ class AgentSettings(SettingsGroup):
         description="What a chunk begins with: the tick that it is due at, or the first tick after its frame, as in "
         "ACT, SmolVLA and pi0. Then its first actions are past when it is due.",
     )
+    on_overlap: Annotated[str, BeforeValidator(import_path)] = Field(
+        default="newest",
+        description="What acts at a tick that several chunks have an action for: that of the newest, their mean, or "
+        "what module:function makes of them, (n, *action_shape), oldest first.",
+        json_schema_extra={"metavar": "NAME"},
+    )
 
     policy_extras: Annotated[dict[str, Any], AfterValidator(_declared_arrays)] = Field(
         default_factory=dict,

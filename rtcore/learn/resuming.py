@@ -49,7 +49,9 @@ def with_resumed(fields: Mapping[str, Any]) -> dict[str, Any]:
     try:
         # Decode before the check, so that exactly the values that would be used are checked.
         taken = {name: from_json(value) for name, value in taken.items()}
-        refuse_code({name: taken[name] for name in ("env_id", "rom", "env_args") if name in taken}, fields, source)
+        refuse_code(
+            {name: taken[name] for name in ("env_id", "rom", "env_args", "on_overlap") if name in taken}, fields, source
+        )
     except ValueError as error:
         raise ConfigError(f"{source}: {error}") from error
     try:

@@ -23,6 +23,7 @@ from rtcore.host.seeding import seed_generators
 from rtcore.host.watchdog import Watchdog
 from rtcore.loop.counting import Books, StatsRecorder, TracingRecorder
 from rtcore.loop.garbage import SlackCollector
+from rtcore.loop.overlap import blend_of
 from rtcore.loop.resets import ResetOrders
 from rtcore.loop.tickloop import TickLoop
 from rtcore.loop.workers import SharedWorkers
@@ -183,6 +184,7 @@ class EnvProcess:
         self._shared = shared
         self._wake = wake
         self._resets = resets
+        self._blend = blend_of(run.config.agent.on_overlap, world.action)
         self._trace = shared.trace_ring(TRACE_ENV)
         shared.env_status["pid"] = os.getpid()
 
@@ -264,6 +266,7 @@ class EnvProcess:
             chunk_ticks=config.agent.chunk,
             chunk_from=config.agent.chunk_from,
             holds=config.world.on_reset == "hold",
+            blend=self._blend,
             head=head,
             phase_seq=phase_seq,
             first_log_seq=shared.log.next_seq,

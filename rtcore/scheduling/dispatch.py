@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Literal, NamedTuple
 
@@ -61,6 +62,10 @@ class Source(IntEnum):
     REPEAT = 2
     RANDOM = 3
     HELD = 4  #: no action: the world was held or reset
+
+
+#: Makes one action's bytes of those of several chunks for a tick, the one with the oldest frame first.
+Blend = Callable[[Sequence[bytes]], bytes]
 
 
 class Offer(NamedTuple):
@@ -124,6 +129,8 @@ class Dispatcher:
         chunk_from: "frame": they are for the ticks after the frame's. The first of them are past when it is due.
         holds: The world stands still in an episode's lead-in. Then nothing is past in it: a chunk that was decided on
             the held frame begins at the first step.
+        blend: What acts where chunks overlap; None: the action of the newest one. What it makes stands in that one's
+            place in what `decide` and `committed` return.
         head: Index of the worker that is the head; -1: there is none.
         phase_seq: The order that the jobs belong to, for their rows.
         first_log_seq: Number of the first row in `ended`.
@@ -158,6 +165,7 @@ class Dispatcher:
         chunk_ticks: int = 1,
         chunk_from: ChunkFrom = "due",
         holds: bool = True,
+        blend: Blend | None = None,
         head: int = -1,
         phase_seq: int = 0,
         first_log_seq: int = 0,
@@ -169,6 +177,8 @@ class Dispatcher:
         self._chunk_ticks = chunk_ticks
         self._from_frame = chunk_from == "frame"
         self._holds = holds
+        self._blend = blend
+        self._earlier: list[Offer] = []  # chunks that newer ones took over from, where both are to act
         self._head = head
         self._phase_seq = phase_seq
         self._next_log_seq = first_log_seq
@@ -304,6 +314,7 @@ class Dispatcher:
             self._end(offer, told, tick)
         self._shelf.clear()
         self._retire(tick, keep=False)
+        self._earlier.clear()
         for offer in self._pending:
             used = offer.answer.obs_tick in self._used_features
             self._end(offer, Outcome.FEATURES_USED if used else outcome, tick)
@@ -335,9 +346,24 @@ class Dispatcher:
             self._used_features.discard(chosen.answer.obs_tick)
             self._outcome = Outcome.ON_TIME if tick == chosen.due_tick else Outcome.LATE
             self._end(chosen, self._outcome, tick)
-        return Decision(
-            TickKind.ACTED, chosen, min(tick - chosen.first_tick, self._chunk_ticks - 1), first_use, self._outcome
-        )
+        index = min(tick - chosen.first_tick, self._chunk_ticks - 1)
+        if self._earlier:
+            chosen = chosen._replace(answer=self._blended(chosen, self._earlier, tick, tick + 1))
+        return Decision(TickKind.ACTED, chosen, index, first_use, self._outcome)
+
+    def _blended(self, newest: Offer, earlier: Sequence[Offer], first: int, until: int) -> Answer:
+        """The newest chunk, in which the actions of these ticks are blended with those of earlier ones."""
+        answer, blend, chunk = newest.answer, self._blend, self._chunk_ticks
+        if blend is None or not any(first < offer.first_tick + chunk for offer in earlier):
+            return answer
+        actions, size = bytearray(answer.actions), len(answer.actions) // chunk
+        for tick in range(first, min(until, newest.first_tick + chunk)):
+            covering = [offer for offer in earlier if tick < offer.first_tick + chunk] + [newest]
+            places = [(offer.answer.actions, (tick - offer.first_tick) * size) for offer in covering]
+            if len(places) > 1:
+                begin = places[-1][1]
+                actions[begin : begin + size] = blend([whole[at : at + size] for whole, at in places])
+        return answer._replace(actions=bytes(actions))
 
     def _note_first_step(self, tick: int) -> None:
         if self._first_step_tick < 0:
@@ -367,7 +393,7 @@ class Dispatcher:
         if self._head >= 0:
             return [Committed(t, end - t, Known.UNKNOWN)]
         pieces: list[Committed] = []
-        best = self._active
+        best, earlier = self._active, self._earlier
         best_newness = (self._newest_obs_tick, -1) if best is None else _newness(best)
         waiting = [offer for offer in self._pending if offer.due_tick < end]
         waiting.sort(key=_due_tick, reverse=True)
@@ -379,6 +405,7 @@ class Dispatcher:
             while waiting and waiting[-1].due_tick <= t:
                 offer = waiting.pop()
                 if (newness := _newness(offer)) > best_newness:
+                    earlier = [*earlier, best] if best is not None else earlier
                     best, best_newness, lead_in_until = offer, newness, -1
             if waiting:
                 until = waiting[-1].due_tick
@@ -390,7 +417,8 @@ class Dispatcher:
             if best is not None and t < best.first_tick + chunk:
                 until = min(until, best.first_tick + chunk)
                 known = Known.PLAN if may_be_replaced else Known.FACT
-                pieces.append(Committed(t, until - t, known, best.answer, t - best.first_tick))
+                answer = self._blended(best, earlier, t, until) if earlier else best.answer
+                pieces.append(Committed(t, until - t, known, answer, t - best.first_tick))
             elif may_be_replaced:
                 pieces.append(Committed(t, until - t, Known.UNKNOWN))
             elif t < lead_in_until:
@@ -442,7 +470,11 @@ class Dispatcher:
         if best is not None and best.answer.obs_tick < self._newest_obs_tick:
             self._end_unapplied(best, Outcome.SUPERSEDED, tick)
             best = None
+        if self._earlier:
+            self._earlier = [offer for offer in self._earlier if tick < offer.first_tick + self._chunk_ticks]
         if best is not None:
+            if self._blend is not None and self._active is not None:
+                self._earlier.append(self._active)
             self._retire(tick)
             self._active, self._has_acted = best, False
             self._newest_obs_tick = best.answer.obs_tick

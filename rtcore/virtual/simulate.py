@@ -26,6 +26,7 @@ from rtcore.learn.policy import fitting_policy
 from rtcore.learn.state import warn_of_changes, warn_of_unchecked
 from rtcore.learn.teacher import TeacherAnswers
 from rtcore.loop.counting import Books, StatsRecorder
+from rtcore.loop.overlap import blend_of
 from rtcore.loop.process import build_world, describe
 from rtcore.loop.tickloop import TickLoop
 from rtcore.loop.world import GymnasiumWorld, World, leaves_space_text, world_seed
@@ -191,6 +192,7 @@ class Simulation:
                 chunk_ticks=config.agent.chunk,
                 chunk_from=config.agent.chunk_from,
                 holds=config.world.on_reset == "hold",
+                blend=blend_of(config.agent.on_overlap, spec) if spec is not None else None,
                 head=self.head,
             ),
             workers=self.workers,

@@ -334,6 +334,44 @@ def test_without_hold_a_chunk_that_ends_the_lead_in_begins_with_its_first_action
     assert desk.decide(2) == (ACTED, 0, 0)
 
 
+def blending_desk():
+    """Chunks of four bytes from tick 3 and 5 on, answered in time; where both have an action, their bytes are added."""
+    desk = Desk(chunk=4)
+    desk.dispatcher = Dispatcher(chunk_ticks=4, blend=lambda actions: bytes([sum(one[0] for one in actions)]))
+    desk.book(0, 2)
+    for obs_tick, actions in ((0, bytes([1, 2, 3, 4])), (2, bytes([10, 20, 30, 40]))):
+        desk.dispatcher.offer(desk.jobs[obs_tick], Answer(obs_tick=obs_tick, episode=0, actions=actions), 2)
+    return desk
+
+
+def acted(desk, tick):
+    decision = desk.dispatcher.decide(tick)
+    return decision.offer.answer.actions[decision.chunk_index] if decision.offer is not None else None
+
+
+def test_where_chunks_overlap_what_acts_is_made_of_all_of_them():
+    desk = blending_desk()
+    assert [acted(desk, tick) for tick in range(3, 10)] == [1, 2, 3 + 10, 4 + 20, 30, 40, None]
+    assert (desk.outcome(0), desk.outcome(2)) == (Outcome.ON_TIME, Outcome.ON_TIME)
+
+
+def test_what_a_job_is_told_is_what_is_made_of_the_chunks_that_overlap():
+    desk = blending_desk()
+    assert acted(desk, 3) == 1
+    told = desk.dispatcher.committed(Job(9, 3, 9, hold=True), 3)
+    known = [piece.answer.actions[piece.chunk_index + n] for piece in told for n in range(piece.num_ticks)]
+    assert known == [acted(desk, tick) for tick in range(4, 9)]
+
+
+def test_chunks_of_an_old_episode_are_not_mixed_in():
+    desk = blending_desk()
+    acted(desk, 3), acted(desk, 5)
+    desk.dispatcher.new_episode(6)
+    desk.book(6)
+    desk.dispatcher.offer(desk.jobs[6], Answer(obs_tick=6, episode=1, actions=bytes([5, 6, 7, 8])), 8)
+    assert acted(desk, 9) == 5
+
+
 # -- what is known at booking ------------------------------------------------------------------------------------
 
 UNKNOWN, FACT, PLAN, HELD = Known.UNKNOWN, Known.FACT, Known.PLAN, Known.HELD

@@ -1,0 +1,71 @@
+"""What acts at a tick that several chunks have an action for (`--on-overlap`)."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from rtcore.errors import ConfigError, PolicyError
+from rtcore.scheduling.dispatch import Blend
+from rtcore.spaces import ActionSpec
+
+_EXPECTED = "expected newest, mean, or module:function of (n, *action_shape), oldest first, returning one action"
+
+
+def blend_of(on_overlap: str, action: ActionSpec) -> Blend | None:
+    """What makes one action of those of several chunks.
+
+    Args:
+        on_overlap: "newest", "mean", or `module:function` of the user's own, which is imported.
+        action: The world's.
+
+    Returns:
+        A function of the actions' bytes, the oldest chunk first; None: the newest acts.
+
+    Raises:
+        ConfigError: It is none of these, cannot be imported, or is a mean of what has none.
+    """
+    if on_overlap == "newest":
+        return None
+    if on_overlap == "mean":
+        if action.kind != "box":
+            raise ConfigError(
+                f"on_overlap=mean: the actions of {action.to_space()} are choices, which have no mean; use newest, or "
+                "module:function that chooses"
+            )
+        return _Blend(_mean, on_overlap, action)
+    module_name, _, attribute = on_overlap.partition(":")
+    if not attribute:
+        raise ConfigError(f"on_overlap={on_overlap!r}; {_EXPECTED}")
+    try:
+        function = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"on_overlap={on_overlap}: {error}; {_EXPECTED}") from error
+    if not callable(function):
+        raise ConfigError(f"on_overlap={on_overlap} is a {type(function).__name__}; {_EXPECTED}")
+    return _Blend(function, on_overlap, action)
+
+
+def _mean(actions: Any) -> Any:
+    mean = actions.mean(axis=0)
+    return mean if actions.dtype.kind == "f" else np.rint(mean)
+
+
+class _Blend:
+    def __init__(self, function: Callable[[Any], Any], name: str, action: ActionSpec) -> None:
+        self._function, self._name, self._action = function, name, action
+
+    def __call__(self, actions: Sequence[bytes]) -> bytes:
+        spec = self._action
+        stacked = np.frombuffer(b"".join(actions), spec.np_dtype).reshape(len(actions), *spec.shape)
+        made = np.asarray(self._function(stacked))
+        if made.shape != spec.shape or made.dtype.kind not in "fiub" or not np.isfinite(made).all():
+            raise PolicyError(
+                f"on_overlap={self._name} returned {made!r:.80} for {len(actions)} actions; expected finite numbers of "
+                f"shape {spec.shape}"
+            )
+        within: bytes = np.clip(made, spec.low_array, spec.high_array).astype(spec.np_dtype).tobytes()
+        return within
