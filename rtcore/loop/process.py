@@ -79,16 +79,18 @@ def _wake_nobody() -> None:
     """Who spins, or is no process."""
 
 
-def _tell_nobody(call: str, first: bool = False) -> None:
+def _report_nothing(call: str, first: bool = False) -> None:
     """Where no other process waits."""
 
 
-def build_world(settings: WorldSettings, seed: int, about_to: Callable[[str], object] = _tell_nobody) -> GymnasiumWorld:
+def build_world(
+    settings: WorldSettings, seed: int, before_call: Callable[[str], object] = _report_nothing
+) -> GymnasiumWorld:
     """The world, reset once, so that whatever is wrong with it shows before anything else starts.
 
-    `about_to`: called with what is asked of it next.
+    `before_call`: called with what is asked of it next.
     """
-    about_to("being made")
+    before_call("being made")
     try:
         env = make_environment(settings.env_id, settings.args)
     except RtcoreError:
@@ -99,7 +101,7 @@ def build_world(settings: WorldSettings, seed: int, about_to: Callable[[str], ob
             raise ConfigError(refused) from error
         raise EnvironmentFailed(f"{settings.env_id} could not be made: {type(error).__name__}: {error}") from error
     world = GymnasiumWorld(env, seed=seed, on_missing=settings.on_missing, noop_action=settings.noop_action)
-    about_to("in its first reset()")
+    before_call("in its first reset()")
     try:
         world.reset()
         world.inspect()
@@ -112,17 +114,17 @@ def build_world(settings: WorldSettings, seed: int, about_to: Callable[[str], ob
 
 
 def time_steps(
-    world: GymnasiumWorld, entropy: Sequence[int] = (), about_to: Callable[[str, bool], object] = _tell_nobody
+    world: GymnasiumWorld, entropy: Sequence[int] = (), before_call: Callable[[str, bool], object] = _report_nothing
 ) -> int:
     """How long a step takes, from a few with the stand-in action: the 90% quantile [ns]. Then a reset, seeded anew.
 
     The first step counts only if the episode ends with it: worlds compile in it. `entropy`: what the process's global
-    generators begin from again, for worlds that draw from them. `about_to`: called with what is asked of the world
+    generators begin from again, for worlds that draw from them. `before_call`: called with what is asked of the world
     next, and whether that is the first of its kind.
     """
     clock, times = MonotonicClock(), []
     for number in range(_TIMED_STEPS):
-        about_to(f"in step {number + 1} of {_TIMED_STEPS} before tick 0", number == 0)
+        before_call(f"in step {number + 1} of {_TIMED_STEPS} before tick 0", number == 0)
         start_ns = clock.now_ns()
         result = world.step(world.stand_in()[0])
         times.append(clock.now_ns() - start_ns)
@@ -131,9 +133,9 @@ def time_steps(
             break
     if entropy:
         seed_generators(entropy)
-    about_to("in its second reset()", False)
+    before_call("in its second reset()", False)
     world.restart()
-    about_to("", False)
+    before_call("", False)
     counted = sorted(times[1:] or times)
     return counted[int(0.9 * (len(counted) - 1))]
 
