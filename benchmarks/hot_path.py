@@ -5,6 +5,9 @@
 One process for each checkout; they take turns, round by round, so that both meet the same machine. Nothing sleeps: the
 loop runs on a clock that is set, over the shared memory of a run, and its worker answers between two timed ticks. A
 world's step takes no time in it. Shown are medians of a round: of those the median and the least.
+
+A tick in which a job carries a context, an answer extras or 4 KB of features, is timed in this checkout alone: each in
+the same round as a tick without, from which it is subtracted, as are jobs and answers at the worker.
 """
 
 from __future__ import annotations
@@ -88,10 +91,11 @@ def show(found: dict[str, dict[str, list[float]]]) -> None:
         table.add_column("this / against", justify="right")
     for what, ours in found["this"].items():
         cells = [
-            f"{statistics.median(rounds[what]) / 1e3:.2f}, {min(rounds[what]) / 1e3:.2f}" for rounds in found.values()
+            f"{statistics.median(rounds[what]) / 1e3:.2f}, {min(rounds[what]) / 1e3:.2f}"
+            for rounds in found.values()
+            if what in rounds
         ]
-        if "against" in found:
-            theirs = found["against"][what]
+        if "against" in found and (theirs := found["against"].get(what)) is not None:
             pairs = [one / other for one, other in zip(ours, theirs, strict=True)]
             cells.append(f"{statistics.median(pairs):.3f}, {min(ours) / min(theirs):.3f}")
         table.add_row(what, *cells)
@@ -124,7 +128,8 @@ def _module(*names: str) -> Any:
 class Bench:
     """A run's shared memory with its loop; a worker that answers at once, between two ticks."""
 
-    def __init__(self) -> None:
+    def __init__(self, needs: Any = None) -> None:
+        """`needs`: what the policy takes and gives beside frame and action."""
         layout = _module("rtcore.memory.layout", "rtcore.layout")
         shared_module, shm = (
             _module("rtcore.memory.shared", "rtcore.shared"),
@@ -143,9 +148,30 @@ class Bench:
         self.entry = layout.SLOT_ENTRY
         self.frame = np.zeros((84, 84), np.uint8)
         self.out = np.zeros((84, 84), np.uint8)
+        self._carried: dict[str, Any] = {}
+        self._payload = b""
+        self._carrying: dict[str, Bench] = {}
+        if needs is not None:
+            action = spaces.ActionSpec((1,), "float64", (-1.0,), (1.0,), "box")
+            self.shared.make_payload(needs, action)
+            self._carried = {"needs": needs, "action": action}
+            self._payload = bytes(needs.payload.nbytes)
+        elif hasattr(spaces, "PolicyNeeds") and hasattr(self.shared, "make_payload"):
+            block, needs_of = spaces.Block.of, spaces.PolicyNeeds
+            self._carrying = {
+                "+ context of 32 ticks": Bench(needs_of(committed_ticks=32)),
+                "+ extras of 3 numbers": Bench(needs_of(extras=block("extras", {"logp": (3, "float32")}))),
+                "+ features of 4 KB": Bench(needs_of(features=block("features", {"z": (1024, "float32")}))),
+            }
         self._loop = self._make_loop()
 
+    def extra_ns(self, plain: Bench) -> float:
+        """What a tick takes more than in `plain`, which has a turn beside each of this one's."""
+        return statistics.median(self.tick() - plain.tick() for _ in range(_TICKS))
+
     def close(self) -> None:
+        for bench in self._carrying.values():
+            bench.close()
         self.shared.close()
         self._unlink(self.run_id)
 
@@ -156,7 +182,9 @@ class Bench:
         seqs = [first + number % 40 for number in range(_TICKS)]
         both = _timed(lambda seq: ring.read_with_header(seq, self.out), seqs)
         frame = _timed(lambda seq: ring.read(seq, self.out), seqs)
-        return {"publish": publish, "read": frame, "read with header": both, "tick": self._ticks()}
+        tick = self._ticks()
+        found = {"publish": publish, "read": frame, "read with header": both, "tick": tick}
+        return found | {what: bench.extra_ns(self) for what, bench in self._carrying.items()}
 
     def _headers(self) -> list[Any]:
         first = self.shared.ring.next_seq
@@ -166,13 +194,15 @@ class Bench:
         return [(number, *rest) for number in range(_TICKS)]
 
     def _ticks(self) -> float:
-        took = []
-        for _ in range(_TICKS):
-            start_ns = time.thread_time_ns()
-            self._loop.run_tick()
-            took.append(time.thread_time_ns() - start_ns)
-            self._answer()
-        return statistics.median(took)
+        return statistics.median(self.tick() for _ in range(_TICKS))
+
+    def tick(self) -> int:
+        """CPU time of one tick [ns]; the worker answers after it."""
+        start_ns = time.thread_time_ns()
+        self._loop.run_tick()
+        took_ns = time.thread_time_ns() - start_ns
+        self._answer()
+        return took_ns
 
     def _answer(self) -> None:
         """As a worker: the newest job, with the newest frame."""
@@ -184,6 +214,8 @@ class Bench:
         job, now_ns = jobs.read(0), self._clock.now_ns()
         fields = {"job_seq": job_seq, "obs_tick": job.obs_tick, "due_tick": job.due_tick, "episode": 0}
         fields |= {"frame_publish_ns": now_ns, "write_ns": now_ns}
+        if self._payload:
+            fields |= {"payload": self._payload}
         if self.is_by_keyword:
             slots.write(0, self.entry.new(entry_seq=slots.newest(0) + 1, actions=_ACTION, **fields))
         else:
@@ -212,6 +244,7 @@ class Bench:
             workers,
             recorder,
             phase_seq=1,
+            **self._carried,
         )
 
 

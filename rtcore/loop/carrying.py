@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import NamedTuple
 
-from rtcore.scheduling.dispatch import Committed, Decision, Known, Offer, TickKind
+from rtcore.scheduling.dispatch import Committed, Decision, Dispatcher, Known, Offer, TickKind
 from rtcore.scheduling.jobs import Answer, Job
 from rtcore.scheduling.on_missing import OnMissing, foreseen
 from rtcore.spaces import ActionSpec, PolicyNeeds
@@ -24,19 +23,6 @@ _EPISODE, _STATE_TICK = (list(CONTEXT_WORDS).index(name) for name in ("episode",
 
 #: How long what was applied is kept for a head, in ticks.
 _PAST_TICKS = 1024
-
-
-class CameWith(NamedTuple):
-    """What an applied action came with: the block that stays with its tick, and words of the frame header."""
-
-    kept: bytes = b""
-    state_tick: int = -1
-    features_tick: int = -1
-    features_worker: int = -1
-
-
-#: Of a policy that needs nothing.
-NOTHING = CameWith()
 
 
 class Carrying:
@@ -66,7 +52,8 @@ class Carrying:
         self._head = head
         self._seed, self._idle, self._on_missing, self._holds = seed, idle_action, on_missing, holds
         self._action_bytes, self._num_committed = action.nbytes, needs.committed_ticks
-        self._takes_context = bool(needs.context(action))
+        #: Whether jobs carry a context.
+        self.tells = bool(needs.context(action))
         self._committed = bytearray(aligned(needs.committed_ticks * action.nbytes))
         self._mask = bytearray(aligned(needs.committed_ticks))
         extras, state, features = needs.extras.nbytes, needs.state.nbytes, needs.features.nbytes
@@ -75,8 +62,11 @@ class Carrying:
         in_context = _WORDS.size + len(self._committed) + len(self._mask)
         self._state_in_context = slice(in_context, in_context + state)
         self._has_state, self._has_features, self._extras_bytes = bool(state), bool(features), extras
-        self._nothing = CameWith(bytes(extras + state))
+        self._nothing_kept = bytes(extras + state)
+        self._nothing_known = bytes(len(self._committed) + len(self._mask))
         self._first_state, self._no_features = needs.first_state or bytes(state), bytes(features)
+        #: Whether an answer hands something on to the jobs after it.
+        self.hands_on = self._has_state or self._has_features
         self._features_worker = self._head_uses = -1
         # Since the episode's first frame, at most so many ticks, one after the other: for a head.
         self._past, self._past_mask, self._past_from = bytearray(), bytearray(), 0
@@ -92,14 +82,15 @@ class Carrying:
         self._features, self.features_tick = self._no_features, -1
         self._is_first = 1
 
-    def take(self, worker: int, answer: Answer) -> None:
-        """An answer of this episode came in: carry on what it hands on, if it has seen the newest frame so far.
+    def take(self, worker: int, answer: Answer, episode: int) -> None:
+        """An answer came in: carry on what it hands on, if it has seen the newest frame of the episode so far.
 
         Args:
             worker: Whose. A head hands nothing on.
-            answer: Not one that abstained.
+            answer: One that abstained hands nothing on, either.
+            episode: That goes on.
         """
-        if worker == self._head:
+        if worker == self._head or answer.abstained or answer.episode != episode:
             return
         payload, obs_tick = answer.payload, answer.obs_tick
         if self._has_state and obs_tick > self._state_tick:
@@ -108,8 +99,19 @@ class Carrying:
             self._features, self.features_tick = payload[self._features_in_payload], obs_tick
             self._features_worker = worker
 
-    def begin_booking(self, decision: Decision) -> None:
-        """Before the contexts of a tick's jobs: what acts at this tick is decided, and not applied yet."""
+    def tell(self, jobs: Sequence[Job], decision: Decision, dispatcher: Dispatcher) -> list[Job]:
+        """The jobs booked at a tick, each with its context: a block of `PolicyNeeds.context`.
+
+        Args:
+            jobs: Of which the dispatcher knows.
+            decision: What acts at this tick; it is not applied yet.
+            dispatcher: Says what is known of the coming ticks.
+        """
+        if self._num_committed:
+            self._note_present(decision)
+        return [Job._make((*job[:-1], self._context(job, dispatcher))) for job in jobs]
+
+    def _note_present(self, decision: Decision) -> None:
         if decision.offer is not None:
             begin = decision.chunk_index * self._action_bytes
             self._present, self._present_mask = decision.offer.answer.actions[begin : begin + self._action_bytes], FACT
@@ -118,36 +120,27 @@ class Carrying:
         else:
             self._present, self._present_mask = foreseen(self._on_missing, self._idle, self._applied, Known.FACT)
 
-    def context(self, job: Job, episode: int, known: Sequence[Committed]) -> bytes:
-        """What a job carries.
-
-        Args:
-            job: Booked at this tick.
-            episode: That goes on.
-            known: What `Dispatcher.committed` says of it.
-
-        Returns:
-            A block of `PolicyNeeds.context`.
-        """
-        if not self._takes_context:
-            return b""
+    def _context(self, job: Job, dispatcher: Dispatcher) -> bytes:
+        worker, tick, due_tick = job.worker, job.obs_tick, job.due_tick
         words = _WORDS.pack(
-            job.worker,
+            worker,
             self._seed,
-            job.obs_tick,
-            episode,
+            tick,
+            dispatcher.episode,
             self._is_first,
-            job.due_tick - job.obs_tick,
+            due_tick - tick,
             self._state_tick,
             self.features_tick,
         )
-        if job.worker == self._head:
+        known: bytes | bytearray = self._nothing_known
+        if worker == self._head:
             self._head_uses = self._features_worker
-            self._fill_since_features(job.obs_tick)
+            known = self._since_features(tick)
         else:
             self._is_first = 0
-            self._fill_committed(known, job.obs_tick + 1)
-        return b"".join((words, self._committed, self._mask, self._state, self._features))
+            if self._num_committed and due_tick > tick + 1:
+                known = self._committed_to(dispatcher.committed(job, tick), tick + 1)
+        return b"".join((words, known, self._state, self._features)) if self.hands_on else words + known
 
     def note_applied(self, tick: int, action: bytes, kind: TickKind, *, stands: bool) -> None:
         """What was applied at a tick. `stands`: the world stood still."""
@@ -167,19 +160,32 @@ class Carrying:
             del self._past[: surplus * self._action_bytes], self._past_mask[:surplus]
             self._past_from += surplus
 
-    def came_with(self, offer: Offer | None) -> CameWith:
-        """What stays with the tick at which an answer's action is applied; None: it has none."""
+    def kept(self, offer: Offer | None) -> bytes:
+        """What stays with the tick at which an answer's action is applied, a block of `PolicyNeeds.kept`; None: no
+        answer's is."""
         if offer is None:
-            return self._nothing
-        extras, context = offer.answer.payload[: self._extras_bytes], offer.job.context
-        if offer.job.worker == self._head:
-            return CameWith(extras + self._first_state, -1, offer.features_tick, self._head_uses)
+            return self._nothing_kept
+        extras = offer.answer.payload[: self._extras_bytes]
         if not self._has_state:
-            return CameWith(extras)
-        words = _WORDS.unpack_from(context)
-        if words[_EPISODE] != offer.answer.episode:  # it saw a newer frame, of an episode that it began
-            return CameWith(extras + self._first_state)
-        return CameWith(extras + context[self._state_in_context], words[_STATE_TICK])
+            return extras
+        began_anew = offer.job.worker == self._head or not self._is_of_its_episode(offer)
+        return extras + (self._first_state if began_anew else offer.job.context[self._state_in_context])
+
+    def origin(self, offer: Offer | None) -> tuple[int, int, int] | None:
+        """The last words of the frame header: `state_tick`, `features_tick`, `features_worker`; None: as they are by
+        default."""
+        if offer is None or not self.hands_on:
+            return None
+        if offer.job.worker == self._head:
+            return -1, offer.features_tick, self._head_uses
+        if not self._has_state or not self._is_of_its_episode(offer):
+            return None
+        return _WORDS.unpack_from(offer.job.context)[_STATE_TICK], -1, -1
+
+    @staticmethod
+    def _is_of_its_episode(offer: Offer) -> bool:
+        """Whether it saw a frame of the episode that it was booked in, and not a newer one, which it began."""
+        return bool(_WORDS.unpack_from(offer.job.context)[_EPISODE] == offer.answer.episode)
 
     def _pass_skipped(self, tick: int) -> None:
         """Ticks before this one that were not run: the world stood still."""
@@ -187,19 +193,18 @@ class Carrying:
         self._past += bytes(skipped * self._action_bytes)
         self._past_mask += bytes((HELD,)) * skipped
 
-    def _fill_since_features(self, tick: int) -> None:
-        """`committed` of a head: what was applied from the features' frame up to this tick."""
-        actions, mask, size, end = self._committed, self._mask, self._action_bytes, self._num_committed
+    def _since_features(self, tick: int) -> bytes:
+        """`committed` of a head, and its mask: what was applied from the features' frame up to this tick."""
+        size, end = self._action_bytes, self._num_committed
         self._pass_skipped(tick)
         since = self.features_tick + 1 - self._past_from
-        if since < 0:  # longer ago than is kept
-            actions[:], mask[:] = bytes(len(actions)), bytes(len(mask))
-            return
+        if since < 0 or not end:  # longer ago than is kept
+            return self._nothing_known
         past = (self._past[since * size :] + self._present)[: end * size]
         past_mask = (self._past_mask[since:] + bytes((self._present_mask,)))[:end]
-        actions[:], mask[:] = past.ljust(len(actions), b"\0"), past_mask.ljust(len(mask), b"\0")
+        return bytes(past.ljust(len(self._committed), b"\0") + past_mask.ljust(len(self._mask), b"\0"))
 
-    def _fill_committed(self, known: Sequence[Committed], first_tick: int) -> None:
+    def _committed_to(self, known: Sequence[Committed], first_tick: int) -> bytearray:
         """`committed` and its mask; what is not known is 0 in both."""
         actions, mask, size, end = self._committed, self._mask, self._action_bytes, self._num_committed
         at = 0
@@ -226,3 +231,4 @@ class Carrying:
             at += count
         actions[at * size : end * size] = bytes((end - at) * size)
         mask[at:end] = bytes(end - at)
+        return actions + mask

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from rtcore.clock import Clock, Overrun, TickGrid, TickPace, TickPlan
 from rtcore.errors import EnvironmentFailed
-from rtcore.loop.carrying import NOTHING, CameWith, Carrying
+from rtcore.loop.carrying import Carrying
 from rtcore.loop.world import StepResult, World
 from rtcore.memory.layout import FRAME_HEADER, FrameHeader
 from rtcore.scheduling.dispatch import Decision, Dispatcher, Source, TickKind
@@ -184,18 +184,17 @@ class TickLoop:
             features_tick = -1 if carrying is None else carrying.features_tick
             for job in jobs:
                 self.dispatcher.expect(job, features_tick)
-            if carrying is not None:
-                now.jobs = jobs = self._with_contexts(jobs, now.decision, carrying)
+            if carrying is not None and carrying.tells:
+                now.jobs = jobs = carrying.tell(jobs, now.decision, self.dispatcher)
             self.workers.post(jobs, now.dispatch_ns)
         now.booked_ns = clock.now_ns()
 
         action = self._advance_world(now)
-        came_with = NOTHING
-        if carrying is not None:
-            came_with = carrying.came_with(now.decision.offer)
-            carrying.note_applied(tick, action, now.decision.kind, stands=now.source is Source.HELD)
-        now.header = self._header(now, clock.now_ns(), came_with)
-        self.workers.publish(now.result.frame, now.header, action, came_with.kept)
+        now.header = self._header(now, clock.now_ns())
+        if carrying is None:
+            self.workers.publish(now.result.frame, now.header, action)
+        else:
+            self._publish_with(carrying, now, action)
         now.published_ns = clock.now_ns()
         if jobs:
             self.workers.announce(jobs)
@@ -243,8 +242,8 @@ class TickLoop:
             tau_ns = self.pace.elapsed_ns(job.obs_tick, answer.write_ns)
             self.schedule.complete(job.worker, tau_ns)
             self.dispatcher.offer(job, answer, tick)
-            if self._carrying is not None and answer.episode == self.dispatcher.episode and not answer.abstained:
-                self._carrying.take(job.worker, answer)
+            if self._carrying is not None and self._carrying.hands_on:
+                self._carrying.take(job.worker, answer, self.dispatcher.episode)
             self.recorder.answer_taken(answer)
         for worker, up in self.workers.membership():
             lost = None
@@ -266,15 +265,6 @@ class TickLoop:
             self._carrying.begin_episode()
         self._started = True
         return Decision(TickKind.RESET)
-
-    def _with_contexts(self, jobs: Sequence[Job], decision: Decision, carrying: Carrying) -> list[Job]:
-        """The jobs booked at this tick, each with what its policy is told."""
-        tick, dispatcher = self.tick, self.dispatcher
-        carrying.begin_booking(decision)
-        return [
-            job._replace(context=carrying.context(job, dispatcher.episode, dispatcher.committed(job, tick)))
-            for job in jobs
-        ]
 
     # -- the step ------------------------------------------------------------------------------------------
 
@@ -307,7 +297,7 @@ class TickLoop:
         self._reset_due = result.terminated or result.truncated
         return applied
 
-    def _header(self, now: Tick, publish_ns: int, came_with: CameWith) -> FrameHeader:
+    def _header(self, now: Tick, publish_ns: int) -> FrameHeader:
         """What happened at the tick, with which its frame is published."""
         plan, decision, result, offer = now.plan, now.decision, now.result, now.decision.offer
         answer = offer.answer if offer is not None else None
@@ -338,10 +328,16 @@ class TickLoop:
             phase_seq=self._phase_seq,
             policy_checksum=answer.policy_checksum if answer else 0,
             booked_jobs=len(now.jobs),
-            state_tick=came_with.state_tick,
-            features_tick=came_with.features_tick,
-            features_worker=came_with.features_worker,
         )
+
+    def _publish_with(self, carrying: Carrying, now: Tick, action: bytes) -> None:
+        """The frame, and what its action came with."""
+        offer, header = now.decision.offer, now.header
+        if carrying.tells:
+            carrying.note_applied(now.plan.tick, action, now.decision.kind, stands=now.source is Source.HELD)
+        if (origin := carrying.origin(offer)) is not None:
+            now.header = header = FrameHeader._make((*header[: -len(origin)], *origin))
+        self.workers.publish(now.result.frame, header, action, carrying.kept(offer))
 
     # -- after the frame is out ----------------------------------------------------------------------------
 
