@@ -297,6 +297,6 @@ def test_a_first_step_that_compiles_has_a_starts_time_and_is_not_what_a_step_is_
     calls = []
     world = GymnasiumWorld(env, seed=0)
     world.reset()
-    time_steps(world, about_to=lambda call, first: calls.append((call, first)))
+    time_steps(world, before_call=lambda call, first: calls.append((call, first)))
     assert env.steps > 1
     assert [first for _call, first in calls] == [True] + [False] * (len(calls) - 1)
