@@ -9,7 +9,7 @@ frame and the action that was chosen on it, and d = 0 is the newest frame. In rt
 
 - sequential: one worker, which begins anew when its action is applied; the last action goes on meanwhile
 - staggered: as many workers as there are ticks of delay, an action of that age at each tick
-- chunks: the state is rolled forward by the actions that govern until the chunk is due (`context.committed`), and the
+- chunks: the state is rolled forward by the actions that govern until the chunk is due (`advance`), and the
   chunk planned from there; replanned every d steps, so that those actions are facts
 - head: a policy of two speeds: staggered trunk workers with that delay, and a head that looks at the newest frame
 
@@ -78,11 +78,18 @@ class ScriptedChunks:
     def __init__(self, observation_space: Any, action_space: Any, horizon: int) -> None:
         self._horizon = horizon
 
-    def __call__(self, observation: npt.NDArray[np.float32], *, context: Any) -> Actions:
-        state = observation[0].astype(np.float64)
-        for action, known in zip(context.committed[0], context.committed_mask[0], strict=True):
+    def advance(
+        self, observation: npt.NDArray[np.float32], committed: Actions, committed_mask: npt.NDArray[np.uint8]
+    ) -> States:
+        """The state when the chunk is due."""
+        state: States = observation[0].astype(np.float64)
+        for action, known in zip(committed[0], committed_mask[0], strict=True):
             if known in (1, 2):  # a fact or a plan; while the world stands still (3) nothing moves
                 state = moved(state, action)
+        return state.reshape(1, 4)
+
+    def __call__(self, expected: States) -> Actions:
+        state = expected[0]
         chunk = np.empty((1, self._horizon), np.int64)
         for index in range(self._horizon):
             chunk[0, index] = controlled(state)

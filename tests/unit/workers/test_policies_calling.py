@@ -17,6 +17,7 @@ from rtcore.memory.weights import ParamStore
 from rtcore.spaces import ActionSpec, Block, ObservationSpec
 from rtcore.spaces.payload import CONTEXT_WORDS, FACT
 from rtcore_workers.policies import ExploringPolicy, PaddedPolicy, Policy, fill_chunks, load_policy
+from rtcore_workers.policies.calling import calling_of
 from rtcore_workers.weights.shared import connect
 
 pytestmark = pytest.mark.unit
@@ -543,3 +544,53 @@ def test_a_head_gives_one_action_where_the_trunk_gives_a_chunk():
     for is_head, length in ((False, 3), (True, 1)):
         policy = load_policy("two-speed", {}, IMAGES, BUTTONS, is_head=is_head, **options)
         policy.act(frame_seq=0, out=np.zeros((length,), np.int64))
+
+
+# -- rolling the observation forward -----------------------------------------------------------------------------
+
+
+class RollsForward:
+    def advance(self, observation, committed, committed_mask):
+        return observation + (committed * (committed_mask == 1)).sum()
+
+    def __call__(self, observation):
+        return observation.astype(np.int64)
+
+
+class KeepsItsOwn:
+    """An `advance` of its own, which has nothing to do with what is committed."""
+
+    def advance(self):
+        raise AssertionError("nobody calls it")
+
+    def __call__(self, observation):
+        return observation.astype(np.int64)
+
+
+def test_a_policy_that_rolls_its_observation_forward_is_given_what_it_made_of_it():
+    action = ActionSpec.from_space(Discrete(10))
+    observation = ObservationSpec.from_space(Box(0, 9, (1,), np.float32))
+    policy = RollsForward()
+    calling = calling_of(policy, action, committed_ticks=4)
+    assert calling.needs.committed_ticks == 4
+    arrays = calling.block.views(bytearray(calling.block.nbytes))
+    arrays["committed"][:3], arrays["committed_mask"][:3] = [1, 2, 4], [1, 0, 1]
+    call = calling.bind(policy, observation, [np.full((1, 1), 3, np.float32)], arrays)
+    assert call().tolist() == [[8]]
+
+
+def test_a_method_of_that_name_that_does_not_ask_for_what_is_committed_is_left_alone():
+    calling = calling_of(KeepsItsOwn(), ActionSpec.from_space(Discrete(10)), committed_ticks=4)
+    assert not calling.needs
+
+
+def test_a_hook_that_asks_for_what_there_is_not_is_refused():
+    class Wants:
+        def advance(self, observation, committed, velocity):
+            return observation
+
+        def __call__(self, observation):
+            return observation
+
+    with pytest.raises(PolicyError, match="velocity"):
+        calling_of(Wants(), ActionSpec.from_space(Discrete(10)), committed_ticks=4)

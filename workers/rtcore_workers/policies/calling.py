@@ -4,6 +4,9 @@ A policy is a callable whose first argument is the observation. What else it get
 arguments: `past_actions`, `context`, `state`; a head (`act` of two speeds) also `features` and `age_ticks`. It returns
 an action, and behind it what it has declared: the next state, extras, or (`think`) features before it. All of that is
 found out before the first call, but for the shape of features, which the first call shows.
+
+One that has a method `advance(observation, committed, committed_mask)` gets what that returns in the place of the
+observation: the state that it expects when its action is due.
 """
 
 from __future__ import annotations
@@ -40,6 +43,7 @@ _METHODS: dict[Part, str] = {"whole": "forward", "trunk": "think", "head": "act"
 #: The name of a state or of features that are one array.
 ALONE = "value"
 _NOTHING: dict[str, Any] = {}
+_COMMITTED = ("committed", "committed_mask")
 
 
 class NoSuchField(PolicyError, AttributeError):
@@ -91,22 +95,24 @@ class Calling:
         past = inputs[1] if len(inputs) > 1 else None
         positional = [past] if past is not None and "past_actions" not in self.keywords else []
         given = {name: make for name, make in self._makers(past, context).items() if name in self.keywords}
-        if not observation.parts and not given:
+        advance, rolled_by = _advance_of(policy, self.part)
+        if not observation.parts and not given and advance is None:
             return lambda: function(inputs[0], *positional)
         # A dict of the call's own: the policy may take it apart.
         parts = observation.unpack(inputs[0]) if observation.parts else None
-        return lambda: function(
-            inputs[0] if parts is None else dict(parts),
-            *positional,
-            **{name: make() for name, make in given.items()},
-        )
+
+        def seen() -> Any:
+            frame = inputs[0] if parts is None else dict(parts)
+            return frame if advance is None else advance(frame, **{name: context[name][None] for name in rolled_by})
+
+        return lambda: function(seen(), *positional, **{name: make() for name, make in given.items()})
 
     def _makers(self, past: Any, context: Mapping[str, Any]) -> dict[str, Callable[[], Any]]:
         """What makes each argument for one call."""
         words = context.get("words")
         fields = {} if words is None else {name: words[at : at + 1] for at, name in enumerate(CONTEXT_WORDS)}
         if self.needs.committed_ticks:
-            fields |= {name: context[name][None] for name in ("committed", "committed_mask")}
+            fields |= {name: context[name][None] for name in _COMMITTED}
         known, is_head = Context(fields), self.part == "head"
         return {
             "past_actions": lambda: fields["committed"] if is_head else past,
@@ -261,7 +267,7 @@ def calling_of(
             f"{what} has think() but no act(); expected both: think(observation) -> (features, base action), and "
             "act(observation, features, age_ticks, past_actions) -> action, which is called at every tick"
         )
-    asks = "context" in keywords or part != "whole"
+    asks = "context" in keywords or part != "whole" or _advance_of(policy, part)[0] is not None
     needs = PolicyNeeds(
         committed_ticks=committed_ticks if asks else 0,
         extras=extras_of(policy, extras, what),
@@ -271,6 +277,20 @@ def calling_of(
     )
     require_room(needs, action)
     return Calling(part, keywords, needs, needs.context(action), what=what)
+
+
+def _advance_of(policy: Any, part: Part) -> tuple[Callable[..., Any] | None, tuple[str, ...]]:
+    """The policy's hook that rolls an observation forward, and what it asks for.
+
+    A method of that name that does not ask for `committed` is the policy's own affair; a head sees the newest frame.
+    """
+    advance = getattr(policy, "advance", None)
+    if part == "head" or not callable(advance):
+        return None, ()
+    if "committed" not in {each.name for each in _parameters_of(advance)}:
+        return None, ()
+    known = {"committed": "the actions up to the due tick", "committed_mask": "what is known of each"}
+    return advance, _keywords(advance, _COMMITTED, known, 1, "the policy's advance")
 
 
 def initial_state_of(policy: Any, array_of: Callable[[Any], Array]) -> dict[str, Array]:
