@@ -99,6 +99,14 @@ def test_a_trainer_in_one_file_learns_from_a_run_and_hands_its_weights_to_the_wo
     assert int(last[2]) >= 2, "the first weights, and at least some that were learned"
 
 
+def test_ppo_in_one_file_takes_every_decision_in_order_with_what_the_policy_said_of_it(tmp_path: Path) -> None:
+    output = run(sys.executable, "-W", "error", str(EXAMPLES / "train_ppo.py"), "--duration", "6", cwd=tmp_path)
+    last = re.search(r"^(\d+) rounds of 200 decisions, (\d+) lost; first returns \[-", output, re.MULTILINE)
+    assert last is not None, output
+    assert int(last[1]) >= 1
+    assert int(last[2]) == 0
+
+
 def test_stable_baselines3_learns_from_a_run_with_its_own_dqn(tmp_path: Path) -> None:
     pytest.importorskip("stable_baselines3")
     output = run(sys.executable, "-W", "error", str(EXAMPLES / "sb3_dqn.py"), "--duration", "6", cwd=tmp_path)
