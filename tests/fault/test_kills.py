@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+import rtcore
 from tests.support.drills import (
     COMMAND,
     HEALTHY,
@@ -127,3 +129,31 @@ def test_ctrl_c_during_start_up_leaves_nothing_behind(delay_s: float) -> None:
 
 def assert_gone(processes: dict[str, psutil.Process]) -> None:
     wait_for(lambda: not any(process.is_running() for process in processes.values()), "every process to end")
+
+
+def test_a_killed_worker_that_carries_a_state_takes_nothing_with_it() -> None:
+    """The policy refuses a state that is not whole, or of another episode or tick than its context says."""
+    args = {"env_id": "tests.support.virtual_worlds:Signs", "env_args": {"episode_ticks": 40}}
+    policy = "tests.unit.virtual.test_what_policies_carry:Chained"
+    with rtcore.Runtime(**args, policy=policy, workers=2, ticks=500) as runtime:
+        first = runtime.worker_pids[1]
+        os.kill(first, signal.SIGKILL)
+        runtime.wait()
+    summary = runtime.summary()
+    assert [worker["restarts"] for worker in summary["workers"]] == [0, 1]
+    assert summary["actions"]["outcomes"]["on_time"] > 200
+
+
+def test_while_a_killed_head_is_away_the_trunks_actions_act(tmp_path: Path) -> None:
+    args = {"policy": "two-speed", "policy_args": {"pad_ms": 40}, "workers": 4, "duration": 9, "out": tmp_path}
+    with rtcore.Runtime(env_id="rtcore/Blocks-v0", **args) as runtime:
+        place = runtime.header["policy"]["head"]
+        first = runtime.worker_pids[place]
+        wait_for(lambda: runtime.stats().counters["features_used"] > 20, "the head to act")
+        os.kill(first, signal.SIGKILL)
+        wait_for(lambda: runtime.worker_pids.get(place, first) != first, "the head to come back")
+        runtime.wait()
+    with (tmp_path / "actions.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["kind"] == "acted"]
+    who = "".join("h" if int(row["worker"]) == place else "t" for row in rows)
+    assert re.search("ht{5,}.*h", who), who
