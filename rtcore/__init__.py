@@ -7,13 +7,14 @@ The folders are the layers, lowest first; each imports only what stands above it
                                         what acts where there is none (on_missing); frames and actions as bytes; data on
                                         disk; the machine
     config                              every setting: flags, TOML, `RuntimeConfig`
-    memory                              shared memory: its structs (layout), and the protocol over each: frames (ring),
-                                        jobs and actions (slots)
+    memory                              shared memory: its structs, that of a tick among them (layout/records), and the
+                                        protocol over each: frames (ring), jobs and actions (slots)
     messages                            everything else that processes say to each other
-    loop results                        one tick of the env process, and its record (tickloop); what a run counted
+    loop results                        one tick of the env process (tickloop), what its jobs are told (job_context);
+                                        what a run counted, its rows in actions.csv and jobs.csv (rows)
     learn recording                     transitions and checkpoints; a run kept losslessly
-    processes report (rtcore_workers)   who starts and watches whom, one file a role, and what restarts one that died
-                                        (restarts); what people see; the workers: read a frame, compute, write the
+    processes report (rtcore_workers)   who starts, watches and restarts whom, one file a role (workers, learners), how
+                                        often (restarts); what people see; the workers: read a frame, compute, write the
                                         action slot (inference)
     runtime watch                       what a program imports; a run seen from outside
     virtual doctor profile              a run without a clock; is this machine fit; where the microseconds go

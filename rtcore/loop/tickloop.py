@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from rtcore.clock import Clock, Overrun, TickGrid, TickPace, TickPlan
 from rtcore.errors import EnvironmentFailed
-from rtcore.loop.carrying import Carrying
+from rtcore.loop.job_context import JobContexts
 from rtcore.loop.world import StepResult, World
 from rtcore.memory.layout import FRAME_HEADER, FrameHeader
 from rtcore.scheduling.dispatch import Decision, Dispatcher, Source, TickKind
@@ -151,9 +151,9 @@ class TickLoop:
         # Of ticks at which nothing acts: the no-op, where the world has one. What stands in elsewhere may be random.
         no_action = getattr(world, "noop", None)
         self._idle_action = world.encode(world.stand_in()[0] if no_action is None else no_action)
-        self._carrying: Carrying | None = None
+        self._contexts: JobContexts | None = None
         if needs and action is not None:
-            self._carrying = Carrying(
+            self._contexts = JobContexts(
                 needs,
                 action,
                 seed=seed,
@@ -176,25 +176,25 @@ class TickLoop:
         now.collected_ns = clock.now_ns()
         now.decision = self._decide(tick)
         now.dispatch_ns = clock.now_ns()
-        carrying = self._carrying
-        if self._head_schedule is not None and carrying is not None:
-            self._head_schedule.has_features = carrying.features_tick >= 0
+        contexts = self._contexts
+        if self._head_schedule is not None and contexts is not None:
+            self._head_schedule.has_features = contexts.features_tick >= 0
         now.jobs = jobs = self.schedule.book(tick)
         if jobs:
-            features_tick = -1 if carrying is None else carrying.features_tick
+            features_tick = -1 if contexts is None else contexts.features_tick
             for job in jobs:
                 self.dispatcher.expect(job, features_tick)
-            if carrying is not None and carrying.tells:
-                now.jobs = jobs = carrying.tell(jobs, now.decision, self.dispatcher)
+            if contexts is not None and contexts.tells:
+                now.jobs = jobs = contexts.tell(jobs, now.decision, self.dispatcher)
             self.workers.post(jobs, now.dispatch_ns)
         now.booked_ns = clock.now_ns()
 
         action = self._advance_world(now)
         now.header = self._header(now, clock.now_ns())
-        if carrying is None:
+        if contexts is None:
             self.workers.publish(now.result.frame, now.header, action)
         else:
-            self._publish_with(carrying, now, action)
+            self._publish_with(contexts, now, action)
         now.published_ns = clock.now_ns()
         if jobs:
             self.workers.announce(jobs)
@@ -242,8 +242,8 @@ class TickLoop:
             tau_ns = self.pace.elapsed_ns(job.obs_tick, answer.write_ns)
             self.schedule.complete(job.worker, tau_ns)
             self.dispatcher.offer(job, answer, tick)
-            if self._carrying is not None and self._carrying.hands_on:
-                self._carrying.take(job.worker, answer, self.dispatcher.episode)
+            if self._contexts is not None and self._contexts.hands_on:
+                self._contexts.take(job.worker, answer, self.dispatcher.episode)
             self.recorder.answer_taken(answer)
         for worker, up in self.workers.membership():
             lost = None
@@ -261,8 +261,8 @@ class TickLoop:
             return self.dispatcher.decide(tick)
         if self._started:
             self.dispatcher.new_episode(tick)
-        if self._carrying is not None:
-            self._carrying.begin_episode()
+        if self._contexts is not None:
+            self._contexts.begin_episode()
         self._started = True
         return Decision(TickKind.RESET)
 
@@ -330,14 +330,14 @@ class TickLoop:
             booked_jobs=len(now.jobs),
         )
 
-    def _publish_with(self, carrying: Carrying, now: Tick, action: bytes) -> None:
+    def _publish_with(self, contexts: JobContexts, now: Tick, action: bytes) -> None:
         """The frame, and what its action came with."""
         offer, header = now.decision.offer, now.header
-        if carrying.tells:
-            carrying.note_applied(now.plan.tick, action, now.decision.kind, stands=now.source is Source.HELD)
-        if (origin := carrying.origin(offer)) is not None:
+        if contexts.tells:
+            contexts.note_applied(now.plan.tick, action, now.decision.kind, stands=now.source is Source.HELD)
+        if (origin := contexts.origin(offer)) is not None:
             now.header = header = FrameHeader._make((*header[: -len(origin)], *origin))
-        self.workers.publish(now.result.frame, header, action, carrying.kept(offer))
+        self.workers.publish(now.result.frame, header, action, contexts.kept(offer))
 
     # -- after the frame is out ----------------------------------------------------------------------------
 

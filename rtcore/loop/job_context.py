@@ -25,7 +25,7 @@ _EPISODE, _STATE_TICK = (list(CONTEXT_WORDS).index(name) for name in ("episode",
 _PAST_TICKS = 1024
 
 
-class Carrying:
+class JobContexts:
     """The contexts of one phase: what is carried begins anew with each, so that a rehearsal leaves nothing behind.
 
     Args:
