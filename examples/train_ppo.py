@@ -1,6 +1,6 @@
 """PPO in one file, in plain PyTorch: what a policy says of its own actions travels with them.
 
-    python examples/train_ppo.py --duration 180
+    python examples/train_ppo.py --duration 300
 
 The policy runs in the workers, several ticks late and with weights that may be a few versions old. So each action
 brings along its log-probability and the value that the policy expected (`policy_extras`), and `Runtime.take` hands the
@@ -19,7 +19,7 @@ from torch.nn import functional
 import rtcore
 from rtcore.errors import RtcoreError
 
-GAMMA, LAMBDA = 0.95, 0.9  # per tick, per decision
+GAMMA, LAMBDA = 0.9, 0.9  # per tick, per decision
 ROUND = 200  # decisions
 EPOCHS, BATCH_SIZE = 10, 50
 CLIP, ENTROPY = 0.2, 0.01
@@ -96,7 +96,7 @@ def train(duration_s: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--duration", type=float, default=180, metavar="S", help="how long to learn [s] (default 180)")
+    parser.add_argument("--duration", type=float, default=300, metavar="S", help="how long to learn [s] (default 300)")
     try:
         train(parser.parse_args().duration)
     except RtcoreError as error:
