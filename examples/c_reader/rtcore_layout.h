@@ -260,7 +260,8 @@ struct rtcore_env_counters {
     int64_t garbage_ns; /* what all of them took */
     int64_t abstained; /* jobs whose policy gave no action this time */
     int64_t features_used; /* jobs whose own action was never applied, but whose features the head used */
-    int64_t unused[6];
+    int64_t head_actions; /* ticks at which the head's action was applied, not the base action of a worker */
+    int64_t unused[5];
 };
 _Static_assert(sizeof(struct rtcore_env_counters) == 320, "rtcore_env_counters");
 

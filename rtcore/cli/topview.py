@@ -108,7 +108,7 @@ def _show_once(run: AttachedRun, console: Console, *, as_json: bool) -> None:
     else:
         stats = run.stats()
         # On paper there is room for every lane; a screen shows what fits.
-        height = console.height if console.is_terminal else 30 + 3 * stats.plan.workers
+        height = console.height if console.is_terminal else 30 + 3 * len(stats.places)
         console.print(LiveFrame(stats, run.record, run.header, run.booked_ticks()), height=height)
 
 

@@ -101,6 +101,8 @@ class StatsRecorder:
 
     def _policy_tick(self, tick: Tick, offer: Offer) -> None:
         histograms, answer = self._histograms, offer.answer
+        if tick.header.features_tick >= 0:
+            self._counters.add("head_actions")
         if tick.interval_ticks >= 0:
             histograms["interval_ticks"].add(tick.interval_ticks)
         histograms["delay_ticks"].add(tick.plan.tick - answer.obs_tick)

@@ -149,7 +149,8 @@ class Supervisor:
         self._start_env()
         self.plan = plan = self._make_policy_ready()
         if self.shared.payload is not None:
-            self.policy_info["notes"] += self.shared.payload.needs.notes(plan.delay_ticks)
+            memory = self.shared.payload
+            self.policy_info["notes"] += memory.needs.notes(plan.delay_ticks, memory.action)
         self.about_to_run()
         self._start_recording()
         self._startup.enter("")

@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeAlias
 from rtcore.memory.layout import FrameHeader
 from rtcore.report.colours import KIND_COLOURS, OUTCOME_COLOURS
 from rtcore.results.axis import TickAxis
-from rtcore.results.rows import InferenceRow
+from rtcore.results.rows import InferenceRow, TickRow
 from rtcore.scheduling.dispatch import Outcome, TickKind
 from rtcore.scheduling.jobs import JobRow
 
@@ -49,9 +49,25 @@ def bar_of(job: InferenceRow, axis: TickAxis) -> Bar:
 
 Cell: TypeAlias = tuple[str, str]  #: (glyph, style) of one tick
 
+
+def lane_name(place: int, head: int) -> str:
+    """Of a worker's lane, or the head's."""
+    return "head" if place == head else f"w{place:02d}"
+
+
+def shade_of(row: FrameHeader | TickRow, head: int) -> str:
+    """What governed a tick, as `KIND_COLOURS` names it. `head`: index of the head; -1: there is none."""
+    kind = TickKind(row.kind)
+    return "base" if kind is TickKind.ACTED and 0 <= head != row.worker else kind.name.lower()
+
+
+def shade_name(shade: str) -> str:
+    """For a legend."""
+    return "base action, not the head's" if shade == "base" else shade.replace("_", "-")
+
+
 #: Rich turns these into the nearest colours that the terminal has.
 BAR_STYLE = {outcome: OUTCOME_COLOURS[outcome.name.lower()] for outcome in Outcome}
-KIND_STYLE = {kind: KIND_COLOURS[kind.name.lower()] for kind in TickKind}
 
 
 class Glyphs(NamedTuple):
@@ -63,20 +79,34 @@ class Glyphs(NamedTuple):
     applied: str
     late: str
     unused: str
+    features: str  #: not applied itself, but the head used its features
     lost: str
     down: str
-    kinds: str  #: by TickKind
-    skipped: str
+    ticks: dict[str, str]  #: by name of `KIND_COLOURS`
     full: str
     empty: str
     more: str
 
 
 #: Of each the character, and the one where there is only ASCII.
-_BOTH = {"start": "▐[", "computing": "█=", "waiting": "░.", "applied": "●*", "late": "◐L", "unused": "✗x", "lost": "!!"}
-_BOTH |= {"down": "╌-", "skipped": "ss", "full": "█#", "empty": "░."}
-UNICODE = Glyphs(kinds="●M·-R", more="…", **{name: characters[0] for name, characters in _BOTH.items()})
-ASCII = Glyphs(kinds="*M.-R", more="...", **{name: characters[1] for name, characters in _BOTH.items()})
+_BOTH = {
+    "start": "▐[",
+    "computing": "█=",
+    "waiting": "░.",
+    "applied": "●*",
+    "late": "◐L",
+    "unused": "✗x",
+    "features": "○o",
+    "lost": "!!",
+}
+_BOTH |= {"down": "╌-", "full": "█#", "empty": "░."}
+_TICKS = {"missed": "M", "lead_in": "-", "reset": "R", "skipped": "s", "base": "b"}
+UNICODE = Glyphs(
+    ticks=_TICKS | {"acted": "●", "idle": "·"}, more="…", **{name: pair[0] for name, pair in _BOTH.items()}
+)
+ASCII = Glyphs(
+    ticks=_TICKS | {"acted": "*", "idle": "."}, more="...", **{name: pair[1] for name, pair in _BOTH.items()}
+)
 
 
 class Columns(NamedTuple):
@@ -88,35 +118,35 @@ class Columns(NamedTuple):
 
 
 def worker_lanes(
-    jobs: Sequence[JobRow], booked: Mapping[int, int], num_lanes: int, columns: Columns, glyphs: Glyphs
-) -> list[list[Cell]]:
-    """A lane for each of the first `num_lanes` workers. `jobs` newest first; `booked` from `booked_ticks`."""
-    lanes: list[list[Cell]] = [[(" ", "")] * columns.width for _ in range(num_lanes)]
-    last_booked = [-1] * num_lanes
+    jobs: Sequence[JobRow], booked: Mapping[int, int], places: Sequence[int], columns: Columns, glyphs: Glyphs
+) -> dict[int, list[Cell]]:
+    """A lane for each of `places`. `jobs` newest first; `booked` from `booked_ticks`."""
+    lanes: dict[int, list[Cell]] = {place: [(" ", "")] * columns.width for place in places}
+    last_booked = dict.fromkeys(places, -1)
     for job in reversed(jobs):
-        if job.worker < num_lanes and job.tick >= columns.first_tick:
+        if job.worker in lanes and job.tick >= columns.first_tick:
             last_booked[job.worker] = job.booked_tick
             _paint(lanes[job.worker], bar_of(InferenceRow.of(job), columns.axis), columns, glyphs)
     for worker, tick in booked.items():
         start = tick - columns.first_tick
-        if worker < num_lanes and tick > last_booked[worker] and start < columns.width:
+        if worker in lanes and tick > last_booked[worker] and start < columns.width:
             begin, lane = max(0, start), lanes[worker]
             style = BAR_STYLE[Outcome.UNFINISHED]
             lane[begin:] = _bar(lane[begin], glyphs, style, columns.width - begin, marked=start >= 0)
     return lanes
 
 
-def tick_lane(ticks: Sequence[FrameHeader], columns: Columns, glyphs: Glyphs) -> list[Cell]:
+def tick_lane(ticks: Sequence[FrameHeader], columns: Columns, glyphs: Glyphs, head: int) -> list[Cell]:
     """What governed each tick. `ticks` newest first."""
     cells: list[Cell] = [(" ", "")] * columns.width
     for header in ticks:
         column = header.tick - columns.first_tick
         if column < 0:
             break
-        kind = TickKind(header.kind)
-        cells[column] = (glyphs.kinds[kind], KIND_STYLE[kind])
+        shade = shade_of(header, head)
+        cells[column] = (glyphs.ticks[shade], KIND_COLOURS[shade])
         for skipped in range(max(0, column - header.skipped_ticks), column):
-            cells[skipped] = (glyphs.skipped, KIND_COLOURS["skipped"])
+            cells[skipped] = (glyphs.ticks["skipped"], KIND_COLOURS["skipped"])
     return cells
 
 
@@ -134,6 +164,7 @@ def _paint(lane: list[Cell], bar: Bar, columns: Columns, glyphs: Glyphs) -> None
         return
     marks = {
         Outcome.ON_TIME: glyphs.applied,
+        Outcome.FEATURES_USED: glyphs.features,
         Outcome.LATE: glyphs.late,
         Outcome.DROPPED_DEAD_WORKER: glyphs.lost,
     }

@@ -20,13 +20,25 @@ from rich.segment import Segment
 from rich.style import Style
 
 from rtcore.clock import NS_PER_MS, NS_PER_S, NS_PER_US, Clock, MonotonicClock
+from rtcore.report.colours import KIND_COLOURS
 from rtcore.report.halfblocks import Image, Line, half_blocks
-from rtcore.report.lanes import ASCII, BAR_STYLE, KIND_STYLE, UNICODE, Cell, Columns, Glyphs, tick_lane, worker_lanes
+from rtcore.report.lanes import (
+    ASCII,
+    BAR_STYLE,
+    UNICODE,
+    Cell,
+    Columns,
+    Glyphs,
+    lane_name,
+    shade_name,
+    tick_lane,
+    worker_lanes,
+)
 from rtcore.report.terminal import LABEL_CELLS, Terminal, encodable, print_line
 from rtcore.report.wording import counted, learner_facts, number, points, policy_notes, realtime_text, share
 from rtcore.results.axis import TickAxis
 from rtcore.results.run_record import RunRecord
-from rtcore.results.summary import RunHeader, RunStats
+from rtcore.results.summary import RunHeader, RunStats, WorkerStats
 from rtcore.scheduling.dispatch import Outcome, TickKind
 
 #: What the world looks like at this moment; None: not known.
@@ -97,6 +109,8 @@ def plain_line(stats: RunStats, elapsed_s: float, total_s: float) -> str:
     names = ("missed", "overruns", "reset_overruns", "skipped_ticks", "stretched_ticks", "episodes")
     named = {name.replace("_", " "): counters[name] for name in names}
     named["restarts"] = sum(worker.restarts for worker in stats.workers)
+    if stats.head is not None:
+        named |= {"base ticks": stats.base_ticks, "head restarts": stats.head.restarts}
     return ", ".join(parts + [text for text, _ in _warnings(named)])
 
 
@@ -137,7 +151,7 @@ class LiveFrame:
     def lines(self, width: int, height: int, glyphs: Glyphs) -> list[Line]:
         """At most `height` lines. What matters least is left out first."""
         bottom = [self._tick_lane(width, glyphs), self._progress(width, glyphs)]
-        lanes_wanted = min(self._stats.plan.workers, max(2, height // 3))
+        lanes_wanted = min(len(self._stats.places), max(2, height // 3))
         room = height - len(bottom) - lanes_wanted
         kept: dict[int, list[Line]] = {}
         for position, rank, fact in sorted(self._facts(glyphs), key=lambda fact: fact[1]):
@@ -165,6 +179,7 @@ class LiveFrame:
             (1, "actions", self._action_facts()),
             (3, "outcomes", self._counts(_OUTCOMES, ("on_time", "unfinished"))),
             (4, "workers", self._worker_facts()),
+            *([(2, "head", self._head_facts(self._stats.head))] if self._stats.head is not None else []),
             (2, "score", self._score_facts()),
             *([(2, "learner", learner_facts(self._stats.learner))] if self._stats.learner is not None else []),
         ]
@@ -224,6 +239,16 @@ class LiveFrame:
             *_warnings({"lapped frames": lapped, "lost tick rows": lost_ticks, "lost job rows": lost_jobs}),
         ]
 
+    def _head_facts(self, head: WorkerStats) -> Line:
+        """Of a policy with two speeds."""
+        took = head.inference_ns.percentile(0.99) / NS_PER_MS
+        return [
+            (f"acted on {self._stats.counters['head_actions']:,} ticks", ""),
+            _warning("base ticks", self._stats.base_ticks),
+            (f"inference p99 {number(took, 2)} ms", ""),
+            _warning("restarts", head.restarts),
+        ]
+
     def _score_facts(self) -> Line:
         score, returns = self._stats.score, self._returns
         facts = [(f"{points(score.points)} points", "bold"), (f"{number(score.per_1000_ticks)} per 1,000 ticks", "")]
@@ -235,7 +260,8 @@ class LiveFrame:
         return facts
 
     def _legend(self, glyphs: Glyphs) -> Line:
-        kinds = zip(glyphs.kinds, _KINDS, TickKind, strict=True)
+        has_head = self._stats.head is not None
+        ticks = [*_KINDS, *(["base"] if has_head else [])]
         return [
             (f"{glyphs.start} booked", BAR_STYLE[Outcome.ON_TIME]),
             (f"{glyphs.computing} computing", BAR_STYLE[Outcome.ON_TIME]),
@@ -243,8 +269,9 @@ class LiveFrame:
             (f"{glyphs.applied} applied", BAR_STYLE[Outcome.ON_TIME]),
             (f"{glyphs.late} applied late", BAR_STYLE[Outcome.LATE]),
             (f"{glyphs.unused} not used", BAR_STYLE[Outcome.SUPERSEDED]),
+            *([(f"{glyphs.features} features used", BAR_STYLE[Outcome.FEATURES_USED])] if has_head else []),
             (f"{glyphs.lost} lost", BAR_STYLE[Outcome.DROPPED_DEAD_WORKER]),
-            *((f"{glyph} {name}", KIND_STYLE[kind]) for glyph, name, kind in kinds if kind != TickKind.ACTED),
+            *((f"{glyphs.ticks[name]} {shade_name(name)}", KIND_COLOURS[name]) for name in ticks if name != "acted"),
         ]
 
     def _progress(self, width: int, glyphs: Glyphs) -> Line:
@@ -262,19 +289,27 @@ class LiveFrame:
         return Columns(self._ticks[0].tick - count + 1, count, axis)
 
     def _lanes(self, width: int, space: int, glyphs: Glyphs) -> list[Line]:
-        workers = self._stats.plan.workers
-        shown = workers if workers <= space else max(0, space - 1)
+        places, head = self._stats.places, self._head
+        hidden = 0 if len(places) <= space else len(places) - max(0, space - 1)
         if space <= 0 or not self._ticks:
             return []
-        lanes = worker_lanes(self._jobs, self._booked, shown, self._columns(width), glyphs)
+        if hidden:  # the head's lane, which is the last, says most
+            end = len(places) - (head >= 0)
+            places = [*places[: max(0, end - hidden)], *places[end:]][: max(0, space - 1)]
+        lanes = worker_lanes(self._jobs, self._booked, places, self._columns(width), glyphs)
         lines: list[Line] = []
         down = self._down()
-        for worker, lane in enumerate(lanes):
-            label, style = (f"w{worker:02d} down", "bold red") if worker in down else (f"w{worker:02d}", "bold")
+        for place, lane in lanes.items():
+            name = lane_name(place, head)
+            label, style = (f"{name} down", "bold red") if place in down else (name, "bold")
             lines.append([(f"{label:<{LABEL_CELLS}}", style), *_runs(lane)])
-        if shown < workers:
-            lines.append([(f"{glyphs.more} and {workers - shown} more", "bright_black")])
+        if hidden:
+            lines.append([(f"{glyphs.more} and {hidden} more", "bright_black")])
         return lines
+
+    @property
+    def _head(self) -> int:
+        return self._stats.head.index if self._stats.head is not None else -1
 
     def _down(self) -> set[int]:
         """Workers whose newest job was lost with them, or that have no process."""
@@ -284,11 +319,12 @@ class LiveFrame:
             for worker, job in last.items()
             if job.outcome == Outcome.DROPPED_DEAD_WORKER and self._booked.get(worker, -1) <= job.booked_tick
         }
-        gone = {worker.index for worker in stats.workers if worker.pid < 0} if stats.clock == "wall" else set()
+        everyone = [*stats.workers, *([stats.head] if stats.head is not None else [])]
+        gone = {worker.index for worker in everyone if worker.pid < 0} if stats.clock == "wall" else set()
         return down | gone
 
     def _tick_lane(self, width: int, glyphs: Glyphs) -> Line:
-        cells = tick_lane(self._ticks, self._columns(width), glyphs) if self._ticks else []
+        cells = tick_lane(self._ticks, self._columns(width), glyphs, self._head) if self._ticks else []
         return [("tick      ", "bold"), *_runs(cells)]
 
 

@@ -161,6 +161,14 @@ NUMBERS: dict[str, list[Number]] = {
         Number("policy errors", "all_workers.policy_errors.sum", "raised, and gave no action", warns=True),
         Number("start-up", "startup_s", form="1", unit="s", on_terminal=False),
     ],
+    "Head": [
+        Number("answers", "head.inferences"),
+        Number("inference", "head.inference_ms", "", "1", "ms", quantiles=("p50", "p99", "max")),
+        Number("acted", "head.acted_ticks", "ticks, on the newest frame"),
+        Number("base action", "head.base_ticks", "ticks: the head's was not there, a worker's stood in", warns=True),
+        Number("restarts", "head.restarts", "of the head", warns=True),
+        Number("policy errors", "head.policy_errors", "raised, and gave no action", warns=True),
+    ],
     "Episodes": [
         Number("episodes", "episodes.count"),
         Number("mean return", "episodes.return_mean", form="3"),

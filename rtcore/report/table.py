@@ -135,6 +135,7 @@ def _sections(summary: dict[str, Any], out: Path | None) -> list[tuple[str, list
         "Shared memory": [] if virtual else rows_of("Shared memory", summary),
         "Lacking": _culprit_rows(culprits, out) if culprits.get("ticks") else [],
         "Workers": _worker_rows(summary, culprits.get("slow_workers", [])),
+        "Head": rows_of("Head", summary) if "head" in summary else [],
         "Episodes": rows_of("Episodes", summary) + _unfinished_rows(summary["episodes"]),
         "Learner": _learner_rows(summary) if "learner" in summary else [],
         "Run": _run_rows(summary, out),

@@ -14,7 +14,7 @@ from rtcore.files.whole import whole_file
 from rtcore.memory.counters import Distribution, bucket_bounds
 from rtcore.memory.layout import FrameHeader
 from rtcore.report.colours import KIND_COLOURS, RUN_COLOURS
-from rtcore.report.lanes import BAR_STYLE, KIND_STYLE, bar_of
+from rtcore.report.lanes import BAR_STYLE, bar_of, lane_name, shade_name, shade_of
 from rtcore.report.wording import counted, number, share
 from rtcore.results.axis import TickAxis
 from rtcore.results.rows import InferenceRow
@@ -65,7 +65,7 @@ def build_figure(record: RunRecord, stats: RunStats, world: str = "") -> Any:
     """Workers over ticks for a typical stretch and the worst one, and histograms of the whole run. A `Figure`."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - see draw_timeline
 
-    workers_inches = min(9.0, max(1.2, 0.26 * stats.plan.workers))
+    workers_inches = min(9.0, max(1.2, 0.26 * len(stats.places)))
     inches = (workers_inches, 0.3, 2.3)
     figure = Figure(figsize=(_WIDTH_INCHES, sum(inches) + 2.0), layout="constrained")
     grid = figure.add_gridspec(3, 6, height_ratios=inches)
@@ -78,13 +78,13 @@ def build_figure(record: RunRecord, stats: RunStats, world: str = "") -> Any:
         name = f"the worst stretch, {worst.without_action} ticks without a policy action"
         bad = Window(worst.first_tick, worst.last_tick, axis)
         panels.append(Panel(worst.ticks, worst.jobs, bad, name, WORST))
-    columns = 6 // len(panels)
+    columns, head = 6 // len(panels), stats.head.index if stats.head is not None else -1
     for index, panel in enumerate(panels):
         place = slice(index * columns, (index + 1) * columns)
         above = figure.add_subplot(grid[0, place], label=panel.label + WORKERS_AXES)
         below = figure.add_subplot(grid[1, place], sharex=above, label=panel.label + TICKS_AXES)
-        _draw_workers(above, panel, stats.plan.workers)
-        _draw_ticks(below, panel)
+        _draw_workers(above, panel, stats.places, head)
+        _draw_ticks(below, panel, head)
         _legend(above, below, panel, columns)
     interval, delay, late = (stats.distributions[name] for name in ("interval_ticks", "delay_ticks", "lateness_ns"))
     title = f"action interval: mean {number(interval.mean, 3)} ticks, CV {number(interval.cv, 3)}"
@@ -130,12 +130,14 @@ def _title(stats: RunStats, world: str) -> str:
     return "\n".join(lines)
 
 
-def _draw_workers(axes: Any, panel: Panel, num_workers: int) -> None:
+def _draw_workers(axes: Any, panel: Panel, places: Sequence[int], head: int) -> None:
     """A bar per job, start to answer, a thin line on to the tick it was for, a dot where it was applied."""
-    window, jobs = panel.window, [job for job in panel.jobs if panel.shows(job)]
-    axes.set_ylim(num_workers - 0.4, -0.6)
-    step = -(-num_workers // _MAX_WORKER_LABELS)
-    axes.set_yticks(range(0, num_workers, step), [f"w{worker:02d}" for worker in range(0, num_workers, step)])
+    lane_of = {place: lane for lane, place in enumerate(places)}
+    window, jobs = panel.window, [job for job in panel.jobs if panel.shows(job) and job.worker in lane_of]
+    axes.set_ylim(len(places) - 0.4, -0.6)
+    step = -(-len(places) // _MAX_WORKER_LABELS)
+    named = [place for lane, place in enumerate(places) if lane % step == 0 or place == head]
+    axes.set_yticks([lane_of[place] for place in named], [lane_name(place, head) for place in named])
     axes.tick_params(labelbottom=False, labelsize=8)
     if window is None or not jobs:
         axes.text(0.5, 0.5, "no policy action", transform=axes.transAxes, ha="center", va="center", fontsize=14)
@@ -143,13 +145,14 @@ def _draw_workers(axes: Any, panel: Panel, num_workers: int) -> None:
     axes.set_xlim(window.first_tick, window.last_tick + 1)
     axes.grid(axis="x", color="#e8e8e8", linewidth=0.6)
     axes.set_axisbelow(True)
-    dot = 5.0 if num_workers <= 24 else 2.5
+    dot = 5.0 if len(places) <= 24 else 2.5
     bars = [bar_of(InferenceRow.of(job), window.axis) for job in jobs]
     for outcome in Outcome:
         ended, colour = [bar for bar in bars if bar.outcome is outcome], BAR_STYLE[outcome]
         if not ended:
             continue
-        rows, starts, ends = ([getattr(bar, name) for bar in ended] for name in ("worker", "start", "end"))
+        rows = [lane_of[bar.worker] for bar in ended]
+        starts, ends = ([getattr(bar, name) for bar in ended] for name in ("start", "end"))
         axes.barh(
             rows,
             np.subtract(ends, starts),
@@ -177,7 +180,7 @@ def _draw_workers(axes: Any, panel: Panel, num_workers: int) -> None:
             )
 
 
-def _draw_ticks(axes: Any, panel: Panel) -> None:
+def _draw_ticks(axes: Any, panel: Panel, head: int) -> None:
     """A cell per tick, coloured by what governed it; cells without one are ticks that were skipped."""
     axes.set_ylim(0, 1)
     axes.set_yticks([0.5], ["ticks"])
@@ -186,10 +189,10 @@ def _draw_ticks(axes: Any, panel: Panel) -> None:
     if (window := panel.window) is None:
         return
     shown = [header for header in panel.ticks if window.first_tick <= header.tick <= window.last_tick]
-    for kind, colour in KIND_STYLE.items():
-        cells = [(header.tick, 1) for header in shown if header.kind == kind]
+    for shade, colour in KIND_COLOURS.items():
+        cells = [(header.tick, 1) for header in shown if shade_of(header, head) == shade]
         if cells:
-            name = f"tick: {kind.name.lower().replace('_', '-')}"
+            name = f"tick: {shade_name(shade)}"
             axes.broken_barh(cells, (0, 1), facecolors=colour, edgecolor="white", linewidth=0.5, label=name)
     if len(shown) < window.last_tick - window.first_tick + 1:
         ran = {header.tick for header in shown}

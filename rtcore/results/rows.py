@@ -106,6 +106,9 @@ class TickRow(NamedTuple):
     policy_checksum: _Text  #: eight hexadecimal digits
     start_ns: _Whole
     chunk_index: _OrNone = -1  #: which action of its chunk was applied
+    state_tick: _OrNone = -1  #: the carried state that it was chosen with had seen the frames up to this tick's
+    features_tick: _OrNone = -1  #: of a head's action: tick of the frame that its features came from
+    features_worker: _Worker = -1  #: and whose they were
 
     @classmethod
     def of(cls, header: FrameHeader, action: str = "") -> TickRow:
@@ -134,6 +137,9 @@ class TickRow(NamedTuple):
             policy_checksum=f"{header.policy_checksum:08x}" if acted and header.policy_checksum else "",
             start_ns=header.start_ns,
             chunk_index=header.chunk_index if acted else -1,
+            state_tick=header.state_tick if acted else -1,
+            features_tick=header.features_tick if acted else -1,
+            features_worker=header.features_worker if acted else -1,
         )
 
     @property

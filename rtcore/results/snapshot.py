@@ -18,7 +18,7 @@ def snapshot(shared: SharedRun, about: RunDescription, record: RunRecord | None,
 
     `with_memory`: also the workers' memory, which takes the kernel some milliseconds each.
     """
-    status = shared.env_status
+    status, head = shared.env_status, head_of(about)
     return RunStats(
         plan=about.plan,
         rate_hz=about.run.rate_hz,
@@ -31,6 +31,7 @@ def snapshot(shared: SharedRun, about: RunDescription, record: RunRecord | None,
             "outside": sum(place["frames_outside"] for place in shared.worker_status),
             "first": about.world.get("leaves_space", ""),
         },
+        head=_worker(shared, about, head, with_memory) if head >= 0 else None,
         **episodes_of(record),
         policy=str(about.policy.get("policy", "")),
         startup=about.startup,
@@ -47,10 +48,17 @@ def snapshot(shared: SharedRun, about: RunDescription, record: RunRecord | None,
     )
 
 
-def booked_ticks(shared: SharedRun, num_workers: int) -> dict[int, int]:
+def head_of(about: RunDescription) -> int:
+    """Index of the worker that is the head of a policy with two speeds; -1: there is none."""
+    return int(about.policy.get("head", -1))
+
+
+def booked_ticks(shared: SharedRun, about: RunDescription) -> dict[int, int]:
     """The tick of each worker's newest booking in the present phase: shows which jobs are under way."""
+    head = head_of(about)
+    places = [*range(about.plan.workers), *([head] if head >= 0 else [])]
     phase_seq = shared.run_control["phase_seq"]
-    jobs = ((worker, shared.jobs.read(worker)) for worker in range(num_workers))
+    jobs = ((worker, shared.jobs.read(worker)) for worker in places)
     return {worker: job.obs_tick for worker, job in jobs if job.phase_seq == phase_seq}
 
 
@@ -75,7 +83,7 @@ def _worker(shared: SharedRun, about: RunDescription, index: int, with_memory: b
     return WorkerStats(
         index=index,
         pid=pid,
-        device=about.devices[index],
+        device=about.devices[index] if index < len(about.devices) else about.run.device_of(index),
         inferences=status["inferences"],
         inference_ns=shapes["inference_ns"].snapshot(),
         publish_to_read_ns=shapes["publish_to_read_ns"].snapshot(),

@@ -110,6 +110,7 @@ class RunStats:
     distributions: dict[str, Distribution]
     workers: list[WorkerStats]
     episodes: list[Episode]
+    head: WorkerStats | None = None  #: of a policy with two speeds; the others are its trunk's
     dropped_episodes: int = 0  #: before `episodes`, which are the newest
     dropped_return: float = 0.0  #: sum of what these returned
     score: Score = field(default_factory=Score)  #: of all ticks, the unfinished episode included
@@ -141,6 +142,16 @@ class RunStats:
         counters = self.counters
         possible = counters["acted"] + counters["missed"] + counters["idle"]
         return counters["acted"] / possible if possible else math.nan
+
+    @property
+    def places(self) -> list[int]:
+        """Indices of the workers, and the head's behind them: a lane of a picture each."""
+        return [*range(self.plan.workers), *([self.head.index] if self.head is not None else [])]
+
+    @property
+    def base_ticks(self) -> int:
+        """Ticks at which the base action of a worker stood in, because the head's was not there; 0 without a head."""
+        return self.counters["acted"] - self.counters["head_actions"] if self.head is not None else 0
 
     @property
     def mean_return(self) -> float:
@@ -216,6 +227,7 @@ def build_summary(stats: RunStats) -> dict[str, Any]:
             "write_to_dispatch": _percentiles(shapes["write_to_dispatch_ns"], 1e3, (0.5, 0.99)),
         },
         "workers": [_worker(worker) for worker in stats.workers],
+        **({"head": _head(stats.head, stats)} if stats.head is not None else {}),
         "restart_reasons": stats.restart_reasons,
         "episodes": {
             "count": counters["episodes"],
@@ -259,6 +271,10 @@ def _worker(worker: WorkerStats) -> dict[str, Any]:
         "policy_errors": worker.policy_errors,
         "pss_mb": worker.pss_mb,
     }
+
+
+def _head(head: WorkerStats, stats: RunStats) -> dict[str, Any]:
+    return _worker(head) | {"acted_ticks": stats.counters["head_actions"], "base_ticks": stats.base_ticks}
 
 
 def _percentiles(

@@ -372,7 +372,7 @@ class Runtime:
         supervisor = self._supervisor
         if self.is_over or supervisor.plan is None:
             return {}
-        return booked_ticks(supervisor.shared, supervisor.plan.workers)
+        return booked_ticks(supervisor.shared, supervisor.description)
 
     def transitions(self, gamma: float = 0.99, *, discount_rewards: bool = True) -> TransitionReader:
         """The run's decisions from tick 0 on, for a trainer: `update()` now and then, then `sample(batch, rng)`.

@@ -190,15 +190,21 @@ class PolicyNeeds:
         the decision began from."""
         return Block((*_prefixed("extras", self.extras), *_prefixed("state", self.state)))
 
-    def notes(self, delay_ticks: int) -> list[str]:
+    def notes(self, delay_ticks: int, action: ActionSpec) -> list[str]:
         """What a run's header is to say of it, where its actions come `delay_ticks` after their frame."""
-        told, between = self.committed_ticks, delay_ticks - 1
+        told, between, context = self.committed_ticks, delay_ticks - 1, self.context(action).nbytes
+        parts = {"extras": self.extras, "state": self.state, "features": self.features}
+        named = ", ".join(f"{name} {_size(block.nbytes)}" for name, block in parts.items() if block)
+        answer = [f"{_size(self.payload.nbytes)} an answer ({named})"] if named else []
+        sizes = [*answer, *([f"context {_size(context)} a job"] if context else [])]
+        notes = [f"payload: {', '.join(sizes)}"] if sizes else []
         if not told or told >= between:
-            return []
+            return notes
         return [
+            *notes,
             f"{WARNING_NOTE}the policy's context has the actions of {told} ticks behind its frame, and {between} lie "
             f"between that and the one it decides: the last {between - told} are missing. Give --context-ticks "
-            f"{between} or more"
+            f"{between} or more",
         ]
 
     def to_json(self) -> JsonDict:
@@ -224,6 +230,12 @@ class PolicyNeeds:
 
 def _prefixed(what: str, block: Block) -> Iterable[tuple[str, tuple[int, ...], str]]:
     return ((f"{what}.{name}", shape, dtype) for name, shape, dtype in block.fields)
+
+
+def _size(num_bytes: int) -> str:
+    if num_bytes < 1000:
+        return f"{num_bytes} B"
+    return f"{num_bytes / 1000:.1f} KB" if num_bytes < 1_000_000 else f"{num_bytes / 1e6:.1f} MB"
 
 
 def _wanted(what: str) -> str:

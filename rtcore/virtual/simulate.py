@@ -274,6 +274,9 @@ class Simulation:
             )
             for index, shape in enumerate(self.workers.inference)
         ]
+        head = workers.pop(self.head) if self.head >= 0 else None
+        if head is not None and self.head_player is not None:
+            head = replace(head, policy_errors=self.head_player.policy_errors[self.head])
         counters, recording = self._books.counters.to_dict(), self.recording.summary() if self.recording else {}
         books = {}
         if self._is_over:
@@ -285,6 +288,7 @@ class Simulation:
             counters=counters,
             distributions={name: shape.snapshot() for name, shape in self._books.histograms.items()},
             workers=workers,
+            head=head,
             **episodes_of(self.record),
             policy=self._policy_name,
             delay_ticks=self.schedule.delay_ticks,
@@ -306,14 +310,15 @@ class Simulation:
     def header(self) -> dict[str, Any]:
         """As `Runtime.header`, of the world and the policy that the config names."""
         header: dict[str, Any] = {}
-        if self._own_world is not None:
-            header["world"] = describe(self._own_world, self.config).to_header()
+        if self._own_world is None:
+            return header
+        header["world"] = describe(self._own_world, self.config).to_header()
         if (info := self._policy_info) is not None:
             header["policy"] = {
                 "policy": self._policy_name,
                 "num_parameters": info.num_parameters,
                 "device": info.device,
-                "notes": [*info.notes, *self._needs.notes(self.plan.delay_ticks)],
+                "notes": [*info.notes, *self._needs.notes(self.plan.delay_ticks, self._own_world.action)],
             }
         return header
 

@@ -336,7 +336,7 @@ class AttachedRun:
     def booked_ticks(self) -> Mapping[int, int]:
         """Tick of each worker's newest booking. Empty once the run is over."""
         about, shared = self._known()
-        return booked_ticks(shared, about.plan.workers) if self.state() is RunState.RUNNING else {}
+        return booked_ticks(shared, about) if self.state() is RunState.RUNNING else {}
 
     @property
     def longest_pause_s(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 from rtcore.clock import NS_PER_S
@@ -110,3 +111,24 @@ def made_up_stats(
 
 def header_of(stats: RunStats) -> RunHeader:
     return RunHeader("run-1", "Toy-v0", 50.0, stats.policy, "max-time", stats.plan.workers, "cpu", 80, "wall", REALTIME)
+
+
+def made_up_run_with_head() -> tuple[RunStats, RunRecord]:
+    """A head in place 16 beside a trunk of 4 workers: it acts at all ticks but each fifth, where a base action does."""
+    stats, trunk = made_up_run()
+    record, head = RunRecord(None, lambda raw: raw), stats.workers[0]
+    for header in trunk.ticks:
+        acted = header.kind == TickKind.ACTED
+        if acted and header.tick % 5:
+            about = {"features_tick": header.obs_tick, "features_worker": header.worker}
+            record.add_tick(header._replace(worker=16, obs_tick=header.tick - 1, **about), b"")
+            job = made_up_job(len(record.jobs), 16, header.tick - 1, header.tick, Outcome.ON_TIME)
+            record.add_job(job._replace(write_ns=job.booked_ns + 2_000_000))
+        else:
+            record.add_tick(header, b"")
+        if acted:
+            outcome = Outcome.FEATURES_USED if header.tick % 5 else Outcome.ON_TIME
+            record.add_job(made_up_job(len(record.jobs), header.worker, header.obs_tick, header.tick, outcome))
+    head_actions = sum(header.features_tick >= 0 for header in record.ticks)
+    counters = stats.counters | {"head_actions": head_actions}
+    return replace(stats, counters=counters, head=replace(head, index=16, restarts=1)), record

@@ -264,6 +264,7 @@ class EnvCounters(NamedTuple):
     garbage_ns: Annotated[int, "what all of them took"]
     abstained: Annotated[int, "jobs whose policy gave no action this time"]
     features_used: Annotated[int, "jobs whose own action was never applied, but whose features the head used"]
+    head_actions: Annotated[int, "ticks at which the head's action was applied, not the base action of a worker"]
 
 
 ENV_COUNTERS = Record(EnvCounters, writer="env process")

@@ -25,6 +25,7 @@ from tests.support.made_up_runs import (
     REALTIME,
     header_of,
     made_up_run,
+    made_up_run_with_head,
 )
 
 pytestmark = pytest.mark.unit
@@ -121,6 +122,33 @@ def test_lanes_that_do_not_fit_are_counted():
     assert 0 < shown < 30
     assert f"… and {30 - shown} more" in lines
     assert len(lines) <= 24
+
+
+def test_a_head_is_named_and_has_a_lane_next_to_the_ticks_and_base_ticks_are_counted():
+    stats, record = made_up_run_with_head()
+    lines = drawn(stats, record)
+    assert "acted on 29 ticks  base ticks 7" in lane_of(lines, "head ") and "restarts 1" in lane_of(lines, "head ")
+    lanes = [line.split()[0] for line in lines if line.startswith(("w0", "head ", "tick "))]
+    assert lanes[-6:] == ["w00", "w01", "w02", "w03", "head", "tick"]
+    assert lane_of(lines, "tick ").count("b") == 7
+    assert "○" in lane_of(lines, "w01")
+    assert "w16" not in "\n".join(lines)
+    assert "base ticks 7, head restarts 1" in plain_line(stats, 1.0, 2.0)
+
+
+def test_where_lanes_do_not_fit_the_head_still_has_one():
+    lines = drawn(*made_up_run_with_head(), height=10)
+    assert any(line.startswith("head ") and "●" in line for line in lines)
+
+
+def test_a_summary_counts_the_head_apart_from_the_workers():
+    stats, _ = made_up_run_with_head()
+    summary = build_summary(stats)
+    assert len(summary["workers"]) == 4
+    assert (summary["head"]["index"], summary["head"]["acted_ticks"], summary["head"]["base_ticks"]) == (16, 29, 7)
+    text = printed(summary)
+    assert "Head" in text and "a worker's stood in" in text
+    assert "head" not in build_summary(made_up_run()[0])
 
 
 @pytest.mark.parametrize(("width", "height"), [(40, 10), (20, 5), (8, 2), (1, 1)])

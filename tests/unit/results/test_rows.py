@@ -55,6 +55,9 @@ def test_what_is_about_an_action_is_empty_where_none_of_a_policy_was_applied():
         "policy_version",
         "policy_checksum",
         "chunk_index",
+        "state_tick",
+        "features_tick",
+        "features_worker",
     }
     assert texts(TICKS, TickRow.of(ACTED, "1"))["chunk_index"] == "1"
 

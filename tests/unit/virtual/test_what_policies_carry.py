@@ -127,6 +127,16 @@ def test_a_context_that_is_shorter_than_the_delay_is_warned_of_with_the_length_i
         assert not is_short or "the last 1 are missing. Give --context-ticks 3 or more" in notes[0]
 
 
+def test_the_header_says_how_much_jobs_and_answers_carry():
+    runs = {
+        name: simulate(name, workers=2, latency_ms=35, ticks=20, chunk=chunk)
+        for name, chunk in (("Foresees", 4), ("Chained", 1))
+    }
+    carried = {name: run.header["policy"]["notes"] for name, run in runs.items()}
+    assert "payload: context 352 B a job" in carried["Foresees"]
+    assert "payload: 16 B an answer (extras 8 B, state 8 B), context 72 B a job" in carried["Chained"]
+
+
 class Unreliable:
     def __init__(self, observation_space: Any, action_space: Any) -> None:
         self.calls = 0
