@@ -48,6 +48,7 @@ def main(boot: EnvironmentBoot, channel: Channel) -> None:
     config = boot.config
     world = build_world(config.world, boot.seed, lambda call: channel.send(AtWorld(call, may_take_a_start=True)))
     try:
+        blend_of(config.agent.on_overlap, world.action)  # what is wrong with it is said before anything is made
         step_ns = time_steps(world, boot.entropy, lambda call, first: channel.send(AtWorld(call, first)))
         channel.send(replace(describe(world, config), step_ns=step_ns))
         made = channel.expect(SegmentsMade, config.faults.startup_timeout_s)
