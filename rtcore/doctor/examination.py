@@ -38,7 +38,7 @@ _SHOWN = {
     Status.UNKNOWN: "[magenta]?[/]",
 }
 #: Of what `--json` prints. Grows when a key changes its meaning or goes, not when one is added.
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 
 
 def examine(flags: Sequence[str], *, clean: bool, as_json: bool) -> int:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from functools import cached_property
 
-from rtcore.errors import LayoutMismatchError, PolicyError
+from rtcore.errors import ConfigError, LayoutMismatchError, PolicyError
 from rtcore.memory.counters import Words
 from rtcore.memory.layout import PAYLOAD_SIZES, Layout, PayloadLayout
 from rtcore.memory.ring import FrameRing
@@ -165,7 +165,10 @@ def attach_payload(run_id: str, run: Layout, *, readonly: bool = False) -> tuple
     layout = PayloadLayout(run.max_workers, run.ring_slots, **sizes)
     if layout.num_bytes != len(segment.buf):
         raise LayoutMismatchError(f"{segment.name} has {len(segment.buf)} bytes; expected {layout.num_bytes}")
-    memory = PayloadMemory(segment.buf, layout)
+    try:
+        memory = PayloadMemory(segment.buf, layout)
+    except (ConfigError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise LayoutMismatchError(f"{segment.name} has no manifest that can be read ({error})") from error
     expected = layout_of_payload(memory.needs, memory.action, run)
     if layout != expected:
         raise LayoutMismatchError(f"{segment.name} has blocks of {layout.sizes}; by its manifest {expected.sizes}")

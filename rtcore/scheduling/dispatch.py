@@ -243,7 +243,7 @@ class Dispatcher:
         offer = Offer(job, answer, due_tick, tick, taken_seq, first_tick=first_tick)
         if answer.abstained:
             self._forget_due(job, self._last_tick(job))
-            self._end_unapplied(offer, Outcome.ABSTAINED, tick)
+            self._end(offer, Outcome.ABSTAINED, tick)  # at once: it hands no features on, either
         elif answer.episode != self.episode:
             self._end(offer, Outcome.STALE_EPISODE, tick)
         elif answer.obs_tick < self._newest_obs_tick:

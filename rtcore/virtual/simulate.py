@@ -148,6 +148,7 @@ class Simulation:
                 ring=self.ring,
                 history=History.of(config.history),
                 weights=agent.head_weights if agent is not None else None,
+                watch=self._make_watch(),
                 context=self.player.context,
                 goes_on_after_errors=config.agent.on_policy_error == "miss",
             )
@@ -206,8 +207,10 @@ class Simulation:
         )
 
     def _infer(self, number: int, frame_seq: int, job: Job) -> Inference:
-        player = self.head_player if job.worker == self.head else None
-        return (player or self.player).infer(number, frame_seq, job)
+        return self._player_of(job.worker).infer(number, frame_seq, job)
+
+    def _player_of(self, worker: int) -> SimPlayer:
+        return self.head_player if self.head_player is not None and worker == self.head else self.player
 
     def run(self, on_tick: Callable[[int], bool | None] | None = None) -> Simulation:
         """All ticks of the config; `on_tick` is called after each, and ends the run if it answers True."""
@@ -269,7 +272,7 @@ class Simulation:
                 publish_to_read_ns=none,
                 restarts=0,
                 lapped_frames=0,
-                policy_errors=self.player.policy_errors[index],
+                policy_errors=self._player_of(index).policy_errors[index],
                 pss_mb=math.nan,
             )
             for index, shape in enumerate(self.workers.inference)

@@ -264,7 +264,7 @@ def test_json_says_all_and_the_exit_code_follows(alive: str) -> None:
     told = doctor("--json", "--env-id", "CartPole-v1", "--fps", "50")
     assert told.stderr == ""
     report: dict[str, Any] = json.loads(told.stdout)
-    assert report["schema_version"] == 1
+    assert report["schema_version"] == 2
     assert set(report) == {"schema_version", "host", "kernel", "ok", "counts", "needs", "removed", "checks"}
     for line in report["checks"]:
         assert set(line) == {"check", "group", "name", "title", "status", "found", "fix"}

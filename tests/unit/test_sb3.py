@@ -347,6 +347,20 @@ def test_a_file_that_is_none_or_of_another_world_is_refused_by_name(tmp_path: Pa
     with pytest.raises(PolicyConfigError, match="cannot be read: File is not a zip file"):
         play(tmp_path / "text.zip", SEEN, FORCES)
     model_of(SAC, FORCES).save(tmp_path / "model.zip")
+    with zipfile.ZipFile(tmp_path / "damaged.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("data", "{}" + " " * 1000)
+        archive.writestr("policy.pth", b"")
+    damaged = bytearray((tmp_path / "damaged.zip").read_bytes())
+    damaged[damaged.find(b"data") + 4] = 7  # no kind of block that there is
+    (tmp_path / "damaged.zip").write_bytes(damaged)
+    with pytest.raises(PolicyConfigError, match="cannot be read: Error -3 while decompressing"):
+        play(tmp_path / "damaged.zip", SEEN, FORCES)
+    with zipfile.ZipFile(tmp_path / "model.zip") as good, zipfile.ZipFile(tmp_path / "huge.zip", "w") as huge:
+        plain = json.loads(good.read("data"))
+        huge.writestr("data", json.dumps(plain | {"policy_kwargs": {"net_arch": [1_000_000, 1_000_000]}}))
+        huge.writestr("policy.pth", good.read("policy.pth"))
+    with pytest.raises(PolicyConfigError, match="layers of up to 1,000,000 units, and has .* tensors"):
+        play(tmp_path / "huge.zip", SEEN, FORCES)
     with pytest.raises(PolicyConfigError, match="(?s)does not fit this world.*--obs-history"):
         play(tmp_path / "model.zip", spaces.Box(-1, 1, (4,)), FORCES)
     other = spaces.Box(np.float32([-2, 0]), np.float32([8, 1]))

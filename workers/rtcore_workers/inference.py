@@ -331,6 +331,7 @@ class Worker:
         read_ns = clock.now_ns()
         cpu_start_ns = cpu_time_ns()
         timing, payload = self._policy.timing, self._policy.payload
+        timing.abstained = 0  # of an inference that raised: not every executor says each time that it gave an action
         if self._stage is not None:
             self._stage.fill(job.context, booked_tick=job.obs_tick, tick=header.tick, episode=header.episode)
         try:

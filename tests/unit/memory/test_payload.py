@@ -57,6 +57,16 @@ def test_whoever_attaches_knows_the_policys_needs_from_the_segment(runs):
     onlooker.close()
 
 
+@pytest.mark.parametrize("damage", [(b'{"needs"', b'x"needs"'), (b'"needs"', b'"neads"')])
+def test_a_segment_whose_manifest_is_damaged_is_refused_by_name(runs, damage):
+    run_id, made, *_ = runs
+    made.make_payload(NEEDS, ACTION)
+    (path,) = [each for each in files_of(run_id) if each.name.endswith("payload")]
+    path.write_bytes(path.read_bytes().replace(*damage))
+    with pytest.raises(LayoutMismatchError, match="payload has no manifest that can be read"):
+        SharedRun.watch(run_id)
+
+
 def test_a_run_whose_policy_needs_nothing_has_no_such_segment(runs):
     run_id, made, attached, onlooker = runs
     assert made.payload is attached.payload is onlooker.payload is None

@@ -628,14 +628,12 @@ def test_a_late_head_acts_or_is_dropped_as_on_late_says(on_late, kind, outcome):
     assert [row.outcome for row in desk.dispatcher.ended if row.worker == HEAD] == [outcome]
 
 
-def test_a_trunk_that_gives_features_without_an_action_abstains_only_if_nobody_used_them():
+def test_a_trunk_that_abstains_ends_at_once_as_its_features_are_not_used_either():
     desk = TwoSpeedDesk().book(0, 1)
     abstain(desk, 0, at=2)
-    desk.ask_head(2, features=0).head_answers(2, at=3)
-    assert desk.decide(3) == (ACTED, 2, 0)
+    assert desk.outcome(0) is Outcome.ABSTAINED
     abstain(desk, 1, at=4)
-    desk.dispatcher.finish(4)
-    assert (desk.outcome(0), desk.outcome(1)) == (Outcome.FEATURES_USED, Outcome.ABSTAINED)
+    assert desk.outcome(1) is Outcome.ABSTAINED
 
 
 def test_a_head_that_abstains_misses_nothing():

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import PolicyError
@@ -157,3 +159,29 @@ def test_an_inference_that_raises_gives_no_action_where_that_is_asked_for(caplog
     assert sum("the server does not answer" in line for line in caplog.messages) == 1
     with pytest.raises(PolicyError, match="the server does not answer"):
         simulate("Unreliable", workers=3, latency_ms=25)
+
+
+class UnreliableHead(nn.Module):
+    def __init__(self, observation_space: Any, action_space: Any) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def think(self, observation: Any) -> Any:
+        return observation.float(), torch.zeros(1, 3)
+
+    def act(self, observation: Any, features: Any, age_ticks: Any) -> Any:
+        self.calls += 1
+        if self.calls > 20 and self.calls % 5 == 0:
+            raise ConnectionError("the server does not answer")
+        return torch.zeros(1, 3)
+
+
+def test_a_head_that_raises_gives_no_action_either():
+    run = simulate("UnreliableHead", workers=3, latency_ms=25, on_policy_error="miss")
+    summary = run.summary()
+    *trunk, head = (worker["policy_errors"] for worker in summary["workers"])
+    assert head > 5
+    assert not any(trunk)
+    assert abs(summary["actions"]["outcomes"]["abstained"] - head) <= 1
+    with pytest.raises(PolicyError, match="the server does not answer"):
+        simulate("UnreliableHead", workers=3, latency_ms=25)

@@ -10,10 +10,12 @@ from __future__ import annotations
 import importlib
 import inspect
 import io
+import lzma
 import math
 import pickle
 import re
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -276,7 +278,17 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             weights = torch.load(io.BytesIO(archive.read("policy.pth")), map_location="cpu", weights_only=True)
     except PolicyConfigError:
         raise
-    except (ConfigError, zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except (
+        ConfigError,
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        pickle.UnpicklingError,
+        OSError,  # bz2's
+        RuntimeError,
+        EOFError,
+        ValueError,
+    ) as error:
         raise PolicyConfigError(
             f"policy sb3: {path} cannot be read: {error}; expected what Stable-Baselines3's model.save wrote"
         ) from error
@@ -319,12 +331,30 @@ def _architecture(path: Path, plain: dict[str, Any], weights: dict[str, Tensor])
             raise _needs_code(path, f"its {name} is {value}")
         else:
             arguments[name] = value
+    _refuse_larger_than(path, arguments, weights)
     if "features_extractor_class" not in arguments:
         if any(".extractors." in f".{name}" for name in weights) or _is_dict(plain):
             arguments["features_extractor_class"] = layers.CombinedExtractor
         elif any(".cnn." in name for name in weights):
             arguments["features_extractor_class"] = layers.NatureCNN
     return getattr(home, modules[module]), arguments
+
+
+def _refuse_larger_than(path: Path, arguments: dict[str, Any], weights: dict[str, Tensor]) -> None:
+    """Layers take memory as they are made, before anything shows that the file has no weights for them."""
+    widest = max((length for each in weights.values() for length in each.shape), default=0)
+    widths, left = [], [arguments.get("net_arch"), arguments.get("features_extractor_kwargs")]
+    while left:
+        each = left.pop()
+        if isinstance(each, (dict, list)):
+            left += each.values() if isinstance(each, dict) else each
+        elif isinstance(each, (int, float)):
+            widths.append(each)
+    if max(widths, default=0) > widest or len(widths) > len(weights):
+        raise PolicyConfigError(
+            f"policy sb3: {path} asks for {len(widths)} layers of up to {max(widths):,} units, and has "
+            f"{len(weights)} tensors with up to {widest:,}: it is damaged. Use another copy"
+        )
 
 
 def _is_dict(plain: dict[str, Any]) -> bool:
