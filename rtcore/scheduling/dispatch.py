@@ -240,7 +240,8 @@ class Dispatcher:
             return
         due_tick = job.due_tick if job.hold else tick
         first_tick = self._after_frame(answer.obs_tick, due_tick) if self._from_frame else due_tick
-        offer = Offer(job, answer, due_tick, tick, taken_seq, first_tick=first_tick)
+        # Not Offer(...): calling a class by keyword takes more than twice the time, and this is within a tick.
+        offer = Offer.__new__(Offer, job, answer, due_tick, tick, taken_seq=taken_seq, first_tick=first_tick)
         if answer.abstained:
             self._forget_due(job, self._last_tick(job))
             self._end(offer, Outcome.ABSTAINED, tick)  # at once: it hands no features on, either
@@ -334,9 +335,11 @@ class Dispatcher:
         if chosen is None:
             if self._lead_in_until is None or tick < self._lead_in_until:
                 return Decision(TickKind.LEAD_IN)
-            self._note_first_step(tick)
+            if self._first_step_tick < 0:
+                self._first_step_tick = tick
             return Decision(TickKind.MISSED if was_due else TickKind.IDLE)
-        self._note_first_step(tick)
+        if self._first_step_tick < 0:
+            self._first_step_tick = tick
         self._lead_in_until = -1
         if chosen is not base:
             return Decision(TickKind.ACTED, chosen, 0, True, self._outcome)
@@ -364,10 +367,6 @@ class Dispatcher:
                 begin = places[-1][1]
                 actions[begin : begin + size] = blend([whole[at : at + size] for whole, at in places])
         return answer._replace(actions=bytes(actions))
-
-    def _note_first_step(self, tick: int) -> None:
-        if self._first_step_tick < 0:
-            self._first_step_tick = tick
 
     def committed(self, job: Job, tick: int) -> list[Committed]:
         """What governs the ticks between a job's booking and its due tick, as far as that is known. Changes nothing.
