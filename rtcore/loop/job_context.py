@@ -67,7 +67,9 @@ class JobContexts:
         self._first_state, self._no_features = needs.first_state or bytes(state), bytes(features)
         #: Whether an answer hands something on to the jobs after it.
         self.hands_on = self._has_state or self._has_features
-        self._features_worker = self._head_uses = -1
+        self._features_worker = -1
+        #: Of the head's last two jobs, by frame: its next one may be booked before its action is applied.
+        self._head_uses: dict[int, int] = {}
         # Since the episode's first frame, at most so many ticks, one after the other: for a head.
         self._past, self._past_mask, self._past_from = bytearray(), bytearray(), 0
         self._past_ticks = max(_PAST_TICKS, 2 * needs.committed_ticks) if head >= 0 else 0
@@ -134,7 +136,9 @@ class JobContexts:
         )
         known: bytes | bytearray = self._nothing_known
         if worker == self._head:
-            self._head_uses = self._features_worker
+            self._head_uses[job.obs_tick] = self._features_worker
+            if len(self._head_uses) > 2:
+                del self._head_uses[next(iter(self._head_uses))]
             known = self._since_features(tick)
         else:
             self._is_first = 0
@@ -177,7 +181,7 @@ class JobContexts:
         if offer is None or not self.hands_on:
             return None
         if offer.job.worker == self._head:
-            return -1, offer.features_tick, self._head_uses
+            return -1, offer.features_tick, self._head_uses.get(offer.job.obs_tick, -1)
         if not self._has_state or not self._is_of_its_episode(offer):
             return None
         return _WORDS.unpack_from(offer.job.context)[_STATE_TICK], -1, -1

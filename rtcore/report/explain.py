@@ -31,6 +31,8 @@ _LATE_SHARE = 0.1
 #: Deadlines come from lateness in tenths of a microsecond: what is less than this is rounding [ns].
 _ROUNDING_NS = 500
 _MOST_LISTED = 12
+#: Of an idle tick for which an action was due.
+_GAVE_NONE = "the policy gave no action for it"
 #: The stages of an answer, from the deadline of its frame's tick on, and what each is called where it is the reason.
 _REASONS = {
     "tick began late": "the frame was late: its tick began late",
@@ -67,17 +69,8 @@ def causes_of(run: RunFolder, ticks: Iterable[int]) -> dict[int, str]:
             facts = story.of(tick)
         except LookupError:  # at the edge of what is recorded
             facts = []
-        causes[tick] = _cause_in(facts)
+        causes[tick] = story.cause_in(facts)
     return causes
-
-
-def _cause_in(facts: list[Fact]) -> str:
-    """The reason itself, or else what became of the answer; and whose it was, where that is said."""
-    due = next((fact for fact in facts if fact.label in ("was due", "next")), Fact("", ""))
-    said = [fact.text for label in ("why", "answer") for fact in facts if fact.label == label]
-    if not said:
-        return due.text or "not known from the record"
-    return f"worker {due.worker}: {said[0]}" if due.worker >= 0 else said[0]
 
 
 class _Story:
@@ -85,8 +78,10 @@ class _Story:
 
     def __init__(self, run: RunFolder) -> None:
         self.run = run
-        #: In the order in which they were booked.
-        self.jobs = sorted(run.jobs, key=lambda job: (job.booked_tick, job.worker))
+        #: In the order in which they were booked: of the workers, and of a head.
+        in_order = sorted(run.jobs, key=lambda job: (job.booked_tick, job.worker))
+        self.jobs = [job for job in in_order if job.worker != run.head]
+        self.of_head = [job for job in in_order if job.worker == run.head]
         self.booked = [job.booked_tick for job in self.jobs]
         self.due_jobs = [job for job in self.jobs if job.due_tick >= 0]
         self.numbers = [row.tick for row in run.ticks]
@@ -94,17 +89,28 @@ class _Story:
         self.chunk = int(run.settings.get("chunk") or 1)
         self.from_frame = run.settings.get("chunk_from") == "frame"
 
+    def cause_in(self, facts: list[Fact]) -> str:
+        """The reason itself, or else what became of the answer; and whose it was, where that is said."""
+        due = next((fact for fact in facts if fact.label in ("was due", "next")), Fact("", ""))
+        said = [fact.text for label in ("why", "answer") for fact in facts if fact.label == label]
+        if not said:
+            return due.text or "not known from the record"
+        return f"{self._who(due.worker)}: {said[0]}" if due.worker >= 0 else said[0]
+
     def of(self, tick: int) -> list[Fact]:
         row = self.run.row_of.get(tick)
         if row is None:
             return self._of_absent(tick)
         kind = row.kind.name.lower()
-        facts = [Fact("", f"Tick {tick}: {kind}, {TICK_KIND_MEANING[kind]}."), *self._the_tick(row)]
+        gave_none = any(job.due_tick == tick and job.outcome is Outcome.ABSTAINED for job in self.jobs)
+        meaning = _GAVE_NONE if row.kind is TickKind.IDLE and gave_none else TICK_KIND_MEANING[kind]
+        facts = [Fact("", f"Tick {tick}: {kind}, {meaning}."), *self._the_tick(row)]
         if row.kind is TickKind.RESET:
             facts += self._reset(row)
         elif row.kind is TickKind.LEAD_IN:
             facts += self._lead_in(row)
         else:  # with max-time actions wait for a due tick
+            facts += self._of_the_head(row)
             facts += self._due(row) if self.stagger == "max-time" else self._ready(row)
         return [*facts, self._applied(row)]
 
@@ -234,8 +240,35 @@ class _Story:
         for job in own or covering[-1:]:
             yield from self._told("was due", job, row.tick)
         source = self._source(row)
-        if source is not None and source not in own and source not in covering:
+        if source is not None and source not in own and source not in covering and source.worker != self.run.head:
             yield from self._told("instead", source, row.tick)
+
+    def _of_the_head(self, row: TickRow) -> Iterator[Fact]:
+        """What it had for this tick, and why it had nothing where it did not act."""
+        head, job = self.run.head, next((job for job in self.of_head if job.due_tick == row.tick), None)
+        if head < 0:
+            return
+        if job is not None:
+            yield from self._told("head", job, row.tick)
+            return
+        before = [job for job in self.of_head if job.booked_tick < row.tick - 1]
+        last = before[-1] if before else None
+        reset, booking = self._reset_before(row.tick), self.run.row_of.get(row.tick - 1)
+        at = f"not booked at tick {row.tick - 1}"
+        if booking is None:
+            why = f"{at}, which did not run."
+        elif last is not None and last.write_ns > booking.start_ns:
+            why = f"{at}: its job of tick {last.booked_tick} was still under way."
+        elif last is not None and last.outcome is Outcome.DROPPED_DEAD_WORKER:
+            why = f"{at}: it had died at work on tick {last.booked_tick}, and was not back."
+        elif not any(reset <= job.frame_tick and 0 < job.write_ns < booking.start_ns for job in self.jobs):
+            why = f"{at}: no worker had given it features of this episode yet."
+        else:
+            why = f"{at}: why is not known from the record."
+        yield Fact("head", why)
+
+    def _who(self, worker: int) -> str:
+        return "the head" if worker == self.run.head else f"worker {worker}"
 
     def _told(self, label: str, job: InferenceRow, tick: int) -> Iterator[Fact]:
         """A job, and what became of it, seen from `tick`."""
@@ -258,9 +291,9 @@ class _Story:
         yield from self._end(job, tick)
 
     def _booking(self, job: InferenceRow) -> str:
-        text = f"an action of worker {job.worker}, booked at tick {job.booked_tick}"
+        text = f"an action of {self._who(job.worker)}, booked at tick {job.booked_tick}"
         if job.due_tick >= 0:
-            last = self._last_tick(job)
+            last = self._last_tick(job) if job.worker != self.run.head else job.due_tick
             text += f" for ticks {job.due_tick} to {last}" if last > job.due_tick else f" for tick {job.due_tick}"
         if job.obs_tick >= 0 and job.obs_tick != job.booked_tick:
             return f"{text}; it used the newer frame of tick {job.obs_tick}."
@@ -272,14 +305,14 @@ class _Story:
             yield Fact("answer", f"none: it was still under way when the run ended at tick {at}.")
             return
         lost = f"which was noticed at tick {at}; its inference was lost with it."
-        yield Fact("answer", f"none: worker {job.worker} died, hung or was stopped, {lost}")
+        who = self._who(job.worker)
+        yield Fact("answer", f"none: {who} died, hung or was stopped, {lost}")
         later = (each for each in self._of_worker(job.worker) if each.booked_tick >= at and each is not job)
         if again := next(later, None):
             away = counted(again.booked_tick - at, "tick")
-            text = f"{job.worker} was restarted and booked again at tick {again.booked_tick}, {away} on."
-            yield Fact("worker", text)
+            yield Fact("then", f"{who} was restarted and booked again at tick {again.booked_tick}, {away} on.")
         else:
-            yield Fact("worker", f"{job.worker} does not appear in the record again.")
+            yield Fact("then", f"{who} does not appear in the record again.")
 
     def _last_tick(self, job: InferenceRow) -> int:
         """That its chunk has an action for."""
@@ -301,12 +334,21 @@ class _Story:
             Outcome.STALE_EPISODE: f"stale episode: not used, its episode was over (found at tick {at}).",
             Outcome.DROPPED_LATE: f"dropped at tick {at}: it was late, and on-late is drop.",
             Outcome.UNFINISHED: f"unfinished: the run ended at tick {at} before its tick came.",
-            Outcome.FEATURES_USED: "features used: its own action was not applied, but the head used its features.",
         }.get(job.outcome)
+        if job.outcome is Outcome.FEATURES_USED:
+            text = f"features used: its own action was not applied, but the head used its features{self._used_at(job)}."
         if job.outcome is Outcome.SUPERSEDED:
             text = f"superseded: not used, {self._superseded_by(job)}"
         if text is not None:
             yield Fact("outcome", text)
+
+    def _used_at(self, job: InferenceRow) -> str:
+        """At which ticks the head used its features; "" if no row says so."""
+        whose = (job.worker, job.frame_tick)
+        used = [row.tick for row in self.run.ticks if (row.features_worker, row.features_tick) == whose]
+        if len(used) == 1:
+            return f" at tick {used[0]}"
+        return f" at {len(used)} ticks from {used[0]} to {used[-1]}" if used else ""
 
     def _superseded_by(self, job: InferenceRow) -> str:
         upto = self.run.ticks[: bisect_right(self.numbers, job.resolved_tick)]
@@ -314,7 +356,7 @@ class _Story:
         if newer is None:
             return "an action from a newer frame took its place."
         return (
-            f"as worker {newer.worker}'s action from the newer frame of tick {newer.obs_tick} (its own: tick "
+            f"as {self._who(newer.worker)}'s action from the newer frame of tick {newer.obs_tick} (its own: tick "
             f"{job.frame_tick}) was applied at tick {newer.tick}."
         )
 
@@ -324,7 +366,7 @@ class _Story:
         """Other staggers: an action is applied at the first tick after it is ready."""
         yield Fact("was due", f"with {self.stagger}, an action counts from the first tick after it is ready.")
         if row.kind is TickKind.ACTED:
-            if (source := self._source(row)) is not None:
+            if (source := self._source(row)) is not None and source.worker != self.run.head:
                 yield from self._told("ready", source, row.tick)
             return
         before = self._row_before(row.tick)
@@ -365,7 +407,14 @@ class _Story:
         action = f"action {row.applied_action}" if row.applied_action else "no action"
         if row.kind is TickKind.ACTED:
             age = counted(row.tick - row.obs_tick, "tick")
-            text = f"{action} of worker {row.worker}, from the frame of tick {row.obs_tick}, {age} old"
+            text = f"{action} of {self._who(row.worker)}, from the frame of tick {row.obs_tick}, {age} old"
+            if row.features_tick >= 0:
+                text += f", with worker {row.features_worker}'s features of the frame of tick {row.features_tick}, "
+                text += f"{counted(row.tick - row.features_tick, 'tick')} old"
+            elif self.run.head >= 0:
+                text += ": a base action, as the head's was not there"
+            if row.state_tick >= 0:
+                text += f", with a carried state that had seen the frames up to tick {row.state_tick}"
             if self.chunk > 1 and row.tick > row.due_tick:
                 text += f" (number {self._chunk_index(row) + 1} of its {self.chunk} actions)"
             return Fact("applied", f"{text}.")
@@ -380,7 +429,7 @@ class _Story:
         return next((job for job in self._of_worker(row.worker) if job.obs_tick == row.obs_tick), None)
 
     def _of_worker(self, worker: int) -> list[InferenceRow]:
-        return [job for job in self.jobs if job.worker == worker]
+        return self.of_head if worker == self.run.head else [job for job in self.jobs if job.worker == worker]
 
     def _reset_before(self, tick: int) -> int:
         """The last reset up to `tick`; -1: none."""
@@ -391,12 +440,20 @@ class _Story:
 
     def _stages(self, job: InferenceRow) -> dict[str, tuple[int, float]]:
         """(took, usually) by stage, from the deadline of the frame's tick to the answer [ns]."""
-        return {name: (took_ns, self._usual[name]) for name, took_ns in _stages_of(self.run, job).items()}
+        usual = self._usual_of_head if job.worker == self.run.head else self._usual
+        return {name: (took_ns, usual[name]) for name, took_ns in _stages_of(self.run, job).items()}
 
     @cached_property
     def _usual(self) -> dict[str, float]:
+        return self._medians(self.jobs)
+
+    @cached_property
+    def _usual_of_head(self) -> dict[str, float]:
+        return self._medians(self.of_head)
+
+    def _medians(self, jobs: list[InferenceRow]) -> dict[str, float]:
         """The median of each stage over the run."""
-        taken = [stages for job in self.run.jobs if (stages := _stages_of(self.run, job))]
+        taken = [stages for job in jobs if (stages := _stages_of(self.run, job))]
         return {name: round(median(stages[name] for stages in taken)) if taken else 0.0 for name in _REASONS}
 
     def _blame(self, job: InferenceRow, late_ns: float) -> str:
@@ -579,9 +636,11 @@ def _as_run(stats: RunStats, stretch: Stretch) -> RunFolder:
     """The stretch as `rtcore-report` would read it: one place finds causes."""
     plan = stats.plan
     settings = {"stagger": plan.stagger, "chunk": plan.chunk, "chunk_from": plan.chunk_from, "workers": plan.workers}
-    summary = {
+    summary: dict[str, Any] = {
         "ticks": {"ideal_hz": float(stats.rate_hz)},
         "plan": {"workers": plan.workers, "stride_ticks": stats.stride_ticks or plan.stride_ticks},
     }
     ticks, jobs = [TickRow.of(header) for header in stretch.ticks], [InferenceRow.of(job) for job in stretch.jobs]
+    if stats.head is not None:
+        summary["head"] = {"index": stats.head.index}
     return RunFolder(Path(), {"config": settings}, summary, ticks, jobs)

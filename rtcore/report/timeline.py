@@ -120,9 +120,10 @@ def _title(stats: RunStats, world: str) -> str:
     plan = stats.plan
     name = world or str(stats.env.get("env_id", "")) or "unnamed world"
     delay = stats.delay_ticks or plan.delay_ticks
+    head = " and a head" if stats.head is not None else ""
     lines = textwrap.wrap(f"{name}: {stats.policy or 'policy not named'}", 150)
     lines.append(
-        f"{plan.stagger}, {counted(plan.workers, 'worker')}, delay {delay} ticks "
+        f"{plan.stagger}, {counted(plan.workers, 'worker')}{head}, delay {delay} ticks "
         f"({float(delay * 1000 / stats.rate_hz):.0f} ms), {float(stats.rate_hz):.4f} Hz, "
         f"{stats.clock} clock, acted on {share(stats.acted_fraction)} of the possible ticks"
     )

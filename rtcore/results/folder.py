@@ -77,10 +77,22 @@ class RunFolder:
         return {row.tick: row for row in self.ticks}
 
     @cached_property
+    def head(self) -> int:
+        """Index of the worker that is the head of a policy with two speeds; -1: there is none, or it never acted."""
+        told = number_at(self.summary, "head", "index")
+        acted = next((row.worker for row in self.ticks if row.features_tick >= 0), -1)
+        return acted if told is None else int(told)
+
+    @property
+    def places(self) -> list[int]:
+        """Indices of the workers, and the head's behind them: a lane of a picture each."""
+        return [*range(self.num_workers), *([self.head] if self.head >= 0 else [])]
+
+    @cached_property
     def num_workers(self) -> int:
-        """Worker places: as planned or asked for, or as many as appear in the record."""
+        """Worker places beside a head: as planned or asked for, or as many as appear in the record."""
         planned = number_at(self.summary, "plan", "workers") or number_at(self.settings, "workers")
-        seen = max((job.worker for job in self.jobs), default=-1) + 1
+        seen = max((job.worker for job in self.jobs if job.worker != self.head), default=-1) + 1
         return max(seen, int(planned or 0))
 
     def deadline_ns(self, tick: int) -> int:

@@ -141,6 +141,68 @@ def test_an_answer_without_an_action_is_why_its_tick_had_none_however_early_it_c
     assert causes_of(run, [20]) == {20: f"worker 2: {why}"}
 
 
+def test_an_idle_tick_for_which_the_policy_gave_none_is_not_told_as_one_for_which_none_was_due() -> None:
+    run = run_of({20: tick(20, TickKind.IDLE)}, {17: inference(17, outcome=Outcome.ABSTAINED, at=20)})
+    says(text_of(run, 20), "Tick 20: idle, the policy gave no action for it.")
+    nothing = run_of({20: tick(20, TickKind.IDLE)}, {17: None})
+    says(text_of(nothing, 20), "Tick 20: idle, none was due.")
+
+
+# -- two speeds --------------------------------------------------------------------------------------------
+
+HEAD = 9
+
+
+def with_head(*others: InferenceRow, base: int = -1) -> RunFolder:
+    """A head in place 9 acts at each tick on the features of 4 ticks ago; at tick `base` the worker's action does."""
+    jobs = {number: inference(number, outcome=Outcome.FEATURES_USED, at=number + 4) for number in range(36)}
+    glances = {n: inference(n, HEAD, took_ms=1, at=n + 1)._replace(due_tick=n + 1) for n in range(5, 38)}
+    if base >= 0:
+        del glances[base - 1]
+    glances |= {job.booked_tick: job for job in others}
+    used = {"features_tick": -1, "features_worker": -1}
+    rows = {
+        n + 1: tick(n + 1, job=job, **used | {"features_tick": n - 3, "features_worker": (n - 3) % 3})
+        for n, job in glances.items()
+        if n + 1 != base
+    }
+    if base >= 0:
+        jobs[base - 3] = inference(base - 3)
+    run = run_of(rows, {**jobs})
+    return replace(run, jobs=[*run.jobs, *glances.values()])
+
+
+def test_an_action_of_the_head_names_both_frames_and_whose_features_it_used() -> None:
+    says(
+        text_of(with_head(), 20),
+        "head: an action of the head, booked at tick 19 for tick 20 from the frame of tick 19",
+        "inference 1.0 ms (1.0 ms)",
+        "inference 25.0 ms (25.0 ms)",
+        "features used: its own action was not applied, but the head used its features at tick 21.",
+        "action 1 of the head, from the frame of tick 19, 1 tick old, with worker 1's features of the frame of "
+        "tick 16, 4 ticks old.",
+    )
+
+
+def test_a_base_action_says_that_the_head_was_not_there_and_why() -> None:
+    late = inference(19, HEAD, took_ms=14, outcome=Outcome.SUPERSEDED, at=20)._replace(due_tick=20)
+    stands_in = (
+        "action 1 of worker 2, from the frame of tick 17, 3 ticks old: a base action, as the head's was not there"
+    )
+    says(
+        text_of(with_head(late, base=20), 20),
+        "too late: 4.6 ms after tick 20 began",
+        "the inference was slow: 14.0 ms, usually 1.0 ms",
+        stands_in,
+    )
+    busy = inference(18, HEAD, took_ms=24, outcome=Outcome.SUPERSEDED, at=20)._replace(due_tick=19)
+    run = with_head(busy, base=20)
+    says(text_of(run, 20), "head: not booked at tick 19: its job of tick 18 was still under way.", stands_in)
+    dead = unanswered(inference(18, HEAD), Outcome.DROPPED_DEAD_WORKER, at=19)._replace(due_tick=19)
+    run = replace(run, jobs=[dead if job is busy else job for job in run.jobs])
+    says(text_of(run, 20), "head: not booked at tick 19: it had died at work on tick 18, and was not back.")
+
+
 def test_a_late_answer_whose_episode_is_over_says_so() -> None:
     text = text_of(missed(inference(17, took_ms=60, outcome=Outcome.STALE_EPISODE, at=24)), 20)
     says(text, "stale episode: not used, its episode was over (found at tick 24)")
@@ -152,11 +214,11 @@ def test_a_dead_worker_is_named_with_when_it_came_back() -> None:
     says(
         text,
         "answer: none: worker 2 died, hung or was stopped, which was noticed at tick 19",
-        "worker: 2 was restarted and booked again at tick 20, 1 tick on",
+        "then: worker 2 was restarted and booked again at tick 20, 1 tick on",
     )
     gone: dict[int, InferenceRow | None] = dict.fromkeys(range(20, 37, 3))
     run = run_of({20: tick(20, TickKind.MISSED)}, {17: dead} | gone)
-    says(text_of(run, 20), "worker: 2 does not appear in the record again")
+    says(text_of(run, 20), "then: worker 2 does not appear in the record again")
 
 
 def test_an_inference_cut_off_by_the_end_of_the_run_says_so() -> None:

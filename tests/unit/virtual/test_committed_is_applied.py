@@ -221,11 +221,12 @@ def test_what_a_head_is_told_of_the_ticks_since_its_features_is_what_was_applied
         entries = seen.known[: min(len(seen.known), seen.tick - seen.base)]
         assert UNKNOWN not in {mask for mask, _ in entries}
     place = settings["workers"]
+    booked = {(row.obs_tick, row.worker) for row in run.simulation.record.jobs if row.worker != place}
     for header in run.headers.values():
         if header.worker == place:
             assert header.tick - header.obs_tick >= 1
             assert 0 <= header.features_tick < header.obs_tick
-            assert 0 <= header.features_worker < place
+            assert (header.features_tick, header.features_worker) in booked
         else:
             assert (header.features_tick, header.features_worker) == (-1, -1)
     report = replayed(out)

@@ -136,7 +136,7 @@ def test_the_header_says_how_much_jobs_and_answers_carry():
     }
     carried = {name: run.header["policy"]["notes"] for name, run in runs.items()}
     assert "payload: context 352 B a job" in carried["Foresees"]
-    assert "payload: 16 B an answer (extras 8 B, state 8 B), context 72 B a job" in carried["Chained"]
+    assert "payload: 32 B an answer (extras 8 B, state 24 B), context 376 B a job" in carried["Chained"]
 
 
 class Unreliable:
