@@ -95,7 +95,7 @@ class _Story:
         said = [fact.text for label in ("why", "answer") for fact in facts if fact.label == label]
         if not said:
             return due.text or "not known from the record"
-        return f"{self._who(due.worker)}: {said[0]}" if due.worker >= 0 else said[0]
+        return f"{self.run.who(due.worker)}: {said[0]}" if due.worker >= 0 else said[0]
 
     def of(self, tick: int) -> list[Fact]:
         row = self.run.row_of.get(tick)
@@ -267,9 +267,6 @@ class _Story:
             why = f"{at}: why is not known from the record."
         yield Fact("head", why)
 
-    def _who(self, worker: int) -> str:
-        return "the head" if worker == self.run.head else f"worker {worker}"
-
     def _told(self, label: str, job: InferenceRow, tick: int) -> Iterator[Fact]:
         """A job, and what became of it, seen from `tick`."""
         yield Fact(label, self._booking(job), job.worker)
@@ -291,7 +288,7 @@ class _Story:
         yield from self._end(job, tick)
 
     def _booking(self, job: InferenceRow) -> str:
-        text = f"an action of {self._who(job.worker)}, booked at tick {job.booked_tick}"
+        text = f"an action of {self.run.who(job.worker)}, booked at tick {job.booked_tick}"
         if job.due_tick >= 0:
             last = self._last_tick(job) if job.worker != self.run.head else job.due_tick
             text += f" for ticks {job.due_tick} to {last}" if last > job.due_tick else f" for tick {job.due_tick}"
@@ -305,7 +302,7 @@ class _Story:
             yield Fact("answer", f"none: it was still under way when the run ended at tick {at}.")
             return
         lost = f"which was noticed at tick {at}; its inference was lost with it."
-        who = self._who(job.worker)
+        who = self.run.who(job.worker)
         yield Fact("answer", f"none: {who} died, hung or was stopped, {lost}")
         later = (each for each in self._of_worker(job.worker) if each.booked_tick >= at and each is not job)
         if again := next(later, None):
@@ -356,7 +353,7 @@ class _Story:
         if newer is None:
             return "an action from a newer frame took its place."
         return (
-            f"as {self._who(newer.worker)}'s action from the newer frame of tick {newer.obs_tick} (its own: tick "
+            f"as {self.run.who(newer.worker)}'s action from the newer frame of tick {newer.obs_tick} (its own: tick "
             f"{job.frame_tick}) was applied at tick {newer.tick}."
         )
 
@@ -407,7 +404,7 @@ class _Story:
         action = f"action {row.applied_action}" if row.applied_action else "no action"
         if row.kind is TickKind.ACTED:
             age = counted(row.tick - row.obs_tick, "tick")
-            text = f"{action} of {self._who(row.worker)}, from the frame of tick {row.obs_tick}, {age} old"
+            text = f"{action} of {self.run.who(row.worker)}, from the frame of tick {row.obs_tick}, {age} old"
             if row.features_tick >= 0:
                 text += f", with worker {row.features_worker}'s features of the frame of tick {row.features_tick}, "
                 text += f"{counted(row.tick - row.features_tick, 'tick')} old"

@@ -88,6 +88,10 @@ class RunFolder:
         """Indices of the workers, and the head's behind them: a lane of a picture each."""
         return [*range(self.num_workers), *([self.head] if self.head >= 0 else [])]
 
+    def who(self, worker: int) -> str:
+        """As people call it."""
+        return "the head" if worker == self.head else f"worker {worker}"
+
     @cached_property
     def num_workers(self) -> int:
         """Worker places beside a head: as planned or asked for, or as many as appear in the record."""

@@ -24,6 +24,7 @@ from rtcore.report.wording import OUTCOME_MEANING, TICK_KIND_MEANING, counted, n
 from rtcore.results.folder import RunFolder, number_at
 
 _SKIPPED_MEANING = "did not run: the tick before took too long"
+_BASE_MEANING = "a worker's base action: the head's was not there"
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,7 @@ def _heading(run: RunFolder, name: str, index: int, several: bool) -> dict[str, 
     rate = f"{1e9 / run.period_ns:.4f} Hz" if run.period_ns else "rate not known"
     delay = number_at(run.summary, "plan", "delay_ticks")
     facts = [rate, str(config.get("stagger") or ""), counted(run.num_workers, "worker")]
+    facts += ["a head"] if run.head >= 0 else []
     if several:  # of one run, the title names it
         facts.insert(0, str(config.get("env_id") or "world not known"))
     if delay is not None:
@@ -196,7 +198,9 @@ def _legend(runs: Sequence[RunFolder], samples: Sequence[Samples]) -> dict[str, 
     """(name, colour, meaning) of what occurs in the timelines."""
     outcomes = [name for name in OUTCOME_MEANING if any(sample.outcomes[name] for sample in samples)]
     kinds = [name for name in TICK_KIND_MEANING if any(sample.kinds[name] for sample in samples)]
-    meanings = {**TICK_KIND_MEANING, "skipped": _SKIPPED_MEANING}
+    meanings = {**TICK_KIND_MEANING, "skipped": _SKIPPED_MEANING, "base": _BASE_MEANING}
+    if any(sample.base_ticks for sample in samples):
+        kinds.insert(1, "base")
     if any(sample.skipped_ticks for sample in samples):
         kinds.append("skipped")
     return {

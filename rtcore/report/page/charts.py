@@ -11,7 +11,7 @@ import numpy as np
 
 from rtcore.clock import NS_PER_S, NS_PER_US
 from rtcore.report.colours import KIND_COLOURS, OUTCOME_COLOURS, RUN_COLOURS
-from rtcore.report.lanes import Bar, bar_of
+from rtcore.report.lanes import Bar, bar_of, lane_name, shade_name, shade_of
 from rtcore.report.page.data import Floats, OverTime, Samples, quantile, skipped_between
 from rtcore.report.wording import counted, number
 from rtcore.results.folder import RunFolder
@@ -91,10 +91,10 @@ _ANY_TICK = (
 )
 
 
-#: Of a tick with a policy action: facts 7 to 12.
+#: Of a tick with a policy action: facts 7 to 13.
 _ACTED = (
-    "action %{customdata[7]} of worker %{customdata[8]}, %{customdata[9]}<br>frame of tick %{customdata[10]:,d}, "
-    "%{customdata[11]} ticks old, due at tick %{customdata[12]:,d}"
+    "action %{customdata[7]} of %{customdata[8]}, %{customdata[9]}<br>frame of tick %{customdata[10]:,d}, "
+    "%{customdata[11]} ticks old, due at tick %{customdata[12]:,d}%{customdata[13]}"
 )
 
 
@@ -105,19 +105,19 @@ def timeline(run: RunFolder) -> dict[str, Any]:
     (`text`, a Plotly hover template) name.
     """
     if not run.period_ns or not run.ticks:
-        return {"ticks": [], "jobs": [], "workers": run.num_workers}
+        return {"ticks": [], "jobs": [], "lanes": []}
     first, last = run.ticks[0].tick, run.ticks[-1].tick + 1
     jobs = sorted(((bar_of(job, run.axis), job) for job in run.jobs), key=lambda pair: pair[0][:2])
     groups = groupby(sorted(jobs, key=lambda pair: _group_of(pair[0])), lambda pair: _group_of(pair[0]))
-    kinds = {kind: [row for row in run.ticks if row.kind is kind] for kind in TickKind}
+    ticks = {shade: [row for row in run.ticks if shade_of(row, run.head) == shade] for shade in KIND_COLOURS}
     return {
-        "workers": run.num_workers,
+        "lanes": [lane_name(place, run.head) for place in run.places],
         "first": first,
         "last": last,
         "start": _first_view(run),
         "trouble": _trouble(run),
-        "jobs": [_inferences(*key, list(pairs)) for key, pairs in groups],
-        "ticks": [*(_ticks(kind, rows) for kind, rows in kinds.items() if rows), *_skipped(run.ticks)],
+        "jobs": [_inferences(run, *key, list(pairs)) for key, pairs in groups],
+        "ticks": [*(_ticks(run, shade, rows) for shade, rows in ticks.items() if rows), *_skipped(run.ticks)],
     }
 
 
@@ -125,9 +125,12 @@ def _group_of(bar: Bar) -> tuple[Outcome, bool]:
     return bar.outcome, bar.answered
 
 
-def _inferences(outcome: Outcome, answered: bool, jobs: Sequence[tuple[Bar, InferenceRow]]) -> dict[str, Any]:
+def _inferences(
+    run: RunFolder, outcome: Outcome, answered: bool, jobs: Sequence[tuple[Bar, InferenceRow]]
+) -> dict[str, Any]:
+    lane_of = {place: lane for lane, place in enumerate(run.places)}
     due = ", due at tick %{customdata[2]:,d}" if any(job.due_tick >= 0 for _, job in jobs) else ""
-    text = f"<b>worker %{{customdata[3]}}: {_words(outcome.name)}</b><br>booked at tick %{{customdata[0]:,d}}{due}<br>"
+    text = f"<b>%{{customdata[3]}}: {_words(outcome.name)}</b><br>booked at tick %{{customdata[0]:,d}}{due}<br>"
     if answered:
         stages = ("booking to start", "to its own copy of the frame", "inference", "writing")
         text += "frame of tick %{customdata[4]:,d}, episode %{customdata[5]}<br>settled at tick %{customdata[1]:,d}"
@@ -137,28 +140,28 @@ def _inferences(outcome: Outcome, answered: bool, jobs: Sequence[tuple[Bar, Infe
     return {
         "name": outcome.name.lower(),
         "answered": answered,
-        "worker": [bar.worker for bar, _ in jobs],
+        "lane": [lane_of[bar.worker] for bar, _ in jobs],
         "from": [round(bar.start, 3) for bar, _ in jobs],
         "to": [round(bar.end, 3) for bar, _ in jobs],
         "until": [bar.until for bar, _ in jobs],
         "settled": [bar.settled for bar, _ in jobs],
-        "facts": [_facts_of(job) for _, job in jobs],
+        "facts": [_facts_of(run, job) for _, job in jobs],
         "text": text + "<extra></extra>",
     }
 
 
-def _facts_of(job: InferenceRow) -> list[float]:
-    facts: list[float] = [job.booked_tick, job.resolved_tick, job.due_tick, job.worker]
+def _facts_of(run: RunFolder, job: InferenceRow) -> list[Any]:
+    facts: list[Any] = [job.booked_tick, job.resolved_tick, job.due_tick, run.who(job.worker)]
     if job.write_ns:
         times_ns = (job.booked_ns, job.start_ns, job.read_ns, job.infer_end_ns, job.write_ns)
         facts += [job.obs_tick, job.episode, *(round((b - a) / NS_PER_S, 7) for a, b in pairwise(times_ns))]
     return facts
 
 
-def _ticks(kind: TickKind, rows: Sequence[TickRow]) -> dict[str, Any]:
-    what = _ACTED if kind is TickKind.ACTED else "%{customdata[7]}"
+def _ticks(run: RunFolder, shade: str, rows: Sequence[TickRow]) -> dict[str, Any]:
+    what = _ACTED if rows[0].kind is TickKind.ACTED else "%{customdata[7]}"
     return {
-        "name": kind.name.lower(),
+        "name": shade,
         "from": [row.tick for row in rows],
         "facts": [
             [
@@ -169,19 +172,23 @@ def _ticks(kind: TickKind, rows: Sequence[TickRow]) -> dict[str, Any]:
                 row.reward,
                 row.episode_return,
                 _notes_of(row),
-                *_applied_at(row),
+                *_applied_at(run, row),
             ]
             for row in rows
         ],
-        "text": f"<b>tick %{{customdata[0]:,d}}: {_words(kind.name)}</b><br>{what}{_ANY_TICK}",
+        "text": f"<b>tick %{{customdata[0]:,d}}: {shade_name(shade)}</b><br>{what}{_ANY_TICK}",
     }
 
 
-def _applied_at(row: TickRow) -> list[Any]:
+def _applied_at(run: RunFolder, row: TickRow) -> list[Any]:
     """Facts from 7 on."""
     if row.kind is TickKind.ACTED:
         outcome = _words(row.outcome.name) if row.outcome is not None else "?"
-        return [_plain(row.applied_action), row.worker, outcome, row.obs_tick, row.tick - row.obs_tick, row.due_tick]
+        who, age, features = run.who(row.worker), row.tick - row.obs_tick, ""
+        if row.features_tick >= 0:
+            whose = f"worker {row.features_worker}'s features of the frame of tick {row.features_tick:,}"
+            features = f"<br>{whose}, {counted(row.tick - row.features_tick, 'tick')} old"
+        return [_plain(row.applied_action), who, outcome, row.obs_tick, age, row.due_tick, features]
     return [_plain(f"action {row.applied_action} ({row.source})") if row.applied_action else "world held, no action"]
 
 

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtcore.clock import NS_PER_MS
+from rtcore.report.colours import KIND_COLOURS
+from rtcore.report.lanes import shade_of
 from rtcore.results.folder import RunFolder
 from rtcore.results.rows import TickRow
 from rtcore.results.summary import hz_between
@@ -98,6 +100,11 @@ class Samples:
         """How many inferences ended in each way."""
         return {outcome.name.lower(): sum(job.outcome is outcome for job in self.run.jobs) for outcome in Outcome}
 
+    @cached_property
+    def base_ticks(self) -> int:
+        """Ticks at which a base action stood in for the head's."""
+        return sum(shade_of(row, self.run.head) == "base" for row in self.run.ticks)
+
     @property
     def skipped_ticks(self) -> int:
         return sum(row.skipped_ticks for row in self.run.ticks)
@@ -125,6 +132,9 @@ class Samples:
             "workers": [self._worker(place) for place in range(self.run.num_workers)],
             "episodes": {"count": len(returns), "return_mean": _mean(np.array(returns)), "points": points},
         }
+        if self.run.head >= 0:
+            acted = {"acted_ticks": kinds["acted"] - self.base_ticks, "base_ticks": self.base_ticks}
+            summary["head"] = self._worker(self.run.head) | acted
         if ticks:
             elapsed_ns = ticks[-1].start_ns - ticks[0].start_ns
             summary["episodes"]["points_per_1000_ticks"] = 1000 * points / len(ticks)
@@ -143,9 +153,9 @@ class Samples:
 
     def kinds_over_time(self) -> OverTime:
         """Tick kinds, and "skipped", per stretch."""
-        ran = [(row.kind.name.lower(), row.tick) for row in self.run.ticks]
+        ran = [(shade_of(row, self.run.head), row.tick) for row in self.run.ticks]
         gone = [("skipped", tick) for tick in skipped_between(self.run.ticks)]
-        return self._over_time([*self.kinds, "skipped"], [*ran, *gone])
+        return self._over_time([*KIND_COLOURS], [*ran, *gone])
 
     def outcomes_over_time(self) -> OverTime:
         """Outcomes per stretch, by the tick at which they were settled."""

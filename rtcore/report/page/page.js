@@ -58,7 +58,7 @@
   // Pale while the answer waits, the computing itself, and a dot where it was applied.
   function jobBars(group) {
     const colour = COLOUR[group.name], label = { customdata: group.facts, hovertemplate: group.text };
-    const bar = { type: "bar", orientation: "h", y: group.worker, ...label };
+    const bar = { type: "bar", orientation: "h", y: group.lane, ...label };
     const traces = [
       { ...bar, width: 0.34, base: group.to, x: group.to.map((to, i) => Math.max(0, group.until[i] - to)),
         marker: { color: colour, opacity: 0.35 } },
@@ -66,7 +66,7 @@
         marker: { color: colour, pattern: { shape: group.answered ? "" : "/" }, line: { color: css("--ground"), width: 1 } } },
     ];
     if (group.name === "on_time" || group.name === "late") {
-      traces.push({ type: "scatter", mode: "markers", x: group.settled, y: group.worker, ...label, hoverlabel: { bgcolor: colour },
+      traces.push({ type: "scatter", mode: "markers", x: group.settled, y: group.lane, ...label, hoverlabel: { bgcolor: colour },
         marker: { size: 6, color: css(group.name === "late" ? "--ground" : "--text"), line: { color: css("--text"), width: 1.2 } } });
     }
     return traces;
@@ -85,7 +85,7 @@
       this.lanes = document.getElementById(`lanes-${index}`);
       ({ first: this.first, last: this.last } = this.run);
       this.range = this.run.start.slice();
-      const height = Math.min(900, Math.max(190, 26 * this.run.workers + 110));
+      const height = Math.min(900, Math.max(190, 26 * this.run.lanes.length + 110));
       this.lanes.style.height = `${height}px`;
       this.laneShare = 34 / (height - 60);
       charts.add(() => this.show());
@@ -110,12 +110,12 @@
     }
 
     layout() {
-      const workers = this.run.workers, step = Math.ceil(workers / 24);
-      const rows = Array.from({ length: Math.ceil(workers / step) }, (_, i) => i * step);
+      const workers = this.run.lanes.length, step = Math.ceil(workers / 24);
+      const rows = this.run.lanes.map((_, i) => i).filter((i) => i % step === 0 || this.run.lanes[i] === "head");
       return themed({
         xaxis: { range: this.range.slice(), title: { text: "tick" }, anchor: "y2", tickformat: ",d", hoverformat: ",.2f" },
         yaxis: { range: [workers - 0.4, -0.6], fixedrange: true, domain: [this.laneShare + 0.03, 1], zeroline: false,
-          tickvals: rows, ticktext: rows.map((row) => `w${String(row).padStart(2, "0")}`), showgrid: false },
+          tickvals: rows, ticktext: rows.map((row) => this.run.lanes[row]), showgrid: false },
         yaxis2: { range: [0, 1], fixedrange: true, domain: [0, this.laneShare], tickvals: [0.5], ticktext: ["ticks"], showgrid: false },
         barmode: "overlay", bargap: 0, showlegend: false, dragmode: "zoom", hovermode: "closest",
         margin: { l: MARGIN_PX, r: 16, t: 8, b: 38 },
@@ -129,7 +129,7 @@
       const heat = (groups, ranks, yaxis, y, at, label) => {
         const tallies = y.map(() => columns.map(() => ({})));
         for (const group of groups) group.from.forEach((_, i) => {
-          const tally = tallies[group.worker?.[i] ?? 0]?.[Math.floor((group[at][i] - begin) / width)];
+          const tally = tallies[group.lane?.[i] ?? 0]?.[Math.floor((group[at][i] - begin) / width)];
           if (tally) tally[group.name] = (tally[group.name] ?? 0) + 1;
         });
         const worst = (tally) => Math.max(...Object.keys(tally).map((name) => ranks.indexOf(name)));
@@ -145,7 +145,7 @@
         };
       };
       return [
-        heat(jobs, OUTCOME_RANK, "y", [...Array(this.run.workers).keys()], "settled", (worker) => `worker ${worker}, `),
+        heat(jobs, OUTCOME_RANK, "y", [...Array(this.run.lanes.length).keys()], "settled", (lane) => `${this.run.lanes[lane]}, `),
         heat(ticks, KIND_RANK, "y2", [0.5], "from", () => ""),
       ];
     }

@@ -19,7 +19,10 @@ from rtcore.report.page import tables as page_tables
 from rtcore.report.page.build import build_page, run_names
 from rtcore.report.page.data import Samples
 from rtcore.results.folder import RunFolder, read_run
+from rtcore.results.rows import InferenceRow, TickRow
+from rtcore.results.summary import build_summary
 from rtcore.scheduling.dispatch import Outcome, TickKind
+from tests.support.made_up_runs import made_up_run_with_head
 from tests.support.report_pages import Visible, call, simulated
 
 pytest.importorskip("plotly", reason="the page needs plotly: pip install 'rtcore[report]'")
@@ -66,9 +69,7 @@ def test_every_tick_and_every_inference_is_in_the_timeline(whole: Path) -> None:
     assert kinds == {name: count for name, count in run.summary["ticks"]["kinds"].items() if count}
     for group in timeline["jobs"]:
         assert all(start <= end for start, end in zip(group["from"], group["to"], strict=True))
-        assert {len(group[key]) for key in ("worker", "from", "to", "until", "settled", "facts")} == {
-            len(group["from"])
-        }
+        assert {len(group[key]) for key in ("lane", "from", "to", "until", "settled", "facts")} == {len(group["from"])}
 
 
 def test_the_first_view_shows_the_first_missed_tick(whole: Path) -> None:
@@ -294,3 +295,18 @@ def test_ratios_and_numbers_that_do_not_exist_are_dashes(pair: list[RunFolder]) 
     assert (cell.text, cell.ratio) == ("-", "-")
     assert math.isnan(Samples(replace(broken, summary={}, jobs=pair[1].jobs)).summary["actions"]["acted_fraction"])
     assert Samples(broken).outcomes == {outcome.name.lower(): 0 for outcome in Outcome}
+
+
+def test_the_head_of_a_policy_with_two_speeds_has_a_lane_and_base_ticks_a_colour_of_their_own() -> None:
+    stats, record = made_up_run_with_head()
+    ticks, jobs = [TickRow.of(header, "1") for header in record.ticks], [InferenceRow.of(job) for job in record.jobs]
+    run = RunFolder(Path(), {}, build_summary(stats), ticks, jobs)
+    timeline = page_charts.timeline(run)
+    assert timeline["lanes"] == ["w00", "w01", "w02", "w03", "head"]
+    shown = {group["name"]: group for group in timeline["ticks"]}
+    assert len(shown["base"]["from"]) == 7 and len(shown["acted"]["from"]) == 29
+    assert shown["acted"]["facts"][0][8] == "the head"
+    assert shown["acted"]["facts"][0][13].endswith("features of the frame of tick 0, 4 ticks old")
+    lanes = {lane for group in timeline["jobs"] if group["name"] == "on_time" for lane in group["lane"]}
+    assert 4 in lanes
+    assert Samples(RunFolder(Path(), {}, {}, ticks, jobs)).summary["head"]["base_ticks"] == 7
