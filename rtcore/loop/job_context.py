@@ -54,16 +54,16 @@ class JobContexts:
         self._action_bytes, self._num_committed = action.nbytes, needs.committed_ticks
         #: Whether jobs carry a context.
         self.tells = bool(needs.context(action))
-        self._committed = bytearray(aligned(needs.committed_ticks * action.nbytes))
-        self._mask = bytearray(aligned(needs.committed_ticks))
+        #: Bytes of the actions in a context, and of the mask behind them.
+        self._mask_at, mask_bytes = aligned(needs.committed_ticks * action.nbytes), aligned(needs.committed_ticks)
         extras, state, features = needs.extras.nbytes, needs.state.nbytes, needs.features.nbytes
         self._state_in_payload = slice(extras, extras + state)
         self._features_in_payload = slice(extras + state, extras + state + features)
-        in_context = _WORDS.size + len(self._committed) + len(self._mask)
+        in_context = _WORDS.size + self._mask_at + mask_bytes
         self._state_in_context = slice(in_context, in_context + state)
         self._has_state, self._has_features, self._extras_bytes = bool(state), bool(features), extras
         self._nothing_kept = bytes(extras + state)
-        self._nothing_known = bytes(len(self._committed) + len(self._mask))
+        self._nothing_known = bytes(self._mask_at + mask_bytes)
         self._first_state, self._no_features = needs.first_state or bytes(state), bytes(features)
         #: Whether an answer hands something on to the jobs after it.
         self.hands_on = self._has_state or self._has_features
@@ -144,7 +144,10 @@ class JobContexts:
             self._is_first = 0
             if self._num_committed and due_tick > tick + 1:
                 known = self._committed_to(dispatcher.committed(job, tick), tick + 1)
-        return b"".join((words, known, self._state, self._features)) if self.hands_on else words + known
+        if not self.hands_on:
+            return words + known
+        # Features are a head's; whose context has room for them all the same, as all contexts are of one size.
+        return b"".join((words, known, self._state, self._features if worker == self._head else self._no_features))
 
     def note_applied(self, tick: int, action: bytes, kind: TickKind, *, stands: bool) -> None:
         """What was applied at a tick. `stands`: the world stood still."""
@@ -206,33 +209,40 @@ class JobContexts:
             return self._nothing_known
         past = (self._past[since * size :] + self._present)[: end * size]
         past_mask = (self._past_mask[since:] + bytes((self._present_mask,)))[:end]
-        return bytes(past.ljust(len(self._committed), b"\0") + past_mask.ljust(len(self._mask), b"\0"))
+        return bytes(
+            past.ljust(self._mask_at, b"\0") + past_mask.ljust(len(self._nothing_known) - self._mask_at, b"\0")
+        )
 
-    def _committed_to(self, known: Sequence[Committed], first_tick: int) -> bytearray:
+    def _committed_to(self, pieces: Sequence[Committed], first_tick: int) -> bytearray:
         """`committed` and its mask; what is not known is 0 in both."""
-        actions, mask, size, end = self._committed, self._mask, self._action_bytes, self._num_committed
-        at = 0
+        found, size, end, mask_at = (
+            bytearray(self._nothing_known),
+            self._action_bytes,
+            self._num_committed,
+            self._mask_at,
+        )
         repeated, repeated_mask = self._present, FACT if self._present_mask == HELD else self._present_mask
-        for piece in known:
-            at = piece.first_tick - first_tick
-            count = min(piece.num_ticks, end - at)
-            if count <= 0:
+        for piece_tick, num_ticks, what, answer, chunk_index in pieces:
+            at = piece_tick - first_tick
+            until = min(at + num_ticks, end)
+            if at >= end:
                 break
-            value, what = b"", int(piece.known)
-            if piece.answer is not None:
-                begin = piece.chunk_index * size
-                value = piece.answer.actions[begin : begin + count * size]
+            if answer is not None:
+                begin = chunk_index * size
+                value = answer.actions[begin : begin + (until - at) * size]
                 repeated, repeated_mask = value[-size:], what
             elif what == UNKNOWN:
                 repeated_mask = UNKNOWN
+                continue
             elif what == HELD and self._holds:
-                value = self._idle * count
+                value = self._idle * (until - at)
             else:
-                one, what = foreseen(self._on_missing, self._idle, repeated, Known(repeated_mask))
-                value = one * count
-            actions[at * size : (at + count) * size] = value or bytes(count * size)
-            mask[at : at + count] = bytes((what,)) * count
-            at += count
-        actions[at * size : end * size] = bytes((end - at) * size)
-        mask[at:end] = bytes(end - at)
-        return actions + mask
+                one, known = foreseen(self._on_missing, self._idle, repeated, Known(repeated_mask))
+                if known == UNKNOWN:
+                    continue
+                found[mask_at + at : mask_at + until] = bytes((known,)) * (until - at)
+                found[at * size : until * size] = one * (until - at)
+                continue
+            found[mask_at + at : mask_at + until] = bytes((what,)) * (until - at)
+            found[at * size : until * size] = value
+        return found
