@@ -143,6 +143,9 @@ class TracingRecorder(StatsRecorder):
             booked_tick=job.obs_tick if job is not None else -1,
             value=int(tick.decision.first_use),
         )
+        if header.features_tick >= 0:
+            about = {"worker": header.features_worker, "booked_tick": header.features_tick}
+            add(TraceKind.FEATURES, tick.dispatch_ns, tick.dispatch_ns, number, **about)
         add(TraceKind.BOOK, tick.dispatch_ns, tick.booked_ns, number)
         for job in tick.jobs:
             add(

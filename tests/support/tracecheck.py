@@ -12,7 +12,7 @@ from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as proto
 CLOCK_MONOTONIC = 3
 BEGIN, END, INSTANT, COUNTER = 1, 2, 3, 4
 #: A flow passes through these, in this order; it may begin later or end earlier.
-FLOW_ORDER = ("publish frame", "read frame", "inference", "write answer", "dispatch")
+FLOW_ORDER = ("publish frame", "read frame", "inference", "write answer", "features used", "dispatch", "dispatch head")
 
 
 class Slice(NamedTuple):
@@ -149,5 +149,9 @@ def _check_flows(parsed: Parsed) -> None:
     for number, ends in parsed.flows.items():
         ends.sort(key=lambda end: (end.at_ns, FLOW_ORDER.index(end.name)))
         assert len(ends) >= 2, f"flow {number} leads nowhere"
-        places = [FLOW_ORDER.index(end.name) for end in ends]
+        names = [end.name for end in ends]
+        first_used = names.index("features used") if "features used" in names else len(names)
+        assert "write answer" not in names[first_used:], f"flow {number} uses features before they are there: {ends}"
+        # A head may use features again and again, before and after the action that came with them is applied.
+        places = [FLOW_ORDER.index(name) for name in names if name != "features used"]
         assert places == sorted(set(places)), f"flow {number} is out of order: {ends}"

@@ -87,7 +87,8 @@ class JobLinks:
         frames, frame_keys = reads["frame_seq"][order].astype(np.int64), job_keys(reads)[order]
         kinds = (TraceKind.READ, TraceKind.INFER, TraceKind.WRITE)
         ends = [job_keys(of_kind(events, kind)) for events in workers for kind in kinds]
-        keys, counts = np.unique(np.concatenate([frame_keys, *ends, job_keys(first_uses(env))]), return_counts=True)
+        ends += [job_keys(first_uses(env)), job_keys(of_kind(env, TraceKind.FEATURES))]
+        keys, counts = np.unique(np.concatenate([frame_keys, *ends]), return_counts=True)
         jobs = of_kind(env, TraceKind.JOB)
         due_keys = job_keys(jobs)
         due_order = np.argsort(due_keys, kind="stable")
@@ -108,7 +109,7 @@ class JobLinks:
         """Number of the flow through each event; 0: none."""
         keys = job_keys(events)
         _, found = find(self.flow_keys, keys)
-        takes_part = np.isin(events["kind"], (TraceKind.READ, TraceKind.INFER, TraceKind.WRITE))
+        takes_part = np.isin(events["kind"], (TraceKind.READ, TraceKind.INFER, TraceKind.WRITE, TraceKind.FEATURES))
         takes_part |= (events["kind"] == TraceKind.DISPATCH) & (events["value"] == 1)
         return np.where(found & takes_part, keys, 0)
 

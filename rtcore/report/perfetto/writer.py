@@ -50,6 +50,7 @@ EVENT_STYLES: dict[int, EventStyle] = {
     TraceKind.TICK: EventStyle("tick", "tick", _TICK),
     TraceKind.COLLECT: EventStyle("collect answers", "dispatch", _TICK),
     TraceKind.DISPATCH: EventStyle("dispatch", "dispatch", _DUE),
+    TraceKind.FEATURES: EventStyle("features used", "dispatch", _DUE, instant=True),
     TraceKind.BOOK: EventStyle("book jobs", "dispatch", _TICK),
     TraceKind.JOB: EventStyle("booked", "job", {**_DUE, "frame_seq": FRAME_AT}, instant=True),
     TraceKind.STEP: EventStyle("step world", "world", _TICK),
@@ -79,13 +80,17 @@ NAMED_VALUES: dict[int, tuple[str, type[TickKind] | type[Outcome]]] = {
 }
 
 
+#: A dispatch of the head's action: its value is 1, as of any action's first use.
+_OF_HEAD = 2
+
+
 def event_name(kind: int, variant: int) -> str:
     """Of a slice or a moment: "tick acted", "job on_time", "dispatch nothing"."""
     name = EVENT_STYLES[kind].name
     if kind in NAMED_VALUES:
         return f"{name} {NAMED_VALUES[kind][1](variant).name.lower()}"
     if kind == TraceKind.DISPATCH:
-        return {1: name, 0: f"{name} next of chunk", -1: f"{name} nothing"}[variant]
+        return {_OF_HEAD: f"{name} head", 1: name, 0: f"{name} next of chunk", -1: f"{name} nothing"}[variant]
     return name
 
 
@@ -93,7 +98,7 @@ def variants(kind: int) -> list[int]:
     """Values that give events of a kind names of their own; -1: a dispatch that applied nothing."""
     if kind in NAMED_VALUES:
         return [int(member) for member in NAMED_VALUES[kind][1]]
-    return [1, 0, -1] if kind == TraceKind.DISPATCH else [0]
+    return [_OF_HEAD, 1, 0, -1] if kind == TraceKind.DISPATCH else [0]
 
 
 # -- the file ---------------------------------------------------------------------------------------------
@@ -154,11 +159,13 @@ def _write(
     notes: list[str] = []
     stream = _Stream(proto, file, f"{folder.resolve()} {sum(map(len, processes.values()))}")
     stream.add_clocks()
-    root = stream.add_root(_title(folder, notes), _description(folder, processes, notes))
+    summary = read_json(folder / SUMMARY, notes, "how many events were overwritten is not known")
+    root = stream.add_root(_title(folder, notes), _description(folder, processes, summary))
+    head = int(number_at(summary, "head", "index") or -1)
     total = max(1, sum(map(len, processes.values())))
     done = 0
     names = sorted(processes, key=_lane_order)
-    lanes = {name: _Lane(stream, root, lane_name(name), rank) for rank, name in enumerate(names)}
+    lanes = {name: _Lane(stream, root, lane_name(name, head), rank, head) for rank, name in enumerate(names)}
     for window, links in windows(processes):
         for name, lane in lanes.items():
             rows = with_spans(window[name])
@@ -181,9 +188,11 @@ def _lane_order(name: str) -> tuple[int, int]:
     return (0, 0) if name == "env" else (2, 0)
 
 
-def lane_name(process: str) -> str:
-    """As people write it: "worker 3"."""
+def lane_name(process: str, head: int) -> str:
+    """As people write it: "worker 3", "head"."""
     number = process.removeprefix("worker")
+    if number == f"{head}":
+        return "head"
     return f"worker {number}" if number != process else process
 
 
@@ -272,8 +281,8 @@ class _Lane:
     drawn from there on; one that outlasts the slice it is in is cut off with it.
     """
 
-    def __init__(self, stream: _Stream, root: int, name: str, rank: int) -> None:
-        self._stream = stream
+    def __init__(self, stream: _Stream, root: int, name: str, rank: int, head: int) -> None:
+        self._stream, self._head = stream, head
         self._sequence_id, interned = stream.begin_sequence(root, name, rank)
         self._ids = _intern(interned)
         self._end = stream.packet(self._sequence_id, _END)
@@ -295,7 +304,9 @@ class _Lane:
                 note.int_value = fields[place]
             if kind == publish:
                 event.flow_ids[:] = links.flows_of_frame(row[FRAME_AT])
-            elif kind == dispatch:
+            elif (
+                kind == dispatch and self._head < 0
+            ):  # with a head, features may be used after the action they came with
                 event.terminating_flow_ids[:] = [flow] if flow else []
             elif flow:
                 event.flow_ids[:] = [flow]
@@ -327,6 +338,8 @@ class _Lane:
         variant = fields[VALUE_AT] if kind in NAMED_VALUES or kind == TraceKind.DISPATCH else 0
         if kind == TraceKind.DISPATCH and fields[WORKER_AT] < 0:
             variant = -1
+        elif kind == TraceKind.DISPATCH and fields[WORKER_AT] == self._head:
+            variant = _OF_HEAD
         key = (kind, variant, fields[DUE_AT] >= 0)
         if key not in self._templates:
             self._templates[key] = self._new_template(*key)
@@ -421,8 +434,7 @@ def _title(folder: Path, notes: list[str]) -> str:
     return " ".join(["rtcore", *what])
 
 
-def _description(folder: Path, processes: Mapping[str, Events], notes: list[str]) -> str:
-    summary = read_json(folder / SUMMARY, notes, "how many events were overwritten is not known")
+def _description(folder: Path, processes: Mapping[str, Events], summary: Mapping[str, Any]) -> str:
     lost = number_at(summary, "trace", "lost_events")
     said = "" if lost is None else f", {lost:.0f} overwritten before they were collected"
     return f"{folder}: {sum(map(len, processes.values()))} events of {len(processes)} processes{said}"

@@ -147,6 +147,7 @@ def test_kinds_keep_their_numbers():
         "ACCOUNT": 10,
         "OUTCOME": 11,
         "COLLECT_GARBAGE": 12,
+        "FEATURES": 13,
         "IDLE": 20,
         "WAIT_FRAME": 21,
         "READ": 22,

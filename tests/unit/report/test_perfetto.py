@@ -50,6 +50,22 @@ def test_a_job_can_be_followed_from_its_frame_to_the_tick_that_applies_it(tmp_pa
     assert ends[-1].notes["tick"] == 1
 
 
+def test_the_head_has_a_lane_of_its_own_and_features_are_followed_to_the_ticks_that_used_them(tmp_path):
+    (tmp_path / "summary.json").write_text(json.dumps({"head": {"index": 9}}))
+    env = events(
+        *tick(0, 1000, frame=7),
+        *tick(1, 2000, worker=9, booked=0, first_use=1, frame=8),
+        (K.FEATURES, 2085, 2085, 1, 0, 0),
+        *tick(2, 3000, worker=0, booked=1, first_use=1, frame=9),
+    )
+    parsed = converted(tmp_path, env=env, worker0=events(*job(0, 0, 7, 1060)), worker9=events(*job(9, 0, 7, 1055)))
+    assert [(end.lane, end.notes["tick"]) for end in parsed.named("dispatch head")] == [("env", 1)]
+    assert [end.notes["tick"] for end in parsed.named("dispatch")] == [2]
+    followed = [[(end.lane, end.name) for end in ends][-2:] for ends in parsed.flows.values()]
+    assert [("worker 0", "write answer"), ("env", "features used")] in followed
+    assert [("head", "write answer"), ("env", "dispatch head")] in followed
+
+
 def test_two_workers_that_read_one_frame_are_two_flows_from_it(tmp_path):
     parsed = converted(
         tmp_path,
@@ -145,7 +161,7 @@ def test_whatever_the_stamps_say_slices_nest_and_every_one_ends(tmp_path_factory
     folder = tmp_path_factory.mktemp("any")
     table = events(*((kind, start, start + length, *rest) for kind, start, length, *rest in rows))
     spool(folder, env=table[::2], worker0=table[1::2])
-    moments = {K.JOB, K.WORKER_UP, K.WORKER_DOWN}
+    moments = {K.JOB, K.FEATURES, K.WORKER_UP, K.WORKER_DOWN}
     parsed = parse(convert_folder(folder), flows_in_order=False)
     added = len(parsed.named("announce frame")) + len([one for one in parsed.slices if one.name == "job"])
     assert len(parsed.slices) - added == sum(row[0] not in moments for row in rows)
