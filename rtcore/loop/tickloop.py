@@ -181,9 +181,8 @@ class TickLoop:
             self._head_schedule.has_features = contexts.features_tick >= 0
         now.jobs = jobs = self.schedule.book(tick)
         if jobs:
-            features_tick = -1 if contexts is None else contexts.features_tick
             for job in jobs:
-                self.dispatcher.expect(job, features_tick)
+                self.dispatcher.expect(job)
             if contexts is not None and contexts.tells:
                 now.jobs = jobs = contexts.tell(jobs, now.decision, self.dispatcher)
             self.workers.post(jobs, now.dispatch_ns)

@@ -29,7 +29,6 @@ from rtcore.recording.reader import RecordedTick, Recording
 from rtcore.recording.schema import frames_by_column
 from rtcore.scheduling.dispatch import Dispatcher, Outcome, Source, TickKind
 from rtcore.scheduling.jobs import Answer, Job, JobRow
-from rtcore.scheduling.schedule import OnLate
 from rtcore.spaces import Array, ObservationSpec
 
 #: Of a frame's header; times and weights are not made again.
@@ -126,9 +125,9 @@ def replay(
     report = Report()
     jobs = _RecordedJobs(recording)
     end = _replayable(recording, jobs, max_ticks, report)
-    dispatcher = _RecordedDispatcher(
-        recording,
+    dispatcher = Dispatcher(
         config.schedule.on_late,
+        head=recording.head,
         chunk_ticks=config.agent.chunk,
         chunk_from=config.agent.chunk_from,
         holds=config.world.on_reset == "hold",
@@ -279,21 +278,6 @@ class _RecordedStarts:
     def worker_up(self, worker: int) -> None: ...
     def worker_down(self, worker: int) -> None: ...
     def adapt(self) -> None: ...
-
-
-class _RecordedDispatcher(Dispatcher):
-    """Knows whose features each of the head's jobs was given: of those that acted, which it makes a difference for."""
-
-    def __init__(self, recording: Recording, on_late: OnLate, **settings: Any) -> None:
-        super().__init__(on_late, head=recording.head, **settings)
-        self._features_of: dict[int, int] = {}
-        if recording.head >= 0:
-            worker, obs_tick, features_tick = map(recording.column, ("worker", "obs_tick", "features_tick"))
-            acted = worker == recording.head
-            self._features_of = dict(zip(obs_tick[acted].tolist(), features_tick[acted].tolist(), strict=True))
-
-    def expect(self, job: Job, features_tick: int = -1) -> None:
-        super().expect(job, self._features_of.get(job.obs_tick, -1))
 
 
 class _FollowingWorld:

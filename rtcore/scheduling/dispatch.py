@@ -72,7 +72,7 @@ class Offer(NamedTuple):
     """An answer that was collected at tick `taken_tick`, after `taken_seq` other answers and losses.
 
     `first_tick`: which action 0 of its chunk is for. `features_tick`: of the frame whose features a head's answer used;
-    else -1.
+    else -1; `features_seq`: the `taken_seq` of the answer that they came with.
     """
 
     job: Job
@@ -82,6 +82,7 @@ class Offer(NamedTuple):
     taken_seq: int
     first_tick: int
     features_tick: int = -1
+    features_seq: int = -1
 
 
 class Decision(NamedTuple):
@@ -188,10 +189,11 @@ class Dispatcher:
         self._active: Offer | None = None
         self._has_acted = False
         self._of_head: Offer | None = None
-        self._features_tick = -1  # of the head's job
+        #: Frame's tick and `taken_seq` of the newest answer that has features, and of what the head's job was given.
+        self._newest_features = self._given_features = _NO_FEATURES
         #: Ended but for one question: will the head use their features? With the outcome if it does not.
         self._shelf: list[tuple[Offer, Outcome]] = []
-        self._used_features: set[int] = set()
+        self._used_features: set[int] = set()  # by `taken_seq`: several answers can be to one frame
         self._num_taken = 0
         self._newest_obs_tick = -1
         self._due: deque[tuple[int, int]] = deque()
@@ -203,16 +205,15 @@ class Dispatcher:
 
     # -- what happened -------------------------------------------------------------------------------------
 
-    def expect(self, job: Job, features_tick: int = -1) -> None:
-        """A job was booked.
+    def expect(self, job: Job) -> None:
+        """A job was booked. The head's is given the features of the newest frame that there are.
 
         Args:
             job: Its worker holds no other.
-            features_tick: Of the head's job: tick of the frame whose features it was given.
         """
         self._jobs[job.worker] = job
         if job.worker == self._head:
-            self._features_tick = features_tick
+            self._given_features = self._newest_features
             self._due.appendleft((job.due_tick, job.due_tick))  # the next tick: before all others
             return
         if self._lead_in_until is None:
@@ -233,10 +234,8 @@ class Dispatcher:
         taken_seq = self._num_taken
         self._num_taken = taken_seq + 1
         if job.worker == self._head:
-            due_tick, features_tick = job.due_tick, self._features_tick
-            self._offer_of_head(
-                Offer(job, answer, due_tick, tick, taken_seq, first_tick=due_tick, features_tick=features_tick), tick
-            )
+            due_tick = job.due_tick
+            self._offer_of_head(Offer(job, answer, due_tick, tick, taken_seq, due_tick, *self._given_features), tick)
             return
         due_tick = job.due_tick if job.hold else tick
         first_tick = self._after_frame(answer.obs_tick, due_tick) if self._from_frame else due_tick
@@ -247,10 +246,14 @@ class Dispatcher:
             self._end(offer, Outcome.ABSTAINED, tick)  # at once: it hands no features on, either
         elif answer.episode != self.episode:
             self._end(offer, Outcome.STALE_EPISODE, tick)
-        elif answer.obs_tick < self._newest_obs_tick:
-            self._end_unapplied(offer, Outcome.SUPERSEDED, tick)
         else:
-            self._pending.append(offer)
+            if self._head >= 0 and answer.obs_tick > self._newest_features[0]:
+                self._newest_features = answer.obs_tick, taken_seq
+                self._clear_shelf(tick)
+            if answer.obs_tick < self._newest_obs_tick:
+                self._end_unapplied(offer, Outcome.SUPERSEDED, tick)
+            else:
+                self._pending.append(offer)
 
     def _offer_of_head(self, offer: Offer, tick: int) -> None:
         if offer.answer.abstained:
@@ -296,6 +299,7 @@ class Dispatcher:
         self.episode += 1
         self._close(Outcome.STALE_EPISODE, tick)
         self._newest_obs_tick = -1
+        self._newest_features = _NO_FEATURES
         self._due.clear()
         self._covered_until = -1
         self._lead_in_until = None
@@ -317,7 +321,7 @@ class Dispatcher:
         self._retire(tick, keep=False)
         self._earlier.clear()
         for offer in self._pending:
-            used = offer.answer.obs_tick in self._used_features
+            used = offer.taken_seq in self._used_features
             self._end(offer, Outcome.FEATURES_USED if used else outcome, tick)
         self._pending.clear()
         if self._of_head is not None:
@@ -346,7 +350,7 @@ class Dispatcher:
         first_use = not self._has_acted
         if first_use:
             self._has_acted = True
-            self._used_features.discard(chosen.answer.obs_tick)
+            self._used_features.discard(chosen.taken_seq)
             self._outcome = Outcome.ON_TIME if tick == chosen.due_tick else Outcome.LATE
             self._end(chosen, self._outcome, tick)
         index = min(tick - chosen.first_tick, self._chunk_ticks - 1)
@@ -501,31 +505,42 @@ class Dispatcher:
             return base
         self._outcome = Outcome.ON_TIME if tick == head.due_tick else Outcome.LATE
         self._end(head, self._outcome, tick)
-        self._use_features(head.features_tick, tick)
+        self._use_features(head.features_seq, tick)
         return head
 
-    def _use_features(self, obs_tick: int, tick: int) -> None:
-        """The head acted on the features of that frame: older ones will not be used any more."""
-        kept: list[tuple[Offer, Outcome]] = []
-        for offer, told in self._shelf:
-            if offer.answer.obs_tick > obs_tick:
-                kept.append((offer, told))
-            else:
-                self._end(offer, Outcome.FEATURES_USED if offer.answer.obs_tick == obs_tick else told, tick)
-        self._shelf = kept
+    def _use_features(self, seq: int, tick: int) -> None:
+        """The head acted on the features of that answer."""
         active = self._active
-        is_open = active is not None and not self._has_acted and active.answer.obs_tick == obs_tick
-        if is_open or any(offer.answer.obs_tick == obs_tick for offer in self._pending):
-            self._used_features.add(obs_tick)
+        is_open = active is not None and not self._has_acted and active.taken_seq == seq
+        if is_open or any(offer.taken_seq == seq for offer in self._pending):
+            self._used_features.add(seq)
+        self._clear_shelf(tick, used=seq)
+
+    def _may_use(self, seq: int) -> bool:
+        """Whether the head may still act on the features of that answer: it, or its next job, has them."""
+        waits = self._of_head is not None and self._of_head.features_seq == seq
+        is_given = self._head in self._jobs and self._given_features[1] == seq
+        return waits or is_given or self._newest_features[1] == seq
+
+    def _clear_shelf(self, tick: int, *, used: int = -1) -> None:
+        """End what waits for the head in vain, and what it used. So little waits, however long a head is away."""
+        shelf, self._shelf = self._shelf, []
+        for offer, told in shelf:
+            if offer.taken_seq == used:
+                self._end(offer, Outcome.FEATURES_USED, tick)
+            elif self._may_use(offer.taken_seq):
+                self._shelf.append((offer, told))
+            else:
+                self._end(offer, told, tick)
 
     def _end_unapplied(self, offer: Offer, outcome: Outcome, tick: int, *, keep: bool = True) -> None:
         """Its action will not be applied. The head may have used its features, or `keep` the job open to see."""
         if self._head < 0:
             self._end(offer, outcome, tick)
-        elif offer.answer.obs_tick in self._used_features:
-            self._used_features.discard(offer.answer.obs_tick)
+        elif offer.taken_seq in self._used_features:
+            self._used_features.discard(offer.taken_seq)
             self._end(offer, Outcome.FEATURES_USED, tick)
-        elif keep and offer.answer.episode == self.episode:
+        elif keep and offer.answer.episode == self.episode and self._may_use(offer.taken_seq):
             self._shelf.append((offer, outcome))
         else:
             self._end(offer, outcome, tick)
@@ -581,6 +596,7 @@ class Dispatcher:
         self.ended.append(row)
 
 
+_NO_FEATURES = -1, -1
 #: Of an answer to come whose frame is not known yet.
 _NEWEST = (math.inf, math.inf)
 

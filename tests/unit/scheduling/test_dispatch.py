@@ -540,9 +540,9 @@ class TwoSpeedDesk(Desk):
         self.dispatcher = Dispatcher(on_late, chunk_ticks=chunk, head=HEAD)
         self.of_head = {}
 
-    def ask_head(self, tick, features):
+    def ask_head(self, tick):
         self.of_head[tick] = Job(HEAD, tick, tick + 1, True)
-        self.dispatcher.expect(self.of_head[tick], features)
+        self.dispatcher.expect(self.of_head[tick])
         return self
 
     def head_answers(self, tick, *, at, episode=0, abstained=0):
@@ -558,7 +558,7 @@ class TwoSpeedDesk(Desk):
 def test_the_heads_action_takes_the_place_of_the_trunks_and_that_one_ends_with_its_features():
     desk = TwoSpeedDesk().book(0).answer(0, at=2)
     assert desk.kinds([1, 2]) == [LEAD_IN, LEAD_IN]
-    desk.ask_head(2, features=0).head_answers(2, at=3)
+    desk.ask_head(2).head_answers(2, at=3)
     assert desk.decide(3) == (ACTED, 2, 0)
     assert desk.outcome(0) is None, "its action may still act, if it is a chunk"
     desk.decide(4)
@@ -567,11 +567,11 @@ def test_the_heads_action_takes_the_place_of_the_trunks_and_that_one_ends_with_i
 
 
 def test_where_the_head_misses_its_tick_the_trunks_action_acts():
-    desk = TwoSpeedDesk().book(0, 1).answer(0, at=2).answer(1, at=3)
+    desk = TwoSpeedDesk().book(0, 1).answer(0, at=2)
     desk.kinds([1, 2])
-    desk.ask_head(2, features=0).head_answers(2, at=3)
+    desk.ask_head(2).head_answers(2, at=3).answer(1, at=3)
     assert desk.decide(3) == (ACTED, 2, 0)
-    desk.ask_head(3, features=1)
+    desk.ask_head(3)
     assert desk.decide(4) == (ACTED, 1, 0)
     assert (desk.outcome(0), desk.outcome(1)) == (Outcome.FEATURES_USED, Outcome.ON_TIME)
 
@@ -580,17 +580,16 @@ def test_a_trunks_chunk_goes_on_under_the_head():
     """One slow trunk: its plan stands in whenever the head is not there, also after the head has acted."""
     desk = TwoSpeedDesk(chunk=4).book(0).answer(0, at=3)
     assert desk.decide(3) == (ACTED, 0, 0)
-    desk.ask_head(3, features=0).head_answers(3, at=4)
+    desk.ask_head(3).head_answers(3, at=4)
     assert desk.decide(4) == (ACTED, 3, 0)
     assert desk.decide(5) == (ACTED, 0, 2)
     assert desk.outcome(0) is Outcome.ON_TIME
 
 
 def test_an_action_whose_features_nobody_used_ends_as_superseded_once_newer_ones_are_in_use():
-    desk = TwoSpeedDesk().book(0, 1).answer(0, at=3).answer(1, at=3)
-    desk.ask_head(2, features=-1).head_answers(2, at=3)
+    desk = TwoSpeedDesk().book(0, 1).ask_head(2).head_answers(2, at=3).answer(0, at=3).answer(1, at=3)
     desk.decide(3)
-    desk.ask_head(3, features=1).head_answers(3, at=4)
+    desk.ask_head(3).head_answers(3, at=4)
     desk.decide(4)
     assert desk.outcome(0) is Outcome.SUPERSEDED
     desk.decide(5)
@@ -598,19 +597,54 @@ def test_an_action_whose_features_nobody_used_ends_as_superseded_once_newer_ones
 
 
 def test_a_late_answer_of_the_trunk_may_still_give_its_features():
-    desk = TwoSpeedDesk().book(0, 1).answer(1, at=3)
+    desk = TwoSpeedDesk("drop").book(0)
     desk.kinds([1, 2, 3])
-    assert desk.decide(4) == (ACTED, 1, 0)
-    desk.answer(0, at=5)
+    desk.answer(0, at=4)
+    assert desk.decide(4)[0] is IDLE
     assert desk.outcome(0) is None
-    desk.ask_head(4, features=0).head_answers(4, at=5)
+    desk.ask_head(4).head_answers(4, at=5)
     desk.decide(5)
     assert desk.outcome(0) is Outcome.FEATURES_USED
 
 
+def test_a_late_answer_to_an_older_frame_ends_at_once_as_the_head_is_given_the_newest_features():
+    desk = TwoSpeedDesk().book(0, 1).answer(1, at=3)
+    assert desk.kinds([1, 2, 3, 4])[-1] is ACTED
+    desk.answer(0, at=5)
+    assert desk.outcome(0) is Outcome.SUPERSEDED
+
+
+@pytest.mark.parametrize("hangs_with_a_job", [False, True])
+@pytest.mark.parametrize("on_late", ["apply", "drop"])
+def test_what_waits_for_a_head_that_is_away_does_not_pile_up(hangs_with_a_job, on_late):
+    """Each tick an answer comes that is superseded, and one that is newer; or both are too late."""
+    desk = TwoSpeedDesk(on_late)
+    for tick in range(400):
+        desk.book(2 * tick, 2 * tick + 1)
+        desk.answer(2 * tick, at=2 * tick + 9).answer(2 * tick + 1, at=2 * tick + 9)
+        desk.decide(2 * tick + 9)
+        if tick == 200 and hangs_with_a_job:
+            desk.ask_head(2 * tick + 9)
+    open_jobs = 2 * 400 - len(desk.dispatcher.ended)
+    assert open_jobs <= 4
+
+
+def test_of_two_answers_to_one_frame_one_ends_with_its_features():
+    desk = TwoSpeedDesk().book(0, 1).answer(0, at=2, used=1).answer(1, at=2, used=1)
+    desk.kinds([1, 2])
+    desk.ask_head(2).head_answers(2, at=3)
+    assert desk.decide(3) == (ACTED, 2, 0)
+    desk.decide(4)
+    desk.dispatcher.finish(5)
+    assert sorted(row.outcome for row in desk.dispatcher.ended if row.worker != HEAD) == [
+        Outcome.ON_TIME,
+        Outcome.FEATURES_USED,
+    ]
+
+
 def test_a_head_that_is_very_late_gives_way_to_a_newer_frame():
     desk = TwoSpeedDesk().book(0, 4).answer(0, at=2).answer(4, at=6)
-    desk.ask_head(2, features=0)
+    desk.ask_head(2)
     assert desk.decide(3) == (ACTED, 0, 0)
     desk.head_answers(2, at=7)
     assert desk.decide(7) == (ACTED, 4, 0)
@@ -621,7 +655,7 @@ def test_a_head_that_is_very_late_gives_way_to_a_newer_frame():
 def test_a_late_head_acts_or_is_dropped_as_on_late_says(on_late, kind, outcome):
     desk = TwoSpeedDesk(on_late).book(0).answer(0, at=3)
     desk.decide(3)
-    desk.ask_head(3, features=0)
+    desk.ask_head(3)
     assert desk.decide(4)[0] is MISSED
     desk.head_answers(3, at=5)
     assert desk.decide(5)[0] is kind
@@ -639,15 +673,15 @@ def test_a_trunk_that_abstains_ends_at_once_as_its_features_are_not_used_either(
 def test_a_head_that_abstains_misses_nothing():
     desk = TwoSpeedDesk().book(0).answer(0, at=3)
     desk.decide(3)
-    desk.ask_head(3, features=0).head_answers(3, at=4, abstained=1)
+    desk.ask_head(3).head_answers(3, at=4, abstained=1)
     assert desk.kinds([4]) == [IDLE]
 
 
 def test_a_reset_ends_what_the_head_was_about_to_do():
-    desk = TwoSpeedDesk().book(0, 1).answer(0, at=2).answer(1, at=3)
-    desk.ask_head(2, features=0).head_answers(2, at=3)
+    desk = TwoSpeedDesk().book(0, 1).answer(0, at=2)
+    desk.ask_head(2).head_answers(2, at=3).answer(1, at=3)
     desk.decide(3)
-    desk.ask_head(3, features=0)
+    desk.ask_head(3)
     desk.dispatcher.new_episode(4)
     desk.head_answers(3, at=5)
     assert (desk.outcome(0), desk.outcome(1)) == (Outcome.FEATURES_USED, Outcome.STALE_EPISODE)

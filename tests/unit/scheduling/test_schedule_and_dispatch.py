@@ -70,7 +70,7 @@ class Driver:
                 if worker != self.head:
                     self.schedule.complete(worker, (ready - job.obs_tick) * TICK_NS)
                 used = max(job.obs_tick if job.hold else min(job.obs_tick + lag, tick - 1), job.obs_tick)
-                if worker != self.head and episode == self.dispatcher.episode:
+                if worker != self.head and not abstained and episode == self.dispatcher.episode:
                     self.features_tick = max(self.features_tick, used)
                 answer = Answer(obs_tick=used, episode=episode, abstained=abstained)
                 self.dispatcher.offer(job, answer, tick)
@@ -91,7 +91,7 @@ class Driver:
             self.booked.append(job)
         if self.head >= 0 and self.features_tick >= 0 and self.head not in self.out:
             job = Job(self.head, tick, tick + 1, True)
-            self.dispatcher.expect(job, self.features_tick)
+            self.dispatcher.expect(job)
             self.used_features[job.obs_tick] = self.features_tick
             self.out[self.head] = (tick + 1 + lag, job, self.dispatcher.episode)
             self.booked.append(job)
@@ -200,8 +200,9 @@ def test_whatever_happens_the_books_balance_and_no_action_is_out_of_place(driver
     by_head = {driver.used_features[job] for worker, job in used if worker == driver.head}
     trunk = [row for row in dispatcher.ended if row.worker != driver.head and row.outcome is not Outcome.UNFINISHED]
     unused = {row.obs_tick for row in trunk if row.outcome not in (Outcome.ON_TIME, Outcome.LATE)}
-    ended_so = {row.obs_tick for row in trunk if row.outcome is Outcome.FEATURES_USED}
-    assert ended_so <= by_head
+    all_so = [row.obs_tick for row in trunk if row.outcome is Outcome.FEATURES_USED]
+    ended_so = set(all_so)
+    assert ended_so <= by_head and len(all_so) == len(ended_so)
     if driver.schedule.params.stagger == "max-time":  # there a frame is of one job
         assert ended_so == by_head & unused
 
