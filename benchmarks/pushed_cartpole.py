@@ -1,6 +1,6 @@
 """What a late action can know, through the real loop: pushed CartPole, scripted controllers, the virtual clock.
 
-    python -m benchmarks.pushed_cartpole [--episodes 40]
+    python -m benchmarks.pushed_cartpole [--episodes 40] [--second-stage]
 
 One fixed linear controller balances a pole that is pushed at random (`rtcore/PushedCartPole-v0`, 500 steps at most).
 What differs is what it knows when its action is applied. Beside what the loop gave stands a calculation that knows
@@ -15,13 +15,16 @@ frame and the action that was chosen on it, and d = 0 is the newest frame. In rt
 
 Then `rtcore/SetPointCartPole-v0`, where a place to be at is to be read from a picture, at a delay of 5: the quick part
 does not see the picture, the slow one is late.
+
+`--second-stage`: instead of all that, the head against the other way to act on the newest frame: a second stage at the
+end of each trunk worker's own job (docs/adr/0022).
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,7 +35,10 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from rtcore.config.run import RuntimeConfig
-from rtcore.virtual.simulate import Simulation
+from rtcore.loop.world import GymnasiumWorld
+from rtcore.scheduling.jobs import Answer, Job
+from rtcore.virtual.latency import LatencyModel
+from rtcore.virtual.simulate import Change, Simulation
 from rtcore_envs.cartpole import PICTURE_SHAPE
 
 States = npt.NDArray[np.float64]
@@ -204,13 +210,115 @@ def set_point_score(kind: str, num_episodes: int, *, delay: int = 5, seed: int =
     )
 
 
-def _mean_return(num_episodes: int, **settings: Any) -> float:
+def _mean_return(
+    num_episodes: int,
+    *,
+    second_stage: TwoSpeed | None = None,
+    frames_ago: int = 0,
+    head_latency: LatencyModel | None = None,
+    changes: Sequence[Change] = (),
+    **settings: Any,
+) -> float:
     config = RuntimeConfig(env_args={"push_std": PUSH_STD}, clock="virtual", on_missing="repeat", **settings)
-    simulation = Simulation(config)
+    simulation = Simulation(config, head_latency=head_latency, changes=changes)
+    if second_stage is not None:
+        _add_second_stage(simulation, second_stage, frames_ago)
     episodes = simulation.record.episodes
     simulation.run(lambda _: episodes.count >= num_episodes)
     simulation.close()
     return float(np.mean([episode.total_reward for episode in episodes.newest()]))
+
+
+# -- the head against a second stage -----------------------------------------------------------------------------
+
+TRUNK_TICKS = (4, 8, 16)
+TwoSpeed = ScriptedTwoSpeed | ScriptedTwoSpeedSetPoint
+#: What disturbs it, of `two_speed_score`: nothing; one process is away for 2 of every 20 s; a slow `act`; the trunk's
+#: time is not always the same.
+DISTURBANCES = ("none", "one away", "slow act", "uneven trunk")
+_SLOW_ACT_MS, _AWAY_TICKS, _AWAY_EVERY_TICKS = 30, 100, 1_000
+
+
+def two_speed_score(
+    has_head: bool,
+    trunk_ticks: int,
+    workers: int,
+    num_episodes: int,
+    *,
+    has_set_point: bool = False,
+    disturbance: str = "none",
+    seed: int = 0,
+) -> float:
+    """Mean return of the two-speed controller, where a trunk takes `trunk_ticks` with the second stage, if it has one.
+
+    Args:
+        has_head: A head acts on the newest frame; else each worker does at the end of its job.
+        trunk_ticks: As many workers give a base action at every tick.
+        workers: Of the trunk.
+        num_episodes: Of 500 steps at most, with a set-point 1,000.
+        has_set_point: The world in which the trunk is needed, too.
+        disturbance: One of `DISTURBANCES`. "one away" is the head, without one worker 0.
+        seed: Of the run.
+    """
+    second_stage: TwoSpeed = (ScriptedTwoSpeedSetPoint if has_set_point else ScriptedTwoSpeed)(None, None)
+    single = "ScriptedSetPoint" if has_set_point else "scripted_single"
+    policy = type(second_stage).__name__ if has_head else single
+    ticks = num_episodes * (1100 if has_set_point else MOST_STEPS + 4 * trunk_ticks)
+    away: list[Change] = []
+    if disturbance == "one away":
+        for gone in range(200, ticks, _AWAY_EVERY_TICKS):
+            worker = workers if has_head else 0
+            away += [Change(gone, worker, up=False), Change(gone + _AWAY_TICKS, worker, up=True)]
+    latency, frames_ago = _constant(trunk_ticks), 0
+    if disturbance == "uneven trunk":
+        latency = f"normal:{0.8 * trunk_ticks * PERIOD_MS:.0f},{0.08 * trunk_ticks * PERIOD_MS:.0f}"
+    elif disturbance == "slow act" and not has_head:
+        latency, frames_ago = _constant(trunk_ticks + 1), 1  # a head's time is the worker's, 1.5 ticks of it
+    return _mean_return(
+        num_episodes,
+        second_stage=None if has_head else second_stage,
+        frames_ago=frames_ago,
+        head_latency=(lambda _: _SLOW_ACT_MS * 1_000_000) if has_head and disturbance == "slow act" else None,
+        changes=away,
+        env_id="rtcore/SetPointCartPole-v0" if has_set_point else ENV_ID,
+        policy=f"benchmarks.pushed_cartpole:{policy}",
+        latency=latency,
+        workers=workers,
+        ticks=ticks,
+        seed=seed,
+    )
+
+
+def _add_second_stage(simulation: Simulation, two_speed: TwoSpeed, frames_ago: int = 0) -> None:
+    """When a job ends, its worker decides anew, on the frame that is the newest then. The runtime has no such job.
+
+    Jobs are handed over at the first tick after their end, before its frame is made: the ring's newest is that frame.
+    `frames_ago`: how many are made while the second stage computes.
+    """
+    ring, world, collect = simulation.ring, simulation.world, simulation.workers.collect
+    if ring is None or not isinstance(world, GymnasiumWorld):
+        raise TypeError("a second stage needs a world with frames")
+    spec = world.observation
+
+    def decided_anew(answer: Answer) -> Answer:
+        newest_seq = ring.sequence.newest() - frames_ago
+        _, newest = ring.read_header(newest_seq)
+        if newest is None or newest.episode != answer.episode:
+            return answer  # its episode is over: the dispatcher ends it
+        frames = spec.unpack(ring.gather(np.array([answer.frame_seq, newest_seq])))
+        if isinstance(frames, dict):
+            seen, new = ({name: torch.from_numpy(part[i : i + 1]) for name, part in frames.items()} for i in (0, 1))
+        else:
+            seen, new = (torch.from_numpy(frames[i : i + 1]) for i in (0, 1))
+        features, _ = two_speed.think(seen)
+        age_ticks = torch.tensor([newest.tick - answer.obs_tick])
+        action = two_speed.act(new, features, age_ticks, torch.zeros(1, 0))
+        return answer._replace(obs_tick=newest.tick, frame_seq=newest_seq, actions=action.numpy().tobytes())
+
+    def collect_and_decide(tick: int) -> list[tuple[Job, Answer]]:
+        return [(job, decided_anew(answer)) for job, answer in collect(tick)]
+
+    simulation.workers.collect = collect_and_decide  # type: ignore[method-assign]
 
 
 # -- calculated --------------------------------------------------------------------------------------------------
@@ -276,11 +384,47 @@ def table(num_episodes: int, tell: Callable[[str], None] = lambda _: None) -> di
     return cells
 
 
+def show_second_stage(console: Console, num_episodes: int) -> None:
+    """The head and the second stage, for several trunks and numbers of workers; then with what goes wrong."""
+    shown = Table("trunk, ticks", "workers", title="head | second stage")
+    for name in ("mean steps of 500", "of 1,000 near a set-point"):
+        shown.add_column(name)
+    for trunk_ticks in TRUNK_TICKS:
+        for workers in (1, trunk_ticks // 2, trunk_ticks):
+            cells = []
+            for has_set_point in (False, True):
+                count = max(4, num_episodes // 4) if has_set_point else num_episodes
+                scores = [
+                    two_speed_score(has_head, trunk_ticks, workers, count, has_set_point=has_set_point)
+                    for has_head in (True, False)
+                ]
+                cells.append(" | ".join(f"{score:.0f}" for score in scores))
+            shown.add_row(str(trunk_ticks), str(workers), *cells)
+    console.print(shown)
+    shown = Table(
+        "what is wrong", "1 worker", "4", "8", title="trunk of 8 ticks, mean steps of 500: head | second stage"
+    )
+    for disturbance in DISTURBANCES:
+        cells = []
+        for workers in (1, 4, 8):
+            scores = [
+                two_speed_score(has_head, 8, workers, num_episodes, disturbance=disturbance)
+                for has_head in (True, False)
+            ]
+            cells.append(" | ".join(f"{score:.0f}" for score in scores))
+        shown.add_row(disturbance, *cells)
+    console.print(shown)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--episodes", type=int, default=40, help="of each cell (default 40)")
+    parser.add_argument("--second-stage", action="store_true", help="compare the head with a second stage instead")
     options = parser.parse_args()
     console = Console()
+    if options.second_stage:
+        show_second_stage(console, options.episodes)
+        return
     cells = table(options.episodes, lambda what: console.print(f"[dim]{what}"))
     shown = Table("delay d", *KINDS, title="mean steps of 500: through the loop (calculated)")
     for delay in DELAYS:

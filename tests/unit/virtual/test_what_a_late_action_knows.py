@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.pushed_cartpole import Cell, calculated, played, set_point_score
+from benchmarks.pushed_cartpole import Cell, calculated, played, set_point_score, two_speed_score
 
 pytestmark = pytest.mark.unit
 
@@ -38,3 +38,16 @@ def test_a_place_that_only_the_slow_part_can_read_takes_both_speeds():
     assert score["both"] >= 0.9 * score["zero delay"], score
     assert score["trunk alone"] < 0.1 * score["zero delay"], score
     assert score["head alone"] < 0.5 * score["zero delay"], score
+
+
+def test_a_head_pays_with_one_trunk_worker_and_a_second_stage_in_the_workers_with_one_for_each_tick():
+    head, second_stage = True, False
+    assert two_speed_score(head, 8, 1, 3) >= 490
+    assert two_speed_score(second_stage, 8, 1, 20) < 60
+    assert two_speed_score(second_stage, 8, 8, 3) >= 490
+
+
+def test_a_head_that_is_away_costs_the_balance_and_one_of_many_workers_with_a_second_stage_does_not():
+    """While the head is away only late actions act; a second stage loses one worker's share."""
+    assert two_speed_score(True, 8, 8, 6, disturbance="one away") < 400
+    assert two_speed_score(False, 8, 8, 3, disturbance="one away") >= 490
