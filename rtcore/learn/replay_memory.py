@@ -175,6 +175,7 @@ class TransitionReader:
         # The action of each frame's tick, from which past actions are sampled. None without an `act_history`.
         self._since_ticks = since_ticks
         self._applied = np.zeros_like(self._actions) if self.history.act_history or since_ticks else None
+        self._frame_ticks = np.zeros(self._capacity, np.int64)
         # For `digest_with`: the digest of each frame in the ring, and the number of the frame it belongs to.
         self._digest: Callable[[npt.NDArray[Any]], npt.NDArray[Any]] | None = None
         self._digests: npt.NDArray[Any] = np.empty(0)
@@ -238,6 +239,7 @@ class TransitionReader:
             if header.phase_seq == self._phase_seq:
                 if self._applied is not None:
                     self._applied[seq % self._capacity] = np.frombuffer(action, np.uint8)
+                    self._frame_ticks[seq % self._capacity] = header.tick
                 for transition in self.builder.feed(header, action):
                     self._append(transition)
         self._forget_overwritten()
@@ -497,13 +499,16 @@ class TransitionReader:
         )
 
     def _actions_since(self, rows: npt.NDArray[Any], which: str) -> npt.NDArray[Any]:
-        """(N, C, *action_shape): what was applied at the ticks of the frames after that of the features."""
+        """(N, C, *action_shape): what was applied at each tick after that of the features' frame, as the head is told
+        it: 0 at one that was not run."""
         if self._applied is None:
             raise RuntimeError("no past actions are kept: since_ticks is 0")
         begin, end = _trunk_seqs(rows, which), rows[f"{which}obs_seq"]
         seqs = begin[:, None] + np.arange(1, self._since_ticks + 1)
-        raw = self._applied[seqs % self._capacity]
-        raw[seqs > end[:, None]] = 0
+        at = self._frame_ticks[seqs % self._capacity] - self._frame_ticks[begin % self._capacity][:, None] - 1
+        row, which_seq = np.nonzero((seqs <= end[:, None]) & (at >= 0) & (at < self._since_ticks))
+        raw = np.zeros((*seqs.shape, self._action.nbytes), np.uint8)
+        raw[row, at[row, which_seq]] = self._applied[seqs[row, which_seq] % self._capacity]
         return self._as_actions(raw)
 
     def _past_actions(self, seqs: Places, first_seqs: Places) -> npt.NDArray[Any]:

@@ -61,7 +61,10 @@ class _Blend:
     def __call__(self, actions: Sequence[bytes]) -> bytes:
         spec = self._action
         stacked = np.frombuffer(b"".join(actions), spec.np_dtype).reshape(len(actions), *spec.shape)
-        made = np.asarray(self._function(stacked))
+        try:
+            made = np.asarray(self._function(stacked))
+        except Exception as error:
+            raise PolicyError(f"on_overlap={self._name} raised {type(error).__name__}: {error}") from error
         if made.shape != spec.shape or made.dtype.kind not in "fiub" or not np.isfinite(made).all():
             raise PolicyError(
                 f"on_overlap={self._name} returned {made!r:.80} for {len(actions)} actions; expected finite numbers of "

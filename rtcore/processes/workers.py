@@ -250,6 +250,11 @@ class WorkerProcesses:
                 f"the policy of {child.display_name} needs {needs}; expected {self._needs}, as of the first worker. "
                 "Build the same policy in each worker"
             )
+        if needs.first_state != self._needs.first_state:
+            _log.warning(
+                f"the policy of {child.display_name} has another initial_state() than that of the first worker, which "
+                "is the one that episodes begin with. Make it the same each time"
+            )
         child.send(PayloadMade())
 
     def _check_holder(self, child: Child) -> None:

@@ -166,6 +166,20 @@ def test_a_batch_of_two_speeds_holds_both_frames_and_what_was_applied_between_th
     assert set(batch.features_age.tolist()) <= {-1, 2, 3}
 
 
+def test_ticks_that_were_not_run_have_their_place_among_the_actions_since():
+    """Features of tick 1, ticks 2 and 3 skipped: a head at the frame of tick 5 is told the actions at [2, 3, 4, 5]."""
+    writer, ring = new_ring(16)
+    reader = TransitionReader(ring, ACTION, 3, TransitionBuilder(0.5), since_ticks=5)
+    for tick in (0, 1, 4, 5):
+        publish(writer, header_at(tick, kind=TickKind.RESET if tick == 0 else TickKind.LEAD_IN))
+    for tick in (6, 7):
+        publish(writer, header_at(tick, kind=TickKind.ACTED, delay=1, features_tick=1))
+    batch = reader.take(1)
+    assert batch is not None and batch.features_age.tolist() == [4]
+    assert batch.actions_since[0, :, 0] == pytest.approx([0, 0, 0.004, 0.005, 0])
+    assert batch.next_actions_since[0, :, 0] == pytest.approx([0, 0, 0.004, 0.005, 0.006])
+
+
 def test_a_policy_of_one_speed_has_none_of_it():
     writer, ring = new_ring(16)
     reader = TransitionReader(ring, ACTION, 3, TransitionBuilder(0.5))

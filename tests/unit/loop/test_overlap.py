@@ -30,6 +30,10 @@ def nothing(actions):
     return None
 
 
+def broken(actions):
+    raise ValueError("no weights")
+
+
 def blended(name, spec, *actions):
     made = blend_of(name, spec)([np.asarray(one, spec.np_dtype).tobytes() for one in actions])
     return np.frombuffer(made, spec.np_dtype).reshape(spec.shape).tolist()
@@ -66,6 +70,11 @@ def test_what_is_no_way_to_blend_is_refused(name, spec, said):
 def test_what_is_no_action_is_an_error_that_names_the_function():
     with pytest.raises(PolicyError, match="nothing returned .*None"):
         blended(f"{__name__}:nothing", BOX, [0, 0], [0, 0])
+
+
+def test_a_function_that_raises_is_an_error_that_names_it():
+    with pytest.raises(PolicyError, match="broken raised ValueError: no weights"):
+        blended(f"{__name__}:broken", BOX, [0, 0], [0, 0])
 
 
 def test_a_file_does_not_choose_the_function():

@@ -394,13 +394,13 @@ def test_a_callable_may_give_no_action_this_time():
     assert policy.timing.abstained == 0
 
 
-def test_a_recurrent_callable_carries_its_state_even_where_it_gives_no_action():
+def test_a_recurrent_callable_that_hands_on_a_state_without_an_action_is_refused():
     policy = load("Recurrent")
     assert act(policy, state_tick=-1) == [1, 1]
+    assert payload_of(policy) == {"extras.logp": 0.5, "state.n": [1, 1]}
     context_of(policy)["state.n"][...] = 2
-    act(policy, state_tick=0)
-    assert policy.timing.abstained == 1
-    assert payload_of(policy) == {"extras.logp": 0.5, "state.n": [3, 3]}
+    with pytest.raises(PolicyError, match=r"returned \(None, state\).*Return None alone"):
+        act(policy, state_tick=0)
 
 
 def test_a_callable_plays_on_the_weights_of_a_run_and_has_none():

@@ -234,6 +234,11 @@ class CallableExecutor(CpuExecutor):
             leaf = _fitting(self._calling, outlet, np.asarray(returned[outlet.name]))
             outlet.target[...] = leaf
         if action is None:
+            if self._calling.has_state:
+                raise PolicyError(
+                    "the policy returned (None, state): the state of an answer without an action is not carried on. "
+                    "Return None alone to keep the state as it was, or an action"
+                )
             return None
         output = np.asarray(action)
         if output.dtype.kind not in "fiub":
