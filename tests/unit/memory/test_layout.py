@@ -360,6 +360,7 @@ RECORDS = {
             "garbage_ns": 248,
             "abstained": 256,
             "features_used": 264,
+            "head_actions": 272,
         },
     ),
 }
