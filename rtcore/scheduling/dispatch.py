@@ -180,6 +180,8 @@ class Dispatcher:
         self._holds = holds
         self._blend = blend
         self._earlier: list[Offer] = []  # chunks that newer ones took over from, where both are to act
+        #: By tick: what was made of whose actions. Jobs are told of a tick many times before it is there.
+        self._blends: dict[int, tuple[tuple[int, ...], bytes]] = {}
         self._head = head
         self._phase_seq = phase_seq
         self._next_log_seq = first_log_seq
@@ -320,6 +322,7 @@ class Dispatcher:
         self._shelf.clear()
         self._retire(tick, keep=False)
         self._earlier.clear()
+        self._blends.clear()
         for offer in self._pending:
             used = offer.taken_seq in self._used_features
             self._end(offer, Outcome.FEATURES_USED if used else outcome, tick)
@@ -356,6 +359,7 @@ class Dispatcher:
         index = min(tick - chosen.first_tick, self._chunk_ticks - 1)
         if self._earlier:
             chosen = chosen._replace(answer=self._blended(chosen, self._earlier, tick, tick + 1))
+            self._blends.pop(tick, None)
         return Decision(TickKind.ACTED, chosen, index, first_use, self._outcome)
 
     def _blended(self, newest: Offer, earlier: Sequence[Offer], first: int, until: int) -> Answer:
@@ -366,10 +370,14 @@ class Dispatcher:
         actions, size = bytearray(answer.actions), len(answer.actions) // chunk
         for tick in range(first, min(until, newest.first_tick + chunk)):
             covering = [offer for offer in earlier if tick < offer.first_tick + chunk] + [newest]
-            places = [(offer.answer.actions, (tick - offer.first_tick) * size) for offer in covering]
-            if len(places) > 1:
-                begin = places[-1][1]
-                actions[begin : begin + size] = blend([whole[at : at + size] for whole, at in places])
+            if len(covering) == 1:
+                continue
+            begin, of_whom = (tick - newest.first_tick) * size, tuple(offer.taken_seq for offer in covering)
+            made = self._blends.get(tick)
+            if made is None or made[0] != of_whom:
+                places = [(offer.answer.actions, (tick - offer.first_tick) * size) for offer in covering]
+                made = self._blends[tick] = of_whom, blend([whole[at : at + size] for whole, at in places])
+            actions[begin : begin + size] = made[1]
         return answer._replace(actions=bytes(actions))
 
     def committed(self, job: Job, tick: int) -> list[Committed]:
@@ -475,6 +483,8 @@ class Dispatcher:
             best = None
         if self._earlier:
             self._earlier = [offer for offer in self._earlier if tick < offer.first_tick + self._chunk_ticks]
+            if not self._earlier:
+                self._blends.clear()
         if best is not None:
             if self._blend is not None and self._active is not None:
                 self._earlier.append(self._active)

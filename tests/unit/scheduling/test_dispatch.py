@@ -363,6 +363,29 @@ def test_what_a_job_is_told_is_what_is_made_of_the_chunks_that_overlap():
     assert known == [acted(desk, tick) for tick in range(4, 9)]
 
 
+def test_actions_are_blended_once_for_each_tick_and_again_where_another_chunk_joins_them():
+    desk, asked = Desk(chunk=4), []
+
+    def blend(actions):
+        asked.append(len(actions))
+        return bytes([sum(one[0] for one in actions)])
+
+    desk.dispatcher = Dispatcher(chunk_ticks=4, blend=blend)
+    desk.book(0, 1)
+    for obs_tick, actions in ((0, bytes([1, 2, 3, 4])), (1, bytes([10, 20, 30, 40]))):
+        desk.dispatcher.offer(desk.jobs[obs_tick], Answer(obs_tick=obs_tick, episode=0, actions=actions), 2)
+    job = Job(9, 3, 8, hold=True)
+    acted(desk, 3)
+    told = [desk.dispatcher.committed(job, 3) for _ in range(3)]
+    assert told[1:] == told[:-1]
+    assert asked == [2, 2, 2], "ticks 4 to 6"
+    assert (acted(desk, 4), asked) == (2 + 10, [2, 2, 2])
+    desk.book(2)
+    desk.dispatcher.offer(desk.jobs[2], Answer(obs_tick=2, episode=0, actions=bytes([100] * 4)), 4)
+    assert (acted(desk, 5), asked[3:]) == (3 + 20 + 100, [3])
+    assert (acted(desk, 6), asked[4:]) == (4 + 30 + 100, [3])
+
+
 def test_chunks_of_an_old_episode_are_not_mixed_in():
     desk = blending_desk()
     acted(desk, 3), acted(desk, 5)
