@@ -31,7 +31,8 @@ _context = multiprocessing.get_context("spawn")
 def header_of(tick):
     kind = TickKind.RESET if tick % EPISODE_TICKS == 0 else TickKind.ACTED
     kind = TickKind.LEAD_IN if 0 < tick % EPISODE_TICKS < 3 else kind
-    fields = dict.fromkeys(FRAME_HEADER.fields, 0) | {
+    fields = dict.fromkeys(FRAME_HEADER.fields, 0) | {"features_tick": -1, "features_worker": -1, "state_tick": -1}
+    fields |= {
         "frame_seq": tick,
         "tick": tick,
         "episode": tick // EPISODE_TICKS,
