@@ -134,7 +134,10 @@ def _run_child(request: Fork, end: socket.socket, control: Channel, wake: tuple[
             os.close(descriptor)
         exitcode = _call_entry(request, Channel(end))
     finally:
-        end_child(exitcode)
+        try:
+            end_child(exitcode)
+        except TerminationRequested:  # SIGTERM came on the way into it, which raises once
+            end_child(exitcode)
 
 
 def _call_entry(request: Fork, channel: Channel) -> int:
