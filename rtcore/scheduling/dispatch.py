@@ -236,8 +236,19 @@ class Dispatcher:
         taken_seq = self._num_taken
         self._num_taken = taken_seq + 1
         if job.worker == self._head:
-            due_tick = job.due_tick
-            self._offer_of_head(Offer(job, answer, due_tick, tick, taken_seq, due_tick, *self._given_features), tick)
+            features_tick, features_seq = self._given_features
+            offer = Offer.__new__(
+                Offer,
+                job=job,
+                answer=answer,
+                due_tick=job.due_tick,
+                taken_tick=tick,
+                taken_seq=taken_seq,
+                first_tick=job.due_tick,
+                features_tick=features_tick,
+                features_seq=features_seq,
+            )
+            self._offer_of_head(offer, tick)
             return
         due_tick = job.due_tick if job.hold else tick
         first_tick = self._after_frame(answer.obs_tick, due_tick) if self._from_frame else due_tick
