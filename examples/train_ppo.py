@@ -5,6 +5,9 @@
 The policy runs in the workers, several ticks late and with weights that may be a few versions old. So each action
 brings along its log-probability and the value that the policy expected (`policy_extras`), and `Runtime.take` hands the
 decisions over in order, each once: the ratio of PPO is then exact, whoever made the decision and when.
+
+Tested is that: what arrives is what the policy said, and nothing is lost. That it plays better within minutes is not:
+two runs of 150 and 180 s in real time, at a larger GAMMA, did not. Take it as how to wire PPO, and tune it.
 """
 
 from __future__ import annotations
