@@ -24,14 +24,8 @@ from rtcore.spaces.parts import ALIGN_BYTES, aligned
 #: A payload is copied within a tick: larger ones would show in its lateness.
 MAX_BLOCK_BYTES = 4 << 20
 
-#: What is known of the action of a tick at booking: values of `committed_mask`.
+#: What is known of the action of a tick at booking: values of `committed_mask`, those of `dispatch.Known`.
 UNKNOWN, FACT, PLAN, HELD = 0, 1, 2, 3
-MASK_DOCS = {
-    UNKNOWN: "nothing: its answer is still being computed, or none is due",
-    FACT: "the action that will be applied (or was): nothing under way can replace it",
-    PLAN: "of the newest finished chunk, which a job under way may replace",
-    HELD: "none will be: the world stands still",
-}
 
 #: Whole numbers of a job's context, one int64 each, in this order.
 CONTEXT_WORDS = {

@@ -54,7 +54,8 @@ class Context:
     """What a policy may know when its decision is booked: arrays of a batch of one, always the same ones.
 
     Every word of `CONTEXT_WORDS`, (1,) int64; `committed`, (1, C, *action_shape): entry i is the action of tick
-    `tick + 1 + i`; `committed_mask`, (1, C) uint8: what is known of each (`MASK_DOCS`).
+    `tick + 1 + i`; `committed_mask`, (1, C) uint8: what is known of each (`dispatch.Known`). A head's begin behind
+    the frame of its features: entry i is what was applied at tick `features_tick + 1 + i`.
     """
 
     def __init__(self, fields: Mapping[str, Any]) -> None:
