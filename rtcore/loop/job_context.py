@@ -15,11 +15,10 @@ from rtcore.scheduling.jobs import Answer, Job
 from rtcore.scheduling.on_missing import OnMissing, foreseen
 from rtcore.spaces import ActionSpec, PolicyNeeds
 from rtcore.spaces.parts import aligned
-from rtcore.spaces.payload import CONTEXT_WORDS, FACT, HELD, UNKNOWN
+from rtcore.spaces.payload import CONTEXT_WORDS, WORD_AT
 
 _WORDS = struct.Struct(f"<{len(CONTEXT_WORDS)}q")
-_EPISODE, _STATE_TICK = (list(CONTEXT_WORDS).index(name) for name in ("episode", "state_tick"))
-
+_EPISODE, _STATE_TICK = WORD_AT["episode"], WORD_AT["state_tick"]
 
 #: How long what was applied is kept for a head, in ticks.
 _PAST_TICKS = 1024
@@ -79,7 +78,7 @@ class JobContexts:
         """Nothing of the last one is carried on."""
         # What was applied last, and what a tick without an action repeats where `on_missing` is "repeat".
         self._applied = self._idle
-        self._present, self._present_mask = self._idle, UNKNOWN
+        self._present, self._present_mask = self._idle, Known.UNKNOWN
         self._state, self._state_tick = self._first_state, -1
         self._features, self.features_tick = self._no_features, -1
         self._is_first = 1
@@ -116,9 +115,10 @@ class JobContexts:
     def _note_present(self, decision: Decision) -> None:
         if decision.offer is not None:
             begin = decision.chunk_index * self._action_bytes
-            self._present, self._present_mask = decision.offer.answer.actions[begin : begin + self._action_bytes], FACT
+            self._present = decision.offer.answer.actions[begin : begin + self._action_bytes]
+            self._present_mask = Known.FACT
         elif decision.kind is TickKind.RESET or (decision.kind is TickKind.LEAD_IN and self._holds):
-            self._present, self._present_mask = self._idle, HELD
+            self._present, self._present_mask = self._idle, Known.HELD
         else:
             self._present, self._present_mask = foreseen(self._on_missing, self._idle, self._applied, Known.FACT)
 
@@ -161,7 +161,7 @@ class JobContexts:
             return
         self._pass_skipped(tick)
         self._past += action
-        self._past_mask.append(HELD if stands else FACT)
+        self._past_mask.append(Known.HELD if stands else Known.FACT)
         if (surplus := len(self._past_mask) - 2 * self._past_ticks) > 0:
             surplus += self._past_ticks
             del self._past[: surplus * self._action_bytes], self._past_mask[:surplus]
@@ -198,7 +198,7 @@ class JobContexts:
         """Ticks before this one that were not run: the world stood still."""
         skipped = tick - self._past_from - len(self._past_mask)
         self._past += bytes(skipped * self._action_bytes)
-        self._past_mask += bytes((HELD,)) * skipped
+        self._past_mask += bytes((Known.HELD,)) * skipped
 
     def _since_features(self, tick: int) -> bytes:
         """`committed` of a head, and its mask: what was applied from the features' frame up to this tick."""
@@ -221,8 +221,10 @@ class JobContexts:
             self._num_committed,
             self._mask_at,
         )
-        repeated, repeated_mask = self._present, FACT if self._present_mask == HELD else self._present_mask
-        for piece_tick, num_ticks, what, answer, chunk_index in pieces:
+        repeated, repeated_mask = self._present, self._present_mask
+        if repeated_mask is Known.HELD:
+            repeated_mask = Known.FACT
+        for piece_tick, num_ticks, known, answer, chunk_index in pieces:
             at = piece_tick - first_tick
             until = min(at + num_ticks, end)
             if at >= end:
@@ -230,19 +232,17 @@ class JobContexts:
             if answer is not None:
                 begin = chunk_index * size
                 value = answer.actions[begin : begin + (until - at) * size]
-                repeated, repeated_mask = value[-size:], what
-            elif what == UNKNOWN:
-                repeated_mask = UNKNOWN
+                repeated, repeated_mask, mask = value[-size:], known, known
+            elif known is Known.UNKNOWN:
+                repeated_mask = known
                 continue
-            elif what == HELD and self._holds:
-                value = self._idle * (until - at)
+            elif known is Known.HELD and self._holds:
+                value, mask = self._idle * (until - at), known
             else:
-                one, known = foreseen(self._on_missing, self._idle, repeated, Known(repeated_mask))
-                if known == UNKNOWN:
+                one, mask = foreseen(self._on_missing, self._idle, repeated, repeated_mask)
+                if mask is Known.UNKNOWN:
                     continue
-                found[mask_at + at : mask_at + until] = bytes((known,)) * (until - at)
-                found[at * size : until * size] = one * (until - at)
-                continue
-            found[mask_at + at : mask_at + until] = bytes((what,)) * (until - at)
+                value = one * (until - at)
+            found[mask_at + at : mask_at + until] = bytes((mask,)) * (until - at)
             found[at * size : until * size] = value
         return found

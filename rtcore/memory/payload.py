@@ -18,14 +18,14 @@ from rtcore.memory.layout import PAYLOAD_SIZES, Layout, PayloadLayout
 from rtcore.memory.ring import FrameRing
 from rtcore.memory.segments import Segment, attach_segment, create_segment
 from rtcore.memory.slots import ActionSlots, JobSlots
+from rtcore.scheduling.dispatch import Known
 from rtcore.spaces import ActionSpec, Block, PolicyNeeds
-from rtcore.spaces.payload import CONTEXT_WORDS, MAX_BLOCK_BYTES, UNKNOWN
+from rtcore.spaces.payload import CONTEXT_WORDS, MAX_BLOCK_BYTES, WORD_AT
 
 #: The segment.
 PAYLOAD = "payload"
 _TICK, _EPISODE, _IS_FIRST, _DELAY_TICKS, _STATE_TICK, _FEATURES_TICK = (
-    list(CONTEXT_WORDS).index(name)
-    for name in ("tick", "episode", "is_first", "delay_ticks", "state_tick", "features_tick")
+    WORD_AT[name] for name in ("tick", "episode", "is_first", "delay_ticks", "state_tick", "features_tick")
 )
 
 
@@ -101,7 +101,7 @@ class ContextStage:
             # Of another episode: nothing of what it says is about this one.
             words[_IS_FIRST], words[_STATE_TICK], words[_FEATURES_TICK] = 1, -1, -1
             if self._mask is not None:
-                self._mask[:] = UNKNOWN
+                self._mask[:] = Known.UNKNOWN
         elif tick != booked_tick:
             words[_IS_FIRST] = 0
             self._forget_before(tick - booked_tick)
@@ -115,7 +115,7 @@ class ContextStage:
         left = max(0, len(self._mask) - ticks)
         for array in (self._committed, self._mask):
             array[:left] = array[len(array) - left :]
-        self._mask[left:] = UNKNOWN
+        self._mask[left:] = Known.UNKNOWN
 
 
 def layout_of_payload(needs: PolicyNeeds, action: ActionSpec, run: Layout) -> PayloadLayout:

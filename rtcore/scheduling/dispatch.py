@@ -96,11 +96,11 @@ class Decision(NamedTuple):
 
 
 class Known(IntEnum):
-    """What is known of the action of a tick, when a job is booked that will act later."""
+    """What is known of the action of a tick, when a job is booked that will act later: values of `committed_mask`."""
 
-    UNKNOWN = 0  #: nothing: a job under way may act
-    FACT = 1  #: nothing under way can replace it
-    PLAN = 2  #: of a chunk that a job under way may replace
+    UNKNOWN = 0  #: nothing: a job under way may act, or what stands in is not known beforehand
+    FACT = 1  #: nothing under way can replace it (or it was applied)
+    PLAN = 2  #: of the newest finished chunk, which a job under way may replace
     HELD = 3  #: it is of the episode's lead-in, and no job under way can act
 
 

@@ -24,9 +24,6 @@ from rtcore.spaces.parts import ALIGN_BYTES, aligned
 #: A payload is copied within a tick: larger ones would show in its lateness.
 MAX_BLOCK_BYTES = 4 << 20
 
-#: What is known of the action of a tick at booking: values of `committed_mask`, those of `dispatch.Known`.
-UNKNOWN, FACT, PLAN, HELD = 0, 1, 2, 3
-
 #: Whole numbers of a job's context, one int64 each, in this order.
 CONTEXT_WORDS = {
     "worker": "index of the worker",
@@ -38,6 +35,8 @@ CONTEXT_WORDS = {
     "state_tick": "tick of the frame that the carried state has seen last; -1: the state is the initial one",
     "features_tick": "tick of the frame that the features come from; -1: there are none",
 }
+#: Which of them each is.
+WORD_AT = {name: at for at, name in enumerate(CONTEXT_WORDS)}
 
 
 @dataclass(frozen=True)

@@ -515,12 +515,6 @@ def test_with_a_delay_of_one_tick_nothing_lies_in_between():
     assert known(Desk(delay=1).book(0), 1) == []
 
 
-def test_the_words_of_a_mask_are_the_dispatchers():
-    from rtcore.spaces import payload
-
-    assert {name: getattr(payload, name) for name in Known.__members__} == {one.name: one.value for one in Known}
-
-
 # -- no action this time -----------------------------------------------------------------------------------------
 
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from rtcore.config.run import RuntimeConfig
 from rtcore.memory.layout import FrameHeader
 from rtcore.recording.reader import Recording
-from rtcore.scheduling.dispatch import TickKind
+from rtcore.scheduling.dispatch import Known, TickKind
 from rtcore.spaces import ActionSpec, Block, PolicyNeeds
-from rtcore.spaces.payload import CONTEXT_WORDS, FACT, HELD, PLAN, UNKNOWN
+from rtcore.spaces.payload import CONTEXT_WORDS
 from rtcore.virtual.simulate import Change, Simulation
 from tests.support.recorded_runs import replayed
 from tests.support.virtual_worlds import Signs
@@ -149,7 +149,7 @@ def check_told(run: Played, seen: Seen) -> None:
     for index, (mask, action) in enumerate(seen.known):
         tick = seen.base + 1 + index
         header = run.headers.get(tick)
-        if mask == UNKNOWN:
+        if mask == Known.UNKNOWN:
             assert action == 0
             continue
         assert tick < seen.due_tick
@@ -158,12 +158,12 @@ def check_told(run: Played, seen: Seen) -> None:
         if header.episode != seen.episode or header.kind == TickKind.RESET:
             return  # the episode is over
         told = (seen, tick, mask, header)
-        if mask == HELD:
+        if mask == Known.HELD:
             assert header.kind == TickKind.LEAD_IN, told
-        elif mask == FACT:
+        elif mask == Known.FACT:
             assert run.actions[tick] == np.float32(action), told
         else:
-            assert mask == PLAN
+            assert mask == Known.PLAN
             came_later = header.write_ns > run.headers[seen.base].start_ns
             assert came_later or run.actions[tick] == np.float32(action), told
 
@@ -219,7 +219,7 @@ def test_what_a_head_is_told_of_the_ticks_since_its_features_is_what_was_applied
     for seen in run.head.seen:
         check_told(run, seen)
         entries = seen.known[: min(len(seen.known), seen.tick - seen.base)]
-        assert UNKNOWN not in {mask for mask, _ in entries}
+        assert Known.UNKNOWN not in {mask for mask, _ in entries}
     place = settings["workers"]
     booked = {(row.obs_tick, row.worker) for row in run.simulation.record.jobs if row.worker != place}
     for header in run.headers.values():
@@ -247,7 +247,7 @@ def test_every_kind_of_knowledge_is_within_reach_of_these_tests():
         assert any(one.state_tick >= 0 for one in run.policy.seen)
         assert any(header.outcome >= 0 for header in run.headers.values())
         assert run.simulation.summary()["actions"]["outcomes"]["abstained"] > 0
-    assert seen == {UNKNOWN, FACT, PLAN, HELD}
+    assert seen == set(Known)
 
 
 def test_the_same_seed_carries_the_same_bytes():

@@ -14,8 +14,9 @@ from rtcore.errors import PolicyError
 from rtcore.learn.exploration import EpsilonSchedule
 from rtcore.memory.history import History
 from rtcore.memory.weights import ParamStore
+from rtcore.scheduling.dispatch import Known
 from rtcore.spaces import ActionSpec, Block, ObservationSpec
-from rtcore.spaces.payload import CONTEXT_WORDS, FACT
+from rtcore.spaces.payload import WORD_AT
 from rtcore_workers.policies import ExploringPolicy, PaddedPolicy, Policy, fill_chunks, load_policy
 from rtcore_workers.policies.calling import calling_of
 from rtcore_workers.weights.shared import connect
@@ -39,7 +40,7 @@ def act(policy: Policy, observation: Any = 0.0, action: ActionSpec = STICK, **wo
     if policy.context is not None:
         given = context_of(policy, action)["words"]
         for name, value in words.items():
-            given[list(CONTEXT_WORDS).index(name)] = value
+            given[WORD_AT[name]] = value
     out = np.zeros((1, *action.shape), action.np_dtype)
     policy.act(frame_seq=0, out=out)
     return out[0].tolist()
@@ -71,7 +72,7 @@ class TellsWords(Base):
 
 class SumsCommitted(Base):
     def forward(self, x: Tensor, past_actions: Tensor, context: Any) -> Tensor:
-        facts = (context.committed_mask == FACT).unsqueeze(2)
+        facts = (context.committed_mask == Known.FACT).unsqueeze(2)
         return (context.committed * facts).sum(1) + past_actions.sum(1)
 
 
@@ -87,7 +88,7 @@ def test_the_committed_actions_come_with_their_mask_and_beside_the_past_ones():
     policy = load("SumsCommitted", committed_ticks=3, act_history=2)
     arrays = context_of(policy)
     arrays["committed"][...] = [[1, 0], [0.5, 0], [100, 100]]
-    arrays["committed_mask"][...] = [FACT, FACT, 0]
+    arrays["committed_mask"][...] = [Known.FACT, Known.FACT, Known.UNKNOWN]
     policy.past_actions[...] = [[0, 1], [0, 2]]
     assert act(policy) == [1.5, 3]
 

@@ -19,7 +19,7 @@ from rtcore.clock import Clock, MonotonicClock
 from rtcore.errors import PolicyError
 from rtcore.host.devices import device_names, no_gpu, no_such_gpu
 from rtcore.spaces import ObservationSpec
-from rtcore.spaces.payload import CONTEXT_WORDS, Block
+from rtcore.spaces.payload import WORD_AT, Block
 from rtcore_workers.modulestate import PlainCallable
 from rtcore_workers.policies.base import Array, InferenceTiming
 from rtcore_workers.policies.calling import Calling
@@ -27,8 +27,7 @@ from rtcore_workers.weights.on_device import Copies
 
 _NUM_WARM_UP_RUNS = 3
 _NS_PER_EVENT_MS = 1_000_000
-_WORD_AT = {name: at for at, name in enumerate(CONTEXT_WORDS)}
-_STATE_TICK = _WORD_AT["state_tick"]
+_STATE_TICK = WORD_AT["state_tick"]
 #: Of torch's messages when a graph is built on tensors of the inference mode.
 _OF_AUTOGRAD = ("nference tensor", "does not require grad", "requires_grad", "grad_fn")
 
@@ -80,7 +79,7 @@ class Beside:
             # As at an episode's begin: what a warm-up sees.
             words = self.given["words"]
             for name, value in (("is_first", 1), ("state_tick", -1), ("features_tick", -1)):
-                words[_WORD_AT[name]] = value
+                words[WORD_AT[name]] = value
 
     def begin(self) -> None:
         """Before a run: an episode begins with the initial state."""
@@ -162,7 +161,7 @@ class CpuExecutor:
         self._clock = clock
         self.past_actions: Array | None = None if past_actions is None else past_actions.copy()
         self._calling = calling = calling or Calling()
-        self.beside = Beside(calling, lambda num_bytes: np.zeros(num_bytes, np.uint8).data)
+        self.beside = Beside(calling, _zeros)
         staging = [self.observation] if self.past_actions is None else [self.observation, self.past_actions]
         inputs = [self._input_of(array[np.newaxis, ...]) for array in staging]
         context = {name: self._input_of(array) for name, array in self.beside.given.items()}
@@ -406,7 +405,7 @@ def output_of(
 ) -> Called:
     """Call a module once on a frame, as at an episode's begin, without anything set aside."""
     calling = calling or Calling()
-    beside = Beside(calling, lambda num_bytes: np.zeros(num_bytes, np.uint8).data)
+    beside = Beside(calling, _zeros)
     beside.begin()
     staging = [frame] if past_actions is None else [frame, past_actions]
     inputs = [torch.from_numpy(array.copy()).unsqueeze(0).to(device) for array in staging]
@@ -450,6 +449,10 @@ def mps_status() -> str:
         return "no GPU"
     pipes = Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY") or "/tmp/nvidia-mps")
     return "MPS daemon running" if (pipes / "control").exists() else "MPS daemon not running"
+
+
+def _zeros(num_bytes: int) -> memoryview:
+    return np.zeros(num_bytes, np.uint8).data
 
 
 def _pinned(num_bytes: int) -> memoryview:
