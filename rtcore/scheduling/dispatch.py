@@ -235,30 +235,30 @@ class Dispatcher:
             return
         taken_seq = self._num_taken
         self._num_taken = taken_seq + 1
-        if job.worker == self._head:
-            features_tick, features_seq = self._given_features
-            offer = Offer.__new__(
-                Offer,
-                job=job,
-                answer=answer,
-                due_tick=job.due_tick,
-                taken_tick=tick,
-                taken_seq=taken_seq,
-                first_tick=job.due_tick,
-                features_tick=features_tick,
-                features_seq=features_seq,
-            )
-            self._offer_of_head(offer, tick)
-            return
-        due_tick = job.due_tick if job.hold else tick
-        first_tick = self._after_frame(answer.obs_tick, due_tick) if self._from_frame else due_tick
+        is_of_head = job.worker == self._head
+        first_tick = due_tick = job.due_tick if job.hold else tick
+        if self._from_frame and not is_of_head:
+            first_tick = self._after_frame(answer.obs_tick, due_tick)
+        features_tick, features_seq = self._given_features if is_of_head else _NO_FEATURES
         # Not Offer(...): calling a class by keyword takes more than twice the time, and this is within a tick.
-        offer = Offer.__new__(Offer, job, answer, due_tick, tick, taken_seq=taken_seq, first_tick=first_tick)
+        offer = Offer.__new__(
+            Offer,
+            job,
+            answer,
+            due_tick,
+            tick,
+            taken_seq=taken_seq,
+            first_tick=first_tick,
+            features_tick=features_tick,
+            features_seq=features_seq,
+        )
         if answer.abstained:
-            self._forget_due(job, self._last_tick(job))
+            self._forget_due(job)
             self._end(offer, Outcome.ABSTAINED, tick)  # at once: it hands no features on, either
         elif answer.episode != self.episode:
             self._end(offer, Outcome.STALE_EPISODE, tick)
+        elif is_of_head:  # it holds one job at a time: the last one was decided about at the tick before at the latest
+            self._of_head = offer
         else:
             if self._head >= 0 and answer.obs_tick > self._newest_features[0]:
                 self._newest_features = answer.obs_tick, taken_seq
@@ -268,17 +268,10 @@ class Dispatcher:
             else:
                 self._pending.append(offer)
 
-    def _offer_of_head(self, offer: Offer, tick: int) -> None:
-        if offer.answer.abstained:
-            self._forget_due(offer.job, offer.due_tick)
-            self._end(offer, Outcome.ABSTAINED, tick)
-        elif offer.answer.episode != self.episode:
-            self._end(offer, Outcome.STALE_EPISODE, tick)
-        else:  # it holds one job at a time, so that the last one was decided about at the tick before at the latest
-            self._of_head = offer
-
     def _last_tick(self, job: Job) -> int:
-        """That a held job's chunk has an action for."""
+        """That a held job's answer has an action for."""
+        if job.worker == self._head:
+            return job.due_tick
         first_tick = self._after_frame(job.obs_tick, job.due_tick) if self._from_frame else job.due_tick
         return first_tick + self._chunk_ticks - 1
 
@@ -290,9 +283,9 @@ class Dispatcher:
             return max(obs_tick + 1, self._first_step_tick)
         return min(due_tick, max(obs_tick + 1, self._lead_in_until or 0))
 
-    def _forget_due(self, job: Job, last_tick: int) -> None:
+    def _forget_due(self, job: Job) -> None:
         """The policy gave no action: none is missing, unless its tick is over."""
-        if (due := (job.due_tick, last_tick)) in self._due:
+        if (due := (job.due_tick, self._last_tick(job))) in self._due:
             self._due.remove(due)
 
     def lose(self, job: Job, tick: int) -> None:
@@ -335,8 +328,7 @@ class Dispatcher:
         self._earlier.clear()
         self._blends.clear()
         for offer in self._pending:
-            used = offer.taken_seq in self._used_features
-            self._end(offer, Outcome.FEATURES_USED if used else outcome, tick)
+            self._end_unapplied(offer, outcome, tick, keep=False)
         self._pending.clear()
         if self._of_head is not None:
             self._end(self._of_head, outcome, tick)

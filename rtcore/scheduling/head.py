@@ -34,10 +34,10 @@ class HeadSchedule:
     #: Ticks from the head's frame to the one that its action is for.
     DELAY_TICKS = 1
 
-    def __init__(self, trunk: Starts, head: int, *, is_up: bool = False) -> None:
+    def __init__(self, trunk: Starts, head: int) -> None:
         self._trunk = trunk
         self._head = head
-        self._is_up = is_up
+        self._is_up = False
         self._job: Job | None = None
         #: Whether there are features of this episode.
         self.has_features = False
