@@ -8,13 +8,12 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from rtcore.learn.priorities import Priorities
+from rtcore.learn.priorities import Places, Priorities
 from rtcore.learn.transitions import Transition, TransitionBuilder, TransitionCounts
 from rtcore.memory.history import History
 from rtcore.memory.ring import FrameRing, ReadStatus
 from rtcore.spaces import ActionSpec
 
-Places = npt.NDArray[np.int64]
 #: Frames of a batch: one array, or of a Dict world one for each part by name.
 Observations: TypeAlias = npt.NDArray[Any] | dict[str, npt.NDArray[Any]]
 
@@ -398,15 +397,16 @@ class TransitionReader:
     def _copied(self, positions: Places, n_step: int, reuse: Batch | None = None) -> _Copied:
         """What lies in the ring of these rows. It may be overwritten meanwhile: ask `_lapped` afterwards."""
         chain = self._chain(positions, n_step)
-        obs, next_obs = self._copy_frames(positions, chain, reuse)
-        kept = None
-        if self._ring.kept:
-            kept = self._ring.gather_kept(self._rows["seq"][positions % self._capacity])
+        rows, last_rows = self._rows[positions % self._capacity], self._rows[chain.last % self._capacity]
+        first_seqs = rows["first_seq"]
+        obs, next_obs = (None, None) if reuse is None else (_memory_of(reuse.obs), _memory_of(reuse.next_obs))
+        obs = self._frames_of(rows["obs_seq"], first_seqs, obs)
+        next_obs = self._frames_of(last_rows["next_obs_seq"], first_seqs, next_obs)
+        kept = self._ring.gather_kept(rows["seq"]) if self._ring.kept else None
         trunk_obs = next_trunk_obs = None
         if self._since_ticks:
-            rows, last_rows = self._rows[positions % self._capacity], self._rows[chain.last % self._capacity]
-            trunk_obs = self._frames_of(_trunk_seqs(rows, ""), rows["first_seq"])
-            next_trunk_obs = self._frames_of(_trunk_seqs(last_rows, "next_"), rows["first_seq"])
+            trunk_obs = self._frames_of(_trunk_seqs(rows, ""), first_seqs)
+            next_trunk_obs = self._frames_of(_trunk_seqs(last_rows, "next_"), first_seqs)
         return _Copied(chain, obs, next_obs, kept, trunk_obs=trunk_obs, next_trunk_obs=next_trunk_obs)
 
     def _chain(self, positions: Places, n_step: int) -> _Chain:
@@ -425,16 +425,6 @@ class TransitionReader:
             num_decisions += goes_on
             last += goes_on
         return _Chain(reward, discount, num_ticks, num_decisions, last)
-
-    def _copy_frames(
-        self, positions: Places, chain: _Chain, reuse: Batch | None = None
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        rows, last_rows = self._rows[positions % self._capacity], self._rows[chain.last % self._capacity]
-        obs, next_obs = (None, None) if reuse is None else (_memory_of(reuse.obs), _memory_of(reuse.next_obs))
-        return (
-            self._frames_of(rows["obs_seq"], rows["first_seq"], obs),
-            self._frames_of(last_rows["next_obs_seq"], rows["first_seq"], next_obs),
-        )
 
     def _frames_of(self, seqs: Places, first_seqs: Places, memory: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
         """Frames with the older ones that belong to them, or their digests; in `memory` if there is some."""
