@@ -31,9 +31,8 @@ from rtcore.clock import MonotonicClock, ns_of
 from rtcore.errors import ConfigError, PolicyConfigError
 from rtcore.files.whole import whole_file
 from rtcore.learn.replay_memory import NothingToSample, TransitionReader
-from rtcore.memory.history import History
 from rtcore.spaces import ActionSpec, ObservationSpec
-from rtcore_workers.policies import build_network
+from rtcore_workers.policies import network_of
 from rtcore_workers.policies.sb3 import ModelPolicy, ModelView, saved
 from rtcore_workers.tensors import to_tensors
 
@@ -223,13 +222,10 @@ class _Learning:
         config, self._clock = runtime.config, MonotonicClock()
         if config.explores:
             raise ConfigError("explore=True: the model explores by itself, as its algorithm does; leave explore out")
-        module = build_network(
-            config.agent.policy,
-            dict(config.agent.policy_args),
+        module = network_of(
+            config,
             ObservationSpec.from_space(runtime.observation_space),
             ActionSpec.from_space(runtime.action_space),
-            seed=config.world.seed,
-            history=History.of(config.history),
         )
         if not isinstance(module, ModelPolicy) or module.make_model is None:
             raise ConfigError(
@@ -391,9 +387,10 @@ class _Spaces(gymnasium.Env[Any, Any]):
 def _make_model(
     algorithm: type[Algorithm], policy: Any, view: ModelView, arguments: dict[str, Any], **defaults: Any
 ) -> Algorithm:
-    """The model, around the run's replay memory. `defaults`: arguments that are used if the user gave none of them."""
-    given = defaults | {name: value for name, value in arguments.items() if not (name in defaults and name == "device")}
-    given |= {"device": defaults["device"]} if "device" in defaults else {}
+    """The model, around the run's replay memory. `defaults`: used for what is not given; "device" always."""
+    given = defaults | arguments
+    if "device" in defaults:
+        given["device"] = defaults["device"]
     _refuse(algorithm, policy, view, given)
     n_steps = given.pop("n_steps", 1)
     model = algorithm(
