@@ -19,11 +19,11 @@ from tests.support.stepped_store import (
     SmallLayout,
     StillClock,
     fill,
+    infer,
     inferences_of,
     is_torn,
     new_memory,
     open_store,
-    weights,
 )
 
 pytestmark = pytest.mark.interleaving
@@ -64,17 +64,6 @@ class HeadsClock(StillClock):
         self._claims = slice(HEADS.claim_at(0), HEADS.claim_at(1))
 
 
-def infer_on(store, device, times):
-    found = []
-    for _ in range(times):
-        claimed = store.claim(0, generation=1)
-        read = device.read(claimed.buffer)
-        intact = store.is_intact(claimed)
-        store.release(0)
-        found.append((claimed.version, WHOLE if read == weights(claimed.version) else TORN, intact))
-    return found
-
-
 def holding(publications, follows, inferences, store_class=ParamStore, before=0):
     """The host's claim 0 is the holder's. `before`: publications that the holder has not followed yet."""
 
@@ -102,7 +91,7 @@ def holding(publications, follows, inferences, store_class=ParamStore, before=0)
         actors = {
             "publisher": publish,
             "holder": follow,
-            "worker": lambda: infer_on(worker, Device(device), inferences),
+            "worker": lambda: infer(worker, inferences, Device(device).read),
         }
         return Scenario([host, heads, device], actors)
 
@@ -161,7 +150,7 @@ def test_a_holder_killed_at_any_step_leaves_good_weights_there_and_no_buffer_cla
             return brought, [publisher.publish(fill(version), wait_ns=1).version for version in (3, 4, 5)]
 
         return Scenario(
-            [host, heads, device], {"holder": follow, "worker": lambda: infer_on(worker, Device(device), 1)}
+            [host, heads, device], {"holder": follow, "worker": lambda: infer(worker, 1, Device(device).read)}
         )
 
     exploration = explore(make)

@@ -17,6 +17,7 @@ from tests.support.stepped_store import (
     NoSecondLook,
     StillClock,
     fill,
+    infer,
     inferences_of,
     is_torn,
     new_memory,
@@ -30,18 +31,6 @@ pytestmark = pytest.mark.interleaving
 @pytest.fixture(autouse=True)
 def no_checksum(monkeypatch):
     monkeypatch.setattr(params, "checksum_of", lambda buffer: 0)
-
-
-def infer(store, times):
-    """A worker: what each of its inferences computed with."""
-    found = []
-    for _ in range(times):
-        claimed = store.claim(0, generation=1)
-        read = bytes(store.buffer(claimed.buffer))
-        intact = store.is_intact(claimed)
-        store.release(0)
-        found.append((claimed.version, WHOLE if read == weights(claimed.version) else TORN, intact))
-    return found
 
 
 def publishing(times, inferences, store_class=ParamStore):

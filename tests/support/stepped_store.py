@@ -60,6 +60,18 @@ def new_memory() -> bytearray:
     return memory
 
 
+def infer(store: ParamStore, times: int, read: Callable[[int], bytes] | None = None) -> list[tuple[int, str, bool]]:
+    """A worker: what each of its inferences computed with. `read`: a buffer's weights; None: those of the store."""
+    found = []
+    for _ in range(times):
+        claimed = store.claim(0, generation=1)
+        used = bytes(store.buffer(claimed.buffer)) if read is None else read(claimed.buffer)
+        intact = store.is_intact(claimed)
+        store.release(0)
+        found.append((claimed.version, WHOLE if used == weights(claimed.version) else TORN, intact))
+    return found
+
+
 def inferences_of(exploration: Exploration) -> set[Any]:
     return {one for _, results in exploration.outcomes for one in results["worker"]}
 
