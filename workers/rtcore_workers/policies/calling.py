@@ -268,13 +268,14 @@ def calling_of(
             f"{what} has think() but no act(); expected both: think(observation) -> (features, base action), and "
             "act(observation, features, age_ticks, past_actions) -> action, which is called at every tick"
         )
+    state = Block.like(initial)
     asks = "context" in keywords or part != "whole" or _advance_of(policy, part)[0] is not None
     needs = PolicyNeeds(
         committed_ticks=committed_ticks if asks else 0,
         extras=extras_of(policy, extras, what),
-        state=Block.like(initial),
+        state=state,
         has_head=part != "whole",
-        first_state=_packed(Block.like(initial), initial),
+        first_state=_packed(state, initial),
     )
     require_room(needs, action)
     return Calling(part, keywords, needs, needs.context(action), what=what)
