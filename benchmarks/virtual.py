@@ -30,9 +30,9 @@ _PARTS = (
     ("world", ("rtcore_envs", "pyboy", "gymnasium", "rtcore/loop/world.py", "rtcore/spaces/")),
     ("policy", ("rtcore_workers/policies", "executors", "torch", "rtcore/memory/history.py")),
     ("learning", ("rtcore_workers/dqn", "rtcore/learn/", "rtcore/memory/weights.py", "rtcore/virtual/learning")),
-    ("record and CSV", ("results/record.py", "csv")),
+    ("record and CSV", ("results/run_record.py", "results/rows.py", "csv")),
     ("counters, histograms", ("rtcore/loop/counting.py", "rtcore/memory/counters.py")),
-    ("schedule, dispatch", ("rtcore/scheduling/schedule.py", "rtcore/scheduling/dispatch.py")),
+    ("schedule, dispatch", ("rtcore/scheduling/",)),
     ("frame ring", ("rtcore/memory/ring.py",)),
     ("tick loop, clock, workers", ("rtcore/loop/tickloop.py", "rtcore/clock.py", "rtcore/virtual/")),
 )

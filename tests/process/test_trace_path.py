@@ -14,6 +14,7 @@ from rich.console import Console
 
 from rtcore.profile import path
 from rtcore.profile.path import STAGES, TOLERANCE_PERCENT
+from rtcore.profile.results import Result
 from rtcore.report.perfetto.writer import TRACE_FILE
 from tests.support.tracecheck import parse
 
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.process
 FLAGS = ["--env-id", "rtcore/Blocks-v0", "--workers", "3"]
 
 
-def measure(*flags: str) -> path.PathResult:
+def measure(*flags: str) -> Result:
     return path.run(Namespace(run_flags=[*FLAGS, *flags]), Console(quiet=True))
 
 

@@ -1,4 +1,4 @@
-"""A policy for the Dict world of the unit tests (tests/unit/dict_worlds.py), which looks at all that it is given."""
+"""A policy for the Dict world of the unit tests (tests/support/dict_worlds.py), which looks at all that it is given."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ticks for which nothing was due, in words: on the rows made by hand in `test_report_explain`."""
+"""Ticks for which nothing was due, in words: on rows made by hand (`tests/support/told_runs.py`)."""
 
 from __future__ import annotations
 

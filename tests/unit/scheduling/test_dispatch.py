@@ -400,9 +400,9 @@ def test_chunks_of_an_old_episode_are_not_mixed_in():
 UNKNOWN, FACT, PLAN, HELD = Known.UNKNOWN, Known.FACT, Known.PLAN, Known.HELD
 
 
-def known(desk, tick, *, due=None):
+def known(desk, tick):
     """Per tick between the booking at `tick` and its due tick: (what is known, frame of the action, its index)."""
-    job = Job(1000 + tick, tick, tick + desk.delay if due is None else due, desk.hold)
+    job = Job(1000 + tick, tick, tick + desk.delay, desk.hold)
     pieces = desk.dispatcher.committed(job, tick)
     assert [piece.first_tick for piece in pieces] == [
         tick + 1 + sum(piece.num_ticks for piece in pieces[:place]) for place in range(len(pieces))
