@@ -123,11 +123,9 @@ class ParamManifest:
         strides = tuple(stride * dtype.itemsize for stride in tensor.strides)
         return np.lib.stride_tricks.as_strided(flat, tensor.shape, strides, writeable=flat.flags.writeable)
 
-    def arrays(self, buffer: memoryview | Array, *, private: bool = False) -> dict[str, Array]:
-        """Every tensor under its first name: views, bfloat16 as bits. `private`: those outside the state_dict too."""
-        return {
-            tensor.name: self.array(buffer, tensor) for tensor in self.tensors if private or tensor.kind != "private"
-        }
+    def arrays(self, buffer: memoryview | Array) -> dict[str, Array]:
+        """Every tensor of the state_dict under its first name: views, bfloat16 as bits."""
+        return {tensor.name: self.array(buffer, tensor) for tensor in self.tensors if tensor.kind != "private"}
 
     def trainable_array(self, buffer: memoryview | Array) -> npt.NDArray[np.float32]:
         """All that is trained, as one flat float32 view; padding is 0 and must stay so."""
