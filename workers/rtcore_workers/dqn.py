@@ -25,6 +25,7 @@ from rtcore.memory.master import STOPPED_BY, Commit, MasterState, Slot
 from rtcore.memory.tensors import ParamManifest
 from rtcore.memory.weights import ParamStore
 from rtcore.spaces import ActionSpec
+from rtcore_workers.policies.calling import advance_of
 from rtcore_workers.weights.shared import view_of
 
 Floats = npt.NDArray[np.float32]
@@ -137,6 +138,8 @@ def refuse_what_carries(module: nn.Module, settings: LearningSettings, has_past_
     what = "a carried state (initial_state())" if callable(getattr(module, "initial_state", None)) else ""
     if "context" in inspect.signature(module.forward).parameters:
         what = "a context"
+    if advance_of(module, "trunk")[0] is not None:
+        what = "advance(), which rolls its observation forward"
     if callable(getattr(module, "think", None)) and (settings.learn == "imitate" or has_past_actions):
         what = "two speeds, with " + ("learn=imitate" if settings.learn == "imitate" else "act_history")
     if what:

@@ -140,6 +140,11 @@ class AsksForContext(nn.Linear):
         return super().forward(x)
 
 
+class RollsForward(nn.Linear):
+    def advance(self, x: Any, committed: Any) -> Any:
+        return x
+
+
 class TwoSpeeds(nn.Linear):
     def think(self, x: Any) -> Any:
         return x, self(x)
@@ -150,6 +155,7 @@ class TwoSpeeds(nn.Linear):
     [
         (Recurrent, "dqn", False, r"a carried state \(initial_state\(\)\)"),
         (AsksForContext, "dqn", False, "a context"),
+        (RollsForward, "dqn", False, r"advance\(\), which rolls its observation forward"),
         (TwoSpeeds, "imitate", False, "two speeds, with learn=imitate"),
         (TwoSpeeds, "dqn", True, "two speeds, with act_history"),
     ],

@@ -96,7 +96,7 @@ class Calling:
         past = inputs[1] if len(inputs) > 1 else None
         positional = [past] if past is not None and "past_actions" not in self.keywords else []
         given = {name: make for name, make in self._makers(past, context).items() if name in self.keywords}
-        advance, rolled_by = _advance_of(policy, self.part)
+        advance, rolled_by = advance_of(policy, self.part)
         if not observation.parts and not given and advance is None:
             return lambda: function(inputs[0], *positional)
         # A dict of the call's own: the policy may take it apart.
@@ -269,7 +269,7 @@ def calling_of(
             "act(observation, features, age_ticks, past_actions) -> action, which is called at every tick"
         )
     state = Block.like(initial)
-    asks = "context" in keywords or part != "whole" or _advance_of(policy, part)[0] is not None
+    asks = "context" in keywords or part != "whole" or advance_of(policy, part)[0] is not None
     needs = PolicyNeeds(
         committed_ticks=committed_ticks if asks else 0,
         extras=extras_of(policy, extras, what),
@@ -281,7 +281,7 @@ def calling_of(
     return Calling(part, keywords, needs, needs.context(action), what=what)
 
 
-def _advance_of(policy: Any, part: Part) -> tuple[Callable[..., Any] | None, tuple[str, ...]]:
+def advance_of(policy: Any, part: Part) -> tuple[Callable[..., Any] | None, tuple[str, ...]]:
     """The policy's hook that rolls an observation forward, and what it asks for.
 
     A method of that name that does not ask for `committed` is the policy's own affair; a head sees the newest frame.
