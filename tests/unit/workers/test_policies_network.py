@@ -209,7 +209,7 @@ def test_the_largest_value_of_a_bfloat16_network_wins():
     [
         ("no_such_module:make", {}, "PYTHONPATH", ModuleNotFoundError),
         (own("sum_of_pixel"), {}, "did you mean 'sum_of_pixels'", AttributeError),
-        (own("BUTTONS"), {}, "expected a function or class", None),
+        (own("BUTTONS"), {}, "an nn.Module or a callable", None),
         (own("not_a_module"), {}, "returned int; expected an nn.Module, or any callable", None),
         (own("broken"), {}, "ZeroDivisionError: inside the factory", ZeroDivisionError),
         (own("fixed"), {"value": 1}, "did you mean 'values'", TypeError),

@@ -240,7 +240,7 @@ def number(observation_space, action_space):
         ("Lazy", r"'layer.weight' is not initialised yet.*nn.Linear\(n, ...\) for nn.LazyLinear"),
         ("Pair", "returned tuple; expected one tensor.*of a mean and a value the mean"),
         ("number", "returned int; expected an nn.Module, or any callable"),
-        ("ACTION", "'ACTION' is Discrete; expected a function or class"),
+        ("ACTION", "'ACTION' is Discrete; expected a policy, or what returns one: an nn.Module or a callable"),
     ),
 )
 def test_what_cannot_be_a_policy_is_refused_with_what_to_do(name: str, says: str) -> None:

@@ -281,12 +281,12 @@ def find_factory(name: str, built_in: str | None) -> Callable[..., object]:
     except AttributeError as error:
         raise PolicyConfigError(
             f"policy {name!r}: module {module_name!r} has no {attribute!r}"
-            f"{suggestion(attribute, dir(module))}; expected a function or class that returns an nn.Module"
+            f"{suggestion(attribute, dir(module))}; expected a policy, or what returns one: an nn.Module or a callable"
         ) from error
     if not callable(factory):
         raise PolicyConfigError(
-            f"policy {name!r}: {attribute!r} is {type(factory).__name__}; expected a function or class that "
-            f"returns an nn.Module"
+            f"policy {name!r}: {attribute!r} is {type(factory).__name__}; expected a policy, or what returns "
+            "one: an nn.Module or a callable"
         )
     return factory  # type: ignore[no-any-return]
 
