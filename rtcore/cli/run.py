@@ -1,63 +1,57 @@
-"""`rtcore-run`: a world in real time (or on a virtual clock), with a live view and a summary of what happened."""
+"""`rtcore-run`: a world in real time (or on a virtual clock), with a live view and a summary of what happened.
+
+From its words to the run, and from how that ended to an exit code.
+"""
 
 from __future__ import annotations
 
-from functools import partial
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rtcore.cli.exits import end_program, find_own_modules, stop_if_told
+from rtcore.errors import ConfigError
 
-from rtcore.cli.entry import main
-from rtcore.cli.learning import with_folder
-from rtcore.cli.nextsteps import say_next, steps_of
-from rtcore.cli.play import keep, play, require_packages
-from rtcore.cli.replay import run_replay
-from rtcore.cli.video import run_video
-from rtcore.config.flags import Command
-from rtcore.config.run import RuntimeConfig
-from rtcore.host.descendants import ended_with_this_program
-from rtcore.report.live import LiveView
-from rtcore.report.log import is_quiet, lines_to
-from rtcore.report.table import details, headline
-from rtcore.report.terminal import Terminal, print_line
-from rtcore.results.out_folder import OutFolder
-from rtcore_workers.policies.choice import resolve_policy
-
-__all__ = ["execute", "main"]
+if TYPE_CHECKING:
+    from rtcore.config.run import RuntimeConfig
 
 
-def execute(command: Command, words: list[str]) -> int:
-    """What the command says; the exit code. `words`: it as it was given."""
-    if command.replay is not None and command.config.output.video:
-        return run_video(command.replay, command.config.timing.ticks)
-    console = Terminal()
-    with ended_with_this_program(), lines_to(partial(print_line, console), chosen=command.log_level):
-        if command.replay is not None:
-            return run_replay(command.replay, command.config, console)
-        if command.compare is not None:
-            from rtcore.cli.compare import run_comparison  # noqa: PLC0415 - a single run is quicker without
-
-            return run_comparison(command.config, command.compare, words, console)
-        return _run(command.config, words, console)
+def main(arguments: list[str] | None = None) -> None:
+    """Program entry; exits 0 if the run went to its end, 2 for a wrong setting, 1 for a failure, 128+n for signal n."""
+    words = sys.argv[1:] if arguments is None else arguments
+    find_own_modules()
+    end_program("rtcore-run", lambda: _do(words), goes_on=True)
 
 
-def _run(config: RuntimeConfig, words: list[str], console: Console) -> int:
-    config = resolve_policy(with_folder(config))
-    require_packages(config)
-    if config.output.out is None:
-        return _run_in(None, config, console, words)
-    with OutFolder(config.output.out, ["rtcore-run", *words]) as folder:
-        folder.acquire()
-        return _run_in(folder, config, console, words)
+def _do(words: list[str]) -> int:
+    # Under the program's own signal handlers, so that a Ctrl-C while they are imported is not lost (`stop_if_told`).
+    from rtcore.config.flags import parse_command, to_toml  # noqa: PLC0415
+
+    stop_if_told()
+    command = parse_command(words, make=_config_of)
+    if command.print_only:
+        print(to_toml(command.config), flush=True)
+        return 0
+    try:
+        Path.cwd()
+    except FileNotFoundError:  # PyTorch's libraries would end every worker there, with words about a file of their own
+        raise ConfigError("the current folder has been deleted; expected one that is there: cd to another") from None
+    # After the words were understood: `--help` and a wrong setting need a tenth of what a run does.
+    from rtcore.cli.execute import execute  # noqa: PLC0415
+
+    stop_if_told()
+    return execute(command, words)
 
 
-def _run_in(folder: OutFolder | None, config: RuntimeConfig, console: Console, words: list[str]) -> int:
-    with LiveView(console, live=config.output.live, show_world=config.output.show_world, quiet=is_quiet()) as view:
-        over = play(config, view, folder)
-    console.print(details(over.summary, config.output.out))
-    keep(over, console)
-    say_next(steps_of(config, over.summary, words), console)
-    console.print(headline(over.summary))
-    return over.exitcode()
+def _config_of(fields: Mapping[str, Any]) -> RuntimeConfig:
+    if fields.get("resume") is None:
+        from rtcore.config.flags import default_config  # noqa: PLC0415
+
+        return default_config(fields)
+    from rtcore.learn.resuming import settings_of  # noqa: PLC0415 - reads checkpoints, which --help need not know
+
+    return settings_of(fields)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rtcore.cli.entry import main
+from rtcore.cli.run import main
 from tests.support.drills import run_to_end, segments, wait_for
 
 pytestmark = pytest.mark.fault

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -16,13 +15,10 @@ import pytest
 
 import rtcore
 from tests.support.drills import (
-    COMMAND,
     HEALTHY,
-    HERE,
     children_by_name,
     kill,
     running,
-    segments,
     wait_for,
     wait_until_ticking,
 )
@@ -117,13 +113,12 @@ def test_a_signal_in_the_run_ends_it_with_its_summary(signum: signal.Signals, tm
 
 @pytest.mark.parametrize("delay_s", [0.1, 0.6, 1.2, 1.8, 2.4, 3.0, 3.6])
 def test_ctrl_c_during_start_up_leaves_nothing_behind(delay_s: float) -> None:
-    run = subprocess.Popen([*COMMAND, *HEALTHY], cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    time.sleep(delay_s)
-    processes = children_by_name(run)
-    run.send_signal(signal.SIGINT)
-    output, _ = run.communicate(timeout=60)
-    assert run.returncode != 0, output
-    wait_for(lambda: not segments(run.pid), "shared memory to be removed")
+    with running(*HEALTHY) as run:
+        time.sleep(delay_s)
+        processes = children_by_name(run)
+        run.send_signal(signal.SIGINT)
+        output, _ = run.communicate(timeout=60)
+        assert run.returncode != 0, output
     assert_gone(processes)
 
 

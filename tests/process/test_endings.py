@@ -58,7 +58,7 @@ def test_an_end_has_the_exit_code_that_the_readme_says(body, exitcode, words):
 def test_a_run_in_a_folder_that_was_deleted_is_refused_by_name(tmp_path: Path):
     folder = tmp_path / "gone"
     folder.mkdir()
-    command = f'cd {folder}; rmdir {folder}; exec {sys.executable} -P -c "from rtcore.cli.entry import main; main([])"'
+    command = f'cd {folder}; rmdir {folder}; exec {sys.executable} -P -c "from rtcore.cli.run import main; main([])"'
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
     assert "the current folder has been deleted" in done.stderr
@@ -121,7 +121,7 @@ def test_a_signal_asks_first_and_the_second_one_does_not_wait():
 @pytest.mark.parametrize(
     ("clock", "place"),
     [("wall", "rtcore.cli.play.Events.close"), ("virtual", "rtcore.cli.play.Events.close")]
-    + [("virtual", place) for place in ("rtcore.virtual.simulate.Simulation.close", "rtcore.cli.run.details")],
+    + [("virtual", place) for place in ("rtcore.virtual.simulate.Simulation.close", "rtcore.cli.execute.details")],
 )
 def test_a_signal_that_comes_once_the_last_tick_is_done_takes_no_file_from_the_run(tmp_path, monkeypatch, clock, place):
     there = pkgutil.resolve_name(place.rpartition(".")[0])

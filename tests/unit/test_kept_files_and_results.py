@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from rtcore.cli import report
-from rtcore.cli.entry import main
+from rtcore.cli.run import main
 from rtcore.config.flags import parse_command
 from rtcore.host.seeding import entropy_of, seed_generators
 from rtcore.results.folder import read_run

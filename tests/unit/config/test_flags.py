@@ -74,7 +74,7 @@ def test_help_shows_every_flag_and_begins_with_the_world(capsys: pytest.CaptureF
 
 
 PROGRAMS = {
-    "rtcore-run": "rtcore.cli.entry",
+    "rtcore-run": "rtcore.cli.run",
     "rtcore-report": "rtcore.cli.report",
     "rtcore-top": "rtcore.cli.top",
     "rtcore-doctor": "rtcore.cli.doctor",
