@@ -19,6 +19,8 @@ The folders are the layers, lowest first; each imports only what stands above it
     runtime watch                       what a program imports; a run seen from outside
     virtual doctor profile              a run without a clock; is this machine fit; where the microseconds go
     sb3 torchrl                         a run in the hands of Stable-Baselines3 and of torchrl
+    experiments                         many runs as the cells of one table: the file that says them, each in a process
+                                        of its own (local), as Ray tasks (raytasks), and what they leave (records)
     cli                                 the programs
 
     with rtcore.Runtime(env_id="rtcore/Blocks-v0", policy="impala", duration=10) as runtime:

@@ -9,7 +9,7 @@ import difflib
 import math
 import tomllib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -310,11 +310,18 @@ def _explain(problem: Any) -> str:
 
 def suggest(name: str) -> str:
     """Which option was probably meant."""
-    known = list(GROUP_OF)
-    close = difflib.get_close_matches(name.replace("-", "_").lower(), known, n=2, cutoff=0.7)
+    return nearest(
+        name,
+        GROUP_OF,
+        "`rtcore-run --help` lists every option; arguments of the world go into --env-args, those of the policy into "
+        "--policy-args",
+    )
+
+
+def nearest(name: str, known: Iterable[str], otherwise: str | None = None) -> str:
+    """A sentence: which of the `known` names was probably meant, or `otherwise` all of them."""
+    names = list(known)
+    close = difflib.get_close_matches(name.replace("-", "_").lower(), names, n=2, cutoff=0.7)
     if close:
         return f"Did you mean {' or '.join(repr(key) for key in close)}?"
-    return (
-        "`rtcore-run --help` lists every option; arguments of the world go into --env-args, those of the policy into "
-        "--policy-args"
-    )
+    return otherwise or f"Expected one of {', '.join(names)}"

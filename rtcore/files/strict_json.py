@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,11 @@ def dumps(value: Any, indent: int | None = None) -> str:
     return json.dumps(finite(value), indent=indent, allow_nan=False)
 
 
-def write_json(path: Path, content: Any) -> None:
-    """A file, whole or not at all."""
+def write_json(path: Path, content: Any, *, indent: int | None = 2, sync: bool = False) -> None:
+    """A file, whole or not at all. `sync`: on the disk when this returns, also if the machine then loses power."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as draft:
-        draft.write_text(dumps(content, indent=2) + "\n", encoding="utf-8")
+    with whole_file(path) as draft, draft.open("w", encoding="utf-8") as file:
+        file.write(dumps(content, indent) + "\n")
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())

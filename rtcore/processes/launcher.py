@@ -61,7 +61,7 @@ _log = logging.getLogger(__name__)
 MakeBoot = Callable[..., RunBoot]
 #: Starts a process of one role: (index, generation, entry, boot).
 Launch = Callable[[int, int, str, MakeBoot], "Child"]
-Role = Literal["env", "worker", "learner", "holder", "recorder"]
+Role = Literal["env", "worker", "learner", "holder", "recorder", "cell"]
 #: Roles with one process, as people call it.
 _DISPLAY_NAMES: dict[Role, str] = {"env": "the env process", "recorder": "the recorder"}
 #: What an error is that a process of this role raised and that is none of rtcore's: by whose code runs there.
@@ -71,6 +71,7 @@ _ERRORS: dict[Role, type[RtcoreError]] = {
     "learner": PolicyError,
     "holder": SharedMemoryError,
     "recorder": RecordError,
+    "cell": RtcoreError,
 }
 
 #: What the fork server imports before it forks anything: what every process of a run needs. No torch: a world that does
