@@ -36,6 +36,7 @@ class Terminal(Console):
         With `soft_wrap` a pipe gets a line whole, and so does a terminal, unless it is a fact with its label: that goes
         on below its own text. Files and pipes get no blanks at the end of a line.
         """
+        objects = tuple(printable(one) if isinstance(one, str) else one for one in objects)
         if settings.get("soft_wrap") and self.is_terminal:
             objects = tuple(_below_label(one, self.width) if isinstance(one, str) else one for one in objects)
         settings = {"crop": False} | settings

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rtcore.errors import printable
-from rtcore.files.strict_json import dumps
-from rtcore.report.terminal import Terminal
+from rich.console import Console
+
 from rtcore_envs.errors import SettingError
 from rtcore_envs.examine import ANY_WORLD, WORLD_GAMES
 from rtcore_envs.expressions import Expression, Number
@@ -23,61 +23,79 @@ from rtcore_envs.owngame import as_own_game
 from rtcore_envs.rom import read_rom
 from rtcore_envs.states import SUFFIX
 
-EXIT_DONE, EXIT_NOTHING = 0, 1
+EXIT_DONE, EXIT_FAILED = 0, 1
 
 
-def new_state(options: argparse.Namespace, known_roms: Sequence[KnownRom]) -> int:
+class Terminals(NamedTuple):
+    """Where a command writes, and the commercial ROMs that it knows."""
+
+    stdout: Console
+    stderr: Console
+    known_roms: Sequence[KnownRom]
+
+    def say(self, text: str) -> None:
+        """One line, whole."""
+        self.stdout.print(text, markup=False, soft_wrap=True)
+
+
+def print_json(content: dict[str, Any]) -> None:
+    """On stdout, for scripts."""
+    print(json.dumps(content, indent=2, allow_nan=False), flush=True)
+
+
+def new_state(options: argparse.Namespace, terminals: Terminals) -> int:
     if Path(options.name).name != options.name or options.name.endswith(SUFFIX):
         raise SettingError(
             f"name: got {options.name!r}, expected one without folder and ending; --out names the folder"
         )
     steps = _script(options)
-    rom = _find_rom(options.rom, options.world, known_roms)
+    rom = _find_rom(options.rom, options.world, terminals.known_roms)
     with StateMaker(rom, options.world, options.source) as maker:
         maker.press(steps)
         path = (options.out or maker.default_folder()) / f"{options.name}{SUFFIX}"
         maker.save(path)
-    _say(f"saved {path}")
+    terminals.say(f"saved {path}")
     return EXIT_DONE
 
 
-def play(options: argparse.Namespace, known_roms: Sequence[KnownRom]) -> int:
+def play(options: argparse.Namespace, terminals: Terminals) -> int:
     if options.scale < 1:
         raise SettingError(f"--scale: got {options.scale}, expected at least 1")
-    rom = _find_rom(options.rom or options.rom_option, options.world, known_roms)
+    rom = _find_rom(options.rom or options.rom_option, options.world, terminals.known_roms)
     require_display(rom.path)
     with StateMaker(rom, options.world, options.source, window="SDL2", scale=options.scale) as maker:
-        rows = _Rows(maker, options.show, options.symbols)
-        _say(f"{rom.known.name}: Z saves a start state, X goes back to the last, ESC ends")
-        saved = maker.play(options.name or options.world, options.out, _say, rows.after_frame)
-    _say(f"{saved} start states saved")
+        rows = _Rows(terminals, maker, options.show, options.symbols)
+        terminals.say(f"{rom.known.name}: Z saves a start state, X goes back to the last, ESC ends")
+        saved = maker.play(options.name or options.world, options.out, terminals.say, rows.after_frame)
+    terminals.say(f"{saved} start states saved")
     return EXIT_DONE
 
 
-def watch(options: argparse.Namespace, known_roms: Sequence[KnownRom]) -> int:
+def watch(options: argparse.Namespace, terminals: Terminals) -> int:
     steps = _script(options)
     if not options.show and options.picture is None:
         raise SettingError(
             "--show: not given, expected it at least once, such as --show 'u8[0xC0A0]', or --picture FILE"
         )
-    rom = _find_rom(options.rom, ANY_WORLD, known_roms)
+    rom = _find_rom(options.rom, ANY_WORLD, terminals.known_roms)
     with StateMaker(rom, ANY_WORLD, options.source) as maker:
-        rows = _Rows(maker, options.show, options.symbols)
+        rows = _Rows(terminals, maker, options.show, options.symbols)
         maker.press(steps, rows.after_frame if options.show else None)
         if options.picture is not None:
             maker.save_picture(options.picture)
-            _say(f"saved {options.picture}")
+            terminals.say(f"saved {options.picture}")
     return EXIT_DONE
 
 
 class _Rows:
     """Prints the values of expressions, each time one of them is another than in the frame before."""
 
-    def __init__(self, maker: StateMaker, texts: Sequence[str], symbols: Path | None) -> None:
+    def __init__(self, terminals: Terminals, maker: StateMaker, texts: Sequence[str], symbols: Path | None) -> None:
         if symbols is not None:
             maker.memory_map.symbols = read_symbols(symbols)
         self._shown = [Expression("--show", text, maker.memory, maker.memory_map) for text in texts]
         self._widths = [max(len(text), 8) for text in texts]
+        self._say = terminals.say
         self._frame = 0
         self._last: list[Number] | None = None
         self._header = self._row("frame", "keys", texts)
@@ -96,10 +114,10 @@ class _Rows:
         if values == self._last:
             return
         if self._last is None:
-            _say(self._header)
+            self._say(self._header)
         self._last = values
         down = meaning(keys).lower() if keys else "-"
-        _say(
+        self._say(
             self._row(
                 self._frame, down, [f"{value:.6g}" if isinstance(value, float) else str(int(value)) for value in values]
             )
@@ -141,11 +159,11 @@ class _Moment(NamedTuple):
     clues: list[Clue]
 
 
-def find(options: argparse.Namespace, known_roms: Sequence[KnownRom]) -> int:
+def find(options: argparse.Namespace, terminals: Terminals) -> int:
     moments = _moments(options.story)
     numbers = any(clue.number is not None for moment in moments for clue in moment.clues)
     types = options.type or (ALL_TYPES if numbers else BYTES)
-    rom = _find_rom(options.rom, ANY_WORLD, known_roms)
+    rom = _find_rom(options.rom, ANY_WORLD, terminals.known_roms)
     seen: list[tuple[Snapshot, list[Clue]]] = []
     with StateMaker(rom, ANY_WORLD, moments[0].source) as maker:
         for number, moment in enumerate(moments, 1):
@@ -157,10 +175,10 @@ def find(options: argparse.Namespace, known_roms: Sequence[KnownRom]) -> int:
                 maker.save_picture(options.pictures / f"moment-{number}.png")
     found = find_values(seen, types)
     if options.json:
-        print(dumps({"found": [each._asdict() for each in found]}, indent=2), flush=True)
+        print_json({"found": [each._asdict() for each in found]})
     else:
-        _show_found(found, options.rows, len(moments), rom.path)
-    return EXIT_DONE if found else EXIT_NOTHING
+        _show_found(terminals, found, options.rows, len(moments), rom.path)
+    return EXIT_DONE if found else EXIT_FAILED
 
 
 def _moments(story: list[tuple[str, Any]]) -> list[_Moment]:
@@ -183,19 +201,23 @@ def _moments(story: list[tuple[str, Any]]) -> list[_Moment]:
     return moments
 
 
-def _show_found(found: list[Found], rows: int, num_moments: int, path: Path) -> None:
+def _show_found(terminals: Terminals, found: list[Found], rows: int, num_moments: int, path: Path) -> None:
     if not found:
-        _say("nothing fits: is each moment what you think? --pictures DIR shows them")
+        terminals.say("nothing fits: is each moment what you think? --pictures DIR shows them")
         return
     shown = found[: max(rows, 1)]
     width = max(len(each.expression) for each in shown)
-    _say("  ".join([f"{'value':{width}}", *(f"{f'moment {number + 1}':>10}" for number in range(num_moments))]))
+    terminals.say(
+        "  ".join([f"{'value':{width}}", *(f"{f'moment {number + 1}':>10}" for number in range(num_moments))])
+    )
     for each in shown:
-        _say("  ".join([f"{each.expression:{width}}", *(f"{value:10}" for value in each.values)]))
+        terminals.say("  ".join([f"{each.expression:{width}}", *(f"{value:10}" for value in each.values)]))
     if len(found) > len(shown):
-        _say(f"and {len(found) - len(shown)} more: add a moment, such as one in which it did not change (--same)")
-    _say(f'look closer: rtcore-rom watch {path.name} --keys "..." --show "{shown[0].expression}"')
-    _say(f"as a reward: delta({shown[0].expression})")
+        terminals.say(
+            f"and {len(found) - len(shown)} more: add a moment, such as one in which it did not change (--same)"
+        )
+    terminals.say(f'look closer: rtcore-rom watch {path.name} --keys "..." --show "{shown[0].expression}"')
+    terminals.say(f"as a reward: delta({shown[0].expression})")
 
 
 # -- parts -------------------------------------------------------------------------------------------------------
@@ -228,7 +250,3 @@ def _fixed(steps: list[Step], setting: str) -> list[Step]:
             f"{setting}: got a range of frames, or randomize; expected neither: a world draws, at a reset"
         )
     return steps
-
-
-def _say(text: str) -> None:
-    Terminal(highlight=False).print(printable(text), markup=False, soft_wrap=True)
