@@ -80,14 +80,18 @@ def _run(body: Callable[[], int]) -> Any:
         return end.code
 
 
-def stop_if_told() -> None:
-    """Raises `Stopped` if nobody reads stdout any more, or if a signal came whose exception never arrived.
+def raise_lost_signal() -> None:
+    """Raises `Stopped` if a signal came whose exception never arrived.
 
-    Python drops what is raised in a finalizer or a callback, and an import runs many of them. For loops that have not
-    been stopped yet.
+    Python drops what is raised in a finalizer or a callback, and an import runs many of them.
     """
     if _raised:
         raise _raised[-1]
+
+
+def stop_if_told() -> None:
+    """`raise_lost_signal`, and `Stopped` if nobody reads stdout any more. For loops that have not been stopped yet."""
+    raise_lost_signal()
     if isinstance(sys.stdout, Outlet) and sys.stdout.reader_is_gone:
         raise Stopped(signal.SIGPIPE)
 

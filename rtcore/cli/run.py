@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rtcore.cli.exits import end_program, find_own_modules, stop_if_told
+from rtcore.cli.exits import end_program, find_own_modules, raise_lost_signal, stop_if_told
 from rtcore.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -25,10 +25,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _do(words: list[str]) -> int:
-    # Under the program's own signal handlers, so that a Ctrl-C while they are imported is not lost (`stop_if_told`).
+    # Under the program's own signal handlers, so that a Ctrl-C while they are imported is not lost.
     from rtcore.config.flags import parse_command, to_toml  # noqa: PLC0415
 
-    stop_if_told()
+    raise_lost_signal()
     command = parse_command(words, make=_config_of)
     if command.print_only:
         print(to_toml(command.config), flush=True)
