@@ -509,13 +509,17 @@ def test_two_speeds_that_are_none_are_refused(name: str, options: Any, says: str
 
 
 IMAGES = ObservationSpec.from_space(Box(0, 255, (40, 40), np.uint8))
+VECTORS = ObservationSpec.from_space(Box(-np.inf, np.inf, (3,), np.float32))
 
 
+@pytest.mark.parametrize("observation", [IMAGES, VECTORS], ids=["images", "vectors"])
 @pytest.mark.parametrize("action", [BUTTONS, STICK], ids=["discrete", "box"])
-def test_the_built_in_policy_of_two_speeds_looks_at_the_newest_frame_the_features_and_what_was_done_since(action: Any):
+def test_the_built_in_policy_of_two_speeds_looks_at_the_newest_frame_the_features_and_what_was_done_since(
+    action: Any, observation: ObservationSpec
+):
     options: dict[str, Any] = {"seed": 0, "worker_index": 0, "device": "cpu", "committed_ticks": 4}
     trunk, head = (
-        load_policy("two-speed", {"features": 8}, IMAGES, action, is_head=is_head, **options)
+        load_policy("two-speed", {"features": 8}, observation, action, is_head=is_head, **options)
         for is_head in (False, True)
     )
     assert trunk.needs.features == Block((("value", (1, 8), "float32"),))

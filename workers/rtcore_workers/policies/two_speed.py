@@ -1,7 +1,8 @@
-"""A policy with two speeds, for images: a large trunk that thinks, and a small head that acts at every tick."""
+"""A policy with two speeds, for images and vectors: a large trunk thinks, and a small head acts at every tick."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -11,9 +12,12 @@ from torch import Tensor, nn
 from rtcore_workers.policies.base import positive_int
 from rtcore_workers.policies.impala import trunk_of
 from rtcore_workers.policies.layers import ActionHead, PastActions, strided
+from rtcore_workers.policies.mlp import VectorInput
 
-#: Convolutions of the head: (filters, kernel, stride).
+#: Convolutions of the head, for images: (filters, kernel, stride).
 _CONVOLUTIONS = ((16, 8, 4), (32, 4, 2))
+#: Units of the trunk's two layers, for vectors, in units of `k`.
+_VECTOR_UNITS = 64
 #: The age of features is counted in so many ticks.
 _AGE_TICKS = 32.0
 
@@ -27,9 +31,12 @@ def two_speed(
     hidden: int = 256,
     chunk: int = 1,
 ) -> nn.Module:
-    """An IMPALA trunk of width `k` with `features` outputs, and a head of two convolutions and `hidden` units.
+    """A trunk of width `k` with `features` outputs, and a head with `hidden` units that looks at the newest frame.
 
-    PolicyConfigError unless the observations are uint8 images of at least 20x20.
+    Images: the trunk is IMPALA's, the head begins with two convolutions. Vectors (any Box but one of uint8 images): the
+    trunk has two dense layers of 64k units, the head takes the observation as it is.
+
+    PolicyConfigError for a Dict, and for images that are smaller than 20x20.
     """
     for name, value in (("features", features), ("hidden", hidden)):
         positive_int("two-speed", name, value)
@@ -50,10 +57,15 @@ class TwoSpeed(nn.Module):
         chunk: int,
     ) -> None:
         super().__init__()
-        layers, num_outputs = trunk_of("two-speed", observation_space, k)
+        is_vector = _is_vector(observation_space)
+        layers, num_outputs = (_dense_trunk if is_vector else trunk_of)("two-speed", observation_space, k)
         self.trunk = nn.Sequential(*layers, nn.Linear(num_outputs, num_features), nn.ReLU())
         self.base = ActionHead(num_features, action_space, chunk)
-        glance, num_seen = strided("two-speed", observation_space, _CONVOLUTIONS)
+        if is_vector:
+            glance: list[nn.Module] = [VectorInput()]
+            num_seen = math.prod(observation_space.shape or ())
+        else:
+            glance, num_seen = strided("two-speed", observation_space, _CONVOLUTIONS)
         self.glance = nn.Sequential(*glance)
         self.since = PastActions(action_space, 1)
         self.head = nn.Sequential(
@@ -79,3 +91,15 @@ class TwoSpeed(nn.Module):
         done = (each * counts.unsqueeze(2)).sum(1) / _AGE_TICKS
         age = age_ticks.to(torch.float32).unsqueeze(1) / _AGE_TICKS
         return self.head(torch.cat([self.glance(frames), features, done, age], dim=1))  # type: ignore[no-any-return]
+
+
+def _dense_trunk(policy: str, observation_space: spaces.Space[Any], k: int) -> tuple[list[nn.Module], int]:
+    """As `trunk_of`, for vectors."""
+    num_units = _VECTOR_UNITS * positive_int(policy, "k", k)
+    first = nn.Linear(math.prod(observation_space.shape or ()), num_units)
+    return [VectorInput(), first, nn.ReLU(), nn.Linear(num_units, num_units), nn.ReLU()], num_units
+
+
+def _is_vector(space: spaces.Space[Any]) -> bool:
+    """Whether the observations are numbers without a picture's order."""
+    return isinstance(space, spaces.Box) and (space.dtype != "uint8" or len(space.shape) < 2)
