@@ -131,7 +131,7 @@ class TransitionReader:
     """Reads the transitions of a run as they come, and samples from those whose frames are still in the ring.
 
     Used by one thread. It only reads, so it delays nobody. What is overwritten before it is read is counted
-    (`counts`, `lapped_samples`), never returned. A row beside the frames takes `row_bytes`.
+    (`counts`, `lapped_samples`), never returned.
     """
 
     def __init__(
@@ -202,12 +202,6 @@ class TransitionReader:
     def counts(self) -> TransitionCounts:
         return self.builder.counts
 
-    @property
-    def row_bytes(self) -> int:
-        """Memory per transition beside the frame and the header it shares with its neighbours."""
-        per_digest = self._digests[:1].nbytes + self._digested[:1].nbytes
-        return _ROW.itemsize + self._action.nbytes * (1 if self._applied is None else 2) + per_digest
-
     def __len__(self) -> int:
         """Transitions to sample from."""
         return self._end - self._first
@@ -229,9 +223,8 @@ class TransitionReader:
             if header is None or action is None:
                 if status is ReadStatus.NOT_YET:
                     break
-                # The writer has overtaken this reader: go on half a ring ahead of it, not directly in front of it.
                 newest = sequence.newest()
-                self._next_frame = max(seq + 1, newest - sequence.num_slots // 2)
+                self._next_frame = max(seq + 1, sequence.resume_at())
                 self.builder.skip(self._next_frame - seq)
                 continue
             self._next_frame = seq + 1

@@ -11,9 +11,6 @@ from rtcore.learn.replay_memory import Observations, kept_arrays
 from rtcore.memory.ring import FrameRing
 from rtcore.spaces import ActionSpec
 
-#: After it was lapped, a reader leaves the writer this share of the ring as a lead: it would be lapped again at once.
-_LEAD_SHARE = 4
-
 
 class Ticks(NamedTuple):
     """Ticks one after another, as arrays of one row each. Copies.
@@ -61,7 +58,7 @@ class TickReader:
             if not ring.copy_rows(self._next, rows, frames, kept):
                 self._next += count
                 return Ticks(ring.unpack(frames), rows, kept_arrays(kept, "extras"), lost)
-            resume = ring.sequence.newest() + 1 - ring.sequence.num_slots * (_LEAD_SHARE - 1) // _LEAD_SHARE
+            resume = ring.sequence.resume_at()
             lost += resume - self._next
             self._next = resume
         return None

@@ -45,26 +45,10 @@ _EPOCH_LEAD_NS = 20_000_000
 
 def main(boot: EnvironmentBoot, channel: Channel) -> None:
     """Process entry."""
-    config = boot.config
-    world = build_world(config.world, boot.seed, lambda call: channel.send(AtWorld(call, may_take_a_start=True)))
+    settings = boot.config.world
+    world = build_world(settings, boot.seed, lambda call: channel.send(AtWorld(call, may_take_a_start=True)))
     try:
-        blend_of(config.agent.on_overlap, world.action)  # what is wrong with it is said before anything is made
-        step_ns = time_steps(world, boot.entropy, lambda call, first: channel.send(AtWorld(call, first)))
-        channel.send(replace(describe(world, config), step_ns=step_ns))
-        made = channel.expect(SegmentsMade, config.faults.startup_timeout_s)
-        report = prepare_env_process(config.host.env_cpu) if config.host.realtime == "auto" else {}
-        layout, run = made.layout, made.run
-        shared = SharedRun.attach(boot.run_id, layout, world.observation)
-        # Nobody waits for a wake-up where there is no worker process.
-        is_woken = WAITING[run.wait].is_woken and not boot.played
-        places = range(layout.max_workers)
-        wake = [attach_semaphore(boot.run_id, worker).release if is_woken else _wake_nobody for worker in places]
-        world.count = shared.env_counters.add
-        channel.send(EnvironmentReady(report))
-        resets = None
-        if boot.played:
-            resets = ResetOrders(shared, channel, world.order_reset, run.period_ns)
-        EnvProcess(run, world, shared, wake, resets).serve()
+        _run_world(world, boot, channel)
     except BaseException as error:
         if not isinstance(error, TerminationRequested):
             channel.send(Failed.of(error))  # at once: closing may take its time, or never return
@@ -76,8 +60,32 @@ def main(boot: EnvironmentBoot, channel: Channel) -> None:
     world.close()
 
 
+def _run_world(world: GymnasiumWorld, boot: EnvironmentBoot, channel: Channel) -> None:
+    """Say what the world looks like, attach to the memory that is made for it, and tick as told until STOP."""
+    config = boot.config
+    blend_of(config.agent.on_overlap, world.action)  # an error in it is reported before anything is made
+    step_ns = time_steps(world, boot.entropy, lambda call, first: channel.send(AtWorld(call, first)))
+    channel.send(replace(describe(world, config), step_ns=step_ns))
+    made = channel.expect(SegmentsMade, config.faults.startup_timeout_s)
+    report = prepare_env_process(config.host.env_cpu) if config.host.realtime == "auto" else {}
+    shared = SharedRun.attach(boot.run_id, made.layout, world.observation)
+    world.count = shared.env_counters.add
+    wake = _wake_calls(boot, made)
+    channel.send(EnvironmentReady(report))
+    resets = ResetOrders(shared, channel, world.order_reset, made.run.period_ns) if boot.played else None
+    EnvProcess(made.run, world, shared, wake, resets).serve()
+
+
+def _wake_calls(boot: EnvironmentBoot, made: SegmentsMade) -> list[Callable[[], None]]:
+    """For each place what wakes its worker."""
+    places = range(made.layout.max_workers)
+    if boot.played or not WAITING[made.run.wait].is_woken:
+        return [_wake_nobody for _ in places]
+    return [attach_semaphore(boot.run_id, worker).release for worker in places]
+
+
 def _wake_nobody() -> None:
-    """Who spins, or is no process."""
+    """For a worker that spins, and for a place without a process (`RealtimeEnv`)."""
 
 
 def _report_nothing(call: str, first: bool = False) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import IntEnum
 from typing import Any, Protocol
 
@@ -81,6 +82,22 @@ class SequenceRing:
         """Reader: had the writer begun to overwrite `seq`? Ask after the copy, never before."""
         return self.control[RING_BEGUN] - seq >= self.num_slots  # (R2)
 
+    def resume_at(self, most_lead: int | None = None) -> int:
+        """Reader: the number to go on at after it was lapped, or to begin at in a ring that is in use.
+
+        Not the oldest record: the writer would overwrite that at once, and lap the reader again.
+
+        Args:
+            most_lead: The most records to leave out after the oldest one; None: a quarter of the ring.
+
+        Returns:
+            The number of a record that is not the next to be overwritten; 0 while the ring is not full.
+        """
+        lead = max(1, self.num_slots // 4)
+        if most_lead is not None:
+            lead = min(lead, most_lead)
+        return max(0, self.newest() + 1 - self.num_slots + lead)
+
 
 def copy_bytes(target: memoryview, source: memoryview | bytes) -> None:
     """All of one into all of the other, of the same size. Half the time of `numpy.copyto`, and less of it code."""
@@ -135,11 +152,9 @@ class FrameRing:
         control = buffer[layout.ring_control_at : layout.ring_control_at + RING_CONTROL.itemsize].cast("q")
         self.sequence = SequenceRing(control, layout.ring_slots)
         self.lapped_reads = 0
-        self._buffer = buffer
+        self._buffer, self._layout = buffer, layout
         self._action_bytes = layout.action_bytes
-        whole = FRAME_HEADER.struct_with(layout.action_bytes)
-        self._pack = whole.pack_into
-        self._unpack_whole = whole.unpack_from
+        self._pack = FRAME_HEADER.struct_with(layout.action_bytes).pack_into
         self._unpack = FRAME_HEADER.struct.unpack_from
         self._next_seq = self.sequence.newest() + 1
         self._frame_bytes = layout.frame_bytes
@@ -152,8 +167,9 @@ class FrameRing:
         self._frames_at, self._frame_stride = layout.frames_at, layout.frame_stride_bytes
         self._header_words = buffer[layout.headers_at : layout.frames_at].cast("q")
         self._words_per_header = layout.header_stride_bytes // WORD_BYTES
-        self._scratch: npt.NDArray[Any] = np.empty(frame_shape, frame_dtype)
-        self._scratch_header = bytearray(whole.size)
+        self._no_action = bytes(layout.action_bytes)
+        #: What `warm` publishes into; made at its first call, as only the writer warms.
+        self._practice_ring: FrameRing | None = None
         self._target: npt.NDArray[Any] | None = None
         self._target_bytes = memoryview(b"")
 
@@ -180,15 +196,21 @@ class FrameRing:
             action_bytes=action_bytes,
             chunk=1,
         )
-        # Takes memory as it fills: a replay memory may be far larger than a short run.
-        buffer = memoryview(mmap.mmap(-1, layout.ring_bytes))
-        at = layout.ring_control_at
-        SequenceRing(buffer[at : at + RING_CONTROL.itemsize].cast("q"), ring_slots).format()
-        ring = cls(buffer, layout, observation.shape, observation.dtype, observation.parts)
+        ring = cls._private(layout, observation.shape, observation.dtype, observation.parts)
         if kept:
             stride = round_up(kept.nbytes)
             ring.keep(kept, memoryview(mmap.mmap(-1, ring_slots * stride)), stride)
         return ring
+
+    @classmethod
+    def _private(
+        cls, layout: Layout, frame_shape: tuple[int, ...], frame_dtype: str, parts: tuple[Part, ...] = ()
+    ) -> FrameRing:
+        # Takes memory as it fills: a replay memory may be far larger than a short run.
+        buffer = memoryview(mmap.mmap(-1, layout.ring_bytes))
+        at = layout.ring_control_at
+        SequenceRing(buffer[at : at + RING_CONTROL.itemsize].cast("q"), layout.ring_slots).format()
+        return cls(buffer, layout, frame_shape, frame_dtype, parts)
 
     def keep(self, block: Block, memory: memoryview, stride_bytes: int) -> None:
         """From now on a block stays with each tick.
@@ -260,13 +282,18 @@ class FrameRing:
     def warm(self) -> None:
         """Writer: bring the code and the memory that the next `publish` needs into the caches, changing nothing.
 
-        A process that sleeps for most of a tick finds its caches cold: 10 us of publishing then take 80. Reads the
-        slot that comes next and goes through the motions on private memory.
+        A process that sleeps for most of a tick finds its caches cold: 10 us of publishing then take 80. So the slot
+        that comes next is read, and published into a private ring: `publish` itself, as any other code would warm only
+        what the two have in common. Nothing with large frames: the copy would take the time that this should save.
         """
-        slot = self._next_seq % self.sequence.num_slots
-        if self.is_quick_to_copy:
-            copy_bytes(self._scratch.data.cast("B"), self._frames[slot])
-        self._pack(self._scratch_header, 0, *self._unpack_whole(self._buffer, self._header_at[slot]))
+        if not self.is_quick_to_copy:
+            return
+        if self._practice_ring is None:
+            self._practice_ring = self._private(replace(self._layout, ring_slots=2), self._shape, self._dtype.name)
+        slot, practice = self._next_seq % self.sequence.num_slots, self._practice_ring
+        self._unpack(self._buffer, self._header_at[slot])
+        frame = np.frombuffer(self._frames[slot], self._dtype).reshape(self._shape)
+        practice.publish(frame, FRAME_HEADER.new(frame_seq=practice.next_seq), self._no_action)
 
     def read(self, seq: int, out: npt.NDArray[Any]) -> ReadStatus:
         """Reader: copy a frame.
@@ -309,22 +336,13 @@ class FrameRing:
         action = bytes(self._buffer[at : at + self._action_bytes])
         return action if self._status(seq) is ReadStatus.OK else None
 
-    def read_kept(self, seq: int) -> bytes | None:
-        """Reader: the block that stays with frame `seq`'s tick (`kept.views` has its arrays), or None if lapped."""
-        if seq > self.sequence.newest() or seq < 0 or self._kept is None:
-            return None
-        block = bytes(self._kept[seq % self.sequence.num_slots])
-        return block if self._status(seq) is ReadStatus.OK else None
-
     def gather_kept(self, seqs: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """Reader: what stays with many ticks, copied at once: (*seqs.shape,) of `kept.dtype`; see `gather`."""
-        blocks = np.empty(seqs.shape, self.kept.dtype)
         if self._kept is not None:
-            size, target, at = self.kept.nbytes, blocks.reshape(-1).view(np.uint8).data, 0
-            for slot in (seqs.reshape(-1) % self.sequence.num_slots).tolist():
-                target[at : at + size] = self._kept[slot]
-                at += size
-        return blocks
+            slots = (seqs.reshape(-1) % self.sequence.num_slots).tolist()
+            whole = bytearray().join([bytes(self._kept[slot]) for slot in slots])
+            return np.frombuffer(whole, self.kept.dtype).reshape(seqs.shape)
+        return np.empty(seqs.shape, self.kept.dtype)
 
     def kind_of(self, seq: int) -> int:
         """Reader: the `TickKind` of frame `seq`'s tick; anything if it is not there: ask `is_there` afterwards."""

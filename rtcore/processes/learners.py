@@ -14,9 +14,9 @@ from functools import partial
 import numpy as np
 
 from rtcore.clock import NS_PER_S, ns_of
-from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError, PolicyConfigError
 from rtcore.learn.checkpoint import Arrays, SavedState
+from rtcore.learn.learnable import check_learnable
 from rtcore.learn.optimizer import flatten_optimizer, unflatten_saved
 from rtcore.learn.stats import learner_stats, why_stopped
 from rtcore.memory.counters import Words
@@ -30,48 +30,11 @@ from rtcore.messages import LearnerBoot
 from rtcore.processes.launcher import Child, Launch, Launcher, RunParts
 from rtcore.processes.restarts import Places
 from rtcore.results.summary import LearnerStats
-from rtcore.spaces import ActionSpec, ObservationSpec
 
 _log = logging.getLogger(__name__)
 
 LEARNER_ENTRY = "rtcore_workers.learner:main"
 _GRACE_NS = 2 * NS_PER_S
-
-
-def check_can_learn(config: RuntimeConfig, action: ActionSpec, ring_slots: int) -> None:
-    """ConfigError, before any worker is started, if this world cannot be learned with these settings."""
-    if action.kind != "discrete":
-        raise ConfigError(
-            f"learn={config.learning.learn}: the actions of {config.world.env_id} are {action.to_space()}; expected "
-            "Discrete, as DQN compares the values of all actions. Wrap the world to offer a few fixed actions, or "
-            "learn with a trainer of your own (Runtime.transitions)"
-        )
-    if config.learning.batch_size > ring_slots // 2:
-        raise ConfigError(
-            f"batch_size={config.learning.batch_size} is more than half of ring_slots={ring_slots}, which is the "
-            "replay memory; raise --ring-slots or lower --batch-size"
-        )
-
-
-def check_same_world(env_id: str, observation: ObservationSpec, action: ActionSpec, saved: SavedState) -> None:
-    """ConfigError, before any worker is started, if what was saved is of a world with other spaces."""
-    trained_on = saved.state["world"]
-    for name, spec in (("observation", observation), ("action", action)):
-        was, now = trained_on.get(name), spec.to_json()
-        if was != now:
-            raise ConfigError(
-                f"resume: {saved.folder} was trained on {trained_on.get('env_id')}, {name}s {was}; {env_id} has {now}. "
-                "Resume with the same world, or play the weights with --policy-checkpoint"
-            )
-
-
-def check_learnable(
-    config: RuntimeConfig, observation: ObservationSpec, action: ActionSpec, ring_slots: int, saved: SavedState | None
-) -> None:
-    """ConfigError, before any network is built, if this world cannot be learned, or not be gone on with."""
-    check_can_learn(config, action, ring_slots)
-    if saved is not None:
-        check_same_world(config.world.env_id, observation, action, saved)
 
 
 class LearnerProcesses:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rtcore.memory.ring import FrameRing, JobLog, SequenceRing
+from rtcore.memory.ring import FrameRing, JobLog
 from rtcore.recording.writer import RecordingWriter
 from rtcore.scheduling.jobs import JobRow
 
-#: Records that a reader skips after it was overtaken: else it would be overtaken again at once.
+#: Records that are given up at most, beside those that are overwritten, when the recorder was too slow.
 _MOST_LEAD = 64
 
 
@@ -47,7 +47,7 @@ class RingReader:
             kept = writer.kept[begin:end] if writer.kept is not None else None
             lapped = ring.copy_rows(self._next_frame, writer.ticks.rows[begin:end], writer.frames[begin:end], kept)
             if lapped:
-                resume = _resume_at(ring.sequence)
+                resume = ring.sequence.resume_at(_MOST_LEAD)
                 writer.lost_frames += resume - self._next_frame
                 self._next_frame = resume
                 continue
@@ -62,15 +62,9 @@ class RingReader:
             end = min(end, begin + there)
             lapped = log.copy_rows(self._next_job, writer.jobs.rows[begin:end])
             if lapped:
-                resume = _resume_at(log.sequence)
+                resume = log.sequence.resume_at(_MOST_LEAD)
                 writer.lost_jobs += resume - self._next_job
                 self._next_job = resume
                 continue
             self._next_job += end - begin
             writer.took_jobs(end - begin)
-
-
-def _resume_at(sequence: SequenceRing) -> int:
-    """Where a reader that was overtaken goes on: some records after the oldest."""
-    lead = max(1, min(_MOST_LEAD, sequence.num_slots // 4))
-    return max(0, sequence.newest() + 1 - sequence.num_slots + lead)

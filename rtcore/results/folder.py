@@ -110,17 +110,6 @@ class RunFolder:
         """
         return self.axis.deadline_ns(tick)
 
-    def in_ticks(self, at_ns: int) -> float:
-        """A time on the axis of ticks.
-
-        Args:
-            at_ns: Absolute time of CLOCK_MONOTONIC of that boot [ns].
-
-        Returns:
-            Ticks since tick 0, with a fraction.
-        """
-        return self.axis.of_ns(at_ns)
-
 
 def number_at(tree: Mapping[str, Any], *keys: str) -> float | None:
     """The number under `keys`; None where there is none, however much of the path is missing."""

@@ -210,9 +210,8 @@ class Drain:
             _, header = self._ring.read_header(seq)
             action = self._ring.read_action(seq)
             if header is None or action is None:
-                resume = newest - self._ring.sequence.num_slots // 2
-                record.lost_ticks += max(1, resume - seq)
-                self._next_frame = max(seq + 1, resume)
+                self._next_frame = max(seq + 1, self._ring.sequence.resume_at())
+                record.lost_ticks += self._next_frame - seq
                 continue
             self._next_frame = seq + 1
             if header.phase_seq == self._phase_seq:
@@ -227,10 +226,10 @@ class Drain:
         while self._next_job <= newest:
             _, row = self._log.read(self._next_job)
             if row is None:
-                resume = newest - self._log.sequence.num_slots // 2
+                resume = max(self._next_job + 1, self._log.sequence.resume_at())
                 if record is not None:
-                    record.lost_jobs += max(1, resume - self._next_job)
-                self._next_job = max(self._next_job + 1, resume)
+                    record.lost_jobs += resume - self._next_job
+                self._next_job = resume
                 continue
             self._next_job += 1
             if row.phase_seq == self._phase_seq:

@@ -79,7 +79,7 @@ class ScheduleParams:
 
 
 class TauWindow:
-    """The last `size` inference times, kept sorted: any quantile in O(1), an update in O(log size)."""
+    """The last `size` inference times, in the order in which they came and sorted."""
 
     def __init__(self, size: int = 256) -> None:
         self.size = size
@@ -97,10 +97,6 @@ class TauWindow:
 
     def __len__(self) -> int:
         return len(self._sorted)
-
-    def quantile_ns(self, q: float) -> int:
-        """The value that a share `q` of the window does not exceed (0 of an empty window)."""
-        return quantile_ns(self._sorted, q)
 
     @property
     def ordered_ns(self) -> Sequence[int]:

@@ -22,6 +22,7 @@ from rtcore.config.resolved import resolve, tick_rate_hz
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError
 from rtcore.learn.checkpoint import SavedState, load_state, load_weights
+from rtcore.learn.learnable import check_learnable
 from rtcore.learn.policy import fitting_policy
 from rtcore.learn.state import warn_of_changes, warn_of_unchecked
 from rtcore.learn.teacher import TeacherAnswers
@@ -33,7 +34,6 @@ from rtcore.loop.world import GymnasiumWorld, World, leaves_space_text, world_se
 from rtcore.memory.counters import Histogram
 from rtcore.memory.history import History
 from rtcore.memory.ring import FrameRing
-from rtcore.processes.learners import check_learnable
 from rtcore.recording.schema import require_h5py
 from rtcore.report.explain import find_culprits
 from rtcore.results.agreement import check_books

@@ -381,19 +381,10 @@ class AttachedRun:
 
 def _late_drain(shared: SharedRun, phase_seq: int) -> Drain:
     """A drain that begins with the oldest rows of the run that are still to be had, not with the next ones."""
-    status, layout = shared.env_status, shared.layout
-    next_frame, next_job = shared.ring.sequence.newest() + 1, shared.log.sequence.newest() + 1
-    return Drain(
-        shared,
-        phase_seq,
-        _oldest(status["first_frame_seq"], next_frame, layout.ring_slots),
-        _oldest(status["first_log_seq"], next_job, layout.log_slots),
-    )
-
-
-def _oldest(first: int, following: int, num_slots: int) -> int:
-    """Where to begin. An eighth of a full ring is left alone: the writer would overtake whoever begins there."""
-    return max(first, following - num_slots + num_slots // 8 + 1)
+    status = shared.env_status
+    first_frame = max(status["first_frame_seq"], shared.ring.sequence.resume_at())
+    first_job = max(status["first_log_seq"], shared.log.sequence.resume_at())
+    return Drain(shared, phase_seq, first_frame, first_job)
 
 
 def _phase_of_run(shared: SharedRun) -> int | None:

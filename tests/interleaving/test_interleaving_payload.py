@@ -193,8 +193,12 @@ def frames_and_a_reader(ring_class=FrameRing, num_frames=4):
                 writer.publish(np.array([seq]), FrameHeader(frame_seq=seq), bytes(8), block_of(seq))
 
         def read():
-            found = reader.read_kept(0)
-            return [NONE if found is None else WHOLE if found == block_of(0) else TORN]
+            """As a batch of transitions is read: the copies first, then which of them were lapped."""
+            if reader.sequence.newest() < 0:
+                return [NONE]
+            seqs = np.array([0])
+            found = reader.gather_kept(seqs).tobytes()
+            return [NONE if reader.lapped(seqs)[0] else WHOLE if found == block_of(0) else TORN]
 
         return Scenario([memory, kept], {"writer": write, "reader": read})
 
@@ -225,10 +229,12 @@ class KeptAfterTheFrame(FrameRing):
 class KeptReadAfterTheCheck(FrameRing):
     """(R2) before the copy."""
 
-    def read_kept(self, seq):
-        if seq > self.sequence.newest() or self.sequence.was_lapped(seq):
-            return None
-        return bytes(self._kept[seq % 2])
+    def gather_kept(self, seqs):
+        self._told = super().lapped(seqs)
+        return super().gather_kept(seqs)
+
+    def lapped(self, seqs):
+        return self._told
 
 
 @pytest.mark.parametrize(

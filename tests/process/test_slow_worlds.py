@@ -82,7 +82,7 @@ def told_of_the_record(folder: Path, rows: Sequence[FrameHeader], put_off_ns: Se
     assert found.period_ns == PERIOD_NS
     for row in rows:
         assert found.deadline_ns(row.tick) == pytest.approx(row.deadline_ns, abs=100)
-        assert found.in_ticks(row.deadline_ns) == pytest.approx(row.tick, abs=1e-4)
+        assert found.axis.of_ns(row.deadline_ns) == pytest.approx(row.tick, abs=1e-4)
     longest = max(range(len(put_off_ns)), key=put_off_ns.__getitem__)
     (fact,) = (fact for fact in explain_tick(found, longest + 1) if fact.label == "put off")
     assert f"at tick {longest} took" in fact.text
@@ -90,8 +90,8 @@ def told_of_the_record(folder: Path, rows: Sequence[FrameHeader], put_off_ns: Se
         answered = [job for job in csv.DictReader(file) if int(job["write_ns"])]
     assert answered
     for job in answered:
-        assert found.in_ticks(int(job["start_ns"])) >= int(job["booked_tick"]) - 0.5
-        assert found.in_ticks(int(job["write_ns"])) <= int(job["resolved_tick"]) + 1
+        assert found.axis.of_ns(int(job["start_ns"])) >= int(job["booked_tick"]) - 0.5
+        assert found.axis.of_ns(int(job["write_ns"])) <= int(job["resolved_tick"]) + 1
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from rtcore.config.groups import LearningSettings
 from rtcore.errors import ConfigError, PolicyError
+from rtcore.learn.learnable import check_actions
 from rtcore.learn.replay_memory import Batch
 from rtcore.memory.history import History
 from rtcore.memory.master import STOPPED_BY, Commit, MasterState, Slot
@@ -75,15 +76,6 @@ class Update(NamedTuple):
     version_diff: int  #: updates by others since this one's weights were read
     version: int | None  #: published with it; None: none was due, or it was skipped
     publish_skipped: bool
-
-
-def check_learnable(action: ActionSpec) -> None:
-    """ConfigError unless DQN can choose among the actions."""
-    if action.kind != "discrete":
-        raise ConfigError(
-            f"learn=dqn: the world's action space is {action.to_space()}; expected Discrete, as DQN compares the "
-            "values of all actions. Wrap the world to offer a few fixed actions, or learn with a trainer of your own"
-        )
 
 
 def _is_finite(observations: Any) -> bool:
@@ -222,7 +214,7 @@ class DqnLearner:
         waiting: Callable[[], None] | None = None,
         device: str = "cpu",
     ) -> None:
-        check_learnable(action)
+        check_actions(str(settings.learn), action)
         refuse_what_carries(module, settings, replay.history.act_history > 0)
         self.settings = settings
         self.master = master

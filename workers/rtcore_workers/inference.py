@@ -20,7 +20,6 @@ from rtcore.config.resolved import ResolvedRun
 from rtcore.errors import PolicyError, words_of
 from rtcore.host.seeding import seed_generators
 from rtcore.learn.checkpoint import load_weights
-from rtcore.learn.exploration import EpsilonSchedule
 from rtcore.memory.history import History, HistoryReader
 from rtcore.memory.layout import SLOT_ENTRY, TRACE_FIRST_WORKER, FrameHeader
 from rtcore.memory.payload import ContextStage
@@ -44,7 +43,7 @@ from rtcore.realtime import keep_off
 from rtcore.scheduling.jobs import Job
 from rtcore.spaces import ActionSpec, ObservationCheck
 from rtcore_workers.malloc import keep_freed_memory
-from rtcore_workers.policies import ExploringPolicy, Policy, PolicyInfo, fill_chunks, policy_of
+from rtcore_workers.policies import Policy, PolicyInfo, as_played, policy_of
 
 if TYPE_CHECKING:
     from rtcore_workers.learner import LearningTurn
@@ -77,7 +76,7 @@ def main(boot: WorkerBoot, channel: Channel) -> None:
 def _make_policy(boot: WorkerBoot, channel: Channel, shared: SharedRun) -> Policy:
     """The policy on the run's weights, with the memory that it needs, exploring if the run does."""
     config, is_head = boot.run.config, boot.index == boot.run.head_place
-    policy: Policy = policy_of(
+    policy = policy_of(
         config,
         boot.observation,
         boot.action,
@@ -92,12 +91,7 @@ def _make_policy(boot: WorkerBoot, channel: Channel, shared: SharedRun) -> Polic
         shared.attach_payload()
     # Only now: by default glibc gives freed memory back, and worker 0 has just freed the private copy of the weights.
     keep_freed_memory()
-    if config.explores:
-        epsilon = EpsilonSchedule.of(config.exploration, boot.ticks_before)
-        policy = ExploringPolicy(policy, boot.action, config.world.seed, epsilon, config.exploration.explore_ticks)
-    if not is_head:  # which gives one action at a time
-        policy = fill_chunks(policy, config.agent.chunk_rest, boot.noop)
-    return policy
+    return as_played(policy, config, boot.action, noop=boot.noop, ticks_before=boot.ticks_before, is_head=is_head)
 
 
 def _make_worker(boot: WorkerBoot, channel: Channel, shared: SharedRun, policy: Policy) -> Worker:

@@ -388,8 +388,8 @@ class LearningTurn:
         if phase_of(phase_seq) is not Phase.RUN:
             return
         if self._learner is None:
-            oldest = self._ring.sequence.newest() - self._ring.sequence.num_slots // 2
-            self._learner = make_learner(*self._parts, index=0, phase_seq=phase_seq, first_frame=max(0, oldest))
+            first_frame = self._ring.sequence.resume_at()
+            self._learner = make_learner(*self._parts, index=0, phase_seq=phase_seq, first_frame=first_frame)
             self._learner.status["pid"] = os.getpid()
         learner = self._learner
         learner.beat()

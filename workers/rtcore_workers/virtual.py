@@ -22,14 +22,7 @@ from rtcore.memory.tensors import ParamManifest
 from rtcore.memory.weights import ParamStore
 from rtcore.spaces import ActionSpec, ObservationSpec, PolicyNeeds
 from rtcore_workers.malloc import keep_freed_memory
-from rtcore_workers.policies import (
-    ExploringPolicy,
-    PaddedPolicy,
-    Policy,
-    fill_chunks,
-    network_of,
-    policy_of,
-)
+from rtcore_workers.policies import PaddedPolicy, Policy, as_played, network_of, policy_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -136,25 +129,20 @@ def build_agent(
             head_weights = _join(head_module, head.info.name, store)
     elif initial is not None:
         raise ConfigError(f"{what}: policy {config.agent.policy} has no network to play the weights with")
-    schedule = EpsilonSchedule.of(config.exploration, ticks_before)
-
-    def explore(policy: Policy) -> Policy:
-        ticks = config.exploration.explore_ticks
-        return ExploringPolicy(policy, action, config.world.seed, schedule, ticks, always_infer=not has_latency)
-
-    if config.explores:
-        policy, head = explore(policy), explore(head) if head is not None else None
-    policy = fill_chunks(policy, config.agent.chunk_rest, noop)
+    played = partial(
+        as_played, config=config, action=action, noop=noop, ticks_before=ticks_before, always_infer=not has_latency
+    )
+    policy = played(policy)
     return Agent(
         policy=policy,
         name=policy.info.describe(),
         action=action,
-        epsilon=schedule.epsilon,
+        epsilon=EpsilonSchedule.of(config.exploration, ticks_before).epsilon,
         config=config,
         observation=observation,
         weights=weights,
         store=store,
-        head=head,
+        head=played(head, is_head=True) if head is not None else None,
         head_weights=head_weights,
     )
 

@@ -119,7 +119,7 @@ def played(needs: PolicyNeeds, latency: Any, changes: Any = (), head_latency: An
         _, header = ring.read_header(seq)
         run.headers[tick] = header
         run.actions[tick] = float(np.frombuffer(ring.read_action(seq), np.float32)[0])
-        kept = ring.kept.views(ring.read_kept(seq))
+        kept = ring.gather_kept(np.array([seq]))[0]
         run.kept[tick] = float(kept["extras.value"]), float(kept["state.value"])
 
     simulation.run(note)

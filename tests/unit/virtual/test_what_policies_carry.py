@@ -59,8 +59,8 @@ def applied(run: Simulation) -> list[tuple[Any, dict[str, Any]]]:
     for seq in range(run.ring.next_seq):
         header = run.ring.read_header(seq)[1]
         if header.kind == TickKind.ACTED:
-            block = run.ring.read_kept(seq)
-            found.append((header, {name: array.item() for name, array in run.ring.kept.views(block).items()}))
+            block = run.ring.gather_kept(np.array([seq]))[0]
+            found.append((header, {name: block[name].item() for name in run.ring.kept.names}))
     return found
 
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from rtcore.config.groups import LearningSettings
 from rtcore.errors import ConfigError, PolicyError
+from rtcore.learn.learnable import check_actions
 from rtcore.learn.replay_memory import Batch
 from rtcore.memory.history import History
 from rtcore.memory.master import MasterState, Slot
@@ -24,7 +25,6 @@ from rtcore_workers.dqn import (
     FlatModule,
     Seen,
     bootstrap_values,
-    check_learnable,
     clip_,
     refuse_what_carries,
     td_targets,
@@ -383,7 +383,7 @@ def test_the_batches_of_an_update_depend_on_its_number_alone_so_that_a_resumed_r
 
 def test_only_discrete_actions_can_be_learned_and_the_error_says_what_to_do() -> None:
     with pytest.raises(ConfigError, match=r"expected Discrete.*trainer of your own"):
-        check_learnable(ActionSpec.from_space(spaces.Box(-1, 1, (2,))))
+        check_actions("dqn", ActionSpec.from_space(spaces.Box(-1, 1, (2,))))
 
 
 def test_a_network_that_loses_the_batch_is_named() -> None:

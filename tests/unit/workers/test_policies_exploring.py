@@ -111,14 +111,13 @@ def test_random_actions_are_counted_and_the_inner_policy_takes_its_time_all_the_
         policy.act(frame_seq=tick, out=np.zeros((1,), np.int64))
         explored.append(policy.timing.explored)
         assert policy.timing.clipped == 1 - policy.timing.explored
-    assert policy.num_explored == sum(explored)
-    assert 60 < policy.num_explored < 140
+    assert 60 < sum(explored) < 140
     assert inner.num_calls == 200
     assert policy.timing is inner.timing
     assert any("epsilon 0.5" in note for note in policy.info.notes)
     spared = exploring(epsilon=0.5, always_infer=False)
     actions_of(spared, range(200))
-    assert spared.inner.num_calls == 200 - spared.num_explored
+    assert spared.inner.num_calls == 200 - sum(explored), "the same ticks explore"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rtcore.clock import Clock
 from rtcore.errors import PolicyConfigError, PolicyError
+from rtcore.learn.exploration import EpsilonSchedule
 from rtcore.learn.policy import WITHOUT_NETWORK
 from rtcore.memory.history import History
 from rtcore.scheduling.dispatch import COMMITTED_TICKS
@@ -50,6 +51,7 @@ __all__ = [
     "PolicyInfo",
     "RandomPolicy",
     "SyntheticPolicy",
+    "as_played",
     "build_network",
     "draw_latency_ns",
     "fill_chunks",
@@ -130,6 +132,36 @@ def policy_of(config: RuntimeConfig, observation: ObservationSpec, action: Actio
         committed_ticks=config.agent.context_ticks,
         **place,
     )
+
+
+def as_played(
+    policy: Policy,
+    config: RuntimeConfig,
+    action: ActionSpec,
+    *,
+    noop: object,
+    ticks_before: int,
+    is_head: bool = False,
+    always_infer: bool = True,
+) -> Policy:
+    """A policy as a run plays it: with random actions if the run explores, its chunks filled as `chunk_rest` says.
+
+    Args:
+        policy: What `policy_of` gave.
+        config: Of the run.
+        action: Of its world.
+        noop: The world's action for doing nothing.
+        ticks_before: Of the runs that this one goes on from: exploration counts them too.
+        is_head: It gives one action at a time, and no chunks.
+        always_infer: See `ExploringPolicy`.
+
+    Returns:
+        The policy itself, or others around it.
+    """
+    if config.explores:
+        schedule, ticks = EpsilonSchedule.of(config.exploration, ticks_before), config.exploration.explore_ticks
+        policy = ExploringPolicy(policy, action, config.world.seed, schedule, ticks, always_infer=always_infer)
+    return policy if is_head else fill_chunks(policy, config.agent.chunk_rest, noop)
 
 
 def network_of(config: RuntimeConfig, observation: ObservationSpec, action: ActionSpec) -> nn.Module:

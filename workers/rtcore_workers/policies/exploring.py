@@ -35,7 +35,7 @@ class ExploringPolicy(WrappedPolicy):
     alone; the coin is compared with the epsilon of each tick. So every worker, and a simulation, draws the same. The
     inner policy is run all the same: an action takes as long as any other, and the plan of the delay stays true. With
     `always_infer=False` it is not, where no time is measured and none is to be lost (the virtual clock with a given
-    latency). `timing.explored` says how many actions of the last `act` were random, `num_explored` of all.
+    latency). `timing.explored` says how many actions of the last `act` were random.
     """
 
     def __init__(
@@ -52,7 +52,6 @@ class ExploringPolicy(WrappedPolicy):
             raise PolicyConfigError(f"explore_ticks={explore_ticks} must be at least 1")
         notes = [_note(schedule, explore_ticks), *([_EXTRAS_NOTE] if inner.needs.extras else [])]
         super().__init__(inner, replace(inner.info, notes=(*inner.info.notes, *notes)))
-        self.num_explored = 0
         self._action = action
         self._seed = seed
         self._schedule = schedule
@@ -76,7 +75,6 @@ class ExploringPolicy(WrappedPolicy):
             self.timing.explored = len(out)
             self.timing.abstained = 0
             self.timing.clipped = 0
-            self.num_explored += len(out)
 
     def _draw(self, block: int, out: Array) -> None:
         """The block's actions, a chunk of them: the same for each of its ticks. Uniform over the space."""
