@@ -16,7 +16,7 @@ import numpy.typing as npt
 from rtcore.clock import NS_PER_US, MonotonicClock
 from rtcore.config.resolved import resolve
 from rtcore.config.run import make_config
-from rtcore.memory.layout import FRAME_HEADER, JOB, SLOT_ENTRY, FrameHeader, Layout
+from rtcore.memory.layout import FRAME_HEADER, JOB, SLOT_ENTRY, Layout
 from rtcore.memory.segments import attach_semaphore, create_semaphore, new_measurement_id, unlink_all
 from rtcore.memory.shared import Phase, SharedRun
 from rtcore.memory.waiting import WAITING, make_waiting
@@ -160,7 +160,7 @@ class Ring:
 
 
 class RtcoreTransport(Transport):
-    """The runtime's own ring, job board, slots and semaphores; the reader is the worker's own code."""
+    """The runtime's own ring, job records, slots and semaphores; the reader is the worker's own code."""
 
     def __init__(self, wait: str, shape: Shape, readers: int) -> None:
         super().__init__()
@@ -178,8 +178,6 @@ class RtcoreTransport(Transport):
         self._shared = shared
         self._action = bytes(self._ring.layout.action_bytes)
         self._seen_entry = [0] * readers
-        blank, at = FRAME_HEADER.new(frame_seq=0), FRAME_HEADER.index["publish_ns"]
-        self._before_publish_ns, self._after_publish_ns = blank[1:at], blank[at + 1 :]
 
     def opener(self, reader: int) -> Opener:
         return Opener(_open_worker, (self._wait, self._ring.run_id, self._ring.layout, self._shape, reader))
@@ -203,9 +201,7 @@ class RtcoreTransport(Transport):
     def send(self, frame: Frame) -> None:
         start_ns = now_ns()
         ring = self._shared.ring
-        # The other fields are ready: what is measured is the publication, not a header of a tick that there is not.
-        header = FrameHeader._make((ring.next_seq, *self._before_publish_ns, start_ns, *self._after_publish_ns))
-        ring.publish(frame, header, self._action)
+        ring.publish(frame, FRAME_HEADER.new(frame_seq=ring.next_seq, publish_ns=start_ns), self._action)
         self.visible_ns.append(now_ns() - start_ns)
         self._wake()
 
