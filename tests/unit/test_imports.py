@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from rtcore.moved import MOVED
+from rtcore.moved import MOVED, RENAMED
 
 pytestmark = pytest.mark.unit
 
@@ -44,7 +44,7 @@ def imported_by(program: str) -> tuple[set[str], str]:
 
 
 def test_rtcore_itself_imports_nothing_that_is_not_needed() -> None:
-    assert not (HEAVY | {"pydantic", "asyncio"}) & imported_by("import rtcore")[0]
+    assert not (HEAVY | {"pydantic", "asyncio", "tempfile", "importlib.abc"}) & imported_by("import rtcore")[0]
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -138,3 +138,16 @@ def test_a_path_that_moved_is_the_module_itself_and_says_where_it_is_now(old: st
         module = importlib.import_module(old)
     assert module is importlib.import_module(new)
     assert told[0].filename == importlib.__file__
+    for name, today in RENAMED.get(old, {}).items():
+        assert getattr(module, name) is getattr(module, today)
+
+
+def test_a_module_that_moved_runs_by_its_old_path_too() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "always", "-m", "rtcore.recording.mend", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "usage:" in done.stdout
+    assert "rtcore.recording.mend is now rtcore.cli.mend" in done.stderr
