@@ -1,1 +1,1 @@
-"""A traced run as a Perfetto trace: `events` joins what the processes wrote, `looks` names it, `writer` writes it."""
+"""A traced run as a Perfetto trace: `events` joins what the processes wrote, `writer` draws and writes it."""

@@ -20,7 +20,7 @@ class RunHolding:
         self._timeout_s = timeout_s
 
     def ask(self, device: str) -> Held | None:
-        """See `weights.Holding`. Waits until the device's holder has the newest weights there."""
+        """See `shared.Holding`. Waits until the device's holder has the newest weights there."""
         kind = memory_kind(device, self._sharing)
         if kind is None:
             return None

@@ -89,7 +89,7 @@ class SharedWeights:
         on_torn: Callable[[], None] = lambda: None,
         holding: Holding | None = None,
     ) -> None:
-        """`holding`: for `device_weights.placed`."""
+        """`holding`: for `on_device.placed`."""
         self.holding = holding
         self.is_plain = not _has_meta(module)
         self.module = module
@@ -140,7 +140,7 @@ class SharedWeights:
 
     @property
     def num_copies(self) -> int:
-        """See `device_weights.Copies`: the store's buffers."""
+        """See `on_device.Copies`: the store's buffers."""
         return self.store.layout.num_buffers
 
     @property
