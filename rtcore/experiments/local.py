@@ -54,8 +54,10 @@ class Ended:
 class Backend(Protocol):
     """Where cells are played."""
 
-    #: How many are played at once, as far as that is known.
-    places: int
+    @property
+    def places(self) -> int:
+        """How many are played at once."""
+        ...
 
     def start(self, cell: Cell, rate_hz: Fraction) -> None:
         """Have it played in a world of that tick rate; returns at once."""
@@ -152,17 +154,15 @@ def _cell_of(boot: CellBoot) -> Cell:
 class LocalBackend:
     """So many cells at once, each in a process of its own. Implements `Backend`."""
 
-    def __init__(self, places: int, scratch: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, places: int, scratch: Path) -> None:
         """Returns at once. StartupError if no process can be started.
 
         Args:
             places: Cells that are played at once; `start` takes more all the same.
-            scratch: A folder for what cells need while they are played. It is removed by `close`.
-            environment: Variables of the cells' processes alone.
+            scratch: A folder for what cells need while they are played. It is there only as long as one is.
         """
-        self.places = places
+        self._places = places
         self._scratch = scratch
-        self._environment = dict(environment or {})
         self._clock = MonotonicClock()
         self._under_way: dict[Child, _UnderWay] = {}
         self._number = 0
@@ -171,8 +171,15 @@ class LocalBackend:
         everything = (*PRELOAD_WORKERS, *PRELOAD_NETWORK, "rtcore.experiments.playing", "rtcore_workers.dqn")
         self._launcher.preload("what cells need", everything)
 
-    def start(self, cell: Cell, rate_hz: Fraction, entry: str = PLAY) -> None:
-        """As of `Backend`. With CHECK the rate is not looked at."""
+    @property
+    def places(self) -> int:
+        """As of `Backend`."""
+        return self._places
+
+    def start(
+        self, cell: Cell, rate_hz: Fraction, entry: str = PLAY, environment: Mapping[str, str] | None = None
+    ) -> None:
+        """As of `Backend`. With CHECK the rate is not looked at. `environment`: variables of the cell's process."""
         self._number += 1
         scratch = self._scratch / str(self._number)
         scratch.mkdir(parents=True)
@@ -182,7 +189,7 @@ class LocalBackend:
             cell=to_json(asdict(cell)),
             rate_hz=str(rate_hz),
             scratch=str(scratch.resolve()),
-            environment=self._environment,
+            environment=dict(environment or {}),
         )
         child = self._launcher.start("cell", self._number, 0, entry, boot)
         self._under_way[child] = _UnderWay(cell, scratch, self._clock.now_ns())
@@ -202,6 +209,8 @@ class LocalBackend:
                 del self._under_way[child]
                 ended.append(self._ended(child, under_way))
                 shutil.rmtree(under_way.scratch, ignore_errors=True)
+                with suppress(OSError):  # others are being played
+                    self._scratch.rmdir()
         return ended
 
     def shares(self) -> dict[str, float]:

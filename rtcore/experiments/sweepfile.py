@@ -147,8 +147,8 @@ class SweepFile(BaseModel):
     most_episode_ticks: Annotated[int, Field(ge=1, le=10**8, strict=True)] = 10_000
     clock: Literal["virtual", "wall"] = "virtual"
     play: Play = "last"
-    #: Of a Ray task.
-    cpus: Annotated[float, Field(gt=0)] = 1
+    #: Of a Ray task: 1 if nothing is said.
+    cpus: Annotated[float, Field(gt=0)] | None = None
     gpus: Annotated[float, Field(ge=0)] = 0
     settings: Settings = Field(default_factory=dict)
     #: Settings that differ when a cell plays to judge.

@@ -1,0 +1,179 @@
+"""Cells as Ray tasks: on a cluster, or on a Ray of this machine that is started for the sweep and ends with it.
+
+A task plays its cell as this machine would (`local`): in a process of its own below the Ray worker. So a cell comes to
+the same numbers, and one that crashes is a cell that failed, not a worker that died. Where a worker or a node dies, Ray
+runs its cells again elsewhere. Results come back as those of the tasks; the program that started the sweep alone writes
+files.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from rtcore.errors import ConfigError, LauncherDied
+from rtcore.experiments.local import Ended, LocalBackend
+from rtcore.experiments.records import Cost
+from rtcore.experiments.sweepfile import Cell
+from rtcore.files.values import from_json, to_json
+
+#: Times that a cell is played again because its worker or node died.
+_MOST_RETRIES = 5
+#: Memory for Ray's objects on this machine: what a cell comes to has some kilobytes.
+_OBJECT_STORE_BYTES = 80 << 20
+#: Read by Ray when it is imported: nothing is reported to its makers.
+_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+#: Of Ray's own, which its programs and this one print without being asked.
+_QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
+_POLL_S = 0.5
+
+
+class RayBackend:
+    """Cells as Ray tasks. Implements `Backend`."""
+
+    def __init__(self, address: str | None, *, cpus: float, gpus: float, jobs: int | None = None) -> None:
+        """Connects to a cluster, or starts a Ray on this machine.
+
+        Args:
+            address: Of the cluster ("auto": one that runs on this machine); None: a Ray of the sweep's own.
+            cpus: That a cell takes.
+            gpus: That a cell takes.
+            jobs: Cells that are played at once; None: as many as there are CPUs and GPUs for.
+
+        Raises:
+            ConfigError: Ray is not installed, the cluster cannot be reached, or a cell takes more than it has.
+        """
+        self._ray = ray = _import_ray()
+        self._folder = None if address is not None else Path(tempfile.mkdtemp(prefix="rtcore-ray-"))
+        self._under_way: dict[Any, Cell] = {}
+        self._needs = {name: each for name, each in (("CPU", cpus), ("GPU", gpus)) if each}
+        self._jobs = jobs
+        self._here = os.getcwd()  # noqa: PTH109 - text, for another machine
+        try:
+            with _signal_handlers_kept():
+                self._connect(address)
+            self._play = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=_MOST_RETRIES)(play_task)
+            if not self.places:
+                there = ray.cluster_resources()
+                has = " and ".join(f"{there.get(name, 0):g} {name}s" for name in self._needs)
+                raise ConfigError(f"a cell takes {self._needs}, and Ray has {has}: lower `cpus` or `gpus` in the file")
+        except BaseException:
+            self.close()
+            raise
+
+    def _connect(self, address: str | None) -> None:
+        own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+        if address is None and self._jobs is not None:
+            own["num_cpus"] = math.ceil(self._needs.get("CPU", 1) * self._jobs)
+        try:
+            self._ray.init(
+                address=address or "local",
+                **_QUIET,
+                **({} if address is not None else own | {"_temp_dir": str(self._folder)}),
+            )
+        except (ConnectionError, ValueError, RuntimeError, self._ray.exceptions.RayError) as error:
+            where = f"no Ray cluster can be reached at {address}" if address else "Ray cannot be started here"
+            raise ConfigError(f"{where}: {error}") from error
+
+    @property
+    def places(self) -> int:
+        """As of `Backend`: nodes may come and go."""
+        there = self._ray.cluster_resources()
+        fits: int = math.floor(min(there.get(name, 0) / each for name, each in self._needs.items()))
+        return fits if self._jobs is None else min(fits, self._jobs)
+
+    def start(self, cell: Cell, rate_hz: Fraction) -> None:
+        """As of `Backend`."""
+        task = self._play.options(name=cell.name).remote(to_json(asdict(cell)), str(rate_hz), self._here)
+        self._under_way[task] = cell
+
+    def poll(self, timeout_s: float) -> list[Ended]:
+        """As of `Backend`."""
+        ready, _ = self._ray.wait(list(self._under_way), num_returns=1, timeout=timeout_s)
+        return [self._ended(task) for task in ready]
+
+    def shares(self) -> dict[str, float]:
+        """As of `Backend`: Ray does not say."""
+        return {}
+
+    def close(self) -> None:
+        """As of `Backend`. A cluster goes on, without the sweep's tasks."""
+        if self._ray.is_initialized():
+            for task in self._under_way:
+                self._ray.cancel(task, force=True)
+            self._ray.shutdown()
+        self._under_way.clear()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _ended(self, task: Any) -> Ended:
+        cell = self._under_way.pop(task)
+        try:
+            came = self._ray.get(task)
+        except self._ray.exceptions.RayError as error:
+            return Ended(cell, Cost(cpu_s=None, wall_s=0.0, host=""), error=f"{type(error).__name__}: {error}")
+        return Ended(cell, **came | {"cost": Cost.model_validate(came["cost"])})
+
+
+def _import_ray() -> Any:
+    os.environ.update({name: value for name, value in _ENVIRONMENT.items() if name not in os.environ})
+    try:
+        import ray  # noqa: PLC0415 - an extra, and a second to import
+    except ImportError as error:
+        raise ConfigError("--backend ray needs Ray: pip install 'rtcore[ray]'") from error
+    return ray
+
+
+@contextmanager
+def _signal_handlers_kept() -> Iterator[None]:
+    """Ray puts one of its own in the place of this program's, which then could not end it properly."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+# -- in a Ray worker -------------------------------------------------------------------------------------------------
+
+#: Of this Ray worker: one fork server for all its cells, so that each starts in milliseconds. It ends with the worker.
+_here: list[LocalBackend] = []
+
+
+def play_task(cell: dict[str, Any], rate_hz: str, folder: str) -> dict[str, Any]:
+    """A Ray task: plays the cell. Returns the fields of an `Ended` but the cell."""
+    if not _here:
+        # What a cell names (files, own modules) is looked for where the sweep was started.
+        if Path(folder).is_dir():
+            os.chdir(folder)
+        sys.path.append(folder)
+        _here.append(LocalBackend(1, Path(tempfile.gettempdir()) / f"rtcore-cells-{os.getpid()}"))
+    backend = _here[0]
+    # The GPUs are those of this task, not those of the worker when its fork server began.
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    environment = {"CUDA_VISIBLE_DEVICES": visible} if visible is not None else {}
+    backend.start(Cell(**from_json(cell)), Fraction(rate_hz), environment=environment)
+    try:
+        while not (ended := backend.poll(_POLL_S)):
+            pass
+    except LauncherDied:
+        _here.clear()
+        raise
+    one = ended[0]
+    said = {"result": one.result, "error": one.error, "traceback": one.traceback, "notes": one.notes}
+    return said | {"cost": one.cost.model_dump()}
