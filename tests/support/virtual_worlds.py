@@ -47,3 +47,43 @@ class Signs(gymnasium.Env[Any, Any]):
 
     def _frame(self) -> Any:
         return np.array([self._sign, -self._sign], np.float32)
+
+
+class Alternating(gymnasium.Env[Any, Any]):
+    """A sign is shown, and is the other one after every `hold_ticks` steps; nothing is random.
+
+    Actions 1 and 2 name a sign and pay 1 where it is the one shown, 3 and 4 name the same signs and pay 2; 0 is the
+    no-op. What a schedule comes to can be counted by hand.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": [], "render_fps": 50}  # noqa: RUF012
+
+    def __init__(self, hold_ticks: int = 12, episode_ticks: int = 240) -> None:
+        self.observation_space = gymnasium.spaces.Box(0, 1, (1,), np.float32)
+        self.action_space = gymnasium.spaces.Discrete(5)
+        self.noop_action = 0
+        self._hold_ticks = hold_ticks
+        self._episode_ticks = episode_ticks
+        self._tick = 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        self._tick = 0
+        return self._frame(), {}
+
+    def step(self, action: Any) -> Any:
+        named, pays = (action - 1) % 2, (action + 1) // 2
+        reward = float(pays) if action and named == self._sign() else 0.0
+        self._tick += 1
+        return self._frame(), reward, False, self._tick >= self._episode_ticks, {}
+
+    def _sign(self) -> int:
+        return self._tick // self._hold_ticks % 2
+
+    def _frame(self) -> Any:
+        return np.array([self._sign()], np.float32)
+
+
+def name_sign(observation_space: Any, action_space: Any, pay: int = 1) -> Any:
+    """A policy for `Alternating`: names the sign that it sees, by the action that pays 1 or 2."""
+    return lambda frames: frames[:, 0].astype(np.int64) + (1 if pay == 1 else 3)
