@@ -40,18 +40,20 @@ def collect(runtime: Runtime, frames_per_batch: int, *, gamma: float = 0.99, dev
         device: Where the tensors are to be.
 
     Yields:
-        A TensorDict as of `tensordict_of`. What was lost in between is a gap in "decision".
+        A TensorDict as of `tensordict_of`. What was lost in between is a gap in "decision"; what is left at the end
+        of the run, too few for another one, is not given.
 
     Raises:
         ConfigError: The ring can never hold so many.
         RtcoreError: What ended the run.
     """
-    while not runtime.wait(0):
-        batch = runtime.take(frames_per_batch, gamma=gamma, device=device)
-        if batch is None:
-            runtime.wait(_LOOK_S)
-        else:
+    while True:
+        is_over = runtime.wait(0)  # before it looks: what comes meanwhile is not missed
+        while (batch := runtime.take(frames_per_batch, gamma=gamma, device=device)) is not None:
             yield tensordict_of(batch)
+        if is_over:
+            return
+        runtime.wait(_LOOK_S)
 
 
 def tensordict_of(batch: Batch) -> Any:

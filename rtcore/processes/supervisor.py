@@ -296,6 +296,8 @@ class Supervisor:
         self.wait_until(lambda: not workers.places.waiting((place,)), "the head", self.config.faults.startup_timeout_s)
         workers.set_up(place, True)
         self.policy_info["head"] = place
+        notes = self.policy_info.setdefault("notes", [])
+        notes += [note for note in (workers.info(place) or {}).get("notes", ()) if note not in notes]
 
     def retire(self, index: int) -> None:
         """Let a worker that the plan does not need go."""

@@ -245,16 +245,8 @@ class WorkerProcesses:
             if needs:
                 self._shared.make_payload(needs, self._parts.world.action)
             self._needs = needs
-        if needs != self._needs:
-            raise PolicyError(
-                f"the policy of {child.display_name} needs {needs}; expected {self._needs}, as of the first worker. "
-                "Build the same policy in each worker"
-            )
-        if needs.first_state != self._needs.first_state:
-            _log.warning(
-                f"the policy of {child.display_name} has another initial_state() than that of the first worker, which "
-                "is the one that episodes begin with. Make it the same each time"
-            )
+        if warning := self._needs.compare(needs, child.display_name):
+            _log.warning(warning)
         child.send(PayloadMade())
 
     def _check_holder(self, child: Child) -> None:

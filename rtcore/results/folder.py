@@ -8,7 +8,7 @@ tables of another version, is an error.
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -79,9 +79,7 @@ class RunFolder:
     @cached_property
     def head(self) -> int:
         """Index of the worker that is the head of a policy with two speeds; -1: there is none, or it never acted."""
-        told = number_at(self.summary, "head", "index")
-        acted = next((row.worker for row in self.ticks if row.features_tick >= 0), -1)
-        return acted if told is None else int(told)
+        return head_of(self.summary, self.ticks)
 
     @property
     def places(self) -> list[int]:
@@ -109,6 +107,17 @@ class RunFolder:
             Absolute time of CLOCK_MONOTONIC of that boot [ns].
         """
         return self.axis.deadline_ns(tick)
+
+
+def head_of(summary: Mapping[str, Any], ticks: Iterable[TickRow]) -> int:
+    """Index of the worker that is the head; -1: there is none, or it never acted.
+
+    Args:
+        summary: Of the run; {} of one that was killed.
+        ticks: Its rows, which say it where the summary does not: only an action of a head has features.
+    """
+    told = number_at(summary, "head", "index")
+    return next((row.worker for row in ticks if row.features_tick >= 0), -1) if told is None else int(told)
 
 
 def number_at(tree: Mapping[str, Any], *keys: str) -> float | None:

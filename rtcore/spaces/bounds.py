@@ -132,13 +132,22 @@ class ObservationCheck:
         self._reported = False
         self._rest_until_ns = 0
 
-    def check(self, frame: Array, tick: int) -> None:
-        """Check the frame of a tick; skipped while the time share of the last check is not used up."""
+    def check(self, frame: Array, tick: int, read_again: Callable[[], object] = lambda: None) -> None:
+        """Check the frame of a tick; skipped while the time share of the last check is not used up.
+
+        Args:
+            frame: That a policy was given: it may have written to it.
+            tick: Which tick's it is.
+            read_again: Makes `frame` what the world returned, before the world is blamed.
+        """
         start_ns = self._clock.now_ns()
         if start_ns < self._rest_until_ns:
             return
         breach = self.bounds.breach(frame)
         self._count("checked_frames")
+        if breach is not None:
+            read_again()
+            breach = self.bounds.breach(frame)
         if breach is not None:
             self._count("frames_outside")
             if not self._reported:

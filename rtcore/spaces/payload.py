@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from rtcore.errors import WARNING_NOTE, ConfigError
+from rtcore.errors import WARNING_NOTE, ConfigError, PolicyError
 from rtcore.spaces.action import ActionSpec
 from rtcore.spaces.arrays import Array, JsonDict
 from rtcore.spaces.parts import ALIGN_BYTES, aligned
@@ -145,6 +145,28 @@ class PolicyNeeds:
 
     def __bool__(self) -> bool:
         return self != PolicyNeeds()
+
+    def compare(self, other: PolicyNeeds, whose: str) -> str:
+        """What is to be said of another process's policy, where this is the first one's; "" if they are the same.
+
+        Args:
+            other: What that one needs.
+            whose: The process, in words.
+
+        Raises:
+            PolicyError: It does not fit the memory that was made for the first one.
+        """
+        if other != self:
+            raise PolicyError(
+                f"the policy of {whose} needs {other}; expected {self}, as of the first worker. Build the same policy "
+                "in each worker"
+            )
+        if other.first_state == self.first_state:
+            return ""
+        return (
+            f"the policy of {whose} has another initial_state() than that of the first worker, which is the one that "
+            "episodes begin with. Make it the same each time"
+        )
 
     def context(self, action: ActionSpec) -> Block:
         """What a job carries: words, committed actions with their mask, state, features."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from functools import partial
 from typing import Any, Protocol
 
 import numpy.typing as npt
@@ -99,7 +100,7 @@ class SimPlayer:
             failed = True
         tau_ns = self._latency(number) if self._latency is not None else self._clock.now_ns() - before_ns
         if self._watch is not None and self._reader is not None and header is not None:
-            self._watch.check(self._reader.newest, header.tick)
+            self._watch.check(self._reader.newest, header.tick, partial(self._reader.read, header.frame_seq))
         timing = self._timing
         clipped, explored = (timing.clipped, timing.explored) if timing is not None else (0, 0)
         return Inference(
@@ -116,8 +117,9 @@ class SimPlayer:
     def _raise_unless_missed(self, error: Exception, header: FrameHeader | None, worker: int) -> None:
         """What made an inference fail, or nothing where the policy may and did: that is counted."""
         try:
-            if self._watch is None or self._policy is None or header is None:
+            if self._watch is None or self._policy is None or self._reader is None or header is None:
                 raise error
+            self._reader.read(header.frame_seq)  # again: the policy may have written to it
             self._watch.bounds.raise_culprit(error, self._policy.observation, f"at tick {header.tick}")
         except PolicyError as culprit:
             if not self._goes_on_after_errors:

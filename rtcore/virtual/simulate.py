@@ -117,6 +117,7 @@ class Simulation:
             policy, head = agent.policy, agent.head
         self._policy_name = agent.name if agent is not None else "none"
         self._policy_info = agent.policy.info if agent is not None else None
+        self._policy_notes = list(dict.fromkeys(agent.notes)) if agent is not None else []
         #: What the policy takes and gives beside frame and action.
         self._needs = needs = getattr(policy, "needs", PolicyNeeds())
         self.ring = self._make_ring(needs) if policy is not None else None
@@ -321,7 +322,7 @@ class Simulation:
                 "policy": self._policy_name,
                 "num_parameters": info.num_parameters,
                 "device": info.device,
-                "notes": [*info.notes, *self._needs.notes(self.plan.delay_ticks, self._own_world.action)],
+                "notes": [*self._policy_notes, *self._needs.notes(self.plan.delay_ticks, self._own_world.action)],
             }
         return header
 

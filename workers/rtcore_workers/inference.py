@@ -369,13 +369,14 @@ class Worker:
         self._status.add("inferences")
         # After the answer is out: it delays nothing.
         if self.watch is not None and phase_of(job.phase_seq) is Phase.RUN:
-            self.watch.check(self._reader.newest, header.tick)
+            self.watch.check(self._reader.newest, header.tick, partial(self._reader.read, header.frame_seq))
 
     def _failed(self, error: Exception, job: Job, header: FrameHeader) -> None:
         """An inference raised: raise its culprit, or count it and go on without an action."""
         try:
             if self.watch is None:
                 raise error
+            self._reader.read(header.frame_seq)  # again: the policy may have written to it
             self.watch.bounds.raise_culprit(error, self._policy.observation, _when(job, header))
         except PolicyError as culprit:
             if not self._goes_on_after_errors:

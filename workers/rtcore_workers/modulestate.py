@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import functools
-import io
 import pickle
 import random
 import threading
@@ -26,6 +27,10 @@ _STATELESS = (
 )
 
 
+#: Of a plain callable, a larger attribute is taken for its weights, and not looked at.
+_MOST_BYTES = 1 << 24
+
+
 class KeptValue(NamedTuple):
     """An attribute of a module. `checksum`: CRC-32, None if it cannot be pickled. `draws`: it contains a generator."""
 
@@ -40,7 +45,8 @@ Kept: TypeAlias = dict[str, KeptValue]
 
 def kept_by(module: nn.Module) -> Kept:
     """All state that one call could leave for the next. States of random generators are left out."""
-    return {name: _kept(value) for name, value in _attributes(module) if not isinstance(value, _STATELESS)}
+    most_bytes = _MOST_BYTES if isinstance(module, PlainCallable) else None
+    return {name: _kept(value, most_bytes) for name, value in _attributes(module) if not isinstance(value, _STATELESS)}
 
 
 def changed(before: Kept, after: Kept) -> list[str]:
@@ -48,15 +54,31 @@ def changed(before: Kept, after: Kept) -> list[str]:
     return [name for name, value in after.items() if value.checksum is None or before.get(name, _NOTHING) != value]
 
 
-def _kept(value: Any) -> KeptValue:
-    file = io.BytesIO()
+def _kept(value: Any, most_bytes: int | None) -> KeptValue:
+    """`most_bytes`: a larger one has no checksum."""
+    file = _Checksum(most_bytes)
     pickler = _Pickler(file, protocol=5)
     try:
         pickler.dump(value)
-        checksum: int | None = zlib.crc32(file.getbuffer())
+        checksum: int | None = file.checksum
     except Exception:
         checksum = None
     return KeptValue(checksum, isinstance(value, int | float), pickler.draws)
+
+
+class _Checksum:
+    """A file that keeps the checksum of what is written to it."""
+
+    def __init__(self, most_bytes: int | None) -> None:
+        self.checksum = 0
+        self._left = most_bytes
+
+    def write(self, data: Any) -> None:
+        self.checksum = zlib.crc32(data, self.checksum)
+        if self._left is not None:
+            self._left -= memoryview(data).nbytes
+            if self._left < 0:
+                raise ValueError("larger than what is looked at")
 
 
 class _Pickler(pickle.Pickler):
@@ -103,6 +125,38 @@ class PlainCallable(nn.Module):
         return self._inner[0]
 
 
+def copy_of(module: nn.Module, kept: Kept) -> nn.Module | None:
+    """A module that shares the parameters and has the rest for itself; None: something in it cannot be copied.
+
+    Of a plain callable only those attributes of `kept` are copied that have a checksum: others are its weights, or
+    somebody that it speaks to.
+    """
+    try:
+        if isinstance(module, PlainCallable):
+            return PlainCallable(_copied(module.inner, kept))
+        twin = copy.deepcopy(module, {id(parameter): parameter for parameter in module.parameters()})
+    except Exception:
+        return None
+    return twin
+
+
+def _copied(function: Any, kept: Kept) -> Any:
+    if isinstance(function, types.MethodType):
+        return types.MethodType(function.__func__, _copied(function.__self__, kept))
+    values = {name: value for name, value in _kept_by_callable(function) if kept.get(name, _NOTHING).checksum}
+    own = copy.deepcopy(values)
+    if isinstance(function, types.FunctionType):
+        around = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+        cells = tuple(types.CellType(own[name]) if name in own else cell for name, cell in around)
+        code, name, defaults = function.__code__, function.__name__, function.__defaults__
+        twin: Any = types.FunctionType(code, function.__globals__, name, defaults, cells)
+        twin.__kwdefaults__ = function.__kwdefaults__
+    else:
+        twin = copy.copy(function)
+    vars(twin).update({name: own.get(name, value) for name, value in vars(function).items()})
+    return twin
+
+
 class WriteWatch:
     """Detects in-place writes to tensors, by torch's own version counter. Allocates a small list at each check."""
 
@@ -134,6 +188,18 @@ def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
             yield prefix + name, buffer
         if isinstance(each, FromFile):
             yield "buffers of the file", list(each.inner.buffers())
+        elif isinstance(each, PlainCallable):
+            yield from _kept_by_callable(each.inner)
+
+
+def _kept_by_callable(function: Any) -> Iterator[tuple[str, Any]]:
+    """What is around a function, and the attributes of an object or of a method's."""
+    function = getattr(function, "__self__", function)
+    yield from getattr(function, "__dict__", {}).items()
+    if isinstance(function, types.FunctionType):
+        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+            with contextlib.suppress(ValueError):  # not filled yet
+                yield name, cell.cell_contents
 
 
 def _is_of_torch(name: str, value: Any) -> bool:

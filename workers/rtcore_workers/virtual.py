@@ -54,6 +54,11 @@ class Agent:
         """What the policy takes and gives beside frame and action."""
         return self.policy.needs
 
+    @property
+    def notes(self) -> list[str]:
+        """What the run's header is to say of the policy, of both parts of one with two speeds."""
+        return [note for part in (self.policy, self.head) if part is not None for note in part.info.notes]
+
     def learners(
         self, master: MasterState, replay: TransitionReader, teacher: TeacherAnswers | None = None
     ) -> list[DqnLearner]:

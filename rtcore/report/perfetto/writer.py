@@ -22,7 +22,8 @@ from rtcore.files.whole import whole_file
 from rtcore.memory.trace import TraceKind
 from rtcore.report.log import lines_to, show_on_stderr
 from rtcore.report.perfetto.events import ANNOUNCE, JOB_SPAN, Events, JobLinks, map_spool, windows, with_spans
-from rtcore.results.folder import ACTIONS, CONFIG, SUMMARY, number_at, read_json, read_table
+from rtcore.results.folder import ACTIONS, CONFIG, SUMMARY, head_of, number_at, read_json, read_table
+from rtcore.results.rows import TICKS
 from rtcore.scheduling.dispatch import Outcome, TickKind
 
 # -- how each kind of event is drawn ----------------------------------------------------------------------
@@ -161,7 +162,7 @@ def _write(
     stream.add_clocks()
     summary = read_json(folder / SUMMARY, notes, "how many events were overwritten is not known")
     root = stream.add_root(_title(folder, notes), _description(folder, processes, summary))
-    head = int(number_at(summary, "head", "index") or -1)
+    head = _head(folder, summary)
     total = max(1, sum(map(len, processes.values())))
     done = 0
     names = sorted(processes, key=_lane_order)
@@ -179,6 +180,16 @@ def _write(
     _draw_curves(stream, root, len(processes), folder / ACTIONS, notes)
     stream.flush()
     return notes
+
+
+def _head(folder: Path, summary: Mapping[str, Any]) -> int:
+    """Index of the worker that is the head, also of a run that was killed, which has no summary; -1: there is none."""
+    try:
+        # What cannot be read of the rows is said where the curves are drawn of them.
+        rows = () if summary else read_table(folder / ACTIONS, TICKS.required, TICKS.read, [], "ticks")
+        return head_of(summary, rows)
+    except ConfigError:
+        return -1
 
 
 def _lane_order(name: str) -> tuple[int, int]:

@@ -135,6 +135,7 @@ class Scene:
             meanings=world.get("action_meanings", ()),
             played=bool(recording.about["played"]),
             notes=notes_of(recording),
+            head=recording.head,
         )
         self._panel = Panel(run, self._picture.height + 2 * _MARGIN)
         self.height = even(self._panel.height)

@@ -55,6 +55,7 @@ class Run(NamedTuple):
     rate_hz: Fraction
     meanings: Sequence[str] = ()  #: names of the actions
     played: bool = False  #: a program chose the actions
+    head: int = -1  #: index of the worker that is the head of a policy with two speeds; -1: there is none
     notes: Sequence[str] = ()  #: what a viewer must know of the recording
 
 
@@ -77,15 +78,18 @@ def verdict(moment: Moment) -> tuple[str, str]:
     return text, OUTCOME_COLOURS[outcome.name.lower()]
 
 
-def actor(moment: Moment, *, played: bool = False) -> str:
-    """Who acted."""
+def actor(moment: Moment, *, played: bool = False, head: int = -1) -> str:
+    """Who acted. `played`, `head`: as of `Run`."""
     header = moment.header
     if moment.gap is not None:
         return "nobody" if moment.gap is Gap.SKIPPED else "unknown"
     source = Source(header.source)
     if source is Source.POLICY:
         weights = f", weights {header.policy_version}" if header.policy_version > 0 else ""
-        return "the program" if played else f"worker {header.worker}{weights}"
+        if played:
+            return "the program"
+        base = ", base action" if head >= 0 else ""
+        return f"head{weights}" if header.worker == head else f"worker {header.worker}{base}{weights}"
     if source is Source.HELD:
         return "world reset" if header.kind == TickKind.RESET else "world held"
     return {Source.NOOP: "no-op", Source.REPEAT: "repeat of the last", Source.RANDOM: "random action"}[source]
@@ -178,7 +182,7 @@ class Panel:
         name = "-" if action is None else name_of(run.action, action, run.meanings)
         y = _ACTION_Y + ACTION_HEIGHT + 8
         pen.text((_MARGIN, y), cut(name, 22), TEXT, font(20, bold=True))
-        pen.text((_MARGIN, y + 30), cut(actor(moment, played=run.played), _COLUMNS), TEXT, font(14))
+        pen.text((_MARGIN, y + 30), cut(actor(moment, played=run.played, head=run.head), _COLUMNS), TEXT, font(14))
         pen.text((_MARGIN, y + 50), delay(moment, run.rate_hz), TEXT, font(14))
 
     def _draw_strip(self, out: Pixels, colour: str) -> None:

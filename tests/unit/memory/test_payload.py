@@ -1,5 +1,7 @@
 """What travels with jobs, answers and frames: in the segment `payload`, beside their records."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -55,6 +57,15 @@ def test_whoever_attaches_knows_the_policys_needs_from_the_segment(runs):
         assert shared.payload.context == NEEDS.context(ACTION)
     late.close()
     onlooker.close()
+
+
+def test_workers_that_need_the_same_may_differ_in_their_first_state_which_is_said():
+    first, same = (replace(NEEDS, first_state=bytes(NEEDS.state.nbytes)) for _ in range(2))
+    assert first.compare(same, "worker 2") == ""
+    said = first.compare(replace(first, first_state=b"1" * NEEDS.state.nbytes), "worker 2")
+    assert "worker 2 has another initial_state() than that of the first worker" in said
+    with pytest.raises(PolicyError, match="worker 2 needs .*as of the first worker"):
+        first.compare(replace(first, committed_ticks=4), "worker 2")
 
 
 @pytest.mark.parametrize("damage", [(b'{"needs"', b'x"needs"'), (b'"needs"', b'"neads"')])

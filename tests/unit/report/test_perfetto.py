@@ -1,5 +1,6 @@
 """The Perfetto trace of hand-written events: nesting, flows, what is said when something is missing."""
 
+import csv
 import json
 import sys
 
@@ -9,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtcore.errors import ConfigError
-from rtcore.memory.layout import LAYOUT_VERSION, TRACE_EVENT
+from rtcore.memory.layout import LAYOUT_VERSION, TRACE_EVENT, FrameHeader
 from rtcore.memory.trace import SPOOL_HEAD, SPOOL_MAGIC, TraceKind, spool_head
 from rtcore.report.perfetto import writer as perfetto
 from rtcore.report.perfetto.events import ANNOUNCE, JOB_SPAN, map_spool, windows, with_spans
 from rtcore.report.perfetto.writer import TRACE_FILE, convert_folder
+from rtcore.results.rows import TICKS, TickRow
 from rtcore.scheduling.dispatch import Outcome, TickKind
 from tests.support.made_up_trace import K, events, job, tick
 from tests.support.tracecheck import Parsed, parse
@@ -50,8 +52,15 @@ def test_a_job_can_be_followed_from_its_frame_to_the_tick_that_applies_it(tmp_pa
     assert ends[-1].notes["tick"] == 1
 
 
-def test_the_head_has_a_lane_of_its_own_and_features_are_followed_to_the_ticks_that_used_them(tmp_path):
-    (tmp_path / "summary.json").write_text(json.dumps({"head": {"index": 9}}))
+@pytest.mark.parametrize("was_killed", (False, True))
+def test_the_head_has_a_lane_of_its_own_and_features_are_followed_to_the_ticks_that_used_them(tmp_path, was_killed):
+    if was_killed:  # without a summary
+        acted = {"tick": 1, "worker": 9, "obs_tick": 0, "features_tick": 0, "features_worker": 0}
+        row = TickRow.of(FrameHeader(**dict.fromkeys(FrameHeader._fields, 0) | acted))
+        with (tmp_path / "actions.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([TICKS.columns, TICKS.written(row)])
+    else:
+        (tmp_path / "summary.json").write_text(json.dumps({"head": {"index": 9}}))
     env = events(
         *tick(0, 1000, frame=7),
         *tick(1, 2000, worker=9, booked=0, first_use=1, frame=8),

@@ -269,6 +269,12 @@ def test_the_actions_of_a_program_are_not_put_down_to_a_worker():
     assert actor(MOMENT, played=True) == "the program"
 
 
+def test_a_head_is_called_that_and_what_stands_in_for_it_a_base_action():
+    worker = MOMENT.header.worker
+    assert actor(MOMENT, head=worker) == "head"
+    assert actor(MOMENT, head=worker + 1) == f"worker {worker}, base action"
+
+
 def test_panels_differ_in_everything_that_they_say():
     base = MOMENT.header
     moments = [
@@ -296,7 +302,8 @@ def test_panels_differ_in_everything_that_they_say():
     drawn = [Panel(RUN).draw(moment).tobytes() for moment in moments]
     assert len(set(drawn)) == len(moments)
     runs = [RUN._replace(title="Other-v0"), RUN._replace(notes=["recording lost 3 frames"]), RUN._replace(meanings=())]
-    assert len({Panel(run).draw(MOMENT).tobytes() for run in [RUN, *runs]}) == 4
+    runs += [RUN._replace(head=MOMENT.header.worker), RUN._replace(head=7)]
+    assert len({Panel(run).draw(MOMENT).tobytes() for run in [RUN, *runs]}) == 6
 
 
 def test_the_strip_shows_the_ticks_before_and_forgets_the_oldest():

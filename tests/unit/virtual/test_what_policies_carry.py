@@ -161,6 +161,24 @@ def test_an_inference_that_raises_gives_no_action_where_that_is_asked_for(caplog
         simulate("Unreliable", workers=3, latency_ms=25)
 
 
+class Writes:
+    """Overwrites what it was shown, as `x -= mean` does, and gives `given`."""
+
+    def __init__(self, observation_space: Any, action_space: Any, given: float) -> None:
+        self.given = given
+
+    def __call__(self, observation: Any) -> Any:
+        observation[...] = np.nan
+        return np.full((1, 3), self.given)
+
+
+def test_the_world_is_not_blamed_for_what_a_policy_wrote_into_its_observation():
+    settings = {"workers": 2, "latency_ms": 25}
+    assert simulate("Writes", policy_args={"given": 0.0}, **settings).stats().observations["outside"] == 0
+    with pytest.raises(PolicyError, match="NaN or infinity"):
+        simulate("Writes", policy_args={"given": float("nan")}, **settings)
+
+
 class UnreliableHead(nn.Module):
     def __init__(self, observation_space: Any, action_space: Any) -> None:
         super().__init__()

@@ -25,7 +25,14 @@ OBSERVATION, ACTION = Box(-1, 1, (4,), np.float32), Discrete(3)
 
 
 def load(
-    name: str, *, shared: bool = False, worker: int = 0, store: list[ParamStore] | None = None, action=ACTION, **args
+    name: str,
+    *,
+    shared: bool = False,
+    worker: int = 0,
+    store: list[ParamStore] | None = None,
+    action=ACTION,
+    is_head: bool = False,
+    **args,
 ) -> Policy:
     """As a worker does. `shared`: on a store of weights, `store` if there is one."""
     store = [] if store is None else store
@@ -40,7 +47,7 @@ def load(
 
     spaces = ObservationSpec.from_space(OBSERVATION), ActionSpec.from_space(action)
     options = {"seed": 0, "worker_index": worker, "device": "cpu", "share": share if shared else None}
-    return load_policy(name, dict(args), *spaces, **options)
+    return load_policy(name, dict(args), *spaces, is_head=is_head, **options)
 
 
 class Keeps(nn.Module):
@@ -132,6 +139,94 @@ def test_looking_for_a_state_leaves_no_trace_in_the_policy() -> None:
 @pytest.mark.parametrize("what", ("nothing", "mask", "seen", "log", "noise", "dropout"))
 def test_what_is_made_once_or_only_looked_at_is_no_state(what: str) -> None:
     assert load(f"{HERE}:Keeps", what=what).info.notes == ()
+
+
+class KeepsInOnePart(nn.Module):
+    """Of two speeds, whose `part` keeps a state, in `where`."""
+
+    def __init__(self, observation_space, action_space, part, where):
+        super().__init__()
+        self.layer, self.part, self.where = nn.Linear(4, 3), part, where
+        self.last = None
+        self.register_buffer("hidden", torch.zeros(1, 3), persistent=False)
+
+    def _remember(self, value, part):
+        if part != self.part:
+            return value
+        if self.where == "last":
+            self.last = value if self.last is None else value + self.last
+            return self.last
+        self.hidden = value + self.hidden
+        return self.hidden
+
+    def think(self, x):
+        features = self._remember(self.layer(x), "think")
+        return features, self.layer(x)  # which the state is not in
+
+    def act(self, x, features, age_ticks):
+        return self._remember(self.layer(x) + features, "act")
+
+
+@pytest.mark.parametrize("part", ("think", "act"))
+def test_each_part_of_two_speeds_is_looked_at_for_a_state(part: str) -> None:
+    def notes(is_head: bool, where: str) -> tuple[str, ...]:
+        return load(f"{HERE}:KeepsInOnePart", worker=9 * is_head, is_head=is_head, part=part, where=where).info.notes
+
+    is_head = part == "act"
+    assert notes(not is_head, "last") == notes(not is_head, "hidden") == ()
+    (note,) = notes(is_head, "last")
+    assert "keeps a state from call to call (attribute last)" in note
+    with pytest.raises(PolicyError, match=r"state in its buffers \(hidden\)"):
+        notes(is_head, "hidden")
+
+
+class Recalls:
+    """A plain callable that keeps `what`."""
+
+    def __init__(self, observation_space, action_space, what):
+        self.what, self.calls, self.frames = what, 0, deque(maxlen=3)
+        self.weights = np.zeros(1 << 22)  # 32 MB
+        self.lock = threading.Lock()
+
+    def __call__(self, observation):
+        if self.what == "weights":
+            self.weights[0] += 1
+            return self.weights[:3][None]
+        self.calls += 1
+        self.frames.append(observation[:, :3].copy())
+        return np.mean(self.frames, axis=0) if self.what == "frames" else observation[:, :3]
+
+
+def around(observation_space, action_space):
+    last, calls = np.zeros((1, 3)), 0
+
+    def decide(observation):
+        nonlocal last, calls
+        calls += 1
+        before, last = last, observation[:, :3].copy()
+        return before
+
+    return decide
+
+
+def method(observation_space, action_space, what):
+    return Recalls(observation_space, action_space, what).__call__
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "named"),
+    [("Recalls", {"what": "frames"}, "frames"), ("method", {"what": "frames"}, "frames"), ("around", {}, "last")],
+)
+def test_a_plain_callable_that_keeps_a_state_is_warned_of(name: str, args: dict[str, str], named: str) -> None:
+    (_, note) = load(f"{HERE}:{name}", **args).info.notes
+    assert f"keeps a state from call to call (attribute {named})" in note
+
+
+@pytest.mark.parametrize("what", ("log", "weights"))
+def test_a_plain_callable_that_only_counts_or_is_too_large_is_not(what: str) -> None:
+    policy = load(f"{HERE}:Recalls", what=what)
+    assert policy.info.notes == ("a plain callable: publish and checkpoints do not reach it",)
+    assert policy.module.inner.calls + policy.module.inner.weights[0] == 1, "that of the warm-up"
 
 
 class Differentiates(nn.Module):

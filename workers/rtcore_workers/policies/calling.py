@@ -168,18 +168,13 @@ class Calling:
     def has_state(self) -> bool:
         return bool(self.needs.state) and self.part != "head"
 
-    def with_features(self, features: Block, action: ActionSpec) -> Calling:
-        """The same, once it is known what the features are."""
+    def with_features(self, returned: Mapping[str, Array], action: ActionSpec) -> Calling:
+        """The same, once a call of the trunk has shown what the features are (`parts_of`)."""
+        found = [(name.partition("."), array) for name, array in returned.items()]
+        features = Block.like({name: array for (what, _, name), array in found if what == "features"})
         needs = replace(self.needs, features=features)
         require_room(needs, action)
         return replace(self, needs=needs, block=needs.context(action))
-
-    def features_in(self, result: Any, array_of: Callable[[Any], Array]) -> Block:
-        """What the features are in an answer of a trunk."""
-        _, found = self.parts_of(result)
-        prefix = "features."
-        names = [name for name in found if name.startswith(prefix)]
-        return Block.like({name[len(prefix) :]: array_of(found[name]) for name in names})
 
     def misfit(self, name: str, got: tuple[Any, Any], expected: tuple[Any, Any]) -> PolicyError:
         """For an array of the payload that is not as it was declared; each (shape, dtype)."""
@@ -424,7 +419,13 @@ def _parameters_of(function: Callable[..., Any]) -> list[inspect.Parameter]:
     schema = getattr(getattr(function, "schema", None), "arguments", None)  # TorchScript's
     if schema is not None:
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        return [inspect.Parameter(each.name, kind) for each in schema if each.name != "self"]
+        return [
+            inspect.Parameter(
+                each.name, kind, default=each.default_value if each.has_default_value() else inspect.Parameter.empty
+            )
+            for each in schema
+            if each.name != "self"
+        ]
     try:
         return list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):

@@ -389,10 +389,10 @@ class CudaExecutor:
 
 
 class Called(NamedTuple):
-    """What one call of a policy gave: its result, as it was returned, and its action."""
+    """What one call of a policy gave: its action (None: none this time), and what came with it by its name."""
 
-    result: Any
-    output: Array
+    output: Array | None
+    returned: dict[str, Array]
 
 
 def output_of(
@@ -408,12 +408,18 @@ def output_of(
     beside = Beside(calling, _zeros)
     beside.begin()
     staging = [frame] if past_actions is None else [frame, past_actions]
+    if isinstance(module, PlainCallable):
+        arrays = [array.copy()[np.newaxis, ...] for array in staging]
+        result = calling.bind(module.inner, observation, arrays, beside.given)()
+        action, returned = (None, {}) if result is None else calling.parts_of(result)
+        output = None if action is None else np.array(action)
+        return Called(output, {name: np.array(leaf) for name, leaf in returned.items()})
     inputs = [torch.from_numpy(array.copy()).unsqueeze(0).to(device) for array in staging]
     context = {name: torch.from_numpy(array).to(device) for name, array in beside.given.items()}
     with torch.no_grad():
-        result = calling.bind(module.to(device), observation, inputs, context)()
-        action, _ = calling.parts_of(result)
-        return Called(result, np.array(_plain_output(action).cpu().numpy()))
+        action, returned = calling.parts_of(calling.bind(module.to(device), observation, inputs, context)())
+        output = np.array(_plain_output(action).cpu().numpy())
+        return Called(output, {name: array_of(leaf) for name, leaf in returned.items()})
 
 
 def resolve_device(device: str, worker_index: int) -> str:

@@ -16,7 +16,7 @@ from rtcore.errors import PolicyConfigError, PolicyError
 from rtcore.host.seeding import the_same_for_all
 from rtcore.scheduling.dispatch import COMMITTED_TICKS
 from rtcore.spaces import ActionSpec, ObservationSpec
-from rtcore_workers.modulestate import FromFile, Kept, PlainCallable, changed, kept_by
+from rtcore_workers.modulestate import FromFile, PlainCallable, kept_by
 from rtcore_workers.policies.base import Array, PolicyInfo, suggestion
 from rtcore_workers.policies.calling import Calling, Part, calling_of, is_policy_itself
 from rtcore_workers.policies.executors import array_of, make_executor, output_of, resolve_device
@@ -119,6 +119,8 @@ class NetworkPolicy:
         `committed_ticks`: the settings `policy_extras` and `context_ticks`. `is_head`: the fast part of two speeds.
         """
         is_callable = isinstance(module, PlainCallable)
+        # The other workers have the same module: it is looked at once, and both parts of one with two speeds.
+        probe = Probe(module) if not worker_index or is_head else None
         resolved = "cpu" if is_callable else resolve_device(device, worker_index)
         whose: Any = module.inner if isinstance(module, FromFile | PlainCallable) else module
         num_parameters = 0 if is_callable else sum(parameter.numel() for parameter in whose.parameters())
@@ -140,10 +142,6 @@ class NetworkPolicy:
             )
             if is_head:
                 past_actions = None
-            # The other workers have the same module: it is looked at once.
-            is_looked_at = not worker_index and not is_callable and calling.part == "whole"
-            probe = Probe(module, observation, past_actions, resolved, calling) if is_looked_at else None
-            before = kept_by(module) if probe is not None else {}
             self.executor = make_executor(
                 module,
                 observation,
@@ -173,7 +171,10 @@ class NetworkPolicy:
             notes = ("weights: from the file, a copy in each worker; publish and checkpoints do not reach them",)
         elif is_callable:
             notes = ("a plain callable: publish and checkpoints do not reach it",)
-        found = _warnings(probe, before, module, observation, action) if probe is not None else []
+        found = []
+        if probe is not None:
+            probe.call_as(observation, past_actions, resolved, calling)
+            found = _warnings(probe, module, observation, action)
         notes = (*self.executor.notes, *notes, *found)
         self.info = PolicyInfo(title, num_parameters, synthetic=False, pad_ms=None, device=resolved, notes=notes)
         self._action = action
@@ -237,16 +238,13 @@ def _calling(
     trunk = of("trunk")
     frame = np.zeros(observation.shape, observation.np_dtype)
     thought = output_of(module, observation, frame, past_actions, device=device, calling=trunk)
-    features = trunk.features_in(thought.result, array_of)
-    return (of("head") if is_head else trunk).with_features(features, action)
+    return (of("head") if is_head else trunk).with_features(thought.returned, action)
 
 
-def _warnings(
-    probe: Probe, before: Kept, module: nn.Module, observation: ObservationSpec, action: ActionSpec
-) -> list[str]:
-    """What the run's header is to say of the module. `before`: what it kept before its first call."""
+def _warnings(probe: Probe, module: nn.Module, observation: ObservationSpec, action: ActionSpec) -> list[str]:
+    """What the run's header is to say of the module, once it has been called."""
     kept = kept_by(module)
-    states = probe.states(changed(before, kept), draws=any(value.draws for value in kept.values()))
+    states = probe.states(kept)
     buffers = [name for name in states if name in dict(module.named_buffers())]
     if buffers:
         raise PolicyError(
@@ -256,7 +254,8 @@ def _warnings(
         )
     notes = [state_note(named_first(states, kept))] if states else []
     # Only where it could be wrong: it costs a call.
-    scale = scale_note(probe.range(), action) if action.kind == "box" else None
+    is_module = not isinstance(module, PlainCallable)
+    scale = scale_note(probe.range(), action) if action.kind == "box" and is_module else None
     return [*notes, *([scale] if scale else []), *space_notes(module, observation, action)]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import deque
 from collections.abc import Sequence
 from functools import cached_property
@@ -16,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from rtcore.host.seeding import the_same_for_all
 from rtcore.spaces import ActionSpec, ObservationSpec
-from rtcore_workers.modulestate import Kept
+from rtcore_workers.modulestate import Kept, PlainCallable, changed, copy_of, kept_by
 from rtcore_workers.policies.base import Array
 from rtcore_workers.policies.calling import Calling
 from rtcore_workers.policies.executors import output_of
@@ -58,31 +57,35 @@ class Probe:
     """Copies of a module as it was before its first call, and what calls of them show.
 
     They share its parameters and have the rest for themselves: nothing that they do is in the module afterwards.
+    A plain callable is looked at in the same way.
     """
 
-    def __init__(
-        self,
-        module: nn.Module,
-        observation: ObservationSpec,
-        past_actions: Array | None,
-        device: str,
-        calling: Calling | None = None,
-    ) -> None:
+    def __init__(self, module: nn.Module) -> None:
         """Before the first call of `module`. What cannot be copied is called itself."""
         self._module = module
+        self._before = kept_by(module)
+        self._unused = copy_of(module, self._before)
+
+    def call_as(self, observation: ObservationSpec, past_actions: Array | None, device: str, calling: Calling) -> None:
+        """How it is called, once that is known."""
         self._observation = observation
         self._past_actions = past_actions
         self._device = device
         self._calling = calling
-        self._unused = _copy_of(module)
 
-    def states(self, suspects: Sequence[str], *, draws: bool) -> list[str]:
+    def states(self, kept: Kept) -> list[str]:
         """Those of the attributes that changed in a call on which later outputs depend, as far as can be told.
 
         What is counted, made once or only looked at is none: two copies are shown different frames and then the same
-        one, or the same one once and twice. `draws`: the module has a random generator of its own, so that the second
-        says nothing.
+        one, or the same one once and twice. The second says nothing of a module with a random generator of its own.
+
+        Args:
+            kept: By the module now, after calls of it.
         """
+        suspects, draws = changed(self._before, kept), any(value.draws for value in kept.values())
+        if isinstance(self._module, PlainCallable):
+            # It may speak to somebody: what cannot be compared or copied is not called to see.
+            suspects = [name for name in suspects if kept[name].checksum is not None and self._unused is not None]
         if not suspects:
             return []
         first, second, shown = self._frames
@@ -113,10 +116,12 @@ class Probe:
 
     def _differ(self, one: list[Array], other: list[Array]) -> bool:
         first, second = (self._call(self._twin(), frames) for frames in (one, other))
-        return not np.allclose(first, second, equal_nan=True)
+        return len(first) != len(second) or not all(
+            np.allclose(*pair, equal_nan=True) for pair in zip(first, second, strict=True)
+        )
 
-    def _call(self, module: nn.Module, frames: list[Array]) -> Array:
-        """The output for the last of the frames; for that one the global generators begin anew."""
+    def _call(self, module: nn.Module, frames: list[Array]) -> list[Array]:
+        """All that it gave for the last of the frames; for that one the global generators begin anew."""
         for frame in frames:
             with the_same_for_all(0):
                 called = output_of(
@@ -127,19 +132,10 @@ class Probe:
                     device=self._device,
                     calling=self._calling,
                 )
-        return called.output
+        return [array for array in (called.output, *called.returned.values()) if array is not None]
 
     def _twin(self) -> nn.Module:
-        return self._module if self._unused is None else _copy_of(self._unused) or self._module
-
-
-def _copy_of(module: nn.Module) -> nn.Module | None:
-    """None: something in it cannot be copied."""
-    try:
-        twin = copy.deepcopy(module, {id(parameter): parameter for parameter in module.parameters()})
-    except Exception:
-        return None
-    return twin
+        return self._module if self._unused is None else copy_of(self._unused, self._before) or self._module
 
 
 class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
