@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 from pydantic import create_model
-from pydantic_settings import BaseSettings, CliSettingsSource
+from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
 
 from rtcore.config.help_text import Parser, add_version
 from rtcore.config.run import GROUP_OF, GROUPS, SETTINGS, RuntimeConfig, from_words, load_toml, make_config, suggest
@@ -191,7 +191,10 @@ def parse_command(arguments: list[str], prog: str = "rtcore-run", make: MakeConf
     )
     normal = _named_values([_kebab(argument) for argument in arguments])
     parsed = parser.parse_args(normal)
-    given = source(parsed_args=parsed)
+    try:
+        given = source(parsed_args=parsed)
+    except SettingsError as error:
+        raise ConfigError(f"{error.__cause__ or error}; expected NAME=VALUE,... or JSON within {{ }}") from error
     chosen = {key.replace("-", "_"): value for key, value in _state_of(given).items()}
     if parsed.replay is not None:
         extra = sorted({field for field in chosen if field in SETTINGS} - {"ticks", "video", "env_id", "rom"})

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from rtcore.config.factories import import_factory_module
 from rtcore.errors import ConfigError, PolicyError
 from rtcore.scheduling.dispatch import Blend
 from rtcore.spaces import ActionSpec
@@ -41,8 +41,8 @@ def blend_of(on_overlap: str, action: ActionSpec) -> Blend | None:
     if not attribute:
         raise ConfigError(f"on_overlap={on_overlap!r}; {_EXPECTED}")
     try:
-        function = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
+        function = getattr(import_factory_module(module_name), attribute)
+    except Exception as error:
         raise ConfigError(f"on_overlap={on_overlap}: {error}; {_EXPECTED}") from error
     if not callable(function):
         raise ConfigError(f"on_overlap={on_overlap} is a {type(function).__name__}; {_EXPECTED}")
@@ -50,8 +50,7 @@ def blend_of(on_overlap: str, action: ActionSpec) -> Blend | None:
 
 
 def _mean(actions: Any) -> Any:
-    mean = actions.mean(axis=0)
-    return mean if actions.dtype.kind == "f" else np.rint(mean)
+    return actions.mean(axis=0)
 
 
 class _Blend:
@@ -66,9 +65,14 @@ class _Blend:
         except Exception as error:
             raise PolicyError(f"on_overlap={self._name} raised {type(error).__name__}: {error}") from error
         if made.shape != spec.shape or made.dtype.kind not in "fiub" or not np.isfinite(made).all():
-            raise PolicyError(
-                f"on_overlap={self._name} returned {made!r:.80} for {len(actions)} actions; expected finite numbers of "
-                f"shape {spec.shape}"
-            )
-        within: bytes = np.clip(made, spec.low_array, spec.high_array).astype(spec.np_dtype).tobytes()
-        return within
+            raise self._refused(made, len(actions), f"finite numbers of shape {spec.shape}")
+        if spec.kind == "box":
+            rounded = np.rint(made) if spec.np_dtype.kind in "iu" else made
+            made = np.clip(rounded, spec.low_array, spec.high_array)
+        elif made.dtype.kind == "f" or (made < spec.low_array).any() or (made > spec.high_array).any():
+            raise self._refused(made, len(actions), f"one of {spec.to_space()}, as there is nothing between choices")
+        applied: bytes = made.astype(spec.np_dtype).tobytes()
+        return applied
+
+    def _refused(self, made: Any, count: int, expected: str) -> PolicyError:
+        return PolicyError(f"on_overlap={self._name} returned {made!r:.80} for {count} actions; expected {expected}")

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
+from operator import index
 from typing import Any, cast
 
 import numpy as np
@@ -262,10 +263,13 @@ def _field(what: str, name: object, spec: object) -> tuple[str, tuple[int, ...],
         raise ConfigError(f"{what} has the name {name!r}; {_wanted(what)}")
     try:
         shape, dtype = cast(tuple[Any, Any], spec)
-        lengths = (shape,) if isinstance(shape, int) else tuple(int(length) for length in shape)
+        lengths = (shape,) if isinstance(shape, int) else tuple(index(length) for length in shape)
         kind = np.dtype(dtype)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{what}: {name!r} is {spec!r:.60}; {_wanted(what)}") from error
-    if kind.kind not in "fiub" or any(length < 0 for length in lengths):
-        raise ConfigError(f"{what}: {name!r} is {spec!r:.60}; expected numbers or bool, and lengths of 0 or more")
+    # Tensors have no numbers of more than 8 bytes.
+    if kind.kind not in "fiub" or kind.itemsize > 8 or any(length < 0 for length in lengths):
+        raise ConfigError(
+            f"{what}: {name!r} is {spec!r:.60}; expected numbers of up to 64 bits or bool, and lengths of 0 or more"
+        )
     return name, lengths, kind.name

@@ -64,6 +64,12 @@ def test_a_value_without_a_name_is_refused(text: str) -> None:
         parse_config(["--env-args", text])
 
 
+@pytest.mark.parametrize("flag", ["--env-args", "--policy-args", "--policy-extras"])
+def test_json_that_is_none_is_refused(flag: str) -> None:
+    with pytest.raises(ConfigError, match='Missing end delimiter "}"; expected NAME=VALUE'):
+        parse_config([flag, "{"])
+
+
 def test_help_shows_every_flag_and_begins_with_the_world(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parse_config(["--help"])

@@ -72,6 +72,25 @@ def test_what_is_no_action_is_an_error_that_names_the_function():
         blended(f"{__name__}:nothing", BOX, [0, 0], [0, 0])
 
 
+def mean_of(actions):
+    return actions.mean(axis=0)
+
+
+@pytest.mark.parametrize(("name", "given"), [("mean_of", (0, 1)), ("twice_the_size", (0, 2))])
+def test_a_choice_is_neither_rounded_nor_clipped(name, given):
+    with pytest.raises(PolicyError, match=f"{name} returned .*expected one of Discrete"):
+        blended(f"{__name__}:{name}", CHOICE, *given)
+    assert blended(f"{__name__}:mean_of", LEVELS, [1, 9], [2, 9], [2, 0]) == [2, 6]
+
+
+def test_the_function_may_be_named_by_its_file(tmp_path):
+    (tmp_path / "blends.py").write_text("def oldest(actions):\n    return actions[0]\n")
+    assert blended(f"{tmp_path}/blends.py:oldest", CHOICE, 1, 2) == 1
+    (tmp_path / "wrong.py").write_text("def oldest(actions)\n")
+    with pytest.raises(ConfigError, match=r"wrong.py:oldest: expected ':'"):
+        blend_of(f"{tmp_path}/wrong.py:oldest", CHOICE)
+
+
 def test_a_function_that_raises_is_an_error_that_names_it():
     with pytest.raises(PolicyError, match="broken raised ValueError: no weights"):
         blended(f"{__name__}:broken", BOX, [0, 0], [0, 0])

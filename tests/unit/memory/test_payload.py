@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rtcore.errors import LayoutMismatchError, PolicyError
+from rtcore.errors import ConfigError, LayoutMismatchError, PolicyError
 from rtcore.memory.layout import FrameHeader, Layout
 from rtcore.memory.payload import require_room
 from rtcore.memory.ring import FrameRing
@@ -57,6 +57,14 @@ def test_whoever_attaches_knows_the_policys_needs_from_the_segment(runs):
         assert shared.payload.context == NEEDS.context(ACTION)
     late.close()
     onlooker.close()
+
+
+@pytest.mark.parametrize(
+    "spec", [((2.5,), "float32"), ("12", "float32"), ((), "longdouble"), ((-1,), "int8"), "float32"]
+)
+def test_an_array_that_cannot_be_declared_so_is_refused(spec):
+    with pytest.raises(ConfigError, match="policy_extras: 'logp' is .*expected"):
+        Block.of("policy_extras", {"logp": spec})
 
 
 def test_workers_that_need_the_same_may_differ_in_their_first_state_which_is_said():

@@ -197,6 +197,13 @@ class Recalls:
         return np.mean(self.frames, axis=0) if self.what == "frames" else observation[:, :3]
 
 
+class Chooses(Recalls):
+    """Gives the number of an action, in which one frame more seldom shows."""
+
+    def __call__(self, observation):
+        return np.array([int(super().__call__(observation).sum() > 1)])
+
+
 def around(observation_space, action_space):
     last, calls = np.zeros((1, 3)), 0
 
@@ -215,7 +222,12 @@ def method(observation_space, action_space, what):
 
 @pytest.mark.parametrize(
     ("name", "args", "named"),
-    [("Recalls", {"what": "frames"}, "frames"), ("method", {"what": "frames"}, "frames"), ("around", {}, "last")],
+    [
+        ("Recalls", {"what": "frames"}, "frames"),
+        ("Chooses", {"what": "frames"}, "frames"),
+        ("method", {"what": "frames"}, "frames"),
+        ("around", {}, "last"),
+    ],
 )
 def test_a_plain_callable_that_keeps_a_state_is_warned_of(name: str, args: dict[str, str], named: str) -> None:
     (_, note) = load(f"{HERE}:{name}", **args).info.notes
@@ -329,12 +341,33 @@ def number(observation_space, action_space):
     return 7
 
 
+def misspelt(observation, contxt):
+    return np.zeros((1, 3))
+
+
+def listed(observation):
+    return [1]
+
+
+def fails(observation, temperature):
+    raise ValueError("no spaces here")
+
+
 @pytest.mark.parametrize(
     ("name", "says"),
     (
         ("Lazy", r"'layer.weight' is not initialised yet.*nn.Linear\(n, ...\) for nn.LazyLinear"),
         ("Pair", "returned tuple; expected one tensor.*of a mean and a value the mean"),
-        ("number", "returned int; expected an nn.Module, or any callable"),
+        (
+            "number",
+            r"returned int; expected an nn.Module, or any callable .*number\(observation_space, action_space\)$",
+        ),
+        (
+            "misspelt",
+            r"taken for a factory because of its parameter 'contxt' \(did you mean 'context'\?\): a policy its",
+        ),
+        ("fails", "raised ValueError.*taken for a factory because of its parameter 'temperature': a policy itself"),
+        ("listed", r"the policy returned list; expected one array or tensor, as np.array\(...\) makes of it"),
         ("ACTION", "'ACTION' is Discrete; expected a policy, or what returns one: an nn.Module or a callable"),
     ),
 )

@@ -192,6 +192,8 @@ class Calling:
 
     def _not_as_expected(self, result: Any, names: Sequence[str]) -> PolicyError:
         got = type(result).__name__
+        if len(names) == 1 and isinstance(result, list):
+            return PolicyError(f"{self.what} returned list; expected one array or tensor, as np.array(...) makes of it")
         if len(names) == 1:
             return PolicyError(
                 f"{self.what} returned {got}; expected one tensor of action values or actions, or (action, {{...}}) "
@@ -376,17 +378,24 @@ def tree(names: Sequence[str], arrays: Mapping[str, Any], prefix: str) -> Any:
 
 def is_policy_itself(found: Any) -> bool:
     """Whether a function takes an observation, and is no factory, which takes the two spaces."""
-    if inspect.isclass(found):
-        return False
-    try:
-        parameters = inspect.signature(found).parameters.values()
-    except (TypeError, ValueError):
-        return False
-    kinds = [each.kind for each in parameters]
-    if inspect.Parameter.VAR_POSITIONAL in kinds or inspect.Parameter.VAR_KEYWORD in kinds:
+    parameters = [] if inspect.isclass(found) else _parameters_of(found)
+    if any(each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD) for each in parameters):
         return False
     by_place = [each for each in parameters if each.kind is not each.KEYWORD_ONLY]
     return bool(by_place) and all(each.name in ARGUMENTS for each in by_place[1:])
+
+
+def taken_for_factory(found: Any) -> str:
+    """Of a function that is no good as a factory: why it was taken for one, if it may have been meant otherwise."""
+    if inspect.isclass(found) or len(parameters := _parameters_of(found)) < 2:
+        return ""
+    name = parameters[1].name
+    if name == "action_space":
+        return ""
+    return (
+        f". It was taken for a factory because of its parameter {name!r}{suggestion(name, list(ARGUMENTS))}: a policy "
+        f"itself takes the observation and any of {', '.join(ARGUMENTS)}"
+    )
 
 
 def _function_of(policy: Any, part: Part) -> Callable[..., Any]:

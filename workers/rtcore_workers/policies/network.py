@@ -18,7 +18,7 @@ from rtcore.scheduling.dispatch import COMMITTED_TICKS
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore_workers.modulestate import FromFile, PlainCallable, kept_by
 from rtcore_workers.policies.base import Array, PolicyInfo, suggestion
-from rtcore_workers.policies.calling import Calling, Part, calling_of, is_policy_itself
+from rtcore_workers.policies.calling import Calling, Part, calling_of, is_policy_itself, taken_for_factory
 from rtcore_workers.policies.executors import array_of, make_executor, output_of, resolve_device
 from rtcore_workers.policies.probing import Probe, named_first, scale_note, space_notes, state_note
 from rtcore_workers.weights.on_device import Copies, placed
@@ -57,8 +57,10 @@ def build_module(
         return _ready(factory), name
     if built_in and chunk > 1:
         args = {**args, "chunk": chunk}
-    if act_history and (built_in or _takes(factory, "act_history")):
+    if act_history and _takes(factory, "act_history"):
         args = {**args, "act_history": act_history}
+    elif act_history and built_in:
+        raise PolicyConfigError(f"act_history={act_history}: policy {name!r} takes no past actions; leave it out")
     spaces = (observation.to_space(), action.to_space())
     bound = _bind(name, factory, spaces, args)
     with the_same_for_all(seed):
@@ -69,12 +71,12 @@ def build_module(
         except Exception as error:
             raise PolicyError(
                 f"policy {name!r} raised {type(error).__name__}: {error}; expected an nn.Module from "
-                f"{_call_text(name, args)}. The traceback shows the line in the factory"
+                f"{_call_text(name, args)}. The traceback shows the line in the factory{taken_for_factory(factory)}"
             ) from error
     if not isinstance(module, nn.Module) and not callable(module):
         raise PolicyError(
             f"policy {name!r} returned {type(module).__name__}; expected an nn.Module, or any callable that takes "
-            f"and gives NumPy arrays, from {_call_text(name, args)}"
+            f"and gives NumPy arrays, from {_call_text(name, args)}{taken_for_factory(factory)}"
         )
     shown = bound if built_in else args
     title = " ".join([name, *(f"{key}={value}" for key, value in shown.items() if key not in _GIVEN)])
