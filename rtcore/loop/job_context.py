@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from rtcore.scheduling.dispatch import Committed, Decision, Dispatcher, Known, Offer, TickKind
 from rtcore.scheduling.jobs import Answer, Job
@@ -22,6 +23,14 @@ _EPISODE, _STATE_TICK = WORD_AT["episode"], WORD_AT["state_tick"]
 
 #: How long what was applied is kept for a head, in ticks.
 _PAST_TICKS = 1024
+
+
+class _Source(NamedTuple):
+    """What features were made from: whose they are, and the state that their decision began from."""
+
+    worker: int
+    state: bytes
+    state_tick: int
 
 
 class JobContexts:
@@ -66,9 +75,10 @@ class JobContexts:
         self._first_state, self._no_features = needs.first_state or bytes(state), bytes(features)
         #: Whether an answer hands something on to the jobs after it.
         self.hands_on = self._has_state or self._has_features
-        self._features_worker = -1
+        #: What the newest features were made from.
+        self._source = self._no_source = _Source(-1, self._first_state, -1)
         #: Of the head's last two jobs, by frame: its next one may be booked before its action is applied.
-        self._head_uses: dict[int, int] = {}
+        self._head_uses: dict[int, _Source] = {}
         # Since the episode's first frame, at most so many ticks, one after the other: for a head.
         self._past, self._past_mask, self._past_from = bytearray(), bytearray(), 0
         self._past_ticks = max(_PAST_TICKS, 2 * needs.committed_ticks) if head >= 0 else 0
@@ -83,22 +93,22 @@ class JobContexts:
         self._features, self.features_tick = self._no_features, -1
         self._is_first = 1
 
-    def take(self, worker: int, answer: Answer, episode: int) -> None:
+    def take(self, job: Job, answer: Answer, episode: int) -> None:
         """An answer came in: carry on what it hands on, if it has seen the newest frame of the episode so far.
 
         Args:
-            worker: Whose. A head hands nothing on.
+            job: What was asked. A head hands nothing on.
             answer: One that abstained hands nothing on, either.
             episode: That goes on.
         """
-        if worker == self._head or answer.abstained or answer.episode != episode:
+        if job.worker == self._head or answer.abstained or answer.episode != episode:
             return
         payload, obs_tick = answer.payload, answer.obs_tick
         if self._has_state and obs_tick > self._state_tick:
             self._state, self._state_tick = payload[self._state_in_payload], obs_tick
         if self._has_features and obs_tick > self.features_tick:
             self._features, self.features_tick = payload[self._features_in_payload], obs_tick
-            self._features_worker = worker
+            self._source = _Source(job.worker, *self._began_from(job, answer))
 
     def tell(self, jobs: Sequence[Job], decision: Decision, dispatcher: Dispatcher) -> list[Job]:
         """The jobs booked at a tick, each with its context: a block of `PolicyNeeds.context`.
@@ -136,7 +146,7 @@ class JobContexts:
         )
         known: bytes | bytearray = self._nothing_known
         if worker == self._head:
-            self._head_uses[job.obs_tick] = self._features_worker
+            self._head_uses[job.obs_tick] = self._source
             if len(self._head_uses) > 2:
                 del self._head_uses[next(iter(self._head_uses))]
             known = self._since_features(tick)
@@ -175,8 +185,9 @@ class JobContexts:
         extras = offer.answer.payload[: self._extras_bytes]
         if not self._has_state:
             return extras
-        began_anew = offer.job.worker == self._head or not self._is_of_its_episode(offer)
-        return extras + (self._first_state if began_anew else offer.job.context[self._state_in_context])
+        job = offer.job
+        state, _ = self._source_of(job)[1:] if job.worker == self._head else self._began_from(job, offer.answer)
+        return extras + state
 
     def origin(self, offer: Offer | None) -> tuple[int, int, int] | None:
         """The last words of the frame header: `state_tick`, `features_tick`, `features_worker`; None: as they are by
@@ -184,15 +195,21 @@ class JobContexts:
         if offer is None or not self.hands_on:
             return None
         if offer.job.worker == self._head:
-            return -1, offer.features_tick, self._head_uses.get(offer.job.obs_tick, -1)
-        if not self._has_state or not self._is_of_its_episode(offer):
-            return None
-        return _WORDS.unpack_from(offer.job.context)[_STATE_TICK], -1, -1
+            source = self._source_of(offer.job)
+            return source.state_tick, offer.features_tick, source.worker
+        return self._began_from(offer.job, offer.answer)[1], -1, -1
 
-    @staticmethod
-    def _is_of_its_episode(offer: Offer) -> bool:
-        """Whether it saw a frame of the episode that it was booked in, and not a newer one, which it began."""
-        return bool(_WORDS.unpack_from(offer.job.context)[_EPISODE] == offer.answer.episode)
+    def _source_of(self, job: Job) -> _Source:
+        """What the features that this job of the head was given were made from."""
+        return self._head_uses.get(job.obs_tick, self._no_source)
+
+    def _began_from(self, job: Job, answer: Answer) -> tuple[bytes, int]:
+        """The state that a decision began from, and its `state_tick`; b"" and -1: the policy carries none."""
+        words = _WORDS.unpack_from(job.context)
+        # It may have seen a newer frame than the booked one: the first of another episode, which it began.
+        if not self._has_state or words[_EPISODE] != answer.episode or words[_STATE_TICK] < 0:
+            return self._first_state, -1
+        return job.context[self._state_in_context], words[_STATE_TICK]
 
     def _pass_skipped(self, tick: int) -> None:
         """Ticks before this one that were not run: the world stood still."""

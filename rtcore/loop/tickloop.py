@@ -242,7 +242,7 @@ class TickLoop:
             self.schedule.complete(job.worker, tau_ns)
             self.dispatcher.offer(job, answer, tick)
             if self._contexts is not None and self._contexts.hands_on:
-                self._contexts.take(job.worker, answer, self.dispatcher.episode)
+                self._contexts.take(job, answer, self.dispatcher.episode)
             self.recorder.answer_taken(answer)
         for worker, up in self.workers.membership():
             lost = None

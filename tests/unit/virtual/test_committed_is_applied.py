@@ -221,12 +221,16 @@ def test_what_a_head_is_told_of_the_ticks_since_its_features_is_what_was_applied
         entries = seen.known[: min(len(seen.known), seen.tick - seen.base)]
         assert Known.UNKNOWN not in {mask for mask, _ in entries}
     place = settings["workers"]
+    trunk = {(seen.worker, seen.tick): seen for seen in run.policy.seen}
     booked = {(row.obs_tick, row.worker) for row in run.simulation.record.jobs if row.worker != place}
     for header in run.headers.values():
         if header.worker == place:
             assert header.tick - header.obs_tick >= 1
             assert 0 <= header.features_tick < header.obs_tick
             assert (header.features_tick, header.features_worker) in booked
+            # Its state is the one that those features were made with.
+            thought = trunk[header.features_worker, header.features_tick]
+            assert (run.kept[header.tick][1], header.state_tick) == (thought.state, thought.state_tick)
         else:
             assert (header.features_tick, header.features_worker) == (-1, -1)
     report = replayed(out)
