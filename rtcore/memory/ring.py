@@ -88,12 +88,12 @@ class SequenceRing:
         Not the oldest record: the writer would overwrite that at once, and lap the reader again.
 
         Args:
-            most_lead: The most records to leave out after the oldest one; None: a quarter of the ring.
+            most_lead: The most records to leave out after the oldest one; None: an eighth of the ring.
 
         Returns:
             The number of a record that is not the next to be overwritten; 0 while the ring is not full.
         """
-        lead = max(1, self.num_slots // 4)
+        lead = max(1, self.num_slots // 8)
         if most_lead is not None:
             lead = min(lead, most_lead)
         return max(0, self.newest() + 1 - self.num_slots + lead)
