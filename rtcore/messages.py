@@ -36,9 +36,9 @@ class Setup(Message):
 
 @dataclass
 class Preload(Message):
-    """To the fork server: import "module"s, call "module:function"s, for all children to come."""
+    """To the fork server: import these, for all children to come."""
 
-    entries: list[str]
+    modules: list[str]
 
 
 @dataclass

@@ -56,13 +56,10 @@ def main(fd: int) -> None:
         unlink_all(setup.run_id)
 
 
-def _preload(entries: list[str]) -> None:
-    """Import "module"s, and call "module:function"s, for all children that are forked from now on."""
-    for entry in entries:
-        name, _, function = entry.partition(":")
-        module = importlib.import_module(name)
-        if function:
-            getattr(module, function)()
+def _preload(modules: list[str]) -> None:
+    """Import them for all children that are forked from now on."""
+    for module in modules:
+        importlib.import_module(module)
     # What is frozen is not walked in a child's collections, so that its pages stay shared.
     gc.collect()
     gc.freeze()
@@ -88,7 +85,7 @@ def _serve(control: Channel, setup: Setup, children: Children) -> None:
         while control.num_unsent <= _MOST_UNSENT and (request := control.next()) is not None:
             if isinstance(request, Preload):
                 try:
-                    _preload(request.entries)
+                    _preload(request.modules)
                 except BaseException as error:  # whatever a library does while it is imported: the supervisor says it
                     control.send(Failed.of(error))
                     return

@@ -87,7 +87,7 @@ PRELOAD_NETWORK = (
     "rtcore_workers.holder",
 )
 #: Before it forks workers of a policy of the user's own. Each but the first builds its network without memory.
-PRELOAD_META = ("rtcore_workers.weights.shared:use_meta_device",)
+PRELOAD_META = ("rtcore_workers.weights.meta_device",)
 #: A fork that fails (no process, no memory, no descriptor left for the moment) is tried again after this long ...
 _FORK_AGAIN_NS = 250 * NS_PER_MS
 #: ... for this long: then the child has failed.
@@ -269,12 +269,12 @@ class Launcher:
         self._orders[order.fork.token] = order
         self._control.post(order.fork)
 
-    def preload(self, what: str, entries: tuple[str, ...]) -> None:
-        """Have modules imported ("module:function": called) before any process is forked that is asked for later.
+    def preload(self, what: str, modules: tuple[str, ...]) -> None:
+        """Have modules imported before any process is forked that is asked for later.
 
         Returns at once; what was asked for before costs nothing. `what`: for `importing`.
         """
-        wanted = [entry for entry in entries if entry not in self._preloaded]
+        wanted = [module for module in modules if module not in self._preloaded]
         if wanted:
             self._preloaded.update(wanted)
             self._importing.append(what)

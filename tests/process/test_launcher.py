@@ -111,7 +111,7 @@ def test_a_child_that_sends_what_is_no_message_has_failed_by_name(launcher: Laun
 
 
 def test_a_fork_that_fails_is_tried_again_and_counted(launcher: Launcher, said: list[str]) -> None:
-    launcher.preload("trouble", ("tests.support.launcher_parts:fail_two_forks",))
+    launcher.preload("trouble", ("tests.support.preloads.two_forks_fail",))
     child = launcher.start("worker", 0, 1, "tests.support.launcher_parts:waits", part_boot())
     poll_until(launcher, lambda: child.ready is not None)
     why = f"[Errno 11] {os.strerror(11)}"
@@ -121,7 +121,7 @@ def test_a_fork_that_fails_is_tried_again_and_counted(launcher: Launcher, said: 
 
 def test_a_fork_that_goes_on_failing_is_the_childs_failure(launcher: Launcher, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launcher_module, "_FORK_PATIENCE_NS", 300 * NS_PER_MS)
-    launcher.preload("trouble", ("tests.support.launcher_parts:fail_all_forks",))
+    launcher.preload("trouble", ("tests.support.preloads.all_forks_fail",))
     child = launcher.start("worker", 5, 1, "tests.support.launcher_parts:waits", part_boot())
     assert child in poll_until(launcher, lambda: child.exitcode is not None)
     assert child.failure is not None
@@ -132,7 +132,7 @@ def test_a_fork_that_goes_on_failing_is_the_childs_failure(launcher: Launcher, m
 
 
 def test_a_library_that_cannot_be_imported_is_named(launcher: Launcher) -> None:
-    launcher.preload("trouble", ("tests.support.launcher_parts:cannot_be_called",))
+    launcher.preload("trouble", ("tests.support.preloads.cannot_be_imported",))
     with pytest.raises(LauncherDied, match=r"the fork server raised ImportError: libgl.so.1"):
         poll_until(launcher, lambda: False)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -69,16 +68,8 @@ def talks_nonsense(boot: PartBoot, channel: Channel) -> None:
     channel.expect(End, 60)
 
 
-def fail_two_forks() -> None:
-    """In the fork server: as if the limit of processes were reached for a moment."""
-    _fail_forks(2)
-
-
-def fail_all_forks() -> None:
-    _fail_forks(sys.maxsize)
-
-
-def _fail_forks(count: int) -> None:
+def fail_forks(count: int) -> None:
+    """In the fork server: the next `count` of them."""
     really, left = os.fork, [count]
 
     def fork() -> int:
@@ -88,7 +79,3 @@ def _fail_forks(count: int) -> None:
         return really()
 
     os.fork = fork
-
-
-def cannot_be_called() -> NoReturn:
-    raise ImportError("libgl.so.1: no such file")

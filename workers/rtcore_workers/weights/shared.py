@@ -377,14 +377,6 @@ def connect(
     return module, title, SharedWeights(module, manifest, store, **options)
 
 
-def use_meta_device() -> None:
-    """Compute once without memory, so that torch imports what it takes for that: 800 modules, 1 s and 70 MB.
-
-    For the fork server, once: each worker whose network draws or computes something in its constructor would.
-    """
-    torch.empty(1, device="meta").normal_()
-
-
 # -- modules -----------------------------------------------------------------------------------------------------
 
 

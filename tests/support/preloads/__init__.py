@@ -1,0 +1,1 @@
+"""Modules that make the fork server's life hard when it imports them."""
