@@ -9,8 +9,9 @@ world's step takes no time in it. Shown are medians of a round: of those the med
 "publish, cold" is timed in the rhythm of a run: the process sleeps, others use the caches, `FrameRing.warm` is called
 shortly before the deadline, and the world's step takes half a millisecond.
 
-A tick in which a job carries a context, an answer extras or 4 KB of features, is timed in this checkout alone: each in
-the same round as a tick without, from which it is subtracted, as are jobs and answers at the worker.
+A tick in which a job carries a context, an answer extras or 4 KB of features, is timed in turns with a tick without,
+from which it is subtracted; jobs and answers at the worker are left out. Of a context with a delay of 7 ticks and 7
+workers, too, whose answers are there a tick before they are due: then six actions lie between a frame and its own.
 """
 
 from __future__ import annotations
@@ -134,10 +135,10 @@ def _module(*names: str) -> Any:
 
 
 class Bench:
-    """A run's shared memory with its loop; a worker that answers at once, between two ticks."""
+    """A run's shared memory with its loop; workers that answer between two ticks."""
 
-    def __init__(self, needs: Any = None) -> None:
-        """`needs`: what the policy takes and gives beside frame and action."""
+    def __init__(self, needs: Any = None, *, workers: int = 1) -> None:
+        """`needs`: what the policy takes and gives beside frame and action. `workers`: as many as ticks of delay."""
         layout = _module("rtcore.memory.layout", "rtcore.layout")
         shared_module, shm = (
             _module("rtcore.memory.shared", "rtcore.shared"),
@@ -147,10 +148,16 @@ class Bench:
         self.run_id, self._unlink = shm.new_run_id(), shm.unlink_all
         observation = spaces.ObservationSpec((84, 84), "uint8", (0,), (255,))
         sizes = layout.Layout(
-            max_workers=1, ring_slots=64, log_slots=256, frame_bytes=_FRAME_BYTES, action_bytes=len(_ACTION), chunk=1
+            max_workers=workers,
+            ring_slots=64,
+            log_slots=256,
+            frame_bytes=_FRAME_BYTES,
+            action_bytes=len(_ACTION),
+            chunk=1,
         )
         self.shared = shared_module.SharedRun.create(self.run_id, sizes, observation)
-        self.shared.worker_control[0]["generation"] = self.shared.worker_control[0]["up"] = 1
+        for control in self.shared.worker_control:
+            control["generation"] = control["up"] = 1
         self.header = getattr(layout, "FRAME_HEADER", None)
         self.is_by_keyword = hasattr(self.header, "new")
         self.entry = layout.SLOT_ENTRY
@@ -159,18 +166,21 @@ class Bench:
         self._touched = np.zeros(_TOUCHED_BYTES, np.uint8)
         self._carried: dict[str, Any] = {}
         self._payload = b""
-        self._carrying: dict[str, Bench] = {}
+        self._workers, self._answered = workers, [0] * workers
+        self._carrying: dict[str, tuple[Bench, Bench]] = {}
         if needs is not None:
             action = spaces.ActionSpec((1,), "float64", (-1.0,), (1.0,), "box")
             self.shared.make_payload(needs, action)
             self._carried = {"needs": needs, "action": action}
             self._payload = bytes(needs.payload.nbytes)
-        elif hasattr(spaces, "PolicyNeeds") and hasattr(self.shared, "make_payload"):
+        elif workers == 1 and hasattr(spaces, "PolicyNeeds") and hasattr(self.shared, "make_payload"):
             block, needs_of = spaces.Block.of, spaces.PolicyNeeds
+            context = needs_of(committed_ticks=32)
             self._carrying = {
-                "+ context of 32 ticks": Bench(needs_of(committed_ticks=32)),
-                "+ extras of 3 numbers": Bench(needs_of(extras=block("extras", {"logp": (3, "float32")}))),
-                "+ features of 4 KB": Bench(needs_of(features=block("features", {"z": (1024, "float32")}))),
+                "+ context of 32 ticks": (Bench(context), self),
+                "+ the same, delay of 7": (Bench(context, workers=7), Bench(workers=7)),
+                "+ extras of 3 numbers": (Bench(needs_of(extras=block("extras", {"logp": (3, "float32")}))), self),
+                "+ features of 4 KB": (Bench(needs_of(features=block("features", {"z": (1024, "float32")}))), self),
             }
         self._loop = self._make_loop()
 
@@ -179,7 +189,7 @@ class Bench:
         return statistics.median(self.tick() - plain.tick() for _ in range(_TICKS))
 
     def close(self) -> None:
-        for bench in self._carrying.values():
+        for bench in {bench for pair in self._carrying.values() for bench in pair} - {self}:
             bench.close()
         self.shared.close()
         self._unlink(self.run_id)
@@ -193,7 +203,7 @@ class Bench:
         frame = _timed(lambda seq: ring.read(seq, self.out), seqs)
         found = {"publish": publish, "publish, cold": self._cold_publish(), "read": frame, "read with header": both}
         found["tick"] = self._ticks()
-        return found | {what: bench.extra_ns(self) for what, bench in self._carrying.items()}
+        return found | {what: bench.extra_ns(plain) for what, (bench, plain) in self._carrying.items()}
 
     def _cold_publish(self) -> float:
         ring, took = self.shared.ring, []
@@ -221,29 +231,32 @@ class Bench:
         return statistics.median(self.tick() for _ in range(_TICKS))
 
     def tick(self) -> int:
-        """CPU time of one tick [ns]; the worker answers after it."""
+        """CPU time of one tick [ns]; workers answer after it."""
         start_ns = time.thread_time_ns()
         self._loop.run_tick()
         took_ns = time.thread_time_ns() - start_ns
-        self._answer()
+        for worker in range(self._workers):
+            self._answer(worker)
         return took_ns
 
-    def _answer(self) -> None:
-        """As a worker: the newest job, with the newest frame."""
+    def _answer(self, worker: int) -> None:
+        """Its newest job, if that is due at one of the next two ticks."""
         slots, jobs = self.shared.slots, self.shared.jobs
-        job_seq = jobs.newest(0)
-        if job_seq == self._answered:
+        job_seq = jobs.newest(worker)
+        if job_seq == self._answered[worker]:
             return
-        self._answered = job_seq
-        job, now_ns = jobs.read(0), self._clock.now_ns()
+        job, now_ns = jobs.read(worker), self._clock.now_ns()
+        if job.due_tick > self._loop.tick + 2:
+            return
+        self._answered[worker] = job_seq
         fields = {"job_seq": job_seq, "obs_tick": job.obs_tick, "due_tick": job.due_tick, "episode": 0}
         fields |= {"frame_publish_ns": now_ns, "write_ns": now_ns}
         if self._payload:
             fields |= {"payload": self._payload}
         if self.is_by_keyword:
-            slots.write(0, self.entry.new(entry_seq=slots.newest(0) + 1, actions=_ACTION, **fields))
+            slots.write(worker, self.entry.new(entry_seq=slots.newest(worker) + 1, actions=_ACTION, **fields))
         else:
-            slots.write(0, tuple(fields.get(name, 0) for name in self.entry.fields[1:]), _ACTION)
+            slots.write(worker, tuple(fields.get(name, 0) for name in self.entry.fields[1:]), _ACTION)
 
     def _make_loop(self) -> Any:
         clock, tickloop = importlib.import_module("rtcore.clock"), _module("rtcore.loop.tickloop", "rtcore.tickloop")
@@ -252,11 +265,11 @@ class Bench:
         schedules = _module("rtcore.scheduling.schedule", "rtcore.schedule")
         dispatch = _module("rtcore.scheduling.dispatch", "rtcore.dispatch")
         shared, rate_hz = self.shared, Fraction(100)
-        self._answered, self._clock = 0, clock.ManualClock()
-        schedule = schedules.Schedule(schedules.ScheduleParams("max-time", rate_hz, 1, _PERIOD_NS, adapt=False), 1)
-        workers = _called(
-            workers_module.SharedWorkers, shared, 1, {"phase_seq": 1, "chunk": 1, "spinning": True}, wake=[lambda: None]
-        )
+        self._clock, count = clock.ManualClock(), self._workers
+        params = schedules.ScheduleParams("max-time", rate_hz, count, count * _PERIOD_NS, adapt=False)
+        schedule = schedules.Schedule(params, count)
+        named, wake = {"phase_seq": 1, "chunk": 1, "spinning": True}, [lambda: None] * count
+        workers = _called(workers_module.SharedWorkers, shared, count, named, wake=wake)
         books = counting.Books(shared.env_counters, shared.env_status, shared.env_histograms, shared.log.append)
         recorder = _called(counting.StatsRecorder, books, schedule, {"period_ns": _PERIOD_NS, "phase_seq": 1})
         return tickloop.TickLoop(

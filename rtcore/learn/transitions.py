@@ -169,8 +169,8 @@ class TransitionBuilder:
         self._forget_episode()
 
     def _goes_on(self, header: FrameHeader) -> bool:
-        """Whether this tick's action is a later one of the open decision's chunk."""
-        if self._open is None or self.chunks:
+        """Whether this tick's action is a later one of the open decision's chunk, or the same once more."""
+        if self._open is None or (self.chunks and header.chunk_index != self._open.header.chunk_index):
             return False
         first = self._open.header
         return (header.worker, header.obs_tick, header.due_tick) == (first.worker, first.obs_tick, first.due_tick)

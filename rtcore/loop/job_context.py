@@ -20,6 +20,9 @@ from rtcore.spaces.payload import CONTEXT_WORDS, WORD_AT
 
 _WORDS = struct.Struct(f"<{len(CONTEXT_WORDS)}q")
 _EPISODE, _STATE_TICK = WORD_AT["episode"], WORD_AT["state_tick"]
+# Looked up once: each job asks for these.
+_UNKNOWN, _FACT, _HELD = Known.UNKNOWN, Known.FACT, Known.HELD
+_MASK_BYTE = [bytes((known,)) for known in Known]
 
 #: How long what was applied is kept for a head, in ticks.
 _PAST_TICKS = 1024
@@ -62,21 +65,23 @@ class JobContexts:
         self._action_bytes, self._num_committed = action.nbytes, needs.committed_ticks
         #: Whether jobs carry a context.
         self.tells = bool(needs.context(action))
-        #: Bytes of the actions in a context, and of the mask behind them.
-        self._mask_at, mask_bytes = aligned(needs.committed_ticks * action.nbytes), aligned(needs.committed_ticks)
         extras, state, features = needs.extras.nbytes, needs.state.nbytes, needs.features.nbytes
         self._state_in_payload = slice(extras, extras + state)
         self._features_in_payload = slice(extras + state, extras + state + features)
-        in_context = _WORDS.size + self._mask_at + mask_bytes
+        committed, mask = aligned(needs.committed_ticks * action.nbytes), aligned(needs.committed_ticks)
+        #: Makes a context: words, `committed`, its mask, state, features. What is shorter is filled up with 0.
+        self._pack = struct.Struct(f"{_WORDS.format}{committed}s{mask}s{state}s{features}s").pack
+        in_context = _WORDS.size + committed + mask
         self._state_in_context = slice(in_context, in_context + state)
         self._has_state, self._has_features, self._extras_bytes = bool(state), bool(features), extras
         self._nothing_kept = bytes(extras + state)
-        self._nothing_known = bytes(self._mask_at + mask_bytes)
-        self._first_state, self._no_features = needs.first_state or bytes(state), bytes(features)
+        self._first_state = needs.first_state or bytes(state)
         #: Whether an answer hands something on to the jobs after it.
         self.hands_on = self._has_state or self._has_features
         #: What the newest features were made from.
         self._source = self._no_source = _Source(-1, self._first_state, -1)
+        #: Whether a tick has to be told: `note_applied`, `kept` and `origin`.
+        self.follows_ticks = head >= 0 or bool(extras + state) or on_missing == "repeat"
         #: Of the head's last two jobs, by frame: its next one may be booked before its action is applied.
         self._head_uses: dict[int, _Source] = {}
         # Since the episode's first frame, at most so many ticks, one after the other: for a head.
@@ -88,9 +93,9 @@ class JobContexts:
         """Nothing of the last one is carried on."""
         # What was applied last, and what a tick without an action repeats where `on_missing` is "repeat".
         self._applied = self._idle
-        self._present, self._present_mask = self._idle, Known.UNKNOWN
+        self._decision = Decision(TickKind.RESET)
         self._state, self._state_tick = self._first_state, -1
-        self._features, self.features_tick = self._no_features, -1
+        self._features, self.features_tick = b"", -1
         self._is_first = 1
 
     def take(self, job: Job, answer: Answer, episode: int) -> None:
@@ -118,46 +123,48 @@ class JobContexts:
             decision: What acts at this tick; it is not applied yet.
             dispatcher: Says what is known of the coming ticks.
         """
-        if self._num_committed:
-            self._note_present(decision)
-        return [Job._make((*job[:-1], self._context(job, dispatcher))) for job in jobs]
+        self._decision = decision
+        return [tuple.__new__(Job, (*job[:-1], self._context(job, dispatcher))) for job in jobs]
 
-    def _note_present(self, decision: Decision) -> None:
-        if decision.offer is not None:
-            begin = decision.chunk_index * self._action_bytes
-            self._present = decision.offer.answer.actions[begin : begin + self._action_bytes]
-            self._present_mask = Known.FACT
-        elif decision.kind is TickKind.RESET or (decision.kind is TickKind.LEAD_IN and self._holds):
-            self._present, self._present_mask = self._idle, Known.HELD
-        else:
-            self._present, self._present_mask = foreseen(self._on_missing, self._idle, self._applied, Known.FACT)
+    def _present(self) -> tuple[bytes, Known]:
+        """What acts at this tick."""
+        kind, offer, chunk_index = self._decision[:3]
+        if offer is not None:
+            begin = chunk_index * self._action_bytes
+            return offer.answer.actions[begin : begin + self._action_bytes], Known.FACT
+        if kind is TickKind.RESET or (kind is TickKind.LEAD_IN and self._holds):
+            return self._idle, Known.HELD
+        return foreseen(self._on_missing, self._idle, self._applied, Known.FACT)
 
     def _context(self, job: Job, dispatcher: Dispatcher) -> bytes:
         worker, tick, due_tick = job.worker, job.obs_tick, job.due_tick
-        words = _WORDS.pack(
+        committed = mask = features = b""
+        is_first = self._is_first
+        if worker == self._head:
+            self._head_uses[tick] = self._source
+            if len(self._head_uses) > 2:
+                del self._head_uses[next(iter(self._head_uses))]
+            committed, mask = self._since_features(tick)
+            features = self._features
+        else:
+            self._is_first = 0
+            if self._num_committed and due_tick > tick + 1:
+                committed, mask = self._committed_to(dispatcher.committed(job, tick), tick + 1)
+        # Features are a head's; a trunk's context has room for them all the same, as all contexts are of one size.
+        return self._pack(
             worker,
             self._seed,
             tick,
             dispatcher.episode,
-            self._is_first,
+            is_first,
             due_tick - tick,
             self._state_tick,
             self.features_tick,
+            committed,
+            mask,
+            self._state,
+            features,
         )
-        known: bytes | bytearray = self._nothing_known
-        if worker == self._head:
-            self._head_uses[job.obs_tick] = self._source
-            if len(self._head_uses) > 2:
-                del self._head_uses[next(iter(self._head_uses))]
-            known = self._since_features(tick)
-        else:
-            self._is_first = 0
-            if self._num_committed and due_tick > tick + 1:
-                known = self._committed_to(dispatcher.committed(job, tick), tick + 1)
-        if not self.hands_on:
-            return words + known
-        # Features are a head's; whose context has room for them all the same, as all contexts are of one size.
-        return b"".join((words, known, self._state, self._features if worker == self._head else self._no_features))
 
     def note_applied(self, tick: int, action: bytes, kind: TickKind, *, stands: bool) -> None:
         """What was applied at a tick. `stands`: the world stood still."""
@@ -217,49 +224,47 @@ class JobContexts:
         self._past += bytes(skipped * self._action_bytes)
         self._past_mask += bytes((Known.HELD,)) * skipped
 
-    def _since_features(self, tick: int) -> bytes:
+    def _since_features(self, tick: int) -> tuple[bytes, bytes]:
         """`committed` of a head, and its mask: what was applied from the features' frame up to this tick."""
         size, end = self._action_bytes, self._num_committed
         self._pass_skipped(tick)
         since = self.features_tick + 1 - self._past_from
         if since < 0 or not end:  # longer ago than is kept
-            return self._nothing_known
-        past = (self._past[since * size :] + self._present)[: end * size]
-        past_mask = (self._past_mask[since:] + bytes((self._present_mask,)))[:end]
-        return bytes(
-            past.ljust(self._mask_at, b"\0") + past_mask.ljust(len(self._nothing_known) - self._mask_at, b"\0")
-        )
+            return b"", b""
+        past, past_mask = self._past[since * size :], self._past_mask[since:]
+        action, known = self._present()
+        past += action.ljust(size, b"\0")
+        past_mask.append(known)
+        return bytes(past[: end * size]), bytes(past_mask[:end])
 
-    def _committed_to(self, pieces: Sequence[Committed], first_tick: int) -> bytearray:
-        """`committed` and its mask; what is not known is 0 in both."""
-        found, size, end, mask_at = (
-            bytearray(self._nothing_known),
-            self._action_bytes,
-            self._num_committed,
-            self._mask_at,
-        )
-        repeated, repeated_mask = self._present, self._present_mask
-        if repeated_mask is Known.HELD:
-            repeated_mask = Known.FACT
-        for piece_tick, num_ticks, known, answer, chunk_index in pieces:
-            at = piece_tick - first_tick
-            until = min(at + num_ticks, end)
-            if at >= end:
-                break
+    def _committed_to(self, pieces: Sequence[Committed], next_tick: int) -> tuple[bytes, bytes]:
+        """`committed` and its mask, up to the last tick of which something is known; what is not known is 0 in both."""
+        actions = mask = b""
+        size, room = self._action_bytes, self._num_committed
+        for first_tick, num_ticks, how, answer, chunk_index in pieces:
+            known = how
             if answer is not None:
                 begin = chunk_index * size
-                value = answer.actions[begin : begin + (until - at) * size]
-                repeated, repeated_mask, mask = value[-size:], known, known
-            elif known is Known.UNKNOWN:
-                repeated_mask = known
-                continue
-            elif known is Known.HELD and self._holds:
-                value, mask = self._idle * (until - at), known
+                value = answer.actions[begin : begin + num_ticks * size]
+            elif how is _HELD and self._holds:
+                value = self._idle * num_ticks
             else:
-                one, mask = foreseen(self._on_missing, self._idle, repeated, repeated_mask)
-                if mask is Known.UNKNOWN:
+                one, known = self._stands_in(actions, mask, first_tick - next_tick)
+                if known is _UNKNOWN:
                     continue
-                value = one * (until - at)
-            found[mask_at + at : mask_at + until] = bytes((mask,)) * (until - at)
-            found[at * size : until * size] = value
-        return found
+                value = one * num_ticks
+            if len(mask) < first_tick - next_tick:
+                mask = mask.ljust(first_tick - next_tick, b"\0")
+                actions = actions.ljust(len(mask) * size, b"\0")
+            actions += value
+            mask += _MASK_BYTE[known] * num_ticks
+        if len(mask) > room:
+            return actions[: room * size], mask[:room]
+        return actions, mask
+
+    def _stands_in(self, actions: bytes, mask: bytes, index: int) -> tuple[bytes, Known]:
+        """What acts at entry `index` if no action is there, by what is known of the ticks before."""
+        if index > len(mask):
+            return foreseen(self._on_missing, self._idle, b"", _UNKNOWN)
+        last, known = (actions[-self._action_bytes :], Known(mask[-1])) if mask else self._present()
+        return foreseen(self._on_missing, self._idle, last, _FACT if known is _HELD else known)

@@ -190,7 +190,7 @@ class TickLoop:
 
         action = self._advance_world(now)
         now.header = self._header(now, clock.now_ns())
-        if contexts is None:
+        if contexts is None or not contexts.follows_ticks:
             self.workers.publish(now.result.frame, now.header, action)
         else:
             self._publish_with(contexts, now, action)

@@ -127,7 +127,7 @@ class Rehearsal:
         )
         if usual_ns <= period_ns:
             return f"The head fits a tick: {times}."
-        return f"The head does not fit a tick: {times}; where it is late, the trunk's action acts."
+        return f"The head does not fit a tick: {times}; where it is late, its last action goes on."
 
     def _grow(self, tau: Tau, num_workers: int) -> Plan:
         run, growth, begun_ns = self._run, Growth(), self._clock.now_ns()

@@ -313,7 +313,14 @@ class _Story:
 
     def _last_tick(self, job: InferenceRow) -> int:
         """That its chunk has an action for."""
-        return (job.frame_tick if self.from_frame else job.due_tick - 1) + self.chunk
+        return (self._first_step_after(job.frame_tick) if self.from_frame else job.due_tick) + self.chunk - 1
+
+    def _first_step_after(self, tick: int) -> int:
+        """The tick of the first step after a frame: while the world is held on it, none is made."""
+        later = self.run.ticks[bisect_right(self.numbers, tick) :]
+        if not later or later[0].kind is not TickKind.LEAD_IN or later[0].source != "held":
+            return tick + 1
+        return next((row.tick for row in later if row.kind is not TickKind.LEAD_IN), later[-1].tick + 1)
 
     def _chunk_index(self, row: TickRow) -> int:
         """Files of before have no such column, and chunks that begin at the due tick."""
@@ -408,11 +415,14 @@ class _Story:
             if row.features_tick >= 0:
                 text += f", with worker {row.features_worker}'s features of the frame of tick {row.features_tick}, "
                 text += f"{counted(row.tick - row.features_tick, 'tick')} old"
+                before = self._row_before(row.tick)
+                if before is not None and (before.worker, before.obs_tick) == (row.worker, row.obs_tick):
+                    text += ": once more, as its next answer was not there"
             elif self.run.head >= 0:
                 text += ": a base action, as the head's was not there"
             if row.state_tick >= 0:
                 text += f", with a carried state that had seen the frames up to tick {row.state_tick}"
-            if self.chunk > 1 and row.tick > row.due_tick:
+            if self.chunk > 1 and row.tick > row.due_tick and row.worker != self.run.head:
                 text += f" (number {self._chunk_index(row) + 1} of its {self.chunk} actions)"
             return Fact("applied", f"{text}.")
         if row.source == "held":

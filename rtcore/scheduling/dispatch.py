@@ -5,12 +5,13 @@ booked ends in exactly one counted `Outcome`; every tick is of exactly one `Tick
 
 A head (the fast part of a policy of two speeds) answers for one tick at a time. Where its answer is there, it has the
 newest observation; where it is not, the action of the other workers acts that would have acted without a head. So those
-are compared among themselves, and end when their own ticks are over.
+are compared among themselves, and end when their own ticks are over. After an answer of the head that came late its
+action goes on while the next one is computed, unless another worker's has a newer observation: a head that takes longer
+than a tick acts on a newer one than they do.
 """
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from enum import IntEnum
@@ -107,6 +108,8 @@ class Known(IntEnum):
 class Committed(NamedTuple):
     """What is known, when a job is booked, of the actions of `num_ticks` consecutive ticks: they share an answer.
 
+    Of ticks at which nothing is known there is none.
+
     `answer` holds the actions, from `chunk_index` on one a tick. Without an answer `FACT` says that `on_missing` acts:
     no action is due, and nothing under way can come late. `HELD`: the world stands still, or with `on_reset` "run"
     `on_missing` acts.
@@ -191,6 +194,8 @@ class Dispatcher:
         self._active: Offer | None = None
         self._has_acted = False
         self._of_head: Offer | None = None
+        #: What the head did last, if that came late.
+        self._late_head: Offer | None = None
         #: Frame's tick and `taken_seq` of the newest answer that has features, and of what the head's job was given.
         self._newest_features = self._given_features = _NO_FEATURES
         #: Ended but for one question: will the head use their features? With the outcome if it does not.
@@ -332,7 +337,7 @@ class Dispatcher:
         self._pending.clear()
         if self._of_head is not None:
             self._end(self._of_head, outcome, tick)
-        self._of_head = None
+        self._of_head = self._late_head = None
         self._used_features.clear()
 
     # -- what to do ----------------------------------------------------------------------------------------
@@ -340,8 +345,8 @@ class Dispatcher:
     def decide(self, tick: int) -> Decision:
         """The action for `tick`. Call once for every tick that runs, in order."""
         was_due = self._pop_due(tick)
-        base = self._choose(tick)
-        chosen = base if self._of_head is None else self._prefer_head(base, tick)
+        base, of_head = self._choose(tick), self._of_head
+        chosen = base if self._head < 0 else self._prefer_head(base, tick)
         if chosen is None:
             if self._lead_in_until is None or tick < self._lead_in_until:
                 return Decision(TickKind.LEAD_IN)
@@ -352,7 +357,8 @@ class Dispatcher:
             self._first_step_tick = tick
         self._lead_in_until = -1
         if chosen is not base:
-            return Decision(TickKind.ACTED, chosen, 0, True, self._outcome)
+            outcome = Outcome.ON_TIME if tick == chosen.due_tick else Outcome.LATE
+            return Decision(TickKind.ACTED, chosen, 0, chosen is of_head, outcome)
         first_use = not self._has_acted
         if first_use:
             self._has_acted = True
@@ -398,64 +404,67 @@ class Dispatcher:
             tick: At which it is booked, after `decide` for this tick.
 
         Returns:
-            The ticks `tick + 1` to `job.due_tick - 1`, in order and without a gap: [] with a delay of one tick. One
-            small tuple for each piece of them, no copy of an action.
+            Of the ticks `tick + 1` to `job.due_tick - 1` those of which something is known, in order: one small tuple
+            for each piece of them, no copy of an action.
         """
-        t, end, chunk = tick + 1, job.due_tick, self._chunk_ticks
-        if t >= end:
-            return []
-        if self._head >= 0:
-            return [Committed(t, end - t, Known.UNKNOWN)]
+        t, end = tick + 1, job.due_tick
         pieces: list[Committed] = []
+        if t >= end or self._head >= 0:
+            return pieces
         best, earlier = self._active, self._earlier
-        best_newness = (self._newest_obs_tick, -1) if best is None else _newness(best)
-        waiting = [offer for offer in self._pending if offer.due_tick < end]
-        waiting.sort(key=_due_tick, reverse=True)
-        rivals = self._rivals(job)
-        newest_rival: tuple[float, float] = (-1, -1)
+        # Before the episode's first action: any answer to a frame of it is newer.
+        newness = (max(self._newest_obs_tick, self._episode_tick), -1) if best is None else _newness(best)
         lead_in_until = end if self._lead_in_until is None else self._lead_in_until
-        while t < end:
-            until = end
-            while waiting and waiting[-1].due_tick <= t:
-                offer = waiting.pop()
-                if (newness := _newness(offer)) > best_newness:
-                    earlier = [*earlier, best] if best is not None else earlier
-                    best, best_newness, lead_in_until = offer, newness, -1
-            if waiting:
-                until = waiting[-1].due_tick
-            while rivals and rivals[-1][0] <= t:
-                newest_rival = max(newest_rival, rivals.pop()[1])
-            may_be_replaced = newest_rival > best_newness
-            if rivals and not may_be_replaced and rivals[-1][0] < until:
-                until = rivals[-1][0]
-            if best is not None and t < best.first_tick + chunk:
-                until = min(until, best.first_tick + chunk)
-                known = Known.PLAN if may_be_replaced else Known.FACT
-                answer = self._blended(best, earlier, t, until) if earlier else best.answer
-                pieces.append(Committed(t, until - t, known, answer, t - best.first_tick))
-            elif may_be_replaced:
-                pieces.append(Committed(t, until - t, Known.UNKNOWN))
-            elif t < lead_in_until:
-                until = min(until, lead_in_until)
-                pieces.append(Committed(t, until - t, Known.HELD))
+        waiting = self._pending if len(self._pending) < 2 else sorted(self._pending, key=_due_tick)
+        for offer in (*waiting, None):  # what acts until this one does, or until the end
+            if offer is None or offer.due_tick >= end:
+                until, newer = end, newness
             else:
-                pieces.append(Committed(t, until - t, Known.FACT))
-            t = until
+                until, newer = offer.due_tick, (offer.answer.obs_tick, offer.due_tick)
+                if newer <= newness:
+                    continue
+            if t < until:
+                replaced_at = self._replaced_at(job, newness, until)
+                if best is not None and t < (covered_until := best.first_tick + self._chunk_ticks):
+                    covered_until = until if until < covered_until else covered_until
+                    answer = best.answer if not earlier else self._blended(best, earlier, t, covered_until)
+                    if t < replaced_at:
+                        first, t = t, covered_until if covered_until < replaced_at else replaced_at
+                        pieces.append(_committed(Committed, (first, t - first, _FACT, answer, first - best.first_tick)))
+                    if t < covered_until:
+                        piece = (t, covered_until - t, _PLAN, answer, t - best.first_tick)
+                        pieces.append(_committed(Committed, piece))
+                        t = covered_until
+                if t < replaced_at and t < lead_in_until:
+                    first, t = t, lead_in_until if lead_in_until < replaced_at else replaced_at
+                    pieces.append(_committed(Committed, (first, t - first, _HELD, None, 0)))
+                if t < replaced_at:
+                    pieces.append(_committed(Committed, (t, replaced_at - t, _FACT, None, 0)))
+                t = until
+            if offer is None or t == end:
+                break
+            if best is not None and self._blend is not None:
+                earlier = [*earlier, best]
+            best, newness, lead_in_until = offer, newer, -1
         return pieces
 
-    def _rivals(self, job: Job) -> list[tuple[int, tuple[float, float]]]:
-        """Whose answers may act before the job's own: from which tick on, and how new they are; the first one last."""
-        rivals: list[tuple[int, tuple[float, float]]] = []
-        worker, end, first = job.worker, job.due_tick, self._episode_tick
+    def _replaced_at(self, job: Job, newness: tuple[int, int], end: int) -> int:
+        """From which tick on, before `end`, an answer under way may act in place of one that is that new; else `end`.
+
+        Args:
+            job: That is booked now. All jobs of a run wait for their due tick, or none does.
+            newness: Of what acts (`_newness`).
+            end: Its due tick, or one before that.
+        """
+        if (
+            not job.hold
+        ):  # the others act as soon as they are there, and may have used a newer frame than the booked one
+            return -1 if self._jobs.keys() - {job.worker} else end
         for other in self._jobs.values():
-            if other.worker == worker:
-                continue
-            if not other.hold:  # it acts as soon as it is there, and may have used a newer frame than the booked one
-                rivals.append((-1, _NEWEST))
-            elif first <= other.obs_tick and other.due_tick < end:
-                rivals.append((other.due_tick, (other.obs_tick, other.due_tick)))
-        rivals.sort(reverse=True)
-        return rivals
+            due_tick = other.due_tick
+            if due_tick < end and (other.obs_tick, due_tick) > newness:
+                end = due_tick
+        return end
 
     def _pop_due(self, tick: int) -> bool:
         was_due = False
@@ -505,21 +514,32 @@ class Dispatcher:
             self._end_unapplied(active, Outcome.SUPERSEDED, tick, keep=keep)
 
     def _prefer_head(self, base: Offer | None, tick: int) -> Offer | None:
-        """The head's answer, unless it came so late that the other one has a newer frame; or the other one."""
-        head, self._of_head = self._of_head, None
+        """The head's answer, or what is held of it; or the other one, if that has a newer frame."""
+        head = self._of_head
         if head is None or head.due_tick > tick:
-            self._of_head = head
-            return base
+            return self._held_head(base)
+        self._of_head = self._late_head = None
         if self._on_late == "drop" and tick > head.due_tick:
             self._end(head, Outcome.DROPPED_LATE, tick)
             return base
         if base is not None and base.answer.obs_tick > head.answer.obs_tick:
             self._end(head, Outcome.SUPERSEDED, tick)
             return base
-        self._outcome = Outcome.ON_TIME if tick == head.due_tick else Outcome.LATE
-        self._end(head, self._outcome, tick)
+        if tick == head.due_tick:
+            self._end(head, Outcome.ON_TIME, tick)
+        else:
+            self._end(head, Outcome.LATE, tick)
+            self._late_head = head
         self._use_features(head.features_seq, tick)
         return head
+
+    def _held_head(self, base: Offer | None) -> Offer | None:
+        """The head's last action once more, if that came late and the next one is under way: it is slow, not gone."""
+        held, is_at_it = self._late_head, self._head in self._jobs
+        if held is None or not is_at_it or (base is not None and base.answer.obs_tick > held.answer.obs_tick):
+            self._late_head = None  # nor at the next ticks
+            return base
+        return held
 
     def _use_features(self, seq: int, tick: int) -> None:
         """The head acted on the features of that answer."""
@@ -610,8 +630,9 @@ class Dispatcher:
 
 
 _NO_FEATURES = -1, -1
-#: Of an answer to come whose frame is not known yet.
-_NEWEST = (math.inf, math.inf)
+# Each job that is booked asks for these: to look them up in their class takes as long as all else of a short piece.
+_FACT, _PLAN, _HELD = Known.FACT, Known.PLAN, Known.HELD
+_committed = tuple.__new__
 
 
 def _due_tick(offer: Offer) -> int:

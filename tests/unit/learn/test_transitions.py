@@ -394,3 +394,18 @@ def test_each_action_of_a_chunk_is_a_transition_with_its_position_and_the_frame_
     assert batch.delay_ticks.tolist() == [2, 3, 4, 2, 3, 4, 2]
     assert (batch.num_ticks == 1).all()
     assert batch.action[:, 0] == pytest.approx(batch.tick / 1000)
+
+
+@pytest.mark.parametrize("chunks", [False, True])
+def test_a_slow_heads_action_that_goes_on_for_another_tick_is_one_decision_of_two_ticks(chunks):
+    builder = TransitionBuilder(0.5, chunks=chunks)
+    got = []
+    for tick in range(9):
+        header = header_at(tick, kind=episode_kinds(tick))
+        if header.kind == TickKind.ACTED:
+            seen = tick - 2 - (tick % 2 == 0)  # of ticks 3 and 4, 5 and 6, ...
+            header = header._replace(obs_tick=seen, due_tick=seen + 1, chunk_index=0, features_tick=0)
+        got += builder.feed(header, bytes(8))
+    assert [(each.tick, each.num_ticks, each.reward) for each in got] == [
+        (tick, 2, pytest.approx(header_at(tick).reward + 0.5 * header_at(tick + 1).reward)) for tick in (3, 5)
+    ]

@@ -49,6 +49,15 @@ def test_a_later_action_of_a_chunk_is_told_from_its_first() -> None:
     assert "number" not in text_of(run, 13)
 
 
+def test_a_chunk_from_the_held_frame_covers_the_ticks_from_the_first_step_on() -> None:
+    job, next_one = inference(0), inference(5)
+    rows = {number: tick(number, job=job, chunk_index=number - 3) for number in range(3, 8)}
+    rows |= {number: tick(number, job=next_one, chunk_index=number - 6) for number in range(8, 11)}
+    run = run_of(rows, {0: job, **dict.fromkeys(range(1, 37)), 5: next_one}, chunk=6, chunk_from="frame")
+    says(text_of(run, 7), "booked at tick 0 for ticks 3 to 8 from the frame of tick 0", "number 5 of its 6 actions")
+    says(text_of(run, 9), "booked at tick 5 for ticks 8 to 11 from the frame of tick 5", "number 4 of its 6 actions")
+
+
 def test_lead_in_says_when_the_first_action_could_be_due() -> None:
     says(text_of(run_of({}, {}), 2), "the reset at tick 0", "booked at tick 0 (worker 0) for tick 3", "ended at tick 3")
 
@@ -201,6 +210,19 @@ def test_a_base_action_says_that_the_head_was_not_there_and_why() -> None:
     dead = unanswered(inference(18, HEAD), Outcome.DROPPED_DEAD_WORKER, at=19)._replace(due_tick=19)
     run = replace(run, jobs=[dead if job is busy else job for job in run.jobs])
     says(text_of(run, 20), "head: not booked at tick 19: it had died at work on tick 18, and was not back.")
+
+
+def test_an_action_of_a_slow_head_that_goes_on_says_so() -> None:
+    slow = inference(19, HEAD, took_ms=14, outcome=Outcome.LATE, at=21)._replace(due_tick=20)
+    run = with_head(slow, base=20)
+    held = tick(20, job=inference(18, HEAD, at=19)._replace(due_tick=19), features_tick=15, features_worker=0)
+    run = replace(run, ticks=[held if row.tick == 20 else row for row in run.ticks])
+    says(
+        text_of(run, 20),
+        "too late: 4.6 ms after tick 20 began",
+        "action 1 of the head, from the frame of tick 18, 2 ticks old, with worker 0's features of the frame of "
+        "tick 15, 5 ticks old: once more, as its next answer was not there.",
+    )
 
 
 def test_a_late_answer_whose_episode_is_over_says_so() -> None:

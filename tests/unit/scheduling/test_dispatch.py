@@ -403,18 +403,17 @@ UNKNOWN, FACT, PLAN, HELD = Known.UNKNOWN, Known.FACT, Known.PLAN, Known.HELD
 def known(desk, tick):
     """Per tick between the booking at `tick` and its due tick: (what is known, frame of the action, its index)."""
     job = Job(1000 + tick, tick, tick + desk.delay, desk.hold)
-    pieces = desk.dispatcher.committed(job, tick)
-    assert [piece.first_tick for piece in pieces] == [
-        tick + 1 + sum(piece.num_ticks for piece in pieces[:place]) for place in range(len(pieces))
-    ], "in order and without a gap"
-    assert all(piece.num_ticks > 0 for piece in pieces)
-    ticks = [
-        (piece.known, piece.answer and piece.answer.obs_tick, piece.chunk_index + offset if piece.answer else None)
-        for piece in pieces
-        for offset in range(piece.num_ticks)
-    ]
-    assert len(ticks) == job.due_tick - tick - 1
-    return ticks
+    told = dict.fromkeys(range(tick + 1, job.due_tick), (UNKNOWN, None, None))
+    next_tick = tick + 1
+    for piece in desk.dispatcher.committed(job, tick):
+        assert next_tick <= piece.first_tick, "in order"
+        assert piece.num_ticks > 0
+        next_tick = piece.first_tick + piece.num_ticks
+        for index, at in enumerate(range(piece.first_tick, next_tick), piece.chunk_index):
+            of = piece.answer
+            told[at] = (piece.known, None, None) if of is None else (piece.known, of.obs_tick, index)
+    assert next_tick <= job.due_tick
+    return list(told.values())
 
 
 def test_answers_that_wait_for_their_tick_are_facts_and_those_still_computed_unknown():
@@ -603,6 +602,15 @@ def test_a_trunks_chunk_goes_on_under_the_head():
     assert desk.outcome(0) is Outcome.ON_TIME
 
 
+def test_a_head_that_was_late_does_not_make_the_rest_of_a_trunks_chunk_late():
+    desk = TwoSpeedDesk(chunk=5).book(0).answer(0, at=3)
+    desk.decide(3)
+    desk.ask_head(3)
+    desk.decide(4)
+    desk.head_answers(3, at=5)
+    assert [desk.dispatcher.decide(tick).outcome for tick in (5, 6)] == [Outcome.LATE, Outcome.ON_TIME]
+
+
 def test_an_action_whose_features_nobody_used_ends_as_superseded_once_newer_ones_are_in_use():
     desk = TwoSpeedDesk().book(0, 1).ask_head(2).head_answers(2, at=3).answer(0, at=3).answer(1, at=3)
     desk.decide(3)
@@ -666,6 +674,72 @@ def test_a_head_that_is_very_late_gives_way_to_a_newer_frame():
     desk.head_answers(2, at=7)
     assert desk.decide(7) == (ACTED, 4, 0)
     assert Outcome.SUPERSEDED in [row.outcome for row in desk.dispatcher.ended if row.worker == HEAD]
+
+
+class SlowHeadDesk(TwoSpeedDesk):
+    """A trunk worker for every tick, and a head that takes two: it is asked at ticks 3, 5, 7, ..."""
+
+    def play(self, ticks):
+        """Observation tick of the action at each of them."""
+        applied = []
+        for tick in ticks:
+            if tick >= 3:
+                self.answer(tick - 3, at=tick)
+            if tick >= 5 and tick % 2:
+                self.head_answers(tick - 2, at=tick)
+            decision = self.dispatcher.decide(tick)
+            applied.append(decision.offer.answer.obs_tick if decision.offer is not None else None)
+            self.book(tick)
+            if tick >= 3 and tick % 2:
+                self.ask_head(tick)
+        return applied
+
+
+def test_while_a_slow_head_computes_its_last_action_goes_on_over_base_actions_that_saw_no_newer_frame():
+    desk = SlowHeadDesk()
+    assert desk.play(range(12)) == [None, None, None, 0, 1, 3, 3, 5, 5, 7, 7, 9]
+    decision = desk.dispatcher.decide(12)
+    assert (decision.kind, decision.offer.job.worker, decision.first_use) == (ACTED, HEAD, False)
+    assert decision.outcome is Outcome.LATE
+    desk.dispatcher.finish(13)
+    ended = [row for row in desk.dispatcher.ended if row.worker != HEAD]
+    assert len({row.booked_tick for row in ended}) == len(ended) == 12
+    passed_over = {row.outcome for row in ended if 2 <= row.booked_tick <= 7}
+    assert passed_over == {Outcome.FEATURES_USED, Outcome.SUPERSEDED}
+
+
+def test_an_action_of_a_slow_head_gives_way_to_a_base_action_with_a_newer_frame():
+    desk = SlowHeadDesk()
+    desk.play(range(6))
+    applied = []
+    for tick in range(6, 9):
+        desk.answer(tick - 3, at=tick)
+        applied.append(desk.decide(tick)[1])
+        desk.book(tick)
+    assert applied == [3, 4, 5]
+
+
+@pytest.mark.parametrize("how", ["dies", "abstains", "is not asked again"])
+def test_an_action_of_a_slow_head_does_not_go_on_once_nothing_of_the_head_is_under_way(how):
+    desk = SlowHeadDesk()
+    desk.play(range(6))
+    desk.answer(3, at=6)
+    if how == "abstains":
+        desk.head_answers(5, at=6, abstained=1)
+    else:
+        desk.dispatcher.lose(desk.of_head[5], 6)
+    assert desk.dispatcher.decide(6).offer.job.worker != HEAD
+    desk.book(6)
+    if how != "is not asked again":
+        desk.ask_head(6)
+    assert desk.kinds([7]) == [MISSED]
+
+
+def test_a_slow_heads_action_does_not_go_on_in_the_next_episode():
+    desk = SlowHeadDesk()
+    desk.play(range(6))
+    desk.dispatcher.new_episode(6)
+    assert desk.decide(7)[0] is LEAD_IN
 
 
 @pytest.mark.parametrize(("on_late", "kind", "outcome"), [("apply", ACTED, 1), ("drop", IDLE, 5)])

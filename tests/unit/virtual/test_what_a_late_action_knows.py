@@ -51,3 +51,8 @@ def test_a_head_that_is_away_costs_the_balance_and_one_of_many_workers_with_a_se
     """While the head is away only late actions act; a second stage loses one worker's share."""
     assert two_speed_score(True, 8, 8, 6, disturbance="one away") < 400
     assert two_speed_score(False, 8, 8, 3, disturbance="one away") >= 490
+
+
+@pytest.mark.parametrize("workers", [4, 8])
+def test_a_head_that_takes_longer_than_a_tick_balances_whatever_the_workers_beside_it_would_do(workers):
+    assert two_speed_score(True, 8, workers, 3, disturbance="slow act") >= 490
