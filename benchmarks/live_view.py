@@ -31,7 +31,7 @@ from rtcore.report.live import LiveView
 from rtcore.report.terminal import Terminal
 from rtcore.results.summary import RunHeader
 from rtcore.spaces import ObservationSpec
-from rtcore.watch.attached import WorldImage
+from rtcore.spaces.image import WorldImage
 
 _WINDOWS = ("no view", "view", "view with the world", "view again", "no view again")
 _LOOK_S = 0.25

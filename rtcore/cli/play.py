@@ -29,8 +29,8 @@ from rtcore.results.summary import RunHeader, RunStats
 from rtcore.runtime.runtime import Runtime
 from rtcore.scheduling.planner import Plan
 from rtcore.spaces import ObservationSpec
+from rtcore.spaces.image import WorldImage
 from rtcore.virtual.simulate import Simulation
-from rtcore.watch.attached import WorldImage
 
 _log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from rtcore.files.whole import whole_file
 from rtcore.report.colours import RUN_COLOURS
-from rtcore.report.halfblocks import Image, Line
+from rtcore.report.halfblocks import Line
 from rtcore.report.lanes import ASCII, UNICODE, Glyphs
 from rtcore.report.live import LiveView, Sight, draw_image, plain_line, print_lines, progress_bar
 from rtcore.report.wording import counted, number, points, policy_notes, share
@@ -23,6 +23,7 @@ from rtcore.results.folder import read_table
 from rtcore.results.out_folder import RANDOM
 from rtcore.results.run_record import RunRecord
 from rtcore.results.summary import RunHeader, RunStats
+from rtcore.spaces.image import Image
 
 # -- numbers ----------------------------------------------------------------------------------------------
 

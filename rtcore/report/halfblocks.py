@@ -9,10 +9,10 @@ from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
+
+from rtcore.spaces.image import Image
 
 Line: TypeAlias = list[tuple[str, str]]  #: (text, style) from left to right
-Image: TypeAlias = npt.NDArray[np.uint8]  #: (height, width, 1 or 3)
 
 _UPPER_HALF = "▀"
 _SHADES = " ░▒▓█"

@@ -21,7 +21,7 @@ from rich.style import Style
 
 from rtcore.clock import NS_PER_MS, NS_PER_S, NS_PER_US, Clock, MonotonicClock
 from rtcore.report.colours import KIND_COLOURS
-from rtcore.report.halfblocks import Image, Line, half_blocks
+from rtcore.report.halfblocks import Line, half_blocks
 from rtcore.report.lanes import (
     ASCII,
     BAR_STYLE,
@@ -40,6 +40,7 @@ from rtcore.results.axis import TickAxis
 from rtcore.results.run_record import RunRecord
 from rtcore.results.summary import RunHeader, RunStats, WorkerStats
 from rtcore.scheduling.dispatch import Outcome, TickKind
+from rtcore.spaces.image import Image
 
 #: What the world looks like at this moment; None: not known.
 Sight: TypeAlias = Callable[[], Image | None]

@@ -12,7 +12,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -32,9 +32,7 @@ from rtcore.runtime.runtime import Runtime
 from rtcore.runtime.step_clock import StepClock
 from rtcore.scheduling.dispatch import Source
 from rtcore.spaces import ActionSpec, ObservationCheck, ObservationSpec
-
-if TYPE_CHECKING:
-    from rtcore.report.video.picture import ImageOf
+from rtcore.spaces.image import ImageOf, image_in
 
 #: What of a `RuntimeConfig` means something where the program itself is the policy.
 FIELDS = frozenset(
@@ -267,8 +265,6 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
     # -- inside --------------------------------------------------------------------------------------------
 
     def _image_shown(self) -> ImageOf:
-        from rtcore.report.video.picture import image_in  # noqa: PLC0415 - an env that is not shown needs no Pillow
-
         found = image_in(self._observation)
         if found is None:
             raise ConfigError(

@@ -10,14 +10,12 @@ from __future__ import annotations
 import json
 import math
 import pwd
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from enum import StrEnum
-from functools import cached_property
 from typing import Any, NamedTuple, Self
 
-import numpy.typing as npt
 import posix_ipc
 import psutil
 
@@ -32,41 +30,11 @@ from rtcore.memory.owners import Standing, judge_run, read_head
 from rtcore.memory.segments import removal_command, segment_path
 from rtcore.memory.shared import Phase, SharedRun
 from rtcore.memory.weights import attach_store
-from rtcore.report.halfblocks import Image
 from rtcore.results.run_record import Drain, RunRecord
 from rtcore.results.snapshot import booked_ticks, snapshot
 from rtcore.results.summary import LearnerStats, RunHeader, RunStats, build_summary
 from rtcore.spaces import ObservationSpec
-
-# -- what its world looks like ----------------------------------------------------------------------------
-
-
-class WorldImage:
-    """Call it for the image of the newest frame, (height, width, 1 or 3), or the one before if that was lapped.
-
-    None before the first, and of a world whose observations are no images. `newest_frame`: of a `Runtime`, a
-    `Simulation` or an `AttachedRun`.
-    """
-
-    def __init__(self, observation: ObservationSpec, newest_frame: Callable[[], npt.NDArray[Any] | None]) -> None:
-        self._observation = observation
-        self._newest_frame = newest_frame
-        self._image: Image | None = None
-
-    @cached_property
-    def _image_of(self) -> Callable[[npt.NDArray[Any]], Image] | None:
-        from rtcore.report.video.picture import image_in  # noqa: PLC0415 - a run that is not shown needs no Pillow
-
-        return image_in(self._observation)
-
-    def __call__(self) -> Image | None:
-        frame = self._newest_frame() if self._image_of is not None else None
-        if frame is not None and self._image_of is not None:
-            # Who mapped the ring before the world was known has bytes.
-            typed = frame.reshape(-1).view(self._observation.np_dtype).reshape(self._observation.shape)
-            self._image = self._image_of(typed)
-        return self._image
-
+from rtcore.spaces.image import WorldImage
 
 # -- its learners -----------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from rtcore.report.colours import RUN_COLOURS
 from rtcore.spaces import ArraySpec, ObservationSpec
+from rtcore.spaces.image import ImageOf, arrays_of, image_in, specs_of
 
 # -- what all parts of a video are drawn with -------------------------------------------------------------
 
@@ -50,10 +51,6 @@ Numbers = npt.NDArray[np.float64]
 
 #: An image is scaled to about this height, and to no greater width.
 _HEIGHT, _MAX_WIDTH = 420, 720
-#: An array with a shorter side is a table, not an image.
-_MIN_SIDE = 8
-#: Most images that are stacked in one observation.
-_MAX_STACK = 16
 _MAX_ROWS = 20
 
 
@@ -75,83 +72,6 @@ def picture_of(observation: ObservationSpec, frames: Callable[[], Iterable[npt.N
     """
     image_of = image_in(observation)
     return ImagePicture(image_of) if image_of is not None else BarsPicture(observation, frames())
-
-
-def image_in(observation: ObservationSpec) -> ImageOf | None:
-    """The first part of such observations that is an image; None if there is none."""
-    names = [name for name, spec in specs_of(observation).items() if is_image(spec)]
-    return ImageOf(observation, names[0]) if names else None
-
-
-def specs_of(observation: ObservationSpec) -> dict[str, ArraySpec]:
-    """The parts by name; of a Box there is one, "": the frame itself."""
-    return {part.name: part for part in observation.parts} or {"": observation}
-
-
-def arrays_of(observation: ObservationSpec, frames: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
-    """What `specs_of` describes, each (..., *shape): views of frames with any axes in front."""
-    return observation.unpack(frames) if observation.parts else {"": frames}
-
-
-# -- images ------------------------------------------------------------------------------------------------
-
-
-def newest_image(array: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
-    """(h, w) or (h, w, 3) out of an array; None if it is no image.
-
-    Of images that are stacked, on the first axis or the last, the last one; a stack of a multiple of 3 is one of RGB.
-    """
-    if array.ndim == 4 and array.shape[0] <= _MAX_STACK:
-        return newest_image(array[-1])
-    if array.ndim == 3 and array.shape[0] <= _MAX_STACK < min(array.shape[1:]):
-        array = np.moveaxis(array, 0, -1)
-    if array.ndim not in (2, 3) or min(array.shape[:2]) < _MIN_SIDE:
-        return None
-    if array.ndim == 2:
-        return array
-    channels = array.shape[2]
-    if channels > _MAX_STACK:
-        return None
-    return array[..., -3:] if channels % 3 == 0 else array[..., -1]
-
-
-def is_image(spec: ArraySpec) -> bool:
-    """Whether such an array is drawn as an image: it has the shape of one, and bounds that say what is white."""
-    # A view of one element: nothing as large as a frame is made to look at its shape.
-    shape_only = np.broadcast_to(np.zeros((), spec.np_dtype), spec.shape)
-    return newest_image(shape_only) is not None and _bounds(spec) is not None
-
-
-def _bounds(spec: ArraySpec) -> tuple[float, float] | None:
-    """What is black and what is white."""
-    low, high = float(spec.low[0]), float(spec.high[0])
-    if len(spec.low) == len(spec.high) == 1 and low < high and high - low < 1e6:
-        return low, high
-    return (0.0, 255.0) if spec.dtype == "uint8" else None
-
-
-class ImageOf:
-    """The image `name` of the parts of a frame, as 8-bit levels."""
-
-    def __init__(self, observation: ObservationSpec, name: str) -> None:
-        self._observation = observation
-        self._name = name
-        spec = specs_of(observation)[name]
-        self._black, white = _bounds(spec) or (0.0, 255.0)
-        self._gain = 255.0 / (white - self._black)
-        image = newest_image(np.broadcast_to(np.zeros((), np.uint8), spec.shape))
-        if image is None:
-            raise ValueError(f"an array of shape {spec.shape} is no image")
-        self.height, self.width = image.shape[:2]
-
-    def __call__(self, frame: npt.NDArray[Any]) -> Pixels:
-        """(height, width, 1 or 3); may be a view of `frame`."""
-        image = cast(Pixels, newest_image(arrays_of(self._observation, frame)[self._name]))
-        if image.dtype != np.uint8 or self._gain != 1.0:
-            levels = (image.astype(np.float64) - self._black) * self._gain
-            # What is no number is black.
-            image = np.nan_to_num(np.clip(levels, 0, 255), nan=0.0).round().astype(np.uint8)
-        return image[..., np.newaxis] if image.ndim == 2 else image
 
 
 class ImagePicture:

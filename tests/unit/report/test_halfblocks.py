@@ -13,7 +13,7 @@ from rtcore.memory.ring import FrameRing
 from rtcore.report.halfblocks import half_blocks
 from rtcore.report.live import LiveFrame
 from rtcore.spaces import ObservationSpec
-from rtcore.watch.attached import WorldImage
+from rtcore.spaces.image import WorldImage
 from tests.support.made_up_runs import header_of, made_up_run
 
 pytestmark = pytest.mark.unit
