@@ -1,4 +1,4 @@
-"""The run's books: what the tick loop reports, counted in shared memory or (simulated runs) in private memory."""
+"""Counters and histograms of a run, from what the tick loop reports: in shared or private memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rtcore.scheduling.schedule import Schedule
 
 
 class Books(NamedTuple):
-    """Where a recorder writes. `append_job` gets each job that ended."""
+    """The counters, status and histograms that a recorder writes. `append_job` gets each job that ended."""
 
     counters: Words
     status: Words
@@ -25,13 +25,13 @@ class Books(NamedTuple):
 
     @classmethod
     def private(cls, append_job: Callable[[JobRow], object]) -> Books:
-        """Books in private memory."""
+        """All of them in private memory."""
         histograms = {name: Histogram() for name in ENV_HISTOGRAMS}
         return cls(Words(ENV_COUNTERS), Words(ENV_STATUS), histograms, append_job)
 
 
 class StatsRecorder:
-    """Starts from nothing: clears the books it is given. Implements `tickloop.Recorder`."""
+    """Counts from 0: clears the books that it is given. Implements `tickloop.Recorder`."""
 
     def __init__(self, books: Books, schedule: Schedule, period_ns: int) -> None:
         self._counters = books.counters
@@ -113,7 +113,7 @@ class StatsRecorder:
 
 
 class TracingRecorder(StatsRecorder):
-    """Also writes what the env process did when into its trace: after the frame is out, from stamps taken anyway."""
+    """Also writes into the trace what the env process did when. After the frame is out, from times taken anyway."""
 
     def __init__(self, books: Books, schedule: Schedule, period_ns: int, trace: TraceRing, clock: TickClock) -> None:
         super().__init__(books, schedule, period_ns)

@@ -1,9 +1,9 @@
-"""The env process's garbage: collected between two ticks, when it is sure to fit, and not while the world is in a tick.
+"""Garbage collection in the env process: between two ticks, when it fits into the time that is left.
 
-Python's own collector starts in the middle of whatever allocates: the env process turns it off (`realtime.py`). What a
-world leaves behind in cycles (a level whose objects know each other, an exception with its traceback) would stay for
-ever then, so this takes its place. Who keeps Python's collector needs none of it: workers, learners and the recorder
-do, as a pause there delays no tick; and so does the env process with `realtime="off"`.
+Python's own collector may start at any allocation, in the middle of a tick, so the env process turns it off
+(`realtime.py`). Reference cycles that a world leaves behind (objects that refer to each other, an exception with its
+traceback) would then stay for ever, so `SlackCollector` collects them. Workers, learners and the recorder keep Python's
+collector, as a pause there delays no tick; and so does the env process with `realtime="off"`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from pathlib import Path
 
 from rtcore.clock import Clock
 
-#: Containers made, less those gone, that are worth a small collection (Python: 700, in the middle of anything).
+#: New containers that are worth a small collection (Python's own collector: 700).
 _YOUNG_OBJECTS = 2_000
-#: Survivors of small collections that are worth a full one, beside a quarter of those of the last full one.
+#: Survivors of small collections that are worth a full one, added to a quarter of the last full one's survivors.
 _OLD_OBJECTS = 10_000
 #: So many are collected even if a tick has to wait for it.
 _MOST_OBJECTS = 200_000
@@ -39,11 +39,16 @@ def resident_bytes() -> int:
 
 
 class SlackCollector:
-    """Decides after each tick whether to collect. Nothing to do while Python's own collector is on.
+    """Decides after each tick whether to collect. Does nothing while Python's own collector is on.
 
-    `collected(start_ns, end_ns, forced)` is told of each collection; `forced` ones did not fit, and were made where the
-    world stands still (the beginning of an episode), or because too much was waiting. `collect`, `num_young`,
-    `is_automatic` and `memory_bytes` are Python's and the machine's.
+    Args:
+        clock: What the time that is left is measured by.
+        collected: Called with (start_ns, end_ns, forced) after each collection. Forced ones did not fit; they were made
+            while the world stood still (at the beginning of an episode), or because too much garbage had gathered.
+        collect: Collects a generation and returns how many objects were freed.
+        num_young: Number of new containers.
+        is_automatic: Whether Python's own collector is on.
+        memory_bytes: Memory of this process.
     """
 
     def __init__(
@@ -70,7 +75,7 @@ class SlackCollector:
         self._ns_per_object = {_YOUNG: _FIRST_GUESS_NS, _ALL: _FIRST_GUESS_NS}
 
     def after_tick(self, next_deadline_ns: int, *, world_stands: bool) -> None:
-        """Between two ticks. `world_stands`: a late tick would be late for nobody."""
+        """Between two ticks. `world_stands`: the world stands still, so that a late tick does no harm."""
         self._ticks += 1
         if self._ticks % _CHECK_MEMORY_EVERY_TICKS == 0 or world_stands:
             self._check_memory()
@@ -87,7 +92,7 @@ class SlackCollector:
             self._run(level, young, forced=True)
 
     def while_waiting(self) -> None:
-        """No tick is due before somebody asks for one: whatever is due is collected."""
+        """No tick is due until a program asks for a reset: collect what is worth it, however long it takes."""
         young = self._num_young()
         level = self._due(young)
         if level is not None and not self._is_automatic():
@@ -99,7 +104,7 @@ class SlackCollector:
         return _YOUNG if young >= _YOUNG_OBJECTS else None
 
     def _cost_ns(self, level: int, young: int) -> int:
-        """With half as much again, for what was not like it before."""
+        """Estimated time [ns], with a margin of one half."""
         objects = young if level == _YOUNG else self._old + self._promoted + young
         return objects * self._ns_per_object[level] * 3 // 2
 
@@ -109,7 +114,7 @@ class SlackCollector:
         survivors = max(0, objects - self._collect(level))
         end_ns = self._clock.now_ns()
         took_ns = (end_ns - start_ns) // max(1, objects)
-        # The dearest of late: garbage costs more than what stays, and comes in waves.
+        # Follows the highest recent cost, as garbage costs more than objects that stay, and comes in waves.
         self._ns_per_object[level] = max(took_ns, self._ns_per_object[level] * 7 // 8, 1)
         if level == _ALL:
             self._old, self._promoted = survivors, 0

@@ -1,6 +1,6 @@
-"""What a world's `reset` and `step` return, held against Gymnasium's API: what is harmless is taken, the rest is named.
+"""Checks what a world's `reset` and `step` return: harmless deviations from Gymnasium's API are accepted, others raise.
 
-The values that well-behaved worlds return (a float, a bool, a tuple) cost one comparison each; nothing is allocated.
+The usual values (a float, a bool, a tuple) cost one comparison each; nothing is allocated.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _OLD_API_SIGNS = ("values to unpack", "unexpected keyword argument 'seed'", "une
 def raise_named(where: str, error: BaseException) -> NoReturn:
     """Raise EnvironmentFailed for what the world raised in `where`, with a hint if it looks like one of the old API.
 
-    What is not the world's goes on as it is: an order to end, and Ctrl-C where that is what KeyboardInterrupt means.
+    What does not come from the world is raised again as it is: an order to end, and Ctrl-C.
     """
     is_ctrl_c = isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if is_ctrl_c or not isinstance(error, (Exception, SystemExit, KeyboardInterrupt)):
@@ -101,7 +101,7 @@ def _only_number(value: Any) -> int | float | None:
 
 
 def _described(value: object) -> str:
-    """A value in a few words, whatever its own `__repr__` does."""
+    """A value in a few words. Also where its own `__repr__` raises."""
     if isinstance(value, tuple):
         return f"a tuple of {len(value)} ({', '.join(_described(item) for item in value[:6])})"
     if isinstance(value, np.ndarray) and value.size > 4:

@@ -1,7 +1,7 @@
-"""What jobs carry and answers hand back, as the loop moves it: context, carried state, features, extras.
+"""The context of each job, and what becomes of an answer's payload: carried state, features, extras.
 
-The loop is the only mover. What an answer hands on (its new state, its features) is copied from its payload into the
-contexts of the jobs that are booked after it, so that whatever a worker reads is whole, however many compute at once.
+Only the tick loop moves these: it copies the new state and the features from an answer's payload into the contexts of
+the jobs that are booked after it. So a worker always reads a whole context, however many workers compute at once.
 Pure: no process, no shared memory. Allocates a few short strings of bytes for each job and each answer.
 """
 
@@ -64,7 +64,7 @@ class JobContexts:
         self._seed, self._idle, self._on_missing, self._holds = seed, idle_action, on_missing, holds
         self._action_bytes, self._num_committed = action.nbytes, needs.committed_ticks
         #: Whether jobs carry a context.
-        self.tells = bool(needs.context(action))
+        self.gives_context = bool(needs.context(action))
         extras, state, features = needs.extras.nbytes, needs.state.nbytes, needs.features.nbytes
         self._state_in_payload = slice(extras, extras + state)
         self._features_in_payload = slice(extras + state, extras + state + features)
@@ -76,35 +76,36 @@ class JobContexts:
         self._has_state, self._has_features, self._extras_bytes = bool(state), bool(features), extras
         self._nothing_kept = bytes(extras + state)
         self._first_state = needs.first_state or bytes(state)
-        #: Whether an answer hands something on to the jobs after it.
-        self.hands_on = self._has_state or self._has_features
+        #: Whether later jobs carry something of an answer: its new state, its features.
+        self.carries_on = self._has_state or self._has_features
         #: What the newest features were made from.
         self._source = self._no_source = _Source(-1, self._first_state, -1)
-        #: Whether a tick has to be told: `note_applied`, `kept` and `origin`.
+        #: Whether each tick needs `note_applied`, `kept` and `origin`.
         self.follows_ticks = head >= 0 or bool(extras + state) or on_missing == "repeat"
-        #: Of the head's last two jobs, by frame: its next one may be booked before its action is applied.
+        #: What the features of the head's last two jobs were made from, by the tick of their frame. Two, because the
+        #: next job may be booked before the action of the last one is applied.
         self._head_uses: dict[int, _Source] = {}
-        # Since the episode's first frame, at most so many ticks, one after the other: for a head.
+        # For a head: the actions applied since the episode's first frame, one a tick, at most `_past_ticks` of them.
         self._past, self._past_mask, self._past_from = bytearray(), bytearray(), 0
         self._past_ticks = max(_PAST_TICKS, 2 * needs.committed_ticks) if head >= 0 else 0
         self.begin_episode()
 
     def begin_episode(self) -> None:
         """Nothing of the last one is carried on."""
-        # What was applied last, and what a tick without an action repeats where `on_missing` is "repeat".
+        # What was applied last: a tick without an action repeats it where `on_missing` is "repeat".
         self._applied = self._idle
         self._decision = Decision(TickKind.RESET)
         self._state, self._state_tick = self._first_state, -1
         self._features, self.features_tick = b"", -1
         self._is_first = 1
 
-    def take(self, job: Job, answer: Answer, episode: int) -> None:
-        """An answer came in: carry on what it hands on, if it has seen the newest frame of the episode so far.
+    def carry_on(self, job: Job, answer: Answer, episode: int) -> None:
+        """Keep the new state and the features of an answer, if no answer has seen a newer frame of the episode.
 
         Args:
-            job: What was asked. A head hands nothing on.
-            answer: One that abstained hands nothing on, either.
-            episode: That goes on.
+            job: What was answered. The answer of a head is not kept.
+            answer: One that abstained is not kept, either.
+            episode: The present one.
         """
         if job.worker == self._head or answer.abstained or answer.episode != episode:
             return
@@ -115,7 +116,7 @@ class JobContexts:
             self._features, self.features_tick = payload[self._features_in_payload], obs_tick
             self._source = _Source(job.worker, *self._began_from(job, answer))
 
-    def tell(self, jobs: Sequence[Job], decision: Decision, dispatcher: Dispatcher) -> list[Job]:
+    def with_contexts(self, jobs: Sequence[Job], decision: Decision, dispatcher: Dispatcher) -> list[Job]:
         """The jobs booked at a tick, each with its context: a block of `PolicyNeeds.context`.
 
         Args:
@@ -167,7 +168,7 @@ class JobContexts:
         )
 
     def note_applied(self, tick: int, action: bytes, kind: TickKind, *, stands: bool) -> None:
-        """What was applied at a tick. `stands`: the world stood still."""
+        """Keep what was applied at a tick. `stands`: the world stood still."""
         self._applied = self._idle if stands else action
         if not self._past_ticks:
             return
@@ -199,7 +200,7 @@ class JobContexts:
     def origin(self, offer: Offer | None) -> tuple[int, int, int] | None:
         """The last words of the frame header: `state_tick`, `features_tick`, `features_worker`; None: as they are by
         default."""
-        if offer is None or not self.hands_on:
+        if offer is None or not self.carries_on:
             return None
         if offer.job.worker == self._head:
             source = self._source_of(offer.job)

@@ -89,7 +89,7 @@ def _wake_nobody() -> None:
 
 
 def _report_nothing(call: str, first: bool = False) -> None:
-    """Where no other process waits."""
+    """For callers without a supervisor that waits."""
 
 
 def build_world(
@@ -204,7 +204,7 @@ class EnvProcess:
         try:
             self._follow_orders()
         finally:
-            # Whatever it was: this process shows that it goes on, to close the world.
+            # Whatever ended it: one more sign of life, so that the supervisor waits while the world is closed.
             self._shared.env_status["heartbeat_ns"] = MonotonicClock.now_ns()
 
     def _follow_orders(self) -> None:

@@ -1,7 +1,7 @@
 """The env process's side of `RealtimeEnv`: episodes that begin when the program that steps the world says so.
 
-The program sends seed and options as a message and then raises `run_control.reset_seq`: the env process looks at one
-word a tick, and reads the message once the word has changed. A long one may take some ticks more until it is there.
+The program sends seed and options as a message and then raises `run_control.reset_seq`. The env process reads this one
+word at each tick, and the message only once the word has changed. A long message may arrive some ticks later.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def reset_order(reset_seq: int, seed: int | None, options: dict[str, Any] | None
 class ResetOrders:
     """Owns: `env_status.reset_seen`, `reset_frame_seq`. Reads: `run_control.reset_seq`. Implements `tickloop.Resets`.
 
-    `order_reset(seed, options)` is the world's; a reset that it raises in ends the env process as any other would.
+    `order_reset(seed, options)`: the world's method. What the world raises in the reset ends the env process.
     """
 
     def __init__(

@@ -99,14 +99,27 @@ class Resets(Protocol):
 
 
 class TickLoop:
-    """The env process's loop over one run, or over one rehearsal.
+    """The env process's loop over one run, or over one rehearsal: `run_tick` once for each tick.
 
-    `on_reset`: "hold" keeps a new episode on its first frame until the first action for it is due; "run" lets
-    the world move on without the agent meanwhile. `overrun`: what follows a tick that took too long (`TickPace`).
-    `needs`: what the policy takes and gives beside frame and action; None: nothing. `seed`: that it is told of.
-    `head`: index of the worker that is the head; -1: there is none.
-    `resets`: an episode begins when it is asked for, not by itself; whoever calls `run_tick` does not while
-    `awaits_reset` says that nobody has asked. `num_ticks`: after so many nobody calls it any more; None: not known.
+    Args:
+        world: What is stepped.
+        grid: When each tick is due.
+        clock: What the loop reads and sleeps by.
+        schedule: Which worker starts at which tick.
+        dispatcher: Which action acts at which tick.
+        workers: Where jobs and frames go, and answers come from.
+        recorder: Counts.
+        on_reset: "hold" keeps a new episode on its first frame until the first action for it is due; "run" steps the
+            world meanwhile, without the agent.
+        overrun: What follows a tick that took too long (`TickPace`).
+        phase_seq: Order that the ticks belong to.
+        resets: Episodes begin when a program asks for them, not by themselves; while `awaits_reset` is true the caller
+            does not call `run_tick`. None: by themselves.
+        num_ticks: Length of the run, where it is known.
+        needs: What the policy takes and gives beside frame and action; None: nothing.
+        action: The world's action space as bytes; only with `needs`.
+        seed: Of the run, for the policy's context.
+        head: Index of the worker that is the head; -1: there is none.
     """
 
     def __init__(
@@ -148,7 +161,7 @@ class TickLoop:
         self._last_acted_tick = -1
         self._episode_return = 0.0
         self._episode_ticks = 0
-        # Of ticks at which nothing acts: the no-op, where the world has one. What stands in elsewhere may be random.
+        # Recorded for ticks at which nothing acts: the no-op. Only a world without one is asked for a stand-in.
         no_action = getattr(world, "noop", None)
         self._idle_action = world.encode(world.stand_in()[0] if no_action is None else no_action)
         self._contexts: JobContexts | None = None
@@ -183,8 +196,8 @@ class TickLoop:
         if jobs:
             for job in jobs:
                 self.dispatcher.expect(job)
-            if contexts is not None and contexts.tells:
-                now.jobs = jobs = contexts.tell(jobs, now.decision, self.dispatcher)
+            if contexts is not None and contexts.gives_context:
+                now.jobs = jobs = contexts.with_contexts(jobs, now.decision, self.dispatcher)
             self.workers.post(jobs, now.dispatch_ns)
         now.booked_ns = clock.now_ns()
 
@@ -224,15 +237,15 @@ class TickLoop:
         return self._reset_due and self._resets is not None
 
     def pass_over(self, now_ns: int) -> int:
-        """Go on at the first tick after `now_ns`, because the world waited; returns how many were not run."""
+        """The world has waited for a reset: go on at the first tick after `now_ns`. Returns how many were not run."""
         passed_ticks = max(0, self.pace.grid.tick_at(now_ns) - self.tick)
         self.tick += passed_ticks
         return passed_ticks
 
     def finish(self) -> None:
-        """Close the books: jobs under way end as `UNFINISHED`."""
+        """The run is over: jobs that are under way end as `UNFINISHED`."""
         self.dispatcher.finish(self.tick)
-        self._tell_who_ended()
+        self._report_ended_jobs()
 
     # -- before the step -----------------------------------------------------------------------------------
 
@@ -241,8 +254,8 @@ class TickLoop:
             tau_ns = self.pace.elapsed_ns(job.obs_tick, answer.write_ns)
             self.schedule.complete(job.worker, tau_ns)
             self.dispatcher.offer(job, answer, tick)
-            if self._contexts is not None and self._contexts.hands_on:
-                self._contexts.take(job, answer, self.dispatcher.episode)
+            if self._contexts is not None and self._contexts.carries_on:
+                self._contexts.carry_on(job, answer, self.dispatcher.episode)
             self.recorder.answer_taken(answer)
         for worker, up in self.workers.membership():
             lost = None
@@ -332,7 +345,7 @@ class TickLoop:
     def _publish_with(self, contexts: JobContexts, now: Tick, action: bytes) -> None:
         """The frame, and what its action came with."""
         offer, header = now.decision.offer, now.header
-        if contexts.tells:
+        if contexts.gives_context:
             contexts.note_applied(now.plan.tick, action, now.decision.kind, stands=now.source is Source.HELD)
         if (origin := contexts.origin(offer)) is not None:
             now.header = header = FrameHeader._make((*header[: -len(origin)], *origin))
@@ -352,9 +365,9 @@ class TickLoop:
         self.recorder.end_tick(now)
         if self._reset_due and now.decision.kind is not TickKind.RESET:
             self.recorder.episode_ended(self._episode_return, self._episode_ticks)
-        self._tell_who_ended()
+        self._report_ended_jobs()
 
-    def _tell_who_ended(self) -> None:
+    def _report_ended_jobs(self) -> None:
         ended = self.dispatcher.ended
         if ended:
             for row in ended:

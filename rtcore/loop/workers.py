@@ -78,7 +78,7 @@ class SharedWorkers:
         return changes
 
     def post(self, jobs: Sequence[Job], booked_ns: int) -> None:
-        board, frame_seq = self._shared.jobs, self._ring.next_seq
+        slots, frame_seq = self._shared.jobs, self._ring.next_seq
         for job in jobs:
             worker = job.worker
             self._waiting[worker] = booked = JOB.new(
@@ -90,10 +90,10 @@ class SharedWorkers:
                 booked_ns=booked_ns,
                 phase_seq=self._phase_seq,
                 generation=self._up.get(worker, 0),
-                job_seq=board.newest(worker) + 1,
+                job_seq=slots.newest(worker) + 1,
                 context=job.context,
             )
-            board.post(booked)
+            slots.post(booked)
             self._wake[worker]()
 
     def publish(self, frame: Any, header: FrameHeader, action: bytes, kept: bytes = b"") -> int:

@@ -40,8 +40,8 @@ class StepResult(NamedTuple):
 
 
 class World(Protocol):
-    """What the tick loop drives. An action is `encode`d before it is handed to `step`: what was applied is what was
-    handed over, whatever the world makes of it."""
+    """What the tick loop drives. An action is `encode`d before `step` gets it, so that the record has what the world
+    was given, even if the world changes it."""
 
     def reset(self) -> StepResult: ...
     def hold(self) -> StepResult: ...
@@ -52,10 +52,8 @@ class World(Protocol):
 
 
 def world_seed(seed: int, ticks_before: int) -> int:
-    """What the world is seeded with: the run's seed, or one of its own for each place that a run is resumed at.
-
-    The same episodes again would be learned from twice.
-    """
+    """What the world is seeded with: the run's seed; of a resumed run another one, or it would learn from the same
+    episodes again."""
     if not ticks_before:
         return seed
     return int(np.random.SeedSequence([seed, 3, ticks_before]).generate_state(1)[0])
@@ -244,7 +242,7 @@ class GymnasiumWorld:
         return self._last
 
     def inspect(self) -> None:
-        """Look whether the newest observation is in the declared space. Before the run, where that costs no tick."""
+        """Check whether the newest observation is in the declared space. Before the run, where that costs no tick."""
         breach = self._bounds.breach(self.hold().frame)
         self._inspected += 1
         self._outside += breach is not None
@@ -265,9 +263,9 @@ class GymnasiumWorld:
         return self.reset()
 
     def order_reset(self, seed: int | None, options: dict[str, Any] | None) -> None:
-        """The next `reset` is one that somebody asked for: it is done even if no step was made since the last.
+        """A program asks for the next `reset`: it is done even if no step was made since the last one.
 
-        Only the very first without seed and options finds what it asks for already there: the run's own seed.
+        Except the first one without seed and options: the world has been reset with the run's own seed already.
         """
         if seed is not None:
             self._seed = seed
@@ -318,7 +316,7 @@ class GymnasiumWorld:
         return self.action.decode(raw.reshape(self.action.shape))
 
     def close(self) -> None:
-        """EnvironmentFailed, named, if the env's own `close` raises."""
+        """EnvironmentFailed if the env's own `close` raises."""
         try:
             self.env.close()
         except BaseException as error:
@@ -350,7 +348,7 @@ class GymnasiumWorld:
 
 
 def leaves_space_text(what: str) -> str:
-    """The warning of observations that are not as declared. `what`: see `ObservationCheck`."""
+    """The warning about observations that are not as declared. `what`: see `ObservationCheck`."""
     return (
         f"the world's observations leave the space that it declares: {what}. Whatever scales by that space is wrong "
         "then: declare what is returned, or clip it in a wrapper"

@@ -99,26 +99,26 @@ class EnvironmentProcess:
     # -- end -----------------------------------------------------------------------------------------------
 
     @property
-    def is_well(self) -> bool:
+    def is_healthy(self) -> bool:
         """Nothing is known against it; how it ends is news then."""
         known = self.child.failure is not None or self.child.exitcode is not None or self._was_ended
         return not known and self._shared is not None and not self._hangs
 
     @property
-    def patience_ns(self) -> int:
+    def grace_ns(self) -> int:
         """How long it gets to finish its tick, or to close its world."""
         return 0 if self._hangs else self._longest_silence_ns
 
     def await_exit(self, launcher: Launcher) -> RtcoreError | None:
         """Once it was told to end: returns when it has ended, and what went wrong while its world was closed."""
-        is_well, child = self.is_well, self.child
-        if is_well:
+        is_healthy, child = self.is_healthy, self.child
+        if is_healthy:
             self._wait_while(lambda: child.is_alive, launcher, self._longest_silence_ns)
         took_too_long = child.is_alive
         if took_too_long:
             self.end(launcher)
         launcher.poll_until(lambda: child.exitcode is not None, _GRACE_NS)
-        if not is_well:
+        if not is_healthy:
             return None
         if took_too_long:
             return EnvironmentHung(

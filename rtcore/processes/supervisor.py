@@ -348,11 +348,11 @@ class Supervisor:
 
     def watch(self, timeout_s: float) -> bool:
         """Wait for events, act on them; True when the run is over. Raises if it failed."""
-        self._pump(timeout_s)
+        self._serve_events(timeout_s)
         self.workers.report_late_versions()
-        if self.books_are_closed and self.plan is not None:
+        if self.ticks_are_over and self.plan is not None:
             self.workers.check_answered(self.shared.env_counters["ticks"], self.plan)
-        return self.books_are_closed
+        return self.ticks_are_over
 
     def request_stop(self) -> None:
         """End the run at the next tick, as if its time were up."""
@@ -435,7 +435,7 @@ class Supervisor:
     def env_pid(self) -> int:
         return self._env_now.child.pid
 
-    def _pump(self, timeout_s: float) -> None:
+    def _serve_events(self, timeout_s: float) -> None:
         children = self._launcher_now.poll(timeout_s)
         if self._env is not None:
             self._env.check()
@@ -461,7 +461,7 @@ class Supervisor:
         while not done():
             if self._abandoned:
                 raise StartupError("the run was closed while it was starting")
-            self._pump(0.01)
+            self._serve_events(0.01)
             self._startup.waiting(doing or (lambda: f"waiting for {text_of(what)}"))
             if self._watchdog.now_ns() > give_up_ns:
                 late = f"{text_of(what)} was not ready within {limit_s:g} s and was killed"
@@ -479,12 +479,12 @@ class Supervisor:
             return
         if not self.stopping:
             self._stop()
-        launcher.poll_until(lambda: self.books_are_closed or not env.child.is_alive, env.patience_ns)
-        if not self.books_are_closed and env.child.is_alive:
+        launcher.poll_until(lambda: self.ticks_are_over or not env.child.is_alive, env.grace_ns)
+        if not self.ticks_are_over and env.child.is_alive:
             env.end(launcher)
 
     @property
-    def books_are_closed(self) -> bool:
+    def ticks_are_over(self) -> bool:
         """The env process has seen the run to its end, or the order to stop: it ticks and counts no more."""
         status = self.shared.env_status
         # One that hears of the stop before it has begun to run never does.

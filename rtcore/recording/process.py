@@ -55,7 +55,7 @@ def main(boot: RecorderBoot, channel: Channel) -> None:
     gc.collect()
     gc.freeze()
     # Only now: until here the start of the run waited for this process.
-    _step_back(run.config.host.env_cpu)
+    _lower_priority(run.config.host.env_cpu)
     channel.send(Ready())
     pause_s = min(_LONGEST_PAUSE_S, layout.ring_slots / 4 / float(run.rate_hz))
     RecorderLoop(writer, reader, channel, pause_s, MonotonicClock()).run()
@@ -102,7 +102,7 @@ def finish(writer: RecordingWriter, progress: Callable[[int, int], None] = lambd
     return ""
 
 
-def _step_back(env_cpu: int | None) -> None:
+def _lower_priority(env_cpu: int | None) -> None:
     os.nice(_NICENESS)
     with contextlib.suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))

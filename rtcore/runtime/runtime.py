@@ -559,7 +559,7 @@ class Runtime:
             self._drain,
             self._end_learning,
             supervisor.end_recording,
-            self._take_stock,
+            self._take_final_snapshot,
             self._close_files,
             self._check_books,
             supervisor.close,
@@ -590,7 +590,7 @@ class Runtime:
         if (store := self._supervisor.params) is not None:
             store.close()
 
-    def _take_stock(self) -> None:
+    def _take_final_snapshot(self) -> None:
         self._final = self._snapshot(with_memory=self._error is None)
 
     def _check_books(self) -> None:
@@ -598,7 +598,7 @@ class Runtime:
         if record is not None and self._final is not None:
             stats = self._final
             parts = (stats.counters, record.rows, stats.lost_record_rows, stats.recording)
-            books = check_books(*parts, broke_off=not supervisor.books_are_closed)
+            books = check_books(*parts, broke_off=not supervisor.ticks_are_over)
             self._final = replace(stats, books=books, culprits=find_culprits(stats, record.worst.found()))
 
     def _watch_until_over(self) -> None:

@@ -13,7 +13,7 @@ from rtcore.scheduling.jobs import Job
 
 
 class Starts(Protocol):
-    """Which worker starts when, as the loop sees it: a `Schedule`, or one that was recorded."""
+    """Decides which worker starts when: a `Schedule`, or a recorded one in a replay."""
 
     def book(self, tick: int) -> Sequence[Job]: ...
     def complete(self, worker: int, tau_ns: int) -> None: ...
@@ -51,7 +51,7 @@ class HeadSchedule:
         return [*jobs, self._job]
 
     def complete(self, worker: int, tau_ns: int) -> None:
-        """An answer is there. How long the head takes is no matter of the trunk's delay."""
+        """An answer is there. The time of the head does not change the delay of the trunk."""
         if worker == self._head:
             self._job = None
         else:

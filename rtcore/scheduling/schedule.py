@@ -493,8 +493,8 @@ class Schedule:
     def adapt(self) -> None:
         """Follow a lasting change of the inference time, as the planner would. One outlier has no effect.
 
-        The paper's ratchet (`tau_estimate="ratchet"`) uses the longest time so far instead, and never falls. Call it
-        when the tick's work is done: some calls take a few tenths of a millisecond.
+        With `tau_estimate="ratchet"`, as in the paper, the delay follows the longest time so far, and never falls. Call
+        it when the tick's work is done: some calls take a few tenths of a millisecond.
         """
         if self._answers < self._next_adaptation or not self.params.adapt:
             return

@@ -51,7 +51,7 @@ def main(boot: LearnerBoot, channel: Channel) -> None:
     # a busy machine.
     is_first = boot.generation == 1
     if not is_first:
-        step_back(config)
+        lower_priority(config)
     shared = SharedRun.attach(boot.run_id, boot.layout, boot.observation)
     learner = make_learner(
         config,
@@ -68,14 +68,14 @@ def main(boot: LearnerBoot, channel: Channel) -> None:
     gc.collect()
     gc.freeze()
     if is_first:
-        step_back(config)
+        lower_priority(config)
     # Heartbeat first: the supervisor watches it from the moment it reports ready.
     loop = LearnerLoop(run, learner, shared, boot.generation)
     channel.send(LearnerReady(learner.device))
     loop.run()
 
 
-def step_back(config: RuntimeConfig) -> None:
+def lower_priority(config: RuntimeConfig) -> None:
     """Lower this process's priority below the workers'. A preempted lock holder then delays only other learners."""
     os.nice(config.learning.learner_nice)
     if config.learning.learner_nice:
@@ -281,7 +281,7 @@ class LearnerLoop:
         self._throttle = Throttle(run.period_ns)
         self._watch = TickWatch(shared.env_counters, shared.env_histograms["lateness_ns"], run.period_ns)
         self._period_ns = run.period_ns
-        self._looked_ns = 0
+        self._checked_ns = 0
         self._num_learners = len(learner.master.status)
         per_tick = run.config.learning.updates_per_tick
         self._per_tick = per_tick / self._num_learners if per_tick is not None else None
@@ -309,7 +309,7 @@ class LearnerLoop:
                 self._await_turn()
                 self._status["state"] = LearnerState.LEARNING
                 learner.update(self._book_next_start)
-                self._be_courteous()
+                self._pause_for_ticks()
 
     def _is_over(self) -> bool:
         if self._learner.control["generation"] != self._generation or self._run_control["phase"] == Phase.STOP:
@@ -348,19 +348,19 @@ class LearnerLoop:
             self._start_ns = max(now_ns, pace["next_start_ns"])
             pace["next_start_ns"] = self._start_ns + mean_ns // self._num_learners
 
-    def _be_courteous(self) -> None:
+    def _pause_for_ticks(self) -> None:
         """Pause while ticks are missed or late. Evaluated at most once per tick."""
         now_ns = self._clock.now_ns()
-        if now_ns - self._looked_ns < self._period_ns:
+        if now_ns - self._checked_ns < self._period_ns:
             return
-        self._looked_ns = now_ns
+        self._checked_ns = now_ns
         pause_ns = self._throttle.after_learning(*self._watch.poll())
         if not pause_ns:
             return
         self._status["yields"] += 1
         self._sleep(pause_ns, LearnerState.YIELDING)
-        self._looked_ns = self._clock.now_ns()
-        self._status["yielded_ns"] += self._looked_ns - now_ns
+        self._checked_ns = self._clock.now_ns()
+        self._status["yielded_ns"] += self._checked_ns - now_ns
         self._throttle.after_pause(*self._watch.poll())
 
     def _sleep(self, length_ns: int, state: LearnerState) -> None:

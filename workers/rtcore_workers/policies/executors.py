@@ -41,7 +41,7 @@ class Executor(Protocol):
     #: Staging buffer of the past actions, the policy's second argument; None: it has only one.
     past_actions: Array | None
     #: What travels beside them, before a run and after it.
-    beside: Beside
+    blocks: ContextAndPayload
     #: Host output of the last run, batch of one first. Always the same array: overwritten by each run. None: a plain
     #: callable has not given an action yet.
     output: Array | None
@@ -60,7 +60,7 @@ class Executor(Protocol):
         ...
 
 
-class Beside:
+class ContextAndPayload:
     """Host memory of what travels beside the frame and the action: a context to the policy, a payload from it.
 
     `context`, `payload`: each one block of bytes, None where the policy has none; always the same memory.
@@ -95,7 +95,7 @@ class Beside:
             target[...] = array
 
 
-class _Outlet(NamedTuple):
+class _Destination(NamedTuple):
     """Where an array of an answer goes. `shapes`: that it may have, with and without the batch."""
 
     name: str
@@ -104,15 +104,15 @@ class _Outlet(NamedTuple):
     dtype: Any
 
 
-def _outlets(calling: Calling, targets: Mapping[str, Any], dtype_of: Callable[[str], Any]) -> list[_Outlet]:
+def _destinations(calling: Calling, targets: Mapping[str, Any], dtype_of: Callable[[str], Any]) -> list[_Destination]:
     """Of all that this part of a policy returns; what it does not stays as it is."""
-    outlets = []
+    destinations = []
     for name, shape, dtype in calling.needs.payload.fields:
         what = name.partition(".")[0]
         if what == "extras" or (what == "state" and calling.has_state) or (what, calling.part) == ("features", "trunk"):
             shapes = (shape, (1, *shape)) if what == "extras" else (shape,)
-            outlets.append(_Outlet(name, targets[name], shapes, dtype_of(dtype)))
-    return outlets
+            destinations.append(_Destination(name, targets[name], shapes, dtype_of(dtype)))
+    return destinations
 
 
 def make_executor(
@@ -161,12 +161,12 @@ class CpuExecutor:
         self._clock = clock
         self.past_actions: Array | None = None if past_actions is None else past_actions.copy()
         self._calling = calling = calling or Calling()
-        self.beside = Beside(calling, _zeros)
+        self.blocks = ContextAndPayload(calling, _zeros)
         staging = [self.observation] if self.past_actions is None else [self.observation, self.past_actions]
         inputs = [self._input_of(array[np.newaxis, ...]) for array in staging]
-        context = {name: self._input_of(array) for name, array in self.beside.given.items()}
+        context = {name: self._input_of(array) for name, array in self.blocks.given.items()}
         self._call = calling.bind(self._called(module), observation, inputs, context)
-        self._outlets = _outlets(calling, self.beside.returned, self._dtype_of)
+        self._destinations = _destinations(calling, self.blocks.returned, self._dtype_of)
         self._mode: type[torch.inference_mode] | type[torch.no_grad] = torch.inference_mode
         first = self._infer()
         self.output: Array | None = None if first is None else np.array(first)
@@ -194,14 +194,14 @@ class CpuExecutor:
         return getattr(torch, name)
 
     def _infer(self) -> Array | None:
-        self.beside.begin()
+        self.blocks.begin()
         try:
             with self._mode():
                 action, returned = self._calling.parts_of(self._call())
-                for outlet in self._outlets:
-                    leaf = _fitting(self._calling, outlet, _dense(outlet.name, returned[outlet.name]))
+                for destination in self._destinations:
+                    leaf = _fitting(self._calling, destination, _dense(destination.name, returned[destination.name]))
                     # NumPy leaves out an axis of 1 in front, as that of the batch is.
-                    outlet.target[...] = (leaf.detach() if leaf.requires_grad else leaf).numpy()
+                    destination.target[...] = (leaf.detach() if leaf.requires_grad else leaf).numpy()
                 return _plain_output(action).numpy()
         except RuntimeError as error:
             self._mode, note = _mode_after(error, self._mode)
@@ -223,15 +223,15 @@ class CallableExecutor(CpuExecutor):
         return np.dtype(name)
 
     def _infer(self) -> Array | None:
-        self.beside.begin()
+        self.blocks.begin()
         result = self._call()
         if result is None:
-            self.beside.nothing_returned()
+            self.blocks.nothing_returned()
             return None
         action, returned = self._calling.parts_of(result)
-        for outlet in self._outlets:
-            leaf = _fitting(self._calling, outlet, np.asarray(returned[outlet.name]))
-            outlet.target[...] = leaf
+        for destination in self._destinations:
+            leaf = _fitting(self._calling, destination, np.asarray(returned[destination.name]))
+            destination.target[...] = leaf
         if action is None:
             if self._calling.has_state:
                 raise PolicyError(
@@ -281,8 +281,8 @@ class CudaExecutor:
         self._host_inputs = [torch.from_numpy(array[np.newaxis, ...]).pin_memory() for array in staging]
         self.observation: Array = self._host_inputs[0][0].numpy()
         self.past_actions: Array | None = None if past_actions is None else self._host_inputs[1][0].numpy()
-        self.beside = Beside(calling, _pinned)
-        self.beside.begin()
+        self.blocks = ContextAndPayload(calling, _pinned)
+        self.blocks.begin()
         self._mode: type[torch.inference_mode] | type[torch.no_grad] = torch.inference_mode
         with torch.cuda.device(self._cuda_device):
             # Lower is more urgent: above the default 0, on which a learner runs.
@@ -290,10 +290,10 @@ class CudaExecutor:
             # Not in inference mode: a module may differentiate in its forward.
             inputs = [each.to(self._cuda_device) for each in self._host_inputs]
             self._copied_in = list(zip(inputs, self._host_inputs, strict=True))
-            context = self._on_device(self.beside.context, calling.block, self._copied_in)
+            context = self._on_device(self.blocks.context, calling.block, self._copied_in)
             self._copied_out: list[tuple[Tensor, Tensor]] = []
-            payload = self._on_device(self.beside.payload, calling.needs.payload, self._copied_out)
-            self._outlets = _outlets(calling, payload, lambda name: getattr(torch, name))
+            payload = self._on_device(self.blocks.payload, calling.needs.payload, self._copied_out)
+            self._destinations = _destinations(calling, payload, lambda name: getattr(torch, name))
             self._call = calling.bind(self._module, observation, inputs, context)
             # The first one last: it is the active one, and the module has its weights when this is done.
             for copy in reversed(range(copies.num_copies if copies is not None else 1)):
@@ -314,7 +314,7 @@ class CudaExecutor:
         self.run()
 
     def run(self) -> Array | None:
-        self.beside.begin()
+        self.blocks.begin()
         begin, copied_in, computed, copied_out = self._events
         with torch.cuda.device(self._cuda_device), torch.cuda.stream(self._stream), torch.inference_mode():
             begin.record()
@@ -360,9 +360,9 @@ class CudaExecutor:
         """The output; what else the policy returns goes to its place in the device's memory."""
         with self._mode():
             action, returned = self._calling.parts_of(self._call())
-            for outlet in self._outlets:
-                leaf = _fitting(self._calling, outlet, _dense(outlet.name, returned[outlet.name]))
-                outlet.target.copy_(leaf.detach().reshape(outlet.target.shape))
+            for destination in self._destinations:
+                leaf = _fitting(self._calling, destination, _dense(destination.name, returned[destination.name]))
+                destination.target.copy_(leaf.detach().reshape(destination.target.shape))
             return _plain_output(action)
 
     def _warm_up(self) -> Tensor:
@@ -405,17 +405,17 @@ def output_of(
 ) -> Called:
     """Call a module once on a frame, as at an episode's begin, without anything set aside."""
     calling = calling or Calling()
-    beside = Beside(calling, _zeros)
-    beside.begin()
+    blocks = ContextAndPayload(calling, _zeros)
+    blocks.begin()
     staging = [frame] if past_actions is None else [frame, past_actions]
     if isinstance(module, PlainCallable):
         arrays = [array.copy()[np.newaxis, ...] for array in staging]
-        result = calling.bind(module.inner, observation, arrays, beside.given)()
+        result = calling.bind(module.inner, observation, arrays, blocks.given)()
         action, returned = (None, {}) if result is None else calling.parts_of(result)
         output = None if action is None else np.array(action)
         return Called(output, {name: np.array(leaf) for name, leaf in returned.items()})
     inputs = [torch.from_numpy(array.copy()).unsqueeze(0).to(device) for array in staging]
-    context = {name: torch.from_numpy(array).to(device) for name, array in beside.given.items()}
+    context = {name: torch.from_numpy(array).to(device) for name, array in blocks.given.items()}
     with torch.no_grad():
         action, returned = calling.parts_of(calling.bind(module.to(device), observation, inputs, context)())
         output = np.array(_plain_output(action).cpu().numpy())
@@ -483,11 +483,11 @@ def _dense(name: str, leaf: Any) -> Tensor:
     return leaf
 
 
-def _fitting(calling: Calling, outlet: _Outlet, leaf: Any) -> Any:
+def _fitting(calling: Calling, destination: _Destination, leaf: Any) -> Any:
     """The array, if it is as it was declared."""
-    if leaf.dtype != outlet.dtype or leaf.shape not in outlet.shapes:
-        got, expected = (str(kind).removeprefix("torch.") for kind in (leaf.dtype, outlet.dtype))
-        raise calling.misfit(outlet.name, (tuple(leaf.shape), got), (outlet.shapes[0], expected))
+    if leaf.dtype != destination.dtype or leaf.shape not in destination.shapes:
+        got, expected = (str(kind).removeprefix("torch.") for kind in (leaf.dtype, destination.dtype))
+        raise calling.misfit(destination.name, (tuple(leaf.shape), got), (destination.shapes[0], expected))
     return leaf
 
 

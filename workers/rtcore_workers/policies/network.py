@@ -167,8 +167,8 @@ class NetworkPolicy:
         self.past_actions = self.executor.past_actions
         self.timing = self.executor.timing
         self.needs = calling.needs
-        self.context = self.executor.beside.context
-        self.payload = self.executor.beside.payload
+        self.context = self.executor.blocks.context
+        self.payload = self.executor.blocks.payload
         if isinstance(module, FromFile):
             notes = ("weights: from the file, a copy in each worker; publish and checkpoints do not reach them",)
         elif is_callable:
