@@ -311,12 +311,10 @@ class WorkerProcesses:
 
     def check_answered(self, ticks: int, plan: Plan) -> None:
         """At the end of a run: PolicyError if it had time for answers and there was none."""
-        answers = sum(status["inferences"] for status in self._shared.worker_status)
-        if self.places.all and never_answered(answers, ticks, plan.delay_ticks):
-            raise PolicyError(
-                f"no worker answered in {ticks} ticks; {plan.delay_ticks} ticks were planned for an answer. Does the "
-                "policy ever return?"
-            )
+        status = self._shared.worker_status
+        inferences, raised = (sum(each[name] for each in status) for name in ("inferences", "policy_errors"))
+        if self.places.all:
+            refuse_without_answers(inferences, raised, ticks, plan.delay_ticks)
 
     def report_late_versions(self) -> None:
         """Say which worker does not move on to new weights."""
@@ -377,9 +375,26 @@ class WorkerProcesses:
             self.params = None
 
 
-def never_answered(answers: int, ticks: int, delay_ticks: int) -> bool:
-    """Whether a run had ample time for an answer and got none: it must not pass for one that went well."""
-    return not answers and ticks > _DELAYS_FOR_AN_ANSWER * delay_ticks
+def refuse_without_answers(inferences: int, raised: int, ticks: int, delay_ticks: int) -> None:
+    """PolicyError for a run that had ample time for an answer and got none: it must not pass for one that went well.
+
+    Args:
+        inferences: Of all workers, those that raised among them.
+        raised: How many did, where that gives no action (`on_policy_error`).
+        ticks: Of the run.
+        delay_ticks: That were planned for an answer.
+    """
+    if inferences > raised or ticks <= _DELAYS_FOR_AN_ANSWER * delay_ticks:
+        return
+    if inferences:
+        raise PolicyError(
+            f"all {inferences} inferences raised, so that no action came in {ticks} ticks. The first error of each "
+            "worker was logged as a warning"
+        )
+    raise PolicyError(
+        f"no worker answered in {ticks} ticks; {delay_ticks} ticks were planned for an answer. Does the policy ever "
+        "return?"
+    )
 
 
 def _sign_of(status: Words) -> tuple[str, int]:

@@ -193,8 +193,14 @@ def _unfinished_rows(episodes: dict[str, Any]) -> list[Row]:
 
 
 def _learner_rows(summary: dict[str, Any]) -> list[Row]:
-    stopped = summary["learner"]["stopped"]
-    return rows_of("Learner", summary) + ([Row("stopped", stopped, "red")] if stopped else [])
+    learner, rows = summary["learner"], rows_of("Learner", summary)
+    if learner["stopped"]:
+        return [*rows, Row("stopped", learner["stopped"], "red")]
+    there, wanted = learner["transitions"], learner.get("learning_starts", 0)
+    if learner["updates"] or there >= wanted:
+        return rows
+    waits = f"waits for {wanted:,} transitions (--learning-starts), and there are {there:,}"
+    return [*rows, Row("first update", waits, "yellow")]
 
 
 def _run_rows(summary: dict[str, Any], out: Path | None) -> list[Row]:

@@ -81,6 +81,7 @@ class LearnerStats:
     epsilon: float = math.nan
     version_diff: tuple[float, float, float] = (math.nan, math.nan, math.nan)  #: least, mean, most: docs/learning.md
     transitions: int = 0  #: to sample from
+    learning_starts: int = 0  #: how many the first update waits for
     lapped_samples: int = 0  #: overwritten while they were read, drawn again
     skipped_publications: int = 0  #: no buffer was free of readers
     yields: int = 0  #: pauses because ticks began to miss

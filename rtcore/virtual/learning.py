@@ -196,6 +196,7 @@ class VirtualLearners:
             epsilon=epsilon,
             version_diff=(least, total / count, most) if count else (math.nan, math.nan, math.nan),
             transitions=len(self._replay),
+            learning_starts=settings.learning_starts,
             lapped_samples=self._replay.lapped_samples,
             skipped_publications=self.skipped_publications,
             stopped=self.stopped,

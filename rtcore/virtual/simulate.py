@@ -34,6 +34,7 @@ from rtcore.loop.world import GymnasiumWorld, World, leaves_space_text, world_se
 from rtcore.memory.counters import Histogram
 from rtcore.memory.history import History
 from rtcore.memory.ring import FrameRing
+from rtcore.processes.workers import refuse_without_answers
 from rtcore.recording.schema import require_h5py
 from rtcore.report.explain import find_culprits
 from rtcore.results.agreement import check_books
@@ -244,6 +245,9 @@ class Simulation:
             if learning is not None:
                 learning.finish()
             self._finish()
+        players = [self.player, *([self.head_player] if self.head_player is not None else [])]
+        if raised := sum(player.policy_errors.total() for player in players):
+            refuse_without_answers(sum(self.workers.inferences), raised, loop.tick + 1, self.schedule.delay_ticks)
         return self
 
     def stop(self) -> None:

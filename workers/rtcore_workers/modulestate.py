@@ -9,6 +9,7 @@ import pickle
 import random
 import threading
 import types
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeAlias
@@ -134,7 +135,8 @@ def copy_of(module: nn.Module, kept: Kept) -> nn.Module | None:
     try:
         if isinstance(module, PlainCallable):
             return PlainCallable(_copied(module.inner, kept))
-        twin = copy.deepcopy(module, {id(parameter): parameter for parameter in module.parameters()})
+        with warnings.catch_warnings(action="ignore"):  # torch warns of copies of what torch.export made
+            twin = copy.deepcopy(module, {id(parameter): parameter for parameter in module.parameters()})
     except Exception:
         return None
     return twin

@@ -1,13 +1,16 @@
 """Silence is not death: watchers that stood still themselves, and what a process is known to take."""
 
+from contextlib import nullcontext
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtcore.clock import ManualClock
+from rtcore.errors import PolicyError
 from rtcore.host.watchdog import Watchdog
 from rtcore.processes.restarts import Restarts
-from rtcore.processes.workers import never_answered
+from rtcore.processes.workers import refuse_without_answers
 
 pytestmark = pytest.mark.unit
 
@@ -110,6 +113,17 @@ def test_counts_that_were_begun_anew_are_no_lack_of_work():
     assert restarts.note(0, "exit code 1", 3)
 
 
-@pytest.mark.parametrize(("answers", "ticks", "is_never"), [(0, 600, True), (1, 600, False), (0, 40, False)])
-def test_a_run_in_which_nobody_ever_answered_is_told_from_one_that_was_too_short(answers, ticks, is_never):
-    assert never_answered(answers, ticks, delay_ticks=7) == is_never
+@pytest.mark.parametrize(
+    ("inferences", "raised", "ticks", "says"),
+    [
+        (0, 0, 600, "no worker answered in 600 ticks; 7 ticks were planned"),
+        (90, 90, 600, "all 90 inferences raised, so that no action came in 600 ticks"),
+        (1, 0, 600, ""),
+        (90, 89, 600, ""),
+        (0, 0, 40, ""),
+        (3, 3, 40, ""),
+    ],
+)
+def test_a_run_without_a_single_answer_is_told_from_one_that_was_too_short(inferences, raised, ticks, says):
+    with pytest.raises(PolicyError, match=says) if says else nullcontext():
+        refuse_without_answers(inferences, raised, ticks, delay_ticks=7)

@@ -14,12 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 from rtcore.cli.run import main
 from rtcore.config.run import make_config
 from rtcore.errors import ConfigError
 from rtcore.learn.checkpoint import load_state
+from rtcore.report.table import details
 from rtcore.report.tensorboard import board_is_installed
 from rtcore.scheduling.dispatch import TickKind
 from rtcore.virtual.simulate import Simulation
@@ -64,6 +66,14 @@ def learned(tmp_path_factory):
     """A run that learned the world of signs, and the folder with its checkpoints."""
     folder = tmp_path_factory.mktemp("learned")
     return run(out=folder, ticks=3000, **EASY, seed=1), folder
+
+
+@pytest.mark.parametrize(("starts", "waits"), [(500, True), (20, False)])
+def test_a_run_that_was_too_short_for_a_first_update_says_what_it_waited_for(starts, waits):
+    console = Console(record=True, width=200, file=io.StringIO())
+    console.print(details(run(ticks=60, learning_starts=starts).summary(), None))
+    said = r"first update +waits for 500 transitions \(--learning-starts\), and there are \d\d\b"
+    assert bool(re.search(said, console.export_text())) is waits
 
 
 def returns_of(simulation):

@@ -161,6 +161,19 @@ def test_an_inference_that_raises_gives_no_action_where_that_is_asked_for(caplog
         simulate("Unreliable", workers=3, latency_ms=25)
 
 
+class NeverAnswers(Unreliable):
+    def __call__(self, observation: Any) -> Any:
+        self.calls += 1
+        if self.calls > 1:  # that of the warm-up
+            raise ConnectionError("the server does not answer")
+        return np.array([1])
+
+
+def test_a_run_of_which_every_inference_raised_ends_with_an_error():
+    with pytest.raises(PolicyError, match="inferences raised, so that no action came in 120 ticks"):
+        simulate("NeverAnswers", workers=1, latency_ms=25, on_policy_error="miss")
+
+
 class Writes:
     """Overwrites what it was shown, as `x -= mean` does, and gives `given`."""
 

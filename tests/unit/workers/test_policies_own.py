@@ -141,6 +141,38 @@ def test_what_is_made_once_or_only_looked_at_is_no_state(what: str) -> None:
     assert load(f"{HERE}:Keeps", what=what).info.notes == ()
 
 
+class Script(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+        self.register_buffer("mean", torch.zeros(1, 4))
+
+    def forward(self, x: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
+        self.mean += x
+        return self.layer(self.mean) * scale
+
+
+class AsksForContext(nn.Module):
+    def forward(self, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        return x[:, :3]
+
+
+def script(observation_space, action_space):
+    return torch.jit.script(Script())
+
+
+def script_with_context(observation_space, action_space):
+    return torch.jit.script(AsksForContext())
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
+def test_a_script_of_torch_may_have_defaults_and_is_looked_at_for_a_state_that_blank_frames_leave_as_it_is() -> None:
+    (_, note) = load(f"{HERE}:script").info.notes
+    assert "keeps a state from call to call (attribute buffers of the file)" in note
+    with pytest.raises(PolicyError, match=r"takes tensors alone.*self.script\(observation, context.delay_ticks\)"):
+        load(f"{HERE}:script_with_context")
+
+
 class KeepsInOnePart(nn.Module):
     """Of two speeds, whose `part` keeps a state, in `where`."""
 

@@ -254,7 +254,13 @@ def calling_of(
     given = {name for name in known if name != "past_actions" or act_history or part == "head"}
     given -= set() if initial else {"state"}
     positional = 2 if act_history and part != "head" else 1
-    keywords = _keywords(_function_of(policy, part), given, known, positional, f"{what}: {_METHODS[part]}")
+    function = _function_of(policy, part)
+    keywords = _keywords(function, given, known, positional, f"{what}: {_METHODS[part]}")
+    if "context" in keywords and _schema_of(function) is not None:
+        raise PolicyError(
+            f"{what} is a script of torch, which takes tensors alone, and asks for the context; expected one without. "
+            "Give it what it needs in an nn.Module around it: self.script(observation, context.delay_ticks)"
+        )
     if initial and part != "head" and "state" not in keywords:
         raise PolicyError(
             f"{what} has initial_state(), but {_METHODS[part]} has no parameter `state`; expected "
@@ -424,8 +430,13 @@ def _keywords(
     return tuple(found)
 
 
+def _schema_of(function: Callable[..., Any]) -> Any:
+    """The parameters of a function of TorchScript; None for any other."""
+    return getattr(getattr(function, "schema", None), "arguments", None)
+
+
 def _parameters_of(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    schema = getattr(getattr(function, "schema", None), "arguments", None)  # TorchScript's
+    schema = _schema_of(function)
     if schema is not None:
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         return [

@@ -245,9 +245,9 @@ def _calling(
 
 def _warnings(probe: Probe, module: nn.Module, observation: ObservationSpec, action: ActionSpec) -> list[str]:
     """What the run's header is to say of the module, once it has been called."""
-    kept = kept_by(module)
-    states = probe.states(kept)
-    buffers = [name for name in states if name in dict(module.named_buffers())]
+    kept = kept_by(probe.module)
+    states = probe.states()
+    buffers = [name for name in states if name in dict(probe.module.named_buffers())]
     if buffers:
         raise PolicyError(
             f"the policy keeps a state in its buffers ({', '.join(buffers)}), and its output depends on it; expected "

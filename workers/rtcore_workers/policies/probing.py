@@ -63,9 +63,10 @@ class Probe:
 
     def __init__(self, module: nn.Module) -> None:
         """Before the first call of `module`. What cannot be copied is called itself."""
-        self._module = module
-        self._before = kept_by(module)
-        self._unused = copy_of(module, self._before)
+        #: What is looked at: of torch.compile the module that was compiled, whose copies are not compiled again.
+        self.module: nn.Module = getattr(module, "_orig_mod", module)
+        self._before = kept_by(self.module)
+        self._unused = copy_of(self.module, self._before)
 
     def call_as(self, observation: ObservationSpec, past_actions: Array | None, device: str, calling: Calling) -> None:
         """How it is called, once that is known."""
@@ -74,22 +75,25 @@ class Probe:
         self._device = device
         self._calling = calling
 
-    def states(self, kept: Kept) -> list[str]:
+    def states(self) -> list[str]:
         """Those of the attributes that changed in a call on which later outputs depend, as far as can be told.
 
         What is counted, made once or only looked at is none: two copies are shown different frames and then the same
         one, or the same one once and twice. The second says nothing of a module with a random generator of its own.
-
-        Args:
-            kept: By the module now, after calls of it.
         """
+        kept = kept_by(self.module)
         suspects, draws = changed(self._before, kept), any(value.draws for value in kept.values())
-        if isinstance(self._module, PlainCallable):
+        rng = np.random.default_rng(0)
+        is_callable = isinstance(self.module, PlainCallable)
+        if self._unused is not None and not (is_callable and any(value.checksum is None for value in kept.values())):
+            # What the blank frames of a warm-up leave as it was, another one may change.
+            suspects = list(dict.fromkeys([*suspects, *self._changed_by(self._frame(rng))]))
+        if is_callable:
             # It may speak to somebody: what cannot be compared or copied is not called to see.
-            suspects = [name for name in suspects if kept[name].checksum is not None and self._unused is not None]
+            suspects = [name for name in suspects if name in kept and kept[name].checksum is not None]
+            suspects = suspects if self._unused is not None else []
         if not suspects:
             return []
-        rng = np.random.default_rng(0)
         try:
             for _ in range(_MOST_TRIALS):
                 first, second, shown = (self._frame(rng) for _ in range(3))
@@ -101,6 +105,16 @@ class Probe:
         except Exception:  # of the module's, for frames that no world shows
             return []
         return []
+
+    def _changed_by(self, frame: Array) -> list[str]:
+        """The attributes that a call changes."""
+        twin = self._twin()
+        before = kept_by(twin)
+        try:
+            self._call(twin, [frame])
+        except Exception:  # of the module's, for a frame that no world shows
+            return []
+        return changed(before, kept_by(twin))
 
     def range(self) -> tuple[float, float] | None:
         """Between which numbers its output is, whatever it is shown, if the last operation on it says so."""
@@ -140,7 +154,8 @@ class Probe:
         return found
 
     def _twin(self) -> nn.Module:
-        return self._module if self._unused is None else copy_of(self._unused, self._before) or self._module
+        twin = copy_of(self._unused, self._before) if self._unused is not None else None
+        return self.module if twin is None else twin
 
 
 class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
