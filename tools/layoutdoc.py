@@ -96,8 +96,10 @@ def remarks(text: str) -> dict[str, str]:
 
 
 def enum_remarks(kind: type[IntEnum]) -> dict[str, str]:
-    """What each value of an enum means, as its source says."""
-    return remarks(inspect.cleandoc(inspect.getsource(kind)))
+    """What each value of an enum means, as it says itself or its source does."""
+    said = remarks(inspect.cleandoc(inspect.getsource(kind)))
+    meanings = {member.name: getattr(member, "meaning", "") for member in kind}
+    return {name: "; ".join(filter(None, (meaning, said.get(name)))) for name, meaning in meanings.items()}
 
 
 # -- the document ----------------------------------------------------------------------------------------------

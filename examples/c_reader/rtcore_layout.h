@@ -419,9 +419,9 @@ static inline const char *rtcore_phase_name(int64_t value) {
 
 enum rtcore_tick_kind {
     RTCORE_TICK_KIND_ACTED = 0, /* a policy action */
-    RTCORE_TICK_KIND_MISSED = 1, /* one was due and was not there: `on_missing` acted */
-    RTCORE_TICK_KIND_IDLE = 2, /* none was due, or the policy gave none: `on_missing` acted */
-    RTCORE_TICK_KIND_LEAD_IN = 3, /* before the first due tick of the episode: the world is held, or `on_missing` acted */
+    RTCORE_TICK_KIND_MISSED = 1, /* one was due and was not there */
+    RTCORE_TICK_KIND_IDLE = 2, /* none was due; or the policy gave none */
+    RTCORE_TICK_KIND_LEAD_IN = 3, /* episode start, none could be due yet; the world is held, or `on_missing` acts */
     RTCORE_TICK_KIND_RESET = 4, /* the world was reset */
 };
 static inline const char *rtcore_tick_kind_name(int64_t value) {
@@ -436,10 +436,10 @@ static inline const char *rtcore_tick_kind_name(int64_t value) {
 }
 
 enum rtcore_source {
-    RTCORE_SOURCE_POLICY = 0,
-    RTCORE_SOURCE_NOOP = 1,
-    RTCORE_SOURCE_REPEAT = 2,
-    RTCORE_SOURCE_RANDOM = 3,
+    RTCORE_SOURCE_POLICY = 0, /*  */
+    RTCORE_SOURCE_NOOP = 1, /*  */
+    RTCORE_SOURCE_REPEAT = 2, /*  */
+    RTCORE_SOURCE_RANDOM = 3, /*  */
     RTCORE_SOURCE_HELD = 4, /* no action: the world was held or reset */
 };
 static inline const char *rtcore_source_name(int64_t value) {
@@ -454,15 +454,15 @@ static inline const char *rtcore_source_name(int64_t value) {
 }
 
 enum rtcore_outcome {
-    RTCORE_OUTCOME_ON_TIME = 0, /* first applied at its due tick (without a due tick: the first tick after it was ready) */
-    RTCORE_OUTCOME_LATE = 1, /* first applied after its due tick: it came late, or the tick itself was skipped */
-    RTCORE_OUTCOME_SUPERSEDED = 2, /* never applied: an action from a newer observation took its place */
-    RTCORE_OUTCOME_STALE_EPISODE = 3, /* never applied: its episode was over */
-    RTCORE_OUTCOME_DROPPED_DEAD_WORKER = 4, /* never delivered: its worker died, hung or was stopped */
-    RTCORE_OUTCOME_DROPPED_LATE = 5, /* never applied: it came late and `on_late` is "drop" */
+    RTCORE_OUTCOME_ON_TIME = 0, /* applied at its due tick; without a due tick: at the first tick after it was ready */
+    RTCORE_OUTCOME_LATE = 1, /* applied after its due tick; it came late, or the tick itself was skipped */
+    RTCORE_OUTCOME_SUPERSEDED = 2, /* not applied: one from a newer frame took its place */
+    RTCORE_OUTCOME_STALE_EPISODE = 3, /* not applied: its episode was over */
+    RTCORE_OUTCOME_DROPPED_DEAD_WORKER = 4, /* never came: its worker died, hung or was stopped */
+    RTCORE_OUTCOME_DROPPED_LATE = 5, /* not applied: came after its due tick (on_late = drop) */
     RTCORE_OUTCOME_UNFINISHED = 6, /* still under way when the run ended */
-    RTCORE_OUTCOME_ABSTAINED = 7, /* the policy gave no action this time */
-    RTCORE_OUTCOME_FEATURES_USED = 8, /* its own action was never applied, but the head used its features */
+    RTCORE_OUTCOME_ABSTAINED = 7, /* not applied: the policy gave no action this time */
+    RTCORE_OUTCOME_FEATURES_USED = 8, /* not applied itself: the head used its features */
 };
 static inline const char *rtcore_outcome_name(int64_t value) {
     switch (value) {
@@ -498,9 +498,9 @@ enum rtcore_trace_kind {
     RTCORE_TRACE_KIND_WAIT_FRAME = 21, /* has a job; its frame is not there yet */
     RTCORE_TRACE_KIND_READ = 22, /* copying frame `frame_seq` out of the ring */
     RTCORE_TRACE_KIND_INFER = 23, /* the policy, padding included */
-    RTCORE_TRACE_KIND_HOST_TO_DEVICE = 24,
-    RTCORE_TRACE_KIND_COMPUTE = 25,
-    RTCORE_TRACE_KIND_DEVICE_TO_HOST = 26,
+    RTCORE_TRACE_KIND_HOST_TO_DEVICE = 24, /*  */
+    RTCORE_TRACE_KIND_COMPUTE = 25, /*  */
+    RTCORE_TRACE_KIND_DEVICE_TO_HOST = 26, /*  */
     RTCORE_TRACE_KIND_WRITE = 27, /* the answer into the slot */
     RTCORE_TRACE_KIND_DRAIN = 40, /* reading ticks and jobs out of shared memory */
     RTCORE_TRACE_KIND_WORKER_DOWN = 41, /* worker taken out; value: its new number of restarts */

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from rtcore.clock import NS_PER_MS, NS_PER_S, NS_PER_US
 from rtcore.errors import ConfigError
-from rtcore.report.wording import TICK_KIND_MEANING, counted
+from rtcore.report.wording import counted
 from rtcore.results.folder import ACTIONS, RunFolder, number_at
 from rtcore.results.rows import InferenceRow, TickRow
 from rtcore.results.summary import RunStats, WorkerStats
@@ -103,7 +103,7 @@ class _Story:
             return self._of_absent(tick)
         kind = row.kind.name.lower()
         gave_none = any(job.due_tick == tick and job.outcome is Outcome.ABSTAINED for job in self.jobs)
-        meaning = _GAVE_NONE if row.kind is TickKind.IDLE and gave_none else TICK_KIND_MEANING[kind]
+        meaning = _GAVE_NONE if row.kind is TickKind.IDLE and gave_none else row.kind.meaning
         facts = [Fact("", f"Tick {tick}: {kind}, {meaning}."), *self._the_tick(row)]
         if row.kind is TickKind.RESET:
             facts += self._reset(row)

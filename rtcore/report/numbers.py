@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from statistics import median
 from typing import Any, NamedTuple
 
-from rtcore.report.wording import OUTCOME_MEANING, TICK_KIND_MEANING, number, points, share
+from rtcore.report.wording import number, points, share
 from rtcore.results.folder import number_at
+from rtcore.scheduling.dispatch import KIND_COUNTERS, OUTCOME_COUNTERS, Outcome, TickKind
 
 
 class Row(NamedTuple):
@@ -102,8 +103,8 @@ NUMBERS: dict[str, list[Number]] = {
     "Ticks": [
         Number("ran", "ticks.count"),
         *(
-            Number(kind, f"ticks.kinds.{kind}", meaning, warns=kind not in _FINE)
-            for kind, meaning in TICK_KIND_MEANING.items()
+            Number(kind, f"ticks.kinds.{kind}", TickKind[kind.upper()].meaning, warns=kind not in _FINE)
+            for kind in KIND_COUNTERS
         ),
         Number("skipped", "ticks.skipped", "did not run: the tick before took too long", warns=True),
         Number("overruns", "ticks.overruns", "took longer than a period", warns=True),
@@ -134,8 +135,8 @@ NUMBERS: dict[str, list[Number]] = {
         Number("frame age", "actions.observation_age_ms", "when its action was applied", "1", "ms", quantiles=_P50_P99),
         Number("jobs booked", "actions.jobs"),
         *(
-            Number(name, f"actions.outcomes.{name}", meaning, warns=name not in _FINE)
-            for name, meaning in OUTCOME_MEANING.items()
+            Number(name, f"actions.outcomes.{name}", Outcome[name.upper()].meaning, warns=name not in _FINE)
+            for name in OUTCOME_COUNTERS
         ),
         Number("explored", "actions.explored", "drawn at random, to explore"),
         Number("clipped", "actions.clipped", "policy actions outside the action space, clipped into it", warns=True),

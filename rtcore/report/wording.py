@@ -7,26 +7,6 @@ from collections.abc import Mapping
 
 from rtcore.results.summary import LearnerStats
 
-#: What became of a job, in a few words.
-OUTCOME_MEANING = {
-    "on_time": "applied at its due tick",
-    "late": "applied after its due tick",
-    "superseded": "not applied: one from a newer frame took its place",
-    "stale_episode": "not applied: its episode was over",
-    "dropped_dead_worker": "never came: its worker died, hung or was stopped",
-    "dropped_late": "not applied: came after its due tick (on_late = drop)",
-    "unfinished": "still under way when the run ended",
-    "abstained": "not applied: the policy gave no action this time",
-    "features_used": "not applied itself: the head used its features",
-}
-TICK_KIND_MEANING = {
-    "acted": "a policy action",
-    "missed": "one was due and was not there",
-    "idle": "none was due",
-    "lead_in": "episode start, none could be due yet",
-    "reset": "the world was reset",
-}
-
 _SYNTHETIC = "synthetic: only waits, computes no action; the numbers are the runtime's, not a network's"
 _PADDED = "padded: waits after each inference, as a larger network would compute"
 

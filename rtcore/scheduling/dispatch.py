@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from enum import IntEnum
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 from rtcore.scheduling.jobs import Answer, Job, JobRow
 from rtcore.scheduling.schedule import ChunkFrom, OnLate
@@ -26,28 +26,39 @@ ChunkRest = Literal["own", "noop", "hold"]
 COMMITTED_TICKS = 32
 
 
-class Outcome(IntEnum):
+class _Meant(IntEnum):
+    """A number with what it means, in a few words for people."""
+
+    meaning: str
+
+    def __new__(cls, value: int, meaning: str = "") -> Self:
+        member = int.__new__(cls, value)
+        member._value_, member.meaning = value, meaning
+        return member
+
+
+class Outcome(_Meant):
     """How a job ended."""
 
-    ON_TIME = 0  #: first applied at its due tick (without a due tick: the first tick after it was ready)
-    LATE = 1  #: first applied after its due tick: it came late, or the tick itself was skipped
-    SUPERSEDED = 2  #: never applied: an action from a newer observation took its place
-    STALE_EPISODE = 3  #: never applied: its episode was over
-    DROPPED_DEAD_WORKER = 4  #: never delivered: its worker died, hung or was stopped
-    DROPPED_LATE = 5  #: never applied: it came late and `on_late` is "drop"
-    UNFINISHED = 6  #: still under way when the run ended
-    ABSTAINED = 7  #: the policy gave no action this time
-    FEATURES_USED = 8  #: its own action was never applied, but the head used its features
+    ON_TIME = 0, "applied at its due tick"  #: without a due tick: at the first tick after it was ready
+    LATE = 1, "applied after its due tick"  #: it came late, or the tick itself was skipped
+    SUPERSEDED = 2, "not applied: one from a newer frame took its place"
+    STALE_EPISODE = 3, "not applied: its episode was over"
+    DROPPED_DEAD_WORKER = 4, "never came: its worker died, hung or was stopped"
+    DROPPED_LATE = 5, "not applied: came after its due tick (on_late = drop)"
+    UNFINISHED = 6, "still under way when the run ended"
+    ABSTAINED = 7, "not applied: the policy gave no action this time"
+    FEATURES_USED = 8, "not applied itself: the head used its features"
 
 
-class TickKind(IntEnum):
-    """What acted at a tick."""
+class TickKind(_Meant):
+    """What acted at a tick: where it was no policy action, `on_missing` did."""
 
-    ACTED = 0  #: a policy action
-    MISSED = 1  #: one was due and was not there: `on_missing` acted
-    IDLE = 2  #: none was due, or the policy gave none: `on_missing` acted
-    LEAD_IN = 3  #: before the first due tick of the episode: the world is held, or `on_missing` acted
-    RESET = 4  #: the world was reset
+    ACTED = 0, "a policy action"
+    MISSED = 1, "one was due and was not there"
+    IDLE = 2, "none was due"  #: or the policy gave none
+    LEAD_IN = 3, "episode start, none could be due yet"  #: the world is held, or `on_missing` acts
+    RESET = 4, "the world was reset"
 
 
 #: Counter of each tick kind and of each outcome: the enums' own names, which `layout.ENV_COUNTERS` has as fields.

@@ -20,8 +20,9 @@ from rtcore.files.strict_json import finite
 from rtcore.report.colours import KIND_COLOURS, OUTCOME_COLOURS, RUN_COLOURS
 from rtcore.report.page import charts, tables
 from rtcore.report.page.data import Samples
-from rtcore.report.wording import OUTCOME_MEANING, TICK_KIND_MEANING, counted, number, policy_notes, share
+from rtcore.report.wording import counted, number, policy_notes, share
 from rtcore.results.folder import RunFolder, number_at
+from rtcore.scheduling.dispatch import KIND_COUNTERS, OUTCOME_COUNTERS, Outcome, TickKind
 
 _SKIPPED_MEANING = "did not run: the tick before took too long"
 _BASE_MEANING = "a worker's base action: the head's was not there"
@@ -196,14 +197,20 @@ def _cards(run: RunFolder, samples: Samples) -> list[Card]:
 
 def _legend(runs: Sequence[RunFolder], samples: Sequence[Samples]) -> dict[str, list[tuple[str, str, str]]]:
     """(name, colour, meaning) of what occurs in the timelines."""
-    outcomes = [name for name in OUTCOME_MEANING if any(sample.outcomes[name] for sample in samples)]
-    kinds = [name for name in TICK_KIND_MEANING if any(sample.kinds[name] for sample in samples)]
-    meanings = {**TICK_KIND_MEANING, "skipped": _SKIPPED_MEANING, "base": _BASE_MEANING}
+    outcomes = [name for name in OUTCOME_COUNTERS if any(sample.outcomes[name] for sample in samples)]
+    kinds = [name for name in KIND_COUNTERS if any(sample.kinds[name] for sample in samples)]
+    meanings = {
+        **{kind.name.lower(): kind.meaning for kind in TickKind},
+        "skipped": _SKIPPED_MEANING,
+        "base": _BASE_MEANING,
+    }
     if any(sample.base_ticks for sample in samples):
         kinds.insert(1, "base")
     if any(sample.skipped_ticks for sample in samples):
         kinds.append("skipped")
     return {
-        "Inference": [(name.replace("_", " "), OUTCOME_COLOURS[name], OUTCOME_MEANING[name]) for name in outcomes],
+        "Inference": [
+            (name.replace("_", " "), OUTCOME_COLOURS[name], Outcome[name.upper()].meaning) for name in outcomes
+        ],
         "Tick": [(name.replace("_", "-"), KIND_COLOURS[name], meanings[name]) for name in kinds],
     }
