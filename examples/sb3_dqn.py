@@ -30,12 +30,12 @@ def make_policy(observation_space: Any, action_space: Any) -> torch.nn.Module:
     )
 
 
-def train(duration_s: float) -> None:
+def train(duration_s: float, num_steps: int | None) -> None:
     torch.set_num_threads(1)
     with rtcore.Runtime(
         env_id=make_world, policy=make_policy, policy_args={"pad_ms": 30}, ring_slots=20_000, duration=duration_s
     ) as runtime:
-        model = rtcore.sb3.learn(runtime)
+        model = rtcore.sb3.learn(runtime, total_timesteps=num_steps)
     summary = runtime.summary()
     returns = [round(value, 1) for value in summary["episodes"]["returns"]]
     versions = summary["weights"]["publications"]
@@ -45,8 +45,10 @@ def train(duration_s: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--duration", type=float, default=60.0, metavar="S", help="how long to learn [s] (default 60)")
+    parser.add_argument("--steps", type=int, metavar="N", help="or from how many decisions")
+    arguments = parser.parse_args()
     try:
-        train(parser.parse_args().duration)
+        train(arguments.duration, arguments.steps)
     except RtcoreError as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from error
 

@@ -77,7 +77,7 @@ def update(network: ActorCritic, optimizer: torch.optim.Optimizer, batch: Any) -
             optimizer.step()
 
 
-def train(duration_s: float) -> None:
+def train(duration_s: float, most_rounds: int) -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     with rtcore.Runtime(
@@ -87,7 +87,7 @@ def train(duration_s: float) -> None:
         optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
         runtime.publish(network.state_dict())
         rounds, lost, newest = 0, 0, -1
-        while not runtime.wait(0.02):  # raises whatever goes wrong in any process of the run
+        while rounds < most_rounds and not runtime.wait(0.02):  # raises whatever goes wrong in any process of the run
             while (batch := runtime.take(ROUND, gamma=GAMMA)) is not None:
                 update(network, optimizer, batch)
                 runtime.publish(network.state_dict())
@@ -100,8 +100,10 @@ def train(duration_s: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--duration", type=float, default=300, metavar="S", help="how long to learn [s] (default 300)")
+    parser.add_argument("--rounds", type=int, default=10**9, metavar="N", help="or how many rounds to learn")
+    arguments = parser.parse_args()
     try:
-        train(parser.parse_args().duration)
+        train(arguments.duration, arguments.rounds)
     except RtcoreError as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from error
 

@@ -48,7 +48,7 @@ def loss_of(online: nn.Module, target: nn.Module, batch: Any) -> Tensor:
     return functional.smooth_l1_loss(chosen, wanted)
 
 
-def train(duration_s: float) -> None:
+def train(duration_s: float, most_updates: int) -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     returns: deque[float] = deque(maxlen=5)
@@ -67,7 +67,7 @@ def train(duration_s: float) -> None:
         optimizer = torch.optim.Adam(online.parameters(), lr=1e-3)
         runtime.publish(online.state_dict())
         updates, version = 0, 0
-        while not runtime.wait(0):  # raises whatever goes wrong in any process of the run
+        while updates < most_updates and not runtime.wait(0):  # raises whatever goes wrong in any process of the run
             batch = runtime.sample(BATCH_SIZE, gamma=GAMMA)
             if batch is None:
                 runtime.wait(0.05)
@@ -97,8 +97,10 @@ def rounded(values: list[float]) -> list[float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--duration", type=float, default=60.0, metavar="S", help="how long to learn [s] (default 60)")
+    parser.add_argument("--updates", type=int, default=10**9, metavar="N", help="or how many updates to make")
+    arguments = parser.parse_args()
     try:
-        train(parser.parse_args().duration)
+        train(arguments.duration, arguments.updates)
     except RtcoreError as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from error
 

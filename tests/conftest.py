@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,35 @@ def pytest_configure() -> None:
     for signum, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(signum) is signal.SIG_IGN:
             signal.signal(signum, handler)
+
+
+def pytest_collection() -> None:
+    # Imports make what stays. Looking through all of it over and over is a tenth of their time.
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    # What is there now stays, and no later collection has to walk it.
+    gc.enable()
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture
+def run_here(capfd: pytest.CaptureFixture[str]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`run_to_end` without a Python of its own for the program: what it starts is as real, and it says the same."""
+    from rtcore.cli.run import main
+    from tests.support.drills import segments, wait_for
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        with pytest.raises(SystemExit) as ended:
+            main(list(arguments))
+        output, errors = capfd.readouterr()
+        wait_for(lambda: not segments(os.getpid()), "shared memory to be removed")
+        assert isinstance(ended.value.code, int)
+        return subprocess.CompletedProcess(arguments, ended.value.code, output, errors)
+
+    return run
 
 
 @pytest.fixture

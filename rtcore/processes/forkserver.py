@@ -58,8 +58,10 @@ def main(fd: int) -> None:
 
 def _preload(modules: list[str]) -> None:
     """Import them for all children that are forked from now on."""
+    gc.disable()  # what an import makes stays: looking through all of it over and over takes a tenth of its time
     for module in modules:
         importlib.import_module(module)
+    gc.enable()
     # What is frozen is not walked in a child's collections, so that its pages stay shared.
     gc.collect()
     gc.freeze()

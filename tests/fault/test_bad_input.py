@@ -3,37 +3,18 @@
 from __future__ import annotations
 
 import os
-import subprocess
-from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
-from rtcore.cli.run import main
-from tests.support.drills import run_to_end, segments, wait_for
+from tests.support.drills import Run, run_to_end
 
 pytestmark = pytest.mark.fault
 
 #: One worker: with several a network of one's own would be built on torch's meta device, whose import takes a second.
 CARTPOLE = ("--env-id", "CartPole-v1", "--fps", "60", "--workers", "1", "--ticks", "300", "--no-live")
 SYNTHETIC = ("--policy", "synthetic", "--policy-args", "latency_ms=10")
-Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture
-def run_here(capfd: pytest.CaptureFixture[str]) -> Run:
-    """`run_to_end` without a Python of its own for the program: what it starts is as real, and it says the same."""
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        with pytest.raises(SystemExit) as ended:
-            main(list(arguments))
-        output, errors = capfd.readouterr()
-        wait_for(lambda: not segments(os.getpid()), "shared memory to be removed")
-        assert isinstance(ended.value.code, int)
-        return subprocess.CompletedProcess(arguments, ended.value.code, output, errors)
-
-    return run
 
 
 @pytest.mark.parametrize(
@@ -72,10 +53,10 @@ def test_a_wrong_setting_is_named_with_what_was_expected(run_here: Run, argument
     assert "Traceback" not in done.stderr
 
 
-def test_a_typo_in_the_config_file_is_named(tmp_path: Path) -> None:
+def test_a_typo_in_the_config_file_is_named(run_here: Run, tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text("worker = 3\n")
-    done = run_to_end("--config", str(file))
+    done = run_here("--config", str(file))
     assert done.returncode == 2
     assert "unknown key 'worker'" in done.stderr
     assert "'workers'" in done.stderr
@@ -89,9 +70,9 @@ def test_a_typo_in_the_config_file_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_a_policy_that_is_not_there_or_is_not_called_so_is_a_wrong_setting(
-    policy: str, args: str, said: list[str]
+    run_here: Run, policy: str, args: str, said: list[str]
 ) -> None:
-    done = run_to_end(*CARTPOLE, "--policy", policy, "--policy-args", args)
+    done = run_here(*CARTPOLE, "--policy", policy, "--policy-args", args)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     for words in said:
@@ -125,11 +106,11 @@ def test_a_policy_that_never_returns_is_a_hang_at_start() -> None:
     assert "worker 0 was not ready within 20 s" in done.stderr
 
 
-def test_a_policy_that_never_returns_is_a_hang_in_the_run(tmp_path: Path) -> None:
+def test_a_policy_that_never_returns_is_a_hang_in_the_run(run_here: Run, tmp_path: Path) -> None:
     """It works for a while, then never again: restarted, it hangs at its first frame, and that is enough."""
-    done = run_to_end(
+    done = run_here(
         *CARTPOLE[:-3],
-        *("--duration", "60", "--no-live", "--policy", "tests.support.bad_policies:sleeping"),
+        *("--duration", "600", "--no-live", "--policy", "tests.support.bad_policies:sleeping"),
         *("--policy-args", f"after=120,then=2,mark={tmp_path / 'hung'}"),
         *("--hang-timeout-s", "1", "--max-restarts", "1", "--warmup", "1"),
     )
@@ -185,22 +166,22 @@ def test_a_game_that_is_no_atari_game_is_answered_with_one_that_is(run_here: Run
 
 
 @pytest.mark.parametrize(("steps", "where"), [(60, "in tick "), (4, "1 s in step 5 of 20 before tick 0")])
-def test_a_world_that_never_returns_is_killed(steps: int, where: str) -> None:
+def test_a_world_that_never_returns_is_killed(run_here: Run, steps: int, where: str) -> None:
     """In the run, and in the steps that are timed before it."""
     arguments = ("--env-id", "tests.support.bad_worlds:hanging_world", "--env-args", f"after={steps}", *CARTPOLE[2:])
-    done = run_to_end(*arguments, *SYNTHETIC, "--env-timeout-s", "1")
+    done = run_here(*arguments, *SYNTHETIC, "--env-timeout-s", "1")
     assert done.returncode == 1
     assert "EnvironmentHung" in done.stderr
     assert where in done.stderr
     assert "--env-timeout-s" in done.stderr
 
 
-def test_an_emulator_that_hangs_on_an_illegal_opcode_is_killed(tmp_path: Path) -> None:
+def test_an_emulator_that_hangs_on_an_illegal_opcode_is_killed(run_here: Run, tmp_path: Path) -> None:
     rom = bytearray((files("rtcore_envs") / "roms" / "blocks.gb").read_bytes())
     rom[0x100] = 0xD3  # no such instruction: PyBoy's tick() never returns
     path = tmp_path / "hang.gb"
     path.write_bytes(rom)
-    done = run_to_end(
+    done = run_here(
         "--env-args", f"rom={path}", "--no-live", *SYNTHETIC, "--startup-timeout-s", "4", "--env-timeout-s", "0.2"
     )
     assert done.returncode == 1
@@ -218,8 +199,8 @@ def test_a_bad_rom_is_named(run_here: Run, content: bytes | None, tmp_path: Path
     assert "bad.gb" in done.stderr
 
 
-def test_no_room_in_shared_memory_is_an_error_not_a_bus_error() -> None:
-    done = run_to_end("--ring-slots", "10000000", "--no-live", *SYNTHETIC)
+def test_no_room_in_shared_memory_is_an_error_not_a_bus_error(run_here: Run) -> None:
+    done = run_here("--ring-slots", "10000000", "--no-live", *SYNTHETIC)
     assert done.returncode == 1
     assert "no room in /dev/shm for the ring segment" in done.stderr
     assert "--ring-slots" in done.stderr

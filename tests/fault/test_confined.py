@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.drills import COMMAND, HERE, segments
+from tests.support.drills import COMMAND, HERE, segments, started
 
 pytestmark = pytest.mark.fault
 
@@ -72,14 +72,9 @@ def test_a_limit_of_processes_that_is_too_low_is_named_with_what_to_raise(few_pr
     """The program, the fork server, the world and a thread or two have room, the workers have not."""
     (few_processes / "pids.max").write_text("6")
     enter = ["sh", "-c", 'echo 0 > "$0" && exec "$@"', str(few_processes / "cgroup.procs")]
-    process = subprocess.Popen(
-        [*enter, *COMMAND, *CARTPOLE, *SYNTHETIC, "--workers", "9", "--duration", "1"],
-        cwd=HERE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    _, said = process.communicate(timeout=150)
+    arguments = (*CARTPOLE, *SYNTHETIC, "--workers", "9", "--duration", "1")
+    with started(*enter, *COMMAND, *arguments, cwd=HERE, stderr=subprocess.PIPE) as process:
+        _, said = process.communicate(timeout=150)
     assert process.returncode == 1
     assert "no process could be started for" in said
     assert "Raise the limit of processes (ulimit -u; pids.max of the container or service)" in said.replace("\n", " ")

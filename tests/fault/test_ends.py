@@ -21,7 +21,7 @@ from rtcore.errors import ConfigError, PolicyError, RecordError, RtcoreError
 from rtcore.learn.checkpoint import load_state
 from rtcore.memory.segments import files_of
 from rtcore.memory.shared import SharedRun
-from tests.support.drills import HEALTHY, SHM, run_to_end, running, wait_for, wait_until_ticking
+from tests.support.drills import HEALTHY, SHM, Run, running, wait_for, wait_until_ticking
 
 pytestmark = pytest.mark.fault
 
@@ -140,9 +140,9 @@ def test_ticks_go_on_while_the_program_that_started_the_run_is_stopped() -> None
         try:
             wait_for(lambda: psutil.Process(run.pid).status() == psutil.STATUS_STOPPED, "the program to stop")
             before = shared.env_counters.to_dict()
-            wait_for(lambda: shared.env_counters["ticks"] >= before["ticks"] + 90, "90 ticks without the program")
+            wait_for(lambda: shared.env_counters["ticks"] >= before["ticks"] + 30, "30 ticks without the program")
+            wait_for(lambda: shared.env_counters["acted"] > before["acted"] + 30, "actions without the program")
             assert env.is_running()
-            assert shared.env_counters["acted"] > before["acted"] + 45
         finally:
             run.send_signal(signal.SIGCONT)
             shared.close()
@@ -154,9 +154,9 @@ def run_id_of(run: subprocess.Popen[str]) -> str:
     return control.name.removeprefix("rtcore-").removesuffix("-control")
 
 
-def test_a_full_disk_leaves_the_summary_on_the_screen_and_no_draft(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_the_summary_on_the_screen_and_no_draft(run_here: Run, tmp_path: Path) -> None:
     (tmp_path / "jobs.csv").symlink_to("/dev/full")
-    done = run_to_end(
+    done = run_here(
         *("--env-id", "tests.support.bad_worlds:slow_reset", "--policy", "synthetic", "--policy-args", "latency_ms=50"),
         *("--workers", "4", "--duration", "6", "--no-live", "--out", str(tmp_path)),
     )
@@ -167,9 +167,9 @@ def test_a_full_disk_leaves_the_summary_on_the_screen_and_no_draft(tmp_path: Pat
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_a_full_disk_on_the_virtual_clock_is_the_same_error(tmp_path: Path) -> None:
+def test_a_full_disk_on_the_virtual_clock_is_the_same_error(run_here: Run, tmp_path: Path) -> None:
     (tmp_path / "actions.csv").symlink_to("/dev/full")
-    done = run_to_end(
+    done = run_here(
         *("--env-id", "CartPole-v1", "--policy", "random", "--latency", "constant:20", "--clock", "virtual"),
         *("--ticks", "3000", "--no-live", "--out", str(tmp_path)),
     )

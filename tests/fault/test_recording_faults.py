@@ -229,9 +229,9 @@ def test_a_recording_of_a_program_that_was_killed_can_be_read(tmp_path):
     assert replayed(tmp_path).is_identical
 
 
-def test_a_folder_that_cannot_be_written_is_refused_before_the_first_tick(tmp_path):
+def test_a_folder_that_cannot_be_written_is_refused_before_the_first_tick(run_here, tmp_path):
     (tmp_path / "recording").write_text("in the way")
-    ended = run_to_end(*SHORT, "--duration", "5", "--record", "--out", str(tmp_path))
+    ended = run_here(*SHORT, "--duration", "5", "--record", "--out", str(tmp_path))
     assert ended.returncode == 1
     assert "cannot be written" in ended.stderr
     assert not (tmp_path / "actions.csv").exists() or not ticks_of(tmp_path)

@@ -138,7 +138,7 @@ def test_the_video_of_a_run_that_was_killed_says_that_its_end_is_missing(tmp_pat
         assert num_frames(tmp_path / VIDEO) >= recording.num_ticks
 
 
-def test_a_file_that_is_no_recording_is_refused_by_name(tmp_path):
-    ended = run_to_end("--replay", str(tmp_path / "nowhere.hdf5"), "--video")
+def test_a_file_that_is_no_recording_is_refused_by_name(run_here, tmp_path):
+    ended = run_here("--replay", str(tmp_path / "nowhere.hdf5"), "--video")
     assert ended.returncode == 2
     assert "nowhere.hdf5: no recording; expected ticks.hdf5" in ended.stderr

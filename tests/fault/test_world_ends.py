@@ -14,7 +14,7 @@ import pytest
 
 import rtcore
 from rtcore.errors import EnvironmentFailed, EnvironmentHung
-from tests.support.drills import run_to_end, running, wait_for, wait_until_ticking
+from tests.support.drills import Run, run_to_end, running, wait_for, wait_until_ticking
 
 pytestmark = pytest.mark.fault
 
@@ -82,8 +82,8 @@ def test_whoever_is_killed_nothing_of_the_world_stays(victim: str, tmp_path: Pat
         assert (tmp_path / "atexit").exists()
 
 
-def test_a_world_that_hangs_in_python_is_closed_all_the_same(tmp_path: Path) -> None:
-    done = run_to_end(*run_of(tmp_path, "--env-timeout-s", "2", hang_at=60))
+def test_a_world_that_hangs_in_python_is_closed_all_the_same(run_here: Run, tmp_path: Path) -> None:
+    done = run_here(*run_of(tmp_path, "--env-timeout-s", "2", hang_at=60))
     assert done.returncode == 1
     assert "EnvironmentHung" in done.stderr
     assert (tmp_path / "closed").exists()
@@ -106,8 +106,8 @@ def test_an_env_process_that_dies_by_a_signal_fails_the_run(
     assert signum.name in output
 
 
-def test_closing_may_take_as_long_as_the_world_may_be_silent(tmp_path: Path) -> None:
-    done = run_to_end(*run_of(tmp_path, "--ticks", "20", how_closing="slow"))
+def test_closing_may_take_as_long_as_the_world_may_be_silent(run_here: Run, tmp_path: Path) -> None:
+    done = run_here(*run_of(tmp_path, "--ticks", "20", how_closing="slow"))
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "closed").exists()
 
@@ -120,9 +120,11 @@ def test_closing_may_take_as_long_as_the_world_may_be_silent(tmp_path: Path) -> 
         ("die", "SIGHUP"),
     ],
 )
-def test_a_close_that_goes_wrong_is_reported_and_the_runs_results_are_kept(how: str, said: str, tmp_path: Path) -> None:
+def test_a_close_that_goes_wrong_is_reported_and_the_runs_results_are_kept(
+    run_here: Run, how: str, said: str, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
-    done = run_to_end(*run_of(tmp_path, "--ticks", "20", "--env-timeout-s", "1", "--out", str(out), how_closing=how))
+    done = run_here(*run_of(tmp_path, "--ticks", "20", "--env-timeout-s", "1", "--out", str(out), how_closing=how))
     assert done.returncode == 1
     assert said in done.stderr
     summary = json.loads((out / "summary.json").read_text())

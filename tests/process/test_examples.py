@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.drills import wait_for
+from tests.support.drills import segments, started, wait_for
 
 pytestmark = pytest.mark.process
 
@@ -22,14 +22,10 @@ RTCORE_RUN = [sys.executable, "-m", "rtcore.cli.run"]
 
 def run(*command: str, cwd: Path) -> str:
     """The output of a program that ended well and left none of its segments and semaphores behind."""
-    process = subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try:
+    with started(*command, cwd=cwd) as process:
         output, _ = process.communicate(timeout=150)
-    finally:
-        process.kill()
     assert process.returncode == 0, output
-    # Run ids begin with the pid of the program, so that other runs on this machine are not mistaken for this one.
-    assert [path.name for path in Path("/dev/shm").glob(f"*rtcore-{process.pid}-*")] == []
+    assert segments(process.pid) == []
     return output
 
 
@@ -92,16 +88,16 @@ def test_the_own_policy_is_refused_on_a_world_that_it_does_not_fit() -> None:
 
 
 def test_a_trainer_in_one_file_learns_from_a_run_and_hands_its_weights_to_the_workers(tmp_path: Path) -> None:
-    output = run(sys.executable, "-W", "error", str(EXAMPLES / "train_pytorch.py"), "--duration", "6", cwd=tmp_path)
+    output = run(sys.executable, "-W", "error", str(EXAMPLES / "train_pytorch.py"), "--updates", "200", cwd=tmp_path)
     last = re.search(r"^(\d+) updates, (\d+) versions; first returns \[", output, re.MULTILINE)
     assert last is not None, output
-    assert int(last[1]) >= 20
+    assert int(last[1]) == 200
     assert int(last[2]) >= 2, "the first weights, and at least some that were learned"
 
 
 def test_ppo_in_one_file_takes_every_decision_in_order_with_what_the_policy_said_of_it(tmp_path: Path) -> None:
-    output = run(sys.executable, "-W", "error", str(EXAMPLES / "train_ppo.py"), "--duration", "6", cwd=tmp_path)
-    last = re.search(r"^(\d+) rounds of 200 decisions, (\d+) lost; first returns \[-", output, re.MULTILINE)
+    output = run(sys.executable, "-W", "error", str(EXAMPLES / "train_ppo.py"), "--rounds", "1", cwd=tmp_path)
+    last = re.search(r"^(\d+) rounds of 200 decisions, (\d+) lost; first returns \[", output, re.MULTILINE)
     assert last is not None, output
     assert int(last[1]) >= 1
     assert int(last[2]) == 0
@@ -109,10 +105,11 @@ def test_ppo_in_one_file_takes_every_decision_in_order_with_what_the_policy_said
 
 def test_stable_baselines3_learns_from_a_run_with_its_own_dqn(tmp_path: Path) -> None:
     pytest.importorskip("stable_baselines3")
-    output = run(sys.executable, "-W", "error", str(EXAMPLES / "sb3_dqn.py"), "--duration", "6", cwd=tmp_path)
+    output = run(sys.executable, "-W", "error", str(EXAMPLES / "sb3_dqn.py"), "--steps", "200", cwd=tmp_path)
     last = re.search(r"^(\d+) updates, (\d+) versions; first returns \[", output, re.MULTILINE)
     assert last is not None, output
-    assert int(last[1]) >= 20
+    # From decision 100 on one for each, if this machine keeps up.
+    assert 0 < int(last[1]) <= 100
     assert int(last[2]) >= 2
 
 

