@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from fnmatch import fnmatchcase
 from fractions import Fraction
@@ -16,15 +16,13 @@ from rtcore.cli.exits import EXIT_FAILED, Stopped
 from rtcore.errors import ConfigError
 from rtcore.experiments.local import Backend, LocalBackend
 from rtcore.experiments.progress import SweepView, in_words
-from rtcore.experiments.records import CELLS
-from rtcore.experiments.sweep import Found, begin_sweep, check_cells, end_sweep, find, play_cells
+from rtcore.experiments.records import CELLS, CellRecord
+from rtcore.experiments.sweep import SCRATCH, Found, begin_sweep, check_cells, end_sweep, find, play_cells
 from rtcore.experiments.sweepfile import Cell, SweepFile, cells_of, load_sweep
 from rtcore.host.cpus import usable_cpus
 from rtcore.report.terminal import Terminal, print_line
 from rtcore.results.out_folder import OutFolder
 
-#: In the sweep's folder, while cells are played.
-_SCRATCH = ".scratch"
 _MOST_LISTED = 20
 
 
@@ -76,10 +74,8 @@ class _Plan:
             self.notes.append(f"{beside}: on the wall clock they disturb each other")
         self.jobs = int(options.jobs or (1 if on_wall_clock is not None else usable_cpus()))
 
-    def backend(self, local: LocalBackend) -> Backend:
-        """`local`, or Ray."""
-        if not self.is_ray:
-            return local
+    def ray(self) -> Backend:
+        """Ray, connected to."""
         from rtcore.experiments.raytasks import RayBackend  # noqa: PLC0415 - an extra
 
         return RayBackend(self._address, cpus=self._cpus, gpus=self._gpus, jobs=self._given_jobs)
@@ -120,11 +116,14 @@ def _play_what_is_left(console: Console, folder: Path, cells: Sequence[Cell], pl
     _say(console, f"{len(cells)} cells{before}{again}; files in {folder}", *plan.notes)
     if not found.left:
         return 0
-    with closing(LocalBackend(plan.jobs, folder / _SCRATCH)) as local:
+    local = LocalBackend(plan.jobs, folder / SCRATCH)
+    with closing(local):
         rates = _checked(console, found, local)
-        backend = plan.backend(local)
-        with closing(backend), SweepView(console, len(cells), found.left, found.done, backend.places) as view:
-            failed = play_cells(folder, found.left, rates, backend, view)
+        if not plan.is_ray:
+            failed = _play(console, folder, found, rates, local)
+    if plan.is_ray:
+        with closing(plan.ray()) as backend:
+            failed = _play(console, folder, found, rates, backend)
     for record in failed[:_MOST_LISTED]:
         _say(console, f"{record.name}: {in_words(record)}")
     if failed:
@@ -134,6 +133,13 @@ def _play_what_is_left(console: Console, folder: Path, cells: Sequence[Cell], pl
         return EXIT_FAILED
     _say(console, f"all {len(cells)} cells are done: rtcore-sweep report {folder}")
     return 0
+
+
+def _play(
+    console: Console, folder: Path, found: Found, rates: Mapping[str, Fraction], backend: Backend
+) -> list[CellRecord]:
+    with SweepView(console, found.left, found.done, backend.places) as view:
+        return play_cells(folder, found.left, rates, backend, view)
 
 
 def _say(console: Console, *lines: str) -> None:

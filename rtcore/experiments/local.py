@@ -11,6 +11,7 @@ import os
 import platform
 import resource
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -181,8 +182,8 @@ class LocalBackend:
     ) -> None:
         """As of `Backend`. With CHECK the rate is not looked at. `environment`: variables of the cell's process."""
         self._number += 1
-        scratch = self._scratch / str(self._number)
-        scratch.mkdir(parents=True)
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f"{self._number}-", dir=self._scratch))
         boot = CellBoot(
             run_id=self._run_id,
             entropy=entropy_of(cell.settings["seed"], 0, "virtual", 0, 0),

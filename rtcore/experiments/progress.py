@@ -79,17 +79,17 @@ def _kinds(axes: Axes) -> list[Any]:
 class SweepView:
     """Shows a sweep: `with` it, and tell it what happens."""
 
-    def __init__(self, console: Console, num_cells: int, left: Sequence[Cell], done: Sequence[CellRecord], places: int):
+    def __init__(self, console: Console, left: Sequence[Cell], done: Sequence[CellRecord], places: int) -> None:
         self._console = console
         self._clock = MonotonicClock()
         self._time_left = TimeLeft(left, done, places)
         self._since_ns: dict[str, int] = {}
-        self._num_done, self._num_cells = num_cells - len(left), num_cells
+        self._num_done, self._num_cells = len(done), len(done) + len(left)
         columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[left]}"))
         self._bar = Progress(
             TextColumn("cells"), *columns, TextColumn("{task.fields[now]}", style="dim"), console=console
         )
-        self._task = self._bar.add_task("cells", total=num_cells, completed=self._num_done, left="", now="")
+        self._task = self._bar.add_task("cells", total=self._num_cells, completed=self._num_done, left="", now="")
 
     def __enter__(self) -> SweepView:
         if self._console.is_terminal:

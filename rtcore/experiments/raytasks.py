@@ -23,6 +23,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from rtcore.errors import ConfigError, LauncherDied
 from rtcore.experiments.local import Ended, LocalBackend
 from rtcore.experiments.records import Cost
@@ -37,6 +39,8 @@ _OBJECT_STORE_BYTES = 80 << 20
 _ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 #: Of Ray's own, which its programs and this one print without being asked.
 _QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
+#: How the folder of a Ray of its own is called: then the pid of its sweep.
+_FOLDER = "rtcore-ray-"
 _POLL_S = 0.5
 
 
@@ -56,7 +60,7 @@ class RayBackend:
             ConfigError: Ray is not installed, the cluster cannot be reached, or a cell takes more than it has.
         """
         self._ray = ray = _import_ray()
-        self._folder = None if address is not None else Path(tempfile.mkdtemp(prefix="rtcore-ray-"))
+        self._folder = _own_folder() if address is None else None
         self._under_way: dict[Any, Cell] = {}
         self._needs = {name: each for name, each in (("CPU", cpus), ("GPU", gpus)) if each}
         self._jobs = jobs
@@ -96,7 +100,8 @@ class RayBackend:
 
     def start(self, cell: Cell, rate_hz: Fraction) -> None:
         """As of `Backend`."""
-        task = self._play.options(name=cell.name).remote(to_json(asdict(cell)), str(rate_hz), self._here)
+        scratch = str(self._folder) if self._folder is not None else None
+        task = self._play.options(name=cell.name).remote(to_json(asdict(cell)), str(rate_hz), self._here, scratch)
         self._under_way[task] = cell
 
     def poll(self, timeout_s: float) -> list[Ended]:
@@ -136,6 +141,19 @@ def _import_ray() -> Any:
     return ray
 
 
+def _own_folder() -> Path:
+    """A new folder for the files of a Ray of its own. Those of sweeps that were killed are removed.
+
+    Not within the sweep's: Ray makes sockets there, whose names must be short.
+    """
+    place = Path(tempfile.gettempdir())
+    for folder in place.glob(f"{_FOLDER}*"):
+        pid = folder.name.removeprefix(_FOLDER).partition("-")[0]
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-", dir=place))
+
+
 @contextmanager
 def _signal_handlers_kept() -> Iterator[None]:
     """Ray puts one of its own in the place of this program's, which then could not end it properly."""
@@ -155,14 +173,17 @@ def _signal_handlers_kept() -> Iterator[None]:
 _here: list[LocalBackend] = []
 
 
-def play_task(cell: dict[str, Any], rate_hz: str, folder: str) -> dict[str, Any]:
-    """A Ray task: plays the cell. Returns the fields of an `Ended` but the cell."""
+def play_task(cell: dict[str, Any], rate_hz: str, folder: str, scratch: str | None) -> dict[str, Any]:
+    """A Ray task: plays the cell. Returns the fields of an `Ended` but the cell.
+
+    `folder`: where the sweep was started. `scratch`: a place for files that may go; None: where the machine has them.
+    """
     if not _here:
         # What a cell names (files, own modules) is looked for where the sweep was started.
         if Path(folder).is_dir():
             os.chdir(folder)
         sys.path.append(folder)
-        _here.append(LocalBackend(1, Path(tempfile.gettempdir()) / f"rtcore-cells-{os.getpid()}"))
+        _here.append(LocalBackend(1, Path(scratch or tempfile.gettempdir()) / f"rtcore-cells-{os.getpid()}"))
     backend = _here[0]
     # The GPUs are those of this task, not those of the worker when its fork server began.
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -31,8 +32,9 @@ from rtcore.experiments.sweepfile import Cell
 
 #: Between two looks at the cells that are being played.
 _POLL_S = 0.25
-#: Kept free for the records of cells that are being played when a disk gets full.
-_RESERVE, _RESERVE_BYTES = ".reserve", 4 << 20
+#: In the sweep's folder, while cells are played: what they need meanwhile; and room that is kept free for the records
+#: of those that are being played when the disk gets full.
+SCRATCH, _RESERVE, _RESERVE_BYTES = ".scratch", ".reserve", 4 << 20
 
 
 #: Cells that differ in nothing but seed and lateness are of one kind.
@@ -80,6 +82,7 @@ def find(folder: Path, cells: Sequence[Cell]) -> Found:
 
 def begin_sweep(folder: Path, file: Path, cells: Sequence[Cell]) -> None:
     """What the folder says of the sweep, and room for its last records. It is locked. RecordError for a full disk."""
+    shutil.rmtree(folder / SCRATCH, ignore_errors=True)  # of a sweep that was killed
     try:
         write_manifest(folder, file.name, cells)
         by_name = {cell.name: cell for cell in cells}

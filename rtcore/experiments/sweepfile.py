@@ -80,9 +80,9 @@ def _distinct(values: list[Any]) -> list[Any]:
 
 
 def _counted(seeds: Any) -> Any:
-    if type(seeds) is not int:
+    if isinstance(seeds, list):
         return seeds
-    if not 1 <= seeds <= EVALUATION_SEED:
+    if type(seeds) is not int or not 1 <= seeds <= EVALUATION_SEED:
         raise ValueError("expected a number of seeds, 1 or more, or a list of them")
     return list(range(seeds))
 
@@ -279,10 +279,10 @@ def cells_of(sweep: SweepFile) -> list[Cell]:
         raise ConfigError("the sweep has no cell: no agent plays in any of its worlds")
     seen: dict[str, Cell] = {}
     for cell in cells:
-        other = seen.setdefault(cell.name.casefold(), cell)
-        if other is not cell:
+        if (other := seen.setdefault(cell.name.casefold(), cell)) is not cell:
+            first, second = ({axis: one.axes[axis] for axis in ("world", "agent")} for one in (other, cell))
             raise ConfigError(
-                f"two cells are called {cell.name}: {other.axes} and {cell.axes}; give worlds and agents names that "
+                f"two cells are called {cell.name}, of {first} and of {second}; give worlds and agents names that "
                 "differ in letters or digits"
             )
         _check_cell(cell)
@@ -358,7 +358,8 @@ def _product(sweep: SweepFile) -> Iterator[Cell]:
         seeds = agent.seeds or world.seeds or sweep.seeds
         for late, *values in itertools.product(_latenesses(sweep, world, agent), *axes.values()):
             for seed in seeds:
-                yield _cell(sweep, world, agent, late, dict(zip(axes, values, strict=True)), seed)
+                named = dict(zip(axes, values, strict=True))
+                yield _cell(sweep, world, agent, late=late, values=named, seed=seed)
 
 
 _DEFAULT_NAMES = (("policy", "auto"), ("env_id", "rtcore/Blocks-v0"))
@@ -372,7 +373,7 @@ def _latenesses(sweep: SweepFile, world: WorldPart, agent: AgentPart) -> Iterabl
 
 
 def _cell(
-    sweep: SweepFile, world: WorldPart, agent: AgentPart, late: _Lateness, values: Mapping[str, Any], seed: int
+    sweep: SweepFile, world: WorldPart, agent: AgentPart, *, late: _Lateness, values: Mapping[str, Any], seed: int
 ) -> Cell:
     settings: Settings = {"clock": sweep.clock}
     if sweep.ticks is not None:
