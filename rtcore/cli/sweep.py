@@ -67,6 +67,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _do(words: list[str]) -> int:
+    if words[:1] == ["report"]:
+        from rtcore.cli.sweepreport import report  # noqa: PLC0415 - nothing of it is needed to play
+
+        return report(words[1:])
     options = _parser().parse_args(words)
     # After the words were understood: a help text needs a tenth of what playing imports.
     from rtcore.cli.sweeping import sweep  # noqa: PLC0415

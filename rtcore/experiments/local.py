@@ -26,8 +26,9 @@ from rtcore.experiments.records import Cost
 from rtcore.experiments.sweepfile import Cell
 from rtcore.files.values import from_json, to_json
 from rtcore.host.seeding import entropy_of
+from rtcore.learn.policy import WITHOUT_NETWORK
 from rtcore.messages import Boot
-from rtcore.processes.launcher import PRELOAD_NETWORK, PRELOAD_WORKERS, Child, Launcher
+from rtcore.processes.launcher import PRELOAD_NETWORK, Child, Launcher
 from rtcore.report.log import lines_to
 
 #: What is done with a cell, by the name of the process's entry: all of it, or everything but the run.
@@ -169,8 +170,7 @@ class LocalBackend:
         self._number = 0
         self._run_id = f"sweep{os.getpid()}"
         self._launcher = Launcher(self._run_id)
-        everything = (*PRELOAD_WORKERS, *PRELOAD_NETWORK, "rtcore.experiments.playing", "rtcore_workers.dqn")
-        self._launcher.preload("what cells need", everything)
+        self._launcher.preload("what cells need", ("rtcore.experiments.playing",))
 
     @property
     def places(self) -> int:
@@ -192,6 +192,8 @@ class LocalBackend:
             scratch=str(scratch.resolve()),
             environment=dict(environment or {}),
         )
+        if cell.settings.get("policy") not in WITHOUT_NETWORK:
+            self._launcher.preload("what networks need", (*PRELOAD_NETWORK, "rtcore_workers.dqn"))
         child = self._launcher.start("cell", self._number, 0, entry, boot)
         self._under_way[child] = _UnderWay(cell, scratch, self._clock.now_ns())
 

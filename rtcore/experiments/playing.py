@@ -82,7 +82,10 @@ def check_cell(cell: Cell) -> Fraction:
         world.close()
     plain = {"clock": "virtual", "latency": "constant:1.0"} if cell.is_on_wall_clock else {}
     _seed(cell.config(rate_hz))
-    Simulation(cell.config(rate_hz, **plain)).close()
+    simulation = Simulation(cell.config(rate_hz, **plain))
+    simulation.close()
+    if not plain:
+        _check_delay(cell, simulation.schedule.delay_ticks)
     if cell.evaluation and cell.episodes:
         judged = cell.evaluation_config(rate_hz).world
         build_world(judged, judged.seed).close()
@@ -212,11 +215,28 @@ def _check_schedule(cell: Cell, config: RuntimeConfig, stats: RunStats) -> None:
     if delay_ticks is None or config.timing.clock == "wall":
         return
     found, chunk = stats.distributions["delay_ticks"], config.agent.chunk
-    if stats.delay_ticks != delay_ticks:
-        raise RtcoreError(f"the plan's delay is {stats.delay_ticks} ticks; expected {delay_ticks}")
+    _check_delay(cell, stats.delay_ticks)
     if stats.head is None and found.count and not delay_ticks <= found.min <= found.max < delay_ticks + chunk:
         aged = f"{delay_ticks}" if chunk == 1 else f"{delay_ticks} to {delay_ticks + chunk - 1}"
         raise RtcoreError(f"actions were {found.min} to {found.max} ticks old; expected {aged}")
+    apart, usual = stats.distributions["interval_ticks"], _interval_ticks(cell, config, stats)
+    if usual and apart.count and not usual == apart.min == apart.max:
+        raise RtcoreError(f"actions came {apart.min} to {apart.max} ticks apart; expected {usual}")
+
+
+def _check_delay(cell: Cell, planned_ticks: int) -> None:
+    if cell.delay_ticks is not None and planned_ticks != cell.delay_ticks:
+        raise RtcoreError(f"the plan's delay is {planned_ticks} ticks; expected {cell.delay_ticks}")
+
+
+def _interval_ticks(cell: Cell, config: RuntimeConfig, stats: RunStats) -> int:
+    """Ticks between two actions where the cell says it: one worker in turn, or enough of them; 0 where it does not."""
+    held = config.world.on_reset == "hold"
+    if stats.head is not None or config.agent.chunk > 1 or stats.counters["abstained"] or not held:
+        return 0
+    if stats.plan.stagger == "sequential" and stats.plan.workers == 1:
+        return cell.delay_ticks or 0
+    return 1 if config.schedule.workers == cell.delay_ticks else 0
 
 
 def _spread(shape: Distribution) -> Spread:
