@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -75,35 +76,34 @@ class Batch(NamedTuple):
     next_actions_since: npt.NDArray[Any] | None = None
 
 
-#: What is kept of a transition beside its frames, which stay in the ring. `oldest_seq`: the older of the frame that it
-#: saw and the one that its features came from. `follows`: it is the decision right after
-#: the one in the row before, in the same episode.
-_ROW = np.dtype(
-    [
-        ("obs_seq", np.int64),
-        ("oldest_seq", np.int64),
-        ("next_obs_seq", np.int64),
-        ("first_seq", np.int64),
-        ("seq", np.int64),
-        ("features_seq", np.int64),
-        ("next_features_seq", np.int64),
-        ("features_age", np.int32),
-        ("next_features_age", np.int32),
-        ("decision", np.int64),
-        ("episode", np.int64),
-        ("tick", np.int64),
-        ("policy_version", np.int64),
-        ("reward", np.float64),
-        ("discount", np.float64),
-        ("num_ticks", np.int32),
-        ("delay_ticks", np.int32),
-        ("worker", np.int32),
-        ("chunk_index", np.int32),
-        ("terminated", np.bool_),
-        ("truncated", np.bool_),
-        ("follows", np.bool_),
-    ]
-)
+#: What is kept of each transition beside its frames, which stay in the ring: these of its fields, and `_MORE`.
+_FIELDS = {
+    "obs_seq": "i8",
+    "next_obs_seq": "i8",
+    "first_seq": "i8",
+    "tick": "i8",
+    "policy_version": "i8",
+    "reward": "f8",
+    "discount": "f8",
+    "episode": "i4",
+    "num_ticks": "i4",
+    "delay_ticks": "i4",
+    "worker": "i4",
+    "chunk_index": "i4",
+    "terminated": "?",
+    "truncated": "?",
+}
+#: And these, where something is kept with a tick, and of a policy with two speeds.
+_KEPT_FIELDS = {"seq": "i8"}
+_TWO_SPEED_FIELDS = {
+    "features_seq": "i8",
+    "next_features_seq": "i8",
+    "features_age": "i4",
+    "next_features_age": "i4",
+}
+#: `lost`: decisions that have no row, of those before it. `follows`: it is the decision right after the one in the row
+#: before, in the same episode.
+_MORE = {"lost": "u4", "follows": "?"}
 
 
 class _Chain(NamedTuple):
@@ -169,12 +169,14 @@ class TransitionReader:
         self._phase_seq = phase_seq
         self._next_frame = first_frame
         self._capacity = ring.sequence.num_slots
-        self._rows = np.zeros(self._capacity, _ROW)
+        fields = _FIELDS | (_KEPT_FIELDS if ring.kept else {}) | (_TWO_SPEED_FIELDS if since_ticks else {})
+        self._fields_of = attrgetter(*fields)
+        self._rows = np.zeros(self._capacity, [*fields.items(), *_MORE.items()])
         self._actions = np.zeros((self._capacity, action.nbytes), np.uint8)
         # The action of each frame's tick, from which past actions are sampled. None without an `act_history`.
         self._since_ticks = since_ticks
         self._applied = np.zeros_like(self._actions) if self.history.act_history or since_ticks else None
-        self._frame_ticks = np.zeros(self._capacity, np.int64)
+        self._frame_ticks = np.zeros(self._capacity if since_ticks else 0, np.int64)
         # For `digest_with`: the digest of each frame in the ring, and the number of the frame it belongs to.
         self._digest: Callable[[npt.NDArray[Any]], npt.NDArray[Any]] | None = None
         self._digests: npt.NDArray[Any] = np.empty(0)
@@ -231,6 +233,7 @@ class TransitionReader:
             if header.phase_seq == self._phase_seq:
                 if self._applied is not None:
                     self._applied[seq % self._capacity] = np.frombuffer(action, np.uint8)
+                if self._since_ticks:
                     self._frame_ticks[seq % self._capacity] = header.tick
                 for transition in self.builder.feed(header, action):
                     self._append(transition)
@@ -242,30 +245,7 @@ class TransitionReader:
         follows = transition.decision == self._last_decision + 1
         ended = transition.terminated or transition.truncated
         self._last_decision = -2 if ended else transition.decision
-        self._rows[place] = (
-            transition.obs_seq,
-            min(transition.obs_seq, features) if (features := transition.features_seq) >= 0 else transition.obs_seq,
-            transition.next_obs_seq,
-            transition.first_seq,
-            transition.seq,
-            transition.features_seq,
-            transition.next_features_seq,
-            transition.features_age,
-            transition.next_features_age,
-            transition.decision,
-            transition.episode,
-            transition.tick,
-            transition.policy_version,
-            transition.reward,
-            transition.discount,
-            transition.num_ticks,
-            transition.delay_ticks,
-            transition.worker,
-            transition.chunk_index,
-            transition.terminated,
-            transition.truncated,
-            follows,
-        )
+        self._rows[place] = (*self._fields_of(transition), transition.decision - self._end, follows)
         self._actions[place] = np.frombuffer(transition.action, np.uint8)
         self._end += 1
         self._first = max(self._first, self._end - self._capacity)
@@ -276,7 +256,7 @@ class TransitionReader:
         depth, rows, capacity = self.history.depth_frames, self._rows, self._capacity
         while self._first < self._end:
             row = rows[self._first % capacity]
-            if max(row["oldest_seq"] - depth, row["first_seq"]) >= oldest:
+            if max(self._oldest_seqs(row) - depth, row["first_seq"]) >= oldest:
                 break
             self._first += 1
 
@@ -395,7 +375,7 @@ class TransitionReader:
         obs, next_obs = (None, None) if reuse is None else (_memory_of(reuse.obs), _memory_of(reuse.next_obs))
         obs = self._frames_of(rows["obs_seq"], first_seqs, obs)
         next_obs = self._frames_of(last_rows["next_obs_seq"], first_seqs, next_obs)
-        kept = self._ring.gather_kept(rows["seq"]) if self._ring.kept else None
+        kept = self._ring.gather_kept(rows["seq"]) if "seq" in (rows.dtype.names or ()) else None
         trunk_obs = next_trunk_obs = None
         if self._since_ticks:
             trunk_obs = self._frames_of(_trunk_seqs(rows, ""), first_seqs)
@@ -440,7 +420,12 @@ class TransitionReader:
     def _lapped(self, positions: Places) -> npt.NDArray[np.bool_]:
         """The rows whose oldest frame the writer has begun to overwrite. To be called after the copies."""
         rows = self._rows[positions % self._capacity]
-        return self._ring.lapped(np.maximum(rows["oldest_seq"] - self.history.obs_depth_frames, rows["first_seq"]))
+        depth = self.history.obs_depth_frames
+        return self._ring.lapped(np.maximum(self._oldest_seqs(rows) - depth, rows["first_seq"]))
+
+    def _oldest_seqs(self, rows: Any) -> Any:
+        """The older of the frame that a decision saw and the one that its features came from."""
+        return np.minimum(rows["obs_seq"], _trunk_seqs(rows, "")) if self._since_ticks else rows["obs_seq"]
 
     def _finished(self, copied: _Copied, positions: Places, prioritized: bool) -> Batch:
         chain, obs, next_obs, kept, trunk_obs, next_trunk_obs = copied
@@ -464,10 +449,10 @@ class TransitionReader:
             policy_version=rows["policy_version"].copy(),
             worker=rows["worker"].astype(np.int64),
             num_decisions=chain.num_decisions,
-            episode=rows["episode"].copy(),
+            episode=rows["episode"].astype(np.int64),
             chunk_index=rows["chunk_index"].astype(np.int64),
             row=positions,
-            decision=rows["decision"].copy(),
+            decision=positions + rows["lost"],
             past_actions=past,
             next_past_actions=next_past,
             probability=self._priorities.probability(places) if prioritized and self._priorities else None,

@@ -231,13 +231,26 @@ def test_a_terminated_episode_is_marked_and_the_next_one_begins_with_its_own_fra
     assert set(batch.tick.tolist()) == {3, 4, 5, 6, 7, 11, 12, 13, 14}
 
 
+def row_bytes(reader, num_slots):
+    """Memory for each transition, beside the ring."""
+    return sum(array.nbytes for array in vars(reader).values() if isinstance(array, np.ndarray)) / num_slots
+
+
 def test_a_stored_transition_takes_at_most_a_tenth_more_than_its_frame():
     _, ring = new_ring(16)
     blocks_action = ActionSpec.from_space(spaces.Discrete(7))
     reader = TransitionReader(ring, blocks_action, 3, TransitionBuilder())
     header_bytes = FRAME_HEADER.num_bytes + blocks_action.nbytes
-    row_bytes = sum(array.nbytes for array in vars(reader).values() if isinstance(array, np.ndarray)) / 16
-    assert (84 * 84 + header_bytes + row_bytes) / (84 * 84) <= 1.1
+    assert (84 * 84 + header_bytes + row_bytes(reader, 16)) / (84 * 84) <= 1.1
+
+
+def test_a_row_has_room_for_what_the_policy_needs_and_no_more():
+    observation, builder = ObservationSpec.from_space(spaces.Box(-100, 100, (4,), np.int32)), TransitionBuilder()
+    kept = Block((("extras.logp", (), "float32"),))
+    rings = [FrameRing.private(observation, ACTION.nbytes, 32, block) for block in (Block(), kept)]
+    plain, with_extras = (row_bytes(TransitionReader(ring, ACTION, 3, builder), 32) for ring in rings)
+    two_speeds = row_bytes(TransitionReader(rings[0], ACTION, 3, builder, since_ticks=4), 32)
+    assert (plain, with_extras, two_speeds) == (83 + ACTION.nbytes, plain + 8, plain + 32 + ACTION.nbytes)
 
 
 # -- in order, and by priority -------------------------------------------------------------------------------------
