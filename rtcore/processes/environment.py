@@ -100,13 +100,13 @@ class EnvironmentProcess:
 
     @property
     def is_healthy(self) -> bool:
-        """Nothing is known against it; how it ends is news then."""
+        """It has neither failed nor hung, and the supervisor has not ended it: an error at its end is a new one."""
         known = self.child.failure is not None or self.child.exitcode is not None or self._was_ended
         return not known and self._shared is not None and not self._hangs
 
     @property
     def grace_ns(self) -> int:
-        """How long it gets to finish its tick, or to close its world."""
+        """How long it gets to finish its tick, or to close its world [ns]."""
         return 0 if self._hangs else self._longest_silence_ns
 
     def await_exit(self, launcher: Launcher) -> RtcoreError | None:
@@ -129,14 +129,14 @@ class EnvironmentProcess:
         return child.error or (child.death if child.exitcode else None)
 
     def end(self, launcher: Launcher) -> None:
-        """End it, as it does not by itself. SIGTERM makes it leave what it is at and close the world, unless that is in
-        C code which never returns: one that shows no life after it is killed.
+        """End it, because it does not end by itself.
 
-        Where the fork server is gone too, nobody tells of its death.
+        SIGTERM interrupts it and makes it close the world. If it shows no sign of life after that (C code that never
+        returns), it is killed. Asks the kernel whether it lives, as the fork server may be gone.
         """
         self._was_ended = True
         if self._shared is None:
-            raise RuntimeError("it is killed with the fork server before its world is known")
+            raise RuntimeError("before its world is known it is killed with the fork server")
         child, status = self.child, self._shared.env_status
         heartbeat_ns = status["heartbeat_ns"]
         child.kill(signal.SIGTERM)

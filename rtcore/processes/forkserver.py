@@ -88,7 +88,7 @@ def _serve(control: Channel, setup: Setup, children: Children) -> None:
             if isinstance(request, Preload):
                 try:
                     _preload(request.modules)
-                except BaseException as error:  # whatever a library does while it is imported: the supervisor says it
+                except BaseException as error:  # of any library that is imported: the supervisor reports it
                     control.send(Failed.of(error))
                     return
                 control.post(Preloaded())
@@ -155,7 +155,7 @@ def _call_entry(request: Fork, channel: Channel) -> int:
     except BaseException as error:
         failed = Failed.of(error)
         channel.send(failed)
-        if channel.is_closed:  # nobody there, or no way to them
+        if channel.is_closed:  # the supervisor cannot be reached
             print(f"rt-{request.name}: {failed.kind}: {failed.text}", file=sys.stderr)
         return 1
     return 0

@@ -28,7 +28,7 @@ HOLDER_ENTRY = "rtcore_workers.holder:main"
 
 @dataclass
 class _Place:
-    """A device, who holds its weights, and who computes with them."""
+    """A device, the process that holds its weights, and the workers that compute with them."""
 
     index: int
     device: str
@@ -80,7 +80,7 @@ class HolderProcesses:
         self._answer(place)
 
     def note_private(self, worker: Child, device: str, why: str) -> None:
-        """A worker does not use what is held."""
+        """A worker has its own copy of the weights."""
         for place in self._places:
             if place.device == device:
                 place.private.add(worker.index)
@@ -101,7 +101,7 @@ class HolderProcesses:
             self._answer(place)
             return
         place.child = None
-        # From now on, and not before, what it was copying from may be written.
+        # Only now may the buffer that it was copying from be written.
         params.release(self._claim_of(place))
         if self.ending:
             return
@@ -157,7 +157,7 @@ class HolderProcesses:
         return self._layout.max_workers + place.index
 
     def _answer(self, place: _Place) -> None:
-        """Those that wait, if there is an answer."""
+        """Answer the workers that wait, if the holder is ready or refused."""
         child = place.child
         if place.refused:
             reply = WeightsHeld(refused=place.refused)

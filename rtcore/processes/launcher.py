@@ -57,7 +57,7 @@ from rtcore.messages import (
 
 _log = logging.getLogger(__name__)
 
-#: Makes what a process is started with, given what is the same for all of a run: run_id, entropy, run.
+#: Makes what a process is started with; called with what every process of a run gets: run_id, entropy, run.
 MakeBoot = Callable[..., RunBoot]
 #: Starts a process of one role: (index, generation, entry, boot).
 Launch = Callable[[int, int, str, MakeBoot], "Child"]
@@ -162,7 +162,7 @@ class Child:
         return False
 
     def work_done(self) -> tuple[float, int]:
-        """CPU time [s] and bytes written so far: what changes is at work, however long it says nothing."""
+        """CPU time [s] and bytes written so far: a process in which these grow is working, even if it is silent."""
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(self.pid)
             times = process.cpu_times()
@@ -178,7 +178,7 @@ class Child:
 
 @dataclass(eq=False)
 class _Order:
-    """A child that has been asked for: what was asked, and since when it could not be had."""
+    """A child that has been asked for: the request, and since when it has been refused [ns]; 0: it has not."""
 
     child: Child
     fork: Fork
@@ -188,7 +188,7 @@ class _Order:
 class Launcher:
     """Owns the fork server. Not thread-safe: one thread (the supervisor's) uses it.
 
-    `failed_forks` counts, by reason, the times that a child could not be had at once and was asked for again.
+    `failed_forks` counts, by reason, how often a child could not be forked and was asked for again.
     """
 
     def __init__(
@@ -207,6 +207,7 @@ class Launcher:
         self._children: dict[int, Child] = {}
         self._orders: dict[int, _Order] = {}
         self._again: deque[tuple[int, _Order]] = deque()
+        #: Forked, but without a channel to this program: their deaths are ignored.
         self._strays: set[int] = set()
         self._token = 0
         self._preloaded: set[str] = set()
@@ -225,7 +226,7 @@ class Launcher:
 
     @staticmethod
     def _start_fork_server(control: socket.socket) -> subprocess.Popen[bytes]:
-        # Blocked until it has said what it does at them (`Children`): in between they would end it.
+        # Both signals are blocked until it has set its handlers (`Children`): before that they would end it.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
         try:
             return subprocess.Popen(
@@ -321,7 +322,7 @@ class Launcher:
         return list(dict.fromkeys(touched))
 
     def _watch(self, channel: Channel, child: Child | None) -> None:
-        """For what comes in, and for room to send as long as something is to be sent."""
+        """Wait for incoming data and, while something is unsent, for room to send."""
         wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if channel.num_unsent else 0)
         with contextlib.suppress(KeyError, ValueError):  # one whose other end is gone is watched no more
             if self._selector.get_key(channel).events != wanted:

@@ -144,7 +144,7 @@ class LearnerProcesses:
         if not self.places.holds(child):
             return  # one that was replaced
         if (error := child.error) is not None:
-            raise error  # not a matter of luck: the same network would raise again
+            raise error  # no use restarting it: the same network would raise again
         if child.exitcode is None or self._ending:
             return
         if child.exitcode == 0 and self._shared.env_status["finished"]:
@@ -199,18 +199,18 @@ class LearnerProcesses:
         being written for ever."""
         for end in (self.end, self.kill):
             end()
-            # Not before it was served once: a worker that has just begun a turn has said so by then.
+            # Events are served once before that: a worker that has just begun an update shows it by then.
             launcher.poll_until(lambda: False, 1_000_000)
             launcher.poll_until(lambda: self.has_ended, max(_GRACE_NS, 2 * self._update_ns))
 
     def kill(self) -> None:
-        """Those that have not ended. What they were at is not applied; the kernel frees what they had locked."""
+        """Kill those that have not ended. Their present update is not applied; the kernel frees their locks."""
         for child in self.places.all:
             child.kill()
 
     @property
     def has_ended(self) -> bool:
-        """Nobody makes an update any more: neither learners nor workers between two inferences."""
+        """No update is made any more: neither by learners nor by workers between two inferences."""
         in_turn = any(status["learning_since_ns"] for status in self._shared.worker_status)
         return all(child.exitcode is not None for child in self.places.all) and not in_turn
 

@@ -1,6 +1,6 @@
-"""The supervisor's part in recording: starts the recorder, hears how far it is, asks it to end, says what came of it.
+"""The supervisor's part in recording: starts the recorder, follows its progress, asks it to end, reports the result.
 
-The recorder's death, or a full disk, is told and counted, and never ends the run.
+If the recorder dies or the disk is full, that is reported and counted, and the run goes on.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from rtcore.recording.schema import FOLDER, TICKS_FILE, UNFINISHED
 _log = logging.getLogger(__name__)
 
 RECORDER_ENTRY = "rtcore.recording.process:main"
-#: While it closes its file a recorder tells how far it is; one that neither tells nor works for so long is killed.
+#: While it closes its file a recorder reports its progress; one that neither reports nor works for so long is killed.
 _SILENCE_NS = 15 * NS_PER_S
-#: As long as it tells, it is waited for: Minari's view of a million episodes takes half an hour.
+#: It is waited for as long as it reports, at most so long: Minari's view of a million episodes takes half an hour.
 _LONGEST_END_NS = 3600 * NS_PER_S
 
 
@@ -101,7 +101,7 @@ class RecorderProcess:
         child.messages.clear()
 
     def _stopped(self, why: str) -> None:
-        """Once: say it, and keep it for the summary."""
+        """Recording is over: log why, and keep it for the summary. Called once."""
         self._end, self._is_settled = f"{UNFINISHED}: {why}", True
         goes_on = "" if self._ending else "; the run goes on"
         _log.warning(f"recording stopped: {why}. What was written can be read{goes_on}")
@@ -140,7 +140,7 @@ class RecorderProcess:
         if child is None or child.exitcode is not None:
             return True
         self._handle_messages(child)
-        # One piece of 4K frames is seconds of work for a process of its priority on a busy machine.
+        # A sign of life is a message, or CPU time and bytes written: one piece of 4K frames may take it seconds.
         sign = (self._num_messages, child.work_done())
         if self._parts.watchdog.silent_ns("recorder", sign) > _SILENCE_NS:
             self._stopped(f"the recorder (pid {child.pid}) did nothing for {_SILENCE_NS // NS_PER_S} s and was killed")

@@ -1,6 +1,6 @@
 """Before tick 0: the workers run as they will run, are timed, and the plan is made from that.
 
-Nothing here talks to a process: the supervisor lends what it takes (`RehearsedRun`).
+Nothing here talks to a process: the supervisor does that (`RehearsedRun`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _MAX_ROUND_ALONE_NS = 2_000_000_000
 _ROUND_SAMPLES = 40
 #: No further workers are tried when planning has taken so long.
 _MAX_PLANNING_NS = 10_000_000_000
-#: Workers that are added must bring at least this share of the answers that they would bring on an idle machine.
+#: Additional workers must bring at least this share of the answers that they would bring on an idle machine.
 _LEAST_GAIN = 0.5
 
 
@@ -47,8 +47,8 @@ class Round(NamedTuple):
 class Growth:
     """How many workers to try next, for `--workers auto`. Pure.
 
-    Where the CPUs are full, each worker makes all others slower, so that the times of any number of workers call for
-    more of them. So they are at most doubled at a time, and what does not bring more answers is given back.
+    Where the CPUs are full, each worker slows all others down, so that the times of any number of workers seem to call
+    for more workers. So their number is at most doubled at a time, and workers that bring no more answers are retired.
     """
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ class Growth:
 
 
 class RehearsedRun(Protocol):
-    """What rehearsing takes of the supervisor."""
+    """What a rehearsal needs of the supervisor."""
 
     policy_info: dict[str, Any]
     world: WorldSpec

@@ -15,7 +15,7 @@ from rtcore.errors import PolicyError, describe_exit
 from rtcore.host.watchdog import Watchdog
 from rtcore.processes.launcher import Child, Role
 
-#: Work that a process must have done since it was started, for its death to be a new misfortune and not the old one.
+#: A process that has done so much work (answers, updates) since its start counts as recovered from the last death.
 _ENOUGH_WORK = 10
 
 
@@ -38,7 +38,7 @@ class Restarts:
         return self.by_place.total()
 
     def note(self, place: int, reason: str, work: int) -> bool:
-        """A process died. `work`: what was done in this place so far (answers, updates). Whether to start another."""
+        """Count a death. `work`: what was done in this place so far (answers, updates). Returns whether to restart."""
         done = work - self._work.get(place, 0)
         if done < 0 or done >= _ENOUGH_WORK:  # less than before: the counts were begun anew meanwhile
             self._in_a_row[place] = 0
@@ -52,7 +52,7 @@ class Restarts:
 
 
 class Ending(Enum):
-    """Why a process is no more."""
+    """How a process ended."""
 
     DIED = "died"  #: nobody asked it to
     HUNG = "hung"  #: killed by the supervisor, as it showed no sign of life for too long
@@ -80,7 +80,7 @@ class Places:
     # -- who is there ----------------------------------------------------------------------------------------
 
     def put(self, child: Child) -> None:
-        """A process that has just been started: it has been silent for no time."""
+        """A process has just been started in its place: from now on its silence is measured."""
         self._watchdog.forget(self._key(child.index))
         self._children[child.index] = child
 

@@ -134,7 +134,7 @@ class Supervisor:
         return self._workers.params if self._workers is not None else None
 
     def start(self) -> None:
-        """Everything up to tick 0: processes, warm-up, rehearsal, plan. Raises what went wrong."""
+        """Everything up to tick 0: processes, warm-up, rehearsal, plan. Raises the error that stopped it."""
         check_platform()
         device_names(self.config.agent.device)
         if self._played_delay_ticks is None and self.config.agent.policy not in WITHOUT_NETWORK:
@@ -159,7 +159,7 @@ class Supervisor:
         self._begin_run(plan)
 
     def _make_policy_ready(self) -> Plan:
-        """Workers, rehearsed, or places for the program that plays; and how it will go."""
+        """Start and rehearse the workers, or make places for the program that plays; returns the plan."""
         delay_ticks = self._played_delay_ticks
         if delay_ticks is None:
             first = 1 if self.config.schedule.workers == "auto" else self.config.schedule.workers
@@ -188,7 +188,7 @@ class Supervisor:
             self.learners = LearnerProcesses(self._parts, partial(self._launch, "learner"), self.saved)
 
     def _start_learners(self) -> None:
-        """After the rehearsal, so that they are in nobody's way, and before tick 0."""
+        """After the rehearsal, which they would slow down, and before tick 0."""
         if self.learners is not None and self.config.learning.learner_processes:
             self._startup.enter("learners")
             self.learners.start()
@@ -305,7 +305,7 @@ class Supervisor:
 
     def _launch(self, role: Any, index: int, generation: int, entry: str, make_boot: MakeBoot) -> Child:
         if role == "worker" and generation > 1 and self._has_own_network:
-            # Nothing, where there were several from the beginning.
+            # Does nothing if there were several workers from the beginning.
             self._launcher_now.preload("torch's meta device", PRELOAD_META)
         entropy = entropy_of(self.config.world.seed, self.ticks_before, role, index, generation)
         boot = make_boot(run_id=self.run_id, entropy=entropy, run=self.resolved)
@@ -410,7 +410,7 @@ class Supervisor:
         )
 
     def trace(self, kind: TraceKind, start_ns: int, worker: int = -1, value: int = 0) -> None:
-        """What this process did from `start_ns` to now, if the run is traced."""
+        """Write into the trace what this process did from `start_ns` to now, if the run is traced."""
         if self._trace is not None:
             self._trace.add(kind, start_ns, self._clock.now_ns(), worker=worker, value=value)
 
@@ -422,8 +422,8 @@ class Supervisor:
 
     def _warn_leaves_space(self, what: str) -> None:
         if self.note_leaves_space(what):
-            _log.info(leaves_space_text(what))  # no more than that: the warning is for the program that embeds rtcore
-            with contextlib.suppress(RtcoreWarning):  # where warnings are errors: not those of a run under way
+            _log.info(leaves_space_text(what))  # the warning is for the program that embeds rtcore
+            with contextlib.suppress(RtcoreWarning):  # where warnings are errors, this one must not end the run
                 warnings.warn(leaves_space_text(what), RtcoreWarning, stacklevel=2)
 
     def _publish_description(self) -> None:
@@ -487,7 +487,7 @@ class Supervisor:
     def ticks_are_over(self) -> bool:
         """The env process has seen the run to its end, or the order to stop: it ticks and counts no more."""
         status = self.shared.env_status
-        # One that hears of the stop before it has begun to run never does.
+        # If the stop comes before the env process has begun to run, it never runs, and `finished` stays 0.
         return bool(status["finished"]) or (self.stopping and status["phase_seen"] >= self._stop_seq)
 
     def abandon_start(self) -> None:

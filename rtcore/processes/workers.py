@@ -45,12 +45,12 @@ _BEHIND_NS = 5 * NS_PER_S
 #: ... it has answered with the same version, and so many newer ones are out.
 _BEHIND_VERSIONS = 3
 
-#: What a worker may be at.
+#: What a worker may be doing.
 _INFERENCE, _LEARNING, _IDLE = "inference", "update", "wait for a job"
-#: Of what takes so many times longer than it ever did it is said that it hangs.
+#: Work that takes so many times longer than it ever did counts as hung.
 _KNOWN_FACTOR = 10
 
-#: A run of more delays than this has had ample time for an answer.
+#: A run that lasts more delays than this has had time enough for an answer.
 _DELAYS_FOR_AN_ANSWER = 10
 
 #: Writes into the supervisor's trace: (kind, start_ns, worker, value).
@@ -201,7 +201,7 @@ class WorkerProcesses:
         while child.messages:
             self._handle(child, child.messages.popleft())
         if (error := child.error) is not None:
-            raise error  # not a matter of luck: the same policy would raise again
+            raise error  # no use restarting it: the same policy would raise again
         if child.exitcode is not None:
             self._restart(child)
         elif child.ready is not None and self._in_run:
@@ -255,7 +255,7 @@ class WorkerProcesses:
             self.holders.check(child, self.params, in_run=self._in_run)
 
     def _kill(self, child: Child, death: Death) -> None:
-        """No job any more for it; it is restarted once its end is reported."""
+        """Give it no more jobs and kill it; it is restarted once its end is reported."""
         self.set_up(child.index, False)
         self.places.kill(child, death)
 
@@ -291,7 +291,7 @@ class WorkerProcesses:
                 self._kill(child, death)
 
     def _limit_ns(self, index: int, kind: str, plan: Plan | None) -> int:
-        """What a worker is at may take ten times what it is known to take. Nothing known yet: a start-up's time."""
+        """How long a worker's present work may take: ten times what it is known to take, or a start-up's time [ns]."""
         known_ns = self._parts.watchdog.longest_ns(kind)
         if kind == _INFERENCE:
             warmup_ns = (self.info(index) or {}).get("warmup_ns") or [0]
@@ -317,7 +317,7 @@ class WorkerProcesses:
             refuse_without_answers(inferences, raised, ticks, plan.delay_ticks)
 
     def report_late_versions(self) -> None:
-        """Say which worker does not move on to new weights."""
+        """Warn of a worker that goes on with old weights."""
         now_ns = self._parts.clock.now_ns()
         if self.params is None or now_ns - self._versions_checked_ns < _CHECK_VERSIONS_NS:
             return
@@ -376,7 +376,7 @@ class WorkerProcesses:
 
 
 def refuse_without_answers(inferences: int, raised: int, ticks: int, delay_ticks: int) -> None:
-    """PolicyError for a run that had ample time for an answer and got none: it must not pass for one that went well.
+    """PolicyError for a run that had time enough for an answer and got none: then it has failed.
 
     Args:
         inferences: Of all workers, those that raised among them.
@@ -398,7 +398,7 @@ def refuse_without_answers(inferences: int, raised: int, ticks: int, delay_ticks
 
 
 def _sign_of(status: Words) -> tuple[str, int]:
-    """What a worker is at, and a number that changes as long as it gets on."""
+    """What a worker is doing, and its sign of life: a number that changes as long as it makes progress."""
     if learning_since_ns := status["learning_since_ns"]:
         return _LEARNING, learning_since_ns
     if busy_since_ns := status["busy_since_ns"]:
