@@ -210,7 +210,7 @@ def read_state(path: Path, what: str = "resume") -> dict[str, Any]:
 
 
 def unchecked(path: Path, what: str) -> str:
-    """What to tell the user of weights whose damage nobody would notice; "" where there are checksums."""
+    """A warning about weights without checksums, whose damage would not be noticed; "" where there are checksums."""
     file = _find(path, what, MODEL)
     if has_sums(file):
         return ""
@@ -263,7 +263,7 @@ def _read(file: Path, what: str) -> dict[str, Array]:
     with open_regular(file, what) as opened:
         size = os.fstat(opened.fileno()).st_size
         head = opened.read(8)
-        # A file that is not what its first bytes say is not read at all, however large it is.
+        # If the first bytes cannot be those of a safetensors file, the rest is not read.
         is_plausible = 2 <= int.from_bytes(head, "little") <= min(size, _MOST_HEADER_BYTES)
         raw = head + (opened.read(size - len(head)) if is_plausible else b"")
     if is_plausible:
@@ -302,7 +302,7 @@ def _save(arrays: Arrays, file: Path) -> None:
 
 @contextlib.contextmanager
 def _as_os_error(file: Path) -> Iterator[None]:
-    """What safetensors makes of a full disk, as what it is."""
+    """Raise what safetensors raises for a full disk as an OSError."""
     try:
         yield
     except safetensors.SafetensorError as error:

@@ -26,7 +26,7 @@ class Snapshot(NamedTuple):
 class Checkpointer:
     """Writes a checkpoint every `every_s` seconds, and a last one at `stop`.
 
-    One that cannot be written is counted and logged (once for each row of failures); the older ones stay, the
+    One that cannot be written is counted and logged (once for several failures in a row); the older ones stay, and the
     run goes on. `take` is called in this object's thread.
     """
 
@@ -67,7 +67,7 @@ class Checkpointer:
         """Write a checkpoint, unless nothing was learned since the last one (at the end: always, for the counters)."""
         try:
             self._write(last)
-        except Exception as error:  # whatever it is: it must not end the run, and the older checkpoints are still there
+        except Exception as error:  # no error must end the run; the older checkpoints are still there
             self.failed += 1
             if not self._is_failing:
                 reason, hint = f"{type(error).__name__}: {error}", ""

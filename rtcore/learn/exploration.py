@@ -1,4 +1,4 @@
-"""How often an action is a random one, by the tick: for the workers, which explore, and for the report of a run."""
+"""The share of random actions at each tick: for the workers, which explore, and for the report of a run."""
 
 from __future__ import annotations
 

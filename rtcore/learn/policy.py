@@ -6,7 +6,7 @@ from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError
 from rtcore.spaces import ObservationSpec
 
-#: A network that fits the world's observations.
+#: The setting for a network that fits the world's observations.
 AUTO = "auto"
 #: Policies without a network: their runs need no torch.
 WITHOUT_NETWORK = ("random", "synthetic")

@@ -13,7 +13,7 @@ Places = npt.NDArray[np.int64]
 class Priorities:
     """A priority for each of a fixed number of places, 0 at first: such a place is never drawn.
 
-    `newest`: the largest priority that was ever given, 1 before that: what a place gets of which nothing is known.
+    `newest`: the largest priority that was ever given, 1 before that. A place without a known priority gets it.
     """
 
     def __init__(self, num_places: int) -> None:

@@ -251,7 +251,7 @@ class TransitionReader:
         self._first = max(self._first, self._end - self._capacity)
 
     def _forget_overwritten(self) -> None:
-        """Drop transitions whose oldest frame is overwritten, or is next: it would not last until it is copied."""
+        """Drop transitions whose oldest frame is overwritten, or will be next: it would be gone before it is copied."""
         oldest = self._ring.sequence.newest() - self._ring.sequence.num_slots + 2
         depth, rows, capacity = self.history.depth_frames, self._rows, self._capacity
         while self._first < self._end:
@@ -368,7 +368,7 @@ class TransitionReader:
         return tree
 
     def _copied(self, positions: Places, n_step: int, reuse: Batch | None = None) -> _Copied:
-        """What lies in the ring of these rows. It may be overwritten meanwhile: ask `_lapped` afterwards."""
+        """Copies from the ring for these rows. They may be overwritten meanwhile: ask `_lapped` afterwards."""
         chain = self._chain(positions, n_step)
         rows, last_rows = self._rows[positions % self._capacity], self._rows[chain.last % self._capacity]
         first_seqs = rows["first_seq"]
@@ -467,8 +467,8 @@ class TransitionReader:
         )
 
     def _actions_since(self, rows: npt.NDArray[Any], which: str) -> npt.NDArray[Any]:
-        """(N, C, *action_shape): what was applied at each tick after that of the features' frame, as the head is told
-        it: 0 at one that was not run."""
+        """(N, C, *action_shape): what was applied at each tick after that of the features' frame, as the head gets it;
+        0 for a tick that was not run."""
         if self._applied is None:
             raise RuntimeError("no past actions are kept: since_ticks is 0")
         begin, end = _trunk_seqs(rows, which), rows[f"{which}obs_seq"]

@@ -43,7 +43,7 @@ def with_resumed(fields: Mapping[str, Any]) -> dict[str, Any]:
     saved = read_state(folder, "resume").get("config") or {}
     source = f"resume: {path}"
     left = _NOT_TAKEN | (_OF_THE_WORLD if fields.get("env_id", saved.get("env_id")) != saved.get("env_id") else set())
-    # A run ends at the first of the two: an old one must not cut short a new one.
+    # A run ends at whichever of the two comes first: an old limit must not end the run before a new one.
     left |= {"ticks", "duration"} if {"ticks", "duration"} & fields.keys() else set()
     taken = {name: value for name, value in saved.items() if name not in left and name not in fields}
     try:

@@ -26,7 +26,7 @@ _LEARNED_WITH = (
 
 
 def warn_of_unchecked(weights: WeightsSettings) -> None:
-    """Weights without checksums are used, with a word."""
+    """Warn of weights without checksums. They are used all the same."""
     path = weights.resume or weights.policy_checkpoint
     if path is not None and (note := unchecked(path, "resume" if weights.resume else "policy-checkpoint")):
         _log.warning(note)
@@ -41,7 +41,7 @@ def warn_of_changes(config: RuntimeConfig, saved: SavedState) -> None:
         _log.warning(f"resumed with other settings than {saved.folder} was learned with: {', '.join(changed)}")
 
 
-# -- the same for a simulated run ---------------------------------------------------------------------------------
+# -- for runs on either clock -------------------------------------------------------------------------------------
 
 
 def checkpoint_folder(keep: int, out: Path, saved: SavedState | None) -> CheckpointFolder:

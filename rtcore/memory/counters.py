@@ -95,7 +95,7 @@ class Histogram:
         self._floats = part[: WORD_BYTES * HISTOGRAM_HEAD_WORDS].cast("d")
 
     def add(self, value: int) -> None:
-        # Not max(): a call takes longer than all of the rest of a line.
+        # Not max(): the call takes longer than the comparison.
         if value < 0:  # noqa: PLR1730
             value = 0
         words = self._words

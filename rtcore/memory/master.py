@@ -102,8 +102,8 @@ class MasterCopy(NamedTuple):
 class MasterState:
     """Views of the learners' segment. One object per process that uses it; its threads may share it.
 
-    `lock_path`: the segment's file, opened by this object alone, for the lock. None: private memory. `keep`: what
-    must stay mapped as long as this object lives.
+    `lock_path`: the segment's file, opened by this object alone, for the lock. None: private memory. `keep`: a segment
+    that must stay mapped as long as this object lives.
     """
 
     def __init__(

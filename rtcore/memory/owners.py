@@ -1,4 +1,4 @@
-"""Who owns the shared memory of a run, and whether that process lives: what the dead left is removed, and only that."""
+"""Which process owns the shared memory of a run, and whether it lives: only memory of dead owners is removed."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _MAKING_S = 10.0
 
 
 class Standing(StrEnum):
-    """What a control segment says of its run's owner. Only the memory of `DEAD` ones may be removed."""
+    """State of a run's owner, by its control segment. Only the memory of `DEAD` ones may be removed."""
 
     LIVE = "live"
     DEAD = "dead"  #: killed together with its fork server
     OTHER_NAMESPACE = "of another pid namespace"  #: a container that shares /dev/shm: its pids mean nothing here
-    OTHER_LAYOUT = "of another layout"  #: where that one keeps its owner is not known here
+    OTHER_LAYOUT = "of another layout"  #: made by another version of rtcore: where it keeps its owner is not known
     BEING_MADE = "being made"  #: no head yet
     BROKEN = "broken"  #: no head, and none will come
     UNREADABLE = "unreadable"  #: no right to read it
@@ -41,7 +41,7 @@ class Standing(StrEnum):
 
 
 class Judgement(NamedTuple):
-    """How a run stands. What its head does not tell is -1 (`owner_pid`) or 0 (`layout_version`)."""
+    """The state of a run's owner. What the head does not say is -1 (`owner_pid`) or 0 (`layout_version`)."""
 
     standing: Standing
     owner_pid: int = -1
@@ -49,9 +49,9 @@ class Judgement(NamedTuple):
 
 
 def read_head(path: Path) -> Words | None:
-    """A copy of a segment's head; None if none has been written. OSError if there is no such segment to be read.
+    """A copy of a segment's head; None if none has been written. OSError if the segment cannot be read.
 
-    The name may be anybody's: a link is not followed, and what is no file (a pipe without a writer) is not waited for.
+    Anybody may have made a file of that name: links are not followed, and a pipe without a writer does not block.
     """
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -65,7 +65,7 @@ def read_head(path: Path) -> Words | None:
 
 
 def judge_run(run_id: str, root: Path = Path("/")) -> Judgement:
-    """Whose a run is, from its control segment's head alone. `root`: where /dev/shm and /proc are (tests)."""
+    """Whether a run's owner lives, by the head of its control segment. `root`: of /dev/shm and /proc (tests)."""
     path, proc = root / segment_path(run_id, "control").relative_to("/"), root / "proc"
     try:
         head = read_head(path)

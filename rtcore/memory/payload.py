@@ -98,7 +98,7 @@ class ContextStage:
         self._memory[:] = context
         words = self._words
         if episode != words[_EPISODE]:
-            # Of another episode: nothing of what it says is about this one.
+            # The frame is of another episode: what the context says of the old one does not hold.
             words[_IS_FIRST], words[_STATE_TICK], words[_FEATURES_TICK] = 1, -1, -1
             if self._mask is not None:
                 self._mask[:] = Known.UNKNOWN

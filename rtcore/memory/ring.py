@@ -52,7 +52,7 @@ class ReadStatus(IntEnum):
 
 
 class SequenceRing:
-    """The protocol itself: who may touch which slot when. Knows nothing of what the slots hold."""
+    """The protocol alone: who may touch which slot when. It does not depend on what the slots hold."""
 
     def __init__(self, control: Words, num_slots: int) -> None:
         if num_slots < 2:
@@ -100,7 +100,7 @@ class SequenceRing:
 
 
 def copy_bytes(target: memoryview, source: memoryview | bytes) -> None:
-    """All of one into all of the other, of the same size. Half the time of `numpy.copyto`, and less of it code."""
+    """Copy all of `source` to `target`, of the same size. In half the time of `numpy.copyto`, and with less code."""
     target[:] = source
 
 
@@ -276,7 +276,7 @@ class FrameRing:
 
     @property
     def is_quick_to_copy(self) -> bool:
-        """Whether a frame may be copied just to warm the caches: a large one would take the time it should save."""
+        """Whether a frame may be copied just to warm the caches: copying a large one takes the time it should save."""
         return self._frame_bytes <= _QUICK_BYTES
 
     def warm(self) -> None:

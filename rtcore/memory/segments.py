@@ -27,7 +27,7 @@ from rtcore.memory.waiting import WakeUps
 
 SHM_DIR = Path("/dev/shm")
 PREFIX = "rtcore-"
-#: Follows the pid in the id of memory that is measured with and is no run: it is cleaned up like one, not listed.
+#: Follows the pid in the id of memory of a measurement, which is no run: cleaned up like one, but not listed.
 _MEASUREMENT = "ipc-"
 _PROC = Path("/proc")
 #: Anybody may make names in /dev/shm: only those that `new_run_id` can make are a run's.
@@ -60,7 +60,7 @@ def new_run_id() -> str:
 
 
 def new_measurement_id() -> str:
-    """A run id for memory that is measured with and is no run."""
+    """A run id for the memory of a measurement, which is no run."""
     return f"{os.getpid()}-{_MEASUREMENT}{secrets.token_hex(3)}"
 
 

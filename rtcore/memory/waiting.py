@@ -117,7 +117,7 @@ class Waiting(Protocol):
 
 
 class Blocking:
-    """Asleep until woken: costs no CPU time, and each wait as long as the kernel takes to wake a process."""
+    """Asleep until woken: costs no CPU time; each wait takes as long as the kernel needs to wake a process."""
 
     is_woken: ClassVar[bool] = True
 
@@ -137,8 +137,8 @@ class Blocking:
 
     def _sleep_until_woken(self, newest: Callable[[], int], wanted: int) -> bool:
         """Whether it was woken, and not for what was there already."""
-        # Wake-ups for what was noticed by spinning: left over, they would wake an idle worker for nothing. A job is
-        # looked for afterwards, so that the wake-up for a new one is not missed.
+        # First take the wake-ups for what was noticed by spinning: later they would wake an idle worker for nothing.
+        # Then look for a job, so that the wake-up for a new one is not missed.
         while self._wake_ups.try_wait():
             pass
         return newest() < wanted and self._wake_ups.wait(_IDLE_BEAT_NS)
@@ -164,7 +164,7 @@ class Spinning:
     is_woken: ClassVar[bool] = False
 
     def __init__(self, wake_ups: WakeUps, spin_ns: int) -> None:
-        """Takes what all take, and needs none of it."""
+        """Same arguments as the other ways of waiting; none of them is used."""
 
     def for_job(self, newest: Callable[[], int], wanted: int) -> None:
         _spin(newest, wanted, _SPIN_BEAT_NS)

@@ -135,7 +135,7 @@ class ParamStore:
         """`keep`: segments that are closed with the store."""
         self._segments = keep
         self.layout = layout
-        # A view of its own: threads that are reading when the segment is closed read on, and let the memory go.
+        # A view of its own: threads that read when the segment is closed can go on, and release the memory at last.
         self._memory = memory[:]
         self._is_closed = False
         self._fd = fd
@@ -234,7 +234,7 @@ class ParamStore:
         return self._memory[at : at + self.layout.buffer_bytes]
 
     def counts(self) -> dict[str, int]:
-        """What publishers met: fields of `layout.PARAM_COUNTS`."""
+        """What publishers counted: fields of `layout.PARAM_COUNTS`."""
         return {field: self._counts[index] for field, index in PARAM_COUNTS.index.items()}
 
     def snapshot(self, worker: int, generation: int, use: Callable[[memoryview], Any]) -> Version:

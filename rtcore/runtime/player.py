@@ -202,8 +202,8 @@ class Player:
             newest_seq = self._wait_for_frame_after(newest_seq)
             if any(frame_seq <= newest_seq for _, _, frame_seq in self._outstanding()):
                 break
-            # The answer missed its tick by so little that its place was not free again for this one's frame: an
-            # action chosen from that would find no job.
+            # No place was free for this frame, because the last answer came just after its tick: an action chosen
+            # from this frame would have no job. Wait for the next one.
         return self._read_frame(newest_seq)
 
     def _is_last(self, newest_seq: int) -> bool:
@@ -218,7 +218,7 @@ class Player:
             applied = self._ring.read_action(frame_seq)
             if header is not None and applied is not None:
                 break
-            # This process stood still until the whole ring was overwritten: go on with the newest frame.
+            # This process did not run until the whole ring was overwritten: go on with the newest frame.
             frame_seq = self._ring.sequence.newest()
         last = None if fresh else self.seen
         sums = (header.reward, 0, 0, 0, 0) if last is None else self._add_up(last.header, header)

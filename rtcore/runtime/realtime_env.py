@@ -112,7 +112,7 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
         if self._folder is not None:
             self._folder.acquire()
         self._runtime = Runtime(config, progress=progress, played_delay_ticks=delay_ticks, folder=self._folder)
-        # Of an env that is forgotten, the world's process ends too. It only asks: it may be called in any thread.
+        # An env that is deleted without `close` also ends its world's process. Only a request: any thread may call it.
         weakref.finalize(self, self._runtime.stop).atexit = False
         try:
             self._runtime.start()
@@ -152,7 +152,7 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
     # -- Gymnasium -----------------------------------------------------------------------------------------
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode at the next tick. Goes through at any time.
+        """Begin an episode at the next tick. Allowed at any time.
 
         Args:
             seed: Of the world, as of any Gymnasium env.
@@ -166,7 +166,7 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
             EnvironmentFailed: What the world raised.
         """
         super().reset(seed=seed)
-        self._begun = False  # whatever interrupts it: the old episode is over
+        self._begun = False  # even if the reset is interrupted: the old episode is over
         if self._reset_act_buf:
             self._past.extend([self.default_action] * len(self._past))
         elif self._past:

@@ -214,8 +214,8 @@ class Runtime:
             raise
 
     def _fail(self, error: BaseException) -> None:
-        """A start that comes to nothing leaves nothing."""
-        self._error = error  # before `_over`: who waits for that looks here next
+        """Clean up after a start that has failed."""
+        self._error = error  # before `_over`: a thread that waits for it reads the error next
         try:
             self._close_files()
         finally:
@@ -226,14 +226,14 @@ class Runtime:
             self._set_over()
 
     def _warn(self) -> None:
-        """In a program of one's own nobody prints the header. rtcore's own programs do, and switch this off."""
+        """A program that embeds rtcore prints no header: warn. rtcore's own programs print it, and switch this off."""
         for about in (self.header["world"], self.header["policy"] or {}):
             for note in about.get("notes") or ():
                 if note.startswith(WARNING_NOTE):
                     warnings.warn(note.removeprefix(WARNING_NOTE), RtcoreWarning, stacklevel=2)
 
     def _make_folder(self) -> None:
-        """Before anything is started: a folder that cannot be made is a wrong setting, as is a missing package."""
+        """Before anything is started: a folder that cannot be made, or a missing package, is a wrong setting."""
         if self.config.output.record:
             require_h5py()
         if self.config.output.out is not None and self._folder is None:
@@ -356,7 +356,7 @@ class Runtime:
 
     @property
     def _started(self) -> Supervisor:
-        """Past the start-up: before tick 0 neither world nor frames are those of the run. Raises what went wrong."""
+        """The supervisor, once tick 0 is there: before it the frames are not those of the run. Raises what failed."""
         if not self._ready.is_set() or self._supervisor.run_phase_seq < 0:
             raise self._error or StartupError(
                 "the run has not started: call start(), or wait_ready() after start(wait=False)"

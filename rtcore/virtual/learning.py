@@ -117,12 +117,12 @@ class VirtualLearners:
     # -- learners of their own -----------------------------------------------------------------------------
 
     def after_tick(self, now_ns: int, next_ns: int) -> None:
-        """The frame of the tick at `now_ns` is out: all that learners do until the next tick is due at `next_ns`."""
+        """The frame of the tick at `now_ns` is published: do what learners do until the next tick, due at `next_ns`."""
         self._replay.update()
         if self.settings.mode != "async":
             return
         if self.has_begun and not self.stopped:
-            # What learners that are all busy cannot take up is not saved for later.
+            # Updates that were allowed while all learners were busy are not made later.
             self._tokens = min(self._tokens + self._rate, max(1.0, self._rate))
         while True:
             first_ns = self._under_way[0][0] if self._under_way else math.inf

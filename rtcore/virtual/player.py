@@ -44,7 +44,7 @@ class SimWeights(Protocol):
 
 
 class SimPlayer:
-    """Runs the policy for the simulated workers. Without a policy every action is the one that stood in the buffer.
+    """Runs the policy for the simulated workers. Without a policy every action is what is in `actions` at first.
 
     `latency`: inference time of job n [ns]; None: what `policy_clock` says that the policy just took (a synthetic or
     padded one moves it on). `weights`: where the network's come from; those published when an inference begins.
@@ -115,7 +115,7 @@ class SimPlayer:
         )
 
     def _raise_unless_missed(self, error: Exception, header: FrameHeader | None, worker: int) -> None:
-        """What made an inference fail, or nothing where the policy may and did: that is counted."""
+        """Raise the error of a failed inference, or count it where the run goes on after errors of the policy."""
         try:
             if self._watch is None or self._policy is None or self._reader is None or header is None:
                 raise error

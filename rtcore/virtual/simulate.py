@@ -255,7 +255,7 @@ class Simulation:
         self._stopped = True
 
     def _finish(self) -> None:
-        """Close the books: what is under way ends with the run, also where the world or the disk ended it."""
+        """Jobs that are under way end with the run, also if the world or the disk has ended it."""
         try:
             self.loop.finish()
         finally:
@@ -424,7 +424,7 @@ class Simulation:
 
     def _make_plan(self) -> Plan:
         config = self.config
-        # The sequential agents learn in each turn: a turn is what the plan is about.
+        # The sequential agents learn in each turn: the plan is made for the time of a whole turn.
         learning_ns = round(config.learning.learn_latency_ms * NS_PER_MS) if config.learning.mode != "async" else 0
         count = 32
         if self._chosen_latency is not None:

@@ -15,7 +15,7 @@ from rtcore.scheduling.jobs import Answer, Job
 
 
 class Change(NamedTuple):
-    """A worker that goes (`up` False) or comes back at a tick: fault cases for the schedule."""
+    """A worker that goes (`up` False) or comes back at a tick: a simulated fault."""
 
     tick: int
     worker: int
@@ -146,7 +146,7 @@ class SimulatedWorkers:
                 self._start(job, now_ns, now_ns)
 
     def _start_waiting(self, before_ns: int) -> None:
-        """Jobs whose worker has learned to its end by now. The frame they use is the newest one at that time."""
+        """Start the jobs whose worker has finished learning by now. They use the newest frame of that time."""
         waiting, self._waiting = self._waiting, []
         for free_ns, generation, job, booked_ns in waiting:
             if generation != self._generation[job.worker]:
@@ -181,7 +181,7 @@ class SimulatedWorkers:
             actions=done.actions,
             payload=done.payload,
         )
-        # Ties in time go to the older booking; the generation rides along in the upper half.
+        # Of two that end at the same time the older booking comes first. The upper half is the generation.
         order = (self._generation[worker] << 32) + self._booked
         heapq.heappush(self._done, (end_ns, order, job._replace(booked_ns=booked_ns), answer))
         self.inference[worker].add(done.tau_ns)
