@@ -261,7 +261,7 @@ class DqnLearner:
         taken, base_taken, targets = self._forward(batch)
         loss = functional.smooth_l1_loss(taken, targets)
         if base_taken is not None:
-            # What the trunk alone would have thought of the action: its base action acts where the head is late.
+            # The trunk learns the same targets, because its base action acts where the head is late.
             loss = loss + functional.smooth_l1_loss(base_taken, targets)
         return loss, (taken - targets).abs().detach(), taken.detach()
 

@@ -225,18 +225,18 @@ class Worker:
         self._reader = HistoryReader(shared.ring, history, policy.observation, policy.past_actions)
         #: What the process's random generators begin each phase from; (): they go on where they are.
         self.entropy: Sequence[int] = ()
-        #: Looks whether frames are as the world declares, and who is to blame for an inference that failed.
+        #: Checks frames against the declared space; says whether world or policy caused a failed inference.
         self.watch: ObservationCheck | None = None
         #: Learns between two inferences; None: others learn, or nobody.
         self.learning: LearningTurn | None = None
         self._learns_first = config.learning.mode == "learn-then-infer"
         self._on_gpu = policy.info.device.startswith("cuda")
-        #: Gives the policy what came with its job; None: it takes nothing but the frame.
+        #: Copies a job's context to the policy; None: it takes none.
         self._stage: ContextStage | None = None
         if policy.context is not None:
             self._stage = ContextStage(policy.context, policy.needs.context(action))
         self._goes_on_after_errors = config.agent.on_policy_error == "miss"
-        #: Tells the supervisor what the policy raised, the first time.
+        #: Sends the supervisor what the policy raised, the first time.
         self.report_error: Callable[[str], object] = lambda what: None
         self._has_told = False
         self._actions = np.zeros((config.agent.chunk, *action.shape), action.dtype)
@@ -285,11 +285,11 @@ class Worker:
                 self._do(job)
 
     def note_job(self, job_seq: int) -> None:
-        """From now on wait for a newer job than this one."""
+        """This job is known: from now on wait for a newer one."""
         self._job_seen = job_seq
 
     def wait_for_job(self) -> None:
-        """For a moment at most, so that the caller can show that it lives."""
+        """For a moment at most, so that the caller can show a heartbeat."""
         self._waiting.for_job(self._newest_job, self._job_seen + 1)
 
     def _do(self, job: Job) -> None:
@@ -315,7 +315,7 @@ class Worker:
     def _learn(self, job: Job) -> None:
         """One update in turn with the inferences, in the sequential modes."""
         if self.learning is not None:
-            # An update is watched by what updates take, not by what inferences do.
+            # A hang of an update is judged by how long updates take, not inferences.
             self._status["learning_since_ns"] = self._clock.now_ns()
             self.learning.take(job.phase_seq)
             self._status["learning_since_ns"] = 0
@@ -325,7 +325,7 @@ class Worker:
         read_ns = clock.now_ns()
         cpu_start_ns = cpu_time_ns()
         timing, payload = self._policy.timing, self._policy.payload
-        timing.abstained = 0  # of an inference that raised: not every executor says each time that it gave an action
+        timing.abstained = 0  # a failed inference may have set it, and not every executor clears it
         if self._stage is not None:
             self._stage.fill(job.context, booked_tick=job.obs_tick, tick=header.tick, episode=header.episode)
         try:
@@ -333,7 +333,7 @@ class Worker:
         except Exception as error:
             self._failed(error, job, header)
         infer_end_ns = clock.now_ns()
-        # What the planner shares out: time on the device, which on a CPU is the process's own.
+        # What the planner reckons with: time on the device; on a CPU that is this process's CPU time.
         cost_ns = timing.h2d_ns + timing.compute_ns + timing.d2h_ns if self._on_gpu else cpu_time_ns() - cpu_start_ns
         answer = SLOT_ENTRY.new(
             entry_seq=self._slots.newest(self._index) + 1,
@@ -388,7 +388,7 @@ class Worker:
                 self.report_error(words_of(culprit))
 
     def _trace_answer(self, job: Job, header: FrameHeader, start_ns: int, read_ns: int, infer_end_ns: int) -> None:
-        """What this worker did from the end of its last job to now. After the answer is out: it delays nothing."""
+        """Trace what this worker did since its last job. After the answer is out, so that it delays nothing."""
         if self._trace is None:
             return
         written_ns = self._clock.now_ns()
@@ -431,12 +431,12 @@ class Worker:
                 # How long the world's step takes, roughly.
                 self._usual_wait_ns += (header.publish_ns - job.booked_ns - self._usual_wait_ns) >> 3
                 return header
-            # Lapped: this worker was away for a whole ring. Counted; the newest frame is the best there is.
+            # Overwritten: this worker did not run for a whole ring. Counted; go on with the newest frame.
             self._status.add("lapped_frames")
             seq = ring.sequence.newest()
 
     def _goes_on(self) -> bool:
-        """Whether a frame may still come. Shows that this worker lives."""
+        """Whether a frame may still come. Also shows a heartbeat."""
         self._status["heartbeat_ns"] = self._clock.now_ns()
         return self._control["phase"] != Phase.STOP
 
@@ -449,5 +449,5 @@ class Worker:
 
 
 def _when(job: Job, header: FrameHeader) -> str:
-    """Which frame it was; the ticks of a rehearsal show the first of the run."""
+    """Which frame it was; a rehearsal shows the world's first frame at every tick."""
     return f"at tick {header.tick}" if phase_of(job.phase_seq) is Phase.RUN else "from its reset()"

@@ -179,7 +179,7 @@ class Learner:
             device=device,
         )
         self._on_gpu = device.startswith("cuda")
-        # By the process that had this index before a restart.
+        # Counted by the process that had this index before a restart.
         self._lapped_before = self.status["lapped_samples"]
 
     def beat(self) -> None:
@@ -268,8 +268,8 @@ class _Outdated(Exception):
 
 
 class LearnerLoop:
-    """When to learn: not before there is data, in turn with the other learners, no more than allowed, and never at
-    the ticks' expense."""
+    """When to learn: once there is data, in turn with the other learners, no more often than allowed, and with pauses
+    while ticks are missed or late."""
 
     def __init__(self, run: ResolvedRun, learner: Learner, shared: SharedRun, generation: int) -> None:
         self._learner = learner
@@ -332,7 +332,7 @@ class LearnerLoop:
         return True
 
     def _await_turn(self) -> None:
-        """Starts are kept an update's share apart: N learners finish one after the other, not all at once."""
+        """Wait for this learner's start: N learners start a share of an update apart, so that they finish in turn."""
         now_ns = self._clock.now_ns()
         if self._start_ns > now_ns:
             self._sleep(self._start_ns - now_ns, LearnerState.LEARNING)

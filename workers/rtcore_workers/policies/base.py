@@ -132,7 +132,7 @@ class FrameOnly:
 
 
 class WrappedPolicy:
-    """A policy around another one, whose memory it hands through."""
+    """A policy around another one, with the same staging memory."""
 
     def __init__(self, inner: Policy, info: PolicyInfo) -> None:
         self.info = info
@@ -176,7 +176,7 @@ class ChunkFiller(WrappedPolicy):
 
 
 def fill_chunks(policy: Policy, chunk_rest: ChunkRest, noop: object) -> Policy:
-    """The policy as `chunk_rest` has it. `noop`: the world's."""
+    """The policy itself, or one that fills a chunk as `chunk_rest` says. `noop`: the world's."""
     if chunk_rest == "own":
         return policy
     return ChunkFiller(policy, np.asarray(noop) if chunk_rest == "noop" else None)

@@ -287,7 +287,7 @@ def calling_of(
 def advance_of(policy: Any, part: Part) -> tuple[Callable[..., Any] | None, tuple[str, ...]]:
     """The policy's hook that rolls an observation forward, and what it asks for.
 
-    A method of that name that does not ask for `committed` is the policy's own affair; a head sees the newest frame.
+    A method of that name without an argument `committed` is not this hook. A head has none: it sees the newest frame.
     """
     advance = getattr(policy, "advance", None)
     if part == "head" or not callable(advance):

@@ -1,4 +1,4 @@
-"""Run a policy on one observation at a time, with all memory set aside beforehand: on a CPU, or on a GPU.
+"""Runs a policy on one observation at a time, in memory that is allocated beforehand: on a CPU, or on a GPU.
 
 The CUDA part has not yet been run on a GPU; `docs/gpu.md` keeps the record.
 """
@@ -40,7 +40,7 @@ class Executor(Protocol):
     observation: Array
     #: Staging buffer of the past actions, the policy's second argument; None: it has only one.
     past_actions: Array | None
-    #: What travels beside them, before a run and after it.
+    #: Memory for what the policy gets and gives beside frame and action.
     blocks: ContextAndPayload
     #: Host output of the last run, batch of one first. Always the same array: overwritten by each run. None: a plain
     #: callable has not given an action yet.
@@ -61,7 +61,7 @@ class Executor(Protocol):
 
 
 class ContextAndPayload:
-    """Host memory of what travels beside the frame and the action: a context to the policy, a payload from it.
+    """Host memory for a job's context, which the policy gets, and an answer's payload, which it gives.
 
     `context`, `payload`: each one block of bytes, None where the policy has none; always the same memory.
     """
@@ -76,7 +76,7 @@ class ContextAndPayload:
         self._initial = [(self.given[f"state.{name}"], array) for name, array in first.items()]
         self._kept = [(self.returned[f"state.{name}"], self.given[f"state.{name}"]) for name in needs.state.names]
         if self.given:
-            # As at an episode's begin: what a warm-up sees.
+            # A warm-up sees the beginning of an episode.
             words = self.given["words"]
             for name, value in (("is_first", 1), ("state_tick", -1), ("features_tick", -1)):
                 words[WORD_AT[name]] = value
@@ -96,7 +96,7 @@ class ContextAndPayload:
 
 
 class _Destination(NamedTuple):
-    """Where an array of an answer goes. `shapes`: that it may have, with and without the batch."""
+    """Where an array of an answer is copied to. `shapes`: those accepted, with and without the batch."""
 
     name: str
     target: Any
@@ -105,7 +105,7 @@ class _Destination(NamedTuple):
 
 
 def _destinations(calling: Calling, targets: Mapping[str, Any], dtype_of: Callable[[str], Any]) -> list[_Destination]:
-    """Of all that this part of a policy returns; what it does not stays as it is."""
+    """For each array that this part of a policy returns; the rest of the payload stays as it is."""
     destinations = []
     for name, shape, dtype in calling.needs.payload.fields:
         what = name.partition(".")[0]
@@ -403,7 +403,7 @@ def output_of(
     device: str,
     calling: Calling | None = None,
 ) -> Called:
-    """Call a module once on a frame, as at an episode's begin, without anything set aside."""
+    """Call a module once on a frame, as at the beginning of an episode, with memory of this call's own."""
     calling = calling or Calling()
     blocks = ContextAndPayload(calling, _zeros)
     blocks.begin()

@@ -24,8 +24,8 @@ from rtcore_workers.policies.probing import Probe, named_first, scale_note, spac
 from rtcore_workers.weights.on_device import Copies, placed
 from rtcore_workers.weights.shared import SharedWeights, Weights, refuse_lazy
 
-#: One part of so many of an inference may be spent in looking whether the module wrote to its weights.
-_LOOK_SHARE = 100
+#: At most 1 / this of an inference's time is spent on checking whether the module wrote to its weights.
+_CHECK_SHARE = 100
 #: What the built-in factories take besides their own arguments.
 _GIVEN = ("observation_space", "action_space", "chunk", "act_history", "sb3_file")
 
@@ -199,7 +199,7 @@ class NetworkPolicy:
         try:
             output = self.executor.run()
         finally:
-            weights.release(self.timing.compute_ns // _LOOK_SHARE)
+            weights.release(self.timing.compute_ns // _CHECK_SHARE)
         self.timing.policy_version, self.timing.policy_checksum = version.version, version.checksum
         return output
 
@@ -216,7 +216,7 @@ def _calling(
     committed_ticks: int,
     is_head: bool,
 ) -> Calling:
-    """How a policy is called. What the features of two speeds are, a call of its slow part shows."""
+    """How a policy is called. One call of the slow part of two speeds shows what its features are."""
     has_two_speeds = callable(getattr(policy, "think", None))
     if is_head and not has_two_speeds:
         raise PolicyError("a head is asked for, and the policy has no think(); expected one with think and act")

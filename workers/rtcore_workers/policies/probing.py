@@ -1,4 +1,4 @@
-"""What a policy does that its user may not know of, found out from a few calls of copies of it before the start."""
+"""Warnings about a policy, from calls of copies of it before the run: state it keeps, range of its output, spaces."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ _LAST_OPERATIONS = 32
 class Probe:
     """Copies of a module as it was before its first call, and what calls of them show.
 
-    They share its parameters and have the rest for themselves: nothing that they do is in the module afterwards.
+    They share its parameters and have copies of everything else, so that their calls do not change the module.
     A plain callable is looked at in the same way.
     """
 
@@ -76,10 +76,11 @@ class Probe:
         self._calling = calling
 
     def states(self) -> list[str]:
-        """Those of the attributes that changed in a call on which later outputs depend, as far as can be told.
+        """The attributes that a call changes and that later outputs depend on, as far as can be told.
 
-        What is counted, made once or only looked at is none: two copies are shown different frames and then the same
-        one, or the same one once and twice. The second says nothing of a module with a random generator of its own.
+        Counters, caches and attributes that are never read do not count. So the outputs of two copies are compared:
+        after different frames and then the same one; and after the same frame once and twice. The second comparison
+        is left out for a module with a random generator of its own.
         """
         kept = kept_by(self.module)
         suspects, draws = changed(self._before, kept), any(value.draws for value in kept.values())
@@ -89,7 +90,7 @@ class Probe:
             # What the blank frames of a warm-up leave as it was, another one may change.
             suspects = list(dict.fromkeys([*suspects, *self._changed_by(self._frame(rng))]))
         if is_callable:
-            # It may speak to somebody: what cannot be compared or copied is not called to see.
+            # It may talk to a server: it is called only if it can be copied and its attributes can be compared.
             suspects = [name for name in suspects if name in kept and kept[name].checksum is not None]
             suspects = suspects if self._unused is not None else []
         if not suspects:

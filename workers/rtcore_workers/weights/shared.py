@@ -73,7 +73,7 @@ class Weights(Protocol):
 
 
 class SharedWeights:
-    """Binds a module to a store. Used by one thread. `generation`: of the worker, see WORKER_CONTROL.
+    """Binds a module's weights to a store. Used by one thread. `generation`: of the worker, see WORKER_CONTROL.
 
     PolicyError if the module does not have the manifest's tensors. `on_torn` is called before `release` raises.
     """
