@@ -11,7 +11,8 @@ The folders are the layers, lowest first; each imports only what stands above it
                                         protocol over each: frames (ring), jobs and actions (slots)
     messages                            everything else that processes say to each other
     loop results                        one tick of the env process (tickloop), what its jobs are told (job_context);
-                                        what a run counted, its rows in actions.csv and jobs.csv (rows)
+                                        what a run counted, its rows in actions.csv and jobs.csv (rows), and why a tick
+                                        went as it did (explain)
     learn recording                     transitions and checkpoints; a run kept losslessly
     processes report (rtcore_workers)   who starts, watches and restarts whom, one file a role (workers, learners), how
                                         often (restarts); what people see; the workers: read a frame, compute, write the

@@ -152,6 +152,11 @@ def explain_exit(exitcode: int | None) -> str:
     return f"{describe_exit(exitcode)}; {where}"
 
 
+def counted(count: int, what: str) -> str:
+    """ "1 tick", "2 ticks"."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def shortened(text: str, num_chars: int) -> str:
     """Whole if it has at most `num_chars` characters; else its beginning and its end, saying what is missing."""
     if len(text) <= num_chars:

@@ -13,9 +13,9 @@ from rich.text import Text
 
 from rtcore.errors import ConfigError, RtcoreError
 from rtcore.files.whole import whole_file
-from rtcore.report.explain import Fact, explain_tick
 from rtcore.report.page.build import build_page
 from rtcore.report.terminal import Terminal
+from rtcore.results.explain import Fact, explain_tick
 from rtcore.results.folder import read_run
 from rtcore.results.out_folder import RANDOM, compared_in
 

@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from statistics import linear_regression
 from typing import Any, NamedTuple
 
-from rtcore.errors import ConfigError
+from rtcore.errors import ConfigError, counted
 from rtcore.experiments.records import CellRecord
 from rtcore.experiments.table import SEED, value_text
 from rtcore.files.strict_json import dumps
-from rtcore.report.wording import counted
 
 #: The paper's own: model, inference time on one CPU thread [ms], processes that it used, at `PAPER_RATE_HZ`.
 PAPER = (("k=1", 4.2, 7), ("k=7", 59.0, 12), ("k=29", 745.0, 72))

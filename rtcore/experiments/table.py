@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from rich.box import SIMPLE_HEAD
 from rich.table import Table as RichTable
 
-from rtcore.errors import ConfigError
+from rtcore.errors import ConfigError, counted
 from rtcore.experiments.estimates import NONE, By, Estimate, estimate
 from rtcore.experiments.records import CellRecord, CellResult
 
@@ -175,7 +175,7 @@ class Estimates:
     def caption(self) -> str:
         """What the numbers are."""
         what = {"mean": "Mean", "iqm": "Interquartile mean"}[self.by]
-        seeds = f"{self.most_seeds} seed{'' if self.most_seeds == 1 else 's'}"
+        seeds = counted(self.most_seeds, "seed")
         caption = f"{what} {self.metric.label} over {seeds}"
         if any(found.has_interval for found in self._found.values()):
             caption += ", 95% bootstrap interval over the seeds"

@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 
 from rtcore.clock import NS_PER_S, ns_of
-from rtcore.errors import ConfigError, PolicyConfigError
+from rtcore.errors import ConfigError, PolicyConfigError, counted
 from rtcore.learn.checkpoint import Arrays, SavedState
 from rtcore.learn.learnable import check_learnable
 from rtcore.learn.optimizer import flatten_optimizer, unflatten_saved
@@ -114,7 +114,7 @@ class LearnerProcesses:
     def start(self) -> None:
         """Start the processes, before tick 0; `is_ready` says when they are."""
         count, run_control = self._config.learning.learner_processes, self._shared.run_control
-        _log.info(f"starting {count} learner{'s' if count != 1 else ''}")
+        _log.info(f"starting {counted(count, 'learner')}")
         self._boot = partial(
             LearnerBoot,
             layout=self._shared.layout,

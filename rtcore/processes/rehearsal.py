@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 from rtcore.clock import NS_PER_MS, NS_PER_S, Clock
 from rtcore.config.resolved import ResolvedRun
+from rtcore.errors import counted
 from rtcore.host.cpus import usable_cpus
 from rtcore.memory.shared import Phase, SharedRun
 from rtcore.messages import WorldSpec
@@ -183,7 +184,7 @@ class Rehearsal:
     def _rehearse(self, plan: Plan, num_workers: int) -> Round:
         """Run the workers as planned on the world's first frame; returns what was measured."""
         run, startup_s = self._run, self._config.faults.startup_timeout_s
-        run.enter("rehearsal", f"rehearsing with {num_workers} worker{'s' if num_workers != 1 else ''}")
+        run.enter("rehearsal", f"rehearsing with {counted(num_workers, 'worker')}")
         phase_seq = run.set_phase(Phase.REHEARSE, plan, num_workers)
         drain = Drain(run.shared, phase_seq)
         taus: dict[int, list[int]] = {}

@@ -19,7 +19,7 @@ from typing import Any
 from rtcore.clock import MonotonicClock, ns_of, unix_time_s
 from rtcore.config.resolved import ResolvedRun, resolve
 from rtcore.config.run import RuntimeConfig
-from rtcore.errors import RtcoreError, RtcoreWarning, StartupError
+from rtcore.errors import RtcoreError, RtcoreWarning, StartupError, counted
 from rtcore.host.devices import check_device, device_names
 from rtcore.host.seeding import entropy_of, world_entropy
 from rtcore.host.watchdog import Watchdog
@@ -265,7 +265,7 @@ class Supervisor:
         return spec is not None
 
     def start_workers(self, indices: range) -> None:
-        self._startup.enter("workers", f"starting {len(indices)} worker{'s' if len(indices) != 1 else ''}")
+        self._startup.enter("workers", f"starting {counted(len(indices), 'worker')}")
         workers, first, limit_s = self.workers, indices[0], self.config.faults.startup_timeout_s
         self._launcher_now.make_room(len(indices))
 

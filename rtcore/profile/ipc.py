@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 import rtcore
-from rtcore.errors import ConfigError, RtcoreError
+from rtcore.errors import ConfigError, RtcoreError, counted
 from rtcore.profile.children import Placement, as_publisher, choose, start_fork_server
 from rtcore.profile.commands import FRAMES, GAP_US, LARGE_GAP_US, LIMITS, PEERS, RTCORE, TRANSPORTS
 from rtcore.profile.options import frame_text, parse_frame, whole_numbers
@@ -98,7 +98,7 @@ def run(options: argparse.Namespace, console: Console) -> Result:
     rows: list[Row] = []
     with Steps(console, sum(len(cell.transports) * _blocks(cell) for cell in cells)) as steps:
         for cell in filter(lambda cell: cell.transports, cells):
-            steps.begin(f"{cell.frame}, {cell.readers} reader{'s' * (cell.readers > 1)}")
+            steps.begin(f"{cell.frame}, {counted(cell.readers, 'reader')}")
             rhythm = cell.rhythm(options.gap_us, options.step_us)
             with as_publisher(placement):
                 found = measure(cell, rhythm, lambda name: steps.advance(1, name), missing, placement)
@@ -160,7 +160,7 @@ def measure(
             return _measure_all(cell, rhythm, step, missing, placement)
         except TransportFailed as failed:
             missing[failed.name] = (
-                f"{failed.name} failed with {cell.frame}, {cell.readers} reader{'s' * (cell.readers > 1)}: {failed.why}"
+                f"{failed.name} failed with {cell.frame}, {counted(cell.readers, 'reader')}: {failed.why}"
             )
             cell = cell._replace(transports=tuple(name for name in cell.transports if name != failed.name))
             if not cell.transports:
@@ -297,7 +297,7 @@ def disturbances(rows: list[Row]) -> list[str]:
 
 def cell_table(rows: list[Row]) -> Table:
     first = rows[0]
-    title = f"{first['frame']} uint8, {first['readers']} reader{'s' * (first['readers'] > 1)}; microseconds"
+    title = f"{first['frame']} uint8, {counted(first['readers'], 'reader')}; microseconds"
     return table_of(rows, _COLUMNS, title)
 
 

@@ -13,12 +13,13 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
+from rtcore.errors import counted
 from rtcore.files.whole import whole_file
 from rtcore.report.colours import RUN_COLOURS
 from rtcore.report.halfblocks import Line
 from rtcore.report.lanes import ASCII, UNICODE, Glyphs
 from rtcore.report.live import LiveView, Sight, draw_image, plain_line, print_lines, progress_bar
-from rtcore.report.wording import counted, number, points, policy_notes, share
+from rtcore.report.wording import number, points, policy_notes, share
 from rtcore.results.folder import read_table
 from rtcore.results.out_folder import RANDOM
 from rtcore.results.run_record import RunRecord

@@ -20,6 +20,7 @@ from rich.segment import Segment
 from rich.style import Style
 
 from rtcore.clock import NS_PER_MS, NS_PER_S, NS_PER_US, Clock, MonotonicClock
+from rtcore.errors import counted
 from rtcore.report.colours import KIND_COLOURS
 from rtcore.report.halfblocks import Line, half_blocks
 from rtcore.report.lanes import (
@@ -35,7 +36,7 @@ from rtcore.report.lanes import (
     worker_lanes,
 )
 from rtcore.report.terminal import LABEL_CELLS, Terminal, encodable, print_line
-from rtcore.report.wording import counted, learner_facts, number, points, policy_notes, realtime_text, share
+from rtcore.report.wording import learner_facts, number, points, policy_notes, realtime_text, share
 from rtcore.results.axis import TickAxis
 from rtcore.results.run_record import RunRecord
 from rtcore.results.summary import RunHeader, RunStats, WorkerStats

@@ -13,8 +13,9 @@ from rich.text import Text
 
 from rtcore.config.resolved import ResolvedRun
 from rtcore.config.run import RuntimeConfig
+from rtcore.errors import counted
 from rtcore.report.numbers import Row, rows_of, with_workers
-from rtcore.report.wording import counted, number, points, policy_notes, realtime_text, share
+from rtcore.report.wording import number, points, policy_notes, realtime_text, share
 from rtcore.results.folder import number_at
 from rtcore.results.summary import RunHeader
 from rtcore.scheduling.planner import Plan

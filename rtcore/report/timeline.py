@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rtcore.clock import NS_PER_S, NS_PER_US
+from rtcore.errors import counted
 from rtcore.files.whole import whole_file
 from rtcore.memory.counters import Distribution, bucket_bounds
 from rtcore.memory.layout import FrameHeader
 from rtcore.report.colours import KIND_COLOURS, RUN_COLOURS
 from rtcore.report.lanes import BAR_STYLE, bar_of, lane_name, shade_name, shade_of
-from rtcore.report.wording import counted, number, share
+from rtcore.report.wording import number, share
 from rtcore.results.axis import TickAxis
 from rtcore.results.rows import InferenceRow
 from rtcore.results.run_record import RunRecord

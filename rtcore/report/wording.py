@@ -38,11 +38,6 @@ def number(value: float | None, digits: int = 1) -> str:
     return f"{value:.{digits}f}"
 
 
-def counted(count: int, what: str) -> str:
-    """ "1 tick", "2 ticks"."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
-
-
 def points(value: float | None) -> str:
     """A sum of rewards: whole ones, as games pay, without decimals."""
     return number(value, 0 if value is not None and float(value).is_integer() else 2)

@@ -31,9 +31,9 @@ from rtcore.memory.segments import files_of
 from rtcore.memory.trace import TraceKind, TraceSpool
 from rtcore.processes.supervisor import Supervisor
 from rtcore.recording.schema import require_h5py
-from rtcore.report.explain import find_culprits
 from rtcore.report.log import LineHandler
 from rtcore.results.agreement import check_books
+from rtcore.results.explain import find_culprits
 from rtcore.results.out_folder import OutFolder, begin_folder
 from rtcore.results.run_record import Episode, RunRecord, writing_to
 from rtcore.results.snapshot import booked_ticks, snapshot

@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import Any
 
 from rtcore.clock import whole_period_ns
-from rtcore.errors import ConfigError
+from rtcore.errors import ConfigError, counted
 from rtcore.scheduling.schedule import (
     UNEQUAL_FACTOR,
     ChunkFrom,
@@ -163,7 +163,7 @@ class Plan:
         every = "every tick" if self.stride_ticks == 1 else f"every {self.stride_ticks} ticks"
         if self.stagger == "free-running":
             every = f"from each every {self.delay_ticks} ticks, all at once"
-        workers = f"{self.workers} worker{'s' if self.workers != 1 else ''}"
+        workers = counted(self.workers, "worker")
         text = (
             f"{policy}: tau p50 {tau.p50_ns / 1e6:.1f} / p99 {tau.p99_ns / 1e6:.1f} ms; {workers}, {self.stagger}: "
             f"{what} {every}, delay {self.delay_ticks} ticks ({self.delay_ticks * period_ms:.0f} ms)"

@@ -36,8 +36,8 @@ from rtcore.memory.history import History
 from rtcore.memory.ring import FrameRing
 from rtcore.processes.workers import refuse_without_answers
 from rtcore.recording.schema import require_h5py
-from rtcore.report.explain import find_culprits
 from rtcore.results.agreement import check_books
+from rtcore.results.explain import find_culprits
 from rtcore.results.out_folder import OutFolder, begin_folder
 from rtcore.results.run_record import RunRecord, writing_to
 from rtcore.results.snapshot import episodes_of

@@ -14,8 +14,8 @@ from rtcore.clock import NS_PER_MS, MonotonicClock
 from rtcore.config.run import make_config
 from rtcore.files.strict_json import write_json
 from rtcore.memory.shared import SharedRun
-from rtcore.report.explain import explain_tick
 from rtcore.report.page.data import Samples, quantile
+from rtcore.results.explain import explain_tick
 from rtcore.results.folder import RunFolder, read_run
 from rtcore.results.out_folder import write_config
 from rtcore.scheduling.dispatch import Outcome, TickKind

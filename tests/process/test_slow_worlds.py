@@ -13,8 +13,8 @@ import pytest
 
 import rtcore
 from rtcore.memory.layout import FrameHeader
-from rtcore.report.explain import explain_tick
 from rtcore.report.finished import write_results
+from rtcore.results.explain import explain_tick
 from rtcore.results.folder import read_run
 from rtcore.results.out_folder import write_config
 from rtcore.scheduling.dispatch import TickKind

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rtcore.report.explain import explain_tick
+from rtcore.results.explain import explain_tick
 from rtcore.results.folder import RunFolder
 from rtcore.results.rows import InferenceRow, TickRow
 from rtcore.scheduling.dispatch import Outcome, TickKind

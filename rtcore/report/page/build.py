@@ -15,12 +15,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rtcore.errors import ConfigError
+from rtcore.errors import ConfigError, counted
 from rtcore.files.strict_json import finite
 from rtcore.report.colours import KIND_COLOURS, OUTCOME_COLOURS, RUN_COLOURS
 from rtcore.report.page import charts, tables
 from rtcore.report.page.data import Samples
-from rtcore.report.wording import counted, number, policy_notes, share
+from rtcore.report.wording import number, policy_notes, share
 from rtcore.results.folder import RunFolder, number_at
 from rtcore.scheduling.dispatch import KIND_COUNTERS, OUTCOME_COUNTERS, Outcome, TickKind
 

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from rtcore.clock import NS_PER_S, NS_PER_US
+from rtcore.errors import counted
 from rtcore.report.colours import KIND_COLOURS, OUTCOME_COLOURS, RUN_COLOURS
 from rtcore.report.lanes import Bar, bar_of, lane_name, shade_name, shade_of
 from rtcore.report.page.data import Floats, OverTime, Samples, quantile, skipped_between
-from rtcore.report.wording import counted, number
+from rtcore.report.wording import number
 from rtcore.results.folder import RunFolder
 from rtcore.results.rows import InferenceRow, TickRow
 from rtcore.scheduling.dispatch import Outcome, TickKind

@@ -12,12 +12,12 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 from PIL.ImageColor import getrgb
 
+from rtcore.errors import counted
 from rtcore.memory.layout import FrameHeader
 from rtcore.report.colours import KIND_COLOURS, OUTCOME_COLOURS
 from rtcore.report.video.action import HEIGHT as ACTION_HEIGHT
 from rtcore.report.video.action import name_of, view_of
 from rtcore.report.video.picture import DIM, GROUND, TEXT, UNLIT, Pixels, cut, font, quantity
-from rtcore.report.wording import counted
 from rtcore.scheduling.dispatch import Outcome, Source, TickKind
 from rtcore.spaces import ActionSpec
 

@@ -27,9 +27,9 @@ from rtcore.memory.layout import TRACE_EVENT
 from rtcore.memory.trace import TraceKind, spool_head
 from rtcore.recording.reader import Recording
 from rtcore.recording.schema import FOLDER, TICKS_FILE
-from rtcore.report.explain import explain_tick
 from rtcore.report.page.build import build_page
 from rtcore.report.perfetto.writer import convert_folder
+from rtcore.results.explain import explain_tick
 from rtcore.results.folder import FILES, read_run
 from rtcore.scheduling.dispatch import TickKind
 from rtcore.virtual.latency import parse_latency

@@ -15,8 +15,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from rtcore.clock import NS_PER_MS, NS_PER_S, NS_PER_US
-from rtcore.errors import ConfigError
-from rtcore.report.wording import counted
+from rtcore.errors import ConfigError, counted
 from rtcore.results.folder import ACTIONS, RunFolder, number_at
 from rtcore.results.rows import InferenceRow, TickRow
 from rtcore.results.summary import RunStats, WorkerStats

@@ -7,8 +7,8 @@ import pytest
 
 from rtcore.config.run import make_config
 from rtcore.memory.counters import Histogram
-from rtcore.report.explain import slow_workers
 from rtcore.report.table import _culprit_rows, details
+from rtcore.results.explain import slow_workers
 from rtcore.results.run_record import RunRecord
 from rtcore.results.summary import WorkerStats
 from rtcore.results.worst_stretch import SIZE_TICKS

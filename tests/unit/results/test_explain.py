@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rtcore.errors import ConfigError
-from rtcore.report.explain import causes_of, explain_tick
+from rtcore.results.explain import causes_of, explain_tick
 from rtcore.results.folder import RunFolder
 from rtcore.results.rows import InferenceRow
 from rtcore.scheduling.dispatch import Outcome, TickKind
