@@ -1,26 +1,7 @@
 """What a sweep file says, and the cells that it comes to. Pure: nothing is started, no world is made.
 
 A sweep file is TOML. What every cell has in common stands in [settings], by the names of `rtcore-run`'s flags; worlds
-and agents add to that what is their own:
-
-    delays = [1, 5, 8]
-    seeds = 10
-    ticks = 60_000
-    [settings]
-    policy = "mlp"
-    learn = "dqn"
-    [[worlds]]
-    name = "pushed cartpole"
-    env-id = "rtcore/PushedCartPole-v0"
-    [[agents]]
-    name = "staggered"
-    workers = "delay"
-    [[agents]]
-    name = "sequential"
-    workers = 1
-    stagger = "sequential"
-
-docs/experiments.md has every key.
+and agents add to that what is their own. `rtcore-sweep --help` shows one, docs/experiments.md has every key.
 """
 
 from __future__ import annotations
