@@ -10,13 +10,15 @@ The folders are the layers, lowest first; each imports only what stands above it
     memory                              shared memory: its structs, that of a tick among them (layout/records), and the
                                         protocol over each: frames (ring), jobs and actions (slots)
     messages                            everything else that processes say to each other
-    loop results                        one tick of the env process (tickloop), what its jobs are told (job_context);
+    loop results                        one tick of the env process (tickloop); the context of its jobs, with the
+                                        features for a head (job_context); what acts where chunks overlap (overlap);
                                         what a run counted, its rows in actions.csv and jobs.csv (rows), and why a tick
                                         went as it did (explain)
-    learn recording                     transitions and checkpoints; a run kept losslessly
+    learn recording                     transitions and checkpoints; a run kept losslessly, run again, exported (minari)
     processes report (rtcore_workers)   who starts, watches and restarts whom, one file a role (workers, learners), how
-                                        often (restarts); what people see; the workers: read a frame, compute, write the
-                                        action slot (inference)
+                                        often (restarts); what people see; what computes: a worker reads a frame and
+                                        writes its action slot (inference), a learner updates the weights (learner), by
+                                        an algorithm (dqn, imitation)
     runtime watch                       what a program imports; a run seen from outside
     virtual doctor profile              a run without a clock; is this machine fit; where the microseconds go
     sb3 torchrl                         a run in the hands of Stable-Baselines3 and of torchrl

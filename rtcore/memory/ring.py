@@ -234,7 +234,14 @@ class FrameRing:
         return np.empty((count, *self._shape), self._dtype)
 
     def unpack(self, frames: npt.NDArray[Any]) -> Any:
-        """Frames (..., *frame_shape) as the world's space has them: themselves, or a dict of views of their parts."""
+        """Frames as the world's space has them.
+
+        Args:
+            frames: (..., *frame_shape).
+
+        Returns:
+            `frames` itself; of a Dict world a dict of views of its parts.
+        """
         return unpack(self._parts, frames) if self._parts else frames
 
     def publish(self, frame: npt.NDArray[Any], header: FrameHeader, action: bytes, kept: bytes = b"") -> int:
@@ -311,7 +318,14 @@ class FrameRing:
         return self._status(seq)
 
     def read_header(self, seq: int) -> tuple[ReadStatus, FrameHeader | None]:
-        """Reader: the header of frame `seq`, or None if it is not to be had."""
+        """Reader: the header of a frame.
+
+        Args:
+            seq: The frame's number.
+
+        Returns:
+            Whether it could be read, and the header; None unless OK.
+        """
         if seq > self.sequence.newest() or seq < 0:
             return ReadStatus.NOT_YET, None
         header = FrameHeader._make(self._unpack(self._buffer, self._header_at[seq % self.sequence.num_slots]))
@@ -319,7 +333,15 @@ class FrameRing:
         return status, header if status is ReadStatus.OK else None
 
     def read_with_header(self, seq: int, out: npt.NDArray[Any]) -> tuple[ReadStatus, FrameHeader | None]:
-        """Reader: `read` and `read_header` in one, both of the same frame or neither."""
+        """Reader: `read` and `read_header` in one, both of the same frame or neither.
+
+        Args:
+            seq: The frame's number.
+            out: (*frame_shape,) of its dtype, C order.
+
+        Returns:
+            Whether both could be read, and the header; None unless OK.
+        """
         if seq > self.sequence.newest() or seq < 0:
             return ReadStatus.NOT_YET, None
         slot = seq % self.sequence.num_slots
@@ -329,7 +351,14 @@ class FrameRing:
         return status, header if status is ReadStatus.OK else None
 
     def read_action(self, seq: int) -> bytes | None:
-        """Reader: the bytes of the action applied at frame `seq`'s tick, or None if lapped."""
+        """Reader: what was applied at a frame's tick.
+
+        Args:
+            seq: The frame's number.
+
+        Returns:
+            The action, `action_bytes` long; None if it is not there yet or was overwritten.
+        """
         if seq > self.sequence.newest() or seq < 0:
             return None
         at = self._header_at[seq % self.sequence.num_slots] + FRAME_HEADER.num_bytes
@@ -337,7 +366,14 @@ class FrameRing:
         return action if self._status(seq) is ReadStatus.OK else None
 
     def gather_kept(self, seqs: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        """Reader: what stays with many ticks, copied at once: (*seqs.shape,) of `kept.dtype`; see `gather`."""
+        """Reader: copies of what stays with many ticks, whole or not: see `gather`.
+
+        Args:
+            seqs: Numbers of their frames, any shape. All must exist (0 .. newest).
+
+        Returns:
+            (*seqs.shape,) of `kept.dtype`.
+        """
         if self._kept is not None:
             slots = (seqs.reshape(-1) % self.sequence.num_slots).tolist()
             whole = bytearray().join([bytes(self._kept[slot]) for slot in slots])
@@ -353,10 +389,18 @@ class FrameRing:
         return self._status(seq) is ReadStatus.OK
 
     def gather(self, seqs: npt.NDArray[np.int64], out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
-        """Reader: copies of many frames at once, (*seqs.shape, *frame_shape), whole or not.
+        """Reader: copies of many frames at once, whole or not: ask `lapped` afterwards which are not to be used.
 
-        The caller then asks `lapped` which of them are not to be used. All of `seqs` must exist (0 .. newest). `out`:
-        memory to use again, C order, which saves more time than the copying takes: new memory has to be mapped first.
+        Args:
+            seqs: Their numbers, any shape. All must exist (0 .. newest).
+            out: Memory to use again, (*seqs.shape, *frame_shape), C order. It saves more time than the copying takes,
+                as new memory has to be mapped first. None: new memory.
+
+        Returns:
+            (*seqs.shape, *frame_shape).
+
+        Raises:
+            ValueError: `out` has another shape or dtype.
         """
         shape = (*seqs.shape, *self._shape)
         if out is None:
@@ -378,17 +422,30 @@ class FrameRing:
         return None if self.sequence.was_lapped(seq) else frame
 
     def row_dtype(self, action: np.dtype[Any]) -> np.dtype[Any]:
-        """A row of `copy_rows`: a header and, as `action`, what was applied. `action`: dtype (with shape) of one."""
+        """The dtype of a row of `copy_rows`: the fields of a header and, as `action`, what was applied.
+
+        Args:
+            action: dtype (with shape) of one action.
+
+        Returns:
+            A structured dtype.
+        """
         return FRAME_HEADER.dtype_with("action", action, self._words_per_header * WORD_BYTES)
 
     def copy_rows(
         self, first: int, rows: npt.NDArray[Any], frames: npt.NDArray[Any], kept: npt.NDArray[Any] | None = None
     ) -> int:
-        """Reader: headers, actions and frames of `first`, `first` + 1, ..., all of which must exist, in few copies.
+        """Reader: headers, actions and frames one after the other, in few copies.
 
-        `rows`: (n,) of `row_dtype`; `frames`: (n, *frame_shape); `kept`: (n,) of `kept.dtype` or None; all C order.
-        Returns how many of them, from `first` on, had begun to be overwritten: those are not to be used, all others
-        are whole.
+        Args:
+            first: Number of the first frame. All n must exist.
+            rows: (n,) of `row_dtype`, C order.
+            frames: (n, *frame_shape), C order.
+            kept: (n,) of `kept.dtype`, C order; None: not wanted.
+
+        Returns:
+            How many of them, from the first on, had begun to be overwritten: those are not to be used, all others are
+            whole.
         """
         count, slots = len(rows), self.sequence.num_slots
         stride = self._words_per_header * WORD_BYTES
@@ -417,7 +474,14 @@ class FrameRing:
         return np.frombuffer(memory, np.uint8, slots * stride, at).reshape(slots, stride)
 
     def lapped(self, seqs: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Reader: which of `seqs` the writer had begun to overwrite. Ask after the copies; the caller counts them."""
+        """Reader: which frames the writer had begun to overwrite. Ask after the copies; the caller counts them.
+
+        Args:
+            seqs: Their numbers, any shape.
+
+        Returns:
+            A bool for each.
+        """
         return self.sequence.control[RING_BEGUN] - seqs >= self.sequence.num_slots
 
     def _bytes_of(self, out: npt.NDArray[Any]) -> memoryview:

@@ -125,6 +125,7 @@ class SharedRun:
         return Histogram(self._control_buffer, self.layout.worker_histogram_at(worker, name))
 
     def worker_histograms(self, worker: int) -> dict[str, Histogram]:
+        """All histograms of one worker, by name: views, valid until `close`."""
         return {name: self.worker_histogram(worker, name) for name in WORKER_HISTOGRAMS}
 
     def trace_ring(self, process: int) -> TraceRing | None:
@@ -209,6 +210,7 @@ class SharedRun:
         return cls(run_id, segments, layout, observation, readonly=True)
 
     def close(self) -> None:
+        """Unmap the segments. No view of them may be used afterwards."""
         for segment in self._segments.values():
             segment.close()
 

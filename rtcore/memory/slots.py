@@ -94,7 +94,11 @@ class ActionSlots:
         self._payloads: Sequence[Sequence[memoryview]] | None = None
 
     def carry(self, payloads: Sequence[Sequence[memoryview]]) -> None:
-        """From now on each answer has a payload: for each worker two blocks (payload_bytes,), one beside each entry."""
+        """From now on each answer has a payload.
+
+        Args:
+            payloads: For each worker two blocks (payload_bytes,), one beside each of its entries.
+        """
         self._payloads = payloads
 
     def write(self, worker: int, answer: Answer) -> None:

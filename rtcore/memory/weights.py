@@ -238,7 +238,16 @@ class ParamStore:
         return {field: self._counts[index] for field, index in PARAM_COUNTS.index.items()}
 
     def snapshot(self, worker: int, generation: int, use: Callable[[memoryview], Any]) -> Version:
-        """Call `use` with the newest weights while they are claimed as that worker's, such as to save them."""
+        """Call a function with the newest weights while they are claimed, such as to save them.
+
+        Args:
+            worker: Whose place the claim takes.
+            generation: Of that worker's process.
+            use: Gets the buffer, (buffer_bytes,) uint8.
+
+        Returns:
+            The version that it got.
+        """
         claimed = self.claim(worker, generation)
         try:
             use(self.buffer(claimed.buffer))
@@ -301,10 +310,15 @@ class ParamStore:
         return self._publish(fill, wait_ns)
 
     def take_over(self, bring: Callable[[int], Version], *, wait_ns: int = WAIT_NS) -> Version | None:
-        """For buffers that lie elsewhere: `bring(buffer)` fills that one from another store, and says with what.
+        """Publish what is in another store. For buffers that lie elsewhere, in a GPU's memory.
 
-        That version, newer than the newest here, keeps its number and checksum and becomes newest. None and errors: as
-        `publish`.
+        Args:
+            bring: Fills the buffer of that index from the other store and returns the version it has filled in, which
+                must be newer than the newest here. It keeps its number and checksum.
+            wait_ns: How long to wait for a buffer that nobody uses [ns].
+
+        Returns:
+            That version; None as of `publish`.
         """
         return self._publish(lambda buffer, newest: bring(buffer)._replace(buffer=buffer), wait_ns)
 

@@ -507,7 +507,14 @@ class Runtime:
         )
 
     def note_leaves_space(self, what: str) -> bool:
-        """What a program that plays found wrong in the world's observations; False if it is known already."""
+        """A program that plays has found an observation outside the declared space: keep that for the summary.
+
+        Args:
+            what: What is wrong.
+
+        Returns:
+            False if something was known to be wrong already.
+        """
         return self._started.note_leaves_space(what)
 
     def _check_is_running(self) -> None:

@@ -194,7 +194,8 @@ class Dispatcher:
         self._holds = holds
         self._blend = blend
         self._earlier: list[Offer] = []  # chunks that newer ones took over from, where both are to act
-        #: By tick: what was made of whose actions. Jobs are told of a tick many times before it is there.
+        #: By tick: the blended action, and of whose. Kept, because `committed` is asked for a tick many times before
+        #: that tick is there.
         self._blends: dict[int, tuple[tuple[int, ...], bytes]] = {}
         self._head = head
         self._phase_seq = phase_seq
@@ -209,8 +210,9 @@ class Dispatcher:
         self._late_head: Offer | None = None
         #: Frame's tick and `taken_seq` of the newest answer that has features, and of what the head's job was given.
         self._newest_features = self._given_features = _NO_FEATURES
-        #: Ended but for one question: will the head use their features? With the outcome if it does not.
-        self._shelf: list[tuple[Offer, Outcome]] = []
+        #: Answers whose own action will not be applied, while the head may still use their features; each with the
+        #: outcome that it gets if the head does not.
+        self._open: list[tuple[Offer, Outcome]] = []
         self._used_features: set[int] = set()  # by `taken_seq`: several answers can be to one frame
         self._num_taken = 0
         self._newest_obs_tick = -1
@@ -278,7 +280,7 @@ class Dispatcher:
         else:
             if self._head >= 0 and answer.obs_tick > self._newest_features[0]:
                 self._newest_features = answer.obs_tick, taken_seq
-                self._clear_shelf(tick)
+                self._settle_open(tick)
             if answer.obs_tick < self._newest_obs_tick:
                 self._end_unapplied(offer, Outcome.SUPERSEDED, tick)
             else:
@@ -300,7 +302,7 @@ class Dispatcher:
         return min(due_tick, max(obs_tick + 1, self._lead_in_until or 0))
 
     def _forget_due(self, job: Job) -> None:
-        """The policy gave no action: none is missing, unless its tick is over."""
+        """The policy abstained: its due tick counts as idle, not as missed, unless it is over."""
         if (due := (job.due_tick, self._last_tick(job))) in self._due:
             self._due.remove(due)
 
@@ -317,7 +319,11 @@ class Dispatcher:
             self._end_unanswered(job, Outcome.DROPPED_DEAD_WORKER, tick, tick, taken_seq)
 
     def new_episode(self, tick: int) -> None:
-        """The world was reset at `tick`: all pending and later answers of the old episode are stale."""
+        """The world was reset: all pending and later answers of the old episode are stale.
+
+        Args:
+            tick: At which it was reset.
+        """
         self.episode += 1
         self._close(Outcome.STALE_EPISODE, tick)
         self._newest_obs_tick = -1
@@ -329,17 +335,21 @@ class Dispatcher:
         self._episode_tick = tick
 
     def finish(self, tick: int) -> None:
-        """The run is over: what is still under way ends as `UNFINISHED`."""
+        """The run is over: what is still under way ends as `UNFINISHED`.
+
+        Args:
+            tick: The last one.
+        """
         for job in list(self._jobs.values()):
             self._end_unanswered(job, Outcome.UNFINISHED, tick, -1, -1)
         self._jobs.clear()
         self._close(Outcome.UNFINISHED, tick)
 
     def _close(self, outcome: Outcome, tick: int) -> None:
-        """What waits ends like this, and what was not needed is not needed any more."""
-        for offer, told in self._shelf:
-            self._end(offer, told, tick)
-        self._shelf.clear()
+        """End everything that waits: applied ones are ended already, all others with `outcome`."""
+        for offer, otherwise in self._open:
+            self._end(offer, otherwise, tick)
+        self._open.clear()
         self._retire(tick, keep=False)
         self._earlier.clear()
         self._blends.clear()
@@ -354,7 +364,14 @@ class Dispatcher:
     # -- what to do ----------------------------------------------------------------------------------------
 
     def decide(self, tick: int) -> Decision:
-        """The action for `tick`. Call once for every tick that runs, in order."""
+        """Decide what acts at a tick. Call once for every tick that runs, in order.
+
+        Args:
+            tick: Its number.
+
+        Returns:
+            The action, or why there is none.
+        """
         was_due = self._pop_due(tick)
         base, of_head = self._choose(tick), self._of_head
         chosen = base if self._head < 0 else self._prefer_head(base, tick)
@@ -519,7 +536,7 @@ class Dispatcher:
         return self._active
 
     def _retire(self, tick: int, *, keep: bool = True) -> None:
-        """What acts now does no longer; it has not acted at all if the head acted in its place."""
+        """The active answer acts no longer. If it has never acted, the head acted in its place: it ends here."""
         active, self._active = self._active, None
         if active is not None and not self._has_acted:
             self._end_unapplied(active, Outcome.SUPERSEDED, tick, keep=keep)
@@ -558,7 +575,7 @@ class Dispatcher:
         is_open = active is not None and not self._has_acted and active.taken_seq == seq
         if is_open or any(offer.taken_seq == seq for offer in self._pending):
             self._used_features.add(seq)
-        self._clear_shelf(tick, used=seq)
+        self._settle_open(tick, used=seq)
 
     def _may_use(self, seq: int) -> bool:
         """Whether the head may still act on the features of that answer: it, or its next job, has them."""
@@ -566,16 +583,16 @@ class Dispatcher:
         is_given = self._head in self._jobs and self._given_features[1] == seq
         return waits or is_given or self._newest_features[1] == seq
 
-    def _clear_shelf(self, tick: int, *, used: int = -1) -> None:
-        """End what waits for the head in vain, and what it used. So little waits, however long a head is away."""
-        shelf, self._shelf = self._shelf, []
-        for offer, told in shelf:
+    def _settle_open(self, tick: int, *, used: int = -1) -> None:
+        """End the answers whose features the head used, or cannot use any more: few stay open, also without a head."""
+        waiting, self._open = self._open, []
+        for offer, otherwise in waiting:
             if offer.taken_seq == used:
                 self._end(offer, Outcome.FEATURES_USED, tick)
             elif self._may_use(offer.taken_seq):
-                self._shelf.append((offer, told))
+                self._open.append((offer, otherwise))
             else:
-                self._end(offer, told, tick)
+                self._end(offer, otherwise, tick)
 
     def _end_unapplied(self, offer: Offer, outcome: Outcome, tick: int, *, keep: bool = True) -> None:
         """Its action will not be applied. The head may have used its features, or `keep` the job open to see."""
@@ -585,7 +602,7 @@ class Dispatcher:
             self._used_features.discard(offer.taken_seq)
             self._end(offer, Outcome.FEATURES_USED, tick)
         elif keep and offer.answer.episode == self.episode and self._may_use(offer.taken_seq):
-            self._shelf.append((offer, outcome))
+            self._open.append((offer, outcome))
         else:
             self._end(offer, outcome, tick)
 

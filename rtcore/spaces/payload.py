@@ -71,7 +71,7 @@ class Block:
 
     @classmethod
     def like(cls, arrays: Mapping[str, Array]) -> Block:
-        """As these arrays are."""
+        """A block of arrays with these names, shapes and dtypes."""
         return cls(tuple((name, array.shape, array.dtype.name) for name, array in arrays.items()))
 
     def __bool__(self) -> bool:
@@ -111,7 +111,14 @@ class Block:
         )
 
     def views(self, buffer: Any) -> dict[str, Array]:
-        """The arrays in a buffer (`nbytes` long at least): views, writable if the buffer is."""
+        """The arrays in a buffer.
+
+        Args:
+            buffer: At least `nbytes` long.
+
+        Returns:
+            Views by name, writable if the buffer is.
+        """
         return {
             name: np.frombuffer(buffer, dtype, prod(shape), self.offsets[name]).reshape(shape)
             for name, shape, dtype in self.fields

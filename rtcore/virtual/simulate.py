@@ -215,7 +215,14 @@ class Simulation:
         return self.head_player if self.head_player is not None and worker == self.head else self.player
 
     def run(self, on_tick: Callable[[int], bool | None] | None = None) -> Simulation:
-        """All ticks of the config; `on_tick` is called after each, and ends the run if it answers True."""
+        """Do all ticks of the config.
+
+        Args:
+            on_tick: Called with each tick's number after it; True ends the run.
+
+        Returns:
+            This object.
+        """
         learning, teacher, loop, recording = self.learning, self.teacher, self.loop, self.recording
         deadline_ns = loop.pace.deadline_ns
         _log.debug(
@@ -339,6 +346,7 @@ class Simulation:
         return build_summary(self.stats()) | {"leftover_shared_memory": []}
 
     def close(self) -> None:
+        """Close the files, the folder and the world."""
         self.record.close()
         if self._own_folder is not None:
             self._own_folder.release()

@@ -182,7 +182,17 @@ class AttachedRun:
 
     @classmethod
     def attach(cls, run_id: str) -> AttachedRun:
-        """Of a live run, however far it is. Raises a sentence that says why it cannot be shown."""
+        """Attach read-only to a run that is starting or going on.
+
+        Args:
+            run_id: As `rtcore-top` lists it.
+
+        Returns:
+            What it shows; close it.
+
+        Raises:
+            SharedMemoryError: It cannot be shown; the text says why.
+        """
         owner = owner_of(run_id)
         if owner.state is RunState.NO_PERMISSION:
             raise _forbidden(run_id, owner)
