@@ -5,6 +5,8 @@ No torch: a world that does not use it would import it into the env process, whi
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -171,3 +173,12 @@ class SlowReset(gymnasium.Env[Any, Any]):
 
 def slow_reset(**arguments: Any) -> gymnasium.Env[Any, Any]:
     return SlowReset(**arguments)
+
+
+class DyingWorld(_World):
+    """Its process is killed, as by the kernel when memory is short."""
+
+    def go_wrong(self, observation: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        print("I go", flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise NotImplementedError
