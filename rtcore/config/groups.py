@@ -42,8 +42,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 #: inf: never, without end.
 Seconds = Annotated[float, Field(gt=0)]
 
-#: Places in shared memory; a machine starts far fewer.
-MOST_WORKERS = 4096
+#: Workers of a run: on the virtual clock, and processes with places in shared memory, of which a machine starts far
+#: fewer.
+MOST_WORKERS, MOST_PROCESSES = 65_536, 4096
 #: Learning updates per tick on the virtual clock, where no machine says how fast learners are.
 VIRTUAL_UPDATES_PER_TICK = 0.25
 
@@ -249,7 +250,7 @@ class ScheduleSettings(SettingsGroup):
         description="Inference processes, or auto: as many as give an action every tick.",
         json_schema_extra={"metavar": "N|auto"},
     )
-    max_workers: Few = Field(default=128, description="Most workers that auto may start.")
+    max_workers: int = Field(default=128, ge=1, le=MOST_WORKERS, description="Most workers that auto may start.")
     replan_every: Few | None = Field(
         default=None,
         description="Ticks between two chunks, if not as few as the workers allow: --workers auto then starts as few "

@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic.fields import FieldInfo
 
 from rtcore.config.groups import (
+    MOST_PROCESSES,
+    MOST_WORKERS,
     AgentSettings,
     ExplorationSettings,
     FaultSettings,
@@ -131,6 +133,16 @@ class RuntimeConfig(BaseModel):
             raise ValueError(
                 f"ring_slots={ring_slots} must exceed workers={workers}: a worker reads a frame that is "
                 "as many ticks old"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_machine_can_start_the_workers(self) -> Self:
+        if self.timing.clock == "wall" and (most := self.schedule.max_workers) > MOST_PROCESSES:
+            name = "max_workers" if self.schedule.workers == "auto" else "workers"
+            raise ValueError(
+                f"{name}={most}: each is a process; expected at most {MOST_PROCESSES}. --clock virtual has up to "
+                f"{MOST_WORKERS}"
             )
         return self
 

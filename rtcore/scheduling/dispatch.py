@@ -12,6 +12,7 @@ than a tick acts on a newer one than they do.
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import deque
 from collections.abc import Callable, Sequence
 from enum import IntEnum
@@ -201,7 +202,7 @@ class Dispatcher:
         self._phase_seq = phase_seq
         self._next_log_seq = first_log_seq
         self._jobs: dict[int, Job] = {}
-        self._pending: list[Offer] = []
+        self._pending: list[Offer] = []  # by due tick; those of one tick as they came
         #: What acts now, where no head does; and whether it did.
         self._active: Offer | None = None
         self._has_acted = False
@@ -283,8 +284,10 @@ class Dispatcher:
                 self._settle_open(tick)
             if answer.obs_tick < self._newest_obs_tick:
                 self._end_unapplied(offer, Outcome.SUPERSEDED, tick)
-            else:
+            elif not self._pending or due_tick >= self._pending[-1].due_tick:
                 self._pending.append(offer)
+            else:
+                insort(self._pending, offer, key=_due_tick)
 
     def _last_tick(self, job: Job) -> int:
         """That a held job's answer has an action for."""
@@ -353,7 +356,7 @@ class Dispatcher:
         self._retire(tick, keep=False)
         self._earlier.clear()
         self._blends.clear()
-        for offer in self._pending:
+        for offer in sorted(self._pending, key=_taken_seq):
             self._end_unapplied(offer, outcome, tick, keep=False)
         self._pending.clear()
         if self._of_head is not None:
@@ -443,8 +446,7 @@ class Dispatcher:
         # Before the episode's first action: any answer to a frame of it is newer.
         newness = (max(self._newest_obs_tick, self._episode_tick), -1) if best is None else _newness(best)
         lead_in_until = end if self._lead_in_until is None else self._lead_in_until
-        waiting = self._pending if len(self._pending) < 2 else sorted(self._pending, key=_due_tick)
-        for offer in (*waiting, None):  # what acts until this one does, or until the end
+        for offer in (*self._pending, None):  # what acts until this one does, or until the end
             if offer is None or offer.due_tick >= end:
                 until, newer = end, newness
             else:
@@ -501,15 +503,23 @@ class Dispatcher:
             was_due = True
         return was_due or tick <= self._covered_until
 
+    def _take_due(self, tick: int) -> list[Offer]:
+        """Out of those that wait: those due by now, as they came. What waits longer is not looked at."""
+        pending, num_due = self._pending, 1
+        while num_due < len(pending) and pending[num_due].due_tick <= tick:
+            num_due += 1
+        due = pending[:num_due]
+        del pending[:num_due]
+        if num_due > 1:
+            due.sort(key=_taken_seq)
+        return due
+
     def _choose(self, tick: int) -> Offer | None:
         """The due answer with the newest frame; without one, the chunk that is being applied. Not of the head."""
         best: Offer | None = None
-        if self._pending:
-            waiting: list[Offer] = []
-            for candidate in self._pending:
-                if candidate.due_tick > tick:
-                    waiting.append(candidate)
-                elif self._on_late == "drop" and tick >= candidate.first_tick + self._chunk_ticks:
+        if self._pending and self._pending[0].due_tick <= tick:
+            for candidate in self._take_due(tick):
+                if self._on_late == "drop" and tick >= candidate.first_tick + self._chunk_ticks:
                     self._end_unapplied(candidate, Outcome.DROPPED_LATE, tick)
                 elif best is None or _newness(candidate) > _newness(best):
                     if best is not None:
@@ -517,7 +527,6 @@ class Dispatcher:
                     best = candidate
                 else:
                     self._end_unapplied(candidate, Outcome.SUPERSEDED, tick)
-            self._pending = waiting
         if best is not None and best.answer.obs_tick < self._newest_obs_tick:
             self._end_unapplied(best, Outcome.SUPERSEDED, tick)
             best = None
@@ -665,6 +674,10 @@ _committed = tuple.__new__
 
 def _due_tick(offer: Offer) -> int:
     return offer.due_tick
+
+
+def _taken_seq(offer: Offer) -> int:
+    return offer.taken_seq
 
 
 def _newness(offer: Offer) -> tuple[int, int]:

@@ -272,7 +272,9 @@ class Times:
     def _taus_ticks(self) -> list[int]:
         """Inference times in ticks, job by job: in the order they came; if that is unknown, shuffled."""
         if self._came_ns:
-            return [self._ticks(tau_ns) for tau_ns in self._came_ns]
+            taus = [self._ticks(tau_ns) for tau_ns in self._came_ns]
+            # Of less than two jobs each, hardly any is over before the last one starts.
+            return taus if len(taus) >= 2 * self._num_workers else taus * -(-8 * self._num_workers // len(taus))
         taus, rng = [self._ticks(tau_ns) for tau_ns in self._ordered], random.Random(0)
         if taus[0] == taus[-1]:
             return [taus[0]] * (8 * self._num_workers)
@@ -323,7 +325,8 @@ class Schedule:
         tick 4: worker 1, for tick 7
     """
 
-    #: Answers between two evaluations of the window.
+    #: Answers between two evaluations of the window: these, or a quarter of the workers. The window of many is long:
+    #: evaluated as often it would cost each tick more, the more of them there are.
     ADAPT_EVERY = 32
     #: Answers of each worker that an evaluation needs: one stall of the machine must not pass for the usual time.
     ADAPT_ANSWERS = 8
@@ -356,7 +359,8 @@ class Schedule:
         self._last_start_tick = 0
         self._last_due_tick = -1
         self._answers = 0
-        self._next_adaptation = self.ADAPT_EVERY
+        self._adapt_every = max(self.ADAPT_EVERY, num_workers // 4)
+        self._next_adaptation = self._adapt_every
         self._tau_mean_ns = params.tau_mean_ns
         self._evidence = 0.0
         self._caution = 1
@@ -498,7 +502,7 @@ class Schedule:
         """
         if self._answers < self._next_adaptation or not self.params.adapt:
             return
-        self._next_adaptation = self._answers + self.ADAPT_EVERY
+        self._next_adaptation = self._answers + self._adapt_every
         delay = self._wanted_delay()
         if self.params.chunk_from == "frame":
             delay = min(delay, self.params.chunk)  # an answer that is due later has no action left

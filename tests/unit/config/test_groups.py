@@ -79,3 +79,12 @@ def test_json_is_flat_as_it_was_before_there_were_groups():
     plain = make_config(env_args={"level": 9}, duration=float("inf")).to_jsonable()
     assert list(plain) == list(GROUP_OF)
     assert (plain["env_args"], plain["duration"]) == ({"level": 9}, "inf")
+
+
+def test_more_workers_than_a_machine_can_start_are_for_the_virtual_clock_only():
+    assert make_config(workers=10_000, clock="virtual", latency="constant:5").schedule.max_workers == 10_000
+    for name in ("workers", "max_workers"):
+        with pytest.raises(ConfigError, match=f"{name}=5000: each is a process; expected at most 4096"):
+            make_config(**{name: 5000})
+    with pytest.raises(ConfigError, match="expected a whole number from 1 to 65536, or auto"):
+        make_config(workers=100_000, clock="virtual")

@@ -126,6 +126,23 @@ def test_an_older_action_still_waiting_is_superseded_when_its_turn_comes():
     ]
 
 
+def test_actions_that_wait_are_taken_at_their_ticks_and_end_in_the_order_in_which_they_came():
+    dispatcher = Dispatcher()
+    jobs = {due: Job(worker, due - 4, due, True) for worker, due in enumerate((9, 6, 8, 5, 7, 12, 11))}
+    for job in jobs.values():
+        dispatcher.expect(job)
+    for job in jobs.values():  # not in the order of their ticks
+        dispatcher.offer(job, Answer(obs_tick=job.obs_tick, episode=0), 4)
+    assert dispatcher.decide(5).offer.job is jobs[5]
+    assert dispatcher.decide(9).offer.job is jobs[9]  # three ticks were skipped
+    dispatcher.finish(9)
+    superseded, unfinished = Outcome.SUPERSEDED, Outcome.UNFINISHED
+    assert [(row.due_tick, row.outcome) for row in dispatcher.ended] == [
+        *((5, Outcome.ON_TIME), (6, superseded), (8, superseded), (7, superseded), (9, Outcome.ON_TIME)),
+        *((12, unfinished), (11, unfinished)),
+    ]
+
+
 def test_the_frame_really_used_counts_not_the_one_booked():
     desk = Desk(hold=False).book(0, 1).answer(0, at=5, used=4).answer(1, at=5, used=3)
     assert desk.decide(5) == (ACTED, 4, 0)
