@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from rtcore.errors import ConfigError
 from rtcore.learn.replay_memory import Batch
 
 try:
@@ -66,6 +67,9 @@ def tensordict_of(batch: Batch) -> Any:
         A TensorDict of batch size (N,): "observation" and ("next", "observation"), or in a world of Dicts the parts by
         their own names; "action"; in "next" "reward", "done", "terminated", "truncated", (N, 1) each;
         "steps_to_next_obs"; the numbers of the batch; and what the policy gave, such as "logp".
+
+    Raises:
+        ConfigError: The policy gives something under one of these names.
     """
     taken = {name: _column(getattr(batch, name)) for name in _NUMBERS}
     taken |= {"action": batch.action, "steps_to_next_obs": _column(batch.num_ticks)}
@@ -80,8 +84,13 @@ def tensordict_of(batch: Batch) -> Any:
         target.update(frames if isinstance(frames, dict) else {"observation": frames})
         if past_actions is not None:
             target["past_actions"] = past_actions
-    for given in (batch.extras, batch.state):
-        taken |= given or {}
+    for given in (batch.extras or {}, batch.state or {}):
+        if twice := sorted(given.keys() & {*taken, "next"}):
+            raise ConfigError(
+                f"the policy gives {', '.join(twice)}, which a TensorDict has already; expected other names in its "
+                "policy_extras or initial_state()"
+            )
+        taken |= given
     return TensorDict(
         {**taken, "next": TensorDict(after, batch_size=[len(batch.reward)])}, batch_size=[len(batch.reward)]
     )

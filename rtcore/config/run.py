@@ -158,6 +158,8 @@ class RuntimeConfig(BaseModel):
             )
         if learn is not None and policy in ("random", "synthetic"):
             raise ValueError(f"learn={learn}: policy={policy} has no network to learn with; try --policy dqn")
+        if learn is not None and policy.startswith("sb3:"):
+            raise ValueError(f"learn={learn}: policy={policy} learns with rtcore.sb3.learn (docs/embedding.md)")
         if learn == "imitate" and self.timing.clock != "virtual":
             raise ValueError("learn=imitate asks the world's teacher at each tick; use --clock virtual --latency ...")
         if mode != "async" and (self.schedule.stagger != "sequential" or self.schedule.workers not in ("auto", 1)):

@@ -95,12 +95,13 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
         progress: Callable[[str], None] | None = None,
         **fields: Any,
     ) -> None:
-        if delay_ticks < 1:
+        if not _is_count(delay_ticks):
             raise ConfigError(
-                f"delay_ticks={delay_ticks}: an action governs the tick after its frame at the soonest: 1"
+                f"delay_ticks={delay_ticks!r}: expected a whole number of ticks; an action governs the tick after its "
+                "frame at the soonest: 1"
             )
-        if act_buf_len is not None and act_buf_len < 1:
-            raise ConfigError(f"act_buf_len={act_buf_len}: expected at least 1, or None for plain observations")
+        if act_buf_len is not None and not _is_count(act_buf_len):
+            raise ConfigError(f"act_buf_len={act_buf_len!r}: expected at least 1, or None for plain observations")
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ConfigError(f"render_mode={render_mode!r}: expected human, rgb_array or None")
         self.delay_ticks = delay_ticks
@@ -334,6 +335,11 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
             "past_actions": list(map(self._as_element, self._past)),
         }
         return {f"rtcore/{name}": value for name, value in scalars.items()} | {"rtcore": scalars | actions}
+
+
+def _is_count(value: Any) -> bool:
+    """Whether it is a whole number of 1 or more."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) >= 1
 
 
 def _is_finite(action: Any) -> bool:

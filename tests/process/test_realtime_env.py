@@ -337,6 +337,8 @@ def test_wrong_actions_settings_and_worlds_are_named() -> None:
         RealtimeEnv("CartPole-v1", env_arg={})
     with pytest.raises(ConfigError, match="delay_ticks=0"):
         RealtimeEnv("CartPole-v1", delay_ticks=0)
+    with pytest.raises(ConfigError, match="delay_ticks=2.5: expected a whole number of ticks"):
+        RealtimeEnv("CartPole-v1", delay_ticks=2.5)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="move it to a module"):
         RealtimeEnv(lambda fps: embed_worlds.counting(fps=fps))
     with pytest.raises(ConfigError, match="CartPole-v1"):

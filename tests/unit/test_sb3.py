@@ -16,6 +16,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from rtcore.config.run import make_config
 from rtcore.errors import ConfigError, PolicyConfigError
 from rtcore.learn.replay_memory import TransitionReader
 from rtcore.learn.transitions import TransitionBuilder
@@ -24,7 +25,8 @@ from rtcore.memory.layout import FrameHeader
 from rtcore.memory.ring import FrameRing
 from rtcore.scheduling.dispatch import TickKind
 from rtcore.spaces import ActionSpec, ObservationSpec
-from rtcore_workers.policies import build_network, check_named
+from rtcore_workers.policies import build_network, check_named, load_policy
+from rtcore_workers.policies.probing import space_notes
 from rtcore_workers.policies.sb3 import ModelPolicy, ModelView
 
 pytest.importorskip("stable_baselines3")
@@ -366,6 +368,30 @@ def test_a_file_that_is_none_or_of_another_world_is_refused_by_name(tmp_path: Pa
     other = spaces.Box(np.float32([-2, 0]), np.float32([8, 1]))
     with pytest.raises(PolicyConfigError, match=r"actions whose high is \[4.0, 1.0\].*act with other forces"):
         play(tmp_path / "model.zip", SEEN, other)
+
+
+def test_a_saved_model_says_where_it_saw_other_numbers_than_the_world_shows(tmp_path: Path) -> None:
+    model_of(SAC, FORCES).save(tmp_path / "model.zip")
+    action = ActionSpec.from_space(FORCES)
+    assert space_notes(play(tmp_path / "model.zip", SEEN, FORCES), ObservationSpec.from_space(SEEN), action) == []
+    wider = spaces.Box(2 * SEEN.low, 2 * SEEN.high)
+    (note,) = space_notes(play(tmp_path / "model.zip", wider, FORCES), ObservationSpec.from_space(wider), action)
+    assert note.startswith("WARNING: the policy's observation_space is Box(")
+
+
+def test_what_a_saved_model_has_not_is_refused(tmp_path: Path) -> None:
+    choices = spaces.Discrete(3)
+    model_of(PPO, choices).save(tmp_path / "ppo.zip")
+    model_of(SAC, FORCES).save(tmp_path / "sac.zip")
+    with pytest.raises(PolicyConfigError, match="got spread=1, and only SAC's actions are drawn so"):
+        play(tmp_path / "ppo.zip", SEEN, choices, spread=1)
+    with pytest.raises(PolicyConfigError, match="got spread='yes'; expected a number of 0 or more"):
+        play(tmp_path / "sac.zip", SEEN, FORCES, spread="yes")
+    specs = ObservationSpec.from_space(SEEN), ActionSpec.from_space(choices)
+    with pytest.raises(PolicyConfigError, match="chunk=3: policy .* gives one action at a time; give --chunk-rest"):
+        load_policy(f"sb3:{tmp_path}/ppo.zip", {}, *specs, seed=0, worker_index=0, device="cpu", chunk=3)
+    with pytest.raises(ConfigError, match="learns with rtcore.sb3.learn"):
+        make_config(policy="sb3:ppo.zip", learn="dqn")
 
 
 def test_it_is_named_beside_the_built_in_policies() -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from rtcore.errors import ConfigError
 from rtcore.learn.replay_memory import TransitionReader
 from rtcore.learn.transitions import TransitionBuilder
 from rtcore.memory.history import History
@@ -67,6 +68,13 @@ def test_decisions_come_in_order_with_torchrls_names_and_say_how_many_steps_each
     assert first["logp"].tolist() == (-first["tick"][:, 0]).tolist()
     assert first["action"].shape == (4, 2)
     assert not first["next", "done"].any()
+
+
+@pytest.mark.parametrize("name", ("action", "tick", "next", "observation"))
+def test_what_a_policy_gives_does_not_take_the_place_of_what_happened(torchrl: Any, name: str) -> None:
+    batch = Run(20).take(4)
+    with pytest.raises(ConfigError, match=f"the policy gives {name}, which a TensorDict has already"):
+        torchrl.tensordict_of(batch._replace(extras={name: batch.reward}))
 
 
 def test_the_end_of_an_episode_is_done_and_past_actions_have_their_own_name(torchrl: Any) -> None:

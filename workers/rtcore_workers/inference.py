@@ -17,7 +17,7 @@ import numpy as np
 from rtcore.channel import Channel
 from rtcore.clock import NS_PER_US, Clock, MonotonicClock, cpu_time_ns, cpu_wait_ns
 from rtcore.config.resolved import ResolvedRun
-from rtcore.errors import PolicyError, words_of
+from rtcore.errors import PolicyError, RtcoreError, text_of, words_of
 from rtcore.host.seeding import seed_generators
 from rtcore.learn.checkpoint import load_weights
 from rtcore.memory.history import History, HistoryReader
@@ -258,7 +258,15 @@ class Worker:
         """Inferences on a blank frame, in no statistic: see `timed`."""
 
         def infer(number: int) -> None:
-            self._policy.act(frame_seq=number, out=self._out)
+            try:
+                self._policy.act(frame_seq=number, out=self._out)
+            except RtcoreError:
+                raise
+            except Exception as error:
+                raise PolicyError(
+                    f"the policy raised {text_of(error)} in its warm-up, for a blank observation; expected the "
+                    f"{at_most} calls before tick 0 (--warmup) to succeed, whatever on_policy_error is"
+                ) from error
             self._status["heartbeat_ns"] = self._clock.now_ns()
 
         return timed(infer, self._clock, at_most, at_least)

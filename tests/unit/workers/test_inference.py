@@ -11,6 +11,7 @@ import pytest
 
 from rtcore.config.resolved import resolve
 from rtcore.config.run import RuntimeConfig
+from rtcore.errors import PolicyError
 from rtcore.memory.layout import FrameHeader, Layout
 from rtcore.memory.segments import new_run_id, unlink_all
 from rtcore.memory.shared import SharedRun
@@ -48,6 +49,8 @@ def test_an_inference_that_raised_is_one_that_gave_no_action_and_the_next_one_gi
         parts = {"shared": shared, "waiting": None, "policy": RaisesOnce(), "action": ACTION}
         worker = Worker(resolve(config, Fraction(50), OBSERVATION.nbytes), 0, generation=1, **parts)
         worker.watch = ObservationCheck(OBSERVATION, SimpleNamespace(now_ns=lambda: 0), print, print)
+        with pytest.raises(PolicyError, match="the server does not answer in its warm-up, .*the 3 calls before tick 0"):
+            worker.warm_up(3, at_least=3)
         abstained = []
         for seq in range(4):
             header = FrameHeader(frame_seq=seq, tick=seq)

@@ -55,6 +55,10 @@ def build_module(
                 "these, which takes observation_space and action_space before them"
             )
         return _ready(factory), name
+    if built_in and chunk > 1 and not _takes(factory, "chunk"):
+        raise PolicyConfigError(
+            f"chunk={chunk}: policy {name!r} gives one action at a time; give --chunk-rest noop or hold as well"
+        )
     if built_in and chunk > 1:
         args = {**args, "chunk": chunk}
     if act_history and _takes(factory, "act_history"):

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from rtcore.errors import ConfigError, PolicyConfigError
 from rtcore.files.outside import MOST_TEXT_BYTES, parse_object, read_bytes
+from rtcore_workers.policies.base import number
 
 #: Name of the past actions among the parts that a model sees, and of the frames if they have no parts themselves.
 PAST_ACTIONS, OBSERVATION = "past_actions", "observation"
@@ -116,6 +117,8 @@ class ModelPolicy(nn.Module):
     noise: Tensor
     #: Makes the whole model, with what is given in place of arguments that were not; None for one that only plays.
     make_model: Callable[..., Any] | None
+    #: What a saved one was trained on, where that is known.
+    observation_space: spaces.Box | None = None
 
     def __init__(self, model: Any, view: ModelView, make_model: Callable[..., Any] | None = None) -> None:
         super().__init__()
@@ -243,6 +246,7 @@ def saved(
     Raises:
         PolicyConfigError: It is no such file, it needs code, or it is of another world.
     """
+    scale = number(f"sb3:{sb3_file}", {"spread": spread}, "spread")
     path = Path(sb3_file)
     view = ModelView(observation_space, action_space, act_history)
     plain, weights = _read(path)
@@ -258,7 +262,12 @@ def saved(
             "--act-history as in training"
         ) from error
     module = ModelPolicy(policy, view)
-    module.spread.fill_(spread)
+    if scale and module.kind != "gaussian":
+        raise PolicyConfigError(
+            f"policy sb3: {path} got spread={spread}, and only SAC's actions are drawn so; leave it out"
+        )
+    module.spread.fill_(scale)
+    module.observation_space = _space_of(plain, observation_space)
     return module
 
 
@@ -376,17 +385,35 @@ def _known(path: Path, name: str, text: Any, home: Any) -> type[nn.Module]:
 
 def _refuse_other_actions(path: Path, plain: dict[str, Any], action_space: spaces.Space[Any]) -> None:
     """A model that scaled its actions to other bounds would act with other forces here."""
-    space = plain.get("action_space")
-    if not isinstance(space, dict) or not isinstance(action_space, spaces.Box):
+    bounds = _bounds_of(plain.get("action_space"), action_space)
+    if bounds is None or not isinstance(action_space, spaces.Box):
         return
-    for name, own in (("low", action_space.low), ("high", action_space.high)):
-        numbers = re.findall(r"[-+]?(?:inf|\d+\.?\d*(?:e[-+]?\d+)?)", str(space.get(name, "")))
-        bounds = np.array([float(number) for number in numbers])
-        if len(bounds) == own.size and not np.allclose(bounds, own.ravel(), rtol=1e-4):
+    for name, own, trained in zip(("low", "high"), (action_space.low, action_space.high), bounds, strict=True):
+        if not np.allclose(trained, own.ravel(), rtol=1e-4):
             raise PolicyConfigError(
-                f"policy sb3: {path} was trained with actions whose {name} is {bounds.tolist()}, the world's is "
+                f"policy sb3: {path} was trained with actions whose {name} is {trained.tolist()}, the world's is "
                 f"{own.ravel().tolist()}: it would act with other forces. Wrap the world as it was wrapped in training"
             )
+
+
+def _space_of(plain: dict[str, Any], space: spaces.Space[Any]) -> spaces.Box | None:
+    """What a model saw in training, if that is a Box of this shape and its bounds can be read."""
+    bounds = _bounds_of(plain.get("observation_space"), space)
+    if bounds is None or not isinstance(space, spaces.Box):
+        return None
+    low, high = (each.reshape(space.shape).astype(space.dtype) for each in bounds)
+    return spaces.Box(low, high, dtype=space.dtype.type)
+
+
+def _bounds_of(said: Any, space: spaces.Space[Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None:
+    """Lowest and highest numbers of a space told in words, if these are as many as this one has: long ones are cut."""
+    if not isinstance(said, dict) or not isinstance(space, spaces.Box):
+        return None
+    found = [
+        np.array(re.findall(r"[-+]?(?:inf|\d+\.?\d*(?:e[-+]?\d+)?)", str(said.get(name, ""))), np.float64)
+        for name in ("low", "high")
+    ]
+    return (found[0], found[1]) if all(len(each) == space.low.size for each in found) else None
 
 
 def _needs_code(path: Path, why: str) -> PolicyConfigError:
