@@ -7,54 +7,68 @@ import json
 import os
 import re
 import signal
-import time
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 import rtcore
+from rtcore.errors import WorkerDied
 from tests.support.drills import (
     HEALTHY,
     children_by_name,
     kill,
     running,
+    segments,
     wait_for,
+    wait_for_answers,
     wait_until_ticking,
 )
+from tests.support.recorded_runs import played_again
 
 pytestmark = pytest.mark.fault
 
 
-def test_a_killed_worker_is_replaced_and_everything_about_it_is_counted(tmp_path: Path) -> None:
-    arguments = [word if word != "60" or HEALTHY[index - 1] == "--fps" else "6" for index, word in enumerate(HEALTHY)]
-    with running(*arguments, "--out", str(tmp_path)) as run:
-        victim = wait_until_ticking(run)["rt-worker1"]
-        time.sleep(1)
-        kill(victim)
-        wait_for(lambda: children_by_name(run).get("rt-worker1", victim).pid != victim.pid, "the worker to come back")
-        output, _ = run.communicate(timeout=60)
-    assert run.returncode == 0, output
-    assert f"worker 1 (pid {victim.pid}) is down: killed by SIGKILL" in output
-    summary = json.loads((tmp_path / "summary.json").read_text())
+#: As HEALTHY, in the test's own process.
+FIELDS: dict[str, Any] = {
+    **{"env_id": "CartPole-v1", "fps": 60, "policy": "synthetic", "policy_args": {"latency_ms": 50}},
+    **{"workers": 4, "duration": 600},
+}
+
+
+def test_a_killed_worker_is_replaced_everything_about_it_is_counted_and_the_run_is_the_same_again(
+    tmp_path: Path, said: list[str]
+) -> None:
+    with rtcore.Runtime(**FIELDS, record=True, out=tmp_path) as runtime:
+        wait_for_answers(runtime, 1)
+        victim = runtime.worker_pids[1]
+        os.kill(victim, signal.SIGKILL)
+        wait_for(lambda: runtime.worker_pids.get(1, victim) != victim, "the worker to come back")
+        wait_for_answers(runtime, 1)
+        runtime.stop()
+        assert runtime.wait(60)
+    assert any(f"worker 1 (pid {victim}) is down: killed by SIGKILL" in line for line in said)
+    summary = runtime.summary()
     assert [worker["restarts"] for worker in summary["workers"]] == [0, 1, 0, 0]
+    # None, if it was killed between two jobs.
     assert summary["actions"]["outcomes"]["dropped_dead_worker"] <= 1
     assert sum(summary["actions"]["outcomes"].values()) == summary["actions"]["jobs"]
-    assert summary["ticks"]["count"] + summary["ticks"]["skipped"] == 360
-    with (tmp_path / "jobs.csv").open() as file:
-        workers = [int(row["worker"]) for row in csv.DictReader(file)]
-    assert 1 in workers[-12:], "the worker never worked again"
+    assert summary["books"]["agree"], summary["books"]
+    report = played_again(tmp_path)
+    assert report.is_identical, report.first
+    assert (report.ticks, report.jobs) == (summary["ticks"]["count"], summary["actions"]["jobs"])
+    assert report.notes == []
 
 
-def test_a_stopped_worker_is_a_hang_and_is_replaced() -> None:
-    with running(*HEALTHY, "--hang-timeout-s", "1") as run:
-        victim = wait_until_ticking(run)["rt-worker2"]
-        os.kill(victim.pid, signal.SIGSTOP)
-        wait_for(lambda: children_by_name(run).get("rt-worker2", victim).pid != victim.pid, "the worker to be replaced")
-        run.send_signal(signal.SIGINT)
-        output, _ = run.communicate(timeout=60)
-    assert "hung: silent for" in output
-    assert run.returncode == 128 + signal.SIGINT
+def test_a_stopped_worker_is_a_hang_and_is_replaced(said: list[str]) -> None:
+    with rtcore.Runtime(**FIELDS, hang_timeout_s=1) as runtime:
+        victim = runtime.worker_pids[2]
+        os.kill(victim, signal.SIGSTOP)
+        wait_for(lambda: runtime.worker_pids.get(2, victim) != victim, "the worker to be replaced")
+    assert any(f"worker 2 (pid {victim}) is down: hung: silent for" in line for line in said), said
 
 
 def test_a_killed_env_process_ends_the_run_with_its_name() -> None:
@@ -87,19 +101,16 @@ def test_a_killed_fork_server_ends_the_run_with_its_name() -> None:
 
 
 def test_a_worker_that_always_dies_ends_the_run_once_its_restarts_are_used_up() -> None:
-    with running(*HEALTHY, "--max-restarts", "0") as run:
-        kill(wait_until_ticking(run)["rt-worker3"])
-        output, _ = run.communicate(timeout=60)
-    assert run.returncode == 1
-    assert "worker 3" in output
-    assert "SIGKILL" in output
+    with pytest.raises(WorkerDied, match="worker 3 .*SIGKILL"), rtcore.Runtime(**FIELDS, max_restarts=0) as runtime:
+        os.kill(runtime.worker_pids[3], signal.SIGKILL)
+        runtime.wait(60)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_in_the_run_ends_it_with_its_summary(signum: signal.Signals, tmp_path: Path) -> None:
     with running(*HEALTHY, "--out", str(tmp_path)) as run:
         processes = wait_until_ticking(run)
-        time.sleep(0.5)
+        wait_for(lambda: (tmp_path / "actions.csv").stat().st_size > 0, "rows")
         run.send_signal(signum)
         output, _ = run.communicate(timeout=60)
     assert run.returncode == 128 + signum, output
@@ -111,10 +122,26 @@ def test_a_signal_in_the_run_ends_it_with_its_summary(signum: signal.Signals, tm
     assert_gone(processes)
 
 
-@pytest.mark.parametrize("delay_s", [0.1, 0.6, 1.2, 1.8, 2.4, 3.0, 3.6])
-def test_ctrl_c_during_start_up_leaves_nothing_behind(delay_s: float) -> None:
+def imports(run: subprocess.Popen[str]) -> bool:
+    """Whether it is at it: numpy is among the first that it needs."""
+    return "_multiarray_umath" in Path(f"/proc/{run.pid}/maps").read_text()
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        lambda run: True,
+        imports,
+        lambda run: "forkserver" in children_by_name(run),
+        lambda run: bool(segments(run.pid)),
+        lambda run: "rt-env" in children_by_name(run),
+        lambda run: "rt-worker0" in children_by_name(run),
+    ],
+    ids=["at once", "it imports", "it has a fork server", "it has shared memory", "it has a world", "it has a worker"],
+)
+def test_ctrl_c_during_start_up_leaves_nothing_behind(moment: Callable[[subprocess.Popen[str]], bool]) -> None:
     with running(*HEALTHY) as run:
-        time.sleep(delay_s)
+        wait_for(lambda: moment(run), "the moment")
         processes = children_by_name(run)
         run.send_signal(signal.SIGINT)
         output, _ = run.communicate(timeout=60)
@@ -130,25 +157,32 @@ def test_a_killed_worker_that_carries_a_state_takes_nothing_with_it() -> None:
     """The policy refuses a state that is not whole, or of another episode or tick than its context says."""
     args = {"env_id": "tests.support.virtual_worlds:Signs", "env_args": {"episode_ticks": 40}}
     policy = "tests.unit.virtual.test_what_policies_carry:Chained"
-    with rtcore.Runtime(**args, policy=policy, workers=2, ticks=500) as runtime:
+    with rtcore.Runtime(**args, policy=policy, workers=2, duration=600) as runtime:
         first = runtime.worker_pids[1]
+        wait_for_answers(runtime, 1)
         os.kill(first, signal.SIGKILL)
-        runtime.wait()
+        wait_for(lambda: runtime.worker_pids.get(1, first) != first, "the worker to come back")
+        wait_for_answers(runtime, 1, 30)
     summary = runtime.summary()
     assert [worker["restarts"] for worker in summary["workers"]] == [0, 1]
-    assert summary["actions"]["outcomes"]["on_time"] > 200
+    assert summary["actions"]["outcomes"]["on_time"] > 0
 
 
 def test_while_a_killed_head_is_away_the_trunks_actions_act(tmp_path: Path) -> None:
-    args = {"policy": "two-speed", "policy_args": {"pad_ms": 40}, "workers": 4, "duration": 9, "out": tmp_path}
+    args = {"policy": "two-speed", "policy_args": {"pad_ms": 40}, "workers": 4, "duration": 600, "out": tmp_path}
     with rtcore.Runtime(env_id="rtcore/Blocks-v0", **args) as runtime:
         place = runtime.header["policy"]["head"]
         first = runtime.worker_pids[place]
-        wait_for(lambda: runtime.stats().counters["features_used"] > 20, "the head to act")
+
+        def used() -> int:
+            return runtime.stats().counters["features_used"]
+
+        wait_for(lambda: used() > 20, "the head to act")
         os.kill(first, signal.SIGKILL)
         wait_for(lambda: runtime.worker_pids.get(place, first) != first, "the head to come back")
-        runtime.wait()
+        before = used()
+        wait_for(lambda: used() > before + 20, "it to act again")
     with (tmp_path / "actions.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["kind"] == "acted"]
     who = "".join("h" if int(row["worker"]) == place else "t" for row in rows)
-    assert re.search("ht{5,}.*h", who), who
+    assert re.search("ht{3,}.*h", who), who

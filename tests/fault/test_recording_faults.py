@@ -16,28 +16,17 @@ import numpy as np
 import psutil
 import pytest
 
-from rtcore.config.run import make_config
 from rtcore.errors import ConfigError
 from rtcore.recording.mending import mend
 from rtcore.recording.reader import Recording
-from rtcore.recording.replay import Report, make_world, replay
 from rtcore.recording.schema import FOLDER, MINARI_FILES, TICKS_FILE, ticks_file
 from tests.support.drills import HEALTHY, children_by_name, kill, run_to_end, running, wait_for, wait_until_ticking
+from tests.support.recorded_runs import played_again
 
 pytestmark = pytest.mark.fault
 
 #: Ends by itself, once `--duration S` follows.
 SHORT = HEALTHY[: HEALTHY.index("--duration")] + HEALTHY[HEALTHY.index("--duration") + 2 :]
-
-
-def replayed(out: Path) -> Report:
-    with Recording(out) as recording:
-        config = make_config(**recording.config)
-        world = make_world(recording, config)
-        try:
-            return replay(recording, config, world)
-        finally:
-            world.close()
 
 
 def summary_of(out: Path) -> dict[str, object]:
@@ -49,6 +38,12 @@ def ticks_of(out: Path) -> list[int]:
     """As the supervisor recorded them, which reads the ring on its own."""
     with (out / "actions.csv").open() as file:
         return [int(row["tick"]) for row in csv.DictReader(file)]
+
+
+def wait_for_rows(out: Path, count: int) -> None:
+    """Until the run itself has written so many ticks more."""
+    newest = ticks_of(out)[-1]
+    wait_for(lambda: ticks_of(out)[-1] >= newest + count, "the run to go on")
 
 
 def recorder_of(program) -> psutil.Process:
@@ -92,7 +87,7 @@ def test_a_killed_recorder_leaves_a_readable_file_and_the_run_goes_on(tmp_path):
         wait_for_frames(tmp_path, 100)
         kill(recorder_of(program))
         said = said_until(program, "the run goes on")
-        time.sleep(1)
+        wait_for_rows(tmp_path, 100)
         code, _ = end(program)
     assert code == 130
     assert "recording stopped: the recorder (pid" in said
@@ -102,9 +97,9 @@ def test_a_killed_recorder_leaves_a_readable_file_and_the_run_goes_on(tmp_path):
     with Recording(tmp_path) as kept:
         assert kept.end == "unfinished"
         assert 100 <= kept.num_ticks < ticks_of(tmp_path)[-1], "the run went on"
-        assert kept.column("tick").tolist() == list(range(kept.num_ticks))
+        assert kept.column("tick").tolist() == ticks_of(tmp_path)[: kept.num_ticks]
         assert recording["frames"] <= kept.num_ticks + 120
-    report = replayed(tmp_path)
+    report = played_again(tmp_path)
     assert report.is_identical, report.first
     assert report.ticks > 50
     assert all("it was under way" in note for note in report.notes)
@@ -120,7 +115,7 @@ def test_a_killed_recorder_leaves_a_readable_file_and_the_run_goes_on(tmp_path):
     with h5py.File(tmp_path / FOLDER / TICKS_FILE) as file:
         assert (file.attrs["frames"], bytes(file.attrs["end"]).strip()) == (len(before), b"unfinished")
     assert minari.MinariDataset(tmp_path / FOLDER).total_steps > 50
-    assert replayed(tmp_path) == report
+    assert played_again(tmp_path) == report
     assert sorted(path.name for path in (tmp_path / FOLDER).iterdir()) == sorted(
         [*MINARI_FILES, TICKS_FILE, "SHA256SUMS"]
     )
@@ -136,8 +131,8 @@ def test_a_recorder_that_does_not_end_is_killed_and_the_run_ends_with_its_summar
     assert program.returncode == 1
     assert "did nothing for 15 s and was killed" in said
     assert "did nothing" in summary_of(tmp_path)["recording"]["end"]
-    assert ticks_of(tmp_path)[-1] == 719
-    assert replayed(tmp_path).is_identical
+    assert ticks_of(tmp_path)[-1] >= 700, "it went to its end"
+    assert played_again(tmp_path).is_identical
 
 
 def test_a_starved_recorder_counts_exactly_the_frames_it_missed(tmp_path):
@@ -161,7 +156,7 @@ def test_a_starved_recorder_counts_exactly_the_frames_it_missed(tmp_path):
         assert len(missing) > 50, "in one piece, unless the machine is so busy that it starves once more"
         assert kept.end == recording["end"] == f"{len(missing)} frames lost"
         assert kept.lost_frames == recording["lost_frames"] == len(missing)
-    report = replayed(tmp_path)
+    report = played_again(tmp_path)
     assert (report.is_identical, report.ticks) == (True, missing[0])
     assert report.notes == [f"frames were lost after tick {missing[0] - 1}: replayed up to there"]
 
@@ -175,33 +170,15 @@ def test_a_full_disk_ends_the_recording_and_not_the_run(tmp_path):
         limit = (tmp_path / FOLDER / TICKS_FILE).stat().st_size
         resource.prlimit(recorder_of(program).pid, resource.RLIMIT_FSIZE, (limit, limit))
         said = said_until(program, "the run goes on")
-        time.sleep(1)
+        wait_for_rows(tmp_path, 100)
         code, _ = end(program)
     assert code == 130
     assert "cannot be written: File too large; free some room" in said.replace("\n", " ")
     assert "cannot be written: File too large" in summary_of(tmp_path)["recording"]["end"]
     with Recording(tmp_path) as kept:
         assert 100 <= kept.num_ticks < ticks_of(tmp_path)[-1], "the run went on"
-        assert kept.column("tick").tolist() == list(range(kept.num_ticks))
-    assert replayed(tmp_path).is_identical
-
-
-def test_a_run_with_a_killed_worker_is_the_same_again(tmp_path):
-    with running(*SHORT, "--duration", "5", "--record", "--out", str(tmp_path)) as program:
-        children = wait_until_ticking(program)
-        wait_for_frames(tmp_path, 60)
-        kill(children["rt-worker2"])
-        program.communicate(timeout=60)
-    assert program.returncode == 0
-    summary = summary_of(tmp_path)
-    assert sum(worker["restarts"] for worker in summary["workers"]) == 1
-    # None, if it was killed between two jobs.
-    assert summary["actions"]["outcomes"]["dropped_dead_worker"] <= 1
-    report = replayed(tmp_path)
-    assert report.is_identical, report.first
-    # Of the 300 ticks a busy machine may have skipped one: those that ran.
-    assert (report.ticks, report.notes) == (summary["ticks"]["count"], [])
-    assert report.jobs == summary_of(tmp_path)["actions"]["jobs"]
+        assert kept.column("tick").tolist() == ticks_of(tmp_path)[: kept.num_ticks]
+    assert played_again(tmp_path).is_identical
 
 
 @pytest.mark.slow
@@ -212,7 +189,7 @@ def test_a_run_whose_world_fails_is_recorded_to_its_last_frame(tmp_path):
     ticks = ticks_of(tmp_path)
     with Recording(tmp_path) as kept:
         assert (kept.end, kept.column("tick").tolist()) == ("complete", ticks)
-    report = replayed(tmp_path)
+    report = played_again(tmp_path)
     assert report.is_identical, report.first
     assert report.ticks > len(ticks) - 10
     assert "it was under way when the run or the recorder broke off" in report.notes[0]
@@ -226,7 +203,7 @@ def test_a_recording_of_a_program_that_was_killed_can_be_read(tmp_path):
         os.kill(program.pid, signal.SIGKILL)
     with Recording(tmp_path) as kept:
         assert (kept.end, kept.num_ticks >= 100) == ("unfinished", True)
-    assert replayed(tmp_path).is_identical
+    assert played_again(tmp_path).is_identical
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_the_first_tick(run_here, tmp_path):

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from rtcore.cli.doctor import main
 from rtcore.config.run import make_config
 from rtcore.doctor import kernel, segments, system
 from rtcore.doctor.checks import Needs, Status
@@ -22,6 +23,7 @@ from rtcore.memory.layout import SEGMENT_HEADER, Layout
 from rtcore.memory.owners import Standing
 from rtcore.memory.segments import attach_segment, create_segment, create_semaphore, files_of, new_run_id, unlink_all
 from rtcore.runtime.runtime import Runtime
+from tests.support.drills import Run
 
 pytestmark = pytest.mark.process
 
@@ -81,6 +83,19 @@ def doctor(*arguments: str, prefix: tuple[str, ...] = ()) -> subprocess.Complete
         check=False,
         stdin=subprocess.DEVNULL,
     )
+
+
+@pytest.fixture
+def doctor_here(capfd: pytest.CaptureFixture[str]) -> Run:
+    """`doctor` without a Python of its own."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        with pytest.raises(SystemExit) as ended:
+            main(list(arguments))
+        assert isinstance(ended.value.code, int)
+        return subprocess.CompletedProcess(arguments, ended.value.code, *capfd.readouterr())
+
+    return run
 
 
 def overwrite(run_id: str, field: str, value: int) -> None:
@@ -260,8 +275,8 @@ def test_programs_that_fail_hang_or_are_missing_give_no_answer() -> None:
 # -- the program ---------------------------------------------------------------------------------------------------
 
 
-def test_json_says_all_and_the_exit_code_follows(alive: str) -> None:
-    told = doctor("--json", "--env-id", "CartPole-v1", "--fps", "50")
+def test_json_says_all_and_the_exit_code_follows(doctor_here: Run, alive: str) -> None:
+    told = doctor_here("--json", "--env-id", "CartPole-v1", "--fps", "50")
     assert told.stderr == ""
     report: dict[str, Any] = json.loads(told.stdout)
     assert report["schema_version"] == 2
@@ -278,25 +293,25 @@ def test_json_says_all_and_the_exit_code_follows(alive: str) -> None:
     assert alive in next(line["found"] for line in report["checks"] if line["check"] == "shm.live")
 
 
-def test_a_ring_that_does_not_fit_is_lacking_and_ends_with_1() -> None:
-    told = doctor("--ring-slots", "100000000", "--env-id", "CartPole-v1", "--fps", "50")
+def test_a_ring_that_does_not_fit_is_lacking_and_ends_with_1(doctor_here: Run) -> None:
+    told = doctor_here("--ring-slots", "100000000", "--env-id", "CartPole-v1", "--fps", "50")
     assert told.returncode == 1
     assert "LACKS" in told.stdout
     assert "rtcore does not run here as configured" in told.stdout
 
 
-def test_clean_says_what_it_removed() -> None:
+def test_clean_says_what_it_removed(doctor_here: Run) -> None:
     for _ in range(5):  # any run that starts meanwhile, of another test, removes them as well
         dead = left_by_a_dead_program()
-        told = doctor("--clean", "--env-id", "CartPole-v1", "--fps", "50")
+        told = doctor_here("--clean", "--env-id", "CartPole-v1", "--fps", "50")
         assert files_of(dead) == []
         if f"removed the shared memory of run {dead}" in told.stdout:
             return
     raise AssertionError(told.stdout)
 
 
-def test_a_world_that_does_not_exist_ends_with_2() -> None:
-    told = doctor("--env-id", "NoSuchWorld-v0")
+def test_a_world_that_does_not_exist_ends_with_2(doctor_here: Run) -> None:
+    told = doctor_here("--env-id", "NoSuchWorld-v0")
     assert told.returncode == 2
     assert "NoSuchWorld" in told.stderr
 

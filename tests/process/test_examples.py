@@ -5,13 +5,18 @@ from __future__ import annotations
 import importlib
 import json
 import re
-import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
+import gymnasium
 import pytest
 
+from rtcore.errors import PolicyError
+from rtcore.memory.history import History
+from rtcore.spaces import ActionSpec, ObservationSpec
+from rtcore_workers.policies import Policy, load_policy
 from tests.support.drills import segments, started, wait_for
 
 pytestmark = pytest.mark.process
@@ -74,17 +79,16 @@ def test_the_own_world_is_short_and_moves_on_whoever_looks_until_it_is_closed(mo
     assert not mover.is_alive()
 
 
-def test_the_own_policy_is_refused_on_a_world_that_it_does_not_fit() -> None:
-    refused = subprocess.run(
-        [*RTCORE_RUN, "--env-id", "CartPole-v1", "--policy", "own_policy:make_policy", "--ticks", "50", "--no-live"],
-        cwd=EXAMPLES,
-        capture_output=True,
-        text=True,
-        timeout=150,
-        check=False,
-    )
-    assert refused.returncode == 1
-    assert "PolicyError: policy 'own_policy:make_policy' raised RuntimeError" in refused.stderr
+def load(policy: str, world: gymnasium.Env[Any, Any], history: History | None = None) -> Policy:
+    """As a worker loads it, before the run begins."""
+    specs = ObservationSpec.from_space(world.observation_space), ActionSpec.from_space(world.action_space)
+    return load_policy(policy, {}, *specs, seed=0, worker_index=0, device="cpu", history=history)
+
+
+def test_the_own_policy_is_refused_on_a_world_that_it_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    with pytest.raises(PolicyError, match="policy 'own_policy:make_policy' raised RuntimeError"):
+        load("own_policy:make_policy", gymnasium.make("CartPole-v1"))
 
 
 def test_a_trainer_in_one_file_learns_from_a_run_and_hands_its_weights_to_the_workers(tmp_path: Path) -> None:
@@ -119,13 +123,8 @@ def test_stable_baselines3_sac_acts_late_and_is_played_again_from_the_file_that_
     assert re.search(r"^0 updates, [1-9]\d* versions; returns \[", output, re.MULTILINE), (
         "it learns from decision 400 on"
     )
-    output = run(
-        *RTCORE_RUN,
-        *("--env-id", "Pendulum-v1", "--fps", "20", "--policy", "sb3:pendulum.zip", "--policy-args", "pad_ms=100"),
-        *("--obs-history", "2", "--act-history", "3", "--duration", "1", "--no-live"),
-        cwd=tmp_path,
-    )
-    assert "policy    sb3:pendulum.zip spread=0.0, 5.12k parameters" in output
+    policy = load(f"sb3:{tmp_path / 'pendulum.zip'}", gymnasium.make("Pendulum-v1"), History(2, 3))
+    assert "pendulum.zip spread=0.0, 5.12k parameters" in policy.info.describe()
 
 
 def test_stable_baselines3_ppo_steps_a_world_that_does_not_wait(tmp_path: Path) -> None:

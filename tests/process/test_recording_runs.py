@@ -15,32 +15,21 @@ import pytest
 
 import rtcore
 from rtcore.cli.run import main
-from rtcore.config.run import make_config
 from rtcore.errors import RecordError
 from rtcore.memory.layout import FrameHeader
 from rtcore.memory.segments import files_of
 from rtcore.processes.recorder import RecorderProcess
 from rtcore.recording.reader import Recording
-from rtcore.recording.replay import Report, make_world, replay
 from rtcore.recording.schema import FOLDER
 from rtcore.report.log import lines_to
 from rtcore.scheduling.dispatch import Source
 from tests.support import recorded_worlds
+from tests.support.recorded_runs import played_again
 from tests.support.recorded_worlds import FRAMES, Arm
 
 pytestmark = pytest.mark.process
 
 WRITER = [sys.executable, recorded_worlds.__file__]
-
-
-def replayed(out: Path) -> Report:
-    with Recording(out) as recording:
-        config = make_config(**recording.config)
-        world = make_world(recording, config)
-        try:
-            return replay(recording, config, world)
-        finally:
-            world.close()
 
 
 def run(out: Path, **fields: Any) -> dict[str, Any]:
@@ -73,7 +62,7 @@ def test_every_tick_of_a_game_is_recorded_and_the_game_is_the_same_again(tmp_pat
         assert [header.reward for header in headers] == [float(row["reward"]) for row in ticks]
         assert [header.start_ns for header in headers] == [int(row["start_ns"]) for row in ticks]
         assert len(np.unique(kept.column("frame"), axis=0)) > 10, "the game went on in what was kept"
-    report = replayed(tmp_path)
+    report = played_again(tmp_path)
     assert report.is_identical, report.first
     assert (report.ticks, report.jobs, report.notes) == (len(ticks), len(jobs), [])
     data = minari.MinariDataset(tmp_path / FOLDER)
@@ -106,7 +95,7 @@ def test_a_run_that_skips_ticks_is_the_same_again(tmp_path, stagger, hurried):
     assert hurried == [False], "its time was up: the view is made, however long it takes"
     assert summary["ticks"]["skipped"] > 10
     assert summary["recording"]["frames"] == summary["ticks"]["count"]
-    report = replayed(tmp_path)
+    report = played_again(tmp_path)
     assert report.is_identical, report.first
     assert report.jobs == summary["actions"]["jobs"]
     assert report.notes == []
@@ -173,11 +162,11 @@ def test_a_run_that_a_program_stops_is_recorded_to_its_last_tick(tmp_path, hurri
     assert hurried == [True]
     assert summary["recording"]["end"] == "complete"
     assert summary["recording"]["frames"] == summary["ticks"]["count"] > 100
-    report = replayed(tmp_path)
+    report = played_again(tmp_path)
     assert (report.is_identical, report.ticks) == (True, summary["ticks"]["count"])
 
 
-def test_a_world_that_a_program_steps_is_recorded_but_not_replayed(tmp_path, capsys):
+def test_a_world_that_a_program_steps_is_recorded_but_not_played_again(tmp_path, capsys):
     with rtcore.RealtimeEnv("CartPole-v1", fps=50, record=True, out=tmp_path) as env:
         env.reset(seed=4)
         for _ in range(40):

@@ -14,6 +14,8 @@ from typing import Any
 
 import psutil
 
+from rtcore.runtime.runtime import Runtime
+
 HERE = Path(__file__).parents[2]
 SHM = Path("/dev/shm")
 COMMAND = [sys.executable, "-m", "rtcore.cli.run"]
@@ -22,7 +24,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 #: A healthy small run that the drills interfere with.
 HEALTHY = (
     *("--env-id", "CartPole-v1", "--fps", "60", "--policy", "synthetic", "--policy-args", "latency_ms=50"),
-    *("--workers", "4", "--duration", "60", "--no-live"),
+    *("--workers", "4", "--duration", "600", "--no-live"),
 )
 
 
@@ -67,6 +69,12 @@ def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 120) -
         if time.monotonic() > give_up:
             raise AssertionError(f"waited {timeout_s} s for {what}")
         time.sleep(0.02)
+
+
+def wait_for_answers(runtime: Runtime, worker: int, count: int = 4) -> None:
+    """Until that worker has answered so many times more."""
+    before = runtime.stats().workers[worker].inferences
+    wait_for(lambda: runtime.stats().workers[worker].inferences >= before + count, f"worker {worker} to answer")
 
 
 def children_by_name(process: subprocess.Popen[str]) -> dict[str, psutil.Process]:

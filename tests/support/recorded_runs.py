@@ -13,7 +13,7 @@ from rtcore.config.run import RuntimeConfig, make_config
 from rtcore.files.outside import write_sums
 from rtcore.loop.world import GymnasiumWorld, make_environment
 from rtcore.recording.reader import Recording
-from rtcore.recording.replay import Report, replay
+from rtcore.recording.replay import Report, make_world, replay
 from rtcore.recording.schema import FOLDER, TICKS_FILE
 from rtcore.virtual.simulate import Simulation
 
@@ -51,6 +51,17 @@ def replayed(path: Path, **options: Any) -> Report:
         )
         world.reset()
         return replay(recording, config, world, **options)
+
+
+def played_again(out: Path) -> Report:
+    """The recording of a run of real processes again, its world made as `rtcore-run --replay` makes it."""
+    with Recording(out) as recording:
+        config = make_config(**recording.config)
+        world = make_world(recording, config)
+        try:
+            return replay(recording, config, world)
+        finally:
+            world.close()
 
 
 @contextmanager
