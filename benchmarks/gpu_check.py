@@ -15,11 +15,18 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
 
 from rtcore.clock import MonotonicClock
 from rtcore.errors import RtcoreError
+from rtcore.recording.reader import Recording
+from rtcore.scheduling.dispatch import TickKind
 
 _SAMPLING = """\
 import sys, rtcore
@@ -35,6 +42,37 @@ print("sampled", batches, tuple(batch.obs.shape), batch.obs.device)
 """
 
 
+#: What is wrong with what a check left: of its folder and of what it said.
+Look = Callable[[Path, str], Iterator[str]]
+
+
+class Carries(nn.Module):
+    """Takes a context and a state and gives back what it saw of them: the recording says whether they came through.
+
+    Nothing in it makes the host wait for the device, so that it can be captured into a CUDA graph.
+    """
+
+    policy_extras: ClassVar = {
+        "tick": ((), "int64"),
+        "delay": ((), "int64"),
+        "known": ((), "int64"),
+        "count": ((), "float32"),
+    }
+
+    def __init__(self, observation_space: spaces.Box, action_space: spaces.Discrete) -> None:
+        super().__init__()
+        self.values = nn.Linear(prod(observation_space.shape), int(action_space.n))
+
+    def initial_state(self) -> Tensor:
+        return torch.zeros(1, 1)
+
+    def forward(self, observation: Tensor, *, context: Any, state: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        count, known = state + 1, (context.committed_mask == 0).logical_not().sum(dim=1)
+        values = self.values(observation.float().flatten(1))
+        extras = {"tick": context.tick, "delay": context.delay_ticks, "known": known, "count": count[:, 0]}
+        return values, count, extras
+
+
 @dataclass
 class Check:
     """`command`, and what is wrong with what it left: (its folder, what it said) -> complaints."""
@@ -43,16 +81,16 @@ class Check:
     command: list[str]
     limit_s: int
     exit_code: int = 0
-    look: Callable[[Path, str], Iterator[str]] = field(default=lambda _folder, _said: iter(()))
+    look: Look = field(default=lambda _folder, _said: iter(()))
 
 
 def all_checks(device: str, out: Path) -> list[Check]:
     on_gpu = device != "cpu"
     sharing = "auto" if on_gpu else "stand-in"
 
-    def play(name: str, *words: str, sharing: str = sharing, limit_s: int = 60) -> Check:
+    def play(name: str, *words: str, sharing: str = sharing, limit_s: int = 60, also: Look | None = None) -> Check:
         command = _program("run", "--device", device, "--weights-sharing", sharing, "--out", str(out / name), *words)
-        return Check(name, command, limit_s, look=_looks(device, sharing))
+        return Check(name, command, limit_s, look=_looks(device, sharing, also))
 
     pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     # By file: those alone are collected, which takes a moment and needs few of the other tests' packages.
@@ -67,6 +105,23 @@ def all_checks(device: str, out: Path) -> list[Check]:
         play("k29", "--policy-args", "k=29", "--workers", "4", "--duration", "8"),
         play("k29-auto", "--policy-args", "k=29", "--workers", "auto", "--duration", "5"),
         play("private", "--policy-args", "k=1", "--workers", "2", "--duration", "4", sharing="private"),
+        play(
+            "carries",
+            *("--env-id", "CartPole-v1", "--policy", "benchmarks.gpu_check:Carries", "--policy-args", "pad_ms=30"),
+            *("--workers", "3", "--duration", "5", "--record"),
+            also=_carried,
+        ),
+        play(
+            "two-speed",
+            *("--policy", "two-speed", "--policy-args", "k=1,pad_ms=60", "--workers", "5", "--duration", "6"),
+            also=_headed,
+        ),
+        play(
+            "learn-two-speed",
+            *("--learn", "dqn", "--policy", "two-speed", "--workers", "2", "--duration", "15"),
+            limit_s=90,
+            also=_headed,
+        ),
         play("learn", "--learn", "dqn", "--policy", "dqn", "--workers", "2", "--duration", "15", limit_s=90),
         Check("sample", [sys.executable, "-c", _SAMPLING, device, "impala"], 60),
         Check(
@@ -126,7 +181,7 @@ def _program(name: str, *words: str) -> list[str]:
     return [sys.executable, "-m", f"rtcore.cli.{name}", *words]
 
 
-def _looks(device: str, sharing: str) -> Callable[[Path, str], Iterator[str]]:
+def _looks(device: str, sharing: str, also: Look | None = None) -> Look:
     def look(folder: Path, said: str) -> Iterator[str]:
         summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
         kinds = summary["ticks"]["kinds"]
@@ -141,8 +196,36 @@ def _looks(device: str, sharing: str) -> Callable[[Path, str], Iterator[str]]:
         expected = {} if sharing == "private" else {"stand-in" if device == "cpu" else "cuda-ipc": ""}
         if shared != expected:
             yield f"weights shared by {shared}, expected {expected}"
+        if also is not None:
+            yield from also(folder, said)
 
     return look
+
+
+def _carried(folder: Path, _said: str) -> Iterator[str]:
+    """What `Carries` gave back, against the rows of the recording."""
+    with Recording(folder) as recording:
+        acted = recording.column("kind") == TickKind.ACTED
+        names = ("obs_tick", "due_tick", "extras/tick", "extras/delay", "extras/known", "extras/count", "state/value")
+        columns = {name: recording.column(name)[acted] for name in names}
+        came_from = recording.column("state_tick")[acted]
+    for extra, expected in (
+        ("tick", columns["obs_tick"]),
+        ("delay", columns["due_tick"] - columns["obs_tick"]),
+        ("count", columns["state/value"].ravel() + 1),
+    ):
+        if (wrong := (columns[f"extras/{extra}"] != expected).sum()) or not len(expected):
+            yield f"{wrong} of {len(expected)} actions came with another {extra} than the policy was told"
+    if (columns["extras/known"] >= columns["extras/delay"]).any():
+        yield "more actions were known than lie between a frame and its action"
+    if not (came_from >= 0).any() or columns["state/value"].max() < 1:
+        yield "no state was carried on"
+
+
+def _headed(folder: Path, _said: str) -> Iterator[str]:
+    head = json.loads((folder / "summary.json").read_text())["head"]
+    if head["acted_ticks"] <= head["base_ticks"]:
+        yield f"the head acted at {head['acted_ticks']} ticks, a base action at {head['base_ticks']}"
 
 
 def _no_skips(_folder: Path, said: str) -> Iterator[str]:
