@@ -44,6 +44,13 @@ def test_the_mean_of_floats_and_of_whole_numbers():
     assert blended("mean", LEVELS, [1, 9], [2, 9], [3, 0]) == [2, 6]
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_the_mean_of_floats_is_numpys_to_the_last_bit(dtype):
+    spec = ActionSpec.from_space(spaces.Box(-1.0, 1.0, (5,), np.dtype(dtype)))
+    actions = np.random.default_rng(0).uniform(-1, 1, (7, 5)).astype(dtype)
+    assert blended("mean", spec, *actions) == actions.mean(axis=0).tolist()
+
+
 def test_a_function_of_ones_own_gets_the_oldest_first_and_stays_within_the_space():
     assert blended(f"{__name__}:newest_of", CHOICE, 0, 2) == 2
     assert blended(f"{__name__}:twice_the_size", BOX, [0, 0], [0.25, 0.75]) == [0.5, 1.0]
