@@ -154,7 +154,7 @@ class RuntimeConfig(BaseModel):
         if learn is not None and self.agent.policy_chunk > 1:
             raise ValueError(
                 f"chunk={self.agent.chunk}: learning is about decisions of one action; give --chunk-rest noop or hold "
-                "as well, or --chunk 1"
+                "as well, or --chunk 1; or learn chunks with a trainer of your own, from Runtime.sample"
             )
         if learn is not None and policy in ("random", "synthetic"):
             raise ValueError(f"learn={learn}: policy={policy} has no network to learn with; try --policy dqn")
