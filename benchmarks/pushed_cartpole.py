@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from rtcore.config.run import RuntimeConfig
 from rtcore.loop.world import GymnasiumWorld
 from rtcore.scheduling.jobs import Answer, Job
-from rtcore.virtual.latency import LatencyModel
+from rtcore.virtual.latency import JobLatency
 from rtcore.virtual.simulate import Change, Simulation
 from rtcore_envs.cartpole import PICTURE_SHAPE
 
@@ -215,7 +215,7 @@ def _mean_return(
     *,
     second_stage: TwoSpeed | None = None,
     frames_ago: int = 0,
-    head_latency: LatencyModel | None = None,
+    head_latency: JobLatency | None = None,
     changes: Sequence[Change] = (),
     **settings: Any,
 ) -> float:

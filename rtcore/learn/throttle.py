@@ -18,7 +18,7 @@ _JUDGED_TICKS = 120
 
 
 @dataclass
-class _Seen:
+class _TroubleRate:
     """Troubles and ticks, with exponential forgetting."""
 
     troubles: float = 0.0
@@ -48,8 +48,8 @@ class Throttle:
 
     period_ns: int
     _pause_ns: int = field(init=False)
-    _learning: _Seen = field(default_factory=_Seen)
-    _pausing: _Seen = field(default_factory=_Seen)
+    _learning: _TroubleRate = field(default_factory=_TroubleRate)
+    _pausing: _TroubleRate = field(default_factory=_TroubleRate)
 
     def __post_init__(self) -> None:
         self._least_ns = min(self.period_ns, MAX_PAUSE_NS)

@@ -28,7 +28,7 @@ _MASK_BYTE = [bytes((known,)) for known in Known]
 _PAST_TICKS = 1024
 
 
-class _Source(NamedTuple):
+class _FeaturesOrigin(NamedTuple):
     """What features were made from: whose they are, and the state that their decision began from."""
 
     worker: int
@@ -79,12 +79,12 @@ class JobContexts:
         #: Whether later jobs carry something of an answer: its new state, its features.
         self.carries_on = self._has_state or self._has_features
         #: What the newest features were made from.
-        self._source = self._no_source = _Source(-1, self._first_state, -1)
+        self._features_origin = self._no_origin = _FeaturesOrigin(-1, self._first_state, -1)
         #: Whether each tick needs `note_applied`, `kept` and `origin`.
         self.follows_ticks = head >= 0 or bool(extras + state) or on_missing == "repeat"
         #: What the features of the head's last two jobs were made from, by the tick of their frame. Two, because the
         #: next job may be booked before the action of the last one is applied.
-        self._head_uses: dict[int, _Source] = {}
+        self._head_uses: dict[int, _FeaturesOrigin] = {}
         # For a head: the actions applied since the episode's first frame, one a tick, at most `_past_ticks` of them.
         self._past, self._past_mask, self._past_from = bytearray(), bytearray(), 0
         self._past_ticks = max(_PAST_TICKS, 2 * needs.committed_ticks) if head >= 0 else 0
@@ -114,7 +114,7 @@ class JobContexts:
             self._state, self._state_tick = payload[self._state_in_payload], obs_tick
         if self._has_features and obs_tick > self.features_tick:
             self._features, self.features_tick = payload[self._features_in_payload], obs_tick
-            self._source = _Source(job.worker, *self._began_from(job, answer))
+            self._features_origin = _FeaturesOrigin(job.worker, *self._began_from(job, answer))
 
     def with_contexts(self, jobs: Sequence[Job], decision: Decision, dispatcher: Dispatcher) -> list[Job]:
         """The jobs booked at a tick, each with its context: a block of `PolicyNeeds.context`.
@@ -142,7 +142,7 @@ class JobContexts:
         committed = mask = features = b""
         is_first = self._is_first
         if worker == self._head:
-            self._head_uses[tick] = self._source
+            self._head_uses[tick] = self._features_origin
             if len(self._head_uses) > 2:
                 del self._head_uses[next(iter(self._head_uses))]
             committed, mask = self._since_features(tick)
@@ -193,9 +193,9 @@ class JobContexts:
         extras = offer.answer.payload[: self._extras_bytes]
         if not self._has_state:
             return extras
-        job = offer.job
-        state, _ = self._source_of(job)[1:] if job.worker == self._head else self._began_from(job, offer.answer)
-        return extras + state
+        if offer.job.worker == self._head:
+            return extras + self._features_origin_of(offer.job).state
+        return extras + self._began_from(offer.job, offer.answer)[0]
 
     def origin(self, offer: Offer | None) -> tuple[int, int, int] | None:
         """The last words of the frame header: `state_tick`, `features_tick`, `features_worker`; None: as they are by
@@ -203,13 +203,13 @@ class JobContexts:
         if offer is None or not self.carries_on:
             return None
         if offer.job.worker == self._head:
-            source = self._source_of(offer.job)
-            return source.state_tick, offer.features_tick, source.worker
+            origin = self._features_origin_of(offer.job)
+            return origin.state_tick, offer.features_tick, origin.worker
         return self._began_from(offer.job, offer.answer)[1], -1, -1
 
-    def _source_of(self, job: Job) -> _Source:
+    def _features_origin_of(self, job: Job) -> _FeaturesOrigin:
         """What the features that this job of the head was given were made from."""
-        return self._head_uses.get(job.obs_tick, self._no_source)
+        return self._head_uses.get(job.obs_tick, self._no_origin)
 
     def _began_from(self, job: Job, answer: Answer) -> tuple[bytes, int]:
         """The state that a decision began from, and its `state_tick`; b"" and -1: the policy carries none."""

@@ -36,7 +36,7 @@ _QUICK_BYTES = 1 << 18
 _KIND = FRAME_HEADER.index["kind"]
 
 
-class Words(Protocol):
+class IndexedWords(Protocol):
     """Eight-byte integers by index: a cast memoryview, or whatever a test puts in its place."""
 
     def __getitem__(self, index: int, /) -> int: ...
@@ -54,7 +54,7 @@ class ReadStatus(IntEnum):
 class SequenceRing:
     """The protocol alone: who may touch which slot when. It does not depend on what the slots hold."""
 
-    def __init__(self, control: Words, num_slots: int) -> None:
+    def __init__(self, control: IndexedWords, num_slots: int) -> None:
         if num_slots < 2:
             raise ValueError(f"num_slots={num_slots} must be at least 2: one is being written while others are read")
         self.control = control

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rtcore.memory.layout import JOB, SLOT_CONTROL, SLOT_ENTRY, Layout
-from rtcore.memory.ring import Words
+from rtcore.memory.ring import IndexedWords
 from rtcore.scheduling.jobs import Answer, Job
 
 _JOB_SEQ = JOB.index["job_seq"]
@@ -24,7 +24,7 @@ class JobSlots:
     def __init__(self, buffer: memoryview, layout: Layout) -> None:
         self._buffer = buffer
         self._at = [layout.job_at(worker) for worker in range(layout.max_workers)]
-        self._words: list[Words] = [buffer[at : at + JOB.num_bytes].cast("q") for at in self._at]
+        self._words: list[IndexedWords] = [buffer[at : at + JOB.num_bytes].cast("q") for at in self._at]
         self._unpack = JOB.struct.unpack_from
         self._contexts: Sequence[memoryview] | None = None
 
@@ -88,7 +88,7 @@ class ActionSlots:
         self._pack, self._unpack = whole.pack_into, whole.unpack_from
         workers = range(layout.max_workers)
         self._entry_at = [[layout.slot_entry_at(worker, parity) for parity in (0, 1)] for worker in workers]
-        self._done: list[Words] = [
+        self._done: list[IndexedWords] = [
             buffer[at : at + SLOT_CONTROL.num_bytes].cast("q") for at in map(layout.slot_control_at, workers)
         ]
         self._payloads: Sequence[Sequence[memoryview]] | None = None

@@ -27,7 +27,7 @@ HOLDER_ENTRY = "rtcore_workers.holder:main"
 
 
 @dataclass
-class _Place:
+class _Device:
     """A device, the process that holds its weights, and the workers that compute with them."""
 
     index: int
@@ -64,13 +64,13 @@ class HolderProcesses:
         self._layout = layout
         self._launch = launch
         self._kill_worker = kill_worker
-        self._places: list[_Place] = []
+        self._places: list[_Device] = []
 
     def request(self, worker: Child, wish: WeightsWanted, params: ParamStore) -> None:
         """A worker wants a device's weights held; answered as soon as they are. `params`: the run's store."""
         place = next((place for place in self._places if place.device == wish.device), None)
         if place is None:
-            place = _Place(len(self._places), wish.device, wish.kind)
+            place = _Device(len(self._places), wish.device, wish.kind)
             if place.index >= params.layout.num_holders:
                 place.refused = f"there are places for {params.layout.num_holders} weight holders"
             self._places.append(place)
@@ -114,7 +114,7 @@ class HolderProcesses:
             raise child.death
         self._replace(place, child, params)
 
-    def _replace(self, place: _Place, child: Child, params: ParamStore) -> None:
+    def _replace(self, place: _Device, child: Child, params: ParamStore) -> None:
         place.restarts += 1
         users, place.users = [user for user in place.users if user.exitcode is None], []
         cause = child.failure.text if child.failure is not None else describe_exit(child.exitcode)
@@ -128,7 +128,7 @@ class HolderProcesses:
         if place.waiting:
             self._start(place, params)
 
-    def _start(self, place: _Place, params: ParamStore) -> None:
+    def _start(self, place: _Device, params: ParamStore) -> None:
         part = f"holder{place.index}"
         if place.store is not None:
             place.store.close()
@@ -152,11 +152,11 @@ class HolderProcesses:
             ),
         )
 
-    def _claim_of(self, place: _Place) -> int:
+    def _claim_of(self, place: _Device) -> int:
         """Its number among those who claim buffers of the run's store."""
         return self._layout.max_workers + place.index
 
-    def _answer(self, place: _Place) -> None:
+    def _answer(self, place: _Device) -> None:
         """Answer the workers that wait, if the holder is ready or refused."""
         child = place.child
         if place.refused:

@@ -17,7 +17,7 @@ from rtcore.host.cpus import usable_cpus
 from rtcore.memory.shared import Phase, SharedRun
 from rtcore.messages import WorldSpec
 from rtcore.results.run_record import Drain
-from rtcore.results.startup import Words
+from rtcore.results.startup import Text
 from rtcore.scheduling.planner import Plan, Tau, make_plan
 
 _log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class RehearsedRun(Protocol):
     def retire(self, index: int) -> None: ...
     def set_phase(self, phase: Phase, plan: Plan, num_workers: int) -> int: ...
     def enter(self, phase: str, line: str) -> None: ...
-    def wait_until(self, done: Callable[[], bool], what: Words, limit_s: float, doing: Words | None = None) -> None: ...
+    def wait_until(self, done: Callable[[], bool], what: Text, limit_s: float, doing: Text | None = None) -> None: ...
 
 
 class Rehearsal:

@@ -53,7 +53,7 @@ from rtcore.processes.rehearsal import Rehearsal
 from rtcore.processes.workers import WorkerProcesses
 from rtcore.recording.writer import describe_run
 from rtcore.results.run_record import Drain
-from rtcore.results.startup import StartUp, Words, text_of
+from rtcore.results.startup import StartUp, Text, text_of
 from rtcore.scheduling.planner import Plan, plan_of_player
 
 _log = logging.getLogger(__name__)
@@ -455,7 +455,7 @@ class Supervisor:
         """What the start does from now on: see `StartUp.enter`."""
         self._startup.enter(phase, line)
 
-    def wait_until(self, done: Callable[[], bool], what: Words, limit_s: float, doing: Words | None = None) -> None:
+    def wait_until(self, done: Callable[[], bool], what: Text, limit_s: float, doing: Text | None = None) -> None:
         """Serve events until `done`; a named error if it takes too long. `doing`: for the screen, once a second."""
         give_up_ns = self._watchdog.now_ns() + ns_of(limit_s)
         while not done():

@@ -12,12 +12,12 @@ from rtcore.errors import StartupError
 _log = logging.getLogger(__name__)
 
 #: For people: a text, or what makes it at the moment it is shown.
-Words = str | Callable[[], str]
+Text = str | Callable[[], str]
 #: How often a line is logged while a start waits.
 _LOG_EVERY_NS = NS_PER_S
 
 
-def text_of(words: Words) -> str:
+def text_of(words: Text) -> str:
     return words if isinstance(words, str) else words()
 
 
@@ -53,7 +53,7 @@ class StartUp:
         if line:
             self._log_line(line, now_ns)
 
-    def waiting(self, doing: Words) -> None:
+    def waiting(self, doing: Text) -> None:
         """Called again and again in a wait: logs what is being done, once a second while nothing else is logged."""
         now_ns = self._clock.now_ns()
         if self._phase and now_ns - self._logged_ns >= _LOG_EVERY_NS:

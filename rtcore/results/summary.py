@@ -135,7 +135,7 @@ class RunStats:
         default_factory=dict
     )  #: see `RecorderProcess.summary`; {} of a run that keeps none
     learner: LearnerStats | None = None
-    weights: dict[str, Any] = field(default_factory=dict)  #: see `Supervisor.weights`; {} without a network
+    weights: dict[str, Any] = field(default_factory=dict)  #: see `WorkerProcesses.weights`; {} without a network
 
     @property
     def acted_fraction(self) -> float:

@@ -16,7 +16,7 @@ from rtcore.spaces.parts import Part
 _ARRAYS = (np.ndarray, np.generic)
 
 
-class _Place(NamedTuple):
+class _Target(NamedTuple):
     """Where a key of the observation goes. `shape`, `dtype`: of `part`, for speed. `target`: its place in the frame."""
 
     key: str
@@ -31,7 +31,7 @@ class _Group(NamedTuple):
 
     name: str
     num_keys: int
-    places: list[_Place]
+    places: list[_Target]
     groups: list[tuple[str, _Group]]
 
 
@@ -63,7 +63,7 @@ class FramePacker:
                 group.groups.append((key, self._group(inner, (*path, key))))
             else:
                 part = self._parts["/".join((*path, key))]
-                group.places.append(_Place(key, part.shape, part.np_dtype, self._targets[part.name], part))
+                group.places.append(_Target(key, part.shape, part.np_dtype, self._targets[part.name], part))
         return group
 
     def _fill(self, observation: object, group: _Group) -> None:

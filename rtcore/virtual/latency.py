@@ -12,7 +12,7 @@ from rtcore.errors import ConfigError
 from rtcore.files.outside import lines_of
 
 #: Inference time [ns] of job number n (0, 1, ...): a pure function, so that a run can be repeated.
-LatencyModel = Callable[[int], int]
+JobLatency = Callable[[int], int]
 
 #: Ten minutes: of longer ones the virtual clock would only count ticks.
 _LONGEST_MS = 600_000.0
@@ -22,7 +22,7 @@ _HOW = (
 )
 
 
-def parse_latency(text: str, seed: int) -> LatencyModel:
+def parse_latency(text: str, seed: int) -> JobLatency:
     """A latency model from its description; `ConfigError` says what is wrong with it."""
     kind, _, rest = text.partition(":")
     if kind == "trace":
@@ -48,7 +48,7 @@ def parse_latency(text: str, seed: int) -> LatencyModel:
     return draw
 
 
-def _trace(path: Path) -> LatencyModel:
+def _trace(path: Path) -> JobLatency:
     """One time [ms] per line, or the column inference_ms of a run's jobs.csv; repeated from the start at its end."""
     times_ns: list[int] = []
     columns = ["inference_ms"]

@@ -18,7 +18,7 @@ from rtcore.memory.ring import FrameRing
 from rtcore.memory.weights import Version
 from rtcore.scheduling.jobs import Job
 from rtcore.spaces import Block, ObservationCheck
-from rtcore.virtual.latency import LatencyModel
+from rtcore.virtual.latency import JobLatency
 from rtcore.virtual.workers import Inference
 
 _log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class SimPlayer:
         self,
         policy: SimPolicy | None,
         actions: npt.NDArray[Any],
-        latency: LatencyModel | None,
+        latency: JobLatency | None,
         policy_clock: ManualClock,
         *,
         ring: FrameRing | None = None,

@@ -47,7 +47,7 @@ from rtcore.scheduling.jobs import Job, JobRow
 from rtcore.scheduling.planner import Plan, Tau, make_plan
 from rtcore.scheduling.schedule import Schedule
 from rtcore.spaces import ObservationCheck, PolicyNeeds
-from rtcore.virtual.latency import LatencyModel, parse_latency
+from rtcore.virtual.latency import JobLatency, parse_latency
 from rtcore.virtual.learning import VirtualLearning
 from rtcore.virtual.player import SimPlayer, SimPolicy
 from rtcore.virtual.recording import VirtualRecording
@@ -79,9 +79,9 @@ class Simulation:
         *,
         world: World | None = None,
         policy: SimPolicy | None = None,
-        latency: LatencyModel | None = None,
+        latency: JobLatency | None = None,
         head: SimPolicy | None = None,
-        head_latency: LatencyModel | None = None,
+        head_latency: JobLatency | None = None,
         rate_hz: Any = None,
         changes: Sequence[Change] = (),
         folder: OutFolder | None = None,

@@ -115,7 +115,7 @@ def _digested(digest: Callable[[Tensor], Tensor], frames: Tensor) -> npt.NDArray
     return digest(frames).cpu().numpy()
 
 
-class Seen(NamedTuple):
+class DecisionInputs(NamedTuple):
     """What decisions saw, of a batch of B: as `Batch` has it, in tensors."""
 
     obs: Any
@@ -173,7 +173,7 @@ class FlatModule:
             if name not in trainable:
                 parameter.requires_grad_(False)
 
-    def values(self, seen: Seen) -> tuple[Tensor, Tensor | None]:
+    def values(self, seen: DecisionInputs) -> tuple[Tensor, Tensor | None]:
         """Values of the actions, (B, num_actions) float32, and of two speeds those of the trunk's base action.
 
         Those of a head where it acted, of the trunk where its base action was applied.
@@ -279,9 +279,9 @@ class DqnLearner:
         base_taken = None if base is None else base.gather(1, index).squeeze(1)
         return values.gather(1, index).squeeze(1), base_taken, targets
 
-    def _seen(self, batch: Batch, which: str) -> Seen:
+    def _seen(self, batch: Batch, which: str) -> DecisionInputs:
         """What the decisions of a batch saw, or (`which` = "next_") those after them."""
-        return Seen(*(self._tensor(getattr(batch, f"{which}{name}")) for name in Seen._fields))
+        return DecisionInputs(*(self._tensor(getattr(batch, f"{which}{name}")) for name in DecisionInputs._fields))
 
     def _values_of(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """Values for what the decisions saw, (B, num_actions), with a gradient: as `FlatModule.values`."""

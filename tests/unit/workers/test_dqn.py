@@ -21,9 +21,9 @@ from rtcore.memory.tensors import ParamManifest, ParamTensor
 from rtcore.spaces import ActionSpec
 from rtcore_workers.dqn import (
     Adam,
+    DecisionInputs,
     DqnLearner,
     FlatModule,
-    Seen,
     bootstrap_values,
     clip_,
     refuse_what_carries,
@@ -415,7 +415,7 @@ def test_weights_that_share_their_memory_follow_the_master_together_and_their_gr
     assert [tensor.names for tensor in manifest.tensors] == [("0.weight", "1.weight")]
     flat = FlatModule(tied(), manifest, with_grads=True)
     flat.weights[:4] = torch.tensor([2.0, 0.0, 0.0, 2.0])
-    out = flat.values(Seen(torch.tensor([[1.0, 3.0]])))[0]
+    out = flat.values(DecisionInputs(torch.tensor([[1.0, 3.0]])))[0]
     assert out.tolist() == [[4.0, 12.0]]
     out.sum().backward()  # type: ignore[no-untyped-call]
     assert flat.grads[:4].tolist() == [4.0, 12.0, 4.0, 12.0]
@@ -449,6 +449,6 @@ def test_a_tiny_world_is_solved() -> None:
         made.update()
     with torch.no_grad():
         made._read_master()
-        best = made._online.values(Seen(torch.from_numpy(eye)))[0].max(1)
+        best = made._online.values(DecisionInputs(torch.from_numpy(eye)))[0].max(1)
     assert best.indices.tolist() == [2] * NUM_STATES
     assert best.values.tolist() == pytest.approx([0.9 ** (NUM_STATES - 1 - i) for i in range(NUM_STATES)], abs=0.05)
