@@ -3,7 +3,7 @@
 A value is what one seed came to (the mean return of its episodes). The interval is the percentile bootstrap's of
 `scipy.stats.bootstrap`, always drawn with the same random numbers: the same values give the same interval, bit for bit.
 Of few seeds such intervals are too short: of normal values 95% ones hold the true mean in about 84% of the cases with 5
-seeds, in 90% with 10, in 93% with 20.
+seeds, in 89% with 10, in 93% with 20.
 """
 
 from __future__ import annotations
