@@ -4,6 +4,7 @@
 cart should be at, which jumps every few seconds and is to be read from a picture: it takes a slow look and a quick one.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -25,21 +26,40 @@ class PushedCartPoleEnv(CartPoleEnv):
     """Balance a pole on a cart that is pushed at random in every step. 50 steps a second.
 
     Physics, observation (4,) float32 (position, speed, angle, angular speed), actions (0 left, 1 right, by 10 N),
-    reward (1 a step) and the end of an episode are those of Gymnasium's CartPole-v1, 500 steps included. `push_std`:
-    standard deviation of the push [N], drawn anew in each step and added to the force. Seeded as the start is.
+    reward (1 a step) and the end of an episode are those of Gymnasium's CartPole-v1, 500 steps included.
 
-    It has no no-op: give ``--on-missing repeat``.
+    `push_std`: standard deviation of the push [N], drawn anew in each step and added to the force. Seeded as the start
+    is. `pole_m`: length of the pole [m]; a longer one falls more slowly. `has_noop`: the actions are 0 left, 1 none,
+    2 right.
+
+    Without `has_noop` it has no no-op: give ``--on-missing repeat``.
     """
 
-    def __init__(self, push_std: float = 5.0, max_steps: int = 500, render_mode: str | None = None) -> None:
+    def __init__(
+        self,
+        push_std: float = 5.0,
+        max_steps: int = 500,
+        pole_m: float = 1.0,
+        has_noop: bool = False,
+        render_mode: str | None = None,
+    ) -> None:
         super().__init__(render_mode=render_mode)
         if not push_std >= 0:
             raise SettingError(f"push_std={push_std!r}: expected a force of 0 N or more")
         if max_steps < 1:
             raise SettingError(f"max_steps={max_steps!r}: expected 1 or more")
+        if not 0 < pole_m < math.inf:
+            raise SettingError(f"pole_m={pole_m!r}: expected a length above 0 m")
         self._push_std, self._max_steps = float(push_std), int(max_steps)
         self._own_force = self.force_mag
         self._num_steps = 0
+        self.length = float(pole_m) / 2  # Gymnasium's name for half of it
+        self.polemass_length = self.masspole * self.length
+        #: Force of each action, in units of CartPole's.
+        self._directions = (-1, 0, 1) if has_noop else (-1, 1)
+        if has_noop:
+            self.action_space = spaces.Discrete(3)
+            self.noop_action = 1
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         self._num_steps = 0
@@ -47,9 +67,9 @@ class PushedCartPoleEnv(CartPoleEnv):
 
     def step(self, action: Any) -> Any:
         push = self.np_random.normal(0.0, self._push_std)
-        # CartPole applies plus or minus this much.
-        self.force_mag = self._own_force + (push if action == 1 else -push)
-        observation, reward, terminated, _, info = super().step(action)  # type: ignore[no-untyped-call]
+        self.force_mag = self._own_force * self._directions[int(action)] + push
+        # Its action 1 applies just that.
+        observation, reward, terminated, _, info = super().step(1)  # type: ignore[no-untyped-call]
         self._num_steps += 1
         return observation, reward, terminated, self._num_steps >= self._max_steps, info
 
@@ -74,7 +94,7 @@ class SetPointCartPoleEnv(PushedCartPoleEnv):
         max_steps: int = 1000,
         render_mode: str | None = None,
     ) -> None:
-        super().__init__(push_std, max_steps, render_mode)
+        super().__init__(push_std, max_steps, render_mode=render_mode)
         if jump_steps < 1:
             raise SettingError(f"jump_steps={jump_steps!r}: expected 1 or more")
         self._jump_steps = int(jump_steps)

@@ -42,6 +42,33 @@ def test_without_pushes_it_is_cartpole():
     assert ours[1:] == theirs[1:]
 
 
+def test_with_a_no_op_the_cart_is_pushed_left_right_or_not_at_all():
+    env = made("PushedCartPole", push_std=0, has_noop=True)
+    assert env.action_space == gymnasium.spaces.Discrete(3)
+    assert env.unwrapped.noop_action == 1
+    speeds = []
+    for action in range(3):
+        env.reset(seed=0)
+        env.unwrapped.state = np.zeros(4)
+        speeds.append(float(env.step(action)[0][1]))
+    assert speeds[0] == -speeds[2] < 0
+    assert speeds[1] == 0
+
+
+def test_a_longer_pole_falls_more_slowly():
+    def angle_after(pole_m):
+        env = made("PushedCartPole", push_std=0, has_noop=True, pole_m=pole_m)
+        env.reset(seed=0)
+        env.unwrapped.state = np.array([0, 0, 0.1, 0], np.float64)
+        for _ in range(10):
+            env.step(1)
+        return env.unwrapped.state[2]
+
+    # From rest the angle grows as the cosh of time by sqrt(length / g), nearly: the cart gives way a little.
+    grown = [angle_after(pole_m) / 0.1 - 1 for pole_m in (1.0, 4.0)]
+    assert grown[0] / grown[1] == pytest.approx(4.0, rel=0.15)
+
+
 def test_pushes_are_forces_of_the_wanted_size_and_come_from_the_seed():
     actions = [0, 1] * 8
     one, same, other = (played(made("PushedCartPole"), actions, seed)[0] for seed in (1, 1, 2))
@@ -63,7 +90,7 @@ def test_an_episode_is_cut_after_as_many_steps_as_it_is_told():
     assert played(made("PushedCartPole", max_steps=100), [1] * 100)[2] == (True, False)
 
 
-@pytest.mark.parametrize("arguments", [{"push_std": -1}, {"push_std": float("nan")}, {"max_steps": 0}])
+@pytest.mark.parametrize("arguments", [{"push_std": -1}, {"push_std": float("nan")}, {"max_steps": 0}, {"pole_m": 0}])
 def test_settings_that_mean_nothing_are_refused(arguments):
     with pytest.raises(SettingError, match="expected"):
         made("PushedCartPole", **arguments)
