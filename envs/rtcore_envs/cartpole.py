@@ -58,7 +58,7 @@ class PushedCartPoleEnv(CartPoleEnv):
         #: Force of each action, in units of CartPole's.
         self._directions = (-1, 0, 1) if has_noop else (-1, 1)
         if has_noop:
-            self.action_space = spaces.Discrete(3)
+            self.action_space = spaces.Discrete(3)  # type: ignore[assignment]
             self.noop_action = 1
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
