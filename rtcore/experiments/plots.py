@@ -301,10 +301,10 @@ def draw_scaling(scaling: Scaling, stem: Path) -> list[Path]:
     """Both axes are logarithmic: from a tick to thousands of them."""
     with _figure(1, width_in=6.4, height_in=4.6) as (figure, (axes,)):
         xs = [point.tau_ticks for point in scaling.points]
-        ends = np.array([min([*xs, 0.5]), max([*xs, 60.0]) * 1.3])
-        axes.plot(
-            ends, np.maximum(1, ends), color=_FLOOR_COLOUR, linewidth=1, label="N = inference time / tick", zorder=1
-        )
+        # Not two points: between them a logarithmic axis would bend what is level below one tick.
+        theory = np.geomspace(min([*xs, 0.5]), max([*xs, 60.0]) * 1.3, 500)
+        label = "N = inference time / tick, rounded up"
+        axes.plot(theory, np.ceil(theory), color=_FLOOR_COLOUR, linewidth=1, label=label, zorder=1)
         axes.plot(
             xs,
             [point.num_workers for point in scaling.points],
