@@ -109,12 +109,12 @@ def check_bytes(raw: bytes, path: Path, what: str) -> None:
         _compare(hashlib.sha256(raw).hexdigest(), path, what)
 
 
-def check_file(path: Path, what: str, progress: Callable[[int], None] = lambda done: None) -> None:
-    """As `check_bytes`, for a file of any length: read in blocks. `progress` gets bytes done."""
+def check_file(path: Path, what: str) -> None:
+    """As `check_bytes`, for a file of any length: read in blocks."""
     if has_sums(path):
         with open_regular(path, what) as file:
             try:
-                found = _digest(file, progress)
+                found = _digest(file)
             except OSError as error:
                 raise ConfigError(f"{what}: {path} cannot be read: {error.strerror}") from error
         _compare(found, path, what)
@@ -140,7 +140,7 @@ def _sum_of(path: Path, what: str) -> str:
     raise ConfigError(f"{what}: {sums} has no checksum of {path.name}: it was cut off, or is of other files")
 
 
-def _digest(file: BinaryIO, progress: Callable[[int], None]) -> str:
+def _digest(file: BinaryIO, progress: Callable[[int], None] = lambda done: None) -> str:
     digest, done = hashlib.sha256(), 0
     while block := file.read(_BLOCK_BYTES):
         digest.update(block)

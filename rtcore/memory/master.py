@@ -23,7 +23,7 @@ from typing import NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from rtcore.clock import NS_PER_MS, Clock, MonotonicClock
+from rtcore.clock import NS_PER_MS, MonotonicClock
 from rtcore.memory.counters import Words
 from rtcore.memory.layout import (
     LEARNER_CONTROL,
@@ -111,7 +111,6 @@ class MasterState:
         memory: memoryview,
         layout: MasterLayout,
         lock_path: Path | None = None,
-        clock: Clock | None = None,
         keep: Segment | None = None,
     ) -> None:
         self.layout = layout
@@ -125,7 +124,7 @@ class MasterState:
         self._commit = Words(MASTER_COMMIT, memory, layout.commit_at)
         self._fd = os.open(lock_path, os.O_RDWR | os.O_CLOEXEC) if lock_path is not None else -1
         self._turn = threading.Lock()
-        self._clock = clock or MonotonicClock()
+        self._clock = MonotonicClock()
         self._keep = keep
 
     @classmethod

@@ -75,7 +75,7 @@ def _ending_of(row: Mapping[str, str]) -> tuple[int, str, str, bool, float]:
 # -- the picture ------------------------------------------------------------------------------------------
 
 #: Episodes that the line is the mean of.
-WINDOW_EPISODES = 20
+_WINDOW_EPISODES = 20
 
 
 def draw_learning_curve(
@@ -84,9 +84,8 @@ def draw_learning_curve(
     *,
     rate_hz: float,
     floors: Mapping[str, float] | None = None,
-    window_episodes: int = WINDOW_EPISODES,
 ) -> None:
-    """One line a run: the mean return of the last `window_episodes` episodes; dots are single episodes.
+    """One line a run: the mean return of the last 20 episodes; dots are single episodes.
 
     `floors`: mean returns to compare with, such as the random policy's, by name. Below the ticks, minutes at
     `rate_hz`.
@@ -98,13 +97,13 @@ def draw_learning_curve(
     for name, episodes in runs.items():
         ticks = np.array([episode.end_tick for episode in episodes])
         returns = np.array([episode.total_reward for episode in episodes], np.float64)
-        lines = axes.plot(ticks, running_mean(returns, window_episodes), label=name, linewidth=2)
+        lines = axes.plot(ticks, running_mean(returns, _WINDOW_EPISODES), label=name, linewidth=2)
         axes.plot(ticks, returns, ".", color=lines[0].get_color(), alpha=0.25, markersize=4)
     for name, value in (floors or {}).items():
         axes.axhline(value, color="grey", linestyle="--", linewidth=1)
         axes.text(1.0, value, f" {name} {value:.2f}", transform=axes.get_yaxis_transform(), va="center", fontsize=8)
     axes.set_xlabel("ticks")
-    axes.set_ylabel(f"return (dots), mean of {window_episodes} (line)")
+    axes.set_ylabel(f"return (dots), mean of {_WINDOW_EPISODES} (line)")
     per_minute = 60 * rate_hz
     scale = (lambda at: np.divide(at, per_minute)), (lambda at: np.multiply(at, per_minute))
     minutes = axes.secondary_xaxis("top", functions=scale)

@@ -55,14 +55,14 @@ class Panel(NamedTuple):
         return window is not None and job.booked_tick <= window.last_tick and job.tick >= window.first_tick
 
 
-def draw_timeline(record: RunRecord, stats: RunStats, path: Path, world: str = "") -> None:
+def draw_timeline(record: RunRecord, stats: RunStats, path: Path) -> None:
     """Write `build_figure` as a PNG. Imports matplotlib (a second); touches none of its global state."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as draft:
-        build_figure(record, stats, world).savefig(draft, format="png", dpi=110)
+        build_figure(record, stats).savefig(draft, format="png", dpi=110)
 
 
-def build_figure(record: RunRecord, stats: RunStats, world: str = "") -> Any:
+def build_figure(record: RunRecord, stats: RunStats) -> Any:
     """Workers over ticks for a typical stretch and the worst one, and histograms of the whole run. A `Figure`."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - see draw_timeline
 
@@ -71,7 +71,7 @@ def build_figure(record: RunRecord, stats: RunStats, world: str = "") -> Any:
     figure = Figure(figsize=(_WIDTH_INCHES, sum(inches) + 2.0), layout="constrained")
     grid = figure.add_gridspec(3, 6, height_ratios=inches)
     window, worst = choose_window(record.ticks, stats), record.worst.found()
-    figure.suptitle(_title(stats, world), fontsize=11)
+    figure.suptitle(_title(stats), fontsize=11)
     panels = [Panel(record.ticks, record.jobs, window, "a typical stretch")]
     # A run without a tick that lacks an action has no worst stretch.
     if worst is not None and window is not None:
@@ -117,9 +117,9 @@ def choose_window(ticks: Sequence[FrameHeader], stats: RunStats) -> Window | Non
     return Window(first, last, TickAxis(ticks, float(NS_PER_S / stats.rate_hz)))
 
 
-def _title(stats: RunStats, world: str) -> str:
+def _title(stats: RunStats) -> str:
     plan = stats.plan
-    name = world or str(stats.env.get("env_id", "")) or "unnamed world"
+    name = str(stats.env.get("env_id", "")) or "unnamed world"
     delay = stats.delay_ticks or plan.delay_ticks
     head = " and a head" if stats.head is not None else ""
     lines = textwrap.wrap(f"{name}: {stats.policy or 'policy not named'}", 150)

@@ -103,6 +103,7 @@ def made_up_stats(
         workers=places,
         episodes=[],
         policy=policy,
+        env={"env_id": "Toy-v0"},
         delay_ticks=delay,
         stride_ticks=1,
         num_up=workers,

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rtcore.channel import Channel
-from rtcore.clock import NS_PER_MS, Clock, MonotonicClock, cpu_time_ns
+from rtcore.clock import NS_PER_MS, MonotonicClock, cpu_time_ns
 from rtcore.config.resolved import ResolvedRun
 from rtcore.config.run import RuntimeConfig
 from rtcore.learn.replay_memory import NothingToSample, TransitionReader
@@ -150,7 +150,6 @@ class Learner:
         index: int,
         device: str,
         first_updates: int = 0,
-        clock: Clock | None = None,
     ) -> None:
         """`first_updates`: updates before this run; 0 unless it was resumed."""
         self._first_updates = first_updates
@@ -161,7 +160,7 @@ class Learner:
         self.control = master.control[index]
         self._config = config
         self._store = store
-        self._clock = clock or MonotonicClock()
+        self._clock = MonotonicClock()
         manifest = store.manifest()
         self._manifest = manifest
         self._step = DqnLearner(

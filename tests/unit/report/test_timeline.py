@@ -37,12 +37,12 @@ def test_timeline_has_a_bar_for_every_job_in_its_window():
     assert (window.first_tick, window.last_tick) == (4, 35)
     record.add_job(made_up_job(99, 0, 37, 39, Outcome.UNFINISHED))
     in_window = [job for job in record.jobs if job.booked_tick <= 35 and job.tick >= 4]
-    assert bars_of(build_figure(record, stats, "Toy-v0")) == len(in_window)
+    assert bars_of(build_figure(record, stats)) == len(in_window)
 
 
 def test_timeline_title_names_the_run():
     stats, record = made_up_run()
-    title = build_figure(record, stats, "Toy-v0").get_suptitle()
+    title = build_figure(record, stats).get_suptitle()
     for fact in (
         "Toy-v0",
         POLICY,
@@ -65,7 +65,7 @@ def test_timeline_shows_missed_ticks_and_lost_jobs():
 @pytest.mark.parametrize("workers", [1, 74])
 def test_timeline_is_written(tmp_path: Path, workers: int):
     stats, record = made_up_run(workers=workers, delay=3)
-    draw_timeline(record, stats, tmp_path / "new" / "timeline.png", "Toy-v0")
+    draw_timeline(record, stats, tmp_path / "new" / "timeline.png")
     assert (tmp_path / "new" / "timeline.png").read_bytes().startswith(b"\x89PNG")
 
 
