@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -74,10 +73,7 @@ def _parser() -> Parser:
         help="best known return, or the agent that reaches it [said in the sweep file, else the best of the table]",
     )
     workers = parser.add_argument_group("workers over inference time")
-    workers.add_argument("--scaling", action="store_true", help="workers that an action at every tick takes")
+    workers.add_argument(
+        "--scaling", action="store_true", help="workers that an action at every tick takes, in place of the tables"
+    )
     return parser
-
-
-def namespace_of(words: Sequence[str]) -> argparse.Namespace:
-    """The options, as `write_report` takes them."""
-    return _parser().parse_args(words)

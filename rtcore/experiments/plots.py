@@ -28,6 +28,7 @@ _MARKERS = "osD^vP"
 _FLOOR_STYLES = ((0, (4, 2)), (0, (1, 1.5)), (0, (4, 2, 1, 2)), "solid")
 #: Regret's parts: what staggering removes, what only newer frames do, what is left to learn.
 _PART_COLOURS = {INACTION: RUN_COLOURS[4], DELAY_PART: RUN_COLOURS[1], LEARNING: RUN_COLOURS[5]}
+_CLOCK_STYLES = {"virtual": (RUN_COLOURS[0], "o"), "wall": (RUN_COLOURS[2], "s")}
 _SETTINGS: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -302,19 +303,17 @@ def draw_scaling(scaling: Scaling, stem: Path) -> list[Path]:
     with _figure(1, width_in=6.4, height_in=4.6) as (figure, (axes,)):
         xs = [point.tau_ticks for point in scaling.points]
         # Not two points: between them a logarithmic axis would bend what is level below one tick.
-        theory = np.geomspace(min([*xs, 0.5]), max([*xs, 60.0]) * 1.3, 500)
+        line = np.geomspace(min([*xs, 0.2]), max([*xs, 60.0]) * 1.3, 2000)
         label = "N = inference time / tick, rounded up"
-        axes.plot(theory, np.ceil(theory), color=_FLOOR_COLOUR, linewidth=1, label=label, zorder=1)
-        axes.plot(
-            xs,
-            [point.num_workers for point in scaling.points],
-            "o",
-            color=RUN_COLOURS[0],
-            markersize=6,
-            markeredgecolor="white",
-            label="measured: fewest with an action every tick" + _slope_text(scaling),
-            zorder=3,
-        )
+        axes.plot(line, np.ceil(line), color=_FLOOR_COLOUR, linewidth=1, label=label, zorder=1)
+        for clock, (colour, marker) in _CLOCK_STYLES.items():
+            points = [(point.tau_ticks, point.num_workers) for point in scaling.points if point.clock == clock]
+            if not points:
+                continue
+            slope = f", slope {scaling.lines[clock].slope:.3f}" if clock in scaling.lines else ""
+            label = f"measured, {clock} clock: fewest with an action every tick{slope}"
+            style = {"color": colour, "markersize": 6, "markeredgecolor": "white", "label": label, "zorder": 3}
+            axes.plot(*zip(*points, strict=True), marker, **style)
         axes.plot(
             [tau_ms * PAPER_RATE_HZ / 1000 for _, tau_ms, _ in PAPER],
             [processes for _, _, processes in PAPER],
@@ -322,7 +321,7 @@ def draw_scaling(scaling: Scaling, stem: Path) -> list[Path]:
             color="none",
             markeredgecolor=RUN_COLOURS[4],
             markersize=7,
-            label="processes that the paper used (k = 1, 7, 29)",
+            label="processes that the paper used for k = 1, 7, 29",
             zorder=2,
         )
         axes.set(xscale="log", yscale="log", xlabel="inference time [ticks]", ylabel="workers")
@@ -331,10 +330,6 @@ def draw_scaling(scaling: Scaling, stem: Path) -> list[Path]:
         axes.grid()
         axes.legend(frameon=False, fontsize=8.5, loc="upper left")
         return _save(figure, stem)
-
-
-def _slope_text(scaling: Scaling) -> str:
-    return "" if math.isnan(scaling.slope) else f"\n(slope {scaling.slope:.3f}; the paper: 1)"
 
 
 def _plain(value: float, _: int) -> str:

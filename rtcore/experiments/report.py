@@ -56,12 +56,12 @@ def write_report(options: argparse.Namespace) -> int:
     with writing_to(out):
         out.mkdir(parents=True, exist_ok=True)
         sections = []
-        if not options.scaling or _have_values(grids, options.metric):
+        if options.scaling:
+            sections.append(_scaling(cells, options, out, content))
+        if options.regret or not options.scaling:
             sections.append(_tables(grids, options, out, content))
         if options.regret:
             sections.append(_regrets(grids, options, out, content))
-        if options.scaling:
-            sections.append(_scaling(cells, options, out, content))
         text = "\n\n".join([part for section in sections for part in section.markdown()] + _about(notes)) + "\n"
         with whole_file(out / "report.md") as draft:
             draft.write_text(text, encoding="utf-8")
@@ -109,16 +109,12 @@ def _show(sections: Sequence[_Section], notes: Sequence[str], content: Any, out:
     console.print(f"wrote {out}", markup=False, soft_wrap=True)
 
 
-def _have_values(grids: Sequence[Grid], metric: str) -> bool:
-    return any(grid.values(*place, METRICS[metric]) for grid in grids for place in grid.cells)
-
-
 # -- the parts -----------------------------------------------------------------------------------------------------
 
 
 def _tables(grids: Sequence[Grid], options: argparse.Namespace, out: Path, content: dict[str, Any]) -> _Section:
     metric, pictures = METRICS[options.metric], []
-    if not _have_values(grids, options.metric):
+    if not any(grid.values(*place, metric) for grid in grids for place in grid.cells):
         others = ", ".join(name for name in METRICS if name != options.metric)
         raise ConfigError(f"no cell has a {options.metric}: no episode ended; give --metric {others}, or --scaling")
     tables = [Estimates(grid, metric, options.by) for grid in grids]

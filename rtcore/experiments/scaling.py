@@ -39,6 +39,7 @@ class Measured(NamedTuple):
     """The workers that one inference time takes."""
 
     label: str
+    clock: str
     tau_ms: float
     tau_ticks: float
     num_workers: int  #: the fewest that gave an action at every tick
@@ -47,12 +48,18 @@ class Measured(NamedTuple):
     acted_with_too_few: float
 
 
-class Scaling(NamedTuple):
-    """The points, by inference time, and the straight line through them: NaN of fewer than two points."""
+class Line(NamedTuple):
+    """A straight line through the points of one clock."""
 
-    points: list[Measured]
     slope: float  #: workers for each tick of inference time
     intercept: float
+
+
+class Scaling(NamedTuple):
+    """The points, by inference time; of each clock with two of them or more its straight line."""
+
+    points: list[Measured]
+    lines: dict[str, Line]
     left_out: list[str]  #: inference times that no number of workers was enough for, in words
 
 
@@ -68,19 +75,23 @@ def scaling_of(cells: Sequence[CellRecord]) -> Scaling:
     points, left_out = [], []
     for group in groups.values():
         label = _label_of(group, cells)
-        found = _fewest([_case_of(cell) for cell in group], label)
+        found = _fewest([_case_of(cell) for cell in group], label, str(group[0].settings.get("clock", "wall")))
         if found is None:
             most = max(cell.result.workers for cell in group if cell.result is not None)
             left_out.append(f"{label}: {counted(most, 'worker')} did not give an action at every tick.")
         else:
             points.append(found)
-    points.sort(key=lambda point: point.tau_ticks)
-    slope, intercept = math.nan, math.nan
-    if len({point.tau_ticks for point in points}) > 1:
-        slope, intercept = linear_regression(
-            [point.tau_ticks for point in points], [point.num_workers for point in points]
-        )
-    return Scaling(points, slope, intercept, left_out)
+    points.sort(key=lambda point: (point.clock, point.tau_ticks))
+    return Scaling(points, _lines_of(points), left_out)
+
+
+def _lines_of(points: Sequence[Measured]) -> dict[str, Line]:
+    lines = {}
+    for clock in dict.fromkeys(point.clock for point in points):
+        places = [(point.tau_ticks, point.num_workers) for point in points if point.clock == clock]
+        if len({ticks for ticks, _ in places}) > 1:
+            lines[clock] = Line(*linear_regression(*zip(*places, strict=True)))
+    return lines
 
 
 def _label_of(group: Sequence[CellRecord], cells: Sequence[CellRecord]) -> str:
@@ -102,7 +113,7 @@ def _case_of(cell: CellRecord) -> Case:
     return Case(result.tau_ms, result.rate_hz, result.workers, result.acted_fraction)
 
 
-def _fewest(cases: Sequence[Case], label: str) -> Measured | None:
+def _fewest(cases: Sequence[Case], label: str, clock: str) -> Measured | None:
     """By workers; of several seeds the worst counts."""
     acted: dict[int, float] = {}
     for case in cases:
@@ -116,6 +127,7 @@ def _fewest(cases: Sequence[Case], label: str) -> Measured | None:
     tau_ms = sum(case.tau_ms for case in taus) / len(taus)
     return Measured(
         label,
+        clock,
         tau_ms=tau_ms,
         tau_ticks=tau_ms * taus[0].rate_hz / 1000,
         num_workers=num_workers,
@@ -130,10 +142,20 @@ def _fewest(cases: Sequence[Case], label: str) -> Measured | None:
 
 def rows_of(scaling: Scaling) -> tuple[list[str], list[list[str]]]:
     """The heading and a line for each inference time."""
-    heading = ["", "inference [ms]", "in ticks", "workers for an action every tick", "acted", "with too few", "acted"]
+    heading = [
+        "",
+        "clock",
+        "inference [ms]",
+        "in ticks",
+        "workers for an action every tick",
+        "acted",
+        "with too few",
+        "acted",
+    ]
     return heading, [
         [
             point.label,
+            point.clock,
             f"{point.tau_ms:,.1f}",
             f"{point.tau_ticks:,.2f}",
             f"{point.num_workers:,}",
@@ -151,11 +173,11 @@ def caption_of(scaling: Scaling) -> str:
         f"Fewest workers with an action at {100 * ENOUGH_ACTED:.0f}% of the ticks or more, and the most that were not "
         "enough."
     ]
-    if not math.isnan(scaling.slope):
-        parts.append(
-            f"Straight line: {scaling.slope:.4f} workers for each tick of inference time, {scaling.intercept:+.2f} "
-            f"(the paper: {THEORY_SLOPE:g}, rounded up)."
-        )
+    parts += [
+        f"Straight line, {clock} clock: {line.slope:.4f} workers for each tick of inference time, {line.intercept:+.2f}"
+        f" (the paper: {THEORY_SLOPE:g}, rounded up)."
+        for clock, line in scaling.lines.items()
+    ]
     used = ", ".join(f"{processes} for {name} ({tau_ms:g} ms)" for name, tau_ms, processes in PAPER)
     parts.append(f"The paper itself used {used} at {PAPER_RATE_HZ:.2f} Hz.")
     return " ".join(parts)
@@ -165,7 +187,6 @@ def to_json(scaling: Scaling) -> dict[str, Any]:
     """Every number."""
     return {
         "points": [point._asdict() for point in scaling.points],
-        "slope": scaling.slope,
-        "intercept": scaling.intercept,
+        "lines": {clock: line._asdict() for clock, line in scaling.lines.items()},
         "left_out": scaling.left_out,
     }

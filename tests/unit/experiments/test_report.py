@@ -309,5 +309,5 @@ def test_workers_for_an_action_every_tick_lie_on_a_straight_line_over_the_infere
     assert [point["too_few"] for point in scaling["points"]] == [1, 9, 99]
     assert [point["tau_ticks"] for point in scaling["points"]] == [1.5, 9.5, 99.5]
     assert all(point["acted_fraction"] == 1 and point["acted_with_too_few"] < 0.6 for point in scaling["points"])
-    assert scaling["slope"] == pytest.approx(1, abs=1e-9)
+    assert scaling["lines"]["virtual"]["slope"] == pytest.approx(1, abs=1e-9)
     assert "1.0000 workers for each tick of inference time" in capsys.readouterr().out.replace("\n", " ")
