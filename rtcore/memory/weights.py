@@ -96,9 +96,14 @@ def checksum_of(buffer: memoryview) -> int:
 class ParamStore:
     """Buffers of weights with versions. One object per process that uses them.
 
-    `fd`: of the segment, opened by this process alone: publishers lock it, and reserve a buffer's memory before its
-    first use. None: private memory, whose publishers are threads of one process. `gone(worker)`: newest generation
-    of that worker whose process is known to have ended.
+    Args:
+        memory: Of `layout.num_bytes`.
+        layout: Where everything is.
+        fd: Of the segment, opened by this process alone: publishers lock it, and reserve a buffer's memory before its
+            first use. None: private memory, whose publishers are threads of one process.
+        gone: Gives the newest generation of a worker whose process is known to have ended.
+        clock: What a publisher that waits reads and sleeps by; the machine's by default.
+        keep: Segments that are closed with the store.
 
     Example:
         A network of four numbers, published twice and claimed by a worker in between.
@@ -132,7 +137,6 @@ class ParamStore:
         clock: Clock | None = None,
         keep: tuple[Segment, ...] = (),
     ) -> None:
-        """`keep`: segments that are closed with the store."""
         self._segments = keep
         self.layout = layout
         # A view of its own: threads that read when the segment is closed can go on, and release the memory at last.

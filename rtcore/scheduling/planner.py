@@ -221,14 +221,29 @@ def make_plan(
     on_late: OnLate = "apply",
     came_ns: Collection[int] = (),
 ) -> Plan:
-    """The plan for `workers` processes; None: for as many as an action at every tick takes, in starts that are
-    `replan_every` ticks apart (0: as long as a chunk lasts). ConfigError if a chunk is too short for that.
+    """How a run will go: number of workers, delay, stride, and why there is not an action at every tick.
 
-    `came_ns`: inference times in the order in which they will come, where that is known beforehand.
+    Args:
+        stagger: How starts are spaced.
+        tau: Measured inference times.
+        rate_hz: The exact tick rate [Hz].
+        workers: Number of processes; None: as many as an action at every tick takes.
+        max_workers: The most that None may come to.
+        guard_ns: Added to the inference time that the delay is made for [ns].
+        device_parallelism: How many inferences the device runs at full speed at once (CPUs, or 1 per GPU). An inference
+            that uses the device for `tau.cost_ns` can start every cost / (parallelism * period) ticks at best: more
+            workers than that only slow each other down, and are not planned.
+        chunk: Actions of one inference.
+        chunk_from: Which tick the first of them is for.
+        replan_every: The least ticks between two starts; 0: as long as a chunk lasts.
+        on_late: What becomes of an action that comes after its tick.
+        came_ns: Inference times in the order in which they will come [ns], where that is known beforehand.
 
-    `device_parallelism`: how many inferences the device runs at full speed at once (CPUs, or 1 per GPU). An
-    inference that uses the device for `cost_ns` can start every cost/(parallelism*T) ticks at best: more
-    workers than that only make each other slower, and are not planned.
+    Returns:
+        The plan.
+
+    Raises:
+        ConfigError: A chunk ends before it is due, or before the next one comes.
     """
     delay_every_tick = delay_for(tau.planned_ns, rate_hz, guard_ns)
     period_ns = whole_period_ns(rate_hz)

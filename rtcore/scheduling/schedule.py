@@ -189,9 +189,21 @@ class Times:
         chunk_from: ChunkFrom = "due",
         replan_every: int = 0,
     ) -> None:
-        """`ordered_ns`: ascending. `usual_ns`: of each worker, where all of them are known; else none. `num_workers` at
-        least 1. `mean_ns`: in place of the mean of the times. `chunk`: actions of an answer. `came_ns`: such times in
-        the order in which they came, where it is known. `chunk_from`, `replan_every`: as in `ScheduleParams`.
+        """Times are in ns.
+
+        Args:
+            stagger: How starts are spaced.
+            ordered_ns: Inference times, ascending.
+            usual_ns: The usual time of each worker, where all of them are known; else ().
+            num_workers: At least 1.
+            rate_hz: The exact tick rate [Hz].
+            guard_ns: Added to the time that the delay is made for.
+            on_late: What becomes of an action that comes after its tick.
+            mean_ns: In place of the trimmed mean of the times.
+            chunk: Actions of an answer.
+            came_ns: Such times in the order in which they came, where it is known.
+            chunk_from: As in `ScheduleParams`, and so is `replan_every`.
+            replan_every: The least ticks between two starts.
         """
         self._stagger = stagger
         self._ordered = ordered_ns

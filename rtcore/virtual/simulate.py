@@ -66,11 +66,19 @@ _PLAN_SAMPLES, _FEWEST_SAMPLES = 4_096, 256
 class Simulation:
     """A run on the virtual clock. `run` does it; then `stats`, `summary` and `record` say what happened.
 
-    By default the world and the policy are built from the config, as in a real run. `world`, `policy` and
-    `latency` (inference time [ns] of job n) take their place where a study needs others, and so do `head` and
-    `head_latency` (0 by default) for the fast part of a policy with two speeds; `changes` are workers that go and
-    come, the head (`self.head`) among them. Deterministic for a seed: no clock is read, no process started. With
-    `learn` in the config it learns, checkpoints included.
+    Deterministic for a seed: no clock is read, no process started. With `learn` in the config it learns, checkpoints
+    included.
+
+    Args:
+        config: The settings, from which world and policy are built as in a real run.
+        world: In place of that world.
+        policy: In place of that policy.
+        latency: Inference time [ns] of job n; None: as the setting `latency` says, or the policy's own.
+        head: In place of the fast part of a policy with two speeds.
+        head_latency: Its inference times; 0 by default.
+        rate_hz: Ticks per second; None: as the config or the world says.
+        changes: Workers that go and come, the head (`self.head`) among them.
+        folder: The output folder, where the program has taken it already.
     """
 
     def __init__(
@@ -86,7 +94,6 @@ class Simulation:
         changes: Sequence[Change] = (),
         folder: OutFolder | None = None,
     ) -> None:
-        """`folder`: the output folder, where the program has taken it already."""
         self.config = config = resolve_policy(config)
         if config.output.record:
             require_h5py()

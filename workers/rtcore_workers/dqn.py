@@ -193,9 +193,25 @@ class FlatModule:
 class DqnLearner:
     """One update at a time: sample, gradient, apply, publish.
 
-    `module`, `target_module`: two networks of the manifest's, which become the learner's own. Random numbers depend
-    on (`seed`, `index`, updates made so far) alone, so that a resumed run goes on with the same ones. `compute` then
-    `apply`, or `update` for both; `waiting` is called while others hold the master.
+    Call `compute`, then `apply`; or `update` for both. Random numbers depend on (`seed`, `index`, updates made so far)
+    alone, so that a resumed run goes on with the same ones.
+
+    Args:
+        module: A network of the manifest's, which becomes the learner's own.
+        target_module: Another one.
+        manifest: Where each tensor lies in the master.
+        master: The weights, optimizer and target network that all learners share.
+        replay: Where transitions are sampled from.
+        settings: Of the run.
+        action: The world's.
+        seed: Of the run.
+        index: Of this learner.
+        publish: Publishes weights to the workers; None: nobody plays with them.
+        waiting: Called now and then while others hold the master.
+        device: Where the networks compute.
+
+    Raises:
+        ConfigError: The actions are not Discrete, or the policy has what this learner does not train.
     """
 
     def __init__(

@@ -110,11 +110,25 @@ def build_agent(
     noop: object = 0,
     ticks_before: int = 0,
 ) -> Agent:
-    """The policy of the config, exploring if it says so. Sets the number of torch threads of this process to 1.
+    """The policy of a simulated run, exploring if the config says so. Sets torch's threads of this process to 1.
 
-    `initial`: weights to begin with (`what` names them in errors), else those of the seed. `has_latency`: how long an
-    inference takes is known without doing it. `ticks_before`: of the runs that this one goes on from. ConfigError and
-    PolicyError as for workers.
+    Args:
+        config: Of the run.
+        observation: The world's, of one frame.
+        action: The world's.
+        clock: The policy's own: a padded or synthetic one moves it on.
+        has_latency: A model says how long an inference takes, so that an exploring policy need not be run.
+        initial: Weights to begin with; None: those of the seed.
+        what: Names `initial` in errors.
+        noop: The world's action for doing nothing.
+        ticks_before: Of the runs that this one goes on from.
+
+    Returns:
+        The policy with its weights.
+
+    Raises:
+        ConfigError: As for workers; or there are initial weights and no network.
+        PolicyError: As for workers.
     """
     keep_freed_memory()
 

@@ -195,25 +195,36 @@ def load_policy(
 ) -> Policy:
     """Build a policy and, if it has a network, run it once, so that a wrong one fails here and not at a tick.
 
-    `name` is one of BUILTIN_POLICIES or "module:factory"; the factory is called as
-    factory(observation_space, action_space, **args) and returns an nn.Module, or any callable, that maps a batch of
-    one raw observation, shape (1, *observation_shape), or where the space is a Dict a dict of such parts, to what
-    `ActionSpec.from_policy_output` accepts. `args` may hold `pad_ms` for any policy: each inference then takes at
-    least that long. Weights drawn at construction depend on `seed` alone, so that all workers hold the same ones;
-    `worker_index` only chooses the GPU.
+    A factory is called as factory(observation_space, action_space, **args). It returns an nn.Module, or any callable,
+    that maps a batch of one raw observation, (1, *observation_shape), or of a Dict space a dict of such parts, to what
+    `ActionSpec.from_policy_output` accepts.
 
-    `observation` and `action` are those of one frame. With a `history` the observation space is that of stacked
-    frames, (h+1, *observation_shape); with past actions the factory gets `act_history=m`, if it has such an
-    argument, and the module is called with them, (1, m, *action_shape), as its second argument.
+    Args:
+        name: One of BUILTIN_POLICIES, or "module:factory".
+        args: For the factory. For any policy they may hold `pad_ms`: each inference then takes at least that long.
+        observation: Of one frame.
+        action: Of one action.
+        seed: What weights drawn at construction depend on, and nothing else: all workers draw the same.
+        worker_index: Chooses the GPU.
+        device: "cpu", "cuda", "cuda:i", "auto", or a list.
+        chunk: Actions of an answer.
+        clock: What inferences are timed by.
+        history: Older frames and past actions. The observation space is that of stacked frames then,
+            (h+1, *observation_shape); with past actions the factory gets `act_history=m`, if it has such an argument,
+            and the module gets them, (1, m, *action_shape), as its second argument.
+        share: `share(build, plain)` builds the network with `build` and says where its weights come from. It may be
+            called a second time with plain=True, to build it without the meta device. None: the weights are its own.
+        extras: The setting `policy_extras`.
+        committed_ticks: The setting `context_ticks`.
+        is_head: The fast part of a policy with two speeds, which `pad_ms` does not slow down.
 
-    `share(build, plain)` builds the network (with `build`) and says where its weights come from; it may be called
-    a second time, with plain=True, to do it the most ordinary way. None: they are the policy's own.
+    Returns:
+        The policy, not exploring yet (`as_played`).
 
-    `extras`, `committed_ticks`: the settings `policy_extras` and `context_ticks`. `is_head`: the fast part of a policy
-    with two speeds, which no `pad_ms` slows down.
-
-    PolicyConfigError says what is wrong with the name or the arguments, PolicyError with the network; ConfigError with
-    the device.
+    Raises:
+        PolicyConfigError: The name or the arguments are wrong.
+        PolicyError: The network is.
+        ConfigError: The device is.
     """
     rest, pad_ms = check_named(name, args)
     positive_int(name, "chunk", chunk)
