@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from statistics import median
 from typing import Any, NamedTuple
 
-from rtcore.report.wording import number, points, share
+from rtcore.report.wording import SKIPPED_MEANING, number, points, share
 from rtcore.results.folder import number_at
 from rtcore.scheduling.dispatch import KIND_COUNTERS, OUTCOME_COUNTERS, Outcome, TickKind
 
@@ -106,7 +106,7 @@ NUMBERS: dict[str, list[Number]] = {
             Number(kind, f"ticks.kinds.{kind}", TickKind[kind.upper()].meaning, warns=kind not in _FINE)
             for kind in KIND_COUNTERS
         ),
-        Number("skipped", "ticks.skipped", "did not run: the tick before took too long", warns=True),
+        Number("skipped", "ticks.skipped", SKIPPED_MEANING, warns=True),
         Number("overruns", "ticks.overruns", "took longer than a period", warns=True),
         Number("reset overruns", "ticks.reset_overruns", "resets that took longer than a period", warns=True),
         Number("stretched", "ticks.stretched", "put off: the tick before took too long", warns=True),

@@ -12,6 +12,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.measure import Measurement
 from rich.segment import Segment
 from rich.table import Table
+from rich.text import Text
 
 from rtcore.errors import printable
 
@@ -36,7 +37,6 @@ class Terminal(Console):
         With `soft_wrap` a pipe gets a line whole, and so does a terminal, unless it is a fact with its label: that goes
         on below its own text. Files and pipes get no blanks at the end of a line.
         """
-        objects = tuple(printable(one) if isinstance(one, str) else one for one in objects)
         if settings.get("soft_wrap") and self.is_terminal:
             objects = tuple(_below_label(one, self.width) if isinstance(one, str) else one for one in objects)
         settings = {"crop": False} | settings
@@ -47,6 +47,10 @@ class Terminal(Console):
             super().print(*objects, **settings)
         self.file.write(re.sub(r" +\n", "\n", captured.get()))
         self.file.flush()
+
+    def render_str(self, text: str, **settings: Any) -> Text:
+        """As Rich's, which calls it for lines and for a table's cells: those are measured as they will be shown."""
+        return super().render_str(printable(text), **settings)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """As Rich's, which calls it for each part of a whole. A table is as wide as its longest words: none is cut."""

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from rtcore.results.summary import LearnerStats
 
+#: Of a skipped tick.
+SKIPPED_MEANING = "did not run: the tick before took too long"
 _SYNTHETIC = "synthetic: only waits, computes no action; the numbers are the runtime's, not a network's"
 _PADDED = "padded: waits after each inference, as a larger network would compute"
 

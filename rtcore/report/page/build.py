@@ -20,11 +20,10 @@ from rtcore.files.strict_json import finite
 from rtcore.report.colours import KIND_COLOURS, OUTCOME_COLOURS, RUN_COLOURS
 from rtcore.report.page import charts, tables
 from rtcore.report.page.data import Samples
-from rtcore.report.wording import number, policy_notes, share
+from rtcore.report.wording import SKIPPED_MEANING, number, policy_notes, share
 from rtcore.results.folder import RunFolder, number_at
 from rtcore.scheduling.dispatch import KIND_COUNTERS, OUTCOME_COUNTERS, Outcome, TickKind
 
-_SKIPPED_MEANING = "did not run: the tick before took too long"
 _BASE_MEANING = "a worker's base action: the head's was not there"
 
 
@@ -201,7 +200,7 @@ def _legend(runs: Sequence[RunFolder], samples: Sequence[Samples]) -> dict[str, 
     kinds = [name for name in KIND_COUNTERS if any(sample.kinds[name] for sample in samples)]
     meanings = {
         **{kind.name.lower(): kind.meaning for kind in TickKind},
-        "skipped": _SKIPPED_MEANING,
+        "skipped": SKIPPED_MEANING,
         "base": _BASE_MEANING,
     }
     if any(sample.base_ticks for sample in samples):

@@ -82,3 +82,10 @@ def test_a_file_gets_no_blanks_at_the_end_of_a_line_and_a_line_may_go_on():
     assert out.getvalue().startswith("error: what it is\n")
     assert all(line == line.rstrip() for line in out.getvalue().splitlines())
     assert "x" * 40 in out.getvalue()
+
+
+def test_a_cell_with_control_characters_is_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table("file", "game")
+    table.add_row("a\x1b]0;b.gb", "none")
+    Terminal(highlight=False).print(table)
+    assert "a\\x1b]0;b.gb" in capsys.readouterr().out
