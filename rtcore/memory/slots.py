@@ -148,4 +148,4 @@ class ActionSlots:
         words = self._unpack(self._buffer, self._entry_at[worker][entry_seq & 1])
         if self._payloads is not None:
             words = (*words[:-1], bytes(self._payloads[worker][entry_seq & 1]))
-        return Answer._make(words)
+        return tuple.__new__(Answer, words)  # _make takes twice the time

@@ -218,6 +218,8 @@ class Dispatcher:
         self._num_taken = 0
         self._newest_obs_tick = -1
         self._due: deque[tuple[int, int]] = deque()
+        #: Jobs were booked in the order of their due ticks so far, as a `Schedule` does.
+        self._are_due_in_order = True
         self._covered_until = -1
         self._lead_in_until: int | None = None
         self._first_step_tick = -1  # of the episode, after its lead-in; -1: not made yet
@@ -240,6 +242,8 @@ class Dispatcher:
         if self._lead_in_until is None:
             self._lead_in_until = job.due_tick
         if job.hold:
+            if self._due and job.due_tick < self._due[-1][0]:
+                self._are_due_in_order = False
             self._due.append((job.due_tick, self._last_tick(job)))
 
     def offer(self, job: Job, answer: Answer, tick: int) -> None:
@@ -444,7 +448,10 @@ class Dispatcher:
             return pieces
         best, earlier = self._active, self._earlier
         # Before the episode's first action: any answer to a frame of it is newer.
-        newness = (max(self._newest_obs_tick, self._episode_tick), -1) if best is None else _newness(best)
+        if best is None:
+            newness = max(self._newest_obs_tick, self._episode_tick), -1
+        else:
+            newness = best.answer.obs_tick, best.due_tick
         lead_in_until = end if self._lead_in_until is None else self._lead_in_until
         for offer in (*self._pending, None):  # what acts until this one does, or until the end
             if offer is None or offer.due_tick >= end:
@@ -494,6 +501,8 @@ class Dispatcher:
             due_tick = other.due_tick
             if due_tick < end and (other.obs_tick, due_tick) > newness:
                 end = due_tick
+                if self._are_due_in_order:
+                    break
         return end
 
     def _pop_due(self, tick: int) -> bool:

@@ -483,6 +483,16 @@ def test_the_chunk_in_force_is_a_fact_up_to_the_first_due_tick_under_way_and_a_p
     assert known(desk, 4) == [(FACT, 0, 1), (PLAN, 0, 2), (PLAN, 0, 3)]
 
 
+def test_a_job_that_was_booked_later_for_an_earlier_tick_is_the_one_that_may_replace_a_chunk_first():
+    desk = Desk(chunk=20, delay=4).book(0).answer(0, at=4)
+    desk.kinds([1, 2, 3, 4])
+    for job in (Job(1, 4, 12, hold=True), Job(2, 5, 8, hold=True)):
+        desk.dispatcher.expect(job)
+    desk.decide(5)
+    told = desk.dispatcher.committed(Job(3, 5, 14, hold=True), 5)
+    assert [(piece.first_tick, piece.num_ticks, piece.known) for piece in told] == [(6, 2, FACT), (8, 6, PLAN)]
+
+
 def test_a_chunk_that_ends_before_the_due_tick_leaves_a_stand_in_behind_it():
     desk = Desk(chunk=2, delay=4).book(0).answer(0, at=4)
     desk.kinds([1, 2, 3, 4])
