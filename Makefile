@@ -17,7 +17,7 @@ install: $(STAMP)  ## virtual environment with everything pinned
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	sh docker/install.sh $(BIN)/python '.[trace,record,report,sweep,profile,tensorboard,sb3,torchrl,dev,mujoco,atari]'
+	sh docker/install.sh $(BIN)/python '.[trace,record,report,sweep,ray,profile,tensorboard,sb3,torchrl,dev,mujoco,atari]'
 	touch $@
 
 run: install     ## a game played twice by a trained network that takes 100 ms: 15 s by one worker, 15 s by staggered ones

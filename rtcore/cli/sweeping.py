@@ -114,16 +114,7 @@ def _play_what_is_left(console: Console, folder: Path, cells: Sequence[Cell], pl
     before = f", {len(found.done)} of them done before" if found.done else ""
     again = f", {len(found.failed_before)} that failed are played again" if found.failed_before else ""
     _say(console, f"{len(cells)} cells{before}{again}; files in {folder}", *plan.notes)
-    if not found.left:
-        return 0
-    local = LocalBackend(plan.jobs, folder / SCRATCH)
-    with closing(local):
-        rates = _checked(console, found, local)
-        if not plan.is_ray:
-            failed = _play(console, folder, found, rates, local)
-    if plan.is_ray:
-        with closing(plan.ray()) as backend:
-            failed = _play(console, folder, found, rates, backend)
+    failed = _play_in(console, folder, found, plan) if found.left else []
     for record in failed[:_MOST_LISTED]:
         _say(console, f"{record.name}: {in_words(record)}")
     if failed:
@@ -133,6 +124,16 @@ def _play_what_is_left(console: Console, folder: Path, cells: Sequence[Cell], pl
         return EXIT_FAILED
     _say(console, f"all {len(cells)} cells are done: rtcore-sweep report {folder}")
     return 0
+
+
+def _play_in(console: Console, folder: Path, found: Found, plan: _Plan) -> list[CellRecord]:
+    local = LocalBackend(plan.jobs, folder / SCRATCH)
+    with closing(local):
+        rates = _checked(console, found, local)
+        if not plan.is_ray:
+            return _play(console, folder, found, rates, local)
+    with closing(plan.ray()) as backend:
+        return _play(console, folder, found, rates, backend)
 
 
 def _play(

@@ -140,7 +140,8 @@ def _serve(boot: CellBoot, channel: Channel, do: Callable[[], dict[str, Any]]) -
     for descriptor in (1, 2):
         os.dup2(output, descriptor)
     notes: dict[str, None] = {}
-    with lines_to(lambda line: notes.update({line: None}), logging.WARNING):
+    # Whatever RTCORE_LOG says: what is kept of a cell is the same everywhere.
+    with lines_to(lambda line: notes.update({line: None}), logging.WARNING, environment={}):
         result = do()
     used = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     channel.send(Came(result, sum(one.ru_utime + one.ru_stime for one in used), [*notes][:_MOST_NOTES]))

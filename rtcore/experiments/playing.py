@@ -108,6 +108,11 @@ def _train(cell: Cell, rate_hz: Fraction, scratch: Path, show: Show) -> tuple[in
     if learner is None or learner.stopped or learner.failed_checkpoints:
         why = learner.stopped if learner is not None and learner.stopped else "its weights could not be written"
         raise RtcoreError(f"learning stopped: {why}")
+    if not learner.updates:
+        raise RtcoreError(
+            f"nothing was learned in {ticks:,} ticks: {learner.transitions} transitions came together, and "
+            f"learning_starts is {config.learning.learning_starts}; lower it, or raise ticks"
+        )
     return learner.updates, curve_of(episodes, ticks)
 
 

@@ -176,8 +176,12 @@ def play_cells(
     while under_way or (waiting and refusal is None):
         while waiting and refusal is None and under_way < backend.places:
             cell = waiting.popleft()
-            backend.start(cell, rates[cell.name])
-            under_way += 1
+            try:
+                backend.start(cell, rates[cell.name])
+            except OSError as error:
+                refusal = error
+            else:
+                under_way += 1
         for ended in backend.poll(_POLL_S):
             under_way -= 1
             record = _record(ended, rates[ended.cell.name])

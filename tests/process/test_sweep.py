@@ -88,23 +88,27 @@ def kill(processes: Sequence[psutil.Process]) -> None:
             process.kill()
 
 
-def kill_again_and_again(file: Path, kills: Sequence[Callable[[subprocess.Popen[str]], Any]], *more: str) -> None:
-    """Each time a few cells further. Between two calls only whole files are there."""
+def go_on(file: Path, kills: Sequence[Callable[[subprocess.Popen[str]], Any]], *more: str) -> None:
+    """Again and again, each time a few cells further when something is killed; then to the end.
+
+    Between two calls only whole files are there.
+    """
     moments = random.Random(15)
     for kill_one in kills:
         with started(*COMMAND, *words(file, *more), cwd=HERE) as program:
             wanted = done(file.parent) + moments.randint(1, 5)
-            wait_for(
-                lambda program=program, wanted=wanted: done(file.parent) >= wanted or program.poll() is not None,
-                "cells",
-            )
+
+            def is_there(program: subprocess.Popen[str] = program, wanted: int = wanted) -> bool:
+                return done(file.parent) >= wanted or program.poll() is not None
+
+            wait_for(is_there, "a few cells")
             time.sleep(moments.random() * 0.1)  # somewhere within the next cells
             kill_one(program)
-            program.communicate(timeout=120)
+            program.communicate(timeout=600)
         for path in (file.parent / "out" / "cells").glob("*.json"):
             json.loads(path.read_text())
     with started(*COMMAND, *words(file, *more), cwd=HERE) as program:
-        output, _ = program.communicate(timeout=120)
+        output, _ = program.communicate(timeout=600)
     assert (program.returncode, "all 40 cells are done" in output) == (0, True), output
 
 
@@ -115,7 +119,7 @@ def test_a_sweep_that_was_killed_five_times_comes_to_the_table_of_one_that_was_n
         kill(below(program.pid, "rt-cell") + below(program.pid, "forkserver"))
 
     itself = subprocess.Popen.kill
-    kill_again_and_again(file, [itself, itself, cells_and_their_fork_server, itself, itself])
+    go_on(file, [itself, itself, cells_and_their_fork_server, itself, itself])
     assert results(tmp_path) == undisturbed(file)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"cells", "sweep.json", ".rtcore-lock"}
 
@@ -228,5 +232,6 @@ def test_ray_tasks_come_to_the_same_table_whatever_is_killed(tmp_path: Path):
         """Whatever it was playing is played again, and nobody is told."""
         kill(below(program.pid, "ray::play_task")[:1])
 
-    kill_again_and_again(file, [worker, *[subprocess.Popen.kill] * 5], "--backend", "ray")
+    # The last one goes on to the end by itself.
+    go_on(file, [*[subprocess.Popen.kill] * 5, worker], "--backend", "ray")
     assert results(tmp_path) == undisturbed(file)

@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from rtcore.errors import ConfigError
-from rtcore.experiments.sweepfile import EVALUATION_SEED, Cell, cells_of, load_sweep
+from rtcore.experiments.sweepfile import (
+    EVALUATION_SEED,
+    AgentPart,
+    Cell,
+    SweepFile,
+    WorldPart,
+    cells_of,
+    load_sweep,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -192,3 +200,21 @@ def test_a_sweep_needs_no_parts(tmp_path: Path):
     assert list(cells(tmp_path, "ticks = 100\nepisodes = 0\n[settings]\npolicy = 'random'\n")) == [
         "rtcore-Blocks-v0-random-s0"
     ]
+
+
+def test_the_files_that_help_and_documents_show_are_sweeps(tmp_path: Path):
+    from rtcore.cli.sweep import _EPILOG
+
+    page = (Path(__file__).parents[3] / "docs" / "experiments.md").read_text()
+    shown = [block.partition("```")[0] for block in page.split("```toml\n")[1:]]
+    shown.append(_EPILOG.partition("delays.toml:\n\n")[2].partition("\n\n")[0])
+    assert len(shown) == 3
+    assert [len(cells(tmp_path, text)) for text in shown] == [90, 3, 180]
+
+
+def test_the_page_names_every_key(tmp_path: Path):
+    page = (Path(__file__).parents[3] / "docs" / "experiments.md").read_text()
+    for kind in (SweepFile, WorldPart, AgentPart):
+        for key in kind.model_fields:
+            shown = key.replace("_", "-")
+            assert any(mark in page for mark in (f"`{shown}`", f"`[{shown}]`", f"`[[{shown}]]`")), shown

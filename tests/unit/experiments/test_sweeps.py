@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,9 +16,10 @@ from rtcore.errors import ConfigError, RecordError, RtcoreError
 from rtcore.experiments import sweep
 from rtcore.experiments.local import Ended
 from rtcore.experiments.playing import curve_of, play_cell
-from rtcore.experiments.progress import TimeLeft, duration
+from rtcore.experiments.progress import SweepView, TimeLeft, duration
 from rtcore.experiments.records import CellRecord, Cost, cell_file, read_record, read_sweep, record_of, write_record
 from rtcore.experiments.sweepfile import Cell, cells_of, load_sweep
+from rtcore.report.terminal import Terminal
 from rtcore.results.run_record import Episode
 
 pytestmark = pytest.mark.unit
@@ -120,6 +122,13 @@ def test_a_cell_that_learns_trains_plays_and_comes_to_the_same_numbers_again(tmp
     assert max(shares) == 1.0
     other = replace(cell, settings=cell.settings | {"seed": 5})
     assert play_cell(other, HZ, tmp_path / "third") != first
+
+
+def test_a_cell_that_never_comes_to_learn_fails(tmp_path: Path):
+    late = SWEEP + LEARNS.replace("= 20", "= 2000")
+    cell = next(cell for cell in cells(tmp_path, late) if cell.learns)
+    with pytest.raises(RtcoreError, match="nothing was learned in 120 ticks: .* learning_starts is 2000"):
+        play_cell(cell, HZ, tmp_path / "scratch")
 
 
 def test_what_a_schedule_does_is_what_the_cell_is_about_or_the_cell_fails(tmp_path: Path):
@@ -249,6 +258,31 @@ def test_a_full_disk_loses_no_finished_cell_that_it_has_room_kept_for(
     monkeypatch.undo()
     assert played(tmp_path, Here(tmp_path)) == []
     assert len(read_sweep(tmp_path / "out").cells) == 8
+
+
+# -- what is shown -------------------------------------------------------------------------------------------------
+
+
+def test_a_terminal_shows_how_far_it_is_and_a_pipe_a_line_for_each_cell(tmp_path: Path):
+    first, second, *_ = cells(tmp_path)
+    record = record_of(first, HZ, COST, play_cell(first, HZ, tmp_path), ["a reward was strange"])
+    failed = record_of(second, HZ, COST, "EnvironmentFailed: no\nTraceback", ())
+    shown = {}
+    for is_terminal in (True, False):
+        console = Terminal(file=io.StringIO(), force_terminal=is_terminal, width=200)
+        with SweepView(console, [first, second], [], 1) as view:
+            view.update({first.name: 0.4})
+            view.ended(record)
+            view.update({second.name: 0.5})
+            view.ended(failed)
+        shown[is_terminal] = console.file.getvalue()
+    for text in shown.values():
+        assert f"1/2 {first.name}: mean return" in text
+        assert "note: a reward was strange" in text
+        assert f"2/2 {second.name}: FAILED: EnvironmentFailed: no" in text
+    assert shown[False].count("\n") == 3
+    assert f"{second.name} 50%" in shown[True]
+    assert "2 s left" in shown[False], "what the first one took"
 
 
 # -- how long it takes -----------------------------------------------------------------------------------------------
