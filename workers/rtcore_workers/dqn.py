@@ -6,7 +6,6 @@ No process, no clock: the learner process, the sequential modes' worker and the 
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
@@ -26,7 +25,7 @@ from rtcore.memory.master import STOPPED_BY, Commit, MasterState, Slot
 from rtcore.memory.tensors import ParamManifest
 from rtcore.memory.weights import ParamStore
 from rtcore.spaces import ActionSpec
-from rtcore_workers.policies.calling import advance_of
+from rtcore_workers.policies.calling import Part, advance_of, asked_for
 from rtcore_workers.weights.shared import view_of
 
 Floats = npt.NDArray[np.float32]
@@ -128,11 +127,13 @@ class DecisionInputs(NamedTuple):
 def refuse_what_carries(module: nn.Module, settings: LearningSettings, has_past_actions: bool) -> None:
     """ConfigError for a policy whose values depend on more than a learner of this package gives it."""
     what = "a carried state (initial_state())" if callable(getattr(module, "initial_state", None)) else ""
-    if "context" in inspect.signature(module.forward).parameters:
+    has_two_speeds = callable(getattr(module, "think", None))
+    parts: tuple[Part, ...] = ("trunk", "head") if has_two_speeds else ("whole",)
+    if any("context" in asked_for(module, part) for part in parts):
         what = "a context"
     if advance_of(module, "trunk")[0] is not None:
         what = "advance(), which rolls its observation forward"
-    if callable(getattr(module, "think", None)) and (settings.learn == "imitate" or has_past_actions):
+    if has_two_speeds and (settings.learn == "imitate" or has_past_actions):
         what = "two speeds, with " + ("learn=imitate" if settings.learn == "imitate" else "act_history")
     if what:
         raise ConfigError(
@@ -151,6 +152,8 @@ class FlatModule:
     def __init__(self, module: nn.Module, manifest: ParamManifest, *, with_grads: bool, device: str = "cpu") -> None:
         # Evaluation mode, as in the workers: both must compute the same.
         self.module = module.to(device).eval()
+        parts: tuple[Part, ...] = ("whole", "head")
+        self._asked_for = {part: asked_for(module, part) for part in parts}
         count = manifest.trainable_bytes // 4
         self.weights = torch.zeros(count, device=device)
         self.grads = torch.zeros(count if with_grads else 0, device=device)
@@ -179,15 +182,22 @@ class FlatModule:
         Those of a head where it acted, of the trunk where its base action was applied.
         """
         if seen.features_age is None:
-            inputs = (seen.obs,) if seen.past_actions is None else (seen.obs, seen.past_actions)
-            output: Any = self.module(*inputs)
+            by_name = self._given("whole", past_actions=seen.past_actions)
+            past = () if seen.past_actions is None or by_name else (seen.past_actions,)
+            output: Any = self.module(seen.obs, *past, **by_name)
             # Extras come behind it.
             return (output[0] if isinstance(output, tuple) else output).float(), None
         module: Any = self.module
         features, base = module.think(seen.trunk_obs)[:2]
-        acted = module.act(seen.obs, features, seen.features_age.clamp(min=0), seen.actions_since)
+        age_ticks = seen.features_age.clamp(min=0)
+        given = self._given("head", features=features, age_ticks=age_ticks, past_actions=seen.actions_since)
+        acted = module.act(seen.obs, **given)
         acted = acted[0] if isinstance(acted, tuple) else acted
         return torch.where(seen.features_age.unsqueeze(1) < 0, base, acted).float(), base.float()
+
+    def _given(self, part: Part, **given: Any) -> dict[str, Any]:
+        """Those of the arguments that the policy asks for by their names, as in the workers."""
+        return {name: value for name, value in given.items() if name in self._asked_for[part] and value is not None}
 
 
 class DqnLearner:

@@ -150,11 +150,45 @@ class TwoSpeeds(nn.Linear):
         return x, self(x)
 
 
+class NamesItsArguments(nn.Module):
+    """Takes what workers give by name in an order of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+
+    def forward(self, x: Any, *, past_actions: Any) -> Any:
+        return self.layer(x) + past_actions.sum(1)
+
+    def think(self, x: Any) -> Any:
+        return self.layer(x), torch.zeros(len(x), 2)
+
+    def act(self, x: Any, age_ticks: Any, *, features: Any) -> Any:
+        return features + 100 * age_ticks.unsqueeze(1) + x
+
+
+def test_a_learner_gives_a_policy_what_it_asks_for_by_name_as_workers_do() -> None:
+    flat = FlatModule(module := NamesItsArguments(), manifest_of(module), with_grads=False)
+    x, past, age = torch.ones(3, 2), torch.full((3, 4, 2), 7.0), torch.tensor([2, 5, -1])
+    with torch.no_grad():
+        seen = module.layer(x)
+        assert torch.equal(flat.values(Seen(x, past))[0], seen + 28)
+        acted = flat.values(Seen(x, None, 2 * x, age, past))[0]
+        assert torch.equal(acted[:2], module.layer(2 * x)[:2] + 100 * age[:2, None] + x[:2])
+        assert torch.equal(acted[2], torch.zeros(2)), "a base action"
+
+
+class TwoSpeedsWithContext(TwoSpeeds):
+    def act(self, x: Any, features: Any, context: Any) -> Any:
+        return x
+
+
 @pytest.mark.parametrize(
     ("kind", "learn", "has_past_actions", "what"),
     [
         (Recurrent, "dqn", False, r"a carried state \(initial_state\(\)\)"),
         (AsksForContext, "dqn", False, "a context"),
+        (TwoSpeedsWithContext, "dqn", False, "a context"),
         (RollsForward, "dqn", False, r"advance\(\), which rolls its observation forward"),
         (TwoSpeeds, "imitate", False, "two speeds, with learn=imitate"),
         (TwoSpeeds, "dqn", True, "two speeds, with act_history"),

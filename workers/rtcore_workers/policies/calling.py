@@ -298,6 +298,12 @@ def advance_of(policy: Any, part: Part) -> tuple[Callable[..., Any] | None, tupl
     return advance, _keywords(advance, _COMMITTED, known, 1, "the policy's advance")
 
 
+def asked_for(policy: Any, part: Part) -> tuple[str, ...]:
+    """What a part of a policy asks for by name, beside its first argument."""
+    names = [each.name for each in _parameters_of(_function_of(policy, part))[1:]]
+    return tuple(name for name in names if name in (HEAD_ARGUMENTS if part == "head" else ARGUMENTS))
+
+
 def initial_state_of(policy: Any, array_of: Callable[[Any], Array]) -> dict[str, Array]:
     """The arrays of `initial_state()`, by name; none for a policy without it. PolicyError for anything else."""
     make = getattr(policy, "initial_state", None)
