@@ -149,6 +149,7 @@ class ActionSpec(ArraySpec):
             PolicyError: A NaN or an infinity, another shape or dtype, or an integer outside the space.
         """
         self._require_accepted(output, chunk)
+        output = self._numbers_of(output)
         if output.dtype.kind == "f" and not np.isfinite(output).all():
             raise PolicyError(
                 f"policy output has NaN or infinity: {output.ravel()[:8].tolist()}; expected finite ones. "
@@ -182,7 +183,7 @@ class ActionSpec(ArraySpec):
         """
         if self.kind != "box":
             return 0
-        values = output.reshape(chunk, -1)
+        values = self._numbers_of(output).reshape(chunk, -1)
         if self.np_dtype.kind in "iub" and values.dtype.kind == "f":
             values = np.rint(values)
         outside = (values < self.low_array.ravel()) | (values > self.high_array.ravel())
@@ -229,6 +230,11 @@ class ActionSpec(ArraySpec):
             As of `decode`.
         """
         return self.decode(self.draw(rng))
+
+    def _numbers_of(self, output: Array) -> Array:
+        """A policy's output in the precision that its actions need: float32 is enough for most."""
+        keeps = self.kind == "box" and (self.np_dtype.itemsize == 8 or self.np_dtype.name in ("int32", "uint32"))
+        return output if output.dtype != np.float64 or keeps else output.astype(np.float32)
 
     def _as_element(self, action: object) -> Array:
         """The action as a finite array of this shape and within bounds; ValueError saying what is wrong."""

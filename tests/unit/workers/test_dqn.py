@@ -172,8 +172,8 @@ def test_a_learner_gives_a_policy_what_it_asks_for_by_name_as_workers_do() -> No
     x, past, age = torch.ones(3, 2), torch.full((3, 4, 2), 7.0), torch.tensor([2, 5, -1])
     with torch.no_grad():
         seen = module.layer(x)
-        assert torch.equal(flat.values(Seen(x, past))[0], seen + 28)
-        acted = flat.values(Seen(x, None, 2 * x, age, past))[0]
+        assert torch.equal(flat.values(DecisionInputs(x, past))[0], seen + 28)
+        acted = flat.values(DecisionInputs(x, None, 2 * x, age, past))[0]
         assert torch.equal(acted[:2], module.layer(2 * x)[:2] + 100 * age[:2, None] + x[:2])
         assert torch.equal(acted[2], torch.zeros(2)), "a base action"
 

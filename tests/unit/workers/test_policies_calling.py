@@ -385,6 +385,26 @@ def test_a_function_of_an_observation_is_a_policy_itself():
         load("own_action", args={"k": 1})
 
 
+def zeros_at_first(observation: Any) -> Any:
+    """Whole numbers for a blank observation, as the warm-up shows it, and fractions of 53 bits for others."""
+    return np.zeros((1, 2), np.int64) if not observation.any() else np.full((1, 2), 0.1)
+
+
+class Doubles(nn.Module):
+    def __init__(self, observation_space: Any, action_space: Any) -> None:
+        super().__init__()
+
+    def forward(self, x: Any) -> Any:
+        return torch.full((1, 2), 0.1, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", ["zeros_at_first", "Doubles"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_actions_have_the_precision_of_their_space_whatever_came_first(name: str, dtype: Any):
+    action = ActionSpec.from_space(Box(-1, 1, (2,), dtype))
+    assert act(load(name, action), 1.0, action) == [float(dtype(0.1))] * 2
+
+
 def test_a_callable_may_give_no_action_this_time():
     policy = load("sometimes")
     assert act(policy, 1.0, tick=4) == [4, 4]

@@ -42,8 +42,8 @@ class Executor(Protocol):
     past_actions: Array | None
     #: Memory for what the policy gets and gives beside frame and action.
     blocks: ContextAndPayload
-    #: Host output of the last run, batch of one first. Always the same array: overwritten by each run. None: a plain
-    #: callable has not given an action yet.
+    #: Host output of the last run, batch of one first: overwritten by each run, and the same array as long as the
+    #: policy gives the same dtype. None: a plain callable has not given an action yet.
     output: Array | None
     #: Parts of the last run [ns]. Always the same object.
     timing: InferenceTiming
@@ -52,7 +52,7 @@ class Executor(Protocol):
     notes: tuple[str, ...]
 
     def run(self) -> Array | None:
-        """Run the policy on `observation`; `output`, in which floats of any width have become float32.
+        """Run the policy on `observation`; `output`, in which floats of fewer than 64 bits have become float32.
 
         None: it gave no action this time, which only a plain callable may. PolicyError if it returns no tensor, or
         another shape than before.
@@ -176,10 +176,11 @@ class CpuExecutor:
         result = self._infer()
         self.timing.abstained = int(result is None)
         if result is not None:
-            if self.output is None:
-                self.output = np.array(result)
-            if result.shape != self.output.shape:
+            if self.output is not None and result.shape != self.output.shape:
                 raise _changed_shape(result.shape, self.output.shape)
+            if self.output is None or result.dtype != self.output.dtype:
+                # Whole numbers at first, such as zeros, and others later: these are not to be rounded.
+                self.output = np.array(result)
             self.output[...] = result
         self.timing.compute_ns = self._clock.now_ns() - start_ns
         return None if result is None else self.output
@@ -246,7 +247,7 @@ class CallableExecutor(CpuExecutor):
                 "of one, or None for no action this time. A factory takes two arguments: observation_space and "
                 "action_space"
             )
-        return output.astype(np.float32) if output.dtype.kind == "f" else output
+        return output.astype(np.float32) if output.dtype.kind == "f" and output.dtype != np.float64 else output
 
 
 class CudaExecutor:
@@ -522,7 +523,7 @@ def _plain_output(result: Any) -> Tensor:
             "the policy's module returned a tensor that is no plain array "
             f"({'nested' if result.is_nested else result.layout}); expected a dense one: return y.to_dense()"
         )
-    return result.float() if result.is_floating_point() else result
+    return result.float() if result.is_floating_point() and result.dtype is not torch.float64 else result
 
 
 def _changed_shape(got: tuple[int, ...], expected: tuple[int, ...]) -> PolicyError:
