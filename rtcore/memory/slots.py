@@ -37,7 +37,7 @@ class JobSlots:
         words = self._words[job.worker]
         if job.job_seq != words[_JOB_SEQ] + 1:
             raise ValueError(f"job_seq={job.job_seq}; expected {words[_JOB_SEQ] + 1}, the next of worker {job.worker}")
-        # Word by word: packing the record would clear its number first, and an idle worker looks at any moment.
+        # Word by word: packing the record would clear its number first, and an idle worker may read it at any moment.
         for index, value in enumerate(job[1:-2]):
             words[index] = value
         if self._contexts is not None:
