@@ -436,11 +436,11 @@ static inline const char *rtcore_tick_kind_name(int64_t value) {
 }
 
 enum rtcore_source {
-    RTCORE_SOURCE_POLICY = 0, /*  */
-    RTCORE_SOURCE_NOOP = 1, /*  */
-    RTCORE_SOURCE_REPEAT = 2, /*  */
-    RTCORE_SOURCE_RANDOM = 3, /*  */
-    RTCORE_SOURCE_HELD = 4, /* no action: the world was held or reset */
+    RTCORE_SOURCE_POLICY = 0, /* policy */
+    RTCORE_SOURCE_NOOP = 1, /* no-op */
+    RTCORE_SOURCE_REPEAT = 2, /* repeat of the last */
+    RTCORE_SOURCE_RANDOM = 3, /* random action */
+    RTCORE_SOURCE_HELD = 4, /* world held; or reset: no action */
 };
 static inline const char *rtcore_source_name(int64_t value) {
     switch (value) {

@@ -67,14 +67,14 @@ KIND_COUNTERS = tuple(kind.name.lower() for kind in TickKind)
 OUTCOME_COUNTERS = tuple(outcome.name.lower() for outcome in Outcome)
 
 
-class Source(IntEnum):
+class Source(_Meant):
     """Who chose the action that was applied at a tick."""
 
-    POLICY = 0
-    NOOP = 1
-    REPEAT = 2
-    RANDOM = 3
-    HELD = 4  #: no action: the world was held or reset
+    POLICY = 0, "policy"
+    NOOP = 1, "no-op"
+    REPEAT = 2, "repeat of the last"
+    RANDOM = 3, "random action"
+    HELD = 4, "world held"  #: or reset: no action
 
 
 #: Makes one action's bytes of those of several chunks for a tick, the one with the oldest frame first.

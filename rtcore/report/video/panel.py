@@ -90,9 +90,7 @@ def actor(moment: Moment, *, played: bool = False, head: int = -1) -> str:
             return "the program"
         base = ", base action" if head >= 0 else ""
         return f"head{weights}" if header.worker == head else f"worker {header.worker}{base}{weights}"
-    if source is Source.HELD:
-        return "world reset" if header.kind == TickKind.RESET else "world held"
-    return {Source.NOOP: "no-op", Source.REPEAT: "repeat of the last", Source.RANDOM: "random action"}[source]
+    return "world reset" if header.kind == TickKind.RESET else source.meaning
 
 
 def delay(moment: Moment, rate_hz: Fraction) -> str:
