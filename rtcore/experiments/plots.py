@@ -25,6 +25,7 @@ from rtcore.report.colours import RUN_COLOURS
 _FLOOR_COLOUR = "#8A9099"
 _TEXT_COLOUR = "#3A4048"
 _MARKERS = "osD^vP"
+_LINE_STYLES = ("solid", (0, (6, 2)), (0, (1, 1)))
 _FLOOR_STYLES = ((0, (4, 2)), (0, (1, 1.5)), (0, (4, 2, 1, 2)), "solid")
 #: Regret's parts: what staggering removes, what only newer frames do, what is left to learn.
 _PART_COLOURS = {INACTION: RUN_COLOURS[4], DELAY_PART: RUN_COLOURS[1], LEARNING: RUN_COLOURS[5]}
@@ -70,10 +71,11 @@ def styles_of(grids: Sequence[Grid]) -> dict[Any, Style]:
     lines = list(dict.fromkeys(line for grid in grids for line in grid.lines))
     floors = {line for grid in grids for line in grid.floors}
     learned = [line for line in lines if line not in floors]
-    styles = {
-        line: Style(RUN_COLOURS[index % len(RUN_COLOURS)], _MARKERS[index % len(_MARKERS)], "solid", False)
-        for index, line in enumerate(learned)
-    }
+    styles = {}
+    for index, line in enumerate(learned):
+        again, place = divmod(index, len(RUN_COLOURS))  # more of them than colours: other markers and dashes
+        marker = _MARKERS[(place + again) % len(_MARKERS)]
+        styles[line] = Style(RUN_COLOURS[place], marker, _LINE_STYLES[again % len(_LINE_STYLES)], is_floor=False)
     for index, line in enumerate(line for line in lines if line in floors):
         styles[line] = Style(_FLOOR_COLOUR, "", _FLOOR_STYLES[index % len(_FLOOR_STYLES)], True)
     return styles
@@ -134,6 +136,7 @@ def _draw_line(axes: Any, xs: Sequence[float], found: Sequence[Any], style: Styl
         xs,
         values,
         color=style.colour,
+        linestyle=style.dashes,
         marker=style.marker,
         markersize=5,
         markeredgecolor="white",
@@ -248,7 +251,7 @@ def _draw_curve(axes: Any, cells: Sequence[CellRecord], name: str, style: Style,
     heights = [np.interp(ticks, *np.array(curve, np.float64).T) for curve in curves]
     values, low, high = band(np.array(heights), by)
     axes.fill_between(ticks, low, high, color=style.colour, alpha=0.18, linewidth=0)
-    axes.plot(ticks, values, color=style.colour, linewidth=1.8)
+    axes.plot(ticks, values, color=style.colour, linestyle=style.dashes, linewidth=1.8)
     return [_Label(axes, float(values[-1]), name, style)]
 
 

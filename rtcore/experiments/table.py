@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from rtcore.errors import ConfigError, counted
 from rtcore.experiments.estimates import NONE, By, Estimate, estimate
@@ -222,9 +223,9 @@ def markdown_of(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def rich_of(title: str, heading: Sequence[str], rows: Iterable[Sequence[str]]) -> RichTable:
     """The same for a terminal."""
-    table = RichTable(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table = RichTable(title=Text(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for index, text in enumerate(heading):
-        table.add_column(text, justify="right" if index else "left", no_wrap=True)
+        table.add_column(Text(text), justify="right" if index else "left", no_wrap=True)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     return table

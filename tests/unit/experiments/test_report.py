@@ -11,6 +11,9 @@ import pytest
 from rtcore.cli.sweepreport import report
 from rtcore.errors import ConfigError
 from rtcore.experiments.estimates import band, difference, estimate
+from rtcore.experiments.plots import styles_of
+from rtcore.experiments.records import read_sweep
+from rtcore.experiments.table import grids_of
 from tests.support.sweeps import made_up, played
 
 pytestmark = pytest.mark.unit
@@ -152,6 +155,16 @@ def test_the_same_cells_give_the_same_files_byte_for_byte(tmp_path):
     assert files[0] == files[1]
     names = {f"{name}.{kind}" for name in ("return", "curves-some", "regret") for kind in ("png", "svg")}
     assert files[0].keys() == names | {"report.md", "report.json"}
+
+
+def test_names_are_shown_as_they_are_and_more_agents_than_colours_can_be_told_apart(tmp_path, capsys):
+    names = [f"[red]{number}|" for number in range(9)]
+    folder = made_up(tmp_path, {name: lambda d, s: float(d) for name in names}, delays=[1, 9], seeds=1)
+    assert report([str(folder)]) == 0
+    assert all(name in capsys.readouterr().out for name in names[:1])
+    assert "| [red]8\\| | 1.00 | 9.00 |" in (folder / "report" / "report.md").read_text()
+    styles = styles_of(grids_of(read_sweep(folder).cells))
+    assert len({(style.colour, style.marker, style.dashes) for style in styles.values()}) == len(names)
 
 
 def test_json_goes_to_stdout_in_place_of_the_tables(tmp_path, capsys):
