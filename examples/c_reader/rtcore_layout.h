@@ -85,12 +85,12 @@ struct rtcore_worker_status {
     int64_t generation; /* the `generation` this process was started as */
     int64_t ready; /* the generation that is warm and takes jobs */
     int64_t heartbeat_ns; /* when it last showed life */
-    int64_t busy_since_ns; /* when it took up the job it is at; 0: idle */
+    int64_t busy_since_ns; /* when it began its present job; 0: idle */
     int64_t inferences; /* answers of this phase */
     int64_t lapped_frames; /* frames that were overwritten before it had read them */
     int64_t policy_version; /* of the weights it used last; 0: none */
     int64_t torn_weights; /* inferences whose weights were written meanwhile; must stay 0 */
-    int64_t learning_since_ns; /* when it began the update it is at, in the sequential modes; 0: it is at none */
+    int64_t learning_since_ns; /* when it began its present update, in the sequential modes; 0: none */
     int64_t checked_frames; /* frames it has looked at: whether they lie in the observation space */
     int64_t frames_outside; /* of these, those that do not */
     int64_t policy_errors; /* inferences that raised, where that gives no action instead of ending the run */
@@ -288,7 +288,7 @@ struct rtcore_parameter_counts {
     int64_t publisher_pid; /* of the newest publication */
     int64_t published_ns; /* when it became visible */
     int64_t waits; /* publications that had to wait for a buffer that nobody uses */
-    int64_t skipped; /* publications that were given up, because no buffer became free or another publisher was at it */
+    int64_t skipped; /* publications that were given up, because no buffer became free or another publisher did not finish */
     int64_t unused[4];
 };
 _Static_assert(sizeof(struct rtcore_parameter_counts) == 64, "rtcore_parameter_counts");
@@ -313,7 +313,7 @@ _Static_assert(sizeof(struct rtcore_parameter_claim) == 64, "rtcore_parameter_cl
 struct rtcore_learner_sizes {
     int64_t num_learners; /* learner places, from 0 */
     int64_t trainable_bytes; /* size of one copy of what is trained: as in `parameter sizes` */
-    int64_t first_updates; /* updates of the runs that this one goes on from; 0: it begins anew */
+    int64_t first_updates; /* updates of the runs that this one goes on from; 0: none */
     int64_t unused[5];
 };
 _Static_assert(sizeof(struct rtcore_learner_sizes) == 64, "rtcore_learner_sizes");
@@ -347,7 +347,7 @@ struct rtcore_learner_status {
     int64_t pid; /* of the learner */
     int64_t generation; /* the `generation` this process was started as */
     int64_t heartbeat_ns; /* when it last showed life */
-    int64_t state; /* what it is at: a `LearnerState` */
+    int64_t state; /* what it is doing: a `LearnerState` */
     int64_t updates; /* it has made, restarts included */
     int64_t publications; /* of weights, by it */
     int64_t publish_skipped; /* publications that found no free buffer */

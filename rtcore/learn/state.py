@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 #: The best checkpoint is found by the mean return of this many newest episodes; with fewer than the second, by none.
 _MEAN_EPISODES, _FEWEST_EPISODES = 50, 10
-#: Settings whose change makes a resumed run learn something else: it is told to the user.
+#: If one of these settings is changed, a resumed run learns something else: the user is warned.
 _LEARNED_WITH = (
     *("env_id", "env_args", "fps", "seed", "policy_args", "mode", "learners"),
     *("learning_rate", "gamma", "batch_size", "n_step", "double_dqn", "target_every", "max_grad_norm"),

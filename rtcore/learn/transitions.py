@@ -21,7 +21,7 @@ from rtcore.scheduling.dispatch import TickKind
 class Transition(NamedTuple):
     """One decision. Frames by their number in the ring; everything else by value.
 
-    `reward`: sum over the `num_ticks` ticks it governed, discounted within them if the builder was told so.
+    `reward`: sum over the `num_ticks` ticks it governed, discounted within them if `discount_rewards`.
     `discount`: gamma ** num_ticks, whether the episode goes on or not: bootstrap with `discount * (1 - terminated)`.
     `next_obs_seq`: the frame the next decision saw. At the end of an episode there is none: then the frame that it
     would have seen at the same delay (the last one, where the episode terminated: it is not bootstrapped from).
@@ -235,7 +235,7 @@ class TransitionBuilder:
             self._seqs.popleft()
 
     def _seen_by(self, header: FrameHeader) -> _Seen | None:
-        """What the decision saw that is applied at this tick; None if any of it is not to be had."""
+        """What the decision saw that is applied at this tick; None if any of it is unknown."""
         obs_seq = self._usable_seq_of(header.obs_tick)
         if obs_seq is None or header.features_tick < 0:
             return None if obs_seq is None else _Seen(obs_seq)
@@ -243,7 +243,7 @@ class TransitionBuilder:
         return None if features_seq is None else _Seen(obs_seq, features_seq, header.obs_tick - header.features_tick)
 
     def _usable_seq_of(self, tick: int) -> int | None:
-        """The frame made at `tick`; None if it, or the history that goes with it, is not to be had."""
+        """The frame made at `tick`; None if it, or a frame of its history, is unknown."""
         seq = self._seq_of(tick)
         if seq is None or self._saw_reset or seq - self.depth_frames >= self._first_seq:
             return seq

@@ -37,7 +37,7 @@ class _FeaturesOrigin(NamedTuple):
 
 
 class JobContexts:
-    """The contexts of one phase: what is carried begins anew with each, so that a rehearsal leaves nothing behind.
+    """The contexts of one phase. Each phase starts without carried state, so that a rehearsal leaves nothing behind.
 
     Args:
         needs: What the policy takes and gives.

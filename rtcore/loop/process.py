@@ -125,7 +125,7 @@ def build_world(
 def time_steps(
     world: GymnasiumWorld, entropy: Sequence[int] = (), before_call: Callable[[str, bool], object] = _report_nothing
 ) -> int:
-    """How long a step takes, from a few with the stand-in action: the 90% quantile [ns]. Then a reset, seeded anew.
+    """How long a step takes, from a few with the stand-in action: the 90% quantile [ns]. Then a reset from the seed.
 
     The first step counts only if the episode ends with it: worlds compile in it. `entropy`: what the process's global
     generators begin from again, for worlds that draw from them. `before_call`: called with what is asked of the world

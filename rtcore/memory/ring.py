@@ -537,7 +537,7 @@ class JobLog:
         self._next_seq = seq + 1
 
     def read(self, seq: int) -> tuple[ReadStatus, JobRow | None]:
-        """Reader: record `seq`, or None if it is not to be had."""
+        """Reader: record `seq`; None if it is not there yet or was overwritten."""
         if seq > self.sequence.newest() or seq < 0:
             return ReadStatus.NOT_YET, None
         at = self._records_at + seq % self.sequence.num_slots * LOG_RECORD.num_bytes

@@ -103,7 +103,7 @@ def process_start_ticks(pid: int, proc: Path = _PROC) -> int:
 
 
 def pid_namespace(proc: Path = _PROC) -> int:
-    """Number of the namespace in which this process's pids mean something; 0 if it cannot be told."""
+    """Number of the namespace in which this process's pids mean something; 0 if that is not known."""
     try:
         return (proc / "self/ns/pid").stat().st_ino
     except OSError:
@@ -265,7 +265,7 @@ def files_of(run_id: str, root: Path = Path("/")) -> list[Path]:
 
 
 def all_segments() -> list[tuple[str, str]]:
-    """(run id, part) of every segment that is in /dev/shm, whoever's it is."""
+    """(run id, part) of every segment in /dev/shm, of any user."""
     matches = (_NAME.fullmatch(path.name) for path in SHM_DIR.iterdir())
     return [(match["run"], match["part"]) for match in matches if match and match["run"]]
 

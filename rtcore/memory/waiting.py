@@ -1,7 +1,7 @@
 """How a worker waits for its job and its frame: asleep until it is woken, spinning, or both (`WAITING`).
 
 A named POSIX semaphore counts the wake-ups. sem_timedwait, which `posix_ipc` uses, measures its timeout on the wall
-clock: if somebody sets that back by an hour, a waiting process sleeps an hour longer, and is taken for hung. glibc 2.30
+clock: if it is set back by an hour, a waiting process sleeps an hour longer, and counts as hung. glibc 2.30
 and newer have sem_clockwait, which takes the clock as an argument; `posix_ipc` does not offer it, so ctypes calls it.
 """
 
@@ -101,7 +101,7 @@ class WakeUps:
 class Waiting(Protocol):
     """How one worker waits for a number that only grows, its newest job or the newest frame, to be at least `wanted`.
 
-    `newest` reads that number; between two looks at it there are few instructions, as each one is latency.
+    `newest` reads that number; it is read again after few instructions, as each one adds latency.
     """
 
     #: Whether the env process posts a wake-up for what it has for this worker.

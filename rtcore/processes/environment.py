@@ -72,7 +72,7 @@ class EnvironmentProcess:
     # -- watch ---------------------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """Raise what it raised, `WorkerDied`, or `EnvironmentHung` (whoever closes the run ends it then)."""
+        """Raise what it raised, `WorkerDied`, or `EnvironmentHung` (then it is ended when the run is closed)."""
         child, shared = self.child, self._shared
         if (error := child.error) is not None:
             raise error
@@ -110,7 +110,7 @@ class EnvironmentProcess:
         return 0 if self._hangs else self._longest_silence_ns
 
     def await_exit(self, launcher: Launcher) -> RtcoreError | None:
-        """Once it was told to end: returns when it has ended, and what went wrong while its world was closed."""
+        """After the order to end: wait until it has ended. Returns what went wrong while its world was closed."""
         is_healthy, child = self.is_healthy, self.child
         if is_healthy:
             self._wait_while(lambda: child.is_alive, launcher, self._longest_silence_ns)

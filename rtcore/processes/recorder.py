@@ -111,7 +111,7 @@ class RecorderProcess:
     def shut_down(self, launcher: Launcher, *, soon: bool = False) -> None:
         """Have the recorder write what is left and close its file; returns when it has ended. Once no tick runs.
 
-        `soon`: somebody waits for the end: Minari's view is left out if it takes more than some seconds.
+        `soon`: the user waits for the end: Minari's view is left out if it takes more than some seconds.
         """
         self._end_it(soon)
         served = launcher.poll_until(self._has_ended, _LONGEST_END_NS)

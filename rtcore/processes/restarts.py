@@ -40,7 +40,7 @@ class Restarts:
     def note(self, place: int, reason: str, work: int) -> bool:
         """Count a death. `work`: what was done in this place so far (answers, updates). Returns whether to restart."""
         done = work - self._work.get(place, 0)
-        if done < 0 or done >= _ENOUGH_WORK:  # less than before: the counts were begun anew meanwhile
+        if done < 0 or done >= _ENOUGH_WORK:  # less than before: a new phase has cleared the counts
             self._in_a_row[place] = 0
         self._work[place] = work
         if self._in_a_row[place] >= self._allowed:

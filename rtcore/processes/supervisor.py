@@ -415,7 +415,7 @@ class Supervisor:
             self._trace.add(kind, start_ns, self._clock.now_ns(), worker=worker, value=value)
 
     def note_leaves_space(self, what: str) -> bool:
-        """What is wrong in the world's observations, for the summary; False if something has been told already."""
+        """Keep what is wrong in the world's observations for the summary; False if something was known already."""
         is_news = not self.env_info["leaves_space"]
         self.env_info["leaves_space"] = self.env_info["leaves_space"] or what
         return is_news

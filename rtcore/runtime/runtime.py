@@ -576,7 +576,7 @@ class Runtime:
             try:
                 step()
             except BaseException as error:
-                # The first thing that went wrong is what the caller is told; the rest mostly follows from it.
+                # The caller gets the first error; the others mostly follow from it.
                 self._error = self._error or error
         self._set_over()
 

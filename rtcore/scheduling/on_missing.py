@@ -35,7 +35,7 @@ class StandIn:
         self.begin(seed)
 
     def begin(self, seed: int) -> None:
-        """Draw from `seed` anew."""
+        """From now on random actions depend on `seed` alone."""
         import numpy as np  # noqa: PLC0415 - the name of a mode, which help texts show, needs it not
 
         self._rng = np.random.default_rng(np.random.SeedSequence([seed, _STREAM]))

@@ -340,7 +340,7 @@ class Schedule:
     #: Answers between two evaluations of the window: these, or a quarter of the workers. The window of many is long:
     #: evaluated as often it would cost each tick more, the more of them there are.
     ADAPT_EVERY = 32
-    #: Answers of each worker that an evaluation needs: one stall of the machine must not pass for the usual time.
+    #: Answers of each worker that an evaluation needs: one stall of the machine must not count as the usual time.
     ADAPT_ANSWERS = 8
     #: A new plan is followed once its advantage in worth, summed over the evaluations, is this large: after one
     #: evaluation if it is much better, after several if a little, never if each is below `ADAPT_TOLERANCE`.

@@ -193,7 +193,7 @@ class PolicyNeeds:
 
     @property
     def since_ticks(self) -> int:
-        """How many of the actions that were applied since the features' frame a head is told; 0: there is none."""
+        """How many of the actions applied since the features' frame a head gets; 0: there is no head."""
         return self.committed_ticks if self.has_head else 0
 
     @property

@@ -265,7 +265,7 @@ class Simulation:
         return self
 
     def stop(self) -> None:
-        """End the run after the tick that it is at."""
+        """End the run after the present tick."""
         self._stopped = True
 
     def _finish(self) -> None:
@@ -345,7 +345,7 @@ class Simulation:
         return header
 
     def newest_frame(self) -> npt.NDArray[Any] | None:
-        """As of a `Runtime`; None also where nobody looks at the frames: a synthetic policy."""
+        """As of a `Runtime`; None also where no policy sees the frames."""
         return self.ring.newest_frame() if self.ring is not None else None
 
     def summary(self) -> dict[str, Any]:

@@ -13,9 +13,9 @@ _LARGEST_BYTES = 32 * 1024 * 1024
 def keep_freed_memory() -> bool:
     """Allocate blocks of up to 32 MB from the heap, and never shrink it. False if the C library cannot do so.
 
-    By default glibc maps each block of more than 128 kB anew and unmaps it when it is freed: the kernel then clears
-    every intermediate tensor of a network, page by page, each time. Without that an update of a small network takes
-    a third less time (docs/performance.md). The price: the process keeps its peak memory.
+    By default glibc maps new memory for each block of more than 128 kB and unmaps it when it is freed: the kernel then
+    clears every intermediate tensor of a network, page by page, each time. Without that an update of a small network
+    takes a third less time (docs/performance.md). The price: the process keeps its peak memory.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

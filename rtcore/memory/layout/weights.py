@@ -40,7 +40,7 @@ class ParameterCounts(NamedTuple):
     published_ns: Annotated[int, "when it became visible"]
     waits: Annotated[int, "publications that had to wait for a buffer that nobody uses"]
     skipped: Annotated[
-        int, "publications that were given up, because no buffer became free or another publisher was at it"
+        int, "publications that were given up, because no buffer became free or another publisher did not finish"
     ]
 
 
@@ -72,7 +72,7 @@ class LearnerSizes(NamedTuple):
 
     num_learners: Annotated[int, "learner places, from 0"]
     trainable_bytes: Annotated[int, "size of one copy of what is trained: as in `parameter sizes`"]
-    first_updates: Annotated[int, "updates of the runs that this one goes on from; 0: it begins anew"]
+    first_updates: Annotated[int, "updates of the runs that this one goes on from; 0: none"]
 
 
 LEARNER_SIZES = Record(LearnerSizes, writer="supervisor (once, before anybody else attaches)")
@@ -114,7 +114,7 @@ class LearnerStatus(NamedTuple):
     pid: Annotated[int, "of the learner"]
     generation: Annotated[int, "the `generation` this process was started as"]
     heartbeat_ns: Annotated[int, "when it last showed life"]
-    state: Annotated[int, "what it is at: a `LearnerState`"]
+    state: Annotated[int, "what it is doing: a `LearnerState`"]
     updates: Annotated[int, "it has made, restarts included"]
     publications: Annotated[int, "of weights, by it"]
     publish_skipped: Annotated[int, "publications that found no free buffer"]

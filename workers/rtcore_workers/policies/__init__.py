@@ -87,7 +87,7 @@ def saved_file(name: str) -> Path | None:
 
 
 def check_named(name: str, args: Mapping[str, object]) -> tuple[dict[str, object], float | None]:
-    """All that can be told without importing a network: PolicyConfigError for no such policy, or not with these `args`.
+    """Check what can be checked without importing a network: PolicyConfigError for a wrong name or wrong `args`.
 
     Returns the arguments of the policy itself, and `pad_ms`.
     """

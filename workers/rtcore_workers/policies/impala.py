@@ -27,7 +27,7 @@ def impala(
     """Three stacks of 16k, 32k and 32k filters, pooled to 7x7, dense 512, one output per action value.
 
     PolicyConfigError unless the observations are uint8 images and k is an integer of 1 or more. The convolution
-    weights are channels last in memory: whoever saves them flat has to make them contiguous first.
+    weights are channels last in memory: make them contiguous before saving them flat.
     """
     layers, num_outputs = trunk_of("impala", observation_space, k)
     network = assemble(layers, num_outputs, [512], nn.ReLU, action_space, chunk=chunk, act_history=act_history)

@@ -103,7 +103,7 @@ class ModelPolicy(nn.Module):
     Args:
         model: Of SB3; its acting part is taken, not copied.
         view: What the model sees.
-        make_model: For who trains it: makes the whole model anew.
+        make_model: For a trainer: makes the whole model again.
 
     Raises:
         PolicyConfigError: A kind of model that acts in a way that is not known here.

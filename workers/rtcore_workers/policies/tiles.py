@@ -65,7 +65,7 @@ def tiles(
 class TileInput(nn.Module):
     """Raw frames to the mean darkness of each tile, float32 (B, C, rows, columns); digested ones need only the cast.
 
-    Digested frames are told by their dtype, float16, which raw ones (uint8) never have.
+    Digested frames have the dtype float16, which raw ones (uint8) never have.
     """
 
     def __init__(self, images: ImageInput, means: TileMeans) -> None:

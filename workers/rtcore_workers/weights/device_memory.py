@@ -32,7 +32,7 @@ _CUDA_BLOCK_BYTES = 2 << 20
 
 
 class NotShared(Exception):
-    """Memory that cannot be had, or cannot be opened: the reason, for the run's header."""
+    """Memory that could not be allocated or opened: the reason, for the run's header."""
 
 
 class DeviceMemory(Protocol):
@@ -68,7 +68,7 @@ def holder_places(device: str, sharing: str) -> int:
 
 
 def allocate(kind: str, device: str, num_buffers: int, buffer_bytes: int) -> DeviceMemory:
-    """Owner: memory on a device, "cpu" or "cuda:i". NotShared if it cannot be had or given out."""
+    """Owner: memory on a device, "cpu" or "cuda:i". NotShared if it cannot be allocated or shared."""
     stride = round_up(max(1, buffer_bytes), _ALIGNMENT)
     sizes = DeviceBuffers(kind, num_buffers, buffer_bytes, stride)
     try:

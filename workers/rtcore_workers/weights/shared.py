@@ -26,7 +26,7 @@ _MOST_VERIFIED_BYTES = 1 << 24
 #: Warning of torch when a factory loads pretrained weights into a module on the meta device. Harmless: the module gets
 #: memory with the weights of worker 0, which did load them.
 _NO_COPY = r"for .*: copying from a non-meta parameter in the checkpoint to a meta parameter"
-#: Builds the module and its title: each call anew.
+#: Builds the module and its title; each call makes a new module.
 Build = Callable[[], tuple[nn.Module, str]]
 
 
