@@ -69,11 +69,6 @@ class Block:
                 raise ConfigError(f"{what} has the name {name!r}; {_wanted(what)}: letters, digits and _")
         return cls(tuple(_field(what, name, spec) for name, spec in declared.items()))
 
-    @classmethod
-    def like(cls, arrays: Mapping[str, Array]) -> Block:
-        """A block of arrays with these names, shapes and dtypes."""
-        return cls(tuple((name, array.shape, array.dtype.name) for name, array in arrays.items()))
-
     def __bool__(self) -> bool:
         return bool(self.fields)
 
@@ -275,8 +270,8 @@ def _field(what: str, name: object, spec: object) -> tuple[str, tuple[int, ...],
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{what}: {name!r} is {spec!r:.60}; {_wanted(what)}") from error
     # Tensors have no numbers of more than 8 bytes.
-    if kind.kind not in "fiub" or kind.itemsize > 8 or any(length < 0 for length in lengths):
+    if kind.kind not in "fiub" or kind.itemsize > 8 or any(length < 1 for length in lengths):
         raise ConfigError(
-            f"{what}: {name!r} is {spec!r:.60}; expected numbers of up to 64 bits or bool, and lengths of 0 or more"
+            f"{what}: {name!r} is {spec!r:.60}; expected numbers of up to 64 bits or bool, and lengths of 1 or more"
         )
     return name, lengths, kind.name

@@ -319,6 +319,75 @@ def test_a_recurrent_policy_that_is_not_made_as_one_is_refused(name: str, args: 
         load(name, args=args)
 
 
+class HandsOn(Base):
+    """Begins with `first`, and goes on with `then`."""
+
+    def __init__(self, observation_space: Any, action_space: Any, first: Any, then: Any) -> None:
+        super().__init__(observation_space, action_space)
+        self.first, self.then = first, then
+
+    def initial_state(self) -> Any:
+        return self.first()
+
+    def forward(self, x: Tensor, state: Any) -> Any:
+        return x[:, :2], self.then(state)
+
+
+def one() -> Tensor:
+    return torch.zeros(1)
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "says"),
+    [
+        (
+            lambda: {"h": one()},
+            lambda state: (state["h"],),
+            "returned the state as part0; expected h, as initial_state",
+        ),
+        (lambda: (one(), one()), lambda state: state[:1], "returned the state as part0; expected part0, part1"),
+        (
+            lambda: {"h": one()},
+            lambda state: {**state, "c": one()},
+            "returned the state as h, c; expected h, as initial_",
+        ),
+        (lambda: 1 / 0, None, r"initial_state\(\) of the policy raised ZeroDivisionError"),
+        (lambda: torch.zeros(1, 0), None, "expected numbers .* lengths of 1 or more"),
+    ],
+)
+def test_a_state_has_the_same_parts_from_decision_to_decision(first: Any, then: Any, says: str):
+    with pytest.raises(PolicyError, match=says):
+        load("HandsOn", args={"first": first, "then": then})
+
+
+class Hands(Base):
+    """Features that `make` makes, and an action."""
+
+    def __init__(self, observation_space: Any, action_space: Any, make: Any) -> None:
+        super().__init__(observation_space, action_space)
+        self.make, self.calls = make, 0
+
+    def think(self, x: Tensor) -> Any:
+        self.calls += 1
+        return self.make(self.calls), x[:, :2]
+
+    def act(self, x: Tensor, features: Any) -> Any:
+        return x[:, :2]
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda call: {}, "returned no features from think"),
+        (lambda call: one().to(torch.complex64), "features: 'value' is .*expected numbers of up to 64 bits"),
+        (lambda call: {f"h{min(call, 2)}": one()}, "returned the features as h2; expected h1, as the first call gave"),
+    ],
+)
+def test_features_are_numbers_with_the_same_names_each_time(make: Any, says: str):
+    with pytest.raises(PolicyError, match=says):
+        load("Hands", args={"make": make})
+
+
 class AllOfIt(Counts):
     policy_extras = {"logp": ((), "float32")}  # noqa: RUF012
 

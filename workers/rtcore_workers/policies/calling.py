@@ -43,6 +43,11 @@ _METHODS: dict[Part, str] = {"whole": "forward", "trunk": "think", "head": "act"
 #: The name of a state or of features that are one array.
 ALONE = "value"
 _NOTHING: dict[str, Any] = {}
+_BECAUSE = {
+    "extras": "as policy_extras declares it: change one of the two",
+    "state": "as initial_state() gives it: a state keeps its shape and dtype from decision to decision",
+    "features": "as the first call gave them: features keep their shape and dtype",
+}
 _COMMITTED = ("committed", "committed_mask")
 
 
@@ -146,7 +151,10 @@ class Calling:
         by_name = dict(zip(names, items, strict=True))
         for what in ("state", "features"):
             if what in by_name:
-                found |= {f"{what}.{name}": value for name, value in leaves(what, by_name[what]).items()}
+                named = leaves(what, by_name[what])
+                if (expected := self._parts[what]) and named.keys() != expected:
+                    raise self._other_parts(what, named)
+                found |= {f"{what}.{name}": value for name, value in named.items()}
         return by_name["action"], found
 
     @cached_property
@@ -160,6 +168,11 @@ class Calling:
         return {name: f"extras.{name}" for name in self.needs.extras.names}
 
     @cached_property
+    def _parts(self) -> dict[str, frozenset[str]]:
+        """What the state and the features consist of; nothing where that is not known yet."""
+        return {what: frozenset(getattr(self.needs, what).names) for what in ("state", "features")}
+
+    @cached_property
     def is_plain(self) -> bool:
         """Whether it returns an action alone."""
         return not self.needs.payload and self.part == "whole"
@@ -171,7 +184,9 @@ class Calling:
     def with_features(self, returned: Mapping[str, Array], action: ActionSpec) -> Calling:
         """The same, once a call of the trunk has shown what the features are (`parts_of`)."""
         found = [(name.partition("."), array) for name, array in returned.items()]
-        features = Block.like({name: array for (what, _, name), array in found if what == "features"})
+        features = _block_of("features", {name: array for (what, _, name), array in found if what == "features"})
+        if not features.nbytes:
+            raise PolicyError(f"{self.what} returned no features from think; expected a number or more for act")
         needs = replace(self.needs, features=features)
         require_room(needs, action)
         return replace(self, needs=needs, block=needs.context(action))
@@ -179,15 +194,16 @@ class Calling:
     def misfit(self, name: str, got: tuple[Any, Any], expected: tuple[Any, Any]) -> PolicyError:
         """For an array of the payload that is not as it was declared; each (shape, dtype)."""
         what, _, which = name.partition(".")
-        because = {
-            "extras": "as policy_extras declares it: change one of the two",
-            "state": "as initial_state() gives it: a state keeps its shape and dtype from decision to decision",
-            "features": "as the first call gave them: features keep their shape and dtype",
-        }[what]
         label = {"extras": f"extra {which!r}"}.get(what, what if which == ALONE else f"{what} {which!r}")
         return PolicyError(
             f"{self.what} returned the {label} with shape {got[0]} and dtype {got[1]}; expected shape {expected[0]} "
-            f"and dtype {expected[1]}, {because}"
+            f"and dtype {expected[1]}, {_BECAUSE[what]}"
+        )
+
+    def _other_parts(self, what: str, named: Mapping[str, Any]) -> PolicyError:
+        return PolicyError(
+            f"{self.what} returned the {what} as {', '.join(named) or 'nothing'}; expected "
+            f"{', '.join(getattr(self.needs, what).names)}, {_BECAUSE[what]}"
         )
 
     def _not_as_expected(self, result: Any, names: Sequence[str]) -> PolicyError:
@@ -271,7 +287,7 @@ def calling_of(
             f"{what} has think() but no act(); expected both: think(observation) -> (features, base action), and "
             "act(observation, features, age_ticks, past_actions) -> action, which is called at every tick"
         )
-    state = Block.like(initial)
+    state = _block_of("initial_state()", initial)
     asks = "context" in keywords or part != "whole" or advance_of(policy, part)[0] is not None
     needs = PolicyNeeds(
         committed_ticks=committed_ticks if asks else 0,
@@ -311,21 +327,25 @@ def initial_state_of(policy: Any, array_of: Callable[[Any], Array]) -> dict[str,
         return {}
     try:
         state = make()
-    except TypeError as error:
+    except Exception as error:
         raise PolicyError(
-            f"initial_state() of the policy raised TypeError: {error}; expected a method without arguments that "
-            "returns the state of one episode's begin, a batch of one"
+            f"initial_state() of the policy raised {type(error).__name__}: {error}; expected a method without "
+            "arguments that returns the state of one episode's begin, a batch of one"
         ) from error
     arrays = {name: np.array(array_of(value), order="C") for name, value in leaves("initial_state()", state).items()}
     if not arrays:
         raise PolicyError(
             "initial_state() of the policy returned nothing; expected a tensor, a dict or a tuple of them"
         )
+    return arrays
+
+
+def _block_of(what: str, arrays: Mapping[str, Array]) -> Block:
+    """As these arrays are; PolicyError for what a block cannot have."""
     try:
-        Block.of("initial_state()", {name: (array.shape, array.dtype) for name, array in arrays.items()})
+        return Block.of(what, {name: (array.shape, array.dtype) for name, array in arrays.items()})
     except ConfigError as error:
         raise PolicyError(str(error)) from error
-    return arrays
 
 
 def _packed(block: Block, arrays: Mapping[str, Array]) -> bytes:
