@@ -66,6 +66,9 @@ class Style(NamedTuple):
     is_floor: bool
 
 
+_BEST_STYLE = Style(_TEXT_COLOUR, "", (0, (1, 1.5)), is_floor=True)
+
+
 def styles_of(grids: Sequence[Grid]) -> dict[Any, Style]:
     """The same agent has the same colour in every world."""
     lines = list(dict.fromkeys(line for grid in grids for line in grid.lines))
@@ -77,7 +80,7 @@ def styles_of(grids: Sequence[Grid]) -> dict[Any, Style]:
         marker = _MARKERS[(place + again) % len(_MARKERS)]
         styles[line] = Style(RUN_COLOURS[place], marker, _LINE_STYLES[again % len(_LINE_STYLES)], is_floor=False)
     for index, line in enumerate(line for line in lines if line in floors):
-        styles[line] = Style(_FLOOR_COLOUR, "", _FLOOR_STYLES[index % len(_FLOOR_STYLES)], True)
+        styles[line] = Style(_FLOOR_COLOUR, "", _FLOOR_STYLES[index % len(_FLOOR_STYLES)], is_floor=True)
     return styles
 
 
@@ -118,6 +121,11 @@ def _draw_grid(axes: Any, table: Estimates, styles: Mapping[Any, Style]) -> list
         else:
             _draw_line(axes, xs, [found for _, found in points], style)
         labels.append(_Label(axes, points[-1][1].value, str(line), style))
+    best = {cell.best_known for cells in grid.cells.values() for cell in cells} - {None}
+    if table.metric is METRICS["return"] and len(best) == 1:
+        value = float(best.pop() or 0.0)
+        axes.axhline(value, color=_BEST_STYLE.colour, linestyle=_BEST_STYLE.dashes, linewidth=1, zorder=1)
+        labels.append(_Label(axes, value, "best known", _BEST_STYLE))
     axes.set_title(grid.title)
     _label_columns(axes, grid, at)
     axes.set_ylabel(table.metric.label)
@@ -291,7 +299,7 @@ def _draw_regret(axes: Any, regret: Regret) -> None:
         if not np.isnan(errors).all():
             at = places + 0.15 * (index - 1)
             axes.errorbar(at, heights, np.nan_to_num(errors), fmt="none", ecolor=_TEXT_COLOUR, elinewidth=1, capsize=2)
-    axes.axhline(regret.best.value, color=_TEXT_COLOUR, linestyle=_FLOOR_STYLES[0], linewidth=1)
+    axes.axhline(regret.best.value, color=_BEST_STYLE.colour, linestyle=_BEST_STYLE.dashes, linewidth=1)
     _write_beside(axes, regret.best.value, "best known", _TEXT_COLOUR)
     axes.set_ylim(bottom=lowest)
     axes.set_xticks(places, [str(split.delay_ticks) for split in regret.splits])
