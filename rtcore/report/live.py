@@ -35,12 +35,13 @@ from rtcore.report.lanes import (
     tick_lane,
     worker_lanes,
 )
+from rtcore.report.numbers import FINE
 from rtcore.report.terminal import LABEL_CELLS, Terminal, encodable, print_line
 from rtcore.report.wording import learner_facts, number, points, policy_notes, realtime_text, share
 from rtcore.results.axis import TickAxis
 from rtcore.results.run_record import RunRecord
 from rtcore.results.summary import RunHeader, RunStats, WorkerStats
-from rtcore.scheduling.dispatch import Outcome, TickKind
+from rtcore.scheduling.dispatch import KIND_COUNTERS, OUTCOME_COUNTERS, Outcome
 from rtcore.spaces.image import Image
 
 #: What the world looks like at this moment; None: not known.
@@ -57,8 +58,6 @@ _IMAGE_SHARE = 0.4
 _LEAST_WIDTH_WITH_IMAGE = 60
 #: Facts up to this rank are shown in part where there is no room for all of them.
 _CORE_RANK = 2
-_KINDS = [kind.name.lower() for kind in TickKind]
-_OUTCOMES = [outcome.name.lower() for outcome in Outcome]
 
 
 def draw_image(image: Image | None, console: Console, options: ConsoleOptions, columns: int, rows: int) -> list[Line]:
@@ -177,9 +176,9 @@ class LiveFrame:
             (4, "stagger", self._stagger()),
             *([(6, "realtime", [(realtime_text(self._run.realtime), "")])] if self._run.clock == "wall" else []),
             (2, "ticks", self._tick_facts()),
-            (7, "kinds", self._counts(_KINDS, ("acted", "lead_in", "reset"))),
+            (7, "kinds", self._counts(KIND_COUNTERS)),
             (1, "actions", self._action_facts()),
-            (3, "outcomes", self._counts(_OUTCOMES, ("on_time", "unfinished"))),
+            (3, "outcomes", self._counts(OUTCOME_COUNTERS)),
             (4, "workers", self._worker_facts()),
             *([(2, "head", self._head_facts(self._stats.head))] if self._stats.head is not None else []),
             (2, "score", self._score_facts()),
@@ -226,9 +225,9 @@ class LiveFrame:
             (f"({number(p50 * period_ms)} / {number(p99 * period_ms)} ms)", ""),
         ]
 
-    def _counts(self, names: Iterable[str], good: tuple[str, ...]) -> Line:
+    def _counts(self, names: Iterable[str]) -> Line:
         counters = self._stats.counters
-        found = [(f"{name} {counters[name]}", "" if name in good else "yellow") for name in names if counters[name]]
+        found = [(f"{name} {counters[name]}", "" if name in FINE else "yellow") for name in names if counters[name]]
         return found or [("none yet", "")]
 
     def _worker_facts(self) -> Line:
@@ -263,7 +262,7 @@ class LiveFrame:
 
     def _legend(self, glyphs: Glyphs) -> Line:
         has_head = self._stats.head is not None
-        ticks = [*_KINDS, *(["base"] if has_head else [])]
+        ticks = [*KIND_COUNTERS, *(["base"] if has_head else [])]
         return [
             (f"{glyphs.start} booked", BAR_STYLE[Outcome.ON_TIME]),
             (f"{glyphs.computing} computing", BAR_STYLE[Outcome.ON_TIME]),

@@ -96,14 +96,15 @@ _P50_P99, _TAIL = ("p50", "p99"), ("p50", "p90", "p99", "p999", "max")
 _SPREAD, _OVER = ("min", "median", "max"), "over workers"
 _POSSIBLE = "acted / (acted + missed + idle)"
 _ALTERED = "steps in which the world wrote to its action: it acted on other numbers than recorded"
-_FINE = ("acted", "lead_in", "reset", "idle", "on_time", "unfinished", "features_used")
+#: Tick kinds and outcomes, and counts of ticks, that nobody needs to worry about.
+FINE = ("acted", "lead_in", "reset", "idle", "on_time", "unfinished", "features_used")
 
 #: By section. On the terminal, counts of what did not occur are left out if they have a meaning to explain.
 NUMBERS: dict[str, list[Number]] = {
     "Ticks": [
         Number("ran", "ticks.count"),
         *(
-            Number(kind, f"ticks.kinds.{kind}", TickKind[kind.upper()].meaning, warns=kind not in _FINE)
+            Number(kind, f"ticks.kinds.{kind}", TickKind[kind.upper()].meaning, warns=kind not in FINE)
             for kind in KIND_COUNTERS
         ),
         Number("skipped", "ticks.skipped", SKIPPED_MEANING, warns=True),
@@ -135,7 +136,7 @@ NUMBERS: dict[str, list[Number]] = {
         Number("frame age", "actions.observation_age_ms", "when its action was applied", "1", "ms", quantiles=_P50_P99),
         Number("jobs booked", "actions.jobs"),
         *(
-            Number(name, f"actions.outcomes.{name}", Outcome[name.upper()].meaning, warns=name not in _FINE)
+            Number(name, f"actions.outcomes.{name}", Outcome[name.upper()].meaning, warns=name not in FINE)
             for name in OUTCOME_COUNTERS
         ),
         Number("explored", "actions.explored", "drawn at random, to explore"),
