@@ -85,8 +85,8 @@ def test_a_policy_that_is_not_there_or_is_not_called_so_is_a_wrong_setting(
         # What is wrong from the first call on is refused while the policy is made: test_policies_network has each.
         ("raising", "after=0", ["made of cheese"]),
         ("raising", "after=20", ["made of cheese", "worker"]),
-        ("not_a_number", "after=20", ["NaN"]),
-        ("wrong_shape", "after=20", ["shape (1, 1)", "(1, 2)"]),
+        pytest.param("not_a_number", "after=20", ["NaN"], marks=pytest.mark.slow),
+        pytest.param("wrong_shape", "after=20", ["shape (1, 1)", "(1, 2)"], marks=pytest.mark.slow),
     ],
 )
 def test_a_policy_that_breaks_its_contract_ends_the_run(run_here: Run, policy: str, args: str, said: list[str]) -> None:

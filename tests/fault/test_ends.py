@@ -21,7 +21,7 @@ from rtcore.errors import ConfigError, PolicyError, RecordError, RtcoreError
 from rtcore.learn.checkpoint import load_state
 from rtcore.memory.segments import files_of
 from rtcore.memory.shared import SharedRun
-from tests.support.drills import HEALTHY, SHM, Run, running, wait_for, wait_until_ticking
+from tests.support.drills import HEALTHY, SHM, Run, running, wait_for, wait_for_answers, wait_until_ticking
 
 pytestmark = pytest.mark.fault
 
@@ -45,11 +45,11 @@ def pids_of(runtime: rtcore.Runtime) -> list[int]:
 
 def test_a_full_disk_ends_the_run_with_an_error_that_names_the_folder(tmp_path: Path) -> None:
     (tmp_path / "actions.csv").symlink_to("/dev/full")
-    runtime = rtcore.Runtime(**SLOW, out=tmp_path, duration=30)
+    runtime = rtcore.Runtime(**SLOW, out=tmp_path, duration=600)
     pids: list[int] = []
     with pytest.raises(RecordError, match=f"{tmp_path} cannot be written: No space left on device"), runtime:
         pids = pids_of(runtime)
-        runtime.wait(25)
+        runtime.wait(100)
     nothing_is_left_of(runtime, pids)
 
 
@@ -63,16 +63,16 @@ def test_a_folder_that_cannot_be_made_is_a_wrong_setting_and_starts_nothing(out:
 
 
 def test_a_run_that_is_stopped_before_its_first_tick_is_over_soon() -> None:
-    with rtcore.Runtime(**SLOW, duration=60) as runtime:
+    with rtcore.Runtime(**SLOW, duration=600) as runtime:
         pids = pids_of(runtime)
         runtime.stop()
-        assert runtime.wait(20)
+        assert runtime.wait(60)
     nothing_is_left_of(runtime, pids)
 
 
 def test_a_stop_that_is_ordered_before_the_env_process_has_heard_of_the_run_ends_it_too() -> None:
     """As if the env process had been away meanwhile: it is, by SIGSTOP."""
-    runtime = rtcore.Runtime(**SLOW, duration=60)
+    runtime = rtcore.Runtime(**SLOW, duration=600)
     supervisor = runtime._supervisor
     order = supervisor._order
 
@@ -88,7 +88,7 @@ def test_a_stop_that_is_ordered_before_the_env_process_has_heard_of_the_run_ends
 
     supervisor._order = order_run_and_stop  # type: ignore[method-assign]
     with runtime:
-        assert runtime.wait(20)
+        assert runtime.wait(60)
     assert runtime.is_over
 
 
@@ -99,9 +99,9 @@ def test_the_world_is_closed_when_the_policy_fails(tmp_path: Path) -> None:
         "policy_args": {"pad_ms": 30},
         "workers": 2,
     }
-    runtime = rtcore.Runtime(**fields, env_args={"closed": str(closed)}, duration=60)
+    runtime = rtcore.Runtime(**fields, env_args={"closed": str(closed)}, duration=600)
     with pytest.raises(PolicyError, match="this policy has had enough"), runtime:
-        runtime.wait(50)
+        runtime.wait(100)
     assert closed.exists(), "killed instead of being told to stop"
 
 
@@ -179,7 +179,9 @@ def test_a_full_disk_on_the_virtual_clock_is_the_same_error(run_here: Run, tmp_p
 
 
 @pytest.mark.parametrize("role", ["env", "worker", "recorder", "fork server"])
-def test_whoever_is_killed_rows_summary_and_recording_agree_or_say_by_how_much_not(role: str, tmp_path: Path) -> None:
+def test_whoever_is_killed_rows_summary_and_recording_agree_or_say_by_how_much_not(
+    role: str, tmp_path: Path, said: list[str]
+) -> None:
     fields: dict[str, Any] = {
         "env_id": "CartPole-v1",
         "fps": 200,
@@ -187,15 +189,16 @@ def test_whoever_is_killed_rows_summary_and_recording_agree_or_say_by_how_much_n
         "policy": "synthetic",
         "max_restarts": 0,
     }
-    runtime = rtcore.Runtime(**fields, policy_args={"latency_ms": 20}, record=True, out=tmp_path, duration=60)
+    runtime = rtcore.Runtime(**fields, policy_args={"latency_ms": 20}, record=True, out=tmp_path, duration=600)
     with suppress(RtcoreError), runtime:
-        runtime.wait(1)
+        wait_for_answers(runtime, 0, 20)
         supervisor = runtime._supervisor
         assert supervisor.recording is not None
         assert supervisor._launcher is not None
         victims = {"env": runtime.env_pid, "worker": runtime.worker_pids[0], "recorder": supervisor.recording.pid}
         os.kill(victims.get(role) or supervisor._launcher._process.pid, signal.SIGKILL)
-        runtime.wait(3)
+        # All but the recorder end the run.
+        wait_for(lambda: runtime.wait(0.1) or any("recording stopped" in line for line in said), "it to be noticed")
         runtime.stop()
         runtime.wait()
     summary = runtime.summary()
@@ -220,6 +223,7 @@ def test_a_hangup_ends_a_run_that_learns_like_any_other_signal_with_its_files_an
     run_is_ended_by(lambda run: run.send_signal(signal.SIGHUP), 128 + signal.SIGHUP, "SIGHUP", tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_whose_output_nobody_reads_any_more_ends_with_its_files_and_a_checkpoint(tmp_path: Path) -> None:
     def close(run: subprocess.Popen[str]) -> None:
         assert run.stdout is not None
@@ -230,7 +234,7 @@ def test_a_run_whose_output_nobody_reads_any_more_ends_with_its_files_and_a_chec
 
 def run_is_ended_by(end: Callable[[subprocess.Popen[str]], None], exitcode: int, name: str, out: Path) -> None:
     learning = ("--learn", "dqn", "--learning-starts", "30", "--env-id", "CartPole-v1", "--policy", "mlp")
-    with running(*learning, "--workers", "2", "--duration", "60", "--no-live", "--out", str(out)) as run:
+    with running(*learning, "--workers", "2", "--duration", "600", "--no-live", "--out", str(out)) as run:
         wait_until_ticking(run)
         wait_for(lambda: (out / "actions.csv").exists() and (out / "actions.csv").stat().st_size > 0, "rows")
         end(run)

@@ -99,6 +99,7 @@ def test_a_trainer_in_one_file_learns_from_a_run_and_hands_its_weights_to_the_wo
     assert int(last[2]) >= 2, "the first weights, and at least some that were learned"
 
 
+@pytest.mark.slow
 def test_ppo_in_one_file_takes_every_decision_in_order_with_what_the_policy_said_of_it(tmp_path: Path) -> None:
     output = run(sys.executable, "-W", "error", str(EXAMPLES / "train_ppo.py"), "--rounds", "1", cwd=tmp_path)
     last = re.search(r"^(\d+) rounds of 200 decisions, (\d+) lost; first returns \[", output, re.MULTILINE)
@@ -107,6 +108,7 @@ def test_ppo_in_one_file_takes_every_decision_in_order_with_what_the_policy_said
     assert int(last[2]) == 0
 
 
+@pytest.mark.slow
 def test_stable_baselines3_learns_from_a_run_with_its_own_dqn(tmp_path: Path) -> None:
     pytest.importorskip("stable_baselines3")
     output = run(sys.executable, "-W", "error", str(EXAMPLES / "sb3_dqn.py"), "--steps", "200", cwd=tmp_path)
@@ -127,6 +129,7 @@ def test_stable_baselines3_sac_acts_late_and_is_played_again_from_the_file_that_
     assert "pendulum.zip spread=0.0, 5.12k parameters" in policy.info.describe()
 
 
+@pytest.mark.slow
 def test_stable_baselines3_ppo_steps_a_world_that_does_not_wait(tmp_path: Path) -> None:
     pytest.importorskip("stable_baselines3")
     output = run(sys.executable, "-W", "error", str(EXAMPLES / "sb3_ppo.py"), "--steps", "300", cwd=tmp_path)
@@ -138,11 +141,13 @@ def test_stable_baselines3_ppo_steps_a_world_that_does_not_wait(tmp_path: Path) 
     assert 0 < missed < ticks, "while the network is updated nobody acts"
 
 
+@pytest.mark.slow
 def test_cells_of_a_notebook_run_without_a_main_guard_and_none_runs_twice(tmp_path: Path) -> None:
     output = run(sys.executable, "-W", "error", str(EXAMPLES / "notebook_style.py"), cwd=tmp_path)
     assert [line.split()[0] for line in output.splitlines()] == ["starting", "tick", "acted", "after"]
 
 
+@pytest.mark.slow
 def test_a_trainer_may_have_folders_called_envs_and_workers(tmp_path: Path) -> None:
     output = run(sys.executable, "-W", "error", str(EXAMPLES / "own_folders" / "train.py"), cwd=tmp_path)
     assert re.search(r"^workers\.net:make_net, 6 parameters, cpu on envs\.line:Line: [1-9]", output, re.MULTILINE), (

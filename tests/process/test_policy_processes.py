@@ -17,6 +17,7 @@ import rtcore
 from rtcore.errors import EnvironmentFailed, RtcoreWarning
 from rtcore.host.seeding import entropy_of, seed_generators
 from rtcore_workers.policies.mlp import mlp
+from tests.support.drills import wait_for_answers
 
 pytestmark = [pytest.mark.process]
 
@@ -30,8 +31,9 @@ def drawn_by_worker(seed: int, out: Path) -> dict[str, list[str]]:
         "policy_args": {"folder": str(out)},
     }
     out.mkdir()
-    with rtcore.Runtime(**args, workers=3, ticks=60, seed=seed, out=out) as runtime:
-        runtime.wait()
+    with rtcore.Runtime(**args, workers=3, ticks=10**6, seed=seed, out=out) as runtime:
+        for worker in range(3):
+            wait_for_answers(runtime, worker, 20)
     found: dict[str, list[str]] = {}
     with (out / "actions.csv").open() as file:
         for row in csv.DictReader(file):
@@ -76,15 +78,16 @@ def test_a_callable_may_raise_or_give_no_action_and_draws_what_its_process_was_s
 ) -> None:
     args = {"env_id": "tests.support.policy_probes:Fast", "env_args": {"folder": str(tmp_path)}, "warmup": 1}
     policy = {"policy": "tests.support.policy_probes:unreliable", "on_policy_error": "miss"}
-    with rtcore.Runtime(**args, **policy, workers=2, ticks=100, seed=5, out=tmp_path) as runtime:
-        runtime.wait()
-        summary = runtime.summary()
+    with rtcore.Runtime(**args, **policy, workers=2, ticks=10**6, seed=5, out=tmp_path) as runtime:
+        for worker in range(2):
+            wait_for_answers(runtime, worker, 30)
+    summary = runtime.summary()
     errors = [worker["policy_errors"] for worker in summary["workers"]]
     assert all(count > 0 for count in errors)
     assert summary["actions"]["outcomes"]["abstained"] > sum(errors), "those that gave None as well"
     assert sum("the server does not answer" in line for line in said) == 2, "the first of each worker"
     for worker in range(2):
-        drawn = {tuple(numbers) for numbers in drawn_after(entropy_of(5, 0, "worker", worker, 1), 200)}
+        drawn = {tuple(numbers) for numbers in drawn_after(entropy_of(5, 0, "worker", worker, 1), 2000)}
         with (tmp_path / "actions.csv").open() as file:
             rows = [row for row in csv.DictReader(file) if row["kind"] == "acted" and row["worker"] == str(worker)]
         actions = [tuple(map(float, row["applied_action"].split())) for row in rows]
@@ -105,21 +108,8 @@ def drawn_after(entropy: list[int], count: int) -> list[tuple[float, float]]:
         np.random.set_state(legacy)
 
 
-def test_a_run_that_names_no_policy_plays_one_that_fits_its_world(said: list[str]) -> None:
-    with rtcore.Runtime(env_id="CartPole-v1", ticks=30, workers=1) as runtime:
-        runtime.wait()
-        assert runtime.config.agent.policy == "mlp"
-        assert runtime.header["policy"]["policy"].startswith("mlp hidden=64 layers=2, ")
-        summary = runtime.summary()
-    assert summary["actions"]["acted_fraction"] > 0
-    phases = summary["startup"]
-    assert list(phases) == ["world", "imports", "workers", "rehearsal"]
-    assert summary["startup_s"] == pytest.approx(sum(phases.values()), abs=1e-4)
-    assert said[0] == "making the world CartPole-v1"
-
-
 def test_a_world_that_leaves_its_space_is_told_of_once_and_blamed_for_its_nan(said: list[str]) -> None:
-    run = rtcore.Runtime(env_id="tests.support.worlds:LeavesItsSpace", policy="mlp", workers=2, ticks=2000)
+    run = rtcore.Runtime(env_id="tests.support.worlds:LeavesItsSpace", policy="mlp", workers=2, ticks=10**6)
     with run as runtime:
         with (
             pytest.warns(RtcoreWarning, match="leave the space"),
@@ -134,10 +124,14 @@ def test_a_world_that_leaves_its_space_is_told_of_once_and_blamed_for_its_nan(sa
     assert "3 of 3 elements ([0] = 7 where -1 to 1 is declared) at tick " in seen["first"]
 
 
-def test_threads_publish_and_sample_to_the_very_end_and_every_version_is_in_the_summary() -> None:
+def test_threads_publish_to_a_policy_that_nobody_named_and_sample_to_the_very_end_and_every_version_is_counted(
+    said: list[str],
+) -> None:
     errors: list[BaseException] = []
     got: list[int] = []
     with rtcore.Runtime(env_id="CartPole-v1", ticks=60, workers=2, explore=True) as runtime:
+        assert runtime.config.agent.policy == "mlp"
+        assert runtime.header["policy"]["policy"].startswith("mlp hidden=64 layers=2, ")
         network = mlp(runtime.observation_space, runtime.action_space)
         weights = network.state_dict()
 
@@ -171,7 +165,12 @@ def test_threads_publish_and_sample_to_the_very_end_and_every_version_is_in_the_
         assert runtime.publish(weights) is None
     assert errors == []
     assert sorted(got) == list(range(2, len(got) + 2))
-    assert runtime.summary()["weights"]["version"] == len(got) + 1
+    summary = runtime.summary()
+    assert summary["weights"]["version"] == len(got) + 1
+    phases = summary["startup"]
+    assert list(phases) == ["world", "imports", "workers", "rehearsal"]
+    assert summary["startup_s"] == pytest.approx(sum(phases.values()), abs=1e-4)
+    assert said[0] == "making the world CartPole-v1"
 
 
 def test_what_the_header_warns_of_is_warned_of_in_a_program_of_ones_own() -> None:

@@ -72,7 +72,7 @@ def test_a_control_stays_as_a_robots_does_while_the_program_thinks() -> None:
 def test_an_interface_is_a_world_for_workers_too() -> None:
     args = {"interface": "tests.support.embed_worlds:FakeRobot", "time_step_duration": 0.02, "ep_max_length": 20}
     with rtcore.Runtime(
-        env_id="rtcore.runtime.rtgym:make_world", env_args=args, policy="random", workers=1, ticks=90
+        env_id="rtcore.runtime.rtgym:make_world", env_args=args, policy="random", workers=1, ticks=90, overrun="stretch"
     ) as runtime:
         runtime.wait()
     summary = runtime.summary()

@@ -166,7 +166,7 @@ def test_a_run_that_a_program_stops_is_recorded_to_its_last_tick(tmp_path, hurri
     assert (report.is_identical, report.ticks) == (True, summary["ticks"]["count"])
 
 
-def test_a_world_that_a_program_steps_is_recorded_but_not_played_again(tmp_path, capsys):
+def test_a_world_that_a_program_steps_is_recorded_but_not_replayed(tmp_path, capsys):
     with rtcore.RealtimeEnv("CartPole-v1", fps=50, record=True, out=tmp_path) as env:
         env.reset(seed=4)
         for _ in range(40):

@@ -41,7 +41,7 @@ class Enough(BaseCallback):
 def test_a_callback_ends_the_learning_and_the_run_goes_on_with_what_was_published(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    args = {"env_id": "Pendulum-v1", "fps": 50, "policy": td3, "act_history": 2, "duration": 60}
+    args = {"env_id": "Pendulum-v1", "fps": 50, "policy": td3, "act_history": 2, "duration": 600}
     with pytest.raises(ConfigError, match="explore=True: the model explores by itself"):
         rtcore.sb3.learn(rtcore.Runtime(**args, explore=True))
     with rtcore.Runtime(**args) as runtime:

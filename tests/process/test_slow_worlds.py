@@ -142,7 +142,7 @@ def test_a_third_partys_world_that_takes_longer_than_its_tick_is_counted_not_bro
     """highway-env simulates 4 frames a step, which takes longer than 5 ms; it states a rate of its own."""
     pytest.importorskip("highway_env")
     config = {"vehicles_count": 10, "lanes_count": 3, "simulation_frequency": 4, "duration": 20}
-    fields = {**SYNTHETIC, "fps": "200", "policy": "mlp", "policy_args": {}, "noop_action": 1}
+    fields = {**SYNTHETIC, "fps": "200", "policy": "random", "policy_args": {}, "noop_action": 1}
     with rtcore.Runtime(
         env_id="highway_env:highway-v0", env_args={"config": config}, ticks=120, overrun=overrun, **fields
     ) as runtime:

@@ -27,14 +27,14 @@ import rtcore
 from rtcore.memory.segments import SHM_DIR, files_of
 from rtcore.watch.attached import LIVE_STATES, SUMMARY_KEYS, AttachedRun, RunState
 from rtcore.watch.visible import visible_run_ids
-from tests.support.drills import wait_for
+from tests.support.drills import started, wait_for
 
 pytestmark = pytest.mark.process
 
 TOP = [sys.executable, "-m", "rtcore.cli.top"]
 SMALL: dict[str, Any] = {
     **{"env_id": "CartPole-v1", "fps": "60", "policy": "synthetic", "policy_args": {"latency_ms": 50}},
-    **{"workers": 4, "duration": 120},
+    **{"workers": 4, "duration": 900},
 }
 
 
@@ -48,13 +48,13 @@ def runtime() -> Iterator[rtcore.Runtime]:
 @pytest.fixture(scope="module")
 def lasting() -> Iterator[rtcore.Runtime]:
     """One for all that only look at it."""
-    with rtcore.Runtime(**SMALL | {"duration": 900}) as runtime:
+    with rtcore.Runtime(**SMALL) as runtime:
         yield runtime
 
 
 def end(runtime: rtcore.Runtime) -> dict[str, Any]:
     runtime.stop()
-    assert runtime.wait(30)
+    assert runtime.wait(60)
     return runtime.summary()
 
 
@@ -62,17 +62,8 @@ def end(runtime: rtcore.Runtime) -> dict[str, Any]:
 def watching(runtime: rtcore.Runtime, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """rtcore-top on a run, without a terminal."""
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(
-        [*TOP, runtime.run_id, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    with started(*TOP, runtime.run_id, *arguments, env=environment) as process:
+        yield process
 
 
 def read_until(process: subprocess.Popen[str], text: str) -> str:
@@ -86,23 +77,11 @@ def read_until(process: subprocess.Popen[str], text: str) -> str:
 
 
 def rest_of(process: subprocess.Popen[str]) -> tuple[str, int]:
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=60)
     return output, process.returncode
 
 
 # -- what it shows -----------------------------------------------------------------------------------------
-
-
-def test_a_run_of_any_program_is_shown_until_it_is_over(runtime):
-    with watching(runtime, "--interval", "0.2") as process:
-        seen = read_until(process, "acted")
-        assert f"run       {runtime.run_id}" in seen
-        assert "max-time: an action every tick" in seen
-        summary = end(runtime)
-        rest, exitcode = rest_of(process)
-    assert exitcode == 0
-    assert rest.splitlines()[-1] == "run over: it went to its end or was stopped"
-    assert summary["leftover_shared_memory"] == []
 
 
 def test_how_learning_goes_is_shown_and_what_only_the_run_knows_is_null() -> None:
@@ -111,6 +90,7 @@ def test_how_learning_goes_is_shown_and_what_only_the_run_knows_is_null() -> Non
         "policy_args": {"pad_ms": 10},
         "learn": "dqn",
         "learning_starts": 30,
+        "publish_every": 1,
         "workers": 2,
     }
     with rtcore.Runtime(**fields) as runtime, AttachedRun.attach(runtime.run_id) as onlooker:
@@ -119,17 +99,20 @@ def test_how_learning_goes_is_shown_and_what_only_the_run_knows_is_null() -> Non
             onlooker.refresh()
             return onlooker.stats().learner.updates if onlooker.has_begun else 0
 
-        wait_for(lambda: updates() > 20, "updates")
+        # Few: a learner pauses, for up to a second, where ticks are late.
+        wait_for(
+            lambda: updates() > 2 and onlooker.stats().learner.version > 1, "updates, and weights that were learned"
+        )
         first = onlooker.to_json()["learner"]
-        wait_for(lambda: updates() > first["updates"] + 20, "more updates")
+        wait_for(lambda: updates() > first["updates"] + 2, "more updates")
         seen = onlooker.stats().learner
         assert seen.updates_per_s > 0
         with watching(runtime, "--once") as process:
             shown, _ = rest_of(process)
         runtime.stop()
-        assert runtime.wait(30)
+        assert runtime.wait(60)
         learner = runtime.summary()["learner"]
-    assert 20 < first["updates"] < seen.updates <= learner["updates"]
+    assert 2 < first["updates"] < seen.updates <= learner["updates"]
     assert first["version"] > 1
     assert first["places"][0]["pid"] == learner["places"][0]["pid"]
     assert [first[name] for name in ("checkpoints", "best_return", "restart_reasons")] == [None] * 3
@@ -138,35 +121,53 @@ def test_how_learning_goes_is_shown_and_what_only_the_run_knows_is_null() -> Non
     assert "epsilon 0." in shown or "epsilon 1" in shown
 
 
-def test_in_a_terminal_it_draws_the_lanes_and_gives_the_terminal_back(runtime):
+def test_a_run_of_any_program_is_shown_until_it_is_over_and_in_a_terminal_its_lanes_are_drawn(runtime):
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 110, 0, 0))
-    environment = os.environ | {"TERM": "xterm-256color"}
-    with subprocess.Popen([*TOP, runtime.run_id], stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as top:
+    terminal = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+    with (
+        started(*TOP, runtime.run_id, env=os.environ | {"TERM": "xterm-256color"}, **terminal) as top,
+        watching(runtime, "--interval", "0.2") as plain,
+    ):
         os.close(theirs)
+        seen = read_until(plain, "acted")
+        assert f"run       {runtime.run_id}" in seen
+        assert "max-time: an action every tick" in seen
         shown = b""
         try:
             while shown.count(b"w03") < 3:
                 shown += os.read(ours, 65536)
-            end(runtime)
+            summary = end(runtime)
             while True:
                 shown += os.read(ours, 65536)
         except OSError:  # it closed its end
             pass
         finally:
             os.close(ours)
-            assert top.wait(30) == 0
+        assert top.wait(60) == 0
+        rest, exitcode = rest_of(plain)
+    assert exitcode == 0
+    assert rest.splitlines()[-1] == "run over: it went to its end or was stopped"
+    assert summary["leftover_shared_memory"] == []
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
     for label in ("world     CartPole-v1", "w00", "w03", "tick", "●", "run over"):
         assert label in text
     assert shown.rindex(b"\x1b[?25h") > shown.rindex(b"\x1b[?25l"), "the cursor is still hidden"
 
 
-def test_the_json_of_a_live_run_lies_between_two_summaries_of_its_own(runtime):
+def test_the_json_of_a_live_run_lies_between_two_summaries_of_its_own_and_who_holds_on_keeps_nothing(runtime):
     wait_for(lambda: runtime.record is not None and runtime.record.ticks, "the first tick")
     before = runtime.summary()
     answer = subprocess.run([*TOP, runtime.run_id, "--once", "--json"], capture_output=True, text=True, check=True)
-    after = end(runtime)
+    with AttachedRun.attach(runtime.run_id) as onlooker:
+        after = end(runtime)
+        assert after["leftover_shared_memory"] == []
+        assert not [path for path in SHM_DIR.iterdir() if runtime.run_id in path.name]
+        onlooker.refresh()
+        assert onlooker.state() is RunState.FINISHED
+        assert onlooker.stats().counters["ticks"] == after["ticks"]["count"]
+        assert onlooker.to_json()["ticks"] == after["ticks"]
+        assert onlooker.to_json()["actions"] == after["actions"]
     shown = json.loads(answer.stdout)
     assert set(shown) == {*SUMMARY_KEYS, "run_id", "pid", "program", "state", "phase", "config"}
     assert set(shown) >= set(after)
@@ -238,7 +239,7 @@ def test_a_reader_that_has_seen_enough_ends_it_as_it_ends_other_programs(lasting
     with watching(lasting, "--interval", "0.2") as process:
         read_until(process, "acted")
         process.stdout.close()
-        assert process.wait(30) == 128 + signal.SIGPIPE
+        assert process.wait(60) == 128 + signal.SIGPIPE
     assert not lasting.is_over
 
 
@@ -277,8 +278,8 @@ def test_the_kernel_refuses_to_make_the_mapping_writable(lasting):
             assert ctypes.get_errno() == errno.EACCES
 
 
-def test_another_users_run_is_listed_and_refused_without_a_look_inside(runtime):
-    paths = files_of(runtime.run_id)
+def test_another_users_run_is_listed_and_refused_without_a_look_inside(lasting):
+    paths = files_of(lasting.run_id)
     if os.getuid() != 0:
         for path in paths:
             path.chmod(0)  # what another user's 0600 amounts to
@@ -286,22 +287,10 @@ def test_another_users_run_is_listed_and_refused_without_a_look_inside(runtime):
         "import locale, os, sys, rtcore.cli.top as top, rtcore.cli.topview\n"  # while they can be read
         "if os.getuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         f"listed = top.run(['--list'])\n"
-        f"sys.exit(10 * listed + top.run([{runtime.run_id!r}]))\n"
+        f"sys.exit(10 * listed + top.run([{lasting.run_id!r}]))\n"
     )
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
     assert answer.returncode == 1, answer.stderr
-    (row,) = [line for line in answer.stdout.splitlines() if line.startswith(runtime.run_id)]
+    (row,) = [line for line in answer.stdout.splitlines() if line.startswith(lasting.run_id)]
     assert "no permission" in row
-    assert f"no permission to look at run {runtime.run_id}: it belongs to user {paths[0].owner()}" in answer.stderr
-
-
-def test_an_onlooker_that_holds_on_keeps_nothing_in_dev_shm(runtime):
-    with AttachedRun.attach(runtime.run_id) as onlooker:
-        summary = end(runtime)
-        assert summary["leftover_shared_memory"] == []
-        assert not [path for path in SHM_DIR.iterdir() if runtime.run_id in path.name]
-        onlooker.refresh()
-        assert onlooker.state() is RunState.FINISHED
-        assert onlooker.stats().counters["ticks"] == summary["ticks"]["count"]
-        assert onlooker.to_json()["ticks"] == summary["ticks"]
-        assert onlooker.to_json()["actions"] == summary["actions"]
+    assert f"no permission to look at run {lasting.run_id}: it belongs to user {paths[0].owner()}" in answer.stderr

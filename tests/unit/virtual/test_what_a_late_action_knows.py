@@ -10,15 +10,15 @@ pytestmark = pytest.mark.unit
 @pytest.mark.parametrize(
     ("kind", "delay", "episodes"),
     [
-        ("sequential", 3, 40),
+        pytest.param("sequential", 3, 40, marks=pytest.mark.slow),
         ("sequential", 5, 40),
-        ("sequential", 8, 40),
-        ("staggered", 3, 60),
+        pytest.param("sequential", 8, 40, marks=pytest.mark.slow),
+        pytest.param("staggered", 3, 60, marks=pytest.mark.slow),
         ("staggered", 5, 40),
-        ("staggered", 8, 40),
-        ("chunks", 3, 12),
+        pytest.param("staggered", 8, 40, marks=pytest.mark.slow),
+        pytest.param("chunks", 3, 12, marks=pytest.mark.slow),
         ("chunks", 5, 60),
-        ("chunks", 8, 40),
+        pytest.param("chunks", 8, 40, marks=pytest.mark.slow),
         ("head", 5, 4),
     ],
 )
