@@ -493,6 +493,23 @@ def test_a_recurrent_callable_that_hands_on_a_state_without_an_action_is_refused
         act(policy, state_tick=0)
 
 
+class NeverActs:
+    def __init__(self, observation_space: Any, action_space: Any, recurrent: bool) -> None:
+        if recurrent:
+            self.initial_state = lambda: np.zeros(1)
+
+    def __call__(self, observation: Any, state: Any = None) -> Any:
+        return None
+
+
+@pytest.mark.parametrize("recurrent", [True, False])
+def test_no_random_action_hands_on_the_state_of_a_decision_that_was_none(recurrent: bool):
+    inner = load("NeverActs", args={"recurrent": recurrent})
+    policy = ExploringPolicy(inner, STICK, 0, EpsilonSchedule(1.0, 1.0, 1))
+    policy.act(frame_seq=0, out=np.zeros((1, 2), np.float32))
+    assert (policy.timing.abstained, policy.timing.explored) == ((1, 0) if recurrent else (0, 1))
+
+
 def test_a_callable_plays_on_the_weights_of_a_run_and_has_none():
     def share(build: Any, plain: bool) -> Any:
         return connect(build, ParamStore.private, is_first=True, plain=plain)

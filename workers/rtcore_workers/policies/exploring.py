@@ -70,6 +70,8 @@ class ExploringPolicy(WrappedPolicy):
         if self._always_infer or not explores:
             self.inner.act(frame_seq=frame_seq, out=out, tick=tick)
         self.timing.explored = 0
+        if self.timing.abstained and self.needs.state:
+            return  # a random action would hand the state on, as one that has seen this frame
         if explores:
             self._draw(self._block_of(seen_tick), out)
             self.timing.explored = len(out)
