@@ -230,10 +230,15 @@ class Calling:
         told = [f"without the extras {', '.join(missing)}"] if missing else []
         told += [f"with the extras {', '.join(unknown)}, which are not declared"] if unknown else []
         return PolicyError(
-            f"{self.what} answered {' and '.join(told)}; expected exactly those of policy_extras "
+            f"{self.what} answered {' and '.join(told)}{_of_part(self.part)}; expected exactly those of policy_extras "
             f"({', '.join(declared) or 'none'}), in a dict behind the action. Declare each as its shape (without the "
             'batch) and dtype: policy_extras = {"logp": ((), "float32")} on the module, or --policy-extras'
         )
+
+
+def _of_part(part: Part) -> str:
+    """Of two speeds both parts give what is declared: which did not."""
+    return "" if part == "whole" else f", from {_METHODS[part]}"
 
 
 def calling_of(
