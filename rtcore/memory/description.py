@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from rtcore.config.resolved import ResolvedRun
-from rtcore.memory.layout import DESCRIPTION_HEAD, RING_CONTROL, Layout
+from rtcore.memory.layout import DESCRIPTION_HEAD, Layout
 from rtcore.memory.ring import SequenceRing
 from rtcore.scheduling.planner import Plan
 
@@ -50,8 +50,7 @@ class DescriptionBuffer:
     """Two texts, of which the newest is valid: the writer fills the other one. One writer (the supervisor)."""
 
     def __init__(self, buffer: memoryview, layout: Layout) -> None:
-        at = layout.ring_control_at
-        self._sequence = SequenceRing(buffer[at : at + RING_CONTROL.itemsize].cast("q"), 2)
+        self._sequence = SequenceRing.over(buffer, layout.ring_control_at, 2)
         self._buffer = buffer
         self._layout = layout
 

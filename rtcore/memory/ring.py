@@ -8,7 +8,7 @@ is a counted outcome, not an exception. Platform: x86-64 only (see `segments.che
 from __future__ import annotations
 
 import mmap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from enum import IntEnum
 from typing import Any, Protocol
@@ -60,6 +60,11 @@ class SequenceRing:
         self.control = control
         self.num_slots = num_slots
 
+    @classmethod
+    def over(cls, buffer: memoryview, at: int, num_slots: int) -> SequenceRing:
+        """The ring whose sequence words (`RING_CONTROL`) begin at byte `at` of a buffer."""
+        return cls(buffer[at : at + RING_CONTROL.itemsize].cast("q"), num_slots)
+
     def format(self) -> None:
         """Empty the ring. By its creator, before anybody attaches."""
         self.control[RING_BEGUN] = NONE_YET
@@ -81,6 +86,23 @@ class SequenceRing:
     def was_lapped(self, seq: int) -> bool:
         """Reader: had the writer begun to overwrite `seq`? Ask after the copy, never before."""
         return self.control[RING_BEGUN] - seq >= self.num_slots  # (R2)
+
+    def pieces(self, first: int, count: int) -> Iterator[tuple[int, int, int]]:
+        """How records one after the other lie in memory: in two pieces where the ring wraps, else in one.
+
+        Args:
+            first: Number of the first record.
+            count: How many, at most `num_slots`.
+
+        Yields:
+            For each piece: how many records come before it, its first slot, how many records it has.
+        """
+        done = 0
+        while done < count:
+            slot = (first + done) % self.num_slots
+            length = min(count - done, self.num_slots - slot)
+            yield done, slot, length
+            done += length
 
     def resume_at(self, most_lead: int | None = None) -> int:
         """Reader: the number to go on at after it was lapped, or to begin at in a ring that is in use.
@@ -149,11 +171,9 @@ class FrameRing:
         self._kept_memory, self._kept_stride = memoryview(b""), 0
         #: What stays with the tick beside frame, header and action: a block of `PolicyNeeds.kept`.
         self.kept = Block()
-        control = buffer[layout.ring_control_at : layout.ring_control_at + RING_CONTROL.itemsize].cast("q")
-        self.sequence = SequenceRing(control, layout.ring_slots)
+        self.sequence = SequenceRing.over(buffer, layout.ring_control_at, layout.ring_slots)
         self.lapped_reads = 0
         self._buffer, self._layout = buffer, layout
-        self._action_bytes = layout.action_bytes
         self._pack = FRAME_HEADER.struct_with(layout.action_bytes).pack_into
         self._unpack = FRAME_HEADER.struct.unpack_from
         self._next_seq = self.sequence.newest() + 1
@@ -164,7 +184,6 @@ class FrameRing:
         self._header_at = [layout.headers_at + slot * layout.header_stride_bytes for slot in slots]
         places = [layout.frames_at + slot * layout.frame_stride_bytes for slot in slots]
         self._frames = [buffer[place : place + layout.frame_bytes] for place in places]
-        self._frames_at, self._frame_stride = layout.frames_at, layout.frame_stride_bytes
         self._header_words = buffer[layout.headers_at : layout.frames_at].cast("q")
         self._words_per_header = layout.header_stride_bytes // WORD_BYTES
         self._no_action = bytes(layout.action_bytes)
@@ -208,8 +227,7 @@ class FrameRing:
     ) -> FrameRing:
         # Takes memory as it fills: a replay memory may be far larger than a short run.
         buffer = memoryview(mmap.mmap(-1, layout.ring_bytes))
-        at = layout.ring_control_at
-        SequenceRing(buffer[at : at + RING_CONTROL.itemsize].cast("q"), layout.ring_slots).format()
+        SequenceRing.over(buffer, layout.ring_control_at, layout.ring_slots).format()
         return cls(buffer, layout, frame_shape, frame_dtype, parts)
 
     def keep(self, block: Block, memory: memoryview, stride_bytes: int) -> None:
@@ -362,7 +380,7 @@ class FrameRing:
         if seq > self.sequence.newest() or seq < 0:
             return None
         at = self._header_at[seq % self.sequence.num_slots] + FRAME_HEADER.num_bytes
-        action = bytes(self._buffer[at : at + self._action_bytes])
+        action = bytes(self._buffer[at : at + self._layout.action_bytes])
         return action if self._status(seq) is ReadStatus.OK else None
 
     def gather_kept(self, seqs: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
@@ -430,7 +448,7 @@ class FrameRing:
         Returns:
             A structured dtype.
         """
-        return FRAME_HEADER.dtype_with("action", action, self._words_per_header * WORD_BYTES)
+        return FRAME_HEADER.dtype_with("action", action, self._layout.header_stride_bytes)
 
     def copy_rows(
         self, first: int, rows: npt.NDArray[Any], frames: npt.NDArray[Any], kept: npt.NDArray[Any] | None = None
@@ -447,25 +465,19 @@ class FrameRing:
             How many of them, from the first on, had begun to be overwritten: those are not to be used, all others are
             whole.
         """
-        count, slots = len(rows), self.sequence.num_slots
-        stride = self._words_per_header * WORD_BYTES
+        count, layout = len(rows), self._layout
+        headers = self._stored(self._buffer, layout.headers_at, layout.header_stride_bytes)
+        stored_frames = self._stored(self._buffer, layout.frames_at, layout.frame_stride_bytes)[:, : layout.frame_bytes]
         moves = [
-            (rows.view(np.uint8).reshape(count, stride), self._stored(self._buffer, self._header_at[0], stride)),
-            (
-                frames.reshape(count, -1).view(np.uint8),
-                self._stored(self._buffer, self._frames_at, self._frame_stride)[:, : self._frame_bytes],
-            ),
+            (rows.view(np.uint8).reshape(count, layout.header_stride_bytes), headers),
+            (frames.reshape(count, -1).view(np.uint8), stored_frames),
         ]
         if kept is not None and self._kept is not None:
             stored = self._stored(self._kept_memory, 0, self._kept_stride)[:, : self.kept.nbytes]
             moves.append((kept.view(np.uint8).reshape(count, self.kept.nbytes), stored))
-        done = 0
-        while done < count:
-            slot = (first + done) % slots
-            part = min(count - done, slots - slot)
+        for done, slot, length in self.sequence.pieces(first, count):
             for out, stored in moves:
-                out[done : done + part] = stored[slot : slot + part]
-            done += part
+                out[done : done + length] = stored[slot : slot + length]
         return _num_lapped(self.sequence, first, count)
 
     def _stored(self, memory: memoryview, at: int, stride: int) -> npt.NDArray[np.uint8]:
@@ -501,8 +513,7 @@ class JobLog:
     """How every job ended, one fixed record each, in the order of the outcomes. One writer (the env process)."""
 
     def __init__(self, buffer: memoryview, layout: Layout) -> None:
-        control = buffer[layout.ring_control_at : layout.ring_control_at + RING_CONTROL.itemsize].cast("q")
-        self.sequence = SequenceRing(control, layout.log_slots)
+        self.sequence = SequenceRing.over(buffer, layout.ring_control_at, layout.log_slots)
         self._buffer = buffer
         self._records_at = layout.log_records_at
         self._next_seq = self.sequence.newest() + 1
@@ -516,15 +527,10 @@ class JobLog:
 
         Returns how many of them, from `first` on, had begun to be overwritten: those are not to be used.
         """
-        count, slots = len(rows), self.sequence.num_slots
-        stored = np.frombuffer(self._buffer, LOG_RECORD.dtype, slots, self._records_at)
-        done = 0
-        while done < count:
-            slot = (first + done) % slots
-            part = min(count - done, slots - slot)
-            rows[done : done + part] = stored[slot : slot + part]
-            done += part
-        return _num_lapped(self.sequence, first, count)
+        stored = np.frombuffer(self._buffer, LOG_RECORD.dtype, self.sequence.num_slots, self._records_at)
+        for done, slot, length in self.sequence.pieces(first, len(rows)):
+            rows[done : done + length] = stored[slot : slot + length]
+        return _num_lapped(self.sequence, first, len(rows))
 
     def append(self, row: JobRow) -> None:
         """Writer: add a record. `ValueError` if `row.log_seq` is not `next_seq`."""

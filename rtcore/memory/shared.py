@@ -11,7 +11,6 @@ from rtcore.memory.layout import (
     ENV_COUNTERS,
     ENV_HISTOGRAMS,
     ENV_STATUS,
-    RING_CONTROL,
     RUN_CONTROL,
     TRACE_FIRST_WORKER,
     WORKER_CONTROL,
@@ -218,8 +217,7 @@ class SharedRun:
 def _empty(part: Part, layout: Layout, buffer: memoryview) -> None:
     """The rings of a new segment hold nothing yet."""
     if part in ("ring", "log", "description"):
-        at = layout.ring_control_at
-        SequenceRing(buffer[at : at + RING_CONTROL.itemsize].cast("q"), layout.ring_slots).format()
+        SequenceRing.over(buffer, layout.ring_control_at, layout.ring_slots).format()
     elif part == "trace":
         for process in range(TRACE_FIRST_WORKER + layout.max_workers):
             TraceRing(buffer, layout, process).format()

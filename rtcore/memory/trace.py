@@ -19,7 +19,6 @@ import numpy.typing as npt
 from rtcore.errors import ConfigError
 from rtcore.memory.layout import (
     LAYOUT_VERSION,
-    RING_CONTROL,
     TRACE_ENV,
     TRACE_EVENT,
     TRACE_FIRST_WORKER,
@@ -76,8 +75,7 @@ class TraceRing:
     """One process's events. One writer (that process), one reader (the supervisor)."""
 
     def __init__(self, buffer: memoryview, layout: Layout, process: int) -> None:
-        at = layout.trace_control_at(process)
-        self.sequence = SequenceRing(buffer[at : at + RING_CONTROL.itemsize].cast("q"), layout.trace_slots)
+        self.sequence = SequenceRing.over(buffer, layout.trace_control_at(process), layout.trace_slots)
         self._buffer = buffer
         self._events_at = layout.trace_events_at(process)
         self._num_bytes = TRACE_EVENT.num_bytes
@@ -124,21 +122,12 @@ class TraceRing:
         end = sequence.newest() + 1
         lost = max(0, end - seq - sequence.num_slots)
         first = seq + lost
-        raw = b"".join(bytes(self._buffer[at : at + length]) for at, length in self._pieces(first, end))
+        pieces = [(self._events_at + slot * size, length) for _, slot, length in sequence.pieces(first, end - first)]
+        raw = b"".join(bytes(self._buffer[at : at + length * size]) for at, length in pieces)
         overtaken = 0
         while overtaken < end - first and sequence.was_lapped(first + overtaken):
             overtaken += 1
         return raw[overtaken * size :], end, lost + overtaken
-
-    def _pieces(self, first: int, end: int) -> list[tuple[int, int]]:
-        """(byte offset, bytes) of the events from `first` up to `end`: at most two, as the ring wraps once."""
-        pieces = []
-        while first < end:
-            slot = first % self.sequence.num_slots
-            count = min(end - first, self.sequence.num_slots - slot)
-            pieces.append((self._events_at + slot * self._num_bytes, count * self._num_bytes))
-            first += count
-        return pieces
 
 
 class TraceSpool:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rtcore.learn.replay_memory import TransitionReader
 from rtcore.learn.ticks import TickReader
 from rtcore.learn.transitions import TransitionBuilder
-from rtcore.memory.layout import FRAME_HEADER, RING_CONTROL, FrameHeader, Layout
+from rtcore.memory.layout import FRAME_HEADER, FrameHeader, Layout
 from rtcore.memory.ring import FrameRing, SequenceRing
 from rtcore.scheduling.dispatch import TickKind
 from rtcore.spaces import ActionSpec, Block, ObservationSpec
@@ -81,8 +81,7 @@ ACTION = ActionSpec.from_space(spaces.Box(-1, 1, (2,), np.float32))
 def new_ring(num_slots):
     layout = Layout(1, num_slots, 2, 16, ACTION.nbytes, 1)
     buffer = memoryview(bytearray(layout.ring_bytes))
-    control = buffer[layout.ring_control_at : layout.ring_control_at + RING_CONTROL.itemsize].cast("q")
-    SequenceRing(control, num_slots).format()
+    SequenceRing.over(buffer, layout.ring_control_at, num_slots).format()
     return [FrameRing(buffer, layout, (4,), "<i4") for _ in range(2)]
 
 

@@ -11,7 +11,7 @@ from rtcore.config.resolved import resolve
 from rtcore.config.run import make_config
 from rtcore.errors import LayoutMismatchError
 from rtcore.memory.description import DescriptionBuffer, RunDescription
-from rtcore.memory.layout import RING_CONTROL, Layout
+from rtcore.memory.layout import Layout
 from rtcore.memory.ring import SequenceRing
 from rtcore.scheduling.planner import Tau, make_plan
 from rtcore.watch.attached import understood
@@ -26,8 +26,7 @@ LAYOUT = Layout(
 @pytest.fixture
 def board():
     buffer = memoryview(bytearray(LAYOUT.description_segment_bytes))
-    at = LAYOUT.ring_control_at
-    SequenceRing(buffer[at : at + RING_CONTROL.itemsize].cast("q"), 2).format()
+    SequenceRing.over(buffer, LAYOUT.ring_control_at, 2).format()
     return DescriptionBuffer(buffer, LAYOUT)
 
 

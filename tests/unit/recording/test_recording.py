@@ -16,7 +16,7 @@ from rtcore.config.flags import parse_config
 from rtcore.config.run import make_config
 from rtcore.errors import ConfigError
 from rtcore.files.outside import SUMS
-from rtcore.memory.layout import FRAME_HEADER, LOG_RECORD, RING_CONTROL, FrameHeader, Layout
+from rtcore.memory.layout import FRAME_HEADER, LOG_RECORD, FrameHeader, Layout
 from rtcore.memory.ring import FrameRing, JobLog, SequenceRing
 from rtcore.recording import schema
 from rtcore.recording.mending import mend
@@ -52,8 +52,7 @@ class Bench:
         self.ring = FrameRing.private(OBSERVATION, self.action.nbytes, slots, kept)
         layout = Layout(1, 2, slots, 8, 8, 1)
         buffer = memoryview(bytearray(layout.log_bytes))
-        at = layout.ring_control_at
-        SequenceRing(buffer[at : at + RING_CONTROL.itemsize].cast("q"), slots).format()
+        SequenceRing.over(buffer, layout.ring_control_at, slots).format()
         self.log = JobLog(buffer, layout)
         about = {
             "config": {"env_id": "some/World-v0", "policy": "mlp"},
