@@ -13,6 +13,7 @@ import math
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -35,8 +36,14 @@ from rtcore.files.values import from_json, to_json
 _MOST_RETRIES = 5
 #: Memory for Ray's objects on this machine: what a cell comes to has some kilobytes.
 _OBJECT_STORE_BYTES = 80 << 20
-#: Read by Ray when it is imported: nothing is reported to its makers.
-_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+#: Read by Ray when it is imported: nothing is reported to its makers, and what it says of itself stays in its files.
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+}
+#: How long a cluster may take to answer; Ray itself would go on asking for minutes.
+_REACH_TIMEOUT_S = 10.0
 #: Of Ray's own, which its programs and this one print without being asked.
 _QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
 #: How the folder of a Ray of its own is called: then the pid of its sweep.
@@ -59,6 +66,7 @@ class RayBackend:
         Raises:
             ConfigError: Ray is not installed, the cluster cannot be reached, or a cell takes more than it has.
         """
+        _reach(address)
         self._ray = ray = _import_ray()
         self._folder = _own_folder() if address is None else None
         self._under_way: dict[Any, Cell] = {}
@@ -88,8 +96,10 @@ class RayBackend:
                 **({} if address is not None else own | {"_temp_dir": str(self._folder)}),
             )
         except (ConnectionError, ValueError, RuntimeError, self._ray.exceptions.RayError) as error:
-            where = f"no Ray cluster can be reached at {address}" if address else "Ray cannot be started here"
-            raise ConfigError(f"{where}: {error}") from error
+            if address is None:
+                raise ConfigError(f"Ray cannot be started here: {error}") from error
+            hint = "" if "RAY_AUTH_MODE" in os.environ else "; if it asks for a token, set RAY_AUTH_MODE=token"
+            raise ConfigError(f"no Ray cluster can be reached at {address}: {error}{hint}") from error
 
     @property
     def places(self) -> int:
@@ -139,6 +149,20 @@ def _import_ray() -> Any:
     except ImportError as error:
         raise ConfigError("--backend ray needs Ray: pip install 'rtcore[ray]'") from error
     return ray
+
+
+def _reach(address: str | None) -> None:
+    """ConfigError if nobody listens at that "host:port" or "ray://host:port"; other addresses Ray looks up itself."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _REACH_TIMEOUT_S).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"no Ray cluster can be reached at {address}: {getattr(error, 'strerror', None) or error}; expected where "
+            "`ray start --head` said that it listens"
+        ) from error
 
 
 def _own_folder() -> Path:

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -219,6 +220,13 @@ def test_without_ray_the_message_says_what_to_install(monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r"pip install 'rtcore\[ray\]'"):
         RayBackend(None, cpus=1, gpus=0)
+
+
+def test_a_cluster_that_nobody_listens_for_is_named_at_once():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(ConfigError, match=f"no Ray cluster can be reached at 127.0.0.1:{port}: Connection refused"):
+        RayBackend(f"127.0.0.1:{port}", cpus=1, gpus=0)
 
 
 @pytest.mark.slow
