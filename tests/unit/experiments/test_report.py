@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 
 import numpy as np
 import pytest
@@ -176,6 +177,13 @@ def test_json_goes_to_stdout_in_place_of_the_tables(tmp_path, capsys):
 def test_a_folder_without_a_result_is_refused_by_what_happened_to_its_cells(tmp_path):
     folder = made_up(tmp_path, {"a": lambda d, s: "RuntimeError: boom"}, delays=[1], seeds=2)
     with pytest.raises(ConfigError, match=r"no cell in .* has a result; .*failed: RuntimeError: boom"):
+        reported(folder)
+
+
+def test_without_scipy_the_report_says_what_to_install(tmp_path, monkeypatch):
+    folder = made_up(tmp_path, {"a": lambda d, s: 1.0}, delays=[1], seeds=2)
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    with pytest.raises(ConfigError, match=r"pip install 'rtcore\[sweep\]'"):
         reported(folder)
 
 
