@@ -83,12 +83,10 @@ def draw_learning_curve(
     path: Path,
     *,
     rate_hz: float,
-    floors: Mapping[str, float] | None = None,
 ) -> None:
     """One line a run: the mean return of the last 20 episodes; dots are single episodes.
 
-    `floors`: mean returns to compare with, such as the random policy's, by name. Below the ticks, minutes at
-    `rate_hz`.
+    Over the picture stand the minutes that the ticks take at `rate_hz`.
     """
     from matplotlib.figure import Figure  # noqa: PLC0415 - takes a second to import
 
@@ -99,9 +97,6 @@ def draw_learning_curve(
         returns = np.array([episode.total_reward for episode in episodes], np.float64)
         lines = axes.plot(ticks, running_mean(returns, _WINDOW_EPISODES), label=name, linewidth=2)
         axes.plot(ticks, returns, ".", color=lines[0].get_color(), alpha=0.25, markersize=4)
-    for name, value in (floors or {}).items():
-        axes.axhline(value, color="grey", linestyle="--", linewidth=1)
-        axes.text(1.0, value, f" {name} {value:.2f}", transform=axes.get_yaxis_transform(), va="center", fontsize=8)
     axes.set_xlabel("ticks")
     axes.set_ylabel(f"return (dots), mean of {_WINDOW_EPISODES} (line)")
     per_minute = 60 * rate_hz

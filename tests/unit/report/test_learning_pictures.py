@@ -22,7 +22,7 @@ def test_the_running_mean_is_of_fewer_values_at_the_start():
 
 def test_the_learning_curve_is_a_picture_of_every_run(tmp_path: Path):
     runs = {f"seed {seed}": [Episode(100 * n, 90, float(n * seed)) for n in range(1, 30)] for seed in (1, 2)}
-    draw_learning_curve(runs, tmp_path / "curve.png", rate_hz=60, floors={"random": 3.0})
+    draw_learning_curve(runs, tmp_path / "curve.png", rate_hz=60)
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in tmp_path.iterdir()] == ["curve.png"]
 
