@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+import benchmarks.sweeps
 from rtcore.errors import ConfigError
+from rtcore.experiments.records import read_record
 from rtcore.experiments.sweepfile import (
     EVALUATION_SEED,
     AgentPart,
@@ -218,3 +220,16 @@ def test_the_page_names_every_key(tmp_path: Path):
         for key in kind.model_fields:
             shown = key.replace("_", "-")
             assert any(mark in page for mark in (f"`{shown}`", f"`[{shown}]`", f"`[[{shown}]]`")), shown
+
+
+SWEEPS = Path(benchmarks.sweeps.__file__).parent
+
+
+@pytest.mark.parametrize("file", sorted(SWEEPS.glob("*.toml")), ids=lambda file: file.stem)
+def test_a_sweep_that_comes_with_rtcore_has_cells_and_what_is_kept_of_it_is_small_and_of_them(file: Path):
+    names = {cell.name for cell in cells_of(load_sweep(file))}
+    for path in sorted((SWEEPS / "results" / file.stem / "cells").glob("*.json")):
+        record = read_record(path)
+        assert record.name in names
+        assert record.result is not None
+        assert path.stat().st_size < 4096
