@@ -70,7 +70,7 @@ def test_a_learner_that_is_killed_over_and_over_comes_back_and_goes_on_and_no_ti
             )
             victims.append(children_by_name(run)["rt-learner0"])
             time.sleep(1)
-        output, _ = run.communicate(timeout=60)
+        output, _ = run.communicate(timeout=150)
     assert run.returncode == 0, output
     assert f"learner 0 (pid {victims[0].pid}) is down: killed by SIGKILL" in output
     summary = summary_of(tmp_path)
@@ -96,7 +96,7 @@ def test_a_learner_that_hangs_is_replaced(tmp_path: Path) -> None:
         )
         time.sleep(2)
         run.send_signal(signal.SIGINT)
-        output, _ = run.communicate(timeout=60)
+        output, _ = run.communicate(timeout=150)
     assert "hung: silent for" in output
     assert run.returncode == 128 + signal.SIGINT
     assert summary_of(tmp_path)["learner"]["restarts"] == 1
@@ -113,7 +113,7 @@ def test_a_learner_that_hangs_with_the_master_locked_does_not_keep_the_last_chec
         time.sleep(2)
         wait_for(lambda: stopped_with_the_lock(victim, SHM / name), "it to be stopped in the middle of an update")
         run.send_signal(signal.SIGINT)
-        output, _ = run.communicate(timeout=60)
+        output, _ = run.communicate(timeout=150)
     assert run.returncode == 128 + signal.SIGINT, output
     assert load_state(tmp_path).state["updates"] == summary_of(tmp_path)["learner"]["updates"] > 0
 
@@ -137,7 +137,7 @@ def test_a_learner_that_always_dies_ends_the_run_and_what_was_learned_is_kept(tm
         processes = wait_until_ticking(run)
         wait_for_checkpoint(tmp_path)
         kill(processes["rt-learner0"])
-        output, _ = run.communicate(timeout=60)
+        output, _ = run.communicate(timeout=150)
     assert run.returncode == 1
     assert "learner 0" in output
     assert "SIGKILL" in output
@@ -152,7 +152,7 @@ def test_everything_is_killed_and_the_resumed_run_has_the_counters_of_the_last_c
         time.sleep(2)
         for victim in (psutil.Process(run.pid), *processes.values()):
             victim.send_signal(signal.SIGKILL)
-        run.communicate(timeout=60)
+        run.communicate(timeout=150)
         # With the fork server killed too nobody removes the segments: the next run does.
         saved = load_state(tmp_path)
         finished = run_to_end_after_a_crash(*arguments, "--duration", "4", "--resume", str(tmp_path))

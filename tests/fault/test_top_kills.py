@@ -55,7 +55,7 @@ def test_a_watched_program_that_is_killed_is_a_run_that_is_over(program):
     run_id = run_id_of(program)
     watcher = watch(run_id)
     program.kill()
-    output, _ = watcher.communicate(timeout=30)
+    output, _ = watcher.communicate(timeout=150)
     assert watcher.returncode == 0
     assert output.splitlines()[-1].startswith("run over: ")
     drills.wait_for(lambda: files_of(run_id) == [], "the fork server to remove the run")
@@ -78,7 +78,7 @@ def test_a_run_that_was_killed_with_its_fork_server_is_a_dead_owner(program, cap
         assert row.state is RunState.DEAD_OWNER
         assert row.ticks > 0
         assert f"run {run_id} is dead" in capsys.readouterr().err
-        output, _ = watcher.communicate(timeout=30)
+        output, _ = watcher.communicate(timeout=150)
         assert watcher.returncode == 0
         assert output.splitlines()[-1] == f"run over: its program (pid {program.pid}) was killed"
     finally:
@@ -94,11 +94,11 @@ def test_a_watcher_that_is_killed_or_stopped_is_not_missed(signum):
         ticks = runtime.stats().counters["ticks"]
         drills.wait_for(lambda: runtime.stats().counters["ticks"] > ticks + 30, "ticks after the watcher's end")
         runtime.stop()
-        assert runtime.wait(30)
+        assert runtime.wait(150)
     if signum == signal.SIGTERM:
         assert watcher.wait(30) == 128 + signum
     watcher.kill()
-    watcher.communicate(timeout=30)
+    watcher.communicate(timeout=150)
     summary = runtime.summary()
     assert summary["leftover_shared_memory"] == []
     assert sum(worker["restarts"] for worker in summary["workers"]) == 0

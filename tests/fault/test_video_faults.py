@@ -29,7 +29,7 @@ def broken_off(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, str
     with running(*LONG, "--latency", "constant:30", "--no-live", "--video", "--out", str(out)) as program:
         wait_for((out / DRAFT).exists, "the video to be begun", timeout_s=60)
         program.send_signal(signal.SIGINT)
-        said, _ = program.communicate(timeout=60)
+        said, _ = program.communicate(timeout=150)
     return out, program.returncode, said
 
 
@@ -72,7 +72,7 @@ def test_ctrl_c_while_a_video_is_drawn_leaves_nothing_of_it(recorded):
     with program as process:
         wait_until_begun()
         process.send_signal(signal.SIGINT)
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=150)
     assert process.returncode == 130, said
     assert_no_video(recorded)
     assert digest(recorded) == before
@@ -85,7 +85,7 @@ def test_a_full_disk_is_told_and_leaves_the_recording_as_it_was(recorded):
         wait_until_begun()
         # No file may grow beyond this: what the program then gets from the system is what a full disk gives.
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1000, 1000))
-        said, _ = process.communicate(timeout=120)
+        said, _ = process.communicate(timeout=150)
     assert process.returncode == 1, said
     assert "cannot be written: File too large; free some room" in said.replace("\n", " ")
     assert "Traceback" not in said
@@ -97,7 +97,7 @@ def test_a_run_that_ctrl_c_ends_has_its_video(tmp_path):
     with running(*HEALTHY, "--video", "--out", str(tmp_path)) as program:
         wait_until_ticking(program)
         program.send_signal(signal.SIGINT)
-        said, _ = program.communicate(timeout=120)
+        said, _ = program.communicate(timeout=150)
     assert program.returncode == 130, said
     with Recording(tmp_path) as recording:
         ticks = recording.column("tick")
@@ -109,7 +109,7 @@ def test_a_run_that_is_told_to_terminate_does_not_stay_for_its_video(tmp_path):
     with running(*HEALTHY, "--video", "--out", str(tmp_path)) as program:
         wait_until_ticking(program)
         program.send_signal(signal.SIGTERM)
-        said, _ = program.communicate(timeout=60)
+        said, _ = program.communicate(timeout=150)
     assert program.returncode == 143, said
     assert f"left out; `rtcore-run --replay {tmp_path} --video` draws it" in said
     assert not (tmp_path / VIDEO).exists()

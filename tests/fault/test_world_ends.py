@@ -100,7 +100,7 @@ def test_an_env_process_that_dies_by_a_signal_fails_the_run(
             wait_until_ticking(run)
         wait_for(lambda: env_process_of(run) is not None, "the env process")
         env_process_of(run).send_signal(signum)
-        output, _ = run.communicate(timeout=60)
+        output, _ = run.communicate(timeout=150)
     assert run.returncode == 1, output
     assert "env 0" in output
     assert signum.name in output

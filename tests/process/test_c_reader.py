@@ -76,7 +76,7 @@ class Run:
 
     def rows(self) -> list[dict[str, str]]:
         """actions.csv, once the run is over."""
-        output, _ = self.process.communicate(timeout=120)
+        output, _ = self.process.communicate(timeout=150)
         assert self.process.returncode == 0, output
         with (self.out / "actions.csv").open(newline="") as file:
             return list(csv.DictReader(file))
@@ -95,7 +95,7 @@ def start(tmp_path: Path) -> Iterator[Any]:
         if run.process.poll() is None:
             run.process.terminate()
         if run.process.stdout is not None and not run.process.stdout.closed:
-            run.process.communicate(timeout=30)
+            run.process.communicate(timeout=150)
 
 
 def call(reader: Path, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
@@ -137,7 +137,7 @@ def test_a_reader_that_was_away_for_a_whole_ring_counts_what_it_lost(reader: Pat
         os.kill(watching.pid, signal.SIGSTOP)
         time.sleep(1.5)
         os.kill(watching.pid, signal.SIGCONT)
-        rest, errors = watching.communicate(timeout=60)
+        rest, errors = watching.communicate(timeout=150)
     finally:
         watching.kill()
     rows = run.rows()
@@ -191,7 +191,7 @@ def test_the_reader_ends_with_a_killed_run(reader: Path, start: Any) -> None:
         watching.stdout.readline()
         watching.stdout.readline()
         run.process.kill()
-        _, errors = watching.communicate(timeout=60)
+        _, errors = watching.communicate(timeout=150)
     finally:
         watching.kill()
     assert watching.returncode == 0

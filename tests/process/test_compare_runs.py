@@ -85,7 +85,7 @@ def test_ctrl_c_in_the_first_half_leaves_what_there_is(tmp_path: Path):
     with started(*RUN, *words) as program:
         wait_for(lambda: rows.exists() and rows.stat().st_size > 1000, "rows")
         program.send_signal(signal.SIGINT)
-        said, _ = program.communicate(timeout=60)
+        said, _ = program.communicate(timeout=150)
     assert program.returncode == 130, said
     assert "stopped by SIGINT; everything is cleaned up" in said
     content = json.loads((tmp_path / "compare.json").read_text())

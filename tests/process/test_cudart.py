@@ -74,7 +74,7 @@ class Reader:
 
     def end(self) -> int:
         """Its exit code: 0 if it could close what it had opened."""
-        self._process.communicate(timeout=60)
+        self._process.communicate(timeout=150)
         return self._process.returncode
 
 

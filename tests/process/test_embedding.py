@@ -101,7 +101,7 @@ def test_a_callback_that_would_wait_for_itself_is_told_so() -> None:
         env_id=embed_worlds.counting, env_args=args, ticks=100, on_episode=lambda _: runtime.wait(), **SYNTHETIC
     )
     with runtime, pytest.raises(StartupError, match="wait here for itself"):
-        runtime.wait(60)
+        runtime.wait(150)
 
 
 def test_a_forked_child_that_closes_a_run_leaves_it_alone() -> None:

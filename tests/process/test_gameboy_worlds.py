@@ -313,7 +313,7 @@ def test_a_signal_ends_the_game_in_the_window(tmp_path: Path, number: signal.Sig
             while "     100" not in game.stdout.readline():
                 assert game.poll() is None
             game.send_signal(number)
-            _, said = game.communicate(timeout=30)
+            _, said = game.communicate(timeout=150)
         finally:
             game.kill()
     assert game.returncode == 128 + number

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.process, pytest.mark.timeout(400)]
 
 #: Of the standard library, of what rtcore needs, and its own.
 NAMES = ("socket", "types", "random", "queue", "json", "signal", "select", "numpy", "torch", "gymnasium", "posix_ipc")

@@ -20,7 +20,7 @@ from rtcore.processes import launcher as launcher_module
 from rtcore.processes.launcher import Child, Launcher
 from tests.support.launcher_parts import Ask, Say, part_boot
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.process, pytest.mark.timeout(400)]
 
 
 @pytest.fixture

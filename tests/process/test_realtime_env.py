@@ -433,7 +433,7 @@ def test_an_env_that_is_forgotten_ends_its_process() -> None:
     runtime = env.runtime
     del env
     gc.collect()
-    assert runtime.wait(30)
+    assert runtime.wait(150)
     assert files_of(runtime.run_id) == []
 
 

@@ -141,7 +141,7 @@ def test_a_run_can_be_stopped_early_and_closed_twice() -> None:
     runtime.start()
     assert not runtime.wait(0.3)
     runtime.stop()
-    assert runtime.wait(60)
+    assert runtime.wait(150)
     runtime.close()
     runtime.close()
     assert 0 < runtime.summary()["ticks"]["count"] < 36000

@@ -205,7 +205,7 @@ def test_one_folder_has_one_sweep_and_ctrl_c_keeps_what_is_done(tmp_path: Path, 
         assert (other.returncode, f"another run (pid {program.pid})" in other.stderr) == (2, True), other.stderr
         cells = below(program.pid, "rt-cell")
         program.send_signal(signal.SIGINT)
-        output, _ = program.communicate(timeout=60)
+        output, _ = program.communicate(timeout=150)
     assert program.returncode == 130, output
     assert "the cells that are done are kept; the same command goes on with the others" in output
     wait_for(lambda: not any(cell.is_running() for cell in cells), "the cells to be gone")

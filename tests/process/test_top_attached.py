@@ -54,7 +54,7 @@ def lasting() -> Iterator[rtcore.Runtime]:
 
 def end(runtime: rtcore.Runtime) -> dict[str, Any]:
     runtime.stop()
-    assert runtime.wait(60)
+    assert runtime.wait(150)
     return runtime.summary()
 
 
@@ -77,7 +77,7 @@ def read_until(process: subprocess.Popen[str], text: str) -> str:
 
 
 def rest_of(process: subprocess.Popen[str]) -> tuple[str, int]:
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=150)
     return output, process.returncode
 
 
@@ -110,7 +110,7 @@ def test_how_learning_goes_is_shown_and_what_only_the_run_knows_is_null() -> Non
         with watching(runtime, "--once") as process:
             shown, _ = rest_of(process)
         runtime.stop()
-        assert runtime.wait(60)
+        assert runtime.wait(150)
         learner = runtime.summary()["learner"]
     assert 2 < first["updates"] < seen.updates <= learner["updates"]
     assert first["version"] > 1

@@ -34,7 +34,7 @@ def run(*flags: str, before: str = "") -> tuple[int, str]:
     """Exit code and output of rtcore-run; `before` is run in its process first."""
     code = f"import sys\n{before}\nfrom rtcore.cli.run import main\nmain(sys.argv[1:])"
     with started(sys.executable, "-c", code, *FLAGS, "--no-live", *flags) as program:
-        said, _ = program.communicate(timeout=120)
+        said, _ = program.communicate(timeout=150)
     return program.returncode, said
 
 
@@ -158,7 +158,7 @@ def test_they_agree_when_a_worker_is_killed_and_restarted(tmp_path: Path) -> Non
         answered = stats().workers[1].inferences
         wait_for(lambda: stats().workers[1].inferences > answered + 3, "it to work again")
         runtime.stop()
-        assert runtime.wait(60)
+        assert runtime.wait(150)
     summary = runtime.summary()
     parsed = parse(convert_folder(tmp_path))
     everything_agrees(tmp_path, parsed, summary)
@@ -174,7 +174,7 @@ def test_a_run_that_is_interrupted_still_leaves_its_trace(tmp_path: Path) -> Non
     with running(*FLAGS, "--no-live", "--duration", "600", "--trace", "--out", str(tmp_path)) as program:
         wait_for(lambda: events.exists() and events.stat().st_size > 10_000, "events")
         program.send_signal(signal.SIGINT)
-        said, _ = program.communicate(timeout=120)
+        said, _ = program.communicate(timeout=150)
     assert program.returncode == 128 + signal.SIGINT, said
     everything_agrees(tmp_path, parse(tmp_path / TRACE_FILE), json.loads((tmp_path / "summary.json").read_text()))
 

@@ -41,7 +41,7 @@ def started(*command: str, **settings: Any) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def run_to_end(*arguments: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+def run_to_end(*arguments: str, timeout_s: float = 150) -> subprocess.CompletedProcess[str]:
     """The finished program, having checked that it left nothing behind."""
     with started(*COMMAND, *arguments, cwd=HERE, stderr=subprocess.PIPE) as process:
         output, errors = process.communicate(timeout=timeout_s)
@@ -62,7 +62,7 @@ def segments(pid: int) -> list[str]:
     return [path.name for path in SHM.glob(f"*rtcore-{pid}-*")]
 
 
-def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 120) -> None:
+def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 150) -> None:
     """A watchdog, generous: it fails a test that would otherwise hang, and measures nothing."""
     give_up = time.monotonic() + timeout_s
     while not condition():
