@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from rtcore.cli.exits import EXIT_FAILED, Stopped
+from rtcore.cli.exits import EXIT_FAILED, Stopped, stop_if_told
 from rtcore.errors import ConfigError
 from rtcore.experiments.local import Backend, LocalBackend
 from rtcore.experiments.progress import SweepView, in_words
@@ -139,7 +139,7 @@ def _play_in(console: Console, folder: Path, found: Found, plan: _Plan) -> list[
 def _play(
     console: Console, folder: Path, found: Found, rates: Mapping[str, Fraction], backend: Backend
 ) -> list[CellRecord]:
-    with SweepView(console, found.left, found.done, backend.places) as view:
+    with SweepView(console, found.left, found.done, backend.places, before_each=stop_if_told) as view:
         return play_cells(folder, found.left, rates, backend, view)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -79,7 +79,17 @@ def _kinds(axes: Axes) -> list[Any]:
 class SweepView:
     """Shows a sweep: `with` it, and tell it what happens."""
 
-    def __init__(self, console: Console, left: Sequence[Cell], done: Sequence[CellRecord], places: int) -> None:
+    def __init__(
+        self,
+        console: Console,
+        left: Sequence[Cell],
+        done: Sequence[CellRecord],
+        places: int,
+        *,
+        before_each: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`before_each`: called before each update, several times a second; what it raises ends the sweep."""
+        self._before_each = before_each
         self._console = console
         self._clock = MonotonicClock()
         self._time_left = TimeLeft(left, done, places)
@@ -102,6 +112,7 @@ class SweepView:
 
     def update(self, shares: Mapping[str, float]) -> None:
         """How much is done of each that is being played."""
+        self._before_each()
         left = self._left(shares)
         names = [f"{name} {share:.0%}" for name, share in sorted(shares.items(), key=lambda one: -one[1])]
         now = ", ".join(names[:_MOST_NAMED]) + (f" and {len(names) - _MOST_NAMED} more" * (len(names) > _MOST_NAMED))
