@@ -96,7 +96,7 @@ _P50_P99, _TAIL = ("p50", "p99"), ("p50", "p90", "p99", "p999", "max")
 _SPREAD, _OVER = ("min", "median", "max"), "over workers"
 _POSSIBLE = "acted / (acted + missed + idle)"
 _ALTERED = "steps in which the world wrote to its action: it acted on other numbers than recorded"
-#: Tick kinds and outcomes, and counts of ticks, that nobody needs to worry about.
+#: Tick kinds and outcomes that nobody needs to worry about.
 FINE = ("acted", "lead_in", "reset", "idle", "on_time", "unfinished", "features_used")
 
 #: By section. On the terminal, counts of what did not occur are left out if they have a meaning to explain.
