@@ -17,7 +17,7 @@ install: $(STAMP)  ## virtual environment with everything pinned
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	sh docker/install.sh $(BIN)/python '.[trace,record,report,sweep,ray,profile,tensorboard,sb3,torchrl,dev,mujoco,atari]'
+	sh docker/install.sh $(BIN)/python '.[trace,record,report,sweep,profile,tensorboard,sb3,torchrl,dev,mujoco,atari]'
 	touch $@
 
 run: install     ## a game played twice by a trained network that takes 100 ms: 15 s by one worker, 15 s by staggered ones
@@ -27,7 +27,8 @@ test: install    ## the tests, without the slow ones: eight minutes or so
 	$(BIN)/python -m pytest -m "not slow" $(SIDE_BY_SIDE)
 
 # In two rows: most of them are one program each, and compute all the time.
-test-slow: install  ## the slow tests, without those of a container image: a quarter of an hour
+test-slow: install  ## the slow tests, without those of a container image, on Ray too: a quarter of an hour
+	sh docker/install.sh $(BIN)/python '.[ray]'
 	$(BIN)/python -m pytest -m "slow and not image" -n 2
 
 test-all: install  ## every test, the slow ones and those of a container image too
