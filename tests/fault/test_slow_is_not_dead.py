@@ -20,8 +20,9 @@ CART_POLE = ("--env-id", "CartPole-v1", "--no-live")
 
 @pytest.mark.parametrize("first", [pytest.param("the program", marks=pytest.mark.slow), "its children"])
 def test_a_run_that_was_frozen_as_a_whole_goes_on_when_it_thaws(first: str, tmp_path: Path) -> None:
-    arguments = [word if word != "60" or HEALTHY[index - 1] == "--fps" else "8" for index, word in enumerate(HEALTHY)]
-    with running(*arguments, "--hang-timeout-s", "1", "--env-timeout-s", "1", "--out", str(tmp_path)) as run:
+    with running(
+        *HEALTHY, "--duration", "8", "--hang-timeout-s", "1", "--env-timeout-s", "1", "--out", str(tmp_path)
+    ) as run:
         wait_until_ticking(run)
         family = [psutil.Process(run.pid), *psutil.Process(run.pid).children(recursive=True)]
         for process in family:

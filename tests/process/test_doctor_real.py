@@ -8,7 +8,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import pytest
@@ -21,7 +23,7 @@ from rtcore.doctor.machine import Machine, ProbeError
 from rtcore.doctor.segments import Found
 from rtcore.memory.layout import SEGMENT_HEADER, Layout
 from rtcore.memory.owners import Standing
-from rtcore.memory.segments import attach_segment, create_segment, create_semaphore, files_of, new_run_id, unlink_all
+from rtcore.memory.segments import create_segment, create_semaphore, files_of, new_run_id, unlink_all
 from rtcore.runtime.runtime import Runtime
 from tests.support.drills import Run
 
@@ -39,23 +41,50 @@ for part in ("control", "slots", "ring", "log", "description"):
     create_segment(run_id, part, layout)
 create_semaphore(run_id, 0)
 print(run_id, flush=True)
+sys.stdin.readline()
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
 def left_by_a_dead_program() -> str:
-    killed = subprocess.run([sys.executable, "-c", DIES], capture_output=True, text=True, timeout=60, check=False)
+    """Run id of what is in /dev/shm now, until any program of rtcore starts: that removes it."""
+    killed = subprocess.run(
+        [sys.executable, "-c", DIES], capture_output=True, text=True, timeout=60, input="\n", check=False
+    )
     run_id = killed.stdout.strip()
     assert run_id, killed.stderr
     return run_id
 
 
+@contextmanager
+def waiting_to_die(machine: Machine) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Run id of segments in the machine's /dev/shm, and the live program that made them."""
+    with subprocess.Popen([sys.executable, "-c", DIES], stdin=PIPE, stdout=PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            run_id = process.stdout.readline().strip()
+            for file in files_of(run_id):
+                shutil.copy2(file, machine.path(str(file)))
+            unlink_all(run_id)
+            yield run_id, process
+        finally:
+            process.kill()
+
+
 @pytest.fixture
-def dead() -> Iterator[str]:
-    """Run id of segments whose owner was killed."""
-    run_id = left_by_a_dead_program()
-    yield run_id
-    unlink_all(run_id)
+def machine(tmp_path: Path) -> Machine:
+    """The processes of this machine, with a /dev/shm of its own: no run that another test starts tidies it up."""
+    (tmp_path / "dev/shm").mkdir(parents=True)
+    (tmp_path / "proc").symlink_to("/proc")
+    return Machine(tmp_path)
+
+
+@pytest.fixture
+def dead(machine: Machine) -> str:
+    """Run id of segments in the machine's /dev/shm whose owner was killed."""
+    with waiting_to_die(machine) as (run_id, process):
+        process.communicate("\n")
+    return run_id
 
 
 @pytest.fixture
@@ -69,8 +98,8 @@ def alive() -> Iterator[str]:
     unlink_all(run_id)
 
 
-def found(run_id: str) -> Found:
-    (run,) = [run for run in segments.find_runs(Machine())[0] if run.run_id == run_id]
+def found(run_id: str, machine: Machine | None = None) -> Found:
+    (run,) = [run for run in segments.find_runs(machine or Machine())[0] if run.run_id == run_id]
     return run
 
 
@@ -98,31 +127,30 @@ def doctor_here(capfd: pytest.CaptureFixture[str]) -> Run:
     return run
 
 
-def overwrite(run_id: str, field: str, value: int) -> None:
-    control = attach_segment(run_id, "control", LAYOUT)
-    at = 8 * SEGMENT_HEADER.index[field]
-    control.buf[at : at + 8] = value.to_bytes(8, "little")
+def overwrite(run_id: str, field: str, value: int, machine: Machine | None = None) -> None:
+    with (machine or Machine()).path(f"/dev/shm/rtcore-{run_id}-control").open("r+b") as control:
+        control.seek(8 * SEGMENT_HEADER.index[field])
+        control.write(value.to_bytes(8, "little"))
 
 
 # -- stale segments ------------------------------------------------------------------------------------------------
 
 
-def test_clean_removes_what_the_dead_left_and_nothing_of_the_living(dead: str, alive: str) -> None:
-    assert (found(dead).standing, found(alive).standing) == (Standing.DEAD, Standing.LIVE)
-    assert len(found(dead).files) == 6, "five segments and a semaphore"
-    removed = segments.clean(Machine())
-    assert dead in [run.run_id for run in removed]
-    assert alive not in [run.run_id for run in removed]
-    assert files_of(dead) == []
-    assert len(files_of(alive)) == 3
+def test_clean_removes_what_the_dead_left_and_nothing_of_the_living(dead: str, machine: Machine) -> None:
+    with waiting_to_die(machine) as (alive, _):
+        assert (found(dead, machine).standing, found(alive, machine).standing) == (Standing.DEAD, Standing.LIVE)
+        assert len(found(dead, machine).files) == 6, "five segments and a semaphore"
+        assert [run.run_id for run in segments.clean(machine)] == [dead]
+        assert files_of(dead, machine.root) == []
+        assert len(files_of(alive, machine.root)) == 6
 
 
-def test_without_clean_stale_segments_are_named_and_stay(dead: str) -> None:
-    answer = segments.stale(Machine(), Needs(make_config()))
+def test_without_clean_stale_segments_are_named_and_stay(dead: str, machine: Machine) -> None:
+    answer = segments.stale(machine, Needs(make_config()))
     assert answer.status is Status.WARN
     assert dead in answer.found
     assert answer.fix == "rtcore-doctor --clean"
-    assert len(files_of(dead)) == 6
+    assert len(files_of(dead, machine.root)) == 6
 
 
 @pytest.mark.parametrize(
@@ -134,42 +162,35 @@ def test_without_clean_stale_segments_are_named_and_stay(dead: str) -> None:
     ],
 )
 def test_what_cannot_be_judged_stays_even_if_its_pid_is_gone(
-    dead: str, field: str, value: int, standing: Standing
+    dead: str, machine: Machine, field: str, value: int, standing: Standing
 ) -> None:
-    overwrite(dead, field, value)
-    assert found(dead).standing is standing
-    segments.clean(Machine())
-    assert len(files_of(dead)) == 6
+    overwrite(dead, field, value, machine)
+    assert found(dead, machine).standing is standing
+    assert segments.clean(machine) == []
+    assert len(files_of(dead, machine.root)) == 6
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
-def test_a_dead_run_of_another_user_stays(dead: str) -> None:
-    paths = files_of(dead)
+def test_a_dead_run_of_another_user_stays(dead: str, machine: Machine) -> None:
+    paths = files_of(dead, machine.root)
     for path in paths:
         os.chown(path, 65534, 65534)
-    try:
-        assert not found(dead).is_ours
-        segments.clean(Machine())
-        assert all(path.exists() for path in paths)
-    finally:
-        for path in paths:
-            os.chown(path, os.geteuid(), os.getegid())
+    assert not found(dead, machine).is_ours
+    assert segments.clean(machine) == []
+    assert all(path.exists() for path in paths)
 
 
-def test_a_reused_pid_does_not_keep_a_dead_run(alive: str) -> None:
-    overwrite(alive, "owner_start_ticks", 1)
-    assert found(alive).standing is Standing.DEAD
+def test_a_reused_pid_does_not_keep_a_dead_run(machine: Machine) -> None:
+    with waiting_to_die(machine) as (run_id, _):
+        overwrite(run_id, "owner_start_ticks", 1, machine)
+        assert found(run_id, machine).standing is Standing.DEAD
 
 
-def test_an_owner_that_only_waits_for_its_parent_is_dead() -> None:
-    with subprocess.Popen([sys.executable, "-c", DIES], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        run_id = process.stdout.readline().strip()
+def test_an_owner_that_only_waits_for_its_parent_is_dead(machine: Machine) -> None:
+    with waiting_to_die(machine) as (run_id, process):
+        process.kill()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        try:
-            assert found(run_id).standing is Standing.DEAD
-        finally:
-            unlink_all(run_id)
+        assert found(run_id, machine).standing is Standing.DEAD
 
 
 def test_a_control_segment_without_a_head_is_being_made_and_later_broken(alive: str) -> None:
