@@ -116,7 +116,7 @@ def _draw_grid(axes: Any, table: Estimates, styles: Mapping[Any, Style]) -> list
         if not points:
             continue
         style, xs = styles[line], [x for x, _ in points]
-        if len(points) == 1 and len(grid.columns) > 1:  # it has no delay of its own: the same everywhere
+        if len(points) == 1 and style.is_floor:  # it has no delay of its own: the same everywhere
             axes.axhline(points[0][1].value, color=style.colour, linestyle=style.dashes, linewidth=1, zorder=1)
         else:
             _draw_line(axes, xs, [found for _, found in points], style)
@@ -139,6 +139,8 @@ def _draw_line(axes: Any, xs: Sequence[float], found: Sequence[Any], style: Styl
     if style.is_floor:
         axes.plot(xs, values, color=style.colour, linestyle=style.dashes, linewidth=1, zorder=1)
         return
+    if len(xs) == 1:  # a band has no width here
+        axes.vlines(xs, low, high, color=style.colour, alpha=0.5, linewidth=2, zorder=2)
     axes.fill_between(xs, low, high, color=style.colour, alpha=0.18, linewidth=0, zorder=2)
     axes.plot(
         xs,
