@@ -26,26 +26,13 @@ from rtcore.experiments.raytasks import RayBackend
 from rtcore.experiments.records import CellResult, read_sweep
 from rtcore.experiments.sweepfile import cells_of, load_sweep
 from tests.support.drills import HERE, Run, segments, started, wait_for
+from tests.support.sweeps import RANDOM_PLAY
 
 pytestmark = pytest.mark.process
 
 COMMAND = [sys.executable, "-m", "rtcore.cli.sweep"]
 #: 40 cells of some milliseconds.
-FORTY = """
-seeds = 10
-delays = [1, 3]
-episodes = 3
-[settings]
-env-id = "rtcore/PushedCartPole-v0"
-policy = "random"
-[[agents]]
-name = "staggered"
-workers = "delay"
-[[agents]]
-name = "sequential"
-workers = 1
-stagger = "sequential"
-"""
+FORTY = "seeds = 10\ndelays = [1, 3]\nepisodes = 3\n" + RANDOM_PLAY
 #: Cells that take longer than any test.
 LONG = FORTY.replace("seeds = 10", "seeds = 2").replace("episodes = 3", "episodes = 1_000_000")
 

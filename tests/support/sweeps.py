@@ -10,6 +10,19 @@ from rtcore.experiments.playing import play_cell
 from rtcore.experiments.records import CellResult, Cost, Spread, record_of, write_manifest, write_record
 from rtcore.experiments.sweepfile import Cell, cells_of, load_sweep
 
+#: Two agents of a sweep file that learn nothing: cells of some milliseconds.
+RANDOM_PLAY = """
+[settings]
+env-id = "rtcore/PushedCartPole-v0"
+policy = "random"
+[[agents]]
+name = "staggered"
+workers = "delay"
+[[agents]]
+name = "sequential"
+workers = 1
+stagger = "sequential"
+"""
 _COST = Cost(cpu_s=0.0, wall_s=0.0, host="test")
 #: A world of every cell, where nobody plays.
 _SOME = '[[worlds]]\nname = "some"\nenv-id = "rtcore/Blocks-v0"\n'

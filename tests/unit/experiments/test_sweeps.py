@@ -21,27 +21,13 @@ from rtcore.experiments.records import CellRecord, Cost, cell_file, read_record,
 from rtcore.experiments.sweepfile import Cell, cells_of, load_sweep
 from rtcore.report.terminal import Terminal
 from rtcore.results.run_record import Episode
+from tests.support.sweeps import RANDOM_PLAY
 
 pytestmark = pytest.mark.unit
 
 HZ = Fraction(50)
 COST = Cost(cpu_s=1.0, wall_s=2.0, host="here")
-SWEEP = """
-seeds = 2
-delays = [1, 3]
-episodes = 2
-ticks = 120
-[settings]
-env-id = "rtcore/PushedCartPole-v0"
-policy = "random"
-[[agents]]
-name = "staggered"
-workers = "delay"
-[[agents]]
-name = "sequential"
-workers = 1
-stagger = "sequential"
-"""
+SWEEP = "seeds = 2\ndelays = [1, 3]\nepisodes = 2\nticks = 120\n" + RANDOM_PLAY
 LEARNS = '[[agents]]\nname = "learner"\npolicy = "mlp"\nlearn = "dqn"\nworkers = "delay"\nlearning-starts = 20\n'
 
 
