@@ -10,6 +10,7 @@
     ├── EnvironmentHung           the environment stopped answering and was killed
     ├── PolicyError               what a policy raised or returned is wrong: a shape, a dtype, NaN
     │   └── PolicyConfigError     (a ConfigError too) no such policy, not with these arguments, or not in this world
+    ├── ContractBroken            a run went to its end and did not keep what was required of it
     ├── RecordError               the files of a run cannot be written
     ├── ChannelError              a process of the run says something that cannot be understood, or nothing
     ├── WorkerDied                a process of the run died: (role, index, pid, exitcode)
@@ -22,6 +23,7 @@ a lapped frame) are counters in shared memory, never exceptions.
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterable
 
 #: What a terminal acts on, or that no terminal can be sent: controls but line ends and tabs, changes of the writing
 #: direction, halves of surrogate pairs.
@@ -86,6 +88,18 @@ class PolicyError(RtcoreError):
 
 class PolicyConfigError(ConfigError, PolicyError):
     """The policy that was asked for does not exist, does not take these arguments, or is for other worlds."""
+
+
+class ContractBroken(RtcoreError):
+    """The run did not keep what was required of it, or cannot any more; `conditions`: a sentence for each of those."""
+
+    def __init__(self, conditions: list[str]) -> None:
+        # To Exception.args, so that the error survives pickling between processes.
+        super().__init__(conditions)
+        self.conditions = conditions
+
+    def __str__(self) -> str:
+        return printable(f"the contract is broken: {'; '.join(self.conditions)}")
 
 
 class RecordError(RtcoreError):
@@ -163,3 +177,14 @@ def shortened(text: str, num_chars: int) -> str:
         return text
     head, tail = num_chars * 3 // 4, num_chars // 4
     return f"{text[:head]} ... {len(text) - head - tail:,} characters left out ... {text[-tail:]}"
+
+
+def nearest(name: str, known: Iterable[str], otherwise: str | None = None) -> str:
+    """A sentence: which of the `known` names was probably meant, or `otherwise` all of them."""
+    import difflib  # noqa: PLC0415 - only where something is wrong
+
+    names = list(known)
+    close = difflib.get_close_matches(name.replace("-", "_").lower(), names, n=2, cutoff=0.7)
+    if close:
+        return f"Did you mean {' or '.join(repr(key) for key in close)}?"
+    return otherwise or f"Expected one of {', '.join(names)}"

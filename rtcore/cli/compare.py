@@ -63,6 +63,8 @@ def halves_of(config: RuntimeConfig, compared: Stagger) -> dict[str, RuntimeConf
     halves = {}
     for name, stagger in ((str(compared), compared), (own, config.schedule.stagger)):
         changed: dict[str, Any] = {"stagger": stagger, "out": out / name, "video": False}
+        if stagger == compared:
+            changed["require"] = ()  # what is required is required of the run, not of what it is compared with
         if stagger == "sequential" and config.schedule.workers != "auto":
             changed["workers"] = 1  # more of them would do nothing
         if config.output.video:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
+#: 3 is that of `rtcore-profile`: worse than the baseline.
+EXIT_CONTRACT_BROKEN = 4
 #: By Ctrl-C.
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -47,9 +49,9 @@ class Stopped(BaseException):
 def end_program(name: str, body: Callable[[], int], *, goes_on: bool = False) -> NoReturn:
     """The whole life of a program: `body` returns its exit code; whatever it raises becomes words and an exit code.
 
-    0 done, 1 failed, 2 a wrong setting, 128+n for signal n. A reader of stdout that is gone counts as SIGPIPE: it ends
-    the program quietly at the next line, or, where it `goes_on`, when `stop_if_told` looks. A stdout that cannot be
-    written otherwise (a full disk) is an error once all is done.
+    0 done, 1 failed, 2 a wrong setting, 4 a contract not kept, 128+n for signal n. A reader of stdout that is gone
+    counts as SIGPIPE: it ends the program quietly at the next line, or, where it `goes_on`, when `stop_if_told` looks.
+    A stdout that cannot be written otherwise (a full disk) is an error once all is done.
     """
     warnings.simplefilter("ignore", RtcoreWarning)
     outlet = guard_streams()

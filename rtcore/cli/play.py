@@ -11,11 +11,11 @@ from typing import Any, Protocol
 
 from rich.console import Console
 
-from rtcore.cli.exits import EXIT_FAILED, EXIT_INTERRUPTED, Stopped, stop_if_told, stopping_by
+from rtcore.cli.exits import EXIT_CONTRACT_BROKEN, EXIT_FAILED, EXIT_INTERRUPTED, Stopped, stop_if_told, stopping_by
 from rtcore.cli.learning import Events, draw_curve
 from rtcore.cli.video import draw_video, say_left_out
 from rtcore.config.run import RuntimeConfig
-from rtcore.errors import WARNING_NOTE, RecordError, RtcoreError
+from rtcore.errors import WARNING_NOTE, ContractBroken, RecordError, RtcoreError
 from rtcore.host.seeding import entropy_of, seed_generators
 from rtcore.recording.schema import UNFINISHED, require_h5py
 from rtcore.report.finished import write_results, write_trace
@@ -23,6 +23,7 @@ from rtcore.report.live import Sight
 from rtcore.report.perfetto.writer import require_perfetto
 from rtcore.report.table import header_lines
 from rtcore.report.video.encoder import require_av
+from rtcore.results.contract import broken_in
 from rtcore.results.out_folder import OutFolder
 from rtcore.results.run_record import RunRecord, writing_to
 from rtcore.results.summary import RunHeader, RunStats
@@ -84,7 +85,9 @@ class Played:
         learned = not (self.summary.get("learner") or {}).get("stopped")
         # As is one whose recording broke off. Frames that were lost on the way are counted, and no failure.
         recorded = not str((self.summary.get("recording") or {}).get("end", "")).startswith(UNFINISHED)
-        return 0 if self.files_are_whole and learned and recorded else EXIT_FAILED
+        if not (self.files_are_whole and learned and recorded):
+            return EXIT_FAILED
+        return EXIT_CONTRACT_BROKEN if broken_in(self.summary) else 0
 
 
 def require_packages(config: RuntimeConfig) -> None:
@@ -143,7 +146,7 @@ def _draw_video(folder: Path, over: Played, console: Console) -> bool:
 
 def _play_wall(config: RuntimeConfig, view: View, folder: OutFolder | None) -> Played:
     """Real processes. What happened up to a signal or an error is kept, and summed up."""
-    runtime = Runtime(config, folder=folder)
+    runtime = Runtime(config, folder=folder, on_contract_broken=_leave_to_summary)
     over = Played(config, runtime, {}, [], None)
     events = Events(config)
     with runtime:
@@ -166,6 +169,10 @@ def _play_wall(config: RuntimeConfig, view: View, folder: OutFolder | None) -> P
     return over
 
 
+def _leave_to_summary(broken: ContractBroken) -> None:
+    """The run goes on: a line has said it; summary and exit code judge it at the end."""
+
+
 def _begin(run: Runtime | Simulation, plan: Plan, view: View) -> None:
     """Log what the run consists of, a line for each fact, and show it."""
     for line in header_lines(run.header, run.resolved, plan):
@@ -183,7 +190,7 @@ def _play_virtual(config: RuntimeConfig, view: View, folder: OutFolder | None) -
     """No processes: as fast as the machine goes."""
     # Of this program: policies and worlds may draw from them, and a simulation has no process of its own.
     seed_generators(entropy_of(config.world.seed, 0, "virtual", 0, 0))
-    simulation = Simulation(config, folder=folder)
+    simulation = Simulation(config, folder=folder, on_contract_broken=_leave_to_summary)
     over = Played(config, simulation, {}, [], None)
     events = Events(config)
     every = max(1, min(simulation.resolved.num_ticks // 50, _VIRTUAL_REFRESH_TICKS))

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Program entry; exits 0 if the run went to its end, 2 for a wrong setting, 1 for a failure, 128+n for signal n."""
+    """Program entry; exits 0 if the run went to its end, 1 for a failure, 2 for a wrong setting, 4 for a contract
+    that was not kept, 128+n for signal n.
+    """
     words = sys.argv[1:] if arguments is None else arguments
     find_own_modules()
     end_program("rtcore-run", lambda: _do(words), goes_on=True)

@@ -287,7 +287,7 @@ def _with_default(field: str) -> str:
     info = SETTINGS[field]
     text = (info.description or "").replace("%", "%%")
     default = info.default
-    if info.default_factory is not None or default is None:
+    if info.default_factory is not None or default is None or default == ():
         return text
     shown = {True: "yes", False: "no"}.get(default, default) if isinstance(default, bool) else default
     return f"{text} [{shown}]"
@@ -301,5 +301,6 @@ def to_toml(config: RuntimeConfig) -> str:
         if value is None:
             lines.append(f"# {key} =")
         else:
-            lines.append(f"{key} = {values.to_toml(str(value) if isinstance(value, Path) else value)}")
+            plain = str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+            lines.append(f"{key} = {values.to_toml(plain)}")
     return "\n".join(lines)

@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from rtcore.clock import Overrun, rate_from
+from rtcore.config.contract import Condition, parse_conditions
 from rtcore.config.factories import import_path
 from rtcore.errors import ConfigError
 from rtcore.files.values import plain
@@ -478,6 +479,24 @@ class HostSettings(SettingsGroup):
     env_cpu: Annotated[int, Field(ge=0, le=65535)] | None = Field(
         default=None, description="Pin the env process to this CPU, workers to the others."
     )
+
+
+class ContractSettings(SettingsGroup):
+    """What the run has to keep."""
+
+    heading: ClassVar[str] = "contract"
+
+    require: Annotated[tuple[str, ...], BeforeValidator(parse_conditions)] = Field(
+        default=(),
+        description="What a number of summary.json has to be: acted>=0.999, lateness_p999_us<=50, missed<=3. Once for "
+        "each, or with commas; they replace those of --config. Broken: exit code 4. An unknown key lists all.",
+        json_schema_extra={"metavar": "KEY>=N"},
+    )
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """`require`, understood."""
+        return tuple(map(Condition.parse, self.require))
 
 
 class OutputSettings(SettingsGroup):

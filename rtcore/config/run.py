@@ -5,11 +5,10 @@ What its user says is here; what that comes to in a world is a `ResolvedRun` (`c
 
 from __future__ import annotations
 
-import difflib
 import math
 import tomllib
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -20,6 +19,7 @@ from rtcore.config.groups import (
     MOST_PROCESSES,
     MOST_WORKERS,
     AgentSettings,
+    ContractSettings,
     ExplorationSettings,
     FaultSettings,
     HistorySettings,
@@ -33,7 +33,7 @@ from rtcore.config.groups import (
     WeightsSettings,
     WorldSettings,
 )
-from rtcore.errors import ConfigError
+from rtcore.errors import ConfigError, nearest
 from rtcore.files.outside import read_bytes
 from rtcore.files.values import from_json, to_json
 
@@ -87,6 +87,7 @@ class RuntimeConfig(BaseModel):
     memory: MemorySettings = Field(default_factory=MemorySettings)
     faults: FaultSettings = Field(default_factory=FaultSettings)
     host: HostSettings = Field(default_factory=HostSettings)
+    contract: ContractSettings = Field(default_factory=ContractSettings)
     output: OutputSettings = Field(default_factory=OutputSettings)
 
     if TYPE_CHECKING:
@@ -201,6 +202,16 @@ class RuntimeConfig(BaseModel):
     def _traces_are_of_processes(self) -> Self:
         if self.output.trace and self.timing.clock == "virtual":
             raise ValueError("trace is for --clock wall: on the virtual clock no process does anything")
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_required_is_measured(self) -> Self:
+        if self.learning.learn is None:
+            for condition in self.contract.conditions:
+                if condition.path.startswith("learner."):
+                    raise ValueError(
+                        f"require: {condition.text} is about learning: give --learn dqn too, or leave it out"
+                    )
         return self
 
     @property
@@ -330,12 +341,3 @@ def suggest(name: str) -> str:
         "`rtcore-run --help` lists every option; arguments of the world go into --env-args, those of the policy into "
         "--policy-args",
     )
-
-
-def nearest(name: str, known: Iterable[str], otherwise: str | None = None) -> str:
-    """A sentence: which of the `known` names was probably meant, or `otherwise` all of them."""
-    names = list(known)
-    close = difflib.get_close_matches(name.replace("-", "_").lower(), names, n=2, cutoff=0.7)
-    if close:
-        return f"Did you mean {' or '.join(repr(key) for key in close)}?"
-    return otherwise or f"Expected one of {', '.join(names)}"

@@ -18,8 +18,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from rtcore.config.run import GROUP_OF, RuntimeConfig, load_toml, make_config, nearest
-from rtcore.errors import ConfigError
+from rtcore.config.run import GROUP_OF, RuntimeConfig, load_toml, make_config
+from rtcore.errors import ConfigError, nearest
 from rtcore.files.values import to_json
 
 #: What a cell is about, by axis: its place in every table. `delay_ticks`, `latency_ms`, or a setting's flat name.

@@ -37,7 +37,7 @@ from rtcore.report.lanes import (
 )
 from rtcore.report.numbers import FINE
 from rtcore.report.terminal import LABEL_CELLS, Terminal, encodable, print_line
-from rtcore.report.wording import learner_facts, number, points, policy_notes, realtime_text, share
+from rtcore.report.wording import contract_facts, learner_facts, number, points, policy_notes, realtime_text, share
 from rtcore.results.axis import TickAxis
 from rtcore.results.run_record import RunRecord
 from rtcore.results.summary import RunHeader, RunStats, WorkerStats
@@ -105,6 +105,8 @@ def plain_line(stats: RunStats, elapsed_s: float, total_s: float) -> str:
         f"late p99 {number(shapes['lateness_ns'].percentile(0.99) / NS_PER_US)} us",
         f"points {points(stats.score.points)} ({number(stats.score.per_1000_ticks)} per 1,000 ticks)",
     ]
+    if stats.contract:
+        parts.append(f"contract: {'; '.join(text for text, _ in contract_facts(stats.contract))}")
     if stats.learner is not None:
         parts += [text for text, _ in learner_facts(stats.learner)]
     names = ("missed", "overruns", "reset_overruns", "skipped_ticks", "stretched_ticks", "episodes")
@@ -182,6 +184,7 @@ class LiveFrame:
             (4, "workers", self._worker_facts()),
             *([(2, "head", self._head_facts(self._stats.head))] if self._stats.head is not None else []),
             (2, "score", self._score_facts()),
+            *([(1, "contract", contract_facts(self._stats.contract))] if self._stats.contract else []),
             *([(2, "learner", learner_facts(self._stats.learner))] if self._stats.learner is not None else []),
         ]
         yield from ((place, rank, (label, items)) for place, (rank, label, items) in enumerate(facts))

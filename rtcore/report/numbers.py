@@ -92,7 +92,7 @@ def rows_of(section: str, summary: Mapping[str, Any]) -> list[Row]:
     return [row for entry in NUMBERS[section] if entry.on_terminal and (row := entry.row(summary)) is not None]
 
 
-_P50_P99, _TAIL = ("p50", "p99"), ("p50", "p90", "p99", "p999", "max")
+_P50_P99, _TAIL, _IPC = ("p50", "p99"), ("p50", "p90", "p99", "p999", "max"), ("p50", "p99", "p999", "max")
 _SPREAD, _OVER = ("min", "median", "max"), "over workers"
 _POSSIBLE = "acted / (acted + missed + idle)"
 _ALTERED = "steps in which the world wrote to its action: it acted on other numbers than recorded"
@@ -147,9 +147,9 @@ NUMBERS: dict[str, list[Number]] = {
         Number("unknown entries", "actions.unknown_entries", "answers to no known job, ignored", warns=True),
     ],
     "Shared memory": [
-        Number("publish", "ipc_us.publish", "cost of a frame to the env process", "1", "us", quantiles=_P50_P99),
-        Number("frame to worker", "ipc_us.publish_to_read", "until it has its own copy", "1", "us", quantiles=_P50_P99),
-        Number("action to dispatch", "ipc_us.write_to_dispatch", "since it was there", "1", "us", quantiles=_P50_P99),
+        Number("publish", "ipc_us.publish", "cost of a frame to the env process", "1", "us", quantiles=_IPC),
+        Number("frame to worker", "ipc_us.publish_to_read", "until it has its own copy", "1", "us", quantiles=_IPC),
+        Number("action to dispatch", "ipc_us.write_to_dispatch", "since it was there", "1", "us", quantiles=_IPC),
     ],
     "Workers": [
         Number("workers", "plan.workers", on_terminal=False),

@@ -13,9 +13,10 @@ from rich.text import Text
 
 from rtcore.config.resolved import ResolvedRun
 from rtcore.config.run import RuntimeConfig
-from rtcore.errors import counted
+from rtcore.errors import WARNING_NOTE, counted
 from rtcore.report.numbers import Row, rows_of, with_workers
 from rtcore.report.wording import number, points, policy_notes, realtime_text, share
+from rtcore.results.contract import broken_in
 from rtcore.results.folder import number_at
 from rtcore.results.summary import RunHeader
 from rtcore.scheduling.planner import Plan
@@ -27,7 +28,8 @@ def troubles(summary: dict[str, Any], out: Path | None) -> list[str]:
     Not where actions were lacking: that is what a schedule is compared for.
     """
     sections = [rows for name, rows in _sections(summary, out) if name != "Lacking"]
-    return [f"{row.label}: {' '.join(row.text.split())}" for rows in sections for row in rows if row.style]
+    rows = [f"{row.label}: {' '.join(row.text.split())}" for rows in sections for row in rows if row.style]
+    return rows + [f"contract broken: {text}" for text in broken_in(summary)]
 
 
 def header_lines(header: Mapping[str, Any], resolved: ResolvedRun, plan: Plan) -> list[str]:
@@ -49,6 +51,12 @@ def header_lines(header: Mapping[str, Any], resolved: ResolvedRun, plan: Plan) -
     if config.timing.clock == "wall":
         lines.append(f"realtime  {realtime_text(run.realtime)}")
     lines.append(f"plan      {plan.sentence(run.policy)}")
+    if conditions := config.contract.conditions:
+        lines.append(f"contract  {', '.join(condition.text for condition in conditions)}")
+        idle = [one.text for one in conditions if one.path.startswith(_OF_TIME)] if run.clock == "virtual" else []
+        lines += (
+            [f"          {WARNING_NOTE}{', '.join(idle)}: no time passes there on the virtual clock"] if idle else []
+        )
     return lines
 
 
@@ -65,7 +73,19 @@ def headline(summary: dict[str, Any]) -> RenderableType:
     title = Text("What happened", style="bold")
     title.append(f"   {policy or 'policy not named'}, {summary.get('clock')} clock", style="not bold")
     warnings = [Text(f"The policy is {note}.", style="yellow") for note in policy_notes(policy)]
-    return Group(title, *warnings, _plan_table(summary))
+    return Group(title, *warnings, _plan_table(summary), *_contract_lines(summary))
+
+
+#: What takes no time on the virtual clock: conditions on it say nothing there.
+_OF_TIME = ("ticks.lateness_us", "ticks.world_step_us", "ticks.world_reset_ms", "ipc_us")
+
+
+def _contract_lines(summary: dict[str, Any]) -> list[Text]:
+    """What was required, and whether it was kept. Nothing of a run that was to keep nothing."""
+    judged = (summary.get("contract") or {}).get("conditions", [])
+    kept = [f"{one['require']} ({one['value']:g})" for one in judged if one["kept"]]
+    lines = [Text(f"Contract broken: {text}", style="bold red") for text in broken_in(summary)]
+    return lines + ([Text(f"Contract kept: {', '.join(kept)}", style="green")] if kept else [])
 
 
 def details(summary: dict[str, Any], out: Path | None) -> RenderableType:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from rtcore.results.contract import ConditionState
 from rtcore.results.summary import LearnerStats
 
 #: Of a skipped tick.
@@ -50,6 +51,20 @@ def share(value: float | None) -> str:
     if value is None or math.isnan(value):
         return "-"
     return f"{min(value * 100, 99.99):.2f}%" if value < 1 else "100%"
+
+
+def contract_facts(states: Sequence[ConditionState]) -> list[tuple[str, str]]:
+    """How much of what each condition allows over the run is used up, and whether it is broken."""
+    facts = []
+    for state in states:
+        used = "" if math.isnan(state.used) else f" {100 * min(state.used, 9.99):.0f}% used"
+        since = f" since tick {state.since.tick:,}" if state.since is not None else ""
+        if state.is_lost:
+            facts.append((f"{state.condition.text}{used} BROKEN{since}", "bold red"))
+        else:
+            now = f" not kept{since}" if state.since is not None else ""
+            facts.append((f"{state.condition.text}{used}{now}", "yellow" if now else "green"))
+    return facts
 
 
 def learner_facts(learner: LearnerStats) -> list[tuple[str, str]]:

@@ -18,6 +18,7 @@ from rtcore.errors import RecordError
 from rtcore.memory.layout import FrameHeader
 from rtcore.memory.shared import SharedRun
 from rtcore.results.agreement import Rows
+from rtcore.results.contract import Contract
 from rtcore.results.rows import INFERENCES, TICKS, InferenceRow, TickRow
 from rtcore.results.worst_stretch import WorstStretch
 from rtcore.scheduling.dispatch import Source, TickKind
@@ -119,7 +120,9 @@ class Episodes:
 class RunRecord:
     """Rows of one run. `folder` gets actions.csv and jobs.csv as they come in; None keeps them in memory only."""
 
-    def __init__(self, folder: Path | None, decode_action: Callable[[bytes], Any]) -> None:
+    def __init__(
+        self, folder: Path | None, decode_action: Callable[[bytes], Any], contract: Contract | None = None
+    ) -> None:
         self.ticks: deque[FrameHeader] = deque(maxlen=_RECENT_TICKS)
         self.jobs: deque[JobRow] = deque(maxlen=_RECENT_JOBS)
         self.episodes = Episodes()
@@ -129,6 +132,7 @@ class RunRecord:
         self.booked_jobs = 0
         self.lost_ticks = 0
         self.lost_jobs = 0
+        self.contract = contract  #: sees every tick
         self._decode = decode_action
         self._files: list[TextIO] = []
         self._paths: list[Path] = []
@@ -142,6 +146,8 @@ class RunRecord:
         self.worst.add(header)
         self.booked_jobs += header.booked_jobs
         self.episodes.see(header)
+        if self.contract is not None:
+            self.contract.see(header)
         if self._tick_writer is not None:
             text = "" if header.source == Source.HELD else _text(self._decode(action))
             self._tick_writer.writerow(TICKS.written(TickRow.of(header, text)))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
 from rtcore.config.resolved import ResolvedRun
 from rtcore.memory.counters import Distribution
+from rtcore.results.contract import ConditionState, judge
+from rtcore.results.folder import number_at
 from rtcore.results.run_record import Episode, Score
 from rtcore.scheduling.dispatch import KIND_COUNTERS, OUTCOME_COUNTERS
 from rtcore.scheduling.planner import Plan
@@ -136,6 +138,7 @@ class RunStats:
     )  #: see `RecorderProcess.summary`; {} of a run that keeps none
     learner: LearnerStats | None = None
     weights: dict[str, Any] = field(default_factory=dict)  #: see `WorkerProcesses.weights`; {} without a network
+    contract: tuple[ConditionState, ...] = ()  #: of each condition that the run has to keep
 
     @property
     def acted_fraction(self) -> float:
@@ -177,73 +180,14 @@ def hz_between(num_ticks: int, elapsed_ns: int) -> float:
 
 def build_summary(stats: RunStats) -> dict[str, Any]:
     """`summary.json`. Numbers that do not exist (no episode, no sample) are null."""
-    counters, shapes = stats.counters, stats.distributions
-    read = _merge([worker.publish_to_read_ns for worker in stats.workers])
-    unfinished = stats.score.unfinished
     summary = {
         "clock": stats.clock,
         "policy": stats.policy,
         "plan": stats.plan.to_json(),
-        "ticks": {
-            "count": counters["ticks"],
-            "hz": stats.measured_hz,
-            "ideal_hz": float(stats.rate_hz),
-            "overruns": counters["overruns"],
-            "reset_overruns": counters["reset_overruns"],
-            "skipped": counters["skipped_ticks"],
-            "stretched": counters["stretched_ticks"],
-            "stretched_ms": counters["stretched_ns"] / 1e6,
-            "waited": counters["waited_ticks"],
-            "garbage": {
-                "collections": counters["garbage_collections"],
-                "forced": counters["garbage_forced"],
-                "ms": counters["garbage_ns"] / 1e6,
-            },
-            "kinds": {kind: counters[kind] for kind in KIND_COUNTERS},
-            "lateness_us": _percentiles(shapes["lateness_ns"], 1e3, (0.5, 0.9, 0.99, 0.999), with_max=True),
-            "world_step_us": _percentiles(shapes["step_ns"], 1e3, (0.5, 0.99), with_max=True),
-            "world_reset_ms": _percentiles(shapes["reset_ns"], 1e6, (0.5,), with_max=True),
-        },
-        "actions": {
-            "acted_fraction": stats.acted_fraction,
-            "acted_fraction_of_all_ticks": counters["acted"] / counters["ticks"] if counters["ticks"] else math.nan,
-            "jobs": counters["jobs"],
-            "outcomes": {outcome: counters[outcome] for outcome in OUTCOME_COUNTERS},
-            "interval_ticks": {"mean": shapes["interval_ticks"].mean, "cv": shapes["interval_ticks"].cv},
-            "delay_ticks": {"mean": shapes["delay_ticks"].mean}
-            | _percentiles(shapes["delay_ticks"], 1, (0.5, 0.99), with_max=True)
-            | {"min": shapes["delay_ticks"].min},
-            "observation_age_ms": _percentiles(shapes["observation_age_ns"], 1e6, (0.5, 0.99)),
-            "clipped": counters["clipped_actions"],
-            "altered": counters["altered_actions"],
-            "explored": counters["explored_actions"],
-            "skipped_starts": counters["skipped_starts"],
-            "delay_changes": counters["replans"],
-            "unknown_entries": counters["unknown_entries"],
-        },
-        "observations": stats.observations,
-        "ipc_us": {
-            "publish": _percentiles(shapes["publish_ns"], 1e3, (0.5, 0.99)),
-            "publish_to_read": _percentiles(read, 1e3, (0.5, 0.99)),
-            "write_to_dispatch": _percentiles(shapes["write_to_dispatch_ns"], 1e3, (0.5, 0.99)),
-        },
+        **{name: part(stats) for name, part in _PARTS.items()},
         "workers": [_worker(worker) for worker in stats.workers],
         **({"head": _head(stats.head, stats)} if stats.head is not None else {}),
         "restart_reasons": stats.restart_reasons,
-        "episodes": {
-            "count": counters["episodes"],
-            "return_mean": stats.mean_return,
-            "unfinished_return": unfinished.total_reward if unfinished is not None else None,
-            "unfinished_ticks": unfinished.num_ticks if unfinished is not None else None,
-            "points": stats.score.points,
-            "points_ticks": stats.score.ticks,
-            "points_per_1000_ticks": stats.score.per_1000_ticks,
-            "first_listed": stats.dropped_episodes,
-            "returns": [episode.total_reward for episode in stats.episodes],
-            "num_ticks": [episode.num_ticks for episode in stats.episodes],
-            "end_ticks": [episode.end_tick for episode in stats.episodes],
-        },
-        "record": {"lost_ticks": 0, "lost_jobs": 0} | stats.lost_record_rows,
         "books": stats.books or None,
         "culprits": stats.culprits or None,
         **({"trace": stats.trace} if stats.trace else {}),
@@ -252,12 +196,111 @@ def build_summary(stats: RunStats) -> dict[str, Any]:
         **({"weights": stats.weights} if stats.weights else {}),
         "environment": stats.env,
         "wait": stats.wait,
-        "startup_s": sum(stats.startup.values()) if stats.startup else math.nan,
         "startup": stats.startup,
         "startup_inferences": {"warmup": stats.num_warmups, "rehearsal": stats.plan.tau.samples},
     }
     cleaned: dict[str, Any] = _without_nan(summary)
-    return cleaned
+    return cleaned | ({"contract": judge(stats.contract, cleaned)} if stats.contract else {})
+
+
+def number_of(stats: RunStats, path: str) -> float | None:
+    """One number of the summary, without the work for all the others; None where it does not exist.
+
+    Args:
+        stats: Of a run under way or over.
+        path: Its keys, with dots between.
+    """
+    first, *_ = keys = path.split(".")
+    part = {first: _PARTS[first](stats)} if first in _PARTS else build_summary(replace(stats, contract=()))
+    return number_at(_without_nan(part), *keys)
+
+
+def _ticks(stats: RunStats) -> dict[str, Any]:
+    counters, shapes = stats.counters, stats.distributions
+    return {
+        "count": counters["ticks"],
+        "hz": stats.measured_hz,
+        "ideal_hz": float(stats.rate_hz),
+        "overruns": counters["overruns"],
+        "reset_overruns": counters["reset_overruns"],
+        "skipped": counters["skipped_ticks"],
+        "stretched": counters["stretched_ticks"],
+        "stretched_ms": counters["stretched_ns"] / 1e6,
+        "waited": counters["waited_ticks"],
+        "garbage": {
+            "collections": counters["garbage_collections"],
+            "forced": counters["garbage_forced"],
+            "ms": counters["garbage_ns"] / 1e6,
+        },
+        "kinds": {kind: counters[kind] for kind in KIND_COUNTERS},
+        "lateness_us": _percentiles(shapes["lateness_ns"], 1e3, (0.5, 0.9, *_TAIL), with_max=True),
+        "world_step_us": _percentiles(shapes["step_ns"], 1e3, (0.5, 0.99), with_max=True),
+        "world_reset_ms": _percentiles(shapes["reset_ns"], 1e6, (0.5,), with_max=True),
+    }
+
+
+def _actions(stats: RunStats) -> dict[str, Any]:
+    counters, shapes = stats.counters, stats.distributions
+    return {
+        "acted_fraction": stats.acted_fraction,
+        "acted_fraction_of_all_ticks": counters["acted"] / counters["ticks"] if counters["ticks"] else math.nan,
+        "jobs": counters["jobs"],
+        "outcomes": {outcome: counters[outcome] for outcome in OUTCOME_COUNTERS},
+        "interval_ticks": {"mean": shapes["interval_ticks"].mean, "cv": shapes["interval_ticks"].cv},
+        "delay_ticks": {"mean": shapes["delay_ticks"].mean}
+        | _percentiles(shapes["delay_ticks"], 1, (0.5, 0.99), with_max=True)
+        | {"min": shapes["delay_ticks"].min},
+        "observation_age_ms": _percentiles(shapes["observation_age_ns"], 1e6, (0.5, 0.99)),
+        "clipped": counters["clipped_actions"],
+        "altered": counters["altered_actions"],
+        "explored": counters["explored_actions"],
+        "skipped_starts": counters["skipped_starts"],
+        "delay_changes": counters["replans"],
+        "unknown_entries": counters["unknown_entries"],
+    }
+
+
+def _ipc_us(stats: RunStats) -> dict[str, Any]:
+    shapes, read = stats.distributions, _merge([worker.publish_to_read_ns for worker in stats.workers])
+    return {
+        "publish": _percentiles(shapes["publish_ns"], 1e3, (0.5, *_TAIL), with_max=True),
+        "publish_to_read": _percentiles(read, 1e3, (0.5, *_TAIL), with_max=True),
+        "write_to_dispatch": _percentiles(shapes["write_to_dispatch_ns"], 1e3, (0.5, *_TAIL), with_max=True),
+    }
+
+
+def _episodes(stats: RunStats) -> dict[str, Any]:
+    unfinished = stats.score.unfinished
+    return {
+        "count": stats.counters["episodes"],
+        "return_mean": stats.mean_return,
+        "unfinished_return": unfinished.total_reward if unfinished is not None else None,
+        "unfinished_ticks": unfinished.num_ticks if unfinished is not None else None,
+        "points": stats.score.points,
+        "points_ticks": stats.score.ticks,
+        "points_per_1000_ticks": stats.score.per_1000_ticks,
+        "first_listed": stats.dropped_episodes,
+        "returns": [episode.total_reward for episode in stats.episodes],
+        "num_ticks": [episode.num_ticks for episode in stats.episodes],
+        "end_ticks": [episode.end_tick for episode in stats.episodes],
+    }
+
+
+_TAIL = (0.99, 0.999)
+#: Parts that can be asked for alone.
+_PARTS: dict[str, Callable[[RunStats], Any]] = {
+    "ticks": _ticks,
+    "actions": _actions,
+    "observations": lambda stats: stats.observations,
+    "ipc_us": _ipc_us,
+    "inference_ms": lambda stats: _percentiles(
+        _merge([worker.inference_ns for worker in stats.workers]), 1e6, (0.5, 0.99), with_max=True
+    ),
+    "restarts": lambda stats: sum(worker.restarts for worker in stats.workers),
+    "episodes": _episodes,
+    "record": lambda stats: {"lost_ticks": 0, "lost_jobs": 0} | stats.lost_record_rows,
+    "startup_s": lambda stats: sum(stats.startup.values()) if stats.startup else math.nan,
+}
 
 
 def _worker(worker: WorkerStats) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,7 +24,7 @@ from gymnasium.spaces import Box, Dict, Space
 from rtcore.clock import MonotonicClock, ns_of
 from rtcore.config.resolved import ResolvedRun
 from rtcore.config.run import RuntimeConfig
-from rtcore.errors import WARNING_NOTE, RtcoreError, RtcoreWarning, StartupError
+from rtcore.errors import WARNING_NOTE, ContractBroken, RtcoreError, RtcoreWarning, StartupError
 from rtcore.learn.replay_memory import TransitionReader
 from rtcore.learn.resuming import settings_of
 from rtcore.learn.ticks import TickReader
@@ -33,12 +34,13 @@ from rtcore.processes.supervisor import Supervisor
 from rtcore.recording.schema import require_h5py
 from rtcore.report.log import LineHandler
 from rtcore.results.agreement import check_books
+from rtcore.results.contract import Contract, contract_of
 from rtcore.results.explain import find_culprits
 from rtcore.results.out_folder import OutFolder, begin_folder
 from rtcore.results.run_record import Episode, RunRecord, writing_to
 from rtcore.results.snapshot import booked_ticks, snapshot
 from rtcore.results.startup import start_thread
-from rtcore.results.summary import RunStats, build_summary
+from rtcore.results.summary import RunStats, build_summary, number_of
 from rtcore.runtime.learning import LearningRun
 from rtcore.runtime.player import Player
 from rtcore.runtime.publishing import publish
@@ -53,6 +55,8 @@ _log = logging.getLogger(__name__)
 _WATCH_S = 0.05
 _DRAIN_EVERY_NS = 150_000_000
 _FLUSH_EVERY_NS = 1_000_000_000
+#: Between two looks at what a contract requires and no row tells: each is a snapshot of every counter.
+_LOOK_EVERY_NS = 1_000_000_000
 
 
 class Runtime:
@@ -65,6 +69,9 @@ class Runtime:
     Args:
         config: The settings; None: those of `fields`.
         progress: Deprecated: gets the lines that are logged at INFO and above.
+        on_contract_broken: Gets the `ContractBroken` once, in the supervising thread, as soon as what `require` asks
+            for cannot be kept any more, or at the end of the run. What it raises ends the run and is raised by `wait`.
+            None: `wait` raises the `ContractBroken` itself, once the run is over.
         on_episode: Gets each episode that has ended, within a fifth of a second, in the supervising thread. What it
             raises ends the run and is raised by `wait`.
         played_delay_ticks: This program answers in the workers' place, so many ticks after a frame: see `player`.
@@ -87,6 +94,7 @@ class Runtime:
         *,
         progress: Callable[[str], None] | None = None,
         on_episode: Callable[[Episode], None] | None = None,
+        on_contract_broken: Callable[[ContractBroken], None] | None = None,
         played_delay_ticks: int | None = None,
         folder: OutFolder | None = None,
         **fields: Any,
@@ -95,6 +103,9 @@ class Runtime:
         self._supervisor = Supervisor(self.config, played_delay_ticks=played_delay_ticks)
         self._is_played = played_delay_ticks is not None
         self._on_episode = on_episode
+        self._on_contract_broken = on_contract_broken
+        self._contract: Contract | None = None
+        self._looked_ns = 0
         self._line_handler = _handler_of(progress)
         self._folder = folder
         self._owns_folder = folder is None
@@ -256,7 +267,8 @@ class Runtime:
     def _open_files(self) -> None:
         action = self._supervisor.world.action
         with writing_to(self.config.output.out):
-            self.record = RunRecord(self.config.output.out, lambda raw: _decode(action, raw))
+            self._contract = contract_of(self._supervisor.resolved, self._on_contract_broken)
+            self.record = RunRecord(self.config.output.out, lambda raw: _decode(action, raw), self._contract)
             if self.config.output.trace and self.config.output.out is not None:
                 self._spool = TraceSpool(self.config.output.out, self._supervisor.shared.trace_rings())
             if self._learning is not None:
@@ -571,6 +583,7 @@ class Runtime:
             self._check_books,
             supervisor.close,
             self._check_closing,
+            self._judge_contract,
             self._release_folder,
         ):
             try:
@@ -598,6 +611,9 @@ class Runtime:
             store.close()
 
     def _take_final_snapshot(self) -> None:
+        if self._contract is not None:
+            self._look(self._contract)
+            self._contract.end()
         self._final = self._snapshot(with_memory=self._error is None)
 
     def _check_books(self) -> None:
@@ -607,6 +623,23 @@ class Runtime:
             parts = (stats.counters, record.rows, stats.lost_record_rows, stats.recording)
             books = check_books(*parts, broke_off=not supervisor.ticks_are_over)
             self._final = replace(stats, books=books, culprits=find_culprits(stats, record.worst.found()))
+
+    def _follow_contract(self) -> None:
+        """After new rows."""
+        if (contract := self._contract) is None:
+            return
+        if contract.needs_looks and self._clock.now_ns() - self._looked_ns >= _LOOK_EVERY_NS:
+            self._look(contract)
+        contract.follow()
+
+    def _look(self, contract: Contract) -> None:
+        self._looked_ns = self._clock.now_ns()
+        contract.look(partial(number_of, self._snapshot(with_memory=False)))
+
+    def _judge_contract(self) -> None:
+        """Of a run that failed its error says more."""
+        if self._contract is not None and self._final is not None and self._error is None:
+            self._contract.finish(build_summary(self._final))
 
     def _watch_until_over(self) -> None:
         supervisor, clock = self._supervisor, self._clock
@@ -632,6 +665,7 @@ class Runtime:
                 self._supervisor.trace(TraceKind.DRAIN, start_ns)
                 self._spool.collect()
         self._report_episodes()
+        self._follow_contract()
 
     def _report_episodes(self) -> None:
         if self._on_episode is None or self.record is None:
@@ -643,6 +677,8 @@ class Runtime:
     def _snapshot(self, *, with_memory: bool) -> RunStats:
         supervisor, spool = self._supervisor, self._spool
         stats = snapshot(supervisor.shared, supervisor.description, self.record, with_memory=with_memory)
+        if self._contract is not None:
+            stats = replace(stats, contract=self._contract.states())
         if self._learning is not None:
             stats = replace(stats, learner=self._learning.stats(supervisor))
         recording = supervisor.recording.summary() if supervisor.recording is not None else {}

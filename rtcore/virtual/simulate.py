@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ import numpy.typing as npt
 from rtcore.clock import NS_PER_MS, ManualClock, TickGrid
 from rtcore.config.resolved import resolve, tick_rate_hz
 from rtcore.config.run import RuntimeConfig
-from rtcore.errors import ConfigError
+from rtcore.errors import ConfigError, ContractBroken
 from rtcore.learn.checkpoint import SavedState, load_state, load_weights
 from rtcore.learn.learnable import check_learnable
 from rtcore.learn.policy import fitting_policy
@@ -37,11 +38,12 @@ from rtcore.memory.ring import FrameRing
 from rtcore.processes.workers import refuse_without_answers
 from rtcore.recording.schema import require_h5py
 from rtcore.results.agreement import check_books
+from rtcore.results.contract import contract_of
 from rtcore.results.explain import find_culprits
 from rtcore.results.out_folder import OutFolder, begin_folder
 from rtcore.results.run_record import RunRecord, writing_to
 from rtcore.results.snapshot import episodes_of
-from rtcore.results.summary import RunStats, WorkerStats, build_summary
+from rtcore.results.summary import RunStats, WorkerStats, build_summary, number_of
 from rtcore.scheduling.dispatch import Dispatcher
 from rtcore.scheduling.jobs import Job, JobRow
 from rtcore.scheduling.planner import Plan, Tau, make_plan
@@ -61,6 +63,8 @@ __all__ = ["Change", "SimPolicy", "SimulatedWorkers", "Simulation"]
 
 #: Inferences that a plan is made of, where a model says how long they take: at most, and for a short run.
 _PLAN_SAMPLES, _FEWEST_SAMPLES = 4_096, 256
+#: Ticks between two looks at what a contract requires and no row tells.
+_LOOK_TICKS = 250
 
 
 class Simulation:
@@ -79,6 +83,7 @@ class Simulation:
         rate_hz: Ticks per second; None: as the config or the world says.
         changes: Workers that go and come, the head (`self.head`) among them.
         folder: The output folder, where the program has taken it already.
+        on_contract_broken: As of a `Runtime`; None: `run` raises the `ContractBroken` at its end.
     """
 
     def __init__(
@@ -93,6 +98,7 @@ class Simulation:
         rate_hz: Any = None,
         changes: Sequence[Change] = (),
         folder: OutFolder | None = None,
+        on_contract_broken: Callable[[ContractBroken], None] | None = None,
     ) -> None:
         self.config = config = resolve_policy(config)
         if config.output.record:
@@ -171,7 +177,9 @@ class Simulation:
             self._own_folder = self._begin_folder(folder, saved)
             if self._own_folder is not None:
                 if_it_fails.callback(self._own_folder.release)
-            self.record = RunRecord(config.output.out, lambda raw: _decode(spec, raw))
+            self.record = RunRecord(
+                config.output.out, lambda raw: _decode(spec, raw), contract_of(self.resolved, on_contract_broken)
+            )
             if_it_fails.callback(self.record.close)
             if self.learning is not None:
                 self.learning.begin(self.record)
@@ -231,6 +239,7 @@ class Simulation:
             This object.
         """
         learning, teacher, loop, recording = self.learning, self.teacher, self.loop, self.recording
+        contract = self.record.contract
         deadline_ns = loop.pace.deadline_ns
         _log.debug(
             "%d ticks are simulated in this process, delay %d ticks",
@@ -249,6 +258,10 @@ class Simulation:
                     learning.after_tick(tick, deadline_ns(tick), deadline_ns(tick + 1))
                 if recording is not None:
                     recording.after_tick()
+                if contract is not None:
+                    if contract.needs_looks and loop.tick % _LOOK_TICKS == 0:
+                        contract.look(partial(number_of, self.stats()))
+                    contract.follow()
                 if on_tick is not None and on_tick(loop.tick):
                     break
         except BaseException:
@@ -262,6 +275,8 @@ class Simulation:
         players = [self.player, *([self.head_player] if self.head_player is not None else [])]
         if raised := sum(player.policy_errors.total() for player in players):
             refuse_without_answers(sum(self.workers.inferences), raised, loop.tick + 1, self.schedule.delay_ticks)
+        if contract is not None:
+            contract.finish(self.summary())
         return self
 
     def stop(self) -> None:
@@ -276,6 +291,8 @@ class Simulation:
             if self.recording is not None:
                 self.recording.close()
             self.record.close()
+            if self.record.contract is not None:
+                self.record.contract.end()
             self._is_over = True
 
     def stats(self) -> RunStats:
@@ -319,6 +336,7 @@ class Simulation:
             env={"env_id": self.config.world.env_id},
             learner=self.learning.stats() if self.learning is not None else None,
             recording=recording,
+            contract=self.record.contract.states() if self.record.contract is not None else (),
             books=books,
             observations={
                 "checked": self._observations["checked_frames"],

@@ -16,8 +16,9 @@ import torch
 
 import rtcore
 from rtcore.config.factories import import_path
-from rtcore.errors import ConfigError, EnvironmentFailed, PolicyError, StartupError
+from rtcore.errors import ConfigError, ContractBroken, EnvironmentFailed, PolicyError, StartupError
 from rtcore.memory.segments import files_of
+from rtcore.scheduling.dispatch import TickKind
 from tests.support import embed_mains, embed_worlds
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
@@ -193,10 +194,20 @@ def test_every_episode_is_told_once_in_order_as_it_ends() -> None:
         threads.add(threading.current_thread())
 
     args = {"length": 10, "fps": 100}
-    with rtcore.Runtime(
-        env_id=embed_worlds.counting, env_args=args, ticks=200, on_episode=note, **SYNTHETIC
-    ) as runtime:
+    # What no machine can break, and what every run breaks: by its rows, and by a number that is looked at.
+    require = ["acted>=0", "lateness_max_us<=1e12", "inference_p99_ms>=0", "reset<=2", "episodes<=2"]
+    with (
+        rtcore.Runtime(
+            env_id=embed_worlds.counting, env_args=args, ticks=200, on_episode=note, require=require, **SYNTHETIC
+        ) as runtime,
+        pytest.raises(ContractBroken) as broken,
+    ):
         runtime.wait()
+    contract = runtime.summary()["contract"]
+    assert [one["kept"] for one in contract["conditions"]] == [True, True, True, False, False]
+    assert broken.value.conditions == [one["broken"] for one in contract["conditions"][3:]]
+    third_reset = [header.tick for header in runtime.record.ticks if header.kind == TickKind.RESET][2]
+    assert (contract["conditions"][3]["since_tick"], contract["conditions"][3]["since_is_exact"]) == (third_reset, True)
     assert [episode.total_reward for episode in told] == runtime.summary()["episodes"]["returns"]
     assert len(told) >= 5
     assert {episode.num_ticks for episode in told} == {10}

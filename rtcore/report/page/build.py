@@ -21,6 +21,7 @@ from rtcore.report.colours import KIND_COLOURS, OUTCOME_COLOURS, RUN_COLOURS
 from rtcore.report.page import charts, tables
 from rtcore.report.page.data import Samples
 from rtcore.report.wording import SKIPPED_MEANING, number, policy_notes, share
+from rtcore.results.contract import broken_in
 from rtcore.results.folder import RunFolder, number_at
 from rtcore.scheduling.dispatch import KIND_COUNTERS, OUTCOME_COUNTERS, Outcome, TickKind
 
@@ -163,7 +164,7 @@ def _heading(run: RunFolder, name: str, index: int, several: bool) -> dict[str, 
         "policy": policy,
         "policy_notes": policy_notes(policy),
         "limit": str(limit or ""),
-        "notes": run.notes,
+        "notes": run.notes + [f"The contract was broken: {text}." for text in broken_in(run.summary)],
         "num_ticks": len(run.ticks) if run.period_ns else 0,
         "num_jobs": len(run.jobs),
     }
