@@ -24,7 +24,7 @@ from rtcore.errors import ConfigError
 from rtcore.memory import layout, ring, slots
 from rtcore.memory import weights as params
 from rtcore.memory.layout import Record
-from rtcore.memory.segments import Part
+from rtcore.memory.segments import SegmentPart
 from rtcore.memory.shared import Phase
 from rtcore.memory.trace import TraceKind
 from rtcore.scheduling.dispatch import Outcome, Source, TickKind
@@ -127,7 +127,7 @@ def _table(columns: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
     return "\n".join([line(columns), line(tuple("---" for _ in columns)), *map(line, rows)]) + "\n"
 
 
-_SEGMENTS: dict[Part, list[tuple[str, str]]] = {
+_SEGMENTS: dict[SegmentPart, list[tuple[str, str]]] = {
     "control": [
         ("run_control_at", "run control"),
         ("env_status_at", "env status"),

@@ -107,7 +107,7 @@ class _Sample:
         self.now: Number = 0
 
 
-class _Part(NamedTuple):
+class _CheckedNode(NamedTuple):
     """A node that was checked: how to read it, whether it is a whole number, and its value where that is known."""
 
     read: Read
@@ -222,7 +222,7 @@ class _Builder:
         self.samples: list[_Sample] = []
         self.keys_of_all: list[Key] | None = None
 
-    def build_all(self) -> _Part:
+    def build_all(self) -> _CheckedNode:
         text = self._text.strip()
         if not text:
             raise ExpressionError(f"{self._setting}: got nothing, expected {_ALLOWED}")
@@ -236,7 +236,7 @@ class _Builder:
 
     # Nodes ---
 
-    def _build(self, node: ast.expr) -> _Part:
+    def _build(self, node: ast.expr) -> _CheckedNode:
         self._nodes += 1
         self._depth += 1
         if self._depth > MAX_DEPTH or self._nodes > MAX_NODES:
@@ -245,7 +245,7 @@ class _Builder:
         self._depth -= 1
         return part
 
-    def _part(self, node: ast.expr) -> _Part:
+    def _part(self, node: ast.expr) -> _CheckedNode:
         if isinstance(node, ast.Constant):
             return self._constant(node)
         if isinstance(node, ast.Subscript):
@@ -270,15 +270,15 @@ class _Builder:
             self._refuse(node, f"{node.id} alone", form)
         self._refuse(node, self._source(node), self._hint(node) + _ALLOWED)
 
-    def _constant(self, node: ast.Constant) -> _Part:
+    def _constant(self, node: ast.Constant) -> _CheckedNode:
         value = node.value
         if not isinstance(value, int | float) or not math.isfinite(value) or abs(value) > MAX_CONSTANT:
             self._refuse(node, self._source(node), f"a number up to {MAX_CONSTANT}")
         return _constant(value)
 
-    def _memory_value(self, node: ast.Subscript) -> _Part:
+    def _memory_value(self, node: ast.Subscript) -> _CheckedNode:
         kind, keys = self._place(node)
-        return _Part(_reader(self._memory, kind, keys), whole=True)
+        return _CheckedNode(_reader(self._memory, kind, keys), whole=True)
 
     def _place(self, node: ast.Subscript) -> tuple[ValueType, list[Key]]:
         """The type of a value in memory, and its bytes, the lowest first."""
@@ -322,7 +322,7 @@ class _Builder:
             self._refuse(node, self._source(node), "a whole number that is known beforehand, such as 0xC0A0 + 3")
         return value
 
-    def _call(self, node: ast.Call) -> _Part:
+    def _call(self, node: ast.Call) -> _CheckedNode:
         name = node.func.id if isinstance(node.func, ast.Name) else ""
         if name not in FUNCTIONS:
             self._refuse(node.func, self._source(node.func), self._hint(node.func) + f"one of {', '.join(FUNCTIONS)}")
@@ -351,16 +351,16 @@ class _Builder:
             return self._fold(lambda: pick(one(), two()), parts, node)
         return self._fold(lambda: pick([read() for read in reads]), parts, node)
 
-    def _remembered(self, name: str, part: _Part) -> _Part:
+    def _remembered(self, name: str, part: _CheckedNode) -> _CheckedNode:
         sample = _Sample(part.read)
         self.samples.append(sample)
         if name == "prev":
-            return _Part(lambda: sample.before, part.whole)
+            return _CheckedNode(lambda: sample.before, part.whole)
         if name == "first":
-            return _Part(lambda: sample.first, part.whole)
-        return _Part(lambda: sample.now - sample.before, part.whole)
+            return _CheckedNode(lambda: sample.first, part.whole)
+        return _CheckedNode(lambda: sample.now - sample.before, part.whole)
 
-    def _binary(self, node: ast.BinOp) -> _Part:
+    def _binary(self, node: ast.BinOp) -> _CheckedNode:
         operate = _ARITHMETIC.get(type(node.op))
         if operate is None:
             self._refuse(node, self._source(node), "+ - * / // % & | ^ >> between two values")
@@ -373,7 +373,7 @@ class _Builder:
         whole = left.whole and right.whole and not isinstance(node.op, ast.Div)
         return self._fold(lambda: operate(one(), two()), [left, right], node, whole=whole)
 
-    def _unary(self, node: ast.UnaryOp) -> _Part:
+    def _unary(self, node: ast.UnaryOp) -> _CheckedNode:
         part = self._build(node.operand)
         read = part.read
         if isinstance(node.op, ast.Not):
@@ -384,7 +384,7 @@ class _Builder:
             return part
         self._refuse(node, self._source(node), "- or not before a value; to flip bits, ^ 0xFF")
 
-    def _compare(self, node: ast.Compare) -> _Part:
+    def _compare(self, node: ast.Compare) -> _CheckedNode:
         if len(node.ops) == 1 and isinstance(node.ops[0], ast.In | ast.NotIn):
             return self._member(node)
         parts = [self._build(value) for value in (node.left, *node.comparators)]
@@ -399,7 +399,7 @@ class _Builder:
             return self._fold(lambda: compare_them(one(), two()), parts, node, whole=True)
         return self._fold(lambda: all(how(a(), b()) for a, how, b in pairs), parts, node, whole=True)
 
-    def _member(self, node: ast.Compare) -> _Part:
+    def _member(self, node: ast.Compare) -> _CheckedNode:
         choices = node.comparators[0]
         if not isinstance(choices, ast.Tuple | ast.List | ast.Set):
             self._refuse(choices, self._source(choices), "numbers in brackets, such as in (1, 2)")
@@ -412,13 +412,15 @@ class _Builder:
 
     # Helpers ---
 
-    def _fold(self, read: Read, parts: Iterable[_Part], node: ast.expr, whole: bool | None = None) -> _Part:
+    def _fold(
+        self, read: Read, parts: Iterable[_CheckedNode], node: ast.expr, whole: bool | None = None
+    ) -> _CheckedNode:
         """The part that `read` is; its value at once where those of its parts are known."""
         parts = list(parts)
         if whole is None:
             whole = all(part.whole for part in parts)
         if any(part.constant is None for part in parts):
-            return _Part(read, whole)
+            return _CheckedNode(read, whole)
         try:
             value = read()
         except ArithmeticError as error:
@@ -444,11 +446,11 @@ class _Builder:
         raise ExpressionError(f"{self._setting}: got {got} at column {column + 1}, expected {expected}{place}")
 
 
-def _constant(value: Number) -> _Part:
-    return _Part(lambda: value, isinstance(value, int), value)
+def _constant(value: Number) -> _CheckedNode:
+    return _CheckedNode(lambda: value, isinstance(value, int), value)
 
 
-def _any_of(parts: list[_Part]) -> Read:
+def _any_of(parts: list[_CheckedNode]) -> Read:
     *first, last = [part.read for part in parts]
 
     def read() -> Number:
@@ -461,7 +463,7 @@ def _any_of(parts: list[_Part]) -> Read:
     return read
 
 
-def _all_of(parts: list[_Part]) -> Read:
+def _all_of(parts: list[_CheckedNode]) -> Read:
     *first, last = [part.read for part in parts]
 
     def read() -> Number:

@@ -46,14 +46,14 @@ class Clue(NamedTuple):
         return fits
 
 
-class Found(NamedTuple):
+class FittingValue(NamedTuple):
     """A value that fits: as it is written in an expression, and what it was in each moment."""
 
     expression: str
     values: tuple[int, ...]
 
 
-class Snapshot:
+class MemorySnapshot:
     """The game's variables in one moment, about 8 kB to 160 kB."""
 
     def __init__(self, memory: Any, memory_map: MemoryMap) -> None:
@@ -65,7 +65,7 @@ class Snapshot:
             self.areas[bank, first] = np.array(content, np.uint8)
 
 
-def find(moments: Sequence[tuple[Snapshot, Sequence[Clue]]], types: Sequence[str]) -> list[Found]:
+def find(moments: Sequence[tuple[MemorySnapshot, Sequence[Clue]]], types: Sequence[str]) -> list[FittingValue]:
     """What fits every moment, by address. A wider type is left out where a narrower one says the same.
 
     Raises:
@@ -77,7 +77,7 @@ def find(moments: Sequence[tuple[Snapshot, Sequence[Clue]]], types: Sequence[str
         if kind is None:
             raise SettingError(f"--type: got {name!r}, expected one of {' '.join(ALL_TYPES)}, or another of that form")
         kinds.append(kind)
-    found: list[tuple[int, int, Found]] = []
+    found: list[tuple[int, int, FittingValue]] = []
     said: set[tuple[int | None, int, tuple[int, ...]]] = set()
     for kind in kinds:
         for bank, first in moments[0][0].areas:
@@ -96,7 +96,7 @@ def find(moments: Sequence[tuple[Snapshot, Sequence[Clue]]], types: Sequence[str
                     continue
                 said.add((bank, first + lowest, row))
                 place = Place(bank, first + offset)
-                found.append((-1 if bank is None else bank, place.address, Found(f"{kind.name}[{place}]", row)))
+                found.append((-1 if bank is None else bank, place.address, FittingValue(f"{kind.name}[{place}]", row)))
     return [each for *_, each in sorted(found, key=lambda each: each[:2])]
 
 

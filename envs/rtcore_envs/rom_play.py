@@ -13,7 +13,7 @@ from rich.console import Console
 from rtcore_envs.errors import SettingError
 from rtcore_envs.examine import ANY_WORLD, WORLD_GAMES
 from rtcore_envs.expressions import Expression, Number
-from rtcore_envs.finder import ALL_TYPES, BYTES, Clue, Found, Snapshot
+from rtcore_envs.finder import ALL_TYPES, BYTES, Clue, FittingValue, MemorySnapshot
 from rtcore_envs.finder import find as find_values
 from rtcore_envs.keys import NO_KEYS, Keys, Step, meaning, parse_script
 from rtcore_envs.library import FoundRom, KnownRom, find_rom
@@ -64,7 +64,7 @@ def play(options: argparse.Namespace, terminals: Terminals) -> int:
     rom = _find_rom(options.rom or options.rom_option, options.world, terminals.known_roms)
     require_display(rom.path)
     with StateMaker(rom, options.world, options.source, window="SDL2", scale=options.scale) as maker:
-        rows = _Rows(terminals, maker, options.show, options.symbols)
+        rows = _ValuePrinter(terminals, maker, options.show, options.symbols)
         terminals.say(f"{rom.known.name}: Z saves a start state, X goes back to the last, ESC ends")
         saved = maker.play(options.name or options.world, options.out, terminals.say, rows.after_frame)
     terminals.say(f"{saved} start states saved")
@@ -79,7 +79,7 @@ def watch(options: argparse.Namespace, terminals: Terminals) -> int:
         )
     rom = _find_rom(options.rom, ANY_WORLD, terminals.known_roms)
     with StateMaker(rom, ANY_WORLD, options.source) as maker:
-        rows = _Rows(terminals, maker, options.show, options.symbols)
+        rows = _ValuePrinter(terminals, maker, options.show, options.symbols)
         maker.press(steps, rows.after_frame if options.show else None)
         if options.picture is not None:
             maker.save_picture(options.picture)
@@ -87,7 +87,7 @@ def watch(options: argparse.Namespace, terminals: Terminals) -> int:
     return EXIT_DONE
 
 
-class _Rows:
+class _ValuePrinter:
     """Prints the values of expressions, each time one of them is another than in the frame before."""
 
     def __init__(self, terminals: Terminals, maker: StateMaker, texts: Sequence[str], symbols: Path | None) -> None:
@@ -151,7 +151,7 @@ def add_story(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(story=[])
 
 
-class _Moment(NamedTuple):
+class _KeptMoment(NamedTuple):
     """What leads to a moment, and what is known of it."""
 
     keys: list[Step]
@@ -164,13 +164,13 @@ def find(options: argparse.Namespace, terminals: Terminals) -> int:
     numbers = any(clue.number is not None for moment in moments for clue in moment.clues)
     types = options.type or (ALL_TYPES if numbers else BYTES)
     rom = _find_rom(options.rom, ANY_WORLD, terminals.known_roms)
-    seen: list[tuple[Snapshot, list[Clue]]] = []
+    seen: list[tuple[MemorySnapshot, list[Clue]]] = []
     with StateMaker(rom, ANY_WORLD, moments[0].source) as maker:
         for number, moment in enumerate(moments, 1):
             if moment.source is not None and number > 1:
                 maker.go_to(moment.source)
             maker.press(moment.keys)
-            seen.append((Snapshot(maker.memory, maker.memory_map), moment.clues))
+            seen.append((MemorySnapshot(maker.memory, maker.memory_map), moment.clues))
             if options.pictures is not None:
                 maker.save_picture(options.pictures / f"moment-{number}.png")
     found = find_values(seen, types)
@@ -181,14 +181,14 @@ def find(options: argparse.Namespace, terminals: Terminals) -> int:
     return EXIT_DONE if found else EXIT_FAILED
 
 
-def _moments(story: list[tuple[str, Any]]) -> list[_Moment]:
+def _moments(story: list[tuple[str, Any]]) -> list[_KeptMoment]:
     """The story as it was told. Raises `SettingError` for one that begins with its end, or says nothing."""
-    moments: list[_Moment] = []
+    moments: list[_KeptMoment] = []
     for option, value in story:
         if option == "keys":
-            moments.append(_Moment(_fixed(parse_script(value, "--keys"), "--keys"), None, []))
+            moments.append(_KeptMoment(_fixed(parse_script(value, "--keys"), "--keys"), None, []))
         elif option == "from":
-            moments.append(_Moment([], value, []))
+            moments.append(_KeptMoment([], value, []))
         elif not moments:
             raise SettingError(f"--{option}: got it first, expected a moment before it: --keys SCRIPT or --from STATE")
         else:
@@ -201,7 +201,7 @@ def _moments(story: list[tuple[str, Any]]) -> list[_Moment]:
     return moments
 
 
-def _show_found(terminals: Terminals, found: list[Found], rows: int, num_moments: int, path: Path) -> None:
+def _show_found(terminals: Terminals, found: list[FittingValue], rows: int, num_moments: int, path: Path) -> None:
     if not found:
         terminals.say("nothing fits: is each moment what you think? --pictures DIR shows them")
         return

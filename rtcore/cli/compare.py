@@ -39,7 +39,7 @@ def run_comparison(config: RuntimeConfig, compared: Stagger, words: list[str], c
     out = config.output.out or _DEFAULT_OUT
     with OutFolder(out, ["rtcore-run", *words]) as folder:
         folder.acquire()
-        return _Comparison(both, folder, console, draws_video=config.output.video).run()
+        return _ComparedRuns(both, folder, console, draws_video=config.output.video).run()
 
 
 def halves_of(config: RuntimeConfig, compared: Stagger) -> dict[str, RuntimeConfig]:
@@ -90,7 +90,7 @@ class _Silent:
     def update(self, *_: Any, **__: Any) -> None: ...
 
 
-class _Comparison:
+class _ComparedRuns:
     """Two runs, random play, and what is made of them. `run` is called once."""
 
     def __init__(

@@ -40,7 +40,7 @@ _REFRESH_S = 0.25
 _VIRTUAL_REFRESH_TICKS = 1000
 
 
-class View(Protocol):
+class RunView(Protocol):
     """Where a run is shown while it goes on: see `LiveView`."""
 
     def begin(self, run: RunHeader, see: Sight) -> None: ...
@@ -100,7 +100,7 @@ def require_packages(config: RuntimeConfig) -> None:
         require_av()
 
 
-def play(config: RuntimeConfig, view: View, folder: OutFolder | None) -> Played:
+def play(config: RuntimeConfig, view: RunView, folder: OutFolder | None) -> Played:
     """The run itself. What ends it before its time is in the result; what keeps it from starting is raised."""
     over = (_play_virtual if config.timing.clock == "virtual" else _play_wall)(config, view, folder)
     over.summary = over.run.summary()
@@ -144,7 +144,7 @@ def _draw_video(folder: Path, over: Played, console: Console) -> bool:
     return draw_video(folder, console)
 
 
-def _play_wall(config: RuntimeConfig, view: View, folder: OutFolder | None) -> Played:
+def _play_wall(config: RuntimeConfig, view: RunView, folder: OutFolder | None) -> Played:
     """Real processes. What happened up to a signal or an error is kept, and summed up."""
     runtime = Runtime(config, folder=folder, on_contract_broken=_leave_to_summary)
     over = Played(config, runtime, {}, [], None)
@@ -173,7 +173,7 @@ def _leave_to_summary(broken: ContractBroken) -> None:
     """The run goes on: a line has said it; summary and exit code judge it at the end."""
 
 
-def _begin(run: Runtime | Simulation, plan: Plan, view: View) -> None:
+def _begin(run: Runtime | Simulation, plan: Plan, view: RunView) -> None:
     """Log what the run consists of, a line for each fact, and show it."""
     for line in header_lines(run.header, run.resolved, plan):
         _log.log(logging.WARNING if WARNING_NOTE in line else logging.INFO, line)
@@ -181,12 +181,12 @@ def _begin(run: Runtime | Simulation, plan: Plan, view: View) -> None:
     view.begin(RunHeader.of(run.header, run.resolved, plan), image)
 
 
-def _update(view: View, runtime: Runtime, *, force: bool = False) -> None:
+def _update(view: RunView, runtime: Runtime, *, force: bool = False) -> None:
     if runtime.record is not None:
         view.update(runtime.stats(), runtime.record, runtime.booked_ticks(), force=force)
 
 
-def _play_virtual(config: RuntimeConfig, view: View, folder: OutFolder | None) -> Played:
+def _play_virtual(config: RuntimeConfig, view: RunView, folder: OutFolder | None) -> Played:
     """No processes: as fast as the machine goes."""
     # Of this program: policies and worlds may draw from them, and a simulation has no process of its own.
     seed_generators(entropy_of(config.world.seed, 0, "virtual", 0, 0))

@@ -17,7 +17,7 @@ from rtcore.errors import ConfigError
 from rtcore.experiments.local import Backend, LocalBackend
 from rtcore.experiments.progress import SweepView, in_words
 from rtcore.experiments.records import CELLS, CellRecord
-from rtcore.experiments.sweep import SCRATCH, Found, begin_sweep, check_cells, end_sweep, find, play_cells
+from rtcore.experiments.sweep import SCRATCH, CellsInFolder, begin_sweep, check_cells, end_sweep, find, play_cells
 from rtcore.experiments.sweepfile import Cell, SweepFile, cells_of, load_sweep
 from rtcore.host.cpus import usable_cpus
 from rtcore.report.terminal import Terminal, print_line
@@ -35,7 +35,7 @@ def sweep(options: argparse.Namespace) -> int:
     except ConfigError as error:
         raise ConfigError(f"{options.file}: {error}") from error
     chosen = _chosen(cells, options.only)
-    plan = _Plan(options, file, chosen)
+    plan = _Placement(options, file, chosen)
     folder = options.out if options.out is not None else Path("runs") / options.file.stem
     if options.dry_run:
         return _list(console, folder, chosen, plan)
@@ -51,7 +51,7 @@ def sweep(options: argparse.Namespace) -> int:
             end_sweep(folder)
 
 
-class _Plan:
+class _Placement:
     """Where cells are played, and how many at a time."""
 
     def __init__(self, options: argparse.Namespace, file: SweepFile, cells: Sequence[Cell]) -> None:
@@ -90,7 +90,7 @@ def _chosen(cells: Sequence[Cell], patterns: Sequence[str]) -> list[Cell]:
     return [cell for cell in cells if not patterns or any(fnmatchcase(cell.name, pattern) for pattern in patterns)]
 
 
-def _list(console: Console, folder: Path, cells: Sequence[Cell], plan: _Plan) -> int:
+def _list(console: Console, folder: Path, cells: Sequence[Cell], plan: _Placement) -> int:
     found = find(folder, cells)
     done = {record.name: in_words(record) for record in found.done}
     _say(console, f"{len(cells)} cells, {len(done)} of them done in {folder}", *plan.notes)
@@ -102,14 +102,14 @@ def _list(console: Console, folder: Path, cells: Sequence[Cell], plan: _Plan) ->
     return 0
 
 
-def _checked(console: Console, found: Found, local: LocalBackend) -> dict[str, Fraction]:
+def _checked(console: Console, found: CellsInFolder, local: LocalBackend) -> dict[str, Fraction]:
     with console.status("checking") as status:
         rates = check_cells(found.left, local, lambda done, of: status.update(f"checking, {done} of {of} kinds done"))
     _say(console, "every cell can be played" if found.left else "nothing is left to do")
     return rates
 
 
-def _play_what_is_left(console: Console, folder: Path, cells: Sequence[Cell], plan: _Plan) -> int:
+def _play_what_is_left(console: Console, folder: Path, cells: Sequence[Cell], plan: _Placement) -> int:
     found = find(folder, cells)
     before = f", {len(found.done)} of them done before" if found.done else ""
     again = f", {len(found.failed_before)} that failed are played again" if found.failed_before else ""
@@ -126,7 +126,7 @@ def _play_what_is_left(console: Console, folder: Path, cells: Sequence[Cell], pl
     return 0
 
 
-def _play_in(console: Console, folder: Path, found: Found, plan: _Plan) -> list[CellRecord]:
+def _play_in(console: Console, folder: Path, found: CellsInFolder, plan: _Placement) -> list[CellRecord]:
     local = LocalBackend(plan.jobs, folder / SCRATCH)
     with closing(local):
         rates = _checked(console, found, local)
@@ -137,7 +137,7 @@ def _play_in(console: Console, folder: Path, found: Found, plan: _Plan) -> list[
 
 
 def _play(
-    console: Console, folder: Path, found: Found, rates: Mapping[str, Fraction], backend: Backend
+    console: Console, folder: Path, found: CellsInFolder, rates: Mapping[str, Fraction], backend: Backend
 ) -> list[CellRecord]:
     with SweepView(console, found.left, found.done, backend.places, before_each=stop_if_told) as view:
         return play_cells(folder, found.left, rates, backend, view)

@@ -59,7 +59,7 @@ _BASES: tuple[Any, ...] = (*GROUPS.values(), BaseSettings)
 _Settings: Any = create_model("_Settings", __base__=_BASES)
 
 
-class _Parser(Parser):
+class _RunParser(Parser):
     """argparse with the options in groups, and a suggestion for a mistyped one."""
 
     def __init__(self, **kwargs: Any) -> None:
@@ -137,7 +137,7 @@ def parse_command(arguments: list[str], prog: str = "rtcore-run", make: MakeConf
     `make` makes the config of what was said; a program that may resume a run adds there what that run was made with.
     """
     usage = "%(prog)s [--config FILE.toml] [option ...]"
-    parser = _Parser(prog=prog, usage=usage, description=_DESCRIPTION, epilog=_EPILOG)
+    parser = _RunParser(prog=prog, usage=usage, description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument(
         "--config",
         type=Path,

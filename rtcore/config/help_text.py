@@ -41,10 +41,10 @@ class Parser(argparse.ArgumentParser):
 
 def add_version(parser: argparse.ArgumentParser) -> None:
     """The flag --version."""
-    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    parser.add_argument("--version", action=_ShowVersion, nargs=0, help="print the version and exit")
 
 
-class _Version(argparse.Action):
+class _ShowVersion(argparse.Action):
     """Looked up only when asked for."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:

@@ -24,7 +24,7 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True)
-class Answer:
+class Verdict:
     """What a check found. `fix`: the command or setting that changes it; "" where nothing needs to be changed."""
 
     status: Status
@@ -32,24 +32,24 @@ class Answer:
     fix: str = ""
 
 
-def ok(found: str) -> Answer:
-    return Answer(Status.OK, found)
+def ok(found: str) -> Verdict:
+    return Verdict(Status.OK, found)
 
 
-def warn(found: str, fix: str) -> Answer:
-    return Answer(Status.WARN, found, fix)
+def warn(found: str, fix: str) -> Verdict:
+    return Verdict(Status.WARN, found, fix)
 
 
-def lacks(found: str, fix: str) -> Answer:
-    return Answer(Status.LACKS, found, fix)
+def lacks(found: str, fix: str) -> Verdict:
+    return Verdict(Status.LACKS, found, fix)
 
 
-def not_applicable(found: str) -> Answer:
-    return Answer(Status.NOT_APPLICABLE, found)
+def not_applicable(found: str) -> Verdict:
+    return Verdict(Status.NOT_APPLICABLE, found)
 
 
-def unknown(found: str) -> Answer:
-    return Answer(Status.UNKNOWN, f"could not be told: {found}")
+def unknown(found: str) -> Verdict:
+    return Verdict(Status.UNKNOWN, f"could not be told: {found}")
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Check:
 
     key: str
     title: str
-    ask: Callable[[Machine, Needs], Answer]
+    ask: Callable[[Machine, Needs], Verdict]
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Finding:
     """A check with its answer."""
 
     check: Check
-    answer: Answer
+    answer: Verdict
 
     def to_json(self) -> dict[str, Any]:
         group, _, name = self.check.key.partition(".")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rtcore.doctor.checks import Answer, Check, Needs, not_applicable, ok, size, warn
+from rtcore.doctor.checks import Check, Needs, Verdict, not_applicable, ok, size, warn
 from rtcore.doctor.machine import Machine
 from rtcore.host.cpus import cgroup_folders
 from rtcore.host.cpus import cpu_quota as tightest_quota
@@ -13,7 +13,7 @@ _CAPABILITIES = {"SYS_NICE": 23, "IPC_LOCK": 14}
 _NO_LIMIT_BYTES = 1 << 60
 
 
-def kind(machine: Machine, needs: Needs) -> Answer:
+def kind(machine: Machine, needs: Needs) -> Verdict:
     where = machine.in_container
     groups = sorted({line.split(":", 2)[2] for line in machine.read("/proc/self/cgroup").splitlines()})
     version = "v2" if machine.exists(f"{_CGROUP}/cgroup.controllers") else "v1"
@@ -21,7 +21,7 @@ def kind(machine: Machine, needs: Needs) -> Answer:
     return ok(f"in a container ({where}); {found}") if where else not_applicable(f"no container; {found}")
 
 
-def capabilities(machine: Machine, needs: Needs) -> Answer:
+def capabilities(machine: Machine, needs: Needs) -> Verdict:
     """Both serve where limits do not: SYS_NICE for SCHED_FIFO, IPC_LOCK for locked memory."""
     bits = int(machine.word("/proc/self/status", "CapEff:"), 16)
     held = [name for name, bit in _CAPABILITIES.items() if bits >> bit & 1]
@@ -36,7 +36,7 @@ def capabilities(machine: Machine, needs: Needs) -> Answer:
     return not_applicable(f"{found}; not needed where the limits above grant the same")
 
 
-def cpu_quota(machine: Machine, needs: Needs) -> Answer:
+def cpu_quota(machine: Machine, needs: Needs) -> Verdict:
     """The tightest on the way from this process's group to the top."""
     quota = tightest_quota(machine.find)
     if quota is None:
@@ -48,7 +48,7 @@ def cpu_quota(machine: Machine, needs: Needs) -> Answer:
     )
 
 
-def memory_limit(machine: Machine, needs: Needs) -> Answer:
+def memory_limit(machine: Machine, needs: Needs) -> Verdict:
     limits = []
     for folder in cgroup_folders("memory", machine.find):
         for limit_name, used_name in (

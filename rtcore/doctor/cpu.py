@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rtcore.doctor.checks import Answer, Check, Needs, not_applicable, ok, unknown, warn
+from rtcore.doctor.checks import Check, Needs, Verdict, not_applicable, ok, unknown, warn
 from rtcore.doctor.machine import Machine, ProbeError, cpu_list, in_words
 
 _CPU = "/sys/devices/system/cpu"
@@ -13,7 +13,7 @@ _STEAL_SHARE = 0.01
 _CLOCK_SOURCES = ("tsc", "kvm-clock", "hyperv_clocksource_tsc_page")
 
 
-def count(machine: Machine, needs: Needs) -> Answer:
+def count(machine: Machine, needs: Needs) -> Verdict:
     online = cpu_list(machine.read(f"{_CPU}/online"))
     usable = machine.cpus
     found = f"{len(usable)} of {len(online)} may be used (CPU {in_words(usable)})"
@@ -32,7 +32,7 @@ def count(machine: Machine, needs: Needs) -> Answer:
     return warn(f"{found}: workers share the CPU that ticks", "use a machine with two CPUs or more")
 
 
-def isolated(machine: Machine, needs: Needs) -> Answer:
+def isolated(machine: Machine, needs: Needs) -> Verdict:
     alone = cpu_list(machine.find(f"{_CPU}/isolated") or "")
     # Without CONFIG_NO_HZ_FULL the file is missing; with it but unused, some kernels write "(null)".
     text = machine.find(f"{_CPU}/nohz_full") or ""
@@ -53,7 +53,7 @@ def isolated(machine: Machine, needs: Needs) -> Answer:
     )
 
 
-def governor(machine: Machine, needs: Needs) -> Answer:
+def governor(machine: Machine, needs: Needs) -> Verdict:
     paths = machine.glob(f"{_CPU}/cpu[0-9]*/cpufreq/scaling_governor")
     if not paths:
         return not_applicable("the frequency is not this system's to choose (no cpufreq: a virtual machine, or fixed)")
@@ -64,7 +64,7 @@ def governor(machine: Machine, needs: Needs) -> Answer:
     return warn(f"{found}: slow for the first moments after sleep", "sudo cpupower frequency-set -g performance")
 
 
-def idle_states(machine: Machine, needs: Needs) -> Answer:
+def idle_states(machine: Machine, needs: Needs) -> Verdict:
     states = [path.rpartition("/")[0] for path in machine.glob(f"{_CPU}/cpu0/cpuidle/state*/latency")]
     if not states:
         return not_applicable("no idle states to choose from (no cpuidle driver)")
@@ -98,7 +98,7 @@ def _latency_bound_us(machine: Machine) -> int | None:
     return int.from_bytes(raw, "little", signed=True)
 
 
-def clock_source(machine: Machine, needs: Needs) -> Answer:
+def clock_source(machine: Machine, needs: Needs) -> Verdict:
     folder = "/sys/devices/system/clocksource/clocksource0"
     current = machine.read(f"{folder}/current_clocksource")
     found = f"{current}; reading the clock takes {machine.clock_cost_ns():.0f} ns (Python's share included)"
@@ -113,7 +113,7 @@ def clock_source(machine: Machine, needs: Needs) -> Answer:
     )
 
 
-def steal(machine: Machine, needs: Needs) -> Answer:
+def steal(machine: Machine, needs: Needs) -> Verdict:
     """Only a busy CPU can be stolen from: one is kept busy meanwhile."""
     if "hypervisor" not in machine.read("/proc/cpuinfo"):
         return not_applicable("no virtual machine")

@@ -75,7 +75,7 @@ def find_needs(machine: Machine, config: RuntimeConfig) -> Needs:
     return Needs(config, Layout.from_json(answer["layout"]), Layout.from_json(answer["traced"]))
 
 
-def to_json(needs: Needs, findings: list[Finding], removed: list[segments.Found]) -> dict[str, Any]:
+def to_json(needs: Needs, findings: list[Finding], removed: list[segments.RunSegments]) -> dict[str, Any]:
     """What `--json` prints; described in docs/doctor.md."""
     counts = Counter(finding.answer.status for finding in findings)
     return {
@@ -96,7 +96,7 @@ def to_json(needs: Needs, findings: list[Finding], removed: list[segments.Found]
     }
 
 
-def _show(console: Console, needs: Needs, findings: list[Finding], removed: list[segments.Found]) -> None:
+def _show(console: Console, needs: Needs, findings: list[Finding], removed: list[segments.RunSegments]) -> None:
     for run in removed:
         console.print(f"removed the shared memory of run {run.run_id}, whose program is dead")
     for name, checks in GROUPS.items():

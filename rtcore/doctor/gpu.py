@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from rtcore.doctor.checks import Answer, Check, Needs, lacks, not_applicable, ok, warn
+from rtcore.doctor.checks import Check, Needs, Verdict, lacks, not_applicable, ok, warn
 from rtcore.doctor.machine import Machine, ProbeError, cpu_list, in_words
 
 _NVIDIA = "0x10de"
@@ -48,12 +48,12 @@ def gpus(machine: Machine) -> list[Gpu]:
     return found
 
 
-def _demanded(needs: Needs, answer: Answer) -> Answer:
+def _demanded(needs: Needs, answer: Verdict) -> Verdict:
     """A warning is a lack where the settings name a GPU."""
     return lacks(answer.found, answer.fix) if needs.uses_gpu else answer
 
 
-def driver(machine: Machine, needs: Needs) -> Answer:
+def driver(machine: Machine, needs: Needs) -> Verdict:
     on_bus = bus_ids(machine)
     fix = "install NVIDIA's driver (Debian: sudo apt install nvidia-driver)"
     if machine.in_container:
@@ -75,7 +75,7 @@ def driver(machine: Machine, needs: Needs) -> Answer:
     return ok(f"driver {found[0].driver}; " + ", ".join(f"{gpu.number}: {gpu.name}" for gpu in found))
 
 
-def pytorch(machine: Machine, needs: Needs) -> Answer:
+def pytorch(machine: Machine, needs: Needs) -> Verdict:
     version = machine.package("torch")
     if version is None:
         return lacks("PyTorch is not installed", "pip install torch")
@@ -100,7 +100,7 @@ def _driver_cuda(machine: Machine) -> str:
     return f"up to {match[1]}" if match else "(unknown)"
 
 
-def mps(machine: Machine, needs: Needs) -> Answer:
+def mps(machine: Machine, needs: Needs) -> Verdict:
     """Asked, not inferred: a pipe that a killed daemon left behind does not answer."""
     if not gpus(machine):
         return not_applicable(_NO_GPU)
@@ -114,7 +114,7 @@ def mps(machine: Machine, needs: Needs) -> Answer:
     return ok("running: workers on one GPU may compute at the same time")
 
 
-def persistence(machine: Machine, needs: Needs) -> Answer:
+def persistence(machine: Machine, needs: Needs) -> Verdict:
     found = gpus(machine)
     if not found:
         return not_applicable(_NO_GPU)
@@ -127,7 +127,7 @@ def persistence(machine: Machine, needs: Needs) -> Answer:
     return ok("on")
 
 
-def numa(machine: Machine, needs: Needs) -> Answer:
+def numa(machine: Machine, needs: Needs) -> Verdict:
     addresses = [gpu.bus_id for gpu in gpus(machine)] or bus_ids(machine)
     if not addresses:
         return not_applicable(_NO_GPU)

@@ -6,14 +6,14 @@ import gzip
 import re
 from typing import Any
 
-from rtcore.doctor.checks import Answer, Check, Needs, not_applicable, ok, size, unknown, warn
+from rtcore.doctor.checks import Check, Needs, Verdict, not_applicable, ok, size, unknown, warn
 from rtcore.doctor.machine import Machine, ProbeError
 
 #: Locked in the trial where the world could not be made: about what the default run maps.
 _USUAL_BYTES = 128_000_000
 
 
-def preemption(machine: Machine, needs: Needs) -> Answer:
+def preemption(machine: Machine, needs: Needs) -> Verdict:
     if machine.find("/sys/kernel/realtime") == "1" or "PREEMPT_RT" in machine.read("/proc/version"):
         return ok("PREEMPT_RT: the kernel gives way to realtime programs nearly everywhere")
     mode, source = _preemption_mode(machine)
@@ -84,7 +84,7 @@ def _limits_fix(machine: Machine, name: str, value: str, capability: str) -> str
     )
 
 
-def fifo(machine: Machine, needs: Needs) -> Answer:
+def fifo(machine: Machine, needs: Needs) -> Verdict:
     trial = realtime_trial(machine, needs)
     limit = machine.word("/proc/self/limits", "Max realtime priority")
     refused = _refusal(trial, "SCHED_FIFO")
@@ -102,7 +102,7 @@ def fifo(machine: Machine, needs: Needs) -> Answer:
     )
 
 
-def fifo_budget(machine: Machine, needs: Needs) -> Answer:
+def fifo_budget(machine: Machine, needs: Needs) -> Verdict:
     runtime_us = int(machine.read("/proc/sys/kernel/sched_rt_runtime_us"))
     period_us = int(machine.read("/proc/sys/kernel/sched_rt_period_us"))
     if runtime_us < 0:
@@ -113,7 +113,7 @@ def fifo_budget(machine: Machine, needs: Needs) -> Answer:
     return warn(f"{found}: the env process may be stopped in a tick", "sudo sysctl kernel.sched_rt_runtime_us=950000")
 
 
-def memory_lock(machine: Machine, needs: Needs) -> Answer:
+def memory_lock(machine: Machine, needs: Needs) -> Verdict:
     trial = realtime_trial(machine, needs)
     limit = machine.word("/proc/self/limits", "Max locked memory")
     limit = limit if limit == "unlimited" else size(int(limit))
@@ -126,7 +126,7 @@ def memory_lock(machine: Machine, needs: Needs) -> Answer:
     )
 
 
-def timer_slack(machine: Machine, needs: Needs) -> Answer:
+def timer_slack(machine: Machine, needs: Needs) -> Verdict:
     own_ns = int(machine.read("/proc/self/timerslack_ns"))
     trial = realtime_trial(machine, needs)
     refused = _refusal(trial, "timer slack")
@@ -141,7 +141,7 @@ def timer_slack(machine: Machine, needs: Needs) -> Answer:
 # -- memory that moves ------------------------------------------------------------------------------------------
 
 
-def huge_pages(machine: Machine, needs: Needs) -> Answer:
+def huge_pages(machine: Machine, needs: Needs) -> Verdict:
     path = "/sys/kernel/mm/transparent_hugepage/enabled"
     text = machine.find(path)
     if text is None:
@@ -157,7 +157,7 @@ def huge_pages(machine: Machine, needs: Needs) -> Answer:
     return ok(f"{chosen[1]}: only for programs that ask")
 
 
-def swap(machine: Machine, needs: Needs) -> Answer:
+def swap(machine: Machine, needs: Needs) -> Verdict:
     lines = machine.read("/proc/swaps").splitlines()[1:]
     if not lines:
         return ok("none")

@@ -9,7 +9,7 @@ import tempfile
 from collections import defaultdict
 from dataclasses import dataclass
 
-from rtcore.doctor.checks import Answer, Check, Needs, lacks, ok, size, unknown, warn
+from rtcore.doctor.checks import Check, Needs, Verdict, lacks, ok, size, unknown, warn
 from rtcore.doctor.machine import Machine
 from rtcore.errors import SharedMemoryError
 from rtcore.memory.owners import Standing, judge_run
@@ -27,7 +27,7 @@ _WORDS = {
 
 
 @dataclass(frozen=True)
-class Found:
+class RunSegments:
     """What of one run is in /dev/shm."""
 
     run_id: str
@@ -53,7 +53,7 @@ class Found:
         return f"{self.run_id} {words if self.is_ours else 'of another user'}, left alone"
 
 
-def find_runs(machine: Machine) -> tuple[list[Found], list[str]]:
+def find_runs(machine: Machine) -> tuple[list[RunSegments], list[str]]:
     """Every run that has files in /dev/shm, judged by its control segment; and names that look like a run's and are
     none that rtcore makes: somebody else's, never touched."""
     files: dict[str, list[str]] = defaultdict(list)
@@ -67,7 +67,7 @@ def find_runs(machine: Machine) -> tuple[list[Found], list[str]]:
     return [_judge(machine, run_id, paths) for run_id, paths in sorted(files.items())], strange
 
 
-def _judge(machine: Machine, run_id: str, paths: list[str]) -> Found:
+def _judge(machine: Machine, run_id: str, paths: list[str]) -> RunSegments:
     standing, pid, _ = judge_run(run_id, machine.root)
     sizes, owners = {}, {}
     for path in paths:
@@ -75,10 +75,10 @@ def _judge(machine: Machine, run_id: str, paths: list[str]) -> Found:
             status = machine.path(path).lstat()
             sizes[path], owners[path] = status.st_size, status.st_uid
     is_ours = owners.get(f"{_SHM}/{PREFIX}{run_id}-control", machine.uid) == machine.uid
-    return Found(run_id, standing, is_ours, pid, files=paths, num_bytes=sum(sizes.values()))
+    return RunSegments(run_id, standing, is_ours, pid, files=paths, num_bytes=sum(sizes.values()))
 
 
-def clean(machine: Machine) -> list[Found]:
+def clean(machine: Machine) -> list[RunSegments]:
     """Remove what runs of this user left whose owner is dead, and only those. Returns them.
 
     `SharedMemoryError` if the system does not let go of one.
@@ -107,7 +107,7 @@ def _mount(machine: Machine) -> tuple[str, str] | None:
     return found
 
 
-def mount(machine: Machine, needs: Needs) -> Answer:
+def mount(machine: Machine, needs: Needs) -> Verdict:
     if not machine.exists(_SHM):
         return lacks("there is no /dev/shm", "sudo mkdir -p /dev/shm && sudo mount -t tmpfs -o size=2G tmpfs /dev/shm")
     try:
@@ -126,7 +126,7 @@ def mount(machine: Machine, needs: Needs) -> Answer:
     return ok(f"tmpfs ({options})")
 
 
-def room(machine: Machine, needs: Needs) -> Answer:
+def room(machine: Machine, needs: Needs) -> Verdict:
     """Against the configured run; with `--trace` too."""
     total_bytes, free_bytes = machine.room_bytes(_SHM)
     found = f"{size(free_bytes)} of {size(total_bytes)} free"
@@ -152,7 +152,7 @@ def room(machine: Machine, needs: Needs) -> Answer:
     return ok(found)
 
 
-def stale(machine: Machine, needs: Needs) -> Answer:
+def stale(machine: Machine, needs: Needs) -> Verdict:
     runs, strange = find_runs(machine)
     dead = [run for run in runs if run.is_stale]
     alone = [run.in_words() for run in runs if not run.is_stale and not (run.is_ours and run.standing is Standing.LIVE)]
@@ -169,7 +169,7 @@ def stale(machine: Machine, needs: Needs) -> Answer:
     return ok("; ".join(alone) or "nothing left behind")
 
 
-def live(machine: Machine, needs: Needs) -> Answer:
+def live(machine: Machine, needs: Needs) -> Verdict:
     runs = [run for run in find_runs(machine)[0] if run.is_ours and run.standing is Standing.LIVE]
     if not runs:
         return ok("none")

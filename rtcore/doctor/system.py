@@ -5,13 +5,13 @@ from __future__ import annotations
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from rtcore.doctor.checks import Answer, Check, Needs, lacks, ok, warn
+from rtcore.doctor.checks import Check, Needs, Verdict, lacks, ok, warn
 from rtcore.doctor.machine import Machine
 
 _OLDEST_PYTHON = "3.11"
 
 
-def platform(machine: Machine, needs: Needs) -> Answer:
+def platform(machine: Machine, needs: Needs) -> Verdict:
     system, processor = machine.system
     if system == "linux" and processor in ("x86_64", "AMD64"):
         return ok(f"Linux on {processor}")
@@ -20,13 +20,13 @@ def platform(machine: Machine, needs: Needs) -> Answer:
     )
 
 
-def python(machine: Machine, needs: Needs) -> Answer:
+def python(machine: Machine, needs: Needs) -> Verdict:
     if Version(machine.python) >= Version(_OLDEST_PYTHON):
         return ok(machine.python)
     return lacks(machine.python, f"install Python {_OLDEST_PYTHON} or newer and make the virtual environment with it")
 
 
-def packages(machine: Machine, needs: Needs) -> Answer:
+def packages(machine: Machine, needs: Needs) -> Verdict:
     """Everything that a plain `pip install rtcore` brings, at the versions it asks for."""
     missing, found = [], []
     for requirement in map(Requirement, machine.requirements()):
@@ -42,7 +42,7 @@ def packages(machine: Machine, needs: Needs) -> Answer:
     return ok(", ".join(sorted(found)))
 
 
-def compiler(machine: Machine, needs: Needs) -> Answer:
+def compiler(machine: Machine, needs: Needs) -> Verdict:
     for name in ("cc", "gcc", "clang"):
         if machine.which(name):
             return ok(machine.run(name, "--version").splitlines()[0])

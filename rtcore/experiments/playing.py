@@ -171,7 +171,7 @@ def _seed(config: RuntimeConfig) -> None:
     seed_generators(entropy_of(config.world.seed, 0, "virtual", 0, 0))
 
 
-class _Seen:
+class _AllEpisodes:
     """All episodes of a run, which itself keeps the newest only."""
 
     def __init__(self, record: Any) -> None:
@@ -186,7 +186,7 @@ class _Seen:
 
 def _run_virtual(config: RuntimeConfig, look: Look) -> RunStats:
     simulation = Simulation(config)
-    seen = _Seen(simulation.record)
+    seen = _AllEpisodes(simulation.record)
 
     def after(tick: int) -> bool:
         before = len(seen.all)
@@ -202,7 +202,7 @@ def _run_virtual(config: RuntimeConfig, look: Look) -> RunStats:
 
 def _run_wall(config: RuntimeConfig, look: Look) -> RunStats:
     with Runtime(config) as runtime:
-        seen = _Seen(runtime.record)
+        seen = _AllEpisodes(runtime.record)
         while not runtime.wait(_LOOK_S):
             seen.update()
             if look(runtime.stats().counters["ticks"], seen.all):

@@ -26,7 +26,7 @@ _OF_WORKERS = ("workers", "max_workers", "seed")
 ENOUGH_ACTED = 0.99
 
 
-class Case(NamedTuple):
+class ScalingPoint(NamedTuple):
     """A cell as this table sees it."""
 
     tau_ms: float
@@ -48,7 +48,7 @@ class Measured(NamedTuple):
     acted_with_too_few: float
 
 
-class Line(NamedTuple):
+class FittedLine(NamedTuple):
     """A straight line through the points of one clock."""
 
     slope: float  #: workers for each tick of inference time
@@ -59,7 +59,7 @@ class Scaling(NamedTuple):
     """The points, by inference time; of each clock with two of them or more its straight line."""
 
     points: list[Measured]
-    lines: dict[str, Line]
+    lines: dict[str, FittedLine]
     left_out: list[str]  #: inference times that no number of workers was enough for, in words
 
 
@@ -85,12 +85,12 @@ def scaling_of(cells: Sequence[CellRecord]) -> Scaling:
     return Scaling(points, _lines_of(points), left_out)
 
 
-def _lines_of(points: Sequence[Measured]) -> dict[str, Line]:
+def _lines_of(points: Sequence[Measured]) -> dict[str, FittedLine]:
     lines = {}
     for clock in dict.fromkeys(point.clock for point in points):
         places = [(point.tau_ticks, point.num_workers) for point in points if point.clock == clock]
         if len({ticks for ticks, _ in places}) > 1:
-            lines[clock] = Line(*linear_regression(*zip(*places, strict=True)))
+            lines[clock] = FittedLine(*linear_regression(*zip(*places, strict=True)))
     return lines
 
 
@@ -106,14 +106,14 @@ def _label_of(group: Sequence[CellRecord], cells: Sequence[CellRecord]) -> str:
     return ", ".join(words) or "all"
 
 
-def _case_of(cell: CellRecord) -> Case:
+def _case_of(cell: CellRecord) -> ScalingPoint:
     result = cell.result
     if result is None or result.acted_fraction is None:
         raise ValueError(f"{cell.name} has no share of ticks with an action")
-    return Case(result.tau_ms, result.rate_hz, result.workers, result.acted_fraction)
+    return ScalingPoint(result.tau_ms, result.rate_hz, result.workers, result.acted_fraction)
 
 
-def _fewest(cases: Sequence[Case], label: str, clock: str) -> Measured | None:
+def _fewest(cases: Sequence[ScalingPoint], label: str, clock: str) -> Measured | None:
     """By workers; of several seeds the worst counts."""
     acted: dict[int, float] = {}
     for case in cases:

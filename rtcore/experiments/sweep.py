@@ -42,7 +42,7 @@ _LATENESS = ("delay_ticks", "latency_ms", "latency")
 _Kind: TypeAlias = tuple[tuple[str, object], ...]
 
 
-class View(Protocol):
+class SweepView(Protocol):
     """Where a sweep is shown: see `rtcore.experiments.progress`."""
 
     def update(self, shares: Mapping[str, float]) -> None:
@@ -55,7 +55,7 @@ class View(Protocol):
 
 
 @dataclass
-class Found:
+class CellsInFolder:
     """What there is of a sweep's cells in its folder."""
 
     done: list[CellRecord] = field(default_factory=list)
@@ -64,10 +64,10 @@ class Found:
     failed_before: set[str] = field(default_factory=set)
 
 
-def find(folder: Path, cells: Sequence[Cell]) -> Found:
+def find(folder: Path, cells: Sequence[Cell]) -> CellsInFolder:
     """Which cells are done: with a result, of the very settings that the sweep file says now. ConfigError: see
     `read_record`."""
-    found = Found()
+    found = CellsInFolder()
     for cell in cells:
         path = cell_file(folder, cell.name)
         record = read_record(path) if path.exists() else None
@@ -149,7 +149,7 @@ def _lateness(cell: Cell) -> float:
 
 
 def play_cells(
-    folder: Path, cells: Sequence[Cell], rates: Mapping[str, Fraction], backend: Backend, view: View
+    folder: Path, cells: Sequence[Cell], rates: Mapping[str, Fraction], backend: Backend, view: SweepView
 ) -> list[CellRecord]:
     """Play them, and write each record the moment that the cell is over.
 

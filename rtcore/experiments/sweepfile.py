@@ -80,7 +80,7 @@ Names = Annotated[list[str], AfterValidator(_distinct)]
 Count = Annotated[int, Field(ge=0, le=10**6, strict=True)]
 
 
-class _Part(BaseModel):
+class _NamedSettings(BaseModel):
     """What a world or an agent may say for its own cells. Everything else in its table are settings."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -98,13 +98,13 @@ class _Part(BaseModel):
         return dict(self.model_extra or {})
 
 
-class WorldPart(_Part):
+class WorldPart(_NamedSettings):
     """A table of [[worlds]]."""
 
     best_known: float | None = None
 
 
-class AgentPart(_Part):
+class AgentPart(_NamedSettings):
     """A table of [[agents]]: a policy and its schedule. `worlds`: it plays in these only."""
 
     worlds: Names | None = None

@@ -68,7 +68,7 @@ class TransitionCounts:
     untaken_decisions: int = 0  #: complete, but overwritten before `TransitionReader.take` came to them
 
 
-class _Seen(NamedTuple):
+class _SeenFrame(NamedTuple):
     """What a decision saw: its frame, and of a head's the one that its features came from, with its age [ticks]."""
 
     obs_seq: int
@@ -82,7 +82,7 @@ class _Open:
 
     header: FrameHeader
     action: bytes
-    seen: _Seen
+    seen: _SeenFrame
     decision: int
     reward: float = 0.0
     discount: float = 1.0
@@ -154,7 +154,7 @@ class TransitionBuilder:
         self._remember(header)
         if (header.terminated or header.truncated) and self._open is not None:
             terminated = bool(header.terminated)
-            seen = _Seen(header.frame_seq) if terminated else self._would_have_seen(header)
+            seen = _SeenFrame(header.frame_seq) if terminated else self._would_have_seen(header)
             done.append(self._close(seen, terminated=terminated, truncated=not terminated))
         return done
 
@@ -185,7 +185,7 @@ class TransitionBuilder:
         decision.discount *= self.gamma
         decision.num_ticks += 1
 
-    def _close(self, next_seen: _Seen, *, terminated: bool, truncated: bool) -> Transition:
+    def _close(self, next_seen: _SeenFrame, *, terminated: bool, truncated: bool) -> Transition:
         decision = self._open
         if decision is None:
             raise RuntimeError("no decision is open")
@@ -234,13 +234,15 @@ class TransitionBuilder:
         while self._seqs[0][0] < header.tick - self.memory_ticks:
             self._seqs.popleft()
 
-    def _seen_by(self, header: FrameHeader) -> _Seen | None:
+    def _seen_by(self, header: FrameHeader) -> _SeenFrame | None:
         """What the decision saw that is applied at this tick; None if any of it is unknown."""
         obs_seq = self._usable_seq_of(header.obs_tick)
         if obs_seq is None or header.features_tick < 0:
-            return None if obs_seq is None else _Seen(obs_seq)
+            return None if obs_seq is None else _SeenFrame(obs_seq)
         features_seq = self._usable_seq_of(header.features_tick)
-        return None if features_seq is None else _Seen(obs_seq, features_seq, header.obs_tick - header.features_tick)
+        return (
+            None if features_seq is None else _SeenFrame(obs_seq, features_seq, header.obs_tick - header.features_tick)
+        )
 
     def _usable_seq_of(self, tick: int) -> int | None:
         """The frame made at `tick`; None if it, or a frame of its history, is unknown."""
@@ -258,14 +260,14 @@ class TransitionBuilder:
                 break
         return None
 
-    def _would_have_seen(self, last: FrameHeader) -> _Seen:
+    def _would_have_seen(self, last: FrameHeader) -> _SeenFrame:
         """What a decision at the tick after `last` would have seen, at the delay of the open one."""
         decision = self._open
         delay_ticks = decision.header.tick - decision.header.obs_tick if decision is not None else 1
         wanted = last.tick + 1 - delay_ticks
         age = decision.seen.features_age if decision is not None else -1
         obs_seq = self._newest_seq_at(wanted)
-        return _Seen(obs_seq) if age < 0 else _Seen(obs_seq, self._newest_seq_at(wanted - age), age)
+        return _SeenFrame(obs_seq) if age < 0 else _SeenFrame(obs_seq, self._newest_seq_at(wanted - age), age)
 
     def _newest_seq_at(self, wanted: int) -> int:
         """Ticks may have been skipped: the newest frame that is not newer than wanted, or the episode's first."""

@@ -35,12 +35,12 @@ _RUN_ID = rf"\d+-(?:{_MEASUREMENT})?[0-9a-f]{{6}}"
 #: `about` is what `description` was called up to layout 6: what such a run left behind is removed, too.
 _PARTS = r"control|slots|ring|log|description|about|trace|params|payload|learner|holder\d+"
 _NAME = re.compile(rf"{PREFIX}(?P<run>{_RUN_ID})-(?P<part>{_PARTS})|sem\.{PREFIX}(?P<woken>{_RUN_ID})-w\d+")
-Part = Literal["control", "slots", "ring", "log", "description", "trace", "params", "payload", "learner"]
+SegmentPart = Literal["control", "slots", "ring", "log", "description", "trace", "params", "payload", "learner"]
 
 
-def parts_of(layout: Layout) -> tuple[Part, ...]:
+def parts_of(layout: Layout) -> tuple[SegmentPart, ...]:
     """The segments a run of this layout has."""
-    parts: tuple[Part, ...] = ("control", "slots", "ring", "log", "description")
+    parts: tuple[SegmentPart, ...] = ("control", "slots", "ring", "log", "description")
     return (*parts, "trace") if layout.trace_slots else parts
 
 

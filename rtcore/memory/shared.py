@@ -20,7 +20,7 @@ from rtcore.memory.layout import (
 )
 from rtcore.memory.payload import PayloadMemory, attach_payload, create_payload
 from rtcore.memory.ring import FrameRing, JobLog, SequenceRing
-from rtcore.memory.segments import Part, Segment, attach_segment, create_segment, layout_of, parts_of
+from rtcore.memory.segments import Segment, SegmentPart, attach_segment, create_segment, layout_of, parts_of
 from rtcore.memory.slots import ActionSlots, JobSlots
 from rtcore.memory.trace import TraceRing
 from rtcore.spaces import ActionSpec, ObservationSpec, PolicyNeeds
@@ -59,7 +59,7 @@ class SharedRun:
     def __init__(
         self,
         run_id: str,
-        segments: dict[Part, Segment],
+        segments: dict[SegmentPart, Segment],
         layout: Layout,
         observation: ObservationSpec,
         *,
@@ -198,7 +198,7 @@ class SharedRun:
         """
         control = attach_segment(run_id, "control", readonly=True)
         layout = layout_of(control)
-        segments: dict[Part, Segment] = {"control": control}
+        segments: dict[SegmentPart, Segment] = {"control": control}
         for part in parts_of(layout):
             if part != "control":
                 segments[part] = attach_segment(run_id, part, layout, readonly=True)
@@ -214,7 +214,7 @@ class SharedRun:
             segment.close()
 
 
-def _empty(part: Part, layout: Layout, buffer: memoryview) -> None:
+def _empty(part: SegmentPart, layout: Layout, buffer: memoryview) -> None:
     """The rings of a new segment hold nothing yet."""
     if part in ("ring", "log", "description"):
         SequenceRing.over(buffer, layout.ring_control_at, layout.ring_slots).format()

@@ -58,7 +58,7 @@ def uninterrupted() -> Iterator[None]:
                 signal.raise_signal(signum)
 
 
-class Children:
+class AnsweringProcesses:
     """Processes that are told things and answer, each over a pipe of its own. None is left after `close`."""
 
     def __init__(self, role: str, target: Callable[..., None], calls: Sequence[tuple[Any, ...]]) -> None:
@@ -129,9 +129,9 @@ def run_in_processes(
 ) -> list[Any]:
     """`function(*arguments)` for each of `calls`, at once, each in a process of its own; what they return, in order.
 
-    Raises as `Children.hear` does. None of the processes is left afterwards.
+    Raises as `AnsweringProcesses.hear` does. None of the processes is left afterwards.
     """
-    children = Children(role, _call, [(function, arguments) for arguments in calls])
+    children = AnsweringProcesses(role, _call, [(function, arguments) for arguments in calls])
     try:
         return children.hear(timeout_s)
     finally:

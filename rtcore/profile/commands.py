@@ -18,7 +18,7 @@ GAP_US = 4000
 LARGE_GAP_US = 16_000
 
 
-class Command(NamedTuple):
+class ProfileCommand(NamedTuple):
     """`options`: name; its default, or its type if it has none (bool: a switch), or the choices; metavar; help."""
 
     help: str  #: for the list of subcommands
@@ -41,7 +41,7 @@ def add_options(parser: argparse.ArgumentParser, command: str) -> None:
             parser.add_argument(name, type=type(kind), default=kind, metavar=metavar, help=text + shown)
 
 
-_IPC = Command(
+_IPC = ProfileCommand(
     help="frame to worker and back: latency and cost, beside other transports and the physical limit",
     description="""\
 Measures, for frames of several sizes and for 1 to 32 readers:
@@ -81,7 +81,7 @@ examples:
         ("--step-us", 300, "US", "the world's step, busy"),
     ),
 )
-_TICK = Command(
+_TICK = ProfileCommand(
     help="lateness of ticks, idle and under load, normal and SCHED_FIFO, beside cyclictest",
     description="""\
 Runs the env process's clock (rtcore.clock.TickClock) at a rate and measures how long after its deadline each tick
@@ -106,7 +106,7 @@ examples:
         ("--no-cyclictest", bool, "", "the tick clock alone"),
     ),
 )
-_PATH = Command(
+_PATH = ProfileCommand(
     help="where each action of a real run spent its time, from the frame to the tick that applies it",
     description="""\
 Starts a real run with tracing on and splits the way of every applied action into stages that follow one another:
@@ -132,7 +132,7 @@ examples:
   rtcore-profile path --env-id CartPole-v1 --policy mlp --fps 100 --json path.json""",
     takes_run_flags=True,
 )
-_GPU = Command(
+_GPU = ProfileCommand(
     help="GPU: host-device copies, CUDA graph against eager, overlap of k worker processes",
     description="""\
 On one GPU, with the policy and the executor that a worker uses:
@@ -166,7 +166,7 @@ examples:
         ("--samples", 200, "N", "inferences of each kind"),
     ),
 )
-_SCALE = Command(
+_SCALE = ProfileCommand(
     help=(
         "acted fraction, interval CV, lateness, CPU and memory for 1 to 96 synthetic workers, by frame size and tick "
         "rate"

@@ -24,7 +24,7 @@ from rtcore.errors import ConfigError, RtcoreError
 from rtcore.profile.children import run_in_processes, start_fork_server
 from rtcore.profile.options import parse_frame, specs_of, whole_numbers
 from rtcore.profile.results import Result, Row, percentiles_us
-from rtcore.profile.views import Column, Steps, draw_lines, new_figure, save, table_of
+from rtcore.profile.views import Steps, TableColumn, draw_lines, new_figure, save, table_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -47,27 +47,27 @@ _MPS_ADVICE = (
 )
 _ON_CPU = "CPUs in the place of a GPU: the same measuring code, and not a number about any GPU."
 _COPIES = (
-    Column("direction", "direction"),
-    Column("memory", "memory"),
-    Column("bytes", "bytes"),
-    Column("p50 us", "p50_us", 1),
-    Column("GB/s", "gb_per_s", 2),
+    TableColumn("direction", "direction"),
+    TableColumn("memory", "memory"),
+    TableColumn("bytes", "bytes"),
+    TableColumn("p50 us", "p50_us", 1),
+    TableColumn("GB/s", "gb_per_s", 2),
 )
-_TIMES = (Column("p50 us", "p50_us", 0), Column("p99 us", "p99_us", 0))
+_TIMES = (TableColumn("p50 us", "p50_us", 0), TableColumn("p99 us", "p99_us", 0))
 _INFERENCE = (
-    Column("mode", "mode"),
+    TableColumn("mode", "mode"),
     *_TIMES,
-    Column("copy in p50", "h2d_p50_us", 1),
-    Column("compute p50", "compute_p50_us", 0),
-    Column("copy out p50", "d2h_p50_us", 1),
-    Column("the rest p50", "overhead_p50_us", 1),
+    TableColumn("copy in p50", "h2d_p50_us", 1),
+    TableColumn("compute p50", "compute_p50_us", 0),
+    TableColumn("copy out p50", "d2h_p50_us", 1),
+    TableColumn("the rest p50", "overhead_p50_us", 1),
 )
 _OVERLAP = (
-    Column("MPS", "mps"),
-    Column("k", "workers"),
-    Column("inferences/s", "inferences_per_s", 1),
+    TableColumn("MPS", "mps"),
+    TableColumn("k", "workers"),
+    TableColumn("inferences/s", "inferences_per_s", 1),
     *_TIMES,
-    Column("of perfect", "of_perfect_fraction", 3),
+    TableColumn("of perfect", "of_perfect_fraction", 3),
 )
 
 

@@ -24,23 +24,23 @@ from rtcore.profile.children import Placement, as_publisher, choose, start_fork_
 from rtcore.profile.commands import FRAMES, GAP_US, LARGE_GAP_US, LIMITS, PEERS, RTCORE, TRANSPORTS
 from rtcore.profile.options import frame_text, parse_frame, whole_numbers
 from rtcore.profile.results import Result, Row, percentiles_us
-from rtcore.profile.session import BLOCK, PRELOAD, Samples, Session, TransportFailed
+from rtcore.profile.session import BLOCK, PRELOAD, MeasuredTimes, Session, TransportFailed
 from rtcore.profile.transports import Rhythm, RtcoreTransport, Shape, Transport
-from rtcore.profile.views import Column, Steps, draw_lines, new_figure, save, table_of
+from rtcore.profile.views import Steps, TableColumn, draw_lines, new_figure, save, table_of
 
 #: The frame that most is said about.
 REFERENCE = "144x160"
 _COLUMNS = (
-    Column("transport", "transport"),
-    Column("p50", "p50_us", 1),
-    Column("p99", "p99_us", 1),
-    Column("book\np50", "book_p50_us", 1),
-    Column("publish\np50", "publish_p50_us", 1),
-    Column("slot\np50", "slot_p50_us", 1),
-    Column("slot\np99", "slot_p99_us", 1),
-    Column("p50 /\nlimit", "ratio_to_limit", 2),
-    Column("p50 /\nbest\npeer", "ratio_to_best_peer", 2),
-    Column("missed", "missed"),
+    TableColumn("transport", "transport"),
+    TableColumn("p50", "p50_us", 1),
+    TableColumn("p99", "p99_us", 1),
+    TableColumn("book\np50", "book_p50_us", 1),
+    TableColumn("publish\np50", "publish_p50_us", 1),
+    TableColumn("slot\np50", "slot_p50_us", 1),
+    TableColumn("slot\np99", "slot_p99_us", 1),
+    TableColumn("p50 /\nlimit", "ratio_to_limit", 2),
+    TableColumn("p50 /\nbest\npeer", "ratio_to_best_peer", 2),
+    TableColumn("missed", "missed"),
 )
 _LABELS = {"p50_us": "latency p50 [us]", "p99_us": "latency p99 [us]", "publish_p50_us": "cost to publisher p50 [us]"}
 #: Of `TRANSPORTS`. One family each: rtcore, the others, the limit.
@@ -62,7 +62,7 @@ _LARGE_BYTES = 1_000_000
 _ONE_READER_ONLY = ("queue", "manager")
 
 
-class Cell(NamedTuple):
+class Combination(NamedTuple):
     """One combination to measure."""
 
     frame: str
@@ -117,7 +117,7 @@ def _say_left_out(whys: list[str], console: Console) -> None:
         console.print(f"left out: {why}", style="yellow", highlight=False)
 
 
-def plan_cells(options: argparse.Namespace, num_cpus: int) -> list[Cell]:
+def plan_cells(options: argparse.Namespace, num_cpus: int) -> list[Combination]:
     """What to measure, from the options and the CPUs there are."""
     for name in ("gap_us", "step_us", "rounds"):
         value = getattr(options, name)
@@ -134,12 +134,12 @@ def plan_cells(options: argparse.Namespace, num_cpus: int) -> list[Cell]:
         chosen = [(frame, 1) for frame in FRAMES] + [(REFERENCE, count) for count in _READERS[1:]]
     cells = []
     for frame, count in chosen:
-        cell = Cell(frame, count, _chosen_transports(options, count, num_cpus), 0)
+        cell = Combination(frame, count, _chosen_transports(options, count, num_cpus), 0)
         cells.append(cell._replace(rounds=options.rounds or _usual_rounds(cell, options.full)))
     return cells
 
 
-def _usual_rounds(cell: Cell, full: bool) -> int:
+def _usual_rounds(cell: Combination, full: bool) -> int:
     if full:
         return 1000
     if cell.is_large:
@@ -148,7 +148,7 @@ def _usual_rounds(cell: Cell, full: bool) -> int:
 
 
 def measure(
-    cell: Cell, rhythm: Rhythm, step: Callable[[str], None], missing: dict[str, str], placement: Placement
+    cell: Combination, rhythm: Rhythm, step: Callable[[str], None], missing: dict[str, str], placement: Placement
 ) -> list[Row]:
     """Rows of one cell. `missing` gets the transports of others that do not work, and why.
 
@@ -168,7 +168,7 @@ def measure(
 
 
 def _measure_all(
-    cell: Cell, rhythm: Rhythm, step: Callable[[str], None], missing: dict[str, str], placement: Placement
+    cell: Combination, rhythm: Rhythm, step: Callable[[str], None], missing: dict[str, str], placement: Placement
 ) -> list[Row]:
     frame = np.random.default_rng(0).integers(0, 256, cell.shape, dtype=np.uint8)
     with Session(cell.readers, placement, optional=PEERS) as session:
@@ -203,7 +203,7 @@ def find_others() -> ModuleType | None:
     return None
 
 
-def rows_of(cell: Cell, frame_bytes: int, samples: dict[str, Samples]) -> list[Row]:
+def rows_of(cell: Combination, frame_bytes: int, samples: dict[str, MeasuredTimes]) -> list[Row]:
     """One row a transport, with its ratios to the limit and to the best of the others. None: not measured."""
     rows: list[Row] = []
     for name, found in samples.items():
@@ -245,7 +245,7 @@ def _chosen_transports(options: argparse.Namespace, readers: int, num_cpus: int)
     return tuple(name for name in TRANSPORTS if name not in left_out)
 
 
-def spinning_left_out(options: argparse.Namespace, cells: list[Cell], num_cpus: int) -> list[str]:
+def spinning_left_out(options: argparse.Namespace, cells: list[Combination], num_cpus: int) -> list[str]:
     """Why which transports are not measured with which numbers of readers, for lack of CPUs."""
     if options.transports:
         return []
@@ -267,7 +267,7 @@ def _missing(name: str) -> str | None:
     return _NO_CLONE if others is None else others.why_missing(name)
 
 
-def _blocks(cell: Cell) -> int:
+def _blocks(cell: Combination) -> int:
     return max(1, cell.rounds // BLOCK)
 
 

@@ -27,7 +27,7 @@ from rtcore.learn.resuming import settings_of
 from rtcore.memory.layout import TRACE_EVENT
 from rtcore.memory.trace import TraceKind
 from rtcore.profile.results import Result, percentiles_us
-from rtcore.profile.views import Column, Steps, new_figure, save, table_of
+from rtcore.profile.views import Steps, TableColumn, new_figure, save, table_of
 from rtcore.report.finished import write_results, write_trace
 from rtcore.report.log import lines_to
 from rtcore.report.perfetto.events import Events, Ints, find, job_keys, map_spool, of_kind
@@ -52,7 +52,7 @@ _DEFAULT_DURATION_S = 10.0
 _REFRESH_S = 0.2
 #: So many actions in the picture at most: of a longer run every second, third, ... one.
 _PLOT_COLUMNS = 500
-_SHARE = Column("share %", "share_percent", 2)
+_SHARE = TableColumn("share %", "share_percent", 2)
 
 
 @dataclass(frozen=True)
@@ -275,8 +275,8 @@ def inference_notes(policy: Mapping[str, Any]) -> list[str]:
 def _print(result: Result, console: Console) -> None:
     run_of, check = result.extra["run"], result.extra["check"]
     title = f"From frame to tick, {result.extra['actions']} actions, us"
-    columns = (*(Column(name, f"{name}_us", 1) for name in ("p50", "p90", "p99", "max", "mean")), _SHARE)
-    console.print(table_of(result.rows, (Column("stage", "stage"), *columns), title))
+    columns = (*(TableColumn(name, f"{name}_us", 1) for name in ("p50", "p90", "p99", "max", "mean")), _SHARE)
+    console.print(table_of(result.rows, (TableColumn("stage", "stage"), *columns), title))
     console.print(
         f"{run_of['delay_ticks']} ticks of {run_of['period_us']:,.0f} us from frame to action. Means add up; "
         "percentiles do not, as no action is slow in every stage.",

@@ -119,7 +119,7 @@ class Condition(NamedTuple):
         return new > limit if self.more_is_worse else new < limit
 
 
-class Comparison(NamedTuple):
+class MetricChange(NamedTuple):
     """A row's metric then and now, under a condition (None: shown only). `new` None: it has no number any more."""
 
     condition: Condition | None
@@ -200,7 +200,7 @@ def load_result(path: Path) -> dict[str, Any]:
     raise ConfigError(f"--baseline {path}: {why}; expected a file written by --json")
 
 
-def compare(result: Result, baseline: Mapping[str, Any], condition: Condition) -> list[Comparison]:
+def compare(result: Result, baseline: Mapping[str, Any], condition: Condition) -> list[MetricChange]:
     """Every row of the baseline that the condition selects and that has the number, beside the same row now.
 
     A row that only the new result has is not compared. `ConfigError` where nothing can be compared: another profile, an
@@ -216,7 +216,7 @@ def compare(result: Result, baseline: Mapping[str, Any], condition: Condition) -
     return found
 
 
-def differences(result: Result, baseline: Mapping[str, Any]) -> list[Comparison]:
+def differences(result: Result, baseline: Mapping[str, Any]) -> list[MetricChange]:
     """The watched rows then and now, for reading; nothing is worse, as no condition says what would be."""
     return [one for metric in _SHOWN_METRICS for one in _compared(result, baseline["rows"], metric, None)]
 
@@ -227,12 +227,12 @@ def unmatched(result: Result, baseline: Mapping[str, Any]) -> int:
     return sum(_key(result, row) not in olds for row in result.rows)
 
 
-def _compared(result: Result, rows: list[Row], metric: str, condition: Condition | None) -> list[Comparison]:
+def _compared(result: Result, rows: list[Row], metric: str, condition: Condition | None) -> list[MetricChange]:
     """Rows without the fields that name a row are of another version of rtcore: they are left out."""
     news = {_key(result, row): _number(row.get(metric)) for row in result.rows}
     is_chosen = condition is not None and bool(condition.where)
     return [
-        Comparison(condition, row, metric, old, news.get(_key(result, row)))
+        MetricChange(condition, row, metric, old, news.get(_key(result, row)))
         for row in rows
         if (old := _number(row.get(metric))) is not None
         and all(key in row for key in result.keys)
@@ -249,7 +249,7 @@ def _key(result: Result, row: Row) -> tuple[str, ...]:
     return tuple(str(row.get(key)) for key in result.keys)
 
 
-def _table_of(result: Result, found: list[Comparison]) -> Table:
+def _table_of(result: Result, found: list[MetricChange]) -> Table:
     table = Table("row", "metric", title="Against the baseline", title_justify="left")
     for name in ("then", "now", "change", "allowed"):
         table.add_column(name, justify="right")

@@ -22,7 +22,7 @@ from rtcore.errors import ConfigError, RtcoreError, SharedMemoryError, StartupEr
 from rtcore.host.conditions import HostWatch
 from rtcore.profile.options import frame_text, parse_frame, tick_rate, whole_numbers
 from rtcore.profile.results import Result, Row
-from rtcore.profile.views import Column, Steps, draw_lines, new_figure, save, table_of
+from rtcore.profile.views import Steps, TableColumn, draw_lines, new_figure, save, table_of
 from rtcore.report.log import lines_to
 from rtcore.results.snapshot import pss_mb
 from rtcore.runtime.runtime import Runtime
@@ -35,23 +35,23 @@ _WORLD = "rtcore_envs.synthetic:SyntheticWorld"
 _NONE = ("acted_fraction", "interval_cv", "lateness_p99_us", "env_cpu_per_tick_us", "total_pss_mb")
 #: Two tables: all in one would not fit into 80 columns.
 _QUALITY = (
-    Column("infer\nms", "latency_ms", 1),
-    Column("acted\n%", "acted_fraction", 2, 100),
-    Column("interval\nCV", "interval_cv", 3),
-    Column("late p99\nus", "lateness_p99_us", 1),
-    Column("planned\nstride", "planned_stride_ticks", 0),
-    Column("skipped\nstarts", "skipped_starts", 0),
-    Column("machine\nbusy %", "machine_busy_percent", 0),
+    TableColumn("infer\nms", "latency_ms", 1),
+    TableColumn("acted\n%", "acted_fraction", 2, 100),
+    TableColumn("interval\nCV", "interval_cv", 3),
+    TableColumn("late p99\nus", "lateness_p99_us", 1),
+    TableColumn("planned\nstride", "planned_stride_ticks", 0),
+    TableColumn("skipped\nstarts", "skipped_starts", 0),
+    TableColumn("machine\nbusy %", "machine_busy_percent", 0),
 )
 _COST = (
-    Column("publish\nus", "publish_p50_us", 0),
-    Column("to read\nus", "publish_to_read_p50_us", 0),
-    Column("env us\n/tick", "env_cpu_per_tick_us", 0),
-    Column("env\n%", "cpu_env_percent", 1),
-    Column("workers\n%", "cpu_workers_percent", 1),
-    Column("superv.\n%", "cpu_supervisor_percent", 1),
-    Column("last w.\nMB", "last_worker_pss_mb", 1),
-    Column("total\nMB", "total_pss_mb", 0),
+    TableColumn("publish\nus", "publish_p50_us", 0),
+    TableColumn("to read\nus", "publish_to_read_p50_us", 0),
+    TableColumn("env us\n/tick", "env_cpu_per_tick_us", 0),
+    TableColumn("env\n%", "cpu_env_percent", 1),
+    TableColumn("workers\n%", "cpu_workers_percent", 1),
+    TableColumn("superv.\n%", "cpu_supervisor_percent", 1),
+    TableColumn("last w.\nMB", "last_worker_pss_mb", 1),
+    TableColumn("total\nMB", "total_pss_mb", 0),
 )
 #: Time that waking, reading and writing get before the due tick; half a tick where that is more.
 _SLACK_MS = 2.0
@@ -88,7 +88,7 @@ _GROWTH = {
 
 
 @dataclass(frozen=True)
-class Case:
+class ScaleCase:
     """What is run. Synthetic workers, all of them needed for an action every tick."""
 
     workers: int
@@ -133,7 +133,7 @@ class Case:
         return 3.5 + 0.03 * self.workers + 5 * self.lead_in_s + seconds
 
 
-Measure = Callable[[Case, float, Callable[[str], None]], Row]
+Measure = Callable[[ScaleCase, float, Callable[[str], None]], Row]
 
 
 def run(options: Namespace, console: Console) -> Result:
@@ -143,25 +143,25 @@ def run(options: Namespace, console: Console) -> Result:
     return _run(plan_sweeps(options), options.seconds, console, measure)
 
 
-def plan_sweeps(options: Namespace) -> list[tuple[str, Case]]:
+def plan_sweeps(options: Namespace) -> list[tuple[str, ScaleCase]]:
     """(sweep, case) in order; the same case may be part of several sweeps."""
     fixed, *others = whole_numbers("--fixed-workers", options.fixed_workers)
     if others:
         raise ConfigError(f"--fixed-workers {options.fixed_workers}: expected one number")
     sweeps = [
-        ("workers", Case(whole_numbers("--workers", text)[0], _BASE_RATE, _BASE_FRAME))
+        ("workers", ScaleCase(whole_numbers("--workers", text)[0], _BASE_RATE, _BASE_FRAME))
         for text in _listed(options.workers)
     ]
-    sweeps += [("rate", Case(fixed, tick_rate("--rates", text), _BASE_FRAME)) for text in _listed(options.rates)]
-    sweeps += [("frame", Case(fixed, _BASE_RATE, parse_frame(text))) for text in _listed(options.frames)]
+    sweeps += [("rate", ScaleCase(fixed, tick_rate("--rates", text), _BASE_FRAME)) for text in _listed(options.rates)]
+    sweeps += [("frame", ScaleCase(fixed, _BASE_RATE, parse_frame(text))) for text in _listed(options.frames)]
     if not sweeps:
         raise ConfigError("--workers, --rates and --frames are all none; expected something to measure")
     return list(dict.fromkeys(sweeps))
 
 
-def _run(sweeps: list[tuple[str, Case]], seconds: float, console: Console, measure_case: Measure) -> Result:
+def _run(sweeps: list[tuple[str, ScaleCase]], seconds: float, console: Console, measure_case: Measure) -> Result:
     cases = list(dict.fromkeys(case for _, case in sweeps))
-    rows: dict[Case, Row] = {}
+    rows: dict[ScaleCase, Row] = {}
     failure: RtcoreError | None = None
     total_s = sum(case.about_s(seconds) for case in cases)
     console.print(f"{len(cases)} runs, about {max(1, round(total_s / 60))} min", markup=False)
@@ -207,7 +207,7 @@ def _spent(runtime: Runtime) -> dict[str, int]:
     }
 
 
-def measure(case: Case, seconds: float, on_step: Callable[[str], None] = lambda text: None) -> Row:
+def measure(case: ScaleCase, seconds: float, on_step: Callable[[str], None] = lambda text: None) -> Row:
     """Run it; the numbers of `seconds` of it, as a row. Raises what went wrong with the run."""
     with lines_to(on_step), Runtime(case.config(seconds)) as runtime:
         on_step("first answers")
@@ -229,7 +229,7 @@ def measure(case: Case, seconds: float, on_step: Callable[[str], None] = lambda 
     )
 
 
-def describe(case: Case) -> Row:
+def describe(case: ScaleCase) -> Row:
     """The fields that name a case."""
     return {
         "workers": case.workers,
@@ -277,7 +277,7 @@ def _cpu(before: dict[str, int], after: dict[str, int]) -> Row:
     }
 
 
-def _memory(runtime: Runtime, case: Case) -> Row:
+def _memory(runtime: Runtime, case: ScaleCase) -> Row:
     """Of the run's own processes: env, workers and fork server; not of the program that started it."""
     workers = runtime.worker_pids
     processes = [runtime.env_pid, *workers.values()]
@@ -314,7 +314,7 @@ def show(result: Result, console: Console) -> None:
             continue
         console.print(title.format(**rows[0]), markup=False, style="bold")
         for columns in (_QUALITY, _COST):
-            console.print(table_of(rows, (Column(sweep, first), *columns)))
+            console.print(table_of(rows, (TableColumn(sweep, first), *columns)))
         for row in rows:
             if row["error"]:
                 console.print(f"{sweep} {row[first]}: not measured: {row['error']}", markup=False, soft_wrap=True)

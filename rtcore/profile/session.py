@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 
 from rtcore.clock import MonotonicClock
 from rtcore.errors import RtcoreError
-from rtcore.profile.children import Children, Placement, put
+from rtcore.profile.children import AnsweringProcesses, Placement, put
 from rtcore.profile.transports import PATIENCE_S, Frame, Opener, Receive, Rhythm, Transport
 
 #: Frames in a row through one transport. The first one, which finds everything as the last transport left it, is
@@ -26,7 +26,7 @@ PRELOAD = ("rtcore.profile.session", "rtcore_workers.inference", "rtcore_workers
 
 
 @dataclass
-class Samples:
+class MeasuredTimes:
     """All times in ns. `latencies`: over all readers. `slots`: of answers on their way back.
 
     `visible`: of the costs, the part until every reader can see the frame; empty where the two cannot be told apart.
@@ -88,11 +88,11 @@ class Session:
 
     def __init__(self, readers: int, placement: Placement, optional: Collection[str] = ()) -> None:
         self.transports: list[Transport] = []
-        self.samples: dict[str, Samples] = {}
+        self.samples: dict[str, MeasuredTimes] = {}
         self._num_readers = readers
         self._placement = placement
         self._optional = optional
-        self._readers: Children | None = None
+        self._readers: AnsweringProcesses | None = None
         self._failed = ""
 
     def __enter__(self) -> Session:
@@ -114,7 +114,7 @@ class Session:
                 self.transports.append(transport)
                 transport.place(self._placement)
         calls = [(self._openers(reader), self._placement.readers) for reader in range(self._num_readers)]
-        self._readers = Children("reader", _serve, calls)
+        self._readers = AnsweringProcesses("reader", _serve, calls)
         for failed in self._readers.hear(60.0):
             failures |= {name.removesuffix(_ANSWER): why for name, why in failed.items()}
         for transport in self.transports:
@@ -127,7 +127,7 @@ class Session:
         for transport in [one for one in self.transports if one.name in failures]:
             self.transports.remove(transport)
             transport.close()
-        self.samples = {transport.name: Samples() for transport in self.transports}
+        self.samples = {transport.name: MeasuredTimes() for transport in self.transports}
         return failures
 
     def run(self, blocks: int, frame: Frame, rhythm: Rhythm) -> Iterable[str]:
@@ -203,7 +203,7 @@ class Session:
         for latencies in found[1:]:
             self.samples[transport.name].slots += latencies
 
-    def _begin(self, name: str) -> Children:
+    def _begin(self, name: str) -> AnsweringProcesses:
         """Every reader is about to receive the next block through the transport; then it says how that went."""
         if self._readers is None:
             raise RtcoreError("the session's readers are not started; call open() first")

@@ -22,10 +22,10 @@ from rich.table import Table
 
 from rtcore.clock import TickClock, TickGrid, plan_next_tick, whole_period_ns
 from rtcore.errors import ConfigError, RtcoreError, describe_exit
-from rtcore.profile.children import Children, run_in_processes, start_fork_server
+from rtcore.profile.children import AnsweringProcesses, run_in_processes, start_fork_server
 from rtcore.profile.options import tick_rate
 from rtcore.profile.results import Result, Row, percentiles_us
-from rtcore.profile.views import Column, Steps, new_figure, save, table_of
+from rtcore.profile.views import Steps, TableColumn, new_figure, save, table_of
 from rtcore.realtime import prepare_env_process
 
 Policy = Literal["other", "fifo"]
@@ -38,18 +38,18 @@ _CYCLICTEST_BUCKETS_US = 20_000
 #: Above this load average a machine is not idle.
 _IDLE_LOAD = 0.5
 _COLUMNS = (
-    *(Column(name, name) for name in ("load", "policy", "source")),
-    *(Column(name, f"{name}_us", 1) for name in ("p50", "p90", "p99", "max", "mean")),
-    Column("/mean", "p99_to_cyclictest_mean", 2),
-    Column("/p99", "p99_to_cyclictest_p99", 2),
-    Column("skipped", "skipped_ticks"),
+    *(TableColumn(name, name) for name in ("load", "policy", "source")),
+    *(TableColumn(name, f"{name}_us", 1) for name in ("p50", "p90", "p99", "max", "mean")),
+    TableColumn("/mean", "p99_to_cyclictest_mean", 2),
+    TableColumn("/p99", "p99_to_cyclictest_p99", 2),
+    TableColumn("skipped", "skipped_ticks"),
 )
 _CLOCK, _CYCLICTEST = "tick-clock", "cyclictest"
 #: How late each of them was [us].
 Lateness = npt.NDArray[np.float64]
 
 
-class Case(NamedTuple):
+class TickCase(NamedTuple):
     """What is measured: `load` busy processes, a scheduling policy."""
 
     policy: Policy
@@ -111,7 +111,7 @@ def plot(result: Result, folder: Path) -> list[Path]:
             axes.step(times, np.maximum(later, bottom), where="post", color=color, label=shape["source"])
         axes.set_xscale("log")
         axes.set_yscale("log")
-        axes.set_title(_case_name(Case(policy, load)), fontsize=10)
+        axes.set_title(_case_name(TickCase(policy, load)), fontsize=10)
         axes.set_xlabel("lateness x [us]")
         axes.set_ylabel("share of ticks later than x")
         axes.grid(alpha=0.3)
@@ -189,7 +189,7 @@ def parse_cyclictest(report: dict[str, Any]) -> tuple[Lateness, float]:
 # -- taking turns ------------------------------------------------------------------------------------------
 
 
-def _plan(options: argparse.Namespace) -> tuple[Fraction, list[Case]]:
+def _plan(options: argparse.Namespace) -> tuple[Fraction, list[TickCase]]:
     rate_hz = tick_rate("--rate", options.rate)
     if not 1 <= rate_hz <= 10_000:
         raise ConfigError(f"--rate {options.rate}: expected 1 to 10000 ticks per second")
@@ -199,11 +199,11 @@ def _plan(options: argparse.Namespace) -> tuple[Fraction, list[Case]]:
     if not 0 <= load <= 1024:
         raise ConfigError(f"--load {load}: expected 0 to 1024 processes")
     policies: tuple[Policy, ...] = ("other", "fifo") if options.policy == "both" else (options.policy,)
-    return rate_hz, [Case(policy, busy) for busy in dict.fromkeys((0, load)) for policy in policies]
+    return rate_hz, [TickCase(policy, busy) for busy in dict.fromkeys((0, load)) for policy in policies]
 
 
 def _measure(
-    case: Case,
+    case: TickCase,
     rate_hz: Fraction,
     seconds: float,
     cyclictest: str | None,
@@ -241,7 +241,7 @@ def _measure(
 @contextmanager
 def _busy_processes(count: int) -> Iterator[None]:
     """`count` processes with normal priority that compute and touch memory until the block ends."""
-    busy = Children("busy process", _be_busy, [()] * count)
+    busy = AnsweringProcesses("busy process", _be_busy, [()] * count)
     try:
         busy.hear(60.0)
         yield
@@ -261,7 +261,9 @@ def _be_busy(owner: Connection) -> None:
 # -- numbers and views -------------------------------------------------------------------------------------
 
 
-def _row(case: Case, source: str, rate_hz: Fraction, found: Lateness, mean_us: float, skipped_ticks: int | None) -> Row:
+def _row(
+    case: TickCase, source: str, rate_hz: Fraction, found: Lateness, mean_us: float, skipped_ticks: int | None
+) -> Row:
     row: Row = {"source": source, "policy": case.policy, "load": case.load, "rate_hz": round(float(rate_hz), 4)}
     row |= {"ticks": len(found), "skipped_ticks": skipped_ticks, "mean_us": round(mean_us, 3)}
     return row | percentiles_us(found * 1e3, (50, 90, 99, 99.9, 100))
@@ -287,7 +289,7 @@ def _add_ratios(rows: list[Row]) -> None:
             row[name] = round(row[own] / base, 3) if base else None
 
 
-def _case_name(case: Case) -> str:
+def _case_name(case: TickCase) -> str:
     beside = "idle" if case.load == 0 else f"{case.load} busy process{'es' * (case.load > 1)}"
     return f"{beside}, {'SCHED_FIFO' if case.policy == 'fifo' else 'normal scheduling'}"
 

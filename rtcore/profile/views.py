@@ -15,7 +15,7 @@ from rich.table import Table
 from rtcore.profile.results import Row
 
 
-class Column(NamedTuple):
+class TableColumn(NamedTuple):
     """A field of a row, with its heading. `digits`: after the point, of the value times `factor`; None: all it has."""
 
     heading: str
@@ -54,7 +54,7 @@ class Steps:
         self._bar.update(self._task, advance=amount, description=text)
 
 
-def table_of(rows: Iterable[Row], columns: Iterable[Column], title: str = "") -> Table:
+def table_of(rows: Iterable[Row], columns: Iterable[TableColumn], title: str = "") -> Table:
     """A line for each row; "-" where there is no value."""
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     columns = list(columns)
@@ -65,7 +65,7 @@ def table_of(rows: Iterable[Row], columns: Iterable[Column], title: str = "") ->
     return table
 
 
-def _cell(value: Any, column: Column) -> str:
+def _cell(value: Any, column: TableColumn) -> str:
     if value is None:
         return "-"
     if isinstance(value, str):

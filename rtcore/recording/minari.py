@@ -29,7 +29,7 @@ _OF_EACH_STEP = {"actions": "action", "rewards": "reward", "terminations": "term
 _INFOS = ("tick", "source", "outcome", "worker", "policy_version", "delay_ticks", "due_tick")
 
 #: Rows of a table, as (first, one after the last), in order.
-Rows = list[tuple[int, int]]
+RowRanges = list[tuple[int, int]]
 
 
 class EpisodeRows(NamedTuple):
@@ -37,7 +37,7 @@ class EpisodeRows(NamedTuple):
 
     number: int  #: as counted by the run
     reset: int  #: the row of its first observation
-    steps: Rows  #: of the ticks at which the world stepped
+    steps: RowRanges  #: of the ticks at which the world stepped
     num_steps: int
 
 
@@ -179,7 +179,7 @@ class _Views:
         for column in self._infos:
             self._add(infos, column, column, from_reset)
 
-    def _add(self, group: Any, name: str, column: str, rows: Rows) -> None:
+    def _add(self, group: Any, name: str, column: str, rows: RowRanges) -> None:
         h5 = self._h5py
         kind, shape, source = self._columns[column]
         here, origin = h5.h5s.create_simple((sum(end - begin for begin, end in rows), *shape)), (0,) * len(shape)
@@ -199,14 +199,14 @@ class _Views:
         h5.h5d.create(group.id, name.encode(), kind, here, mapping, self._links)
 
 
-def _joined(first: tuple[int, int], rest: Rows) -> Rows:
+def _joined(first: tuple[int, int], rest: RowRanges) -> RowRanges:
     """One run where the two touch."""
     if rest and rest[0][0] == first[1]:
         return [(first[0], rest[0][1]), *rest[1:]]
     return [first, *rest]
 
 
-def _runs(flags: npt.NDArray[np.bool_], offset: int) -> Rows:
+def _runs(flags: npt.NDArray[np.bool_], offset: int) -> RowRanges:
     """Where `flags` are set, as runs; their indices plus `offset`."""
     edges = np.flatnonzero(np.diff(flags, prepend=False, append=False)) + offset
     pairs: Iterator[int] = iter(edges.tolist())

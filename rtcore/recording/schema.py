@@ -33,7 +33,7 @@ _FLAGS = ("terminated", "truncated", "hold")
 
 
 @dataclass(frozen=True)
-class Column:
+class RecordedColumn:
     """One dataset of a table, a row per tick or job."""
 
     name: str
@@ -47,25 +47,29 @@ class Column:
 LATER_COLUMNS = ("state_tick", "features_tick", "features_worker")
 
 
-def tick_columns(observation: ObservationSpec, action: ActionSpec, kept: Block) -> list[Column]:
+def tick_columns(observation: ObservationSpec, action: ActionSpec, kept: Block) -> list[RecordedColumn]:
     """The table `ticks`: a frame header, the action, what came with it, the frame. ConfigError as `frame_columns`."""
     return [
         *_columns_of(FRAME_HEADER),
-        Column("delay_ticks", np.dtype(np.int64), "tick - obs_tick: how old what it acted on was; -1: no action"),
-        Column("action", action.np_dtype, "what was applied (the no-op where the world was held)", action.shape),
+        RecordedColumn(
+            "delay_ticks", np.dtype(np.int64), "tick - obs_tick: how old what it acted on was; -1: no action"
+        ),
+        RecordedColumn(
+            "action", action.np_dtype, "what was applied (the no-op where the world was held)", action.shape
+        ),
         *kept_columns(kept),
         *frame_columns(observation),
     ]
 
 
-def kept_columns(kept: Block) -> list[Column]:
+def kept_columns(kept: Block) -> list[RecordedColumn]:
     """What came with the action that was applied (`PolicyNeeds.kept`): `extras/NAME`, `state/NAME`."""
     meanings = {
         "extras": "given by the policy with its action; 0 where none was applied",
         "state": "what the policy carried into the decision that was applied; 0 where none was",
     }
     return [
-        Column(column_of(name), np.dtype(dtype), meanings[name.partition(".")[0]], shape)
+        RecordedColumn(column_of(name), np.dtype(dtype), meanings[name.partition(".")[0]], shape)
         for name, shape, dtype in kept.fields
     ]
 
@@ -75,13 +79,13 @@ def column_of(name: str) -> str:
     return name.replace(".", "/", 1)
 
 
-def frame_columns(observation: ObservationSpec) -> list[Column]:
+def frame_columns(observation: ObservationSpec) -> list[RecordedColumn]:
     """What was seen: the column `frame`; of a Dict one for each part, `frame/NAME`.
 
     ConfigError for parts whose names HDF5 cannot tell apart, or cannot have.
     """
     if not observation.parts:
-        return [Column("frame", observation.np_dtype, "the observation after the step", observation.shape)]
+        return [RecordedColumn("frame", observation.np_dtype, "the observation after the step", observation.shape)]
     names = [part.name for part in observation.parts]
     for name in names:
         inside = next((other for other in names if other.startswith(f"{name}/")), None)
@@ -92,7 +96,7 @@ def frame_columns(observation: ObservationSpec) -> list[Column]:
                 "them empty or '.'. Rename the key in a wrapper"
             )
     meaning = "a part of the observation after the step"
-    return [Column(f"frame/{part.name}", part.np_dtype, meaning, part.shape) for part in observation.parts]
+    return [RecordedColumn(f"frame/{part.name}", part.np_dtype, meaning, part.shape) for part in observation.parts]
 
 
 def frames_by_column(observation: ObservationSpec, frames: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
@@ -102,16 +106,16 @@ def frames_by_column(observation: ObservationSpec, frames: npt.NDArray[Any]) -> 
     return {f"frame/{name}": part for name, part in observation.unpack(frames).items()}
 
 
-def job_columns() -> list[Column]:
+def job_columns() -> list[RecordedColumn]:
     """The table `jobs`: a record of the job log."""
     return _columns_of(LOG_RECORD)
 
 
-def _columns_of(record: Record[Any]) -> list[Column]:
+def _columns_of(record: Record[Any]) -> list[RecordedColumn]:
     columns = []
     for name in record.fields:
         kind = "f8" if name in record.floats else "?" if name in _FLAGS else "i1" if name in _ENUMS else "i8"
-        columns.append(Column(name, np.dtype(kind), record.docs[name], values=_ENUMS.get(name)))
+        columns.append(RecordedColumn(name, np.dtype(kind), record.docs[name], values=_ENUMS.get(name)))
     return columns
 
 

@@ -32,7 +32,7 @@ from rtcore.recording.schema import (
     FORMAT_VERSION,
     TICKS_FILE,
     UNFINISHED,
-    Column,
+    RecordedColumn,
     column_of,
     frames_by_column,
     job_columns,
@@ -219,7 +219,12 @@ class _Table:
     """Datasets of one length, filled by chunks of rows from a buffer."""
 
     def __init__(
-        self, group: Any, columns: list[Column], row_dtype: np.dtype[Any], num_rows: int, frames_per_chunk: int = 1
+        self,
+        group: Any,
+        columns: list[RecordedColumn],
+        row_dtype: np.dtype[Any],
+        num_rows: int,
+        frames_per_chunk: int = 1,
     ) -> None:
         self.rows: npt.NDArray[Any] = np.zeros(num_rows, row_dtype)
         self.num_written = 0

@@ -47,7 +47,7 @@ def bar_of(job: InferenceRow, axis: TickAxis) -> Bar:
 
 # -- as characters -----------------------------------------------------------------------------------------
 
-Cell: TypeAlias = tuple[str, str]  #: (glyph, style) of one tick
+LaneCell: TypeAlias = tuple[str, str]  #: (glyph, style) of one tick
 
 
 def lane_name(place: int, head: int) -> str:
@@ -119,9 +119,9 @@ class Columns(NamedTuple):
 
 def worker_lanes(
     jobs: Sequence[JobRow], booked: Mapping[int, int], places: Sequence[int], columns: Columns, glyphs: Glyphs
-) -> dict[int, list[Cell]]:
+) -> dict[int, list[LaneCell]]:
     """A lane for each of `places`. `jobs` newest first; `booked` from `booked_ticks`."""
-    lanes: dict[int, list[Cell]] = {place: [(" ", "")] * columns.width for place in places}
+    lanes: dict[int, list[LaneCell]] = {place: [(" ", "")] * columns.width for place in places}
     last_booked = dict.fromkeys(places, -1)
     for job in reversed(jobs):
         if job.worker in lanes and job.tick >= columns.first_tick:
@@ -136,9 +136,9 @@ def worker_lanes(
     return lanes
 
 
-def tick_lane(ticks: Sequence[FrameHeader], columns: Columns, glyphs: Glyphs, head: int) -> list[Cell]:
+def tick_lane(ticks: Sequence[FrameHeader], columns: Columns, glyphs: Glyphs, head: int) -> list[LaneCell]:
     """What governed each tick. `ticks` newest first."""
-    cells: list[Cell] = [(" ", "")] * columns.width
+    cells: list[LaneCell] = [(" ", "")] * columns.width
     for header in ticks:
         column = header.tick - columns.first_tick
         if column < 0:
@@ -150,7 +150,7 @@ def tick_lane(ticks: Sequence[FrameHeader], columns: Columns, glyphs: Glyphs, he
     return cells
 
 
-def _paint(lane: list[Cell], bar: Bar, columns: Columns, glyphs: Glyphs) -> None:
+def _paint(lane: list[LaneCell], bar: Bar, columns: Columns, glyphs: Glyphs) -> None:
     """One inference into its worker's lane. A cell where one ended and the next began shows the end."""
     style = BAR_STYLE[bar.outcome]
     start, end = bar.booked - columns.first_tick, min(bar.settled - columns.first_tick, columns.width - 1)
@@ -173,7 +173,7 @@ def _paint(lane: list[Cell], bar: Bar, columns: Columns, glyphs: Glyphs) -> None
         lane[end + 1 :] = [(glyphs.down, style)] * (columns.width - end - 1)
 
 
-def _bar(before: Cell, glyphs: Glyphs, style: str, cells: int, *, marked: bool) -> list[Cell]:
+def _bar(before: LaneCell, glyphs: Glyphs, style: str, cells: int, *, marked: bool) -> list[LaneCell]:
     """Computing: its first cell shows the start, or what was there: the end of the job before."""
     bar = [(glyphs.computing, style)] * cells
     if bar and marked:

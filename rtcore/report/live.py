@@ -27,9 +27,9 @@ from rtcore.report.lanes import (
     ASCII,
     BAR_STYLE,
     UNICODE,
-    Cell,
     Columns,
     Glyphs,
+    LaneCell,
     lane_name,
     shade_name,
     tick_lane,
@@ -341,7 +341,7 @@ def _warnings(counts: Mapping[str, int]) -> Line:
     return [_warning(name, count) for name, count in counts.items() if count]
 
 
-def _runs(cells: list[Cell]) -> Line:
+def _runs(cells: list[LaneCell]) -> Line:
     """Neighbours of one style as one piece."""
     pieces = groupby(cells, key=itemgetter(1))
     return [("".join(glyph for glyph, _ in piece), style) for style, piece in pieces]

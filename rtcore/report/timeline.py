@@ -41,7 +41,7 @@ class Window(NamedTuple):
     axis: TickAxis
 
 
-class Panel(NamedTuple):
+class TimelinePart(NamedTuple):
     """A stretch of the run, as it is drawn: workers over ticks."""
 
     ticks: Sequence[FrameHeader]
@@ -72,13 +72,13 @@ def build_figure(record: RunRecord, stats: RunStats) -> Any:
     grid = figure.add_gridspec(3, 6, height_ratios=inches)
     window, worst = choose_window(record.ticks, stats), record.worst.found()
     figure.suptitle(_title(stats), fontsize=11)
-    panels = [Panel(record.ticks, record.jobs, window, "a typical stretch")]
+    panels = [TimelinePart(record.ticks, record.jobs, window, "a typical stretch")]
     # A run without a tick that lacks an action has no worst stretch.
     if worst is not None and window is not None:
         axis = TickAxis(worst.ticks, float(NS_PER_S / stats.rate_hz))
         name = f"the worst stretch, {worst.without_action} ticks without a policy action"
         bad = Window(worst.first_tick, worst.last_tick, axis)
-        panels.append(Panel(worst.ticks, worst.jobs, bad, name, WORST))
+        panels.append(TimelinePart(worst.ticks, worst.jobs, bad, name, WORST))
     columns, head = 6 // len(panels), stats.head.index if stats.head is not None else -1
     for index, panel in enumerate(panels):
         place = slice(index * columns, (index + 1) * columns)
@@ -132,7 +132,7 @@ def _title(stats: RunStats) -> str:
     return "\n".join(lines)
 
 
-def _draw_workers(axes: Any, panel: Panel, places: Sequence[int], head: int) -> None:
+def _draw_workers(axes: Any, panel: TimelinePart, places: Sequence[int], head: int) -> None:
     """A bar per job, start to answer, a thin line on to the tick it was for, a dot where it was applied."""
     lane_of = {place: lane for lane, place in enumerate(places)}
     window, jobs = panel.window, [job for job in panel.jobs if panel.shows(job) and job.worker in lane_of]
@@ -182,7 +182,7 @@ def _draw_workers(axes: Any, panel: Panel, places: Sequence[int], head: int) -> 
             )
 
 
-def _draw_ticks(axes: Any, panel: Panel, head: int) -> None:
+def _draw_ticks(axes: Any, panel: TimelinePart, head: int) -> None:
     """A cell per tick, coloured by what governed it; cells without one are ticks that were skipped."""
     axes.set_ylim(0, 1)
     axes.set_yticks([0.5], ["ticks"])
@@ -203,7 +203,7 @@ def _draw_ticks(axes: Any, panel: Panel, head: int) -> None:
         axes.broken_barh(gone, (0, 1), facecolors=colour, edgecolor="white", linewidth=0.5, label="tick: skipped")
 
 
-def _legend(workers_axes: Any, ticks_axes: Any, panel: Panel, columns: int) -> None:
+def _legend(workers_axes: Any, ticks_axes: Any, panel: TimelinePart, columns: int) -> None:
     """One legend for both, above the workers: only what occurs."""
     window, name = panel.window, panel.name
     name += f": ticks {window.first_tick} to {window.last_tick}" if window is not None else ""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 COMPLETE = "complete"
 
 
-class Rows(NamedTuple):
+class RowCounts(NamedTuple):
     """What the record took in, and what of it is on disk (None: the run has no folder)."""
 
     ticks: int
@@ -21,7 +21,7 @@ class Rows(NamedTuple):
 
 def check_books(
     counters: Mapping[str, int],
-    rows: Rows,
+    rows: RowCounts,
     lost: Mapping[str, int],
     recording: Mapping[str, Any],
     *,

@@ -17,7 +17,7 @@ from rtcore.scheduling.jobs import JobRow
 T = TypeVar("T", bound=tuple[Any, ...])
 
 
-class Column(NamedTuple):
+class CsvColumn(NamedTuple):
     """How a value stands in a file. `read` raises ValueError, KeyError or TypeError for damage."""
 
     write: Callable[[Any], object]
@@ -66,19 +66,19 @@ def _name(value: IntEnum | None) -> str:
     return value.name.lower() if value is not None else ""
 
 
-_Text = Annotated[str, Column(_same, _same)]
-_Whole = Annotated[int, Column(_same, _whole)]
+_Text = Annotated[str, CsvColumn(_same, _same)]
+_Whole = Annotated[int, CsvColumn(_same, _whole)]
 #: "" for -1: there is none.
-_OrNone = Annotated[int, Column(lambda number: "" if number < 0 else number, _or_none)]
-_Worker = Annotated[int, Column(lambda number: "" if number < 0 else number, _worker)]
-_Us = Annotated[float, Column(lambda us: round(us, 1), _us)]
-_Ms = Annotated[float | None, Column(lambda ms: "" if ms is None else ms, lambda text: _us(text) if text else None)]
-_Reward = Annotated[float, Column(_same, _finite)]
-_Return = Annotated[float, Column(lambda total: round(total, 6), _finite)]
-_Flag = Annotated[bool, Column(int, lambda text: text in ("1", "True"))]
-_Kind = Annotated[TickKind, Column(_name, lambda text: TickKind[text.upper()])]
-_Outcome = Annotated[Outcome, Column(_name, lambda text: Outcome[text.upper()])]
-_OutcomeOrNone = Annotated[Outcome | None, Column(_name, lambda text: Outcome[text.upper()] if text else None)]
+_OrNone = Annotated[int, CsvColumn(lambda number: "" if number < 0 else number, _or_none)]
+_Worker = Annotated[int, CsvColumn(lambda number: "" if number < 0 else number, _worker)]
+_Us = Annotated[float, CsvColumn(lambda us: round(us, 1), _us)]
+_Ms = Annotated[float | None, CsvColumn(lambda ms: "" if ms is None else ms, lambda text: _us(text) if text else None)]
+_Reward = Annotated[float, CsvColumn(_same, _finite)]
+_Return = Annotated[float, CsvColumn(lambda total: round(total, 6), _finite)]
+_Flag = Annotated[bool, CsvColumn(int, lambda text: text in ("1", "True"))]
+_Kind = Annotated[TickKind, CsvColumn(_name, lambda text: TickKind[text.upper()])]
+_Outcome = Annotated[Outcome, CsvColumn(_name, lambda text: Outcome[text.upper()])]
+_OutcomeOrNone = Annotated[Outcome | None, CsvColumn(_name, lambda text: Outcome[text.upper()] if text else None)]
 
 
 class TickRow(NamedTuple):
@@ -205,7 +205,7 @@ class RowFormat(Generic[T]):
     def __init__(self, kind: type[T]) -> None:
         fields: Any = kind
         self._kind = kind
-        self._columns: dict[str, Column] = {
+        self._columns: dict[str, CsvColumn] = {
             name: get_args(hint)[1] for name, hint in get_type_hints(kind, include_extras=True).items()
         }
         self.columns: tuple[str, ...] = fields._fields

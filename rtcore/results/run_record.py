@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TextIO
 from rtcore.errors import RecordError
 from rtcore.memory.layout import FrameHeader
 from rtcore.memory.shared import SharedRun
-from rtcore.results.agreement import Rows
+from rtcore.results.agreement import RowCounts
 from rtcore.results.contract import Contract
 from rtcore.results.rows import INFERENCES, TICKS, InferenceRow, TickRow
 from rtcore.results.worst_stretch import WorstStretch
@@ -165,10 +165,10 @@ class RunRecord:
         return Score(self.episodes.points, self.num_ticks + self.lost_ticks, self.episodes.unfinished)
 
     @property
-    def rows(self) -> Rows:
+    def rows(self) -> RowCounts:
         """What was taken in, and how much of it is on disk: whole lines, counted there. Once it is closed."""
         on_disk: list[int | None] = [_lines_in(path) - 1 for path in self._paths]
-        return Rows(self.num_ticks, self.num_jobs, self.booked_jobs, *(on_disk or [None, None]))
+        return RowCounts(self.num_ticks, self.num_jobs, self.booked_jobs, *(on_disk or [None, None]))
 
     def flush(self) -> None:
         """What is recorded is in the file, whatever happens next."""

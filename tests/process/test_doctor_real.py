@@ -20,7 +20,7 @@ from rtcore.config.run import make_config
 from rtcore.doctor import kernel, segments, system
 from rtcore.doctor.checks import Needs, Status
 from rtcore.doctor.machine import Machine, ProbeError
-from rtcore.doctor.segments import Found
+from rtcore.doctor.segments import RunSegments
 from rtcore.memory.layout import SEGMENT_HEADER, Layout
 from rtcore.memory.owners import Standing
 from rtcore.memory.segments import create_segment, create_semaphore, files_of, new_run_id, unlink_all
@@ -98,7 +98,7 @@ def alive() -> Iterator[str]:
     unlink_all(run_id)
 
 
-def found(run_id: str, machine: Machine | None = None) -> Found:
+def found(run_id: str, machine: Machine | None = None) -> RunSegments:
     (run,) = [run for run in segments.find_runs(machine or Machine())[0] if run.run_id == run_id]
     return run
 

@@ -52,7 +52,7 @@ def measure(monkeypatch, kind, transports):
     )
     missing, turns = {}, []
     start_fork_server(*PRELOAD)
-    cell = ipc.Cell("84x84", 1, transports, 2 * BLOCK)
+    cell = ipc.Combination("84x84", 1, transports, 2 * BLOCK)
     rows = ipc.measure(cell, QUICK, turns.append, missing, choose(pin=False))
     # Run ids hold the pid of the program, so that other runs on this machine are not mistaken for this one.
     assert [path.name for path in Path("/dev/shm").glob(f"*rtcore-*{os.getpid()}-*")] == []

@@ -14,7 +14,7 @@ from rtcore.clock import NS_PER_MS, MonotonicClock
 from rtcore.config.run import make_config
 from rtcore.files.strict_json import write_json
 from rtcore.memory.shared import SharedRun
-from rtcore.report.page.data import Samples, quantile
+from rtcore.report.page.data import RunDistributions, quantile
 from rtcore.results.explain import explain_tick
 from rtcore.results.folder import RunFolder, read_run
 from rtcore.results.out_folder import write_config
@@ -85,7 +85,7 @@ def test_the_killed_worker_of_a_real_run_is_named(run: RunFolder) -> None:
 
 
 def test_the_rows_of_a_real_run_give_the_numbers_that_it_counted(run: RunFolder) -> None:
-    samples, actions = Samples(run), run.summary["actions"]
+    samples, actions = RunDistributions(run), run.summary["actions"]
     assert run.summary["record"] == {"lost_ticks": 0, "lost_jobs": 0}
     assert samples.kinds == run.summary["ticks"]["kinds"]
     assert samples.outcomes == actions["outcomes"]

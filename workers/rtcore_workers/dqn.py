@@ -25,7 +25,7 @@ from rtcore.memory.master import STOPPED_BY, Commit, MasterState, Slot
 from rtcore.memory.tensors import ParamManifest
 from rtcore.memory.weights import ParamStore
 from rtcore.spaces import ActionSpec
-from rtcore_workers.policies.calling import Part, advance_of, asked_for
+from rtcore_workers.policies.calling import ModulePart, advance_of, asked_for
 from rtcore_workers.weights.shared import view_of
 
 Floats = npt.NDArray[np.float32]
@@ -128,7 +128,7 @@ def refuse_what_carries(module: nn.Module, settings: LearningSettings, has_past_
     """ConfigError for a policy whose values depend on more than a learner of this package gives it."""
     what = "a carried state (initial_state())" if callable(getattr(module, "initial_state", None)) else ""
     has_two_speeds = callable(getattr(module, "think", None))
-    parts: tuple[Part, ...] = ("trunk", "head") if has_two_speeds else ("whole",)
+    parts: tuple[ModulePart, ...] = ("trunk", "head") if has_two_speeds else ("whole",)
     if any("context" in asked_for(module, part) for part in parts):
         what = "a context"
     if advance_of(module, "trunk")[0] is not None:
@@ -152,7 +152,7 @@ class FlatModule:
     def __init__(self, module: nn.Module, manifest: ParamManifest, *, with_grads: bool, device: str = "cpu") -> None:
         # Evaluation mode, as in the workers: both must compute the same.
         self.module = module.to(device).eval()
-        parts: tuple[Part, ...] = ("whole", "head")
+        parts: tuple[ModulePart, ...] = ("whole", "head")
         self._asked_for = {part: asked_for(module, part) for part in parts}
         count = manifest.trainable_bytes // 4
         self.weights = torch.zeros(count, device=device)
@@ -195,7 +195,7 @@ class FlatModule:
         acted = acted[0] if isinstance(acted, tuple) else acted
         return torch.where(seen.features_age.unsqueeze(1) < 0, base, acted).float(), base.float()
 
-    def _given(self, part: Part, **given: Any) -> dict[str, Any]:
+    def _given(self, part: ModulePart, **given: Any) -> dict[str, Any]:
         """Those of the arguments that the policy asks for by their names, as in the workers."""
         return {name: value for name, value in given.items() if name in self._asked_for[part] and value is not None}
 

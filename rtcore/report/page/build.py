@@ -19,7 +19,7 @@ from rtcore.errors import ConfigError, counted
 from rtcore.files.strict_json import finite
 from rtcore.report.colours import KIND_COLOURS, OUTCOME_COLOURS, RUN_COLOURS
 from rtcore.report.page import charts, tables
-from rtcore.report.page.data import Samples
+from rtcore.report.page.data import RunDistributions
 from rtcore.report.wording import SKIPPED_MEANING, number, policy_notes, share
 from rtcore.results.contract import broken_in
 from rtcore.results.folder import RunFolder, number_at
@@ -53,7 +53,7 @@ def build_page(runs: Sequence[RunFolder]) -> str:
     """The page for one run, or for several side by side (the first is what the others are compared with)."""
     jinja2, plotly = _need("jinja2"), _need("plotly.offline")
     names = run_names([run.path for run in runs])
-    samples = [Samples(run) for run in runs]
+    samples = [RunDistributions(run) for run in runs]
     named = list(zip(names, samples, strict=True))
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
@@ -170,7 +170,7 @@ def _heading(run: RunFolder, name: str, index: int, several: bool) -> dict[str, 
     }
 
 
-def _cards(run: RunFolder, samples: Samples) -> list[Card]:
+def _cards(run: RunFolder, samples: RunDistributions) -> list[Card]:
     if not run.ticks:
         return []
     summary, period_ms = samples.summary, run.period_ns / 1e6
@@ -195,7 +195,7 @@ def _cards(run: RunFolder, samples: Samples) -> list[Card]:
     ]
 
 
-def _legend(runs: Sequence[RunFolder], samples: Sequence[Samples]) -> dict[str, list[tuple[str, str, str]]]:
+def _legend(runs: Sequence[RunFolder], samples: Sequence[RunDistributions]) -> dict[str, list[tuple[str, str, str]]]:
     """(name, colour, meaning) of what occurs in the timelines."""
     outcomes = [name for name in OUTCOME_COUNTERS if any(sample.outcomes[name] for sample in samples)]
     kinds = [name for name in KIND_COUNTERS if any(sample.kinds[name] for sample in samples)]

@@ -13,7 +13,7 @@ from rtcore.clock import NS_PER_S, NS_PER_US
 from rtcore.errors import counted
 from rtcore.report.colours import KIND_COLOURS, OUTCOME_COLOURS, RUN_COLOURS
 from rtcore.report.lanes import Bar, bar_of, lane_name, shade_name, shade_of
-from rtcore.report.page.data import Floats, OverTime, Samples, quantile, skipped_between
+from rtcore.report.page.data import Floats, OverTime, RunDistributions, quantile, skipped_between
 from rtcore.report.wording import number
 from rtcore.results.folder import RunFolder
 from rtcore.results.rows import InferenceRow, TickRow
@@ -25,7 +25,7 @@ _LOG_FLOOR_US = 0.1
 _MOST_BINS = 80
 
 
-#: Title, caption, what of `Samples`, unit, and digits of its numbers.
+#: Title, caption, what of `RunDistributions`, unit, and digits of its numbers.
 DISTRIBUTIONS = (
     ("Tick lateness", "Start of a tick after its deadline; below 0.1 us counts as 0.1 us.", "lateness_us", "us", 1),
     ("Action interval", "From one policy action to the next within an episode.", "interval_ticks", "ticks", 0),
@@ -41,23 +41,23 @@ DISTRIBUTIONS = (
 )
 
 
-def histogram(of: str, unit: str, runs: Sequence[tuple[str, Samples]]) -> Figure | None:
+def histogram(of: str, unit: str, runs: Sequence[tuple[str, RunDistributions]]) -> Figure | None:
     """Of one of the distributions; None where there is nothing to count."""
     values = [(name, getattr(samples, of)) for name, samples in runs]
     return {"us": _lateness, "ticks": _counted, "ms": _spread}[unit](values)
 
 
-def outcomes_over_time(samples: Samples) -> Figure | None:
+def outcomes_over_time(samples: RunDistributions) -> Figure | None:
     """What became of the inferences, stacked, per stretch of ticks."""
     return _stacked(samples.outcomes_over_time(), OUTCOME_COLOURS, "inferences")
 
 
-def kinds_over_time(samples: Samples) -> Figure | None:
+def kinds_over_time(samples: RunDistributions) -> Figure | None:
     """What governed the ticks, stacked, per stretch."""
     return _stacked(samples.kinds_over_time(), KIND_COLOURS, "ticks")
 
 
-def episode_returns(runs: Sequence[tuple[str, Samples]]) -> Figure | None:
+def episode_returns(runs: Sequence[tuple[str, RunDistributions]]) -> Figure | None:
     """The return of every episode that ended, at the tick of its end."""
     traces = []
     for index, (name, samples) in enumerate(runs):

@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 _MAX_BINS = 240
 
 
-class Episode(NamedTuple):
+class EpisodeEnd(NamedTuple):
     """An episode that ended: at which tick, and with which return."""
 
     tick: int
@@ -40,7 +40,7 @@ class OverTime(NamedTuple):
     rows: dict[str, list[int]]
 
 
-class Samples:
+class RunDistributions:
     """The distributions of one run, from its rows."""
 
     def __init__(self, run: RunFolder) -> None:
@@ -85,10 +85,10 @@ class Samples:
         return np.array(ages, dtype=float)
 
     @cached_property
-    def episodes(self) -> list[Episode]:
+    def episodes(self) -> list[EpisodeEnd]:
         """In the order of their ends."""
         ended = (row for row in self.run.ticks if row.kind is not TickKind.RESET and (row.terminated or row.truncated))
-        return [Episode(row.tick, row.episode_return) for row in ended]
+        return [EpisodeEnd(row.tick, row.episode_return) for row in ended]
 
     @cached_property
     def kinds(self) -> dict[str, int]:

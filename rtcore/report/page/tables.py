@@ -9,14 +9,14 @@ from typing import Any
 from rtcore.config.run import SETTINGS, RuntimeConfig, make_config
 from rtcore.errors import ConfigError
 from rtcore.report.numbers import NUMBERS, Number, with_workers
-from rtcore.report.page.data import Samples
+from rtcore.report.page.data import RunDistributions
 from rtcore.results.folder import RunFolder
 
 _TIMES = "\N{MULTIPLICATION SIGN}"
 
 
 @dataclass(frozen=True)
-class Cell:
+class ShownNumber:
     """A number as it is shown, and against the first run's."""
 
     text: str
@@ -24,12 +24,12 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Line:
+class TableLine:
     """A row of the table of numbers; without cells it is a heading."""
 
     label: str
     meaning: str = ""
-    cells: tuple[Cell, ...] = ()
+    cells: tuple[ShownNumber, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,21 +44,21 @@ class Setting:
     meaning: str = ""
 
 
-def numbers(samples: Sequence[Samples]) -> list[Line]:
+def numbers(samples: Sequence[RunDistributions]) -> list[TableLine]:
     """Every number that at least one run has."""
     found, lines = [with_workers(sample.summary) for sample in samples], []
     for heading, entries in NUMBERS.items():
         known = [line for entry in entries for one in entry.each() if (line := _line(found, one)) is not None]
-        lines += [Line(heading), *known] if known else []
+        lines += [TableLine(heading), *known] if known else []
     return lines
 
 
-def _line(runs: Sequence[dict[str, Any]], entry: Number) -> Line | None:
+def _line(runs: Sequence[dict[str, Any]], entry: Number) -> TableLine | None:
     values = [entry.of(run) for run in runs]
     if all(value is None for value in values):
         return None
-    cells = tuple(Cell(entry.text(value), _ratio(value, values[0])) for value in values)
-    return Line(entry.label.replace("_", " "), entry.meaning, cells)
+    cells = tuple(ShownNumber(entry.text(value), _ratio(value, values[0])) for value in values)
+    return TableLine(entry.label.replace("_", " "), entry.meaning, cells)
 
 
 def _ratio(value: float | None, first: float | None) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from rtcore.cli.rom import main
 from rtcore_envs.errors import SettingError
-from rtcore_envs.finder import ALL_TYPES, Clue, Snapshot, find
+from rtcore_envs.finder import ALL_TYPES, Clue, MemorySnapshot, find
 from rtcore_envs.keys import PRESS_FRAMES, Step, parse_script
 from rtcore_envs.library import KNOWN_ROMS
 from rtcore_envs.memorymap import MemoryMap
@@ -323,7 +323,7 @@ def test_a_score_is_found_however_it_is_kept():
         def __getitem__(self, places):
             return [memory[place] for place in range(places.start, places.stop)]
 
-    snapshot = Snapshot(Memory(), MemoryMap(bytes(32768)))
+    snapshot = MemorySnapshot(Memory(), MemoryMap(bytes(32768)))
     found = [each.expression for each in find([(snapshot, [Clue("equals", 1234)])], ALL_TYPES)]
     assert found == ["bcd2[0xC100]", "bcd2be[0xC201]", "u16[0xC300]", "u16be[0xC401]", "digits4be[0xFF90]"]
 

@@ -14,7 +14,7 @@ import pytest
 from rtcore.cli.doctor import main
 from rtcore.config.run import make_config
 from rtcore.doctor import container, cpu, gpu, kernel, segments, system
-from rtcore.doctor.checks import Answer, Check, Needs, Status, ok, run_checks, size
+from rtcore.doctor.checks import Check, Needs, Status, Verdict, ok, run_checks, size
 from rtcore.doctor.examination import GROUPS, find_needs, to_json
 from rtcore.doctor.machine import Machine, ProbeError, cpu_list, in_words
 from rtcore.errors import ConfigError
@@ -114,7 +114,7 @@ def describe(tmp_path: Path) -> Describe:
     return make
 
 
-def said(answer: Answer, status: Status, *words: str) -> None:
+def said(answer: Verdict, status: Status, *words: str) -> None:
     text = f"{answer.found} | {answer.fix}"
     assert answer.status is status, text
     for word in words:
@@ -137,7 +137,7 @@ def said(answer: Answer, status: Status, *words: str) -> None:
 def test_a_probe_that_fails_is_an_answer_and_the_next_check_still_runs(
     describe: Describe, error: Exception, told: str
 ) -> None:
-    def fails(machine: Machine, needs: Needs) -> Answer:
+    def fails(machine: Machine, needs: Needs) -> Verdict:
         raise error
 
     checks = (Check("a.b", "one", fails), Check("a.c", "two", lambda machine, needs: ok("fine")))

@@ -10,7 +10,7 @@ from rtcore.errors import ConfigError
 from rtcore.profile import ipc
 from rtcore.profile.commands import add_options
 from rtcore.profile.results import Result
-from rtcore.profile.session import Samples
+from rtcore.profile.session import MeasuredTimes
 from rtcore.profile.transports import ring_layout
 
 pytestmark = pytest.mark.unit
@@ -101,11 +101,11 @@ def test_a_wrong_option_is_refused_with_what_is_expected(words, said):
 
 
 def samples(p50_us, **more):
-    return Samples(latencies=[int(p50_us * 1000)] * 10, costs=[1000] * 10, **more)
+    return MeasuredTimes(latencies=[int(p50_us * 1000)] * 10, costs=[1000] * 10, **more)
 
 
 def rows_of(**found):
-    cell = ipc.Cell("144x160", 1, tuple(found), 25)
+    cell = ipc.Combination("144x160", 1, tuple(found), 25)
     named = {name.replace("_", "-"): times for name, times in found.items()}
     return {row["transport"]: row for row in ipc.rows_of(cell, 23040, named)}
 
@@ -124,7 +124,7 @@ def test_without_a_spinning_limit_the_sleeping_one_is_the_measure():
 
 
 def test_what_was_not_measured_is_none_and_never_zero():
-    rows = rows_of(rtcore_hybrid=samples(20), pipe=Samples(missed=25))
+    rows = rows_of(rtcore_hybrid=samples(20), pipe=MeasuredTimes(missed=25))
     assert rows["pipe"]["p50_us"] is None
     assert rows["rtcore-hybrid"]["ratio_to_limit"] is None
     assert rows["rtcore-hybrid"]["ratio_to_best_peer"] is None
@@ -135,7 +135,7 @@ def test_what_was_not_measured_is_none_and_never_zero():
 def test_booking_is_a_cost_of_its_own_beside_publishing():
     found = {readers: samples(20, booked=[1500 * readers] * 10, visible=[500] * 10) for readers in (1, 8)}
     rows = [
-        ipc.rows_of(ipc.Cell("144x160", readers, (), 25), 23040, {"rtcore-hybrid": times})[0]
+        ipc.rows_of(ipc.Combination("144x160", readers, (), 25), 23040, {"rtcore-hybrid": times})[0]
         for readers, times in found.items()
     ]
     assert [row["book_p50_us"] for row in rows] == [1.5, 12.0]
@@ -168,8 +168,8 @@ def test_pictures_are_drawn_without_a_display(tmp_path, monkeypatch):
     monkeypatch.delenv("DISPLAY", raising=False)
     rows = []
     for readers in (1, 8):
-        cell = ipc.Cell("144x160", readers, (), 25)
-        rows += ipc.rows_of(cell, 23040, {"rtcore-hybrid": samples(20 * readers), "pipe": Samples(missed=25)})
+        cell = ipc.Combination("144x160", readers, (), 25)
+        rows += ipc.rows_of(cell, 23040, {"rtcore-hybrid": samples(20 * readers), "pipe": MeasuredTimes(missed=25)})
     paths = ipc.plot(Result("ipc", rows, ("frame_bytes", "readers", "transport")), tmp_path)
     assert [path.name for path in paths] == ["ipc-frames.png", "ipc-readers.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)

@@ -16,7 +16,7 @@ from rtcore.profile import scale
 from rtcore.profile.commands import add_options
 from rtcore.profile.options import parse_frame
 from rtcore.profile.results import Result
-from rtcore.profile.scale import Case, describe
+from rtcore.profile.scale import ScaleCase, describe
 from rtcore.scheduling.schedule import delay_for
 
 pytestmark = pytest.mark.unit
@@ -34,7 +34,7 @@ def quiet() -> Console:
     return Console(quiet=True)
 
 
-def row_of(case: Case, **numbers: Any) -> dict[str, Any]:
+def row_of(case: ScaleCase, **numbers: Any) -> dict[str, Any]:
     return describe(case) | {"error": None, "acted_fraction": 1.0, "interval_cv": 0.0} | numbers
 
 
@@ -43,7 +43,7 @@ def row_of(case: Case, **numbers: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("workers", [1, 2, 8, 32, 96])
 def test_at_60_hz_the_inference_time_needs_exactly_all_workers_for_an_action_every_tick(workers):
-    case = Case(workers, Fraction(60), FRAME)
+    case = ScaleCase(workers, Fraction(60), FRAME)
     tau_ns = round(case.latency_ms * 1e6)
     assert delay_for(tau_ns, case.rate_hz) == workers
     assert (
@@ -53,13 +53,13 @@ def test_at_60_hz_the_inference_time_needs_exactly_all_workers_for_an_action_eve
 
 @pytest.mark.parametrize(("workers", "rate_hz"), [(1, 1000), (2, 1000), (8, 1000), (8, 500), (8, 200)])
 def test_at_high_rates_there_is_time_to_wake_up_and_inference_still_takes_time(workers, rate_hz):
-    case = Case(workers, Fraction(rate_hz), FRAME)
+    case = ScaleCase(workers, Fraction(rate_hz), FRAME)
     whole_ms = workers * 1000 / rate_hz
     assert 0 < case.latency_ms <= whole_ms - min(0.75 * whole_ms, 2.0)
 
 
 def test_a_case_is_a_valid_config_of_a_synthetic_policy_on_a_synthetic_world():
-    config = Case(8, Fraction(500), (1080, 1920, 3)).config(5.0)
+    config = ScaleCase(8, Fraction(500), (1080, 1920, 3)).config(5.0)
     assert (config.agent.policy, config.world.env_id, config.schedule.workers) == ("synthetic", scale._WORLD, 8)
     assert config.memory.ring_slots == 500
     assert config.timing.duration > 5.0
@@ -74,7 +74,7 @@ def test_the_defaults_go_from_1_to_96_workers_and_from_60_to_1000_hz():
 
 def test_a_sweep_can_be_left_out_and_a_case_named_twice_is_one():
     sweeps = scale.plan_sweeps(options("--workers", "2,2", "--rates", "none", "--frames", "none"))
-    assert sweeps == [("workers", Case(2, Fraction(60), FRAME))]
+    assert sweeps == [("workers", ScaleCase(2, Fraction(60), FRAME))]
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_a_measurement_takes_time(seconds):
 
 
 def test_a_case_of_several_sweeps_is_measured_once_and_is_a_row_of_each():
-    case, other = Case(8, Fraction(60), FRAME), Case(2, Fraction(60), FRAME)
+    case, other = ScaleCase(8, Fraction(60), FRAME), ScaleCase(2, Fraction(60), FRAME)
     measured = []
 
     def measure(case, seconds, on_step):
@@ -126,7 +126,7 @@ def test_a_case_of_several_sweeps_is_measured_once_and_is_a_row_of_each():
 
 
 def test_a_case_without_room_says_why_and_the_others_are_kept(capsys):
-    small, large = Case(2, Fraction(60), FRAME), Case(2, Fraction(60), (1080, 1920, 3))
+    small, large = ScaleCase(2, Fraction(60), FRAME), ScaleCase(2, Fraction(60), (1080, 1920, 3))
 
     def measure(case, seconds, on_step):
         if case is large:
@@ -145,16 +145,17 @@ def test_where_nothing_was_measured_the_error_is_the_result(error):
         raise error
 
     with pytest.raises(type(error), match=str(error)):
-        scale._run([("workers", Case(1, Fraction(60), FRAME))], 1.0, quiet(), measure)
+        scale._run([("workers", ScaleCase(1, Fraction(60), FRAME))], 1.0, quiet(), measure)
 
 
 def test_growth_is_the_slope_of_each_sweep_and_none_where_there_is_one_point():
     rows = [
-        {"sweep": "workers"} | row_of(Case(n, Fraction(60), FRAME), env_cpu_per_tick_us=900 + 5 * n, total_pss_mb=None)
+        {"sweep": "workers"}
+        | row_of(ScaleCase(n, Fraction(60), FRAME), env_cpu_per_tick_us=900 + 5 * n, total_pss_mb=None)
         for n in (1, 2, 8)
     ]
     rows += [
-        {"sweep": "frame"} | row_of(Case(8, Fraction(60), shape), publish_p50_us=10 + shape[0] / 1e4)
+        {"sweep": "frame"} | row_of(ScaleCase(8, Fraction(60), shape), publish_p50_us=10 + shape[0] / 1e4)
         for shape in ((100_000,), (2_000_000,))
     ]
     growth = scale.growth(rows)
@@ -168,9 +169,9 @@ def test_pictures_are_drawn_for_sweeps_of_two_cases_or_more(tmp_path: Path):
     numbers = {
         name: 1.5 for _, name, _, _ in (*scale._QUALITY, *scale._COST) if name not in ("latency_ms", "acted_fraction")
     }
-    cases = [("workers", Case(n, Fraction(60), FRAME)) for n in (1, 8)]
-    cases += [("frame", Case(8, Fraction(60), shape)) for shape in (FRAME, (2, 2))]
-    cases += [("rate", Case(8, Fraction(60), FRAME))]
+    cases = [("workers", ScaleCase(n, Fraction(60), FRAME)) for n in (1, 8)]
+    cases += [("frame", ScaleCase(8, Fraction(60), shape)) for shape in (FRAME, (2, 2))]
+    cases += [("rate", ScaleCase(8, Fraction(60), FRAME))]
     rows = [{"sweep": sweep} | row_of(case, **numbers) for sweep, case in cases]
     paths = scale.plot(Result("scale", rows, scale.KEYS), tmp_path)
     assert [path.name for path in paths] == ["scale-workers.png", "scale-frame.png"]

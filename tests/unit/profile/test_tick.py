@@ -67,7 +67,7 @@ def test_turns_are_put_together_as_one_distribution(monkeypatch):
     monkeypatch.setattr(tick, "measure_clock", lambda *_: ([1000, 3000], 1, {"SCHED_FIFO 20": "granted"}))
     steps = Steps(Console(quiet=True), 20.0)
     clock, cyclictest = tick._measure(
-        tick.Case("other", 0), Fraction(60), 10.0, cyclictest="cyclictest", refused={}, steps=steps
+        tick.TickCase("other", 0), Fraction(60), 10.0, cyclictest="cyclictest", refused={}, steps=steps
     )
     assert (clock[0], list(clock[1]), *clock[2:]) == ("tick-clock", [1.0, 3.0, 1.0, 3.0], 2.0, 2)
     assert (cyclictest[0], list(cyclictest[1]), *cyclictest[2:]) == ("cyclictest", [10, 10, 40, 40], 25.0, None)
@@ -80,7 +80,12 @@ def rows_and_shapes():
         skipped = 2 if source == "tick-clock" else None
         rows.append(
             tick._row(
-                tick.Case("other", 0), source, Fraction(60), found, mean_us=float(found.mean()), skipped_ticks=skipped
+                tick.TickCase("other", 0),
+                source,
+                Fraction(60),
+                found,
+                mean_us=float(found.mean()),
+                skipped_ticks=skipped,
             )
         )
         shapes.append(tick._shape(rows[-1], found))

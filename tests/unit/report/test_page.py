@@ -17,7 +17,7 @@ from rtcore.report.numbers import rows_of, with_workers
 from rtcore.report.page import charts as page_charts
 from rtcore.report.page import tables as page_tables
 from rtcore.report.page.build import build_page, run_names
-from rtcore.report.page.data import Samples
+from rtcore.report.page.data import RunDistributions
 from rtcore.results.folder import RunFolder, read_run
 from rtcore.results.rows import InferenceRow, TickRow
 from rtcore.results.summary import build_summary
@@ -90,7 +90,7 @@ def test_every_chart_is_a_figure_that_plotly_accepts(whole: Path) -> None:
 
 
 def test_histograms_count_every_sample(whole: Path) -> None:
-    samples = Samples(read_run(whole))
+    samples = RunDistributions(read_run(whole))
     expected = [samples.lateness_us, samples.interval_ticks, samples.delay_ticks, samples.observation_age_ms]
     for values, (title, _, of, unit, _) in zip(expected, page_charts.DISTRIBUTIONS, strict=True):
         figure = page_charts.histogram(of, unit, [("a", samples)])
@@ -104,10 +104,10 @@ def test_charts_over_time_count_every_tick_skipped_ones_too(whole: Path) -> None
     gone = [
         row._replace(skipped_ticks=2) if row.tick == 102 else row for row in run.ticks if row.tick not in (100, 101)
     ]
-    counts = Samples(replace(run, ticks=gone)).kinds_over_time()
+    counts = RunDistributions(replace(run, ticks=gone)).kinds_over_time()
     assert sum(map(sum, counts.rows.values())) == 400
     assert sum(counts.rows["skipped"]) == 2
-    outcomes = Samples(run).outcomes_over_time()
+    outcomes = RunDistributions(run).outcomes_over_time()
     assert sum(map(sum, outcomes.rows.values())) == len(run.jobs)
 
 
@@ -141,7 +141,7 @@ def test_numbers_come_from_the_summary_and_without_one_from_the_rows(whole: Path
     run = read_run(whole)
 
     def shown(of: RunFolder) -> dict[str, str]:
-        return {line.label: line.cells[0].text for line in page_tables.numbers([Samples(of)]) if line.cells}
+        return {line.label: line.cells[0].text for line in page_tables.numbers([RunDistributions(of)]) if line.cells}
 
     counted, derived = shown(run), shown(replace(run, summary={}))
     for label in ("acted, of possible ticks", "missed", "superseded", "delay, p50 [ticks]", "interval, CV", "episodes"):
@@ -152,7 +152,7 @@ def test_numbers_come_from_the_summary_and_without_one_from_the_rows(whole: Path
 
 def test_what_the_terminal_says_of_a_run_stands_on_the_page_under_the_same_names(whole: Path) -> None:
     run = read_run(whole)
-    page = {line.label.partition(",")[0].partition(" [")[0] for line in page_tables.numbers([Samples(run)])}
+    page = {line.label.partition(",")[0].partition(" [")[0] for line in page_tables.numbers([RunDistributions(run)])}
     for section in ("Ticks", "Actions", "Workers", "Episodes"):
         rows = [row for row in rows_of(section, with_workers(run.summary)) if row.text not in ("no sample", "-")]
         assert len(rows) >= 3
@@ -165,7 +165,7 @@ def test_the_page_shows_the_summarys_rate_where_the_world_waited(whole: Path) ->
     waited = replace(run, summary=run.summary | {"ticks": run.summary["ticks"] | {"hz": 61.25}})
     page = Visible(build_page([waited])).text
     assert "61.250 per second" in page  # the card
-    lines = {line.label: line for line in page_tables.numbers([Samples(waited)])}
+    lines = {line.label: line for line in page_tables.numbers([RunDistributions(waited)])}
     assert lines["per second"].cells[0].text == "61.2500"
 
 
@@ -179,7 +179,7 @@ def pair(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> list[RunFolde
 
 
 def test_runs_side_by_side_have_ratios_against_the_first(pair: list[RunFolder]) -> None:
-    lines = {line.label: line for line in page_tables.numbers([Samples(run) for run in pair]) if line.cells}
+    lines = {line.label: line for line in page_tables.numbers([RunDistributions(run) for run in pair]) if line.cells}
     first, second = (run.summary["actions"]["acted_fraction"] for run in pair)
     ratio = lines["acted, of possible ticks"].cells[1].ratio
     assert float(ratio[1:]) == pytest.approx(second / first, rel=0.01)
@@ -187,7 +187,7 @@ def test_runs_side_by_side_have_ratios_against_the_first(pair: list[RunFolder]) 
 
 
 def test_runs_side_by_side_share_the_bins_of_their_histograms(pair: list[RunFolder]) -> None:
-    named = [(run.path.name, Samples(run)) for run in pair]
+    named = [(run.path.name, RunDistributions(run)) for run in pair]
     for title, _, of, unit, _ in page_charts.DISTRIBUTIONS:
         figure = page_charts.histogram(of, unit, named)
         assert figure is not None
@@ -290,11 +290,13 @@ def test_without_plotly_the_error_names_what_to_install(
 
 def test_ratios_and_numbers_that_do_not_exist_are_dashes(pair: list[RunFolder]) -> None:
     broken = replace(pair[1], summary={"actions": {"acted_fraction": None}}, ticks=[], jobs=[])
-    lines = {line.label: line for line in page_tables.numbers([Samples(run) for run in (pair[0], broken)])}
+    lines = {line.label: line for line in page_tables.numbers([RunDistributions(run) for run in (pair[0], broken)])}
     cell = lines["acted, of possible ticks"].cells[1]
     assert (cell.text, cell.ratio) == ("-", "-")
-    assert math.isnan(Samples(replace(broken, summary={}, jobs=pair[1].jobs)).summary["actions"]["acted_fraction"])
-    assert Samples(broken).outcomes == {outcome.name.lower(): 0 for outcome in Outcome}
+    assert math.isnan(
+        RunDistributions(replace(broken, summary={}, jobs=pair[1].jobs)).summary["actions"]["acted_fraction"]
+    )
+    assert RunDistributions(broken).outcomes == {outcome.name.lower(): 0 for outcome in Outcome}
 
 
 def test_the_head_of_a_policy_with_two_speeds_has_a_lane_and_base_ticks_a_colour_of_their_own() -> None:
@@ -309,4 +311,4 @@ def test_the_head_of_a_policy_with_two_speeds_has_a_lane_and_base_ticks_a_colour
     assert shown["acted"]["facts"][0][13].endswith("features of the frame of tick 0, 4 ticks old")
     lanes = {lane for group in timeline["jobs"] if group["name"] == "on_time" for lane in group["lane"]}
     assert 4 in lanes
-    assert Samples(RunFolder(Path(), {}, {}, ticks, jobs)).summary["head"]["base_ticks"] == 7
+    assert RunDistributions(RunFolder(Path(), {}, {}, ticks, jobs)).summary["head"]["base_ticks"] == 7

@@ -11,13 +11,13 @@ import pytest
 
 from rtcore.config.run import make_config
 from rtcore.errors import RtcoreError
-from rtcore.results.agreement import Rows, check_books
+from rtcore.results.agreement import RowCounts, check_books
 from rtcore.virtual.simulate import Simulation
 
 pytestmark = pytest.mark.unit
 
 COUNTED = {"ticks": 100, "jobs": 98}
-WHOLE = Rows(ticks=100, jobs=98, booked_jobs=98, ticks_on_disk=100, jobs_on_disk=98)
+WHOLE = RowCounts(ticks=100, jobs=98, booked_jobs=98, ticks_on_disk=100, jobs_on_disk=98)
 NONE_LOST = {"lost_ticks": 0, "lost_jobs": 0}
 RECORDED = {"frames": 100, "lost_frames": 0, "jobs": 98, "lost_jobs": 0, "end": "complete"}
 

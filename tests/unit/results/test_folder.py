@@ -14,7 +14,7 @@ import pytest
 from rtcore.errors import ConfigError
 from rtcore.memory.counters import Distribution
 from rtcore.memory.layout import HISTOGRAM_BUCKETS
-from rtcore.report.page.data import Samples, quantile
+from rtcore.report.page.data import RunDistributions, quantile
 from rtcore.results.folder import read_run
 from tests.support.report_pages import Visible, call, simulated
 
@@ -43,11 +43,11 @@ def test_a_whole_run_is_read_back_without_a_note(whole: Path) -> None:
 
 def test_what_is_derived_from_the_rows_is_what_the_run_counted(whole: Path) -> None:
     run = read_run(whole)
-    samples, actions, ticks = Samples(run), run.summary["actions"], run.summary["ticks"]
+    samples, actions, ticks = RunDistributions(run), run.summary["actions"], run.summary["ticks"]
     assert samples.kinds == ticks["kinds"]
     assert samples.outcomes == actions["outcomes"]
     assert samples.skipped_ticks == ticks["skipped"]
-    again = Samples(replace(run, summary={})).summary
+    again = RunDistributions(replace(run, summary={})).summary
     assert again["actions"]["acted_fraction"] == pytest.approx(actions["acted_fraction"], abs=1e-6)
     assert again["ticks"]["hz"] == pytest.approx(ticks["hz"], abs=1e-6)
     assert samples.interval_ticks.mean() == pytest.approx(actions["interval_ticks"]["mean"], abs=1e-6)

@@ -26,7 +26,7 @@ from rtcore.spaces.payload import CONTEXT_WORDS, Block, PolicyNeeds
 from rtcore_workers.policies.base import Array, suggestion
 
 #: Which part of a policy is called: all of it, the slow part of two speeds, or the fast one.
-Part = Literal["whole", "trunk", "head"]
+ModulePart = Literal["whole", "trunk", "head"]
 #: What a policy may ask for by the name of an argument, beside the observation.
 ARGUMENTS = {
     "past_actions": "the last applied actions, with --act-history",
@@ -39,7 +39,7 @@ HEAD_ARGUMENTS = {
     "past_actions": "the actions applied since that frame",
     "context": ARGUMENTS["context"],
 }
-_METHODS: dict[Part, str] = {"whole": "forward", "trunk": "think", "head": "act"}
+_METHODS: dict[ModulePart, str] = {"whole": "forward", "trunk": "think", "head": "act"}
 #: The name of a state or of features that are one array.
 ALONE = "value"
 _NOTHING: dict[str, Any] = {}
@@ -77,7 +77,7 @@ class Context:
 class Calling:
     """How one policy is called. `block`: of its context; `keywords`: what it gets by name. `what`: it, in errors."""
 
-    part: Part = "whole"
+    part: ModulePart = "whole"
     keywords: tuple[str, ...] = ()
     needs: PolicyNeeds = field(default_factory=PolicyNeeds)
     block: Block = field(default_factory=Block)
@@ -236,7 +236,7 @@ class Calling:
         )
 
 
-def _of_part(part: Part) -> str:
+def _of_part(part: ModulePart) -> str:
     """Of two speeds both parts give what is declared: which did not."""
     return "" if part == "whole" else f", from {_METHODS[part]}"
 
@@ -248,7 +248,7 @@ def calling_of(
     act_history: bool = False,
     committed_ticks: int = 1,
     extras: Mapping[str, Any] | None = None,
-    part: Part = "whole",
+    part: ModulePart = "whole",
     array_of: Callable[[Any], Array] = np.asarray,
     what: str = "the policy's module",
 ) -> Calling:
@@ -305,7 +305,7 @@ def calling_of(
     return Calling(part, keywords, needs, needs.context(action), what=what)
 
 
-def advance_of(policy: Any, part: Part) -> tuple[Callable[..., Any] | None, tuple[str, ...]]:
+def advance_of(policy: Any, part: ModulePart) -> tuple[Callable[..., Any] | None, tuple[str, ...]]:
     """The policy's hook that rolls an observation forward, and what it asks for.
 
     A method of that name without an argument `committed` is not this hook. A head has none: it sees the newest frame.
@@ -319,7 +319,7 @@ def advance_of(policy: Any, part: Part) -> tuple[Callable[..., Any] | None, tupl
     return advance, _keywords(advance, _COMMITTED, known, 1, "the policy's advance")
 
 
-def asked_for(policy: Any, part: Part) -> tuple[str, ...]:
+def asked_for(policy: Any, part: ModulePart) -> tuple[str, ...]:
     """What a part of a policy asks for by name, beside its first argument."""
     names = [each.name for each in _parameters_of(_function_of(policy, part))[1:]]
     return tuple(name for name in names if name in (HEAD_ARGUMENTS if part == "head" else ARGUMENTS))
@@ -435,7 +435,7 @@ def taken_for_factory(found: Any) -> str:
     )
 
 
-def _function_of(policy: Any, part: Part) -> Callable[..., Any]:
+def _function_of(policy: Any, part: ModulePart) -> Callable[..., Any]:
     policy = getattr(policy, "_orig_mod", policy)  # of torch.compile, whose own signature says nothing
     method = getattr(policy, _METHODS[part], None)
     return method if callable(method) else policy  # type: ignore[no-any-return]

@@ -18,9 +18,9 @@ from rtcore.scheduling.dispatch import COMMITTED_TICKS
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore_workers.modulestate import FromFile, PlainCallable, kept_by
 from rtcore_workers.policies.base import Array, PolicyInfo, suggestion
-from rtcore_workers.policies.calling import Calling, Part, calling_of, is_policy_itself, taken_for_factory
+from rtcore_workers.policies.calling import Calling, ModulePart, calling_of, is_policy_itself, taken_for_factory
 from rtcore_workers.policies.executors import array_of, make_executor, output_of, resolve_device
-from rtcore_workers.policies.probing import Probe, named_first, scale_note, space_notes, state_note
+from rtcore_workers.policies.probing import ModuleProbe, named_first, scale_note, space_notes, state_note
 from rtcore_workers.weights.on_device import Copies, placed
 from rtcore_workers.weights.shared import SharedWeights, Weights, refuse_lazy
 
@@ -126,7 +126,7 @@ class NetworkPolicy:
         """
         is_callable = isinstance(module, PlainCallable)
         # The other workers have the same module: it is looked at once, and both parts of one with two speeds.
-        probe = Probe(module) if not worker_index or is_head else None
+        probe = ModuleProbe(module) if not worker_index or is_head else None
         resolved = "cpu" if is_callable else resolve_device(device, worker_index)
         whose: Any = module.inner if isinstance(module, FromFile | PlainCallable) else module
         num_parameters = 0 if is_callable else sum(parameter.numel() for parameter in whose.parameters())
@@ -225,7 +225,7 @@ def _calling(
     if is_head and not has_two_speeds:
         raise PolicyError("a head is asked for, and the policy has no think(); expected one with think and act")
 
-    def of(part: Part) -> Calling:
+    def of(part: ModulePart) -> Calling:
         return calling_of(
             policy,
             action,
@@ -247,7 +247,7 @@ def _calling(
     return (of("head") if is_head else trunk).with_features(thought.returned, action)
 
 
-def _warnings(probe: Probe, module: nn.Module, observation: ObservationSpec, action: ActionSpec) -> list[str]:
+def _warnings(probe: ModuleProbe, module: nn.Module, observation: ObservationSpec, action: ActionSpec) -> list[str]:
     """What the run's header is to say of the module, once it has been called."""
     kept = kept_by(probe.module)
     states = probe.states()

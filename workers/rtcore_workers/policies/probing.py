@@ -54,7 +54,7 @@ _MOST_TRIALS = 8
 _LAST_OPERATIONS = 32
 
 
-class Probe:
+class ModuleProbe:
     """Copies of a module as it was before its first call, and what calls of them show.
 
     They share its parameters and have copies of everything else, so that their calls do not change the module.

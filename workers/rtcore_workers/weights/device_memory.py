@@ -143,7 +143,7 @@ class CudaMemory:
         self._cudart.free(self._base)
 
 
-class _Block:
+class _ForeignMemory:
     """Somebody else's device memory, as torch takes it: the CUDA array interface, version 3."""
 
     def __init__(self, address: int, num_bytes: int) -> None:
@@ -155,7 +155,7 @@ def _open_cuda(exported: DeviceBuffers, device: str) -> Tensor:
     cudart = loaded_cudart()
     with torch.cuda.device(device):
         address = cudart.open_handle(bytes.fromhex(exported.handle))
-        whole = torch.as_tensor(_Block(address, exported.num_buffers * exported.stride), device=device)
+        whole = torch.as_tensor(_ForeignMemory(address, exported.num_buffers * exported.stride), device=device)
     if whole.data_ptr() != address:
         cudart.close_handle(address)
         raise NotShared(f"torch copied the memory of {device} instead of using it in place")
