@@ -8,23 +8,26 @@ The folders are the layers, lowest first; each imports only what stands above it
                                         disk; the machine
     config                              every setting: flags, TOML, `RuntimeConfig`
     memory                              shared memory: its structs, that of a tick among them (layout/records), and the
-                                        protocol over each: frames (ring), jobs and actions (slots)
+                                        protocol over each: frames (ring), jobs and actions (slots), the learner's
+                                        published weights (weights)
     messages                            everything else that processes say to each other
     loop results                        one tick of the env process (tickloop); the context of its jobs, with the
                                         features for a head (job_context); what acts where chunks overlap (overlap);
-                                        what a run counted, its rows in actions.csv and jobs.csv (rows), and why a tick
-                                        went as it did (explain)
+                                        what a run counted, its columns in actions.csv and jobs.csv (rows), and why a
+                                        tick went as it did (explain)
     learn recording                     transitions and checkpoints; a run kept losslessly, run again, exported (minari)
     processes report (rtcore_workers)   who starts, watches and restarts whom, one file a role (workers, learners), how
-                                        often (restarts); what people see; what computes: a worker reads a frame and
-                                        writes its action slot (inference), a learner updates the weights (learner), by
-                                        an algorithm (dqn, imitation)
+                                        often (restarts); what people see: a run that goes on (live), one that is over
+                                        (page); what computes: a worker reads a frame and writes its action slot
+                                        (inference) with the newest published weights (weights/shared), a learner
+                                        updates them (learner), by an algorithm (dqn, imitation)
     runtime watch                       what a program imports; a run seen from outside
     virtual doctor profile              a run without a clock; is this machine fit; where the microseconds go
     sb3 torchrl                         a run in the hands of Stable-Baselines3 and of torchrl
     experiments                         many runs as the cells of one table: the file that says them, each in a process
                                         of its own (local), as Ray tasks (raytasks), and what they leave (records)
-    cli                                 the programs
+    cli                                 the programs, one file each (what its words ask for: do_run, do_top, ...), and
+                                        how all of them end, with which exit code (exits)
 
     with rtcore.Runtime(env_id="rtcore/Blocks-v0", policy="impala", duration=10) as runtime:
         runtime.wait()

@@ -17,7 +17,7 @@ from rtcore.errors import RtcoreError, describe_exit
 from rtcore.memory.layout import FRAME_HEADER, Layout
 from rtcore.memory.segments import SHM_DIR, segment_name
 from rtcore.profile.children import Placement, put
-from rtcore.profile.transports import Frame, Rhythm, Ring, Shape, Transport
+from rtcore.profile.transports import Frame, OwnReaders, Rhythm, Ring, Shape
 
 _SOURCE = Path(__file__).with_name("limit.c")
 _COMPILERS = ("cc", "gcc", "clang")
@@ -101,10 +101,8 @@ def _open(pipe: IO[str] | None) -> IO[str]:
     return pipe
 
 
-class LimitTransport(Transport):
+class LimitTransport(OwnReaders):
     """`mode`: "spin", a reader that looks without a pause, or "futex", one that the kernel wakes."""
-
-    has_own_readers = True
 
     def __init__(self, mode: str, shape: Shape, readers: int) -> None:
         super().__init__()

@@ -1,4 +1,5 @@
-"""The programs: from their words to an exit code.
+"""The programs, one file each: its words, then an exit code.
 
-Imports everything.
+`run` holds the words of rtcore-run, `do_run` what they ask for; so report, sweep and top. Help and a wrong word thus
+need nothing of what the work imports. `exits` says how every program ends. Imports everything.
 """

@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _do(arguments: list[str] | None) -> int:
     options = _parser().parse_args(arguments)
     # After the words were understood: a help text needs a tenth of what reading a run imports.
-    from rtcore.cli.reporting import report  # noqa: PLC0415
+    from rtcore.cli.do_report import report  # noqa: PLC0415
 
     return report(options)
 

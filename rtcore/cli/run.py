@@ -40,7 +40,7 @@ def _do(words: list[str]) -> int:
     except FileNotFoundError:  # PyTorch's libraries would end every worker there, with words about a file of their own
         raise ConfigError("the current folder has been deleted; expected one that is there: cd to another") from None
     # After the words were understood: `--help` and a wrong setting need a tenth of what a run does.
-    from rtcore.cli.execute import execute  # noqa: PLC0415
+    from rtcore.cli.do_run import execute  # noqa: PLC0415
 
     stop_if_told()
     return execute(command, words)

@@ -68,12 +68,12 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _do(words: list[str]) -> int:
     if words[:1] == ["report"]:
-        from rtcore.cli.sweepreport import report  # noqa: PLC0415 - nothing of it is needed to play
+        from rtcore.cli.sweep_report import report  # noqa: PLC0415 - nothing of it is needed to play
 
         return report(words[1:])
     options = _parser().parse_args(words)
     # After the words were understood: a help text needs a tenth of what playing imports.
-    from rtcore.cli.sweeping import sweep  # noqa: PLC0415
+    from rtcore.cli.do_sweep import sweep  # noqa: PLC0415
 
     stop_if_told()
     return sweep(options)

@@ -51,7 +51,7 @@ def run(arguments: list[str]) -> int:
     """All of it; the exit code."""
     options = _parse(arguments)
     # After the words were understood: NumPy and Rich are most of the CPU time that this takes.
-    from rtcore.cli.topview import show  # noqa: PLC0415
+    from rtcore.cli.do_top import show  # noqa: PLC0415
 
     try:
         show(options)

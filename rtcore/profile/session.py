@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from rtcore.clock import MonotonicClock
 from rtcore.errors import RtcoreError
 from rtcore.profile.children import AnsweringProcesses, Placement, put
-from rtcore.profile.transports import PATIENCE_S, Frame, Opener, Receive, Rhythm, Transport
+from rtcore.profile.transports import PATIENCE_S, Frame, Opener, OwnReaders, Receive, Rhythm, Transport
 
 #: Frames in a row through one transport. The first one, which finds everything as the last transport left it, is
 #: not counted.
@@ -174,7 +174,7 @@ class Session:
 
     def _take_turn(self, transport: Transport, frame: Frame, rhythm: Rhythm) -> None:
         samples = self.samples[transport.name]
-        if transport.has_own_readers:
+        if isinstance(transport, OwnReaders):
             transport.begin(BLOCK)
             costs = transport.run_block(BLOCK, frame, rhythm)
             received = transport.collect()

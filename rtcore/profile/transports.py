@@ -53,8 +53,6 @@ class Transport:
     """The publisher's end. Created before the readers start, closed after they are gone."""
 
     name = ""
-    #: Its readers are programs of its own, not Python's reader processes: `begin` and `collect` talk to them.
-    has_own_readers = False
 
     def __init__(self) -> None:
         #: Of every frame of the block, how long after the start of sending all could see it [ns]; where that can be
@@ -67,7 +65,7 @@ class Transport:
         """Move processes of its own, if it has any, to their CPUs."""
 
     def opener(self, reader: int) -> Opener | None:
-        """How reader process `reader` opens its end; None where it `has_own_readers`."""
+        """How reader process `reader` opens its end; None for `OwnReaders`."""
         return None
 
     def answerer(self, reader: int) -> Opener | None:
@@ -91,14 +89,6 @@ class Transport:
         """Have every reader answer once, and take the answers; latencies [ns], write start to read."""
         raise NotImplementedError
 
-    def begin(self, count: int) -> None:
-        """Own readers wait for the next `count` frames from now on."""
-        raise NotImplementedError
-
-    def collect(self) -> list[list[int]]:
-        """Of each own reader the latencies of the block [ns]."""
-        raise NotImplementedError
-
     def close(self) -> None:
         """Give back what the transport holds. Also after a failure in the middle."""
 
@@ -116,6 +106,18 @@ class Transport:
         start_ns = now_ns()
         self.send(frame)
         return now_ns() - start_ns
+
+
+class OwnReaders(Transport):
+    """A transport whose readers are programs of its own, not Python's reader processes."""
+
+    def begin(self, count: int) -> None:
+        """The readers wait for the next `count` frames from now on."""
+        raise NotImplementedError
+
+    def collect(self) -> list[list[int]]:
+        """Of each reader the latencies of the block [ns]."""
+        raise NotImplementedError
 
 
 def spin_until_ns(deadline_ns: int) -> None:

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from rtcore.cli.sweepreport import report
+from rtcore.cli.sweep_report import report
 from rtcore.errors import ConfigError
 from rtcore.experiments.estimates import band, difference, estimate
 from rtcore.experiments.plots import styles_of
