@@ -25,9 +25,7 @@ from rtcore.clock import MonotonicClock, ns_of
 from rtcore.config.resolved import ResolvedRun
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import WARNING_NOTE, ContractBroken, RtcoreError, RtcoreWarning, StartupError
-from rtcore.learn.replay_memory import TransitionReader
 from rtcore.learn.resuming import settings_of
-from rtcore.learn.ticks import TickReader
 from rtcore.memory.segments import files_of
 from rtcore.memory.trace import TraceKind, TraceSpool
 from rtcore.processes.supervisor import Supervisor
@@ -43,9 +41,8 @@ from rtcore.results.startup import start_thread
 from rtcore.results.summary import RunStats, build_summary, number_of
 from rtcore.runtime.learning import LearningRun
 from rtcore.runtime.player import Player
-from rtcore.runtime.publishing import publish
-from rtcore.runtime.sampling import Sampling
-from rtcore.spaces import ActionSpec
+from rtcore.runtime.trained import RunFrames, TrainedRun
+from rtcore.spaces import ActionSpec, PolicyNeeds
 from rtcore_workers.policies.choice import check_policy, resolve_policy
 
 _log = logging.getLogger(__name__)
@@ -59,7 +56,7 @@ _FLUSH_EVERY_NS = 1_000_000_000
 _LOOK_EVERY_NS = 1_000_000_000
 
 
-class Runtime:
+class Runtime(TrainedRun):
     """One run: env process, workers, and what they did.
 
     Use it as a context manager: entering starts everything and returns when tick 0 is about to begin, leaving
@@ -99,7 +96,7 @@ class Runtime:
         folder: OutFolder | None = None,
         **fields: Any,
     ) -> None:
-        self.config = resolve_policy(config if config is not None else settings_of(fields))
+        super().__init__(resolve_policy(config if config is not None else settings_of(fields)))
         self._supervisor = Supervisor(self.config, played_delay_ticks=played_delay_ticks)
         self._is_played = played_delay_ticks is not None
         self._on_episode = on_episode
@@ -111,7 +108,6 @@ class Runtime:
         self._owns_folder = folder is None
         self._episodes_reported = 0
         self._ready = threading.Event()
-        self._sampling = Sampling(self.config)
         self._learning: LearningRun | None = None
         self._clock = MonotonicClock()
         self._over = threading.Event()
@@ -386,130 +382,23 @@ class Runtime:
             return {}
         return booked_ticks(supervisor.shared, supervisor.description)
 
-    def transitions(self, gamma: float = 0.99, *, discount_rewards: bool = True) -> TransitionReader:
-        """The run's decisions from tick 0 on, for a trainer: `update()` now and then, then `sample(batch, rng)`.
-
-        A reader of the frame ring, which is the replay memory (`--ring-slots` says how far it reaches back). With
-        `obs_history` or `act_history` in the config a batch holds what the policy saw: older frames, past actions.
-
-        Args:
-            gamma: Discount per tick.
-            discount_rewards: Whether the rewards within a decision are discounted from tick to tick.
-
-        Returns:
-            An independent reader at each call, to be used by one thread, until the run is closed.
-
-        Raises:
-            StartupError: Tick 0 is not there yet.
-        """
-        return self._sampling.transitions(lambda: self._started, gamma, discount_rewards)
-
-    def sample(
-        self,
-        batch_size: int,
-        *,
-        gamma: float = 0.99,
-        device: str = "cpu",
-        n_step: int = 1,
-        reuse: Any | None = None,
-        prioritized: bool = False,
-    ) -> Any | None:
-        """A batch of transitions as torch tensors. Threads take turns.
-
-        Args:
-            batch_size: How many, drawn from those that the ring still holds.
-            gamma: Discount per tick; each has a `transitions` reader of its own.
-            device: Where the tensors are to be. From pinned memory where there is a GPU: a copy to one does not wait.
-            n_step: Chain up to so many decisions that follow each other: `reward`, `discount` and `num_ticks` are of
-                all of them, `next_obs`, `terminated` and `truncated` of the last.
-            reuse: A batch that is not needed any more: on the CPU, and of the same size, its memory is filled again.
-            prioritized: Draw rows by the priorities that `prioritize` gave them; `probability` says how likely each
-                was. False: evenly.
-
-        Returns:
-            A `Batch` of tensors, (batch_size, ...) each: uint8 frames stay uint8, a Dict world's are a dict of tensors.
-            None while there are fewer transitions than that.
-
-        Raises:
-            ConfigError: The ring can never hold so many.
-            StartupError: Tick 0 is not there yet.
-        """
-        return self._sampling.sample(
-            lambda: self._started,
-            batch_size,
-            gamma=gamma,
-            device=device,
-            n_step=n_step,
-            reuse=reuse,
-            prioritized=prioritized,
+    def _frames(self) -> RunFrames:
+        supervisor = self._started
+        return RunFrames(
+            supervisor.shared.ring,
+            supervisor.world.action,
+            supervisor.run_phase_seq,
+            supervisor.run_first_frame,
+            supervisor.shared.payload.needs if supervisor.shared.payload is not None else PolicyNeeds(),
         )
 
-    def prioritize(self, rows: Any, priorities: Any, *, gamma: float = 0.99) -> None:
-        """Say how likely transitions are to be drawn by `sample(..., prioritized=True)` from now on.
-
-        Args:
-            rows: (n,) `row` of a batch. What has been overwritten meanwhile is left out.
-            priorities: (n,) above 0, as they are: take their power first, such as (|error| + 1e-6) ** 0.6. A new
-                transition gets the largest that was ever given.
-            gamma: That of the `sample`.
-
-        Raises:
-            ConfigError: A priority is no finite number above 0.
-            StartupError: Tick 0 is not there yet.
-        """
-        self._sampling.prioritize(lambda: self._started, rows, priorities, gamma)
-
-    def take(self, count: int, *, gamma: float = 0.99, device: str = "cpu") -> Any | None:
-        """The next decisions in the order in which they were applied, each once, for algorithms that learn in order.
-
-        Args:
-            count: How many.
-            gamma: Discount per tick; each has a place of its own in the run, from tick 0 on.
-            device: Where the tensors are to be.
-
-        Returns:
-            A `Batch` of tensors as of `sample`; None while there are fewer. What was overwritten before it was taken
-            is left out: it is a gap in `decision`.
-
-        Raises:
-            ConfigError: The ring can never hold so many.
-            StartupError: Tick 0 is not there yet.
-        """
-        return self._sampling.take(lambda: self._started, count, gamma=gamma, device=device)
-
-    def ticks(self) -> TickReader:
-        """Ticks as they happen, from tick 0 on: frame, applied action and header of each, also where nobody acted.
-
-        Returns:
-            An independent reader at each call, to be used by one thread, until the run is closed: `take()` gives all
-            ticks since the last call.
-
-        Raises:
-            StartupError: Tick 0 is not there yet.
-        """
-        return self._sampling.ticks(lambda: self._started)
-
     def publish(self, weights: Mapping[str, Any], *, updates: int = 0, wait_s: float = 2.0) -> int | None:
-        """New weights for all workers, from their next inferences on. Any thread; workers never wait for it.
-
-        Args:
-            weights: The state_dict of the policy's network: tensors of any device, or arrays.
-            updates: Of the trainer, for the record.
-            wait_s: How long to wait for a buffer that no worker computes with [s].
-
-        Returns:
-            The version they got. None if there was no such buffer (counted as skipped), and once the run is over: a
-            trainer learns that from `wait`, not in the middle of a round.
-
-        Raises:
-            PolicyError: A name, shape or dtype is not the network's, or there is a NaN or an infinity; the last good
-                weights stay in use.
-            ConfigError: The run learns by itself.
-        """
+        """As `TrainedRun.publish`; None also once the run is over: `wait` tells a trainer, in no round's middle."""
         if self._over.is_set() and self._error is None:
             return None
         self._check_is_running()
-        return publish(self.config, self._started.workers, weights, updates, ns_of(wait_s))
+        workers = self._started.workers
+        return None if workers.is_closed else self._publish(workers.params, weights, updates, ns_of(wait_s))
 
     def player(self) -> Player:
         """For the thread that answers in the workers' place (`played_delay_ticks`), once the run has started."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from gymnasium.spaces import Box, Dict, Space
 
-from rtcore.clock import NS_PER_MS, ManualClock, TickGrid
+from rtcore.clock import NS_PER_MS, ManualClock, TickGrid, ns_of
 from rtcore.config.resolved import resolve, tick_rate_hz
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError, ContractBroken
@@ -44,6 +45,7 @@ from rtcore.results.out_folder import OutFolder, begin_folder
 from rtcore.results.run_record import RunRecord, writing_to
 from rtcore.results.snapshot import episodes_of
 from rtcore.results.summary import RunStats, WorkerStats, build_summary, number_of
+from rtcore.runtime.trained import RunFrames, TrainedRun
 from rtcore.scheduling.dispatch import Dispatcher
 from rtcore.scheduling.jobs import Job, JobRow
 from rtcore.scheduling.planner import Plan, Tau, make_plan
@@ -67,11 +69,11 @@ _PLAN_SAMPLES, _FEWEST_SAMPLES = 4_096, 256
 _LOOK_TICKS = 250
 
 
-class Simulation:
+class Simulation(TrainedRun):
     """A run on the virtual clock. `run` does it; then `stats`, `summary` and `record` say what happened.
 
     Deterministic for a seed: no clock is read, no process started. With `learn` in the config it learns, checkpoints
-    included.
+    included. A trainer of one's own learns from it as from a `Runtime` (`take`, `sample`, `publish`), in `on_tick`.
 
     Args:
         config: The settings, from which world and policy are built as in a real run.
@@ -100,7 +102,7 @@ class Simulation:
         folder: OutFolder | None = None,
         on_contract_broken: Callable[[ContractBroken], None] | None = None,
     ) -> None:
-        self.config = config = resolve_policy(config)
+        super().__init__(config := resolve_policy(config))
         if config.output.record:
             require_h5py()
         self._own_world: GymnasiumWorld | None = None
@@ -129,6 +131,7 @@ class Simulation:
         if policy is None and self._own_world is not None:
             agent = self._build_agent(self._own_world, policy_clock, saved)
             policy, head = agent.policy, agent.head
+        self._store = agent.store if agent is not None else None
         self._policy_name = agent.name if agent is not None else "none"
         self._policy_info = agent.policy.info if agent is not None else None
         self._policy_notes = list(dict.fromkeys(agent.notes)) if agent is not None else []
@@ -361,6 +364,31 @@ class Simulation:
                 "notes": [*self._policy_notes, *self._needs.notes(self.plan.delay_ticks, self._own_world.action)],
             }
         return header
+
+    @property
+    def observation_space(self) -> Box | Dict:
+        """As `Runtime.observation_space`."""
+        return self._named_world().observation.to_space()
+
+    @property
+    def action_space(self) -> Space[Any]:
+        """As `Runtime.action_space`."""
+        return self._named_world().action.to_space()
+
+    def _named_world(self) -> GymnasiumWorld:
+        if self._own_world is None:
+            raise ConfigError("this simulation has a world of its own making: only that of the config has spaces")
+        return self._own_world
+
+    def _frames(self) -> RunFrames:
+        action = self._named_world().action
+        if self.ring is None:
+            raise ConfigError("no policy sees the frames of this simulation, so there is nothing to learn from")
+        return RunFrames(self.ring, action, 0, 0, self._needs)
+
+    def publish(self, weights: Mapping[str, Any], *, updates: int = 0, wait_s: float = 0.0) -> int | None:
+        """As `Runtime.publish`: for every inference that begins from now on."""
+        return None if self._is_over else self._publish(self._store, weights, updates, ns_of(wait_s))
 
     def newest_frame(self) -> npt.NDArray[Any] | None:
         """As of a `Runtime`; None also where no policy sees the frames."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -278,6 +279,29 @@ def test_a_state_that_changes_its_shape_is_refused():
     policy = load("Counts", args={"grows": True})
     with pytest.raises(PolicyError, match=r"the state with shape \(1, 4\).*expected shape \(1, 2\).*initial_state"):
         act(policy, 1.0)
+
+
+class DividesByZero(Base):
+    """Its action stays finite, one part of its state does not. `marks`: NaN in it means "not yet" at first."""
+
+    def __init__(self, observation_space: Any, action_space: Any, marks: bool = False) -> None:
+        super().__init__(observation_space, action_space)
+        self.marks = marks
+
+    def initial_state(self) -> Any:
+        return {"hidden": torch.zeros(1, 2), "cell": torch.tensor([[1.0, math.nan if self.marks else 1.0]])}
+
+    def forward(self, x: Tensor, state: Any) -> Any:
+        gone = torch.where(x.sum() > 0, math.nan, 1.0)
+        return x[:, :2], {"hidden": state["hidden"], "cell": torch.stack((state["cell"][0, 0], gone))[None]}
+
+
+def test_a_carried_state_that_turns_nan_is_named_though_the_action_is_finite():
+    policy = load("DividesByZero")
+    act(policy, 0.0)
+    with pytest.raises(PolicyError, match=r"carried state 'cell' has become NaN \(1 of 2 numbers, dtype float32\)"):
+        act(policy, 1.0)
+    act(load("DividesByZero", args={"marks": True}), 1.0)
 
 
 class ForgetsItsState(Counts):

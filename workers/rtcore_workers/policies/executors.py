@@ -22,7 +22,7 @@ from rtcore.spaces import ObservationSpec
 from rtcore.spaces.payload import WORD_AT, Block
 from rtcore_workers.modulestate import PlainCallable
 from rtcore_workers.policies.base import Array, InferenceTiming
-from rtcore_workers.policies.calling import Calling
+from rtcore_workers.policies.calling import ALONE, Calling
 from rtcore_workers.weights.on_device import Copies
 
 _NUM_WARM_UP_RUNS = 3
@@ -75,6 +75,12 @@ class ContextAndPayload:
         first = needs.state.views(needs.first_state)
         self._initial = [(self.given[f"state.{name}"], array) for name, array in first.items()]
         self._kept = [(self.returned[f"state.{name}"], self.given[f"state.{name}"]) for name in needs.state.names]
+        #: What could turn NaN. Whoever begins with NaN means something by it.
+        self._finite = [
+            (name, self.returned[f"state.{name}"])
+            for name, array in first.items()
+            if array.dtype.kind == "f" and array.size and not np.isnan(array).any()
+        ]
         if self.given:
             # A warm-up sees the beginning of an episode.
             words = self.given["words"]
@@ -86,6 +92,20 @@ class ContextAndPayload:
         if self._initial and self.given["words"][_STATE_TICK] < 0:
             for target, array in self._initial:
                 target[...] = array
+
+    def refuse_nan(self) -> None:
+        """After a run. PolicyError if a part of the new state has become NaN, before it is carried on.
+
+        The least number of an array with NaN is NaN: one pass over it, in the worker, which allocates nothing large.
+        """
+        for name, array in self._finite:
+            if np.isnan(array.min()):
+                which = "carried state" if name == ALONE else f"carried state {name!r}"
+                raise PolicyError(
+                    f"the policy's {which} has become NaN ({int(np.isnan(array).sum())} of {array.size} numbers, dtype "
+                    f"{array.dtype}); expected numbers, as all later decisions of the episode begin from it. Look for a "
+                    "division by 0, a logarithm or root of what is not above 0, or an overflow in what computes it"
+                )
 
     def nothing_returned(self) -> None:
         """The policy gave nothing: no extras, and its state is what it was."""
@@ -203,6 +223,7 @@ class CpuExecutor:
                     leaf = _fitting(self._calling, destination, _dense(destination.name, returned[destination.name]))
                     # NumPy leaves out an axis of 1 in front, as that of the batch is.
                     destination.target[...] = (leaf.detach() if leaf.requires_grad else leaf).numpy()
+                self.blocks.refuse_nan()
                 return _plain_output(action).numpy()
         except RuntimeError as error:
             self._mode, note = _mode_after(error, self._mode)
@@ -233,6 +254,7 @@ class CallableExecutor(CpuExecutor):
         for destination in self._destinations:
             leaf = _fitting(self._calling, destination, np.asarray(returned[destination.name]))
             destination.target[...] = leaf
+        self.blocks.refuse_nan()
         if action is None:
             if self._calling.has_state:
                 raise PolicyError(
@@ -336,6 +358,7 @@ class CudaExecutor:
                 host_returned.copy_(device_returned, non_blocking=True)
             copied_out.record()
         copied_out.synchronize()
+        self.blocks.refuse_nan()
         self.timing.h2d_ns = round(begin.elapsed_time(copied_in) * _NS_PER_EVENT_MS)
         self.timing.compute_ns = round(copied_in.elapsed_time(computed) * _NS_PER_EVENT_MS)
         self.timing.d2h_ns = round(computed.elapsed_time(copied_out) * _NS_PER_EVENT_MS)
