@@ -232,7 +232,8 @@ class AgentSettings(SettingsGroup):
     )
     on_policy_error: Literal["end", "miss"] = Field(
         default="end",
-        description="An inference that raises: ends the run, or gives no action this time, which is counted.",
+        description="An inference that raises: ends the run, or gives no action this time, which is counted. If more "
+        "than half raise, the run has failed at its end.",
     )
 
     @property

@@ -376,7 +376,7 @@ class WorkerProcesses:
 
 
 def refuse_without_answers(inferences: int, raised: int, ticks: int, delay_ticks: int) -> None:
-    """PolicyError for a run that had time enough for an answer and got none: then it has failed.
+    """PolicyError for a run that had time enough for answers and got none, or of which most inferences raised.
 
     Args:
         inferences: Of all workers, those that raised among them.
@@ -384,12 +384,13 @@ def refuse_without_answers(inferences: int, raised: int, ticks: int, delay_ticks
         ticks: Of the run.
         delay_ticks: That were planned for an answer.
     """
-    if inferences > raised or ticks <= _DELAYS_FOR_AN_ANSWER * delay_ticks:
+    if (inferences and 2 * raised <= inferences) or ticks <= _DELAYS_FOR_AN_ANSWER * delay_ticks:
         return
     if inferences:
         raise PolicyError(
-            f"all {inferences} inferences raised, so that no action came in {ticks} ticks. The first error of each "
-            "worker was logged as a warning"
+            f"{raised} of {inferences} inferences raised, in {ticks} ticks; expected at most half of them, else a run "
+            "has failed, whatever on_policy_error is. The first error of each worker was logged as a warning. A policy "
+            "that has no action this time returns None"
         )
     raise PolicyError(
         f"no worker answered in {ticks} ticks; {delay_ticks} ticks were planned for an answer. Does the policy ever "

@@ -61,7 +61,7 @@ class Number(NamedTuple):
             text = "  ".join(f"{quantile_name(key)} {self.text(value)}" for key, value in known)
             return Row(label, text if any(value is not None for _, value in known) else "no sample")
         value = self.of(summary)
-        if self.form == "n" and self.meaning and not value:
+        if not value and (self.warns or (self.form == "n" and self.meaning)):
             return None
         text = f"{self.text(value):>9}  {self.meaning}".rstrip() if self.form == "n" else self.text(value)
         return Row(label, text, "yellow" if self.warns and value else "")
@@ -79,6 +79,9 @@ def with_workers(summary: Mapping[str, Any]) -> dict[str, Any]:
         if values := [value for worker in workers if (value := number_at(worker, *keys)) is not None]:
             spread = {"min": min(values), "median": median(values), "max": max(values)}
             together[name] = spread | {"sum": sum(values)}
+    errors, inferences = (together.get(name, {}).get("sum", 0) for name in ("policy_errors", "inferences"))
+    if errors and inferences:
+        together["policy_errors"]["share"] = errors / inferences
     return {**summary, "all_workers": together}
 
 
@@ -161,6 +164,7 @@ NUMBERS: dict[str, list[Number]] = {
         Number("restarts", "all_workers.restarts.sum", on_terminal=False),
         Number("lapped frames", "all_workers.lapped_frames.sum", "overwritten before they were read", warns=True),
         Number("policy errors", "all_workers.policy_errors.sum", "raised, and gave no action", warns=True),
+        Number("policy errors, share", "all_workers.policy_errors.share", "of inferences", "%", warns=True),
         Number("start-up", "startup_s", form="1", unit="s", on_terminal=False),
     ],
     "Head": [

@@ -170,7 +170,7 @@ class NeverAnswers(Unreliable):
 
 
 def test_a_run_of_which_every_inference_raised_ends_with_an_error():
-    with pytest.raises(PolicyError, match="inferences raised, so that no action came in 120 ticks"):
+    with pytest.raises(PolicyError, match="inferences raised, in 120 ticks"):
         simulate("NeverAnswers", workers=1, latency_ms=25, on_policy_error="miss")
 
 

@@ -102,9 +102,9 @@ class ContextAndPayload:
             if np.isnan(array.min()):
                 which = "carried state" if name == ALONE else f"carried state {name!r}"
                 raise PolicyError(
-                    f"the policy's {which} has become NaN ({int(np.isnan(array).sum())} of {array.size} numbers, dtype "
-                    f"{array.dtype}); expected numbers, as all later decisions of the episode begin from it. Look for a "
-                    "division by 0, a logarithm or root of what is not above 0, or an overflow in what computes it"
+                    f"the policy's {which} has become NaN ({np.isnan(array).sum()} of {array.size} numbers, dtype "
+                    f"{array.dtype}); expected numbers, as all later decisions of the episode begin from it. Look for "
+                    "a division by 0, a logarithm or root of what is not above 0, or an overflow in what computes it"
                 )
 
     def nothing_returned(self) -> None:
