@@ -196,7 +196,23 @@ def timed(infer: Callable[[int], None], clock: Clock, at_most: int, at_least: in
 
 
 class Worker:
-    """One job at a time, from its booking to its answer."""
+    """One job at a time, from its booking to its answer.
+
+    Args:
+        run: What the settings come to.
+        index: Place of this worker; the head has the one behind the last worker's.
+        generation: It serves until the supervisor wants another one in this place.
+        shared: The run's memory. Written: the slots, status, histograms and trace of this place.
+        waiting: How it waits for a job and its frame.
+        policy: What is asked for actions; its staging memory is filled here.
+        action: The world's.
+
+    Attributes:
+        entropy: What the process's random generators begin each phase from; (): they go on where they are.
+        watch: Checks frames against the declared space; says whether world or policy caused a failed inference.
+        learning: Learns between two inferences; None: others learn, or nobody.
+        report_error: Sends the supervisor what the policy raised, the first time.
+    """
 
     def __init__(
         self,
@@ -223,11 +239,8 @@ class Worker:
         self._policy = policy
         history = History.of(config.history)
         self._reader = HistoryReader(shared.ring, history, policy.observation, policy.past_actions)
-        #: What the process's random generators begin each phase from; (): they go on where they are.
         self.entropy: Sequence[int] = ()
-        #: Checks frames against the declared space; says whether world or policy caused a failed inference.
         self.watch: ObservationCheck | None = None
-        #: Learns between two inferences; None: others learn, or nobody.
         self.learning: LearningTurn | None = None
         self._learns_first = config.learning.mode == "learn-then-infer"
         self._on_gpu = policy.info.device.startswith("cuda")
@@ -236,7 +249,6 @@ class Worker:
         if policy.context is not None:
             self._stage = ContextStage(policy.context, policy.needs.context(action))
         self._goes_on_after_errors = config.agent.on_policy_error == "miss"
-        #: Sends the supervisor what the policy raised, the first time.
         self.report_error: Callable[[str], object] = lambda what: None
         self._has_told = False
         self._actions = np.zeros((config.agent.chunk, *action.shape), action.dtype)

@@ -136,7 +136,23 @@ def learner_device(device: str) -> str:
 
 
 class Learner:
-    """One place in the learners' segment: its replay memory, its networks and its status. Updates one at a time."""
+    """One place in the learners' segment: its replay memory, its networks and its status. Updates one at a time.
+
+    Args:
+        config: Of the run.
+        master: The weights, optimizer and target network that all learners share.
+        store: Where new weights are published to the workers.
+        replay: Where transitions are sampled from; its reader of the frame ring.
+        online: The network that learns; it becomes this object's own.
+        target: Another one, for the targets.
+        action: The world's.
+        index: Of this learner.
+        device: Where the networks compute.
+        first_updates: Updates before this run; 0 unless it was resumed.
+
+    Raises:
+        ConfigError: As `DqnLearner`.
+    """
 
     def __init__(
         self,
@@ -151,7 +167,6 @@ class Learner:
         device: str,
         first_updates: int = 0,
     ) -> None:
-        """`first_updates`: updates before this run; 0 unless it was resumed."""
         self._first_updates = first_updates
         self.master = master
         self.replay = replay

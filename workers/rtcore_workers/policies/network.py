@@ -100,7 +100,27 @@ def _ready(policy: Any) -> nn.Module:
 
 
 class NetworkPolicy:
-    """A module or a plain callable behind an executor; its largest action value, or its action itself, is applied."""
+    """A module or a plain callable behind an executor; its largest action value, or its action itself, is applied.
+
+    Args:
+        title: Names it in the run's header and in errors.
+        module: The policy.
+        observation: The world's, of one frame with its history.
+        action: The world's.
+        device: "cpu", "cuda", "cuda:i", "auto", or a list of them; a plain callable is on the CPU.
+        worker_index: Which of the devices it is, and whether the module is looked at: worker 0 does that.
+        chunk: How many actions the module itself gives in one inference.
+        clock: Measures inferences; None: the machine's.
+        past_actions: An array like those the module gets, (m, *action_shape), without the batch; None: it gets none.
+            Fill `self.past_actions`, not it.
+        weights: Of the module, where they change between inferences; held during each one only.
+        extras: The setting `policy_extras`; None: what the module declares.
+        committed_ticks: The setting `context_ticks`.
+        is_head: Whether it is the fast part of a policy with two speeds.
+
+    Raises:
+        PolicyError: The module does not take the observation, or gives no action of this world.
+    """
 
     def __init__(
         self,
@@ -119,11 +139,6 @@ class NetworkPolicy:
         committed_ticks: int = COMMITTED_TICKS,
         is_head: bool = False,
     ) -> None:
-        """`past_actions`: an array like those the module gets, without the batch. Fill `self.past_actions`, not it.
-
-        `weights`: of the module, where they change between inferences; held during each one only. `extras`,
-        `committed_ticks`: the settings `policy_extras` and `context_ticks`. `is_head`: the fast part of two speeds.
-        """
         is_callable = isinstance(module, PlainCallable)
         # The other workers have the same module: it is looked at once, and both parts of one with two speeds.
         probe = ModuleProbe(module) if not worker_index or is_head else None

@@ -73,9 +73,23 @@ class Weights(Protocol):
 
 
 class SharedWeights:
-    """Binds a module's weights to a store. Used by one thread. `generation`: of the worker, see WORKER_CONTROL.
+    """Binds a module's weights to a store. Used by one thread.
 
-    PolicyError if the module does not have the manifest's tensors. `on_torn` is called before `release` raises.
+    Args:
+        module: Its parameters and buffers become views of the store's newest buffer; those on the meta device get memory.
+        manifest: Name, shape, dtype and place of each tensor in a buffer.
+        store: The run's weights.
+        worker: Whose claims these are.
+        generation: Of that worker, see WORKER_CONTROL.
+        on_torn: Called before `release` raises because the weights were overwritten meanwhile.
+        holding: How the holder of a device is reached, for `on_device.placed`; None: there is none.
+
+    Attributes:
+        version: What the module is bound to since the last `switch`.
+        is_plain: Whether the module was built with memory, not on the meta device first.
+
+    Raises:
+        PolicyError: The module does not have the manifest's tensors.
     """
 
     def __init__(
@@ -89,7 +103,6 @@ class SharedWeights:
         on_torn: Callable[[], None] = lambda: None,
         holding: Holding | None = None,
     ) -> None:
-        """`holding`: for `on_device.placed`."""
         self.holding = holding
         self.is_plain = not _has_meta(module)
         self.module = module
