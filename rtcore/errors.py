@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterable
+from enum import Enum
 
 #: What a terminal acts on, or that no terminal can be sent: controls but line ends and tabs, changes of the writing
 #: direction, halves of surrogate pairs.
@@ -164,6 +165,11 @@ def explain_exit(exitcode: int | None) -> str:
     """How a process ended, and where its reason is found."""
     where = "out of memory? see dmesg" if exitcode == -signal.SIGKILL else "its own error output, above, says why"
     return f"{describe_exit(exitcode)}; {where}"
+
+
+def key_of(member: Enum) -> str:
+    """What files, summaries and colours call a member of an enum: its own name in small letters."""
+    return member.name.lower()
 
 
 def counted(count: int, what: str) -> str:

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from rtcore.config.run import RuntimeConfig
+from rtcore.errors import key_of
 from rtcore.learn.exploration import EpsilonSchedule
 from rtcore.memory.master import STOPPED_BY, LearnerState, MasterState
 from rtcore.memory.weights import ParamStore
@@ -69,7 +70,7 @@ def _place(master: MasterState, index: int) -> dict[str, Any]:
     return {
         "index": index,
         "pid": status["pid"],
-        "state": LearnerState(status["state"]).name.lower(),
+        "state": key_of(LearnerState(status["state"])),
         "updates": made,
         "publications": status["publications"],
         "publish_skipped": status["publish_skipped"],

@@ -19,7 +19,7 @@ import numpy as np
 
 from rtcore.clock import ManualClock, TickGrid
 from rtcore.config.run import RuntimeConfig
-from rtcore.errors import ConfigError, EnvironmentFailed, RtcoreError
+from rtcore.errors import ConfigError, EnvironmentFailed, RtcoreError, key_of
 from rtcore.host.seeding import seed_generators, world_entropy
 from rtcore.loop.process import build_world, time_steps
 from rtcore.loop.tickloop import Tick, TickLoop
@@ -399,5 +399,5 @@ def _shown(name: str, value: object) -> str:
         return "not ended"
     kind = _ENUMS.get(name.removeprefix("job "))
     if kind is not None and isinstance(value, int):
-        return kind(value).name.lower() if value in list(kind) else str(value)
+        return key_of(kind(value)) if value in list(kind) else str(value)
     return repr(value) if isinstance(value, float) else str(value)

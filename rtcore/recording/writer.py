@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from rtcore.clock import unix_time_s
 from rtcore.config.run import RuntimeConfig
-from rtcore.errors import RecordError
+from rtcore.errors import RecordError, key_of
 from rtcore.files.strict_json import dumps
 from rtcore.memory.layout import LAYOUT_VERSION, LOG_RECORD
 from rtcore.messages import RecordingCounts
@@ -246,7 +246,7 @@ class _Table:
             )
             dataset.attrs["meaning"] = column.meaning
             if column.values is not None:
-                dataset.attrs["values"] = json.dumps({int(value): value.name.lower() for value in column.values})
+                dataset.attrs["values"] = json.dumps({int(value): key_of(value) for value in column.values})
             self._datasets.append((column, dataset))
 
     @property

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
+from rtcore.errors import key_of
 from rtcore.memory.layout import FrameHeader
 from rtcore.report.colours import KIND_COLOURS, OUTCOME_COLOURS
 from rtcore.results.axis import TickAxis
@@ -58,7 +59,7 @@ def lane_name(place: int, head: int) -> str:
 def shade_of(row: FrameHeader | TickRow, head: int) -> str:
     """What governed a tick, as `KIND_COLOURS` names it. `head`: index of the head; -1: there is none."""
     kind = TickKind(row.kind)
-    return "base" if kind is TickKind.ACTED and 0 <= head != row.worker else kind.name.lower()
+    return "base" if kind is TickKind.ACTED and 0 <= head != row.worker else key_of(kind)
 
 
 def shade_name(shade: str) -> str:
@@ -67,7 +68,7 @@ def shade_name(shade: str) -> str:
 
 
 #: Rich turns these into the nearest colours that the terminal has.
-BAR_STYLE = {outcome: OUTCOME_COLOURS[outcome.name.lower()] for outcome in Outcome}
+BAR_STYLE = {outcome: OUTCOME_COLOURS[key_of(outcome)] for outcome in Outcome}
 
 
 class Glyphs(NamedTuple):

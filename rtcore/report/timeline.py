@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rtcore.clock import NS_PER_S, NS_PER_US
-from rtcore.errors import counted
+from rtcore.errors import counted, key_of
 from rtcore.files.whole import whole_file
 from rtcore.memory.counters import Distribution, bucket_bounds
 from rtcore.memory.layout import FrameHeader
@@ -164,7 +164,7 @@ def _draw_workers(axes: Any, panel: TimelinePart, places: Sequence[int], head: i
             hatch=["" if bar.answered else "////" for bar in ended],
             edgecolor="white",
             linewidth=0.3,
-            label=f"inference, {outcome.name.lower().replace('_', ' ')}",
+            label=f"inference, {key_of(outcome).replace('_', ' ')}",
         )
         axes.hlines(rows, ends, [max(bar.end, bar.until) for bar in ended], colors=colour, linewidth=1.0, zorder=1.5)
         if outcome in _APPLIED:

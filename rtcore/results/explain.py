@@ -15,7 +15,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from rtcore.clock import NS_PER_MS, NS_PER_S, NS_PER_US
-from rtcore.errors import ConfigError, counted
+from rtcore.errors import ConfigError, counted, key_of
 from rtcore.results.folder import ACTIONS, RunFolder, number_at
 from rtcore.results.rows import InferenceRow, TickRow
 from rtcore.results.summary import RunStats, WorkerStats
@@ -100,7 +100,7 @@ class _Story:
         row = self.run.row_of.get(tick)
         if row is None:
             return self._of_absent(tick)
-        kind = row.kind.name.lower()
+        kind = key_of(row.kind)
         gave_none = any(job.due_tick == tick and job.outcome is Outcome.ABSTAINED for job in self.jobs)
         meaning = _GAVE_NONE if row.kind is TickKind.IDLE and gave_none else row.kind.meaning
         facts = [Fact("", f"Tick {tick}: {kind}, {meaning}."), *self._the_tick(row)]
@@ -128,7 +128,7 @@ class _Story:
         for job in self.jobs:
             if job.due_tick == tick:
                 facts += self._told("was due", job, tick)
-        return [*facts, Fact("then", f"the next tick that ran is {after.tick} ({after.kind.name.lower()}).")]
+        return [*facts, Fact("then", f"the next tick that ran is {after.tick} ({key_of(after.kind)}).")]
 
     def _row_before(self, tick: int) -> TickRow | None:
         """The last that ran before it."""
@@ -223,7 +223,7 @@ class _Story:
         yield Fact("lead-in", text)
         rest = self.run.ticks[bisect_left(self.numbers, row.tick) :]
         if later := next((each for each in rest if each.kind is not TickKind.LEAD_IN), None):
-            yield Fact("then", f"the lead-in ended at tick {later.tick} ({later.kind.name.lower()}).")
+            yield Fact("then", f"the lead-in ended at tick {later.tick} ({key_of(later.kind)}).")
 
     # -- what was due (max-time) ---------------------------------------------------------------------------
 
@@ -617,7 +617,7 @@ def find_culprits(stats: RunStats, stretch: Stretch | None) -> dict[str, Any]:
     causes = causes_of(run, missing)
     found["worst_stretch"] = {"first_tick": first, "last_tick": last, "without_action": stretch.without_action}
     found["ticks"] = [
-        {"tick": tick, "kind": present[tick].kind.name.lower() if tick in present else "skipped", "cause": causes[tick]}
+        {"tick": tick, "kind": key_of(present[tick].kind) if tick in present else "skipped", "cause": causes[tick]}
         for tick in missing
     ]
     return found

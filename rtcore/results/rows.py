@@ -10,6 +10,7 @@ from typing import Annotated, Any, Generic, NamedTuple, TypeVar, get_args, get_t
 
 from rtcore.clock import FOREVER_NS, NS_PER_US
 from rtcore.config.groups import MOST_WORKERS
+from rtcore.errors import key_of
 from rtcore.memory.layout import FrameHeader
 from rtcore.scheduling.dispatch import Outcome, Source, TickKind
 from rtcore.scheduling.jobs import JobRow
@@ -63,7 +64,7 @@ def _finite(text: str) -> float:
 
 
 def _name(value: IntEnum | None) -> str:
-    return value.name.lower() if value is not None else ""
+    return key_of(value) if value is not None else ""
 
 
 _Text = Annotated[str, CsvColumn(_same, _same)]

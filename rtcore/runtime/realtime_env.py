@@ -22,7 +22,7 @@ from gymnasium.vector import AutoresetMode
 
 from rtcore.clock import MonotonicClock
 from rtcore.config.run import SETTINGS, RuntimeConfig, make_config
-from rtcore.errors import ConfigError, PolicyError, RtcoreError, RtcoreWarning
+from rtcore.errors import ConfigError, PolicyError, RtcoreError, RtcoreWarning, key_of
 from rtcore.loop.world import leaves_space_text
 from rtcore.report.finished import write_results
 from rtcore.results.out_folder import OutFolder
@@ -326,7 +326,7 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
             "lost_ticks": seen.lost_ticks,
             "skipped_ticks": header.skipped_ticks,
             "delay_ticks": header.tick - header.obs_tick if header.obs_tick >= 0 else -1,
-            "action_source": Source(header.source).name.lower(),
+            "action_source": key_of(Source(header.source)),
             "lateness_ns": header.start_ns - header.deadline_ns,
             "frame_age_ns": seen.seen_ns - header.publish_ns,
         }

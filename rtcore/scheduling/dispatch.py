@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Literal, NamedTuple, Self
 
+from rtcore.errors import key_of
 from rtcore.scheduling.jobs import Answer, Job, JobRow
 from rtcore.scheduling.schedule import ChunkFrom, OnLate
 
@@ -63,8 +64,8 @@ class TickKind(_Meant):
 
 
 #: Counter of each tick kind and of each outcome: the enums' own names, which `layout.ENV_COUNTERS` has as fields.
-KIND_COUNTERS = tuple(kind.name.lower() for kind in TickKind)
-OUTCOME_COUNTERS = tuple(outcome.name.lower() for outcome in Outcome)
+KIND_COUNTERS = tuple(key_of(kind) for kind in TickKind)
+OUTCOME_COUNTERS = tuple(key_of(outcome) for outcome in Outcome)
 
 
 class Source(_Meant):

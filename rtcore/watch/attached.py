@@ -21,7 +21,7 @@ import psutil
 
 from rtcore.clock import MonotonicClock
 from rtcore.config.run import RuntimeConfig
-from rtcore.errors import ConfigError, LayoutMismatchError, SharedMemoryError
+from rtcore.errors import ConfigError, LayoutMismatchError, SharedMemoryError, key_of
 from rtcore.learn.stats import learner_stats
 from rtcore.memory.description import RunDescription
 from rtcore.memory.layout import LAYOUT_VERSION
@@ -339,7 +339,7 @@ class AttachedRun:
             "pid": owner.pid if owner.pid >= 0 else None,
             "program": about.program if about is not None else owner.command,
             "state": str(self.state()),
-            "phase": self.phase.name.lower(),
+            "phase": key_of(self.phase),
             "config": about.run.config.to_jsonable() if about is not None else None,
         }
         if not self.has_begun:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rtcore.errors import ConfigError, counted
+from rtcore.errors import ConfigError, counted, key_of
 from rtcore.files.strict_json import finite
 from rtcore.report.colours import KIND_COLOURS, OUTCOME_COLOURS, RUN_COLOURS
 from rtcore.report.page import charts, tables
@@ -200,7 +200,7 @@ def _legend(runs: Sequence[RunFolder], samples: Sequence[RunDistributions]) -> d
     outcomes = [name for name in OUTCOME_COUNTERS if any(sample.outcomes[name] for sample in samples)]
     kinds = [name for name in KIND_COUNTERS if any(sample.kinds[name] for sample in samples)]
     meanings = {
-        **{kind.name.lower(): kind.meaning for kind in TickKind},
+        **{key_of(kind): kind.meaning for kind in TickKind},
         "skipped": SKIPPED_MEANING,
         "base": _BASE_MEANING,
     }

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from rtcore.clock import NS_PER_S, NS_PER_US
-from rtcore.errors import counted
+from rtcore.errors import counted, key_of
 from rtcore.report.colours import KIND_COLOURS, OUTCOME_COLOURS, RUN_COLOURS
 from rtcore.report.lanes import Bar, bar_of, lane_name, shade_name, shade_of
 from rtcore.report.page.data import Floats, OverTime, RunDistributions, quantile, skipped_between
@@ -139,7 +139,7 @@ def _inferences(
     else:
         text += "no answer<br>settled at tick %{customdata[1]:,d}"
     return {
-        "name": outcome.name.lower(),
+        "name": key_of(outcome),
         "answered": answered,
         "lane": [lane_of[bar.worker] for bar, _ in jobs],
         "from": [round(bar.start, 3) for bar, _ in jobs],

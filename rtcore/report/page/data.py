@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtcore.clock import NS_PER_MS
+from rtcore.errors import key_of
 from rtcore.report.colours import KIND_COLOURS
 from rtcore.report.lanes import shade_of
 from rtcore.results.folder import RunFolder
@@ -93,12 +94,12 @@ class RunDistributions:
     @cached_property
     def kinds(self) -> dict[str, int]:
         """How many ticks were of each kind."""
-        return {kind.name.lower(): sum(row.kind is kind for row in self.run.ticks) for kind in TickKind}
+        return {key_of(kind): sum(row.kind is kind for row in self.run.ticks) for kind in TickKind}
 
     @cached_property
     def outcomes(self) -> dict[str, int]:
         """How many inferences ended in each way."""
-        return {outcome.name.lower(): sum(job.outcome is outcome for job in self.run.jobs) for outcome in Outcome}
+        return {key_of(outcome): sum(job.outcome is outcome for job in self.run.jobs) for outcome in Outcome}
 
     @cached_property
     def base_ticks(self) -> int:
@@ -159,7 +160,7 @@ class RunDistributions:
 
     def outcomes_over_time(self) -> OverTime:
         """Outcomes per stretch, by the tick at which they were settled."""
-        settled = [(job.outcome.name.lower(), job.resolved_tick) for job in self.run.jobs]
+        settled = [(key_of(job.outcome), job.resolved_tick) for job in self.run.jobs]
         return self._over_time([*self.outcomes], settled)
 
     def _over_time(self, names: Sequence[str], events: Sequence[tuple[str, int]]) -> OverTime:

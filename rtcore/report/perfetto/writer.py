@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from rtcore.clock import NS_PER_S, MonotonicClock, unix_time_s
-from rtcore.errors import ConfigError, RtcoreError
+from rtcore.errors import ConfigError, RtcoreError, key_of
 from rtcore.files.whole import whole_file
 from rtcore.memory.trace import TraceKind
 from rtcore.report.log import lines_to, show_on_stderr
@@ -89,7 +89,7 @@ def event_name(kind: int, variant: int) -> str:
     """Of a slice or a moment: "tick acted", "job on_time", "dispatch nothing"."""
     name = EVENT_STYLES[kind].name
     if kind in NAMED_VALUES:
-        return f"{name} {NAMED_VALUES[kind][1](variant).name.lower()}"
+        return f"{name} {key_of(NAMED_VALUES[kind][1](variant))}"
     if kind == TraceKind.DISPATCH:
         return {_OF_HEAD: f"{name} head", 1: name, 0: f"{name} next of chunk", -1: f"{name} nothing"}[variant]
     return name
@@ -373,7 +373,7 @@ class _Lane:
             label, names = NAMED_VALUES[kind]
             note = event.debug_annotations.add()
             note.name_iid = self._ids[label]
-            note.string_value_iid = self._ids[names(variant).name.lower()]
+            note.string_value_iid = self._ids[key_of(names(variant))]
         return packet, event, notes, style.instant
 
 
@@ -393,7 +393,7 @@ def _intern(interned: Any) -> dict[str, int]:
     put(interned.event_categories, ["unknown", *(style.category for style in EVENT_STYLES.values())])
     labels = [label for label, _ in NAMED_VALUES.values()]
     put(interned.debug_annotation_names, [*(note for style in EVENT_STYLES.values() for note in style.notes), *labels])
-    names = [member.name.lower() for _, members in NAMED_VALUES.values() for member in members]
+    names = [key_of(member) for _, members in NAMED_VALUES.values() for member in members]
     put(interned.debug_annotation_string_values, names, "str")
     return texts
 

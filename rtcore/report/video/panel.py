@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 from PIL.ImageColor import getrgb
 
-from rtcore.errors import counted
+from rtcore.errors import counted, key_of
 from rtcore.memory.layout import FrameHeader
 from rtcore.report.colours import KIND_COLOURS, OUTCOME_COLOURS
 from rtcore.report.video.action import HEIGHT as ACTION_HEIGHT
@@ -68,14 +68,14 @@ def verdict(moment: Moment) -> tuple[str, str]:
         return "not recorded: frame held", _NOT_RECORDED
     kind = TickKind(header.kind)
     if kind is not TickKind.ACTED:
-        return kind.name.lower().replace("_", " "), KIND_COLOURS[kind.name.lower()]
+        return key_of(kind).replace("_", " "), KIND_COLOURS[key_of(kind)]
     outcome = Outcome(header.outcome) if header.outcome in list(Outcome) else Outcome.ON_TIME
-    text = outcome.name.lower().replace("_", " ")
+    text = key_of(outcome).replace("_", " ")
     # The first action of a late chunk was missing; the later ones may be for their very ticks.
     late_ticks = header.tick - header.due_tick - header.chunk_index
     if outcome is Outcome.LATE and late_ticks > 0:
         text += f" by {counted(late_ticks, 'tick')}"
-    return text, OUTCOME_COLOURS[outcome.name.lower()]
+    return text, OUTCOME_COLOURS[key_of(outcome)]
 
 
 def actor(moment: Moment, *, played: bool = False, head: int = -1) -> str:

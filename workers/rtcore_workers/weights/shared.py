@@ -76,7 +76,7 @@ class SharedWeights:
     """Binds a module's weights to a store. Used by one thread.
 
     Args:
-        module: Its parameters and buffers become views of the store's newest buffer; those on the meta device get memory.
+        module: Its parameters and buffers become views of the store's newest buffer; meta tensors get memory first.
         manifest: Name, shape, dtype and place of each tensor in a buffer.
         store: The run's weights.
         worker: Whose claims these are.
