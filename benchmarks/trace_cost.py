@@ -26,7 +26,7 @@ from rich.table import Table
 import rtcore
 from rtcore.clock import MonotonicClock, TickClock, TickPlan
 from rtcore.loop.counting import Books, StatsRecorder, TracingRecorder
-from rtcore.loop.tickloop import Tick
+from rtcore.loop.tick import Tick
 from rtcore.memory.layout import TRACE_ENV, FrameHeader, Layout
 from rtcore.memory.trace import TRACE_SLOTS, TraceKind, TraceRing, read_spool, spool_head
 from rtcore.report.perfetto.writer import TRACE_FILE, convert_folder

@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 #define RTCORE_MAGIC INT64_C(0x10045524f435452)
-#define RTCORE_LAYOUT_VERSION 7
+#define RTCORE_LAYOUT_VERSION 8
 #define RTCORE_ENV_HISTOGRAMS 8
 #define RTCORE_WORKER_HISTOGRAMS 2
 #define RTCORE_HISTOGRAM_BUCKETS 4608
@@ -261,7 +261,11 @@ struct rtcore_env_counters {
     int64_t abstained; /* jobs whose policy gave no action this time */
     int64_t features_used; /* jobs whose own action was never applied, but whose features the head used */
     int64_t head_actions; /* ticks at which the head's action was applied, not the base action of a worker */
-    int64_t unused[5];
+    int64_t broken_invariants; /* how often something did not hold that must hold at every tick; must stay 0 */
+    int64_t broken_kinds; /* which of them: bit n stands for `Invariant` n */
+    int64_t first_broken; /* the first: an `Invariant`; 0: none */
+    int64_t first_broken_tick; /* tick at which that was found */
+    int64_t unused[1];
 };
 _Static_assert(sizeof(struct rtcore_env_counters) == 320, "rtcore_env_counters");
 

@@ -24,6 +24,8 @@ EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 #: 3 is that of `rtcore-profile`: worse than the baseline.
 EXIT_CONTRACT_BROKEN = 4
+#: Something did not hold that must hold at every tick: a fault of rtcore itself (EX_SOFTWARE of sysexits.h).
+EXIT_BROKEN_INVARIANT = 70
 #: By Ctrl-C.
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -11,7 +11,15 @@ from typing import Any, Protocol
 
 from rich.console import Console
 
-from rtcore.cli.exits import EXIT_CONTRACT_BROKEN, EXIT_FAILED, EXIT_INTERRUPTED, Stopped, stop_if_told, stopping_by
+from rtcore.cli.exits import (
+    EXIT_BROKEN_INVARIANT,
+    EXIT_CONTRACT_BROKEN,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    Stopped,
+    stop_if_told,
+    stopping_by,
+)
 from rtcore.cli.learning import Events, draw_curve
 from rtcore.cli.video import draw_video, say_left_out
 from rtcore.config.run import RuntimeConfig
@@ -79,6 +87,8 @@ class Played:
         """Raises what ended the run before its time."""
         if self.error is not None:
             raise self.error
+        if self.summary["invariants"]["broken"]:
+            return EXIT_BROKEN_INVARIANT
         if self.stop is not None:
             raise self.stop
         # Learning that stopped at a number that is none is a run that failed, however well it played on.

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from rtcore.clock import TickClock
-from rtcore.loop.tickloop import Tick
+from rtcore.loop.tick import Tick
 from rtcore.memory.counters import Histogram, Words
 from rtcore.memory.layout import ENV_COUNTERS, ENV_HISTOGRAMS, ENV_STATUS
 from rtcore.memory.trace import TraceKind, TraceRing
-from rtcore.scheduling.dispatch import KIND_COUNTERS, OUTCOME_COUNTERS, Offer, TickKind
+from rtcore.scheduling.dispatch import KIND_COUNTERS, OUTCOME_COUNTERS, Invariant, Offer, TickKind
 from rtcore.scheduling.jobs import Answer, JobRow
 from rtcore.scheduling.schedule import Schedule
 
@@ -98,6 +98,13 @@ class StatsRecorder:
 
     def episode_ended(self, episode_return: float, episode_ticks: int) -> None:
         self._counters.add("episodes")
+
+    def invariant_broken(self, invariant: Invariant, tick: int) -> None:
+        counters = self._counters
+        if not counters["broken_invariants"]:
+            counters["first_broken"], counters["first_broken_tick"] = int(invariant), tick
+        counters["broken_kinds"] |= 1 << invariant
+        counters.add("broken_invariants")
 
     def _policy_tick(self, tick: Tick, offer: Offer) -> None:
         histograms, answer = self._histograms, offer.answer

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
-from rtcore.clock import Clock, Overrun, TickGrid, TickPace, TickPlan
+from rtcore.clock import Clock, Overrun, TickGrid, TickPace
 from rtcore.errors import EnvironmentFailed
+from rtcore.loop.invariants import TickInvariants
 from rtcore.loop.job_context import JobContexts
-from rtcore.loop.world import StepResult, World
+from rtcore.loop.tick import Tick
+from rtcore.loop.world import World
 from rtcore.memory.layout import FRAME_HEADER, FrameHeader
-from rtcore.scheduling.dispatch import Decision, Dispatcher, Source, TickKind
+from rtcore.scheduling.dispatch import Decision, Dispatcher, Invariant, Source, TickKind
 from rtcore.scheduling.head import HeadSchedule, Starts
 from rtcore.scheduling.jobs import Answer, Job, JobRow
 from rtcore.scheduling.schedule import OnReset
@@ -60,26 +61,6 @@ class Workers(Protocol):
         ...
 
 
-@dataclass(slots=True, init=False)
-class Tick:
-    """The tick that runs: filled in from top to bottom. One object for all ticks: what is to be kept is copied."""
-
-    plan: TickPlan
-    start_ns: int
-    collected_ns: int  #: answers and losses were taken in
-    decision: Decision
-    dispatch_ns: int  #: it was decided what to apply
-    jobs: Sequence[Job]
-    booked_ns: int  #: these were booked
-    result: StepResult
-    source: Source
-    header: FrameHeader
-    published_ns: int
-    end_ns: int  #: idle workers know of their frame
-    interval_ticks: int  #: since an action was applied; -1: none is applied, or it is the episode's first
-    due_deadline_ns: int  #: of the tick that the action is for; 0: none is applied
-
-
 class Recorder(Protocol):
     """Counters and histograms."""
 
@@ -88,6 +69,7 @@ class Recorder(Protocol):
     def answer_taken(self, answer: Answer) -> None: ...
     def job_ended(self, row: JobRow) -> None: ...
     def episode_ended(self, episode_return: float, episode_ticks: int) -> None: ...
+    def invariant_broken(self, invariant: Invariant, tick: int) -> None: ...
 
 
 class Resets(Protocol):
@@ -153,6 +135,7 @@ class TickLoop:
         self.tick = -1
         self._now = Tick()
         self._hold = on_reset == "hold"
+        self._invariants = TickInvariants(grid, recorder.invariant_broken, holds=self._hold, has_head=head >= 0)
         self._slow_grid = grid.period_ns >= _PREWAKE_PERIOD_NS
         self._phase_seq = phase_seq
         self._started = False
@@ -178,8 +161,8 @@ class TickLoop:
 
     def run_tick(self) -> None:
         """Wait for the next tick's deadline, then do everything that belongs to it."""
-        clock, now = self.clock, self._now
-        now.plan = plan = self.pace.next_tick(self.tick, clock.now_ns())
+        clock, now, last_tick = self.clock, self._now, self.tick
+        now.plan = plan = self.pace.next_tick(last_tick, clock.now_ns())
         clock.sleep_until_ns(plan.deadline_ns)
         now.start_ns = clock.now_ns()
         self.tick = tick = plan.tick
@@ -210,7 +193,7 @@ class TickLoop:
         now.published_ns = clock.now_ns()
         if jobs:
             self.workers.announce(jobs)
-        self._account(now)
+        self._account(now, last_tick)
         self.schedule.adapt()
 
     def prepare_tick(self) -> None:
@@ -245,6 +228,7 @@ class TickLoop:
     def finish(self) -> None:
         """The run is over: jobs that are under way end as `UNFINISHED`."""
         self.dispatcher.finish(self.tick)
+        self._invariants.after_run(self.dispatcher.ended, self.tick)
         self._report_ended_jobs()
 
     # -- before the step -----------------------------------------------------------------------------------
@@ -353,7 +337,7 @@ class TickLoop:
 
     # -- after the frame is out ----------------------------------------------------------------------------
 
-    def _account(self, now: Tick) -> None:
+    def _account(self, now: Tick, last_tick: int) -> None:
         tick, offer = now.plan.tick, now.decision.offer
         now.interval_ticks, now.due_deadline_ns = -1, 0
         if offer is not None:
@@ -365,6 +349,7 @@ class TickLoop:
         self.recorder.end_tick(now)
         if self._reset_due and now.decision.kind is not TickKind.RESET:
             self.recorder.episode_ended(self._episode_return, self._episode_ticks)
+        self._invariants.after_tick(now, last_tick, self.dispatcher)
         self._report_ended_jobs()
 
     def _report_ended_jobs(self) -> None:

@@ -22,12 +22,13 @@ from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError, EnvironmentFailed, RtcoreError, key_of
 from rtcore.host.seeding import seed_generators, world_entropy
 from rtcore.loop.process import build_world, time_steps
-from rtcore.loop.tickloop import Tick, TickLoop
+from rtcore.loop.tick import Tick
+from rtcore.loop.tickloop import TickLoop
 from rtcore.loop.world import GymnasiumWorld, StepResult
 from rtcore.memory.layout import FrameHeader
 from rtcore.recording.reader import RecordedTick, Recording
 from rtcore.recording.schema import frames_by_column
-from rtcore.scheduling.dispatch import Dispatcher, Outcome, Source, TickKind
+from rtcore.scheduling.dispatch import Dispatcher, Invariant, Outcome, Source, TickKind
 from rtcore.scheduling.jobs import Answer, Job, JobRow
 from rtcore.spaces import Array, ObservationSpec
 
@@ -388,6 +389,7 @@ class _JobCheck:
     def end_tick(self, tick: Tick) -> None: ...
     def answer_taken(self, answer: Answer) -> None: ...
     def episode_ended(self, episode_return: float, episode_ticks: int) -> None: ...
+    def invariant_broken(self, invariant: Invariant, tick: int) -> None: ...
 
     def job_ended(self, row: JobRow) -> None:
         self._jobs.check(row, self._report)

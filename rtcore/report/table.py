@@ -19,6 +19,7 @@ from rtcore.report.wording import number, points, policy_notes, realtime_text, s
 from rtcore.results.contract import broken_in
 from rtcore.results.folder import number_at
 from rtcore.results.summary import RunHeader
+from rtcore.scheduling.dispatch import Invariant
 from rtcore.scheduling.planner import Plan
 
 
@@ -231,6 +232,7 @@ def _run_rows(summary: dict[str, Any], out: Path | None) -> list[Row]:
     reasons = (summary.get("books") or {}).get("reasons", [])
     text = f"{record['lost_ticks']:,} ticks and {record['lost_jobs']:,} jobs missing" if lost else "complete"
     rows.append(Row("record", "; ".join(reasons) or text, "yellow" if lost or reasons else ""))
+    rows += _broken_rows(summary.get("invariants") or {})
     if "recording" in summary:
         rows.append(_recording_row(summary["recording"]))
     if left is None:
@@ -242,6 +244,15 @@ def _run_rows(summary: dict[str, Any], out: Path | None) -> list[Row]:
     if out is not None:
         rows.append(Row("files", str(out)))
     return rows
+
+
+def _broken_rows(invariants: Mapping[str, Any]) -> list[Row]:
+    if not invariants.get("broken"):
+        return []
+    first = invariants["first"]
+    meaning = Invariant[first["name"].upper()].meaning
+    text = f"{counted(invariants['broken'], 'time')}, a fault of rtcore, so trust none of the numbers; "
+    return [Row("BROKEN", f"{text}first {first['name']} at tick {first['tick']} (expected: {meaning})", "red")]
 
 
 def _startup_text(summary: dict[str, Any]) -> str:

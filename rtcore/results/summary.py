@@ -13,7 +13,7 @@ from rtcore.memory.counters import Distribution
 from rtcore.results.contract import ConditionState, judge
 from rtcore.results.folder import number_at
 from rtcore.results.run_record import Episode, Score
-from rtcore.scheduling.dispatch import KIND_COUNTERS, OUTCOME_COUNTERS
+from rtcore.scheduling.dispatch import KIND_COUNTERS, OUTCOME_COUNTERS, Invariant
 from rtcore.scheduling.planner import Plan
 
 
@@ -189,6 +189,7 @@ def build_summary(stats: RunStats) -> dict[str, Any]:
         **({"head": _head(stats.head, stats)} if stats.head is not None else {}),
         "restart_reasons": stats.restart_reasons,
         "books": stats.books or None,
+        "invariants": _invariants(counters),
         "culprits": stats.culprits or None,
         **({"trace": stats.trace} if stats.trace else {}),
         **({"recording": stats.recording} if stats.recording else {}),
@@ -301,6 +302,16 @@ _PARTS: dict[str, Callable[[RunStats], Any]] = {
     "record": lambda stats: {"lost_ticks": 0, "lost_jobs": 0} | stats.lost_record_rows,
     "startup_s": lambda stats: sum(stats.startup.values()) if stats.startup else math.nan,
 }
+
+
+def _invariants(counters: Mapping[str, int]) -> dict[str, Any]:
+    """How often something did not hold that must hold at every tick, what, and the first of it with its tick."""
+    broken, bits, first = (counters[name] for name in ("broken_invariants", "broken_kinds", "first_broken"))
+    return {
+        "broken": broken,
+        "names": [invariant.name.lower() for invariant in Invariant if bits >> invariant & 1],
+        "first": {"name": Invariant(first).name.lower(), "tick": counters["first_broken_tick"]} if broken else None,
+    }
 
 
 def _worker(worker: WorkerStats) -> dict[str, Any]:

@@ -512,6 +512,8 @@ class Runtime(TrainedRun):
             parts = (stats.counters, record.rows, stats.lost_record_rows, stats.recording)
             books = check_books(*parts, broke_off=not supervisor.ticks_are_over)
             self._final = replace(stats, books=books, culprits=find_culprits(stats, record.worst.found()))
+            if broken := stats.counters["broken_invariants"]:
+                _log.warning("broken invariants: %d, a fault of rtcore; the summary's invariants name them", broken)
 
     def _follow_contract(self) -> None:
         """After new rows."""

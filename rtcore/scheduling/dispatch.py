@@ -78,6 +78,16 @@ class Source(_Meant):
     HELD = 4, "world held"  #: or reset: no action
 
 
+class Invariant(_Meant):
+    """What must hold at every tick (`loop.invariants` looks), with its number in shared memory; 0 is none."""
+
+    ORDER = 1, "each tick follows the one before it and those that were skipped, each frame the one before it"
+    GRID = 2, "a tick is due where the exact rate puts it, plus what was stretched, and never begins before"
+    KIND = 3, "a tick is of the kind that its action and its source say; an episode has one lead-in, before it acts"
+    ACTION = 4, "an action that acts is due, of this episode, of its job's frame, and of none older than the one before"
+    JOB = 5, "a job is booked once and ends once, as applied at the tick of its action's first use"
+
+
 #: Makes one action's bytes of those of several chunks for a tick, the one with the oldest frame first.
 Blend = Callable[[Sequence[bytes]], bytes]
 

@@ -265,6 +265,10 @@ class EnvCounters(NamedTuple):
     abstained: Annotated[int, "jobs whose policy gave no action this time"]
     features_used: Annotated[int, "jobs whose own action was never applied, but whose features the head used"]
     head_actions: Annotated[int, "ticks at which the head's action was applied, not the base action of a worker"]
+    broken_invariants: Annotated[int, "how often something did not hold that must hold at every tick; must stay 0"]
+    broken_kinds: Annotated[int, "which of them: bit n stands for `Invariant` n"]
+    first_broken: Annotated[int, "the first: an `Invariant`; 0: none"]
+    first_broken_tick: Annotated[int, "tick at which that was found"]
 
 
 ENV_COUNTERS = Record(EnvCounters, writer="env process")

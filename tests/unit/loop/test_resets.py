@@ -50,7 +50,9 @@ class Nobody:
         self.kinds: list[TickKind] = []
         self.ticks: list[int] = []
 
-    next_frame_seq = 0
+    @property
+    def next_frame_seq(self) -> int:
+        return len(self.ticks)
 
     def collect(self, tick: int) -> list[Any]:
         return []
@@ -81,6 +83,9 @@ class Silent:
     def job_ended(self, row: Any) -> None: ...
 
     def episode_ended(self, episode_return: float, episode_ticks: int) -> None: ...
+
+    def invariant_broken(self, invariant: Any, tick: int) -> None:
+        raise AssertionError(f"{invariant!r} does not hold at tick {tick}")
 
 
 class Wishes:

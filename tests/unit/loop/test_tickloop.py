@@ -118,6 +118,9 @@ class Notebook:
     def episode_ended(self, episode_return, episode_ticks):
         self.episodes.append((episode_return, episode_ticks))
 
+    def invariant_broken(self, invariant, tick):
+        raise AssertionError(f"{invariant!r} does not hold at tick {tick}")
+
 
 class SlowAt(gymnasium.Wrapper):
     """Takes the given times [ns] of the manual clock in the steps, and in the resets, of these numbers."""

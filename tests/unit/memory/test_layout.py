@@ -361,6 +361,10 @@ RECORDS = {
             "abstained": 256,
             "features_used": 264,
             "head_actions": 272,
+            "broken_invariants": 280,
+            "broken_kinds": 288,
+            "first_broken": 296,
+            "first_broken_tick": 304,
         },
     ),
 }
@@ -420,7 +424,7 @@ SLOTS = [(128, 192, 448), (704, 768, 1024), (1280, 1344, 1600)]
 
 
 def test_the_layout_version_and_the_magic_are_pinned():
-    assert layout.LAYOUT_VERSION == 7
+    assert layout.LAYOUT_VERSION == 8
     assert struct.pack("<Q", layout.MAGIC) == b"RTCORE\x00\x01"
     assert (layout.WORD_BYTES, layout.CACHE_LINE_BYTES) == (8, 64)
 

@@ -1,0 +1,138 @@
+"""What must hold at every tick, looked at in every run: a fault of rtcore itself is counted and named, never hidden.
+
+Each look is a few comparisons of integers, after the frame is out. Nothing is repaired: the run goes on as it would,
+its summary says what broke first and at which tick, and its exit code that its results are not to be trusted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from rtcore.clock import TickGrid
+from rtcore.loop.tick import Tick
+from rtcore.scheduling.dispatch import Dispatcher, Invariant, Offer, Outcome, Source, TickKind
+from rtcore.scheduling.jobs import JobRow
+
+#: Called with what broke, and at which tick.
+OnBroken = Callable[[Invariant, int], object]
+
+#: More than there are workers: a job's key is the tick it was booked at, times this, plus its worker.
+_PLACES = 1 << 20
+
+
+class TickInvariants:
+    """Looks at one tick after another of a `TickLoop`. Allocates a number for each job.
+
+    Args:
+        grid: Of the run, before any stretching.
+        on_broken: Called once a tick for each invariant that does not hold.
+        holds: The world stands still in an episode's lead-in.
+        has_head: The policy has two speeds: where the head is not there, an older action acts.
+    """
+
+    def __init__(self, grid: TickGrid, on_broken: OnBroken, *, holds: bool, has_head: bool) -> None:
+        self._grid = grid
+        self._stretched_ns = 0
+        self._on_broken = on_broken
+        self._holds = holds
+        self._has_head = has_head
+        self._next_frame_seq = -1
+        self._episode = 0
+        self._episode_tick = -1
+        self._has_acted = False  # in this episode
+        self._newest_obs_tick = -1  # of the actions applied in it
+        self._under_way: set[int] = set()
+
+    def after_tick(self, now: Tick, last_tick: int, dispatcher: Dispatcher) -> None:
+        """Look at a tick. Before its ended jobs are cleared.
+
+        Args:
+            now: All of it.
+            last_tick: The one before, or the last that the world was not stepped at.
+            dispatcher: That decided it.
+        """
+        plan, header, decision = now.plan, now.header, now.decision
+        tick, offer, kind, broken = plan.tick, decision.offer, decision.kind, self._on_broken
+        if tick != last_tick + 1 + plan.skipped_ticks or self._next_frame_seq not in (-1, header.frame_seq):
+            broken(Invariant.ORDER, tick)
+        self._next_frame_seq = header.frame_seq + 1
+        self._stretched_ns += plan.stretched_ns
+        if plan.deadline_ns != self._grid.deadline_ns(tick) + self._stretched_ns or now.start_ns < plan.deadline_ns:
+            broken(Invariant.GRID, tick)
+        if not self._kind_fits(kind, now.source, offer):
+            broken(Invariant.KIND, tick)
+        if kind is TickKind.RESET:
+            if dispatcher.episode != self._episode + (self._episode_tick >= 0):
+                broken(Invariant.KIND, tick)
+            self._episode, self._episode_tick = dispatcher.episode, tick
+            self._has_acted, self._newest_obs_tick = False, -1
+        elif offer is not None:
+            if not self._action_fits(offer, tick, decision.chunk_index):
+                broken(Invariant.ACTION, tick)
+            self._has_acted, self._newest_obs_tick = True, offer.answer.obs_tick
+        applied = self._end_jobs(dispatcher.ended, tick)
+        for job in now.jobs:
+            key = job.obs_tick * _PLACES + job.worker
+            if key in self._under_way or job.obs_tick != tick or job.due_tick <= tick:
+                broken(Invariant.JOB, tick)
+            self._under_way.add(key)
+        if not self._use_fits(now, applied):
+            broken(Invariant.JOB, tick)
+
+    def after_run(self, ended: Sequence[JobRow], tick: int) -> None:
+        """The run is over, and with it every job.
+
+        Args:
+            ended: The jobs that ended with it.
+            tick: The last one.
+        """
+        if self._end_jobs(ended, tick) is not None or self._under_way:
+            self._on_broken(Invariant.JOB, tick)
+
+    def _kind_fits(self, kind: TickKind, source: Source, offer: Offer | None) -> bool:
+        if kind is TickKind.ACTED:
+            return offer is not None and source is Source.POLICY
+        if offer is not None or source is Source.POLICY:
+            return False
+        if kind is TickKind.LEAD_IN:
+            return not self._has_acted and (source is Source.HELD) is self._holds
+        return (source is Source.HELD) is (kind is TickKind.RESET)
+
+    def _action_fits(self, offer: Offer, tick: int, chunk_index: int) -> bool:
+        job, answer = offer.job, offer.answer
+        return (
+            answer.episode == self._episode
+            and self._episode_tick <= answer.obs_tick < tick
+            and (answer.obs_tick == job.obs_tick or not job.hold)
+            and offer.due_tick <= tick
+            and 0 <= chunk_index <= tick - offer.first_tick
+            and (answer.obs_tick >= self._newest_obs_tick or self._has_head)
+        )
+
+    def _end_jobs(self, rows: Sequence[JobRow], tick: int) -> JobRow | None:
+        """Take them off those that are under way; returns the one whose action was applied."""
+        applied = None
+        for row in rows:
+            try:
+                self._under_way.remove(row.booked_tick * _PLACES + row.worker)
+            except KeyError:
+                self._on_broken(Invariant.JOB, tick)
+            if row.outcome <= Outcome.LATE:
+                if applied is not None:
+                    self._on_broken(Invariant.JOB, tick)
+                applied = row
+        return applied
+
+    @staticmethod
+    def _use_fits(now: Tick, applied: JobRow | None) -> bool:
+        """Whether an action acts for the first time exactly where its job ends as applied, on time or late."""
+        decision = now.decision
+        if applied is None or decision.offer is None:
+            return applied is None and not decision.first_use
+        job, due_tick = decision.offer.job, decision.offer.due_tick
+        outcome = Outcome.ON_TIME if now.plan.tick == due_tick else Outcome.LATE
+        return (
+            decision.first_use
+            and (applied.worker, applied.booked_tick) == (job.worker, job.obs_tick)
+            and applied.outcome == decision.outcome == outcome
+        )
