@@ -18,7 +18,7 @@ from rtcore.memory.layout import (
 
 pytestmark = pytest.mark.unit
 
-#: Layout version 7: size of each record and the offset of each field [bytes].
+#: Layout version 8: size of each record and the offset of each field [bytes].
 RECORDS = {
     "SEGMENT_HEADER": (
         128,
