@@ -189,7 +189,7 @@ def build_summary(stats: RunStats) -> dict[str, Any]:
         **({"head": _head(stats.head, stats)} if stats.head is not None else {}),
         "restart_reasons": stats.restart_reasons,
         "books": stats.books or None,
-        "invariants": _invariants(counters),
+        "invariants": _invariants(stats.counters),
         "culprits": stats.culprits or None,
         **({"trace": stats.trace} if stats.trace else {}),
         **({"recording": stats.recording} if stats.recording else {}),
