@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from rtcore.config.run import RuntimeConfig
     from rtcore.memory.ring import FrameRing
     from rtcore.memory.slots import ActionSlots
+    from rtcore.processes.servers import shared_imports
     from rtcore.runtime.realtime_env import RealtimeEnv
     from rtcore.runtime.runtime import Runtime
     from rtcore.scheduling.dispatch import Dispatcher
@@ -65,6 +66,7 @@ _HOMES = {
     "Schedule": "rtcore.scheduling.schedule",
     "TickClock": "rtcore.clock",
     "TickGrid": "rtcore.clock",
+    "shared_imports": "rtcore.processes.servers",
 }
 
 __all__ = [
@@ -78,6 +80,7 @@ __all__ = [
     "TickClock",
     "TickGrid",
     "__version__",
+    "shared_imports",
 ]
 
 

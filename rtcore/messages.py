@@ -25,13 +25,58 @@ _TRACEBACK_CHARS = 24_000
 class Setup(Message):
     """To the fork server, first: whose it is, and its children's `sys.path`. `own_folders`: of these, the program's
     own (its current folder and its script's), in which no library is looked for before all others. `grace_s`: what the
-    env process gets to close its world in if the program is killed."""
+    env process gets to close its world in if the program is killed. `is_shared`: other runs may come after this one."""
 
     sys_path: list[str]
     own_folders: list[str]
     run_id: str
     parent_pid: int
     grace_s: float
+    is_shared: bool
+
+
+@dataclass
+class Split(Message):
+    """To the fork server: start another one, which is served over `descriptor` and imports more than this one does."""
+
+    descriptor: int
+
+
+@dataclass
+class RunOver(Message):
+    """To the fork server: end the run's children, remove its shared memory, and wait for the next run."""
+
+
+@dataclass
+class RunCleared(Message):
+    """From the fork server: that is done. `num_left`: children that hang in the kernel and could not be ended."""
+
+    num_left: int
+
+
+@dataclass
+class Inherit(Message):
+    """To the fork server, before `NextRun`: the program's standard output (1) or error (2), or its current folder
+    (-1)."""
+
+    number: int
+    descriptor: int
+
+
+@dataclass
+class NextRun(Message):
+    """To the fork server: serve this run. `variables`: those of the environment that may differ between two runs;
+    None: there is none."""
+
+    setup: Setup
+    variables: dict[str, str | None]
+
+
+@dataclass
+class NextRunAccepted(Message):
+    """From the fork server. `changed`: no; what it has imported is no longer what this file or folder holds."""
+
+    changed: str
 
 
 @dataclass

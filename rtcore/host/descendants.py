@@ -79,24 +79,26 @@ class Children:
                 ended.append((found, os.waitstatus_to_exitcode(status)))
         return ended
 
-    def end(self, grace_s: float) -> None:
-        """End all of them, and all that they started. The env process has `grace_s` to close its world."""
-        for pid, name in self._names.items():
-            if name == ENV:
+    def end(self, grace_s: float, spared: Collection[int] = ()) -> int:
+        """End all of them but `spared`, and all that they started; returns how many could not be ended. The env process
+        has `grace_s` to close its world."""
+        for pid in self._names.keys() - spared:
+            if self._names[pid] == ENV:
                 _send(pid, signal.SIGTERM, signal.SIGCONT)
             else:
                 _kill_group(pid)
-        give_up_ns = self._clock.now_ns() + int(min(grace_s, _LONGEST_GRACE_S) * NS_PER_S)
-        while self._names and self._clock.now_ns() < give_up_ns:
-            self.reap()
-            _pause()
-        for pid in self._names:
+        self._reap_until_gone(spared, int(min(grace_s, _LONGEST_GRACE_S) * NS_PER_S))
+        for pid in self._names.keys() - spared:
             _send(pid, signal.SIGKILL)
-        give_up_ns = self._clock.now_ns() + _KILL_GRACE_NS
-        while self._names and self._clock.now_ns() < give_up_ns:
+        self._reap_until_gone(spared, _KILL_GRACE_NS)
+        end_orphans(self._names)
+        return len(self._names.keys() - spared)
+
+    def _reap_until_gone(self, spared: Collection[int], limit_ns: int) -> None:
+        give_up_ns = self._clock.now_ns() + limit_ns
+        while self._names.keys() - spared and self._clock.now_ns() < give_up_ns:
             self.reap()
             _pause()
-        end_orphans(self._names)
 
 
 @contextlib.contextmanager

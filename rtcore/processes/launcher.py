@@ -13,12 +13,9 @@ import resource
 import selectors
 import signal
 import socket
-import subprocess
-import sys
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import psutil
@@ -51,9 +48,9 @@ from rtcore.messages import (
     Preloaded,
     Ready,
     RunBoot,
-    Setup,
     WorldSpec,
 )
+from rtcore.processes.servers import ForkServer
 
 _log = logging.getLogger(__name__)
 
@@ -94,8 +91,6 @@ _FORK_AGAIN_NS = 250 * NS_PER_MS
 _FORK_PATIENCE_NS = 10 * NS_PER_S
 #: File descriptors that a run needs beside one for each child, and what the program may open meanwhile.
 _SPARE_DESCRIPTORS = 16
-#: What the fork server takes to end beside the time that the world gets: descendants, shared memory [s].
-_END_S = 8.0
 
 
 @dataclass(frozen=True)
@@ -178,10 +173,11 @@ class Child:
 
 @dataclass(eq=False)
 class _Order:
-    """A child that has been asked for: the request, and since when it has been refused [ns]; 0: it has not."""
+    """A child that has been asked for: the request, of whom, and since when it has been refused [ns]; 0: it has not."""
 
     child: Child
     fork: Fork
+    control: Channel
     refused_ns: int = 0
 
 
@@ -210,36 +206,16 @@ class Launcher:
         #: Forked, but without a channel to this program: their deaths are ignored.
         self._strays: set[int] = set()
         self._token = 0
-        self._preloaded: set[str] = set()
         self._importing: deque[str] = deque()
         try:
             self._selector = selectors.DefaultSelector()
-            self._control, theirs = Channel.pair()
-            with theirs:
-                self._process = self._start_fork_server(theirs)
+            self._server = ForkServer.for_run(run_id, grace_s)
         except OSError as error:
             raise StartupError(f"the fork server could not be started: {error}. {_what_to_do(error.errno)}") from error
-        self._selector.register(self._control, selectors.EVENT_READ, None)
-        path, own_folders = _program_path()
-        self._control.post(Setup(path, own_folders, run_id, os.getpid(), grace_s))
+        #: Who forks what is asked for from now on.
+        self._forking = self._server.control
+        self._selector.register(self._forking, selectors.EVENT_READ, None)
         self.preload("", preload)
-
-    @staticmethod
-    def _start_fork_server(control: socket.socket) -> subprocess.Popen[bytes]:
-        # Both signals are blocked until it has set its handlers (`Children`): before that they would end it.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
-        try:
-            return subprocess.Popen(
-                # -P: the current folder is the user's, and what is called socket.py there is not Python's.
-                [sys.executable, "-P", "-m", "rtcore.processes.forkserver", str(control.fileno())],
-                pass_fds=[control.fileno()],
-                env=os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
-                stdin=subprocess.DEVNULL,
-                # A session of its own: a signal to the user's process group must not kill the one that cleans up.
-                start_new_session=True,
-            )
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def make_room(self, num_children: int) -> None:
         """So many children more are to come: raise the soft limit of file descriptors if they need it.
@@ -263,23 +239,33 @@ class Launcher:
         """Ask for a child that calls `entry` ("module:function") with (boot, channel). Returns at once."""
         child = Child(role, index, generation)
         self._token += 1
-        self._send_order(_Order(child, Fork(self._token, child.name, entry, to_plain(boot))))
+        self._send_order(_Order(child, Fork(self._token, child.name, entry, to_plain(boot)), self._forking))
         return child
 
     def _send_order(self, order: _Order) -> None:
         self._orders[order.fork.token] = order
-        self._control.post(order.fork)
+        order.control.post(order.fork)
 
-    def preload(self, what: str, modules: tuple[str, ...]) -> None:
+    def preload(self, what: str, modules: tuple[str, ...], *, apart: bool = False) -> None:
         """Have modules imported before any process is forked that is asked for later.
 
-        Returns at once; what was asked for before costs nothing. `what`: for `importing`.
+        Returns at once; what was asked for before costs nothing. `what`: for `importing`. `apart`: what is forked first
+        in a later run of this program is to have none of it.
         """
-        wanted = [module for module in modules if module not in self._preloaded]
+        if apart and self._server.is_shared:
+            try:
+                self._forking = self._server.split()
+            except OSError as error:
+                raise StartupError(
+                    f"the fork server could not be split: {error}. {_what_to_do(error.errno)}"
+                ) from error
+            with contextlib.suppress(KeyError):  # as before
+                self._selector.register(self._forking, selectors.EVENT_READ, None)
+        wanted = [module for module in modules if module not in self._server.imported]
         if wanted:
-            self._preloaded.update(wanted)
+            self._server.imported.update(wanted)
             self._importing.append(what)
-            self._control.post(Preload(wanted))
+            self._forking.post(Preload(wanted))
             _log.debug("the fork server imports %s", ", ".join(wanted))
 
     @property
@@ -305,15 +291,17 @@ class Launcher:
     def _poll(self, timeout_s: float) -> list[Child]:
         self._send_orders_again()
         touched: list[Child] = []
-        self._watch(self._control, None)
+        for control in self._controls:
+            self._watch(control, None)
         for child in self._children.values():
             if child.channel is not None and child.channel.num_unsent:
                 self._watch(child.channel, child)
         for key, _ in self._selector.select(timeout_s):
             child = key.data
             if child is None:
-                self._control.flush()
-                touched += self._read_control()
+                for control in self._controls:
+                    control.flush()
+                    touched += self._read_control(control)
             elif child.channel is not None:
                 child.channel.flush()
                 self._watch(child.channel, child)
@@ -339,23 +327,28 @@ class Launcher:
         return True
 
     def close(self) -> None:
-        """End the fork server, and with it every child that is left; returns when they are gone."""
-        channels = [self._control, *(child.channel for child in self._children.values() if child.channel is not None)]
+        """End every child that is left, and the fork server unless it waits for the program's next run; returns when
+        they are gone."""
+        self._server.leave(self._grace_s, self._close_channels)
+
+    def _close_channels(self) -> None:
+        channels = [child.channel for child in self._children.values() if child.channel is not None]
         for close in (*(channel.close for channel in channels), self._selector.close):
             with contextlib.suppress(OSError):  # the program has closed what is not its own
                 close()
-        try:
-            self._process.wait(timeout=self._grace_s + _END_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+
+    @property
+    def _controls(self) -> list[Channel]:
+        """To the fork server, and to the one that was split off for this run."""
+        first = self._server.control
+        return [first] if self._forking is first else [first, self._forking]
 
     # -- what the fork server says ---------------------------------------------------------------------------
 
-    def _read_control(self) -> list[Child]:
+    def _read_control(self, control: Channel) -> list[Child]:
         touched: list[Child] = []
         while True:
-            message = self._control.next()
+            message = control.next()
             if isinstance(message, Forked):
                 touched += self._forked(message)
             elif isinstance(message, ForkFailed):
@@ -366,10 +359,8 @@ class Launcher:
                 self._importing.popleft()
             elif isinstance(message, Failed):
                 raise _error_of(message, "the fork server", LauncherDied)
-            elif self._control.is_closed:
-                raise LauncherDied(
-                    f"the fork server (pid {self._process.pid}) died: {errors.explain_exit(_end_of(self._process))}"
-                )
+            elif control.is_closed:
+                raise LauncherDied(self._server.death_text(split_off=control is self._server.split_control))
             else:
                 return touched
 
@@ -447,22 +438,6 @@ class Launcher:
             self._selector.unregister(channel)
 
 
-def _program_path() -> tuple[list[str], list[str]]:
-    """Where this program looks for modules, in full, as the fork server may stand in another folder; and which of it is
-    the program's own: its current folder and its script's."""
-    own = (
-        {str(Path(script).resolve().parent)}
-        if (script := getattr(sys.modules["__main__"], "__file__", None))
-        else set()
-    )
-    path = [entry for entry in sys.path if entry]
-    with contextlib.suppress(FileNotFoundError):  # the current folder may have been deleted
-        here = os.getcwd()  # noqa: PTH109 - a string for sys.path
-        own.add(here)
-        path = [entry or here for entry in sys.path]
-    return path, [entry for entry in path if entry in own]
-
-
 def _what_to_do(code: int | None) -> str:
     """About a process that could not be started. `code`: the kernel's error number."""
     if code in (errno.EMFILE, errno.ENFILE):
@@ -470,16 +445,6 @@ def _what_to_do(code: int | None) -> str:
     if code == errno.ENOMEM:
         return "Free memory, or ask for fewer workers"
     return "Raise the limit of processes (ulimit -u; pids.max of the container or service), or ask for fewer workers"
-
-
-def _end_of(process: subprocess.Popen[bytes]) -> int | None:
-    """Its exit code; None if another part of the program collected it, where `wait` alone would say 0."""
-    if process.returncode is None:
-        try:
-            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        except ChildProcessError:
-            return None
-    return process.wait()
 
 
 def _error_of(failure: Failed, display_name: str, otherwise: type[RtcoreError]) -> RtcoreError:

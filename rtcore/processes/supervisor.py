@@ -227,7 +227,7 @@ class Supervisor:
             self._launcher_now.preload("the workers", PRELOAD_WORKERS)
         if not played and self.config.agent.policy not in WITHOUT_NETWORK:
             further = self._has_own_network and self.config.schedule.workers != 1
-            self._launcher_now.preload("torch", PRELOAD_NETWORK + (PRELOAD_META if further else ()))
+            self._launcher_now.preload("torch", PRELOAD_NETWORK + (PRELOAD_META if further else ()), apart=True)
 
         def doing() -> str:
             return env.doing

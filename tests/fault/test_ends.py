@@ -197,7 +197,7 @@ def test_whoever_is_killed_rows_summary_and_recording_agree_or_say_by_how_much_n
         assert supervisor.recording is not None
         assert supervisor._launcher is not None
         victims = {"env": runtime.env_pid, "worker": runtime.worker_pids[0], "recorder": supervisor.recording.pid}
-        os.kill(victims.get(role) or supervisor._launcher._process.pid, signal.SIGKILL)
+        os.kill(victims.get(role) or supervisor._launcher._server.process.pid, signal.SIGKILL)
         # All but the recorder end the run.
         wait_for(lambda: runtime.wait(0.1) or any("recording stopped" in line for line in said), "it to be noticed")
         runtime.stop()

@@ -42,7 +42,7 @@ def poll_until(launcher: Launcher, done: Callable[[], bool]) -> list[Child]:
 def descriptors(launcher: Launcher) -> tuple[int, int]:
     """Of this program, less those that other tests have left to the collector, and of the fork server."""
     gc.collect()
-    ours, theirs = (len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in ("self", launcher._process.pid))
+    ours, theirs = (len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in ("self", launcher._server.process.pid))
     return ours, theirs
 
 
@@ -145,7 +145,7 @@ def test_more_children_than_there_may_be_descriptors_are_refused_before_any_is_s
 @pytest.mark.parametrize(("reaped", "how"), [(False, "killed by SIGKILL"), (True, "exit code unknown")])
 def test_how_the_fork_server_died_is_said_as_far_as_it_is_known(launcher: Launcher, reaped: bool, how: str) -> None:
     """A program may reap every child, ours too; then nobody knows."""
-    pid = launcher._process.pid
+    pid = launcher._server.process.pid
     os.kill(pid, signal.SIGKILL)
     if reaped:
         os.waitpid(pid, 0)
@@ -156,7 +156,7 @@ def test_how_the_fork_server_died_is_said_as_far_as_it_is_known(launcher: Launch
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_a_fork_server_that_is_asked_to_end_while_it_starts_goes_on(launcher: Launcher, signum: int) -> None:
     """It is the program that ends it: children have a world to close."""
-    os.kill(launcher._process.pid, signum)
+    os.kill(launcher._server.process.pid, signum)
     child = launcher.start("worker", 0, 1, "tests.support.launcher_parts:ends", part_boot())
     poll_until(launcher, lambda: child.exitcode is not None)
     assert child.exitcode == 0
@@ -175,7 +175,7 @@ def test_a_program_that_closes_every_descriptor_is_told_so_and_can_still_close_t
         "except LauncherDied as error:\n"
         "    print(error)\n"
         "launcher.close()\n"
-        "print('closed', launcher._process.returncode)\n"
+        "print('closed', launcher._server.process.returncode)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
     assert "This program has closed file descriptors that it did not open" in done.stdout, done.stderr
