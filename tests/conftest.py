@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from rtcore.processes.servers import shared_imports
 from rtcore.report.log import lines_to
 
 #: Start first: those that come last would be waited for.
@@ -70,6 +71,13 @@ def run_here(capfd: pytest.CaptureFixture[str]) -> Callable[..., subprocess.Comp
         return subprocess.CompletedProcess(arguments, ended.value.code, output, errors)
 
     return run
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _shared_imports() -> Iterator[None]:
+    """Tests that start runs in their own process import what these need once; programs that tests start do not."""
+    with shared_imports():
+        yield
 
 
 @pytest.fixture

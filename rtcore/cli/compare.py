@@ -17,6 +17,7 @@ from rtcore.cli.video import draw_videos
 from rtcore.config.run import RuntimeConfig, make_config
 from rtcore.errors import ConfigError, RecordError, RtcoreError
 from rtcore.files.strict_json import write_json
+from rtcore.processes.servers import shared_imports
 from rtcore.report.compare import CompareView, Figures, comparison, comparison_table, draw_comparison, figures_of
 from rtcore.report.log import is_quiet, lines_to
 from rtcore.report.table import troubles
@@ -37,7 +38,7 @@ def run_comparison(config: RuntimeConfig, compared: Stagger, words: list[str], c
     for half in both.values():
         require_packages(half)
     out = config.output.out or _DEFAULT_OUT
-    with OutFolder(out, ["rtcore-run", *words]) as folder:
+    with OutFolder(out, ["rtcore-run", *words]) as folder, shared_imports():
         folder.acquire()
         return _ComparedRuns(both, folder, console, draws_video=config.output.video).run()
 

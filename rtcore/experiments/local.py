@@ -28,7 +28,7 @@ from rtcore.files.values import from_json, to_json
 from rtcore.host.seeding import entropy_of
 from rtcore.learn.policy import WITHOUT_NETWORK
 from rtcore.messages import Boot
-from rtcore.processes.launcher import PRELOAD_NETWORK, Child, Launcher
+from rtcore.processes.launcher import PRELOAD, PRELOAD_NETWORK, Child, Launcher
 from rtcore.report.log import lines_to
 
 #: What is done with a cell, by the name of the process's entry: all of it, or everything but the run.
@@ -170,8 +170,7 @@ class LocalBackend:
         self._under_way: dict[Child, _UnderWay] = {}
         self._number = 0
         self._run_id = f"sweep{os.getpid()}"
-        self._launcher = Launcher(self._run_id)
-        self._launcher.preload("what cells need", ("rtcore.experiments.playing",))
+        self._launcher = Launcher(self._run_id, (*PRELOAD, "rtcore.experiments.playing"))
 
     @property
     def places(self) -> int:

@@ -21,6 +21,7 @@ from rtcore.host.seeding import entropy_of, seed_generators
 from rtcore.learn.checkpoint import BEST, FOLDER, LAST
 from rtcore.loop.process import build_world
 from rtcore.memory.counters import Distribution
+from rtcore.processes.servers import shared_imports
 from rtcore.results.run_record import Episode
 from rtcore.results.summary import RunStats
 from rtcore.runtime.runtime import Runtime
@@ -54,6 +55,11 @@ def play_cell(cell: Cell, rate_hz: Fraction, scratch: Path, show: Show = lambda 
     """
     if not cell.learns:
         return _play(cell, rate_hz, show)
+    with shared_imports():  # on the wall clock both runs need the same
+        return _train_and_play(cell, rate_hz, scratch, show)
+
+
+def _train_and_play(cell: Cell, rate_hz: Fraction, scratch: Path, show: Show) -> CellResult:
     updates, curve = _train(cell, rate_hz, scratch, lambda share: show((1 - _EVALUATION_SHARE) * share))
     weights = scratch / FOLDER / (BEST if cell.play == "best" and (scratch / FOLDER / BEST).exists() else LAST)
     judged = _play(

@@ -209,7 +209,7 @@ class Launcher:
         self._importing: deque[str] = deque()
         try:
             self._selector = selectors.DefaultSelector()
-            self._server = ForkServer.for_run(run_id, grace_s)
+            self._server = ForkServer.for_run(run_id, preload, grace_s)
         except OSError as error:
             raise StartupError(f"the fork server could not be started: {error}. {_what_to_do(error.errno)}") from error
         #: Who forks what is asked for from now on.

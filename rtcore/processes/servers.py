@@ -52,6 +52,8 @@ _INHERITED_STATUS = (
 class _Surroundings:
     """All that a fork server would have of this program, and of this thread, if it were started now."""
 
+    #: What it imports before it forks anything.
+    preload: tuple[str, ...]
     environment: dict[str, str]
     sys_path: list[str]
     own_folders: list[str]
@@ -59,10 +61,10 @@ class _Surroundings:
     kernel: dict[str, object]
 
     @classmethod
-    def now(cls) -> _Surroundings:
+    def now(cls, preload: tuple[str, ...]) -> _Surroundings:
         path, own_folders = _program_path()
         environment = {name: value for name, value in os.environ.items() if name not in _OF_NO_IMPORT}
-        return cls(environment, path, own_folders, _kernel_state())
+        return cls(preload, environment, path, own_folders, _kernel_state())
 
 
 def _kernel_state() -> dict[str, object]:
@@ -108,14 +110,15 @@ class ForkServer:
     _surroundings: _Surroundings | None = None
 
     @classmethod
-    def for_run(cls, run_id: str, grace_s: float) -> ForkServer:
-        """One that waited for this run, or a new one. OSError if no process can be started.
+    def for_run(cls, run_id: str, preload: tuple[str, ...], grace_s: float) -> ForkServer:
+        """One that waited for such a run, or a new one. OSError if no process can be started.
 
         Args:
             run_id: The run.
+            preload: What it imports before it forks anything; the launcher tells it to.
             grace_s: What the env process gets to close its world in if this program is killed.
         """
-        surroundings = _Surroundings.now() if _shared.is_on else None
+        surroundings = _Surroundings.now(preload) if _shared.is_on else None
         path, own_folders = (surroundings.sys_path, surroundings.own_folders) if surroundings else _program_path()
         setup = Setup(path, own_folders, run_id, os.getpid(), grace_s, surroundings is not None)
         while surroundings is not None and (waiting := _shared.take(surroundings)) is not None:

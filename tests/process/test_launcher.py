@@ -17,6 +17,7 @@ from rtcore.errors import LauncherDied, StartupError
 from rtcore.memory.segments import new_run_id
 from rtcore.messages import End
 from rtcore.processes import launcher as launcher_module
+from rtcore.processes import servers
 from rtcore.processes.launcher import Child, Launcher
 from tests.support.launcher_parts import Ask, Say, part_boot
 
@@ -24,7 +25,9 @@ pytestmark = [pytest.mark.process, pytest.mark.timeout(400)]
 
 
 @pytest.fixture
-def launcher() -> Iterator[Launcher]:
+def launcher(monkeypatch: pytest.MonkeyPatch) -> Iterator[Launcher]:
+    """With a fork server of its own: some of the tests break it."""
+    monkeypatch.setattr(servers, "_shared", servers._Shared())
     made = Launcher(new_run_id(), ("json", "tests.support.launcher_parts"))
     yield made
     made.close()

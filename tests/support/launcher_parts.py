@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import os
+import resource
+import signal
+import sys
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -56,6 +60,25 @@ def echoes(boot: PartBoot, channel: Channel) -> None:
 
 def ends(boot: PartBoot, channel: Channel) -> None:
     """At once."""
+
+
+def tells(boot: PartBoot, channel: Channel) -> None:
+    """What it has of the program that asks for it. `boot.text`: a module of the user's, whose `VALUE` it says."""
+    print("printed by", boot.text, flush=True)
+    umask = os.umask(0)
+    own = importlib.import_module(boot.text).VALUE if boot.text else None
+    said = {
+        "environment": {name: value for name, value in os.environ.items() if name.startswith(("SHARED_", "PYTEST_"))},
+        "folder": os.getcwd(),  # noqa: PTH109
+        "umask": umask,
+        "limit": resource.getrlimit(resource.RLIMIT_CORE)[0],
+        "cpus": sorted(os.sched_getaffinity(0)),
+        "blocked": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
+        "path": sys.path,
+        "modules": sorted({"fractions", "tests.support.preloads.heavy"} & sys.modules.keys()),
+        "own": own,
+    }
+    channel.send(Say(said))
 
 
 def raises(boot: PartBoot, channel: Channel) -> NoReturn:
