@@ -14,6 +14,7 @@ from rtcore.cli.video import run_video
 from rtcore.config.flags import Command
 from rtcore.config.run import RuntimeConfig
 from rtcore.host.descendants import ended_with_this_program
+from rtcore.processes.servers import waiting_servers
 from rtcore.report.live import LiveView
 from rtcore.report.log import is_quiet, lines_to
 from rtcore.report.table import details, headline
@@ -27,7 +28,7 @@ def execute(command: Command, words: list[str]) -> int:
     if command.replay is not None and command.config.output.video:
         return run_video(command.replay, command.config.timing.ticks)
     console = Terminal()
-    with ended_with_this_program(), lines_to(partial(print_line, console), chosen=command.log_level):
+    with ended_with_this_program(waiting_servers), lines_to(partial(print_line, console), chosen=command.log_level):
         if command.replay is not None:
             return run_replay(command.replay, command.config, console)
         if command.compare is not None:

@@ -22,7 +22,7 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -102,14 +102,15 @@ class Children:
 
 
 @contextlib.contextmanager
-def ended_with_this_program() -> Iterator[None]:
-    """End, with the block, what was started in it: by a world in this process, or by a killed fork server."""
+def ended_with_this_program(spared: Callable[[], Collection[int]]) -> Iterator[None]:
+    """End, with the block, what was started in it: by a world in this process, or by a killed fork server. `spared`:
+    asked at the end, for processes that go on."""
     before = set(_children_of_this_process())
     _become_subreaper(True)
     try:
         yield
     finally:
-        end_orphans(before)
+        end_orphans(before.union(spared()))
         _become_subreaper(False)
 
 

@@ -245,6 +245,10 @@ class _Shared:
             ended, self._waiting = ([], self._waiting) if self._blocks else (self._waiting, [])
             return ended
 
+    def pids(self) -> list[int]:
+        with self._lock:
+            return [server.process.pid for server in self._waiting]
+
     def take(self, surroundings: _Surroundings) -> ForkServer | None:
         with self._lock:
             for server in reversed(self._waiting):
@@ -292,6 +296,11 @@ def shared_imports() -> Iterator[None]:
     finally:
         for server in _shared.leave():
             server.end(0)
+
+
+def waiting_servers() -> list[int]:
+    """The pids of fork servers that wait for this program's next run."""
+    return _shared.pids()
 
 
 def _await(control: Channel, kind: type[Message], limit_s: float) -> Message | None:
