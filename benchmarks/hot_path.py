@@ -258,6 +258,13 @@ class Bench:
         else:
             slots.write(worker, tuple(fields.get(name, 0) for name in self.entry.fields[1:]), _ACTION)
 
+    def _wake(self) -> Any:
+        """What looks whom to wake, as in a run: all are awake."""
+        if hasattr(self.shared, "wake_words"):
+            return _module("rtcore.memory.waiting").Waker(self.shared.wake_words())
+        shm = _module("rtcore.memory.segments", "rtcore.shm")
+        return [shm.create_semaphore(self.run_id, worker).release for worker in range(self._workers)]
+
     def _make_loop(self) -> Any:
         clock, tickloop = importlib.import_module("rtcore.clock"), _module("rtcore.loop.tickloop", "rtcore.tickloop")
         counting = _module("rtcore.loop.counting", "rtcore.recorder")
@@ -268,8 +275,8 @@ class Bench:
         self._clock, count = clock.ManualClock(), self._workers
         params = schedules.ScheduleParams("max-time", rate_hz, count, count * _PERIOD_NS, adapt=False)
         schedule = schedules.Schedule(params, count)
-        named, wake = {"phase_seq": 1, "chunk": 1, "spinning": True}, [lambda: None] * count
-        workers = _called(workers_module.SharedWorkers, shared, count, named, wake=wake)
+        named = {"phase_seq": 1, "chunk": 1, "spinning": True}
+        workers = _called(workers_module.SharedWorkers, shared, count, named, wake=self._wake())
         books = counting.Books(shared.env_counters, shared.env_status, shared.env_histograms, shared.log.append)
         recorder = _called(counting.StatsRecorder, books, schedule, {"period_ns": _PERIOD_NS, "phase_seq": 1})
         return tickloop.TickLoop(

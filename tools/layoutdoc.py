@@ -4,7 +4,7 @@
     python -m tools.layoutdoc --write    write them
 
 Records, writers and fields come from `rtcore/memory/layout/`, values from the enums, ordering rules from the comments
-marked (W1), (R1) and so on in `ring.py`, `slots.py` and `weights.py`. Works in a checkout only.
+marked (W1), (R1) and so on in `ring.py`, `slots.py`, `weights.py` and `waiting.py`. Works in a checkout only.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from rtcore.errors import ConfigError
-from rtcore.memory import layout, ring, slots
+from rtcore.memory import layout, ring, slots, waiting
 from rtcore.memory import weights as params
 from rtcore.memory.layout import Record
 from rtcore.memory.segments import SegmentPart
@@ -39,7 +39,7 @@ ENUMS: tuple[type[IntEnum], ...] = (Phase, TickKind, Source, Outcome, TraceKind)
 _SOURCES = (layout.records, layout.weights, layout.payload)
 RECORDS = {name: value for module in _SOURCES for name, value in vars(module).items() if isinstance(value, Record)}
 
-_RULE = re.compile(r"#\s*\(([WR]\d)\)\s*(.*)")
+_RULE = re.compile(r"#\s*\(([WR]\d+)\)\s*(.*)")
 
 
 class Rule(NamedTuple):
@@ -53,7 +53,8 @@ class Rule(NamedTuple):
 
 def rules() -> list[Rule]:
     """Every comment marked (W1), (R1), ... in the protocols, with the line of code it stands at or above."""
-    return sorted(rule for module in (ring, slots, params) for rule in _rules_of(module))
+    found = [rule for module in (ring, slots, params, waiting) for rule in _rules_of(module)]
+    return sorted(found, key=lambda rule: (rule.name[0], int(rule.name[1:]), rule.where))
 
 
 def _rules_of(module: ModuleType) -> list[Rule]:
@@ -137,6 +138,7 @@ _SEGMENTS: dict[SegmentPart, list[tuple[str, str]]] = {
         ("worker_status_at", "per worker: worker status"),
         ("job_at", "per worker: job"),
         ("worker_histogram_at", "per worker, one histogram each: " + ", ".join(layout.WORKER_HISTOGRAMS)),
+        ("posted_at", f"per group of {layout.WORKERS_PER_GROUP} workers: posted jobs"),
     ],
     "slots": [
         ("slot_control_at", "per worker: slot control"),
@@ -326,7 +328,7 @@ program, and its `rtcore_layout.h` holds all that follows as C.
 1. A run is `/dev/shm/rtcore-<run id>-<segment>`, mode 0600, one file per segment. Find runs by
    `/dev/shm/rtcore-*-control`.
 2. Open with O_RDONLY and map with PROT_READ: an onlooker then can disturb nothing. Needs the user's own rights (or
-   root's), no other. Never touch the semaphores (`sem.rtcore-<run id>-w<index>`): a wake-up taken is a wake-up lost.
+   root's), no other.
 3. Check the segment header at offset 0: `magic` is {magic:#x}, `layout_version` is {version}, `size_bytes` is the size
    of the file. Otherwise stop: no offset below holds. A segment that has just been made has `magic` 0 until its header
    is whole.
@@ -387,8 +389,9 @@ and sees it by its number (R3); an onlooker may get a mix of two, and finds what
 Weights: load `newest` (R6), copy its buffer, load that buffer's `version` (R9); the copy is whole if that is still the
 version. A worker keeps its buffer from being written meanwhile by a claim (W7, R8): that needs a full fence between
 the store of the claim and the second load of `newest`, and in the publisher between its store of `newest` and its look
-at the claims (W6, R7). Counters and histograms have no such rule: each word is whole, two words may be of
-different moments.
+at the claims (W6, R7). A worker sleeps on the low half of a word, a futex: idle on its group's `posted`, booked on the
+ring's `done`. The env process wakes those that are `asleep` (R12); it looks at that after the word, and a full fence
+(W11, W2). Counters and histograms have no such rule: each word is whole, two words may be of different moments.
 
 """
 

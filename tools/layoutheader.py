@@ -36,7 +36,9 @@ OFFSETS = (
     Offset("worker_status_at", "worker_control_at(worker) + WORKER_CONTROL", _W),
     Offset("job_at", "worker_status_at(worker) + WORKER_STATUS", _W),
     Offset("worker_histogram_at", "job_at(worker) + JOB + index * HISTOGRAM", ("worker", "index")),
-    Offset("control_bytes", "worker_control_at(h->max_workers)"),
+    Offset("num_groups", f"(h->max_workers + {layout.WORKERS_PER_GROUP - 1}) / {layout.WORKERS_PER_GROUP}"),
+    Offset("posted_at", "worker_control_at(h->max_workers) + group * POSTED_JOBS", ("group",)),
+    Offset("control_bytes", "posted_at(num_groups)"),
     Offset("entry_bytes", "round_up(SLOT_ENTRY + h->chunk * h->action_bytes)"),
     Offset("slot_control_at", "SEGMENT_HEADER + worker * (SLOT_CONTROL + 2 * entry_bytes)", _W),
     Offset(

@@ -3,7 +3,7 @@
  *     make && ./reader              the only run on this machine
  *     ./reader -n 100 RUN_ID        100 frames of that run
  *
- * Attaches read-only and takes no semaphore, so that it cannot disturb the run. Offsets and structs come from
+ * Attaches read-only, so that it cannot disturb the run. Offsets and structs come from
  * rtcore_layout.h, which is made from rtcore/memory/layout/; docs/layout.md explains the order of the reads.
  */
 #define _GNU_SOURCE

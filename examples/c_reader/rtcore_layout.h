@@ -94,7 +94,8 @@ struct rtcore_worker_status {
     int64_t checked_frames; /* frames it has looked at: whether they lie in the observation space */
     int64_t frames_outside; /* of these, those that do not */
     int64_t policy_errors; /* inferences that raised, where that gives no action instead of ending the run */
-    int64_t unused[3];
+    int64_t asleep; /* 1: it sleeps or is about to, and the env process wakes it; 0: awake */
+    int64_t unused[2];
 };
 _Static_assert(sizeof(struct rtcore_worker_status) == 128, "rtcore_worker_status");
 
@@ -110,6 +111,13 @@ struct rtcore_job {
     int64_t job_seq; /* number of the worker's job, from 1; written last */
 };
 _Static_assert(sizeof(struct rtcore_job) == 64, "rtcore_job");
+
+/* Writer: env process. */
+struct rtcore_posted_jobs {
+    int64_t posted; /* grows by one whenever jobs were posted to workers of the group; written after the jobs */
+    int64_t unused[7];
+};
+_Static_assert(sizeof(struct rtcore_posted_jobs) == 64, "rtcore_posted_jobs");
 
 /* Writer: the worker. */
 struct rtcore_slot_control {
@@ -604,8 +612,16 @@ static inline int64_t rtcore_worker_histogram_at(const struct rtcore_segment_hea
     return rtcore_job_at(h, worker) + (int64_t)sizeof(struct rtcore_job) + index * (int64_t)sizeof(struct rtcore_histogram);
 }
 
+static inline int64_t rtcore_num_groups(const struct rtcore_segment_header *h) {
+    return (h->max_workers + 31) / 32;
+}
+
+static inline int64_t rtcore_posted_at(const struct rtcore_segment_header *h, int64_t group) {
+    return rtcore_worker_control_at(h, h->max_workers) + group * (int64_t)sizeof(struct rtcore_posted_jobs);
+}
+
 static inline int64_t rtcore_control_bytes(const struct rtcore_segment_header *h) {
-    return rtcore_worker_control_at(h, h->max_workers);
+    return rtcore_posted_at(h, rtcore_num_groups(h));
 }
 
 static inline int64_t rtcore_entry_bytes(const struct rtcore_segment_header *h) {

@@ -440,7 +440,7 @@ class MemorySettings(SettingsGroup):
 
     wait: Wait = Field(
         default="auto",
-        description="How a worker waits for its frame: hybrid (short spin, then semaphore), block or spin.",
+        description="How a worker waits for its frame: hybrid (woken ahead of it, then a short spin), block or spin.",
     )
     spin_us: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
         default=1500, description="Longest spin of a hybrid wait [us]."

@@ -29,9 +29,8 @@ from rtcore.loop.tickloop import TickLoop
 from rtcore.loop.workers import SharedWorkers
 from rtcore.loop.world import GymnasiumWorld, HeldWorld, World, make_environment, refused_setting
 from rtcore.memory.layout import TRACE_ENV
-from rtcore.memory.segments import attach_semaphore
 from rtcore.memory.shared import Phase, SharedRun, phase_of
-from rtcore.memory.waiting import WAITING
+from rtcore.memory.waiting import WAITING, Waker
 from rtcore.messages import AtWorld, EnvironmentBoot, EnvironmentReady, Failed, SegmentsMade, WorldSpec
 from rtcore.realtime import prepare_env_process
 from rtcore.scheduling.dispatch import Dispatcher
@@ -70,22 +69,11 @@ def _run_world(world: GymnasiumWorld, boot: EnvironmentBoot, channel: Channel) -
     report = prepare_env_process(config.host.env_cpu) if config.host.realtime == "auto" else {}
     shared = SharedRun.attach(boot.run_id, made.layout, world.observation)
     world.count = shared.env_counters.add
-    wake = _wake_calls(boot, made)
+    is_woken = WAITING[made.run.wait].is_woken and not boot.played
+    waker = Waker(shared.wake_words()) if is_woken else None
     channel.send(EnvironmentReady(report))
     resets = ResetOrders(shared, channel, world.order_reset, made.run.period_ns) if boot.played else None
-    EnvProcess(made.run, world, shared, wake, resets).serve()
-
-
-def _wake_calls(boot: EnvironmentBoot, made: SegmentsMade) -> list[Callable[[], None]]:
-    """For each place what wakes its worker."""
-    places = range(made.layout.max_workers)
-    if boot.played or not WAITING[made.run.wait].is_woken:
-        return [_wake_nobody for _ in places]
-    return [attach_semaphore(boot.run_id, worker).release for worker in places]
-
-
-def _wake_nobody() -> None:
-    """For a worker that spins, and for a place without a process (`RealtimeEnv`)."""
+    EnvProcess(made.run, world, shared, waker, resets).serve()
 
 
 def _report_nothing(call: str, first: bool = False) -> None:
@@ -186,14 +174,14 @@ class EnvProcess:
         run: ResolvedRun,
         world: GymnasiumWorld,
         shared: SharedRun,
-        wake: list[Callable[[], None]],
+        waker: Waker | None,
         resets: ResetOrders | None = None,
     ) -> None:
-        """`wake`: as of `SharedWorkers`. `resets`: another program plays, and says when an episode begins."""
+        """`waker`: as of `SharedWorkers`. `resets`: another program plays, and says when an episode begins."""
         self._run = run
         self._world = world
         self._shared = shared
-        self._wake = wake
+        self._waker = waker
         self._resets = resets
         self._blend = blend_of(run.config.agent.on_overlap, world.action)
         self._trace = shared.trace_ring(TRACE_ENV)
@@ -259,7 +247,7 @@ class EnvProcess:
         schedule = Schedule(params, control["num_workers"])
         workers = SharedWorkers(
             shared,
-            self._wake,
+            self._waker,
             control["num_workers"],
             phase_seq=phase_seq,
         )

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rtcore.memory.layout import JOB, FrameHeader
 from rtcore.memory.shared import SharedRun
+from rtcore.memory.waiting import Waker
 from rtcore.scheduling.jobs import Answer, Job
 
 
 class SharedWorkers:
-    """Worker processes behind job records, slots and semaphores. Implements `tickloop.Workers`.
+    """Worker processes behind job records and slots. Implements `tickloop.Workers`.
 
-    `wake`: for each place, what wakes its worker; never waits. `num_workers` processes are taken to be up; the first
-    `membership` corrects that.
+    `waker`: None if nobody has to be woken: workers spin, or there are none (`RealtimeEnv`). `num_workers` processes
+    are taken to be up; the first `membership` corrects that.
     """
 
     def __init__(
         self,
         shared: SharedRun,
-        wake: Sequence[Callable[[], None]],
+        waker: Waker | None,
         num_workers: int,
         *,
         phase_seq: int,
@@ -28,7 +29,7 @@ class SharedWorkers:
         self._shared = shared
         self._slots = shared.slots
         self._ring = shared.ring
-        self._wake = wake
+        self._waker = waker
         self._phase_seq = phase_seq
         self._waiting: dict[int, Job] = {}
         self._seen_entry = [shared.slots.newest(worker) for worker in range(shared.layout.max_workers)]
@@ -94,17 +95,19 @@ class SharedWorkers:
                 context=job.context,
             )
             slots.post(booked)
-            self._wake[worker]()
+        if self._waker is not None:
+            self._waker.for_jobs([job.worker for job in jobs])
 
     def publish(self, frame: Any, header: FrameHeader, action: bytes, kept: bytes = b"") -> int:
         return self._ring.publish(frame, header, action, kept)
 
     def announce(self, jobs: Sequence[Job]) -> None:
-        for job in jobs:
-            self._wake[job.worker]()
+        if self._waker is not None:
+            self._waker.for_frame([job.worker for job in jobs])
 
     def prewake(self, worker: int) -> None:
-        self._wake[worker]()
+        if self._waker is not None:
+            self._waker.ahead((worker,))
 
     @property
     def num_waiting(self) -> int:

@@ -1,7 +1,4 @@
-"""POSIX shared memory and semaphores: create, attach, unlink. Names carry the run id, mode 0600.
-
-`/dev/shm/rtcore-<run id>-<part>` for segments, `/dev/shm/sem.rtcore-<run id>-w<index>` for semaphores.
-"""
+"""POSIX shared memory: create, attach, unlink. Names carry the run id: `/dev/shm/rtcore-<run id>-<part>`, mode 0600."""
 
 from __future__ import annotations
 
@@ -23,7 +20,6 @@ import posix_ipc
 from rtcore.errors import LayoutMismatchError, SharedMemoryError, UnsupportedPlatformError
 from rtcore.memory.counters import Words
 from rtcore.memory.layout import LAYOUT_VERSION, MAGIC, SEGMENT_HEADER, Layout
-from rtcore.memory.waiting import WakeUps
 
 SHM_DIR = Path("/dev/shm")
 PREFIX = "rtcore-"
@@ -32,9 +28,10 @@ _MEASUREMENT = "ipc-"
 _PROC = Path("/proc")
 #: Anybody may make names in /dev/shm: only those that `new_run_id` can make are a run's.
 _RUN_ID = rf"\d+-(?:{_MEASUREMENT})?[0-9a-f]{{6}}"
-#: `about` is what `description` was called up to layout 6: what such a run left behind is removed, too.
+#: What a run of an earlier version left behind is removed, too: `about` is what `description` was called up to layout
+#: 6, and up to layout 7 there was a semaphore for each worker, `sem.rtcore-<run id>-w<index>`.
 _PARTS = r"control|slots|ring|log|description|about|trace|params|payload|learner|holder\d+"
-_NAME = re.compile(rf"{PREFIX}(?P<run>{_RUN_ID})-(?P<part>{_PARTS})|sem\.{PREFIX}(?P<woken>{_RUN_ID})-w\d+")
+_NAME = re.compile(rf"{PREFIX}(?P<run>{_RUN_ID})-(?P<part>{_PARTS})|sem\.{PREFIX}(?P<before_8>{_RUN_ID})-w\d+")
 SegmentPart = Literal["control", "slots", "ring", "log", "description", "trace", "params", "payload", "learner"]
 
 
@@ -234,25 +231,10 @@ def layout_of(control: Segment) -> Layout:
     return Layout(**{field: header[field] for field in Layout.__dataclass_fields__})
 
 
-def semaphore_name(run_id: str, worker: int) -> str:
-    return f"/{PREFIX}{run_id}-w{worker}"
-
-
-def create_semaphore(run_id: str, worker: int) -> WakeUps:
-    try:
-        return WakeUps.create(semaphore_name(run_id, worker))
-    except (OSError, posix_ipc.Error) as error:
-        raise _not_made(f"semaphore of worker {worker}", error) from error
-
-
-def attach_semaphore(run_id: str, worker: int) -> WakeUps:
-    return WakeUps.attach(semaphore_name(run_id, worker))
-
-
 def run_of(name: str) -> str | None:
     """The run id in a name in /dev/shm; None if no run of rtcore has such a name."""
     match = _NAME.fullmatch(name)
-    return (match["run"] or match["woken"]) if match else None
+    return (match["run"] or match["before_8"]) if match else None
 
 
 def files_of(run_id: str, root: Path = Path("/")) -> list[Path]:

@@ -23,6 +23,7 @@ from rtcore.memory.ring import FrameRing, JobLog, SequenceRing
 from rtcore.memory.segments import Segment, SegmentPart, attach_segment, create_segment, layout_of, parts_of
 from rtcore.memory.slots import ActionSlots, JobSlots
 from rtcore.memory.trace import TraceRing
+from rtcore.memory.waiting import WakeWords
 from rtcore.spaces import ActionSpec, ObservationSpec, PolicyNeeds
 
 
@@ -110,6 +111,10 @@ class SharedRun:
         create_payload(self._run_id, self.layout, needs, action)
         self.attach_payload()
         self.run_control["has_payload"] = 1
+
+    def wake_words(self) -> WakeWords:
+        """What workers sleep on, for who wakes them and for them. Not of memory that was attached read-only."""
+        return WakeWords(self._control_buffer, self._segments["ring"].buf, self.layout)
 
     def worker_histogram(self, worker: int, name: str) -> Histogram:
         """A worker's histogram, as a view of shared memory.

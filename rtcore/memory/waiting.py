@@ -1,101 +1,140 @@
-"""How a worker waits for its job and its frame: asleep until it is woken, spinning, or both (`WAITING`).
+"""How a worker waits for its job and its frame, and how it is woken.
 
-A named POSIX semaphore counts the wake-ups. sem_timedwait, which `posix_ipc` uses, measures its timeout on the wall
-clock: if it is set back by an hour, a waiting process sleeps an hour longer, and counts as hung. glibc 2.30
-and newer have sem_clockwait, which takes the clock as an argument; `posix_ipc` does not offer it, so ctypes calls it.
+It is asleep until it is woken, or spins, or both (`WAITING`). Asleep it is on one of two words that the env process
+writes: idle on the count of jobs that were posted to its group of workers, booked on the number of the newest frame
+(`futex.py`). So one system call wakes all whose job or frame has come, however many, and nobody else.
+
+The env process makes that call only if one of them says that it sleeps. Each side writes one word and then reads the
+other's, as with the weights (`weights.py`): without a full fence on both sides they could miss each other. What a
+process that is killed in its sleep leaves behind, its word `asleep`, costs a system call at each booking of its place
+until another process stands there.
 """
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Callable
-from typing import ClassVar, Protocol, Self
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Protocol
 
-import posix_ipc
+from rtcore.clock import NS_PER_MS, NS_PER_US, MonotonicClock
+from rtcore.memory.futex import ALL_BITS, Futex, full_fence
+from rtcore.memory.layout import RING_CONTROL, RING_DONE, WORD_BYTES, WORKER_STATUS, WORKERS_PER_GROUP, Layout
+from rtcore.memory.ring import IndexedWords
 
-from rtcore.clock import NS_PER_MS, NS_PER_S, NS_PER_US, MonotonicClock
-
-_CLOCK_MONOTONIC = 1
 #: Longest sleep: how often an idle worker shows that it is alive.
 _IDLE_BEAT_NS = 200 * NS_PER_MS
 #: How often a worker that spins shows that it is alive.
 _SPIN_BEAT_NS = NS_PER_MS
 #: A shorter spin costs more than it saves.
 _LEAST_SPIN_NS = 20 * NS_PER_US
+_ASLEEP = WORKER_STATUS.index["asleep"]
 
 
-class _Deadline(ctypes.Structure):
-    _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
+class WakeWords:
+    """The words that workers sleep on, in a run's `control` and `ring` segments.
+
+    Args:
+        control: That segment.
+        ring: That segment.
+        layout: Of the run.
+    """
+
+    def __init__(self, control: memoryview, ring: memoryview, layout: Layout) -> None:
+        groups = range(layout.num_groups)
+        #: Per group of workers: how often jobs were posted to some of them.
+        self.posted: list[IndexedWords] = [_words(control, layout.posted_at(group), 1) for group in groups]
+        self.posted_futexes = [Futex(control, layout.posted_at(group)) for group in groups]
+        #: Number of the newest frame, at `RING_DONE`.
+        self.ring_control = _words(ring, layout.ring_control_at, RING_CONTROL.itemsize // WORD_BYTES)
+        self.frame_futex = Futex(ring, layout.ring_control_at + RING_DONE * WORD_BYTES)
+        #: Per worker its status, with `asleep`.
+        self.status: list[IndexedWords] = [
+            _words(control, layout.worker_status_at(worker), len(WORKER_STATUS.fields))
+            for worker in range(layout.max_workers)
+        ]
 
 
-def _find_clocked_wait() -> Callable[..., int] | None:
-    """glibc's sem_clockwait; None if this C library has none: then timeouts follow the wall clock."""
-    try:
-        wait = ctypes.CDLL(None).sem_clockwait
-    except AttributeError:
-        return None
-    wait.restype = ctypes.c_int
-    wait.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.POINTER(_Deadline))
-    return wait
+def _words(buffer: memoryview, at: int, count: int) -> IndexedWords:
+    return buffer[at : at + count * WORD_BYTES].cast("q")
 
 
-_clocked_wait = _find_clocked_wait()
-FOLLOWS_WALL_CLOCK = _clocked_wait is None
+class Waker:
+    """Wakes the workers that sleep. Never waits; `for_jobs` and `for_frame` are the env process's alone."""
+
+    def __init__(self, words: WakeWords) -> None:
+        self._posted, self._futexes = words.posted, words.posted_futexes
+        self._frame, self._status = words.frame_futex, words.status
+
+    def for_jobs(self, workers: Sequence[int]) -> None:
+        """Jobs of these workers have been posted. At most one system call for each group of `WORKERS_PER_GROUP`."""
+        for group in {worker // WORKERS_PER_GROUP for worker in workers}:
+            self._posted[group][0] += 1  # (W11) pairs with (R11): after the jobs, which a worker then finds
+        full_fence()  # between (W11) and (R12): either this sees who sleeps, or the kernel sees (R13) the new count
+        self.ahead(workers)
+
+    def ahead(self, workers: Sequence[int]) -> None:
+        """Wake these workers, if they are idle and asleep: they will probably be booked soon."""
+        bits_of: dict[int, int] = {}
+        for worker in workers:
+            if self._status[worker][_ASLEEP]:  # (R12) pairs with (W12)
+                group, number = divmod(worker, WORKERS_PER_GROUP)
+                bits_of[group] = bits_of.get(group, 0) | 1 << number
+        for group, bits in bits_of.items():
+            self._futexes[group].wake(bits)
+
+    def for_frame(self, workers: Sequence[int]) -> None:
+        """The frame that these workers are booked for is in the ring. At most one system call."""
+        full_fence()  # between (W2) and (R12), as above
+        status = self._status
+        for worker in workers:
+            if status[worker][_ASLEEP]:  # (R12)
+                self._frame.wake()
+                return
+
+    def everybody(self) -> None:
+        """Supervisor: all workers look again at what is wanted of them.
+
+        One that looked just before, and falls asleep just now, sleeps on for at most `_IDLE_BEAT_NS`.
+        """
+        for futex in (*self._futexes, self._frame):
+            futex.wake()
 
 
-class WakeUps:
-    """One process posts, one waits. A post while nobody waits is kept: the next wait returns at once."""
+class Sleep:
+    """One worker's sleep on one word."""
 
-    def __init__(self, semaphore: posix_ipc.Semaphore) -> None:
-        self._semaphore = semaphore
-        #: Wake the process that waits. Never blocks, allocates nothing.
-        self.release = semaphore.release
-        self._handle: int | None = None
-        self._deadline = _Deadline()
-        self._deadline_at = ctypes.byref(self._deadline)
+    def __init__(self, word: IndexedWords, index: int, futex: Futex, bits: int, status: IndexedWords) -> None:
+        self._word, self._index, self._futex, self._bits, self._status = word, index, futex, bits, status
 
     @classmethod
-    def create(cls, name: str) -> Self:
-        """FileExistsError (`posix_ipc.ExistentialError`) or OSError if it cannot be made."""
-        return cls(posix_ipc.Semaphore(name, posix_ipc.O_CREX, mode=0o600, initial_value=0))
+    def until_posted(cls, words: WakeWords, worker: int) -> Sleep:
+        """Of an idle worker, until it has a job, or is woken ahead of one."""
+        group, number = divmod(worker, WORKERS_PER_GROUP)
+        return cls(words.posted[group], 0, words.posted_futexes[group], 1 << number, words.status[worker])
 
     @classmethod
-    def attach(cls, name: str) -> Self:
-        return cls(posix_ipc.Semaphore(name))
+    def until_frame(cls, words: WakeWords, worker: int) -> Sleep:
+        """Of a booked worker, until its frame is there."""
+        return cls(words.ring_control, RING_DONE, words.frame_futex, ALL_BITS, words.status[worker])
 
-    def wait(self, timeout_ns: int) -> bool:
-        """Wait until woken or until `timeout_ns` has passed. False: not woken (or interrupted by a signal)."""
-        if _clocked_wait is None:
-            return self._try(timeout_ns / NS_PER_S)
-        if self._handle is None:
-            self._handle = self._open()
-        deadline = self._deadline
-        deadline.seconds, deadline.nanoseconds = divmod(MonotonicClock.now_ns() + timeout_ns, NS_PER_S)
-        return _clocked_wait(self._handle, _CLOCK_MONOTONIC, self._deadline_at) == 0
+    def unless(self, newest: Callable[[], int], wanted: int) -> bool:
+        """Sleep until woken, for a moment at most, unless `newest()` is `wanted` already.
 
-    def try_wait(self) -> bool:
-        """Consume one wake-up if there is one; never blocks. Returns whether there was."""
-        return self._try(0)
+        Args:
+            newest: Reads a number that only grows, and is written before the word that this sleeps on.
+            wanted: What it is to reach.
 
-    def _try(self, timeout_s: float) -> bool:
-        try:
-            self._semaphore.acquire(timeout_s)
-        except (posix_ipc.BusyError, posix_ipc.SignalError):
+        Returns:
+            Whether it slept and was woken.
+        """
+        seen = self._word[self._index]  # (R11) before the look at `newest`: what comes later changes the word
+        if newest() >= wanted:
             return False
-        return True
-
-    def _open(self) -> int:
-        """The semaphore's address in this process. sem_open returns the one that `posix_ipc` uses and hides."""
-        sem_open = ctypes.CDLL(None, use_errno=True).sem_open
-        sem_open.argtypes, sem_open.restype = (ctypes.c_char_p, ctypes.c_int), ctypes.c_void_p
-        address = sem_open(self._semaphore.name.encode(), 0)
-        if not address:
-            raise OSError(ctypes.get_errno(), f"{self._semaphore.name} cannot be opened")
-        return int(address)
-
-    def close(self) -> None:
-        """Close this end. The other process can still use its own."""
-        self._semaphore.close()
+        self._status[_ASLEEP] = 1  # (W12) pairs with (R12)
+        full_fence()  # between (W12) and (R13)
+        # (R13) in the kernel pairs with (W11) and (W2): it sleeps only if the word is still what was seen
+        woken = self._futex.wait(seen, self._bits, MonotonicClock.now_ns() + _IDLE_BEAT_NS)
+        self._status[_ASLEEP] = 0
+        return woken
 
 
 class Waiting(Protocol):
@@ -104,7 +143,7 @@ class Waiting(Protocol):
     `newest` reads that number; it is read again after few instructions, as each one adds latency.
     """
 
-    #: Whether the env process posts a wake-up for what it has for this worker.
+    #: Whether the env process wakes this worker when it has something for it.
     is_woken: ClassVar[bool]
 
     def for_job(self, newest: Callable[[], int], wanted: int) -> None:
@@ -121,34 +160,26 @@ class Blocking:
 
     is_woken: ClassVar[bool] = True
 
-    def __init__(self, wake_ups: WakeUps, spin_ns: int) -> None:
-        self._wake_ups = wake_ups
+    def __init__(self, until_posted: Sleep, until_frame: Sleep, spin_ns: int) -> None:
+        self._until_posted, self._until_frame = until_posted, until_frame
         self._spin_ns = spin_ns
 
     def for_job(self, newest: Callable[[], int], wanted: int) -> None:
-        self._sleep_until_woken(newest, wanted)
+        self._until_posted.unless(newest, wanted)
 
     def for_frame(self, newest: Callable[[], int], wanted: int, usual_ns: int, goes_on: Callable[[], bool]) -> bool:
         while newest() < wanted:
             if not goes_on():
                 return False
-            self._wake_ups.wait(_IDLE_BEAT_NS)
+            self._until_frame.unless(newest, wanted)
         return True
-
-    def _sleep_until_woken(self, newest: Callable[[], int], wanted: int) -> bool:
-        """Whether it was woken, and not for what was there already."""
-        # First take the wake-ups for what was noticed by spinning: later they would wake an idle worker for nothing.
-        # Then look for a job, so that the wake-up for a new one is not missed.
-        while self._wake_ups.try_wait():
-            pass
-        return newest() < wanted and self._wake_ups.wait(_IDLE_BEAT_NS)
 
 
 class Hybrid(Blocking):
     """Asleep until woken, which is ahead of time, then spinning: awake when the tick comes, asleep between ticks."""
 
     def for_job(self, newest: Callable[[], int], wanted: int) -> None:
-        if self._sleep_until_woken(newest, wanted):
+        if self._until_posted.unless(newest, wanted):
             _spin(newest, wanted, self._spin_ns)
 
     def for_frame(self, newest: Callable[[], int], wanted: int, usual_ns: int, goes_on: Callable[[], bool]) -> bool:
@@ -163,7 +194,7 @@ class Spinning:
 
     is_woken: ClassVar[bool] = False
 
-    def __init__(self, wake_ups: WakeUps, spin_ns: int) -> None:
+    def __init__(self, until_posted: Sleep, until_frame: Sleep, spin_ns: int) -> None:
         """Same arguments as the other ways of waiting; none of them is used."""
 
     def for_job(self, newest: Callable[[], int], wanted: int) -> None:
@@ -181,10 +212,11 @@ class Spinning:
 WAITING: dict[str, type[Blocking | Spinning]] = {"hybrid": Hybrid, "block": Blocking, "spin": Spinning}
 
 
-def make_waiting(wait: str, wake_ups: WakeUps, spin_ns: int, period_ns: int) -> Waiting:
+def make_waiting(wait: str, words: WakeWords, worker: int, spin_ns: int, period_ns: int) -> Waiting:
     """`wait`: one of `WAITING`. `spin_ns`: longest spin of `hybrid`."""
     # Never more than an eighth of a tick: at 1 kHz fourteen spinning workers would leave no CPU to anybody.
-    return WAITING[wait](wake_ups, min(spin_ns, period_ns // 8))
+    sleeps = Sleep.until_posted(words, worker), Sleep.until_frame(words, worker)
+    return WAITING[wait](*sleeps, min(spin_ns, period_ns // 8))
 
 
 def _spin(newest: Callable[[], int], wanted: int, for_ns: int) -> None:

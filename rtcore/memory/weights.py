@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 from rtcore.clock import NS_PER_MS, NS_PER_S, Clock, MonotonicClock
 from rtcore.errors import PolicyError, SharedMemoryError
 from rtcore.memory.counters import Words
+from rtcore.memory.futex import full_fence
 from rtcore.memory.layout import (
     PARAM_BUFFER,
     PARAM_BUFFER_BITS,
@@ -46,7 +47,7 @@ from rtcore.memory.segments import Segment, attach_segment, create_segment, segm
 from rtcore.memory.segments import layout_of as layout_of_run
 from rtcore.memory.tensors import ParamManifest, ParamTensor
 
-__all__ = ["NONE", "ParamManifest", "ParamStore", "ParamTensor", "Version", "full_fence"]
+__all__ = ["NONE", "ParamManifest", "ParamStore", "ParamTensor", "Version"]
 
 _BUFFER_MASK = (1 << PARAM_BUFFER_BITS) - 1
 _BEING_WRITTEN = -1
@@ -60,19 +61,6 @@ _POLL_NS = NS_PER_MS
 WAIT_NS = 2 * NS_PER_S
 #: The segment of a run's weights.
 PARAMS = "params"
-
-_fence_lock = threading.Lock()
-
-
-def full_fence() -> None:
-    """No load after this is done before every store in front of it is visible to all.
-
-    CPython has no fence; taking a free lock executes an atomic read-modify-write, which on x86-64 is one: a lock is
-    a POSIX semaphore up to 3.13 (sem_trywait and sem_post: `lock cmpxchg`), and a PyMutex from 3.14 on (compare and
-    exchange of its byte). One lock of this process: should another thread hold it, waiting for it is a fence too.
-    """
-    with _fence_lock:
-        pass
 
 
 class Version(NamedTuple):

@@ -34,7 +34,6 @@ from rtcore.memory.segments import check_platform, new_run_id, unlink_all
 from rtcore.memory.shared import Phase, SharedRun, next_order
 from rtcore.memory.sizing import layout_for
 from rtcore.memory.trace import TraceKind, TraceRing
-from rtcore.memory.waiting import FOLLOWS_WALL_CLOCK
 from rtcore.memory.weights import ParamStore
 from rtcore.messages import EnvironmentBoot, SegmentsMade, WorldSpec
 from rtcore.processes.environment import ENV_ENTRY, EnvironmentProcess
@@ -139,8 +138,6 @@ class Supervisor:
         device_names(self.config.agent.device)
         if self._played_delay_ticks is None and self.config.agent.policy not in WITHOUT_NETWORK:
             check_device(self.config.agent.device)
-        if FOLLOWS_WALL_CLOCK:
-            _log.warning("this C library waits by the date: do not set it back during the run (glibc 2.30 is better)")
         self._startup.enter("world")
         for run_id in reap_dead_runs():
             _log.info(f"removed the shared memory that run {run_id} left behind when it was killed")

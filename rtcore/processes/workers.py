@@ -14,10 +14,9 @@ from rtcore.channel import Message
 from rtcore.clock import NS_PER_S, ns_of
 from rtcore.errors import PolicyError, StartupError
 from rtcore.memory.counters import Words
-from rtcore.memory.segments import create_semaphore
 from rtcore.memory.shared import Phase
 from rtcore.memory.trace import TraceKind
-from rtcore.memory.waiting import WakeUps
+from rtcore.memory.waiting import Waker
 from rtcore.memory.weights import ParamStore, attach_store, create_store
 from rtcore.messages import (
     KeepsOwnWeights,
@@ -129,8 +128,7 @@ class WorkerProcesses:
         self._ticks_before = ticks_before
         self._version_watch = VersionWatch()
         self._versions_checked_ns = 0
-        self._semaphores: list[WakeUps] = []
-        self._semaphores = [create_semaphore(parts.run_id, worker) for worker in range(shared.layout.max_workers)]
+        self._waker = Waker(shared.wake_words())
 
     # -- start ---------------------------------------------------------------------------------------------
 
@@ -182,7 +180,7 @@ class WorkerProcesses:
         """Let a worker that the plan does not need go."""
         self.set_up(index, False)
         self._shared.worker_control[index]["generation"] = -1
-        self._semaphores[index].release()
+        self._waker.everybody()
         self.places.remove(index)
 
     # -- watch ---------------------------------------------------------------------------------------------
@@ -354,8 +352,7 @@ class WorkerProcesses:
 
     def wake_all(self) -> None:
         """So that everybody sees the order to stop at once."""
-        for semaphore in self._semaphores:
-            semaphore.release()
+        self._waker.everybody()
 
     def end_holders(self, wait_until: Callable[[Callable[[], bool]], object]) -> None:
         """Once the workers are gone, and not before: they compute with the memory. `wait_until`: for a moment."""
@@ -364,11 +361,8 @@ class WorkerProcesses:
             wait_until(lambda: self.holders.has_ended)
 
     def close(self) -> None:
-        """Let semaphores and weights go. More than once does no harm."""
+        """Let the weights go. More than once does no harm."""
         self.is_closed = True
-        for semaphore in self._semaphores:
-            semaphore.close()
-        self._semaphores = []
         self.holders.close()
         if self.params is not None:
             self.params.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,9 +18,9 @@ from rtcore.clock import NS_PER_US, MonotonicClock
 from rtcore.config.resolved import resolve
 from rtcore.config.run import make_config
 from rtcore.memory.layout import FRAME_HEADER, JOB, SLOT_ENTRY, Layout
-from rtcore.memory.segments import attach_semaphore, create_semaphore, new_measurement_id, unlink_all
+from rtcore.memory.segments import new_measurement_id, unlink_all
 from rtcore.memory.shared import Phase, SharedRun
-from rtcore.memory.waiting import WAITING, make_waiting
+from rtcore.memory.waiting import WAITING, Sleep, Waker, make_waiting
 from rtcore.profile.children import Placement
 from rtcore.profile.options import specs_of
 
@@ -162,22 +163,21 @@ class Ring:
 
 
 class RtcoreTransport(Transport):
-    """The runtime's own ring, job records, slots and semaphores; the reader is the worker's own code."""
+    """The runtime's own ring, job records, slots and wake-ups; the reader is the worker's own code."""
 
     def __init__(self, wait: str, shape: Shape, readers: int) -> None:
         super().__init__()
         self.name = f"rtcore-{wait}"
-        self._is_woken = WAITING[wait].is_woken
         self._wait = wait
         self._shape = shape
         self._readers = range(readers)
         self._ring = Ring(shape, readers)
         shared = self._ring.shared
-        self._semaphores = [create_semaphore(self._ring.run_id, reader) for reader in self._readers]
         for reader in self._readers:
             shared.worker_control[reader]["generation"] = 1
         shared.run_control["phase"] = Phase.RUN
         self._shared = shared
+        self._waker = Waker(shared.wake_words()) if WAITING[wait].is_woken else None
         self._action = bytes(self._ring.layout.action_bytes)
         self._seen_entry = [0] * readers
 
@@ -191,13 +191,13 @@ class RtcoreTransport(Transport):
 
     def prepare(self) -> None:
         """As TickLoop.prepare_tick and SharedWorkers: wake who will be booked, warm the writer's caches."""
-        self._wake()
+        if self._waker is not None:
+            self._waker.ahead(self._readers)
         self._shared.ring.warm()
 
     def book(self) -> None:
         start_ns = now_ns()
         self._post(self._shared.ring.next_seq)
-        self._wake()
         self.booked_ns.append(now_ns() - start_ns)
 
     def send(self, frame: Frame) -> None:
@@ -205,13 +205,13 @@ class RtcoreTransport(Transport):
         ring = self._shared.ring
         ring.publish(frame, FRAME_HEADER.new(frame_seq=ring.next_seq, publish_ns=start_ns), self._action)
         self.visible_ns.append(now_ns() - start_ns)
-        self._wake()
+        if self._waker is not None:
+            self._waker.for_frame(self._readers)
 
     def ask(self) -> list[int]:
         """The env process looks for answers as SharedWorkers.collect does, only all the time."""
         slots, seen = self._shared.slots, self._seen_entry
         self._post(self._shared.ring.sequence.newest())
-        self._wake()
         give_up_ns = now_ns() + int(PATIENCE_S * 1e9)
         waiting, found = set(self._readers), []
         while waiting and now_ns() < give_up_ns:
@@ -245,11 +245,8 @@ class RtcoreTransport(Transport):
                     job_seq=jobs.newest(reader) + 1,
                 )
             )
-
-    def _wake(self) -> None:
-        if self._is_woken:
-            for semaphore in self._semaphores:
-                semaphore.release()
+        if self._waker is not None:
+            self._waker.for_jobs(self._readers)
 
 
 def _open_worker(wait: str, run_id: str, layout: Layout, shape: Shape, reader: int) -> Receive:
@@ -260,7 +257,8 @@ def _open_worker(wait: str, run_id: str, layout: Layout, shape: Shape, reader: i
     shared = SharedRun.attach(run_id, layout, observation)
     run = resolve(make_config(wait=wait, workers=1), Fraction(60), observation.nbytes)
     policy = RandomPolicy(observation, action, seed=0)
-    waiting = make_waiting(wait, attach_semaphore(run_id, reader), run.config.memory.spin_us * NS_PER_US, run.period_ns)
+    words, spin_ns = shared.wake_words(), run.config.memory.spin_us * NS_PER_US
+    waiting = make_waiting(wait, words, reader, spin_ns, run.period_ns)
     worker = Worker(run=run, index=reader, generation=1, shared=shared, waiting=waiting, policy=policy, action=action)
 
     def receive(count: int) -> list[int]:
@@ -287,7 +285,7 @@ def _open_worker(wait: str, run_id: str, layout: Layout, shape: Shape, reader: i
 
 def _open_answerer(run_id: str, layout: Layout, shape: Shape, reader: int) -> Receive:
     shared = SharedRun.attach(run_id, layout, specs_of(shape)[0])
-    semaphore = attach_semaphore(run_id, reader)
+    sleep = Sleep.until_posted(shared.wake_words(), reader)
     action = bytes(layout.action_bytes)
 
     def answer(count: int) -> list[int]:
@@ -296,7 +294,7 @@ def _open_answerer(run_id: str, layout: Layout, shape: Shape, reader: int) -> Re
         give_up_ns = now_ns() + count * int(PATIENCE_S * 1e9)
         while seen < last and now_ns() < give_up_ns:
             if shared.jobs.newest(reader) == seen:
-                semaphore.wait(int(PATIENCE_S * 1e9))
+                sleep.unless(partial(shared.jobs.newest, reader), seen + 1)
                 continue
             seen += 1
             # Awake for a moment, as after an inference: it is the way back that is measured.

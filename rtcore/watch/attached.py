@@ -1,8 +1,8 @@
 """One run, seen from outside and read-only: for `rtcore-top` and for programs that watch runs.
 
-An onlooker maps a run's segments without the right to write (O_RDONLY, PROT_READ), opens no semaphore and needs
-nothing but to be the run's own user (or root): the segments stay 0600. It cannot delay the run's clean-up either,
-since names are unlinked whoever has them mapped; only the memory itself stays until the onlooker lets go.
+An onlooker maps a run's segments without the right to write (O_RDONLY, PROT_READ) and needs nothing but to be the run's
+own user (or root): the segments stay 0600. It cannot delay the run's clean-up either, since names are unlinked whoever
+has them mapped; only the memory itself stays until the onlooker lets go.
 """
 
 from __future__ import annotations

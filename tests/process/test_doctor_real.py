@@ -23,7 +23,7 @@ from rtcore.doctor.machine import Machine, ProbeError
 from rtcore.doctor.segments import RunSegments
 from rtcore.memory.layout import SEGMENT_HEADER, Layout
 from rtcore.memory.owners import Standing
-from rtcore.memory.segments import create_segment, create_semaphore, files_of, new_run_id, unlink_all
+from rtcore.memory.segments import create_segment, files_of, new_run_id, unlink_all
 from rtcore.runtime.runtime import Runtime
 from tests.support.drills import Run
 
@@ -31,15 +31,15 @@ pytestmark = pytest.mark.process
 
 DOCTOR = [sys.executable, "-m", "rtcore.cli.doctor"]
 LAYOUT = Layout(max_workers=1, ring_slots=2, log_slots=2, frame_bytes=64, action_bytes=8, chunk=1)
-#: Makes a run's segments and a semaphore, says its run id, and is killed: what an OOM killer leaves behind.
+#: Makes a run's segments and a semaphore (up to layout 7), says its run id, and is killed, as by an OOM killer.
 DIES = """
 import os, signal, sys
 from rtcore.memory.layout import Layout
-from rtcore.memory.segments import create_segment, create_semaphore, new_run_id
+from rtcore.memory.segments import SHM_DIR, create_segment, new_run_id
 layout, run_id = Layout(1, 2, 2, 64, 8, 1), new_run_id()
 for part in ("control", "slots", "ring", "log", "description"):
     create_segment(run_id, part, layout)
-create_semaphore(run_id, 0)
+(SHM_DIR / f"sem.rtcore-{run_id}-w0").write_bytes(bytes(32))
 print(run_id, flush=True)
 sys.stdin.readline()
 os.kill(os.getpid(), signal.SIGKILL)
@@ -93,7 +93,6 @@ def alive() -> Iterator[str]:
     run_id = new_run_id()
     create_segment(run_id, "control", LAYOUT)
     create_segment(run_id, "ring", LAYOUT)
-    create_semaphore(run_id, 0)
     yield run_id
     unlink_all(run_id)
 
@@ -279,7 +278,7 @@ def test_the_size_told_is_the_size_a_run_takes() -> None:
     told = Machine().trial("world", config=config.to_jsonable())
     needs = Needs(config, Layout.from_json(told["layout"]), Layout.from_json(told["traced"]))
     with Runtime(config) as runtime:
-        taken = sum(path.stat().st_size for path in files_of(runtime.run_id) if not path.name.startswith("sem."))
+        taken = sum(path.stat().st_size for path in files_of(runtime.run_id))
     assert needs.shm_bytes is not None and needs.traced_shm_bytes is not None
     assert needs.shm_bytes == pytest.approx(taken, abs=1024), "the text of what a run says of itself varies a little"
     assert needs.traced_shm_bytes > needs.shm_bytes + 4 * 8192 * 64, "env process, supervisor and two workers"

@@ -26,7 +26,7 @@ RTCORE_RUN = [sys.executable, "-m", "rtcore.cli.run"]
 
 
 def run(*command: str, cwd: Path) -> str:
-    """The output of a program that ended well and left none of its segments and semaphores behind."""
+    """The output of a program that ended well and left none of its segments behind."""
     with started(*command, cwd=cwd) as process:
         output, _ = process.communicate(timeout=150)
     assert process.returncode == 0, output

@@ -23,7 +23,6 @@ from rtcore.learn.checkpoint import load_weights
 from rtcore.memory.history import History, HistoryReader
 from rtcore.memory.layout import SLOT_ENTRY, TRACE_FIRST_WORKER, FrameHeader
 from rtcore.memory.payload import ContextStage
-from rtcore.memory.segments import attach_semaphore
 from rtcore.memory.shared import Phase, SharedRun, phase_of
 from rtcore.memory.tensors import ParamManifest
 from rtcore.memory.trace import TraceKind
@@ -96,13 +95,12 @@ def _make_policy(boot: WorkerBoot, channel: Channel, shared: SharedRun) -> Polic
 
 def _make_worker(boot: WorkerBoot, channel: Channel, shared: SharedRun, policy: Policy) -> Worker:
     run, config, index = boot.run, boot.run.config, boot.index
-    wake_ups = attach_semaphore(boot.run_id, index)
     worker = Worker(
         run=run,
         index=index,
         generation=boot.generation,
         shared=shared,
-        waiting=make_waiting(run.wait, wake_ups, config.memory.spin_us * NS_PER_US, run.period_ns),
+        waiting=make_waiting(run.wait, shared.wake_words(), index, config.memory.spin_us * NS_PER_US, run.period_ns),
         policy=policy,
         action=boot.action,
     )
@@ -288,7 +286,7 @@ class Worker:
         status = self._status
         status["pid"] = os.getpid()
         status["generation"] = self._generation
-        status["busy_since_ns"] = status["learning_since_ns"] = 0
+        status["busy_since_ns"] = status["learning_since_ns"] = status["asleep"] = 0
         status["heartbeat_ns"] = self._clock.now_ns()
         status["ready"] = self._generation
 

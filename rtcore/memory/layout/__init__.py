@@ -4,7 +4,8 @@ Five POSIX shared-memory segments per run, `/rtcore-<run id>-<part>`, little end
 traced, one more if its policy has a network, one more per GPU whose workers share that network's weights, and one more
 if its policy takes or gives more than frame and action:
 
-    control      header | run control | env status | env stats | per worker: control, status, job, stats
+    control      header | run control | env status | env stats | per worker: control, status, job, stats | per 32
+                 workers: posted jobs
     slots        per worker: publication word | two entries, each a SLOT_ENTRY and `chunk` actions
     ring         RING_CONTROL | frame headers (FRAME_HEADER + applied action) | frames
     log          RING_CONTROL | LOG_RECORDs: one per resolved job
@@ -14,7 +15,6 @@ if its policy takes or gives more than frame and action:
     holder0      the same without manifest and buffers, which are in the memory of the first GPU; and so on per GPU
     payload      header | sizes | manifest (JSON) | per worker: context, two payloads | per ring slot: kept block
 
-and one POSIX semaphore per worker, `/rtcore-<run id>-w<index>`, as a wake-up counter only.
 Each field has one writer, each cache line one writing process. Fields are 8 bytes wide and 8-byte aligned, so
 that every load and store is atomic. A test pins every offset; changing one bumps `LAYOUT_VERSION`.
 """

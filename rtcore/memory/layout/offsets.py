@@ -15,6 +15,7 @@ from rtcore.memory.layout.records import (
     HISTOGRAM_BYTES,
     JOB,
     LOG_RECORD,
+    POSTED_JOBS,
     RING_CONTROL,
     RUN_CONTROL,
     SEGMENT_HEADER,
@@ -25,6 +26,7 @@ from rtcore.memory.layout.records import (
     WORKER_CONTROL,
     WORKER_HISTOGRAMS,
     WORKER_STATUS,
+    WORKERS_PER_GROUP,
 )
 
 _WORKER_CONTROL_AT = 0
@@ -89,8 +91,16 @@ class Layout:
         return self._worker_at(worker) + _WORKER_STATS_AT + WORKER_HISTOGRAMS.index(name) * HISTOGRAM_BYTES
 
     @property
+    def num_groups(self) -> int:
+        """Of workers that sleep on one word for their jobs."""
+        return -(-self.max_workers // WORKERS_PER_GROUP)
+
+    def posted_at(self, group: int) -> int:
+        return self._worker_at(self.max_workers) + group * POSTED_JOBS.num_bytes
+
+    @property
     def control_bytes(self) -> int:
-        return self._worker_at(self.max_workers)
+        return self.posted_at(self.num_groups)
 
     # -- slots ---------------------------------------------------------------------------------------------
 

@@ -107,12 +107,24 @@ class WorkerStatus(NamedTuple):
     checked_frames: Annotated[int, "frames it has looked at: whether they lie in the observation space"]
     frames_outside: Annotated[int, "of these, those that do not"]
     policy_errors: Annotated[int, "inferences that raised, where that gives no action instead of ending the run"]
+    asleep: Annotated[int, "1: it sleeps or is about to, and the env process wakes it; 0: awake"]
 
 
 WORKER_STATUS = Record(WorkerStatus, writer="the worker")
 
 
 JOB = Record(Job, writer="env process")
+#: As many as a futex has bits.
+WORKERS_PER_GROUP = 32
+
+
+class PostedJobs(NamedTuple):
+    """What the idle workers of a group sleep on: its low half is a futex, on which each has a bit of its own."""
+
+    posted: Annotated[int, "grows by one whenever jobs were posted to workers of the group; written after the jobs"]
+
+
+POSTED_JOBS = Record(PostedJobs, writer="env process")
 
 
 class SlotControl(NamedTuple):

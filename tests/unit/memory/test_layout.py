@@ -1,6 +1,7 @@
 """Pins every offset of the shared layout. A change here is a new `LAYOUT_VERSION`, for which this file is rewritten."""
 
 import struct
+from dataclasses import replace
 from typing import Annotated, NamedTuple
 
 import pytest
@@ -95,6 +96,7 @@ RECORDS = {
             "checked_frames": 80,
             "frames_outside": 88,
             "policy_errors": 96,
+            "asleep": 104,
         },
     ),
     "JOB": (
@@ -110,6 +112,7 @@ RECORDS = {
             "job_seq": 56,
         },
     ),
+    "POSTED_JOBS": (64, {"posted": 0}),
     "SLOT_CONTROL": (
         64,
         {
@@ -388,7 +391,7 @@ SEGMENTS = {
     "run_control_at": 128,
     "env_status_at": 192,
     "env_counters_at": 320,
-    "control_bytes": 518400,
+    "control_bytes": 518464,
     "slots_bytes": 1856,
     "ring_control_at": 128,
     "header_stride_bytes": 320,
@@ -477,6 +480,13 @@ def test_the_blocks_of_env_workers_and_slots_are_where_they_always_were():
         assert got == WORKERS[worker]
         slots = SIZES.slot_control_at(worker), SIZES.slot_entry_at(worker, 0), SIZES.slot_entry_at(worker, 1)
         assert slots == SLOTS[worker]
+    assert (SIZES.num_groups, SIZES.posted_at(0)) == (1, 518400)
+
+
+def test_every_32_workers_have_a_word_for_their_jobs():
+    assert [replace(SIZES, max_workers=workers).num_groups for workers in (1, 32, 33, 64, 65)] == [1, 1, 2, 2, 3]
+    two = replace(SIZES, max_workers=33)
+    assert (two.posted_at(1) - two.posted_at(0), two.control_bytes - two.posted_at(1)) == (64, 64)
 
 
 def test_the_two_texts_about_a_run_alternate():

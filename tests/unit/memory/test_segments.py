@@ -1,4 +1,4 @@
-"""Segments and semaphores: created private, checked on attach, removed with their run and never with another's."""
+"""Segments: created private, checked on attach, removed with their run and never with another's."""
 
 import contextlib
 import errno
@@ -8,14 +8,12 @@ import socket
 import stat
 import subprocess
 import sys
-import threading
 from dataclasses import replace
 
 import pytest
 
 from rtcore.errors import LayoutMismatchError, SharedMemoryError, UnsupportedPlatformError
 from rtcore.memory import segments as shm
-from rtcore.memory import waiting
 from rtcore.memory.counters import Words
 from rtcore.memory.layout import LAYOUT_VERSION, MAGIC, SEGMENT_HEADER, Layout
 from rtcore.memory.owners import Standing, dead_runs, judge_run, reap_dead_runs
@@ -68,11 +66,10 @@ def test_what_one_writes_another_reads(run_id, part):
 
 
 @pytest.mark.parametrize("layout", [LAYOUT, TRACED], ids=["untraced", "traced"])
-def test_a_run_has_its_segments_and_a_semaphore_per_worker_under_its_name(run_id, layout):
+def test_a_run_has_its_segments_under_its_name(run_id, layout):
     SharedRun.create(run_id, layout, OBSERVATION).close()
-    shm.create_semaphore(run_id, 0).close()
     parts = ["control", "slots", "ring", "log", "description", *(["trace"] if layout is TRACED else [])]
-    names = {f"rtcore-{run_id}-{part}" for part in parts} | {f"sem.rtcore-{run_id}-w0"}
+    names = {f"rtcore-{run_id}-{part}" for part in parts}
     assert {path.name for path in files_of(run_id)} == names
     unlink_all(run_id)
     assert files_of(run_id) == []
@@ -80,7 +77,6 @@ def test_a_run_has_its_segments_and_a_semaphore_per_worker_under_its_name(run_id
 
 def test_nobody_else_may_look(run_id):
     SharedRun.create(run_id, LAYOUT, OBSERVATION).close()
-    shm.create_semaphore(run_id, 0).close()
     assert {stat.S_IMODE(path.stat().st_mode) for path in files_of(run_id)} == {0o600}
 
 
@@ -117,64 +113,6 @@ def test_a_name_cannot_be_created_twice(run_id):
     create_segment(run_id, "log", LAYOUT).close()
     with pytest.raises(Exception, match="exists"):
         create_segment(run_id, "log", LAYOUT)
-
-
-@pytest.fixture(params=["by the clock of the run", "by the date, where glibc is too old"])
-def way_to_wait(request, monkeypatch):
-    if "date" in request.param:
-        monkeypatch.setattr(waiting, "_clocked_wait", None)
-    else:
-        assert not waiting.FOLLOWS_WALL_CLOCK
-
-
-@pytest.mark.usefixtures("way_to_wait")
-def test_a_semaphore_counts_wake_ups_between_two_openings(run_id):
-    created, attached = shm.create_semaphore(run_id, 3), shm.attach_semaphore(run_id, 3)
-    assert not attached.try_wait()
-    assert not attached.wait(1)
-    created.release()
-    created.release()
-    assert attached.wait(60_000_000_000)
-    assert attached.try_wait()
-    assert not attached.wait(1)
-    created.close()
-    attached.close()
-
-
-@pytest.mark.usefixtures("way_to_wait")
-def test_who_waits_is_woken(run_id):
-    created, attached = shm.create_semaphore(run_id, 3), shm.attach_semaphore(run_id, 3)
-    woken = []
-    waiting = threading.Thread(target=lambda: woken.append(attached.wait(60_000_000_000)))
-    waiting.start()
-    created.release()
-    waiting.join()
-    assert woken == [True]
-
-
-def test_no_wait_is_bounded_by_a_date(run_id):
-    """Set back during the wait, the date would keep whoever waits asleep: the limit is told on another clock."""
-    waiting = subprocess.run(
-        [sys.executable, "-c", _WAITS, run_id], capture_output=True, text=True, check=True, env=os.environ
-    )
-    assert waiting.stdout == "CLOCK_MONOTONIC\n"
-
-
-_WAITS = """
-import ctypes, sys, time
-from rtcore.memory import segments as shm
-from rtcore.memory import waiting
-told = []
-def wait(semaphore, clock, deadline):
-    at = ctypes.cast(deadline, ctypes.POINTER(waiting._Deadline)).contents
-    left_ns = at.seconds * 1_000_000_000 + at.nanoseconds - time.clock_gettime_ns(clock)
-    assert 0 < left_ns <= 200_000_000
-    told.append(clock)
-    return -1
-waiting._clocked_wait = wait
-assert not shm.create_semaphore(sys.argv[1], 0).wait(200_000_000)
-print("CLOCK_MONOTONIC" if told == [time.CLOCK_MONOTONIC] else told)
-"""
 
 
 # -- what does not fit is refused --------------------------------------------------------------------------------
@@ -250,7 +188,6 @@ from rtcore.memory.layout import Layout
 layout = Layout(**eval(sys.argv[2]))
 for part in shm.parts_of(layout):
     shm.create_segment(sys.argv[1], part, layout)
-shm.create_semaphore(sys.argv[1], 0)
 print("ready", flush=True)
 signal.pause()
 """
@@ -271,7 +208,7 @@ def other_process(run_id):
 def test_a_killed_runs_segments_are_reaped(run_id, other_process):
     other_process.send_signal(signal.SIGKILL)
     other_process.wait()
-    assert len(files_of(run_id)) == 6
+    assert len(files_of(run_id)) == 5
     assert run_id in dead_runs()
     assert run_id in reap_dead_runs()
     assert files_of(run_id) == []
@@ -279,7 +216,7 @@ def test_a_killed_runs_segments_are_reaped(run_id, other_process):
 
 def test_a_live_runs_segments_are_not(run_id, other_process):
     assert run_id not in reap_dead_runs()
-    assert len(files_of(run_id)) == 6
+    assert len(files_of(run_id)) == 5
 
 
 def test_a_pid_that_was_given_to_another_process_does_not_keep_a_dead_run_alive(run_id):

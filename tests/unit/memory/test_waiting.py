@@ -3,36 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from rtcore.memory.waiting import WAITING, Waiting, WakeUps, make_waiting
+from rtcore.memory import waiting as module
+from rtcore.memory.waiting import WAITING, Waiting
 
 pytestmark = pytest.mark.unit
 
-PERIOD_NS = 16_000_000
 
+class FakeSleep:
+    """Wakes at once, or never; counts how often somebody slept."""
 
-class Semaphore:
-    """Wake-ups that come at once, or never; keeps what was asked of it."""
-
-    def __init__(self, *, comes: bool = True, left_over: int = 0) -> None:
+    def __init__(self, *, comes: bool = True) -> None:
         self.sleeps = 0
-        self.left_over = left_over
         self._comes = comes
 
-    def wait(self, timeout_ns: int) -> bool:
+    def unless(self, newest: Callable[[], int], wanted: int) -> bool:
+        if newest() >= wanted:
+            return False
         self.sleeps += 1
         return self._comes
 
-    def try_wait(self) -> bool:
-        self.left_over -= 1
-        return self.left_over >= 0
 
-
-def waiting(wait: str, semaphore: Semaphore) -> Waiting:
-    return make_waiting(wait, cast(WakeUps, semaphore), 50_000, PERIOD_NS)
+def waiting(wait: str, sleep: FakeSleep) -> Waiting:
+    asleep: Any = sleep
+    return WAITING[wait](asleep, asleep, 50_000)
 
 
 def looks(*numbers: int) -> Callable[[], int]:
@@ -44,42 +41,36 @@ def looks(*numbers: int) -> Callable[[], int]:
 
 @pytest.mark.parametrize("wait", WAITING)
 def test_a_frame_that_comes_is_waited_for_whatever_the_strategy(wait: str) -> None:
-    assert waiting(wait, Semaphore()).for_frame(looks(4, 4, 4, 5), 5, 0, lambda: True)
+    assert waiting(wait, FakeSleep()).for_frame(looks(4, 4, 4, 5), 5, 0, lambda: True)
 
 
 @pytest.mark.parametrize("wait", WAITING)
 def test_a_worker_that_is_told_to_end_gives_up_a_frame_that_never_comes(wait: str) -> None:
     answers = iter((True, True, False))
-    assert not waiting(wait, Semaphore()).for_frame(looks(4), 5, 0, lambda: next(answers))
+    assert not waiting(wait, FakeSleep()).for_frame(looks(4), 5, 0, lambda: next(answers))
 
 
 @pytest.mark.parametrize("wait", WAITING)
 def test_no_wait_for_a_job_lasts_for_ever(wait: str) -> None:
-    waiting(wait, Semaphore(comes=False)).for_job(looks(7), 8)
+    waiting(wait, FakeSleep(comes=False)).for_job(looks(7), 8)
 
 
-def test_wake_ups_left_over_from_spinning_wake_nobody_later() -> None:
-    for wait in ("hybrid", "block"):
-        semaphore = Semaphore(left_over=3)
-        waiting(wait, semaphore).for_job(looks(7), 8)
-        assert (semaphore.left_over, semaphore.sleeps) == (-1, 1)
-
-
-def test_a_job_that_is_there_already_is_not_slept_over() -> None:
-    for wait in ("hybrid", "block"):
-        semaphore = Semaphore(left_over=1)
-        waiting(wait, semaphore).for_job(looks(8), 8)
-        assert semaphore.sleeps == 0
+def test_hybrid_spins_only_after_it_was_woken(monkeypatch: pytest.MonkeyPatch) -> None:
+    spins: list[int] = []
+    monkeypatch.setattr(module, "_spin", lambda newest, wanted, for_ns: spins.append(for_ns))
+    for comes, number in ((True, 7), (False, 7), (True, 8)):
+        waiting("hybrid", FakeSleep(comes=comes)).for_job(looks(number), 8)
+    assert spins == [50_000], "not after a sleep that nobody ended, and not for a job that is there"
 
 
 def test_hybrid_spins_before_it_sleeps_and_not_for_what_usually_takes_longer() -> None:
     for usual_ns, sleeps in ((0, 0), (10_000_000, 1)):
-        semaphore = Semaphore()
-        assert waiting("hybrid", semaphore).for_frame(looks(4, 5), 5, usual_ns, lambda: True)
-        assert semaphore.sleeps == sleeps
+        sleep = FakeSleep()
+        assert waiting("hybrid", sleep).for_frame(looks(4, 4, 5), 5, usual_ns, lambda: True)
+        assert sleep.sleeps == sleeps
 
 
 def test_only_who_spins_needs_nobody_to_wake_it_and_never_sleeps() -> None:
     assert {wait: kind.is_woken for wait, kind in WAITING.items()} == {"hybrid": True, "block": True, "spin": False}
     nobody: Any = None
-    assert make_waiting("spin", nobody, 50_000, PERIOD_NS).for_frame(looks(4, 4, 5), 5, 0, lambda: True)
+    assert WAITING["spin"](nobody, nobody, 50_000).for_frame(looks(4, 4, 5), 5, 0, lambda: True)
