@@ -200,7 +200,7 @@ def test_a_control_segment_without_a_head_is_being_made_and_later_broken(alive: 
     answer = segments.stale(Machine(), Needs(make_config()))
     assert f"rm /dev/shm/*rtcore-{alive}-*" in answer.fix or answer.fix == "rtcore-doctor --clean"
     segments.clean(Machine())
-    assert len(files_of(alive)) == 3
+    assert len(files_of(alive)) == 2
 
 
 def test_a_run_without_a_control_segment_is_reported_and_stays(alive: str) -> None:
