@@ -209,7 +209,7 @@ def test_a_run_without_a_control_segment_is_reported_and_stays(alive: str) -> No
     assert answer.status is Status.WARN
     assert alive in answer.found
     segments.clean(Machine())
-    assert len(files_of(alive)) == 2
+    assert len(files_of(alive)) == 1
 
 
 def test_live_runs_are_named_with_their_program(alive: str) -> None:
