@@ -65,10 +65,10 @@ class PayloadMemory:
         """From now on these write and read the blocks with their records."""
         layout, buffer, workers = self.layout, self._buffer, range(self.layout.max_workers)
         if layout.context_bytes:
-            jobs.carry([buffer[at : at + layout.context_bytes] for at in map(layout.context_at, workers)])
+            jobs.carry(buffer, [layout.context_at(worker) for worker in workers], layout.context_bytes)
         if layout.payload_bytes:
-            places = [[layout.payload_at(worker, parity) for parity in (0, 1)] for worker in workers]
-            slots.carry([[buffer[at : at + layout.payload_bytes] for at in pair] for pair in places])
+            places = [(layout.payload_at(worker, 0), layout.payload_at(worker, 1)) for worker in workers]
+            slots.carry(buffer, places, layout.payload_bytes)
         if layout.kept_bytes:
             ring.keep(self.needs.kept, buffer[layout.kept_at :], layout.kept_stride_bytes)
 

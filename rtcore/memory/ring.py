@@ -27,6 +27,7 @@ from rtcore.memory.layout import (
     Layout,
 )
 from rtcore.memory.layout.record_type import round_up
+from rtcore.memory.stores import compiled_store, ordered_words
 from rtcore.scheduling.jobs import JobRow
 from rtcore.spaces import Block, ObservationSpec, Part, unpack
 
@@ -51,6 +52,10 @@ class ReadStatus(IntEnum):
     LAPPED = 2  #: the writer overwrote it before or during the copy; the copy is not to be used
 
 
+#: By their numbers: calling the class takes longer.
+_STATUSES = tuple(ReadStatus)
+
+
 class SequenceRing:
     """The protocol alone: who may touch which slot when. It does not depend on what the slots hold."""
 
@@ -63,7 +68,7 @@ class SequenceRing:
     @classmethod
     def over(cls, buffer: memoryview, at: int, num_slots: int) -> SequenceRing:
         """The ring whose sequence words (`RING_CONTROL`) begin at byte `at` of a buffer."""
-        return cls(buffer[at : at + RING_CONTROL.itemsize].cast("q"), num_slots)
+        return cls(ordered_words(buffer[at : at + RING_CONTROL.itemsize]), num_slots)
 
     def format(self) -> None:
         """Empty the ring. By its creator, before anybody attaches."""
@@ -167,6 +172,23 @@ class FrameRing:
         frame_dtype: str,
         parts: tuple[Part, ...] = (),
     ) -> None:
+        control_at = layout.ring_control_at
+        #: Does the plain case of what is below, in C.
+        self._store = compiled_store(
+            FRAME_HEADER,
+            buffer,
+            at=layout.headers_at,
+            stride=layout.header_stride_bytes,
+            num_slots=layout.ring_slots,
+            done_at=control_at + RING_DONE * WORD_BYTES,
+            begun_at=control_at + RING_BEGUN * WORD_BYTES,
+        )
+        if self._store is not None:
+            action_at = layout.headers_at + FRAME_HEADER.num_bytes
+            self._store.add_part(
+                buffer, layout.frames_at, layout.frame_stride_bytes, layout.frame_bytes, np.dtype(frame_dtype)
+            )
+            self._store.add_part(buffer, action_at, layout.header_stride_bytes, layout.action_bytes, None)
         self._kept: Sequence[memoryview] | None = None
         self._kept_memory, self._kept_stride = memoryview(b""), 0
         #: What stays with the tick beside frame, header and action: a block of `PolicyNeeds.kept`.
@@ -241,6 +263,8 @@ class FrameRing:
         places = range(0, self.sequence.num_slots * stride_bytes, stride_bytes)
         self.kept, self._kept = block, [memory[place : place + block.nbytes] for place in places]
         self._kept_memory, self._kept_stride = memory, stride_bytes
+        if self._store is not None:
+            self._store.add_part(memory, 0, stride_bytes, block.nbytes, None)
 
     @property
     def next_seq(self) -> int:
@@ -277,6 +301,9 @@ class FrameRing:
         Raises:
             ValueError: The frame has another size, or its header another number.
         """
+        if self._store is not None and self._store.publish(frame, header, action, kept):
+            self._next_seq += 1
+            return self._next_seq - 1
         seq = self._next_seq
         if header.frame_seq != seq:
             raise ValueError(f"frame_seq={header.frame_seq}; expected {seq}, the ring's next_seq")
@@ -330,6 +357,8 @@ class FrameRing:
         Returns:
             Whether `out` is whole: OK, NOT_YET or LAPPED.
         """
+        if self._store is not None and (status := self._store.read_into(seq, out)) >= 0:
+            return self._counted(status)
         if seq > self.sequence.newest() or seq < 0:
             return ReadStatus.NOT_YET
         copy_bytes(self._bytes_of(out), self._frames[seq % self.sequence.num_slots])
@@ -344,6 +373,9 @@ class FrameRing:
         Returns:
             Whether it could be read, and the header; None unless OK.
         """
+        if self._store is not None:
+            number, header = self._store.read(seq)
+            return self._counted(number), header
         if seq > self.sequence.newest() or seq < 0:
             return ReadStatus.NOT_YET, None
         header = FrameHeader._make(self._unpack(self._buffer, self._header_at[seq % self.sequence.num_slots]))
@@ -360,6 +392,10 @@ class FrameRing:
         Returns:
             Whether both could be read, and the header; None unless OK.
         """
+        if self._store is not None:
+            number, header = self._store.read_by(seq, out, 0)
+            if number >= 0:
+                return self._counted(number), header
         if seq > self.sequence.newest() or seq < 0:
             return ReadStatus.NOT_YET, None
         slot = seq % self.sequence.num_slots
@@ -503,17 +539,30 @@ class FrameRing:
         return self._target_bytes
 
     def _status(self, seq: int) -> ReadStatus:
-        if self.sequence.was_lapped(seq):
+        return self._counted(ReadStatus.LAPPED if self.sequence.was_lapped(seq) else ReadStatus.OK)
+
+    def _counted(self, number: int) -> ReadStatus:
+        status = _STATUSES[number]
+        if status is ReadStatus.LAPPED:
             self.lapped_reads += 1
-            return ReadStatus.LAPPED
-        return ReadStatus.OK
+        return status
 
 
 class JobLog:
     """How every job ended, one fixed record each, in the order of the outcomes. One writer (the env process)."""
 
     def __init__(self, buffer: memoryview, layout: Layout) -> None:
-        self.sequence = SequenceRing.over(buffer, layout.ring_control_at, layout.log_slots)
+        control_at = layout.ring_control_at
+        self.sequence = SequenceRing.over(buffer, control_at, layout.log_slots)
+        self._store = compiled_store(
+            LOG_RECORD,
+            buffer,
+            at=layout.log_records_at,
+            stride=LOG_RECORD.num_bytes,
+            num_slots=layout.log_slots,
+            done_at=control_at + RING_DONE * WORD_BYTES,
+            begun_at=control_at + RING_BEGUN * WORD_BYTES,
+        )
         self._buffer = buffer
         self._records_at = layout.log_records_at
         self._next_seq = self.sequence.newest() + 1
@@ -534,6 +583,9 @@ class JobLog:
 
     def append(self, row: JobRow) -> None:
         """Writer: add a record. `ValueError` if `row.log_seq` is not `next_seq`."""
+        if self._store is not None and self._store.write(row):
+            self._next_seq += 1
+            return
         seq = self._next_seq
         if row.log_seq != seq:
             raise ValueError(f"log_seq={row.log_seq}; expected {seq}, the log's next_seq")
@@ -544,6 +596,9 @@ class JobLog:
 
     def read(self, seq: int) -> tuple[ReadStatus, JobRow | None]:
         """Reader: record `seq`; None if it is not there yet or was overwritten."""
+        if self._store is not None:
+            number, found = self._store.read(seq)
+            return _STATUSES[number], found
         if seq > self.sequence.newest() or seq < 0:
             return ReadStatus.NOT_YET, None
         at = self._records_at + seq % self.sequence.num_slots * LOG_RECORD.num_bytes

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rtcore.memory.layout import JOB, SLOT_CONTROL, SLOT_ENTRY, Layout
+from rtcore.memory.layout import JOB, SLOT_CONTROL, SLOT_ENTRY, WORD_BYTES, Layout
 from rtcore.memory.ring import IndexedWords
+from rtcore.memory.stores import compiled_store, ordered_words
 from rtcore.scheduling.jobs import Answer, Job
 
 _JOB_SEQ = JOB.index["job_seq"]
@@ -24,16 +25,33 @@ class JobSlots:
     def __init__(self, buffer: memoryview, layout: Layout) -> None:
         self._buffer = buffer
         self._at = [layout.job_at(worker) for worker in range(layout.max_workers)]
-        self._words: list[IndexedWords] = [buffer[at : at + JOB.num_bytes].cast("q") for at in self._at]
+        self._words: list[IndexedWords] = [ordered_words(buffer[at : at + JOB.num_bytes]) for at in self._at]
+        seq_at = WORD_BYTES * _JOB_SEQ
+        stores = [
+            compiled_store(JOB, buffer, at=at, stride=0, num_slots=1, done_at=at + seq_at, lead=worker)
+            for worker, at in enumerate(self._at)
+        ]
+        #: Do the plain case of what is below, in C; empty without the extension.
+        self._stores = [store for store in stores if store is not None]
         self._unpack = JOB.struct.unpack_from
         self._contexts: Sequence[memoryview] | None = None
 
-    def carry(self, contexts: Sequence[memoryview]) -> None:
-        """From now on each job has a context, in the block of its worker: (context_bytes,) each."""
-        self._contexts = contexts
+    def carry(self, memory: memoryview, places: Sequence[int], context_bytes: int) -> None:
+        """From now on each job has a context.
+
+        Args:
+            memory: In which they lie.
+            places: Of each worker's.
+            context_bytes: Of one.
+        """
+        self._contexts = [memory[place : place + context_bytes] for place in places]
+        for store, place in zip(self._stores, places, strict=False):
+            store.add_part(memory, place, 0, context_bytes, None)
 
     def post(self, job: Job) -> None:
         """Env process: book a job for an idle worker. `ValueError` if `job.job_seq` is not the worker's next."""
+        if self._stores and self._stores[job.worker].write(job):
+            return
         words = self._words[job.worker]
         if job.job_seq != words[_JOB_SEQ] + 1:
             raise ValueError(f"job_seq={job.job_seq}; expected {words[_JOB_SEQ] + 1}, the next of worker {job.worker}")
@@ -50,6 +68,10 @@ class JobSlots:
 
     def read(self, worker: int) -> Job:
         """Worker: its job. Only while it holds one: the env process does not write then."""
+        if self._stores:
+            store = self._stores[worker]
+            booked: Job = store.read(store.newest())[1]
+            return booked
         context = bytes(self._contexts[worker]) if self._contexts is not None else b""
         return Job._make((worker, *self._unpack(self._buffer, self._at[worker]), context))
 
@@ -89,17 +111,31 @@ class ActionSlots:
         workers = range(layout.max_workers)
         self._entry_at = [[layout.slot_entry_at(worker, parity) for parity in (0, 1)] for worker in workers]
         self._done: list[IndexedWords] = [
-            buffer[at : at + SLOT_CONTROL.num_bytes].cast("q") for at in map(layout.slot_control_at, workers)
+            ordered_words(buffer[at : at + SLOT_CONTROL.num_bytes]) for at in map(layout.slot_control_at, workers)
         ]
+        stores = [
+            compiled_store(
+                SLOT_ENTRY, buffer, at=first, stride=second - first, num_slots=2, done_at=layout.slot_control_at(worker)
+            )
+            for worker, (first, second) in enumerate(self._entry_at)
+        ]
+        #: Do the plain case of what is below, in C; empty without the extension.
+        self._stores = [store for store in stores if store is not None]
+        for store, (first, second) in zip(self._stores, self._entry_at, strict=False):
+            store.add_part(buffer, first + SLOT_ENTRY.num_bytes, second - first, self._chunk_bytes, None)
         self._payloads: Sequence[Sequence[memoryview]] | None = None
 
-    def carry(self, payloads: Sequence[Sequence[memoryview]]) -> None:
+    def carry(self, memory: memoryview, places: Sequence[tuple[int, int]], payload_bytes: int) -> None:
         """From now on each answer has a payload.
 
         Args:
-            payloads: For each worker two blocks (payload_bytes,), one beside each of its entries.
+            memory: In which they lie.
+            places: For each worker two, one beside each of its entries.
+            payload_bytes: Of one.
         """
-        self._payloads = payloads
+        self._payloads = [[memory[place : place + payload_bytes] for place in pair] for pair in places]
+        for store, (first, second) in zip(self._stores, places, strict=False):
+            store.add_part(memory, first, second - first, payload_bytes, None)
 
     def write(self, worker: int, answer: Answer) -> None:
         """Worker: publish an answer.
@@ -112,6 +148,8 @@ class ActionSlots:
         Raises:
             ValueError: Another number, or another length.
         """
+        if self._stores and self._stores[worker].write(answer):
+            return
         entry_seq = self._done[worker][0] + 1
         if answer.entry_seq != entry_seq or len(answer.actions) != self._chunk_bytes:
             raise ValueError(
@@ -137,6 +175,9 @@ class ActionSlots:
         Returns:
             The answer; None if the worker has written another since.
         """
+        if self._stores:
+            found: Answer | None = self._stores[worker].read(entry_seq)[1]
+            return found
         answer = self._read_entry(worker, entry_seq)
         # (R5) after the copy: the worker reuses this place for entry_seq + 2, which it only starts once
         # entry_seq + 1 is published. One newer is the last moment at which the copy is certainly whole.

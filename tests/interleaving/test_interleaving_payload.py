@@ -33,11 +33,6 @@ def block_of(seq):
     return b"".join((1000 * seq + word).to_bytes(8, "little") for word in range(BLOCK_BYTES // 8))
 
 
-def blocks(memory, count):
-    buffer = SteppedBuffer(memoryview(memory))
-    return [buffer[at : at + BLOCK_BYTES] for at in range(0, count * BLOCK_BYTES, BLOCK_BYTES)]
-
-
 def results_of(exploration, name):
     return {read for _, results in exploration.outcomes for read in results[name]}
 
@@ -56,7 +51,7 @@ def answers_and_a_reader(slots_class=ActionSlots, num_answers=3):
         memory, payloads = bytearray(LAYOUT.slots_bytes), bytearray(2 * BLOCK_BYTES)
         worker, env = (slots_class(SteppedBuffer(memoryview(memory)), LAYOUT) for _ in range(2))
         for slots in (worker, env):
-            slots.carry([blocks(payloads, 2)])
+            slots.carry(SteppedBuffer(memoryview(payloads)), [(0, BLOCK_BYTES)], BLOCK_BYTES)
 
         def write():
             for seq in range(1, num_answers + 1):
@@ -101,8 +96,8 @@ class PayloadReadAfterTheCheck(ActionSlots):
 
 
 class OnePayloadForBothEntries(ActionSlots):
-    def carry(self, payloads):
-        super().carry([[even, even] for even, _ in payloads])
+    def carry(self, memory, places, payload_bytes):
+        super().carry(memory, [(even, even) for even, _ in places], payload_bytes)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +127,7 @@ def jobs_and_a_worker(slots_class=JobSlots, num_jobs=2):
         memory, contexts, done = bytearray(JOB.num_bytes), bytearray(BLOCK_BYTES), []
         env, worker = (slots_class(SteppedBuffer(memoryview(memory)), JOBS) for _ in range(2))
         for slots in (env, worker):
-            slots.carry(blocks(contexts, 1))
+            slots.carry(SteppedBuffer(memoryview(contexts)), [0], BLOCK_BYTES)
 
         def book():
             for seq in range(1, num_jobs + 1):

@@ -35,9 +35,11 @@ def all_of(instruction: str) -> list[str]:
 
 
 def copied() -> list[str]:
-    """What is copied in, each to its own name."""
+    """What is copied in from the repository, each to its own name."""
     sources: list[str] = []
     for arguments in all_of("COPY"):
+        if arguments.startswith("--from="):
+            continue
         *files, target = arguments.split()
         assert target in ("./", files[-1]), f"COPY {arguments}: the tree in the image is that of the repository"
         sources += files
@@ -61,6 +63,7 @@ def test_everything_that_the_package_is_built_from_is_copied() -> None:
     described = project()
     packages = described["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     needed = [*packages, described["project"]["readme"], *described["project"]["license-files"], "constraints.txt"]
+    needed.append("hatch_build.py")
     for path in needed:
         assert any(path == source or path.startswith(f"{source}/") for source in copied()), f"{path} is not copied"
 

@@ -1,0 +1,501 @@
+/* protocol.h for Python: numbered records of one writer (Store), words in x86-64's order (Words), sleeping.
+ *
+ * A method does the plain case. What is not plain, a strided frame say or a wrong number, it leaves alone and says so: the
+ * same method in rtcore/memory/, in Python, then does it or raises the error. Nothing waits with the interpreter's lock. */
+#define Py_LIMITED_API 0x030B0000
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "protocol.h"
+
+enum { MAX_WORDS = 64 };
+#define ARGS PyObject *const *args, Py_ssize_t count
+#define FAST(name, function) {name, (PyCFunction)(void (*)(void))(function), METH_FASTCALL, NULL}
+
+static PyObject *name_dtype, *no_bytes;
+
+static int as_int64(PyObject *number, int64_t *value)
+{
+    *value = PyLong_AsLongLong(number);
+    return *value == -1 && PyErr_Occurred() ? -1 : 0;
+}
+
+static int takes(Py_ssize_t count, Py_ssize_t least, Py_ssize_t most)
+{
+    if (count >= least && count <= most)
+        return 1;
+    PyErr_Format(PyExc_TypeError, "expected %zd to %zd arguments, got %zd", least, most, count);
+    return 0;
+}
+
+/* A place of so many bytes in a buffer, within it and aligned. */
+static char *place_in(const Py_buffer *view, Py_ssize_t at, Py_ssize_t num_bytes)
+{
+    char *place = (char *)view->buf + at;
+    if (at >= 0 && num_bytes >= 0 && at + num_bytes <= view->len && (uintptr_t)place % 8 == 0)
+        return place;
+    PyErr_Format(PyExc_ValueError, "no %zd bytes at %zd of a buffer of %zd", num_bytes, at, view->len);
+    return NULL;
+}
+
+/* For writing where the memory lets us: an onlooker's is mapped read-only. */
+static int view_of(PyObject *object, Py_buffer *view)
+{
+    if (PyObject_GetBuffer(object, view, PyBUF_WRITABLE) == 0)
+        return 0;
+    PyErr_Clear();
+    return PyObject_GetBuffer(object, view, PyBUF_SIMPLE);
+}
+
+static void *new_object(PyTypeObject *type)
+{
+    return ((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
+}
+
+static void free_object(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
+    Py_DECREF(type);
+}
+
+/* -- Store --------------------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    PyObject_HEAD
+    rt_store store;
+    Py_buffer view, part_views[RT_MAX_PARTS], out_view;
+    PyTypeObject *row; /* a NamedTuple: the lead, the words, then what else is bytes */
+    PyObject *lead; /* what a row begins with beside its words; NULL: nothing */
+    PyObject *dtype; /* of part 0, where that is an array */
+    PyObject *out; /* of which out_view is a view: a worker reads into the same array each time */
+    Py_ssize_t row_size, num_words, seq_at;
+    uint64_t doubles; /* bit i: word i is one */
+} Store;
+
+/* Store(row type, its size, lead or None, number of words, index of the record's number, bits of the doubles,
+ *       buffer, place of slot 0's words, stride, number of slots, place of `done`, place of `begun` or -1) */
+static PyObject *store_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    (void)kwargs;
+    PyObject *row, *lead, *buffer;
+    Py_ssize_t row_size, num_words, seq_at, at, stride, num_slots, done_at, begun_at;
+    unsigned long long doubles;
+    if (!PyArg_ParseTuple(args, "O!nOnnKOnnnnn", &PyType_Type, &row, &row_size, &lead, &num_words, &seq_at, &doubles,
+                          &buffer, &at, &stride, &num_slots, &done_at, &begun_at))
+        return NULL;
+    Store *self = new_object(type);
+    if (self == NULL)
+        return NULL;
+    if (num_words < 1 || num_words > MAX_WORDS || num_slots < 1) {
+        PyErr_SetString(PyExc_ValueError, "a store has 1 to 64 words a record, and a slot");
+        goto failed;
+    }
+    Py_INCREF(row);
+    self->row = (PyTypeObject *)row, self->row_size = row_size;
+    self->lead = lead == Py_None ? NULL : Py_NewRef(lead);
+    self->num_words = num_words, self->seq_at = seq_at, self->doubles = doubles;
+    if (view_of(buffer, &self->view) < 0)
+        goto failed;
+    size_t num_bytes = 8 * (num_words - (seq_at > 0)); /* a number that is the last word is `done` itself */
+    char *words = place_in(&self->view, at, (num_slots - 1) * stride + num_bytes);
+    char *done = place_in(&self->view, done_at, 8), *begun = begun_at < 0 ? NULL : place_in(&self->view, begun_at, 8);
+    if (words == NULL || done == NULL || (begun_at >= 0 && begun == NULL))
+        goto failed;
+    self->store = (rt_store){(rt_word *)begun, (rt_word *)done, num_slots, {words, stride, num_bytes}, {{0}}, 0};
+    return (PyObject *)self;
+failed:
+    Py_DECREF((PyObject *)self);
+    return NULL;
+}
+
+static void store_dealloc(PyObject *object)
+{
+    Store *self = (Store *)object;
+    PyBuffer_Release(&self->out_view);
+    for (int part = 0; part < RT_MAX_PARTS; part++)
+        PyBuffer_Release(&self->part_views[part]);
+    PyBuffer_Release(&self->view);
+    Py_XDECREF(self->out);
+    Py_XDECREF(self->dtype);
+    Py_XDECREF(self->lead);
+    Py_XDECREF((PyObject *)self->row);
+    free_object(object);
+}
+
+/* add_part(buffer, place of slot 0's, stride, bytes of one, dtype of what comes or None) */
+static PyObject *store_add_part(PyObject *object, PyObject *args)
+{
+    Store *self = (Store *)object;
+    PyObject *buffer, *dtype;
+    Py_ssize_t at, stride, num_bytes;
+    int part = self->store.num_parts;
+    if (!PyArg_ParseTuple(args, "OnnnO", &buffer, &at, &stride, &num_bytes, &dtype))
+        return NULL;
+    if (part == RT_MAX_PARTS)
+        return PyErr_Format(PyExc_ValueError, "a record has at most %d parts", RT_MAX_PARTS);
+    if (view_of(buffer, &self->part_views[part]) < 0)
+        return NULL;
+    char *place = place_in(&self->part_views[part], at, (self->store.num_slots - 1) * stride + num_bytes);
+    if (place == NULL)
+        return NULL;
+    self->store.parts[self->store.num_parts++] = (rt_part){place, stride, num_bytes};
+    if (dtype != Py_None)
+        self->dtype = Py_NewRef(dtype);
+    Py_RETURN_NONE;
+}
+
+static PyObject *store_newest(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    return PyLong_FromLongLong(rt_newest(&((Store *)self)->store));
+}
+
+/* The words of a row; 0: it is no row of this store, or not the next. */
+static int next_words(const Store *self, PyObject *row, int64_t *words)
+{
+    if (self->view.readonly || !PyTuple_Check(row) || PyTuple_Size(row) != self->row_size)
+        return 0;
+    for (Py_ssize_t index = 0; index < self->num_words; index++) {
+        PyObject *item = PyTuple_GetItem(row, index + (self->lead != NULL));
+        double number = 0;
+        if (self->doubles >> index & 1) {
+            number = PyFloat_AsDouble(item);
+            memcpy(&words[index], &number, sizeof number);
+        } else
+            words[index] = PyLong_AsLongLong(item);
+        if ((words[index] == -1 || number == -1) && PyErr_Occurred())
+            return 0;
+    }
+    return words[self->seq_at] == rt_newest(&self->store) + 1;
+}
+
+/* The bytes that are to be a part; 0: they are not so many. */
+static int part_bytes(const Store *self, int part, PyObject *object, const void **start)
+{
+    char *bytes;
+    Py_ssize_t length;
+    if (!PyBytes_Check(object) || PyBytes_AsStringAndSize(object, &bytes, &length) < 0)
+        return 0;
+    *start = bytes;
+    return (size_t)length == self->store.parts[part].num_bytes;
+}
+
+/* write(row) -> whether it was: its bytes, if the store has parts, are its last items */
+static PyObject *store_write(PyObject *object, PyObject *row)
+{
+    Store *self = (Store *)object;
+    int64_t words[MAX_WORDS];
+    const void *parts[RT_MAX_PARTS];
+    int plain = next_words(self, row, words);
+    for (int part = 0; plain && part < self->store.num_parts; part++)
+        plain = part_bytes(self, part, PyTuple_GetItem(row, (self->lead != NULL) + self->num_words + part), &parts[part]);
+    if (plain)
+        rt_write(&self->store, words[self->seq_at], words, parts);
+    PyErr_Clear();
+    return PyBool_FromLong(plain);
+}
+
+/* publish(array, row, bytes...) -> whether it was: the array is part 0 */
+static PyObject *store_publish(PyObject *object, ARGS)
+{
+    Store *self = (Store *)object;
+    int64_t words[MAX_WORDS];
+    const void *parts[RT_MAX_PARTS];
+    int plain = count > self->store.num_parts && next_words(self, args[1], words);
+    for (int part = 1; plain && part < self->store.num_parts; part++)
+        plain = part_bytes(self, part, args[part + 1], &parts[part]);
+    PyObject *dtype = plain ? PyObject_GetAttr(args[0], name_dtype) : NULL;
+    Py_buffer view;
+    if (dtype == self->dtype && dtype != NULL && PyObject_GetBuffer(args[0], &view, PyBUF_SIMPLE) == 0) {
+        parts[0] = view.buf;
+        if ((plain = (size_t)view.len == self->store.parts[0].num_bytes))
+            rt_write(&self->store, words[self->seq_at], words, parts);
+        PyBuffer_Release(&view);
+    } else
+        plain = 0;
+    Py_XDECREF(dtype);
+    PyErr_Clear();
+    return PyBool_FromLong(plain);
+}
+
+/* A row with these words; `parts`: NULL, or one more bytes object for each item behind them. */
+static PyObject *row_of(const Store *self, const int64_t *words, PyObject *const *parts)
+{
+    Py_ssize_t first = self->lead != NULL, tail = first + self->num_words;
+    PyObject *row = ((allocfunc)PyType_GetSlot(self->row, Py_tp_alloc))(self->row, self->row_size);
+    if (row != NULL && self->lead != NULL)
+        PyTuple_SetItem(row, 0, Py_NewRef(self->lead));
+    for (Py_ssize_t index = 0; row != NULL && index < self->num_words; index++) {
+        double number;
+        memcpy(&number, &words[index], sizeof number);
+        PyObject *item = self->doubles >> index & 1 ? PyFloat_FromDouble(number) : PyLong_FromLongLong(words[index]);
+        if (item == NULL || PyTuple_SetItem(row, first + index, item) < 0)
+            Py_CLEAR(row);
+    }
+    for (Py_ssize_t index = tail; row != NULL && index < self->row_size; index++)
+        PyTuple_SetItem(row, index, Py_NewRef(parts != NULL && index - tail < self->store.num_parts ? parts[index - tail] : no_bytes));
+    return row;
+}
+
+/* read(seq) -> (status, row with its bytes or None) */
+static PyObject *store_read(PyObject *object, PyObject *number)
+{
+    Store *self = (Store *)object;
+    int64_t seq, words[MAX_WORDS];
+    PyObject *parts[RT_MAX_PARTS] = {NULL}, *row = NULL;
+    void *places[RT_MAX_PARTS] = {NULL};
+    int with_parts = self->row_size > (self->lead != NULL) + self->num_words, whole = 1;
+    if (as_int64(number, &seq) < 0)
+        return NULL;
+    for (int part = 0; with_parts && part < self->store.num_parts; part++) {
+        parts[part] = PyBytes_FromStringAndSize(NULL, self->store.parts[part].num_bytes);
+        whole = whole && parts[part] != NULL;
+        places[part] = whole ? PyBytes_AsString(parts[part]) : NULL;
+    }
+    if (whole) {
+        int status = rt_read(&self->store, seq, words, places);
+        words[self->seq_at] = seq;
+        PyObject *made = status == RT_OK ? row_of(self, words, parts) : Py_NewRef(Py_None);
+        row = made == NULL ? NULL : Py_BuildValue("iN", status, made);
+    }
+    for (int part = 0; part < RT_MAX_PARTS; part++)
+        Py_XDECREF(parts[part]);
+    return row;
+}
+
+/* Where part 0 is to be copied to, whose view stays for the next call; NULL: not of its size, or not in one piece. */
+static void *place_of(Store *self, PyObject *out)
+{
+    if (out != self->out) {
+        Py_CLEAR(self->out);
+        PyBuffer_Release(&self->out_view);
+        if (PyObject_GetBuffer(out, &self->out_view, PyBUF_WRITABLE) < 0)
+            return NULL;
+        self->out = Py_NewRef(out);
+    }
+    return (size_t)self->out_view.len == self->store.parts[0].num_bytes ? self->out_view.buf : NULL;
+}
+
+/* read_into(seq, array) -> status; -1: not into this array */
+static PyObject *store_read_into(PyObject *object, ARGS)
+{
+    Store *self = (Store *)object;
+    int64_t seq;
+    if (!takes(count, 2, 2) || as_int64(args[0], &seq) < 0)
+        return NULL;
+    void *places[RT_MAX_PARTS] = {place_of(self, args[1])};
+    int status = places[0] == NULL ? -1 : rt_read(&self->store, seq, NULL, places);
+    PyErr_Clear();
+    return PyLong_FromLong(status);
+}
+
+/* read_by(seq, array, time) -> (status, row or None): record and array, as soon as they are there, at the latest then */
+static PyObject *store_read_by(PyObject *object, ARGS)
+{
+    Store *self = (Store *)object;
+    int64_t seq, deadline_ns, words[MAX_WORDS];
+    if (!takes(count, 3, 3) || as_int64(args[0], &seq) < 0 || as_int64(args[2], &deadline_ns) < 0)
+        return NULL;
+    void *places[RT_MAX_PARTS] = {place_of(self, args[1])};
+    int status = -1;
+    if (places[0] == NULL)
+        PyErr_Clear();
+    else if (seq <= rt_newest(&self->store))
+        status = rt_read(&self->store, seq, words, places);
+    else {
+        PyObject *out = self->out, *other; /* out of the reach of another thread, which may read into another array */
+        Py_buffer view = self->out_view, other_view;
+        self->out = NULL, self->out_view = (Py_buffer){0};
+        Py_BEGIN_ALLOW_THREADS
+        rt_spin_for(self->store.done, seq, deadline_ns);
+        status = rt_read(&self->store, seq, words, places);
+        Py_END_ALLOW_THREADS
+        other = self->out, other_view = self->out_view;
+        self->out = out, self->out_view = view;
+        Py_XDECREF(other);
+        PyBuffer_Release(&other_view);
+    }
+    PyObject *row = status == RT_OK ? row_of(self, words, NULL) : Py_NewRef(Py_None);
+    return row == NULL ? NULL : Py_BuildValue("iN", status, row);
+}
+
+static PyMethodDef store_methods[] = {
+    {"add_part", store_add_part, METH_VARARGS, NULL},
+    {"newest", store_newest, METH_NOARGS, NULL},
+    {"write", store_write, METH_O, NULL},
+    FAST("publish", store_publish),
+    {"read", store_read, METH_O, NULL},
+    FAST("read_into", store_read_into),
+    FAST("read_by", store_read_by),
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot store_slots[] = {
+    {Py_tp_new, store_new}, {Py_tp_dealloc, store_dealloc}, {Py_tp_methods, store_methods}, {0, NULL}};
+
+static PyType_Spec store_spec = {"rtcore._tick._compiled.Store", sizeof(Store), 0, Py_TPFLAGS_DEFAULT, store_slots};
+
+/* -- Words --------------------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    PyObject_HEAD
+    Py_buffer view;
+} Words;
+
+static PyObject *words_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    (void)kwargs;
+    PyObject *buffer;
+    Words *self;
+    if (!PyArg_ParseTuple(args, "O", &buffer) || (self = new_object(type)) == NULL)
+        return NULL;
+    if (view_of(buffer, &self->view) == 0 && place_in(&self->view, 0, self->view.len) != NULL)
+        return (PyObject *)self;
+    Py_DECREF((PyObject *)self);
+    return NULL;
+}
+
+static void words_dealloc(PyObject *self)
+{
+    PyBuffer_Release(&((Words *)self)->view);
+    free_object(self);
+}
+
+static Py_ssize_t words_length(PyObject *self)
+{
+    return ((Words *)self)->view.len / 8;
+}
+
+static rt_word *word_at(PyObject *self, PyObject *key)
+{
+    int64_t index;
+    if (as_int64(key, &index) < 0)
+        return NULL;
+    if (index >= 0 && index < words_length(self))
+        return (rt_word *)((Words *)self)->view.buf + index;
+    return (void *)PyErr_Format(PyExc_IndexError, "no word %lld of %zd", (long long)index, words_length(self));
+}
+
+static PyObject *words_get(PyObject *self, PyObject *key)
+{
+    rt_word *word = word_at(self, key);
+    return word == NULL ? NULL : PyLong_FromLongLong(rt_load_ordered(word));
+}
+
+static int words_set(PyObject *self, PyObject *key, PyObject *number)
+{
+    int64_t value;
+    rt_word *word = word_at(self, key);
+    if (word == NULL || number == NULL || as_int64(number, &value) < 0)
+        return -1;
+    if (((Words *)self)->view.readonly) {
+        PyErr_SetString(PyExc_TypeError, "cannot modify read-only memory");
+        return -1;
+    }
+    rt_store_ordered(word, value);
+    return 0;
+}
+
+/* wake(index, bits): whoever sleeps on the word with one of these bits */
+static PyObject *words_wake(PyObject *self, ARGS)
+{
+    rt_word *word;
+    int64_t bits;
+    if (!takes(count, 2, 2) || (word = word_at(self, args[0])) == NULL || as_int64(args[1], &bits) < 0)
+        return NULL;
+    rt_futex_wake(word, (uint32_t)bits);
+    Py_RETURN_NONE;
+}
+
+/* wait(index, value seen, bits, deadline) -> whether it was woken; False: the word has changed, the time, or a signal */
+static PyObject *words_wait(PyObject *self, ARGS)
+{
+    rt_word *word;
+    int64_t seen, bits, deadline_ns;
+    if (!takes(count, 4, 4) || (word = word_at(self, args[0])) == NULL || as_int64(args[1], &seen) < 0 ||
+        as_int64(args[2], &bits) < 0 || as_int64(args[3], &deadline_ns) < 0)
+        return NULL;
+    int why;
+    Py_BEGIN_ALLOW_THREADS
+    why = rt_futex_wait(word, seen, (uint32_t)bits, deadline_ns);
+    Py_END_ALLOW_THREADS
+    if (why == EINTR && PyErr_CheckSignals() < 0)
+        return NULL;
+    return PyBool_FromLong(why == 0);
+}
+
+static PyMethodDef words_methods[] = {FAST("wake", words_wake), FAST("wait", words_wait), {NULL, NULL, 0, NULL}};
+
+static PyType_Slot words_slots[] = {
+    {Py_tp_new, words_new},          {Py_tp_dealloc, words_dealloc},    {Py_tp_methods, words_methods},
+    {Py_mp_length, words_length},    {Py_mp_subscript, words_get},      {Py_mp_ass_subscript, words_set},
+    {0, NULL},
+};
+
+static PyType_Spec words_spec = {"rtcore._tick._compiled.Words", sizeof(Words), 0, Py_TPFLAGS_DEFAULT, words_slots};
+
+/* -- the module ---------------------------------------------------------------------------------------------------------- */
+
+static PyObject *fence(PyObject *self, PyObject *unused)
+{
+    (void)self, (void)unused;
+    atomic_thread_fence(memory_order_seq_cst);
+    Py_RETURN_NONE;
+}
+
+/* Signals do not cut it short, but their handlers run, and may raise. */
+static PyObject *sleep_until_ns(PyObject *self, PyObject *arg)
+{
+    (void)self;
+    int64_t deadline_ns;
+    int failed = as_int64(arg, &deadline_ns);
+    do {
+        if (failed < 0 || (failed == EINTR && PyErr_CheckSignals() < 0))
+            return NULL;
+        Py_BEGIN_ALLOW_THREADS
+        failed = rt_sleep_until(deadline_ns);
+        Py_END_ALLOW_THREADS
+    } while (failed == EINTR);
+    Py_RETURN_NONE;
+}
+
+static PyObject *spin_until_ns(PyObject *self, PyObject *arg)
+{
+    (void)self;
+    int64_t deadline_ns;
+    if (as_int64(arg, &deadline_ns) < 0)
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    rt_spin_until(deadline_ns);
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef functions[] = {
+    {"fence", fence, METH_NOARGS, NULL},
+    {"sleep_until_ns", sleep_until_ns, METH_O, NULL},
+    {"spin_until_ns", spin_until_ns, METH_O, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_compiled", NULL, -1, functions, NULL, NULL, NULL, NULL};
+
+static int add_type(PyObject *into, PyType_Spec *spec)
+{
+    PyObject *type = PyType_FromSpec(spec);
+    int failed = type == NULL ? -1 : PyModule_AddType(into, (PyTypeObject *)type);
+    Py_XDECREF(type);
+    return failed;
+}
+
+PyMODINIT_FUNC PyInit__compiled(void)
+{
+    PyObject *made = PyModule_Create(&module);
+    name_dtype = PyUnicode_InternFromString("dtype");
+    no_bytes = PyBytes_FromStringAndSize("", 0);
+    if (made == NULL || name_dtype == NULL || no_bytes == NULL || add_type(made, &store_spec) < 0 ||
+        add_type(made, &words_spec) < 0)
+        Py_CLEAR(made);
+    return made;
+}

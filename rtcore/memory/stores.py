@@ -1,0 +1,65 @@
+"""The stores of rings, logs and slots in C: over real memory, where the extension was compiled and is wanted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rtcore._tick import compiled
+from rtcore.memory.layout import Record
+
+if TYPE_CHECKING:
+    from rtcore._tick._compiled import Store
+
+
+def compiled_store(
+    record: Record[Any],
+    buffer: Any,
+    *,
+    at: int,
+    stride: int,
+    num_slots: int,
+    done_at: int,
+    begun_at: int = -1,
+    lead: int | None = None,
+) -> Store | None:
+    """Numbered records of one writer, as `rt_store` of protocol.h has them.
+
+    Args:
+        record: What one is. Its first word is its number; or its last, which is then written last.
+        buffer: Memory of the segment.
+        at: Place of slot 0 in it.
+        stride: From one slot to the next.
+        num_slots: How many.
+        done_at: Place of the word that says which record is whole.
+        begun_at: Of the one that says which is being written; -1: nothing says so.
+        lead: What a row begins with that is not in memory.
+
+    Returns:
+        The store; None where Python does it itself: without the extension, or over what only looks like memory.
+    """
+    if compiled is None or not isinstance(buffer, memoryview):
+        return None
+    num_words = len(record.fields)
+    seq_at = 0 if done_at < at or done_at >= at + record.num_bytes else num_words - 1
+    doubles = sum(1 << record.index[field] for field in record.floats)
+    size = len(record.kind._fields)  # type: ignore[attr-defined]
+    return compiled.Store(
+        record.kind, size, lead, num_words, seq_at, doubles, buffer, at, stride, num_slots, done_at, begun_at
+    )
+
+
+def ordered_words(buffer: memoryview) -> Any:
+    """8-byte integers by index, for words that say what other memory holds.
+
+    Each access is ordered as x86-64 orders it: no later load comes before a load, no later store before a store. So the
+    protocols hold as their Python text says on other machines, too, with the extension.
+
+    Args:
+        buffer: (8 * n,) bytes.
+
+    Returns:
+        A `Words` of the extension, or the cast buffer.
+    """
+    if compiled is None or not isinstance(buffer, memoryview):
+        return buffer.cast("q")
+    return compiled.Words(buffer)
