@@ -290,18 +290,19 @@ static PyObject *store_read_into(PyObject *object, ARGS)
     return PyLong_FromLong(status);
 }
 
-/* read_by(seq, array, time) -> (status, row or None): record and array, as soon as they are there, at the latest then */
+/* read_by(seq, array, time) -> (status, row or None, when it was seen): record and array, as soon as they are there, at the
+ * latest at that time */
 static PyObject *store_read_by(PyObject *object, ARGS)
 {
     Store *self = (Store *)object;
-    int64_t seq, deadline_ns, words[MAX_WORDS];
+    int64_t seq, deadline_ns, words[MAX_WORDS], seen_ns = 0;
     if (!takes(count, 3, 3) || as_int64(args[0], &seq) < 0 || as_int64(args[2], &deadline_ns) < 0)
         return NULL;
     void *places[RT_MAX_PARTS] = {place_of(self, args[1])};
     int status = -1;
     if (places[0] == NULL)
         PyErr_Clear();
-    else if (seq <= rt_newest(&self->store))
+    else if (seq <= rt_newest(&self->store) || deadline_ns == 0)
         status = rt_read(&self->store, seq, words, places);
     else {
         PyObject *out = self->out, *other; /* out of the reach of another thread, which may read into another array */
@@ -309,6 +310,7 @@ static PyObject *store_read_by(PyObject *object, ARGS)
         self->out = NULL, self->out_view = (Py_buffer){0};
         Py_BEGIN_ALLOW_THREADS
         rt_spin_for(self->store.done, seq, deadline_ns);
+        seen_ns = rt_now_ns();
         status = rt_read(&self->store, seq, words, places);
         Py_END_ALLOW_THREADS
         other = self->out, other_view = self->out_view;
@@ -317,7 +319,7 @@ static PyObject *store_read_by(PyObject *object, ARGS)
         PyBuffer_Release(&other_view);
     }
     PyObject *row = status == RT_OK ? row_of(self, words, NULL) : Py_NewRef(Py_None);
-    return row == NULL ? NULL : Py_BuildValue("iN", status, row);
+    return row == NULL ? NULL : Py_BuildValue("iNL", status, row, (long long)seen_ns);
 }
 
 static PyMethodDef store_methods[] = {

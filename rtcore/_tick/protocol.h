@@ -5,7 +5,8 @@
  * as many of them as its struct in rtcore/memory/layout/ has, doubles by their bits. Little endian.
  *
  * Every access to a word that another process writes names its order. A copy that may race with its writer is not used
- * before the check after it. The four orders that the protocol rests on are macros, so that a test can take one away.
+ * before the check after it; with RT_ATOMIC_COPY it is made word by word, relaxed, as the thread sanitizer wants it. A letter
+ * stands on the line of its order: a test takes one away after the other.
  */
 #ifndef RTCORE_TICK_PROTOCOL_H
 #define RTCORE_TICK_PROTOCOL_H
@@ -24,22 +25,9 @@ typedef _Atomic int64_t rt_word;
 
 enum { RT_OK = 0, RT_NOT_YET = 1, RT_LAPPED = 2 }; /* memory.ring.ReadStatus */
 
-#ifndef RT_NEWEST_ORDER
-#define RT_NEWEST_ORDER memory_order_acquire /* (R1) (R3) (R4): the record is read after its number */
-#endif
-#ifndef RT_COPIED_FENCE
-#define RT_COPIED_FENCE() atomic_thread_fence(memory_order_acquire) /* (R2) (R5): the copy is over before the check */
-#endif
-#ifndef RT_BEGIN_FENCE
-#define RT_BEGIN_FENCE() atomic_thread_fence(memory_order_release) /* (W1) (W5): what was said is seen before the record */
-#endif
-#ifndef RT_DONE_ORDER
-#define RT_DONE_ORDER memory_order_release /* (W2) (W3) (W4): the record is whole before its number is seen */
-#endif
-
 static inline void rt_copy(void *to, const void *from, size_t num_bytes)
 {
-#if defined(__SANITIZE_THREAD__) && !defined(RT_PLAIN_COPY) /* it would report the copies that are not used */
+#ifdef RT_ATOMIC_COPY
     size_t at = 0;
     for (; at + 8 <= num_bytes; at += 8) {
         int64_t word = atomic_load_explicit((rt_word *)((const char *)from + at), memory_order_relaxed);
@@ -101,13 +89,13 @@ static inline char *rt_place(const rt_part *part, int64_t slot)
 
 static inline int64_t rt_newest(const rt_store *store)
 {
-    return atomic_load_explicit(store->done, RT_NEWEST_ORDER); /* (R1) (R3) (R4) */
+    return atomic_load_explicit(store->done, memory_order_acquire); /* (R1) (R3) (R4): the record is read after its number */
 }
 
 /* Reader, after the copy: may the writer have begun to overwrite record `seq`? */
 static inline int rt_was_lapped(const rt_store *store, int64_t seq)
 {
-    RT_COPIED_FENCE(); /* (R2) (R5) */
+    atomic_thread_fence(memory_order_acquire); /* (R2) (R5): the copy is over before the check */
     if (store->begun != NULL)
         return atomic_load_explicit(store->begun, memory_order_relaxed) - seq >= store->num_slots;
     return store->num_slots > 1 && atomic_load_explicit(store->done, memory_order_relaxed) + 1 - seq >= store->num_slots;
@@ -119,12 +107,12 @@ static inline void rt_write(const rt_store *store, int64_t seq, const int64_t *w
 {
     int64_t slot = seq % store->num_slots;
     if (store->begun != NULL)
-        atomic_store_explicit(store->begun, seq, memory_order_relaxed); /* (W1) pairs with (R2) */
-    RT_BEGIN_FENCE(); /* (W1) (W5) pairs with (R5) */
+        atomic_store_explicit(store->begun, seq, memory_order_relaxed);
+    atomic_thread_fence(memory_order_release); /* (W1) (W5): begun, or the last done, is seen before this record */
     rt_copy(rt_place(&store->words, slot), words, store->words.num_bytes);
     for (int part = 0; part < store->num_parts; part++)
         rt_copy(rt_place(&store->parts[part], slot), parts[part], store->parts[part].num_bytes);
-    atomic_store_explicit(store->done, seq, RT_DONE_ORDER); /* (W2) (W3) (W4) pair with (R1) (R3) (R4) */
+    atomic_store_explicit(store->done, seq, memory_order_release); /* (W2) (W3) (W4): whole before it is seen */
 }
 
 /* Reader: what is not NULL is copied. RT_OK: all of it is of record `seq`; else none of it is to be used. */
@@ -208,11 +196,11 @@ static inline int rt_futex_wait(rt_word *word, int64_t seen, uint32_t bits, int6
     return syscall(SYS_futex, word, FUTEX_WAIT_BITSET, (uint32_t)seen, &deadline, NULL, bits) == 0 ? 0 : errno;
 }
 
-/* Waker, once for all it has written: what is visible to whom it now finds awake. Pairs with the kernel's barrier between
- * a sleeper's word `asleep` (W7) and its look at the futex: either the waker sees it asleep or the kernel the new word. */
+/* Waker, once for all it has written and counted in `posted` (W11), or published (W2). Either it then sees who sleeps (R12),
+ * or the kernel sees the new word (R13) when it compares, and does not let the worker sleep. */
 static inline void rt_before_asleep(void)
 {
-    atomic_thread_fence(memory_order_seq_cst); /* (W6) */
+    atomic_thread_fence(memory_order_seq_cst); /* (R12): what was written is visible before the look at `asleep` */
 }
 
 static inline int rt_is_asleep(rt_word *asleep)
@@ -220,10 +208,11 @@ static inline int rt_is_asleep(rt_word *asleep)
     return atomic_load_explicit(asleep, memory_order_relaxed) != 0;
 }
 
-/* Sleeper: as rt_futex_wait, `seen` read before it looked at what it waits for. */
+/* Sleeper: as rt_futex_wait; `seen` was read (R11), by an acquire, before it looked at what it waits for. */
 static inline int rt_sleep_on(rt_word *word, int64_t seen, uint32_t bits, rt_word *asleep, int64_t deadline_ns)
 {
-    atomic_store_explicit(asleep, 1, memory_order_seq_cst); /* (W7) */
+    atomic_store_explicit(asleep, 1, memory_order_relaxed);
+    atomic_thread_fence(memory_order_seq_cst); /* (W12): visible before the kernel compares */
     int why = rt_futex_wait(word, seen, bits, deadline_ns);
     atomic_store_explicit(asleep, 0, memory_order_relaxed);
     return why;

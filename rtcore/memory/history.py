@@ -121,18 +121,19 @@ class HistoryReader:
         self._actions: list[memoryview] = []
         if past_actions is not None:
             self._actions = [past_actions[place, ...].reshape(-1).data.cast("B") for place in range(len(past_actions))]
-        self.read: Callable[[int], FrameHeader | None] = self._read_all
+        #: Reads frame `seq` with its history; of a frame that is not there yet, spins for it until a time [ns].
+        self.read: Callable[..., FrameHeader | None] = self._read_all
         if not self._older and not self._actions:
             self.read = self._read_frame
 
-    def _read_frame(self, seq: int) -> FrameHeader | None:
+    def _read_frame(self, seq: int, until_ns: int = 0) -> FrameHeader | None:
         """Read the frame alone, at the cost of `FrameRing.read_with_header`."""
-        return self._ring.read_with_header(seq, self.newest)[1]
+        return self._ring.read_with_header(seq, self.newest, until_ns)[1]
 
-    def _read_all(self, seq: int) -> FrameHeader | None:
+    def _read_all(self, seq: int, until_ns: int = 0) -> FrameHeader | None:
         """Frame `seq` with its history; its header, or None if any of it was overwritten (nothing is to be used)."""
         ring = self._ring
-        _, header = ring.read_with_header(seq, self.newest)
+        _, header = ring.read_with_header(seq, self.newest, until_ns)
         if header is None:
             return None
         first = self._first_needed(seq)

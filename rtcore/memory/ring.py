@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from rtcore.clock import MonotonicClock
 from rtcore.memory.layout import (
     FRAME_HEADER,
     LOG_RECORD,
@@ -195,6 +196,8 @@ class FrameRing:
         self.kept = Block()
         self.sequence = SequenceRing.over(buffer, layout.ring_control_at, layout.ring_slots)
         self.lapped_reads = 0
+        #: When the frame that was spun for last was there [ns].
+        self.seen_ns = 0
         self._buffer, self._layout = buffer, layout
         self._pack = FRAME_HEADER.struct_with(layout.action_bytes).pack_into
         self._unpack = FRAME_HEADER.struct.unpack_from
@@ -382,20 +385,28 @@ class FrameRing:
         status = self._status(seq)
         return status, header if status is ReadStatus.OK else None
 
-    def read_with_header(self, seq: int, out: npt.NDArray[Any]) -> tuple[ReadStatus, FrameHeader | None]:
-        """Reader: `read` and `read_header` in one, both of the same frame or neither.
+    def read_with_header(
+        self, seq: int, out: npt.NDArray[Any], until_ns: int = 0
+    ) -> tuple[ReadStatus, FrameHeader | None]:
+        """Reader: `read` and `read_header` in one, both of the same frame or neither, as soon as it is there.
 
         Args:
             seq: The frame's number.
             out: (*frame_shape,) of its dtype, C order.
+            until_ns: How long to spin for it, absolute [ns of CLOCK_MONOTONIC]; `seen_ns` is then when it came.
 
         Returns:
             Whether both could be read, and the header; None unless OK.
         """
         if self._store is not None:
-            number, header = self._store.read_by(seq, out, 0)
+            number, header, self.seen_ns = self._store.read_by(seq, out, until_ns)
             if number >= 0:
                 return self._counted(number), header
+        if until_ns:
+            newest, now_ns = self.sequence.newest, MonotonicClock.now_ns
+            while newest() < seq and now_ns() < until_ns:
+                pass
+            self.seen_ns = now_ns()
         if seq > self.sequence.newest() or seq < 0:
             return ReadStatus.NOT_YET, None
         slot = seq % self.sequence.num_slots

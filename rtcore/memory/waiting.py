@@ -150,8 +150,12 @@ class Waiting(Protocol):
         """Until then, or for a moment: the caller shows that it lives, and waits again."""
         ...
 
-    def for_frame(self, newest: Callable[[], int], wanted: int, usual_ns: int, goes_on: Callable[[], bool]) -> bool:
-        """Until then; False if `goes_on`, asked now and then, has said no. `usual_ns`: how long it takes, usually."""
+    def spin_ns(self, usual_ns: int) -> int:
+        """How long to spin for the frame before `for_frame`. `usual_ns`: how long it takes, usually."""
+        ...
+
+    def for_frame(self, newest: Callable[[], int], wanted: int, goes_on: Callable[[], bool]) -> bool:
+        """Until then; False if `goes_on`, asked now and then, has said no."""
         ...
 
 
@@ -167,7 +171,10 @@ class Blocking:
     def for_job(self, newest: Callable[[], int], wanted: int) -> None:
         self._until_posted.unless(newest, wanted)
 
-    def for_frame(self, newest: Callable[[], int], wanted: int, usual_ns: int, goes_on: Callable[[], bool]) -> bool:
+    def spin_ns(self, usual_ns: int) -> int:
+        return 0
+
+    def for_frame(self, newest: Callable[[], int], wanted: int, goes_on: Callable[[], bool]) -> bool:
         while newest() < wanted:
             if not goes_on():
                 return False
@@ -182,11 +189,9 @@ class Hybrid(Blocking):
         if self._until_posted.unless(newest, wanted):
             _spin(newest, wanted, self._spin_ns)
 
-    def for_frame(self, newest: Callable[[], int], wanted: int, usual_ns: int, goes_on: Callable[[], bool]) -> bool:
+    def spin_ns(self, usual_ns: int) -> int:
         # A wait that is usually longer than a spin (the world's step takes long) is not spun.
-        if usual_ns < self._spin_ns:
-            _spin(newest, wanted, max(self._spin_ns, _LEAST_SPIN_NS))
-        return super().for_frame(newest, wanted, usual_ns, goes_on)
+        return max(self._spin_ns, _LEAST_SPIN_NS) if usual_ns < self._spin_ns else 0
 
 
 class Spinning:
@@ -200,7 +205,10 @@ class Spinning:
     def for_job(self, newest: Callable[[], int], wanted: int) -> None:
         _spin(newest, wanted, _SPIN_BEAT_NS)
 
-    def for_frame(self, newest: Callable[[], int], wanted: int, usual_ns: int, goes_on: Callable[[], bool]) -> bool:
+    def spin_ns(self, usual_ns: int) -> int:
+        return _SPIN_BEAT_NS
+
+    def for_frame(self, newest: Callable[[], int], wanted: int, goes_on: Callable[[], bool]) -> bool:
         while newest() < wanted:
             if not goes_on():
                 return False

@@ -412,10 +412,11 @@ class Worker:
         written_ns = self._clock.now_ns()
         add, timing = self._trace.add, self._policy.timing
         about = (header.tick, self._index, job.obs_tick, header.frame_seq)
+        seen_ns = self._frame_seen_ns or start_ns  # it was there already
         if self._idle_since_ns:
             add(TraceKind.IDLE, self._idle_since_ns, start_ns)
-        add(TraceKind.WAIT_FRAME, start_ns, self._frame_seen_ns, *about)
-        add(TraceKind.READ, self._frame_seen_ns, read_ns, *about)
+        add(TraceKind.WAIT_FRAME, start_ns, seen_ns, *about)
+        add(TraceKind.READ, seen_ns, read_ns, *about)
         add(TraceKind.INFER, read_ns, infer_end_ns, *about)
         at_ns = read_ns
         for kind, took_ns in (
@@ -431,27 +432,27 @@ class Worker:
 
     def read_frame(self, job: Job) -> FrameHeader | None:
         """The booked frame (or, without a due tick to keep, the newest) with its history in the policy's memory."""
-        ring = self._ring
-        newest = ring.sequence.newest()
-        if 0 <= newest < job.frame_seq and ring.is_quick_to_copy:
-            # The booked frame does not exist yet: read the last one meanwhile, so that the caches are warm.
-            self._reader.read(newest)
-        sequence = ring.sequence
-        if sequence.newest() < job.frame_seq and not self._waiting.for_frame(
-            sequence.newest, job.frame_seq, self._usual_wait_ns, self._goes_on
-        ):
-            return None
-        self._frame_seen_ns = self._clock.now_ns()
-        seq = job.frame_seq if job.hold else ring.sequence.newest()
-        while True:
-            header = self._reader.read(seq)
-            if header is not None:
-                # How long the world's step takes, roughly.
-                self._usual_wait_ns += (header.publish_ns - job.booked_ns - self._usual_wait_ns) >> 3
-                return header
-            # Overwritten: this worker did not run for a whole ring. Counted; go on with the newest frame.
-            self._status.add("lapped_frames")
-            seq = ring.sequence.newest()
+        sequence, wanted, until_ns = self._ring.sequence, job.frame_seq, 0
+        newest = sequence.newest()
+        if newest < wanted:
+            if newest >= 0 and self._ring.is_quick_to_copy:
+                # The booked frame does not exist yet: read the last one meanwhile, so that the caches are warm.
+                self._reader.read(newest)
+            until_ns = self._clock.now_ns() + self._waiting.spin_ns(self._usual_wait_ns)
+        header = self._reader.read(wanted if job.hold else max(wanted, newest), until_ns)
+        self._frame_seen_ns = self._ring.seen_ns if until_ns else 0
+        while header is None:
+            if not self._waiting.for_frame(sequence.newest, wanted, self._goes_on):
+                return None
+            self._frame_seen_ns = self._clock.now_ns()
+            header = self._reader.read(wanted if job.hold else sequence.newest())
+            if header is None:
+                # Overwritten: this worker did not run for a whole ring. Counted; go on with the newest frame.
+                self._status.add("lapped_frames")
+                wanted = sequence.newest()
+        # How long the world's step takes, roughly.
+        self._usual_wait_ns += (header.publish_ns - job.booked_ns - self._usual_wait_ns) >> 3
+        return header
 
     def _goes_on(self) -> bool:
         """Whether a frame may still come. Also shows a heartbeat."""
