@@ -7,12 +7,12 @@ text of the protocols, which the tests drive through every schedule; protocol.h 
 from __future__ import annotations
 
 import os
-from types import ModuleType
+from typing import Any
 
 _WANTED = os.environ.get("RTCORE_TICK", "python")
 
 
-def _load() -> ModuleType | None:
+def _load() -> Any:
     if _WANTED != "c":
         return None
     try:

@@ -42,10 +42,11 @@ def compiled_store(
     num_words = len(record.fields)
     seq_at = 0 if done_at < at or done_at >= at + record.num_bytes else num_words - 1
     doubles = sum(1 << record.index[field] for field in record.floats)
-    size = len(record.kind._fields)  # type: ignore[attr-defined]
-    return compiled.Store(
+    size = len(record.kind._fields)
+    store: Store = compiled.Store(
         record.kind, size, lead, num_words, seq_at, doubles, buffer, at, stride, num_slots, done_at, begun_at
     )
+    return store
 
 
 def ordered_words(buffer: memoryview) -> Any:
