@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rtcore import _tick
 from rtcore.clock import MonotonicClock
 from rtcore.errors import describe_exit
 
@@ -31,6 +32,10 @@ class Machine:
     def __init__(self, root: Path = Path("/")) -> None:
         self.root = root
         self._trials: dict[str, dict[str, Any] | ProbeError] = {}
+
+    def tick_path(self) -> tuple[bool, str, str]:
+        """Whether the tick path runs in C, what runs in words, and what to do if it is not compiled."""
+        return _tick.compiled is not None, _tick.in_words, _tick.how_to_compile
 
     # -- files ---------------------------------------------------------------------------------------------
 

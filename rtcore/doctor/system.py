@@ -52,9 +52,16 @@ def compiler(machine: Machine, needs: Needs) -> Verdict:
     )
 
 
+def tick_path(machine: Machine, needs: Needs) -> Answer:
+    """What publishes, reads, writes and posts: the extension, or the same in Python."""
+    in_c, words, remedy = machine.tick_path()
+    return ok(words) if in_c or not remedy else warn(f"{words}; every frame costs twice as long", remedy)
+
+
 CHECKS = (
     Check("system.platform", "platform", platform),
     Check("system.python", "Python", python),
     Check("system.packages", "packages", packages),
     Check("system.compiler", "C compiler", compiler),
+    Check("system.tick_path", "tick path", tick_path),
 )

@@ -17,6 +17,7 @@ from typing import Literal
 
 import posix_ipc
 
+from rtcore import _tick
 from rtcore.errors import LayoutMismatchError, SharedMemoryError, UnsupportedPlatformError
 from rtcore.memory.counters import Words
 from rtcore.memory.layout import LAYOUT_VERSION, MAGIC, SEGMENT_HEADER, Layout
@@ -43,6 +44,8 @@ def parts_of(layout: Layout) -> tuple[SegmentPart, ...]:
 
 def check_platform() -> None:
     """The protocols need store-store and load-load order, which x86-64 gives and CPython cannot ask for."""
+    if _tick.problem:
+        raise UnsupportedPlatformError(_tick.problem)
     machine = platform.machine()
     if sys.platform != "linux" or machine not in ("x86_64", "AMD64"):
         raise UnsupportedPlatformError(

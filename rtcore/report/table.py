@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from rtcore import _tick
 from rtcore.config.resolved import ResolvedRun
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import WARNING_NOTE, counted
@@ -51,6 +52,7 @@ def header_lines(header: Mapping[str, Any], resolved: ResolvedRun, plan: Plan) -
     lines.append(f"waiting   {resolved.wait}{spin}, clock {config.timing.clock}, seed {config.world.seed}")
     if config.timing.clock == "wall":
         lines.append(f"realtime  {realtime_text(run.realtime)}")
+        lines.append(f"tick path {_tick.in_words}")
     lines.append(f"plan      {plan.sentence(run.policy)}")
     if conditions := config.contract.conditions:
         lines.append(f"contract  {', '.join(condition.text for condition in conditions)}")

@@ -241,6 +241,15 @@ def test_tools_are_named_or_said_to_be_missing(describe: Describe) -> None:
     said(system.compiler(describe(), NEEDS), Status.WARN, "apt install gcc")
 
 
+def test_a_tick_path_that_was_not_compiled_is_warned_of_and_one_that_was_not_wanted_is_not(describe: Describe) -> None:
+    machine = describe()
+    machine.tick_path = lambda: (False, "Python: no module", "install a C compiler")  # type: ignore[method-assign]
+    said(system.tick_path(machine, NEEDS), Status.WARN, "Python: no module", "install a C compiler")
+    for words in ("C", "Python (RTCORE_TICK=python)"):
+        machine.tick_path = lambda words=words: (words == "C", words, "")  # type: ignore[misc]
+        said(system.tick_path(machine, NEEDS), Status.OK, words)
+
+
 # -- CPUs ----------------------------------------------------------------------------------------------------------
 
 
