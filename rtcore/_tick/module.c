@@ -399,15 +399,14 @@ static int words_set(PyObject *self, PyObject *key, PyObject *number)
     return 0;
 }
 
-/* wake(index, bits): whoever sleeps on the word with one of these bits */
+/* wake(index, bits) -> how many of those that sleep on the word with one of these bits */
 static PyObject *words_wake(PyObject *self, ARGS)
 {
     rt_word *word;
     int64_t bits;
     if (!takes(count, 2, 2) || (word = word_at(self, args[0])) == NULL || as_int64(args[1], &bits) < 0)
         return NULL;
-    rt_futex_wake(word, (uint32_t)bits);
-    Py_RETURN_NONE;
+    return PyLong_FromLong(rt_futex_wake(word, (uint32_t)bits));
 }
 
 /* wait(index, value seen, bits, deadline) -> whether it was woken; False: the word has changed, the time, or a signal */
@@ -424,7 +423,10 @@ static PyObject *words_wait(PyObject *self, ARGS)
     Py_END_ALLOW_THREADS
     if (why == EINTR && PyErr_CheckSignals() < 0)
         return NULL;
-    return PyBool_FromLong(why == 0);
+    if (why == 0 || why == EAGAIN || why == ETIMEDOUT || why == EINTR)
+        return PyBool_FromLong(why == 0);
+    errno = why;
+    return PyErr_SetFromErrno(PyExc_OSError);
 }
 
 static PyMethodDef words_methods[] = {FAST("wake", words_wake), FAST("wait", words_wait), {NULL, NULL, 0, NULL}};

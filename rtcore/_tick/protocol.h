@@ -184,9 +184,9 @@ static inline int rt_spin_for(rt_word *newest, int64_t wanted, int64_t deadline_
 /* -- waking and sleeping: futexes, each the low half of a word that the waker writes ---------------------------------- */
 
 /* Wake whoever sleeps on the word with one of these bits: one system call, however many. */
-static inline void rt_futex_wake(rt_word *word, uint32_t bits)
+static inline int rt_futex_wake(rt_word *word, uint32_t bits)
 {
-    syscall(SYS_futex, word, FUTEX_WAKE_BITSET, INT_MAX, NULL, NULL, bits);
+    return (int)syscall(SYS_futex, word, FUTEX_WAKE_BITSET, INT_MAX, NULL, NULL, bits);
 }
 
 /* 0: woken. EAGAIN: the word is no longer what was seen. ETIMEDOUT: the deadline has come. EINTR: a signal. */

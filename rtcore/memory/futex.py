@@ -2,7 +2,8 @@
 
 A futex is the low half of an 8-byte word. Who sleeps gives the value that it has seen there: the kernel compares before
 it puts the process to sleep, so that a change in between is never slept over. One system call wakes all that sleep on a
-word, or those of them whose bit is named. CPython has no futex: ctypes calls it. Nobody has to be alive for it, and
+word, or those of them whose bit is named. The
+extension calls it, else ctypes: CPython has none. Nobody has to be alive for it, and
 nothing is left behind by who dies in his sleep.
 """
 
@@ -14,6 +15,7 @@ import os
 import platform
 import threading
 
+from rtcore._tick import compiled
 from rtcore.clock import NS_PER_S
 
 #: Wakes whoever sleeps, whatever its bit.
@@ -34,10 +36,13 @@ _fence_lock = threading.Lock()
 def full_fence() -> None:
     """No load after this is done before every store in front of it is visible to all.
 
-    CPython has no fence; taking a free lock executes an atomic read-modify-write, which on x86-64 is one: a lock is
-    a POSIX semaphore up to 3.13 (sem_trywait and sem_post: `lock cmpxchg`), and a PyMutex from 3.14 on (compare and
-    exchange of its byte). One lock of this process: should another thread hold it, waiting for it is a fence too.
+    The extension has one. CPython has none; taking a free lock executes an atomic read-modify-write, which on x86-64 is
+    one: a lock is a POSIX semaphore up to 3.13 (sem_trywait and sem_post: `lock cmpxchg`), and a PyMutex from 3.14 on
+    (compare and exchange of its byte). One lock of this process: should another thread hold it, waiting for it is a fence too.
     """
+    if compiled is not None:
+        compiled.fence()
+        return
     with _fence_lock:
         pass
 
@@ -55,6 +60,7 @@ class Futex:
     """
 
     def __init__(self, memory: memoryview, at: int) -> None:
+        self._compiled = compiled.Words(memory[at : at + 8]) if compiled is not None else None
         # Keeps the memory mapped: an address in ctypes does not.
         self._word = ctypes.c_char.from_buffer(memory, at)
         self._address = ctypes.c_void_p(ctypes.addressof(self._word))
@@ -75,6 +81,9 @@ class Futex:
         Raises:
             OSError: The kernel has no futex for this memory.
         """
+        if self._compiled is not None:
+            came: bool = self._compiled.wait(0, seen, bits, deadline_ns)
+            return came
         deadline = self._deadline
         deadline.seconds, deadline.nanoseconds = divmod(deadline_ns, NS_PER_S)
         expected = ctypes.c_uint32(seen & _LOW_HALF)
@@ -94,5 +103,8 @@ class Futex:
         Returns:
             How many were woken.
         """
+        if self._compiled is not None:
+            number: int = self._compiled.wake(0, bits)
+            return number
         woken: int = _wake(_SYSCALL, self._address, _WAKE_BITSET, _EVERYBODY, None, None, bits)
         return woken

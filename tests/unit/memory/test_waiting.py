@@ -41,13 +41,13 @@ def looks(*numbers: int) -> Callable[[], int]:
 
 @pytest.mark.parametrize("wait", WAITING)
 def test_a_frame_that_comes_is_waited_for_whatever_the_strategy(wait: str) -> None:
-    assert waiting(wait, FakeSleep()).for_frame(looks(4, 4, 4, 5), 5, 0, lambda: True)
+    assert waiting(wait, FakeSleep()).for_frame(looks(4, 4, 4, 5), 5, lambda: True)
 
 
 @pytest.mark.parametrize("wait", WAITING)
 def test_a_worker_that_is_told_to_end_gives_up_a_frame_that_never_comes(wait: str) -> None:
     answers = iter((True, True, False))
-    assert not waiting(wait, FakeSleep()).for_frame(looks(4), 5, 0, lambda: next(answers))
+    assert not waiting(wait, FakeSleep()).for_frame(looks(4), 5, lambda: next(answers))
 
 
 @pytest.mark.parametrize("wait", WAITING)
@@ -63,14 +63,15 @@ def test_hybrid_spins_only_after_it_was_woken(monkeypatch: pytest.MonkeyPatch) -
     assert spins == [50_000], "not after a sleep that nobody ended, and not for a job that is there"
 
 
-def test_hybrid_spins_before_it_sleeps_and_not_for_what_usually_takes_longer() -> None:
-    for usual_ns, sleeps in ((0, 0), (10_000_000, 1)):
-        sleep = FakeSleep()
-        assert waiting("hybrid", sleep).for_frame(looks(4, 4, 5), 5, usual_ns, lambda: True)
-        assert sleep.sleeps == sleeps
+def test_hybrid_spins_for_a_frame_before_it_sleeps_and_not_for_what_usually_takes_longer() -> None:
+    sleep = FakeSleep()
+    hybrid = waiting("hybrid", sleep)
+    assert (hybrid.spin_ns(usual_ns=0), hybrid.spin_ns(usual_ns=10_000_000)) == (50_000, 0)
+    assert hybrid.for_frame(looks(4, 4, 5), 5, lambda: True)
+    assert sleep.sleeps == 1
 
 
 def test_only_who_spins_needs_nobody_to_wake_it_and_never_sleeps() -> None:
     assert {wait: kind.is_woken for wait, kind in WAITING.items()} == {"hybrid": True, "block": True, "spin": False}
     nobody: Any = None
-    assert WAITING["spin"](nobody, nobody, 50_000).for_frame(looks(4, 4, 5), 5, 0, lambda: True)
+    assert WAITING["spin"](nobody, nobody, 50_000).for_frame(looks(4, 4, 5), 5, lambda: True)
