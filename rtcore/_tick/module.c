@@ -409,7 +409,7 @@ static PyObject *words_wake(PyObject *self, ARGS)
     return PyLong_FromLong(rt_futex_wake(word, (uint32_t)bits));
 }
 
-/* wait(index, value seen, bits, deadline) -> whether it was woken; False: the word has changed, the time, or a signal */
+/* wait(index, value seen, bits, deadline) -> 0: woken, or the error's number: see rt_futex_wait */
 static PyObject *words_wait(PyObject *self, ARGS)
 {
     rt_word *word;
@@ -423,10 +423,7 @@ static PyObject *words_wait(PyObject *self, ARGS)
     Py_END_ALLOW_THREADS
     if (why == EINTR && PyErr_CheckSignals() < 0)
         return NULL;
-    if (why == 0 || why == EAGAIN || why == ETIMEDOUT || why == EINTR)
-        return PyBool_FromLong(why == 0);
-    errno = why;
-    return PyErr_SetFromErrno(PyExc_OSError);
+    return PyLong_FromLong(why);
 }
 
 static PyMethodDef words_methods[] = {FAST("wake", words_wake), FAST("wait", words_wait), {NULL, NULL, 0, NULL}};

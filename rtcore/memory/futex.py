@@ -38,7 +38,8 @@ def full_fence() -> None:
 
     The extension has one. CPython has none; taking a free lock executes an atomic read-modify-write, which on x86-64 is
     one: a lock is a POSIX semaphore up to 3.13 (sem_trywait and sem_post: `lock cmpxchg`), and a PyMutex from 3.14 on
-    (compare and exchange of its byte). One lock of this process: should another thread hold it, waiting for it is a fence too.
+    (compare and exchange of its byte). One lock of this process: should another thread hold it, waiting for it is a
+    fence too.
     """
     if compiled is not None:
         compiled.fence()
@@ -82,17 +83,16 @@ class Futex:
             OSError: The kernel has no futex for this memory.
         """
         if self._compiled is not None:
-            came: bool = self._compiled.wait(0, seen, bits, deadline_ns)
-            return came
-        deadline = self._deadline
-        deadline.seconds, deadline.nanoseconds = divmod(deadline_ns, NS_PER_S)
-        expected = ctypes.c_uint32(seen & _LOW_HALF)
-        args = (self._address, _WAIT_BITSET, expected, self._deadline_at, None, bits)
-        if _sleep(_SYSCALL, *args) == 0:
-            return True
-        if (error := ctypes.get_errno()) not in _NOBODY_CAME:
+            error = self._compiled.wait(0, seen, bits, deadline_ns)
+        else:
+            deadline = self._deadline
+            deadline.seconds, deadline.nanoseconds = divmod(deadline_ns, NS_PER_S)
+            expected = ctypes.c_uint32(seen & _LOW_HALF)
+            args = (self._address, _WAIT_BITSET, expected, self._deadline_at, None, bits)
+            error = ctypes.get_errno() if _sleep(_SYSCALL, *args) else 0
+        if error and error not in _NOBODY_CAME:
             raise OSError(error, f"a worker cannot sleep on shared memory (futex): {os.strerror(error)}")
-        return False
+        return not error
 
     def wake(self, bits: int = ALL_BITS) -> int:
         """Wake all that sleep on the word for one of these bits: one system call. Never blocks.

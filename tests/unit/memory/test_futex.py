@@ -111,6 +111,7 @@ def test_no_sleep_is_bounded_by_a_date(monkeypatch: pytest.MonkeyPatch) -> None:
         ctypes.set_errno(errno.ETIMEDOUT)
         return -1
 
+    monkeypatch.setattr(futex, "compiled", None)
     monkeypatch.setattr(futex, "_sleep", refuse)
     deadline_ns = in_s(1.5)
     assert not word()[1].wait(0, ALL_BITS, deadline_ns)
