@@ -175,7 +175,7 @@ static int part_bytes(const Store *self, int part, PyObject *object, const void 
 {
     char *bytes;
     Py_ssize_t length;
-    if (!PyBytes_Check(object) || PyBytes_AsStringAndSize(object, &bytes, &length) < 0)
+    if (object == NULL || !PyBytes_Check(object) || PyBytes_AsStringAndSize(object, &bytes, &length) < 0)
         return 0;
     *start = bytes;
     return (size_t)length == self->store.parts[part].num_bytes;
@@ -426,7 +426,41 @@ static PyObject *words_wait(PyObject *self, ARGS)
     return PyLong_FromLong(why);
 }
 
-static PyMethodDef words_methods[] = {FAST("wake", words_wake), FAST("wait", words_wait), {NULL, NULL, 0, NULL}};
+/* sample(value): counted as memory.counters.Histogram.add does, whose words these are; one writer, torn by no reader */
+static PyObject *words_sample(PyObject *self, PyObject *number)
+{
+    enum { COUNT, SUM, SUM_SQUARES, MIN, MAX, HEAD = 8, SUB_BITS = 7 }; /* memory/layout/records.py */
+    int64_t value, *words = ((Words *)self)->view.buf, last = words_length(self) - HEAD - 1, bucket;
+    if (as_int64(number, &value) < 0)
+        return NULL;
+    if (((Words *)self)->view.readonly || last < 0)
+        return PyErr_Format(PyExc_TypeError, "no histogram to write to");
+    value = value < 0 ? 0 : value;
+    bucket = value;
+    if (value >= 1 << SUB_BITS) {
+        int shift = 63 - __builtin_clzll((unsigned long long)value) - SUB_BITS;
+        bucket = ((int64_t)shift << SUB_BITS) + (value >> shift);
+    }
+    if (words[COUNT] == 0 || value < words[MIN])
+        words[MIN] = value;
+    if (value > words[MAX])
+        words[MAX] = value;
+    words[SUM] += value;
+    double squares;
+    memcpy(&squares, &words[SUM_SQUARES], sizeof squares);
+    squares += (double)value * (double)value;
+    memcpy(&words[SUM_SQUARES], &squares, sizeof squares);
+    words[HEAD + (bucket < last ? bucket : last)]++;
+    words[COUNT]++;
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef words_methods[] = {
+    FAST("wake", words_wake),
+    FAST("wait", words_wait),
+    {"sample", words_sample, METH_O, NULL},
+    {NULL, NULL, 0, NULL},
+};
 
 static PyType_Slot words_slots[] = {
     {Py_tp_new, words_new},          {Py_tp_dealloc, words_dealloc},    {Py_tp_methods, words_methods},

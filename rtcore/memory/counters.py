@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rtcore._tick import compiled
 from rtcore.memory.layout import (
     HISTOGRAM_BUCKETS,
     HISTOGRAM_BYTES,
@@ -93,6 +94,8 @@ class Histogram:
         part = view[offset : offset + HISTOGRAM_BYTES]
         self._words = part.cast("q")
         self._floats = part[: WORD_BYTES * HISTOGRAM_HEAD_WORDS].cast("d")
+        if compiled is not None:
+            self.add = compiled.Words(part).sample  # type: ignore[method-assign]
 
     def add(self, value: int) -> None:
         # Not max(): the call takes longer than the comparison.

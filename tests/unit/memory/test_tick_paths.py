@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtcore.memory import stores
-from rtcore.memory.layout import JOB, LOG_RECORD, FrameHeader, Layout
+from rtcore.memory.counters import Histogram
+from rtcore.memory.layout import HISTOGRAM_BYTES, JOB, LOG_RECORD, FrameHeader, Layout
 from rtcore.memory.ring import FrameRing, JobLog
 from rtcore.memory.slots import ActionSlots, JobSlots
 from rtcore.scheduling.jobs import Answer, Job, JobRow
@@ -140,3 +141,13 @@ def test_both_leave_the_same_bytes_and_give_the_same_answers(
         in_python, in_c = (side.outcome(call, random.Random(seed)) for side in sides)
         assert repr(in_python) == repr(in_c)
         assert sides[0].memory == sides[1].memory
+
+
+@given(st.lists(st.integers(-3, 300) | st.integers(0, 2**45), max_size=30))
+def test_a_sample_is_counted_alike(values: list[int]) -> None:
+    in_c, in_python = memoryview(bytearray(HISTOGRAM_BYTES)), memoryview(bytearray(HISTOGRAM_BYTES))
+    words, histogram = _compiled.Words(in_c), Histogram(in_python)
+    for value in values:
+        words.sample(value)
+        Histogram.add(histogram, value)
+    assert in_c == in_python
