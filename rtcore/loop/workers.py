@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
-from rtcore.memory.layout import JOB, FrameHeader
+from rtcore.memory.layout import JOB
 from rtcore.memory.shared import SharedRun
 from rtcore.memory.waiting import Waker
 from rtcore.scheduling.jobs import Answer, Job
@@ -29,6 +28,7 @@ class SharedWorkers:
         self._shared = shared
         self._slots = shared.slots
         self._ring = shared.ring
+        self.publish = shared.ring.publish
         self._waker = waker
         self._phase_seq = phase_seq
         self._waiting: dict[int, Job] = {}
@@ -97,9 +97,6 @@ class SharedWorkers:
             slots.post(booked)
         if self._waker is not None:
             self._waker.for_jobs([job.worker for job in jobs])
-
-    def publish(self, frame: Any, header: FrameHeader, action: bytes, kept: bytes = b"") -> int:
-        return self._ring.publish(frame, header, action, kept)
 
     def announce(self, jobs: Sequence[Job]) -> None:
         if self._waker is not None:

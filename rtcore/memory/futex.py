@@ -41,11 +41,12 @@ def full_fence() -> None:
     (compare and exchange of its byte). One lock of this process: should another thread hold it, waiting for it is a
     fence too.
     """
-    if compiled is not None:
-        compiled.fence()
-        return
     with _fence_lock:
         pass
+
+
+if compiled is not None:
+    full_fence = compiled.fence
 
 
 class _Deadline(ctypes.Structure):
