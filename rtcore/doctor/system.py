@@ -52,7 +52,7 @@ def compiler(machine: Machine, needs: Needs) -> Verdict:
     )
 
 
-def tick_path(machine: Machine, needs: Needs) -> Answer:
+def tick_path(machine: Machine, needs: Needs) -> Verdict:
     """What publishes, reads, writes and posts: the extension, or the same in Python."""
     in_c, words, remedy = machine.tick_path()
     return ok(words) if in_c or not remedy else warn(f"{words}; every frame costs twice as long", remedy)
