@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 
 from benchmarks.ipc import libraries, limit, standard
+from benchmarks.ipc.pingpong import ENDS as ENDS
 from rtcore.profile.transports import Shape, Transport
 
 #: Name of a transport -> what makes the publisher's end of it.

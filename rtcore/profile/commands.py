@@ -46,7 +46,7 @@ _IPC = ProfileCommand(
     description="""\
 Measures, for frames of several sizes and for 1 to 32 readers:
 
-  p50, p99      publish start -> a private copy in the reader process
+  p50 .. max    publish start -> a private copy in the reader process
   book          what it costs the env process, before the world's step, to post a job to every reader and wake it
                 (rtcore only)
   publish       what it costs the env process to publish the frame, waking the readers that still sleep included.
@@ -62,15 +62,21 @@ Measures, for frames of several sizes and for 1 to 32 readers:
 The publisher has the first CPU, the readers the others, for all transports alike (--no-pin: as the kernel likes).
 All transports take turns in one run, 25 frames each. Between two frames the publisher sleeps, as between ticks,
 and waits for nobody: what cannot keep up falls behind, as it would in a run. With several readers, every reader
-gets every frame. A transport whose reader spins is left out by default where there are not enough CPUs for it.""",
+gets every frame. A transport whose reader spins is left out by default where there are not enough CPUs for it.
+
+--pattern pingpong is how iceoryx2 and Aeron measure: two processes bounce a frame back and forth, both looking
+without a pause, and half of a round trip is reported. rtcore's frame ring is one each way, without jobs. Not bounced:
+queue, manager and the C programs.""",
     examples="""\
 examples:
   rtcore-profile ipc                                       about two minutes
   rtcore-profile ipc --frames 144x160 --readers 1 --rounds 2000
   rtcore-profile ipc --frames 84x84x4 --readers 1,8 --transports rtcore-hybrid,pipe,c-spin
+  rtcore-profile ipc --pattern pingpong --frames 84x84
   rtcore-profile ipc --full --json full.json --plot pictures
   rtcore-profile ipc --baseline old.json --fail-if 'ipc.p99[transport=rtcore-hybrid]>+10%'""",
     options=(
+        ("--pattern", ("ticks", "pingpong"), "", "frames once a tick, or bounced without a pause"),
         ("--frames", str, "HxW[xC],...", f"frame shapes, uint8 [{','.join(FRAMES)}]"),
         ("--readers", str, "N,...", "numbers of readers [1, and 2,8,32 for 144x160]"),
         ("--transports", str, "NAME,...", f"of {', '.join(TRANSPORTS)} [all that suit]"),
@@ -202,5 +208,36 @@ examples:
     ),
 )
 
+_QUALIFY = Command(
+    help="qualify this machine: the worst of a long run at 60, 250 and 1000 Hz, under a stated load, as one page",
+    description="""\
+Real runs, one rate after the other, of a synthetic world (every byte of a 144x160 frame is new at each step) with 8
+synthetic workers (they sleep, then answer at random): how late ticks began, how long a frame took to a worker's own
+copy, an answer to the tick that took it. Every tick counts from the first on, and the maximum is what matters: ask for
+as many minutes as it has to hold for. 10^6 ticks are 17 minutes at 1000 Hz, 67 at 250 Hz.
+
+Beside it, in turns, for a quarter of the time: cyclictest (Debian: rt-tests) at the same rate, with SCHED_FIFO where
+the env process gets it; where it is not installed, a timer thread of rtcore's own of the same shape, which sleeps to
+absolute deadlines and notes how late it wakes. The page says which.
+
+--load: one process a CPU that computes and touches 2 MB, one that copies 64 MB back and forth, one that writes files
+of 4 MB and waits until they are on the disk. All with normal priority. Without it the machine is measured as it is.
+
+The numbers are of this machine, its kernel and its settings: rtcore-doctor's findings are part of the page.
+docs/machines.md has a line for each machine and rate, which this command prints.""",
+    examples="""\
+examples:
+  rtcore-profile qualify --minutes 3                           a first look
+  rtcore-profile qualify --minutes 120 --load --page qualification.html --json qualification.json
+  rtcore-profile qualify --rates 1000 --minutes 23 --load      a million ticks of one rate""",
+    options=(
+        ("--minutes", 3.0, "M", "in all, split over the rates"),
+        ("--rates", "60,250,1000", "HZ,...", "ticks per second"),
+        ("--load", bool, "", "under the load above"),
+        ("--page", "", "FILE.html", "one page with everything, which needs no other file"),
+        ("--no-doctor", bool, "", "without rtcore-doctor's findings"),
+    ),
+)
+
 #: In the order of the help text.
-COMMANDS = {"ipc": _IPC, "tick": _TICK, "path": _PATH, "gpu": _GPU, "scale": _SCALE}
+COMMANDS = {"ipc": _IPC, "tick": _TICK, "path": _PATH, "gpu": _GPU, "scale": _SCALE, "qualify": _QUALIFY}

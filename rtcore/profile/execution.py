@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -13,11 +14,18 @@ from rich.console import Console
 from rtcore.errors import ConfigError, RtcoreError
 from rtcore.files.strict_json import dumps
 from rtcore.host.conditions import HostWatch, conditions_text
-from rtcore.profile import gpu, ipc, path, scale, tick
+from rtcore.profile import gpu, ipc, path, qualify, scale, tick
 from rtcore.profile.results import Baseline, Result
 from rtcore.report.terminal import Terminal
 
-_MODULES: dict[str, ModuleType] = {"ipc": ipc, "tick": tick, "path": path, "gpu": gpu, "scale": scale}
+_MODULES: dict[str, ModuleType] = {
+    "ipc": ipc,
+    "tick": tick,
+    "path": path,
+    "gpu": gpu,
+    "scale": scale,
+    "qualify": qualify,
+}
 _EXIT_WORSE = 3
 
 
@@ -43,6 +51,11 @@ def _check_writable(options: argparse.Namespace) -> None:
             options.plot.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"--plot {options.plot}: {error.strerror}; expected a folder to write into") from error
+    page = Path(getattr(options, "page", ""))
+    if page.is_dir() and str(page) != ".":
+        raise ConfigError(f"--page {page}: is a folder; expected a file to write, such as {page}/qualification.html")
+    if not page.parent.is_dir():
+        raise ConfigError(f"--page {page}: there is no folder {page.parent}; make it first")
     if options.json is None or str(options.json) == "-":
         return
     if not options.json.parent.is_dir():
@@ -68,6 +81,9 @@ def _write(
             except OSError as error:
                 raise RtcoreError(f"--json {options.json}: {error.strerror}; the numbers are not kept") from error
             console.print(f"numbers: {options.json}", highlight=False)
+    if getattr(options, "page", ""):
+        qualify.write_page(Path(options.page), result, machine)
+        console.print(f"page: {options.page}", highlight=False)
     if options.plot is not None:
         for path in module.plot(result, options.plot):
             console.print(f"picture: {path}", highlight=False)

@@ -23,6 +23,7 @@ from rtcore.errors import ConfigError, RtcoreError, counted
 from rtcore.profile.children import Placement, as_publisher, choose, start_fork_server
 from rtcore.profile.commands import FRAMES, GAP_US, LARGE_GAP_US, LIMITS, PEERS, RTCORE, TRANSPORTS
 from rtcore.profile.options import frame_text, parse_frame, whole_numbers
+from rtcore.profile.pingpong import BOUNCED, End, RingEnd, bounce
 from rtcore.profile.results import Result, Row, percentiles_us
 from rtcore.profile.session import BLOCK, PRELOAD, MeasuredTimes, Session, TransportFailed
 from rtcore.profile.transports import Rhythm, RtcoreTransport, Shape, Transport
@@ -34,6 +35,8 @@ _COLUMNS = (
     TableColumn("transport", "transport"),
     TableColumn("p50", "p50_us", 1),
     TableColumn("p99", "p99_us", 1),
+    TableColumn("p99.9", "p999_us", 1),
+    TableColumn("max", "max_us", 0),
     TableColumn("book\np50", "book_p50_us", 1),
     TableColumn("publish\np50", "publish_p50_us", 1),
     TableColumn("slot\np50", "slot_p50_us", 1),
@@ -42,6 +45,9 @@ _COLUMNS = (
     TableColumn("p50 /\nbest\npeer", "ratio_to_best_peer", 2),
     TableColumn("missed", "missed"),
 )
+_PINGPONG = (*_COLUMNS[:5], TableColumn("samples", "samples"))
+#: Of each transport, for each frame.
+_TURNS = 3
 _LABELS = {"p50_us": "latency p50 [us]", "p99_us": "latency p99 [us]", "publish_p50_us": "cost to publisher p50 [us]"}
 #: Of `TRANSPORTS`. One family each: rtcore, the others, the limit.
 _COLOURS = (
@@ -85,6 +91,8 @@ class Combination(NamedTuple):
 
 def run(options: argparse.Namespace, console: Console) -> Result:
     """Measure every cell. `ConfigError` for shapes, numbers or names that make no sense."""
+    if options.pattern == "pingpong":
+        return _run_pingpong(options, console)
     num_cpus = len(os.sched_getaffinity(0))
     cells = plan_cells(options, num_cpus)
     missing = {name: why for name in sorted({n for cell in cells for n in cell.transports}) if (why := _missing(name))}
@@ -110,6 +118,53 @@ def run(options: argparse.Namespace, console: Console) -> Result:
         console.print(line, highlight=False)
     extra = {"missing": missing, "pinned": placement.is_pinned}
     return Result("ipc", rows, ("frame_bytes", "readers", "transport"), extra, lambda row: row["transport"] in RTCORE)
+
+
+def _run_pingpong(options: argparse.Namespace, console: Console) -> Result:
+    """Every frame through every transport that can be bounced, in turns."""
+    unfit = [f"--{name.replace('_', '-')}" for name in ("readers", "gap_us", "full") if getattr(options, name)]
+    names = [name.strip() for name in options.transports.split(",")] if options.transports else list(BOUNCED)
+    if unfit or (unknown := [name for name in names if name not in BOUNCED]):
+        wrong = ", ".join(unfit) if unfit else f"--transports {', '.join(unknown)}"
+        raise ConfigError(f"--pattern pingpong has no {wrong}: two processes, no pause, of {', '.join(BOUNCED)}")
+    missing = {name: why for name in names if (why := _missing(name))}
+    _say_left_out(sorted(set(missing.values())), console)
+    shapes = [parse_frame(text) for text in (options.frames.split(",") if options.frames else FRAMES)]
+    start_fork_server("rtcore.profile.pingpong")
+    placement, rows = choose(pin=not options.no_pin), list[Row]()
+    if not placement.is_pinned:
+        console.print("both sides share CPUs: one that spins keeps the other waiting", style="yellow")
+    with Steps(console, len(shapes) * len(names) * _TURNS) as steps, as_publisher(placement):
+        for shape in shapes:
+            steps.begin(f"{frame_text(shape)}, ping-pong")
+            rounds = max(1, (options.rounds or (300 if math.prod(shape) > _LARGE_BYTES else 3000)) // _TURNS)
+            halves: dict[str, list[int]] = {}
+            for name in names * _TURNS:
+                try:
+                    if name not in missing:
+                        halves[name] = halves.get(name, []) + bounce(_end(name, shape), shape, rounds, placement, name)
+                except Exception as error:
+                    if name in RTCORE:
+                        raise
+                    missing[name] = f"{name} failed with {frame_text(shape)}: {error}"
+                    _say_left_out([missing[name]], console)
+                steps.advance(1, name)
+            about = {"frame": frame_text(shape), "frame_bytes": math.prod(shape), "readers": 1, "pattern": "pingpong"}
+            found = [
+                {**about, "transport": name, **percentiles_us(times, (50, 90, 99, 99.9, 100)), "samples": len(times)}
+                for name, times in halves.items()
+            ]
+            console.print(table_of(found, _PINGPONG, f"{frame_text(shape)} uint8, half a round trip; microseconds"))
+            rows += found
+    extra = {"missing": missing, "pinned": placement.is_pinned}
+    keys = ("frame_bytes", "readers", "transport", "pattern")
+    return Result("ipc", rows, keys, extra, lambda row: row["transport"] in RTCORE)
+
+
+def _end(name: str, shape: Shape) -> End:
+    others = find_others()
+    end: End = RingEnd(shape) if name in RTCORE or others is None else others.ENDS[name](shape)
+    return end
 
 
 def _say_left_out(whys: list[str], console: Console) -> None:
@@ -208,11 +263,11 @@ def rows_of(cell: Combination, frame_bytes: int, samples: dict[str, MeasuredTime
     rows: list[Row] = []
     for name, found in samples.items():
         row: Row = {"frame": cell.frame, "frame_bytes": frame_bytes, "readers": cell.readers, "transport": name}
-        row |= percentiles_us(found.latencies, (50, 90, 99, 100), "")
+        row |= percentiles_us(found.latencies, (50, 90, 99, 99.9, 100), "")
         row |= percentiles_us(found.costs, (50, 99), "publish_")
         row |= percentiles_us(found.visible, (50,), "visible_")
         row |= percentiles_us(found.booked, (50,), "book_")
-        row |= percentiles_us(found.slots, (50, 99), "slot_")
+        row |= percentiles_us(found.slots, (50, 99, 99.9, 100), "slot_")
         frames = len(found.latencies) + found.missed
         preempted = round(found.preempted / frames, 3) if found.preempted is not None and frames else None
         rows.append(row | {"samples": len(found.latencies), "missed": found.missed, "preempted_per_frame": preempted})
@@ -304,8 +359,8 @@ def cell_table(rows: list[Row]) -> Table:
 def plot(result: Result, folder: Path) -> list[Path]:
     """By frame size with the fewest readers, and by the number of readers where several were measured."""
     rows = result.rows
-    if not rows:
-        return []
+    if not rows or "pattern" in rows[0]:
+        return [_draw(rows, "frame_bytes", "p99_us", folder / "ipc-pingpong")] if rows else []
     fewest = min(row["readers"] for row in rows)
     paths = [_draw([row for row in rows if row["readers"] == fewest], "frame_bytes", "p99_us", folder / "ipc-frames")]
     # The frame that was measured with the most numbers of readers.

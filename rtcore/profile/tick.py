@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from multiprocessing.connection import Connection
@@ -20,8 +20,9 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
-from rtcore.clock import TickClock, TickGrid, plan_next_tick, whole_period_ns
+from rtcore.clock import MonotonicClock, TickClock, TickGrid, plan_next_tick, whole_period_ns
 from rtcore.errors import ConfigError, RtcoreError, describe_exit
+from rtcore.host.load import be_busy
 from rtcore.profile.children import AnsweringProcesses, run_in_processes, start_fork_server
 from rtcore.profile.options import tick_rate
 from rtcore.profile.results import Result, Row, percentiles_us
@@ -59,7 +60,7 @@ class TickCase(NamedTuple):
 def run(options: argparse.Namespace, console: Console) -> Result:
     """Every case in turn. What the kernel refuses, or is not installed, is said and left out."""
     rate_hz, cases = _plan(options)
-    cyclictest = None if options.no_cyclictest else shutil.which("cyclictest")
+    cyclictest = None if options.no_cyclictest else find_cyclictest()
     if cyclictest is None and not options.no_cyclictest:
         console.print("cyclictest is not installed (apt install rt-tests): left out", style="yellow", highlight=False)
     load = os.getloadavg()[0]
@@ -102,23 +103,23 @@ def plot(result: Result, folder: Path) -> list[Path]:
         for shape in result.extra["histograms"]:
             if (shape["policy"], shape["load"]) != (policy, load):
                 continue
-            counts = np.array(shape["counts"])
-            later = 1 - np.cumsum(counts) / counts.sum()
-            color = "#1f4e9c" if shape["source"] == _CLOCK else "#b23a1e"
-            # The last point has nothing later than itself: it is drawn at half a tick, where the axis ends.
-            bottom = 0.5 / counts.sum()
-            times = np.maximum(shape["values_us"], 0.5)
-            axes.step(times, np.maximum(later, bottom), where="post", color=color, label=shape["source"])
-        axes.set_xscale("log")
-        axes.set_yscale("log")
+            draw_later(axes, shape, shape["source"], color="#1f4e9c" if shape["source"] == _CLOCK else "#b23a1e")
         axes.set_title(_case_name(TickCase(policy, load)), fontsize=10)
         axes.set_xlabel("lateness x [us]")
         axes.set_ylabel("share of ticks later than x")
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
     for axes in panels[len(cases) :]:
         axes.set_visible(False)
     return [save(figure, folder, "tick-lateness")]
+
+
+def draw_later(axes: Any, shape: dict[str, Any], label: str, **line: Any) -> None:
+    """The share of a distribution above x, both axes logarithmic; the last point at half a sample."""
+    counts = np.array(shape["counts"])
+    later = np.maximum(1 - np.cumsum(counts) / counts.sum(), 0.5 / counts.sum())
+    axes.step(np.maximum(shape["values_us"], 0.5), later, where="post", label=label, **line)
+    axes.set(xscale="log", yscale="log")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
 
 
 # -- the tick clock ----------------------------------------------------------------------------------------
@@ -155,7 +156,25 @@ def _run_clock(policy: Policy, rate_hz: Fraction, seconds: float) -> tuple[list[
     return lateness[lead_in:], skipped_ticks, report
 
 
+def measure_timer(policy: Policy, rate_hz: Fraction, seconds: float) -> Lateness:
+    """As cyclictest, where that is not installed: sleep to absolute deadlines, spin never; how late each waking was."""
+    prepare_env_process(None)
+    if policy == "other":
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    clock = MonotonicClock()
+    grid, late_ns = TickGrid(clock.now_ns(), rate_hz), np.zeros(max(1, int(seconds * rate_hz)))
+    for tick in range(len(late_ns)):
+        clock.sleep_until_ns(grid.deadline_ns(tick + 1))
+        late_ns[tick] = clock.now_ns() - grid.deadline_ns(tick + 1)
+    return late_ns / 1e3
+
+
 # -- cyclictest --------------------------------------------------------------------------------------------
+
+
+def find_cyclictest() -> str | None:
+    """The program; None where it is not installed."""
+    return shutil.which("cyclictest")
 
 
 def measure_cyclictest(program: str, policy: Policy, rate_hz: Fraction, seconds: float) -> tuple[Lateness, float]:
@@ -215,7 +234,7 @@ def _measure(
     ticks: list[int] = []
     skipped_ticks = 0
     cycles: list[tuple[Lateness, float]] = []
-    with _busy_processes(case.load):
+    with busy_processes(["compute"] * case.load):
         for _ in range(turns):
             lateness, skipped, report = measure_clock(case.policy, rate_hz, seconds / turns)
             answer = next((text for what, text in report.items() if what.startswith("SCHED_FIFO")), "granted")
@@ -239,9 +258,9 @@ def _measure(
 
 
 @contextmanager
-def _busy_processes(count: int) -> Iterator[None]:
-    """`count` processes with normal priority that compute and touch memory until the block ends."""
-    busy = AnsweringProcesses("busy process", _be_busy, [()] * count)
+def busy_processes(kinds: Sequence[str]) -> Iterator[None]:
+    """Of these kinds of load, one each, with normal priority until the block ends."""
+    busy = AnsweringProcesses("busy process", _be_busy, [(kind,) for kind in kinds])
     try:
         busy.hear(60.0)
         yield
@@ -249,13 +268,9 @@ def _busy_processes(count: int) -> Iterator[None]:
         busy.close()
 
 
-def _be_busy(owner: Connection) -> None:
+def _be_busy(owner: Connection, kind: str) -> None:
     """Until the owner says a word, or is gone."""
-    numbers = np.arange(1 << 18, dtype=np.float64)  # 2 MB: more than the nearest caches hold
-    owner.send((None, "at it"))
-    while not owner.poll():
-        for _ in range(50):
-            numbers = np.sqrt(numbers * 1.0001 + 1.0)
+    be_busy(kind, lambda: owner.send((None, "at it")), owner.poll)
 
 
 # -- numbers and views -------------------------------------------------------------------------------------

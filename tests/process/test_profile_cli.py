@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.ipc import why_missing
 from rtcore.clock import MonotonicClock
-from rtcore.profile import ipc, tick
+from rtcore.profile import ipc, pingpong, tick
 from rtcore.profile.commands import COMMANDS
 
 # Eleven transports, each with processes of its own: half a minute on a quiet machine.
@@ -69,6 +69,47 @@ def test_every_transport_that_is_installed_carries_frames_in_one_run(tmp_path):
     assert {"kernel", "usable_cpus", "load_before", "steal_percent"} <= result["machine"].keys()
     assert result["machine"]["kernel"] in output, "the host's conditions are printed"
     assert (tmp_path / "pictures" / "ipc-frames.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_frame_is_bounced_through_each_transport_that_can_and_comes_back_as_it_was(tmp_path):
+    found = tmp_path / "new.json"
+    words = ("--pattern", "pingpong", "--frames", "84x84,144x160x3", "--rounds", "60", "--json", found)
+    code, output, errors = run("ipc", *words, "--plot", tmp_path)
+    assert code == 0, errors
+    result = json.loads(found.read_text())
+    names = [name for name in pingpong.BOUNCED if name in measurable()]
+    assert [(row["transport"], row["frame_bytes"]) for row in result["rows"]] == [
+        (name, num_bytes) for num_bytes in (7056, 69120) for name in names
+    ]
+    for row in result["rows"]:
+        assert row["samples"] == 60
+        assert 0 < row["p50_us"] <= row["p99_us"] <= row["p999_us"] <= row["max_us"]
+    assert "half a round trip" in output
+    assert (tmp_path / "ipc-pingpong.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("load", [(), ("--load",)])
+def test_a_machine_is_qualified_by_real_runs_beside_a_timer_with_a_page_of_all_of_it(tmp_path, load):
+    found, page = tmp_path / "new.json", tmp_path / "page.html"
+    words = ("--minutes", "0.1", "--rates", "60,250", "--page", page, "--json", found, *load)
+    code, output, errors = run("qualify", *words)
+    assert code == 0, errors
+    result = json.loads(found.read_text())
+    whats = ("tick lateness", "frame to worker", "action to dispatch", result["rows"][3]["what"])
+    assert whats[3] == ("cyclictest" if tick.find_cyclictest() else "timer thread")
+    assert [(row["rate_hz"], row["what"]) for row in result["rows"]] == [(hz, w) for hz in (60, 250) for w in whats]
+    for row, shape in zip(result["rows"], result["histograms"], strict=True):
+        assert row["load"] == ("stated" if load else "none")
+        assert row["samples"] == sum(shape["counts"])
+        assert row["p50_us"] is None or row["p50_us"] <= row["p99_us"] <= row["p999_us"] <= row["max_us"]
+    assert ("fsync" in result["load"]) == bool(load)
+    assert result["doctor"]["checks"]
+    text = page.read_text()
+    assert "data:image/png;base64" in text
+    assert 'src="http' not in text
+    for fact in (result["load"][:20], "rtcore-doctor", "For docs/machines.md", result["machine"]["kernel"]):
+        assert fact in text
+    assert output.count("| 250 |") == 1
 
 
 def test_several_readers_all_get_every_frame(tmp_path):
