@@ -23,7 +23,7 @@ from rtcore.cli.exits import (
 from rtcore.cli.learning import Events, draw_curve
 from rtcore.cli.video import draw_video, say_left_out
 from rtcore.config.run import RuntimeConfig
-from rtcore.errors import WARNING_NOTE, ContractBroken, RecordError, RtcoreError
+from rtcore.errors import WARNING_NOTE, RecordError, RtcoreError
 from rtcore.host.seeding import entropy_of, seed_generators
 from rtcore.recording.schema import UNFINISHED, require_h5py
 from rtcore.report.finished import write_results, write_trace
@@ -156,7 +156,8 @@ def _draw_video(folder: Path, over: Played, console: Console) -> bool:
 
 def _play_wall(config: RuntimeConfig, view: RunView, folder: OutFolder | None) -> Played:
     """Real processes. What happened up to a signal or an error is kept, and summed up."""
-    runtime = Runtime(config, folder=folder, on_contract_broken=_leave_to_summary)
+    # A broken contract is logged and shown; the summary and the exit code judge it at the end.
+    runtime = Runtime(config, folder=folder, on_contract_broken=lambda broken: None)
     over = Played(config, runtime, {}, [], None)
     events = Events(config)
     with runtime:
@@ -179,10 +180,6 @@ def _play_wall(config: RuntimeConfig, view: RunView, folder: OutFolder | None) -
     return over
 
 
-def _leave_to_summary(broken: ContractBroken) -> None:
-    """The run goes on: a line has said it; summary and exit code judge it at the end."""
-
-
 def _begin(run: Runtime | Simulation, plan: Plan, view: RunView) -> None:
     """Log what the run consists of, a line for each fact, and show it."""
     for line in header_lines(run.header, run.resolved, plan):
@@ -200,7 +197,7 @@ def _play_virtual(config: RuntimeConfig, view: RunView, folder: OutFolder | None
     """No processes: as fast as the machine goes."""
     # Of this program: policies and worlds may draw from them, and a simulation has no process of its own.
     seed_generators(entropy_of(config.world.seed, 0, "virtual", 0, 0))
-    simulation = Simulation(config, folder=folder, on_contract_broken=_leave_to_summary)
+    simulation = Simulation(config, folder=folder, on_contract_broken=lambda broken: None)
     over = Played(config, simulation, {}, [], None)
     events = Events(config)
     every = max(1, min(simulation.resolved.num_ticks // 50, _VIRTUAL_REFRESH_TICKS))

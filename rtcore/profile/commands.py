@@ -6,6 +6,7 @@ The common options (--json, --plot, --baseline, --fail-if) are added by the prog
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any, NamedTuple
 
 RTCORE = ("rtcore-hybrid", "rtcore-block", "rtcore-spin")
@@ -208,23 +209,20 @@ examples:
     ),
 )
 
-_QUALIFY = Command(
+_QUALIFY = ProfileCommand(
     help="qualify this machine: the worst of a long run at 60, 250 and 1000 Hz, under a stated load, as one page",
     description="""\
-Real runs, one rate after the other, of a synthetic world (every byte of a 144x160 frame is new at each step) with 8
-synthetic workers (they sleep, then answer at random): how late ticks began, how long a frame took to a worker's own
-copy, an answer to the tick that took it. Every tick counts from the first on, and the maximum is what matters: ask for
-as many minutes as it has to hold for. 10^6 ticks are 17 minutes at 1000 Hz, 67 at 250 Hz.
+Real runs, one rate after the other, of the world and the workers of `scale` (8, frames of 144x160): how late ticks
+began, how long a frame took to a worker's own copy, an answer to its tick. Every tick counts from the first on, and the
+maximum is what matters: ask for as many minutes as it has to hold. 10^6 ticks are 17 minutes at 1000 Hz, 67 at 250 Hz.
 
-Beside it, in turns, for a quarter of the time: cyclictest (Debian: rt-tests) at the same rate, with SCHED_FIFO where
-the env process gets it; where it is not installed, a timer thread of rtcore's own of the same shape, which sleeps to
-absolute deadlines and notes how late it wakes. The page says which.
+In turns with it, for a quarter of the time: cyclictest (Debian: rt-tests) at the same rate, with SCHED_FIFO where the
+env process gets it; without it a timer thread of rtcore's own that sleeps to the same deadlines. The page says which.
 
---load: one process a CPU that computes and touches 2 MB, one that copies 64 MB back and forth, one that writes files
-of 4 MB and waits until they are on the disk. All with normal priority. Without it the machine is measured as it is.
+--load: a process on each CPU that computes, one that copies memory, one that writes and syncs files, all with normal
+priority; what exactly is printed, and on the page. Without it the machine is measured as it is.
 
-The numbers are of this machine, its kernel and its settings: rtcore-doctor's findings are part of the page.
-docs/machines.md has a line for each machine and rate, which this command prints.""",
+The page holds rtcore-doctor's findings, too. docs/machines.md has a line for each machine and rate: printed last.""",
     examples="""\
 examples:
   rtcore-profile qualify --minutes 3                           a first look
@@ -234,7 +232,7 @@ examples:
         ("--minutes", 3.0, "M", "in all, split over the rates"),
         ("--rates", "60,250,1000", "HZ,...", "ticks per second"),
         ("--load", bool, "", "under the load above"),
-        ("--page", "", "FILE.html", "one page with everything, which needs no other file"),
+        ("--page", Path, "FILE.html", "one page with everything, which needs no other file"),
         ("--no-doctor", bool, "", "without rtcore-doctor's findings"),
     ),
 )

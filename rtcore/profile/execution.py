@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -51,21 +50,15 @@ def _check_writable(options: argparse.Namespace) -> None:
             options.plot.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"--plot {options.plot}: {error.strerror}; expected a folder to write into") from error
-    page = Path(getattr(options, "page", ""))
-    if page.is_dir() and str(page) != ".":
-        raise ConfigError(f"--page {page}: is a folder; expected a file to write, such as {page}/qualification.html")
-    if not page.parent.is_dir():
-        raise ConfigError(f"--page {page}: there is no folder {page.parent}; make it first")
-    if options.json is None or str(options.json) == "-":
-        return
-    if not options.json.parent.is_dir():
-        raise ConfigError(f"--json {options.json}: there is no folder {options.json.parent}; make it first")
-    if options.json.is_dir():
-        raise ConfigError(
-            f"--json {options.json}: is a folder; expected a file to write, such as {options.json}/new.json"
-        )
-    if not os.access(options.json if options.json.exists() else options.json.parent, os.W_OK):
-        raise ConfigError(f"--json {options.json}: may not be written by this user; give a file that may")
+    for flag, file in (("--json", options.json), ("--page", getattr(options, "page", None))):
+        if file is None or str(file) == "-":
+            continue
+        if not file.parent.is_dir():
+            raise ConfigError(f"{flag} {file}: there is no folder {file.parent}; make it first")
+        if file.is_dir():
+            raise ConfigError(f"{flag} {file}: is a folder; expected a file to write, such as {file}/new.json")
+        if not os.access(file if file.exists() else file.parent, os.W_OK):
+            raise ConfigError(f"{flag} {file}: may not be written by this user; give a file that may")
 
 
 def _write(
@@ -81,8 +74,8 @@ def _write(
             except OSError as error:
                 raise RtcoreError(f"--json {options.json}: {error.strerror}; the numbers are not kept") from error
             console.print(f"numbers: {options.json}", highlight=False)
-    if getattr(options, "page", ""):
-        qualify.write_page(Path(options.page), result, machine)
+    if getattr(options, "page", None):
+        qualify.write_page(options.page, result, machine)
         console.print(f"page: {options.page}", highlight=False)
     if options.plot is not None:
         for path in module.plot(result, options.plot):

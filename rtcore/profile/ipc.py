@@ -150,12 +150,11 @@ def _run_pingpong(options: argparse.Namespace, console: Console) -> Result:
                     _say_left_out([missing[name]], console)
                 steps.advance(1, name)
             about = {"frame": frame_text(shape), "frame_bytes": math.prod(shape), "readers": 1, "pattern": "pingpong"}
-            found = [
-                {**about, "transport": name, **percentiles_us(times, (50, 90, 99, 99.9, 100)), "samples": len(times)}
-                for name, times in halves.items()
-            ]
-            console.print(table_of(found, _PINGPONG, f"{frame_text(shape)} uint8, half a round trip; microseconds"))
-            rows += found
+            for name, times in halves.items():
+                found = percentiles_us(times, (50, 90, 99, 99.9, 100)) | {"samples": len(times)}
+                rows.append({**about, "transport": name, **found})
+            title = f"{about['frame']} uint8, half a round trip; microseconds"
+            console.print(table_of(rows[-len(halves) :] if halves else [], _PINGPONG, title))
     extra = {"missing": missing, "pinned": placement.is_pinned}
     keys = ("frame_bytes", "readers", "transport", "pattern")
     return Result("ipc", rows, keys, extra, lambda row: row["transport"] in RTCORE)

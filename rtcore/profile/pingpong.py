@@ -27,14 +27,11 @@ BOUNCED = ("rtcore-spin", "pipe", "zmq", "iceoryx2", "faster-fifo")
 
 
 class End(Protocol):
-    """One side. The other process opens its own from it; it is closed last."""
+    """One side. The other process opens its own from it. `receive` waits for the next frame, and copies it."""
 
     def other(self) -> Opener: ...
     def send(self, frame: Frame) -> None: ...
-    def receive(self, out: Frame) -> None:
-        """Wait for the next frame, and copy it."""
-        ...
-
+    def receive(self, out: Frame) -> None: ...
     def close(self) -> None: ...
 
 

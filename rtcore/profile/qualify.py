@@ -9,10 +9,11 @@ import subprocess
 import sys
 import tempfile
 from argparse import Namespace
+from collections.abc import Iterable
 from fractions import Fraction
 from functools import reduce
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -26,7 +27,7 @@ from rtcore.memory.counters import Distribution, bucket_bounds
 from rtcore.profile.children import run_in_processes, start_fork_server
 from rtcore.profile.options import tick_rate
 from rtcore.profile.results import Result, Row, percentiles_us
-from rtcore.profile.scale import Case
+from rtcore.profile.scale import ScaleCase
 from rtcore.profile.tick import (
     Lateness,
     Policy,
@@ -38,10 +39,13 @@ from rtcore.profile.tick import (
 )
 from rtcore.profile.views import Steps, TableColumn, new_figure, save, table_of
 from rtcore.report.log import lines_to
+from rtcore.results.summary import RunStats
 from rtcore.runtime.runtime import Runtime
 
 _WORKERS, _FRAME = 8, (144, 160)
 _CYCLICTEST, _TIMER = "cyclictest", "timer thread"
+_ROWS_A_RATE = 4
+_COUNTED = ("acted", "missed", "idle", "skipped_ticks")
 #: Of the time: for what is measured beside the runs, in turns of so long at most [s].
 _BESIDE, _TURN_S = 0.25, 300.0
 _COLUMNS = (
@@ -55,17 +59,6 @@ _COLUMNS = (
 )
 
 
-class Spent(NamedTuple):
-    """What a rate came to: how late ticks were, frame to worker, action to dispatch [ns]; ticks."""
-
-    late: Distribution
-    read: Distribution
-    dispatch: Distribution
-    possible: int  #: that could act
-    acted: int
-    skipped: int
-
-
 def run(options: Namespace, console: Console) -> Result:
     """Each rate in turn with what is measured beside it."""
     rates = [tick_rate("--rates", text.strip()) for text in options.rates.split(",") if text.strip()]
@@ -73,11 +66,8 @@ def run(options: Namespace, console: Console) -> Result:
         raise ConfigError(f"--rates {options.rates!r}: expected 1 to 10000 Hz, as in 60,250,1000")
     if not 0 < options.minutes <= 10_080:
         raise ConfigError(f"--minutes {options.minutes:g}: expected more than 0, at most 10080")
-    kinds, each_s, cyclictest = (
-        full_load() if options.load else [],
-        60 * options.minutes / len(rates),
-        find_cyclictest(),
-    )
+    kinds = full_load() if options.load else []
+    each_s, cyclictest = 60 * options.minutes / len(rates), find_cyclictest()
     load = load_text(kinds) if kinds else "none: the machine as it is"
     console.print(f"load: {load}", highlight=False, soft_wrap=True)
     start_fork_server("rtcore.profile.qualify")
@@ -87,20 +77,25 @@ def run(options: Namespace, console: Console) -> Result:
     with Steps(console, 60 * options.minutes) as steps, busy_processes(kinds):
         for rate_hz in rates:
             steps.begin(f"{float(rate_hz):g} Hz, {each_s:.0f} s")
-            spent, beside = _measure(rate_hz, each_s, cyclictest, granted, steps)
+            runs, beside = _measure(rate_hz, each_s, cyclictest, granted, steps)
             about = {"rate_hz": float(rate_hz), "load": "stated" if kinds else "none"}
-            named = {"tick lateness": spent.late, "frame to worker": spent.read, "action to dispatch": spent.dispatch}
+            named = {
+                "tick lateness": _merged(stats.distributions["lateness_ns"] for stats in runs),
+                "frame to worker": _merged(one.publish_to_read_ns for stats in runs for one in stats.workers),
+                "action to dispatch": _merged(stats.distributions["write_to_dispatch_ns"] for stats in runs),
+            }
+            acted, *others, skipped = (sum(stats.counters[name] for stats in runs) for name in _COUNTED)
+            possible = acted + sum(others)
             rows += [{**about, "what": what} | _numbers(shape) for what, shape in named.items()]
-            rows[-3] |= {"acted_fraction": spent.acted / spent.possible if spent.possible else None}
-            rows[-3] |= {"skipped_ticks": spent.skipped}
+            rows[-3] |= {"acted_fraction": acted / possible if possible else None, "skipped_ticks": skipped}
             shapes += [{**about, "what": what} | _counts(shape) for what, shape in named.items()]
             about["what"] = _CYCLICTEST if cyclictest else _TIMER
             rows.append({**about, "samples": len(beside)} | percentiles_us(1e3 * beside, (50, 99, 99.9, 100)))
             values, counts = np.unique(np.ceil(beside), return_counts=True)
             shapes.append({**about, "values_us": values.tolist(), "counts": counts.tolist()})
     extra = {"load": load, "granted": granted, "cyclictest": cyclictest, "minutes": options.minutes}
-    doctor = None if options.no_doctor else _doctor()
-    result = Result("qualify", rows, ("rate_hz", "load", "what"), {**extra, "doctor": doctor, "histograms": shapes})
+    extra |= {"doctor": None if options.no_doctor else _doctor(), "histograms": shapes}
+    result = Result("qualify", rows, ("rate_hz", "load", "what"), extra)
     console.print(table_of(rows, _COLUMNS, "Microseconds"))
     for line in ("for docs/machines.md:", *lines_for_machines(result)):
         console.print(line, highlight=False, soft_wrap=True, markup=False)
@@ -109,14 +104,14 @@ def run(options: Namespace, console: Console) -> Result:
 
 def _measure(
     rate_hz: Fraction, seconds: float, cyclictest: str | None, granted: dict[str, str], steps: Steps
-) -> tuple[Spent, Lateness]:
+) -> tuple[list[RunStats], Lateness]:
     """Runs and what is measured beside them, in turns."""
     turns = max(1, round(seconds / _TURN_S))
     run_s, beside_s = ((1 - _BESIDE) * seconds / turns, max(1.0, _BESIDE * seconds / turns))
-    parts: list[Spent] = []
+    runs: list[RunStats] = []
     beside: list[Lateness] = []
     for _ in range(turns):
-        parts.append(_run_once(rate_hz, run_s, granted, steps))
+        runs.append(_run_once(rate_hz, run_s, granted, steps))
         steps.advance(run_s, "beside it")
         policy: Policy = "fifo" if granted.get("SCHED_FIFO") == "granted" else "other"
         if cyclictest is not None:
@@ -125,27 +120,25 @@ def _measure(
             calls = [(policy, rate_hz, beside_s)]
             beside += run_in_processes(measure_timer, calls, role=_TIMER, timeout_s=beside_s + 30.0)
         steps.advance(beside_s)
-    shapes = (reduce(Distribution.merged, (part[index] for part in parts)) for index in range(3))
-    return Spent(*shapes, *(sum(part[index] for part in parts) for index in range(3, 6))), np.concatenate(beside)
+    return runs, np.concatenate(beside)
 
 
-def _run_once(rate_hz: Fraction, seconds: float, granted: dict[str, str], steps: Steps) -> Spent:
+def _run_once(rate_hz: Fraction, seconds: float, granted: dict[str, str], steps: Steps) -> RunStats:
     """Everything from tick 0 on: nothing is left out."""
-    case = Case(_WORKERS, rate_hz, _FRAME)
+    case = ScaleCase(_WORKERS, rate_hz, _FRAME)
     with lines_to(lambda text: steps.advance(0, text)), Runtime(case.config(seconds)) as runtime:
         for name, answer in (runtime.header["world"].get("realtime") or {}).items():
             granted[str(name).split()[0]] = str(answer)
         if runtime.wait(case.lead_in_s + seconds):
             raise RtcoreError("the run ended before it was measured; expected it to go on until it is stopped")
-        stats = runtime.stats()
-    counters, shapes = stats.counters, stats.distributions
-    read = reduce(Distribution.merged, (worker.publish_to_read_ns for worker in stats.workers))
-    possible = sum(counters[kind] for kind in ("acted", "missed", "idle"))
-    times = (shapes["lateness_ns"], read, shapes["write_to_dispatch_ns"])
-    return Spent(*times, possible, counters["acted"], counters["skipped_ticks"])
+        return runtime.stats()
 
 
 # -- numbers -----------------------------------------------------------------------------------------------
+
+
+def _merged(shapes: Iterable[Distribution]) -> Distribution:
+    return reduce(Distribution.merged, shapes)
 
 
 def _numbers(shape: Distribution) -> Row:
@@ -166,13 +159,12 @@ def _counts(shape: Distribution) -> dict[str, list[float]]:
 def lines_for_machines(result: Result) -> list[str]:
     """One line a rate, as docs/machines.md has them behind the machine's own columns."""
     lines = []
-    for rate_hz in dict.fromkeys(row["rate_hz"] for row in result.rows):
-        late, *others = times = [row for row in result.rows if row["rate_hz"] == rate_hz]
+    for first in range(0, len(result.rows), _ROWS_A_RATE):
+        late, *others = times = result.rows[first : first + _ROWS_A_RATE]
         cells = [f"{row['p999_us']:,.0f} / **{row['max_us']:,.0f}**" if row["samples"] else "-" for row in times]
-        cells[-1] += f" ({others[-1]['what']})"
         acted = "-" if late["acted_fraction"] is None else f"{late['acted_fraction']:.5f}"
-        facts = [f"{rate_hz:g}", late["load"], f"{late['samples']:,}", acted, f"{late['skipped_ticks']:,}"]
-        lines.append(f"| {' | '.join([*facts, *cells])} |")
+        facts = [f"{late['rate_hz']:g}", late["load"], f"{late['samples']:,}", acted, f"{late['skipped_ticks']:,}"]
+        lines.append(f"| {' | '.join([*facts, *cells])} ({others[-1]['what']}) |")
     return lines
 
 
@@ -180,10 +172,7 @@ def _doctor() -> dict[str, Any] | None:
     """What `rtcore-doctor --json` says of the machine, in a process of its own; None if it says nothing."""
     words = [sys.executable, "-m", "rtcore.cli.doctor", "--json"]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
-    try:
-        found: dict[str, Any] = json.loads(done.stdout)
-    except ValueError:
-        return None
+    found: dict[str, Any] | None = json.loads(done.stdout) if done.stdout.startswith("{") else None
     return found
 
 

@@ -57,13 +57,10 @@ def contract_facts(states: Sequence[ConditionState]) -> list[tuple[str, str]]:
     """How much of what each condition allows over the run is used up, and whether it is broken."""
     facts = []
     for state in states:
-        used = "" if math.isnan(state.used) else f" {100 * min(state.used, 9.99):.0f}% used"
-        since = f" since tick {state.since.tick:,}" if state.since is not None else ""
-        if state.is_lost:
-            facts.append((f"{state.condition.text}{used} BROKEN{since}", "bold red"))
-        else:
-            now = f" not kept{since}" if state.since is not None else ""
-            facts.append((f"{state.condition.text}{used}{now}", "yellow" if now else "green"))
+        text = state.condition.text + ("" if math.isnan(state.used) else f" {100 * min(state.used, 9.99):.0f}% used")
+        word, style = ("BROKEN", "bold red") if state.is_lost else ("not kept", "yellow")
+        since = state.since
+        facts.append((text, "green") if since is None else (f"{text} {word} since tick {since.tick:,}", style))
     return facts
 
 
