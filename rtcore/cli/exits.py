@@ -14,7 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from rtcore.cli.streams import Outlet, ReaderGone, guard_streams, refusal_of
-from rtcore.errors import ConfigError, RecordError, RtcoreError, RtcoreWarning
+from rtcore.errors import ConfigError, ContractBroken, RecordError, RtcoreError, RtcoreWarning
 from rtcore.report.log import lines_to, show_on_stderr
 
 if TYPE_CHECKING:
@@ -168,7 +168,8 @@ def say_error(program: str, error: Exception) -> int:
     errors.print(str(error), markup=False, soft_wrap=True)
     for note in getattr(error, "__notes__", ()):
         errors.print(note, markup=False, style="dim", soft_wrap=True)
-    return EXIT_BAD_INPUT if isinstance(error, ConfigError) else EXIT_FAILED
+    own = {ConfigError: EXIT_BAD_INPUT, ContractBroken: EXIT_CONTRACT_BROKEN}
+    return next((code for kind, code in own.items() if isinstance(error, kind)), EXIT_FAILED)
 
 
 def _errors() -> Console:
