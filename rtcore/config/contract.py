@@ -196,4 +196,7 @@ def _texts(given: Any, place: str = "") -> Iterator[str]:
         yield f"{place}{given}"
     else:
         what = f"{place} = {given!r}" if place else repr(given)
-        raise ValueError(f'{what}: expected a comparison in quotes, such as "<={given!r}"')
+        raise ValueError(
+            f'{what}: expected a comparison in quotes, such as "<={given!r}". In a file, what stands below [require] '
+            "belongs to it: put that table last"
+        )

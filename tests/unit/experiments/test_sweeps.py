@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rtcore.errors import ConfigError, RecordError, RtcoreError
+from rtcore.errors import ConfigError, ContractBroken, RecordError, RtcoreError
 from rtcore.experiments import sweep
 from rtcore.experiments.local import Ended
 from rtcore.experiments.playing import curve_of, play_cell
@@ -108,6 +108,11 @@ def test_a_cell_that_learns_trains_plays_and_comes_to_the_same_numbers_again(tmp
     assert max(shares) == 1.0
     other = replace(cell, settings=cell.settings | {"seed": 5})
     assert play_cell(other, HZ, tmp_path / "third") != first
+    # What is required of the judged run alone; kept, it changes nothing.
+    kept, broken = (replace(cell, evaluation={"require": [f"jobs{sign}1"]}) for sign in (">=", "<="))
+    assert play_cell(kept, HZ, tmp_path / "fourth") == first
+    with pytest.raises(ContractBroken, match="jobs<=1: "):
+        play_cell(broken, HZ, tmp_path / "fifth")
 
 
 def test_a_cell_that_never_comes_to_learn_fails(tmp_path: Path):
