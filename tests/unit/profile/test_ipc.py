@@ -182,7 +182,9 @@ def test_outside_a_clone_the_transports_of_others_are_left_out_and_it_is_said_wh
     monkeypatch.setattr("rtcore.__file__", str(installed / "__init__.py"))
     monkeypatch.chdir(tmp_path)
     assert ipc.find_others() is None
-    options = argparse.Namespace(frames="8x8", readers="1", transports="pipe,c-spin", rounds=25, full=False)
+    options = argparse.Namespace(
+        pattern="ticks", frames="8x8", readers="1", transports="pipe,c-spin", rounds=25, full=False
+    )
     options.gap_us = options.no_pin = None
     options.step_us = 0
     with pytest.raises(ConfigError, match=r"none of the chosen .*benchmarks/ipc.*run it in a clone"):
