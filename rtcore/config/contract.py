@@ -46,6 +46,7 @@ _COUNTS = {
     "actions": "jobs clipped altered explored skipped_starts delay_changes unknown_entries",
     "actions.outcomes": " ".join(OUTCOME_COUNTERS),
     "observations": "outside",
+    "invariants": "broken",
     "episodes": "count",
     "record": "lost_ticks lost_jobs",
     "": "restarts",
@@ -96,7 +97,11 @@ def short_name(path: str) -> str:
         return f"{name}_{last}_{unit}"
     if last == "count":
         return places[-1]
-    return f"{places[-1]}_{last}" if places and places[-1] in ("garbage", "observations", "head", "learner") else last
+    return (
+        f"{places[-1]}_{last}"
+        if places and places[-1] in ("garbage", "observations", "invariants", "head", "learner")
+        else last
+    )
 
 
 @cache

@@ -73,8 +73,19 @@ def test_each_number_that_may_be_required_is_in_a_summary_and_each_of_these_part
     # A new number of these parts is one line in KEYS; what says what a run was, and no result, is named here.
     described = {"ticks.ideal_hz", "head.index", "head.pid", "head.device", "head.lapped_frames", "head.pss_mb"}
     described |= {f"episodes.{name}" for name in ("unfinished_return", "unfinished_ticks", "points_ticks")}
-    described |= {"episodes.first_listed", "observations.checked", "observations.first"}
-    parts = ("ticks", "actions", "ipc_us", "inference_ms", "episodes", "record", "restarts", "observations", "head")
+    described |= {"invariants.first", "episodes.first_listed", "observations.checked", "observations.first"}
+    parts = (
+        "ticks",
+        "actions",
+        "ipc_us",
+        "inference_ms",
+        "episodes",
+        "record",
+        "restarts",
+        "observations",
+        "invariants",
+        "head",
+    )
     of_parts = {
         path
         for path, value in there.items()
