@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh machine: `make run` and `make test`.
-# Needs: git, python3 (3.11 or newer) with venv, a C compiler. No GPU.
+# Needs: git, python3 (3.11 or newer) with venv. With a C compiler and Python's headers it compiles the tick path. No GPU.
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -15,7 +15,7 @@ help:            ## this list
 
 install: $(STAMP)  ## virtual environment with everything pinned
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt hatch_build.py $(wildcard rtcore/_tick/*.[ch])
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	sh docker/install.sh $(BIN)/python '.[trace,record,report,sweep,profile,tensorboard,sb3,torchrl,dev,mujoco,atari]'
 	touch $@

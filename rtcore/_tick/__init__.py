@@ -9,26 +9,29 @@ from __future__ import annotations
 import os
 from typing import Any
 
-#: Of the two, if nothing is chosen.
-_DEFAULT = "python"
+#: Of protocol.h: a binary that was compiled from another is not used.
+_VERSION = 1
 _HOW_TO_COMPILE = (
     "install a C compiler and Python's headers (sudo apt install gcc libc6-dev python3-dev), then rtcore again"
 )
 
 
 def _load() -> tuple[Any, str, str]:
-    """The extension or None, what runs in a few words, and what is wrong with it."""
+    """The extension or None, what runs in a few words, and what is wrong with the choice."""
     chosen = os.environ.get("RTCORE_TICK", "")
-    wanted = chosen or _DEFAULT
-    if wanted not in ("c", "python"):
+    if chosen not in ("", "c", "python"):
         return None, "Python", f"RTCORE_TICK={chosen}: expected c or python"
-    if wanted == "python":
-        return None, f"Python (RTCORE_TICK={wanted})" if chosen else "Python (RTCORE_TICK=c: C)", ""
+    if chosen == "python":
+        return None, "Python (RTCORE_TICK=python)", ""
     try:
         from rtcore._tick import _compiled  # noqa: PLC0415 - may not be there
-    except ImportError as error:
-        return None, f"Python: {error}", f"RTCORE_TICK=c: {error}; {_HOW_TO_COMPILE}" if chosen else ""
-    return _compiled, "C", ""
+    except ImportError:
+        lacks = "the tick path was not compiled"
+    else:
+        if _compiled.VERSION == _VERSION:
+            return _compiled, "C", ""
+        lacks = f"the tick path was compiled from version {_compiled.VERSION}, expected {_VERSION}"
+    return None, f"Python: {lacks}", f"RTCORE_TICK=c: {lacks}; {_HOW_TO_COMPILE}" if chosen else ""
 
 
 compiled, in_words, problem = _load()

@@ -3,6 +3,8 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
+VERSION: int
+
 @final
 class Store:
     """Numbered records of one writer, in slots that are used again (`rt_store` of protocol.h).

@@ -530,7 +530,7 @@ PyMODINIT_FUNC PyInit__compiled(void)
     name_dtype = PyUnicode_InternFromString("dtype");
     no_bytes = PyBytes_FromStringAndSize("", 0);
     if (made == NULL || name_dtype == NULL || no_bytes == NULL || add_type(made, &store_spec) < 0 ||
-        add_type(made, &words_spec) < 0)
+        add_type(made, &words_spec) < 0 || PyModule_AddIntConstant(made, "VERSION", RT_VERSION) < 0)
         Py_CLEAR(made);
     return made;
 }

@@ -21,6 +21,8 @@
 #include <time.h>
 #include <unistd.h>
 
+enum { RT_VERSION = 1 }; /* changes with what the functions do: rtcore/_tick/__init__.py has it too */
+
 typedef _Atomic int64_t rt_word;
 
 enum { RT_OK = 0, RT_NOT_YET = 1, RT_LAPPED = 2 }; /* memory.ring.ReadStatus */
