@@ -1,0 +1,90 @@
+"""`rtcore-torture`: faults as a campaign. What its commands do is in `rtcore.torture`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from rtcore.cli.exits import end_program, find_own_modules
+from rtcore.config.help_text import Parser, add_version
+
+_DESCRIPTION = """\
+Break rtcore on purpose, as often as the time allows, and see whether it keeps its promises.
+
+A seed decides all that happens. What breaks a promise is printed as one command that shows it again.
+"""
+_EPILOG = """\
+examples:
+  rtcore-torture sim --seeds 0..999                 a thousand runs on the virtual clock, each with faults of its own
+  rtcore-torture sim --seeds 7 --show               what run 7 is made of, and what becomes of it
+  rtcore-torture sim --minutes 10                   new seeds for ten minutes, on every CPU
+
+exit codes: 0 every promise was kept; 1 one was broken; 2 a wrong argument; 128+n stopped by signal n
+"""
+_SIM = """\
+Runs that are made up from their seed, on the virtual clock: settings, inference times, and faults worse than life (workers
+that die, hang, stop for a while and come back; a frozen machine, a clock that stands still, late wake-ups, slow steps and
+resets, readers that are lapped). Tick loop, schedule, dispatcher, planner, slots, rings, worker supervision and replay
+memory are rtcore's own; only processes and time are made up. Named checks look at every tick; once the faults are over,
+the run has to do as well as the same one without faults. A run that breaks a promise is made smaller, as long as it still
+does, and printed as a command.
+"""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Program entry; exits 0 if every promise was kept, 1 if one was broken, 2 for wrong words."""
+    words = sys.argv[1:] if arguments is None else arguments
+    find_own_modules()
+    end_program("rtcore-torture", lambda: _do(words))
+
+
+def _do(words: list[str]) -> int:
+    options = _parser().parse_args(words)
+    # After the words were understood: a help text needs a tenth of what a campaign imports.
+    from rtcore.torture.campaign import simulate  # noqa: PLC0415
+
+    return simulate(options)
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="rtcore-torture", description=_DESCRIPTION, epilog=_EPILOG)
+    add_version(parser)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{sim}")
+    sim = commands.add_parser("sim", help="simulated runs, thousands of them", description=_SIM, epilog=_EPILOG)
+    sim.add_argument(
+        "--seeds", type=_seeds, default=range(1000), metavar="A..B", help="from A to B, or one [0..999]"
+    )
+    sim.add_argument("--ticks", type=_positive, default=1000, metavar="N", help="of each run [1000]")
+    sim.add_argument(
+        "--minutes", type=float, metavar="M", help="go on for so long, with seeds from A on; else until B"
+    )
+    sim.add_argument("--jobs", type=_positive, metavar="N", help="runs at a time [one for each CPU]")
+    sim.add_argument(
+        "--faults", type=_numbers, metavar="I,J,...", help="keep only these faults of a run, by number; 'none': no fault"
+    )
+    sim.add_argument("--show", action="store_true", help="print the settings and the faults of each run")
+    sim.add_argument("--json", action="store_true", help="print the result as JSON")
+    return parser
+
+
+def _seeds(text: str) -> range:
+    first, dots, last = text.partition("..")
+    seeds = range(int(first), int(last if dots else first) + 1)
+    if not seeds or seeds[0] < 0:
+        raise argparse.ArgumentTypeError(f"got {text}, expected A..B with 0 <= A <= B")
+    return seeds
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return () if text == "none" else tuple(int(number) for number in text.split(","))
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"got {text}, expected 1 or more")
+    return number
+
+
+if __name__ == "__main__":
+    main()
