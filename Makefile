@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 # Three rows for two cores: at times each waits, for a run's ticks or for what ends (tests/conftest.py has the order).
 SIDE_BY_SIDE := -n 3
 
-.PHONY: help install run test test-slow test-all check bench docs roms image clean
+.PHONY: help install run test test-slow test-all check torture bench docs roms image clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
@@ -39,6 +39,9 @@ check: install   ## format, lint, strict types, quick tests: under a minute
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -m "unit or interleaving" $(SIDE_BY_SIDE)
+
+torture: install ## ten minutes of made-up runs with faults, on all cores: does any break a promise?
+	$(BIN)/rtcore-torture sim --seeds $$(date +%s)..$$(date +%s) --ticks 2000 --minutes 10
 
 bench: install   ## latency against other transports, and the runtime's own numbers
 	$(BIN)/rtcore-profile ipc

@@ -22,12 +22,12 @@ examples:
 exit codes: 0 every promise was kept; 1 one was broken; 2 a wrong argument; 128+n stopped by signal n
 """
 _SIM = """\
-Runs that are made up from their seed, on the virtual clock: settings, inference times, and faults worse than life (workers
-that die, hang, stop for a while and come back; a frozen machine, a clock that stands still, late wake-ups, slow steps and
-resets, readers that are lapped). Tick loop, schedule, dispatcher, planner, slots, rings, worker supervision and replay
-memory are rtcore's own; only processes and time are made up. Named checks look at every tick; once the faults are over,
-the run has to do as well as the same one without faults. A run that breaks a promise is made smaller, as long as it still
-does, and printed as a command.
+Runs that are made up from their seed, on the virtual clock: settings, inference times, and faults worse than life
+(workers that die, hang, stop for a while and come back; a frozen machine, a clock that stands still, late wake-ups,
+slow steps and resets, lapped readers). Tick loop, schedule, dispatcher, planner, slots, rings, worker supervision
+and replay memory are rtcore's own; only processes and time are made up. Named checks look at every tick; once the
+faults are over, the run has to do as well as the same one without faults. A run that breaks a promise is made smaller,
+as long as it still does, and printed as a command.
 """
 
 
@@ -51,16 +51,15 @@ def _parser() -> Parser:
     add_version(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="{sim}")
     sim = commands.add_parser("sim", help="simulated runs, thousands of them", description=_SIM, epilog=_EPILOG)
-    sim.add_argument(
-        "--seeds", type=_seeds, default=range(1000), metavar="A..B", help="from A to B, or one [0..999]"
-    )
+    sim.add_argument("--seeds", type=_seeds, default=range(1000), metavar="A..B", help="from A to B, or one [0..999]")
     sim.add_argument("--ticks", type=_positive, default=1000, metavar="N", help="of each run [1000]")
-    sim.add_argument(
-        "--minutes", type=float, metavar="M", help="go on for so long, with seeds from A on; else until B"
-    )
+    sim.add_argument("--minutes", type=float, metavar="M", help="go on for so long, with seeds from A on; else until B")
     sim.add_argument("--jobs", type=_positive, metavar="N", help="runs at a time [one for each CPU]")
     sim.add_argument(
-        "--faults", type=_numbers, metavar="I,J,...", help="keep only these faults of a run, by number; 'none': no fault"
+        "--faults",
+        type=_numbers,
+        metavar="I,J,...",
+        help="keep only these faults of a run, by number; 'none': no fault",
     )
     sim.add_argument("--show", action="store_true", help="print the settings and the faults of each run")
     sim.add_argument("--json", action="store_true", help="print the result as JSON")

@@ -1,9 +1,8 @@
-"""The decisions of a run by their definition: a slow oracle that sees whole episodes at once."""
+"""Simulated runs of random episodes, for the tests that compare their decisions with the oracle's."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby, pairwise
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 
 from rtcore.config.run import make_config
 from rtcore.loop.world import StepResult
-from rtcore.scheduling.dispatch import Source, TickKind
+from rtcore.scheduling.dispatch import Source
 from rtcore.virtual.simulate import Change, Simulation
 
 
@@ -79,64 +78,6 @@ def record_of(
     simulation.record.add_tick = lambda header, action: rows.append((header, action))
     simulation.run()
     return rows
-
-
-def oracle(rows: Sequence[Any], gamma: float, discount_rewards: bool, *, chunks: bool = False) -> list[dict[str, Any]]:
-    """The same from the definition: whole episodes, nothing kept between ticks."""
-    found: list[dict[str, Any]] = []
-    num_decisions = 0
-    for _, group in groupby(rows, key=lambda row: row[0].episode):
-        episode = list(group)
-        frames = {header.tick: header.frame_seq for header, _ in episode}
-        starts: list[int] = []
-        previous: Any = None
-        for place, (header, _) in enumerate(episode):
-            key = header.tick if chunks else (header.worker, header.obs_tick, header.due_tick)
-            if header.kind == TickKind.ACTED:
-                if key != previous:
-                    starts.append(place)
-                previous = key
-        first_decision, num_decisions = num_decisions, num_decisions + len(starts)
-        last = episode[-1][0]
-        over = bool(last.terminated or last.truncated)
-        for number, (start, end) in enumerate(pairwise([*starts, len(episode)])):
-            header, action = episode[start]
-            is_last = end == len(episode)
-            if is_last and not over:
-                continue
-            rewards = [row[0].reward for row in episode[start:end]]
-            weights = [gamma**n if discount_rewards else 1.0 for n in range(len(rewards))]
-            delay = header.tick - header.obs_tick
-            if not is_last:
-                next_seq = frames[episode[end][0].obs_tick]
-            elif last.terminated:
-                next_seq = last.frame_seq
-            else:
-                wanted = [tick for tick in frames if tick <= last.tick + 1 - delay]
-                next_seq = frames[max(wanted)] if wanted else frames[min(frames)]
-            found.append(
-                {
-                    "obs_seq": frames[header.obs_tick],
-                    "action": action,
-                    "reward": sum(w * r for w, r in zip(weights, rewards, strict=True)),
-                    "discount": gamma ** len(rewards),
-                    "next_obs_seq": next_seq,
-                    "terminated": is_last and bool(last.terminated),
-                    "truncated": is_last and not last.terminated,
-                    "tick": header.tick,
-                    "num_ticks": len(rewards),
-                    "delay_ticks": delay,
-                    "worker": header.worker,
-                    "policy_version": header.policy_version,
-                    "episode": header.episode,
-                    "first_seq": episode[0][0].frame_seq,
-                    "seq": header.frame_seq,
-                    "chunk_index": header.chunk_index,
-                    "decision": first_decision + number,
-                    **dict.fromkeys(("features_seq", "features_age", "next_features_seq", "next_features_age"), -1),
-                }
-            )
-    return found
 
 
 runs = st.fixed_dictionaries(

@@ -15,7 +15,8 @@ from rtcore.memory.layout import FRAME_HEADER, FrameHeader, Layout
 from rtcore.memory.ring import FrameRing, SequenceRing
 from rtcore.scheduling.dispatch import TickKind
 from rtcore.spaces import ActionSpec, Block, ObservationSpec
-from tests.support.decisions import oracle, record_of, runs
+from rtcore.torture.decisions import oracle
+from tests.support.decisions import record_of, runs
 
 pytestmark = pytest.mark.unit
 

@@ -19,8 +19,9 @@ from rtcore.memory.history import History, HistoryReader
 from rtcore.memory.ring import FrameRing
 from rtcore.scheduling.dispatch import Source, TickKind
 from rtcore.spaces import ActionSpec, ObservationSpec
+from rtcore.torture.decisions import oracle
 from rtcore.virtual.simulate import Simulation
-from tests.support.decisions import oracle, record_of, runs
+from tests.support.decisions import record_of, runs
 
 pytestmark = pytest.mark.unit
 

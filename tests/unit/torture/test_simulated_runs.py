@@ -1,0 +1,101 @@
+"""Made-up runs with faults: none breaks a promise; and one that does is made small, and told as a command."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import Any
+
+import pytest
+
+from rtcore.cli import torture
+from rtcore.scheduling.dispatch import Dispatcher, Outcome
+from rtcore.torture.campaign import attempt, play
+from rtcore.torture.checks import SAFETY, Check
+from rtcore.torture.scenario import Scenario
+from rtcore.torture.simulation import Parts, Simulation
+
+pytestmark = pytest.mark.unit
+
+
+def test_runs_with_faults_keep_every_promise_and_reach_every_outcome() -> None:
+    """Continuous integration plays two thousand more, `make torture` as many as ten minutes allow."""
+    outcomes: set[str] = set()
+    for seed in range(40):
+        tally = play(seed, 250)
+        assert not tally.broken, tally.broken
+        outcomes |= set(tally.outcomes)
+    assert outcomes == {outcome.name.lower() for outcome in Outcome}
+
+
+#: Runs that broke a promise once, each made small: as `rtcore-torture sim` prints them.
+FOUND: list[tuple[int, int, tuple[int, ...]]] = []
+
+
+@pytest.mark.parametrize(("seed", "ticks", "faults"), FOUND)
+def test_a_run_that_broke_a_promise_once_keeps_it(seed: int, ticks: int, faults: tuple[int, ...]) -> None:
+    assert attempt(Scenario.of(seed, ticks, faults)) is None
+
+
+@pytest.mark.parametrize("seed", [5, 8])
+def test_a_seed_is_always_the_same_run_also_where_it_is_made_longer(seed: int) -> None:
+    run, again, longer = (Simulation(Scenario.of(seed, ticks), []).run() for ticks in (80, 80, 90))
+    assert run.rows == again.rows
+    before_any_fault = [
+        row for row in run.rows if row.header.tick < min(fault.tick for fault in longer.scenario.faults)
+    ]
+    assert before_any_fault == longer.rows[: len(before_any_fault)]
+
+
+class Forgetful(Dispatcher):
+    """A lost job stays with the dispatcher."""
+
+    def lose(self, job: Any, tick: int) -> None:
+        super().lose(job, tick)
+        self._jobs[job.worker] = job
+
+
+def test_a_run_that_breaks_a_promise_is_made_small_and_its_command_shows_it_again() -> None:
+    parts = Parts(dispatcher=Forgetful)
+    seed = next(seed for seed in range(100) if attempt(Scenario.of(seed, 250), parts) is not None)
+    broken = play(seed, 250, parts=parts).broken[0]
+    options = torture._parser().parse_args(shlex.split(broken.command)[1:])
+    small, whole = Scenario.of(seed, options.ticks, options.faults), Scenario.of(seed, 250)
+    assert (len(small.faults), small.num_ticks) <= (2, 249)
+    assert len(small.faults) < len(whole.faults)
+    found = attempt(small, parts)
+    assert found is not None and found.check == broken.check == "OneViewOfJobs"
+    assert attempt(small) is None
+
+
+def test_each_check_has_a_name_that_says_what_it_promises() -> None:
+    assert len({check.__name__ for check in SAFETY}) == len(SAFETY)
+    assert all(check.__doc__ for check in SAFETY)
+
+
+class NoTickIsTheFortieth(Check):
+    """A promise that no run keeps."""
+
+    def tick(self, tick: Any, row: Any) -> None:
+        if row.header.tick >= 40:
+            self.broken("it is there")
+
+
+def run_program(words: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as ended:
+        torture.main(words.split())
+    return int(ended.value.code or 0), capsys.readouterr().out
+
+
+def test_the_program_says_what_it_played_and_its_exit_code_whether_all_was_well(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, said = run_program("sim --seeds 8 --ticks 150 --json", capsys)
+    told = json.loads(said)
+    assert (code, told["runs"], told["violations"]) == (0, 1, [])
+    assert 0 < told["ticks"] <= 150 and told["faults"]
+    monkeypatch.setattr("rtcore.torture.campaign.SAFETY", (*SAFETY, NoTickIsTheFortieth))
+    code, said = run_program("sim --seeds 8 --ticks 150 --faults none", capsys)
+    assert code == 1
+    assert "NoTickIsTheFortieth: at tick 40: it is there" in said
+    assert "again: rtcore-torture sim --seeds 8 --ticks 150 --faults none" in said
