@@ -13,12 +13,14 @@ from typing import Any
 
 from rtcore.errors import PolicyError, RtcoreError, WorkerDied
 from rtcore.loop.tickloop import Tick
+from rtcore.memory.layout import FrameHeader
 from rtcore.results.agreement import check_books
-from rtcore.scheduling.dispatch import KIND_COUNTERS, OUTCOME_COUNTERS, Decision, Outcome, Source, TickKind
+from rtcore.scheduling.dispatch import KIND_COUNTERS, OUTCOME_COUNTERS, Decision, Known, Outcome, Source, TickKind
 from rtcore.scheduling.jobs import Answer, Job, JobRow
+from rtcore.spaces.payload import WORD_AT
 from rtcore.torture.decisions import oracle
 from rtcore.torture.machine import Worker
-from rtcore.torture.simulation import GAMMA, Row, Simulation, Violation
+from rtcore.torture.simulation import ACTION, GAMMA, Row, Simulation, Violation
 
 _ACTED = TickKind.ACTED
 
@@ -431,6 +433,74 @@ class ActionsAreWhatWorkersWrote(Check):
             self.written_at = {key: one for key, one in self.written_at.items() if key[1] > header.tick - 1024}
 
 
+class ContextsAreTrue(Check):
+    """A job is told the state and the features of the newest answer of its episode, and of the coming ticks what comes
+    true: what it is told as a fact is applied, and while the world is held none acts.
+    """
+
+    def begin(self, run: Simulation) -> None:
+        super().begin(run)
+        self.block = run.needs.context(ACTION)
+        self.is_max_time = run.scenario.settings["stagger"] == "max-time"
+        self.payload, self.newest, self.episode = b"", -1, -1
+        self.found: list[tuple[Job, Answer]] = []
+        self.to_come: list[Job] = []
+        self.told: list[tuple[int, list[int], list[int]]] = []  # frame's tick, actions of the ticks after it, how sure
+
+    def answers(self, found: Sequence[tuple[Job, Answer]]) -> None:
+        self.found += found
+
+    def booked(self, job: Job) -> None:
+        self.to_come.append(job)
+
+    def tick(self, tick: Tick, row: Row) -> None:
+        if not self.block:
+            return
+        header = row.header
+        for job, answer in self.found:
+            is_of_trunk = job.worker != self.run.head and not answer.abstained and answer.episode == self.episode
+            if is_of_trunk and answer.obs_tick > self.newest:
+                self.newest, self.payload = answer.obs_tick, answer.payload
+        self.found = []
+        if header.kind == TickKind.RESET:
+            self.newest, self.payload, self.episode, self.told = -1, b"", self.episode + 1, []
+        if header.skipped_ticks:
+            self.told = []
+        self._came_true(header, row.action)
+        for job in self.to_come:
+            self._look(job)
+        self.to_come = []
+
+    def _look(self, job: Job) -> None:
+        context = self.block.views(memoryview(bytearray(job.context)))
+        words = context["words"]
+        is_first = (words[WORD_AT["tick"]], words[WORD_AT["episode"]]) == (job.obs_tick, self.episode)
+        if not is_first or words[WORD_AT["worker"]] != job.worker:
+            self.broken(f"the context of {job.worker}'s job of tick {job.obs_tick} begins with {words.tolist()}")
+        for name, at in (("state", "state_tick"), ("features", "features_tick")):
+            if f"{name}.h" not in context or (name == "features" and job.worker != self.run.head):
+                continue
+            value = int.from_bytes(self.payload[-8:], "little")
+            if words[WORD_AT[at]] != self.newest or context[f"{name}.h"] != value:
+                self.broken(
+                    f"{name} of tick {words[WORD_AT[at]]} ({context[name + '.h']}); expected {self.newest} ({value})"
+                )
+        if "committed" in context and self.is_max_time and self.run.head < 0:
+            self.told.append((job.obs_tick, context["committed"].tolist(), context["committed_mask"].tolist()))
+
+    def _came_true(self, header: FrameHeader, action: bytes) -> None:
+        for base, actions, sure in self.told:
+            at = header.tick - base - 1
+            known = sure[at] if at < len(sure) else Known.UNKNOWN
+            if known == Known.FACT and int.from_bytes(action, "little") != actions[at]:
+                self.broken(
+                    f"at tick {base} it was a fact that {actions[at]} acts; {int.from_bytes(action, 'little')} did"
+                )
+            if known == Known.HELD and header.kind != TickKind.LEAD_IN:
+                self.broken(f"at tick {base} the tick was to be held; it is {TickKind(header.kind).name}")
+        self.told = [one for one in self.told if header.tick - one[0] <= len(one[2])]
+
+
 class TransitionsAreTheOracles(Check):
     """The transitions of a learner are what a slow oracle makes of the whole run; what it lost it has counted."""
 
@@ -519,6 +589,7 @@ SAFETY: tuple[type[Check], ...] = (
     OneViewOfJobs,
     TheSlowAreSetAside,
     ActionsAreWhatWorkersWrote,
+    ContextsAreTrue,
     TransitionsAreTheOracles,
     NoFalseAlarm,
     WhoDiesComesBack,

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from rtcore.torture.checks import Check
 
 _OBSERVATION = ObservationSpec((), "int64", (0,), (2**62,))
-_ACTION = ActionSpec((), "int64", (0,), (2**62,), "discrete")
+ACTION = ActionSpec((), "int64", (0,), (2**62,), "discrete")
 _SUPERVISE_NS, _DRAIN_NS = 50 * NS_PER_MS, 150 * NS_PER_MS
 _EPOCH_NS = 20 * NS_PER_MS
 _HOOKS = ("tick", "booked", "written", "answers", "membership", "ended", "killed", "failed")
@@ -152,9 +152,9 @@ class PlainRun(SharedRun):
             SequenceRing.over(segments[part].buf, layout.ring_control_at, layout.ring_slots).format()
         super().__init__("made up", segments, layout, _OBSERVATION)
         if needs:
-            of_payload = layout_of_payload(needs, _ACTION, layout)
+            of_payload = layout_of_payload(needs, ACTION, layout)
             buffer = memoryview(bytearray(of_payload.num_bytes))
-            format_payload(buffer, of_payload, needs, _ACTION)
+            format_payload(buffer, of_payload, needs, ACTION)
             self.payload = PayloadMemory(buffer, of_payload)
             self.payload.join(self.jobs, self.slots, self.ring)
             self.run_control["has_payload"] = 1
@@ -192,7 +192,7 @@ class PretendedSupervisor(Supervisor):
         self._resolved, self._shared, self.plan = scenario.run, simulation.shared, scenario.plan
         self.launcher = PretendedLauncher()
         self._launcher = self.launcher  # type: ignore[assignment]
-        world = WorldSpec("made up", _OBSERVATION, _ACTION, str(scenario.rate_hz), 0, "0", 0, "made up", {}, [], "")
+        world = WorldSpec("made up", _OBSERVATION, ACTION, str(scenario.rate_hz), 0, "0", 0, "made up", {}, [], "")
         self._parts = RunParts(scenario.run, self.run_id, simulation.shared, world, clock, watchdog)
         self._workers = Places(
             self._parts, simulation.launch, simulation.launch, lambda *_: None, restarted=int, leaves_space=str
@@ -275,7 +275,7 @@ class Simulation:
         run, config = scenario.run, scenario.run.config
         self.machine = machine = Machine()
         self.needs = _needs_of(scenario)
-        layout = Layout(run.num_places, run.ring_slots, scenario.log_slots, 8, _ACTION.nbytes, config.agent.chunk)
+        layout = Layout(run.num_places, run.ring_slots, scenario.log_slots, 8, ACTION.nbytes, config.agent.chunk)
         self.shared = shared = PlainRun(layout, self.needs)
         self.head = run.head_place if self.needs.has_head else -1
         self._payload_words = self.needs.payload.nbytes // 8
@@ -342,14 +342,14 @@ class Simulation:
             phase_seq=seq,
             num_ticks=scenario.num_ticks,
             needs=self.needs or None,
-            action=_ACTION,
+            action=ACTION,
             seed=scenario.seed,
             head=self.head,
         )
         self.clock.before_spin = self.loop.prepare_tick
         self.builder = self.parts.builder(GAMMA)
         self.builder.made = []
-        self.reader = TransitionReader(shared.ring, _ACTION, seq, self.builder, since_ticks=self.needs.since_ticks)
+        self.reader = TransitionReader(shared.ring, ACTION, seq, self.builder, since_ticks=self.needs.since_ticks)
         for check in checks:
             check.begin(self)
         self._hooks = {name: [getattr(check, name) for check in checks if _has(check, name)] for name in _HOOKS}
@@ -494,7 +494,7 @@ class Simulation:
         actions = b"".join((value + place + 1).to_bytes(8, "little") for place in range(chunk))
         actions = actions.ljust(8 * scenario.run.config.agent.chunk, b"\0")
         abstains = scenario.abstains and job.job_seq % scenario.abstains == 0
-        payload = job.job_seq.to_bytes(8, "little") * self._payload_words
+        payload = (job.job_seq * 64 + index).to_bytes(8, "little") * self._payload_words
         return Inference(took_ns, actions, payload, self.version, self.published[self.version], int(abstains))
 
     def _note_answer(self, job: Job, answer: Answer) -> None:
