@@ -79,6 +79,9 @@ _TIMES: tuple[TimesKind, ...] = (
 )
 
 
+Needs = Literal["nothing", "state", "committed", "two speeds"]
+
+
 class Fault(NamedTuple):
     """One thing that goes wrong. `ticks`: how long it lasts. `size`: how much, where that means something."""
 
@@ -153,7 +156,7 @@ class Scenario:
     restart_ticks: float
     publish_every: int
     abstains: int
-    needs: Literal["nothing", "state", "committed", "two speeds"]
+    needs: Needs
     log_slots: int
     learner_every: int
     stops_at: int  #: the tick at which somebody ends it; 0: nobody does
@@ -170,7 +173,7 @@ class Scenario:
         period_ns, workers = whole_period_ns(rate_hz), rng.choice([1, 2, 2, 3, 4, 5, 8])
         usual_ticks = rng.choice([0.3, 0.9, 1.5, 2.5, 3.7, 6.2, 11.0])
         times = Times(rng.choice(_TIMES), usual_ticks, rng.choice([0.1, 0.3, 0.6]), period_ns, rng.getrandbits(32))
-        needs = rng.choice(["nothing", "nothing", "nothing", "state", "committed", "two speeds"])
+        needs: Needs = rng.choice(["nothing", "nothing", "nothing", "state", "committed", "two speeds"])
         settings = {
             "policy": "two-speed" if needs == "two speeds" else "random",
             "env_id": "none",

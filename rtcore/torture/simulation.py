@@ -195,7 +195,12 @@ class PretendedSupervisor(Supervisor):
         world = WorldSpec("made up", _OBSERVATION, ACTION, str(scenario.rate_hz), 0, "0", 0, "made up", {}, [], "")
         self._parts = RunParts(scenario.run, self.run_id, simulation.shared, world, clock, watchdog)
         self._workers = Places(
-            self._parts, simulation.launch, simulation.launch, lambda *_: None, restarted=int, leaves_space=str
+            self._parts,
+            simulation.launch,
+            simulation.launch,
+            lambda *_: None,
+            restarted=lambda: None,
+            leaves_space=lambda what: None,
         )
         env = Process("env", 0, 0, pid=1, ready=EnvironmentReady({}))
         env.on_kill = lambda: simulation.broke("NoFalseAlarm", "the env process was killed")
