@@ -20,49 +20,9 @@ from rtcore.scheduling.jobs import Answer, Job, JobRow
 from rtcore.spaces.payload import WORD_AT
 from rtcore.torture.decisions import oracle
 from rtcore.torture.machine import Worker
-from rtcore.torture.simulation import ACTION, GAMMA, Row, Simulation, Violation
+from rtcore.torture.simulation import ACTION, GAMMA, Check, Row, Simulation, Violation
 
 _ACTED = TickKind.ACTED
-
-
-class Check:
-    """One promise. What it does not override it does not look at."""
-
-    run: Simulation
-
-    def begin(self, run: Simulation) -> None:
-        self.run = run
-
-    def tick(self, tick: Tick, row: Row) -> None:
-        """A tick is over and published."""
-
-    def booked(self, job: Job) -> None:
-        """A job was posted."""
-
-    def written(self, job: Job, answer: Answer) -> None:
-        """A worker has put an answer into its slot."""
-
-    def answers(self, found: Sequence[tuple[Job, Answer]]) -> None:
-        """These were collected."""
-
-    def membership(self, worker: int, up: bool) -> None:
-        """The tick loop was told that a worker came or went."""
-
-    def ended(self, row: JobRow) -> None:
-        """A job has ended."""
-
-    def killed(self, worker: Worker) -> None:
-        """The supervisor kills a worker."""
-
-    def failed(self, error: RtcoreError) -> None:
-        """The supervisor ends the run."""
-
-    def end(self, run: Simulation) -> None:
-        """The run is over."""
-
-    def broken(self, text: str) -> None:
-        """Not an exception here and now: what it would fly through might catch it."""
-        self.run.broke(type(self).__name__, text)
 
 
 class ActionsAreOfTheirEpisode(Check):

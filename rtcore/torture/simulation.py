@@ -8,7 +8,7 @@ import random
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -38,9 +38,6 @@ from rtcore.scheduling.schedule import Schedule
 from rtcore.spaces import ActionSpec, Block, ObservationSpec, PolicyNeeds
 from rtcore.torture.machine import IDLE_BEAT_NS, Inference, Machine, Process, Worker
 from rtcore.torture.scenario import Fault, Scenario
-
-if TYPE_CHECKING:
-    from rtcore.torture.checks import Check
 
 _OBSERVATION = ObservationSpec((), "int64", (0,), (2**62,))
 ACTION = ActionSpec((), "int64", (0,), (2**62,), "discrete")
@@ -269,6 +266,46 @@ class Row(NamedTuple):
 
     header: FrameHeader
     action: bytes
+
+
+class Check:
+    """One promise. What it does not override it does not look at."""
+
+    run: Simulation
+
+    def begin(self, run: Simulation) -> None:
+        self.run = run
+
+    def tick(self, tick: Tick, row: Row) -> None:
+        """A tick is over and published."""
+
+    def booked(self, job: Job) -> None:
+        """A job was posted."""
+
+    def written(self, job: Job, answer: Answer) -> None:
+        """A worker has put an answer into its slot."""
+
+    def answers(self, found: Sequence[tuple[Job, Answer]]) -> None:
+        """These were collected."""
+
+    def membership(self, worker: int, up: bool) -> None:
+        """The tick loop was told that a worker came or went."""
+
+    def ended(self, row: JobRow) -> None:
+        """A job has ended."""
+
+    def killed(self, worker: Worker) -> None:
+        """The supervisor kills a worker."""
+
+    def failed(self, error: RtcoreError) -> None:
+        """The supervisor ends the run."""
+
+    def end(self, run: Simulation) -> None:
+        """The run is over."""
+
+    def broken(self, text: str) -> None:
+        """Not an exception here and now: what it would fly through might catch it."""
+        self.run.broke(type(self).__name__, text)
 
 
 class Simulation:

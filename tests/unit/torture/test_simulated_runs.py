@@ -11,9 +11,9 @@ import pytest
 from rtcore.cli import torture
 from rtcore.scheduling.dispatch import Dispatcher, Outcome
 from rtcore.torture.campaign import attempt, play
-from rtcore.torture.checks import SAFETY, Check
+from rtcore.torture.checks import SAFETY
 from rtcore.torture.scenario import Scenario
-from rtcore.torture.simulation import Parts, Simulation
+from rtcore.torture.simulation import Check, Parts, Simulation
 
 pytestmark = pytest.mark.unit
 
