@@ -532,12 +532,12 @@ class WhoDiesComesBack(Check):
         if not self.gone or run.error is not None:
             return
         settings, now_ns = run.scenario, run.machine.running_ns
-        # Each further death at its start takes as long again; a supervisor that is away comes back first.
-        tries = 2 + max(run.deaths_at_start.values(), default=0) + run.injected["death at its start"] * 5
-        patience = tries * (settings.restart_ticks + 2) * settings.period_ns + tries * 200_000_000
-        since_ns = max(min(self.gone.values()), run.patience_from_ns)
-        if now_ns - since_ns > patience:
-            self.broken(f"workers {sorted(self.gone)} are gone since {(now_ns - since_ns) / 1e6:.0f} ms")
+        # From its last death on, or since a supervisor that was away is back.
+        patience = 2 * (settings.restart_ticks + 2) * settings.period_ns + 400_000_000
+        for worker, gone_ns in self.gone.items():
+            since_ns = max(gone_ns, run.patience_from_ns, run.died_ns.get(worker, 0))
+            if now_ns - since_ns > patience:
+                self.broken(f"worker {worker} is gone since {(now_ns - since_ns) / 1e6:.0f} ms")
 
 
 SAFETY: tuple[type[Check], ...] = (

@@ -326,6 +326,7 @@ class Simulation:
         self.rows: list[Row] = []
         self.published: dict[int, int] = {0: 0}  #: checksum by version
         self.version = 0
+        self.died_ns: dict[int, int] = {}  #: of the machine's running time: the last death in each place
         self.deaths: dict[int, list[int]] = {}  #: answers of a place between deaths
         self.error: RtcoreError | None = None
         self.states: Counter[tuple[str, str]] = Counter()
@@ -510,6 +511,7 @@ class Simulation:
             worker.end(exitcode)
         if worker.process.exitcode is None:
             worker.process.exitcode = exitcode
+            self.died_ns[worker.index] = self.machine.running_ns
             self.deaths.setdefault(worker.index, []).append(self.shared.worker_status[worker.index]["inferences"])
             self._tell(worker)
 

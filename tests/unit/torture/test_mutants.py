@@ -124,11 +124,8 @@ def no_action_counts_as_a_missed_one(own: Any) -> Any:
     return lambda self, job: None
 
 
-def the_decision_goes_on_over_a_gap(own: Any) -> Any:
-    def skip(self: Any, num_ticks: int) -> None:
-        self.counts.lost_ticks += num_ticks
-
-    return skip
+def frames_of_the_last_episode_are_remembered(own: Any) -> Any:
+    return lambda self: None
 
 
 def the_next_observation_is_the_newest_frame(own: Any) -> Any:
@@ -160,7 +157,7 @@ MUTANTS = [
     (Dispatcher, "decide", a_late_chunk_begins_at_its_first_action),
     (Dispatcher, "_forget_due", no_action_counts_as_a_missed_one),
     (ObservedWorkers, "membership", a_dead_job_waits_in_its_slot),
-    (KeptTransitions, "skip", the_decision_goes_on_over_a_gap),
+    (KeptTransitions, "_forget_episode", frames_of_the_last_episode_are_remembered),
     (KeptTransitions, "_close", the_next_observation_is_the_newest_frame),
     (KeptTransitions, "feed", a_decision_owns_the_tick_of_the_next_one),
 ]
