@@ -14,8 +14,10 @@ from rtcore.torture.simulation import KeptTransitions, ObservedWorkers, Parts
 
 pytestmark = pytest.mark.unit
 
-#: Within so many seeds each one has to be found; most are within the first few.
+#: Within so many seeds each one has to be found; most are within the first few, in runs of so many ticks.
 SEEDS, TICKS = 2000, 300
+#: Those that show only once the delay has changed need longer runs, of which few do. Here is one, to save the search.
+KNOWN = {"a_lowered_delay_books_a_tick_twice": (616, 900), "the_delay_is_one_tick_short": (490, 900)}
 
 
 def mutant(base: type[Any], name: str, change: Any) -> type[Any]:
@@ -167,8 +169,9 @@ PLACE = {Schedule: "schedule", Dispatcher: "dispatcher", ObservedWorkers: "worke
 @pytest.mark.parametrize(("base", "name", "change"), MUTANTS, ids=[change.__name__ for _, _, change in MUTANTS])
 def test_a_deliberate_fault_is_found_and_the_same_seeds_without_it_are_not(base: Any, name: str, change: Any) -> None:
     parts = Parts(**{PLACE[base]: mutant(base, name, change)})
-    for seed in range(SEEDS):
-        scenario = Scenario.of(seed, TICKS)
+    first, ticks = KNOWN.get(change.__name__, (0, TICKS))
+    for seed in sorted(range(SEEDS), key=lambda seed: seed != first):
+        scenario = Scenario.of(seed, ticks)
         found = attempt(scenario, parts)
         if found is not None:
             assert attempt(scenario) is None
