@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rtcore.errors import PolicyError, RtcoreError, WorkerDied
-from rtcore.loop.tickloop import Tick
+from rtcore.loop.tick import Tick
 from rtcore.memory.layout import FrameHeader
 from rtcore.results.agreement import check_books
 from rtcore.scheduling.dispatch import KIND_COUNTERS, OUTCOME_COUNTERS, Decision, Known, Outcome, Source, TickKind

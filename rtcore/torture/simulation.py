@@ -18,13 +18,14 @@ from rtcore.host.watchdog import Watchdog
 from rtcore.learn.replay_memory import TransitionReader
 from rtcore.learn.transitions import Transition, TransitionBuilder
 from rtcore.loop.counting import Books, StatsRecorder
-from rtcore.loop.tickloop import Tick, TickLoop
+from rtcore.loop.tick import Tick
+from rtcore.loop.tickloop import TickLoop
 from rtcore.loop.workers import SharedWorkers
 from rtcore.loop.world import StepResult
 from rtcore.memory.layout import FrameHeader, Layout
 from rtcore.memory.payload import PayloadMemory, format_payload, layout_of_payload
 from rtcore.memory.ring import SequenceRing
-from rtcore.memory.segments import Part, Segment, part_bytes, parts_of
+from rtcore.memory.segments import Segment, SegmentPart, part_bytes, parts_of
 from rtcore.memory.shared import Phase, SharedRun, next_order
 from rtcore.messages import EnvironmentReady, WorldSpec
 from rtcore.processes.environment import EnvironmentProcess
@@ -32,7 +33,7 @@ from rtcore.processes.launcher import Child, MakeBoot, RunParts
 from rtcore.processes.supervisor import Supervisor
 from rtcore.processes.workers import WorkerProcesses
 from rtcore.results.run_record import Drain, RunRecord
-from rtcore.scheduling.dispatch import Dispatcher, Source
+from rtcore.scheduling.dispatch import Dispatcher, Invariant, Source
 from rtcore.scheduling.jobs import Answer, Job, JobRow
 from rtcore.scheduling.schedule import Schedule
 from rtcore.spaces import ActionSpec, Block, ObservationSpec, PolicyNeeds
@@ -144,7 +145,9 @@ class PlainRun(SharedRun):
     """The memory of a run, of this process alone."""
 
     def __init__(self, layout: Layout, needs: PolicyNeeds) -> None:
-        segments: dict[Part, Segment] = {part: Memory(part, part_bytes(layout, part)) for part in parts_of(layout)}
+        segments: dict[SegmentPart, Segment] = {
+            part: Memory(part, part_bytes(layout, part)) for part in parts_of(layout)
+        }
         for part in ("ring", "log", "description"):
             SequenceRing.over(segments[part].buf, layout.ring_control_at, layout.ring_slots).format()
         super().__init__("made up", segments, layout, _OBSERVATION)
@@ -248,6 +251,10 @@ class Recorder(StatsRecorder):
     def job_ended(self, row: JobRow) -> None:
         super().job_ended(row)
         self.simulation.see_ended(row)
+
+    def invariant_broken(self, invariant: Invariant, tick: int) -> None:
+        super().invariant_broken(invariant, tick)
+        self.simulation.broke("RunsFindNothingWrongThemselves", f"tick {tick}: {invariant.name}: {invariant.meaning}")
 
 
 class KeptTransitions(TransitionBuilder):
