@@ -103,7 +103,7 @@ class TickInvariants:
         return (
             answer.episode == self._episode
             and self._episode_tick <= answer.obs_tick < tick
-            and (answer.obs_tick == job.obs_tick or not job.hold)
+            and answer.obs_tick >= job.obs_tick  # newer, also with `hold`, if that frame was overwritten meanwhile
             and offer.due_tick <= tick
             and 0 <= chunk_index <= tick - offer.first_tick
             and (answer.obs_tick >= self._newest_obs_tick or self._has_head)

@@ -84,7 +84,7 @@ class Invariant(_Meant):
     ORDER = 1, "each tick follows the one before it and those that were skipped, each frame the one before it"
     GRID = 2, "a tick is due where the exact rate puts it, plus what was stretched, and never begins before"
     KIND = 3, "a tick is of the kind that its action and its source say; an episode has one lead-in, before it acts"
-    ACTION = 4, "an action that acts is due, of this episode, of its job's frame, and of none older than the one before"
+    ACTION = 4, "an action that acts is due, of this episode, of its job's frame or a newer one, never of an older one"
     JOB = 5, "a job is booked once and ends once, as applied at the tick of its action's first use"
 
 
@@ -547,7 +547,7 @@ class Dispatcher:
                     best = candidate
                 else:
                     self._end_unapplied(candidate, Outcome.SUPERSEDED, tick)
-        if best is not None and best.answer.obs_tick < self._newest_obs_tick:
+        if best is not None and self._is_older(best, tick):
             self._end_unapplied(best, Outcome.SUPERSEDED, tick)
             best = None
         if self._earlier:
@@ -563,6 +563,14 @@ class Dispatcher:
         elif self._active is not None and tick >= self._active.first_tick + self._chunk_ticks:
             self._retire(tick)
         return self._active
+
+    def _is_older(self, offer: Offer, tick: int) -> bool:
+        """Whether something newer acts or has acted. A worker that was away for a whole ring answers to a newer frame
+        than the booked one, and may share it with the answer that acts: that one is for a later tick."""
+        active = self._active
+        if active is not None and tick < active.first_tick + self._chunk_ticks:
+            return _newness(offer) < _newness(active)
+        return offer.answer.obs_tick < self._newest_obs_tick
 
     def _retire(self, tick: int, *, keep: bool = True) -> None:
         """The active answer acts no longer. If it has never acted, the head acted in its place: it ends here."""

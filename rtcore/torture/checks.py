@@ -254,6 +254,10 @@ class TheNewestDueActs(Check):
                     one[5] = -2
             if one[5] >= 0 and (best is None or one[:3] > best[:3]):
                 best = one
+        if best is not None and best[5] != number and number >= best[3] + self.chunk:
+            # Its chunk is over: what comes only now and saw the same frame acts, for once.
+            late = [one for one in self.known if one[5] == number and one[0] == best[0]]
+            best = max(late, key=lambda one: one[:3], default=best)
         if best is not None and len(self.known) > 64:
             self.known = [one for one in self.known if one[1] > number or one is best]
         return best

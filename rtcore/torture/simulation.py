@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ from rtcore.memory.payload import PayloadMemory, format_payload, layout_of_paylo
 from rtcore.memory.ring import SequenceRing
 from rtcore.memory.segments import Segment, SegmentPart, part_bytes, parts_of
 from rtcore.memory.shared import Phase, SharedRun, next_order
+from rtcore.memory.waiting import Waker
 from rtcore.messages import EnvironmentReady, WorldSpec
 from rtcore.processes.environment import EnvironmentProcess
 from rtcore.processes.launcher import Child, MakeBoot, RunParts
@@ -160,11 +161,18 @@ class PlainRun(SharedRun):
             self.run_control["has_payload"] = 1
 
 
-class Places(WorkerProcesses):
-    """Without semaphores: nobody sleeps by them."""
+class PretendedWaker(Waker):
+    """Wakes made-up workers: they look at once."""
 
-    def _make_wake_ups(self) -> list[Any]:
-        return []
+    def __init__(self, processes: Mapping[int, Worker]) -> None:
+        self._processes = processes
+
+    def ahead(self, workers: Sequence[int]) -> None:
+        for index in workers:
+            if index in self._processes:
+                self._processes[index].wake()
+
+    for_jobs = for_frame = ahead
 
 
 class PretendedLauncher:
@@ -194,7 +202,7 @@ class PretendedSupervisor(Supervisor):
         self._launcher = self.launcher  # type: ignore[assignment]
         world = WorldSpec("made up", _OBSERVATION, ACTION, str(scenario.rate_hz), 0, "0", 0, "made up", {}, [], "")
         self._parts = RunParts(scenario.run, self.run_id, simulation.shared, world, clock, watchdog)
-        self._workers = Places(
+        self._workers = WorkerProcesses(
             self._parts,
             simulation.launch,
             simulation.launch,
@@ -364,9 +372,7 @@ class Simulation:
         self.clock = LoopClock(machine, scenario)
         params = run.schedule_params(scenario.plan.delay_ticks, scenario.plan.tau.usual_ns)
         self.schedule = self.parts.schedule(params, self.num_workers)
-        self.workers = self.parts.workers(
-            shared, [self._wake(i) for i in range(layout.max_workers)], self.num_workers, phase_seq=seq
-        )
+        self.workers = self.parts.workers(shared, PretendedWaker(self.processes), self.num_workers, phase_seq=seq)
         self.workers.simulation = self
         self.dispatcher = self.parts.dispatcher(
             config.schedule.on_late,
@@ -526,14 +532,6 @@ class Simulation:
         for look in self._hooks["killed"]:
             look(worker)
         self.machine.after(1_000_000, lambda: self._dies(worker))
-
-    def _wake(self, index: int) -> Any:
-        def wake() -> None:
-            worker = self.processes.get(index)
-            if worker is not None:
-                worker.wake()
-
-        return wake
 
     def _infer(self, index: int, job: Job, header: FrameHeader) -> Inference:
         scenario = self.scenario

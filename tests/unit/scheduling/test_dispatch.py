@@ -160,6 +160,16 @@ def test_two_answers_from_one_frame_may_follow_each_other():
 # -- episodes ----------------------------------------------------------------------------------------------------
 
 
+def test_an_answer_for_an_earlier_tick_that_saw_the_same_frame_does_not_take_over_a_chunk():
+    """Its worker was away for so long that the booked frame was overwritten; it read the newest one instead."""
+    desk = Desk(chunk=4).book(0, 10).answer(10, at=12)
+    assert desk.decide(13) == (ACTED, 10, 0)
+    desk.answer(0, at=14, used=10)
+    assert desk.decide(14) == (ACTED, 10, 1)
+    assert desk.outcome(0) is Outcome.SUPERSEDED
+    assert desk.outcome(10) is Outcome.ON_TIME
+
+
 def test_whatever_is_pending_or_under_way_at_a_reset_is_stale():
     desk = Desk().book(0, 1).answer(0, at=2)
     desk.dispatcher.new_episode(2)
