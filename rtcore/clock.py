@@ -73,6 +73,19 @@ def cpu_wait_ns() -> int:
         return 0
 
 
+def raw_offset_ns() -> int:
+    """By how much CLOCK_MONOTONIC_RAW is ahead of CLOCK_MONOTONIC [ns]: how far time servers have slewed the latter.
+
+    Of a few readings the one that took the shortest, so that an interruption between two clocks does not count.
+    """
+    readings = []
+    for _ in range(16):
+        before_ns, raw_ns = time.monotonic_ns(), time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
+        after_ns = time.monotonic_ns()
+        readings.append((after_ns - before_ns, raw_ns - (before_ns + after_ns) // 2))
+    return min(readings)[1]
+
+
 def unix_time_s() -> float:
     """The date, for people: seconds since 1970. Never for measuring."""
     return time.time()

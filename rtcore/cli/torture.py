@@ -18,6 +18,9 @@ examples:
   rtcore-torture sim --seeds 0..999                 a thousand runs on the virtual clock, each with faults of its own
   rtcore-torture sim --seeds 7 --show               what run 7 is made of, and what becomes of it
   rtcore-torture sim --minutes 10                   new seeds for ten minutes, on every CPU
+  rtcore-torture real --seeds 0..299 --jobs 2       three hundred runs by real processes, with kills and a full disk
+  rtcore-torture real --seeds 17..17 --show         run 17 once more
+  rtcore-torture soak --hours 2 --out runs/soak     a long run: does anything grow, does the tick grid drift
 
 exit codes: 0 every promise was kept; 1 one was broken; 2 a wrong argument; 128+n stopped by signal n
 """
@@ -28,6 +31,17 @@ slow steps and resets, lapped readers). Tick loop, schedule, dispatcher, planner
 and replay memory are rtcore's own; only processes and time are made up. Named checks look at every tick; once the
 faults are over, the run has to do as well as the same one without faults. A run that breaks a promise is made smaller,
 as long as it still does, and printed as a command.
+"""
+_REAL = """\
+Runs of rtcore-run by real processes, of random worlds and settings, with random faults: signals (KILL, STOP and CONT,
+TERM, INT, HUP, SEGV) to any process at any phase of the run, a frozen run, too little CPU time, refused forks, a full
+disk, a full /dev/shm, no free file descriptor. Some need root, and are left out without. After each run: exit code and
+words as documented; no process, segment or draft left; files that can be read, counts that agree; the world closed.
+"""
+_SOAK = """\
+One long run with a learner, a recorder and an onlooker, whose workers and learner are killed now and then. Memory
+(PSS), descriptors and threads of each process, segments, and how far the tick grid drifts from CLOCK_MONOTONIC_RAW,
+over time: in OUT/soak.json, and as curves in OUT/soak.html. After ten minutes all of it must stay within 1%.
 """
 
 
@@ -41,6 +55,14 @@ def main(arguments: list[str] | None = None) -> None:
 def _do(words: list[str]) -> int:
     options = _parser().parse_args(words)
     # After the words were understood: a help text needs a tenth of what a campaign imports.
+    if options.command == "real":
+        from rtcore.torture.real import torture  # noqa: PLC0415
+
+        return torture(options)
+    if options.command == "soak":
+        from rtcore.torture.soak import soak  # noqa: PLC0415
+
+        return soak(options)
     from rtcore.torture.campaign import simulate  # noqa: PLC0415
 
     return simulate(options)
@@ -49,7 +71,7 @@ def _do(words: list[str]) -> int:
 def _parser() -> Parser:
     parser = Parser(prog="rtcore-torture", description=_DESCRIPTION, epilog=_EPILOG)
     add_version(parser)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{sim}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{sim,real,soak}")
     sim = commands.add_parser("sim", help="simulated runs, thousands of them", description=_SIM, epilog=_EPILOG)
     sim.add_argument("--seeds", type=_seeds, default=range(1000), metavar="A..B", help="from A to B, or one [0..999]")
     sim.add_argument("--ticks", type=_positive, default=1000, metavar="N", help="of each run [1000]")
@@ -63,6 +85,23 @@ def _parser() -> Parser:
     )
     sim.add_argument("--show", action="store_true", help="print the settings and the faults of each run")
     sim.add_argument("--json", action="store_true", help="print the result as JSON")
+    real = commands.add_parser("real", help="runs by real processes, with kills", description=_REAL, epilog=_EPILOG)
+    real.add_argument("--seeds", type=_seeds, default=range(100), metavar="A..B", help="from A to B, or one [0..99]")
+    real.add_argument("--minutes", type=float, metavar="M", help="begin no run later than that")
+    real.add_argument("--jobs", type=_positive, default=1, metavar="N", help="runs at a time [1]")
+    real.add_argument(
+        "--out", metavar="FOLDER", help="keep there what runs that broke a promise left [a temporary one]"
+    )
+    real.add_argument("--log", metavar="FILE", help="append a line of JSON for each run")
+    real.add_argument("--show", action="store_true", help="print the settings and the faults of each run")
+    real.add_argument("--json", action="store_true", help="print the result as JSON; else as tables in Markdown")
+    long = commands.add_parser("soak", help="one long run: does anything grow", description=_SOAK, epilog=_EPILOG)
+    long.add_argument("--hours", type=float, default=2.0, metavar="H", help="how long [2]")
+    long.add_argument(
+        "--kill-every-s", type=float, default=120.0, metavar="S", help="a worker or learner; 0: none [120]"
+    )
+    long.add_argument("--sample-every-s", type=float, default=10.0, metavar="S", help="look at everything [10]")
+    long.add_argument("--out", default="runs/soak", metavar="FOLDER", help="[runs/soak]")
     return parser
 
 

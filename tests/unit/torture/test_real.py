@@ -1,0 +1,205 @@
+"""The campaign of real runs: what its seeds plan, what it expects of a run's end, and that its checks find damage."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rtcore.cli.run import main
+from rtcore.torture import faults
+from rtcore.torture.aftermath import check_folder, lateness_us
+from rtcore.torture.faults import Applied, Fault
+from rtcore.torture.real import Result, judge_end, line_of, markdown_of, plan_case, summary_of
+from rtcore.torture.soak import Samples, growth_of
+
+pytestmark = pytest.mark.unit
+
+TICKS = 250
+
+
+# -- plans -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_seed_plans_the_same_run_and_the_same_faults_each_time() -> None:
+    assert [plan_case(seed) for seed in range(30)] == [plan_case(seed) for seed in range(30)]
+
+
+def test_three_hundred_seeds_hit_every_role_at_every_phase_with_every_kind_of_fault() -> None:
+    planned = [fault for seed in range(300) for fault in plan_case(seed).faults]
+    roles = {"worker", "env", "forkserver", "parent", "learner", "recorder", "simulator", "run"}
+    moments = {"import", "world", "workers", "rehearsal", "first tick", "run", "publication", "checkpoint", "shutdown"}
+    assert {fault.role for fault in planned} == roles
+    assert {fault.moment for fault in planned} == moments
+    assert {fault.kind for fault in planned} == {*faults.SIGNALS, *faults.MACHINE, faults.NO_DESCRIPTORS}
+    assert any(
+        len({fault.after_s for fault in plan_case(seed).faults}) < len(plan_case(seed).faults) for seed in range(300)
+    )
+
+
+# -- ends --------------------------------------------------------------------------------------------------------------
+
+
+def ended(exitcode: int, output: str, *hits: tuple[str, str], ticking: bool = True, **settings: Any) -> list[str]:
+    """What is wrong with such an end."""
+    case = replace(plan_case(0), **({"max_restarts": 3, "hang_s": 1.0, "env_s": 2.0} | settings))
+    applied = [Applied(Fault(kind, role, 0, "ticks", "run", 0.5, 0.1), role, 0, ticking) for kind, role in hits]
+    result = Result(case, exitcode, 1.0, ticking, applied)
+    judge_end(result, output)
+    return result.violations
+
+
+@pytest.mark.parametrize(
+    ("exitcode", "output", "hits"),
+    [
+        (0, "", []),
+        (0, "", [("KILL", "worker")]),
+        (0, "", [("STOP", "env")]),
+        (0, "", [("INT", "learner")]),
+        (0, "", [("freeze", "run")]),
+        (1, "rtcore-run: WorkerDied: env 0 (pid 1) died", [("KILL", "env")]),
+        (1, "recording stopped: the recorder died", [("SEGV", "recorder")]),
+        (1, "rtcore-run: RecordError: the run's files cannot be written: No space left", [("disk", "run")]),
+        (143, "", [("TERM", "parent")]),
+        (-9, "", [("KILL", "parent")]),
+    ],
+)
+def test_an_end_as_documented_is_no_violation(exitcode: int, output: str, hits: list[tuple[str, str]]) -> None:
+    assert ended(exitcode, output, *hits) == []
+
+
+@pytest.mark.parametrize(
+    ("exitcode", "output", "hits", "found"),
+    [
+        (1, "Error", [], "exit code 1"),
+        (1, "worker 2 died: Error", [("KILL", "worker")], "exit code 1"),
+        (0, "", [("KILL", "env")], "exit code 0"),
+        (1, "some Error", [("KILL", "env")], "no word"),
+        (1, "env 0 went", [("KILL", "env")], "without an error"),
+        (0, "Traceback (most recent call last)\n", [("KILL", "worker")], "traceback"),
+        (70, "BROKEN", [("KILL", "worker")], "exit code 70"),
+    ],
+)
+def test_any_other_end_is_one(exitcode: int, output: str, hits: list[tuple[str, str]], found: str) -> None:
+    assert any(found in violation for violation in ended(exitcode, output, *hits))
+
+
+def test_a_broken_promise_is_one_command_and_stands_in_the_tables() -> None:
+    fault = Fault("KILL", "worker", 0, "ticks", "run", 0.5, 0.1)
+    good = Result(plan_case(4), 0, 2.0, True, [Applied(fault, "rt-worker0", 0, True)], lateness_us=(8.0, 4.0))
+    bad = Result(plan_case(17), 1, 2.0, True, [], ["processes are left: 1"])
+    assert "rtcore-torture real --seeds 17..17" in line_of(bad)
+    about = summary_of([good, bad])
+    assert about["by_role"] == {"worker": {"run": 1}}
+    assert about["violations"] == {"17": ["processes are left: 1"]}
+    assert about["lateness_p99_after_over_else"] == {"runs": 1, "median": 2.0}
+    assert "| worker | 0 | 0 | 0 | 0 | 0 | 1 | 0 | 0 | 0 | 1 |" in markdown_of(about)
+
+
+# -- folders -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run on the virtual clock, with a recording."""
+    folder = tmp_path_factory.mktemp("torture") / "run"
+    words = "--env-id CartPole-v1 --clock virtual --latency lognormal:30,0.3 --policy random --fps 100 --workers 4"
+    with pytest.raises(SystemExit) as end:
+        main([*words.split(), "--ticks", str(TICKS), "--no-live", "--record", "--out", str(folder)])
+    assert end.value.code == 0
+    return folder
+
+
+def damaged(whole: Path, to: Path, damage: Callable[[Path], None]) -> list[str]:
+    """What is found in a copy with a fault in it."""
+    folder = shutil.copytree(whole, to / "run")
+    damage(folder)
+    return check_folder(folder, ticks=TICKS, exitcode=0, env_died=False)
+
+
+def with_rows(name: str, change: Callable[[list[dict[str, str]]], None]) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        with (folder / name).open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        change(rows)
+        with (folder / name).open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0].keys())
+            writer.writeheader()
+            writer.writerows(rows)
+
+    return damage
+
+
+def with_summary(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        summary = json.loads((folder / "summary.json").read_text())
+        change(summary)
+        (folder / "summary.json").write_text(json.dumps(summary))
+
+    return damage
+
+
+def swap(rows: list[dict[str, str]]) -> None:
+    """An action of an older frame after one of a newer."""
+    acted = [row for row in rows if row["kind"] == "acted"]
+    pairs = zip(acted, acted[1:], strict=False)
+    one, other = next(pair for pair in pairs if pair[0]["episode"] == pair[1]["episode"])
+    one["obs_tick"], other["obs_tick"] = other["obs_tick"], one["obs_tick"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        with_rows("actions.csv", lambda rows: rows.pop(100)),
+        with_rows("actions.csv", lambda rows: rows.insert(100, rows[99])),
+        with_rows("actions.csv", lambda rows: rows[100].update(start_ns="5")),
+        with_rows(
+            "actions.csv", lambda rows: rows[100].update(kind="idle" if rows[100]["kind"] != "idle" else "missed")
+        ),
+        with_rows("actions.csv", swap),
+        with_rows("jobs.csv", lambda rows: rows.pop()),
+        with_rows("jobs.csv", lambda rows: rows[20].update(outcome="dropped_late")),
+        with_rows("jobs.csv", lambda rows: rows[20].update(rows[21])),
+        with_summary(lambda summary: summary["ticks"].update(count=TICKS + 1)),
+        with_summary(lambda summary: summary["actions"]["outcomes"].update(late=7)),
+        with_summary(lambda summary: summary["invariants"].update(broken=1)),
+        with_summary(lambda summary: summary["recording"].update(frames=3)),
+        lambda folder: (folder / "summary.json").write_text("{"),
+        lambda folder: (folder / "summary.json.part").write_text("{"),
+        lambda folder: (folder / "recording" / "data" / "ticks.hdf5").write_bytes(b"damage"),
+    ],
+    ids=[
+        *("a row too few", "a row twice", "a tick before its time", "another kind", "an older frame"),
+        *("a job too few", "another outcome", "a job twice", "a tick too many", "an outcome too many"),
+        *("a broken invariant", "other frames", "half a summary", "a draft", "a damaged recording"),
+    ],
+)
+def test_damage_to_a_folder_is_found(damage: Callable[[Path], None], whole: Path, tmp_path: Path) -> None:
+    assert damaged(whole, tmp_path, damage)
+
+
+def test_nothing_is_found_in_a_whole_folder(whole: Path) -> None:
+    assert check_folder(whole, ticks=TICKS, exitcode=0, env_died=False) == []
+    assert lateness_us(whole, 10_000_000 * 100) == (0.0, 0.0)
+
+
+# -- the long run ------------------------------------------------------------------------------------------------------
+
+
+def test_what_grows_after_it_had_settled_is_named_with_how_much() -> None:
+    samples = Samples(at_s=[10.0 * number for number in range(200)])
+    samples.measures["pss_mb"]["env"] = [100 + max(0, number - 60) * 0.05 for number in range(200)]
+    samples.measures["descriptors"]["env"] = [20 if number < 60 else 22 for number in range(200)]
+    samples.measures["threads"]["worker0"] = [float("nan")] * 5 + [3] * 195
+    samples.segments, samples.segment_mb = [7] * 200, [40.0] * 200
+    growth = growth_of(samples)
+    assert growth == pytest.approx(
+        {"pss_mb of env": 0.0553, "descriptors of env": 0, "threads of worker0": 0, "segments": 0, "segment_mb": 0},
+        abs=1e-3,
+    )
