@@ -226,7 +226,7 @@ def run_case(case: Case, folder: Path) -> Result:
     """
     with _room_for(case, folder) as out:
         note = folder / "world.txt"
-        words = [*case.words, "--env-args", *case.world_args, f"note={note}"]
+        words = [*case.words, "--env-args", ",".join((*case.world_args, f"note={note}"))]
         if case.keeps:
             words += ["--out", str(out)]
         private = _wants(case, faults.FULL_SHM)

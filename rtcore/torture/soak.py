@@ -44,7 +44,6 @@ _WORDS = (
     *("--updates-per-tick", "1", "--checkpoint-every-s", "60", "--ring-slots", "16384", "--record", "--no-tensorboard"),
     *("--max-restarts", "1000"),
 )
-_ENV_ARGS = ("--env-args", "env_id=CartPole-v1", "simulator=true")
 
 
 @dataclass
@@ -73,7 +72,15 @@ def soak(options: argparse.Namespace) -> int:
     out.mkdir(parents=True, exist_ok=True)
     note, ticks = out / "world.txt", int(options.hours * 3600 * _HZ)
     note.unlink(missing_ok=True)
-    words = [*_WORDS, *_ENV_ARGS, f"note={note}", "--ticks", str(ticks), "--out", str(out / "run")]
+    words = [
+        *_WORDS,
+        "--env-args",
+        f"env_id=CartPole-v1,simulator=true,note={note}",
+        "--ticks",
+        str(ticks),
+        "--out",
+        str(out / "run"),
+    ]
     program = Program(words, f"soak-{os.getpid()}")
     try:
         samples = _look(program, options.sample_every_s, options.kill_every_s)
