@@ -85,7 +85,8 @@ def apply(fault: Fault, program: Program, out: Path | None) -> Applied | None:
     try:
         if target is None:
             return None
-        applied = Applied(fault, target.name(), program.clock.now_ns(), was_ticking)
+        name = target.name()
+        applied = Applied(fault, name if name.startswith("rt-") else fault.role, program.clock.now_ns(), was_ticking)
         if fault.kind == NO_DESCRIPTORS:
             _take_descriptors(target.pid)
         else:
