@@ -64,7 +64,7 @@ class LayoutMismatchError(RtcoreError):
 
 
 class UnsupportedPlatformError(RtcoreError):
-    """The machine lacks what a protocol rests on, such as the memory order of x86-64."""
+    """The machine lacks what a protocol rests on: the memory order of x86-64, or of ARM64 with the C extension."""
 
 
 class SharedMemoryError(RtcoreError):

@@ -317,8 +317,8 @@ _INTRODUCTION = """\
 Layout version {version}. For who reads a run from another program or another language; `examples/c_reader/` is such a
 program, and its `rtcore_layout.h` holds all that follows as C.
 
-- Everything is little endian, x86-64. Every field is 8 bytes wide and 8-byte aligned, so that one load or store of it
-  is atomic: `i8` a signed integer, `f8` an IEEE double.
+- Everything is little endian. Every field is 8 bytes wide and 8-byte aligned, so that one load or store of it is
+  atomic: `i8` a signed integer, `f8` an IEEE double.
 - `_ns` is nanoseconds of CLOCK_MONOTONIC, `_ticks` ticks of the world, `_bytes` bytes; `_seq` only grows. Without a
   unit it is a number, a pid or a value of an enum.
 - Every field has one writer, and every cache line (64 bytes) one writing process.
@@ -374,7 +374,9 @@ _RULES_TEXT = """\
 ## Ordering rules
 
 Needs that stores become visible in their order, and that loads are done in theirs. x86-64 gives both to a program that
-issues them in order: in C, load with acquire and store with release order. Each rule pairs with the one it names.
+issues them in order, ARM64 only if asked: in C, load the words named here with acquire order, and do an acquire fence
+before a load that has to come after a copy. Each rule pairs with the one it names; `docs/adr/0025-memory-order.md` has
+all of them.
 
 To read record `seq` of a ring with `n` slots (frames, log, trace; the two texts of `description` are a ring with 2):
 

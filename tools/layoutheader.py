@@ -66,7 +66,7 @@ OFFSETS = (
 _HEAD = """\
 /* Made from rtcore/memory/layout/ by `python -m tools.layoutdoc --write`. Do not edit: a test compares.
  *
- * The shared memory of a run of rtcore: little endian, x86-64, every field 8 bytes. docs/layout.md says how to attach
+ * The shared memory of a run of rtcore: little endian, every field 8 bytes. docs/layout.md says how to attach
  * and in which order to read. Times are nanoseconds of CLOCK_MONOTONIC.
  */
 #ifndef RTCORE_LAYOUT_H

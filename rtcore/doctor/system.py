@@ -7,17 +7,15 @@ from packaging.version import Version
 
 from rtcore.doctor.checks import Check, Needs, Verdict, lacks, ok, warn
 from rtcore.doctor.machine import Machine
+from rtcore.memory.segments import platform_lack
 
 _OLDEST_PYTHON = "3.11"
 
 
 def platform(machine: Machine, needs: Needs) -> Verdict:
     system, processor = machine.system
-    if system == "linux" and processor in ("x86_64", "AMD64"):
-        return ok(f"Linux on {processor}")
-    return lacks(
-        f"{system} on {processor}", "use Linux on x86-64: the shared-memory protocols rely on its memory order"
-    )
+    lack = platform_lack(system, processor, is_compiled=machine.tick_path()[0])
+    return lacks(f"{system} on {processor}", lack) if lack else ok(f"Linux on {processor}")
 
 
 def python(machine: Machine, needs: Needs) -> Verdict:

@@ -6,7 +6,7 @@ one, and flips the commit last: a learner that dies at any moment before that ha
 its update is simply not made. Learners take turns under `flock`, which the kernel frees when its holder dies.
 
 Works over any memory: a run's segment, or `MasterState.private` for the virtual clock and tests. Needs store-store
-order, which x86-64 gives: (W10) pairs with (R10).
+order: (W10) pairs with (R10).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A record is numbered from 0 by `seq` and lives in slot `seq % num_slots` until the writer comes round again. A
 reader copies first and asks afterwards whether the writer had begun to overwrite what it copied; being lapped
-is a counted outcome, not an exception. Platform: x86-64 only (see `segments.check_platform`).
+is a counted outcome, not an exception. Memory order: docs/adr/0025-memory-order.md.
 """
 
 from __future__ import annotations

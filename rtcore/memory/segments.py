@@ -33,6 +33,7 @@ _RUN_ID = rf"\d+-(?:{_MEASUREMENT})?[0-9a-f]{{6}}"
 #: 6, and up to layout 7 there was a semaphore for each worker, `sem.rtcore-<run id>-w<index>`.
 _PARTS = r"control|slots|ring|log|description|about|trace|params|payload|learner|holder\d+"
 _NAME = re.compile(rf"{PREFIX}(?P<run>{_RUN_ID})-(?P<part>{_PARTS})|sem\.{PREFIX}(?P<before_8>{_RUN_ID})-w\d+")
+_X86_64, _ARM64 = ("x86_64", "AMD64"), ("aarch64", "arm64")
 SegmentPart = Literal["control", "slots", "ring", "log", "description", "trace", "params", "payload", "learner"]
 
 
@@ -42,16 +43,38 @@ def parts_of(layout: Layout) -> tuple[SegmentPart, ...]:
     return (*parts, "trace") if layout.trace_slots else parts
 
 
+def platform_lack(system: str, machine: str, *, is_compiled: bool) -> str | None:
+    """What to do so that the protocols find the memory order that they need; None if nothing is lacking.
+
+    x86-64 gives it. On ARM64 it has to be asked for, which CPython cannot do and the C extension does (docs/adr/0025).
+
+    Args:
+        system: As `sys.platform`.
+        machine: As `platform.machine()`.
+        is_compiled: Whether the extension is there, and not switched off.
+    """
+    if system != "linux" or machine not in (*_X86_64, *_ARM64):
+        return (
+            "use Linux on x86-64, or on ARM64 with the C extension: the shared-memory protocols rely on the memory "
+            "order of these"
+        )
+    if machine in _ARM64 and not is_compiled:
+        return (
+            "on ARM64 only the C extension keeps the order of accesses to shared memory. Unset RTCORE_TICK if it says "
+            "python; else install a C compiler and Python's headers (sudo apt install gcc libc6-dev python3-dev), then "
+            "rtcore again"
+        )
+    return None
+
+
 def check_platform() -> None:
-    """The protocols need store-store and load-load order, which x86-64 gives and CPython cannot ask for."""
+    """UnsupportedPlatformError where the protocols cannot have the memory order that they need."""
     if _tick.problem:
         raise UnsupportedPlatformError(_tick.problem)
     machine = platform.machine()
-    if sys.platform != "linux" or machine not in ("x86_64", "AMD64"):
-        raise UnsupportedPlatformError(
-            f"rtcore needs Linux on x86-64, got {sys.platform} on {machine}: its shared-memory protocols rely on "
-            "that machine's memory order"
-        )
+    lack = platform_lack(sys.platform, machine, is_compiled=_tick.compiled is not None)
+    if lack:
+        raise UnsupportedPlatformError(f"rtcore cannot run on {sys.platform} on {machine}: {lack}")
 
 
 def new_run_id() -> str:

@@ -4,7 +4,7 @@
 
 A worker holds at most one job. The env process writes the job, `job_seq` last, while the worker is idle; the
 worker writes its answer into one of its two entries, `entry_seq` last. Two entries, so that an answer the env
-process is still reading is never the one being written, whatever the booking logic does. Platform: x86-64.
+process is still reading is never the one being written, whatever the booking logic does.
 """
 
 from __future__ import annotations
@@ -156,6 +156,7 @@ class ActionSlots:
                 f"entry_seq={answer.entry_seq} with {len(answer.actions)} bytes of actions; "
                 f"expected {entry_seq}, the next of worker {worker}, with {self._chunk_bytes} bytes"
             )
+        # (W5) pairs with (R5): entry_seq - 1 is visible before the place of entry_seq - 2 is touched
         self._pack(self._buffer, self._entry_at[worker][entry_seq & 1], *answer)
         if self._payloads is not None:
             self._payloads[worker][entry_seq & 1][:] = answer.payload

@@ -6,7 +6,7 @@ newest. Workers take no lock and never wait. Publishers take turns under `flock`
 holder dies: one that dies while it writes leaves `newest` as it was, and the buffer is written again by the next.
 The claim of a worker that has died is void (`gone`: WORKER_CONTROL.gone_generation).
 
-Platform: x86-64. Store-store and load-load order come with it. Claiming needs more: the worker stores its claim and
+Claiming needs more than that stores and loads keep their order: the worker stores its claim and
 then loads `newest`, the publisher stores `newest` and then loads the claims, and x86-64 may let such a load pass the
 store before it (both would then miss each other). `full_fence` forbids that. Which accesses belong together is
 lettered below. Large copies may use weakly ordered stores, so a fence also stands on both sides of the writing.

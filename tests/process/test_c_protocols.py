@@ -1,9 +1,9 @@
 """The C protocols between threads: as they are, under ThreadSanitizer, and compiled for ARM64 and run by QEMU.
 
-ThreadSanitizer knows the orders of loads and stores, but not those of fences. So where records are overwritten while they
-are read it is shown relaxed copies (else it would report those that are not used), and looks for every other race; and
-where nobody overwrites what is read, plain copies: then the orders of the numbers alone must keep them apart. What the
-fences do is tried by spin (tests/interleaving/test_weak_memory.py).
+ThreadSanitizer knows the orders of loads and stores, but not those of fences. So where records are overwritten while
+they are read it is shown relaxed copies (else it would report those that are not used), and looks for every other race;
+and where nobody overwrites what is read, plain copies: then the orders of the numbers alone must keep them apart. What
+the fences do is tried by spin (tests/interleaving/test_weak_memory.py).
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def test_thread_sanitizer_finds_that_an_ordering_is_missing(build, lacking):
 
 @pytest.mark.skipif(
     shutil.which(ARM64_COMPILER) is None or shutil.which(QEMU) is None,
-    reason=f"needs {ARM64_COMPILER} and {QEMU} (Debian's gcc-aarch64-linux-gnu, libc6-dev-arm64-cross, qemu-user-static)",
+    reason="needs Debian's gcc-aarch64-linux-gnu, libc6-dev-arm64-cross and qemu-user-static",
 )
 def test_the_same_for_arm64(build):
     program = build("arm64", "-O2", "-static", compiler=ARM64_COMPILER)

@@ -1,6 +1,6 @@
 """Every shared struct, with explicit offsets. Nothing else knows an offset.
 
-Five POSIX shared-memory segments per run, `/rtcore-<run id>-<part>`, little endian, x86-64, one more if it is
+Five POSIX shared-memory segments per run, `/rtcore-<run id>-<part>`, little endian, one more if it is
 traced, one more if its policy has a network, one more per GPU whose workers share that network's weights, and one more
 if its policy takes or gives more than frame and action:
 

@@ -172,10 +172,25 @@ def test_room_that_vanishes_between_asking_and_taking_is_the_same_error_and_leav
     assert files_of(run_id) == []
 
 
-def test_another_machine_is_refused_by_name(monkeypatch):
+@pytest.mark.parametrize("machine", ("riscv64", "ppc64le", "armv7l", "aarch64_be"))
+def test_another_machine_is_refused_by_name(monkeypatch, machine):
     shm.check_platform()
+    monkeypatch.setattr(shm.platform, "machine", lambda: machine)
+    monkeypatch.setattr(shm._tick, "compiled", object())
+    with pytest.raises(UnsupportedPlatformError, match=machine):
+        shm.check_platform()
+
+
+def test_arm64_is_let_in_with_the_extension_and_never_without(monkeypatch):
     monkeypatch.setattr(shm.platform, "machine", lambda: "aarch64")
-    with pytest.raises(UnsupportedPlatformError, match="aarch64"):
+    monkeypatch.setattr(shm._tick, "compiled", object())
+    shm.check_platform()
+    monkeypatch.setattr(shm._tick, "compiled", None)
+    with pytest.raises(UnsupportedPlatformError, match=r"aarch64: .*RTCORE_TICK.*python3-dev"):
+        shm.check_platform()
+    monkeypatch.setattr(shm._tick, "compiled", object())
+    monkeypatch.setattr(shm.sys, "platform", "darwin")
+    with pytest.raises(UnsupportedPlatformError, match="use Linux"):
         shm.check_platform()
 
 
