@@ -18,6 +18,7 @@ from rtcore.memory.layout import (
     WORD_BYTES,
     Record,
 )
+from rtcore.memory.stores import IndexedWords, ordered_words
 
 _SUB = 1 << HISTOGRAM_SUB_BITS
 _COUNT, _SUM, _SUM_SQ, _MIN, _MAX = range(5)
@@ -139,7 +140,7 @@ class Words:
         view = memoryview(bytearray(record.num_bytes)) if buffer is None else buffer
         self.record = record
         part = view[offset : offset + record.num_bytes]
-        self.words = part.cast("q")
+        self.words: IndexedWords = ordered_words(part)
         self._floats = part.cast("d")
         self._index = record.index
 
@@ -160,7 +161,7 @@ class Words:
         self.words[self._index[field]] += delta
 
     def clear(self) -> None:
-        for index in range(len(self.words)):
+        for index in range(len(self._index)):
             self.words[index] = 0
 
     def to_dict(self) -> dict[str, int]:

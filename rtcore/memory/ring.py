@@ -11,7 +11,7 @@ import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from enum import IntEnum
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,7 @@ from rtcore.memory.layout import (
     Layout,
 )
 from rtcore.memory.layout.record_type import round_up
-from rtcore.memory.stores import compiled_store, ordered_words
+from rtcore.memory.stores import IndexedWords, compiled_store, ordered_words
 from rtcore.scheduling.jobs import JobRow
 from rtcore.spaces import Block, ObservationSpec, Part, unpack
 
@@ -36,13 +36,6 @@ NONE_YET = -1
 #: Some 30 us of copying.
 _QUICK_BYTES = 1 << 18
 _KIND = FRAME_HEADER.index["kind"]
-
-
-class IndexedWords(Protocol):
-    """Eight-byte integers by index: a cast memoryview, or whatever a test puts in its place."""
-
-    def __getitem__(self, index: int, /) -> int: ...
-    def __setitem__(self, index: int, value: int, /) -> None: ...
 
 
 class ReadStatus(IntEnum):

@@ -12,8 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rtcore.memory.layout import JOB, SLOT_CONTROL, SLOT_ENTRY, WORD_BYTES, Layout
-from rtcore.memory.ring import IndexedWords
-from rtcore.memory.stores import compiled_store, ordered_words
+from rtcore.memory.stores import IndexedWords, compiled_store, ordered_words
 from rtcore.scheduling.jobs import Answer, Job
 
 _JOB_SEQ = JOB.index["job_seq"]

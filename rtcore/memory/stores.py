@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rtcore._tick import compiled
 from rtcore.memory.layout import Record
 
 if TYPE_CHECKING:
     from rtcore._tick._compiled import Store
+
+
+class IndexedWords(Protocol):
+    """Eight-byte integers by index: a cast memoryview, the extension's, or whatever a test puts in its place."""
+
+    def __getitem__(self, index: int, /) -> int: ...
+    def __setitem__(self, index: int, value: int, /) -> None: ...
 
 
 def compiled_store(
@@ -49,7 +56,7 @@ def compiled_store(
     return store
 
 
-def ordered_words(buffer: memoryview) -> Any:
+def ordered_words(buffer: memoryview) -> IndexedWords:
     """8-byte integers by index, for words that say what other memory holds.
 
     Each access is ordered as x86-64 orders it: no later load comes before a load, no later store before a store. So the
@@ -63,4 +70,5 @@ def ordered_words(buffer: memoryview) -> Any:
     """
     if compiled is None or not isinstance(buffer, memoryview):
         return buffer.cast("q")
-    return compiled.Words(buffer)
+    words: IndexedWords = compiled.Words(buffer)
+    return words

@@ -18,7 +18,7 @@ from typing import ClassVar, Protocol
 from rtcore.clock import NS_PER_MS, NS_PER_US, MonotonicClock
 from rtcore.memory.futex import ALL_BITS, Futex, full_fence
 from rtcore.memory.layout import RING_CONTROL, RING_DONE, WORD_BYTES, WORKER_STATUS, WORKERS_PER_GROUP, Layout
-from rtcore.memory.ring import IndexedWords
+from rtcore.memory.stores import IndexedWords, ordered_words
 
 #: Longest sleep: how often an idle worker shows that it is alive.
 _IDLE_BEAT_NS = 200 * NS_PER_MS
@@ -54,7 +54,7 @@ class WakeWords:
 
 
 def _words(buffer: memoryview, at: int, count: int) -> IndexedWords:
-    return buffer[at : at + count * WORD_BYTES].cast("q")
+    return ordered_words(buffer[at : at + count * WORD_BYTES])
 
 
 class Waker:

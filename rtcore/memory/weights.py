@@ -45,6 +45,7 @@ from rtcore.memory.layout import (
 )
 from rtcore.memory.segments import Segment, attach_segment, create_segment, segment_path
 from rtcore.memory.segments import layout_of as layout_of_run
+from rtcore.memory.stores import IndexedWords, ordered_words
 from rtcore.memory.tensors import ParamManifest, ParamTensor
 
 __all__ = ["NONE", "ParamManifest", "ParamStore", "ParamTensor", "Version"]
@@ -134,8 +135,8 @@ class ParamStore:
         self._gone = gone
         self._clock = clock or MonotonicClock()
 
-        def words(record: Record[Any], at: int) -> memoryview[int]:
-            return memory[at : at + record.num_bytes].cast("q")
+        def words(record: Record[Any], at: int) -> IndexedWords:
+            return ordered_words(memory[at : at + record.num_bytes])
 
         self._newest = words(PARAM_NEWEST, layout.newest_at)
         self._counts = words(PARAM_COUNTS, layout.counts_at)

@@ -223,6 +223,7 @@ class Odd(Described):
 
     def tick_path(self) -> tuple[bool, str, str]:
         return False, "Python", ""
+
     python = "3.10.2"
 
     def requirements(self) -> list[str]:
