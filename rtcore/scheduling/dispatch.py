@@ -438,7 +438,8 @@ class Dispatcher:
     def committed(self, job: Job, tick: int) -> list[Committed]:
         """What governs the ticks between a job's booking and its due tick, as far as that is known. Changes nothing.
 
-        It holds as long as every tick is run and the episode goes on. A `FACT` is what no job under way can replace;
+        It holds as long as every tick is run, the episode goes on, and no worker under way was away for a whole ring:
+        one that was answers to a newer frame than the booked one. A `FACT` is what no job under way can replace;
         one that is booked later can, but only where actions do not wait for their due tick. Of a tick at which a
         job under way may act, only a finished chunk that reaches over it is known (`PLAN`). A stand-in is a fact as
         well: at an idle tick `on_missing` acts. With "noop" that is the no-op; with "repeat" it is the action of the

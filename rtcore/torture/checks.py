@@ -428,8 +428,10 @@ class ContextsAreTrue(Check):
         self.found = []
         if header.kind == TickKind.RESET:
             self.newest, self.payload, self.episode, self.told = -1, b"", self.episode + 1, []
-        if header.skipped_ticks:
-            self.told = []
+        offer = tick.decision.offer
+        is_of_lapped = offer is not None and offer.job.hold and offer.answer.obs_tick != offer.job.obs_tick
+        if header.skipped_ticks or is_of_lapped:
+            self.told = []  # what was said holds as long as neither happens
         self._came_true(header, row.action)
         for job in self.to_come:
             self._look(job)
