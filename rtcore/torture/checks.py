@@ -528,6 +528,10 @@ class WhoDiesComesBack(Check):
     def begin(self, run: Simulation) -> None:
         super().begin(run)
         self.gone: dict[int, int] = {}
+        self.looked_ns = 0
+
+    def answers(self, found: Sequence[tuple[Job, Answer]]) -> None:
+        self.looked_ns = self.run.machine.running_ns  # who came and went is asked next; a step may take long then
 
     def membership(self, worker: int, up: bool) -> None:
         if up:
@@ -539,7 +543,7 @@ class WhoDiesComesBack(Check):
         run = self.run
         if not self.gone or run.error is not None:
             return
-        settings, now_ns = run.scenario, run.machine.running_ns
+        settings, now_ns = run.scenario, self.looked_ns
         # From its last death on, or since a supervisor that was away is back.
         patience = 2 * (settings.restart_ticks + 2) * settings.period_ns + 400_000_000
         for worker, gone_ns in self.gone.items():
