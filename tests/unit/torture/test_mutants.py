@@ -16,7 +16,7 @@ pytestmark = pytest.mark.unit
 
 #: Within so many seeds each one has to be found; most are within the first few, in runs of so many ticks.
 SEEDS, TICKS = 2000, 300
-#: Some show in few runs, and some in long ones alone, as the delay has to change first: one of these, to save the search.
+#: Some show in few runs, some in long ones alone, as the delay has to change first: one of these, to save the search.
 KNOWN = {
     "a_lowered_delay_books_a_tick_twice": (616, 900),
     "the_delay_is_one_tick_short": (490, 900),
