@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import subprocess
+import sysconfig
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -100,10 +101,23 @@ def test_thread_sanitizer_finds_that_an_ordering_is_missing(build, letter):
         assert (code, "data race" in output) == (DATA_RACE, True), f"{test}: {output}"
 
 
-@pytest.mark.skipif(
+needs_arm64_tools = pytest.mark.skipif(
     shutil.which(ARM64_COMPILER) is None or shutil.which(QEMU) is None,
     reason="needs Debian's gcc-aarch64-linux-gnu, libc6-dev-arm64-cross and qemu-user-static",
 )
+
+
+@needs_arm64_tools
 def test_the_same_for_arm64(build):
     program = build("arm64", "-O2", "-static", compiler=ARM64_COMPILER)
     require_good([QEMU, program], ALL)
+
+
+@needs_arm64_tools
+def test_the_extension_is_compiled_for_arm64(tmp_path):
+    """To an object: there is no Python of ARM64 here to load it. Both are 64 bits wide, so this one's headers do."""
+    headers = sysconfig.get_path("include")
+    options = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", f"-isystem{headers}", "-fPIC", "-c")
+    command = (ARM64_COMPILER, *options, str(PROTOCOL.parent / "module.c"), "-o", str(tmp_path / "module.o"))
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == 0, done.stderr
