@@ -289,7 +289,8 @@ class Dispatcher:
         if answer.abstained:
             self._forget_due(job)
             self._end(offer, Outcome.ABSTAINED, tick)  # at once: it hands no features on, either
-        elif answer.episode != self.episode:
+        elif answer.episode != self.episode or 0 <= features_tick < self._episode_tick:
+            # A head that was away for a whole ring answers to a frame of this episode, from features of the last one.
             self._end(offer, Outcome.STALE_EPISODE, tick)
         elif is_of_head:  # it holds one job at a time: the last one was decided about at the tick before at the latest
             self._of_head = offer

@@ -43,6 +43,8 @@ class ActionsAreOfTheirEpisode(Check):
             return
         if not self.first_tick <= header.obs_tick < header.tick:
             self.broken(f"acts on tick {header.obs_tick}; the episode began at {self.first_tick}")
+        if 0 <= header.features_tick < self.first_tick:
+            self.broken(f"acts on features of tick {header.features_tick}; the episode began at {self.first_tick}")
         of_head = header.worker == self.run.head
         if header.obs_tick < self.newest[of_head]:
             self.broken(f"acts on tick {header.obs_tick}, after {self.newest[of_head]}")
@@ -531,13 +533,13 @@ class WhoDiesComesBack(Check):
         self.looked_ns = 0
 
     def answers(self, found: Sequence[tuple[Job, Answer]]) -> None:
-        self.looked_ns = self.run.machine.running_ns  # who came and went is asked next; a step may take long then
+        self.looked_ns = self.run.machine.awake_ns  # who came and went is asked next; a step may take long then
 
     def membership(self, worker: int, up: bool) -> None:
         if up:
             self.gone.pop(worker, None)
         else:
-            self.gone[worker] = self.run.machine.running_ns
+            self.gone[worker] = self.run.machine.awake_ns
 
     def tick(self, tick: Tick, row: Row) -> None:
         run = self.run

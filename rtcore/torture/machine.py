@@ -94,8 +94,13 @@ class Machine:
             self._stands_from_ns, self.stands_until_ns = self.true_ns, self.true_ns + for_ns
 
     @property
+    def awake_ns(self) -> int:
+        """Time for which the machine was not frozen."""
+        return self.true_ns - self.frozen_ns
+
+    @property
     def running_ns(self) -> int:
-        """Time for which the machine was not frozen, as well as that can be noticed."""
+        """The same, as well as it can be told: of a freeze, what looks like time in which nothing happened."""
         return self.true_ns - self._unnoticed_ns
 
 

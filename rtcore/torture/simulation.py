@@ -341,7 +341,7 @@ class Simulation:
         self.rows: list[Row] = []
         self.published: dict[int, int] = {0: 0}  #: checksum by version
         self.version = 0
-        self.died_ns: dict[int, int] = {}  #: of the machine's running time: the last death in each place
+        self.died_ns: dict[int, int] = {}  #: of the machine's time awake: the last death in each place
         self.deaths: dict[int, list[int]] = {}  #: answers of a place between deaths
         self.error: RtcoreError | None = None
         self.states: Counter[tuple[str, str]] = Counter()
@@ -351,7 +351,7 @@ class Simulation:
         self.unsettled_tick = -1  #: the last one at which something was wrong, or was to come
         self.delays: list[tuple[int, int]] = []  #: delay and stride at each tick
         self.longest_ns: list[int] = []  #: what the answers taken in at each tick took
-        self.patience_from_ns = 0  #: of the machine's running time: before that nobody could restart anything
+        self.patience_from_ns = 0  #: of the machine's time awake: before that nobody could restart anything
         self._away_ns = {"supervisor": 0, "learner": 0}
         self._longest_ns = 0
         self._broken: Violation | None = None
@@ -524,7 +524,7 @@ class Simulation:
             worker.end(exitcode)
         if worker.process.exitcode is None:
             worker.process.exitcode = exitcode
-            self.died_ns[worker.index] = self.machine.running_ns
+            self.died_ns[worker.index] = self.machine.awake_ns
             self.deaths.setdefault(worker.index, []).append(self.shared.worker_status[worker.index]["inferences"])
             self._tell(worker)
 
@@ -641,7 +641,7 @@ class Simulation:
                 self.world.slow_reset_ns = lasts_ns
             case "supervisor is away":
                 self._away_ns["supervisor"] = max(self._away_ns["supervisor"], until_ns)
-                self.patience_from_ns = max(self.patience_from_ns, machine.running_ns + lasts_ns)
+                self.patience_from_ns = max(self.patience_from_ns, machine.awake_ns + lasts_ns)
             case "learner is away":
                 self._away_ns["learner"] = max(self._away_ns["learner"], until_ns)
 

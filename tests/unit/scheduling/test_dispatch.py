@@ -619,6 +619,15 @@ def test_the_heads_action_takes_the_place_of_the_trunks_and_that_one_ends_with_i
     assert [row.outcome for row in desk.dispatcher.ended if row.worker == HEAD] == [Outcome.ON_TIME]
 
 
+def test_a_heads_answer_from_features_of_the_last_episode_is_stale_whatever_frame_it_saw():
+    """The head was away for so long that the booked frame was overwritten; it read one of the new episode instead."""
+    desk = TwoSpeedDesk().book(0).answer(0, at=2).ask_head(2)
+    desk.dispatcher.new_episode(40)
+    desk.dispatcher.offer(desk.of_head[2], Answer(obs_tick=41, episode=1), 42)
+    assert desk.dispatcher.decide(42).offer is None
+    assert [row.outcome for row in desk.dispatcher.ended if row.worker == HEAD] == [Outcome.STALE_EPISODE]
+
+
 def test_where_the_head_misses_its_tick_the_trunks_action_acts():
     desk = TwoSpeedDesk().book(0, 1).answer(0, at=2)
     desk.kinds([1, 2])

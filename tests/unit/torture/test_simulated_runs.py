@@ -29,7 +29,7 @@ def test_runs_with_faults_keep_every_promise_and_reach_every_outcome() -> None:
 
 
 #: Runs that broke a promise once, each made small: as `rtcore-torture sim` prints them.
-FOUND = [(3008, 405, (16, 18, 20, 22)), (680, 200, (1,))]
+FOUND = [(3008, 405, (16, 18, 20, 22)), (680, 200, (1,)), (904, 133, (1, 13))]
 
 
 @pytest.mark.parametrize(("seed", "ticks", "faults"), FOUND)
