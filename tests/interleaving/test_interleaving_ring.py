@@ -134,7 +134,7 @@ def test_a_frame_and_its_header_that_are_both_ok_belong_together():
         seq = ring.sequence.newest()
         return [read_frame(ring, seq), read_header(ring, seq)]
 
-    exploration = explore(frames_and_a_reader(reader, num_frames=4))
+    exploration = explore(frames_and_a_reader(reader, num_frames=3))
     assert torn_reads(exploration) == []
     pairs = {tuple(read[0] for read in results["reader 0"]) for _, results in exploration.outcomes}
     assert pairs == {(NOT_YET, NOT_YET), (OK, OK), (OK, LAPPED), (LAPPED, LAPPED)}
@@ -146,7 +146,7 @@ def test_a_frame_read_with_its_header_is_whole_or_nothing():
     def reader(ring):
         return [read_both(ring, 0), read_both(ring, ring.sequence.newest())]
 
-    exploration = explore(frames_and_a_reader(reader, num_frames=4))
+    exploration = explore(frames_and_a_reader(reader, num_frames=3))
     assert torn_reads(exploration) == []
     assert statuses(exploration) == {OK, NOT_YET, LAPPED}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.drills import Run, run_to_end
+from tests.support.drills import Run
 
 pytestmark = pytest.mark.process
 
@@ -46,9 +46,9 @@ def episodes(rows: list[dict[str, str]]) -> list[float]:
     return returns
 
 
-def test_a_game_in_words_is_played_in_real_time(tmp_path: Path) -> None:
+def test_a_game_in_words_is_played_in_real_time(run_here: Run, tmp_path: Path) -> None:
     # Put off where this machine is busy, so that it is the game that is as long.
-    done = run_to_end(*SETTINGS, "--ticks", "240", "--overrun", "stretch", "--out", str(tmp_path))
+    done = run_here(*SETTINGS, "--ticks", "240", "--overrun", "stretch", "--out", str(tmp_path))
     rows = rows_of(done, tmp_path)
     returns = episodes(rows)
     assert len(returns) >= 1

@@ -205,8 +205,10 @@ def test_seeds_give_the_same_episodes_and_none_gives_others(make: Any) -> None:
     starts = [env.reset(seed=3)[0][2], env.reset()[0][2], env.reset(seed=3)[0][2], env.reset()[0][2]]
     assert starts[:2] == starts[2:]
     assert starts[0] != starts[1]
-    assert make(seed=11).reset()[0][2] == first
-    assert make(seed=12).reset()[0][2] != first
+    env.close()
+    with make(seed=11) as same, make(seed=12) as other:
+        assert same.reset()[0][2] == first
+        assert other.reset()[0][2] != first
 
 
 def test_options_must_be_json_and_what_the_world_makes_of_them_is_its_own_affair(make: Any) -> None:

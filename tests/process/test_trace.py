@@ -21,7 +21,7 @@ from rtcore.memory.layout import TRACE_EVENT
 from rtcore.memory.segments import files_of
 from rtcore.memory.trace import TraceKind, read_spool, spool_head
 from rtcore.report.perfetto.writer import TRACE_FILE, convert_folder
-from tests.support.drills import running, started, wait_for
+from tests.support.drills import Run, running, started, wait_for
 from tests.support.tracecheck import Parsed, parse
 
 pytestmark = pytest.mark.process
@@ -101,9 +101,10 @@ def each_job_agrees(jobs: list[dict[str, str]], parsed: Parsed) -> None:
     assert {len(ends) for ends in ended} == {5}
 
 
-def test_record_trace_and_summary_agree_on_every_count(tmp_path: Path) -> None:
-    exitcode, said = run("--duration", "4", "--trace", "--out", str(tmp_path))
-    assert exitcode == 0, said
+def test_record_trace_and_summary_agree_on_every_count(run_here: Run, tmp_path: Path) -> None:
+    done = run_here(*FLAGS, "--no-live", "--duration", "3", "--trace", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    said = done.stdout + done.stderr
     assert TRACE_FILE in said and "ui.perfetto.dev" in said
     assert list(tmp_path.glob("*.events")) == []
     parsed = parse(tmp_path / TRACE_FILE)

@@ -9,8 +9,6 @@ import json
 import os
 import random
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +16,8 @@ import h5py
 import numpy as np
 import pytest
 
+from rtcore.cli.report import main as rtcore_report
+from rtcore.cli.run import main as rtcore_run
 from rtcore.config.flags import parse_config, to_toml
 from rtcore.config.run import make_config
 from rtcore.errors import ConfigError, RtcoreError, printable
@@ -270,7 +270,7 @@ def test_weights_of_holes_are_not_read(tmp_path: Path) -> None:
 # -- the programs ----------------------------------------------------------------------------------------------------
 
 
-def test_the_programs_end_with_one_named_error(run: Path, tmp_path: Path) -> None:
+def test_the_programs_end_with_one_named_error(run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     copy = tmp_path / "run"
     shutil.copytree(run, copy, symlinks=True)
     last = (copy / "checkpoints" / "last").resolve()
@@ -280,20 +280,17 @@ def test_the_programs_end_with_one_named_error(run: Path, tmp_path: Path) -> Non
         file.write_bytes(data)
     (copy / "own.toml").write_bytes(b'policy = "\x1b]0;mine\x07"\n')
     (copy / "actions.csv").write_bytes(b"\x1b[2J\n")
-    program = Path(sys.executable).parent
     virtual = ("--clock", "virtual", "--ticks", "5", "--no-live")
-    for command, expected in (
-        (("rtcore-run", "--policy-checkpoint", str(copy), *virtual), "is damaged"),
-        (("rtcore-run", "--replay", str(copy)), "is damaged"),
-        (("rtcore-run", "--config", str(copy / "own.toml"), *virtual), "is not TOML"),
-        (
-            ("rtcore-run", "--latency", f"trace:{copy / 'actions.csv'}", "--policy", "random", *virtual),
-            "expected one number",
-        ),
-        (("rtcore-report", str(copy)), "no column"),
+    for program, words, expected in (
+        (rtcore_run, ("--policy-checkpoint", str(copy), *virtual), "is damaged"),
+        (rtcore_run, ("--replay", str(copy)), "is damaged"),
+        (rtcore_run, ("--config", str(copy / "own.toml"), *virtual), "is not TOML"),
+        (rtcore_run, ("--latency", f"trace:{copy / 'actions.csv'}", "--policy", "random", *virtual), "one number"),
+        (rtcore_report, (str(copy),), "no column"),
     ):
-        words = [program / command[0], *command[1:]]
-        ended = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
-        assert (ended.returncode, expected in ended.stderr) == (2, True), (command, ended.stderr)
-        assert "Traceback" not in ended.stderr
-        assert "\x1b" not in ended.stdout + ended.stderr
+        with pytest.raises(SystemExit) as ended:
+            program([*words])
+        said, errors = capfd.readouterr()
+        assert (ended.value.code, expected in errors) == (2, True), (words, errors)
+        assert "Traceback" not in errors
+        assert "\x1b" not in said + errors

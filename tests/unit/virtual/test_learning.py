@@ -90,10 +90,10 @@ def acted_headers(simulation):
 
 
 def test_the_same_seed_gives_the_same_returns_and_the_same_weights_and_another_seed_others():
-    first, second, other = (run(seed=seed, ticks=420) for seed in (3, 3, 4))
-    assert returns_of(first) == returns_of(second)
+    first, second, other = (run(seed=seed, ticks=230) for seed in (3, 3, 4))
+    assert returns_of(first) == returns_of(second) != []
     assert first.learning.store.newest() == second.learning.store.newest()
-    assert first.learning.store.newest().version > 300
+    assert first.learning.store.newest().version > 150
     assert first.learning.store.newest().checksum != other.learning.store.newest().checksum
 
 
