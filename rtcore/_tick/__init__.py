@@ -1,7 +1,7 @@
 """The tick path in C where it was compiled, else in Python: the environment variable RTCORE_TICK=c|python chooses.
 
-`compiled` is the extension module, or None: then rtcore/memory/ and rtcore/clock.py do the same in Python. They are the
-text of the protocols, which the tests drive through every schedule; protocol.h is that with explicit memory orders.
+`compiled` is the extension module, or None: then rtcore/memory/ does the same in Python. That is the text of the
+protocols, which the tests drive through every schedule; protocol.h is that with explicit memory orders.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-/* protocol.h for Python: numbered records of one writer (Store), words in x86-64's order (Words), sleeping.
+/* protocol.h for Python: numbered records of one writer (Store), words in x86-64's order (Words), futexes.
  *
  * A method does the plain case. What is not plain, a strided frame say or a wrong number, it leaves alone and says so: the
  * same method in rtcore/memory/, in Python, then does it or raises the error. Nothing waits with the interpreter's lock. */
@@ -479,38 +479,8 @@ static PyObject *fence(PyObject *self, PyObject *unused)
     Py_RETURN_NONE;
 }
 
-/* Signals do not cut it short, but their handlers run, and may raise. */
-static PyObject *sleep_until_ns(PyObject *self, PyObject *arg)
-{
-    (void)self;
-    int64_t deadline_ns;
-    int failed = as_int64(arg, &deadline_ns);
-    do {
-        if (failed < 0 || (failed == EINTR && PyErr_CheckSignals() < 0))
-            return NULL;
-        Py_BEGIN_ALLOW_THREADS
-        failed = rt_sleep_until(deadline_ns);
-        Py_END_ALLOW_THREADS
-    } while (failed == EINTR);
-    Py_RETURN_NONE;
-}
-
-static PyObject *spin_until_ns(PyObject *self, PyObject *arg)
-{
-    (void)self;
-    int64_t deadline_ns;
-    if (as_int64(arg, &deadline_ns) < 0)
-        return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    rt_spin_until(deadline_ns);
-    Py_END_ALLOW_THREADS
-    Py_RETURN_NONE;
-}
-
 static PyMethodDef functions[] = {
     {"fence", fence, METH_NOARGS, NULL},
-    {"sleep_until_ns", sleep_until_ns, METH_O, NULL},
-    {"spin_until_ns", spin_until_ns, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -1,4 +1,4 @@
-/* The shared-memory protocols in C11 atomics: frame ring, jobs, action slots; waking, waiting and sleeping.
+/* The shared-memory protocols in C11 atomics: frame ring, jobs, action slots; waking and waiting.
  *
  * What rtcore/memory/ring.py, slots.py and waiting.py say in Python, letter by letter. Needs nothing of Python, so that
  * C programs, the thread sanitizer and an emulated ARM run exactly this. Numbers and times are 8-byte words; a record is
@@ -146,13 +146,6 @@ static inline struct timespec rt_timespec(int64_t at_ns)
     return (struct timespec){.tv_sec = at_ns / 1000000000, .tv_nsec = at_ns % 1000000000};
 }
 
-/* 0: the time has come; EINTR: a signal came before. */
-static inline int rt_sleep_until(int64_t deadline_ns)
-{
-    struct timespec deadline = rt_timespec(deadline_ns);
-    return clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &deadline, NULL);
-}
-
 /* Tells the CPU that this is a spin loop. */
 static inline void rt_relax(void)
 {
@@ -161,12 +154,6 @@ static inline void rt_relax(void)
 #elif defined(__aarch64__)
     __asm__ __volatile__("yield");
 #endif
-}
-
-static inline void rt_spin_until(int64_t deadline_ns)
-{
-    while (rt_now_ns() < deadline_ns)
-        rt_relax();
 }
 
 /* Whether a number that only grows is `wanted` or more, at the latest at the deadline. */
