@@ -130,7 +130,7 @@ def train(arguments: argparse.Namespace, policy: Any, update: Callable[..., None
     torch.set_num_threads(1)
     settings = {
         "env_id": "rtcore/PushedCartPole-v0",
-        "env_args": {"pole_m": 8.0, "has_noop": True},
+        "env_args": {"pole_m": arguments.pole_m, "has_noop": True},
         "policy": policy,
         "policy_args": {"pad_ms": arguments.inference_ms},
         "seed": arguments.seed,
@@ -155,6 +155,9 @@ def main(policy: Any, update: Callable[..., None], count: int, rate: float, abou
     parser.add_argument("--duration", type=float, default=600, metavar="S", help="how long to learn [s] (default 600)")
     parser.add_argument("--virtual", action="store_true", help="on the virtual clock: as quickly as it goes")
     parser.add_argument("--inference-ms", type=float, default=30, metavar="MS", help="of the policy (default 30)")
+    parser.add_argument(
+        "--pole-m", type=float, default=8.0, metavar="M", help="a shorter one falls quicker (default 8)"
+    )
     parser.add_argument("--rounds", type=int, default=10**9, metavar="N", help="end after so many rounds")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of world, policy and trainer (default 0)")
     arguments = parser.parse_args()

@@ -69,8 +69,8 @@ def test_every_block_is_a_policy_with_its_name():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_policy_of_the_page_acts(name: str, my_module: str):
-    if name == "FromOnnx":
-        pytest.importorskip("onnxruntime")
+    if library := {"FromOnnx": "onnxruntime", "with_jax": "jax"}.get(name):
+        pytest.importorskip(library)
     policy, spec = loaded(my_module, name, **({"path": "net.onnx"} if name == "FromOnnx" else {}))
     policy.observation[...] = 1
     out = np.full((1,), -1, np.int64)
