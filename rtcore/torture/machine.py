@@ -182,7 +182,7 @@ class Worker:
         self.process.ready = WorkerReady("made up", True, None, 0, "cpu", [], "", 0, [warmup_ns])
 
     def wake(self) -> None:
-        """Its semaphore was posted."""
+        """The env process wakes it."""
         if not self.is_deaf:
             self.look()
 
