@@ -348,4 +348,5 @@ def _program_path() -> tuple[list[str], list[str]]:
         here = os.getcwd()  # noqa: PTH109 - a string for sys.path
         own.add(here)
         path = [entry or here for entry in sys.path]
+    path = [*dict.fromkeys(path)]  # a folder that is there twice is found the first time
     return path, [entry for entry in path if entry in own]

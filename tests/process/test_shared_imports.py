@@ -154,6 +154,7 @@ def test_a_run_stands_in_the_programs_folder_and_prints_where_the_program_prints
         first, there = told(split=True)
         assert "printed by" in capfd.readouterr().out
         monkeypatch.chdir(other)
+        sys.path.append(sys.path[0])  # as each call of a program's `main` in this process does
         monkeypatch.setenv("PYTEST_CURRENT_TEST", "the next one")
         kept = os.dup(1)
         with Path("printed").open("w") as file:
