@@ -48,6 +48,7 @@ class ReadStatus(IntEnum):
 
 #: By their numbers: calling the class takes longer.
 _STATUSES = tuple(ReadStatus)
+_OK = ReadStatus.OK
 
 
 class SequenceRing:
@@ -393,6 +394,8 @@ class FrameRing:
         """
         if self._store is not None:
             number, header, self.seen_ns = self._store.read_by(seq, out, until_ns)
+            if number == _OK:
+                return _OK, header
             if number >= 0:
                 return self._counted(number), header
         if until_ns:
