@@ -50,7 +50,7 @@ class Model:
     def fault(self, **settings: str) -> str | None:
         """The first thing that goes wrong in any order; None if nothing does, and all orders were tried."""
         run = subprocess.run(
-            [self._program],
+            [self._program, "-w20"],  # a table of 8 MB is enough, and is cleared more quickly than the usual one
             cwd=self._program.parent,
             env=os.environ | settings,
             stdout=subprocess.PIPE,
