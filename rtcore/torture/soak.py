@@ -102,7 +102,8 @@ def soak(options: argparse.Namespace) -> int:
         violations.append(f"the grid is not where the rate puts it: up to {max(map(abs, samples.grid_ns))} ns")
     about = _about(samples, growth, violations)
     write_json(out / "soak.json", about | {"samples": vars(samples)})
-    (out / "soak.html").write_text(_page(samples, about))
+    (out / "soak.svg").write_text(svg := _curves(samples))
+    (out / "soak.html").write_text(_page(about, svg))
     print("\n".join(f"{name}: {value}" for name, value in about.items()))
     return int(bool(violations))
 
@@ -216,8 +217,8 @@ def _about(samples: Samples, growth: Mapping[str, float], violations: Sequence[s
     }
 
 
-def _page(samples: Samples, about: Mapping[str, Any]) -> str:
-    """One page that needs nothing else: the curves as SVG, and the numbers."""
+def _curves(samples: Samples) -> str:
+    """All of it over time, as SVG."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - takes a second
 
     figure = Figure(figsize=(11, 17), layout="constrained")
@@ -227,7 +228,8 @@ def _page(samples: Samples, about: Mapping[str, Any]) -> str:
         for role, line in sorted(roles.items()):
             axes.plot(minutes[: len(line)], line, label=role, linewidth=1)
         axes.set_ylabel(name)
-        axes.legend(fontsize=7, ncols=4)
+        if roles:
+            axes.legend(fontsize=7, ncols=4)
         for at_s, _ in samples.kills:
             axes.axvline(at_s / 60, color="#bbbbbb", linewidth=0.5, zorder=0)
     panels[3].plot(minutes, samples.segment_mb)
@@ -238,10 +240,14 @@ def _page(samples: Samples, about: Mapping[str, Any]) -> str:
     panels[5].set(ylabel="lateness [us]", xlabel="minutes since tick 0 (grey: a kill)", yscale="symlog")
     drawn = io.StringIO()
     figure.savefig(drawn, format="svg", metadata={"Date": None})
+    return drawn.getvalue()
+
+
+def _page(about: Mapping[str, Any], svg: str) -> str:
+    """One page that needs nothing else: the numbers, and the curves."""
     rows = "".join(
         f"<tr><td>{html.escape(name)}</td><td>{html.escape(str(value))}</td></tr>" for name, value in about.items()
     )
-    svg = drawn.getvalue()
     return (
         "<!doctype html><html lang=en><meta charset=utf-8><title>A long run</title>"
         "<style>body{font:15px sans-serif;margin:2em;max-width:70em}td{vertical-align:top;padding:.2em 1em}</style>"
