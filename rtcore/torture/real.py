@@ -39,7 +39,8 @@ _WORLD = "rtcore.torture.world:make"
 _LIMIT_S = 240.0
 #: A stopped recorder is waited for this long at the end, a fork server at the start [s].
 _RECORDER_S, _FORKSERVER_S = 15.0, 4.0
-_LEFTOVER_GRACE_S = 5.0
+#: How long what is left may take to go, on a busy machine [s].
+_LEFTOVER_GRACE_S = 60.0
 #: A private /dev/shm, and a folder for a run's files, that can be made full.
 _SHM_WRAPPER = ("unshare", "--mount", "--propagation", "private", "sh", "-c")
 _MOUNT_SHM = 'mount -t tmpfs -o size=8g tmpfs /dev/shm && exec "$@"'

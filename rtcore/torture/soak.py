@@ -86,7 +86,7 @@ def soak(options: argparse.Namespace) -> int:
     try:
         samples = _look(program, options.sample_every_s, options.kill_every_s)
         exitcode = program.wait(240)
-        processes, names = program.leftovers(5)
+        processes, names = program.leftovers(60)
     finally:
         program.clean_up()
         (out / "said.txt").write_text(program.output)
@@ -237,7 +237,7 @@ def _curves(samples: Samples) -> str:
     panels[4].plot(minutes, [drift / 1e3 for drift in samples.raw_drift_ns])
     panels[4].set_ylabel("grid against RAW [us]")
     panels[5].plot(minutes, samples.lateness_us, ".", markersize=2)
-    panels[5].set(ylabel="lateness [us]", xlabel="minutes since tick 0 (grey: a kill)", yscale="symlog")
+    panels[5].set(ylabel="lateness [us]", xlabel="minutes since tick 0 (grey: a kill)", yscale="log")
     drawn = io.StringIO()
     figure.savefig(drawn, format="svg", metadata={"Date": None})
     return drawn.getvalue()
