@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any, final
 
 import numpy as np
@@ -51,3 +52,20 @@ class Words:
     def wait(self, index: int, seen: int, bits: int, deadline_ns: int, /) -> int: ...
 
 def fence() -> None: ...
+
+@final
+class Waker:
+    """What `memory.waiting.Waker` does for those that wait for a job."""
+
+    def __new__(
+        cls,
+        control: memoryview,
+        posted_at: int,
+        posted_stride: int,
+        asleep_at: int,
+        asleep_stride: int,
+        num_workers: int,
+        /,
+    ) -> Waker: ...
+    def for_jobs(self, workers: Sequence[int], /) -> None: ...
+    def ahead(self, workers: Sequence[int], /) -> None: ...

@@ -470,6 +470,135 @@ static PyType_Slot words_slots[] = {
 
 static PyType_Spec words_spec = {"rtcore._tick._compiled.Words", sizeof(Words), 0, Py_TPFLAGS_DEFAULT, words_slots};
 
+/* -- Waker: memory.waiting's, for those that wait for a job --------------------------------------------------------------- */
+
+enum { GROUP = 32 }; /* workers that sleep on one word for their jobs, each by a bit of its own */
+
+typedef struct {
+    PyObject_HEAD
+    Py_buffer control;
+    char *posted, *asleep; /* of group 0, of worker 0 */
+    Py_ssize_t posted_stride, asleep_stride, num_workers;
+    int64_t *workers; /* those of the present call */
+    uint32_t *bits; /* of each group; 0 between two calls */
+} Waker;
+
+static rt_word *posted_of(const Waker *self, int64_t worker)
+{
+    return (rt_word *)(self->posted + worker / GROUP * self->posted_stride);
+}
+
+static rt_word *asleep_of(const Waker *self, int64_t worker)
+{
+    return (rt_word *)(self->asleep + worker * self->asleep_stride);
+}
+
+/* Waker(control segment, place of group 0's `posted`, stride, place of worker 0's `asleep`, stride, number of workers) */
+static PyObject *waker_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    (void)kwargs;
+    PyObject *control;
+    Py_ssize_t posted_at, posted_stride, asleep_at, asleep_stride, num_workers;
+    if (!PyArg_ParseTuple(args, "Onnnnn", &control, &posted_at, &posted_stride, &asleep_at, &asleep_stride, &num_workers))
+        return NULL;
+    if (num_workers < 1)
+        return PyErr_Format(PyExc_ValueError, "%zd workers, expected one at least", num_workers);
+    Waker *self = new_object(type);
+    if (self == NULL)
+        return NULL;
+    Py_ssize_t last = num_workers - 1;
+    self->posted_stride = posted_stride, self->asleep_stride = asleep_stride, self->num_workers = num_workers;
+    if (PyObject_GetBuffer(control, &self->control, PyBUF_WRITABLE) == 0 &&
+        (self->posted = place_in(&self->control, posted_at, last / GROUP * posted_stride + 8)) != NULL &&
+        (self->asleep = place_in(&self->control, asleep_at, last * asleep_stride + 8)) != NULL) {
+        self->workers = PyMem_Malloc(num_workers * sizeof *self->workers);
+        self->bits = PyMem_Calloc(last / GROUP + 1, sizeof *self->bits);
+        if (self->workers != NULL && self->bits != NULL)
+            return (PyObject *)self;
+        PyErr_NoMemory();
+    }
+    Py_DECREF((PyObject *)self);
+    return NULL;
+}
+
+static void waker_dealloc(PyObject *object)
+{
+    Waker *self = (Waker *)object;
+    PyBuffer_Release(&self->control);
+    PyMem_Free(self->workers);
+    PyMem_Free(self->bits);
+    free_object(object);
+}
+
+/* How many workers a call is for; -1: not all of them are any. */
+static Py_ssize_t workers_in(Waker *self, PyObject *workers)
+{
+    Py_ssize_t count = PySequence_Size(workers);
+    if (count > self->num_workers)
+        PyErr_Format(PyExc_ValueError, "%zd workers of %zd", count, self->num_workers);
+    for (Py_ssize_t i = 0; i < count && !PyErr_Occurred(); i++) {
+        PyObject *worker = PySequence_GetItem(workers, i);
+        if (worker == NULL || as_int64(worker, &self->workers[i]) < 0 || self->workers[i] < 0 ||
+            self->workers[i] >= self->num_workers)
+            PyErr_Format(PyExc_IndexError, "not one of %zd workers: %R", self->num_workers, worker);
+        Py_XDECREF(worker);
+    }
+    return PyErr_Occurred() ? -1 : count;
+}
+
+static void wake_idle(Waker *self, Py_ssize_t count)
+{
+    for (Py_ssize_t i = 0; i < count; i++)
+        if (rt_is_asleep(asleep_of(self, self->workers[i])))
+            self->bits[self->workers[i] / GROUP] |= UINT32_C(1) << self->workers[i] % GROUP;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        uint32_t *bits = &self->bits[self->workers[i] / GROUP];
+        if (*bits != 0)
+            rt_futex_wake(posted_of(self, self->workers[i]), *bits);
+        *bits = 0;
+    }
+}
+
+static PyObject *waker_for_jobs(PyObject *object, PyObject *workers)
+{
+    Waker *self = (Waker *)object;
+    Py_ssize_t count = workers_in(self, workers);
+    if (count < 0)
+        return NULL;
+    for (Py_ssize_t i = 0; i < count; i++)
+        self->bits[self->workers[i] / GROUP] = 1;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        uint32_t *is_counted = &self->bits[self->workers[i] / GROUP];
+        rt_word *posted = posted_of(self, self->workers[i]);
+        if (*is_counted) /* (W11) after the jobs */
+            atomic_store_explicit(posted, atomic_load_explicit(posted, memory_order_relaxed) + 1, memory_order_release);
+        *is_counted = 0;
+    }
+    rt_before_asleep();
+    wake_idle(self, count);
+    Py_RETURN_NONE;
+}
+
+static PyObject *waker_ahead(PyObject *object, PyObject *workers)
+{
+    Py_ssize_t count = workers_in((Waker *)object, workers);
+    if (count < 0)
+        return NULL;
+    wake_idle((Waker *)object, count);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef waker_methods[] = {
+    {"for_jobs", waker_for_jobs, METH_O, NULL},
+    {"ahead", waker_ahead, METH_O, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot waker_slots[] = {
+    {Py_tp_new, waker_new}, {Py_tp_dealloc, waker_dealloc}, {Py_tp_methods, waker_methods}, {0, NULL}};
+
+static PyType_Spec waker_spec = {"rtcore._tick._compiled.Waker", sizeof(Waker), 0, Py_TPFLAGS_DEFAULT, waker_slots};
+
 /* -- the module ---------------------------------------------------------------------------------------------------------- */
 
 static PyObject *fence(PyObject *self, PyObject *unused)
@@ -500,7 +629,7 @@ PyMODINIT_FUNC PyInit__compiled(void)
     name_dtype = PyUnicode_InternFromString("dtype");
     no_bytes = PyBytes_FromStringAndSize("", 0);
     if (made == NULL || name_dtype == NULL || no_bytes == NULL || add_type(made, &store_spec) < 0 ||
-        add_type(made, &words_spec) < 0 || PyModule_AddIntConstant(made, "VERSION", RT_VERSION) < 0)
+        add_type(made, &words_spec) < 0 || add_type(made, &waker_spec) < 0 || PyModule_AddIntConstant(made, "VERSION", RT_VERSION) < 0)
         Py_CLEAR(made);
     return made;
 }

@@ -13,12 +13,16 @@ until another process stands there.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
+from rtcore._tick import compiled
 from rtcore.clock import NS_PER_MS, NS_PER_US, MonotonicClock
 from rtcore.memory.futex import ALL_BITS, Futex, full_fence
 from rtcore.memory.layout import RING_CONTROL, RING_DONE, WORD_BYTES, WORKER_STATUS, WORKERS_PER_GROUP, Layout
 from rtcore.memory.stores import IndexedWords, ordered_words
+
+if TYPE_CHECKING:
+    from rtcore._tick._compiled import Waker as _CompiledWaker
 
 #: Longest sleep: how often an idle worker shows that it is alive.
 _IDLE_BEAT_NS = 200 * NS_PER_MS
@@ -51,6 +55,12 @@ class WakeWords:
             _words(control, layout.worker_status_at(worker), len(WORKER_STATUS.fields))
             for worker in range(layout.max_workers)
         ]
+        #: What `Waker` does for those that wait for a job, in C; None without the extension.
+        self.compiled: _CompiledWaker | None = None
+        if compiled is not None:
+            posted_at, asleep_at = layout.posted_at(0), layout.worker_status_at(0) + _ASLEEP * WORD_BYTES
+            strides = layout.posted_at(1) - posted_at, layout.worker_status_at(1) - layout.worker_status_at(0)
+            self.compiled = compiled.Waker(control, posted_at, strides[0], asleep_at, strides[1], layout.max_workers)
 
 
 def _words(buffer: memoryview, at: int, count: int) -> IndexedWords:
@@ -63,9 +73,13 @@ class Waker:
     def __init__(self, words: WakeWords) -> None:
         self._posted, self._futexes = words.posted, words.posted_futexes
         self._frame, self._status = words.frame_futex, words.status
+        self._compiled = words.compiled
 
     def for_jobs(self, workers: Sequence[int]) -> None:
         """Jobs of these workers have been posted. At most one system call for each group of `WORKERS_PER_GROUP`."""
+        if self._compiled is not None:
+            self._compiled.for_jobs(workers)
+            return
         for group in {worker // WORKERS_PER_GROUP for worker in workers}:
             self._posted[group][0] += 1  # (W11) pairs with (R11): after the jobs, which a worker then finds
         full_fence()  # between (W11) and (R12): either this sees who sleeps, or the kernel sees (R13) the new count
@@ -73,6 +87,9 @@ class Waker:
 
     def ahead(self, workers: Sequence[int]) -> None:
         """Wake these workers, if they are idle and asleep: they will probably be booked soon."""
+        if self._compiled is not None:
+            self._compiled.ahead(workers)
+            return
         bits_of: dict[int, int] = {}
         for worker in workers:
             if self._status[worker][_ASLEEP]:  # (R12) pairs with (W12)

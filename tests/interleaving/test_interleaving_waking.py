@@ -127,6 +127,7 @@ def words_of(kernel, process):
         ring_control=Word(process, DONE),
         frame_futex=kernel.futex(process, DONE),
         status=[Word(process, at) for at in ASLEEP],
+        compiled=None,
     )
 
 

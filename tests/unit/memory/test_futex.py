@@ -139,6 +139,7 @@ def test_a_booking_wakes_its_workers_by_a_call_for_each_group_and_only_if_they_s
     for group, sleeper in enumerate(words.posted_futexes):
         monkeypatch.setattr(sleeper, "wake", lambda bits, group=group: calls.append((group, bits)))
     monkeypatch.setattr(words.frame_futex, "wake", lambda: calls.append((-1, 0)))
+    words.compiled = None  # its calls cannot be counted
     waker = Waker(words)
     waker.for_jobs((0, 3, 33))
     waker.for_frame((0, 3, 33))
@@ -156,6 +157,20 @@ def test_a_booking_wakes_its_workers_by_a_call_for_each_group_and_only_if_they_s
     waker.for_frame((0, 1))
     waker.for_frame((0, 3, 33))
     assert calls == [(-1, 0)]
+    shared.close()
+
+
+def test_a_booking_is_counted_once_in_each_group_and_workers_that_there_are_not_are_refused(run_id: str) -> None:
+    shared = SharedRun.create(run_id, LAYOUT, OBSERVATION)
+    words = shared.wake_words()
+    waker = Waker(words)
+    for workers in ((0, 40), (0, 1 << 40)):
+        with pytest.raises(IndexError):
+            waker.for_jobs(workers)
+    before = [posted[0] for posted in words.posted]
+    waker.for_jobs(range(40))
+    waker.for_jobs([5, 5])
+    assert [posted[0] - count for posted, count in zip(words.posted, before, strict=True)] == [2, 1]
     shared.close()
 
 
