@@ -1,6 +1,6 @@
 """PPO in one file, in plain PyTorch: what a policy says of its own actions travels with them.
 
-    python examples/train_ppo.py --duration 2000 --virtual        # 100,000 ticks, as quickly as they can be computed
+    python examples/train_ppo.py --duration 1000 --virtual        # 50,000 ticks, as quickly as they can be computed
     python examples/train_ppo.py --duration 600                   # the same in real time, 50 ticks a second
 
 A pole of 8 m is balanced on a cart that is pushed at random, and the policy is late: an inference takes 30 ms, two
