@@ -38,6 +38,8 @@ _SETTLED_S = 600.0
 #: How much a median may change, from the first fifth after that to the last.
 _FLAT = 0.01
 _HZ, _WORKERS = 60, 4
+#: How long the end may take: on a busy machine the recorder has a whole ring to write [s].
+_END_S = 1800.0
 _OTHERS = ("onlooker", "simulator")
 _WORDS = (
     *("--no-live", "--env-id", "rtcore.torture.world:make", "--fps", str(_HZ), "--policy", "mlp"),
@@ -85,7 +87,7 @@ def soak(options: argparse.Namespace) -> int:
     program = Program(words, f"soak-{os.getpid()}")
     try:
         samples = _look(program, options.sample_every_s, options.kill_every_s)
-        exitcode = program.wait(240)
+        exitcode = program.wait(_END_S)
         processes, names = program.leftovers(60)
     finally:
         program.clean_up()
