@@ -141,8 +141,11 @@ def _recording(out: Path, summary: Mapping[str, Any], exitcode: int) -> list[str
     try:
         with Recording(out) as recording:
             frames, jobs = recording.num_ticks, len(recording.jobs("worker")["worker"])
+            is_whole = recording.is_finished
     except (RtcoreError, OSError) as error:
         return [f"the recording cannot be read: {error}"]
+    if not is_whole:
+        return []  # of a recorder that was killed the summary has what it had taken in, the file what it had written
     return _compare("frames recorded and counted", frames, about["frames"], 0) + _compare(
         "jobs recorded and counted", jobs, about["jobs"], 0
     )
