@@ -153,6 +153,9 @@ class Program:
             with suppress(psutil.Error):
                 process.send_signal(signal.SIGKILL)
         self.process.wait()
+        self._reader.join(5)
+        if self.process.stdout is not None and not self._reader.is_alive():
+            self.process.stdout.close()
         if self._shm >= 0:
             os.close(self._shm)
             self._shm = -1
