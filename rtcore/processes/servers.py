@@ -120,7 +120,9 @@ class ForkServer:
         """
         surroundings = _Surroundings.now(preload) if _shared.is_on else None
         path, own_folders = (surroundings.sys_path, surroundings.own_folders) if surroundings else _program_path()
-        setup = Setup(path, own_folders, run_id, os.getpid(), grace_s, surroundings is not None)
+        setup = Setup(
+            path, own_folders, run_id, parent_pid=os.getpid(), grace_s=grace_s, is_shared=surroundings is not None
+        )
         while surroundings is not None and (waiting := _shared.take(surroundings)) is not None:
             if waiting._accepts(setup):
                 return waiting

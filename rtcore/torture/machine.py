@@ -179,7 +179,17 @@ class Worker:
         status["heartbeat_ns"] = self._machine.now_ns()
         status["ready"] = self.generation
         self.is_ready, self.since_ns = True, self._machine.running_ns
-        self.process.ready = WorkerReady("made up", True, None, 0, "cpu", [], "", 0, [warmup_ns])
+        self.process.ready = WorkerReady(
+            policy="made up",
+            synthetic=True,
+            pad_ms=None,
+            num_parameters=0,
+            device="cpu",
+            notes=[],
+            mps="",
+            num_gpus=0,
+            warmup_ns=[warmup_ns],
+        )
 
     def wake(self) -> None:
         """The env process wakes it."""

@@ -20,7 +20,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -207,10 +207,18 @@ def _plan_faults(
             kind = "KILL"
         role = "run" if kind in faults.MACHINE else draw.choice(roles)
         hold_s = round(10 ** draw.uniform(-1, 0.7), 2)
-        fault = Fault(kind, role, draw.randrange(10), _MOMENTS[moment], moment, round(after_s, 3), hold_s)
+        fault = Fault(
+            kind=kind,
+            role=role,
+            index=draw.randrange(10),
+            phase=_MOMENTS[moment],
+            moment=moment,
+            after_s=round(after_s, 3),
+            hold_s=hold_s,
+        )
         if planned and at_once:
             first = planned[0]
-            fault = Fault(kind, role, fault.index, first.phase, first.moment, first.after_s, hold_s)
+            fault = replace(fault, phase=first.phase, moment=first.moment, after_s=first.after_s)
         planned.append(fault)
     return tuple(planned)
 
@@ -417,7 +425,14 @@ def torture(options: argparse.Namespace) -> int:
         try:
             result = run_case(case, folder)
         except Exception as error:  # a fault of the campaign itself is one of that case: the others go on
-            result = Result(case, None, 0.0, False, [], [f"the campaign failed: {text_of(error)}"])
+            result = Result(
+                case,
+                exitcode=None,
+                took_s=0.0,
+                began=False,
+                applied=[],
+                violations=[f"the campaign failed: {text_of(error)}"],
+            )
         results.append(result)
         print(line_of(result), file=sys.stderr, flush=True)
         if options.log:

@@ -314,7 +314,14 @@ def _faults(rng: random.Random, scenario: Scenario, density: float, until: float
             "learner is away": rng.choice([20.0, 300.0]),
             "death at its start": 3.0,
         }.get(kind, 0.0)
-        yield Fault(number, kind, tick, rng.randrange(workers), longest * (0.1 + 0.9 * rng.random()), size)
+        yield Fault(
+            number=number,
+            kind=kind,
+            tick=tick,
+            worker=rng.randrange(workers),
+            ticks=longest * (0.1 + 0.9 * rng.random()),
+            size=size,
+        )
         number += 1
         # Often several at about the same time.
         tick += rng.choice([0.0, 0.3, 1.0, 2.7]) * _TICKS_PER_FAULT / density * rng.random()

@@ -200,8 +200,22 @@ class PretendedSupervisor(Supervisor):
         self._resolved, self._shared, self.plan = scenario.run, simulation.shared, scenario.plan
         self.launcher = PretendedLauncher()
         self._launcher = self.launcher  # type: ignore[assignment]
-        world = WorldSpec("made up", _OBSERVATION, ACTION, str(scenario.rate_hz), 0, "0", 0, "made up", {}, [], "")
-        self._parts = RunParts(scenario.run, self.run_id, simulation.shared, world, clock, watchdog)
+        world = WorldSpec(
+            "made up",
+            _OBSERVATION,
+            ACTION,
+            rate_hz=str(scenario.rate_hz),
+            seed=0,
+            noop="0",
+            noop_value=0,
+            noop_source="made up",
+            own={},
+            notes=[],
+            leaves_space="",
+        )
+        self._parts = RunParts(
+            scenario.run, self.run_id, simulation.shared, world=world, clock=clock, watchdog=watchdog
+        )
         self._workers = WorkerProcesses(
             self._parts,
             simulation.launch,
@@ -332,7 +346,14 @@ class Simulation:
         run, config = scenario.run, scenario.run.config
         self.machine = machine = Machine()
         self.needs = _needs_of(scenario)
-        layout = Layout(run.num_places, run.ring_slots, scenario.log_slots, 8, ACTION.nbytes, config.agent.chunk)
+        layout = Layout(
+            max_workers=run.num_places,
+            ring_slots=run.ring_slots,
+            log_slots=scenario.log_slots,
+            frame_bytes=8,
+            action_bytes=ACTION.nbytes,
+            chunk=config.agent.chunk,
+        )
         self.shared = shared = PlainRun(layout, self.needs)
         self.head = run.head_place if self.needs.has_head else -1
         self._payload_words = self.needs.payload.nbytes // 8
@@ -544,7 +565,14 @@ class Simulation:
         actions = actions.ljust(8 * scenario.run.config.agent.chunk, b"\0")
         abstains = scenario.abstains and job.job_seq % scenario.abstains == 0
         payload = (job.job_seq * 64 + index).to_bytes(8, "little") * self._payload_words
-        return Inference(took_ns, actions, payload, self.version, self.published[self.version], int(abstains))
+        return Inference(
+            took_ns,
+            actions,
+            payload,
+            version=self.version,
+            checksum=self.published[self.version],
+            abstained=int(abstains),
+        )
 
     def _note_answer(self, job: Job, answer: Answer) -> None:
         for look in self._hooks["written"]:
