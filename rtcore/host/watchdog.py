@@ -2,17 +2,29 @@
 
 The time for which the checking process itself stood still (`docker pause`, SIGSTOP, a suspended or overloaded machine)
 must not count: the others may have stood still, too. So its clock runs only while it checks.
+
+Nor must the time for which a process of low priority wanted a CPU and got none, if the caller says how to ask for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from rtcore.clock import Clock
 
 #: Of the time between two checks at most this counts. For the rest of a longer one the checking process stood still.
 _LONGEST_STEP_NS = 500_000_000
+#: How often a silent process's use of the CPU is asked for. One that shows life more often costs nothing.
+_ASK_EVERY_NS = 100_000_000
+
+
+class CpuUse(NamedTuple):
+    """What the kernel says of a process at one moment."""
+
+    is_runnable: bool  #: it computes, or waits for a CPU: it does not sleep, and is not stopped
+    cpu_ns: int  #: CPU time that it got so far
 
 
 @dataclass
@@ -20,6 +32,16 @@ class _Silence:
     kind: str
     sign: object
     since_ns: int
+    asked_ns: int
+    cpu: CpuUse | None = None
+    starved_ns: int = 0
+
+    def ask(self, now_ns: int, cpu: CpuUse | None) -> None:
+        """Add what it was starved for since it was asked last: runnable then and now, less the CPU time it got."""
+        if cpu is not None and self.cpu is not None and cpu.is_runnable and self.cpu.is_runnable:
+            got_ns = cpu.cpu_ns - self.cpu.cpu_ns
+            self.starved_ns = max(0, self.starved_ns + now_ns - self.asked_ns - got_ns)
+        self.asked_ns, self.cpu = now_ns, cpu
 
 
 class Watchdog:
@@ -40,17 +62,25 @@ class Watchdog:
         self._looked_ns = now_ns
         return self._awake_ns
 
-    def silent_ns(self, process: Hashable, sign: object, kind: str = "") -> int:
-        """How long `process` has shown the same sign of life (a heartbeat, a count). `kind`: what it is doing."""
+    def silent_ns(
+        self, process: Hashable, sign: object, kind: str = "", cpu_use: Callable[[], CpuUse | None] | None = None
+    ) -> int:
+        """How long `process` has shown the same sign of life (a heartbeat, a count). `kind`: what it is doing.
+
+        `cpu_use`: of the process, asked for now and then; None: not known. Time for which it waited for a CPU does not
+        count then: it may be slow, and is found to hang once it has slept or computed for so long.
+        """
         now_ns = self.now_ns()
         silence = self._silences.get(process)
         if silence is None or (silence.kind, silence.sign) != (kind, sign):
             if silence is not None:
                 took_ns = now_ns - silence.since_ns
                 self._longest_ns[silence.kind] = max(self._longest_ns.get(silence.kind, 0), took_ns)
-            self._silences[process] = _Silence(kind, sign, now_ns)
+            self._silences[process] = _Silence(kind, sign, now_ns, asked_ns=now_ns)
             return 0
-        return now_ns - silence.since_ns
+        if cpu_use is not None and now_ns - silence.asked_ns >= _ASK_EVERY_NS:
+            silence.ask(now_ns, cpu_use())
+        return now_ns - silence.since_ns - silence.starved_ns
 
     def longest_ns(self, kind: str) -> int:
         """The longest silence of this kind after which a sign of life came; 0: there was none."""

@@ -22,7 +22,7 @@ import psutil
 
 from rtcore import errors
 from rtcore.channel import Channel, Message, to_plain
-from rtcore.clock import NS_PER_MS, NS_PER_S, Clock, MonotonicClock
+from rtcore.clock import NS_PER_MS, NS_PER_S, Clock, MonotonicClock, cpu_time_of_ns
 from rtcore.config.resolved import ResolvedRun
 from rtcore.errors import (
     ChannelError,
@@ -35,7 +35,7 @@ from rtcore.errors import (
     StartupError,
     WorkerDied,
 )
-from rtcore.host.watchdog import Watchdog
+from rtcore.host.watchdog import CpuUse, Watchdog
 from rtcore.memory.shared import SharedRun
 from rtcore.messages import (
     Boot,
@@ -163,6 +163,12 @@ class Child:
             times = process.cpu_times()
             return times.user + times.system, process.io_counters().write_bytes
         return 0.0, 0
+
+    def cpu_use(self) -> CpuUse | None:
+        """Whether its main thread wants a CPU at the moment, and the CPU time that the process got; None: not known."""
+        with contextlib.suppress(psutil.Error):
+            return CpuUse(psutil.Process(self.pid).status() == psutil.STATUS_RUNNING, cpu_time_of_ns(self.pid))
+        return None
 
     def kill(self, signum: int = signal.SIGKILL) -> None:
         """Signal the child if it is alive."""

@@ -12,10 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rtcore.clock import NS_PER_S
-from rtcore.errors import describe_exit
+from rtcore.clock import NS_PER_MS, NS_PER_S
+from rtcore.errors import RtcoreError, describe_exit
 from rtcore.messages import End, Recorded, RecorderBoot, RecordingCounts
 from rtcore.processes.launcher import Child, Launcher, MakeBoot, RunParts
+from rtcore.recording.reader import Recording
 from rtcore.recording.schema import FOLDER, TICKS_FILE, UNFINISHED
 
 _log = logging.getLogger(__name__)
@@ -25,6 +26,8 @@ RECORDER_ENTRY = "rtcore.recording.process:main"
 _SILENCE_NS = 15 * NS_PER_S
 #: It is waited for as long as it reports, at most so long: Minari's view of a million episodes takes half an hour.
 _LONGEST_END_NS = 3600 * NS_PER_S
+#: One that was killed is gone after this long, and asked for so often.
+_GRACE_NS, _POLL_NS = 2 * NS_PER_S, 20 * NS_PER_MS
 
 
 class RecorderProcess:
@@ -118,10 +121,13 @@ class RecorderProcess:
         if self._child is not None:
             self.check(self._child)
             if not self._is_settled:
+                self._child.kill()
                 pid = self._child.pid
                 late = f"the recorder (pid {pid}) was not done after {_LONGEST_END_NS // NS_PER_S:,} s and was killed"
                 gone = f"the recorder (pid {pid}) was killed with the fork server, which has died"
                 self._stopped(late if served else gone)
+            if self._end.startswith(UNFINISHED):
+                self._count_what_is_left(self._child)
             self._log_result()
             self._child = None
             # Of one that was killed while it made Minari's view.
@@ -147,6 +153,20 @@ class RecorderProcess:
             child.kill()
             return True
         return False
+
+    def _count_what_is_left(self, child: Child) -> None:
+        """Of a recorder that did not come to its end its file tells what it had written: its last report is older."""
+        clock = self._parts.clock
+        give_up_ns = clock.now_ns() + _GRACE_NS
+        while child.is_alive and clock.now_ns() < give_up_ns:
+            clock.sleep_until_ns(clock.now_ns() + _POLL_NS)
+        if child.ready is None:
+            return  # it may not have come to making a file
+        try:
+            with Recording(self._out / FOLDER / TICKS_FILE, is_known=True) as recording:
+                self._counts = recording.counts
+        except (RtcoreError, OSError, RuntimeError) as error:
+            _log.warning(f"what the recorder left cannot be counted, the summary has its last report: {error}")
 
     def _log_result(self) -> None:
         if not self._end.startswith(UNFINISHED):

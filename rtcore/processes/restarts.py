@@ -7,12 +7,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from typing import NamedTuple
 
 from rtcore.errors import PolicyError, describe_exit
-from rtcore.host.watchdog import Watchdog
+from rtcore.host.watchdog import CpuUse, Watchdog
 from rtcore.processes.launcher import Child, Role
 
 #: A process that has done so much work (answers, updates) since its start counts as recovered from the last death.
@@ -118,9 +118,20 @@ class Places:
         """How long it has shown the same sign of life; see `Watchdog.silent_ns`."""
         return self._watchdog.silent_ns(self._key(child.index), sign, kind)
 
-    def find_hang(self, child: Child, sign: object, kind: str, limit_ns: int, doing: str = "") -> Death | None:
-        """What to `kill` it for, if it has shown the same sign of life for longer than `limit_ns`."""
-        silent_ns = self.silent_ns(child, sign, kind)
+    def find_hang(
+        self,
+        child: Child,
+        sign: object,
+        kind: str,
+        limit_ns: int,
+        doing: str = "",
+        cpu_use: Callable[[], CpuUse | None] | None = None,
+    ) -> Death | None:
+        """What to `kill` it for, if it has shown the same sign of life for longer than `limit_ns`.
+
+        `cpu_use`: see `Watchdog.silent_ns`.
+        """
+        silent_ns = self._watchdog.silent_ns(self._key(child.index), sign, kind, cpu_use)
         if silent_ns <= limit_ns:
             return None
         return Death(Ending.HUNG, f"hung: silent for {silent_ns / 1e9:.1f} s{doing}")

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from rtcore.clock import rate_from
 from rtcore.errors import ConfigError
 from rtcore.memory.layout import FrameHeader
+from rtcore.messages import RecordingCounts
 from rtcore.recording.inspection import check_datasets, inspect
 from rtcore.recording.schema import (
     FORMAT,
@@ -132,6 +133,17 @@ class Recording:
     def lost_jobs(self) -> int:
         """Job records that the log lapped, up to the last one that is there."""
         return _missing(self.jobs("log_seq")["log_seq"], self.first_log_seq)
+
+    @property
+    def counts(self) -> RecordingCounts:
+        """As its writer counts them: what is there, and what the rings lapped before the last row that is there."""
+        return RecordingCounts(
+            frames=self.num_ticks,
+            lost_frames=self.lost_frames,
+            jobs=self.num_jobs,
+            lost_jobs=self.lost_jobs,
+            bytes=self.path.stat().st_size,
+        )
 
     # -- what is in it --------------------------------------------------------------------------------------
 

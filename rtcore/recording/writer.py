@@ -111,6 +111,7 @@ class RecordingWriter:
         self.lost_frames = 0
         self.lost_jobs = 0
         self._bytes = 0
+        self._rows_flushed = (0, 0)
         with self._writing():
             remove_recording(folder)
             folder.mkdir(parents=True, exist_ok=True)
@@ -141,12 +142,12 @@ class RecordingWriter:
 
     @property
     def counts(self) -> RecordingCounts:
-        """Rows that were taken in, those that wait for their chunk included."""
-        ticks, jobs = self.ticks, self.jobs
+        """Rows that were flushed: in the file, whatever happens to this process. All of them once it is closed."""
+        frames, jobs = self._rows_flushed
         return RecordingCounts(
-            frames=ticks.num_rows,
+            frames=frames,
             lost_frames=self.lost_frames,
-            jobs=jobs.num_rows,
+            jobs=jobs,
             lost_jobs=self.lost_jobs,
             bytes=self._bytes,
         )
@@ -207,8 +208,10 @@ class RecordingWriter:
 
     def _flush(self) -> None:
         self._file.flush()
-        self._flushed[:] = self.ticks.num_written, self.jobs.num_written
+        rows = (self.ticks.num_written, self.jobs.num_written)
+        self._flushed[:] = rows
         self._file.flush()
+        self._rows_flushed = rows
         self._bytes = self.path.stat().st_size
 
     def _writing(self) -> AbstractContextManager[None]:
@@ -248,10 +251,6 @@ class _Table:
             if column.values is not None:
                 dataset.attrs["values"] = json.dumps({int(value): key_of(value) for value in column.values})
             self._datasets.append((column, dataset))
-
-    @property
-    def num_rows(self) -> int:
-        return self.num_written + self._filled
 
     @property
     def room(self) -> tuple[int, int]:

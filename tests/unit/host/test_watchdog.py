@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rtcore.clock import ManualClock
 from rtcore.errors import PolicyError
-from rtcore.host.watchdog import Watchdog
+from rtcore.host.watchdog import CpuUse, Watchdog
 from rtcore.processes.restarts import Restarts
 from rtcore.processes.workers import refuse_without_answers
 
@@ -80,6 +80,64 @@ def test_the_last_silence_of_one_that_was_killed_is_not_what_it_is_known_for():
     patience.forget("worker")
     patience.silent_ns("worker", "a new one")
     assert patience.longest_ns("") == 0
+
+
+class Uses:
+    """A process that shows no life: how much of each look's time it computes, and whether it wants to."""
+
+    def __init__(self, clock, share, is_runnable=True):
+        self._clock, self._share, self.is_runnable = clock, share, is_runnable
+
+    def __call__(self):
+        return CpuUse(self.is_runnable, int(self._clock.now_ns() * self._share))
+
+
+def silence_after(clock, patience, seconds, uses):
+    silent_ns = 0
+    for _ in range(int(seconds * 10)):
+        clock.advance_ns(LOOK)
+        silent_ns = patience.silent_ns("learner", "the same", "", uses)
+    return silent_ns / SECOND
+
+
+def test_one_that_gets_no_cpu_is_not_silent_however_long_that_lasts():
+    clock, patience = watcher()
+    assert silence_after(clock, patience, 3600, Uses(clock, share=0)) < 1
+
+
+@pytest.mark.parametrize(
+    ("share", "is_runnable"),
+    [(0, False), (1, True), (2, True)],
+    ids=["sleeps or is stopped", "spins", "in two threads"],
+)
+def test_one_that_sleeps_or_spins_for_ever_is_silent_for_as_long_as_it_was_watched(share, is_runnable):
+    clock, patience = watcher()
+    assert silence_after(clock, patience, 20, Uses(clock, share, is_runnable)) == pytest.approx(20, abs=0.5)
+
+
+def test_one_that_spins_with_a_tenth_of_a_cpu_is_silent_for_the_tenth():
+    clock, patience = watcher()
+    assert silence_after(clock, patience, 100, Uses(clock, share=0.1)) == pytest.approx(10, abs=0.5)
+
+
+def test_one_that_was_starved_and_then_sleeps_for_ever_is_found():
+    clock, patience = watcher()
+    uses = Uses(clock, share=0)
+    starved_s = silence_after(clock, patience, 60, uses)
+    uses.is_runnable = False
+    assert silence_after(clock, patience, 20, uses) == pytest.approx(starved_s + 20, abs=0.5)
+
+
+def test_one_whose_use_of_the_cpu_is_not_known_is_silent_for_as_long_as_it_was_watched():
+    clock, patience = watcher()
+    assert silence_after(clock, patience, 20, lambda: None) >= 19
+
+
+def test_one_that_shows_life_is_never_asked_for_its_use_of_the_cpu():
+    clock, patience = watcher()
+    for beat in range(100):
+        clock.advance_ns(LOOK)
+        assert patience.silent_ns("learner", beat, "", pytest.fail) == 0
 
 
 # -- restarts ----------------------------------------------------------------------------------------------------

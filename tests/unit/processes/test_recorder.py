@@ -14,7 +14,9 @@ from rtcore.host.watchdog import Watchdog
 from rtcore.messages import Ready, Recorded, RecordingCounts
 from rtcore.processes.launcher import Child, Launcher, RunParts
 from rtcore.processes.recorder import RecorderProcess
+from rtcore.recording.reader import Recording
 from rtcore.recording.schema import FOLDER, MAIN_FILE, UNFINISHED
+from tests.support.recorded_runs import recorded as record_a_run
 
 pytestmark = pytest.mark.unit
 
@@ -49,14 +51,14 @@ def test_a_recorder_that_dies_with_the_fork_server_is_named_though_nobody_tells_
     draft.touch()
     recorder.shut_down(DEAD)
     assert list(draft.parent.iterdir()) == [], "what it was at is left to nobody"
-    assert f"the recorder (pid {child.pid}) was killed with the fork server" in said[-1]
+    assert any(f"the recorder (pid {child.pid}) was killed with the fork server" in line for line in said)
     assert recorder.summary()["end"].startswith(f"{UNFINISHED}: the recorder")
 
 
 def test_a_recorder_that_is_never_done_is_named_with_the_time_it_had(recorded):
     recorder, child, said = recorded
     recorder.shut_down(OUT_OF_PATIENCE)
-    assert f"the recorder (pid {child.pid}) was not done after 3,600 s" in said[-1]
+    assert any(f"the recorder (pid {child.pid}) was not done after 3,600 s" in line for line in said)
 
 
 def test_a_recorder_that_says_nothing_is_killed_once_it_does_no_work_either(recorded, monkeypatch):
@@ -77,7 +79,7 @@ def test_a_recorder_that_says_nothing_is_killed_once_it_does_no_work_either(reco
     monkeypatch.setattr(child, "kill", lambda: killed.append(next(done)))
     recorder.shut_down(cast(Launcher, SimpleNamespace(poll_until=poll_until)))
     assert killed == [pytest.approx(busy_looks + 15_000 // 400, abs=3)]
-    assert "did nothing for 15 s" in said[-1]
+    assert any("did nothing for 15 s" in line for line in said)
 
 
 def test_a_recorder_that_had_closed_its_file_before_the_fork_server_died_is_done(recorded):
@@ -88,9 +90,31 @@ def test_a_recorder_that_had_closed_its_file_before_the_fork_server_died_is_done
     assert not any("stopped" in line for line in said)
 
 
+@pytest.mark.parametrize("reported", [7, 5000])
+def test_what_a_recorder_left_that_did_not_come_to_its_end_is_counted_in_its_file(recorded, tmp_path, reported):
+    recorder, child, said = recorded
+    record_a_run(tmp_path)
+    child.messages.append(Recorded(RecordingCounts(frames=reported, jobs=reported)))
+    recorder.shut_down(DEAD)
+    with Recording(tmp_path) as kept:
+        assert kept.num_ticks == 120
+        assert recorder.summary().items() >= vars(kept.counts).items()
+    assert recorder.summary()["end"].startswith(UNFINISHED)
+
+
+def test_a_file_that_cannot_be_counted_is_said_and_the_last_report_stays(recorded, tmp_path):
+    recorder, child, said = recorded
+    child.messages.append(Recorded(RecordingCounts(frames=7)))
+    recorder.shut_down(DEAD)
+    assert recorder.summary()["frames"] == 7
+    assert "what the recorder left cannot be counted" in said[-1]
+
+
 @pytest.mark.parametrize(
     ("end", "exitcode"), [("complete", 0), ("3 frames lost", 0), ("unfinished: the recorder died", 1)]
 )
 def test_a_run_whose_recording_broke_off_has_failed_however_well_it_went_on(end, exitcode):
-    played = Played(config=None, run=None, summary={"recording": {"end": end}}, stops=[], error=None)
+    played = Played(
+        config=None, run=None, summary={"recording": {"end": end}, "invariants": {"broken": 0}}, stops=[], error=None
+    )
     assert played.exitcode() == exitcode

@@ -296,6 +296,19 @@ def test_a_run_is_recorded_as_its_ring_and_its_record_have_it(tmp_path):
     }
 
 
+def test_what_the_writer_counts_is_what_a_reader_finds_whenever_it_is_killed(tmp_path):
+    bench = Bench(tmp_path)
+    for everything in (False, True, False):
+        bench.publish(25)
+        bench.end_jobs(7)
+        bench.reader.collect()
+        bench.writer.flush(everything=everything)
+        with Recording(tmp_path, is_known=True) as recording:
+            assert bench.writer.counts == recording.counts
+    assert (recording.num_ticks, recording.num_jobs) == (60, 14), "a chunk of frames, and those of the flush of all"
+    bench.writer.abandon()
+
+
 # -- as a Minari data set ----------------------------------------------------------------------------------------
 
 

@@ -7,9 +7,12 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import h5py
+import numpy as np
 import pytest
 
 from rtcore.cli.run import main
@@ -182,6 +185,26 @@ def swap(rows: list[dict[str, str]]) -> None:
 )
 def test_damage_to_a_folder_is_found(damage: Callable[[Path], None], whole: Path, tmp_path: Path) -> None:
     assert damaged(whole, tmp_path, damage)
+
+
+def unfinish(folder: Path) -> None:
+    """As if its recorder had been killed at the end."""
+    data = folder / "recording" / "data"
+    (data / "SHA256SUMS").unlink()
+    with h5py.File(data / "ticks.hdf5", "r+") as file:
+        file.attrs.modify("end", np.bytes_(b"unfinished".ljust(64)))
+
+
+@pytest.mark.parametrize("column", ["frames", "jobs"])
+def test_a_summary_that_counts_other_rows_than_a_killed_recorder_left_is_found(
+    column: str, whole: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(whole, tmp_path / "run")
+    unfinish(folder)
+    look = partial(check_folder, folder, ticks=TICKS, exitcode=1, env_died=False)
+    assert look() == []
+    with_summary(lambda summary: summary["recording"].update({column: summary["recording"][column] - 1}))(folder)
+    assert f"{column} recorded and counted" in look()[0]
 
 
 def test_nothing_is_found_in_a_whole_folder(whole: Path) -> None:
