@@ -302,8 +302,12 @@ static PyObject *store_read_by(PyObject *object, ARGS)
     int status = -1;
     if (places[0] == NULL)
         PyErr_Clear();
-    else if (seq <= rt_newest(&self->store) || deadline_ns == 0)
+    else if (deadline_ns == 0)
         status = rt_read(&self->store, seq, words, places);
+    else if (seq <= rt_newest(&self->store)) { /* it came between the caller's look and this one */
+        seen_ns = rt_now_ns();
+        status = rt_read(&self->store, seq, words, places);
+    }
     else {
         PyObject *out = self->out, *other; /* out of the reach of another thread, which may read into another array */
         Py_buffer view = self->out_view, other_view;

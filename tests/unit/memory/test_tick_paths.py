@@ -102,7 +102,9 @@ def read(side: Side, chance: random.Random) -> Any:
         lambda: ring.read_action(seq),
         lambda: ring.read_with_header(seq, out, until_ns),
     ]
-    return chance.choice(how)(), ring.lapped_reads
+    ring.seen_ns = 0
+    # When it came is said whenever somebody waited for it, also if it was there by then.
+    return chance.choice(how)(), ring.lapped_reads, ring.seen_ns > 0
 
 
 def book(side: Side, chance: random.Random) -> Any:
