@@ -168,12 +168,16 @@ def play(seed: int, num_ticks: int, only: tuple[int, ...] | None = None, parts: 
 
 
 def _play_some(work: tuple[Sequence[int], int, tuple[int, ...] | None]) -> Tally:
-    """In a process of the campaign."""
-    logging.disable(logging.CRITICAL)  # restarts are warnings, and there are thousands
+    """In a process of the campaign, or in the program's own."""
     seeds, num_ticks, only = work
     tally = Tally()
-    for seed in seeds:
-        tally.add(play(seed, num_ticks, only))
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)  # restarts are warnings, and there are thousands
+    try:
+        for seed in seeds:
+            tally.add(play(seed, num_ticks, only))
+    finally:
+        logging.disable(before)
     return tally
 
 

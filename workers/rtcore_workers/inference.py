@@ -412,7 +412,8 @@ class Worker:
         written_ns = self._clock.now_ns()
         add, timing = self._trace.add, self._policy.timing
         about = (header.tick, self._index, job.obs_tick, header.frame_seq)
-        seen_ns = self._frame_seen_ns or start_ns  # it was there already
+        # Where nobody waited it was there already, or came while the worker began to look for it.
+        seen_ns = self._frame_seen_ns or max(start_ns, header.publish_ns)
         if self._idle_since_ns:
             add(TraceKind.IDLE, self._idle_since_ns, start_ns)
         add(TraceKind.WAIT_FRAME, start_ns, seen_ns, *about)

@@ -463,7 +463,8 @@ def test_no_delay_that_the_fit_considers_is_worth_more_than_the_one_it_takes(tau
     times = Times("max-time", sorted(taus), (), workers, RATE_HZ, guard_ns)
     fit = times.fit()
     assert fit.stride_ticks == stride_for("max-time", fit.delay_ticks, workers, 1, RATE_HZ)
-    assert 0 <= fit.acted_fraction <= 1 / fit.stride_ticks
+    # What is played begins and ends with an action: it may hold one more than its length has strides.
+    assert 0 <= fit.acted_fraction <= 1 / fit.stride_ticks + 1e-3
     for share in (0.5, 0.75, 0.9):
         stride = -(-delay_for(quantile_ns(sorted(taus), share), RATE_HZ) // workers)
         assert (
