@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 from rtcore.cli.exits import end_program, find_own_modules, stop_if_told
-from rtcore.config.help_text import Parser, add_version
+from rtcore.config.help_text import Parser, add_version, at_least_one
 
 _DESCRIPTION = """\
 Run experiments: every combination of worlds, agents, delays and seeds that a file names is a cell.
@@ -83,7 +82,7 @@ def _parser() -> Parser:
     parser = Parser(prog="rtcore-sweep", description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("file", type=Path, metavar="FILE.toml", help="the sweep; or `report`, then the folder of one")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for what comes of it [runs/NAME of the file]")
-    parser.add_argument("--jobs", type=_positive, metavar="N", help="cells at a time [one for each CPU]")
+    parser.add_argument("--jobs", type=at_least_one, metavar="N", help="cells at a time [one for each CPU]")
     parser.add_argument(
         "--backend",
         choices=("local", "ray"),
@@ -99,13 +98,6 @@ def _parser() -> Parser:
     )
     add_version(parser)
     return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"got {text}, expected 1 or more")
-    return number
 
 
 if __name__ == "__main__":

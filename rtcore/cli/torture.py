@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from rtcore.cli.exits import end_program, find_own_modules
-from rtcore.config.help_text import Parser, add_version
+from rtcore.config.help_text import Parser, add_version, at_least_one
 
 _DESCRIPTION = """\
 Break rtcore on purpose, as often as the time allows, and see whether it keeps its promises.
@@ -74,9 +74,9 @@ def _parser() -> Parser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="{sim,real,soak}")
     sim = commands.add_parser("sim", help="simulated runs, thousands of them", description=_SIM, epilog=_EPILOG)
     sim.add_argument("--seeds", type=_seeds, default=range(1000), metavar="A..B", help="from A to B, or one [0..999]")
-    sim.add_argument("--ticks", type=_positive, default=1000, metavar="N", help="of each run [1000]")
+    sim.add_argument("--ticks", type=at_least_one, default=1000, metavar="N", help="of each run [1000]")
     sim.add_argument("--minutes", type=float, metavar="M", help="go on for so long, with seeds from A on; else until B")
-    sim.add_argument("--jobs", type=_positive, metavar="N", help="runs at a time [one for each CPU]")
+    sim.add_argument("--jobs", type=at_least_one, metavar="N", help="runs at a time [one for each CPU]")
     sim.add_argument(
         "--faults",
         type=_numbers,
@@ -88,7 +88,7 @@ def _parser() -> Parser:
     real = commands.add_parser("real", help="runs by real processes, with kills", description=_REAL, epilog=_EPILOG)
     real.add_argument("--seeds", type=_seeds, default=range(100), metavar="A..B", help="from A to B, or one [0..99]")
     real.add_argument("--minutes", type=float, metavar="M", help="begin no run later than that")
-    real.add_argument("--jobs", type=_positive, default=1, metavar="N", help="runs at a time [1]")
+    real.add_argument("--jobs", type=at_least_one, default=1, metavar="N", help="runs at a time [1]")
     real.add_argument(
         "--out", metavar="FOLDER", help="keep there what runs that broke a promise left [a temporary one]"
     )
@@ -107,21 +107,17 @@ def _parser() -> Parser:
 
 def _seeds(text: str) -> range:
     first, dots, last = text.partition("..")
-    seeds = range(int(first), int(last if dots else first) + 1)
+    try:
+        seeds = range(int(first), int(last if dots else first) + 1)
+    except ValueError:
+        seeds = range(0)
     if not seeds or seeds[0] < 0:
-        raise argparse.ArgumentTypeError(f"got {text}, expected A..B with 0 <= A <= B")
+        raise argparse.ArgumentTypeError(f"got {text}, expected A..B with 0 <= A <= B, such as 0..999, or one seed")
     return seeds
 
 
 def _numbers(text: str) -> tuple[int, ...]:
     return () if text == "none" else tuple(int(number) for number in text.split(","))
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"got {text}, expected 1 or more")
-    return number
 
 
 if __name__ == "__main__":

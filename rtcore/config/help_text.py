@@ -39,6 +39,17 @@ class Parser(argparse.ArgumentParser):
         raise SystemExit(2)
 
 
+def at_least_one(text: str) -> int:
+    """A count, as the type of an option."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"got {text}, expected a whole number of 1 or more")
+    return number
+
+
 def add_version(parser: argparse.ArgumentParser) -> None:
     """The flag --version."""
     parser.add_argument("--version", action=_ShowVersion, nargs=0, help="print the version and exit")
