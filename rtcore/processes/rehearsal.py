@@ -28,8 +28,9 @@ _MIN_ROUND_NS = 700_000_000
 _MAX_SETTLING_NS = 1_500_000_000
 #: A round ends after so long, unless the inferences themselves take longer.
 _MAX_ROUND_NS = 4_000_000_000
-#: With one worker, whose inferences come one after the other: they are in nobody's way, and differ less.
-_MAX_ROUND_ALONE_NS = 2_000_000_000
+#: With one worker, whose inferences come one after the other: they are in nobody's way, and differ less. The run
+#: measures on and plans anew, and whoever starts it waits for this.
+_MAX_ROUND_ALONE_NS = 1_000_000_000
 _ROUND_SAMPLES = 40
 #: No further workers are tried when planning has taken so long.
 _MAX_PLANNING_NS = 10_000_000_000
