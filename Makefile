@@ -48,7 +48,7 @@ bench: install   ## latency against other transports, and the runtime's own numb
 	$(BIN)/rtcore-profile tick
 	$(BIN)/python -m benchmarks.staggers
 
-docs: install    ## write docs/layout.md and the C reader's header anew from rtcore/memory/layout/
+docs: install    ## write docs/layout.md, docs/tables.md and the C reader's header anew from the code
 	$(BIN)/python -m tools.layoutdoc --write
 
 roms:            ## rebuild the Game Boy program byte for byte (needs Debian's sdcc 4.2.0)

@@ -18,9 +18,10 @@ The folders are the layers, lowest first; each imports only what stands above it
     learn recording                     transitions and checkpoints; a run kept losslessly, run again, exported (minari)
     processes report (rtcore_workers)   who starts, watches and restarts whom, one file a role (workers, learners), how
                                         often (restarts); what people see: a run that goes on (live), one that is over
-                                        (page); what computes: a worker reads a frame and writes its action slot
-                                        (inference) with the newest published weights (weights/shared), a learner
-                                        updates them (learner), by an algorithm (dqn, imitation)
+                                        (page), its folder as tables (loaded); what computes: a worker reads a
+                                        frame and writes its action slot (inference) with the newest published
+                                        weights (weights/shared), a learner updates them (learner), by an algorithm
+                                        (dqn, imitation)
     runtime watch                       what a program imports; a run seen from outside
     virtual doctor profile              a run without a clock; is this machine fit; where the microseconds go
     sb3 torchrl                         a run in the hands of Stable-Baselines3 and of torchrl
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from rtcore.memory.ring import FrameRing
     from rtcore.memory.slots import ActionSlots
     from rtcore.processes.servers import shared_imports
+    from rtcore.report.loaded import load_run
     from rtcore.runtime.realtime_env import RealtimeEnv
     from rtcore.runtime.runtime import Runtime
     from rtcore.scheduling.dispatch import Dispatcher
@@ -69,6 +71,7 @@ _HOMES = {
     "Schedule": "rtcore.scheduling.schedule",
     "TickClock": "rtcore.clock",
     "TickGrid": "rtcore.clock",
+    "load_run": "rtcore.report.loaded",
     "shared_imports": "rtcore.processes.servers",
 }
 
@@ -83,6 +86,7 @@ __all__ = [
     "TickClock",
     "TickGrid",
     "__version__",
+    "load_run",
     "shared_imports",
 ]
 

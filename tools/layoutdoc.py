@@ -1,6 +1,8 @@
 """Makes docs/layout.md and the C reader's rtcore_layout.h out of `rtcore/memory/layout/`: neither says something else.
 
-    python -m tools.layoutdoc            say whether both files are up to date (exit code 1 if not)
+And docs/tables.md, out of `rtcore/results/rows.py` (tools/tabledoc.py).
+
+    python -m tools.layoutdoc            say whether the files are up to date (exit code 1 if not)
     python -m tools.layoutdoc --write    write them
 
 Records, writers and fields come from `rtcore/memory/layout/`, values from the enums, ordering rules from the comments
@@ -30,10 +32,12 @@ from rtcore.memory.trace import TraceKind
 from rtcore.scheduling.dispatch import Outcome, Source, TickKind
 from rtcore.spaces.payload import CONTEXT_WORDS
 from tools.layoutheader import OFFSETS, c_header
+from tools.tabledoc import tables_document
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "layout.md"
 HEADER = ROOT / "examples" / "c_reader" / "rtcore_layout.h"
+TABLES = ROOT / "docs" / "tables.md"
 ENUMS: tuple[type[IntEnum], ...] = (Phase, TickKind, Source, Outcome, TraceKind)
 #: Every record, in the order of the document.
 _SOURCES = (layout.records, layout.weights, layout.payload)
@@ -413,11 +417,15 @@ _HISTOGRAM_TEXT = """\
 
 def files() -> dict[Path, str]:
     """What is made, and what it must hold."""
-    return {DOCUMENT: document(), HEADER: c_header(RECORDS, ENUMS, {kind: enum_remarks(kind) for kind in ENUMS})}
+    return {
+        DOCUMENT: document(),
+        HEADER: c_header(RECORDS, ENUMS, {kind: enum_remarks(kind) for kind in ENUMS}),
+        TABLES: tables_document(),
+    }
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Program entry: 0 if both files are (now) up to date, 1 if not, 2 outside a checkout."""
+    """Program entry: 0 if the files are (now) up to date, 1 if not, 2 outside a checkout."""
     parser = argparse.ArgumentParser(prog="python -m tools.layoutdoc", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--write", action="store_true", help="write the files; without it they are compared only")
     write = parser.parse_args(arguments).write
@@ -437,7 +445,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _require_checkout() -> None:
-    for path in (DOCUMENT, HEADER):
+    for path in (DOCUMENT, HEADER, TABLES):
         if not path.parent.is_dir():
             raise ConfigError(f"no folder {path.parent}: this works in a checkout of rtcore, got an installed package")
 

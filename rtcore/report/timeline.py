@@ -1,11 +1,13 @@
-"""timeline.png: workers over ticks of a typical stretch beside the worst one, and distributions of the whole run."""
+"""Workers over ticks: timeline.png, a typical stretch beside the worst one and distributions of the whole run, and the
+picture of a typical stretch alone, in a notebook.
+"""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -18,19 +20,22 @@ from rtcore.report.colours import KIND_COLOURS, RUN_COLOURS
 from rtcore.report.lanes import BAR_STYLE, bar_of, lane_name, shade_name, shade_of
 from rtcore.report.wording import number, share
 from rtcore.results.axis import TickAxis
-from rtcore.results.rows import InferenceRow
+from rtcore.results.folder import RunFolder, number_at
+from rtcore.results.rows import InferenceRow, TickRow
 from rtcore.results.run_record import RunRecord
 from rtcore.results.summary import RunStats
 from rtcore.scheduling.dispatch import Outcome, TickKind
-from rtcore.scheduling.jobs import JobRow
 
 _APPLIED = (Outcome.ON_TIME, Outcome.LATE)
-_WIDTH_INCHES = 14.0
+_WIDTH_INCHES, _INLINE_INCHES = 14.0, 9.0
 _MAX_WORKER_LABELS = 24
 #: The label of the axes that hold one bar per job, and of the one below it: for whoever inspects the figure.
 WORKERS_AXES, TICKS_AXES = "workers", "ticks"
 #: What the labels of the worst stretch begin with.
 WORST = "worst "
+
+
+Rows: TypeAlias = Sequence[FrameHeader] | Sequence[TickRow]
 
 
 class Window(NamedTuple):
@@ -44,15 +49,47 @@ class Window(NamedTuple):
 class TimelinePart(NamedTuple):
     """A stretch of the run, as it is drawn: workers over ticks."""
 
-    ticks: Sequence[FrameHeader]
-    jobs: Sequence[JobRow]
+    ticks: Rows
+    jobs: Sequence[InferenceRow]
     window: Window | None
     name: str
     label: str = ""
 
-    def shows(self, job: JobRow) -> bool:
+    def shows(self, job: InferenceRow) -> bool:
         window = self.window
-        return window is not None and job.booked_tick <= window.last_tick and job.tick >= window.first_tick
+        return window is not None and job.booked_tick <= window.last_tick and job.resolved_tick >= window.first_tick
+
+
+class Stagger(NamedTuple):
+    """What the picture of a typical stretch is drawn from: of a run under way or over, or of its folder."""
+
+    ticks: Rows
+    jobs: Sequence[InferenceRow]
+    places: Sequence[int]  #: indices of the workers, and the head's behind them: a lane each
+    head: int  #: index of the head; -1: there is none
+    delay_ticks: int
+    period_ns: float
+
+    @classmethod
+    def of_stats(cls, record: RunRecord, stats: RunStats) -> Stagger:
+        """A run as its record has it now, however far it is."""
+        head = stats.head.index if stats.head is not None else -1
+        delay, period_ns = stats.delay_ticks or stats.plan.delay_ticks, float(NS_PER_S / stats.rate_hz)
+        # Copies: the run's own thread may add rows meanwhile.
+        ticks, jobs = list(record.ticks), [InferenceRow.of(job) for job in list(record.jobs)]
+        return cls(ticks, jobs, stats.places, head, delay, period_ns)
+
+    @classmethod
+    def of_folder(cls, run: RunFolder) -> Stagger:
+        """A run as its folder has it."""
+        delay = number_at(run.summary, "plan", "delay_ticks") or max((row.delay_ticks for row in run.ticks), default=0)
+        return cls(run.ticks, run.jobs, run.places, run.head, int(delay), run.period_ns)
+
+    @property
+    def part(self) -> TimelinePart:
+        """A typical stretch of it."""
+        window = choose_window(self.ticks, self.delay_ticks, self.period_ns)
+        return TimelinePart(self.ticks, self.jobs, window, "a typical stretch")
 
 
 def draw_timeline(record: RunRecord, stats: RunStats, path: Path) -> None:
@@ -66,27 +103,20 @@ def build_figure(record: RunRecord, stats: RunStats) -> Any:
     """Workers over ticks for a typical stretch and the worst one, and histograms of the whole run. A `Figure`."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - see draw_timeline
 
-    workers_inches = min(9.0, max(1.2, 0.26 * len(stats.places)))
-    inches = (workers_inches, 0.3, 2.3)
+    inches = (_workers_inches(stats.places), 0.3, 2.3)
     figure = Figure(figsize=(_WIDTH_INCHES, sum(inches) + 2.0), layout="constrained")
     grid = figure.add_gridspec(3, 6, height_ratios=inches)
-    window, worst = choose_window(record.ticks, stats), record.worst.found()
+    stagger, worst = Stagger.of_stats(record, stats), record.worst.found()
     figure.suptitle(_title(stats), fontsize=11)
-    panels = [TimelinePart(record.ticks, record.jobs, window, "a typical stretch")]
+    panels = [stagger.part]
     # A run without a tick that lacks an action has no worst stretch.
-    if worst is not None and window is not None:
-        axis = TickAxis(worst.ticks, float(NS_PER_S / stats.rate_hz))
+    if worst is not None and panels[0].window is not None:
         name = f"the worst stretch, {worst.without_action} ticks without a policy action"
-        bad = Window(worst.first_tick, worst.last_tick, axis)
-        panels.append(TimelinePart(worst.ticks, worst.jobs, bad, name, WORST))
-    columns, head = 6 // len(panels), stats.head.index if stats.head is not None else -1
+        bad = Window(worst.first_tick, worst.last_tick, TickAxis(worst.ticks, stagger.period_ns))
+        panels.append(TimelinePart(worst.ticks, [InferenceRow.of(job) for job in worst.jobs], bad, name, WORST))
+    columns = 6 // len(panels)
     for index, panel in enumerate(panels):
-        place = slice(index * columns, (index + 1) * columns)
-        above = figure.add_subplot(grid[0, place], label=panel.label + WORKERS_AXES)
-        below = figure.add_subplot(grid[1, place], sharex=above, label=panel.label + TICKS_AXES)
-        _draw_workers(above, panel, stats.places, head)
-        _draw_ticks(below, panel, head)
-        _legend(above, below, panel, columns)
+        _draw_part(figure, grid, slice(index * columns, (index + 1) * columns), panel, stagger)
     interval, delay, late = (stats.distributions[name] for name in ("interval_ticks", "delay_ticks", "lateness_ns"))
     title = f"action interval: mean {number(interval.mean, 3)} ticks, CV {number(interval.cv, 3)}"
     _draw_histogram(figure.add_subplot(grid[2, :2]), interval, title)
@@ -98,11 +128,35 @@ def build_figure(record: RunRecord, stats: RunStats) -> Any:
     return figure
 
 
-def choose_window(ticks: Sequence[FrameHeader], stats: RunStats) -> Window | None:
+def build_stagger(stagger: Stagger) -> Any:
+    """Workers over ticks for a typical stretch, and nothing else. A `Figure`. Imports matplotlib."""
+    from matplotlib.figure import Figure  # noqa: PLC0415 - see draw_timeline
+
+    inches = (_workers_inches(stagger.places), 0.3)
+    figure = Figure(figsize=(_INLINE_INCHES, sum(inches) + 1.6), layout="constrained")
+    _draw_part(figure, figure.add_gridspec(2, 1, height_ratios=inches), slice(None), stagger.part, stagger)
+    return figure
+
+
+def _workers_inches(places: Sequence[int]) -> float:
+    return min(9.0, max(1.2, 0.26 * len(places)))
+
+
+def _draw_part(figure: Any, grid: Any, columns: slice, panel: TimelinePart, stagger: Stagger) -> None:
+    """Workers above ticks, in `columns` of the grid's first two rows."""
+    above = figure.add_subplot(grid[0, columns], label=panel.label + WORKERS_AXES)
+    below = figure.add_subplot(grid[1, columns], sharex=above, label=panel.label + TICKS_AXES)
+    _draw_workers(above, panel, stagger.places, stagger.head)
+    _draw_ticks(below, panel, stagger.head)
+    width = grid.ncols if columns == slice(None) else columns.stop - columns.start
+    _legend(above, below, panel, max(3, width))
+
+
+def choose_window(ticks: Rows, delay_ticks: int, period_ns: float) -> Window | None:
     """The last of the stretches (3 or 4 delays, at least 32 ticks) that lack as many policy actions as is usual."""
-    if not ticks:
+    if not ticks or not period_ns:
         return None
-    delay = max(1, stats.delay_ticks or stats.plan.delay_ticks)
+    delay = max(1, delay_ticks)
     size = min(64, max(32, 4 * delay)) if delay <= 16 else min(400, 3 * delay)
     numbers = np.array([header.tick for header in ticks])
     lacking = [header.skipped_ticks + (header.kind in (TickKind.MISSED, TickKind.IDLE)) for header in ticks]
@@ -114,7 +168,7 @@ def choose_window(ticks: Sequence[FrameHeader], stats: RunStats) -> Window | Non
     usual = np.sort(counts[whole:])[(len(counts) - whole) // 2]
     chosen = whole + int(np.flatnonzero(counts[whole:] == usual)[-1])
     first, last = max(int(numbers[0]), int(numbers[chosen]) - size + 1), int(numbers[chosen])
-    return Window(first, last, TickAxis(ticks, float(NS_PER_S / stats.rate_hz)))
+    return Window(first, last, TickAxis(ticks, period_ns))
 
 
 def _title(stats: RunStats) -> str:
@@ -148,7 +202,7 @@ def _draw_workers(axes: Any, panel: TimelinePart, places: Sequence[int], head: i
     axes.grid(axis="x", color="#e8e8e8", linewidth=0.6)
     axes.set_axisbelow(True)
     dot = 5.0 if len(places) <= 24 else 2.5
-    bars = [bar_of(InferenceRow.of(job), window.axis) for job in jobs]
+    bars = [bar_of(job, window.axis) for job in jobs]
     for outcome in Outcome:
         ended, colour = [bar for bar in bars if bar.outcome is outcome], BAR_STYLE[outcome]
         if not ended:

@@ -1,17 +1,24 @@
-"""Rows of actions.csv and jobs.csv. A class is a file's columns, in order, each with how it is written and read."""
+"""Rows of actions.csv and jobs.csv. A class is a file's columns, in order: how each is written and read, what it means.
+
+What a column means stands beside it; where nothing does, it means what the field of the same name means in shared
+memory.
+"""
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Annotated, Any, Generic, NamedTuple, TypeVar, get_args, get_type_hints
+
+import numpy as np
+import numpy.typing as npt
 
 from rtcore.clock import FOREVER_NS, NS_PER_US
 from rtcore.config.groups import MOST_WORKERS
 from rtcore.errors import key_of
-from rtcore.memory.layout import FrameHeader
+from rtcore.memory.layout import FRAME_HEADER, LOG_RECORD, FrameHeader, Record
 from rtcore.scheduling.dispatch import Outcome, Source, TickKind
 from rtcore.scheduling.jobs import JobRow
 
@@ -19,10 +26,14 @@ T = TypeVar("T", bound=tuple[Any, ...])
 
 
 class CsvColumn(NamedTuple):
-    """How a value stands in a file. `read` raises ValueError, KeyError or TypeError for damage."""
+    """How a value stands in a file. `read` raises ValueError, KeyError or TypeError for damage.
+
+    `dtype`: in a NumPy table, where a name stands as in the file, and NaN for None.
+    """
 
     write: Callable[[Any], object]
     read: Callable[[str], Any]
+    dtype: type
 
 
 def _same(value: object) -> object:
@@ -67,36 +78,38 @@ def _name(value: IntEnum | None) -> str:
     return key_of(value) if value is not None else ""
 
 
-_Text = Annotated[str, CsvColumn(_same, _same)]
-_Whole = Annotated[int, CsvColumn(_same, _whole)]
+_Text = Annotated[str, CsvColumn(_same, _same, str)]
+_Whole = Annotated[int, CsvColumn(_same, _whole, int)]
 #: "" for -1: there is none.
-_OrNone = Annotated[int, CsvColumn(lambda number: "" if number < 0 else number, _or_none)]
-_Worker = Annotated[int, CsvColumn(lambda number: "" if number < 0 else number, _worker)]
-_Us = Annotated[float, CsvColumn(lambda us: round(us, 1), _us)]
-_Ms = Annotated[float | None, CsvColumn(lambda ms: "" if ms is None else ms, lambda text: _us(text) if text else None)]
-_Reward = Annotated[float, CsvColumn(_same, _finite)]
-_Return = Annotated[float, CsvColumn(lambda total: round(total, 6), _finite)]
-_Flag = Annotated[bool, CsvColumn(int, lambda text: text in ("1", "True"))]
-_Kind = Annotated[TickKind, CsvColumn(_name, lambda text: TickKind[text.upper()])]
-_Outcome = Annotated[Outcome, CsvColumn(_name, lambda text: Outcome[text.upper()])]
-_OutcomeOrNone = Annotated[Outcome | None, CsvColumn(_name, lambda text: Outcome[text.upper()] if text else None)]
+_OrNone = Annotated[int, CsvColumn(lambda number: "" if number < 0 else number, _or_none, int)]
+_Worker = Annotated[int, CsvColumn(lambda number: "" if number < 0 else number, _worker, int)]
+_Us = Annotated[float, CsvColumn(lambda us: round(us, 1), _us, float)]
+_Ms = Annotated[
+    float | None, CsvColumn(lambda ms: "" if ms is None else ms, lambda text: _us(text) if text else None, float)
+]
+_Reward = Annotated[float, CsvColumn(_same, _finite, float)]
+_Return = Annotated[float, CsvColumn(lambda total: round(total, 6), _finite, float)]
+_Flag = Annotated[bool, CsvColumn(int, lambda text: text in ("1", "True"), bool)]
+_Kind = Annotated[TickKind, CsvColumn(_name, lambda text: TickKind[text.upper()], str)]
+_Outcome = Annotated[Outcome, CsvColumn(_name, lambda text: Outcome[text.upper()], str)]
+_OutcomeOrNone = Annotated[Outcome | None, CsvColumn(_name, lambda text: Outcome[text.upper()] if text else None, str)]
 
 
 class TickRow(NamedTuple):
     """A row of actions.csv. Without a policy action, what is about one is -1, `outcome` None."""
 
-    tick: _Whole
-    kind: _Kind
-    source: _Text
-    applied_action: _Text  #: "" where no action was applied
-    requested_action: _Text  #: the same, of a policy only
+    tick: Annotated[_Whole, "number of the tick, from 0; one that was skipped has no row"]
+    kind: Annotated[_Kind, "what governed the tick"]
+    source: Annotated[_Text, "who chose the action"]
+    applied_action: Annotated[_Text, "what was applied; empty where nothing was: the world was held, or reset"]
+    requested_action: Annotated[_Text, "the same, where a policy chose it; else empty"]
     obs_tick: _OrNone
     due_tick: _OrNone
-    delay_ticks: _OrNone
+    delay_ticks: Annotated[_OrNone, "from the tick of that frame to this one; -1: no action"]
     worker: _Worker
-    outcome: _OutcomeOrNone
-    lateness_us: _Us
-    step_us: _Us
+    outcome: Annotated[_OutcomeOrNone, "what became of the job that the action is of; empty: no action"]
+    lateness_us: Annotated[_Us, "how long after its deadline the tick began"]
+    step_us: Annotated[_Us, "how long the world's step took, or its reset"]
     skipped_ticks: _Whole
     reward: _Reward
     terminated: _Flag
@@ -104,12 +117,12 @@ class TickRow(NamedTuple):
     episode: _Whole
     episode_return: _Return
     policy_version: _OrNone
-    policy_checksum: _Text  #: eight hexadecimal digits
-    start_ns: _Whole
-    chunk_index: _OrNone = -1  #: which action of its chunk was applied
-    state_tick: _OrNone = -1  #: the carried state that it was chosen with had seen the frames up to this tick's
-    features_tick: _OrNone = -1  #: of a head's action: tick of the frame that its features came from
-    features_worker: _Worker = -1  #: and whose they were
+    policy_checksum: Annotated[_Text, "CRC-32 of those weights, eight hexadecimal digits; empty: no action, or none"]
+    start_ns: Annotated[_Whole, "when the tick began, by CLOCK_MONOTONIC of that boot"]
+    chunk_index: _OrNone = -1
+    state_tick: _OrNone = -1
+    features_tick: _OrNone = -1
+    features_worker: _Worker = -1
 
     @classmethod
     def of(cls, header: FrameHeader, action: str = "") -> TickRow:
@@ -160,11 +173,11 @@ class InferenceRow(NamedTuple):
     worker: _Worker
     obs_tick: _OrNone
     booked_tick: _Whole
-    due_tick: _OrNone
+    due_tick: Annotated[_OrNone, "tick its action was for; -1: for the next one, whenever it was ready"]
     episode: _OrNone
-    outcome: _Outcome
-    resolved_tick: _Whole
-    inference_ms: _Ms  #: None: no answer came
+    outcome: Annotated[_Outcome, "how it ended"]
+    resolved_tick: Annotated[_Whole, "tick at which it ended"]
+    inference_ms: Annotated[_Ms, "from having the frame to having the answer; empty: no answer came"]
     booked_ns: _Whole
     start_ns: _Whole
     read_ns: _Whole
@@ -198,16 +211,23 @@ class InferenceRow(NamedTuple):
 class RowFormat(Generic[T]):
     """How rows of one class stand in a CSV file.
 
+    Args:
+        kind: The class.
+        record: What the rows are made of: says what a column means that has no word of its own.
+
     Attributes:
         columns: In order: the fields of the class.
         required: Those without a default: a file that lacks one of the others is of an earlier version.
+        meanings: What each column means.
     """
 
-    def __init__(self, kind: type[T]) -> None:
+    def __init__(self, kind: type[T], record: Record[Any]) -> None:
         fields: Any = kind
         self._kind = kind
-        self._columns: dict[str, CsvColumn] = {
-            name: get_args(hint)[1] for name, hint in get_type_hints(kind, include_extras=True).items()
+        hints = {name: get_args(hint) for name, hint in get_type_hints(kind, include_extras=True).items()}
+        self._columns: dict[str, CsvColumn] = {name: column for name, (_, column, *_) in hints.items()}
+        self.meanings: dict[str, str] = {
+            name: meaning[0] if meaning else record.docs[name] for name, (_, _, *meaning) in hints.items()
         }
         self.columns: tuple[str, ...] = fields._fields
         self.required = tuple(name for name in self.columns if name not in fields._field_defaults)
@@ -220,6 +240,22 @@ class RowFormat(Generic[T]):
         """From a csv.DictReader. ValueError, KeyError or TypeError: the row is damaged."""
         return self._kind(**{name: column.read(texts[name]) for name, column in self._columns.items() if name in texts})
 
+    def table(self, rows: Sequence[T]) -> npt.NDArray[Any]:
+        """The rows as one structured array, (rows,): a field for each column, names as in the file."""
+        values = zip(*rows, strict=True) if rows else ((),) * len(self.columns)
+        arrays = [
+            np.array([column.write(value) for value in of] if column.dtype is str else of, column.dtype)
+            for column, of in zip(self._columns.values(), values, strict=True)
+        ]
+        table = np.empty(len(rows), [(name, array.dtype) for name, array in zip(self.columns, arrays, strict=True)])
+        for name, array in zip(self.columns, arrays, strict=True):
+            table[name] = array
+        return table
 
-TICKS = RowFormat(TickRow)
-INFERENCES = RowFormat(InferenceRow)
+    def dtype_name(self, name: str) -> str:
+        """Of a column of the table, for people."""
+        return self._columns[name].dtype.__name__
+
+
+TICKS = RowFormat(TickRow, FRAME_HEADER)
+INFERENCES = RowFormat(InferenceRow, LOG_RECORD)

@@ -20,6 +20,8 @@ from rtcore.learn.transitions import TransitionBuilder
 from rtcore.memory.history import History
 from rtcore.memory.ring import FrameRing
 from rtcore.memory.weights import ParamStore
+from rtcore.results.run_record import RunRecord
+from rtcore.results.summary import RunStats, build_summary
 from rtcore.spaces import ActionSpec, PolicyNeeds
 
 _log = logging.getLogger(__name__)
@@ -42,6 +44,8 @@ class TrainedRun:
         config: The run's settings.
     """
 
+    record: RunRecord | None
+
     def __init__(self, config: RuntimeConfig) -> None:
         self.config = config
         self._readers: dict[float, TransitionReader] = {}
@@ -51,6 +55,20 @@ class TrainedRun:
     def _frames(self) -> RunFrames:
         """Once the run has started; raises before that."""
         raise NotImplementedError
+
+    def stats(self) -> RunStats:
+        """A snapshot of every counter and histogram."""
+        raise NotImplementedError
+
+    def _repr_html_(self) -> str | None:
+        """What a notebook shows: the numbers so far, and the stagger. None before the first tick: its usual text."""
+        if self.record is None or not self.record.ticks:
+            return None
+        from rtcore.report.loaded import html_of  # noqa: PLC0415 - a program that is no notebook needs neither
+        from rtcore.report.timeline import Stagger  # noqa: PLC0415
+
+        stats = self.stats()
+        return html_of(self.config.world.env_id, build_summary(stats), Stagger.of_stats(self.record, stats))
 
     def transitions(self, gamma: float = 0.99, *, discount_rewards: bool = True) -> TransitionReader:
         """The run's decisions from tick 0 on, for a trainer: `update()` now and then, then `sample(batch, rng)`.

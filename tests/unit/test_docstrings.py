@@ -13,7 +13,7 @@ import rtcore
 
 pytestmark = pytest.mark.unit
 
-#: Classes that can be used alone, each with an example of it.
+#: Classes and functions that can be used alone, each with an example of it.
 WITH_EXAMPLE = {
     "rtcore.clock": ("TickClock", "TickGrid"),
     "rtcore.scheduling.schedule": ("Schedule",),
@@ -21,6 +21,7 @@ WITH_EXAMPLE = {
     "rtcore.memory.ring": ("FrameRing",),
     "rtcore.memory.slots": ("ActionSlots",),
     "rtcore.memory.weights": ("ParamStore",),
+    "rtcore.report.loaded": ("load_run",),
 }
 _SECTION = re.compile(r"^ *(Args|Returns|Raises|Example|Yields):$", re.MULTILINE)
 
@@ -39,7 +40,7 @@ def args_of(doc: str) -> set[str]:
 @pytest.mark.parametrize(
     ("module", "name"), [(module, name) for module, names in WITH_EXAMPLE.items() for name in names]
 )
-def test_the_example_of_a_class_that_can_be_used_alone_is_true(module, name):
+def test_the_example_of_what_can_be_used_alone_is_true(module, name):
     loaded = importlib.import_module(module)
     examples = doctest.DocTestFinder(recurse=False).find(getattr(loaded, name), name, module=loaded, globs={})
     assert any(test.examples for test in examples), "it has none"

@@ -21,7 +21,7 @@ from rtcore.report.timeline import (
 )
 from rtcore.results.run_record import RunRecord
 from rtcore.scheduling.dispatch import Outcome
-from tests.support.made_up_runs import POLICY, made_up_job, made_up_run
+from tests.support.made_up_runs import PERIOD_NS, POLICY, made_up_job, made_up_run
 
 pytestmark = pytest.mark.unit
 
@@ -33,7 +33,7 @@ def bars_of(figure) -> int:
 
 def test_timeline_has_a_bar_for_every_job_in_its_window():
     stats, record = made_up_run()
-    window = choose_window(record.ticks, stats)
+    window = choose_window(record.ticks, stats.delay_ticks, PERIOD_NS)
     assert (window.first_tick, window.last_tick) == (4, 35)
     record.add_job(made_up_job(99, 0, 37, 39, Outcome.UNFINISHED))
     in_window = [job for job in record.jobs if job.booked_tick <= 35 and job.tick >= 4]

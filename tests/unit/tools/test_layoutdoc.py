@@ -1,4 +1,4 @@
-"""docs/layout.md and the C header say what layout.py says: they are made from it, and nobody has edited them since."""
+"""docs/layout.md, docs/tables.md and the C header say what the code says: nobody has edited them since."""
 
 from __future__ import annotations
 
@@ -9,13 +9,25 @@ import pytest
 from rtcore.memory import layout
 from rtcore.memory.layout import Layout
 from tools import layoutdoc
-from tools.layoutdoc import DOCUMENT, ENUMS, HEADER, RECORDS, document, enum_remarks, files, main, remarks, rules
+from tools.layoutdoc import (
+    DOCUMENT,
+    ENUMS,
+    HEADER,
+    RECORDS,
+    TABLES,
+    document,
+    enum_remarks,
+    files,
+    main,
+    remarks,
+    rules,
+)
 from tools.layoutheader import OFFSETS
 
 pytestmark = pytest.mark.unit
 
 
-@pytest.mark.parametrize("path", [DOCUMENT, HEADER], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [DOCUMENT, HEADER, TABLES], ids=lambda path: path.name)
 def test_the_file_in_the_checkout_is_what_the_layout_gives(path: Path) -> None:
     assert path.read_text() == files()[path], "run: python -m tools.layoutdoc --write"
 
@@ -73,6 +85,7 @@ def test_without_write_a_stale_file_is_named_and_left_alone(
     monkeypatch.setattr(layoutdoc, "ROOT", tmp_path)
     monkeypatch.setattr(layoutdoc, "DOCUMENT", tmp_path / "layout.md")
     monkeypatch.setattr(layoutdoc, "HEADER", tmp_path / "rtcore_layout.h")
+    monkeypatch.setattr(layoutdoc, "TABLES", tmp_path / "tables.md")
     (tmp_path / "layout.md").write_text("old")
     assert main([]) == 1
     assert (tmp_path / "layout.md").read_text() == "old"
