@@ -243,7 +243,7 @@ class RowFormat(Generic[T]):
     def table(self, rows: Sequence[T]) -> npt.NDArray[Any]:
         """The rows as one structured array, (rows,): a field for each column, names as in the file."""
         values = zip(*rows, strict=True) if rows else ((),) * len(self.columns)
-        arrays = [
+        arrays: list[npt.NDArray[Any]] = [
             np.array([column.write(value) for value in of] if column.dtype is str else of, column.dtype)
             for column, of in zip(self._columns.values(), values, strict=True)
         ]

@@ -88,6 +88,8 @@ class Simulation(TrainedRun):
         on_contract_broken: As of a `Runtime`; None: `run` raises the `ContractBroken` at its end.
     """
 
+    record: RunRecord
+
     def __init__(
         self,
         config: RuntimeConfig,
