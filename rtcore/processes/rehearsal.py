@@ -47,13 +47,14 @@ class Round(NamedTuple):
 
 
 class Growth:
-    """How many workers to try next, for `--workers auto`. Pure.
+    """How many workers to try next, for `--workers auto`, where at most `rate_hz` jobs are booked a second. Pure.
 
     Where the CPUs are full, each worker slows all others down, so that the times of any number of workers seem to call
     for more workers. So their number is at most doubled at a time, and workers that bring no more answers are retired.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, rate_hz: float) -> None:
+        self._rate_hz = rate_hz
         #: Why it ended before there were as many workers as the plan wants; "" if it did not.
         self.why = ""
         self._before: Round | None = None
@@ -62,9 +63,10 @@ class Growth:
         """The number of workers to go on to, or the round to keep. `wanted`: workers, by what `tried` has measured."""
         before, self._before = self._before, tried
         if before is not None:
-            ideal = tried.workers / before.workers - 1
-            gain = tried.answers_per_s / before.answers_per_s - 1
-            if gain < _LEAST_GAIN * ideal:
+            # One job is booked a tick: who answers all of them cannot answer more.
+            ideal = min(before.answers_per_s * tried.workers / before.workers, self._rate_hz) - before.answers_per_s
+            gain = tried.answers_per_s - before.answers_per_s
+            if ideal > 0 and gain < _LEAST_GAIN * ideal:
                 self.why = (
                     f"{tried.workers} workers answer {tried.answers_per_s:.1f} times a second and {before.workers} "
                     f"{before.answers_per_s:.1f} times: the CPUs are full, more workers would not act more often"
@@ -132,7 +134,7 @@ class Rehearsal:
         return f"The head does not fit a tick: {times}; where it is late, its last action goes on."
 
     def _grow(self, tau: Tau, num_workers: int) -> Plan:
-        run, growth, begun_ns = self._run, Growth(), self._clock.now_ns()
+        run, growth, begun_ns = self._run, Growth(float(self._resolved.rate_hz)), self._clock.now_ns()
         goal: Round | int = max(num_workers, self._make_plan(tau, None).workers)
         while isinstance(goal, int):
             if goal > num_workers:

@@ -274,9 +274,9 @@ def test_a_rehearsal_whose_time_was_up_is_told_with_what_its_p99_is():
 # -- growing, with auto ------------------------------------------------------------------------------------------
 
 
-def grown(wanted_of, answers_of, first=1, seconds_a_round=1):
+def grown(wanted_of, answers_of, first=1, seconds_a_round=1, rate_hz=1e6):
     """Rounds until one is kept: (the most workers, those kept, why)."""
-    growth, workers, rounds = Growth(), first, 0
+    growth, workers, rounds = Growth(rate_hz), first, 0
     while True:
         rounds += 1
         tried = Round(workers, tau_of(10), answers_of(workers))
@@ -296,6 +296,12 @@ def test_a_machine_whose_cpus_are_full_gets_its_last_doubling_back():
     most, kept, why = grown(lambda workers: 3 * workers, lambda workers: 10 * min(workers, 4))
     assert (most, kept) == (8, 4)
     assert "the CPUs are full" in why
+
+
+def test_who_answers_every_tick_is_not_taken_for_a_machine_whose_cpus_are_full():
+    """Six of 115 ms answer 52 times a second; with eight each tick is answered, and there is nothing more to answer."""
+    assert grown(lambda _: 8, lambda workers: min(8.7 * workers, 59.73), first=6, rate_hz=59.73) == (8, 8, "")
+    assert grown(lambda _: 9, lambda workers: min(8.7 * workers, 59.73), first=7, rate_hz=59.73) == (9, 9, "")
 
 
 def test_planning_ends_in_time_and_says_so():
