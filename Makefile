@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 # Three rows for two cores: at times each waits, for a run's ticks or for what ends (tests/conftest.py has the order).
 SIDE_BY_SIDE := -n 3
 
-.PHONY: help install run test test-slow test-all check torture bench docs roms image clean
+.PHONY: help install run test test-slow test-all check torture bench gpu-proof docs roms image clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
@@ -47,6 +47,9 @@ bench: install   ## latency against other transports, and the runtime's own numb
 	$(BIN)/rtcore-profile ipc
 	$(BIN)/rtcore-profile tick
 	$(BIN)/python -m benchmarks.staggers
+
+gpu-proof: install  ## all of docs/gpu.md on one GPU, in eight minutes at most (options: make gpu-proof PROOF='--device cuda:1')
+	$(BIN)/python -m benchmarks.gpu_proof $(PROOF)
 
 docs: install    ## write docs/layout.md, docs/tables.md and the C reader's header anew from the code
 	$(BIN)/python -m tools.layoutdoc --write

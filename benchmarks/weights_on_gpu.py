@@ -14,8 +14,10 @@ program is tried where there is none; its numbers say nothing about a GPU.
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -146,6 +148,19 @@ def report(name: str, found: Found, console: Console) -> None:
     console.print(f"  publications skipped: {skipped[0]}, by holders {sum(skipped[1:])}; torn {found.weights['torn']}")
 
 
+def figures_of(found: Found) -> dict[str, float]:
+    """For programs: memory in all, and medians."""
+    figures = {"memory [MB]": found.memory.get("GPU", sum(found.memory.values())), "torn": found.weights["torn"]}
+    for what, times in (("on the device after", found.on_device_ns), ("used by all after", found.used_by_all_ns)):
+        if times:
+            figures[f"{what} [ms]"] = float(np.percentile(times, 50)) / 1e6
+    for publishes, shape in found.inference_ns.items():
+        if shape is not None and shape.count:
+            what = f"inference p50 {'with' if publishes else 'without'} publications [ms]"
+            figures[what] = shape.percentile(0.5) / 1e6
+    return figures
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda:0")
@@ -155,15 +170,20 @@ def main() -> None:
     parser.add_argument("--every-ms", type=int, default=100, help="one publication so often, in windows with them")
     parser.add_argument("--window", type=float, default=5.0, help="seconds")
     parser.add_argument("--windows", type=int, default=4, help="of each kind")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="medians, for programs")
     options = parser.parse_args()
     pairs = dict(pair.split("=", 1) for pair in options.policy_args.split(",") if pair)
     # Numbers mean the same as for rtcore-run.
     options.policy_args = from_words(pairs)
     console, host = Console(), HostWatch()
     held = "auto" if options.device != "cpu" else "stand-in"
+    figures = {}
     for name, sharing in (("held", held), ("private", "private")):
         found = measure(options, sharing)
         report(name, found, console)
+        figures[name] = figures_of(found)
+    if options.json is not None:
+        options.json.write_text(json.dumps(figures, indent=1) + "\n")
     console.print(conditions_text(host.conditions()))
 
 
