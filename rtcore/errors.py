@@ -9,6 +9,7 @@
     ├── EnvironmentFailed         the environment raised, or broke its own observation space
     ├── EnvironmentHung           the environment stopped answering and was killed
     ├── PolicyError               what a policy raised or returned is wrong: a shape, a dtype, NaN
+    │   ├── PolicyHung            a worker hung in it, more often than it may be restarted
     │   └── PolicyConfigError     (a ConfigError too) no such policy, not with these arguments, or not in this world
     ├── ContractBroken            a run went to its end and did not keep what was required of it
     ├── RecordError               the files of a run cannot be written
@@ -85,6 +86,10 @@ class EnvironmentHung(RtcoreError):
 
 class PolicyError(RtcoreError):
     """A policy raised, or its output is wrong."""
+
+
+class PolicyHung(PolicyError):
+    """A worker hung in the policy, more often than it may be restarted."""
 
 
 class PolicyConfigError(ConfigError, PolicyError):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from typing import NamedTuple
 
-from rtcore.errors import PolicyError, describe_exit
+from rtcore.errors import PolicyHung, describe_exit
 from rtcore.host.watchdog import CpuUse, Watchdog
 from rtcore.processes.launcher import Child, Role
 
@@ -153,7 +153,7 @@ class Places:
             may_restart: False before the run has begun.
 
         Raises:
-            PolicyError: it hung, once too often.
+            PolicyHung: it hung, once too often.
             WorkerDied: it died, once too often.
         """
         index = child.index
@@ -161,7 +161,7 @@ class Places:
         if not may_restart or not self.restarts.note(index, death.reason, work):
             if death.ending is Ending.HUNG:
                 restarts = self.restarts.by_place[index]
-                raise PolicyError(
+                raise PolicyHung(
                     f"{child.display_name} {death.reason}, restarted {restarts} times: does the policy ever return? "
                     "--hang-timeout-s allows more"
                 )

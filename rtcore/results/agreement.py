@@ -29,10 +29,11 @@ def check_books(
 ) -> dict[str, Any]:
     """summary.json's `books`. `counters`: of the env process, once it counts no more; `lost`: rows that it lapped.
 
-    `counted - rows - lost` is the `difference`, 0 unless something was cut off: `reasons` says what. `broke_off`: the
-    world raised, or its process died, in the middle of a tick.
+    `counted - rows - lost` is the `difference`, 0 unless something was cut off: `reasons` says what, and `explained`
+    whether that is known of all of it. `broke_off`: the world raised, or its process died, in the middle of a tick.
     """
     reasons: list[str] = []
+    is_explained = True
     books: dict[str, Any] = {"agree": True}
     for what, seen, on_disk, frames, lost_frames in (
         ("ticks", rows.ticks, rows.ticks_on_disk, "frames", "lost_frames"),
@@ -43,6 +44,7 @@ def check_books(
         if gone:
             reasons.append(f"{gone} rows of {what} were overwritten before they were read")
         if books[what]["difference"]:
+            is_explained &= broke_off
             reasons.append(_cut_off(what, counted - seen - gone, broke_off))
         if on_disk is not None:
             books[what]["on_disk"] = on_disk
@@ -57,9 +59,10 @@ def check_books(
     unresolved = rows.booked_jobs - rows.jobs
     if unresolved and not lost.get("lost_ticks") and not lost.get("lost_jobs"):
         books["jobs"]["without_end"] = unresolved
+        is_explained &= broke_off
         ended = "that were booked have no row" if unresolved > 0 else "have a row, and no tick that booked them"
         reasons.append(f"{abs(unresolved)} jobs {ended}: {_why(broke_off)}")
-    return books | {"agree": not reasons, "reasons": reasons}
+    return books | {"agree": not reasons, "explained": is_explained, "reasons": reasons}
 
 
 def _cut_off(what: str, difference: int, broke_off: bool) -> str:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from rtcore.errors import PolicyError, RtcoreError, WorkerDied
+from rtcore.errors import PolicyError, PolicyHung, RtcoreError, WorkerDied
 from rtcore.loop.tick import Tick
 from rtcore.memory.layout import FrameHeader
 from rtcore.results.agreement import check_books
@@ -509,7 +509,7 @@ class NoFalseAlarm(Check):
     def failed(self, error: RtcoreError) -> None:
         run = self.run
         allowed = run.scenario.run.config.faults.max_restarts
-        if isinstance(error, WorkerDied) or (isinstance(error, PolicyError) and "restarted" in str(error)):
+        if isinstance(error, WorkerDied | PolicyHung):
             if max((_deaths_in_a_row(work) for work in run.deaths.values()), default=0) <= allowed:
                 self.broken(f"the run fails ({error}); its workers died so: {run.deaths}")
         elif not (isinstance(error, PolicyError) and not run.shared.env_counters["acted"]):

@@ -73,6 +73,7 @@ def test_whatever_is_missing_is_said_with_its_number_and_why(rows, lost, recorde
     assert not books["agree"]
     assert len(books["reasons"]) == 1
     assert re.search(reason, books["reasons"][0]), books["reasons"]
+    assert books["explained"] == ("not known" not in reason)
 
 
 def virtual(tmp_path, **fields):
