@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 # Three rows for two cores: at times each waits, for a run's ticks or for what ends (tests/conftest.py has the order).
 SIDE_BY_SIDE := -n 3
 
-.PHONY: help install run test test-slow test-all check torture bench gpu-proof docs roms image clean
+.PHONY: help install run test test-slow test-all check torture bench gpu-proof docs dist roms image clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
@@ -17,7 +17,7 @@ install: $(STAMP)  ## virtual environment with everything pinned
 
 $(STAMP): pyproject.toml constraints.txt hatch_build.py $(wildcard rtcore/_tick/*.[ch])
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	sh docker/install.sh $(BIN)/python '.[trace,record,report,sweep,profile,tensorboard,sb3,torchrl,dev,mujoco,atari]'
+	sh docker/install.sh $(BIN)/python '.[trace,record,report,sweep,profile,tensorboard,sb3,torchrl,completion,dev,mujoco,atari]'
 	touch $@
 
 run: install     ## a game played twice by a trained network that takes 100 ms: 15 s by one worker, 15 s by staggered ones
@@ -53,6 +53,12 @@ gpu-proof: install  ## all of docs/gpu.md on one GPU, in eight minutes at most (
 
 docs: install    ## write docs/layout.md, docs/tables.md and the C reader's header anew from the code
 	$(BIN)/python -m tools.layoutdoc --write
+
+dist: install    ## what is published: source distribution and wheel, in dist/
+	sh docker/install.sh $(BIN)/python '.[dist]'
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
 
 roms:            ## rebuild the Game Boy program byte for byte (needs Debian's sdcc 4.2.0)
 	sh envs/rtcore_envs/roms/build.sh

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from rtcore.cli.exits import end_program
-from rtcore.config.help_text import Parser, add_version
+from rtcore.config.help_text import Parser, add_program_options
 
 _DESCRIPTION = """\
 Say what this machine grants and lacks for realtime work, and how to change it.
@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         help="remove shared memory that your runs left behind when their program was killed; that of live runs, of "
         "other users and of other pid namespaces stays",
     )
-    add_version(parser)
+    add_program_options(parser)
     return parser
 
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from rtcore.cli.exits import end_program, find_own_modules
-from rtcore.config.help_text import Parser, add_version
+from rtcore.config.help_text import Parser, add_program_options
 from rtcore.profile.commands import COMMANDS, add_options
 
 _DESCRIPTION = """\
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
 def make_parser() -> Parser:
     """One subparser per subcommand, each with the common options."""
     parser = Parser(prog="rtcore-profile", description=_DESCRIPTION, epilog=_EPILOG)
-    add_version(parser)
+    add_program_options(parser)
     # Only the program itself has examples for all: a subparser shows its own.
     commands = parser.add_subparsers(dest="profile", required=True, metavar="{" + ",".join(COMMANDS) + "}")
     for name, command in COMMANDS.items():

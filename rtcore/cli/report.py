@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rtcore.cli.exits import end_program
-from rtcore.config.help_text import Parser, add_version
+from rtcore.config.help_text import Parser, add_program_options
 
 _DESCRIPTION = """\
 Show what happened in a run that was kept with `rtcore-run --out DIR`.
@@ -52,7 +52,7 @@ def _parser() -> Parser:
     parser.add_argument("--out", type=Path, metavar="FILE.html", help="the page [report.html in the first DIR]")
     parser.add_argument("--open", action="store_true", help="open the page in a browser, where there is one")
     parser.add_argument("--tick", type=int, metavar="N", help="explain tick N in words on the terminal; no page")
-    add_version(parser)
+    add_program_options(parser)
     return parser
 
 

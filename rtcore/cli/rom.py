@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rtcore.cli.exits import end_program, say_error
-from rtcore.config.help_text import Parser, add_version
+from rtcore.config.help_text import Parser, add_program_options
 from rtcore.report.terminal import Terminal
 from rtcore_envs.errors import RewardError, RomError, SettingError, StateError, SymbolFileError
 from rtcore_envs.library import KNOWN_ROMS, KnownRom
@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None, known_roms: Sequence[KnownRom] = KN
 
 def _do(arguments: list[str] | None, known_roms: Sequence[KnownRom]) -> int:
     parser = Parser(prog="rtcore-rom", description=DESCRIPTION, epilog=EPILOG)
-    add_version(parser)
+    add_program_options(parser)
     add_commands(parser)
     options = parser.parse_args(arguments)
     terminals = Terminals(Terminal(highlight=False), Terminal(stderr=True, highlight=False), known_roms)

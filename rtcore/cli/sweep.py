@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from rtcore.cli.exits import end_program, find_own_modules, stop_if_told
-from rtcore.config.help_text import Parser, add_version, at_least_one
+from rtcore.config.help_text import Parser, add_program_options, at_least_one
 
 _DESCRIPTION = """\
 Run experiments: every combination of worlds, agents, delays and seeds that a file names is a cell.
@@ -96,7 +96,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--dry-run", action="store_true", help="check and list the cells, say which are done, and play none"
     )
-    add_version(parser)
+    add_program_options(parser)
     return parser
 
 

@@ -8,7 +8,7 @@ import signal
 import sys
 
 from rtcore.cli.exits import Stopped, end_program, say_error
-from rtcore.config.help_text import Parser, add_version
+from rtcore.config.help_text import Parser, add_program_options
 from rtcore.errors import RtcoreError
 
 _DESCRIPTION = """\
@@ -88,7 +88,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         help="while watching in a terminal: what the world shows, if that is an image, as half blocks (UTF-8, 60 "
         "columns and 10 lines or more; in five shades where NO_COLOR is set) [yes]",
     )
-    add_version(parser)
+    add_program_options(parser)
     options = parser.parse_args(arguments)
     if options.json and not (options.list or options.once):
         parser.error("--json needs --once (one run) or --list (all runs)")

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from rtcore.cli.exits import end_program, find_own_modules
-from rtcore.config.help_text import Parser, add_version, at_least_one
+from rtcore.config.help_text import Parser, add_program_options, at_least_one
 
 _DESCRIPTION = """\
 Break rtcore on purpose, as often as the time allows, and see whether it keeps its promises.
@@ -70,7 +70,7 @@ def _do(words: list[str]) -> int:
 
 def _parser() -> Parser:
     parser = Parser(prog="rtcore-torture", description=_DESCRIPTION, epilog=_EPILOG)
-    add_version(parser)
+    add_program_options(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="{sim,real,soak}")
     sim = commands.add_parser("sim", help="simulated runs, thousands of them", description=_SIM, epilog=_EPILOG)
     sim.add_argument("--seeds", type=_seeds, default=range(1000), metavar="A..B", help="from A to B, or one [0..999]")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import re
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple, NoReturn, TypeAlias
 from pydantic import create_model
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
 
-from rtcore.config.help_text import Parser, add_version
+from rtcore.config.help_text import Parser, add_program_options
 from rtcore.config.run import GROUP_OF, GROUPS, SETTINGS, RuntimeConfig, from_words, load_toml, make_config, suggest
 from rtcore.errors import ConfigError, printable
 from rtcore.files import values
@@ -89,6 +90,12 @@ class _RunParser(Parser):
             message = f"unknown option {name}. {suggest(name.lstrip('-')).replace('_', '-')}"
         print(f"{self.prog}: error: {printable(message)}", file=sys.stderr)
         raise SystemExit(2)
+
+
+class _PrintSchema(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(json.dumps(schema(), indent=2))
+        parser.exit()
 
 
 class Command(NamedTuple):
@@ -180,7 +187,10 @@ def parse_command(arguments: list[str], prog: str = "rtcore-run", make: MakeConf
         const=logging.WARNING,
         help="no live view and no lines while the run lasts, but for warnings; the summary at its end stays",
     )
-    add_version(parser)
+    parser.add_argument(
+        "--print-schema", action=_PrintSchema, nargs=0, help="print the JSON schema of a settings file and exit"
+    )
+    add_program_options(parser)
     source = CliSettingsSource[Any](
         _Settings,
         root_parser=parser,
@@ -304,3 +314,25 @@ def to_toml(config: RuntimeConfig) -> str:
             plain = str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
             lines.append(f"{key} = {values.to_toml(plain)}")
     return "\n".join(lines)
+
+
+def schema() -> dict[str, Any]:
+    """What a settings file may hold, as JSON Schema, for editors and checkers.
+
+    What settings have to do with each other, and with the machine, is looked at when a run is made of them.
+    """
+    kinds: dict[str, dict[str, Any]] = _Settings.model_json_schema()["properties"]
+    described = {
+        name: {key: kinds[name][key] for key in kinds[name] if key not in ("title", "metavar")} for name in SETTINGS
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Settings of an rtcore run",
+        "type": "object",
+        "properties": {name.replace("_", "-"): kind for name, kind in described.items()},
+        # Both spellings of a name are read; the one above is that of --help and --print-config.
+        "patternProperties": {
+            f"^{name}$": {"$ref": f"#/properties/{name.replace('_', '-')}"} for name in described if "_" in name
+        },
+        "additionalProperties": False,
+    }

@@ -138,7 +138,7 @@ class WorldSettings(SettingsGroup):
         "Default: that of the world's own game, looked for by its hash; see rtcore-rom --help.",
         json_schema_extra={"metavar": "FILE"},
     )
-    fps: Annotated[str | None, BeforeValidator(_parse_fps)] = Field(
+    fps: Annotated[str | None, BeforeValidator(_parse_fps, json_schema_input_type=str | float | None)] = Field(
         default=None,
         description="Tick rate [Hz], exact: 60, 59.7275 or 4194304/70224. Default: the world's render_fps.",
         json_schema_extra={"metavar": "HZ"},
@@ -482,12 +482,16 @@ class HostSettings(SettingsGroup):
     )
 
 
+#: Conditions in words, or tables of what each number has to be.
+Requirements = str | tuple[str, ...] | dict[str, Any]
+
+
 class ContractSettings(SettingsGroup):
     """What the run has to keep."""
 
     heading: ClassVar[str] = "contract"
 
-    require: Annotated[tuple[str, ...], BeforeValidator(parse_conditions)] = Field(
+    require: Annotated[tuple[str, ...], BeforeValidator(parse_conditions, json_schema_input_type=Requirements)] = Field(
         default=(),
         description="What a number of summary.json has to be: acted>=0.999, lateness_p999_us<=50, missed<=3. Once for "
         "each, or with commas; they replace those of --config. Broken: exit code 4. An unknown key lists all.",

@@ -1,4 +1,7 @@
-"""The help texts of all programs: as wide as the terminal, examples stay lines that can be copied; and --version."""
+"""The help texts of all programs: as wide as the terminal, examples stay lines that can be copied.
+
+And what all of them have: --version, --print-completion.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,9 @@ _EXAMPLE = re.compile(
 
 #: A line that begins further to the right goes on with what the example above it does.
 _MEANING_AT = 16
+
+#: That shtab writes completions for.
+_SHELLS = ("bash", "zsh", "fish", "tcsh")
 
 
 class Help(argparse.HelpFormatter):
@@ -50,9 +56,16 @@ def at_least_one(text: str) -> int:
     return number
 
 
-def add_version(parser: argparse.ArgumentParser) -> None:
-    """The flag --version."""
+def add_program_options(parser: argparse.ArgumentParser) -> None:
+    """The flags of every program: --version, --print-completion."""
     parser.add_argument("--version", action=_ShowVersion, nargs=0, help="print the version and exit")
+    parser.add_argument(
+        "--print-completion",
+        action=_PrintCompletion,
+        choices=_SHELLS,
+        help="print what makes a shell complete this program's options, and exit: "
+        'eval "$(%(prog)s --print-completion bash)"; needs rtcore[completion]',
+    )
 
 
 class _ShowVersion(argparse.Action):
@@ -62,6 +75,24 @@ class _ShowVersion(argparse.Action):
         from importlib.metadata import version  # noqa: PLC0415
 
         print(f"rtcore {version('rtcore')}")
+        parser.exit()
+
+
+class _PrintCompletion(argparse.Action):
+    """A script for the shell; nothing of it is loaded unless it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, _: object, shell: object, *__: object) -> None:
+        try:
+            import shtab  # noqa: PLC0415
+        except ImportError:
+            parser.error("--print-completion needs shtab: pip install 'rtcore[completion]'")
+        for option in parser._actions:
+            words = str(option.metavar or "")
+            if words.startswith("{") and option.choices is None:
+                option.choices = words.strip("{}").split(",")
+            elif any(kind in words for kind in ("FILE", "DIR", "PATH")):
+                setattr(option, "complete", shtab.FILE)  # noqa: B010 - shtab's own, which argparse does not know
+        print(shtab.complete(parser, str(shell)))
         parser.exit()
 
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import importlib
+import json
 import shlex
+import subprocess
+import sys
+import tomllib
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-from rtcore.config.flags import parse_command, parse_config, to_toml
+from rtcore.config.flags import parse_command, parse_config, schema, to_toml
 from rtcore.config.help_text import Help
 from rtcore.config.run import SETTINGS, make_config
 from rtcore.errors import ConfigError
 
 pytestmark = pytest.mark.unit
+
+ROOT = Path(__file__).parents[3]
 
 
 def test_the_printed_settings_are_all_of_them_and_read_back_the_same(tmp_path: Path) -> None:
@@ -80,12 +86,8 @@ def test_help_shows_every_flag_and_begins_with_the_world(capsys: pytest.CaptureF
 
 
 PROGRAMS = {
-    "rtcore-run": "rtcore.cli.run",
-    "rtcore-report": "rtcore.cli.report",
-    "rtcore-top": "rtcore.cli.top",
-    "rtcore-doctor": "rtcore.cli.doctor",
-    "rtcore-profile": "rtcore.cli.profile",
-    "rtcore-rom": "rtcore.cli.rom",
+    name: place.partition(":")[0]
+    for name, place in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"].items()
 }
 
 
@@ -111,6 +113,74 @@ def test_every_program_says_its_version_and_helps_within_80_columns(
     assert program in text
     assert "None}" not in text
     assert not [line for line in text.splitlines() if len(line) > 80 and not is_one_quoted_word(line)]
+
+
+def completed_by_bash(script: str, program: str, *words: str) -> list[str]:
+    """What it offers for the last of these words."""
+    asked = " ".join(map(shlex.quote, (program, *words)))
+    lines = (
+        script,
+        f"COMP_WORDS=({asked}); COMP_CWORD={len(words)}; COMP_LINE={shlex.quote(asked)}",
+        f"_shtab_{program.replace('-', '_')}; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+    )
+    done = subprocess.run(["bash", "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_shell_completes_the_options_of_every_program(program: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("shtab")
+    script = output_of(PROGRAMS[program], ["--print-completion", "bash"], capsys)
+    assert completed_by_bash(script, program, "--versi") == ["--version"]
+    if program == "rtcore-run":
+        assert completed_by_bash(script, program, "--stagger", "m") == ["max-time"]
+        assert completed_by_bash(script, program, "--config", f"{ROOT}/hatch_bu") == [f"{ROOT}/hatch_build.py"]
+
+
+def test_without_shtab_completion_says_what_to_install(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    with pytest.raises(SystemExit):
+        parse_config(["--print-completion", "bash"])
+    assert "pip install 'rtcore[completion]'" in capsys.readouterr().err
+
+
+def refused_by_schema(text: str) -> list[str]:
+    """The keys that hold what the schema does not allow; an empty one for a key that it does not know."""
+    jsonschema = pytest.importorskip("jsonschema")
+    checker = jsonschema.Draft202012Validator(schema())
+    return sorted(".".join(map(str, error.absolute_path)) for error in checker.iter_errors(tomllib.loads(text)))
+
+
+SETTINGS_FILES = sorted(ROOT.glob("examples/*.toml"))
+
+
+@pytest.mark.parametrize("file", SETTINGS_FILES, ids=lambda file: file.name)
+def test_the_schema_takes_the_settings_files_that_rtcore_comes_with(file: Path) -> None:
+    assert refused_by_schema(file.read_text()) == []
+
+
+def test_the_schema_takes_what_print_config_writes_and_what_a_file_may_say_otherwise() -> None:
+    config, _ = parse_config(["--require", "acted>=0.9", "--fps", "50", "--duration", "inf"])
+    assert refused_by_schema(to_toml(config)) == []
+    assert refused_by_schema('fps = 59.7\nring_slots = 9\n[require]\nacted = ">=90%"\nticks.world_us.max = "<9"') == []
+
+
+def test_the_schema_refuses_what_a_run_refuses() -> None:
+    assert refused_by_schema('worker = 4\nstagger = "max"\nring-slots = "many"\nact_history = -1') == [
+        *("", "act_history", "ring-slots", "stagger"),
+    ]
+
+
+def test_the_schema_is_printed_and_says_what_help_says(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse_config(["--print-schema"])
+    assert ended.value.code == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads(json.dumps(schema()))
+    assert list(printed["properties"]) == [name.replace("_", "-") for name in SETTINGS]
+    assert all(kind["description"] for kind in printed["properties"].values())
 
 
 def test_examples_keep_their_words_however_narrow_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
