@@ -296,10 +296,13 @@ def plan_next_tick(grid: TickGrid, last_tick: int, now_ns: int, num_ticks: int |
     where it always was. A run of `num_ticks` ends with its last tick, however late that has become.
     """
     next_tick = last_tick + 1
-    tick = max(next_tick, grid.tick_at(now_ns))
-    if num_ticks is not None and next_tick < num_ticks:
+    tick = grid.tick_at(now_ns)
+    if tick <= next_tick:
+        tick = next_tick
+    elif num_ticks is not None and next_tick < num_ticks:
         tick = min(tick, num_ticks - 1)
-    return TickPlan(tick, grid.deadline_ns(tick), tick - next_tick)
+    # Not TickPlan(...): calling a class takes more than twice the time, and this is within a tick.
+    return tuple.__new__(TickPlan, (tick, grid.deadline_ns(tick), tick - next_tick, 0))
 
 
 def plan_every_tick(grid: TickGrid, last_tick: int, now_ns: int) -> TickPlan:

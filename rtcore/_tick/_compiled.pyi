@@ -1,8 +1,10 @@
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
+
+from rtcore.scheduling.jobs import Job
 
 VERSION: int
 
@@ -52,10 +54,32 @@ class Words:
     def wait(self, index: int, seen: int, bits: int, deadline_ns: int, /) -> int: ...
 
 def fence() -> None: ...
+def book(
+    stores: list[Store],
+    jobs: Sequence[Job],
+    generations: Mapping[int, int],
+    waker: Waker | None,
+    frame_seq: int,
+    booked_ns: int,
+    phase_seq: int,
+    /,
+) -> list[Job]: ...
+def give_context(
+    sizes: tuple[int, ...],
+    job: Job,
+    pieces: list[Any],
+    seed: int,
+    episode: int,
+    is_first: int,
+    state_tick: int,
+    features_tick: int,
+    state: bytes,
+    /,
+) -> Job | None: ...
 
 @final
 class Waker:
-    """What `memory.waiting.Waker` does for those that wait for a job."""
+    """What `memory.waiting.Waker` does for workers."""
 
     def __new__(
         cls,
@@ -65,7 +89,10 @@ class Waker:
         asleep_at: int,
         asleep_stride: int,
         num_workers: int,
+        ring: memoryview,
+        frame_at: int,
         /,
     ) -> Waker: ...
+    def for_frame(self, workers: Sequence[int], /) -> None: ...
     def for_jobs(self, workers: Sequence[int], /) -> None: ...
     def ahead(self, workers: Sequence[int], /) -> None: ...

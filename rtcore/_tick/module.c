@@ -10,14 +10,27 @@
 
 enum { MAX_WORDS = 64 };
 #define ARGS PyObject *const *args, Py_ssize_t count
+#define ALIGNED(num_bytes) (((num_bytes) + 7) / 8 * 8)
 #define FAST(name, function) {name, (PyCFunction)(void (*)(void))(function), METH_FASTCALL, NULL}
 
 static PyObject *name_dtype, *no_bytes;
+static PyTypeObject *store_type, *waker_type;
 
 static int as_int64(PyObject *number, int64_t *value)
 {
     *value = PyLong_AsLongLong(number);
     return *value == -1 && PyErr_Occurred() ? -1 : 0;
+}
+
+/* The first items of a tuple; 0: there are not so many, or they are no numbers. */
+static int int64s(PyObject *tuple, Py_ssize_t count, int64_t *values)
+{
+    if (!PyTuple_Check(tuple) || PyTuple_Size(tuple) < count)
+        return 0;
+    for (Py_ssize_t index = 0; index < count; index++)
+        if (as_int64(PyTuple_GetItem(tuple, index), &values[index]) < 0)
+            return 0;
+    return 1;
 }
 
 static int takes(Py_ssize_t count, Py_ssize_t least, Py_ssize_t most)
@@ -181,10 +194,9 @@ static int part_bytes(const Store *self, int part, PyObject *object, const void 
     return (size_t)length == self->store.parts[part].num_bytes;
 }
 
-/* write(row) -> whether it was: its bytes, if the store has parts, are its last items */
-static PyObject *store_write(PyObject *object, PyObject *row)
+/* Whether a row was written. Its bytes, if the store has parts, are its last items. */
+static int write_row(const Store *self, PyObject *row)
 {
-    Store *self = (Store *)object;
     int64_t words[MAX_WORDS];
     const void *parts[RT_MAX_PARTS];
     int plain = next_words(self, row, words);
@@ -193,7 +205,12 @@ static PyObject *store_write(PyObject *object, PyObject *row)
     if (plain)
         rt_write(&self->store, words[self->seq_at], words, parts);
     PyErr_Clear();
-    return PyBool_FromLong(plain);
+    return plain;
+}
+
+static PyObject *store_write(PyObject *self, PyObject *row)
+{
+    return PyBool_FromLong(write_row((Store *)self, row));
 }
 
 /* publish(array, row, bytes...) -> whether it was: the array is part 0 */
@@ -474,13 +491,14 @@ static PyType_Slot words_slots[] = {
 
 static PyType_Spec words_spec = {"rtcore._tick._compiled.Words", sizeof(Words), 0, Py_TPFLAGS_DEFAULT, words_slots};
 
-/* -- Waker: memory.waiting's, for those that wait for a job --------------------------------------------------------------- */
+/* -- Waker: memory.waiting's --------------------------------------------------------------------------------------------- */
 
 enum { GROUP = 32 }; /* workers that sleep on one word for their jobs, each by a bit of its own */
 
 typedef struct {
     PyObject_HEAD
-    Py_buffer control;
+    Py_buffer control, ring;
+    rt_word *frame; /* number of the newest one */
     char *posted, *asleep; /* of group 0, of worker 0 */
     Py_ssize_t posted_stride, asleep_stride, num_workers;
     int64_t *workers; /* those of the present call */
@@ -497,13 +515,15 @@ static rt_word *asleep_of(const Waker *self, int64_t worker)
     return (rt_word *)(self->asleep + worker * self->asleep_stride);
 }
 
-/* Waker(control segment, place of group 0's `posted`, stride, place of worker 0's `asleep`, stride, number of workers) */
+/* Waker(control segment, place of group 0's `posted`, stride, place of worker 0's `asleep`, stride, number of workers,
+ *       ring segment, place of its `done`) */
 static PyObject *waker_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     (void)kwargs;
-    PyObject *control;
-    Py_ssize_t posted_at, posted_stride, asleep_at, asleep_stride, num_workers;
-    if (!PyArg_ParseTuple(args, "Onnnnn", &control, &posted_at, &posted_stride, &asleep_at, &asleep_stride, &num_workers))
+    PyObject *control, *ring;
+    Py_ssize_t posted_at, posted_stride, asleep_at, asleep_stride, num_workers, frame_at;
+    if (!PyArg_ParseTuple(args, "OnnnnnOn", &control, &posted_at, &posted_stride, &asleep_at, &asleep_stride, &num_workers,
+                          &ring, &frame_at))
         return NULL;
     if (num_workers < 1)
         return PyErr_Format(PyExc_ValueError, "%zd workers, expected one at least", num_workers);
@@ -514,7 +534,9 @@ static PyObject *waker_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->posted_stride = posted_stride, self->asleep_stride = asleep_stride, self->num_workers = num_workers;
     if (PyObject_GetBuffer(control, &self->control, PyBUF_WRITABLE) == 0 &&
         (self->posted = place_in(&self->control, posted_at, last / GROUP * posted_stride + 8)) != NULL &&
-        (self->asleep = place_in(&self->control, asleep_at, last * asleep_stride + 8)) != NULL) {
+        (self->asleep = place_in(&self->control, asleep_at, last * asleep_stride + 8)) != NULL &&
+        PyObject_GetBuffer(ring, &self->ring, PyBUF_WRITABLE) == 0 &&
+        (self->frame = (rt_word *)place_in(&self->ring, frame_at, 8)) != NULL) {
         self->workers = PyMem_Malloc(num_workers * sizeof *self->workers);
         self->bits = PyMem_Calloc(last / GROUP + 1, sizeof *self->bits);
         if (self->workers != NULL && self->bits != NULL)
@@ -529,6 +551,7 @@ static void waker_dealloc(PyObject *object)
 {
     Waker *self = (Waker *)object;
     PyBuffer_Release(&self->control);
+    PyBuffer_Release(&self->ring);
     PyMem_Free(self->workers);
     PyMem_Free(self->bits);
     free_object(object);
@@ -563,12 +586,9 @@ static void wake_idle(Waker *self, Py_ssize_t count)
     }
 }
 
-static PyObject *waker_for_jobs(PyObject *object, PyObject *workers)
+/* Those of the present call have jobs: say so to their groups, wake who sleeps. */
+static void wake_for_jobs(Waker *self, Py_ssize_t count)
 {
-    Waker *self = (Waker *)object;
-    Py_ssize_t count = workers_in(self, workers);
-    if (count < 0)
-        return NULL;
     for (Py_ssize_t i = 0; i < count; i++)
         self->bits[self->workers[i] / GROUP] = 1;
     for (Py_ssize_t i = 0; i < count; i++) {
@@ -580,6 +600,14 @@ static PyObject *waker_for_jobs(PyObject *object, PyObject *workers)
     }
     rt_before_asleep();
     wake_idle(self, count);
+}
+
+static PyObject *waker_for_jobs(PyObject *object, PyObject *workers)
+{
+    Py_ssize_t count = workers_in((Waker *)object, workers);
+    if (count < 0)
+        return NULL;
+    wake_for_jobs((Waker *)object, count);
     Py_RETURN_NONE;
 }
 
@@ -592,7 +620,22 @@ static PyObject *waker_ahead(PyObject *object, PyObject *workers)
     Py_RETURN_NONE;
 }
 
+static PyObject *waker_for_frame(PyObject *object, PyObject *workers)
+{
+    Waker *self = (Waker *)object;
+    Py_ssize_t count = workers_in(self, workers), i = 0;
+    if (count < 0)
+        return NULL;
+    rt_before_asleep();
+    while (i < count && !rt_is_asleep(asleep_of(self, self->workers[i])))
+        i++;
+    if (i < count)
+        rt_futex_wake(self->frame, UINT32_MAX);
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef waker_methods[] = {
+    {"for_frame", waker_for_frame, METH_O, NULL},
     {"for_jobs", waker_for_jobs, METH_O, NULL},
     {"ahead", waker_ahead, METH_O, NULL},
     {NULL, NULL, 0, NULL},
@@ -602,6 +645,131 @@ static PyType_Slot waker_slots[] = {
     {Py_tp_new, waker_new}, {Py_tp_dealloc, waker_dealloc}, {Py_tp_methods, waker_methods}, {0, NULL}};
 
 static PyType_Spec waker_spec = {"rtcore._tick._compiled.Waker", sizeof(Waker), 0, Py_TPFLAGS_DEFAULT, waker_slots};
+
+/* -- jobs ---------------------------------------------------------------------------------------------------------------- */
+
+enum { WORKER, OBS_TICK, DUE_TICK, HOLD, FRAME_SEQ, BOOKED_NS, PHASE_SEQ, GENERATION, JOB_SEQ, CONTEXT, JOB_SIZE }; /* scheduling/jobs.py */
+
+static int is_job(PyObject *job)
+{
+    return PyTuple_Check(job) && PyTuple_Size(job) == JOB_SIZE;
+}
+
+/* A job like this one, of whose items some are others. Takes those: NULL is no item, but an error. */
+static PyObject *job_with(PyObject *job, int first, int count, PyObject *const *others)
+{
+    PyTypeObject *type = Py_TYPE(job);
+    PyObject *made = ((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, JOB_SIZE);
+    int whole = made != NULL;
+    for (int index = 0; index < JOB_SIZE; index++) {
+        int is_other = index >= first && index < first + count;
+        PyObject *item = is_other ? others[index - first] : Py_NewRef(PyTuple_GetItem(job, index));
+        whole = whole && item != NULL;
+        if (made != NULL && item != NULL)
+            PyTuple_SetItem(made, index, item);
+        else
+            Py_XDECREF(item);
+    }
+    if (!whole)
+        Py_CLEAR(made);
+    return made;
+}
+
+/* book(stores, jobs, generations, waker or None, frame_seq, booked_ns, phase_seq) -> those that were written, with what the
+ * call says of them: all, and who sleeps was woken; or some of the first, and nobody was */
+static PyObject *book(PyObject *module_, ARGS)
+{
+    (void)module_;
+    if (!takes(count, 7, 7))
+        return NULL;
+    Waker *waker = args[3] == Py_None ? NULL : (Waker *)args[3];
+    if (!PyList_Check(args[0]) || !PyDict_Check(args[2]) || (waker != NULL && Py_TYPE(args[3]) != waker_type))
+        return PyErr_Format(PyExc_TypeError, "expected stores, jobs, generations, and who wakes");
+    Py_ssize_t num_jobs = PySequence_Size(args[1]), i = 0;
+    PyObject *written = num_jobs < 0 ? NULL : PyList_New(0), *job = NULL;
+    for (; written != NULL && i < num_jobs && (waker == NULL || i < waker->num_workers); i++) {
+        int64_t worker;
+        Py_XDECREF(job);
+        if ((job = PySequence_GetItem(args[1], i)) == NULL)
+            break;
+        if (!is_job(job) || as_int64(PyTuple_GetItem(job, WORKER), &worker) < 0 || worker < 0 || worker >= PyList_Size(args[0]))
+            break;
+        PyObject *object = PyList_GetItem(args[0], worker);
+        if (Py_TYPE(object) != store_type)
+            break;
+        Store *store = (Store *)object;
+        PyObject *generation = PyDict_GetItemWithError(args[2], PyTuple_GetItem(job, WORKER));
+        PyObject *others[] = {Py_NewRef(args[4]), Py_NewRef(args[5]), Py_NewRef(args[6]),
+                              generation == NULL ? PyLong_FromLong(0) : Py_NewRef(generation),
+                              PyLong_FromLongLong(rt_newest(&store->store) + 1)};
+        PyObject *booked = job_with(job, FRAME_SEQ, CONTEXT - FRAME_SEQ, others);
+        int plain = booked != NULL && write_row(store, booked);
+        if (plain && PyList_Append(written, booked) < 0)
+            Py_CLEAR(written);
+        Py_XDECREF(booked);
+        if (!plain)
+            break;
+        if (waker != NULL)
+            waker->workers[i] = worker;
+    }
+    PyErr_Clear();
+    Py_XDECREF(job);
+    if (waker != NULL && i == num_jobs)
+        wake_for_jobs(waker, num_jobs);
+    return written == NULL ? PyErr_NoMemory() : written;
+}
+
+/* give_context(sizes, job, pieces, seed, episode, is_first, state_tick, features_tick, state) -> the job with its context, or
+ * None: one of the pieces has no answer. `sizes`: bytes of an action, ticks of `committed`, bytes of state and features, which
+ * item of an answer its actions are. */
+static PyObject *give_context(PyObject *module_, ARGS)
+{
+    enum { ACTION, TICKS, STATE, FEATURES, ACTIONS, NUM_SIZES, NUM_WORDS = 8 }; /* loop/job_context.py */
+    enum { FIRST_TICK, NUM_TICKS, KNOWN, NUM_NUMBERS, ANSWER = NUM_NUMBERS, CHUNK_INDEX };
+    (void)module_;
+    int64_t size[NUM_SIZES], own[HOLD], words[NUM_WORDS], piece[NUM_NUMBERS], index;
+    char *state, *made, *actions;
+    Py_ssize_t state_bytes, actions_bytes;
+    if (!takes(count, 9, 9))
+        return NULL;
+    int plain = is_job(args[1]) && PyList_Check(args[2]) && int64s(args[0], NUM_SIZES, size) && int64s(args[1], HOLD, own) &&
+                PyBytes_Check(args[8]) && PyBytes_AsStringAndSize(args[8], &state, &state_bytes) == 0 && state_bytes == size[STATE];
+    for (int at = 0; plain && at < 5; at++) /* behind worker, seed and tick: episode, is_first, the delay, state_tick, features_tick */
+        plain = as_int64(args[3 + at], &words[at == 0 ? 1 : at < 3 ? at + 2 : at + 3]) == 0;
+    if (!plain) {
+        PyErr_Clear();
+        Py_RETURN_NONE;
+    }
+    words[0] = own[WORKER], words[2] = own[OBS_TICK], words[5] = own[DUE_TICK] - own[OBS_TICK];
+    size_t mask_at = sizeof words + ALIGNED(size[TICKS] * size[ACTION]), state_at = mask_at + ALIGNED(size[TICKS]);
+    PyObject *context = PyBytes_FromStringAndSize(NULL, state_at + size[STATE] + size[FEATURES]);
+    if (context == NULL)
+        return NULL;
+    made = PyBytes_AsString(context);
+    memcpy(made, words, sizeof words);
+    memset(made + sizeof words, 0, state_at - sizeof words);
+    memcpy(made + state_at, state, size[STATE]);
+    memset(made + state_at + size[STATE], 0, size[FEATURES]);
+    for (Py_ssize_t at = 0; plain && at < PyList_Size(args[2]); at++) {
+        PyObject *item = PyList_GetItem(args[2], at), *answer;
+        plain = int64s(item, NUM_NUMBERS, piece) && PyTuple_Size(item) > CHUNK_INDEX &&
+                as_int64(PyTuple_GetItem(item, CHUNK_INDEX), &index) == 0 && PyTuple_Check(answer = PyTuple_GetItem(item, ANSWER)) &&
+                PyTuple_Size(answer) > size[ACTIONS] && PyBytes_Check(PyTuple_GetItem(answer, size[ACTIONS])) &&
+                PyBytes_AsStringAndSize(PyTuple_GetItem(answer, size[ACTIONS]), &actions, &actions_bytes) == 0;
+        int64_t place = piece[FIRST_TICK] - own[OBS_TICK] - 1, length = piece[NUM_TICKS];
+        plain = plain && place >= 0 && index >= 0 && length >= 0 && (index + length) * size[ACTION] <= actions_bytes;
+        length = length < size[TICKS] - place ? length : size[TICKS] - place;
+        if (!plain || length <= 0)
+            continue;
+        memcpy(made + sizeof words + place * size[ACTION], actions + index * size[ACTION], length * size[ACTION]);
+        memset(made + mask_at + place, (int)piece[KNOWN], length);
+    }
+    if (plain)
+        return job_with(args[1], CONTEXT, 1, &context);
+    Py_DECREF(context);
+    PyErr_Clear();
+    Py_RETURN_NONE;
+}
 
 /* -- the module ---------------------------------------------------------------------------------------------------------- */
 
@@ -614,17 +782,17 @@ static PyObject *fence(PyObject *self, PyObject *unused)
 
 static PyMethodDef functions[] = {
     {"fence", fence, METH_NOARGS, NULL},
+    FAST("book", book),
+    FAST("give_context", give_context),
     {NULL, NULL, 0, NULL},
 };
 
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_compiled", NULL, -1, functions, NULL, NULL, NULL, NULL};
 
-static int add_type(PyObject *into, PyType_Spec *spec)
+static PyTypeObject *add_type(PyObject *into, PyType_Spec *spec)
 {
-    PyObject *type = PyType_FromSpec(spec);
-    int failed = type == NULL ? -1 : PyModule_AddType(into, (PyTypeObject *)type);
-    Py_XDECREF(type);
-    return failed;
+    PyTypeObject *type = (PyTypeObject *)PyType_FromSpec(spec);
+    return type != NULL && PyModule_AddType(into, type) == 0 ? type : NULL;
 }
 
 PyMODINIT_FUNC PyInit__compiled(void)
@@ -632,8 +800,9 @@ PyMODINIT_FUNC PyInit__compiled(void)
     PyObject *made = PyModule_Create(&module);
     name_dtype = PyUnicode_InternFromString("dtype");
     no_bytes = PyBytes_FromStringAndSize("", 0);
-    if (made == NULL || name_dtype == NULL || no_bytes == NULL || add_type(made, &store_spec) < 0 ||
-        add_type(made, &words_spec) < 0 || add_type(made, &waker_spec) < 0 || PyModule_AddIntConstant(made, "VERSION", RT_VERSION) < 0)
+    if (made == NULL || name_dtype == NULL || no_bytes == NULL || (store_type = add_type(made, &store_spec)) == NULL ||
+        add_type(made, &words_spec) == NULL || (waker_type = add_type(made, &waker_spec)) == NULL ||
+        PyModule_AddIntConstant(made, "VERSION", RT_VERSION) < 0)
         Py_CLEAR(made);
     return made;
 }

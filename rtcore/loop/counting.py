@@ -14,6 +14,15 @@ from rtcore.scheduling.dispatch import KIND_COUNTERS, OUTCOME_COUNTERS, Invarian
 from rtcore.scheduling.jobs import Answer, JobRow
 from rtcore.scheduling.schedule import Schedule
 
+# Words that each tick writes, looked up once.
+_TICK, _HEARTBEAT_NS = (ENV_STATUS.index[name] for name in ("tick", "heartbeat_ns"))
+_TICKS, _FIRST_START_NS, _LAST_START_NS, _JOBS = (
+    ENV_COUNTERS.index[name] for name in ("ticks", "first_start_ns", "last_start_ns", "jobs")
+)
+_OF_KIND = [ENV_COUNTERS.index[name] for name in KIND_COUNTERS]
+_OF_OUTCOME = [ENV_COUNTERS.index[name] for name in OUTCOME_COUNTERS]
+_RESET = int(TickKind.RESET)
+
 
 class Books(NamedTuple):
     """The counters, status and histograms that a recorder writes. `append_job` gets each job that ended."""
@@ -38,6 +47,8 @@ class StatsRecorder:
         self._status = books.status
         self._append_job = books.append_job
         self._schedule = schedule
+        #: What was written last of it.
+        self._spacing: tuple[int, ...] = ()
         self._period_ns = period_ns
         self._counters.clear()
         for histogram in books.histograms.values():
@@ -49,33 +60,40 @@ class StatsRecorder:
         self._publish = books.histograms["publish_ns"]
 
     def begin_tick(self, tick: int, now_ns: int) -> None:
-        self._status["tick"] = tick
-        self._status["heartbeat_ns"] = now_ns
+        words = self._status.words
+        words[_TICK], words[_HEARTBEAT_NS] = tick, now_ns
 
     def end_tick(self, tick: Tick) -> None:
         counters, plan, header = self._counters, tick.plan, tick.header
-        if counters["ticks"] == 0:
-            counters["first_start_ns"] = header.start_ns
-        counters["last_start_ns"] = header.start_ns
-        counters.add("ticks")
-        counters.add(KIND_COUNTERS[header.kind])
+        words, ticks = counters.words, counters.words[_TICKS]
+        if ticks == 0:
+            words[_FIRST_START_NS] = header.start_ns
+        words[_LAST_START_NS] = header.start_ns
+        words[_TICKS] = ticks + 1
+        words[_OF_KIND[header.kind]] += 1
         if plan.skipped_ticks:
             counters.add("skipped_ticks", plan.skipped_ticks)
         if plan.stretched_ns:
             counters.add("stretched_ticks")
             counters.add("stretched_ns", plan.stretched_ns)
-        is_reset = header.kind == TickKind.RESET
+        is_reset = header.kind == _RESET
         if tick.end_ns - plan.deadline_ns > self._period_ns:
             counters.add("reset_overruns" if is_reset else "overruns")
         self._lateness.add(header.start_ns - plan.deadline_ns)
         (self._reset if is_reset else self._step).add(header.step_ns)
         self._publish.add(tick.published_ns - header.publish_ns)
-        schedule, status = self._schedule, self._status
-        counters["skipped_starts"] = schedule.skipped_starts
-        counters["replans"] = schedule.replans
-        status["delay_ticks"] = schedule.delay_ticks
-        status["stride_ticks"] = schedule.stride_ticks
-        status["num_up"] = schedule.num_up
+        schedule = self._schedule
+        spacing = (
+            schedule.skipped_starts,
+            schedule.replans,
+            schedule.delay_ticks,
+            schedule.stride_ticks,
+            schedule.num_up,
+        )
+        if spacing != self._spacing:
+            self._spacing, status = spacing, self._status
+            counters["skipped_starts"], counters["replans"] = spacing[:2]
+            status["delay_ticks"], status["stride_ticks"], status["num_up"] = spacing[2:]
         if tick.decision.offer is not None:
             self._policy_tick(tick, tick.decision.offer)
 
@@ -92,8 +110,9 @@ class StatsRecorder:
             self._counters.add("explored_actions", answer.explored)
 
     def job_ended(self, row: JobRow) -> None:
-        self._counters.add("jobs")
-        self._counters.add(OUTCOME_COUNTERS[row.outcome])
+        words = self._counters.words
+        words[_JOBS] += 1
+        words[_OF_OUTCOME[row.outcome]] += 1
         self._append_job(row)
 
     def episode_ended(self, episode_return: float, episode_ticks: int) -> None:

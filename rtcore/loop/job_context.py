@@ -11,6 +11,7 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from rtcore._tick import compiled
 from rtcore.scheduling.dispatch import Committed, Decision, Dispatcher, Known, Offer, TickKind
 from rtcore.scheduling.jobs import Answer, Job
 from rtcore.scheduling.on_missing import OnMissing, foreseen
@@ -24,6 +25,7 @@ _EPISODE, _STATE_TICK = WORD_AT["episode"], WORD_AT["state_tick"]
 _UNKNOWN, _FACT, _HELD = Known.UNKNOWN, Known.FACT, Known.HELD
 _MASK_BYTE = [bytes((known,)) for known in Known]
 
+_NO_PIECES: list[Committed] = []
 #: How long what was applied is kept for a head, in ticks.
 _PAST_TICKS = 1024
 
@@ -71,6 +73,8 @@ class JobContexts:
         committed, mask = aligned(needs.committed_ticks * action.nbytes), aligned(needs.committed_ticks)
         #: Makes a context: words, `committed`, its mask, state, features. What is shorter is filled up with 0.
         self._pack = struct.Struct(f"{_WORDS.format}{committed}s{mask}s{state}s{features}s").pack
+        #: The same, for the extension; and where an answer has its actions.
+        self._sizes = (action.nbytes, needs.committed_ticks, state, features, Answer._fields.index("actions"))
         in_context = _WORDS.size + committed + mask
         self._state_in_context = slice(in_context, in_context + state)
         self._has_state, self._has_features, self._extras_bytes = bool(state), bool(features), extras
@@ -124,8 +128,25 @@ class JobContexts:
             decision: What acts at this tick; it is not applied yet.
             dispatcher: Says what is known of the coming ticks.
         """
-        self._decision = decision
-        return [tuple.__new__(Job, (*job[:-1], self._context(job, dispatcher))) for job in jobs]
+        self._decision, episode, made = decision, dispatcher.episode, list[Job]()
+        for job in jobs:
+            tick = job.obs_tick
+            if job.worker == self._head:
+                made.append(self._as_packed(job, episode, self._is_first, *self._for_head(tick)))
+                continue
+            pieces = dispatcher.committed(job, tick) if self._num_committed else _NO_PIECES
+            booked = None
+            if compiled is not None:  # what follows, where each piece has its answer
+                is_first, state_tick, features_tick = self._is_first, self._state_tick, self.features_tick
+                booked = compiled.give_context(
+                    self._sizes, job, pieces, self._seed, episode, is_first, state_tick, features_tick, self._state
+                )
+            if booked is None:
+                # Features are a head's; a trunk's context has room for them all the same: all are of one size.
+                booked = self._as_packed(job, episode, self._is_first, *self._committed_to(pieces, tick + 1), b"")
+            self._is_first = 0
+            made.append(booked)
+        return made
 
     def _present(self) -> tuple[bytes, Known]:
         """What acts at this tick."""
@@ -137,35 +158,18 @@ class JobContexts:
             return self._idle, Known.HELD
         return foreseen(self._on_missing, self._idle, self._applied, Known.FACT)
 
-    def _context(self, job: Job, dispatcher: Dispatcher) -> bytes:
-        worker, tick, due_tick = job.worker, job.obs_tick, job.due_tick
-        committed = mask = features = b""
-        is_first = self._is_first
-        if worker == self._head:
-            self._head_uses[tick] = self._features_origin
-            if len(self._head_uses) > 2:
-                del self._head_uses[next(iter(self._head_uses))]
-            committed, mask = self._since_features(tick)
-            features = self._features
-        else:
-            self._is_first = 0
-            if self._num_committed and due_tick > tick + 1:
-                committed, mask = self._committed_to(dispatcher.committed(job, tick), tick + 1)
-        # Features are a head's; a trunk's context has room for them all the same, as all contexts are of one size.
-        return self._pack(
-            worker,
-            self._seed,
-            tick,
-            dispatcher.episode,
-            is_first,
-            due_tick - tick,
-            self._state_tick,
-            self.features_tick,
-            committed,
-            mask,
-            self._state,
-            features,
-        )
+    def _for_head(self, tick: int) -> tuple[bytes, bytes, bytes]:
+        """`committed` and its mask, and the features that the head's job of this tick is given."""
+        self._head_uses[tick] = self._features_origin
+        if len(self._head_uses) > 2:
+            del self._head_uses[next(iter(self._head_uses))]
+        return *self._since_features(tick), self._features
+
+    def _as_packed(self, job: Job, episode: int, is_first: int, committed: bytes, mask: bytes, features: bytes) -> Job:
+        words = job.worker, self._seed, job.obs_tick, episode, is_first, job.due_tick - job.obs_tick
+        ticks = self._state_tick, self.features_tick
+        context = self._pack(*words, *ticks, committed, mask, self._state, features)
+        return tuple.__new__(Job, (*job[:-1], context))
 
     def note_applied(self, tick: int, action: bytes, kind: TickKind, *, stands: bool) -> None:
         """Keep what was applied at a tick. `stands`: the world stood still."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from rtcore.memory.layout import JOB
 from rtcore.memory.shared import SharedRun
 from rtcore.memory.waiting import Waker
 from rtcore.scheduling.jobs import Answer, Job
@@ -79,24 +78,15 @@ class SharedWorkers:
         return changes
 
     def post(self, jobs: Sequence[Job], booked_ns: int) -> None:
-        slots, frame_seq = self._shared.jobs, self._ring.next_seq
-        for job in jobs:
-            worker = job.worker
-            self._waiting[worker] = booked = JOB.new(
-                worker=worker,
-                obs_tick=job.obs_tick,
-                due_tick=job.due_tick,
-                hold=job.hold,
-                frame_seq=frame_seq,
-                booked_ns=booked_ns,
-                phase_seq=self._phase_seq,
-                generation=self._up.get(worker, 0),
-                job_seq=slots.newest(worker) + 1,
-                context=job.context,
-            )
-            slots.post(booked)
-        if self._waker is not None:
-            self._waker.for_jobs([job.worker for job in jobs])
+        for job in self._shared.jobs.book(
+            jobs,
+            self._up,
+            self._waker,
+            frame_seq=self._ring.next_seq,
+            booked_ns=booked_ns,
+            phase_seq=self._phase_seq,
+        ):
+            self._waiting[job.worker] = job
 
     def announce(self, jobs: Sequence[Job]) -> None:
         if self._waker is not None:

@@ -9,10 +9,12 @@ process is still reading is never the one being written, whatever the booking lo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from rtcore._tick import compiled
 from rtcore.memory.layout import JOB, SLOT_CONTROL, SLOT_ENTRY, WORD_BYTES, Layout
 from rtcore.memory.stores import IndexedWords, compiled_store, ordered_words
+from rtcore.memory.waiting import Waker
 from rtcore.scheduling.jobs import Answer, Job
 
 _JOB_SEQ = JOB.index["job_seq"]
@@ -46,6 +48,55 @@ class JobSlots:
         self._contexts = [memory[place : place + context_bytes] for place in places]
         for store, place in zip(self._stores, places, strict=False):
             store.add_part(memory, place, 0, context_bytes, None)
+
+    def book(
+        self,
+        jobs: Sequence[Job],
+        generations: Mapping[int, int],
+        waker: Waker | None,
+        *,
+        frame_seq: int,
+        booked_ns: int,
+        phase_seq: int,
+    ) -> list[Job]:
+        """Env process: book jobs for idle workers, all of them, then wake those workers that sleep.
+
+        Args:
+            jobs: One for each worker; of each counts what a schedule says, and its context.
+            generations: Of the workers; 0 where none is said.
+            waker: Wakes them; None: nobody has to be woken.
+            frame_seq: Number of their frame.
+            booked_ns: Now.
+            phase_seq: Order that they belong to.
+
+        Returns:
+            The jobs as their workers see them.
+        """
+        booked: list[Job] = []
+        if compiled is not None and self._stores:
+            wakes = waker.compiled if waker is not None else None
+            booked = compiled.book(self._stores, jobs, generations, wakes, frame_seq, booked_ns, phase_seq)
+        if len(booked) < len(jobs):
+            for job in jobs[len(booked) :]:
+                worker = job.worker
+                booked.append(
+                    JOB.new(
+                        worker=worker,
+                        obs_tick=job.obs_tick,
+                        due_tick=job.due_tick,
+                        hold=job.hold,
+                        frame_seq=frame_seq,
+                        booked_ns=booked_ns,
+                        phase_seq=phase_seq,
+                        generation=generations.get(worker, 0),
+                        job_seq=self.newest(worker) + 1,
+                        context=job.context,
+                    )
+                )
+                self.post(booked[-1])
+            if waker is not None:
+                waker.for_jobs([job.worker for job in jobs])
+        return booked
 
     def post(self, job: Job) -> None:
         """Env process: book a job for an idle worker. `ValueError` if `job.job_seq` is not the worker's next."""

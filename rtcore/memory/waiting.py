@@ -55,12 +55,15 @@ class WakeWords:
             _words(control, layout.worker_status_at(worker), len(WORKER_STATUS.fields))
             for worker in range(layout.max_workers)
         ]
-        #: What `Waker` does for those that wait for a job, in C; None without the extension.
+        #: Of `Waker`.
         self.compiled: _CompiledWaker | None = None
         if compiled is not None:
             posted_at, asleep_at = layout.posted_at(0), layout.worker_status_at(0) + _ASLEEP * WORD_BYTES
             strides = layout.posted_at(1) - posted_at, layout.worker_status_at(1) - layout.worker_status_at(0)
-            self.compiled = compiled.Waker(control, posted_at, strides[0], asleep_at, strides[1], layout.max_workers)
+            frame_at = layout.ring_control_at + RING_DONE * WORD_BYTES
+            self.compiled = compiled.Waker(
+                control, posted_at, strides[0], asleep_at, strides[1], layout.max_workers, ring, frame_at
+            )
 
 
 def _words(buffer: memoryview, at: int, count: int) -> IndexedWords:
@@ -73,12 +76,13 @@ class Waker:
     def __init__(self, words: WakeWords) -> None:
         self._posted, self._futexes = words.posted, words.posted_futexes
         self._frame, self._status = words.frame_futex, words.status
-        self._compiled = words.compiled
+        #: Does what is below, in C; None without the extension.
+        self.compiled = words.compiled
 
     def for_jobs(self, workers: Sequence[int]) -> None:
         """Jobs of these workers have been posted. At most one system call for each group of `WORKERS_PER_GROUP`."""
-        if self._compiled is not None:
-            self._compiled.for_jobs(workers)
+        if self.compiled is not None:
+            self.compiled.for_jobs(workers)
             return
         for group in {worker // WORKERS_PER_GROUP for worker in workers}:
             self._posted[group][0] += 1  # (W11) pairs with (R11): after the jobs, which a worker then finds
@@ -87,8 +91,8 @@ class Waker:
 
     def ahead(self, workers: Sequence[int]) -> None:
         """Wake these workers, if they are idle and asleep: they will probably be booked soon."""
-        if self._compiled is not None:
-            self._compiled.ahead(workers)
+        if self.compiled is not None:
+            self.compiled.ahead(workers)
             return
         bits_of: dict[int, int] = {}
         for worker in workers:
@@ -100,6 +104,9 @@ class Waker:
 
     def for_frame(self, workers: Sequence[int]) -> None:
         """The frame that these workers are booked for is in the ring. At most one system call."""
+        if self.compiled is not None:
+            self.compiled.for_frame(workers)
+            return
         full_fence()  # between (W2) and (R12), as above
         status = self._status
         for worker in workers:

@@ -17,12 +17,13 @@ import numpy.typing as npt
 from rtcore.clock import NS_PER_US, MonotonicClock
 from rtcore.config.resolved import resolve
 from rtcore.config.run import make_config
-from rtcore.memory.layout import FRAME_HEADER, JOB, SLOT_ENTRY, Layout
+from rtcore.memory.layout import FRAME_HEADER, SLOT_ENTRY, Layout
 from rtcore.memory.segments import new_measurement_id, unlink_all
 from rtcore.memory.shared import Phase, SharedRun
 from rtcore.memory.waiting import WAITING, Sleep, Waker, make_waiting
 from rtcore.profile.children import Placement
 from rtcore.profile.options import specs_of
+from rtcore.scheduling.jobs import Job
 
 now_ns = MonotonicClock.now_ns
 Shape = tuple[int, ...]
@@ -173,6 +174,7 @@ class RtcoreTransport(Transport):
         self._readers = range(readers)
         self._ring = Ring(shape, readers)
         shared = self._ring.shared
+        self._generations = dict.fromkeys(self._readers, 1)
         for reader in self._readers:
             shared.worker_control[reader]["generation"] = 1
         shared.run_control["phase"] = Phase.RUN
@@ -180,6 +182,7 @@ class RtcoreTransport(Transport):
         self._waker = Waker(shared.wake_words()) if WAITING[wait].is_woken else None
         self._action = bytes(self._ring.layout.action_bytes)
         self._seen_entry = [0] * readers
+        self._jobs = [Job(reader, obs_tick=0, due_tick=1, hold=True) for reader in self._readers]
 
     def opener(self, reader: int) -> Opener:
         return Opener(_open_worker, (self._wait, self._ring.run_id, self._ring.layout, self._shape, reader))
@@ -230,23 +233,8 @@ class RtcoreTransport(Transport):
         self._ring.close()
 
     def _post(self, frame_seq: int) -> None:
-        jobs = self._shared.jobs
-        for reader in self._readers:
-            jobs.post(
-                JOB.new(
-                    worker=reader,
-                    obs_tick=0,
-                    due_tick=1,
-                    hold=True,
-                    frame_seq=frame_seq,
-                    booked_ns=now_ns(),
-                    phase_seq=1,
-                    generation=1,
-                    job_seq=jobs.newest(reader) + 1,
-                )
-            )
-        if self._waker is not None:
-            self._waker.for_jobs(self._readers)
+        book = self._shared.jobs.book
+        book(self._jobs, self._generations, self._waker, frame_seq=frame_seq, booked_ns=now_ns(), phase_seq=1)
 
 
 def _open_worker(wait: str, run_id: str, layout: Layout, shape: Shape, reader: int) -> Receive:

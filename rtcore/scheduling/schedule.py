@@ -93,7 +93,8 @@ class TauWindow:
             del self._sorted[bisect_left(self._sorted, oldest)]
         self._recent.append(tau_ns)
         insort(self._sorted, tau_ns)
-        self.max_ns = max(self.max_ns, tau_ns)
+        if tau_ns > self.max_ns:  # noqa: PLR1730 - a call takes longer than the comparison
+            self.max_ns = tau_ns
 
     def __len__(self) -> int:
         return len(self._sorted)
@@ -527,9 +528,13 @@ class Schedule:
         """Follow a worker's usual time in small steps: a stall, however long, counts as one longer time."""
         count = self._answers_of[worker] = self._answers_of.get(worker, 0) + 1
         usual_ns = self._usual_ns.get(worker) or min(tau_ns, 2 * self.params.tau_mean_ns or tau_ns)
-        step_ns = max(1, usual_ns // 8)
-        change_ns = (tau_ns - usual_ns) // min(count, self.KNOWN_ANSWERS)
-        self._usual_ns[worker] = usual_ns + max(-step_ns, min(step_ns, change_ns))
+        step_ns = usual_ns // 8 or 1
+        change_ns = (tau_ns - usual_ns) // (count if count < self.KNOWN_ANSWERS else self.KNOWN_ANSWERS)
+        if change_ns > step_ns:
+            change_ns = step_ns
+        elif change_ns < -step_ns:
+            change_ns = -step_ns
+        self._usual_ns[worker] = usual_ns + change_ns
 
     def _wanted_delay(self) -> int:
         params, window = self.params, self.window

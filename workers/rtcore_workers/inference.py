@@ -436,8 +436,10 @@ class Worker:
         sequence, wanted, until_ns = self._ring.sequence, job.frame_seq, 0
         newest = sequence.newest()
         if newest < wanted:
-            if newest >= 0 and self._ring.is_quick_to_copy:
-                # The booked frame does not exist yet: read the last one meanwhile, so that the caches are warm.
+            # The booked frame does not exist yet: meanwhile warm the caches.
+            if not self._ring.is_quick_to_copy:
+                self._ring.touch(wanted)
+            elif newest >= 0:
                 self._reader.read(newest)
             until_ns = self._clock.now_ns() + self._waiting.spin_ns(self._usual_wait_ns)
         header = self._reader.read(wanted if job.hold else max(wanted, newest), until_ns)

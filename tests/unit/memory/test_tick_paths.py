@@ -5,20 +5,24 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rtcore.loop import job_context
+from rtcore.loop.job_context import JobContexts
 from rtcore.memory import stores
 from rtcore.memory.counters import Histogram
 from rtcore.memory.layout import HISTOGRAM_BYTES, JOB, LOG_RECORD, FrameHeader, Layout
 from rtcore.memory.ring import FrameRing, JobLog
 from rtcore.memory.slots import ActionSlots, JobSlots
+from rtcore.scheduling.dispatch import Committed, Decision, Dispatcher, Known, TickKind
 from rtcore.scheduling.jobs import Answer, Job, JobRow
-from rtcore.spaces import Block
+from rtcore.spaces import ActionSpec, Block, PolicyNeeds
 
 pytestmark = pytest.mark.unit
 _compiled = pytest.importorskip(
@@ -28,6 +32,7 @@ _compiled = pytest.importorskip(
 LAYOUT = Layout(max_workers=3, ring_slots=4, log_slots=3, frame_bytes=24, action_bytes=3, chunk=2)
 KEPT_BYTES, KEPT_STRIDE = 8, 64
 CONTEXT_BYTES, PAYLOAD_BYTES = 11, 7
+ACTION_BYTES = 3
 
 #: Drawn as one: hypothesis would take a second for the hundreds of numbers of a few records.
 chances = st.integers(0, 2**32).map(random.Random)
@@ -115,6 +120,16 @@ def book(side: Side, chance: random.Random) -> Any:
     return side.jobs.newest(worker), side.jobs.read(worker)
 
 
+def book_all(side: Side, chance: random.Random) -> Any:
+    jobs = [
+        Job(worker, *words(chance, 2), hold=chance.random() < 0.5, context=chance.randbytes(CONTEXT_BYTES))
+        for worker in chance.sample(range(3), chance.randint(0, 3))
+    ]
+    frame_seq, booked_ns, phase_seq = words(chance, 3)
+    booked = side.jobs.book(jobs, {0: 5}, None, frame_seq=frame_seq, booked_ns=booked_ns, phase_seq=phase_seq)
+    return booked, [type(job) for job in booked], [side.jobs.read(worker) for worker in range(3)]
+
+
 def answer(side: Side, chance: random.Random) -> Any:
     worker = chance.randrange(3)
     seq = side.slots.newest(worker) + chance.choice((1, 1, 1, 0, 2))
@@ -131,7 +146,9 @@ def log(side: Side, chance: random.Random) -> Any:
 
 @settings(max_examples=100, deadline=None)
 @given(
-    st.lists(st.sampled_from((publish, publish, read, read, book, answer, log)), max_size=20), chances, st.booleans()
+    st.lists(st.sampled_from((publish, publish, read, read, book, book_all, answer, log)), max_size=20),
+    chances,
+    st.booleans(),
 )
 def test_both_leave_the_same_bytes_and_give_the_same_answers(
     calls: list[Callable[[Side, random.Random], Any]], chance: random.Random, carries: bool
@@ -143,6 +160,37 @@ def test_both_leave_the_same_bytes_and_give_the_same_answers(
         in_python, in_c = (side.outcome(call, random.Random(seed)) for side in sides)
         assert repr(in_python) == repr(in_c)
         assert sides[0].memory == sides[1].memory
+
+
+def pieces_of(chance: random.Random, ticks: int) -> list[Committed]:
+    """Some of the ticks 1 to `ticks`, in order; seldom one of which no answer is there."""
+    pieces, tick = [], 1
+    while tick <= ticks:
+        tick += chance.choice((0, 0, 1, 2))
+        length, index = chance.randint(0, 3), chance.randint(0, 2)
+        known, actions = chance.choice((Known.FACT, Known.FACT, Known.PLAN)), chance.randbytes(5 * ACTION_BYTES)
+        answer = None if chance.random() < 0.1 else Answer(actions=actions)
+        pieces.append(Committed(tick, length, known if answer else chance.choice((known, Known.HELD)), answer, index))
+        tick += length
+    return pieces
+
+
+@given(chances, st.integers(0, 9), st.booleans())
+def test_a_context_is_made_alike(chance: random.Random, room: int, carries: bool) -> None:
+    state = Block.of("state", {"h": (3, "float64")}) if carries else Block()
+    needs = PolicyNeeds(committed_ticks=room, state=state, features=Block.of("features", {"z": (2, "float32")}))
+    action = ActionSpec((ACTION_BYTES,), "uint8", (0,), (255,), "box")
+    pieces, episode, made = pieces_of(chance, chance.randint(0, 12)), chance.randint(0, 3), []
+    for extension in (None, _compiled):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(job_context, "compiled", extension)
+            known = SimpleNamespace(episode=episode, committed=lambda job, tick: pieces)
+            contexts = JobContexts(needs, action, seed=7, idle_action=b"idl", on_missing="repeat", holds=True)
+            jobs = [Job(worker, 0, 13, hold=True) for worker in (2, 0)]
+            made.append(contexts.with_contexts(jobs, Decision(TickKind.IDLE), cast(Dispatcher, known)))
+    assert made[0] == made[1]
+    assert [type(job) for job in made[1]] == [Job, Job]
+    assert {len(job.context) for job in made[1]} == {needs.context(action).nbytes}
 
 
 @given(st.lists(st.integers(-3, 300) | st.integers(0, 2**45), max_size=30))
