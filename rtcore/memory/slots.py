@@ -73,29 +73,30 @@ class JobSlots:
             The jobs as their workers see them.
         """
         booked: list[Job] = []
+        wakes = waker.compiled if waker is not None else None
         if compiled is not None and self._stores:
-            wakes = waker.compiled if waker is not None else None
             booked = compiled.book(self._stores, jobs, generations, wakes, frame_seq, booked_ns, phase_seq)
-        if len(booked) < len(jobs):
-            for job in jobs[len(booked) :]:
-                worker = job.worker
-                booked.append(
-                    JOB.new(
-                        worker=worker,
-                        obs_tick=job.obs_tick,
-                        due_tick=job.due_tick,
-                        hold=job.hold,
-                        frame_seq=frame_seq,
-                        booked_ns=booked_ns,
-                        phase_seq=phase_seq,
-                        generation=generations.get(worker, 0),
-                        job_seq=self.newest(worker) + 1,
-                        context=job.context,
-                    )
+            if wakes is not None and len(booked) == len(jobs):
+                return booked
+        for job in jobs[len(booked) :]:
+            worker = job.worker
+            booked.append(
+                JOB.new(
+                    worker=worker,
+                    obs_tick=job.obs_tick,
+                    due_tick=job.due_tick,
+                    hold=job.hold,
+                    frame_seq=frame_seq,
+                    booked_ns=booked_ns,
+                    phase_seq=phase_seq,
+                    generation=generations.get(worker, 0),
+                    job_seq=self.newest(worker) + 1,
+                    context=job.context,
                 )
-                self.post(booked[-1])
-            if waker is not None:
-                waker.for_jobs([job.worker for job in jobs])
+            )
+            self.post(booked[-1])
+        if waker is not None:
+            waker.for_jobs([job.worker for job in jobs])
         return booked
 
     def post(self, job: Job) -> None:
