@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 # Three rows for two cores: at times each waits, for a run's ticks or for what ends (tests/conftest.py has the order).
 SIDE_BY_SIDE := -n 3
 
-.PHONY: help install run test test-slow test-all check torture bench gpu-proof docs dist roms image clean
+.PHONY: help install run test test-slow test-all check torture bench gpu-proof docs site dist roms image clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
@@ -53,6 +53,10 @@ gpu-proof: install  ## all of docs/gpu.md on one GPU, in eight minutes at most (
 
 docs: install    ## write docs/layout.md, docs/tables.md and the C reader's header anew from the code
 	$(BIN)/python -m tools.layoutdoc --write
+
+site: install    ## the pages of docs/ as a site, in site/, with every link and anchor looked at
+	sh docker/install.sh $(BIN)/python '.[docs]'
+	$(BIN)/python -m mkdocs build --strict
 
 dist: install    ## what is published: source distribution and wheel, in dist/
 	sh docker/install.sh $(BIN)/python '.[dist]'

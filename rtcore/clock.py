@@ -113,7 +113,7 @@ class TickClock:
         min_spin_ns: The shortest [ns].
         before_spin: Called after each sleep, with at least `min_spin_ns` to go: the place to warm caches.
 
-    Example:
+    Examples:
         Three ticks at 100 Hz; none begins before its deadline.
 
         >>> from fractions import Fraction
@@ -215,7 +215,7 @@ class TickGrid:
     Raises:
         ValueError: The rate is not positive.
 
-    Example:
+    Examples:
         >>> from fractions import Fraction
         >>> from rtcore import TickGrid
         >>> grid = TickGrid(epoch_ns=1_000, rate_hz=Fraction(4194304, 70224))

@@ -140,7 +140,7 @@ class FrameRing:
         frame_dtype: Of each frame.
         parts: Of a Dict observation: what `unpack` finds in a frame.
 
-    Example:
+    Examples:
         Three frames through a ring of two slots: the first is overwritten.
 
         >>> import numpy as np

@@ -134,7 +134,7 @@ class ActionSlots:
         buffer: Memory of `layout.slots_bytes`, zeroed at first.
         layout: Number of workers, and the size of their actions.
 
-    Example:
+    Examples:
         A worker answers twice; the entry that was read may be written again only after the next one.
 
         >>> from rtcore import ActionSlots

@@ -94,7 +94,7 @@ class ParamStore:
         clock: What a publisher that waits reads and sleeps by; the machine's by default.
         keep: Segments that are closed with the store.
 
-    Example:
+    Examples:
         A network of four numbers, published twice and claimed by a worker in between.
 
         >>> import numpy as np

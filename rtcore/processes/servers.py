@@ -284,13 +284,13 @@ def shared_imports() -> Iterator[None]:
     block, and with the program, however that ends. Blocks may be nested; the outermost one counts. It holds for the
     whole program, all its threads.
 
-    Example:
-        ::
-
-            with rtcore.shared_imports():
-                for policy in policies:
-                    with rtcore.Runtime(env_id="CartPole-v1", policy=policy, duration=5) as runtime:
-                        runtime.wait()
+    Examples:
+        ```python
+        with rtcore.shared_imports():
+            for policy in policies:
+                with rtcore.Runtime(env_id="CartPole-v1", policy=policy, duration=5) as runtime:
+                    runtime.wait()
+        ```
     """
     _shared.enter()
     try:

@@ -104,7 +104,7 @@ def load_run(path: str | Path) -> LoadedRun:
     Raises:
         ConfigError: No such folder, nothing of a run in it, or tables of another version.
 
-    Example:
+    Examples:
         >>> import tempfile, rtcore
         >>> from rtcore.virtual.simulate import Simulation
         >>> folder = tempfile.TemporaryDirectory()

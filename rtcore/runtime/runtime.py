@@ -79,10 +79,12 @@ class Runtime(TrainedRun):
     Raises:
         ConfigError: A setting is wrong. Whatever goes wrong later is raised by `start`, `wait_ready` and `wait`.
 
-    Example:
+    Examples:
+        ```python
         with rtcore.Runtime(env_id="CartPole-v1", policy="mlp", duration=5) as runtime:
             runtime.wait()
         print(runtime.summary()["actions"]["acted_fraction"])
+        ```
     """
 
     def __init__(

@@ -162,7 +162,7 @@ class Dispatcher:
         phase_seq: The order that the jobs belong to, for their rows.
         first_log_seq: Number of the first row in `ended`.
 
-    Example:
+    Examples:
         An answer to the frame of tick 0 waits for tick 2; there is none for tick 3.
 
         >>> from rtcore import Dispatcher

@@ -317,7 +317,7 @@ class Schedule:
     Raises:
         ValueError: There is no worker.
 
-    Example:
+    Examples:
         Inference takes 3 ticks, three workers: one starts at each tick, and each action is due 3 ticks later.
 
         >>> from fractions import Fraction

@@ -23,7 +23,7 @@ WITH_EXAMPLE = {
     "rtcore.memory.weights": ("ParamStore",),
     "rtcore.report.loaded": ("load_run",),
 }
-_SECTION = re.compile(r"^ *(Args|Returns|Raises|Example|Yields):$", re.MULTILINE)
+_SECTION = re.compile(r"^ *(Args|Returns|Raises|Examples|Yields):$", re.MULTILINE)
 
 
 def public_classes() -> list[type]:

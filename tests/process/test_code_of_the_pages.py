@@ -1,0 +1,374 @@
+"""The code on the pages of the site is understood, and runs.
+
+Each command is read by its own program, each settings file by rtcore. The slow tests then run what can run here, cut
+to a few ticks, and the Python of the pages. test_policies_documented.py and test_worlds_page.py do more with theirs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import re
+import shlex
+import sys
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from rtcore.config.flags import default_config, parse_command, parse_config
+from rtcore.config.run import RuntimeConfig
+from rtcore.experiments.sweepfile import load_sweep
+from tests.support.drills import segments, started
+
+pytestmark = pytest.mark.process
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+#: What is not fenced, but stands apart from the text.
+INDENTED = re.compile(r"(?:^ {4}(?! ).*\n(?:^ {5}.*\n)*)+", re.MULTILINE)
+LANGUAGES = {"", "text", "sh", "console", "toml", "python"}
+#: Commands that are no program of rtcore: any shell has them, or the text around them says where they are from.
+OTHERS = {
+    "cd",
+    "docker",
+    "echo",
+    "eval",
+    "jq",
+    "nvidia-cuda-mps-control",
+    "sha256sum",
+    "sudo",
+    "tensorboard",
+    "check-jsonschema",
+}
+PROGRAMS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+
+
+class Code(NamedTuple):
+    page: str
+    line: int
+    language: str
+    text: str
+
+    @property
+    def place(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+def code_of(path: Path) -> Iterator[Code]:
+    text = path.read_text()
+    page = str(path.relative_to(ROOT))
+    for block in BLOCK.finditer(text):
+        yield Code(page, text.count("\n", 0, block.start()) + 1, block[1], block[2])
+    bare = BLOCK.sub(lambda block: "\n" * block[0].count("\n"), text)
+    for block in INDENTED.finditer(bare):
+        lines = [
+            line for line in block[0].splitlines() if re.match(r" {4}(\$ |\w+=\S+ )*(rtcore-|make |pip |python )", line)
+        ]
+        if lines and block[0].startswith("    "):
+            yield Code(page, bare.count("\n", 0, block.start()) + 1, "sh", block[0])
+
+
+CODE = [code for path in PAGES for code in code_of(path)]
+
+
+def logical_lines(code: Code) -> Iterator[str]:
+    """A shell's lines: what a backslash or a quote goes on with is joined. Of a session, what is typed."""
+    lines = [line.strip() for line in code.text.splitlines()]
+    session = any(line.startswith("$ ") for line in lines)
+    kept = ""
+    for line in lines:
+        if session and not kept and not line.startswith("$ "):
+            continue
+        kept += line if kept else line.removeprefix("$ ")
+        if kept.endswith("\\"):
+            kept = kept[:-1]
+            continue
+        try:
+            words_of(kept)
+        except ValueError:
+            kept += " "
+            continue
+        if kept:
+            yield kept
+        kept = ""
+    assert not kept, f"{code.place}: {kept} is not closed"
+
+
+def words_of(line: str) -> list[str]:
+    lexer = shlex.shlex(line, posix=True, punctuation_chars="();<>|&")
+    lexer.whitespace_split = True
+    return list(lexer)
+
+
+def commands_of(line: str) -> Iterator[list[str]]:
+    """The commands of a line, each as words, without what goes around them."""
+    for inner in re.findall(r"\$\((rtcore-[^)]*)\)", line):
+        yield shlex.split(inner)
+    words: list[str] = []
+    for word in [*words_of(line), ";"]:
+        if word and set(word) <= set("();|&"):
+            while words and re.fullmatch(r"\w+=.*", words[0]):
+                words.pop(0)
+            if words:
+                yield words[: words.index(">")] if ">" in words else words
+            words = []
+        elif word != "...":
+            words.append(word)
+
+
+COMMANDS = [
+    (code.place, words)
+    for code in CODE
+    if code.language in ("sh", "console")
+    for line in logical_lines(code)
+    for words in commands_of(line)
+]
+
+
+def config_without_files(fields: Mapping[str, Any]) -> RuntimeConfig:
+    """As of a run; one that goes on has its settings from its folder, which is not there."""
+    return default_config({**fields, "learn": "dqn"} if "resume" in fields else fields)
+
+
+def understand_run(words: list[str]) -> None:
+    parse_command(words, make=config_without_files)
+
+
+def understand_profile(words: list[str]) -> None:
+    from rtcore.cli.profile import make_parser
+    from rtcore.profile.commands import COMMANDS as KNOWN
+
+    options, flags = make_parser().parse_known_args(words)
+    assert not flags or KNOWN[options.profile].takes_run_flags
+    parse_config(flags)
+
+
+def understand_doctor(words: list[str]) -> None:
+    parse_config(importlib.import_module("rtcore.cli.doctor")._parser().parse_known_args(words)[1])
+
+
+def understand_sweep(words: list[str]) -> None:
+    module, rest = ("rtcore.cli.sweep_report", words[1:]) if words[:1] == ["report"] else ("rtcore.cli.sweep", words)
+    importlib.import_module(module)._parser().parse_args(rest)
+
+
+def understand_rom(words: list[str]) -> None:
+    from rtcore_envs.rom_commands import add_commands
+
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    add_commands(parser)
+    parser.parse_args(words)
+
+
+def understand_make(words: list[str]) -> None:
+    targets = re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert {word for word in words if "=" not in word} <= set(targets)
+
+
+def understand_pip(words: list[str]) -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    asked = [name for word in words for found in re.findall(r"\[([\w,]+)\]$", word) for name in found.split(",")]
+    assert set(asked) <= extras.keys()
+
+
+def understand_python(words: list[str]) -> None:
+    if words[:1] == ["-m"] and words[1].split(".")[0] in ("rtcore", "benchmarks", "tools"):
+        assert importlib.util.find_spec(words[1])
+    elif words[0].endswith(".py"):
+        assert (ROOT / words[0]).is_file()
+
+
+UNDERSTOOD_BY: dict[str, Callable[[list[str]], None]] = {
+    "rtcore-run": understand_run,
+    "rtcore-profile": understand_profile,
+    "rtcore-doctor": understand_doctor,
+    "rtcore-sweep": understand_sweep,
+    "rtcore-rom": understand_rom,
+    "rtcore-top": lambda words: importlib.import_module("rtcore.cli.top")._parse(words) and None,
+    "rtcore-report": lambda words: importlib.import_module("rtcore.cli.report")._parser().parse_args(words) and None,
+    "rtcore-torture": lambda words: importlib.import_module("rtcore.cli.torture")._parser().parse_args(words) and None,
+    "make": understand_make,
+    "pip": understand_pip,
+    "python": understand_python,
+}
+
+
+@pytest.fixture
+def folder_of_a_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout, as far as commands name files of it, with a settings file of the reader's own."""
+    for name in ("examples", "benchmarks", "envs"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "my.toml").write_text('stagger = "expected-time"\n')
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_every_block_says_what_it_is() -> None:
+    assert not [code.place for code in CODE if code.language not in LANGUAGES]
+    assert len(COMMANDS) > 100
+
+
+def test_a_command_that_is_wrong_is_found() -> None:
+    (line,) = logical_lines(Code("page.md", 1, "sh", "A=b rtcore-run --env-id \\\n  'x y' | jq '.a | .b' > c  # d\n"))
+    assert list(commands_of(line)) == [["rtcore-run", "--env-id", "x y"], ["jq", ".a | .b"]]
+    with pytest.raises(SystemExit):
+        understand_run(["--stager", "sequential"])
+    with pytest.raises(AssertionError):
+        understand_pip(["install", "rtcore[recrod]"])
+
+
+@pytest.mark.parametrize("program", sorted({*PROGRAMS, "make", "pip", "python"}))
+def test_every_command_of_a_page_is_understood_by_its_program(program: str, folder_of_a_reader: Path) -> None:
+    wrong = []
+    for place, words in COMMANDS:
+        if words[0] != program:
+            continue
+        try:
+            UNDERSTOOD_BY[program](words[1:])
+        except (Exception, SystemExit) as error:
+            wrong.append(f"{place}: {shlex.join(words)}: {error}")
+    assert not wrong
+
+
+def test_every_other_command_is_known() -> None:
+    assert {words[0] for _, words in COMMANDS} <= {*UNDERSTOOD_BY, *OTHERS}
+
+
+@pytest.mark.parametrize("code", [code for code in CODE if code.language == "toml"], ids=lambda code: code.place)
+def test_every_settings_file_of_a_page_is_one(code: Code, tmp_path: Path) -> None:
+    (tmp_path / "it.toml").write_text(code.text)
+    if "[settings]" in code.text or "seeds =" in code.text:
+        load_sweep(tmp_path / "it.toml")
+    else:
+        parse_config(["--config", str(tmp_path / "it.toml")])
+
+
+# -- what runs -------------------------------------------------------------------------------------------------
+
+#: Only understood: what they name is not here.
+NOT_HERE = {
+    "cuda": "a GPU",
+    ".gb": "a game that somebody bought",
+    "PandorasBlocks": "a game to be downloaded",
+    "Tetris": "a game that somebody bought",
+    "my_package": "a package of the reader's own",
+    "my.nets": "a package of the reader's own",
+    "my.worlds": "a package of the reader's own",
+    "runs/mine": "a run with a package of the reader's own",
+}
+RUNS: dict[str, list[list[str]]] = {}
+for place, words in COMMANDS:
+    if words[0] == "rtcore-run":
+        RUNS.setdefault(place.partition(":")[0], []).append(words)
+
+
+def can_run(words: list[str]) -> bool:
+    line = " ".join(words).replace("roms/blocks.gb", "")
+    return not any(name in line for name in NOT_HERE)
+
+
+def cut(words: list[str]) -> list[str]:
+    """The same run for a few ticks, without a picture of it."""
+    if {"--print-config", "--print-schema", "--print-completion"} & set(words):
+        return words[1:]
+    kept, skip = [], False
+    for word in words[1:]:
+        skip, drop = word in ("--duration", "--ticks"), skip
+        if not (skip or drop):
+            kept.append(word)
+    return [*kept, "--ticks", "40", *([] if "--replay" in words else ["--no-live"])]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", RUNS)
+def test_the_runs_of_a_page_run_one_after_the_other(page: str, folder_of_a_reader: Path) -> None:
+    pytest.importorskip("h5py")
+    for words in RUNS[page]:
+        if not can_run(words):
+            continue
+        folder = folder_of_a_reader / "examples" if "own_world:make_world" in words else folder_of_a_reader
+        out = ["--out", str(folder_of_a_reader / "own")] if folder.name == "examples" else []
+        with started(sys.executable, "-m", "rtcore.cli.run", *cut(words), *out, cwd=folder) as process:
+            output, _ = process.communicate(timeout=300)
+        # A contract is for a machine that does nothing else.
+        assert process.returncode == 0 or (process.returncode == 4 and "--require" in words), f"{words}\n{output}"
+        assert segments(process.pid) == []
+
+
+#: What the text around a block has said before it.
+BEFORE = """
+import logging, sys
+import numpy as np
+import torch
+import rtcore, rtcore.sb3
+from rtcore.config.run import make_config
+from rtcore.virtual.simulate import Simulation
+
+def make_world(**args):
+    import gymnasium
+    return gymnasium.make("CartPole-v1", **args)
+
+def make_network(observation_space, action_space):
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = torch.nn.Linear(4, 2)
+        def forward(self, observation):
+            return self.linear(observation)
+    return Network()
+"""
+
+#: Of single blocks, found by what is in them: what comes before and behind.
+AROUND = {
+    "runtime.transitions(": (
+        "rng, batch = np.random.default_rng(0), None\n"
+        "runtime = rtcore.Runtime(env_id='CartPole-v1', policy='mlp', explore=True, duration=30)\n"
+        "runtime.start()\nwhile runtime.sample(32) is None: runtime.wait(0.1)\n",
+        "assert len(batch.reward) == 32\nruntime.stop()\n",
+    ),
+    "AttachedRun.attach": (
+        "runtime = rtcore.Runtime(env_id='CartPole-v1', policy='mlp', duration=3)\nruntime.start()\n",
+        "runtime.wait()\n",
+    ),
+    "choose(obs)": ("def choose(obs): return 1\n", ""),
+    "SAC,": ("from stable_baselines3 import SAC\n", "import os; assert os.path.exists('pendulum.zip')\n"),
+    "realtime_env(config": (
+        "from tests.support.rtgym_drone import CONFIG as config\n",
+        "env.reset()\nenv.step(env.action_space.sample())\nenv.close()\n",
+    ),
+    "network.state_dict()": ("network = make_network(None, None)\n", ""),
+}
+#: A few seconds in place of many.
+SHORTER = [
+    (r"duration=\d+", "duration=2"),
+    (r"range\(20\)", "range(2)"),
+    ("while True:", "for _ in range(20):"),
+    ("ticks=100_000", "ticks=500"),
+    (r"env_id=\.\.\.", "env_id='CartPole-v1'"),
+    (r"find_run\(None\)", "find_run(runtime.run_id)"),
+]
+#: These run in a test of their own.
+ELSEWHERE = {"docs/policies.md", "docs/worlds.md"}
+PYTHON = [code for code in CODE if code.language == "python" and code.page not in ELSEWHERE]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", PYTHON, ids=lambda code: code.place)
+def test_the_python_of_a_page_runs(code: Code, tmp_path: Path) -> None:
+    pytest.importorskip("stable_baselines3")
+    text = code.text
+    for long, short in SHORTER:
+        text = re.sub(long, short, text)
+    around = [AROUND[part] for part in AROUND if part in code.text]
+    before, behind = ("".join(parts) for parts in zip(("", ""), *around, strict=True))
+    (tmp_path / "my_world.py").write_text(BEFORE)
+    (tmp_path / "block.py").write_text(f"{BEFORE}{before}{text}\n{behind}")
+    with started(sys.executable, "block.py", cwd=tmp_path) as process:
+        output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert segments(process.pid) == []
