@@ -231,6 +231,8 @@ def test_every_command_of_a_page_is_understood_by_its_program(program: str, fold
         try:
             UNDERSTOOD_BY[program](words[1:])
         except (Exception, SystemExit) as error:
+            if isinstance(error, SystemExit) and error.code == 0:
+                continue  # it printed something and was done
             wrong.append(f"{place}: {shlex.join(words)}: {error}")
     assert not wrong
 
