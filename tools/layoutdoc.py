@@ -14,13 +14,11 @@ from __future__ import annotations
 import argparse
 import inspect
 import io
-import re
 import sys
 import tokenize
 from enum import IntEnum
 from pathlib import Path
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 from rtcore.errors import ConfigError
 from rtcore.memory import layout, ring, slots, waiting
@@ -31,6 +29,7 @@ from rtcore.memory.shared import Phase
 from rtcore.memory.trace import TraceKind
 from rtcore.scheduling.dispatch import Outcome, Source, TickKind
 from rtcore.spaces.payload import CONTEXT_WORDS
+from rtcore.torture.points import Rule, rules_of
 from tools.layoutheader import OFFSETS, c_header
 from tools.tabledoc import tables_document
 
@@ -43,40 +42,10 @@ ENUMS: tuple[type[IntEnum], ...] = (Phase, TickKind, Source, Outcome, TraceKind)
 _SOURCES = (layout.records, layout.weights, layout.payload)
 RECORDS = {name: value for module in _SOURCES for name, value in vars(module).items() if isinstance(value, Record)}
 
-_RULE = re.compile(r"#\s*\(([WR]\d+)\)\s*(.*)")
-
-
-class Rule(NamedTuple):
-    """One end of an ordering edge, as the source marks it."""
-
-    name: str
-    where: str
-    code: str
-    why: str
-
 
 def rules() -> list[Rule]:
-    """Every comment marked (W1), (R1), ... in the protocols, with the line of code it stands at or above."""
-    found = [rule for module in (ring, slots, params, waiting) for rule in _rules_of(module)]
-    return sorted(found, key=lambda rule: (rule.name[0], int(rule.name[1:]), rule.where))
-
-
-def _rules_of(module: ModuleType) -> list[Rule]:
-    lines = inspect.getsource(module).splitlines()
-    found = []
-    for number, line in enumerate(lines):
-        if (match := _RULE.search(line)) is None:
-            continue
-        code, why, below = line[: match.start()].strip(), [match[2]], number + 1
-        while not code:  # the comment stands above its code, maybe over several lines
-            text = lines[below].strip()
-            below += 1
-            if text.startswith("#"):
-                why.append(text.lstrip("# "))
-            else:
-                code = text
-        found.append(Rule(match[1], f"{module.__name__.replace('.', '/')}.py", code, " ".join(why).strip()))
-    return found
+    """The lettered points of the protocols that other programs may use."""
+    return rules_of((ring, slots, params, waiting))
 
 
 def remarks(text: str) -> dict[str, str]:

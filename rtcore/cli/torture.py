@@ -20,6 +20,7 @@ examples:
   rtcore-torture sim --minutes 10                   new seeds for ten minutes, on every CPU
   rtcore-torture real --seeds 0..299 --jobs 2       three hundred runs by real processes, with kills and a full disk
   rtcore-torture real --seeds 17..17 --show         run 17 once more
+  rtcore-torture schedules --seeds 0..999999        a million orders of the accesses to shared memory: a night's work
   rtcore-torture soak --hours 2 --out runs/soak     a long run: does anything grow, does the tick grid drift
 
 exit codes: 0 every promise was kept; 1 one was broken; 2 a wrong argument; 128+n stopped by signal n
@@ -37,6 +38,13 @@ Runs of rtcore-run by real processes, of random worlds and settings, with random
 TERM, INT, HUP, SEGV) to any process at any phase of the run, a frozen run, too little CPU time, refused forks, a full
 disk, a full /dev/shm, no free file descriptor. Some need root, and are left out without. After each run: exit code and
 words as documented; no process, segment or draft left; files that can be read, counts that agree; the world closed.
+"""
+_SCHEDULES = """\
+The protocols of shared memory (ring, recording, slots with contexts and payloads, parameter store, held weights, master
+weights, reset orders), by rtcore's own code, one access at a time: a seed draws how many processes there are, what they
+do, who is killed when, and who goes next: anybody, or the first by priorities that change up to five times (PCT). What
+is read must be whole and each other's; every record once, in order, or counted as lost. Printed: which lettered point
+of one process directly followed which one of another, of all pairs. Needs rtcore[torture].
 """
 _SOAK = """\
 One long run with a learner, a recorder and an onlooker, whose workers and learner are killed now and then. Memory
@@ -63,6 +71,10 @@ def _do(words: list[str]) -> int:
         from rtcore.torture.soak import soak  # noqa: PLC0415
 
         return soak(options)
+    if options.command == "schedules":
+        from rtcore.torture.schedules import explore_seeds  # noqa: PLC0415
+
+        return explore_seeds(options)
     from rtcore.torture.campaign import simulate  # noqa: PLC0415
 
     return simulate(options)
@@ -71,7 +83,7 @@ def _do(words: list[str]) -> int:
 def _parser() -> Parser:
     parser = Parser(prog="rtcore-torture", description=_DESCRIPTION, epilog=_EPILOG)
     add_program_options(parser)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{sim,real,soak}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{sim,schedules,real,soak}")
     sim = commands.add_parser("sim", help="simulated runs, thousands of them", description=_SIM, epilog=_EPILOG)
     sim.add_argument("--seeds", type=_seeds, default=range(1000), metavar="A..B", help="from A to B, or one [0..999]")
     sim.add_argument("--ticks", type=at_least_one, default=1000, metavar="N", help="of each run [1000]")
@@ -85,6 +97,12 @@ def _parser() -> Parser:
     )
     sim.add_argument("--show", action="store_true", help="print the settings and the faults of each run")
     sim.add_argument("--json", action="store_true", help="print the result as JSON")
+    orders = commands.add_parser(
+        "schedules", help="orders of the accesses to shared memory", description=_SCHEDULES, epilog=_EPILOG
+    )
+    orders.add_argument("--seeds", type=_seeds, default=range(10_000), metavar="A..B", help="[0..9999]")
+    orders.add_argument("--jobs", type=at_least_one, metavar="N", help="processes [one for each CPU]")
+    orders.add_argument("--json", action="store_true", help="print the result as JSON")
     real = commands.add_parser("real", help="runs by real processes, with kills", description=_REAL, epilog=_EPILOG)
     real.add_argument("--seeds", type=_seeds, default=range(100), metavar="A..B", help="from A to B, or one [0..99]")
     real.add_argument("--minutes", type=float, metavar="M", help="begin no run later than that")
@@ -92,7 +110,11 @@ def _parser() -> Parser:
     real.add_argument(
         "--out", metavar="FOLDER", help="keep there what runs that broke a promise left [a temporary one]"
     )
-    real.add_argument("--log", metavar="FILE", help="append a line of JSON for each run")
+    real.add_argument(
+        "--log",
+        metavar="FILE",
+        help="append a line of JSON for each run; seeds that are in it are not run again, and the table is that of all",
+    )
     real.add_argument("--show", action="store_true", help="print the settings and the faults of each run")
     real.add_argument("--json", action="store_true", help="print the result as JSON; else as tables in Markdown")
     long = commands.add_parser("soak", help="one long run: does anything grow", description=_SOAK, epilog=_EPILOG)

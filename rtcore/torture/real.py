@@ -7,6 +7,8 @@ may need several runs to do so again; what the program said, and the folder, are
 from __future__ import annotations
 
 import argparse
+import hashlib
+import importlib.util
 import json
 import os
 import random
@@ -26,7 +28,7 @@ from statistics import median
 from typing import Any
 
 from rtcore.clock import NS_PER_S, MonotonicClock
-from rtcore.errors import text_of
+from rtcore.errors import ConfigError, text_of
 from rtcore.files.strict_json import finite
 from rtcore.torture import faults
 from rtcore.torture.aftermath import ORDERLY, check_folder, lateness_us
@@ -413,7 +415,9 @@ def torture(options: argparse.Namespace) -> int:
     base = Path(options.out) if options.out else Path(tempfile.mkdtemp(prefix="rtcore-torture-"))
     clock = MonotonicClock()
     end_ns = clock.now_ns() + int(options.minutes * 60 * NS_PER_S) if options.minutes else None
-    results: list[Result] = []
+    code = code_fingerprint()
+    records = read_log(Path(options.log), code) if options.log else []
+    known = {record["seed"] for record in records}
 
     def one(seed: int) -> None:
         if end_ns is not None and clock.now_ns() > end_ns:
@@ -433,20 +437,63 @@ def torture(options: argparse.Namespace) -> int:
                 applied=[],
                 violations=[f"the campaign failed: {text_of(error)}"],
             )
-        results.append(result)
+        record = finite(result.to_json() | {"code": code})
+        records.append(record)
         print(line_of(result), file=sys.stderr, flush=True)
         if options.log:
             with Path(options.log).open("a") as file:
-                file.write(json.dumps(finite(result.to_json())) + "\n")
+                file.write(json.dumps(record) + "\n")
         if not result.violations:
             shutil.rmtree(folder, ignore_errors=True)
 
     with ThreadPoolExecutor(options.jobs) as pool:
-        for done in [pool.submit(one, seed) for seed in options.seeds]:
+        for done in [pool.submit(one, seed) for seed in options.seeds if seed not in known]:
             done.result()
-    about = summary_of(results)
+    about = summary_of(records)
     print(json.dumps(about, indent=2) if options.json else markdown_of(about))
     return int(bool(about["violations"]))
+
+
+def code_fingerprint() -> str:
+    """Of rtcore's own code, Python and C: a campaign says something of one version alone."""
+    digest = hashlib.sha256()
+    for package in ("rtcore", "rtcore_workers", "rtcore_envs"):
+        spec = importlib.util.find_spec(package)
+        for root in (spec.submodule_search_locations or ()) if spec is not None else ():
+            for path in sorted(path for kind in ("py", "c", "h") for path in Path(root).rglob(f"*.{kind}")):
+                digest.update(f"{package}/{path.relative_to(root)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def read_log(path: Path, code: str) -> list[dict[str, Any]]:
+    """What a campaign has done so far: it goes on from there, and its table is that of all.
+
+    Args:
+        path: Of `--log`; it need not exist.
+        code: `code_fingerprint` of today.
+
+    Returns:
+        A record of each run, as `Result.to_json` made it.
+
+    Raises:
+        ConfigError: It is no such log, or of other code.
+    """
+    records: list[dict[str, Any]] = []
+    for number, line in enumerate(path.read_text().splitlines() if path.exists() else (), 1):
+        try:
+            record = json.loads(line)
+            others = record.get("code")
+            records.append(record | {"seed": int(record["seed"])})
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(
+                f"--log {path}: line {number} is no run of a campaign ({text_of(error)}); give another file"
+            ) from error
+        if others != code:
+            raise ConfigError(
+                f"--log {path}: seed {record['seed']} ran with other code ({others}, now {code}); one table cannot "
+                "speak of both. Give another file"
+            )
+    return records
 
 
 def line_of(result: Result) -> str:
@@ -459,27 +506,32 @@ def line_of(result: Result) -> str:
     return f"{line}; BROKEN: {' | '.join(result.violations)}\n    again: {again}"
 
 
-def summary_of(results: Sequence[Result]) -> dict[str, Any]:
-    """All of a campaign: faults by role and moment, and by kind; what was broken; how late ticks were after a fault."""
+def summary_of(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """All of a campaign: faults by role and moment, and by kind; what was broken; how late ticks were after a fault.
+
+    Args:
+        records: Of its runs, as `Result.to_json` makes them.
+
+    Returns:
+        Counts, as JSON has them.
+    """
     table: dict[str, Counter[str]] = defaultdict(Counter)
     kinds: Counter[str] = Counter()
-    for result in results:
-        for one in result.applied:
-            if not any(note.startswith("not possible") for note in one.notes):
-                table[one.fault.role][one.fault.moment] += 1
-                kinds[one.fault.kind] += 1
-    ratios = [
-        after / max(rest, 1.0) for result in results if result.lateness_us for after, rest in [result.lateness_us]
-    ]
+    for fault in (fault for record in records for fault in record["faults"]):
+        if not any(note.startswith("not possible") for note in fault["notes"]):
+            table[fault["role"]][fault["moment"]] += 1
+            kinds[fault["kind"]] += 1
+    late = [record["lateness_p99_us_within_1s_and_else"] for record in records]
+    ratios = [after / max(rest, 1.0) for after, rest in filter(None, late)]
     return {
-        "runs": len(results),
-        "began": sum(result.began for result in results),
+        "runs": len(records),
+        "began": sum(record["began"] for record in records),
         "faults": sum(kinds.values()),
         "kinds": dict(kinds.most_common()),
         "by_role": {role: dict(counts) for role, counts in sorted(table.items())},
-        "exitcodes": dict(Counter(str(result.exitcode) for result in results).most_common()),
+        "exitcodes": dict(Counter(str(record["exitcode"]) for record in records).most_common()),
         "lateness_p99_after_over_else": {"runs": len(ratios), "median": round(median(ratios), 2) if ratios else None},
-        "violations": {str(result.case.seed): result.violations for result in results if result.violations},
+        "violations": {str(record["seed"]): record["violations"] for record in records if record["violations"]},
     }
 
 

@@ -5,7 +5,8 @@ import math
 import pytest
 
 from rtcore.memory.layout import JOB
-from tests.support.explorer import Deadlock, Scenario, SteppedBuffer, SteppedRecord, explore, wait_until
+from rtcore.torture.explorer import Deadlock, Scenario, explore
+from rtcore.torture.stepped import SteppedBuffer, SteppedRecord, wait_until
 
 pytestmark = pytest.mark.interleaving
 

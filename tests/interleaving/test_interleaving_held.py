@@ -6,16 +6,15 @@ import pytest
 
 from rtcore.memory import weights as params
 from rtcore.memory.weights import ParamStore
+from rtcore.torture.explorer import Scenario, explore
+from rtcore.torture.stepped import Killed, SteppedBuffer
 from rtcore_workers.holder import Holder
-from tests.support.explorer import Scenario, SteppedBuffer, explore
+from tests.support.broken_protocols import IgnoresClaims, NoSecondLook
 from tests.support.stepped_store import (
     TORN,
     WHOLE,
     WORDS,
-    IgnoresClaims,
-    Killed,
     MortalBuffer,
-    NoSecondLook,
     SmallLayout,
     StillClock,
     fill,

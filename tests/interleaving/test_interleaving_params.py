@@ -4,17 +4,16 @@ import pytest
 
 from rtcore.errors import PolicyError
 from rtcore.memory import weights as params
-from rtcore.memory.weights import ParamStore, Version
-from tests.support.explorer import Scenario, access, explore, wait_until
+from rtcore.memory.weights import ParamStore
+from rtcore.torture.explorer import Scenario, explore
+from rtcore.torture.stepped import FileLock, Killed
+from tests.support.broken_protocols import ClaimsAfterTheSecondLook, IgnoresClaims, LooksBeforeItIsItsTurn, NoSecondLook
 from tests.support.stepped_store import (
     LAYOUT,
     TORN,
     WHOLE,
     WORDS,
-    IgnoresClaims,
-    Killed,
     MortalBuffer,
-    NoSecondLook,
     StillClock,
     fill,
     infer,
@@ -61,25 +60,6 @@ def test_a_worker_that_is_slow_to_claim_never_holds_a_buffer_that_is_written():
     assert inferences_of(exploration) == {(version, WHOLE, True) for version in (1, 2, 3, 4)}
 
 
-class ClaimsAfterTheSecondLook(ParamStore):
-    """(W7) after (R8)."""
-
-    def claim(self, worker, generation):
-        while True:
-            word = self._newest[0]
-            if self._newest[0] == word:
-                self._claims[worker][0] = generation << 3 | (word & 7) + 1
-                return Version(word >> 3, word & 7, 0, 0)
-
-
-class LooksBeforeItIsItsTurn(ParamStore):
-    """(R7) once, before the buffers of the last publication have changed their roles."""
-
-    def _claimed(self):
-        self.seen = getattr(self, "seen", None) or [ParamStore._claimed(self)]
-        return self.seen[0]
-
-
 @pytest.mark.parametrize(
     "store_class",
     (NoSecondLook, ClaimsAfterTheSecondLook, IgnoresClaims, LooksBeforeItIsItsTurn),
@@ -96,45 +76,12 @@ def test_broken_stores_are_caught(store_class):
 # -- several publishers, and their death -------------------------------------------------------------------------
 
 
-class FileLock:
-    """`flock`: one holder at a time, let go by death."""
-
-    def __init__(self):
-        self.held = False
-
-    def take(self):
-        taken, self.held = not self.held, True
-        return taken
-
-
-class Publisher(ParamStore):
-    """Takes its turn with the others."""
-
-    file_lock = None
-
-    def _my_turn(self, give_up_ns):
-        return Turn(self.file_lock)
-
-
-class Turn:
-    def __init__(self, lock):
-        self._lock = lock
-
-    def __enter__(self):
-        while not access(self._lock.take):
-            wait_until(lambda: not self._lock.held)
-        return True
-
-    def __exit__(self, *_):
-        self._lock.held = False
-
-
 def make_publishers(memory, *lives):
     lock = FileLock()
     stores = []
     for left in lives:
-        stores.append(Publisher(MortalBuffer(memoryview(memory), [left]), LAYOUT, clock=StillClock(memory)))
-        stores[-1].file_lock = lock
+        stores.append(ParamStore(MortalBuffer(memoryview(memory), [left]), LAYOUT, clock=StillClock(memory)))
+        stores[-1]._my_turn = lock
     return stores
 
 

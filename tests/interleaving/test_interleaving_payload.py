@@ -8,14 +8,22 @@ from rtcore.memory.ring import FrameRing
 from rtcore.memory.slots import ActionSlots, JobSlots
 from rtcore.scheduling.jobs import Answer, Job
 from rtcore.spaces import Block
-from tests.support.explorer import Scenario, SteppedBuffer, explore, wait_until
+from rtcore.torture.explorer import Scenario, explore
+from rtcore.torture.stepped import SteppedBuffer, wait_until
+from tests.support.broken_protocols import (
+    ContextAfterTheNumber,
+    KeptAfterTheFrame,
+    KeptReadAfterTheCheck,
+    OnePayloadForBothEntries,
+    PayloadAfterThePublication,
+    PayloadReadAfterTheCheck,
+)
 
 pytestmark = pytest.mark.interleaving
 
 LAYOUT = Layout(max_workers=1, ring_slots=2, log_slots=2, frame_bytes=8, action_bytes=8, chunk=1)
 BLOCK_BYTES = 16
 KEPT = Block.of("kept", {"pair": (2, "int64")})
-JOB_SEQ = JOB.index["job_seq"]
 WHOLE, NONE, TORN = "whole", "none", "torn"
 
 
@@ -73,31 +81,6 @@ def answers_and_a_reader(slots_class=ActionSlots, num_answers=3):
 def test_a_payload_is_never_torn_and_never_another_answers():
     seen = results_of(explore(answers_and_a_reader()), "env")
     assert seen == {(0, NONE), *((seq, WHOLE) for seq in (1, 2, 3)), *((seq, NONE) for seq in (1, 2))}
-
-
-class PayloadAfterThePublication(ActionSlots):
-    """The entry is published, (W4), and its payload follows."""
-
-    def write(self, worker, answer):
-        payloads, self._payloads = self._payloads, None
-        super().write(worker, answer)
-        self._payloads = payloads
-        payloads[worker][answer.entry_seq & 1][:] = answer.payload
-
-
-class PayloadReadAfterTheCheck(ActionSlots):
-    """The entry is found to be whole, (R5), and its payload is copied then."""
-
-    def read(self, worker, entry_seq):
-        payloads, self._payloads = self._payloads, None
-        answer = super().read(worker, entry_seq)
-        self._payloads = payloads
-        return answer and answer._replace(payload=bytes(payloads[worker][entry_seq & 1]))
-
-
-class OnePayloadForBothEntries(ActionSlots):
-    def carry(self, memory, places, payload_bytes):
-        super().carry(memory, [(even, even) for even, _ in places], payload_bytes)
 
 
 @pytest.mark.parametrize(
@@ -159,16 +142,6 @@ def test_a_worker_gets_each_context_with_its_job_and_whole():
     assert not any(is_broken(results) for _, results in exploration.outcomes)
 
 
-class ContextAfterTheNumber(JobSlots):
-    """The job is visible, (W3), and its context follows."""
-
-    def post(self, job):
-        contexts, self._contexts = self._contexts, None
-        super().post(job)
-        self._contexts = contexts
-        contexts[job.worker][:] = job.context
-
-
 def test_a_context_that_follows_its_job_is_caught():
     exploration = explore(jobs_and_a_worker(ContextAfterTheNumber), until=is_broken)
     assert any(is_broken(results) for _, results in exploration.outcomes)
@@ -208,28 +181,6 @@ def attach(memory, kept, ring_class):
 
 def test_what_stays_with_a_tick_is_never_torn():
     assert results_of(explore(frames_and_a_reader()), "reader") == {WHOLE, NONE}
-
-
-class KeptAfterTheFrame(FrameRing):
-    """The frame is whole, (W2), and what stays with it follows."""
-
-    def publish(self, frame, header, action, kept=b""):
-        blocks, self._kept = self._kept, None
-        seq = super().publish(frame, header, action)
-        self._kept = blocks
-        blocks[seq % 2][:] = kept
-        return seq
-
-
-class KeptReadAfterTheCheck(FrameRing):
-    """(R2) before the copy."""
-
-    def gather_kept(self, seqs):
-        self._told = super().lapped(seqs)
-        return super().gather_kept(seqs)
-
-    def lapped(self, seqs):
-        return self._told
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,9 @@ import pytest
 
 from rtcore.loop.resets import ResetOrders, reset_order
 from rtcore.runtime.player import Player
-from tests.support.explorer import Scenario, SteppedWords, explore, wait_until
+from rtcore.torture.explorer import Scenario, explore
+from rtcore.torture.stepped import SteppedWords, wait_until
+from tests.support.broken_protocols import SaysSoTooEarly
 
 pytestmark = pytest.mark.interleaving
 
@@ -122,19 +124,6 @@ class LooksAtTheWordFirst(SteppedPlayer):
             self._discard_before(first_seq)
             self._pause()
         return first_seq
-
-
-class SaysSoTooEarly(ResetOrders):
-    """`reset_seen` before `reset_frame_seq`."""
-
-    def begin_if_requested(self):
-        if not self.is_requested:
-            return False
-        order, self._order = self._order, None
-        self._order_reset(order.seed, order.options)
-        self._status["reset_seen"] = order.reset_seq
-        self._status["reset_frame_seq"] = self._ring.next_seq
-        return True
 
 
 def asking(player_class=SteppedPlayer, orders_class=ResetOrders, ticks_before=2):

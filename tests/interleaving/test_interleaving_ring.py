@@ -3,10 +3,20 @@
 import numpy as np
 import pytest
 
-from rtcore.memory.layout import RING_BEGUN, FrameHeader, Layout
+from rtcore.memory.layout import FrameHeader, Layout
 from rtcore.memory.ring import NONE_YET, FrameRing, JobLog, ReadStatus, SequenceRing
 from rtcore.scheduling.jobs import JobRow
-from tests.support.explorer import Scenario, SteppedBuffer, explore
+from rtcore.torture.explorer import Scenario, explore
+from rtcore.torture.stepped import SteppedBuffer
+from tests.support.broken_protocols import (
+    BeginAfterThePayload,
+    CommitBeforeThePayload,
+    FrameCheckedBeforeTheCopy,
+    LappedCheckOffByOne,
+    LogCheckOffByOne,
+    NoCheckAtAll,
+    NoLookAtWhatIsDone,
+)
 
 pytestmark = pytest.mark.interleaving
 
@@ -218,71 +228,10 @@ def test_reader_never_returns_a_torn_log_record():
 # -- broken variants: each must be caught ------------------------------------------------------------------------
 
 
-class CommitBeforeThePayload(FrameRing):
-    """(W2) too early."""
-
-    def publish(self, frame, header, action):
-        self.sequence.commit(self.next_seq)
-        commit, self.sequence.commit = self.sequence.commit, lambda seq: None
-        seq = super().publish(frame, header, action)
-        self.sequence.commit = commit
-        return seq
-
-
-class BeginAfterThePayload(FrameRing):
-    """(W1) too late."""
-
-    def publish(self, frame, header, action):
-        begin = self.sequence.begin
-        commit = self.sequence.commit
-        self.sequence.begin = lambda seq: seq % NUM_SLOTS
-        self.sequence.commit = lambda seq: (begin(seq), commit(seq))
-        seq = super().publish(frame, header, action)
-        del self.sequence.begin, self.sequence.commit
-        return seq
-
-
-class CheckBeforeTheCopy(FrameRing):
-    """(R2) before the copy."""
-
-    def read(self, seq, out):
-        lapped = self._status(seq)
-        self._status = lambda seq: lapped
-        status = super().read(seq, out)
-        del self._status
-        return status
-
-
-class NoCheckAtAll(FrameRing):
-    def _status(self, seq):
-        return OK
-
-
-class NoLookAtWhatIsDone(FrameRing):
-    """(R1) left out: whatever is begun is taken for done."""
-
-    def read(self, seq, out):
-        self.sequence.newest = lambda: self.sequence.control[RING_BEGUN]
-        status = super().read(seq, out)
-        del self.sequence.newest
-        return status
-
-
-class OffByOneSequence(SequenceRing):
-    def was_lapped(self, seq):
-        return self.control[RING_BEGUN] - seq > self.num_slots
-
-
-class LappedCheckOffByOne(FrameRing):
-    def __init__(self, *args):
-        super().__init__(*args)
-        self.sequence = OffByOneSequence(self.sequence.control, NUM_SLOTS)
-
-
 BROKEN = (
     CommitBeforeThePayload,
     BeginAfterThePayload,
-    CheckBeforeTheCopy,
+    FrameCheckedBeforeTheCopy,
     NoCheckAtAll,
     NoLookAtWhatIsDone,
     LappedCheckOffByOne,
@@ -309,12 +258,7 @@ def test_a_broken_ring_is_caught_by_who_reads_frame_and_header_at_once(ring_clas
 
 
 def test_a_log_whose_lapped_check_is_off_by_one_is_caught():
-    class Broken(JobLog):
-        def __init__(self, *args):
-            super().__init__(*args)
-            self.sequence = OffByOneSequence(self.sequence.control, NUM_SLOTS)
-
-    exploration = explore(log_and_a_reader(lambda log: [read_log(log, 0)], log_class=Broken))
+    exploration = explore(log_and_a_reader(lambda log: [read_log(log, 0)], log_class=LogCheckOffByOne))
     assert torn_reads(exploration) != []
 
 

@@ -2,16 +2,23 @@
 
 import pytest
 
-from rtcore.memory import slots
 from rtcore.memory.layout import JOB, SLOT_ENTRY, Layout
 from rtcore.memory.slots import ActionSlots, JobSlots
 from rtcore.scheduling.jobs import Answer, Job
-from tests.support.explorer import Scenario, SteppedBuffer, explore, wait_until
+from rtcore.torture.explorer import Scenario, explore
+from rtcore.torture.stepped import SteppedBuffer, wait_until
+from tests.support.broken_protocols import (
+    CheckOffByOne,
+    EntryCheckedBeforeTheCopy,
+    NumberFirst,
+    NumberPackedWithTheRest,
+    OneEntryOnly,
+    PublishedBeforeTheEntry,
+)
 
 pytestmark = pytest.mark.interleaving
 
 SLOTS = Layout(max_workers=1, ring_slots=2, log_slots=2, frame_bytes=8, action_bytes=8, chunk=2)
-JOB_SEQ = JOB.index["job_seq"]
 WHOLE, NONE, TORN = "whole", "none", "torn"
 
 
@@ -97,42 +104,9 @@ def test_the_last_entry_can_always_be_read():
     assert results_of(explore(make)) == {(3, WHOLE)}
 
 
-class OneEntryOnly(ActionSlots):
-    def __init__(self, *args):
-        super().__init__(*args)
-        self._entry_at = [[even, even] for even, _ in self._entry_at]
-
-
-class PublishedBeforeTheEntry(ActionSlots):
-    """(W4) too early."""
-
-    def write(self, worker, answer):
-        self._done[worker][0] = answer.entry_seq
-        self._pack(self._buffer, self._entry_at[worker][answer.entry_seq & 1], *answer)
-
-
-class CheckBeforeTheCopy(ActionSlots):
-    """(R5) before the copy."""
-
-    def read(self, worker, entry_seq):
-        if self._done[worker][0] > entry_seq:
-            return None
-        return self._read_entry(worker, entry_seq)
-
-
-class CheckOffByOne(ActionSlots):
-    """(R5) would let one newer entry pass, when the next may be on its way into the same place."""
-
-    def read(self, worker, entry_seq):
-        answer = self._read_entry(worker, entry_seq)
-        if self._done[worker][0] > entry_seq + 1 or answer.entry_seq != entry_seq:
-            return None
-        return answer
-
-
 @pytest.mark.parametrize(
     "slots_class",
-    (OneEntryOnly, PublishedBeforeTheEntry, CheckBeforeTheCopy, CheckOffByOne),
+    (OneEntryOnly, PublishedBeforeTheEntry, EntryCheckedBeforeTheCopy, CheckOffByOne),
     ids=lambda slots_class: slots_class.__name__,
 )
 def test_broken_slots_are_caught(slots_class):
@@ -194,24 +168,6 @@ def test_a_worker_takes_every_job_once_and_whole_and_its_answers_arrive():
     exploration = explore(jobs_and_answers(3))
     assert jobs_taken(exploration) == {whole_jobs(3)}
     assert {tuple(results["env"]) for _, results in exploration.outcomes} == {(WHOLE,) * 3}
-
-
-class NumberFirst(JobSlots):
-    """(W3) before the rest of the job."""
-
-    def post(self, job):
-        words = self._words[job.worker]
-        words[JOB_SEQ] = job.job_seq
-        for index, value in enumerate(job[1:-2]):
-            words[index] = value
-
-
-class NumberPackedWithTheRest(JobSlots):
-    """Packing clears the record first: for a moment the publication word is 0, which is not what was seen."""
-
-    def post(self, job):
-        slots.JOB.struct.pack_into(self._buffer, self._at[job.worker], *job[1:-2], job.job_seq - 1)
-        self._words[job.worker][JOB_SEQ] = job.job_seq
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from greenlet import getcurrent
 
 from rtcore.memory import waiting
 from rtcore.memory.waiting import Sleep, Waker
-from tests.support.explorer import Deadlock, Scenario, SteppedWords, access, explore, wait_until
+from rtcore.torture.explorer import Deadlock, Scenario, explore
+from rtcore.torture.stepped import SteppedWords, access, wait_until
 
 pytestmark = pytest.mark.interleaving
 

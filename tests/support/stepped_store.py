@@ -7,7 +7,8 @@ from typing import Any
 
 from rtcore.memory.layout import ParamLayout
 from rtcore.memory.weights import ParamStore, Version
-from tests.support.explorer import Exploration, SteppedBuffer, SteppedWords, wait_until
+from rtcore.torture.explorer import Exploration
+from rtcore.torture.stepped import Killed, SteppedBuffer, SteppedWords, wait_until
 
 WORDS = 2
 WHOLE, TORN = "whole", "torn"
@@ -78,26 +79,6 @@ def inferences_of(exploration: Exploration) -> set[Any]:
 
 def is_torn(results: dict[str, Any]) -> bool:
     return any(what == TORN for _, what, _ in results["worker"])
-
-
-class NoSecondLook(ParamStore):
-    """Without (R8)."""
-
-    def claim(self, worker: int, generation: int) -> Version:
-        word = self._newest[0]
-        self._claims[worker][0] = generation << 3 | (word & 7) + 1
-        return Version(word >> 3, word & 7, 0, 0)
-
-
-class IgnoresClaims(ParamStore):
-    """Without (R7)."""
-
-    def _claimed(self) -> set[int]:
-        return set()
-
-
-class Killed(BaseException):
-    """A process that is no more."""
 
 
 class MortalBuffer(SteppedBuffer):

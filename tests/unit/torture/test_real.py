@@ -16,10 +16,22 @@ import numpy as np
 import pytest
 
 from rtcore.cli.run import main
-from rtcore.torture import faults
+from rtcore.cli.torture import _do as do
+from rtcore.errors import ConfigError
+from rtcore.torture import faults, real
 from rtcore.torture.aftermath import check_folder, lateness_us
 from rtcore.torture.faults import Applied, Fault
-from rtcore.torture.real import Result, judge_end, line_of, markdown_of, plan_case, summary_of
+from rtcore.torture.real import (
+    Case,
+    Result,
+    code_fingerprint,
+    judge_end,
+    line_of,
+    markdown_of,
+    plan_case,
+    read_log,
+    summary_of,
+)
 from rtcore.torture.soak import Samples, growth_of
 
 pytestmark = pytest.mark.unit
@@ -98,11 +110,40 @@ def test_a_broken_promise_is_one_command_and_stands_in_the_tables() -> None:
     good = Result(plan_case(4), 0, 2.0, True, [Applied(fault, "rt-worker0", 0, True)], lateness_us=(8.0, 4.0))
     bad = Result(plan_case(17), 1, 2.0, True, [], ["processes are left: 1"])
     assert "rtcore-torture real --seeds 17..17" in line_of(bad)
-    about = summary_of([good, bad])
+    about = summary_of([good.to_json(), bad.to_json()])
     assert about["by_role"] == {"worker": {"run": 1}}
     assert about["violations"] == {"17": ["processes are left: 1"]}
     assert about["lateness_p99_after_over_else"] == {"runs": 1, "median": 2.0}
     assert "| worker | 0 | 0 | 0 | 0 | 0 | 1 | 0 | 0 | 0 | 1 |" in markdown_of(about)
+
+
+def test_a_campaign_goes_on_where_its_log_ends_and_its_table_is_that_of_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    played: list[int] = []
+
+    def run_case(case: Case, folder: Path) -> Result:
+        played.append(case.seed)
+        return Result(case, 0, 1.0, True, [Applied(fault, "rt-env", 0, True) for fault in case.faults])
+
+    monkeypatch.setattr(real, "run_case", run_case)
+    log = str(tmp_path / "log.jsonl")
+    for words, runs in ((["0..4"], 5), (["0..7"], 8), (["0..0"], 8)):
+        assert do(["real", "--seeds", *words, "--log", log, "--json", "--jobs", "1"]) == 0
+        about = json.loads(capsys.readouterr().out)
+        assert about["runs"] == runs
+    assert played == [*range(8)]
+    assert about["faults"] == sum(len(plan_case(seed).faults) for seed in range(8))
+
+
+def test_a_log_of_other_code_or_of_something_else_is_refused(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"seed": 3, "code": "0123456789ab"}\n')
+    with pytest.raises(ConfigError, match="seed 3 ran with other code"):
+        read_log(log, code_fingerprint())
+    log.write_text("[1]\n")
+    with pytest.raises(ConfigError, match="line 1 is no run"):
+        read_log(log, code_fingerprint())
 
 
 # -- folders -----------------------------------------------------------------------------------------------------------
