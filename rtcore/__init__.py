@@ -28,8 +28,10 @@ The folders are the layers, lowest first; each imports only what stands above it
     experiments                         many runs as the cells of one table: the file that says them, each in a process
                                         of its own (local), as Ray tasks (raytasks), and what they leave (records)
     torture                             faults as a campaign: made-up runs on the virtual clock (simulation), checked
-                                        tick by tick (checks); runs by real processes with kills (real), and what each
-                                        leaves (aftermath); one long run (soak)
+                                        tick by tick (checks); the protocols of shared memory (protocols) in every order
+                                        of their accesses (explorer), or in drawn ones (schedules); runs by real
+                                        processes with kills (real), and what each leaves (aftermath); one long run
+                                        (soak)
     cli                                 the programs, one file each (what its words ask for: do_run, do_top, ...), and
                                         how all of them end, with which exit code (exits)
 

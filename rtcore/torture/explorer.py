@@ -149,6 +149,8 @@ def _count_paths(children: list[list[int]], depths: list[int]) -> int:
 class Scheduler(Protocol):
     """Who goes next."""
 
+    name: str
+
     def choose(self, run: Run, ready: Sequence[str]) -> str: ...
 
 

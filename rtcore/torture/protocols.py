@@ -202,7 +202,12 @@ class RingProtocol(Protocol):
         frames = Frames(sizes["slots"], parts)
         drawn = Drawn(frames.memories, {})
         writer = frames.ring()
-        drawn.actors["writer"] = lambda: [publish(writer, seq) for seq in range(sizes["frames"])]
+
+        def write() -> None:
+            for seq in range(sizes["frames"]):
+                publish(writer, seq)
+
+        drawn.actors["writer"] = write
         for index in range(sizes["readers"]):
             program = [
                 (rng.choice(list(_READS)), rng.choice(["newest", "oldest", "any"]), rng.randrange(sizes["frames"]))
@@ -343,7 +348,7 @@ class RecordingProtocol(Protocol):
 
         rows = Rows(frames.ring(), sizes["room"])
         reader = parts.reader(rows, frames.ring(), frames.log(), 0, 0)  # type: ignore[arg-type]
-        record = SimpleNamespace(lost_ticks=0, lost_jobs=0, ticks=[], jobs=[])
+        record: Any = SimpleNamespace(lost_ticks=0, lost_jobs=0, ticks=[], jobs=[])
         record.add_tick = lambda header, action: record.ticks.append((header, action))
         record.add_job = record.jobs.append
         of_drain = frames.ring(), frames.log()
@@ -394,18 +399,16 @@ _BLOCK_BYTES = _WORD * _BLOCK_WORDS
 def job_of(worker: int, seq: int, generation: int) -> Job:
     """Job `seq` of a worker, all of whose words are different."""
     first = 100_000 * worker + 1000 * seq
-    return Job(
-        worker, *range(first, first + 6), generation=generation, job_seq=seq, context=words_of(first + 50, _BLOCK_WORDS)
-    )
+    numbers: Any = range(first, first + 6)
+    return Job._make((worker, *numbers, generation, seq, words_of(first + 50, _BLOCK_WORDS)))
 
 
 def answer_of(job: Job, entry_seq: int) -> Answer:
     """Its answer, with actions and a payload that are of no other one."""
     first = 100_000 * job.worker + 1000 * job.job_seq + 100
     numbers = range(first, first + len(Answer._fields) - 4)
-    return Answer(
-        entry_seq, job.job_seq, *numbers, actions=words_of(first + 100, 2), payload=words_of(first + 200, _BLOCK_WORDS)
-    )
+    blocks = words_of(first + 100, 2), words_of(first + 200, _BLOCK_WORDS)
+    return Answer._make((entry_seq, job.job_seq, *numbers, *blocks))
 
 
 class Places:
@@ -666,7 +669,7 @@ class Device:
     def __init__(self, memory: bytearray) -> None:
         self._memory = buffer_of(memory)
         self.notes: list[str] = []
-        self.exported: dict[str, Any] = {}
+        self.exported: Any = {}
 
     def _part(self, buffer: int) -> slice:
         size = _WORD * (_WEIGHT_WORDS + 1)
@@ -899,7 +902,7 @@ class ResetsProtocol(Protocol):
         """`TickLoop.run_tick`, as far as jobs and resets go."""
         asked: list[int] = []
         channel: Any = SimpleNamespace(next=lambda: outbox.popleft() if outbox else None)
-        orders = parts.orders(shared, channel, lambda seed, options: asked.append(seed), 1)
+        orders = parts.orders(shared, channel, lambda seed, options: asked.append(int(seed or 0)), 1)
         ring, jobs, slots = shared.ring, shared.jobs, shared.slots
         out: dict[int, Job] = {}
         booked, taken = [0] * shared.layout.max_workers, [0] * shared.layout.max_workers

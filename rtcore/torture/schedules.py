@@ -99,9 +99,10 @@ class Tally:
     def add(self, other: Tally) -> None:
         for name in ("schedules", "schedulers", "outcomes"):
             getattr(self, name).update(getattr(other, name))
-        for mine, its in ((self.points, other.points), (self.pairs, other.pairs)):
-            for protocol, found in its.items():
-                mine[protocol] |= found
+        for protocol, points in other.points.items():
+            self.points[protocol] |= points
+        for protocol, pairs in other.pairs.items():
+            self.pairs[protocol] |= pairs
         self.steps += other.steps
         self.crowds |= other.crowds
         self.broken += other.broken

@@ -13,6 +13,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -247,17 +248,22 @@ class SteppedArray:
         source = np.empty_like(target)
         source[...] = values
         for to, of in zip(_pieces(target), _pieces(source), strict=True):
-            access(lambda to=to, of=of: to.__setitem__(..., of))
+            access(partial(_copy, to, of))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
         copied = np.empty_like(self._array)
         for to, of in zip(_pieces(copied), _pieces(self._array), strict=True):
-            # What was read is what the actor knows: not the assignment's None.
-            access(lambda to=to, of=of: (to.__setitem__(..., of), of.tobytes())[1])
+            access(partial(_copy, to, of))
         return copied if dtype is None else copied.astype(dtype)
 
     def copy(self) -> npt.NDArray[Any]:
         return self.__array__()
+
+
+def _copy(to: npt.NDArray[np.uint8], of: npt.NDArray[np.uint8]) -> bytes:
+    """Returns what was copied: of what was read it is what the actor knows."""
+    to[...] = of
+    return of.tobytes()
 
 
 def _pieces(array: npt.NDArray[Any]) -> list[npt.NDArray[np.uint8]]:

@@ -225,16 +225,17 @@ class NumberFirst(JobSlots):
         for index, value in enumerate(job[1:-2]):
             words[index] = value
         if self._contexts is not None:
-            self._contexts[job.worker][:] = job.context  # type: ignore[assignment]
+            self._contexts[job.worker][:] = job.context
 
 
 class NumberPackedWithTheRest(JobSlots):
     """Packing clears the record first: for a moment the publication word is 0, which is not what was seen."""
 
     def post(self, job: Job) -> None:
-        slots.JOB.struct.pack_into(self._buffer, self._at[job.worker], *job[1:-2], job.job_seq - 1)
+        record: Any = vars(slots)["JOB"]  # the stepped one, meanwhile
+        record.struct.pack_into(self._buffer, self._at[job.worker], *job[1:-2], job.job_seq - 1)
         if self._contexts is not None:
-            self._contexts[job.worker][:] = job.context  # type: ignore[assignment]
+            self._contexts[job.worker][:] = job.context
         self._words[job.worker][JOB_SEQ] = job.job_seq
 
 
