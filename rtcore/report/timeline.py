@@ -77,13 +77,13 @@ class Stagger(NamedTuple):
         delay, period_ns = stats.delay_ticks or stats.plan.delay_ticks, float(NS_PER_S / stats.rate_hz)
         # Copies: the run's own thread may add rows meanwhile.
         ticks, jobs = list(record.ticks), [InferenceRow.of(job) for job in list(record.jobs)]
-        return cls(ticks, jobs, stats.places, head, delay, period_ns)
+        return cls(ticks, jobs, stats.places, head, delay_ticks=delay, period_ns=period_ns)
 
     @classmethod
     def of_folder(cls, run: RunFolder) -> Stagger:
         """A run as its folder has it."""
         delay = number_at(run.summary, "plan", "delay_ticks") or max((row.delay_ticks for row in run.ticks), default=0)
-        return cls(run.ticks, run.jobs, run.places, run.head, int(delay), run.period_ns)
+        return cls(run.ticks, run.jobs, run.places, run.head, delay_ticks=int(delay), period_ns=run.period_ns)
 
     @property
     def part(self) -> TimelinePart:

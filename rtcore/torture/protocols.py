@@ -13,7 +13,7 @@ from __future__ import annotations
 import random
 import zlib
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import cycle
@@ -650,7 +650,7 @@ class StoreProtocol(Protocol):
             drawn.actors[f"publisher {index}"] = partial(publish, memory.attach())
         for index in range(sizes["workers"]):
             drawn.actors[f"worker {index}"] = partial(
-                infer_often, drawn, memory.attach(), memory.gone, index, sizes["inferences"]
+                infer_often, drawn, memory.attach(), memory.gone, place=index, times=sizes["inferences"]
             )
         for _ in range(sizes["killed"]):
             drawn.lives[rng.choice(list(drawn.actors))] = rng.randrange(1, 50)
@@ -729,7 +729,7 @@ class HeldProtocol(Protocol):
         drawn.actors = {"publisher": partial(publish, host.attach()), "holder": follow}
         for index in range(sizes["workers"]):
             drawn.actors[f"worker {index}"] = partial(
-                infer_often, drawn, open_heads(), gone, index, sizes["inferences"], Device(memory).read
+                infer_often, drawn, open_heads(), gone, place=index, times=sizes["inferences"], read=Device(memory).read
             )
         if sizes["killed"]:
             drawn.lives["holder"] = rng.randrange(1, 60)
@@ -835,6 +835,29 @@ def _one_update(present: Slot, coming: Slot, number: int) -> None:
 # -- reset orders ----------------------------------------------------------------------------------------------
 
 
+@dataclass
+class Session:
+    """What the two sides of an episode know beside shared memory.
+
+    Attributes:
+        parts: Of rtcore.
+        sizes: That were drawn.
+        lengths: Of the episodes.
+        sleeps: Whether the env process sleeps after a tick: one that is late is followed by the next one at once.
+        outbox: Messages on their way to the env process.
+        first_of: By episode its first frame.
+        is_over: The program is done.
+    """
+
+    parts: Parts
+    sizes: Mapping[str, int]
+    lengths: Sequence[int]
+    sleeps: Iterator[bool]
+    outbox: deque[Any] = field(default_factory=deque)
+    first_of: dict[int, int] = field(default_factory=dict)
+    is_over: bool = False
+
+
 class ResetsProtocol(Protocol):
     """A program asks for episodes and plays them: each begins with a frame of its own, none of its jobs is lost."""
 
@@ -864,9 +887,6 @@ class ResetsProtocol(Protocol):
         small = {record.name: bytearray(record.num_bytes) for record in (RUN_CONTROL, ENV_STATUS, ENV_COUNTERS)}
         statuses = [bytearray(WORKER_STATUS.num_bytes) for _ in places]
         SequenceRing.over(buffer_of(memory["ring"]), layout.ring_control_at, sizes["slots"]).format()
-        outbox: deque[Any] = deque()
-        first_of: dict[int, int] = {}
-        state = SimpleNamespace(is_over=False)
 
         def attach() -> Any:
             return SimpleNamespace(
@@ -882,32 +902,25 @@ class ResetsProtocol(Protocol):
 
         drawn = Drawn([*memory.values(), *small.values(), *statuses], {})
         lengths = [max(1, rng.randint(sizes["length"] // 2, sizes["length"])) for _ in range(sizes["episodes"])]
-        env, own = attach(), attach()
-        # A tick that is late is followed by the next one at once.
-        state.sleeps = cycle([True, *(rng.random() < 0.5 for _ in range(16))])
-        drawn.actors["env"] = lambda: self._run(drawn, env, parts, outbox, lengths, first_of, state)
-        drawn.actors["player"] = lambda: self._play(drawn, own, parts, outbox, sizes, first_of, state)
+        sleeps = cycle([True, *(rng.random() < 0.5 for _ in range(16))])
+        session = Session(parts, sizes, lengths, sleeps)
+        drawn.actors = {
+            "env": partial(self._run, drawn, session, attach()),
+            "player": partial(self._play, drawn, session, attach()),
+        }
         return drawn
 
-    def _run(
-        self,
-        drawn: Drawn,
-        shared: Any,
-        parts: Parts,
-        outbox: deque[Any],
-        lengths: Sequence[int],
-        first_of: dict[int, int],
-        state: Any,
-    ) -> None:
+    def _run(self, drawn: Drawn, session: Session, shared: Any) -> None:
         """`TickLoop.run_tick`, as far as jobs and resets go."""
         asked: list[int] = []
+        outbox, lengths, first_of = session.outbox, session.lengths, session.first_of
         channel: Any = SimpleNamespace(next=lambda: outbox.popleft() if outbox else None)
-        orders = parts.orders(shared, channel, lambda seed, options: asked.append(int(seed or 0)), 1)
+        orders = session.parts.orders(shared, channel, lambda seed, options: asked.append(int(seed or 0)), 1)
         ring, jobs, slots = shared.ring, shared.jobs, shared.slots
         out: dict[int, Job] = {}
         booked, taken = [0] * shared.layout.max_workers, [0] * shared.layout.max_workers
         left, tick = 0, 0
-        while not state.is_over:
+        while not session.is_over:
             for place, job in list(out.items()):
                 if (newest := slots.newest(place)) > taken[place]:
                     taken[place] = newest
@@ -932,27 +945,20 @@ class ResetsProtocol(Protocol):
             )
             ring.publish(np.array([seq]), header, words_of(seq, 1))
             tick += 1
-            if next(state.sleeps):
+            if next(session.sleeps):
                 give_way()
 
-    def _play(
-        self,
-        drawn: Drawn,
-        shared: Any,
-        parts: Parts,
-        outbox: deque[Any],
-        sizes: Mapping[str, int],
-        first_of: Mapping[int, int],
-        state: Any,
-    ) -> None:
+    def _play(self, drawn: Drawn, session: Session, shared: Any) -> None:
         """`RealtimeEnv`: an episode, some steps of it, and the next one, whether it is over or not."""
 
+        sizes, first_of = session.sizes, session.first_of
+
         def ask(seed: int | None, options: dict[str, Any] | None) -> int:
-            outbox.append(reset_order(int(seed or 0) + 1, seed, options))
+            session.outbox.append(reset_order(int(seed or 0) + 1, seed, options))
             shared.run_control["reset_seq"] = int(seed or 0) + 1
             return int(seed or 0) + 1
 
-        player = parts.player(shared, 1, ask, lambda: None)
+        player = session.parts.player(shared, 1, ask, lambda: None)
         player._clock = SleepingClock()  # type: ignore[assignment]
         thrown_away: list[int] = []
         write = player._write
@@ -986,7 +992,7 @@ class ResetsProtocol(Protocol):
                 drawn.expect(right, f"frame {seen.header.frame_seq} of {seen.header.episode} after frame {before}")
                 drawn.expect(seen.frame.tolist() == [seen.header.frame_seq], "another frame than its header says")
                 drawn.seen.add("played")
-        state.is_over = True
+        session.is_over = True
 
 
 PROTOCOLS: tuple[Protocol, ...] = (

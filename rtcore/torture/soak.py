@@ -38,6 +38,8 @@ _SETTLED_S = 600.0
 #: How much a median may change, from the first fifth after that to the last.
 _FLAT = 0.01
 _HZ, _WORKERS = 60, 4
+#: After so many looks what was seen so far is on the disk.
+_KEPT_EVERY = 6
 #: How long the end may take: on a busy machine the recorder has a whole ring to write [s].
 _END_S = 1800.0
 _OTHERS = ("onlooker", "simulator")
@@ -86,7 +88,7 @@ def soak(options: argparse.Namespace) -> int:
     ]
     program = Program(words, f"soak-{os.getpid()}")
     try:
-        samples = _look(program, options.sample_every_s, options.kill_every_s)
+        samples = _look(program, options.sample_every_s, options.kill_every_s, out / "soak.json")
         exitcode = program.wait(_END_S)
         processes, names = program.leftovers(60)
     finally:
@@ -110,8 +112,8 @@ def soak(options: argparse.Namespace) -> int:
     return int(bool(violations))
 
 
-def _look(program: Program, every_s: float, kill_every_s: float) -> Samples:
-    """Samples and kills, until the run is over."""
+def _look(program: Program, every_s: float, kill_every_s: float, path: Path) -> Samples:
+    """Samples and kills, until the run is over. `path`: gets what was seen so far, should this be ended before."""
     samples, clock, draw = Samples(), MonotonicClock(), random.Random(0)
     if not program.wait_for("ticks", 1.0):
         return samples
@@ -140,6 +142,8 @@ def _look(program: Program, every_s: float, kill_every_s: float) -> Samples:
             samples.grid_ns.append(header.deadline_ns - epoch_ns - int(header.tick * period_ns))
             samples.raw_drift_ns.append(raw_offset_ns() - first_offset_ns)
             _look_at_memory(program, onlooker.pid, samples)
+            if len(samples.at_s) % _KEPT_EVERY == 0:
+                write_json(path, {"samples": vars(samples)})
             if at_s > next_kill_s:
                 next_kill_s += kill_every_s
                 _kill(program, draw, samples, at_s)
