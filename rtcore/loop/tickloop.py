@@ -19,16 +19,14 @@ from rtcore.loop.tick import Tick
 from rtcore.loop.world import World
 from rtcore.memory.layout import FrameHeader
 from rtcore.scheduling.dispatch import Decision, Dispatcher, Invariant, Source, TickKind
+from rtcore.scheduling.draft import draft_of
 from rtcore.scheduling.head import HeadSchedule, Starts
 from rtcore.scheduling.jobs import Answer, Job, JobRow
 from rtcore.scheduling.schedule import OnReset
 from rtcore.spaces import ActionSpec, PolicyNeeds
 
-_new_tuple = tuple.__new__
 # Looked up once: in its class it takes ten times as long.
 _RESET, _LEAD_IN, _POLICY = TickKind.RESET, TickKind.LEAD_IN, Source.POLICY
-#: `state_tick`, `features_tick`, `features_worker` of a header: an answer of a policy that has neither.
-_NO_ORIGIN = -1, -1, -1
 #: Shorter ticks than this need no waking ahead: the machine never gets to sleep.
 _PREWAKE_PERIOD_NS = 4_000_000
 
@@ -142,7 +140,9 @@ class TickLoop:
         self._hold = on_reset == "hold"
         self._invariants = TickInvariants(grid, recorder.invariant_broken, holds=self._hold, has_head=head >= 0)
         self._slow_grid = grid.period_ns >= _PREWAKE_PERIOD_NS
-        self._phase_seq = phase_seq
+        #: Of the header. `state_tick`, `features_tick`, `features_worker` stay: an answer of a policy that has neither.
+        self._draft = draft_of(FrameHeader)
+        self._draft.phase_seq = phase_seq
         self._started = False
         self._reset_due = True
         self._resets = resets
@@ -301,47 +301,39 @@ class TickLoop:
     def _header(self, now: Tick, publish_ns: int) -> FrameHeader:
         """What happened at the tick, with which its frame is published."""
         plan, decision, result, offer = now.plan, now.decision, now.result, now.decision.offer
-        # In the order of the fields: by keyword it takes four times as long, as so many are handed over in a dict.
-        of_action = -1, -1, -1, -1, -1, -1, 0
-        checksum = 0
-        if offer is not None:
+        header = self._draft
+        header.frame_seq = self.workers.next_frame_seq
+        header.tick = plan.tick
+        header.episode = self.dispatcher.episode
+        header.deadline_ns = plan.deadline_ns
+        header.start_ns = now.start_ns
+        header.publish_ns = publish_ns
+        header.step_ns = publish_ns - now.booked_ns
+        header.kind = int(decision.kind)
+        header.source = int(now.source)
+        header.reward = result.reward
+        header.terminated = int(result.terminated)
+        header.truncated = int(result.truncated)
+        header.episode_return = self._episode_return
+        header.episode_ticks = self._episode_ticks
+        header.skipped_ticks = plan.skipped_ticks
+        header.dispatch_ns = now.dispatch_ns
+        header.booked_jobs = len(now.jobs)
+        if offer is None:
+            header.worker = header.obs_tick = header.due_tick = header.chunk_index = header.outcome = -1
+            header.policy_version, header.write_ns, header.policy_checksum = -1, 0, 0
+        else:
             answer = offer.answer
-            of_action = (
-                offer.job.worker,
-                answer.obs_tick,
-                offer.due_tick,
-                decision.chunk_index,
-                int(decision.outcome),
-                answer.policy_version,
-                answer.write_ns,
-            )
-            checksum = answer.policy_checksum
-        return _new_tuple(
-            FrameHeader,
-            (
-                self.workers.next_frame_seq,
-                plan.tick,
-                self.dispatcher.episode,
-                plan.deadline_ns,
-                now.start_ns,
-                publish_ns,
-                publish_ns - now.booked_ns,  # step_ns
-                int(decision.kind),
-                int(now.source),
-                result.reward,
-                int(result.terminated),
-                int(result.truncated),
-                self._episode_return,
-                self._episode_ticks,
-                *of_action,  # worker, obs_tick, due_tick, chunk_index, outcome, policy_version, write_ns
-                plan.skipped_ticks,
-                now.dispatch_ns,
-                self._phase_seq,
-                checksum,
-                len(now.jobs),  # booked_jobs
-                *_NO_ORIGIN,
-            ),
-        )
+            header.worker = offer.job.worker
+            header.obs_tick = answer.obs_tick
+            header.due_tick = offer.due_tick
+            header.chunk_index = decision.chunk_index
+            header.outcome = int(decision.outcome)
+            header.policy_version = answer.policy_version
+            header.write_ns = answer.write_ns
+            header.policy_checksum = answer.policy_checksum
+        made: FrameHeader = header.record()
+        return made
 
     def _publish_with(self, contexts: JobContexts, now: Tick, action: bytes) -> None:
         """The frame, and what its action came with."""

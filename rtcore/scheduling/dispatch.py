@@ -19,6 +19,7 @@ from enum import IntEnum
 from typing import Literal, NamedTuple, Self
 
 from rtcore.errors import key_of
+from rtcore.scheduling.draft import draft_of
 from rtcore.scheduling.jobs import Answer, Job, JobRow
 from rtcore.scheduling.schedule import ChunkFrom, OnLate
 
@@ -211,6 +212,8 @@ class Dispatcher:
         self._blends: dict[int, tuple[tuple[int, ...], bytes]] = {}
         self._head = head
         self._phase_seq = phase_seq
+        self._draft = draft_of(JobRow)
+        self._draft.phase_seq = phase_seq
         self._next_log_seq = first_log_seq
         self._jobs: dict[int, Job] = {}
         self._pending: list[Offer] = []  # by due tick; those of one tick as they came
@@ -274,9 +277,18 @@ class Dispatcher:
         if self._from_frame and not is_of_head:
             first_tick = self._after_frame(answer.obs_tick, due_tick)
         features_tick, features_seq = self._given_features if is_of_head else _NO_FEATURES
-        # Not Offer(...): calling a class takes more than twice the time, and this is within a tick.
-        of_features = features_tick, features_seq
-        offer = _new_tuple(Offer, (job, answer, due_tick, tick, taken_seq, first_tick, *of_features))
+        # Not Offer(...): calling a class by keyword takes more than twice the time, and this is within a tick.
+        offer = Offer.__new__(
+            Offer,
+            job,
+            answer,
+            due_tick,
+            tick,
+            taken_seq=taken_seq,
+            first_tick=first_tick,
+            features_tick=features_tick,
+            features_seq=features_seq,
+        )
         if answer.abstained:
             self._forget_due(job)
             self._end(offer, Outcome.ABSTAINED, tick)  # at once: it hands no features on, either
@@ -638,33 +650,25 @@ class Dispatcher:
 
     def _end(self, offer: Offer, outcome: Outcome, tick: int) -> None:
         job, answer = offer.job, offer.answer
-        self._add(
-            outcome,
-            # In the order of the fields: by keyword it takes four times as long, and this is within a tick.
-            _new_tuple(
-                JobRow,
-                (
-                    self._next_log_seq,
-                    job.worker,
-                    answer.obs_tick,
-                    job.obs_tick,  # booked_tick
-                    job.due_tick,
-                    int(job.hold),
-                    answer.episode,
-                    outcome,
-                    tick,
-                    job.booked_ns,
-                    answer.start_ns,
-                    answer.read_ns,
-                    answer.infer_end_ns,
-                    answer.write_ns,
-                    answer.cpu_ns,
-                    self._phase_seq,
-                    offer.taken_tick,
-                    offer.taken_seq,
-                ),
-            ),
-        )
+        row = self._draft
+        row.log_seq = self._next_log_seq
+        row.worker = job.worker
+        row.obs_tick = answer.obs_tick
+        row.booked_tick = job.obs_tick
+        row.due_tick = job.due_tick
+        row.hold = int(job.hold)
+        row.episode = answer.episode
+        row.outcome = outcome
+        row.tick = tick
+        row.booked_ns = job.booked_ns
+        row.start_ns = answer.start_ns
+        row.read_ns = answer.read_ns
+        row.infer_end_ns = answer.infer_end_ns
+        row.write_ns = answer.write_ns
+        row.cpu_ns = answer.cpu_ns
+        row.taken_tick = offer.taken_tick
+        row.taken_seq = offer.taken_seq
+        self._add(outcome, row.record())
 
     def _end_unanswered(self, job: Job, outcome: Outcome, tick: int, taken_tick: int, taken_seq: int) -> None:
         self._add(
