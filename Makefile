@@ -17,7 +17,7 @@ install: $(STAMP)  ## virtual environment with everything pinned
 
 $(STAMP): pyproject.toml constraints.txt hatch_build.py $(wildcard rtcore/_tick/*.[ch])
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	sh docker/install.sh $(BIN)/python '.[trace,record,report,sweep,profile,tensorboard,sb3,torchrl,completion,dev,mujoco,atari]'
+	sh docker/install.sh $(BIN)/python '.[trace,record,report,sweep,profile,tensorboard,notebook,sb3,torchrl,completion,dev,mujoco,atari]'
 	touch $@
 
 run: install     ## a game played twice by a trained network that takes 100 ms: 15 s by one worker, 15 s by staggered ones
@@ -27,8 +27,8 @@ test: install    ## the tests, without the slow ones: about eight minutes on two
 	$(BIN)/python -m pytest -m "not slow" $(SIDE_BY_SIDE)
 
 # In two rows: most of them are one program each, and compute all the time.
-test-slow: install  ## the slow tests, without those of a container image, on Ray too: a quarter of an hour
-	sh docker/install.sh $(BIN)/python '.[ray]'
+test-slow: install  ## the slow tests, without those of a container image, on Ray, wandb, MLflow too: a quarter of an hour
+	sh docker/install.sh $(BIN)/python '.[ray,wandb,mlflow]'
 	$(BIN)/python -m pytest -m "slow and not image" -n 2
 
 test-all: install  ## every test, the slow ones and those of a container image too

@@ -97,7 +97,8 @@ class Step:
 
 def all_steps(device: str, out: Path) -> list[Step]:
     on_gpu = device != "cpu"
-    sharing = "auto" if on_gpu else "stand-in"
+    # On CPUs an inference of so large a network may take seconds, and one has to come.
+    sharing, seconds = ("auto", "4") if on_gpu else ("stand-in", "15")
 
     def play(
         name: str, proves: str, *words: str, sharing: str = sharing, limit_s: int = 45, also: Look | None = None
@@ -115,7 +116,7 @@ def all_steps(device: str, out: Path) -> list[Step]:
         return step
 
     def staggered(k: int, workers: int, name: str = "") -> Step:
-        words = ("--policy-args", f"k={k}", "--fps", "60", "--workers", str(workers), "--duration", "4")
+        words = ("--policy-args", f"k={k}", "--fps", "60", "--workers", str(workers), "--duration", seconds)
         return play(name or f"k{k}-{workers}", f"IMPALA, k = {k}, at 60 Hz, {workers} worker processes", *words)
 
     pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
@@ -154,7 +155,7 @@ def all_steps(device: str, out: Path) -> list[Step]:
             also=_headed,
         ),
         play("learn-two-speed", "a learner, a head", *learns, "--policy", "two-speed", limit_s=60, also=_headed),
-        play("auto", "--workers auto", "--policy-args", "k=29", "--workers", "auto", "--duration", "4"),
+        play("auto", "--workers auto", "--policy-args", "k=29", "--workers", "auto", "--duration", seconds),
         play(
             "private",
             "two copies of the weights in each worker",

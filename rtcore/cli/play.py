@@ -20,12 +20,13 @@ from rtcore.cli.exits import (
     stop_if_told,
     stopping_by,
 )
-from rtcore.cli.learning import Events, draw_curve
+from rtcore.cli.learning import Boards, draw_curve, places_of
 from rtcore.cli.video import draw_video, say_left_out
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import WARNING_NOTE, RecordError, RtcoreError
 from rtcore.host.seeding import entropy_of, seed_generators
 from rtcore.recording.schema import UNFINISHED, require_h5py
+from rtcore.report.boards import require_installed
 from rtcore.report.finished import write_results, write_trace
 from rtcore.report.live import Sight
 from rtcore.report.perfetto.writer import require_perfetto
@@ -108,6 +109,8 @@ def require_packages(config: RuntimeConfig) -> None:
         require_h5py()
     if config.output.video:
         require_av()
+    for place in places_of(config):
+        require_installed(place)
 
 
 def play(config: RuntimeConfig, view: RunView, folder: OutFolder | None) -> Played:
@@ -159,14 +162,14 @@ def _play_wall(config: RuntimeConfig, view: RunView, folder: OutFolder | None) -
     # A broken contract is logged and shown; the summary and the exit code judge it at the end.
     runtime = Runtime(config, folder=folder, on_contract_broken=lambda broken: None)
     over = Played(config, runtime, {}, [], None)
-    events = Events(config)
+    boards = Boards(config)
     with runtime:
         try:
             with over.noting_error():
                 _begin(runtime, runtime.stats().plan, view)
                 while not runtime.wait(_REFRESH_S):
                     _update(view, runtime)
-                    events.update(runtime.stats)
+                    boards.update(runtime.stats)
                     stop_if_told()
                 _update(view, runtime, force=True)
             # From here on there is something to keep.
@@ -176,7 +179,7 @@ def _play_wall(config: RuntimeConfig, view: RunView, folder: OutFolder | None) -
             runtime.close()
             with over.noting_error():
                 runtime.wait()
-        events.close(runtime.stats())
+        boards.close(runtime.stats())
     return over
 
 
@@ -199,13 +202,13 @@ def _play_virtual(config: RuntimeConfig, view: RunView, folder: OutFolder | None
     seed_generators(entropy_of(config.world.seed, 0, "virtual", 0, 0))
     simulation = Simulation(config, folder=folder, on_contract_broken=lambda broken: None)
     over = Played(config, simulation, {}, [], None)
-    events = Events(config)
+    boards = Boards(config)
     every = max(1, min(simulation.resolved.num_ticks // 50, _VIRTUAL_REFRESH_TICKS))
 
     def show(tick: int) -> None:
         if tick % every == 0:
             view.update(simulation.stats(), simulation.record)
-            events.update(simulation.stats)
+            boards.update(simulation.stats)
             stop_if_told()
 
     _begin(simulation, simulation.plan, view)
@@ -219,5 +222,5 @@ def _play_virtual(config: RuntimeConfig, view: RunView, folder: OutFolder | None
         over.stops.append(stop)
     with over.noting_error():
         simulation.close()
-    events.close(simulation.stats())
+    boards.close(simulation.stats())
     return over

@@ -531,6 +531,16 @@ class OutputSettings(SettingsGroup):
         "rtcore-run learns: runs/<world>__dqn__<seed>__<time>.",
         json_schema_extra={"metavar": "DIR"},
     )
+    wandb: bool = Field(
+        default=False,
+        description="rtcore-run gives the run's numbers to Weights & Biases, too; its environment variables say where "
+        "(WANDB_MODE=offline).",
+    )
+    mlflow: bool = Field(
+        default=False,
+        description="rtcore-run gives the run's numbers to MLflow, too: to MLFLOW_TRACKING_URI, else mlflow.db in the "
+        "output folder.",
+    )
     live: bool = Field(default=True, description="Live terminal view (plain lines where there is no terminal).")
     show_world: bool = Field(
         default=True,

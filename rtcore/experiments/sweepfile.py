@@ -35,7 +35,18 @@ _DECIDED: dict[str, str] = {
     "duration": "`ticks`",
     "resume": "nothing: a sweep goes on by itself",
     **dict.fromkeys(
-        ("out", "live", "show_world", "trace", "record", "video", "tensorboard", "checkpoint_every_s"),
+        (
+            "out",
+            "live",
+            "show_world",
+            "trace",
+            "record",
+            "video",
+            "tensorboard",
+            "wandb",
+            "mlflow",
+            "checkpoint_every_s",
+        ),
         "nothing: a cell keeps its numbers alone",
     ),
 }

@@ -25,6 +25,7 @@ from rtcore.clock import MonotonicClock, ns_of
 from rtcore.config.resolved import ResolvedRun
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import WARNING_NOTE, ContractBroken, RtcoreError, RtcoreWarning, StartupError
+from rtcore.files.strict_json import write_json
 from rtcore.learn.resuming import settings_of
 from rtcore.memory.segments import files_of
 from rtcore.memory.trace import TraceKind, TraceSpool
@@ -34,6 +35,7 @@ from rtcore.report.log import LineHandler
 from rtcore.results.agreement import check_books
 from rtcore.results.contract import Contract, contract_of
 from rtcore.results.explain import find_culprits
+from rtcore.results.folder import SUMMARY
 from rtcore.results.out_folder import OutFolder, begin_folder
 from rtcore.results.run_record import Episode, RunRecord, writing_to
 from rtcore.results.snapshot import booked_ticks, snapshot
@@ -474,6 +476,7 @@ class Runtime(TrainedRun):
             self._check_books,
             supervisor.close,
             self._check_closing,
+            self._keep_summary,
             self._judge_contract,
             self._release_folder,
         ):
@@ -495,6 +498,17 @@ class Runtime(TrainedRun):
         if self._error is None:
             raise self.close_failure
         self._error.add_note(str(self.close_failure))
+
+    def _keep_summary(self) -> None:
+        """summary.json, beside the rows. Where a program has taken the folder, it writes that itself, and more."""
+        if self._folder is None or not self._owns_folder or self._final is None:
+            return
+        summary = build_summary(self._final)
+        summary["leftover_shared_memory"] = [path.name for path in files_of(self.run_id)]
+        if self._error is not None:
+            summary["error"] = f"{type(self._error).__name__}: {self._error}"
+        with writing_to(self.config.output.out):
+            write_json(self._folder.path / SUMMARY, summary)
 
     def _end_publishing(self) -> None:
         """What `publish` returns from here on is None: each version it gave out is in the summary."""

@@ -23,6 +23,7 @@ from rtcore.clock import NS_PER_MS, ManualClock, TickGrid, ns_of
 from rtcore.config.resolved import resolve, tick_rate_hz
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError, ContractBroken
+from rtcore.files.strict_json import write_json
 from rtcore.learn.checkpoint import SavedState, load_state, load_weights
 from rtcore.learn.learnable import check_learnable
 from rtcore.learn.policy import fitting_policy
@@ -41,6 +42,7 @@ from rtcore.recording.schema import require_h5py
 from rtcore.results.agreement import check_books
 from rtcore.results.contract import contract_of
 from rtcore.results.explain import find_culprits
+from rtcore.results.folder import SUMMARY
 from rtcore.results.out_folder import OutFolder, begin_folder
 from rtcore.results.run_record import RunRecord, writing_to
 from rtcore.results.snapshot import episodes_of
@@ -401,12 +403,15 @@ class Simulation(TrainedRun):
         return build_summary(self.stats()) | {"leftover_shared_memory": []}
 
     def close(self) -> None:
-        """Close the files, the folder and the world."""
+        """Close the files, the folder (with summary.json, if the folder is its own) and the world."""
         self.record.close()
-        if self._own_folder is not None:
-            self._own_folder.release()
         if self._own_world is not None:
             self._own_world.close()
+        if self._own_folder is not None:
+            with self._own_folder as folder, writing_to(folder.path):
+                if self.record.num_ticks:
+                    write_json(folder.path / SUMMARY, self.summary())
+            self._own_folder = None
 
     # -- the parts -----------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ import pytest
 import rtcore
 from rtcore.config.run import make_config
 from rtcore.errors import StartupError
+from rtcore.files.strict_json import dumps
 from rtcore.memory.segments import files_of
 from rtcore.virtual.simulate import Simulation
 
@@ -54,6 +55,8 @@ def test_the_game_boy_game_is_played_with_an_action_for_nearly_every_tick(tmp_pa
     assert summary["plan"]["delay_ticks"] >= 7, "100 ms are 6 ticks, and the step of the world comes on top"
     # Far below what it reaches (README): this machine may be busy. One worker alone would act at one tick in seven.
     assert summary["actions"]["acted_fraction"] > 2 / 7
+    kept = rtcore.load_run(tmp_path)
+    assert kept.summary == json.loads(dumps(summary))
     with (tmp_path / "actions.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) + summary["record"]["lost_ticks"] == summary["ticks"]["count"]

@@ -1,4 +1,4 @@
-"""The learning curve and the TensorBoard events of a run."""
+"""The learning curve of a run, and its numbers for TensorBoard, Weights & Biases and MLflow."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from rtcore.config.run import make_config
+from rtcore.errors import ConfigError
+from rtcore.report import boards
+from rtcore.report.boards import Board, is_installed
 from rtcore.report.learning_curve import draw_learning_curve, running_mean
-from rtcore.report.tensorboard import Board, board_is_installed
 from rtcore.results.run_record import Episode
 from rtcore.virtual.simulate import Simulation
 
@@ -27,35 +29,82 @@ def test_the_learning_curve_is_a_picture_of_every_run(tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["curve.png"]
 
 
-@pytest.mark.skipif(not board_is_installed(), reason="the extra tensorboard is not installed")
-def test_events_bear_the_usual_names_and_every_episode_is_there_once(tmp_path: Path, said: list[str]):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
+def played(place: str, out: Path | None, ticks_before: int = 0) -> Simulation:
+    """A run of 400 ticks whose numbers went there, four times."""
     config = make_config(env_id="CartPole-v1", fps=50, policy="random", clock="virtual", ticks=400, workers=1)
     simulation = Simulation(config)
-    board = Board(tmp_path, ticks_before=1000)
+    board = Board(place, config.replace(out=out), ticks_before=ticks_before)
     simulation.run(lambda tick: board.update(simulation.stats()) if tick % 100 == 0 else None)
     board.update(simulation.stats())
     board.close()
+    board.close()
     simulation.close()
+    return simulation
+
+
+#: A few of the names that each place gets.
+NAMES = {"rt/tick_hz", "rt/inaction_rate", "rt/delay_ticks_p99", "charts/SPS", "charts/episodic_return"}
+
+
+def returns_of(simulation: Simulation) -> list[tuple[int, float]]:
+    return [(episode.end_tick, episode.total_reward) for episode in simulation.record.episodes.newest()]
+
+
+@pytest.mark.skipif(not is_installed("tensorboard"), reason="the extra tensorboard is not installed")
+def test_tensorboard_gets_the_usual_names_and_every_episode_once(tmp_path: Path, said: list[str]):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    simulation = played("tensorboard", tmp_path, ticks_before=1000)
     events = EventAccumulator(str(tmp_path)).Reload()
-    returns = events.Scalars("charts/episodic_return")
-    assert [event.value for event in returns] == [
-        episode.total_reward for episode in simulation.record.episodes.newest()
-    ]
-    assert returns[0].step == 1000 + simulation.record.episodes.newest()[0].end_tick
-    assert {"rt/tick_hz", "rt/inaction_rate", "rt/delay_ticks_p99", "charts/SPS"} <= set(events.Tags()["scalars"])
+    returns = [(event.step - 1000, event.value) for event in events.Scalars("charts/episodic_return")]
+    assert returns == returns_of(simulation)
+    assert set(events.Tags()["scalars"]) >= NAMES
     assert said == []
 
 
-@pytest.mark.skipif(not board_is_installed(), reason="the extra tensorboard is not installed")
+@pytest.mark.slow
+@pytest.mark.skipif(not is_installed("wandb"), reason="the extra wandb is not installed")
+def test_weights_and_biases_gets_them_too_offline(tmp_path: Path, said: list[str], monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    simulation = played("wandb", tmp_path)
+    (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    written = file.read_bytes()
+    assert not [name for name in NAMES if name.encode() not in written]
+    # An episode has a row of its own: no other has its return.
+    assert written.count(b"charts/episodic_return") >= len(returns_of(simulation)) > 0
+    assert said == [f"Weights & Biases: {file.parent / 'files'}"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of MLflow's own, about SQLAlchemy
+@pytest.mark.skipif(not is_installed("mlflow"), reason="the extra mlflow is not installed")
+def test_mlflow_gets_them_too_in_a_file_beside_the_run(tmp_path: Path, said: list[str], monkeypatch):
+    import mlflow
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    simulation = played("mlflow", tmp_path)
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    (run,) = client.search_runs([client.get_experiment_by_name("rtcore").experiment_id])
+    assert set(run.data.metrics) >= NAMES
+    assert run.data.params["env_id"] == "CartPole-v1"
+    assert run.info.status == "FINISHED"
+    history = client.get_metric_history(run.info.run_id, "charts/episodic_return")
+    assert sorted((metric.step, metric.value) for metric in history) == returns_of(simulation)
+    assert said == []
+
+
+@pytest.mark.skipif(not is_installed("tensorboard"), reason="the extra tensorboard is not installed")
 def test_a_folder_that_cannot_be_written_is_said_and_ends_nothing(tmp_path: Path, said: list[str]):
     (tmp_path / "file").write_text("in the way")
-    board = Board(tmp_path / "file")
-    config = make_config(env_id="CartPole-v1", fps=50, policy="random", clock="virtual", ticks=10, workers=1)
-    simulation = Simulation(config).run()
-    board.update(simulation.stats())
-    board.close()
-    simulation.close()
+    played("tensorboard", tmp_path / "file")
     assert len(said) == 1
     assert "TensorBoard" in said[0]
+
+
+def test_a_place_that_is_none_and_one_that_is_not_installed_are_refused(monkeypatch):
+    config = make_config(env_id="CartPole-v1", policy="random")
+    with pytest.raises(ConfigError, match="no place 'excel' .* expected one of tensorboard, wandb, mlflow"):
+        Board("excel", config)
+    monkeypatch.setattr(boards, "is_installed", lambda place: False)
+    with pytest.raises(ConfigError, match=r"wandb is not installed: pip install 'rtcore\[wandb\]'"):
+        Board("wandb", config)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import csv
+import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ import pytest
 
 import rtcore
 from rtcore.errors import ConfigError
-from rtcore.report.finished import write_results
+from rtcore.files.strict_json import dumps
 from rtcore.report.loaded import LoadedRun
 from rtcore.results.rows import INFERENCES, TICKS
 from rtcore.virtual.simulate import Simulation
@@ -22,15 +22,14 @@ pytestmark = pytest.mark.unit
 
 
 @pytest.fixture(scope="module")
-def simulation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulation]:
+def simulation(tmp_path_factory: pytest.TempPathFactory) -> Simulation:
     """A run on the virtual clock, over: 3 workers of 50 ms."""
     folder = tmp_path_factory.mktemp("run")
     settings = {"env_id": "CartPole-v1", "policy": "synthetic", "policy_args": {"latency_ms": 50}, "workers": 3}
     simulation = Simulation(rtcore.RuntimeConfig(**settings, clock="virtual", ticks=60, out=folder))
     simulation.run()
-    write_results(folder, simulation.summary(), simulation.stats(), simulation.record)
-    yield simulation
     simulation.close()
+    return simulation
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +75,11 @@ def test_pandas_gets_the_same_columns_with_their_meanings(run: LoadedRun):
 def test_another_table_is_refused_by_name(run: LoadedRun):
     with pytest.raises(ConfigError, match="no table 'actions' in a run; expected one of ticks, jobs"):
         run.to_numpy("actions")
+
+
+def test_a_program_of_ones_own_leaves_the_summary_too(simulation: Simulation, run: LoadedRun):
+    assert run.summary == json.loads(dumps(simulation.summary()))
+    assert not [note for note in run.notes if "summary.json" in note]
 
 
 def test_a_run_is_named_in_short_at_a_prompt(run: LoadedRun):

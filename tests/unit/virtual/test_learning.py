@@ -21,8 +21,8 @@ from rtcore.cli.run import main
 from rtcore.config.run import make_config
 from rtcore.errors import ConfigError
 from rtcore.learn.checkpoint import load_state
+from rtcore.report.boards import is_installed
 from rtcore.report.table import details
-from rtcore.report.tensorboard import board_is_installed
 from rtcore.scheduling.dispatch import TickKind
 from rtcore.virtual.simulate import Simulation
 
@@ -314,7 +314,7 @@ def test_rtcore_run_goes_on_in_the_same_folder(ran, tmp_path: Path, capsys):
     capsys.readouterr()
 
 
-@pytest.mark.skipif(not board_is_installed(), reason="the extra tensorboard is not installed")
+@pytest.mark.skipif(not is_installed("tensorboard"), reason="the extra tensorboard is not installed")
 def test_events_are_written_unless_they_are_not_wanted(ran, tmp_path: Path, capsys):
     assert rtcore_run([*WORDS, "--out", str(tmp_path), "--no-tensorboard"]) == 0
     assert len(list((ran[0] / "runs").glob("*/events.out.tfevents*"))) == 1

@@ -1,0 +1,254 @@
+"""A run's numbers at the places where people look: TensorBoard, Weights & Biases, MLflow. One seam, three writers.
+
+The names are those that users of TensorBoard know: charts/*, losses/*, train/*, and rt/*. The step is the tick.
+Loggers must not be able to end a run: whatever goes wrong here is said once, and the run goes on without.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from rtcore.clock import unix_time_s
+from rtcore.config.run import RuntimeConfig
+from rtcore.errors import ConfigError
+from rtcore.memory.counters import Distribution
+from rtcore.results.run_record import Episode
+from rtcore.results.summary import LearnerStats, RunStats, WorkerStats
+
+_log = logging.getLogger(__name__)
+
+#: Project of Weights & Biases, experiment of MLflow, where the environment names no other.
+_PROJECT = "rtcore"
+
+
+class Writer(Protocol):
+    """Where the numbers go."""
+
+    name: ClassVar[str]  #: for people
+    package: ClassVar[str]  #: what has to be installed
+
+    def add(self, values: Mapping[str, float], step: int) -> None:
+        """Numbers by name, of a tick. Ticks may go back: an episode is told after it has ended."""
+
+    def flush(self) -> None:
+        """What was added can be seen."""
+
+    def close(self) -> None:
+        """No more will come."""
+
+
+class TensorBoard:
+    """Event files in the folder of the run. `ticks_before`: of the runs that this one goes on from."""
+
+    name, package = "TensorBoard", "tensorboardX"
+
+    def __init__(self, config: RuntimeConfig, ticks_before: int) -> None:
+        from tensorboardX import SummaryWriter  # noqa: PLC0415 - an extra, and 0.3 s to import
+
+        # What the run before wrote after the checkpoint that this one goes on from was forgotten with it.
+        self._writer = SummaryWriter(str(config.output.out), purge_step=ticks_before or None)
+        self.flush, self.close = self._writer.flush, self._writer.close
+
+    def add(self, values: Mapping[str, float], step: int) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+
+class WeightsAndBiases:
+    """A run of Weights & Biases. Its environment says where: with WANDB_MODE=offline it is in wandb/ of the folder."""
+
+    name, package = "Weights & Biases", "wandb"
+
+    def __init__(self, config: RuntimeConfig, ticks_before: int) -> None:
+        import wandb  # noqa: PLC0415 - an extra, and a second to import
+
+        out = config.output.out
+        self._run = wandb.init(
+            project=os.environ.get("WANDB_PROJECT", _PROJECT),
+            name=_run_name(config),
+            dir=out,
+            config=config.to_jsonable(),
+            reinit="create_new",
+            # It would take over what the program prints.
+            settings=wandb.Settings(console="off", silent=True),
+        )
+        _log.info(f"Weights & Biases: {self._run.dir if self._run.offline else self._run.url}")
+        # By the tick, not by the number of the call.
+        self._run.define_metric("*", step_metric="tick")
+        self.close = self._run.finish
+
+    def add(self, values: Mapping[str, float], step: int) -> None:
+        self._run.log({**values, "tick": step})
+
+    def flush(self) -> None:
+        """It does so by itself."""
+
+
+class MLflow:
+    """A run of MLflow. MLFLOW_TRACKING_URI says where; else it is mlflow.db, in the run's folder if it has one."""
+
+    name, package = "MLflow", "mlflow"
+
+    def __init__(self, config: RuntimeConfig, ticks_before: int) -> None:
+        import mlflow  # noqa: PLC0415 - an extra, and seconds to import
+
+        self._entities = mlflow.entities
+        folder = (config.output.out or Path()).resolve()
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder / 'mlflow.db'}"
+        # Of a client of its own: a run that the program has begun with mlflow.start_run stays its own.
+        self._client = mlflow.MlflowClient(tracking_uri=uri)
+        experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", _PROJECT)
+        found = self._client.get_experiment_by_name(experiment)
+        number = found.experiment_id if found else self._client.create_experiment(experiment)
+        self._run_id = self._client.create_run(number, run_name=_run_name(config)).info.run_id
+        settings = [mlflow.entities.Param(name, str(value)) for name, value in config.to_jsonable().items()]
+        self._client.log_batch(self._run_id, params=settings)
+
+    def add(self, values: Mapping[str, float], step: int) -> None:
+        now_ms = round(unix_time_s() * 1000)
+        metrics = [self._entities.Metric(name, value, now_ms, step) for name, value in values.items()]
+        self._client.log_batch(self._run_id, metrics=metrics)
+
+    def flush(self) -> None:
+        """Each batch is."""
+
+    def close(self) -> None:
+        self._client.set_terminated(self._run_id)
+
+
+#: By the name of the setting and of the extra.
+WRITERS: dict[str, type[Writer]] = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases, "mlflow": MLflow}
+
+
+def is_installed(place: str) -> bool:
+    """Whether the package of that place is there (the extra of its name)."""
+    return importlib.util.find_spec(WRITERS[place].package) is not None
+
+
+def require_installed(place: str) -> None:
+    """ConfigError if there is no such place, or its package is not there."""
+    if place not in WRITERS:
+        raise ConfigError(f"no place {place!r} for a run's numbers; expected one of {', '.join(WRITERS)}")
+    if not is_installed(place):
+        raise ConfigError(f"{place}: {WRITERS[place].package} is not installed: pip install 'rtcore[{place}]'")
+
+
+class Board:
+    """A run's numbers at one place: what a program calls now and then, and at the end.
+
+    Args:
+        place: "tensorboard", "wandb" or "mlflow".
+        config: The run's settings; they are kept there, too.
+        ticks_before: Of the runs that this one goes on from.
+
+    Raises:
+        ConfigError: There is no such place, or its package is not installed.
+    """
+
+    def __init__(self, place: str, config: RuntimeConfig, *, ticks_before: int = 0) -> None:
+        require_installed(place)
+        kind = WRITERS[place]
+        self._name = kind.name
+        self._ticks_before = ticks_before
+        self._num_episodes = 0
+        self._writer: Writer | None = None
+        self._guard(lambda: self._open(kind, config))
+
+    def update(self, stats: RunStats) -> None:
+        """Everything as it stands now, and each episode since the last call.
+
+        Args:
+            stats: `Runtime.stats()`.
+        """
+        if (writer := self._writer) is not None:
+            self._guard(lambda: self._write(writer, stats))
+
+    def close(self) -> None:
+        """No more will come. Safe to call more than once."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            self._guard(writer.close)
+
+    def _open(self, kind: Any, config: RuntimeConfig) -> None:
+        self._writer = kind(config, self._ticks_before)
+
+    def _guard(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except Exception as error:
+            self._writer = None
+            _log.warning(f"{self._name} is not written any more: {type(error).__name__}: {error}")
+
+    def _write(self, writer: Writer, stats: RunStats) -> None:
+        for episode in stats.episodes[max(0, self._num_episodes - stats.dropped_episodes) :]:
+            self._add(writer, _of_episode(episode), episode.end_tick)
+        self._num_episodes = stats.dropped_episodes + len(stats.episodes)
+        ticks = stats.counters["ticks"] + stats.counters["skipped_ticks"]
+        learner = _of_learner(stats.learner) if stats.learner is not None else {}
+        self._add(writer, _of_run(stats) | learner, ticks)
+        writer.flush()
+
+    def _add(self, writer: Writer, values: Mapping[str, float], tick: int) -> None:
+        writer.add({name: value for name, value in values.items() if not math.isnan(value)}, self._ticks_before + tick)
+
+
+def _run_name(config: RuntimeConfig) -> str:
+    """As its folder is called, else its world."""
+    return config.output.out.resolve().name if config.output.out is not None else config.world.env_id
+
+
+def _of_episode(episode: Episode) -> dict[str, float]:
+    return {"charts/episodic_return": episode.total_reward, "charts/episodic_length": episode.num_ticks}
+
+
+def _of_run(stats: RunStats) -> dict[str, float]:
+    shapes, counters = stats.distributions, stats.counters
+    delay, read = shapes["delay_ticks"], [worker.publish_to_read_ns for worker in stats.workers]
+    return {
+        "charts/SPS": stats.measured_hz,
+        "rt/tick_hz": stats.measured_hz,
+        "rt/lateness_us_p99": shapes["lateness_ns"].percentile(0.99) / 1e3,
+        "rt/missed_ticks": counters["missed"],
+        "rt/skipped_ticks": counters["skipped_ticks"],
+        "rt/stretched_ticks": counters["stretched_ticks"],
+        "rt/overruns": counters["overruns"],
+        "rt/reset_overruns": counters["reset_overruns"],
+        "rt/inaction_rate": 1 - stats.acted_fraction,
+        "rt/delay_ticks_p50": delay.percentile(0.5),
+        "rt/delay_ticks_p99": delay.percentile(0.99),
+        "rt/obs_age_ms_p99": shapes["observation_age_ns"].percentile(0.99) / 1e6,
+        "rt/inference_ms_p99": _worst(stats.workers) / 1e6,
+        "rt/ipc_us_p99": max(map(_p99, read), default=math.nan) / 1e3,
+    }
+
+
+def _of_learner(learner: LearnerStats) -> dict[str, float]:
+    least, mean, most = learner.version_diff
+    return {
+        "charts/epsilon": learner.epsilon,
+        "losses/td_loss": learner.loss,
+        "losses/td_error": learner.td_error,
+        "losses/q_values": learner.q_mean,
+        "losses/grad_norm": learner.grad_norm,
+        "train/updates": learner.updates,
+        "train/updates_per_s": learner.updates_per_s,
+        "train/version": learner.version,
+        "train/version_diff_min": least,
+        "train/version_diff_avg": mean,
+        "train/version_diff_max": most,
+        "train/yields": learner.yields,
+    }
+
+
+def _worst(workers: list[WorkerStats]) -> float:
+    return max((_p99(worker.inference_ns) for worker in workers), default=math.nan)
+
+
+def _p99(shape: Distribution) -> float:
+    return shape.percentile(0.99)
