@@ -337,6 +337,10 @@ AROUND = {
         "runtime = rtcore.Runtime(env_id='CartPole-v1', policy='mlp', duration=3)\nruntime.start()\n",
         "runtime.wait()\n",
     ),
+    "rtcore.report.boards": (
+        "runtime = rtcore.Runtime(env_id='CartPole-v1', policy='mlp', duration=2, out='run')\nruntime.start()\n",
+        "import glob; assert glob.glob('run/events.out.tfevents*')\n",
+    ),
     "choose(obs)": ("def choose(obs): return 1\n", ""),
     "SAC,": ("from stable_baselines3 import SAC\n", "import os; assert os.path.exists('pendulum.zip')\n"),
     "realtime_env(config": (
