@@ -12,7 +12,7 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import NamedTuple, Protocol
 
 from rtcore.clock import unix_time_s
 from rtcore.config.run import RuntimeConfig
@@ -30,9 +30,6 @@ _PROJECT = "rtcore"
 class Writer(Protocol):
     """Where the numbers go."""
 
-    name: ClassVar[str]  #: for people
-    package: ClassVar[str]  #: what has to be installed
-
     def add(self, values: Mapping[str, float], step: int) -> None:
         """Numbers by name, of a tick. Ticks may go back: an episode is told after it has ended."""
 
@@ -45,8 +42,6 @@ class Writer(Protocol):
 
 class TensorBoard:
     """Event files in the folder of the run. `ticks_before`: of the runs that this one goes on from."""
-
-    name, package = "TensorBoard", "tensorboardX"
 
     def __init__(self, config: RuntimeConfig, ticks_before: int) -> None:
         from tensorboardX import SummaryWriter  # noqa: PLC0415 - an extra, and 0.3 s to import
@@ -62,8 +57,6 @@ class TensorBoard:
 
 class WeightsAndBiases:
     """A run of Weights & Biases. Its environment says where: with WANDB_MODE=offline it is in wandb/ of the folder."""
-
-    name, package = "Weights & Biases", "wandb"
 
     def __init__(self, config: RuntimeConfig, ticks_before: int) -> None:
         import wandb  # noqa: PLC0415 - an extra, and a second to import
@@ -93,8 +86,6 @@ class WeightsAndBiases:
 class MLflow:
     """A run of MLflow. MLFLOW_TRACKING_URI says where; else it is mlflow.db, in the run's folder if it has one."""
 
-    name, package = "MLflow", "mlflow"
-
     def __init__(self, config: RuntimeConfig, ticks_before: int) -> None:
         import mlflow  # noqa: PLC0415 - an extra, and seconds to import
 
@@ -122,21 +113,33 @@ class MLflow:
         self._client.set_terminated(self._run_id)
 
 
+class Place(NamedTuple):
+    """Where people look."""
+
+    name: str  #: for people
+    package: str  #: what has to be installed
+    writer: Callable[[RuntimeConfig, int], Writer]
+
+
 #: By the name of the setting and of the extra.
-WRITERS: dict[str, type[Writer]] = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases, "mlflow": MLflow}
+PLACES = {
+    "tensorboard": Place("TensorBoard", "tensorboardX", TensorBoard),
+    "wandb": Place("Weights & Biases", "wandb", WeightsAndBiases),
+    "mlflow": Place("MLflow", "mlflow", MLflow),
+}
 
 
 def is_installed(place: str) -> bool:
     """Whether the package of that place is there (the extra of its name)."""
-    return importlib.util.find_spec(WRITERS[place].package) is not None
+    return importlib.util.find_spec(PLACES[place].package) is not None
 
 
 def require_installed(place: str) -> None:
     """ConfigError if there is no such place, or its package is not there."""
-    if place not in WRITERS:
-        raise ConfigError(f"no place {place!r} for a run's numbers; expected one of {', '.join(WRITERS)}")
+    if place not in PLACES:
+        raise ConfigError(f"no place {place!r} for a run's numbers; expected one of {', '.join(PLACES)}")
     if not is_installed(place):
-        raise ConfigError(f"{place}: {WRITERS[place].package} is not installed: pip install 'rtcore[{place}]'")
+        raise ConfigError(f"{place}: {PLACES[place].package} is not installed: pip install 'rtcore[{place}]'")
 
 
 class Board:
@@ -153,12 +156,11 @@ class Board:
 
     def __init__(self, place: str, config: RuntimeConfig, *, ticks_before: int = 0) -> None:
         require_installed(place)
-        kind = WRITERS[place]
-        self._name = kind.name
+        self._name, _, writer = PLACES[place]
         self._ticks_before = ticks_before
         self._num_episodes = 0
         self._writer: Writer | None = None
-        self._guard(lambda: self._open(kind, config))
+        self._guard(lambda: self._open(writer, config))
 
     def update(self, stats: RunStats) -> None:
         """Everything as it stands now, and each episode since the last call.
@@ -175,8 +177,8 @@ class Board:
         if writer is not None:
             self._guard(writer.close)
 
-    def _open(self, kind: Any, config: RuntimeConfig) -> None:
-        self._writer = kind(config, self._ticks_before)
+    def _open(self, writer: Callable[[RuntimeConfig, int], Writer], config: RuntimeConfig) -> None:
+        self._writer = writer(config, self._ticks_before)
 
     def _guard(self, step: Callable[[], None]) -> None:
         try:
