@@ -14,6 +14,8 @@
     ├── ContractBroken            a run went to its end and did not keep what was required of it
     ├── RecordError               the files of a run cannot be written
     ├── ChannelError              a process of the run says something that cannot be understood, or nothing
+    ├── LinkError                 a worker on another host refuses, or says something that cannot be understood
+    │   └── LinkLost              it cannot be reached, or has fallen silent
     ├── WorkerDied                a process of the run died: (role, index, pid, exitcode)
     └── LauncherDied              the process that starts the others died
 
@@ -114,6 +116,14 @@ class RecordError(RtcoreError):
 
 class ChannelError(RtcoreError):
     """Another process of the run has gone, keeps silent, or sent what is no message."""
+
+
+class LinkError(RtcoreError):
+    """A worker on another host refuses what it is asked for, or says something that cannot be understood."""
+
+
+class LinkLost(LinkError):
+    """A worker on another host cannot be reached, or has fallen silent."""
 
 
 class WorkerDied(RtcoreError):

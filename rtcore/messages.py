@@ -371,6 +371,17 @@ class PolicyRaised(Message):
 
 
 @dataclass
+class NoLink(Message):
+    """From a worker whose inferences are made elsewhere: why that cannot be reached, as long as it cannot.
+
+    `is_over`: there was a link; this process ends, and the next one in its place makes another.
+    """
+
+    why: str
+    is_over: bool = False
+
+
+@dataclass
 class WeightsWanted(Message):
     """From a worker: that the weights on its device be held. Answered by `WeightsHeld`."""
 

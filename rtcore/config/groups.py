@@ -25,6 +25,7 @@ from rtcore.config.contract import Condition, parse_conditions
 from rtcore.config.factories import import_path
 from rtcore.errors import ConfigError
 from rtcore.files.values import plain
+from rtcore.host.addresses import Address, parse_addresses
 from rtcore.scheduling.dispatch import COMMITTED_TICKS, ChunkRest
 from rtcore.scheduling.on_missing import OnMissing
 from rtcore.scheduling.schedule import ChunkFrom, OnLate, OnReset, Stagger, TauEstimate
@@ -276,6 +277,37 @@ class ScheduleSettings(SettingsGroup):
     def _as_many_as_are_started(cls, max_workers: int, info: ValidationInfo) -> int:
         workers = info.data.get("workers", "auto")
         return max_workers if workers == "auto" else max(max_workers, workers)
+
+
+class RemoteSettings(SettingsGroup):
+    """Workers whose inferences are made on other hosts."""
+
+    heading: ClassVar[str] = "workers elsewhere"
+
+    workers_at: Annotated[tuple[str, ...], BeforeValidator(parse_addresses)] = Field(
+        default=(),
+        description="Workers on other hosts, where rtcore-worker --listen runs: HOST:PORT,... They are the first of "
+        "--workers; auto starts them all, and local ones beside them if it takes more.",
+        json_schema_extra={"metavar": "HOST:PORT"},
+    )
+    remote_keys: FilePath | None = Field(
+        default=None,
+        description="run.key of rtcore-worker keygen; no other host is reached without.",
+        json_schema_extra={"metavar": "FILE"},
+    )
+    link_timeout_s: Annotated[float, Field(ge=0.05, le=3600)] = Field(
+        default=1.0, description="A worker elsewhere that shows no sign of life for so long is down [s]."
+    )
+
+    @model_validator(mode="after")
+    def _other_hosts_are_reached_with_keys(self) -> Self:
+        outside = [text for text in self.workers_at if not Address.parse(text).is_loopback]
+        if outside and self.remote_keys is None:
+            raise ValueError(
+                f"workers_at={outside[0]} is another host, and there are no keys: frames and actions would travel as "
+                "anybody can read and change them. Make keys with rtcore-worker keygen, and give --remote-keys run.key"
+            )
+        return self
 
 
 class LearningSettings(SettingsGroup):

@@ -61,6 +61,18 @@ class ResolvedRun:
         """Places for workers and a head in shared memory."""
         return self.worker_places + (self.head_place >= 0)
 
+    def address_of(self, worker_index: int) -> str | None:
+        """Where a worker's inferences are made, if that is on another host: the first workers' are."""
+        elsewhere = self.config.remote.workers_at
+        return elsewhere[worker_index] if worker_index < len(elsewhere) else None
+
+    @property
+    def computes_here(self) -> bool:
+        """Whether a process of this host may compute with the policy's network."""
+        config = self.config
+        all_elsewhere = config.schedule.workers == len(config.remote.workers_at)
+        return not all_elsewhere or self.head_place >= 0 or config.learning.learn is not None
+
     def device_of(self, worker_index: int) -> str:
         """Which of the named devices that worker computes on; "auto" and "cuda" are left to torch, in its process."""
         return self.devices[worker_index % len(self.devices)]

@@ -27,6 +27,7 @@ from rtcore.config.groups import (
     LearningSettings,
     MemorySettings,
     OutputSettings,
+    RemoteSettings,
     ScheduleSettings,
     SettingsGroup,
     TimingSettings,
@@ -79,6 +80,7 @@ class RuntimeConfig(BaseModel):
     world: WorldSettings = Field(default_factory=WorldSettings)
     agent: AgentSettings = Field(default_factory=AgentSettings)
     schedule: ScheduleSettings = Field(default_factory=ScheduleSettings)
+    remote: RemoteSettings = Field(default_factory=RemoteSettings)
     learning: LearningSettings = Field(default_factory=LearningSettings)
     exploration: ExplorationSettings = Field(default_factory=ExplorationSettings)
     history: HistorySettings = Field(default_factory=HistorySettings)
@@ -144,6 +146,19 @@ class RuntimeConfig(BaseModel):
             raise ValueError(
                 f"{name}={most}: each is a process; expected at most {MOST_PROCESSES}. --clock virtual has up to "
                 f"{MOST_WORKERS}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _there_are_places_for_workers_elsewhere(self) -> Self:
+        elsewhere, workers = len(self.remote.workers_at), self.schedule.workers
+        if elsewhere and self.timing.clock == "virtual":
+            raise ValueError("workers_at is for --clock wall: on the virtual clock no process computes")
+        if elsewhere > (self.schedule.max_workers if workers == "auto" else workers):
+            name = "max_workers" if workers == "auto" else "workers"
+            raise ValueError(
+                f"workers_at names {elsewhere} workers, and {name} is {getattr(self.schedule, name)}: it counts them, "
+                f"too; give --{name.replace('_', '-')} {elsewhere} or more"
             )
         return self
 

@@ -12,12 +12,15 @@ from rtcore.files.trust import refuse_code
 from rtcore.files.values import from_json
 from rtcore.learn.checkpoint import FOLDER, find_state_folder, read_state
 
-#: Not taken over: they concern the terminal or these files, or `resolve_policy` takes them from the checkpoint.
+#: Not taken over: they concern the terminal or these files, `resolve_policy` takes them from the checkpoint, or they
+#: say where frames are sent to, which no file decides.
 _NOT_TAKEN = {
     "resume",
     "policy_checkpoint",
     "out",
     "live",
+    "workers_at",
+    "remote_keys",
     "policy",
     "policy_args",
     "obs_history",

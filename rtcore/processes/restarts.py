@@ -37,15 +37,18 @@ class Restarts:
     def total(self) -> int:
         return self.by_place.total()
 
-    def note(self, place: int, reason: str, work: int) -> bool:
-        """Count a death. `work`: what was done in this place so far (answers, updates). Returns whether to restart."""
+    def note(self, place: int, reason: str, work: int, *, is_own: bool = True) -> bool:
+        """Count a death. `work`: what was done in this place so far (answers, updates). Returns whether to restart.
+
+        `is_own`: the process would do the same again; else nothing speaks against another one, however often.
+        """
         done = work - self._work.get(place, 0)
         if done < 0 or done >= _ENOUGH_WORK:  # less than before: a new phase has cleared the counts
             self._in_a_row[place] = 0
         self._work[place] = work
-        if self._in_a_row[place] >= self._allowed:
+        if is_own and self._in_a_row[place] >= self._allowed:
             return False
-        self._in_a_row[place] += 1
+        self._in_a_row[place] += is_own
         self.by_place[place] += 1
         self.reasons[reason] += 1
         return True
@@ -57,6 +60,7 @@ class Ending(Enum):
     DIED = "died"  #: nobody asked it to
     HUNG = "hung"  #: killed by the supervisor, as it showed no sign of life for too long
     HOLDER_DIED = "holder died"  #: killed by the supervisor, as the memory that it computes with is gone
+    LINK_LOST = "link lost"  #: ended by itself, as the host where its inferences are made cannot be reached
 
 
 class Death(NamedTuple):
@@ -142,6 +146,14 @@ class Places:
         self._watchdog.forget(self._key(child.index))
         child.kill()
 
+    def note_end(self, child: Child, death: Death) -> None:
+        """It ends by itself, and this is why."""
+        self._deaths[child.index] = death
+
+    def note_life(self, child: Child) -> None:
+        """It has said that it is there: its silence begins anew."""
+        self._watchdog.forget(self._key(child.index))
+
     # -- who is replaced -------------------------------------------------------------------------------------
 
     def count_death(self, child: Child, work: int, *, may_restart: bool = True) -> str:
@@ -158,7 +170,8 @@ class Places:
         """
         index = child.index
         death = self._deaths.pop(index, None) or Death(Ending.DIED, describe_exit(child.exitcode))
-        if not may_restart or not self.restarts.note(index, death.reason, work):
+        is_own = death.ending is not Ending.LINK_LOST
+        if not may_restart or not self.restarts.note(index, death.reason, work, is_own=is_own):
             if death.ending is Ending.HUNG:
                 restarts = self.restarts.by_place[index]
                 raise PolicyHung(

@@ -159,7 +159,8 @@ class Supervisor:
         """Start and rehearse the workers, or make places for the program that plays; returns the plan."""
         delay_ticks = self._played_delay_ticks
         if delay_ticks is None:
-            first = 1 if self.config.schedule.workers == "auto" else self.config.schedule.workers
+            workers, elsewhere = self.config.schedule.workers, len(self.config.remote.workers_at)
+            first = max(1, elsewhere) if workers == "auto" else workers
             self._check_learning()
             self._startup.enter("imports")
             limit_s, importing = (

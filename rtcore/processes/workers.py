@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from rtcore.channel import Message
 from rtcore.clock import NS_PER_S, ns_of
-from rtcore.errors import PolicyError, StartupError
+from rtcore.errors import LinkLost, PolicyError, StartupError
 from rtcore.memory.counters import Words
 from rtcore.memory.shared import Phase
 from rtcore.memory.trace import TraceKind
@@ -21,6 +21,7 @@ from rtcore.memory.weights import ParamStore, attach_store, create_store
 from rtcore.messages import (
     KeepsOwnWeights,
     LeavesItsSpace,
+    NoLink,
     PayloadMade,
     PolicyNeedsSaid,
     PolicyRaised,
@@ -126,6 +127,8 @@ class WorkerProcesses:
         self._restarted = restarted
         self._leaves_space = leaves_space
         self._ticks_before = ticks_before
+        #: Why a worker elsewhere cannot be reached, as it said last.
+        self._no_link: dict[int, str] = {}
         self._version_watch = VersionWatch()
         self._versions_checked_ns = 0
         self._waker = Waker(shared.wake_words())
@@ -204,6 +207,8 @@ class WorkerProcesses:
             self._restart(child)
         elif child.ready is not None and self._in_run:
             self.set_up(index, True)
+            if self._no_link.pop(index, None) is not None:
+                _log.warning(f"{child.display_name} is linked to {self._address(child)} again")
             self._trace(TraceKind.WORKER_UP, self._parts.clock.now_ns(), index, 0)
 
     @property
@@ -227,10 +232,28 @@ class WorkerProcesses:
                 f"{child.display_name}: an inference gave no action (on-policy-error is miss; more of them are "
                 f"counted): {message.what}"
             )
+        elif isinstance(message, NoLink):
+            self._note_no_link(child, message)
         elif isinstance(message, KeepsOwnWeights):
             self.holders.note_private(child, message.device, message.why)
         else:
             raise StartupError(f"worker {child.index} sent {message!r:.200} before there were weights")
+
+    def _note_no_link(self, child: Child, message: NoLink) -> None:
+        """A worker elsewhere cannot be reached: its place is down until it can, and the run goes on."""
+        if message.is_over:
+            if not self._in_run and not self.stopping:
+                raise LinkLost(f"{child.display_name} has lost the link to {self._address(child)}: {message.why}")
+            self.set_up(child.index, False)
+            self.places.note_end(child, Death(Ending.LINK_LOST, f"link to {self._address(child)} lost"))
+        self.places.note_life(child)
+        if self._no_link.get(child.index) != message.why:
+            self._no_link[child.index] = message.why
+            if self._in_run:
+                _log.warning(f"{child.display_name} has no link to {self._address(child)}: {message.why}")
+
+    def _address(self, child: Child) -> str | None:
+        return self._parts.run.address_of(child.index)
 
     @property
     def has_head(self) -> bool:

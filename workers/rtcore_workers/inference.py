@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rtcore.channel import Channel
-from rtcore.clock import NS_PER_US, Clock, MonotonicClock, cpu_time_ns, cpu_wait_ns
+from rtcore.clock import NS_PER_S, NS_PER_US, Clock, MonotonicClock, cpu_time_ns, cpu_wait_ns
 from rtcore.config.resolved import ResolvedRun
-from rtcore.errors import PolicyError, RtcoreError, text_of, words_of
+from rtcore.errors import LinkError, LinkLost, PolicyError, RtcoreError, text_of, words_of
+from rtcore.host.addresses import Address
 from rtcore.host.seeding import seed_generators
 from rtcore.learn.checkpoint import load_weights
 from rtcore.memory.history import History, HistoryReader
@@ -30,6 +31,7 @@ from rtcore.memory.waiting import Waiting, make_waiting
 from rtcore.memory.weights import ParamStore, attach_store, layout_of
 from rtcore.messages import (
     LeavesItsSpace,
+    NoLink,
     PayloadMade,
     PolicyNeedsSaid,
     PolicyRaised,
@@ -53,6 +55,18 @@ _WARM_UP_NS = 1_000_000_000
 
 def main(boot: WorkerBoot, channel: Channel) -> None:
     """Process entry."""
+    worker: Worker | None = None
+    try:
+        worker = _prepared(boot, channel)
+        worker.serve()
+    except LinkError as error:
+        if worker is None and boot.run_phase_seq < 0:
+            raise  # the run has not begun, and does not without it
+        channel.send(NoLink(words_of(error), is_over=True))
+
+
+def _prepared(boot: WorkerBoot, channel: Channel) -> Worker:
+    """A worker that has said that it is ready."""
     run, index = boot.run, boot.index
     shared = SharedRun.attach(boot.run_id, boot.layout, boot.observation)
     shared.worker_status[index]["heartbeat_ns"] = MonotonicClock.now_ns()
@@ -69,21 +83,26 @@ def main(boot: WorkerBoot, channel: Channel) -> None:
     ready = _ready(policy.info, warmup_ns)
     worker.be_ready()
     channel.send(ready)
-    worker.serve()
+    return worker
 
 
 def _make_policy(boot: WorkerBoot, channel: Channel, shared: SharedRun) -> Policy:
     """The policy on the run's weights, with the memory that it needs, exploring if the run does."""
     config, is_head = boot.run.config, boot.index == boot.run.head_place
-    policy = policy_of(
-        config,
-        boot.observation,
-        boot.action,
-        worker_index=boot.index,
-        device=boot.run.device_of(boot.index),
-        share=partial(_share, boot, channel, shared),
-        is_head=is_head,
-    )
+    address = boot.run.address_of(boot.index)
+    policy: Policy
+    if address is not None:
+        policy = _policy_elsewhere(boot, channel, shared, address)
+    else:
+        policy = policy_of(
+            config,
+            boot.observation,
+            boot.action,
+            worker_index=boot.index,
+            device=boot.run.device_of(boot.index),
+            share=_RunWeights(boot, channel, shared).share,
+            is_head=is_head,
+        )
     channel.send(PolicyNeedsSaid(policy.needs))
     channel.expect(PayloadMade, config.faults.startup_timeout_s)
     if policy.needs:
@@ -132,36 +151,95 @@ def _ready(info: PolicyInfo, warmup_ns: list[int]) -> WorkerReady:
     )
 
 
-def _share(boot: WorkerBoot, channel: Channel, shared: SharedRun, build: Any, plain: bool) -> Any:
-    """Build the policy's network on the run's weights. The first worker of a run makes their store."""
-    from rtcore_workers.weights.device_memory import holder_places  # noqa: PLC0415 - imports torch
-    from rtcore_workers.weights.holding import RunHolding  # noqa: PLC0415 - imports torch
-    from rtcore_workers.weights.shared import connect  # noqa: PLC0415 - imports torch
+def _policy_elsewhere(boot: WorkerBoot, channel: Channel, shared: SharedRun, address: str) -> Policy:
+    """The policy of a worker whose inferences are made on another host."""
+    # PyZMQ is an extra; and a run without other hosts needs none of this.
+    from rtcore_workers.remote.keys import Keys  # noqa: PLC0415
+    from rtcore_workers.remote.near import Place, RemotePolicy  # noqa: PLC0415
 
     config = boot.run.config
+    keys, told_ns = config.remote.remote_keys, 0
 
-    def make_store(manifest: ParamManifest | None) -> ParamStore:
-        if manifest is not None:
-            places = holder_places(config.agent.device, config.agent.weights_sharing)
-            sizes = layout_of(manifest, shared.layout.max_workers, places).sizes
-            channel.send(WeightSizes(sizes))
-            channel.expect(WeightsMade, config.faults.startup_timeout_s)
-        return attach_store(boot.run_id)
+    def waits(why: str) -> None:
+        nonlocal told_ns
+        if shared.run_control["phase"] == Phase.STOP:
+            raise LinkLost("the run is over")
+        if MonotonicClock.now_ns() - told_ns > NS_PER_S:
+            told_ns = MonotonicClock.now_ns()
+            channel.post(NoLink(why))
 
-    is_first = not boot.has_weights and not plain
-    path = config.weights.policy_checkpoint if config.weights.resume is None else config.weights.resume
-    return connect(
-        build,
-        make_store,
-        initial=load_weights(path) if is_first and path is not None else None,
-        what=f"{'policy_checkpoint' if config.weights.resume is None else 'resume'} {path}",
-        is_first=is_first,
-        plain=plain,
+    place = Place(
+        run_id=boot.run_id,
         worker=boot.index,
         generation=boot.generation,
-        on_torn=partial(shared.worker_status[boot.index].add, "torn_weights"),
-        holding=RunHolding(boot.run_id, channel, config.agent.weights_sharing, config.faults.startup_timeout_s),
+        address=Address.parse(address),
+        keys=None if keys is None else Keys.read(keys, "remote_keys"),
+        link_timeout_s=config.remote.link_timeout_s,
+        in_run=boot.run_phase_seq >= 0,
     )
+    return RemotePolicy(
+        place, config, boot.observation, boot.action, store=_RunWeights(boot, channel, shared), waits=waits
+    )
+
+
+class _RunWeights:
+    """The run's parameter store, as its workers make it and attach to it."""
+
+    def __init__(self, boot: WorkerBoot, channel: Channel, shared: SharedRun) -> None:
+        self._boot, self._channel, self._shared = boot, channel, shared
+        weights = boot.run.config.weights
+        self._path = weights.policy_checkpoint if weights.resume is None else weights.resume
+        self._what = f"{'policy_checkpoint' if weights.resume is None else 'resume'} {self._path}"
+        #: Nobody has made it yet: the first worker of a run does.
+        self.is_first = not boot.has_weights
+
+    def make(self, manifest: ParamManifest | None) -> ParamStore:
+        """The store; with a manifest, a new one for that network, without a version in it."""
+        config = self._boot.run.config
+        if manifest is not None:
+            sizes = layout_of(manifest, self._shared.layout.max_workers, self._holder_places()).sizes
+            self._channel.send(WeightSizes(sizes))
+            self._channel.expect(WeightsMade, config.faults.startup_timeout_s)
+        return attach_store(self._boot.run_id)
+
+    def _holder_places(self) -> int:
+        if not self._boot.run.computes_here:
+            return 0
+        from rtcore_workers.weights.device_memory import holder_places  # noqa: PLC0415 - imports torch
+
+        agent = self._boot.run.config.agent
+        return holder_places(agent.device, agent.weights_sharing)
+
+    def loaded(self) -> dict[str, Any] | None:
+        """What version 1 is to be in the place of what the factory drew; None: that."""
+        return load_weights(self._path) if self.is_first and self._path is not None else None
+
+    def initial(self, manifest: ParamManifest) -> dict[str, Any]:
+        """The same, as arrays that go into a buffer of that manifest."""
+        found = self.loaded()
+        return manifest.check(found, self._what) if found is not None else {}
+
+    def share(self, build: Any, plain: bool) -> Any:
+        """Build the policy's network on these weights."""
+        from rtcore_workers.weights.holding import RunHolding  # noqa: PLC0415 - imports torch
+        from rtcore_workers.weights.shared import connect  # noqa: PLC0415 - imports torch
+
+        boot, config = self._boot, self._boot.run.config
+        is_first = self.is_first and not plain
+        return connect(
+            build,
+            self.make,
+            initial=self.loaded() if is_first else None,
+            what=self._what,
+            is_first=is_first,
+            plain=plain,
+            worker=boot.index,
+            generation=boot.generation,
+            on_torn=partial(self._shared.worker_status[boot.index].add, "torn_weights"),
+            holding=RunHolding(
+                boot.run_id, self._channel, config.agent.weights_sharing, config.faults.startup_timeout_s
+            ),
+        )
 
 
 def _mps(device: str) -> str:
@@ -348,6 +426,8 @@ class Worker:
             self._stage.fill(job.context, booked_tick=job.obs_tick, tick=header.tick, episode=header.episode)
         try:
             self._policy.act(frame_seq=header.frame_seq, out=self._out, tick=header.tick)
+        except LinkError:
+            raise  # not the policy's: it computes elsewhere, and cannot be reached
         except Exception as error:
             self._failed(error, job, header)
         infer_end_ns = clock.now_ns()
