@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from rtcore.cli.exits import end_program, find_own_modules
-from rtcore.config.help_text import Parser, add_version
+from rtcore.config.help_text import Parser, add_program_options
 from rtcore.errors import ConfigError
 from rtcore.host.addresses import Address
 
@@ -46,12 +46,16 @@ def main(arguments: list[str] | None = None) -> None:
 def _keygen(words: list[str]) -> int:
     from rtcore_workers.remote.keys import write_pair  # noqa: PLC0415 - after the words were understood
 
-    parser = Parser(prog="rtcore-worker keygen", description=_KEYGEN)
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="made if it is not there")
-    run_file, worker_file = write_pair(parser.parse_args(words).folder)
+    run_file, worker_file = write_pair(_keygen_parser().parse_args(words).folder)
     print(f"{run_file}: for the host with the world, rtcore-run --remote-keys {run_file.name}")
     print(f"{worker_file}: for the other host, rtcore-worker --keys {worker_file.name}")
     return 0
+
+
+def _keygen_parser() -> Parser:
+    parser = Parser(prog="rtcore-worker keygen", description=_KEYGEN)
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="made if it is not there")
+    return parser
 
 
 def _serve(words: list[str]) -> int:
@@ -98,7 +102,7 @@ def _parser() -> Parser:
         description=_DESCRIPTION,
         epilog=_EPILOG,
     )
-    add_version(parser)
+    add_program_options(parser)
     parser.add_argument(
         "--listen",
         required=True,
@@ -133,3 +137,7 @@ def _seconds(text: str) -> float:
     if not 0 < value < 1e6:
         raise argparse.ArgumentTypeError(f"{text!r}: expected seconds, above 0")
     return value
+
+
+if __name__ == "__main__":
+    main()

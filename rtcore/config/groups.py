@@ -301,6 +301,8 @@ class RemoteSettings(SettingsGroup):
 
     @model_validator(mode="after")
     def _other_hosts_are_reached_with_keys(self) -> Self:
+        if self.remote_keys is not None and not self.workers_at:
+            raise ValueError("remote_keys is for workers on other hosts: give --workers-at HOST:PORT too")
         outside = [text for text in self.workers_at if not Address.parse(text).is_loopback]
         if outside and self.remote_keys is None:
             raise ValueError(

@@ -150,6 +150,10 @@ class Places:
         """It ends by itself, and this is why."""
         self._deaths[child.index] = death
 
+    def is_ending(self, child: Child) -> bool:
+        """It was killed, or ends by itself, and its end is not reported yet."""
+        return child.index in self._deaths
+
     def note_life(self, child: Child) -> None:
         """It has said that it is there: its silence begins anew."""
         self._watchdog.forget(self._key(child.index))

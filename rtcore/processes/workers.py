@@ -205,7 +205,7 @@ class WorkerProcesses:
             raise error  # no use restarting it: the same policy would raise again
         if child.exitcode is not None:
             self._restart(child)
-        elif child.ready is not None and self._in_run:
+        elif child.ready is not None and self._in_run and not self.places.is_ending(child):
             self.set_up(index, True)
             if self._no_link.pop(index, None) is not None:
                 _log.warning(f"{child.display_name} is linked to {self._address(child)} again")

@@ -157,6 +157,12 @@ def understand_sweep(words: list[str]) -> None:
     importlib.import_module(module)._parser().parse_args(rest)
 
 
+def understand_worker(words: list[str]) -> None:
+    worker = importlib.import_module("rtcore.cli.worker")
+    parser, rest = (worker._keygen_parser(), words[1:]) if words[:1] == ["keygen"] else (worker._parser(), words)
+    parser.parse_args(rest)
+
+
 def understand_rom(words: list[str]) -> None:
     from rtcore_envs.rom_commands import add_commands
 
@@ -192,6 +198,7 @@ UNDERSTOOD_BY: dict[str, Callable[[list[str]], None]] = {
     "rtcore-top": lambda words: importlib.import_module("rtcore.cli.top")._parse(words) and None,
     "rtcore-report": lambda words: importlib.import_module("rtcore.cli.report")._parser().parse_args(words) and None,
     "rtcore-torture": lambda words: importlib.import_module("rtcore.cli.torture")._parser().parse_args(words) and None,
+    "rtcore-worker": understand_worker,
     "make": understand_make,
     "pip": understand_pip,
     "python": understand_python,

@@ -48,6 +48,8 @@ SENT_SETTINGS = (
 _LOOK_MS = 50
 #: Versions whose checksum is kept: an answer is of one that was sent lately.
 _MOST_KNOWN = 64
+#: Connections that end before both know each other: then it is no accident.
+_MOST_REFUSED = 3
 #: How long a run that starts waits for a worker to be there.
 _REACH_NS = 20 * NS_PER_S
 #: Between two attempts, and between two looks for new weights [s].
@@ -219,6 +221,8 @@ class RemotePolicy:
             if near.state is State.CONNECTING:
                 if line.became_connected(_LOOK_MS):
                     self._say(line, near.connected(self._clock.now_ns()))
+                elif line.num_refused >= _MOST_REFUSED and not self._place.in_run:
+                    raise LinkError(line.why)
                 elif not self._place.in_run and self._is_late(begun_ns):
                     raise LinkLost(line.why)
                 continue
@@ -322,7 +326,7 @@ def _start_error(place: Place, error: LinkError) -> LinkError:
     what = f"the worker at {place.address} (worker {place.worker})"
     if isinstance(error, LinkLost):
         return LinkLost(f"{what} cannot be reached: {error}. Does `rtcore-worker --listen` run there?")
-    return LinkError(f"{what} refuses: {error}")
+    return LinkError(f"{what}: {error}")
 
 
 def _needs_of(ready: Mapping[str, Any], address: Address) -> PolicyNeeds:

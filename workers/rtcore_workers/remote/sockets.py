@@ -56,6 +56,7 @@ class Line:
 
     Attributes:
         why: Why it is not connected, as far as is known.
+        num_refused: How often somebody was there and one of both did not want the other.
     """
 
     def __init__(self, address: Address, keys: Keys | None, silent_ms: int) -> None:
@@ -63,6 +64,7 @@ class Line:
         self.address = address
         self.why = "no answer yet"
         self.is_connected = False
+        self.num_refused = 0
         self._has_keys = keys is not None
         self._context = zmq.Context()
         self._socket = socket = self._context.socket(zmq.DEALER)
@@ -132,6 +134,7 @@ class Line:
                 zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL,
                 zmq.EVENT_HANDSHAKE_FAILED_AUTH,
             ) or (event == zmq.EVENT_DISCONNECTED and self._was_reached):
+                self.num_refused += 1
                 with_keys = "with the keys of this side" if self._has_keys else "without keys"
                 self.why = (
                     f"somebody listens there, who is not the worker {with_keys}: another key, keys on one side only, a "
