@@ -98,7 +98,7 @@ def _listening(text: str) -> tuple[str, int]:
 def _parser() -> Parser:
     parser = Parser(
         prog="rtcore-worker",
-        usage="%(prog)s --listen HOST:PORT [option ...] | %(prog)s keygen FOLDER",
+        usage="%(prog)s --listen HOST:PORT [option ...]\n       %(prog)s keygen FOLDER",
         description=_DESCRIPTION,
         epilog=_EPILOG,
     )
