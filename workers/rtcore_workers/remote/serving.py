@@ -47,13 +47,14 @@ class Builder:
 
     def __init__(self, device: str, allowed: frozenset[str]) -> None:
         self._device, self._allowed = device, allowed
-        self._key, self._built = "", None
+        self._key = ""
+        self._built: ServedPolicy | None = None
 
     def __call__(self, run_id: str, setup: Mapping[str, Any]) -> ServedPolicy:
         """The policy. LinkError if it is refused, or cannot be built."""
         key = json.dumps([run_id, setup], sort_keys=True)
         if self._built is None or key != self._key:
-            self._key, self._built = "", None
+            self._built = None  # before the next one takes memory
             self._built = self._build(setup)
             self._key = key
         return self._built
