@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.metadata import version
 from itertools import count
 from typing import Any
 
@@ -10,7 +11,6 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from rtcore import __version__
 from rtcore.config.run import make_config
 from rtcore.errors import LinkError, LinkLost
 from rtcore.spaces import ActionSpec, ObservationSpec
@@ -22,9 +22,10 @@ from rtcore_workers.remote.wire import Kind, Packet, in_words, parse
 
 pytestmark = pytest.mark.unit
 
+VERSION = version("rtcore")
 OBSERVATION = ObservationSpec.from_space(spaces.Box(0, 255, (3, 2), np.uint8))
 ACTION = ActionSpec.from_space(spaces.Discrete(4))
-ABOUT = {"rtcore": __version__, "host": "gpu1", "pid": 1}
+ABOUT = {"rtcore": VERSION, "host": "gpu1", "pid": 1}
 
 
 def setup_of(**given: Any) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def setup_of(**given: Any) -> dict[str, Any]:
     }
 
 
-def hello_of(run: str = "run-a", worker: int = 0, version: str = __version__) -> dict[str, Any]:
+def hello_of(run: str = "run-a", worker: int = 0, version: str = VERSION) -> dict[str, Any]:
     return {"rtcore": version, "run_id": run, "worker": worker, "host": "robot"}
 
 
@@ -94,7 +95,7 @@ def test_a_policy_may_take_long_to_be_built() -> None:
 @pytest.mark.parametrize("version", ["0.0.9", "", None])
 def test_another_version_is_refused_by_name(version: Any) -> None:
     with pytest.raises(
-        LinkError, match=rf"the worker is rtcore {__version__}.*the run is rtcore {version}.*expected the same"
+        LinkError, match=rf"the worker is rtcore {VERSION}.*the run is rtcore {version}.*expected the same"
     ):
         talk(Near(hello_of(version=version), setup_of(), 7), far_with())
 
@@ -234,6 +235,6 @@ def test_what_only_a_worker_says_is_refused_by_one(kind: Kind) -> None:
 
 
 def test_a_hello_of_nobody_is_refused() -> None:
-    for said in ({"rtcore": __version__}, {"rtcore": __version__, "run_id": 3, "worker": 0}):
+    for said in ({"rtcore": VERSION}, {"rtcore": VERSION, "run_id": 3, "worker": 0}):
         with pytest.raises(LinkError, match="does not say whose it is"):
             talk(Near(said, setup_of(), 7), far_with())

@@ -10,6 +10,7 @@ import os
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rtcore.errors import ConfigError
 from rtcore.files.outside import read_bytes
@@ -19,6 +20,15 @@ RUN_FILE, WORKER_FILE = "run.key", "worker.key"
 #: Characters of a key, in Z85.
 _KEY_CHARS = 40
 _FIELDS = {"secret", "public", "peers"}
+
+
+def import_zmq(what: str) -> Any:
+    """PyZMQ. ConfigError, which names `what` needs it, where it is not installed."""
+    try:
+        import zmq  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise ConfigError(f"{what} needs PyZMQ: pip install 'rtcore[remote]'") from error
+    return zmq
 
 
 @dataclass(frozen=True)
@@ -78,8 +88,6 @@ def write_pair(folder: Path) -> tuple[Path, Path]:
     Raises:
         ConfigError: There are such files already, or none can be written.
     """
-    from rtcore_workers.remote.sockets import import_zmq  # noqa: PLC0415 - an extra
-
     zmq = import_zmq("rtcore-worker keygen")
     pairs = [tuple(part.decode() for part in zmq.curve_keypair()) for _ in range(2)]
     (run_public, run_secret), (worker_public, worker_secret) = pairs

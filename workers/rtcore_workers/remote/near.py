@@ -11,11 +11,11 @@ import socket
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any, Protocol
 
 import numpy as np
 
-from rtcore import __version__
 from rtcore.clock import NS_PER_MS, NS_PER_S, MonotonicClock
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError, LinkError, LinkLost, PolicyError
@@ -122,7 +122,7 @@ class RemotePolicy:
             "action": action.to_json(),
         }
         hello = {
-            "rtcore": __version__,
+            "rtcore": version("rtcore"),
             "run_id": place.run_id,
             "worker": place.worker,
             "host": socket.gethostname(),

@@ -11,11 +11,11 @@ import os
 import secrets
 import socket
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
-from rtcore import __version__
 from rtcore.clock import NS_PER_S, MonotonicClock
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import LinkError, RtcoreError, printable, text_of, words_of
@@ -196,7 +196,7 @@ class _Server:
     def __init__(self, listener: Listener, builder: Builder, say: Callable[[str], None]) -> None:
         self._listener, self._builder, self._say = listener, builder, say
         self._clock = MonotonicClock()
-        about = {"rtcore": __version__, "host": socket.gethostname(), "pid": os.getpid()}
+        about = {"rtcore": version("rtcore"), "host": socket.gethostname(), "pid": os.getpid()}
         self._far = Far(about, self._build, lambda: secrets.randbits(63) | 1, listener.send)
         self._bad, self._told_ns = 0, -_TELL_AGAIN_NS
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from rtcore.errors import ConfigError, LinkLost
 from rtcore.host.addresses import Address
-from rtcore_workers.remote.keys import Keys
+from rtcore_workers.remote.keys import Keys, import_zmq
 from rtcore_workers.remote.wire import MOST_PART_BYTES, Packet, parse
 
 #: How long one attempt to connect may take, and the pause before the next [ms].
@@ -20,15 +20,6 @@ _CONNECT_MS, _AGAIN_MS = 500, 100
 _HANDSHAKE_MS = 2000
 #: Messages that wait in a queue of ZeroMQ's. There is one job at a time; chunks of weights have a window of their own.
 _MOST_QUEUED = 64
-
-
-def import_zmq(what: str) -> Any:
-    """PyZMQ. ConfigError, which names `what` needs it, where it is not installed."""
-    try:
-        import zmq  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        raise ConfigError(f"{what} needs PyZMQ: pip install 'rtcore[remote]'") from error
-    return zmq
 
 
 def _prepare(zmq: Any, socket: Any, silent_ms: int) -> None:
