@@ -316,9 +316,10 @@ class AtWorld(Message):
 class WorldSpec(Message):
     """From the env process: what the world looks like (`loop.process.describe`).
 
-    `rate_hz`: exact, as a fraction. `noop`, `noop_value`: the action that stands in, for people and as JSON. `own`:
-    what the world says of itself (`rtcore_info`). `step_ns`: how long a step takes. For a recording: `env_spec`, how
-    Gymnasium makes this world again, and `action_meanings`.
+    `rate_hz`: exact, as a fraction. `noop`, `noop_value`: the action that stands in, for people and as JSON.
+    `safe_action`: what the world is stepped with before it is closed, as JSON; None: nothing. `own`: what the world
+    says of itself (`rtcore_info`). `step_ns`: how long a step takes. For a recording: `env_spec`, how Gymnasium makes
+    this world again, and `action_meanings`.
     """
 
     env_id: str
@@ -335,6 +336,7 @@ class WorldSpec(Message):
     env_spec: str | None = None
     action_meanings: list[str] | None = None
     step_ns: int | None = None
+    safe_action: Any = None
 
     def to_header(self) -> dict[str, Any]:
         """As JSON, for the run's header and files: what is None is left out."""

@@ -6,6 +6,7 @@ arguments of `RuntimeConfig` are flat: a name stands for one setting, whichever 
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -100,6 +101,19 @@ def _parse_workers(value: Any) -> Any:
     return workers
 
 
+def _parse_action(value: Any) -> Any:
+    """An action as text: `noop`, or JSON of a number or a list."""
+    if value is None or value == "noop":
+        return value
+    try:
+        parsed = json.loads(value) if isinstance(value, str) else plain(value, "safe_action")
+    except ValueError:
+        parsed = None
+    if isinstance(parsed, bool) or not isinstance(parsed, (int, float, list)):
+        raise ValueError("expected noop, a number, or a list of numbers such as [0, 0.5]")
+    return json.dumps(parsed)
+
+
 class SettingsGroup(BaseModel):
     """Settings that belong together. Frozen; no other names than these.
 
@@ -154,6 +168,12 @@ class WorldSettings(SettingsGroup):
         default=None,
         description="The no-op of a discrete world that names none itself.",
         json_schema_extra={"metavar": "N"},
+    )
+    safe_action: Annotated[str | None, BeforeValidator(_parse_action)] = Field(
+        default=None,
+        description="The action that makes the world safe: noop, a number, or a list such as [0,0]. The world is "
+        "stepped with it once more before it is closed, however the run ends (docs/robots.md). Default: none.",
+        json_schema_extra={"metavar": "ACTION"},
     )
     on_reset: OnReset = Field(
         default="hold",

@@ -5,13 +5,14 @@ A world or a policy may start programs (a game, a simulator, a ROS node). These 
 - SIGINT and SIGTERM have their default effect in such a program. So no signal is ignored here, because an ignored one
   stays ignored across exec; where a signal must have no effect, its handler does nothing, and exec removes that.
 - A process that ends runs its `atexit` functions, and ends its daemonic children of `multiprocessing`.
-- The env process gets SIGTERM where others get SIGKILL, and time to `close()` the world.
+- The env process gets SIGTERM where others get SIGKILL, and time to `close()` the world. Also when the fork server is
+  killed: the kernel then sends it SIGTERM, and it ends what it has started itself. If whoever started the run is gone,
+  too, nobody is left to end a world that does not close: it then ends itself, by SIGALRM.
 
 When the process of a world or a policy has ended, however it ended, the processes that it started are ended, too. For
 that the fork server is their "subreaper" (prctl(2)): a process whose parent has ended becomes its child, whatever its
 session or process group. `rtcore-run` is one as well, for worlds in its own process (virtual clock, replay) and for the
-children of a fork server that was killed. A program that embeds a run is not: if its fork server alone is killed, the
-processes that the world started may be left over.
+children of a fork server that was killed.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ _POLL_NS = 5_000_000
 
 
 class TerminationRequested(BaseException):
-    """SIGTERM has come: the process stops what it does, closes its world, and ends."""
+    """SIGTERM (or SIGHUP) has come: the process stops what it does, closes its world, and ends."""
 
 
 # -- in the fork server ------------------------------------------------------------------------------------
@@ -174,7 +175,8 @@ def _send(pid: int, *signums: int) -> None:
 def begin_child(name: str) -> None:
     """Right after the fork: remove the fork server's signal handlers and exit functions from the child."""
     if name == ENV:
-        signal.signal(signal.SIGTERM, _raise_termination_requested(os.getpid()))
+        for signum in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(signum, _raise_termination_requested(os.getpid(), os.getppid()))
     else:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         with contextlib.suppress(OSError):
@@ -188,33 +190,55 @@ def begin_child(name: str) -> None:
         atexit.register(util._exit_function)
 
 
-def end_child(exitcode: int) -> NoReturn:
-    """End as Python does (exit functions run), but without waiting for threads. By SIGTERM if that had come."""
+def limit_closing(limit_s: float) -> None:
+    """How long it may take to end after the order to, if nobody is left who would end it [s]."""
+    _closing_limit_s[:] = [min(limit_s, _LONGEST_GRACE_S)]
+
+
+def begin_closing() -> bool:
+    """From now on an order to end is noted, and interrupts nothing. False if that had been said before."""
+    is_first = not _ending
     _ending.append(True)
+    return is_first
+
+
+def end_child(exitcode: int, *, was_orphaned: bool = False) -> NoReturn:
+    """End as Python does (exit functions run), but without waiting for threads. By the signal that had come, if one
+    had. `was_orphaned`: nobody else is left who would end the processes that this one has started."""
+    _ending.append(True)
+    if was_orphaned:
+        _become_subreaper(True)  # of the children of its children
     with contextlib.suppress(BaseException):
         atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(BaseException):
             stream.flush()
+    if was_orphaned:
+        end_orphans(())
     if _termination_requested:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.signal(_termination_requested[0], signal.SIG_DFL)
+        os.kill(os.getpid(), _termination_requested[0])
     os._exit(exitcode)
 
 
-#: Not empty: SIGTERM has come.
-_termination_requested: list[bool] = []
-#: Not empty: the exit functions run. The process ends anyway, and an exception would interrupt one.
+#: The signal by which the process is to end; empty: none has come.
+_termination_requested: list[int] = []
+#: Not empty: the world is being closed, or exit functions run. An exception would interrupt that.
 _ending: list[bool] = []
+_closing_limit_s: list[float] = [_LONGEST_GRACE_S]
 
 
-def _raise_termination_requested(owner: int) -> Any:
+def _raise_termination_requested(owner: int, parent: int) -> Any:
     def stop(signum: int, frame: FrameType | None) -> None:
-        if os.getpid() != owner:  # a process that the world forked: there SIGTERM has its default effect
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGTERM)
-        elif not _termination_requested:  # once: closing is not interrupted
-            _termination_requested.append(True)
+        if os.getpid() != owner:  # a process that the world forked: there the signal has its default effect
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)
+            return
+        if os.getppid() != parent:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.setitimer(signal.ITIMER_REAL, _closing_limit_s[0])
+        if not _termination_requested:  # once: closing is not interrupted
+            _termination_requested.append(signum)
             if not _ending:
                 raise TerminationRequested
 

@@ -5,10 +5,12 @@ Owns: ring, jobs, log, env stats. Reads: slots, run control. Exits: on STOP, or 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +20,7 @@ from rtcore.config.groups import WorldSettings
 from rtcore.config.resolved import ResolvedRun, tick_rate_hz
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError, EnvironmentFailed, RtcoreError
-from rtcore.host.descendants import TerminationRequested
+from rtcore.host.descendants import TerminationRequested, begin_closing, limit_closing
 from rtcore.host.seeding import seed_generators
 from rtcore.host.watchdog import Watchdog
 from rtcore.loop.counting import Books, StatsRecorder, TracingRecorder
@@ -45,18 +47,37 @@ _EPOCH_LEAD_NS = 20_000_000
 def main(boot: EnvironmentBoot, channel: Channel) -> None:
     """Process entry."""
     settings = boot.config.world
+    limit_closing(boot.config.faults.env_timeout_s)
     world = build_world(settings, boot.seed, lambda call: channel.send(AtWorld(call, may_take_a_start=True)))
+    try:
+        _run_and_close(world, boot, channel)
+    finally:
+        _close(world)  # if an order to end came on the way into closing; it is raised once
+
+
+def _run_and_close(world: GymnasiumWorld, boot: EnvironmentBoot, channel: Channel) -> None:
     try:
         _run_world(world, boot, channel)
     except BaseException as error:
         if not isinstance(error, TerminationRequested):
             channel.send(Failed.of(error))  # at once: closing may take its time, or never return
-        try:
-            world.close()
-        except EnvironmentFailed as second:
-            print(f"rtcore: {second}", file=sys.stderr)
         raise
-    world.close()
+    finally:
+        _close(world)
+
+
+def _close(world: GymnasiumWorld) -> None:
+    """Make it safe and close it; nothing interrupts that. Nothing the second time. What it raises is the run's error if
+    there is no other one."""
+    failure = sys.exception()
+    if not begin_closing():
+        return
+    try:
+        world.close()
+    except EnvironmentFailed as error:
+        if failure is None:
+            raise
+        print(f"rtcore: {error}", file=sys.stderr)
 
 
 def _run_world(world: GymnasiumWorld, boot: EnvironmentBoot, channel: Channel) -> None:
@@ -97,14 +118,24 @@ def build_world(
         if refused is not None:
             raise ConfigError(refused) from error
         raise EnvironmentFailed(f"{settings.env_id} could not be made: {type(error).__name__}: {error}") from error
-    world = GymnasiumWorld(env, seed=seed, on_missing=settings.on_missing, noop_action=settings.noop_action)
-    before_call("in its first reset()")
+    to_close: Any = env
     try:
+        to_close = world = GymnasiumWorld(
+            env,
+            seed=seed,
+            on_missing=settings.on_missing,
+            noop_action=settings.noop_action,
+            safe_action=settings.safe_action,
+        )
+        before_call("in its first reset()")
         world.reset()
         world.inspect()
-    except EnvironmentFailed as error:  # of a start state, say, which is looked at only here
+    except BaseException as error:
+        with contextlib.suppress(Exception):  # what came first says more
+            to_close.close()
+        # Of a start state, say, which is looked at only here.
         refused = refused_setting(error.__cause__, settings.env_id, settings.args)
-        if refused is not None:
+        if isinstance(error, EnvironmentFailed) and refused is not None:
             raise ConfigError(refused) from error
         raise
     return world
@@ -113,7 +144,8 @@ def build_world(
 def time_steps(
     world: GymnasiumWorld, entropy: Sequence[int] = (), before_call: Callable[[str, bool], object] = _report_nothing
 ) -> int:
-    """How long a step takes, from a few with the stand-in action: the 90% quantile [ns]. Then a reset from the seed.
+    """How long a step takes, from a few with the safe or the stand-in action: the 90% quantile [ns]. Then a reset from
+    the seed.
 
     The first step counts only if the episode ends with it: worlds compile in it. `entropy`: what the process's global
     generators begin from again, for worlds that draw from them. `before_call`: called with what is asked of the world
@@ -123,7 +155,7 @@ def time_steps(
     for number in range(_TIMED_STEPS):
         before_call(f"in step {number + 1} of {_TIMED_STEPS} before tick 0", number == 0)
         start_ns = clock.now_ns()
-        result = world.step(world.stand_in()[0])
+        result = world.step(world.stand_in()[0] if world.safe is None else world.safe)
         times.append(clock.now_ns() - start_ns)
         world.inspect()
         if result.terminated or result.truncated or sum(times[1:]) > _TIMED_STEPS_NS:
@@ -149,6 +181,7 @@ def describe(world: GymnasiumWorld, config: RuntimeConfig) -> WorldSpec:
         noop=repr(world.noop),
         noop_value=np.asarray(world.noop).tolist(),
         noop_source=world.noop_source,
+        safe_action=None if world.safe is None else np.asarray(world.safe).tolist(),
         own=getattr(world.env.unwrapped, "rtcore_info", {}),
         notes=world.notes(rate_hz),
         leaves_space=world.leaves_space,
@@ -188,7 +221,8 @@ class EnvProcess:
         shared.env_status["pid"] = os.getpid()
 
     def serve(self) -> None:
-        """Until STOP."""
+        """Until STOP, or until nobody has asked for anything since the end of the run for as long as a world may be
+        silent: whoever started it stands still."""
         try:
             self._follow_orders()
         finally:
@@ -197,17 +231,19 @@ class EnvProcess:
 
     def _follow_orders(self) -> None:
         control, status, clock = self._shared.run_control, self._shared.env_status, MonotonicClock()
+        ended_ns, patience_ns = 0, ns_of(self._run.config.faults.env_timeout_s)
         while True:
-            status["heartbeat_ns"] = clock.now_ns()
+            status["heartbeat_ns"] = now_ns = clock.now_ns()
             phase_seq = control["phase_seq"]
             phase = phase_of(phase_seq)
-            if phase is Phase.STOP:
+            if phase is Phase.STOP or (ended_ns and now_ns - ended_ns > patience_ns):
                 return
             if phase_seq == status["phase_seen"]:
                 clock.sleep_until_ns(clock.now_ns() + _IDLE_POLL_NS)
                 continue
             if phase in (Phase.REHEARSE, Phase.RUN):
                 self._tick_through(phase, phase_seq)
+                ended_ns = clock.now_ns() if phase is Phase.RUN else 0
             status["phase_seen"] = phase_seq
 
     def _tick_through(self, phase: Phase, phase_seq: int) -> None:
@@ -231,6 +267,8 @@ class EnvProcess:
             garbage.after_tick(next_ns, world_stands=loop.is_held)
             if num_ticks is not None and num_ticks <= loop.tick + 1:
                 break
+        if phase is Phase.RUN:
+            self._world.make_safe()  # before all that is still done of the run, which may take long
         loop.finish()
         self._shared.env_counters["unknown_entries"] = workers.unknown_entries
         if phase is Phase.RUN:

@@ -6,6 +6,7 @@ import difflib
 import importlib
 import importlib.util
 import inspect
+import json
 import re
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -170,6 +171,7 @@ class GymnasiumWorld:
 
     The frame of a Box is the array that the env returned; a Dict of Boxes is packed into one array of this object's.
     `on_missing` is what acts when no policy action is there. `noop_action` overrides the env's own no-op.
+    `safe_action`, as of the setting: what the env is stepped with before it is closed.
 
     The env gets an array of its own at every step: it may keep it and write to it, and neither the no-op nor the
     record changes. `count` is called with "altered_actions" each time it did write to it: such an env (a clipping or
@@ -183,6 +185,7 @@ class GymnasiumWorld:
         seed: int,
         on_missing: OnMissing = "noop",
         noop_action: int | None = None,
+        safe_action: str | None = None,
     ) -> None:
         self.env = env
         self.observation = ObservationSpec.from_space(env.observation_space)
@@ -198,6 +201,10 @@ class GymnasiumWorld:
             if not env.action_space.contains(np.int64(noop_action)):
                 raise ConfigError(f"noop-action: got {noop_action}, which is not in {env.action_space}")
             self.noop, self.noop_source = noop_action, "--noop-action"
+        #: None: there is none.
+        self.safe = self._safe_of(safe_action) if safe_action is not None else None
+        #: The env was reset, and not stepped with the safe action since: it is to be made safe before it is closed.
+        self._is_unsafe = False
         self._stand_in = StandIn(on_missing, self.noop, self.action.sample, seed)
         self._seed: int | None = seed
         self.seed = seed
@@ -214,6 +221,14 @@ class GymnasiumWorld:
         #: What a run was found to return outside the declared space: see `ObservationCheck`.
         self.left_later = ""
 
+    def _safe_of(self, text: str) -> Any:
+        if text == "noop":
+            return self.noop
+        try:
+            return self.action.from_numbers(json.loads(text))
+        except ValueError as error:
+            raise ConfigError(f"safe-action: {text} {error}; expected an element of {self.env.action_space}") from error
+
     @property
     def action_meanings(self) -> list[str]:
         """What the world calls its actions, by number; [] where it has no `get_action_meanings`, as Atari has."""
@@ -228,6 +243,7 @@ class GymnasiumWorld:
         if self._last is not None and not self._stepped:
             return self._last
         self._stepped = False
+        self._is_unsafe = True
         options = {} if self._options is None else {"options": self._options}
         try:
             returned = self.env.reset(seed=self._seed, **options)
@@ -282,7 +298,7 @@ class GymnasiumWorld:
 
     def step(self, action: Any) -> StepResult:
         """One step with a copy of `action`, which stays the caller's and unchanged. Allocates that copy."""
-        self._stepped = True
+        self._stepped = self._is_unsafe = True
         given = action.copy() if isinstance(action, np.ndarray) else action
         try:
             returned = self.env.step(given)
@@ -315,12 +331,30 @@ class GymnasiumWorld:
         raw = np.frombuffer(payload, self.action.np_dtype, self.action.num_elements, index * size)
         return self.action.decode(raw.reshape(self.action.shape))
 
-    def close(self) -> None:
-        """EnvironmentFailed if the env's own `close` raises."""
+    def make_safe(self) -> None:
+        """One more step, with the safe action, unless it was the last that the env got; nothing without one.
+
+        What the step returns is nobody's: no tick, no frame, no reward. EnvironmentFailed if it raises.
+        """
+        safe = self.safe
+        if safe is None or not self._is_unsafe:
+            return
         try:
-            self.env.close()
+            self.env.step(safe.copy() if isinstance(safe, np.ndarray) else safe)
         except BaseException as error:
-            raise_named("close()", error)
+            raise_named(f"step({safe!r:.200}), the safe action", error)
+        self._is_unsafe = False
+
+    def close(self) -> None:
+        """Make it safe, then close it, whatever the first comes to. EnvironmentFailed if one of them raises."""
+        try:
+            self.make_safe()
+        finally:
+            self._is_unsafe = False  # it was tried
+            try:
+                self.env.close()
+            except BaseException as error:
+                raise_named("close()", error)
 
     def notes(self, rate_hz: Fraction) -> list[str]:
         """What a run's header says of this world that its user may not know. `rate_hz`: at which it is stepped."""

@@ -76,6 +76,8 @@ class EnvironmentProcess:
         child, shared = self.child, self._shared
         if (error := child.error) is not None:
             raise error
+        if child.exitcode == 0 and shared is not None and shared.env_status["finished"]:
+            return  # this program stood still for so long after the run's end that the world was closed
         if child.exitcode is not None:
             raise child.death
         if shared is None or child.ready is None:
@@ -128,11 +130,17 @@ class EnvironmentProcess:
             )
         return child.error or (child.death if child.exitcode else None)
 
+    def await_closing(self, launcher: Launcher) -> None:
+        """After the fork server has gone, whereupon the kernel tells it to end: it gets the time that a step has."""
+        self._wait_while(lambda: self.child.is_alive, launcher, self._longest_silence_ns)
+        self.child.kill()
+
     def end(self, launcher: Launcher) -> None:
         """End it, because it does not end by itself.
 
         SIGTERM interrupts it and makes it close the world. If it shows no sign of life after that (C code that never
-        returns), it is killed. Asks the kernel whether it lives, as the fork server may be gone.
+        returns), it is killed. Asks the kernel whether it lives, as the fork server may be gone: then SIGTERM has come
+        before, and may have been heard.
         """
         self._was_ended = True
         if self._shared is None:
@@ -141,7 +149,7 @@ class EnvironmentProcess:
         heartbeat_ns = status["heartbeat_ns"]
         child.kill(signal.SIGTERM)
         self._wait_while(lambda: child.is_alive and status["heartbeat_ns"] == heartbeat_ns, launcher, _GRACE_NS)
-        if status["heartbeat_ns"] != heartbeat_ns:
+        if status["heartbeat_ns"] != heartbeat_ns or launcher.is_lost:
             self._wait_while(lambda: child.is_alive, launcher, self._longest_silence_ns)
         child.kill()
         self._wait_while(lambda: child.is_alive, launcher, _GRACE_NS)

@@ -4,9 +4,9 @@ Run as `python -P -m rtcore.processes.forkserver FD`, by `servers.ForkServer` on
 touching CUDA) and forks each worker from that, so that a further one costs its private memory only. What is forked
 before (the env process) has no torch in its memory. Why not `multiprocessing`'s: see docs/adr/0003-own-fork-server.md.
 
-Whoever dies, nothing stays: children die with this process (PR_SET_PDEATHSIG); when its parent dies, by EOF on
-the socket or a changed parent pid, it ends the children, and all that they have started (`descendants.py`), and removes
-the run's shared memory.
+Whoever dies, nothing stays: children die with this process (PR_SET_PDEATHSIG), of which the env process gets SIGTERM,
+so that it closes its world; when its parent dies, by EOF on the socket or a changed parent pid, it ends the children,
+and all that they have started (`descendants.py`), and removes the run's shared memory.
 
 Protocol: `Setup` first; then `Fork`, answered by `Forked` or `ForkFailed`, and `Preload`, answered by `Preloaded` once
 that is done, one after the other; and `Exited` whenever a child ends. It never waits in sending, and takes no further
@@ -33,7 +33,7 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 from rtcore.channel import Channel, Message, from_plain
-from rtcore.host.descendants import Children, TerminationRequested, begin_child, end_child
+from rtcore.host.descendants import ENV, Children, TerminationRequested, begin_child, end_child
 from rtcore.messages import (
     Boot,
     Exited,
@@ -233,15 +233,15 @@ class _Server:
         exitcode = 1
         try:
             ctypes.CDLL(None).prctl(_PR_SET_NAME, f"rt-{request.name}".encode()[:15])
-            _die_with(server_pid)
             self._leave()
             begin_child(request.name)
+            _die_with(server_pid, signal.SIGTERM if request.name == ENV else signal.SIGKILL)
             exitcode = _call_entry(request, Channel(end))
         finally:
             try:
-                end_child(exitcode)
+                end_child(exitcode, was_orphaned=os.getppid() != server_pid)
             except TerminationRequested:  # SIGTERM came on the way into it, which raises once
-                end_child(exitcode)
+                end_child(exitcode, was_orphaned=os.getppid() != server_pid)
 
 
 #: By which a file or folder is known to be the same: time of its last change [ns], size, inode; None: there is none.
@@ -263,8 +263,8 @@ def _files_of_modules() -> Iterator[str]:
             yield path
 
 
-def _die_with(server_pid: int) -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def _die_with(server_pid: int, signum: int = signal.SIGKILL) -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signum)
     if os.getppid() != server_pid:
         os._exit(1)
 

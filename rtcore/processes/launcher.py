@@ -205,6 +205,8 @@ class Launcher:
         """
         self._grace_s = grace_s
         self.failed_forks: Counter[str] = Counter()
+        #: The fork server is gone; the kernel has told the env process to end.
+        self.is_lost = False
         self._clock = MonotonicClock()
         self._children: dict[int, Child] = {}
         self._orders: dict[int, _Order] = {}
@@ -287,6 +289,9 @@ class Launcher:
         """
         try:
             return self._poll(timeout_s)
+        except LauncherDied:
+            self.is_lost = True
+            raise
         except OSError as error:
             raise LauncherDied(
                 f"the run's processes cannot be reached any more: {error}. This program has closed file descriptors "

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -81,6 +82,8 @@ class Supervisor:
         self.world: WorldSpec
         self.env_info: dict[str, Any] = {}
         self.stopping = self._stop_was_requested = False
+        #: Held while an order is given: another thread may end the run.
+        self._ordering = threading.Lock()
         #: Called when the plan is made and nothing of the run is written yet.
         self.about_to_run: Callable[[], None] = lambda: None
         self._clock = MonotonicClock()
@@ -327,8 +330,9 @@ class Supervisor:
     def _order(self, phase: Phase) -> int:
         """Tell the env process (and with STOP the workers); returns the order's number."""
         control = self.shared.run_control
-        control["phase"] = phase
-        control["phase_seq"] = seq = next_order(control["phase_seq"], phase)
+        with self._ordering:
+            control["phase"] = phase
+            control["phase_seq"] = seq = next_order(control["phase_seq"], phase)
         return seq
 
     def _begin_run(self, plan: Plan) -> None:
@@ -353,17 +357,17 @@ class Supervisor:
         return self.ticks_are_over
 
     def request_stop(self) -> None:
-        """End the run at the next tick, as if its time were up."""
+        """End the run at the next tick, as if its time were up. Any thread may."""
         self._stop_was_requested = True
         _log.debug("the run is told to end at its next tick")
         self._stop()
 
     def _stop(self) -> None:
-        self.stopping = True
         if self._workers is not None:
             self._workers.stopping = True
         if self._shared is not None:
             self._stop_seq = self._order(Phase.IDLE)
+        self.stopping = True  # last: whoever asks `ticks_are_over` needs the order's number
 
     def request_reset(self, seed: int | None, options: dict[str, Any] | None) -> int:
         """Ask for a new episode, for `Player`; returns the number of the wish. ConfigError if it cannot be sent."""
@@ -514,6 +518,8 @@ class Supervisor:
 
     def _await_exits(self, launcher: Launcher) -> None:
         """Time for the children to end by themselves: the env process gets `env_timeout_s`, as for a step."""
+        if self._env is not None and launcher.is_lost:
+            self._env.await_closing(launcher)
         if self._workers is None or self._env is None or self._env.child.ready is None:
             return
         self.close_failure = self._env.await_exit(launcher)

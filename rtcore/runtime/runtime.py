@@ -7,6 +7,7 @@ run in one process at once. A thread of its own supervises; the caller's thread 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import warnings
@@ -24,7 +25,7 @@ from gymnasium.spaces import Box, Dict, Space
 from rtcore.clock import MonotonicClock, ns_of
 from rtcore.config.resolved import ResolvedRun
 from rtcore.config.run import RuntimeConfig
-from rtcore.errors import WARNING_NOTE, ContractBroken, RtcoreError, RtcoreWarning, StartupError
+from rtcore.errors import WARNING_NOTE, ConfigError, ContractBroken, RtcoreError, RtcoreWarning, StartupError
 from rtcore.files.strict_json import write_json
 from rtcore.learn.resuming import settings_of
 from rtcore.memory.segments import files_of
@@ -56,6 +57,8 @@ _DRAIN_EVERY_NS = 150_000_000
 _FLUSH_EVERY_NS = 1_000_000_000
 #: Between two looks at what a contract requires and no row tells: each is a snapshot of every counter.
 _LOOK_EVERY_NS = 1_000_000_000
+#: How often `safe_stop` looks whether the world is safe.
+_SAFE_POLL_NS = 2_000_000
 
 
 class Runtime(TrainedRun):
@@ -301,6 +304,40 @@ class Runtime(TrainedRun):
     def stop(self) -> None:
         """End the run at its next tick; `wait` returns soon after."""
         self._stop.set()
+
+    def safe_stop(self, timeout_s: float | None = None) -> bool:
+        """End the run at its next tick, with the safe action as the last one that the world gets. Any thread may.
+
+        At once: it waits for no callback of the run. What `stop` ends, or time, or an error, is made safe as well.
+
+        Args:
+            timeout_s: How long to wait for it at most [s]; None: as long as it takes.
+
+        Returns:
+            Whether the world has got the safe action; False if the time passed first.
+
+        Raises:
+            ConfigError: The run has no `safe_action`.
+            RtcoreError: The run had failed, or the world raised; it was made safe if that is promised
+                (docs/robots.md).
+            StartupError: Tick 0 is not there yet: `close` then ends the start.
+        """
+        if self.config.world.safe_action is None:
+            raise ConfigError("safe_stop: the run has no safe action; expected one, as in safe_action='noop'")
+        supervisor = self._started
+        if not self.is_over:
+            supervisor.request_stop()
+        self.stop()
+        clock = self._clock
+        give_up_ns = clock.now_ns() + ns_of(math.inf if timeout_s is None else timeout_s)
+        while not (self.is_over or supervisor.ticks_are_over):
+            if clock.now_ns() > give_up_ns:
+                return False
+            clock.sleep_until_ns(clock.now_ns() + _SAFE_POLL_NS)
+        if self.is_over and self._error is not None:
+            self._error_raised = True
+            raise self._error
+        return True
 
     def close(self) -> None:
         """End everything now and clean up. Safe to call at any time, more than once. Nothing in a forked child."""

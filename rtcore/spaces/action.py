@@ -114,6 +114,26 @@ class ActionSpec(ArraySpec):
             raise PolicyError(f"action {action!r} {error}; expected an element of {self.to_space()}") from error
         out[...] = value.reshape(out.shape)
 
+    def from_numbers(self, numbers: object) -> Action:
+        """An action that somebody wrote down.
+
+        Args:
+            numbers: A number or nested lists of numbers; one number stands for every element of a Box.
+
+        Returns:
+            As of `decode`.
+
+        Raises:
+            ValueError: It is not in the space; says in what way.
+        """
+        try:
+            value = np.asarray(numbers)
+        except ValueError as error:
+            raise ValueError("is no array of numbers") from error
+        if self.kind == "box" and not value.shape:
+            value = np.broadcast_to(value, self.shape)
+        return self.decode(self._as_element(value))
+
     def decode(self, raw: object) -> Action:
         """Make what `env.step` expects.
 

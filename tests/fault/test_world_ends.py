@@ -1,4 +1,5 @@
-"""What a world starts ends with it, and its close() is called and heard, however the run ends."""
+"""What a world starts ends with it, and its close() is called and heard, however the run ends; the safe action is the
+last that it gets before."""
 
 from __future__ import annotations
 
@@ -14,7 +15,18 @@ import pytest
 
 import rtcore
 from rtcore.errors import EnvironmentFailed, EnvironmentHung
-from tests.support.drills import Run, run_to_end, running, wait_for, wait_until_ticking
+from rtcore.memory.owners import reap_dead_runs
+from tests.support.drills import (
+    COMMAND,
+    HERE,
+    Run,
+    run_to_end,
+    running,
+    segments,
+    started,
+    wait_for,
+    wait_until_ticking,
+)
 
 pytestmark = pytest.mark.fault
 
@@ -31,10 +43,21 @@ def run_of(notes: Path, *more: str, **world: object) -> list[str]:
             "random",
             "--workers",
             "1",
+            "--safe-action",
+            "7",
             "--no-live",
         ),
         *more,
     ]
+
+
+def assert_made_safe(notes: Path) -> None:
+    """The safe action was the last, and close() was called after it."""
+    assert (notes / "closed").read_text() == "7"
+
+
+def remove_dead_runs(pid: int) -> list[str]:
+    return [run_id for run_id in reap_dead_runs() if run_id.startswith(f"{pid}-")]
 
 
 def family_of(notes: Path) -> list[int]:
@@ -61,32 +84,58 @@ def is_running(pid: int) -> bool:
 def test_at_a_normal_end_exit_functions_are_run_and_nothing_of_the_world_stays(tmp_path: Path) -> None:
     done = run_to_end(*run_of(tmp_path, "--ticks", "30"))
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "closed").exists()
+    assert_made_safe(tmp_path)
     assert (tmp_path / "atexit").exists()
     ignored = int((tmp_path / "ignored_signals").read_text(), 16)
     assert not any(ignored >> (signum - 1) & 1 for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
     assert not any(map(is_running, family_of(tmp_path))), "gone when the program is, as a pipe to another one ends then"
 
 
-@pytest.mark.parametrize("victim", ["rt-env", "the fork server", "the program"])
-def test_whoever_is_killed_nothing_of_the_world_stays(victim: str, tmp_path: Path) -> None:
-    with running(*run_of(tmp_path, "--duration", "60")) as run:
+@pytest.mark.parametrize("victims", [("rt-env",), ("fork server",), ("program",), ("program", "fork server")])
+def test_whoever_is_killed_nothing_of_the_world_stays(victims: tuple[str, ...], tmp_path: Path) -> None:
+    with started(*COMMAND, *run_of(tmp_path, "--duration", "60"), cwd=HERE) as run:
         wait_until_ticking(run)
         env = env_process_of(run)
-        victims = {"rt-env": env.pid, "the fork server": env.ppid(), "the program": run.pid}
-        os.kill(victims[victim], signal.SIGKILL)
+        pids = {"rt-env": env.pid, "fork server": env.ppid(), "program": run.pid}
+        for victim in victims:
+            os.kill(pids[victim], signal.SIGSTOP)  # nobody sees the other one die
+        for victim in victims:
+            os.kill(pids[victim], signal.SIGKILL)
         run.wait(timeout=60)
         assert_all_gone(tmp_path)
-    if victim == "the program":
-        assert (tmp_path / "closed").exists(), "who is left has the world closed"
+        if victims == ("program", "fork server"):
+            assert remove_dead_runs(run.pid), "nobody is left who would: the next run on this machine does"
+        wait_for(lambda: not segments(run.pid), "shared memory to be removed")
+    if victims != ("rt-env",):
+        assert_made_safe(tmp_path)
         assert (tmp_path / "atexit").exists()
+
+
+@pytest.mark.parametrize("how", ["Ctrl-C", "the world raises", "the program stands still at the end"])
+def test_the_world_is_made_safe_and_closed_before_anybody_asks_for_it(how: str, tmp_path: Path) -> None:
+    length, world = ("--duration", "60"), {"raise_at": 60} if how == "the world raises" else {}
+    if how.startswith("the program"):
+        length = ("--ticks", "30")
+    with running(*run_of(tmp_path, *length, "--env-timeout-s", "2", **world)) as run:
+        wait_until_ticking(run)
+        if how == "Ctrl-C":
+            run.send_signal(signal.SIGINT)
+        if how.startswith("the program"):
+            run.send_signal(signal.SIGSTOP)
+            wait_for((tmp_path / "closed").exists, "the world to be closed")
+            run.send_signal(signal.SIGCONT)
+        output, _ = run.communicate(timeout=150)
+    assert run.returncode == {"Ctrl-C": 130, "the world raises": 1}.get(how, 0), output
+    assert ("the arm does not answer" in output) == (how == "the world raises")
+    assert_made_safe(tmp_path)
+    assert_all_gone(tmp_path)
 
 
 def test_a_world_that_hangs_in_python_is_closed_all_the_same(run_here: Run, tmp_path: Path) -> None:
     done = run_here(*run_of(tmp_path, "--env-timeout-s", "2", hang_at=60))
     assert done.returncode == 1
     assert "EnvironmentHung" in done.stderr
-    assert (tmp_path / "closed").exists()
+    assert_made_safe(tmp_path)
     assert_all_gone(tmp_path)
 
 
@@ -104,6 +153,8 @@ def test_an_env_process_that_dies_by_a_signal_fails_the_run(
     assert run.returncode == 1, output
     assert "env 0" in output
     assert signum.name in output
+    if moment == "in the run":
+        assert_made_safe(tmp_path)
 
 
 def test_closing_may_take_as_long_as_the_world_may_be_silent(run_here: Run, tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""A world with processes of its own, which it never ends itself. What becomes of it is noted in the folder `notes`."""
+"""A world with processes of its own, which it never ends itself. What becomes of it is noted in the folder `notes`.
+
+When it is closed it writes into `closed` what it was stepped with last.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +25,12 @@ def _sleep() -> None:
 class Family(gymnasium.Env[Any, Any]):
     metadata = {"render_fps": 50}  # noqa: RUF012
     observation_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
-    action_space = gymnasium.spaces.Discrete(2)
+    #: So many that nothing is drawn twice.
+    action_space = gymnasium.spaces.Discrete(1 << 40)
 
-    def __init__(self, notes: str, hang_at: int = 0, how_closing: str = "") -> None:
-        self._notes, self._hang_at, self._how_closing, self._steps = Path(notes), hang_at, how_closing, 0
+    def __init__(self, notes: str, hang_at: int = 0, raise_at: int = 0, how_closing: str = "") -> None:
+        self._notes, self._hang_at, self._raise_at, self._how_closing = Path(notes), hang_at, raise_at, how_closing
+        self._steps, self._last = 0, -1
         self._child = subprocess.Popen(["sleep", "3600"])
         self._session = subprocess.Popen(["sleep", "3600"], start_new_session=True)
         daemon = multiprocessing.get_context("fork").Process(target=_sleep, daemon=True)
@@ -43,7 +48,9 @@ class Family(gymnasium.Env[Any, Any]):
         return np.zeros(2, np.float32), {}
 
     def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        self._steps += 1
+        self._steps, self._last = self._steps + 1, action
+        if self._steps == self._raise_at:
+            raise OSError("the arm does not answer")
         if self._steps == self._hang_at:
             time.sleep(3600)
         return np.zeros(2, np.float32), 0.0, False, False, {}
@@ -57,7 +64,7 @@ class Family(gymnasium.Env[Any, Any]):
             os.kill(os.getpid(), signal.SIGHUP)
         if self._how_closing == "slow":
             time.sleep(3)  # longer than the runtime's own patience with processes that have nothing to save
-        (self._notes / "closed").touch()
+        (self._notes / "closed").write_text(str(self._last))
 
 
 def make(**kwargs: Any) -> Family:

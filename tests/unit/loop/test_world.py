@@ -12,7 +12,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from rtcore.config.run import RuntimeConfig
+from rtcore.config.run import RuntimeConfig, make_config
 from rtcore.errors import ConfigError, EnvironmentFailed
 from rtcore.host.descendants import TerminationRequested
 from rtcore.loop.gymapi import flag_of, reset_results, reward_of, step_results
@@ -300,3 +300,94 @@ def test_a_first_step_that_compiles_has_a_starts_time_and_is_not_what_a_step_is_
     time_steps(world, before_call=lambda call, first: calls.append((call, first)))
     assert env.steps > 1
     assert [first for _call, first in calls] == [True] + [False] * (len(calls) - 1)
+
+
+# -- the safe action ---------------------------------------------------------------------------------------
+
+
+def safe_world(safe_action="[-2.5]", **how):
+    return GymnasiumWorld(Plain(**how), seed=0, safe_action=safe_action)
+
+
+def test_the_safe_action_is_the_last_that_a_world_gets_before_it_is_closed():
+    world = safe_world()
+    world.reset()
+    world.step(np.array([1.0], np.float32))
+    world.close()
+    assert world.env.got_numbers == [1.0, -2.5]
+
+
+def test_what_was_made_safe_is_not_made_safe_twice_but_again_after_another_step_or_reset():
+    world = safe_world()
+    world.close()
+    assert world.env.got_numbers == [], "it has never moved"
+    for begin in (world.reset, lambda: world.step(np.array([1.0], np.float32))):
+        begin()
+        world.make_safe()
+        world.make_safe()
+    world.close()
+    assert world.env.got_numbers == [-2.5, 1.0, -2.5]
+
+
+@pytest.mark.parametrize("raises", [OSError("no answer"), TerminationRequested()])
+def test_a_world_is_closed_even_if_it_does_not_take_the_safe_action(raises):
+    world = safe_world(step=raises, close=OSError("cannot close"))
+    world.reset()
+    with pytest.raises(EnvironmentFailed, match=r"close\(\): OSError: cannot close") as caught:
+        world.close()
+    first = caught.value.__context__.__context__
+    assert type(first) in (EnvironmentFailed, TerminationRequested), "what came first is kept"
+    assert world.env.got_numbers == [-2.5]
+
+
+def test_a_world_that_raised_is_made_safe_all_the_same():
+    world = safe_world(step=OSError("a joint limit"))
+    world.reset()
+    with pytest.raises(EnvironmentFailed, match="a joint limit"):
+        world.step(np.array([9.0], np.float32))
+    world.env._step = (world.env.obs, 0.0, False, False, {})
+    world.close()
+    assert world.env.got_numbers == [9.0, -2.5]
+
+
+def test_a_world_that_fails_in_its_first_reset_is_closed(monkeypatch):
+    made = Plain(reset=OSError("no calibration"), close=OSError("was closed"))
+
+    def make(*_):
+        return made
+
+    def reset(**_):
+        raise OSError("no calibration")
+
+    made.reset = reset
+    monkeypatch.setattr("rtcore.loop.process.make_environment", make)
+    closed = []
+    made.close = lambda: closed.append(True)
+    with pytest.raises(EnvironmentFailed, match="no calibration"):
+        build_world(RuntimeConfig(env_id="x:y").world, 0)
+    assert closed == [True]
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [("noop", [0.25]), (3, [3.0]), ("-1", [-1.0]), ([0.5], [0.5]), ("[0.5]", [0.5])],
+)
+def test_a_safe_action_is_noop_a_number_or_a_list(said, meant):
+    config = RuntimeConfig(safe_action=said).world
+    assert safe_world(config.safe_action).safe == pytest.approx(meant)
+
+
+def test_a_safe_action_that_is_none_is_refused_by_name():
+    with pytest.raises(ConfigError, match="safe_action.*expected noop, a number, or a list"):
+        make_config(safe_action="hands up")
+    with pytest.raises(ConfigError, match=r"safe-action: \[1, 2\] has shape \(2,\); expected an element of Box"):
+        safe_world("[1, 2]")
+    with pytest.raises(ConfigError, match="safe-action: 11 is out of range"):
+        safe_world("11")
+
+
+def test_before_tick_0_a_step_is_timed_with_the_safe_action():
+    world = safe_world()
+    world.reset()
+    time_steps(world)
+    assert set(world.env.got_numbers) == {-2.5}
