@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 #define RTCORE_MAGIC INT64_C(0x10045524f435452)
-#define RTCORE_LAYOUT_VERSION 8
+#define RTCORE_LAYOUT_VERSION 9
 #define RTCORE_ENV_HISTOGRAMS 8
 #define RTCORE_WORKER_HISTOGRAMS 2
 #define RTCORE_HISTOGRAM_BUCKETS 4608
@@ -47,8 +47,10 @@ struct rtcore_run_control {
     int64_t tau_mean_ns; /* planned mean time from booking to answer */
     int64_t reset_seq; /* resets asked for by a program that steps the world itself; seed and options come by message */
     int64_t has_payload; /* 1: there is a `payload` segment; written before the first order */
+    int64_t pauses; /* how many want the world to stand still; it does from the next tick on while there are any */
+    int64_t unused[7];
 };
-_Static_assert(sizeof(struct rtcore_run_control) == 64, "rtcore_run_control");
+_Static_assert(sizeof(struct rtcore_run_control) == 128, "rtcore_run_control");
 
 /* Writer: env process. */
 struct rtcore_env_status {
@@ -65,7 +67,8 @@ struct rtcore_env_status {
     int64_t num_up; /* workers in the rotation */
     int64_t reset_frame_seq; /* number of the first frame of the newest episode that was asked for */
     int64_t reset_seen; /* `reset_seq` of the newest reset that was asked for and done; written after `reset_frame_seq` */
-    int64_t unused[3];
+    int64_t is_paused; /* 1: the world stands still, as somebody wants it to */
+    int64_t unused[2];
 };
 _Static_assert(sizeof(struct rtcore_env_status) == 128, "rtcore_env_status");
 
@@ -273,9 +276,15 @@ struct rtcore_env_counters {
     int64_t broken_kinds; /* which of them: bit n stands for `Invariant` n */
     int64_t first_broken; /* the first: an `Invariant`; 0: none */
     int64_t first_broken_tick; /* tick at which that was found */
-    int64_t unused[1];
+    int64_t starved_ticks; /* ticks at which the safe action acted, as no fresh one had come for too long */
+    int64_t starvations; /* how often that began */
+    int64_t human_ticks; /* ticks at which a person's action was applied */
+    int64_t shield_ticks; /* ticks at which the world's shield, or a limit, changed the action asked for */
+    int64_t limited_actions; /* actions that a limit cut */
+    int64_t lost_requests; /* actions asked for that were not kept: a world that had not said so reports what it applied instead */
+    int64_t unused[3];
 };
-_Static_assert(sizeof(struct rtcore_env_counters) == 320, "rtcore_env_counters");
+_Static_assert(sizeof(struct rtcore_env_counters) == 384, "rtcore_env_counters");
 
 /* Writer: supervisor (once, before anybody else attaches). */
 struct rtcore_parameter_sizes {
@@ -453,6 +462,9 @@ enum rtcore_source {
     RTCORE_SOURCE_REPEAT = 2, /* repeat of the last */
     RTCORE_SOURCE_RANDOM = 3, /* random action */
     RTCORE_SOURCE_HELD = 4, /* world held; or reset: no action */
+    RTCORE_SOURCE_HUMAN = 5, /* person; who took the controls */
+    RTCORE_SOURCE_SHIELD = 6, /* shield of the world; or limit: it changed what was asked for */
+    RTCORE_SOURCE_SAFE = 7, /* safe action, as nothing fresh came */
 };
 static inline const char *rtcore_source_name(int64_t value) {
     switch (value) {
@@ -461,6 +473,9 @@ static inline const char *rtcore_source_name(int64_t value) {
     case 2: return "repeat";
     case 3: return "random";
     case 4: return "held";
+    case 5: return "human";
+    case 6: return "shield";
+    case 7: return "safe";
     default: return "?";
     }
 }

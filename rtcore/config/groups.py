@@ -175,6 +175,11 @@ class WorldSettings(SettingsGroup):
         "stepped with it once more before it is closed, however the run ends (docs/robots.md). Default: none.",
         json_schema_extra={"metavar": "ACTION"},
     )
+    starve_ms: Annotated[float, Field(gt=0, le=1e9)] | None = Field(
+        default=None,
+        description="For so long no fresh action: then the safe action acts, until there is one [ms]. Default: never.",
+        json_schema_extra={"metavar": "FLOAT"},
+    )
     on_reset: OnReset = Field(
         default="hold",
         description="After a reset: hold the first frame until the first action is due, or let the world run.",
@@ -188,6 +193,14 @@ class WorldSettings(SettingsGroup):
         given = self.env_args.get("rom")
         if self.rom is not None and given is not None and Path(str(given)) != self.rom:
             raise ValueError(f"rom={self.rom}, but env_args has rom={given}: give one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _starving_has_an_action(self) -> Self:
+        if self.starve_ms is not None and self.safe_action is None:
+            raise ValueError(
+                f"starve_ms={self.starve_ms:g} says when the safe action acts, and there is none: give --safe-action too"
+            )
         return self
 
     @property

@@ -10,7 +10,7 @@ from rtcore.loop.tick import Tick
 from rtcore.memory.counters import Histogram, Words
 from rtcore.memory.layout import ENV_COUNTERS, ENV_HISTOGRAMS, ENV_STATUS
 from rtcore.memory.trace import TraceKind, TraceRing
-from rtcore.scheduling.dispatch import KIND_COUNTERS, OUTCOME_COUNTERS, Invariant, Offer, TickKind
+from rtcore.scheduling.dispatch import KIND_COUNTERS, OUTCOME_COUNTERS, Invariant, Offer, Source, TickKind
 from rtcore.scheduling.jobs import Answer, JobRow
 from rtcore.scheduling.schedule import Schedule
 
@@ -22,6 +22,11 @@ _TICKS, _FIRST_START_NS, _LAST_START_NS, _JOBS = (
 _OF_KIND = [ENV_COUNTERS.index[name] for name in KIND_COUNTERS]
 _OF_OUTCOME = [ENV_COUNTERS.index[name] for name in OUTCOME_COUNTERS]
 _RESET = int(TickKind.RESET)
+
+
+#: Ticks of these sources are counted apart: those of the others follow from the kinds of ticks.
+_LAST_USUAL_SOURCE = int(Source.HELD)
+_SOURCE_COUNTERS = {Source.HUMAN: "human_ticks", Source.SHIELD: "shield_ticks", Source.SAFE: "starved_ticks"}
 
 
 class Books(NamedTuple):
@@ -50,6 +55,7 @@ class StatsRecorder:
         #: What was written last of it.
         self._spacing: tuple[int, ...] = ()
         self._period_ns = period_ns
+        self._starved_tick = -2
         self._counters.clear()
         for histogram in books.histograms.values():
             histogram.clear()
@@ -82,6 +88,12 @@ class StatsRecorder:
         self._lateness.add(header.start_ns - plan.deadline_ns)
         (self._reset if is_reset else self._step).add(header.step_ns)
         self._publish.add(tick.published_ns - header.publish_ns)
+        if header.source > _LAST_USUAL_SOURCE:
+            counters.add(_SOURCE_COUNTERS[header.source])
+            if header.source == Source.SAFE:
+                if self._starved_tick != header.tick - 1 - plan.skipped_ticks:
+                    counters.add("starvations")
+                self._starved_tick = header.tick
         schedule = self._schedule
         spacing = (
             schedule.skipped_starts,

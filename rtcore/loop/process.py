@@ -325,6 +325,7 @@ class EnvProcess:
             action=self._world.action,
             seed=config.world.seed,
             head=head,
+            starvation=self._world.starvation(config.world.starve_ms) if phase is Phase.RUN else None,
         )
 
         def before_spin() -> None:

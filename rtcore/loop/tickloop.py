@@ -22,6 +22,7 @@ from rtcore.scheduling.dispatch import Decision, Dispatcher, Invariant, Source, 
 from rtcore.scheduling.draft import draft_of
 from rtcore.scheduling.head import HeadSchedule, Starts
 from rtcore.scheduling.jobs import Answer, Job, JobRow
+from rtcore.scheduling.on_missing import Starvation
 from rtcore.scheduling.schedule import OnReset
 from rtcore.spaces import ActionSpec, PolicyNeeds
 
@@ -105,6 +106,7 @@ class TickLoop:
         action: The world's action space as bytes; only with `needs`.
         seed: Of the run, for the policy's context.
         head: Index of the worker that is the head; -1: there is none.
+        starvation: When the safe action acts; None: never.
     """
 
     def __init__(
@@ -126,6 +128,7 @@ class TickLoop:
         action: ActionSpec | None = None,
         seed: int = 0,
         head: int = -1,
+        starvation: Starvation | None = None,
     ) -> None:
         self.world = world
         self.pace = TickPace(grid, overrun, num_ticks)
@@ -138,6 +141,7 @@ class TickLoop:
         self.tick = -1
         self._now = Tick()
         self._hold = on_reset == "hold"
+        self._starvation = starvation
         self._invariants = TickInvariants(grid, recorder.invariant_broken, holds=self._hold, has_head=head >= 0)
         self._slow_grid = grid.period_ns >= _PREWAKE_PERIOD_NS
         #: Of the header. `state_tick`, `features_tick`, `features_worker` stay: an answer of a policy that has neither.
@@ -159,7 +163,8 @@ class TickLoop:
                 action,
                 seed=seed,
                 idle_action=self._idle_action,
-                on_missing=getattr(world, "on_missing", "noop"),
+                # Whether the safe action acts instead is not known beforehand: as little as what is random.
+                on_missing=getattr(world, "on_missing", "noop") if starvation is None else "random",
                 holds=self._hold,
                 head=head,
             )
@@ -273,6 +278,11 @@ class TickLoop:
         """Fills in `result` and `source`; returns the action that was applied."""
         world, decision, offer = self.world, now.decision, now.decision.offer
         if decision.kind is _RESET:
+        world, decision, offer, starvation = self.world, now.decision, now.decision.offer, self._starvation
+        stands = decision.kind is TickKind.RESET or (decision.kind is TickKind.LEAD_IN and self._hold)
+        if starvation is not None and (stands or offer is not None):
+            starvation.feed(now.plan.deadline_ns)
+        if decision.kind is TickKind.RESET:
             self._reset_due = False
             self._last_acted_tick = -1
             self._episode_return = 0.0
@@ -284,6 +294,13 @@ class TickLoop:
             return self._idle_action
         if offer is not None:
             action, now.source = world.decode(offer.answer.actions, decision.chunk_index), _POLICY
+        if stands:
+            now.result, now.source = world.hold()._replace(reward=0.0), Source.HELD
+            return self._idle_action
+        if offer is not None:
+            action, now.source = world.decode(offer.answer.actions, decision.chunk_index), Source.POLICY
+        elif starvation is not None and starvation.acts(now.plan.deadline_ns):
+            action, now.source = starvation.safe_action, Source.SAFE
         else:
             action, now.source = world.stand_in()
         applied = world.encode(action)

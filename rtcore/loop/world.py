@@ -17,11 +17,12 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.envs.registration import load_env_creator
 
+from rtcore.clock import NS_PER_MS
 from rtcore.config.factories import is_missing
 from rtcore.errors import ConfigError
 from rtcore.loop.gymapi import OLD_API, flag_of, raise_named, reset_results, reward_of, step_results
 from rtcore.scheduling.dispatch import Source
-from rtcore.scheduling.on_missing import OnMissing, StandIn
+from rtcore.scheduling.on_missing import OnMissing, StandIn, Starvation
 from rtcore.spaces import ActionSpec, DeclaredBounds, FramePacker, ObservationSpec
 from rtcore.spaces.bounds import OutOfBounds
 
@@ -228,6 +229,10 @@ class GymnasiumWorld:
             return self.action.from_numbers(json.loads(text))
         except ValueError as error:
             raise ConfigError(f"safe-action: {text} {error}; expected an element of {self.env.action_space}") from error
+
+    def starvation(self, starve_ms: float | None) -> Starvation | None:
+        """When its safe action acts in a run, as of the setting; None: never."""
+        return None if starve_ms is None else Starvation(round(starve_ms * NS_PER_MS), self.safe)
 
     @property
     def action_meanings(self) -> list[str]:

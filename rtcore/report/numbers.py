@@ -99,6 +99,7 @@ _P50_P99, _TAIL, _IPC = ("p50", "p99"), ("p50", "p90", "p99", "p999", "max"), ("
 _SPREAD, _OVER = ("min", "median", "max"), "over workers"
 _POSSIBLE = "acted / (acted + missed + idle)"
 _ALTERED = "steps in which the world wrote to its action: it acted on other numbers than recorded"
+_STARVED = "the safe action acted: no fresh one had come for --starve-ms"
 #: Tick kinds and outcomes that nobody needs to worry about.
 FINE = ("acted", "lead_in", "reset", "idle", "on_time", "unfinished", "features_used")
 
@@ -110,6 +111,8 @@ NUMBERS: dict[str, list[Number]] = {
             Number(kind, f"ticks.kinds.{kind}", TickKind[kind.upper()].meaning, warns=kind not in FINE)
             for kind in KIND_COUNTERS
         ),
+        Number("starved", "ticks.starved", _STARVED, warns=True),
+        Number("starved", "ticks.starvations", "times in all", warns=True),
         Number("skipped", "ticks.skipped", SKIPPED_MEANING, warns=True),
         Number("overruns", "ticks.overruns", "took longer than a period", warns=True),
         Number("reset overruns", "ticks.reset_overruns", "resets that took longer than a period", warns=True),

@@ -234,6 +234,8 @@ def _ticks(stats: RunStats) -> dict[str, Any]:
             "ms": counters["garbage_ns"] / 1e6,
         },
         "kinds": {kind: counters[kind] for kind in KIND_COUNTERS},
+        "starved": counters["starved_ticks"],
+        "starvations": counters["starvations"],
         "lateness_us": _percentiles(shapes["lateness_ns"], 1e3, (0.5, 0.9, *_TAIL), with_max=True),
         "world_step_us": _percentiles(shapes["step_ns"], 1e3, (0.5, 0.99), with_max=True),
         "world_reset_ms": _percentiles(shapes["reset_ns"], 1e6, (0.5,), with_max=True),

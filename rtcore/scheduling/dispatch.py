@@ -77,6 +77,9 @@ class Source(_Meant):
     REPEAT = 2, "repeat of the last"
     RANDOM = 3, "random action"
     HELD = 4, "world held"  #: or reset: no action
+    HUMAN = 5, "person"  #: who took the controls
+    SHIELD = 6, "shield of the world"  #: or limit: it changed what was asked for
+    SAFE = 7, "safe action, as nothing fresh came"
 
 
 class Invariant(_Meant):

@@ -1,4 +1,4 @@
-"""What acts at a tick for which the policy has no action: every mode of `--on-missing` is here.
+"""What acts at a tick for which the policy has no action: every mode of `--on-missing` is here, and the safe action.
 
 A new mode is a name in `OnMissing`, what acts in `StandIn.choose`, and what can be said of it beforehand in `foreseen`.
 """
@@ -47,6 +47,29 @@ class StandIn:
         if self._mode == "random":
             return self._sample(self._rng), Source.RANDOM
         return self._noop, Source.NOOP
+
+
+class Starvation:
+    """When the safe action acts in place of `on_missing`: no fresh action has come for too long. By the grid's time, so
+    that ticks that were skipped count.
+
+    Args:
+        limit_ns: For how long nothing fresh may come.
+        safe_action: What then acts.
+    """
+
+    def __init__(self, limit_ns: int, safe_action: Any) -> None:
+        self._limit_ns = limit_ns
+        self._fresh_ns = 0
+        self.safe_action = safe_action
+
+    def feed(self, deadline_ns: int) -> None:
+        """A fresh action acts at the tick that is due then; or the world stands, so that none is needed."""
+        self._fresh_ns = deadline_ns
+
+    def acts(self, deadline_ns: int) -> bool:
+        """Whether the safe action acts at the tick that is due then, for which there is no other action."""
+        return deadline_ns - self._fresh_ns >= self._limit_ns
 
 
 def foreseen(mode: OnMissing, noop: bytes, last: bytes, last_known: Known) -> tuple[bytes, Known]:

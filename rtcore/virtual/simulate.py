@@ -228,6 +228,7 @@ class Simulation(TrainedRun):
             action=self._own_world.action if self._own_world is not None else None,
             seed=config.world.seed,
             head=self.head,
+            starvation=(self._own_world.starvation(config.world.starve_ms) if self._own_world is not None else None),
         )
 
     def _infer(self, number: int, frame_seq: int, job: Job) -> Inference:

@@ -49,6 +49,7 @@ class RunControl(NamedTuple):
         int, "resets asked for by a program that steps the world itself; seed and options come by message"
     ]
     has_payload: Annotated[int, "1: there is a `payload` segment; written before the first order"]
+    pauses: Annotated[int, "how many want the world to stand still; it does from the next tick on while there are any"]
 
 
 RUN_CONTROL = Record(RunControl, writer="supervisor")
@@ -72,6 +73,7 @@ class EnvStatus(NamedTuple):
     reset_seen: Annotated[
         int, "`reset_seq` of the newest reset that was asked for and done; written after `reset_frame_seq`"
     ]
+    is_paused: Annotated[int, "1: the world stands still, as somebody wants it to"]
 
 
 ENV_STATUS = Record(EnvStatus, writer="env process")
@@ -281,6 +283,14 @@ class EnvCounters(NamedTuple):
     broken_kinds: Annotated[int, "which of them: bit n stands for `Invariant` n"]
     first_broken: Annotated[int, "the first: an `Invariant`; 0: none"]
     first_broken_tick: Annotated[int, "tick at which that was found"]
+    starved_ticks: Annotated[int, "ticks at which the safe action acted, as no fresh one had come for too long"]
+    starvations: Annotated[int, "how often that began"]
+    human_ticks: Annotated[int, "ticks at which a person's action was applied"]
+    shield_ticks: Annotated[int, "ticks at which the world's shield, or a limit, changed the action asked for"]
+    limited_actions: Annotated[int, "actions that a limit cut"]
+    lost_requests: Annotated[
+        int, "actions asked for that were not kept: a world that had not said so reports what it applied instead"
+    ]
 
 
 ENV_COUNTERS = Record(EnvCounters, writer="env process")

@@ -378,7 +378,7 @@ def test_a_safe_action_is_noop_a_number_or_a_list(said, meant):
 
 
 def test_a_safe_action_that_is_none_is_refused_by_name():
-    with pytest.raises(ConfigError, match="safe_action.*expected noop, a number, or a list"):
+    with pytest.raises(ConfigError, match="safe.action.*expected noop, a number, or a list"):
         make_config(safe_action="hands up")
     with pytest.raises(ConfigError, match=r"safe-action: \[1, 2\] has shape \(2,\); expected an element of Box"):
         safe_world("[1, 2]")

@@ -19,7 +19,7 @@ from rtcore.memory.layout import (
 
 pytestmark = pytest.mark.unit
 
-#: Layout version 8: size of each record and the offset of each field [bytes].
+#: Layout version 9: size of each record and the offset of each field [bytes].
 RECORDS = {
     "SEGMENT_HEADER": (
         128,
@@ -41,7 +41,7 @@ RECORDS = {
         },
     ),
     "RUN_CONTROL": (
-        64,
+        128,
         {
             "phase": 0,
             "phase_seq": 8,
@@ -51,6 +51,7 @@ RECORDS = {
             "tau_mean_ns": 40,
             "reset_seq": 48,
             "has_payload": 56,
+            "pauses": 64,
         },
     ),
     "ENV_STATUS": (
@@ -69,6 +70,7 @@ RECORDS = {
             "num_up": 80,
             "reset_frame_seq": 88,
             "reset_seen": 96,
+            "is_paused": 104,
         },
     ),
     "WORKER_CONTROL": (
@@ -327,7 +329,7 @@ RECORDS = {
         },
     ),
     "ENV_COUNTERS": (
-        320,
+        384,
         {
             "ticks": 0,
             "acted": 8,
@@ -368,6 +370,12 @@ RECORDS = {
             "broken_kinds": 288,
             "first_broken": 296,
             "first_broken_tick": 304,
+            "starved_ticks": 312,
+            "starvations": 320,
+            "human_ticks": 328,
+            "shield_ticks": 336,
+            "limited_actions": 344,
+            "lost_requests": 352,
         },
     ),
 }
@@ -389,9 +397,9 @@ SIZES = Layout(
 )
 SEGMENTS = {
     "run_control_at": 128,
-    "env_status_at": 192,
-    "env_counters_at": 320,
-    "control_bytes": 518464,
+    "env_status_at": 256,
+    "env_counters_at": 384,
+    "control_bytes": 518592,
     "slots_bytes": 1856,
     "ring_control_at": 128,
     "header_stride_bytes": 320,
@@ -405,20 +413,20 @@ SEGMENTS = {
     "trace_bytes": 5888,
 }
 HISTOGRAMS = {
-    "lateness_ns": 640,
-    "step_ns": 37568,
-    "publish_ns": 74496,
-    "write_to_dispatch_ns": 111424,
-    "observation_age_ns": 148352,
-    "interval_ticks": 185280,
-    "delay_ticks": 222208,
-    "reset_ns": 259136,
+    "lateness_ns": 768,
+    "step_ns": 37696,
+    "publish_ns": 74624,
+    "write_to_dispatch_ns": 111552,
+    "observation_age_ns": 148480,
+    "interval_ticks": 185408,
+    "delay_ticks": 222336,
+    "reset_ns": 259264,
 }
 #: Per worker: control, status, job, the two histograms.
 WORKERS = [
-    (296064, 296128, 296256, 296320, 333248),
-    (370176, 370240, 370368, 370432, 407360),
-    (444288, 444352, 444480, 444544, 481472),
+    (296192, 296256, 296384, 296448, 333376),
+    (370304, 370368, 370496, 370560, 407488),
+    (444416, 444480, 444608, 444672, 481600),
 ]
 #: Per worker: publication word, even entry, odd entry.
 SLOTS = [(128, 192, 448), (704, 768, 1024), (1280, 1344, 1600)]
@@ -427,7 +435,7 @@ SLOTS = [(128, 192, 448), (704, 768, 1024), (1280, 1344, 1600)]
 
 
 def test_the_layout_version_and_the_magic_are_pinned():
-    assert layout.LAYOUT_VERSION == 8
+    assert layout.LAYOUT_VERSION == 9
     assert struct.pack("<Q", layout.MAGIC) == b"RTCORE\x00\x01"
     assert (layout.WORD_BYTES, layout.CACHE_LINE_BYTES) == (8, 64)
 
@@ -480,7 +488,7 @@ def test_the_blocks_of_env_workers_and_slots_are_where_they_always_were():
         assert got == WORKERS[worker]
         slots = SIZES.slot_control_at(worker), SIZES.slot_entry_at(worker, 0), SIZES.slot_entry_at(worker, 1)
         assert slots == SLOTS[worker]
-    assert (SIZES.num_groups, SIZES.posted_at(0)) == (1, 518400)
+    assert (SIZES.num_groups, SIZES.posted_at(0)) == (1, 518528)
 
 
 def test_every_32_workers_have_a_word_for_their_jobs():
