@@ -199,7 +199,7 @@ class WorldSettings(SettingsGroup):
     def _starving_has_an_action(self) -> Self:
         if self.starve_ms is not None and self.safe_action is None:
             raise ValueError(
-                f"starve_ms={self.starve_ms:g} says when the safe action acts, and there is none: give --safe-action too"
+                f"starve_ms={self.starve_ms:g}: there is no safe action that could act then; give --safe-action too"
             )
         return self
 

@@ -107,5 +107,5 @@ def test_the_limit_is_in_the_time_of_the_grid_so_that_skipped_ticks_count():
 
 
 def test_starving_needs_a_safe_action():
-    with pytest.raises(ConfigError, match="starve_ms=100 .* give --safe-action too"):
+    with pytest.raises(ConfigError, match="starve_ms=100: .* give --safe-action too"):
         make_config(starve_ms=100)
