@@ -11,7 +11,7 @@ from rtcore.config.resolved import ResolvedRun
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError, RtcoreError, printable, shortened, words_of
 from rtcore.memory.layout import Layout
-from rtcore.spaces import ActionSpec, ObservationSpec, PolicyNeeds
+from rtcore.spaces import ActionSpec, Block, ObservationSpec, PolicyNeeds
 
 #: Of an error's text and of its traceback, what is shown [characters].
 _TEXT_CHARS = 8_000
@@ -317,9 +317,9 @@ class WorldSpec(Message):
     """From the env process: what the world looks like (`loop.process.describe`).
 
     `rate_hz`: exact, as a fraction. `noop`, `noop_value`: the action that stands in, for people and as JSON.
-    `safe_action`: what the world is stepped with before it is closed, as JSON; None: nothing. `own`: what the world
-    says of itself (`rtcore_info`). `step_ns`: how long a step takes. For a recording: `env_spec`, how Gymnasium makes
-    this world again, and `action_meanings`.
+    `safe_action`: what the world is stepped with before it is closed, as JSON; None: nothing. `keeps`: what it leaves
+    with each tick. `own`: what it says of itself (`rtcore_info`). `step_ns`: how long a step takes. For a recording:
+    `env_spec`, how Gymnasium makes this world again, and `action_meanings`.
     """
 
     env_id: str
@@ -333,6 +333,7 @@ class WorldSpec(Message):
     own: dict[str, Any]
     notes: list[str]
     leaves_space: str
+    keeps: Block
     env_spec: str | None = None
     action_meanings: list[str] | None = None
     step_ns: int | None = None
@@ -341,6 +342,7 @@ class WorldSpec(Message):
     def to_header(self) -> dict[str, Any]:
         """As JSON, for the run's header and files: what is None is left out."""
         plain = vars(self) | {"observation": self.observation.to_json(), "action": self.action.to_json()}
+        plain["keeps"] = self.keeps.to_json() or None
         return {name: value for name, value in plain.items() if value is not None}
 
 

@@ -51,7 +51,7 @@ examples:
 """
 
 #: Flags that take named values, and a comma that ends one: a name follows, and it is not within double quotes.
-_NAMED_VALUES = ("--env-args", "--policy-args", "--policy-extras")
+_NAMED_VALUES = ("--env-args", "--policy-args", "--policy-extras", "--info-keys")
 _NEXT_NAME = re.compile(r',\s*(?="?[A-Za-z_]\w*"?\s*=(?!=))(?=(?:[^"]*"[^"]*")*[^"]*$)')
 
 

@@ -69,14 +69,19 @@ def _plain_values(args: dict[str, Any]) -> dict[str, Any]:
 Arguments = Annotated[dict[str, Any], AfterValidator(_plain_values)]
 
 
-def _declared_arrays(extras: dict[str, Any]) -> dict[str, Any]:
+def _declared_arrays(extras: dict[str, Any], what: str = "policy_extras") -> dict[str, Any]:
     from rtcore.spaces.payload import Block  # noqa: PLC0415 - NumPy and Gymnasium, which a help text needs not
 
     try:
-        declared = Block.of("policy_extras", extras)
+        declared = Block.of(what, extras)
     except ConfigError as error:
         raise ValueError(str(error)) from error
     return {name: [list(shape), dtype] for name, shape, dtype in declared.fields}
+
+
+def _declared_scalars(keys: dict[str, str]) -> dict[str, str]:
+    declared = _declared_arrays({name: ((), dtype) for name, dtype in keys.items()}, "info_keys")
+    return {name: dtype for name, (_, dtype) in declared.items()}
 
 
 def _parse_fps(value: Any) -> Any:
@@ -179,6 +184,12 @@ class WorldSettings(SettingsGroup):
         default=None,
         description="For so long no fresh action: then the safe action acts, until there is one [ms]. Default: never.",
         json_schema_extra={"metavar": "FLOAT"},
+    )
+    info_keys: Annotated[dict[str, str], AfterValidator(_declared_scalars)] = Field(
+        default_factory=dict,
+        description="Numbers of the world's info that stay with each tick, in recording and batches: NAME=DTYPE,... as "
+        "in cost=float32.",
+        json_schema_extra={"metavar": "NAME=DTYPE,..."},
     )
     on_reset: OnReset = Field(
         default="hold",

@@ -68,6 +68,7 @@ class Batch(NamedTuple):
     probability: npt.NDArray[np.float64] | None = None
     extras: dict[str, npt.NDArray[Any]] | None = None
     state: dict[str, npt.NDArray[Any]] | None = None
+    info: dict[str, npt.NDArray[Any]] | None = None
     trunk_obs: Observations | None = None
     features_age: npt.NDArray[np.int64] | None = None
     actions_since: npt.NDArray[Any] | None = None
@@ -458,6 +459,7 @@ class TransitionReader:
             probability=self._priorities.probability(places) if prioritized and self._priorities else None,
             extras=kept_arrays(kept, "extras"),
             state=kept_arrays(kept, "state"),
+            info=kept_arrays(kept, "info"),
             trunk_obs=None if trunk_obs is None else self._ring.unpack(trunk_obs),
             features_age=rows["features_age"].astype(np.int64) if self._since_ticks else None,
             actions_since=self._actions_since(rows, "") if self._since_ticks else None,

@@ -18,13 +18,16 @@ class Ticks(NamedTuple):
     frames (N, *frame_shape), of a Dict world a dict of the parts; rows (N,): a structured array with the fields of
     `FrameHeader` (`rows["tick"]`, `rows["reward"]`, `rows["kind"]`, ...) and `rows["action"]`, what was applied.
     extras: what the policy gave with that action, by name, or None. lost: ticks before these that were overwritten
-    before they were read.
+    before they were read. info: numbers of the world's info after each (`info_keys`), by name, or None. requested: the
+    actions asked for, where a person, a shield or a limit may have changed them, or None.
     """
 
     frames: Observations
     rows: npt.NDArray[Any]
     extras: dict[str, npt.NDArray[Any]] | None
     lost: int
+    info: dict[str, npt.NDArray[Any]] | None = None
+    requested: npt.NDArray[Any] | None = None
 
 
 class TickReader:
@@ -57,7 +60,15 @@ class TickReader:
             kept = np.empty(count, ring.kept.dtype) if ring.kept else None
             if not ring.copy_rows(self._next, rows, frames, kept):
                 self._next += count
-                return Ticks(ring.unpack(frames), rows, kept_arrays(kept, "extras"), lost)
+                asked = kept_arrays(kept, "requested")
+                return Ticks(
+                    ring.unpack(frames),
+                    rows,
+                    kept_arrays(kept, "extras"),
+                    lost,
+                    info=kept_arrays(kept, "info"),
+                    requested=None if asked is None else asked["action"],
+                )
             resume = ring.sequence.resume_at()
             lost += resume - self._next
             self._next = resume

@@ -126,6 +126,7 @@ def build_world(
             on_missing=settings.on_missing,
             noop_action=settings.noop_action,
             safe_action=settings.safe_action,
+            info_keys=settings.info_keys,
         )
         before_call("in its first reset()")
         world.reset()
@@ -182,6 +183,7 @@ def describe(world: GymnasiumWorld, config: RuntimeConfig) -> WorldSpec:
         noop_value=np.asarray(world.noop).tolist(),
         noop_source=world.noop_source,
         safe_action=None if world.safe is None else np.asarray(world.safe).tolist(),
+        keeps=world.keeps,
         own=getattr(world.env.unwrapped, "rtcore_info", {}),
         notes=world.notes(rate_hz),
         leaves_space=world.leaves_space,

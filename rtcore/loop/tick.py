@@ -25,6 +25,7 @@ class Tick:
     booked_ns: int  #: these were booked
     result: StepResult
     source: Source
+    requested: bytes  #: the action asked for, where another one may have been applied
     header: FrameHeader
     published_ns: int
     end_ns: int  #: idle workers know of their frame

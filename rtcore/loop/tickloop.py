@@ -157,6 +157,8 @@ class TickLoop:
         no_action = getattr(world, "noop", None)
         self._idle_action = world.encode(world.stand_in()[0] if no_action is None else no_action)
         self._contexts: JobContexts | None = None
+        #: The world leaves something with each tick.
+        self._world_keeps = needs is not None and bool(needs.world)
         if needs and action is not None:
             self._contexts = JobContexts(
                 needs,
@@ -168,6 +170,8 @@ class TickLoop:
                 holds=self._hold,
                 head=head,
             )
+        #: Something stays with each tick beside frame, header and action.
+        self._keeps = self._world_keeps or (self._contexts is not None and self._contexts.follows_ticks)
 
     def run_tick(self) -> None:
         """Wait for the next tick's deadline, then do everything that belongs to it."""
@@ -196,7 +200,7 @@ class TickLoop:
 
         action = self._advance_world(now)
         now.header = self._header(now, clock.now_ns())
-        if contexts is None or not contexts.follows_ticks:
+        if not self._keeps:
             self.workers.publish(now.result.frame, now.header, action)
         else:
             self._publish_with(contexts, now, action)
@@ -275,36 +279,32 @@ class TickLoop:
     # -- the step ------------------------------------------------------------------------------------------
 
     def _advance_world(self, now: Tick) -> bytes:
-        """Fills in `result` and `source`; returns the action that was applied."""
-        world, decision, offer = self.world, now.decision, now.decision.offer
-        if decision.kind is _RESET:
+        """Fills in `result`, `source` and `requested`; returns the action that was applied."""
         world, decision, offer, starvation = self.world, now.decision, now.decision.offer, self._starvation
-        stands = decision.kind is TickKind.RESET or (decision.kind is TickKind.LEAD_IN and self._hold)
+        stands = decision.kind is _RESET or (decision.kind is _LEAD_IN and self._hold)
         if starvation is not None and (stands or offer is not None):
             starvation.feed(now.plan.deadline_ns)
-        if decision.kind is TickKind.RESET:
-            self._reset_due = False
-            self._last_acted_tick = -1
-            self._episode_return = 0.0
-            self._episode_ticks = 0
-            now.result, now.source = world.reset(), Source.HELD
-            return self._idle_action
-        if decision.kind is _LEAD_IN and self._hold:
-            now.result, now.source = world.hold()._replace(reward=0.0), Source.HELD
+        if stands:
+            now.source, now.requested = Source.HELD, self._idle_action
+            if decision.kind is _RESET:
+                self._reset_due = False
+                self._last_acted_tick = -1
+                self._episode_return = 0.0
+                self._episode_ticks = 0
+                now.result = world.reset()
+            else:
+                now.result = world.hold()._replace(reward=0.0)
             return self._idle_action
         if offer is not None:
             action, now.source = world.decode(offer.answer.actions, decision.chunk_index), _POLICY
-        if stands:
-            now.result, now.source = world.hold()._replace(reward=0.0), Source.HELD
-            return self._idle_action
-        if offer is not None:
-            action, now.source = world.decode(offer.answer.actions, decision.chunk_index), Source.POLICY
         elif starvation is not None and starvation.acts(now.plan.deadline_ns):
             action, now.source = starvation.safe_action, Source.SAFE
         else:
             action, now.source = world.stand_in()
-        applied = world.encode(action)
+        now.requested = applied = world.encode(action)
         now.result = result = world.step(action)
+        if result.applied is not None:  # the world says that it got another one
+            applied, now.source = result.applied, result.source
         self._episode_return += result.reward
         if not math.isfinite(self._episode_return):
             raise EnvironmentFailed(
@@ -352,14 +352,18 @@ class TickLoop:
         made: FrameHeader = header.record()
         return made
 
-    def _publish_with(self, contexts: JobContexts, now: Tick, action: bytes) -> None:
+    def _publish_with(self, contexts: JobContexts | None, now: Tick, action: bytes) -> None:
         """The frame, and what its action came with."""
-        offer, header = now.decision.offer, now.header
-        if contexts.gives_context:
-            contexts.note_applied(now.plan.tick, action, now.decision.kind, stands=now.source is Source.HELD)
-        if (origin := contexts.origin(offer)) is not None:
-            now.header = header = FrameHeader._make((*header[: -len(origin)], *origin))
-        self.workers.publish(now.result.frame, header, action, contexts.kept(offer))
+        offer, header, kept = now.decision.offer, now.header, b""
+        if contexts is not None:
+            if contexts.gives_context:
+                contexts.note_applied(now.plan.tick, action, now.decision.kind, stands=now.source is Source.HELD)
+            if (origin := contexts.origin(offer)) is not None:
+                now.header = header = FrameHeader._make((*header[: -len(origin)], *origin))
+            kept = contexts.kept(offer)
+        if self._world_keeps:
+            kept += self.world.kept_with(now.requested)
+        self.workers.publish(now.result.frame, header, action, kept)
 
     # -- after the frame is out ----------------------------------------------------------------------------
 

@@ -7,8 +7,9 @@ import importlib
 import importlib.util
 import inspect
 import json
+import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from typing import Any, NamedTuple, Protocol
 
@@ -19,12 +20,15 @@ from gymnasium.envs.registration import load_env_creator
 
 from rtcore.clock import NS_PER_MS
 from rtcore.config.factories import is_missing
-from rtcore.errors import ConfigError
+from rtcore.errors import ConfigError, EnvironmentFailed
 from rtcore.loop.gymapi import OLD_API, flag_of, raise_named, reset_results, reward_of, step_results
 from rtcore.scheduling.dispatch import Source
 from rtcore.scheduling.on_missing import OnMissing, StandIn, Starvation
-from rtcore.spaces import ActionSpec, DeclaredBounds, FramePacker, ObservationSpec
+from rtcore.spaces import ActionSpec, Block, DeclaredBounds, FramePacker, ObservationSpec
+from rtcore.spaces.action import attribute_of
 from rtcore.spaces.bounds import OutOfBounds
+from rtcore.spaces.parts import aligned
+from rtcore.spaces.payload import REQUESTED, kept_by_world
 
 #: Rates that differ by less are the same: 59.73 Hz and 60 Hz are not.
 _SAME_SPEED = 0.002
@@ -33,12 +37,18 @@ _PACKAGES = {"rtcore": "rtcore_envs", "ALE": "ale_py"}
 
 
 class StepResult(NamedTuple):
-    """What a tick made of the world. `frame` may be the world's own array; valid until the next call."""
+    """What a tick made of the world. `frame` may be the world's own array; valid until the next call.
+
+    `applied`: what the world says it did in the place of the action that it was given, and `source` who chose that;
+    None: it did what it was given.
+    """
 
     frame: npt.NDArray[Any]
     reward: float
     terminated: bool
     truncated: bool
+    applied: bytes | None = None
+    source: Source = Source.POLICY
 
 
 class World(Protocol):
@@ -51,6 +61,11 @@ class World(Protocol):
     def stand_in(self) -> tuple[Any, Source]: ...
     def encode(self, action: Any) -> bytes: ...
     def decode(self, payload: bytes, index: int) -> Any: ...
+    def kept_with(self, requested: bytes) -> bytes: ...
+
+
+#: Who chose what the world applied, by what it says.
+_SOURCES = {"human": Source.HUMAN, "shield": Source.SHIELD}
 
 
 def world_seed(seed: int, ticks_before: int) -> int:
@@ -172,7 +187,8 @@ class GymnasiumWorld:
 
     The frame of a Box is the array that the env returned; a Dict of Boxes is packed into one array of this object's.
     `on_missing` is what acts when no policy action is there. `noop_action` overrides the env's own no-op.
-    `safe_action`, as of the setting: what the env is stepped with before it is closed.
+    `safe_action`, as of the setting: what the env is stepped with before it is closed. `info_keys`: dtype of each
+    number of its `info` that stays with the tick, by name.
 
     The env gets an array of its own at every step: it may keep it and write to it, and neither the no-op nor the
     record changes. `count` is called with "altered_actions" each time it did write to it: such an env (a clipping or
@@ -187,6 +203,7 @@ class GymnasiumWorld:
         on_missing: OnMissing = "noop",
         noop_action: int | None = None,
         safe_action: str | None = None,
+        info_keys: Mapping[str, str] | None = None,
     ) -> None:
         self.env = env
         self.observation = ObservationSpec.from_space(env.observation_space)
@@ -207,6 +224,12 @@ class GymnasiumWorld:
         #: The env was reset, and not stepped with the safe action since: it is to be made safe before it is closed.
         self._is_unsafe = False
         self._stand_in = StandIn(on_missing, self.noop, self.action.sample, seed)
+        #: It says what it applied (`info["rtcore"]`): it has the attribute, or has done so before tick 0.
+        self.reports_applied = bool(attribute_of(env, "reports_applied_action"))
+        self._info_spec = Block.of("info_keys", {name: ((), dtype) for name, dtype in (info_keys or {}).items()})
+        self._keeps: Block | None = None
+        self._info = bytearray(self._info_spec.nbytes)
+        self._info_views = self._info_spec.views(self._info)
         self._seed: int | None = seed
         self.seed = seed
         self._options: dict[str, Any] | None = None
@@ -254,7 +277,9 @@ class GymnasiumWorld:
             returned = self.env.reset(seed=self._seed, **options)
         except BaseException as error:
             raise_named("reset()", error)
-        observation, _ = reset_results(returned)
+        observation, info = reset_results(returned)
+        if self._info_spec:
+            self._keep_info(info, is_reset=True)
         self._seed = self._options = None
         self._last_action = self.noop
         frame = self._frame_of(observation)
@@ -309,18 +334,72 @@ class GymnasiumWorld:
             returned = self.env.step(given)
         except BaseException as error:
             raise_named(f"step({action!r:.200})", error)
-        observation, reward, terminated, truncated, _ = step_results(returned)
-        self._last = StepResult(
+        observation, reward, terminated, truncated, info = step_results(returned)
+        result = StepResult(
             self._frame_of(observation),
             reward_of(reward),
             flag_of(terminated, "terminated"),
             flag_of(truncated, "truncated"),
         )
-        self._last_action = action
+        self._last, self._last_action = result, action
         if given is not action and not np.array_equal(given, action):
             self.has_altered_actions = True
             self.count("altered_actions")
-        return self._last
+        if self._info_spec:
+            self._keep_info(info)
+        if type(info) is dict and "rtcore" in info:
+            return self._as_applied(result, info["rtcore"])
+        return result
+
+    def _as_applied(self, result: StepResult, said: Any) -> StepResult:
+        """What the world says of the action that it applied in this step. What is repeated later is that one."""
+        try:
+            value, source = self.action.from_numbers(said["applied_action"]), _SOURCES[said["source"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise EnvironmentFailed(
+                f'the world returned info["rtcore"] = {said!r:.200} from step() ({type(error).__name__}: {error}); '
+                f'expected {{"applied_action": an element of {self.env.action_space}, "source": '
+                f"{' or '.join(map(repr, _SOURCES))}}}"
+            ) from error
+        self._last_action = value
+        if self._keeps is None:
+            self.reports_applied = True
+        elif REQUESTED not in self._keeps.names:
+            self.count("lost_requests")
+        return result._replace(applied=self.encode(value), source=source)
+
+    def _keep_info(self, info: Mapping[str, Any], *, is_reset: bool = False) -> None:
+        for name, view in self._info_views.items():
+            value = info.get(name, self)
+            if value is self:
+                if view.dtype.kind != "f" and not is_reset:
+                    raise EnvironmentFailed(
+                        f"info_keys: the world returned an info without {name!r} from step(); expected one number of "
+                        f"dtype {view.dtype} at each. Give it a float dtype: there a missing one is NaN"
+                    )
+                view[...] = math.nan if view.dtype.kind == "f" else 0
+                continue
+            try:
+                with np.errstate(over="raise"):
+                    view[...] = value
+            except (TypeError, ValueError, OverflowError, FloatingPointError) as error:
+                raise EnvironmentFailed(
+                    f"info_keys: the world returned info[{name!r}] = {value!r:.80} ({error}); expected one number of "
+                    f"dtype {view.dtype}"
+                ) from error
+
+    @property
+    def keeps(self) -> Block:
+        """What it leaves with each tick. From the first call on it is what it was then."""
+        if self._keeps is None:
+            self._keeps = kept_by_world(self.action, self._info_spec, requested=self.reports_applied)
+        return self._keeps
+
+    def kept_with(self, requested: bytes) -> bytes:
+        """What it leaves with the tick of its last step: a block of `keeps`. Allocates that."""
+        if not self.reports_applied:
+            return bytes(self._info)
+        return requested.ljust(aligned(len(requested)), b"\0") + self._info
 
     def stand_in(self) -> tuple[Any, Source]:
         """What acts at a tick without a policy action."""
@@ -444,3 +523,6 @@ class HeldWorld:
 
     def decode(self, payload: bytes, index: int) -> Any:
         return self._world.decode(payload, index)
+
+    def kept_with(self, requested: bytes) -> bytes:
+        return self._world.kept_with(requested)

@@ -31,6 +31,7 @@ from rtcore.memory.layout.record_type import round_up
 from rtcore.memory.stores import IndexedWords, compiled_store, ordered_words
 from rtcore.scheduling.jobs import JobRow
 from rtcore.spaces import Block, ObservationSpec, Part, unpack
+from rtcore.spaces.payload import REQUESTED
 
 NONE_YET = -1
 #: Some 30 us of copying.
@@ -437,6 +438,23 @@ class FrameRing:
         at = self._header_at[seq % self.sequence.num_slots] + FRAME_HEADER.num_bytes
         action = bytes(self._buffer[at : at + self._layout.action_bytes])
         return action if self._status(seq) is ReadStatus.OK else None
+
+    def read_requested(self, seq: int) -> bytes | None:
+        """Reader: what was asked for at a frame's tick, where another action may have been applied.
+
+        Args:
+            seq: The frame's number.
+
+        Returns:
+            The action, `action_bytes` long; None if none is kept, it is not there yet or was overwritten.
+        """
+        if self._kept is None or (at := self.kept.offsets.get(REQUESTED)) is None:
+            return None
+        if seq > self.sequence.newest() or seq < 0:
+            return None
+        kept = self._kept[seq % self.sequence.num_slots]
+        requested = bytes(kept[at : at + self._layout.action_bytes])
+        return requested if self._status(seq) is ReadStatus.OK else None
 
     def gather_kept(self, seqs: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """Reader: copies of what stays with many ticks, whole or not: see `gather`.

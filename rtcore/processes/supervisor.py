@@ -55,6 +55,7 @@ from rtcore.recording.writer import describe_run
 from rtcore.results.run_record import Drain
 from rtcore.results.startup import StartUp, Text, text_of
 from rtcore.scheduling.planner import Plan, plan_of_player
+from rtcore.spaces import PolicyNeeds
 
 _log = logging.getLogger(__name__)
 
@@ -179,6 +180,7 @@ class Supervisor:
             self._start_learners()
             return plan
         self.policy_info = {"policy": "the program itself", "synthetic": False, "device": "cpu"}
+        self.workers.make_payload(PolicyNeeds())
         for index in range(delay_ticks):
             self.workers.play(index)
         return plan_of_player(delay_ticks, self.resolved.rate_hz)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -263,12 +264,18 @@ class WorkerProcesses:
     def _take_needs(self, child: Child, needs: PolicyNeeds) -> None:
         """A worker has built its policy: the first one says what memory the run needs, all others the same."""
         if self._needs is None:
-            if needs:
-                self._shared.make_payload(needs, self._parts.world.action)
+            self.make_payload(needs)
             self._needs = needs
         if warning := self._needs.compare(needs, child.display_name):
             _log.warning(warning)
         child.send(PayloadMade())
+
+    def make_payload(self, needs: PolicyNeeds) -> None:
+        """The memory for what travels beside frames and actions: of the policy, and of the world. Nothing if neither
+        has any."""
+        world = self._parts.world
+        if needs := replace(needs, world=world.keeps):
+            self._shared.make_payload(needs, world.action)
 
     def _check_holder(self, child: Child) -> None:
         if self.params is not None:

@@ -22,6 +22,7 @@ from rtcore.recording.schema import (
     FORMAT_VERSION,
     LATER_COLUMNS,
     UNFINISHED,
+    column_of,
     frames_by_column,
     job_columns,
     require_h5py,
@@ -30,6 +31,7 @@ from rtcore.recording.schema import (
 )
 from rtcore.scheduling.jobs import JobRow
 from rtcore.spaces import ActionSpec, Block, ObservationSpec
+from rtcore.spaces.payload import REQUESTED
 
 _BLOCK_ROWS = 1024
 _SUPERBLOCK_FLAGS_AT = 11
@@ -42,6 +44,7 @@ class RecordedTick(NamedTuple):
     header: FrameHeader
     action: npt.NDArray[Any]  #: as in the action space; decode with `Recording.action.decode`
     frame: npt.NDArray[Any]  #: as in the ring; of a Dict `Recording.observation.unpack` gives the parts
+    requested: npt.NDArray[Any]  #: the action asked for: `action`, unless a person, a shield or a limit changed it
 
 
 class Recording:
@@ -151,7 +154,8 @@ class Recording:
         """Rows of a tick column, read from the file.
 
         Args:
-            name: A field of `FrameHeader`, `delay_ticks`, `action`, `extras/NAME`, `state/NAME` or `frame`. Of a Dict
+            name: A field of `FrameHeader`, `delay_ticks`, `action`, `extras/NAME`, `state/NAME`,
+                `requested/action`, `info/NAME` or `frame`. Of a Dict
                 `frame` is the frames as they were in the ring, of its parts, and `frame/NAME` is one part.
             begin: First row.
             end: Row after the last; None: to the end.
@@ -222,8 +226,10 @@ class Recording:
             columns = [self._header_column(name, first, last) for name in FrameHeader._fields]
             numbers = [(values * 1).tolist() if values.dtype == bool else values.tolist() for values in columns]
             actions, frames = self.column("action", first, last), self.column("frame", first, last)
+            asked = column_of(REQUESTED)
+            requested = self.column(asked, first, last) if asked in self._ticks else actions
             for row, values in enumerate(zip(*numbers, strict=True)):
-                yield RecordedTick(FrameHeader._make(values), actions[row], frames[row])
+                yield RecordedTick(FrameHeader._make(values), actions[row], frames[row], requested[row])
 
 
 def _missing(seqs: npt.NDArray[Any], first: int) -> int:

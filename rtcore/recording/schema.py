@@ -63,10 +63,13 @@ def tick_columns(observation: ObservationSpec, action: ActionSpec, kept: Block) 
 
 
 def kept_columns(kept: Block) -> list[RecordedColumn]:
-    """What came with the action that was applied (`PolicyNeeds.kept`): `extras/NAME`, `state/NAME`."""
+    """What came with the action that was applied (`PolicyNeeds.kept`): `extras/NAME`, `state/NAME`, `requested/action`,
+    `info/NAME`."""
     meanings = {
         "extras": "given by the policy with its action; 0 where none was applied",
         "state": "what the policy carried into the decision that was applied; 0 where none was",
+        "requested": "what was asked for: `action`, unless a person, a shield or a limit changed it",
+        "info": "of the world's info after the step",
     }
     return [
         RecordedColumn(column_of(name), np.dtype(dtype), meanings[name.partition(".")[0]], shape)

@@ -99,6 +99,7 @@ _P50_P99, _TAIL, _IPC = ("p50", "p99"), ("p50", "p90", "p99", "p999", "max"), ("
 _SPREAD, _OVER = ("min", "median", "max"), "over workers"
 _POSSIBLE = "acted / (acted + missed + idle)"
 _ALTERED = "steps in which the world wrote to its action: it acted on other numbers than recorded"
+_LOST_REQUESTS = "applied actions are kept, what was asked for is not: the world did not say beforehand that it reports"
 _STARVED = "the safe action acted: no fresh one had come for --starve-ms"
 #: Tick kinds and outcomes that nobody needs to worry about.
 FINE = ("acted", "lead_in", "reset", "idle", "on_time", "unfinished", "features_used")
@@ -148,6 +149,9 @@ NUMBERS: dict[str, list[Number]] = {
         Number("explored", "actions.explored", "drawn at random, to explore"),
         Number("clipped", "actions.clipped", "policy actions outside the action space, clipped into it", warns=True),
         Number("altered", "actions.altered", _ALTERED, warns=True),
+        Number("by a person", "actions.human", "ticks at which a person's action was applied"),
+        Number("by a shield", "actions.shield", "ticks at which the world's shield changed the action"),
+        Number("requests lost", "actions.lost_requests", _LOST_REQUESTS, warns=True),
         Number("skipped starts", "actions.skipped_starts", "starts put off: no worker was idle", warns=True),
         Number("delay changes", "actions.delay_changes", "times the delay was planned anew", warns=True),
         Number("unknown entries", "actions.unknown_entries", "answers to no known job, ignored", warns=True),

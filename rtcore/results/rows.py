@@ -102,7 +102,7 @@ class TickRow(NamedTuple):
     kind: Annotated[_Kind, "what governed the tick"]
     source: Annotated[_Text, "who chose the action"]
     applied_action: Annotated[_Text, "what was applied; empty where nothing was: the world was held, or reset"]
-    requested_action: Annotated[_Text, "the same, where a policy chose it; else empty"]
+    requested_action: Annotated[_Text, "what the policy asked for; empty where it had no action"]
     obs_tick: _OrNone
     due_tick: _OrNone
     delay_ticks: Annotated[_OrNone, "from the tick of that frame to this one; -1: no action"]
@@ -125,15 +125,15 @@ class TickRow(NamedTuple):
     features_worker: _Worker = -1
 
     @classmethod
-    def of(cls, header: FrameHeader, action: str = "") -> TickRow:
-        """`action`: what was applied, as text."""
+    def of(cls, header: FrameHeader, action: str = "", requested: str | None = None) -> TickRow:
+        """`action`: what was applied, as text. `requested`: what was asked for; None: the same."""
         acted, applied = header.kind == TickKind.ACTED, "" if header.source == Source.HELD else action
         return cls(
             tick=header.tick,
             kind=TickKind(header.kind),
             source=_name(Source(header.source)),
             applied_action=applied,
-            requested_action=applied if acted else "",
+            requested_action=(applied if requested is None else requested) if acted else "",
             obs_tick=header.obs_tick if acted else -1,
             due_tick=header.due_tick if acted else -1,
             delay_ticks=header.tick - header.obs_tick if acted else -1,

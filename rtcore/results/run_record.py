@@ -139,8 +139,8 @@ class RunRecord:
         self._tick_writer = self._open(folder, "actions.csv", TICKS.columns)
         self._job_writer = self._open(folder, "jobs.csv", INFERENCES.columns)
 
-    def add_tick(self, header: FrameHeader, action: bytes) -> None:
-        """One tick, in order."""
+    def add_tick(self, header: FrameHeader, action: bytes, requested: bytes | None = None) -> None:
+        """One tick, in order. `requested`: the action asked for, where `action` may be another one."""
         self.ticks.append(header)
         self.num_ticks += 1
         self.worst.add(header)
@@ -150,7 +150,8 @@ class RunRecord:
             self.contract.see(header)
         if self._tick_writer is not None:
             text = "" if header.source == Source.HELD else _text(self._decode(action))
-            self._tick_writer.writerow(TICKS.written(TickRow.of(header, text)))
+            asked = text if requested in (None, action) else _text(self._decode(requested))
+            self._tick_writer.writerow(TICKS.written(TickRow.of(header, text, asked)))
 
     def add_job(self, job: JobRow) -> None:
         """One resolved job, in order of its end."""
@@ -221,7 +222,7 @@ class Drain:
                 continue
             self._next_frame = seq + 1
             if header.phase_seq == self._phase_seq:
-                record.add_tick(header, action)
+                record.add_tick(header, action, self._ring.read_requested(seq))
         for job in self.jobs(record):
             record.add_job(job)
 

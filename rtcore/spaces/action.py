@@ -217,7 +217,7 @@ class ActionSpec(ArraySpec):
         ConfigError if the environment's own `noop_action` is not in its action space.
         """
         name = _name_of(env)
-        own = _attribute_of(env, "noop_action")
+        own = attribute_of(env, "noop_action")
         if own is not None:
             try:
                 value = self._as_element(own)
@@ -227,7 +227,7 @@ class ActionSpec(ArraySpec):
                     f"Correct the environment, or choose with --noop-action"
                 ) from error
             return self.decode(value), f"{name} declares noop_action = {own}"
-        meanings = _attribute_of(env, "get_action_meanings")
+        meanings = attribute_of(env, "get_action_meanings")
         if self.kind == "discrete" and callable(meanings):
             listed = [str(meaning).upper() for meaning in meanings()]
             if "NOOP" in listed and len(listed) == self.num_choices[0]:
@@ -309,7 +309,7 @@ class ActionSpec(ArraySpec):
         return actions
 
 
-def _attribute_of(env: object, name: str) -> Any:
+def attribute_of(env: object, name: str) -> Any:
     """An attribute of an environment or of what it wraps; None if there is none."""
     lookup = getattr(env, "get_wrapper_attr", None)
     try:

@@ -132,11 +132,12 @@ class Block:
 
 @dataclass(frozen=True)
 class PolicyNeeds:
-    """What a policy takes and gives beside the frame and the action; nothing by default.
+    """What a policy takes and gives beside the frame and the action, and what its world adds; nothing by default.
 
     `committed_ticks`: length of `committed` in its context; 0: it asks for no context. `extras`: arrays that it
     gives with each answer. `state`: what it carries from decision to decision; `first_state`: a block of it, which an
     episode begins with. `features`: what a trunk hands to its head. `has_head`: a head is booked at every tick.
+    `world`: arrays that the world leaves with each tick (`kept_by_world`); no policy sees them.
     """
 
     committed_ticks: int = 0
@@ -145,6 +146,7 @@ class PolicyNeeds:
     features: Block = field(default_factory=Block)
     has_head: bool = False
     first_state: bytes = field(default=b"", compare=False)
+    world: Block = field(default_factory=Block)
 
     def __bool__(self) -> bool:
         return self != PolicyNeeds()
@@ -204,9 +206,9 @@ class PolicyNeeds:
 
     @property
     def kept(self) -> Block:
-        """What stays with the tick at which the action is applied (frame ring, recording): extras, and the state that
-        the decision began from."""
-        return Block((*_prefixed("extras", self.extras), *_prefixed("state", self.state)))
+        """What stays with the tick at which the action is applied (frame ring, recording): extras, the state that the
+        decision began from, and what the world leaves with it."""
+        return Block((*_prefixed("extras", self.extras), *_prefixed("state", self.state), *self.world.fields))
 
     def notes(self, delay_ticks: int, action: ActionSpec) -> list[str]:
         """What a run's header is to say of it, where its actions come `delay_ticks` after their frame."""
@@ -233,17 +235,37 @@ class PolicyNeeds:
             "features": self.features.to_json(),
             "has_head": self.has_head,
             "first_state": b64encode(self.first_state).decode(),
+            "world": self.world.to_json(),
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> PolicyNeeds:
         """Inverse of `to_json`. ConfigError on anything else."""
         try:
-            blocks = {name: Block.from_json(data[name]) for name in ("extras", "state", "features")}
+            blocks = {name: Block.from_json(data[name]) for name in ("extras", "state", "features", "world")}
             has_head, first_state = bool(data["has_head"]), b64decode(data["first_state"], validate=True)
             return cls(int(data["committed_ticks"]), **blocks, has_head=has_head, first_state=first_state)
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"a policy's needs are {data!r:.80}; expected what to_json wrote") from error
+
+
+#: The array of `kept_by_world` that holds what was asked for.
+REQUESTED = "requested.action"
+
+
+def kept_by_world(action: ActionSpec, info: Block, *, requested: bool) -> Block:
+    """What a world leaves with each tick.
+
+    Args:
+        action: The world's.
+        info: Scalars of its `info`, by name.
+        requested: The action asked for as well, where another one may be applied.
+
+    Returns:
+        `requested.action` if there is one, `info.NAME` for each scalar.
+    """
+    asked = ((REQUESTED, action.shape, action.dtype),) if requested else ()
+    return Block((*asked, *_prefixed("info", info)))
 
 
 def _prefixed(what: str, block: Block) -> Iterable[tuple[str, tuple[int, ...], str]]:

@@ -141,6 +141,8 @@ class Simulation(TrainedRun):
         self._policy_notes = list(dict.fromkeys(agent.notes)) if agent is not None else []
         #: What the policy takes and gives beside frame and action.
         self._needs = needs = getattr(policy, "needs", PolicyNeeds())
+        if self._own_world is not None and (keeps := self._own_world.keeps):
+            self._needs = needs = replace(needs, world=keeps)
         self.ring = self._make_ring(needs) if policy is not None else None
         self.learning: VirtualLearning | None = None
         self.teacher: TeacherAnswers | None = None
@@ -157,7 +159,7 @@ class Simulation(TrainedRun):
             history=History.of(config.history),
             weights=agent.weights if agent is not None else None,
             watch=self._make_watch(),
-            context=needs.context(self._own_world.action) if needs and self._own_world is not None else None,
+            context=(needs.context(self._own_world.action) or None) if self._own_world is not None else None,
             goes_on_after_errors=config.agent.on_policy_error == "miss",
         )
         self.head_player: SimPlayer | None = None

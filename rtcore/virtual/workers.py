@@ -127,9 +127,11 @@ class SimulatedWorkers:
     def publish(self, frame: Any, header: FrameHeader, action: bytes, kept: bytes = b"") -> None:
         self._frame_seq = header.frame_seq
         self._frame_tick, self._frame_ns, self._episode = header.tick, header.publish_ns, header.episode
-        self._record.add_tick(header, action)
+        requested = None
         if self._ring is not None:
             self._ring.publish(frame, header, action, kept)
+            requested = self._ring.read_requested(header.frame_seq)
+        self._record.add_tick(header, action, requested)
 
     def prewake(self, worker: int) -> None:
         """Waking takes no virtual time."""

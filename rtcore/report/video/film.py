@@ -105,7 +105,8 @@ def moments(ticks: Iterable[RecordedTick]) -> Iterator[tuple[Moment, npt.NDArray
                 skipped = lost == 0 or tick >= header.tick - header.skipped_ticks
                 yield Moment(tick, last.header, None, Gap.SKIPPED if skipped else Gap.NOT_RECORDED), None
         applied = None if header.source == Source.HELD else now.action
-        yield Moment(header.tick, header, applied), now.frame
+        changed = applied is not None and not np.array_equal(now.requested, now.action)
+        yield Moment(header.tick, header, applied, requested=now.requested if changed else None), now.frame
         last = now
 
 

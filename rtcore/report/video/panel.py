@@ -45,6 +45,7 @@ class Moment(NamedTuple):
     header: FrameHeader
     action: npt.NDArray[Any] | None  #: what was applied; None in a gap and where the world was held or reset
     gap: Gap | None = None
+    requested: npt.NDArray[Any] | None = None  #: what was asked for, where that is another action; else None
 
 
 class Run(NamedTuple):
@@ -182,6 +183,9 @@ class Panel:
         pen.text((_MARGIN, y), cut(name, 22), TEXT, font(20, bold=True))
         pen.text((_MARGIN, y + 30), cut(actor(moment, played=run.played, head=run.head), _COLUMNS), TEXT, font(14))
         pen.text((_MARGIN, y + 50), delay(moment, run.rate_hz), TEXT, font(14))
+        if moment.requested is not None:
+            asked = f"asked: {name_of(run.action, moment.requested, run.meanings)}"
+            pen.text((WIDTH - _MARGIN, y + 50), cut(asked, 18), OUTCOME_COLOURS["late"], font(14), anchor="ra")
 
     def _draw_strip(self, out: Pixels, colour: str) -> None:
         """A cell per tick, the newest on the right."""
