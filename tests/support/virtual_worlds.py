@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -87,3 +87,39 @@ class Alternating(gymnasium.Env[Any, Any]):
 def name_sign(observation_space: Any, action_space: Any, pay: int = 1) -> Any:
     """A policy for `Alternating`: names the sign that it sees, by the action that pays 1 or 2."""
     return lambda frames: frames[:, 0].astype(np.int64) + (1 if pay == 1 else 3)
+
+
+class Handled(gymnasium.Env[Any, Any]):
+    """A world that may do something else than it is asked for, and says so; its frame is what it really did.
+
+    Its shield turns an action beyond `most` into that bound. A person acts at the steps that `Handled.hands` has, by
+    number. `info` has what was done as `effort`. Every action that it got, and what it did, is in `Handled.done`.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": [], "render_fps": 100}  # noqa: RUF012
+    hands: ClassVar[dict[int, float]] = {}
+    done: ClassVar[list[tuple[float, float]]] = []
+
+    def __init__(self, most: float = 1.0, episode_ticks: int = 37, declares: bool = True) -> None:
+        self.observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+        self.action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+        self.reports_applied_action = declares
+        self._most, self._episode_ticks, self._steps, self._tick = np.float32(most), episode_ticks, 0, 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        self._tick = 0
+        return np.zeros(2, np.float32), {"effort": 0.0}
+
+    def step(self, action: Any) -> Any:
+        applied, said = np.clip(action, -self._most, self._most), {}
+        if self._steps in self.hands:
+            applied = np.array([self.hands[self._steps]], np.float32)
+            said = {"rtcore": {"applied_action": applied, "source": "human"}}
+        elif applied != action:
+            said = {"rtcore": {"applied_action": applied, "source": "shield"}}
+        self.done.append((float(action[0]), float(applied[0])))
+        self._steps += 1
+        self._tick += 1
+        frame = np.array([applied[0], self._tick / 64], np.float32)
+        return frame, float(applied[0]), False, self._tick >= self._episode_ticks, {"effort": float(applied[0]), **said}
