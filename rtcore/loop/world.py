@@ -451,13 +451,14 @@ class GymnasiumWorld:
                 f"time ({source}), and there are {float(rate_hz):.4g} a second"
             )
         names = ", ".join(type(wrapper).__name__ for wrapper in _action_wrappers(self.env))
-        if names:
+        if names and not self.reports_applied:
             found.append(
-                f"{names} changes actions within the world: record, transitions and replay have what was handed to it"
+                f"{names} changes actions within the world: record, transitions and replay have what was handed to it "
+                '(unless info["rtcore"] says what was applied: docs/robots.md)'
             )
         if self.leaves_space:
             found.append(f"WARNING: {leaves_space_text(self.leaves_space)}")
-        if self.has_altered_actions:
+        if self.has_altered_actions and not self.reports_applied:
             found.append(
                 "WARNING: the world writes to the action that it is given: record, transitions and replay have what "
                 "was handed to it, not what it made of that"
