@@ -16,6 +16,8 @@ from rtcore.scheduling.jobs import JobRow
 #: Called with what broke, and at which tick.
 OnBroken = Callable[[Invariant, int], object]
 
+#: Who may have changed an action that acts.
+_STEPPED_IN = (Source.HUMAN, Source.SHIELD)
 #: More than there are workers: a job's key is the tick it was booked at, times this, plus its worker.
 _PLACES = 1 << 20
 # Looked up once: in their classes it takes ten times as long.
@@ -94,8 +96,10 @@ class TickInvariants:
             self._on_broken(Invariant.JOB, tick)
 
     def _kind_fits(self, kind: TickKind, source: Source, offer: Offer | None) -> bool:
-        """Of a tick at which no policy action acts."""
-        if kind is _ACTED or offer is not None or source is _POLICY:
+        """Of a tick at which no policy action acts as it is."""
+        if kind is _ACTED:
+            return offer is not None and source in _STEPPED_IN
+        if offer is not None or source is _POLICY:
             return False
         if kind is TickKind.LEAD_IN:
             return not self._has_acted and (source is Source.HELD) is self._holds
