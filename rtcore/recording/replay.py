@@ -307,7 +307,7 @@ class _FollowingWorld:
 
     def decode(self, payload: bytes, index: int) -> Any:
         """What a policy answered is in the record only."""
-        return self._world.action.decode(self.now.action)
+        return self._world.action.decode(self.now.requested)
 
     def kept_with(self, requested: bytes) -> bytes:
         return self._world.kept_with(requested)
@@ -318,9 +318,11 @@ class _FollowingWorld:
             return self._world.reset()
         if header.source == Source.HELD:
             return self._world.hold()._replace(reward=0.0)
-        # A shield of the world's does again what it did; a person is not here, and what that one did is given.
-        asked = self.now.action if header.source == Source.HUMAN else self.now.requested
-        return self._world.step(self._world.action.decode(asked))
+        if header.source != Source.HUMAN:  # a shield of the world's does again what it did
+            return self._world.step(self._world.action.decode(self.now.requested))
+        applied = self._world.action.decode(self.now.action)
+        # The person is not here: what that one did is given, of which the world then says nothing.
+        return self._world.step(applied)._replace(applied=self._world.encode(applied), source=Source.HUMAN)
 
 
 class _RecordedWorkers:
@@ -362,8 +364,6 @@ class _RecordedWorkers:
         tick = recorded.header.tick
         for name in TICK_FIELDS:
             was, now = getattr(recorded.header, name), getattr(replayed, name)
-            if name == "source" and was == Source.HUMAN:
-                continue  # the world says so of a person only
             if was != now or (isinstance(was, float) and struct.pack("d", was) != struct.pack("d", now)):
                 report.add(tick, name, was, now)
         if recorded.action.tobytes() != action:

@@ -93,7 +93,7 @@ class Handled(gymnasium.Env[Any, Any]):
     """A world that may do something else than it is asked for, and says so; its frame is what it really did.
 
     Its shield turns an action beyond `most` into that bound. A person acts at the steps that `Handled.hands` has, by
-    number. `info` has what was done as `effort`. Every action that it got, and what it did, is in `Handled.done`.
+    number, within that bound. `info` has what was done as `effort`. Every action that it got, and what it did, is in `Handled.done`.
     """
 
     metadata: dict[str, Any] = {"render_modes": [], "render_fps": 100}  # noqa: RUF012
@@ -114,7 +114,7 @@ class Handled(gymnasium.Env[Any, Any]):
     def step(self, action: Any) -> Any:
         applied, said = np.clip(action, -self._most, self._most), {}
         if self._steps in self.hands:
-            applied = np.array([self.hands[self._steps]], np.float32)
+            applied = np.clip(np.array([self.hands[self._steps]], np.float32), -self._most, self._most)
             said = {"rtcore": {"applied_action": applied, "source": "human"}}
         elif applied != action:
             said = {"rtcore": {"applied_action": applied, "source": "shield"}}

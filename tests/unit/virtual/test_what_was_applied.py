@@ -8,7 +8,7 @@ from typing import Any
 import minari
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from rtcore.config.run import make_config
@@ -36,7 +36,8 @@ def fresh_hands():
     on_missing=st.sampled_from(["noop", "repeat", "random"]),
     workers=st.integers(1, 3),
 )
-@settings(max_examples=8, deadline=None)
+@example(hands={1: 0.0, 50: 0.25}, most=1.0, on_missing="repeat", workers=1)
+@settings(max_examples=8, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 def test_whoever_steps_in_header_rows_recording_and_replay_have_what_the_world_got(hands, most, on_missing, workers):
     Handled.hands, Handled.done = hands, []
     reader = None
@@ -82,7 +83,7 @@ def test_whoever_steps_in_header_rows_recording_and_replay_have_what_the_world_g
 
 
 def test_learning_uses_what_was_applied_and_batches_have_the_numbers_of_info(tmp_path: Path):
-    Handled.hands = {step: 0.125 for step in range(20, 60)}
+    Handled.hands = dict.fromkeys(range(20, 60), 0.125)
     made: dict[str, Any] = {}
 
     def on_tick(simulation: Any, tick: int) -> None:
@@ -129,7 +130,12 @@ def test_a_world_that_did_not_say_so_is_recorded_as_it_acted_and_what_was_asked_
 
 @pytest.mark.parametrize(
     "said",
-    [{"applied_action": [2.0], "source": "human"}, {"applied_action": [0.0], "source": "ghost"}, {"source": "human"}, 3],
+    [
+        {"applied_action": [2.0], "source": "human"},
+        {"applied_action": [0.0], "source": "ghost"},
+        {"source": "human"},
+        3,
+    ],
 )
 def test_a_world_that_says_something_else_is_an_error_that_says_what_is_expected(said: Any, monkeypatch: Any):
     step = Handled.step
@@ -139,7 +145,10 @@ def test_a_world_that_says_something_else_is_an_error_that_says_what_is_expected
         return (*rest, info | {"rtcore": said})
 
     monkeypatch.setattr(Handled, "step", says)
-    with TemporaryDirectory() as folder, pytest.raises(EnvironmentFailed, match="an element of Box.*'human' or 'shield'"):
+    with (
+        TemporaryDirectory() as folder,
+        pytest.raises(EnvironmentFailed, match="an element of Box.*'human' or 'shield'"),
+    ):
         recorded(Path(folder), **WORLD)
 
 
