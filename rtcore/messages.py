@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rtcore.channel import Message
@@ -333,11 +333,11 @@ class WorldSpec(Message):
     own: dict[str, Any]
     notes: list[str]
     leaves_space: str
-    keeps: Block
     env_spec: str | None = None
     action_meanings: list[str] | None = None
     step_ns: int | None = None
     safe_action: Any = None
+    keeps: Block = field(default_factory=Block)
 
     def to_header(self) -> dict[str, Any]:
         """As JSON, for the run's header and files: what is None is left out."""

@@ -26,7 +26,11 @@ _RESET = int(TickKind.RESET)
 
 #: Ticks of these sources are counted apart: those of the others follow from the kinds of ticks.
 _LAST_USUAL_SOURCE = int(Source.HELD)
-_SOURCE_COUNTERS = {Source.HUMAN: "human_ticks", Source.SHIELD: "shield_ticks", Source.SAFE: "starved_ticks"}
+_SOURCE_COUNTERS: dict[int, str] = {
+    Source.HUMAN: "human_ticks",
+    Source.SHIELD: "shield_ticks",
+    Source.SAFE: "starved_ticks",
+}
 
 
 class Books(NamedTuple):

@@ -328,6 +328,7 @@ class EnvProcess:
             seed=config.world.seed,
             head=head,
             starvation=self._world.starvation(config.world.starve_ms) if phase is Phase.RUN else None,
+            kept_by_world=self._world.kept_with if self._world.keeps else None,
         )
 
         def before_spin() -> None:

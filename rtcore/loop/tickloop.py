@@ -8,7 +8,7 @@ is short-lived and freed at once by reference count.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from rtcore.clock import Clock, Overrun, TickGrid, TickPace
@@ -107,6 +107,7 @@ class TickLoop:
         seed: Of the run, for the policy's context.
         head: Index of the worker that is the head; -1: there is none.
         starvation: When the safe action acts; None: never.
+        kept_by_world: What the world leaves with a tick, by the action that was asked for; None: nothing.
     """
 
     def __init__(
@@ -129,6 +130,7 @@ class TickLoop:
         seed: int = 0,
         head: int = -1,
         starvation: Starvation | None = None,
+        kept_by_world: Callable[[bytes], bytes] | None = None,
     ) -> None:
         self.world = world
         self.pace = TickPace(grid, overrun, num_ticks)
@@ -157,8 +159,7 @@ class TickLoop:
         no_action = getattr(world, "noop", None)
         self._idle_action = world.encode(world.stand_in()[0] if no_action is None else no_action)
         self._contexts: JobContexts | None = None
-        #: The world leaves something with each tick.
-        self._world_keeps = needs is not None and bool(needs.world)
+        self._kept_by_world = kept_by_world
         if needs and action is not None:
             self._contexts = JobContexts(
                 needs,
@@ -171,7 +172,7 @@ class TickLoop:
                 head=head,
             )
         #: Something stays with each tick beside frame, header and action.
-        self._keeps = self._world_keeps or (self._contexts is not None and self._contexts.follows_ticks)
+        self._keeps = kept_by_world is not None or (self._contexts is not None and self._contexts.follows_ticks)
 
     def run_tick(self) -> None:
         """Wait for the next tick's deadline, then do everything that belongs to it."""
@@ -361,8 +362,8 @@ class TickLoop:
             if (origin := contexts.origin(offer)) is not None:
                 now.header = header = FrameHeader._make((*header[: -len(origin)], *origin))
             kept = contexts.kept(offer)
-        if self._world_keeps:
-            kept += self.world.kept_with(now.requested)
+        if self._kept_by_world is not None:
+            kept += self._kept_by_world(now.requested)
         self.workers.publish(now.result.frame, header, action, kept)
 
     # -- after the frame is out ----------------------------------------------------------------------------

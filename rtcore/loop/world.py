@@ -61,7 +61,6 @@ class World(Protocol):
     def stand_in(self) -> tuple[Any, Source]: ...
     def encode(self, action: Any) -> bytes: ...
     def decode(self, payload: bytes, index: int) -> Any: ...
-    def kept_with(self, requested: bytes) -> bytes: ...
 
 
 #: Who chose what the world applied, by what it says.
@@ -524,6 +523,3 @@ class HeldWorld:
 
     def decode(self, payload: bytes, index: int) -> Any:
         return self._world.decode(payload, index)
-
-    def kept_with(self, requested: bytes) -> bytes:
-        return self._world.kept_with(requested)

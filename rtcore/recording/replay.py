@@ -309,9 +309,6 @@ class _FollowingWorld:
         """What a policy answered is in the record only."""
         return self._world.action.decode(self.now.requested)
 
-    def kept_with(self, requested: bytes) -> bytes:
-        return self._world.kept_with(requested)
-
     def _follow(self) -> StepResult:
         header = self.now.header
         if header.kind == TickKind.RESET:
