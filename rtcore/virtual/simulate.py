@@ -230,6 +230,7 @@ class Simulation(TrainedRun):
             action=self._own_world.action if self._own_world is not None else None,
             seed=config.world.seed,
             head=self.head,
+            kept_by_world=self._own_world.kept_with if self._own_world is not None and needs.world else None,
             starvation=(self._own_world.starvation(config.world.starve_ms) if self._own_world is not None else None),
         )
 

@@ -93,7 +93,8 @@ class Handled(gymnasium.Env[Any, Any]):
     """A world that may do something else than it is asked for, and says so; its frame is what it really did.
 
     Its shield turns an action beyond `most` into that bound. A person acts at the steps that `Handled.hands` has, by
-    number, within that bound. `info` has what was done as `effort`. Every action that it got, and what it did, is in `Handled.done`.
+    number, within that bound.
+    `info` has what was done as `effort`. Every action that it got, and what it did, is in `Handled.done`.
     """
 
     metadata: dict[str, Any] = {"render_modes": [], "render_fps": 100}  # noqa: RUF012
