@@ -105,8 +105,9 @@ class MonotonicClock:
 class TickClock:
     """Sleeps to just before a deadline, then spins the rest: the clock of the env process.
 
-    The margin left for spinning follows the oversleep this machine shows: it grows at once to cover a late
-    wake-up and shrinks slowly, within [`min_spin_ns`, `max_spin_ns`]. Allocates nothing that outlives a call.
+    The margin left for spinning follows the oversleep this machine shows, and how long `before_spin` takes: it grows at
+    once to cover a late wake-up and shrinks slowly, within [`min_spin_ns`, `max_spin_ns`]. Allocates nothing that
+    outlives a call.
 
     Args:
         max_spin_ns: The longest time to spin before a deadline [ns].
@@ -138,6 +139,8 @@ class TickClock:
         self._max_spin_ns = max(max_spin_ns, min_spin_ns)
         self._min_spin_ns = min_spin_ns
         self.spin_ns = min(4 * min_spin_ns, self._max_spin_ns)
+        #: How long `before_spin` usually takes.
+        self._prepare_ns = 0
         #: When the last sleep ended; the time from there to the deadline was spent awake.
         self.woke_ns = 0
 
@@ -172,11 +175,12 @@ class TickClock:
             self._learn(woke_ns - wake_ns)
             if self.before_spin is not None and woke_ns < deadline_ns - self._min_spin_ns:
                 self.before_spin()
+                self._prepare_ns += (now_ns() - woke_ns - self._prepare_ns) >> 3
         while now_ns() < deadline_ns:
             pass
 
     def _learn(self, oversleep_ns: int) -> None:
-        wanted_ns = oversleep_ns + (oversleep_ns >> 1) + self._min_spin_ns
+        wanted_ns = oversleep_ns + (oversleep_ns >> 1) + max(self._min_spin_ns, self._prepare_ns)
         if wanted_ns > self.spin_ns:
             self.spin_ns = min(wanted_ns, self._max_spin_ns)
         else:

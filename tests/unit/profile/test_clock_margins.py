@@ -22,3 +22,23 @@ def test_the_margins_for_a_period_are_absolute_for_slow_ticks_and_shares_for_fas
                 one._learn(now_late_ns)
         assert clock.spin_ns == expected.spin_ns
     assert min_spin_ns <= clock.spin_ns < max_spin_ns
+
+
+def test_a_clock_wakes_as_early_as_what_is_done_before_the_deadline_takes(monkeypatch):
+    time_ns, took_ns, period_ns = 0, 1_500_000, 10_000_000
+
+    def pass_by(some_ns):
+        nonlocal time_ns
+        time_ns += some_ns
+        return time_ns
+
+    monkeypatch.setattr("rtcore.clock.time.monotonic_ns", lambda: pass_by(100))
+    monkeypatch.setattr("rtcore.clock.time.sleep", lambda sleep_s: pass_by(round(sleep_s * 1e9) + 20_000))
+    late_ns = []
+    clock = TickClock(max_spin_ns=2_000_000, min_spin_ns=200_000, before_spin=lambda: pass_by(took_ns))
+    for tick in range(1, 100):
+        clock.sleep_until_ns(tick * period_ns)
+        late_ns.append(time_ns - tick * period_ns)
+    assert late_ns[0] > 500_000
+    assert max(late_ns[50:]) <= 1_000
+    assert took_ns < clock.spin_ns < 1_700_000
