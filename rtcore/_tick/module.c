@@ -307,12 +307,12 @@ static PyObject *store_read_into(PyObject *object, ARGS)
     return PyLong_FromLong(status);
 }
 
-/* read_by(seq, array, time) -> (status, row or None, when it was seen): record and array, as soon as they are there, at the
- * latest at that time */
+/* read_by(seq, array, time) -> (status, row or None, when it was seen, when the copy was whole): record and array, as soon as
+ * they are there, at the latest at that time */
 static PyObject *store_read_by(PyObject *object, ARGS)
 {
     Store *self = (Store *)object;
-    int64_t seq, deadline_ns, words[MAX_WORDS], seen_ns = 0;
+    int64_t seq, deadline_ns, words[MAX_WORDS], seen_ns = 0, copied_ns = 0;
     if (!takes(count, 3, 3) || as_int64(args[0], &seq) < 0 || as_int64(args[2], &deadline_ns) < 0)
         return NULL;
     void *places[RT_MAX_PARTS] = {place_of(self, args[1])};
@@ -333,14 +333,16 @@ static PyObject *store_read_by(PyObject *object, ARGS)
         rt_spin_for(self->store.done, seq, deadline_ns);
         seen_ns = rt_now_ns();
         status = rt_read(&self->store, seq, words, places);
+        copied_ns = rt_now_ns(); /* before it waits for the interpreter's lock */
         Py_END_ALLOW_THREADS
         other = self->out, other_view = self->out_view;
         self->out = out, self->out_view = view;
         Py_XDECREF(other);
         PyBuffer_Release(&other_view);
     }
+    copied_ns = copied_ns != 0 ? copied_ns : rt_now_ns();
     PyObject *row = status == RT_OK ? row_of(self, words, NULL) : Py_NewRef(Py_None);
-    return row == NULL ? NULL : Py_BuildValue("iNL", status, row, (long long)seen_ns);
+    return row == NULL ? NULL : Py_BuildValue("iNLL", status, row, (long long)seen_ns, (long long)copied_ns);
 }
 
 static PyMethodDef store_methods[] = {

@@ -195,6 +195,8 @@ class FrameRing:
         self.lapped_reads = 0
         #: When the frame that was spun for last was there [ns].
         self.seen_ns = 0
+        #: When the copy of `read_with_header` was whole [ns].
+        self.copied_ns = 0
         self._buffer, self._layout = buffer, layout
         self._pack = FRAME_HEADER.struct_with(layout.action_bytes).pack_into
         self._unpack = FRAME_HEADER.struct.unpack_from
@@ -406,7 +408,7 @@ class FrameRing:
             Whether both could be read, and the header; None unless OK.
         """
         if self._store is not None:
-            number, header, self.seen_ns = self._store.read_by(seq, out, until_ns)
+            number, header, self.seen_ns, self.copied_ns = self._store.read_by(seq, out, until_ns)
             if number == _OK:
                 return _OK, header
             if number >= 0:
@@ -422,6 +424,7 @@ class FrameRing:
         copy_bytes(self._bytes_of(out), self._frames[slot])
         header = FrameHeader._make(self._unpack(self._buffer, self._header_at[slot]))
         status = self._status(seq)
+        self.copied_ns = MonotonicClock.now_ns()
         return status, header if status is ReadStatus.OK else None
 
     def read_action(self, seq: int) -> bytes | None:

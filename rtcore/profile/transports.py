@@ -17,7 +17,7 @@ import numpy.typing as npt
 from rtcore.clock import NS_PER_US, MonotonicClock
 from rtcore.config.resolved import resolve
 from rtcore.config.run import make_config
-from rtcore.memory.layout import FRAME_HEADER, SLOT_ENTRY, Layout
+from rtcore.memory.layout import FRAME_HEADER, SLOT_ENTRY, FrameHeader, Layout
 from rtcore.memory.segments import new_measurement_id, unlink_all
 from rtcore.memory.shared import Phase, SharedRun
 from rtcore.memory.waiting import WAITING, Sleep, Waker, make_waiting
@@ -32,6 +32,8 @@ Frame = npt.NDArray[np.uint8]
 Receive = Callable[[int], list[int]]
 #: A reader that waits longer than this has lost a frame [s].
 PATIENCE_S = 5.0
+#: The rest of a frame's header.
+_BLANK = FRAME_HEADER.new(frame_seq=0)[FRAME_HEADER.index["publish_ns"] + 1 :]
 #: What a ring may take of /dev/shm; as many slots as fit, within reason.
 _RING_BYTES = 32 << 20
 
@@ -206,7 +208,9 @@ class RtcoreTransport(Transport):
     def send(self, frame: Frame) -> None:
         start_ns = now_ns()
         ring = self._shared.ring
-        ring.publish(frame, FRAME_HEADER.new(frame_seq=ring.next_seq, publish_ns=start_ns), self._action)
+        # As TickLoop makes it: by its place.
+        header = tuple.__new__(FrameHeader, (ring.next_seq, 0, 0, 0, 0, start_ns, *_BLANK))
+        ring.publish(frame, header, self._action)
         self.visible_ns.append(now_ns() - start_ns)
         if self._waker is not None:
             self._waker.for_frame(self._readers)
@@ -265,7 +269,7 @@ def _open_worker(wait: str, run_id: str, layout: Layout, shape: Shape, reader: i
             worker.note_job(seen)
             header = worker.read_frame(job)
             if header is not None:
-                times.append(now_ns() - header.publish_ns)
+                times.append(shared.ring.copied_ns - header.publish_ns)
         return times
 
     return receive
