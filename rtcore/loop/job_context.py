@@ -134,7 +134,9 @@ class JobContexts:
             if job.worker == self._head:
                 made.append(self._as_packed(job, episode, self._is_first, *self._for_head(tick)))
                 continue
-            pieces = dispatcher.committed(job, tick) if self._num_committed else _NO_PIECES
+            pieces = _NO_PIECES
+            if self._num_committed and job.due_tick > tick + 1:
+                pieces = dispatcher.committed(job, tick)
             booked = None
             if compiled is not None:  # what follows, where each piece has its answer
                 is_first, state_tick, features_tick = self._is_first, self._state_tick, self.features_tick

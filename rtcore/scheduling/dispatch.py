@@ -534,6 +534,8 @@ class Dispatcher:
     def _take_due(self, tick: int) -> list[Offer]:
         """Out of those that wait: those due by now, as they came. What waits longer is not looked at."""
         pending, num_due = self._pending, 1
+        if len(pending) == 1:
+            return [pending.pop()]
         while num_due < len(pending) and pending[num_due].due_tick <= tick:
             num_due += 1
         due = pending[:num_due]

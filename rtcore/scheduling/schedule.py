@@ -10,7 +10,7 @@ the world's step, publishing, waking and reading. All times are integer nanoseco
 from __future__ import annotations
 
 import random
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -85,29 +85,45 @@ class TauWindow:
         self.size = size
         self._recent: deque[int] = deque(maxlen=size)
         self._sorted: list[int] = []
+        # Sorted in when they are asked for: that is seldom, and quicker for many than for each.
+        self._came: list[int] = []
+        self._gone: list[int] = []
         self.max_ns = 0
 
     def add(self, tau_ns: int) -> None:
-        if len(self._recent) == self._recent.maxlen:
-            oldest = self._recent[0]
-            del self._sorted[bisect_left(self._sorted, oldest)]
-        self._recent.append(tau_ns)
-        insort(self._sorted, tau_ns)
+        recent = self._recent
+        if len(recent) == self.size:
+            self._gone.append(recent[0])
+        recent.append(tau_ns)
+        self._came.append(tau_ns)
+        if len(self._came) == self.size:  # nobody asks: they must not become more and more
+            self._sort_in()
         if tau_ns > self.max_ns:  # noqa: PLR1730 - a call takes longer than the comparison
             self.max_ns = tau_ns
 
     def __len__(self) -> int:
-        return len(self._sorted)
+        return len(self._recent)
 
     @property
     def ordered_ns(self) -> Sequence[int]:
-        """All of it, ascending: a view, valid until the next `add`."""
+        """All of it, ascending: a view, valid until it is asked for again."""
+        if self._came:
+            self._sort_in()
         return self._sorted
 
     @property
     def came_ns(self) -> Collection[int]:
         """All of it, in the order in which it came: a view, valid until the next `add`."""
         return self._recent
+
+    def _sort_in(self) -> None:
+        ordered = self._sorted
+        ordered += self._came
+        ordered.sort()
+        for tau_ns in self._gone:
+            del ordered[bisect_left(ordered, tau_ns)]
+        self._came.clear()
+        self._gone.clear()
 
 
 def quantile_ns(ordered_ns: Sequence[int], q: float) -> int:
