@@ -374,6 +374,7 @@ class ActionsAreWhatWorkersWrote(Check):
     def begin(self, run: Simulation) -> None:
         super().begin(run)
         self.written_at: dict[tuple[int, int, int], Answer] = {}
+        self.most_kept = 4096
 
     def written(self, job: Job, answer: Answer) -> None:
         self.written_at[job.worker, answer.obs_tick, job.due_tick] = answer
@@ -395,8 +396,9 @@ class ActionsAreWhatWorkersWrote(Check):
             )
         if answer.write_ns > tick.collected_ns:
             self.broken("it acts before it was written")
-        if len(self.written_at) > 4096:
+        if len(self.written_at) > self.most_kept:
             self.written_at = {key: one for key, one in self.written_at.items() if key[1] > header.tick - 1024}
+            self.most_kept = 4096 + len(self.written_at)  # not again at every tick
 
 
 class ContextsAreTrue(Check):

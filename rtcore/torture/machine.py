@@ -44,6 +44,9 @@ class Machine:
 
     def sleep_until_ns(self, deadline_ns: int) -> None:
         """Until the clock says so: it may begin to stand still meanwhile."""
+        if self.true_ns >= self.stands_until_ns and self._is_quiet_until(deadline_ns):
+            self.true_ns = max(self.true_ns, deadline_ns)
+            return
         while self.now_ns() < deadline_ns:
             self.pass_until(
                 max(deadline_ns, self.stands_until_ns) if self.true_ns < self.stands_until_ns else deadline_ns
@@ -57,6 +60,10 @@ class Machine:
     def after(self, delay_ns: int, happens: Happens, *, works: bool = False) -> None:
         self.at(self.true_ns + delay_ns, happens, works=works)
 
+    def _is_quiet_until(self, until_ns: int) -> bool:
+        """Nothing happens before that."""
+        return not self._heap or self._heap[0][0] > until_ns
+
     def pass_until(self, until_ns: int) -> None:
         """Everything up to a time happens."""
         heap = self._heap
@@ -68,7 +75,7 @@ class Machine:
 
     def compute(self, took_ns: int) -> None:
         """Somebody computes for so long; while the machine is frozen he does not."""
-        if not self._heap or self._heap[0][0] > self.true_ns + took_ns:
+        if self._is_quiet_until(self.true_ns + took_ns):
             self.true_ns += took_ns
             return
         end_ns, before_ns = self.true_ns + took_ns, self.frozen_ns

@@ -465,9 +465,10 @@ class Simulation:
 
     @property
     def _is_settled(self) -> bool:
+        if self.machine.true_ns < self.active_until_ns:
+            return False
         to_come = self.clock.oversleeps_ns or self.world.slow_step_ns or self.world.slow_reset_ns
-        is_over = self.machine.true_ns >= self.active_until_ns and not to_come
-        return is_over and self._all_are_well
+        return not to_come and self._all_are_well
 
     @property
     def _all_are_well(self) -> bool:
