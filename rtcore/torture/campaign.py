@@ -10,11 +10,14 @@ import traceback
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 from rtcore.clock import NS_PER_S, MonotonicClock
+from rtcore.errors import RtcoreError
 from rtcore.scheduling.dispatch import Outcome, TickKind
 from rtcore.torture.checks import LIVENESS, SAFETY
 from rtcore.torture.scenario import Scenario
@@ -24,6 +27,7 @@ from rtcore.torture.simulation import Parts, Simulation, Violation
 _MOST_TRIES = 80
 #: Seeds that a process takes at a time.
 _SEEDS_AT_A_TIME = 8
+_Portion, _Played = TypeVar("_Portion"), TypeVar("_Played")
 
 
 @dataclass
@@ -181,16 +185,41 @@ def _play_some(work: tuple[Sequence[int], int, tuple[int, ...] | None]) -> Tally
     return tally
 
 
+def spread(play_some: Callable[[_Portion], _Played], portions: Iterable[_Portion], jobs: int) -> Iterator[_Played]:
+    """What many processes find.
+
+    Args:
+        play_some: Plays a portion, in a process of its own.
+        portions: All there is to do.
+        jobs: How many at a time.
+
+    Yields:
+        What each portion came to, as it is done.
+
+    Raises:
+        RtcoreError: A process died. (`multiprocessing.Pool` would wait for it for ever.)
+    """
+    pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("forkserver"))
+    try:
+        for done in as_completed([pool.submit(play_some, portion) for portion in portions]):
+            yield done.result()
+    except BrokenProcessPool as error:
+        raise RtcoreError(
+            "a process of the campaign died: killed, or out of memory? Try again with fewer --jobs"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def campaign(
     seeds: Iterable[int], num_ticks: int, jobs: int, only: tuple[int, ...] | None, told: Callable[[Broken], object]
 ) -> Tally:
     """Play all seeds, `jobs` at a time; `told` of each broken promise as it is found."""
     whole = Tally()
-    with multiprocessing.get_context("forkserver").Pool(jobs) as pool:
-        for tally in pool.imap_unordered(_play_some, _portions(seeds, num_ticks, only)):
-            whole.add(tally)
-            for broken in tally.broken:
-                told(broken)
+    for tally in spread(_play_some, _portions(seeds, num_ticks, only), jobs):
+        whole.add(tally)
+        for broken in tally.broken:
+            told(broken)
     return whole
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import random
 from collections import Counter, defaultdict
@@ -16,6 +15,7 @@ from typing import Any
 
 from rtcore.clock import NS_PER_S, MonotonicClock
 from rtcore.errors import text_of
+from rtcore.torture.campaign import spread
 from rtcore.torture.explorer import Priorities, Scheduler, Uniform, play
 from rtcore.torture.points import point_of
 from rtcore.torture.protocols import PROTOCOLS, Drawn, Parts, Protocol
@@ -250,8 +250,7 @@ def _played(seeds: Sequence[int], jobs: int) -> Iterator[Tally]:
         yield _play_some(seeds)
         return
     portions = (seeds[at : at + _SEEDS_AT_A_TIME] for at in range(0, len(seeds), _SEEDS_AT_A_TIME))
-    with multiprocessing.get_context("forkserver").Pool(jobs) as pool:
-        yield from pool.imap_unordered(_play_some, portions)
+    yield from spread(_play_some, portions, jobs)
 
 
 def explore_seeds(options: argparse.Namespace) -> int:
