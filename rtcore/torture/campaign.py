@@ -27,7 +27,8 @@ from rtcore.torture.simulation import Parts, Simulation, Violation
 _MOST_TRIES = 80
 #: Seeds that a process takes at a time.
 _SEEDS_AT_A_TIME = 8
-_Portion, _Played = TypeVar("_Portion"), TypeVar("_Played")
+_Portion = TypeVar("_Portion")
+_Played = TypeVar("_Played")
 
 
 @dataclass
