@@ -24,7 +24,9 @@ def report(options: argparse.Namespace) -> int:
     """What the words of `rtcore.cli.report` ask for; the exit code."""
     first = options.folders[0]
     options.folders = [folder for given in options.folders for folder in _runs_in(given)]
-    if options.tick is not None:
+    if options.rerun is not None:
+        _write_rerun(options)
+    elif options.tick is not None:
         _explain(options)
     else:
         out = options.out if options.out is not None else first / "report.html"
@@ -35,6 +37,22 @@ def report(options: argparse.Namespace) -> int:
 def _runs_in(folder: Path) -> list[Path]:
     """The folder of a run itself; both schedules' of a comparison."""
     return [half for name, half in compared_in(folder).items() if name != RANDOM] or [folder]
+
+
+def _write_rerun(options: argparse.Namespace) -> None:
+    if len(options.folders) > 1 or options.out is not None or options.open or options.tick is not None:
+        raise ConfigError("--rerun FILE.rrd is that file of one run, and no page; leave out --out, --open and --tick")
+    from rtcore.report.rerun import write_rrd  # noqa: PLC0415 - a page needs nothing of it
+
+    run = read_run(options.folders[0])
+    try:
+        path = write_rrd(run, options.rerun)
+    except OSError as error:
+        raise RtcoreError(f"cannot write {options.rerun}: {error.strerror}; give another place with --rerun") from error
+    console = Terminal(highlight=False)
+    console.print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB): rerun {path}", markup=False, soft_wrap=True)
+    for note in run.notes:
+        console.print(f"Note: {note}", style="yellow", markup=False)
 
 
 def _explain(options: argparse.Namespace) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import Any
+from contextlib import ExitStack, closing
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -20,6 +21,9 @@ from rtcore.report.wording import number, share
 from rtcore.watch.attached import AttachedRun, RunState
 from rtcore.watch.visible import RunRow, find_run, list_runs
 
+if TYPE_CHECKING:
+    from rtcore.report.rerun import LiveRerun
+
 #: How often it is checked whether the run has begun, or is over. Each look costs the run a little of its caches.
 _POLL_S = 0.5
 
@@ -33,7 +37,11 @@ def show(options: argparse.Namespace) -> None:
         with AttachedRun.attach(find_run(options.run_id)) as run:
             _show_once(run, console, as_json=options.json)
     else:
-        _watch(find_run(options.run_id), options.intervals_s, console, show_world=options.show_world)
+        if options.rerun is not None:
+            from rtcore.report.rerun import require_rerun  # noqa: PLC0415 - a view without it begins sooner
+
+            require_rerun()
+        _watch(find_run(options.run_id), options, console)
 
 
 # -- all runs ----------------------------------------------------------------------------------------------
@@ -120,13 +128,17 @@ def _not_yet(run: AttachedRun) -> str:
     return f"{name}: no tick yet"
 
 
-def _watch(run_id: str, intervals_s: tuple[float, float], console: Console, *, show_world: bool) -> None:
+def _watch(run_id: str, options: argparse.Namespace, console: Console) -> None:
     """Until the run is over, with a look so often on a screen, and so often elsewhere; its last numbers at the end."""
     clock = MonotonicClock()
-    with AttachedRun.attach(run_id) as run, LiveView(console, clock=clock, show_world=show_world) as view:
+    with AttachedRun.attach(run_id) as run, LiveView(console, clock=clock, show_world=options.show_world) as view:
         why = _await_first_tick(run, view, clock)
         if run.has_begun:
-            why = _follow(run, view, clock, int(intervals_s[not view.is_live] * 1e9))
+            with ExitStack() as stack:
+                told = None
+                if options.rerun is not None:
+                    told = stack.enter_context(closing(run.tell_rerun(options.rerun)))
+                why = _follow(run, view, clock, int(options.intervals_s[not view.is_live] * 1e9), told)
     console.print(f"run over: {why}", markup=False, soft_wrap=True)
 
 
@@ -144,7 +156,7 @@ def _await_first_tick(run: AttachedRun, view: LiveView, clock: MonotonicClock) -
         clock.sleep_until_ns(clock.now_ns() + int(_POLL_S * 1e9))
 
 
-def _follow(run: AttachedRun, view: LiveView, clock: MonotonicClock, interval_ns: int) -> str:
+def _follow(run: AttachedRun, view: LiveView, clock: MonotonicClock, interval_ns: int, told: LiveRerun | None) -> str:
     """Show a run that ticks until it is over; why it ended."""
     if run.about is not None:
         for line in header_lines(run.about.header, run.about.run, run.about.plan):
@@ -155,6 +167,8 @@ def _follow(run: AttachedRun, view: LiveView, clock: MonotonicClock, interval_ns
     while True:
         why = run.ending()  # asked first: what is read after it is the last there is
         run.refresh()
+        if told is not None and run.record is not None:
+            told.update(run.record)
         now_ns = clock.now_ns()
         if run.record is not None and (why is not None or now_ns >= next_ns):
             next_ns = now_ns + interval_ns

@@ -23,6 +23,7 @@ examples:
   rtcore-report runs/latest                               of a comparison (--compare): both schedules side by side
   rtcore-report runs/a runs/b --out compared.html         two runs side by side
   rtcore-report runs/a --tick 312                         why tick 312 went as it did
+  rtcore-report runs/a --rerun a.rrd                      ... for Rerun: then `rerun a.rrd`
   scp host:runs/a/report.html .                           over SSH: take the one file home
 
 exit codes: 0 done; 1 the page could not be written; 2 a wrong argument, or a folder that is not a run
@@ -51,6 +52,12 @@ def _parser() -> Parser:
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="folder that rtcore-run --out wrote")
     parser.add_argument("--out", type=Path, metavar="FILE.html", help="the page [report.html in the first DIR]")
     parser.add_argument("--open", action="store_true", help="open the page in a browser, where there is one")
+    parser.add_argument(
+        "--rerun",
+        type=Path,
+        metavar="FILE.rrd",
+        help="of one DIR: frames, actions, delays and lanes as a file for Rerun (rtcore[rerun]); no page",
+    )
     parser.add_argument("--tick", type=int, metavar="N", help="explain tick N in words on the terminal; no page")
     add_program_options(parser)
     return parser

@@ -27,6 +27,7 @@ examples:
   rtcore-top --once                 print one view and exit
   rtcore-top --once --json | jq .actions.acted_fraction
   rtcore-top --list --json | jq -r '.[] | select(.state == "running").run_id'
+  rtcore-top --rerun spawn          ... and in Rerun's viewer
   rtcore-top --interval 5 > top.log       not a terminal: a line each time, here every 5 s
 
 exit codes: 0 shown to its end, or ended by Ctrl-C; 1 the run cannot be shown (none is under way, its program is dead,
@@ -88,6 +89,12 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         help="while watching in a terminal: what the world shows, if that is an image, as half blocks (UTF-8, 60 "
         "columns and 10 lines or more; in five shades where NO_COLOR is set) [yes]",
     )
+    parser.add_argument(
+        "--rerun",
+        metavar="WHERE",
+        help="while watching: each frame, action, delay and lane in Rerun, too (rtcore[rerun]): spawn (a viewer here), "
+        "the address of a viewer (rerun+http://HOST:9876/proxy), or FILE.rrd",
+    )
     add_program_options(parser)
     options = parser.parse_args(arguments)
     if options.json and not (options.list or options.once):
@@ -96,6 +103,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         parser.error(f"--list shows all runs: got RUN_ID {options.run_id!r} too. For one run: --once")
     if options.interval is not None and (options.list or options.once):
         parser.error("--interval is for watching: leave it out with --once and --list")
+    if options.rerun is not None and (options.list or options.once):
+        parser.error("--rerun is for watching: leave it out with --once and --list")
     if options.interval is not None and not _MIN_INTERVAL_S <= options.interval <= 3600:
         parser.error(f"--interval {options.interval:g}: expected {_MIN_INTERVAL_S} to 3600 seconds")
     live_s, plain_s = (options.interval or usual_s for usual_s in (_LIVE_INTERVAL_S, _PLAIN_INTERVAL_S))

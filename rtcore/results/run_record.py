@@ -149,8 +149,8 @@ class RunRecord:
         if self.contract is not None:
             self.contract.see(header)
         if self._tick_writer is not None:
-            text = "" if header.source == Source.HELD else _text(self._decode(action))
-            asked = text if requested in (None, action) else _text(self._decode(requested))
+            text = "" if header.source == Source.HELD else action_text(self._decode(action))
+            asked = text if requested in (None, action) else action_text(self._decode(requested))
             self._tick_writer.writerow(TICKS.written(TickRow.of(header, text, asked)))
 
     def add_job(self, job: JobRow) -> None:
@@ -255,7 +255,8 @@ def _lines_in(path: Path) -> int:
         return 0
 
 
-def _text(action: Any) -> str:
+def action_text(action: Any) -> str:
+    """A decoded action as it stands in actions.csv."""
     if hasattr(action, "tolist"):
         return " ".join(f"{value:.6g}" for value in action.ravel().tolist())
     return str(action)

@@ -75,7 +75,7 @@ class ImageOf:
 
     def __init__(self, observation: ObservationSpec, name: str) -> None:
         self._observation = observation
-        self._name = name
+        self.name = name
         spec = specs_of(observation)[name]
         self._black, white = _bounds(spec) or (0.0, 255.0)
         self._gain = 255.0 / (white - self._black)
@@ -86,7 +86,11 @@ class ImageOf:
 
     def __call__(self, frame: npt.NDArray[Any]) -> Image:
         """(height, width, 1 or 3); may be a view of `frame`."""
-        image = cast(Image, newest_image(arrays_of(self._observation, frame)[self._name]))
+        return self.of_part(arrays_of(self._observation, frame)[self.name])
+
+    def of_part(self, array: npt.NDArray[Any]) -> Image:
+        """The same of that part alone."""
+        image = cast(Image, newest_image(array))
         if image.dtype != np.uint8 or self._gain != 1.0:
             levels = (image.astype(np.float64) - self._black) * self._gain
             # What is no number is black.

@@ -14,12 +14,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from enum import StrEnum
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import posix_ipc
 import psutil
 
-from rtcore.clock import MonotonicClock
+from rtcore.clock import NS_PER_S, MonotonicClock
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError, LayoutMismatchError, SharedMemoryError, key_of
 from rtcore.learn.stats import learner_stats
@@ -31,10 +31,13 @@ from rtcore.memory.segments import removal_command, segment_path
 from rtcore.memory.shared import Phase, SharedRun
 from rtcore.memory.weights import attach_store
 from rtcore.results.run_record import Drain, RunRecord
-from rtcore.results.snapshot import booked_ticks, snapshot
+from rtcore.results.snapshot import booked_ticks, head_of, snapshot
 from rtcore.results.summary import LearnerStats, RunHeader, RunStats, build_summary
-from rtcore.spaces import ObservationSpec
+from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore.spaces.image import WorldImage
+
+if TYPE_CHECKING:
+    from rtcore.report.rerun import LiveRerun
 
 # -- its learners -----------------------------------------------------------------------------------------
 
@@ -310,6 +313,34 @@ class AttachedRun:
         """What the world looks like. Only once there is an `about`."""
         about, shared = self._known()
         return WorldImage(ObservationSpec.from_json(about.world["observation"]), shared.ring.newest_frame)
+
+    def tell_rerun(self, where: str) -> LiveRerun:
+        """For Rerun: every tick from the oldest on that is still to be had. Only once it has begun.
+
+        Args:
+            where: "spawn" (a viewer on this machine), the address of one, or a file (.rrd).
+
+        Returns:
+            What is to be updated with each `refresh`, and closed.
+
+        Raises:
+            ConfigError: rerun is not installed.
+        """
+        from rtcore.learn.ticks import TickReader  # noqa: PLC0415 - a view without it begins sooner
+        from rtcore.report.rerun import LiveRerun  # noqa: PLC0415
+
+        about, shared = self._known()
+        action = ActionSpec.from_json(about.world["action"])
+        first_frame = max(shared.env_status["first_frame_seq"], shared.ring.sequence.resume_at())
+        return LiveRerun(
+            self.run_id,
+            where,
+            reader=TickReader(shared.ring, action, first_frame),
+            action=action,
+            observation=ObservationSpec.from_json(about.world["observation"]),
+            period_ns=NS_PER_S / float(about.run.rate_hz),
+            head=head_of(about),
+        )
 
     def booked_ticks(self) -> Mapping[int, int]:
         """Tick of each worker's newest booking. Empty once the run is over."""
