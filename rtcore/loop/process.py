@@ -184,6 +184,7 @@ def describe(world: GymnasiumWorld, config: RuntimeConfig) -> WorldSpec:
         noop_source=world.noop_source,
         safe_action=None if world.safe is None else np.asarray(world.safe).tolist(),
         keeps=world.keeps,
+        can_pause=world.can_pause,
         own=getattr(world.env.unwrapped, "rtcore_info", {}),
         notes=world.notes(rate_hz),
         leaves_space=world.leaves_space,
@@ -260,7 +261,13 @@ class EnvProcess:
         status["first_log_seq"] = self._shared.log.next_seq
         seq_index = control.record.index["phase_seq"]
         words = control.words
+        pauses_index = control.record.index["pauses"]
         while words[seq_index] == phase_seq:
+            if words[pauses_index] and phase is Phase.RUN:
+                self._stand_still(loop, phase_seq, garbage)
+                if num_ticks is not None and num_ticks <= loop.tick + 1:
+                    break
+                continue
             if self._resets is not None and self._resets.hold_back(loop):
                 garbage.while_waiting()
                 continue
@@ -277,6 +284,22 @@ class EnvProcess:
             status["finished"] = 1
         else:
             self._drain(workers)
+
+    def _stand_still(self, loop: TickLoop, phase_seq: int, garbage: SlackCollector) -> None:
+        """Between two ticks: the world waits, as long as somebody wants it to and the run is not ended. The ticks that go
+        by meanwhile are counted in `waited_ticks`."""
+        control, status, clock = self._shared.run_control, self._shared.env_status, MonotonicClock()
+        self._world.pause(True)
+        status["is_paused"] = 1
+        while control["pauses"] and control["phase_seq"] == phase_seq:
+            status["heartbeat_ns"] = now_ns = clock.now_ns()
+            garbage.while_waiting()
+            clock.sleep_until_ns(now_ns + _IDLE_POLL_NS)
+        self._world.pause(False)
+        status["is_paused"] = 0
+        waited_ticks = loop.pass_over(clock.now_ns())
+        if self._shared.env_counters["ticks"]:  # before the first tick there is no run that waits
+            self._shared.env_counters.add("waited_ticks", waited_ticks)
 
     def _make_loop(
         self, phase: Phase, phase_seq: int, num_ticks: int | None

@@ -414,6 +414,22 @@ class GymnasiumWorld:
         raw = np.frombuffer(payload, self.action.np_dtype, self.action.num_elements, index * size)
         return self.action.decode(raw.reshape(self.action.shape))
 
+    @property
+    def can_pause(self) -> bool:
+        """Whether it may be left standing in the middle of an episode. Its attribute `can_pause` says, if it has one."""
+        said = attribute_of(self.env, "can_pause")
+        return said is None or bool(said)
+
+    def pause(self, paused: bool) -> None:
+        """It is not stepped for a while, or goes on: its `pause()` and `resume()` are called, if it has them."""
+        name = "pause" if paused else "resume"
+        call = attribute_of(self.env, name)
+        if callable(call):
+            try:
+                call()
+            except BaseException as error:
+                raise_named(f"{name}()", error)
+
     def make_safe(self) -> None:
         """One more step, with the safe action, unless it was the last that the env got; nothing without one.
 

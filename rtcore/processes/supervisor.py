@@ -20,7 +20,7 @@ from typing import Any
 from rtcore.clock import MonotonicClock, ns_of, unix_time_s
 from rtcore.config.resolved import ResolvedRun, resolve
 from rtcore.config.run import RuntimeConfig
-from rtcore.errors import RtcoreError, RtcoreWarning, StartupError, counted
+from rtcore.errors import ConfigError, RtcoreError, RtcoreWarning, StartupError, counted
 from rtcore.host.devices import check_device, device_names
 from rtcore.host.seeding import entropy_of, world_entropy
 from rtcore.host.watchdog import Watchdog
@@ -370,6 +370,16 @@ class Supervisor:
         if self._shared is not None:
             self._stop_seq = self._order(Phase.IDLE)
         self.stopping = True  # last: whoever asks `ticks_are_over` needs the order's number
+
+    def request_pause(self, paused: bool) -> None:
+        """One more wants the world to stand still, or one less. Any thread may. ConfigError if the world cannot."""
+        if paused and not self.world.can_pause:
+            raise ConfigError(
+                f"pause: {self.config.world.env_id} says that it cannot be paused (can_pause = False): leave it running"
+            )
+        with self._ordering:
+            control = self.shared.run_control
+            control["pauses"] = max(0, control["pauses"] + (1 if paused else -1))
 
     def request_reset(self, seed: int | None, options: dict[str, Any] | None) -> int:
         """Ask for a new episode, for `Player`; returns the number of the wish. ConfigError if it cannot be sent."""

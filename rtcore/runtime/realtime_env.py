@@ -7,6 +7,7 @@ by, and `info` says how many, and what acted in them.
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 import weakref
 from collections import deque
@@ -215,6 +216,10 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
             return None
         image = self._image(seen.frame)
         return np.broadcast_to(image, (*image.shape[:2], 3)).copy()
+
+    def paused(self) -> contextlib.AbstractContextManager[None]:
+        """For a block the world stands still, and real time with it: see `Runtime.paused`. Not to be stepped within."""
+        return self._runtime.paused()
 
     def close(self) -> None:
         """End the world's process and remove its shared memory. Safe to call more than once.

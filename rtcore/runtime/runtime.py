@@ -6,12 +6,13 @@ run in one process at once. A thread of its own supervises; the caller's thread 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
@@ -304,6 +305,43 @@ class Runtime(TrainedRun):
     def stop(self) -> None:
         """End the run at its next tick; `wait` returns soon after."""
         self._stop.set()
+
+    def pause(self) -> None:
+        """Let the world stand still, from its next tick on; returns when it does, or when the run is over. Any thread may.
+
+        It is not stepped, its `pause()` is called if it has one, and the ticks that go by count as `waited`. Workers end
+        what they are at; learners go on. Two who pause it have to resume it both. A run does not end by its time
+        meanwhile; one that is ended, or fails, ends.
+
+        Raises:
+            ConfigError: The world says that it cannot be paused.
+            StartupError: Tick 0 is not there yet.
+        """
+        supervisor = self._started
+        supervisor.request_pause(True)
+        status = supervisor.shared.env_status
+        while not (self.is_over or status["is_paused"] or supervisor.ticks_are_over):
+            self._clock.sleep_until_ns(self._clock.now_ns() + _SAFE_POLL_NS)
+
+    def resume(self) -> None:
+        """The end of a `pause`. Returns at once; the world goes on at the first tick after it. Nothing without a pause."""
+        self._started.request_pause(False)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """`pause` for a block: for an evaluation, or a checkpoint.
+
+        Example:
+            ::
+
+                with runtime.paused():
+                    save(network)
+        """
+        self.pause()
+        try:
+            yield
+        finally:
+            self.resume()
 
     def safe_stop(self, timeout_s: float | None = None) -> bool:
         """End the run at its next tick, with the safe action as the last one that the world gets. Any thread may.

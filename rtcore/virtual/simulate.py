@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -401,6 +401,11 @@ class Simulation(TrainedRun):
     def newest_frame(self) -> npt.NDArray[Any] | None:
         """As of a `Runtime`; None also where no policy sees the frames."""
         return self.ring.newest_frame() if self.ring is not None else None
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """As of a `Runtime`. No virtual time goes by between two ticks, whatever is done there."""
+        yield
 
     def summary(self) -> dict[str, Any]:
         """The content of summary.json."""
