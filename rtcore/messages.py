@@ -318,8 +318,8 @@ class WorldSpec(Message):
 
     `rate_hz`: exact, as a fraction. `noop`, `noop_value`: the action that stands in, for people and as JSON.
     `safe_action`: what the world is stepped with before it is closed, as JSON; None: nothing. `keeps`: what it leaves
-    with each tick. `can_pause`: it may be left standing. `own`: what it says of itself (`rtcore_info`). `step_ns`: how long a step takes. For a recording:
-    `env_spec`, how Gymnasium makes this world again, and `action_meanings`.
+    with each tick. `can_pause`: it may be left standing. `own`: what it says of itself (`rtcore_info`). `step_ns`: how
+    long a step takes. For a recording: `env_spec`, how Gymnasium makes this world again, and `action_meanings`.
     """
 
     env_id: str

@@ -286,8 +286,8 @@ class EnvProcess:
             self._drain(workers)
 
     def _stand_still(self, loop: TickLoop, phase_seq: int, garbage: SlackCollector) -> None:
-        """Between two ticks: the world waits, as long as somebody wants it to and the run is not ended. The ticks that go
-        by meanwhile are counted in `waited_ticks`."""
+        """Between two ticks: the world waits, as long as somebody wants it to and the run is not ended. The ticks that
+        go by meanwhile are counted in `waited_ticks`."""
         control, status, clock = self._shared.run_control, self._shared.env_status, MonotonicClock()
         self._world.pause(True)
         status["is_paused"] = 1

@@ -235,8 +235,8 @@ class TickLoop:
         return self._reset_due and self._resets is not None
 
     def pass_over(self, now_ns: int) -> int:
-        """The world has waited for a reset, or was paused: go on at the first tick after `now_ns`. Returns how many were
-        not run."""
+        """The world has waited for a reset, or was paused: go on at the first tick after `now_ns`. Returns how many
+        were not run."""
         passed_ticks = max(0, self.pace.grid.tick_at(now_ns) - self.tick)
         self.tick += passed_ticks
         if self._starvation is not None:

@@ -416,7 +416,7 @@ class GymnasiumWorld:
 
     @property
     def can_pause(self) -> bool:
-        """Whether it may be left standing in the middle of an episode. Its attribute `can_pause` says, if it has one."""
+        """Whether it may be left standing in the middle of an episode: its attribute `can_pause`, if it has one."""
         said = attribute_of(self.env, "can_pause")
         return said is None or bool(said)
 

@@ -307,11 +307,11 @@ class Runtime(TrainedRun):
         self._stop.set()
 
     def pause(self) -> None:
-        """Let the world stand still, from its next tick on; returns when it does, or when the run is over. Any thread may.
+        """Let the world stand still from its next tick on. Returns when it does, or when the run is over.
 
-        It is not stepped, its `pause()` is called if it has one, and the ticks that go by count as `waited`. Workers end
-        what they are at; learners go on. Two who pause it have to resume it both. A run does not end by its time
-        meanwhile; one that is ended, or fails, ends.
+        It is not stepped, its `pause()` is called if it has one, and the ticks that go by count as `waited`. Workers
+        end what they are at; learners go on. Two who pause it have to resume it both. A run does not end by its time
+        meanwhile; one that is ended, or fails, ends. Any thread may.
 
         Raises:
             ConfigError: The world says that it cannot be paused.
@@ -324,7 +324,7 @@ class Runtime(TrainedRun):
             self._clock.sleep_until_ns(self._clock.now_ns() + _SAFE_POLL_NS)
 
     def resume(self) -> None:
-        """The end of a `pause`. Returns at once; the world goes on at the first tick after it. Nothing without a pause."""
+        """The end of a `pause`; nothing without one. Returns at once: the world goes on at its next tick."""
         self._started.request_pause(False)
 
     @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""A world that stands still for a while: no tick runs, what goes by is counted, and the world goes on where it stood."""
+"""A world that stands still for a while: no tick runs, what goes by is counted, and it goes on where it stood."""
 
 from __future__ import annotations
 
