@@ -48,6 +48,8 @@ Seconds = Annotated[float, Field(gt=0)]
 #: Workers of a run: on the virtual clock, and processes with places in shared memory, of which a machine starts far
 #: fewer.
 MOST_WORKERS, MOST_PROCESSES = 65_536, 4096
+#: How a policy is called that is a server, which has the network: this, then its address.
+POLICY_SERVER = "openpi:"
 #: Learning updates per tick on the virtual clock, where no machine says how fast learners are.
 VIRTUAL_UPDATES_PER_TICK = 0.25
 
@@ -229,7 +231,7 @@ class AgentSettings(SettingsGroup):
         default="auto",
         description="auto: impala for images, mlp for vectors. Or impala, nature, dqn, tiles, two-speed, mlp, "
         "trained (plays Blocks and Catch), random, synthetic, module:factory (net.py:Net) returning an nn.Module or "
-        "any callable, sb3:FILE.zip (a saved Stable-Baselines3 model).",
+        "any callable, sb3:FILE.zip (a saved Stable-Baselines3 model), openpi:ws://HOST:PORT (a policy server).",
         json_schema_extra={"metavar": "NAME"},
     )
     policy_args: Arguments = Field(

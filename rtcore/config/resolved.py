@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import Any, Literal
 
 from rtcore.clock import FOREVER_NS, NS_PER_S, ns_of, rate_from, whole_period_ns
-from rtcore.config.groups import MemorySettings, TimingSettings, WorldSettings
+from rtcore.config.groups import POLICY_SERVER, MemorySettings, TimingSettings, WorldSettings
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError
 from rtcore.host.cpus import usable_cpus
@@ -54,7 +54,8 @@ class ResolvedRun:
     def head_place(self) -> int:
         """Index of the place that is kept for a head, behind the workers'; -1: the policy cannot have two speeds."""
         policy = self.config.agent.policy
-        return self.worker_places if policy == TWO_SPEEDS or ":" in policy else -1
+        may_have = policy == TWO_SPEEDS or (":" in policy and not policy.startswith(POLICY_SERVER))
+        return self.worker_places if may_have else -1
 
     @property
     def num_places(self) -> int:

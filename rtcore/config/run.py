@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from rtcore.config.groups import (
     MOST_PROCESSES,
     MOST_WORKERS,
+    POLICY_SERVER,
     AgentSettings,
     ContractSettings,
     ExplorationSettings,
@@ -174,6 +175,8 @@ class RuntimeConfig(BaseModel):
             )
         if learn is not None and policy in ("random", "synthetic"):
             raise ValueError(f"learn={learn}: policy={policy} has no network to learn with; try --policy dqn")
+        if learn is not None and policy.startswith(POLICY_SERVER):
+            raise ValueError(f"learn={learn}: policy={policy} is a server, which has the network; it learns there")
         if learn is not None and policy.startswith("sb3:"):
             raise ValueError(f"learn={learn}: policy={policy} learns with rtcore.sb3.learn (docs/embedding.md)")
         if learn == "imitate" and self.timing.clock != "virtual":
@@ -206,7 +209,10 @@ class RuntimeConfig(BaseModel):
 
     @model_validator(mode="after")
     def _weights_are_for_a_network(self) -> Self:
-        if self.weights.policy_checkpoint is not None and self.agent.policy in ("random", "synthetic"):
+        policy = self.agent.policy
+        if self.weights.policy_checkpoint is not None and (
+            policy in ("random", "synthetic") or policy.startswith(POLICY_SERVER)
+        ):
             raise ValueError(
                 f"policy_checkpoint: policy {self.agent.policy} has no network to play the weights with; leave "
                 "--policy out (a checkpoint says which it is of), or name a network"

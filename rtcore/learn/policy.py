@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rtcore.config.groups import POLICY_SERVER
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError
 from rtcore.spaces import ObservationSpec
@@ -11,6 +12,11 @@ AUTO = "auto"
 #: Policies without a network: their runs need no torch.
 WITHOUT_NETWORK = ("random", "synthetic")
 _LARGEST_IMAGE_CHANNELS = 4
+
+
+def has_network(policy: str) -> bool:
+    """Whether whoever plays this policy computes with a network, and so needs torch."""
+    return policy not in WITHOUT_NETWORK and not policy.startswith(POLICY_SERVER)
 
 
 def fitting_policy(config: RuntimeConfig, observation: ObservationSpec) -> RuntimeConfig:

@@ -25,7 +25,7 @@ from rtcore.host.devices import check_device, device_names
 from rtcore.host.seeding import entropy_of, world_entropy
 from rtcore.host.watchdog import Watchdog
 from rtcore.learn.checkpoint import SavedState
-from rtcore.learn.policy import WITHOUT_NETWORK, fitting_policy
+from rtcore.learn.policy import fitting_policy, has_network
 from rtcore.loop.resets import reset_order
 from rtcore.loop.world import leaves_space_text, world_seed
 from rtcore.memory.description import RunDescription
@@ -140,7 +140,7 @@ class Supervisor:
         """Everything up to tick 0: processes, warm-up, rehearsal, plan. Raises the error that stopped it."""
         check_platform()
         device_names(self.config.agent.device)
-        if self._played_delay_ticks is None and self.config.agent.policy not in WITHOUT_NETWORK:
+        if self._played_delay_ticks is None and has_network(self.config.agent.policy):
             check_device(self.config.agent.device)
         self._startup.enter("world")
         for run_id in reap_dead_runs():
@@ -228,7 +228,7 @@ class Supervisor:
         # While the world is being made, and not before its process is forked: that one needs none of it.
         if not played:
             self._launcher_now.preload("the workers", PRELOAD_WORKERS)
-        if not played and self.config.agent.policy not in WITHOUT_NETWORK:
+        if not played and has_network(self.config.agent.policy):
             further = self._has_own_network and self.config.schedule.workers != 1
             self._launcher_now.preload("torch", PRELOAD_NETWORK + (PRELOAD_META if further else ()), apart=True)
 

@@ -253,8 +253,8 @@ class WorkerProcesses:
             if self._in_run:
                 _log.warning(f"{child.display_name} has no link to {self._address(child)}: {message.why}")
 
-    def _address(self, child: Child) -> str | None:
-        return self._parts.run.address_of(child.index)
+    def _address(self, child: Child) -> str:
+        return self._parts.run.address_of(child.index) or self._config.agent.policy
 
     @property
     def has_head(self) -> bool:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rtcore.clock import Clock
+from rtcore.config.groups import POLICY_SERVER
 from rtcore.errors import PolicyConfigError, PolicyError
 from rtcore.learn.exploration import EpsilonSchedule
-from rtcore.learn.policy import WITHOUT_NETWORK
+from rtcore.learn.policy import WITHOUT_NETWORK, has_network
 from rtcore.memory.history import History
 from rtcore.scheduling.dispatch import COMMITTED_TICKS
 from rtcore.spaces import ActionSpec, ObservationSpec
@@ -230,7 +231,7 @@ def load_policy(
     positive_int(name, "chunk", chunk)
     history = history or History()
     observation, past_actions = history.stacked(observation), history.empty_past_actions(action)
-    if name in WITHOUT_NETWORK and (extras or is_head):
+    if not has_network(name) and (extras or is_head):
         raise PolicyConfigError(f"policy {name!r} gives no {'extras' if extras else 'features'}: it computes nothing")
     policy: Policy
     if name == "random":
@@ -238,6 +239,10 @@ def load_policy(
     elif name == "synthetic":
         model = LatencyModel.from_args(rest)
         policy = SyntheticPolicy(observation, action, model, seed=seed, clock=clock, past_actions=past_actions)
+    elif name.startswith(POLICY_SERVER):
+        from rtcore_workers.policies.openpi import OpenPiPolicy  # noqa: PLC0415 - one kind of policy of many
+
+        policy = OpenPiPolicy(name, rest, observation, action, chunk=chunk, clock=clock, past_actions=past_actions)
     else:
         from rtcore_workers.policies import network  # noqa: PLC0415 - imports torch
 
