@@ -163,9 +163,10 @@ def print_results(summary: dict[str, Any], options: argparse.Namespace) -> None:
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs; {vars(options)}")
     print("plan", {key: summary["plan"][key] for key in ("workers", "delay_ticks", "stride_ticks", "acted_fraction")})
     print("tau ms", summary["plan"]["tau_ms"])
-    print("ticks", summary["ticks"])
-    print("actions", summary["actions"])
-    print("outcomes", {key: value for key, value in summary["jobs"].items() if value})
+    ticks, actions = summary["ticks"], summary["actions"]
+    print("ticks", {key: ticks[key] for key in ("count", "skipped", "kinds")}, "lateness_us", ticks["lateness_us"])
+    print("acted", actions["acted_fraction"], "delay_ticks", actions["delay_ticks"])
+    print("outcomes", {key: value for key, value in actions["outcomes"].items() if value})
     print("restarts", summary["restart_reasons"])
 
 
