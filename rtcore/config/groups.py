@@ -81,6 +81,15 @@ def _declared_arrays(extras: dict[str, Any], what: str = "policy_extras") -> dic
     return {name: [list(shape), dtype] for name, shape, dtype in declared.fields}
 
 
+def _parse_limits(given: Any) -> tuple[str, ...]:
+    from rtcore.scheduling.limits import parse_limit  # noqa: PLC0415 - NumPy, which a help text needs not
+
+    texts = (given,) if isinstance(given, str) else tuple(given)
+    for text in texts:
+        parse_limit(str(text))
+    return tuple(map(str, texts))
+
+
 def _declared_scalars(keys: dict[str, str]) -> dict[str, str]:
     declared = _declared_arrays({name: ((), dtype) for name, dtype in keys.items()}, "info_keys")
     return {name: dtype for name, (_, dtype) in declared.items()}
@@ -186,6 +195,12 @@ class WorldSettings(SettingsGroup):
         default=None,
         description="For so long no fresh action: then the safe action acts, until there is one [ms]. Default: never.",
         json_schema_extra={"metavar": "FLOAT"},
+    )
+    limit: Annotated[tuple[str, ...], BeforeValidator(_parse_limits)] = Field(
+        default=(),
+        description="How fast a Box action may change: velocity<=V and acceleration<=A, in its units and seconds, or "
+        "smoothing<=S, the share of the last one that each keeps. Once for each; the safe action is never limited.",
+        json_schema_extra={"metavar": "NAME<=N"},
     )
     info_keys: Annotated[dict[str, str], AfterValidator(_declared_scalars)] = Field(
         default_factory=dict,

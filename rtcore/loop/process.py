@@ -128,6 +128,8 @@ def build_world(
             safe_action=settings.safe_action,
             info_keys=settings.info_keys,
         )
+        if settings.limit:
+            world.limit_actions(settings.limit, tick_rate_hz(settings, env.metadata.get("render_fps")))
         before_call("in its first reset()")
         world.reset()
         world.inspect()

@@ -307,8 +307,10 @@ class TickLoop:
             action, now.source = world.stand_in()
         now.requested = applied = world.encode(action)
         now.result = result = world.step(action)
-        if result.applied is not None:  # the world says that it got another one
-            applied, now.source = result.applied, result.source
+        if result.applied is not None:  # not what was asked for
+            applied = result.applied
+            if result.source is not None:
+                now.source = result.source
         self._episode_return += result.reward
         if not math.isfinite(self._episode_return):
             raise EnvironmentFailed(

@@ -9,7 +9,7 @@ import inspect
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple, Protocol
 
@@ -23,6 +23,7 @@ from rtcore.config.factories import is_missing
 from rtcore.errors import ConfigError, EnvironmentFailed
 from rtcore.loop.gymapi import OLD_API, flag_of, raise_named, reset_results, reward_of, step_results
 from rtcore.scheduling.dispatch import Source
+from rtcore.scheduling.limits import ActionLimits, parse_limit
 from rtcore.scheduling.on_missing import OnMissing, StandIn, Starvation
 from rtcore.spaces import ActionSpec, Block, DeclaredBounds, FramePacker, ObservationSpec
 from rtcore.spaces.action import attribute_of
@@ -39,8 +40,8 @@ _PACKAGES = {"rtcore": "rtcore_envs", "ALE": "ale_py"}
 class StepResult(NamedTuple):
     """What a tick made of the world. `frame` may be the world's own array; valid until the next call.
 
-    `applied`: what the world says it did in the place of the action that it was given, and `source` who chose that;
-    None: it did what it was given.
+    `applied`: what was done in the place of the action that was asked for; None: that. `source`: who chose it, if that
+    is another one.
     """
 
     frame: npt.NDArray[Any]
@@ -48,7 +49,7 @@ class StepResult(NamedTuple):
     terminated: bool
     truncated: bool
     applied: bytes | None = None
-    source: Source = Source.POLICY
+    source: Source | None = None
 
 
 class World(Protocol):
@@ -229,6 +230,7 @@ class GymnasiumWorld:
         self._keeps: Block | None = None
         self._info = bytearray(self._info_spec.nbytes)
         self._info_views = self._info_spec.views(self._info)
+        self._limits: ActionLimits | None = None
         self._seed: int | None = seed
         self.seed = seed
         self._options: dict[str, Any] | None = None
@@ -252,6 +254,26 @@ class GymnasiumWorld:
         except ValueError as error:
             raise ConfigError(f"safe-action: {text} {error}; expected an element of {self.env.action_space}") from error
 
+    def limit_actions(self, limits: Sequence[str], rate_hz: Fraction) -> None:
+        """From now on actions change no faster than that; the safe action, and a person's, as they are.
+
+        Args:
+            limits: As of the setting.
+            rate_hz: At which it is stepped.
+
+        Raises:
+            ConfigError: Its actions are not of a Box.
+        """
+        if not limits:
+            return
+        if self.action.kind != "box":
+            raise ConfigError(
+                f"limit: {', '.join(limits)} is about how far an action lies from the last one, which "
+                f"{self.env.action_space} does not say; expected a Box"
+            )
+        bounds = self.action.low_array, self.action.high_array
+        self._limits = ActionLimits([parse_limit(text) for text in limits], float(rate_hz), *bounds)
+
     def starvation(self, starve_ms: float | None) -> Starvation | None:
         """When its safe action acts in a run, as of the setting; None: never."""
         return None if starve_ms is None else Starvation(round(starve_ms * NS_PER_MS), self.safe)
@@ -271,6 +293,8 @@ class GymnasiumWorld:
             return self._last
         self._stepped = False
         self._is_unsafe = True
+        if self._limits is not None:
+            self._limits.reset()
         options = {} if self._options is None else {"options": self._options}
         try:
             returned = self.env.reset(seed=self._seed, **options)
@@ -325,9 +349,19 @@ class GymnasiumWorld:
             return self.reset()
         return self._last
 
-    def step(self, action: Any) -> StepResult:
-        """One step with a copy of `action`, which stays the caller's and unchanged. Allocates that copy."""
+    def step(self, action: Any, *, is_free: bool = False) -> StepResult:
+        """One step with a copy of `action`, which stays the caller's and unchanged. Allocates that copy.
+
+        `is_free`: it is not limited, as the safe action never is.
+        """
         self._stepped = self._is_unsafe = True
+        limits, asked = self._limits, action
+        if limits is not None:
+            is_free = is_free or action is self.safe
+            if not is_free:
+                action, was_cut = limits.limited(action)
+                if was_cut:
+                    self.count("limited_actions")
         given = action.copy() if isinstance(action, np.ndarray) else action
         try:
             returned = self.env.step(given)
@@ -344,6 +378,10 @@ class GymnasiumWorld:
         if given is not action and not np.array_equal(given, action):
             self.has_altered_actions = True
             self.count("altered_actions")
+        if limits is not None:
+            limits.follow(action, hand_over=is_free)
+            if action is not asked and not np.array_equal(action, asked):
+                result = result._replace(applied=self.encode(action))
         if self._info_spec:
             self._keep_info(info)
         if type(info) is dict and "rtcore" in info:
@@ -361,6 +399,8 @@ class GymnasiumWorld:
                 f"{' or '.join(map(repr, _SOURCES))}}}"
             ) from error
         self._last_action = value
+        if self._limits is not None:
+            self._limits.follow(value, hand_over=source is Source.HUMAN)
         if self._keeps is None:
             self.reports_applied = True
         elif REQUESTED not in self._keeps.names:
@@ -391,12 +431,13 @@ class GymnasiumWorld:
     def keeps(self) -> Block:
         """What it leaves with each tick. From the first call on it is what it was then."""
         if self._keeps is None:
-            self._keeps = kept_by_world(self.action, self._info_spec, requested=self.reports_applied)
+            changes = self.reports_applied or self._limits is not None
+            self._keeps = kept_by_world(self.action, self._info_spec, requested=changes)
         return self._keeps
 
     def kept_with(self, requested: bytes) -> bytes:
         """What it leaves with the tick of its last step: a block of `keeps`. Allocates that."""
-        if not self.reports_applied:
+        if REQUESTED not in self.keeps.names:
             return bytes(self._info)
         return requested.ljust(aligned(len(requested)), b"\0") + self._info
 

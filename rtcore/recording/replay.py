@@ -315,11 +315,15 @@ class _FollowingWorld:
             return self._world.reset()
         if header.source == Source.HELD:
             return self._world.hold()._replace(reward=0.0)
-        if header.source != Source.HUMAN:  # a shield of the world's does again what it did
+        if header.source == Source.SAFE:
+            return self._world.step(self._world.safe)
+        if header.source != Source.HUMAN:  # a limit, and a shield of the world's, do again what they did
             return self._world.step(self._world.action.decode(self.now.requested))
         applied = self._world.action.decode(self.now.action)
         # The person is not here: what that one did is given, of which the world then says nothing.
-        return self._world.step(applied)._replace(applied=self._world.encode(applied), source=Source.HUMAN)
+        return self._world.step(applied, is_free=True)._replace(
+            applied=self._world.encode(applied), source=Source.HUMAN
+        )
 
 
 class _RecordedWorkers:

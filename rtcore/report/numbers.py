@@ -151,6 +151,7 @@ NUMBERS: dict[str, list[Number]] = {
         Number("altered", "actions.altered", _ALTERED, warns=True),
         Number("by a person", "actions.human", "ticks at which a person's action was applied"),
         Number("by a shield", "actions.shield", "ticks at which the world's shield changed the action"),
+        Number("limited", "actions.limited", "policy actions that --limit cut"),
         Number("requests lost", "actions.lost_requests", _LOST_REQUESTS, warns=True),
         Number("skipped starts", "actions.skipped_starts", "starts put off: no worker was idle", warns=True),
         Number("delay changes", "actions.delay_changes", "times the delay was planned anew", warns=True),

@@ -258,6 +258,7 @@ def _actions(stats: RunStats) -> dict[str, Any]:
         "altered": counters["altered_actions"],
         "human": counters["human_ticks"],
         "shield": counters["shield_ticks"],
+        "limited": counters["limited_actions"],
         "lost_requests": counters["lost_requests"],
         "explored": counters["explored_actions"],
         "skipped_starts": counters["skipped_starts"],
