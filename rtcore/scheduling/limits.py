@@ -1,8 +1,8 @@
 """How fast an action may change: limits between what was asked for and what a world is given. Pure.
 
 For Box actions, element by element, in units of the action and seconds: `velocity<=V` is the most that it changes in a
-second, `acceleration<=A` the most that this change changes in a second, `smoothing<=S` the share of the last action that
-each new one keeps (an exponential moving average).
+second, `acceleration<=A` the most that this change changes in a second, `smoothing<=S` the share of the last action
+that each new one keeps (an exponential moving average).
 """
 
 from __future__ import annotations
