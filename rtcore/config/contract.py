@@ -40,10 +40,11 @@ _QUANTILES = {
     "inference_ms": "p50 p99 max",
 }
 _COUNTS = {
-    "ticks": "count overruns reset_overruns skipped stretched stretched_ms waited",
+    "ticks": "count overruns reset_overruns skipped stretched stretched_ms waited starved starvations",
     "ticks.garbage": "collections forced ms",
     "ticks.kinds": " ".join(KIND_COUNTERS),
-    "actions": "jobs clipped altered explored skipped_starts delay_changes unknown_entries",
+    "actions": "jobs clipped altered human shield limited lost_requests explored skipped_starts delay_changes "
+    "unknown_entries",
     "actions.outcomes": " ".join(OUTCOME_COUNTERS),
     "observations": "outside",
     "invariants": "broken",

@@ -400,7 +400,7 @@ class GymnasiumWorld:
             ) from error
         self._last_action = value
         if self._limits is not None:
-            self._limits.follow(value, hand_over=source is Source.HUMAN)
+            self._limits.follow(np.asarray(value), hand_over=source is Source.HUMAN)
         if self._keeps is None:
             self.reports_applied = True
         elif REQUESTED not in self._keeps.names:

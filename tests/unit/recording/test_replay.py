@@ -119,7 +119,8 @@ def test_the_runs_that_are_replayed_had_everything_in_them(tmp_path):
             outcomes |= set(recording.jobs("outcome")["outcome"].tolist())
             assert recording.column("skipped_ticks").any()
     assert kinds == set(TickKind)
-    assert sources == set(Source)
+    # Nobody steps in, and nothing is limited or starved: other tests have that.
+    assert sources == set(Source) - {Source.HUMAN, Source.SHIELD, Source.SAFE}
     # Their policies answer each time, and have no head.
     assert outcomes == set(Outcome) - {Outcome.ABSTAINED, Outcome.FEATURES_USED}
 
