@@ -48,6 +48,8 @@ Seconds = Annotated[float, Field(gt=0)]
 #: Workers of a run: on the virtual clock, and processes with places in shared memory, of which a machine starts far
 #: fewer.
 MOST_WORKERS, MOST_PROCESSES = 65_536, 4096
+#: The built-in policy with two speeds; one of the user's own may have them, too.
+TWO_SPEEDS = "two-speed"
 #: How a policy is called that is a server, which has the network: this, then its address.
 POLICY_SERVER = "openpi:"
 #: Learning updates per tick on the virtual clock, where no machine says how fast learners are.

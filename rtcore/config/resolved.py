@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import Any, Literal
 
 from rtcore.clock import FOREVER_NS, NS_PER_S, ns_of, rate_from, whole_period_ns
-from rtcore.config.groups import POLICY_SERVER, MemorySettings, TimingSettings, WorldSettings
+from rtcore.config.groups import MemorySettings, TimingSettings, WorldSettings
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError
 from rtcore.host.cpus import usable_cpus
@@ -27,10 +27,6 @@ _FEWEST_RING_SLOTS = 16
 _SPARE_RING_SLOTS = 8
 #: How long a run lasts for which nobody said it [s].
 _DEFAULT_DURATION_S = 30.0
-
-
-#: The built-in policy with two speeds; one of the user's own may have them, too.
-TWO_SPEEDS = "two-speed"
 
 
 @dataclass(frozen=True)
@@ -53,9 +49,7 @@ class ResolvedRun:
     @property
     def head_place(self) -> int:
         """Index of the place that is kept for a head, behind the workers'; -1: the policy cannot have two speeds."""
-        policy = self.config.agent.policy
-        may_have = policy == TWO_SPEEDS or (":" in policy and not policy.startswith(POLICY_SERVER))
-        return self.worker_places if may_have else -1
+        return self.worker_places if self.config.may_have_head else -1
 
     @property
     def num_places(self) -> int:
@@ -66,13 +60,6 @@ class ResolvedRun:
         """Where a worker's inferences are made, if that is on another host: the first workers' are."""
         elsewhere = self.config.remote.workers_at
         return elsewhere[worker_index] if worker_index < len(elsewhere) else None
-
-    @property
-    def computes_here(self) -> bool:
-        """Whether a process of this host may compute with the policy's network."""
-        config = self.config
-        all_elsewhere = config.schedule.workers == len(config.remote.workers_at)
-        return not all_elsewhere or self.head_place >= 0 or config.learning.learn is not None
 
     def device_of(self, worker_index: int) -> str:
         """Which of the named devices that worker computes on; "auto" and "cuda" are left to torch, in its process."""

@@ -19,6 +19,7 @@ from rtcore.config.groups import (
     MOST_PROCESSES,
     MOST_WORKERS,
     POLICY_SERVER,
+    TWO_SPEEDS,
     AgentSettings,
     ContractSettings,
     ExplorationSettings,
@@ -239,6 +240,18 @@ class RuntimeConfig(BaseModel):
     def explores(self) -> bool:
         """Whether workers take random actions now and then."""
         return self.learning.learn is not None or self.exploration.explore
+
+    @property
+    def may_have_head(self) -> bool:
+        """Whether the policy may have two speeds."""
+        policy = self.agent.policy
+        return policy == TWO_SPEEDS or (":" in policy and not policy.startswith(POLICY_SERVER))
+
+    @property
+    def computes_here(self) -> bool:
+        """Whether a process of this host may compute with the policy's network."""
+        all_elsewhere = self.schedule.workers == len(self.remote.workers_at)
+        return not all_elsewhere or self.may_have_head or self.learning.learn is not None
 
     # -- by flat names ---------------------------------------------------------------------------------------
 

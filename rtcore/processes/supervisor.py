@@ -140,7 +140,8 @@ class Supervisor:
         """Everything up to tick 0: processes, warm-up, rehearsal, plan. Raises the error that stopped it."""
         check_platform()
         device_names(self.config.agent.device)
-        if self._played_delay_ticks is None and has_network(self.config.agent.policy):
+        plays = self._played_delay_ticks is None and self.config.computes_here
+        if plays and has_network(self.config.agent.policy):
             check_device(self.config.agent.device)
         self._startup.enter("world")
         for run_id in reap_dead_runs():
@@ -228,7 +229,7 @@ class Supervisor:
         # While the world is being made, and not before its process is forked: that one needs none of it.
         if not played:
             self._launcher_now.preload("the workers", PRELOAD_WORKERS)
-        if not played and has_network(self.config.agent.policy):
+        if not played and has_network(self.config.agent.policy) and self.config.computes_here:
             further = self._has_own_network and self.config.schedule.workers != 1
             self._launcher_now.preload("torch", PRELOAD_NETWORK + (PRELOAD_META if further else ()), apart=True)
 

@@ -203,7 +203,7 @@ class _RunWeights:
         return attach_store(self._boot.run_id)
 
     def _holder_places(self) -> int:
-        if not self._boot.run.computes_here:
+        if not self._boot.run.config.computes_here:
             return 0
         from rtcore_workers.weights.device_memory import holder_places  # noqa: PLC0415 - imports torch
 
