@@ -77,11 +77,13 @@ class Drawn(Scenario):
         wrong: What actors found to be wrong, as they went.
         seen: Which of the protocol's outcomes there were.
         at_end: Looks at the memory once all actors are done, and adds to both.
+        sizes: Of this one.
     """
 
     wrong: list[str] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
     at_end: Callable[[], object] = lambda: None
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
     def expect(self, holds: bool, otherwise: str) -> None:
         if not holds:

@@ -25,6 +25,8 @@ from rtcore.torture.stepped import Actor, stepped_protocols
 _SEEDS_AT_A_TIME = 500
 #: The most often that an order of priorities changes.
 _MOST_CHANGES = 5
+#: Pairs that people are told of, of those that were not seen.
+_MOST_TOLD = 8
 #: Two lettered points of different processes, one directly after the other: (role, point, role, point).
 Pair = tuple[str, str, str, str]
 _BY_NAME = {protocol.name: protocol for protocol in PROTOCOLS}
@@ -32,11 +34,12 @@ _BY_NAME = {protocol.name: protocol for protocol in PROTOCOLS}
 
 @dataclass
 class Broken:
-    """What a schedule broke. `trace`: who went for how long, up to which points."""
+    """What a schedule broke. `sizes`: that were drawn. `trace`: who went for how long, up to which points."""
 
     seed: int
     protocol: str
     text: str
+    sizes: str
     trace: str
 
     @property
@@ -45,7 +48,7 @@ class Broken:
         return f"rtcore-torture schedules --seeds {self.seed}"
 
     def __str__(self) -> str:
-        return f"{self.protocol}: {self.text}\n  {self.trace}\n  again: {self.command}"
+        return f"{self.protocol}: {self.text}\n  {self.sizes}\n  {self.trace}\n  again: {self.command}"
 
 
 class Watcher:
@@ -158,7 +161,8 @@ class Tally:
             what = [(outcome, number) for (of, outcome), number in self.outcomes.most_common() if of == name]
             yield "  " + ", ".join(f"{outcome} {number:,}" for outcome, number in what)
             if unseen := sorted(possible - seen):
-                yield f"  not seen: {', '.join(map(pair_text, unseen))}"
+                more = f", and {len(unseen) - _MOST_TOLD} more" if len(unseen) > _MOST_TOLD else ""
+                yield f"  not seen: {', '.join(map(pair_text, unseen[:_MOST_TOLD]))}{more}"
         if unreached := self.unreached():
             yield f"outcomes that never came: {', '.join(unreached)}"
         yield f"broken promises: {len(self.broken)}"
@@ -184,6 +188,7 @@ def draw(seed: int, parts: Parts | None = None, protocol: Protocol | None = None
     protocol = protocol or PROTOCOLS[seed % len(PROTOCOLS)]
     sizes = {name: rng.choice(among) for name, among in protocol.sizes.items()}
     drawn = protocol.make(rng, parts, **sizes)
+    drawn.sizes = sizes
     changes = rng.randrange(_MOST_CHANGES + 2)
     scheduler: Scheduler = Uniform(rng)
     if changes <= _MOST_CHANGES:
@@ -230,7 +235,8 @@ def play_seed(seed: int, tally: Tally, parts: Parts | None = None, protocol: Pro
     wrong += [f"{pair_text(pair)}, against the lock" for pair in watcher.pairs & protocol.never]
     if not wrong:
         return None
-    broken = Broken(seed, name, wrong[0], watcher.trace)
+    sizes = ", ".join(f"{size} {what}" for what, size in drawn.sizes.items())
+    broken = Broken(seed, name, wrong[0], sizes=f"{sizes}; {scheduler.name}", trace=watcher.trace)
     tally.broken.append(broken)
     return broken
 

@@ -211,4 +211,5 @@ def test_a_broken_schedule_is_printed_with_the_command_that_shows_it_again():
         found = found or play_seed(seed, tally, Parts(ring=broken.NoCheckAtAll), RingProtocol())
     assert found.command == f"rtcore-torture schedules --seeds {found.seed}"
     assert "torn" in str(found)
+    assert "readers" in found.sizes
     assert "(W1" in found.trace or "W1" in found.trace
