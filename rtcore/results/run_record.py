@@ -215,14 +215,15 @@ class Drain:
         while self._next_frame <= newest:
             seq = self._next_frame
             _, header = self._ring.read_header(seq)
-            action = self._ring.read_action(seq)
-            if header is None or action is None:
+            action, requested = self._ring.read_action(seq), self._ring.read_requested(seq)
+            # `requested` may be None because there is none, or because it was overwritten just now.
+            if header is None or action is None or not self._ring.is_there(seq):
                 self._next_frame = max(seq + 1, self._ring.sequence.resume_at())
                 record.lost_ticks += self._next_frame - seq
                 continue
             self._next_frame = seq + 1
             if header.phase_seq == self._phase_seq:
-                record.add_tick(header, action, self._ring.read_requested(seq))
+                record.add_tick(header, action, requested)
         for job in self.jobs(record):
             record.add_job(job)
 

@@ -46,6 +46,7 @@ from rtcore.runtime.player import Player
 from rtcore.scheduling.dispatch import TickKind
 from rtcore.scheduling.jobs import Answer, Job, JobRow
 from rtcore.spaces import Block
+from rtcore.spaces.payload import REQUESTED
 from rtcore.torture.explorer import Scenario
 from rtcore.torture.stepped import FileLock, Killed, SteppedBuffer, give_way, live_again, wait_until
 from rtcore_workers.holder import Holder
@@ -65,6 +66,7 @@ class Parts:
     store: type[ParamStore] = ParamStore
     master: type[MasterState] = MasterState
     reader: type[RingReader] = RingReader
+    drain: type[Drain] = Drain
     orders: type[ResetOrders] = ResetOrders
     player: type[Player] = Player
 
@@ -146,7 +148,7 @@ def row_of(seq: int) -> JobRow:
     return JobRow(seq, *(1000 * seq + index for index in range(len(JobRow._fields) - 1)))._replace(phase_seq=_PHASE)
 
 
-_KEPT = Block.of("kept", {"pair": (2, "int64")})
+_KEPT = Block(((REQUESTED, (1,), "int64"), ("pair", (2,), "int64")))
 _FRAME_WORDS = 3
 #: The order that all ticks belong to.
 _PHASE = 3
@@ -260,6 +262,11 @@ def _read_action(ring: FrameRing, seq: int) -> tuple[ReadStatus, bool]:
     return OK if action is not None else LAPPED, action == action_of(seq)
 
 
+def _read_requested(ring: FrameRing, seq: int) -> tuple[ReadStatus, bool]:
+    requested = ring.read_requested(seq)
+    return OK if requested is not None else LAPPED, requested == kept_of(seq)[:_WORD]
+
+
 def _read_kept(ring: FrameRing, seq: int) -> tuple[ReadStatus, bool]:
     """As a batch of transitions is read: the copies first, then which of them were lapped."""
     if ring.sequence.newest() < seq or seq < 0:
@@ -300,6 +307,7 @@ _READS: dict[str, Callable[[FrameRing, int], tuple[ReadStatus, bool]]] = {
     "header": _read_header,
     "frame and header": _read_both,
     "action": _read_action,
+    "requested action": _read_requested,
     "kept block": _read_kept,
     "batch of rows": _read_rows,
 }
@@ -351,10 +359,10 @@ class RecordingProtocol(Protocol):
         rows = Rows(frames.ring(), sizes["room"])
         reader = parts.reader(rows, frames.ring(), frames.log(), 0, 0)  # type: ignore[arg-type]
         record: Any = SimpleNamespace(lost_ticks=0, lost_jobs=0, ticks=[], jobs=[])
-        record.add_tick = lambda header, action: record.ticks.append((header, action))
+        record.add_tick = lambda *tick: record.ticks.append(tick)
         record.add_job = record.jobs.append
         of_drain = frames.ring(), frames.log()
-        drain = Drain(SimpleNamespace(ring=of_drain[0], log=of_drain[1]), _PHASE, 0, 0)  # type: ignore[arg-type]
+        drain = parts.drain(SimpleNamespace(ring=of_drain[0], log=of_drain[1]), _PHASE, 0, 0)  # type: ignore[arg-type]
 
         def until_over(collect: Callable[[], None]) -> None:
             for _ in range(sizes["collects"]):
@@ -378,8 +386,8 @@ class RecordingProtocol(Protocol):
             right = all(job == tuple(row_of(job[0])) for job in jobs)
             drawn.expect(right and jobs == sorted(set(jobs)), f"recorded jobs {jobs}")
             drawn.expect(len(jobs) + rows.lost_jobs == count, f"{len(jobs)} jobs and {rows.lost_jobs} lost")
-            ticks = [header.frame_seq for header, _ in record.ticks]
-            right = record.ticks == [(header_of(seq), action_of(seq)) for seq in ticks]
+            ticks = [header.frame_seq for header, *_ in record.ticks]
+            right = record.ticks == [(header_of(seq), action_of(seq), kept_of(seq)[:_WORD]) for seq in ticks]
             drawn.expect(right and ticks == sorted(set(ticks)), f"drained ticks {ticks}, whole: {right}")
             drawn.expect(len(ticks) + record.lost_ticks == count, f"{len(ticks)} drained, {record.lost_ticks} lost")
             right = all(job == row_of(job.log_seq) for job in record.jobs)

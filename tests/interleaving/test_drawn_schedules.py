@@ -60,6 +60,7 @@ BROKEN = {
     "kept read after the check": (RingProtocol, {"ring": broken.KeptReadAfterTheCheck}),
     "rows checked before the copy": (RecordingProtocol, {"ring": broken.RowsCheckedBeforeTheCopy}),
     "lapped rows are kept": (RecordingProtocol, {"reader": broken.KeepsLappedRows}),
+    "requested after the check": (RecordingProtocol, {"drain": broken.RequestedAfterTheCheck}),
     "log check off by one": (RecordingProtocol, {"log": broken.LogCheckOffByOne}),
     "one entry only": (SlotsProtocol, {"slots": broken.OneEntryOnly}, 700),
     "published before the entry": (SlotsProtocol, {"slots": broken.PublishedBeforeTheEntry}),
