@@ -343,7 +343,12 @@ def _info_of(ready: Mapping[str, Any], far: Mapping[str, Any], address: Address)
         notes = (*map(str, info["notes"]), f"a worker computes on {address}, host {far.get('host')}")
         pad_ms = None if info["pad_ms"] is None else float(info["pad_ms"])
         return PolicyInfo(
-            str(info["name"]), int(info["num_parameters"]), bool(info["synthetic"]), pad_ms, device, notes
+            name=str(info["name"]),
+            num_parameters=int(info["num_parameters"]),
+            synthetic=bool(info["synthetic"]),
+            pad_ms=pad_ms,
+            device=device,
+            notes=notes,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise LinkError(f"{address} does not say what its policy is: {error}") from error

@@ -148,7 +148,7 @@ def parse(frames: Sequence[Bytes]) -> Packet:
     most = _MOST_JSON_BYTES if shape.is_json else MOST_PART_BYTES
     if any(length > most for length in lengths):
         raise LinkError(f"a {kind.name} with {max(lengths)} bytes; expected {most} at most")
-    return Packet(kind, session, number, words[: len(shape.words)], parts, version)
+    return Packet(kind, session, number, words=words[: len(shape.words)], parts=parts, version=version)
 
 
 def _no_constant(text: str) -> float:
