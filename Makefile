@@ -27,8 +27,8 @@ test: install    ## the tests, without the slow ones: about eight minutes on two
 	$(BIN)/python -m pytest -m "not slow" $(SIDE_BY_SIDE)
 
 # In two rows: most of them are one program each, and compute all the time.
-test-slow: install  ## the slow tests, without those of a container image, on Ray, wandb, MLflow, Rerun too: a quarter of an hour
-	sh docker/install.sh $(BIN)/python '.[ray,wandb,mlflow,rerun]'
+test-slow: install  ## the slow tests, without those of a container image, on Ray, wandb, MLflow, Rerun, pyarrow too: a quarter of an hour
+	sh docker/install.sh $(BIN)/python '.[ray,wandb,mlflow,rerun,lerobot]'
 	$(BIN)/python -m pytest -m "slow and not image" -n 2
 
 test-all: install  ## every test, the slow ones and those of a container image too

@@ -15,7 +15,8 @@ The folders are the layers, lowest first; each imports only what stands above it
                                         features for a head (job_context); what acts where chunks overlap (overlap);
                                         what a run counted, its columns in actions.csv and jobs.csv (rows), and why a
                                         tick went as it did (explain)
-    learn recording                     transitions and checkpoints; a run kept losslessly, run again, exported (minari)
+    learn recording                     transitions and checkpoints; a run kept losslessly, run again, exported (minari,
+                                        lerobot)
     processes report (rtcore_workers)   who starts, watches and restarts whom, one file a role (workers, learners), how
                                         often (restarts); what people see: a run that goes on (live), one that is over
                                         (page), its folder as tables (loaded); what computes: a worker reads a

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import webbrowser
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rtcore.errors import ConfigError, RtcoreError
+from rtcore.errors import ConfigError, RtcoreError, counted
 from rtcore.files.whole import whole_file
+from rtcore.recording.reader import Recording
 from rtcore.report.page.build import build_page
 from rtcore.report.terminal import Terminal
 from rtcore.results.explain import Fact, explain_tick
@@ -24,8 +26,8 @@ def report(options: argparse.Namespace) -> int:
     """What the words of `rtcore.cli.report` ask for; the exit code."""
     first = options.folders[0]
     options.folders = [folder for given in options.folders for folder in _runs_in(given)]
-    if options.rerun is not None:
-        _write_rerun(options)
+    if options.rerun is not None or options.lerobot is not None:
+        _export(options)
     elif options.tick is not None:
         _explain(options)
     else:
@@ -39,20 +41,34 @@ def _runs_in(folder: Path) -> list[Path]:
     return [half for name, half in compared_in(folder).items() if name != RANDOM] or [folder]
 
 
-def _write_rerun(options: argparse.Namespace) -> None:
-    if len(options.folders) > 1 or options.out is not None or options.open or options.tick is not None:
-        raise ConfigError("--rerun FILE.rrd is that file of one run, and no page; leave out --out, --open and --tick")
-    from rtcore.report.rerun import write_rrd  # noqa: PLC0415 - a page needs nothing of it
+def _export(options: argparse.Namespace) -> None:
+    others = (options.out, options.tick, options.rerun if options.lerobot is not None else None)
+    if len(options.folders) > 1 or options.open or any(other is not None for other in others):
+        raise ConfigError("--rerun and --lerobot are of one run, each alone; leave out --out, --open and --tick")
+    console, folder = Terminal(highlight=False), options.folders[0]
+    with _writing(options.lerobot or options.rerun):
+        if options.lerobot is not None:
+            from rtcore.recording.lerobot import write_lerobot  # noqa: PLC0415 - a page needs nothing of it
 
-    run = read_run(options.folders[0])
-    try:
+            with Recording(folder) as recording:
+                count = write_lerobot(recording, options.lerobot)
+            console.print(f"wrote {options.lerobot}: {counted(count, 'episode')}", markup=False, soft_wrap=True)
+            return
+        from rtcore.report.rerun import write_rrd  # noqa: PLC0415
+
+        run = read_run(folder)
         path = write_rrd(run, options.rerun)
-    except OSError as error:
-        raise RtcoreError(f"cannot write {options.rerun}: {error.strerror}; give another place with --rerun") from error
-    console = Terminal(highlight=False)
     console.print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB): rerun {path}", markup=False, soft_wrap=True)
     for note in run.notes:
         console.print(f"Note: {note}", style="yellow", markup=False)
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RtcoreError(f"cannot write {out}: {error.strerror}; give another place") from error
 
 
 def _explain(options: argparse.Namespace) -> None:
@@ -101,9 +117,7 @@ def _write_page(options: argparse.Namespace, out: Path, errors: Console) -> None
 
 
 def _write(out: Path, page: str) -> None:
-    try:
+    with _writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(out) as draft:
             draft.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise RtcoreError(f"cannot write {out}: {error.strerror}; give another place with --out") from error

@@ -24,6 +24,7 @@ examples:
   rtcore-report runs/a runs/b --out compared.html         two runs side by side
   rtcore-report runs/a --tick 312                         why tick 312 went as it did
   rtcore-report runs/a --rerun a.rrd                      ... for Rerun: then `rerun a.rrd`
+  rtcore-report runs/a --lerobot data/a                   its episodes as a LeRobot data set
   scp host:runs/a/report.html .                           over SSH: take the one file home
 
 exit codes: 0 done; 1 the page could not be written; 2 a wrong argument, or a folder that is not a run
@@ -57,6 +58,12 @@ def _parser() -> Parser:
         type=Path,
         metavar="FILE.rrd",
         help="of one DIR: frames, actions, delays and lanes as a file for Rerun (rtcore[rerun]); no page",
+    )
+    parser.add_argument(
+        "--lerobot",
+        type=Path,
+        metavar="NEW_DIR",
+        help="of one recorded DIR: its episodes as a LeRobot data set, version 3.0 (rtcore[lerobot]); no page",
     )
     parser.add_argument("--tick", type=int, metavar="N", help="explain tick N in words on the terminal; no page")
     add_program_options(parser)
