@@ -12,6 +12,7 @@ import argparse
 import multiprocessing
 import sys
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 import numpy as np
@@ -41,15 +42,15 @@ def write(run_id: str, orders: Connection) -> None:
     orders.send(ring.next_seq)
 
 
-def read(run_id: str, operations: int) -> tuple[dict[str, int], int]:
-    """Reads the newest frame again and again; how often each came out, and how many were torn."""
+def read(run_id: str, operations: int, goes_on: Callable[[], bool]) -> tuple[dict[str, int], int]:
+    """Reads the newest frame again and again while the writer goes on; how often each came out, how many were torn."""
     ring = SharedRun.attach(run_id, _LAYOUT, _OBSERVATION).ring
     out, torn = np.zeros(_WORDS, np.int64), 0
     counts = dict.fromkeys(ReadStatus, 0)
     newest = ring.sequence.newest
-    while newest() < 0:
+    while newest() < 0 and goes_on():
         time.sleep(0.01)
-    while sum(counts.values()) + newest() < operations:
+    while sum(counts.values()) + newest() < operations and goes_on():
         for _ in range(_AT_ONCE):
             seq = newest()
             status, header = ring.read_with_header(seq, out)
@@ -69,7 +70,9 @@ def main() -> None:
         ours, theirs = multiprocessing.Pipe()
         writer = multiprocessing.get_context("spawn").Process(target=write, args=(run_id, theirs), daemon=True)
         writer.start()
-        counts, torn = read(run_id, operations)
+        counts, torn = read(run_id, operations, writer.is_alive)
+        if not writer.is_alive():
+            sys.exit(f"the writer ended with {writer.exitcode} before it was told to")
         ours.send("stop")
         published = ours.recv()
         writer.join()
