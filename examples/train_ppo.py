@@ -13,7 +13,6 @@ in docs/learning.md.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -79,78 +78,91 @@ def advantages_of(network: ActorCritic, batch: Any) -> Tensor:
     return advantages
 
 
-def update(network: ActorCritic, optimizer: torch.optim.Optimizer, batch: Any) -> None:
-    """PPO's update of one round."""
-    advantages = advantages_of(network, batch)
-    wanted = advantages + batch.extras["value"]
-    advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-    for _ in range(EPOCHS):
-        for rows in torch.randperm(len(wanted)).split(BATCH_SIZE):
-            obs = batch.obs[rows]
-            logps = network.actor(obs).log_softmax(dim=1)
-            ratio = (logps.gather(1, batch.action[rows, None])[:, 0] - batch.extras["logp"][rows]).exp()
-            gain = torch.minimum(ratio * advantages[rows], ratio.clamp(1 - CLIP, 1 + CLIP) * advantages[rows])
-            entropy = -(logps.exp() * logps).sum(dim=1)
-            error = functional.mse_loss(network.critic(obs)[:, 0], wanted[rows])
-            step(network, optimizer, 0.5 * error - (gain + ENTROPY * entropy).mean())
-
-
-def step(network: ActorCritic, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    """One step down the loss. The critic's gradient is the larger one: each has a limit of its own."""
-    optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    for part in (network.actor, network.critic):
-        nn.utils.clip_grad_norm_(part.parameters(), 0.5)
-    optimizer.step()
-
-
 class Trainer:
-    """Takes the decisions of a run in order, learns from them by `update`, and publishes the new weights."""
+    """Takes the decisions of a run in order, learns from them by `update`, and publishes the new weights.
 
-    def __init__(self, run: rtcore.Runtime | Simulation, update: Callable[..., None], count: int, rate: float) -> None:
-        self.run, self.update, self.count = run, update, count
-        self.network = ActorCritic(run.observation_space, run.action_space)
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=rate, eps=1e-5)
+    `policy`: makes the network, here and in the workers; `round_size`: decisions taken at a time; `settings`: more of
+    the run's.
+    """
+
+    policy: ClassVar[Any] = ActorCritic
+    round_size, learning_rate = ROUND, 1e-3
+    settings: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, run: rtcore.Runtime | Simulation) -> None:
+        self.run, self.network = run, self.policy(run.observation_space, run.action_space)
+        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=self.learning_rate, eps=1e-5)
         self.rounds, self.lost, self.newest = 0, 0, -1
         run.publish(self.network.state_dict())
 
+    def update(self, batch: Any) -> None:
+        """Learn from one round."""
+        raise NotImplementedError
+
+    def step(self, loss: Tensor, *parts: nn.Module) -> None:
+        """One step down the loss. The critic's gradient is the larger one: each of the parts has a limit of its own."""
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        for part in parts:
+            nn.utils.clip_grad_norm_(part.parameters(), 0.5)
+        self.optimizer.step()
+
     def learn(self, most_rounds: int) -> bool:
         """All whole rounds that are there; whether those were the last ones."""
-        while self.rounds < most_rounds and (batch := self.run.take(self.count, gamma=GAMMA)) is not None:
-            self.update(self.network, self.optimizer, batch)
+        while self.rounds < most_rounds and (batch := self.run.take(self.round_size, gamma=GAMMA)) is not None:
+            self.update(batch)
             self.run.publish(self.network.state_dict())
-            self.lost += int(batch.decision[-1]) - self.newest - self.count
+            self.lost += int(batch.decision[-1]) - self.newest - self.round_size
             self.newest, self.rounds = int(batch.decision[-1]), self.rounds + 1
         return self.rounds >= most_rounds
 
 
-def train(arguments: argparse.Namespace, policy: Any, update: Callable[..., None], count: int, rate: float) -> Trainer:
+class PPO(Trainer):
+    def update(self, batch: Any) -> None:
+        """Over the round again and again, as long as what is likely now was about as likely then."""
+        advantages = advantages_of(self.network, batch)
+        wanted = advantages + batch.extras["value"]
+        advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        for _ in range(EPOCHS):
+            for rows in torch.randperm(len(wanted)).split(BATCH_SIZE):
+                obs = batch.obs[rows]
+                logps = self.network.actor(obs).log_softmax(dim=1)
+                ratio = (logps.gather(1, batch.action[rows, None])[:, 0] - batch.extras["logp"][rows]).exp()
+                gain = torch.minimum(ratio * advantages[rows], ratio.clamp(1 - CLIP, 1 + CLIP) * advantages[rows])
+                entropy = -(logps.exp() * logps).sum(dim=1)
+                error = functional.mse_loss(self.network.critic(obs)[:, 0], wanted[rows])
+                loss = 0.5 * error - (gain + ENTROPY * entropy).mean()
+                self.step(loss, self.network.actor, self.network.critic)
+
+
+def train(arguments: argparse.Namespace, trainer_type: type[Trainer]) -> Trainer:
     """In real time or on the virtual clock: the trainer is the same."""
     torch.manual_seed(arguments.seed)
     torch.set_num_threads(1)
     settings = {
         "env_id": "rtcore/PushedCartPole-v0",
         "env_args": {"pole_m": arguments.pole_m, "has_noop": True},
-        "policy": policy,
+        "policy": trainer_type.policy,
         "policy_args": {"pad_ms": arguments.inference_ms},
         "seed": arguments.seed,
         "duration": arguments.duration,
+        **trainer_type.settings,
     }
     if arguments.virtual:
         simulation = Simulation(make_config(clock="virtual", **settings))
-        trainer = Trainer(simulation, update, count, rate)
+        trainer = trainer_type(simulation)
         simulation.run(lambda tick: trainer.learn(arguments.rounds))
         simulation.close()
         return trainer
     with rtcore.Runtime(**settings) as runtime:
-        trainer = Trainer(runtime, update, count, rate)
+        trainer = trainer_type(runtime)
         while not runtime.wait(0.02):  # raises whatever goes wrong in any process of the run
             if trainer.learn(arguments.rounds):
                 break
     return trainer
 
 
-def main(policy: Any, update: Callable[..., None], count: int, rate: float, about: str | None) -> None:
+def main(trainer_type: type[Trainer], about: str | None) -> None:
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--duration", type=float, default=600, metavar="S", help="how long to learn [s] (default 600)")
     parser.add_argument("--virtual", action="store_true", help="on the virtual clock: as quickly as it goes")
@@ -162,17 +174,17 @@ def main(policy: Any, update: Callable[..., None], count: int, rate: float, abou
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of world, policy and trainer (default 0)")
     arguments = parser.parse_args()
     try:
-        trainer = train(arguments, policy, update, count, rate)
+        trainer = train(arguments, trainer_type)
     except RtcoreError as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from error
     returns = trainer.run.summary()["episodes"]["returns"]
     few = max(1, min(20, len(returns) // 2))
     first, last = (sum(part) / max(1, len(part)) for part in (returns[:few], returns[-few:]))
     print(
-        f"{trainer.rounds} rounds of {count} decisions, {trainer.lost} lost; mean return of the first {few} episodes "
-        f"{first:.0f}, of the last {last:.0f}"
+        f"{trainer.rounds} rounds of {trainer.round_size} decisions, {trainer.lost} lost; mean return of the first "
+        f"{few} episodes {first:.0f}, of the last {last:.0f}"
     )
 
 
 if __name__ == "__main__":
-    main(ActorCritic, update, ROUND, 1e-3, __doc__)
+    main(PPO, __doc__)

@@ -15,9 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from train_ppo import ENTROPY, GAMMA, ActorCritic, follows, main, step
+from train_ppo import ENTROPY, GAMMA, Trainer, follows, main
 
-ROUND = 50  # decisions
 MOST_RHO, MOST_C = 1.0, 1.0
 SCALE = 1 - GAMMA  # of rewards, so that values are as large as a reward: few steps do not take a critic to 100
 
@@ -39,18 +38,21 @@ def vtrace(value: Tensor, next_value: Tensor, ratio: Tensor, batch: Any) -> tupl
     return wanted, rho * (reward + discount * next_wanted - value)
 
 
-def update(network: ActorCritic, optimizer: torch.optim.Optimizer, batch: Any) -> None:
-    """One step from one round."""
-    logps = network.actor(batch.obs).log_softmax(dim=1)
-    logp, value = logps.gather(1, batch.action[:, None])[:, 0], network.critic(batch.obs)[:, 0]
-    with torch.no_grad():
-        next_value = network.critic(batch.next_obs)[:, 0]
-        wanted, advantages = vtrace(value, next_value, (logp - batch.extras["logp"]).exp(), batch)
-        advantages = advantages / (advantages.std() + 1e-8)
-    entropy = -(logps.exp() * logps).sum(dim=1)
-    gain = (advantages * logp + ENTROPY * entropy).mean()
-    step(network, optimizer, 0.5 * (value - wanted).pow(2).mean() - gain)
+class VTrace(Trainer):
+    round_size = 50
+
+    def update(self, batch: Any) -> None:
+        """One step."""
+        logps = self.network.actor(batch.obs).log_softmax(dim=1)
+        logp, value = logps.gather(1, batch.action[:, None])[:, 0], self.network.critic(batch.obs)[:, 0]
+        with torch.no_grad():
+            next_value = self.network.critic(batch.next_obs)[:, 0]
+            wanted, advantages = vtrace(value, next_value, (logp - batch.extras["logp"]).exp(), batch)
+            advantages = advantages / (advantages.std() + 1e-8)
+        entropy = -(logps.exp() * logps).sum(dim=1)
+        gain = (advantages * logp + ENTROPY * entropy).mean()
+        self.step(0.5 * (value - wanted).pow(2).mean() - gain, self.network.actor, self.network.critic)
 
 
 if __name__ == "__main__":
-    main(ActorCritic, update, ROUND, 1e-3, __doc__)
+    main(VTrace, __doc__)

@@ -101,16 +101,20 @@ def test_a_trainer_in_one_file_learns_from_a_run_and_hands_its_weights_to_the_wo
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("example", "arguments", "count"),
-    [("train_ppo.py", ("--virtual", "--duration", "50"), 1000), ("train_vtrace.py", ("--rounds", "2"), 50)],
+    ("example", "arguments", "count", "rounds"),
+    [
+        ("train_ppo.py", ("--virtual", "--duration", "50"), 1000, 2),
+        ("train_vtrace.py", ("--rounds", "2"), 50, 2),
+        ("train_prioritized.py", ("--virtual", "--duration", "20", "--rounds", "100"), 4, 100),
+    ],
 )
-def test_ppo_and_vtrace_take_every_decision_in_order_with_what_the_policy_said_of_it(
-    tmp_path: Path, example: str, arguments: tuple[str, ...], count: int
+def test_ppo_vtrace_and_prioritized_dqn_take_every_decision_in_order_with_what_the_policy_said_of_it(
+    tmp_path: Path, example: str, arguments: tuple[str, ...], count: int, rounds: int
 ) -> None:
     output = run(sys.executable, "-W", "error", str(EXAMPLES / example), *arguments, cwd=tmp_path)
     last = re.search(rf"^(\d+) rounds of {count} decisions, (\d+) lost; mean return of the first \d+", output, re.M)
     assert last is not None, output
-    assert (int(last[1]), int(last[2])) == (2, 0)
+    assert (int(last[1]), int(last[2])) == (rounds, 0)
 
 
 @pytest.mark.slow
