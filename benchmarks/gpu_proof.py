@@ -97,13 +97,15 @@ class Step:
 
 def all_steps(device: str, out: Path) -> list[Step]:
     on_gpu = device != "cpu"
-    # On CPUs an inference of so large a network may take seconds, and one has to come.
-    sharing, seconds = ("auto", "4") if on_gpu else ("stand-in", "15")
+    # On CPUs, busy ones at that, an inference of so large a network may take many seconds, and one has to come.
+    sharing, seconds, more = ("auto", "4", []) if on_gpu else ("stand-in", "15", ["--hang-timeout-s", "120"])
 
     def play(
         name: str, proves: str, *words: str, sharing: str = sharing, limit_s: int = 45, also: Look | None = None
     ) -> Step:
-        command = _program("run", "--device", device, "--weights-sharing", sharing, "--out", str(out / name), *words)
+        command = _program(
+            "run", "--device", device, "--weights-sharing", sharing, "--out", str(out / name), *more, *words
+        )
         return Step(name, proves, command, limit_s, look=_looks(device, sharing, also), figures=_of_run)
 
     def profile(name: str, proves: str, limit_s: int) -> Step:
