@@ -86,7 +86,7 @@ def _declared_arrays(extras: dict[str, Any], what: str = "policy_extras") -> dic
 def _parse_limits(given: Any) -> tuple[str, ...]:
     from rtcore.scheduling.limits import parse_limit  # noqa: PLC0415 - NumPy, which a help text needs not
 
-    texts = (given,) if isinstance(given, str) else tuple(given)
+    texts = given if isinstance(given, (list, tuple)) else (given,)
     for text in texts:
         parse_limit(str(text))
     return tuple(map(str, texts))
