@@ -22,17 +22,17 @@ class Counts(gymnasium.Env[Any, Any]):
 
     metadata = {"render_fps": 50}  # noqa: RUF012
     observation_space = gymnasium.spaces.Box(0.0, np.inf, (1,), np.float64)
-    action_space = gymnasium.spaces.Discrete(2)
+    action_space = gymnasium.spaces.Discrete(1 << 40)
 
     def __init__(self, notes: str = "", can_pause: bool = True) -> None:
-        self._notes, self.can_pause, self._steps = Path(notes), can_pause, 0
+        self._notes, self.can_pause, self._steps, self._last = Path(notes), can_pause, 0, -1
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         self._steps = 0
         return np.zeros(1), {}
 
     def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        self._steps += 1
+        self._steps, self._last = self._steps + 1, action
         return np.array([float(self._steps)]), 1.0, False, False, {}
 
     def pause(self) -> None:
@@ -41,9 +41,13 @@ class Counts(gymnasium.Env[Any, Any]):
     def resume(self) -> None:
         self._note("resume")
 
+    def close(self) -> None:
+        self._note(f"close after {self._last} at")
+
     def _note(self, what: str) -> None:
-        with self._notes.open("a") as file:
-            file.write(f"{what} {self._steps}\n")
+        if self._notes.name:
+            with self._notes.open("a") as file:
+                file.write(f"{what} {self._steps}\n")
 
 
 WORLD: dict[str, Any] = {"env_id": "tests.process.test_pause:Counts", "policy": "random", "workers": 2}
@@ -51,7 +55,7 @@ WORLD: dict[str, Any] = {"env_id": "tests.process.test_pause:Counts", "policy": 
 
 def test_a_paused_world_makes_no_tick_and_goes_on_where_it_stood(tmp_path: Path) -> None:
     notes, out = tmp_path / "notes", tmp_path / "out"
-    with rtcore.Runtime(**WORLD, env_args={"notes": str(notes)}, duration=600, out=out) as runtime:
+    with rtcore.Runtime(**WORLD, env_args={"notes": str(notes)}, duration=600, out=out, safe_action=7) as runtime:
         wait_for(lambda: runtime.stats().counters["acted"] > 10, "actions")
         with runtime.paused(), runtime.paused():
             stood = runtime.stats().counters["ticks"], runtime.newest_frame().item()
@@ -60,21 +64,21 @@ def test_a_paused_world_makes_no_tick_and_goes_on_where_it_stood(tmp_path: Path)
             assert not runtime.is_over
         wait_for(lambda: runtime.stats().counters["acted"] > stood[0] + 10, "it to go on")
         runtime.pause()
-        runtime.stop()
-        assert runtime.wait(150), "a paused run can be ended"
+        assert runtime.safe_stop(), "a paused run can be ended"
+        assert runtime.wait(150)
     summary = runtime.summary()
     assert summary["ticks"]["waited"] >= 10
     assert summary["invariants"]["broken"] == 0
     assert summary["books"]["agree"]
-    paused, resumed, *_ = notes.read_text().splitlines()
+    paused, resumed, *_, closed = notes.read_text().splitlines()
+    assert closed.startswith("close after 7 at")
     assert paused == f"pause {stood[1]:.0f}"
     assert resumed == f"resume {stood[1]:.0f}"
 
 
 def test_a_world_that_says_that_it_cannot_be_paused_refuses_by_name() -> None:
-    with (
-        rtcore.Runtime(**WORLD, env_args={"can_pause": False}, duration=600) as runtime,
-        pytest.raises(ConfigError, match="test_pause:Counts says that it cannot be paused"),
-        runtime.paused(),
-    ):
-        pass
+    with rtcore.Runtime(**WORLD, env_args={"can_pause": False}, duration=600) as runtime:
+        with pytest.raises(ConfigError, match="test_pause:Counts says that it cannot be paused"), runtime.paused():
+            pass
+        with pytest.raises(ConfigError, match="safe_stop: the run has no safe action"):
+            runtime.safe_stop()
