@@ -359,10 +359,6 @@ AROUND = {
         "runtime = rtcore.Runtime(env_id='CartPole-v1', policy='mlp', duration=2, out='run')\nruntime.start()\n",
         "import glob; assert glob.glob('run/events.out.tfevents*')\n",
     ),
-    "Board(": (
-        "runtime = rtcore.Runtime(env_id='CartPole-v1', policy='mlp', duration=2, out='run')\nruntime.start()\n",
-        "runtime.close()\n",
-    ),
     "class Arm(": ("import gymnasium\n", ""),
     "choose(obs)": ("def choose(obs): return 1\n", ""),
     "SAC,": ("from stable_baselines3 import SAC\n", "import os; assert os.path.exists('pendulum.zip')\n"),
