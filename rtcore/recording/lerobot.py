@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -273,6 +274,12 @@ def _write(path: Path, columns: Mapping[str, Any], index: str | None = None) -> 
     arrays = {name: list(value) if getattr(value, "ndim", 1) == 2 else value for name, value in columns.items()}
     table = pyarrow.table(arrays)
     if index is not None:
-        about = b'{"index_columns": ["%s"], "column_indexes": [], "columns": [], "pandas_version": "2.0.0"}'
-        table = table.replace_schema_metadata({b"pandas": about % index.encode()})
+        kinds = {"string": ("unicode", "object"), "int64": ("int64", "int64")}
+        about = [
+            {"name": field.name, "field_name": field.name, "pandas_type": kind, "numpy_type": numpy, "metadata": None}
+            for field in table.schema
+            for kind, numpy in [kinds[str(field.type)]]
+        ]
+        pandas = {"index_columns": [index], "column_indexes": [], "columns": about, "pandas_version": "2.0.0"}
+        table = table.replace_schema_metadata({"pandas": json.dumps(pandas)})
     _require_pyarrow().write_table(table, path)

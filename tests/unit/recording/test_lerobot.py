@@ -72,6 +72,8 @@ def test_a_row_is_what_was_seen_before_a_step_its_action_and_what_it_paid(tmp_pa
     stats = json.loads((tmp_path / "set/meta/stats.json").read_text())
     assert stats["next.reward"]["mean"] == [pytest.approx(np.mean(paid))]
     assert info["fps"] == 50
+    tasks = pytest.importorskip("pandas").read_parquet(tmp_path / "set/meta/tasks.parquet")
+    assert (tasks.index.name, tasks.index.tolist(), tasks["task_index"].tolist()) == ("task", ["CartPole-v1"], [0])
 
 
 def test_images_are_there_without_loss_and_a_folder_that_is_there_is_left_alone(tmp_path: Path):
