@@ -3,43 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import version
 from itertools import count
 from typing import Any
 
 import numpy as np
 import pytest
-from gymnasium import spaces
 
 from rtcore.config.run import make_config
 from rtcore.errors import LinkError, LinkLost
-from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore_workers.policies import policy_of
-from rtcore_workers.remote.near import SENT_SETTINGS
 from rtcore_workers.remote.serving import Builder
 from rtcore_workers.remote.session import GREETING_NS, Far, Near, State
 from rtcore_workers.remote.wire import Kind, Packet, in_words, parse
+from tests.support.links import ACTION, OBSERVATION, VERSION, hello_of, setup_of
 
 pytestmark = pytest.mark.unit
 
-VERSION = version("rtcore")
-OBSERVATION = ObservationSpec.from_space(spaces.Box(0, 255, (3, 2), np.uint8))
-ACTION = ActionSpec.from_space(spaces.Discrete(4))
 ABOUT = {"rtcore": VERSION, "host": "gpu1", "pid": 1}
-
-
-def setup_of(**given: Any) -> dict[str, Any]:
-    config = make_config(**({"policy": "random", "seed": 5} | given))
-    plain = config.to_jsonable()
-    return {
-        "settings": {name: plain[name] for name in SENT_SETTINGS},
-        "observation": OBSERVATION.to_json(),
-        "action": ACTION.to_json(),
-    }
-
-
-def hello_of(run: str = "run-a", worker: int = 0, version: str = VERSION) -> dict[str, Any]:
-    return {"rtcore": version, "run_id": run, "worker": worker, "host": "robot"}
 
 
 def far_with(allowed: frozenset[str] = frozenset(), is_there: Callable[..., bool] = lambda *_: True) -> Far:
@@ -56,7 +36,7 @@ def talk(near: Near, far: Far, peer: bytes = b"a", now_ns: int = 0) -> None:
 
 
 def job(near: Near, number: int, frame_seq: int, nbytes: int = 6) -> Packet:
-    return Packet(Kind.JOB, near.session, number, (frame_seq, frame_seq), (b"\1" * nbytes, b"", b""))
+    return Packet(Kind.JOB, near.session, number, (frame_seq, frame_seq, 0), (b"\1" * nbytes, b"", b""))
 
 
 def test_from_a_connection_to_the_same_action_as_here() -> None:

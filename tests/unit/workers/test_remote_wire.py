@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import zlib
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,7 +12,7 @@ from hypothesis import strategies as st
 from rtcore.errors import LinkError
 from rtcore.memory.weights import Version, checksum_of
 from rtcore_workers.remote.weights import CHUNK_BYTES, WINDOW_BYTES, Download, Upload
-from rtcore_workers.remote.wire import HEADER, SHAPES, WIRE_VERSION, Kind, Packet, in_words, parse
+from rtcore_workers.remote.wire import HEADER, SHAPES, WIRE_VERSION, FramePacking, Kind, Packet, in_words, parse
 
 pytestmark = pytest.mark.unit
 
@@ -66,12 +69,36 @@ def test_nested_too_deep_and_no_numbers_are_refused() -> None:
 
 
 def test_another_version_is_named_and_can_still_say_hello() -> None:
-    job = Packet(Kind.JOB, 1, 1, (0, 0), (b"", b"", b""), version=WIRE_VERSION + 1)
+    job = Packet(Kind.JOB, 1, 1, (0, 0, 0), (b"", b"", b""), version=WIRE_VERSION + 1)
     with pytest.raises(LinkError, match=rf"version {WIRE_VERSION + 1}; expected {WIRE_VERSION}"):
         parse(job.frames())
     hello = in_words(Kind.HELLO, {"rtcore": "9"})
     newer = Packet(hello.kind, parts=hello.parts, version=WIRE_VERSION + 1)
     assert parse(newer.frames()).version == WIRE_VERSION + 1
+
+
+@given(st.binary(max_size=300), st.integers(0, 5))
+def test_a_packed_frame_is_the_frame_again(frame: bytes, repeats: int) -> None:
+    whole = frame * repeats
+    sent, is_packed = FramePacking(is_on=True).pack(whole)
+    assert (FramePacking.unpack(sent, len(whole)) if is_packed else sent) == whole
+
+
+def test_frames_are_packed_where_that_is_worth_it_and_never_on_one_host() -> None:
+    noise, plain = random.Random(0).randbytes(1000), bytes(1000)
+    packing = FramePacking(is_on=True)
+    assert [packing.pack(frame)[1] for frame in (plain, noise)] == [1, 0]
+    later = [packing.pack(plain)[1] for _ in range(FramePacking.PAUSE + 1)]
+    assert later == [0] * FramePacking.PAUSE + [1]
+    here = FramePacking(is_on=False)
+    assert {here.pack(plain) for _ in range(3 * FramePacking.PAUSE)} == {(plain, 0)}
+
+
+def test_a_packed_frame_of_another_size_or_damaged_is_refused_and_never_grows() -> None:
+    bomb = zlib.compress(bytes(10_000_000))
+    for packed in (bomb, zlib.compress(bytes(9)), zlib.compress(bytes(10))[:-5], b"", b"garbage"):
+        with pytest.raises(LinkError, match="a packed frame"):
+            FramePacking.unpack(packed, 10)
 
 
 # -- weights -------------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from rtcore_workers.remote.keys import Keys
 from rtcore_workers.remote.session import Near, State
 from rtcore_workers.remote.sockets import Line, silent_ms_of
 from rtcore_workers.remote.weights import Download, Upload, copy_of
-from rtcore_workers.remote.wire import Kind, Packet
+from rtcore_workers.remote.wire import FramePacking, Kind, Packet
 
 #: What far builds the policy from. They say what is computed, and nothing of files or code.
 SENT_SETTINGS = (
@@ -139,6 +139,7 @@ class RemotePolicy:
         self.timing = InferenceTiming()
         staged = (self.observation, self.past_actions)
         self._staged = [memoryview(b"") if array is None else array.reshape(-1).view(np.uint8).data for array in staged]
+        self._packing = FramePacking(is_on=not place.address.is_loopback)
         self._number = 0
         #: Checksums of the versions that far was sent.
         self._known: dict[int, int] = {}
@@ -149,8 +150,10 @@ class RemotePolicy:
         """Fill `out`. LinkLost if the worker is gone; PolicyError for what its policy raised."""
         self._number += 1
         context = self.context if self.context is not None else b""
-        words = (frame_seq, frame_seq if tick is None else tick)
-        self._line.send(Packet(Kind.JOB, self._near.session, self._number, words, (*self._staged, context)))
+        frame, is_packed = self._packing.pack(self._staged[0])
+        words = (frame_seq, frame_seq if tick is None else tick, is_packed)
+        parts = (frame, self._staged[1], context)
+        self._line.send(Packet(Kind.JOB, self._near.session, self._number, words, parts))
         answer = self._answer()
         self._take(answer, out)
 

@@ -29,7 +29,7 @@ from rtcore_workers.remote.near import SENT_SETTINGS
 from rtcore_workers.remote.session import Far
 from rtcore_workers.remote.sockets import Listener
 from rtcore_workers.remote.weights import Download, chunk_of
-from rtcore_workers.remote.wire import MOST_PART_BYTES, Kind, Packet, parse
+from rtcore_workers.remote.wire import MOST_PART_BYTES, FramePacking, Kind, Packet, parse
 
 _SECTIONS = {"settings", "observation", "action"}
 #: Between two lines about packets that are none.
@@ -135,9 +135,11 @@ class ServedPolicy:
 
     def _act(self, job: Packet) -> Packet:
         begun_ns = self._clock.now_ns()
-        if (got := [len(part) for part in job.parts]) != [len(place) for place in self._staged]:
+        frame, *rest = job.parts
+        parts = [FramePacking.unpack(frame, len(self._staged[0])) if job["is_packed"] else frame, *rest]
+        if (got := [len(part) for part in parts]) != [len(place) for place in self._staged]:
             raise LinkError(f"a job of {got} bytes; expected {[len(place) for place in self._staged]}")
-        for place, part in zip(self._staged, job.parts, strict=True):
+        for place, part in zip(self._staged, parts, strict=True):
             if len(place):
                 place[:] = part
         policy, timing = self._policy, self._policy.timing

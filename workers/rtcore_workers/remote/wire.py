@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import struct
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -38,7 +39,7 @@ class Kind(IntEnum):
     SETUP = 3  #: near: build this policy (JSON)
     READY = 4  #: far: it is built; what it needs (JSON)
     REFUSED = 5  #: far: no, and why (JSON)
-    JOB = 6  #: near: frame, past actions, context. `number`: of the job
+    JOB = 6  #: near: frame (`FramePacking`, if is_packed), past actions, context. `number`: of the job
     ANSWER = 7  #: far: actions, payload. `number`: of the job
     FAILED = 8  #: far: the policy raised (JSON). `number`: of the job
     WEIGHTS = 9  #: either: some bytes of a version of the weights
@@ -64,7 +65,7 @@ SHAPES: Mapping[Kind, _Shape] = {
     Kind.SETUP: _JSON,
     Kind.READY: _JSON,
     Kind.REFUSED: _JSON,
-    Kind.JOB: _Shape(("frame_seq", "tick"), 3),
+    Kind.JOB: _Shape(("frame_seq", "tick", "is_packed"), 3),
     Kind.ANSWER: _Shape((*_TIMES, "clipped", "abstained", "policy_version", "policy_checksum"), 2),
     Kind.FAILED: _JSON,
     Kind.WEIGHTS: _Shape(("version", "checksum", "updates", "offset", "total_bytes"), 1),
@@ -149,6 +150,42 @@ def parse(frames: Sequence[Bytes]) -> Packet:
     if any(length > most for length in lengths):
         raise LinkError(f"a {kind.name} with {max(lengths)} bytes; expected {most} at most")
     return Packet(kind, session, number, words=words[: len(shape.words)], parts=parts, version=version)
+
+
+class FramePacking:
+    """Frames by zlib, as long as that makes them a good deal smaller: fewer packets, of which fewer are lost.
+
+    `is_on`: not on one host, where it would only take time.
+    """
+
+    #: Of a frame's size at most this is worth it, and after one that is not so many others are sent as they are.
+    WORTH, PAUSE = 0.7, 100
+
+    def __init__(self, is_on: bool) -> None:
+        self._left = 0 if is_on else -1
+
+    def pack(self, frame: Bytes) -> tuple[Bytes, int]:
+        """What to send of a frame, and 1 if it is packed."""
+        if self._left:
+            self._left -= self._left > 0
+            return frame, 0
+        packed = zlib.compress(frame, 1)
+        if len(packed) <= self.WORTH * len(frame):
+            return packed, 1
+        self._left = self.PAUSE
+        return frame, 0
+
+    @staticmethod
+    def unpack(packed: Bytes, num_bytes: int) -> bytes:
+        """The frame of that size; never makes more of it. LinkError if it is another one."""
+        unpacking = zlib.decompressobj()
+        try:
+            frame = unpacking.decompress(packed, num_bytes + 1)
+        except zlib.error as error:
+            raise LinkError(f"a packed frame that is damaged: {error}") from error
+        if len(frame) != num_bytes or not unpacking.eof:
+            raise LinkError(f"a packed frame of another size; expected {num_bytes} bytes")
+        return frame
 
 
 def _no_constant(text: str) -> float:
