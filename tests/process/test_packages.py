@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 ROOT = Path(__file__).parents[2]
 NOBODY = 65534
@@ -57,7 +57,7 @@ class Built(NamedTuple):
 
 
 def call(*command: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
-    settings = {"capture_output": True, "text": True, "timeout": 600, "cwd": ROOT}
+    settings = {"capture_output": True, "text": True, "timeout": 1200, "cwd": ROOT}
     return subprocess.run([str(word) for word in command], check=False, **settings | options)
 
 
