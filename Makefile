@@ -17,7 +17,7 @@ install: $(STAMP)  ## virtual environment with everything pinned
 
 $(STAMP): pyproject.toml constraints.txt hatch_build.py $(wildcard rtcore/_tick/*.[ch])
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	sh docker/install.sh $(BIN)/python '.[trace,record,report,sweep,profile,tensorboard,notebook,sb3,torchrl,completion,dev,mujoco,atari]'
+	sh docker/install.sh $(BIN)/python '.[trace,record,report,sweep,profile,tensorboard,notebook,sb3,torchrl,remote,openpi,completion,dev,mujoco,atari]'
 	touch $@
 
 run: install     ## a game played twice by a trained network that takes 100 ms: 15 s by one worker, 15 s by staggered ones
