@@ -33,9 +33,9 @@ _DATA, _EPISODES = "data/chunk-{:03d}/file-{:03d}.parquet", "meta/episodes/chunk
 #: Of each step, beside what was seen and done: column of the recording, and under which name.
 _BESIDE = {
     "reward": "next.reward",
-    "tick": "rtcore.tick",
-    "delay_ticks": "rtcore.delay_ticks",
-    "worker": "rtcore.worker",
+    "tick": "info.tick",
+    "delay_ticks": "info.delay_ticks",
+    "worker": "info.worker",
 }
 _COUNTED = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 
