@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import io
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import numpy.typing as npt
 from PIL import Image as Pillow
 
 from rtcore.errors import ConfigError
-from rtcore.files.strict_json import write_json
+from rtcore.files.strict_json import dumps, write_json
 from rtcore.recording.minari import EpisodeRows, episodes_of
 from rtcore.recording.reader import Recording
 from rtcore.spaces import ObservationSpec
@@ -281,5 +280,5 @@ def _write(path: Path, columns: Mapping[str, Any], index: str | None = None) -> 
             for kind, numpy in [kinds[str(field.type)]]
         ]
         pandas = {"index_columns": [index], "column_indexes": [], "columns": about, "pandas_version": "2.0.0"}
-        table = table.replace_schema_metadata({"pandas": json.dumps(pandas)})
+        table = table.replace_schema_metadata({"pandas": dumps(pandas)})
     _require_pyarrow().write_table(table, path)
