@@ -268,6 +268,7 @@ NOT_HERE = {
     ".gb": "a game that somebody bought",
     "PandorasBlocks": "a game to be downloaded",
     "Tetris": "a game that somebody bought",
+    "my_arm": "an arm of the reader's own",
     "my_package": "a package of the reader's own",
     "my.nets": "a package of the reader's own",
     "my.worlds": "a package of the reader's own",
@@ -366,6 +367,11 @@ AROUND = {
         "import rtgym\nfrom tests.support.rtgym_drone import Drone\n"
         "config = rtgym.DEFAULT_CONFIG_DICT | {'interface': Drone, 'time_step_duration': 0.05}\n",
         "env.reset()\nenv.step(env.action_space.sample())\nenv.close()\n",
+    ),
+    "runtime.paused()": (
+        "network = make_network(None, None)\ndef evaluate(network): runtime.wait(0.3)\n"
+        "runtime = rtcore.Runtime(env_id='CartPole-v1', policy='random', duration=2)\nruntime.start()\n",
+        "runtime.wait()\nassert runtime.summary()['ticks']['waited'] > 0\n",
     ),
     "network.state_dict()": ("network = make_network(None, None)\n", ""),
 }
