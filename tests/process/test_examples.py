@@ -128,6 +128,7 @@ def test_stable_baselines3_learns_from_a_run_with_its_own_dqn(tmp_path: Path) ->
     assert int(last[2]) >= 2
 
 
+@pytest.mark.slow
 def test_stable_baselines3_sac_acts_late_and_is_played_again_from_the_file_that_it_saved(tmp_path: Path) -> None:
     pytest.importorskip("stable_baselines3")
     output = run(sys.executable, "-W", "error", str(EXAMPLES / "sb3_sac.py"), "--duration", "1", cwd=tmp_path)
