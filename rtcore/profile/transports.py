@@ -17,12 +17,13 @@ import numpy.typing as npt
 from rtcore.clock import NS_PER_US, MonotonicClock
 from rtcore.config.resolved import resolve
 from rtcore.config.run import make_config
-from rtcore.memory.layout import FRAME_HEADER, SLOT_ENTRY, FrameHeader, Layout
+from rtcore.memory.layout import SLOT_ENTRY, FrameHeader, Layout
 from rtcore.memory.segments import new_measurement_id, unlink_all
 from rtcore.memory.shared import Phase, SharedRun
 from rtcore.memory.waiting import WAITING, Sleep, Waker, make_waiting
 from rtcore.profile.children import Placement
 from rtcore.profile.options import specs_of
+from rtcore.scheduling.draft import draft_of
 from rtcore.scheduling.jobs import Job
 
 now_ns = MonotonicClock.now_ns
@@ -32,8 +33,6 @@ Frame = npt.NDArray[np.uint8]
 Receive = Callable[[int], list[int]]
 #: A reader that waits longer than this has lost a frame [s].
 PATIENCE_S = 5.0
-#: The rest of a frame's header.
-_BLANK = FRAME_HEADER.new(frame_seq=0)[FRAME_HEADER.index["publish_ns"] + 1 :]
 #: What a ring may take of /dev/shm; as many slots as fit, within reason.
 _RING_BYTES = 32 << 20
 
@@ -183,6 +182,7 @@ class RtcoreTransport(Transport):
         self._shared = shared
         self._waker = Waker(shared.wake_words()) if WAITING[wait].is_woken else None
         self._action = bytes(self._ring.layout.action_bytes)
+        self._header = draft_of(FrameHeader)
         self._seen_entry = [0] * readers
         self._jobs = [Job(reader, obs_tick=0, due_tick=1, hold=True) for reader in self._readers]
 
@@ -208,9 +208,9 @@ class RtcoreTransport(Transport):
     def send(self, frame: Frame) -> None:
         start_ns = now_ns()
         ring = self._shared.ring
-        # As TickLoop makes it: by its place.
-        header = tuple.__new__(FrameHeader, (ring.next_seq, 0, 0, 0, 0, start_ns, *_BLANK))
-        ring.publish(frame, header, self._action)
+        header = self._header  # as TickLoop makes it
+        header.frame_seq, header.publish_ns = ring.next_seq, start_ns
+        ring.publish(frame, header.record(), self._action)
         self.visible_ns.append(now_ns() - start_ns)
         if self._waker is not None:
             self._waker.for_frame(self._readers)

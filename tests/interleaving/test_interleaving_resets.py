@@ -8,7 +8,7 @@ from rtcore.loop.resets import ResetOrders, reset_order
 from rtcore.runtime.player import Player
 from rtcore.torture.explorer import Scenario, explore
 from rtcore.torture.stepped import SteppedWords, wait_until
-from tests.support.broken_protocols import SaysSoTooEarly
+from tests.support import broken_protocols
 
 pytestmark = pytest.mark.interleaving
 
@@ -106,24 +106,8 @@ class Frames:
         return None
 
 
-class LooksAtTheWordFirst(SteppedPlayer):
-    """Lists the jobs after it has read how far the env process is: one of the new episode may be among them."""
-
-    def reset(self, seed, options):
-        self._discard_before(None)
-        order_seq = self._request_reset(seed, options)
-        while True:
-            done = self._status["reset_seen"] == order_seq
-            outstanding = self._outstanding()
-            if done:
-                break
-            self._discard(outstanding)
-            self._pause()
-        first_seq = self._status["reset_frame_seq"]
-        while not any(frame_seq >= first_seq for _, _, frame_seq in self._outstanding()):
-            self._discard_before(first_seq)
-            self._pause()
-        return first_seq
+class LooksAtTheWordFirst(broken_protocols.LooksAtTheWordFirst, SteppedPlayer):
+    pass
 
 
 def asking(player_class=SteppedPlayer, orders_class=ResetOrders, ticks_before=2):
@@ -202,7 +186,7 @@ def test_an_episode_that_is_asked_for_begins_with_a_frame_of_its_own_that_has_a_
 
 @pytest.mark.parametrize(
     ("player_class", "orders_class"),
-    [(LooksAtTheWordFirst, ResetOrders), (SteppedPlayer, SaysSoTooEarly)],
+    [(LooksAtTheWordFirst, ResetOrders), (SteppedPlayer, broken_protocols.SaysSoTooEarly)],
     ids=["the word before the jobs", "the word before the frame's number"],
 )
 def test_broken_variants_are_caught(player_class, orders_class):
