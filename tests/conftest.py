@@ -31,7 +31,8 @@ pytest.register_assert_rewrite("tests.support")
 def pytest_configure() -> None:
     # Worlds and policies named by a string, such as "tests.support.virtual_worlds:Signs", are looked for by processes
     # that the tests start.
-    folders = (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH"))
+    tree = Path(__file__).parents[1]
+    folders = (*map(str, (tree, tree / "workers", tree / "envs")), os.environ.get("PYTHONPATH"))
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, folders))
     # Images of containers often forbid Python to keep what it compiled. Then every program that the tests start, and
     # every row, would compile all of rtcore and of the tests again: a tenth of the time of `make test`.

@@ -180,7 +180,7 @@ def _store_offsets() -> str:
             "eight arrays of `trainable_bytes`: weights, exp_avg, exp_avg_sq of slot 0; of slot 1; targets 0, 1",
         ),
     ]
-    payload = layout.PayloadLayout(0, 0, 0, 0, 0, 0)
+    payload = layout.PayloadLayout(*[0] * 7)
     payload_rows: list[tuple[object, ...]] = [
         ("**payload**", "0", "segment header"),
         ("", payload.sizes_at, "payload sizes"),
@@ -198,8 +198,14 @@ def _store_offsets() -> str:
         ),
         (
             "",
-            "`payloads` + 2 * max_workers * round_up(payload_bytes) + slot * round_up(kept_bytes)",
+            "`kept` = `payloads` + 2 * max_workers * round_up(payload_bytes), + slot * round_up(kept_bytes)",
             "per slot of the ring, beside its frame header: what stays with the tick",
+        ),
+        (
+            "",
+            f"`task` = `kept` + ring_slots * round_up(kept_bytes), if there are tasks; the blocks from `task` + "
+            f"{layout.RING_CONTROL.itemsize} on, + (seq % 2) * round_up(task_bytes)",
+            "ring control, then two tasks, of which the newest is valid: version seq + 2",
         ),
     ]
     return _table(("segment", "offset", "holds"), params_rows + learner_rows + payload_rows)
@@ -338,8 +344,10 @@ A block of `payload` is made of named arrays in C order, one behind the other, e
 manifest says which: `needs` has `extras`, `state` and `features` (`name`, `shape`, `dtype` of each array),
 `committed_ticks` and the `action` (shape and dtype). A context is {words} int64 ({word_names}),
 `committed` (`committed_ticks` actions) and `committed_mask` (uint8 each) if `committed_ticks` is not 0, then state and
-features; a payload is extras, state, features; what stays with a tick is extras and the state that its decision began
-from. A context is written and read with its job, a payload with its slot entry, a kept block with its frame.
+features, `task_version` and the task; a payload is extras, state, features; what stays with a tick is extras, the state
+that its decision began from, and what the world leaves with it, its task among that. A context is written and read with
+its job, a payload with its slot entry, a kept block with its frame. A task on its way to the env process is like a
+record of a ring: the supervisor writes it, and whoever reads asks afterwards whether it came round (R1, R2).
 
 """
 

@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 #define RTCORE_MAGIC INT64_C(0x10045524f435452)
-#define RTCORE_LAYOUT_VERSION 9
+#define RTCORE_LAYOUT_VERSION 10
 #define RTCORE_ENV_HISTOGRAMS 8
 #define RTCORE_WORKER_HISTOGRAMS 2
 #define RTCORE_HISTOGRAM_BUCKETS 4608
@@ -184,10 +184,11 @@ struct rtcore_frame_header {
     int64_t phase_seq; /* order the tick belongs to: those of a rehearsal are not those of the run */
     int64_t policy_checksum; /* CRC-32 of those weights; 0: no action, or a policy without weights */
     int64_t booked_jobs; /* jobs that were booked at this tick */
+    int64_t task_version; /* of the task that world and booked jobs had; 0: the run has none */
     int64_t state_tick; /* tick of the frame that the state which that action was chosen with had seen last; -1: none, or the first */
     int64_t features_tick; /* tick of the frame that the features came from which it was chosen with; -1: none */
     int64_t features_worker; /* whose features these were; -1: nobody's */
-    int64_t unused[3];
+    int64_t unused[2];
 };
 _Static_assert(sizeof(struct rtcore_frame_header) == 256, "rtcore_frame_header");
 
@@ -398,7 +399,8 @@ struct rtcore_payload_sizes {
     int64_t context_bytes; /* size of what a job carries */
     int64_t payload_bytes; /* size of what an answer carries behind its actions */
     int64_t kept_bytes; /* size of what stays with a tick */
-    int64_t unused[4];
+    int64_t task_bytes; /* size of a task */
+    int64_t unused[3];
 };
 _Static_assert(sizeof(struct rtcore_payload_sizes) == 64, "rtcore_payload_sizes");
 

@@ -41,6 +41,7 @@ examples:
   rtcore-run --policy trained --policy-args pad_ms=100    the built-in game, played by a network that learned it
   rtcore-run --config examples/learn_blocks.toml --out runs/blocks    learn it from scratch, in half an hour
   rtcore-run --learn dqn --policy dqn                     the paper's DQN; checkpoints and curves in runs/
+  rtcore-run --env-id my_arm:make --policy net.py:Net --task goal=[0.5,0.2],say=wait --task-stdin     told what to do
   rtcore-run --policy-checkpoint runs/blocks/checkpoints/best         play what was learned
   rtcore-run --stagger sequential --out runs/sequential   the paper's opponent, with its record and picture
   rtcore-run --policy trained --policy-args pad_ms=100 --compare sequential --duration 15     what staggering is worth
@@ -51,7 +52,7 @@ examples:
 """
 
 #: Flags that take named values, and a comma that ends one: a name follows, and it is not within double quotes.
-_NAMED_VALUES = ("--env-args", "--policy-args", "--policy-extras", "--info-keys")
+_NAMED_VALUES = ("--env-args", "--policy-args", "--policy-extras", "--info-keys", "--task")
 _NEXT_NAME = re.compile(r',\s*(?="?[A-Za-z_]\w*"?\s*=(?!=))(?=(?:[^"]*"[^"]*")*[^"]*$)')
 
 
@@ -110,6 +111,8 @@ class Command(NamedTuple):
     compare: Stagger | None = None
     #: Of `logging`, for the lines that the program prints while it works; None: neither --verbose nor --quiet.
     log_level: int | None = None
+    #: Each line of stdin is a task.
+    task_stdin: bool = False
 
 
 #: From the fields that were said to the config.
@@ -133,6 +136,8 @@ def parse_config(
         raise ConfigError("--replay is for rtcore-run alone: a replay has no policy and takes no time")
     if command.compare is not None:
         raise ConfigError("--compare is for rtcore-run alone")
+    if command.task_stdin:
+        raise ConfigError("--task-stdin is for rtcore-run alone")
     if command.log_level is not None:
         raise ConfigError("--verbose and --quiet are for rtcore-run alone: set RTCORE_LOG=debug, info or warning")
     return command.config, command.print_only
@@ -169,6 +174,11 @@ def parse_command(arguments: list[str], prog: str = "rtcore-run", make: MakeConf
         "own: same world, seed, policy, latency and length. Random play for as many ticks, on the virtual clock, is "
         "the third. The live view shows both side by side, a table the ratios. In --out DIR (runs/latest if not "
         "given): compare.json, compare.png, with --video compare.mp4, and each run whole in a folder of its own",
+    )
+    parser.add_argument(
+        "--task-stdin",
+        action="store_true",
+        help="each line on stdin is a task, a JSON object with the names of --task, from one tick on; no keys then",
     )
     how_much = parser.add_mutually_exclusive_group()
     how_much.add_argument(
@@ -209,7 +219,7 @@ def parse_command(arguments: list[str], prog: str = "rtcore-run", make: MakeConf
     if parsed.replay is not None:
         extra = sorted({field for field in chosen if field in SETTINGS} - {"ticks", "video", "env_id", "rom"})
         extra += ["config"] * bool(parsed.config) + ["print_config"] * parsed.print_config
-        extra += ["compare"] * (parsed.compare is not None)
+        extra += ["compare"] * (parsed.compare is not None) + ["task-stdin"] * parsed.task_stdin
         if extra:
             names = ", ".join(f"--{name.replace('_', '-')}" for name in extra)
             raise ConfigError(f"--replay takes its settings from the recording: leave out {names}")
@@ -219,14 +229,35 @@ def parse_command(arguments: list[str], prog: str = "rtcore-run", make: MakeConf
     fields = (load_toml(parsed.config[0]) if parsed.config else {}) | {
         key: value for key, value in chosen.items() if key in SETTINGS
     }
-    for field in ("env_args", "policy_args"):
+    for field in ("env_args", "policy_args", "task"):
         if field in chosen:
             fields[field] = from_words(fields[field])
+    if "task" in chosen:
+        fields["task"] = {name: _list_in(value) for name, value in fields["task"].items()}
     if parsed.compare is not None and parsed.print_config:
         raise ConfigError("--print-config prints the settings of one run, which --compare is none of: leave that out")
     config = make(fields)
     _refuse_without_effect(chosen, config)
-    return Command(config, bool(parsed.print_config), parsed.replay, parsed.compare, parsed.log_level)
+    if parsed.task_stdin:
+        _check_task_stdin(config, is_compared=parsed.compare is not None)
+    return Command(
+        config=config,
+        print_only=bool(parsed.print_config),
+        replay=parsed.replay,
+        compare=parsed.compare,
+        log_level=parsed.log_level,
+        task_stdin=parsed.task_stdin,
+    )
+
+
+def _check_task_stdin(config: RuntimeConfig, *, is_compared: bool) -> None:
+    if not config.world.task:
+        raise ConfigError("--task-stdin: there is no task; expected --task NAME=VALUE,..., the one to begin with")
+    if config.timing.clock == "virtual" or is_compared:
+        which = "--compare plays more than one run" if is_compared else "on the virtual clock no time passes"
+        raise ConfigError(
+            f"--task-stdin: {which}; expected one run by the wall clock (Simulation.set_task is for a program)"
+        )
 
 
 def _refuse_without_effect(chosen: Mapping[str, Any], config: RuntimeConfig) -> None:
@@ -283,6 +314,16 @@ def _as_json(flag: str, text: str) -> str:
         quoted = len(value) > 1 and value[0] == value[-1] == '"'
         named[name.strip().strip('"')] = value[1:-1] if quoted else value
     return json.dumps(named)
+
+
+def _list_in(value: Any) -> Any:
+    """The list that a word of a command line says; anything else as it is."""
+    if not isinstance(value, str) or not value.startswith("["):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
 
 
 def _kebab(argument: str) -> str:

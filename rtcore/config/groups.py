@@ -97,6 +97,16 @@ def _declared_scalars(keys: dict[str, str]) -> dict[str, str]:
     return {name: dtype for name, (_, dtype) in declared.items()}
 
 
+def _possible_task(task: dict[str, Any]) -> dict[str, Any]:
+    from rtcore.spaces.task import TaskSpec, as_json  # noqa: PLC0415 - NumPy and Gymnasium, which a help text needs not
+
+    try:
+        TaskSpec(task)
+    except ConfigError as error:
+        raise ValueError(str(error).removeprefix("task: ")) from None
+    return as_json(task)
+
+
 def _parse_fps(value: Any) -> Any:
     if value is None:
         return None
@@ -209,6 +219,12 @@ class WorldSettings(SettingsGroup):
         description="Numbers of the world's info that stay with each tick, in recording and batches: NAME=DTYPE,... as "
         "in cost=float32.",
         json_schema_extra={"metavar": "NAME=DTYPE,..."},
+    )
+    task: Annotated[dict[str, Any], AfterValidator(_possible_task)] = Field(
+        default_factory=dict,
+        description="What policy and world are to do: goal=[0.5,0.2],speed=0.1,... or JSON. A running program may "
+        "change the values (Runtime.set_task, --task-stdin), not their names and kinds.",
+        json_schema_extra={"metavar": "NAME=VALUE,..."},
     )
     on_reset: OnReset = Field(
         default="hold",

@@ -35,7 +35,8 @@ class Batch(NamedTuple):
     row (N,) int64: numbers of the rows, for `TransitionReader.set_priorities`; decision (N,) int64: numbers of the
     decisions in the run, in which a gap is what was lost. probability (N,) float64: with which each row was drawn, or
     None where all are equally likely. extras and state: what the policy gave with each action and what it carried into
-    the decision, arrays (N, ...) by name; None for a policy that has none.
+    the decision, arrays (N, ...) by name; None for a policy that has none. task and next_task: the run's task when obs
+    and next_obs were seen, arrays (N, ...) by name (`TaskSpec`); None of a run without one.
 
     Of a policy with two speeds (else None): trunk_obs (N, *frame_shape), the frames that the features came from;
     features_age (N,) int64, how many ticks older than obs they were, -1 where the trunk's base action was applied
@@ -75,6 +76,8 @@ class Batch(NamedTuple):
     next_trunk_obs: Observations | None = None
     next_features_age: npt.NDArray[np.int64] | None = None
     next_actions_since: npt.NDArray[Any] | None = None
+    task: dict[str, npt.NDArray[Any]] | None = None
+    next_task: dict[str, npt.NDArray[Any]] | None = None
 
 
 #: What is kept of each transition beside its frames, which stay in the ring: these of its fields, and `_MORE`.
@@ -126,6 +129,8 @@ class _Copied(NamedTuple):
     kept: npt.NDArray[Any] | None
     trunk_obs: npt.NDArray[Any] | None
     next_trunk_obs: npt.NDArray[Any] | None
+    seen_with: npt.NDArray[Any] | None  #: what was kept with the frames that were seen, in a run with a task
+    next_seen_with: npt.NDArray[Any] | None
 
 
 class TransitionReader:
@@ -170,6 +175,7 @@ class TransitionReader:
         self._phase_seq = phase_seq
         self._next_frame = first_frame
         self._capacity = ring.sequence.num_slots
+        self._has_task = any(name.startswith("task.") for name in ring.kept.names)
         fields = _FIELDS | (_KEPT_FIELDS if ring.kept else {}) | (_TWO_SPEED_FIELDS if since_ticks else {})
         self._fields_of = attrgetter(*fields)
         self._rows = np.zeros(self._capacity, [*fields.items(), *_MORE.items()])
@@ -381,7 +387,20 @@ class TransitionReader:
         if self._since_ticks:
             trunk_obs = self._frames_of(_trunk_seqs(rows, ""), first_seqs)
             next_trunk_obs = self._frames_of(_trunk_seqs(last_rows, "next_"), first_seqs)
-        return _Copied(chain, obs, next_obs, kept, trunk_obs=trunk_obs, next_trunk_obs=next_trunk_obs)
+        seen_with = next_seen_with = None
+        if self._has_task:
+            seen_with = self._ring.gather_kept(rows["obs_seq"])
+            next_seen_with = self._ring.gather_kept(last_rows["next_obs_seq"])
+        return _Copied(
+            chain,
+            obs,
+            next_obs,
+            kept,
+            trunk_obs=trunk_obs,
+            next_trunk_obs=next_trunk_obs,
+            seen_with=seen_with,
+            next_seen_with=next_seen_with,
+        )
 
     def _chain(self, positions: Places, n_step: int) -> _Chain:
         rows = self._rows[positions % self._capacity]
@@ -429,7 +448,7 @@ class TransitionReader:
         return np.minimum(rows["obs_seq"], _trunk_seqs(rows, "")) if self._since_ticks else rows["obs_seq"]
 
     def _finished(self, copied: _Copied, positions: Places, prioritized: bool) -> Batch:
-        chain, obs, next_obs, kept, trunk_obs, next_trunk_obs = copied
+        chain, obs, next_obs, kept, trunk_obs, next_trunk_obs = copied[:6]
         places, last_places = positions % self._capacity, chain.last % self._capacity
         rows, last_rows = self._rows[places], self._rows[last_places]
         past = next_past = None
@@ -466,6 +485,8 @@ class TransitionReader:
             next_trunk_obs=None if next_trunk_obs is None else self._ring.unpack(next_trunk_obs),
             next_features_age=last_rows["next_features_age"].astype(np.int64) if self._since_ticks else None,
             next_actions_since=self._actions_since(last_rows, "next_") if self._since_ticks else None,
+            task=kept_arrays(copied.seen_with, "task"),
+            next_task=kept_arrays(copied.next_seen_with, "task"),
         )
 
     def _actions_since(self, rows: npt.NDArray[Any], which: str) -> npt.NDArray[Any]:
@@ -510,7 +531,7 @@ def kept_arrays(kept: npt.NDArray[Any] | None, what: str) -> dict[str, npt.NDArr
 
     Args:
         kept: (N,) of the ring's `kept.dtype`; None: nothing is kept.
-        what: "extras" or "state".
+        what: "extras", "state", "requested", "info" or "task".
 
     Returns:
         Copies (N, ...) by name; None if there are none.

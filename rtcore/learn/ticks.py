@@ -19,7 +19,8 @@ class Ticks(NamedTuple):
     `FrameHeader` (`rows["tick"]`, `rows["reward"]`, `rows["kind"]`, ...) and `rows["action"]`, what was applied.
     extras: what the policy gave with that action, by name, or None. lost: ticks before these that were overwritten
     before they were read. info: numbers of the world's info after each (`info_keys`), by name, or None. requested: the
-    actions asked for, where a person, a shield or a limit may have changed them, or None.
+    actions asked for, where a person, a shield or a limit may have changed them, or None. task: the run's task at each,
+    by name (`TaskSpec`), or None.
     """
 
     frames: Observations
@@ -28,6 +29,7 @@ class Ticks(NamedTuple):
     lost: int
     info: dict[str, npt.NDArray[Any]] | None = None
     requested: npt.NDArray[Any] | None = None
+    task: dict[str, npt.NDArray[Any]] | None = None
 
 
 class TickReader:
@@ -68,6 +70,7 @@ class TickReader:
                     lost,
                     info=kept_arrays(kept, "info"),
                     requested=None if asked is None else asked["action"],
+                    task=kept_arrays(kept, "task"),
                 )
             resume = ring.sequence.resume_at()
             lost += resume - self._next

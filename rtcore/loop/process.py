@@ -127,6 +127,7 @@ def build_world(
             noop_action=settings.noop_action,
             safe_action=settings.safe_action,
             info_keys=settings.info_keys,
+            task=settings.task,
         )
         if settings.limit:
             world.limit_actions(settings.limit, tick_rate_hz(settings, env.metadata.get("render_fps")))
@@ -264,7 +265,12 @@ class EnvProcess:
         seq_index = control.record.index["phase_seq"]
         words = control.words
         pauses_index = control.record.index["pauses"]
+        tasks = self._shared.tasks if phase is Phase.RUN else None
         while words[seq_index] == phase_seq:
+            if tasks is not None and tasks.has_news:
+                version, task = tasks.take()
+                self._world.begin_task(version, task)
+                loop.begin_task(version, task)
             if words[pauses_index] and phase is Phase.RUN:
                 self._stand_still(loop, phase_seq, garbage)
                 if num_ticks is not None and num_ticks <= loop.tick + 1:
@@ -354,6 +360,7 @@ class EnvProcess:
             head=head,
             starvation=self._world.starvation(config.world.starve_ms) if phase is Phase.RUN else None,
             kept_by_world=self._world.kept_with if self._world.keeps else None,
+            task=self._world.task,
         )
 
         def before_spin() -> None:

@@ -108,6 +108,7 @@ class TickLoop:
         head: Index of the worker that is the head; -1: there is none.
         starvation: When the safe action acts; None: never.
         kept_by_world: What the world leaves with a tick, by the action that was asked for; None: nothing.
+        task: The world's first task, which it has already; empty: it has none.
     """
 
     def __init__(
@@ -131,6 +132,7 @@ class TickLoop:
         head: int = -1,
         starvation: Starvation | None = None,
         kept_by_world: Callable[[bytes], bytes] | None = None,
+        task: bytes = b"",
     ) -> None:
         self.world = world
         self.pace = TickPace(grid, overrun, num_ticks)
@@ -173,6 +175,8 @@ class TickLoop:
             )
         #: Something stays with each tick beside frame, header and action.
         self._keeps = kept_by_world is not None or (self._contexts is not None and self._contexts.follows_ticks)
+        if task:
+            self.begin_task(1, task)
 
     def run_tick(self) -> None:
         """Wait for the next tick's deadline, then do everything that belongs to it."""
@@ -233,6 +237,17 @@ class TickLoop:
     def awaits_reset(self) -> bool:
         """The episode is over (or none has begun), and a new one has to be asked for."""
         return self._reset_due and self._resets is not None
+
+    def begin_task(self, version: int, task: bytes) -> None:
+        """From the next tick on jobs that are booked carry this task, and headers name it. The world is told before.
+
+        Args:
+            version: Higher than that of the last one.
+            task: A block of the world's `TaskSpec`.
+        """
+        self._draft.task_version = version
+        if self._contexts is not None:
+            self._contexts.begin_task(version, task)
 
     def pass_over(self, now_ns: int) -> int:
         """The world has waited for a reset, or was paused: go on at the first tick after `now_ns`. Returns how many

@@ -30,6 +30,7 @@ from rtcore.spaces.action import attribute_of
 from rtcore.spaces.bounds import OutOfBounds
 from rtcore.spaces.parts import aligned
 from rtcore.spaces.payload import REQUESTED, kept_by_world
+from rtcore.spaces.task import TaskSpec
 
 #: Rates that differ by less are the same: 59.73 Hz and 60 Hz are not.
 _SAME_SPEED = 0.002
@@ -188,7 +189,7 @@ class GymnasiumWorld:
     The frame of a Box is the array that the env returned; a Dict of Boxes is packed into one array of this object's.
     `on_missing` is what acts when no policy action is there. `noop_action` overrides the env's own no-op.
     `safe_action`, as of the setting: what the env is stepped with before it is closed. `info_keys`: dtype of each
-    number of its `info` that stays with the tick, by name.
+    number of its `info` that stays with the tick, by name. `task`: what it is to do at first; empty: it has no task.
 
     The env gets an array of its own at every step: it may keep it and write to it, and neither the no-op nor the
     record changes. `count` is called with "altered_actions" each time it did write to it: such an env (a clipping or
@@ -204,6 +205,7 @@ class GymnasiumWorld:
         noop_action: int | None = None,
         safe_action: str | None = None,
         info_keys: Mapping[str, str] | None = None,
+        task: Mapping[str, Any] | None = None,
     ) -> None:
         self.env = env
         self.observation = ObservationSpec.from_space(env.observation_space)
@@ -230,6 +232,10 @@ class GymnasiumWorld:
         self._keeps: Block | None = None
         self._info = bytearray(self._info_spec.nbytes)
         self._info_views = self._info_spec.views(self._info)
+        self.task_spec = TaskSpec(task or {})
+        #: That governs, as a block.
+        self.task = b""
+        self.begin_task(1, self.task_spec.first)
         self._limits: ActionLimits | None = None
         self._seed: int | None = seed
         self.seed = seed
@@ -277,6 +283,24 @@ class GymnasiumWorld:
     def starvation(self, starve_ms: float | None) -> Starvation | None:
         """When its safe action acts in a run, as of the setting; None: never."""
         return None if starve_ms is None else Starvation(round(starve_ms * NS_PER_MS), self.safe)
+
+    def begin_task(self, version: int, task: bytes) -> None:
+        """From now on it has this task: as `rtcore_task` and `rtcore_task_version` of the env, and with each tick. The
+        tick loop is to be told as well.
+
+        Args:
+            version: 1 for the first one.
+            task: A block of its `task_spec`; empty: nothing is done.
+        """
+        self.task = task
+        if not task:
+            return
+        values = self.task_spec.unpack(task)
+        try:
+            self.env.unwrapped.rtcore_task_version = version  # type: ignore[attr-defined]
+            self.env.unwrapped.rtcore_task = values  # type: ignore[attr-defined]
+        except BaseException as error:
+            raise_named(f"rtcore_task = {values!r:.200}", error)
 
     @property
     def action_meanings(self) -> list[str]:
@@ -432,14 +456,14 @@ class GymnasiumWorld:
         """What it leaves with each tick. From the first call on it is what it was then."""
         if self._keeps is None:
             changes = self.reports_applied or self._limits is not None
-            self._keeps = kept_by_world(self.action, self._info_spec, requested=changes)
+            self._keeps = kept_by_world(self.action, self._info_spec, requested=changes, task=self.task_spec.block)
         return self._keeps
 
     def kept_with(self, requested: bytes) -> bytes:
         """What it leaves with the tick of its last step: a block of `keeps`. Allocates that."""
         if REQUESTED not in self.keeps.names:
-            return bytes(self._info)
-        return requested.ljust(aligned(len(requested)), b"\0") + self._info
+            return bytes(self._info) + self.task
+        return requested.ljust(aligned(len(requested)), b"\0") + self._info + self.task
 
     def stand_in(self) -> tuple[Any, Source]:
         """What acts at a tick without a policy action."""

@@ -4,7 +4,7 @@ It is made once the first worker has built its policy and said what that takes a
 manifest of that, so that whoever attaches can read it. A block lies beside the record that it belongs to and is written
 and read with it, under the same ordering rules: a job's context before its number (W3), an answer's payload before its
 entry is published (W4, R4, R5), what stays with a tick while its frame is being written (W1, W2, R1, R2). So a reader
-has both whole, or neither. Without the segment nothing of this exists.
+has both whole, or neither. Without the segment nothing of this exists. Behind them is room for two tasks (`Tasks`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import cached_property
 from rtcore.errors import ConfigError, LayoutMismatchError, PolicyError
 from rtcore.memory.counters import Words
 from rtcore.memory.layout import PAYLOAD_SIZES, Layout, PayloadLayout
-from rtcore.memory.ring import FrameRing
+from rtcore.memory.ring import FrameRing, SequenceRing
 from rtcore.memory.segments import Segment, attach_segment, create_segment
 from rtcore.memory.slots import ActionSlots, JobSlots
 from rtcore.scheduling.dispatch import Known
@@ -55,6 +55,8 @@ class PayloadMemory:
         self.needs = PolicyNeeds.from_json(manifest["needs"])
         #: In what `committed` consists of.
         self.action = ActionSpec.from_json(manifest["action"])
+        #: Tasks on their way to the env process; None: the run has none.
+        self.tasks = Tasks(buffer, layout) if layout.task_bytes else None
 
     @cached_property
     def context(self) -> Block:
@@ -71,6 +73,43 @@ class PayloadMemory:
             slots.carry(buffer, places, layout.payload_bytes)
         if layout.kept_bytes:
             ring.keep(self.needs.kept, buffer[layout.kept_at :], layout.kept_stride_bytes)
+
+
+class Tasks:
+    """Tasks on their way to the env process: two blocks, of which the newest is valid. The supervisor writes the other
+    one, so that what is read is whole; whoever reads waits for nobody.
+
+    The first task of a run is none of these: version 2 is the first that was set.
+    """
+
+    def __init__(self, buffer: memoryview, layout: PayloadLayout) -> None:
+        self._sequence = SequenceRing.over(buffer, layout.task_control_at, 2)
+        self._places = [buffer[at : at + layout.task_bytes] for at in map(layout.task_at, range(2))]
+        self._seen = -1
+
+    def format(self) -> None:
+        """By its creator, before anybody attaches."""
+        self._sequence.format()
+
+    def put(self, task: bytes) -> int:
+        """Writer: a newer task. Returns its version."""
+        seq = self._sequence.newest() + 1
+        self._places[self._sequence.begin(seq)][:] = task
+        self._sequence.commit(seq)
+        return seq + 2
+
+    @property
+    def has_news(self) -> bool:
+        """Reader: whether there is a task that this object has not taken."""
+        return self._sequence.newest() != self._seen
+
+    def take(self) -> tuple[int, bytes]:
+        """Reader, where there is news: version and block of the newest task."""
+        while True:
+            self._seen = seq = self._sequence.newest()
+            task = bytes(self._places[seq & 1])
+            if not self._sequence.was_lapped(seq):
+                return seq + 2, task
 
 
 class ContextStage:
@@ -120,7 +159,7 @@ class ContextStage:
 
 def layout_of_payload(needs: PolicyNeeds, action: ActionSpec, run: Layout) -> PayloadLayout:
     """The segment for what a policy needs, in a run of that layout."""
-    blocks = (needs.context(action), needs.payload, needs.kept)
+    blocks = (needs.context(action), needs.payload, needs.kept, needs.task_of_world)
     return PayloadLayout(run.max_workers, run.ring_slots, len(_manifest(needs, action)), *(b.nbytes for b in blocks))
 
 
@@ -130,6 +169,8 @@ def format_payload(buffer: memoryview, layout: PayloadLayout, needs: PolicyNeeds
     for field, size in layout.sizes._asdict().items():
         words[field] = size
     buffer[layout.manifest_at : layout.manifest_at + layout.manifest_bytes] = _manifest(needs, action)
+    if layout.task_bytes:
+        Tasks(buffer, layout).format()
 
 
 def create_payload(run_id: str, run: Layout, needs: PolicyNeeds, action: ActionSpec) -> None:
@@ -161,7 +202,7 @@ def attach_payload(run_id: str, run: Layout, *, readonly: bool = False) -> tuple
         LayoutMismatchError: There is none, or it is not what the manifest in it says.
     """
     segment = attach_segment(run_id, PAYLOAD, readonly=readonly)
-    sizes = Words(PAYLOAD_SIZES, segment.buf, PayloadLayout(*[0] * 6).sizes_at).to_dict()
+    sizes = Words(PAYLOAD_SIZES, segment.buf, PayloadLayout(*[0] * 7).sizes_at).to_dict()
     layout = PayloadLayout(run.max_workers, run.ring_slots, **sizes)
     if layout.num_bytes != len(segment.buf):
         raise LayoutMismatchError(f"{segment.name} has {len(segment.buf)} bytes; expected {layout.num_bytes}")

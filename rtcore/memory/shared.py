@@ -18,7 +18,7 @@ from rtcore.memory.layout import (
     WORKER_STATUS,
     Layout,
 )
-from rtcore.memory.payload import PayloadMemory, attach_payload, create_payload
+from rtcore.memory.payload import PayloadMemory, Tasks, attach_payload, create_payload
 from rtcore.memory.ring import FrameRing, JobLog, SequenceRing
 from rtcore.memory.segments import Segment, SegmentPart, attach_segment, create_segment, layout_of, parts_of
 from rtcore.memory.slots import ActionSlots, JobSlots
@@ -111,6 +111,11 @@ class SharedRun:
         create_payload(self._run_id, self.layout, needs, action)
         self.attach_payload()
         self.run_control["has_payload"] = 1
+
+    @property
+    def tasks(self) -> Tasks | None:
+        """Tasks on their way to the env process; None: the run has none."""
+        return self.payload.tasks if self.payload is not None else None
 
     def wake_words(self) -> WakeWords:
         """What workers sleep on, for who wakes them and for them. Not of memory that was attached read-only."""

@@ -12,7 +12,7 @@ import sys
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from functools import partial
 from typing import Any
@@ -56,6 +56,7 @@ from rtcore.results.run_record import Drain
 from rtcore.results.startup import StartUp, Text, text_of
 from rtcore.scheduling.planner import Plan, plan_of_player
 from rtcore.spaces import PolicyNeeds
+from rtcore.spaces.task import NO_TASK, TaskSpec
 
 _log = logging.getLogger(__name__)
 
@@ -381,6 +382,14 @@ class Supervisor:
         with self._ordering:
             control = self.shared.run_control
             control["pauses"] = max(0, control["pauses"] + (1 if paused else -1))
+
+    def set_task(self, task: Mapping[str, Any]) -> int:
+        """Another task for world and policy; returns its version. Any thread may. ConfigError if it does not fit."""
+        if (tasks := self.shared.tasks) is None:
+            raise ConfigError(NO_TASK)
+        raw = TaskSpec(self.config.world.task).pack(task)
+        with self._ordering:
+            return tasks.put(raw)
 
     def request_reset(self, seed: int | None, options: dict[str, Any] | None) -> int:
         """Ask for a new episode, for `Player`; returns the number of the wish. ConfigError if it cannot be sent."""

@@ -30,7 +30,7 @@ from rtcore.recording.schema import (
     ticks_file,
 )
 from rtcore.scheduling.jobs import JobRow
-from rtcore.spaces import ActionSpec, Block, ObservationSpec
+from rtcore.spaces import ActionSpec, Block, ObservationSpec, PolicyNeeds
 from rtcore.spaces.payload import REQUESTED
 
 _BLOCK_ROWS = 1024
@@ -155,7 +155,7 @@ class Recording:
 
         Args:
             name: A field of `FrameHeader`, `delay_ticks`, `action`, `extras/NAME`, `state/NAME`,
-                `requested/action`, `info/NAME` or `frame`. Of a Dict
+                `requested/action`, `info/NAME`, `task/NAME` or `frame`. Of a Dict
                 `frame` is the frames as they were in the ring, of its parts, and `frame/NAME` is one part.
             begin: First row.
             end: Row after the last; None: to the end.
@@ -196,6 +196,21 @@ class Recording:
         for table, columns, count in (("ticks", self._ticks, self.num_ticks), ("jobs", self._jobs, self.num_jobs)):
             for column in columns:
                 file[table][column].resize(count, axis=0)
+
+    def task_at(self, row: int) -> bytes:
+        """What world and booked jobs were given as their task at the tick of a row.
+
+        Args:
+            row: From 0.
+
+        Returns:
+            A block of the world's `TaskSpec`; empty where the run had no task.
+        """
+        block = PolicyNeeds(world=self.kept).task_of_world
+        raw = bytearray(block.nbytes)
+        for name, array in block.views(raw).items():
+            array[...] = self.column(f"task/{name}", row, row + 1)[0]
+        return bytes(raw)
 
     def jobs(self, *names: str) -> dict[str, npt.NDArray[Any]]:
         """Columns of the job log.

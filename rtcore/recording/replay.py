@@ -44,6 +44,7 @@ TICK_FIELDS = (
     "chunk_index",
     "outcome",
     "booked_jobs",
+    "task_version",
     "reward",
     "terminated",
     "truncated",
@@ -146,9 +147,15 @@ def replay(
         workers=workers,
         recorder=_JobCheck(jobs, report),
         on_reset=config.world.on_reset,
+        task=world.task,
     )
-    for tick in recording.ticks(0, end):
+    version = 1
+    for row, tick in enumerate(recording.ticks(0, end)):
         follower.now = tick
+        if tick.header.task_version > version:
+            version = tick.header.task_version
+            world.begin_task(version, task := recording.task_at(row))
+            loop.begin_task(version, task)
         clock.sleep_until_ns(grid.deadline_ns(tick.header.tick))
         try:
             loop.run_tick()

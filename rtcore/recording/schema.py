@@ -43,8 +43,8 @@ class RecordedColumn:
     values: type[IntEnum] | None = None  #: what its numbers stand for
 
 
-#: Columns of `ticks` that recordings before layout version 7 lack.
-LATER_COLUMNS = ("state_tick", "features_tick", "features_worker")
+#: Columns of `ticks` that recordings before layout versions 7 and 10 lack.
+LATER_COLUMNS = ("state_tick", "features_tick", "features_worker", "task_version")
 
 
 def tick_columns(observation: ObservationSpec, action: ActionSpec, kept: Block) -> list[RecordedColumn]:
@@ -64,12 +64,13 @@ def tick_columns(observation: ObservationSpec, action: ActionSpec, kept: Block) 
 
 def kept_columns(kept: Block) -> list[RecordedColumn]:
     """What came with the action that was applied (`PolicyNeeds.kept`): `extras/NAME`, `state/NAME`, `requested/action`,
-    `info/NAME`."""
+    `info/NAME`, `task/NAME`."""
     meanings = {
         "extras": "given by the policy with its action; 0 where none was applied",
         "state": "what the policy carried into the decision that was applied; 0 where none was",
         "requested": "what was asked for: `action`, unless a person, a shield or a limit changed it",
         "info": "of the world's info after the step",
+        "task": "of the task of that version; a text is its UTF-8, filled up with 0",
     }
     return [
         RecordedColumn(column_of(name), np.dtype(dtype), meanings[name.partition(".")[0]], shape)

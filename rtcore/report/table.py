@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -43,6 +44,7 @@ def header_lines(header: Mapping[str, Any], resolved: ResolvedRun, plan: Plan) -
     lines.append(f"          observation {_space(world.get('observation'))}, action {_space(world.get('action'))}")
     lines += [f"          {note}" for note in world.get("notes") or ()]
     lines.append(f"no-op     {_noop(config, world)}; after a reset: {config.world.on_reset}")
+    lines += [f"task      {json.dumps(config.world.task)}"] if config.world.task else []
     lines.append(f"policy    {run.policy}{_arguments(config.agent.policy_args)}")
     lines += [f"          {note}" for note in policy_notes(run.policy)]
     lines.append(f"          {policy.get('num_parameters', 0):,} parameters, device {run.device}")

@@ -7,6 +7,7 @@ run in one process at once. A thread of its own supervises; the caller's thread 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import math
 import os
@@ -47,6 +48,7 @@ from rtcore.runtime.learning import LearningRun
 from rtcore.runtime.player import Player
 from rtcore.runtime.trained import RunFrames, TrainedRun
 from rtcore.spaces import ActionSpec, PolicyNeeds
+from rtcore.spaces.task import as_json
 from rtcore_workers.policies.choice import check_policy, resolve_policy
 
 _log = logging.getLogger(__name__)
@@ -342,6 +344,28 @@ class Runtime(TrainedRun):
             yield
         finally:
             self.resume()
+
+    def set_task(self, task: Mapping[str, Any]) -> int:
+        """Give world and policy another task. Returns at once; any thread may.
+
+        From one of the next ticks on, the same for all: the world has it (`rtcore_task` of the unwrapped env), the jobs
+        that are booked carry it (`context.task`), and frame headers have its version.
+
+        Args:
+            task: A value for each name of the task that the run began with (the setting `task`), of the same kind.
+
+        Returns:
+            Its version: 2 for the first that is set. One that a newer one follows within a tick is never seen.
+
+        Raises:
+            ConfigError: A name or a kind is another one, or the run began without a task.
+            StartupError: Tick 0 is not there yet, or the run is over.
+        """
+        supervisor = self._started
+        self._check_is_running()
+        version = supervisor.set_task(task)
+        _log.info("task %d: %s", version, json.dumps(as_json(task)))
+        return version
 
     def safe_stop(self, timeout_s: float | None = None) -> bool:
         """End the run at its next tick, with the safe action as the last one that the world gets. Any thread may.

@@ -137,7 +137,8 @@ class PolicyNeeds:
     `committed_ticks`: length of `committed` in its context; 0: it asks for no context. `extras`: arrays that it
     gives with each answer. `state`: what it carries from decision to decision; `first_state`: a block of it, which an
     episode begins with. `features`: what a trunk hands to its head. `has_head`: a head is booked at every tick.
-    `world`: arrays that the world leaves with each tick (`kept_by_world`); no policy sees them.
+    `world`: arrays that the world leaves with each tick (`kept_by_world`); no policy sees them. `task`: values of the
+    run's task (`TaskSpec.block`) that are in its context.
     """
 
     committed_ticks: int = 0
@@ -147,6 +148,7 @@ class PolicyNeeds:
     has_head: bool = False
     first_state: bytes = field(default=b"", compare=False)
     world: Block = field(default_factory=Block)
+    task: Block = field(default_factory=Block)
 
     def __bool__(self) -> bool:
         return self != PolicyNeeds()
@@ -174,7 +176,7 @@ class PolicyNeeds:
         )
 
     def context(self, action: ActionSpec) -> Block:
-        """What a job carries: words, committed actions with their mask, state, features."""
+        """What a job carries: words, committed actions with their mask, state, features, the task and its version."""
         if not (self.committed_ticks or self.state or self.features):
             return Block()
         ticks = self.committed_ticks
@@ -185,6 +187,8 @@ class PolicyNeeds:
                 *(known if ticks else ()),
                 *_prefixed("state", self.state),
                 *_prefixed("features", self.features),
+                *((("task_version", (), "int64"),) if self.task else ()),
+                *_prefixed("task", self.task),
             )
         )
 
@@ -209,6 +213,13 @@ class PolicyNeeds:
         """What stays with the tick at which the action is applied (frame ring, recording): extras, the state that the
         decision began from, and what the world leaves with it."""
         return Block((*_prefixed("extras", self.extras), *_prefixed("state", self.state), *self.world.fields))
+
+    @property
+    def task_of_world(self) -> Block:
+        """The run's task as it is kept with each tick (`TaskSpec.block`); empty: it has none."""
+        return Block(
+            tuple((name[5:], shape, dtype) for name, shape, dtype in self.world.fields if name.startswith("task."))
+        )
 
     def notes(self, delay_ticks: int, action: ActionSpec) -> list[str]:
         """What a run's header is to say of it, where its actions come `delay_ticks` after their frame."""
@@ -236,13 +247,14 @@ class PolicyNeeds:
             "has_head": self.has_head,
             "first_state": b64encode(self.first_state).decode(),
             "world": self.world.to_json(),
+            "task": self.task.to_json(),
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> PolicyNeeds:
         """Inverse of `to_json`. ConfigError on anything else."""
         try:
-            blocks = {name: Block.from_json(data[name]) for name in ("extras", "state", "features", "world")}
+            blocks = {name: Block.from_json(data[name]) for name in ("extras", "state", "features", "world", "task")}
             has_head, first_state = bool(data["has_head"]), b64decode(data["first_state"], validate=True)
             return cls(int(data["committed_ticks"]), **blocks, has_head=has_head, first_state=first_state)
         except (KeyError, TypeError, ValueError) as error:
@@ -253,19 +265,20 @@ class PolicyNeeds:
 REQUESTED = "requested.action"
 
 
-def kept_by_world(action: ActionSpec, info: Block, *, requested: bool) -> Block:
+def kept_by_world(action: ActionSpec, info: Block, *, requested: bool, task: Block) -> Block:
     """What a world leaves with each tick.
 
     Args:
         action: The world's.
         info: Scalars of its `info`, by name.
         requested: The action asked for as well, where another one may be applied.
+        task: Values of the run's task.
 
     Returns:
-        `requested.action` if there is one, `info.NAME` for each scalar.
+        `requested.action` if there is one, `info.NAME` for each scalar, `task.NAME` for each value.
     """
     asked = ((REQUESTED, action.shape, action.dtype),) if requested else ()
-    return Block((*asked, *_prefixed("info", info)))
+    return Block((*asked, *_prefixed("info", info), *_prefixed("task", task)))
 
 
 def _prefixed(what: str, block: Block) -> Iterable[tuple[str, tuple[int, ...], str]]:

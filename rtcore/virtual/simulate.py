@@ -53,6 +53,7 @@ from rtcore.scheduling.jobs import Job, JobRow
 from rtcore.scheduling.planner import Plan, Tau, make_plan
 from rtcore.scheduling.schedule import Schedule
 from rtcore.spaces import ObservationCheck, PolicyNeeds
+from rtcore.spaces.task import NO_TASK
 from rtcore.virtual.latency import JobLatency, parse_latency
 from rtcore.virtual.learning import VirtualLearning
 from rtcore.virtual.player import SimPlayer, SimPolicy
@@ -232,7 +233,9 @@ class Simulation(TrainedRun):
             head=self.head,
             kept_by_world=self._own_world.kept_with if self._own_world is not None and needs.world else None,
             starvation=(self._own_world.starvation(config.world.starve_ms) if self._own_world is not None else None),
+            task=self._own_world.task if self._own_world is not None else b"",
         )
+        self._task_version = 1
 
     def _infer(self, number: int, frame_seq: int, job: Job) -> Inference:
         return self._player_of(job.worker).infer(number, frame_seq, job)
@@ -401,6 +404,17 @@ class Simulation(TrainedRun):
     def newest_frame(self) -> npt.NDArray[Any] | None:
         """As of a `Runtime`; None also where no policy sees the frames."""
         return self.ring.newest_frame() if self.ring is not None else None
+
+    def set_task(self, task: Mapping[str, Any]) -> int:
+        """As of a `Runtime`: from the next tick on, in `on_tick` the one after that tick."""
+        world = self._named_world()
+        if not world.task_spec.block:
+            raise ConfigError(NO_TASK)
+        raw = world.task_spec.pack(task)
+        self._task_version += 1
+        world.begin_task(self._task_version, raw)
+        self.loop.begin_task(self._task_version, raw)
+        return self._task_version
 
     @contextmanager
     def paused(self) -> Iterator[None]:

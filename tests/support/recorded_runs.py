@@ -48,6 +48,7 @@ def replayed(path: Path, **options: Any) -> Report:
             seed=config.world.seed,
             on_missing=config.world.on_missing,
             noop_action=config.world.noop_action,
+            task=config.world.task,
         )
         world.reset()
         return replay(recording, config, world, **options)

@@ -13,7 +13,8 @@ if its policy takes or gives more than frame and action:
     trace        per process (env, supervisor, workers): RING_CONTROL | TRACE_EVENTs
     params       header | sizes | newest | counts | buffer heads | claims | manifest (JSON) | weight buffers
     holder0      the same without manifest and buffers, which are in the memory of the first GPU; and so on per GPU
-    payload      header | sizes | manifest (JSON) | per worker: context, two payloads | per ring slot: kept block
+    payload      header | sizes | manifest (JSON) | per worker: context, two payloads | per ring slot: kept block |
+                 RING_CONTROL, two tasks
 
 Each field has one writer, each cache line one writing process. Fields are 8 bytes wide and 8-byte aligned, so
 that every load and store is atomic. A test pins every offset; changing one bumps `LAYOUT_VERSION`.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
 from rtcore.memory.layout.record_type import Record, round_up
-from rtcore.memory.layout.records import SEGMENT_HEADER
+from rtcore.memory.layout.records import RING_CONTROL, SEGMENT_HEADER
 
 
 class PayloadSizes(NamedTuple):
@@ -16,6 +16,7 @@ class PayloadSizes(NamedTuple):
     context_bytes: Annotated[int, "size of what a job carries"]
     payload_bytes: Annotated[int, "size of what an answer carries behind its actions"]
     kept_bytes: Annotated[int, "size of what stays with a tick"]
+    task_bytes: Annotated[int, "size of a task"]
 
 
 PAYLOAD_SIZES = Record(PayloadSizes, writer="supervisor (once, before anybody else attaches)")
@@ -31,10 +32,11 @@ class PayloadLayout:
     context_bytes: int
     payload_bytes: int
     kept_bytes: int
+    task_bytes: int
 
     @property
     def sizes(self) -> PayloadSizes:
-        return PayloadSizes(self.manifest_bytes, self.context_bytes, self.payload_bytes, self.kept_bytes)
+        return PayloadSizes._make(getattr(self, name) for name in PayloadSizes._fields)
 
     @property
     def sizes_at(self) -> int:
@@ -62,5 +64,13 @@ class PayloadLayout:
         return self.payload_at(self.max_workers, 0)
 
     @property
-    def num_bytes(self) -> int:
+    def task_control_at(self) -> int:
+        """Sequence words of the two tasks, of which the supervisor writes one while the other can be read."""
         return self.kept_at + self.ring_slots * self.kept_stride_bytes
+
+    def task_at(self, seq: int) -> int:
+        return self.task_control_at + RING_CONTROL.itemsize + (seq & 1) * round_up(self.task_bytes)
+
+    @property
+    def num_bytes(self) -> int:
+        return self.task_at(0) + 2 * round_up(self.task_bytes) if self.task_bytes else self.task_control_at

@@ -12,7 +12,7 @@ CACHE_LINE_BYTES = 64
 WORD_BYTES = 8
 #: First eight bytes of every segment.
 MAGIC = int.from_bytes(b"RTCORE\x00\x01", "little")
-LAYOUT_VERSION = 9
+LAYOUT_VERSION = 10
 
 T = TypeVar("T", bound=tuple[Any, ...])
 

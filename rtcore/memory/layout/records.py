@@ -184,6 +184,7 @@ class FrameHeader(NamedTuple):
     phase_seq: Annotated[int, "order the tick belongs to: those of a rehearsal are not those of the run"] = 0
     policy_checksum: Annotated[int, "CRC-32 of those weights; 0: no action, or a policy without weights"] = 0
     booked_jobs: Annotated[int, "jobs that were booked at this tick"] = 0
+    task_version: Annotated[int, "of the task that world and booked jobs had; 0: the run has none"] = 0
     state_tick: Annotated[
         int, "tick of the frame that the state which that action was chosen with had seen last; -1: none, or the first"
     ] = -1

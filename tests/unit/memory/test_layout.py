@@ -176,9 +176,10 @@ RECORDS = {
             "phase_seq": 184,
             "policy_checksum": 192,
             "booked_jobs": 200,
-            "state_tick": 208,
-            "features_tick": 216,
-            "features_worker": 224,
+            "task_version": 208,
+            "state_tick": 216,
+            "features_tick": 224,
+            "features_worker": 232,
         },
     ),
     "LOG_RECORD": (
@@ -240,6 +241,7 @@ RECORDS = {
             "context_bytes": 8,
             "payload_bytes": 16,
             "kept_bytes": 24,
+            "task_bytes": 32,
         },
     ),
     "PARAM_NEWEST": (
@@ -435,7 +437,7 @@ SLOTS = [(128, 192, 448), (704, 768, 1024), (1280, 1344, 1600)]
 
 
 def test_the_layout_version_and_the_magic_are_pinned():
-    assert layout.LAYOUT_VERSION == 9
+    assert layout.LAYOUT_VERSION == 10
     assert struct.pack("<Q", layout.MAGIC) == b"RTCORE\x00\x01"
     assert (layout.WORD_BYTES, layout.CACHE_LINE_BYTES) == (8, 64)
 
@@ -559,11 +561,19 @@ def test_the_parts_of_a_parameter_store_are_where_they_always_were():
 
 
 def test_the_parts_of_the_payload_segment_are_where_they_always_were():
-    payload = PayloadLayout(3, 4, manifest_bytes=500, context_bytes=80, payload_bytes=8, kept_bytes=72)
+    parts = {"manifest_bytes": 500, "context_bytes": 80, "payload_bytes": 8, "kept_bytes": 72}
+    payload = PayloadLayout(3, 4, **parts, task_bytes=0)
     assert (payload.sizes_at, payload.manifest_at) == (128, 192)
     assert [payload.context_at(worker) for worker in range(3)] == [704, 832, 960]
     assert [payload.payload_at(worker, seq) for worker in range(3) for seq in (4, 5)] == list(range(1088, 1472, 64))
     assert (payload.kept_at, payload.kept_stride_bytes, payload.num_bytes) == (1472, 128, 1984)
+    payload = PayloadLayout(3, 4, **parts, task_bytes=72)
+    assert (payload.task_control_at, payload.task_at(0), payload.task_at(3), payload.num_bytes) == (
+        1984,
+        2112,
+        2240,
+        2368,
+    )
 
 
 def test_the_parts_of_the_learners_segment_are_where_they_always_were():

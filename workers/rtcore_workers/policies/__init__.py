@@ -17,6 +17,7 @@ from rtcore.learn.policy import WITHOUT_NETWORK, has_network
 from rtcore.memory.history import History
 from rtcore.scheduling.dispatch import COMMITTED_TICKS
 from rtcore.spaces import ActionSpec, ObservationSpec
+from rtcore.spaces.task import TaskSpec
 from rtcore_workers.policies.base import (
     InferenceTiming,
     PaddedPolicy,
@@ -131,6 +132,7 @@ def policy_of(config: RuntimeConfig, observation: ObservationSpec, action: Actio
         history=History.of(config.history),
         extras=config.agent.policy_extras,
         committed_ticks=config.agent.context_ticks,
+        task=TaskSpec(config.world.task),
         **place,
     )
 
@@ -192,6 +194,7 @@ def load_policy(
     share: Share | None = None,
     extras: Mapping[str, Any] | None = None,
     committed_ticks: int = COMMITTED_TICKS,
+    task: TaskSpec | None = None,
     is_head: bool = False,
 ) -> Policy:
     """Build a policy and, if it has a network, run it once, so that a wrong one fails here and not at a tick.
@@ -217,6 +220,7 @@ def load_policy(
             called a second time with plain=True, to build it without the meta device. None: the weights are its own.
         extras: The setting `policy_extras`.
         committed_ticks: The setting `context_ticks`.
+        task: Of the run.
         is_head: The fast part of a policy with two speeds, which `pad_ms` does not slow down.
 
     Returns:
@@ -275,6 +279,7 @@ def load_policy(
                 weights=weights,
                 extras=extras,
                 committed_ticks=committed_ticks,
+                task=task,
                 is_head=is_head,
             )
 

@@ -12,7 +12,7 @@ observation: the state that it expects when its action is due.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -23,6 +23,7 @@ from rtcore.errors import ConfigError, PolicyError
 from rtcore.memory.payload import require_room
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore.spaces.payload import CONTEXT_WORDS, Block, PolicyNeeds
+from rtcore.spaces.task import TaskSpec, is_text, text_in
 from rtcore_workers.policies.base import Array, suggestion
 
 #: Which part of a policy is called: all of it, the slow part of two speeds, or the fast one.
@@ -60,7 +61,8 @@ class Context:
 
     Every word of `CONTEXT_WORDS`, (1,) int64; `committed`, (1, C, *action_shape): entry i is the action of tick
     `tick + 1 + i`; `committed_mask`, (1, C) uint8: what is known of each (`dispatch.Known`). A head's begin behind
-    the frame of its features: entry i is what was applied at tick `features_tick + 1 + i`.
+    the frame of its features: entry i is what was applied at tick `features_tick + 1 + i`. In a run with a task also
+    `task`, its values by name, and `task_version`, (1,) int64.
     """
 
     def __init__(self, fields: Mapping[str, Any]) -> None:
@@ -73,15 +75,38 @@ class Context:
         )
 
 
+class KnownTask(Mapping[str, Any]):
+    """A run's task as a policy sees it: arrays of a batch of one, always the same ones.
+
+    Of a list of n numbers (1, n) float32; of a number (1,) float32 or int64; of true or false (1,) bool. A text is a
+    `str` for a plain callable; for a module, which may be compiled, (1, TEXT_BYTES) uint8: its UTF-8, filled up with 0.
+    """
+
+    def __init__(self, arrays: Mapping[str, Any]) -> None:
+        self._arrays = arrays
+
+    def __getitem__(self, name: str) -> Any:
+        array = self._arrays[name]
+        return text_in(array) if isinstance(array, np.ndarray) and is_text(array) else array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+
 @dataclass(frozen=True)
 class Calling:
-    """How one policy is called. `block`: of its context; `keywords`: what it gets by name. `what`: it, in errors."""
+    """How one policy is called. `block`: of its context; `keywords`: what it gets by name. `what`: it, in errors.
+    `first_task`: a block of `needs.task`, that the run begins with."""
 
     part: ModulePart = "whole"
     keywords: tuple[str, ...] = ()
     needs: PolicyNeeds = field(default_factory=PolicyNeeds)
     block: Block = field(default_factory=Block)
     what: str = "the policy's module"
+    first_task: bytes = b""
 
     def bind(
         self, policy: Any, observation: ObservationSpec, inputs: Sequence[Any], context: Mapping[str, Any]
@@ -119,6 +144,9 @@ class Calling:
         fields = {} if words is None else {name: words[at : at + 1] for at, name in enumerate(CONTEXT_WORDS)}
         if self.needs.committed_ticks:
             fields |= {name: context[name][None] for name in _COMMITTED}
+        if self.needs.task:
+            named = {name: context[f"task.{name}"][None] for name in self.needs.task.names}
+            fields |= {"task": KnownTask(named), "task_version": context["task_version"][None]}
         known, is_head = Context(fields), self.part == "head"
         return {
             "past_actions": lambda: fields["committed"] if is_head else past,
@@ -248,6 +276,7 @@ def calling_of(
     act_history: bool = False,
     committed_ticks: int = 1,
     extras: Mapping[str, Any] | None = None,
+    task: TaskSpec | None = None,
     part: ModulePart = "whole",
     array_of: Callable[[Any], Array] = np.asarray,
     what: str = "the policy's module",
@@ -260,6 +289,7 @@ def calling_of(
         act_history: Past actions come with the observation.
         committed_ticks: How many actions `context.committed` has, if the policy asks for a context.
         extras: The setting `policy_extras`.
+        task: Of the run: it is in a context.
         part: Which of a policy with two speeds.
         array_of: A leaf of `initial_state()` as NumPy's.
         what: The policy, in errors.
@@ -300,9 +330,11 @@ def calling_of(
         state=state,
         has_head=part != "whole",
         first_state=_packed(state, initial),
+        task=task.block if task is not None and asks else Block(),
     )
     require_room(needs, action)
-    return Calling(part, keywords, needs, needs.context(action), what=what)
+    first = task.first if task is not None and asks else b""
+    return Calling(part, keywords, needs, needs.context(action), what=what, first_task=first)
 
 
 def advance_of(policy: Any, part: ModulePart) -> tuple[Callable[..., Any] | None, tuple[str, ...]]:

@@ -86,6 +86,10 @@ class ContextAndPayload:
             words = self.given["words"]
             for name, value in (("is_first", 1), ("state_tick", -1), ("features_tick", -1)):
                 words[WORD_AT[name]] = value
+        if needs.task:
+            self.given["task_version"][...] = 1
+            for name, first in needs.task.views(calling.first_task).items():
+                self.given[f"task.{name}"][...] = first
 
     def begin(self) -> None:
         """Before a run: an episode begins with the initial state."""

@@ -16,6 +16,7 @@ from rtcore.errors import PolicyConfigError, PolicyError
 from rtcore.host.seeding import the_same_for_all
 from rtcore.scheduling.dispatch import COMMITTED_TICKS
 from rtcore.spaces import ActionSpec, ObservationSpec
+from rtcore.spaces.task import TaskSpec
 from rtcore_workers.modulestate import FromFile, PlainCallable, kept_by
 from rtcore_workers.policies.base import Array, PolicyInfo, suggestion
 from rtcore_workers.policies.calling import Calling, ModulePart, calling_of, is_policy_itself, taken_for_factory
@@ -116,6 +117,7 @@ class NetworkPolicy:
         weights: Of the module, where they change between inferences; held during each one only.
         extras: The setting `policy_extras`; None: what the module declares.
         committed_ticks: The setting `context_ticks`.
+        task: Of the run.
         is_head: Whether it is the fast part of a policy with two speeds.
 
     Raises:
@@ -137,6 +139,7 @@ class NetworkPolicy:
         weights: Weights | None = None,
         extras: Mapping[str, Any] | None = None,
         committed_ticks: int = COMMITTED_TICKS,
+        task: TaskSpec | None = None,
         is_head: bool = False,
     ) -> None:
         is_callable = isinstance(module, PlainCallable)
@@ -159,6 +162,7 @@ class NetworkPolicy:
                 device=resolved,
                 extras=extras,
                 committed_ticks=committed_ticks,
+                task=task,
                 is_head=is_head,
             )
             if is_head:
@@ -233,6 +237,7 @@ def _calling(
     device: str,
     extras: Mapping[str, Any] | None,
     committed_ticks: int,
+    task: TaskSpec | None,
     is_head: bool,
 ) -> Calling:
     """How a policy is called. One call of the slow part of two speeds shows what its features are."""
@@ -247,6 +252,7 @@ def _calling(
             act_history=past_actions is not None,
             committed_ticks=committed_ticks,
             extras=extras,
+            task=task,
             part=part,
             array_of=array_of,
             what="the policy" if isinstance(module, PlainCallable) else "the policy's module",

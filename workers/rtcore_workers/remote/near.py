@@ -42,6 +42,7 @@ SENT_SETTINGS = (
     "obs_history",
     "obs_every",
     "act_history",
+    "task",
     "seed",
 )
 #: How often the connection is looked at while an answer is awaited [ms].
