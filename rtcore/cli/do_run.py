@@ -6,13 +6,13 @@ from functools import partial
 
 from rich.console import Console
 
+from rtcore.cli.attending import attending
 from rtcore.cli.learning import with_folder
 from rtcore.cli.nextsteps import say_next, steps_of
 from rtcore.cli.play import keep, play, require_packages
 from rtcore.cli.replay import run_replay
 from rtcore.cli.video import run_video
 from rtcore.config.flags import Command
-from rtcore.config.run import RuntimeConfig
 from rtcore.host.descendants import ended_with_this_program
 from rtcore.processes.servers import waiting_servers
 from rtcore.report.live import LiveView
@@ -35,22 +35,23 @@ def execute(command: Command, words: list[str]) -> int:
             from rtcore.cli.compare import run_comparison  # noqa: PLC0415 - a single run is quicker without
 
             return run_comparison(command.config, command.compare, words, console)
-        return _run(command.config, words, console)
+        return _run(command, words, console)
 
 
-def _run(config: RuntimeConfig, words: list[str], console: Console) -> int:
-    config = resolve_policy(with_folder(config))
-    require_packages(config)
-    if config.output.out is None:
-        return _run_in(None, config, console, words)
-    with OutFolder(config.output.out, ["rtcore-run", *words]) as folder:
+def _run(command: Command, words: list[str], console: Console) -> int:
+    command = command._replace(config=resolve_policy(with_folder(command.config)))
+    require_packages(command.config)
+    if command.config.output.out is None:
+        return _run_in(None, command, console, words)
+    with OutFolder(command.config.output.out, ["rtcore-run", *words]) as folder:
         folder.acquire()
-        return _run_in(folder, config, console, words)
+        return _run_in(folder, command, console, words)
 
 
-def _run_in(folder: OutFolder | None, config: RuntimeConfig, console: Console, words: list[str]) -> int:
+def _run_in(folder: OutFolder | None, command: Command, console: Console, words: list[str]) -> int:
+    config = command.config
     with LiveView(console, live=config.output.live, show_world=config.output.show_world, quiet=is_quiet()) as view:
-        over = play(config, view, folder)
+        over = play(config, view, folder, partial(attending, tasks=command.task_stdin, keys=view.is_live))
     console.print(details(over.summary, config.output.out))
     keep(over, console)
     say_next(steps_of(config, over.summary, words), console)

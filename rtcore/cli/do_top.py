@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import threading
 from collections.abc import Callable
-from contextlib import ExitStack, closing
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack, closing, nullcontext
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from rtcore.cli.keys import Key, pressing
 from rtcore.clock import MonotonicClock
-from rtcore.errors import SharedMemoryError
+from rtcore.errors import RtcoreError, SharedMemoryError
 from rtcore.files.strict_json import dumps
 from rtcore.report.live import LiveFrame, LiveView
 from rtcore.report.table import header_lines
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 #: How often it is checked whether the run has begun, or is over. Each look costs the run a little of its caches.
 _POLL_S = 0.5
+_LEFT = "left: the run goes on"
 
 
 def show(options: argparse.Namespace) -> None:
@@ -130,23 +133,39 @@ def _not_yet(run: AttachedRun) -> str:
 
 def _watch(run_id: str, options: argparse.Namespace, console: Console) -> None:
     """Until the run is over, with a look so often on a screen, and so often elsewhere; its last numbers at the end."""
-    clock = MonotonicClock()
-    with AttachedRun.attach(run_id) as run, LiveView(console, clock=clock, show_world=options.show_world) as view:
-        why = _await_first_tick(run, view, clock)
-        if run.has_begun:
+    clock, left = MonotonicClock(), threading.Event()
+    with (
+        AttachedRun.attach(run_id) as run,
+        LiveView(console, clock=clock, show_world=options.show_world) as view,
+        pressing(_keys(left), view.log) if view.is_live else nullcontext(),
+    ):
+        why = _await_first_tick(run, view, clock, left)
+        if run.has_begun and not left.is_set():
             with ExitStack() as stack:
                 told = None
                 if options.rerun is not None:
                     told = stack.enter_context(closing(run.tell_rerun(options.rerun)))
-                why = _follow(run, view, clock, int(options.intervals_s[not view.is_live] * 1e9), told)
-    console.print(f"run over: {why}", markup=False, soft_wrap=True)
+                interval_ns = int(options.intervals_s[not view.is_live] * 1e9)
+                why = _follow(run, view, clock, interval_ns=interval_ns, told=told, left=left)
+    console.print(_LEFT if why == _LEFT else f"run over: {why}", markup=False, soft_wrap=True)
 
 
-def _await_first_tick(run: AttachedRun, view: LiveView, clock: MonotonicClock) -> str | None:
+def _keys(left: threading.Event) -> dict[str, Key]:
+    def only_looks() -> NoReturn:
+        raise RtcoreError("rtcore-top only looks: press that key where rtcore-run shows the run")
+
+    return {
+        "q": Key("leaves, and the run goes on", left.set),
+        "p": Key("", only_looks),
+        "s": Key("", only_looks),
+    }
+
+
+def _await_first_tick(run: AttachedRun, view: LiveView, clock: MonotonicClock, left: threading.Event) -> str | None:
     """Follow a start, a line for each step of it; why it ended, if it did."""
     said = ""
     while True:
-        why = run.ending()
+        why = run.ending() or (_LEFT if left.is_set() else None)
         run.refresh()
         if run.has_begun or why is not None:
             return why
@@ -156,8 +175,16 @@ def _await_first_tick(run: AttachedRun, view: LiveView, clock: MonotonicClock) -
         clock.sleep_until_ns(clock.now_ns() + int(_POLL_S * 1e9))
 
 
-def _follow(run: AttachedRun, view: LiveView, clock: MonotonicClock, interval_ns: int, told: LiveRerun | None) -> str:
-    """Show a run that ticks until it is over; why it ended."""
+def _follow(
+    run: AttachedRun,
+    view: LiveView,
+    clock: MonotonicClock,
+    *,
+    interval_ns: int,
+    told: LiveRerun | None,
+    left: threading.Event,
+) -> str:
+    """Show a run that ticks until it is over, or its onlooker has `left`; why it ended."""
     if run.about is not None:
         for line in header_lines(run.about.header, run.about.run, run.about.plan):
             view.log(line)
@@ -165,7 +192,8 @@ def _follow(run: AttachedRun, view: LiveView, clock: MonotonicClock, interval_ns
     pause_ns = min(int(min(_POLL_S, run.longest_pause_s) * 1e9), interval_ns)
     next_ns = clock.now_ns()
     while True:
-        why = run.ending()  # asked first: what is read after it is the last there is
+        # Asked first: what is read after it is the last there is.
+        why = run.ending() or (_LEFT if left.is_set() else None)
         run.refresh()
         if told is not None and run.record is not None:
             told.update(run.record)

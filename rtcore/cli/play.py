@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from rich.console import Console
 
@@ -113,9 +113,18 @@ def require_packages(config: RuntimeConfig) -> None:
         require_installed(place)
 
 
-def play(config: RuntimeConfig, view: RunView, folder: OutFolder | None) -> Played:
+#: While a run of real processes goes on, a person may step in: see `attending`.
+Attend: TypeAlias = Callable[[Runtime], AbstractContextManager[None]]
+
+
+def play(
+    config: RuntimeConfig, view: RunView, folder: OutFolder | None, attend: Attend = lambda runtime: nullcontext()
+) -> Played:
     """The run itself. What ends it before its time is in the result; what keeps it from starting is raised."""
-    over = (_play_virtual if config.timing.clock == "virtual" else _play_wall)(config, view, folder)
+    if config.timing.clock == "virtual":
+        over = _play_virtual(config, view, folder)
+    else:
+        over = _play_wall(config, view, folder, attend)
     over.summary = over.run.summary()
     if over.error is not None:
         over.summary["error"] = f"{type(over.error).__name__}: {over.error}"
@@ -157,7 +166,7 @@ def _draw_video(folder: Path, over: Played, console: Console) -> bool:
     return draw_video(folder, console)
 
 
-def _play_wall(config: RuntimeConfig, view: RunView, folder: OutFolder | None) -> Played:
+def _play_wall(config: RuntimeConfig, view: RunView, folder: OutFolder | None, attend: Attend) -> Played:
     """Real processes. What happened up to a signal or an error is kept, and summed up."""
     # A broken contract is logged and shown; the summary and the exit code judge it at the end.
     runtime = Runtime(config, folder=folder, on_contract_broken=lambda broken: None)
@@ -167,10 +176,11 @@ def _play_wall(config: RuntimeConfig, view: RunView, folder: OutFolder | None) -
         try:
             with over.noting_error():
                 _begin(runtime, runtime.stats().plan, view)
-                while not runtime.wait(_REFRESH_S):
-                    _update(view, runtime)
-                    boards.update(runtime.stats)
-                    stop_if_told()
+                with attend(runtime):
+                    while not runtime.wait(_REFRESH_S):
+                        _update(view, runtime)
+                        boards.update(runtime.stats)
+                        stop_if_told()
                 _update(view, runtime, force=True)
             # From here on there is something to keep.
             over.stops = over.held.enter_context(stopping_by(lambda: None))
