@@ -88,8 +88,8 @@ class ContextAndPayload:
                 words[WORD_AT[name]] = value
         if needs.task:
             self.given["task_version"][...] = 1
-            for name, first in needs.task.views(calling.first_task).items():
-                self.given[f"task.{name}"][...] = first
+            for name, begun in needs.task.views(calling.first_task).items():
+                self.given[f"task.{name}"][...] = begun
 
     def begin(self) -> None:
         """Before a run: an episode begins with the initial state."""
