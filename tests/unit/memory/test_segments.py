@@ -8,7 +8,9 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -39,11 +41,24 @@ OBSERVATION = ObservationSpec((64,), "uint8", (0,), (255,))
 
 
 @pytest.fixture
-def run_id():
-    run_id = new_run_id()
+def run_id(request):
+    run_id = getattr(request, "param", new_run_id)()
     yield run_id
     unlink_all(run_id)
     assert files_of(run_id) == []
+
+
+@pytest.fixture
+def apart(run_id, monkeypatch):
+    """Moves the run's memory, which may then seem dead: any run that another test starts removes what is, here."""
+    with tempfile.TemporaryDirectory(dir=shm.SHM_DIR) as folder:
+
+        def move():
+            for path in files_of(run_id):
+                path.rename(Path(folder, path.name))
+            monkeypatch.setattr(shm, "SHM_DIR", Path(folder))
+
+        yield move
 
 
 def overwrite(segment, field, value):
@@ -220,7 +235,8 @@ def other_process(run_id):
             process.kill()
 
 
-def test_a_killed_runs_segments_are_reaped(run_id, other_process):
+def test_a_killed_runs_segments_are_reaped(run_id, other_process, apart):
+    apart()
     other_process.send_signal(signal.SIGKILL)
     other_process.wait()
     assert len(files_of(run_id)) == 5
@@ -234,17 +250,19 @@ def test_a_live_runs_segments_are_not(run_id, other_process):
     assert len(files_of(run_id)) == 5
 
 
-def test_a_pid_that_was_given_to_another_process_does_not_keep_a_dead_run_alive(run_id):
+def test_a_pid_that_was_given_to_another_process_does_not_keep_a_dead_run_alive(run_id, apart):
     control = create_segment(run_id, "control", LAYOUT)
+    apart()
     assert run_id not in dead_runs()
     overwrite(control, "owner_start_ticks", shm.process_start_ticks(os.getpid()) - 1)
     assert run_id in dead_runs()
     control.close()
 
 
-def test_a_run_of_another_pid_namespace_is_left_alone(run_id):
+def test_a_run_of_another_pid_namespace_is_left_alone(run_id, apart):
     """Its owner's pid means nothing here: a container may share /dev/shm and not the process ids."""
     control = create_segment(run_id, "control", LAYOUT)
+    apart()
     overwrite(control, "owner_start_ticks", 1)
     assert run_id in dead_runs()
     overwrite(control, "owner_pid_namespace", shm.pid_namespace() + 1)
@@ -253,9 +271,10 @@ def test_a_run_of_another_pid_namespace_is_left_alone(run_id):
 
 
 @pytest.mark.parametrize("version", [LAYOUT_VERSION - 1, LAYOUT_VERSION + 1])
-def test_a_run_of_another_layout_version_is_left_alone(run_id, version):
+def test_a_run_of_another_layout_version_is_left_alone(run_id, apart, version):
     """Where that version keeps its owner is not known here: what this one's offsets say proves nothing."""
     control = create_segment(run_id, "control", LAYOUT)
+    apart()
     overwrite(control, "owner_start_ticks", 1)
     assert run_id in dead_runs()
     overwrite(control, "layout_version", version)
@@ -265,24 +284,23 @@ def test_a_run_of_another_layout_version_is_left_alone(run_id, version):
     control.close()
 
 
-def test_an_owner_that_only_waits_for_its_parent_is_dead(run_id, other_process):
+def test_an_owner_that_only_waits_for_its_parent_is_dead(run_id, other_process, apart):
+    apart()
     assert judge_run(run_id).standing is Standing.LIVE
     other_process.send_signal(signal.SIGKILL)
     os.waitid(os.P_PID, other_process.pid, os.WEXITED | os.WNOWAIT)
     assert judge_run(run_id).standing is Standing.DEAD
 
 
-def test_what_a_killed_measurement_left_is_reaped_like_a_run():
-    run_id = new_measurement_id()
-    try:
-        control = create_segment(run_id, "control", LAYOUT)
-        assert judge_run(run_id).standing is Standing.LIVE
-        overwrite(control, "owner_start_ticks", 1)
-        assert run_id in reap_dead_runs()
-        assert files_of(run_id) == []
-        control.close()
-    finally:
-        unlink_all(run_id)
+@pytest.mark.parametrize("run_id", [new_measurement_id], indirect=True)
+def test_what_a_killed_measurement_left_is_reaped_like_a_run(run_id, apart):
+    control = create_segment(run_id, "control", LAYOUT)
+    assert judge_run(run_id).standing is Standing.LIVE
+    apart()
+    overwrite(control, "owner_start_ticks", 1)
+    assert run_id in reap_dead_runs()
+    assert files_of(run_id) == []
+    control.close()
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 16, bytes(4096)], ids=["empty", "short", "zeros"])
