@@ -91,6 +91,7 @@ def test_the_own_policy_is_refused_on_a_world_that_it_does_not_fit(monkeypatch: 
         load("own_policy:make_policy", gymnasium.make("CartPole-v1"))
 
 
+@pytest.mark.slow
 def test_a_trainer_in_one_file_learns_from_a_run_and_hands_its_weights_to_the_workers(tmp_path: Path) -> None:
     output = run(sys.executable, "-W", "error", str(EXAMPLES / "train_pytorch.py"), "--updates", "200", cwd=tmp_path)
     last = re.search(r"^(\d+) updates, (\d+) versions; first returns \[", output, re.MULTILINE)
