@@ -141,13 +141,16 @@ def main() -> None:
         command += ["--no-live", "--out", str(out), *options.options]
         run = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
         assert run.stdout is not None
-        events: list[tuple[str, float]] = []
+        returned_s, back_s = 0.0, list[float]()
         for line in run.stdout:
+            after = ""
+            if returned_s and " is linked to " in line:
+                back_s.append(time.monotonic() - returned_s)
+                after = f", {back_s[-1]:.2f} s after the line's return"
             if "link" in line or "down" in line:
-                print(f"  {line.strip()}", flush=True)
-            if "acted" in line and not events and (options.cut or options.kill):
+                print(f"  {line.strip()}{after}", flush=True)
+            if "acted" in line and not returned_s and (options.cut or options.kill):
                 time.sleep(options.duration / 3)
-                events.append(("begins", time.monotonic()))
                 if options.cut:
                     network.is_cut.value = 1
                     time.sleep(options.cut)
@@ -155,6 +158,9 @@ def main() -> None:
                 else:
                     workers[0].send_signal(signal.SIGKILL)
                     workers[0] = listen(ports[0])
+                returned_s = time.monotonic()
+        if back_s:
+            print(f"places back after {min(back_s):.2f} to {max(back_s):.2f} s")
         print_results(json.loads((out / "summary.json").read_text()), options)
 
 

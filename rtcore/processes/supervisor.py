@@ -7,6 +7,7 @@ process through shared memory only: nothing it does, or fails to do, can delay a
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
 import sys
 import threading
@@ -39,6 +40,7 @@ from rtcore.memory.weights import ParamStore
 from rtcore.messages import EnvironmentBoot, SegmentsMade, WorldSpec
 from rtcore.processes.environment import ENV_ENTRY, EnvironmentProcess
 from rtcore.processes.launcher import (
+    PRELOAD_LINKS,
     PRELOAD_META,
     PRELOAD_NETWORK,
     PRELOAD_WORKERS,
@@ -229,7 +231,8 @@ class Supervisor:
         self._env = env = EnvironmentProcess(child, self.config, self._clock, self._watchdog)
         # While the world is being made, and not before its process is forked: that one needs none of it.
         if not played:
-            self._launcher_now.preload("the workers", PRELOAD_WORKERS)
+            is_linked = self.config.remote.workers_at and importlib.util.find_spec("zmq") is not None
+            self._launcher_now.preload("the workers", PRELOAD_WORKERS + (PRELOAD_LINKS if is_linked else ()))
         if not played and has_network(self.config.agent.policy) and self.config.computes_here:
             further = self._has_own_network and self.config.schedule.workers != 1
             self._launcher_now.preload("torch", PRELOAD_NETWORK + (PRELOAD_META if further else ()), apart=True)

@@ -77,7 +77,11 @@ def _prepared(boot: WorkerBoot, channel: Channel) -> Worker:
     # On a GPU the first inference compiles and allocates. And what `auto` begins its search from must be a usual one.
     is_first_of_auto = run.config.schedule.workers == "auto" and index == 0
     at_least = 2 if is_first_of_auto or policy.info.device.startswith("cuda") else 1
-    warmup_ns = worker.warm_up(run.config.timing.warmup, at_least)
+    at_most = run.config.timing.warmup
+    if run.address_of(index) is not None and boot.run_phase_seq >= 0:
+        # The link is back: the policy there is warm, and each inference more keeps the place out of the run.
+        at_most, at_least = min(at_most, 1), 1
+    warmup_ns = worker.warm_up(at_most, at_least)
     gc.collect()
     gc.freeze()
     ready = _ready(policy.info, warmup_ns)

@@ -45,6 +45,8 @@ SENT_SETTINGS = (
     "task",
     "seed",
 )
+#: Looked up once: that reads files.
+_RTCORE = version("rtcore")
 #: How often the connection is looked at while an answer is awaited [ms].
 _LOOK_MS = 50
 #: Versions whose checksum is kept: an answer is of one that was sent lately.
@@ -123,7 +125,7 @@ class RemotePolicy:
             "action": action.to_json(),
         }
         hello = {
-            "rtcore": version("rtcore"),
+            "rtcore": _RTCORE,
             "run_id": place.run_id,
             "worker": place.worker,
             "host": socket.gethostname(),

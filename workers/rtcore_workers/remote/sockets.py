@@ -14,8 +14,9 @@ from rtcore.host.addresses import Address
 from rtcore_workers.remote.keys import Keys, import_zmq
 from rtcore_workers.remote.wire import MOST_PART_BYTES, Packet, parse
 
-#: How long one attempt to connect may take, and the pause before the next [ms].
-_CONNECT_MS, _AGAIN_MS = 500, 100
+#: How long one attempt to connect may take, and the pause before the next [ms]. One that began while the line was cut
+#: is lost: so long after the return of the line the next one begins.
+_CONNECT_MS, _AGAIN_MS = 400, 20
 #: How long the other side may take to prove who it is [ms].
 _HANDSHAKE_MS = 10_000
 #: Messages that wait in a queue of ZeroMQ's. There is one job at a time; chunks of weights have a window of their own.
