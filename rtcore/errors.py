@@ -11,6 +11,7 @@
     ├── PolicyError               what a policy raised or returned is wrong: a shape, a dtype, NaN
     │   ├── PolicyHung            a worker hung in it, more often than it may be restarted
     │   └── PolicyConfigError     (a ConfigError too) no such policy, not with these arguments, or not in this world
+    ├── OperatorError             who may step in raised, or did what is no action of the world
     ├── ContractBroken            a run went to its end and did not keep what was required of it
     ├── RecordError               the files of a run cannot be written
     ├── ChannelError              a process of the run says something that cannot be understood, or nothing
@@ -96,6 +97,10 @@ class PolicyHung(PolicyError):
 
 class PolicyConfigError(ConfigError, PolicyError):
     """The policy that was asked for does not exist, does not take these arguments, or is for other worlds."""
+
+
+class OperatorError(RtcoreError):
+    """Who may step in (`operator`) cannot be there, raised, or returned what is no action of the world."""
 
 
 class ContractBroken(RtcoreError):

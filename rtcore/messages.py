@@ -223,6 +223,19 @@ class RecorderBoot(RunBoot):
     first_log_seq: int
 
 
+@dataclass(frozen=True)
+class OperatorBoot(RunBoot):
+    """For `rtcore_workers.operator:main`. `noop`: of the world, as JSON. `action_meanings`: what it calls its actions,
+    by number; [] where it does not say. `number`: `run_control.operator_seq` as long as it is the one."""
+
+    layout: Layout
+    observation: ObservationSpec
+    action: ActionSpec
+    noop: Any
+    action_meanings: list[str]
+    number: int
+
+
 # -- from a child to the supervisor ----------------------------------------------------------------------------
 
 

@@ -307,12 +307,12 @@ def _without_wrapper(content: bytes) -> bytes:
     return bytes(rom)
 
 
-def start_emulator(rom: Path, content: bytes, *, window: str = "null", scale: int = 3, colour: bool = False) -> "PyBoy":
+def start_emulator(rom: Path, content: bytes, *, colour: bool = False) -> "PyBoy":
     """Starts the cartridge ``content``, without sound or pacing. Raises `RomError`, which names the file ``rom``.
 
     The emulator is given the bytes, not the path, so that it neither reads nor writes files beside the ROM (saved
     games, states). It is the grey machine unless ``colour``: a cartridge for both, such as Pokemon Yellow, has colours
-    only on the later one. Pass ``window="SDL2"`` for a window of 160 * ``scale`` by 144 * ``scale`` pixels.
+    only on the later one.
     """
     with emulator_errors(rom), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pysdl2 announces its binaries as a UserWarning
@@ -320,8 +320,7 @@ def start_emulator(rom: Path, content: bytes, *, window: str = "null", scale: in
 
         emulator = PyBoy(
             io.BytesIO(_without_wrapper(content)),
-            window=window,
-            scale=scale,
+            window="null",
             sound_emulated=False,
             cgb=colour,
             log_level="CRITICAL",

@@ -8,6 +8,17 @@ from typing import NamedTuple
 from rtcore_envs.errors import SettingError
 
 KEYS = ("a", "b", "start", "select", "left", "right", "up", "down")
+#: Keys of a keyboard that stand for them, where one plays in a window.
+WINDOW_KEYS = {
+    "a": "a",
+    "s": "b",
+    "return": "start",
+    "backspace": "select",
+    "left": "left",
+    "right": "right",
+    "up": "up",
+    "down": "down",
+}
 Keys = frozenset[str]
 NO_KEYS: Keys = frozenset()
 #: The pad of the machine is one piece: it cannot be pressed on both sides.

@@ -1,6 +1,5 @@
 """Making start states: by a script of keys, from a state of PyBoy's, or while playing in a window."""
 
-import ctypes
 import io
 import os
 import signal
@@ -13,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from rtcore_envs.errors import RomError, StateError
-from rtcore_envs.gameboy import start_emulator
-from rtcore_envs.keys import KEYS, NO_KEYS, Keys, Step
+from rtcore_envs.gameboy import FRAME_RATE_HZ, SCREEN_SHAPE, start_emulator
+from rtcore_envs.keys import KEYS, NO_KEYS, WINDOW_KEYS, Keys, Step
 from rtcore_envs.library import FoundRom
 from rtcore_envs.memorymap import MemoryMap
 from rtcore_envs.rom import needs_colour
@@ -28,6 +27,7 @@ from rtcore_envs.states import (
     write_state,
 )
 from rtcore_envs.trial import try_rom
+from rtcore_envs.window import Window, has_display
 
 #: An emulated frame that takes longer is taken for one that never ends.
 HANG_LIMIT_S = 20
@@ -42,15 +42,13 @@ class StateMaker:
     worlds. A context: closed at its end.
     """
 
-    def __init__(
-        self, rom: FoundRom, world: str, source: Path | None = None, *, window: str = "null", scale: int = 3
-    ) -> None:
+    def __init__(self, rom: FoundRom, world: str, source: Path | None = None) -> None:
         if source is not None:
             _require_source(source, rom)
         self._rom = rom
         self._world = world
         colour = needs_colour(rom.content)
-        self._emulator = start_emulator(rom.path, rom.content, window=window, scale=scale, colour=colour)
+        self._emulator = start_emulator(rom.path, rom.content, colour=colour)
         #: PyBoy's memory, and which places there are in it.
         self.memory: Any = self._emulator.memory
         self.memory_map = MemoryMap(rom.content, colour=colour)
@@ -119,29 +117,49 @@ class StateMaker:
         folder: Path | None,
         show: Callable[[str], None],
         after_frame: Callable[[], None] = lambda: None,
+        *,
+        scale: int = 3,
     ) -> int:
-        """Play in the window until it is closed; returns how many states were saved.
+        """Play in a window, ``scale`` pixels for each of the game's, until it is closed; returns how many states were
+        saved.
 
         Arrows, A and S (the buttons A and B), RETURN (START), BACKSPACE (SELECT), SPACE (as fast as it goes), P
-        (pause), ESC (end) are PyBoy's own. Z saves a start state ``prefix-1``, ``prefix-2``, ...; X goes back to
-        the last one saved.
+        (pause), ESC (end). Z saves a start state ``prefix-1``, ``prefix-2``, ...; X goes back to the last one saved.
         """
         saved: list[Path] = []
-        self._emulator.set_emulation_speed(1)
-        with _KeyWatch() as watch, HangGuard(self._rom.path) as guard, _signals_between_frames() as take_signals:
-            while self._emulator.tick(1, True, False):
+        rows, columns = SCREEN_SHAPE
+        title = self._rom.known.name
+        with (
+            Window(title, columns * scale, rows * scale) as window,
+            HangGuard(self._rom.path) as guard,
+            _signals_between_frames() as take_signals,
+        ):
+            is_paused = False
+            while not window.is_closed and "escape" not in window.released:
                 take_signals()
+                window.poll()
+                for key, button in WINDOW_KEYS.items():
+                    if key in window.pressed:
+                        self._emulator.button_press(button)
+                    if key in window.released:
+                        self._emulator.button_release(button)
+                is_paused ^= "p" in window.released
+                if not is_paused:
+                    self._emulator.tick(1, True, False)
+                    after_frame()
                 guard.alive()
-                after_frame()
-                for key in watch.take():
-                    if key == "save":
+                window.show(self._emulator.screen.ndarray[..., :3])
+                for key in window.released:
+                    if key == "z":
                         path = self.free_path(prefix, folder)
                         self.save(path)
                         saved.append(path)
                         show(f"saved {path}")
-                    elif saved:
+                    elif key == "x" and saved:
                         self.load(saved[-1])
                         show(f"back to {saved[-1].name}")
+                if is_paused or "space" not in window.down:
+                    window.wait_for_next(float(FRAME_RATE_HZ))
         return len(saved)
 
     def free_path(self, prefix: str, folder: Path | None) -> Path:
@@ -206,14 +224,14 @@ class HangGuard:
 
 def require_display(rom: Path) -> None:
     """Raises `RomError` where no window can be opened."""
-    if not any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")):
+    if not has_display():
         advice = "Log in with a desktop or `ssh -X`, or make the state by script: `rtcore-rom states new --help`."
         raise RomError(rom, "no display to open a window on", "DISPLAY or WAYLAND_DISPLAY", advice)
 
 
 @contextmanager
 def _signals_between_frames() -> Iterator[Callable[[], None]]:
-    """Signals wait until the function that it yields is called: PyBoy drops what their handlers raise in its sleep."""
+    """Signals wait until the function that it yields is called: PyBoy drops what their handlers raise within it."""
     waiting: list[tuple[int, Any]] = []
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, lambda *what: waiting.append(what)) for number in numbers}
@@ -233,33 +251,3 @@ def _signals_between_frames() -> Iterator[Callable[[], None]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-class _KeyWatch:
-    """Sees Z and X as they come into SDL's queue; PyBoy takes them out of it, for state files of its own."""
-
-    def __init__(self) -> None:
-        import sdl2  # noqa: PLC0415 - only who plays in a window needs it
-
-        self._sdl: Any = sdl2
-        self._seen: list[str] = []
-        self._callback = sdl2.SDL_EventFilter(self._on_event)  # kept: SDL holds no reference
-
-    def __enter__(self) -> "_KeyWatch":
-        self._sdl.SDL_AddEventWatch(self._callback, None)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._sdl.SDL_DelEventWatch(self._callback, None)
-
-    def take(self) -> list[str]:
-        """What was pressed since the last call, in order."""
-        seen, self._seen = self._seen, []
-        return seen
-
-    def _on_event(self, _: ctypes.c_void_p, event: Any) -> int:
-        if event.contents.type == self._sdl.SDL_KEYUP:
-            wanted = {self._sdl.SDLK_z: "save", self._sdl.SDLK_x: "back"}.get(event.contents.key.keysym.sym)
-            if wanted is not None:
-                self._seen.append(wanted)
-        return 1

@@ -63,10 +63,12 @@ def play(options: argparse.Namespace, terminals: Terminals) -> int:
         raise SettingError(f"--scale: got {options.scale}, expected at least 1")
     rom = _find_rom(options.rom or options.rom_option, options.world, terminals.known_roms)
     require_display(rom.path)
-    with StateMaker(rom, options.world, options.source, window="SDL2", scale=options.scale) as maker:
+    with StateMaker(rom, options.world, options.source) as maker:
         rows = _ValuePrinter(terminals, maker, options.show, options.symbols)
         terminals.say(f"{rom.known.name}: Z saves a start state, X goes back to the last, ESC ends")
-        saved = maker.play(options.name or options.world, options.out, terminals.say, rows.after_frame)
+        saved = maker.play(
+            options.name or options.world, options.out, terminals.say, rows.after_frame, scale=options.scale
+        )
     terminals.say(f"{saved} start states saved")
     return EXIT_DONE
 

@@ -48,7 +48,8 @@ struct rtcore_run_control {
     int64_t reset_seq; /* resets asked for by a program that steps the world itself; seed and options come by message */
     int64_t has_payload; /* 1: there is a `payload` segment; written before the first order */
     int64_t pauses; /* how many want the world to stand still; it does from the next tick on while there are any */
-    int64_t unused[7];
+    int64_t operator_seq; /* who may step in: what another one has written into the operator's slot is void */
+    int64_t unused[6];
 };
 _Static_assert(sizeof(struct rtcore_run_control) == 128, "rtcore_run_control");
 
@@ -68,7 +69,8 @@ struct rtcore_env_status {
     int64_t reset_frame_seq; /* number of the first frame of the newest episode that was asked for */
     int64_t reset_seen; /* `reset_seq` of the newest reset that was asked for and done; written after `reset_frame_seq` */
     int64_t is_paused; /* 1: the world stands still, as somebody wants it to */
-    int64_t unused[2];
+    int64_t intervention; /* number of the take-over that is under way, from 1; 0: nobody has stepped in */
+    int64_t unused[1];
 };
 _Static_assert(sizeof(struct rtcore_env_status) == 128, "rtcore_env_status");
 
@@ -283,7 +285,8 @@ struct rtcore_env_counters {
     int64_t shield_ticks; /* ticks at which the world's shield, or a limit, changed the action asked for */
     int64_t limited_actions; /* actions that a limit cut */
     int64_t lost_requests; /* actions asked for that were not kept: a world that had not said so reports what it applied instead */
-    int64_t unused[3];
+    int64_t take_overs; /* how often a person took the controls */
+    int64_t unused[2];
 };
 _Static_assert(sizeof(struct rtcore_env_counters) == 384, "rtcore_env_counters");
 

@@ -43,8 +43,8 @@ _COUNTS = {
     "ticks": "count overruns reset_overruns skipped stretched stretched_ms waited starved starvations",
     "ticks.garbage": "collections forced ms",
     "ticks.kinds": " ".join(KIND_COUNTERS),
-    "actions": "jobs clipped altered human shield limited lost_requests explored skipped_starts delay_changes "
-    "unknown_entries",
+    "actions": "jobs clipped altered human take_overs shield limited lost_requests explored skipped_starts "
+    "delay_changes unknown_entries",
     "actions.outcomes": " ".join(OUTCOME_COUNTERS),
     "observations": "outside",
     "invariants": "broken",

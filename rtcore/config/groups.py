@@ -52,6 +52,9 @@ MOST_WORKERS, MOST_PROCESSES = 65_536, 4096
 TWO_SPEEDS = "two-speed"
 #: How a policy is called that is a server, which has the network: this, then its address.
 POLICY_SERVER = "openpi:"
+#: Who may step in by name: devices of a person, each read by a process of its own, and the program itself.
+DEVICES = ("keyboard", "gamepad")
+OPERATORS = (*DEVICES, "program")
 #: Learning updates per tick on the virtual clock, where no machine says how fast learners are.
 VIRTUAL_UPDATES_PER_TICK = 0.25
 
@@ -356,6 +359,31 @@ class ScheduleSettings(SettingsGroup):
     def _as_many_as_are_started(cls, max_workers: int, info: ValidationInfo) -> int:
         workers = info.data.get("workers", "auto")
         return max_workers if workers == "auto" else max(max_workers, workers)
+
+
+def _operator(given: Any) -> Any:
+    name = import_path(given)
+    if name is None or name in OPERATORS or (isinstance(name, str) and all(name.partition(":"))):
+        return name
+    raise ValueError(f"expected {', '.join(OPERATORS)} or module:function")
+
+
+class TakeOverSettings(SettingsGroup):
+    """Who may take the controls in the middle of a run."""
+
+    heading: ClassVar[str] = "a person at the controls"
+
+    operator: Annotated[str | None, BeforeValidator(_operator)] = Field(
+        default=None,
+        description="Who may take the controls and give them back (docs/robots.md): keyboard, gamepad, or "
+        "module:function of your own. program: only Runtime.take_over() of the program that starts the run.",
+        json_schema_extra={"metavar": "NAME"},
+    )
+    blend_ticks: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
+        default=0,
+        description="At a hand-over Box actions pass from the old hand's to the new one's over so many ticks, "
+        "linearly. Default: at once, as all others do.",
+    )
 
 
 class RemoteSettings(SettingsGroup):

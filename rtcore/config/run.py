@@ -32,6 +32,7 @@ from rtcore.config.groups import (
     RemoteSettings,
     ScheduleSettings,
     SettingsGroup,
+    TakeOverSettings,
     TimingSettings,
     WeightsSettings,
     WorldSettings,
@@ -82,6 +83,7 @@ class RuntimeConfig(BaseModel):
     world: WorldSettings = Field(default_factory=WorldSettings)
     agent: AgentSettings = Field(default_factory=AgentSettings)
     schedule: ScheduleSettings = Field(default_factory=ScheduleSettings)
+    take_over: TakeOverSettings = Field(default_factory=TakeOverSettings)
     remote: RemoteSettings = Field(default_factory=RemoteSettings)
     learning: LearningSettings = Field(default_factory=LearningSettings)
     exploration: ExplorationSettings = Field(default_factory=ExplorationSettings)
@@ -165,6 +167,15 @@ class RuntimeConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _nobody_sits_at_the_virtual_clock(self) -> Self:
+        if self.has_operator_process and self.timing.clock == "virtual":
+            raise ValueError(
+                f"operator={self.take_over.operator} is for --clock wall: on the virtual clock a second takes no time. "
+                "Simulation.take_over() steps in there (operator='program')"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _learning_fits_the_rest(self) -> Self:
         learn, mode, policy = self.learning.learn, self.learning.mode, self.agent.policy
         if self.weights.resume is not None and learn is None:
@@ -240,6 +251,11 @@ class RuntimeConfig(BaseModel):
     def explores(self) -> bool:
         """Whether workers take random actions now and then."""
         return self.learning.learn is not None or self.exploration.explore
+
+    @property
+    def has_operator_process(self) -> bool:
+        """Whether a process of its own says what a person does."""
+        return self.take_over.operator not in (None, "program")
 
     @property
     def may_have_head(self) -> bool:

@@ -60,6 +60,7 @@ class StatsRecorder:
         self._spacing: tuple[int, ...] = ()
         self._period_ns = period_ns
         self._starved_tick = -2
+        self._intervention = 0
         self._counters.clear()
         for histogram in books.histograms.values():
             histogram.clear()
@@ -98,6 +99,10 @@ class StatsRecorder:
                 if self._starved_tick != header.tick - 1 - plan.skipped_ticks:
                     counters.add("starvations")
                 self._starved_tick = header.tick
+        if header.intervention != self._intervention:
+            self._status["intervention"] = intervention = header.intervention
+            counters.add("take_overs", int(intervention > self._intervention))
+            self._intervention = intervention
         schedule = self._schedule
         spacing = (
             schedule.skipped_starts,

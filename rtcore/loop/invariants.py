@@ -65,7 +65,7 @@ class TickInvariants:
         if plan.deadline_ns != self._grid.deadline_ns(tick) + self._stretched_ns or now.start_ns < plan.deadline_ns:
             broken(Invariant.GRID, tick)
         acts = kind is _ACTED and offer is not None and now.source is _POLICY
-        if not acts and not self._kind_fits(kind, now.source, offer):
+        if not acts and not self._kind_fits(kind, now.source, offer, is_taken=header.intervention > 0):
             broken(Invariant.KIND, tick)
         if kind is _RESET:
             if dispatcher.episode != self._episode + (self._episode_tick >= 0):
@@ -95,10 +95,10 @@ class TickInvariants:
         if self._end_jobs(ended, tick) is not None or self._under_way:
             self._on_broken(Invariant.JOB, tick)
 
-    def _kind_fits(self, kind: TickKind, source: Source, offer: Offer | None) -> bool:
-        """Of a tick at which no policy action acts as it is."""
+    def _kind_fits(self, kind: TickKind, source: Source, offer: Offer | None, *, is_taken: bool) -> bool:
+        """Of a tick at which no policy action acts as it is. `is_taken`: a person has the controls."""
         if kind is _ACTED:
-            return offer is not None and source in _STEPPED_IN
+            return offer is not None and (source in _STEPPED_IN or (source is Source.SAFE and is_taken))
         if offer is not None or source is _POLICY:
             return False
         if kind is TickKind.LEAD_IN:

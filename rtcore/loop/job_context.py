@@ -106,6 +106,7 @@ class JobContexts:
         # What was applied last: a tick without an action repeats it where `on_missing` is "repeat".
         self._applied = self._idle
         self._decision = Decision(TickKind.RESET)
+        self._person: bytes | None = None
         self._state, self._state_tick = self._first_state, -1
         self._features, self.features_tick = b"", -1
         self._is_first = 1
@@ -127,22 +128,27 @@ class JobContexts:
             self._features, self.features_tick = payload[self._features_in_payload], obs_tick
             self._features_origin = _FeaturesOrigin(job.worker, *self._began_from(job, answer))
 
-    def with_contexts(self, jobs: Sequence[Job], decision: Decision, dispatcher: Dispatcher) -> list[Job]:
+    def with_contexts(
+        self, jobs: Sequence[Job], decision: Decision, dispatcher: Dispatcher, person: bytes | None = None
+    ) -> list[Job]:
         """The jobs booked at a tick, each with its context: a block of `PolicyNeeds.context`.
 
         Args:
             jobs: Of which the dispatcher knows.
             decision: What acts at this tick; it is not applied yet.
             dispatcher: Says what is known of the coming ticks.
+            person: What a person who has stepped in does at this tick, b"" if that is not known; what comes then nobody
+                knows. None: nobody has.
         """
         self._decision, episode, made = decision, dispatcher.episode, list[Job]()
+        self._person = person
         for job in jobs:
             tick = job.obs_tick
             if job.worker == self._head:
                 made.append(self._as_packed(job, episode, self._is_first, *self._for_head(tick)))
                 continue
             pieces = _NO_PIECES
-            if self._num_committed and job.due_tick > tick + 1:
+            if self._num_committed and job.due_tick > tick + 1 and person is None:
                 pieces = dispatcher.committed(job, tick)
             booked = None
             if compiled is not None:  # what follows, where each piece has its answer
@@ -162,6 +168,8 @@ class JobContexts:
     def _present(self) -> tuple[bytes, Known]:
         """What acts at this tick."""
         kind, offer, chunk_index = self._decision[:3]
+        if self._person is not None and kind is not TickKind.RESET:
+            return self._person, Known.FACT if self._person else Known.UNKNOWN
         if offer is not None:
             begin = chunk_index * self._action_bytes
             return offer.answer.actions[begin : begin + self._action_bytes], Known.FACT

@@ -1,4 +1,4 @@
-"""What acts at a tick that several chunks have an action for (`--on-overlap`)."""
+"""What acts at a tick that several chunks have an action for (`--on-overlap`), and what lies between two actions."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from rtcore.config.factories import import_factory_module
 from rtcore.errors import ConfigError, PolicyError
 from rtcore.scheduling.dispatch import Blend
+from rtcore.scheduling.takeover import Mix
 from rtcore.spaces import ActionSpec
 
 _EXPECTED = "expected newest, mean, or module:function of (n, *action_shape), oldest first, returning one action"
@@ -47,6 +48,19 @@ def blend_of(on_overlap: str, action: ActionSpec) -> Blend | None:
     if not callable(function):
         raise ConfigError(f"on_overlap={on_overlap} is a {type(function).__name__}; {_EXPECTED}")
     return _Blend(function, on_overlap, action)
+
+
+def mix_of(action: ActionSpec) -> Mix | None:
+    """What lies between two actions of a Box, by the share of the second; None: choices have nothing between them."""
+    if action.kind != "box":
+        return None
+
+    def mix(first: bytes, second: bytes, share: float) -> bytes:
+        one, other = (np.frombuffer(raw, action.np_dtype).astype(np.float64) for raw in (first, second))
+        between = one + share * (other - one)
+        return (np.rint(between) if action.np_dtype.kind in "iu" else between).astype(action.np_dtype).tobytes()
+
+    return mix
 
 
 def _mean(actions: Any) -> Any:

@@ -25,18 +25,20 @@ from rtcore.host.seeding import seed_generators
 from rtcore.host.watchdog import Watchdog
 from rtcore.loop.counting import Books, StatsRecorder, TracingRecorder
 from rtcore.loop.garbage import SlackCollector
-from rtcore.loop.overlap import blend_of
+from rtcore.loop.overlap import blend_of, mix_of
 from rtcore.loop.resets import ResetOrders
 from rtcore.loop.tickloop import TickLoop
 from rtcore.loop.workers import SharedWorkers
 from rtcore.loop.world import GymnasiumWorld, HeldWorld, World, make_environment, refused_setting
 from rtcore.memory.layout import TRACE_ENV
+from rtcore.memory.operator import OperatorReader
 from rtcore.memory.shared import Phase, SharedRun, phase_of
 from rtcore.memory.waiting import WAITING, Waker
 from rtcore.messages import AtWorld, EnvironmentBoot, EnvironmentReady, Failed, SegmentsMade, WorldSpec
 from rtcore.realtime import prepare_env_process
 from rtcore.scheduling.dispatch import Dispatcher
 from rtcore.scheduling.schedule import Schedule
+from rtcore.scheduling.takeover import TakeOver
 
 _IDLE_POLL_NS = 2_000_000
 _TIMED_STEPS = 20
@@ -83,6 +85,7 @@ def _close(world: GymnasiumWorld) -> None:
 def _run_world(world: GymnasiumWorld, boot: EnvironmentBoot, channel: Channel) -> None:
     """Say what the world looks like, attach to the memory that is made for it, and tick as told until STOP."""
     config = boot.config
+    world.keeps_requests = config.take_over.operator is not None
     blend_of(config.agent.on_overlap, world.action)  # an error in it is reported before anything is made
     step_ns = time_steps(world, boot.entropy, lambda call, first: channel.send(AtWorld(call, first)))
     channel.send(replace(describe(world, config), step_ns=step_ns))
@@ -192,7 +195,7 @@ def describe(world: GymnasiumWorld, config: RuntimeConfig) -> WorldSpec:
         notes=world.notes(rate_hz),
         leaves_space=world.leaves_space,
         env_spec=_env_spec(world) if config.output.record else None,
-        action_meanings=world.action_meanings if config.output.record else None,
+        action_meanings=world.action_meanings if config.output.record or config.has_operator_process else None,
     )
 
 
@@ -341,6 +344,9 @@ class EnvProcess:
             phase_seq=phase_seq,
             first_log_seq=shared.log.next_seq,
         )
+        takeover = None
+        if phase is Phase.RUN:
+            takeover = TakeOver(OperatorReader(shared), config.take_over.blend_ticks, mix_of(self._world.action))
         loop = TickLoop(
             world=world,
             grid=grid,
@@ -359,6 +365,7 @@ class EnvProcess:
             seed=config.world.seed,
             head=head,
             starvation=self._world.starvation(config.world.starve_ms) if phase is Phase.RUN else None,
+            takeover=takeover,
             kept_by_world=self._world.kept_with if self._world.keeps else None,
             task=self._world.task,
         )

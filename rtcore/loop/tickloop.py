@@ -24,6 +24,7 @@ from rtcore.scheduling.head import HeadSchedule, Starts
 from rtcore.scheduling.jobs import Answer, Job, JobRow
 from rtcore.scheduling.on_missing import Starvation
 from rtcore.scheduling.schedule import OnReset
+from rtcore.scheduling.takeover import TakeOver
 from rtcore.spaces import ActionSpec, PolicyNeeds
 
 # Looked up once: in its class it takes ten times as long.
@@ -107,6 +108,7 @@ class TickLoop:
         seed: Of the run, for the policy's context.
         head: Index of the worker that is the head; -1: there is none.
         starvation: When the safe action acts; None: never.
+        takeover: Who may step in; None: nobody.
         kept_by_world: What the world leaves with a tick, by the action that was asked for; None: nothing.
         task: The world's first task, which it has already; empty: it has none.
     """
@@ -131,6 +133,7 @@ class TickLoop:
         seed: int = 0,
         head: int = -1,
         starvation: Starvation | None = None,
+        takeover: TakeOver | None = None,
         kept_by_world: Callable[[bytes], bytes] | None = None,
         task: bytes = b"",
     ) -> None:
@@ -146,6 +149,7 @@ class TickLoop:
         self._now = Tick()
         self._hold = on_reset == "hold"
         self._starvation = starvation
+        self._takeover = takeover
         self._invariants = TickInvariants(grid, recorder.invariant_broken, holds=self._hold, has_head=head >= 0)
         self._slow_grid = grid.period_ns >= _PREWAKE_PERIOD_NS
         #: Of the header. `state_tick`, `features_tick`, `features_worker` stay: an answer of a policy that has neither.
@@ -199,7 +203,8 @@ class TickLoop:
             for job in jobs:
                 self.dispatcher.expect(job)
             if contexts is not None and contexts.gives_context:
-                now.jobs = jobs = contexts.with_contexts(jobs, now.decision, self.dispatcher)
+                person = self._takeover.foreseen if self._takeover is not None else None
+                now.jobs = jobs = contexts.with_contexts(jobs, now.decision, self.dispatcher, person)
             self.workers.post(jobs, now.dispatch_ns)
         now.booked_ns = clock.now_ns()
 
@@ -286,7 +291,12 @@ class TickLoop:
     def _decide(self, tick: int) -> Decision:
         if self._resets is not None and self._resets.begin_if_requested():
             self._reset_due = True
+        takeover = self._takeover
+        if takeover is not None:
+            takeover.begin_tick()
         if not self._reset_due:
+            if takeover is not None and takeover.holds and self._hold:
+                self.dispatcher.end_lead_in()  # a person waits for no policy
             return self.dispatcher.decide(tick)
         if self._started:
             self.dispatcher.new_episode(tick)
@@ -300,9 +310,14 @@ class TickLoop:
     def _advance_world(self, now: Tick) -> bytes:
         """Fills in `result`, `source` and `requested`; returns the action that was applied."""
         world, decision, offer, starvation = self.world, now.decision, now.decision.offer, self._starvation
+        takeover = self._takeover
         stands = decision.kind is _RESET or (decision.kind is _LEAD_IN and self._hold)
-        if starvation is not None and (stands or offer is not None):
-            starvation.feed(now.plan.deadline_ns)
+        is_fresh = takeover.is_fresh if takeover is not None and takeover.holds else offer is not None
+        is_starved = False
+        if starvation is not None:
+            if stands or is_fresh:
+                starvation.feed(now.plan.deadline_ns)
+            is_starved = starvation.acts(now.plan.deadline_ns)
         if stands:
             now.source, now.requested = Source.HELD, self._idle_action
             if decision.kind is _RESET:
@@ -310,22 +325,31 @@ class TickLoop:
                 self._last_acted_tick = -1
                 self._episode_return = 0.0
                 self._episode_ticks = 0
+                if takeover is not None:
+                    takeover.end_blend()
+                    takeover.note_applied(b"")
                 now.result = world.reset()
             else:
                 now.result = world.hold()._replace(reward=0.0)
             return self._idle_action
         if offer is not None:
             action, now.source = world.decode(offer.answer.actions, decision.chunk_index), _POLICY
-        elif starvation is not None and starvation.acts(now.plan.deadline_ns):
+        elif starvation is not None and is_starved:
             action, now.source = starvation.safe_action, Source.SAFE
         else:
             action, now.source = world.stand_in()
         now.requested = applied = world.encode(action)
-        now.result = result = world.step(action)
+        if takeover is not None and takeover.intervention:
+            applied = self._step_in(takeover, now, is_starved=is_starved)
+        else:
+            now.result = world.step(action)
+        result = now.result
         if result.applied is not None:  # not what was asked for
             applied = result.applied
-            if result.source is not None:
+            if result.source is not None and now.source is not Source.HUMAN:
                 now.source = result.source
+        if takeover is not None:
+            takeover.note_applied(applied)
         self._episode_return += result.reward
         if not math.isfinite(self._episode_return):
             raise EnvironmentFailed(
@@ -334,6 +358,20 @@ class TickLoop:
             )
         self._episode_ticks += 1
         self._reset_due = result.terminated or result.truncated
+        return applied
+
+    def _step_in(self, takeover: TakeOver, now: Tick, *, is_starved: bool) -> bytes:
+        """Steps the world with what a person does, or with the safe action if that one is silent. Fills in `source` and
+        `result`; returns the action."""
+        world, starvation = self.world, self._starvation
+        if starvation is not None and is_starved:
+            takeover.end_blend()
+            now.source, given = Source.SAFE, starvation.safe_action
+            applied = world.encode(given)
+        else:
+            now.source, applied = Source.HUMAN, takeover.action(now.requested)
+            given = world.decode(applied, 0)
+        now.result = world.step(given, is_free=True)
         return applied
 
     def _header(self, now: Tick, publish_ns: int) -> FrameHeader:
@@ -357,6 +395,7 @@ class TickLoop:
         header.skipped_ticks = plan.skipped_ticks
         header.dispatch_ns = now.dispatch_ns
         header.booked_jobs = len(now.jobs)
+        header.intervention = self._takeover.intervention if self._takeover is not None else 0
         if offer is None:
             header.worker = header.obs_tick = header.due_tick = header.chunk_index = header.outcome = -1
             header.policy_version, header.write_ns, header.policy_checksum = -1, 0, 0

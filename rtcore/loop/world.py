@@ -59,7 +59,7 @@ class World(Protocol):
 
     def reset(self) -> StepResult: ...
     def hold(self) -> StepResult: ...
-    def step(self, action: Any) -> StepResult: ...
+    def step(self, action: Any, *, is_free: bool = False) -> StepResult: ...
     def stand_in(self) -> tuple[Any, Source]: ...
     def encode(self, action: Any) -> bytes: ...
     def decode(self, payload: bytes, index: int) -> Any: ...
@@ -230,6 +230,8 @@ class GymnasiumWorld:
         self.reports_applied = bool(attribute_of(env, "reports_applied_action"))
         self._info_spec = Block.of("info_keys", {name: ((), dtype) for name, dtype in (info_keys or {}).items()})
         self._keeps: Block | None = None
+        #: Somebody may step in: the action asked for is kept beside the one that is applied. Before `keeps` is asked.
+        self.keeps_requests = False
         self._info = bytearray(self._info_spec.nbytes)
         self._info_views = self._info_spec.views(self._info)
         self.task_spec = TaskSpec(task or {})
@@ -376,10 +378,10 @@ class GymnasiumWorld:
     def step(self, action: Any, *, is_free: bool = False) -> StepResult:
         """One step with a copy of `action`, which stays the caller's and unchanged. Allocates that copy.
 
-        `is_free`: it is not limited, as the safe action never is.
+        `is_free`: it is not limited: a person's, as the safe action never is.
         """
         self._stepped = self._is_unsafe = True
-        limits, asked = self._limits, action
+        limits, asked, is_by_hand = self._limits, action, is_free
         if limits is not None:
             is_free = is_free or action is self.safe
             if not is_free:
@@ -410,6 +412,8 @@ class GymnasiumWorld:
             self._keep_info(info)
         if type(info) is dict and "rtcore" in info:
             return self._as_applied(result, info["rtcore"])
+        if is_by_hand:
+            self._lose_request()
         return result
 
     def _as_applied(self, result: StepResult, said: Any) -> StepResult:
@@ -427,8 +431,8 @@ class GymnasiumWorld:
             self._limits.follow(np.asarray(value), hand_over=source is Source.HUMAN)
         if self._keeps is None:
             self.reports_applied = True
-        elif REQUESTED not in self._keeps.names:
-            self.count("lost_requests")
+        else:
+            self._lose_request()
         return result._replace(applied=self.encode(value), source=source)
 
     def _keep_info(self, info: Mapping[str, Any], *, is_reset: bool = False) -> None:
@@ -451,11 +455,16 @@ class GymnasiumWorld:
                     f"dtype {view.dtype}"
                 ) from error
 
+    def _lose_request(self) -> None:
+        """Another action is applied than was asked for: counted where there is no room for both."""
+        if REQUESTED not in self.keeps.names:
+            self.count("lost_requests")
+
     @property
     def keeps(self) -> Block:
         """What it leaves with each tick. From the first call on it is what it was then."""
         if self._keeps is None:
-            changes = self.reports_applied or self._limits is not None
+            changes = self.reports_applied or self._limits is not None or self.keeps_requests
             self._keeps = kept_by_world(self.action, self._info_spec, requested=changes, task=self.task_spec.block)
         return self._keeps
 
@@ -593,7 +602,7 @@ class HeldWorld:
     def hold(self) -> StepResult:
         return self._world.hold()
 
-    def step(self, action: Any) -> StepResult:
+    def step(self, action: Any, *, is_free: bool = False) -> StepResult:
         return self._world.hold()
 
     def stand_in(self) -> tuple[Any, Source]:

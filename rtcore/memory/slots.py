@@ -130,6 +130,8 @@ class JobSlots:
 class ActionSlots:
     """Per worker a publication word and two entries. Written by that worker only, read by the env process.
 
+    The place behind the workers' (`Layout.operator_place`) is that of who may step in, whose answers have no payload.
+
     Args:
         buffer: Memory of `layout.slots_bytes`, zeroed at first.
         layout: Number of workers, and the size of their actions.
@@ -159,7 +161,7 @@ class ActionSlots:
         # No byte for the payload, which lies in a segment of its own: packed as none, and unpacked as b"".
         whole = SLOT_ENTRY.struct_with(self._chunk_bytes, 0)
         self._pack, self._unpack = whole.pack_into, whole.unpack_from
-        workers = range(layout.max_workers)
+        workers = range(layout.operator_place + 1)
         self._entry_at = [[layout.slot_entry_at(worker, parity) for parity in (0, 1)] for worker in workers]
         self._done: list[IndexedWords] = [
             ordered_words(buffer[at : at + SLOT_CONTROL.num_bytes]) for at in map(layout.slot_control_at, workers)
@@ -209,7 +211,7 @@ class ActionSlots:
             )
         # (W5) pairs with (R5): entry_seq - 1 is visible before the place of entry_seq - 2 is touched
         self._pack(self._buffer, self._entry_at[worker][entry_seq & 1], *answer)
-        if self._payloads is not None:
+        if self._payloads is not None and worker < len(self._payloads):
             self._payloads[worker][entry_seq & 1][:] = answer.payload
         self._done[worker][0] = entry_seq  # (W4) pairs with (R4): the entry is complete before it is visible
 
@@ -239,6 +241,6 @@ class ActionSlots:
 
     def _read_entry(self, worker: int, entry_seq: int) -> Answer:
         words = self._unpack(self._buffer, self._entry_at[worker][entry_seq & 1])
-        if self._payloads is not None:
+        if self._payloads is not None and worker < len(self._payloads):
             words = (*words[:-1], bytes(self._payloads[worker][entry_seq & 1]))
         return tuple.__new__(Answer, words)  # _make takes twice the time

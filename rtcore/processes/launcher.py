@@ -28,6 +28,7 @@ from rtcore.errors import (
     ChannelError,
     EnvironmentFailed,
     LauncherDied,
+    OperatorError,
     PolicyError,
     RecordError,
     RtcoreError,
@@ -58,9 +59,13 @@ _log = logging.getLogger(__name__)
 MakeBoot = Callable[..., RunBoot]
 #: Starts a process of one role: (index, generation, entry, boot).
 Launch = Callable[[int, int, str, MakeBoot], "Child"]
-Role = Literal["env", "worker", "learner", "holder", "recorder", "cell"]
+Role = Literal["env", "worker", "learner", "holder", "recorder", "operator", "cell"]
 #: Roles with one process, as people call it.
-_DISPLAY_NAMES: dict[Role, str] = {"env": "the env process", "recorder": "the recorder"}
+_DISPLAY_NAMES: dict[Role, str] = {
+    "env": "the env process",
+    "recorder": "the recorder",
+    "operator": "the operator",
+}
 #: What an error is that a process of this role raised and that is none of rtcore's: by whose code runs there.
 _ERRORS: dict[Role, type[RtcoreError]] = {
     "env": EnvironmentFailed,
@@ -68,6 +73,7 @@ _ERRORS: dict[Role, type[RtcoreError]] = {
     "learner": PolicyError,
     "holder": SharedMemoryError,
     "recorder": RecordError,
+    "operator": OperatorError,
     "cell": RtcoreError,
 }
 
@@ -127,7 +133,7 @@ class Child:
 
     @property
     def name(self) -> str:
-        return self.role if self.role in ("env", "recorder") else f"{self.role}{self.index}"
+        return self.role if self.role in _DISPLAY_NAMES else f"{self.role}{self.index}"
 
     @property
     def display_name(self) -> str:

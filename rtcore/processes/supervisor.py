@@ -50,6 +50,7 @@ from rtcore.processes.launcher import (
     RunParts,
 )
 from rtcore.processes.learners import LearnerProcesses
+from rtcore.processes.operator import OperatorProcess
 from rtcore.processes.recorder import RecorderProcess
 from rtcore.processes.rehearsal import Rehearsal
 from rtcore.processes.workers import WorkerProcesses
@@ -107,6 +108,8 @@ class Supervisor:
         self.learners: LearnerProcesses | None = None
         #: Who keeps what was seen and applied; None: nobody does.
         self.recording: RecorderProcess | None = None
+        #: Who may step in, in a process of its own; None: nobody.
+        self.operator: OperatorProcess | None = None
         self.run_phase_seq = -1
         self.run_first_frame = 0
         self._started_unix_s = 0.0
@@ -156,6 +159,7 @@ class Supervisor:
         if self.shared.payload is not None:
             memory = self.shared.payload
             self.policy_info["notes"] += memory.needs.notes(plan.delay_ticks, memory.action)
+        self._start_operator()
         self.about_to_run()
         self._start_recording()
         self._startup.enter("")
@@ -205,6 +209,14 @@ class Supervisor:
         """Let the learners finish the update they are at. Once the run is over, however it ended."""
         if self.learners is not None and self._launcher is not None:
             self.learners.shut_down(self._launcher)
+
+    def _start_operator(self) -> None:
+        """Before tick 0: who cannot be there is an error in time."""
+        if self.config.has_operator_process:
+            self._startup.enter("operator")
+            self.operator = OperatorProcess(self._parts, partial(self._launch, "operator"), self.next_operator)
+            self.operator.start()
+            self.wait_until(self.operator.is_ready, "the operator", self.config.faults.startup_timeout_s)
 
     def _start_recording(self) -> None:
         """Between the rehearsal and tick 0: nothing ticks, so that the next frame is the run's first."""
@@ -394,6 +406,13 @@ class Supervisor:
         with self._ordering:
             return tasks.put(raw)
 
+    def next_operator(self) -> int:
+        """Another one may step in from now on, under this number: what was said before is void. Any thread may."""
+        with self._ordering:
+            control = self.shared.run_control
+            control["operator_seq"] += 1
+            return control["operator_seq"]
+
     def request_reset(self, seed: int | None, options: dict[str, Any] | None) -> int:
         """Ask for a new episode, for `Player`; returns the number of the wish. ConfigError if it cannot be sent."""
         reset_seq = self.shared.run_control["reset_seq"] + 1
@@ -471,12 +490,16 @@ class Supervisor:
                 self.learners.check(child)
             elif child.role == "recorder" and self.recording is not None:
                 self.recording.check(child)
+            elif child.role == "operator" and self.operator is not None:
+                self.operator.check(child)
             elif child.role in ("worker", "holder"):
                 self.workers.check(child)
         if self._workers is not None:
             self._workers.kill_hung(self.plan)
         if self.learners is not None:
             self.learners.kill_hung()
+        if self.operator is not None and not self.stopping:
+            self.operator.kill_hung()
 
     def enter(self, phase: str, line: str) -> None:
         """What the start does from now on: see `StartUp.enter`."""

@@ -30,6 +30,7 @@ from rtcore.recording.reader import RecordedTick, Recording
 from rtcore.recording.schema import frames_by_column
 from rtcore.scheduling.dispatch import Dispatcher, Invariant, Outcome, Source, TickKind
 from rtcore.scheduling.jobs import Answer, Job, JobRow
+from rtcore.scheduling.takeover import Said, TakeOver
 from rtcore.spaces import Array, ObservationSpec
 
 #: Of a frame's header; times and weights are not made again.
@@ -148,6 +149,7 @@ def replay(
         recorder=_JobCheck(jobs, report),
         on_reset=config.world.on_reset,
         task=world.task,
+        takeover=TakeOver(follower),
     )
     version = 1
     for row, tick in enumerate(recording.ticks(0, end)):
@@ -289,7 +291,8 @@ class _RecordedStarts:
 
 
 class _FollowingWorld:
-    """The world as recorded: reset, held or stepped with the recorded action, whatever the loop decides."""
+    """The world as recorded: reset, held or stepped with the recorded action, whatever the loop decides; and who
+    stepped in, at the ticks at which somebody did."""
 
     def __init__(self, world: GymnasiumWorld) -> None:
         self._world = world
@@ -303,11 +306,17 @@ class _FollowingWorld:
     def hold(self) -> StepResult:
         return self._follow()
 
-    def step(self, action: Any) -> StepResult:
+    def step(self, action: Any, *, is_free: bool = False) -> StepResult:
         return self._follow()
 
     def stand_in(self) -> tuple[Any, Source]:
         return self._world.stand_in()
+
+    def poll(self) -> Said:
+        """Of the ticks at which the safe action acted in a person's place the world says so."""
+        header = self.now.header
+        is_there = header.intervention and header.source == Source.HUMAN
+        return Said(header.tick, self.now.action.tobytes() if is_there else None)
 
     def encode(self, action: Any) -> bytes:
         return self._world.encode(action)
@@ -323,7 +332,8 @@ class _FollowingWorld:
         if header.source == Source.HELD:
             return self._world.hold()._replace(reward=0.0)
         if header.source == Source.SAFE:
-            return self._world.step(self._world.safe)
+            safe = self._world.safe
+            return self._world.step(safe)._replace(applied=self._world.encode(safe), source=Source.SAFE)
         if header.source != Source.HUMAN:  # a limit, and a shield of the world's, do again what they did
             return self._world.step(self._world.action.decode(self.now.requested))
         applied = self._world.action.decode(self.now.action)

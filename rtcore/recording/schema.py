@@ -44,7 +44,7 @@ class RecordedColumn:
 
 
 #: Columns of `ticks` that recordings before layout versions 7 and 10 lack.
-LATER_COLUMNS = ("state_tick", "features_tick", "features_worker", "task_version")
+LATER_COLUMNS = ("state_tick", "features_tick", "features_worker", "task_version", "intervention")
 
 
 def tick_columns(observation: ObservationSpec, action: ActionSpec, kept: Block) -> list[RecordedColumn]:

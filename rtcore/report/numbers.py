@@ -150,6 +150,7 @@ NUMBERS: dict[str, list[Number]] = {
         Number("clipped", "actions.clipped", "policy actions outside the action space, clipped into it", warns=True),
         Number("altered", "actions.altered", _ALTERED, warns=True),
         Number("by a person", "actions.human", "ticks at which a person's action was applied"),
+        Number("take-overs", "actions.take_overs", "times a person took the controls"),
         Number("by a shield", "actions.shield", "ticks at which the world's shield changed the action"),
         Number("limited", "actions.limited", "policy actions that --limit cut"),
         Number("requests lost", "actions.lost_requests", _LOST_REQUESTS, warns=True),

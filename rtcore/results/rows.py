@@ -123,6 +123,7 @@ class TickRow(NamedTuple):
     state_tick: _OrNone = -1
     features_tick: _OrNone = -1
     features_worker: _Worker = -1
+    intervention: _Whole = 0
 
     @classmethod
     def of(cls, header: FrameHeader, action: str = "", requested: str | None = None) -> TickRow:
@@ -154,6 +155,7 @@ class TickRow(NamedTuple):
             state_tick=header.state_tick if acted else -1,
             features_tick=header.features_tick if acted else -1,
             features_worker=header.features_worker if acted else -1,
+            intervention=header.intervention,
         )
 
     @property

@@ -136,6 +136,7 @@ class RunStats:
     recording: dict[str, Any] = field(
         default_factory=dict
     )  #: see `RecorderProcess.summary`; {} of a run that keeps none
+    operator: dict[str, Any] = field(default_factory=dict)  #: see `OperatorProcess.summary`; {} of a run without
     learner: LearnerStats | None = None
     weights: dict[str, Any] = field(default_factory=dict)  #: see `WorkerProcesses.weights`; {} without a network
     contract: tuple[ConditionState, ...] = ()  #: of each condition that the run has to keep
@@ -193,6 +194,7 @@ def build_summary(stats: RunStats) -> dict[str, Any]:
         "culprits": stats.culprits or None,
         **({"trace": stats.trace} if stats.trace else {}),
         **({"recording": stats.recording} if stats.recording else {}),
+        **({"operator": stats.operator} if stats.operator else {}),
         **({"learner": stats.learner.to_json()} if stats.learner is not None else {}),
         **({"weights": stats.weights} if stats.weights else {}),
         "environment": stats.env,
@@ -257,6 +259,7 @@ def _actions(stats: RunStats) -> dict[str, Any]:
         "clipped": counters["clipped_actions"],
         "altered": counters["altered_actions"],
         "human": counters["human_ticks"],
+        "take_overs": counters["take_overs"],
         "shield": counters["shield_ticks"],
         "limited": counters["limited_actions"],
         "lost_requests": counters["lost_requests"],

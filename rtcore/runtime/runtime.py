@@ -30,6 +30,7 @@ from rtcore.config.run import RuntimeConfig
 from rtcore.errors import WARNING_NOTE, ConfigError, ContractBroken, RtcoreError, RtcoreWarning, StartupError
 from rtcore.files.strict_json import write_json
 from rtcore.learn.resuming import settings_of
+from rtcore.memory.operator import OperatorWriter
 from rtcore.memory.segments import files_of
 from rtcore.memory.trace import TraceKind, TraceSpool
 from rtcore.processes.supervisor import Supervisor
@@ -44,6 +45,7 @@ from rtcore.results.run_record import Episode, RunRecord, writing_to
 from rtcore.results.snapshot import booked_ticks, snapshot
 from rtcore.results.startup import start_thread
 from rtcore.results.summary import RunStats, build_summary, number_of
+from rtcore.runtime.controls import Controls
 from rtcore.runtime.learning import LearningRun
 from rtcore.runtime.player import Player
 from rtcore.runtime.trained import RunFrames, TrainedRun
@@ -367,6 +369,18 @@ class Runtime(TrainedRun):
         _log.info("task %d: %s", version, json.dumps(as_json(task)))
         return version
 
+    def _make_controls(self, first: Any) -> Controls:
+        supervisor = self._started
+        self._check_is_running()
+        if self.config.has_operator_process:
+            raise ConfigError(
+                f"take_over: the run has an operator ({self.config.take_over.operator}), who takes the controls; "
+                "expected none, or operator='program'"
+            )
+        world = supervisor.world
+        first = world.action.from_numbers(world.noop_value) if first is None else first
+        return Controls(world.action, OperatorWriter(supervisor.shared, supervisor.next_operator()).write, first)
+
     def safe_stop(self, timeout_s: float | None = None) -> bool:
         """End the run at its next tick, with the safe action as the last one that the world gets. Any thread may.
 
@@ -688,7 +702,8 @@ class Runtime(TrainedRun):
         if self._learning is not None:
             stats = replace(stats, learner=self._learning.stats(supervisor))
         recording = supervisor.recording.summary() if supervisor.recording is not None else {}
-        stats = replace(stats, weights=supervisor.workers.weights(), recording=recording)
+        operator = supervisor.operator.summary() if supervisor.operator is not None else {}
+        stats = replace(stats, weights=supervisor.workers.weights(), recording=recording, operator=operator)
         trace = {} if spool is None else {"events": spool.num_events, "lost_events": spool.lost_events}
         return replace(stats, trace=trace)
 

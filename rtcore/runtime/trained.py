@@ -22,6 +22,7 @@ from rtcore.memory.ring import FrameRing
 from rtcore.memory.weights import ParamStore
 from rtcore.results.run_record import RunRecord
 from rtcore.results.summary import RunStats, build_summary
+from rtcore.runtime.controls import Steerable
 from rtcore.spaces import ActionSpec, PolicyNeeds
 
 _log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class RunFrames(NamedTuple):
     needs: PolicyNeeds
 
 
-class TrainedRun:
+class TrainedRun(Steerable):
     """A run that a trainer of one's own learns from: `Runtime` in real time, `Simulation` on the virtual clock.
 
     Args:
@@ -47,6 +48,7 @@ class TrainedRun:
     record: RunRecord | None
 
     def __init__(self, config: RuntimeConfig) -> None:
+        super().__init__()
         self.config = config
         self._readers: dict[float, TransitionReader] = {}
         self._turn = threading.Lock()

@@ -359,6 +359,10 @@ class Dispatcher:
         self._first_step_tick = -1
         self._episode_tick = tick
 
+    def end_lead_in(self) -> None:
+        """Somebody steps the world before the episode's first action is due: it is held no longer."""
+        self._lead_in_until = -1
+
     def finish(self, tick: int) -> None:
         """The run is over: what is still under way ends as `UNFINISHED`.
 

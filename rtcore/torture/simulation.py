@@ -89,7 +89,7 @@ class World:
         self.last_call = "hold"
         return StepResult(self._frame, 0.0, False, False)
 
-    def step(self, action: Any) -> StepResult:
+    def step(self, action: Any, *, is_free: bool = False) -> StepResult:
         self.last_call, self.steps, self.last_given, self._last = "step", self.steps + 1, action, action
         self._frame = self._frame + 1
         extra_ns, self.slow_step_ns = self.slow_step_ns, 0

@@ -30,7 +30,7 @@ from rtcore.learn.policy import fitting_policy
 from rtcore.learn.state import warn_of_changes, warn_of_unchecked
 from rtcore.learn.teacher import TeacherAnswers
 from rtcore.loop.counting import Books, StatsRecorder
-from rtcore.loop.overlap import blend_of
+from rtcore.loop.overlap import blend_of, mix_of
 from rtcore.loop.process import build_world, describe
 from rtcore.loop.tickloop import TickLoop
 from rtcore.loop.world import GymnasiumWorld, World, leaves_space_text, world_seed
@@ -47,11 +47,13 @@ from rtcore.results.out_folder import OutFolder, begin_folder
 from rtcore.results.run_record import RunRecord, writing_to
 from rtcore.results.snapshot import episodes_of
 from rtcore.results.summary import RunStats, WorkerStats, build_summary, number_of
+from rtcore.runtime.controls import Controls
 from rtcore.runtime.trained import RunFrames, TrainedRun
 from rtcore.scheduling.dispatch import Dispatcher
 from rtcore.scheduling.jobs import Job, JobRow
 from rtcore.scheduling.planner import Plan, Tau, make_plan
 from rtcore.scheduling.schedule import Schedule
+from rtcore.scheduling.takeover import Said, TakeOver
 from rtcore.spaces import ObservationCheck, PolicyNeeds
 from rtcore.spaces.task import NO_TASK
 from rtcore.virtual.latency import JobLatency, parse_latency
@@ -115,6 +117,7 @@ class Simulation(TrainedRun):
         if world is None:
             ticks_before = int(saved.state["ticks"]) if saved is not None else 0
             self._own_world = build_world(config.world, world_seed(config.world.seed, ticks_before))
+            self._own_world.keeps_requests = config.take_over.operator is not None
             world = self._own_world
             rate_hz = rate_hz or self._own_world.env.metadata.get("render_fps")
         self.world = world
@@ -210,6 +213,7 @@ class Simulation(TrainedRun):
             head=self.head,
         )
         self.schedule = self._make_schedule()
+        self._said = Said()
         self.loop = TickLoop(
             world=world,
             grid=TickGrid(0, self.resolved.rate_hz),
@@ -232,6 +236,7 @@ class Simulation(TrainedRun):
             seed=config.world.seed,
             head=self.head,
             kept_by_world=self._own_world.kept_with if self._own_world is not None and needs.world else None,
+            takeover=TakeOver(self, config.take_over.blend_ticks, mix_of(spec)) if spec is not None else None,
             starvation=(self._own_world.starvation(config.world.starve_ms) if self._own_world is not None else None),
             task=self._own_world.task if self._own_world is not None else b"",
         )
@@ -296,6 +301,17 @@ class Simulation(TrainedRun):
     def stop(self) -> None:
         """End the run after the present tick."""
         self._stopped = True
+
+    def poll(self) -> Said:
+        """For the tick loop: what whoever has taken the controls has said last."""
+        return self._said
+
+    def _make_controls(self, first: Any) -> Controls:
+        def write(action: bytes | None) -> None:
+            self._said = Said(self._said.seq + 1, action)
+
+        world = self._named_world()
+        return Controls(world.action, write, world.noop if first is None else first)
 
     def _finish(self) -> None:
         """Jobs that are under way end with the run, also if the world or the disk has ended it."""

@@ -32,7 +32,7 @@ class RandomEpisodes:
     def hold(self) -> StepResult:
         return StepResult(self._frame, 0.0, False, False)
 
-    def step(self, action: Any) -> StepResult:
+    def step(self, action: Any, *, is_free: bool = False) -> StepResult:
         ends = bool(self._rng.random() < self._end)
         terminated = ends and bool(self._rng.random() < 0.5)
         return self._result(float(self._rng.normal()), terminated, ends and not terminated)

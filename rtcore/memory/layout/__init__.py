@@ -6,7 +6,8 @@ if its policy takes or gives more than frame and action:
 
     control      header | run control | env status | env stats | per worker: control, status, job, stats | per 32
                  workers: posted jobs
-    slots        per worker: publication word | two entries, each a SLOT_ENTRY and `chunk` actions
+    slots        per worker, and of who may step in: publication word | two entries, each a SLOT_ENTRY and `chunk`
+                 actions
     ring         RING_CONTROL | frame headers (FRAME_HEADER + applied action) | frames
     log          RING_CONTROL | LOG_RECORDs: one per resolved job
     description  RING_CONTROL | two texts (DESCRIPTION_HEAD and JSON): what the run consists of, for those that attach

@@ -115,8 +115,13 @@ class Layout:
         return self.slot_control_at(worker) + SLOT_CONTROL.num_bytes + (entry_seq & 1) * self._entry_bytes
 
     @property
+    def operator_place(self) -> int:
+        """Of who may step in, behind the workers': a slot as theirs."""
+        return self.max_workers
+
+    @property
     def slots_bytes(self) -> int:
-        return self.slot_control_at(self.max_workers)
+        return self.slot_control_at(self.operator_place + 1)
 
     # -- rings ---------------------------------------------------------------------------------------------
 

@@ -50,6 +50,7 @@ class RunControl(NamedTuple):
     ]
     has_payload: Annotated[int, "1: there is a `payload` segment; written before the first order"]
     pauses: Annotated[int, "how many want the world to stand still; it does from the next tick on while there are any"]
+    operator_seq: Annotated[int, "who may step in: what another one has written into the operator's slot is void"]
 
 
 RUN_CONTROL = Record(RunControl, writer="supervisor")
@@ -74,6 +75,7 @@ class EnvStatus(NamedTuple):
         int, "`reset_seq` of the newest reset that was asked for and done; written after `reset_frame_seq`"
     ]
     is_paused: Annotated[int, "1: the world stands still, as somebody wants it to"]
+    intervention: Annotated[int, "number of the take-over that is under way, from 1; 0: nobody has stepped in"]
 
 
 ENV_STATUS = Record(EnvStatus, writer="env process")
@@ -185,6 +187,9 @@ class FrameHeader(NamedTuple):
     policy_checksum: Annotated[int, "CRC-32 of those weights; 0: no action, or a policy without weights"] = 0
     booked_jobs: Annotated[int, "jobs that were booked at this tick"] = 0
     task_version: Annotated[int, "of the task that world and booked jobs had; 0: the run has none"] = 0
+    intervention: Annotated[
+        int, "number of the take-over it belongs to, from 1: a person has the controls, or gives them back; 0: none"
+    ] = 0
     state_tick: Annotated[
         int, "tick of the frame that the state which that action was chosen with had seen last; -1: none, or the first"
     ] = -1
@@ -292,6 +297,7 @@ class EnvCounters(NamedTuple):
     lost_requests: Annotated[
         int, "actions asked for that were not kept: a world that had not said so reports what it applied instead"
     ]
+    take_overs: Annotated[int, "how often a person took the controls"]
 
 
 ENV_COUNTERS = Record(EnvCounters, writer="env process")
