@@ -26,7 +26,7 @@ from rtcore.spaces import ActionSpec, ArraySpec, ObservationSpec
 #: The version of Minari whose format this is: older ones take every image for a JPEG, and refuse this number.
 _MINARI_VERSION = "0.5.4"
 _OF_EACH_STEP = {"actions": "action", "rewards": "reward", "terminations": "terminated", "truncations": "truncated"}
-_INFOS = ("tick", "source", "outcome", "worker", "policy_version", "delay_ticks", "due_tick")
+_INFOS = ("tick", "source", "intervention", "outcome", "worker", "policy_version", "delay_ticks", "due_tick")
 
 #: Rows of a table, as (first, one after the last), in order.
 RowRanges = list[tuple[int, int]]
@@ -147,7 +147,8 @@ class _Views:
         self._links = self._h5py.h5p.create(self._h5py.h5p.LINK_CREATE)
         self._links.set_create_intermediate_group(True)
         self._links.set_char_encoding(self._h5py.h5t.CSET_UTF8)
-        self._infos = (*_INFOS, *map(column_of, recording.kept.names))
+        infos = [name for name in _INFOS if recording.has(name)]  # an older recording lacks the newest
+        self._infos = (*infos, *map(column_of, recording.kept.names))
         for name in (*self._frames, *_OF_EACH_STEP.values(), *self._infos):
             kind, shape = recording.stored(name)
             self._columns[name] = (kind, shape[1:], self._h5py.h5s.create_simple(shape))

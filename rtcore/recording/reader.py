@@ -179,6 +179,10 @@ class Recording:
             return self.column(name, first, last)
         return np.full(last - first, FrameHeader._field_defaults[name])
 
+    def has(self, name: str) -> bool:
+        """Whether there is such a tick column."""
+        return name in self._ticks
+
     def stored(self, name: str) -> tuple[Any, tuple[int, ...]]:
         """HDF5 type and shape of a tick column as it is in the file: for virtual datasets that refer to it."""
         return self._ticks[name].id.get_type(), self._ticks[name].shape

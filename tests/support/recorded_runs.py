@@ -11,7 +11,7 @@ import h5py
 
 from rtcore.config.run import RuntimeConfig, make_config
 from rtcore.files.outside import write_sums
-from rtcore.loop.world import GymnasiumWorld, make_environment
+from rtcore.loop.process import build_world
 from rtcore.recording.reader import Recording
 from rtcore.recording.replay import Report, make_world, replay
 from rtcore.recording.schema import FOLDER, TICKS_FILE
@@ -43,14 +43,7 @@ def replayed(path: Path, **options: Any) -> Report:
     """The recording in `path` again, its world made as the simulation makes it."""
     with Recording(path) as recording:
         config = RuntimeConfig.from_jsonable(recording.config)
-        world = GymnasiumWorld(
-            make_environment(config.world.env_id, config.world.env_args),
-            seed=config.world.seed,
-            on_missing=config.world.on_missing,
-            noop_action=config.world.noop_action,
-            task=config.world.task,
-        )
-        world.reset()
+        world = build_world(config.world, config.world.seed)
         return replay(recording, config, world, **options)
 
 
