@@ -525,6 +525,7 @@ enum rtcore_trace_kind {
     RTCORE_TRACE_KIND_ACCOUNT = 10, /* counters, histograms, job log */
     RTCORE_TRACE_KIND_OUTCOME = 11, /* an instant: the job (worker, booked_tick) ended; value: its `Outcome` */
     RTCORE_TRACE_KIND_FEATURES = 13, /* an instant: the head's action was chosen with the features of the job (worker, booked_tick) */
+    RTCORE_TRACE_KIND_INTERVENTION = 14, /* an instant: a person acts at this tick; value: number of the take-over */
     RTCORE_TRACE_KIND_COLLECT_GARBAGE = 12, /* Python's garbage collector, run where it disturbs least */
     RTCORE_TRACE_KIND_IDLE = 20, /* no job */
     RTCORE_TRACE_KIND_WAIT_FRAME = 21, /* has a job; its frame is not there yet */
@@ -553,6 +554,7 @@ static inline const char *rtcore_trace_kind_name(int64_t value) {
     case 10: return "account";
     case 11: return "outcome";
     case 13: return "features";
+    case 14: return "intervention";
     case 12: return "collect_garbage";
     case 20: return "idle";
     case 21: return "wait_frame";

@@ -193,6 +193,8 @@ class TracingRecorder(StatsRecorder):
         if header.features_tick >= 0:
             about = {"worker": header.features_worker, "booked_tick": header.features_tick}
             add(TraceKind.FEATURES, tick.dispatch_ns, tick.dispatch_ns, number, **about)
+        if header.intervention:
+            add(TraceKind.INTERVENTION, tick.dispatch_ns, tick.dispatch_ns, number, value=header.intervention)
         add(TraceKind.BOOK, tick.dispatch_ns, tick.booked_ns, number)
         for job in tick.jobs:
             add(

@@ -55,6 +55,7 @@ class TraceKind(IntEnum):
     ACCOUNT = 10  #: counters, histograms, job log
     OUTCOME = 11  #: an instant: the job (worker, booked_tick) ended; value: its `Outcome`
     FEATURES = 13  #: an instant: the head's action was chosen with the features of the job (worker, booked_tick)
+    INTERVENTION = 14  #: an instant: a person acts at this tick; value: number of the take-over
     COLLECT_GARBAGE = 12  #: Python's garbage collector, run where it disturbs least
     # -- workers
     IDLE = 20  #: no job

@@ -35,6 +35,8 @@ _BESIDE = {
     "tick": "info.tick",
     "delay_ticks": "info.delay_ticks",
     "worker": "info.worker",
+    "source": "info.source",
+    "intervention": "info.intervention",
 }
 _COUNTED = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 
@@ -176,7 +178,9 @@ class _Columns:
         action = recording.action
         self._describe("action", action.dtype, int(np.prod(action.shape, dtype=int)))
         self._describe("next.done", "bool", 1)
-        for column, name in _BESIDE.items():
+        #: An older recording lacks the newest.
+        self._beside = {column: name for column, name in _BESIDE.items() if recording.has(column)}
+        for column, name in self._beside.items():
             self._describe(name, "float32" if column == "reward" else "int64", 1)
         for name in _COUNTED:
             self._describe(name, "float32" if name == "timestamp" else "int64", 1)
@@ -200,7 +204,7 @@ class _Columns:
         table |= {name: _flat(parts[part]) for name, part in self._vectors.items()}
         table["action"] = _flat(column("action", rows))
         table["next.done"] = column("terminated", rows) | column("truncated", rows)
-        for of, name in _BESIDE.items():
+        for of, name in self._beside.items():
             table[name] = column(of, rows).astype(self.features[name]["dtype"])
         return table
 

@@ -19,13 +19,14 @@ OUTCOME_COLOURS = {
     "dropped_late": "#C9B800",
     "dropped_dead_worker": "#D55E00",
 }
-#: By name of a `TickKind`, the worst last; of ticks that never ran; and of those with a head at which a worker's base
-#: action stood in for the head's.
+#: By name of a `TickKind`, the worst last; of ticks that never ran; of those with a head at which a worker's base
+#: action stood in for the head's; and of those at which a person had the controls, whatever their kind.
 KIND_COLOURS = {
     "acted": "#2A9D7C",
     "lead_in": "#B4B8BE",
     "reset": "#0072B2",
     "base": "#56B4E9",
+    "human": "#CC79A7",
     "idle": "#E8C547",
     "missed": "#D55E00",
     "skipped": "#7A1FA2",

@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeAlias
 from rtcore.errors import key_of
 from rtcore.memory.layout import FrameHeader
 from rtcore.report.colours import KIND_COLOURS, OUTCOME_COLOURS
+from rtcore.report.wording import HUMAN_MEANING
 from rtcore.results.axis import TickAxis
 from rtcore.results.rows import InferenceRow, TickRow
 from rtcore.scheduling.dispatch import Outcome, TickKind
@@ -59,12 +60,15 @@ def lane_name(place: int, head: int) -> str:
 def shade_of(row: FrameHeader | TickRow, head: int) -> str:
     """What governed a tick, as `KIND_COLOURS` names it. `head`: index of the head; -1: there is none."""
     kind = TickKind(row.kind)
+    if row.intervention and kind is not TickKind.RESET:
+        return "human"
     return "base" if kind is TickKind.ACTED and 0 <= head != row.worker else key_of(kind)
 
 
 def shade_name(shade: str) -> str:
     """For a legend."""
-    return "base action, not the head's" if shade == "base" else shade.replace("_", "-")
+    names = {"base": "base action, not the head's", "human": HUMAN_MEANING}
+    return names.get(shade, shade.replace("_", "-"))
 
 
 #: Rich turns these into the nearest colours that the terminal has.
@@ -101,7 +105,7 @@ _BOTH = {
     "lost": "!!",
 }
 _BOTH |= {"down": "╌-", "full": "█#", "empty": "░."}
-_TICKS = {"missed": "M", "lead_in": "-", "reset": "R", "skipped": "s", "base": "b"}
+_TICKS = {"missed": "M", "lead_in": "-", "reset": "R", "skipped": "s", "base": "b", "human": "H"}
 UNICODE = Glyphs(
     ticks=_TICKS | {"acted": "●", "idle": "·"}, more="…", **{name: pair[0] for name, pair in _BOTH.items()}
 )

@@ -37,7 +37,16 @@ from rtcore.report.lanes import (
 )
 from rtcore.report.numbers import FINE
 from rtcore.report.terminal import LABEL_CELLS, Terminal, encodable, print_line
-from rtcore.report.wording import contract_facts, learner_facts, number, points, policy_notes, realtime_text, share
+from rtcore.report.wording import (
+    HUMAN_MEANING,
+    contract_facts,
+    learner_facts,
+    number,
+    points,
+    policy_notes,
+    realtime_text,
+    share,
+)
 from rtcore.results.axis import TickAxis
 from rtcore.results.run_record import RunRecord
 from rtcore.results.summary import RunHeader, RunStats, WorkerStats
@@ -112,6 +121,7 @@ def plain_line(stats: RunStats, elapsed_s: float, total_s: float) -> str:
     names = ("missed", "overruns", "reset_overruns", "skipped_ticks", "stretched_ticks", "episodes")
     named = {name.replace("_", " "): counters[name] for name in names}
     named["restarts"] = sum(worker.restarts for worker in stats.workers)
+    named["take-overs"] = counters["take_overs"]
     if stats.head is not None:
         named |= {"base ticks": stats.base_ticks, "head restarts": stats.head.restarts}
     return ", ".join(parts + [text for text, _ in _warnings(named)])
@@ -226,7 +236,14 @@ class LiveFrame:
             (f"interval {number(interval.mean, 3)} ticks (CV {number(interval.cv, 3)})", ""),
             (f"delay p50 {number(p50, 0)} p99 {number(p99, 0)} ticks", ""),
             (f"({number(p50 * period_ms)} / {number(p99 * period_ms)} ms)", ""),
+            *self._person(),
         ]
+
+    def _person(self) -> Line:
+        """Who has stepped in, or had."""
+        if self._ticks and self._ticks[0].intervention:
+            return [(HUMAN_MEANING.upper(), "bold magenta")]
+        return [(f"take-overs {count}", "")] if (count := self._stats.counters["take_overs"]) else []
 
     def _counts(self, names: Iterable[str]) -> Line:
         counters = self._stats.counters
@@ -265,7 +282,8 @@ class LiveFrame:
 
     def _legend(self, glyphs: Glyphs) -> Line:
         has_head = self._stats.head is not None
-        ticks = [*KIND_COUNTERS, *(["base"] if has_head else [])]
+        has_person = self._stats.counters["take_overs"] > 0
+        ticks = [*KIND_COUNTERS, *(["base"] if has_head else []), *(["human"] if has_person else [])]
         return [
             (f"{glyphs.start} booked", BAR_STYLE[Outcome.ON_TIME]),
             (f"{glyphs.computing} computing", BAR_STYLE[Outcome.ON_TIME]),

@@ -10,6 +10,8 @@ from rtcore.results.summary import LearnerStats
 
 #: Of a skipped tick.
 SKIPPED_MEANING = "did not run: the tick before took too long"
+#: Of a tick at which somebody had stepped in.
+HUMAN_MEANING = "a person has the controls"
 _SYNTHETIC = "synthetic: only waits, computes no action; the numbers are the runtime's, not a network's"
 _PADDED = "padded: waits after each inference, as a larger network would compute"
 

@@ -20,7 +20,7 @@ from rtcore.files.strict_json import finite
 from rtcore.report.colours import KIND_COLOURS, OUTCOME_COLOURS, RUN_COLOURS
 from rtcore.report.page import charts, tables
 from rtcore.report.page.data import RunDistributions
-from rtcore.report.wording import SKIPPED_MEANING, number, policy_notes, share
+from rtcore.report.wording import HUMAN_MEANING, SKIPPED_MEANING, number, policy_notes, share
 from rtcore.results.contract import broken_in
 from rtcore.results.folder import RunFolder, number_at
 from rtcore.scheduling.dispatch import KIND_COUNTERS, OUTCOME_COUNTERS, Outcome, TickKind
@@ -203,9 +203,12 @@ def _legend(runs: Sequence[RunFolder], samples: Sequence[RunDistributions]) -> d
         **{key_of(kind): kind.meaning for kind in TickKind},
         "skipped": SKIPPED_MEANING,
         "base": _BASE_MEANING,
+        "human": HUMAN_MEANING,
     }
     if any(sample.base_ticks for sample in samples):
         kinds.insert(1, "base")
+    if any(row.intervention for run in runs for row in run.ticks):
+        kinds.append("human")
     if any(sample.skipped_ticks for sample in samples):
         kinds.append("skipped")
     return {

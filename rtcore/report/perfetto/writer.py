@@ -52,6 +52,7 @@ EVENT_STYLES: dict[int, EventStyle] = {
     TraceKind.COLLECT: EventStyle("collect answers", "dispatch", _TICK),
     TraceKind.DISPATCH: EventStyle("dispatch", "dispatch", _DUE),
     TraceKind.FEATURES: EventStyle("features used", "dispatch", _DUE, instant=True),
+    TraceKind.INTERVENTION: EventStyle("a person acts", "dispatch", {**_TICK, "take_over": VALUE_AT}, instant=True),
     TraceKind.BOOK: EventStyle("book jobs", "dispatch", _TICK),
     TraceKind.JOB: EventStyle("booked", "job", {**_DUE, "frame_seq": FRAME_AT}, instant=True),
     TraceKind.STEP: EventStyle("step world", "world", _TICK),

@@ -52,6 +52,7 @@ RECORDS = {
             "reset_seq": 48,
             "has_payload": 56,
             "pauses": 64,
+            "operator_seq": 72,
         },
     ),
     "ENV_STATUS": (
@@ -71,6 +72,7 @@ RECORDS = {
             "reset_frame_seq": 88,
             "reset_seen": 96,
             "is_paused": 104,
+            "intervention": 112,
         },
     ),
     "WORKER_CONTROL": (
@@ -177,9 +179,10 @@ RECORDS = {
             "policy_checksum": 192,
             "booked_jobs": 200,
             "task_version": 208,
-            "state_tick": 216,
-            "features_tick": 224,
-            "features_worker": 232,
+            "intervention": 216,
+            "state_tick": 224,
+            "features_tick": 232,
+            "features_worker": 240,
         },
     ),
     "LOG_RECORD": (
@@ -378,6 +381,7 @@ RECORDS = {
             "shield_ticks": 336,
             "limited_actions": 344,
             "lost_requests": 352,
+            "take_overs": 360,
         },
     ),
 }
@@ -402,7 +406,7 @@ SEGMENTS = {
     "env_status_at": 256,
     "env_counters_at": 384,
     "control_bytes": 518592,
-    "slots_bytes": 1856,
+    "slots_bytes": 2432,
     "ring_control_at": 128,
     "header_stride_bytes": 320,
     "headers_at": 256,

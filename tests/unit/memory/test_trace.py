@@ -148,6 +148,7 @@ def test_kinds_keep_their_numbers():
         "OUTCOME": 11,
         "COLLECT_GARBAGE": 12,
         "FEATURES": 13,
+        "INTERVENTION": 14,
         "IDLE": 20,
         "WAIT_FRAME": 21,
         "READ": 22,

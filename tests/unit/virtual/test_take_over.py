@@ -195,7 +195,11 @@ def test_minari_flags_interventions(tmp_path: Path) -> None:
 
 
 def test_without_room_for_it_what_the_policy_asked_for_is_counted_as_lost(tmp_path: Path) -> None:
-    run = recorded(tmp_path, on_tick=Person({10: 0.5, 20: None}), **(ONE_EPISODE | {"operator": None, "env_args": {"declares": False}}))
+    run = recorded(
+        tmp_path,
+        on_tick=Person({10: 0.5, 20: None}),
+        **(ONE_EPISODE | {"operator": None, "env_args": {"declares": False}}),
+    )
     with Recording(tmp_path, is_known=True) as recording:
         assert recording.column("action")[11:21, 0].tolist() == [0.5] * 10
     assert run.summary()["actions"]["lost_requests"] == 10
