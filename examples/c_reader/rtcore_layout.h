@@ -187,10 +187,11 @@ struct rtcore_frame_header {
     int64_t policy_checksum; /* CRC-32 of those weights; 0: no action, or a policy without weights */
     int64_t booked_jobs; /* jobs that were booked at this tick */
     int64_t task_version; /* of the task that world and booked jobs had; 0: the run has none */
+    int64_t intervention; /* number of the take-over it belongs to, from 1: a person has the controls, or gives them back; 0: none */
     int64_t state_tick; /* tick of the frame that the state which that action was chosen with had seen last; -1: none, or the first */
     int64_t features_tick; /* tick of the frame that the features came from which it was chosen with; -1: none */
     int64_t features_worker; /* whose features these were; -1: nobody's */
-    int64_t unused[2];
+    int64_t unused[1];
 };
 _Static_assert(sizeof(struct rtcore_frame_header) == 256, "rtcore_frame_header");
 

@@ -1,0 +1,122 @@
+"""A person in the middle of a real run: takes the controls, gives them back, falls silent, and is lost."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rtcore
+from rtcore.errors import ConfigError, OperatorError, PolicyError, StartupError
+from rtcore.memory.layout import FrameHeader
+from rtcore.recording.reader import Recording
+from rtcore.scheduling.dispatch import Source
+from tests.support.drills import wait_for
+from tests.support.recorded_runs import played_again
+
+pytestmark = pytest.mark.process
+
+WORLD: dict[str, Any] = {"env_id": "tests.process.test_pause:Counts", "policy": "random", "workers": 2, "duration": 600}
+TOLD = "RTCORE_TEST_HAND"
+
+
+class Hand:
+    """Does what a file says: a number takes the controls and acts, anything else lets go, or worse."""
+
+    def __init__(self, space: Any) -> None:
+        self._told = Path(os.environ[TOLD])
+        if self._told.read_text() == "broken":
+            raise RuntimeError("no such hand")
+
+    def __call__(self, observation: Any) -> Any:
+        told = self._told.read_text()
+        if told == "die":
+            os._exit(3)
+        if told == "raise":
+            raise RuntimeError("dropped it")
+        if told == "hang":
+            time.sleep(600)
+        return int(told) if told.isdigit() else None
+
+
+def newest(runtime: rtcore.Runtime) -> FrameHeader:
+    assert runtime.record is not None
+    return runtime.record.ticks[-1]
+
+
+def is_in_hand(runtime: rtcore.Runtime) -> bool:
+    return bool(runtime.record and runtime.record.ticks and newest(runtime).intervention)
+
+
+def test_an_operator_who_dies_raises_or_hangs_gives_the_controls_back_and_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, out = tmp_path / "told", tmp_path / "out"
+    told.write_text("nothing")
+    monkeypatch.setenv(TOLD, str(told))
+    how = {"operator": Hand, "record": True, "out": out, "max_restarts": 1, "hang_timeout_s": 1.0}
+    with rtcore.Runtime(**WORLD, **how) as runtime:
+        with pytest.raises(ConfigError, match="take_over: the run has an operator"):
+            runtime.take_over()
+        for lost, fault in enumerate(("die", "hang", "raise"), 1):
+            told.write_text(str(1000 + lost))
+            wait_for(lambda: is_in_hand(runtime), "the person to have the controls")
+            told.write_text(fault)
+            wait_for(lambda lost=lost: runtime.stats().operator["lost_take_overs"] == lost, f"{fault} to be found")
+            told.write_text("nothing")
+            wait_for(lambda: not is_in_hand(runtime), "the policy to have them again")
+            # Enough work for the next death to be another matter: but for the last one.
+            time.sleep(0.5 if lost == 1 else 0)
+            if lost == 2:
+                told.write_text("1")
+        wait_for(lambda: runtime.stats().operator["restarts"] >= 2 or runtime.stats().operator["end"], "an end")
+    operator, actions = runtime.summary()["operator"], runtime.summary()["actions"]
+    assert operator["name"] == "tests.process.test_take_over:Hand"
+    assert operator["lost_take_overs"] == 3
+    reasons = " ".join(operator["reasons"])
+    assert "exit code 3" in reasons
+    assert actions["take_overs"] >= 3
+    assert runtime.summary()["invariants"]["broken"] == 0
+    with Recording(out) as recording:
+        source, action = recording.column("source"), recording.column("action")
+        intervention = recording.column("intervention")
+    assert {1001, 1002, 1003} <= set(action[source == Source.HUMAN].tolist())
+    assert ((source == Source.HUMAN) == (intervention > 0)).all()
+    report = played_again(out)
+    assert report.first == []
+
+
+def test_a_program_takes_over_and_gives_back(tmp_path: Path) -> None:
+    with rtcore.Runtime(**WORLD, operator="program") as runtime:
+        assert runtime.record is not None
+        wait_for(lambda: runtime.stats().counters["acted"] > 10, "actions")
+        for first, take in ((7, runtime.take_over), (8, lambda action: runtime.take_over(action))):
+            with take(first) as controls:
+                wait_for(lambda: is_in_hand(runtime), "the controls")
+                controls.act(9)
+                with pytest.raises(StartupError, match="somebody has the controls"):
+                    runtime.take_over()
+                with pytest.raises(PolicyError, match="expected an element"):
+                    controls.act(-1)
+            wait_for(lambda: not is_in_hand(runtime), "the policy")
+        reader = runtime.ticks()
+        seen = list(runtime.record.ticks)
+    held = [header for header in seen if header.intervention]
+    assert {header.source for header in held} == {Source.HUMAN}
+    # No tick without a source, and the policy's action at the first tick after it, if it was there in time.
+    after = [tick for before, tick in zip(seen, seen[1:], strict=False) if before.intervention and not tick.intervention]
+    assert len(after) == 2
+    assert {header.source for header in after} <= {Source.POLICY, Source.NOOP}
+    assert runtime.summary()["actions"]["take_overs"] == 2
+    assert runtime.summary()["actions"]["lost_requests"] == 0
+    assert reader is not None
+
+
+def test_who_cannot_be_there_is_an_error_before_tick_0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(OperatorError, match="operator=keyboard: window: .* Without a display use --operator module"):
+        rtcore.Runtime(**WORLD | {"env_id": "rtcore/Catch-v0"}, operator="keyboard").start()
