@@ -39,7 +39,7 @@ from rtcore.spaces.image import ImageOf, image_in
 FIELDS = frozenset(
     {
         *("env_id", "env_args", "rom", "fps", "overrun", "on_missing", "noop_action", "on_reset", "seed", "on_late"),
-        *("safe_action", "starve_ms", "limit", "info_keys", "task"),
+        *("safe_action", "starve_ms", "limit", "info_keys", "task", "operator", "blend_ticks"),
         *("ring_slots", "startup_timeout_s", "env_timeout_s", "realtime", "env_cpu", "out", "trace", "record"),
     }
 )
