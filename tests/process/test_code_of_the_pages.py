@@ -268,6 +268,7 @@ NOT_HERE = {
     ".gb": "a game that somebody bought",
     "PandorasBlocks": "a game to be downloaded",
     "Tetris": "a game that somebody bought",
+    "--operator keyboard": "a person",
     "my_arm": "an arm of the reader's own",
     "my_package": "a package of the reader's own",
     "my.nets": "a package of the reader's own",
@@ -372,6 +373,10 @@ AROUND = {
         "network = make_network(None, None)\ndef evaluate(network): runtime.wait(0.3)\n"
         "runtime = rtcore.Runtime(env_id='CartPole-v1', policy='random', duration=2)\nruntime.start()\n",
         "runtime.wait()\nassert runtime.summary()['ticks']['waited'] > 0\n",
+    ),
+    "runtime.take_over()": (
+        "action, runtime = 1, rtcore.Runtime(env_id='CartPole-v1', policy='random', duration=2)\nruntime.start()\n",
+        "    runtime.wait(0.3)\nruntime.wait()\nassert runtime.summary()['actions']['human'] > 0\n",
     ),
     "network.state_dict()": ("network = make_network(None, None)\n", ""),
 }
