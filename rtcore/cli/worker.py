@@ -23,6 +23,7 @@ examples:
   rtcore-worker --listen 0.0.0.0:5710 --keys worker.key
   rtcore-worker --listen 0.0.0.0:5710 --keys worker.key --device cuda:1 --allow my_package.nets:make_policy
   rtcore-worker --listen 127.0.0.1:5710              without keys, for runs on the same host
+  rtcore-worker --ray 3 --keys worker.key --device cuda       on three GPUs of a Ray cluster: it prints how to find them
 
 On the host with the world: rtcore-run --workers-at GPUHOST:5710 --remote-keys run.key
 One process serves one worker place of one run at a time: start one for each GPU, each with a port of its own.
@@ -60,6 +61,10 @@ def _keygen_parser() -> Parser:
 
 def _serve(words: list[str]) -> int:
     options = _parser().parse_args(words)
+    if options.ray is not None:
+        return _serve_on_ray(options)
+    if options.listen is None:
+        raise ConfigError("expected --listen HOST:PORT, or --ray N for a Ray cluster")
     host, port = _listening(options.listen)
     if options.keys is None and not Address(host, 1).is_loopback:
         raise ConfigError(
@@ -84,6 +89,30 @@ def _serve(words: list[str]) -> int:
     return 0
 
 
+def _serve_on_ray(options: argparse.Namespace) -> int:
+    from rtcore.host.devices import device_names  # noqa: PLC0415 - after the words were understood
+    from rtcore_workers.remote.keys import Keys  # noqa: PLC0415
+    from rtcore_workers.remote.on_ray import serve_on_ray  # noqa: PLC0415
+    from rtcore_workers.remote.sockets import silent_ms_of  # noqa: PLC0415
+
+    if options.listen is not None:
+        raise ConfigError("--ray: its workers listen at ports that are free; leave --listen out")
+    if options.keys is None:
+        raise ConfigError("--ray: the cluster's nodes can be reached from other hosts; expected --keys FILE")
+    device_names(options.device)
+    serve_on_ray(
+        options.ray,
+        options.name,
+        options.ray_address,
+        keys=Keys.read(options.keys, "keys"),
+        device=options.device,
+        allowed=options.allow,
+        silent_ms=silent_ms_of(options.link_timeout_s),
+        say=lambda line: print(line, flush=True),
+    )
+    return 0
+
+
 def _listening(text: str) -> tuple[str, int]:
     """Host and port; port 0 is any that is free."""
     host, colon, port = text.rpartition(":")
@@ -98,16 +127,23 @@ def _listening(text: str) -> tuple[str, int]:
 def _parser() -> Parser:
     parser = Parser(
         prog="rtcore-worker",
-        usage="%(prog)s --listen HOST:PORT [option ...]\n       %(prog)s keygen FOLDER",
+        usage="%(prog)s --listen HOST:PORT [option ...]\n       %(prog)s --ray N --keys FILE [option ...]\n"
+        "       %(prog)s keygen FOLDER",
         description=_DESCRIPTION,
         epilog=_EPILOG,
     )
     add_program_options(parser)
     parser.add_argument(
         "--listen",
-        required=True,
         metavar="HOST:PORT",
         help="where runs find this worker: 0.0.0.0:5710 for all of the host's addresses; port 0: any that is free",
+    )
+    parser.add_argument("--ray", type=_count, metavar="N", help="start N workers as actors of a Ray cluster instead")
+    parser.add_argument(
+        "--name", default="worker", help="of these: runs find them as ray:NAME-0, ray:NAME-1, ... [worker]"
+    )
+    parser.add_argument(
+        "--ray-address", default="auto", metavar="ADDRESS", help="of the cluster; auto: the one of this machine [auto]"
     )
     parser.add_argument("--keys", type=Path, metavar="FILE", help="worker.key of rtcore-worker keygen")
     parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda or cuda:0 [auto]")
@@ -127,6 +163,12 @@ def _parser() -> Parser:
         help="a run that shows no sign of life for so long has gone, and another one may come [1]",
     )
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 4096:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 1 to 4096")
+    return int(text)
 
 
 def _seconds(text: str) -> float:

@@ -26,7 +26,7 @@ from rtcore.config.contract import Condition, parse_conditions
 from rtcore.config.factories import import_path
 from rtcore.errors import ConfigError
 from rtcore.files.values import plain
-from rtcore.host.addresses import Address, parse_addresses
+from rtcore.host.addresses import is_loopback, parse_addresses
 from rtcore.scheduling.dispatch import COMMITTED_TICKS, ChunkRest
 from rtcore.scheduling.on_missing import OnMissing
 from rtcore.scheduling.schedule import ChunkFrom, OnLate, OnReset, Stagger, TauEstimate
@@ -393,8 +393,8 @@ class RemoteSettings(SettingsGroup):
 
     workers_at: Annotated[tuple[str, ...], BeforeValidator(parse_addresses)] = Field(
         default=(),
-        description="Workers on other hosts, where rtcore-worker --listen runs: HOST:PORT,... They are the first of "
-        "--workers; auto starts them all, and local ones beside them if it takes more.",
+        description="Workers on other hosts, where rtcore-worker --listen runs: HOST:PORT,..., or ray:NAME,... of "
+        "rtcore-worker --ray. They are the first of --workers; auto starts them all, and local ones if it takes more.",
         json_schema_extra={"metavar": "HOST:PORT"},
     )
     remote_keys: FilePath | None = Field(
@@ -410,7 +410,7 @@ class RemoteSettings(SettingsGroup):
     def _other_hosts_are_reached_with_keys(self) -> Self:
         if self.remote_keys is not None and not self.workers_at:
             raise ValueError("remote_keys is for workers on other hosts: give --workers-at HOST:PORT too")
-        outside = [text for text in self.workers_at if not Address.parse(text).is_loopback]
+        outside = [text for text in self.workers_at if not is_loopback(text)]
         if outside and self.remote_keys is None:
             raise ValueError(
                 f"workers_at={outside[0]} is another host, and there are no keys: frames and actions would travel as "

@@ -8,17 +8,11 @@ files.
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import shutil
-import signal
-import socket
 import sys
 import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
@@ -31,21 +25,12 @@ from rtcore.experiments.local import Ended, LocalBackend
 from rtcore.experiments.records import Cost
 from rtcore.experiments.sweepfile import Cell
 from rtcore.files.values import from_json, to_json
+from rtcore.host.raycluster import connect, import_ray, reach
 
 #: Times that a cell is played again because its worker or node died.
 _MOST_RETRIES = 5
 #: Memory for Ray's objects on this machine: what a cell comes to has some kilobytes.
 _OBJECT_STORE_BYTES = 80 << 20
-#: Read by Ray when it is imported: nothing is reported to its makers, and what it says of itself stays in its files.
-_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_BACKEND_LOG_LEVEL": "fatal",
-}
-#: How long a cluster may take to answer; Ray itself would go on asking for minutes.
-_REACH_TIMEOUT_S = 10.0
-#: Of Ray's own, which its programs and this one print without being asked.
-_QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
 #: How the folder of a Ray of its own is called: then the pid of its sweep.
 _FOLDER = "rtcore-ray-"
 _POLL_S = 0.5
@@ -66,16 +51,15 @@ class RayBackend:
         Raises:
             ConfigError: Ray is not installed, the cluster cannot be reached, or a cell takes more than it has.
         """
-        _reach(address)
-        self._ray = ray = _import_ray()
+        reach(address)
+        self._ray = ray = import_ray("--backend ray")
         self._folder = _own_folder() if address is None else None
         self._under_way: dict[Any, Cell] = {}
         self._needs = {name: each for name, each in (("CPU", cpus), ("GPU", gpus)) if each}
         self._jobs = jobs
         self._here = os.getcwd()  # noqa: PTH109 - text, for another machine
         try:
-            with _signal_handlers_kept():
-                self._connect(address)
+            self._connect(address)
             self._play = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=_MOST_RETRIES)(play_task)
             if not self.places:
                 there = ray.cluster_resources()
@@ -89,17 +73,9 @@ class RayBackend:
         own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
         if address is None and self._jobs is not None:
             own["num_cpus"] = math.ceil(self._needs.get("CPU", 1) * self._jobs)
-        try:
-            self._ray.init(
-                address=address or "local",
-                **_QUIET,
-                **({} if address is not None else own | {"_temp_dir": str(self._folder)}),
-            )
-        except (ConnectionError, ValueError, RuntimeError, self._ray.exceptions.RayError) as error:
-            if address is None:
-                raise ConfigError(f"Ray cannot be started here: {error}") from error
-            hint = "" if "RAY_AUTH_MODE" in os.environ else "; if it asks for a token, set RAY_AUTH_MODE=token"
-            raise ConfigError(f"no Ray cluster can be reached at {address}: {error}{hint}") from error
+        if address is None:
+            own |= {"_temp_dir": str(self._folder)}
+        connect(self._ray, address, **({} if address is not None else own))
 
     @property
     def places(self) -> int:
@@ -142,29 +118,6 @@ class RayBackend:
         return Ended(cell, **came | {"cost": Cost.model_validate(came["cost"])})
 
 
-def _import_ray() -> Any:
-    os.environ.update({name: value for name, value in _ENVIRONMENT.items() if name not in os.environ})
-    try:
-        import ray  # noqa: PLC0415 - an extra, and a second to import
-    except ImportError as error:
-        raise ConfigError("--backend ray needs Ray: pip install 'rtcore[ray]'") from error
-    return ray
-
-
-def _reach(address: str | None) -> None:
-    """ConfigError if nobody listens at that "host:port" or "ray://host:port"; other addresses Ray looks up itself."""
-    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
-    if not colon or not port.isdecimal():
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), _REACH_TIMEOUT_S).close()
-    except (OSError, OverflowError) as error:
-        raise ConfigError(
-            f"no Ray cluster can be reached at {address}: {getattr(error, 'strerror', None) or error}; expected where "
-            "`ray start --head` said that it listens"
-        ) from error
-
-
 def _own_folder() -> Path:
     """A new folder for the files of a Ray of its own. Those of sweeps that were killed are removed.
 
@@ -176,19 +129,6 @@ def _own_folder() -> Path:
         if pid.isdecimal() and not psutil.pid_exists(int(pid)):
             shutil.rmtree(folder, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-", dir=place))
-
-
-@contextmanager
-def _signal_handlers_kept() -> Iterator[None]:
-    """Ray puts one of its own in the place of this program's, which then could not end it properly."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in numbers}
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 # -- in a Ray worker -------------------------------------------------------------------------------------------------

@@ -1,9 +1,14 @@
-"""Where a worker on another host listens: HOST:PORT."""
+"""Where a worker on another host listens: HOST:PORT, or ray:NAME, where Ray knows it."""
 
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import NamedTuple
+
+#: The name of a worker that Ray has started follows.
+RAY = "ray:"
+_RAY_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 class Address(NamedTuple):
@@ -39,4 +44,17 @@ def parse_addresses(given: object) -> tuple[str, ...]:
     """Addresses as a user says them: one text with commas, or a list. ValueError for what is none."""
     texts = given if isinstance(given, (list, tuple)) else [given]
     parts = [part for text in texts for part in str(text).split(",") if part.strip()]
-    return tuple(str(Address.parse(part)) for part in parts)
+    return tuple(_parsed(part.strip()) for part in parts)
+
+
+def is_loopback(text: str) -> bool:
+    """Whether it is certain that nothing leaves this host. `text`: of `parse_addresses`."""
+    return not text.startswith(RAY) and Address.parse(text).is_loopback
+
+
+def _parsed(text: str) -> str:
+    if not text.startswith(RAY):
+        return str(Address.parse(text))
+    if not _RAY_NAME.fullmatch(text.removeprefix(RAY)):
+        raise ValueError(f"{text!r} is no name of a worker of Ray's; expected one that rtcore-worker --ray printed")
+    return text

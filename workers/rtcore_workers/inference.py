@@ -18,7 +18,7 @@ from rtcore.channel import Channel
 from rtcore.clock import NS_PER_S, NS_PER_US, Clock, MonotonicClock, cpu_time_ns, cpu_wait_ns
 from rtcore.config.resolved import ResolvedRun
 from rtcore.errors import LinkError, LinkLost, PolicyError, RtcoreError, text_of, words_of
-from rtcore.host.addresses import Address
+from rtcore.host.addresses import RAY, Address
 from rtcore.host.seeding import seed_generators
 from rtcore.learn.checkpoint import load_weights
 from rtcore.memory.history import History, HistoryReader
@@ -176,7 +176,7 @@ def _policy_elsewhere(boot: WorkerBoot, channel: Channel, shared: SharedRun, add
         run_id=boot.run_id,
         worker=boot.index,
         generation=boot.generation,
-        address=Address.parse(address),
+        address=_found(address),
         keys=None if keys is None else Keys.read(keys, "remote_keys"),
         link_timeout_s=config.remote.link_timeout_s,
         in_run=boot.run_phase_seq >= 0,
@@ -184,6 +184,15 @@ def _policy_elsewhere(boot: WorkerBoot, channel: Channel, shared: SharedRun, add
     return RemotePolicy(
         place, config, boot.observation, boot.action, store=_RunWeights(boot, channel, shared), waits=waits
     )
+
+
+def _found(address: str) -> Address:
+    """Where that worker listens now."""
+    if not address.startswith(RAY):
+        return Address.parse(address)
+    from rtcore_workers.remote.on_ray import find  # noqa: PLC0415 - most runs need none of it
+
+    return find(address.removeprefix(RAY))
 
 
 class _RunWeights:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from rtcore.cli.worker import main
 from rtcore.config.flags import parse_config
 from rtcore.config.resolved import resolve
 from rtcore.config.run import make_config
@@ -124,3 +125,30 @@ def test_a_file_that_holds_no_keys_or_that_others_read_is_refused(tmp_path: Path
             Keys.read(file, "remote_keys")
     with pytest.raises(ConfigError, match="No such file"):
         Keys.read(tmp_path / "none", "remote_keys")
+
+
+def test_a_worker_of_a_ray_cluster_has_a_name_and_is_reached_with_keys(tmp_path: Path) -> None:
+    run_keys, _ = write_pair(tmp_path / "keys")
+    config = make_config(workers_at="ray:far-0,ray:far-1,localhost:1", workers=3, remote_keys=run_keys)
+    assert config.remote.workers_at == ("ray:far-0", "ray:far-1", "localhost:1")
+    with pytest.raises(ConfigError, match="ray:far-0 is another host, and there are no keys"):
+        make_config(workers_at="ray:far-0")
+    for wrong in ("ray:", "ray:a b", "ray:a/b", "ray:far:1"):
+        with pytest.raises(ConfigError, match="no name of a worker of Ray's"):
+            make_config(workers_at=wrong, remote_keys=run_keys)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "expected --listen HOST:PORT, or --ray N"),
+        (["--ray", "2"], "--ray: the cluster's nodes can be reached from other hosts; expected --keys"),
+        (["--ray", "2", "--listen", "127.0.0.1:0"], "leave --listen out"),
+        (["--ray", "0"], "expected a whole number from 1"),
+    ],
+)
+def test_a_worker_on_ray_needs_its_words(words: list[str], said: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert said in " ".join(capfd.readouterr().err.split())
