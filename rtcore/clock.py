@@ -91,6 +91,22 @@ def unix_time_s() -> float:
     return time.time()
 
 
+def clock_like(stamp: int) -> str:
+    """What a number probably is that is no present time of CLOCK_MONOTONIC in ns, in words; "": nothing is near."""
+    now_ns = time.monotonic_ns()
+    times = {
+        "CLOCK_REALTIME, the date": time.time_ns(),
+        "the date in microseconds": time.time_ns() // NS_PER_US,
+        "CLOCK_BOOTTIME": time.clock_gettime_ns(time.CLOCK_BOOTTIME),
+        "CLOCK_MONOTONIC_RAW": time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW),
+        "CLOCK_MONOTONIC in microseconds": now_ns // NS_PER_US,
+        "CLOCK_MONOTONIC in milliseconds": now_ns // NS_PER_MS,
+    }
+    # Another unit is told by the thousandth part.
+    near = (name for name, time_now in times.items() if abs(stamp - time_now) <= min(10 * NS_PER_S, time_now // 1000))
+    return next(near, "")
+
+
 class MonotonicClock:
     """The machine's clock. Sleeps without spinning: right for workers, too coarse for the tick."""
 
@@ -166,6 +182,17 @@ class TickClock:
         Args:
             deadline_ns: Absolute time of CLOCK_MONOTONIC [ns]. One that has passed returns at once.
         """
+        self.prepare_for_ns(deadline_ns)
+        now_ns = time.monotonic_ns
+        while now_ns() < deadline_ns:
+            pass
+
+    def prepare_for_ns(self, deadline_ns: int) -> None:
+        """Sleep to just before a deadline, and warm up: for who then waits for something else than the time.
+
+        Args:
+            deadline_ns: Absolute time of CLOCK_MONOTONIC [ns].
+        """
         now_ns = time.monotonic_ns
         wake_ns = deadline_ns - self.spin_ns
         left_ns = wake_ns - now_ns()
@@ -176,8 +203,6 @@ class TickClock:
             if self.before_spin is not None and woke_ns < deadline_ns - self._min_spin_ns:
                 self.before_spin()
                 self._prepare_ns += (now_ns() - woke_ns - self._prepare_ns) >> 3
-        while now_ns() < deadline_ns:
-            pass
 
     def _learn(self, oversleep_ns: int) -> None:
         wanted_ns = oversleep_ns + (oversleep_ns >> 1) + max(self._min_spin_ns, self._prepare_ns)
@@ -200,6 +225,9 @@ class ManualClock:
     def sleep_until_ns(self, deadline_ns: int) -> None:
         """Jump to the deadline; never backwards."""
         self._now_ns = max(self._now_ns, deadline_ns)
+
+    def prepare_for_ns(self, deadline_ns: int) -> None:
+        """Nothing has to be warm."""
 
     def advance_ns(self, delta_ns: int) -> None:
         self._now_ns += delta_ns
@@ -315,6 +343,25 @@ def plan_every_tick(grid: TickGrid, last_tick: int, now_ns: int) -> TickPlan:
     deadline_ns = grid.deadline_ns(tick)
     stretched_ns = max(0, now_ns - deadline_ns)
     return TickPlan(tick, deadline_ns + stretched_ns, 0, stretched_ns)
+
+
+class Grid(Protocol):
+    """When ticks are due, past ones and those to come."""
+
+    @property
+    def epoch_ns(self) -> int: ...
+    def deadline_ns(self, tick: int) -> int: ...
+    def tick_at(self, now_ns: int) -> int: ...
+
+
+class Pace(Protocol):
+    """What a tick loop follows: this machine's clock (`TickPace`), or the world's (`loop.world_clock.WorldPace`)."""
+
+    @property
+    def grid(self) -> Grid: ...
+    def next_tick(self, last_tick: int, now_ns: int) -> TickPlan: ...
+    def deadline_ns(self, tick: int) -> int: ...
+    def elapsed_ns(self, tick: int, at_ns: int) -> int: ...
 
 
 class TickPace:

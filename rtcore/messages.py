@@ -331,7 +331,8 @@ class WorldSpec(Message):
 
     `rate_hz`: exact, as a fraction. `noop`, `noop_value`: the action that stands in, for people and as JSON.
     `safe_action`: what the world is stepped with before it is closed, as JSON; None: nothing. `keeps`: what it leaves
-    with each tick. `can_pause`: it may be left standing. `own`: what it says of itself (`rtcore_info`). `step_ns`: how
+    with each tick. `can_pause`: it may be left standing. `cycles`: what its device was measured to do, where that gives
+    the ticks (`world_clock.MeasuredCycles`). `own`: what it says of itself (`rtcore_info`). `step_ns`: how
     long a step takes. For a recording: `env_spec`, how Gymnasium makes this world again, and `action_meanings`.
     """
 
@@ -352,6 +353,7 @@ class WorldSpec(Message):
     safe_action: Any = None
     keeps: Block = field(default_factory=Block)
     can_pause: bool = True
+    cycles: dict[str, Any] | None = None
 
     def to_header(self) -> dict[str, Any]:
         """As JSON, for the run's header and files: what is None is left out."""

@@ -15,6 +15,7 @@ ENVIRONMENTS = {
     "rtcore/GameBoy-v0": "rtcore_envs.owngame:OwnGameEnv",
     "rtcore/PushedCartPole-v0": "rtcore_envs.cartpole:PushedCartPoleEnv",
     "rtcore/SetPointCartPole-v0": "rtcore_envs.cartpole:SetPointCartPoleEnv",
+    "rtcore/SyntheticDevice-v0": "rtcore_envs.device:SyntheticDeviceEnv",
     "rtcore/Tetris-v0": "rtcore_envs.tetris:TetrisEnv",
     "rtcore/PokemonBattles-v0": "rtcore_envs.pokemon:PokemonBattlesEnv",
     "rtcore/PokemonCatching-v0": "rtcore_envs.pokemon:PokemonCatchingEnv",

@@ -10,7 +10,7 @@
 
 #define RTCORE_MAGIC INT64_C(0x10045524f435452)
 #define RTCORE_LAYOUT_VERSION 10
-#define RTCORE_ENV_HISTOGRAMS 8
+#define RTCORE_ENV_HISTOGRAMS 9
 #define RTCORE_WORKER_HISTOGRAMS 2
 #define RTCORE_HISTOGRAM_BUCKETS 4608
 #define RTCORE_TRACE_ENV 0
@@ -287,9 +287,12 @@ struct rtcore_env_counters {
     int64_t limited_actions; /* actions that a limit cut */
     int64_t lost_requests; /* actions asked for that were not kept: a world that had not said so reports what it applied instead */
     int64_t take_overs; /* how often a person took the controls */
-    int64_t unused[2];
+    int64_t lost_cycles; /* of the skipped ticks: those for which the world's device gave no cycle */
+    int64_t cycles; /* of the world's device, each of which gave a tick; 0: the world has no clock */
+    int64_t cycle_ps; /* how long such a cycle takes [ps]: the slope of all time stamps up to now */
+    int64_t unused[7];
 };
-_Static_assert(sizeof(struct rtcore_env_counters) == 384, "rtcore_env_counters");
+_Static_assert(sizeof(struct rtcore_env_counters) == 448, "rtcore_env_counters");
 
 /* Writer: supervisor (once, before anybody else attaches). */
 struct rtcore_parameter_sizes {
@@ -581,6 +584,7 @@ enum rtcore_env_histogram {
     RTCORE_ENV_HISTOGRAM_INTERVAL_TICKS = 5, /* every acted tick: since the one before */
     RTCORE_ENV_HISTOGRAM_DELAY_TICKS = 6, /* every acted tick: since the frame that was used */
     RTCORE_ENV_HISTOGRAM_RESET_NS = 7, /* every reset of the world: from the decision to publishing */
+    RTCORE_ENV_HISTOGRAM_PHASE_ERROR_NS = 8, /* every cycle of the world's clock: how far its stamp lies from where the grid expected it */
 };
 
 enum rtcore_worker_histogram {

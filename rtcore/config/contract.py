@@ -38,6 +38,7 @@ _QUANTILES = {
     "ipc_us.publish_to_read": "p50 p99 p999 max",
     "ipc_us.write_to_dispatch": "p50 p99 p999 max",
     "inference_ms": "p50 p99 max",
+    "world_clock.phase_error_us": "p50 p99 max",
 }
 _COUNTS = {
     "ticks": "count overruns reset_overruns skipped stretched stretched_ms waited starved starvations",
@@ -48,6 +49,7 @@ _COUNTS = {
     "actions.outcomes": " ".join(OUTCOME_COUNTERS),
     "observations": "outside",
     "invariants": "broken",
+    "world_clock": "cycles lost_cycles",
     "episodes": "count",
     "record": "lost_ticks lost_jobs",
     "": "restarts",
@@ -60,6 +62,7 @@ _FIGURES = {
     "actions.delay_ticks": "mean min",
     "episodes": "return_mean points points_per_1000_ticks",
     "": "startup_s",
+    "world_clock": "cycle_hz drift_ppm",
     "learner": "updates_per_s loss td_error q_mean grad_norm epsilon best_return",
 }
 _SHARES = {"actions": "acted_fraction acted_fraction_of_all_ticks"}

@@ -553,8 +553,10 @@ class TimingSettings(SettingsGroup):
     duration: Seconds | None = Field(
         default=None, description="Stop after so many seconds (default 30 if no --ticks); inf: only when told to."
     )
-    clock: Literal["wall", "virtual"] = Field(
-        default="wall", description="wall: real processes in real time. virtual: simulated, no sleeping, deterministic."
+    clock: Literal["wall", "world", "virtual"] = Field(
+        default="wall",
+        description="wall: real processes in real time. world: the same, and a tick is a cycle of the world's device "
+        "(docs/robots.md). virtual: simulated, no sleeping, deterministic.",
     )
     latency: str | None = Field(
         default=None,

@@ -124,7 +124,7 @@ def resolve(config: RuntimeConfig, rate_hz: Fraction, frame_bytes: int) -> Resol
     num_ticks, most_ticks = _num_ticks(config.timing, rate_hz), _most_ticks(rate_hz)
     return ResolvedRun(
         # On the virtual clock nobody waits: what is written of such a run is the same on every machine.
-        config=config.replace(wait=wait) if config.timing.clock == "wall" else config,
+        config=config.replace(wait=wait) if config.timing.clock != "virtual" else config,
         rate_hz=rate_hz,
         period_ns=whole_period_ns(rate_hz),
         num_ticks=num_ticks,
@@ -183,7 +183,7 @@ def _fitted(config: RuntimeConfig, frame_bytes: int) -> tuple[RuntimeConfig, int
     most_workers = max(1, slots - _SPARE_RING_SLOTS)
     # On the virtual clock a frame is read the moment that it is published: no worker needs the ring to be long.
     if (
-        config.timing.clock == "wall"
+        config.timing.clock != "virtual"
         and config.schedule.workers == "auto"
         and config.schedule.max_workers > most_workers
     ):

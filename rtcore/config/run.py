@@ -145,11 +145,20 @@ class RuntimeConfig(BaseModel):
 
     @model_validator(mode="after")
     def _a_machine_can_start_the_workers(self) -> Self:
-        if self.timing.clock == "wall" and (most := self.schedule.max_workers) > MOST_PROCESSES:
+        if self.timing.clock != "virtual" and (most := self.schedule.max_workers) > MOST_PROCESSES:
             name = "max_workers" if self.schedule.workers == "auto" else "workers"
             raise ValueError(
                 f"{name}={most}: each is a process; expected at most {MOST_PROCESSES}. --clock virtual has up to "
                 f"{MOST_WORKERS}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_device_does_not_stand_still(self) -> Self:
+        if self.timing.clock == "world" and self.world.overrun == "stretch":
+            raise ValueError(
+                "overrun=stretch puts ticks off, and with --clock world they are cycles of a device, which go by; "
+                "expected --overrun skip"
             )
         return self
 
@@ -239,12 +248,14 @@ class RuntimeConfig(BaseModel):
 
     @model_validator(mode="after")
     def _what_is_required_is_measured(self) -> Self:
-        if self.learning.learn is None:
-            for condition in self.contract.conditions:
-                if condition.path.startswith("learner."):
-                    raise ValueError(
-                        f"require: {condition.text} is about learning: give --learn dqn too, or leave it out"
-                    )
+        absent = {
+            "learner.": ("learning", "--learn dqn", self.learning.learn is None),
+            "world_clock.": ("the world's clock", "--clock world", self.timing.clock != "world"),
+        }
+        for condition in self.contract.conditions:
+            for part, (what, flag, is_absent) in absent.items():
+                if is_absent and condition.path.startswith(part):
+                    raise ValueError(f"require: {condition.text} is about {what}: give {flag} too, or leave it out")
         return self
 
     @property

@@ -223,7 +223,7 @@ def _check_schedule(cell: Cell, config: RuntimeConfig, stats: RunStats) -> None:
     On the wall clock what came is in the record. A head has the delay of its own, 1; its trunk has the cell's.
     """
     delay_ticks = cell.delay_ticks
-    if delay_ticks is None or config.timing.clock == "wall":
+    if delay_ticks is None or config.timing.clock != "virtual":
         return
     found, chunk = stats.distributions["delay_ticks"], config.agent.chunk
     _check_delay(cell, stats.delay_ticks)

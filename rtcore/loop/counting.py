@@ -124,6 +124,16 @@ class StatsRecorder:
         self._counters.add("garbage_forced", int(forced))
         self._counters.add("garbage_ns", end_ns - start_ns)
 
+    def cycle_taken(self, error_ns: int, lost: int, period_ns: float) -> None:
+        """Between two ticks, with the world's clock: see `world_clock.WorldPace`."""
+        counters = self._counters
+        if counters["cycles"]:  # the first is what the grid is locked to
+            self._histograms["phase_error_ns"].add(abs(error_ns))
+        counters.add("cycles")
+        counters["cycle_ps"] = round(period_ns * 1000)
+        if lost:
+            counters.add("lost_cycles", lost)
+
     def answer_taken(self, answer: Answer) -> None:
         if answer.clipped:
             self._counters.add("clipped_actions", answer.clipped)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from rtcore.clock import TickGrid
 from rtcore.loop.tick import Tick
 from rtcore.scheduling.dispatch import Dispatcher, Invariant, Offer, Outcome, Source, TickKind
 from rtcore.scheduling.jobs import JobRow
@@ -29,15 +28,15 @@ class TickInvariants:
     """Looks at one tick after another of a `TickLoop`. Allocates a number for each job.
 
     Args:
-        grid: Of the run, before any stretching.
+        due_ns: When a tick is due, before any stretching.
         on_broken: Called once a tick for each invariant that does not hold.
         holds: The world stands still in an episode's lead-in.
         has_head: The policy has two speeds: where the head is not there, an older action acts.
     """
 
-    def __init__(self, grid: TickGrid, on_broken: OnBroken, *, holds: bool, has_head: bool) -> None:
-        self._grid = grid
-        self._stretched_ns = 0
+    def __init__(self, due_ns: Callable[[int], int], on_broken: OnBroken, *, holds: bool, has_head: bool) -> None:
+        self._due_ns = due_ns
+        self._stretched_ns = self._last_deadline_ns = 0
         self._on_broken = on_broken
         self._holds = holds
         self._has_head = has_head
@@ -62,8 +61,10 @@ class TickInvariants:
             broken(Invariant.ORDER, tick)
         self._next_frame_seq = header.frame_seq + 1
         self._stretched_ns += plan.stretched_ns
-        if plan.deadline_ns != self._grid.deadline_ns(tick) + self._stretched_ns or now.start_ns < plan.deadline_ns:
+        deadline_ns, last_ns = plan.deadline_ns, self._last_deadline_ns
+        if deadline_ns != self._due_ns(tick) + self._stretched_ns or not last_ns <= deadline_ns <= now.start_ns:
             broken(Invariant.GRID, tick)
+        self._last_deadline_ns = deadline_ns
         acts = kind is _ACTED and offer is not None and now.source is _POLICY
         if not acts and not self._kind_fits(kind, now.source, offer, is_taken=header.intervention > 0):
             broken(Invariant.KIND, tick)

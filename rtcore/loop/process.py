@@ -30,6 +30,7 @@ from rtcore.loop.resets import ResetOrders
 from rtcore.loop.tickloop import TickLoop
 from rtcore.loop.workers import SharedWorkers
 from rtcore.loop.world import GymnasiumWorld, HeldWorld, World, make_environment, refused_setting
+from rtcore.loop.world_clock import Cycles, MeasuredCycles, WorldPace, measure_cycles
 from rtcore.memory.layout import TRACE_ENV
 from rtcore.memory.operator import OperatorReader
 from rtcore.memory.shared import Phase, SharedRun, phase_of
@@ -86,9 +87,17 @@ def _run_world(world: GymnasiumWorld, boot: EnvironmentBoot, channel: Channel) -
     """Say what the world looks like, attach to the memory that is made for it, and tick as told until STOP."""
     config = boot.config
     world.keeps_requests = config.take_over.operator is not None
-    blend_of(config.agent.on_overlap, world.action)  # an error in it is reported before anything is made
+    # Errors in these two are reported before anything is made.
+    blend_of(config.agent.on_overlap, world.action)
+    cycles = cycles_of(world, config)
     step_ns = time_steps(world, boot.entropy, lambda call, first: channel.send(AtWorld(call, first)))
-    channel.send(replace(describe(world, config), step_ns=step_ns))
+    measured = None
+    if cycles is not None:
+        nominal_hz = tick_rate_hz(config.world, world.env.metadata.get("render_fps"))
+        measured = measure_cycles(cycles, nominal_hz, lambda call: channel.send(AtWorld(call)))
+        world.limit_actions(config.world.limit, measured.rate_hz)
+        channel.send(AtWorld(""))
+    channel.send(replace(describe(world, config, measured), step_ns=step_ns))
     made = channel.expect(SegmentsMade, config.faults.startup_timeout_s)
     report = prepare_env_process(config.host.env_cpu) if config.host.realtime == "auto" else {}
     shared = SharedRun.attach(boot.run_id, made.layout, world.observation)
@@ -97,7 +106,7 @@ def _run_world(world: GymnasiumWorld, boot: EnvironmentBoot, channel: Channel) -
     waker = Waker(shared.wake_words()) if is_woken else None
     channel.send(EnvironmentReady(report))
     resets = ResetOrders(shared, channel, world.order_reset, made.run.period_ns) if boot.played else None
-    EnvProcess(made.run, world, shared, waker, resets).serve()
+    EnvProcess(made.run, world, shared, waker, resets, cycles).serve()
 
 
 def _report_nothing(call: str, first: bool = False) -> None:
@@ -176,14 +185,22 @@ def time_steps(
     return counted[int(0.9 * (len(counted) - 1))]
 
 
-def describe(world: GymnasiumWorld, config: RuntimeConfig) -> WorldSpec:
-    """What the supervisor and the workers need to know of the world."""
+def cycles_of(world: GymnasiumWorld, config: RuntimeConfig) -> Cycles | None:
+    """Of the world's device, where it gives the ticks. ConfigError if the world does not tell of them."""
+    if config.timing.clock != "world":
+        return None
+    return Cycles(world.env, MonotonicClock(), ns_of(config.faults.env_timeout_s))
+
+
+def describe(world: GymnasiumWorld, config: RuntimeConfig, measured: MeasuredCycles | None = None) -> WorldSpec:
+    """What the supervisor and the workers need to know of the world. `measured`: of its clock, if that gives the
+    ticks."""
     rate_hz = tick_rate_hz(config.world, world.env.metadata.get("render_fps"))
     return WorldSpec(
         env_id=config.world.env_id,
         observation=world.observation,
         action=world.action,
-        rate_hz=str(rate_hz),
+        rate_hz=str(rate_hz if measured is None else measured.rate_hz),
         seed=world.seed,
         noop=repr(world.noop),
         noop_value=np.asarray(world.noop).tolist(),
@@ -192,7 +209,8 @@ def describe(world: GymnasiumWorld, config: RuntimeConfig) -> WorldSpec:
         keeps=world.keeps,
         can_pause=world.can_pause,
         own=getattr(world.env.unwrapped, "rtcore_info", {}),
-        notes=world.notes(rate_hz),
+        notes=world.notes(rate_hz) + ([] if measured is None else measured.notes()),
+        cycles=None if measured is None else measured.to_json(),
         leaves_space=world.leaves_space,
         env_spec=_env_spec(world) if config.output.record else None,
         action_meanings=world.action_meanings if config.output.record or config.has_operator_process else None,
@@ -218,13 +236,16 @@ class EnvProcess:
         shared: SharedRun,
         waker: Waker | None,
         resets: ResetOrders | None = None,
+        cycles: Cycles | None = None,
     ) -> None:
-        """`waker`: as of `SharedWorkers`. `resets`: another program plays, and says when an episode begins."""
+        """`waker`: as of `SharedWorkers`. `resets`: another program plays, and says when an episode begins. `cycles`:
+        of the world's device, which gives the ticks of the run."""
         self._run = run
         self._world = world
         self._shared = shared
         self._waker = waker
         self._resets = resets
+        self._cycles = cycles
         self._blend = blend_of(run.config.agent.on_overlap, world.action)
         self._trace = shared.trace_ring(TRACE_ENV)
         shared.env_status["pid"] = os.getpid()
@@ -262,6 +283,7 @@ class EnvProcess:
             self._shared.attach_payload()
         num_ticks = self._run.num_ticks if phase is Phase.RUN else None
         loop, workers, clock, garbage = self._make_loop(phase, phase_seq, num_ticks)
+        world_pace = loop.pace if isinstance(loop.pace, WorldPace) else None
         status["epoch_ns"] = loop.pace.grid.epoch_ns
         status["first_frame_seq"] = self._shared.ring.next_seq
         status["first_log_seq"] = self._shared.log.next_seq
@@ -281,6 +303,9 @@ class EnvProcess:
                 continue
             if self._resets is not None and self._resets.hold_back(loop):
                 garbage.while_waiting()
+                continue
+            if world_pace is not None and not world_pace.await_cycle(loop.tick):
+                status["heartbeat_ns"] = clock.now_ns()
                 continue
             loop.run_tick()
             next_ns = loop.pace.grid.deadline_ns(loop.tick + 1) - clock.spin_ns
@@ -327,11 +352,21 @@ class EnvProcess:
         )
         clock = TickClock.for_period(period_ns)
         grid = TickGrid(clock.now_ns() + _EPOCH_LEAD_NS, run.rate_hz)
+        pace: WorldPace | None = None
         books = Books(shared.env_counters, shared.env_status, shared.env_histograms, shared.log.append)
         world: World = self._world if phase is Phase.RUN else HeldWorld(self._world)
         recorder = StatsRecorder(books, schedule, period_ns)
         if self._trace is not None and phase is Phase.RUN:
             recorder = TracingRecorder(books, schedule, period_ns, self._trace, clock)
+        if self._cycles is not None and phase is Phase.RUN:  # a rehearsal steps no world
+            pace = WorldPace(
+                self._cycles,
+                clock,
+                run.rate_hz,
+                grid.epoch_ns,
+                num_ticks=num_ticks,
+                on_cycle=recorder.cycle_taken,
+            )
         needs = shared.payload.needs if shared.payload is not None else None
         head = run.head_place if needs is not None and needs.has_head else -1
         dispatcher = Dispatcher(
@@ -357,6 +392,7 @@ class EnvProcess:
             recorder=recorder,
             on_reset=config.world.on_reset,
             overrun=config.world.overrun,
+            pace=pace,
             phase_seq=phase_seq,
             resets=self._resets,
             num_ticks=num_ticks,

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
-from rtcore.clock import Clock, Overrun, TickGrid, TickPace
+from rtcore.clock import Clock, Overrun, Pace, TickGrid, TickPace
 from rtcore.errors import EnvironmentFailed
 from rtcore.loop.invariants import TickInvariants
 from rtcore.loop.job_context import JobContexts
@@ -99,6 +99,7 @@ class TickLoop:
         on_reset: "hold" keeps a new episode on its first frame until the first action for it is due; "run" steps the
             world meanwhile, without the agent.
         overrun: What follows a tick that took too long (`TickPace`).
+        pace: That of the world's own clock, in the place of the grid's.
         phase_seq: Order that the ticks belong to.
         resets: Episodes begin when a program asks for them, not by themselves; while `awaits_reset` is true the caller
             does not call `run_tick`. None: by themselves.
@@ -125,6 +126,7 @@ class TickLoop:
         *,
         on_reset: OnReset = "hold",
         overrun: Overrun = "skip",
+        pace: Pace | None = None,
         phase_seq: int = 0,
         resets: Resets | None = None,
         num_ticks: int | None = None,
@@ -138,7 +140,7 @@ class TickLoop:
         task: bytes = b"",
     ) -> None:
         self.world = world
-        self.pace = TickPace(grid, overrun, num_ticks)
+        self.pace: Pace = pace or TickPace(grid, overrun, num_ticks)
         self.clock = clock
         self._head_schedule = HeadSchedule(schedule, head) if head >= 0 else None
         self.schedule = self._head_schedule or schedule
@@ -150,7 +152,9 @@ class TickLoop:
         self._hold = on_reset == "hold"
         self._starvation = starvation
         self._takeover = takeover
-        self._invariants = TickInvariants(grid, recorder.invariant_broken, holds=self._hold, has_head=head >= 0)
+        # When ticks are due before any stretching.
+        due_ns = grid.deadline_ns if pace is None else pace.deadline_ns
+        self._invariants = TickInvariants(due_ns, recorder.invariant_broken, holds=self._hold, has_head=head >= 0)
         self._slow_grid = grid.period_ns >= _PREWAKE_PERIOD_NS
         #: Of the header. `state_tick`, `features_tick`, `features_worker` stay: an answer of a policy that has neither.
         self._draft = draft_of(FrameHeader)

@@ -186,7 +186,7 @@ class LiveFrame:
             (0, "world", self._world()),
             (1, "policy", self._policy()),
             (4, "stagger", self._stagger()),
-            *([(6, "realtime", [(realtime_text(self._run.realtime), "")])] if self._run.clock == "wall" else []),
+            *([(6, "realtime", [(realtime_text(self._run.realtime), "")])] if self._run.clock != "virtual" else []),
             (2, "ticks", self._tick_facts()),
             (7, "kinds", self._counts(KIND_COUNTERS)),
             (1, "actions", self._action_facts()),
@@ -342,7 +342,7 @@ class LiveFrame:
             if job.outcome == Outcome.DROPPED_DEAD_WORKER and self._booked.get(worker, -1) <= job.booked_tick
         }
         everyone = [*stats.workers, *([stats.head] if stats.head is not None else [])]
-        gone = {worker.index for worker in everyone if worker.pid < 0} if stats.clock == "wall" else set()
+        gone = {worker.index for worker in everyone if worker.pid < 0} if stats.clock != "virtual" else set()
         return down | gone
 
     def _tick_lane(self, width: int, glyphs: Glyphs) -> Line:

@@ -158,6 +158,15 @@ NUMBERS: dict[str, list[Number]] = {
         Number("delay changes", "actions.delay_changes", "times the delay was planned anew", warns=True),
         Number("unknown entries", "actions.unknown_entries", "answers to no known job, ignored", warns=True),
     ],
+    "World's clock": [
+        Number("cycles", "world_clock.cycles"),
+        Number(
+            "lost", "world_clock.lost_cycles", "of the skipped ticks: the device gave no cycle for them", warns=True
+        ),
+        Number("per second", "world_clock.cycle_hz", form="4"),
+        Number("drift", "world_clock.drift_ppm", "a cycle is longer than nominal", "1", "ppm"),
+        Number("phase error", "world_clock.phase_error_us", "", "1", "us", quantiles=("p50", "p99", "max")),
+    ],
     "Shared memory": [
         Number("publish", "ipc_us.publish", "cost of a frame to the env process", "1", "us", quantiles=_IPC),
         Number("frame to worker", "ipc_us.publish_to_read", "until it has its own copy", "1", "us", quantiles=_IPC),

@@ -52,7 +52,7 @@ def header_lines(header: Mapping[str, Any], resolved: ResolvedRun, plan: Plan) -
     lines += [f"gpu       {note}" for note in _gpu_notes(header)]
     spin = f" (spin {config.memory.spin_us} us)" if resolved.wait == "hybrid" else ""
     lines.append(f"waiting   {resolved.wait}{spin}, clock {config.timing.clock}, seed {config.world.seed}")
-    if config.timing.clock == "wall":
+    if config.timing.clock != "virtual":
         lines.append(f"realtime  {realtime_text(run.realtime)}")
         lines.append(f"tick path {_tick.in_words}")
     lines.append(f"plan      {plan.sentence(run.policy)}")
@@ -157,6 +157,7 @@ def _sections(summary: dict[str, Any], out: Path | None) -> list[tuple[str, list
     summary = with_workers(summary)
     sections = {
         "Ticks": rows_of("Ticks", summary) + _observation_rows(summary.get("observations") or {}),
+        "World's clock": rows_of("World's clock", summary) if summary.get("world_clock") else [],
         "Actions": rows_of("Actions", summary),
         "Shared memory": [] if virtual else rows_of("Shared memory", summary),
         "Lacking": _culprit_rows(culprits, out) if culprits.get("ticks") else [],

@@ -143,6 +143,10 @@ class _Story:
             return f"the world's {what} at tick {before.tick} {took}"
         if lateness_ns > _LATE_SHARE * period_ns:
             return f"tick {before.tick} began {span(lateness_ns)} late: the env process did not get the CPU in time."
+        if self.run.has_world_clock:
+            return (
+                f"the world's device gave no cycle for it: tick {before.tick} took {span(step_ns)} and was long over."
+            )
         lost = f"then the env process lost the CPU: tick {after.tick} began {span(after.start_ns - before.publish_ns)}"
         return f"tick {before.tick} began on time and its step took {span(step_ns)}, {lost} later."
 
@@ -641,7 +645,8 @@ def slow_workers(workers: list[WorkerStats]) -> list[dict[str, Any]]:
 def _as_run(stats: RunStats, stretch: Stretch) -> RunFolder:
     """The stretch as `rtcore-report` would read it: one place finds causes."""
     plan = stats.plan
-    settings = {"stagger": plan.stagger, "chunk": plan.chunk, "chunk_from": plan.chunk_from, "workers": plan.workers}
+    settings: dict[str, Any] = {"stagger": plan.stagger, "chunk": plan.chunk, "chunk_from": plan.chunk_from}
+    settings |= {"workers": plan.workers, "clock": stats.clock}
     summary: dict[str, Any] = {
         "ticks": {"ideal_hz": float(stats.rate_hz)},
         "plan": {"workers": plan.workers, "stride_ticks": stats.stride_ticks or plan.stride_ticks},

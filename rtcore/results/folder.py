@@ -66,6 +66,11 @@ class RunFolder:
         """Ticks that took too long put the later ones off (--overrun stretch)."""
         return self.settings.get("overrun") == "stretch"
 
+    @property
+    def has_world_clock(self) -> bool:
+        """Its ticks are cycles of the world's device."""
+        return self.settings.get("clock") == "world"
+
     @cached_property
     def axis(self) -> TickAxis:
         """Ticks and nanoseconds."""

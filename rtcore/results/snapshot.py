@@ -22,7 +22,7 @@ def snapshot(shared: SharedRun, about: RunDescription, record: RunRecord | None,
     return RunStats(
         plan=about.plan,
         rate_hz=about.run.rate_hz,
-        clock="wall",
+        clock=about.run.config.timing.clock,
         counters=shared.env_counters.to_dict(),
         distributions={name: shape.snapshot() for name, shape in shared.env_histograms.items()},
         workers=[_worker(shared, about, index, with_memory) for index in range(about.plan.workers)],

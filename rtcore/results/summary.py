@@ -279,6 +279,23 @@ def _ipc_us(stats: RunStats) -> dict[str, Any]:
     }
 
 
+def _world_clock(stats: RunStats) -> dict[str, Any]:
+    """How the world's own clock went, where that gave the ticks. Drift: how much longer than nominal a cycle took,
+    against CLOCK_MONOTONIC."""
+    if stats.clock != "world":
+        return {}
+    counters, nominal_hz = stats.counters, (stats.env.get("cycles") or {}).get("nominal_hz", math.nan)
+    cycle_s = counters["cycle_ps"] / 1e12 or math.nan
+    return {
+        "cycles": counters["cycles"],
+        "lost_cycles": counters["lost_cycles"],
+        "cycle_hz": 1 / cycle_s,
+        "nominal_hz": nominal_hz,
+        "drift_ppm": (cycle_s * nominal_hz - 1) * 1e6,
+        "phase_error_us": _percentiles(stats.distributions["phase_error_ns"], 1e3, (0.5, 0.99), with_max=True),
+    }
+
+
 def _episodes(stats: RunStats) -> dict[str, Any]:
     unfinished = stats.score.unfinished
     return {
@@ -303,6 +320,7 @@ _PARTS: dict[str, Callable[[RunStats], Any]] = {
     "actions": _actions,
     "observations": lambda stats: stats.observations,
     "ipc_us": _ipc_us,
+    "world_clock": _world_clock,
     "inference_ms": lambda stats: _percentiles(
         _merge([worker.inference_ns for worker in stats.workers]), 1e6, (0.5, 0.99), with_max=True
     ),

@@ -298,6 +298,9 @@ class EnvCounters(NamedTuple):
         int, "actions asked for that were not kept: a world that had not said so reports what it applied instead"
     ]
     take_overs: Annotated[int, "how often a person took the controls"]
+    lost_cycles: Annotated[int, "of the skipped ticks: those for which the world's device gave no cycle"]
+    cycles: Annotated[int, "of the world's device, each of which gave a tick; 0: the world has no clock"]
+    cycle_ps: Annotated[int, "how long such a cycle takes [ps]: the slope of all time stamps up to now"]
 
 
 ENV_COUNTERS = Record(EnvCounters, writer="env process")
@@ -311,6 +314,7 @@ ENV_HISTOGRAM_DOCS = {
     "interval_ticks": "every acted tick: since the one before",
     "delay_ticks": "every acted tick: since the frame that was used",
     "reset_ns": "every reset of the world: from the decision to publishing",
+    "phase_error_ns": "every cycle of the world's clock: how far its stamp lies from where the grid expected it",
 }
 ENV_HISTOGRAMS = tuple(ENV_HISTOGRAM_DOCS)
 WORKER_HISTOGRAM_DOCS = {

@@ -334,7 +334,7 @@ RECORDS = {
         },
     ),
     "ENV_COUNTERS": (
-        384,
+        448,
         {
             "ticks": 0,
             "acted": 8,
@@ -382,6 +382,9 @@ RECORDS = {
             "limited_actions": 344,
             "lost_requests": 352,
             "take_overs": 360,
+            "lost_cycles": 368,
+            "cycles": 376,
+            "cycle_ps": 384,
         },
     ),
 }
@@ -405,7 +408,7 @@ SEGMENTS = {
     "run_control_at": 128,
     "env_status_at": 256,
     "env_counters_at": 384,
-    "control_bytes": 518592,
+    "control_bytes": 555584,
     "slots_bytes": 2432,
     "ring_control_at": 128,
     "header_stride_bytes": 320,
@@ -419,20 +422,21 @@ SEGMENTS = {
     "trace_bytes": 5888,
 }
 HISTOGRAMS = {
-    "lateness_ns": 768,
-    "step_ns": 37696,
-    "publish_ns": 74624,
-    "write_to_dispatch_ns": 111552,
-    "observation_age_ns": 148480,
-    "interval_ticks": 185408,
-    "delay_ticks": 222336,
-    "reset_ns": 259264,
+    "lateness_ns": 832,
+    "step_ns": 37760,
+    "publish_ns": 74688,
+    "write_to_dispatch_ns": 111616,
+    "observation_age_ns": 148544,
+    "interval_ticks": 185472,
+    "delay_ticks": 222400,
+    "reset_ns": 259328,
+    "phase_error_ns": 296256,
 }
 #: Per worker: control, status, job, the two histograms.
 WORKERS = [
-    (296192, 296256, 296384, 296448, 333376),
-    (370304, 370368, 370496, 370560, 407488),
-    (444416, 444480, 444608, 444672, 481600),
+    (333184, 333248, 333376, 333440, 370368),
+    (407296, 407360, 407488, 407552, 444480),
+    (481408, 481472, 481600, 481664, 518592),
 ]
 #: Per worker: publication word, even entry, odd entry.
 SLOTS = [(128, 192, 448), (704, 768, 1024), (1280, 1344, 1600)]
@@ -494,7 +498,7 @@ def test_the_blocks_of_env_workers_and_slots_are_where_they_always_were():
         assert got == WORKERS[worker]
         slots = SIZES.slot_control_at(worker), SIZES.slot_entry_at(worker, 0), SIZES.slot_entry_at(worker, 1)
         assert slots == SLOTS[worker]
-    assert (SIZES.num_groups, SIZES.posted_at(0)) == (1, 518528)
+    assert (SIZES.num_groups, SIZES.posted_at(0)) == (1, 555520)
 
 
 def test_every_32_workers_have_a_word_for_their_jobs():

@@ -66,14 +66,21 @@ def leaves(tree, place=""):
 
 def test_each_number_that_may_be_required_is_in_a_summary_and_each_of_these_parts_may_be_required():
     stats, _ = made_up_run_with_head()
-    summary = build_summary(replace(stats, observations={"checked": 3, "outside": 0, "first": ""}))
+    seen = {"checked": 3, "outside": 0, "first": ""}
+    summary = build_summary(replace(stats, observations=seen, clock="world"))
     there = dict(leaves(summary))
     missing = {path for path in KEYS if path not in there and not path.startswith("learner.")}
     assert not missing
     # A new number of these parts is one line in KEYS; what says what a run was, and no result, is named here.
     described = {"ticks.ideal_hz", "head.index", "head.pid", "head.device", "head.lapped_frames", "head.pss_mb"}
     described |= {f"episodes.{name}" for name in ("unfinished_return", "unfinished_ticks", "points_ticks")}
-    described |= {"invariants.first", "episodes.first_listed", "observations.checked", "observations.first"}
+    described |= {
+        "world_clock.nominal_hz",
+        "invariants.first",
+        "episodes.first_listed",
+        "observations.checked",
+        "observations.first",
+    }
     parts = (
         "ticks",
         "actions",
@@ -84,6 +91,7 @@ def test_each_number_that_may_be_required_is_in_a_summary_and_each_of_these_part
         "restarts",
         "observations",
         "invariants",
+        "world_clock",
         "head",
     )
     of_parts = {
