@@ -21,7 +21,7 @@ nothing of the run can be changed or held up. You need to be the user who starte
 
 _EPILOG = """\
 examples:
-  rtcore-top                        watch the only run there is, until it is over or Ctrl-C
+  rtcore-top                        watch the only run there is, until it is over, q or Ctrl-C
   rtcore-top --list                 which runs are there: id, program, world, state
   rtcore-top 8151-6c6dc0            watch that one; a beginning will do: rtcore-top 8151
   rtcore-top --once                 print one view and exit
@@ -30,8 +30,8 @@ examples:
   rtcore-top --rerun spawn          ... and in Rerun's viewer
   rtcore-top --interval 5 > top.log       not a terminal: a line each time, here every 5 s
 
-exit codes: 0 shown to its end, or ended by Ctrl-C; 1 the run cannot be shown (none is under way, its program is dead,
-another user's, another version of rtcore, broken); 2 wrong use (unknown id, several runs and no id); 143 ended by
+exit codes: 0 shown to its end, or ended by q or Ctrl-C; 1 the run cannot be shown (none is under way, its program is
+dead, another user's, another version of rtcore, broken); 2 wrong use (unknown id, several runs and no id); 143 ended by
 SIGTERM
 """
 

@@ -25,6 +25,9 @@ Run a world in real time with staggered inference workers.
 
 The world ticks at its own fixed rate and waits for nobody. One inference may take many ticks; with enough
 workers, started at even intervals, there is an action for every tick all the same, and only its delay remains.
+
+Keys in the live view of a run by the wall clock: p pauses and goes on, s stops safely (with --safe-action), q ends the
+run, ? says so.
 """
 
 _EPILOG = """\

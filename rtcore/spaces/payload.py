@@ -177,7 +177,7 @@ class PolicyNeeds:
 
     def context(self, action: ActionSpec) -> Block:
         """What a job carries: words, committed actions with their mask, state, features, the task and its version."""
-        if not (self.committed_ticks or self.state or self.features):
+        if not (self.committed_ticks or self.state or self.features or self.task):
             return Block()
         ticks = self.committed_ticks
         known = (("committed", (ticks, *action.shape), action.dtype), ("committed_mask", (ticks,), "uint8"))

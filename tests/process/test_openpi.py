@@ -14,10 +14,11 @@ from gymnasium import spaces
 from websockets.sync.server import ServerConnection, serve
 
 import rtcore
-from rtcore.errors import LinkLost, PolicyConfigError, PolicyError
+from rtcore.errors import ConfigError, LinkLost, PolicyConfigError, PolicyError
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore_workers.policies import load_policy
 from rtcore_workers.policies.openpi import packed, unpacked
+from tests.support.drills import wait_for
 
 pytestmark = pytest.mark.process
 
@@ -113,12 +114,25 @@ def test_an_address_or_argument_that_is_none_is_refused() -> None:
         policy_at("openpi:ws://127.0.0.1:1", promt="x")
 
 
-def test_a_run_plays_what_a_server_says() -> None:
-    with serving(lambda seen: {"actions": np.ones(8, np.int64)}) as name:
-        settings = {"env_id": "CartPole-v1", "policy": name, "workers": 2, "chunk": 8, "ticks": 60}
-        with rtcore.Runtime(**settings) as runtime:
-            runtime.wait()
+def test_a_run_plays_what_a_server_says_and_the_server_is_told_the_task() -> None:
+    told: list[Any] = []
+
+    def answer(seen: dict[str, Any]) -> Any:
+        told.append((seen["prompt"], seen["speed"].tolist()))
+        return {"actions": np.ones(8, np.int64)}
+
+    with serving(answer) as name:
+        settings = {"env_id": "CartPole-v1", "policy": name, "workers": 2, "chunk": 8, "duration": 600}
+        with rtcore.Runtime(**settings, task={"prompt": "wait", "speed": 0.5}) as runtime:
+            assert runtime.set_task({"prompt": "pick up the block", "speed": 1}) == 2
+            wait_for(lambda: told[-1] == ("pick up the block", 1.0), "the server to be told")
+            wait_for(lambda: runtime.stats().counters["acted"] > 20, "actions")
+            with pytest.raises(ConfigError, match="speed missing"):
+                runtime.set_task({"prompt": "wait"})
             devices = {worker.device for worker in runtime.stats().workers}
+            runtime.stop()
+            runtime.wait()
         summary = runtime.summary()
+    assert told[0] == ("wait", 0.5), "in the warm-up"
     assert summary["actions"]["acted_fraction"] > 0
     assert devices == {name.removeprefix("openpi:")}

@@ -246,7 +246,9 @@ def load_policy(
     elif name.startswith(POLICY_SERVER):
         from rtcore_workers.policies.openpi import OpenPiPolicy  # noqa: PLC0415 - one kind of policy of many
 
-        policy = OpenPiPolicy(name, rest, observation, action, chunk=chunk, clock=clock, past_actions=past_actions)
+        policy = OpenPiPolicy(
+            name, rest, observation, action, chunk=chunk, clock=clock, past_actions=past_actions, task=task
+        )
     else:
         from rtcore_workers.policies import network  # noqa: PLC0415 - imports torch
 

@@ -22,7 +22,7 @@ import numpy as np
 from rtcore.errors import ConfigError, PolicyError
 from rtcore.memory.payload import require_room
 from rtcore.spaces import ActionSpec, ObservationSpec
-from rtcore.spaces.payload import CONTEXT_WORDS, Block, PolicyNeeds
+from rtcore.spaces.payload import CONTEXT_WORDS, WORD_AT, Block, PolicyNeeds
 from rtcore.spaces.task import TaskSpec, is_text, text_in
 from rtcore_workers.policies.base import Array, suggestion
 
@@ -94,6 +94,23 @@ class KnownTask(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._arrays)
+
+
+def begin_context(given: Mapping[str, Array], needs: PolicyNeeds, first_task: bytes) -> None:
+    """What a warm-up sees: the beginning of an episode, and the task that the run begins with.
+
+    Args:
+        given: The arrays of a context; none: the policy gets no context.
+        needs: Of the policy.
+        first_task: A block of `needs.task`.
+    """
+    if given:
+        for name, value in (("is_first", 1), ("state_tick", -1), ("features_tick", -1)):
+            given["words"][WORD_AT[name]] = value
+    if needs.task:
+        given["task_version"][...] = 1
+        for name, begun in needs.task.views(first_task).items():
+            given[f"task.{name}"][...] = begun
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from rtcore.spaces import ObservationSpec
 from rtcore.spaces.payload import WORD_AT, Block
 from rtcore_workers.modulestate import PlainCallable
 from rtcore_workers.policies.base import Array, InferenceTiming
-from rtcore_workers.policies.calling import ALONE, Calling
+from rtcore_workers.policies.calling import ALONE, Calling, begin_context
 from rtcore_workers.weights.on_device import Copies
 
 _NUM_WARM_UP_RUNS = 3
@@ -81,15 +81,7 @@ class ContextAndPayload:
             for name, array in first.items()
             if array.dtype.kind == "f" and array.size and not np.isnan(array).any()
         ]
-        if self.given:
-            # A warm-up sees the beginning of an episode.
-            words = self.given["words"]
-            for name, value in (("is_first", 1), ("state_tick", -1), ("features_tick", -1)):
-                words[WORD_AT[name]] = value
-        if needs.task:
-            self.given["task_version"][...] = 1
-            for name, begun in needs.task.views(calling.first_task).items():
-                self.given[f"task.{name}"][...] = begun
+        begin_context(self.given, needs, calling.first_task)
 
     def begin(self) -> None:
         """Before a run: an episode begins with the initial state."""

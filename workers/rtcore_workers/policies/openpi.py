@@ -19,8 +19,10 @@ import numpy as np
 from rtcore.clock import NS_PER_MS, NS_PER_S, Clock, MonotonicClock
 from rtcore.config.groups import POLICY_SERVER
 from rtcore.errors import ConfigError, LinkLost, PolicyConfigError, PolicyError, printable, shortened
-from rtcore.spaces import ActionSpec, ObservationSpec
+from rtcore.spaces import ActionSpec, ObservationSpec, PolicyNeeds
+from rtcore.spaces.task import TaskSpec, is_text, plain
 from rtcore_workers.policies.base import Array, FrameOnly, InferenceTiming, PolicyInfo, refuse_unknown
+from rtcore_workers.policies.calling import begin_context
 
 #: Read here, so that it stands in no settings and in no file of the run.
 _API_KEY = "OPENPI_API_KEY"
@@ -43,7 +45,7 @@ def check_address(name: str) -> str:
 
 
 class OpenPiPolicy(FrameOnly):
-    """Asks a policy server for a chunk of actions.
+    """Asks a policy server for a chunk of actions. The values of the run's task are sent too, under their own names.
 
     Args:
         name: openpi:ws://HOST:PORT.
@@ -54,6 +56,7 @@ class OpenPiPolicy(FrameOnly):
         chunk: Actions that are used of each answer: the first ones.
         clock: What inferences are timed by.
         past_actions: Are not sent.
+        task: Of the run.
 
     Raises:
         PolicyConfigError: The arguments are wrong.
@@ -71,6 +74,7 @@ class OpenPiPolicy(FrameOnly):
         chunk: int = 1,
         clock: Clock | None = None,
         past_actions: Array | None = None,
+        task: TaskSpec | None = None,
     ) -> None:
         refuse_unknown(name, args, _ARGUMENTS)
         self._address = check_address(name)
@@ -81,6 +85,9 @@ class OpenPiPolicy(FrameOnly):
         self.observation: Array = np.zeros(observation.shape, observation.np_dtype)
         self.past_actions = past_actions
         self.timing = InferenceTiming()
+        self._task: dict[str, Array] = {}
+        if task is not None and task.block:
+            self._take_task(task, action)
         self._pack, self._unpack, self._connect = _libraries()
         #: What is open as long as this policy lives.
         self._open = ExitStack()
@@ -89,12 +96,27 @@ class OpenPiPolicy(FrameOnly):
         notes = (f"policy server at {self._address}: {shortened(printable(told), 200) or 'says nothing of itself'}",)
         self.info = PolicyInfo(name, 0, synthetic=False, pad_ms=None, device=self._address, notes=notes)
 
+    def _take_task(self, task: TaskSpec, action: ActionSpec) -> None:
+        if twice := sorted({*self._rest, *self._parts} & {*task.block.names}):
+            raise PolicyConfigError(f"task: the server is sent {twice[0]!r} already; give that value another name")
+        self.needs = PolicyNeeds(task=task.block)
+        block = self.needs.context(action)
+        self.context = memoryview(bytearray(block.nbytes))
+        given = block.views(self.context)
+        begin_context(given, self.needs, task.first)
+        self._task = {name: given[f"task.{name}"] for name in task.block.names}
+
+    @property
+    def _parts(self) -> Mapping[str, Array]:
+        """The observation as it is sent."""
+        seen = self._spec.unpack(self.observation)
+        return seen if isinstance(seen, dict) else {self._key: seen}
+
     def act(self, *, frame_seq: int, out: Array, tick: int | None = None) -> None:
         """Fill `out`. LinkLost if the connection has ended; PolicyError for what the server raised or gave."""
         start_ns = self._clock.now_ns()
-        seen = self._spec.unpack(self.observation)
-        parts = seen if isinstance(seen, dict) else {self._key: seen}
-        answer = self._asked({**parts, **self._rest})
+        task = {name: plain(array) if is_text(array) else array for name, array in self._task.items()}
+        answer = self._asked({**self._parts, **self._rest, **task})
         came = answer.get(self._actions_key)
         actions = np.asarray(came) if isinstance(came, (np.ndarray, list, int, float)) else None
         if actions is None or actions.dtype.kind not in _KINDS:
