@@ -102,8 +102,9 @@ def clock_like(stamp: int) -> str:
         "CLOCK_MONOTONIC in microseconds": now_ns // NS_PER_US,
         "CLOCK_MONOTONIC in milliseconds": now_ns // NS_PER_MS,
     }
-    # Another unit is told by the thousandth part.
-    near = (name for name, time_now in times.items() if abs(stamp - time_now) <= min(10 * NS_PER_S, time_now // 1000))
+    # Clocks that agree are not told apart; another unit is told by the thousandth part.
+    others = {name: time_now for name, time_now in times.items() if abs(time_now - now_ns) > 10 * NS_PER_S}
+    near = (name for name, time_now in others.items() if abs(stamp - time_now) <= min(10 * NS_PER_S, time_now // 1000))
     return next(near, "")
 
 

@@ -29,7 +29,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 
 from rtcore.clock import NS_PER_MS, NS_PER_S, NS_PER_US, Clock, TickPlan, clock_like, rate_from
-from rtcore.errors import WARNING_NOTE, ConfigError, EnvironmentFailed, EnvironmentHung
+from rtcore.errors import WARNING_NOTE, ConfigError, EnvironmentFailed, EnvironmentHung, counted
 from rtcore.loop.gymapi import raise_named
 from rtcore.spaces.action import attribute_of
 
@@ -93,7 +93,7 @@ class Cycles:
     Args:
         env: The world.
         clock: That it waits by where the world itself does not wait: one that does not spin.
-        patience_ns: How long a device may be silent, and how old a new stamp may be at most.
+        patience_ns: How long a device may be silent, and how old its first stamp may be.
 
     Raises:
         ConfigError: The world has neither of the two methods, or its `cycle_offset_ns` is no time.
@@ -154,7 +154,8 @@ class Cycles:
         if stamp_ns == last_ns:
             return stamp_ns
         age_ns = now_ns - stamp_ns
-        if age_ns > self.patience_ns or age_ns < -_FUTURE_NS:
+        # Another clock shows at once. Later an old stamp comes from a queue, such as one that a pause has filled.
+        if (last_ns is None and age_ns > self.patience_ns) or age_ns < -_FUTURE_NS:
             where = f"{age_ns / NS_PER_S:.3f} s ago" if age_ns > 0 else f"{-age_ns / NS_PER_S:.3f} s in the future"
             raise self._refused(f"{stamp_ns}, which is {where}", clock_like(stamp_ns))
         if last_ns is not None and stamp_ns < last_ns:
@@ -245,7 +246,7 @@ def measure_cycles(cycles: Cycles, nominal_hz: Fraction, before_call: Callable[[
         begun_ns = clock.now_ns()
         while (stamp_ns := cycles.next_ns(_SLICE_NS)) is None:
             if clock.now_ns() - begun_ns > cycles.patience_ns:
-                raise _silence(cycles, f"its first {len(stamps)}" if stamps else "0")
+                raise _silence(cycles, f"after {counted(len(stamps), 'cycle')} before tick 0")
         stamps.append(stamp_ns)
         known_ns.append(clock.now_ns() - stamp_ns)
     period_ns, jitter_ns = even_grid(stamps)
@@ -397,7 +398,7 @@ class WorldPace:
         if stamp_ns is None or stamp_ns < self._start_ns:
             self._silent_ns += max(0, clock.now_ns() - max(begun_ns, due_ns))
             if self._silent_ns > cycles.patience_ns:
-                raise _silence(cycles, f"the one of tick {last_tick}" if grid.is_locked else "0 of the run's")
+                raise _silence(cycles, f"after tick {last_tick}" if grid.is_locked else "at the run's first tick")
             return False
         self._silent_ns = 0
         cycle = max(grid.cycle_of(stamp_ns), self._newest + 1) if grid.is_locked else last_tick + 1
@@ -436,9 +437,9 @@ class WorldPace:
         return at_ns - self.deadline_ns(tick)
 
 
-def _silence(cycles: Cycles, after: str) -> EnvironmentHung:
+def _silence(cycles: Cycles, when: str) -> EnvironmentHung:
     return EnvironmentHung(
         f"the world's clock is silent: {cycles.name}.{cycles.method} gave no cycle for "
-        f"{cycles.patience_ns / NS_PER_S:g} s, after {after}. Is the device on? Raise --env-timeout-s if it may be "
+        f"{cycles.patience_ns / NS_PER_S:g} s, {when}. Is the device on? Raise --env-timeout-s if it may be "
         "silent for longer"
     )

@@ -39,7 +39,7 @@ from rtcore.spaces.image import ImageOf, image_in
 FIELDS = frozenset(
     {
         *("env_id", "env_args", "rom", "fps", "overrun", "on_missing", "noop_action", "on_reset", "seed", "on_late"),
-        *("safe_action", "starve_ms", "limit", "info_keys", "task", "operator", "blend_ticks"),
+        *("safe_action", "starve_ms", "limit", "info_keys", "task", "operator", "blend_ticks", "clock"),
         *("ring_slots", "startup_timeout_s", "env_timeout_s", "realtime", "env_cpu", "out", "trace", "record"),
     }
 )
@@ -367,6 +367,8 @@ def _config(world: Any, delay_ticks: int, fields: dict[str, Any]) -> RuntimeConf
             f"{', '.join(foreign)}: has no meaning for a RealtimeEnv, whose program chooses the actions; "
             f"it takes {', '.join(sorted(FIELDS))}"
         )
+    if given.get("clock") == "virtual":
+        raise ConfigError("clock=virtual: a RealtimeEnv is in real time; expected wall or world. See rtcore.virtual")
     own = {"stagger": "max-time", "workers": delay_ticks, "chunk": 1, "ticks": _ENDLESS_TICKS, "live": False}
     return make_config(**given | own)
 
