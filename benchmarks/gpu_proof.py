@@ -97,8 +97,11 @@ class Step:
 
 def all_steps(device: str, out: Path) -> list[Step]:
     on_gpu = device != "cpu"
-    # On CPUs, busy ones at that, an inference of so large a network may take many seconds, and one has to come.
-    sharing, seconds, more = ("auto", "4", []) if on_gpu else ("stand-in", "15", ["--hang-timeout-s", "120"])
+    # On CPUs an inference of the large networks takes seconds, of eight at once a minute: a rehearsal has small ones.
+    large, largest = (29, 98) if on_gpu else (1, 2)
+    network = ("--policy-args", f"k={large}")
+    # On busy CPUs an inference may take a while, and one has to come.
+    sharing, seconds, more = ("auto", "4", []) if on_gpu else ("stand-in", "8", ["--hang-timeout-s", "120"])
 
     def play(
         name: str, proves: str, *words: str, sharing: str = sharing, limit_s: int = 45, also: Look | None = None
@@ -109,7 +112,7 @@ def all_steps(device: str, out: Path) -> list[Step]:
         return Step(name, proves, command, limit_s, look=_looks(device, sharing, also), figures=_of_run)
 
     def profile(name: str, proves: str, limit_s: int) -> Step:
-        folder, sizes = out / name, ("--policy-args", "k=29", "--workers", "1,2,4,8", "--seconds", "1")
+        folder, sizes = out / name, (*network, "--workers", "1,2,4,8", "--seconds", "1")
         command = _program("profile", "gpu", "--device", device, *sizes, "--samples", "100")
         return Step(name, proves, [*command, "--json", str(folder / "profile.json")], limit_s, figures=_of_profile)
 
@@ -132,17 +135,17 @@ def all_steps(device: str, out: Path) -> list[Step]:
         Step("doctor", "what rtcore-doctor says of the machine", _program("doctor"), 60),
         Step("tests", "the tests marked gpu", [*pytest, *tests], 120, look=_no_skips, figures=_of_tests),
         profile("profile", "CUDA graph against eager; copies; k processes side by side", 120),
-        *(staggered(29, workers) for workers in (1, 2, 4, 8)),
-        staggered(98, 4),
+        *(staggered(large, workers) for workers in (1, 2, 4, 8)),
+        staggered(largest, 4),
         Step(
             "weights",
             "one copy of the weights by CUDA IPC, with publications",
-            [*weights, "--device", device, "--workers", "4", "--windows", "2", "--window", "2"],
+            [*weights, "--device", device, *network, "--workers", "4", "--windows", "2", "--window", "2"],
             90,
             figures=_of_weights,
         ),
         under_mps(profile("mps-profile", "the same k processes side by side, under MPS", 90)),
-        under_mps(staggered(29, 8, "mps-k29-8")),
+        under_mps(staggered(large, 8, f"mps-k{large}-8")),
         play("learn", "a learner on the same GPU", *learns, "--policy", "dqn", limit_s=60),
         play(
             "carries",
@@ -157,7 +160,7 @@ def all_steps(device: str, out: Path) -> list[Step]:
             also=_headed,
         ),
         play("learn-two-speed", "a learner, a head", *learns, "--policy", "two-speed", limit_s=60, also=_headed),
-        play("auto", "--workers auto", "--policy-args", "k=29", "--workers", "auto", "--duration", seconds),
+        play("auto", "--workers auto", *network, "--workers", "auto", "--duration", seconds),
         play(
             "private",
             "two copies of the weights in each worker",
@@ -308,13 +311,19 @@ def _exit_code(command: list[str], limit_s: float, file: Any) -> int | str:
     try:
         return process.wait(limit_s)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_END_S)
-        with contextlib.suppress(ProcessLookupError):  # those that it started may be left also where it has ended
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
         return f"none within {limit_s:g} s"
+    finally:
+        if process.returncode is None:  # also after a Ctrl-C, which a step of a session of its own does not get
+            _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    os.killpg(process.pid, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_END_S)
+    with contextlib.suppress(ProcessLookupError):  # those that it started may be left also where it has ended
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _machine() -> dict[str, Any]:

@@ -24,7 +24,7 @@ import pytest
 from rtcore.config.flags import default_config, parse_command, parse_config
 from rtcore.config.run import RuntimeConfig
 from rtcore.experiments.sweepfile import load_sweep
-from tests.support.drills import segments, started
+from tests.support.drills import Run, segments, started
 
 pytestmark = pytest.mark.process
 
@@ -263,7 +263,7 @@ def test_every_settings_file_of_a_page_is_one(code: Code, tmp_path: Path) -> Non
 
 #: Only understood: what they name is not here.
 NOT_HERE = {
-    "--workers-at": "another host",
+    "gpuhost": "another host",
     "cuda": "a GPU",
     ".gb": "a game that somebody bought",
     "PandorasBlocks": "a game to be downloaded",
@@ -307,19 +307,20 @@ def cut(words: list[str]) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("page", RUNS)
-def test_the_runs_of_a_page_run_one_after_the_other(page: str, folder_of_a_reader: Path) -> None:
+def test_the_runs_of_a_page_run_one_after_the_other(
+    page: str, folder_of_a_reader: Path, run_here: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("h5py")
     # Pages name what `make run` has left.
     (made,) = re.findall(r"^\t\$\(BIN\)/(rtcore-run .*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     first = [shlex.split(made)] if any("runs/latest/" in word for words in RUNS[page] for word in words) else []
     for words in [*first, *filter(can_run, RUNS[page])]:
-        folder = folder_of_a_reader / "examples" if "own_world:make_world" in words else folder_of_a_reader
-        out = ["--out", str(folder_of_a_reader / "own")] if folder.name == "examples" else []
-        with started(sys.executable, "-m", "rtcore.cli.run", *cut(words), *out, cwd=folder) as process:
-            output, _ = process.communicate(timeout=380)
+        own = "own_world:make_world" in words
+        monkeypatch.chdir(folder_of_a_reader / "examples" if own else folder_of_a_reader)
+        done = run_here(*cut(words), *(["--out", str(folder_of_a_reader / "own")] if own else []))
         # A contract is for a machine that does nothing else.
-        assert process.returncode == 0 or (process.returncode == 4 and "--require" in words), f"{words}\n{output}"
-        assert segments(process.pid) == []
+        allowed = {0, 4} if "--require" in words else {0}
+        assert done.returncode in allowed, f"{shlex.join(words)}\n{done.stdout}{done.stderr}"
 
 
 #: What the text around a block has said before it.

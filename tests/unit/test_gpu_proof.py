@@ -8,7 +8,7 @@ import subprocess
 from argparse import Namespace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -65,18 +65,48 @@ def test_what_a_machine_cannot_do_is_no_failure(tmp_path: Path):
     assert prove([shell("works", "true"), shell("cannot", "exit 77")], options(tmp_path)) == 0
 
 
+class Held(NamedTuple):
+    """A pipe that what a step starts has open: it ends with the last of them."""
+
+    reader: int
+    writer: int
+
+    def popen(self, kind: type[subprocess.Popen[bytes]] = subprocess.Popen) -> Any:
+        return partial(kind, pass_fds=(self.writer,))
+
+    def wait_for_end(self) -> None:
+        os.close(self.writer)
+        assert os.read(self.reader, 1) == b""
+        os.close(self.reader)
+
+
+@pytest.fixture
+def held() -> Held:
+    pipe = Held(*os.pipe())
+    os.set_inheritable(pipe.writer, True)
+    return pipe
+
+
 @pytest.mark.parametrize("trap", ["", "trap '' TERM; "], ids=["that-ends-when-told", "that-does-not"])
-def test_a_step_that_hangs_is_ended_with_what_it_started(tmp_path: Path, monkeypatch, trap):
+def test_a_step_that_hangs_is_ended_with_what_it_started(tmp_path: Path, monkeypatch, held, trap):
     monkeypatch.setattr(gpu_proof, "_END_S", 0.2)
-    # What it starts has the pipe open: it ends with the last of them, also of those that began late.
-    reader, writer = os.pipe()
-    os.set_inheritable(writer, True)
-    monkeypatch.setattr(gpu_proof.subprocess, "Popen", partial(subprocess.Popen, pass_fds=(writer,)))
+    monkeypatch.setattr(gpu_proof.subprocess, "Popen", held.popen())
     found = run(shell("hangs", f"{trap}(trap '' TERM; sleep 1000) & wait", limit_s=1), tmp_path, 100)
-    os.close(writer)
     assert found["wrong"] == ["exit code none within 1 s, expected 0"]
-    assert os.read(reader, 1) == b""
-    os.close(reader)
+    held.wait_for_end()
+
+
+def test_ctrl_c_ends_the_step_that_is_under_way(tmp_path: Path, monkeypatch, held):
+    class Interrupted(subprocess.Popen[bytes]):
+        def wait(self, timeout: float | None = None) -> int:
+            if timeout == 100:
+                raise KeyboardInterrupt
+            return super().wait(timeout)
+
+    monkeypatch.setattr(gpu_proof.subprocess, "Popen", held.popen(Interrupted))
+    with pytest.raises(KeyboardInterrupt):
+        run(shell("is-under-way", "sleep 1000"), tmp_path, 100)
+    held.wait_for_end()
 
 
 def test_a_step_for_which_no_time_is_left_is_told_and_not_run(tmp_path: Path):

@@ -14,6 +14,7 @@ from rtcore.report.boards import Board, is_installed
 from rtcore.report.learning_curve import draw_learning_curve, running_mean
 from rtcore.results.run_record import Episode
 from rtcore.virtual.simulate import Simulation
+from tests.support.drills import wait_for
 
 pytestmark = pytest.mark.unit
 
@@ -68,10 +69,12 @@ def test_weights_and_biases_gets_them_too_offline(tmp_path: Path, said: list[str
     monkeypatch.setenv("WANDB_MODE", "offline")
     simulation = played("wandb", tmp_path)
     (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
-    written = file.read_bytes()
-    assert not [name for name in NAMES if name.encode() not in written]
-    # An episode has a row of its own: no other has its return.
-    assert written.count(b"charts/episodic_return") >= len(returns_of(simulation)) > 0
+    returns = returns_of(simulation)
+    assert returns
+    # It says that it has finished a moment before all is in the file. An episode has a row of its own: no other has its
+    # return.
+    wait_for(lambda: file.read_bytes().count(b"charts/episodic_return") >= len(returns), "W&B to write the episodes")
+    wait_for(lambda: all(name.encode() in file.read_bytes() for name in NAMES), "W&B to write the names")
     assert said == [f"Weights & Biases: {file.parent / 'files'}"]
 
 
