@@ -130,7 +130,7 @@ def all_steps(device: str, out: Path) -> list[Step]:
     tests = ["-m", "gpu", *files] if on_gpu else ["tests/unit/workers/test_executors.py"]
     weights = [sys.executable, "-m", "benchmarks.weights_on_gpu", "--json", str(out / "weights" / "weights.json")]
     carries = ("--env-id", "CartPole-v1", "--policy", "benchmarks.carries:Carries", "--policy-args", "pad_ms=30")
-    learns = ("--learn", "dqn", "--workers", "2", "--duration", "10")
+    learns = ("--learn", "dqn", "--learning-starts", "100", "--workers", "2", "--duration", "10")
     return [
         Step("doctor", "what rtcore-doctor says of the machine", _program("doctor"), 60),
         Step("tests", "the tests marked gpu", [*pytest, *tests], 120, look=_no_skips, figures=_of_tests),
@@ -146,7 +146,7 @@ def all_steps(device: str, out: Path) -> list[Step]:
         ),
         under_mps(profile("mps-profile", "the same k processes side by side, under MPS", 90)),
         under_mps(staggered(large, 8, f"mps-k{large}-8")),
-        play("learn", "a learner on the same GPU", *learns, "--policy", "dqn", limit_s=60),
+        play("learn", "a learner on the same GPU", *learns, "--policy", "dqn", limit_s=60, also=_learned),
         play(
             "carries",
             "context, carried state and extras at fixed addresses",
@@ -159,7 +159,9 @@ def all_steps(device: str, out: Path) -> list[Step]:
             *("--policy", "two-speed", "--policy-args", "k=1,pad_ms=60", "--workers", "5", "--duration", "6"),
             also=_headed,
         ),
-        play("learn-two-speed", "a learner, a head", *learns, "--policy", "two-speed", limit_s=60, also=_headed),
+        play(
+            "learn-two-speed", "a learner, a head", *learns, "--policy", "two-speed", limit_s=60, also=_learned_head
+        ),
         play("auto", "--workers auto", *network, "--workers", "auto", "--duration", seconds),
         play(
             "private",
@@ -478,6 +480,19 @@ def _headed(folder: Path, _said: str) -> Iterator[str]:
     head = _summary(folder)["head"]
     if head["acted_ticks"] <= head["base_ticks"]:
         yield f"the head acted at {head['acted_ticks']} ticks, a base action at {head['base_ticks']}"
+
+
+def _learned(folder: Path, _said: str) -> Iterator[str]:
+    learner = _summary(folder)["learner"]
+    if not learner["updates"]:
+        yield "the learner made no update"
+    if not learner["checkpoints"]:
+        yield "no checkpoint was written"
+
+
+def _learned_head(folder: Path, said: str) -> Iterator[str]:
+    yield from _learned(folder, said)
+    yield from _headed(folder, said)
 
 
 def _no_skips(_folder: Path, said: str) -> Iterator[str]:

@@ -49,6 +49,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from rtcore.moved import install as _keep_old_paths
+from rtcore.version import __version__
 
 if TYPE_CHECKING:
     from rtcore.clock import TickClock, TickGrid
@@ -62,7 +63,6 @@ if TYPE_CHECKING:
     from rtcore.scheduling.dispatch import Dispatcher
     from rtcore.scheduling.schedule import Schedule
 
-__version__ = "0.1.0"
 
 _HOMES = {
     "ActionSlots": "rtcore.memory.slots",

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from rtcore.errors import printable
+from rtcore.version import __version__
 
 #: An example and what it does: two spaces or more between them.
 _EXAMPLE = re.compile(
@@ -58,7 +59,9 @@ def at_least_one(text: str) -> int:
 
 def add_program_options(parser: argparse.ArgumentParser) -> None:
     """The flags of every program: --version, --print-completion."""
-    parser.add_argument("--version", action=_ShowVersion, nargs=0, help="print the version and exit")
+    parser.add_argument(
+        "--version", action="version", version=f"rtcore {__version__}", help="print the version and exit"
+    )
     parser.add_argument(
         "--print-completion",
         action=_PrintCompletion,
@@ -66,16 +69,6 @@ def add_program_options(parser: argparse.ArgumentParser) -> None:
         help="print what makes a shell complete this program's options, and exit: "
         'eval "$(%(prog)s --print-completion bash)"; needs rtcore[completion]',
     )
-
-
-class _ShowVersion(argparse.Action):
-    """Looked up only when asked for."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from importlib.metadata import version  # noqa: PLC0415
-
-        print(f"rtcore {version('rtcore')}")
-        parser.exit()
 
 
 class _PrintCompletion(argparse.Action):

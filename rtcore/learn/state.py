@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from rtcore.config.groups import WeightsSettings
 from rtcore.config.run import RuntimeConfig
 from rtcore.learn.checkpoint import FOLDER, CheckpointFolder, SavedState, unchecked
 from rtcore.results.run_record import RunRecord
+from rtcore.version import __version__
 
 _log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def state_of(
     """state.json of a checkpoint. `env_info`: the world's `observation` and `action`, as JSON; counts of all runs."""
     plain = config.to_jsonable()
     return {
-        "rtcore": version("rtcore"),
+        "rtcore": __version__,
         "updates": updates,
         "ticks": ticks,
         "episodes": episodes,

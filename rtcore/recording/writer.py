@@ -7,7 +7,6 @@ it while it grows. It is never opened for writing again; what Minari wants is in
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import math
 import os
@@ -42,6 +41,7 @@ from rtcore.recording.schema import (
 )
 from rtcore.results.agreement import COMPLETE
 from rtcore.spaces import ActionSpec, Block, ObservationSpec
+from rtcore.version import __version__
 
 #: Rows of a chunk: about a second, within these bounds, and no more frames than fit the buffer.
 _MIN_ROWS, _MAX_ROWS = 16, 4096
@@ -66,7 +66,7 @@ def describe_run(
 ) -> dict[str, Any]:
     """What a recording says of its run. `world`, `policy`: as in `Runtime.header`. `played`: see `Supervisor`."""
     return {
-        "rtcore_version": importlib.metadata.version("rtcore"),
+        "rtcore_version": __version__,
         "env_id": config.world.env_id,
         "seed": world.get("seed", config.world.seed),
         "rate_hz": str(rate_hz),

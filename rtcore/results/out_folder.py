@@ -27,6 +27,7 @@ from rtcore.files.outside import parse_object, read_bytes
 from rtcore.files.strict_json import write_json
 from rtcore.host.cpus import cpu_model, usable_cpus
 from rtcore.scheduling.schedule import STAGGERS
+from rtcore.version import __version__
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ _FILES = (
     *(COMPARE_FILE, COMPARE_PICTURE, COMPARE_VIDEO),
 )
 #: Whose versions config.json says.
-_PACKAGES = ("rtcore", "torch", "h5py", "numpy", "gymnasium", "pyboy", "posix_ipc", "pydantic")
+_PACKAGES = ("torch", "h5py", "numpy", "gymnasium", "pyboy", "posix_ipc", "pydantic")
 _EVENTS = "events.out.tfevents.*"
 _RECORDING = "recording"
 _CHECKPOINTS = "checkpoints"
@@ -178,7 +179,8 @@ def write_config(
     folder: Path, config: RuntimeConfig, arguments: list[str], resumed: Mapping[str, Any] | None = None
 ) -> None:
     """config.json: the resolved settings, versions, machine and git revision, and what the run goes on from."""
-    versions = {name: _version(name) for name in _PACKAGES} | {"python": platform.python_version()}
+    packages = {name: _version(name) for name in _PACKAGES}
+    versions = {"rtcore": __version__, **packages, "python": platform.python_version()}
     content = {
         "config": config.to_jsonable(),
         "command": arguments,

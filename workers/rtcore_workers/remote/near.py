@@ -11,7 +11,6 @@ import socket
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,6 +23,7 @@ from rtcore.memory.history import History
 from rtcore.memory.tensors import ParamManifest
 from rtcore.memory.weights import ParamStore, Version
 from rtcore.spaces import ActionSpec, ObservationSpec, PolicyNeeds
+from rtcore.version import __version__
 from rtcore_workers.policies.base import Array, InferenceTiming, PolicyInfo
 from rtcore_workers.remote.keys import Keys
 from rtcore_workers.remote.session import Near, State
@@ -45,8 +45,6 @@ SENT_SETTINGS = (
     "task",
     "seed",
 )
-#: Looked up once: that reads files.
-_RTCORE = version("rtcore")
 #: How often the connection is looked at while an answer is awaited [ms].
 _LOOK_MS = 50
 #: Versions whose checksum is kept: an answer is of one that was sent lately.
@@ -125,7 +123,7 @@ class RemotePolicy:
             "action": action.to_json(),
         }
         hello = {
-            "rtcore": _RTCORE,
+            "rtcore": __version__,
             "run_id": place.run_id,
             "worker": place.worker,
             "host": socket.gethostname(),

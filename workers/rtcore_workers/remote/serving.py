@@ -11,7 +11,6 @@ import os
 import secrets
 import socket
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from rtcore.errors import LinkError, RtcoreError, printable, text_of, words_of
 from rtcore.memory.tensors import ParamManifest
 from rtcore.memory.weights import ParamStore
 from rtcore.spaces import ActionSpec, ObservationSpec
+from rtcore.version import __version__
 from rtcore_workers.malloc import keep_freed_memory
 from rtcore_workers.policies import BUILTIN_POLICIES, policy_of
 from rtcore_workers.policies.base import Policy
@@ -198,7 +198,7 @@ class _Server:
     def __init__(self, listener: Listener, builder: Builder, say: Callable[[str], None]) -> None:
         self._listener, self._builder, self._say = listener, builder, say
         self._clock = MonotonicClock()
-        about = {"rtcore": version("rtcore"), "host": socket.gethostname(), "pid": os.getpid()}
+        about = {"rtcore": __version__, "host": socket.gethostname(), "pid": os.getpid()}
         self._far = Far(about, self._build, lambda: secrets.randbits(63) | 1, listener.send)
         self._bad, self._told_ns = 0, -_TELL_AGAIN_NS
 
