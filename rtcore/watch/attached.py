@@ -81,8 +81,9 @@ class LearnersView:
 _PARTS = ("slots", "ring", "log", "description")
 
 #: The keys of summary.json and of `Runtime.summary()`, for a run that has none of it yet.
-_KEYS = """clock policy plan ticks actions ipc_us inference_ms restarts workers restart_reasons episodes observations
-record books invariants culprits environment wait startup_s startup startup_inferences leftover_shared_memory"""
+_KEYS = """clock world_clock policy plan ticks actions ipc_us inference_ms restarts workers restart_reasons episodes
+observations record books invariants culprits environment wait startup_s startup startup_inferences
+leftover_shared_memory"""
 SUMMARY_KEYS = tuple(_KEYS.split())
 
 #: Of a summary's `learner`: what the run's own program alone knows.
