@@ -63,8 +63,9 @@ def _config_of(recording: Recording, given: RuntimeConfig) -> RuntimeConfig:
         version = recording.about["rtcore_version"]
         raise ConfigError(f"{recording.path} is of rtcore {version}, with settings unknown here: {error}") from error
     said = given.given
-    # Of actions the recording has those that were applied: neither a policy nor a blend of chunks is run.
-    ran = {name: value for name, value in config.settings.items() if name not in ("policy", "on_overlap")}
+    # Of actions the recording has those that were applied: no policy is run, no blend of chunks, and nobody steps in.
+    unused = ("policy", "on_overlap", "operator")
+    ran = {name: value for name, value in config.settings.items() if name not in unused}
     refuse_code(ran, said, str(recording.path))
     if given.world.rom is None:
         return config

@@ -29,7 +29,7 @@ def refuse_code(settings: Mapping[str, Any], given: Mapping[str, Any], source: s
     Raises:
         ConfigError: It names the flag to give.
     """
-    for field in ("env_id", "policy", "on_overlap"):
+    for field in ("env_id", "policy", "on_overlap", "operator"):
         named = settings.get(field)
         if named is None:
             continue
@@ -44,7 +44,7 @@ def refuse_code(settings: Mapping[str, Any], given: Mapping[str, Any], source: s
 
 
 def names_code(field: str, value: Any) -> bool:
-    """Whether a setting (`env_id`, `policy`, `on_overlap`) names something that is imported."""
+    """Whether a setting (`env_id`, `policy`, `on_overlap`, `operator`) names something that is imported."""
     return ":" in str(value) or (field == "env_id" and str(value).rpartition("/")[2].startswith(_HANDS_ON))
 
 

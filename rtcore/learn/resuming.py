@@ -13,7 +13,7 @@ from rtcore.files.values import from_json
 from rtcore.learn.checkpoint import FOLDER, find_state_folder, read_state
 
 #: Not taken over: they concern the terminal or these files, `resolve_policy` takes them from the checkpoint, or they
-#: say where frames are sent to, which no file decides.
+#: say where frames are sent to, or who may step in, which no file decides.
 _NOT_TAKEN = {
     "resume",
     "policy_checkpoint",
@@ -21,6 +21,7 @@ _NOT_TAKEN = {
     "live",
     "workers_at",
     "remote_keys",
+    "operator",
     "policy",
     "policy_args",
     "obs_history",

@@ -103,9 +103,10 @@ def test_a_function_that_raises_is_an_error_that_names_it():
         blended(f"{__name__}:broken", BOX, [0, 0], [0, 0])
 
 
-def test_a_file_does_not_choose_the_function():
-    with pytest.raises(ConfigError, match="--on-overlap anyones:code"):
-        refuse_code({"on_overlap": "anyones:code"}, {}, "a recording")
+@pytest.mark.parametrize("name", ["on_overlap", "operator"])
+def test_a_file_does_not_choose_the_function(name: str):
+    with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')} anyones:code"):
+        refuse_code({name: "anyones:code"}, {}, "a recording")
     refuse_code({"on_overlap": "mean"}, {}, "a recording")
     refuse_code({"on_overlap": "my:own"}, {"on_overlap": "my:own"}, "a recording")
 

@@ -170,7 +170,7 @@ def test_whatever_the_stamps_say_slices_nest_and_every_one_ends(tmp_path_factory
     folder = tmp_path_factory.mktemp("any")
     table = events(*((kind, start, start + length, *rest) for kind, start, length, *rest in rows))
     spool(folder, env=table[::2], worker0=table[1::2])
-    moments = {K.JOB, K.FEATURES, K.WORKER_UP, K.WORKER_DOWN}
+    moments = {K.JOB, K.FEATURES, K.INTERVENTION, K.WORKER_UP, K.WORKER_DOWN}
     parsed = parse(convert_folder(folder), flows_in_order=False)
     added = len(parsed.named("announce frame")) + len([one for one in parsed.slices if one.name == "job"])
     assert len(parsed.slices) - added == sum(row[0] not in moments for row in rows)
