@@ -19,21 +19,24 @@ class OperatorReader:
     def __init__(self, shared: SharedRun) -> None:
         self._slots = shared.slots
         self._place = shared.layout.operator_place
+        self._newest = shared.slots.newest_word(self._place)
         self._action_bytes = shared.layout.action_bytes
         self._words = shared.run_control.words
         self._operator_at = shared.run_control.record.index["operator_seq"]
         self._said = self._nothing = Said()
+        self._seq = 0
+        self._is_held = False
         self._generation = 0
 
     def poll(self) -> Said:
         """Copies an entry that is new; allocates nothing without one."""
-        entry_seq = self._slots.newest(self._place)
-        if entry_seq != self._said.seq:
+        entry_seq = self._newest[0]
+        if entry_seq != self._seq:
             answer = self._slots.read(self._place, entry_seq)
             if answer is not None:  # else another one was written meanwhile, which the next tick finds
-                self._generation = answer.generation
-                self._said = Said(entry_seq, None if answer.abstained else answer.actions[: self._action_bytes])
-        if self._said.action is not None and self._generation != self._words[self._operator_at]:
+                self._seq, self._generation, self._is_held = entry_seq, answer.generation, not answer.abstained
+                self._said = Said(entry_seq, answer.actions[: self._action_bytes] if self._is_held else None)
+        if self._is_held and self._generation != self._words[self._operator_at]:
             return self._nothing
         return self._said
 

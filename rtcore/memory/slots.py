@@ -215,6 +215,10 @@ class ActionSlots:
             self._payloads[worker][entry_seq & 1][:] = answer.payload
         self._done[worker][0] = entry_seq  # (W4) pairs with (R4): the entry is complete before it is visible
 
+    def newest_word(self, worker: int) -> IndexedWords:
+        """What `newest` reads, at index 0 (R4): for who looks at one place at every tick."""
+        return self._done[worker]
+
     def newest(self, worker: int) -> int:
         """Number of the worker's newest whole entry; 0 before the first."""
         return self._done[worker][0]  # (R4)

@@ -14,7 +14,7 @@ Mix = Callable[[bytes, bytes, float], bytes]
 
 
 class Said(NamedTuple):
-    """What whoever may step in has said last. `seq`: number of that. `action`: None, hands off."""
+    """What whoever may step in has said last: another object for each. `seq`: its number. `action`: None, hands off."""
 
     seq: int = 0
     action: bytes | None = None
@@ -39,7 +39,7 @@ class TakeOver:
         self._poll = operator.poll
         self._blend_ticks = blend_ticks if mix is not None else 0
         self._mix = mix
-        self._seq = 0
+        self._said = Said()
         self._action = b""
         self._number = 0
         #: Of the blend: ticks that are done, and what was applied before it.
@@ -55,8 +55,11 @@ class TakeOver:
 
     def begin_tick(self) -> None:
         """Ask who has the controls now."""
-        seq, action = self._poll()
-        self.is_fresh, self._seq = seq != self._seq, seq
+        said = self._poll()
+        self.is_fresh = said is not self._said
+        if not (self.is_fresh or self.intervention):
+            return  # nobody has stepped in, and nothing is left of it
+        self._said, action = said, said.action
         if (action is not None) is not self.holds:
             self.holds = not self.holds
             self._number += self.holds

@@ -104,7 +104,7 @@ def test_whoever_takes_over_and_when_everything_has_what_the_world_got(
                 assert header.intervention
                 # The world waits for no policy while a person has the controls.
                 assert (header.source == Source.HELD) is (header.kind == TickKind.RESET)
-                was_held = person.wanted.get(header.tick - blend_ticks) is not None
+                was_held = all(tick in person.wanted for tick in range(header.tick - blend_ticks, header.tick))
                 if was_held and header.source == Source.HUMAN and header.episode_ticks > blend_ticks:
                     assert float(tick.action[0]) == wanted
             if header.source == Source.HUMAN:
