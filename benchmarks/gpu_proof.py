@@ -159,9 +159,7 @@ def all_steps(device: str, out: Path) -> list[Step]:
             *("--policy", "two-speed", "--policy-args", "k=1,pad_ms=60", "--workers", "5", "--duration", "6"),
             also=_headed,
         ),
-        play(
-            "learn-two-speed", "a learner, a head", *learns, "--policy", "two-speed", limit_s=60, also=_learned_head
-        ),
+        play("learn-two-speed", "a learner, a head", *learns, "--policy", "two-speed", limit_s=60, also=_learned_head),
         play("auto", "--workers auto", *network, "--workers", "auto", "--duration", seconds),
         play(
             "private",
