@@ -309,6 +309,9 @@ class TickGrid:
         return TickGrid(self.epoch_ns + move_ns, self.rate_hz)
 
 
+_new_tuple = tuple.__new__
+
+
 class TickPlan(NamedTuple):
     """The next tick to run: its number and its absolute deadline.
 
@@ -328,14 +331,13 @@ def plan_next_tick(grid: TickGrid, last_tick: int, now_ns: int, num_ticks: int |
     A tick that is merely late still runs, and the grid does not move: after an overrun the next deadline is
     where it always was. A run of `num_ticks` ends with its last tick, however late that has become.
     """
-    next_tick = last_tick + 1
-    tick = grid.tick_at(now_ns)
-    if tick <= next_tick:
-        tick = next_tick
-    elif num_ticks is not None and next_tick < num_ticks:
-        tick = min(tick, num_ticks - 1)
+    tick = next_tick = last_tick + 1
+    deadline_ns = grid.deadline_ns(tick)
+    if deadline_ns <= now_ns and (newest := grid.tick_at(now_ns)) > next_tick:
+        tick = newest if num_ticks is None or next_tick >= num_ticks else min(newest, num_ticks - 1)
+        deadline_ns = grid.deadline_ns(tick)
     # Not TickPlan(...): calling a class takes more than twice the time, and this is within a tick.
-    return tuple.__new__(TickPlan, (tick, grid.deadline_ns(tick), tick - next_tick, 0))
+    return _new_tuple(TickPlan, (tick, deadline_ns, tick - next_tick, 0))
 
 
 def plan_every_tick(grid: TickGrid, last_tick: int, now_ns: int) -> TickPlan:
@@ -409,6 +411,8 @@ class TickPace:
     def elapsed_ns(self, tick: int, at_ns: int) -> int:
         """From when `tick` was due to `at_ns`, without the time that the grid stood still."""
         grid, stood_still_ns = self.grid, 0
+        if not self._moves:  # as nearly always, and this is within a tick
+            return at_ns - grid.deadline_ns(tick)
         for first_tick_after, grid_before in reversed(self._moves):
             if tick >= first_tick_after:
                 break

@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 #: Of protocol.h: a binary that was compiled from another is not used.
-_VERSION = 5
+_VERSION = 6
 _HOW_TO_COMPILE = (
     "install a C compiler and Python's headers (sudo apt install gcc libc6-dev python3-dev), then rtcore again"
 )

@@ -79,35 +79,40 @@ typedef struct {
     rt_store store;
     Py_buffer view, part_views[RT_MAX_PARTS], out_view;
     PyTypeObject *row; /* a NamedTuple: the lead, the words, then what else is bytes */
+    PyObject *names; /* of its fields */
+    PyObject *staged; /* the draft whose words are below, but for the late ones; NULL: none */
+    int64_t words[MAX_WORDS];
     PyObject *lead; /* what a row begins with beside its words; NULL: nothing */
     PyObject *dtype; /* of part 0, where that is an array */
     PyObject *out; /* of which out_view is a view: a worker reads into the same array each time */
     Py_ssize_t row_size, num_words, seq_at;
-    uint64_t doubles; /* bit i: word i is one */
+    uint64_t all, late, doubles; /* of words, by their bits */
 } Store;
 
-/* Store(row type, its size, lead or None, number of words, index of the record's number, bits of the doubles,
+/* Store(row type, lead or None, number of words, index of the record's number, bits of the doubles, of the late ones,
  *       buffer, place of slot 0's words, stride, number of slots, place of `done`, place of `begun` or -1) */
 static PyObject *store_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     (void)kwargs;
     PyObject *row, *lead, *buffer;
-    Py_ssize_t row_size, num_words, seq_at, at, stride, num_slots, done_at, begun_at;
-    unsigned long long doubles;
-    if (!PyArg_ParseTuple(args, "O!nOnnKOnnnnn", &PyType_Type, &row, &row_size, &lead, &num_words, &seq_at, &doubles,
-                          &buffer, &at, &stride, &num_slots, &done_at, &begun_at))
+    Py_ssize_t num_words, seq_at, at, stride, num_slots, done_at, begun_at;
+    unsigned long long doubles, late;
+    if (!PyArg_ParseTuple(args, "O!OnnKKOnnnnn", &PyType_Type, &row, &lead, &num_words, &seq_at, &doubles, &late, &buffer, &at,
+                          &stride, &num_slots, &done_at, &begun_at))
         return NULL;
     Store *self = new_object(type);
     if (self == NULL)
         return NULL;
-    if (num_words < 1 || num_words > MAX_WORDS || num_slots < 1) {
-        PyErr_SetString(PyExc_ValueError, "a store has 1 to 64 words a record, and a slot");
+    Py_INCREF(row);
+    self->row = (PyTypeObject *)row, self->names = PyObject_GetAttrString(row, "_fields");
+    self->row_size = self->names == NULL ? -1 : PyTuple_Size(self->names);
+    self->lead = lead == Py_None ? NULL : Py_NewRef(lead);
+    if (num_words < 1 || num_words > MAX_WORDS || self->row_size < num_words + (self->lead != NULL) || num_slots < 1) {
+        PyErr_SetString(PyExc_ValueError, "a store has rows that are named tuples with 1 to 64 words, and a slot");
         goto failed;
     }
-    Py_INCREF(row);
-    self->row = (PyTypeObject *)row, self->row_size = row_size;
-    self->lead = lead == Py_None ? NULL : Py_NewRef(lead);
     self->num_words = num_words, self->seq_at = seq_at, self->doubles = doubles;
+    self->all = UINT64_MAX >> (MAX_WORDS - num_words), self->late = self->all & late;
     if (view_of(buffer, &self->view) < 0)
         goto failed;
     size_t num_bytes = 8 * (num_words - (seq_at > 0)); /* a number that is the last word is `done` itself */
@@ -132,6 +137,8 @@ static void store_dealloc(PyObject *object)
     Py_XDECREF(self->out);
     Py_XDECREF(self->dtype);
     Py_XDECREF(self->lead);
+    Py_XDECREF(self->staged);
+    Py_XDECREF(self->names);
     Py_XDECREF((PyObject *)self->row);
     free_object(object);
 }
@@ -164,23 +171,23 @@ static PyObject *store_newest(PyObject *self, PyObject *unused)
     return PyLong_FromLongLong(rt_newest(&((Store *)self)->store));
 }
 
-/* The words of a row; 0: it is no row of this store, or not the next. */
-static int next_words(const Store *self, PyObject *row, int64_t *words)
+/* Those words of the next record: of a row by their place, of a draft by their name. 0: it is neither, or not the next. */
+static int next_words(const Store *self, PyObject *record, uint64_t which, int64_t *words)
 {
-    if (self->view.readonly || !PyTuple_Check(row) || PyTuple_Size(row) != self->row_size)
-        return 0;
-    for (Py_ssize_t index = 0; index < self->num_words; index++) {
-        PyObject *item = PyTuple_GetItem(row, index + (self->lead != NULL));
+    int is_row = PyTuple_Check(record), plain = !self->view.readonly && !(is_row && PyTuple_Size(record) != self->row_size);
+    for (; plain && which != 0; which &= which - 1) {
+        int index = __builtin_ctzll(which), at = index + (self->lead != NULL);
+        PyObject *item = is_row ? Py_NewRef(PyTuple_GetItem(record, at)) : PyObject_GetAttr(record, PyTuple_GetItem(self->names, at));
         double number = 0;
-        if (self->doubles >> index & 1) {
+        if (item != NULL && self->doubles >> index & 1) {
             number = PyFloat_AsDouble(item);
             memcpy(&words[index], &number, sizeof number);
-        } else
+        } else if (item != NULL)
             words[index] = PyLong_AsLongLong(item);
-        if ((words[index] == -1 || number == -1) && PyErr_Occurred())
-            return 0;
+        plain = item != NULL && !((words[index] == -1 || number == -1) && PyErr_Occurred());
+        Py_XDECREF(item);
     }
-    return words[self->seq_at] == rt_newest(&self->store) + 1;
+    return plain && words[self->seq_at] == rt_newest(&self->store) + 1;
 }
 
 /* The bytes that are to be a part; 0: they are not so many. */
@@ -199,7 +206,7 @@ static int write_row(const Store *self, PyObject *row)
 {
     int64_t words[MAX_WORDS];
     const void *parts[RT_MAX_PARTS];
-    int plain = next_words(self, row, words);
+    int plain = PyTuple_Check(row) && next_words(self, row, self->all, words);
     for (int part = 0; plain && part < self->store.num_parts; part++)
         plain = part_bytes(self, part, PyTuple_GetItem(row, (self->lead != NULL) + self->num_words + part), &parts[part]);
     if (plain)
@@ -213,13 +220,25 @@ static PyObject *store_write(PyObject *self, PyObject *row)
     return PyBool_FromLong(write_row((Store *)self, row));
 }
 
-/* publish(array, row, bytes...) -> whether it was: the array is part 0 */
+/* stage(draft): its words but the late ones, which publish takes then */
+static PyObject *store_stage(PyObject *object, PyObject *draft)
+{
+    Store *self = (Store *)object;
+    Py_CLEAR(self->staged);
+    if (next_words(self, draft, self->all & ~self->late, self->words))
+        self->staged = Py_NewRef(draft);
+    PyErr_Clear();
+    Py_RETURN_NONE;
+}
+
+/* publish(array, row or draft, bytes...) -> whether it was: the array is part 0 */
 static PyObject *store_publish(PyObject *object, ARGS)
 {
     Store *self = (Store *)object;
-    int64_t words[MAX_WORDS];
     const void *parts[RT_MAX_PARTS];
-    int plain = count > self->store.num_parts && next_words(self, args[1], words);
+    int plain = count > self->store.num_parts;
+    plain = plain && next_words(self, args[1], args[1] == self->staged ? self->late : self->all, self->words);
+    Py_CLEAR(self->staged);
     for (int part = 1; plain && part < self->store.num_parts; part++)
         plain = part_bytes(self, part, args[part + 1], &parts[part]);
     PyObject *dtype = plain ? PyObject_GetAttr(args[0], name_dtype) : NULL;
@@ -227,7 +246,7 @@ static PyObject *store_publish(PyObject *object, ARGS)
     if (dtype == self->dtype && dtype != NULL && PyObject_GetBuffer(args[0], &view, PyBUF_SIMPLE) == 0) {
         parts[0] = view.buf;
         if ((plain = (size_t)view.len == self->store.parts[0].num_bytes))
-            rt_write(&self->store, words[self->seq_at], words, parts);
+            rt_write(&self->store, self->words[self->seq_at], self->words, parts);
         PyBuffer_Release(&view);
     } else
         plain = 0;
@@ -349,6 +368,7 @@ static PyMethodDef store_methods[] = {
     {"add_part", store_add_part, METH_VARARGS, NULL},
     {"newest", store_newest, METH_NOARGS, NULL},
     {"write", store_write, METH_O, NULL},
+    {"stage", store_stage, METH_O, NULL},
     FAST("publish", store_publish),
     {"read", store_read, METH_O, NULL},
     FAST("read_into", store_read_into),

@@ -21,7 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { RT_VERSION = 5 }; /* changes with what the functions do: rtcore/_tick/__init__.py has it too */
+enum { RT_VERSION = 6 }; /* changes with what the functions do: rtcore/_tick/__init__.py has it too */
 
 typedef _Atomic int64_t rt_word;
 

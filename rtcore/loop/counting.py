@@ -64,11 +64,14 @@ class StatsRecorder:
         self._counters.clear()
         for histogram in books.histograms.values():
             histogram.clear()
-        self._histograms = books.histograms
         self._lateness = books.histograms["lateness_ns"]
         self._step = books.histograms["step_ns"]
         self._reset = books.histograms["reset_ns"]
         self._publish = books.histograms["publish_ns"]
+        self._interval = books.histograms["interval_ticks"]
+        self._delay = books.histograms["delay_ticks"]
+        self._age = books.histograms["observation_age_ns"]
+        self._write_to_dispatch = books.histograms["write_to_dispatch_ns"]
 
     def begin_tick(self, tick: int, now_ns: int) -> None:
         words = self._status.words
@@ -157,16 +160,16 @@ class StatsRecorder:
         counters.add("broken_invariants")
 
     def _policy_tick(self, tick: Tick, offer: Offer) -> None:
-        histograms, answer = self._histograms, offer.answer
+        answer = offer.answer
         if tick.header.features_tick >= 0:
             self._counters.add("head_actions")
         if tick.interval_ticks >= 0:
-            histograms["interval_ticks"].add(tick.interval_ticks)
-        histograms["delay_ticks"].add(tick.plan.tick - answer.obs_tick)
-        histograms["observation_age_ns"].add(tick.dispatch_ns - answer.frame_publish_ns)
+            self._interval.add(tick.interval_ticks)
+        self._delay.add(tick.header.tick - answer.obs_tick)
+        self._age.add(tick.dispatch_ns - answer.frame_publish_ns)
         if tick.decision.first_use:
             ready_ns = max(answer.write_ns, tick.due_deadline_ns)
-            histograms["write_to_dispatch_ns"].add(tick.dispatch_ns - ready_ns)
+            self._write_to_dispatch.add(tick.dispatch_ns - ready_ns)
 
 
 class TracingRecorder(StatsRecorder):

@@ -55,18 +55,19 @@ class TickInvariants:
             last_tick: The one before, or the last that the world was not stepped at.
             dispatcher: That decided it.
         """
-        plan, header, decision = now.plan, now.header, now.decision
-        tick, offer, kind, broken = plan.tick, decision.offer, decision.kind, self._on_broken
-        if tick != last_tick + 1 + plan.skipped_ticks or self._next_frame_seq not in (-1, header.frame_seq):
+        tick, deadline_ns, skipped_ticks, stretched_ns = now.plan
+        kind, offer, chunk_index, _, _ = now.decision
+        frame_seq, next_frame_seq, broken = now.header.frame_seq, self._next_frame_seq, self._on_broken
+        if tick != last_tick + 1 + skipped_ticks or (frame_seq != next_frame_seq and next_frame_seq >= 0):
             broken(Invariant.ORDER, tick)
-        self._next_frame_seq = header.frame_seq + 1
-        self._stretched_ns += plan.stretched_ns
-        deadline_ns, last_ns = plan.deadline_ns, self._last_deadline_ns
+        self._next_frame_seq = frame_seq + 1
+        self._stretched_ns += stretched_ns
+        last_ns = self._last_deadline_ns
         if deadline_ns != self._due_ns(tick) + self._stretched_ns or not last_ns <= deadline_ns <= now.start_ns:
             broken(Invariant.GRID, tick)
         self._last_deadline_ns = deadline_ns
         acts = kind is _ACTED and offer is not None and now.source is _POLICY
-        if not acts and not self._kind_fits(kind, now.source, offer, is_taken=header.intervention > 0):
+        if not acts and not self._kind_fits(kind, now.source, offer, is_taken=now.header.intervention > 0):
             broken(Invariant.KIND, tick)
         if kind is _RESET:
             if dispatcher.episode != self._episode + (self._episode_tick >= 0):
@@ -74,7 +75,7 @@ class TickInvariants:
             self._episode, self._episode_tick = dispatcher.episode, tick
             self._has_acted, self._newest_obs_tick = False, -1
         elif offer is not None:
-            if not self._action_fits(offer, tick, decision.chunk_index):
+            if not self._action_fits(offer, tick, chunk_index):
                 broken(Invariant.ACTION, tick)
             self._has_acted, self._newest_obs_tick = True, offer.answer.obs_tick
         applied = self._end_jobs(dispatcher.ended, tick)
@@ -107,14 +108,15 @@ class TickInvariants:
         return (source is Source.HELD) is (kind is TickKind.RESET)
 
     def _action_fits(self, offer: Offer, tick: int, chunk_index: int) -> bool:
-        job, answer = offer.job, offer.answer
+        answer = offer.answer
+        obs_tick = answer.obs_tick
         return (
             answer.episode == self._episode
-            and self._episode_tick <= answer.obs_tick < tick
-            and answer.obs_tick >= job.obs_tick  # newer, also with `hold`, if that frame was overwritten meanwhile
+            and self._episode_tick <= obs_tick < tick
+            and obs_tick >= offer.job.obs_tick  # newer, also with `hold`, if that frame was overwritten meanwhile
             and offer.due_tick <= tick
             and 0 <= chunk_index <= tick - offer.first_tick
-            and (answer.obs_tick >= self._newest_obs_tick or self._has_head)
+            and (obs_tick >= self._newest_obs_tick or self._has_head)
         )
 
     def _end_jobs(self, rows: Sequence[JobRow], tick: int) -> JobRow | None:
@@ -134,14 +136,13 @@ class TickInvariants:
     @staticmethod
     def _use_fits(now: Tick, applied: JobRow | None) -> bool:
         """Whether an action acts for the first time exactly where its job ends as applied, on time or late."""
-        decision = now.decision
-        if applied is None or decision.offer is None:
-            return applied is None and not decision.first_use
-        job, due_tick = decision.offer.job, decision.offer.due_tick
-        outcome = _ON_TIME if now.plan.tick == due_tick else _LATE
+        _, offer, _, first_use, outcome = now.decision
+        if applied is None or offer is None:
+            return applied is None and not first_use
+        job = offer.job
         return (
-            decision.first_use
+            first_use
             and applied.worker == job.worker
             and applied.booked_tick == job.obs_tick
-            and applied.outcome == decision.outcome == outcome
+            and applied.outcome == outcome == (_ON_TIME if now.plan.tick == offer.due_tick else _LATE)
         )

@@ -140,7 +140,8 @@ class JobContexts:
             person: What a person who has stepped in does at this tick, b"" if that is not known; what comes then nobody
                 knows. None: nobody has.
         """
-        self._decision, episode, made = decision, dispatcher.episode, list[Job]()
+        made: list[Job] = []
+        self._decision, episode = decision, dispatcher.episode
         self._person = person
         for job in jobs:
             tick = job.obs_tick
@@ -220,11 +221,10 @@ class JobContexts:
             return extras + self._features_origin_of(offer.job).state
         return extras + self._began_from(offer.job, offer.answer)[0]
 
-    def origin(self, offer: Offer | None) -> tuple[int, int, int] | None:
-        """The last words of the frame header: `state_tick`, `features_tick`, `features_worker`; None: as they are by
-        default."""
-        if offer is None or not self.carries_on:
-            return None
+    def origin(self, offer: Offer | None) -> tuple[int, int, int]:
+        """Of the frame header: `state_tick`, `features_tick`, `features_worker`."""
+        if offer is None:
+            return -1, -1, -1
         if offer.job.worker == self._head:
             origin = self._features_origin_of(offer.job)
             return origin.state_tick, offer.features_tick, origin.worker

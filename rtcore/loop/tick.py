@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rtcore.clock import TickPlan
 from rtcore.loop.world import StepResult
-from rtcore.memory.layout import FrameHeader
 from rtcore.scheduling.dispatch import Decision, Source
 from rtcore.scheduling.jobs import Job
 
@@ -26,7 +26,7 @@ class Tick:
     result: StepResult
     source: Source
     requested: bytes  #: the action asked for, where another one may have been applied
-    header: FrameHeader
+    header: Any  #: a draft of its frame's `FrameHeader`
     published_ns: int
     end_ns: int  #: idle workers know of their frame
     interval_ticks: int  #: since an action was applied; -1: none is applied, or it is the episode's first

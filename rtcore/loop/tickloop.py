@@ -53,8 +53,12 @@ class Workers(Protocol):
         """Book jobs; called before their frame exists, so that waking up costs no time later."""
         ...
 
-    def publish(self, frame: Any, header: FrameHeader, action: bytes, kept: bytes = b"") -> object:
-        """Make a frame and its record visible, and what stays with its tick."""
+    def stage(self, header: Any) -> None:
+        """Before the world's step: take in the draft of the next frame's header, all but `ring.AFTER_STEP`."""
+        ...
+
+    def publish(self, frame: Any, header: Any, action: bytes, kept: bytes = b"") -> object:
+        """Make a frame and its record visible, and what stays with its tick. `header`: the draft, now whole."""
         ...
 
     def announce(self, jobs: Sequence[Job]) -> None:
@@ -156,9 +160,8 @@ class TickLoop:
         due_ns = grid.deadline_ns if pace is None else pace.deadline_ns
         self._invariants = TickInvariants(due_ns, recorder.invariant_broken, holds=self._hold, has_head=head >= 0)
         self._slow_grid = grid.period_ns >= _PREWAKE_PERIOD_NS
-        #: Of the header. `state_tick`, `features_tick`, `features_worker` stay: an answer of a policy that has neither.
-        self._draft = draft_of(FrameHeader)
-        self._draft.phase_seq = phase_seq
+        self._now.header = draft_of(FrameHeader)
+        self._now.header.phase_seq = phase_seq
         self._started = False
         self._reset_due = True
         self._resets = resets
@@ -210,17 +213,16 @@ class TickLoop:
                 person = self._takeover.foreseen if self._takeover is not None else None
                 now.jobs = jobs = contexts.with_contexts(jobs, now.decision, self.dispatcher, person)
             self.workers.post(jobs, now.dispatch_ns)
+        self._stage_header(now)
         now.booked_ns = clock.now_ns()
 
         action = self._advance_world(now)
-        now.header = self._header(now, clock.now_ns())
-        if not self._keeps:
-            self.workers.publish(now.result.frame, now.header, action)
-        else:
-            self._publish_with(contexts, now, action)
+        self._publish(now, action, clock.now_ns())
         now.published_ns = clock.now_ns()
         if jobs:
             self.workers.announce(jobs)
+        if contexts is not None and contexts.follows_ticks:
+            contexts.note_applied(tick, action, now.decision.kind, stands=now.source is Source.HELD)
         self._account(now, last_tick)
         self.schedule.adapt()
 
@@ -254,7 +256,7 @@ class TickLoop:
             version: Higher than that of the last one.
             task: A block of the world's `TaskSpec`.
         """
-        self._draft.task_version = version
+        self._now.header.task_version = version
         if self._contexts is not None:
             self._contexts.begin_task(version, task)
 
@@ -308,6 +310,35 @@ class TickLoop:
             self._contexts.begin_episode()
         self._started = True
         return Decision(TickKind.RESET)
+
+    def _stage_header(self, now: Tick) -> None:
+        """All of the header that is known before the world's step, so that less stands between that and the frame."""
+        header = now.header
+        kind, offer, chunk_index, _, outcome = now.decision
+        header.frame_seq = self.workers.next_frame_seq
+        header.tick, header.deadline_ns, header.skipped_ticks, _ = now.plan
+        header.episode = self.dispatcher.episode
+        header.start_ns = now.start_ns
+        header.kind = kind._value_  # not int(kind): a call
+        header.dispatch_ns = now.dispatch_ns
+        header.booked_jobs = len(now.jobs)
+        header.intervention = self._takeover.intervention if self._takeover is not None else 0
+        if offer is None:
+            header.worker = header.obs_tick = header.due_tick = header.chunk_index = header.outcome = -1
+            header.policy_version, header.write_ns, header.policy_checksum = -1, 0, 0
+        else:
+            answer = offer.answer
+            header.worker = offer.job.worker
+            header.obs_tick = answer.obs_tick
+            header.due_tick = offer.due_tick
+            header.chunk_index = chunk_index
+            header.outcome = outcome._value_
+            header.policy_version = answer.policy_version
+            header.write_ns = answer.write_ns
+            header.policy_checksum = answer.policy_checksum
+        if self._contexts is not None and self._contexts.carries_on:
+            header.state_tick, header.features_tick, header.features_worker = self._contexts.origin(offer)
+        self.workers.stage(header)
 
     # -- the step ------------------------------------------------------------------------------------------
 
@@ -378,67 +409,37 @@ class TickLoop:
         now.result = world.step(given, is_free=True)
         return applied
 
-    def _header(self, now: Tick, publish_ns: int) -> FrameHeader:
-        """What happened at the tick, with which its frame is published."""
-        plan, decision, result, offer = now.plan, now.decision, now.result, now.decision.offer
-        header = self._draft
-        header.frame_seq = self.workers.next_frame_seq
-        header.tick = plan.tick
-        header.episode = self.dispatcher.episode
-        header.deadline_ns = plan.deadline_ns
-        header.start_ns = now.start_ns
+    def _publish(self, now: Tick, action: bytes, publish_ns: int) -> None:
+        """The frame, with the rest of its header (`ring.AFTER_STEP`) and what its action came with."""
+        header, result = now.header, now.result
         header.publish_ns = publish_ns
         header.step_ns = publish_ns - now.booked_ns
-        header.kind = int(decision.kind)
-        header.source = int(now.source)
+        header.source = now.source._value_
         header.reward = result.reward
-        header.terminated = int(result.terminated)
-        header.truncated = int(result.truncated)
+        header.terminated = 1 if result.terminated else 0
+        header.truncated = 1 if result.truncated else 0
         header.episode_return = self._episode_return
         header.episode_ticks = self._episode_ticks
-        header.skipped_ticks = plan.skipped_ticks
-        header.dispatch_ns = now.dispatch_ns
-        header.booked_jobs = len(now.jobs)
-        header.intervention = self._takeover.intervention if self._takeover is not None else 0
-        if offer is None:
-            header.worker = header.obs_tick = header.due_tick = header.chunk_index = header.outcome = -1
-            header.policy_version, header.write_ns, header.policy_checksum = -1, 0, 0
-        else:
-            answer = offer.answer
-            header.worker = offer.job.worker
-            header.obs_tick = answer.obs_tick
-            header.due_tick = offer.due_tick
-            header.chunk_index = decision.chunk_index
-            header.outcome = int(decision.outcome)
-            header.policy_version = answer.policy_version
-            header.write_ns = answer.write_ns
-            header.policy_checksum = answer.policy_checksum
-        made: FrameHeader = header.record()
-        return made
-
-    def _publish_with(self, contexts: JobContexts | None, now: Tick, action: bytes) -> None:
-        """The frame, and what its action came with."""
-        offer, header, kept = now.decision.offer, now.header, b""
-        if contexts is not None:
-            if contexts.gives_context:
-                contexts.note_applied(now.plan.tick, action, now.decision.kind, stands=now.source is Source.HELD)
-            if (origin := contexts.origin(offer)) is not None:
-                now.header = header = FrameHeader._make((*header[: -len(origin)], *origin))
-            kept = contexts.kept(offer)
+        if not self._keeps:
+            self.workers.publish(result.frame, header, action)
+            return
+        kept = self._contexts.kept(now.decision.offer) if self._contexts is not None else b""
         if self._kept_by_world is not None:
             kept += self._kept_by_world(now.requested)
-        self.workers.publish(now.result.frame, header, action, kept)
+        self.workers.publish(result.frame, header, action, kept)
 
     # -- after the frame is out ----------------------------------------------------------------------------
 
     def _account(self, now: Tick, last_tick: int) -> None:
-        tick, offer = now.plan.tick, now.decision.offer
+        tick, deadline_ns, _, _ = now.plan
+        offer = now.decision.offer
         now.interval_ticks, now.due_deadline_ns = -1, 0
         if offer is not None:
             if self._last_acted_tick >= 0:
                 now.interval_ticks = tick - self._last_acted_tick
             self._last_acted_tick = tick
-            now.due_deadline_ns = self.pace.deadline_ns(offer.due_tick)
+            is_on_time = offer.due_tick == tick
+            now.due_deadline_ns = deadline_ns if is_on_time else self.pace.deadline_ns(offer.due_tick)
         now.end_ns = self.clock.now_ns()
         self.recorder.end_tick(now)
         if self._reset_due and now.decision.kind is not _RESET:

@@ -25,15 +25,18 @@ class SharedWorkers:
         phase_seq: int,
     ) -> None:
         self._shared = shared
-        self._slots = shared.slots
+        self._slots, self._book = shared.slots, shared.jobs.book
         self._ring = shared.ring
-        self.publish = shared.ring.publish
+        self.stage, self.publish = shared.ring.stage, shared.ring.publish
         self._waker = waker
         self._phase_seq = phase_seq
         self._waiting: dict[int, Job] = {}
         self._seen_entry = [shared.slots.newest(worker) for worker in range(shared.layout.max_workers)]
         self._up = {worker: shared.worker_control[worker]["generation"] for worker in range(num_workers)}
         self._membership_seen = -1
+        #: Read at each tick: by their place, not by their name.
+        control = shared.run_control
+        self._run_words, self._membership_at = control.words, control.record.index["membership_seq"]
         self.unknown_entries = 0
 
     @property
@@ -42,11 +45,12 @@ class SharedWorkers:
 
     def collect(self, tick: int) -> Iterable[tuple[Job, Answer]]:
         found: list[tuple[Job, Answer]] = []
+        newest, seen = self._slots.newest, self._seen_entry
         for worker, job in list(self._waiting.items()):
-            entry_seq = self._slots.newest(worker)
-            if entry_seq == self._seen_entry[worker]:
+            entry_seq = newest(worker)
+            if entry_seq == seen[worker]:
                 continue
-            self._seen_entry[worker] = entry_seq
+            seen[worker] = entry_seq
             answer = self._slots.read(worker, entry_seq)
             if answer is None or answer.job_seq != job.job_seq:
                 self.unknown_entries += 1
@@ -56,7 +60,7 @@ class SharedWorkers:
         return found
 
     def membership(self) -> Iterable[tuple[int, bool]]:
-        seq = self._shared.run_control["membership_seq"]
+        seq = self._run_words[self._membership_at]
         if seq == self._membership_seen:
             return ()
         self._membership_seen = seq
@@ -78,15 +82,11 @@ class SharedWorkers:
         return changes
 
     def post(self, jobs: Sequence[Job], booked_ns: int) -> None:
-        for job in self._shared.jobs.book(
-            jobs,
-            self._up,
-            self._waker,
-            frame_seq=self._ring.next_seq,
-            booked_ns=booked_ns,
-            phase_seq=self._phase_seq,
+        frame_seq, phase_seq, waiting = self._ring.next_seq, self._phase_seq, self._waiting
+        for job in self._book(
+            jobs, self._up, self._waker, frame_seq=frame_seq, booked_ns=booked_ns, phase_seq=phase_seq
         ):
-            self._waiting[job.worker] = job
+            waiting[job.worker] = job
 
     def announce(self, jobs: Sequence[Job]) -> None:
         if self._waker is not None:

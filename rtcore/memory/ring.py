@@ -29,6 +29,7 @@ from rtcore.memory.layout import (
 )
 from rtcore.memory.layout.record_type import round_up
 from rtcore.memory.stores import IndexedWords, compiled_store, ordered_words
+from rtcore.scheduling.draft import draft_of
 from rtcore.scheduling.jobs import JobRow
 from rtcore.spaces import Block, ObservationSpec, Part, unpack
 from rtcore.spaces.payload import REQUESTED
@@ -39,6 +40,10 @@ _QUICK_BYTES = 1 << 18
 #: At most: where pages are larger, some are touched more than once.
 _PAGE_BYTES = 4096
 _KIND = FRAME_HEADER.index["kind"]
+#: What of a frame's header only the world's step gives: all else can be staged before it.
+AFTER_STEP = (
+    *("publish_ns", "step_ns", "source", "reward", "terminated", "truncated", "episode_return", "episode_ticks"),
+)
 
 
 class ReadStatus(IntEnum):
@@ -180,8 +185,10 @@ class FrameRing:
             num_slots=layout.ring_slots,
             done_at=control_at + RING_DONE * WORD_BYTES,
             begun_at=control_at + RING_BEGUN * WORD_BYTES,
+            late=AFTER_STEP,
         )
         if self._store is not None:
+            self.stage = self._store.stage  # type: ignore[assignment,method-assign]
             action_at = layout.headers_at + FRAME_HEADER.num_bytes
             self._store.add_part(
                 buffer, layout.frames_at, layout.frame_stride_bytes, layout.frame_bytes, np.dtype(frame_dtype)
@@ -200,7 +207,8 @@ class FrameRing:
         self._buffer, self._layout = buffer, layout
         self._pack = FRAME_HEADER.struct_with(layout.action_bytes).pack_into
         self._unpack = FRAME_HEADER.struct.unpack_from
-        self._next_seq = self.sequence.newest() + 1
+        #: Writer: the number the next frame will get.
+        self.next_seq = self.sequence.newest() + 1
         self._frame_bytes = layout.frame_bytes
         self._shape, self._dtype, self._parts = frame_shape, np.dtype(frame_dtype), parts
         # Everything that depends on the slot, made once: slicing a buffer for every frame would allocate.
@@ -213,6 +221,7 @@ class FrameRing:
         self._no_action = bytes(layout.action_bytes)
         #: What `warm` publishes into; made at its first call, as only the writer warms.
         self._practice_ring: FrameRing | None = None
+        self._practice_header: Any = None
         self._target: npt.NDArray[Any] | None = None
         self._target_bytes = memoryview(b"")
 
@@ -268,11 +277,6 @@ class FrameRing:
         if self._store is not None:
             self._store.add_part(memory, 0, stride_bytes, block.nbytes, None)
 
-    @property
-    def next_seq(self) -> int:
-        """Writer: the number the next frame will get."""
-        return self._next_seq
-
     def empty_frames(self, count: int) -> npt.NDArray[Any]:
         """Uninitialised private memory for `count` frames: (count, *frame_shape)."""
         return np.empty((count, *self._shape), self._dtype)
@@ -288,12 +292,22 @@ class FrameRing:
         """
         return unpack(self._parts, frames) if self._parts else frames
 
-    def publish(self, frame: npt.NDArray[Any], header: FrameHeader, action: bytes, kept: bytes = b"") -> int:
+    def stage(self, header: Any) -> None:
+        """Writer, before the world's step: take in all of the next frame's header but `AFTER_STEP`.
+
+        So less is left to do between the step and the frame.
+
+        Args:
+            header: A draft of it (`scheduling.draft`), which `publish` is given then.
+        """
+
+    def publish(self, frame: npt.NDArray[Any], header: Any, action: bytes, kept: bytes = b"") -> int:
         """Writer: copy a frame and its header into the ring. Keeps nothing it allocates.
 
         Args:
             frame: (*frame_shape,) of its dtype; another is converted.
-            header: With `frame_seq` = `next_seq`.
+            header: A `FrameHeader`, or a draft of one, with `frame_seq` = `next_seq`. Of a draft that was staged
+                nothing but `AFTER_STEP` is changed since.
             action: What was applied at its tick, `action_bytes` long.
             kept: What stays with it, `self.kept.nbytes` long.
 
@@ -304,9 +318,9 @@ class FrameRing:
             ValueError: The frame has another size, or its header another number.
         """
         if self._store is not None and self._store.publish(frame, header, action, kept):
-            self._next_seq += 1
-            return self._next_seq - 1
-        seq = self._next_seq
+            self.next_seq += 1
+            return self.next_seq - 1
+        seq = self.next_seq
         if header.frame_seq != seq:
             raise ValueError(f"frame_seq={header.frame_seq}; expected {seq}, the ring's next_seq")
         # Not `==`: comparing two dtypes costs 10 us with cold caches, and those of plain numbers are single objects.
@@ -325,7 +339,7 @@ class FrameRing:
             copy_bytes(self._kept[slot], kept)
         copy_bytes(self._frames[slot], source)
         self.sequence.commit(seq)
-        self._next_seq = seq + 1
+        self.next_seq = seq + 1
         return seq
 
     @property
@@ -342,14 +356,17 @@ class FrameRing:
         time that this should save.
         """
         if not self.is_quick_to_copy:
-            self.touch(self._next_seq)
+            self.touch(self.next_seq)
             return
         if self._practice_ring is None:
             self._practice_ring = self._private(replace(self._layout, ring_slots=2), self._shape, self._dtype.name)
-        slot, practice = self._next_seq % self.sequence.num_slots, self._practice_ring
+            self._practice_header = draft_of(FrameHeader)
+        slot, practice = self.next_seq % self.sequence.num_slots, self._practice_ring
         self._unpack(self._buffer, self._header_at[slot])
         frame = np.frombuffer(self._frames[slot], self._dtype).reshape(self._shape)
-        practice.publish(frame, FRAME_HEADER.new(frame_seq=practice.next_seq), self._no_action)
+        self._practice_header.frame_seq = practice.next_seq
+        practice.stage(self._practice_header)
+        practice.publish(frame, self._practice_header, self._no_action)
 
     def touch(self, seq: int) -> None:
         """Writer or reader, before frame `seq`: read a byte of each page of its slot.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rtcore._tick import compiled
@@ -28,6 +29,7 @@ def compiled_store(
     done_at: int,
     begun_at: int = -1,
     lead: int | None = None,
+    late: Iterable[str] = (),
 ) -> Store | None:
     """Numbered records of one writer, as `rt_store` of protocol.h has them.
 
@@ -40,6 +42,7 @@ def compiled_store(
         done_at: Place of the word that says which record is whole.
         begun_at: Of the one that says which is being written; -1: nothing says so.
         lead: What a row begins with that is not in memory.
+        late: Fields that a staged draft does not have yet.
 
     Returns:
         The store; None where Python does it itself: without the extension, or over what only looks like memory.
@@ -48,10 +51,9 @@ def compiled_store(
         return None
     num_words = len(record.fields)
     seq_at = 0 if done_at < at or done_at >= at + record.num_bytes else num_words - 1
-    doubles = sum(1 << record.index[field] for field in record.floats)
-    size = len(record.kind._fields)
+    doubles, late_words = (sum(1 << record.index[field] for field in fields) for fields in (record.floats, late))
     store: Store = compiled.Store(
-        record.kind, size, lead, num_words, seq_at, doubles, buffer, at, stride, num_slots, done_at, begun_at
+        record.kind, lead, num_words, seq_at, doubles, late_words, buffer, at, stride, num_slots, done_at, begun_at
     )
     return store
 

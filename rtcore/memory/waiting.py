@@ -73,19 +73,18 @@ def _words(buffer: memoryview, at: int, count: int) -> IndexedWords:
 class Waker:
     """Wakes the workers that sleep. Never waits; `for_jobs` and `for_frame` are the env process's alone."""
 
-    #: Does what is below, in C; None without the extension.
-    compiled: _CompiledWaker | None = None
-
     def __init__(self, words: WakeWords) -> None:
         self._posted, self._futexes = words.posted, words.posted_futexes
         self._frame, self._status = words.frame_futex, words.status
+        #: Does what is below, in C; None without the extension.
         self.compiled = words.compiled
+        if self.compiled is not None:
+            self.for_jobs = self.compiled.for_jobs  # type: ignore[assignment,method-assign]
+            self.for_frame = self.compiled.for_frame  # type: ignore[assignment,method-assign]
+            self.ahead = self.compiled.ahead  # type: ignore[assignment,method-assign]
 
     def for_jobs(self, workers: Sequence[int]) -> None:
         """Jobs of these workers have been posted. At most one system call for each group of `WORKERS_PER_GROUP`."""
-        if self.compiled is not None:
-            self.compiled.for_jobs(workers)
-            return
         for group in {worker // WORKERS_PER_GROUP for worker in workers}:
             self._posted[group][0] += 1  # (W11) pairs with (R11): after the jobs, which a worker then finds
         full_fence()  # between (W11) and (R12): either this sees who sleeps, or the kernel sees (R13) the new count
@@ -93,9 +92,6 @@ class Waker:
 
     def ahead(self, workers: Sequence[int]) -> None:
         """Wake these workers, if they are idle and asleep: they will probably be booked soon."""
-        if self.compiled is not None:
-            self.compiled.ahead(workers)
-            return
         bits_of: dict[int, int] = {}
         for worker in workers:
             if self._status[worker][_ASLEEP]:  # (R12) pairs with (W12)
@@ -106,9 +102,6 @@ class Waker:
 
     def for_frame(self, workers: Sequence[int]) -> None:
         """The frame that these workers are booked for is in the ring. At most one system call."""
-        if self.compiled is not None:
-            self.compiled.for_frame(workers)
-            return
         full_fence()  # between (W2) and (R12), as above
         status = self._status
         for worker in workers:

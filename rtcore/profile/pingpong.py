@@ -14,11 +14,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from rtcore.errors import RtcoreError
-from rtcore.memory.layout import FRAME_HEADER, Layout
+from rtcore.memory.layout import FrameHeader, Layout
 from rtcore.memory.shared import SharedRun
 from rtcore.profile.children import AnsweringProcesses, Placement, put
 from rtcore.profile.options import specs_of
 from rtcore.profile.transports import PATIENCE_S, Frame, Opener, Ring, Shape, now_ns
+from rtcore.scheduling.draft import draft_of
 
 #: Round trips that are not counted: first touches, and the CPUs' clocks. Looks between two of the clock.
 _WARM_UP, _LOOKS = 200, 10_000
@@ -55,6 +56,7 @@ class RingEnd:
     def _bind(self, out: SharedRun, back: SharedRun) -> None:
         self._shared, self._out, self._back = (out, back), out.ring, back.ring
         self._action, self._wanted = bytes(specs_of((1,))[1].nbytes), 0
+        self._header = draft_of(FrameHeader)
 
     @classmethod
     def opened(cls, out: str, back: str, layout: Layout, shape: Shape) -> RingEnd:
@@ -69,8 +71,9 @@ class RingEnd:
         return Opener(RingEnd.opened, (back.run_id, out.run_id, out.layout, self._shape))
 
     def send(self, frame: Frame) -> None:
-        ring = self._out
-        ring.publish(frame, FRAME_HEADER.new(frame_seq=ring.next_seq, publish_ns=now_ns()), self._action)
+        header = self._header
+        header.frame_seq, header.publish_ns = self._out.next_seq, now_ns()
+        self._out.publish(frame, header, self._action)
 
     def receive(self, out: Frame) -> None:
         wanted, newest = self._wanted, self._back.sequence.newest

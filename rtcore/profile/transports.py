@@ -204,13 +204,22 @@ class RtcoreTransport(Transport):
         start_ns = now_ns()
         self._post(self._shared.ring.next_seq)
         self.booked_ns.append(now_ns() - start_ns)
+        self._header.frame_seq = self._shared.ring.next_seq
+        self._shared.ring.stage(self._header)
 
     def send(self, frame: Frame) -> None:
+        """As TickLoop once the world's step is over: what that gives of the header by name, then header and frame."""
         start_ns = now_ns()
-        ring = self._shared.ring
-        header = self._header  # as TickLoop makes it
-        header.frame_seq, header.publish_ns = ring.next_seq, start_ns
-        ring.publish(frame, header.record(), self._action)
+        header = self._header
+        header.publish_ns = start_ns
+        header.step_ns = 0
+        header.source = 0
+        header.reward = 0.0
+        header.terminated = 0
+        header.truncated = 0
+        header.episode_return = 0.0
+        header.episode_ticks = 0
+        self._shared.ring.publish(frame, header, self._action)
         self.visible_ns.append(now_ns() - start_ns)
         if self._waker is not None:
             self._waker.for_frame(self._readers)

@@ -25,7 +25,6 @@ from rtcore.loop.process import build_world, time_steps
 from rtcore.loop.tick import Tick
 from rtcore.loop.tickloop import TickLoop
 from rtcore.loop.world import GymnasiumWorld, StepResult
-from rtcore.memory.layout import FrameHeader
 from rtcore.recording.reader import RecordedTick, Recording
 from rtcore.recording.schema import frames_by_column
 from rtcore.scheduling.dispatch import Dispatcher, Invariant, Outcome, Source, TickKind
@@ -376,8 +375,9 @@ class _RecordedWorkers:
     def post(self, jobs: Sequence[Job], booked_ns: int) -> None: ...
     def announce(self, jobs: Sequence[Job]) -> None: ...
     def prewake(self, worker: int) -> None: ...
+    def stage(self, header: Any) -> None: ...
 
-    def publish(self, frame: Any, replayed: FrameHeader, action: bytes, kept: bytes = b"") -> None:
+    def publish(self, frame: Any, replayed: Any, action: bytes, kept: bytes = b"") -> None:
         recorded, report = self._world.now, self._report
         tick = recorded.header.tick
         for name in TICK_FIELDS:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from bisect import insort
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Literal, NamedTuple, Self
 
@@ -96,7 +97,8 @@ class Invariant(_Meant):
 Blend = Callable[[Sequence[bytes]], bytes]
 
 
-class Offer(NamedTuple):
+@dataclass(slots=True)
+class Offer:
     """An answer that was collected at tick `taken_tick`, after `taken_seq` other answers and losses.
 
     `first_tick`: which action 0 of its chunk is for. `features_tick`: of the frame whose features a head's answer used;
@@ -259,9 +261,10 @@ class Dispatcher:
         if self._lead_in_until is None:
             self._lead_in_until = job.due_tick
         if job.hold:
-            if self._due and job.due_tick < self._due[-1][0]:
+            due, due_tick = self._due, job.due_tick
+            if due and due_tick < due[-1][0]:
                 self._are_due_in_order = False
-            self._due.append((job.due_tick, self._last_tick(job)))
+            due.append((due_tick, self._last_tick(job) if self._from_frame else due_tick + self._chunk_ticks - 1))
 
     def offer(self, job: Job, answer: Answer, tick: int) -> None:
         """An answer was found in a slot. Nothing if its job is not under way.
@@ -280,18 +283,15 @@ class Dispatcher:
         if self._from_frame and not is_of_head:
             first_tick = self._after_frame(answer.obs_tick, due_tick)
         features_tick, features_seq = self._given_features if is_of_head else _NO_FEATURES
-        # Not Offer(...): calling a class by keyword takes more than twice the time, and this is within a tick.
-        offer = Offer.__new__(
-            Offer,
-            job,
-            answer,
-            due_tick,
-            tick,
-            taken_seq=taken_seq,
-            first_tick=first_tick,
-            features_tick=features_tick,
-            features_seq=features_seq,
-        )
+        offer = _new_object(Offer)  # not Offer(...): calling the class by keyword takes three times as long
+        offer.job = job
+        offer.answer = answer
+        offer.due_tick = due_tick
+        offer.taken_tick = tick
+        offer.taken_seq = taken_seq
+        offer.first_tick = first_tick
+        offer.features_tick = features_tick
+        offer.features_seq = features_seq
         if answer.abstained:
             self._forget_due(job)
             self._end(offer, Outcome.ABSTAINED, tick)  # at once: it hands no features on, either
@@ -422,9 +422,9 @@ class Dispatcher:
             self._used_features.discard(chosen.taken_seq)
             self._outcome = _ON_TIME if tick == chosen.due_tick else _LATE
             self._end(chosen, self._outcome, tick)
-        index = min(tick - chosen.first_tick, self._chunk_ticks - 1)
+        index = 0 if self._chunk_ticks == 1 else min(tick - chosen.first_tick, self._chunk_ticks - 1)
         if self._earlier:
-            chosen = chosen._replace(answer=self._blended(chosen, self._earlier, tick, tick + 1))
+            chosen = replace(chosen, answer=self._blended(chosen, self._earlier, tick, tick + 1))
             self._blends.pop(tick, None)
         return _new_tuple(Decision, (_ACTED, chosen, index, first_use, self._outcome))
 
@@ -477,32 +477,34 @@ class Dispatcher:
             newness = best.answer.obs_tick, best.due_tick
         lead_in_until = end if self._lead_in_until is None else self._lead_in_until
         for offer in (*self._pending, None):  # what acts until this one does, or until the end
-            if offer is None or offer.due_tick >= end:
-                until, newer = end, newness
-            else:
-                until, newer = offer.due_tick, (offer.answer.obs_tick, offer.due_tick)
+            until, newer = end, newness
+            if offer is not None and (due_tick := offer.due_tick) < end:
+                until, newer = due_tick, (offer.answer.obs_tick, due_tick)
                 if newer <= newness:
                     continue
             if t < until:
                 replaced_at = self._replaced_at(job, newness, until)
                 if best is not None and t < (covered_until := best.first_tick + self._chunk_ticks):
+                    first_tick, answer = best.first_tick, best.answer
                     covered_until = until if until < covered_until else covered_until
-                    answer = best.answer if not earlier else self._blended(best, earlier, t, covered_until)
+                    if earlier:
+                        answer = self._blended(best, earlier, t, covered_until)
                     if t < replaced_at:
                         first, t = t, covered_until if covered_until < replaced_at else replaced_at
-                        pieces.append(_new_tuple(Committed, (first, t - first, _FACT, answer, first - best.first_tick)))
+                        pieces.append(_new_tuple(Committed, (first, t - first, _FACT, answer, first - first_tick)))
                     if t < covered_until:
-                        piece = (t, covered_until - t, _PLAN, answer, t - best.first_tick)
+                        piece = (t, covered_until - t, _PLAN, answer, t - first_tick)
                         pieces.append(_new_tuple(Committed, piece))
                         t = covered_until
-                if t < replaced_at and t < lead_in_until:
-                    first, t = t, lead_in_until if lead_in_until < replaced_at else replaced_at
-                    pieces.append(_new_tuple(Committed, (first, t - first, _HELD, None, 0)))
                 if t < replaced_at:
-                    pieces.append(_new_tuple(Committed, (t, replaced_at - t, _FACT, None, 0)))
+                    if t < lead_in_until:
+                        first, t = t, lead_in_until if lead_in_until < replaced_at else replaced_at
+                        pieces.append(_new_tuple(Committed, (first, t - first, _HELD, None, 0)))
+                    if t < replaced_at:
+                        pieces.append(_new_tuple(Committed, (t, replaced_at - t, _FACT, None, 0)))
+                if until == end:
+                    break
                 t = until
-            if offer is None or t == end:
-                break
             if best is not None and self._blend is not None:
                 earlier = [*earlier, best]
             best, newness, lead_in_until = offer, newer, -1
@@ -529,10 +531,11 @@ class Dispatcher:
         return end
 
     def _pop_due(self, tick: int) -> bool:
-        was_due = False
-        while self._due and self._due[0][0] <= tick:
-            self._covered_until = max(self._covered_until, self._due.popleft()[1])
-            was_due = True
+        was_due, due = False, self._due
+        while due and due[0][0] <= tick:
+            last_tick, was_due = due.popleft()[1], True
+            if last_tick > self._covered_until:  # noqa: PLR1730 - a call takes longer than the comparison
+                self._covered_until = last_tick
         return was_due or tick <= self._covered_until
 
     def _take_due(self, tick: int) -> list[Offer]:
@@ -555,9 +558,10 @@ class Dispatcher:
             for candidate in self._take_due(tick):
                 if self._on_late == "drop" and tick >= candidate.first_tick + self._chunk_ticks:
                     self._end_unapplied(candidate, Outcome.DROPPED_LATE, tick)
-                elif best is None or _newness(candidate) > _newness(best):
-                    if best is not None:
-                        self._end_unapplied(best, Outcome.SUPERSEDED, tick)
+                elif best is None:
+                    best = candidate
+                elif _newness(candidate) > _newness(best):
+                    self._end_unapplied(best, Outcome.SUPERSEDED, tick)
                     best = candidate
                 else:
                     self._end_unapplied(candidate, Outcome.SUPERSEDED, tick)
@@ -571,7 +575,8 @@ class Dispatcher:
         if best is not None:
             if self._blend is not None and self._active is not None:
                 self._earlier.append(self._active)
-            self._retire(tick)
+            if not self._has_acted:
+                self._retire(tick)
             self._active, self._has_acted = best, False
             self._newest_obs_tick = best.answer.obs_tick
         elif self._active is not None and tick >= self._active.first_tick + self._chunk_ticks:
@@ -665,7 +670,7 @@ class Dispatcher:
         row.obs_tick = answer.obs_tick
         row.booked_tick = job.obs_tick
         row.due_tick = job.due_tick
-        row.hold = int(job.hold)
+        row.hold = 1 if job.hold else 0
         row.episode = answer.episode
         row.outcome = outcome
         row.tick = tick
@@ -706,7 +711,7 @@ _NO_FEATURES = -1, -1
 # Each job that is booked asks for these: to look them up in their class takes as long as all else of a short piece.
 _FACT, _PLAN, _HELD = Known.FACT, Known.PLAN, Known.HELD
 _ACTED, _ON_TIME, _LATE = TickKind.ACTED, Outcome.ON_TIME, Outcome.LATE
-_new_tuple = tuple.__new__
+_new_tuple, _new_object = tuple.__new__, object.__new__
 
 
 def _due_tick(offer: Offer) -> int:

@@ -78,6 +78,11 @@ class ScheduleParams:
     replan_every: int = 0
 
 
+_new_tuple = tuple.__new__
+#: What of a job is not a schedule's.
+_NOT_POSTED = tuple(Job._field_defaults.values())
+
+
 class TauWindow:
     """The last `size` inference times, in the order in which they came and sorted."""
 
@@ -382,6 +387,8 @@ class Schedule:
         self._busy: dict[int, Job] = {}
         self._up: set[int] = set(range(num_workers))
         self._overdue: set[int] = set()
+        #: Worker and time of the answers since `_take_in`.
+        self._untaken: list[tuple[int, int]] = []
         self._usual_ns: dict[int, int] = {}
         self._answers_of: dict[int, int] = {}
         self._next_start_tick: int | None = None
@@ -414,9 +421,11 @@ class Schedule:
             self._restride()
         if worker in self._up:
             # Round robin; only the sequential agent is one process, which stays the same.
-            (self._idle.appendleft if self.params.stagger == "sequential" else self._idle.append)(worker)
-        self.window.add(tau_ns)
-        self._note(worker, tau_ns)
+            if self.params.stagger == "sequential":
+                self._idle.appendleft(worker)
+            else:
+                self._idle.append(worker)
+        self._untaken.append((worker, tau_ns))
         self._answers += 1
 
     def worker_down(self, worker: int) -> Job | None:
@@ -516,7 +525,8 @@ class Schedule:
 
     def _start(self, tick: int, *, hold: bool) -> Job:
         worker = self._idle.popleft()
-        job = Job(worker, tick, tick + self.delay_ticks, hold)
+        # Not Job(...): calling the class takes more than twice the time.
+        job = _new_tuple(Job, (worker, tick, tick + self.delay_ticks, hold, *_NOT_POSTED))
         self._busy[worker] = job
         self._last_start_tick = tick
         return job
@@ -529,9 +539,12 @@ class Schedule:
         With `tau_estimate="ratchet"`, as in the paper, the delay follows the longest time so far, and never falls. Call
         it when the tick's work is done: some calls take a few tenths of a millisecond.
         """
-        if self._answers < self._next_adaptation or not self.params.adapt:
+        if self._answers < self._next_adaptation:
             return
         self._next_adaptation = self._answers + self._adapt_every
+        self._take_in()
+        if not self.params.adapt:
+            return
         delay = self._wanted_delay()
         if self.params.chunk_from == "frame":
             delay = min(delay, self.params.chunk)  # an answer that is due later has no action left
@@ -539,6 +552,13 @@ class Schedule:
             self.replans += 1
             self.delay_ticks = delay
         self._restride()
+
+    def _take_in(self) -> None:
+        """The times of the newest answers. Many at once: each for itself takes several times as long within a tick."""
+        for worker, tau_ns in self._untaken:
+            self.window.add(tau_ns)
+            self._note(worker, tau_ns)
+        self._untaken.clear()
 
     def _note(self, worker: int, tau_ns: int) -> None:
         """Follow a worker's usual time in small steps: a stall, however long, counts as one longer time."""
@@ -593,6 +613,7 @@ class Schedule:
         return True
 
     def _times(self, mean_ns: int | None = None) -> Times:
+        self._take_in()
         up, params = self._up, self.params
         usual_ns = [self._usual_ns[worker] for worker in up if self._answers_of.get(worker, 0) >= self.KNOWN_ANSWERS]
         workers = max(1, len(up))

@@ -496,7 +496,7 @@ class Simulation:
 
     def see_tick(self, tick: Tick) -> None:
         action = self.shared.ring.read_action(tick.header.frame_seq) or b""
-        row = Row(tick.header, action)
+        row = Row(tick.header.record(), action)
         self.rows.append(row)
         for look in self._hooks["tick"]:
             look(tick, row)

@@ -124,7 +124,11 @@ class SimulatedWorkers:
     def post(self, jobs: Sequence[Job], booked_ns: int) -> None:
         """Nothing to wake: `announce` comes at the same virtual instant."""
 
-    def publish(self, frame: Any, header: FrameHeader, action: bytes, kept: bytes = b"") -> None:
+    def stage(self, header: Any) -> None:
+        """Nothing to do ahead."""
+
+    def publish(self, frame: Any, draft: Any, action: bytes, kept: bytes = b"") -> None:
+        header: FrameHeader = draft.record()
         self._frame_seq = header.frame_seq
         self._frame_tick, self._frame_ns, self._episode = header.tick, header.publish_ns, header.episode
         requested = None

@@ -17,7 +17,6 @@ from rtcore.errors import ConfigError
 from rtcore.loop.resets import ResetOrders, reset_order
 from rtcore.loop.tickloop import TickLoop
 from rtcore.loop.world import GymnasiumWorld
-from rtcore.memory.layout import FrameHeader
 from rtcore.scheduling.dispatch import Dispatcher, TickKind
 from rtcore.scheduling.schedule import Schedule, ScheduleParams
 
@@ -62,7 +61,9 @@ class Nobody:
 
     def post(self, jobs: Any, booked_ns: int) -> None: ...
 
-    def publish(self, frame: Any, header: FrameHeader, action: bytes, kept: bytes = b"") -> None:
+    def stage(self, header: Any) -> None: ...
+
+    def publish(self, frame: Any, header: Any, action: bytes, kept: bytes = b"") -> None:
         self.ticks.append(header.tick)
         self.kinds.append(TickKind(header.kind))
 

@@ -13,6 +13,7 @@ from rtcore.loop.counting import Books, StatsRecorder
 from rtcore.loop.tickloop import TickLoop
 from rtcore.loop.world import GymnasiumWorld, HeldWorld
 from rtcore.memory.layout import FrameHeader
+from rtcore.memory.ring import AFTER_STEP
 from rtcore.scheduling.dispatch import Dispatcher, Outcome, Source, TickKind
 from rtcore.scheduling.jobs import Answer
 from rtcore.scheduling.schedule import Schedule, ScheduleParams
@@ -65,10 +66,16 @@ class FakeWorkers:
     def post(self, jobs, booked_ns):
         self.calls.append("post")
 
+    def stage(self, header):
+        self.calls.append("stage")
+        self.staged = header.record()
+
     def publish(self, frame, header, action, kept=b""):
         self.calls.append("publish")
         assert header.frame_seq == len(self.published)
-        self.published.append(Published(np.array(frame), header, int(np.frombuffer(action, np.int64)[0])))
+        changed = {name for name in header.record()._fields if getattr(header, name) != getattr(self.staged, name)}
+        assert changed <= set(AFTER_STEP)  # a ring takes nothing else of it any more
+        self.published.append(Published(np.array(frame), header.record(), int(np.frombuffer(action, np.int64)[0])))
 
     def announce(self, jobs):
         self.calls.append("announce")
@@ -108,6 +115,7 @@ class Notebook:
 
     def end_tick(self, tick):
         self.ticks.append(copy(tick))
+        self.ticks[-1].header = tick.header.record()
 
     def answer_taken(self, answer):
         pass
@@ -321,7 +329,7 @@ def test_a_chunk_is_played_action_by_action():
 def test_jobs_are_posted_before_the_frame_exists_and_announced_after():
     bench = Bench()
     bench.run(1)
-    assert bench.workers.calls == ["collect", "membership", "post", "publish", "announce"]
+    assert bench.workers.calls == ["collect", "membership", "post", "stage", "publish", "announce"]
 
 
 def test_the_recorder_hears_of_every_tick_and_every_job():

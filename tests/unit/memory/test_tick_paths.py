@@ -18,9 +18,10 @@ from rtcore.loop.job_context import JobContexts
 from rtcore.memory import stores
 from rtcore.memory.counters import Histogram
 from rtcore.memory.layout import HISTOGRAM_BYTES, JOB, LOG_RECORD, FrameHeader, Layout
-from rtcore.memory.ring import FrameRing, JobLog
+from rtcore.memory.ring import AFTER_STEP, FrameRing, JobLog
 from rtcore.memory.slots import ActionSlots, JobSlots
 from rtcore.scheduling.dispatch import Committed, Decision, Dispatcher, Known, TickKind
+from rtcore.scheduling.draft import draft_of
 from rtcore.scheduling.jobs import Answer, Job, JobRow
 from rtcore.spaces import ActionSpec, Block, PolicyNeeds
 
@@ -98,6 +99,20 @@ def publish(side: Side, chance: random.Random) -> Any:
     return side.ring.publish(chance.choice(FRAMES), header, chance.randbytes(3), chance.randbytes(KEPT_BYTES))
 
 
+def publish_draft(side: Side, chance: random.Random) -> Any:
+    """As the tick loop does; now and then the ring is given the finished header instead of what was staged."""
+    draft = draft_of(FrameHeader)
+    for name, value in zip(FrameHeader._fields, words(chance, len(FrameHeader._fields)), strict=True):
+        setattr(draft, name, value)
+    draft.frame_seq = side.ring.next_seq + chance.choice((0, 0, 0, 0, 1))
+    draft.reward = draft.episode_return = chance.choice((0.5, -1, None))
+    side.ring.stage(draft)
+    for name in AFTER_STEP:
+        setattr(draft, name, chance.choice((True, -1, 2**62)))
+    header = draft if chance.random() < 0.8 else draft.record()
+    return side.ring.publish(chance.choice(FRAMES), header, chance.randbytes(3), chance.randbytes(KEPT_BYTES))
+
+
 def read(side: Side, chance: random.Random) -> Any:
     ring, seq, until_ns = side.reader, side.ring.next_seq - chance.randint(0, 6), chance.choice((0, 1))
     out = chance.choice((side.out, side.out, side.out[::2], np.zeros(2, "<i8")))
@@ -146,7 +161,9 @@ def log(side: Side, chance: random.Random) -> Any:
 
 @settings(max_examples=100, deadline=None)
 @given(
-    st.lists(st.sampled_from((publish, publish, read, read, book, book_all, answer, log)), max_size=20),
+    st.lists(
+        st.sampled_from((publish, publish_draft, publish_draft, read, read, book, book_all, answer, log)), max_size=20
+    ),
     chances,
     st.booleans(),
 )

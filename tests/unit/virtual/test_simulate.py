@@ -12,6 +12,7 @@ from rtcore.memory.layout import FrameHeader
 from rtcore.report.table import header_lines
 from rtcore.results.run_record import RunRecord
 from rtcore.scheduling.dispatch import TickKind
+from rtcore.scheduling.draft import draft_of
 from rtcore.scheduling.jobs import Job
 from rtcore.virtual.simulate import Change, Simulation
 from rtcore.virtual.workers import Inference, SimulatedWorkers
@@ -113,8 +114,10 @@ def workers_in_turn(clock, changes=()):
 
 
 def header_of(tick):
-    """Of a frame that is published at its tick, 10 ms each; everything else 0."""
-    return FrameHeader(frame_seq=tick, tick=tick, publish_ns=10 * MS * tick)
+    """Of a frame that is published at its tick, 10 ms each."""
+    header = draft_of(FrameHeader)
+    header.frame_seq, header.tick, header.publish_ns = tick, tick, 10 * MS * tick
+    return header
 
 
 def ticks_of(workers, clock, jobs, last):
