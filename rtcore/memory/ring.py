@@ -295,7 +295,7 @@ class FrameRing:
     def stage(self, header: Any) -> None:
         """Writer, before the world's step: take in all of the next frame's header but `AFTER_STEP`.
 
-        So less is left to do between the step and the frame.
+        So less is left to do between the step and the frame. Without the extension nothing is done ahead.
 
         Args:
             header: A draft of it (`scheduling.draft`), which `publish` is given then.
