@@ -73,10 +73,12 @@ def _words(buffer: memoryview, at: int, count: int) -> IndexedWords:
 class Waker:
     """Wakes the workers that sleep. Never waits; `for_jobs` and `for_frame` are the env process's alone."""
 
+    #: Does what is below, in C; None without the extension.
+    compiled: _CompiledWaker | None = None
+
     def __init__(self, words: WakeWords) -> None:
         self._posted, self._futexes = words.posted, words.posted_futexes
         self._frame, self._status = words.frame_futex, words.status
-        #: Does what is below, in C; None without the extension.
         self.compiled = words.compiled
         if self.compiled is not None:
             self.for_jobs = self.compiled.for_jobs  # type: ignore[assignment,method-assign]
