@@ -71,6 +71,7 @@ class StatsRecorder:
         self._interval = books.histograms["interval_ticks"]
         self._delay = books.histograms["delay_ticks"]
         self._age = books.histograms["observation_age_ns"]
+        self._phase_error = books.histograms["phase_error_ns"]
         self._write_to_dispatch = books.histograms["write_to_dispatch_ns"]
 
     def begin_tick(self, tick: int, now_ns: int) -> None:
@@ -131,7 +132,7 @@ class StatsRecorder:
         """Between two ticks, with the world's clock: see `world_clock.WorldPace`."""
         counters = self._counters
         if counters["cycles"]:  # the first is what the grid is locked to
-            self._histograms["phase_error_ns"].add(abs(error_ns))
+            self._phase_error.add(abs(error_ns))
         counters.add("cycles")
         counters["cycle_ps"] = round(period_ns * 1000)
         if lost:
