@@ -247,8 +247,11 @@ class Nobody:
     def membership(self):
         return [(0, False)] if not self.headers else ()
 
+    def stage(self, header):
+        pass
+
     def publish(self, frame, header, action, kept=b""):
-        self.headers.append(header)
+        self.headers.append(header.record())
 
     def invariant_broken(self, invariant, tick):
         raise AssertionError(f"{invariant!r} does not hold at tick {tick}")
