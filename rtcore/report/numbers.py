@@ -160,7 +160,9 @@ NUMBERS: dict[str, list[Number]] = {
     ],
     "World's clock": [
         Number("cycles", "world_clock.cycles"),
-        Number("lost", "world_clock.lost_cycles", "of the skipped ticks: not too slow, there was no cycle", warns=True),
+        Number(
+            "lost", "world_clock.lost_cycles", "of the skipped ticks: the device gave no cycle for them", warns=True
+        ),
         Number("per second", "world_clock.cycle_hz", form="4"),
         Number("drift", "world_clock.drift_ppm", "a cycle is longer than nominal", "1", "ppm"),
         Number("phase error", "world_clock.phase_error_us", "", "1", "us", quantiles=("p50", "p99", "max")),

@@ -9,7 +9,7 @@ from rtcore.results.contract import ConditionState
 from rtcore.results.summary import LearnerStats
 
 #: Of a skipped tick.
-SKIPPED_MEANING = "did not run: the tick before took too long"
+SKIPPED_MEANING = "did not run: the tick before took too long, or the world's own clock lost it"
 #: Of a tick at which somebody had stepped in.
 HUMAN_MEANING = "a person has the controls"
 _SYNTHETIC = "synthetic: only waits, computes no action; the numbers are the runtime's, not a network's"
