@@ -106,7 +106,7 @@ def _run_world(world: GymnasiumWorld, boot: EnvironmentBoot, channel: Channel) -
     waker = Waker(shared.wake_words()) if is_woken else None
     channel.send(EnvironmentReady(report))
     resets = ResetOrders(shared, channel, world.order_reset, made.run.period_ns) if boot.played else None
-    EnvProcess(made.run, world, shared, waker, resets, cycles).serve()
+    EnvProcess(made.run, world, shared, waker, resets=resets, cycles=cycles).serve()
 
 
 def _report_nothing(call: str, first: bool = False) -> None:

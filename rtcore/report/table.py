@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -16,6 +15,7 @@ from rtcore import _tick
 from rtcore.config.resolved import ResolvedRun
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import WARNING_NOTE, counted
+from rtcore.files.strict_json import dumps
 from rtcore.report.numbers import Row, rows_of, with_workers
 from rtcore.report.wording import number, points, policy_notes, realtime_text, share
 from rtcore.results.contract import broken_in
@@ -44,7 +44,7 @@ def header_lines(header: Mapping[str, Any], resolved: ResolvedRun, plan: Plan) -
     lines.append(f"          observation {_space(world.get('observation'))}, action {_space(world.get('action'))}")
     lines += [f"          {note}" for note in world.get("notes") or ()]
     lines.append(f"no-op     {_noop(config, world)}; after a reset: {config.world.on_reset}")
-    lines += [f"task      {json.dumps(config.world.task)}"] if config.world.task else []
+    lines += [f"task      {dumps(config.world.task)}"] if config.world.task else []
     lines.append(f"policy    {run.policy}{_arguments(config.agent.policy_args)}")
     lines += [f"          {note}" for note in policy_notes(run.policy)]
     lines.append(f"          {policy.get('num_parameters', 0):,} parameters, device {run.device}")

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 SOURCES = ("rtcore", "workers/rtcore_workers", "envs/rtcore_envs")
 #: Calls that take no keywords: `struct`'s pack and pack_into, h5py's own layer below its datasets, a system call, and
 #: what is made in C.
-NO_KEYWORDS = {"self._pack", "_WORDS.pack", "HEADER.pack", "h5.h5d.create", "_wake"}
+NO_KEYWORDS = {"self._pack", "_WORDS.pack", "HEADER.pack", "h5.h5d.create", "sdl.SDL_CreateWindow", "_wake"}
 NO_KEYWORDS |= {f"compiled.{name}" for name in ("Waker", "Store", "book", "give_context")}
 MOST = 5
 
