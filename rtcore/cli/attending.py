@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rtcore.cli.keys import MOST_BYTES, Key, obeyed, pressing, reading
-from rtcore.errors import ConfigError
 from rtcore.runtime.runtime import Runtime
 from rtcore.spaces.task import task_from_line
 
@@ -17,21 +15,16 @@ _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def attending(runtime: Runtime, *, tasks: bool, keys: bool) -> Iterator[None]:
+def attending(runtime: Runtime, *, tasks: int | None, keys: bool) -> Iterator[None]:
     """In the block a person may step in.
 
     Args:
         runtime: A run whose tick 0 is there.
-        tasks: Lines of stdin are tasks.
+        tasks: A descriptor whose lines are tasks.
         keys: Keys of the terminal are obeyed, if stdin is one.
-
-    Raises:
-        ConfigError: There is no stdin.
     """
-    if tasks:
-        if sys.stdin is None:
-            raise ConfigError("--task-stdin: stdin is closed; expected one with a task a line")
-        with reading(sys.stdin.fileno(), _Lines(lambda line: _set_task(runtime, line)).take):
+    if tasks is not None:
+        with reading(tasks, _Lines(lambda line: _set_task(runtime, line)).take):
             yield
     elif keys:
         with pressing(_keys_of(runtime), _log.info):

@@ -7,12 +7,14 @@ from functools import partial
 from rich.console import Console
 
 from rtcore.cli.attending import attending
+from rtcore.cli.keys import stdin_descriptor
 from rtcore.cli.learning import with_folder
 from rtcore.cli.nextsteps import say_next, steps_of
 from rtcore.cli.play import keep, play, require_packages
 from rtcore.cli.replay import run_replay
 from rtcore.cli.video import run_video
 from rtcore.config.flags import Command
+from rtcore.errors import ConfigError
 from rtcore.host.descendants import ended_with_this_program
 from rtcore.processes.servers import waiting_servers
 from rtcore.report.live import LiveView
@@ -49,9 +51,11 @@ def _run(command: Command, words: list[str], console: Console) -> int:
 
 
 def _run_in(folder: OutFolder | None, command: Command, console: Console, words: list[str]) -> int:
-    config = command.config
+    config, tasks = command.config, None
+    if command.task_stdin and (tasks := stdin_descriptor()) is None:
+        raise ConfigError("--task-stdin: stdin is closed, or no file; expected one with a task a line")
     with LiveView(console, live=config.output.live, show_world=config.output.show_world, quiet=is_quiet()) as view:
-        over = play(config, view, folder, partial(attending, tasks=command.task_stdin, keys=view.is_live))
+        over = play(config, view, folder, partial(attending, tasks=tasks, keys=view.is_live))
     console.print(details(over.summary, config.output.out))
     keep(over, console)
     say_next(steps_of(config, over.summary, words), console)

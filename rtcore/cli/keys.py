@@ -117,13 +117,18 @@ def obeyed(do: Callable[[], object], say: Callable[[str], object]) -> None:
         say(str(error))
 
 
+def stdin_descriptor() -> int | None:
+    """Where stdin is read; None: it is closed, or not a file, as in a notebook."""
+    try:
+        return sys.stdin.fileno()
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
 def _terminal() -> int | None:
     """stdin, if it is a terminal and this program the one that it belongs to; None: it is not."""
-    try:
-        descriptor = sys.stdin.fileno()
-    except (AttributeError, OSError, ValueError):  # closed, or not a file
-        return None
-    return descriptor if os.isatty(descriptor) and _is_ours(descriptor) else None
+    descriptor = stdin_descriptor()
+    return descriptor if descriptor is not None and os.isatty(descriptor) and _is_ours(descriptor) else None
 
 
 def _is_ours(descriptor: int) -> bool:

@@ -19,7 +19,7 @@ import pytest
 from rtcore.recording.reader import Recording
 from rtcore.scheduling.dispatch import Source, TickKind
 from rtcore.spaces.task import TaskSpec
-from tests.support.drills import started
+from tests.support.drills import Run, started
 from tests.support.recorded_runs import played_again
 from tests.unit.virtual.test_tasks import TASK
 
@@ -101,3 +101,20 @@ def test_tasks_a_line_govern_world_policy_and_recording_of_a_real_run_bit_for_bi
             assert tick.action.item() == 10 * booked_with + by_version[booked_with][0]
     report = played_again(out)
     assert (report.first, report.ticks) == ([], len(ticks))
+
+
+def test_tasks_on_stdin_need_one_that_is_a_file(run_here: Run, tmp_path: Path) -> None:
+    done = run_here(
+        *RUN[3:],
+        "--env-id",
+        WORLD,
+        "--policy",
+        "random",
+        "--task",
+        json.dumps(TASK),
+        "--task-stdin",
+        "--no-live",
+        "--out",
+        str(tmp_path / "run"),
+    )
+    assert (done.returncode, done.stderr.count("--task-stdin: stdin is closed, or no file; expected")) == (2, 1)

@@ -10,6 +10,7 @@ import argparse
 import ast
 import importlib
 import importlib.util
+import os
 import re
 import shlex
 import sys
@@ -17,7 +18,7 @@ import textwrap
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import pytest
 
@@ -264,6 +265,7 @@ def test_every_settings_file_of_a_page_is_one(code: Code, tmp_path: Path) -> Non
 #: Only understood: what they name is not here.
 NOT_HERE = {
     "gpuhost": "another host",
+    "--workers-at ray:": "a cluster",
     "cuda": "a GPU",
     ".gb": "a game that somebody bought",
     "PandorasBlocks": "a game to be downloaded",
@@ -304,16 +306,23 @@ def cut(words: list[str]) -> list[str]:
     return [*kept, "--ticks", "40", "--no-live", *few]
 
 
+@pytest.fixture
+def nobody_types() -> Iterator[IO[str]]:
+    with Path(os.devnull).open() as stdin:
+        yield stdin
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("page", RUNS)
 def test_the_runs_of_a_page_run_one_after_the_other(
-    page: str, folder_of_a_reader: Path, run_here: Run, monkeypatch: pytest.MonkeyPatch
+    page: str, folder_of_a_reader: Path, run_here: Run, nobody_types: IO[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("h5py")
     # Pages name what `make run` has left.
     (made,) = re.findall(r"^\t\$\(BIN\)/(rtcore-run .*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     first = [shlex.split(made)] if any("runs/latest/" in word for words in RUNS[page] for word in words) else []
+    monkeypatch.setattr(sys, "stdin", nobody_types)
     for words in [*first, *filter(can_run, RUNS[page])]:
         own = "own_world:make_world" in words
         monkeypatch.chdir(folder_of_a_reader / "examples" if own else folder_of_a_reader)
