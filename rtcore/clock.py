@@ -20,6 +20,8 @@ NS_PER_MS = 1_000_000
 NS_PER_US = 1_000
 #: Longer than anything waits: 146 years, which added to any time still fits 64 bits.
 FOREVER_NS = 1 << 62
+#: A device's time stamp may lie so far in the future: what was converted from a time of its own is not exact.
+FUTURE_NS = NS_PER_MS
 #: Tick rates: from one in a quarter of an hour to one in a microsecond.
 LOWEST_HZ, HIGHEST_HZ = 0.001, 1_000_000
 

@@ -318,7 +318,7 @@ program, and its `rtcore_layout.h` holds all that follows as C.
 6. What a frame is stands in the description, as `world.observation`: one array of that `shape` and `dtype`, in C order.
    With `parts` it is the Dict of an observation, as bytes: each part is the array of its `shape` and `dtype` that
    begins `offset` bytes into the frame, a multiple of 8. `name` is its key; of a Dict within a Dict the keys joined by
-   "/".
+   "/". With `has_stamp` the time at which it was measured is kept with each tick, as `stamp_ns.NAME`.
 """
 
 _OFFSETS_TEXT = """\
@@ -344,10 +344,11 @@ A block of `payload` is made of named arrays in C order, one behind the other, e
 manifest says which: `needs` has `extras`, `state` and `features` (`name`, `shape`, `dtype` of each array),
 `committed_ticks` and the `action` (shape and dtype). A context is {words} int64 ({word_names}),
 `committed` (`committed_ticks` actions) and `committed_mask` (uint8 each) if `committed_ticks` is not 0, then state and
-features, `task_version` and the task; a payload is extras, state, features; what stays with a tick is extras, the state
-that its decision began from, and what the world leaves with it, its task among that. A context is written and read with
-its job, a payload with its slot entry, a kept block with its frame. A task on its way to the env process is like a
-record of a ring: the supervisor writes it, and whoever reads asks afterwards whether it came round (R1, R2).
+features, `task_version` and the task, and `ages_ms`, a float32 for each of `ages`, which whoever reads the frame fills
+in; a payload is extras, state, features; what stays with a tick is extras, the state that its decision began from, and
+what the world leaves with it, time stamps of parts and its task among that. A context is written and read with its job,
+a payload with its slot entry, a kept block with its frame. A task on its way to the env process is like a record of a
+ring: the supervisor writes it, and whoever reads asks afterwards whether it came round (R1, R2).
 
 """
 

@@ -21,8 +21,8 @@ class SyntheticDeviceEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
     at its own rate, whose stamps jitter, whose clock drifts, and some of which are lost.
 
     Observation: a Dict of ``camera``, (16, 32) uint8, the light as a bright column, a new picture every `camera_every`
-    steps; and ``place``, (1,) float32, where the point is, new in each. Action (1,) float32: the point's speed.
-    Reward: minus the distance to the light. No episode ends.
+    steps; and ``place``, (1,) float32, where the point is, new in each. `info` has the time stamps of both. Action (1,)
+    float32: the point's speed. Reward: minus the distance to the light. No episode ends.
 
     `hz`: cycles a second. `drift_ppm`: by how much the device's clock is slow, in millionths. `jitter_us`: how far a
     stamp lies from its time at most. `lose_every`: each so many-th cycle does not come; 0: none is lost.
@@ -31,6 +31,8 @@ class SyntheticDeviceEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
     """
 
     metadata = {"render_modes": [], "render_fps": 60}  # noqa: RUF012 - Gymnasium's own convention
+    #: The run's time; on the virtual clock the run puts that here.
+    rtcore_now_ns = staticmethod(time.monotonic_ns)
 
     def __init__(
         self,
@@ -63,6 +65,8 @@ class SyntheticDeviceEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
         self._place = self._light = 0.0
         self._steps = 0
         self._picture = np.zeros((16, 32), np.uint8)
+        self._stamps_ns: dict[str, int] = {}
+        self.part_rates_hz = {"camera": hz / camera_every, "place": hz}
         self.observation_space = spaces.Dict(
             {"camera": spaces.Box(0, 255, (16, 32), np.uint8), "place": spaces.Box(-1, 1, (1,), np.float32)}
         )
@@ -73,16 +77,19 @@ class SyntheticDeviceEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
     ) -> tuple[Observation, dict[str, Any]]:
         super().reset(seed=seed)
         self._place = self._light = 0.0
-        return self._observation(), {}
+        return self._observation(), {"rtcore": {"stamps_ns": dict(self._stamps_ns)}}
 
     def step(self, action: npt.NDArray[np.float32]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         self._steps += 1
         self._place = float(np.clip(self._place + 0.05 * float(action[0]), -1, 1))
         self._light = float(np.clip(self._light + self.np_random.normal(0, 0.02), -1, 1))
-        return self._observation(), -abs(self._light - self._place), False, False, {}
+        observation, info = self._observation(), {"rtcore": {"stamps_ns": dict(self._stamps_ns)}}
+        return observation, -abs(self._light - self._place), False, False, info
 
     def _observation(self) -> Observation:
-        if self._steps % self._camera_every == 0:
+        self._stamps_ns["place"] = now_ns = self.rtcore_now_ns()
+        if self._steps % self._camera_every == 0 or "camera" not in self._stamps_ns:
+            self._stamps_ns["camera"] = now_ns
             self._picture.fill(0)
             self._picture[:, round((self._light + 1) / 2 * 31)] = 255
         return {"camera": self._picture.copy(), "place": np.array([self._place], np.float32)}

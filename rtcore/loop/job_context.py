@@ -78,8 +78,10 @@ class JobContexts:
         in_context = _WORDS.size + committed + mask
         self._state_in_context = slice(in_context, in_context + state)
         self._has_state, self._has_features, self._extras_bytes = bool(state), bool(features), extras
-        #: What stands behind that in each context: the task's version and the task. Empty: the policy gets none.
-        self._task, self._has_task = b"", bool(needs.task)
+        #: Room for the ages of a frame that is not made yet: whoever reads it fills that in.
+        self._ages = bytes(needs.ages_block.nbytes)
+        #: What stands behind that in each context: the task's version, the task, and the ages. Empty: none of them.
+        self._behind, self._has_task = self._ages, bool(needs.task)
         self._nothing_kept = bytes(extras + state)
         self._first_state = needs.first_state or bytes(state)
         #: Whether later jobs carry something of an answer: its new state, its features.
@@ -99,7 +101,7 @@ class JobContexts:
     def begin_task(self, version: int, task: bytes) -> None:
         """Of the jobs that are booked from now on. `task`: a block of `PolicyNeeds.task`."""
         if self._has_task:
-            self._task = version.to_bytes(8, "little") + task
+            self._behind = version.to_bytes(8, "little") + task + self._ages
 
     def begin_episode(self) -> None:
         """Nothing of the last one is carried on."""
@@ -162,8 +164,8 @@ class JobContexts:
                 booked = self._as_packed(job, episode, self._is_first, *self._committed_to(pieces, tick + 1), b"")
             self._is_first = 0
             made.append(booked)
-        if self._task:
-            made = [tuple.__new__(Job, (*job[:-1], job.context + self._task)) for job in made]
+        if self._behind:
+            made = [tuple.__new__(Job, (*job[:-1], job.context + self._behind)) for job in made]
         return made
 
     def _present(self) -> tuple[bytes, Known]:

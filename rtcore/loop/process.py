@@ -114,11 +114,14 @@ def _report_nothing(call: str, first: bool = False) -> None:
 
 
 def build_world(
-    settings: WorldSettings, seed: int, before_call: Callable[[str], object] = _report_nothing
+    settings: WorldSettings,
+    seed: int,
+    before_call: Callable[[str], object] = _report_nothing,
+    virtual_now_ns: Callable[[], int] | None = None,
 ) -> GymnasiumWorld:
     """The world, reset once, so that whatever is wrong with it shows before anything else starts.
 
-    `before_call`: called with what is asked of it next.
+    `before_call`: called with what is asked of it next. `virtual_now_ns`: as of a `GymnasiumWorld`.
     """
     before_call("being made")
     try:
@@ -140,6 +143,7 @@ def build_world(
             safe_action=settings.safe_action,
             info_keys=settings.info_keys,
             task=settings.task,
+            virtual_now_ns=virtual_now_ns,
         )
         if settings.limit:
             world.limit_actions(settings.limit, tick_rate_hz(settings, env.metadata.get("render_fps")))

@@ -22,6 +22,7 @@ from rtcore.clock import NS_PER_MS
 from rtcore.config.factories import is_missing
 from rtcore.errors import ConfigError, EnvironmentFailed
 from rtcore.loop.gymapi import OLD_API, flag_of, raise_named, reset_results, reward_of, step_results
+from rtcore.loop.part_stamps import STAMPS, PartStamps
 from rtcore.scheduling.dispatch import Source
 from rtcore.scheduling.limits import ActionLimits, parse_limit
 from rtcore.scheduling.on_missing import OnMissing, StandIn, Starvation
@@ -190,6 +191,7 @@ class GymnasiumWorld:
     `on_missing` is what acts when no policy action is there. `noop_action` overrides the env's own no-op.
     `safe_action`, as of the setting: what the env is stepped with before it is closed. `info_keys`: dtype of each
     number of its `info` that stays with the tick, by name. `task`: what it is to do at first; empty: it has no task.
+    `virtual_now_ns`: tells the time of the virtual clock; None: that of its `info` is CLOCK_MONOTONIC.
 
     The env gets an array of its own at every step: it may keep it and write to it, and neither the no-op nor the
     record changes. `count` is called with "altered_actions" each time it did write to it: such an env (a clipping or
@@ -206,6 +208,7 @@ class GymnasiumWorld:
         safe_action: str | None = None,
         info_keys: Mapping[str, str] | None = None,
         task: Mapping[str, Any] | None = None,
+        virtual_now_ns: Callable[[], int] | None = None,
     ) -> None:
         self.env = env
         self.observation = ObservationSpec.from_space(env.observation_space)
@@ -234,6 +237,7 @@ class GymnasiumWorld:
         self.keeps_requests = False
         self._info = bytearray(self._info_spec.nbytes)
         self._info_views = self._info_spec.views(self._info)
+        self._stamps = PartStamps(env, virtual_now_ns)
         self.task_spec = TaskSpec(task or {})
         #: That governs, as a block.
         self.task = b""
@@ -329,6 +333,10 @@ class GymnasiumWorld:
         observation, info = reset_results(returned)
         if self._info_spec:
             self._keep_info(info, is_reset=True)
+        if self._last is None:
+            self.observation = self._stamps.begin(info, self.observation)
+        elif self._stamps.names:
+            self._stamps.take(info, "reset()")
         self._seed = self._options = None
         self._last_action = self.noop
         frame = self._frame_of(observation)
@@ -410,8 +418,12 @@ class GymnasiumWorld:
                 result = result._replace(applied=self.encode(action))
         if self._info_spec:
             self._keep_info(info)
+        if self._stamps.names:
+            self._stamps.take(info, "step()")
         if type(info) is dict and "rtcore" in info:
-            return self._as_applied(result, info["rtcore"])
+            said = info["rtcore"]
+            if not self._stamps.names or len(said) > 1:
+                return self._as_applied(result, said)
         if is_by_hand:
             self._lose_request()
         return result
@@ -419,6 +431,8 @@ class GymnasiumWorld:
     def _as_applied(self, result: StepResult, said: Any) -> StepResult:
         """What the world says of the action that it applied in this step. What is repeated later is that one."""
         try:
+            if not self._stamps.names and STAMPS in said:
+                raise ValueError(f"it has {STAMPS!r}, which that of its first reset() did not have")
             value, source = self.action.from_numbers(said["applied_action"]), _SOURCES[said["source"]]
         except (KeyError, TypeError, ValueError) as error:
             raise EnvironmentFailed(
@@ -465,14 +479,20 @@ class GymnasiumWorld:
         """What it leaves with each tick. From the first call on it is what it was then."""
         if self._keeps is None:
             changes = self.reports_applied or self._limits is not None or self.keeps_requests
-            self._keeps = kept_by_world(self.action, self._info_spec, requested=changes, task=self.task_spec.block)
+            self._keeps = kept_by_world(
+                self.action,
+                self._info_spec,
+                requested=changes,
+                stamps=self._stamps.block,
+                task=self.task_spec.block,
+            )
         return self._keeps
 
     def kept_with(self, requested: bytes) -> bytes:
         """What it leaves with the tick of its last step: a block of `keeps`. Allocates that."""
         if REQUESTED not in self.keeps.names:
-            return bytes(self._info) + self.task
-        return requested.ljust(aligned(len(requested)), b"\0") + self._info + self.task
+            return bytes(self._info) + self._stamps.raw + self.task
+        return requested.ljust(aligned(len(requested)), b"\0") + self._info + self._stamps.raw + self.task
 
     def stand_in(self) -> tuple[Any, Source]:
         """What acts at a tick without a policy action."""

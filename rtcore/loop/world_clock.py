@@ -28,7 +28,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from rtcore.clock import NS_PER_MS, NS_PER_S, NS_PER_US, Clock, TickPlan, clock_like, rate_from
+from rtcore.clock import FUTURE_NS, NS_PER_MS, NS_PER_S, NS_PER_US, Clock, TickPlan, clock_like, rate_from
 from rtcore.errors import WARNING_NOTE, ConfigError, EnvironmentFailed, EnvironmentHung, counted
 from rtcore.loop.gymapi import raise_named
 from rtcore.spaces.action import attribute_of
@@ -40,8 +40,6 @@ CycleKind = Literal["wait", "stamps"]
 _SLICE_NS = 50 * NS_PER_MS
 #: How often a stamp that is late is asked for.
 _POLL_NS = 100 * NS_PER_US
-#: A stamp may lie so far in the future: what was converted from a device's own time is not exact.
-_FUTURE_NS = NS_PER_MS
 #: How much of a phase error is corrected at once, and how much of it goes into the period: critically damped.
 _PHASE_GAIN, _PERIOD_GAIN = 1 / 8, 1 / 256
 #: Deadlines that are remembered: actions are due, and answers come, fewer ticks after their frame.
@@ -155,7 +153,7 @@ class Cycles:
             return stamp_ns
         age_ns = now_ns - stamp_ns
         # Another clock shows at once. Later an old stamp comes from a queue, such as one that a pause has filled.
-        if (last_ns is None and age_ns > self.patience_ns) or age_ns < -_FUTURE_NS:
+        if (last_ns is None and age_ns > self.patience_ns) or age_ns < -FUTURE_NS:
             where = f"{age_ns / NS_PER_S:.3f} s ago" if age_ns > 0 else f"{-age_ns / NS_PER_S:.3f} s in the future"
             raise self._refused(f"{stamp_ns}, which is {where}", clock_like(stamp_ns))
         if last_ns is not None and stamp_ns < last_ns:

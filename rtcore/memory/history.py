@@ -98,8 +98,9 @@ class HistoryReader:
     """Reads a frame with its history from the ring into a policy's staging memory.
 
     `observation` is (h+1, *shape) or, without older frames, (*shape); `past_actions` is (m, *action_shape) or None.
-    `newest` is the part of `observation` that is the newest frame. Used by one thread. Allocates little. Also for the
-    simulator, over a ring of its own (`FrameRing.private`).
+    `newest` is the part of `observation` that is the newest frame. `with_stamps`: when the parts of that one were
+    measured is wanted, too, in `stamps`. Used by one thread. Allocates little. Also for the simulator, over a ring of
+    its own (`FrameRing.private`).
     """
 
     def __init__(
@@ -108,6 +109,8 @@ class HistoryReader:
         history: History,
         observation: npt.NDArray[Any],
         past_actions: npt.NDArray[Any] | None = None,
+        *,
+        with_stamps: bool = False,
     ) -> None:
         if history.depth_frames:
             history.require_room(ring.sequence.num_slots)
@@ -125,6 +128,18 @@ class HistoryReader:
         self.read: Callable[..., FrameHeader | None] = self._read_all
         if not self._older and not self._actions:
             self.read = self._read_frame
+        #: As `FrameRing.read_stamps` gave them for the frame that was read last.
+        self.stamps = b""
+        if with_stamps:
+            self._read_unstamped, self.read = self.read, self._read_stamped
+
+    def _read_stamped(self, seq: int, until_ns: int = 0) -> FrameHeader | None:
+        header = self._read_unstamped(seq, until_ns)
+        stamps = self._ring.read_stamps(seq) if header is not None else None
+        if stamps is None:
+            return None
+        self.stamps = stamps
+        return header
 
     def _read_frame(self, seq: int, until_ns: int = 0) -> FrameHeader | None:
         """Read the frame alone, at the cost of `FrameRing.read_with_header`."""

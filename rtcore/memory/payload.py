@@ -12,15 +12,16 @@ from __future__ import annotations
 import json
 from functools import cached_property
 
+from rtcore.clock import NS_PER_MS
 from rtcore.errors import ConfigError, LayoutMismatchError, PolicyError
 from rtcore.memory.counters import Words
-from rtcore.memory.layout import PAYLOAD_SIZES, Layout, PayloadLayout
+from rtcore.memory.layout import PAYLOAD_SIZES, FrameHeader, Layout, PayloadLayout
 from rtcore.memory.ring import FrameRing, SequenceRing
 from rtcore.memory.segments import Segment, attach_segment, create_segment
 from rtcore.memory.slots import ActionSlots, JobSlots
 from rtcore.scheduling.dispatch import Known
 from rtcore.spaces import ActionSpec, Block, PolicyNeeds
-from rtcore.spaces.payload import CONTEXT_WORDS, MAX_BLOCK_BYTES, WORD_AT
+from rtcore.spaces.payload import AGES, CONTEXT_WORDS, MAX_BLOCK_BYTES, WORD_AT, age_of, stamps_of
 
 #: The segment.
 PAYLOAD = "payload"
@@ -124,18 +125,22 @@ class ContextStage:
         self._words = memory[: 8 * len(CONTEXT_WORDS)].cast("q")
         arrays = block.views(memory)
         self._committed, self._mask = arrays.get("committed"), arrays.get("committed_mask")
+        self._ages_ms = arrays.get(AGES)
 
-    def fill(self, context: bytes, *, booked_tick: int, tick: int, episode: int) -> None:
+    def fill(self, context: bytes, *, booked_tick: int, header: FrameHeader, stamps: bytes = b"") -> None:
         """Before an inference.
 
         Args:
             context: The job's.
             booked_tick: Of the frame that it was written for.
-            tick: Of the frame that was read.
-            episode: Of that one.
+            header: Of the frame that was read.
+            stamps: When the parts of that frame were measured (`FrameRing.read_stamps`).
         """
         self._memory[:] = context
-        words = self._words
+        words, tick, episode = self._words, header.tick, header.episode
+        if self._ages_ms is not None:
+            for at, stamp_ns in enumerate(stamps_of(stamps)):
+                self._ages_ms[at] = age_of(stamp_ns, header.publish_ns) / NS_PER_MS
         if episode != words[_EPISODE]:
             # The frame is of another episode: what the context says of the old one does not hold.
             words[_IS_FIRST], words[_STATE_TICK], words[_FEATURES_TICK] = 1, -1, -1

@@ -32,7 +32,7 @@ from rtcore.memory.stores import IndexedWords, compiled_store, ordered_words
 from rtcore.scheduling.draft import draft_of
 from rtcore.scheduling.jobs import JobRow
 from rtcore.spaces import Block, ObservationSpec, Part, unpack
-from rtcore.spaces.payload import REQUESTED
+from rtcore.spaces.payload import REQUESTED, stamps_in
 
 NONE_YET = -1
 #: Some 30 us of copying.
@@ -198,6 +198,7 @@ class FrameRing:
         self._kept_memory, self._kept_stride = memoryview(b""), 0
         #: What stays with the tick beside frame, header and action: a block of `PolicyNeeds.kept`.
         self.kept = Block()
+        self._stamps_in = slice(0)
         self.sequence = SequenceRing.over(buffer, layout.ring_control_at, layout.ring_slots)
         self.lapped_reads = 0
         #: When the frame that was spun for last was there [ns].
@@ -273,6 +274,7 @@ class FrameRing:
         """
         places = range(0, self.sequence.num_slots * stride_bytes, stride_bytes)
         self.kept, self._kept = block, [memory[place : place + block.nbytes] for place in places]
+        self._stamps_in = stamps_in(block)
         self._kept_memory, self._kept_stride = memory, stride_bytes
         if self._store is not None:
             self._store.add_part(memory, 0, stride_bytes, block.nbytes, None)
@@ -468,13 +470,28 @@ class FrameRing:
         Returns:
             The action, `action_bytes` long; None if none is kept, it is not there yet or was overwritten.
         """
-        if self._kept is None or (at := self.kept.offsets.get(REQUESTED)) is None:
+        if (at := self.kept.offsets.get(REQUESTED)) is None:
             return None
-        if seq > self.sequence.newest() or seq < 0:
+        return self._read_kept(seq, slice(at, at + self._layout.action_bytes))
+
+    def read_stamps(self, seq: int) -> bytes | None:
+        """Reader: when the parts of a frame were measured.
+
+        Args:
+            seq: The frame's number.
+
+        Returns:
+            One int64 [ns of CLOCK_MONOTONIC] for each part that has a time stamp, in their order; b"" where none has.
+            None if they are not there yet or were overwritten.
+        """
+        return self._read_kept(seq, self._stamps_in) if self._stamps_in.stop else b""
+
+    def _read_kept(self, seq: int, part: slice) -> bytes | None:
+        """These bytes of what stays with a frame's tick; None if they are not there yet or were overwritten."""
+        if self._kept is None or seq > self.sequence.newest() or seq < 0:
             return None
-        kept = self._kept[seq % self.sequence.num_slots]
-        requested = bytes(kept[at : at + self._layout.action_bytes])
-        return requested if self._status(seq) is ReadStatus.OK else None
+        found = bytes(self._kept[seq % self.sequence.num_slots][part])
+        return found if self._status(seq) is ReadStatus.OK else None
 
     def gather_kept(self, seqs: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """Reader: copies of what stays with many ticks, whole or not: see `gather`.

@@ -155,7 +155,7 @@ class Recording:
 
         Args:
             name: A field of `FrameHeader`, `delay_ticks`, `action`, `extras/NAME`, `state/NAME`,
-                `requested/action`, `info/NAME`, `task/NAME` or `frame`. Of a Dict
+                `requested/action`, `info/NAME`, `stamp_ns/NAME`, `task/NAME` or `frame`. Of a Dict
                 `frame` is the frames as they were in the ring, of its parts, and `frame/NAME` is one part.
             begin: First row.
             end: Row after the last; None: to the end.

@@ -64,12 +64,13 @@ def tick_columns(observation: ObservationSpec, action: ActionSpec, kept: Block) 
 
 def kept_columns(kept: Block) -> list[RecordedColumn]:
     """What came with the action that was applied (`PolicyNeeds.kept`): `extras/NAME`, `state/NAME`, `requested/action`,
-    `info/NAME`, `task/NAME`."""
+    `info/NAME`, `stamp_ns/NAME`, `task/NAME`."""
     meanings = {
         "extras": "given by the policy with its action; 0 where none was applied",
         "state": "what the policy carried into the decision that was applied; 0 where none was",
         "requested": "what was asked for: `action`, unless a person, a shield or a limit changed it",
         "info": "of the world's info after the step",
+        "stamp_ns": "when that part of the observation was measured [ns of the run's clock]",
         "task": "of the task of that version; a text is its UTF-8, filled up with 0",
     }
     return [

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from rtcore.report.wording import SKIPPED_MEANING, number, points, share
 from rtcore.results.folder import number_at
+from rtcore.results.part_ages import STALE_PERIODS
 from rtcore.scheduling.dispatch import KIND_COUNTERS, OUTCOME_COUNTERS, Outcome, TickKind
 
 
@@ -85,6 +86,23 @@ def with_workers(summary: Mapping[str, Any]) -> dict[str, Any]:
     return {**summary, "all_workers": together}
 
 
+def parts_in(summary: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """What the summary says of each part of the observation that has a time stamp."""
+    parts = summary.get("part_ages")
+    return {name: part for name, part in parts.items() if isinstance(part, dict)} if isinstance(parts, dict) else {}
+
+
+def part_rows(summary: Mapping[str, Any]) -> list[Row]:
+    """The same for the terminal."""
+    found = [
+        (name, entry.row(part))
+        for name, part in parts_in(summary).items()
+        for entry in PART_NUMBERS
+        if entry.on_terminal
+    ]
+    return [row._replace(label=f"{name}: {row.label}") for name, row in found if row is not None]
+
+
 def quantile_name(key: str) -> str:
     """ "p999" is 99.9%."""
     return "p99.9" if key == "p999" else key
@@ -103,6 +121,14 @@ _LOST_REQUESTS = "applied actions are kept, what was asked for is not: the world
 _STARVED = "the safe action acted: no fresh one had come for --starve-ms"
 #: Tick kinds and outcomes that nobody needs to worry about.
 FINE = ("acted", "lead_in", "reset", "idle", "on_time", "unfinished", "features_used")
+
+#: Of one part of the observation.
+PART_NUMBERS = [
+    Number("age", "age_ms", "when its frame was published", "1", "ms", quantiles=("p50", "p99", "max")),
+    Number("measured", "hz", "times a second", "2", "Hz"),
+    Number("declared", "nominal_hz", "by the world", "2", "Hz", on_terminal=False),
+    Number("stale", "stale_ticks", f"ticks at which it was older than {STALE_PERIODS} of its periods", warns=True),
+]
 
 #: By section. On the terminal, counts of what did not occur are left out if they have a meaning to explain.
 NUMBERS: dict[str, list[Number]] = {

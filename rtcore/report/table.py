@@ -16,7 +16,7 @@ from rtcore.config.resolved import ResolvedRun
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import WARNING_NOTE, counted
 from rtcore.files.strict_json import dumps
-from rtcore.report.numbers import Row, rows_of, with_workers
+from rtcore.report.numbers import Row, part_rows, rows_of, with_workers
 from rtcore.report.wording import number, points, policy_notes, realtime_text, share
 from rtcore.results.contract import broken_in
 from rtcore.results.folder import number_at
@@ -158,6 +158,7 @@ def _sections(summary: dict[str, Any], out: Path | None) -> list[tuple[str, list
     sections = {
         "Ticks": rows_of("Ticks", summary) + _observation_rows(summary.get("observations") or {}),
         "World's clock": rows_of("World's clock", summary) if summary.get("world_clock") else [],
+        "Parts' ages": part_rows(summary),
         "Actions": rows_of("Actions", summary),
         "Shared memory": [] if virtual else rows_of("Shared memory", summary),
         "Lacking": _culprit_rows(culprits, out) if culprits.get("ticks") else [],

@@ -9,7 +9,7 @@ import contextlib
 import csv
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
@@ -19,10 +19,12 @@ from rtcore.memory.layout import FrameHeader
 from rtcore.memory.shared import SharedRun
 from rtcore.results.agreement import RowCounts
 from rtcore.results.contract import Contract
+from rtcore.results.part_ages import PartAges
 from rtcore.results.rows import INFERENCES, TICKS, InferenceRow, TickRow
 from rtcore.results.worst_stretch import WorstStretch
 from rtcore.scheduling.dispatch import Source, TickKind
 from rtcore.scheduling.jobs import JobRow
+from rtcore.spaces.parts import Part
 
 #: How much is kept in memory for the timeline and the live view.
 _RECENT_TICKS = 8192
@@ -121,8 +123,13 @@ class RunRecord:
     """Rows of one run. `folder` gets actions.csv and jobs.csv as they come in; None keeps them in memory only."""
 
     def __init__(
-        self, folder: Path | None, decode_action: Callable[[bytes], Any], contract: Contract | None = None
+        self,
+        folder: Path | None,
+        decode_action: Callable[[bytes], Any],
+        contract: Contract | None = None,
+        stamped: Sequence[Part] = (),
     ) -> None:
+        """`stamped`: the parts of the observation that have time stamps."""
         self.ticks: deque[FrameHeader] = deque(maxlen=_RECENT_TICKS)
         self.jobs: deque[JobRow] = deque(maxlen=_RECENT_JOBS)
         self.episodes = Episodes()
@@ -133,19 +140,25 @@ class RunRecord:
         self.lost_ticks = 0
         self.lost_jobs = 0
         self.contract = contract  #: sees every tick
+        self.part_ages = PartAges(stamped)
         self._decode = decode_action
         self._files: list[TextIO] = []
         self._paths: list[Path] = []
         self._tick_writer = self._open(folder, "actions.csv", TICKS.columns)
         self._job_writer = self._open(folder, "jobs.csv", INFERENCES.columns)
 
-    def add_tick(self, header: FrameHeader, action: bytes, requested: bytes | None = None) -> None:
-        """One tick, in order. `requested`: the action asked for, where `action` may be another one."""
+    def add_tick(
+        self, header: FrameHeader, action: bytes, requested: bytes | None = None, stamps: bytes | None = None
+    ) -> None:
+        """One tick, in order. `requested`: the action asked for, where `action` may be another one. `stamps`: when the
+        parts of its frame were measured."""
         self.ticks.append(header)
         self.num_ticks += 1
         self.worst.add(header)
         self.booked_jobs += header.booked_jobs
         self.episodes.see(header)
+        if stamps:
+            self.part_ages.add(header.publish_ns, stamps)
         if self.contract is not None:
             self.contract.see(header)
         if self._tick_writer is not None:
@@ -216,6 +229,7 @@ class Drain:
             seq = self._next_frame
             _, header = self._ring.read_header(seq)
             action, requested = self._ring.read_action(seq), self._ring.read_requested(seq)
+            stamps = self._ring.read_stamps(seq)
             # `requested` may be None because there is none, or because it was overwritten just now.
             if header is None or action is None or not self._ring.is_there(seq):
                 self._next_frame = max(seq + 1, self._ring.sequence.resume_at())
@@ -223,7 +237,7 @@ class Drain:
                 continue
             self._next_frame = seq + 1
             if header.phase_seq == self._phase_seq:
-                record.add_tick(header, action, requested)
+                record.add_tick(header, action, requested, stamps)
         for job in self.jobs(record):
             record.add_job(job)
 

@@ -32,7 +32,7 @@ def snapshot(shared: SharedRun, about: RunDescription, record: RunRecord | None,
             "first": about.world.get("leaves_space", ""),
         },
         head=_worker(shared, about, head, with_memory) if head >= 0 else None,
-        **episodes_of(record),
+        **fields_of_record(record),
         policy=str(about.policy.get("policy", "")),
         startup=about.startup,
         num_warmups=len(about.policy.get("warmup_ns") or ()),
@@ -62,7 +62,7 @@ def booked_ticks(shared: SharedRun, about: RunDescription) -> dict[int, int]:
     return {worker: job.obs_tick for worker, job in jobs if job.phase_seq == phase_seq}
 
 
-def episodes_of(record: RunRecord | None) -> dict[str, Any]:
+def fields_of_record(record: RunRecord | None) -> dict[str, Any]:
     """Fields of `RunStats`."""
     if record is None:
         return {"episodes": []}
@@ -72,6 +72,7 @@ def episodes_of(record: RunRecord | None) -> dict[str, Any]:
         "dropped_return": kept.dropped_return,
         "episodes": kept.newest(),
         "score": record.score,
+        "part_ages": record.part_ages.found(),
     }
 
 

@@ -12,6 +12,7 @@ from rtcore.config.resolved import ResolvedRun
 from rtcore.memory.counters import Distribution
 from rtcore.results.contract import ConditionState, judge
 from rtcore.results.folder import number_at
+from rtcore.results.part_ages import PartAge
 from rtcore.results.run_record import Episode, Score
 from rtcore.scheduling.dispatch import KIND_COUNTERS, OUTCOME_COUNTERS, Invariant
 from rtcore.scheduling.planner import Plan
@@ -131,6 +132,7 @@ class RunStats:
     wait: str = ""
     #: Looked at ("checked"), and of these not in the declared space ("outside", "first": what in the first of them).
     observations: dict[str, Any] = field(default_factory=dict)
+    part_ages: dict[str, PartAge] = field(default_factory=dict)  #: by the names of parts that have time stamps
     culprits: dict[str, Any] = field(default_factory=dict)  #: see `find_culprits`; {} while the run goes on
     trace: dict[str, int] = field(default_factory=dict)
     recording: dict[str, Any] = field(
@@ -192,6 +194,7 @@ def build_summary(stats: RunStats) -> dict[str, Any]:
         "books": stats.books or None,
         "invariants": _invariants(stats.counters),
         "culprits": stats.culprits or None,
+        **({"part_ages": _part_ages(stats)} if stats.part_ages else {}),
         **({"trace": stats.trace} if stats.trace else {}),
         **({"recording": stats.recording} if stats.recording else {}),
         **({"operator": stats.operator} if stats.operator else {}),
@@ -293,6 +296,19 @@ def _world_clock(stats: RunStats) -> dict[str, Any]:
         "nominal_hz": nominal_hz,
         "drift_ppm": (cycle_s * nominal_hz - 1) * 1e6,
         "phase_error_us": _percentiles(stats.distributions["phase_error_ns"], 1e3, (0.5, 0.99), with_max=True),
+    }
+
+
+def _part_ages(stats: RunStats) -> dict[str, Any]:
+    """How old the parts of the observations were, and how often each was measured anew."""
+    return {
+        name: {
+            "age_ms": _percentiles(part.age_ns, 1e6, (0.5, 0.99), with_max=True),
+            "hz": part.hz,
+            "nominal_hz": part.nominal_hz,
+            "stale_ticks": part.stale_ticks,
+        }
+        for name, part in stats.part_ages.items()
     }
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,28 @@ class ObservationSpec(ArraySpec):
             )
         require_plain_numbers("observation space", space)
         return cls(space.shape, space.dtype.name, packed_bounds(space.low), packed_bounds(space.high))
+
+    @cached_property
+    def stamped(self) -> tuple[Part, ...]:
+        """The parts of which the world says when they were measured."""
+        return tuple(part for part in self.parts if part.has_stamp)
+
+    def with_stamps(self, rates_hz: Mapping[str, float | None]) -> ObservationSpec:
+        """The same, where some parts have time stamps.
+
+        Args:
+            rates_hz: By the names of these parts, how often each is measured; None: that is not known.
+
+        Returns:
+            The observation.
+        """
+        return replace(
+            self,
+            parts=tuple(
+                replace(part, has_stamp=True, rate_hz=rates_hz[part.name]) if part.name in rates_hz else part
+                for part in self.parts
+            ),
+        )
 
     def check(self, observation: object) -> Array:
         """Check a Box's observation. Observations of a Dict are checked where they are packed (`FramePacker`).

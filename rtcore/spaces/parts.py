@@ -7,6 +7,7 @@ between two parts, and after the last up to a multiple of 8, are 0. So a part is
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -19,6 +20,8 @@ from rtcore.spaces.arrays import ArraySpec, JsonDict, fields_from_json, packed_b
 
 #: Every part begins at a multiple of this, and a frame has a multiple of it: the size of the largest number.
 ALIGN_BYTES = 8
+#: What a part says in JSON beside what every array does.
+_OF_A_PART = ("name", "offset", "has_stamp", "rate_hz")
 
 
 @dataclass(frozen=True)
@@ -26,11 +29,14 @@ class Part(ArraySpec):
     """One Box of a Dict observation.
 
     `name`: its key; of a Dict within a Dict the keys from the outside in, joined by "/". `offset`: of its first
-    byte in the frame.
+    byte in the frame. `has_stamp`: the world says when it was measured. `rate_hz`: how often it is, as the world
+    declares; None: it does not.
     """
 
     name: str
     offset: int
+    has_stamp: bool = False
+    rate_hz: float | None = None
 
     @property
     def end(self) -> int:
@@ -44,7 +50,8 @@ class Part(ArraySpec):
         return spaces.Box(low, high, shape, dtype=self.np_dtype)
 
     def to_json(self) -> JsonDict:
-        return {"name": self.name, "offset": self.offset, **super().to_json()}
+        stamp = {"has_stamp": True, "rate_hz": self.rate_hz} if self.has_stamp else {}
+        return {"name": self.name, "offset": self.offset, **super().to_json(), **stamp}
 
 
 def frame_bytes(parts: Sequence[Part]) -> int:
@@ -103,12 +110,16 @@ def parts_from_json(data: object) -> tuple[Part, ...]:
         raise ConfigError(f"observation parts are {data!r:.80}; expected a list of what to_json wrote")
     parts: list[Part] = []
     for entry in cast(list[Mapping[str, object]], data):
-        name, offset = entry.get("name"), entry.get("offset")
-        rest = {key: value for key, value in entry.items() if key not in ("name", "offset")}
+        name, offset, rate_hz = entry.get("name"), entry.get("offset"), entry.get("rate_hz")
+        rest = {key: value for key, value in entry.items() if key not in _OF_A_PART}
         expected = aligned(parts[-1].end) if parts else 0
         if not isinstance(name, str) or offset != expected:
             raise ConfigError(f"observation part {name!r} is at byte {offset!r}; expected a name, and byte {expected}")
-        parts.append(Part(*fields_from_json(f"observation part {name!r}", rest), name, expected))
+        if rate_hz is not None and (type(rate_hz) not in (int, float) or not 0 < cast(float, rate_hz) < math.inf):
+            raise ConfigError(f"observation part {name!r} has rate_hz {rate_hz!r}; expected a number above 0")
+        fields = fields_from_json(f"observation part {name!r}", rest)
+        stamp = entry.get("has_stamp") is True, None if rate_hz is None else float(cast(float, rate_hz))
+        parts.append(Part(*fields, name, expected, *stamp))
     return tuple(parts)
 
 

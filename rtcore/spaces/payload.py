@@ -138,7 +138,7 @@ class PolicyNeeds:
     gives with each answer. `state`: what it carries from decision to decision; `first_state`: a block of it, which an
     episode begins with. `features`: what a trunk hands to its head. `has_head`: a head is booked at every tick.
     `world`: arrays that the world leaves with each tick (`kept_by_world`); no policy sees them. `task`: values of the
-    run's task (`TaskSpec.block`) that are in its context.
+    run's task (`TaskSpec.block`) that are in its context. `ages`: parts of the observation, by name, whose ages are.
     """
 
     committed_ticks: int = 0
@@ -149,6 +149,7 @@ class PolicyNeeds:
     first_state: bytes = field(default=b"", compare=False)
     world: Block = field(default_factory=Block)
     task: Block = field(default_factory=Block)
+    ages: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return self != PolicyNeeds()
@@ -176,8 +177,9 @@ class PolicyNeeds:
         )
 
     def context(self, action: ActionSpec) -> Block:
-        """What a job carries: words, committed actions with their mask, state, features, the task and its version."""
-        if not (self.committed_ticks or self.state or self.features or self.task):
+        """What a job carries: words, committed actions with their mask, state, features, the task and its version, and
+        room for the ages of the frame that is read."""
+        if not (self.committed_ticks or self.state or self.features or self.task or self.ages):
             return Block()
         ticks = self.committed_ticks
         known = (("committed", (ticks, *action.shape), action.dtype), ("committed_mask", (ticks,), "uint8"))
@@ -189,8 +191,14 @@ class PolicyNeeds:
                 *_prefixed("features", self.features),
                 *((("task_version", (), "int64"),) if self.task else ()),
                 *_prefixed("task", self.task),
+                *self.ages_block.fields,
             )
         )
+
+    @property
+    def ages_block(self) -> Block:
+        """Ages of parts of the frame that a policy sees, the last array of its context; empty: it is told none."""
+        return Block(((AGES, (len(self.ages),), "float32"),) if self.ages else ())
 
     @property
     def since_ticks(self) -> int:
@@ -248,6 +256,7 @@ class PolicyNeeds:
             "first_state": b64encode(self.first_state).decode(),
             "world": self.world.to_json(),
             "task": self.task.to_json(),
+            "ages": list(self.ages),
         }
 
     @classmethod
@@ -256,29 +265,57 @@ class PolicyNeeds:
         try:
             blocks = {name: Block.from_json(data[name]) for name in ("extras", "state", "features", "world", "task")}
             has_head, first_state = bool(data["has_head"]), b64decode(data["first_state"], validate=True)
-            return cls(int(data["committed_ticks"]), **blocks, has_head=has_head, first_state=first_state)
+            ages = tuple(map(str, data["ages"]))
+            return cls(int(data["committed_ticks"]), **blocks, has_head=has_head, first_state=first_state, ages=ages)
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"a policy's needs are {data!r:.80}; expected what to_json wrote") from error
 
 
 #: The array of `kept_by_world` that holds what was asked for.
 REQUESTED = "requested.action"
+#: The array of a context that holds how old the parts of its frame were when that was published [ms].
+AGES = "ages_ms"
+_STAMP = "stamp_ns"
 
 
-def kept_by_world(action: ActionSpec, info: Block, *, requested: bool, task: Block) -> Block:
+def stamps_block(parts: Iterable[str]) -> Block:
+    """When these parts of an observation were measured: `stamp_ns.NAME` of each, [ns of CLOCK_MONOTONIC]."""
+    return Block(tuple((f"{_STAMP}.{name}", (), "int64") for name in parts))
+
+
+def stamps_of(raw: bytes) -> list[int]:
+    """What a `stamps_block` holds."""
+    return memoryview(raw).cast("q").tolist()
+
+
+def age_of(stamp_ns: int, publish_ns: int) -> int:
+    """How old a part of a frame was when that was published [ns]; 0 where its stamp is a little ahead."""
+    return max(0, publish_ns - stamp_ns)
+
+
+def stamps_in(kept: Block) -> slice:
+    """Where in a block of `PolicyNeeds.kept` the stamps are, one int64 each in the order of the parts; an empty slice
+    where there are none."""
+    places = [kept.offsets[name] for name in kept.names if name.startswith(f"{_STAMP}.")]
+    return slice(places[0], places[-1] + 8) if places else slice(0, 0)
+
+
+def kept_by_world(action: ActionSpec, info: Block, *, requested: bool, stamps: Block, task: Block) -> Block:
     """What a world leaves with each tick.
 
     Args:
         action: The world's.
         info: Scalars of its `info`, by name.
         requested: The action asked for as well, where another one may be applied.
+        stamps: Of the parts of its observation (`stamps_block`).
         task: Values of the run's task.
 
     Returns:
-        `requested.action` if there is one, `info.NAME` for each scalar, `task.NAME` for each value.
+        `requested.action` if there is one, `info.NAME` for each scalar, `stamp_ns.NAME` for each part that has a time
+        stamp, `task.NAME` for each value.
     """
     asked = ((REQUESTED, action.shape, action.dtype),) if requested else ()
-    return Block((*asked, *_prefixed("info", info), *_prefixed("task", task)))
+    return Block((*asked, *_prefixed("info", info), *stamps.fields, *_prefixed("task", task)))
 
 
 def _prefixed(what: str, block: Block) -> Iterable[tuple[str, tuple[int, ...], str]]:

@@ -387,7 +387,7 @@ class RecordingProtocol(Protocol):
             drawn.expect(right and jobs == sorted(set(jobs)), f"recorded jobs {jobs}")
             drawn.expect(len(jobs) + rows.lost_jobs == count, f"{len(jobs)} jobs and {rows.lost_jobs} lost")
             ticks = [header.frame_seq for header, *_ in record.ticks]
-            right = record.ticks == [(header_of(seq), action_of(seq), kept_of(seq)[:_WORD]) for seq in ticks]
+            right = record.ticks == [(header_of(seq), action_of(seq), kept_of(seq)[:_WORD], b"") for seq in ticks]
             drawn.expect(right and ticks == sorted(set(ticks)), f"drained ticks {ticks}, whole: {right}")
             drawn.expect(len(ticks) + record.lost_ticks == count, f"{len(ticks)} drained, {record.lost_ticks} lost")
             right = all(job == row_of(job.log_seq) for job in record.jobs)

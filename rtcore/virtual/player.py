@@ -18,6 +18,7 @@ from rtcore.memory.ring import FrameRing
 from rtcore.memory.weights import Version
 from rtcore.scheduling.jobs import Job
 from rtcore.spaces import Block, ObservationCheck
+from rtcore.spaces.payload import AGES
 from rtcore.virtual.latency import JobLatency
 from rtcore.virtual.workers import Inference
 
@@ -84,13 +85,16 @@ class SimPlayer:
         self._reader: HistoryReader | None = None
         if policy is not None and ring is not None:
             past_actions = getattr(policy, "past_actions", None)
-            self._reader = HistoryReader(ring, history or History(), policy.observation, past_actions)
+            wants_ages = context is not None and AGES in context.names
+            self._reader = HistoryReader(
+                ring, history or History(), policy.observation, past_actions, with_stamps=wants_ages
+            )
 
     def infer(self, number: int, frame_seq: int, job: Job) -> Inference:
         """Job `number`, on frame `frame_seq` of the ring."""
         header = self._reader.read(frame_seq) if self._reader is not None else None
-        if self._stage is not None and header is not None:
-            self._stage.fill(job.context, booked_tick=job.obs_tick, tick=header.tick, episode=header.episode)
+        if self._stage is not None and self._reader is not None and header is not None:
+            self._stage.fill(job.context, booked_tick=job.obs_tick, header=header, stamps=self._reader.stamps)
         before_ns = self._clock.now_ns()
         version, failed = None, False
         try:

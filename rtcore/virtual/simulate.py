@@ -45,7 +45,7 @@ from rtcore.results.explain import find_culprits
 from rtcore.results.folder import SUMMARY
 from rtcore.results.out_folder import OutFolder, begin_folder
 from rtcore.results.run_record import RunRecord, writing_to
-from rtcore.results.snapshot import episodes_of
+from rtcore.results.snapshot import fields_of_record
 from rtcore.results.summary import RunStats, WorkerStats, build_summary, number_of
 from rtcore.runtime.controls import Controls
 from rtcore.runtime.trained import RunFrames, TrainedRun
@@ -112,17 +112,18 @@ class Simulation(TrainedRun):
         super().__init__(config := resolve_policy(config))
         if config.output.record:
             require_h5py()
+        self._clock = ManualClock()
         self._own_world: GymnasiumWorld | None = None
         agent, saved = None, load_state(config.weights.resume) if config.weights.resume is not None else None
         if world is None:
             ticks_before = int(saved.state["ticks"]) if saved is not None else 0
-            self._own_world = build_world(config.world, world_seed(config.world.seed, ticks_before))
+            seed = world_seed(config.world.seed, ticks_before)
+            self._own_world = build_world(config.world, seed, virtual_now_ns=self._clock.now_ns)
             self._own_world.keeps_requests = config.take_over.operator is not None
             world = self._own_world
             rate_hz = rate_hz or self._own_world.env.metadata.get("render_fps")
         self.world = world
         rate_hz = tick_rate_hz(config.world, rate_hz)
-        self._clock = ManualClock()
         self._chosen_latency = latency or (
             parse_latency(config.timing.latency, config.world.seed) if config.timing.latency else None
         )
@@ -191,7 +192,10 @@ class Simulation(TrainedRun):
             if self._own_folder is not None:
                 if_it_fails.callback(self._own_folder.release)
             self.record = RunRecord(
-                config.output.out, lambda raw: _decode(spec, raw), contract_of(self.resolved, on_contract_broken)
+                config.output.out,
+                lambda raw: _decode(spec, raw),
+                contract_of(self.resolved, on_contract_broken),
+                self._own_world.observation.stamped if self._own_world is not None else (),
             )
             if_it_fails.callback(self.record.close)
             if self.learning is not None:
@@ -358,7 +362,7 @@ class Simulation(TrainedRun):
             distributions={name: shape.snapshot() for name, shape in self._books.histograms.items()},
             workers=workers,
             head=head,
-            **episodes_of(self.record),
+            **fields_of_record(self.record),
             policy=self._policy_name,
             delay_ticks=self.schedule.delay_ticks,
             stride_ticks=self.schedule.stride_ticks,

@@ -131,11 +131,11 @@ class SimulatedWorkers:
         header: FrameHeader = draft.record()
         self._frame_seq = header.frame_seq
         self._frame_tick, self._frame_ns, self._episode = header.tick, header.publish_ns, header.episode
-        requested = None
+        requested = stamps = None
         if self._ring is not None:
             self._ring.publish(frame, header, action, kept)
-            requested = self._ring.read_requested(header.frame_seq)
-        self._record.add_tick(header, action, requested)
+            requested, stamps = self._ring.read_requested(seq := header.frame_seq), self._ring.read_stamps(seq)
+        self._record.add_tick(header, action, requested, stamps)
 
     def prewake(self, worker: int) -> None:
         """Waking takes no virtual time."""

@@ -249,7 +249,8 @@ class AttachedRun:
         if self.about is None:
             return
         if self._drain is None and (phase_seq := _phase_of_run(shared)) is not None:
-            self.record = RunRecord(None, lambda raw: raw)
+            stamped = ObservationSpec.from_json(self.about.world["observation"]).stamped
+            self.record = RunRecord(None, lambda raw: raw, stamped=stamped)
             self._drain = _late_drain(shared, phase_seq)
         if self._drain is not None and self.record is not None:
             self._drain.into(self.record)

@@ -7,6 +7,7 @@ import pytest
 import rtcore
 from rtcore.cli.run import main
 from rtcore.errors import ConfigError, EnvironmentHung
+from rtcore.recording.reader import Recording
 from rtcore.results.folder import read_run
 from tests.support.drills import wait_for
 from tests.support.told_runs import text_of
@@ -29,6 +30,13 @@ def test_ticks_are_the_devices_cycles_those_it_loses_are_skipped_and_all_of_it_i
     assert clock["cycles"] == ticks["count"]
     assert clock["nominal_hz"] == 60
     assert clock["phase_error_us"]["max"] > 0
+    ages = summary["part_ages"]
+    assert (ages["camera"]["nominal_hz"], ages["place"]["nominal_hz"]) == (30, 60)
+    assert ages["camera"]["age_ms"]["max"] > ages["place"]["age_ms"]["p50"] >= 0
+    with Recording(tmp_path) as recording:
+        behind_ns = recording.column("publish_ns") - recording.column("stamp_ns/camera")
+    assert behind_ns.min() >= 0
+    assert ages["camera"]["age_ms"]["max"] == pytest.approx(behind_ns.max() / 1e6)
     assert summary["clock"] == "world"
     assert summary["invariants"]["broken"] == 0
     assert any("device's cycles" in note for note in summary["environment"]["notes"])

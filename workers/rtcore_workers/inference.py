@@ -327,7 +327,9 @@ class Worker:
         self._newest_job = partial(shared.jobs.newest, index)
         self._policy = policy
         history = History.of(config.history)
-        self._reader = HistoryReader(shared.ring, history, policy.observation, policy.past_actions)
+        self._reader = HistoryReader(
+            shared.ring, history, policy.observation, policy.past_actions, with_stamps=bool(policy.needs.ages)
+        )
         self.entropy: Sequence[int] = ()
         self.watch: ObservationCheck | None = None
         self.learning: LearningTurn | None = None
@@ -436,7 +438,7 @@ class Worker:
         timing, payload = self._policy.timing, self._policy.payload
         timing.abstained = 0  # a failed inference may have set it, and not every executor clears it
         if self._stage is not None:
-            self._stage.fill(job.context, booked_tick=job.obs_tick, tick=header.tick, episode=header.episode)
+            self._stage.fill(job.context, booked_tick=job.obs_tick, header=header, stamps=self._reader.stamps)
         try:
             self._policy.act(frame_seq=header.frame_seq, out=self._out, tick=header.tick)
         except LinkError:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rtcore.config.run import SETTINGS, RuntimeConfig, make_config
 from rtcore.errors import ConfigError
-from rtcore.report.numbers import NUMBERS, Number, with_workers
+from rtcore.report.numbers import NUMBERS, PART_NUMBERS, Number, parts_in, with_workers
 from rtcore.report.page.data import RunDistributions
 from rtcore.results.folder import RunFolder
 
@@ -46,14 +46,20 @@ class Setting:
 
 def numbers(samples: Sequence[RunDistributions]) -> list[TableLine]:
     """Every number that at least one run has."""
-    found, lines = [with_workers(sample.summary) for sample in samples], []
-    for heading, entries in NUMBERS.items():
-        known = [line for entry in entries for one in entry.each() if (line := _line(found, one)) is not None]
-        lines += [TableLine(heading), *known] if known else []
+    found = [with_workers(sample.summary) for sample in samples]
+    lines = [line for heading, entries in NUMBERS.items() for line in _section(heading, entries, found)]
+    parts = [parts_in(run) for run in found]
+    for name in dict.fromkeys(name for of_run in parts for name in of_run):
+        lines += _section(f"Part {name}", PART_NUMBERS, [of_run.get(name, {}) for of_run in parts])
     return lines
 
 
-def _line(runs: Sequence[dict[str, Any]], entry: Number) -> TableLine | None:
+def _section(heading: str, entries: Sequence[Number], runs: Sequence[Mapping[str, Any]]) -> list[TableLine]:
+    known = [line for entry in entries for one in entry.each() if (line := _line(runs, one)) is not None]
+    return [TableLine(heading), *known] if known else []
+
+
+def _line(runs: Sequence[Mapping[str, Any]], entry: Number) -> TableLine | None:
     values = [entry.of(run) for run in runs]
     if all(value is None for value in values):
         return None

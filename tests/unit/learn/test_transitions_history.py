@@ -327,9 +327,9 @@ def test_where_chance_stands_in_for_missing_actions_a_held_world_still_has_the_n
     held = []
     add_tick = simulation.record.add_tick
 
-    def note(header, action, requested):
+    def note(header, action, *kept):
         held.extend([int.from_bytes(action, "little")] if header.source == Source.HELD else [])
-        add_tick(header, action, requested)
+        add_tick(header, action, *kept)
 
     simulation.record.add_tick = note
     simulation.run()

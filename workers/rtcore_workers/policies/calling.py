@@ -15,6 +15,7 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -22,7 +23,7 @@ import numpy as np
 from rtcore.errors import ConfigError, PolicyError
 from rtcore.memory.payload import require_room
 from rtcore.spaces import ActionSpec, ObservationSpec
-from rtcore.spaces.payload import CONTEXT_WORDS, WORD_AT, Block, PolicyNeeds
+from rtcore.spaces.payload import AGES, CONTEXT_WORDS, WORD_AT, Block, PolicyNeeds
 from rtcore.spaces.task import TaskSpec, is_text, text_in
 from rtcore_workers.policies.base import Array, suggestion
 
@@ -62,7 +63,8 @@ class Context:
     Every word of `CONTEXT_WORDS`, (1,) int64; `committed`, (1, C, *action_shape): entry i is the action of tick
     `tick + 1 + i`; `committed_mask`, (1, C) uint8: what is known of each (`dispatch.Known`). A head's begin behind
     the frame of its features: entry i is what was applied at tick `features_tick + 1 + i`. In a run with a task also
-    `task`, its values by name, and `task_version`, (1,) int64.
+    `task`, its values by name, and `task_version`, (1,) int64. Where the world says when the parts of its observation
+    were measured also `ages_ms`: by a part's name how old it was when the frame was published, (1,) float32 [ms].
     """
 
     def __init__(self, fields: Mapping[str, Any]) -> None:
@@ -164,6 +166,9 @@ class Calling:
         if self.needs.task:
             named = {name: context[f"task.{name}"][None] for name in self.needs.task.names}
             fields |= {"task": KnownTask(named), "task_version": context["task_version"][None]}
+        if self.needs.ages:
+            ages = {name: context[AGES][at : at + 1] for at, name in enumerate(self.needs.ages)}
+            fields["ages_ms"] = MappingProxyType(ages)
         known, is_head = Context(fields), self.part == "head"
         return {
             "past_actions": lambda: fields["committed"] if is_head else past,
@@ -294,6 +299,7 @@ def calling_of(
     committed_ticks: int = 1,
     extras: Mapping[str, Any] | None = None,
     task: TaskSpec | None = None,
+    ages: Sequence[str] = (),
     part: ModulePart = "whole",
     array_of: Callable[[Any], Array] = np.asarray,
     what: str = "the policy's module",
@@ -307,6 +313,7 @@ def calling_of(
         committed_ticks: How many actions `context.committed` has, if the policy asks for a context.
         extras: The setting `policy_extras`.
         task: Of the run: it is in a context.
+        ages: Parts of the observation whose ages are in one.
         part: Which of a policy with two speeds.
         array_of: A leaf of `initial_state()` as NumPy's.
         what: The policy, in errors.
@@ -348,6 +355,7 @@ def calling_of(
         has_head=part != "whole",
         first_state=_packed(state, initial),
         task=task.block if task is not None and asks else Block(),
+        ages=tuple(ages) if asks else (),
     )
     require_room(needs, action)
     first = task.first if task is not None and asks else b""

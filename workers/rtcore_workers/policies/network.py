@@ -253,6 +253,7 @@ def _calling(
             committed_ticks=committed_ticks,
             extras=extras,
             task=task,
+            ages=[part.name for part in observation.stamped],
             part=part,
             array_of=array_of,
             what="the policy" if isinstance(module, PlainCallable) else "the policy's module",
