@@ -94,7 +94,6 @@ def test_stamps_go_with_what_was_applied():
         (stamped(camera=1, joints="now"), r"part 'joints' the stamp 'now' \(str\)"),
         (stamped(camera=1, joints=0), r"part 'joints' the stamp 0 from"),
         (stamped(camera=1, joints=-1), r"part 'joints' the stamp -1 from"),
-        (stamped(camera=1, joints=time.time_ns()), r"in the future from step\(\). That looks like CLOCK_REALTIME"),
         (stamped(camera=1, joints=1 << 70), r"part 'joints'.*in the future"),
         ({"rtcore": {"stamps_ns": {"camera": 1, "joints": 1}, "sauce": "human"}}, "expected .*applied_action"),
     ],
@@ -107,9 +106,20 @@ def test_what_is_no_stamp_is_refused_with_the_name_of_the_part(info: Any, said: 
 
 def test_what_a_first_reset_cannot_declare_is_refused():
     for reset, rates, kind, said in (
-        (stamped(hand=1), None, EnvironmentFailed, "a stamp of the part 'hand' from reset.*names of parts .camera, jo"),
+        (
+            stamped(hand=1),
+            None,
+            EnvironmentFailed,
+            "a stamp of the part 'hand' from reset.*names of parts .bare, camera, jo",
+        ),
         (stamped(), None, EnvironmentFailed, "no stamps"),
         ({"rtcore": {"stamps_ns": 5}}, None, EnvironmentFailed, "no stamps"),
+        (
+            stamped(camera=time.time_ns()),
+            None,
+            EnvironmentFailed,
+            "in the future .*looks like CLOCK_REALTIME, the date",
+        ),
         (stamped(camera=now() // 1000), None, EnvironmentFailed, "looks like CLOCK_MONOTONIC in microseconds"),
         ({}, {"camera": 30}, EnvironmentFailed, "has part_rates_hz, and its first reset.. no stamps"),
         (stamped(camera=1), {"joints": 30}, ConfigError, "part_rates_hz has 'joints': 30; expected rates above 0"),
