@@ -75,7 +75,7 @@ def record_of(
     rows: list[Any] = []
     simulation: Any = Simulation(config, world=RandomEpisodes(seed, mean_length), rate_hz=100, changes=changes)
     simulation._actions = np.zeros(chunk, np.int64)
-    simulation.record.add_tick = lambda header, action, requested=None: rows.append((header, action))
+    simulation.record.add_tick = lambda header, action, *kept: rows.append((header, action))
     simulation.run()
     return rows
 
