@@ -1,6 +1,7 @@
 """The explorer itself: it counts schedules rightly, and finds what it is there to find."""
 
 import math
+import weakref
 
 import pytest
 
@@ -41,6 +42,29 @@ def test_unsynchronised_increments_lose_updates_down_to_two():
     exploration = explore(lambda: counters(0, 0, steps_each=3))
     assert exploration.num_schedules == math.comb(12, 6)
     assert {results["total"] for _, results in exploration.outcomes} == {2, 3, 4, 5, 6}
+
+
+def test_no_actor_outlives_the_exploration_though_most_are_left_in_the_middle_and_tidy_up_by_accesses():
+    memories = []
+
+    class Memory(bytearray):
+        """Bytes that can be referred to weakly."""
+
+    def make():
+        memory = Memory(8)
+        memories.append(weakref.ref(memory))
+        words = SteppedBuffer(memoryview(memory)).cast("q")
+
+        def count():
+            try:
+                words[0] = words[0] + 1
+            finally:
+                words[0] = words[0] - 1
+
+        return Scenario([memory], {"a": count, "b": count})
+
+    assert explore(make).num_runs == len(memories) > 1
+    assert [memory for memory in memories if memory() is not None] == []
 
 
 def test_actors_that_wait_for_each_other_are_a_deadlock():
