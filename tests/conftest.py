@@ -55,6 +55,8 @@ def pytest_collection_finish() -> None:
     gc.enable()
     gc.collect()
     gc.freeze()
+    # Tests make much that lasts as long as their module: looked through as often as by default it is a tenth of all their time.
+    gc.set_threshold(7_000, 10, 10)
 
 
 @pytest.fixture
