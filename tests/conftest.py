@@ -55,7 +55,7 @@ def pytest_collection_finish() -> None:
     gc.enable()
     gc.collect()
     gc.freeze()
-    # Tests make much that lasts as long as their module: looked through as often as by default it is a tenth of all their time.
+    # Tests make much that lasts as long as their module. To look through it as often as usual is a tenth of their time.
     gc.set_threshold(7_000, 10, 10)
 
 
