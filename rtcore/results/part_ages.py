@@ -20,7 +20,7 @@ class PartAge:
     """Of one part, over all ticks."""
 
     age_ns: Distribution
-    hz: float  #: how often it was measured anew: NaN of fewer than two times
+    hz: float  #: how often it was measured anew in the run: NaN of fewer than two times
     nominal_hz: float  #: as the world declares; NaN: it does not
     stale_ticks: int  #: at which it was older than `STALE_PERIODS` periods; 0 where the rate is not declared
 
@@ -30,21 +30,25 @@ class _Part:
         self.nominal_hz = math.nan if part.rate_hz is None else part.rate_hz
         self.stale_ns = math.inf if part.rate_hz is None else STALE_PERIODS * NS_PER_S / part.rate_hz
         self.ages = Histogram()
-        self.first_ns = self.last_ns = 0
+        self.first_ns = 0
+        self.last_ns: int | None = None
         self.num_stamps = self.stale_ticks = 0
 
     def add(self, age_ns: int, stamp_ns: int) -> None:
         self.ages.add(age_ns)
         self.stale_ticks += age_ns > self.stale_ns
-        if not self.num_stamps:
-            self.first_ns = stamp_ns
-        if not self.num_stamps or stamp_ns > self.last_ns:
+        if self.last_ns is None:
+            self.last_ns = stamp_ns  # of the world's start: it stood still from then to the first tick
+        elif stamp_ns > self.last_ns:
+            if not self.num_stamps:
+                self.first_ns = stamp_ns
             self.last_ns = stamp_ns
             self.num_stamps += 1
 
     def found(self) -> PartAge:
-        elapsed_ns = self.last_ns - self.first_ns
-        hz = (self.num_stamps - 1) * NS_PER_S / elapsed_ns if elapsed_ns > 0 else math.nan
+        hz = math.nan
+        if self.last_ns is not None and self.num_stamps > 1:
+            hz = (self.num_stamps - 1) * NS_PER_S / (self.last_ns - self.first_ns)
         return PartAge(self.ages.snapshot(), hz, self.nominal_hz, self.stale_ticks)
 
 
