@@ -96,7 +96,11 @@ class Driver:
             self.out[self.head] = (tick + 1 + lag, job, self.dispatcher.episode)
             self.booked.append(job)
         # After all of a tick's bookings, as the loop does: its other jobs are under way as well.
-        self.committed += [(job, self.dispatcher.committed(job, tick)) for job in jobs]
+        for job in jobs:
+            told = self.dispatcher.committed(job, tick)
+            if self.head < 0:
+                assert told == self.dispatcher._committed_in_general(job, tick), "the usual case is no other"
+            self.committed.append((job, told))
         self.schedule.adapt()
 
     def _change_membership(self, tick, dies, returns):
