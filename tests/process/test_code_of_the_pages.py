@@ -388,6 +388,11 @@ AROUND = {
         "action, runtime = 1, rtcore.Runtime(env_id='CartPole-v1', policy='random', duration=2)\nruntime.start()\n",
         "    runtime.wait(0.3)\nruntime.wait()\nassert runtime.summary()['actions']['human'] > 0\n",
     ),
+    'load_run("runs/first")': (
+        "settings = dict(env_id='CartPole-v1', policy='random', clock='virtual', ticks=20, out='runs/first')\n"
+        "Simulation(rtcore.RuntimeConfig(**settings)).run().close()\n",
+        "",
+    ),
     "network.state_dict()": ("network = make_network(None, None)\n", ""),
 }
 #: A few seconds in place of many.

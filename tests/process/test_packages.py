@@ -119,7 +119,8 @@ def stranger(built: Built) -> Iterator[Stranger]:
         assert torch
         # PyTorch first and pinned, as in docker/install.sh: else a larger build of it is fetched.
         pip = (sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--constraint")
-        must(*pip, "constraints.txt", torch[0])
+        index = os.environ.get("TORCH_INDEX_URL")
+        must(*pip, "constraints.txt", *(["--index-url", index] if index else []), torch[0])
         must(*pip, "constraints.txt", built.wheel)
         home.mkdir()
         if user:

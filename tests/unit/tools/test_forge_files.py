@@ -70,7 +70,8 @@ def test_whoever_reports_a_fault_is_asked_for_what_the_doctor_says() -> None:
 
 def test_every_address_is_of_the_places_that_the_package_names() -> None:
     places = tuple(PROJECT["urls"].values())
-    files = [*FORGE.rglob("*.yml"), *ROOT.glob("*.md"), *ROOT.glob("*.yml"), ROOT / "CITATION.cff"]
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+    files = [*FORGE.rglob("*.yml"), *pages, *ROOT.glob("*.yml"), ROOT / "CITATION.cff"]
     named = {
         (str(path.relative_to(ROOT)), address)
         for path in files
@@ -98,3 +99,9 @@ def test_all_is_every_extra_of_who_uses_rtcore() -> None:
     extras = PROJECT["optional-dependencies"]
     (all_of_them,) = extras["all"]
     assert set(all_of_them.removeprefix("rtcore[").removesuffix("]").split(",")) == extras.keys() - FOR_WORK - {"all"}
+
+
+def test_the_page_on_installing_says_what_each_extra_is_for() -> None:
+    rows = re.findall(r"^\| (`.*?`) \|", (ROOT / "docs/install.md").read_text(), re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert named == PROJECT["optional-dependencies"].keys() - FOR_WORK - {"all"}
