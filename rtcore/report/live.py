@@ -416,6 +416,7 @@ class LiveView:
         self._see: Sight = lambda: None
         self.shows_world = self.is_live and show_world
         self._drawn_ns: int | None = None
+        self._said = ""
 
     def __enter__(self) -> Self:
         return self
@@ -450,7 +451,11 @@ class LiveView:
             raise ValueError("update before begin: the view does not know yet what it shows")
         if not self.is_live:
             done = record.ticks[-1].tick + 1 if record.ticks else 0
-            self.log(plain_line(stats, done / run.rate_hz, run.num_ticks / run.rate_hz))
+            line = plain_line(stats, done / run.rate_hz, run.num_ticks / run.rate_hz)
+            # At its end a run stands still for some seconds: its files are written.
+            if line != self._said:
+                self.log(line)
+                self._said = line
             return
         self.show(LiveFrame(stats, record, run, booked, self._see() if self.shows_world else None))
 

@@ -198,16 +198,20 @@ def test_drawing_in_a_terminal_keeps_log_lines():
 
 
 @pytest.mark.parametrize(("terminal", "live"), [(False, True), (True, False)])
-def test_without_a_live_area_a_plain_line_comes_every_2_s(terminal: bool, live: bool):
+def test_without_a_live_area_a_plain_line_comes_every_2_s_while_ticks_go_on(terminal: bool, live: bool):
     stats, record = made_up_run()
     out, clock = io.StringIO(), ManualClock()
     with LiveView(Console(file=out, force_terminal=terminal, width=40), live=live, clock=clock) as view:
         view.begin(header_of(stats))
-        for _ in range(5):
+        for second in range(5):
+            record.ticks.append(record.ticks[-1]._replace(tick=50 * second + 39))
             view.update(stats, record)
             clock.sleep_until_ns(clock.now_ns() + NS_PER_S)
+        for force in (False, True):
+            clock.sleep_until_ns(clock.now_ns() + 3 * NS_PER_S)
+            view.update(stats, record, force=force)
     lines = out.getvalue().splitlines()
-    assert len(lines) == 3
+    assert [line.split("/")[0] for line in lines] == ["0.8", "2.8", "4.8"]
     assert lines[0].startswith("0.8/1.6 s, 50.00 Hz, acted 100%")
 
 
