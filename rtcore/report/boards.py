@@ -10,9 +10,10 @@ import importlib.util
 import logging
 import math
 import os
+import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from rtcore.clock import unix_time_s
 from rtcore.config.run import RuntimeConfig
@@ -41,18 +42,38 @@ class Writer(Protocol):
 
 
 class TensorBoard:
-    """Event files in the folder of the run. `ticks_before`: of the runs that this one goes on from."""
+    """Event files in the folder of the run. `ticks_before`: of the runs that this one goes on from.
+
+    Written by what TensorBoard itself brings: tensorboardX and torch's own writer import torch, of which the program of
+    a run needs nothing.
+    """
 
     def __init__(self, config: RuntimeConfig, ticks_before: int) -> None:
-        from tensorboardX import SummaryWriter  # noqa: PLC0415 - an extra, and 0.3 s to import
+        # An extra, and 0.3 s to import.
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # noqa: PLC0415
+        from tensorboard.compat.proto.summary_pb2 import Summary  # noqa: PLC0415
+        from tensorboard.summary.writer.record_writer import RecordWriter  # noqa: PLC0415
 
-        # What the run before wrote after the checkpoint that this one goes on from was forgotten with it.
-        self._writer = SummaryWriter(str(config.output.out), purge_step=ticks_before or None)
-        self.flush, self.close = self._writer.flush, self._writer.close
+        self._event, self._summary = Event, Summary
+        if (folder := config.output.out) is None:
+            raise ConfigError("out: got none; expected the folder for TensorBoard's events")
+        folder.mkdir(parents=True, exist_ok=True)
+        # TensorBoard reads the files of a folder in the order of their names.
+        name = f"events.out.tfevents.{unix_time_s():017.6f}.{socket.gethostname()}.{os.getpid()}"
+        self._file = (folder / name).open("xb")
+        self._records = RecordWriter(self._file)
+        self._write(file_version="brain.Event:2")
+        if ticks_before:
+            # What the run before wrote after the checkpoint that this one goes on from was forgotten with it.
+            self._write(step=ticks_before, session_log=SessionLog(status=SessionLog.START))
+        self.flush, self.close = self._file.flush, self._file.close
 
     def add(self, values: Mapping[str, float], step: int) -> None:
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
+        scalars = [self._summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self._write(step=step, summary=self._summary(value=scalars))
+
+    def _write(self, **what: Any) -> None:
+        self._records.write(self._event(wall_time=unix_time_s(), **what).SerializeToString())
 
 
 class WeightsAndBiases:
@@ -123,7 +144,7 @@ class Place(NamedTuple):
 
 #: By the name of the setting and of the extra.
 PLACES = {
-    "tensorboard": Place("TensorBoard", "tensorboardX", TensorBoard),
+    "tensorboard": Place("TensorBoard", "tensorboard", TensorBoard),
     "wandb": Place("Weights & Biases", "wandb", WeightsAndBiases),
     "mlflow": Place("MLflow", "mlflow", MLflow),
 }

@@ -237,6 +237,8 @@ def run_is_ended_by(end: Callable[[subprocess.Popen[str]], None], exitcode: int,
     with running(*learning, "--workers", "2", "--duration", "600", "--no-live", "--out", str(out)) as run:
         wait_until_ticking(run)
         wait_for(lambda: (out / "actions.csv").exists() and (out / "actions.csv").stat().st_size > 0, "rows")
+        # A second import of torch, in the program itself, would take seconds and 200 MB for nothing.
+        assert "libtorch" not in Path(f"/proc/{run.pid}/maps").read_text()
         end(run)
         assert run.wait(60) == exitcode
         if run.stdout is not None and run.stdout.closed:

@@ -21,12 +21,12 @@ from rtcore.scheduling.dispatch import Source, TickKind
 from rtcore.spaces.task import TaskSpec
 from tests.support.drills import Run, started
 from tests.support.recorded_runs import played_again
-from tests.unit.virtual.test_tasks import TASK
+from tests.support.tasked import TASK
 
 pytestmark = pytest.mark.process
 
 RUN = [sys.executable, "-m", "rtcore.cli.run", "--workers", "2", "--duration", "600"]
-WORLD = "tests.unit.virtual.test_tasks:Tasked"
+WORLD = "tests.support.tasked:Tasked"
 
 
 def test_keys_pause_resume_and_stop_a_run_and_the_terminal_is_as_it_was() -> None:
@@ -63,7 +63,7 @@ def test_keys_pause_resume_and_stop_a_run_and_the_terminal_is_as_it_was() -> Non
 
 def test_tasks_a_line_govern_world_policy_and_recording_of_a_real_run_bit_for_bit(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    policy = "tests.unit.virtual.test_tasks:says_its_task"
+    policy = "tests.support.tasked:says_its_task"
     words = [*RUN, "--env-id", WORLD, "--policy", policy, "--task", json.dumps(TASK), "--task-stdin", "--record"]
     with started(*words, "--out", str(out), "--no-live", "--on-missing", "noop", stdin=subprocess.PIPE) as process:
         shown = ""

@@ -12,14 +12,14 @@ from gymnasium import spaces
 import rtcore
 from rtcore.errors import ConfigError, EnvironmentFailed, PolicyError
 from rtcore.memory.segments import files_of
-from tests.support import dict_parts
-from tests.support.dict_parts import PARTS, differences
+from tests.support import dict_parts, dict_worlds
+from tests.support.dict_worlds import PARTS, differences
 from tests.support.drills import wait_for
 
 pytestmark = pytest.mark.process
 
 
-PANEL: dict[str, Any] = {"env_id": dict_parts.panel, "live": False}
+PANEL: dict[str, Any] = {"env_id": dict_worlds.panel, "live": False}
 QUICK: dict[str, Any] = {"policy": "synthetic", "policy_args": {"latency_ms": 10}, "workers": 1}
 
 
@@ -80,7 +80,7 @@ def test_a_dict_world_is_learned_from() -> None:
 
 
 def test_a_realtime_env_gives_dicts_of_the_callers_own() -> None:
-    with rtcore.RealtimeEnv(dict_parts.panel) as env:
+    with rtcore.RealtimeEnv(dict_worlds.panel) as env:
         assert isinstance(env.observation_space, spaces.Dict)
         first, _ = env.reset(seed=1)
         kept, copies = [first], [{name: part.copy() for name, part in first.items()}]
@@ -99,7 +99,7 @@ def test_a_realtime_env_gives_dicts_of_the_callers_own() -> None:
 
 
 def test_past_actions_stand_beside_the_dict() -> None:
-    with rtcore.RealtimeEnv(dict_parts.panel, act_buf_len=2) as env:
+    with rtcore.RealtimeEnv(dict_worlds.panel, act_buf_len=2) as env:
         obs, _ = env.reset(seed=1)
         assert env.observation_space.contains(obs)
         (parts, *_, last), *_ = env.step(np.array([3, 4], np.float32))

@@ -10,7 +10,8 @@ import rtcore
 from rtcore.learn.exploration import EpsilonSchedule
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore_workers.policies import ExploringPolicy, load_policy
-from tests.support.hashing_parts import Hash, Noise
+from tests.support.hashing_parts import Hash
+from tests.support.worlds import Noise
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
@@ -19,7 +20,7 @@ pytestmark = [pytest.mark.process, pytest.mark.slow]
 def test_every_sampled_action_is_the_one_that_its_sampled_input_leads_to(obs_history: int, act_history: int) -> None:
     rng = np.random.default_rng(0)
     with rtcore.Runtime(
-        env_id="tests.support.hashing_parts:Noise",
+        env_id="tests.support.worlds:Noise",
         policy="tests.support.hashing_parts:hash_of_input",
         policy_args={"pad_ms": 25},
         workers=3,
@@ -45,7 +46,7 @@ def test_every_sampled_action_is_the_one_that_its_sampled_input_leads_to(obs_his
 
 def test_exploring_workers_take_the_random_actions_of_the_tick_they_saw() -> None:
     with rtcore.Runtime(
-        env_id="tests.support.hashing_parts:Noise",
+        env_id="tests.support.worlds:Noise",
         policy="tests.support.hashing_parts:hash_of_input",
         policy_args={"pad_ms": 25},
         workers=3,

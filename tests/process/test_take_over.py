@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,41 +13,12 @@ from rtcore.memory.layout import FrameHeader
 from rtcore.recording.reader import Recording
 from rtcore.scheduling.dispatch import Source
 from tests.support.drills import wait_for
+from tests.support.hands import TOLD, Hand, tell
 from tests.support.recorded_runs import played_again
 
 pytestmark = pytest.mark.process
 
-WORLD: dict[str, Any] = {"env_id": "tests.process.test_pause:Counts", "policy": "random", "workers": 2, "duration": 600}
-TOLD = "RTCORE_TEST_HAND"
-
-
-def tell(told: Path, what: str) -> None:
-    """Whole, or not yet."""
-    (draft := told.with_suffix(".draft")).write_text(what)
-    draft.replace(told)
-
-
-class Hand:
-    """Does what a file says: a number takes the controls and acts, a fault happens once, anything else lets go."""
-
-    def __init__(self, space: Any) -> None:
-        self._told = Path(os.environ[TOLD])
-        if self._told.read_text() == "broken":
-            raise RuntimeError("no such hand")
-
-    def __call__(self, observation: Any) -> Any:
-        told = self._told.read_text()
-        if told in ("die", "raise", "hang"):
-            tell(self._told, "nothing")
-            if told == "die":
-                os._exit(3)
-            if told == "raise":
-                raise RuntimeError("dropped it")
-            time.sleep(600)
-        if told == "break":
-            tell(self._told, "broken")
-            os._exit(4)
-        return int(told) if told.isdigit() else None
+WORLD: dict[str, Any] = {"env_id": "tests.support.worlds:Counts", "policy": "random", "workers": 2, "duration": 600}
 
 
 def newest(runtime: rtcore.Runtime) -> FrameHeader:
@@ -85,7 +54,7 @@ def test_an_operator_who_dies_raises_or_hangs_gives_the_controls_back_and_is_rep
         acted = runtime.stats().counters["acted"]
         wait_for(lambda: runtime.stats().counters["acted"] > acted + 10, "the run to go on")
     operator, actions = runtime.summary()["operator"], runtime.summary()["actions"]
-    assert operator["name"] == "tests.process.test_take_over:Hand"
+    assert operator["name"] == "tests.support.hands:Hand"
     assert operator["end"].startswith("gave up after")
     reasons = " ".join(operator["reasons"])
     for reason in ("exit code 3", "hung: silent for", "RuntimeError: dropped it", "RuntimeError: no such hand"):

@@ -8,7 +8,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from tests.support.dict_worlds import PARTS, Panel, differences
+from tests.support.dict_worlds import PARTS, differences
 
 
 class Checking(nn.Module):
@@ -37,7 +37,3 @@ def checking(observation_space: Any, _action_space: Any, obs_history: int = 0) -
     if not isinstance(observation_space, spaces.Dict) or got != expected:
         raise AssertionError(f"the factory got {observation_space}")
     return Checking(obs_history)
-
-
-def panel(**arguments: Any) -> Panel:
-    return Panel(**arguments)

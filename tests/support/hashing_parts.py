@@ -1,35 +1,13 @@
-"""A world of noise and a policy whose action is a number made of everything it was given: what it saw can be told."""
+"""A policy whose action is a number made of everything it was given: what it saw can be told."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import gymnasium
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 _STEPS = 1 << 20
-
-
-class Noise(gymnasium.Env[Any, Any]):
-    """Every frame is new; an episode lasts 30 steps."""
-
-    metadata = {"render_fps": 100}  # noqa: RUF012 - Gymnasium's own convention
-    observation_space = gymnasium.spaces.Box(0, 255, (6, 5), np.uint8)
-    action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
-        super().reset(seed=seed)
-        self.steps = 0
-        return self._frame(), {}
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        self.steps += 1
-        return self._frame(), 1.0, False, self.steps >= 30, {}
-
-    def _frame(self) -> Any:
-        return self.np_random.integers(0, 256, (6, 5), np.uint8)
 
 
 class Hash(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -68,6 +69,59 @@ class Slow(gymnasium.Env[Any, Any]):
 
 def slow(**arguments: Any) -> gymnasium.Env[Any, Any]:
     return Slow(**arguments)
+
+
+class Noise(gymnasium.Env[Any, Any]):
+    """Every frame is new; an episode lasts 30 steps."""
+
+    metadata = {"render_fps": 100}  # noqa: RUF012 - Gymnasium's own convention
+    observation_space = gymnasium.spaces.Box(0, 255, (6, 5), np.uint8)
+    action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.steps = 0
+        return self._frame(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        return self._frame(), 1.0, False, self.steps >= 30, {}
+
+    def _frame(self) -> Any:
+        return self.np_random.integers(0, 256, (6, 5), np.uint8)
+
+
+class Counts(gymnasium.Env[Any, Any]):
+    """Shows how often it was stepped; writes into `notes` when it is paused and resumed, and after how many steps."""
+
+    metadata = {"render_fps": 50}  # noqa: RUF012
+    observation_space = gymnasium.spaces.Box(0.0, np.inf, (1,), np.float64)
+    action_space = gymnasium.spaces.Discrete(1 << 40)
+
+    def __init__(self, notes: str = "", can_pause: bool = True) -> None:
+        self._notes, self.can_pause, self._steps, self._last = Path(notes), can_pause, 0, -1
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        self._steps = 0
+        return np.zeros(1), {}
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self._steps, self._last = self._steps + 1, action
+        return np.array([float(self._steps)]), 1.0, False, False, {}
+
+    def pause(self) -> None:
+        self._note("pause")
+
+    def resume(self) -> None:
+        self._note("resume")
+
+    def close(self) -> None:
+        self._note(f"close after {self._last} at")
+
+    def _note(self, what: str) -> None:
+        if self._notes.name:
+            with self._notes.open("a") as file:
+                file.write(f"{what} {self._steps}\n")
 
 
 class _Level:

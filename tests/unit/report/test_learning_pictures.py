@@ -60,6 +60,9 @@ def test_tensorboard_gets_the_usual_names_and_every_episode_once(tmp_path: Path,
     returns = [(event.step - 1000, event.value) for event in events.Scalars("charts/episodic_return")]
     assert returns == returns_of(simulation)
     assert set(events.Tags()["scalars"]) >= NAMES
+    played("tensorboard", tmp_path, ticks_before=1200)
+    kept = [event.step for event in EventAccumulator(str(tmp_path)).Reload().Scalars("rt/tick_hz")]
+    assert kept == [1101, 1301, 1401, 1501, 1600], "what a run wrote after the checkpoint of the next is forgotten"
     assert said == []
 
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -17,54 +16,10 @@ from rtcore.scheduling.dispatch import Source, TickKind
 from rtcore.spaces.task import MOST_NUMBERS, TEXT_BYTES, TaskSpec, task_from_line
 from rtcore.virtual.simulate import Simulation
 from tests.support.recorded_runs import recorded, replayed
+from tests.support.tasked import TASK
 
 pytestmark = pytest.mark.unit
-HERE = __name__
-TASK = {"goal": [0.5, -0.25], "say": "wait", "fast": False, "count": 3, "speed": 0.125}
-
-
-class Tasked(gymnasium.Env[Any, Any]):
-    """Shows and pays what its task says at that step."""
-
-    metadata: dict[str, Any] = {"render_modes": [], "render_fps": 100}  # noqa: RUF012
-    rtcore_task: dict[str, Any]
-    rtcore_task_version: int
-
-    def __init__(self) -> None:
-        self.observation_space = gymnasium.spaces.Box(-10, 10, (2,), np.float32)
-        self.action_space = gymnasium.spaces.Box(-100, 100, (1,))
-        self.noop_action = np.zeros(1, np.float32)
-        self._steps = 0
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
-        self._steps = 0
-        return np.array(self.rtcore_task["goal"], np.float32), {}
-
-    def step(self, action: Any) -> Any:
-        self._steps += 1
-        shown = np.array(self.rtcore_task["goal"], np.float32)
-        return shown, float(self.rtcore_task_version), False, self._steps >= 30, {}
-
-
-class RefusesHaste(Tasked):
-    @property
-    def rtcore_task(self) -> Any:
-        return self._task
-
-    @rtcore_task.setter
-    def rtcore_task(self, task: Any) -> None:
-        if task["fast"]:
-            raise ValueError("too fast for me")
-        self._task = task
-
-
-def says_its_task(observation: Any, context: Any) -> Any:
-    """Refuses a text that is none of those that are set, in the warm-up as well."""
-    task = context.task
-    assert task["say"] in ("wait", "go ü"), task["say"]
-    assert task["goal"].shape == (1, 2)
-    assert (task["fast"][0], task["count"][0], task["speed"][0]) == (task["say"] == "go ü", 3, np.float32(0.125))
-    return np.array([[10.0 * context.task_version[0] + task["goal"][0, 0]]])
+SAYS, NET = "tests.support.tasked:says_its_task", f"{__name__}:NetOfItsTask"
 
 
 class NetOfItsTask(nn.Module):
@@ -82,10 +37,10 @@ class NetOfItsTask(nn.Module):
 
 
 def settings(policy: str, **more: Any) -> dict[str, Any]:
-    return {"env_id": f"{HERE}:Tasked", "env_args": {}, "policy": f"{HERE}:{policy}", "task": TASK} | more
+    return {"env_id": "tests.support.tasked:Tasked", "env_args": {}, "policy": policy, "task": TASK} | more
 
 
-@pytest.mark.parametrize("policy", ["says_its_task", "NetOfItsTask"])
+@pytest.mark.parametrize("policy", [SAYS, NET], ids=["says_its_task", "NetOfItsTask"])
 def test_a_task_governs_world_policy_header_recording_and_batches_from_one_tick_on(tmp_path: Path, policy: str):
     made: dict[str, Any] = {}
     changes = {21: [0.75, 1.0], 60: [-2.0, 3.0], 61: [0.0, 0.0]}
@@ -177,7 +132,7 @@ def test_a_task_may_be_said_in_words_and_with_numpys_numbers():
 
 
 def test_a_world_that_refuses_a_task_ends_the_run_with_its_words():
-    fields = settings("says_its_task", clock="virtual", workers=1, latency="constant:5", ticks=30)
-    simulation = Simulation(make_config(**fields | {"env_id": f"{HERE}:RefusesHaste"}))
+    fields = settings(SAYS, clock="virtual", workers=1, latency="constant:5", ticks=30)
+    simulation = Simulation(make_config(**fields | {"env_id": "tests.support.tasked:RefusesHaste"}))
     with pytest.raises(EnvironmentFailed, match=r"rtcore_task.*too fast for me"):
         simulation.run(lambda tick: simulation.set_task(TASK | {"fast": True, "say": "go ü"}) if tick == 9 else None)
