@@ -1,4 +1,4 @@
-"""A network whose action says which weights it was computed with, a world that takes it, a publisher; a run of them."""
+"""A run whose actions say which weights they were computed with: its world, a publisher, and what was applied."""
 
 from __future__ import annotations
 
@@ -6,20 +6,17 @@ import csv
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from rtcore.memory.weights import attach_store
 
 PLAYING: dict[str, Any] = {
     "env_id": "tests.support.weight_parts:Steady",
-    "policy": "tests.support.weight_parts:constant",
+    "policy": "tests.support.constant_weights:constant",
     "workers": 4,
     "stagger": "free-running",
     "warmup": 2,
@@ -40,36 +37,6 @@ class Steady(gymnasium.Env[Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         return np.zeros(4, np.uint8), 0.0, False, False, {}
-
-
-class Constant(nn.Module):
-    """All its weights are one number; the action is the smallest and the largest that it met, reading them twice.
-
-    `pause_ms`: between the two, so that an inference outlasts several versions.
-    """
-
-    def __init__(self, num_parameters: int, pause_ms: float) -> None:
-        super().__init__()
-        self._pause_s = pause_ms / 1000
-        sizes = [num_parameters // 4] * 4
-        self.weights = nn.ParameterList(nn.Parameter(torch.ones(size)) for size in sizes)
-        self.register_buffer("same", torch.ones(1))
-
-    def forward(self, observation: Tensor) -> Tensor:
-        met = [each.aminmax() for each in self.weights]
-        if self._pause_s:
-            time.sleep(self._pause_s)
-        met += [each.aminmax() for each in self.weights]
-        low = torch.stack([pair.min for pair in met]).min()
-        high = torch.stack([pair.max for pair in met]).max()
-        return torch.stack([low, high]).expand(len(observation), 2)
-
-
-def constant(
-    observation_space: Any, action_space: Any, num_parameters: int = 1 << 18, pause_ms: float = 0
-) -> nn.Module:
-    del observation_space, action_space
-    return Constant(num_parameters, pause_ms)
 
 
 def state(version: int, num_parameters: int = 1 << 18) -> dict[str, Any]:
