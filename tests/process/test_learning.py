@@ -141,6 +141,21 @@ def test_the_checkpoint_of_another_network_or_world_is_refused(tmp_path: Path) -
         learn(None, ticks=10, learn=None, policy_checkpoint=tmp_path / "nowhere")
 
 
+def test_a_worker_that_learns_in_turn_makes_no_update_after_the_one_that_the_last_checkpoint_holds(
+    tmp_path: Path,
+) -> None:
+    # An update of this takes longer than a tick, so that the run ends in the middle of one.
+    slow = {"policy_args": {"hidden": 1024}, "batch_size": 256, "mode": "infer-then-learn", "stagger": "sequential"}
+    with rtcore.Runtime(
+        **{**FAST, **slow, "ticks": 10**6, "workers": 1, "learning_starts": 50, "out": tmp_path}
+    ) as runtime:
+        wait_for(runtime, lambda learner: learner.updates > 0)
+        runtime.stop()
+        runtime.wait()
+    assert load_state(tmp_path).state["updates"] == runtime.summary()["learner"]["updates"] > 0
+
+
+# The last ones: while its run is under way, another would have to import all that it needs anew.
 @pytest.fixture(scope="module")
 def learning() -> Iterator[tuple[rtcore.Runtime, list[str]]]:
     """A run that learns as long as it is asked to, and what it has said."""
@@ -207,17 +222,3 @@ def test_a_learner_that_ends_by_itself_in_the_middle_of_the_run_is_replaced_like
     wait_for(runtime, lambda learner: learner.updates > updates)
     assert runtime.learner_pids[0] != first
     assert psutil.Process(runtime.learner_pids[0]).nice() == stepped_back
-
-
-def test_a_worker_that_learns_in_turn_makes_no_update_after_the_one_that_the_last_checkpoint_holds(
-    tmp_path: Path,
-) -> None:
-    # An update of this takes longer than a tick, so that the run ends in the middle of one.
-    slow = {"policy_args": {"hidden": 1024}, "batch_size": 256, "mode": "infer-then-learn", "stagger": "sequential"}
-    with rtcore.Runtime(
-        **{**FAST, **slow, "ticks": 10**6, "workers": 1, "learning_starts": 50, "out": tmp_path}
-    ) as runtime:
-        wait_for(runtime, lambda learner: learner.updates > 0)
-        runtime.stop()
-        runtime.wait()
-    assert load_state(tmp_path).state["updates"] == runtime.summary()["learner"]["updates"] > 0
