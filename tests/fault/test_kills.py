@@ -72,13 +72,12 @@ def test_a_stopped_worker_is_a_hang_and_is_replaced(said: list[str]) -> None:
 
 
 def test_a_killed_env_process_ends_the_run_with_its_name() -> None:
-    with running(*HEALTHY) as run:
-        processes = wait_until_ticking(run)
-        kill(processes["rt-env"])
-        output, _ = run.communicate(timeout=150)
-    assert run.returncode == 1
-    assert "env 0" in output
-    assert "SIGKILL" in output
+    with pytest.raises(WorkerDied, match=r"env 0 .*SIGKILL"), rtcore.Runtime(**FIELDS) as runtime:
+        processes = {f"worker {index}": psutil.Process(pid) for index, pid in runtime.worker_pids.items()}
+        processes["env"] = psutil.Process(runtime.env_pid)
+        os.kill(runtime.env_pid, signal.SIGKILL)
+        runtime.wait(150)
+    assert runtime.summary()["leftover_shared_memory"] == []
     assert_gone(processes)
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +66,9 @@ def assert_all_gone(notes: Path) -> None:
     wait_for(lambda: not any(map(is_running, family)), "the world's processes to be gone")
 
 
-def env_process_of(run: subprocess.Popen[str]) -> Any:
+def env_process_of(program: int) -> Any:
     """Not the process of the world's that was forked from it, which has its name too."""
-    servers = psutil.Process(run.pid).children()
+    servers = psutil.Process(program).children()
     found = [child for server in servers for child in server.children() if child.name() == "rt-env"]
     return found[0] if found else None
 
@@ -91,7 +91,7 @@ def test_at_a_normal_end_exit_functions_are_run_and_nothing_of_the_world_stays(t
 def test_whoever_is_killed_nothing_of_the_world_stays(victims: tuple[str, ...], tmp_path: Path) -> None:
     with started(*COMMAND, *run_of(tmp_path, "--duration", "60"), cwd=HERE) as run:
         wait_until_ticking(run)
-        env = env_process_of(run)
+        env = env_process_of(run.pid)
         pids = {"rt-env": env.pid, "fork server": env.ppid(), "program": run.pid}
         for victim in victims:
             os.kill(pids[victim], signal.SIGSTOP)  # nobody sees the other one die
@@ -140,17 +140,23 @@ def test_a_world_that_hangs_in_python_is_closed_all_the_same(run_here: Run, tmp_
 @pytest.mark.parametrize("signum", [signal.SIGHUP, signal.SIGTERM])
 @pytest.mark.parametrize("moment", ["before tick 0", "in the run"])
 def test_an_env_process_that_dies_by_a_signal_fails_the_run(
-    signum: signal.Signals, moment: str, tmp_path: Path
+    run_here: Run, signum: signal.Signals, moment: str, tmp_path: Path
 ) -> None:
-    with running(*run_of(tmp_path, "--duration", "60")) as run:
+    rows = tmp_path / "out" / "actions.csv"
+
+    def send() -> None:
         if moment == "in the run":
-            wait_until_ticking(run)
-        wait_for(lambda: env_process_of(run) is not None, "the env process")
-        env_process_of(run).send_signal(signum)
-        output, _ = run.communicate(timeout=150)
-    assert run.returncode == 1, output
-    assert "env 0" in output
-    assert signum.name in output
+            wait_for(lambda: rows.exists() and rows.stat().st_size > 0, "rows")
+        wait_for(lambda: env_process_of(os.getpid()) is not None, "the env process")
+        env_process_of(os.getpid()).send_signal(signum)
+
+    with ThreadPoolExecutor() as aside:
+        sent = aside.submit(send)
+        done = run_here(*run_of(tmp_path, "--duration", "60", "--out", str(rows.parent)))
+        sent.result()
+    assert done.returncode == 1, done.stdout
+    assert "env 0" in done.stderr
+    assert signum.name in done.stderr
     if moment == "in the run":
         assert_made_safe(tmp_path)
 
