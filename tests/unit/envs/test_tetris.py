@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 
 import numpy as np
 import pytest
@@ -221,16 +223,16 @@ for seeds in ((1, 2), (1, 3)):
                 frame, info = env.reset()
                 digest.update(frame.tobytes() + repr(info).encode())
     print(digest.hexdigest())
+env.close()
 """
 
 
 def test_same_seed_and_actions_give_the_same_episodes_in_two_processes(tmp_path):
-    def digests() -> list[str]:
-        code = DIGEST.format(out=str(tmp_path))
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.split()
-
-    first, other = digests()
-    assert digests() == [first, other]
+    code = DIGEST.format(out=str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    with redirect_stdout(StringIO()) as here:
+        exec(code, {})
+    first, other = here.getvalue().split()
+    assert done.stdout.split() == [first, other]
     assert first != other
