@@ -2,13 +2,15 @@
 
     RTCORE_TICK=c python -m benchmarks.torn_reads --operations 1e8
 
-Every byte of a frame, of its header and of its action is a function of its number. An operation is a publication or a
-read. The ring has two slots, so that nearly every read is overtaken. Ends with 1 if a read was torn.
+Every word of a frame, of its header and of its action is the frame's number. An operation is a publication or a read.
+The ring has two slots, and the reader takes the older frame, whose slot is written next: so a copy often meets
+its writer. Ends with 1 if a read was torn.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import multiprocessing
 import sys
 import time
@@ -18,17 +20,27 @@ from multiprocessing.connection import Connection
 import numpy as np
 
 from rtcore import _tick
-from rtcore.memory.layout import FRAME_HEADER, FrameHeader, Layout
+from rtcore.memory.layout import FrameHeader, Layout
 from rtcore.memory.ring import ReadStatus
 from rtcore.memory.segments import new_measurement_id, unlink_all
 from rtcore.memory.shared import SharedRun
 from rtcore.spaces import ObservationSpec
 
-_WORDS = 16
+_WORDS = 512
 _LAYOUT = Layout(max_workers=1, ring_slots=2, log_slots=2, frame_bytes=8 * _WORDS, action_bytes=8, chunk=1)
 _OBSERVATION = ObservationSpec((_WORDS,), "int64", (0,), (2**62,))
 _AT_ONCE = 10_000
-_ZEROS = FRAME_HEADER.new(frame_seq=0)[1:]
+_HEADER_WORDS = len(FrameHeader._fields)
+
+
+def header_of(seq: int) -> FrameHeader:
+    """Each of its fields is the number of its frame."""
+    return FrameHeader._make((seq,) * _HEADER_WORDS)
+
+
+def action_of(seq: int) -> bytes:
+    """The number of its frame."""
+    return seq.to_bytes(8, "little")
 
 
 def write(run_id: str, orders: Connection) -> None:
@@ -38,39 +50,46 @@ def write(run_id: str, orders: Connection) -> None:
     while not orders.poll():
         for seq in range(ring.next_seq, ring.next_seq + _AT_ONCE):
             frame.fill(seq)
-            ring.publish(frame, FrameHeader._make((seq, *_ZEROS)), seq.to_bytes(8, "little"))
+            ring.publish(frame, header_of(seq), action_of(seq))
     orders.send(ring.next_seq)
 
 
 def read(run_id: str, operations: int, goes_on: Callable[[], bool]) -> tuple[dict[str, int], int]:
-    """Reads the newest frame again and again while the writer goes on; how often each came out, how many were torn."""
+    """Reads again and again while the writer goes on; how often each came out, how many were torn."""
     ring = SharedRun.attach(run_id, _LAYOUT, _OBSERVATION).ring
     out, torn = np.zeros(_WORDS, np.int64), 0
-    counts = dict.fromkeys(ReadStatus, 0)
+    counts = [0] * len(ReadStatus)
     newest = ring.sequence.newest
-    while newest() < 0 and goes_on():
+    while newest() < 1 and goes_on():
         time.sleep(0.01)
-    while sum(counts.values()) + newest() < operations and goes_on():
+    while sum(counts) + newest() < operations and goes_on():
         for _ in range(_AT_ONCE):
-            seq = newest()
+            seq = newest() - 1
             status, header = ring.read_with_header(seq, out)
             counts[status] += 1
             if status is ReadStatus.OK:
-                torn += header is None or header.frame_seq != seq or bool((out != seq).any())
-    return {status.name: count for status, count in counts.items()}, torn
+                torn += header != header_of(seq) or out.tobytes() != action_of(seq) * _WORDS
+                torn += ring.read_action(seq) not in (None, action_of(seq))
+    return {status.name: counts[status] for status in ReadStatus}, torn
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--operations", type=float, default=1e6)
-    operations = int(parser.parse_args().operations)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="end earlier, after these")
+    arguments = parser.parse_args()
     run_id, begun_s = new_measurement_id(), time.monotonic()
+    until_s = begun_s + 60 * arguments.minutes
     shared = SharedRun.create(run_id, _LAYOUT, _OBSERVATION)
     try:
         ours, theirs = multiprocessing.Pipe()
         writer = multiprocessing.get_context("spawn").Process(target=write, args=(run_id, theirs), daemon=True)
         writer.start()
-        counts, torn = read(run_id, operations, writer.is_alive)
+
+        def goes_on() -> bool:
+            return writer.is_alive() and time.monotonic() < until_s
+
+        counts, torn = read(run_id, int(arguments.operations), goes_on)
         if not writer.is_alive():
             sys.exit(f"the writer ended with {writer.exitcode} before it was told to")
         ours.send("stop")

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, Protocol
 
 NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
@@ -311,10 +311,11 @@ class TickGrid:
         return TickGrid(self.epoch_ns + move_ns, self.rate_hz)
 
 
-_new_tuple = tuple.__new__
+_new_object = object.__new__
 
 
-class TickPlan(NamedTuple):
+@dataclass(slots=True)
+class TickPlan:
     """The next tick to run: its number and its absolute deadline.
 
     `skipped_ticks` were passed over just before it; `stretched_ns` is how much later than on the grid it is due, and
@@ -338,8 +339,12 @@ def plan_next_tick(grid: TickGrid, last_tick: int, now_ns: int, num_ticks: int |
     if deadline_ns <= now_ns and (newest := grid.tick_at(now_ns)) > next_tick:
         tick = newest if num_ticks is None or next_tick >= num_ticks else min(newest, num_ticks - 1)
         deadline_ns = grid.deadline_ns(tick)
-    # Not TickPlan(...): calling a class takes more than twice the time, and this is within a tick.
-    return _new_tuple(TickPlan, (tick, deadline_ns, tick - next_tick, 0))
+    plan = _new_object(TickPlan)  # not TickPlan(...): calling a class takes more than twice the time
+    plan.tick = tick
+    plan.deadline_ns = deadline_ns
+    plan.skipped_ticks = tick - next_tick
+    plan.stretched_ns = 0
+    return plan
 
 
 def plan_every_tick(grid: TickGrid, last_tick: int, now_ns: int) -> TickPlan:

@@ -10,7 +10,7 @@ from rtcore.loop.tick import Tick
 from rtcore.memory.counters import Histogram, Words
 from rtcore.memory.layout import ENV_COUNTERS, ENV_HISTOGRAMS, ENV_STATUS
 from rtcore.memory.trace import TraceKind, TraceRing
-from rtcore.scheduling.dispatch import KIND_COUNTERS, OUTCOME_COUNTERS, Invariant, Offer, Source, TickKind
+from rtcore.scheduling.dispatch import KIND_COUNTERS, OUTCOME_COUNTERS, Invariant, Source, TickKind
 from rtcore.scheduling.jobs import Answer, JobRow
 from rtcore.scheduling.schedule import Schedule
 
@@ -80,7 +80,8 @@ class StatsRecorder:
 
     def end_tick(self, tick: Tick) -> None:
         counters, plan, header = self._counters, tick.plan, tick.header
-        words, ticks = counters.words, counters.words[_TICKS]
+        words, offer = counters.words, tick.decision.offer
+        ticks = words[_TICKS]
         if ticks == 0:
             words[_FIRST_START_NS] = header.start_ns
         words[_LAST_START_NS] = header.start_ns
@@ -119,8 +120,18 @@ class StatsRecorder:
             self._spacing, status = spacing, self._status
             counters["skipped_starts"], counters["replans"] = spacing[:2]
             status["delay_ticks"], status["stride_ticks"], status["num_up"] = spacing[2:]
-        if tick.decision.offer is not None:
-            self._policy_tick(tick, tick.decision.offer)
+        if offer is None:
+            return
+        answer = offer.answer
+        if header.features_tick >= 0:
+            counters.add("head_actions")
+        if tick.interval_ticks >= 0:
+            self._interval.add(tick.interval_ticks)
+        self._delay.add(header.tick - answer.obs_tick)
+        self._age.add(tick.dispatch_ns - answer.frame_publish_ns)
+        if tick.decision.first_use:
+            ready_ns = max(answer.write_ns, tick.due_deadline_ns)
+            self._write_to_dispatch.add(tick.dispatch_ns - ready_ns)
 
     def garbage_collected(self, start_ns: int, end_ns: int, forced: bool) -> None:
         """Between two ticks."""
@@ -159,18 +170,6 @@ class StatsRecorder:
             counters["first_broken"], counters["first_broken_tick"] = int(invariant), tick
         counters["broken_kinds"] |= 1 << invariant
         counters.add("broken_invariants")
-
-    def _policy_tick(self, tick: Tick, offer: Offer) -> None:
-        answer = offer.answer
-        if tick.header.features_tick >= 0:
-            self._counters.add("head_actions")
-        if tick.interval_ticks >= 0:
-            self._interval.add(tick.interval_ticks)
-        self._delay.add(tick.header.tick - answer.obs_tick)
-        self._age.add(tick.dispatch_ns - answer.frame_publish_ns)
-        if tick.decision.first_use:
-            ready_ns = max(answer.write_ns, tick.due_deadline_ns)
-            self._write_to_dispatch.add(tick.dispatch_ns - ready_ns)
 
 
 class TracingRecorder(StatsRecorder):

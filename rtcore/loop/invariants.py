@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from rtcore.loop.tick import Tick
-from rtcore.scheduling.dispatch import Dispatcher, Invariant, Offer, Outcome, Source, TickKind
+from rtcore.scheduling.dispatch import Decision, Dispatcher, Invariant, Offer, Outcome, Source, TickKind
 from rtcore.scheduling.jobs import JobRow
 
 #: Called with what broke, and at which tick.
@@ -55,13 +55,13 @@ class TickInvariants:
             last_tick: The one before, or the last that the world was not stepped at.
             dispatcher: That decided it.
         """
-        tick, deadline_ns, skipped_ticks, stretched_ns = now.plan
-        kind, offer, chunk_index, _, _ = now.decision
+        plan, decision = now.plan, now.decision
+        tick, deadline_ns, kind, offer = plan.tick, plan.deadline_ns, decision.kind, decision.offer
         frame_seq, next_frame_seq, broken = now.header.frame_seq, self._next_frame_seq, self._on_broken
-        if tick != last_tick + 1 + skipped_ticks or (frame_seq != next_frame_seq and next_frame_seq >= 0):
+        if tick != last_tick + 1 + plan.skipped_ticks or (frame_seq != next_frame_seq and next_frame_seq >= 0):
             broken(Invariant.ORDER, tick)
         self._next_frame_seq = frame_seq + 1
-        self._stretched_ns += stretched_ns
+        self._stretched_ns += plan.stretched_ns
         last_ns = self._last_deadline_ns
         if deadline_ns != self._due_ns(tick) + self._stretched_ns or not last_ns <= deadline_ns <= now.start_ns:
             broken(Invariant.GRID, tick)
@@ -75,16 +75,25 @@ class TickInvariants:
             self._episode, self._episode_tick = dispatcher.episode, tick
             self._has_acted, self._newest_obs_tick = False, -1
         elif offer is not None:
-            if not self._action_fits(offer, tick, chunk_index):
+            answer = offer.answer
+            obs_tick = answer.obs_tick
+            if not (
+                answer.episode == self._episode
+                and self._episode_tick <= obs_tick < tick
+                and obs_tick >= offer.job.obs_tick  # newer, also with `hold`, if that frame was overwritten meanwhile
+                and offer.due_tick <= tick
+                and 0 <= decision.chunk_index <= tick - offer.first_tick
+                and (obs_tick >= self._newest_obs_tick or self._has_head)
+            ):
                 broken(Invariant.ACTION, tick)
-            self._has_acted, self._newest_obs_tick = True, offer.answer.obs_tick
-        applied = self._end_jobs(dispatcher.ended, tick)
+            self._has_acted, self._newest_obs_tick = True, obs_tick
+        applied, under_way = self._end_jobs(dispatcher.ended, tick), self._under_way
         for job in now.jobs:
             key = job.obs_tick * _PLACES + job.worker
-            if key in self._under_way or job.obs_tick != tick or job.due_tick <= tick:
+            if key in under_way or job.obs_tick != tick or job.due_tick <= tick:
                 broken(Invariant.JOB, tick)
-            self._under_way.add(key)
-        if not self._use_fits(now, applied):
+            under_way.add(key)
+        if (applied is not None or decision.first_use) and not self._use_fits(decision, applied, tick):
             broken(Invariant.JOB, tick)
 
     def after_run(self, ended: Sequence[JobRow], tick: int) -> None:
@@ -107,18 +116,6 @@ class TickInvariants:
             return not self._has_acted and (source is Source.HELD) is self._holds
         return (source is Source.HELD) is (kind is TickKind.RESET)
 
-    def _action_fits(self, offer: Offer, tick: int, chunk_index: int) -> bool:
-        answer = offer.answer
-        obs_tick = answer.obs_tick
-        return (
-            answer.episode == self._episode
-            and self._episode_tick <= obs_tick < tick
-            and obs_tick >= offer.job.obs_tick  # newer, also with `hold`, if that frame was overwritten meanwhile
-            and offer.due_tick <= tick
-            and 0 <= chunk_index <= tick - offer.first_tick
-            and (obs_tick >= self._newest_obs_tick or self._has_head)
-        )
-
     def _end_jobs(self, rows: Sequence[JobRow], tick: int) -> JobRow | None:
         """Take them off those that are under way; returns the one whose action was applied."""
         applied = None
@@ -134,15 +131,16 @@ class TickInvariants:
         return applied
 
     @staticmethod
-    def _use_fits(now: Tick, applied: JobRow | None) -> bool:
-        """Whether an action acts for the first time exactly where its job ends as applied, on time or late."""
-        _, offer, _, first_use, outcome = now.decision
+    def _use_fits(decision: Decision, applied: JobRow | None, tick: int) -> bool:
+        """Of a tick with one of the two: whether an action acts for the first time exactly where its job ends as
+        applied, on time or late."""
+        offer = decision.offer
         if applied is None or offer is None:
-            return applied is None and not first_use
+            return False
         job = offer.job
         return (
-            first_use
+            decision.first_use
             and applied.worker == job.worker
             and applied.booked_tick == job.obs_tick
-            and applied.outcome == outcome == (_ON_TIME if now.plan.tick == offer.due_tick else _LATE)
+            and applied.outcome == decision.outcome == (_ON_TIME if tick == offer.due_tick else _LATE)
         )

@@ -170,7 +170,8 @@ class JobContexts:
 
     def _present(self) -> tuple[bytes, Known]:
         """What acts at this tick."""
-        kind, offer, chunk_index = self._decision[:3]
+        decision = self._decision
+        kind, offer, chunk_index = decision.kind, decision.offer, decision.chunk_index
         if self._person is not None and kind is not TickKind.RESET:
             return self._person, Known.FACT if self._person else Known.UNKNOWN
         if offer is not None:

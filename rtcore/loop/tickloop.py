@@ -11,12 +11,14 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
+import numpy as np
+
 from rtcore.clock import Clock, Overrun, Pace, TickGrid, TickPace
 from rtcore.errors import EnvironmentFailed
 from rtcore.loop.invariants import TickInvariants
 from rtcore.loop.job_context import JobContexts
 from rtcore.loop.tick import Tick
-from rtcore.loop.world import World
+from rtcore.loop.world import StepResult, World
 from rtcore.memory.layout import FrameHeader
 from rtcore.scheduling.dispatch import Decision, Dispatcher, Invariant, Source, TickKind
 from rtcore.scheduling.draft import draft_of
@@ -162,6 +164,11 @@ class TickLoop:
         self._slow_grid = grid.period_ns >= _PREWAKE_PERIOD_NS
         self._now.header = draft_of(FrameHeader)
         self._now.header.phase_seq = phase_seq
+        #: What `prepare_tick` practises on.
+        self._practice = Tick()
+        self._practice.header = draft_of(FrameHeader)
+        self._practice.result = StepResult(np.empty(0), 0.0, terminated=False, truncated=False)
+        self._practice.source, self._practice.booked_ns = _POLICY, 0
         self._started = False
         self._reset_due = True
         self._resets = resets
@@ -191,17 +198,17 @@ class TickLoop:
 
     def run_tick(self) -> None:
         """Wait for the next tick's deadline, then do everything that belongs to it."""
-        clock, now, last_tick = self.clock, self._now, self.tick
-        now.plan = plan = self.pace.next_tick(last_tick, clock.now_ns())
-        clock.sleep_until_ns(plan.deadline_ns)
-        now.start_ns = clock.now_ns()
+        now, last_tick, now_ns = self._now, self.tick, self.clock.now_ns
+        now.plan = plan = self.pace.next_tick(last_tick, now_ns())
+        self.clock.sleep_until_ns(plan.deadline_ns)
+        now.start_ns = now_ns()
         self.tick = tick = plan.tick
         self.recorder.begin_tick(tick, now.start_ns)
 
         self._collect(tick)
-        now.collected_ns = clock.now_ns()
+        now.collected_ns = now_ns()
         now.decision = self._decide(tick)
-        now.dispatch_ns = clock.now_ns()
+        now.dispatch_ns = now_ns()
         contexts = self._contexts
         if self._head_schedule is not None and contexts is not None:
             self._head_schedule.has_features = contexts.features_tick >= 0
@@ -214,11 +221,11 @@ class TickLoop:
                 now.jobs = jobs = contexts.with_contexts(jobs, now.decision, self.dispatcher, person)
             self.workers.post(jobs, now.dispatch_ns)
         self._stage_header(now)
-        now.booked_ns = clock.now_ns()
+        now.booked_ns = now_ns()
 
         action = self._advance_world(now)
-        self._publish(now, action, clock.now_ns())
-        now.published_ns = clock.now_ns()
+        self._publish(now, action, now_ns())
+        now.published_ns = now_ns()
         if jobs:
             self.workers.announce(jobs)
         if contexts is not None and contexts.follows_ticks:
@@ -238,6 +245,7 @@ class TickLoop:
         worker = self.schedule.next_worker(self.tick + 1)
         if worker is not None:
             self.workers.prewake(worker)
+        self._complete_header(self._practice, 0)  # so that it is not cold between the world's step and the frame
 
     @property
     def is_held(self) -> bool:
@@ -314,15 +322,19 @@ class TickLoop:
     def _stage_header(self, now: Tick) -> None:
         """All of the header that is known before the world's step, so that less stands between that and the frame."""
         header = now.header
-        kind, offer, chunk_index, _, outcome = now.decision
+        plan, decision = now.plan, now.decision
+        offer = decision.offer
         header.frame_seq = self.workers.next_frame_seq
-        header.tick, header.deadline_ns, header.skipped_ticks, _ = now.plan
+        header.tick = plan.tick
+        header.deadline_ns = plan.deadline_ns
+        header.skipped_ticks = plan.skipped_ticks
         header.episode = self.dispatcher.episode
         header.start_ns = now.start_ns
-        header.kind = kind._value_  # not int(kind): a call
+        header.kind = decision.kind._value_  # not int(kind): a call
         header.dispatch_ns = now.dispatch_ns
         header.booked_jobs = len(now.jobs)
-        header.intervention = self._takeover.intervention if self._takeover is not None else 0
+        if self._takeover is not None:
+            header.intervention = self._takeover.intervention
         if offer is None:
             header.worker = header.obs_tick = header.due_tick = header.chunk_index = header.outcome = -1
             header.policy_version, header.write_ns, header.policy_checksum = -1, 0, 0
@@ -331,8 +343,8 @@ class TickLoop:
             header.worker = offer.job.worker
             header.obs_tick = answer.obs_tick
             header.due_tick = offer.due_tick
-            header.chunk_index = chunk_index
-            header.outcome = outcome._value_
+            header.chunk_index = decision.chunk_index
+            header.outcome = decision.outcome._value_
             header.policy_version = answer.policy_version
             header.write_ns = answer.write_ns
             header.policy_checksum = answer.policy_checksum
@@ -347,9 +359,9 @@ class TickLoop:
         world, decision, offer, starvation = self.world, now.decision, now.decision.offer, self._starvation
         takeover = self._takeover
         stands = decision.kind is _RESET or (decision.kind is _LEAD_IN and self._hold)
-        is_fresh = takeover.is_fresh if takeover is not None and takeover.holds else offer is not None
         is_starved = False
         if starvation is not None:
+            is_fresh = takeover.is_fresh if takeover is not None and takeover.holds else offer is not None
             if stands or is_fresh:
                 starvation.feed(now.plan.deadline_ns)
             is_starved = starvation.acts(now.plan.deadline_ns)
@@ -410,7 +422,19 @@ class TickLoop:
         return applied
 
     def _publish(self, now: Tick, action: bytes, publish_ns: int) -> None:
-        """The frame, with the rest of its header (`ring.AFTER_STEP`) and what its action came with."""
+        """The frame, with its header and what its action came with."""
+        self._complete_header(now, publish_ns)
+        header, frame = now.header, now.result.frame
+        if not self._keeps:
+            self.workers.publish(frame, header, action)
+            return
+        kept = self._contexts.kept(now.decision.offer) if self._contexts is not None else b""
+        if self._kept_by_world is not None:
+            kept += self._kept_by_world(now.requested)
+        self.workers.publish(frame, header, action, kept)
+
+    def _complete_header(self, now: Tick, publish_ns: int) -> None:
+        """What only the world's step gives (`ring.AFTER_STEP`)."""
         header, result = now.header, now.result
         header.publish_ns = publish_ns
         header.step_ns = publish_ns - now.booked_ns
@@ -420,26 +444,18 @@ class TickLoop:
         header.truncated = 1 if result.truncated else 0
         header.episode_return = self._episode_return
         header.episode_ticks = self._episode_ticks
-        if not self._keeps:
-            self.workers.publish(result.frame, header, action)
-            return
-        kept = self._contexts.kept(now.decision.offer) if self._contexts is not None else b""
-        if self._kept_by_world is not None:
-            kept += self._kept_by_world(now.requested)
-        self.workers.publish(result.frame, header, action, kept)
 
     # -- after the frame is out ----------------------------------------------------------------------------
 
     def _account(self, now: Tick, last_tick: int) -> None:
-        tick, deadline_ns, _, _ = now.plan
-        offer = now.decision.offer
+        tick, offer = now.plan.tick, now.decision.offer
         now.interval_ticks, now.due_deadline_ns = -1, 0
         if offer is not None:
             if self._last_acted_tick >= 0:
                 now.interval_ticks = tick - self._last_acted_tick
             self._last_acted_tick = tick
             is_on_time = offer.due_tick == tick
-            now.due_deadline_ns = deadline_ns if is_on_time else self.pace.deadline_ns(offer.due_tick)
+            now.due_deadline_ns = now.plan.deadline_ns if is_on_time else self.pace.deadline_ns(offer.due_tick)
         now.end_ns = self.clock.now_ns()
         self.recorder.end_tick(now)
         if self._reset_due and now.decision.kind is not _RESET:

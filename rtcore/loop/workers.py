@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 
 from rtcore.memory.shared import SharedRun
 from rtcore.memory.waiting import Waker
 from rtcore.scheduling.jobs import Answer, Job
+
+#: Of a job. Not a list comprehension: that is a call as well, of Python.
+_worker_of = attrgetter("worker")
 
 
 class SharedWorkers:
@@ -31,7 +35,9 @@ class SharedWorkers:
         self._waker = waker
         self._phase_seq = phase_seq
         self._waiting: dict[int, Job] = {}
-        self._seen_entry = [shared.slots.newest(worker) for worker in range(shared.layout.max_workers)]
+        #: Looked at for each job that is out, at each tick: by their place, not by a call.
+        self._newest_words = [shared.slots.newest_word(worker) for worker in range(shared.layout.max_workers)]
+        self._seen_entry = [word[0] for word in self._newest_words]
         self._up = {worker: shared.worker_control[worker]["generation"] for worker in range(num_workers)}
         self._membership_seen = -1
         #: Read at each tick: by their place, not by their name.
@@ -45,9 +51,9 @@ class SharedWorkers:
 
     def collect(self, tick: int) -> Iterable[tuple[Job, Answer]]:
         found: list[tuple[Job, Answer]] = []
-        newest, seen = self._slots.newest, self._seen_entry
-        for worker, job in list(self._waiting.items()):
-            entry_seq = newest(worker)
+        newest, seen = self._newest_words, self._seen_entry
+        for worker, job in self._waiting.items():
+            entry_seq = newest[worker][0]
             if entry_seq == seen[worker]:
                 continue
             seen[worker] = entry_seq
@@ -55,8 +61,9 @@ class SharedWorkers:
             if answer is None or answer.job_seq != job.job_seq:
                 self.unknown_entries += 1
                 continue
-            del self._waiting[worker]
             found.append((job, answer))
+        for job, _ in found:
+            del self._waiting[job.worker]
         return found
 
     def membership(self) -> Iterable[tuple[int, bool]]:
@@ -90,7 +97,7 @@ class SharedWorkers:
 
     def announce(self, jobs: Sequence[Job]) -> None:
         if self._waker is not None:
-            self._waker.for_frame([job.worker for job in jobs])
+            self._waker.for_frame(list(map(_worker_of, jobs)))
 
     def prewake(self, worker: int) -> None:
         if self._waker is not None:

@@ -182,7 +182,7 @@ class RtcoreTransport(Transport):
         self._shared = shared
         self._waker = Waker(shared.wake_words()) if WAITING[wait].is_woken else None
         self._action = bytes(self._ring.layout.action_bytes)
-        self._header = draft_of(FrameHeader)
+        self._header, self._practice_header = draft_of(FrameHeader), draft_of(FrameHeader)
         self._seen_entry = [0] * readers
         self._jobs = [Job(reader, obs_tick=0, due_tick=1, hold=True) for reader in self._readers]
 
@@ -198,6 +198,7 @@ class RtcoreTransport(Transport):
         """As TickLoop.prepare_tick and SharedWorkers: wake who will be booked, warm the writer's caches."""
         if self._waker is not None:
             self._waker.ahead(self._readers)
+        _complete_header(self._practice_header, 0)
         self._shared.ring.warm()
 
     def book(self) -> None:
@@ -208,18 +209,10 @@ class RtcoreTransport(Transport):
         self._shared.ring.stage(self._header)
 
     def send(self, frame: Frame) -> None:
-        """As TickLoop once the world's step is over: what that gives of the header by name, then header and frame."""
+        """As TickLoop once the world's step is over: what that gives of the header, then header and frame."""
         start_ns = now_ns()
-        header = self._header
-        header.publish_ns = start_ns
-        header.step_ns = 0
-        header.source = 0
-        header.reward = 0.0
-        header.terminated = 0
-        header.truncated = 0
-        header.episode_return = 0.0
-        header.episode_ticks = 0
-        self._shared.ring.publish(frame, header, self._action)
+        _complete_header(self._header, start_ns)
+        self._shared.ring.publish(frame, self._header, self._action)
         self.visible_ns.append(now_ns() - start_ns)
         if self._waker is not None:
             self._waker.for_frame(self._readers)
@@ -248,6 +241,18 @@ class RtcoreTransport(Transport):
     def _post(self, frame_seq: int) -> None:
         book = self._shared.jobs.book
         book(self._jobs, self._generations, self._waker, frame_seq=frame_seq, booked_ns=now_ns(), phase_seq=1)
+
+
+def _complete_header(header: Any, publish_ns: int) -> None:
+    """As TickLoop: what only the world's step gives, by name."""
+    header.publish_ns = publish_ns
+    header.step_ns = 0
+    header.source = 0
+    header.reward = 0.0
+    header.terminated = 0
+    header.truncated = 0
+    header.episode_return = 0.0
+    header.episode_ticks = 0
 
 
 def _open_worker(wait: str, run_id: str, layout: Layout, shape: Shape, reader: int) -> Receive:

@@ -386,6 +386,8 @@ class Schedule:
         self._idle: deque[int] = deque(range(num_workers))
         self._busy: dict[int, Job] = {}
         self._up: set[int] = set(range(num_workers))
+        #: Workers in the rotation.
+        self.num_up = num_workers
         self._overdue: set[int] = set()
         #: Worker and time of the answers since `_take_in`.
         self._untaken: list[tuple[int, int]] = []
@@ -493,11 +495,6 @@ class Schedule:
             return None
         return self._idle[0]
 
-    @property
-    def num_up(self) -> int:
-        """Workers in the rotation."""
-        return len(self._up)
-
     def _set_overdue_aside(self, tick: int) -> None:
         """Leave out workers that hang or are far too slow, so that the spacing of the others is kept."""
         limit = self.OVERDUE_DELAYS * self.delay_ticks + 8
@@ -526,7 +523,8 @@ class Schedule:
     def _start(self, tick: int, *, hold: bool) -> Job:
         worker = self._idle.popleft()
         # Not Job(...): calling the class takes more than twice the time.
-        job = _new_tuple(Job, (worker, tick, tick + self.delay_ticks, hold, *_NOT_POSTED))
+        booked = worker, tick, tick + self.delay_ticks, hold
+        job = _new_tuple(Job, booked + _NOT_POSTED)
         self._busy[worker] = job
         self._last_start_tick = tick
         return job
@@ -634,6 +632,7 @@ class Schedule:
 
     def _restride(self) -> None:
         """Space the starts evenly over the workers that are up; the next start keeps its distance to the last."""
+        self.num_up = len(self._up)
         self.stride_ticks = self._times(self._tau_mean_ns).stride(self.delay_ticks)
         if self._next_start_tick is not None:
             self._next_start_tick = min(self._next_start_tick, self._last_start_tick + self.stride_ticks)

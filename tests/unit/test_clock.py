@@ -200,7 +200,7 @@ def test_skipping_never_moves_the_grid(rate, epoch, late_periods):
 )
 def test_a_stall_to_after_the_end_of_a_run_leaves_its_last_tick_and_counts_none_beyond_it(now_ns, plan):
     pace = TickPace(TickGrid(0, Fraction(10**8)), num_ticks=10)
-    assert pace.next_tick(2, now_ns) == (*plan, 0)
+    assert pace.next_tick(2, now_ns) == TickPlan(*plan)
     assert pace.next_tick(9, 5_000).tick == 500, "whoever goes on after the end does so on the grid"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ class FirstUseEveryTime(Dispatcher):
     """Every action of a chunk counts as a job's first."""
 
     def decide(self, tick: int) -> Decision:
-        return super().decide(tick)._replace(first_use=True)
+        return replace(super().decide(tick), first_use=True)
 
 
 class LateIsOnTime(Dispatcher):
@@ -98,7 +99,7 @@ class IdleThoughActed(Dispatcher):
 
     def decide(self, tick: int) -> Decision:
         decision = super().decide(tick)
-        return decision._replace(kind=TickKind.IDLE) if tick % 7 == 0 and decision.offer else decision
+        return replace(decision, kind=TickKind.IDLE) if tick % 7 == 0 and decision.offer else decision
 
 
 class LeadInForEver(Dispatcher):
@@ -106,7 +107,7 @@ class LeadInForEver(Dispatcher):
 
     def decide(self, tick: int) -> Decision:
         decision = super().decide(tick)
-        return decision if decision.offer else decision._replace(kind=TickKind.LEAD_IN)
+        return decision if decision.offer else replace(decision, kind=TickKind.LEAD_IN)
 
 
 @pytest.mark.parametrize(
@@ -136,10 +137,10 @@ def test_a_faulty_dispatcher_is_found_out_by_the_run_itself(
 @pytest.mark.parametrize(
     ("mutate", "name"),
     [
-        (lambda plan: plan._replace(deadline_ns=plan.deadline_ns + plan.tick), "grid"),
-        (lambda plan: plan._replace(deadline_ns=plan.deadline_ns - 1), "grid"),
-        (lambda plan: plan._replace(tick=plan.tick + (plan.tick == 100)), "order"),
-        (lambda plan: plan._replace(skipped_ticks=1), "order"),
+        (lambda plan: replace(plan, deadline_ns=plan.deadline_ns + plan.tick), "grid"),
+        (lambda plan: replace(plan, deadline_ns=plan.deadline_ns - 1), "grid"),
+        (lambda plan: replace(plan, tick=plan.tick + (plan.tick == 100)), "order"),
+        (lambda plan: replace(plan, skipped_ticks=1), "order"),
     ],
     ids=["a grid that drifts", "a tick before its deadline", "a tick that is left out", "a skip that was none"],
 )

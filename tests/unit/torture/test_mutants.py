@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -121,7 +122,7 @@ def the_oldest_of_those_due_acts(own: Any) -> Any:
 def a_late_chunk_begins_at_its_first_action(own: Any) -> Any:
     def decide(self: Any, tick: int) -> Any:
         decision = own(self, tick)
-        return decision._replace(chunk_index=0) if decision.first_use else decision
+        return replace(decision, chunk_index=0) if decision.first_use else decision
 
     return decide
 
