@@ -198,7 +198,7 @@ class Dispatcher:
         *("_blends", "_head", "_phase_seq", "_draft", "_next_log_seq", "_jobs", "_pending", "_active", "_has_acted"),
         *("_of_head", "_late_head", "_newest_features", "_given_features", "_open", "_used_features", "_num_taken"),
         *("_newest_obs_tick", "_due", "_are_due_in_order", "_covered_until", "_lead_in_until", "_first_step_tick"),
-        *("_episode_tick", "_outcome"),
+        *("_episode_tick", "_outcome", "_is_single"),
     )
 
     def __init__(
