@@ -57,6 +57,8 @@ _MOMENTS = {
     "checkpoint": "ticks",
     "shutdown": "ticks",
 }
+#: The plan of a rehearsal refuses a chunk so.
+_REFUSED_CHUNK = "with chunk_from=frame: an answer is due"
 #: What an exit code of 1 has to name, by the role that was hit.
 _WORDS = {
     "worker": ("worker ", "head"),
@@ -144,15 +146,19 @@ def plan_case(seed: int) -> Case:
         else:
             words += ["--learners", str(learners)]
     else:
-        policy = draw.choice(["synthetic", "synthetic", "mlp", "two-speed"])
+        policy, latency_ms = draw.choice(["synthetic", "synthetic", "mlp", "two-speed"]), 0
         if policy == "synthetic":
-            words += ["--policy", policy, "--policy-args", f"latency_ms={draw.choice([5, 20, 50, 100, 150])}"]
+            latency_ms = draw.choice([5, 20, 50, 100, 150])
+            words += ["--policy", policy, "--policy-args", f"latency_ms={latency_ms}"]
         else:
             workers = min(workers, 5)
             words += ["--policy", "impala" if blocks and policy == "mlp" else policy]
         words += ["--stagger", draw.choice(["max-time", "max-time", "expected-time", "sequential", "free-running"])]
         if policy != "two-speed" and draw.random() < 0.25:
-            words += ["--chunk", str(draw.randint(2, 4)), "--chunk-from", draw.choice(["due", "frame"])]
+            chunk, chunk_from = draw.randint(2, 4), draw.choice(["due", "frame"])
+            if chunk_from == "frame":
+                chunk += 2 + latency_ms * fps // 1000  # one that is past before it is due is refused
+            words += ["--chunk", str(chunk), "--chunk-from", chunk_from]
         if draw.random() < 0.25:
             words += ["--ring-slots", str(draw.choice([64, 256]))]
     hang_s, env_s, max_restarts = draw.choice([1.0, 5.0]), draw.choice([2.0, 10.0]), draw.choice([0, 3, 3])
@@ -293,6 +299,8 @@ def judge_end(result: Result, output: str) -> None:
     allowed = {0} if not applied else set()
     for one in applied:
         allowed |= _allowed(case, one, alone=len(applied) == 1)
+    if not result.began and _REFUSED_CHUNK in output:
+        allowed.add(2)  # on a busy machine any chunk may be past before its answer is there; the rehearsal tells
     if result.exitcode not in allowed:
         found.append(f"exit code {result.exitcode}, expected one of {sorted(allowed)}")
     if result.exitcode == 1 and applied:

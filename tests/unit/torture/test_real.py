@@ -18,6 +18,7 @@ import pytest
 from rtcore.cli.run import main
 from rtcore.cli.torture import _do as do
 from rtcore.errors import ConfigError
+from rtcore.scheduling import planner
 from rtcore.torture import faults, real
 from rtcore.torture.aftermath import check_folder, lateness_us
 from rtcore.torture.faults import Applied, Fault
@@ -103,6 +104,14 @@ def test_an_end_as_documented_is_no_violation(exitcode: int, output: str, hits: 
 )
 def test_any_other_end_is_one(exitcode: int, output: str, hits: list[tuple[str, str]], found: str) -> None:
     assert any(found in violation for violation in ended(exitcode, output, *hits))
+
+
+def test_a_chunk_that_a_busy_machine_is_too_slow_for_may_be_refused_and_nothing_else() -> None:
+    with pytest.raises(ConfigError) as refused:
+        planner._require_chunk(3, "frame", 31, 0)
+    said = f"rtcore-run: ConfigError: {refused.value}"
+    assert ended(2, said, ticking=False) == ended(2, said, ("STOP", "worker"), ticking=False) == []
+    assert ended(2, said, ticking=True) and ended(2, "rtcore-run: ConfigError: workers=0", ticking=False)
 
 
 def test_a_broken_promise_is_one_command_and_stands_in_the_tables() -> None:
