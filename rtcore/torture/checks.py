@@ -2,13 +2,13 @@
 
 They look at what the run's own objects say to each other, and keep their own books of it: none of them asks the object
 that it judges. `SAFETY` holds at every tick, whatever happens. `LIVENESS` is what has to come back once the faults are
-over; it is judged against the same run without faults.
+over; it is judged against the same run without faults, which is played where the verdict may depend on it.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rtcore.errors import PolicyError, PolicyHung, RtcoreError, WorkerDied
@@ -260,18 +260,18 @@ class TheNewestDueActs(Check):
             # Its chunk is over: what comes only now and saw the same frame acts, for once.
             late = [one for one in self.known if one[5] == number and one[0] == best[0]]
             best = max(late, key=lambda one: one[:3], default=best)
-        if best is not None and len(self.known) > 64:
+        if best is not None and len(self.known) > 8:
             self.known = [one for one in self.known if one[1] > number or one is best]
         return best
 
     def _check_kind(self, number: int, kind: TickKind, *, acts: bool) -> None:
-        covered = any(due <= number <= last for due, last in self.over_due)
-        just_due = any(self.last_tick < due <= number for due, _ in self.over_due)
         if acts:
             expected = _ACTED
         elif not self.has_acted and (self.lead_in_until is None or number < self.lead_in_until):
             expected = TickKind.LEAD_IN
         else:
+            covered = any(due <= number <= last for due, last in self.over_due)
+            just_due = any(self.last_tick < due <= number for due, _ in self.over_due)
             expected = TickKind.MISSED if covered or just_due else TickKind.IDLE
         if kind is not expected:
             self.broken(f"the tick counts as {kind.name}, not as {expected.name}")
@@ -442,7 +442,7 @@ class ContextsAreTrue(Check):
         self.to_come = []
 
     def _look(self, job: Job) -> None:
-        context = self.block.views(memoryview(bytearray(job.context)))
+        context = self.block.views(job.context)
         words = context["words"]
         is_first = (words[WORD_AT["tick"]], words[WORD_AT["episode"]]) == (job.obs_tick, self.episode)
         if not is_first or words[WORD_AT["worker"]] != job.worker:
@@ -578,10 +578,14 @@ class ActsAgain:
     An action on every tick within the delay, a stride and one inference; and on as large a share of the ticks.
     """
 
-    def judge(self, run: Simulation, twin: Simulation) -> None:
-        first = run.unsettled_tick + 1
-        took = max(_longest_ticks(run, first), _longest_ticks(twin, first))
+    def judge(self, run: Simulation, play_twin: Callable[[], Simulation]) -> None:
+        first, took = run.unsettled_tick + 1, _longest_ticks(run, run.unsettled_tick + 1)
         delay, stride = (max(pair[at] for pair in run.delays[-1 - len(run.rows) // 2 :]) for at in (0, 1))
+        least = delay + stride + took
+        if _longest_gap(run, first + least + 2) <= least and _lowest_share(run, first + least + 2) >= 0.9:
+            return  # whatever the twin does: slower answers of it only allow more, and its share is 1 at most
+        twin = play_twin()
+        took = max(took, _longest_ticks(twin, first))
         first += delay + stride + took + 2
         allowed = max(_longest_gap(twin, first), delay + stride) + took
         gap = _longest_gap(run, first)
@@ -600,11 +604,14 @@ class ActsAgain:
 class TheDelayIsRegained:
     """Once the window of inference times holds none of the faults, the delay is what it would be without them."""
 
-    def judge(self, run: Simulation, twin: Simulation) -> None:
+    def judge(self, run: Simulation, play_twin: Callable[[], Simulation]) -> None:
         first, window = run.unsettled_tick + 1, run.schedule.window.size
         answers = sum(took > 0 for row, took in zip(run.rows, run.longest_ns, strict=True) if row.header.tick >= first)
         if run.scenario.settings["tau_estimate"] != "quantile" or answers < 6 * window:
             return
+        if run.delays[-1][0] <= 2:
+            return  # one tick is the least that a twin has, and one more is allowed
+        twin = play_twin()
         allowed = max(delay for delay, _ in twin.delays[len(twin.delays) // 2 :])
         if run.delays[-1][0] > allowed + max(1, allowed // 6):
             raise Violation(
@@ -616,7 +623,7 @@ class TheDelayIsRegained:
 class AStoppedRunEnds:
     """After the order to end there is one more tick at most, and each reset and step of the world is in the record."""
 
-    def judge(self, run: Simulation, twin: Simulation) -> None:
+    def judge(self, run: Simulation, play_twin: Callable[[], Simulation]) -> None:
         scenario = run.scenario
         if scenario.stops_at and len(run.rows) > scenario.stops_at + 1:
             raise Violation(type(self).__name__, f"{len(run.rows)} ticks; it was stopped at {scenario.stops_at}")
@@ -648,6 +655,19 @@ def _longest_gap(run: Simulation, first: int) -> int:
 def _share(run: Simulation, first: int) -> float:
     kinds = [header.kind for header, _ in run.rows if header.tick >= first]
     return kinds.count(_ACTED) / max(1, len(kinds) - kinds.count(TickKind.RESET))
+
+
+def _lowest_share(run: Simulation, first: int) -> float:
+    """The lowest of those from any tick on that is not before `first` and has 199 after it; 1 if there is none."""
+    lowest, acted, counted = 1.0, 0, 0
+    for place in range(len(run.rows) - 1, -1, -1):
+        header = run.rows[place].header
+        if header.tick < first:
+            break
+        acted, counted = acted + (header.kind == _ACTED), counted + (header.kind != TickKind.RESET)
+        if place <= len(run.rows) - 200:
+            lowest = min(lowest, acted / max(1, counted))
+    return lowest
 
 
 def _name(answer: Answer | None) -> str:

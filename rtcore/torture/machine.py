@@ -75,10 +75,10 @@ class Machine:
 
     def compute(self, took_ns: int) -> None:
         """Somebody computes for so long; while the machine is frozen he does not."""
-        if self._is_quiet_until(self.true_ns + took_ns):
-            self.true_ns += took_ns
-            return
         end_ns, before_ns = self.true_ns + took_ns, self.frozen_ns
+        if self._is_quiet_until(end_ns):
+            self.true_ns = end_ns
+            return
         while self._heap and self._heap[0][0] <= end_ns + self.frozen_ns - before_ns:
             self.pass_until(self._heap[0][0])
         self.true_ns = max(self.true_ns, end_ns + self.frozen_ns - before_ns)

@@ -224,7 +224,7 @@ class Scenario:
     def _with(self, faults: tuple[Fault, ...]) -> Scenario:
         """The same run with other faults: what its settings come to is worked out once."""
         other = replace(self, faults=faults)
-        vars(other).update(run=self.run, plan=self.plan)
+        vars(other).update(run=self.run, plan=self.plan, period_ns=self.period_ns)
         return other
 
     def _with_fitting_chunk(self) -> Scenario:
@@ -263,7 +263,7 @@ class Scenario:
         """The twin that liveness is judged against."""
         return self._with(())
 
-    @property
+    @cached_property
     def period_ns(self) -> int:
         return whole_period_ns(self.rate_hz)
 

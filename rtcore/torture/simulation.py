@@ -5,6 +5,7 @@ memory, on a made-up machine. What is made up: processes, their times, the world
 from __future__ import annotations
 
 import random
+import struct
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -96,7 +97,8 @@ class World:
         self._takes(extra_ns)
         # By the tick, and not by how many numbers were drawn before: so the twin without faults has the same ends.
         self._rng.seed(self._scenario.seed * 1_000_003 + self.tick)
-        ends, terminates, reward = self._rng.random() < self._end, self._rng.random() < 0.5, self._rng.random()
+        draw = self._rng.random
+        ends, terminates, reward = draw() < self._end, draw() < 0.5, draw()
         return StepResult(self._frame, reward, ends and terminates, ends and not terminates)
 
     def stand_in(self) -> tuple[Any, Source]:
@@ -119,9 +121,10 @@ class LoopClock:
         self._early_ns = min(2 * NS_PER_MS, scenario.period_ns // 4)
 
     def now_ns(self) -> int:
+        machine = self._machine
         if self._cost_ns:
-            self._machine.compute(self._cost_ns)
-        return self._machine.now_ns()
+            machine.compute(self._cost_ns)
+        return machine.now_ns()
 
     def sleep_until_ns(self, deadline_ns: int) -> None:
         machine = self._machine
@@ -357,6 +360,8 @@ class Simulation:
         self.shared = shared = PlainRun(layout, self.needs)
         self.head = run.head_place if self.needs.has_head else -1
         self._payload_words = self.needs.payload.nbytes // 8
+        self._chunk = config.agent.chunk
+        self._actions = struct.Struct(f"<{self._chunk}q")
         self.num_workers = int(scenario.settings["workers"])
         self.processes: dict[int, Worker] = {}
         self.rows: list[Row] = []
@@ -503,6 +508,8 @@ class Simulation:
         self.delays.append((self.schedule.delay_ticks, self.schedule.stride_ticks))
         self.longest_ns.append(self._longest_ns)
         self._longest_ns = 0
+        if not self.checks:
+            return  # of a twin nobody asks for what follows
         if not self._is_settled:
             self.unsettled_tick = tick.plan.tick
         for index, worker in self.processes.items():
@@ -560,10 +567,11 @@ class Simulation:
         took_ns = scenario.times.ns(index, job.obs_tick)
         if index == self.head:
             took_ns = took_ns // 8
-        chunk = 1 if index == self.head else scenario.run.config.agent.chunk
         value = (job.job_seq * 64 + index) * 64
-        actions = b"".join((value + place + 1).to_bytes(8, "little") for place in range(chunk))
-        actions = actions.ljust(8 * scenario.run.config.agent.chunk, b"\0")
+        if index == self.head:
+            actions = (value + 1).to_bytes(8, "little").ljust(self._actions.size, b"\0")
+        else:
+            actions = self._actions.pack(*range(value + 1, value + 1 + self._chunk))
         abstains = scenario.abstains and job.job_seq % scenario.abstains == 0
         payload = (job.job_seq * 64 + index).to_bytes(8, "little") * self._payload_words
         return Inference(

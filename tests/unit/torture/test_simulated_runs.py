@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from rtcore.cli import torture
-from rtcore.scheduling.dispatch import Dispatcher, Outcome
+from rtcore.scheduling.dispatch import Dispatcher, Outcome, TickKind
 from rtcore.torture.campaign import attempt, play
-from rtcore.torture.checks import SAFETY
+from rtcore.torture.checks import SAFETY, ActsAgain, _lowest_share, _share
 from rtcore.torture.scenario import Scenario
-from rtcore.torture.simulation import Check, Parts, Simulation
+from rtcore.torture.simulation import Check, Parts, Simulation, Violation
 
 pytestmark = pytest.mark.unit
 
@@ -28,6 +28,8 @@ def test_runs_with_faults_keep_every_promise_and_reach_every_outcome() -> None:
     assert outcomes == {outcome.name.lower() for outcome in Outcome}
 
 
+#: A run that acts at nearly every tick once its faults are over.
+ACTS_ALWAYS = 109
 #: Runs that broke a promise once, each made small: as `rtcore-torture sim` prints them.
 FOUND = [(3008, 405, (16, 18, 20, 22)), (680, 200, (1,)), (904, 133, (1, 13))]
 
@@ -45,6 +47,25 @@ def test_a_seed_is_always_the_same_run_also_where_it_is_made_longer(seed: int) -
         row for row in run.rows if row.header.tick < min(fault.tick for fault in longer.scenario.faults)
     ]
     assert before_any_fault == longer.rows[: len(before_any_fault)]
+
+
+def test_the_twin_is_played_only_where_a_verdict_may_depend_on_it() -> None:
+    def nobody() -> Simulation:
+        raise AssertionError("a twin is played")
+
+    run = Simulation(Scenario.of(ACTS_ALWAYS, 450), [check() for check in SAFETY]).run()
+    assert run.scenario.faults and run.error is None
+    judge = ActsAgain()
+    judge.judge(run, nobody)
+    first = run.unsettled_tick + 1
+    shares = [_share(run, row.header.tick) for row in run.rows[:251] if row.header.tick >= first]
+    assert 0.9 <= _lowest_share(run, first) == min(shares)
+    # Had it stopped to act, the twin would have been asked.
+    run.rows[-150:] = [row._replace(header=row.header._replace(kind=TickKind.IDLE)) for row in run.rows[-150:]]
+    with pytest.raises(AssertionError, match="a twin is played"):
+        judge.judge(run, nobody)
+    with pytest.raises(Violation, match="no action for 150 ticks"):
+        judge.judge(run, lambda: Simulation(run.scenario.without_faults()).run())
 
 
 class Forgetful(Dispatcher):
