@@ -591,6 +591,8 @@ class ActsAgain:
         gap = _longest_gap(run, first)
         if gap > allowed:
             raise Violation(type(self).__name__, f"no action for {gap} ticks after {first}, {allowed} are allowed")
+        # With another delay or stride, which a new worker's times call for until they are known, the share is another.
+        first = max(first, _same_since(run), _same_since(twin))
         for one in (run, twin):
             if len(one.rows) < 200 + first or one.delays[-1] != twin.delays[-1]:
                 return
@@ -655,6 +657,16 @@ def _longest_gap(run: Simulation, first: int) -> int:
 def _share(run: Simulation, first: int) -> float:
     kinds = [header.kind for header, _ in run.rows if header.tick >= first]
     return kinds.count(_ACTED) / max(1, len(kinds) - kinds.count(TickKind.RESET))
+
+
+def _same_since(run: Simulation) -> int:
+    """The tick since which delay and stride are what they are at the end."""
+    since = run.rows[-1].header.tick
+    for row, delays in zip(reversed(run.rows), reversed(run.delays), strict=True):
+        if delays != run.delays[-1]:
+            break
+        since = row.header.tick
+    return since
 
 
 def _lowest_share(run: Simulation, first: int) -> float:
