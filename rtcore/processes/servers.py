@@ -37,8 +37,9 @@ _log = logging.getLogger(__name__)
 _END_S = 8.0
 #: And to look at the files that it has imported [s].
 _ACCEPT_S = 20.0
-#: Variables that may differ between two runs of a server: what names the present test of a program's own test suite.
-_OF_NO_IMPORT = ("PYTEST_CURRENT_TEST",)
+#: Variables that may differ between two runs of a server: what names the present test of a program's own test suite,
+#: and what PySDL2 and torch's compiler set once the program itself imports them.
+_OF_NO_IMPORT = ("PYTEST_CURRENT_TEST", "PYSDL2_DLL_PATH", "TORCHINDUCTOR_CACHE_DIR")
 #: Servers that wait for a run, at most: those that are taken over least come to their end.
 _MOST_WAITING = 2
 #: What of /proc/self/status a process inherits.
