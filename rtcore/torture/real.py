@@ -167,7 +167,8 @@ def plan_case(seed: int) -> Case:
     words += ["--overrun", draw.choice(["skip", "skip", "stretch"]), "--on-reset", draw.choice(["hold", "run"])]
     words += ["--on-missing", draw.choice(["noop", "repeat", "random"]), "--on-late", draw.choice(["apply", "drop"])]
     words += ["--hang-timeout-s", str(hang_s), "--env-timeout-s", str(env_s), "--max-restarts", str(max_restarts)]
-    words += ["--startup-timeout-s", "60", *(["--record"] if record else []), *(["--trace"] if trace else [])]
+    # On a machine whose CPUs others have, a start takes more than a minute.
+    words += ["--startup-timeout-s", "150", *(["--record"] if record else []), *(["--trace"] if trace else [])]
     keeps = record or trace or learn or draw.random() < 0.8
     roles = ["worker"] * 3 + ["env"] * 2 + ["forkserver", "parent", "parent", "simulator"]
     roles += ["learner"] * 2 * bool(learners) + ["recorder"] * 2 * record
