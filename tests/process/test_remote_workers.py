@@ -150,5 +150,5 @@ def test_half_open_connections_and_garbage_keep_nobody_out() -> None:
         assert listener.send(peer, Packet(Kind.PROBE))
         assert not listener.send(b"nobody", Packet(Kind.PROBE))
         line._socket.send_multipart([b"garbage", b"more"])  # by a peer that is let in
-        wait_for(lambda: has_come([one for one in refused if "begins with 7 bytes" in str(one)]), "the garbage")
+        wait_for(lambda: has_come([one for one in refused if "a message of 11 bytes" in str(one)]), "the garbage")
     assert len(packets) == 1

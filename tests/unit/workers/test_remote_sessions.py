@@ -31,8 +31,8 @@ def talk(near: Near, far: Far, peer: bytes = b"a", now_ns: int = 0) -> None:
     """Everything that both say until nobody has anything to say."""
     waiting = near.connected(now_ns)
     while waiting:
-        answers = [answer for packet in waiting for answer in far.take(peer, parse(packet.frames()))]
-        waiting = [packet for answer in answers for packet in near.take(parse(answer.frames()), now_ns)]
+        answers = [answer for packet in waiting for answer in far.take(peer, parse(packet.message()))]
+        waiting = [packet for answer in answers for packet in near.take(parse(answer.message()), now_ns)]
 
 
 def job(near: Near, number: int, frame_seq: int, nbytes: int = 6) -> Packet:

@@ -30,27 +30,33 @@ def packets(draw: st.DrawFn) -> Packet:
 
 @given(packets())
 def test_a_packet_arrives_as_it_was_sent(packet: Packet) -> None:
-    assert parse(packet.frames()) == packet
+    assert parse(packet.message()) == packet
 
 
 @given(packets(), st.integers(0, HEADER.size - 1), st.integers(1, 255))
 def test_a_header_with_another_byte_is_a_packet_or_refused(packet: Packet, at: int, change: int) -> None:
-    header, *parts = packet.frames()
-    spoiled = bytearray(header)
+    spoiled = bytearray(packet.message())
     spoiled[at] ^= change
     try:
-        got = parse([bytes(spoiled), *parts])
+        got = parse(bytes(spoiled))
     except LinkError:
         return
-    assert [len(part) for part in got.parts] == [len(part) for part in parts]
+    assert b"".join(got.parts) == b"".join(packet.parts)
     assert got != packet
 
 
 @settings(max_examples=300)
-@given(st.lists(st.binary(max_size=HEADER.size + 8), max_size=5))
-def test_garbage_is_refused(frames: list[bytes]) -> None:
+@given(st.binary(max_size=HEADER.size + 8))
+def test_garbage_is_refused(message: bytes) -> None:
     with pytest.raises(LinkError):
-        parse(frames)
+        parse(message)
+
+
+@given(packets(), st.integers(-50, 50).filter(bool))
+def test_a_message_that_is_cut_or_too_long_is_refused(packet: Packet, more: int) -> None:
+    message = packet.message()
+    with pytest.raises(LinkError):
+        parse(message[:more] if more < 0 else message + bytes(more))
 
 
 @given(st.binary(max_size=60))
@@ -71,10 +77,10 @@ def test_nested_too_deep_and_no_numbers_are_refused() -> None:
 def test_another_version_is_named_and_can_still_say_hello() -> None:
     job = Packet(Kind.JOB, 1, 1, (0, 0, 0), (b"", b"", b""), version=WIRE_VERSION + 1)
     with pytest.raises(LinkError, match=rf"version {WIRE_VERSION + 1}; expected {WIRE_VERSION}"):
-        parse(job.frames())
+        parse(job.message())
     hello = in_words(Kind.HELLO, {"rtcore": "9"})
     newer = Packet(hello.kind, parts=hello.parts, version=WIRE_VERSION + 1)
-    assert parse(newer.frames()).version == WIRE_VERSION + 1
+    assert parse(newer.message()).version == WIRE_VERSION + 1
 
 
 @given(st.binary(max_size=300), st.integers(0, 5))
@@ -118,7 +124,7 @@ def test_a_version_arrives_whole_and_once(num_bytes: int) -> None:
         assert sum(len(chunk.parts[0]) for chunk in under_way) <= WINDOW_BYTES
         for chunk in under_way:
             chunks += 1
-            came.append(download.take(parse(chunk.frames())))
+            came.append(download.take(parse(chunk.message())))
             upload.take(Packet(Kind.WEIGHTS_HELD, 1, words=(3, download.held)))
     assert chunks == -(-num_bytes // CHUNK_BYTES)
     assert [version for version in came if version is not None] == [upload.version]

@@ -6,6 +6,7 @@ only where the one who started this worker has allowed that name.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import secrets
@@ -81,6 +82,9 @@ class Builder:
         except Exception as error:
             raise LinkError(f"the policy cannot be built: {text_of(error)}") from error
         keep_freed_memory()
+        # As in a worker of the run's own: a collection would walk all that importing torch has made.
+        gc.collect()
+        gc.freeze()
         return served
 
 
@@ -207,9 +211,9 @@ class _Server:
         came = self._listener.receive(_WAIT_MS)
         if came is None:
             return
-        peer, frames = came
+        peer, message = came
         try:
-            packet = parse(frames)
+            packet = parse(message)
         except LinkError as error:
             self._note_bad(error)
             return

@@ -12,7 +12,7 @@ from typing import Any
 from rtcore.errors import ConfigError, LinkLost
 from rtcore.host.addresses import Address
 from rtcore_workers.remote.keys import Keys, import_zmq
-from rtcore_workers.remote.wire import MOST_PART_BYTES, Packet, parse
+from rtcore_workers.remote.wire import MOST_BYTES, Packet, parse
 
 #: How long one attempt to connect may take, and the pause before the next [ms]. One that began while the line was cut
 #: is lost: so long after the return of the line the next one begins.
@@ -32,10 +32,24 @@ def _prepare(zmq: Any, socket: Any, silent_ms: int) -> None:
         (zmq.HANDSHAKE_IVL, _HANDSHAKE_MS),
         (zmq.HEARTBEAT_IVL, max(1, silent_ms // 4)),
         (zmq.HEARTBEAT_TIMEOUT, max(1, silent_ms * 3 // 4)),
-        (zmq.MAXMSGSIZE, MOST_PART_BYTES),
+        (zmq.MAXMSGSIZE, MOST_BYTES),
         (zmq.IPV6, 1),
     ):
         socket.setsockopt(option, value)
+
+
+def _received(zmq: Any, socket: Any, timeout_ms: int) -> list[bytes] | None:
+    """The pieces of a message, one if it is a packet; None after `timeout_ms`.
+
+    Waits in the call that receives: to poll before it wakes this thread no sooner, and takes longer.
+    """
+    if socket.rcvtimeo != timeout_ms:
+        socket.rcvtimeo = timeout_ms
+    try:
+        pieces: list[bytes] = socket.recv_multipart()
+    except zmq.Again:
+        return None
+    return pieces
 
 
 class Line:
@@ -75,7 +89,7 @@ class Line:
     def send(self, packet: Packet) -> None:
         """LinkLost if it cannot be sent."""
         try:
-            self._socket.send_multipart(packet.frames(), self._zmq.DONTWAIT)
+            self._socket.send(packet.message(), self._zmq.DONTWAIT)
         except self._zmq.Again as error:
             self._look()
             raise LinkLost(self.why if not self.is_connected else "nothing can be sent any more") from error
@@ -87,13 +101,14 @@ class Line:
             LinkLost: The connection has ended.
             LinkError: What came is no packet.
         """
-        if not self._socket.poll(timeout_ms):
+        message = _received(self._zmq, self._socket, timeout_ms)
+        if message is None:
             was_connected = self.is_connected
             self._look()
             if was_connected and not self.is_connected:
                 raise LinkLost(self.why)
             return None
-        return parse(self._socket.recv_multipart())
+        return parse(b"".join(message))
 
     def became_connected(self, timeout_ms: int) -> bool:
         """Wait for the connection and the proof of the keys. False after `timeout_ms`: `why` says more."""
@@ -167,17 +182,18 @@ class Listener:
             raise ConfigError(f"listen: nobody can listen at {host}:{port}: {error}") from error
         self.port = int(socket.getsockopt_string(zmq.LAST_ENDPOINT).rpartition(":")[2])
 
-    def receive(self, timeout_ms: int) -> tuple[bytes, list[bytes]] | None:
-        """Who has sent something, and the frames of it; None after `timeout_ms`."""
-        if not self._socket.poll(timeout_ms):
+    def receive(self, timeout_ms: int) -> tuple[bytes, bytes] | None:
+        """Who has sent something, and what; None after `timeout_ms`."""
+        message = _received(self._zmq, self._socket, timeout_ms)
+        if message is None:
             return None
-        peer, *frames = self._socket.recv_multipart()
-        return peer, frames
+        peer, *rest = message
+        return peer, b"".join(rest)
 
     def send(self, peer: bytes, packet: Packet) -> bool:
         """Whether the peer is still there."""
         try:
-            self._socket.send_multipart([peer, *packet.frames()], self._zmq.DONTWAIT)
+            self._socket.send_multipart((peer, packet.message()), self._zmq.DONTWAIT)
         except self._zmq.ZMQError:  # unreachable, or it has not taken anything for long
             return False
         return True

@@ -1,7 +1,7 @@
 """The packets between a run and a worker on another host: a fixed header, then parts as they are in memory.
 
-A packet is a multipart message. Its first frame is the header, which says how many parts follow and how long each is.
-Numbers are little-endian. What is said in words (what a policy needs, why something is refused) is JSON. Nothing in a
+A packet is one message: the header, which says how long each part is, and the parts. Not a multipart message: each
+further piece costs more time than the copy does that makes one of all. Numbers are little-endian. What is said in words (what a policy needs, why something is refused) is JSON. Nothing in a
 packet is executed. Pure: no socket, no clock.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, TypeAlias
@@ -26,6 +26,7 @@ _MOST_PARTS = 3
 HEADER = struct.Struct(f"<4sHH Q q {_NUM_WORDS}q {_MOST_PARTS}I")
 #: Of a part [bytes]: a stack of frames, a chunk of weights.
 MOST_PART_BYTES = 64 << 20
+MOST_BYTES = HEADER.size + _MOST_PARTS * MOST_PART_BYTES
 _MOST_JSON_BYTES = 4 << 20
 
 Bytes: TypeAlias = "bytes | bytearray | memoryview"
@@ -101,12 +102,12 @@ class Packet:
             raise LinkError(f"a {self.kind.name} that says {found!r:.40}; expected an object")
         return found
 
-    def frames(self) -> list[Bytes]:
+    def message(self) -> bytes:
         """As it is sent."""
         words = (*self.words, *(0,) * (_NUM_WORDS - len(self.words)))
         lengths = [len(part) for part in self.parts] + [0] * (_MOST_PARTS - len(self.parts))
         header = HEADER.pack(_MAGIC, self.version, self.kind, self.session, self.number, *words, *lengths)
-        return [header, *self.parts]
+        return b"".join((header, *self.parts))
 
 
 def in_words(kind: Kind, what: Mapping[str, Any], *, session: int = 0, number: int = 0) -> Packet:
@@ -114,22 +115,21 @@ def in_words(kind: Kind, what: Mapping[str, Any], *, session: int = 0, number: i
     return Packet(kind, session, number, parts=(json.dumps(what, allow_nan=False).encode(),))
 
 
-def parse(frames: Sequence[Bytes]) -> Packet:
+def parse(message: bytes) -> Packet:
     """A packet from what has arrived.
 
     Args:
-        frames: Of one message.
+        message: Of whoever has sent something.
 
     Returns:
-        The packet. Its parts are the frames themselves, not copies; what JSON they hold is not looked at yet.
+        The packet. Its parts are views of the message, not copies; what JSON they hold is not looked at yet.
 
     Raises:
         LinkError: It is no packet, or one of another version.
     """
-    if not frames or len(frames[0]) != HEADER.size:
-        length = len(frames[0]) if frames else 0
-        raise LinkError(f"a message that begins with {length} bytes; expected a header of {HEADER.size}")
-    magic, version, code, session, number, *rest = HEADER.unpack(frames[0])
+    if len(message) < HEADER.size:
+        raise LinkError(f"a message of {len(message)} bytes; expected a header of {HEADER.size}, and parts")
+    magic, version, code, session, number, *rest = HEADER.unpack_from(message)
     words, lengths = tuple(rest[:_NUM_WORDS]), rest[_NUM_WORDS:]
     if magic != _MAGIC:
         raise LinkError(f"a message that begins with {magic!r}; expected {_MAGIC!r}")
@@ -139,17 +139,21 @@ def parse(frames: Sequence[Bytes]) -> Packet:
         raise LinkError(f"a packet of kind {code}, which version {WIRE_VERSION} does not have") from error
     if version != WIRE_VERSION and kind not in _OF_EVERY_VERSION:
         raise LinkError(f"a packet of version {version}; expected {WIRE_VERSION}: another rtcore is at the other end")
-    shape, parts = SHAPES[kind], tuple(frames[1:])
-    if [len(part) for part in parts] != lengths[: len(parts)] or any(lengths[len(parts) :]):
-        raise LinkError(f"a {kind.name} with parts of {[len(part) for part in parts]} bytes; its header says {lengths}")
-    if len(parts) != shape.num_parts:
-        raise LinkError(f"a {kind.name} with {len(parts)} parts; expected {shape.num_parts}")
+    shape = SHAPES[kind]
+    if HEADER.size + sum(lengths) != len(message):
+        raise LinkError(f"a {kind.name} of {len(message) - HEADER.size} bytes; its header says {lengths}")
+    if any(lengths[shape.num_parts :]):
+        raise LinkError(f"a {kind.name} with parts of {lengths} bytes; expected {shape.num_parts} parts")
     if any(words[len(shape.words) :]):
         raise LinkError(f"a {kind.name} with numbers where none belong")
     most = _MOST_JSON_BYTES if shape.is_json else MOST_PART_BYTES
-    if any(length > most for length in lengths):
+    if max(lengths) > most:
         raise LinkError(f"a {kind.name} with {max(lengths)} bytes; expected {most} at most")
-    return Packet(kind, session, number, words=words[: len(shape.words)], parts=parts, version=version)
+    view, parts, begin = memoryview(message), [], HEADER.size
+    for length in lengths[: shape.num_parts]:
+        parts.append(view[begin : begin + length])
+        begin += length
+    return Packet(kind, session, number, words[: len(shape.words)], tuple(parts), version)
 
 
 class FramePacking:
