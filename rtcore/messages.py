@@ -394,7 +394,7 @@ class PolicyRaised(Message):
 class NoLink(Message):
     """From a worker whose inferences are made elsewhere: why that cannot be reached, as long as it cannot.
 
-    `is_over`: there was a link; this process ends, and the next one in its place makes another.
+    `is_over`: there was a link. The process waits for its place's next generation, and then makes another link.
     """
 
     why: str

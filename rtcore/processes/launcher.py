@@ -82,7 +82,7 @@ _ERRORS: dict[Role, type[RtcoreError]] = {
 PRELOAD = ("numpy", "posix_ipc", "gymnasium", "rtcore.loop.process")
 #: Before it forks workers.
 PRELOAD_WORKERS = ("rtcore_workers.inference",)
-#: And where these have theirs computed on other hosts: after a cut line all are forked anew at once.
+#: And where these have theirs computed on other hosts.
 PRELOAD_LINKS = ("rtcore_workers.remote.near", "zmq.utils.monitor")
 #: Before it forks who computes with a network: importing torch takes seconds, forking none.
 PRELOAD_NETWORK = (

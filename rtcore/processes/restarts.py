@@ -60,7 +60,6 @@ class Ending(Enum):
     DIED = "died"  #: nobody asked it to
     HUNG = "hung"  #: killed by the supervisor, as it showed no sign of life for too long
     HOLDER_DIED = "holder died"  #: killed by the supervisor, as the memory that it computes with is gone
-    LINK_LOST = "link lost"  #: ended by itself, as the host where its inferences are made cannot be reached
 
 
 class Death(NamedTuple):
@@ -146,12 +145,8 @@ class Places:
         self._watchdog.forget(self._key(child.index))
         child.kill()
 
-    def note_end(self, child: Child, death: Death) -> None:
-        """It ends by itself, and this is why."""
-        self._deaths[child.index] = death
-
     def is_ending(self, child: Child) -> bool:
-        """It was killed, or ends by itself, and its end is not reported yet."""
+        """It was killed, and its end is not reported yet."""
         return child.index in self._deaths
 
     def note_life(self, child: Child) -> None:
@@ -174,8 +169,7 @@ class Places:
         """
         index = child.index
         death = self._deaths.pop(index, None) or Death(Ending.DIED, describe_exit(child.exitcode))
-        is_own = death.ending is not Ending.LINK_LOST
-        if not may_restart or not self.restarts.note(index, death.reason, work, is_own=is_own):
+        if not may_restart or not self.restarts.note(index, death.reason, work):
             if death.ending is Ending.HUNG:
                 restarts = self.restarts.by_place[index]
                 raise PolicyHung(
@@ -184,6 +178,10 @@ class Places:
                 )
             raise child.death
         return death.reason
+
+    def count_lost_link(self, child: Child, work: int, reason: str) -> None:
+        """It goes on in its place with another link. Counts as a restart, of which there may be as many as it takes."""
+        self.restarts.note(child.index, reason, work, is_own=False)
 
     def _key(self, index: int) -> tuple[str, int]:
         return self._role, index

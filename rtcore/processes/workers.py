@@ -245,13 +245,26 @@ class WorkerProcesses:
         if message.is_over:
             if not self._in_run and not self.stopping:
                 raise LinkLost(f"{child.display_name} has lost the link to {self._address(child)}: {message.why}")
-            self.set_up(child.index, False)
-            self.places.note_end(child, Death(Ending.LINK_LOST, f"link to {self._address(child)} lost"))
+            self._link_again(child)
         self.places.note_life(child)
         if self._no_link.get(child.index) != message.why:
             self._no_link[child.index] = message.why
             if self._in_run:
                 _log.warning(f"{child.display_name} has no link to {self._address(child)}: {message.why}")
+
+    def _link_again(self, child: Child) -> None:
+        """A link is lost: its process goes on as another generation, which makes another. What it was at is void."""
+        control = self._shared.worker_control[child.index]
+        if control["generation"] != child.generation or self.stopping or self.places.is_ending(child):
+            return
+        self.set_up(child.index, False)
+        reason = f"link to {self._address(child)} lost"
+        self.places.count_lost_link(child, self._shared.worker_status[child.index]["inferences"], reason)
+        self._note_restart(child)
+        control["gone_generation"] = child.generation
+        child.ready = None
+        child.generation += 1
+        control["generation"] = child.generation  # last: it goes on by this
 
     def _address(self, child: Child) -> str:
         return self._parts.run.address_of(child.index) or self._config.agent.policy
@@ -299,12 +312,16 @@ class WorkerProcesses:
         self.set_up(index, False)
         inferences = self._shared.worker_status[index]["inferences"]
         reason = self.places.count_death(child, inferences, may_restart=self._in_run)
-        restarts = self.places.restarts.by_place[index]
-        self._shared.worker_control[index]["restarts"] = restarts
-        self._restarted()
-        self._trace(TraceKind.WORKER_DOWN, self._parts.clock.now_ns(), index, restarts)
+        self._note_restart(child)
         _log.warning(f"{child.display_name} (pid {child.pid}) is down: {reason}; restarting it")
         self.start(index)
+
+    def _note_restart(self, child: Child) -> None:
+        """One more has been counted."""
+        restarts = self.places.restarts.by_place[child.index]
+        self._shared.worker_control[child.index]["restarts"] = restarts
+        self._restarted()
+        self._trace(TraceKind.WORKER_DOWN, self._parts.clock.now_ns(), child.index, restarts)
 
     def kill_hung(self, plan: Plan | None) -> None:
         """Now and then: kill workers that hang. StartupError if one does not come back. `plan`: None before it."""

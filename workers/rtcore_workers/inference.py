@@ -9,13 +9,14 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rtcore.channel import Channel
-from rtcore.clock import NS_PER_S, NS_PER_US, Clock, MonotonicClock, cpu_time_ns, cpu_wait_ns
+from rtcore.clock import NS_PER_MS, NS_PER_S, NS_PER_US, Clock, MonotonicClock, cpu_time_ns, cpu_wait_ns
 from rtcore.config.resolved import ResolvedRun
 from rtcore.errors import LinkError, LinkLost, PolicyError, RtcoreError, text_of, words_of
 from rtcore.host.addresses import RAY, Address
@@ -49,29 +50,53 @@ from rtcore_workers.policies import Policy, PolicyInfo, as_played, policy_of
 if TYPE_CHECKING:
     from rtcore_workers.learner import LearningTurn
 
+#: How often one whose link is lost looks whether it may make another [ns].
+_LOOK_NS = 5 * NS_PER_MS
 #: No further inference of a warm-up begins after so long: slow ones have little to gain from a second one.
 _WARM_UP_NS = 1_000_000_000
 
 
 def main(boot: WorkerBoot, channel: Channel) -> None:
     """Process entry."""
+    shared = SharedRun.attach(boot.run_id, boot.layout, boot.observation)
+    if boot.run.config.host.env_cpu is not None:
+        keep_off(boot.run.config.host.env_cpu)
+    life: WorkerBoot | None = boot
+    while life is not None:
+        life = None if _served(life, channel, shared) else _linked_again(life, shared)
+
+
+def _served(boot: WorkerBoot, channel: Channel, shared: SharedRun) -> bool:
+    """Serve as one generation. True: until it was told to end; False: until its link was lost, in the run."""
     worker: Worker | None = None
     try:
-        worker = _prepared(boot, channel)
+        worker = _prepared(boot, channel, shared)
         worker.serve()
     except LinkError as error:
         if worker is None and boot.run_phase_seq < 0:
             raise  # the run has not begun, and does not without it
         channel.send(NoLink(words_of(error), is_over=True))
+        return False
+    return True
 
 
-def _prepared(boot: WorkerBoot, channel: Channel) -> Worker:
+def _linked_again(boot: WorkerBoot, shared: SharedRun) -> WorkerBoot | None:
+    """What this process goes on as, once the supervisor has counted the loss; None: it is to end.
+
+    No new process: when a line is cut all links end at once, and to fork as many processes took seconds.
+    """
+    wanted, control, clock = shared.worker_control[boot.index], shared.run_control, MonotonicClock()
+    while (generation := wanted["generation"]) == boot.generation and control["phase"] != Phase.STOP:
+        clock.sleep_until_ns(clock.now_ns() + _LOOK_NS)
+    if generation <= boot.generation:
+        return None
+    return replace(boot, generation=generation, run_phase_seq=control["phase_seq"], has_weights=True)
+
+
+def _prepared(boot: WorkerBoot, channel: Channel, shared: SharedRun) -> Worker:
     """A worker that has said that it is ready."""
     run, index = boot.run, boot.index
-    shared = SharedRun.attach(boot.run_id, boot.layout, boot.observation)
     shared.worker_status[index]["heartbeat_ns"] = MonotonicClock.now_ns()
-    if run.config.host.env_cpu is not None:
-        keep_off(run.config.host.env_cpu)
     policy = _make_policy(boot, channel, shared)
     worker = _make_worker(boot, channel, shared, policy)
     # On a GPU the first inference compiles and allocates. And what `auto` begins its search from must be a usual one.

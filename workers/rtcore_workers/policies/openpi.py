@@ -141,6 +141,7 @@ class OpenPiPolicy(FrameOnly):
             self._socket.send(self._pack(what))
             return self._map_of(self._socket.recv())
         except (ConnectionClosed, OSError) as error:
+            self._open.close()
             raise LinkLost(f"the policy server at {self._address} has gone: {error}") from error
 
     def _reached(self) -> tuple[Any, dict[str, Any]]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import secrets
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from rtcore.clock import NS_PER_MS, NS_PER_S, MonotonicClock
+from rtcore.clock import NS_PER_S, MonotonicClock
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError, LinkError, LinkLost, PolicyError
 from rtcore.host.addresses import Address
@@ -54,7 +55,7 @@ _MOST_REFUSED = 3
 #: How long a run that starts waits for a worker to be there.
 _REACH_NS = 20 * NS_PER_S
 #: Between two attempts, and between two looks for new weights [s].
-_PAUSE_S = 0.05
+_PAUSE_S, _LOOK_FOR_WEIGHTS_S = 0.2, 0.05
 
 
 class RunStore(Protocol):
@@ -86,7 +87,7 @@ class Place:
 
 
 class RemotePolicy:
-    """A policy that another host computes.
+    """A policy that another host computes, as long as the link to it lasts: once that is lost, make another one.
 
     Args:
         place: Which worker's.
@@ -128,10 +129,19 @@ class RemotePolicy:
             "worker": place.worker,
             "host": socket.gethostname(),
         }
+        #: Set once the link is lost.
+        self._is_over = threading.Event()
+        #: Sends weights that come later; None: there are none.
+        self._follower: threading.Thread | None = None
+        #: Checksums of the versions that far was sent.
+        self._known: dict[int, int] = {}
+        self._number = 0
         self._line, self._near = self._reach(hello, setup)
-        ready = self._near.ready
-        self.needs = _needs_of(ready, place.address)
-        self.info = _info_of(ready, self._near.far, place.address)
+        with self._closed_if_lost():
+            self.needs = _needs_of(self._near.ready, place.address)
+            self.info = _info_of(self._near.ready, self._near.far, place.address)
+            if (manifest := self._near.ready.get("manifest")) is not None:
+                self._share_weights(store, ParamManifest.from_json(str(manifest)))
         self.observation: Array = np.zeros(stacked.shape, stacked.np_dtype)
         self.past_actions = history.empty_past_actions(action)
         context, payload = self.needs.context(action).nbytes, self.needs.payload.nbytes
@@ -141,11 +151,6 @@ class RemotePolicy:
         staged = (self.observation, self.past_actions)
         self._staged = [memoryview(b"") if array is None else array.reshape(-1).view(np.uint8).data for array in staged]
         self._packing = FramePacking(is_on=not place.address.is_loopback)
-        self._number = 0
-        #: Checksums of the versions that far was sent.
-        self._known: dict[int, int] = {}
-        if ready.get("manifest") is not None:
-            self._share_weights(store, ParamManifest.from_json(str(ready["manifest"])))
 
     def act(self, *, frame_seq: int, out: Array, tick: int | None = None) -> None:
         """Fill `out`. LinkLost if the worker is gone; PolicyError for what its policy raised."""
@@ -154,8 +159,9 @@ class RemotePolicy:
         frame, is_packed = self._packing.pack(self._staged[0])
         words = (frame_seq, frame_seq if tick is None else tick, is_packed)
         parts = (frame, self._staged[1], context)
-        self._line.send(Packet(Kind.JOB, self._near.session, self._number, words, parts))
-        answer = self._answer()
+        with self._closed_if_lost():
+            self._line.send(Packet(Kind.JOB, self._near.session, self._number, words, parts))
+            answer = self._answer()
         self._take(answer, out)
 
     # -- a job ---------------------------------------------------------------------------------------------
@@ -205,6 +211,18 @@ class RemotePolicy:
 
     # -- the link ------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def _closed_if_lost(self) -> Iterator[None]:
+        """Nothing of a link that is lost stays: the process goes on, with another one."""
+        try:
+            yield
+        except LinkError:
+            self._is_over.set()
+            if self._follower is not None:
+                self._follower.join()
+            self._line.close()
+            raise
+
     def _reach(self, hello: dict[str, Any], setup: dict[str, Any]) -> tuple[Line, Near]:
         """A worker that has built the policy. In the run it is waited for; before it there is an end to that."""
         place, begun_ns = self._place, self._clock.now_ns()
@@ -217,7 +235,7 @@ class RemotePolicy:
                 if not place.in_run and not (isinstance(error, LinkLost) and not self._is_late(begun_ns)):
                     raise _start_error(place, error) from error
                 self._waits(str(error))
-                self._pause()
+                self._clock.sleep_until_ns(self._clock.now_ns() + round(_PAUSE_S * NS_PER_S))
 
     def _greet(self, line: Line, near: Near, begun_ns: int) -> Near:
         while near.state is not State.READY:
@@ -244,9 +262,6 @@ class RemotePolicy:
     def _is_late(self, begun_ns: int) -> bool:
         return self._clock.now_ns() - begun_ns > _REACH_NS
 
-    def _pause(self) -> None:
-        self._clock.sleep_until_ns(self._clock.now_ns() + 200 * NS_PER_MS)
-
     # -- weights -------------------------------------------------------------------------------------------
 
     def _share_weights(self, store: RunStore, manifest: ParamManifest) -> None:
@@ -271,7 +286,8 @@ class RemotePolicy:
                     "Use one version of the policy and of PyTorch on both hosts"
                 )
         self._bring(self._line, shared)
-        threading.Thread(target=self._follow, args=(shared,), daemon=True, name="weights").start()
+        self._follower = threading.Thread(target=self._follow, args=(shared,), daemon=True, name="weights")
+        self._follower.start()
 
     def _fetch(self, num_bytes: int) -> bytearray:
         """The weights that far's factory drew."""
@@ -295,7 +311,7 @@ class RemotePolicy:
         if len(self._known) > _MOST_KNOWN:
             del self._known[min(self._known)]
         upload = Upload(version, data, self._near.session)
-        while not upload.is_over:
+        while not upload.is_over and not self._is_over.is_set():
             for chunk in upload.next_chunks():
                 line.send(chunk)
             packet = line.receive(_LOOK_MS)
@@ -308,22 +324,23 @@ class RemotePolicy:
     def _follow(self, store: ParamStore) -> None:
         """A thread: sends each newer version over a connection of its own, so that no frame waits behind weights."""
         place, line = self._place, None
-        sent = max(self._known)
-        while True:
+        sent, pause_s = max(self._known), _LOOK_FOR_WEIGHTS_S
+        while not self._is_over.wait(pause_s):
+            pause_s = _LOOK_FOR_WEIGHTS_S
             if store.newest_version() == sent:
-                self._clock.sleep_until_ns(self._clock.now_ns() + round(_PAUSE_S * NS_PER_S))
                 continue
             try:
                 if line is None:
                     line = Line(place.address, place.keys, silent_ms_of(place.link_timeout_s))
-                while not line.became_connected(_LOOK_MS):
-                    pass
+                if not line.became_connected(_LOOK_MS):
+                    continue
                 sent = self._bring(line, store).version
             except LinkError:
                 if line is not None:
                     line.close()
-                line = None
-                self._pause()
+                line, pause_s = None, _PAUSE_S
+        if line is not None:
+            line.close()
 
 
 def _start_error(place: Place, error: LinkError) -> LinkError:

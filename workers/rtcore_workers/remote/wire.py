@@ -1,8 +1,8 @@
 """The packets between a run and a worker on another host: a fixed header, then parts as they are in memory.
 
 A packet is one message: the header, which says how long each part is, and the parts. Not a multipart message: each
-further piece costs more time than the copy does that makes one of all. Numbers are little-endian. What is said in words (what a policy needs, why something is refused) is JSON. Nothing in a
-packet is executed. Pure: no socket, no clock.
+further piece costs more time than the copy does that makes one of all. Numbers are little-endian. What is said in words
+(what a policy needs, why something is refused) is JSON. Nothing in a packet is executed. Pure: no socket, no clock.
 """
 
 from __future__ import annotations
