@@ -84,6 +84,16 @@ KEYS: dict[str, Nature] = {
     )
     for path in _paths(listed)
 }
+#: And of each part of the observation that has time stamps, as `part_ages.NAME`, by the world's names.
+PART_KEYS: dict[str, Nature] = {
+    "age_ms.p50": Nature.QUANTILE,
+    "age_ms.p99": Nature.QUANTILE,
+    "age_ms.max": Nature.QUANTILE,
+    "stale_ticks": Nature.COUNT,
+    "hz": Nature.FIGURE,
+}
+_PART_AGES = "part_ages"
+_OF_PART = re.compile(rf"{_PART_AGES}\.(?P<part>[^.]+)\.(?P<key>{'|'.join(map(re.escape, PART_KEYS))})")
 _OF_A_DISTRIBUTION = ("p50", "p90", "p99", "p999", "max", "min", "mean")
 
 
@@ -122,7 +132,7 @@ _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt,
 }
 _NUMBER = r"[-+]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
-_CONDITION = re.compile(rf"\s*(?P<key>[\w.-]+?)\s*(?P<sign>>=|<=|==|>|<)\s*(?P<number>{_NUMBER})\s*(?P<percent>%?)\s*")
+_CONDITION = re.compile(rf"\s*(?P<key>[\w./-]+?)\s*(?P<sign>>=|<=|==|>|<)\s*(?P<number>{_NUMBER})\s*(?P<percent>%?)\s*")
 #: Paths that a name may mean so that they are listed.
 _MOST_MEANT = 4
 _EXPECTED = "expected KEY>=NUMBER, or <=, >, <, ==, such as acted>=0.999 or lateness_p99_us<=50"
@@ -138,7 +148,13 @@ class Condition(NamedTuple):
 
     @property
     def nature(self) -> Nature:
-        return KEYS[self.path]
+        return _nature_of(self.path)
+
+    @property
+    def part(self) -> str:
+        """The part of the observation that it is about; "": none."""
+        found = _OF_PART.fullmatch(self.path)
+        return found["part"] if found is not None else ""
 
     @property
     def is_ceiling(self) -> bool:
@@ -157,17 +173,30 @@ class Condition(NamedTuple):
             raise ValueError(f"{text!r}: {_EXPECTED}")
         path = _path_of(found["key"])
         bound = Fraction(found["number"].replace("_", "")) / (100 if found["percent"] else 1)
-        is_share = KEYS[path] is Nature.SHARE
+        is_share = _nature_of(path) is Nature.SHARE
         if found["percent"] and not is_share:
             raise ValueError(f"{text!r}: {found['key']} is no share; expected a number without %")
         if is_share and not 0 <= bound <= 1:
             raise ValueError(f"{text!r}: {found['key']} is a share of ticks; expected 0 to 1, or 0% to 100%")
-        plain = f"{found['key'].replace('-', '_').lower()}{found['sign']}{found['number']}{found['percent']}"
+        key = path if _OF_PART.fullmatch(path) else found["key"].replace("-", "_").lower()
+        plain = f"{key}{found['sign']}{found['number']}{found['percent']}"
         return cls(plain, path, found["sign"], bound)
+
+
+def _nature_of(path: str) -> Nature:
+    found = _OF_PART.fullmatch(path)
+    return KEYS[path] if found is None else PART_KEYS[found["key"]]
 
 
 def _path_of(key: str) -> str:
     """The path that a key means: itself, a short name, or the end of one path alone."""
+    if _OF_PART.fullmatch(key):
+        return key
+    if key.startswith(f"{_PART_AGES}."):
+        raise ValueError(
+            f"{key!r}: expected {_PART_AGES}.NAME.KEY, NAME the world's name of the part, KEY one of "
+            f"{', '.join(PART_KEYS)}"
+        )
     name = key.replace("-", "_").lower()
     if name in KEYS:
         return name

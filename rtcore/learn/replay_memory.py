@@ -9,14 +9,18 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from rtcore.clock import NS_PER_MS
 from rtcore.learn.priorities import Places, Priorities
 from rtcore.learn.transitions import Transition, TransitionBuilder, TransitionCounts
 from rtcore.memory.history import History
 from rtcore.memory.ring import FrameRing, ReadStatus
 from rtcore.spaces import ActionSpec
+from rtcore.spaces.payload import STAMP
 
 #: Frames of a batch: one array, or of a Dict world one for each part by name.
 Observations: TypeAlias = npt.NDArray[Any] | dict[str, npt.NDArray[Any]]
+#: How old the parts of frames were when these were published, (N,) [ms] by a part's name.
+Ages: TypeAlias = dict[str, npt.NDArray[np.float32]]
 
 
 class NothingToSample(ValueError):
@@ -36,12 +40,15 @@ class Batch(NamedTuple):
     decisions in the run, in which a gap is what was lost. probability (N,) float64: with which each row was drawn, or
     None where all are equally likely. extras and state: what the policy gave with each action and what it carried into
     the decision, arrays (N, ...) by name; None for a policy that has none. task and next_task: the run's task when obs
-    and next_obs were seen, arrays (N, ...) by name (`TaskSpec`); None of a run without one.
+    and next_obs were seen, arrays (N, ...) by name (`TaskSpec`); None of a run without one. ages_ms, next_ages_ms: how
+    old the parts of obs and next_obs were when these were published, as a policy is told, (N,) float32 [ms] by name;
+    None where the world does not say when they were measured.
 
     Of a policy with two speeds (else None): trunk_obs (N, *frame_shape), the frames that the features came from;
     features_age (N,) int64, how many ticks older than obs they were, -1 where the trunk's base action was applied
     (then both are the frame that it saw); actions_since (N, C, *action_shape), what was applied in these ticks, 0
-    behind. next_trunk_obs, next_features_age, next_actions_since: the same of the next decision.
+    behind; trunk_ages_ms, the ages of trunk_obs's parts. next_trunk_obs, next_features_age, next_actions_since,
+    next_trunk_ages_ms: the same of the next decision.
 
     With n-step returns a row is up to n decisions: `reward`, `discount`, `num_ticks` of them all, `next_obs` and the
     two flags of the last, the rest of the first.
@@ -78,6 +85,10 @@ class Batch(NamedTuple):
     next_actions_since: npt.NDArray[Any] | None = None
     task: dict[str, npt.NDArray[Any]] | None = None
     next_task: dict[str, npt.NDArray[Any]] | None = None
+    ages_ms: Ages | None = None
+    next_ages_ms: Ages | None = None
+    trunk_ages_ms: Ages | None = None
+    next_trunk_ages_ms: Ages | None = None
 
 
 #: What is kept of each transition beside its frames, which stay in the ring: these of its fields, and `_MORE`.
@@ -129,8 +140,10 @@ class _Copied(NamedTuple):
     kept: npt.NDArray[Any] | None
     trunk_obs: npt.NDArray[Any] | None
     next_trunk_obs: npt.NDArray[Any] | None
-    seen_with: npt.NDArray[Any] | None  #: what was kept with the frames that were seen, in a run with a task
+    seen_with: npt.NDArray[Any] | None  #: what was kept with the frames that were seen, where that has a task or stamps
     next_seen_with: npt.NDArray[Any] | None
+    trunk_seen_with: npt.NDArray[Any] | None
+    next_trunk_seen_with: npt.NDArray[Any] | None
 
 
 class TransitionReader:
@@ -175,7 +188,8 @@ class TransitionReader:
         self._phase_seq = phase_seq
         self._next_frame = first_frame
         self._capacity = ring.sequence.num_slots
-        self._has_task = any(name.startswith("task.") for name in ring.kept.names)
+        has_stamps = any(name.startswith(STAMP) for name in ring.kept.names)
+        self._has_seen_with = has_stamps or any(name.startswith("task.") for name in ring.kept.names)
         fields = _FIELDS | (_KEPT_FIELDS if ring.kept else {}) | (_TWO_SPEED_FIELDS if since_ticks else {})
         self._fields_of = attrgetter(*fields)
         self._rows = np.zeros(self._capacity, [*fields.items(), *_MORE.items()])
@@ -184,6 +198,8 @@ class TransitionReader:
         self._since_ticks = since_ticks
         self._applied = np.zeros_like(self._actions) if self.history.act_history or since_ticks else None
         self._frame_ticks = np.zeros(self._capacity if since_ticks else 0, np.int64)
+        # When each frame was published: what the ages of its parts are reckoned from. None: nobody says those.
+        self._published_ns = np.zeros(self._capacity, np.int64) if has_stamps else None
         # For `digest_with`: the digest of each frame in the ring, and the number of the frame it belongs to.
         self._digest: Callable[[npt.NDArray[Any]], npt.NDArray[Any]] | None = None
         self._digests: npt.NDArray[Any] = np.empty(0)
@@ -242,6 +258,8 @@ class TransitionReader:
                     self._applied[seq % self._capacity] = np.frombuffer(action, np.uint8)
                 if self._since_ticks:
                     self._frame_ticks[seq % self._capacity] = header.tick
+                if self._published_ns is not None:
+                    self._published_ns[seq % self._capacity] = header.publish_ns
                 for transition in self.builder.feed(header, action):
                     self._append(transition)
         self._forget_overwritten()
@@ -387,10 +405,13 @@ class TransitionReader:
         if self._since_ticks:
             trunk_obs = self._frames_of(_trunk_seqs(rows, ""), first_seqs)
             next_trunk_obs = self._frames_of(_trunk_seqs(last_rows, "next_"), first_seqs)
-        seen_with = next_seen_with = None
-        if self._has_task:
+        seen_with = next_seen_with = trunk_seen_with = next_trunk_seen_with = None
+        if self._has_seen_with:
             seen_with = self._ring.gather_kept(rows["obs_seq"])
             next_seen_with = self._ring.gather_kept(last_rows["next_obs_seq"])
+            if self._since_ticks and self._published_ns is not None:
+                trunk_seen_with = self._ring.gather_kept(_trunk_seqs(rows, ""))
+                next_trunk_seen_with = self._ring.gather_kept(_trunk_seqs(last_rows, "next_"))
         return _Copied(
             chain,
             obs,
@@ -400,6 +421,8 @@ class TransitionReader:
             next_trunk_obs=next_trunk_obs,
             seen_with=seen_with,
             next_seen_with=next_seen_with,
+            trunk_seen_with=trunk_seen_with,
+            next_trunk_seen_with=next_trunk_seen_with,
         )
 
     def _chain(self, positions: Places, n_step: int) -> _Chain:
@@ -451,6 +474,9 @@ class TransitionReader:
         chain, obs, next_obs, kept, trunk_obs, next_trunk_obs = copied[:6]
         places, last_places = positions % self._capacity, chain.last % self._capacity
         rows, last_rows = self._rows[places], self._rows[last_places]
+        trunk_seqs, next_trunk_seqs = rows["obs_seq"], last_rows["next_obs_seq"]
+        if self._since_ticks:
+            trunk_seqs, next_trunk_seqs = _trunk_seqs(rows, ""), _trunk_seqs(last_rows, "next_")
         past = next_past = None
         if self.history.act_history:
             past = self._past_actions(rows["obs_seq"], rows["first_seq"])
@@ -487,7 +513,17 @@ class TransitionReader:
             next_actions_since=self._actions_since(last_rows, "next_") if self._since_ticks else None,
             task=kept_arrays(copied.seen_with, "task"),
             next_task=kept_arrays(copied.next_seen_with, "task"),
+            ages_ms=self._ages_ms(copied.seen_with, rows["obs_seq"]),
+            next_ages_ms=self._ages_ms(copied.next_seen_with, last_rows["next_obs_seq"]),
+            trunk_ages_ms=self._ages_ms(copied.trunk_seen_with, trunk_seqs),
+            next_trunk_ages_ms=self._ages_ms(copied.next_trunk_seen_with, next_trunk_seqs),
         )
+
+    def _ages_ms(self, kept: npt.NDArray[Any] | None, seqs: Places) -> Ages | None:
+        """Of the frames of these numbers."""
+        if self._published_ns is None or kept is None:
+            return None
+        return ages_ms_of(kept, self._published_ns[seqs % self._capacity])
 
     def _actions_since(self, rows: npt.NDArray[Any], which: str) -> npt.NDArray[Any]:
         """(N, C, *action_shape): what was applied at each tick after that of the features' frame, as the head gets it;
@@ -531,7 +567,7 @@ def kept_arrays(kept: npt.NDArray[Any] | None, what: str) -> dict[str, npt.NDArr
 
     Args:
         kept: (N,) of the ring's `kept.dtype`; None: nothing is kept.
-        what: "extras", "state", "requested", "info" or "task".
+        what: "extras", "state", "requested", "info", "stamp_ns" or "task".
 
     Returns:
         Copies (N, ...) by name; None if there are none.
@@ -540,6 +576,22 @@ def kept_arrays(kept: npt.NDArray[Any] | None, what: str) -> dict[str, npt.NDArr
         return None
     names = [name for name in kept.dtype.names or () if name.startswith(f"{what}.")]
     return {name.partition(".")[2]: np.ascontiguousarray(kept[name]) for name in names} or None
+
+
+def ages_ms_of(kept: npt.NDArray[Any] | None, published_ns: npt.NDArray[np.int64]) -> Ages | None:
+    """How old the parts of frames were when these were published, as their policy was told.
+
+    Args:
+        kept: (N,) what is kept with them, as of `kept_arrays`.
+        published_ns: (N,) of their headers.
+
+    Returns:
+        (N,) each; None if no stamps are kept.
+    """
+    stamps_ns = kept_arrays(kept, STAMP.removesuffix("."))
+    if stamps_ns is None:
+        return None
+    return {name: (np.maximum(0, published_ns - of) / NS_PER_MS).astype(np.float32) for name, of in stamps_ns.items()}
 
 
 def _memory_of(frames: Observations) -> npt.NDArray[Any] | None:

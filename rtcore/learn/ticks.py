@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from rtcore.learn.replay_memory import Observations, kept_arrays
+from rtcore.learn.replay_memory import Ages, Observations, ages_ms_of, kept_arrays
 from rtcore.memory.ring import FrameRing
 from rtcore.spaces import ActionSpec
 
@@ -20,7 +20,8 @@ class Ticks(NamedTuple):
     extras: what the policy gave with that action, by name, or None. lost: ticks before these that were overwritten
     before they were read. info: numbers of the world's info after each (`info_keys`), by name, or None. requested: the
     actions asked for, where a person, a shield or a limit may have changed them, or None. task: the run's task at each,
-    by name (`TaskSpec`), or None.
+    by name (`TaskSpec`), or None. ages_ms: by a part's name how old it was when its frame was published, (N,) float32
+    [ms], or None where the world does not say when parts were measured.
     """
 
     frames: Observations
@@ -30,6 +31,7 @@ class Ticks(NamedTuple):
     info: dict[str, npt.NDArray[Any]] | None = None
     requested: npt.NDArray[Any] | None = None
     task: dict[str, npt.NDArray[Any]] | None = None
+    ages_ms: Ages | None = None
 
 
 class TickReader:
@@ -71,6 +73,7 @@ class TickReader:
                     info=kept_arrays(kept, "info"),
                     requested=None if asked is None else asked["action"],
                     task=kept_arrays(kept, "task"),
+                    ages_ms=ages_ms_of(kept, rows["publish_ns"]),
                 )
             resume = ring.sequence.resume_at()
             lost += resume - self._next

@@ -187,7 +187,7 @@ class Supervisor:
             plan = Rehearsal(self, self._clock).plan(first)
             self._start_learners()
             return plan
-        self.policy_info = {"policy": "the program itself", "synthetic": False, "device": "cpu"}
+        self.policy_info = {"policy": "the program itself", "synthetic": False, "device": "cpu", "notes": []}
         self.workers.make_payload(PolicyNeeds())
         for index in range(delay_ticks):
             self.workers.play(index)

@@ -22,10 +22,11 @@ from typing import Any, NamedTuple
 from rtcore.clock import NS_PER_MS, NS_PER_S, NS_PER_US
 from rtcore.config.contract import Condition, Nature
 from rtcore.config.resolved import ResolvedRun
-from rtcore.errors import ContractBroken
+from rtcore.errors import ConfigError, ContractBroken
 from rtcore.memory.layout import FrameHeader
 from rtcore.results.folder import number_at
 from rtcore.scheduling.dispatch import KIND_COUNTERS, TickKind
+from rtcore.spaces.parts import Part
 
 _log = logging.getLogger(__name__)
 
@@ -287,9 +288,26 @@ class Contract:
             self._on_broken(broken)
 
 
-def contract_of(run: ResolvedRun, on_broken: Callable[[ContractBroken], None] | None) -> Contract | None:
-    """What this run has to keep; None: nothing was required."""
-    conditions = run.config.contract.conditions
+def contract_of(
+    run: ResolvedRun, on_broken: Callable[[ContractBroken], None] | None, stamped: Sequence[Part] = ()
+) -> Contract | None:
+    """What this run has to keep; None: nothing was required.
+
+    Args:
+        run: With its settings.
+        on_broken: See `Contract`.
+        stamped: The parts of the observation that have time stamps.
+
+    Raises:
+        ConfigError: A condition is about another part than these.
+    """
+    conditions, parts = run.config.contract.conditions, [part.name for part in stamped]
+    for condition in conditions:
+        if condition.part not in ("", *parts):
+            raise ConfigError(
+                f"require: {condition.text}: of {condition.part!r} no age is known; the world gives time stamps of "
+                f"{', '.join(parts) or 'no part'}"
+            )
     return Contract(conditions, run.num_ticks if run.ends_by_itself else 0, on_broken) if conditions else None
 
 

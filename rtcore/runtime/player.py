@@ -27,10 +27,11 @@ _LONGEST_POLL_NS = 1_000_000
 class Seen(NamedTuple):
     """The result of a step: the newest frame, and everything since the one before. Times in ns.
 
-    `frame`: a private copy. `applied`: bytes of the action applied at its tick (`ActionSpec.nbytes`). `reward`: sum
-    over `num_ticks`. Of these, `acted_ticks`: with an action of the program; `missed_ticks`: without one that could
-    have had one; `lost_ticks`: overwritten before they were read, so that it is not known which (their rewards are in
-    the sum all the same). The rest was skipped by the env process, or held.
+    `frame`: a private copy. `stamps`: when its parts were measured (`FrameRing.read_stamps`). `applied`: bytes of the
+    action applied at its tick (`ActionSpec.nbytes`). `reward`: sum over `num_ticks`. Of these, `acted_ticks`: with an
+    action of the program; `missed_ticks`: without one that could have had one; `lost_ticks`: overwritten before they
+    were read, so that it is not known which (their rewards are in the sum all the same). The rest was skipped by the
+    env process, or held.
     """
 
     header: FrameHeader
@@ -42,6 +43,7 @@ class Seen(NamedTuple):
     missed_ticks: int
     lost_ticks: int
     seen_ns: int
+    stamps: bytes
 
     @property
     def is_last(self) -> bool:
@@ -215,8 +217,8 @@ class Player:
         """Copy a frame and add up what happened since the last one that was looked at."""
         while True:
             _, header = self._ring.read_with_header(frame_seq, self._frame)
-            applied = self._ring.read_action(frame_seq)
-            if header is not None and applied is not None:
+            applied, stamps = self._ring.read_action(frame_seq), self._ring.read_stamps(frame_seq)
+            if header is not None and applied is not None and stamps is not None:
                 break
             # This process did not run until the whole ring was overwritten: go on with the newest frame.
             frame_seq = self._ring.sequence.newest()
@@ -225,7 +227,7 @@ class Player:
         now_ns = self._clock.now_ns()
         late_ns = header.publish_ns - header.deadline_ns
         self._usual_publish_ns += (min(late_ns, self._period_ns) - self._usual_publish_ns) >> 3
-        self.seen = Seen(header, self._frame.copy(), applied, *sums, now_ns)
+        self.seen = Seen(header, self._frame.copy(), applied, *sums, now_ns, stamps=stamps)
         return self.seen
 
     def _add_up(self, last: FrameHeader, header: FrameHeader) -> tuple[float, int, int, int, int]:

@@ -21,7 +21,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode
 
-from rtcore.clock import MonotonicClock
+from rtcore.clock import NS_PER_MS, MonotonicClock
 from rtcore.config.run import SETTINGS, RuntimeConfig, make_config
 from rtcore.errors import ConfigError, PolicyError, RtcoreError, RtcoreWarning, key_of
 from rtcore.loop.world import leaves_space_text
@@ -34,6 +34,7 @@ from rtcore.runtime.step_clock import StepClock
 from rtcore.scheduling.dispatch import Source
 from rtcore.spaces import ActionSpec, ObservationCheck, ObservationSpec
 from rtcore.spaces.image import ImageOf, image_in
+from rtcore.spaces.payload import AGES, age_of, stamps_of
 
 #: What of a `RuntimeConfig` means something where the program itself is the policy.
 FIELDS = frozenset(
@@ -340,7 +341,10 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
             "applied_action": self._action.decode(applied),
             "past_actions": list(map(self._as_element, self._past)),
         }
-        return {f"rtcore/{name}": value for name, value in scalars.items()} | {"rtcore": scalars | actions}
+        stamped = zip(self._observation.stamped, stamps_of(seen.stamps), strict=True)
+        ages = {part.name: age_of(stamp_ns, header.publish_ns) / NS_PER_MS for part, stamp_ns in stamped}
+        nested = scalars | actions | ({AGES: ages} if ages else {})
+        return {f"rtcore/{name}": value for name, value in scalars.items()} | {"rtcore": nested}
 
 
 def _is_count(value: Any) -> bool:

@@ -275,7 +275,7 @@ class Runtime(TrainedRun):
     def _open_files(self) -> None:
         action, stamped = self._supervisor.world.action, self._supervisor.world.observation.stamped
         with writing_to(self.config.output.out):
-            self._contract = contract_of(self._supervisor.resolved, self._on_contract_broken)
+            self._contract = contract_of(self._supervisor.resolved, self._on_contract_broken, stamped)
             self.record = RunRecord(self.config.output.out, lambda raw: _decode(action, raw), self._contract, stamped)
             if self.config.output.trace and self.config.output.out is not None:
                 self._spool = TraceSpool(self.config.output.out, self._supervisor.shared.trace_rings())

@@ -275,12 +275,13 @@ class PolicyNeeds:
 REQUESTED = "requested.action"
 #: The array of a context that holds how old the parts of its frame were when that was published [ms].
 AGES = "ages_ms"
-_STAMP = "stamp_ns"
+#: What the names of stamps among `kept_by_world` begin with.
+STAMP = "stamp_ns."
 
 
 def stamps_block(parts: Iterable[str]) -> Block:
     """When these parts of an observation were measured: `stamp_ns.NAME` of each, [ns of CLOCK_MONOTONIC]."""
-    return Block(tuple((f"{_STAMP}.{name}", (), "int64") for name in parts))
+    return Block(tuple((f"{STAMP}{name}", (), "int64") for name in parts))
 
 
 def stamps_of(raw: bytes) -> list[int]:
@@ -296,7 +297,7 @@ def age_of(stamp_ns: int, publish_ns: int) -> int:
 def stamps_in(kept: Block) -> slice:
     """Where in a block of `PolicyNeeds.kept` the stamps are, one int64 each in the order of the parts; an empty slice
     where there are none."""
-    places = [kept.offsets[name] for name in kept.names if name.startswith(f"{_STAMP}.")]
+    places = [kept.offsets[name] for name in kept.names if name.startswith(STAMP)]
     return slice(places[0], places[-1] + 8) if places else slice(0, 0)
 
 

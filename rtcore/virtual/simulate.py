@@ -187,6 +187,7 @@ class Simulation(TrainedRun):
         if self.teacher is not None:
             self.teacher.begin(self.plan.delay_ticks, self.plan.stride_ticks)
         spec = self._own_world.action if self._own_world is not None else None
+        stamped = self._own_world.observation.stamped if self._own_world is not None else ()
         with writing_to(config.output.out), ExitStack() as if_it_fails:
             self._own_folder = self._begin_folder(folder, saved)
             if self._own_folder is not None:
@@ -194,8 +195,8 @@ class Simulation(TrainedRun):
             self.record = RunRecord(
                 config.output.out,
                 lambda raw: _decode(spec, raw),
-                contract_of(self.resolved, on_contract_broken),
-                self._own_world.observation.stamped if self._own_world is not None else (),
+                contract_of(self.resolved, on_contract_broken, stamped),
+                stamped,
             )
             if_it_fails.callback(self.record.close)
             if self.learning is not None:

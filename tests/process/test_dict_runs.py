@@ -98,11 +98,13 @@ def test_a_realtime_env_gives_dicts_of_the_callers_own() -> None:
         assert differences(kept[-2], ()) == []
 
 
-def test_past_actions_stand_beside_the_dict() -> None:
-    with rtcore.RealtimeEnv(dict_worlds.panel, act_buf_len=2) as env:
-        obs, _ = env.reset(seed=1)
+def test_past_actions_stand_beside_the_dict_and_the_ages_of_its_parts_in_the_info() -> None:
+    with rtcore.RealtimeEnv(dict_worlds.panel, env_args={"image_ms_ago": 40}, act_buf_len=2) as env:
+        obs, info = env.reset(seed=1)
+        assert info["rtcore"]["ages_ms"]["image"] >= 40
         assert env.observation_space.contains(obs)
-        (parts, *_, last), *_ = env.step(np.array([3, 4], np.float32))
+        (parts, *_, last), *_, info = env.step(np.array([3, 4], np.float32))
+        assert list(info["rtcore"]["ages_ms"]) == ["image"]
         assert differences(parts, ()) == []
         assert last.tolist() == [3, 4]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import gymnasium
@@ -61,26 +62,31 @@ class Panel(gymnasium.Env[Any, Any]):
     """Shows how often it was stepped or reset, in all. An episode lasts 30 steps; the reward is the action, if one.
 
     `discrete`: two actions instead of a Box. `fault`: what is wrong with an observation from step `after` on.
+    `image_ms_ago`: how old its image says it is; 0: it does not say.
     """
 
     metadata = {"render_fps": 100}  # noqa: RUF012 - Gymnasium's own convention
     observation_space = SPACE
 
-    def __init__(self, *, discrete: bool = False, fault: str = "", after: int = 0) -> None:
+    def __init__(self, *, discrete: bool = False, fault: str = "", after: int = 0, image_ms_ago: int = 0) -> None:
         box = spaces.Box(-(2.0**20), 2.0**20, (2,), np.float32)
         self.action_space: spaces.Space[Any] = spaces.Discrete(2) if discrete else box
-        self._fault, self._after = fault, after
+        self._fault, self._after, self._image_ms_ago = fault, after, image_ms_ago
         self._count = self._steps = 0
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         self._steps = 0
-        return self._observation(), {}
+        return self._observation(), self._info()
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         self._steps += 1
         reward = float(action) if np.ndim(action) == 0 else 1.0
-        return self._observation(), reward, False, self._steps >= 30, {}
+        return self._observation(), reward, False, self._steps >= 30, self._info()
+
+    def _info(self) -> dict[str, Any]:
+        stamps = {"image": time.monotonic_ns() - self._image_ms_ago * 1_000_000}
+        return {"rtcore": {"stamps_ns": stamps}} if self._image_ms_ago else {}
 
     def _observation(self) -> dict[str, Any]:
         self._count += 1

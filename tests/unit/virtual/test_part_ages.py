@@ -12,7 +12,7 @@ from gymnasium.spaces import Box, Dict
 from torch import nn
 
 from rtcore.config.run import make_config
-from rtcore.errors import EnvironmentFailed
+from rtcore.errors import ConfigError, ContractBroken, EnvironmentFailed
 from rtcore.recording.reader import Recording
 from rtcore.report.numbers import part_rows
 from rtcore.scheduling.dispatch import Source, TickKind
@@ -89,11 +89,20 @@ def settings(policy: str = "says_ages", **more: Any) -> dict[str, Any]:
     return {"env_id": f"{HERE}:Arm", "env_args": {}, "policy": f"{HERE}:{policy}"} | more
 
 
+def assert_told(batch: Any) -> None:
+    """The action of each decision says the ages that its policy was told: those of the batch."""
+    assert batch.ages_ms["camera"].tolist() == batch.action[:, 0].tolist()
+    assert batch.ages_ms["arm/joints"].tolist() == batch.action[:, 1].tolist()
+
+
 @pytest.mark.parametrize("policy", ["says_ages", "NetOfAges"])
 def test_a_policy_is_told_how_old_each_part_of_its_frame_was_when_that_was_published(tmp_path: Path, policy: str):
+    made: dict[str, Any] = {}
+
     def on_tick(simulation: Simulation, tick: int) -> None:
         if tick == 0:
             ADDRESSES.clear()  # the policy was looked at before, with memory of its own
+            made.update(reader=simulation.transitions(), ticks=simulation.ticks())
 
     simulation = recorded(tmp_path, on_tick=on_tick, **settings(policy))
     with Recording(tmp_path) as recording:
@@ -113,6 +122,17 @@ def test_a_policy_is_told_how_old_each_part_of_its_frame_was_when_that_was_publi
     held = [row for row, tick in enumerate(ticks) if tick.header.source == Source.HELD]
     assert max(ages_ms["arm/joints"][held]) >= 10, "what is shown again grows older"
 
+    seen_ticks = made["ticks"].take()
+    for name, of_part in ages_ms.items():
+        of_tick = dict(zip((tick.header.tick for tick in ticks), of_part.astype(np.float32), strict=True))
+        assert seen_ticks.ages_ms[name].tolist() == [of_tick[tick] for tick in seen_ticks.rows["tick"].tolist()]
+    made["reader"].update()
+    batch = made["reader"].sample(64, np.random.default_rng(0))
+    assert_told(batch)
+    following = made["reader"].take(20)
+    assert following.next_ages_ms["camera"].tolist()[:-1] == following.action[1:, 0].tolist()
+    assert batch.trunk_ages_ms is None
+
     found = simulation.summary()["part_ages"]
     assert list(found) == ["arm/joints", "camera"]
     for name, of_part in ages_ms.items():
@@ -125,6 +145,56 @@ def test_a_policy_is_told_how_old_each_part_of_its_frame_was_when_that_was_publi
     ]  # fmt: skip
     report = replayed(tmp_path)
     assert (report.first, report.ticks) == ([], len(ticks))
+
+
+class TwoSpeeds(nn.Module):
+    """How old its camera's picture is to the head, and how old it was to the trunk."""
+
+    def __init__(self, observation_space: Any, action_space: Any) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def think(self, observation: Any, context: Any) -> Any:
+        age_ms = context.ages_ms["camera"][:, None]
+        return age_ms, torch.cat([age_ms, age_ms], dim=1) * self.weight
+
+    def act(self, observation: Any, features: Any, age_ticks: Any, context: Any) -> Any:
+        return torch.cat([context.ages_ms["camera"][:, None], features], dim=1) * self.weight
+
+
+def test_head_and_trunk_are_each_told_the_ages_of_their_own_frame(tmp_path: Path):
+    made: dict[str, Any] = {}
+
+    def on_tick(simulation: Simulation, tick: int) -> None:
+        made.setdefault("reader", simulation.transitions())
+
+    recorded(tmp_path, on_tick=on_tick, **settings("TwoSpeeds"))
+    made["reader"].update()
+    batch = made["reader"].take(len(made["reader"]))
+    of_head = batch.features_age >= 0
+    assert of_head.sum() > 40
+    assert batch.ages_ms["camera"].tolist() == batch.action[:, 0].tolist()
+    assert batch.trunk_ages_ms["camera"].tolist() == batch.action[:, 1].tolist()
+    assert (batch.action[of_head, 0] != batch.action[of_head, 1]).any()
+    goes_on = ~batch.truncated[:-1]
+    assert batch.next_trunk_ages_ms["camera"][:-1][goes_on].tolist() == batch.action[1:, 1][goes_on].tolist()
+
+
+def test_the_age_of_a_part_may_be_required_by_its_name():
+    fields = settings("says_ages", clock="virtual", workers=1, latency="constant:5", ticks=100, on_reset="run")
+    required = ["part_ages.camera.age_ms.p99<=90", "part_ages.arm/joints.age_ms.max<=1000", "stale_ticks<=0"]
+    with pytest.raises(ConfigError, match="there is no number 'stale_ticks'"):
+        make_config(**fields | {"require": required})
+    required[-1] = "part_ages.camera.stale_ticks<=20"
+    kept = Simulation(make_config(**fields | {"require": required})).run().summary()["contract"]
+    assert kept["kept"], kept
+    assert [one["key"] for one in kept["conditions"]] == [text.split("<")[0] for text in required]
+    with pytest.raises(ContractBroken, match=r"part_ages\.camera\.stale_ticks<=20: \d+"):
+        Simulation(make_config(**fields | {"require": required, "env_args": {"breaks_at": 20}})).run()
+    with pytest.raises(ConfigError, match="of 'lidar' no age is known; the world gives time stamps of arm/joints, cam"):
+        Simulation(make_config(**fields | {"require": ["part_ages.lidar.hz>=3"]}))
+    with pytest.raises(ConfigError, match=r"expected part_ages.NAME.KEY.*KEY one of age_ms.p50"):
+        make_config(**fields | {"require": ["part_ages.camera.age<=3"]})
 
 
 def test_a_part_that_is_older_than_three_of_its_periods_is_counted_as_stale():
