@@ -46,6 +46,7 @@ from rtcore.report.wording import (
     policy_notes,
     realtime_text,
     share,
+    task_facts,
 )
 from rtcore.results.axis import TickAxis
 from rtcore.results.run_record import RunRecord
@@ -185,6 +186,7 @@ class LiveFrame:
         facts: list[tuple[int, str, Line]] = [
             (0, "world", self._world()),
             (1, "policy", self._policy()),
+            *([(2, "task", task_facts(self._stats.task))] if self._stats.task else []),
             (4, "stagger", self._stagger()),
             *([(6, "realtime", [(realtime_text(self._run.realtime), "")])] if self._run.clock != "virtual" else []),
             (2, "ticks", self._tick_facts()),

@@ -17,7 +17,7 @@ from rtcore.config.run import RuntimeConfig
 from rtcore.errors import WARNING_NOTE, counted
 from rtcore.files.strict_json import dumps
 from rtcore.report.numbers import Row, part_rows, rows_of, with_workers
-from rtcore.report.wording import number, points, policy_notes, realtime_text, share
+from rtcore.report.wording import number, points, policy_notes, realtime_text, share, task_facts
 from rtcore.results.contract import broken_in
 from rtcore.results.folder import number_at
 from rtcore.results.summary import RunHeader
@@ -239,6 +239,8 @@ def _run_rows(summary: dict[str, Any], out: Path | None) -> list[Row]:
     text = f"{record['lost_ticks']:,} ticks and {record['lost_jobs']:,} jobs missing" if lost else "complete"
     rows.append(Row("record", "; ".join(reasons) or text, "yellow" if lost or reasons else ""))
     rows += _broken_rows(summary.get("invariants") or {})
+    if "task" in summary:
+        rows.append(Row("task", ", ".join(text for text, _ in task_facts(summary["task"]))))
     if "recording" in summary:
         rows.append(_recording_row(summary["recording"]))
     if left is None:

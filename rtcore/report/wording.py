@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from json import dumps
+from typing import Any
 
 from rtcore.results.contract import ConditionState
 from rtcore.results.summary import LearnerStats
@@ -64,6 +66,12 @@ def contract_facts(states: Sequence[ConditionState]) -> list[tuple[str, str]]:
         since = state.since
         facts.append((text, "green") if since is None else (f"{text} {word} since tick {since.tick:,}", style))
     return facts
+
+
+def task_facts(task: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """A run's newest task (`RunStats.task`): its version and values."""
+    values = [(f"{name} {dumps(value, ensure_ascii=False)}", "") for name, value in task["values"].items()]
+    return [(f"version {task['version']:,}", ""), *values]
 
 
 def learner_facts(learner: LearnerStats) -> list[tuple[str, str]]:

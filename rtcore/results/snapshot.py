@@ -11,6 +11,7 @@ from rtcore.memory.description import RunDescription
 from rtcore.memory.shared import SharedRun
 from rtcore.results.run_record import RunRecord
 from rtcore.results.summary import RunStats, WorkerStats
+from rtcore.spaces.task import TaskSpec
 
 
 def snapshot(shared: SharedRun, about: RunDescription, record: RunRecord | None, *, with_memory: bool) -> RunStats:
@@ -45,7 +46,17 @@ def snapshot(shared: SharedRun, about: RunDescription, record: RunRecord | None,
         ),
         env=about.world,
         wait=about.run.wait,
+        task=_task(shared, about),
     )
+
+
+def _task(shared: SharedRun, about: RunDescription) -> dict[str, Any]:
+    """The newest one, and its version; {} of a run without."""
+    if not (first := about.run.config.world.task):
+        return {}
+    spec, tasks = TaskSpec(first), shared.tasks
+    version, raw = (tasks.newest() if tasks is not None else None) or (1, spec.first)
+    return {"version": version, "values": spec.unpack(raw)}
 
 
 def head_of(about: RunDescription) -> int:

@@ -133,6 +133,7 @@ class RunStats:
     #: Looked at ("checked"), and of these not in the declared space ("outside", "first": what in the first of them).
     observations: dict[str, Any] = field(default_factory=dict)
     part_ages: dict[str, PartAge] = field(default_factory=dict)  #: by the names of parts that have time stamps
+    task: dict[str, Any] = field(default_factory=dict)  #: the newest one: "version", "values"; {} of a run without
     culprits: dict[str, Any] = field(default_factory=dict)  #: see `find_culprits`; {} while the run goes on
     trace: dict[str, int] = field(default_factory=dict)
     recording: dict[str, Any] = field(
@@ -195,6 +196,7 @@ def build_summary(stats: RunStats) -> dict[str, Any]:
         "invariants": _invariants(stats.counters),
         "culprits": stats.culprits or None,
         **({"part_ages": _part_ages(stats)} if stats.part_ages else {}),
+        **({"task": stats.task} if stats.task else {}),
         **({"trace": stats.trace} if stats.trace else {}),
         **({"recording": stats.recording} if stats.recording else {}),
         **({"operator": stats.operator} if stats.operator else {}),

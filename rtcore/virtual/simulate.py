@@ -372,6 +372,7 @@ class Simulation(TrainedRun):
             learner=self.learning.stats() if self.learning is not None else None,
             recording=recording,
             contract=self.record.contract.states() if self.record.contract is not None else (),
+            task=self._task(),
             books=books,
             observations={
                 "checked": self._observations["checked_frames"],
@@ -380,6 +381,12 @@ class Simulation(TrainedRun):
             },
         )
         return replace(stats, culprits=find_culprits(stats, self.record.worst.found())) if self._is_over else stats
+
+    def _task(self) -> dict[str, Any]:
+        world = self._own_world
+        if world is None or not world.task:
+            return {}
+        return {"version": self._task_version, "values": world.task_spec.unpack(world.task)}
 
     @property
     def header(self) -> dict[str, Any]:

@@ -124,7 +124,9 @@ def test_a_run_plays_what_a_server_says_and_the_server_is_told_the_task() -> Non
     with serving(answer) as name:
         settings = {"env_id": "CartPole-v1", "policy": name, "workers": 2, "chunk": 8, "duration": 600}
         with rtcore.Runtime(**settings, task={"prompt": "wait", "speed": 0.5}) as runtime:
+            assert runtime.stats().task["version"] == 1
             assert runtime.set_task({"prompt": "pick up the block", "speed": 1}) == 2
+            assert runtime.stats().task == {"version": 2, "values": {"prompt": "pick up the block", "speed": 1.0}}
             wait_for(lambda: told[-1] == ("pick up the block", 1.0), "the server to be told")
             wait_for(lambda: runtime.stats().counters["acted"] > 20, "actions")
             with pytest.raises(ConfigError, match="speed missing"):

@@ -55,6 +55,19 @@ def test_live_view_states_the_run_and_its_numbers():
     assert "0.8 of 1.6 s, 0.8 s left" in text
 
 
+def test_the_newest_task_stands_in_the_live_view_and_in_the_summary():
+    stats, record = made_up_run()
+    assert "task" not in build_summary(stats)
+    stats = replace(stats, task={"version": 3, "values": {"goal": [0.5, -0.25], "say": "go ü"}})
+    (line,) = [line for line in drawn(stats, record) if line.startswith("task")]
+    assert line.split() == ["task", "version", "3", "goal", "[0.5,", "-0.25]", "say", '"go', 'ü"']
+    summary = build_summary(stats)
+    assert summary["task"] == stats.task
+    console = Console(file=io.StringIO(), record=True, width=100)
+    console.print(details(summary | {"startup_s": None}, None))
+    assert 'version 3, goal [0.5, -0.25], say "go ü"' in console.export_text()
+
+
 def test_live_view_of_a_padded_policy_says_padded():
     text = "\n".join(drawn(*made_up_run(policy="mlp, 4.6k parameters, cpu, padded to 70 ms")))
     assert "PADDED" in text

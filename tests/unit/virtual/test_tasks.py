@@ -52,7 +52,8 @@ def test_a_task_governs_world_policy_header_recording_and_batches_from_one_tick_
             version = simulation.set_task(TASK | {"goal": changes[tick], "say": "go ü", "fast": True})
             assert version == 2 + list(changes).index(tick)
 
-    recorded(tmp_path, on_tick=on_tick, **settings(policy))
+    summary = recorded(tmp_path, on_tick=on_tick, **settings(policy)).summary()
+    assert summary["task"] == {"version": 4, "values": TASK | {"goal": [0.0, 0.0], "say": "go ü", "fast": True}}
 
     def governing(tick: int) -> tuple[int, list[float]]:
         past = [number for number, at in enumerate(changes) if at < tick]
