@@ -145,8 +145,12 @@ class Places:
         self._watchdog.forget(self._key(child.index))
         child.kill()
 
+    def note_end(self, child: Child, death: Death) -> None:
+        """It ends by itself, and this is why."""
+        self._deaths[child.index] = death
+
     def is_ending(self, child: Child) -> bool:
-        """It was killed, and its end is not reported yet."""
+        """It was killed, or ends by itself, and its end is not reported yet."""
         return child.index in self._deaths
 
     def note_life(self, child: Child) -> None:
