@@ -93,6 +93,7 @@ def test_what_does_not_go_is_refused(given: dict[str, object], problem: str) -> 
 
 
 def test_each_side_knows_the_other_and_nobody_else_can_read_it(tmp_path: Path) -> None:
+    pytest.importorskip("zmq", reason="makes keys: pip install 'rtcore[remote]'")
     files = write_pair(tmp_path / "keys")
     assert [file.name for file in files] == ["run.key", "worker.key"]
     assert [file.stat().st_mode & 0o777 for file in files] == [0o600, 0o600]
@@ -107,6 +108,7 @@ def test_each_side_knows_the_other_and_nobody_else_can_read_it(tmp_path: Path) -
 
 
 def test_a_file_that_holds_no_keys_or_that_others_read_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("zmq", reason="makes keys: pip install 'rtcore[remote]'")
     file, _ = write_pair(tmp_path / "keys")
     text = file.read_text()
     file.chmod(0o640)
@@ -128,6 +130,7 @@ def test_a_file_that_holds_no_keys_or_that_others_read_is_refused(tmp_path: Path
 
 
 def test_a_worker_of_a_ray_cluster_has_a_name_and_is_reached_with_keys(tmp_path: Path) -> None:
+    pytest.importorskip("zmq", reason="makes keys: pip install 'rtcore[remote]'")
     run_keys, _ = write_pair(tmp_path / "keys")
     config = make_config(workers_at="ray:far-0,ray:far-1,localhost:1", workers=3, remote_keys=run_keys)
     assert config.remote.workers_at == ("ray:far-0", "ray:far-1", "localhost:1")

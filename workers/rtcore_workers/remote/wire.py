@@ -17,8 +17,8 @@ from typing import Any, TypeAlias
 
 from rtcore.errors import LinkError
 
-#: Changes with every change of the header, of a packet's words, or of what they mean.
-WIRE_VERSION = 1
+#: Changes with every change of a message's form, of the header, of a packet's words, or of what they mean.
+WIRE_VERSION = 2
 _MAGIC = b"rtcW"
 _NUM_WORDS = 10
 _MOST_PARTS = 3
