@@ -364,9 +364,11 @@ class WorldSpec(Message):
 
 @dataclass
 class WeightSizes(Message):
-    """From worker 0: how large its network is (`ParamLayout.sizes`). Answered by `WeightsMade`."""
+    """From worker 0: how large its network is (`ParamLayout.sizes`), and whether building it computed something
+    (`rtcore_workers.weights.building`). Answered by `WeightsMade`."""
 
     sizes: dict[str, int]
+    has_computed: bool = False
 
 
 @dataclass

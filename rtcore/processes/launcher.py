@@ -91,7 +91,7 @@ PRELOAD_NETWORK = (
     "rtcore_workers.learner",
     "rtcore_workers.holder",
 )
-#: Before it forks workers of a policy of the user's own. Each but the first builds its network without memory.
+#: Before it forks workers, of which each but the first builds the network without memory, if that computes something.
 PRELOAD_META = ("rtcore_workers.weights.meta_device",)
 #: A fork that fails (no process, no memory, no descriptor left for the moment) is tried again after this long ...
 _FORK_AGAIN_NS = 250 * NS_PER_MS

@@ -246,8 +246,7 @@ class Supervisor:
             is_linked = self.config.remote.workers_at and importlib.util.find_spec("zmq") is not None
             self._launcher_now.preload("the workers", PRELOAD_WORKERS + (PRELOAD_LINKS if is_linked else ()))
         if not played and has_network(self.config.agent.policy) and self.config.computes_here:
-            further = self._has_own_network and self.config.schedule.workers != 1
-            self._launcher_now.preload("torch", PRELOAD_NETWORK + (PRELOAD_META if further else ()), apart=True)
+            self._launcher_now.preload("torch", PRELOAD_NETWORK, apart=True)
 
         def doing() -> str:
             return env.doing
@@ -324,17 +323,12 @@ class Supervisor:
         self.workers.retire(index)
 
     def _launch(self, role: Any, index: int, generation: int, entry: str, make_boot: MakeBoot) -> Child:
-        if role == "worker" and generation > 1 and self._has_own_network:
-            # Does nothing if there were several workers from the beginning.
+        if role == "worker" and self.workers.network_computes:
+            # All but the first. Does nothing if it has been done.
             self._launcher_now.preload("torch's meta device", PRELOAD_META)
         entropy = entropy_of(self.config.world.seed, self.ticks_before, role, index, generation)
         boot = make_boot(run_id=self.run_id, entropy=entropy, run=self.resolved)
         return self._launcher_now.start(role, index, generation, entry, boot)
-
-    @property
-    def _has_own_network(self) -> bool:
-        """Whether the policy's network is none of the built-in ones, which compute nothing on the meta device."""
-        return ":" in self.config.agent.policy
 
     # -- orders to the env process --------------------------------------------------------------------------
 

@@ -115,6 +115,8 @@ class WorkerProcesses:
         self.run_phase_seq = -1
         #: The weights of the policy's network; None: not made yet, or it has none, or this is closed.
         self.params: ParamStore | None = None
+        #: Building the network computed something: the other workers need what torch imports for its meta device.
+        self.network_computes = False
         self.is_closed = False
         #: What the policy takes and gives beside frame and action; None: no worker has said so yet.
         self._needs: PolicyNeeds | None = None
@@ -219,6 +221,7 @@ class WorkerProcesses:
     def _handle(self, child: Child, message: Message) -> None:
         if isinstance(message, WeightSizes):
             # Worker 0 has said how large its network is.
+            self.network_computes = message.has_computed
             create_store(self._parts.run_id, self._shared.layout, message.sizes)
             self.params = attach_store(self._parts.run_id)
             child.send(WeightsMade())

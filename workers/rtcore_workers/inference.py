@@ -230,13 +230,14 @@ class _RunWeights:
         self._what = f"{'policy_checkpoint' if weights.resume is None else 'resume'} {self._path}"
         #: Nobody has made it yet: the first worker of a run does.
         self.is_first = not boot.has_weights
+        self._has_computed = False
 
     def make(self, manifest: ParamManifest | None) -> ParamStore:
         """The store; with a manifest, a new one for that network, without a version in it."""
         config = self._boot.run.config
         if manifest is not None:
             sizes = layout_of(manifest, self._shared.layout.max_workers, self._holder_places()).sizes
-            self._channel.send(WeightSizes(sizes))
+            self._channel.send(WeightSizes(sizes, self._has_computed))
             self._channel.expect(WeightsMade, config.faults.startup_timeout_s)
         return attach_store(self._boot.run_id)
 
@@ -259,13 +260,21 @@ class _RunWeights:
 
     def share(self, build: Any, plain: bool) -> Any:
         """Build the policy's network on these weights."""
+        from rtcore_workers.weights.building import BuildWatch  # noqa: PLC0415 - imports torch
         from rtcore_workers.weights.holding import RunHolding  # noqa: PLC0415 - imports torch
         from rtcore_workers.weights.shared import connect  # noqa: PLC0415 - imports torch
 
         boot, config = self._boot, self._boot.run.config
         is_first = self.is_first and not plain
+
+        def watched() -> Any:
+            with BuildWatch() as watch:
+                built = build()
+            self._has_computed = watch.has_computed
+            return built
+
         return connect(
-            build,
+            watched if is_first else build,
             self.make,
             initial=self.loaded() if is_first else None,
             what=self._what,

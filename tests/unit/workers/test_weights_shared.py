@@ -289,7 +289,7 @@ def test_the_store_of_a_manifest_has_room_for_it():
     assert SharedWeights(Net(), manifest, store).switch().version == 1
 
 
-def test_built_in_networks_compute_nothing_on_the_meta_device():
+def test_built_in_networks_and_usual_layers_compute_nothing_on_the_meta_device():
     """There torch would import 800 modules, in each worker that is started."""
     program = textwrap.dedent(
         """
@@ -310,7 +310,25 @@ def test_built_in_networks_compute_nothing_on_the_meta_device():
                     network.build_module(
                         name, NETWORKS[name], {}, observation, action, seed=0, chunk=1, act_history=past
                     )
-        sys.exit("torch._dynamo" in sys.modules)
+
+        from torch import nn
+        from rtcore_workers.weights.building import BuildWatch, WithoutDraws
+
+        def build():
+            linear, parameters = nn.Linear(3, 4), (nn.Parameter(torch.zeros(3)), nn.Parameter(torch.empty(3).normal_()))
+            layers = nn.Conv2d(3, 4, 3), nn.LayerNorm(4), nn.BatchNorm2d(4), nn.GroupNorm(2, 4), nn.PReLU()
+            more = nn.LSTM(3, 4), nn.GRU(3, 4), nn.Embedding(3, 4), nn.MultiheadAttention(8, 2), nn.RMSNorm(4)
+            nn.init.normal_(tensor=linear.weight, std=0.1), nn.init.kaiming_normal_(linear.weight)
+            nn.init.xavier_uniform_(linear.weight), nn.init.zeros_(linear.bias), nn.init.constant_(linear.bias, 2.0)
+            return linear, layers, more, parameters
+
+        with torch.device("meta"), WithoutDraws():
+            build()
+        with BuildWatch() as seen:
+            build()
+        with BuildWatch() as computing:
+            torch.arange(4).sin()
+        sys.exit("torch._dynamo" in sys.modules or seen.has_computed or not computing.has_computed)
         """
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -1,6 +1,6 @@
 """Importing this computes once without memory, so that torch imports what it takes: 800 modules, 1 s and 70 MB.
 
-For the fork server: else each worker whose network draws or computes something in its constructor would.
+For the fork server: else each worker whose network computes something in its constructor would (`building.py`).
 """
 
 import torch

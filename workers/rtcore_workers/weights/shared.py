@@ -19,6 +19,7 @@ from rtcore.errors import PolicyError
 from rtcore.memory.tensors import Array, ParamManifest, ParamTensor
 from rtcore.memory.weights import NONE, ParamStore, Version, checksum_of
 from rtcore_workers.modulestate import WriteWatch
+from rtcore_workers.weights.building import WithoutDraws
 from rtcore_workers.weights.device_memory import NotShared
 
 #: Most bytes verified in one call, which takes 16 ms.
@@ -377,7 +378,7 @@ def connect(
     manifest = store.manifest()
     if manifest.tensors and not plain:  # a network without tensors to share is built plainly
         try:
-            with torch.device("meta"), warnings.catch_warnings():
+            with torch.device("meta"), WithoutDraws(), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", _NO_COPY)
                 module, title = build()
             weights = SharedWeights(module, manifest, store, **options)
