@@ -153,7 +153,7 @@ def parse(message: bytes) -> Packet:
     for length in lengths[: shape.num_parts]:
         parts.append(view[begin : begin + length])
         begin += length
-    return Packet(kind, session, number, words[: len(shape.words)], tuple(parts), version)
+    return Packet(kind, session, number, words=words[: len(shape.words)], parts=tuple(parts), version=version)
 
 
 class FramePacking:
