@@ -30,8 +30,11 @@ def check_device(device: str) -> None:
     wanted = [name for name in device_names(device) if name.startswith("cuda")]
     if not wanted:
         return
-    if _built_without_cuda():
+    build = _build_of_torch()
+    if build == "cpu":
         raise no_gpu(device, "torch is built without CUDA")
+    if build == "cuda" and not _has_driver():
+        raise no_gpu(device, "no NVIDIA driver is installed")
     count = _count_gpus()
     if count == 0:
         raise no_gpu(device, "the NVIDIA driver lists none")
@@ -58,16 +61,27 @@ def no_such_gpu(device: str, count: int) -> ConfigError:
     )
 
 
-def _built_without_cuda() -> bool:
-    """From torch's version.py; False if that does not say."""
+def _build_of_torch() -> str:
+    """What torch is built for, by its version.py: "cuda", "rocm" or "cpu"; "" if that does not say."""
     spec = importlib.util.find_spec("torch")
     folder = next(iter(spec.submodule_search_locations or []), None) if spec is not None else None
     try:
         text = (Path(folder or "") / "version.py").read_text()
     except OSError:
-        return False
+        return ""
     has_cuda, is_rocm = (re.search(rf"^({name})\b.*= ['\"]", text, re.M) for name in ("cuda", "hip|rocm"))
-    return "cuda" in text and not has_cuda and not is_rocm
+    if is_rocm or has_cuda:
+        return "rocm" if is_rocm else "cuda"
+    return "cpu" if "cuda" in text else ""
+
+
+def _has_driver() -> bool:
+    """Whether the library that CUDA goes through can be loaded, which makes no context."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def _count_gpus() -> int | None:

@@ -46,6 +46,7 @@ def test_a_torch_without_cuda_is_found_out_without_importing_it(torch_built_with
 
 def test_an_index_beyond_the_last_gpu_is_refused_with_how_many_there_are(torch_built_with, monkeypatch) -> None:
     torch_built_with("cuda: Optional[str] = '13.0'", "hip: Optional[str] = None")
+    monkeypatch.setattr(devices, "_has_driver", lambda: True)
     monkeypatch.setattr(devices, "_count_gpus", lambda: 2)
     devices.check_device("cuda:0,cuda:1,cpu")
     with pytest.raises(ConfigError, match="'cuda:2', but there are 2 GPUs here; expected cuda:0 to cuda:1"):
@@ -56,9 +57,17 @@ def test_an_index_beyond_the_last_gpu_is_refused_with_how_many_there_are(torch_b
 
 def test_hidden_gpus_are_none(torch_built_with, monkeypatch) -> None:
     torch_built_with("cuda: Optional[str] = '13.0'")
+    monkeypatch.setattr(devices, "_has_driver", lambda: True)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(ConfigError, match="the NVIDIA driver lists none"):
         devices.check_device("cuda")
+
+
+def test_a_machine_without_a_driver_has_no_gpu_whatever_torch_is_built_for(torch_built_with, monkeypatch) -> None:
+    torch_built_with("cuda: Optional[str] = '13.0'", "hip: Optional[str] = None")
+    monkeypatch.setattr(devices.ctypes, "CDLL", lambda _: (_ for _ in ()).throw(OSError))
+    with pytest.raises(ConfigError, match="no NVIDIA driver is installed"):
+        devices.check_device("cuda:1")
 
 
 def test_rocm_calls_its_gpus_cuda(torch_built_with, monkeypatch) -> None:
