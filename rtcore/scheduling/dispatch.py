@@ -490,29 +490,28 @@ class Dispatcher:
             # The usual case, in half the time: an answer for each tick up to the first due tick of a job under way.
             oldest = next(iter(jobs.values()))
             if oldest.due_tick == t + len(pending):
-                pieces, newer = [], self._newness_now()
+                pieces, newest_obs_tick = [], self._newest_obs_tick
                 for offer in pending:
-                    answer, last = offer.answer, newer
-                    newer = answer.obs_tick, t
-                    if offer.due_tick != t or newer <= last:
+                    answer = offer.answer
+                    obs_tick = answer.obs_tick
+                    if offer.due_tick != t or obs_tick <= newest_obs_tick:
                         break
                     pieces.append(_new_tuple(Committed, (t, 1, _FACT, answer, 0)))
+                    newest_obs_tick = obs_tick
                     t += 1
-                if t == oldest.due_tick and newer < (oldest.obs_tick, t):
+                if t == oldest.due_tick and newest_obs_tick < oldest.obs_tick:
                     return pieces
         return self._committed_in_general(job, tick)
-
-    def _newness_now(self) -> tuple[int, int]:
-        """Of what acts at this tick (`_newness`). Before the episode's first action: any answer to a frame of it is
-        newer."""
-        if (active := self._active) is None:
-            return max(self._newest_obs_tick, self._episode_tick), -1
-        return active.answer.obs_tick, active.due_tick
 
     def _committed_in_general(self, job: Job, tick: int) -> list[Committed]:
         """`committed` without a head, whatever waits and is under way."""
         t, end, pieces = tick + 1, job.due_tick, list[Committed]()
-        best, earlier, newness = self._active, self._earlier, self._newness_now()
+        best, earlier = self._active, self._earlier
+        # Before the episode's first action: any answer to a frame of it is newer.
+        if best is None:
+            newness = max(self._newest_obs_tick, self._episode_tick), -1
+        else:
+            newness = best.answer.obs_tick, best.due_tick
         lead_in_until = end if self._lead_in_until is None else self._lead_in_until
         for offer in (*self._pending, None):  # what acts until this one does, or until the end
             until, newer = end, newness
