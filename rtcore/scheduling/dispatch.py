@@ -489,7 +489,7 @@ class Dispatcher:
         if self._is_single and self._are_due_in_order and job.hold and jobs:
             # The usual case, in half the time: an answer for each tick up to the first due tick of a job under way.
             oldest = next(iter(jobs.values()))
-            if oldest.due_tick == t + len(pending):
+            if oldest.due_tick == t + len(pending) and oldest.obs_tick >= self._episode_tick:
                 pieces, newest_obs_tick = [], self._newest_obs_tick
                 for offer in pending:
                     answer = offer.answer
