@@ -49,7 +49,8 @@ of one process directly followed which one of another, of all pairs. Needs rtcor
 _SOAK = """\
 One long run with a learner, a recorder and an onlooker, whose workers and learner are killed now and then. Memory
 (PSS), descriptors and threads of each process, segments, and how far the tick grid drifts from CLOCK_MONOTONIC_RAW,
-over time: in OUT/soak.json, and as curves in OUT/soak.html. After ten minutes all of it must stay within 1%.
+over time: in OUT/soak.json, and as curves in OUT/soak.html. After ten minutes all of it must stay within 1%; of memory
+what is in no file, as the share of a file depends on what else runs on the machine.
 """
 
 

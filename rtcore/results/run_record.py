@@ -29,7 +29,7 @@ from rtcore.spaces.parts import Part
 #: How much is kept in memory for the timeline and the live view.
 _RECENT_TICKS = 8192
 _RECENT_JOBS = 16384
-_RECENT_EPISODES = 4096
+RECENT_EPISODES = 4096
 
 
 @contextlib.contextmanager
@@ -72,7 +72,7 @@ class Episodes:
     """
 
     def __init__(self) -> None:
-        self._kept: deque[Episode] = deque(maxlen=_RECENT_EPISODES)
+        self._kept: deque[Episode] = deque(maxlen=RECENT_EPISODES)
         self.dropped = 0  #: older than those that are kept
         self.dropped_return = 0.0  #: sum of what these returned
         self.points = 0.0  #: sum of all rewards since the first tick that was seen
@@ -96,7 +96,7 @@ class Episodes:
             self.add(episode)
 
     def add(self, episode: Episode) -> None:
-        if len(self._kept) == _RECENT_EPISODES:
+        if len(self._kept) == RECENT_EPISODES:
             self.dropped += 1
             self.dropped_return += self._kept[0].total_reward
         self._kept.append(episode)
@@ -106,7 +106,7 @@ class Episodes:
         """Of all that ended."""
         return self.dropped + len(self._kept)
 
-    def newest(self, count: int = _RECENT_EPISODES) -> list[Episode]:
+    def newest(self, count: int = RECENT_EPISODES) -> list[Episode]:
         """At most `count`, in the order in which they ended."""
         while True:
             try:

@@ -43,6 +43,8 @@ _KEPT_EVERY = 6
 #: How long the end may take: on a busy machine the recorder has a whole ring to write [s].
 _END_S = 1800.0
 _OTHERS = ("onlooker", "simulator")
+#: Shown only: the share of a file's page rises when any other program on the machine, which has it as well, ends.
+_NOT_JUDGED = "pss_mb"
 _WORDS = (
     *("--no-live", "--env-id", "rtcore.torture.world:make", "--fps", str(_HZ), "--policy", "mlp"),
     *("--policy-args", "pad_ms=40", "--workers", str(_WORKERS), "--learn", "dqn", "--learning-starts", "500"),
@@ -56,9 +58,9 @@ class Samples:
     """What was seen, by when [s since tick 0]."""
 
     at_s: list[float] = field(default_factory=list)
-    #: By measure ("pss_mb", "descriptors", "threads"), then role; NaN where a role had no process.
+    #: By measure, then role; NaN where a role had no process. "own_mb": of the PSS what is in no file.
     measures: dict[str, dict[str, list[float]]] = field(
-        default_factory=lambda: {name: defaultdict(list) for name in ("pss_mb", "descriptors", "threads")}
+        default_factory=lambda: {name: defaultdict(list) for name in ("own_mb", _NOT_JUDGED, "descriptors", "threads")}
     )
     segments: list[int] = field(default_factory=list)
     segment_mb: list[float] = field(default_factory=list)
@@ -159,9 +161,11 @@ def _look_at_memory(program: Program, onlooker: int, samples: Samples) -> None:
     with suppress(psutil.Error):
         found["onlooker"] = psutil.Process(onlooker)
     for role, process in found.items():
-        with suppress(psutil.Error):
+        with suppress(psutil.Error, OSError):
+            own_mb, pss_mb = _memory_mb(process.pid)
             values = {
-                "pss_mb": process.memory_full_info().pss / 1e6,
+                "own_mb": own_mb,
+                _NOT_JUDGED: pss_mb,
                 "descriptors": process.num_fds(),
                 "threads": process.num_threads(),
             }
@@ -174,6 +178,13 @@ def _look_at_memory(program: Program, onlooker: int, samples: Samples) -> None:
             sizes.append((Path("/dev/shm") / name).stat().st_blocks * 512)
     samples.segments.append(len(sizes))
     samples.segment_mb.append(sum(sizes) / 1e6)
+
+
+def _memory_mb(pid: int) -> tuple[float, float]:
+    """Of a process's PSS what is in no file, and all of it. (psutil has no parts of the PSS.)"""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    kib = {name: int(value.split()[0]) for name, _, value in (line.partition(":") for line in lines)}
+    return (kib["Pss_Anon"] + kib["Pss_Shmem"]) * 1024 / 1e6, kib["Pss"] * 1024 / 1e6
 
 
 def _kill(program: Program, draw: random.Random, samples: Samples, at_s: float) -> None:
@@ -197,6 +208,8 @@ def growth_of(samples: Samples) -> dict[str, float]:
     settled_s = min(_SETTLED_S, samples.at_s[-1] / 2)
     lines: dict[str, Sequence[float]] = {"segments": samples.segments, "segment_mb": samples.segment_mb}
     for name, roles in samples.measures.items():
+        if name == _NOT_JUDGED:
+            continue
         lines |= {f"{name} of {role}": line for role, line in roles.items() if role not in _OTHERS}
     growth = {}
     for name, line in lines.items():
@@ -227,8 +240,8 @@ def _curves(samples: Samples) -> str:
     """All of it over time, as SVG."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - takes a second
 
-    figure = Figure(figsize=(11, 17), layout="constrained")
-    panels = figure.subplots(6, 1, sharex=True)
+    figure = Figure(figsize=(11, 19), layout="constrained")
+    panels = figure.subplots(7, 1, sharex=True)
     minutes = [at / 60 for at in samples.at_s]
     for axes, (name, roles) in zip(panels, samples.measures.items(), strict=False):
         for role, line in sorted(roles.items()):
@@ -238,12 +251,12 @@ def _curves(samples: Samples) -> str:
             axes.legend(fontsize=7, ncols=4)
         for at_s, _ in samples.kills:
             axes.axvline(at_s / 60, color="#bbbbbb", linewidth=0.5, zorder=0)
-    panels[3].plot(minutes, samples.segment_mb)
-    panels[3].set_ylabel("segments [MB]")
-    panels[4].plot(minutes, [drift / 1e3 for drift in samples.raw_drift_ns])
-    panels[4].set_ylabel("grid against RAW [us]")
-    panels[5].plot(minutes, samples.lateness_us, ".", markersize=2)
-    panels[5].set(ylabel="lateness [us]", xlabel="minutes since tick 0 (grey: a kill)", yscale="log")
+    panels[4].plot(minutes, samples.segment_mb)
+    panels[4].set_ylabel("segments [MB]")
+    panels[5].plot(minutes, [drift / 1e3 for drift in samples.raw_drift_ns])
+    panels[5].set_ylabel("grid against RAW [us]")
+    panels[6].plot(minutes, samples.lateness_us, ".", markersize=2)
+    panels[6].set(ylabel="lateness [us]", xlabel="minutes since tick 0 (grey: a kill)", yscale="log")
     drawn = io.StringIO()
     figure.savefig(drawn, format="svg", metadata={"Date": None})
     return drawn.getvalue()
