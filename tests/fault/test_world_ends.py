@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +70,26 @@ def assert_all_gone(notes: Path) -> None:
 def env_process_of(program: int) -> Any:
     """Not the process of the world's that was forked from it, which has its name too."""
     servers = psutil.Process(program).children()
-    found = [child for server in servers for child in server.children() if child.name() == "rt-env"]
+    found = [child for server in servers for child in children_of(server) if name_of(child.pid) == "rt-env"]
     return found[0] if found else None
 
 
+def children_of(process: psutil.Process) -> list[psutil.Process]:
+    """Of one that may end meanwhile."""
+    with suppress(psutil.NoSuchProcess):
+        return process.children()
+    return []
+
+
+def name_of(pid: int) -> str:
+    """ "" if there is no such process, be it since a moment ago."""
+    with suppress(psutil.NoSuchProcess):
+        return str(psutil.Process(pid).name())
+    return ""
+
+
 def is_running(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).name() in ("sleep", "rt-env")
+    return name_of(pid) in ("sleep", "rt-env")
 
 
 def test_at_a_normal_end_exit_functions_are_run_and_nothing_of_the_world_stays(tmp_path: Path) -> None:
