@@ -299,26 +299,30 @@ def test_built_in_networks_and_usual_layers_compute_nothing_on_the_meta_device()
         from rtcore.spaces import ActionSpec, ObservationSpec
         from rtcore.memory.history import History
         from rtcore_workers.policies import NETWORKS, network
+        from rtcore_workers.weights.building import BuildWatch, WithoutDraws
 
         images, vectors, history = Box(0, 255, (84, 84), np.uint8), Box(-1, 1, (5,)), History(2, 3)
         for name in NETWORKS.keys() - {"trained"}:
             observation = history.stacked(ObservationSpec.from_space(vectors if name == "mlp" else images))
             for space in (Discrete(7), MultiDiscrete([2, 3]), Box(-2, 2, (3,)))[: 1 if name in ("dqn", "tiles") else 3]:
-                action = ActionSpec.from_space(space)
                 past = 0 if name == "two-speed" else 3  # its head is told what was applied in any case
-                with torch.device("meta"):
-                    network.build_module(
-                        name, NETWORKS[name], {}, observation, action, seed=0, chunk=1, act_history=past
-                    )
+                given = name, NETWORKS[name], {}, observation, ActionSpec.from_space(space)
+                options = {"seed": 0, "chunk": 1, "act_history": past}
+                with torch.device("meta"), WithoutDraws():
+                    network.build_module(*given, **options)
+                with BuildWatch() as seen:
+                    network.build_module(*given, **options)
+                if seen.has_computed:
+                    sys.exit(f"{name} computes something")
 
         from torch import nn
-        from rtcore_workers.weights.building import BuildWatch, WithoutDraws
 
         def build():
             linear, parameters = nn.Linear(3, 4), (nn.Parameter(torch.zeros(3)), nn.Parameter(torch.empty(3).normal_()))
             layers = nn.Conv2d(3, 4, 3), nn.LayerNorm(4), nn.BatchNorm2d(4), nn.GroupNorm(2, 4), nn.PReLU()
             more = nn.LSTM(3, 4), nn.GRU(3, 4), nn.Embedding(3, 4), nn.MultiheadAttention(8, 2), nn.RMSNorm(4)
             nn.init.normal_(tensor=linear.weight, std=0.1), nn.init.kaiming_normal_(linear.weight)
+            linear.load_state_dict(nn.Linear(3, 4).state_dict())
             nn.init.xavier_uniform_(linear.weight), nn.init.zeros_(linear.bias), nn.init.constant_(linear.bias, 2.0)
             return linear, layers, more, parameters
 

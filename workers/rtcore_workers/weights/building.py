@@ -15,12 +15,21 @@ from torch.overrides import TorchFunctionMode
 
 #: Draws for which torch imports its compiler on the meta device, where there is nothing to be drawn.
 _DRAWS: set[Any] = {Tensor.normal_, torch.nn.init.normal_}
-#: Calls that make torch import nothing on the meta device, beside looks at a tensor's attributes.
+#: What makes, draws, loads and moves parameters: torch imports nothing for these on the meta device. Nor to look
+#: at a tensor's attributes, or to set one.
 _COMPUTE_NOTHING: set[Any] = {
     *_DRAWS,
     *(torch.empty, torch.zeros, torch.ones, torch.tensor, torch._C._set_grad_enabled),
     *(Tensor.uniform_, Tensor.fill_, Tensor.zero_, Tensor.requires_grad_, Tensor.new_empty),
-    *(Tensor.dim, Tensor.size, Tensor.numel, Tensor.is_contiguous, Tensor.is_floating_point),
+    *(Tensor.dim, Tensor.size, Tensor.numel, Tensor.is_contiguous, Tensor.is_floating_point, Tensor.is_complex),
+    *(
+        Tensor.to,
+        Tensor.copy_,
+        Tensor.detach,
+        Tensor.contiguous,
+        torch._C._nn._parse_to,
+        torch._has_compatible_shallow_copy_type,
+    ),
     *(torch.nn.init.uniform_, torch.nn.init.kaiming_uniform_, torch.nn.init.constant_),
 }
 
@@ -48,6 +57,6 @@ class BuildWatch(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if func not in _COMPUTE_NOTHING and getattr(func, "__name__", "") != "__get__":
+        if func not in _COMPUTE_NOTHING and getattr(func, "__name__", "") not in ("__get__", "__set__"):
             self.has_computed = True
         return func(*args, **(kwargs or {}))
