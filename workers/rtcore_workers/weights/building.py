@@ -15,21 +15,15 @@ from torch.overrides import TorchFunctionMode
 
 #: Draws for which torch imports its compiler on the meta device, where there is nothing to be drawn.
 _DRAWS: set[Any] = {Tensor.normal_, torch.nn.init.normal_}
-#: What makes, draws, loads and moves parameters: torch imports nothing for these on the meta device. Nor to look
-#: at a tensor's attributes, or to set one.
+#: What makes, draws, loads and moves parameters: for these torch imports nothing on the meta device. Nor does it for
+#: a look at a tensor's attribute, or to set one.
 _COMPUTE_NOTHING: set[Any] = {
     *_DRAWS,
     *(torch.empty, torch.zeros, torch.ones, torch.tensor, torch._C._set_grad_enabled),
     *(Tensor.uniform_, Tensor.fill_, Tensor.zero_, Tensor.requires_grad_, Tensor.new_empty),
     *(Tensor.dim, Tensor.size, Tensor.numel, Tensor.is_contiguous, Tensor.is_floating_point, Tensor.is_complex),
-    *(
-        Tensor.to,
-        Tensor.copy_,
-        Tensor.detach,
-        Tensor.contiguous,
-        torch._C._nn._parse_to,
-        torch._has_compatible_shallow_copy_type,
-    ),
+    *(Tensor.to, Tensor.copy_, Tensor.detach, Tensor.contiguous),
+    *(torch._C._nn._parse_to, torch._has_compatible_shallow_copy_type),
     *(torch.nn.init.uniform_, torch.nn.init.kaiming_uniform_, torch.nn.init.constant_),
 }
 
