@@ -511,9 +511,10 @@ class Runtime(TrainedRun):
 
     def publish(self, weights: Mapping[str, Any], *, updates: int = 0, wait_s: float = 2.0) -> int | None:
         """As `TrainedRun.publish`; None also once the run is over: `wait` tells a trainer, in no round's middle."""
-        if self._over.is_set() and self._error is None:
-            return None
-        self._check_is_running()
+        if self._over.is_set():
+            if self._error is None:
+                return None
+            raise self._error
         workers = self._started.workers
         return None if workers.is_closed else self._publish(workers.params, weights, updates, ns_of(wait_s))
 
