@@ -8,7 +8,7 @@ is a counted outcome, not an exception. Memory order: docs/adr/0025-memory-order
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from enum import IntEnum
 from typing import Any
@@ -134,6 +134,26 @@ def copy_bytes(target: memoryview, source: memoryview | bytes) -> None:
     target[:] = source
 
 
+class _SlotViews:
+    """What each slot has in a buffer. Made when it is asked for: a replay memory has a hundred thousand of them."""
+
+    def __init__(self, buffer: memoryview, at: int, stride_bytes: int, num_bytes: int) -> None:
+        self._buffer = buffer
+        self._at, self._stride_bytes, self._num_bytes = at, stride_bytes, num_bytes
+
+    def __getitem__(self, slot: int) -> memoryview:
+        at = self._at + slot * self._stride_bytes
+        return self._buffer[at : at + self._num_bytes]
+
+    def gather(self, slots: Iterable[int], target: memoryview) -> None:
+        """What these have, one after the other."""
+        buffer, first, stride, size, done = self._buffer, self._at, self._stride_bytes, self._num_bytes, 0
+        for slot in slots:
+            at = first + slot * stride
+            target[done : done + size] = buffer[at : at + size]
+            done += size
+
+
 class FrameRing:
     """Frames with what was applied at their tick. Also the run's record and its replay memory.
 
@@ -194,7 +214,7 @@ class FrameRing:
                 buffer, layout.frames_at, layout.frame_stride_bytes, layout.frame_bytes, np.dtype(frame_dtype)
             )
             self._store.add_part(buffer, action_at, layout.header_stride_bytes, layout.action_bytes, None)
-        self._kept: Sequence[memoryview] | None = None
+        self._kept: _SlotViews | None = None
         self._kept_memory, self._kept_stride = memoryview(b""), 0
         #: What stays with the tick beside frame, header and action: a block of `PolicyNeeds.kept`.
         self.kept = Block()
@@ -212,11 +232,9 @@ class FrameRing:
         self.next_seq = self.sequence.newest() + 1
         self._frame_bytes = layout.frame_bytes
         self._shape, self._dtype, self._parts = frame_shape, np.dtype(frame_dtype), parts
-        # Everything that depends on the slot, made once: slicing a buffer for every frame would allocate.
-        slots = range(layout.ring_slots)
-        self._header_at = [layout.headers_at + slot * layout.header_stride_bytes for slot in slots]
-        places = [layout.frames_at + slot * layout.frame_stride_bytes for slot in slots]
-        self._frames = [buffer[place : place + layout.frame_bytes] for place in places]
+        stride = layout.header_stride_bytes
+        self._header_at = range(layout.headers_at, layout.headers_at + layout.ring_slots * stride, stride)
+        self._frames = _SlotViews(buffer, layout.frames_at, layout.frame_stride_bytes, layout.frame_bytes)
         self._header_words = buffer[layout.headers_at : layout.frames_at].cast("q")
         self._words_per_header = layout.header_stride_bytes // WORD_BYTES
         self._no_action = bytes(layout.action_bytes)
@@ -272,8 +290,7 @@ class FrameRing:
             memory: (slots * stride_bytes,): that of slot i at i * stride_bytes.
             stride_bytes: From one to the next.
         """
-        places = range(0, self.sequence.num_slots * stride_bytes, stride_bytes)
-        self.kept, self._kept = block, [memory[place : place + block.nbytes] for place in places]
+        self.kept, self._kept = block, _SlotViews(memory, 0, stride_bytes, block.nbytes)
         self._stamps_in = stamps_in(block)
         self._kept_memory, self._kept_stride = memory, stride_bytes
         if self._store is not None:
@@ -535,10 +552,8 @@ class FrameRing:
             out = np.empty(shape, self._dtype)
         elif out.shape != shape or out.dtype != self._dtype:
             raise ValueError(f"out is {out.shape} of {out.dtype}; expected {shape} of {self._dtype}")
-        target, frames, size, at = out.reshape(-1).data.cast("B"), self._frames, self._frame_bytes, 0
-        for slot in (seqs.reshape(-1) % self.sequence.num_slots).tolist():
-            target[at : at + size] = frames[slot]
-            at += size
+        slots = (seqs.reshape(-1) % self.sequence.num_slots).tolist()
+        self._frames.gather(slots, out.reshape(-1).data.cast("B"))
         return out
 
     def newest_frame(self) -> npt.NDArray[Any] | None:

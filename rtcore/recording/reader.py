@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,6 @@ import numpy.typing as npt
 from rtcore.clock import rate_from
 from rtcore.errors import ConfigError
 from rtcore.memory.layout import FrameHeader
-from rtcore.messages import RecordingCounts
 from rtcore.recording.inspection import check_datasets, inspect
 from rtcore.recording.schema import (
     FORMAT,
@@ -32,6 +31,9 @@ from rtcore.recording.schema import (
 from rtcore.scheduling.jobs import JobRow
 from rtcore.spaces import ActionSpec, Block, ObservationSpec, PolicyNeeds
 from rtcore.spaces.payload import REQUESTED
+
+if TYPE_CHECKING:
+    from rtcore.messages import RecordingCounts
 
 _BLOCK_ROWS = 1024
 _SUPERBLOCK_FLAGS_AT = 11
@@ -140,6 +142,9 @@ class Recording:
     @property
     def counts(self) -> RecordingCounts:
         """As its writer counts them: what is there, and what the rings lapped before the last row that is there."""
+        # All settings come with it: a third of the start of the process that only looks into a file.
+        from rtcore.messages import RecordingCounts  # noqa: PLC0415
+
         return RecordingCounts(
             frames=self.num_ticks,
             lost_frames=self.lost_frames,
