@@ -26,6 +26,7 @@ a lapped frame) are counters in shared memory, never exceptions.
 
 from __future__ import annotations
 
+import errno
 import signal
 from collections.abc import Iterable
 from enum import Enum
@@ -42,6 +43,10 @@ _UNSEEN = {
 def printable(text: str) -> str:
     """Text from a file, a world or another process, as it can be shown: what a terminal would obey is escaped."""
     return text.translate(_UNSEEN)
+
+
+#: Nothing can be opened: this process, or the machine, has no file descriptor left.
+NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 
 
 class RtcoreError(Exception):

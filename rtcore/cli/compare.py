@@ -175,7 +175,8 @@ class _ComparedRuns:
                 if (random := self._played.get(RANDOM)) is not None:
                     write_json(out / RANDOM / "summary.json", random.summary)
                 write_json(out / COMPARE_FILE, content)
-                draw_comparison(content, images, out / COMPARE_PICTURE)
+                if next(iter(self._halves.values())).output.pictures:
+                    draw_comparison(content, images, out / COMPARE_PICTURE)
         except RecordError as refused:
             console.print(f"files     {refused}", markup=False, soft_wrap=True)
             self._end = self._end or refused

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from rtcore.cli.streams import Outlet, ReaderGone, guard_streams, refusal_of
-from rtcore.errors import ConfigError, ContractBroken, RecordError, RtcoreError, RtcoreWarning
+from rtcore.errors import NO_DESCRIPTOR, ConfigError, ContractBroken, RecordError, RtcoreError, RtcoreWarning
 from rtcore.report.log import lines_to, show_on_stderr
 
 if TYPE_CHECKING:
@@ -73,6 +73,10 @@ def _exitcode(name: str, body: Callable[[], int], outlet: Outlet) -> Any:
         return 128 + signal.SIGPIPE
     except RtcoreError as error:
         return say_error(name, error)
+    except OSError as error:
+        if error.errno not in NO_DESCRIPTOR:
+            raise
+        return say_error(name, RtcoreError(f"{error}. Raise the limit of open files (ulimit -n)"))
     refusal = refusal_of(outlet)
     return (exitcode or say_error(name, RecordError(refusal))) if refusal else exitcode
 

@@ -143,8 +143,10 @@ def keep(over: Played, console: Console) -> None:
         try:
             # They take a moment, and the run is worth them: whoever stops the program now waits for them.
             with stopping_by(lambda: None) as stops, writing_to(out):
-                write_results(out, over.summary, over.run.stats(), record)
-                draw_curve(over.config, over.run.stats())
+                pictures = over.config.output.pictures
+                write_results(out, over.summary, over.run.stats(), record, pictures=pictures)
+                if pictures:
+                    draw_curve(over.config, over.run.stats())
         except RecordError as refused:
             # What went wrong in the run is the news; that its files are not whole comes beside it.
             console.print(f"files     {refused}", markup=False, soft_wrap=True)

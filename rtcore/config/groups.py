@@ -684,6 +684,11 @@ class OutputSettings(SettingsGroup):
         description="rtcore-run gives the run's numbers to MLflow, too: to MLFLOW_TRACKING_URI, else mlflow.db in the "
         "output folder.",
     )
+    pictures: bool = Field(
+        default=True,
+        description="Draw timeline.png in the output folder (of a run that learned learning_curve.png too, of a "
+        "comparison compare.png): a second of CPU time once the run is over.",
+    )
     live: bool = Field(default=True, description="Live terminal view (plain lines where there is no terminal).")
     show_world: bool = Field(
         default=True,

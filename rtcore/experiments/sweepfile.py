@@ -38,6 +38,7 @@ _DECIDED: dict[str, str] = {
         (
             "out",
             "live",
+            "pictures",
             "show_world",
             "trace",
             "record",

@@ -24,7 +24,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
 from rtcore.clock import NS_PER_S, MonotonicClock
@@ -177,6 +177,7 @@ def begin_child(name: str) -> None:
     if name == ENV:
         for signum in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(signum, _raise_termination_requested(os.getpid(), os.getppid()))
+        sys.excepthook, sys.unraisablehook = _show, _show_unraisable
     else:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         with contextlib.suppress(OSError):
@@ -188,6 +189,15 @@ def begin_child(name: str) -> None:
         util._finalizer_registry.clear()
         util._run_after_forkers()
         atexit.register(util._exit_function)
+
+
+def raise_lost_order() -> None:
+    """Raises `TerminationRequested` if an order to end came whose exception never arrived.
+
+    Python drops what is raised in a finalizer, a callback, or compiled code that cannot raise, such as an emulator's.
+    """
+    if _termination_requested and not _ending:
+        raise TerminationRequested
 
 
 def limit_closing(limit_s: float) -> None:
@@ -243,6 +253,17 @@ def _raise_termination_requested(owner: int, parent: int) -> Any:
                 raise TerminationRequested
 
     return stop
+
+
+def _show(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """As Python shows what nobody handles; but an order to end that was dropped is raised again, and no fault."""
+    if kind is not TerminationRequested:
+        sys.__excepthook__(kind, error, traceback)
+
+
+def _show_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
+    if unraisable.exc_type is not TerminationRequested:
+        sys.__unraisablehook__(unraisable)
 
 
 def _do_nothing(signum: int, frame: FrameType | None) -> None:

@@ -20,7 +20,7 @@ from rtcore.config.groups import WorldSettings
 from rtcore.config.resolved import ResolvedRun, tick_rate_hz
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError, EnvironmentFailed, RtcoreError
-from rtcore.host.descendants import TerminationRequested, begin_closing, limit_closing
+from rtcore.host.descendants import TerminationRequested, begin_closing, limit_closing, raise_lost_order
 from rtcore.host.seeding import seed_generators
 from rtcore.host.watchdog import Watchdog
 from rtcore.loop.counting import Books, StatsRecorder, TracingRecorder
@@ -267,6 +267,7 @@ class EnvProcess:
         control, status, clock = self._shared.run_control, self._shared.env_status, MonotonicClock()
         ended_ns, patience_ns = 0, ns_of(self._run.config.faults.env_timeout_s)
         while True:
+            raise_lost_order()
             status["heartbeat_ns"] = now_ns = clock.now_ns()
             phase_seq = control["phase_seq"]
             phase = phase_of(phase_seq)
@@ -296,6 +297,7 @@ class EnvProcess:
         pauses_index = control.record.index["pauses"]
         tasks = self._shared.tasks if phase is Phase.RUN else None
         while words[seq_index] == phase_seq:
+            raise_lost_order()
             if tasks is not None and tasks.has_news:
                 version, task = tasks.take()
                 self._world.begin_task(version, task)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import mmap
 import os
 import platform
@@ -18,9 +19,11 @@ from typing import Literal
 import posix_ipc
 
 from rtcore import _tick
-from rtcore.errors import LayoutMismatchError, SharedMemoryError, UnsupportedPlatformError
+from rtcore.errors import NO_DESCRIPTOR, LayoutMismatchError, SharedMemoryError, UnsupportedPlatformError
 from rtcore.memory.counters import Words
 from rtcore.memory.layout import LAYOUT_VERSION, MAGIC, SEGMENT_HEADER, Layout
+
+_log = logging.getLogger(__name__)
 
 SHM_DIR = Path("/dev/shm")
 PREFIX = "rtcore-"
@@ -272,6 +275,16 @@ def files_of(run_id: str, root: Path = Path("/")) -> list[Path]:
     return sorted(path for path in folder.iterdir() if run_of(path.name) == run_id and is_own_file(path))
 
 
+def left_of(run_id: str) -> list[str] | None:
+    """Names of what is left of a run in /dev/shm. None: not known, as no file descriptor is left to look with."""
+    try:
+        return [path.name for path in files_of(run_id)]
+    except OSError as error:
+        if error.errno not in NO_DESCRIPTOR:
+            raise
+        return None
+
+
 def all_segments() -> list[tuple[str, str]]:
     """(run id, part) of every segment in /dev/shm, of any user."""
     matches = (_NAME.fullmatch(path.name) for path in SHM_DIR.iterdir())
@@ -288,9 +301,20 @@ def is_own_file(path: Path) -> bool:
 
 
 def unlink_all(run_id: str, root: Path = Path("/")) -> None:
-    """Remove every name of a run. Processes that have them mapped keep their memory until they exit."""
+    """Remove every name of a run. Processes that have them mapped keep their memory until they exit.
+
+    Where no file descriptor is left to look for them with, that is said: another process of the run removes them, or
+    the next run does.
+    """
+    try:
+        found = files_of(run_id, root)
+    except OSError as error:
+        if error.errno not in NO_DESCRIPTOR:
+            raise
+        _log.warning("what is left of the run in /dev/shm cannot be looked for: %s", error)
+        return
     # The control segment last: a dead run is known by it, should this be interrupted.
-    for path in sorted(files_of(run_id, root), key=lambda path: path.name.endswith("-control")):
+    for path in sorted(found, key=lambda path: path.name.endswith("-control")):
         path.unlink(missing_ok=True)
 
 

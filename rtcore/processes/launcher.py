@@ -25,6 +25,7 @@ from rtcore.channel import Channel, Message, to_plain
 from rtcore.clock import NS_PER_MS, NS_PER_S, Clock, MonotonicClock, cpu_time_of_ns
 from rtcore.config.resolved import ResolvedRun
 from rtcore.errors import (
+    NO_DESCRIPTOR,
     ChannelError,
     EnvironmentFailed,
     LauncherDied,
@@ -459,7 +460,7 @@ class Launcher:
 
 def _what_to_do(code: int | None) -> str:
     """About a process that could not be started. `code`: the kernel's error number."""
-    if code in (errno.EMFILE, errno.ENFILE):
+    if code in NO_DESCRIPTOR:
         return "Raise the limit of open files (ulimit -n), or ask for fewer workers"
     if code == errno.ENOMEM:
         return "Free memory, or ask for fewer workers"

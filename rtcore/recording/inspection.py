@@ -55,21 +55,24 @@ def note_of(path: Path) -> str:
     return "" if has_sums(path) else f"{path.name} has no {SUMS} beside it: damage might not be noticed"
 
 
-def check_datasets(path: Path, group: Any, names: dict[str, tuple[Any, tuple[int, ...]]]) -> None:
-    """ConfigError unless the datasets of an h5py group lie in this file, as the recorder writes them.
+def check_datasets(path: Path, group: Any, names: dict[str, tuple[Any, tuple[int, ...]]]) -> dict[str, Any]:
+    """The datasets of an h5py group; ConfigError unless they lie in this file, as the recorder writes them.
 
     Args:
         path: The file, for the error.
         group: The h5py group.
         names: dtype and shape of a row of each dataset.
+
+    Returns:
+        By name.
     """
-    size = path.stat().st_size
+    size, file, found, own = path.stat().st_size, group.file, {}, set[str]()
     for name, (dtype, row) in names.items():
-        _refuse_links_out(path, group, name)
-        dataset = group[name]
+        _refuse_links_out(path, group, name, own)
+        dataset = found[name] = group[name]
         plist = dataset.id.get_create_plist()
         filters = [plist.get_filter(index)[0] for index in range(plist.get_nfilters())]
-        if dataset.is_virtual or dataset.external or not set(filters) <= set(_FILTERS) or dataset.file != group.file:
+        if dataset.is_virtual or dataset.external or not set(filters) <= set(_FILTERS) or dataset.file != file:
             raise ConfigError(f"{path}: {name} does not lie in the file as rtcore writes it: {_DAMAGED}")
         if dataset.dtype != dtype or dataset.shape[1:] != row:
             raise ConfigError(
@@ -80,16 +83,20 @@ def check_datasets(path: Path, group: Any, names: dict[str, tuple[Any, tuple[int
             raise ConfigError(
                 f"{path}: {name} is said to have {len(dataset):,} rows, more than {size:,} bytes can hold: {_DAMAGED}"
             )
+    return found
 
 
-def _refuse_links_out(path: Path, group: Any, name: str) -> None:
-    """A link is refused unread: it may lead to any file of this machine."""
+def _refuse_links_out(path: Path, group: Any, name: str, own: set[str]) -> None:
+    """A link is refused unread: it may lead to any file of this machine. `own`: places that are known to be none."""
     place = ""
     for part in name.split("/"):
         place = f"{place}/{part}" if place else part
+        if place in own:
+            continue
         link = group.get(place, getlink=True)
         if type(link).__name__ != "HardLink":
             raise ConfigError(f"{path}: {place} does not lie in the file as rtcore writes it: {_DAMAGED}")
+        own.add(place)
 
 
 def _read_once(path: Path) -> None:

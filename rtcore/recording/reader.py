@@ -113,14 +113,16 @@ class Recording:
         self.end = bytes(about["end"]).decode().rstrip()
         ticks, jobs = tick_columns(self.observation, self.action, self.kept), job_columns()
         ticks = [column for column in ticks if column.name in self._file["ticks"] or column.name not in LATER_COLUMNS]
-        for table, columns in (("ticks", ticks), ("jobs", jobs)):
-            expected = {column.name: (column.dtype, column.shape) for column in columns}
-            check_datasets(self.path, self._file, {f"{table}/{name}": row for name, row in expected.items()})
-        check_datasets(self.path, self._file, {"flushed": (np.dtype(np.int64), ())})
-        self._ticks = {column.name: self._file["ticks"][column.name] for column in ticks}
-        self._jobs = {column.name: self._file["jobs"][column.name] for column in jobs}
+        expected = {
+            f"{table}/{column.name}": (column.dtype, column.shape)
+            for table, columns in (("ticks", ticks), ("jobs", jobs))
+            for column in columns
+        }
+        found = check_datasets(self.path, self._file, expected | {"flushed": (np.dtype(np.int64), ())})
+        self._ticks = {column.name: found[f"ticks/{column.name}"] for column in ticks}
+        self._jobs = {column.name: found[f"jobs/{column.name}"] for column in jobs}
         # Columns may be longer, by rows that were being written when the writer was killed or the disk was full.
-        num_ticks, num_jobs = self._file["flushed"][()].tolist()
+        num_ticks, num_jobs = found["flushed"][()].tolist()
         self.num_ticks: int = max(0, min(num_ticks, *map(len, self._ticks.values())))
         self.num_jobs: int = max(0, min(num_jobs, *map(len, self._jobs.values())))
 

@@ -15,12 +15,15 @@ from rtcore.results.run_record import RunRecord
 from rtcore.results.summary import RunStats
 
 
-def write_results(folder: Path, summary: dict[str, Any], stats: RunStats, record: RunRecord) -> None:
-    """summary.json and timeline.png."""
-    from rtcore.report.timeline import draw_timeline  # noqa: PLC0415 - matplotlib takes a second to import
-
+def write_results(
+    folder: Path, summary: dict[str, Any], stats: RunStats, record: RunRecord, *, pictures: bool = True
+) -> None:
+    """summary.json and, unless there are to be no `pictures`, timeline.png."""
     write_json(folder / "summary.json", summary)
-    draw_timeline(record, stats, folder / "timeline.png")
+    if pictures:
+        from rtcore.report.timeline import draw_timeline  # noqa: PLC0415 - matplotlib takes a second to import
+
+        draw_timeline(record, stats, folder / "timeline.png")
 
 
 def write_trace(folder: Path, console: Console) -> bool:

@@ -239,7 +239,8 @@ class RealtimeEnv(gymnasium.Env[Any, Any]):
             except RtcoreError as error:
                 summary["error"] = f"{type(error).__name__}: {error}"
             with writing_to(out):
-                write_results(out, summary, self._runtime.stats(), self._runtime.record)
+                pictures = self._runtime.config.output.pictures
+                write_results(out, summary, self._runtime.stats(), self._runtime.record, pictures=pictures)
         self._release()
         failure = self._runtime.close_failure
         if failure is not None and not self._closing_reported:

@@ -31,7 +31,7 @@ from rtcore.errors import WARNING_NOTE, ConfigError, ContractBroken, RtcoreError
 from rtcore.files.strict_json import write_json
 from rtcore.learn.resuming import settings_of
 from rtcore.memory.operator import OperatorWriter
-from rtcore.memory.segments import files_of
+from rtcore.memory.segments import left_of
 from rtcore.memory.trace import TraceKind, TraceSpool
 from rtcore.processes.supervisor import Supervisor
 from rtcore.recording.schema import require_h5py
@@ -569,7 +569,7 @@ class Runtime(TrainedRun):
     def summary(self) -> dict[str, Any]:
         """What happened so far, or in all once the run is over (the content of summary.json)."""
         summary = build_summary(self.stats())
-        summary["leftover_shared_memory"] = [path.name for path in files_of(self.run_id)] if self.is_over else None
+        summary["leftover_shared_memory"] = left_of(self.run_id) if self.is_over else None
         return summary
 
     # -- the supervising thread ----------------------------------------------------------------------------
@@ -618,7 +618,7 @@ class Runtime(TrainedRun):
         if self._folder is None or not self._owns_folder or self._final is None:
             return
         summary = build_summary(self._final)
-        summary["leftover_shared_memory"] = [path.name for path in files_of(self.run_id)]
+        summary["leftover_shared_memory"] = left_of(self.run_id)
         if self._error is not None:
             summary["error"] = f"{type(self._error).__name__}: {self._error}"
         with writing_to(self.config.output.out):

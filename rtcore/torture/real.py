@@ -66,7 +66,7 @@ _WORDS = {
     "learner": ("learner ",),
     "recorder": ("recorder", "recording"),
     "forkserver": ("fork server", "LauncherDied"),
-    "parent": ("closed while", "stopped by", "cannot", "Too many open files", "thread"),
+    "parent": ("closed while", "stopped by", "cannot", "Too many open files", "file descriptor", "thread"),
     "simulator": (),
     "run": ("cannot", "no process could be started", "No space", "thread", "full", "room", "fork", "File too large"),
 }
@@ -170,6 +170,8 @@ def plan_case(seed: int) -> Case:
     # On a machine whose CPUs others have, a start takes more than a minute.
     words += ["--startup-timeout-s", "150", *(["--record"] if record else []), *(["--trace"] if trace else [])]
     keeps = record or trace or learn or draw.random() < 0.8
+    # Most runs are over sooner without; some are hit while they draw.
+    words += ["--no-pictures"] if keeps and seed % 4 else []
     roles = ["worker"] * 3 + ["env"] * 2 + ["forkserver", "parent", "parent", "simulator"]
     roles += ["learner"] * 2 * bool(learners) + ["recorder"] * 2 * record
     planned = _plan_faults(draw, roles, duration_s, learn=learn, keeps=keeps)

@@ -159,7 +159,7 @@ def test_a_full_disk_leaves_the_summary_on_the_screen_and_no_draft(run_here: Run
     (tmp_path / "jobs.csv").symlink_to("/dev/full")
     done = run_here(
         *("--env-id", "tests.support.bad_worlds:slow_reset", "--policy", "synthetic", "--policy-args", "latency_ms=50"),
-        *("--workers", "4", "--duration", "6", "--no-live", "--out", str(tmp_path)),
+        *("--workers", "4", "--duration", "6", "--no-live", "--no-pictures", "--out", str(tmp_path)),
     )
     assert done.returncode == 1
     assert "RecordError" in done.stderr
@@ -172,7 +172,7 @@ def test_a_full_disk_on_the_virtual_clock_is_the_same_error(run_here: Run, tmp_p
     (tmp_path / "actions.csv").symlink_to("/dev/full")
     done = run_here(
         *("--env-id", "CartPole-v1", "--policy", "random", "--latency", "constant:20", "--clock", "virtual"),
-        *("--ticks", "3000", "--no-live", "--out", str(tmp_path)),
+        *("--ticks", "3000", "--no-live", "--no-pictures", "--out", str(tmp_path)),
     )
     assert done.returncode == 1, done.stderr
     assert "RecordError" in done.stderr
@@ -234,7 +234,9 @@ def test_a_run_whose_output_nobody_reads_any_more_ends_with_its_files_and_a_chec
 
 def run_is_ended_by(end: Callable[[subprocess.Popen[str]], None], exitcode: int, name: str, out: Path) -> None:
     learning = ("--learn", "dqn", "--learning-starts", "30", "--env-id", "CartPole-v1", "--policy", "mlp")
-    with running(*learning, "--workers", "2", "--duration", "600", "--no-live", "--out", str(out)) as run:
+    with running(
+        *learning, "--workers", "2", "--duration", "600", "--no-live", "--no-pictures", "--out", str(out)
+    ) as run:
         wait_until_ticking(run)
         wait_for(lambda: (out / "actions.csv").exists() and (out / "actions.csv").stat().st_size > 0, "rows")
         # A second import of torch, in the program itself, would take seconds and 200 MB for nothing.

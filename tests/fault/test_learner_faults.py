@@ -42,6 +42,7 @@ LEARNING = (
         "--learn",
         "dqn",
         "--no-live",
+        "--no-pictures",
     ),
     *("--learning-starts", "50", "--learner-nice", "0"),
 )

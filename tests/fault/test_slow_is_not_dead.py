@@ -15,7 +15,7 @@ from tests.support.drills import HEALTHY, run_to_end, running, wait_until_tickin
 
 pytestmark = pytest.mark.fault
 
-CART_POLE = ("--env-id", "CartPole-v1", "--no-live")
+CART_POLE = ("--env-id", "CartPole-v1", "--no-live", "--no-pictures")
 
 
 @pytest.mark.parametrize("first", [pytest.param("the program", marks=pytest.mark.slow), "its children"])

@@ -26,7 +26,9 @@ VIDEO, DRAFT = "video.mp4", "video.mp4.part"
 def broken_off(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, str]:
     """A run that went to its end, and Ctrl-C while its video was drawn: folder, exit code, what it said."""
     out = tmp_path_factory.mktemp("run")
-    with running(*LONG, "--latency", "constant:30", "--no-live", "--video", "--out", str(out)) as program:
+    with running(
+        *LONG, "--latency", "constant:30", "--no-live", "--no-pictures", "--video", "--out", str(out)
+    ) as program:
         wait_for((out / DRAFT).exists, "the video to be begun", timeout_s=60)
         program.send_signal(signal.SIGINT)
         said, _ = program.communicate(timeout=150)

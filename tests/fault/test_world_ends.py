@@ -47,6 +47,7 @@ def run_of(notes: Path, *more: str, **world: object) -> list[str]:
             "--safe-action",
             "7",
             "--no-live",
+            "--no-pictures",
         ),
         *more,
     ]
@@ -174,6 +175,15 @@ def test_an_env_process_that_dies_by_a_signal_fails_the_run(
     assert signum.name in done.stderr
     if moment == "in the run":
         assert_made_safe(tmp_path)
+
+
+def test_an_order_to_end_that_a_world_drops_ends_it_at_the_next_tick(run_here: Run, tmp_path: Path) -> None:
+    done = run_here(*run_of(tmp_path, "--ticks", "3000", "--out", str(tmp_path / "out"), ended_at=60))
+    assert done.returncode == 1, done.stdout
+    assert "SIGTERM" in done.stderr
+    assert "TerminationRequested" not in done.stdout + done.stderr
+    assert_made_safe(tmp_path)
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["ticks"]["count"] < 100
 
 
 def test_closing_may_take_as_long_as_the_world_may_be_silent(run_here: Run, tmp_path: Path) -> None:

@@ -65,7 +65,9 @@ def test_tasks_a_line_govern_world_policy_and_recording_of_a_real_run_bit_for_bi
     out = tmp_path / "out"
     policy = "tests.support.tasked:says_its_task"
     words = [*RUN, "--env-id", WORLD, "--policy", policy, "--task", json.dumps(TASK), "--task-stdin", "--record"]
-    with started(*words, "--out", str(out), "--no-live", "--on-missing", "noop", stdin=subprocess.PIPE) as process:
+    with started(
+        *words, "--out", str(out), "--no-live", "--no-pictures", "--on-missing", "noop", stdin=subprocess.PIPE
+    ) as process:
         shown = ""
 
         def say(line: str, answer: str) -> None:
@@ -114,6 +116,7 @@ def test_tasks_on_stdin_need_one_that_is_a_file(run_here: Run, tmp_path: Path) -
         json.dumps(TASK),
         "--task-stdin",
         "--no-live",
+        "--no-pictures",
         "--out",
         str(tmp_path / "run"),
     )

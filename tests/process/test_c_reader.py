@@ -62,7 +62,7 @@ class Run:
 
     def __init__(self, out: Path, *options: str) -> None:
         self.out = out
-        command = [sys.executable, "-m", "rtcore.cli.run", "--no-live", "--out", str(out), *options]
+        command = [sys.executable, "-m", "rtcore.cli.run", "--no-live", "--no-pictures", "--out", str(out), *options]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def id(self) -> str:

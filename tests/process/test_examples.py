@@ -52,7 +52,7 @@ def test_an_own_world_and_an_own_policy_run_from_the_folder_they_are_in(tmp_path
         *RTCORE_RUN,
         *("--env-id", "own_world:make_world", "--env-args", "speed=2"),
         *("--policy", "own_policy:make_policy", "--policy-args", "gain=50,pad_ms=30"),
-        *("--duration", "1", "--no-live", "--out", str(tmp_path)),
+        *("--duration", "1", "--no-live", "--no-pictures", "--out", str(tmp_path)),
         cwd=EXAMPLES,
     )
     assert "own_world:make_world (speed=2) at 50.0000 Hz" in output

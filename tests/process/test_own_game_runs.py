@@ -23,7 +23,7 @@ GAME = (
 
 
 SETTINGS = (
-    *("--policy", "random", "--workers", "1", "--no-live"),
+    *("--policy", "random", "--workers", "1", "--no-live", "--no-pictures"),
     *("--env-id", "rtcore/GameBoy-v0", "--rom", BLOCKS, "--env-args", GAME),
 )
 
@@ -66,5 +66,7 @@ def test_the_same_settings_from_a_file_give_the_same_game_on_the_virtual_clock(r
     assert set(episodes(rows)) == {3.0}
     settings = run_here(*SETTINGS, "--print-config")
     (tmp_path / "game.toml").write_text(settings.stdout)
-    done = run_here("--config", str(tmp_path / "game.toml"), *virtual, "--no-live", "--out", str(tmp_path / "file"))
+    done = run_here(
+        "--config", str(tmp_path / "game.toml"), *virtual, "--no-live", "--no-pictures", "--out", str(tmp_path / "file")
+    )
     assert rows_of(done, tmp_path / "file") == rows

@@ -440,7 +440,7 @@ def test_an_env_that_is_forgotten_ends_its_process() -> None:
 
 
 def test_closing_it_in_a_forked_child_leaves_the_world_to_the_parent(make: Any, tmp_path: Path) -> None:
-    env = make(out=tmp_path / "run")
+    env = make(out=tmp_path / "run", pictures=False)
     env.reset()
     child = os.fork()
     if child == 0:
@@ -509,7 +509,7 @@ def test_a_folder_gets_what_a_run_of_rtcore_run_leaves_in_one(tmp_path: Path) ->
 
 
 def test_what_ended_it_is_in_the_folder_too(tmp_path: Path) -> None:
-    env = RealtimeEnv(embed_worlds.counting, out=tmp_path, env_args={"break_at": 5})
+    env = RealtimeEnv(embed_worlds.counting, out=tmp_path, pictures=False, env_args={"break_at": 5})
     env.reset(options={"start": embed_worlds.UNLUCKY})
     with env, pytest.raises(EnvironmentFailed):
         for _ in range(10):

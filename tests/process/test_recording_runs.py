@@ -50,7 +50,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 def test_every_tick_of_a_game_is_recorded_and_the_game_is_the_same_again(tmp_path):
     flags = ["--policy", "trained", "--policy-args", "pad_ms=60", "--duration", "5", "--seed", "3"]
     with pytest.raises(SystemExit) as ended:
-        main([*flags, "--workers", "4", "--record", "--no-live", "--out", str(tmp_path)])
+        main([*flags, "--workers", "4", "--record", "--no-live", "--no-pictures", "--out", str(tmp_path)])
     assert ended.value.code == 0
     summary = json.loads((tmp_path / "summary.json").read_text())
     recording, ticks, jobs = summary["recording"], rows_of(tmp_path / "actions.csv"), rows_of(tmp_path / "jobs.csv")
@@ -105,7 +105,7 @@ def test_a_slow_dict_world_whose_ticks_are_put_off_is_recorded_filmed_and_the_sa
     world = ["--env-id", "tests.support.recorded_worlds:Arm", "--overrun", "stretch", "--fps", "60", "--duration", "2"]
     policy = ["--policy", "synthetic", "--policy-args", "latency_ms=40", "--workers", "3", "--seed", "5"]
     with pytest.raises(SystemExit) as ended:
-        main([*world, *policy, "--record", "--video", "--no-live", "--out", str(tmp_path)])
+        main([*world, *policy, "--record", "--video", "--no-live", "--no-pictures", "--out", str(tmp_path)])
     assert ended.value.code == 0
     assert f"{tmp_path / 'video.mp4'} (120 frames;" in capsys.readouterr().out, "no tick is missing, none is held"
     summary = json.loads((tmp_path / "summary.json").read_text())
@@ -167,7 +167,7 @@ def test_a_run_that_a_program_stops_is_recorded_to_its_last_tick(tmp_path, hurri
 
 
 def test_a_world_that_a_program_steps_is_recorded_but_not_replayed(tmp_path, capsys):
-    with rtcore.RealtimeEnv("CartPole-v1", fps=50, record=True, out=tmp_path) as env:
+    with rtcore.RealtimeEnv("CartPole-v1", fps=50, record=True, out=tmp_path, pictures=False) as env:
         env.reset(seed=4)
         for _ in range(40):
             _, _, terminated, truncated, _ = env.step(0)

@@ -33,7 +33,7 @@ _PROCESSOR = shutil.which("trace_processor_shell") or shutil.which("trace_proces
 def run(*flags: str, before: str = "") -> tuple[int, str]:
     """Exit code and output of rtcore-run; `before` is run in its process first."""
     code = f"import sys\n{before}\nfrom rtcore.cli.run import main\nmain(sys.argv[1:])"
-    with started(sys.executable, "-c", code, *FLAGS, "--no-live", *flags) as program:
+    with started(sys.executable, "-c", code, *FLAGS, "--no-live", "--no-pictures", *flags) as program:
         said, _ = program.communicate(timeout=150)
     return program.returncode, said
 
@@ -102,7 +102,7 @@ def each_job_agrees(jobs: list[dict[str, str]], parsed: Parsed) -> None:
 
 
 def test_record_trace_and_summary_agree_on_every_count(run_here: Run, tmp_path: Path) -> None:
-    done = run_here(*FLAGS, "--no-live", "--duration", "3", "--trace", "--out", str(tmp_path))
+    done = run_here(*FLAGS, "--no-live", "--no-pictures", "--duration", "3", "--trace", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
     said = done.stdout + done.stderr
     assert TRACE_FILE in said and "ui.perfetto.dev" in said
@@ -172,7 +172,9 @@ def test_they_agree_when_a_worker_is_killed_and_restarted(tmp_path: Path) -> Non
 
 def test_a_run_that_is_interrupted_still_leaves_its_trace(tmp_path: Path) -> None:
     events = tmp_path / "trace-env.events"
-    with running(*FLAGS, "--no-live", "--duration", "600", "--trace", "--out", str(tmp_path)) as program:
+    with running(
+        *FLAGS, "--no-live", "--no-pictures", "--duration", "600", "--trace", "--out", str(tmp_path)
+    ) as program:
         wait_for(lambda: events.exists() and events.stat().st_size > 10_000, "events")
         program.send_signal(signal.SIGINT)
         said, _ = program.communicate(timeout=150)

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.process
 def test_a_game_becomes_a_video_in_real_time(tmp_path, capsys):
     flags = ["--policy", "synthetic", "--policy-args", "latency_ms=60", "--workers", "4", "--duration", "3"]
     with pytest.raises(SystemExit) as ended:
-        main([*flags, "--no-live", "--video", "--out", str(tmp_path)])
+        main([*flags, "--no-live", "--no-pictures", "--video", "--out", str(tmp_path)])
     assert ended.value.code == 0
     assert f"{tmp_path / 'video.mp4'} (" in capsys.readouterr().out
     ticks = json.loads((tmp_path / "summary.json").read_text())["ticks"]

@@ -24,7 +24,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 #: A healthy small run that the drills interfere with.
 HEALTHY = (
     *("--env-id", "CartPole-v1", "--fps", "60", "--policy", "synthetic", "--policy-args", "latency_ms=50"),
-    *("--workers", "4", "--duration", "600", "--no-live"),
+    *("--workers", "4", "--duration", "600", "--no-live", "--no-pictures"),
 )
 
 

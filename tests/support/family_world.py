@@ -22,14 +22,25 @@ def _sleep() -> None:
     time.sleep(3600)
 
 
+class _Dropping:
+    """Ended by an order to end: what that raises in a finalizer is dropped, as in an emulator's compiled code."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0)
+
+
 class Family(gymnasium.Env[Any, Any]):
     metadata = {"render_fps": 50}  # noqa: RUF012
     observation_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
     #: So many that nothing is drawn twice.
     action_space = gymnasium.spaces.Discrete(1 << 40)
 
-    def __init__(self, notes: str, hang_at: int = 0, raise_at: int = 0, how_closing: str = "") -> None:
+    def __init__(
+        self, notes: str, hang_at: int = 0, raise_at: int = 0, ended_at: int = 0, how_closing: str = ""
+    ) -> None:
         self._notes, self._hang_at, self._raise_at, self._how_closing = Path(notes), hang_at, raise_at, how_closing
+        self._ended_at = ended_at
         self._steps, self._last = 0, -1
         self._child = subprocess.Popen(["sleep", "3600"])
         self._session = subprocess.Popen(["sleep", "3600"], start_new_session=True)
@@ -51,6 +62,8 @@ class Family(gymnasium.Env[Any, Any]):
         self._steps, self._last = self._steps + 1, action
         if self._steps == self._raise_at:
             raise OSError("the arm does not answer")
+        if self._steps == self._ended_at:
+            _Dropping()
         if self._steps == self._hang_at:
             time.sleep(3600)
         return np.zeros(2, np.float32), 0.0, False, False, {}

@@ -138,7 +138,8 @@ def test_a_kept_checkpoint_goes_on_learning(what: str, learned_run: Path, capsys
     resumed = learned_run / what
     if what == "checkpoints":
         (resumed,) = (path for path in resumed.iterdir() if path.name.isdigit())
-    code = exit_code(main, "--resume", resumed, "--ticks", "60", "--no-live", "--no-tensorboard", "--out", learned_run)
+    few = ("--ticks", "60", "--no-live", "--no-pictures", "--no-tensorboard")
+    code = exit_code(main, "--resume", resumed, *few, "--out", learned_run)
     assert code == 0, capsys.readouterr().err
     assert json.loads((learned_run / "summary.json").read_text())["learner"]["updates"] > updates
     assert list(learned_run.glob("earlier/*"))
@@ -153,6 +154,7 @@ def test_a_kept_checkpoint_is_played(learned_run: Path, tmp_path: Path, capsys) 
         "--ticks",
         "40",
         "--no-live",
+        "--no-pictures",
         "--out",
         tmp_path / "played",
     ]

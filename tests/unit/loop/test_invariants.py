@@ -180,7 +180,7 @@ def test_a_broken_invariant_is_named_with_its_tick_and_is_the_programs_exit_code
     )
     monkeypatch.setattr(rtcore.virtual.simulate.Simulation, "__init__", _with_a_death(Simulation.__init__))
     with pytest.raises(SystemExit) as end:
-        main([*words.split(), "--no-live", "--out", str(tmp_path)])
+        main([*words.split(), "--no-live", "--no-pictures", "--out", str(tmp_path)])
     assert end.value.code == EXIT_BROKEN_INVARIANT == 70
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["invariants"] == {"broken": 1, "names": ["job"], "first": {"name": "job", "tick": 199}}

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import resource
 import signal
 import socket
 import stat
@@ -24,6 +25,7 @@ from rtcore.memory.segments import (
     create_segment,
     files_of,
     layout_of,
+    left_of,
     new_measurement_id,
     new_run_id,
     part_bytes,
@@ -417,6 +419,22 @@ def test_a_segment_that_cannot_be_made_says_what_to_do_and_leaves_nothing(run_id
 
 
 # -- onlookers ---------------------------------------------------------------------------------------------------
+
+
+def test_a_run_whose_program_has_no_file_descriptor_left_ends_in_words(run_id, caplog):
+    create_segment(run_id, "control", LAYOUT)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with Path("/dev/null").open() as lowest:
+        number = lowest.fileno()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (number, hard))
+    try:
+        unlink_all(run_id)
+        known = left_of(run_id)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert known is None
+    assert "cannot be looked for: [Errno 24] Too many open files" in caplog.text
+    assert len(left_of(run_id)) == 1
 
 
 def test_an_onlooker_reads_a_run_and_cannot_change_it(run_id):

@@ -212,7 +212,9 @@ def test_a_simulated_run_becomes_a_video(tmp_path, capsys):
         "constant:25",
     ]
     with pytest.raises(SystemExit) as ended:
-        main([*flags, "--workers", "2", "--ticks", "60", "--video", "--no-live", "--out", str(tmp_path)])
+        main(
+            [*flags, "--workers", "2", "--ticks", "60", "--video", "--no-live", "--no-pictures", "--out", str(tmp_path)]
+        )
     assert ended.value.code == 0
     assert f"{tmp_path / 'video.mp4'} (60 frames;" in capsys.readouterr().out
     assert len(decoded(tmp_path / "video.mp4")[0]) == 60
@@ -234,7 +236,7 @@ def test_the_video_of_an_earlier_run_goes_with_it(tmp_path):
         "constant:25",
     ]
     with pytest.raises(SystemExit):
-        main([*flags, "--workers", "2", "--ticks", "20", "--no-live", "--out", str(tmp_path)])
+        main([*flags, "--workers", "2", "--ticks", "20", "--no-live", "--no-pictures", "--out", str(tmp_path)])
     assert not (tmp_path / "video.mp4").exists()
 
 

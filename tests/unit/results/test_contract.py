@@ -300,7 +300,7 @@ class _View:
 @pytest.mark.parametrize(("require", "exitcode"), [("missed<=0", 0), ("jobs<=9", EXIT_CONTRACT_BROKEN)])
 def test_the_program_exits_with_4_and_view_summary_and_file_say_the_same(tmp_path, require, exitcode):
     out, view = tmp_path / "run", _View()
-    config = config_of(require=require, ticks=300, out=out)
+    config = config_of(require=require, ticks=300, out=out, pictures=False)
     with OutFolder(out, ["rtcore-run"]) as folder:
         folder.acquire()
         over = play(config, view, folder)

@@ -164,7 +164,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("torture") / "run"
     words = "--env-id CartPole-v1 --clock virtual --latency lognormal:30,0.3 --policy random --fps 100 --workers 4"
     with pytest.raises(SystemExit) as end:
-        main([*words.split(), "--ticks", str(TICKS), "--no-live", "--record", "--out", str(folder)])
+        main([*words.split(), "--ticks", str(TICKS), "--no-live", "--no-pictures", "--record", "--out", str(folder)])
     assert end.value.code == 0
     return folder
 

@@ -308,7 +308,7 @@ def test_rtcore_run_goes_on_in_the_same_folder(ran, tmp_path: Path, capsys):
     folder = tmp_path / "run"
     shutil.copytree(first, folder, symlinks=True)
     updates = json.loads((folder / "summary.json").read_text())["learner"]["updates"]
-    assert rtcore_run([*WORDS, "--out", str(folder), "--resume", str(folder)]) == 0
+    assert rtcore_run([*WORDS, "--no-pictures", "--out", str(folder), "--resume", str(folder)]) == 0
     assert json.loads((folder / "summary.json").read_text())["learner"]["updates"] > updates
     assert rtcore_run([*WORDS, "--resume", str(folder), "--env-args", "continuous=true"]) == 2
     capsys.readouterr()
@@ -316,14 +316,15 @@ def test_rtcore_run_goes_on_in_the_same_folder(ran, tmp_path: Path, capsys):
 
 @pytest.mark.skipif(not is_installed("tensorboard"), reason="the extra tensorboard is not installed")
 def test_events_are_written_unless_they_are_not_wanted(ran, tmp_path: Path, capsys):
-    assert rtcore_run([*WORDS, "--out", str(tmp_path), "--no-tensorboard"]) == 0
+    assert rtcore_run([*WORDS, "--no-pictures", "--out", str(tmp_path), "--no-tensorboard"]) == 0
     assert len(list((ran[0] / "runs").glob("*/events.out.tfevents*"))) == 1
     assert not list(tmp_path.glob("events.out.tfevents*"))
+    assert not list(tmp_path.glob("*.png")), "--no-pictures"
     capsys.readouterr()
 
 
 def test_a_run_whose_learning_stopped_is_said_to_have_failed(tmp_path: Path, capsys):
-    assert rtcore_run([*WORDS, "--out", str(tmp_path), "--env-args", "pay=3e38"]) == 1
+    assert rtcore_run([*WORDS, "--no-pictures", "--out", str(tmp_path), "--env-args", "pay=3e38"]) == 1
     assert "not finite" in capsys.readouterr().out
 
 
