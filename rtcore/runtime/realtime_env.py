@@ -41,7 +41,8 @@ FIELDS = frozenset(
     {
         *("env_id", "env_args", "rom", "fps", "overrun", "on_missing", "noop_action", "on_reset", "seed", "on_late"),
         *("safe_action", "starve_ms", "limit", "info_keys", "task", "operator", "blend_ticks", "clock"),
-        *("ring_slots", "startup_timeout_s", "env_timeout_s", "realtime", "env_cpu", "out", "trace", "record"),
+        *("ring_slots", "startup_timeout_s", "env_timeout_s", "realtime", "env_cpu", "out", "pictures", "trace"),
+        "record",
     }
 )
 #: Longer than any run: it ends when it is closed.

@@ -458,8 +458,12 @@ def torture(options: argparse.Namespace) -> int:
             shutil.rmtree(folder, ignore_errors=True)
 
     with ThreadPoolExecutor(options.jobs) as pool:
-        for done in [pool.submit(one, seed) for seed in options.seeds if seed not in known]:
-            done.result()
+        try:
+            for done in [pool.submit(one, seed) for seed in options.seeds if seed not in known]:
+                done.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C: those under way come to their end, no others begin
+            raise
     about = summary_of(records)
     print(json.dumps(about, indent=2) if options.json else markdown_of(about))
     return int(bool(about["violations"]))
