@@ -4,17 +4,17 @@ The folders are the layers, lowest first; each imports only what stands above it
 
     errors clock realtime channel       what fails, what time it is, what the kernel can do, how processes talk
     scheduling spaces files host        which worker starts when (schedule), which action acts at a tick (dispatch), and
-                                        what acts where there is none (on_missing); frames and actions as bytes; data on
-                                        disk; the machine
+                                        what acts where there is none (on_missing); frames and actions as bytes, and
+                                        which numbers may be in them (bounds); data on disk; the machine
     config                              every setting: flags, TOML, `RuntimeConfig`
     memory                              shared memory: its structs, that of a tick among them (layout/records), and the
                                         protocol over each: frames (ring), jobs and actions (slots), the learner's
                                         published weights (weights)
     messages                            everything else that processes say to each other
-    loop results                        one tick of the env process (tickloop); the context of its jobs, with the
-                                        features for a head (job_context); what acts where chunks overlap (overlap);
-                                        what a run counted, its columns in actions.csv and jobs.csv (rows), and why a
-                                        tick went as it did (explain)
+    loop results                        one tick of the env process, take-overs included (tickloop); the context of its
+                                        jobs, with the features for a head (job_context); what acts where chunks overlap
+                                        (overlap); what a run counted, its columns in actions.csv and jobs.csv (rows),
+                                        and why a tick went as it did (explain)
     learn recording                     transitions and checkpoints; a run kept losslessly, run again, exported (minari,
                                         lerobot)
     processes report (rtcore_workers)   who starts, watches and restarts whom, one file a role (workers, learners), how
@@ -33,8 +33,8 @@ The folders are the layers, lowest first; each imports only what stands above it
                                         of their accesses (explorer), or in drawn ones (schedules); runs by real
                                         processes with kills (real), and what each leaves (aftermath); one long run
                                         (soak)
-    cli                                 the programs, one file each (what its words ask for: do_run, do_top, ...), and
-                                        how all of them end, with which exit code (exits)
+    cli                                 the programs, one file each: its options (run, top, ...), what they ask for
+                                        (do_run, do_top, ...), and how all of them end, with which exit code (exits)
 
     with rtcore.Runtime(env_id="rtcore/Blocks-v0", policy="impala", duration=10) as runtime:
         runtime.wait()

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from rtcore.errors import ConfigError
+from rtcore.host.extras import import_extra
 
 By = Literal["mean", "iqm"]
 #: What one seed came to, by seed.
@@ -120,8 +120,5 @@ def _centre_of(by: By) -> Any:
 
 
 def _scipy_stats() -> Any:
-    try:
-        from scipy import stats  # noqa: PLC0415 - an extra, and a second to import
-    except ImportError as error:
-        raise ConfigError("rtcore-sweep report needs SciPy: pip install 'rtcore[sweep]'") from error
-    return stats
+    """It takes a second to import."""
+    return import_extra("scipy.stats", "rtcore-sweep report", "sweep")

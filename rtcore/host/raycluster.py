@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rtcore.errors import ConfigError
+from rtcore.host.extras import import_extra
 
 #: Read by Ray when it is imported: nothing is reported to its makers, and what it says of itself stays in its files.
 _ENVIRONMENT = {
@@ -28,11 +29,7 @@ _QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
 def import_ray(what: str) -> Any:
     """Ray. ConfigError, which names `what` needs it, where it is not installed."""
     os.environ.update({name: value for name, value in _ENVIRONMENT.items() if name not in os.environ})
-    try:
-        import ray  # noqa: PLC0415 - an extra, and a second to import
-    except ImportError as error:
-        raise ConfigError(f"{what} needs Ray: pip install 'rtcore[ray]'") from error
-    return ray
+    return import_extra("ray", what, "ray")
 
 
 def reach(address: str | None) -> None:

@@ -26,7 +26,7 @@ _RESET = int(TickKind.RESET)
 
 #: Ticks of these sources are counted apart: those of the others follow from the kinds of ticks.
 _LAST_USUAL_SOURCE = int(Source.HELD)
-_SOURCE_COUNTERS: dict[int, str] = {
+SOURCE_COUNTERS: dict[int, str] = {
     Source.HUMAN: "human_ticks",
     Source.SHIELD: "shield_ticks",
     Source.SAFE: "starved_ticks",
@@ -99,7 +99,7 @@ class StatsRecorder:
         (self._reset if is_reset else self._step).add(header.step_ns)
         self._publish.add(tick.published_ns - header.publish_ns)
         if header.source > _LAST_USUAL_SOURCE:
-            counters.add(_SOURCE_COUNTERS[header.source])
+            counters.add(SOURCE_COUNTERS[header.source])
             if header.source == Source.SAFE:
                 if self._starved_tick != header.tick - 1 - plan.skipped_ticks:
                     counters.add("starvations")

@@ -5,7 +5,9 @@ ring_reader  frames and job records out of shared memory, what the ring lapped c
 writer       into ticks.hdf5, so that a killed writer leaves a file that can be read
 process      the recorder process
 reader       a recording, finished or not
+inspection   a file is looked into by a process of its own before this one opens it
 minari       the same as a Minari data set, nothing stored twice
+lerobot      the same exported as a LeRobot data set
 mending      what a killed writer left, as a file like others
 replay       the run's dispatch and world again, without a policy, compared bit for bit
 

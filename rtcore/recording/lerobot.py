@@ -7,7 +7,6 @@ versions of its own. Episodes are those of the Minari data set.
 
 from __future__ import annotations
 
-import importlib
 import io
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from PIL import Image as Pillow
 
 from rtcore.errors import ConfigError
 from rtcore.files.strict_json import dumps, write_json
+from rtcore.host.extras import import_extra
 from rtcore.recording.minari import EpisodeRows, episodes_of
 from rtcore.recording.reader import Recording
 from rtcore.spaces import ObservationSpec
@@ -57,7 +57,7 @@ def write_lerobot(
     Raises:
         ConfigError: pyarrow is missing, the folder is there, or no episode of the recording is whole.
     """
-    _require_pyarrow()
+    import_extra("pyarrow.parquet", "a data set for LeRobot", "lerobot")
     episodes, _ = episodes_of(recording)
     if not episodes:
         raise ConfigError(f"{recording.path}: holds no whole episode with a step: nothing to export")
@@ -125,16 +125,6 @@ def write_lerobot(
     # The last one: a folder without it is no data set.
     write_json(folder / "meta/info.json", info)
     return len(episodes)
-
-
-def _require_pyarrow() -> Any:
-    try:
-        return importlib.import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise ConfigError(
-            f"lerobot: a data set is written with pyarrow, which cannot be imported ({error}): "
-            "pip install 'rtcore[lerobot]'"
-        ) from error
 
 
 def _groups(episodes: list[EpisodeRows], rows: int) -> Iterator[list[EpisodeRows]]:
@@ -285,4 +275,4 @@ def _write(path: Path, columns: Mapping[str, Any], index: str | None = None) -> 
         ]
         pandas = {"index_columns": [index], "column_indexes": [], "columns": about, "pandas_version": "2.0.0"}
         table = table.replace_schema_metadata({"pandas": dumps(pandas)})
-    _require_pyarrow().write_table(table, path)
+    import_extra("pyarrow.parquet", "a data set for LeRobot", "lerobot").write_table(table, path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
@@ -14,6 +13,7 @@ import numpy.typing as npt
 
 from rtcore.errors import ConfigError
 from rtcore.files.outside import SUMS
+from rtcore.host.extras import import_extra
 from rtcore.memory.layout import FRAME_HEADER, LOG_RECORD, Record
 from rtcore.scheduling.dispatch import Outcome, Source, TickKind
 from rtcore.spaces import ActionSpec, Block, ObservationSpec
@@ -126,13 +126,7 @@ def _columns_of(record: Record[Any]) -> list[RecordedColumn]:
 
 def require_h5py() -> Any:
     """The module h5py; `ConfigError` if it is not installed."""
-    try:
-        return importlib.import_module("h5py")
-    except ImportError as error:
-        raise ConfigError(
-            f"record: a recording is written with the package h5py, which cannot be imported ({error}). "
-            "Install it: pip install 'rtcore[record]'"
-        ) from error
+    return import_extra("h5py", "a recording", "record")
 
 
 def ticks_file(path: Path) -> Path:

@@ -6,7 +6,6 @@ that was kept, or told to a viewer while the run goes on.
 
 from __future__ import annotations
 
-import importlib
 import io
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,6 +20,7 @@ from PIL import Image as Pillow
 from rtcore.clock import NS_PER_S
 from rtcore.errors import ConfigError, key_of
 from rtcore.files.whole import whole_file
+from rtcore.host.extras import import_extra
 from rtcore.learn.ticks import TickReader
 from rtcore.memory.layout import FRAME_HEADER, FrameHeader
 from rtcore.recording.reader import Recording
@@ -43,10 +43,7 @@ _MOST_AT_ONCE = 256
 
 def require_rerun() -> Any:
     """The module rerun; ConfigError if it is not installed."""
-    try:
-        return importlib.import_module("rerun")
-    except ImportError as error:
-        raise ConfigError(f"rerun: the package is not installed ({error}): pip install 'rtcore[rerun]'") from error
+    return import_extra("rerun", "a view in Rerun", "rerun")
 
 
 class RerunStream:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from rtcore.files.outside import write_sums
 from rtcore.memory.layout import FrameHeader
 from rtcore.memory.ring import FrameRing
 from rtcore.recording.schema import FOLDER
@@ -65,6 +66,7 @@ def film(
     if is_finished:
         writer.lost_frames = headers[-1].frame_seq + 1 - len(headers) if headers else 0
         writer.close()
+        write_sums(writer.path.parent, [writer.path.name])
     else:
         writer.flush(everything=True)
         writer.abandon()

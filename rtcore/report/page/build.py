@@ -6,17 +6,16 @@ The page's parts: `page.html`, `page.css` and `page.js` beside this file, the ch
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from rtcore.errors import ConfigError, counted, key_of
+from rtcore.errors import counted, key_of
 from rtcore.files.strict_json import finite
+from rtcore.host.extras import import_extra
 from rtcore.report.colours import KIND_COLOURS, OUTCOME_COLOURS, RUN_COLOURS
 from rtcore.report.page import charts, tables
 from rtcore.report.page.data import RunDistributions
@@ -51,7 +50,7 @@ class Card:
 
 def build_page(runs: Sequence[RunFolder]) -> str:
     """The page for one run, or for several side by side (the first is what the others are compared with)."""
-    jinja2, plotly = _need("jinja2"), _need("plotly.offline")
+    jinja2, plotly = (import_extra(module, "the page", "report") for module in ("jinja2", "plotly.offline"))
     names = run_names([run.path for run in runs])
     samples = [RunDistributions(run) for run in runs]
     named = list(zip(names, samples, strict=True))
@@ -116,14 +115,6 @@ def run_names(paths: Sequence[Path]) -> list[str]:
         if len(set(names)) == len(set(parts)):
             return names
     return [str(path) for path in paths]
-
-
-def _need(module: str) -> ModuleType:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        package = module.partition(".")[0]
-        raise ConfigError(f"the page needs {package}, which is not installed: pip install 'rtcore[report]'") from error
 
 
 def _script_json(value: Any) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import importlib
 import logging
 import sys
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 from rtcore.clock import NS_PER_S, MonotonicClock, unix_time_s
 from rtcore.errors import ConfigError, RtcoreError, key_of
 from rtcore.files.whole import whole_file
+from rtcore.host.extras import import_extra
 from rtcore.memory.trace import TraceKind
 from rtcore.report.log import lines_to, show_on_stderr
 from rtcore.report.perfetto.events import ANNOUNCE, JOB_SPAN, Events, JobLinks, map_spool, windows, with_spans
@@ -122,13 +122,7 @@ _INT64_MAX = 2**63 - 1
 
 def require_perfetto() -> Any:
     """The module of Perfetto's protobuf classes; `ConfigError` if the package is not installed."""
-    try:
-        return importlib.import_module("perfetto.protos.perfetto.trace.perfetto_trace_pb2")
-    except ImportError as error:
-        raise ConfigError(
-            f"trace: a Perfetto trace is written with the package perfetto, which cannot be imported ({error}). "
-            "Install it: pip install 'rtcore[trace]'"
-        ) from error
+    return import_extra("perfetto.protos.perfetto.trace.perfetto_trace_pb2", "a trace", "trace")
 
 
 def convert_folder(folder: Path, progress: Callable[[float], None] = lambda _: None) -> Path:

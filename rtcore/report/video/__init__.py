@@ -3,7 +3,6 @@
 picture   an observation as pixels: an image, or bars where it is none
 action    an action as a lit pad, as cells or as bars
 panel     everything else that is said of a tick
-draw      fonts and colours of all of these
 film      a recording tick by tick into an mp4, a picture per tick of real time
 encoder   pixels into H.264
 """

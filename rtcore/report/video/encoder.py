@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtcore.errors import ConfigError, RecordError
+from rtcore.host.extras import import_extra
 from rtcore.recording.writer import reason_of
 
 CODEC = "libx264"
@@ -26,13 +26,7 @@ _BT601, _LIMITED = 6, 1
 
 def require_av() -> Any:
     """The module av, with an encoder for H.264; `ConfigError` if there is none."""
-    try:
-        av = importlib.import_module("av")
-    except ImportError as error:
-        raise ConfigError(
-            f"video: an mp4 is written with the package av, which cannot be imported ({error}). "
-            "Install it: pip install 'rtcore[record]'"
-        ) from error
+    av = import_extra("av", "a video", "record")
     if CODEC not in av.codecs_available:
         raise ConfigError(
             f"video: this build of the package av has no encoder {CODEC}; expected the one that `pip install av` brings"

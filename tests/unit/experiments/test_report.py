@@ -183,7 +183,7 @@ def test_a_folder_without_a_result_is_refused_by_what_happened_to_its_cells(tmp_
 
 def test_without_scipy_the_report_says_what_to_install(tmp_path, monkeypatch):
     folder = made_up(tmp_path, {"a": lambda d, s: 1.0}, delays=[1], seeds=2)
-    monkeypatch.setitem(sys.modules, "scipy", None)
+    monkeypatch.setitem(sys.modules, "scipy.stats", None)
     with pytest.raises(ConfigError, match=r"pip install 'rtcore\[sweep\]'"):
         reported(folder)
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from rtcore.clock import ManualClock, TickGrid
-from rtcore.loop.counting import Books, StatsRecorder
+from rtcore.loop.counting import SOURCE_COUNTERS, Books, StatsRecorder
 from rtcore.loop.tickloop import TickLoop
 from rtcore.loop.world import GymnasiumWorld, HeldWorld
-from rtcore.memory.layout import FrameHeader
+from rtcore.memory.layout import ENV_COUNTERS, FrameHeader
 from rtcore.memory.ring import AFTER_STEP
 from rtcore.scheduling.dispatch import Dispatcher, Outcome, Source, TickKind
 from rtcore.scheduling.jobs import Answer
@@ -460,3 +460,8 @@ def test_the_first_use_of_a_late_chunk_is_a_first_use():
     bench = Bench(delay=3, workers=1, tau_ticks=4, chunk=4)
     bench.run(5)
     assert bench.notebook.ticks[4].decision.first_use
+
+
+def test_every_source_that_no_kind_of_tick_tells_has_a_counter_of_its_own():
+    assert set(SOURCE_COUNTERS) == {source for source in Source if source > Source.HELD}
+    assert set(SOURCE_COUNTERS.values()) <= set(ENV_COUNTERS.fields)

@@ -12,6 +12,7 @@ import pytest
 from gymnasium import spaces
 
 from rtcore.errors import ConfigError
+from rtcore.files.outside import SUMS
 from rtcore.memory.layout import FrameHeader
 from rtcore.recording.mending import mend
 from rtcore.recording.minari import write_minari
@@ -236,6 +237,7 @@ def test_what_a_killed_recorder_left_of_a_dict_world_is_mended(tmp_path):
 
 def test_a_part_that_was_written_further_than_the_others_when_the_disk_was_full_is_cut(tmp_path):
     path = film(tmp_path, random_frames(CAMERA, 20), an_episode(20), [0] * 20, observation=CAMERA)
+    (path.parent / SUMS).unlink()
     with h5py.File(path, "r+") as file:
         file["ticks/frame/arm/angles"].resize(15, axis=0)
         file.attrs.modify("end", np.bytes_(b"unfinished"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,7 +19,6 @@ from rtcore.errors import ConfigError
 from rtcore.files.outside import SUMS
 from rtcore.memory.layout import FRAME_HEADER, LOG_RECORD, FrameHeader, Layout
 from rtcore.memory.ring import FrameRing, JobLog, SequenceRing
-from rtcore.recording import schema
 from rtcore.recording.mending import mend
 from rtcore.recording.minari import episodes_of, write_minari
 from rtcore.recording.reader import Recording
@@ -420,10 +420,7 @@ def test_recording_without_a_folder_goes_to_the_latest_run():
 
 
 def test_without_h5py_recording_is_refused_with_the_extra_that_brings_it(monkeypatch, tmp_path):
-    def missing(name):
-        raise ImportError(f"No module named {name!r}")
-
-    monkeypatch.setattr(schema.importlib, "import_module", missing)
+    monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(ConfigError, match=r"pip install 'rtcore\[record\]'"):
         Simulation(make_config(clock="virtual", policy="random", latency="constant:5", record=True, out=tmp_path))
 

@@ -256,7 +256,7 @@ def test_a_missing_encoder_is_told_before_anything_starts(tmp_path, capsys, monk
         main(["--video", "--out", str(out)])
     assert ended.value.code == 2
     said = capsys.readouterr().err
-    assert "video: an mp4 is written with the package av" in said
+    assert "a video needs av" in said
     assert "rtcore[record]" in said
     assert not out.exists()
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from rtcore.errors import ConfigError
 from rtcore.files.outside import read_bytes
+from rtcore.host.extras import import_extra
 
 #: The files of a pair, and what each is for.
 RUN_FILE, WORKER_FILE = "run.key", "worker.key"
@@ -24,11 +25,7 @@ _FIELDS = {"secret", "public", "peers"}
 
 def import_zmq(what: str) -> Any:
     """PyZMQ. ConfigError, which names `what` needs it, where it is not installed."""
-    try:
-        import zmq  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        raise ConfigError(f"{what} needs PyZMQ: pip install 'rtcore[remote]'") from error
-    return zmq
+    return import_extra("zmq", what, "remote")
 
 
 @dataclass(frozen=True)
