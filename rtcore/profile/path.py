@@ -118,7 +118,8 @@ def _measure_and_keep(config: RuntimeConfig, flags: list[str], console: Console)
         taken.acquire()
         runtime, result = _measure(config, console, taken)
         if runtime.record is not None:
-            write_results(folder, runtime.summary(), runtime.stats(), runtime.record)
+            pictures = config.output.pictures
+            write_results(folder, runtime.summary(), runtime.stats(), runtime.record, pictures=pictures)
         write_trace(folder, console)
     return result
 

@@ -57,7 +57,7 @@ def write_lerobot(
     Raises:
         ConfigError: pyarrow is missing, the folder is there, or no episode of the recording is whole.
     """
-    import_extra("pyarrow.parquet", "a data set for LeRobot", "lerobot")
+    _parquet()
     episodes, _ = episodes_of(recording)
     if not episodes:
         raise ConfigError(f"{recording.path}: holds no whole episode with a step: nothing to export")
@@ -125,6 +125,10 @@ def write_lerobot(
     # The last one: a folder without it is no data set.
     write_json(folder / "meta/info.json", info)
     return len(episodes)
+
+
+def _parquet() -> Any:
+    return import_extra("pyarrow.parquet", "a data set for LeRobot", "lerobot")
 
 
 def _groups(episodes: list[EpisodeRows], rows: int) -> Iterator[list[EpisodeRows]]:
@@ -275,4 +279,4 @@ def _write(path: Path, columns: Mapping[str, Any], index: str | None = None) -> 
         ]
         pandas = {"index_columns": [index], "column_indexes": [], "columns": about, "pandas_version": "2.0.0"}
         table = table.replace_schema_metadata({"pandas": dumps(pandas)})
-    import_extra("pyarrow.parquet", "a data set for LeRobot", "lerobot").write_table(table, path)
+    _parquet().write_table(table, path)

@@ -244,7 +244,7 @@ def _run_rows(summary: dict[str, Any], out: Path | None) -> list[Row]:
     if "recording" in summary:
         rows.append(_recording_row(summary["recording"]))
     if left is None:
-        rows.append(Row("shared memory", "not known: the run was not over, or used none"))
+        rows.append(Row("shared memory", "not known: the run was not over, used none, or could not look"))
     elif left:
         rows.append(Row("shared memory", f"LEFT BEHIND in /dev/shm: {', '.join(left)}", "red"))
     else:
