@@ -29,6 +29,8 @@ EXIT_BROKEN_INVARIANT = 70
 #: By Ctrl-C.
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+#: Until an exception that was dropped is raised again: where it was, there is something to be done first.
+_AGAIN_AFTER_S = 0.02
 #: What `signals_as_exceptions` has raised.
 _raised: list[Stopped] = []
 
@@ -122,8 +124,34 @@ def signals_as_exceptions() -> Iterator[None]:
         _raised.append(Stopped(signum))
         raise _raised[-1]
 
-    with _handling(stop) as before:
+    with _handling(stop) as before, _raising_again():
         yield
+
+
+@contextmanager
+def _raising_again() -> Iterator[None]:
+    """Raises a `Stopped` again that Python dropped: where a finalizer, a callback or compiled code that cannot raise,
+    such as an emulator's, was interrupted. Soon after, until it arrives."""
+    report = sys.unraisablehook
+
+    def again(signum: int, frame: FrameType | None) -> None:
+        raise_lost_signal()
+
+    def dropped(what: sys.UnraisableHookArgs) -> None:
+        if isinstance(what.exc_value, Stopped):
+            signal.signal(signal.SIGALRM, again)
+            signal.setitimer(signal.ITIMER_REAL, _AGAIN_AFTER_S)
+        else:
+            report(what)
+
+    sys.unraisablehook = dropped
+    try:
+        yield
+    finally:
+        sys.unraisablehook = report
+        if signal.getsignal(signal.SIGALRM) is again:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
 @contextmanager

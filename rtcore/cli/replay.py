@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from rtcore.cli.exits import EXIT_FAILED, raise_lost_signal
+from rtcore.cli.exits import EXIT_FAILED
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError
 from rtcore.files.trust import refuse_code
@@ -43,7 +43,6 @@ def run_replay(path: Path, given: RuntimeConfig, console: Console) -> int:
                 def show(done: int) -> None:
                     if done % _REFRESH_TICKS == 0:
                         bar.update(task, completed=done)
-                        raise_lost_signal()  # one that an emulator's compiled code dropped
 
                 report = replay(recording, config, world, max_ticks=max_ticks, progress=show)
         finally:

@@ -55,6 +55,27 @@ def test_an_end_has_the_exit_code_that_the_readme_says(body, exitcode, words):
     assert bool(words) == bool(done.stderr)
 
 
+DROPS = """class Drops:
+    def __del__(self):
+        {}
+Drops()
+until = time.monotonic() + 60
+while time.monotonic() < until:
+    time.sleep(0.001)"""
+
+
+def test_a_signal_whose_exception_python_dropped_is_heard_all_the_same():
+    """As in an emulator's compiled code, which cannot raise."""
+    done = end_of(DROPS.format("os.kill(os.getpid(), signal.SIGINT)"))
+    assert (done.returncode, done.stderr) == (130, "prog: stopped by SIGINT; everything is cleaned up\n")
+
+
+def test_of_other_exceptions_that_were_dropped_python_still_tells():
+    done = end_of(DROPS.format("1 / 0").replace("60", "0.1"))
+    assert done.returncode == 0
+    assert "ZeroDivisionError" in done.stderr
+
+
 def test_a_run_in_a_folder_that_was_deleted_is_refused_by_name(tmp_path: Path):
     folder = tmp_path / "gone"
     folder.mkdir()
