@@ -38,6 +38,8 @@ def pytest_configure() -> None:
     # every row, would compile all of rtcore and of the tests again: a tenth of the time of `make test`.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
+    # As the programs do (rtcore.cli): NumPy's threads are not to look for work where others have some.
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
     # A shell ignores the one for what it starts in the background, nohup the other, and so would every program that the
     # tests start.
     for signum, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
