@@ -16,11 +16,12 @@ import pytest
 from rtcore.processes.servers import shared_imports
 from rtcore.report.log import lines_to
 
-#: Start first: those that come last would be waited for.
+#: Start first: those that come last would be waited for. In this order: of those that start processes the longest wait
+#: most, and not two beside each other, as the machine would wait with them.
 _LONGEST = (
-    *("test_examples.py", "test_runtime.py", "test_realtime_env.py", "test_learning.py", "test_top_attached.py"),
-    *("test_policy_processes.py", "test_ends.py", "test_world_ends.py", "test_bad_input.py", "test_kills.py"),
-    *("test_recording_runs.py", "test_what_a_late_action_knows.py", "test_values.py", "test_damaged_files.py"),
+    *("test_examples.py", "test_world_ends.py", "test_ends.py", "test_runtime.py", "test_policy_processes.py"),
+    *("test_kills.py", "test_top_attached.py", "test_realtime_env.py", "test_learning.py", "test_recording_runs.py"),
+    *("test_bad_input.py", "test_what_a_late_action_knows.py", "test_values.py", "test_damaged_files.py"),
 )
 
 
@@ -110,10 +111,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         files.setdefault(item.path, []).append(item)
     starting = [path for path in files if path.parent.name in ("fault", "process")]
-    starting.sort(key=lambda path: path.name not in _LONGEST)
-    computing = [path for path in files if path not in starting]
-    computing.sort(key=lambda path: path.name not in _LONGEST)
+    longest = sorted((path for path in starting if path.name in _LONGEST), key=lambda path: _LONGEST.index(path.name))
+    others = [path for path in starting if path not in longest]
+    computing = sorted((path for path in files if path not in starting), key=lambda path: path.name not in _LONGEST)
     # Those that start processes are through a little sooner: what is left then are many short files, for every row.
-    rows = ((starting, 0.85), (computing, 1))
+    rows = ((longest, 0.6), (others, 0.85), (computing, 1))
     places = {path: share * index / len(row) for row, share in rows for index, path in enumerate(row)}
     items[:] = [item for path in sorted(files, key=places.__getitem__) for item in files[path]]
