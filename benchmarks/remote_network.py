@@ -31,6 +31,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from rtcore.cli.exits import end_program
+
 _TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
 _MTU = 1500
 _NEAR, _FAR = "10.77.0.1", "10.77.0.2"
@@ -106,7 +108,7 @@ def namespaces(network: Network) -> Iterator[tuple[list[str], list[str]]]:
         yield near, far
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=12)
     parser.add_argument("--delay-ms", type=float, default=20.0, help="one way")
@@ -140,6 +142,7 @@ def main() -> None:
         command += ["--policy-args", f"latency_ms={options.latency_ms}", "--duration", str(options.duration)]
         command += ["--no-live", "--out", str(out), *options.options]
         run = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        stack.callback(run.terminate)
         assert run.stdout is not None
         returned_s, back_s = 0.0, list[float]()
         for line in run.stdout:
@@ -162,6 +165,7 @@ def main() -> None:
         if back_s:
             print(f"places back after {min(back_s):.2f} to {max(back_s):.2f} s")
         print_results(json.loads((out / "summary.json").read_text()), options)
+    return 0
 
 
 def print_results(summary: dict[str, Any], options: argparse.Namespace) -> None:
@@ -177,4 +181,5 @@ def print_results(summary: dict[str, Any], options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    # The namespaces go whatever ends it: a signal is an exception here.
+    end_program("remote_network", main)
