@@ -20,6 +20,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import faulthandler
 import os
 import signal
 import sys
@@ -31,6 +32,8 @@ from rtcore.clock import NS_PER_S, MonotonicClock
 
 #: The child that gets SIGTERM before SIGKILL. Its descendants may be in any process group.
 ENV = "env"
+#: Has the env process write to stderr where it stands: each thread's Python stack, also while compiled code hangs.
+SHOW_STACK = signal.SIGRTMIN + 7
 _PR_SET_CHILD_SUBREAPER = 36
 #: However long a world may be silent: a day [s].
 _LONGEST_GRACE_S = 86_400.0
@@ -178,6 +181,8 @@ def begin_child(name: str) -> None:
         for signum in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(signum, _raise_termination_requested(os.getpid(), os.getppid()))
         sys.excepthook, sys.unraisablehook = _show, _show_unraisable
+        with contextlib.suppress(OSError, ValueError):  # of a program that has closed its stderr
+            faulthandler.register(SHOW_STACK, file=2)
     else:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         with contextlib.suppress(OSError):

@@ -12,6 +12,7 @@ from rtcore.clock import NS_PER_MS, NS_PER_S, Clock, ns_of
 from rtcore.config.resolved import ResolvedRun
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import EnvironmentHung, RtcoreError, StartupError
+from rtcore.host.descendants import SHOW_STACK
 from rtcore.host.watchdog import Watchdog
 from rtcore.memory.shared import SharedRun
 from rtcore.messages import AtWorld, WorldSpec
@@ -118,6 +119,7 @@ class EnvironmentProcess:
             self._wait_while(lambda: child.is_alive, launcher, self._longest_silence_ns)
         took_too_long = child.is_alive
         if took_too_long:
+            state = child.state
             self.end(launcher)
         launcher.poll_until(lambda: child.exitcode is not None, _GRACE_NS)
         if not is_healthy:
@@ -125,8 +127,9 @@ class EnvironmentProcess:
         if took_too_long:
             return EnvironmentHung(
                 f"closing {self._config.world.env_id} took longer than {self._config.faults.env_timeout_s:g} s and was "
-                "cut short: what its close() writes may not be whole (its atexit functions, and the processes that "
-                "multiprocessing waits for, belong to it). Raise --env-timeout-s if it is only slow"
+                f"cut short ({state}; where it stood is on stderr): what its close() writes may not be whole (its atexit "
+                "functions, and the processes that multiprocessing waits for, belong to it). Raise --env-timeout-s if it "
+                "is only slow"
             )
         return child.error or (child.death if child.exitcode else None)
 
@@ -136,7 +139,7 @@ class EnvironmentProcess:
         self.child.kill()
 
     def end(self, launcher: Launcher) -> None:
-        """End it, because it does not end by itself.
+        """End it, because it does not end by itself; where it stands goes to stderr.
 
         SIGTERM interrupts it and makes it close the world. If it shows no sign of life after that (C code that never
         returns), it is killed. Asks the kernel whether it lives, as the fork server may be gone: then SIGTERM has come
@@ -147,6 +150,8 @@ class EnvironmentProcess:
             raise RuntimeError("before its world is known it is killed with the fork server")
         child, status = self.child, self._shared.env_status
         heartbeat_ns = status["heartbeat_ns"]
+        if not launcher.is_lost:  # SIGTERM has not come yet
+            child.kill(SHOW_STACK)
         child.kill(signal.SIGTERM)
         self._wait_while(lambda: child.is_alive and status["heartbeat_ns"] == heartbeat_ns, launcher, _GRACE_NS)
         if status["heartbeat_ns"] != heartbeat_ns or launcher.is_lost:

@@ -161,9 +161,14 @@ class Child:
         """Asked of the kernel, for when there may be no fork server to tell of deaths."""
         if not self.pid or self.exitcode is not None:
             return False
+        return self.state not in ("gone", psutil.STATUS_ZOMBIE)
+
+    @property
+    def state(self) -> str:
+        """In the kernel's words: "running" (or waiting for a CPU), "sleeping", "disk-sleep", "stopped", ..., "gone"."""
         with contextlib.suppress(psutil.Error):
-            return psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE
-        return False
+            return psutil.Process(self.pid).status()
+        return "gone"
 
     def work_done(self) -> tuple[float, int]:
         """CPU time [s] and bytes written so far: a process in which these grow is working, even if it is silent."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from importlib.resources import files
 from pathlib import Path
 
@@ -174,6 +175,8 @@ def test_a_world_that_never_returns_is_killed(run_here: Run, steps: int, where: 
     assert "EnvironmentHung" in done.stderr
     assert where in done.stderr
     assert "--env-timeout-s" in done.stderr
+    if steps == 60:
+        assert re.search(r"bad_worlds\.py.* in step$", done.stderr, re.MULTILINE), "where it hangs"
 
 
 def test_an_emulator_that_hangs_on_an_illegal_opcode_is_killed(run_here: Run, tmp_path: Path) -> None:

@@ -207,6 +207,7 @@ def test_a_close_that_goes_wrong_is_reported_and_the_runs_results_are_kept(
     done = run_here(*run_of(tmp_path, "--ticks", "20", "--env-timeout-s", "1", "--out", str(out), how_closing=how))
     assert done.returncode == 1
     assert said in done.stderr
+    assert ("family_world.py" in done.stderr) == (how != "die"), "where it raised, or where it hangs"
     summary = json.loads((out / "summary.json").read_text())
     assert summary["ticks"]["count"] + summary["ticks"]["skipped"] == 20
     assert summary["error"]
