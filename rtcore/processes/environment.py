@@ -127,9 +127,9 @@ class EnvironmentProcess:
         if took_too_long:
             return EnvironmentHung(
                 f"closing {self._config.world.env_id} took longer than {self._config.faults.env_timeout_s:g} s and was "
-                f"cut short ({state}; where it stood is on stderr): what its close() writes may not be whole (its atexit "
-                "functions, and the processes that multiprocessing waits for, belong to it). Raise --env-timeout-s if it "
-                "is only slow"
+                f"cut short ({state}; where it stood is on stderr): what its close() writes may not be whole (its "
+                "atexit functions, and the processes that multiprocessing waits for, belong to it). Raise "
+                "--env-timeout-s if it is only slow"
             )
         return child.error or (child.death if child.exitcode else None)
 
