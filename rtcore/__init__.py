@@ -6,33 +6,31 @@ The folders are the layers, lowest first; each imports only what stands above it
     scheduling spaces files host        which worker starts when (schedule), which action acts at a tick (dispatch), and
                                         what acts where there is none (on_missing); frames and actions as bytes, and
                                         which numbers may be in them (bounds); data on disk; the machine
-    config                              every setting: flags, TOML, `RuntimeConfig`
-    memory                              shared memory: its structs, that of a tick among them (layout/records), and the
-                                        protocol over each: frames (ring), jobs and actions (slots), the learner's
-                                        published weights (weights)
-    messages                            everything else that processes say to each other
-    loop results                        one tick of the env process, take-overs included (tickloop); the context of its
-                                        jobs, with the features for a head (job_context); what acts where chunks overlap
-                                        (overlap); what a run counted, its columns in actions.csv and jobs.csv (rows),
-                                        and why a tick went as it did (explain)
-    learn recording                     transitions and checkpoints; a run kept losslessly, run again, exported (minari,
-                                        lerobot)
+    config memory                       every setting: flags, TOML, `RuntimeConfig`; shared memory: its structs, that of
+                                        a tick among them (layout/records), and the protocol over each: frames (ring),
+                                        jobs and actions (slots), the learner's published weights (weights)
+    messages results                    everything else that processes say to each other; what a run counted, its
+                                        columns in actions.csv and jobs.csv (rows), and why a tick went as it did
+                                        (explain)
+    loop learn recording                one tick of the env process, take-overs included (tickloop), the context of its
+                                        jobs, with the features for a head (job_context), what acts where chunks overlap
+                                        (overlap); transitions and checkpoints; a run kept losslessly, and exported
+                                        (minari, lerobot)
     processes report (rtcore_workers)   who starts, watches and restarts whom, one file a role (workers, learners), how
                                         often (restarts); what people see: a run that goes on (live), one that is over
                                         (page), its folder as tables (loaded); what computes: a worker reads a
                                         frame and writes its action slot (inference) with the newest published
                                         weights (weights/shared), a learner updates them (learner), by an algorithm
                                         (dqn, imitation)
-    runtime watch                       what a program imports; a run seen from outside
-    virtual doctor profile              a run without a clock; is this machine fit; where the microseconds go
-    sb3 torchrl                         a run in the hands of Stable-Baselines3 and of torchrl
+    runtime watch doctor                what a program imports; a run seen from outside; is this machine fit
+    virtual profile torture sb3 torchrl a run without a clock, a recorded one again (replay); where the microseconds go;
+                                        faults as a campaign: made-up runs on the virtual clock (simulation), checked
+                                        tick by tick (checks), the protocols of shared memory (protocols) in every order
+                                        of their accesses (explorer), or in drawn ones (schedules), runs by real
+                                        processes with kills (real), what each leaves (aftermath), one long run (soak);
+                                        a run in the hands of Stable-Baselines3 and of torchrl
     experiments                         many runs as the cells of one table: the file that says them, each in a process
                                         of its own (local), as Ray tasks (raytasks), and what they leave (records)
-    torture                             faults as a campaign: made-up runs on the virtual clock (simulation), checked
-                                        tick by tick (checks); the protocols of shared memory (protocols) in every order
-                                        of their accesses (explorer), or in drawn ones (schedules); runs by real
-                                        processes with kills (real), and what each leaves (aftermath); one long run
-                                        (soak)
     cli                                 the programs, one file each: its options (run, top, ...), what they ask for
                                         (do_run, do_top, ...), and how all of them end, with which exit code (exits)
 

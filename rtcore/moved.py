@@ -16,6 +16,7 @@ MOVED: dict[str, str | None] = {
     "rtcore.embed.rtgym": "rtcore.runtime.rtgym",
     "rtcore.transitions": "rtcore.learn.replay_memory",
     "rtcore.history": "rtcore.memory.history",
+    "rtcore.recording.replay": "rtcore.virtual.replay",
     "rtcore.recording.mend": "rtcore.cli.mend",
     "rtcore.dispatch": "rtcore.scheduling.dispatch",
     "rtcore.schedule": "rtcore.scheduling.schedule",

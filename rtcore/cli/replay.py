@@ -14,7 +14,7 @@ from rtcore.errors import ConfigError
 from rtcore.files.trust import refuse_code
 from rtcore.recording.inspection import note_of
 from rtcore.recording.reader import Recording, fitting_together
-from rtcore.recording.replay import Report, make_world, replay
+from rtcore.virtual.replay import Report, make_world, replay
 
 _REFRESH_TICKS = 256
 

@@ -21,7 +21,7 @@ from typing import Any
 from rtcore.config.resolved import resolve
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError
-from rtcore.memory.sizing import layout_for
+from rtcore.processes.sizing import layout_for
 from rtcore.realtime import prepare_env_process
 
 

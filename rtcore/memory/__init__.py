@@ -1,4 +1,4 @@
 """Every shared struct (`layout/`) and the protocols over them: who writes, who reads, in which order.
 
-Imports `config`, `scheduling`, `spaces`.
+Imports `scheduling`, `spaces`.
 """

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from rtcore.config.groups import HistorySettings
 from rtcore.errors import ConfigError
 from rtcore.memory.layout import FrameHeader
 from rtcore.memory.ring import FrameRing
@@ -24,6 +23,17 @@ from rtcore.scheduling.dispatch import TickKind
 from rtcore.spaces import ActionSpec, ObservationSpec
 
 Seqs = npt.NDArray[np.int64]
+
+
+class _Lengths(Protocol):
+    """The settings of a run that say so (`rtcore.config.groups.HistorySettings`)."""
+
+    @property
+    def obs_history(self) -> int: ...
+    @property
+    def act_history(self) -> int: ...
+    @property
+    def obs_every(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -41,7 +51,7 @@ class History:
             raise ConfigError(f"obs_every={self.obs_every} must be at least 1")
 
     @classmethod
-    def of(cls, history: HistorySettings) -> History:
+    def of(cls, history: _Lengths) -> History:
         """From the settings of a run."""
         return cls(history.obs_history, history.act_history, history.obs_every)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from enum import IntEnum
 from functools import partial
 
@@ -215,7 +216,7 @@ class SharedRun:
         observation = ObservationSpec((layout.frame_bytes,), "uint8", (0,), (255,))
         description = DescriptionBuffer(segments["description"].buf, layout).read()
         if description is not None:
-            observation = ObservationSpec.from_json(description.world["observation"])
+            observation = ObservationSpec.from_json(json.loads(description)["world"]["observation"])
         return cls(run_id, segments, layout, observation, readonly=True)
 
     def close(self) -> None:

@@ -29,12 +29,10 @@ from rtcore.learn.checkpoint import SavedState
 from rtcore.learn.policy import fitting_policy, has_network
 from rtcore.loop.resets import reset_order
 from rtcore.loop.world import leaves_space_text, world_seed
-from rtcore.memory.description import RunDescription
 from rtcore.memory.layout import TRACE_SUPERVISOR
 from rtcore.memory.owners import reap_dead_runs
 from rtcore.memory.segments import check_platform, new_run_id, unlink_all
 from rtcore.memory.shared import Phase, SharedRun, next_order
-from rtcore.memory.sizing import layout_for
 from rtcore.memory.trace import TraceKind, TraceRing
 from rtcore.memory.weights import ParamStore
 from rtcore.messages import EnvironmentBoot, SegmentsMade, WorldSpec
@@ -53,8 +51,10 @@ from rtcore.processes.learners import LearnerProcesses
 from rtcore.processes.operator import OperatorProcess
 from rtcore.processes.recorder import RecorderProcess
 from rtcore.processes.rehearsal import Rehearsal
+from rtcore.processes.sizing import layout_for
 from rtcore.processes.workers import WorkerProcesses
 from rtcore.recording.writer import describe_run
+from rtcore.results.description import RunDescription
 from rtcore.results.run_record import Drain
 from rtcore.results.startup import StartUp, Text, text_of
 from rtcore.scheduling.planner import Plan, plan_of_player
@@ -467,7 +467,8 @@ class Supervisor:
                 warnings.warn(leaves_space_text(what), RtcoreWarning, stacklevel=2)
 
     def _publish_description(self) -> None:
-        if not self.shared.description.write(self.description) and not self._too_long_was_logged:
+        buffer = self.shared.description
+        if not buffer.write(self.description.to_text(buffer.num_bytes)) and not self._too_long_was_logged:
             self._too_long_was_logged = True
             _log.warning("what this run consists of is too long for its place in memory: rtcore-top cannot show it")
 

@@ -1,4 +1,4 @@
-"""A run kept losslessly: what was seen and what was applied at every tick, beside the run, and the run again from it.
+"""A run kept losslessly: what was seen and what was applied at every tick, beside the run.
 
 schema       what a recording consists of: files, columns, their types
 ring_reader  frames and job records out of shared memory, what the ring lapped counted
@@ -9,7 +9,6 @@ inspection   a file is looked into by a process of its own before this one opens
 minari       the same as a Minari data set, nothing stored twice
 lerobot      the same exported as a LeRobot data set
 mending      what a killed writer left, as a file like others
-replay       the run's dispatch and world again, without a policy, compared bit for bit
 
-Imports `results` and `loop`.
+Imports `results`. The run again from it: `rtcore.virtual.replay`.
 """

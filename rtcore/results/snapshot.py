@@ -7,8 +7,8 @@ from typing import Any
 
 import psutil
 
-from rtcore.memory.description import RunDescription
 from rtcore.memory.shared import SharedRun
+from rtcore.results.description import RunDescription
 from rtcore.results.run_record import RunRecord
 from rtcore.results.summary import RunStats, WorkerStats
 from rtcore.spaces.task import TaskSpec

@@ -29,6 +29,7 @@ from rtcore.clock import NS_PER_S, MonotonicClock, raw_offset_ns
 from rtcore.files.strict_json import write_json
 from rtcore.memory.owners import run_ids
 from rtcore.memory.shared import SharedRun
+from rtcore.results.description import RunDescription
 from rtcore.torture.aftermath import check_folder
 from rtcore.torture.program import Program
 from rtcore.torture.world import CLOSED, MADE, notes
@@ -124,10 +125,10 @@ def _look(program: Program, every_s: float, kill_every_s: float, path: Path) -> 
         [sys.executable, "-m", "rtcore.cli.top", run_id, "--interval", "2"], stdout=subprocess.DEVNULL
     )
     shared = SharedRun.watch(run_id)
-    description = shared.description.read()
-    if description is None:
+    text = shared.description.read()
+    if text is None:
         raise AssertionError("a run that ticks has a description")
-    period_ns = 1 / description.run.rate_hz * NS_PER_S
+    period_ns = 1 / RunDescription.from_text(text).run.rate_hz * NS_PER_S
     first_offset_ns, next_ns = raw_offset_ns(), clock.now_ns()
     next_kill_s = kill_every_s or float("inf")
     try:

@@ -26,8 +26,8 @@ from rtcore.learn.checkpointer import Checkpointer, Snapshot
 from rtcore.learn.optimizer import flatten_optimizer, unflatten_saved
 from rtcore.learn.replay_memory import TransitionReader
 from rtcore.learn.state import checkpoint_folder, judged_return, state_of
-from rtcore.learn.teacher import TeacherAnswers
 from rtcore.learn.transitions import TransitionBuilder
+from rtcore.loop.teacher import TeacherAnswers
 from rtcore.memory.history import History
 from rtcore.memory.master import MasterState
 from rtcore.memory.ring import FrameRing

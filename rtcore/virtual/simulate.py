@@ -28,10 +28,10 @@ from rtcore.learn.checkpoint import SavedState, load_state, load_weights
 from rtcore.learn.learnable import check_learnable
 from rtcore.learn.policy import fitting_policy
 from rtcore.learn.state import warn_of_changes, warn_of_unchecked
-from rtcore.learn.teacher import TeacherAnswers
 from rtcore.loop.counting import Books, StatsRecorder
 from rtcore.loop.overlap import blend_of, mix_of
 from rtcore.loop.process import build_world, describe
+from rtcore.loop.teacher import TeacherAnswers
 from rtcore.loop.tickloop import TickLoop
 from rtcore.loop.world import GymnasiumWorld, World, leaves_space_text, world_seed
 from rtcore.memory.counters import Histogram

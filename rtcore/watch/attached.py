@@ -23,13 +23,13 @@ from rtcore.clock import NS_PER_S, MonotonicClock
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError, LayoutMismatchError, SharedMemoryError, key_of
 from rtcore.learn.stats import learner_stats
-from rtcore.memory.description import RunDescription
 from rtcore.memory.layout import LAYOUT_VERSION
 from rtcore.memory.master import attach_master
 from rtcore.memory.owners import Standing, judge_run, read_head
 from rtcore.memory.segments import removal_command, segment_path
 from rtcore.memory.shared import Phase, SharedRun
 from rtcore.memory.weights import attach_store
+from rtcore.results.description import RunDescription
 from rtcore.results.run_record import Drain, RunRecord
 from rtcore.results.snapshot import booked_ticks, head_of, snapshot
 from rtcore.results.summary import LearnerStats, RunHeader, RunStats, build_summary
@@ -257,7 +257,8 @@ class AttachedRun:
 
     def _read_about(self, shared: SharedRun) -> None:
         with understood(self.run_id):
-            self.about = shared.description.read()
+            text = shared.description.read()
+            self.about = None if text is None else RunDescription.from_text(text)
 
     @property
     def has_begun(self) -> bool:

@@ -13,8 +13,8 @@ from rtcore.config.run import RuntimeConfig, make_config
 from rtcore.files.outside import write_sums
 from rtcore.loop.process import build_world
 from rtcore.recording.reader import Recording
-from rtcore.recording.replay import Report, make_world, replay
 from rtcore.recording.schema import FOLDER, TICKS_FILE
+from rtcore.virtual.replay import Report, make_world, replay
 from rtcore.virtual.simulate import Simulation
 
 SETTINGS: dict[str, Any] = {

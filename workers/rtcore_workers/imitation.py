@@ -1,7 +1,7 @@
 """Imitation learning: the largest output of the network shall be the teacher's action for the same frame.
 
 Only the loss differs from DQN: replay, master, Adam and publishing are those of `DqnLearner`. The frames come from the
-network's own play (DAgger, Ross et al., 2011), the actions from rtcore/learn/teacher.py.
+network's own play (DAgger, Ross et al., 2011), the actions from rtcore/loop/teacher.py.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from rtcore.errors import ConfigError
 from rtcore.learn.checkpoint import Arrays
 from rtcore.learn.exploration import EpsilonSchedule
 from rtcore.learn.replay_memory import TransitionReader
-from rtcore.learn.teacher import TeacherAnswers
+from rtcore.loop.teacher import TeacherAnswers
 from rtcore.memory.master import Floats, MasterState
 from rtcore.memory.tensors import ParamManifest
 from rtcore.memory.weights import ParamStore

@@ -20,12 +20,12 @@ from rtcore.config.resolved import ResolvedRun, resolve
 from rtcore.config.run import make_config
 from rtcore.errors import ConfigError, LayoutMismatchError, SharedMemoryError
 from rtcore.memory.counters import Words
-from rtcore.memory.description import RunDescription
 from rtcore.memory.layout import LAYOUT_VERSION, SEGMENT_HEADER, FrameHeader, Layout
 from rtcore.memory.owners import run_ids
 from rtcore.memory.segments import SHM_DIR, attach_segment, create_segment, new_run_id, segment_name, unlink_all
 from rtcore.memory.shared import Phase, SharedRun
 from rtcore.profile.transports import Ring
+from rtcore.results.description import RunDescription
 from rtcore.results.summary import build_summary
 from rtcore.scheduling.dispatch import Outcome, TickKind
 from rtcore.scheduling.planner import Tau, make_plan
@@ -68,7 +68,7 @@ class MadeUpRun:
         told |= {"world": world, "policy": {"policy": "synthetic 30 ms", "device": "cpu"}, "devices": ["cpu", "cpu"]}
         told |= {"run_id": self.run_id, "plan": plan, "startup": {"world": 1.0}, "started_unix_s": 1e9}
         about = RunDescription(**told | fields)
-        self.shared.description.write(about)
+        self.shared.description.write(about.to_text())
 
     def enter(self, phase: Phase, phase_seq: int) -> None:
         self.shared.run_control["phase"] = phase

@@ -11,7 +11,7 @@ from rtcore.memory.trace import TRACE_SLOTS
 from rtcore.spaces import ActionSpec, ObservationSpec
 
 _LOG_SLOTS = 16384
-#: Room for the run description (description.py), beside its settings and the spaces of its world.
+#: Room for what the run consists of (`rtcore.results.description`), beside its settings and the spaces of its world.
 _DESCRIPTION_BYTES = 65536
 
 

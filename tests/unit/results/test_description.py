@@ -10,9 +10,10 @@ import pytest
 from rtcore.config.resolved import resolve
 from rtcore.config.run import make_config
 from rtcore.errors import LayoutMismatchError
-from rtcore.memory.description import DescriptionBuffer, RunDescription
+from rtcore.memory.description import DescriptionBuffer
 from rtcore.memory.layout import Layout
 from rtcore.memory.ring import SequenceRing
+from rtcore.results.description import RunDescription
 from rtcore.scheduling.planner import Tau, make_plan
 from rtcore.watch.attached import understood
 
@@ -49,26 +50,34 @@ def about(program="train.py", mps=""):
     )
 
 
+def write(board, description):
+    return board.write(description.to_text(board.num_bytes))
+
+
+def read(board):
+    return RunDescription.from_text(board.read())
+
+
 def test_before_the_first_text_there_is_none(board):
     assert board.read() is None
 
 
 def test_the_newest_text_comes_back_as_it_was_written_plan_included(board):
     for program in ("one.py", "two.py", "three.py"):
-        board.write(about(program))
-        assert board.read() == about(program)
+        assert write(board, about(program))
+        assert read(board) == about(program)
 
 
 def test_a_text_that_does_not_fit_leaves_the_one_before(board):
-    assert board.write(about())
-    assert not board.write(about("x" * LAYOUT.description_bytes))
-    assert board.read() == about()
+    assert write(board, about())
+    assert not write(board, about("x" * LAYOUT.description_bytes))
+    assert read(board) == about()
 
 
 def test_reasons_of_restarts_that_do_not_fit_are_summed_up(board):
     many = replace(about(), restart_reasons={f"hung: silent for {number} s": 2 for number in range(500)})
-    assert board.write(many)
-    assert board.read().restart_reasons == {"500 different reasons, too long for onlookers": 1000}
+    assert write(board, many)
+    assert read(board).restart_reasons == {"500 different reasons, too long for onlookers": 1000}
 
 
 def test_the_header_names_mps_only_where_there_is_some():
