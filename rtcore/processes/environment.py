@@ -12,7 +12,7 @@ from rtcore.clock import NS_PER_MS, NS_PER_S, Clock, ns_of
 from rtcore.config.resolved import ResolvedRun
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import EnvironmentHung, RtcoreError, StartupError
-from rtcore.host.descendants import SHOW_STACK
+from rtcore.host.descendants import ENV, SHOW_STACK
 from rtcore.host.watchdog import Watchdog
 from rtcore.memory.shared import SharedRun
 from rtcore.messages import AtWorld, WorldSpec
@@ -160,7 +160,8 @@ class EnvironmentProcess:
         self._wait_while(lambda: child.is_alive, launcher, _GRACE_NS)
 
     def _wait_while(self, going_on: Callable[[], bool], launcher: Launcher, limit_ns: int) -> None:
-        give_up_ns = self._clock.now_ns() + limit_ns
-        while going_on() and self._clock.now_ns() < give_up_ns:
+        """Time in which everybody stood still does not count, nor that in which others left it no CPU."""
+        watchdog = Watchdog(self._clock)
+        while going_on() and watchdog.silent_ns(ENV, None, cpu_use=self.child.cpu_use) < limit_ns:
             launcher.poll_until(lambda: not going_on(), _POLL_NS)
             self._clock.sleep_until_ns(self._clock.now_ns() + _POLL_NS)

@@ -342,9 +342,10 @@ class Launcher:
                 self._selector.modify(channel, wanted, child)
 
     def poll_until(self, done: Callable[[], bool], limit_ns: int) -> bool:
-        """Serve events until `done`, for `limit_ns` at most. False: the fork server has died, and all with it."""
-        give_up_ns = self._clock.now_ns() + limit_ns
-        while not done() and self._clock.now_ns() < give_up_ns:
+        """Serve events until `done`, for `limit_ns` at most, in which this process did not stand still. False: the fork
+        server has died, and all with it."""
+        awake = Watchdog(self._clock)
+        while not done() and awake.now_ns() < limit_ns:
             try:
                 self.poll(0.02)
             except RtcoreError:

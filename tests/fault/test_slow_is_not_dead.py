@@ -6,12 +6,13 @@ import json
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.support.drills import HEALTHY, run_to_end, running, wait_until_ticking
+from tests.support.drills import HEALTHY, run_to_end, running, wait_for, wait_until_ticking
 
 pytestmark = pytest.mark.fault
 
@@ -34,6 +35,25 @@ def test_a_run_that_was_frozen_as_a_whole_goes_on_when_it_thaws(first: str, tmp_
     assert run.returncode == 0, output
     assert "hung" not in output
     assert json.loads((tmp_path / "summary.json").read_text())["restart_reasons"] == {}
+
+
+def test_a_run_that_was_frozen_as_a_whole_while_its_world_was_closed_has_closed_it(tmp_path: Path) -> None:
+    world = ("--env-id", "tests.support.family_world:make", "--env-args")
+    args = f"notes={tmp_path},how_closing=half a second"
+    policy = ("--policy", "random", "--workers", "1", "--no-live", "--no-pictures")
+    with running(*world, args, *policy, "--ticks", "20", "--env-timeout-s", "1") as run:
+        wait_for((tmp_path / "closing").exists, "the world to be closed")
+        family = [psutil.Process(run.pid), *psutil.Process(run.pid).children(recursive=True)]
+        for process in family:
+            os.kill(process.pid, signal.SIGSTOP)
+        time.sleep(2)
+        for process in family:
+            with suppress(ProcessLookupError):  # of one that was ended for it: told below
+                os.kill(process.pid, signal.SIGCONT)
+            time.sleep(0.05)  # the program is first to look
+        output, _ = run.communicate(timeout=150)
+    assert run.returncode == 0, output
+    assert (tmp_path / "closed").exists()
 
 
 def test_inferences_and_ticks_that_are_longer_than_the_timeouts_are_no_hangs() -> None:

@@ -75,6 +75,9 @@ class Family(gymnasium.Env[Any, Any]):
             time.sleep(3600)
         if self._how_closing == "die":
             os.kill(os.getpid(), signal.SIGHUP)
+        if self._how_closing == "half a second":
+            (self._notes / "closing").touch()
+            time.sleep(0.5)
         if self._how_closing == "slow":
             time.sleep(3)  # longer than the runtime's own patience with processes that have nothing to save
         (self._notes / "closed").write_text(str(self._last))
