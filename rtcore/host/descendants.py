@@ -29,6 +29,7 @@ from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
 from rtcore.clock import NS_PER_S, MonotonicClock
+from rtcore.host.watchdog import Watchdog
 
 #: The child that gets SIGTERM before SIGKILL. Its descendants may be in any process group.
 ENV = "env"
@@ -99,8 +100,8 @@ class Children:
         return len(self._names.keys() - spared)
 
     def _reap_until_gone(self, spared: Collection[int], limit_ns: int) -> None:
-        give_up_ns = self._clock.now_ns() + limit_ns
-        while self._names.keys() - spared and self._clock.now_ns() < give_up_ns:
+        awake = Watchdog(self._clock)
+        while self._names.keys() - spared and awake.now_ns() < limit_ns:
             self.reap()
             _pause()
 
@@ -120,15 +121,14 @@ def ended_with_this_program(spared: Callable[[], Collection[int]]) -> Iterator[N
 
 def end_orphans(spared: Collection[int]) -> None:
     """End all children of this process but `spared`: SIGTERM, then SIGKILL. Their own children are orphans next."""
-    clock = MonotonicClock()
-    kill_ns = clock.now_ns() + _ORPHAN_GRACE_NS
+    awake = Watchdog(MonotonicClock())
     asked: set[int] = set()
     while orphans := [pid for pid in _children_of_this_process() if pid not in spared]:
-        now_ns = clock.now_ns()
-        if now_ns > kill_ns + _KILL_GRACE_NS:
+        waited_ns = awake.now_ns()
+        if waited_ns > _ORPHAN_GRACE_NS + _KILL_GRACE_NS:
             return
         for pid in orphans:
-            if now_ns > kill_ns:
+            if waited_ns > _ORPHAN_GRACE_NS:
                 _send(pid, signal.SIGKILL)
             elif pid not in asked:
                 _send(pid, signal.SIGTERM, signal.SIGCONT)
