@@ -53,7 +53,7 @@ def drain(channel: Channel) -> list[Any]:
 
 
 @given(st.lists(json_values, max_size=5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_what_is_posted_arrives_whole_and_in_order(values: list[Any]) -> None:
     with both_ends() as (left, right):
         for value in values:
@@ -62,7 +62,7 @@ def test_what_is_posted_arrives_whole_and_in_order(values: list[Any]) -> None:
 
 
 @given(st.lists(st.integers(0, 700_000), min_size=1, max_size=4), st.lists(st.integers(0, 700_000), max_size=4))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_two_ends_that_are_both_full_take_turns_and_lose_nothing(there: list[int], back: list[int]) -> None:
     with both_ends(send_bytes=4096) as (left, right):
         for end, sizes in ((left, there), (right, back)):
@@ -82,7 +82,7 @@ def test_two_ends_that_are_both_full_take_turns_and_lose_nothing(there: list[int
 
 
 @given(st.lists(st.integers(1, 400), min_size=1, max_size=40))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_message_is_the_same_however_the_kernel_cuts_it(cuts: list[int]) -> None:
     with both_ends() as (left, right), both_ends() as (raw, _):
         raw.close()

@@ -9,7 +9,7 @@ from io import StringIO
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtcore_envs.errors import RomError, StateError
@@ -114,7 +114,7 @@ def test_points_of_the_start_state_are_no_reward(probe):
     env.close()
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40)
 @given(scores=st.lists(st.integers(0, 999_999), min_size=1, max_size=10))
 def test_rewards_of_an_episode_sum_to_its_score(fresh, scores):
     fresh.reset(seed=0)

@@ -51,7 +51,7 @@ def test_a_watcher_that_stood_still_waits_another_round(stand_still_s):
     assert watch(clock, patience, 10, sign=lambda _: 0) >= 10 * SECOND, "a real hang is found all the same"
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(gaps=st.lists(st.integers(1, 100 * SECOND), min_size=1, max_size=60))
 def test_no_gap_between_two_looks_counts_for_more_than_half_a_second(gaps):
     clock, patience = watcher()

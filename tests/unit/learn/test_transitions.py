@@ -21,7 +21,7 @@ from tests.support.decisions import record_of, runs
 pytestmark = pytest.mark.unit
 
 
-@settings(deadline=None, max_examples=120)
+@settings(max_examples=120)
 @given(runs, st.sampled_from([0.0, 0.9, 1.0]), st.booleans(), st.booleans())
 def test_every_decision_is_the_one_of_the_oracle(run, gamma, discount_rewards, chunks):
     rows = record_of(**run)
@@ -33,7 +33,7 @@ def test_every_decision_is_the_one_of_the_oracle(run, gamma, discount_rewards, c
     assert [t.discount for t in got] == pytest.approx([t["discount"] for t in expected])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(runs)
 def test_every_tick_of_an_ended_episode_has_one_owner_or_is_counted(run):
     rows = record_of(**run)
@@ -47,7 +47,7 @@ def test_every_tick_of_an_ended_episode_has_one_owner_or_is_counted(run):
     assert builder.counts.transitions == len(got)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(runs, st.data())
 def test_after_a_gap_only_whole_transitions_come(run, data):
     """What was lost is counted; whatever comes out is what the oracle says, or does not come out."""

@@ -147,7 +147,7 @@ histories = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(runs, st.sets(st.integers(1, 199), max_size=4), histories, st.integers(1, 5), st.integers(1, 7))
 def test_batches_hold_what_each_decision_saw_and_n_steps_of_what_followed(run, skips, history, n_step, every):
     rows = ticks_of(run, skips)
@@ -168,7 +168,7 @@ def test_batches_hold_what_each_decision_saw_and_n_steps_of_what_followed(run, s
     assert under_way.reader.counts.lost_ticks == 0
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(runs, histories, st.integers(1, 4), st.lists(st.integers(1, 120), min_size=2, max_size=8))
 def test_a_reader_that_was_away_never_samples_across_what_it_lost(run, history, n_step, absences):
     rows = ticks_of(run, ())
@@ -188,7 +188,7 @@ def test_a_reader_that_was_away_never_samples_across_what_it_lost(run, history, 
         assert under_way.reader.counts.lost_ticks > 0
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(runs, histories)
 def test_what_a_worker_is_given_is_what_a_learner_samples(run, history):
     rows = ticks_of(run, ())

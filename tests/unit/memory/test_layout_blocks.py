@@ -89,7 +89,7 @@ def blocks_of(sizes):
     ]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(sizes)
 def test_blocks_do_not_overlap_and_fit_their_segment(sizes):
     for blocks, segment_bytes in blocks_of(sizes):
@@ -100,7 +100,7 @@ def test_blocks_do_not_overlap_and_fit_their_segment(sizes):
         assert last + num_bytes <= segment_bytes
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(sizes)
 def test_every_block_starts_on_a_cache_line_so_that_none_has_two_writing_processes(sizes):
     for blocks, _ in blocks_of(sizes):
@@ -111,7 +111,7 @@ def test_every_block_starts_on_a_cache_line_so_that_none_has_two_writing_process
                 assert writers.setdefault(line, writer) == writer
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(sizes)
 def test_a_layout_goes_through_json_unchanged(sizes):
     assert Layout.from_json(sizes.to_json()) == sizes

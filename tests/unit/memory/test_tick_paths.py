@@ -159,7 +159,7 @@ def log(side: Side, chance: random.Random) -> Any:
     return side.log.next_seq, side.log.read(side.log.next_seq - chance.randint(0, 5))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(
         st.sampled_from((publish, publish_draft, publish_draft, read, read, book, book_all, answer, log)), max_size=20

@@ -165,7 +165,7 @@ small = st.integers(-1, 3)
 
 
 @given(st.lists(st.tuples(kinds, times, times, small, small, small, small, small), max_size=60), st.integers(1, 20))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_whatever_the_stamps_say_slices_nest_and_every_one_ends(tmp_path_factory, rows, window_size):
     folder = tmp_path_factory.mktemp("any")
     table = events(*((kind, start, start + length, *rest) for kind, start, length, *rest in rows))

@@ -168,7 +168,7 @@ def check_told(run: Played, seen: Seen) -> None:
             assert came_later or run.actions[tick] == np.float32(action), told
 
 
-@settings(deadline=None, max_examples=12)
+@settings(max_examples=12)
 @given(
     latency=times_of(1, 80),
     changes=comings_and_goings(),
@@ -199,7 +199,7 @@ def test_what_a_decision_is_told_of_the_coming_ticks_is_what_is_applied(latency,
         assert header.state_tick == -1 or first_of[header.episode] <= header.state_tick < header.obs_tick
 
 
-@settings(deadline=None, max_examples=12)
+@settings(max_examples=12)
 @given(
     latency=times_of(1, 80),
     head_latency=st.lists(st.integers(0, 14), min_size=1, max_size=5).map(

@@ -25,7 +25,7 @@ ACTIONS = st.lists(st.tuples(st.floats(-1, 1), st.floats(-1, 1), st.booleans()),
 
 
 @given(actions=ACTIONS, velocity=st.floats(0.1, 300), acceleration=st.floats(1, 1e5))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_no_action_is_further_from_the_last_one_than_the_limits_allow(
     actions: Any, velocity: float, acceleration: float
 ):

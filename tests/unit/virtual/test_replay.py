@@ -43,7 +43,7 @@ def row_where(out, **values):
         return int(np.flatnonzero(fits)[-1])
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     stagger=st.sampled_from(STAGGERS),
     chunk=st.integers(1, 3),

@@ -68,7 +68,7 @@ def test_without_a_fresh_action_for_so_long_the_safe_action_acts_until_there_is_
     on_missing=st.sampled_from(["noop", "repeat", "random"]),
     on_reset=st.sampled_from(["hold", "run"]),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_at_every_tick_the_safe_action_acts_exactly_if_nothing_fresh_came(
     moments: Any, starve_ms: int, on_missing: str, on_reset: str
 ):

@@ -82,7 +82,7 @@ class Person:
     blend_ticks=3,
     how={"on_missing": "repeat", "on_reset": "hold", "workers": 1, "chunks": (1, "due"), "limit": ()},
 )
-@settings(max_examples=6, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@settings(max_examples=6, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 def test_whoever_takes_over_and_when_everything_has_what_the_world_got(
     table: Any, blend_ticks: int, how: dict[str, Any]
 ) -> None:

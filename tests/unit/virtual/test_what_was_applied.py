@@ -37,7 +37,7 @@ def fresh_hands():
     workers=st.integers(1, 3),
 )
 @example(hands={1: 0.0, 50: 0.25}, most=1.0, on_missing="repeat", workers=1)
-@settings(max_examples=8, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@settings(max_examples=8, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 def test_whoever_steps_in_header_rows_recording_and_replay_have_what_the_world_got(hands, most, on_missing, workers):
     Handled.hands, Handled.done = hands, []
     reader = None
