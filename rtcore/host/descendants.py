@@ -24,11 +24,12 @@ import faulthandler
 import os
 import signal
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
 from rtcore.clock import NS_PER_S, MonotonicClock
+from rtcore.errors import NO_DESCRIPTOR
 from rtcore.host.watchdog import Watchdog
 
 #: The child that gets SIGTERM before SIGKILL. Its descendants may be in any process group.
@@ -110,7 +111,7 @@ class Children:
 def ended_with_this_program(spared: Callable[[], Collection[int]]) -> Iterator[None]:
     """End, with the block, what was started in it: by a world in this process, or by a killed fork server. `spared`:
     asked at the end, for processes that go on."""
-    before = set(_children_of_this_process())
+    before = set(_others(()) or ())
     _become_subreaper(True)
     try:
         yield
@@ -120,14 +121,15 @@ def ended_with_this_program(spared: Callable[[], Collection[int]]) -> Iterator[N
 
 
 def end_orphans(spared: Collection[int]) -> None:
-    """End all children of this process but `spared`: SIGTERM, then SIGKILL. Their own children are orphans next."""
+    """End all children of this process but `spared`: SIGTERM, then SIGKILL. Their own children are orphans next.
+    A process without a file descriptor left waits for one, no longer than for them, and leaves them."""
     awake = Watchdog(MonotonicClock())
     asked: set[int] = set()
-    while orphans := [pid for pid in _children_of_this_process() if pid not in spared]:
+    while (orphans := _others(spared)) is None or orphans:
         waited_ns = awake.now_ns()
         if waited_ns > _ORPHAN_GRACE_NS + _KILL_GRACE_NS:
             return
-        for pid in orphans:
+        for pid in orphans or ():
             if waited_ns > _ORPHAN_GRACE_NS:
                 _send(pid, signal.SIGKILL)
             elif pid not in asked:
@@ -154,10 +156,18 @@ def _next_dead() -> int | None:
     return None
 
 
-def _children_of_this_process() -> Iterable[int]:
-    import psutil  # noqa: PLC0415 - once, at the end
+def _others(spared: Collection[int]) -> list[int] | None:
+    """The children of this process but `spared`; None: it has no file descriptor left to look with, now."""
+    try:
+        import psutil  # noqa: PLC0415 - once, at the end
 
-    return [child.pid for child in psutil.Process().children()]
+        return [child.pid for child in psutil.Process().children() if child.pid not in spared]
+    except ImportError:  # of a library that cannot be opened
+        return None
+    except OSError as error:
+        if error.errno not in NO_DESCRIPTOR:
+            raise
+        return None
 
 
 def _kill_group(pid: int) -> None:

@@ -66,7 +66,7 @@ _WORDS = {
     "env": ("env 0", "env process", "the world", "Environment"),
     "learner": ("learner ",),
     "recorder": ("recorder", "recording"),
-    "forkserver": ("fork server", "LauncherDied"),
+    "forkserver": ("fork server", "LauncherDied", "no process could be started"),
     "parent": ("closed while", "stopped by", "cannot", "Too many open files", "file descriptor", "thread"),
     "simulator": (),
     "run": ("cannot", "no process could be started", "No space", "thread", "full", "room", "fork", "File too large"),

@@ -183,3 +183,31 @@ def test_a_program_that_closes_every_descriptor_is_told_so_and_can_still_close_t
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
     assert "This program has closed file descriptors that it did not open" in done.stdout, done.stderr
     assert "closed 0" in done.stdout, done.stderr
+
+
+WITHOUT_DESCRIPTORS = """
+import os, resource, signal, time
+from rtcore.host.descendants import Children
+children = Children()
+if not (pid := os.fork()):
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    time.sleep(60)
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+print(children.end(0))
+os.kill(pid, 0)
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+print(children.end(0))
+try:
+    os.kill(pid, 0)
+except ProcessLookupError:
+    print("gone")
+"""
+
+
+def test_a_fork_server_without_a_file_descriptor_left_does_not_die_of_it_and_ends_what_is_there_once_it_has_one() -> (
+    None
+):
+    """Campaign, seed 838."""
+    done = subprocess.run([sys.executable, "-c", WITHOUT_DESCRIPTORS], capture_output=True, text=True, timeout=120)
+    assert (done.stdout.split(), done.stderr) == (["0", "0", "gone"], "")
