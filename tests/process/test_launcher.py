@@ -205,9 +205,7 @@ except ProcessLookupError:
 """
 
 
-def test_a_fork_server_without_a_file_descriptor_left_does_not_die_of_it_and_ends_what_is_there_once_it_has_one() -> (
-    None
-):
+def test_who_has_no_file_descriptor_left_to_look_for_orphans_ends_them_once_there_is_one() -> None:
     """Campaign, seed 838."""
     command = [sys.executable, "-c", WITHOUT_DESCRIPTORS]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
