@@ -191,8 +191,10 @@ def begin_child(name: str) -> None:
         for signum in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(signum, _raise_termination_requested(os.getpid(), os.getppid()))
         sys.excepthook, sys.unraisablehook = _show, _show_unraisable
-        with contextlib.suppress(OSError, ValueError):  # of a program that has closed its stderr
+        if sys.stderr is not None:
             faulthandler.register(SHOW_STACK, file=2)
+        else:  # closed by the program: 2 may be another file by now, and without a handler the signal would end it
+            signal.signal(SHOW_STACK, _do_nothing)
     else:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         with contextlib.suppress(OSError):
